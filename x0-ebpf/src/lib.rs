@@ -1,1 +1,16 @@
-//! Placeholder while the workspace is laid.
+//! See and steer every link of a node from inside the kernel, and say plainly when that cannot be.
+//!
+//! **Not built yet.** This page fixes what the crate will be, so that the crates around it can leave the right gap; there
+//! is nothing to call.
+//!
+//! # What it will be
+//!
+//! - Prebuilt eBPF programs (no clang needed to use the crate), loaded with `aya`, which stays out of the public API.
+//! - Link and peer telemetry, block and allow lists, steering between links, and seeded fault injection for tests.
+//! - `Capabilities::probe()`, which names the missing capability before anything is loaded, and how to grant it.
+//! - `LinkStats` (the seam): the same numbers from eBPF, from rtnetlink or from `/proc/net/dev`, with the backend in use
+//!   and the reason for it always visible.
+//!
+//! # Where it stands in the family
+//!
+//! It depends on no other x0 crate. It feeds `x0-mesh`'s metrics and `x0-mapek`'s monitor.
