@@ -1,0 +1,182 @@
+//! The bytes of an [`Applied`]: what the state machine answers to a log entry, sessions remember and nodes send.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::codec::{self, DecodeError, Decoder};
+use crate::limits::{
+    KEY_LEN_MAX, OUTCOME_LEN_MAX, RANGE_ENTRIES_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX,
+};
+use crate::outcome::{
+    ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
+};
+
+/// Tags from here on are refusals.
+const REFUSAL: u8 = 0x80;
+
+/// The bytes of what a command answered.
+#[must_use]
+pub fn encode_applied(applied: &Applied) -> Bytes {
+    let mut to = BytesMut::with_capacity(16);
+    match applied {
+        Err(refusal) => to.put_u8(
+            REFUSAL
+                + match refusal {
+                    Refusal::SessionExpired => 0,
+                    Refusal::SequenceAcknowledged => 1,
+                    Refusal::WindowExceeded => 2,
+                    Refusal::ResultTooLong => 3,
+                    Refusal::Malformed => 4,
+                },
+        ),
+        Ok(outcome) => put_outcome(&mut to, outcome),
+    }
+    to.freeze()
+}
+
+/// Reads what [`encode_applied`] wrote. Keys and values are slices of `bytes`, not copies.
+///
+/// # Errors
+/// When the bytes are not exactly one answer within the limits.
+pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
+    if bytes.len() > OUTCOME_LEN_MAX {
+        return Err(DecodeError::TooLong { what: "outcome", len: bytes.len() as u64, max: OUTCOME_LEN_MAX });
+    }
+    let mut from = Decoder::new(bytes);
+    let applied = match from.u8("kind of outcome")? {
+        0 => Ok(Outcome::Value(optional_versioned(&mut from)?)),
+        1 => Ok(Outcome::Page(page(&mut from)?)),
+        2 => Ok(Outcome::Put { revision: from.u64("revision")? }),
+        3 => Ok(Outcome::Delete { existed: from.bool("existence")? }),
+        4 => Ok(Outcome::CompareAndSwap(Swap::Swapped { revision: from.u64("revision")? })),
+        5 => Ok(Outcome::CompareAndSwap(Swap::Kept { current: optional_versioned(&mut from)? })),
+        6 => {
+            let held = from.bool("whether conditions held")?;
+            let revision = from.u64("revision")?;
+            let count = from.len("count of results", TRANSACTION_OPERATIONS_MAX)?;
+            let results = (0..count).map(|_| action_result(&mut from)).collect::<Result<_, _>>()?;
+            Ok(Outcome::Transaction(TransactionOutcome { held, revision, results }))
+        }
+        7 => Ok(Outcome::SessionOpened { session: from.u64("session")? }),
+        8 => Ok(Outcome::SessionKept),
+        0x80 => Err(Refusal::SessionExpired),
+        0x81 => Err(Refusal::SequenceAcknowledged),
+        0x82 => Err(Refusal::WindowExceeded),
+        0x83 => Err(Refusal::ResultTooLong),
+        0x84 => Err(Refusal::Malformed),
+        tag => return Err(DecodeError::Tag { what: "kind of outcome", tag }),
+    };
+    from.finish()?;
+    Ok(applied)
+}
+
+fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
+    match outcome {
+        Outcome::Value(current) => {
+            to.put_u8(0);
+            put_optional_versioned(to, current.as_ref());
+        }
+        Outcome::Page(page) => {
+            to.put_u8(1);
+            to.reserve(page.entries.iter().map(|entry| entry.key.len() + entry.value.len() + 16).sum());
+            codec::put_u64(to, page.entries.len() as u64);
+            for KeyValue { key, value, revision } in &page.entries {
+                codec::put_bytes(to, key);
+                codec::put_bytes(to, value);
+                codec::put_u64(to, *revision);
+            }
+            match &page.continuation {
+                None => to.put_u8(0),
+                Some(continuation) => {
+                    to.put_u8(1);
+                    codec::put_bytes(to, continuation);
+                }
+            }
+        }
+        Outcome::Put { revision } => {
+            to.put_u8(2);
+            codec::put_u64(to, *revision);
+        }
+        Outcome::Delete { existed } => {
+            to.put_u8(3);
+            to.put_u8((*existed).into());
+        }
+        Outcome::CompareAndSwap(Swap::Swapped { revision }) => {
+            to.put_u8(4);
+            codec::put_u64(to, *revision);
+        }
+        Outcome::CompareAndSwap(Swap::Kept { current }) => {
+            to.put_u8(5);
+            put_optional_versioned(to, current.as_ref());
+        }
+        Outcome::Transaction(TransactionOutcome { held, revision, results }) => {
+            to.put_u8(6);
+            to.put_u8((*held).into());
+            codec::put_u64(to, *revision);
+            codec::put_u64(to, results.len() as u64);
+            for result in results {
+                match result {
+                    ActionResult::Value(current) => {
+                        to.put_u8(0);
+                        put_optional_versioned(to, current.as_ref());
+                    }
+                    ActionResult::Put => to.put_u8(1),
+                    ActionResult::Delete { existed } => {
+                        to.put_u8(2);
+                        to.put_u8((*existed).into());
+                    }
+                }
+            }
+        }
+        Outcome::SessionOpened { session } => {
+            to.put_u8(7);
+            codec::put_u64(to, *session);
+        }
+        Outcome::SessionKept => to.put_u8(8),
+    }
+}
+
+fn put_optional_versioned(to: &mut BytesMut, versioned: Option<&Versioned>) {
+    match versioned {
+        None => to.put_u8(0),
+        Some(Versioned { value, revision }) => {
+            to.put_u8(1);
+            codec::put_bytes(to, value);
+            codec::put_u64(to, *revision);
+        }
+    }
+}
+
+fn optional_versioned(from: &mut Decoder<'_>) -> Result<Option<Versioned>, DecodeError> {
+    if !from.bool("presence of a value")? {
+        return Ok(None);
+    }
+    Ok(Some(Versioned { value: from.bytes("value", VALUE_LEN_MAX)?, revision: from.u64("revision")? }))
+}
+
+fn page(from: &mut Decoder<'_>) -> Result<Page, DecodeError> {
+    let count = from.len("count of entries", RANGE_ENTRIES_MAX as usize)?;
+    // Three bytes are the least an entry takes, so that a short message cannot ask for a large allocation.
+    let mut entries = Vec::with_capacity(count.min(from.remaining() / 3));
+    for _ in 0..count {
+        entries.push(KeyValue {
+            key: from.bytes("key", KEY_LEN_MAX)?,
+            value: from.bytes("value", VALUE_LEN_MAX)?,
+            revision: from.u64("revision")?,
+        });
+    }
+    let continuation = if from.bool("presence of a continuation")? {
+        Some(from.bytes("continuation", KEY_LEN_MAX + 1)?)
+    } else {
+        None
+    };
+    Ok(Page { entries, continuation })
+}
+
+fn action_result(from: &mut Decoder<'_>) -> Result<ActionResult, DecodeError> {
+    match from.u8("kind of result")? {
+        0 => Ok(ActionResult::Value(optional_versioned(from)?)),
+        1 => Ok(ActionResult::Put),
+        2 => Ok(ActionResult::Delete { existed: from.bool("existence")? }),
+        tag => Err(DecodeError::Tag { what: "kind of result", tag }),
+    }
+}
