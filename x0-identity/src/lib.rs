@@ -1,1 +1,6 @@
-//! Placeholder while the workspace is laid.
+//! Who a node is.
+#![no_std]
+
+mod node_id;
+
+pub use node_id::{NodeId, ParseNodeIdError};
