@@ -3,15 +3,20 @@
 mod applied;
 mod codec;
 mod command;
+mod engine;
 mod error;
 pub mod limits;
 mod operation;
 mod outcome;
+mod session;
+mod snapshot;
+mod state;
 
 pub use applied::{decode_applied, encode_applied};
 pub use bytes::Bytes;
 pub use codec::DecodeError;
 pub use command::{COMMAND_VERSION, Command, KEYSPACE_DEFAULT, Stamp};
+pub use engine::{EngineError, Reader};
 pub use error::OperationError;
 pub use operation::{
     Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
@@ -19,3 +24,7 @@ pub use operation::{
 pub use outcome::{
     ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
 };
+pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
+#[cfg(feature = "redb")]
+pub use state::RedbOptions;
+pub use state::State;

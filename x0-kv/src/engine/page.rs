@@ -1,0 +1,123 @@
+//! Reading a range through the layers and the base beneath them.
+
+use std::cmp::Ordering;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::layer::{Bounds, Layer, Merged, Slot};
+use super::{Base, EngineError};
+use crate::limits::RANGE_ENTRIES_MAX;
+use crate::operation::RangeQuery;
+use crate::outcome::{KeyValue, Page};
+
+/// The part of a page that lies in layers: its entries are collected while the tables are locked and merged with a base
+/// that may have to read a disk after they are unlocked.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    entries: Vec<(Bytes, Slot)>,
+    /// There are more behind the last entry, so that the page must end there.
+    cut: bool,
+}
+
+/// From the first key to the last.
+#[cfg(feature = "redb")]
+pub(crate) const EVERYTHING: Bounds<'static> = (Bound::Unbounded, Bound::Unbounded);
+
+/// The bounds of `range`, or `None` if it is empty.
+pub(crate) fn bounds(range: &RangeQuery) -> Option<Bounds<'_>> {
+    match &range.end {
+        Some(end) if *end <= range.start => None,
+        Some(end) => Some((Bound::Included(&range.start), Bound::Excluded(end))),
+        None => Some((Bound::Included(&range.start), Bound::Unbounded)),
+    }
+}
+
+fn entries_max(range: &RangeQuery) -> usize {
+    range.limit.clamp(1, RANGE_ENTRIES_MAX) as usize
+}
+
+impl Overlay {
+    pub(crate) fn collect<'a>(
+        layers: impl IntoIterator<Item = &'a Layer>,
+        range: &RangeQuery,
+        bounds: Bounds<'_>,
+    ) -> Overlay {
+        let mut merged = Merged::new(layers, bounds, range.reverse);
+        let entries = merged.by_ref().take(entries_max(range));
+        let entries = entries.map(|(key, slot)| (Bytes::copy_from_slice(key), slot.clone())).collect();
+        Overlay { entries, cut: merged.peek_key().is_some() }
+    }
+
+    /// One page of `range`: at most its limit of entries and, unless the first alone is longer, `len_max` bytes of keys
+    /// and values.
+    pub(crate) fn page(
+        self,
+        base: &dyn Base,
+        range: &RangeQuery,
+        bounds: Bounds<'_>,
+        len_max: usize,
+    ) -> Result<Page, EngineError> {
+        let horizon = self.entries.last().filter(|_| self.cut).map(|(key, _)| key.clone());
+        let before = |left: &[u8], right: &[u8]| {
+            let order = left.cmp(right);
+            if range.reverse { order.reverse() } else { order }
+        };
+        let mut over = self.entries.into_iter().peekable();
+        let mut beneath = base.scan(bounds, range.reverse)?.peekable();
+        let mut page = Page::default();
+        let mut len = 0;
+        // The last key that was dealt with, whether or not it is in the page.
+        let mut passed: Option<Bytes> = None;
+        let more = loop {
+            if matches!(beneath.peek(), Some(Err(_))) {
+                beneath.next().transpose()?;
+            }
+            let order = match (over.peek(), beneath.peek()) {
+                (None, None) => break self.cut,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((over, _)), Some(Ok(beneath))) => before(over, &beneath.key),
+                (Some(_), Some(Err(_))) => continue,
+            };
+            if page.entries.len() >= entries_max(range) {
+                break true;
+            }
+            let (key, live) = if order == Ordering::Greater {
+                let Some(entry) = beneath.next().transpose()? else { continue };
+                if horizon.as_ref().is_some_and(|horizon| before(horizon, &entry.key) == Ordering::Less) {
+                    break true;
+                }
+                (entry.key.clone(), Some(entry))
+            } else {
+                if order == Ordering::Equal {
+                    beneath.next().transpose()?;
+                }
+                let Some((key, slot)) = over.next() else { continue };
+                let live =
+                    slot.value.map(|value| KeyValue { key: key.clone(), value, revision: slot.revision });
+                (key, live)
+            };
+            if let Some(entry) = live {
+                len += entry.key.len() + entry.value.len();
+                if len > len_max && !page.entries.is_empty() {
+                    break true;
+                }
+                page.entries.push(entry);
+            }
+            passed = Some(key);
+        };
+        if more {
+            page.continuation = passed.map(|key| if range.reverse { key } else { successor(&key) });
+        }
+        Ok(page)
+    }
+}
+
+/// The least key above `key`.
+fn successor(key: &[u8]) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
+}

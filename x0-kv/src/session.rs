@@ -1,0 +1,206 @@
+//! Client sessions: what makes a retried write apply once.
+//!
+//! After Ongaro, "Consensus: Bridging Theory and Practice" §6.3: the session's id is the log index of the command that
+//! opened it, and the outcomes of its recent writes are part of the replicated state. Which session is forgotten, and
+//! when, depends on nothing but the log, so that every replica answers a retry alike.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use crate::codec::{self, DecodeError, Decoder};
+use crate::command::Stamp;
+use crate::limits::{OUTCOME_LEN_MAX, SESSION_OUTCOMES_LEN_MAX, SESSION_WINDOW_MAX, SESSIONS_MAX};
+use crate::outcome::Refusal;
+
+/// What a remembered outcome is counted as beyond its bytes: its place in the queue and its allocation.
+const OUTCOME_OVERHEAD_LEN: usize = 64;
+
+/// What to do with a write that carries a stamp.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is new: apply it and [`record`](Sessions::record) what it answers.
+    Fresh,
+    /// It was applied before and answered this.
+    Known(Bytes),
+    /// It must not be applied.
+    Refused(Refusal),
+}
+
+/// One client's recent writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// The log index of the latest command that named it.
+    last_used: u64,
+    /// The client has the answers to the writes below.
+    acknowledged_below: u64,
+    /// Sequence and outcome, ascending by sequence.
+    outcomes: VecDeque<(u64, Bytes)>,
+    outcomes_len: usize,
+}
+
+/// All sessions. Each is shared with the checkpoint or snapshot that is being written, and copied when it changes
+/// meanwhile.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sessions {
+    by_id: BTreeMap<u64, Arc<Session>>,
+    outcomes_len: usize,
+    /// Sessions closed or forgotten since [`take_forgotten`](Sessions::take_forgotten).
+    forgotten: Vec<u64>,
+}
+
+impl Sessions {
+    pub(crate) fn open(&mut self, index: u64) {
+        while self.by_id.len() >= SESSIONS_MAX {
+            self.forget_least_recently_used();
+        }
+        let session = Session { last_used: index, acknowledged_below: 1, ..Session::default() };
+        self.by_id.insert(index, Arc::new(session));
+    }
+
+    pub(crate) fn keep(&mut self, session: u64, index: u64) -> Result<(), Refusal> {
+        let session = self.by_id.get_mut(&session).ok_or(Refusal::SessionExpired)?;
+        Arc::make_mut(session).last_used = index;
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, session: u64) {
+        if let Some(closed) = self.by_id.remove(&session) {
+            self.outcomes_len -= closed.outcomes_len;
+            self.forgotten.push(session);
+        }
+    }
+
+    /// Judges the write `stamp` at log position `index`, and forgets what its client has acknowledged.
+    pub(crate) fn admit(&mut self, stamp: Stamp, index: u64) -> Admission {
+        let Some(session) = self.by_id.get_mut(&stamp.session) else {
+            return Admission::Refused(Refusal::SessionExpired);
+        };
+        let session = Arc::make_mut(session);
+        session.last_used = index;
+        if stamp.acknowledged_below > session.acknowledged_below {
+            session.acknowledged_below = stamp.acknowledged_below;
+            while let Some((sequence, outcome)) = session.outcomes.front()
+                && *sequence < stamp.acknowledged_below
+            {
+                let len = outcome.len() + OUTCOME_OVERHEAD_LEN;
+                session.outcomes_len -= len;
+                self.outcomes_len -= len;
+                session.outcomes.pop_front();
+            }
+        }
+        if stamp.sequence < session.acknowledged_below {
+            return Admission::Refused(Refusal::SequenceAcknowledged);
+        }
+        if let Ok(at) = session.outcomes.binary_search_by_key(&stamp.sequence, |(sequence, _)| *sequence) {
+            return Admission::Known(session.outcomes[at].1.clone());
+        }
+        // Half of the budget for all, so that a single client cannot push every other session out.
+        if stamp.sequence - session.acknowledged_below >= SESSION_WINDOW_MAX
+            || session.outcomes_len > SESSION_OUTCOMES_LEN_MAX / 2
+        {
+            return Admission::Refused(Refusal::WindowExceeded);
+        }
+        Admission::Fresh
+    }
+
+    /// Remembers what a [`Fresh`](Admission::Fresh) write answered.
+    pub(crate) fn record(&mut self, stamp: Stamp, outcome: Bytes) {
+        let Some(session) = self.by_id.get_mut(&stamp.session) else {
+            return;
+        };
+        let session = Arc::make_mut(session);
+        let len = outcome.len() + OUTCOME_OVERHEAD_LEN;
+        // Nearly always the newest.
+        let at = session.outcomes.iter().rposition(|(sequence, _)| *sequence < stamp.sequence);
+        session.outcomes.insert(at.map_or(0, |at| at + 1), (stamp.sequence, outcome));
+        session.outcomes_len += len;
+        self.outcomes_len += len;
+        while self.outcomes_len > SESSION_OUTCOMES_LEN_MAX {
+            self.forget_least_recently_used();
+        }
+    }
+
+    /// Finding it looks at every session, which happens only when the store is full of them.
+    fn forget_least_recently_used(&mut self) {
+        if let Some((id, _)) = self.by_id.iter().min_by_key(|(_, session)| session.last_used) {
+            self.close(*id);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// All sessions by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Arc<Session>)> {
+        self.by_id.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// The sessions used by a command behind log index `index`.
+    #[cfg_attr(not(feature = "redb"), expect(dead_code, reason = "only a durable engine writes changes"))]
+    pub(crate) fn used_after(&self, index: u64) -> Vec<(u64, Arc<Session>)> {
+        let used = self.by_id.iter().filter(|(_, session)| session.last_used > index);
+        used.map(|(id, session)| (*id, Arc::clone(session))).collect()
+    }
+
+    /// The sessions closed or forgotten since this was last called.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// Puts back a session that was read from a snapshot or a checkpoint.
+    ///
+    /// # Errors
+    /// When the id is there already, or there are more sessions or bytes than the limits allow.
+    pub(crate) fn insert(&mut self, id: u64, session: Session) -> Result<(), DecodeError> {
+        self.outcomes_len += session.outcomes_len;
+        let len = self.outcomes_len as u64;
+        if self.outcomes_len > SESSION_OUTCOMES_LEN_MAX {
+            return Err(DecodeError::TooLong {
+                what: "outcomes of sessions",
+                len,
+                max: SESSION_OUTCOMES_LEN_MAX,
+            });
+        }
+        if self.by_id.len() >= SESSIONS_MAX || self.by_id.insert(id, Arc::new(session)).is_some() {
+            let len = self.by_id.len() as u64 + 1;
+            return Err(DecodeError::TooLong { what: "list of sessions", len, max: SESSIONS_MAX });
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    pub(crate) fn encode(&self, to: &mut impl BufMut) {
+        codec::put_u64(to, self.last_used);
+        codec::put_u64(to, self.acknowledged_below);
+        codec::put_u64(to, self.outcomes.len() as u64);
+        for (sequence, outcome) in &self.outcomes {
+            codec::put_u64(to, *sequence);
+            codec::put_bytes(to, outcome);
+        }
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Session, DecodeError> {
+        let mut session = Session {
+            last_used: from.u64("last use of a session")?,
+            acknowledged_below: from.u64("acknowledged sequence")?,
+            ..Session::default()
+        };
+        let window = usize::try_from(SESSION_WINDOW_MAX).unwrap_or(usize::MAX);
+        for _ in 0..from.len("outcomes of a session", window)? {
+            let sequence = from.u64("sequence")?;
+            // A copy: the slice would keep the whole block of a snapshot in memory.
+            let outcome = Bytes::copy_from_slice(&from.bytes("outcome", OUTCOME_LEN_MAX)?);
+            let follows = session.outcomes.back().is_none_or(|(last, _)| *last < sequence);
+            if !follows || sequence < session.acknowledged_below {
+                return Err(DecodeError::Integer { what: "sequence" });
+            }
+            session.outcomes_len += outcome.len() + OUTCOME_OVERHEAD_LEN;
+            session.outcomes.push_back((sequence, outcome));
+        }
+        Ok(session)
+    }
+}

@@ -1,0 +1,342 @@
+//! The bytes of a snapshot.
+//!
+//! ```text
+//! "x0kvsnap" | version 1
+//! block*       kind (1) | length of payload (4, little-endian) | payload | CRC-32C of kind, length and payload (4)
+//! ```
+//!
+//! Blocks come in this order: one header (applied index), sessions, entries, one end (how many sessions and entries there
+//! were). An entries block begins with its keyspace and closes behind the first entry that fills it to 64 KiB, so that
+//! the same state has the same bytes whatever engine holds it. Keys ascend over all blocks.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use crate::codec::{self, DecodeError, Decoder};
+use crate::command::KEYSPACE_DEFAULT;
+use crate::engine::{EngineError, View};
+use crate::limits::{KEY_LEN_MAX, RANGE_ENTRIES_MAX, SESSION_OUTCOMES_LEN_MAX, VALUE_LEN_MAX};
+use crate::operation::RangeQuery;
+use crate::outcome::KeyValue;
+use crate::session::{Session, Sessions};
+
+const MAGIC: &[u8; 8] = b"x0kvsnap";
+/// The version of the format of this module.
+pub const SNAPSHOT_VERSION: u8 = 1;
+const BLOCK_LEN_MIN: usize = 64 << 10;
+/// One session can hold this much, which no block of entries does.
+const BLOCK_LEN_MAX: usize = SESSION_OUTCOMES_LEN_MAX + (1 << 20);
+const BLOCK_HEAD_LEN: usize = 5;
+const CHECKSUM_LEN: usize = 4;
+
+const HEADER: u8 = 1;
+const SESSIONS: u8 = 2;
+const ENTRIES: u8 = 3;
+const END: u8 = 4;
+
+/// Why a snapshot was not taken over. The state is what it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// It could not be read.
+    #[error("cannot read the snapshot: {0}")]
+    Read(#[from] io::Error),
+    /// It is not a snapshot of this crate.
+    #[error("these bytes are not a snapshot of x0-kv")]
+    NotASnapshot,
+    /// It is of another version.
+    #[error("the snapshot has format version {found}, this version of the crate knows {SNAPSHOT_VERSION}")]
+    Version {
+        /// The version found.
+        found: u8,
+    },
+    /// It was damaged on its way.
+    #[error("the snapshot is damaged in block {block}: {reason}")]
+    Damaged {
+        /// Which block, counted from 0.
+        block: u64,
+        /// How.
+        reason: &'static str,
+    },
+    /// A block does not hold what it should.
+    #[error("block {block} of the snapshot is malformed: {source}")]
+    Malformed {
+        /// Which block, counted from 0.
+        block: u64,
+        /// How.
+        source: DecodeError,
+    },
+    /// It is of another log index than announced.
+    #[error("the snapshot is of log index {found}, expected {expected}")]
+    Index {
+        /// The index announced.
+        expected: u64,
+        /// The index in it.
+        found: u64,
+    },
+    /// The engine could not store it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A snapshot as a stream. Holds a block at a time.
+pub(crate) struct Writer {
+    view: View,
+    applied: u64,
+    sessions: std::vec::IntoIter<(u64, Arc<Session>)>,
+    session_count: u64,
+    /// What of the entries is still to be read; `None` at the end.
+    rest: Option<RangeQuery>,
+    pending: std::vec::IntoIter<KeyValue>,
+    entry_count: u64,
+    stage: Stage,
+    /// The block being handed out, and how much of it was.
+    block: Vec<u8>,
+    at: usize,
+}
+
+enum Stage {
+    Header,
+    Sessions,
+    Entries,
+    End,
+    Done,
+}
+
+impl Writer {
+    pub(crate) fn new(view: View, applied: u64, sessions: &Sessions) -> Writer {
+        let sessions: Vec<_> = sessions.iter().map(|(id, session)| (id, Arc::clone(session))).collect();
+        Writer {
+            view,
+            applied,
+            session_count: sessions.len() as u64,
+            sessions: sessions.into_iter(),
+            rest: Some(RangeQuery::all()),
+            pending: Vec::new().into_iter(),
+            entry_count: 0,
+            stage: Stage::Header,
+            block: Vec::new(),
+            at: 0,
+        }
+    }
+
+    fn next_entry(&mut self) -> Result<Option<KeyValue>, EngineError> {
+        loop {
+            if let Some(entry) = self.pending.next() {
+                return Ok(Some(entry));
+            }
+            let Some(range) = self.rest.take() else { return Ok(None) };
+            let page = self.view.page(&range, BLOCK_LEN_MIN)?;
+            self.rest = page.continuation.map(|continuation| range.resume(continuation));
+            self.pending = page.entries.into_iter();
+        }
+    }
+
+    /// Makes the next block, or leaves an empty one at the end.
+    fn fill(&mut self) -> Result<(), EngineError> {
+        self.block.clear();
+        self.at = 0;
+        match self.stage {
+            Stage::Header => {
+                self.block.put_slice(MAGIC);
+                self.block.put_u8(SNAPSHOT_VERSION);
+                let from = self.begin(HEADER);
+                codec::put_u64(&mut self.block, self.applied);
+                self.finish(from);
+                self.stage = Stage::Sessions;
+            }
+            Stage::Sessions => {
+                let from = self.begin(SESSIONS);
+                for (id, session) in self.sessions.by_ref() {
+                    codec::put_u64(&mut self.block, id);
+                    session.encode(&mut self.block);
+                    if self.block.len() - from >= BLOCK_LEN_MIN {
+                        break;
+                    }
+                }
+                self.finish(from);
+                if self.sessions.len() == 0 {
+                    self.stage = Stage::Entries;
+                }
+            }
+            Stage::Entries => {
+                let from = self.begin(ENTRIES);
+                self.block.put_u8(KEYSPACE_DEFAULT);
+                while self.block.len() - from < BLOCK_LEN_MIN {
+                    let Some(entry) = self.next_entry()? else {
+                        self.stage = Stage::End;
+                        break;
+                    };
+                    codec::put_bytes(&mut self.block, &entry.key);
+                    codec::put_u64(&mut self.block, entry.revision);
+                    codec::put_bytes(&mut self.block, &entry.value);
+                    self.entry_count += 1;
+                }
+                self.finish(from);
+            }
+            Stage::End => {
+                let from = self.begin(END);
+                codec::put_u64(&mut self.block, self.session_count);
+                codec::put_u64(&mut self.block, self.entry_count);
+                self.finish(from);
+                self.stage = Stage::Done;
+            }
+            Stage::Done => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, kind: u8) -> usize {
+        let from = self.block.len();
+        self.block.put_u8(kind);
+        self.block.put_u32_le(0);
+        from
+    }
+
+    fn finish(&mut self, from: usize) {
+        let len = u32::try_from(self.block.len() - from - BLOCK_HEAD_LEN).unwrap_or(u32::MAX);
+        self.block[from + 1..from + BLOCK_HEAD_LEN].copy_from_slice(&len.to_le_bytes());
+        let checksum = crc32c::crc32c(&self.block[from..]);
+        self.block.put_u32_le(checksum);
+    }
+}
+
+impl Read for Writer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.block.len() {
+            self.fill().map_err(io::Error::other)?;
+        }
+        let len = buffer.len().min(self.block.len() - self.at);
+        buffer[..len].copy_from_slice(&self.block[self.at..self.at + len]);
+        self.at += len;
+        Ok(len)
+    }
+}
+
+/// Reads a snapshot to its end, giving entries to `take` a block at a time.
+///
+/// Nothing that `take` was given may be kept before this returns `Ok`: only then was the snapshot whole.
+pub(crate) fn read(
+    from: &mut dyn Read,
+    expected: Option<u64>,
+    mut take: impl FnMut(Vec<KeyValue>) -> Result<(), EngineError>,
+) -> Result<(u64, Sessions), RestoreError> {
+    let mut head = [0_u8; MAGIC.len() + 1];
+    from.read_exact(&mut head)?;
+    let [magic @ .., version] = head;
+    if magic != *MAGIC {
+        return Err(RestoreError::NotASnapshot);
+    }
+    if version != SNAPSHOT_VERSION {
+        return Err(RestoreError::Version { found: version });
+    }
+    let mut blocks = Blocks { from, count: 0, kind: HEADER };
+    let mut sessions = Sessions::default();
+    let mut applied = 0;
+    let mut entry_count = 0;
+    let mut last_key = Bytes::new();
+    loop {
+        let (kind, payload) = blocks.next()?;
+        let block = blocks.count - 1;
+        let malformed = |source| RestoreError::Malformed { block, source };
+        let mut payload_from = Decoder::new(&payload);
+        match kind {
+            HEADER => applied = payload_from.u64("applied index").map_err(malformed)?,
+            SESSIONS => {
+                while payload_from.remaining() > 0 {
+                    let id = payload_from.u64("session").map_err(malformed)?;
+                    let session = Session::decode(&mut payload_from).map_err(malformed)?;
+                    sessions.insert(id, session).map_err(malformed)?;
+                }
+            }
+            ENTRIES => {
+                let entries = entries(&mut payload_from).map_err(malformed)?;
+                entry_count += entries.len() as u64;
+                for entry in &entries {
+                    if entry.key <= last_key {
+                        return Err(RestoreError::Damaged { block, reason: "its keys do not ascend" });
+                    }
+                    last_key = entry.key.clone();
+                }
+                take(entries)?;
+            }
+            _ => {
+                let counts = (
+                    payload_from.u64("count of sessions").map_err(malformed)?,
+                    payload_from.u64("count of entries").map_err(malformed)?,
+                );
+                payload_from.finish().map_err(malformed)?;
+                if counts != (sessions.len() as u64, entry_count) {
+                    return Err(RestoreError::Damaged { block, reason: "blocks before it are missing" });
+                }
+                if blocks.from.read(&mut [0])? != 0 {
+                    return Err(RestoreError::Damaged { block, reason: "bytes follow the end" });
+                }
+                return match expected {
+                    Some(expected) if expected != applied => {
+                        Err(RestoreError::Index { expected, found: applied })
+                    }
+                    _ => Ok((applied, sessions)),
+                };
+            }
+        }
+        payload_from.finish().map_err(malformed)?;
+    }
+}
+
+struct Blocks<'a> {
+    from: &'a mut dyn Read,
+    count: u64,
+    /// The least kind that may come next.
+    kind: u8,
+}
+
+impl Blocks<'_> {
+    fn next(&mut self) -> Result<(u8, Bytes), RestoreError> {
+        let block = self.count;
+        let damaged = |reason| RestoreError::Damaged { block, reason };
+        let mut head = [0_u8; BLOCK_HEAD_LEN];
+        self.from.read_exact(&mut head)?;
+        let [kind, len @ ..] = head;
+        let len = u32::from_le_bytes(len) as usize;
+        // One header, then sessions and entries in that order, then the end. Judged before the length is believed.
+        if kind < self.kind || kind > END || (block == 0) != (kind == HEADER) {
+            return Err(damaged("its kind is not one that may come here"));
+        }
+        let len_max =
+            if kind == SESSIONS { BLOCK_LEN_MAX } else { BLOCK_LEN_MIN + VALUE_LEN_MAX + KEY_LEN_MAX + 64 };
+        if len > len_max {
+            return Err(damaged("its length is above the limit"));
+        }
+        // Grown as bytes arrive: a length alone allocates nothing.
+        let mut payload = Vec::new();
+        let taken = (&mut *self.from).take((len + CHECKSUM_LEN) as u64).read_to_end(&mut payload)?;
+        if taken != len + CHECKSUM_LEN {
+            return Err(damaged("it ends too early"));
+        }
+        let checksum = payload.split_off(len);
+        let computed = crc32c::crc32c_append(crc32c::crc32c(&head), &payload);
+        if *checksum != computed.to_le_bytes() {
+            return Err(damaged("its checksum does not match"));
+        }
+        self.count += 1;
+        self.kind = kind.max(SESSIONS);
+        Ok((kind, payload.into()))
+    }
+}
+
+fn entries(from: &mut Decoder<'_>) -> Result<Vec<KeyValue>, DecodeError> {
+    match from.u8("keyspace")? {
+        KEYSPACE_DEFAULT => {}
+        id => return Err(DecodeError::Keyspace { id }),
+    }
+    let mut entries = Vec::with_capacity((from.remaining() / 64).min(RANGE_ENTRIES_MAX as usize));
+    while from.remaining() > 0 {
+        let key = from.bytes("key", KEY_LEN_MAX)?;
+        let revision = from.u64("revision")?;
+        entries.push(KeyValue { key, revision, value: from.bytes("value", VALUE_LEN_MAX)? });
+    }
+    Ok(entries)
+}

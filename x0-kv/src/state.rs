@@ -1,0 +1,448 @@
+//! The state machine: keys, values and sessions as the log made them.
+
+use std::io::Read;
+use std::sync::Arc;
+#[cfg(feature = "redb")]
+use std::{path::Path, thread::JoinHandle};
+
+use bytes::Bytes;
+
+use crate::applied::encode_applied;
+use crate::command::Command;
+#[cfg(feature = "redb")]
+use crate::engine::redb::{Checkpoint, File, Replacement};
+use crate::engine::{EngineError, Layer, Reader, Shared, Tables};
+use crate::limits::TRANSACTION_LEN_MAX;
+use crate::operation::{Action, Condition, Expect, Mutation, Transaction};
+use crate::outcome::{ActionResult, Applied, Outcome, Refusal, Swap, TransactionOutcome, Versioned};
+use crate::session::{Admission, Sessions};
+use crate::snapshot::{self, RestoreError};
+
+/// How many entries are applied before readers get a turn.
+const ENTRIES_PER_LOCK: usize = 64;
+
+/// The replicated state machine of the store: feed it the log, read it through a [`Reader`].
+///
+/// It is deterministic: the same entries give the same outcomes and the same snapshot, byte for byte, whichever engine
+/// holds the data. No time, randomness or iteration order of a hash enters it.
+#[derive(Debug)]
+pub struct State {
+    shared: Shared,
+    sessions: Sessions,
+    applied: u64,
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Memory,
+    #[cfg(feature = "redb")]
+    Redb(Durable),
+}
+
+/// How the redb engine works.
+#[cfg(feature = "redb")]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RedbOptions {
+    /// Bytes of the file that are kept in memory. 64 MiB unless set.
+    pub cache_len: usize,
+    /// Bytes of writes that gather in memory before a checkpoint is begun by itself. While one is being written as much
+    /// again may gather; then applying waits for it, so that twice this is the most that is held. 32 MiB unless set.
+    pub overlay_len_max: usize,
+    /// Whether checkpoints are written by a thread of their own (the default) or by the caller of
+    /// [`State::checkpoint`], which makes every step repeatable.
+    pub background: bool,
+}
+
+#[cfg(feature = "redb")]
+impl Default for RedbOptions {
+    fn default() -> RedbOptions {
+        RedbOptions { cache_len: 64 << 20, overlay_len_max: 32 << 20, background: true }
+    }
+}
+
+#[cfg(feature = "redb")]
+#[derive(Debug)]
+struct Durable {
+    file: Arc<File>,
+    options: RedbOptions,
+    /// The index of the last checkpoint that is durable.
+    checkpointed: u64,
+    /// The index of the last checkpoint that was begun.
+    begun: u64,
+    running: Option<JoinHandle<Result<(), EngineError>>>,
+    /// The index of the one that is running.
+    running_applied: u64,
+}
+
+impl State {
+    /// A state in memory alone: empty at first, and lost with the process. Snapshot and log fill it again.
+    #[must_use]
+    pub fn in_memory() -> State {
+        State {
+            shared: Shared::new(Tables::new(Arc::new(Layer::default()), 0)),
+            sessions: Sessions::default(),
+            applied: 0,
+            engine: Engine::Memory,
+        }
+    }
+
+    /// A state in the redb file at `path`, which is created if there is none. It is at the last checkpoint that became
+    /// durable; the log is to be replayed from [`State::durable`].
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not changed.
+    #[cfg(feature = "redb")]
+    pub fn redb(path: &Path, options: RedbOptions) -> Result<State, EngineError> {
+        let (file, sessions, applied) = File::open(path, options.cache_len)?;
+        let tables = Tables::new(file.base()?, applied);
+        Ok(State {
+            shared: Shared::new(tables),
+            sessions,
+            applied,
+            engine: Engine::Redb(Durable {
+                file,
+                options,
+                checkpointed: applied,
+                begun: applied,
+                running: None,
+                running_applied: applied,
+            }),
+        })
+    }
+
+    /// A handle to read with, from any thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.clone())
+    }
+
+    /// The index of the last log entry that was applied.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The index of the last log entry whose effects a crash would not lose: 0 in memory.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        match &self.engine {
+            Engine::Memory => 0,
+            #[cfg(feature = "redb")]
+            Engine::Redb(durable) => durable.checkpointed,
+        }
+    }
+
+    /// Applies the entries of the log that follow the last one applied. An entry is its index and its payload, which is
+    /// `None` where the log holds something that is not for the store, such as a change of membership. One outcome is
+    /// pushed for each payload. Entries at or below [`State::applied`] are passed over, but a payload still gets an
+    /// outcome, an empty one.
+    ///
+    /// # Errors
+    /// When the engine fails. Outcomes already pushed are valid; the state is to be dropped and opened again.
+    pub fn apply<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = (u64, Option<&'a Bytes>)>,
+        outcomes: &mut Vec<Bytes>,
+    ) -> Result<(), EngineError> {
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            let mut tables = self.shared.write();
+            for (index, payload) in entries.by_ref().take(ENTRIES_PER_LOCK) {
+                let fresh = index > self.applied;
+                if let Some(payload) = payload {
+                    outcomes.push(match fresh {
+                        true => apply_command(&mut tables, &mut self.sessions, index, payload)?,
+                        false => Bytes::new(),
+                    });
+                }
+                if fresh {
+                    self.applied = index;
+                    tables.applied = index;
+                }
+            }
+            drop(tables);
+            self.relieve()?;
+        }
+        Ok(())
+    }
+
+    /// A consistent snapshot, to be read while entries are applied. Begins in constant time but for a look at each
+    /// session. While it lives, the memory engine keeps what is written meanwhile beside what it had.
+    pub fn snapshot(&mut self) -> Box<dyn Read + Send> {
+        let view = self.shared.write().view();
+        Box::new(snapshot::Writer::new(view, self.applied, &self.sessions))
+    }
+
+    /// Replaces everything by a snapshot, of log index `expected` if given. A block at a time is read; the memory engine
+    /// holds the old and the new until the end, redb writes one transaction.
+    ///
+    /// # Errors
+    /// When the snapshot is damaged, of another version or index, or cannot be stored. The state is what it was.
+    pub fn restore(&mut self, expected: Option<u64>, from: &mut dyn Read) -> Result<(), RestoreError> {
+        match &mut self.engine {
+            Engine::Memory => {
+                let mut base = Layer::default();
+                let (applied, sessions) = snapshot::read(from, expected, |entries| {
+                    for entry in entries {
+                        base.put(&entry.key, entry.revision, Some(&entry.value));
+                    }
+                    Ok(())
+                })?;
+                self.applied = applied;
+                self.sessions = sessions;
+                *self.shared.write() = Tables::new(Arc::new(base), applied);
+            }
+            #[cfg(feature = "redb")]
+            Engine::Redb(durable) => {
+                durable.join()?;
+                let mut replacement = Replacement::begin(&durable.file)?;
+                let (applied, sessions) =
+                    snapshot::read(from, expected, |entries| replacement.put(&entries))?;
+                replacement.commit(&sessions, applied)?;
+                let base = durable.file.base()?;
+                self.applied = applied;
+                self.sessions = sessions;
+                (durable.checkpointed, durable.begun) = (applied, applied);
+                *self.shared.write() = Tables::new(base, applied);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to make durable what is applied, and returns [`State::durable`] as it is then: of an earlier checkpoint if
+    /// this one goes on in the background. Does nothing in memory.
+    ///
+    /// # Errors
+    /// When this or an earlier checkpoint failed. The file is at the checkpoint before; the state is to be dropped and
+    /// opened again when the cause is remedied.
+    pub fn checkpoint(&mut self) -> Result<u64, EngineError> {
+        match &mut self.engine {
+            Engine::Memory => Ok(0),
+            #[cfg(feature = "redb")]
+            Engine::Redb(durable) => {
+                durable.reap()?;
+                if durable.running.is_none() && self.applied > durable.begun {
+                    durable.begin(&self.shared, &mut self.sessions, self.applied)?;
+                }
+                Ok(durable.checkpointed)
+            }
+        }
+    }
+
+    /// Waits for the checkpoint that is being written, if one is.
+    ///
+    /// # Errors
+    /// As [`State::checkpoint`].
+    pub fn wait_for_checkpoint(&mut self) -> Result<u64, EngineError> {
+        match &mut self.engine {
+            Engine::Memory => Ok(0),
+            #[cfg(feature = "redb")]
+            Engine::Redb(durable) => {
+                durable.join()?;
+                Ok(durable.checkpointed)
+            }
+        }
+    }
+
+    /// Keeps what is held in memory within its bound.
+    fn relieve(&mut self) -> Result<(), EngineError> {
+        match &mut self.engine {
+            Engine::Memory => {
+                // Nobody reads it here.
+                self.sessions.take_forgotten();
+                Ok(())
+            }
+            #[cfg(feature = "redb")]
+            Engine::Redb(durable) => {
+                let len = self.shared.read().layers_len();
+                if len < durable.options.overlay_len_max {
+                    return Ok(());
+                }
+                if len >= durable.options.overlay_len_max.saturating_mul(2) {
+                    durable.join()?;
+                }
+                self.checkpoint().map(drop)
+            }
+        }
+    }
+}
+
+#[cfg(feature = "redb")]
+impl Durable {
+    fn begin(&mut self, shared: &Shared, sessions: &mut Sessions, applied: u64) -> Result<(), EngineError> {
+        let checkpoint = Checkpoint {
+            file: Arc::clone(&self.file),
+            view: shared.write().view(),
+            sessions: sessions.used_after(self.begun),
+            forgotten: sessions.take_forgotten(),
+            applied,
+        };
+        self.begun = applied;
+        self.running_applied = applied;
+        let shared = shared.clone();
+        let run = move || {
+            checkpoint.run()?;
+            let base = checkpoint.file.base()?;
+            shared.write().rebase(checkpoint.layers(), base);
+            Ok(())
+        };
+        if self.options.background {
+            let thread = std::thread::Builder::new().name("x0-kv checkpoint".into());
+            let running = thread.spawn(run).map_err(|cause| self.file.no_checkpoint(cause))?;
+            self.running = Some(running);
+            Ok(())
+        } else {
+            run()?;
+            self.checkpointed = applied;
+            Ok(())
+        }
+    }
+
+    /// Takes note of a checkpoint that has ended.
+    fn reap(&mut self) -> Result<(), EngineError> {
+        if self.running.as_ref().is_some_and(JoinHandle::is_finished) { self.join() } else { Ok(()) }
+    }
+
+    fn join(&mut self) -> Result<(), EngineError> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        match running.join() {
+            Ok(ended) => ended?,
+            Err(_) => return Err(self.file.no_checkpoint("the checkpoint's thread panicked")),
+        }
+        self.checkpointed = self.running_applied;
+        Ok(())
+    }
+}
+
+/// A checkpoint that was begun is brought to its end, so that the file is free when the state is gone.
+#[cfg(feature = "redb")]
+impl Drop for Durable {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            drop(running.join());
+        }
+    }
+}
+
+fn apply_command(
+    tables: &mut Tables,
+    sessions: &mut Sessions,
+    index: u64,
+    payload: &Bytes,
+) -> Result<Bytes, EngineError> {
+    let applied: Applied = match Command::decode(payload) {
+        Err(_) => Err(Refusal::Malformed),
+        Ok(Command::OpenSession) => {
+            sessions.open(index);
+            Ok(Outcome::SessionOpened { session: index })
+        }
+        Ok(Command::KeepSession { session }) => sessions.keep(session, index).map(|()| Outcome::SessionKept),
+        Ok(Command::CloseSession { session }) => {
+            sessions.close(session);
+            Ok(Outcome::SessionKept)
+        }
+        Ok(Command::Write { stamp: None, mutation }) => apply_mutation(tables, index, &mutation)?,
+        Ok(Command::Write { stamp: Some(stamp), mutation }) => match sessions.admit(stamp, index) {
+            Admission::Known(outcome) => return Ok(outcome),
+            Admission::Refused(refusal) => Err(refusal),
+            Admission::Fresh => {
+                let outcome = encode_applied(&apply_mutation(tables, index, &mutation)?);
+                sessions.record(stamp, outcome.clone());
+                return Ok(outcome);
+            }
+        },
+    };
+    Ok(encode_applied(&applied))
+}
+
+fn apply_mutation(tables: &mut Tables, index: u64, mutation: &Mutation) -> Result<Applied, EngineError> {
+    Ok(Ok(match mutation {
+        Mutation::Put { key, value } => {
+            tables.write(key, index, Some(value));
+            Outcome::Put { revision: index }
+        }
+        Mutation::Delete { key } => Outcome::Delete { existed: delete(tables, index, key)? },
+        Mutation::CompareAndSwap { key, expect, value } => {
+            let current = tables.get(key)?;
+            if is_as_expected(current.as_ref(), expect) {
+                tables.write(key, index, Some(value));
+                Outcome::CompareAndSwap(Swap::Swapped { revision: index })
+            } else {
+                Outcome::CompareAndSwap(Swap::Kept { current })
+            }
+        }
+        Mutation::Transaction(transaction) => return apply_transaction(tables, index, transaction),
+    }))
+}
+
+fn apply_transaction(
+    tables: &mut Tables,
+    index: u64,
+    transaction: &Transaction,
+) -> Result<Applied, EngineError> {
+    let mut held = true;
+    for Condition { key, expect } in &transaction.conditions {
+        held = held && is_as_expected(tables.get(key)?.as_ref(), expect);
+    }
+    let actions = if held { &transaction.actions } else { &transaction.alternatives };
+    if !fits(tables, actions)? {
+        return Ok(Err(Refusal::ResultTooLong));
+    }
+    let mut results = Vec::with_capacity(actions.len());
+    for action in actions {
+        results.push(match action {
+            Action::Get { key } => ActionResult::Value(tables.get(key)?),
+            Action::Put { key, value } => {
+                tables.write(key, index, Some(value));
+                ActionResult::Put
+            }
+            Action::Delete { key } => ActionResult::Delete { existed: delete(tables, index, key)? },
+        });
+    }
+    Ok(Ok(Outcome::Transaction(TransactionOutcome { held, revision: index, results })))
+}
+
+/// Whether what `actions` read is short enough. Judged before anything is written, for all or nothing.
+fn fits(tables: &Tables, actions: &[Action]) -> Result<bool, EngineError> {
+    let mut len = 0;
+    // A read sees the writes before it.
+    let mut written: Vec<(&Bytes, usize)> = Vec::new();
+    for action in actions {
+        match action {
+            Action::Put { key, value } => written.push((key, value.len())),
+            Action::Delete { key } => written.push((key, 0)),
+            Action::Get { key } => {
+                len += match written.iter().rev().find(|(earlier, _)| *earlier == key) {
+                    Some((_, len)) => *len,
+                    None => tables.get(key)?.map_or(0, |current| current.value.len()),
+                }
+            }
+        }
+    }
+    Ok(len <= TRANSACTION_LEN_MAX)
+}
+
+fn delete(tables: &mut Tables, index: u64, key: &[u8]) -> Result<bool, EngineError> {
+    let existed = tables.get(key)?.is_some();
+    if existed {
+        tables.write(key, index, None);
+    }
+    Ok(existed)
+}
+
+fn is_as_expected(current: Option<&Versioned>, expect: &Expect) -> bool {
+    match (expect, current) {
+        (Expect::Absent, current) => current.is_none(),
+        (Expect::Value(expected), Some(current)) => *expected == current.value,
+        (Expect::Revision(expected), Some(current)) => *expected == current.revision,
+        (Expect::Value(_) | Expect::Revision(_), None) => false,
+    }
+}
