@@ -1,2 +1,57 @@
-//! Placeholder while the workspace is laid.
-fn main() {}
+//! Measures x0 side by side with its peers on this machine. `x0-bench list` says what can be measured.
+#![expect(clippy::print_stdout, reason = "tables are what this program is for")]
+
+mod area;
+mod disk;
+mod load;
+mod peer;
+mod process;
+mod procfs;
+mod random;
+mod row;
+mod statistics;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures x0 side by side with its peers on this machine
+#[derive(Debug, Parser)]
+#[command(name = "x0-bench")]
+struct Command {
+    #[command(subcommand)]
+    area: Area,
+}
+
+#[derive(Debug, Subcommand)]
+enum Area {
+    /// Say what can be measured, and what each area needs
+    List,
+    /// Three-node x0-kv beside three-node etcd and ZooKeeper
+    Kv(area::kv::Options),
+    /// What the disk takes for 4 KiB and an fdatasync
+    Fsync(area::fsync::Options),
+    /// The load generator's process, told what to do on its standard input
+    #[command(hide = true)]
+    Load,
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse().area {
+        Area::List => {
+            area::list();
+            Ok(())
+        }
+        Area::Kv(options) => area::kv::run(&options),
+        Area::Fsync(options) => area::fsync::run(&options),
+        Area::Load => load::serve(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("x0-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

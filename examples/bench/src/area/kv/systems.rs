@@ -1,0 +1,74 @@
+//! The systems of this area, started and filled.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::load::{KeySpace, Load, Measured, Window};
+use crate::peer::{Cluster, etcd};
+
+/// How long a cluster may take until it answers. A JVM on a busy machine takes several seconds.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub(crate) enum Kind {
+    X0,
+    Etcd,
+    EtcdTls,
+}
+
+impl Kind {
+    /// In the order of the turns.
+    pub(crate) const ALL: [Kind; 3] = [Kind::X0, Kind::Etcd, Kind::EtcdTls];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::X0 => "x0",
+            Kind::Etcd => "etcd",
+            Kind::EtcdTls => "etcd TLS",
+        }
+    }
+
+    pub(crate) fn is_peer(self) -> bool {
+        matches!(self, Kind::Etcd | Kind::EtcdTls)
+    }
+
+    /// x0-kv in the process that uses it.
+    pub(crate) fn is_embedded(self) -> bool {
+        false
+    }
+}
+
+/// A system that is up and holds the key space.
+pub(crate) struct Running {
+    pub(crate) kind: Kind,
+    /// With its version.
+    pub(crate) name: String,
+    /// Before the cluster, so that it ends first.
+    load: Load,
+    cluster: Cluster,
+}
+
+impl Running {
+    pub(crate) fn start(kind: Kind, data: &Path, keys: KeySpace) -> Result<Self> {
+        let mut cluster = match kind {
+            Kind::X0 => anyhow::bail!("not there yet"),
+            Kind::Etcd => etcd::start(data, false)?,
+            Kind::EtcdTls => etcd::start(data, true)?,
+        };
+        let mut load = Load::start(&cluster.target, keys)?;
+        let version = load.ready(READY_LIMIT).map_err(|error| cluster.why(error))?;
+        load.fill()?;
+        Ok(Self { kind, name: format!("{} {version}", cluster.name), load, cluster })
+    }
+
+    /// Server processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.cluster.pids()
+    }
+
+    pub(crate) fn window(&mut self, window: &Window) -> Result<Measured> {
+        self.load.window(window).map_err(|error| self.cluster.why(error))
+    }
+}

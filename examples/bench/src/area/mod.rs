@@ -1,0 +1,51 @@
+//! What can be measured. Each area is one module with one entry; `list` says what each needs.
+
+pub(crate) mod fsync;
+pub(crate) mod kv;
+
+use crate::peer;
+
+/// An area and what it needs on this machine.
+pub(crate) struct Area {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) needs: Vec<Need>,
+}
+
+/// Something to have installed, or that x0-bench fetches.
+pub(crate) struct Need {
+    pub(crate) what: &'static str,
+    /// Where it was found; `None`: how it will be had.
+    pub(crate) found: Option<String>,
+    pub(crate) otherwise: &'static str,
+}
+
+/// Every area, in the order of the help text.
+pub(crate) fn all() -> Vec<Area> {
+    let found = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
+    vec![
+        Area {
+            name: "kv",
+            about: "three-node x0-kv beside three-node etcd and ZooKeeper, and x0-kv embedded",
+            needs: vec![Need {
+                what: "etcd (Debian: etcd-server)",
+                found: found(peer::etcd::present()),
+                otherwise: "fetched with apt-get download into a private folder",
+            }],
+        },
+        Area { name: "fsync", about: "what the disk takes for 4 KiB and an fdatasync", needs: Vec::new() },
+    ]
+}
+
+/// Prints the areas.
+pub(crate) fn list() {
+    for area in all() {
+        println!("{:<6} {}", area.name, area.about);
+        for need in area.needs {
+            match need.found {
+                Some(found) => println!("         present  {}: {found}", need.what),
+                None => println!("         missing  {}: {}", need.what, need.otherwise),
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The load generator: this same program in a process of its own, told over a pipe what to do.
+//!
+//! One generator serves one system. It is single-threaded, keeps its connections between windows, and runs the same closed loop
+//! against every system: a client has one request under way and sends the next when the answer is there.
+
+mod etcd;
+mod etcd_messages;
+mod remote;
+mod serve;
+mod window;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use remote::Load;
+pub(crate) use serve::serve;
+
+use crate::peer::etcd::TlsFiles;
+
+/// The system to load, as the first line of the generator's standard input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Target {
+    /// Client ports of the servers on loopback.
+    Etcd { endpoints: Vec<u16>, tls: Option<TlsFiles> },
+}
+
+/// What to do next; each order is answered by one `Reply`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Wait until the system has a leader and answers.
+    Await { limit: Duration },
+    /// Write every key of the key space once.
+    Fill,
+    /// Load it for a while and measure.
+    Window(Window),
+}
+
+/// The keys and values, the same for every system.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct KeySpace {
+    pub(crate) keys: u32,
+    pub(crate) value_len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+pub(crate) enum Operation {
+    Put,
+    /// Linearizable.
+    Get,
+}
+
+/// One stretch of load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Window {
+    pub(crate) operation: Operation,
+    /// Requests under way at any time.
+    pub(crate) clients: usize,
+    pub(crate) connections: usize,
+    /// Load that is not counted, before the part that is.
+    pub(crate) warm_up: Duration,
+    pub(crate) measure: Duration,
+    pub(crate) seed: u64,
+    /// Server processes whose CPU time and memory are taken at the edges of the measured part. Empty: the generator itself, for a
+    /// store that is embedded in it.
+    pub(crate) servers: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Ready { version: String },
+    Filled,
+    Measured(Measured),
+    Failed { why: String },
+}
+
+/// Of the measured part of a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) operations: u64,
+    pub(crate) elapsed: Duration,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    /// CPU time of all servers together.
+    pub(crate) server_cpu: Duration,
+    /// CPU time of the generator.
+    pub(crate) load_cpu: Duration,
+    pub(crate) resident_bytes: u64,
+}
+
+impl Operation {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Operation::Put => "put",
+            Operation::Get => "get",
+        }
+    }
+}
+
+impl KeySpace {
+    /// `bench/00001234`: fourteen bytes for every key.
+    pub(crate) fn key(self, number: u32) -> String {
+        format!("bench/{number:08}")
+    }
+}

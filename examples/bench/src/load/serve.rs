@@ -1,0 +1,97 @@
+//! The side that takes orders.
+
+use std::future::Future;
+use std::io::{BufRead, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use tokio::task::LocalSet;
+
+use super::{KeySpace, Order, Reply, Target, etcd, window};
+
+/// A system under load: how to reach it.
+pub(crate) trait System {
+    /// One connection; clones share it.
+    type Client: Client;
+
+    /// The version it states, once it has a leader and answers.
+    fn ready(&mut self) -> impl Future<Output = Result<String>>;
+
+    /// At least `count` connections to the node that leads now. Connections made before are kept while it leads.
+    fn connections(&mut self, count: usize) -> impl Future<Output = Result<&[Self::Client]>>;
+}
+
+/// What the closed loop asks of every system. An error ends the window: no figure is made of a system that failed.
+pub(crate) trait Client: Clone + 'static {
+    fn put(&self, key: Bytes, value: Bytes) -> impl Future<Output = Result<()>>;
+
+    /// Linearizable. The length of the value, `None` when there is none.
+    fn get(&self, key: Bytes) -> impl Future<Output = Result<Option<usize>>>;
+}
+
+/// Serves orders from standard input until it ends.
+pub(crate) fn serve() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    let (target, keys) = read_line()?.context("no target given")?;
+    match target {
+        Target::Etcd { endpoints, tls } => {
+            let system = etcd::Etcd::new(endpoints, tls.as_ref())?;
+            local.block_on(&runtime, orders(system, keys))
+        }
+    }
+}
+
+async fn orders<S: System>(mut system: S, keys: KeySpace) -> Result<()> {
+    // Reading a line blocks the runtime, which is right: between orders there is nothing to do but to keep quiet.
+    while let Some(order) = read_line::<Order>()? {
+        let reply = match carry_out(&mut system, keys, order).await {
+            Ok(reply) => reply,
+            Err(error) => Reply::Failed { why: format!("{error:#}") },
+        };
+        let mut line = serde_json::to_string(&reply)?;
+        line.push('\n');
+        let mut output = std::io::stdout().lock();
+        output.write_all(line.as_bytes())?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+async fn carry_out<S: System>(system: &mut S, keys: KeySpace, order: Order) -> Result<Reply> {
+    match order {
+        Order::Await { limit } => ready(system, limit).await,
+        Order::Fill => {
+            let clients = system.connections(1).await?;
+            window::fill(clients, keys).await.map(|()| Reply::Filled)
+        }
+        Order::Window(order) => {
+            let clients = system.connections(order.connections).await?;
+            window::run(&clients[..order.connections], keys, &order).await.map(Reply::Measured)
+        }
+    }
+}
+
+async fn ready<S: System>(system: &mut S, limit: Duration) -> Result<Reply> {
+    let begin = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begin.elapsed());
+        match tokio::time::timeout(left, system.ready()).await {
+            Ok(Ok(version)) => return Ok(Reply::Ready { version }),
+            Ok(Err(error)) if left.is_zero() => {
+                return Err(error.context(format!("not ready after {limit:?}")));
+            }
+            Err(_) => bail!("not ready after {limit:?}"),
+            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+fn read_line<T: serde::de::DeserializeOwned>() -> Result<Option<T>> {
+    let mut line = String::new();
+    match std::io::stdin().lock().read_line(&mut line)? {
+        0 => Ok(None),
+        _ => Ok(Some(serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?)),
+    }
+}

@@ -1,0 +1,108 @@
+//! Debian packages unpacked into a private folder: nothing is installed, and no service starts by itself.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::find_program;
+
+/// Where fetched packages are kept: `X0_BENCH_CACHE`, or `x0-bench` in the user's cache folder.
+pub(crate) fn cache() -> PathBuf {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    variable("X0_BENCH_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("x0-bench")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/x0-bench")))
+        .unwrap_or_else(|| PathBuf::from("/var/tmp/x0-bench-cache"))
+}
+
+/// The root that `fetch` unpacks `name` into.
+pub(crate) fn root(name: &str) -> PathBuf {
+    cache().join(name)
+}
+
+/// The folder holding `packages` unpacked, fetched if it is not there yet. Needs no privileges.
+pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let root = root(name);
+    if root.exists() {
+        return Ok(root);
+    }
+    let by_hand = format!("apt-get update && apt-get install --no-install-recommends {}", packages.join(" "));
+    for tool in ["apt-get", "dpkg"] {
+        if find_program(tool).is_none() {
+            bail!("no {tool} here to fetch it with; on Debian run `{by_hand}`");
+        }
+    }
+    let cache = cache();
+    std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    // Filled aside and renamed into place, so that an interrupted fetch is not taken for a whole one.
+    let aside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&cache)?;
+    let archives = aside.path().join("archives");
+    let unpacked = aside.path().join("root");
+    std::fs::create_dir_all(&archives)?;
+    std::fs::create_dir_all(&unpacked)?;
+    run(Command::new("apt-get").arg("-qq").arg("download").args(packages).current_dir(&archives))
+        .with_context(|| format!("cannot fetch {name}; run `{by_hand}`"))?;
+    for archive in std::fs::read_dir(&archives)? {
+        run(Command::new("dpkg").arg("-x").arg(archive?.path()).arg(&unpacked))?;
+    }
+    relocate(&unpacked, &unpacked)?;
+    std::fs::rename(&unpacked, &root).with_context(|| format!("cannot place {}", root.display()))?;
+    Ok(root)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output =
+        command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed: {}", command.get_program().display(), said.trim());
+    }
+    Ok(())
+}
+
+/// Absolute links inside a package mean the system's root; those whose end was unpacked too are turned to point at it, as
+/// relative links, so that the tree can be renamed.
+fn relocate(root: &Path, folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            relocate(root, &path)?;
+        } else if kind.is_symlink() {
+            let end = std::fs::read_link(&path)?;
+            let Ok(inside) = end.strip_prefix("/") else { continue };
+            if root.join(inside).symlink_metadata().is_ok() {
+                let depth = folder.strip_prefix(root)?.components().count();
+                let up: PathBuf = std::iter::repeat_n("..", depth).collect();
+                std::fs::remove_file(&path)?;
+                symlink(up.join(inside), &path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_inside_a_package_point_into_the_private_root() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        std::fs::create_dir_all(at("etc/java")).unwrap();
+        std::fs::create_dir_all(at("usr/lib/jvm")).unwrap();
+        std::fs::write(at("etc/java/security"), "ours").unwrap();
+        symlink("/etc/java/security", at("usr/lib/jvm/security")).unwrap();
+        symlink("/etc/java", at("usr/lib/jvm/conf")).unwrap();
+        symlink("/no/such/file", at("usr/lib/jvm/away")).unwrap();
+        relocate(root.path(), root.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(at("usr/lib/jvm/security")).unwrap(), "ours");
+        assert_eq!(std::fs::read_to_string(at("usr/lib/jvm/conf/security")).unwrap(), "ours");
+        assert_eq!(std::fs::read_link(at("usr/lib/jvm/away")).unwrap(), Path::new("/no/such/file"));
+        assert!(std::fs::read_link(at("usr/lib/jvm/conf")).unwrap().is_relative());
+    }
+}
