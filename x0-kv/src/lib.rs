@@ -3,14 +3,18 @@
 mod applied;
 mod codec;
 mod command;
+mod dispatch;
 mod engine;
 mod error;
 pub mod limits;
 mod operation;
 mod outcome;
+mod pending;
 mod session;
 mod snapshot;
 mod state;
+mod store;
+mod volatile;
 
 pub use applied::{decode_applied, encode_applied};
 pub use bytes::Bytes;
@@ -24,7 +28,9 @@ pub use operation::{
 pub use outcome::{
     ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
 };
+pub use pending::Pending;
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 #[cfg(feature = "redb")]
 pub use state::RedbOptions;
 pub use state::State;
+pub use store::Store;

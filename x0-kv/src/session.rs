@@ -204,3 +204,90 @@ impl Session {
         Ok(session)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(session: u64, sequence: u64, acknowledged_below: u64) -> Stamp {
+        Stamp { session, sequence, acknowledged_below }
+    }
+
+    #[test]
+    fn a_retry_is_answered_in_any_order_until_acknowledged() {
+        let mut sessions = Sessions::default();
+        sessions.open(1);
+        for sequence in [3, 1, 2] {
+            assert_eq!(sessions.admit(stamp(1, sequence, 1), 10), Admission::Fresh);
+            sessions.record(stamp(1, sequence, 1), vec![sequence as u8].into());
+        }
+        assert_eq!(sessions.admit(stamp(1, 2, 1), 11), Admission::Known(vec![2].into()));
+        // The acknowledgement travels with a later write.
+        assert_eq!(sessions.admit(stamp(1, 4, 3), 12), Admission::Fresh);
+        assert_eq!(sessions.admit(stamp(1, 2, 1), 13), Admission::Refused(Refusal::SequenceAcknowledged));
+        assert_eq!(sessions.admit(stamp(1, 3, 1), 14), Admission::Known(vec![3].into()));
+        assert_eq!(sessions.outcomes_len, 1 + OUTCOME_OVERHEAD_LEN);
+        assert_eq!(sessions.admit(stamp(2, 1, 1), 15), Admission::Refused(Refusal::SessionExpired));
+        sessions.close(1);
+        assert_eq!(sessions.outcomes_len, 0);
+        assert_eq!(sessions.admit(stamp(1, 4, 3), 16), Admission::Refused(Refusal::SessionExpired));
+    }
+
+    #[test]
+    fn the_window_is_bounded() {
+        let mut sessions = Sessions::default();
+        sessions.open(1);
+        assert_eq!(sessions.admit(stamp(1, SESSION_WINDOW_MAX, 1), 2), Admission::Fresh);
+        let beyond = stamp(1, SESSION_WINDOW_MAX + 1, 1);
+        assert_eq!(sessions.admit(beyond, 3), Admission::Refused(Refusal::WindowExceeded));
+        assert_eq!(sessions.admit(stamp(1, u64::MAX, u64::MAX), 3), Admission::Fresh);
+    }
+
+    #[test]
+    fn the_least_recently_used_session_makes_room() {
+        let mut sessions = Sessions::default();
+        for index in 1..=SESSIONS_MAX as u64 {
+            sessions.open(index);
+        }
+        sessions.keep(1, SESSIONS_MAX as u64 + 1).unwrap();
+        sessions.open(SESSIONS_MAX as u64 + 2);
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+        assert!(sessions.by_id.contains_key(&1) && !sessions.by_id.contains_key(&2));
+        assert_eq!(sessions.take_forgotten(), [2]);
+    }
+
+    #[test]
+    fn remembered_outcomes_are_bounded_in_bytes() {
+        let mut sessions = Sessions::default();
+        let outcome = Bytes::from(vec![0; 1 << 20]);
+        let (mut index, mut refused) = (1, 0);
+        for session in 1..=4 {
+            sessions.open(session);
+            for sequence in 1..=40 {
+                index += 1;
+                match sessions.admit(stamp(session, sequence, 1), index) {
+                    Admission::Fresh => sessions.record(stamp(session, sequence, 1), outcome.clone()),
+                    Admission::Refused(Refusal::WindowExceeded) => refused += 1,
+                    other => panic!("{other:?}"),
+                }
+                assert!(sessions.outcomes_len <= SESSION_OUTCOMES_LEN_MAX);
+            }
+        }
+        assert!(refused > 0 && sessions.len() == 1, "{refused} {}", sessions.len());
+    }
+
+    #[test]
+    fn a_session_shared_with_a_checkpoint_is_not_changed_beneath_it() {
+        let mut sessions = Sessions::default();
+        sessions.open(1);
+        sessions.record(stamp(1, 1, 1), Bytes::from_static(b"one"));
+        let shared = Arc::clone(&sessions.by_id[&1]);
+        let before = Session::clone(&shared);
+        sessions.admit(stamp(1, 2, 2), 5);
+        assert_eq!(*shared, before);
+        let mut encoded = Vec::new();
+        sessions.by_id[&1].encode(&mut encoded);
+        let encoded = Bytes::from(encoded);
+        assert_eq!(Session::decode(&mut Decoder::new(&encoded)).unwrap(), *sessions.by_id[&1]);
+    }
+}

@@ -1,0 +1,172 @@
+//! The handle that programs hold.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::dispatch::Dispatch;
+use crate::limits;
+use crate::operation::{Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
+use crate::outcome::{Outcome, Page, Swap, TransactionOutcome, Versioned};
+use crate::pending::{Answer, Pending};
+use crate::volatile::Volatile;
+
+/// A key-value store: the same handle whether the data is in this process, on this node of a cluster, or reached from
+/// outside one. Cheap to clone; every thread and task may have its own.
+///
+/// Every method returns at once with a [`Pending`] answer. Reads are linearizable unless they say local: they see every
+/// write that was acknowledged, to anyone, before they began. Writes that are on their way together may be applied in
+/// any order; wait for one before beginning another that must come after it.
+///
+/// Keys and values are bytes: anything that turns into [`Bytes`] without a copy, such as `&'static str`, `String` or
+/// `Vec<u8>`. The [limits](crate::limits) are checked before anything else is done.
+#[derive(Clone)]
+pub struct Store {
+    dispatch: Arc<dyn Dispatch>,
+}
+
+impl Store {
+    /// A store in memory that is lost with its last handle. No thread, no file: every answer is ready at once.
+    #[must_use]
+    pub fn open_in_memory() -> Store {
+        Store::from_dispatch(Arc::new(Volatile::default()))
+    }
+
+    pub(crate) fn from_dispatch(dispatch: Arc<dyn Dispatch>) -> Store {
+        Store { dispatch }
+    }
+
+    /// Submits any operation. The methods below are this with a type for the answer.
+    pub fn submit(&self, operation: Operation) -> Pending<Outcome> {
+        self.ask(operation, Some)
+    }
+
+    /// The value of `key` and its revision, or `None` if it has none.
+    pub fn get(&self, key: impl Into<Bytes>) -> Pending<Option<Versioned>> {
+        self.read_value(key.into(), Consistency::Linearizable)
+    }
+
+    /// As [`get`](Store::get), but from what the node at hand has applied, which may lag behind. Asks no other node.
+    pub fn get_local(&self, key: impl Into<Bytes>) -> Pending<Option<Versioned>> {
+        self.read_value(key.into(), Consistency::Local)
+    }
+
+    /// Sets `key` to `value`. Answers the revision of the new value.
+    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Pending<u64> {
+        let mutation = Mutation::Put { key: key.into(), value: value.into() };
+        self.ask(Operation::Write(mutation), |outcome| match outcome {
+            Outcome::Put { revision } => Some(revision),
+            _ => None,
+        })
+    }
+
+    /// Removes `key`. Answers whether it had a value.
+    pub fn delete(&self, key: impl Into<Bytes>) -> Pending<bool> {
+        let mutation = Mutation::Delete { key: key.into() };
+        self.ask(Operation::Write(mutation), |outcome| match outcome {
+            Outcome::Delete { existed } => Some(existed),
+            _ => None,
+        })
+    }
+
+    /// One page of `range`. Continue with [`RangeQuery::resume`] while there is a continuation.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use x0_kv::{RangeQuery, Store};
+    ///
+    /// let store = Store::open_in_memory();
+    /// for city in ["city/aachen", "city/bonn", "city/celle", "country/at"] {
+    ///     store.put(city, "").wait()?;
+    /// }
+    /// let mut found = Vec::new();
+    /// let mut next = Some(RangeQuery::prefix("city/").limit(2));
+    /// while let Some(range) = next {
+    ///     let page = store.range(range.clone()).wait()?;
+    ///     found.extend(page.entries.into_iter().map(|entry| entry.key));
+    ///     next = page.continuation.map(|continuation| range.resume(continuation));
+    /// }
+    /// assert_eq!(found, ["city/aachen", "city/bonn", "city/celle"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn range(&self, range: RangeQuery) -> Pending<Page> {
+        self.read_page(range, Consistency::Linearizable)
+    }
+
+    /// As [`range`](Store::range), but from what the node at hand has applied.
+    pub fn range_local(&self, range: RangeQuery) -> Pending<Page> {
+        self.read_page(range, Consistency::Local)
+    }
+
+    /// Sets `key` to `value` if it is as expected, and answers what it holds if it is not.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use x0_kv::{Expect, Store, Swap};
+    ///
+    /// let store = Store::open_in_memory();
+    /// let revision = store.put("leader", "a").wait()?;
+    /// let swap = store.compare_and_swap("leader", Expect::Revision(revision), "b").wait()?;
+    /// assert!(matches!(swap, Swap::Swapped { .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn compare_and_swap(
+        &self,
+        key: impl Into<Bytes>,
+        expect: Expect,
+        value: impl Into<Bytes>,
+    ) -> Pending<Swap> {
+        let mutation = Mutation::CompareAndSwap { key: key.into(), expect, value: value.into() };
+        self.ask(Operation::Write(mutation), |outcome| match outcome {
+            Outcome::CompareAndSwap(swap) => Some(swap),
+            _ => None,
+        })
+    }
+
+    /// Carries out a [`Transaction`].
+    pub fn transact(&self, transaction: Transaction) -> Pending<TransactionOutcome> {
+        self.ask(Operation::Write(Mutation::Transaction(transaction)), |outcome| match outcome {
+            Outcome::Transaction(outcome) => Some(outcome),
+            _ => None,
+        })
+    }
+
+    /// Closes the store for every handle and returns when its files are released. What was acknowledged is safe with or
+    /// without it; dropping the last handle does the same.
+    pub fn close(&self) {
+        self.dispatch.close();
+    }
+
+    fn read_value(&self, key: Bytes, consistency: Consistency) -> Pending<Option<Versioned>> {
+        let query = Query::Get { key };
+        self.ask(Operation::Read { query, consistency }, |outcome| match outcome {
+            Outcome::Value(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    fn read_page(&self, range: RangeQuery, consistency: Consistency) -> Pending<Page> {
+        let query = Query::Range(range);
+        self.ask(Operation::Read { query, consistency }, |outcome| match outcome {
+            Outcome::Page(page) => Some(page),
+            _ => None,
+        })
+    }
+
+    fn ask<T>(&self, operation: Operation, read: fn(Outcome) -> Option<T>) -> Pending<T> {
+        let answer = match limits::check(&operation) {
+            Ok(()) => self.dispatch.submit(operation),
+            Err(limit) => Answer::ready(Err(limit.into())),
+        };
+        Pending::new(answer, read)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,66 @@
+//! A store in memory, without log, thread or file.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::applied::decode_applied;
+use crate::command::Command;
+use crate::dispatch::Dispatch;
+use crate::engine::{EngineError, Reader};
+use crate::error::OperationError;
+use crate::operation::{Mutation, Operation};
+use crate::outcome::Outcome;
+use crate::pending::Answer;
+use crate::state::State;
+
+/// Applies each write in the thread that makes it, under a lock.
+#[derive(Debug)]
+pub(crate) struct Volatile {
+    reader: Reader,
+    /// `None` when closed.
+    state: Mutex<Option<State>>,
+}
+
+impl Default for Volatile {
+    fn default() -> Volatile {
+        let state = State::in_memory();
+        Volatile { reader: state.reader(), state: Mutex::new(Some(state)) }
+    }
+}
+
+impl Volatile {
+    fn write(&self, mutation: &Mutation) -> Result<Outcome, OperationError> {
+        let payload = Command::encode_write(None, mutation);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.as_mut().ok_or(OperationError::Closed)?;
+        let mut outcomes = Vec::with_capacity(1);
+        state
+            .apply([(state.applied() + 1, Some(&payload))], &mut outcomes)
+            .map_err(|cause| failed(&cause))?;
+        let outcome = outcomes.pop().and_then(|outcome| decode_applied(&outcome).ok());
+        Ok(outcome.ok_or(OperationError::NotUnderstood)??)
+    }
+}
+
+impl Dispatch for Volatile {
+    fn submit(&self, operation: Operation) -> Answer {
+        Answer::ready(match operation {
+            Operation::Read { query, .. } => {
+                let closed = self.state.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+                if closed {
+                    Err(OperationError::Closed)
+                } else {
+                    self.reader.query(&query).map_err(|cause| failed(&cause))
+                }
+            }
+            Operation::Write(mutation) => self.write(&mutation),
+        })
+    }
+
+    fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+pub(crate) fn failed(cause: &EngineError) -> OperationError {
+    OperationError::Failed { reason: cause.to_string().into() }
+}

@@ -1,0 +1,392 @@
+//! The state machine against a model: a sorted map and, per session, a map of outcomes.
+//!
+//! Every run drives the memory engine and the redb engine side by side through the same log, with snapshots, restores,
+//! checkpoints and reopenings at random points, and holds them to the same outcomes and the same snapshot bytes.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use x0_kv::{
+    Action, ActionResult, Applied, Bytes, Command, Condition, Expect, KeyValue, Mutation, Outcome,
+    RangeQuery, Refusal, Stamp, State, Swap, Transaction, TransactionOutcome, Versioned, decode_applied,
+};
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Step {
+    Write {
+        session: Option<u8>,
+        mutation: Mutation,
+    },
+    /// The write before, sent again: with the same stamp.
+    Retry,
+    OpenSession,
+    CloseSession(u8),
+    Nonsense(Vec<u8>),
+    /// An entry of the log that is not for the store.
+    Skip,
+    /// Hold a snapshot while further steps run, and compare it with one taken and read at once.
+    HoldSnapshot,
+    Restore,
+    Checkpoint,
+    /// Forget everything not durable and replay the log.
+    Crash,
+    Range {
+        start: u8,
+        len: u8,
+        limit: u32,
+        reverse: bool,
+    },
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    // Few keys, so that writes meet; some are prefixes of others.
+    (0_u8..12, 0_usize..3).prop_map(|(byte, more)| Bytes::from(vec![byte; more + 1]))
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    vec(0_u8..4, 0..6).prop_map(Bytes::from)
+}
+
+fn expect() -> impl Strategy<Value = Expect> {
+    prop_oneof![Just(Expect::Absent), value().prop_map(Expect::Value), (1_u64..40).prop_map(Expect::Revision)]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        key().prop_map(|key| Action::Get { key }),
+        (key(), value()).prop_map(|(key, value)| Action::Put { key, value }),
+        key().prop_map(|key| Action::Delete { key }),
+    ]
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    prop_oneof![
+        4 => (key(), value()).prop_map(|(key, value)| Mutation::Put { key, value }),
+        2 => key().prop_map(|key| Mutation::Delete { key }),
+        2 => (key(), expect(), value())
+            .prop_map(|(key, expect, value)| Mutation::CompareAndSwap { key, expect, value }),
+        2 => (
+            vec((key(), expect()).prop_map(|(key, expect)| Condition { key, expect }), 0..2),
+            vec(action(), 0..5),
+            vec(action(), 0..5),
+        )
+            .prop_map(|(conditions, actions, alternatives)| {
+                Mutation::Transaction(Transaction { conditions, actions, alternatives })
+            }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => (proptest::option::of(0_u8..4), mutation())
+            .prop_map(|(session, mutation)| Step::Write { session, mutation }),
+        4 => Just(Step::Retry),
+        2 => Just(Step::OpenSession),
+        1 => (0_u8..4).prop_map(Step::CloseSession),
+        1 => vec(any::<u8>(), 0..8).prop_map(Step::Nonsense),
+        1 => Just(Step::Skip),
+        2 => Just(Step::HoldSnapshot),
+        1 => Just(Step::Restore),
+        2 => Just(Step::Checkpoint),
+        1 => Just(Step::Crash),
+        5 => (0_u8..14, 0_u8..14, 1_u32..6, any::<bool>())
+            .prop_map(|(start, len, limit, reverse)| Step::Range { start, len, limit, reverse }),
+    ]
+}
+
+/// What the store should be.
+#[derive(Default)]
+struct Model {
+    entries: BTreeMap<Bytes, Versioned>,
+    sessions: BTreeMap<u64, BTreeMap<u64, Applied>>,
+}
+
+impl Model {
+    fn apply(&mut self, index: u64, command: &Command) -> Applied {
+        match command {
+            Command::OpenSession => {
+                self.sessions.insert(index, BTreeMap::new());
+                Ok(Outcome::SessionOpened { session: index })
+            }
+            Command::KeepSession { session } => {
+                self.sessions.get(session).map(|_| Outcome::SessionKept).ok_or(Refusal::SessionExpired)
+            }
+            Command::CloseSession { session } => {
+                self.sessions.remove(session);
+                Ok(Outcome::SessionKept)
+            }
+            Command::Write { stamp: None, mutation } => Ok(self.mutate(index, mutation)),
+            Command::Write { stamp: Some(stamp), mutation } => {
+                let Some(known) = self.sessions.get_mut(&stamp.session) else {
+                    return Err(Refusal::SessionExpired);
+                };
+                if let Some(outcome) = known.get(&stamp.sequence) {
+                    return outcome.clone();
+                }
+                let outcome = Ok(self.mutate(index, mutation));
+                self.sessions.entry(stamp.session).or_default().insert(stamp.sequence, outcome.clone());
+                outcome
+            }
+        }
+    }
+
+    fn holds(&self, key: &Bytes, expect: &Expect) -> bool {
+        let current = self.entries.get(key);
+        match expect {
+            Expect::Absent => current.is_none(),
+            Expect::Value(value) => current.is_some_and(|current| current.value == value),
+            Expect::Revision(revision) => current.is_some_and(|current| current.revision == *revision),
+        }
+    }
+
+    fn mutate(&mut self, index: u64, mutation: &Mutation) -> Outcome {
+        let versioned = |value: &Bytes| Versioned { value: value.clone(), revision: index };
+        match mutation {
+            Mutation::Put { key, value } => {
+                self.entries.insert(key.clone(), versioned(value));
+                Outcome::Put { revision: index }
+            }
+            Mutation::Delete { key } => Outcome::Delete { existed: self.entries.remove(key).is_some() },
+            Mutation::CompareAndSwap { key, expect, value } => {
+                if self.holds(key, expect) {
+                    self.entries.insert(key.clone(), versioned(value));
+                    Outcome::CompareAndSwap(Swap::Swapped { revision: index })
+                } else {
+                    Outcome::CompareAndSwap(Swap::Kept { current: self.entries.get(key).cloned() })
+                }
+            }
+            Mutation::Transaction(transaction) => {
+                let held = transaction.conditions.iter().all(|it| self.holds(&it.key, &it.expect));
+                let branch = if held { &transaction.actions } else { &transaction.alternatives };
+                let mut results = Vec::new();
+                for action in branch {
+                    results.push(match action {
+                        Action::Get { key } => ActionResult::Value(self.entries.get(key).cloned()),
+                        Action::Put { key, value } => {
+                            self.entries.insert(key.clone(), versioned(value));
+                            ActionResult::Put
+                        }
+                        Action::Delete { key } => {
+                            ActionResult::Delete { existed: self.entries.remove(key).is_some() }
+                        }
+                    });
+                }
+                Outcome::Transaction(TransactionOutcome { held, revision: index, results })
+            }
+        }
+    }
+
+    fn range(&self, range: &RangeQuery) -> Vec<KeyValue> {
+        let within = self
+            .entries
+            .iter()
+            .filter(|(key, _)| **key >= range.start && range.end.as_ref().is_none_or(|end| *key < end));
+        let mut entries: Vec<_> = within
+            .map(|(key, at)| KeyValue { key: key.clone(), value: at.value.clone(), revision: at.revision })
+            .collect();
+        if range.reverse {
+            entries.reverse();
+        }
+        entries
+    }
+}
+
+fn bytes_of(state: &mut State) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    state.snapshot().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Reads a range page by page to its end.
+fn pages(state: &State, range: &RangeQuery) -> Vec<KeyValue> {
+    let mut entries = Vec::new();
+    let mut next = Some(range.clone());
+    while let Some(range) = next {
+        let page = state.reader().range(&range).unwrap();
+        assert!(page.entries.len() <= range.limit as usize);
+        entries.extend(page.entries);
+        next = page.continuation.map(|continuation| range.resume(continuation));
+    }
+    entries
+}
+
+/// One engine under test and how to open it again.
+struct Subject {
+    name: &'static str,
+    state: Option<State>,
+    open: Box<dyn Fn() -> State>,
+    held: Option<(Box<dyn Read + Send>, Vec<u8>)>,
+}
+
+impl Subject {
+    fn state(&mut self) -> &mut State {
+        self.state.as_mut().unwrap()
+    }
+
+    fn let_go(&mut self) {
+        if let Some((mut snapshot, expected)) = self.held.take() {
+            let mut bytes = Vec::new();
+            snapshot.read_to_end(&mut bytes).unwrap();
+            assert!(bytes == expected, "{}: a held snapshot changed", self.name);
+        }
+    }
+}
+
+fn check(steps: &[Step], mut subjects: Vec<Subject>) {
+    let mut model = Model::default();
+    let mut log: Vec<Option<Bytes>> = Vec::new();
+    let mut opened: Vec<u64> = Vec::new();
+    let mut sequence = 0;
+    let mut last: Option<Command> = None;
+    for step in steps {
+        let mut entry = None;
+        match step {
+            Step::Write { session, mutation } => {
+                let stamp = session.and_then(|at| opened.get(usize::from(at))).map(|session| {
+                    sequence += 1;
+                    Stamp { session: *session, sequence, acknowledged_below: 1 }
+                });
+                entry = Some(Command::Write { stamp, mutation: mutation.clone() });
+                last = entry.clone();
+            }
+            Step::Retry => entry = last.clone(),
+            Step::OpenSession => {
+                opened.push(log.len() as u64 + 1);
+                entry = Some(Command::OpenSession);
+            }
+            Step::CloseSession(at) => {
+                entry =
+                    opened.get(usize::from(*at)).map(|session| Command::CloseSession { session: *session });
+            }
+            Step::Nonsense(bytes) => {
+                let mut payload = vec![0xff];
+                payload.extend_from_slice(bytes);
+                apply(&mut subjects, &mut log, Some(payload.into()), Some(&Err(Refusal::Malformed)));
+            }
+            Step::Skip => apply(&mut subjects, &mut log, None, None),
+            Step::HoldSnapshot => {
+                for subject in &mut subjects {
+                    subject.let_go();
+                    let state = subject.state();
+                    subject.held = Some((state.snapshot(), bytes_of(state)));
+                }
+            }
+            Step::Restore => {
+                for subject in &mut subjects {
+                    let bytes = bytes_of(subject.state());
+                    let applied = subject.state().applied();
+                    // Over what is there, for a restore replaces everything.
+                    let torn = subject.state().restore(Some(applied), &mut &bytes[..bytes.len() - 1]);
+                    assert!(torn.is_err());
+                    subject.state().restore(Some(applied), &mut &*bytes).unwrap();
+                    assert!(bytes_of(subject.state()) == bytes);
+                }
+            }
+            Step::Checkpoint => {
+                for subject in &mut subjects {
+                    subject.state().checkpoint().unwrap();
+                }
+            }
+            Step::Crash => {
+                for subject in &mut subjects {
+                    let before = bytes_of(subject.state());
+                    subject.let_go();
+                    subject.state = None;
+                    let mut state = (subject.open)();
+                    assert_eq!(state.applied(), state.durable());
+                    let from = state.applied();
+                    let rest = log.iter().enumerate().map(|(at, payload)| (at as u64 + 1, payload.as_ref()));
+                    state.apply(rest.skip(usize::try_from(from).unwrap()), &mut Vec::new()).unwrap();
+                    assert!(bytes_of(&mut state) == before, "{}: the replay differs", subject.name);
+                    subject.state = Some(state);
+                }
+            }
+            Step::Range { start, len, limit, reverse } => {
+                let mut range = RangeQuery::between(vec![*start], vec![start + len]).limit(*limit);
+                range.reverse = *reverse;
+                for subject in &mut subjects {
+                    assert_eq!(pages(subject.state(), &range), model.range(&range), "{}", subject.name);
+                }
+            }
+        }
+        if let Some(command) = entry {
+            let expected = model.apply(log.len() as u64 + 1, &command);
+            apply(&mut subjects, &mut log, Some(command.encode()), Some(&expected));
+        }
+    }
+    let first = bytes_of(subjects[0].state());
+    for subject in &mut subjects {
+        let all = model.range(&RangeQuery::all());
+        assert_eq!(pages(subject.state(), &RangeQuery::all().limit(3)), all, "{}", subject.name);
+        for entry in all {
+            let found = subject.state().reader().get(&entry.key).unwrap();
+            assert_eq!(found, Some(Versioned { value: entry.value, revision: entry.revision }));
+        }
+        assert_eq!(subject.state().session_count(), model.sessions.len());
+        assert!(bytes_of(subject.state()) == first, "{}: another snapshot than memory's", subject.name);
+        subject.let_go();
+    }
+}
+
+fn apply(
+    subjects: &mut [Subject],
+    log: &mut Vec<Option<Bytes>>,
+    payload: Option<Bytes>,
+    expected: Option<&Applied>,
+) {
+    log.push(payload);
+    let index = log.len() as u64;
+    for subject in subjects {
+        let mut outcomes = Vec::new();
+        let payload = log.last().and_then(Option::as_ref);
+        subject.state().apply([(index, payload)], &mut outcomes).unwrap();
+        let outcomes: Vec<_> = outcomes.iter().map(|bytes| decode_applied(bytes).unwrap()).collect();
+        assert_eq!(outcomes.first(), expected, "{} at {index}", subject.name);
+        assert_eq!(subject.state().reader().applied(), index);
+    }
+}
+
+fn memory() -> Subject {
+    Subject { name: "memory", state: Some(State::in_memory()), open: Box::new(State::in_memory), held: None }
+}
+
+#[cfg(feature = "redb")]
+fn redb(name: &'static str, folder: &std::path::Path, background: bool, overlay_len_max: usize) -> Subject {
+    let path = folder.join(name);
+    let open = move || {
+        let mut options = x0_kv::RedbOptions::default();
+        (options.cache_len, options.overlay_len_max, options.background) =
+            (1 << 20, overlay_len_max, background);
+        State::redb(&path, options).unwrap()
+    };
+    Subject { name, state: Some(open()), open: Box::new(open), held: None }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #[test]
+    fn memory_is_the_model(steps in vec(step(), 1..120)) {
+        check(&steps, vec![memory()]);
+    }
+}
+
+#[cfg(feature = "redb")]
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn redb_is_the_model_and_equals_memory(steps in vec(step(), 1..120)) {
+        let folder = tempfile::tempdir().unwrap();
+        check(&steps, vec![
+            memory(),
+            redb("inline", folder.path(), false, 1 << 20),
+            redb("background", folder.path(), true, 1 << 20),
+            // So small that nearly every batch begins a checkpoint or waits for one.
+            redb("tight", folder.path(), true, 2000),
+        ]);
+    }
+}
