@@ -48,7 +48,7 @@ pub struct RedbOptions {
     /// Bytes of the file that are kept in memory. 64 MiB unless set.
     pub cache_len: usize,
     /// Bytes of writes that gather in memory before a checkpoint is begun by itself. While one is being written as much
-    /// again may gather; then applying waits for it, so that twice this is the most that is held. 32 MiB unless set.
+    /// again may gather; then applying waits for it, so that twice this is the most that is held. 64 MiB unless set.
     pub overlay_len_max: usize,
     /// Whether checkpoints are written by a thread of their own (the default) or by the caller of
     /// [`State::checkpoint`], which makes every step repeatable.
@@ -58,7 +58,7 @@ pub struct RedbOptions {
 #[cfg(feature = "redb")]
 impl Default for RedbOptions {
     fn default() -> RedbOptions {
-        RedbOptions { cache_len: 64 << 20, overlay_len_max: 32 << 20, background: true }
+        RedbOptions { cache_len: 64 << 20, overlay_len_max: 64 << 20, background: true }
     }
 }
 
@@ -95,7 +95,15 @@ impl State {
     /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not changed.
     #[cfg(feature = "redb")]
     pub fn redb(path: &Path, options: RedbOptions) -> Result<State, EngineError> {
-        let (file, sessions, applied) = File::open(path, options.cache_len)?;
+        State::on_file(File::open(path, options.cache_len)?, options)
+    }
+
+    /// A state on what was found in `file`.
+    #[cfg(feature = "redb")]
+    pub(crate) fn on_file(
+        (file, sessions, applied): (Arc<File>, Sessions, u64),
+        options: RedbOptions,
+    ) -> Result<State, EngineError> {
         let tables = Tables::new(file.base()?, applied);
         Ok(State {
             shared: Shared::new(tables),

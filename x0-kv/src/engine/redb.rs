@@ -9,6 +9,9 @@
 //! so that opening after a crash does not walk the whole file; the file is locked against a second process; a write
 //! error makes every later operation fail until the file is opened again.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,7 +45,10 @@ impl File {
     /// Opens or creates the file. Returns it with what its last checkpoint held: the sessions and the log index.
     pub(crate) fn open(path: &Path, cache_len: usize) -> Result<(Arc<File>, Sessions, u64), EngineError> {
         let database = Builder::new().set_cache_size(cache_len).create(path);
-        let database = database.while_doing("open", path)?;
+        File::recovered(database.while_doing("open", path)?, path)
+    }
+
+    fn recovered(database: Database, path: &Path) -> Result<(Arc<File>, Sessions, u64), EngineError> {
         let file = Arc::new(File { database, path: path.to_owned() });
         let mut sessions = Sessions::default();
         let applied = file.recover(&mut sessions)?;
