@@ -14,6 +14,10 @@ mod session;
 mod snapshot;
 mod state;
 mod store;
+#[cfg(feature = "metrics")]
+pub mod telemetry;
+#[cfg(not(feature = "metrics"))]
+mod telemetry;
 mod volatile;
 
 pub use applied::{decode_applied, encode_applied};

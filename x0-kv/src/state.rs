@@ -17,6 +17,9 @@ use crate::operation::{Action, Condition, Expect, Mutation, Transaction};
 use crate::outcome::{ActionResult, Applied, Outcome, Refusal, Swap, TransactionOutcome, Versioned};
 use crate::session::{Admission, Sessions};
 use crate::snapshot::{self, RestoreError};
+#[cfg(feature = "redb")]
+use crate::telemetry::CheckpointTelemetry;
+use crate::telemetry::{CommandResult, StateTelemetry};
 
 /// How many entries are applied before readers get a turn.
 const ENTRIES_PER_LOCK: usize = 64;
@@ -31,6 +34,7 @@ pub struct State {
     sessions: Sessions,
     applied: u64,
     engine: Engine,
+    telemetry: StateTelemetry,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,7 @@ impl State {
             sessions: Sessions::default(),
             applied: 0,
             engine: Engine::Memory,
+            telemetry: StateTelemetry::new(),
         }
     }
 
@@ -117,6 +122,7 @@ impl State {
                 running: None,
                 running_applied: applied,
             }),
+            telemetry: StateTelemetry::new(),
         })
     }
 
@@ -167,7 +173,12 @@ impl State {
                 let fresh = index > self.applied;
                 if let Some(payload) = payload {
                     outcomes.push(match fresh {
-                        true => apply_command(&mut tables, &mut self.sessions, index, payload)?,
+                        true => {
+                            let (outcome, result) =
+                                apply_command(&mut tables, &mut self.sessions, index, payload)?;
+                            self.telemetry.command(result);
+                            outcome
+                        }
                         false => Bytes::new(),
                     });
                 }
@@ -177,6 +188,7 @@ impl State {
                 }
             }
             drop(tables);
+            self.telemetry.batch_applied(self.applied, self.sessions.len());
             self.relieve()?;
         }
         Ok(())
@@ -271,6 +283,7 @@ impl State {
             #[cfg(feature = "redb")]
             Engine::Redb(durable) => {
                 let len = self.shared.read().layers_len();
+                self.telemetry.overlay(len);
                 if len < durable.options.overlay_len_max {
                     return Ok(());
                 }
@@ -297,9 +310,11 @@ impl Durable {
         self.running_applied = applied;
         let shared = shared.clone();
         let run = move || {
+            let telemetry = CheckpointTelemetry::begin();
             checkpoint.run()?;
             let base = checkpoint.file.base()?;
             shared.write().rebase(checkpoint.layers(), base);
+            telemetry.end();
             Ok(())
         };
         if self.options.background {
@@ -345,7 +360,7 @@ fn apply_command(
     sessions: &mut Sessions,
     index: u64,
     payload: &Bytes,
-) -> Result<Bytes, EngineError> {
+) -> Result<(Bytes, CommandResult), EngineError> {
     let applied: Applied = match Command::decode(payload) {
         Err(_) => Err(Refusal::Malformed),
         Ok(Command::OpenSession) => {
@@ -359,16 +374,17 @@ fn apply_command(
         }
         Ok(Command::Write { stamp: None, mutation }) => apply_mutation(tables, index, &mutation)?,
         Ok(Command::Write { stamp: Some(stamp), mutation }) => match sessions.admit(stamp, index) {
-            Admission::Known(outcome) => return Ok(outcome),
+            Admission::Known(outcome) => return Ok((outcome, CommandResult::Repeated)),
             Admission::Refused(refusal) => Err(refusal),
             Admission::Fresh => {
                 let outcome = encode_applied(&apply_mutation(tables, index, &mutation)?);
                 sessions.record(stamp, outcome.clone());
-                return Ok(outcome);
+                return Ok((outcome, CommandResult::Applied));
             }
         },
     };
-    Ok(encode_applied(&applied))
+    let result = if applied.is_ok() { CommandResult::Applied } else { CommandResult::Refused };
+    Ok((encode_applied(&applied), result))
 }
 
 fn apply_mutation(tables: &mut Tables, index: u64, mutation: &Mutation) -> Result<Applied, EngineError> {

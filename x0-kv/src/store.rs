@@ -10,6 +10,7 @@ use crate::limits;
 use crate::operation::{Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
 use crate::outcome::{Outcome, Page, Swap, TransactionOutcome, Versioned};
 use crate::pending::{Answer, Pending};
+use crate::telemetry::StoreTelemetry;
 use crate::volatile::Volatile;
 
 /// A key-value store: the same handle whether the data is in this process, on this node of a cluster, or reached from
@@ -24,6 +25,7 @@ use crate::volatile::Volatile;
 #[derive(Clone)]
 pub struct Store {
     dispatch: Arc<dyn Dispatch>,
+    telemetry: StoreTelemetry,
 }
 
 impl Store {
@@ -34,7 +36,7 @@ impl Store {
     }
 
     pub(crate) fn from_dispatch(dispatch: Arc<dyn Dispatch>) -> Store {
-        Store { dispatch }
+        Store { dispatch, telemetry: StoreTelemetry::new() }
     }
 
     /// Submits any operation. The methods below are this with a type for the answer.
@@ -158,7 +160,10 @@ impl Store {
 
     fn ask<T>(&self, operation: Operation, read: fn(Outcome) -> Option<T>) -> Pending<T> {
         let answer = match limits::check(&operation) {
-            Ok(()) => self.dispatch.submit(operation),
+            Ok(()) => {
+                self.telemetry.submitted(&operation);
+                self.dispatch.submit(operation)
+            }
             Err(limit) => Answer::ready(Err(limit.into())),
         };
         Pending::new(answer, read)

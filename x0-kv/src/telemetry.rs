@@ -1,0 +1,186 @@
+//! What this crate tells about itself, with the feature `metrics`.
+//!
+//! | name | kind | labels | what |
+//! |---|---|---|---|
+//! | `x0_kv_operations_total` | counter | `kind`: get, range, put, delete, compare_and_swap, transaction | operations handed to a store |
+//! | `x0_kv_commands_total` | counter | `result`: applied, repeated, refused | commands of the log that reached the state machine |
+//! | `x0_kv_applied_index` | gauge | – | log index of the last entry applied |
+//! | `x0_kv_sessions` | gauge | – | client sessions remembered |
+//! | `x0_kv_overlay_bytes` | gauge | – | writes in memory that no checkpoint holds (redb) |
+//! | `x0_kv_checkpoints_total` | counter | – | checkpoints made durable (redb) |
+//! | `x0_kv_checkpoint_seconds` | histogram | – | how long one took to write (redb) |
+//!
+//! Install a recorder before a store or state is made: handles made earlier stay silent for ever.
+
+#[cfg(feature = "metrics")]
+use metrics::{Counter, Gauge, counter, gauge};
+#[cfg(all(feature = "metrics", feature = "redb"))]
+use metrics::{Histogram, histogram};
+
+use crate::operation::{Mutation, Operation, Query};
+
+/// Tells the installed recorder what each name means.
+#[cfg(feature = "metrics")]
+pub fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("x0_kv_operations_total", Unit::Count, "Operations handed to a store");
+    describe_counter!("x0_kv_commands_total", Unit::Count, "Commands that reached the state machine");
+    describe_gauge!("x0_kv_applied_index", Unit::Count, "Log index of the last entry applied");
+    describe_gauge!("x0_kv_sessions", Unit::Count, "Client sessions remembered");
+    describe_gauge!("x0_kv_overlay_bytes", Unit::Bytes, "Writes in memory that no checkpoint holds");
+    describe_counter!("x0_kv_checkpoints_total", Unit::Count, "Checkpoints made durable");
+    describe_histogram!("x0_kv_checkpoint_seconds", Unit::Seconds, "How long a checkpoint took to write");
+}
+
+/// Counts what a store is asked.
+#[derive(Clone)]
+pub(crate) struct StoreTelemetry {
+    #[cfg(feature = "metrics")]
+    operations: [Counter; 6],
+}
+
+impl StoreTelemetry {
+    pub(crate) fn new() -> StoreTelemetry {
+        StoreTelemetry {
+            #[cfg(feature = "metrics")]
+            operations: ["get", "range", "put", "delete", "compare_and_swap", "transaction"]
+                .map(|kind| counter!("x0_kv_operations_total", "kind" => kind)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn submitted(&self, operation: &Operation) {
+        let kind = match operation {
+            Operation::Read { query: Query::Get { .. }, .. } => 0,
+            Operation::Read { query: Query::Range(_), .. } => 1,
+            Operation::Write(Mutation::Put { .. }) => 2,
+            Operation::Write(Mutation::Delete { .. }) => 3,
+            Operation::Write(Mutation::CompareAndSwap { .. }) => 4,
+            Operation::Write(Mutation::Transaction(_)) => 5,
+        };
+        #[cfg(feature = "metrics")]
+        self.operations[kind].increment(1);
+        #[cfg(not(feature = "metrics"))]
+        let _: usize = kind;
+    }
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CommandResult {
+    Applied,
+    Repeated,
+    Refused,
+}
+
+/// What a state machine does, gathered for a batch of entries and told at its end.
+pub(crate) struct StateTelemetry {
+    #[cfg(feature = "metrics")]
+    commands: [Counter; 3],
+    #[cfg(feature = "metrics")]
+    batch: [u64; 3],
+    #[cfg(feature = "metrics")]
+    applied_index: Gauge,
+    #[cfg(feature = "metrics")]
+    sessions: Gauge,
+    #[cfg(all(feature = "metrics", feature = "redb"))]
+    overlay_bytes: Gauge,
+}
+
+impl std::fmt::Debug for StateTelemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateTelemetry").finish_non_exhaustive()
+    }
+}
+
+impl StateTelemetry {
+    pub(crate) fn new() -> StateTelemetry {
+        StateTelemetry {
+            #[cfg(feature = "metrics")]
+            commands: ["applied", "repeated", "refused"]
+                .map(|result| counter!("x0_kv_commands_total", "result" => result)),
+            #[cfg(feature = "metrics")]
+            batch: [0; 3],
+            #[cfg(feature = "metrics")]
+            applied_index: gauge!("x0_kv_applied_index"),
+            #[cfg(feature = "metrics")]
+            sessions: gauge!("x0_kv_sessions"),
+            #[cfg(all(feature = "metrics", feature = "redb"))]
+            overlay_bytes: gauge!("x0_kv_overlay_bytes"),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn command(&mut self, result: CommandResult) {
+        let at = match result {
+            CommandResult::Applied => 0,
+            CommandResult::Repeated => 1,
+            CommandResult::Refused => 2,
+        };
+        #[cfg(feature = "metrics")]
+        {
+            self.batch[at] += 1;
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _: usize = at;
+    }
+
+    #[inline]
+    pub(crate) fn batch_applied(&mut self, index: u64, sessions: usize) {
+        #[cfg(feature = "metrics")]
+        {
+            for (counter, count) in self.commands.iter().zip(&mut self.batch) {
+                counter.increment(std::mem::take(count));
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            self.applied_index.set(index as f64);
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            self.sessions.set(sessions as f64);
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _: (u64, usize) = (index, sessions);
+    }
+
+    #[cfg(feature = "redb")]
+    #[inline]
+    pub(crate) fn overlay(&self, len: usize) {
+        #[cfg(feature = "metrics")]
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.overlay_bytes.set(len as f64);
+        #[cfg(not(feature = "metrics"))]
+        let _: usize = len;
+    }
+}
+
+/// Times a checkpoint, in whichever thread writes it.
+#[cfg(feature = "redb")]
+pub(crate) struct CheckpointTelemetry {
+    #[cfg(feature = "metrics")]
+    count: Counter,
+    #[cfg(feature = "metrics")]
+    seconds: Histogram,
+    #[cfg(feature = "metrics")]
+    begun: std::time::Instant,
+}
+
+#[cfg(feature = "redb")]
+impl CheckpointTelemetry {
+    pub(crate) fn begin() -> CheckpointTelemetry {
+        CheckpointTelemetry {
+            #[cfg(feature = "metrics")]
+            count: counter!("x0_kv_checkpoints_total"),
+            #[cfg(feature = "metrics")]
+            seconds: histogram!("x0_kv_checkpoint_seconds"),
+            #[cfg(feature = "metrics")]
+            begun: std::time::Instant::now(),
+        }
+    }
+
+    pub(crate) fn end(self) {
+        #[cfg(feature = "metrics")]
+        {
+            self.count.increment(1);
+            self.seconds.record(self.begun.elapsed());
+        }
+    }
+}
