@@ -23,15 +23,18 @@ pub(crate) struct Need {
 /// Every area, in the order of the help text.
 pub(crate) fn all() -> Vec<Area> {
     let found = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
+    let (java, zookeeper) = peer::zookeeper::present();
+    let fetched = "fetched with apt-get download into a private folder";
+    let need = |what, path, otherwise| Need { what, found: found(path), otherwise };
     vec![
         Area {
             name: "kv",
             about: "three-node x0-kv beside three-node etcd and ZooKeeper, and x0-kv embedded",
-            needs: vec![Need {
-                what: "etcd (Debian: etcd-server)",
-                found: found(peer::etcd::present()),
-                otherwise: "fetched with apt-get download into a private folder",
-            }],
+            needs: vec![
+                need("etcd (Debian: etcd-server)", peer::etcd::present(), fetched),
+                need("ZooKeeper (Debian: libzookeeper-java)", zookeeper, fetched),
+                need("Java (Debian: default-jre-headless)", java, fetched),
+            ],
         },
         Area { name: "fsync", about: "what the disk takes for 4 KiB and an fdatasync", needs: Vec::new() },
     ]

@@ -8,6 +8,7 @@ mod etcd_messages;
 mod remote;
 mod serve;
 mod window;
+mod zookeeper;
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::peer::etcd::TlsFiles;
 pub(crate) enum Target {
     /// Client ports of the servers on loopback.
     Etcd { endpoints: Vec<u16>, tls: Option<TlsFiles> },
+    /// Client ports of the servers on loopback.
+    Zookeeper { endpoints: Vec<u16> },
 }
 
 /// What to do next; each order is answered by one `Reply`.

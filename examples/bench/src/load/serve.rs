@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{KeySpace, Order, Reply, Target, etcd, window};
+use super::{KeySpace, Order, Reply, Target, etcd, window, zookeeper};
 
 /// A system under load: how to reach it.
 pub(crate) trait System {
@@ -34,18 +35,26 @@ pub(crate) trait Client: Clone + 'static {
 pub(crate) fn serve() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    let (target, keys) = read_line()?.context("no target given")?;
+    let (lines, mut input) = mpsc::unbounded_channel();
+    // Standard input is read on a thread of its own, so that connections are kept alive between orders.
+    std::thread::spawn(move || std::io::stdin().lock().lines().try_for_each(|line| lines.send(line)));
+    let (target, keys) = runtime.block_on(next(&mut input))?.context("no target given")?;
     match target {
         Target::Etcd { endpoints, tls } => {
             let system = etcd::Etcd::new(endpoints, tls.as_ref())?;
-            local.block_on(&runtime, orders(system, keys))
+            local.block_on(&runtime, orders(system, keys, input))
+        }
+        Target::Zookeeper { endpoints } => {
+            local.block_on(&runtime, orders(zookeeper::Zookeeper::new(endpoints), keys, input))
         }
     }
 }
 
-async fn orders<S: System>(mut system: S, keys: KeySpace) -> Result<()> {
-    // Reading a line blocks the runtime, which is right: between orders there is nothing to do but to keep quiet.
-    while let Some(order) = read_line::<Order>()? {
+/// Lines of standard input.
+type Input = mpsc::UnboundedReceiver<std::io::Result<String>>;
+
+async fn orders<S: System>(mut system: S, keys: KeySpace, mut input: Input) -> Result<()> {
+    while let Some(order) = next::<Order>(&mut input).await? {
         let reply = match carry_out(&mut system, keys, order).await {
             Ok(reply) => reply,
             Err(error) => Reply::Failed { why: format!("{error:#}") },
@@ -88,10 +97,7 @@ async fn ready<S: System>(system: &mut S, limit: Duration) -> Result<Reply> {
     }
 }
 
-fn read_line<T: serde::de::DeserializeOwned>() -> Result<Option<T>> {
-    let mut line = String::new();
-    match std::io::stdin().lock().read_line(&mut line)? {
-        0 => Ok(None),
-        _ => Ok(Some(serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?)),
-    }
+async fn next<T: serde::de::DeserializeOwned>(input: &mut Input) -> Result<Option<T>> {
+    let Some(line) = input.recv().await.transpose()? else { return Ok(None) };
+    Ok(Some(serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?))
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod debian;
 pub(crate) mod etcd;
+pub(crate) mod zookeeper;
 
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::load::{KeySpace, Load, Measured, Window};
-use crate::peer::{Cluster, etcd};
+use crate::peer::{Cluster, etcd, zookeeper};
 
 /// How long a cluster may take until it answers. A JVM on a busy machine takes several seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -16,22 +16,24 @@ pub(crate) enum Kind {
     X0,
     Etcd,
     EtcdTls,
+    Zookeeper,
 }
 
 impl Kind {
     /// In the order of the turns.
-    pub(crate) const ALL: [Kind; 3] = [Kind::X0, Kind::Etcd, Kind::EtcdTls];
+    pub(crate) const ALL: [Kind; 4] = [Kind::X0, Kind::Etcd, Kind::EtcdTls, Kind::Zookeeper];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::X0 => "x0",
             Kind::Etcd => "etcd",
             Kind::EtcdTls => "etcd TLS",
+            Kind::Zookeeper => "zookeeper",
         }
     }
 
     pub(crate) fn is_peer(self) -> bool {
-        matches!(self, Kind::Etcd | Kind::EtcdTls)
+        matches!(self, Kind::Etcd | Kind::EtcdTls | Kind::Zookeeper)
     }
 
     /// x0-kv in the process that uses it.
@@ -56,6 +58,7 @@ impl Running {
             Kind::X0 => anyhow::bail!("not there yet"),
             Kind::Etcd => etcd::start(data, false)?,
             Kind::EtcdTls => etcd::start(data, true)?,
+            Kind::Zookeeper => zookeeper::start(data)?,
         };
         let mut load = Load::start(&cluster.target, keys)?;
         let version = load.ready(READY_LIMIT).map_err(|error| cluster.why(error))?;
