@@ -1,0 +1,245 @@
+//! A storage that forgets with the process.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::entry::{Entry, EntryKind, HardState, LogBase, SnapshotMeta};
+use crate::storage::{
+    ReadError, RecoverError, Recovered, SnapshotReadError, SnapshotReader, SnapshotWriteError,
+    SnapshotWriter, Storage, TermRun, Write, WriteError,
+};
+
+/// Keeps everything in memory: the model that other storages are held against, and what tests run on.
+///
+/// A clone is another handle to the same log, so that a test can start a replica anew on it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStorage {
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Log {
+    hard_state: HardState,
+    base: LogBase,
+    entries: Vec<Entry>,
+    snapshot: Option<(SnapshotMeta, Bytes)>,
+    staged: Vec<(SnapshotMeta, Bytes)>,
+}
+
+impl Log {
+    fn last_index(&self) -> u64 {
+        self.base.index + self.entries.len() as u64
+    }
+
+    /// Where the entry of `index` stands in `entries`, if it is there.
+    fn place(&self, index: u64) -> Option<usize> {
+        let place = usize::try_from(index.checked_sub(self.base.index)?.checked_sub(1)?).ok()?;
+        (place < self.entries.len()).then_some(place)
+    }
+
+    fn term(&self, index: u64) -> Option<u64> {
+        if index == self.base.index {
+            Some(self.base.term)
+        } else {
+            self.place(index).map(|at| self.entries[at].term)
+        }
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), WriteError> {
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(meta) = &write.snapshot {
+            self.adopt(meta)?;
+        }
+        for (at, entry) in write.entries.iter().enumerate() {
+            let follows = if at == 0 {
+                entry.index > self.base.index && entry.index <= self.last_index() + 1
+            } else {
+                entry.index == self.last_index() + 1
+            };
+            if !follows {
+                return Err(WriteError::Gap {
+                    index: entry.index,
+                    base_index: self.base.index,
+                    last_index: self.last_index(),
+                });
+            }
+            if let Some(place) = self.place(entry.index) {
+                self.entries.truncate(place);
+            }
+            self.entries.push(entry.clone());
+        }
+        if let Some(base) = write.base.as_ref().filter(|base| base.index >= self.base.index) {
+            if self.term(base.index) != Some(base.term) {
+                return Err(WriteError::BaseUnknown { index: base.index, term: base.term });
+            }
+            if let Some(place) = self.place(base.index) {
+                self.entries.drain(..=place);
+            }
+            self.base = base.clone();
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, meta: &SnapshotMeta) -> Result<(), WriteError> {
+        let held_index = self.snapshot.as_ref().map_or(0, |(held, _)| held.index).max(self.base.index);
+        if meta.index < held_index {
+            return Err(WriteError::SnapshotStale { index: meta.index, held_index });
+        }
+        let staged = self.staged.iter().rposition(|(staged, _)| staged == meta);
+        let Some(staged) = staged else {
+            return Err(WriteError::SnapshotNotStaged { index: meta.index, term: meta.term });
+        };
+        self.snapshot = Some(self.staged.remove(staged));
+        self.staged.retain(|(staged, _)| staged.index > meta.index);
+        if self.term(meta.index) != Some(meta.term) {
+            self.base = meta.clone().into();
+            self.entries.clear();
+        }
+        Ok(())
+    }
+}
+
+impl MemoryStorage {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> MemoryStorage {
+        MemoryStorage::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // Nothing that can panic runs half-way through a change.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn recover(&mut self) -> Result<Recovered, RecoverError> {
+        let mut log = self.lock();
+        log.staged.clear();
+        let mut term_runs: Vec<TermRun> = Vec::new();
+        for entry in &log.entries {
+            if term_runs.last().is_none_or(|run| run.term != entry.term) {
+                term_runs.push(TermRun { first_index: entry.index, term: entry.term });
+            }
+        }
+        let membership_entries = log.entries.iter().filter(|entry| entry.kind == EntryKind::Membership);
+        Ok(Recovered {
+            hard_state: log.hard_state,
+            base: log.base.clone(),
+            last_index: log.last_index(),
+            term_runs,
+            membership_entries: membership_entries.cloned().collect(),
+            snapshot: log.snapshot.as_ref().map(|(meta, _)| meta.clone()),
+        })
+    }
+
+    fn term(&self, index: u64) -> Result<Option<u64>, ReadError> {
+        Ok(self.lock().term(index))
+    }
+
+    fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        let log = self.lock();
+        if indexes.is_empty() {
+            return Ok(Vec::new());
+        }
+        if indexes.start <= log.base.index {
+            return Err(ReadError::Compacted { index: indexes.start, base_index: log.base.index });
+        }
+        let (Some(first), Some(last)) = (log.place(indexes.start), log.place(indexes.end - 1)) else {
+            return Err(ReadError::BeyondEnd { index: indexes.end - 1, last_index: log.last_index() });
+        };
+        let mut len = 0_usize;
+        let entries = log.entries[first..=last].iter().take_while(|entry| {
+            len = len.saturating_add(entry.payload.len());
+            entry.index == indexes.start || len <= len_bytes_max
+        });
+        Ok(entries.cloned().collect())
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), WriteError> {
+        let mut log = self.lock();
+        // The contract: a refused batch changed nothing, not even by the writes before the refused one.
+        let mut changed = log.clone();
+        batch.iter().try_for_each(|write| changed.write(write))?;
+        *log = changed;
+        Ok(())
+    }
+
+    fn snapshot_writer(
+        &mut self,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError> {
+        Ok(Box::new(Staging { log: Arc::clone(&self.log), meta: meta.clone(), bytes: Vec::new() }))
+    }
+
+    fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
+        let snapshot = self.lock().snapshot.clone();
+        Ok(snapshot.map(|(meta, bytes)| {
+            Box::new(MemorySnapshot { meta, bytes: io::Cursor::new(bytes) }) as Box<dyn SnapshotReader>
+        }))
+    }
+}
+
+/// A snapshot being staged in memory.
+struct Staging {
+    log: Arc<Mutex<Log>>,
+    meta: SnapshotMeta,
+    bytes: Vec<u8>,
+}
+
+impl io::Write for Staging {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.try_reserve(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SnapshotWriter for Staging {
+    fn len_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SnapshotWriteError> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.staged.push((self.meta, self.bytes.into()));
+        Ok(())
+    }
+}
+
+/// A snapshot being read from memory.
+struct MemorySnapshot {
+    meta: SnapshotMeta,
+    bytes: io::Cursor<Bytes>,
+}
+
+impl io::Read for MemorySnapshot {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer)
+    }
+}
+
+impl io::Seek for MemorySnapshot {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(position)
+    }
+}
+
+impl SnapshotReader for MemorySnapshot {
+    fn meta(&self) -> &SnapshotMeta {
+        &self.meta
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.bytes.get_ref().len() as u64
+    }
+}
