@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 /// A running server. Dropping it kills it with SIGKILL and waits for its end.
 #[derive(Debug)]
@@ -80,6 +81,30 @@ pub(crate) fn tied_to_us(program: &Path) -> Command {
     }
 }
 
+/// A folder in `parent` for the servers' data, which goes when it is dropped. Folders that an earlier run left behind, because it was
+/// killed, go now.
+pub(crate) fn data_folder(parent: &Path) -> Result<TempDir> {
+    let cannot = || format!("cannot use {}", parent.display());
+    for entry in std::fs::read_dir(parent).with_context(cannot)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if left_behind(&name) {
+            // Somebody else's cannot be removed by us, and need not be.
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
+    let prefix = format!("{FOLDER_PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).with_context(cannot)
+}
+
+const FOLDER_PREFIX: &str = "x0-bench-data-";
+
+/// `x0-bench-data-PID-RANDOM` of a process that has gone.
+fn left_behind(name: &str) -> bool {
+    let pid = name.strip_prefix(FOLDER_PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
 /// A program of this name on PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -133,6 +158,18 @@ mod tests {
             message.contains("broken ended with exit code 3") && message.contains("no such disk"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn only_folders_of_dead_runs_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let dead = parent.path().join(format!("x0-bench-data-{}-abc", u32::MAX));
+        let other = parent.path().join("x0-bench-data");
+        std::fs::create_dir_all(dead.join("n1")).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        let first = data_folder(parent.path()).unwrap();
+        let second = data_folder(parent.path()).unwrap();
+        assert!(!dead.exists() && other.exists() && first.path().exists() && second.path().exists());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::disk::{Disk, Fsync};
 use crate::load::{KeySpace, Measured, Operation, Window};
+use crate::process;
 use crate::row;
 use report::Report;
 use systems::{Kind, Running};
@@ -115,8 +116,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let (warm_up, measure) =
         (Duration::try_from_secs_f64(options.warm_up)?, Duration::try_from_secs_f64(options.seconds)?);
-    let data = tempfile::Builder::new().prefix("x0-bench-").tempdir_in(&options.folder)?;
+    let data = process::data_folder(&options.folder)?;
     let mut disk = Disk::new(data.path())?;
+    let settle = Duration::from_secs(if options.quick { 1 } else { 3 });
     let keys = KeySpace { keys: options.keys, value_len: options.value_len };
 
     let progress = ProgressBar::new(0);
@@ -126,7 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut running: Vec<Running> = Vec::new();
     for kind in &options.only {
         progress.set_message(format!("starting {}", kind.name()));
-        match Running::start(*kind, data.path(), keys) {
+        match Running::start(*kind, data.path(), keys, settle) {
             Ok(system) => running.push(system),
             Err(error) => report.missing(*kind, format!("{error:#}")),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::load::{KeySpace, Load, Measured, Window};
+use crate::load::{KeySpace, Load, Measured, Operation, Window};
 use crate::peer::{Cluster, etcd, zookeeper};
 
 /// How long a cluster may take until it answers. A JVM on a busy machine takes several seconds.
@@ -53,7 +53,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(kind: Kind, data: &Path, keys: KeySpace) -> Result<Self> {
+    /// Starts it, writes the key space, and lets it work on each operation for `settle`, so that just-in-time compilers and caches
+    /// are warm when the first window begins.
+    pub(crate) fn start(kind: Kind, data: &Path, keys: KeySpace, settle: Duration) -> Result<Self> {
         let mut cluster = match kind {
             Kind::X0 => anyhow::bail!("not there yet"),
             Kind::Etcd => etcd::start(data, false)?,
@@ -62,8 +64,20 @@ impl Running {
         };
         let mut load = Load::start(&cluster.target, keys)?;
         let version = load.ready(READY_LIMIT).map_err(|error| cluster.why(error))?;
-        load.fill()?;
-        Ok(Self { kind, name: format!("{} {version}", cluster.name), load, cluster })
+        load.fill().map_err(|error| cluster.why(error))?;
+        let mut running = Self { kind, name: format!("{} {version}", cluster.name), load, cluster };
+        for operation in [Operation::Put, Operation::Get] {
+            running.window(&Window {
+                operation,
+                clients: 64,
+                connections: 1,
+                warm_up: Duration::ZERO,
+                measure: settle,
+                seed: 0,
+                servers: running.pids(),
+            })?;
+        }
+        Ok(running)
     }
 
     /// Server processes.
