@@ -71,6 +71,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// `disk` is what it did before anything was started.
     pub(crate) fn new(options: &Options, disk: Option<Fsync>) -> Self {
         let disk = disk.map_or_else(String::new, |disk| {
             format!("p50 {} ms, p99 {} ms", number(disk.p50_ms), number(disk.p99_ms))
@@ -241,5 +242,98 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.clients == 1 { "" } else { "s" };
         write!(f, "{}, {} client{plural}", self.operation.name(), self.clients)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::Operation;
+
+    const CELL: Cell = Cell { operation: Operation::Put, clients: 64 };
+
+    fn windows(operations: &[u64]) -> Windows {
+        let window = |operations: &u64| {
+            let measured = Measured {
+                operations: *operations,
+                elapsed: Duration::from_secs(2),
+                p50: Duration::from_millis(3),
+                p99: Duration::from_millis(9),
+                server_cpu: Duration::from_secs(1),
+                load_cpu: Duration::from_millis(100),
+                resident_bytes: 3 << 20,
+            };
+            (measured, Fsync { p50_ms: 0.2, p99_ms: 1.0 })
+        };
+        Windows { good: operations.iter().map(window).collect(), ..Windows::default() }
+    }
+
+    fn report() -> Report {
+        let mut report = Report {
+            header: String::new(),
+            present: Vec::new(),
+            missing: Vec::new(),
+            cells: Vec::new(),
+            wanted: 3,
+        };
+        report.present(Kind::X0, "x0");
+        report.present(Kind::Etcd, "etcd 3.4.23");
+        report.add(CELL, Kind::X0, windows(&[9_000, 10_000, 30_000]));
+        report.add(CELL, Kind::Etcd, Windows { sick: 2, ..windows(&[2_000, 1_000, 2_500]) });
+        report
+    }
+
+    fn row(report: &Report, metric: &str, peer: &str) -> Row {
+        let found = |row: &Row| row.metric == metric && row.peer_name.starts_with(peer);
+        report.rows().into_iter().find(found).unwrap()
+    }
+
+    #[test]
+    fn rows_hold_medians_and_ratios() {
+        let report = report();
+        let operations = row(&report, "operations", "etcd");
+        assert_eq!(
+            (operations.x0, operations.peer, operations.ratio),
+            (Some(5_000.0), Some(1_000.0), Some(5.0))
+        );
+        assert_eq!((operations.case.as_str(), operations.unit), ("put, 64 clients", "1/s"));
+        let cpu = row(&report, "server cpu", "etcd");
+        assert_eq!((cpu.x0, cpu.peer, cpu.ratio), (Some(100.0), Some(500.0), Some(5.0)));
+        assert_eq!(row(&report, "disk fsync p99", "etcd").ratio, None);
+        let dropped = row(&report, "windows dropped", "etcd");
+        assert_eq!((dropped.x0, dropped.peer, dropped.ratio), (Some(0.0), Some(2.0), None));
+    }
+
+    #[test]
+    fn a_missing_peer_says_why() {
+        let mut report = report();
+        report.missing(Kind::Zookeeper, "no Java".to_owned());
+        let operations = row(&report, "operations", "zookeeper");
+        assert_eq!(operations.peer_name, "zookeeper (missing: no Java)");
+        assert_eq!((operations.x0, operations.peer, operations.ratio), (Some(5_000.0), None, None));
+        assert!(report.to_string().contains("zookeeper was not measured: no Java"));
+        report.verdict().unwrap();
+    }
+
+    #[test]
+    fn without_x0_the_run_fails_but_the_peers_are_there() {
+        let mut report = report();
+        report.present.retain(|(kind, _)| *kind != Kind::X0);
+        report.cells.retain(|(_, kind, _)| *kind != Kind::X0);
+        report.missing(Kind::X0, "x0-node: no such file".to_owned());
+        let operations = row(&report, "operations", "etcd");
+        assert_eq!((operations.x0, operations.peer, operations.ratio), (None, Some(1_000.0), None));
+        assert_eq!(report.verdict().unwrap_err().to_string(), "x0 was not measured: x0-node: no such file");
+    }
+
+    #[test]
+    fn too_few_windows_and_dropped_ones_are_told() {
+        let mut report = report();
+        report.cells[1].2.good.pop();
+        let text = report.to_string();
+        assert!(text.contains("etcd, put, 64 clients: 2 windows dropped for a sick disk"), "{text}");
+        assert!(text.contains("etcd, put, 64 clients: only 2 good windows of 3"), "{text}");
     }
 }
