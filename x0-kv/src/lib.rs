@@ -1,4 +1,33 @@
-//! A replicated key-value store to embed: linearizable keyspaces over Raft, one node or many.
+//! A key-value store to embed: linearizable keys and values over Raft, on one node or many.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use x0_kv::{Expect, RangeQuery, Store};
+//!
+//! let store = Store::open_in_memory();
+//! let revision = store.put("config/mode", "eco").wait()?;
+//! store.compare_and_swap("config/mode", Expect::Revision(revision), "fast").wait()?;
+//! assert_eq!(store.get("config/mode").wait()?.unwrap().value, "fast");
+//! assert_eq!(store.range(RangeQuery::prefix("config/")).wait()?.entries.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The parts
+//! - [`Store`] is what a program holds. It returns [`Pending`] answers, which are futures and can be waited for.
+//! - [`Operation`] is what is asked, [`Outcome`] what is answered, [`OperationError`] why there is no answer and whether the write may
+//!   have happened nevertheless. All are bounded by [`limits`].
+//! - [`Command`] is the payload of a log entry. Its [`Stamp`] names a client's session, so that a retried write is applied once.
+//! - [`State`] is the state machine that the log drives: deterministic, in memory or over a redb file (feature `redb`). A [`Reader`]
+//!   reads it from any thread.
+//!
+//! # Revisions
+//! Each value carries the log index of the write that set it. A later write of any key has a greater one, so that
+//! [`Expect::Revision`] tells whether a key was written since.
+//!
+//! # Formats
+//! Commands, outcomes, snapshots and the redb file each carry a version, and writes carry the number of their keyspace, of which there
+//! is one so far. What a version does not know it refuses, alike on every replica.
 
 mod applied;
 mod codec;
