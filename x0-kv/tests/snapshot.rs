@@ -76,6 +76,52 @@ fn missing_and_repeated_blocks_are_noticed_although_each_is_whole() {
     refused(&blocks);
 }
 
+/// Damage that its checksum hides: restoring still returns, and what it accepts it writes again in the same bytes.
+#[test]
+fn blocks_changed_with_their_checksums_do_no_harm() {
+    let bytes = bytes_of(&mut filled(6));
+    let mut random = 3_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..30_000 {
+        let mut damaged = bytes[..9].to_vec();
+        let mut at = 9;
+        while at < bytes.len() {
+            let len = u32::from_le_bytes(bytes[at + 1..at + 5].try_into().unwrap()) as usize;
+            let mut payload = bytes[at + 5..at + 5 + len].to_vec();
+            if next(3) == 0 && !payload.is_empty() {
+                let byte = next(payload.len());
+                payload[byte] = if next(2) == 0 { next(256) as u8 } else { next(4) as u8 };
+            }
+            if next(40) == 0 {
+                payload.truncate(next(len + 1));
+            }
+            let from = damaged.len();
+            damaged.push(bytes[at]);
+            damaged.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
+            damaged.extend_from_slice(&payload);
+            let checksum = crc32c::crc32c(&damaged[from..]);
+            damaged.extend_from_slice(&checksum.to_le_bytes());
+            at += 9 + len;
+        }
+        let mut state = State::in_memory();
+        match state.restore(None, &mut &*damaged) {
+            Ok(()) => {
+                taken += 1;
+                assert!(bytes_of(&mut state) == damaged);
+            }
+            Err(_) => {
+                refused += 1;
+                assert_eq!((state.applied(), state.session_count()), (0, 0));
+            }
+        }
+    }
+    assert!(taken > 1000 && refused > 1000, "{taken} taken, {refused} refused");
+}
+
 #[test]
 fn another_version_and_another_index_are_named() {
     let mut bytes = bytes_of(&mut filled(1));
