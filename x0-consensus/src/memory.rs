@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind, HardState, LogBase, SnapshotMeta};
+use crate::storage::outline::{Held, Outline};
 use crate::storage::{
     ReadError, RecoverError, Recovered, SnapshotReadError, SnapshotReader, SnapshotWriteError,
     SnapshotWriter, Storage, TermRun, Write, WriteError,
@@ -20,7 +21,7 @@ pub struct MemoryStorage {
     log: Arc<Mutex<Log>>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Log {
     hard_state: HardState,
     base: LogBase,
@@ -30,14 +31,54 @@ struct Log {
 }
 
 impl Log {
-    fn last_index(&self) -> u64 {
-        self.base.index + self.entries.len() as u64
-    }
-
     /// Where the entry of `index` stands in `entries`, if it is there.
     fn place(&self, index: u64) -> Option<usize> {
         let place = usize::try_from(index.checked_sub(self.base.index)?.checked_sub(1)?).ok()?;
         (place < self.entries.len()).then_some(place)
+    }
+
+    /// Performs a write that was checked.
+    fn perform(&mut self, write: &Write, replaces_log: bool) {
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(meta) = &write.snapshot {
+            if let Some(place) = self.staged(meta) {
+                self.snapshot = Some(self.staged.remove(place));
+            }
+            self.staged.retain(|(staged, _)| staged.index > meta.index);
+            if replaces_log {
+                self.base = meta.clone().into();
+                self.entries.clear();
+            }
+        }
+        if let Some(first) = write.entries.first() {
+            if let Some(place) = self.place(first.index) {
+                self.entries.truncate(place);
+            }
+            self.entries.extend(write.entries.iter().cloned());
+        }
+        if let Some(base) = write.base.as_ref().filter(|base| base.index >= self.base.index) {
+            if let Some(place) = self.place(base.index) {
+                self.entries.drain(..=place);
+            }
+            self.base = base.clone();
+        }
+    }
+
+    /// Where a staged snapshot of this index and term stands: the newest of them.
+    fn staged(&self, meta: &SnapshotMeta) -> Option<usize> {
+        self.staged.iter().rposition(|(staged, _)| (staged.index, staged.term) == (meta.index, meta.term))
+    }
+}
+
+impl Held for Log {
+    fn base(&self) -> &LogBase {
+        &self.base
+    }
+
+    fn last_index(&self) -> u64 {
+        self.base.index + self.entries.len() as u64
     }
 
     fn term(&self, index: u64) -> Option<u64> {
@@ -48,59 +89,13 @@ impl Log {
         }
     }
 
-    fn write(&mut self, write: &Write) -> Result<(), WriteError> {
-        if let Some(hard_state) = write.hard_state {
-            self.hard_state = hard_state;
-        }
-        if let Some(meta) = &write.snapshot {
-            self.adopt(meta)?;
-        }
-        for (at, entry) in write.entries.iter().enumerate() {
-            let follows = if at == 0 {
-                entry.index > self.base.index && entry.index <= self.last_index() + 1
-            } else {
-                entry.index == self.last_index() + 1
-            };
-            if !follows {
-                return Err(WriteError::Gap {
-                    index: entry.index,
-                    base_index: self.base.index,
-                    last_index: self.last_index(),
-                });
-            }
-            if let Some(place) = self.place(entry.index) {
-                self.entries.truncate(place);
-            }
-            self.entries.push(entry.clone());
-        }
-        if let Some(base) = write.base.as_ref().filter(|base| base.index >= self.base.index) {
-            if self.term(base.index) != Some(base.term) {
-                return Err(WriteError::BaseUnknown { index: base.index, term: base.term });
-            }
-            if let Some(place) = self.place(base.index) {
-                self.entries.drain(..=place);
-            }
-            self.base = base.clone();
-        }
-        Ok(())
+    fn snapshot_index(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |(meta, _)| meta.index)
     }
 
-    fn adopt(&mut self, meta: &SnapshotMeta) -> Result<(), WriteError> {
-        let held_index = self.snapshot.as_ref().map_or(0, |(held, _)| held.index).max(self.base.index);
-        if meta.index < held_index {
-            return Err(WriteError::SnapshotStale { index: meta.index, held_index });
-        }
-        let staged = self.staged.iter().rposition(|(staged, _)| staged == meta);
-        let Some(staged) = staged else {
-            return Err(WriteError::SnapshotNotStaged { index: meta.index, term: meta.term });
-        };
-        self.snapshot = Some(self.staged.remove(staged));
-        self.staged.retain(|(staged, _)| staged.index > meta.index);
-        if self.term(meta.index) != Some(meta.term) {
-            self.base = meta.clone().into();
-            self.entries.clear();
-        }
-        Ok(())
+    fn is_staged(&self, meta: &SnapshotMeta) -> Result<bool, WriteError> {
+        let adopted = self.snapshot.as_ref().map(|(adopted, _)| (adopted.index, adopted.term));
+        Ok(self.staged(meta).is_some() || adopted == Some((meta.index, meta.term)))
     }
 }
 
@@ -163,10 +158,11 @@ impl Storage for MemoryStorage {
 
     fn write(&mut self, batch: &[Write]) -> Result<(), WriteError> {
         let mut log = self.lock();
-        // The contract: a refused batch changed nothing, not even by the writes before the refused one.
-        let mut changed = log.clone();
-        batch.iter().try_for_each(|write| changed.write(write))?;
-        *log = changed;
+        let mut outline = Outline::new(&*log);
+        let replaces_log = batch.iter().map(|write| outline.add(write)).collect::<Result<Vec<bool>, _>>()?;
+        for (write, replaces_log) in batch.iter().zip(replaces_log) {
+            log.perform(write, replaces_log);
+        }
         Ok(())
     }
 

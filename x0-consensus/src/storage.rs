@@ -1,7 +1,9 @@
 //! The seam below the engine: where a log, a vote and a snapshot are kept.
 
 mod error;
+pub(crate) mod outline;
 mod snapshot;
+pub(crate) mod term_runs;
 mod write;
 
 use std::ops::Range;

@@ -1,0 +1,434 @@
+//! A durable log in segmented files.
+//!
+//! # What is written, and when it counts
+//! [`Storage::write`] turns a batch of [`Write`]s into one piece of bytes, a record for each, appends it with one write and makes it
+//! durable with one synchronisation. Segment files are written full of zeros before they are used, and used again when the log's
+//! head is dropped, so that a synchronisation has nothing to do but the data itself. A new segment opens with a record that
+//! restates the hard state, the base and the snapshot: older segments can then be removed whole.
+//!
+//! The byte format is described in `src/wal/format.rs` and `src/wal/snapshot.rs`.
+//!
+//! # Torn or damaged
+//! After a crash the log may end in a batch that was on its way to the disk, any part of which is there. That tail was never
+//! acknowledged and is dropped. Bytes that do not validate anywhere else are damage, and the log is not opened: repairing it silently
+//! would take back what this node promised to others. The two are told apart so:
+//!
+//! * A segment with a successor was durable to its end before the successor got its name, and the successor says where that end is. Every
+//!   byte up to there must validate.
+//! * A segment's opening was durable before the segment got its name. So was the file's length.
+//! * In the last segment every record says how far the file was known to be durable when it was written. Where a record does not validate,
+//!   the rest of the file is searched: a valid record header that vouches for the file beyond that place proves it damaged. Records of
+//!   the torn batch itself cannot do that, they only vouch for what came before it.
+//! * After each durable batch a *seal* is written behind it, a header that vouches for all of it. It is not synchronised (it would
+//!   cost as much as the batch), but it outlives the process at once and soon the loss of power too. So the last batch is covered
+//!   as well.
+//!
+//! What remains is this: damage that hits the last batch *and* its seal, or the last batch after a loss of power within the seconds
+//! in which the system had not yet written the seal, looks like a torn tail. No log that synchronises once per batch can tell these two apart
+//! (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18, §3.3); another node's copy is what helps. The loss of the
+//! last segment's whole file, name included, cannot be noticed either.
+//!
+//! Whatever is recovered is made durable before it is shown: its unproven records are written once more and synchronised,
+//! because after a failed synchronisation the system may still show bytes that never reached the disk.
+//!
+//! # When the disk is full
+//! Segments are made at full length before they are used, so a full disk shows when the next one is to be made, before anything of a batch was
+//! written: [`WriteError::Full`] changed nothing, and the same write may be tried again. An error in the midst of a batch leaves it open
+//! what of it is on the disk: the log is poisoned and must be opened anew. Both acknowledge nothing.
+//!
+//! # Bounds
+//! On the disk: the segments with entries behind the base, the active one, up to 4 spare ones, one snapshot and those being staged. In memory: 40
+//! bytes for each 16 KiB of log, 16 bytes per change of term, and a buffer of the longest recent batch.
+
+mod config;
+pub(crate) mod format;
+mod log_state;
+mod names;
+mod open;
+mod read;
+mod record;
+mod scan;
+mod segment;
+mod snapshot;
+mod spare;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use config::WalConfig;
+
+use crate::directory::{Directory, DirectoryFile, DirectoryLock, FsDirectory, is_full};
+use crate::entry::{Entry, SnapshotMeta};
+use crate::storage::outline::Outline;
+use crate::storage::{
+    ReadError, RecoverError, Recovered, SnapshotReadError, SnapshotReader, SnapshotWriteError,
+    SnapshotWriter, Storage, Write, WriteError,
+};
+
+use format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
+use log_state::{HeldIn, Location, LogState};
+use names::Name;
+use record::{Place, State, encoded_len, put_write};
+use segment::{Active, Segment, opening};
+use snapshot::{FileSnapshotReader, FileSnapshotWriter};
+use spare::Spares;
+
+/// The buffer of a batch longer than this is given back after it.
+const BUFFER_LEN_MAX: usize = 4 << 20;
+
+/// A durable [`Storage`] in one folder.
+///
+/// Open it once per folder; a second opening, in this process or another, is refused with [`RecoverError::Locked`] until the first is dropped.
+///
+/// ```
+/// use x0_consensus::{Entry, EntryKind, Storage, Wal, WalConfig, Write};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path();
+/// let mut log = Wal::open_path(path, WalConfig::default())?;
+/// assert!(log.recover()?.is_new());
+/// let entry = Entry { term: 1, index: 1, kind: EntryKind::Normal, payload: "hello".into() };
+/// log.write(&[Write { entries: vec![entry.clone()], ..Write::default() }])?; // durable from here on
+/// drop(log);
+///
+/// let mut log = Wal::open_path(path, WalConfig::default())?;
+/// assert_eq!(log.recover()?.last_index, 1);
+/// assert_eq!(log.read(1..2, usize::MAX)?, [entry]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Wal {
+    directory: Arc<dyn Directory>,
+    config: WalConfig,
+    state: LogState,
+    /// Oldest first; the active one is the last.
+    segments: VecDeque<Segment>,
+    active: Active,
+    spares: Spares,
+    /// The batch being written.
+    buffer: Vec<u8>,
+    /// For each write of the batch, whether its snapshot takes the log's place.
+    replaces_log: Vec<bool>,
+    /// An older segment that was read last.
+    reader: Option<(u64, Box<dyn DirectoryFile>)>,
+    snapshot_writers: u64,
+    is_poisoned: bool,
+    /// The last field: nothing of ours writes in the folder once it is dropped.
+    _lock: Box<dyn DirectoryLock>,
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Wal")
+            .field("path", &self.directory.path())
+            .field("base_index", &self.state.base.index)
+            .field("last_index", &self.state.last_index)
+            .field("segments", &self.segments.len())
+            .field("is_poisoned", &self.is_poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+fn path_of(directory: &dyn Directory, name: &str) -> String {
+    if name.is_empty() { directory.path() } else { format!("{}/{name}", directory.path()) }
+}
+
+impl Wal {
+    /// Opens the log in this folder of the file system, or begins one there.
+    ///
+    /// # Errors
+    /// See [`Wal::open`].
+    pub fn open_path(path: impl AsRef<Path>, config: WalConfig) -> Result<Wal, RecoverError> {
+        let directory = FsDirectory::open(&path).map_err(|source| RecoverError::Io {
+            operation: "open the folder",
+            file: path.as_ref().display().to_string(),
+            source,
+        })?;
+        Wal::open(Arc::new(directory), config)
+    }
+
+    /// Opens the log in this folder, or begins one there. All of it is read and verified.
+    ///
+    /// # Errors
+    /// Nothing is changed unless all was found in order. What can fail then is I/O only, and it may be tried again.
+    pub fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<Wal, RecoverError> {
+        open::open(directory, config)
+    }
+
+    fn new(
+        directory: Arc<dyn Directory>,
+        config: WalConfig,
+        state: LogState,
+        segments: VecDeque<Segment>,
+        active: Active,
+        spares: Spares,
+        lock: Box<dyn DirectoryLock>,
+    ) -> Wal {
+        let mut log = Wal {
+            directory,
+            config,
+            state,
+            segments,
+            active,
+            spares,
+            buffer: Vec::new(),
+            replaces_log: Vec::new(),
+            reader: None,
+            snapshot_writers: 0,
+            is_poisoned: false,
+            _lock: lock,
+        };
+        log.drop_head();
+        log
+    }
+
+    fn segment_path(&self, sequence: u64) -> String {
+        path_of(&*self.directory, &names::segment(sequence))
+    }
+
+    /// Checks a batch, appends it and makes it durable where asked.
+    fn try_write(&mut self, batch: &[Write]) -> Result<(), WriteError> {
+        let len: u64 = batch.iter().filter(|write| !write.is_empty()).map(encoded_len).sum();
+        if len > self.config.batch_len_max {
+            return Err(WriteError::TooLong { len, len_max: self.config.batch_len_max });
+        }
+        let mut replaces_log = std::mem::take(&mut self.replaces_log);
+        replaces_log.clear();
+        let held = HeldIn { state: &self.state, directory: &*self.directory };
+        let mut outline = Outline::new(&held);
+        for write in batch {
+            replaces_log.push(outline.add(write)?);
+        }
+        if len > 0 {
+            if !self.active.has_room(len) {
+                self.rotate(len)?;
+            }
+            self.append(batch, &replaces_log)?;
+        }
+        let moves_head = batch.iter().any(|write| write.snapshot.is_some() || write.base.is_some());
+        if moves_head || batch.iter().any(|write| write.must_sync) {
+            self.sync()?;
+        }
+        self.perform(batch, &replaces_log);
+        self.replaces_log = replaces_log;
+        if moves_head {
+            self.drop_head();
+            self.drop_snapshots();
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &[Write], replaces_log: &[bool]) -> Result<(), WriteError> {
+        self.buffer.clear();
+        let records = batch.iter().zip(replaces_log).filter(|(write, _)| !write.is_empty());
+        for (number, (write, replaces_log)) in (self.active.number..).zip(records) {
+            let place = Place {
+                sequence: self.active.sequence,
+                offset: self.active.end + self.buffer.len() as u64,
+                number,
+                synced: self.active.synced,
+            };
+            put_write(&mut self.buffer, place, write, *replaces_log);
+        }
+        self.active.file.write_at(self.active.end, &self.buffer).map_err(|source| WriteError::Io {
+            operation: "write",
+            file: self.segment_path(self.active.sequence),
+            source,
+        })
+    }
+
+    /// Makes durable what stands in the active segment, the buffer's bytes included.
+    fn sync(&mut self) -> Result<(), WriteError> {
+        let end = self.active.end + self.buffer.len() as u64;
+        if self.active.synced < end {
+            self.active.file.sync().map_err(|source| WriteError::Io {
+                operation: "synchronise",
+                file: self.segment_path(self.active.sequence),
+                source,
+            })?;
+            self.active.synced = end;
+        }
+        Ok(())
+    }
+
+    /// Performs in memory what stands on the disk.
+    fn perform(&mut self, batch: &[Write], replaces_log: &[bool]) {
+        for (write, replaces_log) in batch.iter().zip(replaces_log).filter(|(write, _)| !write.is_empty()) {
+            let at =
+                Location { sequence: self.active.sequence, offset: self.active.end, len: encoded_len(write) };
+            self.state.perform(write, *replaces_log, at);
+            self.active.end += at.len;
+            self.active.number += 1;
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_LEN_MAX);
+        if self.active.synced == self.active.end && self.active.seal().is_err() {
+            // The batch is durable and acknowledged. That the file cannot be written to is for the next one to hear.
+            self.is_poisoned = true;
+        }
+        if self.config.spare_in_background && self.active.end > self.active.len / 2 {
+            self.spares.prepare(&self.directory, self.config.segment_len);
+        }
+    }
+
+    /// Goes on in a new segment, which has room for `len` bytes.
+    fn rotate(&mut self, len: u64) -> Result<(), WriteError> {
+        let sequence = self.active.sequence + 1;
+        let file = self.segment_path(sequence);
+        let state = &self.state;
+        let restated = State {
+            hard_state: state.hard_state,
+            base: &state.base,
+            snapshot: state.snapshot.as_ref(),
+            last_index: state.last_index,
+        };
+        let mut header = SegmentHeader {
+            sequence,
+            file_len: self.config.segment_len,
+            previous_end: self.active.end,
+            first_number: self.active.number,
+        };
+        let mut opened = opening(&header, &restated);
+        let needed = (opened.len() + RECORD_HEADER_LEN) as u64 + len;
+        let spare = if needed <= header.file_len { self.spares.take() } else { None };
+        if needed > header.file_len {
+            header.file_len = needed.next_multiple_of(4096);
+            opened[..SEGMENT_HEADER_LEN].copy_from_slice(&header.encode());
+        }
+        let failed = |operation, source, is_changed: bool| {
+            if is_full(&source) && !is_changed {
+                WriteError::Full { file: file.clone() }
+            } else {
+                WriteError::Io { operation, file: file.clone(), source }
+            }
+        };
+        let spare = match spare {
+            Some(number) => number,
+            None => self
+                .spares
+                .make(&*self.directory, header.file_len)
+                .map_err(|source| failed("create", source, false))?,
+        };
+        // The successor's existence vouches for this one, so this one comes first.
+        self.active.sync().map_err(|source| WriteError::Io {
+            operation: "synchronise",
+            file: self.segment_path(self.active.sequence),
+            source,
+        })?;
+        self.active = Active::create(&*self.directory, spare, &header, &opened)
+            .map_err(|error| failed(error.operation, error.source, error.is_named))?;
+        self.segments.push_back(Segment { sequence, len: header.file_len });
+        Ok(())
+    }
+
+    /// Drops segments without an entry that is still held. What fails here only costs room, and is tried again.
+    fn drop_head(&mut self) {
+        let first_needed = self.state.runs.front().map_or(self.active.sequence, |run| run.sequence);
+        let mut recycled = Vec::new();
+        let mut is_changed = false;
+        while let Some(segment) =
+            self.segments.front().copied().filter(|segment| segment.sequence < first_needed)
+        {
+            let name = names::segment(segment.sequence);
+            let is_usual = segment.len == self.config.segment_len;
+            let spare = (is_usual && !self.spares.is_full_with(recycled.len())).then(|| self.spares.number());
+            let dropped = match spare {
+                Some(number) => self.directory.rename(&name, &names::spare(number)),
+                None => self.directory.remove(&name),
+            };
+            if dropped.is_err() {
+                break;
+            }
+            is_changed = true;
+            recycled.extend(spare);
+            self.segments.pop_front();
+            self.reader.take_if(|(sequence, _)| *sequence == segment.sequence);
+        }
+        // A file may be written to under its new name only when the old one cannot come back.
+        if is_changed && self.directory.sync().is_ok() {
+            recycled.into_iter().for_each(|number| self.spares.add(number));
+        }
+    }
+
+    /// Removes snapshots older than the adopted one. What fails here only costs room, and is tried again.
+    fn drop_snapshots(&mut self) {
+        let Some(adopted) = &self.state.snapshot else { return };
+        for name in self.directory.list().unwrap_or_default() {
+            if let Name::Snapshot { index, term } = Name::parse(&name)
+                && index <= adopted.index
+                && (index, term) != (adopted.index, adopted.term)
+            {
+                let _ = self.directory.remove(&name);
+            }
+        }
+    }
+}
+
+impl Storage for Wal {
+    fn recover(&mut self) -> Result<Recovered, RecoverError> {
+        let mut membership_entries = Vec::new();
+        for index in self.state.membership_indexes.clone() {
+            let read = self.read(index..index + 1, 0).map_err(|error| match error {
+                ReadError::Io { operation, file, source } => RecoverError::Io { operation, file, source },
+                ReadError::Corrupt { file, offset, reason } => RecoverError::Corrupt { file, offset, reason },
+                // Neither can be: the index is held.
+                ReadError::Compacted { .. } | ReadError::BeyondEnd { .. } => {
+                    RecoverError::Missing { file: self.directory.path() }
+                }
+            })?;
+            membership_entries.extend(read);
+        }
+        Ok(Recovered {
+            hard_state: self.state.hard_state,
+            base: self.state.base.clone(),
+            last_index: self.state.last_index,
+            term_runs: self.state.term_runs.as_slice().to_vec(),
+            membership_entries,
+            snapshot: self.state.snapshot.clone(),
+        })
+    }
+
+    fn term(&self, index: u64) -> Result<Option<u64>, ReadError> {
+        Ok(self.state.term(index))
+    }
+
+    fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        self.read_entries(indexes, len_bytes_max)
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), WriteError> {
+        if self.is_poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        let written = self.try_write(batch);
+        if let Err(error) = &written {
+            self.buffer.clear();
+            self.is_poisoned = !error.is_unchanged();
+        }
+        written
+    }
+
+    fn snapshot_writer(
+        &mut self,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError> {
+        self.snapshot_writers += 1;
+        let directory = Arc::clone(&self.directory);
+        let writer = FileSnapshotWriter::create(directory, meta, self.snapshot_writers)?;
+        Ok(Box::new(writer))
+    }
+
+    fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
+        let Some(meta) = &self.state.snapshot else { return Ok(None) };
+        match FileSnapshotReader::open(&*self.directory, meta)? {
+            Some(reader) => Ok(Some(Box::new(reader))),
+            None => Err(SnapshotReadError::Io {
+                operation: "open",
+                file: path_of(&*self.directory, &names::snapshot(meta.index, meta.term)),
+                source: std::io::ErrorKind::NotFound.into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What is known of the log in memory: everything but the payloads.
+
+use std::collections::VecDeque;
+
+use crate::directory::Directory;
+use crate::entry::{EntryKind, HardState, LogBase, SnapshotMeta};
+use crate::storage::outline::Held;
+use crate::storage::term_runs::TermRuns;
+use crate::storage::{SnapshotReadError, Write, WriteError};
+
+use super::record::Body;
+use super::snapshot::FileSnapshotReader;
+
+/// Consecutive entries whose records stand side by side in one segment: the index into the files.
+///
+/// Records are gathered in one run until they fill [`RUN_LEN`], so the index takes 40 bytes for each of those (a quarter of a percent),
+/// and finding an entry reads at most that much more than its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first_index: u64,
+    /// One behind the last index of the run that still counts.
+    pub(crate) end_index: u64,
+    pub(crate) sequence: u64,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// Entries at its end were overwritten: its records hold some that no longer count, so nothing may join it.
+    pub(crate) is_cut: bool,
+}
+
+pub(crate) const RUN_LEN: u64 = 16 * 1024;
+
+/// Where a record stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Location {
+    pub(crate) sequence: u64,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LogState {
+    pub(crate) hard_state: HardState,
+    pub(crate) base: LogBase,
+    pub(crate) last_index: u64,
+    pub(crate) snapshot: Option<SnapshotMeta>,
+    pub(crate) term_runs: TermRuns,
+    pub(crate) runs: VecDeque<Run>,
+    pub(crate) membership_indexes: Vec<u64>,
+    /// During recovery: indexes behind the base and up to this one belong to segments that were removed. The base must reach it in the end.
+    pub(crate) removed_through: u64,
+}
+
+impl LogState {
+    /// The log ends before `index` from now on.
+    pub(crate) fn truncate_from(&mut self, index: u64) {
+        if index > self.last_index {
+            return;
+        }
+        self.last_index = index - 1;
+        self.removed_through = self.removed_through.min(index - 1);
+        self.term_runs.truncate_from(index);
+        while let Some(run) = self.runs.back_mut() {
+            if run.first_index < index {
+                run.is_cut |= run.end_index > index;
+                run.end_index = run.end_index.min(index);
+                break;
+            }
+            self.runs.pop_back();
+        }
+        let kept = self.membership_indexes.partition_point(|held| *held < index);
+        self.membership_indexes.truncate(kept);
+    }
+
+    /// The entry at `last_index + 1` is this one.
+    pub(crate) fn push_entry(&mut self, term: u64, kind: EntryKind) {
+        self.last_index += 1;
+        self.term_runs.push(self.last_index, term);
+        if kind == EntryKind::Membership {
+            self.membership_indexes.push(self.last_index);
+        }
+    }
+
+    /// The entries from `first_index` to the last one stand in this record.
+    pub(crate) fn locate(&mut self, first_index: u64, at: Location) {
+        let end_index = self.last_index + 1;
+        if let Some(run) = self.runs.back_mut() {
+            let len = (at.offset + at.len).saturating_sub(run.offset);
+            let joins =
+                run.sequence == at.sequence && run.end_index == first_index && len <= RUN_LEN && !run.is_cut;
+            if joins {
+                run.end_index = end_index;
+                run.len = len;
+                return;
+            }
+        }
+        self.runs.push_back(Run {
+            first_index,
+            end_index,
+            sequence: at.sequence,
+            offset: at.offset,
+            len: at.len,
+            is_cut: false,
+        });
+    }
+
+    /// The log begins behind this base from now on. `base.index` is held, or the log becomes empty.
+    pub(crate) fn set_base(&mut self, base: LogBase) {
+        let index = base.index;
+        self.base = base;
+        self.term_runs.drop_through(index, self.last_index);
+        self.last_index = self.last_index.max(index);
+        while self.runs.front().is_some_and(|run| run.end_index <= index + 1) {
+            self.runs.pop_front();
+        }
+        let dropped = self.membership_indexes.partition_point(|held| *held <= index);
+        self.membership_indexes.drain(..dropped);
+    }
+
+    /// The snapshot is adopted.
+    pub(crate) fn adopt(&mut self, meta: SnapshotMeta, replaces_log: bool) {
+        if replaces_log {
+            self.last_index = meta.index;
+            self.removed_through = 0;
+            self.term_runs.clear();
+            self.runs.clear();
+            self.membership_indexes.clear();
+            self.base = meta.clone().into();
+        }
+        self.snapshot = Some(meta);
+    }
+}
+
+impl LogState {
+    pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        if index == self.base.index {
+            Some(self.base.term)
+        } else if index < self.base.index || index > self.last_index {
+            None
+        } else {
+            self.term_runs.term(index)
+        }
+    }
+
+    /// The run that holds this index.
+    pub(crate) fn run(&self, index: u64) -> Option<Run> {
+        let at = self.runs.partition_point(|run| run.end_index <= index);
+        self.runs.get(at).filter(|run| run.first_index <= index).copied()
+    }
+
+    /// Performs what a record says, in the order of [`Write`]'s fields.
+    pub(crate) fn replay(&mut self, body: &Body, bytes: &[u8], at: Location) -> Result<(), &'static str> {
+        if let Some(hard_state) = body.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(meta) = &body.snapshot {
+            self.adopt(meta.clone(), body.replaces_log);
+        }
+        if let Some(entries) = &body.entries {
+            if entries.first_index <= self.base.index || entries.first_index > self.last_index + 1 {
+                return Err("a record's entries do not join the log");
+            }
+            self.truncate_from(entries.first_index);
+            entries.iter(bytes).for_each(|entry| self.push_entry(entry.term, entry.kind));
+            self.locate(entries.first_index, at);
+        }
+        if let Some(base) = body.base.as_ref().filter(|base| base.index >= self.base.index) {
+            if base.index > self.last_index {
+                return Err("a record's base lies behind the log's end");
+            }
+            self.set_base(base.clone());
+        }
+        Ok(())
+    }
+
+    /// Performs a write that was checked and stands at this place.
+    pub(crate) fn perform(&mut self, write: &Write, replaces_log: bool, at: Location) {
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(meta) = &write.snapshot {
+            self.adopt(meta.clone(), replaces_log);
+        }
+        if let Some(first) = write.entries.first() {
+            self.truncate_from(first.index);
+            write.entries.iter().for_each(|entry| self.push_entry(entry.term, entry.kind));
+            self.locate(first.index, at);
+        }
+        if let Some(base) = write.base.as_ref().filter(|base| base.index >= self.base.index) {
+            self.set_base(base.clone());
+        }
+    }
+}
+
+/// A log's state beside the folder in which snapshots are staged.
+pub(crate) struct HeldIn<'a> {
+    pub(crate) state: &'a LogState,
+    pub(crate) directory: &'a dyn Directory,
+}
+
+impl Held for HeldIn<'_> {
+    fn base(&self) -> &LogBase {
+        &self.state.base
+    }
+
+    fn last_index(&self) -> u64 {
+        self.state.last_index
+    }
+
+    fn term(&self, index: u64) -> Option<u64> {
+        self.state.term(index)
+    }
+
+    fn snapshot_index(&self) -> u64 {
+        self.state.snapshot.as_ref().map_or(0, |meta| meta.index)
+    }
+
+    fn is_staged(&self, meta: &SnapshotMeta) -> Result<bool, WriteError> {
+        match FileSnapshotReader::open(self.directory, meta) {
+            Ok(reader) => Ok(reader.is_some()),
+            Err(SnapshotReadError::Io { operation, file, source }) => {
+                Err(WriteError::Io { operation, file, source })
+            }
+            Err(SnapshotReadError::Corrupt { .. }) => Ok(false),
+        }
+    }
+}
+
+impl LogState {
+    /// Takes over what the oldest segment restates. Entries it counts as held stood in segments that were removed.
+    pub(crate) fn begin(&mut self, body: &Body, last_index: u64) {
+        self.hard_state = body.hard_state.unwrap_or_default();
+        self.base = body.base.clone().unwrap_or_default();
+        self.snapshot.clone_from(&body.snapshot);
+        self.last_index = last_index.max(self.base.index);
+        self.removed_through = self.last_index;
+    }
+
+    /// Whether a later segment restates what the earlier ones led to.
+    pub(crate) fn agrees(&self, body: &Body, last_index: u64) -> bool {
+        body.hard_state == Some(self.hard_state)
+            && body.base.as_ref() == Some(&self.base)
+            && body.snapshot == self.snapshot
+            && last_index == self.last_index
+    }
+}

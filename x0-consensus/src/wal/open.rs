@@ -1,0 +1,360 @@
+//! Opening a log: replay, the judgement of its tail, and the clearing of what an interrupted run left behind.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use crate::directory::{Directory, DirectoryFile};
+use crate::entry::SnapshotMeta;
+use crate::storage::{RecoverError, SnapshotReadError};
+
+use super::config::WalConfig;
+use super::format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, VERSION};
+use super::log_state::{Location, LogState};
+use super::names::{self, Name};
+use super::record::{Body, State};
+use super::scan::{Found, Window, end_of_content, is_synced_beyond, record_at};
+use super::segment::{Active, Segment, opening};
+use super::snapshot::FileSnapshotReader;
+use super::spare::{SPARES_MAX, Spares};
+use super::{Wal, path_of};
+
+/// The files found, by what their names say.
+#[derive(Default)]
+struct Files {
+    segments: Vec<u64>,
+    snapshots: Vec<(u64, u64)>,
+    spares: Vec<u64>,
+    partial: Vec<String>,
+}
+
+/// What a walk through a segment found.
+struct Walked {
+    /// Where its records end.
+    end: u64,
+    /// The number of the record that would follow.
+    number: u64,
+    /// Up to here its own records prove it durable.
+    proven: u64,
+    is_sealed: bool,
+}
+
+struct Opening<'a> {
+    directory: &'a dyn Directory,
+    state: LogState,
+}
+
+impl Files {
+    fn list(directory: &dyn Directory) -> io::Result<Files> {
+        let mut files = Files::default();
+        for name in directory.list()? {
+            match Name::parse(&name) {
+                Name::Segment(sequence) => files.segments.push(sequence),
+                Name::Snapshot { index, term } => files.snapshots.push((index, term)),
+                Name::Spare(number) => files.spares.push(number),
+                Name::Partial => files.partial.push(name),
+                Name::Other => {}
+            }
+        }
+        files.segments.sort_unstable();
+        files.spares.sort_unstable();
+        Ok(files)
+    }
+
+    /// How many of the oldest segments stand apart from the rest: an interrupted removal left them.
+    fn detached(&self) -> usize {
+        let apart = self.segments.windows(2).rposition(|pair| pair[0].checked_add(1) != Some(pair[1]));
+        apart.map_or(0, |at| at + 1)
+    }
+}
+
+impl Opening<'_> {
+    fn io(&self, operation: &'static str, name: &str, source: io::Error) -> RecoverError {
+        RecoverError::Io { operation, file: path_of(self.directory, name), source }
+    }
+
+    fn corrupt(&self, sequence: u64, offset: u64, reason: &'static str) -> RecoverError {
+        RecoverError::Corrupt { file: path_of(self.directory, &names::segment(sequence)), offset, reason }
+    }
+
+    fn open_segment(&self, sequence: u64) -> Result<Box<dyn DirectoryFile>, RecoverError> {
+        let name = names::segment(sequence);
+        self.directory.open(&name).map_err(|error| self.io("open", &name, error))
+    }
+
+    fn header(&self, sequence: u64) -> Result<SegmentHeader, RecoverError> {
+        let name = names::segment(sequence);
+        let file = self.open_segment(sequence)?;
+        let mut bytes = [0; SEGMENT_HEADER_LEN];
+        let filled = file.read_at(0, &mut bytes).map_err(|error| self.io("read", &name, error))?;
+        let header = match SegmentHeader::decode(&bytes[..filled]) {
+            Ok(header) => header,
+            Err(SegmentHeaderError::Version(version)) => {
+                let file = path_of(self.directory, &name);
+                return Err(RecoverError::UnsupportedVersion { file, version, version_max: VERSION });
+            }
+            Err(SegmentHeaderError::Damaged) => {
+                return Err(self.corrupt(sequence, 0, "no valid segment header"));
+            }
+        };
+        if header.sequence != sequence || header.first_number == 0 {
+            return Err(self.corrupt(sequence, 0, "the header of another segment"));
+        }
+        let len = file.len_bytes().map_err(|error| self.io("measure", &name, error))?;
+        if len < header.file_len {
+            return Err(self.corrupt(sequence, len, "the file was cut short"));
+        }
+        Ok(header)
+    }
+
+    /// Replays a segment. `end` is where its records end, as the next segment has it; `None` for the last one.
+    fn walk(
+        &mut self,
+        header: &SegmentHeader,
+        end: Option<u64>,
+        is_first: bool,
+    ) -> Result<Walked, RecoverError> {
+        let sequence = header.sequence;
+        let name = names::segment(sequence);
+        let file = self.open_segment(sequence)?;
+        let mut window = Window::new(&*file).map_err(|error| self.io("measure", &name, error))?;
+        let opening_at = SEGMENT_HEADER_LEN as u64;
+        let mut walked =
+            Walked { end: opening_at, number: header.first_number, proven: opening_at, is_sealed: false };
+        while end != Some(walked.end) {
+            let at = walked.end;
+            let found =
+                record_at(&mut window, sequence, at).map_err(|error| self.io("read", &name, error))?;
+            let (record, bytes) = match found {
+                Found::Record { header, body } => (header, body),
+                // What opens a segment, and what stands in one that has a successor, was durable before anything followed it.
+                Found::Nothing(reason) if end.is_some() || at == opening_at => {
+                    return Err(self.corrupt(sequence, at, reason));
+                }
+                Found::Nothing(reason) => {
+                    let is_damaged = is_synced_beyond(&mut window, sequence, at);
+                    if is_damaged.map_err(|error| self.io("read", &name, error))? {
+                        return Err(self.corrupt(sequence, at, reason));
+                    }
+                    break;
+                }
+            };
+            if record.number != walked.number || record.synced > at {
+                return Err(self.corrupt(sequence, at, "a record out of its order"));
+            }
+            walked.proven = walked.proven.max(record.synced);
+            if record.is_seal() {
+                if end.is_some() || at == opening_at {
+                    return Err(self.corrupt(sequence, at, "a seal among the records"));
+                }
+                walked.is_sealed = true;
+                break;
+            }
+            let len = RECORD_HEADER_LEN as u64 + bytes.len() as u64;
+            let Some(body) = Body::decode(record.parts, bytes) else {
+                return Err(self.corrupt(sequence, at, "a record that cannot be read"));
+            };
+            let performed = match (body.last_index, at == opening_at) {
+                (Some(last_index), true) if is_first => {
+                    self.state.begin(&body, last_index);
+                    Ok(())
+                }
+                (Some(last_index), true) if self.state.agrees(&body, last_index) => Ok(()),
+                (None, false) => self.state.replay(&body, bytes, Location { sequence, offset: at, len }),
+                _ => Err("a segment that does not continue the one before"),
+            };
+            performed.map_err(|reason| self.corrupt(sequence, at, reason))?;
+            walked.end += len;
+            walked.number = walked.number.saturating_add(1);
+            if at == opening_at {
+                walked.proven = walked.end;
+            }
+        }
+        Ok(walked)
+    }
+
+    fn snapshot(&self, meta: &SnapshotMeta) -> Result<(), RecoverError> {
+        match FileSnapshotReader::open(self.directory, meta) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(RecoverError::Missing {
+                file: path_of(self.directory, &names::snapshot(meta.index, meta.term)),
+            }),
+            Err(SnapshotReadError::Corrupt { file, offset, reason }) => {
+                Err(RecoverError::Corrupt { file, offset, reason })
+            }
+            Err(SnapshotReadError::Io { operation, file, source }) => {
+                Err(RecoverError::Io { operation, file, source })
+            }
+        }
+    }
+
+    /// Removes what an interrupted run left: nothing of it counts.
+    fn clear(&self, files: &Files, segments_detached: &[u64]) -> io::Result<()> {
+        let adopted = self.state.snapshot.as_ref().map(|meta| (meta.index, meta.term));
+        let leftover = files.snapshots.iter().filter(|position| Some(**position) != adopted);
+        let names = segments_detached
+            .iter()
+            .map(|sequence| names::segment(*sequence))
+            .chain(leftover.map(|(index, term)| names::snapshot(*index, *term)))
+            .chain(files.partial.iter().cloned());
+        for name in names {
+            self.directory.remove(&name)?;
+        }
+        Ok(())
+    }
+
+    /// The spare files that can be used. Others are removed.
+    fn spares(&self, numbers: &[u64], segment_len: u64) -> io::Result<Spares> {
+        let mut spares = Spares::default();
+        for (at, number) in numbers.iter().enumerate() {
+            let name = names::spare(*number);
+            let is_usable = at < SPARES_MAX && self.directory.open(&name)?.len_bytes()? == segment_len;
+            if is_usable {
+                spares.add(*number);
+            } else {
+                self.directory.remove(&name)?;
+            }
+        }
+        Ok(spares)
+    }
+
+    /// Makes the tail fit to be continued: what was recovered is durable, and nothing stands behind it.
+    fn settle_tail(&self, file: &mut dyn DirectoryFile, walked: &Walked) -> io::Result<()> {
+        let (behind, is_changed) = {
+            let mut window = Window::new(file)?;
+            let seal_len = if walked.is_sealed { RECORD_HEADER_LEN as u64 } else { 0 };
+            let behind = walked.end + seal_len;
+            (behind..end_of_content(&mut window, behind)?, walked.proven < walked.end)
+        };
+        // Records that nothing proves durable may have been read from the system's cache after their synchronisation failed: then a
+        // further one would answer `Ok` and do nothing. Only bytes written anew are sure to be synchronised.
+        copy_in_place(file, walked.proven, walked.end)?;
+        // What a torn batch left must not be found behind a later, shorter one.
+        let zeros = [0; 4096];
+        let mut at = behind.start;
+        while at < behind.end {
+            let len = usize::try_from(behind.end - at).unwrap_or(usize::MAX).min(zeros.len());
+            file.write_at(at, &zeros[..len])?;
+            at += len as u64;
+        }
+        if is_changed || !behind.is_empty() { file.sync() } else { Ok(()) }
+    }
+}
+
+fn copy_in_place(file: &mut dyn DirectoryFile, start: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut at = start;
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let filled = file.read_at(at, &mut buffer[..len])?;
+        if filled == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(at, &buffer[..filled])?;
+        at += filled as u64;
+    }
+    Ok(())
+}
+
+/// Opens the log in this folder, or begins one.
+pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<Wal, RecoverError> {
+    if let Some(reason) = config.refusal() {
+        return Err(RecoverError::Config { reason });
+    }
+    let lock = directory.lock(names::LOCK).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => RecoverError::Locked { path: directory.path() },
+        _ => RecoverError::Io { operation: "lock", file: path_of(&*directory, names::LOCK), source },
+    })?;
+    let mut opening = Opening { directory: &*directory, state: LogState::default() };
+    let files = Files::list(&*directory).map_err(|error| opening.io("list", "", error))?;
+    let (detached, connected) = files.segments.split_at(files.detached());
+
+    // Nothing is changed until all of it was read and found in order.
+    let headers =
+        connected.iter().map(|sequence| opening.header(*sequence)).collect::<Result<Vec<_>, _>>()?;
+    let mut last: Option<(SegmentHeader, Walked)> = None;
+    for (at, header) in headers.iter().enumerate() {
+        let end = headers.get(at + 1).map(|next| next.previous_end);
+        let walked = opening.walk(header, end, at == 0)?;
+        if headers.get(at + 1).is_some_and(|next| next.first_number != walked.number) {
+            let sequence = header.sequence + 1;
+            return Err(opening.corrupt(sequence, 0, "a segment that does not continue the one before"));
+        }
+        last = Some((*header, walked));
+    }
+    let is_head_missing = opening.state.removed_through > opening.state.base.index;
+    let missing = match headers.first() {
+        Some(first) if is_head_missing => Some(first.sequence.saturating_sub(1)),
+        None if !files.snapshots.is_empty() => Some(1),
+        _ => None,
+    };
+    if let Some(sequence) = missing {
+        return Err(RecoverError::Missing { file: path_of(&*directory, &names::segment(sequence)) });
+    }
+    opening.state.removed_through = 0;
+    if let Some(meta) = &opening.state.snapshot {
+        opening.snapshot(meta)?;
+    }
+
+    // Names first: a file must not be written to under a new name while its old one may still come back.
+    directory.sync().map_err(|error| opening.io("synchronise", "", error))?;
+    opening.clear(&files, detached).map_err(|error| opening.io("clear", "", error))?;
+    let spares =
+        opening.spares(&files.spares, config.segment_len).map_err(|error| opening.io("clear", "", error))?;
+    let (active, spares) = match last {
+        Some((header, walked)) => {
+            let name = names::segment(header.sequence);
+            let mut file = opening.open_segment(header.sequence)?;
+            opening
+                .settle_tail(&mut *file, &walked)
+                .map_err(|error| opening.io("settle the end of", &name, error))?;
+            let mut active = Active {
+                sequence: header.sequence,
+                len: header.file_len,
+                file,
+                end: walked.end,
+                synced: walked.end,
+                number: walked.number,
+            };
+            if !walked.is_sealed && active.has_room(0) {
+                active.seal().map_err(|error| opening.io("write", &name, error))?;
+            }
+            (active, spares)
+        }
+        None => begin(&opening, config, spares)?,
+    };
+    let mut segments: VecDeque<Segment> =
+        headers.iter().map(|header| Segment { sequence: header.sequence, len: header.file_len }).collect();
+    if segments.is_empty() {
+        segments.push_back(Segment { sequence: active.sequence, len: active.len });
+    }
+    let state = opening.state;
+    Ok(Wal::new(directory, config, state, segments, active, spares, lock))
+}
+
+/// The first segment of a new log.
+fn begin(
+    opening: &Opening<'_>,
+    config: WalConfig,
+    mut spares: Spares,
+) -> Result<(Active, Spares), RecoverError> {
+    let header =
+        SegmentHeader { sequence: 1, file_len: config.segment_len, previous_end: 0, first_number: 1 };
+    let name = names::segment(header.sequence);
+    let spare = match spares.take() {
+        Some(number) => number,
+        None => spares
+            .make(opening.directory, config.segment_len)
+            .map_err(|error| opening.io("create", &name, error))?,
+    };
+    let state = &opening.state;
+    let restated = State {
+        hard_state: state.hard_state,
+        base: &state.base,
+        snapshot: state.snapshot.as_ref(),
+        last_index: state.last_index,
+    };
+    let active = Active::create(opening.directory, spare, &header, &self::opening(&header, &restated))
+        .map_err(|error| opening.io(error.operation, &name, error.source))?;
+    Ok((active, spares))
+}
