@@ -1,5 +1,7 @@
 //! Placeholder while the workspace is laid.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod directory;
 mod entry;
 mod memory;

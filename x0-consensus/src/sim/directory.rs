@@ -235,6 +235,12 @@ impl SimDirectory {
         self.disk().capacity_bytes = capacity_bytes;
     }
 
+    /// Whether a planted [`Fault::PowerLoss`] was met and the power not come back since.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.disk().is_down
+    }
+
     /// The power goes and comes back: what was never synchronised meets its fate, and all handles opened before are dead. Planted faults
     /// stay.
     pub fn crash(&self, unsynced: Unsynced) {

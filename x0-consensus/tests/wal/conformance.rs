@@ -1,0 +1,53 @@
+//! Every storage keeps the contract.
+
+use std::sync::Arc;
+
+use x0_consensus::sim::{SimDirectory, Unsynced};
+use x0_consensus::{FsDirectory, MemoryStorage, Wal, conformance};
+
+use crate::support::config;
+
+#[test]
+fn memory() {
+    conformance::check_storage(&mut || {
+        let storage = MemoryStorage::new();
+        Box::new(move || Box::new(storage.clone()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn wal_on_the_file_system() {
+    for (segment_len, in_background) in [(4096, false), (4096, true), (1 << 20, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut case = 0;
+        conformance::check_storage(&mut || {
+            case += 1;
+            let path = folder.path().join(case.to_string());
+            let mut config = config(segment_len);
+            config.spare_in_background = in_background;
+            Box::new(move || {
+                let directory = FsDirectory::open(&path).unwrap();
+                Box::new(Wal::open(Arc::new(directory), config).unwrap())
+            })
+        })
+        .unwrap();
+    }
+}
+
+/// A restart is a loss of power here: only what was promised may be relied on.
+#[test]
+fn wal_on_a_disk_that_forgets() {
+    for segment_len in [4096, 16384, 1 << 20] {
+        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Sectors(1), Unsynced::Cut(2)] {
+            conformance::check_storage(&mut || {
+                let directory = SimDirectory::new();
+                Box::new(move || {
+                    directory.crash(unsynced);
+                    Box::new(Wal::open(Arc::new(directory.clone()), config(segment_len)).unwrap())
+                })
+            })
+            .unwrap_or_else(|failure| panic!("{segment_len} {unsynced:?} {failure}"));
+        }
+    }
+}

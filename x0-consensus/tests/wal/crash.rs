@@ -1,0 +1,226 @@
+//! Every operation on the disk fails, or is where the power goes.
+
+use std::io::ErrorKind;
+
+use x0_consensus::sim::{Fault, SimDirectory, Unsynced};
+use x0_consensus::{Storage, Wal, WriteError};
+
+use crate::support::{Batch, Image, append, config, image, images, open, stage, workload};
+
+const SEGMENT_LEN: u64 = 4096;
+
+/// How many writes of the workload are there for certain, and how many may be.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    acknowledged: usize,
+    begun: usize,
+}
+
+/// Runs the workload until something is refused for good. A refusal that changed nothing is answered by trying once more.
+fn run(log: &mut Wal, workload: &[Batch]) -> Progress {
+    let mut progress = Progress { acknowledged: 0, begun: 0 };
+    let mut written = 0;
+    for batch in workload {
+        if stage(log, batch).is_err() && stage(log, batch).is_err() {
+            return progress;
+        }
+        progress.begun = written + batch.len();
+        let mut answer = log.write(batch);
+        if matches!(&answer, Err(error) if error.is_unchanged()) {
+            answer = log.write(batch);
+        }
+        if answer.is_err() {
+            assert!(matches!(log.write(batch), Err(WriteError::Poisoned)), "goes on after {answer:?}");
+            return progress;
+        }
+        written = progress.begun;
+        if batch.iter().any(|write| write.must_sync) {
+            progress.acknowledged = written;
+        }
+    }
+    progress
+}
+
+/// What was recovered is what some first part of the writes led to, all that was acknowledged included. Answers how many those are.
+fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> usize {
+    let range = progress.acknowledged..=progress.begun;
+    range.clone().find(|count| images[*count] == *found).unwrap_or_else(|| {
+        let is_known = images.iter().position(|image| image == found);
+        panic!("{context}: expected what one of {range:?} writes led to, found {is_known:?}: {found:#?}")
+    })
+}
+
+/// Reopens, checks, loses the power at once and checks again: what was shown once stays. Then goes on with the workload.
+fn recover_and_go_on(directory: &SimDirectory, images: &[Image], progress: Progress, context: &str) {
+    let mut log = open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let found = image(&mut log);
+    check(&found, images, progress, context);
+    drop(log);
+    directory.crash(Unsynced::Lost);
+    let mut log =
+        open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}, again: {error}"));
+    assert_eq!(image(&mut log), found, "{context}: what was shown once is not there after another crash");
+
+    // Entries of a new term behind what is there, some of them over its end.
+    let last = found.recovered.last_index;
+    let first = last.max(found.recovered.base.index + 1);
+    for round in 0..3 {
+        let more = [append(first + round..=first + round + 2, 100 + round, 700)];
+        log.write(&more).unwrap_or_else(|error| panic!("{context}, going on: {error}"));
+    }
+    let expected = image(&mut log);
+    assert_eq!(expected.recovered.last_index, first + 4);
+    drop(log);
+    directory.crash(Unsynced::Lost);
+    let mut log =
+        open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}, at last: {error}"));
+    assert_eq!(image(&mut log), expected, "{context}: what was written after the recovery");
+}
+
+fn fates(seeds: u64) -> Vec<Unsynced> {
+    let drawn = (0..seeds).flat_map(|seed| [Unsynced::Sectors(seed), Unsynced::Cut(seed)]);
+    [Unsynced::Lost, Unsynced::Kept].into_iter().chain(drawn).collect()
+}
+
+fn operations_of_workload(workload: &[Batch]) -> u64 {
+    let directory = SimDirectory::new();
+    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    run(&mut log, workload);
+    directory.operations()
+}
+
+#[test]
+fn the_power_goes_at_every_operation() {
+    let workload = workload();
+    let images = images(&workload);
+    let operations = operations_of_workload(&workload);
+    assert!(operations > 120, "only {operations} operations: the workload lost its point");
+    let mut visited = std::collections::BTreeSet::new();
+    for operation in 0..operations {
+        let directory = SimDirectory::new();
+        directory.plant(operation, Fault::PowerLoss);
+        let progress = match open(&directory, config(SEGMENT_LEN)) {
+            Ok(mut log) => run(&mut log, &workload),
+            Err(_) => Progress { acknowledged: 0, begun: 0 },
+        };
+        for fate in fates(30) {
+            let directory = directory.fork();
+            directory.crash(fate);
+            let context = format!("power lost at operation {operation}, {fate:?}");
+            {
+                let fork = directory.fork();
+                let mut log =
+                    open(&fork, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
+                visited.insert((check(&image(&mut log), &images, progress, &context), progress.acknowledged));
+            }
+            recover_and_go_on(&directory, &images, progress, &context);
+        }
+    }
+    // Prefixes that end inside a batch were seen as results, too.
+    assert!(visited.iter().any(|(found, acknowledged)| found > acknowledged));
+    let seen = (0..images.len()).filter(|count| visited.iter().any(|(found, _)| found == count)).count();
+    assert!(seen * 10 > images.len() * 9, "{visited:?}");
+}
+
+#[test]
+fn the_power_goes_again_at_every_operation_of_the_recovery() {
+    let workload = workload();
+    let images = images(&workload);
+    for operation in 0..operations_of_workload(&workload) {
+        let directory = SimDirectory::new();
+        directory.plant(operation, Fault::PowerLoss);
+        let progress = match open(&directory, config(SEGMENT_LEN)) {
+            Ok(mut log) => run(&mut log, &workload),
+            Err(_) => Progress { acknowledged: 0, begun: 0 },
+        };
+        for fate in fates(2) {
+            let crashed = directory.fork();
+            crashed.crash(fate);
+            let first = crashed.operations();
+            let fork = crashed.fork();
+            open(&fork, config(SEGMENT_LEN)).unwrap();
+            for again in first..fork.operations() {
+                for fate_again in fates(2) {
+                    let directory = crashed.fork();
+                    directory.plant(again, Fault::PowerLoss);
+                    // The seal, the last operation, may fail without an error.
+                    drop(open(&directory, config(SEGMENT_LEN)));
+                    directory.crash(fate_again);
+                    let context =
+                        format!("power lost at {operation}, {fate:?}, and at {again}, {fate_again:?}");
+                    recover_and_go_on(&directory, &images, progress, &context);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_operation_fails() {
+    let workload = workload();
+    let images = images(&workload);
+    let mut unchanged = 0;
+    for operation in 0..operations_of_workload(&workload) {
+        for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
+            for fault in [Fault::Error(kind), Fault::Half(kind)] {
+                let directory = SimDirectory::new();
+                directory.plant(operation, fault);
+                let progress = match open(&directory, config(SEGMENT_LEN)) {
+                    Ok(mut log) => run(&mut log, &workload),
+                    Err(_) => Progress { acknowledged: 0, begun: 0 },
+                };
+                unchanged += usize::from(progress.acknowledged + 1 == images.len());
+                // The process is started anew on a system that stayed up, or not.
+                let context = format!("{fault:?} at operation {operation}");
+                recover_and_go_on(&directory.fork(), &images, progress, &context);
+                for fate in fates(2) {
+                    let directory = directory.fork();
+                    directory.crash(fate);
+                    let context = format!("{context}, then {fate:?}");
+                    recover_and_go_on(&directory, &images, progress, &context);
+                }
+            }
+        }
+    }
+    assert!(unchanged > 20, "only {unchanged} failures were survived without an end");
+}
+
+/// The disk has less and less room: what does not fit is refused, and goes through once there is room.
+#[test]
+fn the_disk_fills_up() {
+    let workload = workload();
+    let images = images(&workload);
+    let mut refused = 0;
+    for capacity in (0..90_000).step_by(700) {
+        let directory = SimDirectory::new();
+        directory.set_capacity_bytes(Some(capacity));
+        let Ok(mut log) = open(&directory, config(SEGMENT_LEN)) else {
+            directory.set_capacity_bytes(None);
+            assert_eq!(image(&mut open(&directory, config(SEGMENT_LEN)).unwrap()), images[0]);
+            continue;
+        };
+        let mut written = 0;
+        for batch in &workload {
+            directory.set_capacity_bytes(Some(capacity));
+            if stage(&mut log, batch).is_err() {
+                refused += 1;
+                directory.set_capacity_bytes(None);
+                stage(&mut log, batch).unwrap();
+                directory.set_capacity_bytes(Some(capacity));
+            }
+            if let Err(error) = log.write(batch) {
+                refused += 1;
+                assert!(matches!(error, WriteError::Full { .. }), "{error}");
+                assert_eq!(image(&mut log), images[written], "a refused batch changed something");
+                directory.set_capacity_bytes(None);
+                log.write(batch).unwrap();
+            }
+            written += batch.len();
+            assert_eq!(image(&mut log), images[written]);
+        }
+        drop(log);
+        directory.crash(Unsynced::Lost);
+        assert_eq!(image(&mut open(&directory, config(SEGMENT_LEN)).unwrap()), images[written]);
+    }
+    assert!(refused > 50);
+}
