@@ -70,7 +70,7 @@ use crate::storage::{
 use format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
 use log_state::{HeldIn, Location, LogState};
 use names::Name;
-use record::{Place, State, encoded_len, put_write};
+use record::{Place, encoded_len, put_write};
 use segment::{Active, Segment, opening};
 use snapshot::{FileSnapshotReader, FileSnapshotWriter};
 use spare::Spares;
@@ -277,20 +277,13 @@ impl Wal {
     fn rotate(&mut self, len: u64) -> Result<(), WriteError> {
         let sequence = self.active.sequence + 1;
         let file = self.segment_path(sequence);
-        let state = &self.state;
-        let restated = State {
-            hard_state: state.hard_state,
-            base: &state.base,
-            snapshot: state.snapshot.as_ref(),
-            last_index: state.last_index,
-        };
         let mut header = SegmentHeader {
             sequence,
             file_len: self.config.segment_len,
             previous_end: self.active.end,
             first_number: self.active.number,
         };
-        let mut opened = opening(&header, &restated);
+        let mut opened = opening(&header, &self.state.restated());
         let needed = (opened.len() + RECORD_HEADER_LEN) as u64 + len;
         let spare = if needed <= header.file_len { self.spares.take() } else { None };
         if needed > header.file_len {

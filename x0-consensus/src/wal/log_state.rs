@@ -8,7 +8,7 @@ use crate::storage::outline::Held;
 use crate::storage::term_runs::TermRuns;
 use crate::storage::{SnapshotReadError, Write, WriteError};
 
-use super::record::Body;
+use super::record::{Body, State};
 use super::snapshot::FileSnapshotReader;
 
 /// Consecutive entries whose records stand side by side in one segment: the index into the files.
@@ -226,6 +226,16 @@ impl Held for HeldIn<'_> {
 }
 
 impl LogState {
+    /// What a new segment opens with.
+    pub(crate) fn restated(&self) -> State<'_> {
+        State {
+            hard_state: self.hard_state,
+            base: &self.base,
+            snapshot: self.snapshot.as_ref(),
+            last_index: self.last_index,
+        }
+    }
+
     /// Takes over what the oldest segment restates. Entries it counts as held stood in segments that were removed.
     pub(crate) fn begin(&mut self, body: &Body, last_index: u64) {
         self.hard_state = body.hard_state.unwrap_or_default();

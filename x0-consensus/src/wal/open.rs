@@ -12,7 +12,7 @@ use super::config::WalConfig;
 use super::format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, VERSION};
 use super::log_state::{Location, LogState};
 use super::names::{self, Name};
-use super::record::{Body, State};
+use super::record::Body;
 use super::scan::{Found, Window, end_of_content, is_synced_beyond, record_at};
 use super::segment::{Active, Segment, opening};
 use super::snapshot::FileSnapshotReader;
@@ -296,12 +296,10 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
         opening.snapshot(meta)?;
     }
 
-    // Names first: a file must not be written to under a new name while its old one may still come back.
+    // Names first: a file must not be written to under a new name while its old one may still come back. Then the records: what they
+    // replace may be removed only when they cannot be lost any more.
     directory.sync().map_err(|error| opening.io("synchronise", "", error))?;
-    opening.clear(&files, detached).map_err(|error| opening.io("clear", "", error))?;
-    let spares =
-        opening.spares(&files.spares, config.segment_len).map_err(|error| opening.io("clear", "", error))?;
-    let (active, spares) = match last {
+    let settled = match last {
         Some((header, walked)) => {
             let name = names::segment(header.sequence);
             let mut file = opening.open_segment(header.sequence)?;
@@ -319,9 +317,16 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
             if !walked.is_sealed && active.has_room(0) {
                 active.seal().map_err(|error| opening.io("write", &name, error))?;
             }
-            (active, spares)
+            Some(active)
         }
-        None => begin(&opening, config, spares)?,
+        None => None,
+    };
+    opening.clear(&files, detached).map_err(|error| opening.io("clear", "", error))?;
+    let mut spares =
+        opening.spares(&files.spares, config.segment_len).map_err(|error| opening.io("clear", "", error))?;
+    let active = match settled {
+        Some(active) => active,
+        None => begin(&opening, config, &mut spares)?,
     };
     let mut segments: VecDeque<Segment> =
         headers.iter().map(|header| Segment { sequence: header.sequence, len: header.file_len }).collect();
@@ -333,11 +338,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
 }
 
 /// The first segment of a new log.
-fn begin(
-    opening: &Opening<'_>,
-    config: WalConfig,
-    mut spares: Spares,
-) -> Result<(Active, Spares), RecoverError> {
+fn begin(opening: &Opening<'_>, config: WalConfig, spares: &mut Spares) -> Result<Active, RecoverError> {
     let header =
         SegmentHeader { sequence: 1, file_len: config.segment_len, previous_end: 0, first_number: 1 };
     let name = names::segment(header.sequence);
@@ -347,14 +348,6 @@ fn begin(
             .make(opening.directory, config.segment_len)
             .map_err(|error| opening.io("create", &name, error))?,
     };
-    let state = &opening.state;
-    let restated = State {
-        hard_state: state.hard_state,
-        base: &state.base,
-        snapshot: state.snapshot.as_ref(),
-        last_index: state.last_index,
-    };
-    let active = Active::create(opening.directory, spare, &header, &self::opening(&header, &restated))
-        .map_err(|error| opening.io(error.operation, &name, error.source))?;
-    Ok((active, spares))
+    Active::create(opening.directory, spare, &header, &self::opening(&header, &opening.state.restated()))
+        .map_err(|error| opening.io(error.operation, &name, error.source))
 }

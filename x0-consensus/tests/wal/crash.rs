@@ -224,3 +224,67 @@ fn the_disk_fills_up() {
     }
     assert!(refused > 50);
 }
+
+/// The folder's synchronisation fails, the process is started anew on a system that stayed up, and then the power goes: names changed
+/// before the first failure were never made durable by anybody but the second process.
+#[test]
+fn the_power_goes_after_a_failure_and_a_restart() {
+    let workload = workload();
+    for operation in 0..operations_of_workload(&workload) {
+        let directory = SimDirectory::new();
+        directory.plant(operation, Fault::Error(ErrorKind::Other));
+        if let Ok(mut log) = open(&directory, config(SEGMENT_LEN)) {
+            run(&mut log, &workload);
+        }
+        let go_on = |directory: &SimDirectory| {
+            let Ok(mut log) = open(directory, config(SEGMENT_LEN)) else { return };
+            let Ok(held) = log.recover() else { return };
+            for round in 0..3 {
+                let _ = log.write(&[append(held.last_index + 1..=held.last_index + 1 + round, 100, 1300)]);
+            }
+        };
+        let fork = directory.fork();
+        go_on(&fork);
+        for again in directory.operations()..fork.operations() {
+            let directory = directory.fork();
+            directory.plant(again, Fault::PowerLoss);
+            go_on(&directory);
+            for fate in fates(3) {
+                let directory = directory.fork();
+                directory.crash(fate);
+                let opened = open(&directory, config(SEGMENT_LEN));
+                assert!(opened.is_ok(), "failed at {operation}, power lost at {again}, {fate:?}: {opened:?}");
+            }
+        }
+    }
+}
+
+/// Of a torn batch the second record is whole, in its place, and of the number that will come next. It must not come back behind a new
+/// first record of the same length.
+#[test]
+fn a_dropped_record_stays_dropped() {
+    let directory = SimDirectory::new();
+    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    log.write(&[append(1..=1, 1, 100)]).unwrap();
+    let name = "0000000000000001.wal";
+    let before = directory.contents(name).unwrap();
+    // The power goes with the synchronisation of this batch.
+    directory.plant(directory.operations() + 1, Fault::PowerLoss);
+    log.write(&[append(2..=2, 1, 100), append(3..=3, 1, 100)]).unwrap_err();
+    drop(log);
+    directory.crash(Unsynced::Kept);
+    let mut torn = directory.contents(name).unwrap();
+    let changed = (0..torn.len()).find(|at| torn[*at] != before[*at]).unwrap();
+    torn[changed + 60] ^= 1;
+    directory.replace_contents(name, torn);
+
+    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    assert_eq!(log.recover().unwrap().last_index, 1);
+    log.write(&[append(2..=2, 2, 100)]).unwrap();
+    drop(log);
+    // Without the seal, which stands where the dropped record began.
+    directory.crash(Unsynced::Lost);
+    let found = image(&mut open(&directory, config(SEGMENT_LEN)).unwrap());
+    assert_eq!(found.recovered.last_index, 2);
+    assert_eq!(found.entries[1].term, 2);
+}

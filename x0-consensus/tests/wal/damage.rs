@@ -264,6 +264,11 @@ fn records_of_a_recycled_file_stay_dead() {
         fork.crash(Unsynced::Lost);
         assert_eq!(image(&mut open(&fork, config(SEGMENT_LEN)).unwrap()), expected, "round {round}");
     }
+    let spares = files(&directory, ".spare");
+    assert!(
+        spares.iter().any(|name| used_len(&directory, name) > 3000),
+        "no file was used again: {spares:?}"
+    );
     // Four spare files, the active one, and perhaps one before it.
     assert!(directory.list().unwrap().len() <= 6, "{:?}", directory.list());
 }

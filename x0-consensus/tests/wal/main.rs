@@ -8,5 +8,8 @@
 mod conformance;
 mod crash;
 mod damage;
+mod format;
 mod model;
+mod mutation;
+mod process;
 mod support;

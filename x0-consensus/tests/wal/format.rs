@@ -1,0 +1,63 @@
+//! Logs of every format that was ever written stay readable; they lie in `tests/data`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use x0_consensus::Directory;
+use x0_consensus::sim::SimDirectory;
+
+use crate::support::{
+    Batch, adopt, append, base, commit_only, config, hard_state, image, images, open, stage,
+};
+
+/// Must never change: what lies in `tests/data` was made of it.
+fn recorded() -> Vec<Batch> {
+    vec![
+        vec![base(0, 0), hard_state(1, 0)],
+        vec![append(1..=9, 1, 100), commit_only(1, 4)],
+        vec![append(8..=9, 2, 700), hard_state(2, 8)],
+        vec![adopt(6, 1), base(5, 1)],
+        vec![append(10..=12, 3, 600)],
+        vec![commit_only(3, 11)],
+    ]
+}
+
+fn folder(version: u32) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/wal-v{version}"))
+}
+
+#[test]
+fn format_1_is_read() {
+    let directory = SimDirectory::new();
+    for file in fs::read_dir(folder(1)).unwrap() {
+        let file = file.unwrap();
+        directory.replace_contents(file.file_name().to_str().unwrap(), fs::read(file.path()).unwrap());
+    }
+    let expected = images(&recorded()).pop().unwrap();
+    assert_eq!(image(&mut open(&directory, config(4096)).unwrap()), expected);
+}
+
+/// The format does not change by accident: what is written today is byte for byte what lies there. After a wanted change, raise
+/// the version, keep the old folder, and run this with `X0_RECORD_FORMAT` set to make the new one.
+#[test]
+fn what_is_written_is_the_newest_format() {
+    let directory = SimDirectory::new();
+    let mut log = open(&directory, config(4096)).unwrap();
+    for batch in recorded() {
+        stage(&mut log, &batch).unwrap();
+        log_write(&mut log, &batch);
+    }
+    drop(log);
+    for name in directory.list().unwrap() {
+        let bytes = directory.contents(&name).unwrap();
+        if std::env::var_os("X0_RECORD_FORMAT").is_some() {
+            fs::create_dir_all(folder(1)).unwrap();
+            fs::write(folder(1).join(&name), &bytes).unwrap();
+        }
+        assert!(fs::read(folder(1).join(&name)).unwrap() == bytes, "{name} differs");
+    }
+}
+
+fn log_write(log: &mut impl x0_consensus::Storage, batch: &Batch) {
+    log.write(batch).unwrap();
+}

@@ -1,0 +1,70 @@
+//! Bytes of any kind in the folder lead to an error or a log, never to a panic. The long run is `fuzz/`.
+
+use x0_consensus::sim::SimDirectory;
+use x0_consensus::{Directory, Storage};
+
+use crate::support::{append, config, open, stage, workload};
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % bound.max(1) as u64).unwrap()
+    }
+}
+
+/// Opens whatever lies there, reads it all and goes on with it.
+fn exercise(directory: &SimDirectory) -> bool {
+    let Ok(mut log) = open(directory, config(4096)) else { return false };
+    let Ok(held) = log.recover() else { return false };
+    let _ = log.read(held.base.index + 1..held.last_index.saturating_add(1), 1 << 20);
+    if let Ok(Some(mut reader)) = log.snapshot_reader() {
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+    }
+    log.write(&[append(held.last_index + 1..=held.last_index + 2, held.hard_state.term, 900)]).is_ok()
+}
+
+#[test]
+fn mutated_files_never_panic() {
+    let directory = SimDirectory::new();
+    let mut log = open(&directory, config(4096)).unwrap();
+    for batch in workload() {
+        stage(&mut log, &batch).unwrap();
+        log.write(&batch).unwrap();
+    }
+    drop(log);
+    let names = directory.list().unwrap();
+    let (mut random, mut survived) = (Random(1), 0);
+    for _ in 0..4000 {
+        let fork = directory.fork();
+        for _ in 0..=random.below(3) {
+            let name = &names[random.below(names.len())];
+            let mut bytes = fork.contents(name).unwrap();
+            let at = random.below(bytes.len());
+            match random.below(5) {
+                0 => bytes.truncate(at),
+                1 => bytes[at..].fill(0),
+                2 => {
+                    let other = random.below(names.len());
+                    bytes = fork.contents(&names[other]).unwrap();
+                }
+                3 => {
+                    let from = random.below(bytes.len());
+                    let len = random.below(bytes.len() - from.max(at));
+                    bytes.copy_within(from..from + len, at);
+                }
+                _ => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+            }
+            if bytes.is_empty() {
+                bytes.push(0);
+            }
+            fork.replace_contents(name, bytes);
+        }
+        survived += usize::from(exercise(&fork));
+    }
+    assert!(survived > 100, "{survived}");
+}
