@@ -1,0 +1,15 @@
+//! Mutual TLS 1.3 that follows a rotation: a verifier of the SPIFFE rules and rustls configurations around it.
+
+mod anchors;
+mod held;
+mod identity;
+mod swap;
+mod verifier;
+
+use anchors::Anchors;
+use held::Held;
+use swap::Swap;
+
+pub use held::KeyError;
+pub use identity::{Identity, IdentityError, RotateError, SetBundleError};
+pub use verifier::{Verifier, VerifyError};

@@ -1,0 +1,120 @@
+//! A trust bundle made ready for verifying chains.
+
+use std::cell::Cell;
+use std::vec::Vec;
+
+use pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::CertificateError;
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
+
+use super::VerifyError;
+use crate::x509::{Leaf, Validity, check_signing_certificate};
+use crate::{SigningError, SpiffeId, TrustBundle, X509Svid};
+
+#[derive(Debug)]
+pub(super) struct Anchors {
+    bundle: TrustBundle,
+    anchors: Vec<TrustAnchor<'static>>,
+    /// Of the anchor at the same position.
+    validities: Vec<Validity>,
+}
+
+impl Anchors {
+    pub(super) fn new(bundle: TrustBundle) -> Anchors {
+        let mut anchors = Vec::new();
+        let mut validities = Vec::new();
+        for authority in bundle.authorities() {
+            // The bundle has checked each; one that webpki reads differently vouches for nobody.
+            let (Ok(signer), Ok(anchor)) =
+                (check_signing_certificate(authority), anchor_from_trusted_cert(authority))
+            else {
+                continue;
+            };
+            anchors.push(anchor.to_owned());
+            validities.push(signer.validity);
+        }
+        Anchors { bundle, anchors, validities }
+    }
+
+    pub(super) fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// X509-SVID §5: the leaf's own rules first, because its trust domain says which bundle is to be asked, then RFC 5280
+    /// path validation, then what RFC 5280 and X509-SVID demand of the signers on the path that was found.
+    pub(super) fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<SpiffeId, VerifyError> {
+        if intermediates.len() >= X509Svid::CHAIN_LEN_MAX {
+            return Err(VerifyError::ChainLength { len: intermediates.len() + 1 });
+        }
+        let spiffe_id = Leaf::read(end_entity)?.spiffe_id;
+        if spiffe_id.trust_domain() != self.bundle.trust_domain() {
+            return Err(VerifyError::TrustDomain { spiffe_id, bundle: self.bundle.trust_domain().clone() });
+        }
+        // webpki has no word for our rules: the callback leaves the reason here.
+        let signer_error = Cell::new(None);
+        let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now, &signer_error);
+        let certificate = EndEntityCert::try_from(end_entity).map_err(path_error)?;
+        let verified = certificate.verify_for_usage(
+            rustls::crypto::ring::default_provider().signature_verification_algorithms.all,
+            &self.anchors,
+            intermediates,
+            now,
+            usage,
+            None,
+            Some(&check_path),
+        );
+        match verified {
+            Ok(_) => Ok(spiffe_id),
+            Err(error) => Err(match signer_error.take() {
+                Some(source) => VerifyError::Signer { source },
+                None => path_error(error),
+            }),
+        }
+    }
+
+    /// Called for each path that is signed as it should be; an error makes webpki look for another one.
+    fn check_path(
+        &self,
+        path: &VerifiedPath<'_>,
+        now: UnixTime,
+        signer_error: &Cell<Option<SigningError>>,
+    ) -> Result<(), webpki::Error> {
+        for intermediate in path.intermediate_certificates() {
+            // RFC 5280 §6.1.4 (n): webpki looks at cA only.
+            if let Err(error) = check_signing_certificate(&intermediate.der()) {
+                signer_error.set(Some(error));
+                return Err(webpki::Error::UnknownIssuer);
+            }
+        }
+        // RFC 5280 leaves open whether an authority's own validity counts. An authority that has run out issues no longer,
+        // and nobody watches over its key any more: it counts here.
+        let anchors = self.anchors.iter().zip(&self.validities);
+        if !anchors.clone().any(|(anchor, validity)| anchor == path.anchor() && validity.holds_at(now)) {
+            return Err(webpki::Error::UnknownIssuer);
+        }
+        Ok(())
+    }
+}
+
+/// webpki's words in rustls's, so that the peer is sent the alert that fits.
+fn path_error(error: webpki::Error) -> VerifyError {
+    use webpki::Error;
+    let reason = match error {
+        Error::BadDer | Error::BadDerTime | Error::TrailingData(_) => CertificateError::BadEncoding,
+        Error::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        Error::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        Error::InvalidCertValidity => CertificateError::Expired,
+        Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        error => CertificateError::Other(rustls::OtherError(std::sync::Arc::new(error))),
+    };
+    VerifyError::Path { reason }
+}

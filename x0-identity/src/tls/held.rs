@@ -1,0 +1,70 @@
+//! The SVID that is presented at the moment.
+
+use std::sync::Arc;
+
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, SignatureScheme};
+
+use super::Swap;
+use crate::X509Svid;
+
+/// An SVID whose key is ready to sign.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) svid: X509Svid,
+    certified_key: Arc<CertifiedKey>,
+}
+
+impl Held {
+    pub(super) fn new(svid: X509Svid) -> Result<Held, KeyError> {
+        let key =
+            rustls::crypto::ring::sign::any_supported_type(svid.key()).map_err(|_| KeyError::Unsupported)?;
+        let certified_key = CertifiedKey::new(svid.chain().to_vec(), key);
+        match certified_key.keys_match() {
+            Ok(()) => Ok(Held { svid, certified_key: Arc::new(certified_key) }),
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(KeyError::Mismatch),
+            Err(_) => Err(KeyError::Unsupported),
+        }
+    }
+}
+
+/// Why the private key of an SVID cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// It is damaged or of a kind that ring cannot sign with.
+    #[error("the private key is damaged or of an unknown kind: use ECDSA P-256 or P-384, Ed25519, or RSA")]
+    Unsupported,
+    /// It does not belong to the leaf certificate.
+    #[error(
+        "the private key is not that of the leaf certificate: give the key the certificate was issued for"
+    )]
+    Mismatch,
+}
+
+/// Gives rustls what is held at the moment of each handshake.
+#[derive(Debug)]
+pub(super) struct Resolver(pub(super) Arc<Swap<Held>>);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.load().certified_key))
+    }
+}
+
+impl ResolvesClientCert for Resolver {
+    /// The server's hints and schemes are not asked: there is one SVID, and it is for the server to refuse it.
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.load().certified_key))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
