@@ -18,6 +18,7 @@
 //! - [`Operation`] is what is asked, [`Outcome`] what is answered, [`OperationError`] why there is no answer and whether the write may
 //!   have happened nevertheless. All are bounded by [`limits`].
 //! - [`Command`] is the payload of a log entry. Its [`Stamp`] names a client's session, so that a retried write is applied once.
+//! - A [`Coordinator`](coordinator::Coordinator) brings operations to the leader and their answers back: sessions, retries, shared reads.
 //! - [`State`] is the state machine that the log drives: deterministic, in memory or over a redb file (feature `redb`). A [`Reader`]
 //!   reads it from any thread.
 //!
@@ -32,6 +33,7 @@
 mod applied;
 mod codec;
 mod command;
+pub mod coordinator;
 mod dispatch;
 mod engine;
 mod error;
@@ -39,6 +41,7 @@ pub mod limits;
 mod operation;
 mod outcome;
 mod pending;
+mod protocol;
 mod session;
 mod snapshot;
 mod state;

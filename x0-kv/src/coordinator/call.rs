@@ -1,0 +1,94 @@
+//! What waits in a coordinator.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_identity::NodeId;
+
+use crate::operation::{Mutation, Operation, Query};
+
+/// An operation that has no answer yet.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Of a local caller, or the coordinator's own.
+    Call(Call),
+    /// Of another node.
+    Request(Request),
+}
+
+/// An operation of a local caller, carried to an answer whatever it takes.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// The caller's token; `None` when the coordinator opens its session.
+    pub(super) caller: Option<u64>,
+    pub(super) ask: Ask,
+    pub(super) place: Place,
+    /// When to give up.
+    pub(super) deadline: Duration,
+    /// When to look at it again; never behind the deadline.
+    pub(super) wake: Duration,
+    /// Counts the attempts, modulo 256. Answers that nothing was done count only for the latest.
+    pub(super) attempt: u8,
+    /// How often it was put off: the next delay depends on it.
+    pub(super) delays: u8,
+    /// How often it was sent on at once because of a hint.
+    pub(super) redirects: u8,
+    /// Whether an attempt of which no fate is known may have written, or may still.
+    pub(super) is_ambiguous: bool,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// A session for the writes to come.
+    OpenSession,
+    /// A write that waits for a session, or for room in its window.
+    Write(Mutation),
+    /// A write with its stamp, as it goes into the log.
+    Command {
+        session: u64,
+        sequence: u64,
+        command: Bytes,
+    },
+    Read(Operation),
+    /// A read whose query the driver has.
+    Taken,
+}
+
+impl Ask {
+    /// Whether an attempt of unknown fate leaves something behind.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Ask::Write(_) | Ask::Command { .. })
+    }
+}
+
+/// Where an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the queue for a stamp.
+    Queued,
+    /// Here, since no leader is known.
+    Parked,
+    /// Here, until its next attempt.
+    Delayed,
+    /// At another node.
+    Sent { to: NodeId },
+    /// At the local replica.
+    Proposed,
+    /// In a round to the quorum, or waiting for the next.
+    Reading,
+    /// At the local state.
+    Querying,
+}
+
+/// An operation of another node.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) from: NodeId,
+    /// The asker's number for it.
+    pub(super) number: u64,
+    /// Whether it is a write.
+    pub(super) is_proposed: bool,
+    /// What to read, until the driver has it.
+    pub(super) query: Option<Query>,
+}

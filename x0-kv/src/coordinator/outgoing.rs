@@ -1,0 +1,81 @@
+//! Frames that gather until the next drain, by peer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use x0_identity::NodeId;
+
+use crate::protocol::{self, Body};
+
+/// Most bytes that gather for one peer between two drains, but for the last frame.
+const GATHERED_LEN_MAX: usize = 16 << 20;
+/// How many peers keep their buffer while there is nothing to do for them.
+const IDLE_PEERS_MAX: usize = 64;
+
+/// What is to be sent, and how much of each peer's work is under way.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    peers: BTreeMap<NodeId, Peer>,
+    /// Peers with something to send, in the order in which they got it.
+    ready: VecDeque<NodeId>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    open: BytesMut,
+    closed: VecDeque<Bytes>,
+    gathered_len: usize,
+    requests: usize,
+}
+
+impl Outgoing {
+    /// Adds a frame for `to`. Answers `false`, and adds nothing, when too much has gathered for it already.
+    pub(super) fn put(&mut self, to: NodeId, batch_len: usize, request: u64, body: &Body) -> bool {
+        let peer = self.peers.entry(to).or_default();
+        if peer.gathered_len > GATHERED_LEN_MAX {
+            return false;
+        }
+        if peer.gathered_len == 0 {
+            self.ready.push_back(to);
+        }
+        if !peer.open.is_empty() && peer.open.len() + body.len_max() > batch_len {
+            peer.closed.push_back(peer.open.split().freeze());
+        }
+        let before = peer.open.len();
+        protocol::put(&mut peer.open, request, body);
+        peer.gathered_len += peer.open.len() - before;
+        true
+    }
+
+    /// The next message to send.
+    pub(super) fn take(&mut self) -> Option<(NodeId, Bytes)> {
+        let to = *self.ready.front()?;
+        let idle_max = self.peers.len() <= IDLE_PEERS_MAX;
+        let peer = self.peers.get_mut(&to)?;
+        if let Some(closed) = peer.closed.pop_front() {
+            return Some((to, closed));
+        }
+        let message = peer.open.split().freeze();
+        peer.gathered_len = 0;
+        if peer.requests == 0 && !idle_max {
+            self.peers.remove(&to);
+        }
+        self.ready.pop_front();
+        Some((to, message))
+    }
+
+    /// How many requests of this peer are under way here.
+    pub(super) fn requests(&self, from: NodeId) -> usize {
+        self.peers.get(&from).map_or(0, |peer| peer.requests)
+    }
+
+    pub(super) fn begin_request(&mut self, from: NodeId) {
+        self.peers.entry(from).or_default().requests += 1;
+    }
+
+    pub(super) fn end_request(&mut self, from: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.requests = peer.requests.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What goes into a coordinator and what comes out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_identity::NodeId;
+
+use super::DropReason;
+use crate::codec::DecodeError;
+use crate::error::OperationError;
+use crate::operation::{Operation, Query};
+use crate::outcome::Outcome;
+
+/// What a [`Coordinator`](super::Coordinator) is told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// Nothing but time has passed. Any other input tells the time just as well.
+    Tick,
+    /// A local caller asks for an operation, which keeps within the [limits](crate::limits). Answered by exactly one
+    /// [`Output::Reply`], unless it is cancelled.
+    Call {
+        /// The caller's name for it, unique among the calls not yet answered.
+        token: u64,
+        /// What is asked.
+        operation: Operation,
+        /// When to give up, in the time that `handle` is told; [`Config::call_timeout`](super::Config::call_timeout)
+        /// from now if `None`.
+        deadline: Option<Duration>,
+    },
+    /// The caller wants no answer any more. A write that is under way may be applied or not.
+    Cancel {
+        /// The caller's name for it.
+        token: u64,
+    },
+    /// A peer sent this, on a lane that keeps the order and repeats nothing.
+    Message {
+        /// The sender, as the transport authenticated it.
+        from: NodeId,
+        /// What the peer's [`Output::Send`] gave out. Writes keep referring to these bytes: no copy is made.
+        payload: Bytes,
+    },
+    /// What was sent to this peer last was lost, or will be: operations that wait for it are tried elsewhere.
+    Unreachable {
+        /// The peer.
+        peer: NodeId,
+    },
+
+    /// Who leads has changed, or the term: what the replica said. Not for clients.
+    Leader {
+        /// Who leads, as far as is known here.
+        leader: Option<NodeId>,
+        /// The term. News of an older one is ignored.
+        term: u64,
+        /// Whether it is this node.
+        is_self: bool,
+    },
+    /// Answers [`Output::Propose`]: the entry was applied here.
+    Outcome {
+        /// The proposal's.
+        token: u64,
+        /// The entry's index.
+        index: u64,
+        /// What the state machine answered: an encoded [`Applied`](crate::Applied).
+        outcome: Bytes,
+    },
+    /// Answers [`Output::ReadIndex`]: everything acknowledged before it was asked for is applied here.
+    ReadReady {
+        /// The read's.
+        token: u64,
+        /// The index that was waited for.
+        index: u64,
+    },
+    /// Answers [`Output::Propose`] or [`Output::ReadIndex`]: the replica dropped it.
+    Dropped {
+        /// The proposal's or the read's.
+        token: u64,
+        /// Why.
+        reason: DropReason,
+    },
+    /// Answers [`Output::Query`].
+    Queried {
+        /// The query's.
+        token: u64,
+        /// What the state answered.
+        answer: Result<Outcome, OperationError>,
+    },
+}
+
+/// What a [`Coordinator`](super::Coordinator) asks for and tells.
+#[derive(Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Propose this to the local replica; answer [`Input::Outcome`] or [`Input::Dropped`].
+    Propose {
+        /// For the answer. Tokens of proposals and reads are distinct among those in use.
+        token: u64,
+        /// The entry's payload.
+        payload: Bytes,
+    },
+    /// Ask the local replica for a read index; answer [`Input::ReadReady`] or [`Input::Dropped`].
+    ReadIndex {
+        /// For the answer.
+        token: u64,
+    },
+    /// Read the local state, which is fresh enough; answer [`Input::Queried`].
+    Query {
+        /// For the answer.
+        token: u64,
+        /// What to read.
+        query: Query,
+    },
+    /// Send this to a peer on a lane that keeps the order. If that cannot be done, drop it and tell
+    /// [`Input::Unreachable`].
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// The bytes: at most [`MESSAGE_LEN_MAX`](super::MESSAGE_LEN_MAX).
+        payload: Bytes,
+    },
+    /// The answer to a call.
+    Reply {
+        /// The caller's name for it.
+        token: u64,
+        /// The answer.
+        result: Result<Outcome, OperationError>,
+    },
+}
+
+/// Why an input was not taken, or not all of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The payload is not a message of this protocol. What stood before the fault was taken, the rest was dropped.
+    #[error("a message of {from} cannot be read: {source}; check that both nodes run compatible releases")]
+    Decode {
+        /// The sender.
+        from: NodeId,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+}

@@ -1,0 +1,145 @@
+//! What nodes send each other about operations.
+//!
+//! A message is a version (1) and any number of frames: requests and responses, as many as had gathered. A frame is a tag, the
+//! number that the asker gave its request, and what the tag needs. Integers and byte strings are those of the other formats of this
+//! crate. The bytes inside of a frame are read by whom they are for: commands by the state machine, so that a write goes
+//! into the log as it came; operations and answers by the coordinator.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use x0_identity::NodeId;
+
+use crate::codec::{self, DecodeError, Decoder};
+use crate::limits::{COMMAND_LEN_MAX, OUTCOME_LEN_MAX};
+
+/// The version of the messages.
+pub(crate) const PROTOCOL_VERSION: u8 = 1;
+
+/// The longest message: what a transport must be able to carry on an ordered lane.
+pub const MESSAGE_LEN_MAX: usize =
+    (if COMMAND_LEN_MAX > OUTCOME_LEN_MAX { COMMAND_LEN_MAX } else { OUTCOME_LEN_MAX }) + 64;
+
+/// One request or response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// The asker's number for the request: the response repeats it.
+    pub(crate) request: u64,
+    pub(crate) body: Body,
+}
+
+/// What a frame says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// Put this command into the log and answer what applying it answered.
+    Propose { command: Bytes },
+    /// Answer this read.
+    Read { operation: Bytes },
+    /// It was done, and answered this.
+    Answer { applied: Bytes },
+    /// Nothing was done: this node does not lead.
+    NotLeader { leader: Option<NodeId> },
+    /// Nothing was done: come again.
+    Busy,
+    /// It may or may not have been done.
+    Unknown,
+    /// Nothing was done, nor will it be: it is not understood here, or longer than the log takes.
+    Rejected,
+}
+
+impl Body {
+    fn tag(&self) -> u8 {
+        match self {
+            Body::Propose { .. } => 0,
+            Body::Read { .. } => 1,
+            Body::Answer { .. } => 2,
+            Body::NotLeader { .. } => 3,
+            Body::Busy => 4,
+            Body::Unknown => 5,
+            Body::Rejected => 6,
+        }
+    }
+
+    /// At most how many bytes the frame takes.
+    pub(crate) fn len_max(&self) -> usize {
+        24 + match self {
+            Body::Propose { command: bytes }
+            | Body::Read { operation: bytes }
+            | Body::Answer { applied: bytes } => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Appends a frame to a message, which is begun if it is empty.
+pub(crate) fn put(to: &mut BytesMut, request: u64, body: &Body) {
+    to.reserve(1 + body.len_max());
+    if to.is_empty() {
+        to.put_u8(PROTOCOL_VERSION);
+    }
+    to.put_u8(body.tag());
+    codec::put_u64(to, request);
+    match body {
+        Body::Propose { command: bytes }
+        | Body::Read { operation: bytes }
+        | Body::Answer { applied: bytes } => {
+            codec::put_bytes(to, bytes);
+        }
+        Body::NotLeader { leader } => codec::put_u64(to, leader.map_or(0, NodeId::get)),
+        Body::Busy | Body::Unknown | Body::Rejected => {}
+    }
+}
+
+/// The frames of a message, one after the other. Ends with the first fault.
+#[derive(Debug)]
+pub(crate) struct Frames<'a> {
+    from: Decoder<'a>,
+    is_begun: bool,
+    is_ended: bool,
+}
+
+impl<'a> Frames<'a> {
+    pub(crate) fn new(message: &'a Bytes) -> Frames<'a> {
+        Frames { from: Decoder::new(message), is_begun: false, is_ended: false }
+    }
+
+    fn read(&mut self) -> Result<Option<Frame>, DecodeError> {
+        if !self.is_begun {
+            self.is_begun = true;
+            let found = self.from.u8("version of a message")?;
+            if found != PROTOCOL_VERSION {
+                return Err(DecodeError::Version { found });
+            }
+        }
+        if self.from.remaining() == 0 {
+            return Ok(None);
+        }
+        let tag = self.from.u8("kind of frame")?;
+        let request = self.from.u64("number of a request")?;
+        let body = match tag {
+            0 => Body::Propose { command: self.from.bytes("command", COMMAND_LEN_MAX)? },
+            1 => Body::Read { operation: self.from.bytes("operation", COMMAND_LEN_MAX)? },
+            2 => Body::Answer { applied: self.from.bytes("answer", OUTCOME_LEN_MAX)? },
+            3 => Body::NotLeader { leader: NodeId::new(self.from.u64("leader")?) },
+            4 => Body::Busy,
+            5 => Body::Unknown,
+            6 => Body::Rejected,
+            tag => return Err(DecodeError::Tag { what: "kind of frame", tag }),
+        };
+        Ok(Some(Frame { request, body }))
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Result<Frame, DecodeError>;
+
+    fn next(&mut self) -> Option<Result<Frame, DecodeError>> {
+        if self.is_ended {
+            return None;
+        }
+        let frame = self.read().transpose();
+        self.is_ended = !matches!(frame, Some(Ok(_)));
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests;

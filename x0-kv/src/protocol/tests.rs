@@ -1,0 +1,103 @@
+use super::*;
+
+fn bodies() -> [Body; 8] {
+    [
+        Body::Propose { command: Bytes::from_static(b"command") },
+        Body::Read { operation: Bytes::new() },
+        Body::Answer { applied: Bytes::from(vec![7; 300]) },
+        Body::NotLeader { leader: None },
+        Body::NotLeader { leader: NodeId::new(u64::MAX) },
+        Body::Busy,
+        Body::Unknown,
+        Body::Rejected,
+    ]
+}
+
+fn message() -> Bytes {
+    let mut message = BytesMut::new();
+    for (number, body) in (0..).zip(&bodies()) {
+        put(&mut message, number * 1000, body);
+    }
+    message.freeze()
+}
+
+#[test]
+fn what_is_put_is_read_back() {
+    let read: Vec<Frame> = Frames::new(&message()).collect::<Result<_, _>>().unwrap();
+    let expected = (0..).zip(bodies()).map(|(number, body)| Frame { request: number * 1000, body });
+    assert_eq!(read, expected.collect::<Vec<_>>());
+    for body in bodies() {
+        let mut alone = BytesMut::new();
+        put(&mut alone, u64::MAX, &body);
+        assert!(alone.len() <= 1 + body.len_max(), "{body:?}");
+    }
+}
+
+#[test]
+fn the_longest_of_each_fits_a_message() {
+    for body in [
+        Body::Propose { command: Bytes::from(vec![0; COMMAND_LEN_MAX]) },
+        Body::Answer { applied: Bytes::from(vec![0; OUTCOME_LEN_MAX]) },
+    ] {
+        let mut message = BytesMut::new();
+        put(&mut message, u64::MAX, &body);
+        assert!(message.len() <= MESSAGE_LEN_MAX);
+        assert!(Frames::new(&message.freeze()).all(|frame| frame.is_ok()));
+    }
+}
+
+#[test]
+fn a_cut_message_gives_the_whole_frames_and_one_fault() {
+    let message = message();
+    let whole = Frames::new(&message).count();
+    for len in 0..message.len() {
+        let cut = message.slice(..len);
+        let frames: Vec<_> = Frames::new(&cut).collect();
+        let faults = frames.iter().filter(|frame| frame.is_err()).count();
+        assert!(faults <= 1 && frames.len() <= whole, "{len}");
+        assert!(frames.iter().rev().skip(1).all(Result::is_ok), "the fault comes last");
+    }
+}
+
+/// Seeded: bytes changed, cut out and repeated. Whatever is read must be written back to the same bytes.
+#[test]
+fn damaged_messages_are_faults_and_nothing_worse() {
+    let whole = message();
+    let mut seed = 0x0123_4567_89ab_cdef_u64;
+    let mut draw = |bound: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % bound
+    };
+    for _ in 0..200_000 {
+        let mut bytes = whole.to_vec();
+        for _ in 0..=draw(3) {
+            let at = draw(bytes.len());
+            match draw(4) {
+                0 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][draw(5)],
+                1 => bytes[at] ^= 1 << draw(8),
+                2 => {
+                    bytes.drain(at..at + draw(bytes.len() - at).min(9));
+                }
+                _ => {
+                    let piece = bytes[at..at + draw(bytes.len() - at).min(9)].to_vec();
+                    bytes.splice(at..at, piece);
+                }
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        let bytes = Bytes::from(bytes);
+        let mut again = BytesMut::new();
+        let mut is_whole = true;
+        for frame in Frames::new(&bytes) {
+            match frame {
+                Ok(frame) => put(&mut again, frame.request, &frame.body),
+                Err(_) => is_whole = false,
+            }
+        }
+        if is_whole && bytes.len() > 1 {
+            assert_eq!(again, bytes, "the encoding is canonical");
+        }
+    }
+}
