@@ -117,7 +117,7 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Entries do not join the log: a bug of the caller. Nothing was changed.
+    /// Entries do not join the log, or an index exceeds 2^62: a bug of the caller. Nothing was changed.
     #[error(
         "entry {index} cannot follow a log of {base_index} (exclusive) to {last_index}: entries come without gaps, behind the base"
     )]

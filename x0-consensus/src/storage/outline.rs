@@ -5,6 +5,10 @@ use crate::entry::{LogBase, SnapshotMeta};
 use super::term_runs::TermRuns;
 use super::{Write, WriteError};
 
+/// The last index there can be. At a billion entries a second it is reached in 146 years; what comes close to the end of 64 bits is damage,
+/// or somebody who would make a sum overflow.
+pub(crate) const INDEX_MAX: u64 = 1 << 62;
+
 /// What a log says of itself to an [`Outline`].
 pub(crate) trait Held {
     fn base(&self) -> &LogBase;
@@ -62,7 +66,7 @@ impl<'a, H: Held> Outline<'a, H> {
         };
         for (at, entry) in write.entries.iter().enumerate() {
             let first_allowed = if at == 0 { self.base_index + 1 } else { self.last_index + 1 };
-            if entry.index < first_allowed || entry.index > self.last_index + 1 {
+            if entry.index < first_allowed || entry.index > self.last_index + 1 || entry.index > INDEX_MAX {
                 return Err(WriteError::Gap {
                     index: entry.index,
                     base_index: self.base_index,
@@ -89,6 +93,13 @@ impl<'a, H: Held> Outline<'a, H> {
         let held_index = self.snapshot_index.max(self.base_index);
         if meta.index < held_index {
             return Err(WriteError::SnapshotStale { index: meta.index, held_index });
+        }
+        if meta.index > INDEX_MAX {
+            return Err(WriteError::Gap {
+                index: meta.index,
+                base_index: self.base_index,
+                last_index: self.last_index,
+            });
         }
         if !self.held.is_staged(meta)? {
             return Err(WriteError::SnapshotNotStaged { index: meta.index, term: meta.term });

@@ -32,6 +32,9 @@ pub(crate) const RECORD_HEADER_LEN: usize = 32;
 /// Records begin at multiples of this, so that a search need not look between.
 pub(crate) const ALIGNMENT: usize = 8;
 
+/// No sequence or record number comes near this: sums of them need no care.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 const MAGIC: [u8; 8] = *b"x0-wal\r\n";
 
 /// What a record's body holds: bits of `parts`.
@@ -166,7 +169,7 @@ impl RecordHeader {
         // Zeros must not validate by chance, and most places of a search are told by these without a crc.
         let is_plausible = header.parts & !part::ALL == 0
             && header.parts != 0
-            && header.number != 0
+            && (1..=NUMBER_MAX).contains(&header.number)
             && (header.body_len as usize).is_multiple_of(ALIGNMENT);
         (is_plausible && crc32c_append(seed, &bytes[4..]) == read_u32(bytes, 0)?).then_some(header)
     }

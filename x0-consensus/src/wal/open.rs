@@ -9,7 +9,9 @@ use crate::entry::SnapshotMeta;
 use crate::storage::{RecoverError, SnapshotReadError};
 
 use super::config::WalConfig;
-use super::format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, VERSION};
+use super::format::{
+    NUMBER_MAX, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, VERSION,
+};
 use super::log_state::{Location, LogState};
 use super::names::{self, Name};
 use super::record::Body;
@@ -97,7 +99,8 @@ impl Opening<'_> {
                 return Err(self.corrupt(sequence, 0, "no valid segment header"));
             }
         };
-        if header.sequence != sequence || header.first_number == 0 {
+        let is_plausible = sequence <= NUMBER_MAX && (1..=NUMBER_MAX).contains(&header.first_number);
+        if header.sequence != sequence || !is_plausible {
             return Err(self.corrupt(sequence, 0, "the header of another segment"));
         }
         let len = file.len_bytes().map_err(|error| self.io("measure", &name, error))?;

@@ -8,6 +8,7 @@ use x0_identity::NodeId;
 
 use crate::entry::{EntryKind, HardState, LogBase, Membership, SnapshotMeta};
 use crate::storage::Write;
+use crate::storage::outline::INDEX_MAX;
 
 use super::format::{ALIGNMENT, RECORD_HEADER_LEN, RecordHeader, part, read_u32, read_u64, seed};
 
@@ -250,8 +251,12 @@ impl Reader<'_> {
         })
     }
 
+    fn index(&mut self) -> Option<u64> {
+        self.u64().filter(|index| *index <= INDEX_MAX)
+    }
+
     fn base(&mut self) -> Option<LogBase> {
-        Some(LogBase { index: self.u64()?, term: self.u64()?, membership: self.membership()? })
+        Some(LogBase { index: self.index()?, term: self.u64()?, membership: self.membership()? })
     }
 
     fn entry(&mut self, index: u64) -> Option<EntryAt> {
@@ -269,7 +274,7 @@ impl Reader<'_> {
 
     fn entries(&mut self) -> Option<Entries> {
         let (first_index, count, start) = (self.u64()?, self.u32()?, self.at);
-        if first_index == 0 || count == 0 || first_index.checked_add(u64::from(count)).is_none() {
+        if first_index == 0 || count == 0 || first_index > INDEX_MAX {
             return None;
         }
         (0..count).try_for_each(|_| self.entry(0).map(|_| ()))?;
@@ -293,7 +298,7 @@ impl Body {
             replaces_log: has(part::REPLACES_LOG),
             entries: if has(part::ENTRIES) { Some(reader.entries()?) } else { None },
             base: if has(part::BASE) { Some(reader.base()?) } else { None },
-            last_index: if has(part::STATE) { Some(reader.u64()?) } else { None },
+            last_index: if has(part::STATE) { Some(reader.index()?) } else { None },
         };
         let padding = body.get(reader.at..)?;
         let is_state_whole =

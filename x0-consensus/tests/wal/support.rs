@@ -76,7 +76,7 @@ pub(crate) fn node(number: u64) -> NodeId {
 }
 
 pub(crate) fn entry(index: u64, term: u64, len: usize) -> Entry {
-    let filler = u8::try_from((index * 31 + term) % 251).unwrap();
+    let filler = u8::try_from(index.wrapping_mul(31).wrapping_add(term) % 251).unwrap();
     let kind = if index % 9 == 4 { EntryKind::Membership } else { EntryKind::Normal };
     Entry { term, index, kind, payload: Bytes::from(vec![filler; len]) }
 }
