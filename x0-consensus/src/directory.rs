@@ -9,17 +9,20 @@ pub use fs::FsDirectory;
 /// One flat folder, as the log needs it: few operations, each of which a test can make fail.
 ///
 /// # Durability
-/// What is written to a file survives the loss of power once [`DirectoryFile::sync`] answered `Ok`; that a file exists, has a name or
-/// lost it, once [`sync`](Directory::sync) did. Until then any part of it may survive, in any order. A failed `sync` leaves it
-/// open which bytes are durable, and a repeated one proves nothing of them.
+/// What is written to a file survives the loss of power once [`DirectoryFile::sync`] answered `Ok`; that a
+/// file exists, has a name or lost it, once [`sync`](Directory::sync) did. Until then any part of it may
+/// survive, in any order. A failed `sync` leaves it open which bytes are durable, and a repeated one proves
+/// nothing of them.
 ///
 /// # Errors
-/// A full disk is [`io::ErrorKind::StorageFull`] (or `QuotaExceeded`), a missing file [`io::ErrorKind::NotFound`].
+/// A full disk is [`io::ErrorKind::StorageFull`] (or `QuotaExceeded`), a missing file
+/// [`io::ErrorKind::NotFound`].
 pub trait Directory: Send + Sync {
     /// The folder's name, for messages.
     fn path(&self) -> String;
 
-    /// Excludes all others, processes included, until the guard is dropped or the process ends. The lock's file has this name.
+    /// Excludes all others, processes included, until the guard is dropped or the process ends. The lock's
+    /// file has this name.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if somebody else holds it.
@@ -90,7 +93,7 @@ pub trait DirectoryFile: Send {
 }
 
 /// Holds a [`Directory`]'s lock until it is dropped.
-pub trait DirectoryLock: Send {}
+pub trait DirectoryLock: Send + Sync {}
 
 /// Whether the system ran out of room.
 pub(crate) fn is_full(error: &io::Error) -> bool {

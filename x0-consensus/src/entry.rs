@@ -7,7 +7,8 @@ use x0_identity::NodeId;
 
 /// One place of the replicated log.
 ///
-/// Cloning is cheap: the payload is shared and never copied on its way from the proposer to the state machine.
+/// Cloning is cheap: the payload is shared and never copied on its way from the proposer to the state
+/// machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The term of the leader that made it.
@@ -29,7 +30,8 @@ pub enum EntryKind {
     Membership,
 }
 
-/// What a node must not forget between two elections (Raft §5.2: `currentTerm`, `votedFor`; `commit` spares work).
+/// What a node must not forget between two elections (Raft §5.2: `currentTerm`, `votedFor`; `commit` spares
+/// work).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HardState {
     /// The newest term this node has seen; 0 before the first.
@@ -42,8 +44,8 @@ pub struct HardState {
 
 /// Who takes part in a log, as of some index.
 ///
-/// Outside a change only `voters` and `learners` are filled. During a joint change (Raft dissertation §4.3) a decision needs a
-/// majority of `voters` and one of `voters_outgoing`.
+/// Outside a change only `voters` and `learners` are filled. During a joint change (Raft dissertation §4.3) a
+/// decision needs a majority of `voters` and one of `voters_outgoing`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
     /// They decide and may lead.
@@ -87,7 +89,8 @@ impl Membership {
 
 /// Where a log begins: all that is known of the entries that are no longer held.
 ///
-/// The first entry held has the index `index + 1`. A log that was never truncated has the default base: index 0, term 0.
+/// The first entry held has the index `index + 1`. A log that was never truncated has the default base: index
+/// 0, term 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogBase {
     /// The last index that is no longer held.

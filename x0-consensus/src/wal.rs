@@ -1,44 +1,4 @@
-//! A durable log in segmented files.
-//!
-//! # What is written, and when it counts
-//! [`Storage::write`] turns a batch of [`Write`]s into one piece of bytes, a record for each, appends it with one write and makes it
-//! durable with one synchronisation. Segment files are written full of zeros before they are used, and used again when the log's
-//! head is dropped, so that a synchronisation has nothing to do but the data itself. A new segment opens with a record that
-//! restates the hard state, the base and the snapshot: older segments can then be removed whole.
-//!
-//! The byte format is described in `src/wal/format.rs` and `src/wal/snapshot.rs`.
-//!
-//! # Torn or damaged
-//! After a crash the log may end in a batch that was on its way to the disk, any part of which is there. That tail was never
-//! acknowledged and is dropped. Bytes that do not validate anywhere else are damage, and the log is not opened: repairing it silently
-//! would take back what this node promised to others. The two are told apart so:
-//!
-//! * A segment with a successor was durable to its end before the successor got its name, and the successor says where that end is. Every
-//!   byte up to there must validate.
-//! * A segment's opening was durable before the segment got its name. So was the file's length.
-//! * In the last segment every record says how far the file was known to be durable when it was written. Where a record does not validate,
-//!   the rest of the file is searched: a valid record header that vouches for the file beyond that place proves it damaged. Records of
-//!   the torn batch itself cannot do that, they only vouch for what came before it.
-//! * After each durable batch a *seal* is written behind it, a header that vouches for all of it. It is not synchronised (it would
-//!   cost as much as the batch), but it outlives the process at once and soon the loss of power too. So the last batch is covered
-//!   as well.
-//!
-//! What remains is this: damage that hits the last batch *and* its seal, or the last batch after a loss of power within the seconds
-//! in which the system had not yet written the seal, looks like a torn tail. No log that synchronises once per batch can tell these two apart
-//! (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18, §3.3); another node's copy is what helps. The loss of the
-//! last segment's whole file, name included, cannot be noticed either.
-//!
-//! Whatever is recovered is made durable before it is shown: its unproven records are written once more and synchronised,
-//! because after a failed synchronisation the system may still show bytes that never reached the disk.
-//!
-//! # When the disk is full
-//! Segments are made at full length before they are used, so a full disk shows when the next one is to be made, before anything of a batch was
-//! written: [`WriteError::Full`] changed nothing, and the same write may be tried again. An error in the midst of a batch leaves it open
-//! what of it is on the disk: the log is poisoned and must be opened anew. Both acknowledge nothing.
-//!
-//! # Bounds
-//! On the disk: the segments with entries behind the base, the active one, up to 4 spare ones, one snapshot and those being staged. In memory: 40
-//! bytes for each 16 KiB of log, 16 bytes per change of term, and a buffer of the longest recent batch.
+//! A durable log in segmented files: see [`Wal`].
 
 mod config;
 pub(crate) mod format;
@@ -80,7 +40,8 @@ const BUFFER_LEN_MAX: usize = 4 << 20;
 
 /// A durable [`Storage`] in one folder.
 ///
-/// Open it once per folder; a second opening, in this process or another, is refused with [`RecoverError::Locked`] until the first is dropped.
+/// Open it once per folder; a second opening, in this process or another, is refused with
+/// [`RecoverError::Locked`] until the first is dropped, and with it the snapshot writers that it gave out.
 ///
 /// ```
 /// use x0_consensus::{Entry, EntryKind, Storage, Wal, WalConfig, Write};
@@ -98,6 +59,53 @@ const BUFFER_LEN_MAX: usize = 4 << 20;
 /// assert_eq!(log.read(1..2, usize::MAX)?, [entry]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # What is written, and when it counts
+/// [`Storage::write`] turns a batch of [`Write`]s into one piece of bytes, a record for each, appends it with
+/// one write and makes it durable with one synchronisation. Segment files are written full of zeros before
+/// they are used, and used again when the log's head is dropped, so that a synchronisation has nothing to do
+/// but the data itself. A new segment opens with a record that restates the hard state, the base and the
+/// snapshot: older segments can then be removed whole.
+///
+/// The byte format is described in `src/wal/format.rs` and `src/wal/snapshot.rs`.
+///
+/// # Torn or damaged
+/// After a crash the log may end in a batch that was on its way to the disk, any part of which is there. That
+/// tail was never acknowledged and is dropped. Bytes that do not validate anywhere else are damage, and the
+/// log is not opened: repairing it silently would take back what this node promised to others. The two are
+/// told apart so:
+///
+/// * A segment with a successor was durable to its end before the successor got its name, and the successor
+///   says where that end is. Every byte up to there must validate.
+/// * A segment's opening was durable before the segment got its name. So was the file's length.
+/// * In the last segment every record says how far the file was known to be durable when it was written.
+///   Where a record does not validate, the rest of the file is searched: a valid record header that vouches
+///   for the file beyond that place proves it damaged. Records of the torn batch itself cannot do that, they
+///   only vouch for what came before it.
+/// * After each durable batch a *seal* is written behind it, a header that vouches for all of it. It is not
+///   synchronised (it would cost as much as the batch), but it outlives the process at once and soon the loss
+///   of power too. So the last batch is covered as well.
+///
+/// What remains is this: damage that hits the last batch *and* its seal, or the last batch after a loss of
+/// power within the seconds in which the system had not yet written the seal, looks like a torn tail. No log
+/// that synchronises once per batch can tell these two apart (Alagappan et al., "Protocol-Aware Recovery for
+/// Consensus-Based Storage", FAST '18); another node's copy is what helps. The loss of the
+/// last segment's whole file, name included, cannot be noticed either.
+///
+/// Whatever is recovered is made durable before it is shown: its unproven records are written once more and
+/// synchronised, because after a failed synchronisation the system may still show bytes that never reached
+/// the disk.
+///
+/// # When the disk is full
+/// Segments are made at full length before they are used, so a full disk shows when the next one is to be
+/// made, before anything of a batch was written: [`WriteError::Full`] changed nothing, and the same write may
+/// be tried again. An error in the midst of a batch leaves it open what of it is on the disk: the log is
+/// poisoned and must be opened anew. Both acknowledge nothing.
+///
+/// # Bounds
+/// On the disk: the segments with entries behind the base, the active one, up to 4 spare ones, one snapshot
+/// and those being staged. In memory: 40 bytes for each 16 KiB of log, 16 bytes per change of term, and a
+/// buffer of the longest recent batch.
 pub struct Wal {
     directory: Arc<dyn Directory>,
     config: WalConfig,
@@ -114,8 +122,9 @@ pub struct Wal {
     reader: Option<(u64, Box<dyn DirectoryFile>)>,
     snapshot_writers: u64,
     is_poisoned: bool,
-    /// The last field: nothing of ours writes in the folder once it is dropped.
-    _lock: Box<dyn DirectoryLock>,
+    /// The last field: nothing of ours writes in the folder once it is dropped. Snapshot writers hold it,
+    /// too.
+    lock: Arc<dyn DirectoryLock>,
 }
 
 impl std::fmt::Debug for Wal {
@@ -152,7 +161,8 @@ impl Wal {
     /// Opens the log in this folder, or begins one there. All of it is read and verified.
     ///
     /// # Errors
-    /// Nothing is changed unless all was found in order. What can fail then is I/O only, and it may be tried again.
+    /// Nothing is changed unless all was found in order. What can fail then is I/O only, and it may be tried
+    /// again.
     pub fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<Wal, RecoverError> {
         open::open(directory, config)
     }
@@ -178,7 +188,7 @@ impl Wal {
             reader: None,
             snapshot_writers: 0,
             is_poisoned: false,
-            _lock: lock,
+            lock: lock.into(),
         };
         log.drop_head();
         log
@@ -265,7 +275,8 @@ impl Wal {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_LEN_MAX);
         if self.active.synced == self.active.end && self.active.seal().is_err() {
-            // The batch is durable and acknowledged. That the file cannot be written to is for the next one to hear.
+            // The batch is durable and acknowledged. That the file cannot be written to is for the next one
+            // to hear.
             self.is_poisoned = true;
         }
         if self.config.spare_in_background && self.active.end > self.active.len / 2 {
@@ -316,7 +327,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Drops segments without an entry that is still held. What fails here only costs room, and is tried again.
+    /// Drops segments without an entry that is still held. What fails here only costs room, and is tried
+    /// again.
     fn drop_head(&mut self) {
         let first_needed = self.state.runs.front().map_or(self.active.sequence, |run| run.sequence);
         let mut recycled = Vec::new();
@@ -409,7 +421,8 @@ impl Storage for Wal {
     ) -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError> {
         self.snapshot_writers += 1;
         let directory = Arc::clone(&self.directory);
-        let writer = FileSnapshotWriter::create(directory, meta, self.snapshot_writers)?;
+        let writer =
+            FileSnapshotWriter::create(directory, Arc::clone(&self.lock), meta, self.snapshot_writers)?;
         Ok(Box::new(writer))
     }
 

@@ -8,8 +8,8 @@ use super::{Directory, DirectoryFile, DirectoryLock};
 
 /// A folder of the file system.
 ///
-/// `sync` of a file is `fdatasync` where there is one, `sync` of the folder an `fsync` of it. Names are single path components
-/// chosen by this crate.
+/// `sync` of a file is `fdatasync` where there is one, `sync` of the folder an `fsync` of it. Names are
+/// single path components chosen by this crate.
 #[derive(Debug, Clone)]
 pub struct FsDirectory {
     path: PathBuf,

@@ -10,13 +10,14 @@ use crate::directory::{Directory, DirectoryFile, DirectoryLock};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The operation fails with this error and has no effect. A failed `sync` of a file behaves as Linux does: the bytes can still be
-    /// read, count as clean, and no later `sync` makes them durable.
+    /// The operation fails with this error and has no effect. A failed `sync` of a file behaves as Linux
+    /// does: the bytes can still be read, count as clean, and no later `sync` makes them durable.
     Error(io::ErrorKind),
-    /// A write takes only its first half and then fails with this error. Other operations as [`Fault::Error`].
+    /// A write takes only its first half and then fails with this error. Other operations as
+    /// [`Fault::Error`].
     Half(io::ErrorKind),
-    /// The power goes: the operation is begun, does not return to anybody with success, and neither does any later one until
-    /// [`SimDirectory::crash`].
+    /// The power goes: the operation is begun, does not return to anybody with success, and neither does any
+    /// later one until [`SimDirectory::crash`].
     PowerLoss,
 }
 
@@ -28,16 +29,19 @@ pub enum Unsynced {
     Lost,
     /// All of it is there.
     Kept,
-    /// Of each write any subset of its 512-byte sectors is there, and of the changes of names any subset, as drawn from this seed.
+    /// Of each write any subset of its 512-byte sectors is there, and of the changes of names any subset, as
+    /// drawn from this seed.
     Sectors(u64),
-    /// Writes and changes of names are there up to some moment; the write at that moment is cut at some byte, as drawn from this seed.
+    /// Writes and changes of names are there up to some moment; the write at that moment is cut at some byte,
+    /// as drawn from this seed.
     Cut(u64),
 }
 
-/// A [`Directory`] in memory, deterministic, with its faults under control. A clone is another handle to the same disk.
+/// A [`Directory`] in memory, deterministic, with its faults under control. A clone is another handle to the
+/// same disk.
 ///
-/// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are counted, and a fault can be
-/// planted on any of them, so that a test can visit every one.
+/// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are
+/// counted, and a fault can be planted on any of them, so that a test can visit every one.
 #[derive(Debug, Clone, Default)]
 pub struct SimDirectory {
     disk: Arc<Mutex<Disk>>,
@@ -126,7 +130,8 @@ impl Disk {
         }
     }
 
-    /// A change of names: planted errors keep it from happening; at a loss of power it is begun and so may survive.
+    /// A change of names: planted errors keep it from happening; at a loss of power it is begun and so may
+    /// survive.
     fn change_name(&mut self, fault: Option<Fault>, change: Change) -> io::Result<()> {
         if matches!(fault, Some(Fault::Error(_) | Fault::Half(_))) {
             return Self::finish(fault);
@@ -241,8 +246,8 @@ impl SimDirectory {
         self.disk().is_down
     }
 
-    /// The power goes and comes back: what was never synchronised meets its fate, and all handles opened before are dead. Planted faults
-    /// stay.
+    /// The power goes and comes back: what was never synchronised meets its fate, and all handles opened
+    /// before are dead. Planted faults stay.
     pub fn crash(&self, unsynced: Unsynced) {
         self.disk().crash(unsynced);
     }

@@ -129,7 +129,8 @@ pub enum WriteError {
         /// The last index at that point of the batch.
         last_index: u64,
     },
-    /// A base names an index that is not held, or another term for it: a bug of the caller. Nothing was changed.
+    /// A base names an index that is not held, or another term for it: a bug of the caller. Nothing was
+    /// changed.
     #[error("the log cannot begin behind index {index} of term {term}: it holds no such entry")]
     BaseUnknown {
         /// The base's index.
@@ -137,7 +138,8 @@ pub enum WriteError {
         /// The base's term.
         term: u64,
     },
-    /// The snapshot to be adopted is older than the one held or than the base: a bug of the caller. Nothing was changed.
+    /// The snapshot to be adopted is older than the one held or than the base: a bug of the caller. Nothing
+    /// was changed.
     #[error(
         "a snapshot of index {index} is out of date: one of {held_index}, or a log that begins there, is held already"
     )]
@@ -163,8 +165,8 @@ pub enum WriteError {
         /// The longest accepted, in bytes.
         len_max: u64,
     },
-    /// The disk is full, and that was noticed before the first byte of the batch was written. Nothing was changed; the same batch may
-    /// be written again once there is room.
+    /// The disk is full, and that was noticed before the first byte of the batch was written. Nothing was
+    /// changed; the same batch may be written again once there is room.
     #[error(
         "no space left to go on in {file}: free some space, then try again; nothing that was acknowledged is lost"
     )]
@@ -191,8 +193,8 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// Whether the storage is as before and goes on working, so that the same or another batch may be tried. Otherwise it is
-    /// poisoned.
+    /// Whether the storage is as before and goes on working, so that the same or another batch may be tried.
+    /// Otherwise it is poisoned.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         !matches!(self, WriteError::Io { .. } | WriteError::Poisoned)

@@ -1,12 +1,13 @@
-//! What a batch would do to a log, worked out before anything is done: a batch is refused as a whole or not at all.
+//! What a batch would do to a log, worked out before anything is done: a batch is refused as a whole or not
+//! at all.
 
 use crate::entry::{LogBase, SnapshotMeta};
 
 use super::term_runs::TermRuns;
 use super::{Write, WriteError};
 
-/// The last index there can be. At a billion entries a second it is reached in 146 years; what comes close to the end of 64 bits is damage,
-/// or somebody who would make a sum overflow.
+/// The last index there can be. At a billion entries a second it is reached in 146 years; what comes close to
+/// the end of 64 bits is damage, or somebody who would make a sum overflow.
 pub(crate) const INDEX_MAX: u64 = 1 << 62;
 
 /// What a log says of itself to an [`Outline`].

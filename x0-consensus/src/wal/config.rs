@@ -4,14 +4,16 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WalConfig {
-    /// How long a segment file is, in bytes; room is given back to the disk in these units. 4 KiB to 1 GiB, default 16 MiB. A longer
-    /// batch gets a segment of its own length. May differ from one opening to the next.
+    /// How long a segment file is, in bytes; room is given back to the disk in these units. 4 KiB to 1 GiB,
+    /// default 16 MiB. A longer batch gets a segment of its own length. May differ from one opening to
+    /// the next.
     pub segment_len: u64,
-    /// The longest batch accepted, in bytes as encoded (payloads and 16 bytes per entry). Up to 1 GiB, default 256 MiB.
+    /// The longest batch accepted, in bytes as encoded (payloads and 16 bytes per entry). Up to 1 GiB,
+    /// default 256 MiB.
     pub batch_len_max: u64,
-    /// Whether the next segment file is made ready ahead of need by a thread of its own, which lives only as long as that takes.
-    /// Otherwise it is made when it is needed, by the write that needs it: deterministic, and slower by the time it takes to write a
-    /// segment of zeros. Default true.
+    /// Whether the next segment file is made ready ahead of need by a thread of its own, which lives only as
+    /// long as that takes. Otherwise it is made when it is needed, by the write that needs it:
+    /// deterministic, and slower by the time it takes to write a segment of zeros. Default true.
     pub spare_in_background: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The bytes of a log on disk, format 1.
 //!
-//! All numbers are little-endian. A segment is a file named after its sequence number (16 hexadecimal digits, `.wal`), made at its full
-//! length and then overwritten from the front:
+//! All numbers are little-endian. A segment is a file named after its sequence number (16 hexadecimal digits,
+//! `.wal`), made at its full length and then overwritten from the front:
 //!
 //! ```text
 //! segment  = segment header (64) , state record , record* , [ seal ] , anything
@@ -16,12 +16,14 @@
 //! membership = auto leave u8 , 4 * ( count u32 , node u64 * )     (voters, outgoing voters, learners, next learners)
 //! ```
 //!
-//! The crc is CRC-32C. That of a record's header and body starts from the crc of the segment's sequence number and the record's offset:
-//! bytes that a recycled file still holds from its former life, or that stand elsewhere, never validate.
+//! The crc is CRC-32C. That of a record's header and body starts from the crc of the segment's sequence
+//! number and the record's offset: bytes that a recycled file still holds from its former life, or that stand
+//! elsewhere, never validate.
 //!
-//! `number` counts records over the whole log. `synced` is the offset in this segment up to which the file was known to be durable when
-//! the record was written; it is what tells a torn tail from damage (see [`crate::wal`]). A *seal* is a record without a body that is
-//! written behind a batch once that is durable. It does not use its number up, and the next record overwrites it.
+//! `number` counts records over the whole log. `synced` is the offset in this segment up to which the file
+//! was known to be durable when the record was written; it is what tells a torn tail from damage (see
+//! [`Wal`](super::Wal)). A *seal* is a record without a body that is written behind a batch once that is durable.
+//! It does not use its number up, and the next record overwrites it.
 
 use crc32c::{crc32c, crc32c_append};
 

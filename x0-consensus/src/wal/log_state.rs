@@ -13,8 +13,8 @@ use super::snapshot::FileSnapshotReader;
 
 /// Consecutive entries whose records stand side by side in one segment: the index into the files.
 ///
-/// Records are gathered in one run until they fill [`RUN_LEN`], so the index takes 40 bytes for each of those (a quarter of a percent),
-/// and finding an entry reads at most that much more than its record.
+/// Records are gathered in one run until they fill [`RUN_LEN`], so the index takes 40 bytes for each of those
+/// (a quarter of a percent), and finding an entry reads at most that much more than its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) first_index: u64,
@@ -23,7 +23,8 @@ pub(crate) struct Run {
     pub(crate) sequence: u64,
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// Entries at its end were overwritten: its records hold some that no longer count, so nothing may join it.
+    /// Entries at its end were overwritten: its records hold some that no longer count, so nothing may join
+    /// it.
     pub(crate) is_cut: bool,
 }
 
@@ -46,7 +47,8 @@ pub(crate) struct LogState {
     pub(crate) term_runs: TermRuns,
     pub(crate) runs: VecDeque<Run>,
     pub(crate) membership_indexes: Vec<u64>,
-    /// During recovery: indexes behind the base and up to this one belong to segments that were removed. The base must reach it in the end.
+    /// During recovery: indexes behind the base and up to this one belong to segments that were removed. The
+    /// base must reach it in the end.
     pub(crate) removed_through: u64,
 }
 
@@ -236,7 +238,8 @@ impl LogState {
         }
     }
 
-    /// Takes over what the oldest segment restates. Entries it counts as held stood in segments that were removed.
+    /// Takes over what the oldest segment restates. Entries it counts as held stood in segments that were
+    /// removed.
     pub(crate) fn begin(&mut self, body: &Body, last_index: u64) {
         self.hard_state = body.hard_state.unwrap_or_default();
         self.base = body.base.clone().unwrap_or_default();

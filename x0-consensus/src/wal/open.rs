@@ -110,7 +110,8 @@ impl Opening<'_> {
         Ok(header)
     }
 
-    /// Replays a segment. `end` is where its records end, as the next segment has it; `None` for the last one.
+    /// Replays a segment. `end` is where its records end, as the next segment has it; `None` for the last
+    /// one.
     fn walk(
         &mut self,
         header: &SegmentHeader,
@@ -130,7 +131,8 @@ impl Opening<'_> {
                 record_at(&mut window, sequence, at).map_err(|error| self.io("read", &name, error))?;
             let (record, bytes) = match found {
                 Found::Record { header, body } => (header, body),
-                // What opens a segment, and what stands in one that has a successor, was durable before anything followed it.
+                // What opens a segment, and what stands in one that has a successor, was durable before
+                // anything followed it.
                 Found::Nothing(reason) if end.is_some() || at == opening_at => {
                     return Err(self.corrupt(sequence, at, reason));
                 }
@@ -229,8 +231,9 @@ impl Opening<'_> {
             let behind = walked.end + seal_len;
             (behind..end_of_content(&mut window, behind)?, walked.proven < walked.end)
         };
-        // Records that nothing proves durable may have been read from the system's cache after their synchronisation failed: then a
-        // further one would answer `Ok` and do nothing. Only bytes written anew are sure to be synchronised.
+        // Records that nothing proves durable may have been read from the system's cache after their
+        // synchronisation failed: then a further one would answer `Ok` and do nothing. Only bytes
+        // written anew are sure to be synchronised.
         copy_in_place(file, walked.proven, walked.end)?;
         // What a torn batch left must not be found behind a later, shorter one.
         let zeros = [0; 4096];
@@ -299,8 +302,8 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
         opening.snapshot(meta)?;
     }
 
-    // Names first: a file must not be written to under a new name while its old one may still come back. Then the records: what they
-    // replace may be removed only when they cannot be lost any more.
+    // Names first: a file must not be written to under a new name while its old one may still come back. Then
+    // the records: what they replace may be removed only when they cannot be lost any more.
     directory.sync().map_err(|error| opening.io("synchronise", "", error))?;
     let settled = match last {
         Some((header, walked)) => {

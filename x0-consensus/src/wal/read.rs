@@ -123,7 +123,8 @@ impl Wal {
     }
 }
 
-/// Turns places into entries. They share the run's bytes, unless they would keep much more alive than they are.
+/// Turns places into entries. They share the run's bytes, unless they would keep much more alive than they
+/// are.
 fn hand_out(bytes: Vec<u8>, places: Vec<EntryAt>, entries: &mut Vec<Entry>) {
     let wanted: usize = places.iter().map(|entry| entry.payload.len()).sum();
     let is_shared = wanted >= bytes.len() / 2;

@@ -283,7 +283,8 @@ impl Reader<'_> {
 }
 
 impl Body {
-    /// Reads a body; `None` if it is not one. All lengths are held against what is there before anything is allocated.
+    /// Reads a body; `None` if it is not one. All lengths are held against what is there before anything is
+    /// allocated.
     pub(crate) fn decode(parts: u32, body: &[u8]) -> Option<Body> {
         let mut reader = Reader { bytes: body, at: 0 };
         let has = |part| parts & part != 0;

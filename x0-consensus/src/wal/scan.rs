@@ -74,8 +74,9 @@ pub(crate) fn record_at<'w>(window: &'w mut Window<'_>, sequence: u64, offset: u
     }
 }
 
-/// Looks behind `offset`, where no valid record stands, for proof that the file was durable beyond it: a valid record header whose
-/// `synced` lies further on. Without such proof nothing behind `offset` was ever acknowledged.
+/// Looks behind `offset`, where no valid record stands, for proof that the file was durable beyond it: a
+/// valid record header whose `synced` lies further on. Without such proof nothing behind `offset` was ever
+/// acknowledged.
 pub(crate) fn is_synced_beyond(window: &mut Window<'_>, sequence: u64, offset: u64) -> io::Result<bool> {
     let mut at = offset.next_multiple_of(ALIGNMENT as u64);
     while let Some(bytes) = window.get(at, RECORD_HEADER_LEN)? {

@@ -51,8 +51,8 @@ pub(crate) fn opening(header: &SegmentHeader, state: &State<'_>) -> Vec<u8> {
 }
 
 impl Active {
-    /// Turns a spare file into a segment. Its opening is durable before it gets its name, so that a file with the name of a segment always
-    /// begins as one.
+    /// Turns a spare file into a segment. Its opening is durable before it gets its name, so that a file with
+    /// the name of a segment always begins as one.
     pub(crate) fn create(
         directory: &dyn Directory,
         spare: u64,

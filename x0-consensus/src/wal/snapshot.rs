@@ -7,17 +7,19 @@
 //! trailer = magic (8) , length of the snapshot u64 , zeros (12) , crc u32
 //! ```
 //!
-//! All numbers are little-endian, the crc is CRC-32C; those of blocks and trailer start from the crc of the header and the block's number, so
-//! that no block passes for another. Each block is verified before a byte of it is given out, from any place on.
+//! All numbers are little-endian, the crc is CRC-32C; those of blocks and trailer start from the crc of the
+//! header and the block's number, so that no block passes for another. Each block is verified before a byte
+//! of it is given out, from any place on.
 //!
-//! The file is written under a partial name, synchronised, and only then gets its own: a file with the name of a snapshot is whole.
+//! The file is written under a partial name, synchronised, and only then gets its own: a file with the name
+//! of a snapshot is whole.
 
 use std::io;
 use std::sync::Arc;
 
 use crc32c::{crc32c, crc32c_append};
 
-use crate::directory::{Directory, DirectoryFile, is_full};
+use crate::directory::{Directory, DirectoryFile, DirectoryLock, is_full};
 use crate::entry::SnapshotMeta;
 use crate::storage::{SnapshotReadError, SnapshotReader, SnapshotWriteError, SnapshotWriter};
 
@@ -79,6 +81,8 @@ pub(crate) struct FileSnapshotWriter {
     unsynced: u64,
     is_failed: bool,
     is_finished: bool,
+    /// Held for as long as something may be written: a last field.
+    _lock: Arc<dyn DirectoryLock>,
 }
 
 fn at_file(directory: &dyn Directory, name: &str) -> String {
@@ -97,6 +101,7 @@ impl FileSnapshotWriter {
     /// `number` is the writer's own, so that two of the same snapshot do not meet in one file.
     pub(crate) fn create(
         directory: Arc<dyn Directory>,
+        lock: Arc<dyn DirectoryLock>,
         meta: &SnapshotMeta,
         number: u64,
     ) -> Result<FileSnapshotWriter, SnapshotWriteError> {
@@ -117,6 +122,7 @@ impl FileSnapshotWriter {
             unsynced: 0,
             is_failed: false,
             is_finished: false,
+            _lock: lock,
         };
         let written = writer.file.write_at(0, &header);
         written.map_err(|error| writer.error("write", error))?;
@@ -206,7 +212,8 @@ pub(crate) struct FileSnapshotReader {
 }
 
 impl FileSnapshotReader {
-    /// Opens the snapshot of this index and term and verifies all but its blocks. `None` if there is no such file.
+    /// Opens the snapshot of this index and term and verifies all but its blocks. `None` if there is no such
+    /// file.
     pub(crate) fn open(
         directory: &dyn Directory,
         meta: &SnapshotMeta,

@@ -1,7 +1,8 @@
 //! The next segments' files, made ready before they are needed.
 //!
-//! A synchronisation costs a quarter less when the file's blocks were written before: nothing of the file system's own has to change
-//! with the data. So segments are written full of zeros once, and used again when the log's head is dropped.
+//! A synchronisation costs a quarter less when the file's blocks were written before: nothing of the file
+//! system's own has to change with the data. So segments are written full of zeros once, and used again when
+//! the log's head is dropped.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use super::names;
 /// As many files are kept from dropped segments; more are removed.
 pub(crate) const SPARES_MAX: usize = 4;
 
-/// Zeros are written and synchronised in steps of this, so that the writes of the log beside it never wait behind a whole segment.
+/// Zeros are written and synchronised in steps of this, so that the writes of the log beside it never wait
+/// behind a whole segment.
 const STEP_LEN: u64 = 1 << 20;
 
 /// Segment files in waiting, by their numbers.
@@ -99,8 +101,8 @@ impl Spares {
         self.preparation = thread.ok().map(|thread| Preparation { number, thread: Some(thread), stop });
     }
 
-    /// Takes a ready one, waiting for the thread where one is at it. Failures ahead of need do not count: the need itself will meet
-    /// them again.
+    /// Takes a ready one, waiting for the thread where one is at it. Failures ahead of need do not count: the
+    /// need itself will meet them again.
     pub(crate) fn take(&mut self) -> Option<u64> {
         if let Some(number) = self.ready.pop() {
             return Some(number);

@@ -16,7 +16,8 @@ struct Progress {
     begun: usize,
 }
 
-/// Runs the workload until something is refused for good. A refusal that changed nothing is answered by trying once more.
+/// Runs the workload until something is refused for good. A refusal that changed nothing is answered by
+/// trying once more.
 fn run(log: &mut Wal, workload: &[Batch]) -> Progress {
     let mut progress = Progress { acknowledged: 0, begun: 0 };
     let mut written = 0;
@@ -41,7 +42,8 @@ fn run(log: &mut Wal, workload: &[Batch]) -> Progress {
     progress
 }
 
-/// What was recovered is what some first part of the writes led to, all that was acknowledged included. Answers how many those are.
+/// What was recovered is what some first part of the writes led to, all that was acknowledged included.
+/// Answers how many those are.
 fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> usize {
     let range = progress.acknowledged..=progress.begun;
     range.clone().find(|count| images[*count] == *found).unwrap_or_else(|| {
@@ -50,7 +52,8 @@ fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> 
     })
 }
 
-/// Reopens, checks, loses the power at once and checks again: what was shown once stays. Then goes on with the workload.
+/// Reopens, checks, loses the power at once and checks again: what was shown once stays. Then goes on with
+/// the workload.
 fn recover_and_go_on(directory: &SimDirectory, images: &[Image], progress: Progress, context: &str) {
     let mut log = open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
     let found = image(&mut log);
@@ -225,8 +228,9 @@ fn the_disk_fills_up() {
     assert!(refused > 50);
 }
 
-/// The folder's synchronisation fails, the process is started anew on a system that stayed up, and then the power goes: names changed
-/// before the first failure were never made durable by anybody but the second process.
+/// The folder's synchronisation fails, the process is started anew on a system that stayed up, and then the
+/// power goes: names changed before the first failure were never made durable by anybody but the second
+/// process.
 #[test]
 fn the_power_goes_after_a_failure_and_a_restart() {
     let workload = workload();
@@ -259,8 +263,8 @@ fn the_power_goes_after_a_failure_and_a_restart() {
     }
 }
 
-/// Of a torn batch the second record is whole, in its place, and of the number that will come next. It must not come back behind a new
-/// first record of the same length.
+/// Of a torn batch the second record is whole, in its place, and of the number that will come next. It must
+/// not come back behind a new first record of the same length.
 #[test]
 fn a_dropped_record_stays_dropped() {
     let directory = SimDirectory::new();

@@ -9,7 +9,8 @@ use crate::support::{Image, append, base, config, hard_state, image, open, snaps
 
 const SEGMENT_LEN: u64 = 4096;
 
-/// A log of several segments, closed. What is written last is one batch of three writes; where it ends is told, too.
+/// A log of several segments, closed. What is written last is one batch of three writes; where it ends is
+/// told, too.
 fn closed() -> (SimDirectory, Image, usize) {
     let directory = SimDirectory::new();
     let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
@@ -33,7 +34,8 @@ fn files(directory: &SimDirectory, suffix: &str) -> Vec<String> {
     names
 }
 
-/// Opens a log that was damaged: an error that names the damaged file and a place in it, or what was there before.
+/// Opens a log that was damaged: an error that names the damaged file and a place in it, or what was there
+/// before.
 fn is_noticed(directory: &SimDirectory, name: &str, expected: &Image, context: &str) -> bool {
     match open(directory, config(SEGMENT_LEN)) {
         Ok(mut log) => {
@@ -75,7 +77,8 @@ fn every_flipped_bit_of_a_closed_log_is_noticed_or_harmless() {
     }
 }
 
-/// Without the seal, that is, after a loss of power right behind the last batch, only this batch can pass for a torn one.
+/// Without the seal, that is, after a loss of power right behind the last batch, only this batch can pass for
+/// a torn one.
 #[test]
 fn without_a_seal_only_the_last_batch_is_open_to_doubt() {
     let directory = SimDirectory::new();

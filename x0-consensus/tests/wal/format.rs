@@ -37,8 +37,9 @@ fn format_1_is_read() {
     assert_eq!(image(&mut open(&directory, config(4096)).unwrap()), expected);
 }
 
-/// The format does not change by accident: what is written today is byte for byte what lies there. After a wanted change, raise
-/// the version, keep the old folder, and run this with `X0_RECORD_FORMAT` set to make the new one.
+/// The format does not change by accident: what is written today is byte for byte what lies there. After a
+/// wanted change, raise the version, keep the old folder, and run this with `X0_RECORD_FORMAT` set to make
+/// the new one.
 #[test]
 fn what_is_written_is_the_newest_format() {
     let directory = SimDirectory::new();

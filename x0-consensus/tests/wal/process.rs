@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use x0_consensus::{FsDirectory, RecoverError, Storage, Wal, WalConfig};
+use x0_consensus::{FsDirectory, RecoverError, SnapshotMeta, Storage, Wal, WalConfig};
 
 use crate::support::{append, base, entry};
 
@@ -17,7 +17,8 @@ fn config() -> WalConfig {
     config
 }
 
-/// The body of the child process: this test again, with the folder in its environment. It writes and says what it wrote until it is killed.
+/// The body of the child process: this test again, with the folder in its environment. It writes and says
+/// what it wrote until it is killed.
 #[test]
 fn child_writes_until_it_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -85,10 +86,15 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
 fn a_second_opening_is_refused_and_a_later_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let directory = Arc::new(FsDirectory::open(folder.path()).unwrap());
-    let log = Wal::open(directory.clone(), config()).unwrap();
+    let mut log = Wal::open(directory.clone(), config()).unwrap();
     let second = Wal::open(directory.clone(), config());
     assert!(matches!(second, Err(RecoverError::Locked { .. })), "{second:?}");
+    // A writer that is left over could still put its file into the folder.
+    let writer = log.snapshot_writer(&SnapshotMeta::default()).unwrap();
     drop(log);
+    let third = Wal::open(directory.clone(), config());
+    assert!(matches!(third, Err(RecoverError::Locked { .. })), "{third:?}");
+    drop(writer);
     assert!(Wal::open(directory, config()).is_ok());
 }
 

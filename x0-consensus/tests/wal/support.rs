@@ -104,8 +104,9 @@ pub(crate) fn adopt(index: u64, term: u64) -> Write {
     Write { snapshot: Some(snapshot), ..Write::default() }
 }
 
-/// Everything a log does, in few steps: batches of several writes, overwritten entries, several segments and their reuse, a batch longer
-/// than a segment, snapshots of the own past and from elsewhere, writes that need not be durable.
+/// Everything a log does, in few steps: batches of several writes, overwritten entries, several segments and
+/// their reuse, a batch longer than a segment, snapshots of the own past and from elsewhere, writes that need
+/// not be durable.
 pub(crate) fn workload() -> Vec<Batch> {
     vec![
         vec![base(0, 0)],
