@@ -275,3 +275,20 @@ fn records_of_a_recycled_file_stay_dead() {
     // Four spare files, the active one, and perhaps one before it.
     assert!(directory.list().unwrap().len() <= 6, "{:?}", directory.list());
 }
+
+/// Two logs of the same shape whose contents differ: a copy that was put together from both is noticed.
+#[test]
+fn a_segment_of_another_log_is_noticed() {
+    let [one, other] = [1, 2].map(|term| {
+        let directory = SimDirectory::new();
+        let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+        log.write(&[hard_state(term, 0)]).unwrap();
+        (1..=10).for_each(|index| log.write(&[append(index..=index, 2, 700)]).unwrap());
+        directory
+    });
+    let name = files(&one, ".wal").pop().unwrap();
+    one.crash(Unsynced::Kept);
+    one.replace_contents(&name, other.contents(&name).unwrap());
+    let opened = open(&one, config(SEGMENT_LEN));
+    assert!(matches!(opened, Err(RecoverError::Corrupt { .. })), "{opened:?}");
+}
