@@ -38,6 +38,8 @@ mod dispatch;
 mod engine;
 mod error;
 pub mod limits;
+#[cfg(feature = "sim")]
+pub mod linearizability;
 mod operation;
 mod outcome;
 mod pending;

@@ -3,7 +3,7 @@
 //! The checker of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's memory of configurations
 //! already tried ("Testing for linearizability", 2017): it looks for an order of the operations in which each takes
 //! effect between its invocation and its return and answers what the sequential [`Model`] would. Linearizability is
-//! local, so [`register`] checks each key by itself.
+//! local, so [`register`] checks each key by itself, and [`registers`] each set of keys that transactions connect.
 //!
 //! An operation that was never answered ([`Interval::returned`] is `None`) may take effect at any moment after its
 //! invocation, or never. Its model step must then accept whatever the answer would have been.
@@ -24,7 +24,11 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
+mod minimal;
 pub mod register;
+pub mod registers;
+
+pub use minimal::minimal;
 
 /// A sequential specification.
 pub trait Model {

@@ -58,7 +58,9 @@ impl Model for Register {
     fn step(&self, state: &Option<u64>, call: &Call) -> Option<Option<u64>> {
         match *call {
             Call::Put { value } => Some(Some(value)),
-            Call::Delete { existed } => existed.is_none_or(|existed| existed == state.is_some()).then_some(None),
+            Call::Delete { existed } => {
+                existed.is_none_or(|existed| existed == state.is_some()).then_some(None)
+            }
             Call::Get { answer } => (answer == *state).then_some(*state),
             Call::CompareAndSwap { expect, value, answer } => {
                 let (seen, after) = if *state == expect {
