@@ -1,0 +1,25 @@
+//! What travels.
+
+use x0_identity::NodeId;
+
+use crate::Lane;
+
+/// A message to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit<'a> {
+    /// To whom.
+    pub to: NodeId,
+    /// How it travels.
+    pub lane: Lane,
+    /// The message: at most [`Transport::message_len_max`](crate::Transport::message_len_max) bytes, and possibly none.
+    pub payload: &'a [u8],
+}
+
+/// Whence a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Who sent it. The transport has verified that.
+    pub from: NodeId,
+    /// How it travelled.
+    pub lane: Lane,
+}

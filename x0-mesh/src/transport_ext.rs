@@ -1,0 +1,55 @@
+//! The seam, to be awaited.
+
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use crate::{PeerEvent, Received, RecvError, SendError, Transmit, Transport};
+
+/// [`Transport`] for `async` code, under any runtime or none. Each future may be dropped at any time: a message is then
+/// either sent as a whole or not at all, and none that was received is lost.
+pub trait TransportExt: Transport {
+    /// Waits until the lane takes the message.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    fn send(&mut self, transmit: &Transmit<'_>) -> impl Future<Output = Result<(), SendError>> + Send {
+        poll_fn(move |cx| self.poll_send(cx, transmit))
+    }
+
+    /// Waits for a message.
+    ///
+    /// # Errors
+    /// [`RecvError`], when there will never be another.
+    fn recv(&mut self, payload: &mut Vec<u8>) -> impl Future<Output = Result<Received, RecvError>> + Send {
+        poll_fn(move |cx| self.poll_recv(cx, payload))
+    }
+
+    /// Waits for an event.
+    fn event(&mut self) -> impl Future<Output = PeerEvent> + Send {
+        poll_fn(move |cx| self.poll_event(cx))
+    }
+
+    /// Waits for an event or a message, whichever comes first; events of an epoch come on the right side of its messages.
+    ///
+    /// # Errors
+    /// [`RecvError`], when there will never be another message.
+    fn next(&mut self, payload: &mut Vec<u8>) -> impl Future<Output = Result<Next, RecvError>> + Send {
+        poll_fn(move |cx| {
+            if let Poll::Ready(event) = self.poll_event(cx) {
+                return Poll::Ready(Ok(Next::Event(event)));
+            }
+            self.poll_recv(cx, payload).map_ok(Next::Message)
+        })
+    }
+}
+
+impl<T: Transport + ?Sized> TransportExt for T {}
+
+/// What [`TransportExt::next`] waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Something happened to the way to a peer.
+    Event(PeerEvent),
+    /// A message came; it is in the buffer.
+    Message(Received),
+}
