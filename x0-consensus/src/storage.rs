@@ -48,6 +48,15 @@ impl Recovered {
         *self == Recovered::default()
     }
 
+    /// The entries that a state machine whose durable index is `durable_index` has yet to be given: what a
+    /// [`Replica`](crate::Replica) wants at its start. A snapshot newer than that index stands for those before it.
+    #[must_use]
+    pub fn unapplied(&self, durable_index: u64) -> Range<u64> {
+        let snapshot = self.snapshot.as_ref().map_or(0, |meta| meta.index);
+        let first = durable_index.max(snapshot).max(self.base.index) + 1;
+        first..(self.last_index + 1).max(first)
+    }
+
     /// The term of the entry at this index, as [`Storage::term`] answers.
     #[must_use]
     pub fn term(&self, index: u64) -> Option<u64> {

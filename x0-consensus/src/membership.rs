@@ -1,0 +1,102 @@
+//! Changes of who takes part.
+
+use std::collections::BTreeSet;
+
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
+use x0_identity::NodeId;
+
+use crate::entry::Membership;
+
+/// A change of who takes part. One member at a time is changed in one step; several at once go through a joint phase
+/// (Raft dissertation §4.3), which the leader leaves by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MembershipChange {
+    /// These become voters: new members, or learners that are promoted.
+    pub voters: BTreeSet<NodeId>,
+    /// These become learners: new members, or voters that are demoted.
+    pub learners: BTreeSet<NodeId>,
+    /// These leave.
+    pub removed: BTreeSet<NodeId>,
+}
+
+impl MembershipChange {
+    /// Most members, counted over all roles.
+    pub const MEMBERS_MAX: usize = 128;
+
+    /// Adds a voter, or promotes a learner.
+    #[must_use]
+    pub fn voter(mut self, node: NodeId) -> MembershipChange {
+        self.voters.insert(node);
+        self
+    }
+
+    /// Adds a learner, or demotes a voter.
+    #[must_use]
+    pub fn learner(mut self, node: NodeId) -> MembershipChange {
+        self.learners.insert(node);
+        self
+    }
+
+    /// Removes a member.
+    #[must_use]
+    pub fn remove(mut self, node: NodeId) -> MembershipChange {
+        self.removed.insert(node);
+        self
+    }
+
+    /// Whether it changes anything, names no node twice, and leaves a voter and no more members than there may be.
+    pub(crate) fn is_possible(&self, before: &Membership) -> bool {
+        let named = self.voters.len() + self.learners.len() + self.removed.len();
+        let distinct: BTreeSet<_> = self.voters.iter().chain(&self.learners).chain(&self.removed).collect();
+        let stays = |voter: &&NodeId| !self.learners.contains(*voter) && !self.removed.contains(*voter);
+        let has_voter = !self.voters.is_empty() || before.voters.iter().any(|voter| stays(&voter));
+        let members = before.voters.len() + before.learners.len() + named;
+        named > 0 && distinct.len() == named && has_voter && members <= MembershipChange::MEMBERS_MAX
+    }
+}
+
+/// The members of a role as raft wants them.
+fn numbers(nodes: &BTreeSet<NodeId>) -> Vec<u64> {
+    nodes.iter().map(|node| node.get()).collect()
+}
+
+fn nodes(numbers: &[u64]) -> BTreeSet<NodeId> {
+    numbers.iter().copied().filter_map(NodeId::new).collect()
+}
+
+pub(crate) fn to_conf_state(membership: &Membership) -> ConfState {
+    ConfState {
+        voters: numbers(&membership.voters),
+        learners: numbers(&membership.learners),
+        voters_outgoing: numbers(&membership.voters_outgoing),
+        learners_next: numbers(&membership.learners_next),
+        auto_leave: membership.auto_leave,
+        ..ConfState::default()
+    }
+}
+
+pub(crate) fn from_conf_state(state: &ConfState) -> Membership {
+    Membership {
+        voters: nodes(&state.voters),
+        learners: nodes(&state.learners),
+        voters_outgoing: nodes(&state.voters_outgoing),
+        learners_next: nodes(&state.learners_next),
+        auto_leave: state.auto_leave,
+    }
+}
+
+/// An empty change is how raft leaves a joint phase.
+pub(crate) fn to_conf_change(change: &MembershipChange) -> ConfChangeV2 {
+    let single = |change_type, node: &NodeId| ConfChangeSingle {
+        change_type,
+        node_id: node.get(),
+        ..ConfChangeSingle::default()
+    };
+    let changes: Vec<_> = (change.removed.iter().map(|node| single(ConfChangeType::RemoveNode, node)))
+        .chain(change.voters.iter().map(|node| single(ConfChangeType::AddNode, node)))
+        .chain(change.learners.iter().map(|node| single(ConfChangeType::AddLearnerNode, node)))
+        .collect();
+    let mut conf_change = ConfChangeV2::default();
+    conf_change.set_changes(changes.into());
+    conf_change
+}

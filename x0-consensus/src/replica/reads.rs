@@ -1,0 +1,92 @@
+//! Linearizable reads by the read index (Raft dissertation §6.4).
+
+use std::collections::VecDeque;
+
+use raft::ReadState;
+use x0_identity::NodeId;
+
+use super::{DropReason, Output, Replica};
+
+/// Ticks after which a round is begun anew, should its messages have been lost in a way that heartbeats do not mend.
+const ROUND_TICKS_MAX: u32 = 20;
+
+/// Reads on their way. One round at a time asks the quorum; whoever comes meanwhile shares the next one.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// Not in a round yet.
+    waiting: Vec<u64>,
+    /// In the round of this number.
+    round: Option<(u64, Vec<u64>)>,
+    rounds: u64,
+    ticks: u32,
+    /// Confirmed, and waiting for their index to be applied. Ascending.
+    confirmed: VecDeque<(u64, Vec<u64>)>,
+}
+
+impl Reads {
+    pub(super) fn tick(&mut self) {
+        self.ticks += 1;
+    }
+}
+
+impl Replica {
+    pub(super) fn read_index(&mut self, token: u64) {
+        let reason = if !self.is_leader() {
+            DropReason::NotLeader { leader: self.leader_hint() }
+        } else if self.reads.waiting.len() >= self.config.waiting_max {
+            DropReason::Full
+        } else {
+            return self.reads.waiting.push(token);
+        };
+        self.outputs.push_back(Output::Dropped { token, reason });
+    }
+
+    /// Begins a round for those that wait. A leader that has not committed in its term yet does not know what is committed
+    /// (§6.4, step 1): the reads wait.
+    pub(super) fn start_reads(&mut self) {
+        if let Some((_, tokens)) = &mut self.reads.round {
+            if self.reads.ticks < ROUND_TICKS_MAX {
+                return;
+            }
+            let tokens = std::mem::take(tokens);
+            self.reads.round = None;
+            self.reads.waiting.extend(tokens);
+        }
+        if self.reads.waiting.is_empty() || !self.is_leader() || !self.node.raft.commit_to_current_term() {
+            return;
+        }
+        self.reads.rounds += 1;
+        self.reads.ticks = 0;
+        self.reads.round = Some((self.reads.rounds, std::mem::take(&mut self.reads.waiting)));
+        self.node.read_index(self.reads.rounds.to_be_bytes().to_vec());
+    }
+
+    pub(super) fn note_reads(&mut self, states: Vec<ReadState>) {
+        for state in states {
+            let Ok(round) = state.request_ctx.try_into().map(u64::from_be_bytes) else { continue };
+            if let Some((_, tokens)) = self.reads.round.take_if(|(number, _)| *number == round) {
+                self.reads.confirmed.push_back((state.index, tokens));
+            }
+        }
+        self.release_reads();
+        self.start_reads();
+    }
+
+    /// Lets go of the reads whose index is applied.
+    pub(super) fn release_reads(&mut self) {
+        while self.reads.confirmed.front().is_some_and(|(index, _)| *index <= self.applied)
+            && let Some((_, tokens)) = self.reads.confirmed.pop_front()
+        {
+            self.outputs.push_back(Output::ReadReady { tokens, index: self.applied });
+        }
+    }
+
+    /// Leadership is lost: a read that no quorum has confirmed cannot be answered here. A confirmed one still can.
+    pub(super) fn drop_reads(&mut self, leader: Option<NodeId>) {
+        let round = self.reads.round.take().map(|(_, tokens)| tokens).unwrap_or_default();
+        let reason = DropReason::NotLeader { leader: leader.filter(|leader| *leader != self.config.id) };
+        for token in round.into_iter().chain(std::mem::take(&mut self.reads.waiting)) {
+            self.outputs.push_back(Output::Dropped { token, reason });
+        }
+    }
+}

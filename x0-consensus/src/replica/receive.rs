@@ -1,0 +1,167 @@
+//! Messages from peers, and snapshots that come in pieces.
+
+use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
+use x0_identity::NodeId;
+
+use super::view::to_raft_snapshot;
+use super::{Class, HandleError, Output, Replica, StageStep};
+use crate::codec::{
+    Acknowledge, Chunk, DecodeError, Fields, MESSAGE_LEN_MAX, MESSAGE_VERSION, Verdict, decode_raft, kind,
+};
+use crate::entry::SnapshotMeta;
+
+/// A snapshot that is being received.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    from: NodeId,
+    term: u64,
+    transfer: u64,
+    meta: SnapshotMeta,
+    /// The number of the piece that comes next.
+    next: u64,
+    /// All pieces are there, and are being made durable.
+    finishing: bool,
+    /// The name under which it is staged: transfers of two leaders may share a number.
+    stage: u64,
+}
+
+impl Replica {
+    pub(super) fn receive(&mut self, from: NodeId, payload: Bytes) -> Result<(), HandleError> {
+        if payload.len() > MESSAGE_LEN_MAX {
+            let (len, max) = (payload.len() as u64, MESSAGE_LEN_MAX as u64);
+            return Err(DecodeError::TooLong { field: "message", len, max }.into());
+        }
+        let mut fields = Fields::new(payload);
+        let found = fields.u8("version")?;
+        if found != MESSAGE_VERSION {
+            return Err(DecodeError::Version { found }.into());
+        }
+        match fields.u8("kind")? {
+            kind::RAFT => {
+                let mut message = decode_raft(&mut fields)?;
+                fields.finish()?;
+                message.from = from.get();
+                message.to = self.config.id.get();
+                self.step(message)
+            }
+            kind::CHUNK => {
+                let chunk = Chunk::decode(&mut fields)?;
+                fields.finish()?;
+                self.receive_chunk(from, chunk);
+                Ok(())
+            }
+            kind::ACKNOWLEDGE => {
+                let acknowledge = Acknowledge::decode(&mut fields)?;
+                fields.finish()?;
+                if acknowledge.term == self.node.raft.term && self.is_leader() {
+                    self.acknowledged(from, &acknowledge);
+                }
+                Ok(())
+            }
+            _ => Err(DecodeError::Invalid { field: "kind" }.into()),
+        }
+    }
+
+    fn step(&mut self, message: Message) -> Result<(), HandleError> {
+        if !self.validate(&message)? {
+            return Ok(());
+        }
+        let joins = message.msg_type == MessageType::MsgAppend && self.is_outsider();
+        if joins {
+            // A log from the beginning does not say who founded the group: only a snapshot does.
+            let heartbeat = Message {
+                msg_type: MessageType::MsgHeartbeat,
+                from: message.from,
+                to: message.to,
+                term: message.term,
+                ..Message::default()
+            };
+            let _ = self.node.step(heartbeat);
+            let _ = self.node.request_snapshot();
+            return Ok(());
+        }
+        // What raft refuses, such as an answer from a member that was removed, leaves it as it was.
+        let _ = self.node.step(message);
+        Ok(())
+    }
+
+    /// Whether it has not been told of any group yet.
+    fn is_outsider(&self) -> bool {
+        self.membership_at(self.handed).is_empty() && self.node.raft.raft_log.last_index() == 0
+    }
+
+    fn receive_chunk(&mut self, from: NodeId, chunk: Chunk) {
+        let raft = &self.node.raft;
+        if chunk.term < raft.term || self.is_leader() {
+            return;
+        }
+        let answer =
+            |next, verdict| Acknowledge { term: chunk.term, transfer: chunk.transfer, next, verdict };
+        if chunk.position.index <= raft.raft_log.committed {
+            return self.answer_chunk(from, answer(0, Verdict::Done));
+        }
+        let same = |receiving: &Receiving| {
+            (receiving.from, receiving.term, receiving.transfer) == (from, chunk.term, chunk.transfer)
+                && receiving.meta == chunk.position
+        };
+        if !self.receiving.as_ref().is_some_and(same) {
+            let finishing = self.receiving.as_ref().is_some_and(|receiving| receiving.finishing);
+            if chunk.number != 0 || finishing {
+                return;
+            }
+            self.transfers += 1;
+            let (stage, meta) = (self.transfers, chunk.position.clone());
+            self.outputs
+                .push_back(Output::Stage { transfer: stage, step: StageStep::Begin { meta: meta.clone() } });
+            self.receiving = Some(Receiving {
+                from,
+                term: chunk.term,
+                transfer: chunk.transfer,
+                meta,
+                next: 0,
+                finishing: false,
+                stage,
+            });
+        }
+        let Some(receiving) = &mut self.receiving else { return };
+        if chunk.number == receiving.next && !receiving.finishing {
+            receiving.next += 1;
+            receiving.finishing = chunk.last;
+            let transfer = receiving.stage;
+            self.outputs.push_back(Output::Stage { transfer, step: StageStep::Write { bytes: chunk.bytes } });
+            if chunk.last {
+                self.outputs.push_back(Output::Stage { transfer, step: StageStep::Finish });
+            }
+        }
+        let next = receiving.next;
+        self.answer_chunk(from, answer(next, Verdict::Wanted));
+    }
+
+    fn answer_chunk(&mut self, to: NodeId, acknowledge: Acknowledge) {
+        self.outputs.push_back(Output::Send { to, class: Class::Message, payload: acknowledge.encode() });
+    }
+
+    /// The snapshot is durable: raft may learn of it, as if it had come in one message.
+    pub(super) fn staged(&mut self, transfer: u64, ok: bool) -> Result<(), HandleError> {
+        let Some(receiving) = self.receiving.take_if(|receiving| receiving.stage == transfer) else {
+            return Ok(());
+        };
+        let verdict = if ok { Verdict::Done } else { Verdict::Failed };
+        let acknowledge =
+            Acknowledge { term: receiving.term, transfer: receiving.transfer, next: receiving.next, verdict };
+        if ok && receiving.meta.index > self.node.raft.raft_log.committed {
+            let mut message = Message {
+                msg_type: MessageType::MsgSnapshot,
+                from: receiving.from.get(),
+                to: self.config.id.get(),
+                term: receiving.term,
+                ..Message::default()
+            };
+            message.set_snapshot(to_raft_snapshot(&receiving.meta));
+            let _ = self.node.step(message);
+        }
+        self.answer_chunk(receiving.from, acknowledge);
+        Ok(())
+    }
+}
