@@ -30,6 +30,14 @@ pub enum EntryKind {
     Membership,
 }
 
+impl Entry {
+    /// Whether it is somebody's command. The others are changes of the membership and the empty entry with which a leader begins.
+    #[must_use]
+    pub fn is_command(&self) -> bool {
+        self.kind == EntryKind::Normal && !self.payload.is_empty()
+    }
+}
+
 /// What a node must not forget between two elections (Raft §5.2: `currentTerm`, `votedFor`; `commit` spares
 /// work).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,6 +5,7 @@ mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod directory;
+mod driver;
 mod entry;
 mod membership;
 mod memory;
@@ -15,9 +16,13 @@ mod state_machine;
 mod storage;
 mod wal;
 
+pub use bytes::Bytes;
 pub use codec::{DecodeError, MESSAGE_LEN_MAX, MESSAGE_VERSION, PAYLOAD_LEN_MAX};
 pub use config::Config;
 pub use directory::{Directory, DirectoryFile, DirectoryLock, FsDirectory};
+#[cfg(feature = "tokio")]
+pub use driver::tokio;
+pub use driver::{Congested, Event, FatalError, Handle, Observer, OpenError, Outbox, local};
 pub use entry::{Entry, EntryKind, HardState, LogBase, Membership, SnapshotMeta};
 pub use membership::MembershipChange;
 pub use memory::MemoryStorage;

@@ -391,6 +391,20 @@ impl Replica {
         }
     }
 
+    /// Brings what [`status`](Replica::status) gave before up to date, which is cheaper.
+    pub(crate) fn refresh(&self, status: &mut Status) {
+        let log = &self.node.raft.raft_log;
+        status.term = self.node.raft.term;
+        status.leader = NodeId::new(self.node.raft.leader_id);
+        status.last_index = log.last_index();
+        status.commit_index = log.committed;
+        status.applied_index = self.applied;
+        let membership = self.memberships.back();
+        if membership.is_some_and(|(_, membership)| *membership != status.membership) {
+            status.membership = from_conf_state(&self.node.raft.prs().conf().to_conf_state());
+        }
+    }
+
     /// When [`Input::Timeout`] is due. `None` once it has failed.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
