@@ -31,16 +31,23 @@
 //! is one so far. What a version does not know it refuses, alike on every replica.
 
 mod applied;
+#[cfg(feature = "mesh")]
+mod client;
+#[cfg(feature = "mesh")]
+pub mod cluster;
 mod codec;
 mod command;
 pub mod coordinator;
 mod dispatch;
+mod embedded;
 mod engine;
 mod error;
 pub mod limits;
 #[cfg(feature = "sim")]
 pub mod linearizability;
+mod machine;
 mod operation;
+mod options;
 mod outcome;
 mod pending;
 mod protocol;
@@ -56,13 +63,17 @@ mod volatile;
 
 pub use applied::{decode_applied, encode_applied};
 pub use bytes::Bytes;
+#[cfg(feature = "mesh")]
+pub use client::{Client, ClientOptions};
 pub use codec::DecodeError;
 pub use command::{COMMAND_VERSION, Command, KEYSPACE_DEFAULT, Stamp};
+pub use embedded::{OpenError, StoreOptions};
 pub use engine::{EngineError, Reader};
 pub use error::OperationError;
 pub use operation::{
     Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
 };
+pub use options::Engine;
 pub use outcome::{
     ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
 };

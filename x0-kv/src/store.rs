@@ -1,11 +1,13 @@
 //! The handle that programs hold.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::dispatch::Dispatch;
+use crate::embedded::{self, OpenError, StoreOptions};
 use crate::limits;
 use crate::operation::{Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
 use crate::outcome::{Outcome, Page, Swap, TransactionOutcome, Versioned};
@@ -33,6 +35,36 @@ impl Store {
     #[must_use]
     pub fn open_in_memory() -> Store {
         Store::from_dispatch(Arc::new(Volatile::default()))
+    }
+
+    /// The store in the folder `path`, which is made if there is none. Nothing else needs to run: a thread writes the log, and what is
+    /// acknowledged is on the disk. Data is held in memory; see [`open_with`](Store::open_with) for more than that holds.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path();
+    /// let store = x0_kv::Store::open(path)?;
+    /// store.put("door", "open").wait()?;
+    /// drop(store); // or kill -9
+    /// let store = x0_kv::Store::open(path)?;
+    /// assert_eq!(store.get("door").wait()?.unwrap().value, "open");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the folder or what is in it cannot be opened, is in use by another process, or is damaged. It is as it was.
+    pub fn open(path: impl AsRef<Path>) -> Result<Store, OpenError> {
+        Store::open_with(path, StoreOptions::default())
+    }
+
+    /// As [`open`](Store::open), with settings of one's own.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open).
+    pub fn open_with(path: impl AsRef<Path>, options: StoreOptions) -> Result<Store, OpenError> {
+        embedded::open(path.as_ref(), options)
     }
 
     pub(crate) fn from_dispatch(dispatch: Arc<dyn Dispatch>) -> Store {

@@ -1,0 +1,145 @@
+//! How one node, or a client, asks another how it is.
+//!
+//! A question is the version (1) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their order; lists are
+//! preceded by their length. Integers are those of the other formats of this crate.
+
+use std::collections::BTreeSet;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use x0_consensus::Membership;
+use x0_identity::NodeId;
+
+use super::NodeStatus;
+use crate::codec::{self, DecodeError, Decoder};
+
+const INSPECTION_VERSION: u8 = 1;
+/// Most nodes in one of the lists.
+const NODES_MAX: usize = 4096;
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Inspection {
+    Question,
+    Answer(Box<NodeStatus>),
+}
+
+pub(super) fn encode_question() -> Bytes {
+    Bytes::from_static(&[INSPECTION_VERSION, 0])
+}
+
+pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
+    let NodeStatus { node, leader, term, committed, applied, membership, reached, misunderstood } = status;
+    let mut to = BytesMut::with_capacity(128);
+    to.put_u8(INSPECTION_VERSION);
+    to.put_u8(1);
+    for number in [node.get(), leader.map_or(0, NodeId::get), *term, *committed, *applied] {
+        codec::put_u64(&mut to, number);
+    }
+    for nodes in
+        [&membership.voters, &membership.voters_outgoing, &membership.learners, &membership.learners_next]
+    {
+        put_nodes(&mut to, nodes);
+    }
+    to.put_u8(membership.auto_leave.into());
+    put_nodes(&mut to, reached);
+    codec::put_u64(&mut to, *misunderstood);
+    to.freeze()
+}
+
+pub(super) fn decode(message: &Bytes) -> Result<Inspection, DecodeError> {
+    let mut from = Decoder::new(message);
+    let found = from.u8("version of an inspection")?;
+    if found != INSPECTION_VERSION {
+        return Err(DecodeError::Version { found });
+    }
+    let inspection = match from.u8("kind of inspection")? {
+        0 => Inspection::Question,
+        1 => Inspection::Answer(Box::new(status(&mut from)?)),
+        tag => return Err(DecodeError::Tag { what: "kind of inspection", tag }),
+    };
+    from.finish()?;
+    Ok(inspection)
+}
+
+fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
+    Ok(NodeStatus {
+        node: node(from)?,
+        leader: NodeId::new(from.u64("leader")?),
+        term: from.u64("term")?,
+        committed: from.u64("committed index")?,
+        applied: from.u64("applied index")?,
+        membership: Membership {
+            voters: nodes(from)?,
+            voters_outgoing: nodes(from)?,
+            learners: nodes(from)?,
+            learners_next: nodes(from)?,
+            auto_leave: from.bool("end of a joint membership")?,
+        },
+        reached: nodes(from)?,
+        misunderstood: from.u64("count of messages")?,
+    })
+}
+
+fn put_nodes(to: &mut BytesMut, nodes: &BTreeSet<NodeId>) {
+    let count = nodes.len().min(NODES_MAX);
+    codec::put_u64(to, count as u64);
+    for node in nodes.iter().take(count) {
+        codec::put_u64(to, node.get());
+    }
+}
+
+fn nodes(from: &mut Decoder<'_>) -> Result<BTreeSet<NodeId>, DecodeError> {
+    let count = from.len("count of nodes", NODES_MAX)?;
+    (0..count).map(|_| node(from)).collect()
+}
+
+fn node(from: &mut Decoder<'_>) -> Result<NodeId, DecodeError> {
+    NodeId::new(from.u64("node")?).ok_or(DecodeError::Tag { what: "node", tag: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> NodeStatus {
+        let node = |number| NodeId::new(number).unwrap();
+        NodeStatus {
+            node: node(1),
+            leader: Some(node(2)),
+            term: 3,
+            committed: 400,
+            applied: 399,
+            membership: Membership {
+                voters: [1, 2, u64::MAX].map(node).into(),
+                learners: [node(7)].into(),
+                auto_leave: true,
+                ..Membership::default()
+            },
+            reached: [node(2)].into(),
+            misunderstood: 5,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let answer = encode_answer(&status());
+        assert_eq!(decode(&answer), Ok(Inspection::Answer(Box::new(status()))));
+        assert_eq!(decode(&encode_question()), Ok(Inspection::Question));
+    }
+
+    /// Every byte damaged in turn, every length cut: refused or read as something else, never a panic, and what is read can be written.
+    #[test]
+    fn damaged_messages_do_no_harm() {
+        let answer = encode_answer(&status());
+        for position in 0..answer.len() {
+            assert!(decode(&answer.slice(..position)).is_err());
+            for bit in 0..8 {
+                let mut damaged = answer.to_vec();
+                damaged[position] ^= 1 << bit;
+                if let Ok(Inspection::Answer(read)) = decode(&damaged.into()) {
+                    assert_eq!(decode(&encode_answer(&read)), Ok(Inspection::Answer(read)));
+                }
+            }
+        }
+    }
+}

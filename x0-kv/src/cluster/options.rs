@@ -1,0 +1,75 @@
+//! How a node of a cluster is set up.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use x0_consensus::{Membership, WalConfig};
+use x0_identity::NodeId;
+
+use super::NodeEvent;
+use crate::coordinator;
+use crate::options::Engine;
+
+/// How a [`Node`](super::Node) is set up: [`NodeOptions::new`], then change what is needed.
+#[non_exhaustive]
+pub struct NodeOptions {
+    /// Where log, snapshot and data lie. Made if it is not there.
+    pub folder: PathBuf,
+    /// What holds the data.
+    pub engine: Engine,
+    /// The replica's settings, the node's id among them.
+    pub consensus: x0_consensus::Config,
+    /// The settings of the write-ahead log.
+    pub log: WalConfig,
+    /// The coordinator's settings.
+    pub coordinator: coordinator::Config,
+    /// Is told what happens to the node, from within its hub: it must be quick and must not wait.
+    pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
+}
+
+impl NodeOptions {
+    /// Node `id`, whose data lies in `folder`. It waits to be added to a cluster, unless [it founds one](NodeOptions::founders).
+    pub fn new(id: NodeId, folder: impl Into<PathBuf>) -> NodeOptions {
+        NodeOptions {
+            folder: folder.into(),
+            engine: Engine::default(),
+            consensus: x0_consensus::Config::new(id),
+            log: WalConfig::default(),
+            coordinator: coordinator::Config::member(id),
+            observe: None,
+        }
+    }
+
+    /// Who founds the cluster: the same on each founder. Has no effect once the folder holds a log.
+    #[must_use]
+    pub fn founders(mut self, founders: impl IntoIterator<Item = NodeId>) -> NodeOptions {
+        self.consensus.bootstrap = Membership::of_voters(founders);
+        self
+    }
+
+    /// What holds the data.
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> NodeOptions {
+        self.engine = engine;
+        self
+    }
+
+    /// Who is told what happens to the node.
+    #[must_use]
+    pub fn observe(mut self, observe: impl FnMut(NodeEvent) + Send + 'static) -> NodeOptions {
+        self.observe = Some(Box::new(observe));
+        self
+    }
+}
+
+impl fmt::Debug for NodeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeOptions")
+            .field("folder", &self.folder)
+            .field("engine", &self.engine)
+            .field("consensus", &self.consensus)
+            .field("log", &self.log)
+            .field("coordinator", &self.coordinator)
+            .finish_non_exhaustive()
+    }
+}

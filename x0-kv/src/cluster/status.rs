@@ -1,0 +1,51 @@
+//! Where a node stands.
+
+use std::collections::BTreeSet;
+
+use x0_consensus::Membership;
+use x0_identity::NodeId;
+
+use super::peers::Peers;
+
+/// Where a node stands, by its own account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Which node.
+    pub node: NodeId,
+    /// Who leads, as far as it knows; itself if it leads.
+    pub leader: Option<NodeId>,
+    /// The term it is in.
+    pub term: u64,
+    /// The last log index that it knows to be on a majority's disks.
+    pub committed: u64,
+    /// The last log index whose effects its reads show.
+    pub applied: u64,
+    /// Who takes part, as far as it knows.
+    pub membership: Membership,
+    /// The other nodes, and clients, that it reaches now.
+    pub reached: BTreeSet<NodeId>,
+    /// How many messages it could not read since it started: of another version, or damaged.
+    pub misunderstood: u64,
+}
+
+impl NodeStatus {
+    pub(super) fn new(node: NodeId, replica: &x0_consensus::Status, peers: &Peers) -> NodeStatus {
+        NodeStatus {
+            node,
+            leader: replica.leader,
+            term: replica.term,
+            committed: replica.commit_index,
+            applied: replica.applied_index,
+            membership: replica.membership.clone(),
+            reached: peers.reached(),
+            misunderstood: peers.misunderstood_count(),
+        }
+    }
+
+    /// Whether it leads, by its own account.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.leader == Some(self.node)
+    }
+}

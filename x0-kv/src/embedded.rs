@@ -1,0 +1,236 @@
+//! A store on one node, in this process: a log on disk, a replica that is its own majority, and the state.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalConfig, local};
+
+use crate::applied::decode_applied;
+use crate::command::Command;
+use crate::dispatch::Dispatch;
+use crate::engine::{EngineError, Reader};
+use crate::error::OperationError;
+use crate::operation::Operation;
+use crate::options::Engine;
+use crate::outcome::Outcome;
+use crate::pending::{Answer, Completion};
+use crate::state::State;
+use crate::store::Store;
+use crate::volatile::failed;
+
+#[expect(clippy::unwrap_used, reason = "evaluated when this is compiled")]
+const ID: NodeId = NodeId::new(1).unwrap();
+/// Most writes that may wait for the disk.
+const CALLS_MAX: usize = 65536;
+/// The token of the read at the start; writes have smaller ones.
+const OPENED: u64 = u64::MAX;
+
+/// How an embedded store is set up.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// What holds the data.
+    pub engine: Engine,
+    /// The settings of the log.
+    pub log: WalConfig,
+}
+
+/// Why a store was not opened. What is on disk is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The folder cannot be made.
+    #[error("cannot make the folder {}: {source}; make it, or choose another", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The log cannot be opened or recovered.
+    #[error(transparent)]
+    Log(#[from] x0_consensus::OpenError),
+    /// The engine's file cannot be opened.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What the log holds cannot be applied.
+    #[error("the store failed while it caught up with its log: {reason}")]
+    Failed {
+        /// The cause.
+        reason: Arc<str>,
+    },
+}
+
+pub(crate) fn open(path: &Path, options: StoreOptions) -> Result<Store, OpenError> {
+    std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
+    let storage = Wal::open_path(&path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
+    let state = options.engine.state(path)?;
+    open_on(storage, state)
+}
+
+/// As [`open`], on a storage and a state of one's own.
+pub(crate) fn open_on(storage: impl Storage + 'static, state: State) -> Result<Store, OpenError> {
+    // Nobody else takes part, so that any name will do.
+    let mut config = x0_consensus::Config::new(ID).bootstrap([ID]);
+    // A group of one has no elections and no heartbeats: ticks only wake a device that could sleep.
+    config.tick = Duration::from_secs(1);
+    let reader = state.reader();
+    let calls = Arc::new(Calls::default());
+    let handle = local::start(config, storage, state, (), Told(Arc::clone(&calls)))?;
+    // Everything acknowledged in the past is to be seen by the first read.
+    handle.read_index(OPENED);
+    match calls.wait_opened() {
+        Ok(()) => Ok(Store::from_dispatch(Arc::new(Embedded { handle, reader, calls }))),
+        Err(reason) => {
+            handle.wait_ended();
+            Err(OpenError::Failed { reason })
+        }
+    }
+}
+
+/// What is behind an embedded [`Store`].
+struct Embedded {
+    handle: Handle,
+    reader: Reader,
+    calls: Arc<Calls>,
+}
+
+impl Dispatch for Embedded {
+    fn submit(&self, operation: Operation) -> Answer {
+        match operation {
+            // A write is applied before it is acknowledged and nobody else writes, so that what is applied is what a linearizable
+            // read must see.
+            Operation::Read { query, .. } => Answer::ready(match self.calls.closed() {
+                None => self.reader.query(&query).map_err(|cause| failed(&cause)),
+                Some(error) => Err(error),
+            }),
+            Operation::Write(mutation) => match self.calls.open() {
+                Ok((token, answer)) => {
+                    self.handle.propose(token, Command::encode_write(None, &mutation));
+                    answer
+                }
+                Err(error) => Answer::ready(Err(error)),
+            },
+        }
+    }
+
+    fn close(&self) {
+        self.handle.stop();
+        self.handle.wait_ended();
+        self.calls.close(OperationError::Closed);
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Writes that wait for the log, by token.
+#[derive(Default)]
+struct Calls {
+    inner: Mutex<Inner>,
+    opened: std::sync::Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: Vec<Option<Completion>>,
+    free: Vec<usize>,
+    opened: bool,
+    closed: Option<OperationError>,
+}
+
+impl Calls {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that can panic runs under the lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self) -> Option<OperationError> {
+        self.lock().closed.clone()
+    }
+
+    fn open(&self) -> Result<(u64, Answer), OperationError> {
+        let mut inner = self.lock();
+        if let Some(error) = &inner.closed {
+            return Err(error.clone());
+        }
+        let place = match inner.free.pop() {
+            Some(place) => place,
+            None if inner.waiting.len() >= CALLS_MAX => return Err(OperationError::Overloaded),
+            None => {
+                inner.waiting.push(None);
+                inner.waiting.len() - 1
+            }
+        };
+        let (completion, answer) = Answer::waiting();
+        inner.waiting[place] = Some(completion);
+        Ok((place as u64, answer))
+    }
+
+    fn complete(&self, token: u64, result: Result<Outcome, OperationError>) {
+        let Ok(place) = usize::try_from(token) else { return };
+        let mut inner = self.lock();
+        if let Some(completion) = inner.waiting.get_mut(place).and_then(Option::take) {
+            inner.free.push(place);
+            drop(inner);
+            completion.complete(result);
+        }
+    }
+
+    fn close(&self, error: OperationError) {
+        let mut inner = self.lock();
+        let error = inner.closed.get_or_insert(error).clone();
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        self.opened.notify_all();
+        for completion in waiting.into_iter().flatten() {
+            completion.complete(Err(error.clone()));
+        }
+    }
+
+    fn wait_opened(&self) -> Result<(), Arc<str>> {
+        let mut inner = self.lock();
+        loop {
+            match &inner.closed {
+                Some(OperationError::Failed { reason }) => return Err(Arc::clone(reason)),
+                Some(other) => return Err(other.to_string().into()),
+                None if inner.opened => return Ok(()),
+                None => inner = self.opened.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// The replica's way back.
+struct Told(Arc<Calls>);
+
+impl Observer for Told {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Outcome { token, outcome, .. } => {
+                let applied = decode_applied(&outcome).map_err(|_| OperationError::NotUnderstood);
+                self.0.complete(token, applied.and_then(|applied| applied.map_err(OperationError::from)));
+            }
+            Event::ReadReady { token: OPENED, .. } => {
+                self.0.lock().opened = true;
+                self.0.opened.notify_all();
+            }
+            Event::Dropped { token, .. } => self.0.complete(token, Err(OperationError::Overloaded)),
+            Event::Failed(cause) => {
+                self.0.close(OperationError::Failed { reason: cause.to_string().into() });
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Told {
+    /// The replica's thread has ended, whatever the reason.
+    fn drop(&mut self) {
+        self.0.close(OperationError::Closed);
+    }
+}
