@@ -5,6 +5,8 @@ mod gate;
 mod lane;
 mod message;
 mod peer;
+#[cfg(feature = "quic")]
+pub mod quic;
 mod transport;
 mod transport_ext;
 

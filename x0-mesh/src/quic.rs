@@ -1,0 +1,45 @@
+//! The transport of production: QUIC with mutual TLS 1.3, by quinn on tokio.
+//!
+//! Each lane is what QUIC has for it, so that no lane waits for another: [`Lane::Ordered`](crate::Lane::Ordered) is one
+//! unidirectional stream that lives as long as the connection, [`Lane::Bulk`](crate::Lane::Bulk) one stream per message,
+//! [`Lane::Datagram`](crate::Lane::Datagram) a DATAGRAM frame (RFC 9221). Who a peer is, is in its SVID and nowhere else.
+//!
+//! # Connections
+//! A peer with an address is dialled, again and again, with a back-off that doubles and is jittered from the seed. A peer
+//! without one is accepted when it dials and its SVID is trusted and names a node; what is sent to it travels on the
+//! connection that it made. Of several connections between two nodes one is used: the node with the lower [`NodeId`]
+//! decides which, and tells it in its greeting, so that two nodes which dial each other at once agree.
+//!
+//! # Wire format, version 1
+//! ALPN `x0-mesh/1`. The first stream that each side opens is its control stream. It begins with a greeting: `0`, the
+//! version (u8), the length of what follows (u16, at most 1024), the sender's instance (u64), the instance that it last
+//! heard of as the other side (u64), a sequence number (u64); bytes behind are ignored. Numbers are little-endian. The side
+//! with the higher node id greets first, with the last sequence number it was told; the other side answers with a new one
+//! when it takes the connection, and closes it otherwise. A control stream does not end before the connection.
+//!
+//! The other streams begin with their kind: `1`, the number of the lane (u8), then messages; or `2` and one message, then
+//! the end. A message is its length (u32) and its bytes. A DATAGRAM frame holds a message without its length.
+
+mod close;
+mod config;
+mod connection;
+mod dial;
+mod frame;
+#[cfg(test)]
+mod fuzz;
+mod greeting;
+mod inbox;
+mod outbox;
+mod peer_book;
+mod race;
+mod random;
+mod shared;
+mod state;
+mod transport;
+
+pub use config::{BindError, QuicConfig};
+pub use peer_book::PeerBook;
+pub use transport::QuicTransport;
+
+#[cfg(doc)]
+use x0_identity::NodeId;

@@ -1,0 +1,373 @@
+//! The tasks of one connection.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use x0_identity::NodeId;
+
+use super::close::{Failure, close_for, dial_failure, down_reason};
+use super::frame::{FrameDecoder, check_len};
+use super::greeting::{Greeting, HEAD_LEN, kind};
+use super::shared::Shared;
+use super::state::Adopted;
+use crate::{DownReason, Violation};
+
+/// Chunks (mostly: packets) that one wake-up takes.
+const CHUNKS: usize = 64;
+
+/// Who is at the other end, from its SVID, which the handshake has verified.
+pub(super) fn identity(connection: &Connection) -> Result<NodeId, DownReason> {
+    let chain =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain = chain.map(|chain| *chain).unwrap_or_default();
+    x0_identity::peer_node_id(&chain)
+        .map_err(|error| DownReason::Untrusted { detail: error.to_string().into() })
+}
+
+/// A connection that is the one in use.
+pub(super) struct Established {
+    connection: Connection,
+    adopted: Adopted,
+    control: (SendStream, RecvStream),
+}
+
+/// Exchanges greetings until it is decided whether the connection is used. What comes behind the decision is in
+/// [`Established::run`], so that the caller may give up before it, but never has one that was decided on and is not run.
+pub(super) async fn establish(
+    shared: &Shared,
+    connection: Connection,
+    peer: NodeId,
+) -> Result<Established, Failure> {
+    let decides = shared.lock().decides(peer);
+    let exchange = async {
+        let mut send = connection.open_uni().await.map_err(|error| dial_failure(&error))?;
+        if !decides {
+            let greeting = shared.lock().greeting_for(peer);
+            send.write_all(&greeting.encode()).await.map_err(|error| write_failure(&connection, error))?;
+        }
+        let mut receive = connection.accept_uni().await.map_err(|error| dial_failure(&error))?;
+        let mut head = [0; HEAD_LEN];
+        receive.read_exact(&mut head).await.map_err(greeting_failure)?;
+        let mut body = vec![0; Greeting::body_len(head)?];
+        receive.read_exact(&mut body).await.map_err(greeting_failure)?;
+        Ok((send, receive, Greeting::decode(&body)?))
+    };
+    let exchanged =
+        timeout(shared.config.dial_timeout, exchange).await.unwrap_or(Err(Violation::GreetingLate.into()));
+    match exchanged {
+        Ok((send, receive, greeting)) => {
+            let adopted = shared.change(|state, wakers| state.adopt(peer, &connection, &greeting, wakers))?;
+            Ok(Established { connection, adopted, control: (send, receive) })
+        }
+        Err(failure) => {
+            if let Failure::Told(reason) = &failure {
+                close_for(&connection, reason);
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn write_failure(connection: &Connection, error: WriteError) -> Failure {
+    match error {
+        WriteError::ConnectionLost(error) => dial_failure(&error),
+        _ => connection.close_reason().map_or(Violation::Greeting.into(), |error| dial_failure(&error)),
+    }
+}
+
+fn greeting_failure(error: ReadExactError) -> Failure {
+    match error {
+        ReadExactError::ReadError(ReadError::ConnectionLost(error)) => dial_failure(&error),
+        _ => Violation::Greeting.into(),
+    }
+}
+
+/// What the tasks of a connection have in common.
+#[derive(Clone)]
+struct Tasks {
+    shared: Arc<Shared>,
+    connection: Connection,
+    peer: NodeId,
+    epoch: u64,
+    violation: Arc<OnceLock<Violation>>,
+}
+
+/// Why a task ended early.
+enum Stop {
+    /// The connection or the epoch is over.
+    Over,
+    Violation(Violation),
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Stop {
+        Stop::Violation(violation)
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Stop {
+        match error {
+            ReadError::Reset(_) => Stop::Violation(Violation::StreamEnd),
+            _ => Stop::Over,
+        }
+    }
+}
+
+impl From<ReadExactError> for Stop {
+    fn from(error: ReadExactError) -> Stop {
+        match error {
+            ReadExactError::FinishedEarly(_) => Stop::Violation(Violation::StreamEnd),
+            ReadExactError::ReadError(error) => error.into(),
+        }
+    }
+}
+
+impl From<WriteError> for Stop {
+    fn from(error: WriteError) -> Stop {
+        match error {
+            // We never ask for that, and a lane that lost bytes cannot go on.
+            WriteError::Stopped(_) => Stop::Violation(Violation::StreamEnd),
+            _ => Stop::Over,
+        }
+    }
+}
+
+impl Established {
+    /// Carries messages until the connection ends.
+    pub(super) async fn run(self, shared: Arc<Shared>, peer: NodeId) {
+        let Established { connection, adopted, control } = self;
+        let epoch = adopted.epoch;
+        let violation = Arc::new(OnceLock::new());
+        let tasks = Tasks { shared, connection, peer, epoch, violation };
+        let mut set = JoinSet::new();
+        set.spawn(tasks.clone().guard(tasks.clone().control(control, adopted.greeting)));
+        for number in 0..tasks.shared.config.ordered_lanes {
+            // Now, so that bulk messages cannot use up the streams that the peer lets us open.
+            let Ok(stream) = tasks.connection.open_uni().await else { break };
+            set.spawn(tasks.clone().guard(tasks.clone().write_lane(stream, number)));
+        }
+        set.spawn(tasks.clone().guard(tasks.clone().write_bulk()));
+        set.spawn(tasks.clone().guard(tasks.clone().read_datagrams()));
+        set.spawn(tasks.clone().guard(tasks.clone().accept()));
+        let error = tasks.connection.closed().await;
+        let reason = match tasks.violation.get() {
+            Some(violation) => DownReason::Malformed { violation: *violation },
+            None => down_reason(&error),
+        };
+        tasks.shared.change(|state, wakers| state.end(peer, epoch, reason, wakers));
+        set.shutdown().await;
+    }
+}
+
+impl Tasks {
+    /// Closes the connection when a task says that the peer broke a rule.
+    async fn guard(self, task: impl Future<Output = Result<(), Stop>>) {
+        if let Err(Stop::Violation(violation)) = task.await
+            && self.connection.close_reason().is_none()
+        {
+            let _ = self.violation.set(violation);
+            close_for(&self.connection, &DownReason::Malformed { violation });
+        }
+    }
+
+    async fn control(
+        self,
+        (mut send, mut receive): (SendStream, RecvStream),
+        greeting: Option<Greeting>,
+    ) -> Result<(), Stop> {
+        if let Some(greeting) = greeting {
+            send.write_all(&greeting.encode()).await?;
+        }
+        // For later versions: what this one does not know, it skips.
+        while receive.read_chunk(usize::MAX, true).await?.is_some() {}
+        Err(Violation::StreamEnd.into())
+    }
+
+    async fn write_lane(self, mut stream: SendStream, number: u8) -> Result<(), Stop> {
+        let lane = usize::from(number);
+        let mut is_first = true;
+        while let Some(mut bytes) = self.shared.outgoing(self.peer, self.epoch, lane).await {
+            if std::mem::take(&mut is_first) {
+                stream.write_all(&[kind::ORDERED, number]).await?;
+            }
+            while !bytes.is_empty() {
+                let written = stream.write_chunks(std::slice::from_mut(&mut bytes)).await?;
+                self.shared.written(self.peer, self.epoch, lane, written.bytes);
+            }
+        }
+        // Until the connection is closed the stream must not end, as it would when dropped.
+        self.connection.closed().await;
+        Ok(())
+    }
+
+    async fn write_bulk(self) -> Result<(), Stop> {
+        let lane = usize::from(self.shared.config.ordered_lanes);
+        let streams = Arc::new(Semaphore::new(usize::from(self.shared.config.bulk_streams)));
+        let mut messages = JoinSet::new();
+        loop {
+            let Ok(permit) = Arc::clone(&streams).acquire_owned().await else { return Ok(()) };
+            while messages.try_join_next().is_some() {}
+            let Some(payload) = self.shared.outgoing(self.peer, self.epoch, lane).await else {
+                return Ok(());
+            };
+            let Ok(stream) = self.connection.open_uni().await else { return Ok(()) };
+            let tasks = self.clone();
+            messages.spawn(async move {
+                self_guarded(tasks, stream, payload, lane).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn write_message(
+        self,
+        mut stream: SendStream,
+        mut payload: Bytes,
+        lane: usize,
+    ) -> Result<(), Stop> {
+        // Ordered lanes go first.
+        let _ = stream.set_priority(-1);
+        let mut head = [kind::BULK, 0, 0, 0, 0];
+        head[1..].copy_from_slice(&length(&payload));
+        stream.write_all(&head).await?;
+        let mut released = 4;
+        while !payload.is_empty() {
+            let written = stream.write_chunks(std::slice::from_mut(&mut payload)).await?;
+            self.shared.written(self.peer, self.epoch, lane, written.bytes + std::mem::take(&mut released));
+        }
+        self.shared.written(self.peer, self.epoch, lane, released);
+        let _ = stream.finish();
+        Ok(())
+    }
+
+    async fn read_datagrams(self) -> Result<(), Stop> {
+        loop {
+            let Ok(payload) = self.connection.read_datagram().await else { return Ok(()) };
+            let len_max = super::transport::DATAGRAM_LEN_MAX;
+            if payload.len() > len_max {
+                let (len, len_max) = (payload.len() as u64, len_max as u64);
+                return Err(Violation::MessageLength { len, len_max }.into());
+            }
+            let is_open = self.shared.change(|state, wakers| {
+                let lane = state.datagram();
+                let room = state.receive_queue_len_max;
+                let segment = state.peers.get_mut(&self.peer)?.inbox.running(self.epoch)?;
+                // An empty datagram takes room too.
+                let waiting = segment.lanes.get(lane)?;
+                if waiting.len + payload.len() > room || waiting.messages.len() > room / 64 {
+                    return Some(());
+                }
+                let message = std::iter::once(payload.to_vec());
+                state.deliver(self.peer, self.epoch, lane, message, wakers).map(|_| ())
+            });
+            if is_open.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn accept(self) -> Result<(), Stop> {
+        let lanes: Arc<[OnceLock<()>]> =
+            (0..self.shared.config.ordered_lanes).map(|_| OnceLock::new()).collect();
+        let mut streams = JoinSet::new();
+        while let Ok(stream) = self.connection.accept_uni().await {
+            while streams.try_join_next().is_some() {}
+            let task = self.clone().read(stream, Arc::clone(&lanes));
+            streams.spawn(self.clone().guard(task));
+        }
+        Ok(())
+    }
+
+    async fn read(self, mut stream: RecvStream, lanes: Arc<[OnceLock<()>]>) -> Result<(), Stop> {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await?;
+        match byte[0] {
+            kind::ORDERED => {
+                stream.read_exact(&mut byte).await?;
+                let lane = lanes.get(usize::from(byte[0])).ok_or(Violation::Lane { lane: byte[0] })?;
+                lane.set(()).map_err(|()| Violation::StreamTwice)?;
+                self.read_lane(stream, usize::from(byte[0])).await
+            }
+            kind::BULK => self.read_message(stream).await,
+            kind::CONTROL => Err(Violation::StreamTwice.into()),
+            kind => Err(Violation::StreamKind { kind }.into()),
+        }
+    }
+
+    async fn read_lane(self, mut stream: RecvStream, lane: usize) -> Result<(), Stop> {
+        let mut decoder = FrameDecoder::new(self.shared.config.message_len_max);
+        let mut chunks: Vec<Bytes> = vec![Bytes::new(); CHUNKS];
+        let mut messages = Vec::new();
+        loop {
+            let Some(count) = stream.read_chunks(&mut chunks).await? else {
+                return Err(Violation::StreamEnd.into());
+            };
+            let mut result = Ok(());
+            for chunk in chunks.iter_mut().take(count) {
+                result = result.and_then(|()| decoder.push(chunk, &mut messages));
+                *chunk = Bytes::new();
+            }
+            // What was whole before a violation has arrived.
+            if !messages.is_empty() {
+                let has_room = self.shared.change(|state, wakers| {
+                    state.deliver(self.peer, self.epoch, lane, messages.drain(..), wakers)
+                });
+                result?;
+                if !has_room.ok_or(Stop::Over)? {
+                    self.shared.room(self.peer, self.epoch, lane, 0).await.ok_or(Stop::Over)?;
+                }
+            }
+            result?;
+        }
+    }
+
+    async fn read_message(self, mut stream: RecvStream) -> Result<(), Stop> {
+        let lane = usize::from(self.shared.config.ordered_lanes);
+        let len_max = self.shared.config.bulk_len_max;
+        let mut header = [0; 4];
+        stream.read_exact(&mut header).await?;
+        let len = check_len(u32::from_le_bytes(header), len_max)?;
+        self.shared.room(self.peer, self.epoch, lane, len).await.ok_or(Stop::Over)?;
+        let mut decoder = FrameDecoder::new(len_max);
+        let mut messages = Vec::new();
+        decoder.push(&header, &mut messages)?;
+        let mut chunks: Vec<Bytes> = vec![Bytes::new(); CHUNKS];
+        while let Some(count) = stream.read_chunks(&mut chunks).await? {
+            for chunk in chunks.iter_mut().take(count) {
+                if decoder.is_between() && !chunk.is_empty() {
+                    return Err(Violation::TrailingBytes.into());
+                }
+                decoder.push(chunk, &mut messages)?;
+                *chunk = Bytes::new();
+            }
+        }
+        if messages.len() != 1 {
+            return Err(Violation::StreamEnd.into());
+        }
+        self.shared
+            .change(|state, wakers| {
+                // The room that was kept is the message's from now on.
+                let segment = state.peers.get_mut(&self.peer)?.inbox.running(self.epoch)?;
+                let waiting = segment.lanes.get_mut(lane)?;
+                waiting.len = waiting.len.saturating_sub(len);
+                state.deliver(self.peer, self.epoch, lane, messages.drain(..), wakers)
+            })
+            .map(|_| ())
+            .ok_or(Stop::Over)
+    }
+}
+
+async fn self_guarded(tasks: Tasks, stream: SendStream, payload: Bytes, lane: usize) {
+    tasks.clone().guard(tasks.write_message(stream, payload, lane)).await;
+}
+
+/// A message's length as it stands before it; that it fits was checked when it was taken.
+pub(super) fn length(payload: &[u8]) -> [u8; 4] {
+    u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes()
+}

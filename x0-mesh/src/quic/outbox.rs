@@ -1,0 +1,136 @@
+//! What is to be sent to one peer and has not been given to QUIC yet.
+
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+/// Small messages share chunks of this length.
+const CHUNK_LEN: usize = 32 << 10;
+/// Datagrams for a peer that is being reached for the first time.
+const EARLY_DATAGRAMS_LEN_MAX: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// The ordered lanes, then the bulk lane.
+    pub(super) lanes: Vec<OutLane>,
+    pub(super) datagrams: VecDeque<Bytes>,
+    datagrams_len: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OutLane {
+    content: Content,
+    /// Bytes that were taken and that QUIC has not taken over.
+    len: usize,
+    /// Who waits for room.
+    sender: Option<Waker>,
+    /// The task that gives the bytes to QUIC, when it has nothing to do.
+    writer: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Messages with their lengths, one behind another, so that many small ones become one write.
+    Stream(BytesMut),
+    Messages(VecDeque<Bytes>),
+}
+
+impl Default for Content {
+    fn default() -> Content {
+        Content::Stream(BytesMut::new())
+    }
+}
+
+impl Outbox {
+    pub(super) fn new(ordered_lanes: u8) -> Outbox {
+        let mut lanes: Vec<OutLane> = (0..ordered_lanes).map(|_| OutLane::default()).collect();
+        lanes.push(OutLane { content: Content::Messages(VecDeque::new()), ..OutLane::default() });
+        Outbox { lanes, datagrams: VecDeque::new(), datagrams_len: 0 }
+    }
+
+    /// Keeps a datagram for the first epoch, if there is room.
+    pub(super) fn keep_datagram(&mut self, payload: &[u8]) -> bool {
+        let len = self.datagrams_len + payload.len() + 1;
+        let has_room = len <= EARLY_DATAGRAMS_LEN_MAX;
+        if has_room {
+            self.datagrams_len = len;
+            self.datagrams.push_back(Bytes::copy_from_slice(payload));
+        }
+        has_room
+    }
+
+    pub(super) fn take_datagrams(&mut self) -> VecDeque<Bytes> {
+        self.datagrams_len = 0;
+        std::mem::take(&mut self.datagrams)
+    }
+
+    /// Forgets everything; who waited is to ask again.
+    pub(super) fn clear(&mut self, wakers: &mut Vec<Waker>) {
+        self.take_datagrams();
+        for lane in &mut self.lanes {
+            match &mut lane.content {
+                Content::Stream(stream) => *stream = BytesMut::new(),
+                Content::Messages(messages) => messages.clear(),
+            }
+            lane.len = 0;
+            wakers.extend(lane.sender.take());
+            wakers.extend(lane.writer.take());
+        }
+    }
+}
+
+impl OutLane {
+    /// Takes a message if there is room, and gives who has to be woken for it; otherwise remembers who asked.
+    pub(super) fn push(
+        &mut self,
+        cx: &Context<'_>,
+        header: [u8; 4],
+        payload: &[u8],
+        len_max: usize,
+    ) -> Result<Option<Waker>, Full> {
+        let len = header.len() + payload.len();
+        if self.len != 0 && self.len.saturating_add(len) > len_max {
+            match &mut self.sender {
+                Some(sender) => sender.clone_from(cx.waker()),
+                sender => *sender = Some(cx.waker().clone()),
+            }
+            return Err(Full);
+        }
+        match &mut self.content {
+            Content::Stream(stream) => {
+                if stream.capacity() - stream.len() < len {
+                    stream.reserve(len.max(CHUNK_LEN));
+                }
+                stream.extend_from_slice(&header);
+                stream.extend_from_slice(payload);
+            }
+            Content::Messages(messages) => messages.push_back(Bytes::copy_from_slice(payload)),
+        }
+        self.len += len;
+        Ok(self.writer.take())
+    }
+
+    /// Takes what is to be written: everything on an ordered lane, one message on the bulk lane.
+    pub(super) fn take(&mut self, cx: &Context<'_>) -> Option<Bytes> {
+        let bytes = match &mut self.content {
+            Content::Stream(stream) if stream.is_empty() => None,
+            Content::Stream(stream) => Some(stream.split().freeze()),
+            Content::Messages(messages) => messages.pop_front(),
+        };
+        if bytes.is_none() {
+            self.writer = Some(cx.waker().clone());
+        }
+        bytes
+    }
+
+    /// QUIC has taken bytes over. Gives who waits for room, if there is enough.
+    pub(super) fn written(&mut self, len: usize, len_max: usize) -> Option<Waker> {
+        self.len = self.len.saturating_sub(len);
+        if self.len <= len_max / 2 { self.sender.take() } else { None }
+    }
+}
+
+/// The lane is full.
+#[derive(Debug)]
+pub(super) struct Full;

@@ -1,0 +1,75 @@
+//! Whom to dial, while the transport runs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use x0_identity::NodeId;
+
+use super::close::code;
+use super::dial::dial_always;
+use super::shared::Shared;
+use crate::DownReason;
+
+/// Changes which peers a [`QuicTransport`](super::QuicTransport) dials. Clones change the same transport; once that is gone
+/// they do nothing.
+#[derive(Clone)]
+pub struct PeerBook(Arc<Shared>);
+
+impl PeerBook {
+    pub(super) fn new(shared: Arc<Shared>) -> PeerBook {
+        PeerBook(shared)
+    }
+
+    /// Dials the peer at this address from now on. A connection that stands is kept, wherever it leads.
+    pub fn set_peer(&self, peer: NodeId, address: SocketAddr) {
+        if peer == self.0.config.local {
+            return;
+        }
+        let shared = Arc::clone(&self.0);
+        self.0.change(|state, _| {
+            if state.over.is_some() {
+                return;
+            }
+            let entry = state.peer(peer);
+            if entry.address == Some(address) {
+                return;
+            }
+            // A peer that was down is not reached for the first time; one that was never dialled is.
+            entry.is_reaching |= entry.address.is_none() && entry.link.is_none();
+            entry.address = Some(address);
+            let dialer = shared.runtime.spawn(dial_always(Arc::clone(&shared), peer, address));
+            if let Some(before) = entry.dialer.replace(dialer.abort_handle()) {
+                before.abort();
+            }
+        });
+    }
+
+    /// Dials the peer no more, and ends the connection to it. It may still dial us: that is refused by taking its SVID away.
+    pub fn remove_peer(&self, peer: NodeId) {
+        self.0.change(|state, wakers| {
+            let Some(entry) = state.peers.get_mut(&peer) else { return };
+            entry.address = None;
+            entry.is_reaching = false;
+            if let Some(dialer) = entry.dialer.take() {
+                dialer.abort();
+            }
+            if let Some(link) = &entry.link {
+                let epoch = link.epoch;
+                link.connection.close(code::REMOVED, b"the peer was removed");
+                state.end(peer, epoch, DownReason::Local, wakers);
+            } else {
+                entry.outbox.clear(wakers);
+            }
+            state.forget(peer);
+        });
+    }
+}
+
+impl fmt::Debug for PeerBook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.lock();
+        let addresses = state.peers.iter().filter_map(|(peer, entry)| Some((peer, entry.address?)));
+        formatter.debug_map().entries(addresses).finish()
+    }
+}

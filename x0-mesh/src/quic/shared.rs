@@ -1,0 +1,128 @@
+//! The shared state, and how it is waited for.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use quinn::Endpoint;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use x0_identity::NodeId;
+
+use super::config::QuicConfig;
+use super::state::State;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    pub(super) config: QuicConfig,
+    pub(super) client: quinn::ClientConfig,
+    pub(super) endpoint: Endpoint,
+    pub(super) runtime: Handle,
+    /// A permit for each peer that dialled us.
+    pub(super) incoming: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: QuicConfig,
+        state: State,
+        client: quinn::ClientConfig,
+        endpoint: Endpoint,
+        runtime: Handle,
+    ) -> Shared {
+        let incoming = Arc::new(Semaphore::new(config.incoming_max.min(Semaphore::MAX_PERMITS)));
+        Shared { state: Mutex::new(state), config, client, endpoint, runtime, incoming }
+    }
+
+    /// The state is consistent between any two calls of its methods, so a panic elsewhere does not spoil it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes whom that concerns once the lock is free.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State, &mut Vec<Waker>) -> R) -> R {
+        let mut wakers = Vec::new();
+        let result = change(&mut self.lock(), &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// What is to be written next on a lane; `None` when the epoch is over.
+    pub(super) async fn outgoing(&self, peer: NodeId, epoch: u64, lane: usize) -> Option<Bytes> {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            let Some(peer) = state.peers.get_mut(&peer) else { return Poll::Ready(None) };
+            if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
+                return Poll::Ready(None);
+            }
+            match peer.outbox.lanes.get_mut(lane).map(|lane| lane.take(cx)) {
+                None => Poll::Ready(None),
+                Some(None) => Poll::Pending,
+                Some(Some(bytes)) => Poll::Ready(Some(bytes)),
+            }
+        })
+        .await
+    }
+
+    /// QUIC has taken bytes of a lane over.
+    pub(super) fn written(&self, peer: NodeId, epoch: u64, lane: usize, len: usize) {
+        let sender = {
+            let mut state = self.lock();
+            let Some(peer) = state.peers.get_mut(&peer) else { return };
+            if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
+                return;
+            }
+            let len_max = self.config.send_queue_len_max;
+            peer.outbox.lanes.get_mut(lane).and_then(|lane| lane.written(len, len_max))
+        };
+        if let Some(sender) = sender {
+            sender.wake();
+        }
+    }
+
+    /// Waits until a lane has room for a message, and keeps the room; with no length, until it has room at all. `None` when
+    /// the epoch is over.
+    pub(super) async fn room(&self, peer: NodeId, epoch: u64, lane: usize, len: usize) -> Option<()> {
+        loop {
+            let room = {
+                let mut state = self.lock();
+                let segment = state.peers.get_mut(&peer)?.inbox.running(epoch)?;
+                Arc::clone(&segment.lanes.get_mut(lane)?.room)
+            };
+            let mut notified = pin!(room.notified());
+            notified.as_mut().enable();
+            {
+                let mut state = self.lock();
+                let len_max = state.receive_queue_len_max;
+                let segment = state.peers.get_mut(&peer)?.inbox.running(epoch)?;
+                let lane = segment.lanes.get_mut(lane)?;
+                let has_room = if len == 0 { lane.len < len_max } else { lane.has_room(len, len_max) };
+                if has_room {
+                    lane.len += len;
+                    return Some(());
+                }
+                lane.is_waited_for = true;
+            }
+            notified.await;
+        }
+    }
+
+    /// Waits until the peer is connected, or is not.
+    pub(super) async fn linked(&self, peer: NodeId, is_linked: bool) {
+        loop {
+            let Some(changed) = self.lock().peers.get(&peer).map(|peer| Arc::clone(&peer.changed)) else {
+                return;
+            };
+            let mut notified = pin!(changed.notified());
+            notified.as_mut().enable();
+            match self.lock().peers.get(&peer) {
+                Some(peer) if peer.link.is_some() != is_linked => {}
+                _ => return,
+            }
+            notified.await;
+        }
+    }
+}

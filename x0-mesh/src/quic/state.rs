@@ -1,0 +1,358 @@
+//! What the transport and its tasks share, behind one lock that nobody holds for long. No I/O happens here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+
+use quinn::Connection;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use x0_identity::NodeId;
+
+use super::close::{Failure, code};
+use super::greeting::Greeting;
+use super::inbox::{Inbox, Segment};
+use super::outbox::Outbox;
+use crate::{DownReason, PeerEvent, PeerEventKind, RecvError};
+
+/// A peer whose owner does not receive may begin that many epochs.
+const SEGMENTS_MAX: usize = 4;
+/// And there may be that many events of it.
+const EVENTS_MAX: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct State {
+    local: NodeId,
+    instance: u64,
+    ordered_lanes: u8,
+    pub(super) receive_queue_len_max: usize,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) events: VecDeque<PeerEvent>,
+    /// Lanes that have messages, in the order of their turns.
+    turns: VecDeque<(NodeId, usize)>,
+    pub(super) recv_waker: Option<Waker>,
+    pub(super) event_waker: Option<Waker>,
+    /// Serves as the sequence number of connections too.
+    last_epoch: u64,
+    /// Why there is nothing any more.
+    pub(super) over: Option<RecvError>,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: Option<SocketAddr>,
+    pub(super) dialer: Option<AbortHandle>,
+    pub(super) link: Option<Link>,
+    /// Being reached for the first time since it was given.
+    pub(super) is_reaching: bool,
+    /// What the owner was told last, so that each attempt that fails for the same reason is not an event.
+    last_failure: Option<DownReason>,
+    /// The other side's instance, and the last sequence number it gave.
+    heard: (u64, u64),
+    pub(super) outbox: Outbox,
+    pub(super) inbox: Inbox,
+    /// Events that the owner has not taken.
+    untold: usize,
+    /// Called when the link comes or goes.
+    pub(super) changed: Arc<Notify>,
+}
+
+/// The connection that is used.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) epoch: u64,
+    pub(super) connection: Connection,
+    instance: u64,
+    sequence: u64,
+}
+
+/// A connection that became the one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Adopted {
+    pub(super) epoch: u64,
+    /// What the other side has to be told, if it is ours to decide.
+    pub(super) greeting: Option<Greeting>,
+}
+
+impl Peer {
+    fn new(ordered_lanes: u8) -> Peer {
+        Peer {
+            address: None,
+            dialer: None,
+            link: None,
+            is_reaching: false,
+            last_failure: None,
+            heard: (0, 0),
+            outbox: Outbox::new(ordered_lanes),
+            inbox: Inbox::default(),
+            untold: 0,
+            changed: Arc::default(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(
+        local: NodeId,
+        instance: u64,
+        ordered_lanes: u8,
+        receive_queue_len_max: usize,
+    ) -> State {
+        State {
+            local,
+            instance,
+            ordered_lanes,
+            receive_queue_len_max,
+            peers: BTreeMap::new(),
+            events: VecDeque::new(),
+            turns: VecDeque::new(),
+            recv_waker: None,
+            event_waker: None,
+            last_epoch: 0,
+            over: None,
+        }
+    }
+
+    pub(super) fn datagram(&self) -> usize {
+        usize::from(self.ordered_lanes) + 1
+    }
+
+    /// The peer, known from now on.
+    pub(super) fn peer(&mut self, peer: NodeId) -> &mut Peer {
+        let ordered_lanes = self.ordered_lanes;
+        self.peers.entry(peer).or_insert_with(|| Peer::new(ordered_lanes))
+    }
+
+    /// Of two nodes the lower one decides which connection is used.
+    pub(super) fn decides(&self, peer: NodeId) -> bool {
+        self.local < peer
+    }
+
+    /// What a node that does not decide says first.
+    pub(super) fn greeting_for(&self, peer: NodeId) -> Greeting {
+        let heard = self.peers.get(&peer).map_or((0, 0), |peer| peer.heard);
+        Greeting { instance: self.instance, heard_instance: heard.0, sequence: heard.1 }
+    }
+
+    /// Makes a connection on which the peer has greeted the one that is used, or says why not.
+    pub(super) fn adopt(
+        &mut self,
+        id: NodeId,
+        connection: &Connection,
+        greeting: &Greeting,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<Adopted, Failure> {
+        if self.over.is_some() {
+            return Err(Failure::Quiet);
+        }
+        let decides = self.decides(id);
+        let instance = self.instance;
+        let lanes = self.datagram() + 1;
+        let peer = self.peer(id);
+        if let Some(link) = &peer.link {
+            let is_duplicate = link.instance == greeting.instance
+                && link.connection.close_reason().is_none()
+                && if decides {
+                    // Had the peer known of the link when it greeted, it would have lost it since.
+                    greeting.heard_instance != instance || greeting.sequence < link.sequence
+                } else {
+                    greeting.sequence <= link.sequence
+                };
+            if is_duplicate {
+                connection.close(code::DUPLICATE, b"another connection is used");
+                return Err(Failure::Quiet);
+            }
+        }
+        if peer.inbox.segments.len() >= SEGMENTS_MAX || peer.untold >= EVENTS_MAX {
+            connection.close(code::BUSY, b"what came before has not been received yet");
+            return Err(Failure::Quiet);
+        }
+        if let Some(link) = &peer.link {
+            let epoch = link.epoch;
+            link.connection.close(code::REPLACED, b"another connection is used from now on");
+            self.end(id, epoch, DownReason::Replaced, wakers);
+        }
+        self.last_epoch += 1;
+        let epoch = self.last_epoch;
+        let sequence = if decides { epoch } else { greeting.sequence };
+        let peer = self.peer(id);
+        peer.heard = (greeting.instance, sequence);
+        peer.is_reaching = false;
+        peer.last_failure = None;
+        peer.link =
+            Some(Link { epoch, connection: connection.clone(), instance: greeting.instance, sequence });
+        peer.inbox.segments.push_back(Segment::up(epoch, lanes));
+        for datagram in peer.outbox.take_datagrams() {
+            // May be lost.
+            let _ = connection.send_datagram(datagram);
+        }
+        peer.changed.notify_waiters();
+        if peer.inbox.segments.len() == 1 {
+            self.tell(id, PeerEventKind::Up { epoch }, wakers);
+        }
+        let greeting = decides.then_some(Greeting { instance, heard_instance: greeting.instance, sequence });
+        Ok(Adopted { epoch, greeting })
+    }
+
+    /// An epoch is over.
+    pub(super) fn end(&mut self, id: NodeId, epoch: u64, reason: DownReason, wakers: &mut Vec<Waker>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
+            return;
+        }
+        peer.link = None;
+        peer.outbox.clear(wakers);
+        if let Some(segment) = peer.inbox.running(epoch) {
+            segment.down = Some(reason);
+        }
+        peer.changed.notify_waiters();
+        self.advance(id, wakers);
+    }
+
+    /// An attempt to reach the peer has failed.
+    pub(super) fn fail(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.link.is_some() {
+            return;
+        }
+        peer.is_reaching = false;
+        peer.outbox.clear(wakers);
+        if peer.last_failure.as_ref() == Some(&reason)
+            || peer.inbox.segments.len() >= SEGMENTS_MAX
+            || peer.untold >= EVENTS_MAX
+        {
+            return;
+        }
+        peer.last_failure = Some(reason.clone());
+        self.last_epoch += 1;
+        peer.inbox.segments.push_back(Segment::failed(self.last_epoch, reason));
+        self.advance(id, wakers);
+    }
+
+    /// Ends what has been received as a whole, and begins what comes next.
+    fn advance(&mut self, id: NodeId, wakers: &mut Vec<Waker>) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            let Some(front) = peer.inbox.segments.front_mut() else { return };
+            if front.count > 0 {
+                return;
+            }
+            let Some(reason) = front.down.take() else { return };
+            let epoch = front.epoch;
+            peer.inbox.segments.pop_front();
+            let next = peer.inbox.segments.front_mut().filter(|next| next.is_up);
+            let next_epoch = next.as_ref().map(|next| next.epoch);
+            if let Some(next) = next {
+                for (number, lane) in next.lanes.iter_mut().enumerate() {
+                    if !lane.messages.is_empty() {
+                        lane.is_listed = true;
+                        self.turns.push_back((id, number));
+                    }
+                }
+            }
+            if !self.turns.is_empty() {
+                wakers.extend(self.recv_waker.take());
+            }
+            self.tell(id, PeerEventKind::Down { epoch, reason }, wakers);
+            if let Some(epoch) = next_epoch {
+                self.tell(id, PeerEventKind::Up { epoch }, wakers);
+            }
+        }
+    }
+
+    fn tell(&mut self, peer: NodeId, kind: PeerEventKind, wakers: &mut Vec<Waker>) {
+        self.peer(peer).untold += 1;
+        self.events.push_back(PeerEvent { peer, kind });
+        wakers.extend(self.event_waker.take());
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<PeerEvent> {
+        let event = self.events.pop_front()?;
+        if let Some(peer) = self.peers.get_mut(&event.peer) {
+            peer.untold = peer.untold.saturating_sub(1);
+            self.forget(event.peer);
+        }
+        Some(event)
+    }
+
+    /// A peer without an address of which nothing is left is unknown again.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        let is_gone = self.peers.get(&id).is_some_and(|peer| {
+            peer.address.is_none()
+                && peer.link.is_none()
+                && peer.inbox.segments.is_empty()
+                && peer.untold == 0
+        });
+        if is_gone {
+            self.peers.remove(&id);
+        }
+    }
+
+    /// Takes in what came on a lane, and says whether the lane has room for more; `None` when the epoch is over.
+    pub(super) fn deliver(
+        &mut self,
+        id: NodeId,
+        epoch: u64,
+        number: usize,
+        messages: impl Iterator<Item = Vec<u8>>,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<bool> {
+        let len_max = self.receive_queue_len_max;
+        let inbox = &mut self.peers.get_mut(&id)?.inbox;
+        let is_front = inbox.segments.len() == 1;
+        let segment = inbox.running(epoch)?;
+        let lane = segment.lanes.get_mut(number)?;
+        let before = lane.messages.len();
+        for message in messages {
+            lane.len += message.len();
+            lane.messages.push_back(message);
+        }
+        segment.count += lane.messages.len() - before;
+        if is_front && !lane.is_listed && !lane.messages.is_empty() {
+            lane.is_listed = true;
+            self.turns.push_back((id, number));
+            wakers.extend(self.recv_waker.take());
+        }
+        Some(lane.len < len_max)
+    }
+
+    /// Takes the message whose turn it is.
+    pub(super) fn next_message(&mut self, wakers: &mut Vec<Waker>) -> Option<(NodeId, usize, Vec<u8>)> {
+        let len_max = self.receive_queue_len_max;
+        loop {
+            let (id, number) = self.turns.pop_front()?;
+            let segment = self.peers.get_mut(&id).and_then(|peer| peer.inbox.segments.front_mut());
+            let Some(segment) = segment else { continue };
+            let Some(lane) = segment.lanes.get_mut(number) else { continue };
+            let Some(message) = lane.pop(len_max) else {
+                lane.is_listed = false;
+                continue;
+            };
+            lane.is_listed = !lane.messages.is_empty();
+            if lane.is_listed {
+                self.turns.push_back((id, number));
+            }
+            segment.count -= 1;
+            if segment.count == 0 && segment.down.is_some() {
+                self.advance(id, wakers);
+            }
+            return Some((id, number, message));
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn finish(&mut self, reason: RecvError, wakers: &mut Vec<Waker>) {
+        if self.over.is_none() {
+            self.over = Some(reason);
+        }
+        for peer in self.peers.values_mut() {
+            if let Some(dialer) = peer.dialer.take() {
+                dialer.abort();
+            }
+            peer.outbox.clear(wakers);
+        }
+        wakers.extend(self.recv_waker.take());
+        wakers.extend(self.event_waker.take());
+    }
+}

@@ -1,0 +1,284 @@
+//! The transport.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, SendDatagramError, TokioRuntime,
+    TransportConfig, VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use x0_identity::NodeId;
+
+use super::close::code;
+use super::config::{BindError, QuicConfig};
+use super::connection::length;
+use super::dial::accept_always;
+use super::peer_book::PeerBook;
+use super::random;
+use super::shared::Shared;
+use super::state::State;
+use crate::{Lane, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
+
+/// What fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), behind the longest headers.
+pub(super) const DATAGRAM_LEN_MAX: usize = 1100;
+/// What the socket is asked to hold; the system may grant less.
+const SOCKET_LEN: usize = 4 << 20;
+/// The control stream, the ordered lanes, bulk messages.
+const STREAMS_MAX: u32 = 1 + QuicConfig::ORDERED_LANES_MAX as u32 + QuicConfig::BULK_STREAMS_MAX as u32;
+const ALPN: &[u8] = b"x0-mesh/1";
+
+/// Messages over QUIC. See the [module](super) for what it does, and [`Transport`] for what it promises.
+///
+/// It works by tasks on the runtime that it was bound in, as long as that runs; its own methods may be called from any
+/// thread and executor. Dropping it closes every connection and loses what is under way; [`QuicTransport::close`] also waits
+/// until the peers can have heard of it.
+pub struct QuicTransport {
+    shared: Arc<Shared>,
+}
+
+impl QuicTransport {
+    /// Opens the socket, and starts to listen and to dial.
+    ///
+    /// # Errors
+    /// [`BindError`]; nothing is left behind.
+    pub fn bind(config: QuicConfig) -> Result<QuicTransport, BindError> {
+        config.check()?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        let transport_config = Arc::new(transport_config(&config));
+
+        let mut server = (*config.server).clone();
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        let server = QuicServerConfig::try_from(server)
+            .map_err(|error| BindError::Tls { detail: error.to_string() })?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+        server.transport_config(Arc::clone(&transport_config));
+
+        let mut client = (*config.client).clone();
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        let client = QuicClientConfig::try_from(client)
+            .map_err(|error| BindError::Tls { detail: error.to_string() })?;
+        let mut client = quinn::ClientConfig::new(Arc::new(client));
+        client.transport_config(transport_config);
+
+        let mut endpoint_config = EndpointConfig::default();
+        endpoint_config
+            .max_udp_payload_size(config.datagram_len_max)
+            .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 65527" })?;
+        let endpoint = socket(config.bind)
+            .and_then(|socket| Endpoint::new(endpoint_config, Some(server), socket, Arc::new(TokioRuntime)));
+        let endpoint = endpoint.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::AddressInUse { address: config.bind },
+            _ => BindError::Socket { address: config.bind, source },
+        })?;
+
+        let state = State::new(
+            config.local,
+            random::unpredictable(),
+            config.ordered_lanes,
+            config.receive_queue_len_max,
+        );
+        let peers = config.peers.clone();
+        let shared = Arc::new(Shared::new(config, state, client, endpoint, runtime));
+        shared.runtime.spawn(accept_always(Arc::clone(&shared)));
+        let transport = QuicTransport { shared };
+        let book = transport.peers();
+        for (peer, address) in peers {
+            book.set_peer(peer, address);
+        }
+        Ok(transport)
+    }
+
+    /// Where it listens; with the port that the system chose, if it did.
+    ///
+    /// # Errors
+    /// What the system says of the socket.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.shared.endpoint.local_addr()
+    }
+
+    /// Changes whom to dial, from anywhere.
+    #[must_use]
+    pub fn peers(&self) -> PeerBook {
+        PeerBook::new(Arc::clone(&self.shared))
+    }
+
+    /// Closes every connection, and waits until the peers can have heard of it. What is under way is lost.
+    pub async fn close(self) {
+        let endpoint = self.shared.endpoint.clone();
+        drop(self);
+        endpoint.wait_idle().await;
+    }
+
+    fn lane(&self, lane: Lane) -> Option<usize> {
+        let ordered_lanes = self.shared.config.ordered_lanes;
+        match lane {
+            Lane::Ordered(number) if number < ordered_lanes => Some(usize::from(number)),
+            Lane::Ordered(_) => None,
+            Lane::Bulk => Some(usize::from(ordered_lanes)),
+            Lane::Datagram => Some(usize::from(ordered_lanes) + 1),
+        }
+    }
+
+    fn lane_of(&self, number: usize) -> Lane {
+        match u8::try_from(number) {
+            Ok(number) if number < self.shared.config.ordered_lanes => Lane::Ordered(number),
+            Ok(number) if number == self.shared.config.ordered_lanes => Lane::Bulk,
+            _ => Lane::Datagram,
+        }
+    }
+}
+
+fn transport_config(config: &QuicConfig) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(config.datagram_len_max);
+    let receive_window = u64::from(config.stream_window) * u64::from(STREAMS_MAX);
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        // `check` has made sure that it fits.
+        .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
+        .keep_alive_interval(Some(config.keep_alive))
+        .stream_receive_window(VarInt::from_u32(config.stream_window))
+        // So wide that streams which nobody reads leave room for the others.
+        .receive_window(VarInt::from_u64(receive_window).unwrap_or(VarInt::MAX))
+        .send_window(config.send_window)
+        .initial_rtt(config.round_trip_initial)
+        .mtu_discovery_config(Some(discovery));
+    transport
+}
+
+fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // Best effort: the system's bound may be lower, and the default works.
+    let _ = socket.set_recv_buffer_size(SOCKET_LEN);
+    let _ = socket.set_send_buffer_size(SOCKET_LEN);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+impl Transport for QuicTransport {
+    fn local(&self) -> NodeId {
+        self.shared.config.local
+    }
+
+    fn message_len_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Datagram => DATAGRAM_LEN_MAX,
+            Lane::Ordered(number) if number < self.shared.config.ordered_lanes => {
+                self.shared.config.message_len_max
+            }
+            Lane::Ordered(_) => 0,
+            Lane::Bulk => self.shared.config.bulk_len_max,
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<Result<(), SendError>> {
+        let Transmit { to: peer, lane, payload } = *transmit;
+        if peer == self.local() {
+            return Poll::Ready(Err(SendError::ToSelf));
+        }
+        let Some(number) = self.lane(lane) else { return Poll::Ready(Err(SendError::NoLane { lane })) };
+        let len_max = self.message_len_max(lane);
+        if payload.len() > len_max {
+            return Poll::Ready(Err(SendError::TooLong { len: payload.len(), len_max }));
+        }
+        let writer = {
+            let mut state = self.shared.lock();
+            if state.over.is_some() {
+                return Poll::Ready(Err(SendError::Closed));
+            }
+            let Some(entry) = state.peers.get_mut(&peer) else {
+                return Poll::Ready(Err(SendError::UnknownPeer { peer }));
+            };
+            if entry.link.is_none() && !entry.is_reaching {
+                return Poll::Ready(Err(SendError::Unreachable { peer }));
+            }
+            match entry.outbox.lanes.get_mut(number) {
+                Some(lane) => {
+                    match lane.push(cx, length(payload), payload, self.shared.config.send_queue_len_max) {
+                        Ok(writer) => writer,
+                        Err(_) => return Poll::Pending,
+                    }
+                }
+                None => {
+                    let taken = match &entry.link {
+                        Some(link) => send_datagram(&link.connection, payload),
+                        None => entry.outbox.keep_datagram(payload),
+                    };
+                    if !taken {
+                        return Poll::Ready(Err(SendError::Congested { peer, lane }));
+                    }
+                    None
+                }
+            }
+        };
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: &mut Vec<u8>,
+    ) -> Poll<Result<Received, RecvError>> {
+        let next = self.shared.change(|state, wakers| {
+            let next = state.next_message(wakers);
+            if next.is_none() && state.over.is_none() {
+                state.recv_waker = Some(cx.waker().clone());
+            }
+            next.ok_or_else(|| state.over.clone())
+        });
+        match next {
+            Ok((from, number, message)) => {
+                *payload = message;
+                Poll::Ready(Ok(Received { from, lane: self.lane_of(number) }))
+            }
+            Err(Some(over)) => Poll::Ready(Err(over)),
+            Err(None) => Poll::Pending,
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
+        let mut state = self.shared.lock();
+        if let Some(event) = state.next_event() {
+            return Poll::Ready(event);
+        }
+        state.event_waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Whether there was room. What cannot be sent for another reason may be lost.
+fn send_datagram(connection: &quinn::Connection, payload: &[u8]) -> bool {
+    if connection.datagram_send_buffer_space() < payload.len() {
+        return false;
+    }
+    !matches!(connection.send_datagram(Bytes::copy_from_slice(payload)), Err(SendDatagramError::TooLarge))
+}
+
+impl Drop for QuicTransport {
+    fn drop(&mut self) {
+        // First, so that peers do not see streams end.
+        self.shared.endpoint.close(code::CLOSED, b"");
+        self.shared.change(|state, wakers| state.finish(RecvError::Closed, wakers));
+    }
+}
+
+impl fmt::Debug for QuicTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("QuicTransport")
+            .field("local", &self.shared.config.local)
+            .field("peers", &self.peers())
+            .finish_non_exhaustive()
+    }
+}
