@@ -34,7 +34,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let node = NodeId::new(1).ok_or("zero names no node")?;
 //! let reader = State::in_memory().reader();
-//! let mut coordinator = Coordinator::new(Config::member(node));
+//! let mut coordinator = Coordinator::new(Config::member(node), 42);
 //! let mut now = Duration::ZERO;
 //!
 //! let query = Query::Get { key: Bytes::from_static(b"key") };
@@ -100,6 +100,8 @@ use crate::error::OperationError;
 pub struct Coordinator {
     config: Config,
     now: Duration,
+    /// Names this coordinator among all that its node ever had, so that what was meant for an earlier one is not taken.
+    instance: u64,
     random: Random,
     entries: Slab<Entry>,
     /// How many of the entries are calls of local callers.
@@ -119,18 +121,23 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// A coordinator that knows no leader and has no session yet.
+    ///
+    /// The `seed` must be a new one at each start of the node, from a source of true randomness: from it comes the name by which peers tell this
+    /// coordinator from the one before, whose late answers are not for it. The same seed and inputs give the same outputs.
     #[must_use]
-    pub fn new(mut config: Config) -> Coordinator {
+    pub fn new(mut config: Config, seed: u64) -> Coordinator {
         let room = slab::ENTRIES_MAX / 4;
         config.calls_max = config.calls_max.min(room);
         config.requests_max = config.requests_max.min(room);
         config.batch_len = config.batch_len.min(MESSAGE_LEN_MAX);
         config.read_rounds_max = config.read_rounds_max.max(1);
-        let mut random = Random::new(config.seed);
+        let mut random = Random::new(seed);
+        let instance = random.next();
         let route = Route::new(&config.role, &mut random);
         Coordinator {
             config,
             now: Duration::ZERO,
+            instance,
             random,
             entries: Slab::new(),
             calls: 0,
@@ -140,7 +147,7 @@ impl Coordinator {
             queued: VecDeque::new(),
             reads: Reads::default(),
             outputs: VecDeque::new(),
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(instance),
             due: Duration::MAX,
         }
     }

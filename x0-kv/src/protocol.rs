@@ -1,7 +1,7 @@
 //! What nodes send each other about operations.
 //!
-//! A message is a version (1) and any number of frames: requests and responses, as many as had gathered. A frame is a tag, the
-//! number that the asker gave its request, and what the tag needs. Integers and byte strings are those of the other formats of this
+//! A message is a version (1), who it is from and whom it is for ([`Header`]), and any number of frames: requests and responses, as many as had gathered. A
+//! frame is a tag, the number that the asker gave its request, and what the tag needs. Integers and byte strings are those of the other formats of this
 //! crate. The bytes inside of a frame are read by whom they are for: commands by the state machine, so that a write goes
 //! into the log as it came; operations and answers by the coordinator.
 
@@ -17,6 +17,18 @@ pub(crate) const PROTOCOL_VERSION: u8 = 1;
 /// The longest message: what a transport must be able to carry on an ordered lane.
 pub const MESSAGE_LEN_MAX: usize =
     (if COMMAND_LEN_MAX > OUTCOME_LEN_MAX { COMMAND_LEN_MAX } else { OUTCOME_LEN_MAX }) + 64;
+
+/// What stands at the head of a message. A node that starts anew counts its requests anew, so that answers to those before must be
+/// told from answers to those after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// The start of the sender that its requests are of.
+    pub(crate) from: u64,
+    /// The start of the receiver that the responses are for; 0 if the sender has heard of none.
+    pub(crate) to: u64,
+}
+
+const HEADER_LEN: usize = 1 + 8 + 8;
 
 /// One request or response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +82,12 @@ impl Body {
 }
 
 /// Appends a frame to a message, which is begun if it is empty.
-pub(crate) fn put(to: &mut BytesMut, request: u64, body: &Body) {
-    to.reserve(1 + body.len_max());
+pub(crate) fn put(to: &mut BytesMut, header: Header, request: u64, body: &Body) {
+    to.reserve(HEADER_LEN + body.len_max());
     if to.is_empty() {
         to.put_u8(PROTOCOL_VERSION);
+        to.put_u64_le(header.from);
+        to.put_u64_le(header.to);
     }
     to.put_u8(body.tag());
     codec::put_u64(to, request);
@@ -92,23 +106,22 @@ pub(crate) fn put(to: &mut BytesMut, request: u64, body: &Body) {
 #[derive(Debug)]
 pub(crate) struct Frames<'a> {
     from: Decoder<'a>,
-    is_begun: bool,
     is_ended: bool,
 }
 
 impl<'a> Frames<'a> {
-    pub(crate) fn new(message: &'a Bytes) -> Frames<'a> {
-        Frames { from: Decoder::new(message), is_begun: false, is_ended: false }
+    /// Reads the head of a message.
+    pub(crate) fn new(message: &'a Bytes) -> Result<(Header, Frames<'a>), DecodeError> {
+        let mut from = Decoder::new(message);
+        let found = from.u8("version of a message")?;
+        if found != PROTOCOL_VERSION {
+            return Err(DecodeError::Version { found });
+        }
+        let header = Header { from: instance(&mut from)?, to: instance(&mut from)? };
+        Ok((header, Frames { from, is_ended: false }))
     }
 
     fn read(&mut self) -> Result<Option<Frame>, DecodeError> {
-        if !self.is_begun {
-            self.is_begun = true;
-            let found = self.from.u8("version of a message")?;
-            if found != PROTOCOL_VERSION {
-                return Err(DecodeError::Version { found });
-            }
-        }
         if self.from.remaining() == 0 {
             return Ok(None);
         }
@@ -126,6 +139,14 @@ impl<'a> Frames<'a> {
         };
         Ok(Some(Frame { request, body }))
     }
+}
+
+fn instance(from: &mut Decoder<'_>) -> Result<u64, DecodeError> {
+    let mut bytes = [0; 8];
+    for byte in &mut bytes {
+        *byte = from.u8("head of a message")?;
+    }
+    Ok(u64::from_le_bytes(bytes))
 }
 
 impl Iterator for Frames<'_> {

@@ -13,8 +13,8 @@ fuzz_target!(|data: &[u8]| {
     let payload = Bytes::copy_from_slice(data);
     let mut config = Config::member(local);
     config.requests_max = 16;
-    let mut leader = Coordinator::new(config);
-    let mut client = Coordinator::new(Config::client(local, vec![peer]));
+    let mut leader = Coordinator::new(config, 1);
+    let mut client = Coordinator::new(Config::client(local, vec![peer]), 2);
     let now = Duration::ZERO;
     leader.handle(now, Input::Leader { leader: Some(local), term: 1, is_self: true }).unwrap();
     for token in 0..2 {

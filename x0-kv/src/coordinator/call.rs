@@ -85,6 +85,8 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) from: NodeId,
+    /// The start of the asker that asked.
+    pub(super) instance: u64,
     /// The asker's number for it.
     pub(super) number: u64,
     /// Whether it is a write.

@@ -13,8 +13,6 @@ use crate::limits::SESSION_WINDOW_MAX;
 pub struct Config {
     /// Whose coordinator it is.
     pub local: NodeId,
-    /// What waiting before a retry is randomised with. The same seed and inputs give the same outputs.
-    pub seed: u64,
     /// Whether a replica is at hand.
     pub role: Role,
     /// How long an operation may take unless its call says otherwise.
@@ -58,7 +56,6 @@ impl Config {
     pub fn member(local: NodeId) -> Config {
         Config {
             local,
-            seed: local.get(),
             role: Role::Member,
             call_timeout: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(1),

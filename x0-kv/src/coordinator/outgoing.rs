@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use x0_identity::NodeId;
 
-use crate::protocol::{self, Body};
+use crate::protocol::{self, Body, Header};
 
 /// Most bytes that gather for one peer between two drains, but for the last frame.
 const GATHERED_LEN_MAX: usize = 16 << 20;
@@ -13,8 +13,10 @@ const GATHERED_LEN_MAX: usize = 16 << 20;
 const IDLE_PEERS_MAX: usize = 64;
 
 /// What is to be sent, and how much of each peer's work is under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
+    /// This coordinator's name.
+    local: u64,
     peers: BTreeMap<NodeId, Peer>,
     /// Peers with something to send, in the order in which they got it.
     ready: VecDeque<NodeId>,
@@ -26,9 +28,32 @@ struct Peer {
     closed: VecDeque<Bytes>,
     gathered_len: usize,
     requests: usize,
+    /// The name of the peer's coordinator, as last heard; 0 before.
+    instance: u64,
 }
 
 impl Outgoing {
+    pub(super) fn new(local: u64) -> Outgoing {
+        Outgoing { local, peers: BTreeMap::new(), ready: VecDeque::new() }
+    }
+
+    /// A message of this peer has come, from the coordinator of this name.
+    pub(super) fn heard(&mut self, from: NodeId, instance: u64) {
+        let peer = self.peers.entry(from).or_default();
+        if peer.instance != instance {
+            // A message is for one coordinator.
+            if !peer.open.is_empty() {
+                peer.closed.push_back(peer.open.split().freeze());
+            }
+            peer.instance = instance;
+        }
+    }
+
+    /// The name of this peer's coordinator; 0 before anything was heard of it.
+    pub(super) fn instance(&self, of: NodeId) -> u64 {
+        self.peers.get(&of).map_or(0, |peer| peer.instance)
+    }
+
     /// Adds a frame for `to`. Answers `false`, and adds nothing, when too much has gathered for it already.
     pub(super) fn put(&mut self, to: NodeId, batch_len: usize, request: u64, body: &Body) -> bool {
         let peer = self.peers.entry(to).or_default();
@@ -42,7 +67,8 @@ impl Outgoing {
             peer.closed.push_back(peer.open.split().freeze());
         }
         let before = peer.open.len();
-        protocol::put(&mut peer.open, request, body);
+        let header = Header { from: self.local, to: peer.instance };
+        protocol::put(&mut peer.open, header, request, body);
         peer.gathered_len += peer.open.len() - before;
         true
     }
@@ -57,6 +83,10 @@ impl Outgoing {
         }
         let message = peer.open.split().freeze();
         peer.gathered_len = 0;
+        if message.is_empty() {
+            self.ready.pop_front();
+            return self.take();
+        }
         if peer.requests == 0 && !idle_max {
             self.peers.remove(&to);
         }

@@ -16,12 +16,17 @@ use crate::protocol::{Body, Frames};
 
 impl Coordinator {
     pub(super) fn message(&mut self, from: NodeId, payload: &Bytes) -> Result<(), HandleError> {
-        for frame in Frames::new(payload) {
-            let frame = frame.map_err(|source| HandleError::Decode { from, source })?;
+        let refused = |source| HandleError::Decode { from, source };
+        let (header, frames) = Frames::new(payload).map_err(refused)?;
+        self.outgoing.heard(from, header.from);
+        for frame in frames {
+            let frame = frame.map_err(refused)?;
             match frame.body {
                 Body::Propose { command } => self.asked_to_propose(from, frame.request, command),
                 Body::Read { operation } => self.asked_to_read(from, frame.request, &operation),
-                body => self.response(from, frame.request, body),
+                body if header.to == self.instance => self.response(from, frame.request, body),
+                // For an earlier coordinator of this node.
+                _ => {}
             }
         }
         Ok(())
@@ -35,7 +40,9 @@ impl Coordinator {
         if command.is_empty() {
             return self.respond_to(from, number, &Body::Rejected);
         }
-        if let Some(key) = self.begin_request(Request { from, number, is_proposed: true, query: None }) {
+        let instance = self.outgoing.instance(from);
+        let request = Request { from, instance, number, is_proposed: true, query: None };
+        if let Some(key) = self.begin_request(request) {
             self.outputs.push_back(Output::Propose { token: key.token(0), payload: command });
         }
     }
@@ -52,7 +59,8 @@ impl Coordinator {
         if !is_local && !self.route.is_self() {
             return self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
         }
-        let request = Request { from, number, is_proposed: false, query: Some(query) };
+        let instance = self.outgoing.instance(from);
+        let request = Request { from, instance, number, is_proposed: false, query: Some(query) };
         let Some(key) = self.begin_request(request) else { return };
         if is_local {
             self.query(key);
@@ -86,7 +94,10 @@ impl Coordinator {
         if let Some(Entry::Request(request)) = self.entries.remove(key) {
             self.requests -= 1;
             self.outgoing.end_request(request.from);
-            self.respond_to(request.from, request.number, body);
+            // An asker that has started anew since waits for nothing.
+            if self.outgoing.instance(request.from) == request.instance {
+                self.respond_to(request.from, request.number, body);
+            }
         }
     }
 

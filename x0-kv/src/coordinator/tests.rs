@@ -11,6 +11,7 @@ use crate::limits::SESSIONS_MAX;
 use crate::{Command, Consistency, Expect, Mutation, Operation, Outcome, Query, State, Swap};
 
 const CLIENT: u64 = 9;
+const HEADER: crate::protocol::Header = crate::protocol::Header { from: 5, to: 0 };
 
 fn node(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
@@ -65,7 +66,7 @@ impl Pair {
                 CLIENT => Config::client(node(number), vec![node(1), node(2), node(3)]),
                 _ => Config::member(node(number)),
             };
-            let coordinator = Coordinator::new(change(config));
+            let coordinator = Coordinator::new(change(config), number);
             let (proposed, rounds) = (Vec::new(), Vec::new());
             (number, Member { coordinator, state: State::in_memory(), proposed, rounds })
         });
@@ -400,7 +401,7 @@ fn calls_and_requests_are_bounded_apart() {
     let mut message = bytes::BytesMut::new();
     for number in 0..5 {
         let body = crate::protocol::Body::Read { operation: get("a").encode() };
-        crate::protocol::put(&mut message, number, &body);
+        crate::protocol::put(&mut message, HEADER, number, &body);
     }
     let payload = message.freeze();
     for (from, taken) in [(2, 4), (3, 6), (CLIENT, 6)] {
@@ -412,7 +413,7 @@ fn calls_and_requests_are_bounded_apart() {
     let told = |pair: &Pair, to: u64| {
         let mail = pair.mail.iter().filter(|(_, receiver, _)| *receiver == node(to));
         mail.flat_map(|(_, _, payload)| {
-            crate::protocol::Frames::new(payload).map(Result::unwrap).collect::<Vec<_>>()
+            crate::protocol::Frames::new(payload).unwrap().1.map(Result::unwrap).collect::<Vec<_>>()
         })
         .filter(|frame| frame.body == crate::protocol::Body::Busy)
         .count()
@@ -556,7 +557,7 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     pair.elect(Some(1));
     let mut message = bytes::BytesMut::new();
     let body = crate::protocol::Body::Read { operation: get("a").encode() };
-    crate::protocol::put(&mut message, 1, &body);
+    crate::protocol::put(&mut message, HEADER, 1, &body);
     message.extend_from_slice(&[0xff, 1]);
     let (now, payload) = (pair.now, message.freeze());
     let handled = pair.coordinator(1).handle(now, Input::Message { from: node(2), payload });
@@ -564,12 +565,18 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     assert_eq!(pair.coordinator(1).requests(), 1);
     // An operation that is none, and an answer that nobody asked for.
     let mut message = bytes::BytesMut::new();
-    crate::protocol::put(&mut message, 2, &crate::protocol::Body::Read { operation: "no".into() });
-    crate::protocol::put(&mut message, 3, &crate::protocol::Body::Propose { command: Bytes::new() });
-    crate::protocol::put(&mut message, u64::MAX, &crate::protocol::Body::Answer { applied: Bytes::new() });
+    crate::protocol::put(&mut message, HEADER, 2, &crate::protocol::Body::Read { operation: "no".into() });
+    crate::protocol::put(&mut message, HEADER, 3, &crate::protocol::Body::Propose { command: Bytes::new() });
+    crate::protocol::put(
+        &mut message,
+        HEADER,
+        u64::MAX,
+        &crate::protocol::Body::Answer { applied: Bytes::new() },
+    );
     pair.give(1, Input::Message { from: node(2), payload: message.freeze() });
     let (_, _, payload) = pair.mail.pop_back().unwrap();
-    let told: Vec<_> = crate::protocol::Frames::new(&payload).map(|frame| frame.unwrap().body).collect();
+    let told: Vec<_> =
+        crate::protocol::Frames::new(&payload).unwrap().1.map(|frame| frame.unwrap().body).collect();
     assert_eq!(told, [crate::protocol::Body::Rejected, crate::protocol::Body::Rejected]);
 }
 
@@ -699,4 +706,28 @@ fn chaos() {
             }
         }
     }
+}
+
+#[test]
+fn an_answer_to_the_node_before_its_restart_is_not_taken() {
+    let mut pair = Pair::new();
+    pair.elect(Some(1));
+    let lost = pair.call(2, get("a"));
+    let mail = pair.mail.pop_front().unwrap();
+    pair.deliver(mail);
+    // The node starts anew. Its first request has the number that the lost one had.
+    pair.members.get_mut(&2).unwrap().coordinator = Coordinator::new(Config::member(node(2)), 22);
+    pair.tell_leader(2);
+    let write = pair.call(1, put("a", "1"));
+    let token = pair.members.get_mut(&1).unwrap().rounds.pop().unwrap();
+    pair.give(1, Input::ReadReady { token, index: 1 });
+    let late = pair.mail.pop_front().unwrap();
+    pair.settle();
+    pair.reply(write).unwrap();
+    let read = pair.call(2, get("a"));
+    pair.deliver(late);
+    assert!(pair.replies.is_empty());
+    pair.settle();
+    assert!(is_value(&pair.reply(read), "1"));
+    assert!(pair.replies.is_empty(), "{lost}");
 }

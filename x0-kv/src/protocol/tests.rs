@@ -1,5 +1,15 @@
 use super::*;
 
+const HEADER: Header = Header { from: 0x1122_3344_5566_7788, to: u64::MAX };
+
+/// The frames of a message; a head that cannot be read is the only fault then.
+fn frames(message: &Bytes) -> Vec<Result<Frame, DecodeError>> {
+    match Frames::new(message) {
+        Ok((_, frames)) => frames.collect(),
+        Err(fault) => vec![Err(fault)],
+    }
+}
+
 fn bodies() -> [Body; 8] {
     [
         Body::Propose { command: Bytes::from_static(b"command") },
@@ -16,20 +26,23 @@ fn bodies() -> [Body; 8] {
 fn message() -> Bytes {
     let mut message = BytesMut::new();
     for (number, body) in (0..).zip(&bodies()) {
-        put(&mut message, number * 1000, body);
+        put(&mut message, HEADER, number * 1000, body);
     }
     message.freeze()
 }
 
 #[test]
 fn what_is_put_is_read_back() {
-    let read: Vec<Frame> = Frames::new(&message()).collect::<Result<_, _>>().unwrap();
+    let message = message();
+    let (header, read) = Frames::new(&message).unwrap();
+    assert_eq!(header, HEADER);
+    let read: Vec<Frame> = read.collect::<Result<_, _>>().unwrap();
     let expected = (0..).zip(bodies()).map(|(number, body)| Frame { request: number * 1000, body });
     assert_eq!(read, expected.collect::<Vec<_>>());
     for body in bodies() {
         let mut alone = BytesMut::new();
-        put(&mut alone, u64::MAX, &body);
-        assert!(alone.len() <= 1 + body.len_max(), "{body:?}");
+        put(&mut alone, HEADER, u64::MAX, &body);
+        assert!(alone.len() <= HEADER_LEN + body.len_max(), "{body:?}");
     }
 }
 
@@ -40,19 +53,19 @@ fn the_longest_of_each_fits_a_message() {
         Body::Answer { applied: Bytes::from(vec![0; OUTCOME_LEN_MAX]) },
     ] {
         let mut message = BytesMut::new();
-        put(&mut message, u64::MAX, &body);
+        put(&mut message, HEADER, u64::MAX, &body);
         assert!(message.len() <= MESSAGE_LEN_MAX);
-        assert!(Frames::new(&message.freeze()).all(|frame| frame.is_ok()));
+        assert!(frames(&message.freeze()).iter().all(Result::is_ok));
     }
 }
 
 #[test]
 fn a_cut_message_gives_the_whole_frames_and_one_fault() {
     let message = message();
-    let whole = Frames::new(&message).count();
+    let whole = frames(&message).len();
     for len in 0..message.len() {
         let cut = message.slice(..len);
-        let frames: Vec<_> = Frames::new(&cut).collect();
+        let frames = frames(&cut);
         let faults = frames.iter().filter(|frame| frame.is_err()).count();
         assert!(faults <= 1 && frames.len() <= whole, "{len}");
         assert!(frames.iter().rev().skip(1).all(Result::is_ok), "the fault comes last");
@@ -90,13 +103,14 @@ fn damaged_messages_are_faults_and_nothing_worse() {
         let bytes = Bytes::from(bytes);
         let mut again = BytesMut::new();
         let mut is_whole = true;
-        for frame in Frames::new(&bytes) {
-            match frame {
-                Ok(frame) => put(&mut again, frame.request, &frame.body),
-                Err(_) => is_whole = false,
+        let header = Frames::new(&bytes).map(|(header, _)| header);
+        for frame in frames(&bytes) {
+            match (header, frame) {
+                (Ok(header), Ok(frame)) => put(&mut again, header, frame.request, &frame.body),
+                _ => is_whole = false,
             }
         }
-        if is_whole && bytes.len() > 1 {
+        if is_whole && bytes.len() > HEADER_LEN {
             assert_eq!(again, bytes, "the encoding is canonical");
         }
     }
