@@ -23,7 +23,7 @@ pub struct Config {
     pub heartbeat_ticks: u32,
     /// Where the random election times come from. Give each replica another one.
     pub seed: u64,
-    /// Most bytes of entries in one message. 1 MiB unless set.
+    /// Most bytes of entries in one message; an entry that is longer travels alone. 1 MiB unless set; at most 8 MiB.
     pub message_len_max: usize,
     /// Most append messages on their way to one follower. 256 unless set.
     pub in_flight_messages_max: usize,

@@ -86,12 +86,28 @@ impl Membership {
         !self.voters_outgoing.is_empty()
     }
 
+    /// Whether Raft could have come to it: there is a voter, nobody decides and learns at once, and only a joint change has what
+    /// ends with it.
+    pub(crate) fn is_consistent(&self) -> bool {
+        !self.voters.is_empty()
+            && self.learners.is_disjoint(&self.voters)
+            && self.learners.is_disjoint(&self.voters_outgoing)
+            && self.learners_next.is_subset(&self.voters_outgoing)
+            && self.learners_next.is_disjoint(&self.voters)
+            && (self.is_joint() || !self.auto_leave)
+    }
+
     /// Whether this node takes part in any role.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
+        self.nodes().any(|member| member == node)
+    }
+
+    /// Everybody, in any role; some perhaps twice.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> {
         [&self.voters, &self.voters_outgoing, &self.learners, &self.learners_next]
-            .iter()
-            .any(|role| role.contains(&node))
+            .into_iter()
+            .flat_map(|role| role.iter().copied())
     }
 }
 

@@ -86,14 +86,19 @@ pub struct Replica {
     /// When the next tick is due.
     tick_at: Duration,
     failed: Option<FailReason>,
+    /// Whether `handle` has said so.
+    failure_told: bool,
 
     /// Writes that are not persisted yet.
     flights: VecDeque<Flight>,
     writes: u64,
     /// A commit index that waits to be written along with something else.
     unwritten: Option<HardState>,
+    /// The term and vote written last, and the number of that write.
+    vote: (u64, Option<NodeId>),
+    vote_write: u64,
 
-    /// Own proposals that wait to be committed: index, term, token.
+    /// Own proposals that wait to be committed: term, index, token. Ascending.
     proposals: VecDeque<(u64, u64, u64)>,
     reads: Reads,
 
@@ -228,6 +233,9 @@ impl Replica {
         {
             return wrong("a snapshot must travel in chunks of 1 byte to 1 MiB, at least one at a time");
         }
+        if config.message_len_max > crate::codec::MESSAGE_LEN_MAX / 2 {
+            return wrong("a message may hold 8 MiB of entries at most");
+        }
         let is_new = recovered.is_new();
         let wanted = recovered.unapplied(durable_index);
         let Recovered { mut hard_state, mut base, last_index, term_runs, membership_entries, snapshot } =
@@ -285,9 +293,12 @@ impl Replica {
             node,
             outputs: VecDeque::new(),
             failed: None,
+            failure_told: false,
             flights: VecDeque::new(),
             writes: 0,
             unwritten: None,
+            vote: (hard_state.term, hard_state.vote),
+            vote_write: 0,
             proposals: VecDeque::new(),
             reads: Reads::default(),
             memberships: VecDeque::from([(base.index, base.membership.clone())]),
@@ -340,9 +351,11 @@ impl Replica {
     /// See [`HandleError`]: only [`HandleError::Failed`] is final.
     pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
         if let Some(reason) = self.failed {
+            self.failure_told = true;
             return Err(HandleError::Failed(reason));
         }
         let result = self.contain(|replica| replica.take(now, input));
+        self.failure_told = self.failed.is_some();
         self.draw_election_time();
         result
     }
@@ -354,7 +367,9 @@ impl Replica {
             Input::Propose { token, payload } => self.propose(token, payload),
             Input::ReadIndex { token } => self.read_index(token),
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
-            Input::TransferLeadership { to } => self.node.transfer_leader(to.get()),
+            // Raft would pass it on to the leader, who would take the one that passed it on for the one meant.
+            Input::TransferLeadership { to } if self.is_leader() => self.node.transfer_leader(to.get()),
+            Input::TransferLeadership { .. } => {}
             Input::Persisted { number } => self.persisted(number),
             Input::Applied { index } => self.mark_applied(index),
             Input::Fetched { entries } => self.fetched(&entries),
@@ -405,10 +420,10 @@ impl Replica {
         }
     }
 
-    /// When [`Input::Timeout`] is due. `None` once it has failed.
+    /// When [`Input::Timeout`] is due. `None` once it has failed and [`handle`](Replica::handle) has said so.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.failed.is_none().then_some(self.tick_at)
+        (!self.failure_told).then_some(self.tick_at)
     }
 
     /// Lets the ticks happen that are due. Of a long pause only an election time's worth counts, so that a process that was
@@ -416,16 +431,27 @@ impl Replica {
     fn elapse(&mut self, now: Duration) {
         let mut ticks = 0;
         while self.tick_at <= now && ticks <= self.config.election_ticks {
-            self.node.tick();
-            self.draw_election_time();
+            if self.is_leader() || self.may_campaign() {
+                self.node.tick();
+                self.draw_election_time();
+            }
             self.tick_at += self.config.tick;
             ticks += 1;
         }
         if ticks > 0 {
-            self.tick_at = self.tick_at.max(now);
+            if self.tick_at <= now {
+                self.tick_at = now + self.config.tick;
+            }
             self.resend_chunks();
             self.reads.tick();
         }
+    }
+
+    /// Whether an election may begin. Raft looks through what is committed and not applied, which is not there while a snapshot is
+    /// being restored, and takes it that the log of whoever is elected is durable to its end.
+    fn may_campaign(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        log.applied >= self.node.store().base.index && log.persisted == log.last_index()
     }
 
     /// Puts a time of our own in place of the one that raft draws from the thread's random source whenever it begins anew. It hangs
@@ -475,7 +501,7 @@ impl Replica {
 
     fn note_proposal(&mut self, token: u64) {
         let raft = &self.node.raft;
-        self.proposals.push_back((raft.raft_log.last_index(), raft.term, token));
+        self.proposals.push_back((raft.term, raft.raft_log.last_index(), token));
     }
 
     fn leader_hint(&self) -> Option<NodeId> {

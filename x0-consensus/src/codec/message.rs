@@ -24,13 +24,12 @@ fn type_of(number: u8) -> Option<MessageType> {
         7 => MessageType::MsgTimeoutNow,
         8 => MessageType::MsgRequestPreVote,
         9 => MessageType::MsgRequestPreVoteResponse,
-        10 => MessageType::MsgTransferLeader,
         _ => return None,
     })
 }
 
 fn number_of(message_type: MessageType) -> Option<u8> {
-    (1..=10).find(|number| type_of(*number) == Some(message_type))
+    (1..=9).find(|number| type_of(*number) == Some(message_type))
 }
 
 /// Our entry as raft keeps it. The payload of a membership change goes into the context: raft parses the data of such an

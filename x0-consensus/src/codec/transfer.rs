@@ -67,7 +67,7 @@ impl Chunk {
         let (index, position_term) = (from.u64("snapshot index")?, from.u64("snapshot term")?);
         let last = from.bool("end flag")?;
         let membership = decode_membership(from)?;
-        if index == 0 || position_term == 0 || position_term > term || membership.voters.is_empty() {
+        if index == 0 || position_term == 0 || position_term > term || !membership.is_consistent() {
             return Err(DecodeError::Invalid { field: "snapshot position" });
         }
         let position = SnapshotMeta { index, term: position_term, membership };

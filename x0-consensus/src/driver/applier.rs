@@ -2,24 +2,15 @@
 
 use bytes::Bytes;
 
-use super::event::FatalError;
+use super::event::{Event, FatalError};
 use crate::entry::{Entry, EntryKind};
 use crate::state_machine::StateMachine;
 
-/// What became of a batch of entries.
-#[derive(Debug)]
-pub(super) enum Done {
-    Outcome { token: u64, index: u64, outcome: Bytes },
-    Changed { token: u64, index: u64 },
-}
-
-/// Applies entries and pairs the outcomes with the proposals made here. `outcomes` is for reuse.
+/// Applies entries. The outcomes of the commands among them come into `outcomes`, which is for reuse.
 pub(super) fn apply(
     machine: &mut dyn StateMachine,
     entries: &[Entry],
-    proposals: &[(u64, u64)],
     outcomes: &mut Vec<Bytes>,
-    mut done: impl FnMut(Done),
 ) -> Result<(), FatalError> {
     outcomes.clear();
     machine.apply(entries, outcomes)?;
@@ -27,19 +18,23 @@ pub(super) fn apply(
     if outcomes.len() != commands {
         return Err(FatalError::Outcomes { outcomes: outcomes.len(), commands });
     }
-    if proposals.is_empty() {
-        return Ok(());
-    }
+    Ok(())
+}
+
+/// What became of the proposals made here, index and token ascending, among entries that were applied.
+pub(super) fn outcomes<'a>(
+    entries: &'a [Entry],
+    proposals: &'a [(u64, u64)],
+    outcomes: &'a mut Vec<Bytes>,
+) -> impl Iterator<Item = Event> + 'a {
     let mut proposals = proposals.iter().copied().peekable();
     let mut outcomes = outcomes.drain(..);
-    for entry in entries {
+    entries.iter().filter_map(move |entry| {
         let outcome = if entry.is_command() { outcomes.next() } else { None };
-        if let Some((index, token)) = proposals.next_if(|(index, _)| *index == entry.index) {
-            done(match entry.kind {
-                EntryKind::Normal => Done::Outcome { token, index, outcome: outcome.unwrap_or_default() },
-                EntryKind::Membership => Done::Changed { token, index },
-            });
-        }
-    }
-    Ok(())
+        let (index, token) = proposals.next_if(|(index, _)| *index == entry.index)?;
+        Some(match entry.kind {
+            EntryKind::Normal => Event::Outcome { token, index, outcome: outcome.unwrap_or_default() },
+            EntryKind::Membership => Event::Changed { token, index },
+        })
+    })
 }

@@ -232,7 +232,9 @@ impl Handle {
             if ended.ended {
                 return std::task::Poll::Ready(());
             }
-            ended.wakers.push(cx.waker().clone());
+            if !ended.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                ended.wakers.push(cx.waker().clone());
+            }
             std::task::Poll::Pending
         })
         .await;

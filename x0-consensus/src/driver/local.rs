@@ -62,7 +62,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::applier::{self, Done};
+use super::applier;
 use super::event::{Event, FatalError, Observer};
 use super::handle::{EndGuard, Handle, Mail, Shared};
 use super::outbox::Outbox;
@@ -214,12 +214,14 @@ impl Worker {
             }
             Output::Apply { entries, proposals } => {
                 let index = entries.last().map_or(0, |entry| entry.index);
-                let observer = &mut self.observer;
-                observer.batch_begin();
-                applier::apply(&mut *self.machine, &entries, &proposals, &mut self.outcomes, |done| {
-                    observer.event(done.into());
-                })?;
-                observer.batch_end();
+                applier::apply(&mut *self.machine, &entries, &mut self.outcomes)?;
+                if !proposals.is_empty() {
+                    self.observer.batch_begin();
+                    for event in applier::outcomes(&entries, &proposals, &mut self.outcomes) {
+                        self.observer.event(event);
+                    }
+                    self.observer.batch_end();
+                }
                 Some(Input::Applied { index })
             }
             Output::Restore { meta } => {
@@ -261,15 +263,6 @@ impl Worker {
             }
         };
         answer.map_or(Ok(()), |input| self.handle(now, input))
-    }
-}
-
-impl From<Done> for Event {
-    fn from(done: Done) -> Event {
-        match done {
-            Done::Outcome { token, index, outcome } => Event::Outcome { token, index, outcome },
-            Done::Changed { token, index } => Event::Changed { token, index },
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub fn start(
     let shared = Arc::new(Shared::new(replica.status()));
     let guard = Arc::new(EndGuard(Arc::clone(&shared)));
     let log = log_thread::start(Box::new(storage), Arc::clone(&shared), Arc::clone(&guard))?;
-    let observer = Told(Arc::new(Mutex::new(Box::new(observer))));
+    let observer = Told(Arc::new(Mutex::new(Some(Box::new(observer)))));
     let (apply, jobs) = mpsc::unbounded_channel();
     let applied = replica.status().applied_index;
     let applier = Applier {
@@ -72,13 +72,25 @@ pub fn start(
     Ok(Handle(shared))
 }
 
-/// The observer, told by both tasks.
+/// The observer, told by both tasks until one of them tells the last.
 #[derive(Clone)]
-struct Told(Arc<Mutex<Box<dyn Observer>>>);
+struct Told(Arc<Mutex<Option<Box<dyn Observer>>>>);
 
 impl Told {
     fn with(&self, tell: impl FnOnce(&mut dyn Observer)) {
-        tell(&mut **self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(observer) = &mut *self.lock() {
+            tell(&mut **observer);
+        }
+    }
+
+    fn last(&self, event: Event) {
+        if let Some(mut observer) = self.lock().take() {
+            observer.event(event);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Observer>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,15 +133,15 @@ impl Applier {
         let machine = self.machine.as_deref_mut().ok_or(FatalError::Ended { thread: APPLIER })?;
         Ok(match job {
             ApplyJob::Apply { entries, proposals } => {
-                let mut failed = None;
-                self.observer.with(|observer| {
-                    observer.batch_begin();
-                    let tell = |done: applier::Done| observer.event(done.into());
-                    failed = applier::apply(machine, &entries, &proposals, outcomes, tell).err();
-                    observer.batch_end();
-                });
-                if let Some(failure) = failed {
-                    return Err(failure);
+                applier::apply(machine, &entries, outcomes)?;
+                if !proposals.is_empty() {
+                    self.observer.with(|observer| {
+                        observer.batch_begin();
+                        for event in applier::outcomes(&entries, &proposals, outcomes) {
+                            observer.event(event);
+                        }
+                        observer.batch_end();
+                    });
                 }
                 self.applied = entries.last().map_or(self.applied, |entry| entry.index);
                 Input::Applied { index: self.applied }
@@ -197,7 +209,7 @@ impl Loop {
         let ended = poll_fn(|cx| self.poll(cx)).await;
         self.shared.close();
         if let Err(failure) = ended {
-            self.observer.with(|observer| observer.event(Event::Failed(Arc::new(failure))));
+            self.observer.last(Event::Failed(Arc::new(failure)));
         }
     }
 
@@ -209,18 +221,18 @@ impl Loop {
             }
             self.shared.with_status(|status| self.replica.refresh(status));
             let mut inputs = std::mem::take(&mut self.inputs);
-            let taken = match self.shared.take(&mut inputs, cx.waker()) {
-                Mail::Stop => return Poll::Ready(Ok(())),
-                Mail::Failed(failure) => Err(failure),
+            let mail = self.shared.take(&mut inputs, cx.waker());
+            let taken = match &mail {
                 Mail::Inputs => inputs.drain(..).try_for_each(|input| self.handle(now, input)),
-                Mail::Nothing => {
-                    self.inputs = inputs;
-                    match self.poll_timer(cx) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(()) => self.handle(self.origin.elapsed(), Input::Timeout),
-                    }
-                }
+                _ => Ok(()),
             };
+            self.inputs = inputs;
+            match mail {
+                Mail::Stop => return Poll::Ready(Ok(())),
+                Mail::Failed(failure) => return Poll::Ready(Err(failure)),
+                Mail::Nothing if self.poll_timer(cx).is_pending() => return Poll::Pending,
+                Mail::Inputs | Mail::Nothing => {}
+            }
             if let Err(failure) = taken {
                 return Poll::Ready(Err(failure));
             }

@@ -259,7 +259,8 @@ pub enum DropReason {
     ChangeInvalid,
     /// Another leader's entry took its place. It was not applied and never will be.
     Superseded,
-    /// A snapshot took the place of the log. It may have been applied.
+    /// This replica cannot tell any more: a snapshot took the place of its log, or it was removed from the group. It may have been
+    /// applied, or may be yet.
     Unknown,
 }
 

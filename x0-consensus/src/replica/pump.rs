@@ -24,6 +24,32 @@ pub(super) struct Flight {
     snapshot: Option<SnapshotMeta>,
 }
 
+/// Raft joins the appends to one follower into a message without a bound. Cuts it into such as may travel.
+fn cut(mut message: Message, len_max: usize) -> Vec<Message> {
+    let len_of = |entry: &RaftEntry| entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_LEN;
+    if message.entries.iter().map(len_of).sum::<usize>() <= len_max {
+        return vec![message];
+    }
+    let mut parts = Vec::new();
+    let mut part_len = 0;
+    for entry in message.take_entries().into_vec() {
+        part_len += len_of(&entry);
+        if let Some(last) = message.entries.last()
+            && part_len > len_max
+        {
+            let (index, log_term) = (last.index, last.term);
+            let next = Message { entries: Vec::new().into(), index, log_term, ..message.clone() };
+            parts.push(std::mem::replace(&mut message, next));
+            part_len = len_of(&entry);
+        }
+        message.entries.push(entry);
+    }
+    parts.push(message);
+    parts
+}
+
+/// What an entry takes in a message beyond its payload, at most.
+const ENTRY_OVERHEAD_LEN: usize = 24;
 /// How many steps of a fetch one input may cause.
 const LEN_PER_FETCH: usize = 4;
 
@@ -66,10 +92,18 @@ impl Replica {
         let number = ready.number();
         self.note_leader();
         self.note_reads(ready.take_read_states());
-        self.send_messages(ready.take_messages());
         let write = self.write_of(&mut ready);
+        let mut messages = ready.take_persisted_messages();
+        let is_vote_written = self.vote_write <= self.writes
+            && self.flights.front().is_none_or(|flight| flight.number > self.vote_write);
+        if is_vote_written {
+            self.send_messages(ready.take_messages());
+        } else {
+            // A leader's messages go out while its entries are being written (Raft dissertation §10.2.1), but not before its term
+            // and vote are: the only voter of a group leads at once, and could after a crash lead the same term again.
+            messages.extend(ready.take_messages());
+        }
         let committed = ready.take_committed_entries();
-        let messages = ready.take_persisted_messages();
         let snapshot = write.snapshot.clone();
         self.node.advance_append_async(ready);
         if let Some(meta) = &snapshot {
@@ -111,6 +145,11 @@ impl Replica {
         if let Some(state) = ready.hs() {
             let hard_state =
                 HardState { term: state.term, vote: NodeId::new(state.vote), commit: state.commit };
+            if self.vote != (hard_state.term, hard_state.vote) {
+                self.vote = (hard_state.term, hard_state.vote);
+                // It goes into the next write, which is this one.
+                self.vote_write = self.writes + 1;
+            }
             self.unwritten = Some(hard_state);
         }
         // A commit index by itself is not worth a write: it comes along with the next one.
@@ -147,8 +186,12 @@ impl Replica {
             let Some(to) = NodeId::new(message.to) else { continue };
             if message.msg_type == MessageType::MsgSnapshot {
                 self.begin_sending(to);
-            } else if let Some(payload) = encode_raft(&message) {
-                self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
+                continue;
+            }
+            for part in cut(message, self.config.message_len_max) {
+                if let Some(payload) = encode_raft(&part) {
+                    self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
+                }
             }
         }
     }
@@ -164,11 +207,12 @@ impl Replica {
                 let membership = self.membership_at(entry.index);
                 self.outputs.push_back(Output::Membership(membership));
             }
-            while let Some((index, term, token)) = self.proposals.front().copied()
-                && index <= entry.index
+            // Terms never fall along a log: behind a committed entry of this term nothing of an earlier one can follow.
+            while let Some((term, index, token)) = self.proposals.front().copied()
+                && (term, index) <= (entry.term, entry.index)
             {
                 self.proposals.pop_front();
-                if (index, term) == (entry.index, entry.term) {
+                if (term, index) == (entry.term, entry.index) {
                     proposals.push((index, token));
                 } else {
                     self.outputs.push_back(Output::Dropped { token, reason: DropReason::Superseded });
@@ -177,6 +221,27 @@ impl Replica {
         }
         self.handed = last;
         self.outputs.push_back(Output::Apply { entries, proposals });
+        self.leave_if_removed();
+    }
+
+    /// A leader that is no voter any more steps down once that is committed (Raft dissertation §4.2.2); raft leaves that to its
+    /// caller. What becomes of the proposals of a member that was removed, nobody tells it.
+    fn leave_if_removed(&mut self) {
+        let membership = self.membership_at(self.handed);
+        let id = self.config.id;
+        if self.is_leader() && !membership.voters.contains(&id) && !membership.voters_outgoing.contains(&id) {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
+        if !membership.is_empty() && !membership.contains(id) {
+            self.give_up_proposals();
+        }
+    }
+
+    fn give_up_proposals(&mut self) {
+        for (_, _, token) in std::mem::take(&mut self.proposals) {
+            self.outputs.push_back(Output::Dropped { token, reason: DropReason::Unknown });
+        }
     }
 
     /// A change that cannot be read, or that raft refuses, changes nothing: on every replica alike.
@@ -187,8 +252,9 @@ impl Replica {
             let mut fields = Fields::new(entry.payload.clone());
             decode_change(&mut fields).and_then(|change| fields.finish().map(|()| change))
         };
-        let change = change.map_or_else(|_| Default::default(), |change| to_conf_change(&change));
-        if let Ok(state) = self.node.apply_conf_change(&change) {
+        if let Ok(change) = change
+            && let Ok(state) = self.node.apply_conf_change(&to_conf_change(&change))
+        {
             self.memberships.push_back((entry.index, from_conf_state(&state)));
         }
     }
@@ -201,9 +267,7 @@ impl Replica {
         self.memberships.push_back((meta.index, meta.membership.clone()));
         self.outputs.push_back(Output::Membership(meta.membership.clone()));
         // Whether they were applied before the snapshot was taken is not known.
-        while let Some((_, _, token)) = self.proposals.pop_front() {
-            self.outputs.push_back(Output::Dropped { token, reason: DropReason::Unknown });
-        }
+        self.give_up_proposals();
     }
 
     pub(super) fn restored(&mut self, index: u64) {
@@ -242,12 +306,16 @@ impl Replica {
 
     /// Entries to fetch, snapshots to open, a log to shorten.
     fn look_for_work(&mut self) {
-        if self.fetching.is_none()
+        while self.fetching.is_none()
             && let Some(wanted) = self.node.store().take_wanted()
         {
-            let len_max = self.config.message_len_max.saturating_mul(LEN_PER_FETCH);
-            self.outputs.push_back(Output::Fetch { range: wanted.low..wanted.high, len_max });
-            self.fetching = Some(wanted);
+            // What lies behind is in memory, and perhaps not in the storage yet.
+            let range = wanted.low..wanted.high.min(self.node.store().cache_first());
+            if !range.is_empty() {
+                let len_max = self.config.message_len_max.saturating_mul(LEN_PER_FETCH);
+                self.outputs.push_back(Output::Fetch { range, len_max });
+                self.fetching = Some(wanted);
+            }
         }
         for member in self.node.store().take_snapshot_wanted() {
             self.open_snapshot(member);
@@ -261,11 +329,11 @@ impl Replica {
 
     pub(super) fn fetched(&mut self, entries: &[Entry]) {
         let Some(wanted) = self.fetching.take() else { return };
+        self.node.store().set_fetched(entries);
         if entries.is_empty() {
             // Raft asks again with the next heartbeat.
             return;
         }
-        self.node.store().set_fetched(entries);
         self.node.on_entries_fetched(wanted.context);
         self.node.store().clear_fetched();
     }

@@ -48,6 +48,7 @@ impl Replica {
             kind::CHUNK => {
                 let chunk = Chunk::decode(&mut fields)?;
                 fields.finish()?;
+                self.check_sender(from.get(), chunk.term)?;
                 self.receive_chunk(from, chunk);
                 Ok(())
             }
@@ -67,23 +68,39 @@ impl Replica {
         if !self.validate(&message)? {
             return Ok(());
         }
-        let joins = message.msg_type == MessageType::MsgAppend && self.is_outsider();
-        if joins {
-            // A log from the beginning does not say who founded the group: only a snapshot does.
-            let heartbeat = Message {
-                msg_type: MessageType::MsgHeartbeat,
-                from: message.from,
-                to: message.to,
-                term: message.term,
-                ..Message::default()
-            };
-            let _ = self.node.step(heartbeat);
-            let _ = self.node.request_snapshot();
+        if message.msg_type == MessageType::MsgAppend
+            && message.term >= self.node.raft.term
+            && self.is_outsider()
+        {
+            self.ask_for_snapshot(&message);
             return Ok(());
         }
         // What raft refuses, such as an answer from a member that was removed, leaves it as it was.
         let _ = self.node.step(message);
         Ok(())
+    }
+
+    /// A log from the beginning does not say who founded the group: only a snapshot does. Raft itself asks for one only where the log
+    /// holds an entry of the term.
+    fn ask_for_snapshot(&mut self, append: &Message) {
+        let heartbeat = Message {
+            msg_type: MessageType::MsgHeartbeat,
+            from: append.from,
+            to: append.to,
+            term: append.term,
+            ..Message::default()
+        };
+        let _ = self.node.step(heartbeat);
+        self.node.raft.msgs.push(Message {
+            msg_type: MessageType::MsgAppendResponse,
+            from: append.to,
+            to: append.from,
+            term: append.term,
+            index: append.index,
+            reject: true,
+            request_snapshot: 1,
+            ..Message::default()
+        });
     }
 
     /// Whether it has not been told of any group yet.
@@ -107,8 +124,11 @@ impl Replica {
         };
         if !self.receiving.as_ref().is_some_and(same) {
             let finishing = self.receiving.as_ref().is_some_and(|receiving| receiving.finishing);
-            if chunk.number != 0 || finishing {
+            if finishing {
                 return;
+            }
+            if chunk.number != 0 {
+                return self.answer_chunk(from, answer(0, Verdict::Wanted));
             }
             self.transfers += 1;
             let (stage, meta) = (self.transfers, chunk.position.clone());

@@ -145,7 +145,6 @@ impl Replica {
             self.send_chunk(to, number, bytes, last);
         }
         for transfer in stuck {
-            self.outputs.push_back(Output::CloseSnapshot { transfer });
             self.abort_sending(transfer);
         }
     }
@@ -164,8 +163,15 @@ impl Replica {
                 if acknowledge.next > end {
                     return;
                 }
+                if acknowledge.next < sending.first && sending.idle_ticks >= RESEND_TICKS {
+                    // It has lost what it had: it was started anew.
+                    return self.finish_sending(from, SnapshotStatus::Failure);
+                }
                 let advanced = acknowledge.next > sending.first;
-                while sending.first < acknowledge.next {
+                // The last piece stays until the whole is known to have arrived: there must be something to ask with.
+                while sending.first < acknowledge.next
+                    && sending.window.front().is_some_and(|(_, last)| !last)
+                {
                     sending.window.pop_front();
                     sending.first += 1;
                 }
@@ -193,6 +199,10 @@ impl Replica {
             self.node.mut_store().snapshots.retain(|(member, _)| *member != to.get());
             if ended.begun {
                 self.node.report_snapshot(to.get(), status);
+            }
+            if let Some(progress) = self.node.raft.mut_prs().get_mut(to.get()) {
+                // Raft forgets to, if the member has told of the snapshot by itself before.
+                progress.pending_request_snapshot = raft::INVALID_INDEX;
             }
         }
     }

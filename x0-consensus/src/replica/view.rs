@@ -1,6 +1,6 @@
 //! What raft sees of the log: the tail in memory, and the terms of all of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use raft::eraftpb::{Entry as RaftEntry, HardState as RaftHardState, Snapshot};
@@ -36,6 +36,8 @@ pub(crate) struct View {
     /// What was fetched for raft to read again.
     fetched: RefCell<Vec<RaftEntry>>,
     wanted: RefCell<VecDeque<Wanted>>,
+    /// Where the stretch begins that is being fetched.
+    fetching: Cell<Option<u64>>,
     /// Members that need a snapshot.
     snapshot_wanted: RefCell<Vec<u64>>,
     /// For each member: the snapshot that is open for it.
@@ -57,6 +59,7 @@ impl View {
             cache_len: 0,
             fetched: RefCell::default(),
             wanted: RefCell::default(),
+            fetching: Cell::default(),
             snapshot_wanted: RefCell::default(),
             snapshots: Vec::new(),
         }
@@ -152,6 +155,7 @@ impl View {
     }
 
     pub(crate) fn set_fetched(&self, entries: &[Entry]) {
+        self.fetching.set(None);
         *self.fetched.borrow_mut() = entries.iter().map(to_raft_entry).collect();
     }
 
@@ -159,8 +163,23 @@ impl View {
         self.fetched.borrow_mut().clear();
     }
 
+    /// The index of the first entry in memory, or the one behind the end.
+    pub(crate) fn cache_first(&self) -> u64 {
+        self.cache_first
+    }
+
     pub(crate) fn take_wanted(&self) -> Option<Wanted> {
-        self.wanted.borrow_mut().pop_front()
+        let wanted = self.wanted.borrow_mut().pop_front();
+        self.fetching.set(wanted.as_ref().map(|wanted| wanted.low));
+        wanted
+    }
+
+    /// Raft asks again with every proposal and heartbeat; once is enough. Of two members at the same place the second asks anew.
+    fn want(&self, wanted: Wanted) {
+        let mut queue = self.wanted.borrow_mut();
+        if self.fetching.get() != Some(wanted.low) && queue.iter().all(|other| other.low != wanted.low) {
+            queue.push_back(wanted);
+        }
     }
 
     pub(crate) fn take_snapshot_wanted(&self) -> Vec<u64> {
@@ -215,7 +234,7 @@ impl raft::Storage for View {
             return Ok(entries);
         }
         if context.can_async() {
-            self.wanted.borrow_mut().push_back(Wanted { context, low, high });
+            self.want(Wanted { context, low, high });
             return Err(StorageError::LogTemporarilyUnavailable.into());
         }
         Err(StorageError::Unavailable.into())
