@@ -66,7 +66,8 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
     match error {
         ConnectionError::TimedOut => DownReason::TimedOut,
         ConnectionError::LocallyClosed => DownReason::Local,
-        ConnectionError::Reset => DownReason::Replaced,
+        // The key of resets is drawn when a transport is made: only the one that ended the connection can send it.
+        ConnectionError::Reset => DownReason::Closed,
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code::CLOSED => DownReason::Closed,
             code::REPLACED => DownReason::Replaced,

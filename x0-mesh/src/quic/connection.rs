@@ -337,12 +337,11 @@ impl Tasks {
         let mut decoder = FrameDecoder::new(len_max);
         let mut messages = Vec::new();
         decoder.push(&header, &mut messages)?;
+        let mut missing = len;
         let mut chunks: Vec<Bytes> = vec![Bytes::new(); CHUNKS];
         while let Some(count) = stream.read_chunks(&mut chunks).await? {
             for chunk in chunks.iter_mut().take(count) {
-                if decoder.is_between() && !chunk.is_empty() {
-                    return Err(Violation::TrailingBytes.into());
-                }
+                missing = missing.checked_sub(chunk.len()).ok_or(Violation::TrailingBytes)?;
                 decoder.push(chunk, &mut messages)?;
                 *chunk = Bytes::new();
             }

@@ -22,7 +22,8 @@ impl FrameDecoder {
     }
 
     /// Whether the bytes so far end with a whole message.
-    pub(super) fn is_between(&self) -> bool {
+    #[cfg(test)]
+    fn is_between(&self) -> bool {
         self.header_len == 0
     }
 

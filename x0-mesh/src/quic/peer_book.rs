@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use x0_identity::NodeId;
 
@@ -14,20 +14,17 @@ use crate::DownReason;
 /// Changes which peers a [`QuicTransport`](super::QuicTransport) dials. Clones change the same transport; once that is gone
 /// they do nothing.
 #[derive(Clone)]
-pub struct PeerBook(Arc<Shared>);
+pub struct PeerBook(Weak<Shared>);
 
 impl PeerBook {
-    pub(super) fn new(shared: Arc<Shared>) -> PeerBook {
-        PeerBook(shared)
+    pub(super) fn new(shared: &Arc<Shared>) -> PeerBook {
+        PeerBook(Arc::downgrade(shared))
     }
 
     /// Dials the peer at this address from now on. A connection that stands is kept, wherever it leads.
     pub fn set_peer(&self, peer: NodeId, address: SocketAddr) {
-        if peer == self.0.config.local {
-            return;
-        }
-        let shared = Arc::clone(&self.0);
-        self.0.change(|state, _| {
+        let Some(shared) = self.0.upgrade().filter(|shared| shared.config.local != peer) else { return };
+        shared.change(|state, _| {
             if state.over.is_some() {
                 return;
             }
@@ -47,7 +44,8 @@ impl PeerBook {
 
     /// Dials the peer no more, and ends the connection to it. It may still dial us: that is refused by taking its SVID away.
     pub fn remove_peer(&self, peer: NodeId) {
-        self.0.change(|state, wakers| {
+        let Some(shared) = self.0.upgrade() else { return };
+        shared.change(|state, wakers| {
             let Some(entry) = state.peers.get_mut(&peer) else { return };
             entry.address = None;
             entry.is_reaching = false;
@@ -68,7 +66,8 @@ impl PeerBook {
 
 impl fmt::Debug for PeerBook {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.lock();
+        let Some(shared) = self.0.upgrade() else { return formatter.write_str("{}") };
+        let state = shared.lock();
         let addresses = state.peers.iter().filter_map(|(peer, entry)| Some((peer, entry.address?)));
         formatter.debug_map().entries(addresses).finish()
     }

@@ -3,16 +3,18 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, SendDatagramError, TokioRuntime,
-    TransportConfig, VarInt,
+    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, SendDatagramError,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::sleep;
 use x0_identity::NodeId;
 
 use super::close::code;
@@ -40,6 +42,8 @@ const ALPN: &[u8] = b"x0-mesh/1";
 /// until the peers can have heard of it.
 pub struct QuicTransport {
     shared: Arc<Shared>,
+    /// To see when it is gone.
+    socket: Weak<dyn AsyncUdpSocket>,
 }
 
 impl QuicTransport {
@@ -70,9 +74,15 @@ impl QuicTransport {
         endpoint_config
             .max_udp_payload_size(config.datagram_len_max)
             .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 65527" })?;
-        let endpoint = socket(config.bind)
-            .and_then(|socket| Endpoint::new(endpoint_config, Some(server), socket, Arc::new(TokioRuntime)));
-        let endpoint = endpoint.map_err(|source| match source.kind() {
+        let opened = socket(config.bind).and_then(|socket| {
+            let runtime = Arc::new(TokioRuntime);
+            let socket = runtime.wrap_udp_socket(socket)?;
+            let weak = Arc::downgrade(&socket);
+            let endpoint =
+                Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, runtime)?;
+            Ok((endpoint, weak))
+        });
+        let (endpoint, socket) = opened.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::AddressInUse { address: config.bind },
             _ => BindError::Socket { address: config.bind, source },
         })?;
@@ -86,7 +96,7 @@ impl QuicTransport {
         let peers = config.peers.clone();
         let shared = Arc::new(Shared::new(config, state, client, endpoint, runtime));
         shared.runtime.spawn(accept_always(Arc::clone(&shared)));
-        let transport = QuicTransport { shared };
+        let transport = QuicTransport { shared, socket };
         let book = transport.peers();
         for (peer, address) in peers {
             book.set_peer(peer, address);
@@ -105,14 +115,21 @@ impl QuicTransport {
     /// Changes whom to dial, from anywhere.
     #[must_use]
     pub fn peers(&self) -> PeerBook {
-        PeerBook::new(Arc::clone(&self.shared))
+        PeerBook::new(&self.shared)
     }
 
-    /// Closes every connection, and waits until the peers can have heard of it. What is under way is lost.
+    /// Closes every connection, and waits until the peers can have heard of it and the port is free. What is under way is
+    /// lost.
     pub async fn close(self) {
         let endpoint = self.shared.endpoint.clone();
+        let socket = Weak::clone(&self.socket);
         drop(self);
         endpoint.wait_idle().await;
+        drop(endpoint);
+        // quinn does not tell when its driver has let go of the socket; it has nothing left to wait for.
+        while socket.strong_count() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn lane(&self, lane: Lane) -> Option<usize> {
