@@ -170,7 +170,7 @@ async fn a_peer_that_begins_anew_replaces_itself() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let client = runtime.block_on(async {
                     let (mut client, _) = bind(config);
-                    up(&mut client, server_number).await;
+                    receive(&mut client).await;
                     client
                 });
                 // Without its runtime it cannot say good-bye.
@@ -179,6 +179,7 @@ async fn a_peer_that_begins_anew_replaces_itself() {
             }
         });
         let epoch = up(&mut server, client_number).await;
+        send(&mut server, client_number, Lane::Ordered(0), b"vanish").await;
         tokio::task::spawn_blocking(|| first.join()).await.unwrap().unwrap();
         let (mut client, _) = bind(domain.config(client_number).peer(node(server_number), address));
         assert_eq!(down(&mut server, client_number).await, (epoch, DownReason::Replaced));
@@ -201,10 +202,11 @@ async fn a_silent_peer_times_out() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut client, _) = bind(config);
-            up(&mut client, 1).await;
+            receive(&mut client).await;
         });
     });
     let epoch = up(&mut server, 2).await;
+    send(&mut server, 2, Lane::Ordered(0), b"be silent").await;
     let ended = down(&mut server, 2).await;
     // Its thread may just have managed to say good-bye.
     assert!(matches!(ended.1, DownReason::TimedOut | DownReason::Closed), "{ended:?}");
