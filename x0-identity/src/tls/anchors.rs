@@ -9,7 +9,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 
 use super::VerifyError;
 use crate::x509::{Leaf, Validity, check_signing_certificate};
-use crate::{SigningError, SpiffeId, TrustBundle, X509Svid};
+use crate::{SpiffeId, TrustBundle, X509Svid};
 
 #[derive(Debug)]
 pub(super) struct Anchors {
@@ -56,9 +56,15 @@ impl Anchors {
         if spiffe_id.trust_domain() != self.bundle.trust_domain() {
             return Err(VerifyError::TrustDomain { spiffe_id, bundle: self.bundle.trust_domain().clone() });
         }
-        // webpki has no word for our rules: the callback leaves the reason here.
-        let signer_error = Cell::new(None);
-        let check_path = |path: &VerifiedPath<'_>| self.check_path(path, now, &signer_error);
+        // webpki has no word for our rules: the callback leaves the reason here, and an error makes webpki look for another
+        // path.
+        let refusal = Cell::new(None);
+        let check_path = |path: &VerifiedPath<'_>| {
+            self.check_path(path, now).map_err(|error| {
+                refusal.set(Some(error));
+                webpki::Error::UnknownIssuer
+            })
+        };
         let certificate = EndEntityCert::try_from(end_entity).map_err(path_error)?;
         let verified = certificate.verify_for_usage(
             rustls::crypto::ring::default_provider().signature_verification_algorithms.all,
@@ -71,34 +77,25 @@ impl Anchors {
         );
         match verified {
             Ok(_) => Ok(spiffe_id),
-            Err(error) => Err(match signer_error.take() {
-                Some(source) => VerifyError::Signer { source },
-                None => path_error(error),
-            }),
+            Err(error) => Err(refusal.take().unwrap_or_else(|| path_error(error))),
         }
     }
 
-    /// Called for each path that is signed as it should be; an error makes webpki look for another one.
-    fn check_path(
-        &self,
-        path: &VerifiedPath<'_>,
-        now: UnixTime,
-        signer_error: &Cell<Option<SigningError>>,
-    ) -> Result<(), webpki::Error> {
+    /// Called for each path that is signed as it should be.
+    fn check_path(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), VerifyError> {
         for intermediate in path.intermediate_certificates() {
             // RFC 5280 §6.1.4 (n): webpki looks at cA only.
-            if let Err(error) = check_signing_certificate(&intermediate.der()) {
-                signer_error.set(Some(error));
-                return Err(webpki::Error::UnknownIssuer);
-            }
+            check_signing_certificate(&intermediate.der())
+                .map_err(|source| VerifyError::Signer { source })?;
         }
         // RFC 5280 leaves open whether an authority's own validity counts. An authority that has run out issues no longer,
         // and nobody watches over its key any more: it counts here.
-        let anchors = self.anchors.iter().zip(&self.validities);
-        if !anchors.clone().any(|(anchor, validity)| anchor == path.anchor() && validity.holds_at(now)) {
-            return Err(webpki::Error::UnknownIssuer);
+        let mut anchors = self.anchors.iter().zip(&self.validities);
+        if anchors.any(|(anchor, validity)| anchor == path.anchor() && validity.holds_at(now)) {
+            Ok(())
+        } else {
+            Err(VerifyError::AuthorityValidity)
         }
-        Ok(())
     }
 }
 

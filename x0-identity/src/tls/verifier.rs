@@ -173,7 +173,12 @@ pub enum VerifyError {
         /// The rule.
         source: SigningError,
     },
-    /// No valid path leads to an authority of the bundle that is valid now (RFC 5280 §6.1).
+    /// The authority of the bundle that signed it is not valid now.
+    #[error(
+        "the authority that signed the SVID has run out or is not valid yet: get an SVID of a current one"
+    )]
+    AuthorityValidity,
+    /// No valid path leads to an authority of the bundle (RFC 5280 §6.1).
     #[error("no path leads from the SVID to an authority of the bundle: {reason}")]
     Path {
         /// What was wrong with it.
