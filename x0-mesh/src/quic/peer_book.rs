@@ -42,6 +42,19 @@ impl PeerBook {
         });
     }
 
+    /// Ends the connection to the peer, if there is one, so that the next one is made with the identities of now. Who dialled it dials
+    /// again.
+    pub fn reconnect(&self, peer: NodeId) {
+        let Some(shared) = self.0.upgrade() else { return };
+        shared.change(|state, wakers| {
+            if let Some(link) = state.peers.get(&peer).and_then(|entry| entry.link.as_ref()) {
+                let epoch = link.epoch;
+                link.connection.close(code::CLOSED, b"to be made anew");
+                state.end(peer, epoch, DownReason::Local, wakers);
+            }
+        });
+    }
+
     /// Dials the peer no more, and ends the connection to it. It may still dial us: that is refused by taking its SVID away.
     pub fn remove_peer(&self, peer: NodeId) {
         let Some(shared) = self.0.upgrade() else { return };
