@@ -27,7 +27,8 @@ pub struct Config {
     pub message_len_max: usize,
     /// Most append messages on their way to one follower. 256 unless set.
     pub in_flight_messages_max: usize,
-    /// Most bytes of proposals that are not committed yet; beyond, proposals are refused. 64 MiB unless set.
+    /// Most bytes of proposals that are not committed yet; beyond, proposals are refused. 64 MiB unless set; at least
+    /// `message_len_max`.
     pub uncommitted_len_max: usize,
     /// Bytes of entries kept in memory for followers that are a little behind. What is not applied yet stays in any case. 32 MiB
     /// unless set.

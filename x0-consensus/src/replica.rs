@@ -236,6 +236,9 @@ impl Replica {
         if config.message_len_max > crate::codec::MESSAGE_LEN_MAX / 2 {
             return wrong("a message may hold 8 MiB of entries at most");
         }
+        if config.uncommitted_len_max < config.message_len_max {
+            return wrong("what is not committed must be allowed to fill a message");
+        }
         let is_new = recovered.is_new();
         let wanted = recovered.unapplied(durable_index);
         let Recovered { mut hard_state, mut base, last_index, term_runs, membership_entries, snapshot } =

@@ -1,5 +1,7 @@
 //! Messages from peers, and snapshots that come in pieces.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 use x0_identity::NodeId;
@@ -20,6 +22,8 @@ pub(super) struct Receiving {
     meta: SnapshotMeta,
     /// The number of the piece that comes next.
     next: u64,
+    /// Pieces that have overtaken it.
+    early: BTreeMap<u64, (Bytes, bool)>,
     /// All pieces are there, and are being made durable.
     finishing: bool,
     /// The name under which it is staged: transfers of two leaders may share a number.
@@ -118,44 +122,54 @@ impl Replica {
         if chunk.position.index <= raft.raft_log.committed {
             return self.answer_chunk(from, answer(0, Verdict::Done));
         }
-        let same = |receiving: &Receiving| {
-            (receiving.from, receiving.term, receiving.transfer) == (from, chunk.term, chunk.transfer)
-                && receiving.meta == chunk.position
-        };
-        if !self.receiving.as_ref().is_some_and(same) {
-            let finishing = self.receiving.as_ref().is_some_and(|receiving| receiving.finishing);
-            if finishing {
+        let found = self.receiving.as_ref().map(|found| (found.term, found.transfer, found.from));
+        let wanted = (chunk.term, chunk.transfer, from);
+        if found != Some(wanted) {
+            // What is being made durable is waited for, and an older transfer was given up by its sender.
+            let is_waited_for = self.receiving.as_ref().is_some_and(|receiving| receiving.finishing);
+            if is_waited_for || found > Some(wanted) {
                 return;
             }
-            if chunk.number != 0 {
-                return self.answer_chunk(from, answer(0, Verdict::Wanted));
-            }
-            self.transfers += 1;
-            let (stage, meta) = (self.transfers, chunk.position.clone());
-            self.outputs
-                .push_back(Output::Stage { transfer: stage, step: StageStep::Begin { meta: meta.clone() } });
-            self.receiving = Some(Receiving {
-                from,
-                term: chunk.term,
-                transfer: chunk.transfer,
-                meta,
-                next: 0,
-                finishing: false,
-                stage,
-            });
+            self.begin_receiving(from, &chunk);
         }
         let Some(receiving) = &mut self.receiving else { return };
-        if chunk.number == receiving.next && !receiving.finishing {
+        let ahead = chunk.number.checked_sub(receiving.next);
+        if receiving.meta != chunk.position || receiving.finishing {
+            return;
+        }
+        if ahead.is_some_and(|ahead| ahead < self.config.chunks_in_flight_max as u64) {
+            receiving.early.insert(chunk.number, (chunk.bytes, chunk.last));
+        }
+        let transfer = receiving.stage;
+        while !receiving.finishing
+            && let Some((bytes, last)) = receiving.early.remove(&receiving.next)
+        {
             receiving.next += 1;
-            receiving.finishing = chunk.last;
-            let transfer = receiving.stage;
-            self.outputs.push_back(Output::Stage { transfer, step: StageStep::Write { bytes: chunk.bytes } });
-            if chunk.last {
+            receiving.finishing = last;
+            self.outputs.push_back(Output::Stage { transfer, step: StageStep::Write { bytes } });
+            if last {
                 self.outputs.push_back(Output::Stage { transfer, step: StageStep::Finish });
             }
         }
         let next = receiving.next;
         self.answer_chunk(from, answer(next, Verdict::Wanted));
+    }
+
+    fn begin_receiving(&mut self, from: NodeId, chunk: &Chunk) {
+        self.transfers += 1;
+        let (stage, meta) = (self.transfers, chunk.position.clone());
+        let step = StageStep::Begin { meta: meta.clone() };
+        self.outputs.push_back(Output::Stage { transfer: stage, step });
+        self.receiving = Some(Receiving {
+            from,
+            term: chunk.term,
+            transfer: chunk.transfer,
+            meta,
+            next: 0,
+            early: BTreeMap::new(),
+            finishing: false,
+            stage,
+        });
     }
 
     fn answer_chunk(&mut self, to: NodeId, acknowledge: Acknowledge) {

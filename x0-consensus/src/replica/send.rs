@@ -1,7 +1,8 @@
 //! Snapshots on their way to a member that is too far behind.
 //!
-//! Pieces are numbered and sent in a window; the receiver acknowledges the number it wants next, and what is missing is sent
-//! again from there ("go back N"). What is not acknowledged stays in memory, which the window bounds.
+//! Pieces are numbered and sent in a window; the receiver keeps those that overtake others and acknowledges the number it wants
+//! next. That one is sent again when it is asked for repeatedly, or after a while. What is not acknowledged stays in memory, which the
+//! window bounds on both sides.
 
 use std::collections::VecDeque;
 
@@ -16,6 +17,9 @@ use crate::entry::SnapshotMeta;
 /// Ticks without progress after which the window is sent again, and after which the transfer is given up.
 const RESEND_TICKS: u32 = 4;
 const GIVE_UP_TICKS: u32 = 200;
+
+/// How often a piece is asked for before it counts as lost, and not as overtaken (as TCP does, RFC 5681 §3.2).
+const REPEATS_LOST: u32 = 3;
 
 /// A snapshot that is being sent.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(super) struct Sending {
     reading: bool,
     read_all: bool,
     idle_ticks: u32,
+    /// How often the first of the window was asked for.
+    repeats: u32,
 }
 
 impl Replica {
@@ -54,6 +60,7 @@ impl Replica {
             reading: false,
             read_all: false,
             idle_ticks: 0,
+            repeats: 0,
         });
         self.outputs.push_back(Output::OpenSnapshot { transfer });
     }
@@ -174,6 +181,13 @@ impl Replica {
                 {
                     sending.window.pop_front();
                     sending.first += 1;
+                }
+                sending.repeats = if advanced { 0 } else { sending.repeats + 1 };
+                if sending.repeats == REPEATS_LOST
+                    && let Some((bytes, last)) = sending.window.front().cloned()
+                {
+                    let number = sending.first;
+                    return self.send_chunk(from, number, bytes, last);
                 }
                 if advanced {
                     let was_stalled = sending.idle_ticks >= RESEND_TICKS;

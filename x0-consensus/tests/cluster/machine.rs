@@ -1,0 +1,74 @@
+//! A state machine that is a sum over everything it was given.
+
+use bytes::Bytes;
+use x0_consensus::Entry;
+
+/// The state: how far it got, and a digest of all commands up to there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    pub(crate) applied: u64,
+    pub(crate) digest: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Machine {
+    /// Whether a checkpoint keeps the state over a crash.
+    pub(crate) is_durable: bool,
+    /// How long a snapshot is, at least.
+    pub(crate) snapshot_len: usize,
+    pub(crate) state: State,
+    pub(crate) saved: State,
+    pub(crate) checkpoints: u64,
+    pub(crate) restores: u64,
+}
+
+/// FNV-1a.
+pub(crate) fn digest(seed: u64, bytes: &[u8]) -> u64 {
+    let start = seed ^ 0xcbf2_9ce4_8422_2325;
+    bytes.iter().fold(start, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Machine {
+    pub(crate) fn durable_index(&self) -> u64 {
+        self.saved.applied
+    }
+
+    pub(crate) fn apply(&mut self, entry: &Entry) {
+        assert_eq!(entry.index, self.state.applied + 1, "entries are applied in their order, each once");
+        self.state.applied = entry.index;
+        if entry.is_command() {
+            self.state.digest = digest(self.state.digest, &entry.payload);
+        }
+    }
+
+    pub(crate) fn checkpoint(&mut self) -> u64 {
+        self.checkpoints += 1;
+        if self.is_durable {
+            self.saved = self.state;
+        }
+        self.saved.applied
+    }
+
+    pub(crate) fn snapshot(&self) -> Bytes {
+        let mut bytes = Vec::with_capacity(16 + self.snapshot_len);
+        bytes.extend(self.state.applied.to_le_bytes());
+        bytes.extend(self.state.digest.to_le_bytes());
+        bytes.extend((0..self.snapshot_len).map(|at| at.to_le_bytes()[0]));
+        bytes.into()
+    }
+
+    pub(crate) fn restore(&mut self, bytes: &[u8]) {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        self.state = State { applied: number(0), digest: number(8) };
+        assert_eq!(self.snapshot()[..], *bytes, "the snapshot arrived as it was sent");
+        self.restores += 1;
+        if self.is_durable {
+            self.saved = self.state;
+        }
+    }
+
+    /// What is left after a crash.
+    pub(crate) fn crash(&mut self) {
+        self.state = self.saved;
+    }
+}
