@@ -43,6 +43,10 @@ fn main() -> Result<(), Failure> {
         let mut transport = QuicTransport::bind(config)?;
         while !matches!(transport.event().await.kind, PeerEventKind::Up { .. }) {}
         for outstanding in [1, 64, 1024] {
+            // More than the queues hold would never come back: this program sends before it receives.
+            if outstanding * len > 4 << 20 {
+                break;
+            }
             measure_quic(&mut transport, server, len, outstanding, duration).await?;
         }
         transport.close().await;

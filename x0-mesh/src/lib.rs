@@ -7,6 +7,8 @@ mod message;
 mod peer;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(any(feature = "metrics", feature = "quic"))]
+pub mod telemetry;
 mod transport;
 mod transport_ext;
 

@@ -4,11 +4,51 @@
 //! unidirectional stream that lives as long as the connection, [`Lane::Bulk`](crate::Lane::Bulk) one stream per message,
 //! [`Lane::Datagram`](crate::Lane::Datagram) a DATAGRAM frame (RFC 9221). Who a peer is, is in its SVID and nowhere else.
 //!
+//! ```
+//! use std::time::Duration;
+//! use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+//! use x0_mesh::quic::{QuicConfig, QuicTransport};
+//! use x0_mesh::{Lane, Transmit, TransportExt};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+//! let config = |number| {
+//!     let node = NodeId::new(number).ok_or("zero names no node")?;
+//!     let spiffe_id = SpiffeId::for_node(authority.trust_domain(), node);
+//!     let svid = authority.issue(&spiffe_id, Duration::from_secs(3600))?;
+//!     let identity = Identity::new(svid, authority.bundle())?;
+//!     let address = "127.0.0.1:0".parse()?;
+//!     let (server, client) = (identity.server_config(), identity.client_config());
+//!     Ok::<_, Box<dyn std::error::Error>>(QuicConfig::new(node, address, server, client))
+//! };
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! runtime.block_on(async {
+//!     let one = config(1)?;
+//!     let to = one.local;
+//!     let mut one = QuicTransport::bind(one)?;
+//!     let mut two = QuicTransport::bind(config(2)?.peer(to, one.local_addr()?))?;
+//!     two.send(&Transmit { to, lane: Lane::Ordered(0), payload: b"hello" }).await?;
+//!
+//!     let mut payload = Vec::new();
+//!     let received = one.recv(&mut payload).await?;
+//!     assert_eq!(payload, b"hello");
+//!     // Node 1 has no address of node 2: what it sends travels back on the connection that node 2 made.
+//!     one.send(&Transmit { to: received.from, lane: Lane::Bulk, payload: b"hello yourself" }).await?;
+//!     two.recv(&mut payload).await?;
+//!     assert_eq!(payload, b"hello yourself");
+//! #   Ok(())
+//! })
+//! # }
+//! ```
+//!
 //! # Connections
 //! A peer with an address is dialled, again and again, with a back-off that doubles and is jittered from the seed. A peer
 //! without one is accepted when it dials and its SVID is trusted and names a node; what is sent to it travels on the
 //! connection that it made. Of several connections between two nodes one is used: the node with the lower [`NodeId`]
 //! decides which, and tells it in its greeting, so that two nodes which dial each other at once agree.
+//!
+//! A connection outlives the SVIDs that it was made with: to cut off a node whose identity was revoked, close the connection
+//! with [`PeerBook::remove_peer`]; it will not get another.
 //!
 //! # Wire format, version 1
 //! ALPN `x0-mesh/1`. The first stream that each side opens is its control stream. It begins with a greeting: `0`, the

@@ -384,11 +384,12 @@ fn without_a_runtime_nothing_is_bound() {
 #[tokio::test]
 async fn limits_that_make_no_sense_are_refused() {
     type Change = fn(&mut x0_mesh::quic::QuicConfig);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 7] = [
         ("ordered_lanes", |config| config.ordered_lanes = 17),
         ("bulk_streams", |config| config.bulk_streams = 0),
         ("message_len_max", |config| config.message_len_max = usize::MAX),
         ("datagram_len_max", |config| config.datagram_len_max = 1199),
+        ("datagram_len_max", |config| config.datagram_len_max = 6551),
         ("keep_alive", |config| config.keep_alive = config.idle_timeout),
         ("backoff_min", |config| config.backoff_min = Duration::MAX),
     ];

@@ -55,8 +55,8 @@ pub struct QuicConfig {
     pub backoff_max: Duration,
     /// The round-trip time that is assumed before it is measured. 10 ms unless set otherwise.
     pub round_trip_initial: Duration,
-    /// The longest UDP payload that is probed for. Longer datagrams cost less; a path that does not carry them is noticed.
-    /// 8952 (an Ethernet jumbo frame's) unless set otherwise; at least 1200.
+    /// The longest UDP payload that is probed for: from 1200 to [`QuicConfig::DATAGRAM_LEN_LIMIT`]. Longer ones cost less; a
+    /// path that does not carry them is noticed. 6500 unless set otherwise.
     pub datagram_len_max: u16,
     /// How many peers may be connected, or in the middle of a handshake, that were not dialled by us. 1024 unless set
     /// otherwise.
@@ -71,6 +71,10 @@ impl QuicConfig {
 
     /// The most bulk messages that travel to one peer at once.
     pub const BULK_STREAMS_MAX: u8 = 16;
+
+    /// The most that `datagram_len_max` may be. quinn hands up to ten packets at once to the system, which refuses more than
+    /// 65507 bytes; what is refused is lost, looks like a path that carries no long packets, and makes the connection slow.
+    pub const DATAGRAM_LEN_LIMIT: u16 = 6550;
 
     /// A configuration with the usual limits and no peers.
     #[must_use]
@@ -100,7 +104,7 @@ impl QuicConfig {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             round_trip_initial: Duration::from_millis(10),
-            datagram_len_max: 8952,
+            datagram_len_max: 6500,
             incoming_max: 1024,
             seed: random::unpredictable(),
         }
@@ -128,8 +132,8 @@ impl QuicConfig {
         if self.bulk_len_max > length_max {
             return refuse("bulk_len_max", "fit in 32 bits");
         }
-        if self.datagram_len_max < 1200 {
-            return refuse("datagram_len_max", "be at least 1200, RFC 9000 §14");
+        if !(1200..=Self::DATAGRAM_LEN_LIMIT).contains(&self.datagram_len_max) {
+            return refuse("datagram_len_max", "be from 1200 to 6550");
         }
         if self.idle_timeout.is_zero() || quinn::IdleTimeout::try_from(self.idle_timeout).is_err() {
             return refuse("idle_timeout", "be above zero and below 2^62 ms");

@@ -6,7 +6,7 @@ use super::greeting::{Greeting, HEAD_LEN};
 const LEN_MAX: usize = 48;
 
 /// Reads bytes as a stream in pieces; the first byte says how long the pieces are.
-pub(super) fn frames(bytes: &[u8]) {
+pub(crate) fn frames(bytes: &[u8]) {
     let Some((piece_len, stream)) = bytes.split_first() else { return };
     let mut whole = Vec::new();
     let refused = FrameDecoder::new(LEN_MAX).push(stream, &mut whole);

@@ -71,6 +71,7 @@ impl Shared {
     pub(super) fn written(&self, peer: NodeId, epoch: u64, lane: usize, len: usize) {
         let sender = {
             let mut state = self.lock();
+            state.telemetry.sent(len);
             let Some(peer) = state.peers.get_mut(&peer) else { return };
             if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
                 return;

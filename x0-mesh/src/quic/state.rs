@@ -14,6 +14,7 @@ use super::close::{Failure, code};
 use super::greeting::Greeting;
 use super::inbox::{Inbox, Segment};
 use super::outbox::Outbox;
+use crate::telemetry::QuicTelemetry;
 use crate::{DownReason, PeerEvent, PeerEventKind, RecvError};
 
 /// A peer whose owner does not receive may begin that many epochs.
@@ -37,6 +38,7 @@ pub(super) struct State {
     last_epoch: u64,
     /// Why there is nothing any more.
     pub(super) over: Option<RecvError>,
+    pub(super) telemetry: QuicTelemetry,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl State {
             event_waker: None,
             last_epoch: 0,
             over: None,
+            telemetry: QuicTelemetry::new(),
         }
     }
 
@@ -174,6 +177,7 @@ impl State {
             self.end(id, epoch, DownReason::Replaced, wakers);
         }
         self.last_epoch += 1;
+        self.telemetry.up();
         let epoch = self.last_epoch;
         let sequence = if decides { epoch } else { greeting.sequence };
         let peer = self.peer(id);
@@ -202,6 +206,7 @@ impl State {
             return;
         }
         peer.link = None;
+        self.telemetry.down();
         peer.outbox.clear(wakers);
         if let Some(segment) = peer.inbox.running(epoch) {
             segment.down = Some(reason);
@@ -213,6 +218,7 @@ impl State {
     /// An attempt to reach the peer has failed.
     pub(super) fn fail(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        self.telemetry.dial_failed();
         if peer.link.is_some() {
             return;
         }
@@ -303,12 +309,14 @@ impl State {
         let is_front = inbox.segments.len() == 1;
         let segment = inbox.running(epoch)?;
         let lane = segment.lanes.get_mut(number)?;
-        let before = lane.messages.len();
+        let (count, len) = (lane.messages.len(), lane.len);
         for message in messages {
             lane.len += message.len();
             lane.messages.push_back(message);
         }
-        segment.count += lane.messages.len() - before;
+        let count = lane.messages.len() - count;
+        self.telemetry.received(count, lane.len - len);
+        segment.count += count;
         if is_front && !lane.is_listed && !lane.messages.is_empty() {
             lane.is_listed = true;
             self.turns.push_back((id, number));

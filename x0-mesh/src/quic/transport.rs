@@ -73,7 +73,7 @@ impl QuicTransport {
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config
             .max_udp_payload_size(config.datagram_len_max)
-            .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 65527" })?;
+            .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 6550" })?;
         let opened = socket(config.bind).and_then(|socket| {
             let runtime = Arc::new(TokioRuntime);
             let socket = runtime.wrap_udp_socket(socket)?;
