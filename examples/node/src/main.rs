@@ -1,2 +1,90 @@
-//! Placeholder while the workspace is laid.
-fn main() {}
+//! `x0-node`: the reference node, its command line and the demo.
+
+mod cli;
+mod client;
+mod config;
+mod control;
+mod demo;
+mod identity;
+mod init;
+mod kv;
+mod log;
+mod run;
+mod signals;
+mod status;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use self::cli::{Cli, Command, InitArgs, IssueArgs};
+
+/// What `kv get` and `kv cas` end with when the key is not as hoped for.
+const EXIT_NOT_AS_EXPECTED: u8 = 3;
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = std::io::stderr().lock().write_all(format!("x0-node: {error:#}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(args) => {
+            let held = runtime()?.block_on(demo::run(args))?;
+            Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Init(args) => init(&args).map(|()| ExitCode::SUCCESS),
+        Command::Issue(args) => issue(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => runtime()?.block_on(run::run(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Kv(args) => {
+            let is_as_expected = runtime()?.block_on(kv::kv(args))?;
+            Ok(if is_as_expected { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_AS_EXPECTED) })
+        }
+    }
+}
+
+/// One thread carries everything that waits; logs, checkpoints and the like have threads of their own.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+fn init(args: &InitArgs) -> Result<()> {
+    let last = u32::from(args.base_port) + args.nodes - 1;
+    if last > u32::from(u16::MAX) {
+        bail!("the last of {} nodes would have port {last}: choose a lower --base-port", args.nodes);
+    }
+    let ports = (u32::from(args.base_port)..=last).map(u16::try_from).collect::<Result<Vec<_>, _>>()?;
+    let addresses: Vec<_> = ports.into_iter().map(|port| SocketAddr::new(args.host, port)).collect();
+    let layout =
+        init::init(&args.dir, &args.trust_domain, &addresses, args.engine, args.validity.validity())?;
+    let mut text = String::from("Start each node:\n");
+    for number in 1..=addresses.len() {
+        text.push_str(&format!("    x0-node run --config {}\n", layout.node_config(number).display()));
+    }
+    text.push_str(&format!(
+        "Then write and read:\n    x0-node kv put greeting hello --config {0}\n    x0-node kv get greeting --config {0}\n\
+         The key in {1} signs every identity: keep it off the nodes.\n",
+        layout.client_config().display(),
+        args.dir.join("authority").display(),
+    ));
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+fn issue(args: &IssueArgs) -> Result<()> {
+    let node = args.node.map(usize::try_from).transpose()?;
+    init::issue(&args.dir, node, args.validity.validity())?;
+    let text = match node {
+        Some(number) => format!("Node {number} has a new identity; send its process SIGHUP to use it.\n"),
+        None => "The client has new identities.\n".to_owned(),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}

@@ -1,0 +1,224 @@
+//! What may be asked of the program.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Engine;
+
+/// The reference node of x0: a replicated key-value store whose nodes know each other by SPIFFE identity.
+///
+/// Exit code 0: done. 1: failed, and standard error says why. 2: the command line is wrong. 3: `kv get` found no value, or `kv cas`
+/// found another one than expected.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show it: five nodes on this machine, a real data set, a killed leader, a node cut off, and a table of what held
+    Demo(DemoArgs),
+    /// Write an authority, and configurations and identities for nodes and a client
+    Init(InitArgs),
+    /// Issue new identities with the authority that `init` wrote
+    Issue(IssueArgs),
+    /// Run one node until it is told to stop (SIGTERM, Ctrl-C); SIGHUP reads its identity anew
+    Run(RunArgs),
+    /// Read and write in a running cluster
+    Kv(KvArgs),
+    /// Who leads, who is reached, how far everyone is
+    Status(StatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print nothing but the result, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Use at most so many records of the data set
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) records_max: Option<u32>,
+    /// How many nodes
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(5..=9))]
+    pub(crate) nodes: u32,
+    /// Keep everything in this folder, which must be empty or not there; else a temporary one is used and removed
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: Option<PathBuf>,
+    /// A file in the format of dpkg's status file to take the records from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) records: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder to write to; must be empty or not there
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: PathBuf,
+    /// The SPIFFE trust domain
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: String,
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) nodes: u32,
+    /// Where the nodes listen
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub(crate) host: std::net::IpAddr,
+    /// The first node's port (UDP); the others take those that follow
+    #[arg(long, default_value_t = 7401, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) base_port: u16,
+    /// What holds the data
+    #[arg(long, default_value = "redb")]
+    pub(crate) engine: Engine,
+    #[command(flatten)]
+    pub(crate) validity: ValidityArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IssueArgs {
+    /// The folder that `init` wrote
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: PathBuf,
+    /// Renew the identity of this node (1, 2, ...); without it, those of the client
+    #[arg(long, value_name = "N")]
+    pub(crate) node: Option<u32>,
+    #[command(flatten)]
+    pub(crate) validity: ValidityArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidityArgs {
+    /// For how long identities are valid, in hours
+    #[arg(long, default_value_t = 24 * 90, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=24 * 3650))]
+    pub(crate) validity_hours: u32,
+}
+
+impl ValidityArgs {
+    pub(crate) fn validity(&self) -> Duration {
+        Duration::from_secs(u64::from(self.validity_hours) * 3600)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Take orders from standard input, and stop when it ends
+    #[arg(long, hide = true)]
+    pub(crate) control: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The client's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KvArgs {
+    /// The client's configuration
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: KvCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KvCommand {
+    /// Print the value of a key
+    Get {
+        /// The key
+        key: String,
+        /// Ask the node at hand only: quicker, may lag
+        #[arg(long)]
+        local: bool,
+        /// Print exactly the value, without a line end
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Set a key
+    Put {
+        /// The key
+        key: String,
+        /// Its value; `-` takes it from standard input
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Remove a key
+    Del {
+        /// The key
+        key: String,
+    },
+    /// Print keys and values in the order of the keys
+    Range {
+        /// Only keys that begin so
+        #[arg(conflicts_with_all = ["start", "end"])]
+        prefix: Option<String>,
+        /// The first key
+        #[arg(long)]
+        start: Option<String>,
+        /// Where to stop, not included
+        #[arg(long)]
+        end: Option<String>,
+        /// At most so many
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// From the last to the first
+        #[arg(long)]
+        reverse: bool,
+        /// Print no values
+        #[arg(long)]
+        keys_only: bool,
+    },
+    /// Set a key if it is as expected
+    Cas {
+        /// The key
+        key: String,
+        /// Its new value; `-` takes it from standard input
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[command(flatten)]
+        expect: ExpectArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ExpectArgs {
+    /// The value it must have
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) expect: Option<String>,
+    /// The revision it must have
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+    /// It must have no value
+    #[arg(long)]
+    pub(crate) absent: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_at_the_end() {
+        let cli = Cli::try_parse_from(["x0-node", "kv", "get", "a", "--config", "c.toml"]).unwrap();
+        let Command::Kv(kv) = cli.command else { panic!() };
+        assert_eq!(kv.config, Some(PathBuf::from("c.toml")));
+    }
+}

@@ -1,0 +1,268 @@
+//! What the files say: a node's, and a client's.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, de};
+use x0_identity::NodeId;
+
+/// What `x0-node run` is told. Paths in the file are relative to the folder it lies in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeConfig {
+    /// Who this node is; one of `members`.
+    #[serde(deserialize_with = "node_id")]
+    pub(crate) node: NodeId,
+    /// The SPIFFE trust domain that every member belongs to.
+    pub(crate) trust_domain: String,
+    /// Where to listen (UDP).
+    #[serde(deserialize_with = "address")]
+    pub(crate) listen: SocketAddr,
+    /// Where the log and the data live. Made if it is not there.
+    pub(crate) data_dir: PathBuf,
+    /// What holds the data.
+    #[serde(default)]
+    pub(crate) engine: Engine,
+    /// Certificate chain and key, PEM.
+    pub(crate) svid: PathBuf,
+    /// The authorities that are trusted, PEM.
+    pub(crate) bundle: PathBuf,
+    /// A node that joins a running cluster, rather than founding one with the others.
+    #[serde(default)]
+    pub(crate) join: bool,
+    /// Every node of the cluster, this one included.
+    pub(crate) members: Vec<Member>,
+}
+
+/// What `x0-node kv` and `x0-node status` are told.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientConfig {
+    /// The SPIFFE trust domain of the cluster.
+    pub(crate) trust_domain: String,
+    /// Identities to choose from, PEM: each runs one command at a time.
+    pub(crate) svids: Vec<PathBuf>,
+    /// The authorities that are trusted, PEM.
+    pub(crate) bundle: PathBuf,
+    /// How long an operation may take before it is given up.
+    #[serde(default = "timeout_ms_default")]
+    pub(crate) timeout_ms: u64,
+    /// Every node of the cluster.
+    pub(crate) members: Vec<Member>,
+}
+
+/// A node of the cluster and where it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Member {
+    #[serde(deserialize_with = "node_id")]
+    pub(crate) node: NodeId,
+    #[serde(deserialize_with = "address")]
+    pub(crate) address: SocketAddr,
+}
+
+/// What holds the data of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Engine {
+    /// A file on disk: starts at the last checkpoint.
+    #[default]
+    Redb,
+    /// Memory: starts from the log and its snapshot.
+    Memory,
+}
+
+impl Engine {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Engine::Redb => "redb",
+            Engine::Memory => "memory",
+        }
+    }
+}
+
+/// Why a configuration cannot be used. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error(
+        "cannot read the configuration {}: {source}; `x0-node init` writes one and prints where",
+        .path.display()
+    )]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {} cannot be understood: {source}", .path.display())]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{}: node {node} is listed twice in `members`; give each node an id of its own", .path.display())]
+    DuplicateNode { path: PathBuf, node: NodeId },
+    #[error(
+        "{}: nodes {first} and {second} have the same address {address}; give each an address of its own",
+        .path.display()
+    )]
+    DuplicateAddress { path: PathBuf, address: SocketAddr, first: NodeId, second: NodeId },
+    #[error("{}: `node` is {node}, which is not among `members`; add it there, with its address", .path.display())]
+    NotAMember { path: PathBuf, node: NodeId },
+    #[error("{}: `{field}` is empty; it needs at least one entry", .path.display())]
+    Empty { path: PathBuf, field: &'static str },
+    #[error("{}: `{field}` names {}, which is not there; `x0-node issue` writes identities", .path.display(), .file.display())]
+    Missing { path: PathBuf, field: &'static str, file: PathBuf },
+}
+
+impl NodeConfig {
+    /// Reads and checks the file at `path`.
+    pub(crate) fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
+        let mut config: NodeConfig = read(path)?;
+        check_members(path, &config.members)?;
+        if !config.members.iter().any(|member| member.node == config.node) {
+            return Err(ConfigError::NotAMember { path: path.into(), node: config.node });
+        }
+        for file in [&mut config.svid, &mut config.bundle, &mut config.data_dir] {
+            *file = beside(path, file);
+        }
+        present(path, "svid", &config.svid)?;
+        present(path, "bundle", &config.bundle)?;
+        Ok(config)
+    }
+
+    /// The other members.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = Member> + '_ {
+        self.members.iter().copied().filter(|member| member.node != self.node)
+    }
+}
+
+impl ClientConfig {
+    /// Reads and checks the file at `path`.
+    pub(crate) fn load(path: &Path) -> Result<ClientConfig, ConfigError> {
+        let mut config: ClientConfig = read(path)?;
+        check_members(path, &config.members)?;
+        if config.svids.is_empty() {
+            return Err(ConfigError::Empty { path: path.into(), field: "svids" });
+        }
+        for svid in &mut config.svids {
+            *svid = beside(path, svid);
+            present(path, "svids", svid)?;
+        }
+        config.bundle = beside(path, &config.bundle);
+        present(path, "bundle", &config.bundle)?;
+        Ok(config)
+    }
+}
+
+fn read<T: de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+}
+
+fn check_members(path: &Path, members: &[Member]) -> Result<(), ConfigError> {
+    if members.is_empty() {
+        return Err(ConfigError::Empty { path: path.into(), field: "members" });
+    }
+    let mut nodes = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    for &Member { node, address } in members {
+        if nodes.insert(node, address).is_some() {
+            return Err(ConfigError::DuplicateNode { path: path.into(), node });
+        }
+        if let Some(first) = addresses.insert(address, node) {
+            return Err(ConfigError::DuplicateAddress { path: path.into(), address, first, second: node });
+        }
+    }
+    Ok(())
+}
+
+/// `file` as seen from the folder of the configuration at `path`.
+fn beside(path: &Path, file: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(file)
+}
+
+fn present(path: &Path, field: &'static str, file: &Path) -> Result<(), ConfigError> {
+    if file.is_file() {
+        return Ok(());
+    }
+    Err(ConfigError::Missing { path: path.into(), field, file: file.into() })
+}
+
+fn timeout_ms_default() -> u64 {
+    10_000
+}
+
+fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
+    String::deserialize(from)?.parse().map_err(de::Error::custom)
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Ok(address),
+        _ => Err(de::Error::custom(format!(
+            "`{text}` is not an address: write IP:PORT with a port from 1 to 65535, such as 127.0.0.1:7401"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+node = "0000000000000001"
+trust_domain = "example.org"
+listen = "127.0.0.1:7401"
+data_dir = "data"
+svid = "svid.pem"
+bundle = "bundle.pem"
+[[members]]
+node = "0000000000000001"
+address = "127.0.0.1:7401"
+[[members]]
+node = "0000000000000002"
+address = "127.0.0.1:7402"
+"#;
+
+    fn load(text: &str) -> Result<NodeConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["svid.pem", "bundle.pem"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, text).unwrap();
+        NodeConfig::load(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_good_file_is_read_and_its_paths_are_beside_it() {
+        let config = load(GOOD).unwrap();
+        assert_eq!((config.engine, config.join, config.members.len()), (Engine::Redb, false, 2));
+        assert!(config.data_dir.is_absolute() && config.data_dir.ends_with("data"));
+        assert_eq!(config.peers().map(|peer| peer.node.get()).collect::<Vec<_>>(), [2]);
+    }
+
+    /// Each bad file is refused, by a message that holds the words a person needs to find the cause.
+    #[test]
+    fn bad_files_are_refused_with_cause_and_remedy() {
+        let check = |from: &str, to: &str, expect: &[&str]| {
+            let message = load(&GOOD.replacen(from, to, 1)).unwrap_err();
+            for word in expect {
+                assert!(message.contains(word), "{message:?} lacks {word:?}");
+            }
+        };
+        check("data_dir", "datadir", &["unknown field `datadir`", "`data_dir`", "line 5"]);
+        check("listen = \"127.0.0.1:7401\"", "listen = \"127.0.0.1:70000\"", &["70000", "1 to 65535"]);
+        check("listen = \"127.0.0.1:7401\"", "listen = \"127.0.0.1:0\"", &["1 to 65535"]);
+        check("listen = \"127.0.0.1:7401\"", "listen = 7401", &["invalid type: integer", "line 4"]);
+        check("listen = \"127.0.0.1:7401\"\n", "", &["missing field `listen`"]);
+        check("0000000000000002", "0000000000000001", &["0000000000000001 is listed twice"]);
+        check("127.0.0.1:7402", "127.0.0.1:7401", &["same address 127.0.0.1:7401"]);
+        check("node = \"0000000000000001\"", "node = \"0000000000000007\"", &["not among `members`"]);
+        check("node = \"0000000000000001\"", "node = \"1\"", &["16 hexadecimal digits"]);
+        check("node = \"0000000000000001\"", "node = \"0000000000000000\"", &["number nodes from 1"]);
+        check("svid.pem", "other.pem", &["`svid`", "other.pem", "not there", "x0-node issue"]);
+        check("svid = ", "engine = \"tape\"\nsvid = ", &["unknown variant `tape`", "`redb`"]);
+    }
+
+    #[test]
+    fn a_missing_file_names_itself() {
+        let error = NodeConfig::load(Path::new("/no/such.toml")).unwrap_err().to_string();
+        assert!(error.contains("/no/such.toml") && error.contains("x0-node init"), "{error}");
+    }
+}

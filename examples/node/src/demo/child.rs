@@ -1,0 +1,147 @@
+//! A node as a child process, which ends with us.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc;
+
+use crate::control::{Order, Reply};
+
+/// How long a node may take to answer an order.
+const REPLY_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running node. Dropping it kills it and waits for its end.
+#[derive(Debug)]
+pub(crate) struct NodeProcess {
+    number: usize,
+    child: Child,
+    /// `None` once it was told to stop.
+    orders: Option<ChildStdin>,
+    replies: mpsc::UnboundedReceiver<String>,
+    log: PathBuf,
+}
+
+/// Why a node did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// Somebody else has its port: another may be tried.
+    PortInUse,
+    Other(anyhow::Error),
+}
+
+impl NodeProcess {
+    /// Starts node `number` with the configuration in `folder`, and waits until it listens.
+    pub(crate) async fn start(number: usize, folder: &Path) -> Result<NodeProcess, StartError> {
+        let mut node = NodeProcess::spawn(number, folder).map_err(StartError::Other)?;
+        match node.reply().await.map_err(StartError::Other)? {
+            Reply::Ready => Ok(node),
+            Reply::Failed { is_port_in_use: true, .. } => Err(StartError::PortInUse),
+            other => Err(StartError::Other(anyhow::anyhow!("node {number} did not start: {other:?}"))),
+        }
+    }
+
+    fn spawn(number: usize, folder: &Path) -> Result<NodeProcess> {
+        let own = std::env::current_exe().context("cannot find out where this program is")?;
+        let log = folder.join("node.log");
+        let output = File::options().create(true).append(true).open(&log);
+        let output = output.with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(own);
+        command.arg("run").arg("--control").arg("--config").arg(folder.join("node.toml"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(output);
+        // A Ctrl-C in the terminal is for the demo, which then ends its nodes itself.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().with_context(|| format!("cannot start node {number}"))?;
+        let orders = child.stdin.take();
+        let output = child.stdout.take().context("a child without output")?;
+        Ok(NodeProcess { number, child, orders, replies: lines(output)?, log })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Carries out one order.
+    pub(crate) async fn order(&mut self, order: &Order) -> Result<Reply> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        let orders = self.orders.as_mut().context("the node was told to stop")?;
+        if let Err(error) = orders.write_all(line.as_bytes()) {
+            bail!("node {} takes no orders ({error}); its log ends with\n{}", self.number, self.log_end());
+        }
+        match self.reply().await? {
+            Reply::Failed { why, .. } => bail!("node {} refuses {order:?}: {why}", self.number),
+            reply => Ok(reply),
+        }
+    }
+
+    async fn reply(&mut self) -> Result<Reply> {
+        match tokio::time::timeout(REPLY_LIMIT, self.replies.recv()).await {
+            Ok(Some(line)) => Ok(serde_json::from_str(&line)?),
+            Ok(None) => {
+                bail!("node {} has ended; its log ends with\n{}", self.number, self.log_end())
+            }
+            Err(_) => bail!(
+                "node {} does not answer within {REPLY_LIMIT:?}; its log ends with\n{}",
+                self.number,
+                self.log_end()
+            ),
+        }
+    }
+
+    /// Ends it at once, as a failure of power would (SIGKILL), and returns when it is gone.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill().with_context(|| format!("cannot kill node {}", self.number))?;
+        self.child.wait().with_context(|| format!("cannot wait for node {}", self.number))?;
+        Ok(())
+    }
+
+    /// Lets it end in an orderly way. An error says that it did not.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        // The end of its orders is the order to stop; the end of its replies is its end.
+        drop(self.orders.take());
+        let ended = tokio::time::timeout(REPLY_LIMIT, async { while self.replies.recv().await.is_some() {} });
+        if ended.await.is_err() {
+            bail!("node {} does not stop; its log ends with\n{}", self.number, self.log_end());
+        }
+        let status = self.child.wait().with_context(|| format!("cannot wait for node {}", self.number))?;
+        if !status.success() {
+            bail!("node {} ended with {status}; its log ends with\n{}", self.number, self.log_end());
+        }
+        Ok(())
+    }
+
+    fn log_end(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(6)..].join("\n")
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a child's output; closes with it.
+fn lines(output: ChildStdout) -> Result<mpsc::UnboundedReceiver<String>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let read = move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { break };
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new().name("node output".into()).spawn(read)?;
+    Ok(receiver)
+}

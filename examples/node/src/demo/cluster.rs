@@ -1,0 +1,227 @@
+//! Five nodes on this machine, and what is done to them.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::child::{NodeProcess, StartError};
+use crate::config::Engine;
+use crate::control::{Digest, Order, Reply, Status};
+use crate::init::{self, Layout};
+
+pub(crate) const TRUST_DOMAIN: &str = "demo.x0";
+const VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// How often other ports are tried when somebody else takes one first.
+const PORT_ATTEMPTS: usize = 5;
+/// How long a node is tried to be started again when its port is held up.
+const RESTART_LIMIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(5);
+
+/// The nodes, numbered from 1.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    layout: Layout,
+    places: Vec<Place>,
+}
+
+/// Where a node is, or was.
+#[derive(Debug)]
+struct Place {
+    address: SocketAddr,
+    process: Option<NodeProcess>,
+    /// Holds the port of a node that was killed, so that nobody else gets it; like a machine without power it answers nothing.
+    held: Option<UdpSocket>,
+}
+
+impl Cluster {
+    /// Issues identities and starts `count` nodes below `root`.
+    pub(crate) async fn start(root: &Path, count: usize) -> Result<Cluster> {
+        for _ in 0..PORT_ATTEMPTS {
+            let addresses = free_addresses(count)?;
+            let layout = init::init(root, TRUST_DOMAIN, &addresses, Engine::Redb, VALIDITY)?;
+            match Cluster::start_on(layout, addresses).await {
+                Ok(cluster) => return Ok(cluster),
+                Err(StartError::Other(error)) => return Err(error),
+                // The nodes that did start are gone by now, and what they wrote names the wrong ports.
+                Err(StartError::PortInUse) => empty(root)?,
+            }
+        }
+        bail!("{PORT_ATTEMPTS} times in a row another program took a port that had just been free")
+    }
+
+    async fn start_on(layout: Layout, addresses: Vec<SocketAddr>) -> Result<Cluster, StartError> {
+        let mut places = Vec::new();
+        for (number, address) in (1..).zip(addresses) {
+            let process = NodeProcess::start(number, &layout.node(number)).await?;
+            places.push(Place { address, process: Some(process), held: None });
+        }
+        Ok(Cluster { layout, places })
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.places.iter().filter_map(|place| place.process.as_ref()).map(NodeProcess::pid).collect()
+    }
+
+    /// The numbers of the nodes that run, but for those in `without`.
+    pub(crate) fn running(&self, without: &[usize]) -> Vec<usize> {
+        let runs = |number: &usize| self.places[number - 1].process.is_some() && !without.contains(number);
+        (1..=self.len()).filter(runs).collect()
+    }
+
+    pub(crate) async fn order(&mut self, number: usize, order: &Order) -> Result<Reply> {
+        let process = self.places[number - 1].process.as_mut();
+        process.with_context(|| format!("node {number} does not run"))?.order(order).await
+    }
+
+    pub(crate) async fn status(&mut self, number: usize) -> Result<Status> {
+        match self.order(number, &Order::Status).await? {
+            Reply::Status(status) => Ok(status),
+            other => bail!("node {number} answered {other:?}"),
+        }
+    }
+
+    pub(crate) async fn digest(&mut self, number: usize) -> Result<Digest> {
+        match self.order(number, &Order::Digest).await? {
+            Reply::Digest(digest) => Ok(digest),
+            other => bail!("node {number} answered {other:?}"),
+        }
+    }
+
+    /// The node that leads by its own account, in the highest term known to `among`, and by that of most of them.
+    pub(crate) async fn leader(&mut self, among: &[usize], limit: Duration) -> Result<(usize, u64)> {
+        let begun = Instant::now();
+        loop {
+            let mut statuses = Vec::new();
+            for &number in among {
+                statuses.push((number, self.status(number).await?));
+            }
+            let term = statuses.iter().map(|(_, status)| status.term).max().unwrap_or(0);
+            let leads = statuses.iter().find(|(_, status)| status.is_leader && status.term == term);
+            if let Some(&(leader, _)) = leads {
+                let id = init::node_id(leader)?.get();
+                let follow = statuses.iter().filter(|(_, status)| status.leader == Some(id)).count();
+                if follow * 2 > self.len() {
+                    return Ok((leader, term));
+                }
+            }
+            if begun.elapsed() > limit {
+                bail!("no node leads after {limit:?}: {statuses:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Kills node `number`; its port answers nothing from then on.
+    pub(crate) fn kill(&mut self, number: usize) -> Result<Instant> {
+        let place = &mut self.places[number - 1];
+        let process = place.process.take().with_context(|| format!("node {number} does not run"))?;
+        let killed = Instant::now();
+        process.kill()?;
+        place.held = UdpSocket::bind(place.address).ok();
+        Ok(killed)
+    }
+
+    /// Starts node `number` again, from its folder.
+    pub(crate) async fn restart(&mut self, number: usize) -> Result<()> {
+        let folder = self.layout.node(number);
+        let place = &mut self.places[number - 1];
+        let begun = Instant::now();
+        drop(place.held.take());
+        loop {
+            match NodeProcess::start(number, &folder).await {
+                Ok(process) => {
+                    place.process = Some(process);
+                    return Ok(());
+                }
+                Err(StartError::Other(error)) => return Err(error),
+                Err(StartError::PortInUse) if begun.elapsed() > RESTART_LIMIT => {
+                    bail!("another program took the port of node {number}, {}", place.address)
+                }
+                Err(StartError::PortInUse) => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Waits until node `number` has applied everything through `index`.
+    pub(crate) async fn applied(&mut self, number: usize, index: u64, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status(number).await?;
+            if status.applied >= index {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                bail!("node {number} is still at {} of {index} after {limit:?}", status.applied);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Gives node `number` a new identity.
+    pub(crate) async fn rotate(&mut self, root: &Path, number: usize) -> Result<()> {
+        init::issue(root, Some(number), VALIDITY)?;
+        self.order(number, &Order::Reload).await.map(drop)
+    }
+
+    /// Lets every node end in an orderly way.
+    pub(crate) async fn stop(self) -> Result<()> {
+        for place in self.places {
+            if let Some(process) = place.process {
+                process.stop().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Addresses that nobody has now, below those that the system gives out by itself, so that none of them is handed to somebody else
+/// while a node is down.
+fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    let mut held = Vec::new();
+    // Where to begin is different from run to run, so that several at the same time do not meet.
+    let begin = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let begin = u16::try_from(begin % u64::from(PORTS.end - PORTS.start))?;
+    for offset in 0..PORTS.end - PORTS.start {
+        let port = PORTS.start + (begin + offset) % (PORTS.end - PORTS.start);
+        if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
+            held.push(socket);
+        }
+        if held.len() == count {
+            return held.iter().map(|socket| Ok(socket.local_addr()?)).collect();
+        }
+    }
+    bail!("no {count} ports of 127.0.0.1 are free between {} and {}", PORTS.start, PORTS.end)
+}
+
+fn empty(root: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        std::fs::remove_dir_all(entry?.path())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_distinct_and_free() {
+        let mut addresses = free_addresses(9).unwrap();
+        for address in &addresses {
+            UdpSocket::bind(address).unwrap();
+        }
+        addresses.dedup();
+        assert_eq!(addresses.len(), 9);
+    }
+}

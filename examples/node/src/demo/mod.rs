@@ -1,0 +1,291 @@
+//! The demo: what the cluster promises, shown by hurting it.
+
+mod child;
+mod cluster;
+mod load;
+mod records;
+mod report;
+mod screen;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use self::cluster::Cluster;
+use self::load::Load;
+use self::records::DataSet;
+use self::report::Report;
+use self::screen::Screen;
+use crate::cli::DemoArgs;
+use crate::client::Connection;
+use crate::config::ClientConfig;
+use crate::control::Order;
+use crate::signals::{HangUps, Stops};
+
+/// How long each step may take before the demo gives up.
+const STEP_LIMIT: Duration = Duration::from_secs(45);
+const POLL: Duration = Duration::from_millis(5);
+/// How long the records are spread over in each part, at least.
+const STEADY: Duration = Duration::from_millis(1500);
+const LEADERLESS: Duration = Duration::from_millis(2500);
+const CUT: Duration = Duration::from_millis(2000);
+const RETURN: Duration = Duration::from_millis(1500);
+const ROTATION: Duration = Duration::from_millis(1500);
+/// The share of the records in each part; the last one takes the rest.
+const SHARE: f64 = 0.2;
+
+/// Runs it and prints the result. An error, or `false`, if not all of it held.
+pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
+    let screen = Screen::new(args.json);
+    let scenario = async {
+        let folder = Folder::new(args.dir.clone())?;
+        // The nodes end before their folders go, whichever way this ends.
+        scenario(&args, &screen, &folder).await
+    };
+    let (mut stops, mut hang_ups) = (Stops::new()?, HangUps::new()?);
+    let report = tokio::select! {
+        report = scenario => report,
+        () = stops.next() => Err(anyhow::anyhow!("interrupted; the nodes were ended")),
+        () = hang_ups.next() => Err(anyhow::anyhow!("the terminal has gone; the nodes were ended")),
+    };
+    screen.finish();
+    let report = report?;
+    if args.json {
+        screen::print(&serde_json::to_string(&report)?);
+    } else {
+        screen::print(&format!("\n{}", report.table()));
+    }
+    Ok(report.held)
+}
+
+async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder) -> Result<Report> {
+    let begun = Instant::now();
+    let data = DataSet::read(args.records.as_deref(), args.records_max)?;
+    let mut report =
+        Report { source: data.source.clone(), nodes: usize::try_from(args.nodes)?, ..Report::default() };
+    screen.say(format!("{} {}, {} KiB", data.records.len(), data.source, data.len_bytes() / 1024));
+    if data.too_long > 0 {
+        screen.say(format!("{} records are longer than a value may be and are left out", data.too_long));
+    }
+    screen.records(data.records.len());
+
+    screen.doing("starting the nodes");
+    let mut cluster = Cluster::start(folder.path(), report.nodes).await?;
+    screen.say(format!(
+        "{} nodes run, processes {:?}, each with a folder and a SPIFFE identity of its own in {}",
+        cluster.len(),
+        cluster.pids(),
+        folder.path().display()
+    ));
+    screen.doing("waiting for an election");
+    let all = cluster.running(&[]);
+    let (leader, term) = cluster.leader(&all, STEP_LIMIT).await?;
+    screen.say(format!("node {leader} was elected to lead, term {term}"));
+
+    let client = ClientConfig::load(&cluster.layout().client_config())?;
+    let connection = Connection::open(&client).await?;
+    let mut load = Load::start(data, connection.store().clone());
+    let mut stage = Steps { screen, load: &mut load };
+
+    screen.say("writing begins, through QUIC with mutual TLS, and goes on to the end");
+    stage.write("writing", SHARE, STEADY).await?;
+
+    let killed = leader;
+    stage.load.stage(SHARE, LEADERLESS);
+    screen.say(format!("kill -9 of node {killed}, the leader"));
+    screen.doing("without a leader");
+    let at = cluster.kill(killed)?;
+    let next = connection.store().put("probe/leaderless", "1");
+    tokio::time::timeout(STEP_LIMIT, next).await.context("no write was acknowledged after the kill")??;
+    report.leaderless_ms = milliseconds(at.elapsed())?;
+    let rest = cluster.running(&[]);
+    let (leader, term) = cluster.leader(&rest, STEP_LIMIT).await?;
+    screen.say(format!(
+        "node {leader} leads, term {term}; the first write begun after the kill was acknowledged {} ms after it",
+        report.leaderless_ms
+    ));
+    stage.finish("writing under the new leader").await?;
+
+    let cut = *cluster.running(&[leader]).first().context("no follower runs")?;
+    let other = *cluster.running(&[leader, cut]).first().context("no second follower runs")?;
+    cluster.order(cut, &Order::Isolate).await?;
+    screen.say(format!("node {cut} is cut off: nothing reaches it, nothing leaves it"));
+    stage.write("writing with one node down and one cut off", SHARE, CUT).await?;
+    let behind = cluster.status(leader).await?.committed;
+    let lag = behind.saturating_sub(cluster.status(cut).await?.applied);
+    if lag == 0 {
+        report.failures.push("the node that was cut off missed nothing: it was not cut off".to_owned());
+    }
+    screen.say(format!("node {cut} is {lag} log entries behind"));
+
+    let (leader, _) = cluster.leader(&cluster.running(&[cut]), STEP_LIMIT).await?;
+    stage.load.stage(SHARE, RETURN);
+    let target = cluster.status(leader).await?.committed;
+    let at = Instant::now();
+    cluster.order(cut, &Order::Heal).await?;
+    screen.say(format!("healed; node {cut} has to catch up"));
+    cluster.applied(cut, target, STEP_LIMIT).await?;
+    report.heal_ms = milliseconds(at.elapsed())?;
+    screen.say(format!("node {cut} has caught up, {} ms after the healing", report.heal_ms));
+
+    screen.doing("restarting");
+    let (leader, _) = cluster.leader(&cluster.running(&[]), STEP_LIMIT).await?;
+    let target = cluster.status(leader).await?.committed;
+    let at = Instant::now();
+    screen.say(format!("node {killed} is started again from its folder"));
+    cluster.restart(killed).await?;
+    cluster.applied(killed, target, STEP_LIMIT).await?;
+    report.catch_up_ms = milliseconds(at.elapsed())?;
+    screen.say(format!("node {killed} has caught up, {} ms after its start", report.catch_up_ms));
+    stage.finish("writing with every node back").await?;
+
+    stage.load.stage(1.0, ROTATION);
+    stage.load.reset_gap();
+    cluster.rotate(folder.path(), other).await?;
+    screen
+        .say(format!("node {other} has a new identity and greets every peer with it, while writing goes on"));
+    stage.finish("writing while the identity changes").await?;
+    report.rotation_gap_ms = milliseconds(stage.load.longest_gap())?;
+
+    screen.doing("reading everything back");
+    screen.say("writing ends; every record is read back");
+    let found = load.stop_and_verify().await?;
+    report.written = found.written;
+    report.acknowledged = found.acknowledged;
+    report.read_back = found.read_back;
+    report.lost = found.lost;
+    report.updates_acknowledged = found.updates_acknowledged;
+    report.repeated = found.repeated;
+    screen.doing("comparing the replicas");
+    report.replicas_identical = replicas_identical(&mut cluster).await?;
+    connection.close().await;
+    screen.doing("stopping the nodes");
+    cluster.stop().await?;
+    report.took_ms = milliseconds(begun.elapsed())?;
+    report.judge();
+    Ok(report)
+}
+
+/// Writing, watched.
+struct Steps<'a> {
+    screen: &'a Screen,
+    load: &'a mut Load,
+}
+
+impl Steps<'_> {
+    /// Writes a share of the records, evenly over the time that `lasts`.
+    async fn write(&mut self, doing: &str, share: f64, lasts: Duration) -> Result<()> {
+        self.load.stage(share, lasts);
+        self.finish(doing).await
+    }
+
+    /// Waits until what the stage allows is acknowledged.
+    async fn finish(&mut self, doing: &str) -> Result<()> {
+        self.screen.doing(doing);
+        let begun = Instant::now();
+        while !self.load.is_stage_done() {
+            self.load.check()?;
+            let (records, updates) = self.load.acknowledged();
+            self.screen.progress(records, format!(", {updates} updates"));
+            if begun.elapsed() > STEP_LIMIT {
+                bail!("{doing}: only {records} records are acknowledged after {STEP_LIMIT:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let (records, updates) = self.load.acknowledged();
+        self.screen.progress(records, format!(", {updates} updates"));
+        Ok(())
+    }
+}
+
+/// Whether every node comes to hold the same.
+async fn replicas_identical(cluster: &mut Cluster) -> Result<bool> {
+    let begun = Instant::now();
+    loop {
+        let mut digests = Vec::new();
+        for number in cluster.running(&[]) {
+            let digest = cluster.digest(number).await?;
+            digests.push((digest.entries, digest.sum));
+        }
+        if digests.len() == cluster.len() && digests.windows(2).all(|pair| pair[0] == pair[1]) {
+            return Ok(true);
+        }
+        if begun.elapsed() > STEP_LIMIT {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn milliseconds(duration: Duration) -> Result<u64> {
+    Ok(u64::try_from(duration.as_millis())?)
+}
+
+/// Where the nodes' folders lie: a temporary folder, which goes, or one that was named, which stays.
+#[derive(Debug)]
+enum Folder {
+    Temporary(TempDir),
+    Named(PathBuf),
+}
+
+const PREFIX: &str = "x0-node-demo-";
+
+impl Folder {
+    fn new(named: Option<PathBuf>) -> Result<Folder> {
+        if let Some(named) = named {
+            return Ok(Folder::Named(named));
+        }
+        let parent = std::env::temp_dir();
+        clear_dead_runs(&parent);
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent);
+        let folder =
+            folder.with_context(|| format!("cannot use {}; name a folder with --dir", parent.display()))?;
+        Ok(Folder::Temporary(folder))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Folder::Temporary(folder) => folder.path(),
+            Folder::Named(path) => path,
+        }
+    }
+}
+
+/// Removes what runs left behind that were killed before they could. Only where /proc tells who lives.
+fn clear_dead_runs(parent: &Path) {
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        let is_dead =
+            |pid: u32| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists();
+        if pid.is_some_and(is_dead) {
+            // Somebody else's cannot be removed by us, and need not be.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_dead_runs_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = |name: String| {
+            let path = parent.path().join(name);
+            std::fs::create_dir_all(path.join("node-1")).unwrap();
+            path
+        };
+        let dead = folder(format!("{PREFIX}{}-abc", u32::MAX));
+        let own = folder(format!("{PREFIX}{}-abc", std::process::id()));
+        let other = folder("somebody-elses".to_owned());
+        clear_dead_runs(parent.path());
+        assert!(!dead.exists() && own.exists() && other.exists());
+    }
+}

@@ -1,0 +1,282 @@
+//! Writing what nodes need to find and trust each other.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use x0_identity::{Authority, AuthorityConfig, NodeId, SpiffeId, TrustDomain};
+
+use crate::config::{Engine, Member};
+
+/// How many identities a client gets: so many commands may run at the same moment.
+const CLIENT_IDENTITIES: u64 = 8;
+/// The first client's id. Far from those of nodes, which count from 1.
+const CLIENT_ID_BASE: u64 = 0xc000_0000_0000_0000;
+const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A folder that holds, or is to hold, an authority and what it issued:
+/// `authority/`, `node-1/` and so on, `client/`.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Layout {
+        Layout { root: root.to_owned() }
+    }
+
+    /// The folder of node `number`, counted from 1.
+    pub(crate) fn node(&self, number: usize) -> PathBuf {
+        self.root.join(format!("node-{number}"))
+    }
+
+    pub(crate) fn node_config(&self, number: usize) -> PathBuf {
+        self.node(number).join("node.toml")
+    }
+
+    pub(crate) fn client_config(&self) -> PathBuf {
+        self.client().join("client.toml")
+    }
+
+    fn client(&self) -> PathBuf {
+        self.root.join("client")
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.root.join("authority/authority.pem")
+    }
+
+    fn bundle(&self) -> PathBuf {
+        self.root.join("authority/bundle.pem")
+    }
+}
+
+/// The id of node `number`, counted from 1.
+pub(crate) fn node_id(number: usize) -> Result<NodeId> {
+    NodeId::new(u64::try_from(number)?).context("nodes are numbered from 1")
+}
+
+fn client_id(number: u64) -> Result<NodeId> {
+    NodeId::new(CLIENT_ID_BASE + number).context("clients are numbered from 1")
+}
+
+/// Writes an authority, and for each address a node, and a client. `root` must be empty or not there.
+pub(crate) fn init(
+    root: &Path,
+    trust_domain: &str,
+    addresses: &[SocketAddr],
+    engine: Engine,
+    validity: Duration,
+) -> Result<Layout> {
+    let trust_domain = domain(trust_domain)?;
+    let cannot = || format!("cannot make {}; choose another folder with --dir", root.display());
+    std::fs::create_dir_all(root).with_context(cannot)?;
+    if std::fs::read_dir(root).with_context(cannot)?.next().is_some() {
+        bail!("{} is not empty: name an empty or new folder with --dir", root.display());
+    }
+    let layout = Layout::new(root);
+    let mut config = AuthorityConfig::default();
+    config.validity = AUTHORITY_VALIDITY;
+    let authority = Authority::new(trust_domain.clone(), &config).context("cannot make an authority")?;
+    let bundle = authority.bundle().to_pem();
+    write_private(&layout.authority(), &authority.to_pem())?;
+    write_public(&layout.bundle(), &bundle)?;
+
+    let members =
+        (1..).zip(addresses).map(|(number, &address)| Ok(Member { node: node_id(number)?, address }));
+    let members = members.collect::<Result<Vec<_>>>()?;
+    for (number, member) in (1..).zip(&members) {
+        let folder = layout.node(number);
+        issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
+        write_public(&folder.join("bundle.pem"), &bundle)?;
+        write_public(&layout.node_config(number), &node_toml(*member, &trust_domain, engine, &members))?;
+    }
+    let svids = issue_to_client(&authority, &layout, validity)?;
+    write_public(&layout.client().join("bundle.pem"), &bundle)?;
+    write_public(&layout.client_config(), &client_toml(&trust_domain, &svids, &members))?;
+    Ok(layout)
+}
+
+/// Issues new identities with the authority in `root`: to a node, or to the client.
+pub(crate) fn issue(root: &Path, node: Option<usize>, validity: Duration) -> Result<()> {
+    let layout = Layout::new(root);
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| {
+            format!("cannot read {}; --dir names the folder that `x0-node init` wrote", path.display())
+        })
+    };
+    let pem = read(&layout.authority())?;
+    let authority = Authority::from_pem(&pem)
+        .with_context(|| format!("cannot use the authority in {}", layout.authority().display()))?;
+    let Some(number) = node else { return issue_to_client(&authority, &layout, validity).map(drop) };
+    let folder = layout.node(number);
+    if !folder.is_dir() {
+        bail!(
+            "there is no {}: --node takes the number of a node that `x0-node init` wrote",
+            folder.display()
+        );
+    }
+    issue_to(&authority, &folder.join("svid.pem"), node_id(number)?, validity)
+}
+
+fn domain(name: &str) -> Result<TrustDomain> {
+    name.parse().with_context(|| format!("`{name}` cannot be a trust domain"))
+}
+
+fn issue_to(authority: &Authority, path: &Path, node: NodeId, validity: Duration) -> Result<()> {
+    let id = SpiffeId::for_node(authority.trust_domain(), node);
+    let svid = authority.issue(&id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
+    write_private(path, &svid.to_pem())
+}
+
+/// The names of the files written, within the client's folder.
+fn issue_to_client(authority: &Authority, layout: &Layout, validity: Duration) -> Result<Vec<String>> {
+    (1..=CLIENT_IDENTITIES)
+        .map(|number| {
+            let name = format!("svid-{number}.pem");
+            issue_to(authority, &layout.client().join(&name), client_id(number)?, validity)?;
+            Ok(name)
+        })
+        .collect()
+}
+
+fn node_toml(own: Member, trust_domain: &TrustDomain, engine: Engine, members: &[Member]) -> String {
+    format!(
+        "# x0-node run --config this file. Paths are relative to the folder it lies in.\n\
+         node = \"{}\"\n\
+         trust_domain = \"{trust_domain}\"\n\
+         listen = \"{}\"\n\
+         data_dir = \"data\"\n\
+         engine = \"{}\"\n\
+         svid = \"svid.pem\"\n\
+         bundle = \"bundle.pem\"\n\
+         {}",
+        own.node,
+        own.address,
+        engine.name(),
+        members_toml(members)
+    )
+}
+
+fn client_toml(trust_domain: &TrustDomain, svids: &[String], members: &[Member]) -> String {
+    let svids: Vec<String> = svids.iter().map(|svid| format!("\"{svid}\"")).collect();
+    format!(
+        "# x0-node kv ... --config this file. Each identity serves one command at a time.\n\
+         trust_domain = \"{trust_domain}\"\n\
+         svids = [{}]\n\
+         bundle = \"bundle.pem\"\n\
+         timeout_ms = 10000\n\
+         {}",
+        svids.join(", "),
+        members_toml(members)
+    )
+}
+
+fn members_toml(members: &[Member]) -> String {
+    let mut text = String::new();
+    for Member { node, address } in members {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n[[members]]\nnode = \"{node}\"\naddress = \"{address}\"\n");
+    }
+    text
+}
+
+fn write_public(path: &Path, text: &str) -> Result<()> {
+    write(path, text, 0o644)
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    write(path, text, 0o600)
+}
+
+/// Whoever reads the file while it is replaced sees the old or the new one, whole.
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let cannot = || format!("cannot write {}", path.display());
+    let folder = path.parent().with_context(cannot)?;
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    let mut file = tempfile::Builder::new();
+    #[cfg(unix)]
+    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    let mut file = file.tempfile_in(folder).with_context(cannot)?;
+    file.write_all(text.as_bytes()).with_context(cannot)?;
+    file.as_file().sync_all().with_context(cannot)?;
+    file.persist(path).with_context(cannot)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ClientConfig, NodeConfig};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn addresses(count: u16) -> Vec<SocketAddr> {
+        (0..count).map(|number| SocketAddr::from(([127, 0, 0, 1], 7401 + number))).collect()
+    }
+
+    #[test]
+    fn what_init_writes_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("new");
+        let layout = init(&root, "example.org", &addresses(3), Engine::Memory, DAY).unwrap();
+        for number in 1..=3 {
+            let config = NodeConfig::load(&layout.node_config(number)).unwrap();
+            assert_eq!(config.node, node_id(number).unwrap());
+            assert_eq!((config.members.len(), config.engine), (3, Engine::Memory));
+            crate::identity::load(&config.trust_domain, &config.svid, &config.bundle).unwrap();
+        }
+        let client = ClientConfig::load(&layout.client_config()).unwrap();
+        assert_eq!(client.svids.len(), 8);
+        for svid in &client.svids {
+            crate::identity::load(&client.trust_domain, svid, &client.bundle).unwrap();
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn keys_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let layout = init(folder.path(), "example.org", &addresses(1), Engine::Redb, DAY).unwrap();
+        for key in [layout.authority(), layout.node(1).join("svid.pem"), layout.client().join("svid-1.pem")] {
+            assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", key.display());
+        }
+    }
+
+    #[test]
+    fn a_folder_in_use_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("mine"), "x").unwrap();
+        let error = init(folder.path(), "example.org", &addresses(1), Engine::Redb, DAY).unwrap_err();
+        assert!(error.to_string().contains("not empty"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bad_trust_domain_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("new");
+        let error = init(&root, "Example.org", &addresses(1), Engine::Redb, DAY).unwrap_err();
+        assert!(error.to_string().contains("`Example.org` cannot be a trust domain"), "{error}");
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn issuing_again_changes_the_identity_and_keeps_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = init(folder.path(), "example.org", &addresses(2), Engine::Redb, DAY).unwrap();
+        let config = NodeConfig::load(&layout.node_config(2)).unwrap();
+        let identity = || crate::identity::load(&config.trust_domain, &config.svid, &config.bundle).unwrap();
+        let before = identity();
+        issue(folder.path(), Some(2), DAY).unwrap();
+        assert_ne!(identity().svid_serial_number(), before.svid_serial_number());
+        assert_eq!(identity().node_id(), before.node_id());
+        assert!(issue(folder.path(), Some(3), DAY).unwrap_err().to_string().contains("node-3"));
+        issue(folder.path(), None, DAY).unwrap();
+    }
+}

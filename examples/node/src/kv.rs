@@ -1,0 +1,163 @@
+//! Reading and writing in a running cluster.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use x0_kv::{Expect, RangeQuery, Store, Swap};
+
+use crate::cli::{ExpectArgs, KvArgs, KvCommand};
+use crate::client::Connection;
+use crate::config::ClientConfig;
+
+/// Carries out one command. `false` if the key is not as hoped for.
+pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
+    let Some(config) = args.config else {
+        bail!("--config is missing: name the client.toml that `x0-node init` wrote");
+    };
+    let config = ClientConfig::load(&config)?;
+    let connection = Connection::open(&config).await?;
+    let done = carry_out(connection.store(), args.command).await;
+    let done = done.map_err(|error| connection.explain(error));
+    connection.close().await;
+    done
+}
+
+async fn carry_out(store: &Store, command: KvCommand) -> Result<bool> {
+    match command {
+        KvCommand::Get { key, local, raw } => get(store, key, local, raw).await,
+        KvCommand::Put { key, value } => {
+            let revision = store.put(key, read_value(value)?).await?;
+            print(format!("revision {revision}\n").as_bytes())?;
+            Ok(true)
+        }
+        KvCommand::Del { key } => {
+            let existed = store.delete(key).await?;
+            print(if existed { b"deleted\n" } else { b"it had no value\n" })?;
+            Ok(true)
+        }
+        KvCommand::Range { prefix, start, end, limit, reverse, keys_only } => {
+            let mut range = match prefix {
+                Some(prefix) => RangeQuery::prefix(prefix),
+                None => RangeQuery {
+                    start: start.unwrap_or_default().into(),
+                    end: end.map(Bytes::from),
+                    ..RangeQuery::all()
+                },
+            };
+            range.reverse = reverse;
+            print_range(store, range, limit.unwrap_or(u64::MAX), keys_only).await.map(|()| true)
+        }
+        KvCommand::Cas { key, value, expect } => {
+            let swap = store.compare_and_swap(key, expectation(expect), read_value(value)?).await?;
+            match &swap {
+                Swap::Swapped { revision } => print(format!("revision {revision}\n").as_bytes())?,
+                Swap::Kept { current: None } => complain("not written: the key has no value")?,
+                Swap::Kept { current: Some(current) } => complain(&format!(
+                    "not written: the key has the value {} of revision {}",
+                    printable(&current.value),
+                    current.revision
+                ))?,
+            }
+            Ok(matches!(swap, Swap::Swapped { .. }))
+        }
+    }
+}
+
+async fn get(store: &Store, key: String, local: bool, raw: bool) -> Result<bool> {
+    let got = if local { store.get_local(key) } else { store.get(key) }.await?;
+    let Some(got) = got else {
+        complain("the key has no value")?;
+        return Ok(false);
+    };
+    let mut text = got.value.to_vec();
+    if !raw {
+        text.push(b'\n');
+    }
+    print(&text)?;
+    Ok(true)
+}
+
+/// A line for each key: the key, a tabulator, the value.
+async fn print_range(store: &Store, range: RangeQuery, limit: u64, keys_only: bool) -> Result<()> {
+    let mut left = limit;
+    let mut next = Some(range);
+    while let Some(range) = next.filter(|_| left > 0) {
+        let most = range.limit.min(u32::try_from(left).unwrap_or(u32::MAX));
+        let page = store.range(range.clone().limit(most)).await?;
+        left -= (page.entries.len() as u64).min(left);
+        let mut text = String::new();
+        for entry in &page.entries {
+            text.push_str(&printable(&entry.key));
+            if !keys_only {
+                text.push('\t');
+                text.push_str(&printable(&entry.value));
+            }
+            text.push('\n');
+        }
+        print(text.as_bytes())?;
+        next = page.continuation.map(|continuation| range.resume(continuation));
+    }
+    Ok(())
+}
+
+fn expectation(args: ExpectArgs) -> Expect {
+    match (args.expect, args.revision) {
+        (Some(value), _) => Expect::Value(value.into()),
+        (None, Some(revision)) => Expect::Revision(revision),
+        (None, None) => Expect::Absent,
+    }
+}
+
+fn read_value(value: String) -> Result<Bytes> {
+    if value != "-" {
+        return Ok(value.into());
+    }
+    let mut bytes = Vec::new();
+    // One byte more than a value may have, so that a longer one is refused and not cut.
+    let most = x0_kv::limits::VALUE_LEN_MAX as u64 + 1;
+    std::io::stdin().lock().take(most).read_to_end(&mut bytes).context("cannot read standard input")?;
+    Ok(bytes.into())
+}
+
+/// Text as it is, but for what would break a line or is no text, which is written as in Rust's byte strings.
+fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(|character: char| character.is_control() || character == '\\') => {
+            text.to_owned()
+        }
+        Ok(text) => text.chars().fold(String::new(), |mut line, character| {
+            match character {
+                '\\' => line.push_str("\\\\"),
+                _ if character.is_control() => line.extend(character.escape_default()),
+                _ => line.push(character),
+            }
+            line
+        }),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+fn print(text: &[u8]) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(text).and_then(|()| output.flush()).context("cannot write to standard output")
+}
+
+fn complain(text: &str) -> Result<()> {
+    std::io::stderr()
+        .lock()
+        .write_all(format!("{text}\n").as_bytes())
+        .context("cannot write to standard error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_stays_on_its_line() {
+        assert_eq!(printable("grün".as_bytes()), "grün");
+        assert_eq!(printable(b"a\nb\tc\\"), "a\\nb\\tc\\\\");
+        assert_eq!(printable(b"\xff\x00"), "\\xff\\x00");
+    }
+}

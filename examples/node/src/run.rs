@@ -1,0 +1,242 @@
+//! One node, for real.
+
+use std::future::pending;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc::UnboundedReceiver;
+use x0_identity::Identity;
+use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
+use x0_kv::{Engine, RangeQuery, RedbOptions, Store};
+use x0_mesh::quic::{BindError, PeerBook, QuicConfig, QuicTransport};
+use x0_mesh::{Gate, GateHandle, PeerEvent};
+
+use crate::cli::RunArgs;
+use crate::config::{self, NodeConfig};
+use crate::control::{self, Digest, Order, Reply, Status};
+use crate::{identity, log, signals};
+
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Runs until told to stop. An error if it could not start or failed.
+pub(crate) async fn run(args: &RunArgs) -> Result<()> {
+    let started = start(args).await;
+    let orders = if args.control { Some(control::orders().context("cannot read orders")?) } else { None };
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            if args.control {
+                let is_port_in_use = is_port_in_use(&error);
+                control::reply(&Reply::Failed { why: format!("{error:#}"), is_port_in_use });
+            }
+            return Err(error);
+        }
+    };
+    if args.control {
+        control::reply(&Reply::Ready);
+    }
+    running.serve(orders).await
+}
+
+/// A node, and the handles to what it stands on.
+struct Running {
+    config: NodeConfig,
+    node: Node,
+    identity: Identity,
+    peers: PeerBook,
+    gate: GateHandle,
+}
+
+async fn start(args: &RunArgs) -> Result<Running> {
+    let config = NodeConfig::load(&args.config)?;
+    let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
+    if identity.node_id() != Some(config.node) {
+        bail!(
+            "{} is the identity of {}, the configuration is of node {}: use the files of one node",
+            config.svid.display(),
+            identity.spiffe_id(),
+            config.node
+        );
+    }
+    let mut quic =
+        QuicConfig::new(config.node, config.listen, identity.server_config(), identity.client_config());
+    quic.peers = config.peers().map(|peer| (peer.node, peer.address)).collect();
+    let transport = QuicTransport::bind(quic)?;
+    let peers = transport.peers();
+    let (transport, gate) = Gate::new(transport);
+    log::event(
+        config.node,
+        "listening",
+        format!("address={} identity={}", config.listen, identity.spiffe_id()),
+    );
+
+    let id = config.node;
+    let mut options = NodeOptions::new(id, &config.data_dir).observe(move |event| observed(id, &event));
+    if !config.join {
+        options = options.founders(config.members.iter().map(|member| member.node));
+    }
+    if config.engine == config::Engine::Redb {
+        options = options.engine(Engine::Redb(RedbOptions::default()));
+    }
+    let node = Node::start(options, transport)
+        .with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?;
+    let status = node.status();
+    log::event(id, "started", format!("data={} applied={}", config.data_dir.display(), status.applied));
+    Ok(Running { config, node, identity, peers, gate })
+}
+
+fn is_port_in_use(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<BindError>().is_some_and(|error| matches!(error, BindError::AddressInUse { .. }))
+}
+
+impl Running {
+    async fn serve(self, mut orders: Option<UnboundedReceiver<Result<Order, String>>>) -> Result<()> {
+        let (mut stops, mut reloads) = (signals::Stops::new()?, signals::HangUps::new()?);
+        loop {
+            tokio::select! {
+                ended = self.node.ended() => {
+                    ended.context("stopped by a failure; what was acknowledged is safe")?;
+                    return Ok(());
+                }
+                () = stops.next() => break,
+                () = reloads.next() => {
+                    if let Err(error) = self.reload() {
+                        log::event(self.config.node, "reload-failed", format!("why={error:#}"));
+                    }
+                }
+                order = next(&mut orders) => match order {
+                    None | Some(Ok(Order::Stop)) => break,
+                    Some(order) => control::reply(&self.carry_out(order).await),
+                },
+            }
+        }
+        self.stop().await
+    }
+
+    async fn carry_out(&self, order: Result<Order, String>) -> Reply {
+        let done = match order {
+            Err(why) => return Reply::Failed { why, is_port_in_use: false },
+            Ok(Order::Status) => return Reply::Status(self.status()),
+            Ok(Order::Isolate) => {
+                self.gate.block_all();
+                Ok(Reply::Done)
+            }
+            Ok(Order::Heal) => {
+                self.gate.unblock_all();
+                Ok(Reply::Done)
+            }
+            Ok(Order::Reload) => self.reload().map(|()| Reply::Done),
+            Ok(Order::Digest) => {
+                digest(self.node.store(), self.node.status().applied).await.map(Reply::Digest)
+            }
+            Ok(Order::Stop) => Ok(Reply::Done),
+        };
+        done.unwrap_or_else(|error| Reply::Failed { why: format!("{error:#}"), is_port_in_use: false })
+    }
+
+    fn status(&self) -> Status {
+        let status = self.node.status();
+        Status {
+            is_leader: status.is_leader(),
+            leader: status.leader.map(|leader| leader.get()),
+            term: status.term,
+            committed: status.committed,
+            applied: status.applied,
+        }
+    }
+
+    /// Takes the identity that lies in its file now, and shows it to every peer.
+    fn reload(&self) -> Result<()> {
+        identity::reload(&self.identity, &self.config.svid)?;
+        log::event(self.config.node, "identity-rotated", format!("identity={}", self.identity.spiffe_id()));
+        for peer in self.config.peers() {
+            self.peers.reconnect(peer.node);
+        }
+        Ok(())
+    }
+
+    /// Stops in an orderly way: another node takes over first, if this one leads.
+    async fn stop(self) -> Result<()> {
+        let id = self.config.node;
+        let status = self.node.status();
+        let heir = status
+            .membership
+            .voters
+            .iter()
+            .copied()
+            .find(|voter| *voter != id && status.reached.contains(voter));
+        if let Some(heir) = heir.filter(|_| status.is_leader()) {
+            self.node.transfer_leadership(heir);
+            let handed_over = async {
+                while self.node.status().is_leader() {
+                    tokio::time::sleep(POLL).await;
+                }
+            };
+            // Without it the others elect one.
+            let _ = tokio::time::timeout(HAND_OVER_LIMIT, handed_over).await;
+        }
+        let stopped = self.node.shutdown().await;
+        log::event(id, "stopped", "");
+        stopped.map_err(Into::into)
+    }
+}
+
+async fn next(
+    orders: &mut Option<UnboundedReceiver<Result<Order, String>>>,
+) -> Option<Result<Order, String>> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => pending().await,
+    }
+}
+
+/// Everything the node holds, read from its own replica.
+async fn digest(store: &Store, applied: u64) -> Result<Digest> {
+    let mut digest = Digest { applied, entries: 0, sum: 0xcbf2_9ce4_8422_2325 };
+    let mut next = Some(RangeQuery::all());
+    while let Some(range) = next {
+        let page = store.range_local(range.clone()).await?;
+        for entry in &page.entries {
+            digest.entries += 1;
+            let parts: [&[u8]; 5] = [
+                &entry.key,
+                &entry.value,
+                &entry.revision.to_le_bytes(),
+                &len(&entry.key),
+                &len(&entry.value),
+            ];
+            for byte in parts.into_iter().flatten() {
+                digest.sum = (digest.sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        next = page.continuation.map(|continuation| range.resume(continuation));
+    }
+    Ok(digest)
+}
+
+fn len(bytes: &[u8]) -> [u8; 8] {
+    (bytes.len() as u64).to_le_bytes()
+}
+
+/// Writes a line for what happens to the node.
+fn observed(id: x0_identity::NodeId, event: &NodeEvent) {
+    match event {
+        NodeEvent::Leader { leader: Some(leader), term } => {
+            log::event(id, "leader", format!("leader={leader} term={term}"));
+        }
+        NodeEvent::Leader { leader: None, term } => log::event(id, "no-leader", format!("term={term}")),
+        NodeEvent::Membership { membership } => {
+            log::event(
+                id,
+                "membership",
+                format!("voters={:?} learners={:?}", membership.voters, membership.learners),
+            );
+        }
+        NodeEvent::Peer(PeerEvent { peer, kind, .. }) => {
+            log::event(id, "peer", format!("peer={peer} {kind:?}"))
+        }
+        _ => {}
+    }
+}

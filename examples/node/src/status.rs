@@ -1,0 +1,110 @@
+//! Who leads, who is reached, how far everyone is.
+
+use std::future::{Future, poll_fn};
+use std::io::Write;
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use x0_kv::cluster::NodeStatus;
+
+use crate::cli::StatusArgs;
+use crate::client::Connection;
+use crate::config::{ClientConfig, Member};
+
+/// How long a node may take to answer; includes connecting to it.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A node as machines read it.
+#[derive(Debug, Serialize)]
+struct Row {
+    node: String,
+    address: String,
+    is_reached: bool,
+    is_leader: bool,
+    leader: Option<String>,
+    term: Option<u64>,
+    committed: Option<u64>,
+    applied: Option<u64>,
+    peers_reached: Option<usize>,
+}
+
+/// Prints where every node stands. An error if none answers.
+pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
+    let config = ClientConfig::load(&args.config)?;
+    let connection = Connection::open(&config).await?;
+    let mut rows = Vec::new();
+    let asked: Vec<_> =
+        config.members.iter().map(|member| connection.client().status(member.node, LIMIT)).collect();
+    for (member, status) in config.members.iter().zip(all(asked).await) {
+        rows.push(row(&config, *member, status.as_ref()));
+    }
+    let text = if args.json { format!("{}\n", serde_json::to_string(&rows)?) } else { table(&rows) };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    let unreached = connection.explain(anyhow::anyhow!("no node answers"));
+    connection.close().await;
+    if !rows.iter().any(|row| row.is_reached) {
+        bail!(unreached);
+    }
+    Ok(())
+}
+
+fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Row {
+    let is_peer = |id: &&x0_identity::NodeId| config.members.iter().any(|member| member.node == **id);
+    Row {
+        node: member.node.to_string(),
+        address: member.address.to_string(),
+        is_reached: status.is_some(),
+        is_leader: status.is_some_and(NodeStatus::is_leader),
+        leader: status.and_then(|status| status.leader).map(|leader| leader.to_string()),
+        term: status.map(|status| status.term),
+        committed: status.map(|status| status.committed),
+        applied: status.map(|status| status.applied),
+        peers_reached: status.map(|status| status.reached.iter().filter(is_peer).count()),
+    }
+}
+
+/// Waits for all at once.
+async fn all<F: Future>(waiting: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = waiting.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|cx| {
+        for (future, done) in &mut waiting {
+            if done.is_none()
+                && let Poll::Ready(output) = future.as_mut().poll(cx)
+            {
+                *done = Some(output);
+            }
+        }
+        if waiting.iter().all(|(_, done)| done.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<16}  {:<21}  {:<11}  {:>5}  {:>10}  {:>10}  {:>7}\n",
+        "node", "address", "state", "term", "committed", "applied", "reaches"
+    );
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    for row in rows {
+        let state = match (row.is_reached, row.is_leader, &row.leader) {
+            (false, ..) => "unreachable",
+            (true, true, _) => "leads",
+            (true, false, Some(_)) => "follows",
+            (true, false, None) => "no leader",
+        };
+        let reached = row.peers_reached.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let line = format!(
+            "{:<16}  {:<21}  {state:<11}  {:>5}  {:>10}  {:>10}  {reached:>7}\n",
+            row.node,
+            row.address,
+            number(row.term),
+            number(row.committed),
+            number(row.applied)
+        );
+        text.push_str(&line);
+    }
+    text
+}
