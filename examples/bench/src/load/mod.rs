@@ -8,8 +8,10 @@ mod etcd_messages;
 mod remote;
 mod serve;
 mod window;
+mod x0;
 mod zookeeper;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,10 @@ pub(crate) enum Target {
     Etcd { endpoints: Vec<u16>, tls: Option<TlsFiles> },
     /// Client ports of the servers on loopback.
     Zookeeper { endpoints: Vec<u16> },
+    /// Ports of the nodes on loopback, node 1 first, and the client's folder that `x0-node init` wrote.
+    X0 { endpoints: Vec<u16>, trust_domain: String, client: PathBuf },
+    /// No server: the store is opened in this folder by the generator itself.
+    Embedded { folder: PathBuf },
 }
 
 /// What to do next; each order is answered by one `Reply`.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{KeySpace, Order, Reply, Target, etcd, window, zookeeper};
+use super::{KeySpace, Order, Reply, Target, etcd, window, x0, zookeeper};
 
 /// A system under load: how to reach it.
 pub(crate) trait System {
@@ -43,6 +43,13 @@ pub(crate) fn serve() -> Result<()> {
         Target::Etcd { endpoints, tls } => {
             let system = etcd::Etcd::new(endpoints, tls.as_ref())?;
             local.block_on(&runtime, orders(system, keys, input))
+        }
+        Target::X0 { endpoints, trust_domain, client } => {
+            let system = x0::X0::new(&endpoints, &trust_domain, client)?;
+            local.block_on(&runtime, orders(system, keys, input))
+        }
+        Target::Embedded { folder } => {
+            local.block_on(&runtime, orders(x0::Embedded::new(&folder)?, keys, input))
         }
         Target::Zookeeper { endpoints } => {
             local.block_on(&runtime, orders(zookeeper::Zookeeper::new(endpoints), keys, input))

@@ -2,6 +2,7 @@
 
 pub(crate) mod debian;
 pub(crate) mod etcd;
+pub(crate) mod x0;
 pub(crate) mod zookeeper;
 
 use tempfile::TempDir;

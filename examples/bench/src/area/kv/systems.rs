@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::load::{KeySpace, Load, Measured, Operation, Window};
-use crate::peer::{Cluster, etcd, zookeeper};
+use crate::peer::{Cluster, etcd, x0, zookeeper};
 
 /// How long a cluster may take until it answers. A JVM on a busy machine takes several seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -14,6 +14,7 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub(crate) enum Kind {
     X0,
+    Embedded,
     Etcd,
     EtcdTls,
     Zookeeper,
@@ -21,11 +22,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// In the order of the turns.
-    pub(crate) const ALL: [Kind; 4] = [Kind::X0, Kind::Etcd, Kind::EtcdTls, Kind::Zookeeper];
+    pub(crate) const ALL: [Kind; 5] = [Kind::X0, Kind::Embedded, Kind::Etcd, Kind::EtcdTls, Kind::Zookeeper];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::X0 => "x0",
+            Kind::Embedded => "x0 embedded",
             Kind::Etcd => "etcd",
             Kind::EtcdTls => "etcd TLS",
             Kind::Zookeeper => "zookeeper",
@@ -38,7 +40,7 @@ impl Kind {
 
     /// x0-kv in the process that uses it.
     pub(crate) fn is_embedded(self) -> bool {
-        false
+        self == Kind::Embedded
     }
 }
 
@@ -57,7 +59,8 @@ impl Running {
     /// are warm when the first window begins.
     pub(crate) fn start(kind: Kind, data: &Path, keys: KeySpace, settle: Duration) -> Result<Self> {
         let mut cluster = match kind {
-            Kind::X0 => anyhow::bail!("not there yet"),
+            Kind::X0 => x0::start(data)?,
+            Kind::Embedded => x0::embedded(data)?,
             Kind::Etcd => etcd::start(data, false)?,
             Kind::EtcdTls => etcd::start(data, true)?,
             Kind::Zookeeper => zookeeper::start(data)?,
