@@ -132,7 +132,7 @@ impl Node {
     pub fn start(options: NodeOptions, transport: impl Transport + 'static) -> Result<Node, StartError> {
         let path = &options.folder;
         std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
-        let storage = x0_consensus::Wal::open_path(&path.join("log"), options.log.clone());
+        let storage = x0_consensus::Wal::open_path(path.join("log"), options.log);
         let storage = storage.map_err(x0_consensus::OpenError::from)?;
         let state = options.engine.state(path)?;
         Node::start_on(options, storage, state, transport)

@@ -19,7 +19,7 @@ use crate::state::State;
 use crate::store::Store;
 use crate::volatile::failed;
 
-#[expect(clippy::unwrap_used, reason = "evaluated when this is compiled")]
+// Evaluated when this is compiled.
 const ID: NodeId = NodeId::new(1).unwrap();
 /// Most writes that may wait for the disk.
 const CALLS_MAX: usize = 65536;
@@ -62,9 +62,9 @@ pub enum OpenError {
     },
 }
 
-pub(crate) fn open(path: &Path, options: StoreOptions) -> Result<Store, OpenError> {
+pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {
     std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
-    let storage = Wal::open_path(&path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
+    let storage = Wal::open_path(path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
     let state = options.engine.state(path)?;
     open_on(storage, state)
 }

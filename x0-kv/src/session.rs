@@ -219,7 +219,7 @@ mod tests {
         sessions.open(1);
         for sequence in [3, 1, 2] {
             assert_eq!(sessions.admit(stamp(1, sequence, 1), 10), Admission::Fresh);
-            sessions.record(stamp(1, sequence, 1), vec![sequence as u8].into());
+            sessions.record(stamp(1, sequence, 1), sequence.to_le_bytes()[..1].to_vec().into());
         }
         assert_eq!(sessions.admit(stamp(1, 2, 1), 11), Admission::Known(vec![2].into()));
         // The acknowledgement travels with a later write.

@@ -56,14 +56,14 @@ impl Store {
     /// # Errors
     /// When the folder or what is in it cannot be opened, is in use by another process, or is damaged. It is as it was.
     pub fn open(path: impl AsRef<Path>) -> Result<Store, OpenError> {
-        Store::open_with(path, StoreOptions::default())
+        Store::open_with(path, &StoreOptions::default())
     }
 
     /// As [`open`](Store::open), with settings of one's own.
     ///
     /// # Errors
     /// As [`open`](Store::open).
-    pub fn open_with(path: impl AsRef<Path>, options: StoreOptions) -> Result<Store, OpenError> {
+    pub fn open_with(path: impl AsRef<Path>, options: &StoreOptions) -> Result<Store, OpenError> {
         embedded::open(path.as_ref(), options)
     }
 

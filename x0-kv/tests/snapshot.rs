@@ -60,7 +60,7 @@ fn missing_and_repeated_blocks_are_noticed_although_each_is_whole() {
         at += 9 + len;
     }
     assert!(blocks.len() > 5, "{}", blocks.len());
-    let mut refused = |order: &[&[u8]]| {
+    let refused = |order: &[&[u8]]| {
         let bytes = [&bytes[..9], &order.concat()].concat();
         assert!(State::in_memory().restore(None, &mut &*bytes).is_err());
     };
@@ -94,7 +94,7 @@ fn blocks_changed_with_their_checksums_do_no_harm() {
             let mut payload = bytes[at + 5..at + 5 + len].to_vec();
             if next(3) == 0 && !payload.is_empty() {
                 let byte = next(payload.len());
-                payload[byte] = if next(2) == 0 { next(256) as u8 } else { next(4) as u8 };
+                payload[byte] = if next(2) == 0 { next(256).to_le_bytes()[0] } else { next(4).to_le_bytes()[0] };
             }
             if next(40) == 0 {
                 payload.truncate(next(len + 1));

@@ -201,13 +201,11 @@ impl<T: Transport> Hub<T> {
     fn event(&mut self, now: Duration, event: Event) -> Option<End> {
         match event {
             Event::Outcome { token, index, outcome } => {
-                self.tell(now, Input::Outcome { token, index, outcome })
+                self.tell(now, Input::Outcome { token, index, outcome });
             }
             Event::ReadReady { token, index } => self.tell(now, Input::ReadReady { token, index }),
-            Event::Dropped { token, reason } => {
-                if !self.changes.dropped(token, reason) {
-                    self.tell(now, Input::Dropped { token, reason: drop_reason(reason) });
-                }
+            Event::Dropped { token, reason } if !self.changes.dropped(token, reason) => {
+                self.tell(now, Input::Dropped { token, reason: drop_reason(reason) });
             }
             Event::Leader { leader, term, is_self } => {
                 self.tell(now, Input::Leader { leader, term, is_self });
