@@ -33,7 +33,7 @@ async fn messages_say_who_sent_them_on_every_lane() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_holds_on_a_lane_under_load() {
     let domain = Domain::new("example.org");
     let (mut server, address) = bind(domain.config(1));
@@ -214,10 +214,11 @@ async fn a_silent_peer_times_out() {
     tokio::task::spawn_blocking(|| silent.join()).await.unwrap().unwrap();
 }
 
-#[tokio::test]
+/// With two threads both greetings are on their way at once in about every third round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_that_dial_each_other_use_one_connection() {
     let domain = Domain::new("example.org");
-    for round in 0..20_u64 {
+    for round in 0..60_u64 {
         let (mut low, low_address) = bind(domain.config(1));
         let (mut high, high_address) = bind(domain.config(2));
         if round.is_multiple_of(2) {
@@ -357,6 +358,28 @@ async fn a_removed_peer_is_unknown() {
     assert!(matches!(reason, DownReason::Refused { .. } | DownReason::Closed), "{reason:?}");
     let sent = client.send(&Transmit { to: node(1), lane: Lane::Bulk, payload: b"" }).await;
     assert_eq!(sent, Err(SendError::UnknownPeer { peer: node(1) }));
+}
+
+#[tokio::test]
+async fn a_connection_is_made_anew_on_demand_from_either_end() {
+    let domain = Domain::new("example.org");
+    let (mut server, address) = bind(domain.config(1));
+    let (mut client, _) = bind(domain.config(2).peer(node(1), address));
+    for round in 0..4 {
+        let client_epoch = up(&mut client, 1).await;
+        let server_epoch = up(&mut server, 2).await;
+        send(&mut client, 1, Lane::Ordered(0), &[round]).await;
+        assert_eq!(receive(&mut server).await.2, [round]);
+        let (client_reason, server_reason) = if round % 2 == 0 {
+            client.peers().reconnect(node(1));
+            (DownReason::Local, DownReason::Closed)
+        } else {
+            server.peers().reconnect(node(2));
+            (DownReason::Closed, DownReason::Local)
+        };
+        assert_eq!(down(&mut client, 1).await, (client_epoch, client_reason));
+        assert_eq!(down(&mut server, 2).await, (server_epoch, server_reason));
+    }
 }
 
 #[tokio::test]
