@@ -1,5 +1,15 @@
 //! Authenticated messages between the nodes of a mesh.
+//!
+//! [`Transport`] is the seam: messages to nodes, on lanes that do not wait for one another, in epochs within which nothing is lost. An
+//! implementation moves bytes and knows who a peer is; it interprets nothing.
+//!
+//! - `quic` (feature of that name): the driver of production, QUIC with mutual TLS 1.3.
+//! - `sim` (feature): a network in virtual time that delays, loses, doubles, reorders and cuts, from a seed.
+//! - [`Gate`]: faults as middleware, for a running node.
+//! - `conformance` (feature): what an implementation of `Transport` owes, as a suite to run against it.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod gate;
 mod lane;
@@ -7,6 +17,8 @@ mod message;
 mod peer;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(any(feature = "metrics", feature = "quic"))]
 pub mod telemetry;
 mod transport;

@@ -1,0 +1,188 @@
+//! Transports over a network, and the time that passes for all of them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use x0_identity::NodeId;
+
+use super::link::LinkProfile;
+use super::network::{Network, Output};
+use super::port::Port;
+use super::transport::SimTransport;
+use crate::{Lane, PeerEventKind};
+
+/// A mesh of [`SimTransport`]s in virtual time, which passes only when it is told to. Clones are the same mesh.
+#[derive(Debug, Clone)]
+pub struct SimMesh(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) network: Network,
+    pub(super) now: Duration,
+    pub(super) ports: BTreeMap<NodeId, Port>,
+    /// Bytes of a lane that were sent and not received.
+    pub(super) under_way: BTreeMap<(NodeId, NodeId, Lane), usize>,
+}
+
+impl SimMesh {
+    /// A mesh without nodes.
+    #[must_use]
+    pub fn new(seed: u64) -> SimMesh {
+        SimMesh(Arc::new(Mutex::new(Inner {
+            network: Network::new(seed),
+            now: Duration::ZERO,
+            ports: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a node and gives its transport; a node that runs already begins anew. Dropping the transport is the node's crash.
+    #[must_use]
+    pub fn transport(&self, node: NodeId) -> SimTransport {
+        let mut inner = self.lock();
+        let life = inner.ports.get(&node).map_or(0, |port| port.life + 1);
+        inner.ports.insert(node, Port::new(life));
+        inner.under_way.retain(|(from, to, _), _| *from != node && *to != node);
+        let now = inner.now;
+        let told = inner.network.start(now, node);
+        let wakers = inner.hand_out(told);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+        SimTransport::new(self.clone(), node, life)
+    }
+
+    /// See [`Network::set_profile`].
+    pub fn set_profile(&self, profile: LinkProfile) {
+        self.lock().network.set_profile(profile);
+    }
+
+    /// See [`Network::set_link_profile`].
+    pub fn set_link_profile(&self, from: NodeId, to: NodeId, profile: LinkProfile) {
+        self.lock().network.set_link_profile(from, to, profile);
+    }
+
+    /// See [`Network::cut`].
+    pub fn cut(&self, from: NodeId, to: NodeId) {
+        let mut inner = self.lock();
+        let now = inner.now;
+        inner.network.cut(now, from, to);
+    }
+
+    /// See [`Network::partition`].
+    pub fn partition(&self, groups: &[&[NodeId]]) {
+        self.change(|network, now| network.partition(now, groups));
+    }
+
+    /// See [`Network::heal`].
+    pub fn heal(&self) {
+        self.change(Network::heal);
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Network, Duration) -> Vec<Output>) {
+        let mut inner = self.lock();
+        let now = inner.now;
+        let told = change(&mut inner.network, now);
+        let wakers = inner.hand_out(told);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The time since the mesh was made.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.lock().now
+    }
+
+    /// See [`Network::trace_hash`].
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.lock().network.trace_hash()
+    }
+
+    /// Lets time pass until the next thing happens; whether there was one.
+    pub fn step(&self) -> bool {
+        let mut inner = self.lock();
+        let Some(due) = inner.network.poll_timeout() else { return false };
+        inner.now = inner.now.max(due);
+        let now = inner.now;
+        let told = inner.network.poll_output(now);
+        let wakers = inner.hand_out(told);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    /// Lets this much time pass.
+    pub fn advance(&self, duration: Duration) {
+        let end = self.now() + duration;
+        while self.lock().network.poll_timeout().is_some_and(|due| due <= end) {
+            self.step();
+        }
+        self.lock().now = end;
+    }
+
+    /// Runs a future, letting time pass whenever it waits. `None` if it waits and nothing will ever happen.
+    pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return Some(output);
+            }
+            if !self.step() {
+                return None;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Puts outputs where they belong. Whom to wake.
+    pub(super) fn hand_out(&mut self, told: Vec<Output>) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        for output in told {
+            match output {
+                Output::Deliver(delivery) => {
+                    let Some(port) = self.ports.get_mut(&delivery.to) else { continue };
+                    port.push_message(delivery.from, delivery.lane, delivery.payload);
+                    wakers.extend(port.receiver.take());
+                }
+                Output::Event { at, event } => {
+                    let Some(port) = self.ports.get_mut(&at) else { continue };
+                    // Whether it goes up or down: who waits for room gets an answer now.
+                    let peer = event.peer;
+                    if matches!(event.kind, PeerEventKind::Down { .. }) {
+                        self.under_way.retain(|(from, to, _), _| (*from, *to) != (at, peer));
+                    }
+                    port.push_event(event);
+                    wakers.extend(port.watcher.take());
+                    wakers.extend(port.receiver.take());
+                    let waiting = std::mem::take(&mut port.senders);
+                    for ((to, lane), waker) in waiting {
+                        if to == peer {
+                            wakers.push(waker);
+                        } else {
+                            port.senders.insert((to, lane), waker);
+                        }
+                    }
+                }
+            }
+        }
+        wakers
+    }
+
+    /// The receiver has taken this much of a lane. Whom to wake.
+    pub(super) fn release(&mut self, from: NodeId, to: NodeId, lane: Lane, len: usize) -> Option<Waker> {
+        let under_way = self.under_way.get_mut(&(from, to, lane))?;
+        *under_way = under_way.saturating_sub(len);
+        self.ports.get_mut(&from)?.senders.remove(&(to, lane))
+    }
+}

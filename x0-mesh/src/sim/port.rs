@@ -1,0 +1,92 @@
+//! What a node has been sent, and has not taken yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::Waker;
+
+use x0_identity::NodeId;
+
+use crate::{Lane, PeerEvent, PeerEventKind, Received};
+
+/// One node's side of the mesh.
+#[derive(Debug, Default)]
+pub(super) struct Port {
+    /// Which of the transports that the node ever had it belongs to.
+    pub(super) life: u64,
+    peers: BTreeMap<NodeId, VecDeque<Epoch>>,
+    /// Whose turn it was last.
+    last: Option<(NodeId, Lane)>,
+    pub(super) receiver: Option<Waker>,
+    pub(super) watcher: Option<Waker>,
+    pub(super) senders: BTreeMap<(NodeId, Lane), Waker>,
+}
+
+/// What is to be told of one epoch of a peer, in this order.
+#[derive(Debug, Default)]
+struct Epoch {
+    up: Option<PeerEventKind>,
+    lanes: BTreeMap<Lane, VecDeque<Vec<u8>>>,
+    down: Option<PeerEventKind>,
+}
+
+impl Epoch {
+    fn has_messages(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.is_empty())
+    }
+}
+
+impl Port {
+    pub(super) fn new(life: u64) -> Port {
+        Port { life, ..Port::default() }
+    }
+
+    pub(super) fn push_event(&mut self, event: PeerEvent) {
+        let epochs = self.peers.entry(event.peer).or_default();
+        match event.kind {
+            kind @ PeerEventKind::Down { .. } => {
+                if let Some(epoch) = epochs.back_mut() {
+                    epoch.down = Some(kind);
+                }
+            }
+            kind => epochs.push_back(Epoch { up: Some(kind), ..Epoch::default() }),
+        }
+    }
+
+    pub(super) fn push_message(&mut self, from: NodeId, lane: Lane, payload: Vec<u8>) {
+        if let Some(epoch) = self.peers.get_mut(&from).and_then(VecDeque::back_mut) {
+            epoch.lanes.entry(lane).or_default().push_back(payload);
+        }
+    }
+
+    pub(super) fn pop_event(&mut self) -> Option<PeerEvent> {
+        for (peer, epochs) in &mut self.peers {
+            let Some(epoch) = epochs.front_mut() else { continue };
+            if let Some(kind) = epoch.up.take() {
+                return Some(PeerEvent { peer: *peer, kind });
+            }
+            if !epoch.has_messages()
+                && let Some(kind) = epoch.down.take()
+            {
+                epochs.pop_front();
+                return Some(PeerEvent { peer: *peer, kind });
+            }
+        }
+        None
+    }
+
+    /// Peers and lanes take turns.
+    pub(super) fn pop_message(&mut self) -> Option<(Received, Vec<u8>)> {
+        let last = self.last;
+        let mut waiting: Vec<(NodeId, Lane)> = Vec::new();
+        for (peer, epochs) in &self.peers {
+            let front = epochs.front().filter(|epoch| epoch.up.is_none());
+            let lanes = front.into_iter().flat_map(|epoch| &epoch.lanes);
+            waiting.extend(lanes.filter(|(_, queue)| !queue.is_empty()).map(|(lane, _)| (*peer, *lane)));
+        }
+        let next = waiting.iter().find(|turn| last.is_none_or(|last| **turn > last)).or(waiting.first());
+        let (from, lane) = *next?;
+        self.last = Some((from, lane));
+        let epoch = self.peers.get_mut(&from)?.front_mut()?;
+        let payload = epoch.lanes.get_mut(&lane)?.pop_front()?;
+        Some((Received { from, lane }, payload))
+    }
+}

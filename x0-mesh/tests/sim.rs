@@ -1,0 +1,315 @@
+//! The simulated network: the contract, determinism, and transports that break the contract on purpose.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use x0_identity::NodeId;
+use x0_mesh::conformance::{self, Bench};
+use x0_mesh::sim::{LinkProfile, Network, Output, SimMesh, SimTransport};
+use x0_mesh::{
+    DownReason, Gate, Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit,
+    Transport, TransportExt,
+};
+
+fn node(number: u64) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+const BAD: LinkProfile = LinkProfile {
+    delay_min: Duration::from_micros(50),
+    delay_max: Duration::from_millis(20),
+    loss: 0.3,
+    duplication: 0.2,
+    reordering: 0.3,
+};
+
+/// Transports of the mesh, each inside what `wrap` makes of it.
+struct Wrapped<W> {
+    mesh: SimMesh,
+    wrap: W,
+}
+
+impl<T: Transport, W: FnMut(SimTransport) -> T> Bench for Wrapped<W> {
+    type Transport = T;
+
+    fn start(&mut self, node: NodeId) -> T {
+        (self.wrap)(self.mesh.transport(node))
+    }
+
+    fn wait(&mut self, poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while poll(&mut cx).is_pending() {
+            assert!(self.mesh.step(), "nothing will happen any more");
+        }
+    }
+}
+
+fn conforms<T: Transport>(seed: u64, profile: LinkProfile, wrap: impl FnMut(SimTransport) -> T) {
+    let mesh = SimMesh::new(seed);
+    mesh.set_profile(profile);
+    let report = conformance::check(&mut Wrapped { mesh, wrap });
+    assert_eq!((report.passed.len(), report.skipped.len()), (16, 0));
+}
+
+#[test]
+fn the_simulation_keeps_the_contract() {
+    for seed in 0..10 {
+        conforms(seed, LinkProfile::default(), |transport| transport);
+        conforms(seed, BAD, |transport| transport);
+    }
+}
+
+#[test]
+fn an_open_gate_keeps_the_contract() {
+    conforms(1, BAD, |transport| Gate::new(transport).0);
+    conforms(1, LinkProfile::default(), |transport| Box::new(Gate::new(transport).0));
+}
+
+/// What a faulty transport does to a message that it received.
+#[derive(Clone, Copy)]
+enum Fault {
+    Swap,
+    Repeat,
+    Shorten,
+    Lose,
+    Append,
+    WrongSender,
+    SameEpoch,
+    TakesAnyLength,
+    TakesWithoutBound,
+}
+
+struct Faulty {
+    inner: SimTransport,
+    fault: Fault,
+    count: usize,
+    stash: VecDeque<(Received, Vec<u8>)>,
+    swallowed: Vec<(NodeId, Lane, Vec<u8>)>,
+}
+
+impl Faulty {
+    fn new(inner: SimTransport, fault: Fault) -> Faulty {
+        Faulty {
+            inner,
+            fault,
+            count: 0,
+            stash: VecDeque::new(),
+            events: VecDeque::new(),
+            swallowed: Vec::new(),
+        }
+    }
+}
+
+impl Transport for Faulty {
+    fn local(&self) -> NodeId {
+        self.inner.local()
+    }
+
+    fn message_len_max(&self, lane: Lane) -> usize {
+        match self.fault {
+            Fault::TakesAnyLength => self.inner.message_len_max(lane).min(1 << 16),
+            _ => self.inner.message_len_max(lane),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<Result<(), SendError>> {
+        let sent = self.inner.poll_send(cx, transmit);
+        if matches!(self.fault, Fault::TakesWithoutBound) && sent.is_pending() {
+            self.swallowed.push((transmit.to, transmit.lane, transmit.payload.to_vec()));
+            return Poll::Ready(Ok(()));
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: &mut Vec<u8>,
+    ) -> Poll<Result<Received, RecvError>> {
+        if let Some((received, message)) = self.stash.pop_front() {
+            *payload = message;
+            return Poll::Ready(Ok(received));
+        }
+        let before = payload.clone();
+        let Poll::Ready(received) = self.inner.poll_recv(cx, payload) else { return Poll::Pending };
+        let mut received = received?;
+        self.count += 1;
+        let is_due = self.count.is_multiple_of(7);
+        match self.fault {
+            Fault::Swap if is_due => {
+                let mut next = Vec::new();
+                if let Poll::Ready(Ok(second)) = self.inner.poll_recv(cx, &mut next) {
+                    self.stash.push_back((received, std::mem::replace(payload, next)));
+                    received = second;
+                }
+            }
+            Fault::Repeat if is_due => self.stash.push_back((received, payload.clone())),
+            Fault::Shorten if payload.len() > 1000 => payload.truncate(1000),
+            Fault::Lose if is_due => return self.poll_recv(cx, payload),
+            Fault::Append => {
+                let message = std::mem::replace(payload, before);
+                payload.extend(message);
+            }
+            Fault::WrongSender => received.from = node(99),
+            _ => {}
+        }
+        Poll::Ready(Ok(received))
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
+        let Poll::Ready(mut event) = self.inner.poll_event(cx) else {
+            return Poll::Pending;
+        };
+        if matches!(self.fault, Fault::SameEpoch)
+            && let PeerEventKind::Up { epoch } = &mut event.kind
+        {
+            *epoch = 1;
+        }
+        Poll::Ready(event)
+    }
+}
+
+#[test]
+fn broken_transports_are_caught() {
+    let faults = [
+        (Fault::Swap, "order"),
+        (Fault::Repeat, ""),
+        (Fault::Shorten, "arrives as it was sent"),
+        (Fault::Lose, ""),
+        (Fault::Append, ""),
+        (Fault::WrongSender, "received"),
+        (Fault::SameEpoch, "epochs rise"),
+        (Fault::TakesAnyLength, "longest"),
+        (Fault::TakesWithoutBound, "takes without end"),
+    ];
+    for (fault, says) in faults {
+        let caught = std::panic::catch_unwind(|| {
+            conforms(5, LinkProfile::default(), |inner| Faulty::new(inner, fault));
+        });
+        let message = caught.expect_err("a fault went unnoticed");
+        let message = message.downcast_ref::<String>().map_or("nothing will happen any more", String::as_str);
+        assert!(message.contains(says) || message.contains("nothing will happen"), "{message}");
+    }
+}
+
+/// A run with every fault; its digest.
+fn eventful_run(seed: u64) -> (u64, Vec<Vec<u8>>) {
+    let mesh = SimMesh::new(seed);
+    mesh.set_profile(BAD);
+    let mut transports: Vec<_> = (1..=4).map(|number| mesh.transport(node(number))).collect();
+    let mut heard = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    for round in 0_u64..200 {
+        match round % 40 {
+            10 => mesh.partition(&[&[node(1), node(2)]]),
+            20 => mesh.heal(),
+            30 => mesh.cut(node(3), node(4)),
+            35 => mesh.heal(),
+            _ => {}
+        }
+        for (from, transport) in transports.iter_mut().enumerate() {
+            let to = node((round + from as u64) % 4 + 1);
+            let lane = [Lane::Datagram, Lane::Ordered(0), Lane::Bulk][usize::try_from(round % 3).unwrap()];
+            let payload = [round.to_le_bytes(), (from as u64).to_le_bytes()].concat();
+            let _ = transport.poll_send(&mut cx, &Transmit { to, lane, payload: &payload });
+        }
+        mesh.advance(Duration::from_millis(80));
+        for transport in &mut transports {
+            let mut payload = Vec::new();
+            while transport.poll_event(&mut cx).is_ready() {}
+            while transport.poll_recv(&mut cx, &mut payload).is_ready() {
+                heard.push(payload.clone());
+                while transport.poll_event(&mut cx).is_ready() {}
+            }
+        }
+    }
+    (mesh.trace_hash(), heard)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let first = eventful_run(11);
+    assert_eq!(first, eventful_run(11));
+    assert_ne!(first.0, eventful_run(12).0);
+    assert!(first.1.len() > 100);
+}
+
+#[test]
+fn a_cut_in_one_direction_stops_that_direction() {
+    let mut network = Network::new(3);
+    let (one, two) = (node(1), node(2));
+    network.start(Duration::ZERO, one);
+    network.start(Duration::ZERO, two);
+    network.cut(Duration::ZERO, one, two);
+    network.send(Duration::ZERO, one, two, Lane::Datagram, b"lost".to_vec()).unwrap();
+    network.send(Duration::ZERO, two, one, Lane::Datagram, b"heard".to_vec()).unwrap();
+    let heard = network.poll_output(Duration::from_millis(900));
+    assert!(matches!(&heard[..], [Output::Deliver(delivery)] if delivery.payload == b"heard"), "{heard:?}");
+    // Who hears nothing takes the peer for lost, on both sides.
+    let ended = network.poll_output(Duration::from_secs(2));
+    assert_eq!(ended.len(), 2);
+    assert_eq!(
+        network.send(Duration::from_secs(2), two, one, Lane::Bulk, Vec::new()),
+        Err(SendError::Unreachable { peer: one })
+    );
+}
+
+#[test]
+fn a_short_cut_loses_nothing() {
+    let mesh = SimMesh::new(4);
+    let (mut one, mut two) = (mesh.transport(node(1)), mesh.transport(node(2)));
+    mesh.cut(node(1), node(2));
+    let transmit = Transmit { to: node(2), lane: Lane::Ordered(0), payload: b"patience" };
+    mesh.block_on(one.send(&transmit)).unwrap().unwrap();
+    mesh.advance(Duration::from_millis(500));
+    mesh.heal();
+    let mut heard = Vec::new();
+    while !matches!(mesh.block_on(two.next(&mut heard)).unwrap(), Ok(Next::Message(_))) {}
+    assert_eq!(heard, b"patience");
+}
+
+#[test]
+fn a_gate_blocks_and_lets_through_again() {
+    let mesh = SimMesh::new(4);
+    let (mut one, handle) = Gate::new(mesh.transport(node(1)));
+    let _two = mesh.transport(node(2));
+    let up = mesh.block_on(one.event()).unwrap();
+    assert!(matches!(up.kind, PeerEventKind::Up { .. }));
+    handle.block_all();
+    let down = mesh.block_on(one.event()).unwrap();
+    assert!(matches!(down.kind, PeerEventKind::Down { reason: DownReason::Blocked, .. }), "{down:?}");
+    let transmit = Transmit { to: node(2), lane: Lane::Ordered(0), payload: b"no" };
+    assert_eq!(mesh.block_on(one.send(&transmit)).unwrap(), Err(SendError::Unreachable { peer: node(2) }));
+    handle.unblock_all();
+    let again = mesh.block_on(one.event()).unwrap();
+    assert!(matches!(again.kind, PeerEventKind::Up { .. }), "{again:?}");
+    mesh.block_on(one.send(&transmit)).unwrap().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the link does, an ordered lane gives what was sent, in order, as long as its epoch lasts.
+    #[test]
+    fn ordered_lanes_are_ordered(
+        seed: u64, loss in 0.0..0.9, delay_ms in 1_u64..50, lens in prop::collection::vec(0_usize..5000, 1..80)
+    ) {
+        let mesh = SimMesh::new(seed);
+        let delay_max = Duration::from_millis(delay_ms);
+        mesh.set_profile(LinkProfile { delay_max, loss, duplication: loss, reordering: loss, ..LinkProfile::default() });
+        let (mut one, mut two) = (mesh.transport(node(1)), mesh.transport(node(2)));
+        for (number, len) in lens.iter().enumerate() {
+            let payload = vec![number.to_le_bytes()[0]; *len];
+            let transmit = Transmit { to: node(2), lane: Lane::Ordered(3), payload: &payload };
+            mesh.block_on(one.send(&transmit)).unwrap().unwrap();
+        }
+        let mut heard = Vec::new();
+        for (number, len) in lens.iter().enumerate() {
+            while !matches!(mesh.block_on(two.next(&mut heard)).unwrap(), Ok(Next::Message(_))) {}
+            prop_assert_eq!(&heard, &vec![number.to_le_bytes()[0]; *len]);
+        }
+    }
+}
