@@ -92,14 +92,7 @@ struct Faulty {
 
 impl Faulty {
     fn new(inner: SimTransport, fault: Fault) -> Faulty {
-        Faulty {
-            inner,
-            fault,
-            count: 0,
-            stash: VecDeque::new(),
-            events: VecDeque::new(),
-            swallowed: Vec::new(),
-        }
+        Faulty { inner, fault, count: 0, stash: VecDeque::new(), swallowed: Vec::new() }
     }
 }
 
