@@ -113,6 +113,7 @@ impl Shared {
     }
 
     /// A thread cannot go on.
+    #[cfg(feature = "tokio")]
     pub(super) fn fail(&self, failure: FatalError) {
         self.end_with(|inbox| {
             inbox.failure.get_or_insert(failure);
