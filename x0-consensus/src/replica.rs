@@ -133,6 +133,10 @@ impl std::fmt::Debug for Replica {
             .field("last", &self.node.raft.raft_log.last_index())
             .field("commit", &self.node.raft.raft_log.committed)
             .field("applied", &self.applied)
+            .field("membership", &self.memberships.back())
+            .field("base", &self.node.raft.raft_log.store.base.index)
+            .field("sending", &self.sending)
+            .field("receiving", &self.receiving)
             .finish_non_exhaustive()
     }
 }

@@ -52,6 +52,8 @@ mod outcome;
 mod pending;
 mod protocol;
 mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod snapshot;
 mod state;
 mod store;

@@ -94,7 +94,8 @@ fn blocks_changed_with_their_checksums_do_no_harm() {
             let mut payload = bytes[at + 5..at + 5 + len].to_vec();
             if next(3) == 0 && !payload.is_empty() {
                 let byte = next(payload.len());
-                payload[byte] = if next(2) == 0 { next(256).to_le_bytes()[0] } else { next(4).to_le_bytes()[0] };
+                payload[byte] =
+                    if next(2) == 0 { next(256).to_le_bytes()[0] } else { next(4).to_le_bytes()[0] };
             }
             if next(40) == 0 {
                 payload.truncate(next(len + 1));

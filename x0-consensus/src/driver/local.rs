@@ -225,7 +225,8 @@ impl Worker {
                 Some(Input::Applied { index })
             }
             Output::Restore { meta } => {
-                let mut from = self.storage.snapshot_reader()?.ok_or(FatalError::SnapshotMissing)?;
+                let found = self.storage.snapshot_reader()?.filter(|found| found.meta().index == meta.index);
+                let mut from = found.ok_or(FatalError::SnapshotMissing)?;
                 self.machine.restore(&meta, &mut from)?;
                 Some(Input::Restored { index: meta.index })
             }

@@ -172,6 +172,9 @@ impl Applier {
         });
         self.log.send(Job::Read { answer }).map_err(|_| ended("x0-log"))?;
         let mut from = reader.await.map_err(|_| ended("x0-log"))??;
+        if from.meta().index != meta.index {
+            return Err(FatalError::SnapshotMissing);
+        }
         let mut machine = self.machine.take().ok_or(ended(APPLIER))?;
         let index = meta.index;
         let work = move || {

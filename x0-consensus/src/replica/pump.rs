@@ -311,7 +311,9 @@ impl Replica {
         {
             // What lies behind is in memory, and perhaps not in the storage yet.
             let range = wanted.low..wanted.high.min(self.node.store().cache_first());
-            if !range.is_empty() {
+            if range.is_empty() {
+                self.node.store().clear_fetched();
+            } else {
                 let len_max = self.config.message_len_max.saturating_mul(LEN_PER_FETCH);
                 self.outputs.push_back(Output::Fetch { range, len_max });
                 self.fetching = Some(wanted);

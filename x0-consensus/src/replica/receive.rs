@@ -122,6 +122,10 @@ impl Replica {
         if chunk.position.index <= raft.raft_log.committed {
             return self.answer_chunk(from, answer(0, Verdict::Done));
         }
+        if self.restoring.is_some() {
+            // The storage keeps one snapshot, and the state machine has yet to read it. The sender asks again.
+            return;
+        }
         let found = self.receiving.as_ref().map(|found| (found.term, found.transfer, found.from));
         let wanted = (chunk.term, chunk.transfer, from);
         if found != Some(wanted) {
@@ -181,6 +185,7 @@ impl Replica {
         let Some(receiving) = self.receiving.take_if(|receiving| receiving.stage == transfer) else {
             return Ok(());
         };
+        let ok = ok && self.restoring.is_none();
         let verdict = if ok { Verdict::Done } else { Verdict::Failed };
         let acknowledge =
             Acknowledge { term: receiving.term, transfer: receiving.transfer, next: receiving.next, verdict };

@@ -160,6 +160,7 @@ impl View {
     }
 
     pub(crate) fn clear_fetched(&self) {
+        self.fetching.set(None);
         self.fetched.borrow_mut().clear();
     }
 

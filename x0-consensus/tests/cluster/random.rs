@@ -120,6 +120,8 @@ fn calm(cluster: &mut Cluster) {
         cluster.start(node);
     }
     cluster.settle();
+    // Time enough for what begins anew.
+    cluster.run_for(Duration::from_secs(5));
     let leader = cluster.leader().unwrap();
     let members = cluster.status(leader).membership;
     for (token, asked) in &cluster.invariants.tokens {

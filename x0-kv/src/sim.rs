@@ -1,0 +1,155 @@
+//! A whole cluster in virtual time, in one thread, with faults of every kind.
+//!
+//! [`run`] plays a [`Scenario`]: full nodes (replica, write-ahead log, state, coordinator) and clients outside, on links and disks
+//! that fail. All chance comes from the scenario's seed, so that the same scenario gives the same [`Report`], its
+//! [`trace_hash`](Report::trace_hash) included, and a [`Violation`] can be seen again.
+//!
+//! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end or stand still, disks
+//! fail, fill up or get slow; links are cut in both directions or one, lose, delay, repeat and reorder; leadership is handed over and
+//! members come and go. Then all is mended, and then must hold:
+//!
+//! - every client is answered, and can read; all members reach the same index with the same state, byte for byte;
+//! - the answers of the round could have come from one store that does one operation after the other
+//!   ([`linearizability`](crate::linearizability)), and each value was written once.
+//!
+//! At every moment must hold: one leader per term; the same entry and the same outcome at an index on every node; no replica stops by
+//! itself, and no log that was not damaged is refused.
+//!
+//! ```
+//! use std::time::Duration;
+//! use x0_kv::sim::{Scenario, run};
+//!
+//! let mut scenario = Scenario::new(1);
+//! scenario.duration = Duration::from_secs(5);
+//! let report = run(&scenario).unwrap_or_else(|violation| panic!("{violation}"));
+//! assert_eq!(report, run(&scenario).unwrap());
+//! ```
+
+mod context;
+mod disk;
+mod faults;
+mod history;
+mod network;
+mod node;
+mod random;
+mod report;
+mod schedule;
+mod trace;
+mod violation;
+mod worker;
+mod world;
+
+use std::time::Duration;
+
+use x0_identity::NodeId;
+
+pub use self::report::Report;
+pub use self::violation::{Cause, Violation};
+
+use self::schedule::Place;
+
+/// What to play.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Scenario {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// Nodes that found the cluster. 5 unless set.
+    pub nodes: usize,
+    /// Nodes that begin outside of the cluster and are let in at times. 1 unless set.
+    pub spares: usize,
+    /// How many operations are asked for at the same time. A quarter of them is asked for on the nodes. 8 unless set.
+    pub clients: usize,
+    /// How much virtual time to play, at least: the last round is played to its end. One minute unless set.
+    pub duration: Duration,
+    /// How long the storm of a round is, on average.
+    pub storm: Duration,
+    /// How long from one fault to the next, on average.
+    pub fault_every: Duration,
+    /// How long a client waits between an answer and the next operation, on average.
+    pub think: Duration,
+    /// The unit of the replicas' times.
+    pub tick: Duration,
+    /// Ticks without a word from a leader before an election.
+    pub election_ticks: u32,
+    /// Ticks between two heartbeats.
+    pub heartbeat_ticks: u32,
+    /// A bug to put in, to see it found.
+    pub planted: Option<PlantedBug>,
+}
+
+/// A bug in how the world carries out what the replicas want: what a driver could do wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PlantedBug {
+    /// The log says that its bytes are durable without a synchronisation.
+    SkipSync,
+    /// The replica is told that a write is durable when it was asked for.
+    AcknowledgeBeforePersist,
+    /// A leader answers reads without asking a quorum whether it still leads.
+    ReadWithoutQuorum,
+    /// Writes are applied as often as they were sent: their stamps are not looked at.
+    ApplyTwice,
+}
+
+impl PlantedBug {
+    /// All of them.
+    pub const ALL: [PlantedBug; 4] = [
+        PlantedBug::SkipSync,
+        PlantedBug::AcknowledgeBeforePersist,
+        PlantedBug::ReadWithoutQuorum,
+        PlantedBug::ApplyTwice,
+    ];
+}
+
+impl Scenario {
+    /// Many faults and many operations in little time.
+    #[must_use]
+    pub fn new(seed: u64) -> Scenario {
+        Scenario {
+            seed,
+            nodes: 5,
+            spares: 1,
+            clients: 8,
+            duration: Duration::from_secs(60),
+            storm: Duration::from_secs(10),
+            fault_every: Duration::from_millis(700),
+            think: Duration::from_millis(100),
+            tick: Duration::from_millis(50),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            planted: None,
+        }
+    }
+
+    /// One hour of a cluster to which something happens every few seconds, cheap enough to play thousands of them.
+    #[must_use]
+    pub fn hour(seed: u64) -> Scenario {
+        Scenario {
+            duration: Duration::from_secs(3600),
+            storm: Duration::from_secs(60),
+            fault_every: Duration::from_secs(5),
+            think: Duration::from_secs(2),
+            tick: Duration::from_millis(100),
+            heartbeat_ticks: 3,
+            ..Scenario::new(seed)
+        }
+    }
+}
+
+/// Plays a scenario to its end.
+///
+/// # Errors
+/// At the first thing that must never be: see [`Violation`].
+pub fn run(scenario: &Scenario) -> Result<Report, Box<Violation>> {
+    world::World::new(scenario).run()
+}
+
+#[expect(clippy::expect_used, reason = "one more than a place is not zero")]
+fn id_of(place: Place) -> NodeId {
+    NodeId::new(place as u64 + 1).expect("not zero")
+}
+
+fn place_of(id: NodeId) -> Place {
+    usize::try_from(id.get() - 1).unwrap_or(Place::MAX)
+}

@@ -1,0 +1,120 @@
+//! What everyone in the world shares.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use x0_consensus::Entry;
+use x0_identity::NodeId;
+
+use super::history::History;
+use super::network::Network;
+use super::random::{Random, mix};
+use super::report::Report;
+use super::schedule::{Place, Schedule, Time};
+use super::trace::Trace;
+use super::{PlantedBug, Scenario};
+use crate::error::OperationError;
+use crate::outcome::Outcome;
+
+/// Why something cannot go on.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// What must never be.
+    Violation(String),
+    /// A node's process ended over its disk.
+    Disk,
+}
+
+pub(super) fn violation<T>(what: impl Into<String>) -> Result<T, Trouble> {
+    Err(Trouble::Violation(what.into()))
+}
+
+/// An answer to a worker.
+pub(super) type Answer = (u64, Result<Outcome, OperationError>);
+
+/// Time, chance, links, and what is held against everyone.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) now: Time,
+    pub(super) schedule: Schedule,
+    pub(super) network: Network,
+    pub(super) random: Random,
+    pub(super) trace: Trace,
+    pub(super) report: Report,
+    pub(super) planted: Option<PlantedBug>,
+    pub(super) history: History,
+    /// Answers that the workers have yet to see.
+    pub(super) answers: Vec<Answer>,
+    /// What was applied at each index, from 1 on, by whoever was first: the entry and its outcome.
+    applied: Vec<(u64, u64)>,
+    /// Who led each term.
+    leaders: BTreeMap<u64, NodeId>,
+}
+
+impl Context {
+    pub(super) fn new(scenario: &Scenario, places: usize) -> Context {
+        Context {
+            now: 0,
+            schedule: Schedule::default(),
+            network: Network::new(places),
+            random: Random::new(scenario.seed),
+            trace: Trace::default(),
+            report: Report::default(),
+            planted: scenario.planted,
+            history: History::default(),
+            answers: Vec::new(),
+            applied: Vec::new(),
+            leaders: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn time(&self) -> Duration {
+        Duration::from_micros(self.now)
+    }
+
+    pub(super) fn is_planted(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// How many entries were applied, counted once each.
+    pub(super) fn entries(&self) -> u64 {
+        self.applied.len() as u64
+    }
+
+    /// A node says that it leads.
+    pub(super) fn leads(&mut self, term: u64, node: NodeId) -> Result<(), Trouble> {
+        match self.leaders.insert(term, node) {
+            None => self.report.elections += 1,
+            Some(other) if other == node => {}
+            Some(other) => return violation(format!("{node} and {other} both lead term {term}")),
+        }
+        Ok(())
+    }
+
+    /// A node has applied an entry: to all the same, with the same outcome.
+    pub(super) fn applies(&mut self, place: Place, entry: &Entry, outcome: &[u8]) -> Result<(), Trouble> {
+        let payload = u64::from(crc32c::crc32c(&entry.payload)) << 32 | entry.payload.len() as u64;
+        let seen = (mix(payload) ^ mix(entry.term), u64::from(crc32c::crc32c(outcome)));
+        let index = usize::try_from(entry.index).unwrap_or(usize::MAX);
+        let Some(before) = index.checked_sub(1) else { return violation("an entry of index 0 is applied") };
+        match self.applied.get(before) {
+            None if before == self.applied.len() => self.applied.push(seen),
+            None => {
+                let known = self.applied.len();
+                return violation(format!(
+                    "node {place} applies entry {index}, and nobody any behind {known}"
+                ));
+            }
+            Some(known) if known.0 != seen.0 => {
+                return violation(format!("node {place} applies another entry {index} than others did"));
+            }
+            Some(known) if known.1 != seen.1 => {
+                return violation(format!(
+                    "entry {index} has another outcome on node {place} than on others"
+                ));
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! What happens next.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use bytes::Bytes;
+
+/// Microseconds since the beginning.
+pub(super) type Time = u64;
+
+pub(super) const MILLISECOND: Time = 1000;
+pub(super) const SECOND: Time = 1_000_000;
+
+/// Who takes part: nodes first, then the clients outside.
+pub(super) type Place = usize;
+
+/// Which lane of a transport a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Road {
+    /// Between replicas: any order, any number of times, or never.
+    Consensus,
+    /// Between coordinators: in order and once, as long as the connection holds.
+    Operations,
+}
+
+/// Something that happens at a moment. What names a `start` is of that start of the node only.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// What a node or a client waits for may be due.
+    Wake {
+        place: Place,
+        start: u32,
+    },
+    Message {
+        from: Place,
+        to: Place,
+        road: Road,
+        connection: u32,
+        payload: Bytes,
+    },
+    /// What was sent to `peer` is known to be lost.
+    Lost {
+        place: Place,
+        peer: Place,
+        road: Road,
+    },
+    /// The log thread is done with what it had in hand.
+    Logged {
+        place: Place,
+        start: u32,
+    },
+    /// The applying thread is.
+    Applied {
+        place: Place,
+        start: u32,
+    },
+    /// The snapshot thread is.
+    Copied {
+        place: Place,
+        start: u32,
+    },
+    /// A node that is down starts.
+    Start {
+        place: Place,
+        start: u32,
+    },
+    /// A worker asks for something.
+    Ask {
+        worker: usize,
+    },
+    /// The next fault of the storm of this number.
+    Fault {
+        storm: u64,
+    },
+    /// A fault ends: the links, or the slowness of a node.
+    Mend {
+        storm: u64,
+        mend: Mend,
+    },
+}
+
+/// What ends by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mend {
+    Links,
+    Slowness(Place),
+    Weather,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Entry) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// Events by time; those of the same moment in the order in which they were put.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    entries: BinaryHeap<Entry>,
+    number: u64,
+}
+
+impl Schedule {
+    pub(super) fn put(&mut self, at: Time, event: Event) {
+        self.number += 1;
+        self.entries.push(Entry { at, number: self.number, event });
+    }
+
+    /// The next event up to `until`.
+    pub(super) fn take(&mut self, until: Time) -> Option<(Time, Event)> {
+        self.entries.peek().filter(|entry| entry.at <= until)?;
+        self.entries.pop().map(|entry| (entry.at, entry.event))
+    }
+}

@@ -1,0 +1,511 @@
+//! Nodes, clients and what happens to them.
+
+use bytes::Bytes;
+use x0_consensus::Membership;
+use x0_identity::NodeId;
+
+use super::context::{Context, Trouble, violation};
+use super::history::{Asked, Told};
+use super::network::Weather;
+use super::node::{Node, Outside, call};
+use super::schedule::{Event, MILLISECOND, Mend, Place, Road, SECOND, Time};
+use super::worker::{Host, Worker};
+use super::{Cause, PlantedBug, Report, Scenario, Violation, id_of};
+use crate::coordinator;
+
+/// How long everything may take to be well again once all faults are gone.
+const CALM_MAX: Time = 120 * SECOND;
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) scenario: Scenario,
+    pub(super) context: Context,
+    pub(super) nodes: Vec<Node>,
+    pub(super) outsides: Vec<Outside>,
+    pub(super) workers: Vec<Worker>,
+    /// The number of the storm, which also numbers its round.
+    pub(super) storm: u64,
+    pub(super) is_storming: bool,
+    /// The next operation, and the next value.
+    asked: u64,
+    /// Replaces the founders' configuration, but for who it is.
+    config: x0_consensus::Config,
+}
+
+/// Why a run ended.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Trouble(Trouble),
+    Cause(Cause),
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Failure {
+        Failure::Trouble(trouble)
+    }
+}
+
+impl World {
+    pub(super) fn new(scenario: &Scenario) -> World {
+        let nodes = scenario.nodes.max(1) + scenario.spares;
+        let outsides = scenario.clients.div_ceil(2).max(1);
+        let mut context = Context::new(scenario, nodes + outsides);
+        let forgets = scenario.planted == Some(PlantedBug::SkipSync);
+        let members: Vec<NodeId> = (0..nodes).map(id_of).collect();
+        let mut config = x0_consensus::Config::new(id_of(0));
+        let random = &mut context.random;
+        config.tick = scenario.tick;
+        config.election_ticks = scenario.election_ticks;
+        config.heartbeat_ticks = scenario.heartbeat_ticks;
+        config.seed = random.next();
+        // Small, so that everything has its turn: snapshots, entries read back, pieces, full windows.
+        config.message_len_max = [512, 4 << 10, 64 << 10][random.place(3)];
+        config.in_flight_messages_max = [2, 8, 256][random.place(3)];
+        config.cache_len_max = [512, 4 << 10, 1 << 20][random.place(3)];
+        config.checkpoint_log_len = [4 << 10, 16 << 10, 64 << 10][random.place(3)];
+        config.retained_entries = [0, 5, 50][random.place(3)];
+        config.chunk_len = [256, 1 << 10, 16 << 10][random.place(3)];
+        config.chunks_in_flight_max = [1, 3, 8][random.place(3)];
+        let outside =
+            |context: &mut Context, number| Outside::new(context, nodes + number, members.clone(), 0);
+        let outsides: Vec<Outside> = (0..outsides).map(|number| outside(&mut context, number)).collect();
+        let workers = (0..scenario.clients).map(|number| {
+            // One of four works on a node.
+            let host = if number % 4 == 3 {
+                Host::Node(number % nodes)
+            } else {
+                Host::Outside(number % outsides.len())
+            };
+            Worker::new(host)
+        });
+        World {
+            workers: workers.collect(),
+            nodes: (0..nodes).map(|place| Node::new(place, forgets)).collect(),
+            outsides,
+            context,
+            scenario: scenario.clone(),
+            storm: 0,
+            is_storming: false,
+            asked: 0,
+            config,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Result<Report, Box<Violation>> {
+        let duration = Time::try_from(self.scenario.duration.as_micros()).unwrap_or(Time::MAX);
+        let mut done = (0..self.nodes.len()).try_for_each(|place| self.start(place)).map_err(Failure::from);
+        while done.is_ok() && self.context.now < duration {
+            done = self.round();
+        }
+        let mut report = self.context.report.clone();
+        report.virtual_time = self.context.time();
+        report.entries = self.context.entries();
+        report.trace_hash = self.context.trace.hash();
+        let cause = match done {
+            Ok(()) => return Ok(report),
+            Err(Failure::Cause(cause)) => cause,
+            Err(Failure::Trouble(Trouble::Violation(what))) => Cause::Invariant(what),
+            Err(Failure::Trouble(Trouble::Disk)) => Cause::Invariant("a disk fault was not met".into()),
+        };
+        let (scenario, at) = (self.scenario, self.context.time());
+        Err(Box::new(Violation { scenario, at, cause, report }))
+    }
+
+    /// A storm, the calm behind it, and the check of what was seen.
+    fn round(&mut self) -> Result<(), Failure> {
+        self.storm += 1;
+        self.is_storming = true;
+        let keys = self.context.random.between(2, 6);
+        self.context.history.begin(self.storm, keys);
+        let mean = Time::try_from(self.scenario.storm.as_micros()).unwrap_or(SECOND);
+        let until = self.context.now + self.context.random.around(mean);
+        for worker in 0..self.workers.len() {
+            self.workers[worker].seen.clear();
+            self.ask_later(worker);
+        }
+        let storm = self.storm;
+        let first = self.context.now + self.context.random.around(SECOND);
+        self.context.schedule.put(first, Event::Fault { storm });
+        self.run_until(until)?;
+        self.is_storming = false;
+        self.mend_all()?;
+        self.wait("the clients have their answers", |world| world.context.history.open_count() == 0)?;
+        self.read_all()?;
+        self.wait("the replicas agree", World::is_converged)?;
+        self.compare()?;
+        let undecided = &mut self.context.report.undecided;
+        self.context.history.check(undecided).map_err(Cause::History)?;
+        self.context.report.rounds += 1;
+        Ok(())
+    }
+
+    fn wait(&mut self, what: &'static str, is_so: impl Fn(&World) -> bool) -> Result<(), Failure> {
+        let deadline = self.context.now + CALM_MAX;
+        while !is_so(self) {
+            if self.context.now > deadline {
+                let nodes = self.nodes.iter().map(|node| format!("  {:?}", node.running)).collect::<Vec<_>>();
+                return Err(Cause::Stuck { what, nodes: nodes.join("\n") }.into());
+            }
+            self.run_until(self.context.now + 100 * MILLISECOND)?;
+        }
+        Ok(())
+    }
+
+    /// Every client outside reads everything, and must be answered.
+    fn read_all(&mut self) -> Result<(), Failure> {
+        let failed = self.context.report.failed;
+        for worker in 0..self.workers.len() {
+            if matches!(self.workers[worker].host, Host::Outside(_)) {
+                self.ask_for(worker, Asked::Range, 60 * SECOND)?;
+            }
+        }
+        self.wait("the clients read", |world| world.context.history.open_count() == 0)?;
+        if self.context.report.failed > failed {
+            let what = "a client cannot read although all is well";
+            return Err(Trouble::Violation(what.into()).into());
+        }
+        Ok(())
+    }
+
+    /// The leader of the greatest term.
+    pub(super) fn leader(&self) -> Option<Place> {
+        let leads = |node: &&Node| node.running.as_ref().is_some_and(|running| running.replica.is_leader());
+        let term = |node: &&Node| node.running.as_ref().map_or(0, |running| running.replica.status().term);
+        self.nodes.iter().filter(leads).max_by_key(term).map(|node| node.place)
+    }
+
+    /// Who takes part, as the leader has it.
+    pub(super) fn membership(&self) -> Option<Membership> {
+        let running = self.nodes[self.leader()?].running.as_ref()?;
+        Some(running.replica.status().membership)
+    }
+
+    fn members(&self, membership: &Membership) -> Vec<Place> {
+        (0..self.nodes.len()).filter(|place| membership.contains(id_of(*place))).collect()
+    }
+
+    fn is_converged(&self) -> bool {
+        let Some(running) = self.leader().and_then(|leader| self.nodes[leader].running.as_ref()) else {
+            return false;
+        };
+        let status = running.replica.status();
+        let is_there = |place: &Place| {
+            let running = self.nodes[*place].running.as_ref();
+            running.is_some_and(|running| running.applied_index() == status.last_index)
+        };
+        !status.membership.is_joint()
+            && status.commit_index == status.last_index
+            && self.members(&status.membership).iter().all(is_there)
+    }
+
+    /// All members hold the same.
+    fn compare(&mut self) -> Result<(), Trouble> {
+        let Some(membership) = self.membership() else { return Ok(()) };
+        let mut first = None;
+        for place in self.members(&membership) {
+            let Some(running) = &mut self.nodes[place].running else { continue };
+            let digest = running.digest();
+            self.context.trace.note(7, digest.1 ^ digest.0);
+            if *first.get_or_insert(digest) != digest {
+                return violation(format!(
+                    "node {place} holds another state than its peers at the same index"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_until(&mut self, until: Time) -> Result<(), Trouble> {
+        while let Some((at, event)) = self.context.schedule.take(until) {
+            self.context.now = at;
+            self.context.report.events += 1;
+            self.happen(event)?;
+            for answer in std::mem::take(&mut self.context.answers) {
+                self.answer(&answer)?;
+            }
+        }
+        self.context.now = until;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Trouble> {
+        let Some(event) = self.put_off(event) else { return Ok(()) };
+        match event {
+            Event::Wake { place, start } => {
+                if let Some(number) = place.checked_sub(self.nodes.len()) {
+                    let outside = &mut self.outsides[number];
+                    if outside.start() == start {
+                        outside.wake(&mut self.context)?;
+                    }
+                    return Ok(());
+                }
+                self.with(place, Some(start), |running, context| running.wake(context))
+            }
+            Event::Message { from, to, road, connection, payload } => {
+                self.message(from, to, road, connection, payload)
+            }
+            Event::Lost { place, peer, road } => {
+                if let Some(number) = place.checked_sub(self.nodes.len()) {
+                    let input = coordinator::Input::Unreachable { peer: id_of(peer) };
+                    return self.outsides[number].handle(&mut self.context, input);
+                }
+                self.with(place, None, |running, context| running.lost(context, peer, road))
+            }
+            Event::Logged { place, start } => {
+                self.with(place, Some(start), |running, context| running.logged(context))
+            }
+            Event::Applied { place, start } => {
+                self.with(place, Some(start), |running, context| running.applied(context))
+            }
+            Event::Copied { place, start } => {
+                self.with(place, Some(start), |running, context| running.copied(context))
+            }
+            Event::Start { place, start } => {
+                if self.nodes[place].start == start && self.nodes[place].running.is_none() {
+                    self.start(place)?;
+                }
+                Ok(())
+            }
+            Event::Ask { worker } => self.ask(worker),
+            Event::Fault { storm } => {
+                if storm != self.storm || !self.is_storming {
+                    return Ok(());
+                }
+                self.fault()?;
+                let mean = Time::try_from(self.scenario.fault_every.as_micros()).unwrap_or(SECOND);
+                let at = self.context.now + self.context.random.around(mean);
+                self.context.schedule.put(at, Event::Fault { storm });
+                Ok(())
+            }
+            Event::Mend { storm, mend } => {
+                if storm == self.storm && self.is_storming {
+                    self.mend(mend);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What happens at a node that stands still happens later.
+    fn put_off(&mut self, event: Event) -> Option<Event> {
+        let place = match &event {
+            Event::Wake { place, .. }
+            | Event::Lost { place, .. }
+            | Event::Logged { place, .. }
+            | Event::Applied { place, .. }
+            | Event::Copied { place, .. } => *place,
+            Event::Message { to, .. } => *to,
+            Event::Ask { worker } => match self.workers[*worker].host {
+                Host::Node(place) => place,
+                Host::Outside(_) => return Some(event),
+            },
+            Event::Start { .. } | Event::Fault { .. } | Event::Mend { .. } => return Some(event),
+        };
+        match self.nodes.get(place) {
+            Some(node) if node.paused_until > self.context.now => {
+                self.context.schedule.put(node.paused_until, event);
+                None
+            }
+            _ => Some(event),
+        }
+    }
+
+    /// Lets a node do something. Whatever it does to its disk may end it.
+    pub(super) fn with(
+        &mut self,
+        place: Place,
+        start: Option<u32>,
+        act: impl FnOnce(&mut super::node::Running, &mut Context) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let node = &mut self.nodes[place];
+        if start.is_some_and(|start| start != node.start) {
+            return Ok(());
+        }
+        let Some(running) = &mut node.running else { return Ok(()) };
+        match act(running, &mut self.context) {
+            Err(Trouble::Disk) => self.disk_failed(place),
+            // The power may have gone in a place that makes little of an error, such as a snapshot.
+            Ok(()) if self.nodes[place].disk.folder.is_down() => self.disk_failed(place),
+            other => other,
+        }
+    }
+
+    fn disk_failed(&mut self, place: Place) -> Result<(), Trouble> {
+        let power_is_lost = self.nodes[place].disk.folder.is_down();
+        if !power_is_lost {
+            self.context.report.disk_errors += 1;
+        }
+        self.stop(place, power_is_lost)?;
+        self.nodes[place].disk.repair();
+        self.start_later(place);
+        Ok(())
+    }
+
+    fn message(
+        &mut self,
+        from: Place,
+        to: Place,
+        road: Road,
+        connection: u32,
+        payload: Bytes,
+    ) -> Result<(), Trouble> {
+        if !self.context.network.arrives(from, to, road, connection) {
+            self.context.report.messages_lost += 1;
+            if road == Road::Operations {
+                self.context.lost(from, to, road);
+            }
+            return Ok(());
+        }
+        self.context.trace.note_bytes((from as u64) << 8 | to as u64, &payload);
+        if let Some(number) = to.checked_sub(self.nodes.len()) {
+            let input = coordinator::Input::Message { from: id_of(from), payload };
+            return self.outsides[number].handle(&mut self.context, input);
+        }
+        if self.nodes[to].running.is_none() {
+            self.context.report.messages_lost += 1;
+            self.context.lost(from, to, road);
+            return Ok(());
+        }
+        self.with(to, None, |running, context| running.receive(context, from, road, payload))
+    }
+
+    /// Starts a node, at times with its power going in the midst of it.
+    pub(super) fn start(&mut self, place: Place) -> Result<(), Trouble> {
+        let mut config = self.config.clone();
+        config.id = id_of(place);
+        if place < self.scenario.nodes.max(1) {
+            config = config.bootstrap((0..self.scenario.nodes.max(1)).map(id_of));
+        }
+        let node = &mut self.nodes[place];
+        match node.start(&mut self.context, config) {
+            Err(Trouble::Disk) => self.disk_failed(place),
+            other => other,
+        }
+    }
+
+    pub(super) fn start_later(&mut self, place: Place) {
+        let node = &mut self.nodes[place];
+        if node.running.is_none() {
+            let at = self.context.now + self.context.random.around(500 * MILLISECOND);
+            self.context.schedule.put(at, Event::Start { place, start: node.start });
+        }
+    }
+
+    /// Ends a node's process.
+    pub(super) fn stop(&mut self, place: Place, power_is_lost: bool) -> Result<(), Trouble> {
+        self.nodes[place].stop(&mut self.context, power_is_lost);
+        for worker in 0..self.workers.len() {
+            if self.workers[worker].host == Host::Node(place) {
+                self.forget(worker)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The process of a worker is gone, and with it who waited.
+    pub(super) fn forget(&mut self, worker: usize) -> Result<(), Trouble> {
+        if let Some(number) = self.workers[worker].asked.take() {
+            match self.context.history.forget(number).map_err(Trouble::Violation)? {
+                Told::Unknown => self.context.report.unknown += 1,
+                Told::Failed | Told::Acknowledged => self.context.report.failed += 1,
+            }
+        }
+        self.ask_later(worker);
+        Ok(())
+    }
+
+    pub(super) fn ask_later(&mut self, worker: usize) {
+        let think = Time::try_from(self.scenario.think.as_micros()).unwrap_or(SECOND);
+        let at = self.context.now + self.context.random.around(think);
+        self.workers[worker].ask_at = at;
+        self.context.schedule.put(at, Event::Ask { worker });
+    }
+
+    fn ask(&mut self, worker: usize) -> Result<(), Trouble> {
+        if self.context.now < self.workers[worker].ask_at {
+            return Ok(());
+        }
+        self.workers[worker].ask_at = Time::MAX;
+        if !self.is_storming || self.workers[worker].asked.is_some() {
+            return Ok(());
+        }
+        let (keys, value) = (self.context.history.keys, self.asked + 1);
+        let asked = self.workers[worker].think(&mut self.context.random, keys, value);
+        let patience = match self.context.random.below(20) {
+            0 => self.context.random.between(1, 300) * MILLISECOND,
+            1 => SECOND,
+            _ => 20 * SECOND,
+        };
+        self.ask_for(worker, asked, patience)
+    }
+
+    fn ask_for(&mut self, worker: usize, asked: Asked, patience: Time) -> Result<(), Trouble> {
+        let host = self.workers[worker].host;
+        if matches!(host, Host::Node(place) if self.nodes[place].running.is_none()) {
+            self.ask_later(worker);
+            return Ok(());
+        }
+        // A transaction may write four values.
+        self.asked += 8;
+        let number = self.asked;
+        self.context.report.operations += 1;
+        let operation = self.context.history.operation(&asked);
+        self.context.history.ask(number, asked);
+        self.workers[worker].asked = Some(number);
+        let input = call(number, operation, self.context.now + patience);
+        match host {
+            Host::Node(place) => self.with(place, None, |running, context| running.call(context, input)),
+            Host::Outside(outside) => self.outsides[outside].handle(&mut self.context, input),
+        }
+    }
+
+    fn answer(&mut self, answer: &super::context::Answer) -> Result<(), Trouble> {
+        let Some(worker) = self.workers.iter().position(|worker| worker.asked == Some(answer.0)) else {
+            return violation(format!("operation {} is answered, and nobody waits for it", answer.0));
+        };
+        self.workers[worker].asked = None;
+        let told = self.context.history.answer(answer, &mut self.workers[worker].seen);
+        let told = told.map_err(Trouble::Violation)?;
+        let report = &mut self.context.report;
+        let (count, mark) = match told {
+            Told::Acknowledged => (&mut report.acknowledged, 1),
+            Told::Failed => (&mut report.failed, 2),
+            Told::Unknown => (&mut report.unknown, 3),
+        };
+        *count += 1;
+        self.context.trace.note(8, answer.0 << 2 | mark);
+        self.ask_later(worker);
+        Ok(())
+    }
+
+    /// Ends all faults.
+    fn mend_all(&mut self) -> Result<(), Trouble> {
+        self.context.network.heal();
+        self.context.network.weather = Weather::CALM;
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            node.slow_down(0, 0);
+            node.paused_until = 0;
+            node.disk.mend();
+            if node.running.is_none() {
+                self.start(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mend(&mut self, mend: Mend) {
+        match mend {
+            Mend::Links => self.context.network.heal(),
+            Mend::Slowness(place) => self.nodes[place].slow_down(0, 0),
+            Mend::Weather => self.context.network.weather = Weather::CALM,
+        }
+    }
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Failure {
+        Failure::Cause(cause)
+    }
+}

@@ -1,0 +1,79 @@
+//! A cluster in virtual time, with faults of every kind, and bugs that must be found.
+//!
+//! `X0_SEED` and `X0_SEEDS` choose the first seed and how many; `x0-bench sim` plays thousands of hours.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use x0_kv::sim::{Cause, PlantedBug, Report, Scenario, run};
+
+fn play(scenario: &Scenario) -> Report {
+    run(scenario).unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn a_cluster_under_faults_is_one_store() {
+    let mut total = Report::default();
+    let first = number("X0_SEED", 1);
+    for seed in first..first + number("X0_SEEDS", 16) {
+        total.add(&play(&Scenario::new(seed)));
+    }
+    println!("{total}");
+    // Each kind of fault was there, or the test shows less than it says.
+    for (name, count) in total.counts() {
+        assert!(count > 0 || name == "undecided", "nothing counted as {name}");
+    }
+}
+
+#[test]
+fn a_quiet_hour_is_played_as_well() {
+    let report = play(&Scenario::hour(1));
+    assert!(report.virtual_hours() >= 1.0 && report.operations > 1000, "{report}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let scenario = Scenario::new(77);
+    let first = play(&scenario);
+    assert_eq!(first, play(&scenario));
+    assert_ne!(first.trace_hash, play(&Scenario::new(78)).trace_hash);
+}
+
+/// Seeds until a planted bug is seen, and how it showed.
+fn caught(planted: PlantedBug) -> (u64, Cause) {
+    for seed in 1..=60 {
+        let mut scenario = Scenario::new(seed);
+        scenario.duration = Duration::from_secs(60);
+        scenario.planted = Some(planted);
+        if let Err(violation) = run(&scenario) {
+            return (seed, violation.cause);
+        }
+    }
+    panic!("{planted:?} went unnoticed");
+}
+
+#[test]
+fn a_skipped_fsync_is_caught() {
+    println!("{:?}", caught(PlantedBug::SkipSync));
+}
+
+#[test]
+fn an_acknowledgement_before_the_disk_is_caught() {
+    println!("{:?}", caught(PlantedBug::AcknowledgeBeforePersist));
+}
+
+#[test]
+fn a_read_without_a_quorum_is_caught() {
+    let (seed, cause) = caught(PlantedBug::ReadWithoutQuorum);
+    println!("{seed} {cause:?}");
+    assert!(matches!(cause, Cause::History(_)), "{cause:?}");
+}
+
+#[test]
+fn a_write_applied_twice_is_caught() {
+    println!("{:?}", caught(PlantedBug::ApplyTwice));
+}
