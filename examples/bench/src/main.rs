@@ -30,6 +30,8 @@ enum Area {
     List,
     /// Three-node x0-kv beside three-node etcd and ZooKeeper
     Kv(area::kv::Options),
+    /// Hours of a cluster in virtual time, with faults of every kind and every answer checked
+    Sim(area::sim::Options),
     /// What the disk takes for 4 KiB and an fdatasync
     Fsync(area::fsync::Options),
     /// The load generator's process, told what to do on its standard input
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Area::Kv(options) => area::kv::run(&options),
+        Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),
         Area::Load => load::serve(),
     };

@@ -140,7 +140,7 @@ impl Running {
         let status = self.node.status();
         Status {
             is_leader: status.is_leader(),
-            leader: status.leader.map(|leader| leader.get()),
+            leader: status.leader.map(x0_identity::NodeId::get),
             term: status.term,
             committed: status.committed,
             applied: status.applied,
@@ -235,7 +235,7 @@ fn observed(id: x0_identity::NodeId, event: &NodeEvent) {
             );
         }
         NodeEvent::Peer(PeerEvent { peer, kind, .. }) => {
-            log::event(id, "peer", format!("peer={peer} {kind:?}"))
+            log::event(id, "peer", format!("peer={peer} {kind:?}"));
         }
         _ => {}
     }

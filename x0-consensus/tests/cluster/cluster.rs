@@ -304,6 +304,7 @@ impl Cluster {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as the outbox of a driver takes it")]
     fn send(&mut self, from: u64, to: u64, payload: Vec<u8>) {
         assert_ne!(from, to);
         if self.network.is_cut(from, to) {

@@ -16,7 +16,7 @@ fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
 
 fn begin(seed: u64) -> Cluster {
     let machine = Machine {
-        is_durable: seed % 2 == 0,
+        is_durable: seed.is_multiple_of(2),
         snapshot_len: usize::try_from(seed % 5 * 1000).unwrap(),
         ..Machine::default()
     };
@@ -55,12 +55,11 @@ fn act(cluster: &mut Cluster) {
                 cluster.read(who);
             }
         }
-        60..66 => {
+        60..66
             // A majority stays up most of the time.
-            if down.len() * 2 < all.len() || cluster.random.chance(100) {
+            if (down.len() * 2 < all.len() || cluster.random.chance(100)) => {
                 cluster.crash(one);
             }
-        }
         66..76 => {
             if let Some(node) = cluster.random.pick(&down) {
                 cluster.start(node);

@@ -82,7 +82,7 @@ fn a_log_and_a_state_machine_that_do_not_fit_are_told_apart() {
     assert!(matches!(begin(&recovered, &all, 7), Err(StartError::Unapplied)));
     assert!(begin(&recovered, &all[7..], 7).is_ok());
     assert!(matches!(begin(&recovered, &[], 1000), Err(StartError::LogLost { durable: 1000, .. })));
-    let mut truncated = recovered.clone();
+    let mut truncated = recovered;
     truncated.base.index = 20;
     truncated.base.term = 1;
     assert!(matches!(begin(&truncated, &[], 10), Err(StartError::StateLost { durable: 10, base: 20 })));

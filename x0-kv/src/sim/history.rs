@@ -110,7 +110,7 @@ impl History {
         number.and_then(|rest| rest.parse().ok()).ok_or_else(|| format!("a key nobody wrote: {key:?}"))
     }
 
-    fn expect(seen: Option<Seen>) -> Expect {
+    fn expected(seen: Option<Seen>) -> Expect {
         match seen {
             None => Expect::Absent,
             Some(Seen { by_revision: Some(revision), .. }) => Expect::Revision(revision),
@@ -138,13 +138,13 @@ impl History {
             Asked::Delete { key } => Operation::Write(Mutation::Delete { key: self.key(*key) }),
             Asked::Swap { key, expect, value } => Operation::Write(Mutation::CompareAndSwap {
                 key: self.key(*key),
-                expect: History::expect(*expect),
+                expect: History::expected(*expect),
                 value: value_of(*value),
             }),
             Asked::Transact { conditions, actions: then, alternatives } => {
                 let conditions = conditions.iter().map(|(key, expect)| crate::operation::Condition {
                     key: self.key(*key),
-                    expect: History::expect(*expect),
+                    expect: History::expected(*expect),
                 });
                 Operation::Write(Mutation::Transaction(Transaction {
                     conditions: conditions.collect(),

@@ -221,13 +221,10 @@ impl Node {
 impl Running {
     /// Begins what the disk's threads have in hand and does not finish it. Whether there was anything.
     fn interrupt(&mut self) -> bool {
-        match self.logging.take() {
+        if let Some(LogJob::Write { writes, .. }) = self.logging.take() {
             // How it ends nobody sees.
-            Some(LogJob::Write { writes, .. }) => {
-                let _ = self.log.write(&writes);
-                return true;
-            }
-            Some(_) | None => {}
+            let _ = self.log.write(&writes);
+            return true;
         }
         match self.copying.take() {
             Some(job) => {

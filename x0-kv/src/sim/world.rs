@@ -240,7 +240,7 @@ impl World {
                     }
                     return Ok(());
                 }
-                self.with(place, Some(start), |running, context| running.wake(context))
+                self.with(place, Some(start), super::node::Running::wake)
             }
             Event::Message { from, to, road, connection, payload } => {
                 self.message(from, to, road, connection, payload)
@@ -252,15 +252,9 @@ impl World {
                 }
                 self.with(place, None, |running, context| running.lost(context, peer, road))
             }
-            Event::Logged { place, start } => {
-                self.with(place, Some(start), |running, context| running.logged(context))
-            }
-            Event::Applied { place, start } => {
-                self.with(place, Some(start), |running, context| running.applied(context))
-            }
-            Event::Copied { place, start } => {
-                self.with(place, Some(start), |running, context| running.copied(context))
-            }
+            Event::Logged { place, start } => self.with(place, Some(start), super::node::Running::logged),
+            Event::Applied { place, start } => self.with(place, Some(start), super::node::Running::applied),
+            Event::Copied { place, start } => self.with(place, Some(start), super::node::Running::copied),
             Event::Start { place, start } => {
                 if self.nodes[place].start == start && self.nodes[place].running.is_none() {
                     self.start(place)?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod fsync;
 pub(crate) mod kv;
+pub(crate) mod sim;
 
 use crate::peer;
 
@@ -35,6 +36,11 @@ pub(crate) fn all() -> Vec<Area> {
                 need("ZooKeeper (Debian: libzookeeper-java)", zookeeper, fetched),
                 need("Java (Debian: default-jre-headless)", java, fetched),
             ],
+        },
+        Area {
+            name: "sim",
+            about: "cluster-hours in virtual time under faults, every answer checked",
+            needs: Vec::new(),
         },
         Area { name: "fsync", about: "what the disk takes for 4 KiB and an fdatasync", needs: Vec::new() },
     ]
