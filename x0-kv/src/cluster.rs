@@ -1,11 +1,11 @@
-//! The store on several nodes: replicas that agree over a [`Transport`](x0_mesh::Transport).
+//! The store on several nodes: replicas that agree over a [`Transport`].
 //!
 //! A [`Node`] joins a durable folder, a transport and a tokio runtime to one member of a cluster. Its [`Store`] is the same handle as an
 //! embedded one, with whichever node leads behind it. A [`Client`](crate::Client) is a store without a member.
 //!
 //! Three tasks and a thread carry a node: the hub (transport and coordinator), the replica's loop, the applying of entries, and the
 //! thread of the write-ahead log. None of them decides anything: that is done by the engines,
-//! [`Coordinator`](crate::coordinator::Coordinator) and [`Replica`](x0_consensus::Replica), which the simulator runs as they are.
+//! [`Coordinator`] and [`Replica`](x0_consensus::Replica), which the simulator runs as they are.
 //!
 //! # Lanes
 //! Consensus uses `Ordered(0)`, operations `Ordered(1)`, questions for a [`NodeStatus`] `Ordered(2)`, pieces of snapshots `Bulk`. A transport

@@ -3,7 +3,8 @@
 //! Implement [`Bench`] for what makes your transports and lets them run, and call [`check`]. A broken rule is a panic that names it,
 //! as in any test.
 //!
-//! ```
+#![cfg_attr(feature = "sim", doc = "```")]
+#![cfg_attr(not(feature = "sim"), doc = "```ignore")]
 //! use std::task::{Context, Poll, Waker};
 //! use x0_identity::NodeId;
 //! use x0_mesh::conformance::{self, Bench};

@@ -21,7 +21,7 @@ const RECORD_LIMIT: Duration = Duration::from_secs(40);
 const UPDATE_PAUSE: Duration = Duration::from_millis(4);
 const PACE: Duration = Duration::from_millis(2);
 
-/// The writers, and what they know. They go on until [`Load::stop`].
+/// The writers, and what they know. They go on until they are told to stop.
 #[derive(Debug)]
 pub(crate) struct Load {
     shared: Arc<Shared>,
