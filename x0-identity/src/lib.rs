@@ -1,4 +1,46 @@
-//! Who a node is.
+//! Who a node is, and how it proves that: SPIFFE identities without a server to ask.
+//!
+//! - [`NodeId`] names a node: 64 bits, never zero. Without features it is all of the crate that most libraries need, and `no_std`.
+//! - [`SpiffeId`] and [`TrustDomain`] hold every rule of the SPIFFE-ID specification.
+//! - `X509Svid` and `TrustBundle` (feature `x509`) are certificates that were checked against the X509-SVID specification.
+//! - `Identity` and `Verifier` (feature `rustls`) give the TLS configurations of both sides of mutual TLS 1.3. They are made once, and
+//!   read at each handshake the SVID and the bundle of that moment, so that a rotation drops no connection.
+//! - `Authority` (feature `authority`) issues SVIDs: for tests, demos and clusters that are their own authority.
+//!
+//! ```
+//! use x0_identity::{NodeId, SpiffeId, TrustDomain};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = NodeId::new(7).ok_or("zero names no node")?;
+//! let id = SpiffeId::for_node(&TrustDomain::parse("example.org")?, node);
+//! assert_eq!(id.to_string(), "spiffe://example.org/node/0000000000000007");
+//! assert_eq!(id.node_id(), Some(node));
+//! assert!(SpiffeId::parse("spiffe://example.org/a/../b").is_err());
+//! # Ok(())
+//! # }
+//! ```
+#![cfg_attr(
+    all(feature = "authority", feature = "rustls"),
+    doc = r#"
+Two nodes that trust each other, and a rotation:
+
+```
+use std::time::Duration;
+use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+
+# fn main() -> Result<(), Box<dyn std::error::Error>> {
+let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+let node = NodeId::new(7).ok_or("zero names no node")?;
+let issue = || authority.issue(&SpiffeId::for_node(authority.trust_domain(), node), Duration::from_secs(3600));
+let identity = Identity::new(issue()?, authority.bundle())?;
+let (server, client) = (identity.server_config(), identity.client_config()); // for any rustls endpoint, for good
+identity.rotate(issue()?)?; // the next handshake shows the new SVID
+# drop((server, client));
+# Ok(())
+# }
+```
+"#
+)]
 #![cfg_attr(not(feature = "x509"), no_std)]
 
 extern crate alloc;
