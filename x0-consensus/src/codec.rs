@@ -10,6 +10,8 @@
 mod fields;
 mod membership;
 mod message;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub(crate) use self::fields::{Fields, put_bytes, put_u64};

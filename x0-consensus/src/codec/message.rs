@@ -13,7 +13,7 @@ const ENTRY_LEN_MIN: usize = 3;
 const ENTRIES_MAX: usize = 1 << 20;
 
 /// The kinds that may travel. What a replica only tells itself, proposals and whole snapshots do not.
-fn type_of(number: u8) -> Option<MessageType> {
+pub(super) fn type_of(number: u8) -> Option<MessageType> {
     Some(match number {
         1 => MessageType::MsgAppend,
         2 => MessageType::MsgAppendResponse,

@@ -55,7 +55,7 @@ impl Directory for FsDirectory {
     fn lock(&self, name: &str) -> io::Result<Box<dyn DirectoryLock>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path.join(name))?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(FsLock { _file: file })),
+            Ok(()) => Ok(Box::new(FsLock { file })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -100,9 +100,17 @@ impl Directory for FsDirectory {
     }
 }
 
-/// The system drops the lock with the handle, so also when the process is killed.
+/// The system drops the lock with the last handle, so also when the process is killed.
 struct FsLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FsLock {
+    /// A child that is being started elsewhere in the process has the handle as well for a moment, and with it would keep the lock.
+    fn drop(&mut self) {
+        // It cannot fail on a file that is locked; and if it did, closing unlocks.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirectoryLock for FsLock {}

@@ -18,4 +18,3 @@ mod random;
 mod reads;
 mod recovery;
 mod snapshots;
-mod traps;
