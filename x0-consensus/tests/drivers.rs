@@ -1,5 +1,5 @@
 //! The drivers, with real threads and real clocks. Nothing here waits for a time: everything waits for an event.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -118,7 +118,7 @@ fn quick(number: u64, founders: &[u64]) -> Config {
 }
 
 /// Proposes from every node until each token has an outcome at one of them, and each node told each token's end once.
-fn everything_is_answered_once(nodes: Vec<(Handle, Receiver<Event>)>) {
+fn everything_is_answered_once(nodes: &[(Handle, Receiver<Event>)]) {
     const TOKENS: u64 = 2000;
     let leader = nodes.iter().position(|(_, events)| {
         until(events, |event| match event {
@@ -161,7 +161,7 @@ fn everything_is_answered_once(nodes: Vec<(Handle, Receiver<Event>)>) {
         let named = x0_consensus::DropReason::NotLeader { leader: Some(id(leader as u64 + 1)) };
         assert_eq!(reason, named, "at node {}", number + 1);
     }
-    for (handle, _) in &nodes {
+    for (handle, _) in nodes {
         handle.stop();
         handle.wait_ended();
     }
@@ -180,7 +180,7 @@ fn three_local_replicas_agree() {
         wires.0.lock().unwrap().insert(id(number), handle.clone());
         nodes.push((handle, events));
     }
-    everything_is_answered_once(nodes);
+    everything_is_answered_once(&nodes);
 }
 
 #[cfg(feature = "tokio")]
@@ -207,7 +207,7 @@ mod on_tokio {
     fn three_replicas_agree_on_several_threads() {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-        everything_is_answered_once(three(&runtime));
+        everything_is_answered_once(&three(&runtime));
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod on_tokio {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let nodes = three(&runtime);
         let handles: Vec<Handle> = nodes.iter().map(|(handle, _)| handle.clone()).collect();
-        let watcher = std::thread::spawn(move || everything_is_answered_once(nodes));
+        let watcher = std::thread::spawn(move || everything_is_answered_once(&nodes));
         runtime.block_on(async {
             for handle in handles {
                 handle.ended().await;
