@@ -208,6 +208,15 @@ fn no_session_is_resumed() {
     let eager_server = Arc::new(eager_server);
     assert_eq!(second_handshake(&one.client_config(), &eager_server), Some(HandshakeKind::Full));
 
+    // Each of the server's bars holds alone: no tickets though it remembers, no memory though it may send tickets.
+    let mut remembering = rustls::ServerConfig::clone(&two.server_config());
+    remembering.session_storage = ServerSessionMemoryCache::new(8);
+    let mut sending = rustls::ServerConfig::clone(&two.server_config());
+    sending.send_tls13_tickets = 2;
+    for server in [remembering, sending] {
+        assert_eq!(second_handshake(&eager_client, &Arc::new(server)), Some(HandshakeKind::Full));
+    }
+
     // That it is us who prevent it: two that want to do resume, and so get in after their authority was revoked.
     assert_eq!(second_handshake(&eager_client, &eager_server), Some(HandshakeKind::Resumed));
     two.set_bundle(empty()).unwrap();

@@ -598,6 +598,60 @@ fn a_certificate_that_is_too_long_is_not_read() {
     leaf_refused_encoding(&trailing.into(), x0_identity::EncodingError::TrailingData { len: 1 });
 }
 
+/// What a rule depends on and cannot be read is not passed over, as if it were absent.
+#[test]
+fn an_extension_that_cannot_be_read_is_no_absent_one() {
+    const NAMES: u64 = 17;
+    const BASIC_CONSTRAINTS: u64 = 19;
+    const EXTENDED_KEY_USAGE: u64 = 37;
+    let id = tlv(URI, ID.as_bytes());
+    let names = tlv(0x30, &id);
+    let malformed = [
+        // A set and no sequence, the sequence of another class, bytes behind it, and one that ends in the middle of a name.
+        (NAMES, "SubjectAltName", tlv(0x31, &id)),
+        (NAMES, "SubjectAltName", tlv(0xb0, &id)),
+        (NAMES, "SubjectAltName", [&names[..], &[5, 0]].concat()),
+        (NAMES, "SubjectAltName", tlv(0x30, &id[..id.len() - 1])),
+        // An object identifier: its number is that of a URI, its class is not.
+        (NAMES, "SubjectAltName", tlv(0x30, &tlv(0x06, ID.as_bytes()))),
+        (NAMES, "SubjectAltName", tlv(0x30, &[&id[..], &tlv(0x06, &[0x2a])].concat())),
+        (BASIC_CONSTRAINTS, "BasicConstraints", tlv(0x30, &tlv(0x01, &[0xff, 0xff]))),
+        (BASIC_CONSTRAINTS, "BasicConstraints", Vec::new()),
+        (EXTENDED_KEY_USAGE, "ExtKeyUsageSyntax", tlv(0x31, SERVER_AUTH)),
+        (EXTENDED_KEY_USAGE, "ExtKeyUsageSyntax", tlv(0x30, &[0x06, 8, 0x2b])),
+    ];
+    for (number, extension, content) in malformed {
+        let recipe = leaf().with(|leaf| {
+            match number {
+                NAMES => leaf.names.clear(),
+                BASIC_CONSTRAINTS => leaf.authority = None,
+                _ => leaf.extended_key_usage = None,
+            }
+            leaf.more.push((vec![2, 5, 29, number], content, true));
+        });
+        leaf_refused(&recipe, LeafError::Encoding(x0_identity::EncodingError::Extension { extension }));
+    }
+    leaf_refused(
+        &leaf().with(|leaf| {
+            leaf.key_usage = None;
+            leaf.more.push((vec![2, 5, 29, 15], tlv(0x04, &[7, DIGITAL_SIGNATURE]), true));
+        }),
+        LeafError::Encoding(x0_identity::EncodingError::Extension { extension: "KeyUsage" }),
+    );
+}
+
+/// RFC 5280 §4.1.2.1: without version 3 there are no extensions, and so no SVID.
+#[test]
+fn a_certificate_of_an_older_version_is_refused() {
+    let certificate = leaf().signed_by(&root()).certificate;
+    let version = certificate.windows(5).position(|window| window == [0xa0, 3, 2, 1, 2]).unwrap() + 4;
+    for older in [0, 1] {
+        let mut certificate = certificate.to_vec();
+        certificate[version] = older;
+        leaf_refused_encoding(&certificate.into(), x0_identity::EncodingError::Version);
+    }
+}
+
 fn leaf_refused_encoding(certificate: &CertificateDer<'_>, error: x0_identity::EncodingError) {
     assert_eq!(spiffe_id_of(certificate), Err(LeafError::Encoding(error)));
     assert_eq!(spiffe_id_of_signer(certificate), Err(SigningError::Encoding(error)));
