@@ -42,7 +42,7 @@ impl Layer {
     /// What it takes in memory, roughly.
     #[cfg_attr(
         not(feature = "redb"),
-        expect(dead_code, reason = "only what a checkpoint can shorten has a bound")
+        allow(dead_code, reason = "only what a checkpoint can shorten has a bound")
     )]
     pub(crate) fn len_bytes(&self) -> usize {
         self.len_bytes
