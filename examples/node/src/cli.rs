@@ -45,7 +45,10 @@ pub(crate) struct DemoArgs {
     /// How many nodes
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(5..=9))]
     pub(crate) nodes: u32,
-    /// Keep everything in this folder, which must be empty or not there; else a temporary one is used and removed
+    /// Do not remove the temporary folder that everything lies in
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Keep everything in this folder, which must be empty or not there, instead of a temporary one
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
     /// A file in the format of dpkg's status file to take the records from

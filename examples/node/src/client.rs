@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::watch;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicConfig, QuicTransport};
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Member};
 use crate::identity;
+use crate::reach::{Reach, Watched};
 
 const POLL: Duration = Duration::from_millis(20);
 /// How long a command waits for one of the identities to be free.
@@ -20,7 +22,8 @@ const IDENTITY_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: Client,
-    members: usize,
+    members: Vec<Member>,
+    reach: watch::Receiver<Reach>,
     /// Locked while we use its identity: the cluster takes two processes of one identity for one that has moved.
     _identity: File,
 }
@@ -39,11 +42,11 @@ impl Connection {
         let mut quic = QuicConfig::new(local, bind, identity.server_config(), identity.client_config());
         quic.peers = config.members.iter().map(|member| (member.node, member.address)).collect();
         let transport = QuicTransport::bind(quic).context("cannot open a socket")?;
-        let members = config.members.iter().map(|member| member.node).collect::<Vec<_>>();
-        let mut options = ClientOptions::new(local, members.clone());
+        let mut options = ClientOptions::new(local, config.members.iter().map(|member| member.node));
         options.coordinator.call_timeout = Duration::from_millis(config.timeout_ms);
+        let (transport, reach) = Watched::new(transport);
         let client = Client::connect(options, transport)?;
-        Ok(Connection { client, members: members.len(), _identity: locked })
+        Ok(Connection { client, members: config.members.clone(), reach, _identity: locked })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -54,13 +57,28 @@ impl Connection {
         &self.client
     }
 
+    /// Returns when every member has turned our identity away, or we theirs: waiting longer would not help.
+    pub(crate) async fn refused(&self) -> anyhow::Error {
+        let mut reach = self.reach.clone();
+        let is_hopeless = |reach: &Reach| reach.is_hopeless(&self.members);
+        if reach.wait_for(is_hopeless).await.is_err() {
+            // The client has ended, and says so itself.
+            std::future::pending::<()>().await;
+        }
+        anyhow::anyhow!(
+            "no member accepts this client, or is accepted by it: check `trust_domain`, `svids` and `bundle` of the configuration"
+        )
+    }
+
     /// Adds what the connection knows about the cause.
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let reached = self.client.reached().len();
-        if reached > 0 {
-            return error.context(format!("{reached} of {} members are reached", self.members));
+        let reached = self.client.reached();
+        let count = self.members.iter().filter(|member| reached.contains(&member.node)).count();
+        if count == self.members.len() {
+            return error;
         }
-        error
+        let why = self.reach.borrow().describe(&self.members);
+        error.context(format!("{count} of {} members are reached{why}", self.members.len()))
     }
 
     pub(crate) async fn close(self) {

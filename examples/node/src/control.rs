@@ -44,7 +44,7 @@ pub(crate) enum Reply {
 }
 
 /// Where a node stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) is_leader: bool,
     /// The leader's number, as far as is known here.
@@ -52,6 +52,8 @@ pub(crate) struct Status {
     pub(crate) term: u64,
     pub(crate) committed: u64,
     pub(crate) applied: u64,
+    /// The members that are up, each with the epoch of its connection, which grows from one to the next.
+    pub(crate) peers: Vec<(u64, u64)>,
 }
 
 /// Everything a node holds, summed up.
@@ -96,7 +98,14 @@ mod tests {
             let line = serde_json::to_string(&order).unwrap();
             assert_eq!(serde_json::from_str::<Order>(&line).unwrap(), order);
         }
-        let status = Status { is_leader: true, leader: Some(1), term: 2, committed: 3, applied: 4 };
+        let status = Status {
+            is_leader: true,
+            leader: Some(1),
+            term: 2,
+            committed: 3,
+            applied: 4,
+            peers: vec![(2, 5)],
+        };
         for reply in
             [Reply::Ready, Reply::Status(status), Reply::Failed { why: "x".into(), is_port_in_use: true }]
         {

@@ -17,7 +17,10 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     };
     let config = ClientConfig::load(&config)?;
     let connection = Connection::open(&config).await?;
-    let done = carry_out(connection.store(), args.command).await;
+    let done = tokio::select! {
+        done = carry_out(connection.store(), args.command) => done,
+        error = connection.refused() => Err(error),
+    };
     let done = done.map_err(|error| connection.explain(error));
     connection.close().await;
     done

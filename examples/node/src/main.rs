@@ -9,6 +9,7 @@ mod identity;
 mod init;
 mod kv;
 mod log;
+mod reach;
 mod run;
 mod signals;
 mod status;

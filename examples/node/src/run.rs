@@ -1,15 +1,17 @@
 //! One node, for real.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
-use x0_identity::Identity;
+use x0_identity::{Identity, NodeId};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
 use x0_kv::{Engine, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicConfig, QuicTransport};
-use x0_mesh::{Gate, GateHandle, PeerEvent};
+use x0_mesh::{Gate, GateHandle, PeerEvent, PeerEventKind};
 
 use crate::cli::RunArgs;
 use crate::config::{self, NodeConfig};
@@ -47,7 +49,11 @@ struct Running {
     identity: Identity,
     peers: PeerBook,
     gate: GateHandle,
+    seen: Seen,
 }
+
+/// The members that are up, each with its epoch. Shared with what observes the node.
+type Seen = Arc<Mutex<BTreeMap<NodeId, u64>>>;
 
 async fn start(args: &RunArgs) -> Result<Running> {
     let config = NodeConfig::load(&args.config)?;
@@ -73,7 +79,10 @@ async fn start(args: &RunArgs) -> Result<Running> {
     );
 
     let id = config.node;
-    let mut options = NodeOptions::new(id, &config.data_dir).observe(move |event| observed(id, &event));
+    let seen = Seen::default();
+    let mut observer =
+        Observer { id, members: config.peers().map(|peer| peer.node).collect(), seen: Arc::clone(&seen) };
+    let mut options = NodeOptions::new(id, &config.data_dir).observe(move |event| observer.observe(&event));
     if !config.join {
         options = options.founders(config.members.iter().map(|member| member.node));
     }
@@ -84,7 +93,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         .with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?;
     let status = node.status();
     log::event(id, "started", format!("data={} applied={}", config.data_dir.display(), status.applied));
-    Ok(Running { config, node, identity, peers, gate })
+    Ok(Running { config, node, identity, peers, gate, seen })
 }
 
 fn is_port_in_use(error: &anyhow::Error) -> bool {
@@ -140,10 +149,14 @@ impl Running {
         let status = self.node.status();
         Status {
             is_leader: status.is_leader(),
-            leader: status.leader.map(x0_identity::NodeId::get),
+            leader: status.leader.map(NodeId::get),
             term: status.term,
             committed: status.committed,
             applied: status.applied,
+            peers: {
+                let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.iter().map(|(peer, epoch)| (peer.get(), *epoch)).collect()
+            },
         }
     }
 
@@ -221,22 +234,52 @@ fn len(bytes: &[u8]) -> [u8; 8] {
 }
 
 /// Writes a line for what happens to the node.
-fn observed(id: x0_identity::NodeId, event: &NodeEvent) {
-    match event {
-        NodeEvent::Leader { leader: Some(leader), term } => {
-            log::event(id, "leader", format!("leader={leader} term={term}"));
+struct Observer {
+    id: NodeId,
+    /// The others. Clients come and go with each command, which is nobody's concern.
+    members: Vec<NodeId>,
+    seen: Seen,
+}
+
+impl Observer {
+    fn observe(&mut self, event: &NodeEvent) {
+        match event {
+            NodeEvent::Leader { leader: Some(leader), term } => {
+                log::event(self.id, "leader", format!("leader={leader} term={term}"));
+            }
+            NodeEvent::Leader { leader: None, term } => {
+                log::event(self.id, "no-leader", format!("term={term}"));
+            }
+            NodeEvent::Membership { membership } => {
+                let ids =
+                    |ids: &BTreeSet<NodeId>| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+                log::event(
+                    self.id,
+                    "membership",
+                    format!("voters={} learners={}", ids(&membership.voters), ids(&membership.learners)),
+                );
+            }
+            NodeEvent::Peer(PeerEvent { peer, kind, .. }) if self.members.contains(peer) => {
+                self.peer(*peer, kind);
+            }
+            _ => {}
         }
-        NodeEvent::Leader { leader: None, term } => log::event(id, "no-leader", format!("term={term}")),
-        NodeEvent::Membership { membership } => {
-            log::event(
-                id,
-                "membership",
-                format!("voters={:?} learners={:?}", membership.voters, membership.learners),
-            );
+    }
+
+    fn peer(&mut self, peer: NodeId, kind: &PeerEventKind) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            PeerEventKind::Up { epoch } => {
+                seen.insert(peer, *epoch);
+                log::event(self.id, "peer-up", format!("peer={peer}"));
+            }
+            PeerEventKind::Degraded => log::event(self.id, "peer-silent", format!("peer={peer}")),
+            PeerEventKind::Down { reason, .. } => {
+                let was_up = seen.remove(&peer).is_some();
+                let event = if was_up { "peer-down" } else { "peer-unreached" };
+                log::event(self.id, event, format!("peer={peer} why={reason}"));
+            }
+            _ => {}
         }
-        NodeEvent::Peer(PeerEvent { peer, kind, .. }) => {
-            log::event(id, "peer", format!("peer={peer} {kind:?}"));
-        }
-        _ => {}
     }
 }

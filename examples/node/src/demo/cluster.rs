@@ -1,5 +1,6 @@
 //! Five nodes on this machine, and what is done to them.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -167,10 +168,25 @@ impl Cluster {
         }
     }
 
-    /// Gives node `number` a new identity.
-    pub(crate) async fn rotate(&mut self, root: &Path, number: usize) -> Result<()> {
+    /// Gives node `number` a new identity, and waits until every other node has accepted it, on a new connection.
+    pub(crate) async fn rotate(&mut self, root: &Path, number: usize, limit: Duration) -> Result<()> {
+        let before: BTreeMap<u64, u64> = self.status(number).await?.peers.into_iter().collect();
+        let others = self.running(&[number]);
+        let others = others.into_iter().map(|other| Ok(init::node_id(other)?.get()));
+        let others = others.collect::<Result<Vec<_>>>()?;
         init::issue(root, Some(number), VALIDITY)?;
-        self.order(number, &Order::Reload).await.map(drop)
+        self.order(number, &Order::Reload).await?;
+        let begun = Instant::now();
+        loop {
+            let now: BTreeMap<u64, u64> = self.status(number).await?.peers.into_iter().collect();
+            if others.iter().all(|other| now.get(other) > before.get(other)) {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                bail!("after {limit:?} not every node has accepted the new identity of node {number}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Lets every node end in an orderly way.

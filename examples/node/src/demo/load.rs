@@ -184,6 +184,23 @@ impl Progress {
     }
 }
 
+/// Writes until the store says that it is written. Writing the same twice does no harm here: nobody else writes these keys.
+pub(crate) async fn put(store: &Store, key: &Bytes, value: &Bytes, mut repeated: impl FnMut()) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match store.put(key.clone(), value.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if begun.elapsed() > RECORD_LIMIT => {
+                return Err(error).context(format!("the store took no write for {RECORD_LIMIT:?}"));
+            }
+            Err(_) => {
+                repeated();
+                tokio::time::sleep(PACE).await;
+            }
+        }
+    }
+}
+
 async fn write_records(shared: Arc<Shared>) -> Result<()> {
     loop {
         let next = {
@@ -198,7 +215,7 @@ async fn write_records(shared: Arc<Shared>) -> Result<()> {
             continue;
         };
         let (key, value) = &shared.data.records[record];
-        put(&shared, key, value).await?;
+        put(&shared.store, key, value, || shared.progress().repeated += 1).await?;
         let mut progress = shared.progress();
         progress.acknowledge();
         progress.is_acknowledged[record] = true;
@@ -212,7 +229,8 @@ async fn update(shared: Arc<Shared>, updater: usize) -> Result<()> {
         if shared.progress().is_stopping {
             break;
         }
-        put(&shared, &key, &Bytes::from(count.to_string())).await?;
+        let value = Bytes::from(count.to_string());
+        put(&shared.store, &key, &value, || shared.progress().repeated += 1).await?;
         {
             let mut progress = shared.progress();
             progress.acknowledge();
@@ -225,23 +243,6 @@ async fn update(shared: Arc<Shared>, updater: usize) -> Result<()> {
 
 fn update_key(updater: usize) -> Bytes {
     Bytes::from(format!("update/{updater}"))
-}
-
-/// Writes until the store says that it is written. Writing the same twice does no harm here: nobody else writes these keys.
-async fn put(shared: &Shared, key: &Bytes, value: &Bytes) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        match shared.store.put(key.clone(), value.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(error) if begun.elapsed() > RECORD_LIMIT => {
-                return Err(error).context(format!("the store took no write for {RECORD_LIMIT:?}"));
-            }
-            Err(_) => {
-                shared.progress().repeated += 1;
-                tokio::time::sleep(PACE).await;
-            }
-        }
-    }
 }
 
 async fn read_back(shared: &Arc<Shared>) -> Result<Found> {

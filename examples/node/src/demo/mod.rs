@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use self::cluster::Cluster;
@@ -39,32 +40,34 @@ const SHARE: f64 = 0.2;
 /// Runs it and prints the result. An error, or `false`, if not all of it held.
 pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
     let screen = Screen::new(args.json);
+    let mut report = Report { nodes: usize::try_from(args.nodes)?, ..Report::default() };
     let scenario = async {
-        let folder = Folder::new(args.dir.clone())?;
+        let folder = Folder::new(&args)?;
         // The nodes end before their folders go, whichever way this ends.
-        scenario(&args, &screen, &folder).await
+        scenario(&args, &screen, &folder, &mut report).await
     };
     let (mut stops, mut hang_ups) = (Stops::new()?, HangUps::new()?);
-    let report = tokio::select! {
-        report = scenario => report,
+    let ended = tokio::select! {
+        ended = scenario => ended,
         () = stops.next() => Err(anyhow::anyhow!("interrupted; the nodes were ended")),
         () = hang_ups.next() => Err(anyhow::anyhow!("the terminal has gone; the nodes were ended")),
     };
     screen.finish();
-    let report = report?;
+    if let Err(error) = &ended {
+        report.fail(format!("{error:#}"));
+    }
     if args.json {
         screen::print(&serde_json::to_string(&report)?);
-    } else {
+    } else if ended.is_ok() {
         screen::print(&format!("\n{}", report.table()));
     }
-    Ok(report.held)
+    ended.map(|()| report.held)
 }
 
-async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder) -> Result<Report> {
+async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mut Report) -> Result<()> {
     let begun = Instant::now();
     let data = DataSet::read(args.records.as_deref(), args.records_max)?;
-    let mut report =
-        Report { source: data.source.clone(), nodes: usize::try_from(args.nodes)?, ..Report::default() };
+    report.source.clone_from(&data.source);
     screen.say(format!("{} {}, {} KiB", data.records.len(), data.source, data.len_bytes() / 1024));
     if data.too_long > 0 {
         screen.say(format!("{} records are longer than a value may be and are left out", data.too_long));
@@ -97,8 +100,8 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder) -> Result<R
     screen.say(format!("kill -9 of node {killed}, the leader"));
     screen.doing("without a leader");
     let at = cluster.kill(killed)?;
-    let next = connection.store().put("probe/leaderless", "1");
-    tokio::time::timeout(STEP_LIMIT, next).await.context("no write was acknowledged after the kill")??;
+    let probe = (Bytes::from("probe/leaderless"), Bytes::from("1"));
+    load::put(connection.store(), &probe.0, &probe.1, || {}).await.context("no leader after the kill")?;
     report.leaderless_ms = milliseconds(at.elapsed())?;
     let rest = cluster.running(&[]);
     let (leader, term) = cluster.leader(&rest, STEP_LIMIT).await?;
@@ -143,9 +146,13 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder) -> Result<R
 
     stage.load.stage(1.0, ROTATION);
     stage.load.reset_gap();
-    cluster.rotate(folder.path(), other).await?;
-    screen
-        .say(format!("node {other} has a new identity and greets every peer with it, while writing goes on"));
+    let at = Instant::now();
+    cluster.rotate(folder.path(), other, STEP_LIMIT).await?;
+    report.rotation_ms = milliseconds(at.elapsed())?;
+    screen.say(format!(
+        "node {other} has a new identity, and every node has accepted it after {} ms, while writing went on",
+        report.rotation_ms
+    ));
     stage.finish("writing while the identity changes").await?;
     report.rotation_gap_ms = milliseconds(stage.load.longest_gap())?;
 
@@ -165,7 +172,10 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder) -> Result<R
     cluster.stop().await?;
     report.took_ms = milliseconds(begun.elapsed())?;
     report.judge();
-    Ok(report)
+    if args.keep || args.dir.is_some() {
+        screen.say(format!("identities, data and logs are kept in {}", folder.path().display()));
+    }
+    Ok(())
 }
 
 /// Writing, watched.
@@ -230,17 +240,20 @@ enum Folder {
     Named(PathBuf),
 }
 
+/// What a temporary folder's name begins with; the process follows, so that a later run knows whether it still lives.
 const PREFIX: &str = "x0-node-demo-";
+/// What the name of one that is to be kept begins with.
+const KEPT_PREFIX: &str = "x0-node-kept-";
 
 impl Folder {
-    fn new(named: Option<PathBuf>) -> Result<Folder> {
-        if let Some(named) = named {
-            return Ok(Folder::Named(named));
+    fn new(args: &DemoArgs) -> Result<Folder> {
+        if let Some(named) = &args.dir {
+            return Ok(Folder::Named(named.clone()));
         }
         let parent = std::env::temp_dir();
         clear_dead_runs(&parent);
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent);
+        let prefix = format!("{}{}-", if args.keep { KEPT_PREFIX } else { PREFIX }, std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).disable_cleanup(args.keep).tempdir_in(&parent);
         let folder =
             folder.with_context(|| format!("cannot use {}; name a folder with --dir", parent.display()))?;
         Ok(Folder::Temporary(folder))

@@ -21,17 +21,25 @@ pub(crate) struct DataSet {
 }
 
 impl DataSet {
-    /// Every package record of `file` if one is given, else of dpkg's status file, else of cargo's registry index.
+    /// Every package record of `file` if one is given, else of dpkg's status file, else of cargo's registry index, else the files that
+    /// this program is made of.
     pub(crate) fn read(file: Option<&Path>, records_max: Option<u32>) -> Result<DataSet> {
         let (source, records) = match file {
             Some(file) => (format!("package records of {}", file.display()), dpkg(file)?),
             None if Path::new(DPKG_STATUS).is_file() => {
                 (format!("package records of {DPKG_STATUS}"), dpkg(Path::new(DPKG_STATUS))?)
             }
-            None => {
-                let folder = cargo_index_folder()?;
-                (format!("releases in cargo's registry index, {}", folder.display()), cargo_index(&folder)?)
-            }
+            None => match cargo_index_folder() {
+                Some(folder) => (
+                    format!("releases in cargo's registry index, {}", folder.display()),
+                    cargo_index(&folder)?,
+                ),
+                None => {
+                    // As it was when this was built; gone where the program was copied to.
+                    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+                    (format!("source files of x0 in {}", folder.display()), sources(folder)?)
+                }
+            },
         };
         let total = records.len();
         let fits = |record: &(Bytes, Bytes)| record.1.len() <= VALUE_LEN_MAX;
@@ -80,12 +88,35 @@ fn field<'a>(paragraph: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     paragraph.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
 }
 
-fn cargo_index_folder() -> Result<PathBuf> {
+fn cargo_index_folder() -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let home =
-        home.context("neither CARGO_HOME nor HOME is set; --records names a file to take records from")?;
-    Ok(home.join("registry/index"))
+    home.map(|home| home.join("registry/index")).filter(|index| index.is_dir())
+}
+
+/// The texts below `folder`, by path. Hidden folders and what was built are passed over.
+fn sources(folder: &Path) -> Result<BTreeMap<Bytes, Bytes>> {
+    let mut records = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(below) = folders.pop() {
+        let entries = std::fs::read_dir(&below).with_context(|| {
+            format!("cannot read {}; --records names a file to take records from", below.display())
+        })?;
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" {
+                    folders.push(path);
+                }
+            } else if ["rs", "toml", "md"].iter().any(|kind| path.extension().is_some_and(|it| it == *kind)) {
+                let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let within = path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes();
+                records.insert([b"source/", within].concat().into(), text.into());
+            }
+        }
+    }
+    Ok(records)
 }
 
 /// The releases in the caches under `folder`, by crate and version.
@@ -94,10 +125,7 @@ fn cargo_index(folder: &Path) -> Result<BTreeMap<Bytes, Bytes>> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).with_context(|| {
-            format!(
-                "there is neither {DPKG_STATUS} nor {}: name a file in the format of dpkg's status file with --records",
-                folder.display()
-            )
+            format!("cannot read {}; --records names a file to take records from", folder.display())
         })?;
         for entry in entries {
             let path = entry?.path();
@@ -167,6 +195,24 @@ mod tests {
         std::fs::write(folder.path().join("host/config.json"), "{}").unwrap();
         let records = cargo_index(folder.path()).unwrap();
         assert_eq!(texts(&records), [("crate/serde/1.0.0", "{\"a\":1}"), ("crate/serde/1.0.1", "{\"a\":2}")]);
+    }
+
+    #[test]
+    fn the_sources_are_the_texts_and_not_what_was_built() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("a/src/lib.rs", "a"),
+            ("README.md", "b"),
+            ("target/x.rs", "c"),
+            (".git/x.md", "d"),
+            ("a/x.bin", "e"),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let records = sources(folder.path()).unwrap();
+        assert_eq!(texts(&records), [("source/README.md", "b"), ("source/a/src/lib.rs", "a")]);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) catch_up_ms: u64,
     /// From the healing of the node that was cut off to its having applied what the leader had committed by then.
     pub(crate) heal_ms: u64,
+    /// From the issuing of a node's new identity to its having been accepted by every other node.
+    pub(crate) rotation_ms: u64,
     /// The longest time between two acknowledgements while an identity was rotated.
     pub(crate) rotation_gap_ms: u64,
     /// Whether every node held the same keys and values at the end.
@@ -39,6 +41,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Something kept the demo from going on.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.held = false;
+        self.failures.push(why);
+    }
+
     /// Judges the figures. Called once, at the end.
     pub(crate) fn judge(&mut self) {
         let mut fail = |holds: bool, what: String| {
@@ -85,9 +93,12 @@ impl Report {
             ),
             ("cut-off node caught up", format!("{} ms", self.heal_ms), "from the healing".to_owned()),
             (
-                "rotation of an identity",
-                format!("{} ms", self.rotation_gap_ms),
-                "longest time between two acknowledgements meanwhile".to_owned(),
+                "new identity accepted",
+                format!("{} ms", self.rotation_ms),
+                format!(
+                    "by every node; no {} ms without an acknowledged write meanwhile",
+                    self.rotation_gap_ms + 1
+                ),
             ),
             (
                 "replicas",

@@ -1,0 +1,105 @@
+//! The demo, as a person and as a program would start it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Generous: only a test that fails waits for it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The demo with a small data set, and its temporary folder below `folder`.
+fn demo(folder: &Path) -> Command {
+    let records = folder.join("records");
+    let text: String = (0..300)
+        .map(|number| format!("Package: p{number}\nArchitecture: all\nDescription: {number}\n\n"))
+        .collect();
+    fs::write(&records, text).unwrap();
+    let temporary = folder.join("tmp");
+    fs::create_dir_all(&temporary).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_x0-node"));
+    command.arg("demo").arg("--records").arg(records).env("TMPDIR", temporary);
+    command
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().next().is_none()
+}
+
+/// A shortened run: the whole scenario, few records.
+#[test]
+fn everything_holds_and_machines_can_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(folder.path()).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (field, value) in [("written", 300), ("acknowledged", 300), ("read_back", 300), ("lost", 0)] {
+        assert_eq!(json[field], value, "{json}");
+    }
+    // That long no leader can be missed by the others; had nobody been killed it would be less.
+    assert!(json["leaderless_ms"].as_u64().unwrap() > 50, "{json}");
+    assert!(json["catch_up_ms"].as_u64().unwrap() > 0 && json["rotation_ms"].is_u64(), "{json}");
+    assert!(json["updates_acknowledged"].as_u64().unwrap() > 0, "{json}");
+    assert_eq!((&json["held"], &json["replicas_identical"]), (&true.into(), &true.into()), "{json}");
+    assert!(is_empty(&folder.path().join("tmp")), "the temporary folder is left behind");
+}
+
+#[test]
+fn what_cannot_begin_says_why_in_both_languages() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = folder.path().join("nothing");
+    let output = demo(folder.path()).args(["--json", "--dir"]).arg(folder.path()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not empty") && said.contains("--dir"), "{said}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["held"], false);
+    assert!(json["failures"][0].as_str().unwrap().contains("not empty"), "{json}");
+    let output = demo(folder.path()).arg("--records").arg(&nothing).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "given twice");
+    let output = Command::new(env!("CARGO_BIN_EXE_x0-node"))
+        .args(["demo", "--records"])
+        .arg(nothing)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nothing") && said.contains("--records"), "{said}");
+}
+
+/// No node outlives the demo, whichever way that ends.
+#[test]
+#[cfg(target_os = "linux")]
+fn nodes_end_with_the_demo() {
+    for signal in ["KILL", "TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = demo(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let nodes: Vec<u32> = loop {
+            let line = lines.next().unwrap().unwrap();
+            if let Some((_, rest)) = line.split_once("processes [") {
+                let list = rest.split(']').next().unwrap();
+                break list.split(", ").map(|pid| pid.parse().unwrap()).collect();
+            }
+        };
+        assert_eq!(nodes.len(), 5);
+        let killed = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert!(!child.wait().unwrap().success());
+        let begun = Instant::now();
+        let is_alive = |pid: &u32| {
+            // One that has ended and that nobody has waited for yet is in state Z.
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains("x0-node") && !status.contains("State:\tZ")
+        };
+        while nodes.iter().any(is_alive) {
+            assert!(begun.elapsed() < LIMIT, "nodes outlive the demo: {nodes:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if signal == "TERM" {
+            assert!(is_empty(&folder.path().join("tmp")), "the temporary folder is left behind");
+        }
+    }
+}
