@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicConfig, QuicTransport};
 
+use crate::causes::causes;
 use crate::config::{ClientConfig, Member};
 use crate::identity;
 use crate::reach::{Reach, Watched};
@@ -78,7 +79,7 @@ impl Connection {
             return error;
         }
         let why = self.reach.borrow().describe(&self.members);
-        error.context(format!("{count} of {} members are reached{why}", self.members.len()))
+        anyhow::anyhow!("{}; {count} of {} members are reached{why}", causes(&error), self.members.len())
     }
 
     pub(crate) async fn close(self) {

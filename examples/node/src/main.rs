@@ -1,5 +1,6 @@
 //! `x0-node`: the reference node, its command line and the demo.
 
+mod causes;
 mod cli;
 mod client;
 mod config;
@@ -30,7 +31,9 @@ fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            let _ = std::io::stderr().lock().write_all(format!("x0-node: {error:#}\n").as_bytes());
+            let _ = std::io::stderr()
+                .lock()
+                .write_all(format!("x0-node: {}\n", causes::causes(&error)).as_bytes());
             ExitCode::FAILURE
         }
     }

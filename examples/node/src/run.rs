@@ -13,6 +13,7 @@ use x0_kv::{Engine, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicConfig, QuicTransport};
 use x0_mesh::{Gate, GateHandle, PeerEvent, PeerEventKind};
 
+use crate::causes::causes;
 use crate::cli::RunArgs;
 use crate::config::{self, NodeConfig};
 use crate::control::{self, Digest, Order, Reply, Status};
@@ -31,7 +32,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<()> {
         Err(error) => {
             if args.control {
                 let is_port_in_use = is_port_in_use(&error);
-                control::reply(&Reply::Failed { why: format!("{error:#}"), is_port_in_use });
+                control::reply(&Reply::Failed { why: causes(&error), is_port_in_use });
             }
             return Err(error);
         }
@@ -112,7 +113,7 @@ impl Running {
                 () = stops.next() => break,
                 () = reloads.next() => {
                     if let Err(error) = self.reload() {
-                        log::event(self.config.node, "reload-failed", format!("why={error:#}"));
+                        log::event(self.config.node, "reload-failed", format!("why={}", causes(&error)));
                     }
                 }
                 order = next(&mut orders) => match order {
@@ -142,7 +143,7 @@ impl Running {
             }
             Ok(Order::Stop) => Ok(Reply::Done),
         };
-        done.unwrap_or_else(|error| Reply::Failed { why: format!("{error:#}"), is_port_in_use: false })
+        done.unwrap_or_else(|error| Reply::Failed { why: causes(&error), is_port_in_use: false })
     }
 
     fn status(&self) -> Status {

@@ -19,6 +19,7 @@ use self::load::Load;
 use self::records::DataSet;
 use self::report::Report;
 use self::screen::Screen;
+use crate::causes::causes;
 use crate::cli::DemoArgs;
 use crate::client::Connection;
 use crate::config::ClientConfig;
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
     };
     screen.finish();
     if let Err(error) = &ended {
-        report.fail(format!("{error:#}"));
+        report.fail(causes(error));
     }
     if args.json {
         screen::print(&serde_json::to_string(&report)?);
