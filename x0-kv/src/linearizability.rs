@@ -42,6 +42,13 @@ pub trait Model {
 
     /// The state after `operation` ran in `state`, or `None` if it could not have answered as it did.
     fn step(&self, state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
+
+    /// Whether `operation`, answered as it was, leaves every state that it fits as it is. The search is shorter for each that is known
+    /// to; `false`, the default, is always right.
+    fn is_read(&self, operation: &Self::Operation) -> bool {
+        let _ = operation;
+        false
+    }
 }
 
 /// One operation of a history. The unit of time is the caller's; only the order counts.
@@ -179,6 +186,28 @@ impl Timeline {
     }
 }
 
+/// Which operations are tried, in this order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Answered reads. One that fits may as well come now as later: whatever can follow without it can follow with it. So
+    /// nothing else is tried in its place.
+    Read,
+    /// The other answered ones.
+    Answered,
+    /// Unanswered ones, which need not have happened. Those that would change nothing are left for when they do.
+    Unanswered,
+}
+
+/// An operation put into the order.
+struct Step<S> {
+    /// The place of its invocation.
+    place: usize,
+    /// The state before it.
+    before: S,
+    /// In which pass it was found.
+    pass: Pass,
+}
+
 /// Looks for an order of `history` that `model` allows, in at most `steps_max` steps of the model.
 ///
 /// The intervals may come in any order. Memory grows with the number of distinct configurations tried.
@@ -188,49 +217,74 @@ pub fn check<M: Model>(model: &M, history: &[Interval<M::Operation>], steps_max:
     let mut ordered = Ordered(vec![0; history.len().div_ceil(64)].into_boxed_slice());
     let mut tried: HashSet<(Ordered, M::State)> = HashSet::new();
     let mut state = model.initial();
-    // The invocations lifted so far, each with the state before it.
-    let mut stack: Vec<(usize, M::State)> = Vec::new();
+    // The operations ordered so far.
+    let mut stack: Vec<Step<M::State>> = Vec::new();
     let mut longest: Vec<usize> = Vec::new();
     let mut steps = 0;
+    let mut pass = Pass::Read;
     let mut place = timeline.first();
     loop {
         if answered_left == 0 {
-            let order = stack.iter().map(|(place, _)| timeline.events[*place].operation).collect();
+            let order = stack.iter().map(|step| timeline.events[step.place].operation).collect();
             return Verdict::Linearizable { order };
         }
-        // A return (or the end) means that some operation must have taken effect by now and none of those still open fits.
+        // At a return (or the end) some operation must have taken effect by now.
         if place == 0 || !timeline.events[place].is_invocation {
-            if stack.len() > longest.len() {
-                longest = stack.iter().map(|(place, _)| timeline.events[*place].operation).collect();
+            if pass != Pass::Unanswered {
+                pass = if pass == Pass::Read { Pass::Answered } else { Pass::Unanswered };
+                place = timeline.first();
+                continue;
             }
-            let Some((undone, before)) = stack.pop() else {
-                return Verdict::NotLinearizable { longest };
-            };
-            let event = &timeline.events[undone];
-            ordered.remove(event.operation);
-            answered_left += usize::from(event.returns_at.is_some());
-            state = before;
-            timeline.unlift(undone);
-            place = timeline.events[undone].next;
+            // None of those still open fits.
+            if stack.len() > longest.len() {
+                longest = stack.iter().map(|step| timeline.events[step.place].operation).collect();
+            }
+            loop {
+                let Some(undone) = stack.pop() else {
+                    return Verdict::NotLinearizable { longest };
+                };
+                let event = &timeline.events[undone.place];
+                ordered.remove(event.operation);
+                answered_left += usize::from(event.returns_at.is_some());
+                state = undone.before;
+                timeline.unlift(undone.place);
+                if undone.pass != Pass::Read {
+                    pass = undone.pass;
+                    place = timeline.events[undone.place].next;
+                    break;
+                }
+            }
+            continue;
+        }
+        let event = &timeline.events[place];
+        let (operation, next) = (event.operation, event.next);
+        let fits_pass = match event.returns_at {
+            None => pass == Pass::Unanswered,
+            Some(_) if model.is_read(&history[operation].operation) => pass == Pass::Read,
+            Some(_) => pass == Pass::Answered,
+        };
+        if !fits_pass {
+            place = next;
             continue;
         }
         if steps == steps_max {
             return Verdict::Undecided { steps };
         }
         steps += 1;
-        let operation = timeline.events[place].operation;
-        if let Some(after) = model.step(&state, &history[operation].operation) {
+        let after = model.step(&state, &history[operation].operation);
+        if let Some(after) = after.filter(|after| pass != Pass::Unanswered || *after != state) {
             ordered.insert(operation);
-            if tried.insert((ordered.clone(), after.clone())) {
-                stack.push((place, std::mem::replace(&mut state, after)));
+            if pass == Pass::Read || tried.insert((ordered.clone(), after.clone())) {
+                stack.push(Step { place, before: std::mem::replace(&mut state, after), pass });
                 answered_left -= usize::from(timeline.events[place].returns_at.is_some());
                 timeline.lift(place);
+                pass = Pass::Read;
                 place = timeline.first();
                 continue;
             }
             ordered.remove(operation);
         }
-        place = timeline.events[place].next;
+        place = next;
     }
 }
 

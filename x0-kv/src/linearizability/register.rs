@@ -72,4 +72,13 @@ impl Model for Register {
             }
         }
     }
+
+    fn is_read(&self, call: &Call) -> bool {
+        match call {
+            Call::Get { .. } => true,
+            Call::Delete { existed } => *existed == Some(false),
+            Call::CompareAndSwap { answer, .. } => matches!(answer, Some(Swapped::No { .. })),
+            Call::Put { .. } => false,
+        }
+    }
 }

@@ -193,6 +193,19 @@ impl Model for Registers {
         }
         Some(state)
     }
+
+    fn is_read(&self, access: &Access) -> bool {
+        let reads = |part: &Part| match part {
+            Part::Call { call, .. } => Register.is_read(call),
+            Part::Look { .. } => true,
+        };
+        match access {
+            Access::One { call, .. } => Register.is_read(call),
+            Access::Together { actions, held: Some(true), .. } => actions.iter().all(reads),
+            Access::Together { alternatives, held: Some(false), .. } => alternatives.iter().all(reads),
+            Access::Together { held: None, .. } => false,
+        }
+    }
 }
 
 /// Splits a history by the sets of keys that its operations connect. The sets come in the order of their least keys, the

@@ -12,7 +12,7 @@ use crate::operation::{Action, Consistency, Expect, Mutation, Operation, Query, 
 use crate::outcome::{ActionResult, Outcome, Swap, Versioned};
 
 /// Steps of the search for an order, for each set of connected keys.
-const STEPS_MAX: u64 = 20_000_000;
+const STEPS_MAX: u64 = 5_000_000;
 /// Steps of each search while a fault is cut down to what a person can read.
 const MINIMAL_STEPS_MAX: u64 = 200_000;
 
