@@ -36,6 +36,30 @@ fn a_quiet_hour_is_played_as_well() {
 }
 
 #[test]
+fn groups_of_one_and_three_hold_as_well() {
+    for seed in 1..=6 {
+        let mut scenario = Scenario::new(seed);
+        (scenario.nodes, scenario.spares) = [(1, 0), (3, 0), (3, 2)][usize::try_from(seed % 3).unwrap()];
+        play(&scenario);
+    }
+}
+
+#[test]
+#[ignore = "takes as long as one likes: X0_SEED, X0_SEEDS"]
+fn groups_of_every_size_and_load() {
+    let first = number("X0_SEED", 1);
+    for seed in first..first + number("X0_SEEDS", 100) {
+        let mut scenario = Scenario::new(seed);
+        let number = usize::try_from(seed).unwrap();
+        (scenario.nodes, scenario.spares) = [(5, 1), (3, 2), (4, 0), (1, 1), (3, 0), (5, 0)][number % 6];
+        scenario.clients = [8, 16, 3, 24][number / 6 % 4];
+        scenario.think = Duration::from_millis([100, 5, 500][number / 24 % 3]);
+        scenario.fault_every = Duration::from_millis([700, 150, 2000][number / 72 % 3]);
+        play(&scenario);
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     let scenario = Scenario::new(77);
     let first = play(&scenario);
@@ -50,6 +74,9 @@ fn caught(planted: PlantedBug) -> (u64, Cause) {
         scenario.duration = Duration::from_secs(60);
         scenario.planted = Some(planted);
         if let Err(violation) = run(&scenario) {
+            // It is the bug that was seen, and nothing else.
+            scenario.planted = None;
+            play(&scenario);
             return (seed, violation.cause);
         }
     }

@@ -79,6 +79,13 @@ impl World {
         if self.nodes[place].running.is_none() {
             return Ok(());
         }
+        // Half of them in the midst of one of the next operations of the disk.
+        if self.context.random.chance(500) {
+            let folder = &self.nodes[place].disk.folder;
+            let operation = folder.operations() + self.context.random.below(8);
+            folder.plant(operation, Fault::PowerLoss);
+            return Ok(());
+        }
         self.stop(place, true)?;
         // Some stay down until the storm is over.
         if !self.context.random.chance(150) {

@@ -27,7 +27,7 @@ pub struct Report {
     pub elections: u64,
     /// Nodes that lost their power, many at once counted each.
     pub crashes: u64,
-    /// Those of them in the middle of a write or of a recovery.
+    /// Those of them in the midst of an operation of the disk.
     pub torn_writes: u64,
     /// Node processes that ended while the power stayed.
     pub kills: u64,

@@ -327,7 +327,9 @@ impl World {
 
     fn disk_failed(&mut self, place: Place) -> Result<(), Trouble> {
         let power_is_lost = self.nodes[place].disk.folder.is_down();
-        if !power_is_lost {
+        if power_is_lost {
+            self.context.report.torn_writes += 1;
+        } else {
             self.context.report.disk_errors += 1;
         }
         self.stop(place, power_is_lost)?;
