@@ -17,3 +17,13 @@
 //!
 //! It depends on no other x0 crate. `x0-kv` will use it for its always-writable keyspaces, beside the linearizable ones it
 //! has over `x0-consensus`.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod codec;
+mod dot;
+
+pub use codec::{Canonical, DecodeError};
+pub use dot::{Dot, ReplicaId};
