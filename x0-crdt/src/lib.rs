@@ -24,6 +24,15 @@ extern crate alloc;
 
 pub mod codec;
 mod dot;
+mod hash;
+mod map;
+mod version;
 
 pub use codec::{Canonical, DecodeError};
 pub use dot::{Dot, ReplicaId};
+pub use hash::HashKey;
+pub use map::{
+    CausalMap, DeltaError, Difference, Entry, Frontier, Held, HistoryError, ITEM_MAX, JoinError, Joined,
+    KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
+};
+pub use version::Version;

@@ -1,0 +1,460 @@
+//! What one replica tells another: the keys that changed, and all that is held at them.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::small::{Key, Value};
+use super::{CausalMap, KEY_LEN_MAX, VALUE_LEN_MAX, columns};
+use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::{Dot, ReplicaId, Version};
+
+/// The most values and removals that one difference may hold.
+pub const ITEM_MAX: usize = 1 << 22;
+
+const FORMAT: u8 = 1;
+
+/// How a difference was made, and so what it says of the keys that are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// From what the sender remembers since the receiver's version: nothing else changed.
+    Since,
+    /// All that the sender holds: what is not in it and was seen by the sender is gone.
+    Complete,
+    /// Values that the receiver asked for by hash, and what the sender remembers beyond: the receiver has found out by a set
+    /// reconciliation which of its own the sender no longer holds.
+    Chosen,
+}
+
+/// What is said of one event at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// It wrote this value, which stands.
+    Live { time: u64, value: Value },
+    /// It stands, be it a value or a removal, and the receiver has it.
+    Known,
+    /// It removed what its writer had seen.
+    Removed,
+}
+
+/// An event at a key of a difference; its writer is a number of the difference's own table.
+#[derive(Debug, Clone)]
+pub(super) struct DeltaItem {
+    pub(super) writer: u32,
+    pub(super) seq: u64,
+    pub(super) item: Item,
+}
+
+/// A difference between a replica and the version of another, to be taken in whole by [`CausalMap::join`].
+#[derive(Debug, Clone)]
+pub struct MapDelta {
+    pub(super) difference: Difference,
+    /// All that the sender had seen.
+    pub(super) context: Version,
+    /// Up to where the sender had forgotten its history.
+    pub(super) floor: Version,
+    pub(super) writers: Vec<ReplicaId>,
+    /// Keys, ascending, each with the end of its items in `items`.
+    pub(super) entries: Vec<(Key, usize)>,
+    pub(super) items: Vec<DeltaItem>,
+}
+
+/// Why bytes are not a difference. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeltaError {
+    /// Malformed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Keys out of order.
+    #[error("the keys of a difference are not in ascending order")]
+    KeyOrder,
+    /// Events of a key out of order, or an event twice.
+    #[error("the events of a difference are not in order, or one is in it twice")]
+    EventOrder,
+    /// An event that the sender says it has not seen.
+    #[error("a difference holds event {dot}, which is not in its context")]
+    Context {
+        /// The event.
+        dot: Dot,
+    },
+    /// More items than [`ITEM_MAX`], or more than its bytes may hold.
+    #[error("a difference claims {count} items, more than its bytes may hold")]
+    Items {
+        /// How many it claims.
+        count: u64,
+    },
+}
+
+impl MapDelta {
+    /// What the sender had seen; after the join the receiver has seen it too.
+    #[must_use]
+    pub const fn context(&self) -> &Version {
+        &self.context
+    }
+
+    /// How the difference was made.
+    #[must_use]
+    pub const fn difference(&self) -> Difference {
+        self.difference
+    }
+
+    /// How many keys it touches.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it touches no key.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The bytes, as short as knowing `base`, the receiver's version, makes them.
+    #[must_use]
+    pub fn encode(&self, base: &Version) -> Vec<u8> {
+        let mut out = alloc::vec![
+            FORMAT,
+            match self.difference {
+                Difference::Since => 0,
+                Difference::Complete => 1,
+                Difference::Chosen => 2,
+            }
+        ];
+        put_changes(&self.context.changes_since(base), &mut out);
+        if self.difference != Difference::Since {
+            put_changes(&self.floor.changes_since(&self.context), &mut out);
+        }
+        put_integer(self.writers.len() as u64, &mut out);
+        for writer in &self.writers {
+            writer.encode(&mut out);
+        }
+        put_integer(self.entries.len() as u64, &mut out);
+        self.put_keys(&mut out);
+        self.put_items(&mut out);
+        // So that a count never promises more than the bytes at hand: each item answers for one byte.
+        let len = out.len().max(self.items.len());
+        out.resize(len, 0);
+        out
+    }
+
+    fn put_keys(&self, out: &mut Vec<u8>) {
+        let mut shared = Vec::with_capacity(self.entries.len());
+        let mut lens = Vec::with_capacity(self.entries.len());
+        let mut tails = Vec::new();
+        let mut last: &[u8] = &[];
+        for (key, _) in &self.entries {
+            let key = key.as_slice();
+            let same = key.iter().zip(last).take_while(|(a, b)| a == b).count();
+            shared.push(same as u64);
+            lens.push(key.len() as u64);
+            tails.extend_from_slice(key.get(same..).unwrap_or_default());
+            last = key;
+        }
+        columns::put_numbers(&lens, out);
+        columns::put_numbers(&shared, out);
+        columns::put_text(&tails, out);
+    }
+
+    fn put_items(&self, out: &mut Vec<u8>) {
+        let mut counts = Vec::with_capacity(self.entries.len());
+        let mut begin = 0;
+        for (_, end) in &self.entries {
+            counts.push((end - begin) as u64);
+            begin = *end;
+        }
+        columns::put_numbers(&counts, out);
+        let column = |of: &dyn Fn(&DeltaItem) -> u64| self.items.iter().map(of).collect::<Vec<_>>();
+        columns::put_numbers(
+            &column(&|item| match item.item {
+                Item::Live { .. } => 0,
+                Item::Known => 1,
+                Item::Removed => 2,
+            }),
+            out,
+        );
+        columns::put_numbers(&column(&|item| u64::from(item.writer)), out);
+        columns::put_numbers(&column(&|item| item.seq), out);
+        let (mut times, mut lens, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for item in &self.items {
+            if let Item::Live { time, value } = &item.item {
+                times.push(*time);
+                lens.push(value.as_slice().len() as u64);
+                values.extend_from_slice(value.as_slice());
+            }
+        }
+        columns::put_numbers(&times, out);
+        columns::put_numbers(&lens, out);
+        columns::put_text(&values, out);
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote for the same `base`.
+    ///
+    /// # Errors
+    /// Anything that `encode` cannot have written. Allocation is bounded by a small multiple of the bytes.
+    pub fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
+        let mut input = Input::new(bytes);
+        let found = input.byte("a difference")?;
+        if found != FORMAT {
+            return Err(DecodeError::Version { found }.into());
+        }
+        let difference = match input.byte("a difference")? {
+            0 => Difference::Since,
+            1 => Difference::Complete,
+            2 => Difference::Chosen,
+            tag => return Err(DecodeError::Tag { what: "difference", tag }.into()),
+        };
+        let context = base.clone().changed(&changes(&mut input)?);
+        let floor = match difference {
+            Difference::Since => Version::new(),
+            Difference::Complete | Difference::Chosen => context.clone().changed(&changes(&mut input)?),
+        };
+        let count = input.count(9, "writers")?;
+        let writers = (0..count).map(|_| ReplicaId::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+        let claimed = input.integer("entries")?;
+        let count = bounded(claimed, bytes.len())?;
+        let keys = keys(&mut input, count)?;
+        let (ends, items) = items(&mut input, count, bytes.len())?;
+        // What follows is the padding, if anything.
+        let padding = input.take(input.len(), "padding")?;
+        if padding.iter().any(|byte| *byte != 0) || (!padding.is_empty() && bytes.len() != items.len()) {
+            return Err(DecodeError::Trailing { len: padding.len() }.into());
+        }
+        let entries = keys.into_iter().zip(ends).collect();
+        let delta = Self { difference, context, floor, writers, entries, items };
+        delta.check()?;
+        Ok(delta)
+    }
+
+    fn check(&self) -> Result<(), DeltaError> {
+        if !self.entries.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(DeltaError::KeyOrder);
+        }
+        let mut seqs = Vec::with_capacity(self.writers.len());
+        for writer in &self.writers {
+            seqs.push(self.context.get(*writer));
+        }
+        if !self.writers.is_sorted_by(|a, b| a < b) {
+            return Err(DeltaError::EventOrder);
+        }
+        let mut begin = 0;
+        for (_, end) in &self.entries {
+            let items = self.items.get(begin..*end).unwrap_or_default();
+            if !items.is_sorted_by(|a, b| (a.writer, a.seq) < (b.writer, b.seq)) {
+                return Err(DeltaError::EventOrder);
+            }
+            begin = *end;
+        }
+        for item in &self.items {
+            let seq_max = seqs.get(item.writer as usize).copied();
+            let Some(seq_max) = seq_max else {
+                return Err(DecodeError::Range { what: "the number of a writer" }.into());
+            };
+            if item.seq == 0 || item.seq > seq_max {
+                let replica = self.writers.get(item.writer as usize).copied().unwrap_or_default();
+                return Err(DeltaError::Context { dot: Dot::new(replica, item.seq) });
+            }
+        }
+        let mut events: Vec<_> = self.items.iter().map(|item| (item.writer, item.seq)).collect();
+        events.sort_unstable();
+        if events.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(DeltaError::EventOrder);
+        }
+        Ok(())
+    }
+}
+
+fn bounded(claimed: u64, len: usize) -> Result<usize, DeltaError> {
+    usize::try_from(claimed)
+        .ok()
+        .filter(|count| *count <= len && *count <= ITEM_MAX)
+        .ok_or(DeltaError::Items { count: claimed })
+}
+
+fn put_changes(changes: &[(ReplicaId, u64)], out: &mut Vec<u8>) {
+    put_integer(changes.len() as u64, out);
+    for (replica, seq) in changes {
+        replica.encode(out);
+        seq.encode(out);
+    }
+}
+
+fn changes(input: &mut Input<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
+    let count = input.count(10, "changes of a version")?;
+    let changes = (0..count).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
+    if !changes.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(DecodeError::NotCanonical { what: "changes of a version" });
+    }
+    Ok(changes)
+}
+
+fn keys(input: &mut Input<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {
+    const WHAT: &str = "a key";
+    let lens = columns::numbers(input, count, WHAT)?;
+    let shared = columns::numbers(input, count, WHAT)?;
+    let mut total = 0_usize;
+    for (len, same) in lens.iter().zip(&shared) {
+        let tail = len.checked_sub(*same).filter(|_| *len <= KEY_LEN_MAX as u64);
+        let tail =
+            tail.and_then(|tail| usize::try_from(tail).ok()).ok_or(DecodeError::Range { what: WHAT })?;
+        total = total.saturating_add(tail);
+    }
+    if total > input.len().saturating_mul(8) {
+        return Err(DecodeError::Truncated { what: WHAT }.into());
+    }
+    let tails = columns::text(input, total, WHAT)?;
+    let mut rest = tails.as_slice();
+    let mut last = Vec::new();
+    let mut keys = Vec::with_capacity(count);
+    for (len, same) in lens.iter().zip(&shared) {
+        // Both were bounded above.
+        let (len, same) = (usize::try_from(*len).unwrap_or(0), usize::try_from(*same).unwrap_or(0));
+        if same > last.len() {
+            return Err(DecodeError::Range { what: WHAT }.into());
+        }
+        let (tail, after) = rest.split_at_checked(len - same).ok_or(DecodeError::Truncated { what: WHAT })?;
+        rest = after;
+        last.truncate(same);
+        last.extend_from_slice(tail);
+        keys.push(Key::new(&last));
+    }
+    Ok(keys)
+}
+
+fn items(
+    input: &mut Input<'_>,
+    entries: usize,
+    len: usize,
+) -> Result<(Vec<usize>, Vec<DeltaItem>), DeltaError> {
+    const WHAT: &str = "an item";
+    let counts = columns::numbers(input, entries, WHAT)?;
+    let total = counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+    let count = bounded(total, len)?;
+    let mut end = 0;
+    let ends: Vec<usize> = counts
+        .iter()
+        .map(|count| {
+            end += usize::try_from(*count).unwrap_or(0);
+            end
+        })
+        .collect();
+    let kinds = columns::numbers(input, count, WHAT)?;
+    let writers = columns::numbers(input, count, WHAT)?;
+    let seqs = columns::numbers(input, count, WHAT)?;
+    let live = kinds.iter().filter(|kind| **kind == 0).count();
+    let mut times = columns::numbers(input, live, WHAT)?.into_iter();
+    let lens = columns::numbers(input, live, WHAT)?;
+    let mut total = 0_usize;
+    for len in &lens {
+        let len = usize::try_from(*len).ok().filter(|len| *len <= VALUE_LEN_MAX);
+        total = total.saturating_add(len.ok_or(DecodeError::Range { what: "the length of a value" })?);
+    }
+    if total > input.len().saturating_mul(8) {
+        return Err(DecodeError::Truncated { what: "values" }.into());
+    }
+    let values = columns::text(input, total, "values")?;
+    let mut rest = values.as_slice();
+    let mut lens = lens.into_iter();
+    let mut items = Vec::with_capacity(count);
+    for ((kind, writer), seq) in kinds.into_iter().zip(writers).zip(seqs) {
+        let item = match kind {
+            0 => {
+                let len = lens.next().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+                let (value, after) =
+                    rest.split_at_checked(len).ok_or(DecodeError::Truncated { what: "values" })?;
+                rest = after;
+                Item::Live { time: times.next().unwrap_or(0), value: Value::new(value) }
+            }
+            1 => Item::Known,
+            2 => Item::Removed,
+            _ => return Err(DecodeError::Range { what: "the kind of an item" }.into()),
+        };
+        let writer =
+            u32::try_from(writer).map_err(|_| DecodeError::Range { what: "the number of a writer" })?;
+        items.push(DeltaItem { writer, seq, item });
+    }
+    Ok((ends, items))
+}
+
+/// Collects keys of a map into a difference.
+pub(super) struct Collector<'a> {
+    map: &'a CausalMap,
+    /// Of each of the map's writers, what the receiver has seen.
+    pub(super) since: Vec<u64>,
+    keys: BTreeSet<&'a Key>,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(map: &'a CausalMap, since: &Version) -> Self {
+        Self { map, since: map.writers.by_number(since), keys: BTreeSet::new() }
+    }
+
+    pub(super) fn add(&mut self, key: &'a Key) {
+        self.keys.insert(key);
+    }
+
+    /// Adds the keys of all remembered events that the receiver has not seen.
+    pub(super) fn add_recent(&mut self) {
+        for (writer, (seen, last)) in (0_u32..).zip(self.since.iter().zip(&self.map.version)) {
+            if seen < last {
+                let events = self.map.recent.range((writer, seen + 1)..=(writer, *last));
+                self.keys.extend(events.map(|(_, key)| key));
+            }
+        }
+    }
+
+    pub(super) fn finish(self, difference: Difference) -> MapDelta {
+        let map = self.map;
+        let mut entries = Vec::with_capacity(self.keys.len());
+        let mut items: Vec<DeltaItem> = Vec::with_capacity(self.keys.len());
+        for key in self.keys {
+            let known = |writer: u32, seq: u64| seq <= super::seq_of(&self.since, writer);
+            let begin = items.len();
+            for sibling in map.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
+                let item = if known(sibling.writer, sibling.seq) {
+                    Item::Known
+                } else {
+                    Item::Live { time: sibling.time, value: sibling.value.clone() }
+                };
+                items.push(DeltaItem { writer: sibling.writer, seq: sibling.seq, item });
+            }
+            for (writer, seq) in map.removals.get(key).map(Vec::as_slice).unwrap_or_default() {
+                let item = if known(*writer, *seq) { Item::Known } else { Item::Removed };
+                items.push(DeltaItem { writer: *writer, seq: *seq, item });
+            }
+            // An entry without items is a key that is wholly gone: it tells just that.
+            entries.push((key.clone(), begin));
+        }
+        // Writers are numbered anew, ascending by id, and the items of each entry are put in that order.
+        let mut used: Vec<u32> = items.iter().map(|item| item.writer).collect();
+        used.sort_unstable();
+        used.dedup();
+        used.sort_unstable_by_key(|writer| map.writers.id(*writer));
+        let mut number = alloc::vec![0_u32; map.writers.len()];
+        for (new, old) in (0_u32..).zip(&used) {
+            if let Some(place) = number.get_mut(*old as usize) {
+                *place = new;
+            }
+        }
+        for item in &mut items {
+            item.writer = number.get(item.writer as usize).copied().unwrap_or(0);
+        }
+        let mut end = items.len();
+        for (_, place) in entries.iter_mut().rev() {
+            let begin = *place;
+            if let Some(of_key) = items.get_mut(begin..end) {
+                of_key.sort_unstable_by_key(|item| (item.writer, item.seq));
+            }
+            *place = end;
+            end = begin;
+        }
+        MapDelta {
+            difference,
+            context: map.version(),
+            floor: map.floor(),
+            writers: used.iter().map(|writer| map.writers.id(*writer)).collect(),
+            entries,
+            items,
+        }
+    }
+}

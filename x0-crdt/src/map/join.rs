@@ -1,0 +1,279 @@
+//! Taking in a difference.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::cell::{Cell, Sibling};
+use super::delta::{DeltaItem, Difference, Item, MapDelta};
+use super::small::Key;
+use super::{CausalMap, item_hash, seq_of};
+use crate::Dot;
+
+/// Why a difference was not taken in. The map is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The sender took an event for known that is not known here: the difference was made for another version.
+    #[error(
+        "the difference takes event {dot} for known, which it is not here: ask anew with the version of now"
+    )]
+    Base {
+        /// The event.
+        dot: Dot,
+    },
+    /// The sender tells of events of this replica that it has not written: somebody else writes under its name, or it lost its memory.
+    #[error(
+        "the difference holds event {dot} of this replica, which has written only {written}: restart it with a fresh incarnation"
+    )]
+    Impostor {
+        /// The event.
+        dot: Dot,
+        /// The last one written here.
+        written: u64,
+    },
+    /// No number is left for another writer.
+    #[error("the map has 2^32 writers: start a new one")]
+    Writers,
+}
+
+/// What a join did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Joined {
+    /// The keys whose values changed, ascending.
+    pub keys: Vec<Vec<u8>>,
+    /// Keys at which values of several writers now stand beside each other and did not before.
+    pub conflicts: usize,
+    /// Items of the difference that were news here.
+    pub news: usize,
+    /// Items that were not.
+    pub redundant: usize,
+    /// Events that came with two contents: their writer equivocates. The greater content was kept, as on every replica.
+    pub equivocations: usize,
+}
+
+/// A difference in terms of the map's own writers.
+struct Incoming<'a> {
+    delta: &'a MapDelta,
+    /// Of each of the difference's writers, its number here.
+    numbers: Vec<u32>,
+    /// Of each writer here, what the sender had seen.
+    context: Vec<u64>,
+}
+
+impl Incoming<'_> {
+    fn number(&self, item: &DeltaItem) -> u32 {
+        self.numbers.get(item.writer as usize).copied().unwrap_or(u32::MAX)
+    }
+
+    /// The event of a writer here as one that the sender has among `items`.
+    fn lists(&self, items: &[DeltaItem], writer: u32, seq: u64) -> bool {
+        items.iter().any(|item| item.seq == seq && self.number(item) == writer)
+    }
+
+    fn had_seen(&self, writer: u32, seq: u64) -> bool {
+        seq <= seq_of(&self.context, writer)
+    }
+}
+
+impl CausalMap {
+    /// Takes in a difference: idempotent, in any order, after any number of others.
+    ///
+    /// # Errors
+    /// A difference that was not made for this replica's version or a later one; nothing of it is taken then.
+    pub fn join(&mut self, delta: &MapDelta) -> Result<Joined, JoinError> {
+        self.join_and_drop(delta, &[])
+    }
+
+    /// Takes in a difference and drops the values of `dots`, which the receiver holds and a set reconciliation with the sender has not
+    /// found there: those of them that the sender had seen.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn join_and_drop(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
+        self.check(delta)?;
+        self.take_in(delta, dots)
+    }
+
+    pub(super) fn take_in(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
+        let mut numbers = Vec::with_capacity(delta.writers.len());
+        for (replica, _) in delta.context.iter() {
+            self.writers.intern(replica).ok_or(JoinError::Writers)?;
+        }
+        for replica in &delta.writers {
+            numbers.push(self.writers.intern(*replica).ok_or(JoinError::Writers)?);
+        }
+        self.version.resize(self.writers.len(), 0);
+        self.floor.resize(self.writers.len(), 0);
+        let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context) };
+        let mut joined = Joined::default();
+        let mut begin = 0;
+        for (key, end) in &delta.entries {
+            let items = delta.items.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            self.join_key(&incoming, key, items, &mut joined);
+        }
+        match delta.difference {
+            Difference::Since => {}
+            Difference::Complete => self.drop_unlisted(&incoming, &mut joined),
+            Difference::Chosen => self.drop_dots(&incoming, dots, &mut joined),
+        }
+        for (mine, theirs) in self.version.iter_mut().zip(&incoming.context) {
+            *mine = (*mine).max(*theirs);
+        }
+        if delta.difference != Difference::Since {
+            // What the sender forgot it could not tell: who asks here for more is to be brought up from state as well.
+            let floor = self.writers.by_number(&delta.floor);
+            for (mine, theirs) in self.floor.iter_mut().zip(floor) {
+                *mine = (*mine).max(theirs);
+            }
+            self.drop_below_floor();
+        }
+        joined.keys.sort_unstable();
+        joined.keys.dedup();
+        Ok(joined)
+    }
+
+    fn check(&self, delta: &MapDelta) -> Result<(), JoinError> {
+        let written = seq_of(&self.version, self.me);
+        let told = delta.context.get(self.replica);
+        if told > written {
+            return Err(JoinError::Impostor { dot: Dot::new(self.replica, told), written });
+        }
+        let seen: Vec<u64> = delta
+            .writers
+            .iter()
+            .map(|writer| self.writers.number(*writer).map_or(0, |number| seq_of(&self.version, number)))
+            .collect();
+        for item in &delta.items {
+            if item.item == Item::Known && item.seq > seq_of(&seen, item.writer) {
+                let replica = delta.writers.get(item.writer as usize).copied().unwrap_or_default();
+                return Err(JoinError::Base { dot: Dot::new(replica, item.seq) });
+            }
+        }
+        Ok(())
+    }
+
+    fn join_key(&mut self, incoming: &Incoming<'_>, key: &Key, items: &[DeltaItem], joined: &mut Joined) {
+        let mut siblings = self.cells.remove(key).map(Cell::into_siblings).unwrap_or_default();
+        let before = siblings.len();
+        let mut changed = false;
+        siblings.retain(|sibling| {
+            let keep = !incoming.had_seen(sibling.writer, sibling.seq)
+                || incoming.lists(items, sibling.writer, sibling.seq);
+            if !keep {
+                self.content =
+                    self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
+                self.siblings -= 1;
+                self.recent.remove(&(sibling.writer, sibling.seq));
+                changed = true;
+            }
+            keep
+        });
+        let mut removals = self.removals.remove(key).unwrap_or_default();
+        removals.retain(|(writer, seq)| {
+            let keep = !incoming.had_seen(*writer, *seq) || incoming.lists(items, *writer, *seq);
+            if !keep {
+                self.recent.remove(&(*writer, *seq));
+            }
+            keep
+        });
+        for item in items {
+            let writer = incoming.number(item);
+            let seen = item.seq <= seq_of(&self.version, writer);
+            match &item.item {
+                Item::Known => joined.redundant += 1,
+                Item::Removed if seen => joined.redundant += 1,
+                Item::Removed => {
+                    joined.news += 1;
+                    removals.push((writer, item.seq));
+                    self.remember(writer, item.seq, key);
+                }
+                Item::Live { time, value } if seen => {
+                    joined.redundant += 1;
+                    let mine = siblings.iter_mut().find(|mine| mine.writer == writer && mine.seq == item.seq);
+                    if let Some(mine) = mine.filter(|mine| (mine.time, &mine.value) != (*time, value)) {
+                        joined.equivocations += 1;
+                        if (*time, value) > (mine.time, &mine.value) {
+                            let old = item_hash(self.hash_key, &self.writers, key, mine);
+                            mine.time = *time;
+                            mine.value = value.clone();
+                            let new = item_hash(self.hash_key, &self.writers, key, mine);
+                            self.content = self.content.wrapping_sub(old).wrapping_add(new);
+                            changed = true;
+                        }
+                    }
+                }
+                Item::Live { time, value } => {
+                    joined.news += 1;
+                    changed = true;
+                    let sibling = Sibling { seq: item.seq, time: *time, value: value.clone(), writer };
+                    self.gain(key, &sibling);
+                    siblings.push(sibling);
+                    self.remember(writer, item.seq, key);
+                }
+            }
+        }
+        if before < 2 && siblings.len() > 1 {
+            joined.conflicts += 1;
+        }
+        if changed {
+            joined.keys.push(key.as_slice().to_vec());
+        }
+        if let Some(cell) = Cell::new(siblings) {
+            self.cells.insert(key.clone(), cell);
+        }
+        if !removals.is_empty() {
+            removals.sort_unstable();
+            self.removals.insert(key.clone(), removals);
+        }
+    }
+
+    /// Remembers a new event, unless history was forgotten beyond it.
+    fn remember(&mut self, writer: u32, seq: u64, key: &Key) {
+        self.recent.insert((writer, seq), key.clone());
+    }
+
+    /// After a complete difference: drops what the sender had seen and no longer holds, at keys that it does not have.
+    fn drop_unlisted(&mut self, incoming: &Incoming<'_>, joined: &mut Joined) {
+        let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
+        let rest: Vec<Key> = self
+            .cells
+            .keys()
+            .chain(self.removals.keys())
+            .filter(|key| !listed.contains(key.as_slice()))
+            .cloned()
+            .collect();
+        for key in rest {
+            self.join_key(incoming, &key, &[], joined);
+        }
+    }
+
+    /// Drops the values of `dots` that the sender had seen.
+    fn drop_dots(&mut self, incoming: &Incoming<'_>, dots: &[Dot], joined: &mut Joined) {
+        let gone: BTreeSet<(u32, u64)> = dots
+            .iter()
+            .filter_map(|dot| Some((self.writers.number(dot.replica)?, dot.seq)))
+            .filter(|(writer, seq)| incoming.had_seen(*writer, *seq))
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        let holds = |cell: &Cell| cell.siblings().iter().any(|s| gone.contains(&(s.writer, s.seq)));
+        let keys: Vec<Key> =
+            self.cells.iter().filter(|(_, cell)| holds(cell)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
+            siblings.retain(|sibling| {
+                let keep = !gone.contains(&(sibling.writer, sibling.seq));
+                if !keep {
+                    self.lose(&key, sibling);
+                }
+                keep
+            });
+            joined.keys.push(key.as_slice().to_vec());
+            if let Some(cell) = Cell::new(siblings) {
+                self.cells.insert(key, cell);
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! [`CausalMap`]: keys to values that every replica may write at any time, with all that is needed to bring replicas together.
+
+mod cell;
+mod columns;
+mod delta;
+mod history;
+mod join;
+mod read;
+mod saved;
+mod small;
+mod writers;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use cell::{Cell, Sibling};
+pub use delta::{DeltaError, Difference, ITEM_MAX, MapDelta};
+pub use history::HistoryError;
+pub use join::{JoinError, Joined};
+pub use read::{Entry, Held};
+pub use saved::RestoreError;
+use small::{Key, Value};
+use writers::{Writers, seq_of};
+
+use crate::hash::HashKey;
+use crate::{Dot, ReplicaId};
+
+/// The longest key, in bytes.
+pub const KEY_LEN_MAX: usize = 4 * 1024;
+/// The longest value, in bytes. What is longer belongs beside the map, with its hash in it.
+pub const VALUE_LEN_MAX: usize = 64 * 1024;
+
+/// Where a replica stands, in 16 bytes: equal frontiers are equal states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Frontier {
+    /// The hash of the version: which events were seen.
+    pub version: u64,
+    /// The sum of the hashes of all that is held. Two replicas with one version and two of these met a writer that gave one event two
+    /// contents.
+    pub content: u64,
+}
+
+/// Why a write was refused. The map is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The key is too long.
+    #[error("a key of {len} bytes is above the limit of {KEY_LEN_MAX}: hash its tail")]
+    KeyTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The value is too long.
+    #[error(
+        "a value of {len} bytes is above the limit of {VALUE_LEN_MAX}: store it beside the map and its hash here"
+    )]
+    ValueTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+/// A map from byte strings to causal cells: the whole state of one replica.
+///
+/// Each write takes a [`Dot`], replaces the values that its writer had seen at that key, and nothing else: what another replica wrote
+/// meanwhile stays beside it as a sibling until somebody writes again having seen both. A removal takes a dot too and leaves a record
+/// of that number and the key, nothing of the value; it is needed until every member has seen it, see [`forget`](Self::forget).
+///
+/// A key is all there is: registers, flags, counters, sets and nested maps are paths of keys and ways to write
+/// ([`put`](Self::put), [`add`](Self::add)) and to read ([`Entry`]).
+///
+/// # Convergence
+/// The state is a join-semilattice: [`join`](Self::join) of any differences in any order, repeated or not, brings replicas that saw
+/// the same events to equal [`encode_state`](Self::encode_state) bytes (Almeida, Shoker, Baquero: "Delta state replicated data types",
+/// 2018; the causal join of its section 7, on flat keys). A difference is taken in whole, so that what was seen never has gaps and a
+/// reader never sees half of a peer's writes.
+///
+/// # Durability
+/// An event's number must never be used twice. Either [`saved`](Self::save) state reaches the disk before a difference that holds the
+/// event leaves, or each boot takes a fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
+///
+/// ```
+/// use x0_crdt::{CausalMap, HashKey, ReplicaId};
+///
+/// let key = HashKey::new([7; 16]);
+/// let mut here = CausalMap::new(ReplicaId::new(1), key);
+/// let mut there = CausalMap::new(ReplicaId::new(2), key);
+/// here.put(b"door", 10, b"open")?;
+/// there.put(b"door", 11, b"shut")?;
+///
+/// let seen = there.version();
+/// let delta = here.delta(&seen)?.encode(&seen);
+/// there.join(&x0_crdt::MapDelta::decode(&delta, &seen)?)?;
+/// let entry = there.get(b"door").unwrap();
+/// assert_eq!(entry.siblings().count(), 2, "neither had seen the other");
+/// assert_eq!(entry.latest().value, b"shut");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct CausalMap {
+    replica: ReplicaId,
+    /// The number of `replica` in `writers`.
+    me: u32,
+    hash_key: HashKey,
+    writers: Writers,
+    /// Of each writer, the last event seen.
+    version: Vec<u64>,
+    /// Of each writer, the event up to which history was forgotten.
+    floor: Vec<u64>,
+    cells: BTreeMap<Key, Cell>,
+    /// Events above the floor that nothing later has replaced, and their keys: what a peer that lacks them must be told.
+    recent: BTreeMap<(u32, u64), Key>,
+    /// The removals among them.
+    removals: BTreeMap<Key, Vec<(u32, u64)>>,
+    content: u64,
+    siblings: usize,
+}
+
+impl CausalMap {
+    /// An empty map, written to as `replica`. Members that sync share `hash_key`.
+    #[must_use]
+    pub fn new(replica: ReplicaId, hash_key: HashKey) -> Self {
+        let mut writers = Writers::default();
+        let me = writers.intern(replica).unwrap_or(0);
+        Self {
+            replica,
+            me,
+            hash_key,
+            writers,
+            version: alloc::vec![0],
+            floor: alloc::vec![0],
+            cells: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            content: 0,
+            siblings: 0,
+        }
+    }
+
+    /// Who writes here.
+    #[must_use]
+    pub const fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// The key that the members hash with.
+    #[must_use]
+    pub const fn hash_key(&self) -> HashKey {
+        self.hash_key
+    }
+
+    /// Writes a value over all that is seen at `key`. `time` orders it among concurrent siblings on reading, nothing else.
+    ///
+    /// # Errors
+    /// A key or value above its limit.
+    pub fn put(&mut self, key: &[u8], time: u64, value: &[u8]) -> Result<Dot, WriteError> {
+        self.write(key, time, value, |_, _| true)
+    }
+
+    /// Writes a value over what this replica itself wrote at `key`, beside what others wrote: the write of a counter, whose value is
+    /// the sum of one part per replica.
+    ///
+    /// # Errors
+    /// A key or value above its limit.
+    pub fn put_own(&mut self, key: &[u8], time: u64, value: &[u8]) -> Result<Dot, WriteError> {
+        self.write(key, time, value, |me, sibling| sibling.writer == me)
+    }
+
+    /// Adds to the counter at `key`: replaces this replica's part, an `i64`, by the sum. Saturates at the ends of `i64`.
+    ///
+    /// Concurrent removal takes away the parts it saw; a part that was added to meanwhile survives whole.
+    ///
+    /// # Errors
+    /// A key above its limit.
+    pub fn add(&mut self, key: &[u8], time: u64, amount: i64) -> Result<Dot, WriteError> {
+        let mine = self.get(key).and_then(|entry| entry.part_of(self.replica)).unwrap_or(0);
+        self.put_own(key, time, &mine.saturating_add(amount).to_le_bytes())
+    }
+
+    /// Removes what is seen at `key`. None if there was nothing, and then nothing was written.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Dot> {
+        let (key, cell) = self.cells.remove_entry(key)?;
+        for sibling in cell.siblings() {
+            self.lose(&key, sibling);
+        }
+        self.supersede_removals(&key);
+        let seq = self.next_seq();
+        self.recent.insert((self.me, seq), key.clone());
+        self.removals.insert(key, alloc::vec![(self.me, seq)]);
+        Some(Dot::new(self.replica, seq))
+    }
+
+    fn write(
+        &mut self,
+        key: &[u8],
+        time: u64,
+        value: &[u8],
+        replaces: impl Fn(u32, &Sibling) -> bool,
+    ) -> Result<Dot, WriteError> {
+        if key.len() > KEY_LEN_MAX {
+            return Err(WriteError::KeyTooLong { len: key.len() });
+        }
+        if value.len() > VALUE_LEN_MAX {
+            return Err(WriteError::ValueTooLong { len: value.len() });
+        }
+        let key = Key::new(key);
+        let seq = self.next_seq();
+        let sibling = Sibling { seq, time, value: Value::new(value), writer: self.me };
+        // The removals that were seen here need not be told any more: who lacks them lacks this event too, and gets the whole key.
+        self.supersede_removals(&key);
+        let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
+        siblings.retain(|old| {
+            let keep = !replaces(self.me, old);
+            if !keep {
+                // Not `lose`, which would borrow all of the map.
+                self.content = self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, &key, old));
+                self.siblings -= 1;
+                self.recent.remove(&(old.writer, old.seq));
+            }
+            keep
+        });
+        self.gain(&key, &sibling);
+        siblings.push(sibling);
+        if let Some(cell) = Cell::new(siblings) {
+            self.recent.insert((self.me, seq), key.clone());
+            self.cells.insert(key, cell);
+        }
+        Ok(Dot::new(self.replica, seq))
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        let place = &mut self.version[self.me as usize];
+        *place += 1;
+        *place
+    }
+
+    fn supersede_removals(&mut self, key: &Key) {
+        for event in self.removals.remove(key).unwrap_or_default() {
+            self.recent.remove(&event);
+        }
+    }
+
+    /// Counts a sibling that is being added.
+    fn gain(&mut self, key: &Key, sibling: &Sibling) {
+        self.content = self.content.wrapping_add(item_hash(self.hash_key, &self.writers, key, sibling));
+        self.siblings += 1;
+    }
+
+    /// Counts a sibling that is being taken away, and forgets its event.
+    fn lose(&mut self, key: &Key, sibling: &Sibling) {
+        self.content = self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
+        self.siblings -= 1;
+        self.recent.remove(&(sibling.writer, sibling.seq));
+    }
+}
+
+/// The hash of one value at one key, by which it is summed and reconciled.
+fn item_hash(hash_key: HashKey, writers: &Writers, key: &Key, sibling: &Sibling) -> u64 {
+    let id = writers.id(sibling.writer);
+    let mut fixed = [0; 28];
+    fixed[..8].copy_from_slice(&id.node.to_le_bytes());
+    fixed[8..12].copy_from_slice(&id.incarnation.to_le_bytes());
+    fixed[12..20].copy_from_slice(&sibling.seq.to_le_bytes());
+    fixed[20..].copy_from_slice(&sibling.time.to_le_bytes());
+    hash_key.hash(&[key.as_slice(), &fixed, sibling.value.as_slice()])
+}

@@ -1,0 +1,82 @@
+//! A [`CausalMap`] as bytes.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::cell::{Cell, Sibling};
+use super::delta::{DeltaError, MapDelta};
+use super::{CausalMap, JoinError};
+use crate::codec::{Canonical, DecodeError, Input, put_bytes};
+use crate::hash::HashKey;
+use crate::{ReplicaId, Version};
+
+const FORMAT: u8 = 1;
+
+/// Why saved bytes could not be read back. Nothing was made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// Malformed.
+    #[error("the saved map is damaged: {0}; fetch the state from a peer, as a fresh incarnation")]
+    Decode(#[from] DecodeError),
+    /// Its content is malformed.
+    #[error("the saved map is damaged: {0}; fetch the state from a peer, as a fresh incarnation")]
+    Delta(#[from] DeltaError),
+    /// Its content contradicts itself.
+    #[error("the saved map is damaged: {0}; fetch the state from a peer, as a fresh incarnation")]
+    Join(#[from] JoinError),
+}
+
+impl CausalMap {
+    /// The bytes of what is held and seen: equal on all replicas that have seen the same, whatever way it came to them.
+    #[must_use]
+    pub fn encode_state(&self) -> Vec<u8> {
+        let mut whole = self.clone();
+        // What is remembered for others differs between replicas that hold the same.
+        whole.recent = BTreeMap::new();
+        whole.removals = BTreeMap::new();
+        whole.floor = alloc::vec![0; whole.floor.len()];
+        whole.complete(&Version::new()).encode(&Version::new())
+    }
+
+    /// All of the replica, its memory for others included, to be restored on this machine.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        let mut out = alloc::vec![FORMAT];
+        self.replica.encode(&mut out);
+        put_bytes(&self.complete(&Version::new()).encode(&Version::new()), &mut out);
+        out
+    }
+
+    /// Reads back what [`save`](Self::save) wrote, to go on as `replica`: the same one if nothing that it wrote can have left this
+    /// machine after the bytes were saved, a fresh incarnation otherwise.
+    ///
+    /// # Errors
+    /// Bytes that `save` cannot have written.
+    pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
+        let mut input = Input::new(bytes);
+        let found = input.byte("a saved map")?;
+        if found != FORMAT {
+            return Err(DecodeError::Version { found }.into());
+        }
+        let _saved_by = ReplicaId::decode(&mut input)?;
+        let delta = MapDelta::decode(input.bytes("a saved map")?, &Version::new())?;
+        input.finish()?;
+        let mut map = Self::new(replica, hash_key);
+        // Its own events are in there, which from anybody else would be an impostor's.
+        map.take_in(&delta, &[])?;
+        Ok(map)
+    }
+}
+
+impl CausalMap {
+    /// About how many bytes of memory the values and their bookkeeping take: what grows with the map.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        // A B-tree's nodes are between half and wholly full.
+        let entry = size_of::<super::Key>() + size_of::<Cell>();
+        let recent = size_of::<(u32, u64)>() + size_of::<super::Key>();
+        (self.cells.len() * entry + self.recent.len() * recent) * 3 / 2
+            + self.siblings.saturating_sub(self.cells.len()) * size_of::<Sibling>()
+    }
+}

@@ -1,0 +1,139 @@
+//! What a replica has seen.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::dot::{Dot, ReplicaId};
+
+/// A version vector: of each writer, all events up to a number.
+///
+/// A [`CausalMap`](crate::CausalMap) takes in whole differences or nothing, so that what it has seen never has gaps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Version {
+    seqs: BTreeMap<ReplicaId, u64>,
+}
+
+impl Version {
+    /// Nothing seen.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { seqs: BTreeMap::new() }
+    }
+
+    /// The last event seen of `replica`, 0 for none.
+    #[must_use]
+    pub fn get(&self, replica: ReplicaId) -> u64 {
+        self.seqs.get(&replica).copied().unwrap_or(0)
+    }
+
+    /// Sets the last event seen of `replica`; 0 forgets the replica.
+    pub fn set(&mut self, replica: ReplicaId, seq: u64) {
+        if seq == 0 {
+            self.seqs.remove(&replica);
+        } else {
+            self.seqs.insert(replica, seq);
+        }
+    }
+
+    /// Whether `dot` was seen.
+    #[must_use]
+    pub fn contains(&self, dot: Dot) -> bool {
+        dot.seq <= self.get(dot.replica)
+    }
+
+    /// Whether all of `self` is in `other`.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.seqs.iter().all(|(replica, seq)| *seq <= other.get(*replica))
+    }
+
+    /// Takes in what `other` has seen.
+    pub fn join(&mut self, other: &Self) {
+        for (replica, seq) in &other.seqs {
+            let mine = self.seqs.entry(*replica).or_default();
+            *mine = (*mine).max(*seq);
+        }
+    }
+
+    /// Keeps only what `other` has seen too.
+    pub fn meet(&mut self, other: &Self) {
+        self.seqs.retain(|replica, seq| {
+            *seq = (*seq).min(other.get(*replica));
+            *seq > 0
+        });
+    }
+
+    /// The replicas seen, ascending, with the last event of each.
+    pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, u64)> + '_ {
+        self.seqs.iter().map(|(replica, seq)| (*replica, *seq))
+    }
+
+    /// How many replicas were seen.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seqs.len()
+    }
+
+    /// Whether nothing was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seqs.is_empty()
+    }
+
+    /// The entries that differ from `base`, with their number here (0 if there is none): what turns `base` into `self`.
+    #[must_use]
+    pub fn changes_since(&self, base: &Self) -> Vec<(ReplicaId, u64)> {
+        let mut changes: Vec<_> = self.iter().filter(|(replica, seq)| base.get(*replica) != *seq).collect();
+        changes.extend(
+            base.iter().filter(|(replica, _)| self.get(*replica) == 0).map(|(replica, _)| (replica, 0)),
+        );
+        changes.sort_unstable();
+        changes
+    }
+
+    /// `self` with `changes` made.
+    #[must_use]
+    pub fn changed(mut self, changes: &[(ReplicaId, u64)]) -> Self {
+        for (replica, seq) in changes {
+            self.set(*replica, *seq);
+        }
+        self
+    }
+
+    /// A hash of the whole, the same on each replica that has seen the same.
+    #[must_use]
+    pub fn hash(&self, key: crate::hash::HashKey) -> u64 {
+        let mut bytes = Vec::with_capacity(self.len() * 12);
+        self.encode(&mut bytes);
+        key.hash(&[b"version", &bytes])
+    }
+}
+
+impl FromIterator<(ReplicaId, u64)> for Version {
+    fn from_iter<I: IntoIterator<Item = (ReplicaId, u64)>>(items: I) -> Self {
+        let mut version = Self::new();
+        for (replica, seq) in items {
+            version.set(replica, seq);
+        }
+        version
+    }
+}
+
+impl Canonical for Version {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_integer(self.len() as u64, out);
+        for (replica, seq) in &self.seqs {
+            replica.encode(out);
+            seq.encode(out);
+        }
+    }
+
+    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+        let seqs = BTreeMap::<ReplicaId, u64>::decode(input)?;
+        if seqs.values().any(|seq| *seq == 0) {
+            return Err(DecodeError::NotCanonical { what: "a version" });
+        }
+        Ok(Self { seqs })
+    }
+}
