@@ -1,0 +1,81 @@
+//! The seams: who signs, and who says whether a signature is the writer's.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::error::{SignError, VerifyError};
+use crate::ReplicaId;
+
+/// Signs for one writer.
+///
+/// # Contract
+///
+/// - The message begins with [`CONTEXT`](super::CONTEXT), which names protocol and version. Sign it as it is, with a
+///   scheme that is unforgeable under chosen messages. A key that also signs elsewhere must do so under other contexts.
+/// - The key belongs to the writer's *node*; all incarnations may share it, for the writer is in the message.
+/// - At most [`SIGNATURE_LEN_MAX`](super::SIGNATURE_LEN_MAX) bytes come out, and at least one.
+/// - Two calls with one message may answer differently (ECDSA does): a checkpoint is signed once and stored.
+/// - It does not block for long: it is called from [`ChainWriter::poll_output`](super::ChainWriter::poll_output).
+pub trait Signer {
+    /// Signs `message`.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError`] when the key cannot be used now; nothing has been signed.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
+}
+
+impl<S: Signer + ?Sized> Signer for Box<S> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        (**self).sign(message)
+    }
+}
+
+impl<S: Signer + ?Sized> Signer for &S {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        (**self).sign(message)
+    }
+}
+
+/// Says whether a signature is a writer's.
+///
+/// # Contract
+///
+/// - `Ok` means: the key of `writer.node` signed exactly `message`. Whoever is unknown is refused.
+/// - The answer is the same on every replica and does not change from `Ok` to an error while state of the writer is
+///   alive: a key that was rotated out still verifies what it signed. Where replicas disagree here, they disagree on
+///   what they hold.
+/// - `message` begins with [`CONTEXT`](super::CONTEXT); `signature` has at most
+///   [`SIGNATURE_LEN_MAX`](super::SIGNATURE_LEN_MAX) bytes. Both come from outside: it must not panic.
+/// - One signature per message: a scheme in which a third party makes a second valid signature out of a first does no
+///   harm, for conflicts are judged on what was signed.
+pub trait Verifier {
+    /// Checks `signature` over `message` against the key of `writer`.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] if the writer is unknown or the signature is not its own.
+    fn verify(&self, writer: ReplicaId, message: &[u8], signature: &[u8]) -> Result<(), VerifyError>;
+}
+
+impl<V: Verifier + ?Sized> Verifier for Box<V> {
+    fn verify(&self, writer: ReplicaId, message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        (**self).verify(writer, message, signature)
+    }
+}
+
+impl<V: Verifier + ?Sized> Verifier for &V {
+    fn verify(&self, writer: ReplicaId, message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        (**self).verify(writer, message, signature)
+    }
+}
+
+/// A [`Verifier`] that accepts nobody: what a replica starts with before it has keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Nobody;
+
+impl Verifier for Nobody {
+    fn verify(&self, _: ReplicaId, _: &[u8], _: &[u8]) -> Result<(), VerifyError> {
+        Err(VerifyError::UnknownWriter)
+    }
+}

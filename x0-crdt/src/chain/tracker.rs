@@ -1,0 +1,263 @@
+//! The receiver's side: checkpoints and events in any order, and what may be believed.
+
+use alloc::collections::BTreeMap;
+
+use super::EVENT_LEN_MAX;
+use super::batch::{Attestation, Batch};
+use super::checkpoint::Checkpoint;
+use super::equivocation::EquivocationProof;
+use super::error::{EventError, ObserveError, ProofError};
+use super::history::History;
+use super::seam::Verifier;
+use super::statement::Head;
+use crate::ReplicaId;
+
+/// What a [`ChainTracker`] may hold. One checkpoint takes about 250 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Writers. Only one with a valid signature takes a place.
+    pub writers_max: usize,
+    /// Checkpoints behind the head of each writer, the head's own among them; at least 1. The oldest are forgotten first.
+    pub checkpoints_max: usize,
+    /// Checkpoints of each writer that wait for a gap before them to close. The farthest are forgotten first.
+    pub waiting_max: usize,
+}
+
+impl Default for Limits {
+    /// 1,024 writers, 16 checkpoints behind the head, 16 that wait.
+    fn default() -> Self {
+        Self { writers_max: 1024, checkpoints_max: 16, waiting_max: 16 }
+    }
+}
+
+/// What a checkpoint was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Observed {
+    /// It is held already.
+    Duplicate,
+    /// The run without gaps now ends at event `head`.
+    Extended {
+        /// The last event of the run.
+        head: u64,
+    },
+    /// It waits for what follows event `after`.
+    Waiting {
+        /// The last event without a gap before it.
+        after: u64,
+    },
+    /// It lies behind the head. It contradicts nothing that is still held.
+    Past,
+    /// It contradicts what is known. The proof is [`ChainTracker::proof`]: send it to everyone, and drop what is alive in the
+    /// state of the writer's events after `kept`.
+    Equivocation {
+        /// The last event that is kept.
+        kept: u64,
+    },
+}
+
+/// How an event that was accepted stands to the chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Standing {
+    /// Its checkpoint is part of the run that ends in the head.
+    Linked,
+    /// Its checkpoint waits for a gap to close.
+    Waiting,
+    /// Its checkpoint lies behind what is held: it is signed, and whether the head follows from it is not known.
+    Unlinked,
+}
+
+/// What a replica knows of the chains of all writers: an engine that takes checkpoints, attested events and proofs in any
+/// order, any number of times.
+///
+/// # Contract
+///
+/// - No call needs to be followed by another, except: when [`observe`](Self::observe) yields [`Observed::Equivocation`], when
+///   [`convict`](Self::convict) yields `true`, or when [`kept`](Self::kept) has fallen after an event was refused, remove
+///   from the state what is alive of the writer's events after `kept`, and pass [`proof`](Self::proof) on.
+/// - Nothing is stored of what is refused, and nothing whose signature does not hold.
+/// - It keeps nothing on disk. Before a restart, store what [`checkpoints`](Self::checkpoints) and [`proofs`](Self::proofs)
+///   yield; afterwards give each writer's first checkpoint to [`adopt`](Self::adopt), the others to `observe`, the proofs to
+///   `convict`.
+#[derive(Clone, Debug, Default)]
+pub struct ChainTracker {
+    limits: Limits,
+    histories: BTreeMap<ReplicaId, History>,
+}
+
+impl ChainTracker {
+    /// A tracker that knows of nobody.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, histories: BTreeMap::new() }
+    }
+
+    /// Takes a checkpoint. The signature is checked unless the same bytes are held already.
+    ///
+    /// # Errors
+    ///
+    /// [`ObserveError`].
+    pub fn observe(
+        &mut self,
+        checkpoint: &Checkpoint,
+        verifier: &dyn Verifier,
+    ) -> Result<Observed, ObserveError> {
+        self.take(checkpoint, verifier, false)
+    }
+
+    /// Takes a checkpoint as the writer's head although what lies before it is not known: for a replica that joins late and
+    /// takes the head with the state, or for a gap that nobody can fill any more. One that does not lead past the head is
+    /// only observed.
+    ///
+    /// What is lost: a contradiction inside the gap is found only where two replicas compare what is alive of it; see the
+    /// module's section on convergence.
+    ///
+    /// # Errors
+    ///
+    /// [`ObserveError`].
+    pub fn adopt(
+        &mut self,
+        checkpoint: &Checkpoint,
+        verifier: &dyn Verifier,
+    ) -> Result<Observed, ObserveError> {
+        self.take(checkpoint, verifier, true)
+    }
+
+    fn take(
+        &mut self,
+        checkpoint: &Checkpoint,
+        verifier: &dyn Verifier,
+        adopt: bool,
+    ) -> Result<Observed, ObserveError> {
+        let writer = checkpoint.writer();
+        match self.histories.get(&writer) {
+            Some(history) if history.holds(checkpoint) && !adopt => return Ok(Observed::Duplicate),
+            Some(history) if history.is_past_caring(checkpoint) => {
+                return Err(ObserveError::Quarantined { kept: history.kept().unwrap_or(0) });
+            }
+            None if self.histories.len() >= self.limits.writers_max => {
+                return Err(ObserveError::WritersFull(self.limits.writers_max));
+            }
+            _ => checkpoint.verify(verifier)?,
+        }
+        self.histories.entry(writer).or_default().place(checkpoint.clone(), &self.limits, adopt)
+    }
+
+    /// Accepts an event by its attestation, and observes its checkpoint. If that reveals an equivocation, the event is
+    /// refused, and [`kept`](Self::kept) tells what is left.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`].
+    pub fn event(
+        &mut self,
+        attestation: &Attestation,
+        event: &[u8],
+        verifier: &dyn Verifier,
+    ) -> Result<Standing, EventError> {
+        if event.len() > EVENT_LEN_MAX {
+            return Err(EventError::TooLong(event.len()));
+        }
+        if !attestation.covers(event) {
+            return Err(EventError::Mismatch(attestation.seq()));
+        }
+        self.admit(attestation.checkpoint(), attestation.seq(), verifier)
+    }
+
+    /// Accepts event `seq` of a batch whose digests are at hand; otherwise as [`event`](Self::event).
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`].
+    pub fn event_of(
+        &mut self,
+        batch: &Batch,
+        seq: u64,
+        event: &[u8],
+        verifier: &dyn Verifier,
+    ) -> Result<Standing, EventError> {
+        if event.len() > EVENT_LEN_MAX {
+            return Err(EventError::TooLong(event.len()));
+        }
+        if !batch.covers(seq, event) {
+            return Err(EventError::Mismatch(seq));
+        }
+        self.admit(batch.checkpoint(), seq, verifier)
+    }
+
+    fn admit(
+        &mut self,
+        checkpoint: &Checkpoint,
+        seq: u64,
+        verifier: &dyn Verifier,
+    ) -> Result<Standing, EventError> {
+        self.observe(checkpoint, verifier)?;
+        let history = self.histories.get(&checkpoint.writer());
+        match history.and_then(History::kept) {
+            Some(kept) if seq > kept => Err(ObserveError::Quarantined { kept }.into()),
+            _ => Ok(history.map_or(Standing::Unlinked, |history| history.standing(checkpoint))),
+        }
+    }
+
+    /// Takes a proof from elsewhere. `true` if less is kept of the writer than before; a proof that would change nothing is not
+    /// examined.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`].
+    pub fn convict(
+        &mut self,
+        proof: &EquivocationProof,
+        verifier: &dyn Verifier,
+    ) -> Result<bool, ProofError> {
+        let writer = proof.writer();
+        match self.histories.get(&writer) {
+            Some(history) if history.kept().is_some_and(|kept| kept <= proof.kept()) => return Ok(false),
+            None if self.histories.len() >= self.limits.writers_max => {
+                return Err(ProofError::WritersFull(self.limits.writers_max));
+            }
+            _ => proof.verify(verifier)?,
+        }
+        Ok(self.histories.entry(writer).or_default().convict(proof.clone()))
+    }
+
+    /// Where the writer's run without gaps ends. `None` if the writer is not known, or if a proof cut its chain at a place of
+    /// which no checkpoint is held.
+    #[must_use]
+    pub fn head(&self, writer: ReplicaId) -> Option<Head> {
+        self.histories.get(&writer)?.head()
+    }
+
+    /// The last event that is kept of a writer that has contradicted itself; `None` of all others.
+    #[must_use]
+    pub fn kept(&self, writer: ReplicaId) -> Option<u64> {
+        self.histories.get(&writer)?.kept()
+    }
+
+    /// The proof that a writer has contradicted itself.
+    #[must_use]
+    pub fn proof(&self, writer: ReplicaId) -> Option<&EquivocationProof> {
+        self.histories.get(&writer)?.proof()
+    }
+
+    /// All proofs, by writer.
+    pub fn proofs(&self) -> impl Iterator<Item = &EquivocationProof> {
+        self.histories.values().filter_map(History::proof)
+    }
+
+    /// The checkpoints that are held of a writer, the earliest first.
+    pub fn checkpoints(&self, writer: ReplicaId) -> impl Iterator<Item = &Checkpoint> {
+        self.histories.get(&writer).into_iter().flat_map(History::checkpoints)
+    }
+
+    /// The writers that are known, in order.
+    pub fn writers(&self) -> impl Iterator<Item = ReplicaId> {
+        self.histories.keys().copied()
+    }
+
+    /// Forgets a writer, its proof included: only for one whose incarnation the members have retired for good.
+    pub fn forget(&mut self, writer: ReplicaId) {
+        self.histories.remove(&writer);
+    }
+}

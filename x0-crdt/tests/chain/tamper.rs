@@ -1,0 +1,147 @@
+//! Whatever is changed on the way is refused.
+
+use x0_crdt::ReplicaId;
+use x0_crdt::chain::{
+    Attestation, Batch, CONTEXT, ChainTracker, Checkpoint, EquivocationProof, EventError, Limits, Nobody,
+    ObserveError, ProofError, Standing, VerifyError,
+};
+
+use super::keys::{Ring, WRITER, chain, event};
+
+/// Every way to change one byte: each bit alone, and all.
+const FLIPS: [u8; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 255];
+
+fn tampered(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    (0..bytes.len()).flat_map(move |at| {
+        FLIPS.into_iter().map(move |flip| {
+            let mut changed = bytes.to_vec();
+            changed[at] ^= flip;
+            (at, changed)
+        })
+    })
+}
+
+#[test]
+fn a_batch_with_any_byte_changed_is_refused() {
+    let ring = Ring::of([1]);
+    let batch = &chain(WRITER, &[5, 6], 0, 1)[1];
+    let bytes = batch.encode();
+    let accept = |bytes: &[u8]| {
+        let Ok(batch) = Batch::decode(bytes) else { return false };
+        let mut tracker = ChainTracker::default();
+        let observed = tracker.observe(batch.checkpoint(), &ring).is_ok();
+        assert_eq!(observed, tracker.writers().count() == 1, "what is refused must not be remembered");
+        observed && (6..=11).all(|seq| tracker.event_of(&batch, seq, &event(0, seq), &ring).is_ok())
+    };
+    assert!(accept(&bytes), "untouched, it must be accepted");
+    for (at, changed) in tampered(&bytes) {
+        assert!(!accept(&changed), "accepted with byte {at} changed");
+    }
+}
+
+#[test]
+fn an_attestation_with_any_byte_changed_is_refused_and_so_is_its_event() {
+    let ring = Ring::of([1]);
+    let batch = &chain(WRITER, &[13], 0, 1)[0];
+    for seq in [1, 8, 9, 13] {
+        let bytes = batch.attest(seq).expect("in the batch").encode();
+        let accept = |bytes: &[u8], event: &[u8]| {
+            let Ok(attestation) = Attestation::decode(bytes) else { return false };
+            ChainTracker::default().event(&attestation, event, &ring).is_ok()
+        };
+        assert!(accept(&bytes, &event(0, seq)), "untouched, it must be accepted");
+        for (at, changed) in tampered(&bytes) {
+            assert!(!accept(&changed, &event(0, seq)), "event {seq} accepted with byte {at} changed");
+        }
+        for (at, changed) in tampered(&event(0, seq)) {
+            assert!(!accept(&bytes, &changed), "event {seq} accepted with its byte {at} changed");
+        }
+    }
+}
+
+#[test]
+fn a_proof_with_any_byte_changed_is_refused() {
+    let ring = Ring::of([1]);
+    let (ours, theirs) = (chain(WRITER, &[4, 4], 0, 1), chain(WRITER, &[4, 4], 1, 6));
+    let proof =
+        EquivocationProof::new(ours[1].checkpoint().clone(), theirs[1].checkpoint().clone()).expect("a fork");
+    let accept = |bytes: &[u8]| {
+        let Ok(proof) = EquivocationProof::decode(bytes) else { return false };
+        let mut tracker = ChainTracker::default();
+        let convicted = tracker.convict(&proof, &ring).is_ok();
+        assert_eq!(convicted, tracker.writers().count() == 1, "what is refused must not be remembered");
+        convicted
+    };
+    assert!(accept(&proof.encode()), "untouched, it must be accepted");
+    for (at, changed) in tampered(&proof.encode()) {
+        assert!(!accept(&changed), "accepted with byte {at} changed");
+    }
+}
+
+#[test]
+fn a_proof_cannot_be_forged_from_what_an_honest_writer_signed() {
+    let ring = Ring::of([1, 2]);
+    let batches = chain(WRITER, &[3, 1, 4, 1, 5], 0, 1);
+    // No two of its own conflict, nor with those of another life or another node.
+    for other in [WRITER, ReplicaId::with_incarnation(1, 4), ReplicaId::with_incarnation(2, 3)] {
+        for a in &batches {
+            for b in &chain(other, &[3, 1, 4, 1, 5], if other == WRITER { 0 } else { 1 }, 1) {
+                assert!(EquivocationProof::new(a.checkpoint().clone(), b.checkpoint().clone()).is_err());
+            }
+        }
+    }
+    // A conflicting statement with a signature from elsewhere: of another statement, of another node's key.
+    let forked = chain(WRITER, &[3, 1, 4], 1, 5);
+    let strange = chain(ReplicaId::with_incarnation(2, 3), &[3, 1, 4], 1, 5);
+    for signature in [batches[2].checkpoint().signature(), strange[2].checkpoint().signature()] {
+        let forged =
+            Checkpoint::new(*forked[2].checkpoint().statement(), signature.to_vec()).expect("64 bytes");
+        let proof =
+            EquivocationProof::new(batches[2].checkpoint().clone(), forged).expect("the statements conflict");
+        let mut tracker = ChainTracker::default();
+        assert_eq!(tracker.convict(&proof, &ring), Err(ProofError::Verify(VerifyError::BadSignature)));
+        assert_eq!(tracker.kept(WRITER), None);
+    }
+}
+
+#[test]
+fn an_event_does_not_pass_under_another_dot_or_for_an_inner_node() {
+    let ring = Ring::of([1]);
+    let batch = &chain(WRITER, &[8], 0, 1)[0];
+    let mut tracker = ChainTracker::default();
+    let attestation = batch.attest(3).expect("in the batch");
+    assert_eq!(tracker.event(&attestation, &event(0, 3), &ring), Ok(Standing::Linked));
+    assert_eq!(tracker.event(&attestation, &event(0, 4), &ring), Err(EventError::Mismatch(3)));
+    assert_eq!(tracker.event_of(batch, 4, &event(0, 3), &ring), Err(EventError::Mismatch(4)));
+    assert_eq!(tracker.event_of(batch, 9, &event(0, 9), &ring), Err(EventError::Mismatch(9)));
+    assert!(batch.attest(0).is_none() && batch.attest(9).is_none());
+    // The same path moved to another place of the batch.
+    let mut bytes = attestation.encode();
+    let place = batch.checkpoint().encode().len() + 1;
+    bytes[place] = 5;
+    let moved = Attestation::decode(&bytes).expect("the form is right");
+    assert_eq!(tracker.event(&moved, &event(0, 6), &ring), Err(EventError::Mismatch(6)));
+    assert_eq!(tracker.event(&moved, &event(0, 3), &ring), Err(EventError::Mismatch(6)));
+}
+
+#[test]
+fn a_signature_counts_only_under_its_context_and_for_its_writer() {
+    let ring = Ring::of([1, 2]);
+    let batch = &chain(WRITER, &[2], 0, 1)[0];
+    assert!(batch.checkpoint().statement().message().starts_with(CONTEXT));
+    // The same statement signed without the context.
+    let bare =
+        x0_crdt::chain::Signer::sign(&super::keys::Key::of(1), &batch.checkpoint().statement().to_array());
+    let bare =
+        Checkpoint::new(*batch.checkpoint().statement(), bare.expect("the key is there")).expect("64 bytes");
+    let refused = ObserveError::Verify(VerifyError::BadSignature);
+    assert_eq!(ChainTracker::default().observe(&bare, &ring), Err(refused));
+    // A tracker that starts with no keys believes nobody.
+    let nobody = ObserveError::Verify(VerifyError::UnknownWriter);
+    let mut tracker = ChainTracker::new(Limits::default());
+    assert_eq!(tracker.observe(batch.checkpoint(), &Nobody), Err(nobody));
+    assert_eq!(tracker.writers().count(), 0);
+    // A copy of a held checkpoint with a broken signature is not waved through as a duplicate.
+    tracker.observe(batch.checkpoint(), &ring).expect("genuine");
+    assert_eq!(tracker.observe(&bare, &ring), Err(refused));
+}
