@@ -14,3 +14,9 @@
 //! # Where it stands in the family
 //!
 //! It depends on no other x0 crate. It feeds `x0-mesh`'s metrics and `x0-mapek`'s monitor.
+
+pub mod capabilities;
+pub mod stats;
+
+pub use capabilities::{Capabilities, Feature, Missing, Need};
+pub use stats::{Backend, LinkStats};

@@ -1,0 +1,207 @@
+//! What the machine and the process allow, found out before anything is loaded.
+//!
+//! The kernel answers a program it will not take with a bare `EPERM`. [`Capabilities::probe`] looks first, reading files only,
+//! and [`Capabilities::can`] names what is missing for a part of this crate, all of it at once, and how to grant it.
+//! [`Capabilities::denied`] does the same for an `EPERM` that came all the same.
+//!
+//! ```
+//! use x0_ebpf::{Capabilities, Feature};
+//!
+//! match Capabilities::probe().can(Feature::Xdp) {
+//!     Ok(()) => println!("XDP programs can be loaded and attached"),
+//!     Err(missing) => println!("{missing}"),
+//! }
+//! ```
+//!
+//! Sources: capabilities(7), proc(5), `bpf_prog_load` in the kernel's `kernel/bpf/syscall.c` for which program type takes
+//! which capability, Documentation/bpf/btf.rst.
+
+mod btf;
+mod capability;
+mod feature;
+#[doc(hidden)]
+pub mod fuzz;
+mod kernel;
+mod missing;
+mod mounts;
+mod status;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use capability::{Capability, CapabilitySet};
+pub use feature::Feature;
+pub use kernel::KernelVersion;
+pub use missing::{Missing, Need};
+pub use mounts::FileSystem;
+pub use status::{Jit, MemlockLimit, UnprivilegedBpf};
+
+/// The longest text that is read from `/proc`; a table of mounts is the longest.
+const TEXT_LEN_MAX: u64 = 4 << 20;
+/// The longest type information that is read. That of a distribution's kernel is 4 to 10 MiB.
+const BTF_LEN_MAX: u64 = 64 << 20;
+/// The inode of the first user namespace, fixed by the kernel (`PROC_USER_INIT_INO`).
+const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
+
+/// What the machine and the calling thread allow, as it was when it was asked.
+///
+/// A value is a snapshot: capabilities that are dropped and file systems that are mounted later are seen by a new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    kernel: Option<KernelVersion>,
+    effective: Option<CapabilitySet>,
+    mounts: Vec<(FileSystem, PathBuf)>,
+    btf: bool,
+    types: Option<BTreeSet<String>>,
+    unprivileged_bpf: Option<UnprivilegedBpf>,
+    memlock: Option<MemlockLimit>,
+    jit: Option<Jit>,
+    initial_user_namespace: Option<bool>,
+    seccomp: Option<bool>,
+    lockdown: Option<String>,
+    security_modules: Vec<String>,
+}
+
+impl Capabilities {
+    /// Looks at this machine and the calling thread. Reads files, changes nothing, needs no right; takes some 10 ms, most of
+    /// it for the kernel's type information.
+    #[must_use]
+    pub fn probe() -> Self {
+        Self::from_root("/")
+    }
+
+    /// The same from a folder that holds `proc` and `sys`: a copy from another machine, or a test's own.
+    ///
+    /// What is not there or cannot be read is unknown, and an unknown thing that a feature needs counts as missing.
+    #[must_use]
+    pub fn from_root(root: impl AsRef<Path>) -> Self {
+        let root = root.as_ref();
+        let text = |path: &str| text(&root.join(path));
+        // Capabilities belong to a thread, and so do seccomp and mounts.
+        let own = |name: &str| {
+            text(&format!("proc/thread-self/{name}")).or_else(|| text(&format!("proc/self/{name}")))
+        };
+        let status = own("status").unwrap_or_default();
+        let types = bytes(&root.join("sys/kernel/btf/vmlinux"), BTF_LEN_MAX);
+        Self {
+            kernel: text("proc/sys/kernel/osrelease").and_then(|text| KernelVersion::parse(&text)),
+            effective: status::effective(&status),
+            mounts: own("mountinfo").map(|text| mounts::parse(&text)).unwrap_or_default(),
+            btf: types.is_some(),
+            types: types.and_then(|bytes| btf::bpf_types(&bytes)),
+            unprivileged_bpf: text("proc/sys/kernel/unprivileged_bpf_disabled")
+                .and_then(|text| UnprivilegedBpf::parse(&text)),
+            memlock: own("limits").and_then(|text| MemlockLimit::parse(&text)),
+            jit: text("proc/sys/net/core/bpf_jit_enable").and_then(|text| Jit::parse(&text)),
+            initial_user_namespace: fs::read_link(root.join("proc/self/ns/user"))
+                .ok()
+                .map(|target| target.as_os_str() == INITIAL_USER_NAMESPACE),
+            seccomp: status::seccomp(&status),
+            lockdown: text("sys/kernel/security/lockdown").and_then(|text| status::lockdown(&text)),
+            security_modules: text("sys/kernel/security/lsm")
+                .map(|text| text.trim().split(',').map(Into::into).collect())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether a part of this crate can be used.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is missing for it, each with its remedy.
+    pub fn can(&self, feature: Feature) -> Result<(), Missing> {
+        let needs = feature.needs(self);
+        if needs.is_empty() { Ok(()) } else { Err(Missing::new(feature, needs)) }
+    }
+
+    /// What to tell a user whom the kernel has refused with `EPERM` or `EACCES`: what is missing if that is known, else what
+    /// else on this machine forbids it.
+    #[must_use]
+    pub fn denied(&self, feature: Feature) -> Missing {
+        match self.can(feature) {
+            Err(missing) => missing,
+            Ok(()) => Missing::new(
+                feature,
+                vec![Need::Permission {
+                    seccomp: self.seccomp.unwrap_or(false),
+                    lockdown: self.lockdown.clone(),
+                    security_modules: self.security_modules.clone(),
+                }],
+            ),
+        }
+    }
+
+    /// The running kernel. None if `/proc` is not mounted.
+    #[must_use]
+    pub const fn kernel(&self) -> Option<KernelVersion> {
+        self.kernel
+    }
+
+    /// The capabilities in force. None if `/proc` is not mounted.
+    #[must_use]
+    pub const fn effective(&self) -> Option<CapabilitySet> {
+        self.effective
+    }
+
+    /// Where a file system is mounted; the first place if there are several.
+    #[must_use]
+    pub fn mount(&self, file_system: FileSystem) -> Option<&Path> {
+        self.mounts.iter().find(|(kind, _)| *kind == file_system).map(|(_, path)| path.as_path())
+    }
+
+    /// Whether the kernel tells its types (`/sys/kernel/btf/vmlinux`), which CO-RE programs need.
+    #[must_use]
+    pub const fn has_btf(&self) -> bool {
+        self.btf
+    }
+
+    /// Whether the kernel knows a type of program, map or attachment, by its name in `linux/bpf.h`. None if it does not tell
+    /// its types. That it knows one does not mean that it was configured with it.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> Option<bool> {
+        self.types.as_ref().map(|types| types.contains(name))
+    }
+
+    /// The types of programs, maps and attachments that the kernel knows, by their names in `linux/bpf.h`, in the order of
+    /// the alphabet. Empty if it does not tell its types.
+    pub fn types(&self) -> impl Iterator<Item = &str> {
+        self.types.iter().flatten().map(String::as_str)
+    }
+
+    /// Whether a process without `CAP_BPF` may use bpf(2) at all. It is of no use to this crate, whose programs take more.
+    #[must_use]
+    pub const fn unprivileged_bpf(&self) -> Option<UnprivilegedBpf> {
+        self.unprivileged_bpf
+    }
+
+    /// How much memory the process may lock: maps and programs count against it before Linux 5.11.
+    #[must_use]
+    pub const fn memlock(&self) -> Option<MemlockLimit> {
+        self.memlock
+    }
+
+    /// Whether programs are compiled or interpreted. None if it is not told: only root may read it.
+    #[must_use]
+    pub const fn jit(&self) -> Option<Jit> {
+        self.jit
+    }
+
+    /// Whether the thread is in the machine's first user namespace. In any other one, as in a rootless container, its
+    /// capabilities do not hold for bpf(2), whatever `CapEff` says.
+    #[must_use]
+    pub const fn in_initial_user_namespace(&self) -> Option<bool> {
+        self.initial_user_namespace
+    }
+}
+
+fn text(path: &Path) -> Option<String> {
+    bytes(path, TEXT_LEN_MAX).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn bytes(path: &Path, len_max: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(len_max).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}

@@ -1,0 +1,156 @@
+//! The parts of this crate that take rights, and what each takes.
+
+use std::fmt;
+
+use super::capability::Capability;
+use super::kernel::KernelVersion;
+use super::missing::Need;
+use super::mounts::FileSystem;
+use super::{Capabilities, MemlockLimit};
+
+/// The oldest kernel for which the programs are built.
+const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 10);
+/// Until here maps and programs count as locked memory.
+const KERNEL_WITHOUT_MEMLOCK: KernelVersion = KernelVersion::new(5, 11);
+/// What the maps of all parts take together, with room for twice as much.
+pub(super) const MEMLOCK_MIN_BYTES: u64 = 128 << 20;
+
+/// A part of this crate that takes rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Feature {
+    /// XDP programs on links: counters of what comes in, block and allow lists, rate limits.
+    Xdp,
+    /// TC programs on links: counters of both directions, steering, fault injection.
+    TrafficControl,
+    /// Socket programs on a control group: round-trip times and retransmits per peer.
+    SocketOps,
+    /// The tracepoint `tcp:tcp_probe`: every acknowledgement, with its round-trip time.
+    TcpProbe,
+    /// Pinned programs, maps and links, which outlive the process and are adopted by the next.
+    Pinning,
+    /// Running a loaded program on a packet from memory.
+    TestRun,
+    /// The same with packets that then travel on (`BPF_F_TEST_XDP_LIVE_FRAMES`).
+    LiveFrames,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Xdp,
+        Self::TrafficControl,
+        Self::SocketOps,
+        Self::TcpProbe,
+        Self::Pinning,
+        Self::TestRun,
+        Self::LiveFrames,
+    ];
+
+    /// Its name, as in a label of a metric.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::TrafficControl => "traffic_control",
+            Self::SocketOps => "socket_ops",
+            Self::TcpProbe => "tcp_probe",
+            Self::Pinning => "pinning",
+            Self::TestRun => "test_run",
+            Self::LiveFrames => "live_frames",
+        }
+    }
+
+    /// The capabilities it takes, on Linux 5.8 and later.
+    #[must_use]
+    pub const fn capabilities(self) -> &'static [Capability] {
+        match self {
+            // The verifier takes `data_end - data` for an address, and so for tracing: the programs do without.
+            Self::Xdp
+            | Self::TrafficControl
+            | Self::SocketOps
+            | Self::Pinning
+            | Self::TestRun
+            | Self::LiveFrames => &[Capability::Bpf, Capability::NetAdmin],
+            Self::TcpProbe => &[Capability::Bpf, Capability::Perfmon],
+        }
+    }
+
+    /// The first kernel with it, among those that this crate supports.
+    #[must_use]
+    pub const fn kernel_min(self) -> KernelVersion {
+        match self {
+            Self::LiveFrames => KernelVersion::new(5, 18),
+            _ => KERNEL_MIN,
+        }
+    }
+
+    const fn file_system(self) -> Option<FileSystem> {
+        match self {
+            Self::SocketOps => Some(FileSystem::Cgroup2),
+            Self::TcpProbe => Some(FileSystem::Tracefs),
+            Self::Pinning => Some(FileSystem::Bpf),
+            _ => None,
+        }
+    }
+
+    const fn program_type(self) -> &'static str {
+        match self {
+            Self::Xdp | Self::TestRun | Self::LiveFrames => "BPF_PROG_TYPE_XDP",
+            Self::TrafficControl | Self::Pinning => "BPF_PROG_TYPE_SCHED_CLS",
+            Self::SocketOps => "BPF_PROG_TYPE_SOCK_OPS",
+            Self::TcpProbe => "BPF_PROG_TYPE_TRACEPOINT",
+        }
+    }
+
+    /// What is missing for it. Empty if nothing is.
+    pub(super) fn needs(self, have: &Capabilities) -> Vec<Need> {
+        let mut needs = Vec::new();
+        let Some(kernel) = have.kernel() else {
+            return vec![Need::Proc { file: "/proc/sys/kernel/osrelease" }];
+        };
+        let Some(effective) = have.effective() else { return vec![Need::Proc { file: "/proc/self/status" }] };
+        if kernel < self.kernel_min() {
+            needs.push(Need::Kernel { have: kernel, min: self.kernel_min() });
+        }
+        let missing: Vec<_> =
+            self.capabilities().iter().copied().filter(|one| !effective.allows(*one)).collect();
+        if !missing.is_empty() {
+            needs.push(Need::Capabilities { missing, all: self.capabilities() });
+        } else if have.in_initial_user_namespace() == Some(false) {
+            needs.push(Need::InitialUserNamespace);
+        }
+        if let Some(file_system) = self.file_system()
+            && have.mount(file_system).is_none()
+        {
+            needs.push(Need::Mount { file_system });
+        }
+        if have.knows(self.program_type()) == Some(false) {
+            needs.push(Need::ProgramType { name: self.program_type() });
+        }
+        if self == Self::TcpProbe && !have.has_btf() {
+            needs.push(Need::Btf);
+        }
+        if kernel < KERNEL_WITHOUT_MEMLOCK
+            && let Some(limit @ MemlockLimit::Bytes(bytes)) = have.memlock()
+            && limit.is_below(MEMLOCK_MIN_BYTES)
+        {
+            needs.push(Need::Memlock { bytes, min_bytes: MEMLOCK_MIN_BYTES });
+        }
+        needs
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xdp => "XDP programs",
+            Self::TrafficControl => "TC programs",
+            Self::SocketOps => "socket programs",
+            Self::TcpProbe => "the tcp_probe tracepoint",
+            Self::Pinning => "pinning",
+            Self::TestRun => "test runs of programs",
+            Self::LiveFrames => "live frames",
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! What bytes from files reach first, for `fuzz/` and for the suite. Not part of the interface.
+
+/// Every parser of this module, on the same bytes.
+pub fn all(bytes: &[u8]) {
+    if let Some(names) = super::btf::bpf_types(bytes) {
+        assert!(names.iter().map(String::len).sum::<usize>() <= bytes.len() * 64);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let _ = super::mounts::parse(&text);
+    let _ = super::KernelVersion::parse(&text);
+    let _ = super::status::effective(&text);
+    let _ = super::status::seccomp(&text);
+    let _ = super::status::lockdown(&text);
+    let _ = super::MemlockLimit::parse(&text);
+    let _ = super::Jit::parse(&text);
+    let _ = super::UnprivilegedBpf::parse(&text);
+}

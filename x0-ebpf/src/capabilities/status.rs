@@ -1,0 +1,94 @@
+//! The small texts of `/proc` and `/sys`.
+
+use super::capability::CapabilitySet;
+
+/// `kernel.unprivileged_bpf_disabled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnprivilegedBpf {
+    /// 0: anybody may load some kinds of programs.
+    Allowed,
+    /// 1: nobody, until the machine is started again.
+    ForbiddenForGood,
+    /// 2: nobody, until root changes it.
+    Forbidden,
+}
+
+impl UnprivilegedBpf {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "0" => Some(Self::Allowed),
+            "1" => Some(Self::ForbiddenForGood),
+            "2" => Some(Self::Forbidden),
+            _ => None,
+        }
+    }
+}
+
+/// `net.core.bpf_jit_enable`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Jit {
+    /// 0: programs are interpreted, several times slower.
+    Off,
+    /// 1: programs are compiled.
+    On,
+    /// 2: compiled, and written to the kernel's log: for debugging only.
+    OnAndLogged,
+}
+
+impl Jit {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "0" => Some(Self::Off),
+            "1" => Some(Self::On),
+            "2" => Some(Self::OnAndLogged),
+            _ => None,
+        }
+    }
+}
+
+/// The soft limit of memory that a process may lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemlockLimit {
+    /// None.
+    Unlimited,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl MemlockLimit {
+    /// Out of `/proc/self/limits`.
+    pub(super) fn parse(limits: &str) -> Option<Self> {
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
+        match line.split_ascii_whitespace().next()? {
+            "unlimited" => Some(Self::Unlimited),
+            bytes => bytes.parse().ok().map(Self::Bytes),
+        }
+    }
+
+    pub(super) fn is_below(self, bytes: u64) -> bool {
+        matches!(self, Self::Bytes(limit) if limit < bytes)
+    }
+}
+
+/// `CapEff` out of `/proc/self/status`.
+pub(super) fn effective(status: &str) -> Option<CapabilitySet> {
+    u64::from_str_radix(field(status, "CapEff:")?, 16).ok().map(CapabilitySet::from_bits)
+}
+
+/// Whether system calls are filtered.
+pub(super) fn seccomp(status: &str) -> Option<bool> {
+    field(status, "Seccomp:").map(|mode| mode != "0")
+}
+
+/// The mode in force, unless that is `none`: `none [integrity] confidentiality`.
+pub(super) fn lockdown(text: &str) -> Option<String> {
+    let mode = text.split_once('[')?.1.split_once(']')?.0;
+    (mode != "none").then(|| mode.into())
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
