@@ -27,6 +27,8 @@ pub mod codec;
 mod dot;
 mod hash;
 mod map;
+mod members;
+mod session;
 mod version;
 
 pub use codec::{Canonical, DecodeError};
@@ -36,4 +38,6 @@ pub use map::{
     CausalMap, DeltaError, Difference, Entry, Frontier, Held, HistoryError, ITEM_MAX, JoinError, Joined,
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
 };
+pub use members::{MEMBERS_MAX, Members};
+pub use session::{Session, SessionError, SessionInput, SessionOptions, SessionOutput, SessionStats};
 pub use version::Version;

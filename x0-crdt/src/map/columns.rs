@@ -208,7 +208,7 @@ impl<'a> BitReader<'a> {
             self.len += 8;
         }
         let mask = u64::MAX >> (64 - width.clamp(1, 64));
-        let bits = (self.pending & u128::from(mask)) as u64;
+        let bits = u64::try_from(self.pending & u128::from(mask)).unwrap_or(0);
         self.pending >>= width;
         self.len -= width;
         bits

@@ -23,12 +23,15 @@ use small::{Key, Value};
 use writers::{Writers, seq_of};
 
 use crate::hash::HashKey;
-use crate::{Dot, ReplicaId};
+use crate::{Dot, Members, ReplicaId};
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 4 * 1024;
 /// The longest value, in bytes. What is longer belongs beside the map, with its hash in it.
 pub const VALUE_LEN_MAX: usize = 64 * 1024;
+
+/// After how long without word of it a member is no longer waited for, unless another lease is set.
+const LEASE_DEFAULT: core::time::Duration = core::time::Duration::from_secs(3600);
 
 /// Where a replica stands, in 16 bytes: equal frontiers are equal states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +117,7 @@ pub struct CausalMap {
     removals: BTreeMap<Key, Vec<(u32, u64)>>,
     content: u64,
     siblings: usize,
+    pub(crate) members: Members,
 }
 
 impl CausalMap {
@@ -134,6 +138,7 @@ impl CausalMap {
             removals: BTreeMap::new(),
             content: 0,
             siblings: 0,
+            members: Members::new(LEASE_DEFAULT),
         }
     }
 

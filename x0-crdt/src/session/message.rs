@@ -1,0 +1,239 @@
+//! The datagrams of a session.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::transfer::{Part, put_ranges, ranges};
+use crate::codec::{Canonical, DecodeError, Input, put_bytes, put_integer};
+use crate::{Frontier, ReplicaId};
+
+/// What is moved in parts. Each side moves at most one of each kind at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A difference of maps.
+    Delta,
+    /// A version that is too long for a request.
+    Version,
+    /// The hashes of the values that a reconciliation has found missing.
+    Hashes,
+    /// What members have seen.
+    Members,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 4] = [Self::Delta, Self::Version, Self::Hashes, Self::Members];
+
+    const fn tag(self) -> u8 {
+        match self {
+            Self::Delta => 0,
+            Self::Version => 1,
+            Self::Hashes => 2,
+            Self::Members => 3,
+        }
+    }
+
+    fn of(tag: u8) -> Result<Self, DecodeError> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.tag() == tag)
+            .ok_or(DecodeError::Tag { what: "kind of transfer", tag })
+    }
+}
+
+/// How a version is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VersionRef {
+    /// Its hash, by which the receiver checks what it made of the rest.
+    pub(super) hash: u64,
+    /// The hash of a version that the receiver knows, and the changes to it; 0 for the empty one. None: the receiver knows or asks.
+    pub(super) changes: Option<(u64, Vec<(ReplicaId, u64)>)>,
+}
+
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// What changed since the version.
+    Since,
+    /// All.
+    Complete,
+    /// The values of the hashes that the asking side holds ready, beyond what changed.
+    Chosen,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    /// Where the sender stands. `asks`: the receiver is to answer with its own.
+    Frontier { frontier: Frontier, members: u64, asks: bool },
+    /// Asks for a difference.
+    Pull { number: u64, version: VersionRef, extent: Extent, missing: Vec<Range<usize>> },
+    /// Asks for something else in parts; `hash` names a version.
+    Want { kind: Kind, number: u64, missing: Vec<Range<usize>> },
+    /// A part.
+    Part { kind: Kind, part: Part<'a> },
+    /// The answer to a pull from whom history cannot help: `items` values are held.
+    Behind { number: u64, items: u64 },
+    /// The answer to a pull that cannot be gone on with.
+    Gone { number: u64 },
+    /// Asks for coded symbols from this one on.
+    Sketch { number: u64, from: u64, count: u64 },
+    /// Coded symbols of the values held at the version of this hash.
+    Symbols { number: u64, version: u64, bytes: &'a [u8] },
+}
+
+const FRONTIER: u8 = 1;
+const PULL: u8 = 2;
+const WANT: u8 = 3;
+const PART: u8 = 4;
+const BEHIND: u8 = 5;
+const GONE: u8 = 6;
+const SKETCH: u8 = 7;
+const SYMBOLS: u8 = 8;
+
+/// The version of the session's datagrams, in the high bits of their first byte.
+const VERSION: u8 = 1 << 4;
+
+impl<'a> Message<'a> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            Self::Frontier { frontier, members, asks } => {
+                out.push(VERSION | FRONTIER);
+                out.extend_from_slice(&frontier.version.to_le_bytes());
+                out.extend_from_slice(&frontier.content.to_le_bytes());
+                out.extend_from_slice(&members.to_le_bytes());
+                asks.encode(&mut out);
+            }
+            Self::Pull { number, version, extent, missing } => {
+                out.push(VERSION | PULL);
+                put_integer(*number, &mut out);
+                out.push(match extent {
+                    Extent::Since => 0,
+                    Extent::Complete => 1,
+                    Extent::Chosen => 2,
+                });
+                put_ranges(missing, &mut out);
+                out.extend_from_slice(&version.hash.to_le_bytes());
+                version.changes.is_some().encode(&mut out);
+                if let Some((anchor, changes)) = &version.changes {
+                    out.extend_from_slice(&anchor.to_le_bytes());
+                    put_integer(changes.len() as u64, &mut out);
+                    for change in changes {
+                        change.encode(&mut out);
+                    }
+                }
+            }
+            Self::Want { kind, number, missing } => {
+                out.extend_from_slice(&[VERSION | WANT, kind.tag()]);
+                put_integer(*number, &mut out);
+                put_ranges(missing, &mut out);
+            }
+            Self::Part { kind, part } => {
+                out.push(VERSION | PART);
+                out.push(kind.tag() << 1 | u8::from(part.last));
+                put_integer(part.number, &mut out);
+                put_integer(part.total_len as u64, &mut out);
+                put_integer(part.part_len as u64, &mut out);
+                put_integer(part.index as u64, &mut out);
+                out.extend_from_slice(part.bytes);
+            }
+            Self::Behind { number, items } => {
+                out.push(VERSION | BEHIND);
+                put_integer(*number, &mut out);
+                put_integer(*items, &mut out);
+            }
+            Self::Gone { number } => {
+                out.push(VERSION | GONE);
+                put_integer(*number, &mut out);
+            }
+            Self::Sketch { number, from, count } => {
+                out.push(VERSION | SKETCH);
+                put_integer(*number, &mut out);
+                put_integer(*from, &mut out);
+                put_integer(*count, &mut out);
+            }
+            Self::Symbols { number, version, bytes } => {
+                out.push(VERSION | SYMBOLS);
+                put_integer(*number, &mut out);
+                out.extend_from_slice(&version.to_le_bytes());
+                put_bytes(bytes, &mut out);
+            }
+        }
+        out
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut input = Input::new(bytes);
+        let first = input.byte("a datagram")?;
+        if first & 0xf0 != VERSION {
+            return Err(DecodeError::Version { found: first >> 4 });
+        }
+        let message = match first & 0x0f {
+            FRONTIER => Self::Frontier {
+                frontier: Frontier { version: hash(&mut input)?, content: hash(&mut input)? },
+                members: hash(&mut input)?,
+                asks: bool::decode(&mut input)?,
+            },
+            PULL => Self::Pull {
+                number: input.integer("a number")?,
+                extent: match input.byte("an extent")? {
+                    0 => Extent::Since,
+                    1 => Extent::Complete,
+                    2 => Extent::Chosen,
+                    tag => return Err(DecodeError::Tag { what: "extent", tag }),
+                },
+                missing: ranges(&mut input)?,
+                version: version_ref(&mut input)?,
+            },
+            WANT => Self::Want {
+                kind: Kind::of(input.byte("a kind")?)?,
+                number: input.integer("a number")?,
+                missing: ranges(&mut input)?,
+            },
+            PART => {
+                let tag = input.byte("a part")?;
+                let kind = Kind::of(tag >> 1)?;
+                let number = input.integer("a number")?;
+                let mut length = || {
+                    let length = input.integer("a part")?;
+                    usize::try_from(length).map_err(|_| DecodeError::Range { what: "a part" })
+                };
+                let (total_len, part_len, index) = (length()?, length()?, length()?);
+                let bytes = input.take(input.len(), "a part")?;
+                let part = Part { number, total_len, part_len, index, bytes, last: tag & 1 == 1 };
+                Self::Part { kind, part }
+            }
+            BEHIND => Self::Behind { number: input.integer("a number")?, items: input.integer("items")? },
+            GONE => Self::Gone { number: input.integer("a number")? },
+            SKETCH => Self::Sketch {
+                number: input.integer("a number")?,
+                from: input.integer("symbols")?,
+                count: input.integer("symbols")?,
+            },
+            SYMBOLS => Self::Symbols {
+                number: input.integer("a number")?,
+                version: hash(&mut input)?,
+                bytes: input.bytes("symbols")?,
+            },
+            tag => return Err(DecodeError::Tag { what: "datagram", tag }),
+        };
+        input.finish()?;
+        Ok(message)
+    }
+}
+
+fn hash(input: &mut Input<'_>) -> Result<u64, DecodeError> {
+    Ok(u64::from_le_bytes(input.array("a hash")?))
+}
+
+fn version_ref(input: &mut Input<'_>) -> Result<VersionRef, DecodeError> {
+    let hash_of_it = hash(input)?;
+    let changes = if bool::decode(input)? {
+        let anchor = hash(input)?;
+        let count = input.count(10, "changes of a version")?;
+        let changes = (0..count).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
+        Some((anchor, changes))
+    } else {
+        None
+    };
+    Ok(VersionRef { hash: hash_of_it, changes })
+}

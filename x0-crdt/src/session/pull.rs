@@ -1,0 +1,171 @@
+//! Getting what a peer has.
+
+use core::time::Duration;
+
+use super::message::{Extent, Kind, Message};
+use super::transfer::{Incoming, Part, Progress};
+use super::{Session, SessionError, SessionOutput};
+use crate::map::MapDelta;
+use crate::{CausalMap, Version};
+
+/// How many times a request is repeated before the pauses grow.
+const TRIES_EVEN: u32 = 4;
+
+/// A difference that is being got.
+#[derive(Debug)]
+pub(super) struct Pull {
+    pub(super) number: u64,
+    /// What this side had seen when it asked: the difference is relative to it.
+    base: Version,
+    extent: Extent,
+    incoming: Incoming,
+    pub(super) retry_at: Duration,
+    /// Requests since anything came.
+    tries: u32,
+    /// When the last part came, and how far parts were apart of late.
+    arrived: Option<Duration>,
+    gap: Duration,
+}
+
+impl Pull {
+    pub(super) const fn pending_bytes(&self) -> usize {
+        self.incoming.pending_bytes()
+    }
+}
+
+impl Session {
+    pub(super) fn begin_pull(&mut self, now: Duration, map: &CausalMap) {
+        if self.pull.is_some() || now < self.pull_after {
+            return;
+        }
+        let extent = match self.peer {
+            // Equal versions with unequal contents: history has nothing to tell.
+            Some(theirs) if theirs.version == map.frontier().version => Extent::Complete,
+            _ => Extent::Since,
+        };
+        self.ask(now, extent, map);
+    }
+
+    fn ask(&mut self, now: Duration, extent: Extent, map: &CausalMap) {
+        self.number += 1;
+        self.pull = Some(Pull {
+            number: self.number,
+            base: map.version(),
+            extent,
+            incoming: Incoming::default(),
+            retry_at: now,
+            tries: 0,
+            arrived: None,
+            gap: Duration::ZERO,
+        });
+        self.retry_pull(now, map);
+    }
+
+    /// Asks, for the first time or again, if it is time to.
+    pub(super) fn retry_pull(&mut self, now: Duration, map: &CausalMap) {
+        let (retry_min, retry_max) = (self.options.retry_min, self.options.retry_max);
+        let Some(pull) = self.pull.as_mut().filter(|pull| now >= pull.retry_at) else { return };
+        // A few times without waiting longer: the request may be lost as well as the answer, which says nothing of the peer.
+        let doublings = pull.tries.saturating_sub(TRIES_EVEN).min(16);
+        let pause = retry_min.max(pull.gap * 2).saturating_mul(1 << doublings);
+        pull.retry_at = now + pause.min(retry_max);
+        if pull.tries > 0 {
+            self.stats.retries += 1;
+        }
+        pull.tries += 1;
+        let (number, extent, missing) = (pull.number, pull.extent, pull.incoming.missing());
+        let base = pull.base.clone();
+        let version = self.version_ref(&base, map);
+        self.send(&Message::Pull { number, version, extent, missing });
+    }
+
+    pub(super) fn on_delta_part(
+        &mut self,
+        now: Duration,
+        part: &Part<'_>,
+        map: &mut CausalMap,
+    ) -> Result<(), SessionError> {
+        let len_max = self.options.transfer_len_max;
+        let retry_min = self.options.retry_min;
+        let Some(pull) = self.pull.as_mut().filter(|pull| pull.number == part.number) else {
+            self.stats.redundant_bytes += part.bytes.len() as u64;
+            return Ok(());
+        };
+        match pull.incoming.take(part, len_max) {
+            Ok(Progress::Whole) => {}
+            Ok(progress) => {
+                if let Some(arrived) = pull.arrived {
+                    // Smoothed, and not thrown off by the pause before a repetition.
+                    let apart = now.saturating_sub(arrived).min(retry_min * 4);
+                    pull.gap = if pull.gap.is_zero() { apart } else { (pull.gap * 7 + apart) / 8 };
+                }
+                pull.arrived = Some(now);
+                pull.tries = 0;
+                if progress == Progress::None {
+                    self.stats.redundant_bytes += part.bytes.len() as u64;
+                }
+                // After the last one whatever is missing was lost, or overtaken by a little.
+                let patience = if part.last { pull.gap.min(retry_min) } else { retry_min.max(pull.gap * 2) };
+                pull.retry_at = now + patience;
+                return Ok(());
+            }
+            Err(error) => {
+                self.give_up(now);
+                return Err(error.into());
+            }
+        }
+        let Some(pull) = self.pull.take() else { return Ok(()) };
+        self.finish_pull(now, pull, map)
+    }
+
+    fn finish_pull(&mut self, now: Duration, pull: Pull, map: &mut CausalMap) -> Result<(), SessionError> {
+        let bytes = pull.incoming.into_bytes();
+        let taken = MapDelta::decode(&bytes, &pull.base)
+            .map_err(SessionError::from)
+            .and_then(|delta| Ok((map.join(&delta)?, delta)));
+        let (joined, delta) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.give_up(now);
+                return Err(error);
+            }
+        };
+        self.failures = 0;
+        self.pull_after = now;
+        self.stats.joins += 1;
+        let key = map.hash_key();
+        self.confirmed = Some(pull.base.hash(key));
+        self.versions.insert(delta.context().hash(key), delta.context().clone());
+        self.versions.insert(pull.base.hash(key), pull.base);
+        self.acknowledged.join(delta.context());
+        self.outputs.push_back(SessionOutput::Joined(joined));
+        // Tells the peer how far this side came, and gets to know of what changed there meanwhile.
+        self.greet(now, map, false);
+        self.greet_at = now + self.options.retry_min;
+        if self.peer == Some(map.frontier()) {
+            self.on_equal(now, map);
+        }
+        Ok(())
+    }
+
+    /// The pull came to nothing: waits longer each time before the next.
+    fn give_up(&mut self, now: Duration) {
+        self.pull = None;
+        self.failures += 1;
+        let pause = self.options.retry_min.saturating_mul(1 << self.failures.min(16));
+        self.pull_after = now + pause.min(self.options.retry_max);
+        self.greet_at = self.greet_at.min(self.pull_after);
+    }
+
+    /// History of the peer does not reach back to this side's version.
+    pub(super) fn on_behind(&mut self, now: Duration, number: u64, _items: u64, map: &CausalMap) {
+        if self.pull.as_ref().is_none_or(|pull| pull.number != number || pull.extent != Extent::Since) {
+            return;
+        }
+        self.stats.reconciliations += 1;
+        self.ask(now, Extent::Complete, map);
+    }
+}
+
+/// Kinds are places in the arrays of a session.
+const _: () = assert!(Kind::Members as usize == Kind::ALL.len() - 1);

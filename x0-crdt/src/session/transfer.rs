@@ -1,0 +1,233 @@
+//! Bytes that do not fit a datagram, in parts that may be lost, doubled and reordered.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::codec::{DecodeError, Input, put_integer};
+
+/// The most ranges of missing parts that one request names.
+const RANGES_MAX: usize = 32;
+
+/// What a side sends: cut in parts of equal length, queued for sending as the other side asks for them.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) number: u64,
+    bytes: Vec<u8>,
+    part_len: usize,
+    /// Parts to send, ascending.
+    queue: Vec<Range<usize>>,
+}
+
+/// One part on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    /// The number of the request that it answers.
+    pub(super) number: u64,
+    /// How long the whole is.
+    pub(super) total_len: usize,
+    /// How long each part is but the last.
+    pub(super) part_len: usize,
+    pub(super) index: usize,
+    pub(super) bytes: &'a [u8],
+    /// Nothing more is queued.
+    pub(super) last: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(number: u64, bytes: Vec<u8>, part_len: usize) -> Self {
+        let mut outgoing = Self { number, bytes, part_len: part_len.max(1), queue: Vec::new() };
+        outgoing.resend(&[]);
+        outgoing
+    }
+
+    fn parts(&self) -> usize {
+        self.bytes.len().div_ceil(self.part_len).max(1)
+    }
+
+    pub(super) const fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Queues the missing parts, or all if none are named.
+    pub(super) fn resend(&mut self, missing: &[Range<usize>]) {
+        let parts = self.parts();
+        self.queue = if missing.is_empty() {
+            alloc::vec![0..parts]
+        } else {
+            missing
+                .iter()
+                .map(|range| range.start.min(parts)..range.end.min(parts))
+                .filter(|range| range.start < range.end)
+                .collect()
+        };
+    }
+
+    /// The next part, if one is queued.
+    pub(super) fn next(&mut self) -> Option<Part<'_>> {
+        let range = self.queue.first_mut()?;
+        let index = range.start;
+        range.start += 1;
+        if range.start >= range.end {
+            self.queue.remove(0);
+        }
+        let begin = index * self.part_len;
+        let end = (begin + self.part_len).min(self.bytes.len());
+        Some(Part {
+            number: self.number,
+            total_len: self.bytes.len(),
+            part_len: self.part_len,
+            index,
+            bytes: self.bytes.get(begin..end).unwrap_or_default(),
+            last: self.queue.is_empty(),
+        })
+    }
+}
+
+/// What a side is collecting.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    bytes: Vec<u8>,
+    part_len: usize,
+    have: Vec<bool>,
+    left: usize,
+    /// Parts that came again.
+    pub(super) redundant_bytes: usize,
+}
+
+/// What a part did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It was there already, or is not of this whole.
+    None,
+    More,
+    Whole,
+}
+
+impl Incoming {
+    /// Takes a part of something of at most `len_max` bytes.
+    pub(super) fn take(&mut self, part: &Part<'_>, len_max: usize) -> Result<Progress, DecodeError> {
+        const WHAT: &str = "the length of a transfer";
+        if self.have.is_empty() {
+            let parts = part.total_len.div_ceil(part.part_len.max(1)).max(1);
+            if part.total_len > len_max || part.part_len == 0 {
+                return Err(DecodeError::Range { what: WHAT });
+            }
+            self.bytes = alloc::vec![0; part.total_len];
+            self.part_len = part.part_len;
+            self.have = alloc::vec![false; parts];
+            self.left = parts;
+        }
+        if part.total_len != self.bytes.len() || part.part_len != self.part_len {
+            return Ok(Progress::None);
+        }
+        let begin = part.index.saturating_mul(self.part_len);
+        let end = begin.saturating_add(self.part_len).min(self.bytes.len());
+        let (Some(have), Some(space)) = (self.have.get_mut(part.index), self.bytes.get_mut(begin..end))
+        else {
+            return Err(DecodeError::Range { what: "the index of a part" });
+        };
+        if space.len() != part.bytes.len() {
+            return Err(DecodeError::Range { what: "the length of a part" });
+        }
+        if *have {
+            self.redundant_bytes += part.bytes.len();
+            return Ok(Progress::None);
+        }
+        *have = true;
+        space.copy_from_slice(part.bytes);
+        self.left -= 1;
+        Ok(if self.left == 0 { Progress::Whole } else { Progress::More })
+    }
+
+    /// How many bytes are held while the whole is not here.
+    pub(super) const fn pending_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The parts not here, ascending; none if nothing arrived at all. What does not fit is asked for next time.
+    pub(super) fn missing(&self) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for (index, _) in self.have.iter().enumerate().filter(|(_, have)| !**have) {
+            let count = ranges.len();
+            match ranges.last_mut() {
+                Some(range) if range.end == index => range.end += 1,
+                _ if count == RANGES_MAX => break,
+                _ => ranges.push(index..index + 1),
+            }
+        }
+        ranges
+    }
+}
+
+pub(super) fn put_ranges(ranges: &[Range<usize>], out: &mut Vec<u8>) {
+    put_integer(ranges.len() as u64, out);
+    let mut end = 0;
+    for range in ranges {
+        put_integer((range.start - end) as u64, out);
+        put_integer(range.len() as u64, out);
+        end = range.end;
+    }
+}
+
+pub(super) fn ranges(input: &mut Input<'_>) -> Result<Vec<Range<usize>>, DecodeError> {
+    const WHAT: &str = "missing parts";
+    let count = input.count(2, WHAT)?;
+    if count > RANGES_MAX {
+        return Err(DecodeError::Range { what: WHAT });
+    }
+    let mut end = 0_u64;
+    (0..count)
+        .map(|_| {
+            let start = end.saturating_add(input.integer(WHAT)?);
+            end = start.saturating_add(input.integer(WHAT)?);
+            let bounded =
+                |number: u64| usize::try_from(number).map_err(|_| DecodeError::Range { what: WHAT });
+            Ok(bounded(start)?..bounded(end)?)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_asked_for_until_the_whole_is_there() {
+        for len in [0, 1, 99, 100, 101, 12_345] {
+            let bytes: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            let mut outgoing = Outgoing::new(7, bytes.clone(), 100);
+            let mut incoming = Incoming::default();
+            let mut turn = 0;
+            let mut whole = false;
+            while !whole {
+                while let Some(part) = outgoing.next() {
+                    turn += 1;
+                    if turn % 3 != 0 {
+                        whole |= incoming.take(&part, 20_000).unwrap() == Progress::Whole;
+                    }
+                }
+                let mut coded = Vec::new();
+                put_ranges(&incoming.missing(), &mut coded);
+                outgoing.resend(&ranges(&mut Input::new(&coded)).unwrap());
+            }
+            assert_eq!(incoming.into_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let part =
+            |index, total_len, bytes| Part { number: 1, total_len, part_len: 4, index, bytes, last: false };
+        let mut incoming = Incoming::default();
+        assert!(incoming.take(&part(0, 101, &[0; 4]), 100).is_err(), "above the limit");
+        assert_eq!(incoming.take(&part(0, 6, &[1; 4]), 100), Ok(Progress::More));
+        assert!(incoming.take(&part(1, 6, &[1; 4]), 100).is_err(), "the last has two");
+        assert!(incoming.take(&part(2, 6, &[1; 2]), 100).is_err(), "there is no third");
+        assert_eq!(incoming.take(&part(1, 7, &[1; 3]), 100), Ok(Progress::None), "another whole");
+        assert_eq!(incoming.take(&part(1, 6, &[2; 2]), 100), Ok(Progress::Whole));
+    }
+}

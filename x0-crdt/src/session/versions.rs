@@ -1,0 +1,28 @@
+//! Versions that both sides of a session may name by their hash.
+
+use alloc::collections::VecDeque;
+
+use crate::Version;
+
+/// How many are kept.
+const KEPT: usize = 8;
+
+/// The versions met last.
+#[derive(Debug, Default)]
+pub(super) struct Versions {
+    met: VecDeque<(u64, Version)>,
+}
+
+impl Versions {
+    pub(super) fn insert(&mut self, hash: u64, version: Version) {
+        self.met.retain(|(old, _)| *old != hash);
+        self.met.push_back((hash, version));
+        if self.met.len() > KEPT {
+            self.met.pop_front();
+        }
+    }
+
+    pub(super) fn get(&self, hash: u64) -> Option<&Version> {
+        self.met.iter().find(|(met, _)| *met == hash).map(|(_, version)| version)
+    }
+}

@@ -1,0 +1,134 @@
+//! [`Session`](x0_crdt::Session)s over a network in virtual time: loss, doubling, reordering, partitions, restarts, slow links.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod net;
+#[path = "../map/random.rs"]
+mod random;
+
+use std::time::Duration;
+
+use net::{Link, Net};
+use random::Random;
+use x0_crdt::{CausalMap, SessionOptions};
+
+/// Seeds to try: many more with `X0_CRDT_SEEDS`.
+fn seeds(default: u64) -> u64 {
+    std::env::var("X0_CRDT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn fill(map: &mut CausalMap, keys: u64, random: &mut Random) {
+    for number in 0..keys {
+        map.put(format!("key-{number:06}").as_bytes(), 0, &random.next().to_le_bytes()[..4]).unwrap();
+    }
+}
+
+#[test]
+fn replicas_in_sync_spend_52_bytes_to_know_it_with_a_thousand_writers_retired() {
+    let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
+    let mut writer = 0;
+    for _ in 0..1_000 {
+        writer += 1;
+        net.write_as(0, writer, b"shared", b"value");
+    }
+    net.run_until_in_sync(Duration::from_secs(60));
+    net.run(Duration::from_secs(5));
+    let before = net.bytes();
+    let version_len = net.map(0).version().len();
+    assert_eq!(version_len, 1_000);
+    // One greets, the other answers: no more is sent before the next greeting.
+    net.run(Duration::from_secs(9));
+    let spent = net.bytes() - before;
+    assert!((52..=104).contains(&spent), "{spent}");
+}
+
+#[test]
+fn a_thousand_changes_cross_a_link_of_one_kilobyte_a_second_that_loses_a_third() {
+    let options = SessionOptions {
+        datagram_len_max: 256,
+        bytes_per_second: 1_000,
+        retry_min: Duration::from_millis(200),
+        ..SessionOptions::default()
+    };
+    let run = |loss, seed| {
+        let link =
+            Link { bytes_per_second: 1_000, delay: Duration::from_millis(50), loss, ..Link::default() };
+        let mut random = Random::new(seed);
+        let mut net = Net::new(2, seed, &options, Link::default());
+        fill(net.map_mut(0), 20_000, &mut random);
+        net.fast_forward();
+        net.set_link(link);
+        for _ in 0..1_000 {
+            let key = format!("key-{:06}", random.below(20_000));
+            net.map_mut(0).put(key.as_bytes(), 0, &random.next().to_le_bytes()[..4]).unwrap();
+        }
+        net.changed(0);
+        let begin = net.now();
+        let before = net.bytes();
+        net.run_until_agreed(Duration::from_secs(120));
+        let took = net.now() - begin;
+        net.run_until_in_sync(Duration::from_secs(120));
+        (took, net.bytes() - before)
+    };
+    let (_, lossless) = run(0, 1);
+    let mut totals = Vec::new();
+    for seed in 0..20 {
+        let (took, bytes) = run(30, seed);
+        println!("seed {seed}: {bytes} B in {took:?}");
+        assert!(took < Duration::from_secs(20), "seed {seed}: {took:?}");
+        totals.push((bytes, took));
+    }
+    totals.sort_unstable();
+    let (bytes, took) = totals[totals.len() / 2];
+    println!("lossless {lossless} B; with 30 % loss {bytes} B in {took:?} (medians of 20)");
+    assert!(bytes * 10 <= lossless * 16, "{bytes} of {lossless}");
+    totals.sort_unstable_by_key(|(_, took)| *took);
+    assert!(totals[totals.len() / 2].1 <= Duration::from_secs(15), "{:?}", totals[totals.len() / 2]);
+}
+
+#[test]
+fn a_partition_in_the_middle_of_a_transfer_costs_no_part_twice() {
+    let options = SessionOptions {
+        datagram_len_max: 256,
+        bytes_per_second: 1_000,
+        retry_min: Duration::from_millis(200),
+        ..SessionOptions::default()
+    };
+    let link = Link { bytes_per_second: 1_000, delay: Duration::from_millis(50), ..Link::default() };
+    let mut random = Random::new(1);
+    let mut net = Net::new(2, 1, &options, link);
+    fill(net.map_mut(0), 1_000, &mut random);
+    net.changed(0);
+    net.run(Duration::from_secs(4));
+    net.set_cut(true);
+    net.run(Duration::from_secs(60));
+    net.set_cut(false);
+    net.run_until_in_sync(Duration::from_secs(60));
+    let redundant = net.session(1).stats().redundant_bytes;
+    assert!(redundant <= 1_024, "{redundant}");
+}
+
+#[test]
+fn any_network_converges() {
+    for seed in 0..seeds(300) {
+        let mut random = Random::new(seed);
+        let options = SessionOptions {
+            datagram_len_max: 128 + random.below(1_000) as usize,
+            bytes_per_second: 2_000 + random.below(100_000),
+            retry_min: Duration::from_millis(20 + random.below(200)),
+            ..SessionOptions::default()
+        };
+        let link = Link {
+            bytes_per_second: 2_000 + random.below(100_000),
+            delay: Duration::from_millis(random.below(100)),
+            jitter: Duration::from_millis(random.below(100)),
+            loss: random.below(50),
+            doubled: random.below(20),
+        };
+        let mut net = Net::new(2 + random.below(3) as usize, seed, &options, link);
+        net.misbehave(&mut random, 60);
+        net.heal();
+        net.run_until_in_sync(Duration::from_secs(3_600));
+        net.check(seed);
+    }
+}

@@ -1,0 +1,292 @@
+//! Replicas, a session for each pair, and the links between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+
+use super::random::Random;
+
+const KEY: HashKey = HashKey::new(*b"a key of a test.");
+
+/// What a link does to datagrams, in each direction by itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) bytes_per_second: u64,
+    pub(crate) delay: Duration,
+    /// Up to so much more, so that datagrams overtake each other.
+    pub(crate) jitter: Duration,
+    /// Of a hundred, how many are lost, and how many arrive twice.
+    pub(crate) loss: u64,
+    pub(crate) doubled: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 1_000_000_000,
+            delay: Duration::from_millis(1),
+            jitter: Duration::ZERO,
+            loss: 0,
+            doubled: 0,
+        }
+    }
+}
+
+pub(crate) struct Net {
+    now: Duration,
+    random: Random,
+    options: SessionOptions,
+    link: Link,
+    cut: bool,
+    maps: Vec<CausalMap>,
+    sessions: BTreeMap<(usize, usize), Session>,
+    /// Under way: when it arrives, a number to tell equal times apart, from, to.
+    wire: BTreeMap<(Duration, u64), (usize, usize, Vec<u8>)>,
+    busy: BTreeMap<(usize, usize), Duration>,
+    sent: u64,
+    bytes: u64,
+    /// What must be held in the end: everything put and not removed by somebody who had seen it.
+    written: BTreeSet<Vec<u8>>,
+    lives: u32,
+}
+
+impl Net {
+    pub(crate) fn new(replicas: usize, seed: u64, options: &SessionOptions, link: Link) -> Self {
+        let mut sessions = BTreeMap::new();
+        for from in 0..replicas {
+            for to in (0..replicas).filter(|to| *to != from) {
+                sessions.insert((from, to), Session::new(options, seed));
+            }
+        }
+        Self {
+            now: Duration::ZERO,
+            random: Random::new(seed ^ 0x5e55_1013),
+            options: options.clone(),
+            link,
+            cut: false,
+            maps: (1..=replicas as u64).map(|node| CausalMap::new(ReplicaId::new(node), KEY)).collect(),
+            sessions,
+            wire: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            sent: 0,
+            bytes: 0,
+            written: BTreeSet::new(),
+            lives: 0,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn map(&self, at: usize) -> &CausalMap {
+        &self.maps[at]
+    }
+
+    pub(crate) fn map_mut(&mut self, at: usize) -> &mut CausalMap {
+        &mut self.maps[at]
+    }
+
+    pub(crate) fn session(&self, at: usize) -> &Session {
+        self.sessions.iter().find(|((from, _), _)| *from == at).unwrap().1
+    }
+
+    pub(crate) fn set_link(&mut self, link: Link) {
+        self.link = link;
+    }
+
+    pub(crate) fn set_cut(&mut self, cut: bool) {
+        self.cut = cut;
+    }
+
+    /// A write of a life that ends with it.
+    pub(crate) fn write_as(&mut self, at: usize, incarnation: u32, key: &[u8], value: &[u8]) {
+        let id = ReplicaId::with_incarnation(1, incarnation);
+        let mut map = CausalMap::restore(&self.maps[at].save(), id, KEY).unwrap();
+        map.put(key, 0, value).unwrap();
+        self.maps[at] = map;
+    }
+
+    /// Everyone gets everything at once, without a network.
+    pub(crate) fn fast_forward(&mut self) {
+        let link = std::mem::take(&mut self.link);
+        self.run_until_in_sync(Duration::from_secs(600));
+        self.link = link;
+    }
+
+    pub(crate) fn changed(&mut self, at: usize) {
+        let now = self.now;
+        for ((from, _), session) in &mut self.sessions {
+            if *from == at {
+                session.handle(now, SessionInput::Changed, &mut self.maps[at]).unwrap();
+            }
+        }
+        self.pump();
+    }
+
+    fn pump(&mut self) {
+        loop {
+            let mut joined = BTreeSet::new();
+            for ((from, to), session) in &mut self.sessions {
+                while let Some(output) = session.poll_output(self.now, &self.maps[*from]) {
+                    match output {
+                        SessionOutput::Joined(_) => {
+                            joined.insert((*from, *to));
+                        }
+                        SessionOutput::Send(datagram) => {
+                            assert!(datagram.len() <= self.options.datagram_len_max);
+                            self.bytes += datagram.len() as u64;
+                            let nanos = datagram.len() as u64 * 1_000_000_000 / self.link.bytes_per_second;
+                            let busy = self.busy.entry((*from, *to)).or_default();
+                            *busy = (*busy).max(self.now) + Duration::from_nanos(nanos);
+                            let copies = match self.random.below(100) {
+                                _ if self.cut => 0,
+                                dice if dice < self.link.loss => 0,
+                                dice if dice < self.link.loss + self.link.doubled => 2,
+                                _ => 1,
+                            };
+                            for _ in 0..copies {
+                                let jitter = self.link.jitter.as_micros() as u64 + 1;
+                                let late = Duration::from_micros(self.random.below(jitter));
+                                self.sent += 1;
+                                let arrives = *busy + self.link.delay + late;
+                                self.wire.insert((arrives, self.sent), (*from, *to, datagram.clone()));
+                            }
+                        }
+                    }
+                }
+            }
+            if joined.is_empty() {
+                return;
+            }
+            for (at, with) in joined {
+                for ((from, to), session) in &mut self.sessions {
+                    if *from == at && *to != with {
+                        session.handle(self.now, SessionInput::Changed, &mut self.maps[at]).unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes to the next moment at which something happens, but not beyond `end`.
+    fn advance(&mut self, end: Duration) {
+        let timeout = self.sessions.values().map(Session::poll_timeout).min().unwrap();
+        let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
+        let next = timeout.min(arrival).max(self.now);
+        if next > end {
+            self.now = end;
+            return;
+        }
+        // A session that wants to be called at once, again and again, would stop the world.
+        self.now =
+            if next == self.now && arrival > self.now { next + Duration::from_micros(1) } else { next };
+        while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            let (from, to, datagram) = entry.remove();
+            let session = self.sessions.get_mut(&(to, from)).unwrap();
+            session
+                .handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to])
+                .expect("no datagram of an honest peer is an error");
+        }
+        for ((from, _), session) in &mut self.sessions {
+            if session.poll_timeout() <= self.now {
+                session.handle(self.now, SessionInput::Timeout, &mut self.maps[*from]).unwrap();
+            }
+        }
+        self.pump();
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.advance(end);
+        }
+    }
+
+    fn agreed(&self) -> bool {
+        let frontier = self.maps[0].frontier();
+        self.maps.iter().all(|map| map.frontier() == frontier)
+    }
+
+    fn converged(&self) -> bool {
+        self.agreed() && self.sessions.values().all(Session::is_in_sync)
+    }
+
+    /// Until all hold the same, whether they know it or not.
+    pub(crate) fn run_until_agreed(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        while !self.agreed() {
+            assert!(self.now < end, "not the same after {limit:?}: {:?}", self.sessions);
+            self.advance(end);
+        }
+    }
+
+    pub(crate) fn run_until_in_sync(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        while !self.converged() {
+            assert!(self.now < end, "not in sync after {limit:?}: {:?}", self.sessions);
+            self.advance(end);
+        }
+    }
+
+    /// Writes, removals, forgetting, restarts, cuts: anything but a lost disk.
+    pub(crate) fn misbehave(&mut self, random: &mut Random, steps: u64) {
+        for _ in 0..steps {
+            let at = random.below(self.maps.len() as u64) as usize;
+            match random.below(12) {
+                0..=5 => {
+                    let key = format!("key-{}", random.below(30)).into_bytes();
+                    self.maps[at].put(&key, random.below(5), &random.next().to_le_bytes()).unwrap();
+                    self.written.insert(key);
+                    self.changed(at);
+                }
+                6 => {
+                    let key = format!("key-{}", random.below(30)).into_bytes();
+                    self.maps[at].remove(&key);
+                    self.changed(at);
+                }
+                7 => {
+                    let version = self.maps[at].version();
+                    self.maps[at].forget(&version);
+                }
+                8 => self.restart(at, random),
+                9 => self.cut = !self.cut,
+                _ => {
+                    let time = Duration::from_millis(random.below(3_000));
+                    self.run(time);
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, at: usize, random: &mut Random) {
+        self.lives += 1;
+        let id = ReplicaId::with_incarnation(at as u64 + 1, self.lives);
+        self.maps[at] = CausalMap::restore(&self.maps[at].save(), id, KEY).unwrap();
+        for ((from, _), session) in &mut self.sessions {
+            if *from == at {
+                *session = Session::new(&self.options, random.next());
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut = false;
+    }
+
+    pub(crate) fn check(&self, seed: u64) {
+        let first = self.maps[0].encode_state();
+        for map in &self.maps {
+            assert_eq!(map.encode_state(), first, "seed {seed}");
+        }
+        for session in self.sessions.values() {
+            assert_eq!(session.stats().divergences, 0, "seed {seed}");
+            assert_eq!(session.pending_bytes(), 0, "seed {seed}");
+        }
+    }
+}
