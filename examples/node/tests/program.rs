@@ -318,7 +318,10 @@ fn a_full_disk_is_named_and_loses_nothing() {
     fs::create_dir(&data).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"]).arg(&data).output();
     if !mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "under CI this must run, but no disk can be mounted: {mounted:?}");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "under CI this must run, but no disk can be mounted: {mounted:?}"
+        );
         println!("skipped: cannot mount a small disk: {mounted:?}");
         return;
     }
