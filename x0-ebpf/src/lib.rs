@@ -15,8 +15,44 @@
 //!
 //! It depends on no other x0 crate. It feeds `x0-mesh`'s metrics and `x0-mapek`'s monitor.
 
+#[cfg(feature = "ebpf")]
+mod attach;
 pub mod capabilities;
+#[cfg(feature = "ebpf")]
+mod control;
+#[cfg(feature = "ebpf")]
+mod counters;
+#[cfg(feature = "ebpf")]
+mod filter;
+#[cfg(feature = "ebpf")]
+mod flows;
+#[cfg(feature = "ebpf")]
+mod link;
+#[cfg(feature = "ebpf")]
+mod object;
+mod prefix;
+#[cfg(feature = "ebpf")]
+mod program;
+#[cfg(feature = "ebpf")]
+mod rate;
 pub mod stats;
+#[cfg(feature = "ebpf")]
+mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use capabilities::{Capabilities, Feature, Missing, Need};
 pub use stats::{Backend, LinkStats};
+
+pub use prefix::{Prefix, PrefixError};
+#[cfg(feature = "ebpf")]
+pub use {
+    attach::{AttachError, AttachMode, AttachPolicy, Attached, Fallback, Point},
+    counters::{InterfaceCounters, Peer, PeerBy, PeerCounters},
+    filter::{Action, Filter, FilterError, LENGTHS_V6_MAX, Mac, RuleCounters, Source},
+    flows::{Flow, FlowCounters},
+    link::{LinkOptions, LinkProgram, ReadError},
+    object::{Object, Provenance},
+    program::LoadError,
+    rate::{Rate, RateError, RateUnit},
+};

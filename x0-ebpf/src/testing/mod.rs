@@ -1,0 +1,29 @@
+//! Links for tests: network namespaces, veth pairs between them, and packets that are made and counted.
+//!
+//! Everything is held by file descriptors and nothing has a name outside the process: what a test makes is gone when it is
+//! dropped, when the test panics and when the process is killed. It takes root, or `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and
+//! `CAP_NET_RAW`.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use x0_ebpf::testing::{Frame, Generator, Namespace, Receiver, VethPair};
+//!
+//! let (here, there) = (Namespace::new()?, Namespace::new()?);
+//! let pair = VethPair::new(&here, &there)?;
+//! let mut generator = Generator::open(&here, pair.left())?;
+//! let mut receiver = Receiver::open(&there, pair.right())?;
+//! let frame = Frame::between(pair.left(), pair.right()).len(128).build();
+//! generator.send_counted(&mut receiver, 1000, Duration::from_secs(5), |_| frame.clone())?;
+//! assert_eq!(receiver.counted().packets, 1000);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod frame;
+mod namespace;
+mod traffic;
+mod veth;
+
+pub use frame::Frame;
+pub use namespace::{Namespace, NamespaceError};
+pub use traffic::{Counted, Generator, Receiver, TrafficError};
+pub use veth::{VethEnd, VethError, VethPair};
