@@ -43,6 +43,12 @@ impl Members {
         Self { lease, rows: BTreeMap::new() }
     }
 
+    /// After how long without word of it a member is retired.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// Says that `member`, this replica, is here and has seen `version`. To be repeated several times per lease.
     pub fn beat(&mut self, now: Duration, member: ReplicaId, version: Version) {
         let beat = self.rows.get(&member).map_or(0, |row| row.beat) + 1;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+mod churn;
 mod net;
 #[path = "../map/random.rs"]
 mod random;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+use x0_crdt::{CausalMap, HashKey, Members, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
 
 use super::random::Random;
 
@@ -49,16 +49,37 @@ pub(crate) struct Net {
     /// What must be held in the end: everything put and not removed by somebody who had seen it.
     written: BTreeSet<Vec<u8>>,
     lives: u32,
+    online: Vec<bool>,
 }
 
 impl Net {
     pub(crate) fn new(replicas: usize, seed: u64, options: &SessionOptions, link: Link) -> Self {
-        let mut sessions = BTreeMap::new();
+        let all = |from| (0..replicas).filter(move |to| *to != from).map(move |to| (from, to));
+        Self::of((0..replicas).flat_map(all), replicas, seed, options, link)
+    }
+
+    /// Replicas of which each talks to a few.
+    pub(crate) fn sparse(replicas: usize, seed: u64, options: &SessionOptions, link: Link) -> Self {
+        let mut random = Random::new(seed);
+        let mut pairs = BTreeSet::new();
         for from in 0..replicas {
-            for to in (0..replicas).filter(|to| *to != from) {
-                sessions.insert((from, to), Session::new(options, seed));
+            for to in [(from + 1) % replicas, random.below(replicas as u64) as usize] {
+                if from != to {
+                    pairs.extend([(from, to), (to, from)]);
+                }
             }
         }
+        Self::of(pairs.into_iter(), replicas, seed, options, link)
+    }
+
+    fn of(
+        pairs: impl Iterator<Item = (usize, usize)>,
+        replicas: usize,
+        seed: u64,
+        options: &SessionOptions,
+        link: Link,
+    ) -> Self {
+        let sessions = pairs.map(|pair| (pair, Session::new(options, seed))).collect();
         Self {
             now: Duration::ZERO,
             random: Random::new(seed ^ 0x5e55_1013),
@@ -73,6 +94,7 @@ impl Net {
             bytes: 0,
             written: BTreeSet::new(),
             lives: 0,
+            online: vec![true; replicas],
         }
     }
 
@@ -145,7 +167,7 @@ impl Net {
                             let busy = self.busy.entry((*from, *to)).or_default();
                             *busy = (*busy).max(self.now) + Duration::from_nanos(nanos);
                             let copies = match self.random.below(100) {
-                                _ if self.cut => 0,
+                                _ if self.cut || !self.online[*from] || !self.online[*to] => 0,
                                 dice if dice < self.link.loss => 0,
                                 dice if dice < self.link.loss + self.link.doubled => 2,
                                 _ => 1,
@@ -176,7 +198,8 @@ impl Net {
 
     /// Goes to the next moment at which something happens, but not beyond `end`.
     fn advance(&mut self, end: Duration) {
-        let timeout = self.sessions.values().map(Session::poll_timeout).min().unwrap();
+        let online = self.sessions.iter().filter(|((from, _), _)| self.online[*from]);
+        let timeout = online.map(|(_, session)| session.poll_timeout()).min().unwrap_or(end);
         let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
         let next = timeout.min(arrival).max(self.now);
         if next > end {
@@ -188,13 +211,16 @@ impl Net {
             if next == self.now && arrival > self.now { next + Duration::from_micros(1) } else { next };
         while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let (from, to, datagram) = entry.remove();
+            if !self.online[to] {
+                continue;
+            }
             let session = self.sessions.get_mut(&(to, from)).unwrap();
             session
                 .handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to])
                 .expect("no datagram of an honest peer is an error");
         }
         for ((from, _), session) in &mut self.sessions {
-            if session.poll_timeout() <= self.now {
+            if self.online[*from] && session.poll_timeout() <= self.now {
                 session.handle(self.now, SessionInput::Timeout, &mut self.maps[*from]).unwrap();
             }
         }
@@ -265,9 +291,25 @@ impl Net {
     }
 
     fn restart(&mut self, at: usize, random: &mut Random) {
+        let saved = self.maps[at].save();
+        self.boot(at, &saved, random);
+    }
+
+    pub(crate) fn is_online(&self, at: usize) -> bool {
+        self.online[at]
+    }
+
+    pub(crate) fn set_online(&mut self, at: usize, online: bool) {
+        self.online[at] = online;
+    }
+
+    /// A replica starts from what was saved once, as another life.
+    pub(crate) fn boot(&mut self, at: usize, saved: &[u8], random: &mut Random) {
         self.lives += 1;
         let id = ReplicaId::with_incarnation(at as u64 + 1, self.lives);
-        self.maps[at] = CausalMap::restore(&self.maps[at].save(), id, KEY).unwrap();
+        let lease = self.maps[at].members().lease();
+        self.maps[at] = CausalMap::restore(saved, id, KEY).unwrap();
+        *self.maps[at].members_mut() = Members::new(lease);
         for ((from, _), session) in &mut self.sessions {
             if *from == at {
                 *session = Session::new(&self.options, random.next());

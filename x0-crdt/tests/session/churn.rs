@@ -1,0 +1,223 @@
+//! Fifty replicas that join, leave, fall silent beyond their lease and come back with old state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use x0_crdt::{CausalMap, HashKey, Members, ReplicaId, SessionOptions};
+
+use super::net::{Link, Net};
+use super::random::Random;
+
+const LEASE: Duration = Duration::from_secs(60);
+const BEAT: Duration = Duration::from_secs(10);
+
+struct Churn {
+    net: Net,
+    random: Random,
+    /// Every key ever written, once; and those that somebody removed.
+    added: BTreeSet<Vec<u8>>,
+    removed: BTreeSet<Vec<u8>>,
+    /// What each replica has seen removed: it must never see that again.
+    gone: Vec<BTreeSet<Vec<u8>>>,
+    /// Saved states of earlier, and what was added since by that replica alone.
+    backups: BTreeMap<usize, Vec<u8>>,
+    silent_until: BTreeMap<usize, Duration>,
+    next_key: u64,
+}
+
+impl Churn {
+    fn new(replicas: usize, seed: u64) -> Self {
+        let options = SessionOptions {
+            retry_min: Duration::from_millis(100),
+            greet_every: Duration::from_secs(5),
+            ..SessionOptions::default()
+        };
+        let link = Link {
+            delay: Duration::from_millis(20),
+            jitter: Duration::from_millis(20),
+            loss: 5,
+            doubled: 2,
+            ..Link::default()
+        };
+        let mut net = Net::sparse(replicas, seed, &options, link);
+        for at in 0..replicas {
+            *net.map_mut(at).members_mut() = Members::new(LEASE);
+        }
+        Self {
+            net,
+            random: Random::new(seed ^ 0xc4),
+            added: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            gone: vec![BTreeSet::new(); replicas],
+            backups: BTreeMap::new(),
+            silent_until: BTreeMap::new(),
+            next_key: 0,
+        }
+    }
+
+    fn beat(&mut self) {
+        let now = self.net.now();
+        for at in 0..self.gone.len() {
+            if self.net.is_online(at) {
+                self.net.map_mut(at).beat(now);
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let at = self.random.below(self.gone.len() as u64) as usize;
+        match self.random.below(20) {
+            // Also by those that nobody hears at the moment.
+            0..=8 => {
+                self.next_key += 1;
+                let key = format!("element-{:06}", self.next_key).into_bytes();
+                self.net.map_mut(at).put(&key, 0, b"").unwrap();
+                self.added.insert(key);
+                self.net.changed(at);
+            }
+            9..=14 => {
+                let keys: Vec<Vec<u8>> =
+                    self.net.map(at).range(b"").map(|entry| entry.key().to_vec()).collect();
+                if !keys.is_empty() {
+                    let key = keys[self.random.below(keys.len() as u64) as usize].clone();
+                    self.net.map_mut(at).remove(&key).unwrap();
+                    self.gone[at].insert(key.clone());
+                    self.removed.insert(key);
+                    self.net.changed(at);
+                }
+            }
+            15 => self.fall_silent(at),
+            16 => {
+                // A backup of a moment at which somebody else has all of it.
+                if self.known_elsewhere(at) {
+                    self.backups.insert(at, self.net.map(at).save());
+                }
+            }
+            17 => self.return_to_backup(at),
+            _ => {
+                let time = Duration::from_millis(self.random.below(3_000));
+                self.net.run(time);
+            }
+        }
+        let now = self.net.now();
+        let back: Vec<usize> =
+            self.silent_until.iter().filter(|(_, until)| **until <= now).map(|(at, _)| *at).collect();
+        for at in back {
+            self.silent_until.remove(&at);
+            self.net.set_online(at, true);
+        }
+    }
+
+    fn fall_silent(&mut self, at: usize) {
+        if self.silent_until.len() < self.gone.len() / 3 && self.net.is_online(at) {
+            let time = Duration::from_secs(self.random.below(4 * LEASE.as_secs()));
+            self.silent_until.insert(at, self.net.now() + time);
+            self.net.set_online(at, false);
+        }
+    }
+
+    fn known_elsewhere(&self, at: usize) -> bool {
+        let version = self.net.map(at).version();
+        (0..self.gone.len()).any(|other| other != at && version.is_within(&self.net.map(other).version()))
+    }
+
+    /// The disk of a replica is replaced by an old one: it forgets what it saw, and others know what it wrote since.
+    fn return_to_backup(&mut self, at: usize) {
+        if !self.known_elsewhere(at) {
+            return;
+        }
+        if let Some(saved) = self.backups.remove(&at) {
+            self.net.boot(at, &saved, &mut self.random);
+            // It may see again what it saw removed in the life that is forgotten.
+            self.gone[at].clear();
+        }
+    }
+
+    fn check_nothing_came_back(&mut self) {
+        for at in 0..self.gone.len() {
+            for key in &self.gone[at] {
+                assert!(self.net.map(at).get(key).is_none(), "{} came back at {at}", key.escape_ascii());
+            }
+            let map = self.net.map(at);
+            let now_gone: Vec<Vec<u8>> = self
+                .removed
+                .iter()
+                .filter(|key| map.get(key).is_none() && self.saw(at, key))
+                .cloned()
+                .collect();
+            self.gone[at].extend(now_gone);
+        }
+    }
+
+    /// Whether a replica holds everything that was ever added: then what it does not hold, it has seen removed.
+    fn saw(&self, at: usize, _key: &[u8]) -> bool {
+        let map = self.net.map(at);
+        (0..self.gone.len()).all(|other| self.net.map(other).version().is_within(&map.version()))
+    }
+
+    fn finish(&mut self, seed: u64) {
+        for at in 0..self.gone.len() {
+            self.net.set_online(at, true);
+        }
+        self.silent_until.clear();
+        self.net.run_until_in_sync(Duration::from_secs(3_600));
+        let expected: BTreeSet<Vec<u8>> = self.added.difference(&self.removed).cloned().collect();
+        for at in 0..self.gone.len() {
+            let held: BTreeSet<Vec<u8>> =
+                self.net.map(at).range(b"").map(|entry| entry.key().to_vec()).collect();
+            let wrong: Vec<_> =
+                held.symmetric_difference(&expected).map(|key| key.escape_ascii().to_string()).collect();
+            assert!(wrong.is_empty(), "seed {seed}, replica {at}: lost or came back: {wrong:?}");
+        }
+        // Former lives fall silent for ever, all others have seen everything: nothing is left to remember.
+        for _ in 0..30 {
+            self.beat();
+            self.net.run(BEAT);
+        }
+        for at in 0..self.gone.len() {
+            let map = self.net.map(at);
+            assert_eq!((map.history_len(), map.removal_count()), (0, 0), "seed {seed}, replica {at}");
+            assert_eq!(map.members().leased().count(), self.gone.len(), "seed {seed}, replica {at}");
+        }
+    }
+}
+
+#[test]
+fn fifty_replicas_with_churn_lose_nothing_and_nothing_comes_back() {
+    for seed in 0..super::seeds(1).min(200) {
+        let mut churn = Churn::new(50, seed);
+        let mut next_beat = Duration::ZERO;
+        for step in 0..1_000 {
+            churn.step();
+            if churn.net.now() >= next_beat {
+                churn.beat();
+                next_beat = churn.net.now() + BEAT;
+            }
+            if step % 50 == 0 {
+                churn.check_nothing_came_back();
+            }
+        }
+        churn.check_nothing_came_back();
+        churn.finish(seed);
+    }
+}
+
+#[test]
+fn a_member_that_is_not_heard_of_is_not_waited_for_and_is_waited_for_again_when_it_is_back() {
+    let key = HashKey::new([3; 16]);
+    let mut here = CausalMap::new(ReplicaId::new(1), key);
+    *here.members_mut() = Members::new(LEASE);
+    let there = ReplicaId::new(2);
+    here.put(b"a", 0, b"").unwrap();
+    here.members_mut().beat(Duration::ZERO, there, x0_crdt::Version::new());
+    here.beat(Duration::ZERO);
+    assert_eq!(here.history_len(), 1, "the other has not seen it");
+    here.beat(LEASE);
+    assert_eq!(here.history_len(), 1, "its lease is just not over");
+    here.beat(LEASE + Duration::from_secs(1));
+    assert_eq!(here.history_len(), 0);
+    here.put(b"b", 0, b"").unwrap();
+    here.members_mut().beat(LEASE * 2, there, x0_crdt::Version::new());
+    here.beat(LEASE * 2);
+    assert_eq!(here.history_len(), 1);
+}
