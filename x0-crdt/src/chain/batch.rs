@@ -73,20 +73,11 @@ impl Batch {
     /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Input::new(bytes);
-        let batch = Self::read(&mut input)?;
-        input.finish()?;
-        Ok(batch)
-    }
-
-    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
-        self.checkpoint.write(bytes);
-        bytes.extend(self.digests.iter().flat_map(|digest| digest.0));
-    }
-
-    pub(super) fn read(input: &mut Input<'_>) -> Result<Self, DecodeError> {
-        let checkpoint = Checkpoint::read(input)?;
+        let checkpoint = Checkpoint::read(&mut input)?;
         let count = usize::from(checkpoint.statement().count());
-        Self::new(checkpoint, read_digests(input, count)?)
+        let digests = read_digests(&mut input, count)?;
+        input.finish()?;
+        Self::new(checkpoint, digests)
     }
 }
 
@@ -158,7 +149,7 @@ impl Attestation {
 }
 
 /// Takes the bytes before it allocates for them, so a short input costs nothing.
-pub(super) fn read_digests(input: &mut Input<'_>, count: usize) -> Result<Vec<Digest>, DecodeError> {
+fn read_digests(input: &mut Input<'_>, count: usize) -> Result<Vec<Digest>, DecodeError> {
     let bytes = input.take(count.saturating_mul(Digest::LEN), "digests")?;
     let (chunks, _) = bytes.as_chunks::<{ Digest::LEN }>();
     Ok(chunks.iter().copied().map(Digest).collect())

@@ -3,17 +3,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::batch::{Batch, read_digests};
+use super::batch::Batch;
 use super::checkpoint::Checkpoint;
 use super::digest::Digest;
-use super::error::{
-    AppendError, DecodeError, OwnError, PersistedError, RestoreError, SealError, StartError, VerifyError,
-};
+use super::error::{AppendError, OwnError, PersistedError, RestoreError, SealError, StartError, VerifyError};
 use super::seam::{Signer, Verifier};
 use super::statement::{Head, Statement};
-use super::{BATCH_LEN_MAX, EVENT_LEN_MAX, VERSION, merkle, read_version};
+use super::{BATCH_LEN_MAX, EVENT_LEN_MAX, merkle};
 use crate::ReplicaId;
-use crate::codec::Input;
 
 /// What a [`ChainWriter`] asks of its driver.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,8 +49,8 @@ enum Stage {
 ///    comes back durable together with the dot counter (40 bytes with its sequence number).
 /// 2. After each append and [`flush`](Self::flush), call [`poll_output`](Self::poll_output) until it yields `None`.
 /// 3. At [`Output::Persist`], store the state durably, then call [`persisted`](Self::persisted) and poll on. If storing
-///    fails, store the same bytes again, or stop and restart; do not confirm. Digests of step 1 below
-///    [`next_seq`](Self::next_seq) at that moment are no longer needed.
+///    fails, store the same bytes again, or stop and restart; do not confirm. Once it is durable, the digests of step 1 up to
+///    [`head`](Self::head) are no longer needed.
 /// 4. At [`Output::Send`], put the batch into the own store and send it.
 /// 5. After a restart, [`restore`](Self::restore) from the last stored state and give the stored digests from `next_seq` on
 ///    to [`append_digest`](Self::append_digest). The last batch is handed out for sending once more, with the same bytes:
@@ -119,19 +116,13 @@ impl ChainWriter {
         if Digest::of_state(body).0 != *seal {
             return Err(RestoreError::Damaged);
         }
-        let (stored, last, open) = read_state(body).map_err(|_| RestoreError::Damaged)?;
-        if stored != writer {
+        let last = Batch::decode(body).map_err(|_| RestoreError::Damaged)?;
+        if last.checkpoint().writer() != writer {
             return Err(RestoreError::OtherWriter);
         }
-        if let Some(last) = last {
-            if last.checkpoint().writer() != writer {
-                return Err(RestoreError::Damaged);
-            }
-            chain.head = last.checkpoint().head();
-            chain.last = Some(last);
-            chain.stage = Stage::Send;
-        }
-        chain.open = open;
+        chain.head = last.checkpoint().head();
+        chain.last = Some(last);
+        chain.stage = Stage::Send;
         Ok(chain)
     }
 
@@ -204,10 +195,10 @@ impl ChainWriter {
             self.seal()?;
         }
         match (self.stage, &self.last) {
-            (Stage::Persist, _) => {
+            (Stage::Persist, Some(last)) => {
                 self.number = self.number.wrapping_add(1);
                 self.stage = Stage::Persisting(self.number);
-                Ok(Some(Output::Persist { number: self.number, state: self.state() }))
+                Ok(Some(Output::Persist { number: self.number, state: state(last) }))
             }
             (Stage::Send, Some(last)) => {
                 self.stage = Stage::Idle;
@@ -261,7 +252,7 @@ impl ChainWriter {
     /// Signs what is open and makes it the last batch. On an error nothing has changed.
     fn seal(&mut self) -> Result<(), SealError> {
         let count = u16::try_from(self.open.len()).unwrap_or(u16::MAX);
-        // `append_digest` and `read_state` keep `open` within what a statement may cover.
+        // `append_digest` and `flush` keep `open` within what a statement may cover.
         let Ok(statement) = Statement::new(self.writer, self.head, count, merkle::root(&self.open)) else {
             return Ok(());
         };
@@ -276,23 +267,6 @@ impl ChainWriter {
         self.stage = Stage::Persist;
         Ok(())
     }
-
-    /// The last batch, the open digests, and a hash over both.
-    fn state(&self) -> Vec<u8> {
-        let mut bytes = alloc::vec![VERSION];
-        bytes.extend_from_slice(&self.writer.node.to_be_bytes());
-        bytes.extend_from_slice(&self.writer.incarnation.to_be_bytes());
-        bytes.push(u8::from(self.last.is_some()));
-        if let Some(last) = &self.last {
-            last.write(&mut bytes);
-        }
-        // At most BATCH_LEN_MAX, which fits.
-        bytes.extend_from_slice(&u16::try_from(self.open.len()).unwrap_or(u16::MAX).to_be_bytes());
-        bytes.extend(self.open.iter().flat_map(|digest| digest.0));
-        let seal = Digest::of_state(&bytes);
-        bytes.extend_from_slice(&seal.0);
-        bytes
-    }
 }
 
 impl core::fmt::Debug for ChainWriter {
@@ -306,19 +280,10 @@ impl core::fmt::Debug for ChainWriter {
     }
 }
 
-/// Reads what [`ChainWriter::state`] wrote, without its hash.
-fn read_state(body: &[u8]) -> Result<(ReplicaId, Option<Batch>, Vec<Digest>), DecodeError> {
-    const WHAT: &str = "the state of a chain";
-    let mut input = Input::new(body);
-    read_version(&mut input)?;
-    let node = u64::from_be_bytes(input.array(WHAT)?);
-    let writer = ReplicaId::with_incarnation(node, u32::from_be_bytes(input.array(WHAT)?));
-    let last = if input.byte(WHAT)? == 0 { None } else { Some(Batch::read(&mut input)?) };
-    let count = u16::from_be_bytes(input.array(WHAT)?);
-    if usize::from(count) > BATCH_LEN_MAX {
-        return Err(DecodeError::Count(count));
-    }
-    let open = read_digests(&mut input, usize::from(count))?;
-    input.finish()?;
-    Ok((writer, last, open))
+/// What is stored: the batch, and a hash over it.
+fn state(last: &Batch) -> Vec<u8> {
+    let mut bytes = last.encode();
+    let seal = Digest::of_state(&bytes);
+    bytes.extend_from_slice(&seal.0);
+    bytes
 }

@@ -272,3 +272,31 @@ fn a_proof_from_elsewhere_that_contradicts_what_is_held_reaches_lower() {
     assert_eq!(tracker.observe(a[1].checkpoint(), &ring), Ok(Observed::Equivocation { kept: 2 }));
     assert_eq!(tracker.checkpoints(WRITER).count(), 1);
 }
+
+#[test]
+fn the_event_that_gives_its_writer_away_is_refused() {
+    let ring = Ring::of([1]);
+    let (ours, theirs) = (chain(WRITER, &[4, 4], 0, 1), chain(WRITER, &[4, 4], 1, 6));
+    let mut tracker = ChainTracker::default();
+    for batch in &ours {
+        tracker.observe(batch.checkpoint(), &ring).expect("one side is consistent");
+    }
+    let attestation = theirs[1].attest(7).expect("covered");
+    let refused = Err(EventError::Checkpoint(ObserveError::Quarantined { kept: 4 }));
+    assert_eq!(tracker.event(&attestation, &event(1, 7), &ring), refused);
+    assert_eq!(tracker.kept(WRITER), Some(4));
+}
+
+#[test]
+fn a_statement_at_the_very_end_of_what_is_kept_can_still_give_it_away() {
+    let ring = Ring::of([1]);
+    let (ours, theirs) = (chain(WRITER, &[4, 4, 4], 0, 1), chain(WRITER, &[4, 4, 4], 1, 10));
+    let mut tracker = ChainTracker::default();
+    for batch in ours.iter().chain(&theirs[2..]) {
+        let _ = tracker.observe(batch.checkpoint(), &ring);
+    }
+    assert_eq!(tracker.kept(WRITER), Some(8));
+    // It begins where what is kept ends, but says that another batch lies before.
+    let other = chain(WRITER, &[4, 4, 4], 2, 5);
+    assert_eq!(tracker.observe(other[2].checkpoint(), &ring), Ok(Observed::Equivocation { kept: 4 }));
+}

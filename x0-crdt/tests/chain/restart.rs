@@ -269,4 +269,6 @@ fn events_come_in_order_and_within_bounds() {
     assert_eq!(drain(&mut chain).len(), 1);
     chain.flush();
     assert_eq!(chain.poll_output(), Ok(None), "nothing was appended since");
+    chain.append(2, b"").expect("in order");
+    assert_eq!(chain.poll_output(), Ok(None), "an empty flush asks for nothing later either");
 }

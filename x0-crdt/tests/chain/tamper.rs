@@ -2,8 +2,8 @@
 
 use x0_crdt::ReplicaId;
 use x0_crdt::chain::{
-    Attestation, Batch, CONTEXT, ChainTracker, Checkpoint, EquivocationProof, EventError, Limits, Nobody,
-    ObserveError, ProofError, Standing, VerifyError,
+    Attestation, Batch, CONTEXT, ChainTracker, ChainWriter, Checkpoint, DecodeError, Digest,
+    EquivocationProof, EventError, Limits, Nobody, ObserveError, ProofError, Standing, VerifyError,
 };
 
 use super::keys::{Ring, WRITER, chain, event};
@@ -144,4 +144,105 @@ fn a_signature_counts_only_under_its_context_and_for_its_writer() {
     // A copy of a held checkpoint with a broken signature is not waved through as a duplicate.
     tracker.observe(batch.checkpoint(), &ring).expect("genuine");
     assert_eq!(tracker.observe(&bare, &ring), Err(refused));
+}
+
+#[test]
+fn equal_heads_have_equal_histories_and_equal_digests_equal_dots() {
+    // One part after another is changed; the last batch has the same events in all but the last case.
+    let heads: Vec<_> = [
+        chain(WRITER, &[4, 4], 0, 1),
+        chain(ReplicaId::with_incarnation(1, 4), &[4, 4], 0, 1),
+        chain(ReplicaId::with_incarnation(2, 3), &[4, 4], 0, 1),
+        chain(WRITER, &[3, 5], 0, 1),
+        chain(WRITER, &[4, 4], 1, 5),
+    ]
+    .iter()
+    .map(|batches| batches[1].checkpoint().head())
+    .collect();
+    for (at, head) in heads.iter().enumerate() {
+        assert!(!heads[at + 1..].contains(head), "two histories with one head");
+    }
+    // The same last batch after another first one: the root is equal, the head must not be.
+    let statement = *chain(WRITER, &[4, 4], 0, 1)[1].checkpoint().statement();
+    let mut bytes = chain(WRITER, &[4, 4], 0, 1)[1].checkpoint().encode();
+    bytes[1 + 20] ^= 1;
+    let moved = Checkpoint::decode(&bytes).expect("the form is right");
+    assert_eq!(moved.statement().root(), statement.root());
+    assert_ne!(moved.previous(), statement.previous());
+    assert_ne!(moved.head(), statement.head());
+    // The same bytes at other dots.
+    let digests = [
+        Digest::of_event(WRITER, 1, b"same"),
+        Digest::of_event(WRITER, 2, b"same"),
+        Digest::of_event(ReplicaId::with_incarnation(1, 4), 1, b"same"),
+        Digest::of_event(ReplicaId::with_incarnation(2, 3), 1, b"same"),
+    ];
+    for (at, digest) in digests.iter().enumerate() {
+        assert!(!digests[at + 1..].contains(digest));
+    }
+}
+
+#[test]
+fn statements_outside_the_format_are_refused_by_name() {
+    let good = chain(WRITER, &[4, 4], 0, 1)[1].checkpoint().encode();
+    let changed = |from: usize, to: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[from..from + to.len()].copy_from_slice(to);
+        Checkpoint::decode(&bytes)
+    };
+    // Version 1 byte, node 8, incarnation 4, previous seq 8, previous head 32, count 2, root 32, length 1, signature.
+    assert!(changed(0, &[1]).is_ok());
+    assert!(matches!(changed(0, &[2]), Err(DecodeError::Bytes(_))));
+    assert_eq!(changed(13, &u64::MAX.to_be_bytes()), Err(DecodeError::Sequence));
+    assert!(changed(13, &(u64::MAX - 4).to_be_bytes()).is_ok());
+    assert_eq!(changed(13, &0_u64.to_be_bytes()), Err(DecodeError::Genesis));
+    assert_eq!(changed(53, &0_u16.to_be_bytes()), Err(DecodeError::Count(0)));
+    assert_eq!(changed(53, &4097_u16.to_be_bytes()), Err(DecodeError::Count(4097)));
+    assert!(changed(53, &4096_u16.to_be_bytes()).is_ok());
+    assert_eq!(changed(87, &[0]), Err(DecodeError::Signature(0)));
+    assert_eq!(changed(87, &[129]), Err(DecodeError::Signature(129)));
+    assert!(matches!(changed(87, &[63]), Err(DecodeError::Bytes(_))), "a byte too many");
+    assert!(matches!(changed(87, &[65]), Err(DecodeError::Bytes(_))), "a byte too few");
+    let statement = *Checkpoint::decode(&good).expect("untouched").statement();
+    assert_eq!(Checkpoint::new(statement, vec![]), Err(DecodeError::Signature(0)));
+    assert_eq!(Checkpoint::new(statement, vec![0; 129]), Err(DecodeError::Signature(129)));
+}
+
+#[test]
+fn the_sizes_are_those_of_the_cost_table() {
+    for (size, whole, alone) in [(16, 9.5, 282), (64, 2.375, 346), (256, 0.59375, 410)] {
+        let mut writer = ChainWriter::new(WRITER, 256, super::keys::Key::boxed(1)).expect("in range");
+        for seq in 1..=size {
+            writer.append(seq, &event(0, seq)).expect("in order");
+        }
+        writer.flush();
+        let batch = &super::keys::drain(&mut writer)[0];
+        let len = |bytes: Vec<u8>| bytes.len() as f64;
+        assert_eq!(len(batch.checkpoint().encode()) / size as f64, whole);
+        assert_eq!(batch.attest(size / 2).expect("covered").encode().len(), alone);
+    }
+}
+
+#[test]
+fn proofs_batches_and_attestations_have_one_form() {
+    let (ours, theirs) = (chain(WRITER, &[4, 4], 0, 1), chain(WRITER, &[4, 4], 1, 6));
+    let join = |a: &Batch, b: &Batch| [vec![1], a.checkpoint().encode(), b.checkpoint().encode()].concat();
+    let (one, other) = (join(&ours[1], &theirs[1]), join(&theirs[1], &ours[1]));
+    let decoded = [EquivocationProof::decode(&one), EquivocationProof::decode(&other)];
+    assert_eq!(decoded.iter().filter(|proof| proof.is_ok()).count(), 1);
+    assert!(decoded.contains(&Err(DecodeError::Order)));
+    assert_eq!(EquivocationProof::decode(&join(&ours[0], &ours[1])), Err(DecodeError::NoConflict));
+    assert_eq!(EquivocationProof::decode(&join(&ours[1], &ours[1])), Err(DecodeError::NoConflict));
+
+    let digests = ours[1].digests().to_vec();
+    let batch = |digests: &[Digest]| Batch::new(ours[1].checkpoint().clone(), digests.to_vec());
+    assert!(batch(&digests).is_ok());
+    assert_eq!(batch(&digests[..3]), Err(DecodeError::Root));
+    assert_eq!(batch(theirs[1].digests()), Err(DecodeError::Root));
+
+    let attestation = ours[1].attest(5).expect("covered").encode();
+    let mut outside = attestation.clone();
+    outside[153] = 4;
+    assert_eq!(Attestation::decode(&outside), Err(DecodeError::Place(4)));
+    assert!(Attestation::decode(&[attestation, vec![0; 32]].concat()).is_err(), "a hash too many");
 }
