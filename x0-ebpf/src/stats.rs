@@ -12,7 +12,7 @@
 //! | counted by | direction | bytes for the frame | packets |
 //! |---|---|---|---|
 //! | rtnetlink, `/proc/net/dev` on a veth link | both | `n` | frames handed over; a super-packet of TSO counts once |
-//! | rtnetlink, `/proc/net/dev` on a veth link whose receiver has an XDP program or GRO on | received | `n - 14` | as above |
+//! | the same on either end while the receiving end has a native XDP program or GRO | both | `n - 14` | as above |
 //! | rtnetlink, `/proc/net/dev` on a network card | both | `n`, on some cards `n + 4` (the checksum) | frames on the wire, as a rule |
 //! | eBPF at XDP, native or skb | received | `n` | frames before GRO (native), after GRO (skb) |
 //! | eBPF at TC | both | `n` | super-packets of GRO and TSO count once |
