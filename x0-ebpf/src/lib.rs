@@ -48,7 +48,7 @@ pub use prefix::{Prefix, PrefixError};
 #[cfg(feature = "ebpf")]
 pub use {
     attach::{AttachError, AttachMode, AttachPolicy, Attached, Fallback, Point},
-    counters::{InterfaceCounters, Peer, PeerBy, PeerCounters},
+    counters::{InterfaceCounters, Peer, PeerBy, PeerTraffic},
     filter::{Action, Filter, FilterError, LENGTHS_V6_MAX, Mac, RuleCounters, Source},
     flows::{Flow, FlowCounters},
     link::{LinkOptions, LinkProgram, ReadError},

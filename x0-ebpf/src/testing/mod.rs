@@ -20,10 +20,14 @@
 
 mod frame;
 mod namespace;
+#[cfg(feature = "ebpf")]
+mod run;
 mod traffic;
 mod veth;
 
 pub use frame::Frame;
 pub use namespace::{Namespace, NamespaceError};
+#[cfg(feature = "ebpf")]
+pub use run::{PACKET_LEN_MIN, Run, RunError, Runner, Verdict};
 pub use traffic::{Counted, Generator, Receiver, TrafficError};
 pub use veth::{VethEnd, VethError, VethPair};

@@ -1,0 +1,45 @@
+//! The prebuilt objects and the manifest that says what they were built from.
+
+/// One prebuilt eBPF object: its name, its bytes, and the line of the manifest that belongs to it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Object {
+    /// The source is `bpf/<name>.bpf.c`.
+    pub name: &'static str,
+    /// The ELF file, aligned for the loader.
+    pub bytes: &'static [u8],
+}
+
+/// What `bpf/build` wrote about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Provenance {
+    /// The compiler's first line of `--version`.
+    pub compiler: &'static str,
+    /// SHA-256 of the source followed by every header, in hexadecimal.
+    pub source_sha256: &'static str,
+    /// SHA-256 of the object, in hexadecimal.
+    pub object_sha256: &'static str,
+}
+
+const MANIFEST: &str = include_str!("../bpf/prebuilt/MANIFEST");
+
+/// Counters and the filter, for XDP and TC.
+pub(crate) const LINK: Object =
+    Object { name: "link", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/link.bpf.o") };
+
+impl Object {
+    /// Every object of the crate.
+    pub const ALL: &'static [Self] = &[LINK];
+
+    /// From what and by what the object was built, or `None` when the manifest has no line for it.
+    #[must_use]
+    pub fn provenance(&self) -> Option<Provenance> {
+        let compiler = MANIFEST.lines().find_map(|line| line.strip_prefix("compiler "))?;
+        MANIFEST.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            (words.next() == Some(self.name)).then_some(())?;
+            Some(Provenance { compiler, source_sha256: words.next()?, object_sha256: words.next()? })
+        })
+    }
+}
