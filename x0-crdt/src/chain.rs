@@ -54,7 +54,10 @@
 //! | 256 | 0.6 | 410 | 4 |
 //!
 //! An overwritten event costs 32 bytes in a [`Batch`], nothing in an [`Attestation`]. A larger batch waits longer before its
-//! events can be believed; [`ChainWriter::flush`] ends one early. A proof has 305 bytes. A tracker holds at most
+//! events can be believed; [`ChainWriter::flush`] ends one early. In time, the signature is nearly all: on a busy machine, ring
+//! signed in 35 to 62 µs and verified in 46 to 97 µs; with batches of 64 and events of 64 bytes that came to 1.2 to 2.1 µs per
+//! event for the writer and 0.9 to 2.2 µs for a receiver. An event of a checkpoint that is held costs its hashes only. A proof
+//! has 305 bytes. A tracker holds at most
 //! `checkpoints_max + waiting_max` checkpoints and one proof per writer, about 250 bytes each.
 //!
 //! # Limits

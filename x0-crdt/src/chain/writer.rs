@@ -54,7 +54,9 @@ enum Stage {
 /// 4. At [`Output::Send`], put the batch into the own store and send it.
 /// 5. After a restart, [`restore`](Self::restore) from the last stored state and give the stored digests from `next_seq` on
 ///    to [`append_digest`](Self::append_digest). The last batch is handed out for sending once more, with the same bytes:
-///    it is not known whether it left before. At [`AppendError::BatchFull`], drain and go on. If the state is lost, damaged or from a backup, take a new incarnation.
+///    it is not known whether it left before. At [`AppendError::BatchFull`], drain and go on. If no state was ever stored,
+///    nothing has left: take [`new`](Self::new) and the digests from 1 on. If the state is lost, damaged or from a backup,
+///    take a new incarnation.
 ///
 /// Sealing happens inside `poll_output`, at most one batch at a time: while one waits for its disk, events gather in the next.
 /// A batch is never signed twice. So a crash between any two steps either forgets a batch that nobody has seen or sends one

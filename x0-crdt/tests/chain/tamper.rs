@@ -239,6 +239,12 @@ fn proofs_batches_and_attestations_have_one_form() {
     assert!(batch(&digests).is_ok());
     assert_eq!(batch(&digests[..3]), Err(DecodeError::Root));
     assert_eq!(batch(theirs[1].digests()), Err(DecodeError::Root));
+    // The two inner nodes have the same root as the four leaves below them.
+    let sibling = |seq| {
+        let bytes = ours[1].attest(seq).expect("covered").encode();
+        Digest(*bytes.last_chunk().expect("the last hash of the path"))
+    };
+    assert_eq!(batch(&[sibling(7), sibling(5)]), Err(DecodeError::Root));
 
     let attestation = ours[1].attest(5).expect("covered").encode();
     let mut outside = attestation.clone();
