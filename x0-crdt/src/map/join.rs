@@ -169,14 +169,8 @@ impl CausalMap {
             }
             keep
         });
+        // Removals stay remembered even if the sender does not list them: it may have replaced them, or only forgotten them.
         let mut removals = self.removals.remove(key).unwrap_or_default();
-        removals.retain(|(writer, seq)| {
-            let keep = !incoming.had_seen(*writer, *seq) || incoming.lists(items, *writer, *seq);
-            if !keep {
-                self.recent.remove(&(*writer, *seq));
-            }
-            keep
-        });
         for item in items {
             let writer = incoming.number(item);
             let seen = item.seq <= seq_of(&self.version, writer);
