@@ -26,6 +26,19 @@ pub(crate) struct Lengths {
     pub(crate) v6: [u64; 3],
 }
 
+impl Lengths {
+    /// `length` is at most 32.
+    pub(crate) fn add_v4(&mut self, length: usize) {
+        self.v4 |= 1 << 32usize.saturating_sub(length);
+    }
+
+    /// `length` is at most 128.
+    pub(crate) fn add_v6(&mut self, length: usize) {
+        let bit = 128usize.saturating_sub(length);
+        self.v6[bit / 64] |= 1 << (bit % 64);
+    }
+}
+
 impl Control {
     /// The settings as the kernel has them; `None` when the map's value is not what this version expects.
     pub(crate) fn open(map: Map) -> io::Result<Option<Self>> {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::AddAssign;
 
-use crate::filter::{Mac, key_mac};
+use crate::filter::Mac;
 use crate::sys::Map;
 
 /// Entries fetched by one system call.
@@ -116,18 +116,6 @@ impl Peer {
         let v6 = Ipv6Addr::from_bits(key);
         Self::Address(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
     }
-
-    pub(crate) fn key(&self) -> u128 {
-        match self {
-            Self::Address(IpAddr::V4(v4)) => mapped(*v4),
-            Self::Address(IpAddr::V6(v6)) => v6.to_bits(),
-            Self::Mac(mac) => key_mac(*mac).into(),
-        }
-    }
-}
-
-pub(crate) fn mapped(v4: Ipv4Addr) -> u128 {
-    v4.to_ipv6_mapped().to_bits()
 }
 
 /// What went to and came from a peer, on all interfaces the program is attached to.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-pub(crate) use front::{Front, hash_v4, hash_v6};
+pub(crate) use front::Front;
 
 use crate::control::{Control, Lengths};
 use crate::prefix::Prefix;
@@ -170,14 +170,14 @@ pub(crate) struct FilterMaps {
     pub(crate) front_v6: Map,
 }
 
-fn key_v4(address: u32, length: u8) -> [u8; 8] {
+pub(crate) fn key_v4(address: u32, length: u8) -> [u8; 8] {
     let mut key = [0; 8];
     key[..4].copy_from_slice(&address.to_ne_bytes());
     key[4..].copy_from_slice(&u32::from(length).to_ne_bytes());
     key
 }
 
-fn key_v6(address: u128, length: u8) -> [u8; 24] {
+pub(crate) fn key_v6(address: u128, length: u8) -> [u8; 24] {
     let mut key = [0; 24];
     let (high, low) = halves(address);
     key[..8].copy_from_slice(&high.to_ne_bytes());
@@ -191,6 +191,20 @@ pub(crate) fn halves(address: u128) -> (u64, u64) {
     let bytes = address.to_be_bytes();
     let half = |at: usize| bytes[at..at + 8].try_into().map_or(0, u64::from_be_bytes);
     (half(0), half(8))
+}
+
+/// The prefix lengths that occur.
+#[cfg(feature = "testing")]
+pub(crate) fn lengths_of<'a>(prefixes: impl Iterator<Item = &'a Prefix>) -> Lengths {
+    let mut lengths = Lengths::default();
+    for prefix in prefixes {
+        if prefix.address().is_ipv4() {
+            lengths.add_v4(prefix.length().into());
+        } else {
+            lengths.add_v6(prefix.length().into());
+        }
+    }
+    lengths
 }
 
 pub(crate) fn key_mac(mac: Mac) -> u64 {
@@ -292,13 +306,15 @@ impl FilterState {
     }
 
     fn lengths(&self) -> Lengths {
+        let used = |counts: &[u32]| -> Vec<usize> {
+            counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(length, _)| length).collect()
+        };
         let mut lengths = Lengths::default();
-        for (length, _) in self.lengths_v4.iter().enumerate().filter(|(_, count)| **count > 0) {
-            lengths.v4 |= 1 << (32 - length);
+        for length in used(&self.lengths_v4) {
+            lengths.add_v4(length);
         }
-        for (length, _) in self.lengths_v6.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let bit = 128 - length;
-            lengths.v6[bit / 64] |= 1 << (bit % 64);
+        for length in used(&self.lengths_v6) {
+            lengths.add_v6(length);
         }
         lengths
     }

@@ -28,9 +28,18 @@ const MANIFEST: &str = include_str!("../bpf/prebuilt/MANIFEST");
 pub(crate) const LINK: Object =
     Object { name: "link", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/link.bpf.o") };
 
+/// Look-ups in a loop, for the test kit.
+#[cfg(feature = "testing")]
+pub(crate) const BENCH: Object =
+    Object { name: "bench", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/bench.bpf.o") };
+
 impl Object {
     /// Every object of the crate.
-    pub const ALL: &'static [Self] = &[LINK];
+    pub const ALL: &'static [Self] = &[
+        LINK,
+        #[cfg(feature = "testing")]
+        BENCH,
+    ];
 
     /// From what and by what the object was built, or `None` when the manifest has no line for it.
     #[must_use]

@@ -207,7 +207,8 @@ impl Loaded {
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuHashMap(data)
-            | Map::PerCpuLruHashMap(data) => data,
+            | Map::PerCpuLruHashMap(data)
+            | Map::LpmTrie(data) => data,
             _ => return Err(self.missing(name)),
         };
         let open = || -> io::Result<sys::Map> { sys::Map::new(data.fd().as_fd().try_clone_to_owned()?) };
@@ -278,7 +279,7 @@ impl Loaded {
     /// A descriptor of the loaded program `name`, for test runs.
     #[cfg(feature = "testing")]
     pub(crate) fn descriptor(&mut self, name: &str) -> Result<OwnedFd, LoadError> {
-        let fd = if name.starts_with("x0_link") || name == "x0_pass" {
+        let fd = if name == "x0_link" || name == "x0_pass" || name.starts_with("x0_bench") {
             self.xdp(name)?.fd().map(|fd| fd.as_fd().try_clone_to_owned())
         } else {
             self.classifier(name)?.fd().map(|fd| fd.as_fd().try_clone_to_owned())

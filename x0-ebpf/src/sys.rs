@@ -16,8 +16,8 @@ const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const MAP_DELETE: u32 = 3;
 const MAP_NEXT_KEY: u32 = 4;
-const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
+#[cfg(feature = "testing")]
 const PROG_TEST_RUN: u32 = 10;
 const OBJ_INFO: u32 = 15;
 const MAP_LOOKUP_BATCH: u32 = 24;
@@ -41,14 +41,25 @@ impl Attributes {
     }
 
     fn half(mut self, offset: usize, value: u32) -> Self {
-        let shift = if (offset % 8 == 4) == cfg!(target_endian = "little") { 32 } else { 0 };
-        self.0[offset / 8] |= u64::from(value) << shift;
+        let [first, second] = Self::halves(self.0[offset / 8]);
+        let pair = if offset.is_multiple_of(8) { [value, second] } else { [first, value] };
+        self.0[offset / 8] = Self::whole(pair);
         self
     }
 
     fn read_half(&self, offset: usize) -> u32 {
-        let shift = if (offset % 8 == 4) == cfg!(target_endian = "little") { 32 } else { 0 };
-        ((self.0[offset / 8] >> shift) & u64::from(u32::MAX)) as u32
+        Self::halves(self.0[offset / 8])[offset % 8 / 4]
+    }
+
+    /// The two 32-bit fields that lie in a word, in memory order.
+    fn halves(word: u64) -> [u32; 2] {
+        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+        [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+    }
+
+    fn whole(halves: [u32; 2]) -> u64 {
+        let ([a, b, c, d], [e, f, g, h]) = (halves[0].to_ne_bytes(), halves[1].to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 
     fn call(&mut self, command: u32) -> io::Result<i64> {
@@ -120,10 +131,6 @@ impl Map {
 
     pub(crate) fn stride(&self) -> usize {
         self.stride
-    }
-
-    pub(crate) fn key_len(&self) -> usize {
-        self.key_len
     }
 
     fn wrong_size() -> io::Error {
@@ -294,13 +301,8 @@ pub(crate) fn object_get(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
 }
 
-/// Pins an object at a path on bpffs.
-pub(crate) fn object_pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let path = c_path(path)?;
-    Attributes::new().word(0, path.as_ptr() as u64).half(8, descriptor(fd)).call(OBJ_PIN).map(drop)
-}
-
 /// What `BPF_PROG_TEST_RUN` gave back.
+#[cfg(feature = "testing")]
 #[derive(Clone, Debug)]
 pub(crate) struct TestRun {
     pub(crate) returned: u32,
@@ -310,6 +312,7 @@ pub(crate) struct TestRun {
 
 /// Runs a loaded program on `packet`, `repeat` times. `context` is a `struct xdp_md` or `__sk_buff`, or empty.
 /// `flags`: `BPF_F_TEST_XDP_LIVE_FRAMES` is 2.
+#[cfg(feature = "testing")]
 pub(crate) fn program_test_run(
     program: BorrowedFd<'_>,
     packet: &[u8],

@@ -19,6 +19,8 @@
 //! ```
 
 mod frame;
+#[cfg(feature = "ebpf")]
+mod lookups;
 mod namespace;
 #[cfg(feature = "ebpf")]
 mod run;
@@ -26,6 +28,8 @@ mod traffic;
 mod veth;
 
 pub use frame::Frame;
+#[cfg(feature = "ebpf")]
+pub use lookups::{LookupBench, LookupTable, Lookups};
 pub use namespace::{Namespace, NamespaceError};
 #[cfg(feature = "ebpf")]
 pub use run::{PACKET_LEN_MIN, Run, RunError, Runner, Verdict};
