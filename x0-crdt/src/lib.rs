@@ -29,6 +29,7 @@ mod hash;
 mod map;
 mod members;
 mod session;
+pub mod sketch;
 mod version;
 
 pub use codec::{Canonical, DecodeError};

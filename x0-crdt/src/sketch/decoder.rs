@@ -1,0 +1,139 @@
+//! Finding the differences.
+
+use alloc::vec::Vec;
+
+use super::mapping::{Mapping, map};
+use super::symbols::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, Symbol};
+
+/// Why symbols were not taken. What was found before stays; after [`SketchError::Corrupt`] it means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SketchError {
+    /// Not a whole number of symbols.
+    #[error("{len} bytes are not whole symbols of {SYMBOL_LEN}")]
+    Length {
+        /// How many bytes.
+        len: usize,
+    },
+    /// Symbols in between are missing.
+    #[error("symbols from {from} on were given, but {wanted} is next: ask for those between")]
+    Gap {
+        /// The first given.
+        from: usize,
+        /// The next wanted.
+        wanted: usize,
+    },
+    /// More symbols than are ever made.
+    #[error("more than {SYMBOLS_MAX} symbols: fetch the whole instead")]
+    TooMany,
+    /// More items came out than symbols went in: the symbols are not of one set, or of another key.
+    #[error("the symbols contradict each other: start over, and compare the keys if it happens again")]
+    Corrupt,
+}
+
+/// Takes the symbols of a remote set in order and finds in which items it differs from a local one.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    local: CodedSymbols,
+    /// What is left of the remote symbols without local and found items.
+    rest: Vec<Symbol>,
+    found: Vec<(u64, u32, Mapping)>,
+    remote_only: Vec<u64>,
+    local_only: Vec<u64>,
+}
+
+impl Decoder {
+    /// A decoder against a local set, which must not change meanwhile.
+    #[must_use]
+    pub const fn new(local: CodedSymbols) -> Self {
+        Self { local, rest: Vec::new(), found: Vec::new(), remote_only: Vec::new(), local_only: Vec::new() }
+    }
+
+    /// How many symbols were taken: the number of the next one wanted.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Whether no symbol was taken yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Whether all differences are found.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.rest.first().is_some_and(|first| *first == Symbol::default())
+    }
+
+    /// The items that only the remote set has, as far as found, in no order.
+    #[must_use]
+    pub fn remote_only(&self) -> &[u64] {
+        &self.remote_only
+    }
+
+    /// The items that only the local set has, as far as found, in no order.
+    #[must_use]
+    pub fn local_only(&self) -> &[u64] {
+        &self.local_only
+    }
+
+    /// Takes symbols from number `from` on. Those taken before are skipped, so a repetition does no harm.
+    ///
+    /// # Errors
+    /// Bytes that are not symbols, symbols beyond a gap, or ones that contradict each other.
+    pub fn add(&mut self, from: usize, bytes: &[u8]) -> Result<(), SketchError> {
+        let (symbols, odd) = bytes.as_chunks::<SYMBOL_LEN>();
+        if !odd.is_empty() {
+            return Err(SketchError::Length { len: bytes.len() });
+        }
+        let before = self.rest.len();
+        if from > before {
+            return Err(SketchError::Gap { from, wanted: before });
+        }
+        if from.saturating_add(symbols.len()) > SYMBOLS_MAX {
+            return Err(SketchError::TooMany);
+        }
+        for [a, b, c, d, e, f, g, h, check @ ..] in symbols.iter().skip(before - from) {
+            let mut symbol = self.local.symbol(self.rest.len());
+            symbol.toggle(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), u32::from_le_bytes(*check));
+            self.rest.push(symbol);
+        }
+        let rest = self.rest.get_mut(..).unwrap_or_default();
+        for (item, check, mapping) in &mut self.found {
+            super::symbols::put(rest, *item, *check, mapping);
+        }
+        self.peel(before)
+    }
+
+    /// Peels, beginning with the symbols from `first` on.
+    fn peel(&mut self, first: usize) -> Result<(), SketchError> {
+        let key = self.local.key();
+        let mut work: Vec<usize> = (first..self.rest.len()).collect();
+        while let Some(place) = work.pop() {
+            let Some(symbol) = self.rest.get(place).copied() else { continue };
+            if symbol == Symbol::default() {
+                continue;
+            }
+            let item = symbol.sum;
+            let (check, mut mapping) = map(key, item);
+            if check != symbol.check {
+                continue;
+            }
+            if self.found.len() >= self.rest.len() {
+                return Err(SketchError::Corrupt);
+            }
+            while let Some((at, symbol)) =
+                usize::try_from(mapping.next).ok().and_then(|at| Some((at, self.rest.get_mut(at)?)))
+            {
+                symbol.toggle(item, check);
+                work.push(at);
+                mapping.advance();
+            }
+            self.found.push((item, check, mapping));
+            if self.local.contains(item) { &mut self.local_only } else { &mut self.remote_only }.push(item);
+        }
+        Ok(())
+    }
+}
