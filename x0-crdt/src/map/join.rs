@@ -244,10 +244,13 @@ impl CausalMap {
 
     /// Drops the values of `dots` that the sender had seen.
     fn drop_dots(&mut self, incoming: &Incoming<'_>, dots: &[Dot], joined: &mut Joined) {
+        // What the sender lists it holds, though it did not when the reconciliation began.
+        let listed: BTreeSet<(u32, u64)> =
+            incoming.delta.items.iter().map(|item| (incoming.number(item), item.seq)).collect();
         let gone: BTreeSet<(u32, u64)> = dots
             .iter()
             .filter_map(|dot| Some((self.writers.number(dot.replica)?, dot.seq)))
-            .filter(|(writer, seq)| incoming.had_seen(*writer, *seq))
+            .filter(|event| incoming.had_seen(event.0, event.1) && !listed.contains(event))
             .collect();
         if gone.is_empty() {
             return;

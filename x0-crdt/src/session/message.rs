@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::transfer::{Part, put_ranges, ranges};
-use crate::codec::{Canonical, DecodeError, Input, put_bytes, put_integer};
+use crate::codec::{Canonical, DecodeError, Input, put_integer};
 use crate::{Frontier, ReplicaId};
 
 /// What is moved in parts. Each side moves at most one of each kind at a time.
@@ -77,7 +77,7 @@ pub(super) enum Message<'a> {
     /// Asks for coded symbols from this one on.
     Sketch { number: u64, from: u64, count: u64 },
     /// Coded symbols of the values held at the version of this hash.
-    Symbols { number: u64, version: u64, bytes: &'a [u8] },
+    Symbols { number: u64, version: u64, from: u64, bytes: &'a [u8] },
 }
 
 const FRONTIER: u8 = 1;
@@ -151,11 +151,12 @@ impl<'a> Message<'a> {
                 put_integer(*from, &mut out);
                 put_integer(*count, &mut out);
             }
-            Self::Symbols { number, version, bytes } => {
+            Self::Symbols { number, version, from, bytes } => {
                 out.push(VERSION | SYMBOLS);
                 put_integer(*number, &mut out);
                 out.extend_from_slice(&version.to_le_bytes());
-                put_bytes(bytes, &mut out);
+                put_integer(*from, &mut out);
+                out.extend_from_slice(bytes);
             }
         }
         out
@@ -212,7 +213,8 @@ impl<'a> Message<'a> {
             SYMBOLS => Self::Symbols {
                 number: input.integer("a number")?,
                 version: hash(&mut input)?,
-                bytes: input.bytes("symbols")?,
+                from: input.integer("symbols")?,
+                bytes: input.take(input.len(), "symbols")?,
             },
             tag => return Err(DecodeError::Tag { what: "datagram", tag }),
         };

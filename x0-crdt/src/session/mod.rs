@@ -14,12 +14,13 @@ use core::time::Duration;
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::Pull;
-use serve::Waiting;
+use serve::{Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
 
 use crate::codec::{Canonical, DecodeError, Input};
 use crate::map::Joined;
+use crate::sketch::SketchError;
 use crate::{CausalMap, DeltaError, Frontier, JoinError, Members, Version};
 
 /// No link is asked to carry shorter ones, in bytes.
@@ -58,6 +59,9 @@ pub enum SessionError {
     /// A difference that does not fit this replica. It was dropped whole.
     #[error("a difference of the peer does not fit: {0}")]
     Join(#[from] JoinError),
+    /// Coded symbols that contradict each other. The reconciliation starts over.
+    #[error("a set reconciliation with the peer failed: {0}")]
+    Sketch(#[from] SketchError),
 }
 
 /// What a session has done so far.
@@ -141,6 +145,8 @@ pub struct Session {
     collecting: [Option<Collecting>; Kind::ALL.len()],
     /// A pull of the peer that waits for what it refers to.
     waiting: Option<Waiting>,
+    /// What the peer reconciles with.
+    sketching: Option<Sketching>,
     versions: Versions,
     /// The hash of a version of this side that the peer has made a difference for, and so knows.
     confirmed: Option<u64>,
@@ -182,6 +188,7 @@ impl Session {
             serving: [const { None }; Kind::ALL.len()],
             collecting: [const { None }; Kind::ALL.len()],
             waiting: None,
+            sketching: None,
             versions: Versions::default(),
             confirmed: None,
             acknowledged: Version::new(),
@@ -252,17 +259,12 @@ impl Session {
     }
 
     /// What to do next, if anything; more may come at [`poll_timeout`](Self::poll_timeout).
-    pub fn poll_output(&mut self, now: Duration, _map: &CausalMap) -> Option<SessionOutput> {
+    pub fn poll_output(&mut self, now: Duration, map: &CausalMap) -> Option<SessionOutput> {
         let output = self.outputs.pop_front().or_else(|| {
             if now < self.free_at {
                 return None;
             }
-            let (kind, outgoing) = Kind::ALL
-                .into_iter()
-                .zip(&mut self.serving)
-                .find_map(|(kind, serving)| serving.as_mut().filter(|s| !s.is_idle()).map(|s| (kind, s)))?;
-            let part = outgoing.next()?;
-            Some(SessionOutput::Send(Message::Part { kind, part }.encode()))
+            self.next_part().or_else(|| self.next_symbols(map)).map(SessionOutput::Send)
         })?;
         if let SessionOutput::Send(datagram) = &output {
             self.stats.sent_bytes += datagram.len() as u64;
@@ -282,6 +284,16 @@ impl Session {
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
         [sending, asking, collecting].into_iter().flatten().fold(self.greet_at, Duration::min)
+    }
+
+    /// The next datagram of whatever is sent in parts.
+    fn next_part(&mut self) -> Option<Vec<u8>> {
+        let (kind, outgoing) = Kind::ALL
+            .into_iter()
+            .zip(&mut self.serving)
+            .find_map(|(kind, serving)| serving.as_mut().filter(|s| !s.is_idle()).map(|s| (kind, s)))?;
+        let part = outgoing.next()?;
+        Some(Message::Part { kind, part }.encode())
     }
 
     fn send(&mut self, message: &Message<'_>) {
@@ -339,7 +351,13 @@ impl Session {
                 }
                 Ok(())
             }
-            Message::Sketch { .. } | Message::Symbols { .. } => Ok(()),
+            Message::Sketch { number, from, count } => {
+                self.on_sketch(*number, *from, *count, map);
+                Ok(())
+            }
+            Message::Symbols { number, version, from, bytes } => {
+                self.on_symbols(now, *number, *version, *from, bytes, map)
+            }
         }
     }
 
@@ -388,6 +406,7 @@ impl Session {
         self.pull = None;
         self.serving[Kind::Delta as usize] = None;
         self.serving[Kind::Hashes as usize] = None;
+        self.sketching = None;
         self.greet_pause = self.options.retry_min;
         self.greet_at = now + self.options.greet_every;
         self.versions.insert(version.hash(map.hash_key()), version.clone());
@@ -453,7 +472,7 @@ impl Session {
             Kind::Delta => Ok(()),
             Kind::Version => self.on_version(now, &bytes, map),
             Kind::Hashes => {
-                self.on_hashes(now, collecting.number, &bytes, map);
+                self.on_hashes(collecting.number, &bytes, map);
                 Ok(())
             }
             Kind::Members => {

@@ -1,12 +1,21 @@
 //! Getting what a peer has.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::message::{Extent, Kind, Message};
+use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Session, SessionError, SessionOutput};
 use crate::map::MapDelta;
-use crate::{CausalMap, Version};
+use crate::sketch::{CodedSymbols, Decoder, SketchError};
+use crate::{CausalMap, Dot, Version};
+
+/// Up to so many values are got whole rather than reconciled.
+const ITEMS_FEW: usize = 16;
+
+/// How many coded symbols are asked for first.
+const SYMBOLS_FIRST: usize = 32;
 
 /// How many times a request is repeated before the pauses grow.
 const TRIES_EVEN: u32 = 4;
@@ -25,6 +34,20 @@ pub(super) struct Pull {
     /// When the last part came, and how far parts were apart of late.
     arrived: Option<Duration>,
     gap: Duration,
+    /// How far a reconciliation of states has come, where history does not help.
+    sketch: Option<Sketch>,
+}
+
+/// A reconciliation of states.
+#[derive(Debug)]
+struct Sketch {
+    decoder: Decoder,
+    /// The symbol after the last one asked for.
+    asked: usize,
+    /// The version of the peer that its symbols are of.
+    version: Option<u64>,
+    /// When all differences are found: the values here that the peer does not hold.
+    local_only: Option<Vec<Dot>>,
 }
 
 impl Pull {
@@ -38,15 +61,32 @@ impl Session {
         if self.pull.is_some() || now < self.pull_after {
             return;
         }
-        let extent = match self.peer {
+        match self.peer {
             // Equal versions with unequal contents: history has nothing to tell.
-            Some(theirs) if theirs.version == map.frontier().version => Extent::Complete,
-            _ => Extent::Since,
-        };
-        self.ask(now, extent, map);
+            Some(theirs) if theirs.version == map.frontier().version => {
+                self.reconcile(now, map.sibling_count(), map);
+            }
+            _ => self.ask(now, Extent::Since, None, map),
+        }
     }
 
-    fn ask(&mut self, now: Duration, extent: Extent, map: &CausalMap) {
+    /// Compares states where history does not help: item by item, or by getting all where that is less.
+    fn reconcile(&mut self, now: Duration, items: usize, map: &CausalMap) {
+        if map.is_empty() || items <= ITEMS_FEW {
+            self.ask(now, Extent::Complete, None, map);
+            return;
+        }
+        let items = map.item_hashes().map(|(hash, _)| hash);
+        let decoder = Decoder::new(CodedSymbols::new(map.hash_key(), items));
+        self.ask(
+            now,
+            Extent::Chosen,
+            Some(Sketch { decoder, asked: 0, version: None, local_only: None }),
+            map,
+        );
+    }
+
+    fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, map: &CausalMap) {
         self.number += 1;
         self.pull = Some(Pull {
             number: self.number,
@@ -57,6 +97,7 @@ impl Session {
             tries: 0,
             arrived: None,
             gap: Duration::ZERO,
+            sketch,
         });
         self.retry_pull(now, map);
     }
@@ -74,6 +115,14 @@ impl Session {
         }
         pull.tries += 1;
         let (number, extent, missing) = (pull.number, pull.extent, pull.incoming.missing());
+        if let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) {
+            // Half as many again as there are, so that few are sent in vain; a round trip each.
+            let from = sketch.decoder.len();
+            let count = (from / 2).clamp(SYMBOLS_FIRST, SYMBOLS_AT_ONCE);
+            sketch.asked = from + count;
+            self.send(&Message::Sketch { number, from: from as u64, count: count as u64 });
+            return;
+        }
         let base = pull.base.clone();
         let version = self.version_ref(&base, map);
         self.send(&Message::Pull { number, version, extent, missing });
@@ -120,9 +169,10 @@ impl Session {
 
     fn finish_pull(&mut self, now: Duration, pull: Pull, map: &mut CausalMap) -> Result<(), SessionError> {
         let bytes = pull.incoming.into_bytes();
-        let taken = MapDelta::decode(&bytes, &pull.base)
-            .map_err(SessionError::from)
-            .and_then(|delta| Ok((map.join(&delta)?, delta)));
+        let taken = MapDelta::decode(&bytes, &pull.base).map_err(SessionError::from).and_then(|delta| {
+            let gone = pull.sketch.and_then(|sketch| sketch.local_only).unwrap_or_default();
+            Ok((map.join_and_drop(&delta, &gone)?, delta))
+        });
         let (joined, delta) = match taken {
             Ok(taken) => taken,
             Err(error) => {
@@ -158,12 +208,72 @@ impl Session {
     }
 
     /// History of the peer does not reach back to this side's version.
-    pub(super) fn on_behind(&mut self, now: Duration, number: u64, _items: u64, map: &CausalMap) {
+    pub(super) fn on_behind(&mut self, now: Duration, number: u64, items: u64, map: &CausalMap) {
         if self.pull.as_ref().is_none_or(|pull| pull.number != number || pull.extent != Extent::Since) {
             return;
         }
         self.stats.reconciliations += 1;
-        self.ask(now, Extent::Complete, map);
+        self.reconcile(now, usize::try_from(items).unwrap_or(usize::MAX), map);
+    }
+
+    /// Coded symbols of what the peer held at a version.
+    pub(super) fn on_symbols(
+        &mut self,
+        now: Duration,
+        number: u64,
+        version: u64,
+        from: u64,
+        bytes: &[u8],
+        map: &CausalMap,
+    ) -> Result<(), SessionError> {
+        let retry_min = self.options.retry_min;
+        let Some(pull) = self.pull.as_mut().filter(|pull| pull.number == number) else { return Ok(()) };
+        let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) else {
+            return Ok(());
+        };
+        if *sketch.version.get_or_insert(version) != version {
+            // The peer began anew, from another state.
+            self.pull = None;
+            self.reconcile(now, usize::MAX, map);
+            return Ok(());
+        }
+        pull.tries = 0;
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        match sketch.decoder.add(from, bytes) {
+            // A datagram in between was lost: it is asked for again when nothing more comes.
+            Ok(()) | Err(SketchError::Gap { .. }) => {}
+            Err(error) => {
+                self.give_up(now);
+                return Err(error.into());
+            }
+        }
+        if !sketch.decoder.is_complete() {
+            if sketch.decoder.len() < sketch.asked {
+                pull.retry_at = now + retry_min;
+            } else if sketch.decoder.len() > 2 * map.sibling_count() + ITEMS_FEW {
+                // More differs than is alike.
+                self.ask(now, Extent::Complete, None, map);
+            } else {
+                pull.retry_at = now;
+                self.retry_pull(now, map);
+            }
+            return Ok(());
+        }
+        let mut missing: Vec<u64> = sketch.decoder.remote_only().to_vec();
+        missing.sort_unstable();
+        let mut local_only: Vec<u64> = sketch.decoder.local_only().to_vec();
+        local_only.sort_unstable();
+        let dots = map.item_hashes().filter(|(hash, _)| local_only.binary_search(hash).is_ok());
+        sketch.local_only = Some(dots.map(|(_, dot)| dot).collect());
+        pull.retry_at = now;
+        let bytes = missing.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        self.serve(Kind::Hashes, number, bytes);
+        // Sent when it is asked for.
+        if let Some(outgoing) = &mut self.serving[Kind::Hashes as usize] {
+            outgoing.pause();
+        }
+        self.retry_pull(now, map);
+        Ok(())
     }
 }
 

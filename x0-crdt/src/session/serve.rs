@@ -9,6 +9,7 @@ use super::transfer::Outgoing;
 use super::{Session, SessionError};
 use crate::codec::{Canonical, Input};
 use crate::map::MapDelta;
+use crate::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
 use crate::{CausalMap, Version};
 
 /// A pull that waits for what it refers to.
@@ -17,6 +18,19 @@ pub(super) struct Waiting {
     number: u64,
     version: VersionRef,
     extent: Extent,
+}
+
+/// The most symbols that one request is answered with.
+pub(super) const SYMBOLS_AT_ONCE: usize = 1 << 14;
+
+/// The coded symbols of what was held at a version, while a peer asks for them.
+#[derive(Debug)]
+pub(super) struct Sketching {
+    number: u64,
+    symbols: CodedSymbols,
+    version: Version,
+    /// Symbols to send.
+    pub(super) queue: Range<usize>,
 }
 
 impl Session {
@@ -125,6 +139,54 @@ impl Session {
         Ok(())
     }
 
-    /// The hashes of what the peer lacks.
-    pub(super) fn on_hashes(&mut self, _now: Duration, _number: u64, _bytes: &[u8], _map: &mut CausalMap) {}
+    /// The hashes of what the peer lacks: the answer to the pull that waits for them.
+    pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], map: &CausalMap) {
+        let Some(waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else { return };
+        let (hashes, _) = bytes.as_chunks::<8>();
+        let mut hashes: Vec<u64> = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
+        hashes.sort_unstable();
+        let sketched = self.sketching.as_ref().map(|sketching| &sketching.version);
+        let made = sketched.zip(self.resolve(&waiting.version, map)).and_then(|(sketched, since)| {
+            let delta = map.chosen(&since, sketched, &hashes).ok()?;
+            Some((delta, since))
+        });
+        match made {
+            Some((delta, since)) => {
+                self.sketching = None;
+                self.serve_delta(number, &delta, &since, map);
+            }
+            None => self.send(&Message::Gone { number }),
+        }
+    }
+
+    /// Coded symbols are asked for: of the map as it is at the first request.
+    pub(super) fn on_sketch(&mut self, number: u64, from: u64, count: u64, map: &CausalMap) {
+        if self.sketching.as_ref().is_none_or(|sketching| sketching.number != number) {
+            let items = map.item_hashes().map(|(hash, _)| hash);
+            let symbols = CodedSymbols::new(map.hash_key(), items);
+            self.sketching = Some(Sketching { number, symbols, version: map.version(), queue: 0..0 });
+        }
+        if let Some(sketching) = &mut self.sketching {
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            let end = from.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
+            sketching.queue = from..end.min(SYMBOLS_MAX).min(from.saturating_add(SYMBOLS_AT_ONCE));
+        }
+    }
+
+    /// The next datagram of coded symbols, if any are queued.
+    pub(super) fn next_symbols(&mut self, map: &CausalMap) -> Option<Vec<u8>> {
+        let count_max = (self.options.datagram_len_max - 40) / SYMBOL_LEN;
+        let sketching = self.sketching.as_mut()?;
+        let count = sketching.queue.len().min(count_max);
+        if count == 0 {
+            return None;
+        }
+        let from = sketching.queue.start;
+        sketching.queue.start += count;
+        let bytes = sketching.symbols.encode(from, count);
+        let version = sketching.version.hash(map.hash_key());
+        Some(
+            Message::Symbols { number: sketching.number, version, from: from as u64, bytes: &bytes }.encode(),
+        )
+    }
 }

@@ -48,6 +48,11 @@ impl Outgoing {
         self.queue.is_empty()
     }
 
+    /// Sends nothing until asked.
+    pub(super) fn pause(&mut self) {
+        self.queue.clear();
+    }
+
     /// Queues the missing parts, or all if none are named.
     pub(super) fn resend(&mut self, missing: &[Range<usize>]) {
         let parts = self.parts();
