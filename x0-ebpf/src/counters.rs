@@ -116,6 +116,15 @@ impl Peer {
         let v6 = Ipv6Addr::from_bits(key);
         Self::Address(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
     }
+
+    /// The key in the kernel's tables.
+    pub(crate) fn key(&self) -> u128 {
+        match self {
+            Self::Address(IpAddr::V4(v4)) => v4.to_ipv6_mapped().to_bits(),
+            Self::Address(IpAddr::V6(v6)) => v6.to_bits(),
+            Self::Mac(mac) => crate::filter::key_mac(*mac).into(),
+        }
+    }
 }
 
 /// What went to and came from a peer, on all interfaces the program is attached to.

@@ -23,6 +23,8 @@ mod control;
 #[cfg(feature = "ebpf")]
 mod counters;
 #[cfg(feature = "ebpf")]
+mod fault;
+#[cfg(feature = "ebpf")]
 mod filter;
 #[cfg(feature = "ebpf")]
 mod flows;
@@ -35,7 +37,11 @@ mod prefix;
 mod program;
 #[cfg(feature = "ebpf")]
 mod rate;
+#[cfg(feature = "ebpf")]
+mod sockets;
 pub mod stats;
+#[cfg(feature = "ebpf")]
+mod steering;
 #[cfg(feature = "ebpf")]
 mod sys;
 #[cfg(feature = "testing")]
@@ -49,10 +55,15 @@ pub use prefix::{Prefix, PrefixError};
 pub use {
     attach::{AttachError, AttachMode, AttachPolicy, Attached, Fallback, Point},
     counters::{InterfaceCounters, Peer, PeerBy, PeerTraffic},
+    fault::{Direction, FAULTS_MAX, Fault, FaultCounters, FaultError, FaultInjector, Outcome, Share},
     filter::{Action, Filter, FilterError, LENGTHS_V6_MAX, Mac, RuleCounters, Source},
     flows::{Flow, FlowCounters},
     link::{LinkOptions, LinkProgram, ReadError},
     object::{Object, Provenance},
     program::LoadError,
     rate::{Rate, RateError, RateUnit},
+    sockets::{SocketCounters, SocketError, SocketProgram},
+    steering::{
+        PATHS_MAX, PathAddresses, PathCounters, PathId, STEERED_MAX, SteerError, SteerPath, Steering,
+    },
 };

@@ -28,6 +28,18 @@ const MANIFEST: &str = include_str!("../bpf/prebuilt/MANIFEST");
 pub(crate) const LINK: Object =
     Object { name: "link", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/link.bpf.o") };
 
+/// Faults on purpose.
+pub(crate) const FAULT: Object =
+    Object { name: "fault", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/fault.bpf.o") };
+
+/// TCP's own measurements.
+pub(crate) const SOCKET: Object =
+    Object { name: "socket", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/socket.bpf.o") };
+
+/// One interface's frames through another.
+pub(crate) const STEER: Object =
+    Object { name: "steer", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/steer.bpf.o") };
+
 /// Look-ups in a loop, for the test kit.
 #[cfg(feature = "testing")]
 pub(crate) const BENCH: Object =
@@ -37,6 +49,9 @@ impl Object {
     /// Every object of the crate.
     pub const ALL: &'static [Self] = &[
         LINK,
+        FAULT,
+        SOCKET,
+        STEER,
         #[cfg(feature = "testing")]
         BENCH,
     ];

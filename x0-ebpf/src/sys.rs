@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+#[cfg(feature = "testing")]
+const MAP_CREATE: u32 = 0;
 const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const MAP_DELETE: u32 = 3;
@@ -23,6 +25,9 @@ const OBJ_INFO: u32 = 15;
 const MAP_LOOKUP_BATCH: u32 = 24;
 const MAP_UPDATE_BATCH: u32 = 26;
 
+/// `BPF_MAP_TYPE_PERCPU_HASH`.
+#[cfg(feature = "testing")]
+pub(crate) const PER_CPU_HASH: u32 = 5;
 /// Per-CPU map types of the kernel's ABI: their values are one per possible CPU, each padded to eight bytes.
 const PER_CPU_TYPES: [u32; 3] = [5, 6, 10];
 const ARRAY_TYPES: [u32; 2] = [2, 6];
@@ -297,6 +302,19 @@ fn c_path(path: &Path) -> io::Result<CString> {
 pub(crate) fn object_get(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let fd = Attributes::new().word(0, path.as_ptr() as u64).call(OBJ_GET)?;
+    // SAFETY: the call succeeded, so this is a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
+}
+
+/// Makes a map: a type of the kernel's ABI, sizes in bytes, a bound in entries.
+#[cfg(feature = "testing")]
+pub(crate) fn map_create(kind: u32, key_len: u32, value_len: u32, entries_max: u32) -> io::Result<OwnedFd> {
+    let fd = Attributes::new()
+        .half(0, kind)
+        .half(4, key_len)
+        .half(8, value_len)
+        .half(12, entries_max)
+        .call(MAP_CREATE)?;
     // SAFETY: the call succeeded, so this is a fresh descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
 }

@@ -135,3 +135,18 @@ fn look_ups() {
         }
     }
 }
+
+#[test]
+#[ignore = "measures; run it alone and in release"]
+fn a_snapshot() {
+    if load(LinkOptions::default()).is_none() {
+        return;
+    }
+    let times = x0_ebpf::testing::measure_snapshot(50_000).expect("a measurement");
+    let ratio = times.iterator.as_secs_f64() / times.batches.as_secs_f64();
+    println!(
+        "{} entries: batches {:?}, aya's iterator {:?}, {ratio:.1} times",
+        times.entries, times.batches, times.iterator
+    );
+    assert!(ratio >= 5.0, "the promise is 5 times");
+}

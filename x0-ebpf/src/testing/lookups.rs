@@ -120,7 +120,8 @@ impl LookupBench {
         if addresses.is_empty() {
             return Err(refused("at least one address"));
         }
-        let keys: Vec<u8> = (0..ADDRESSES).flat_map(|index| u32::try_from(index).unwrap_or(0).to_ne_bytes()).collect();
+        let keys: Vec<u8> =
+            (0..ADDRESSES).flat_map(|index| u32::try_from(index).unwrap_or(0).to_ne_bytes()).collect();
         let values: Vec<u8> = addresses
             .iter()
             .cycle()

@@ -24,6 +24,8 @@ mod lookups;
 mod namespace;
 #[cfg(feature = "ebpf")]
 mod run;
+#[cfg(feature = "ebpf")]
+mod snapshot;
 mod traffic;
 mod veth;
 
@@ -33,5 +35,7 @@ pub use lookups::{LookupBench, LookupTable, Lookups};
 pub use namespace::{Namespace, NamespaceError};
 #[cfg(feature = "ebpf")]
 pub use run::{PACKET_LEN_MIN, Run, RunError, Runner, Verdict};
+#[cfg(feature = "ebpf")]
+pub use snapshot::{SnapshotTimes, measure_snapshot};
 pub use traffic::{Counted, Generator, Receiver, TrafficError};
 pub use veth::{VethEnd, VethError, VethPair};
