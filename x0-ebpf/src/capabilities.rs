@@ -56,7 +56,7 @@ pub struct Capabilities {
     btf: bool,
     types: Option<BTreeSet<String>>,
     unprivileged_bpf: Option<UnprivilegedBpf>,
-    memlock: Option<MemlockLimit>,
+    memlock: Option<(MemlockLimit, MemlockLimit)>,
     jit: Option<Jit>,
     initial_user_namespace: Option<bool>,
     seccomp: Option<bool>,
@@ -178,8 +178,13 @@ impl Capabilities {
 
     /// How much memory the process may lock: maps and programs count against it before Linux 5.11.
     #[must_use]
-    pub const fn memlock(&self) -> Option<MemlockLimit> {
-        self.memlock
+    pub fn memlock(&self) -> Option<MemlockLimit> {
+        self.memlock.map(|(soft, _)| soft)
+    }
+
+    fn may_lift_memlock(&self) -> bool {
+        self.effective.is_some_and(CapabilitySet::may_raise_limits)
+            || self.memlock.is_some_and(|(_, hard)| hard == MemlockLimit::Unlimited)
     }
 
     /// Whether programs are compiled or interpreted. None if it is not told: only root may read it.

@@ -30,6 +30,8 @@
 
 mod backend;
 mod counters;
+#[cfg(feature = "ebpf")]
+mod ebpf;
 mod error;
 #[cfg(feature = "netlink")]
 pub(crate) mod netlink;
@@ -44,7 +46,9 @@ mod sock_diag;
 pub mod fuzz;
 
 pub use backend::{Backend, BackendKind, PassedOver, Refusal};
-pub use counters::{DirectionCounters, LinkCounters, PeerCounters};
+pub use counters::{DirectionCounters, LinkCounters, PeerCounters, TcpCounters};
+#[cfg(feature = "ebpf")]
+pub use ebpf::{Ebpf, EbpfSource};
 pub use error::{OpenError, ReadError};
 pub use open::{EbpfNotAttached, RtnetlinkSource, StatsSource, open, open_plain};
 pub use proc_net_dev::{ProcNetDev, ProcNetDevSource};

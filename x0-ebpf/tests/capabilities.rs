@@ -1,7 +1,13 @@
 //! What is missing is named, with its remedy: on texts of other machines, and on this one under setpriv(1).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-#![allow(clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers are small")]
 
 mod common;
 
@@ -159,6 +165,16 @@ fn each_capability_that_is_missing_is_named_and_no_other() {
 }
 
 #[test]
+fn before_5_18_xdp_takes_perfmon_as_well() {
+    let needs = Machine::new("5.15.0", BPF | NET_ADMIN).needs(Feature::Xdp);
+    assert!(
+        matches!(&needs[..], [Need::Capabilities { missing, .. }] if missing[..] == [Capability::Perfmon])
+    );
+    assert_eq!(Machine::new("5.15.0", BPF | NET_ADMIN).needs(Feature::TrafficControl), []);
+    assert_eq!(Machine::new("5.18.0", BPF | NET_ADMIN).needs(Feature::Xdp), []);
+}
+
+#[test]
 fn the_remedy_grants_the_whole_set() {
     let missing = Machine::new("6.1.0", BPF).probe().can(Feature::Xdp).unwrap_err();
     let text = missing.to_string();
@@ -209,13 +225,23 @@ fn old_kernels_are_named_with_the_version_it_takes() {
 #[test]
 fn locked_memory_counts_before_5_11_only() {
     let limits = "Max locked memory         8388608              8388608              bytes     \n";
-    let old = Machine::new("5.10.0-30-amd64", BPF | NET_ADMIN);
+    let core = BPF | NET_ADMIN | PERFMON;
+    let old = Machine::new("5.10.0-30-amd64", core);
     assert_eq!(old.needs(Feature::Xdp), []);
     old.write("proc/self/limits", limits);
     let needs = old.needs(Feature::Xdp);
     assert!(matches!(needs[..], [Need::Memlock { bytes: 8_388_608, .. }]), "{needs:?}");
     assert!(needs[0].to_string().contains("ulimit -l unlimited"));
-    let new = Machine::new("5.11.0", BPF | NET_ADMIN);
+    // The loader lifts a soft limit, and with CAP_SYS_RESOURCE a hard one.
+    old.write(
+        "proc/self/limits",
+        "Max locked memory         65536                unlimited            bytes     \n",
+    );
+    assert_eq!(old.needs(Feature::Xdp), []);
+    let mighty = Machine::new("5.10.0-30-amd64", core | 1 << 24);
+    mighty.write("proc/self/limits", limits);
+    assert_eq!(mighty.needs(Feature::Xdp), []);
+    let new = Machine::new("5.11.0", core);
     new.write("proc/self/limits", limits);
     assert_eq!(new.needs(Feature::Xdp), []);
 }

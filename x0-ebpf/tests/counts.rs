@@ -96,6 +96,7 @@ fn the_kernels_counters_agree_with_the_wire_to_the_packet_and_to_the_byte() {
 #[cfg(feature = "ebpf")]
 mod ebpf {
     use super::*;
+    use x0_ebpf::stats::{BackendKind, EbpfSource, Refusal, open};
     use x0_ebpf::{AttachMode, AttachPolicy, InterfaceCounters, LinkOptions, LinkProgram, Point};
 
     const ETHERNET_LEN: u64 = 14;
@@ -156,5 +157,51 @@ mod ebpf {
             assert_eq!((rx.packets, rx.bytes), (sent.packets, headless), "{name}, received");
             assert_eq!((tx.packets, tx.bytes), (sent.packets, headless), "{name}, sent");
         }
+    }
+
+    /// The same through the seam that an application uses, peers with them.
+    #[test]
+    fn the_backend_agrees_with_the_wire_by_link_and_by_peer() {
+        let Some(wire) = Wire::new() else { return };
+        let (left, right) = (wire.pair.left(), wire.pair.right());
+        let open = |namespace: &Namespace, end: &VethEnd| {
+            let source = EbpfSource::new([end.name()]);
+            namespace.run(|| open(&[&source, &RtnetlinkSource])).unwrap().unwrap()
+        };
+        let (mut here, mut there) = (open(&wire.here, left), open(&wire.there, right));
+        assert_eq!((here.backend().kind(), here.backend().passed_over().len()), (BackendKind::Ebpf, 0));
+        let sent = wire.carry();
+        let (mut links, mut peers) = (Vec::new(), Vec::new());
+        for (stats, end, far, sends) in [(&mut here, left, right, true), (&mut there, right, left, false)] {
+            stats.links(&mut links).unwrap();
+            let [link] = &links[..] else { panic!("one link: {links:?}") };
+            assert_eq!((link.name.as_str(), link.index), (end.name(), Some(end.index())));
+            stats.peers(&mut peers).unwrap();
+            let [peer] = peers[..] else { panic!("one peer: {peers:?}") };
+            assert_eq!(peer.address, far.address());
+            let (link, peer, quiet) = if sends {
+                (link.tx, peer.tx.unwrap(), link.rx)
+            } else {
+                (link.rx, peer.rx.unwrap(), link.tx)
+            };
+            for counted in [link, peer] {
+                assert_eq!((counted.packets, counted.bytes), (sent.packets, sent.bytes));
+                assert_eq!((counted.errors, counted.drops), (0, 0));
+            }
+            assert_eq!(quiet, DirectionCounters::default());
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_not_there_is_a_reason_to_pass_over() {
+        let Some(namespace) = common::namespace() else { return };
+        let source = EbpfSource::new(["x0-none"]);
+        let stats = namespace.run(|| open(&[&source, &ProcNetDevSource])).unwrap().unwrap();
+        assert_eq!(stats.backend().kind(), BackendKind::ProcNetDev);
+        let [passed] = stats.backend().passed_over() else { panic!("{:?}", stats.backend()) };
+        assert!(
+            matches!(&passed.reason, Refusal::Program { cause } if cause.contains("x0-none")),
+            "{passed}"
+        );
     }
 }

@@ -74,6 +74,11 @@ impl CapabilitySet {
             }
     }
 
+    /// `CAP_SYS_RESOURCE`, number 24: limits may be raised.
+    pub(super) const fn may_raise_limits(self) -> bool {
+        self.0 & (1 << 24) != 0
+    }
+
     const fn has(self, capability: Capability) -> bool {
         self.0 & (1 << capability.number()) != 0
     }

@@ -10,6 +10,8 @@ use super::{Capabilities, MemlockLimit};
 
 /// The oldest kernel for which the programs are built.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 10);
+/// From here on `bpf_xdp_get_buff_len` and live frames are there.
+const KERNEL_WITH_LENGTH_HELPER: KernelVersion = KernelVersion::new(5, 18);
 /// Until here maps and programs count as locked memory.
 const KERNEL_WITHOUT_MEMLOCK: KernelVersion = KernelVersion::new(5, 11);
 /// What the maps of all parts take together, with room for twice as much.
@@ -61,11 +63,15 @@ impl Feature {
         }
     }
 
-    /// The capabilities it takes, on Linux 5.8 and later.
+    /// The capabilities it takes on a kernel. What is older than the programs support takes at least as much.
     #[must_use]
-    pub const fn capabilities(self) -> &'static [Capability] {
+    pub fn capabilities(self, kernel: KernelVersion) -> &'static [Capability] {
         match self {
-            // The verifier takes `data_end - data` for an address, and so for tracing: the programs do without.
+            // An XDP program learns the length of a packet as `data_end - data`, which the verifier takes for a look at
+            // addresses, or by the helper of Linux 5.18.
+            Self::Xdp | Self::TestRun if kernel < KERNEL_WITH_LENGTH_HELPER => {
+                &[Capability::Bpf, Capability::NetAdmin, Capability::Perfmon]
+            }
             Self::Xdp
             | Self::TrafficControl
             | Self::SocketOps
@@ -80,7 +86,7 @@ impl Feature {
     #[must_use]
     pub const fn kernel_min(self) -> KernelVersion {
         match self {
-            Self::LiveFrames => KernelVersion::new(5, 18),
+            Self::LiveFrames => KERNEL_WITH_LENGTH_HELPER,
             _ => KERNEL_MIN,
         }
     }
@@ -113,10 +119,10 @@ impl Feature {
         if kernel < self.kernel_min() {
             needs.push(Need::Kernel { have: kernel, min: self.kernel_min() });
         }
-        let missing: Vec<_> =
-            self.capabilities().iter().copied().filter(|one| !effective.allows(*one)).collect();
+        let all = self.capabilities(kernel);
+        let missing: Vec<_> = all.iter().copied().filter(|one| !effective.allows(*one)).collect();
         if !missing.is_empty() {
-            needs.push(Need::Capabilities { missing, all: self.capabilities() });
+            needs.push(Need::Capabilities { missing, all });
         } else if have.in_initial_user_namespace() == Some(false) {
             needs.push(Need::InitialUserNamespace);
         }
@@ -132,8 +138,10 @@ impl Feature {
             needs.push(Need::Btf);
         }
         if kernel < KERNEL_WITHOUT_MEMLOCK
-            && let Some(limit @ MemlockLimit::Bytes(bytes)) = have.memlock()
-            && limit.is_below(MEMLOCK_MIN_BYTES)
+            && let Some(MemlockLimit::Bytes(bytes)) = have.memlock()
+            && bytes < MEMLOCK_MIN_BYTES
+            // The loader lifts the limit by itself where it may.
+            && !have.may_lift_memlock()
         {
             needs.push(Need::Memlock { bytes, min_bytes: MEMLOCK_MIN_BYTES });
         }

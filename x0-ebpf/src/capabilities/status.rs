@@ -59,17 +59,14 @@ pub enum MemlockLimit {
 }
 
 impl MemlockLimit {
-    /// Out of `/proc/self/limits`.
-    pub(super) fn parse(limits: &str) -> Option<Self> {
+    /// The soft and the hard limit, out of `/proc/self/limits`.
+    pub(super) fn parse(limits: &str) -> Option<(Self, Self)> {
         let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
-        match line.split_ascii_whitespace().next()? {
+        let mut words = line.split_ascii_whitespace().map(|word| match word {
             "unlimited" => Some(Self::Unlimited),
             bytes => bytes.parse().ok().map(Self::Bytes),
-        }
-    }
-
-    pub(super) fn is_below(self, bytes: u64) -> bool {
-        matches!(self, Self::Bytes(limit) if limit < bytes)
+        });
+        Some((words.next()??, words.next()??))
     }
 }
 

@@ -101,7 +101,7 @@ pub enum Refusal {
         feature: &'static str,
     },
     /// It counts only where its programs are, and none were attached.
-    #[error("no programs are attached: attach them to the links and pass them as a source")]
+    #[error("no programs are attached: name the links for them with `EbpfSource`")]
     NotAttached,
     /// The machine or the process lacks something. The text names it and says how to grant it.
     #[error("{missing}")]
@@ -118,6 +118,12 @@ pub enum Refusal {
         kind: io::ErrorKind,
         /// Its number, where there is one.
         code: Option<i32>,
+    },
+    /// A program could not be loaded or attached, for a reason that no right would mend.
+    #[error("{cause}")]
+    Program {
+        /// What the loader said: the cause and its remedy.
+        cause: String,
     },
     /// It was reached, and what it said could not be read.
     #[error("{what} is not in a form that this crate reads")]

@@ -34,14 +34,24 @@ pub struct LinkCounters {
 }
 
 /// What is known of one peer.
-///
-/// The rtnetlink backend asks sock_diag, so it knows the TCP connections that are open now: its numbers are of those, and
-/// those of a closed connection are gone. The traffic of QUIC and other UDP is not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCounters {
     /// The peer's address. An IPv4 address mapped into IPv6 is given as IPv4.
     pub address: IpAddr,
+    /// What came from it, of every protocol. None where the backend does not see packets.
+    pub rx: Option<DirectionCounters>,
+    /// What went to it, of every protocol. None where the backend does not see packets.
+    pub tx: Option<DirectionCounters>,
+    /// What TCP has measured. None where no connection is open, or the backend does not ask.
+    pub tcp: Option<TcpCounters>,
+}
+
+/// What TCP has measured to one peer, over the connections that are open now: those of a closed connection are gone, so the
+/// sums may fall. The traffic of QUIC and other UDP is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TcpCounters {
     /// How many connections the numbers are of.
     pub connections: u32,
     /// The smoothed round-trip time of that connection which has the shortest, so that a queue filled by one connection
@@ -49,7 +59,7 @@ pub struct PeerCounters {
     pub rtt: Option<Duration>,
     /// Segments sent again, over all connections.
     pub retransmits: u64,
-    /// Bytes acknowledged by the peer, over all connections. Payload, no headers.
+    /// Bytes acknowledged by the peer, over all connections. Payload, no headers; the opening of a connection counts as one.
     pub bytes_acknowledged: u64,
     /// Bytes received from the peer, over all connections. Payload, no headers.
     pub bytes_received: u64,
@@ -59,7 +69,7 @@ impl PeerCounters {
     /// A peer of which nothing is known yet.
     #[must_use]
     pub const fn new(address: IpAddr) -> Self {
-        Self { address, connections: 0, rtt: None, retransmits: 0, bytes_acknowledged: 0, bytes_received: 0 }
+        Self { address, rx: None, tx: None, tcp: None }
     }
 }
 

@@ -53,7 +53,8 @@ pub fn open_plain() -> Result<Box<dyn LinkStats>, OpenError> {
     open(&[&EbpfNotAttached, &RtnetlinkSource, &ProcNetDevSource])
 }
 
-/// Stands in the eBPF backend's place when no programs were attached, so that the reason is visible.
+/// Stands in the eBPF backend's place when no programs are to be attached, so that the reason is visible. Without the feature
+/// `ebpf` the reason is that.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EbpfNotAttached;
 
@@ -63,7 +64,7 @@ impl StatsSource for EbpfNotAttached {
     }
 
     fn open(&self, _: &[PassedOver]) -> Result<Box<dyn LinkStats>, Refusal> {
-        Err(Refusal::NotAttached)
+        Err(if cfg!(feature = "ebpf") { Refusal::NotAttached } else { Refusal::NotBuilt { feature: "ebpf" } })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
-use super::counters::PeerCounters;
+use super::counters::{PeerCounters, TcpCounters};
 use super::error::ReadError;
 use super::netlink::{Connection, Failure, attributes, u32_at, u64_at};
 
@@ -32,24 +32,25 @@ const BYTES_RECEIVED: usize = 128;
 /// The peers seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    by_address: HashMap<IpAddr, PeerCounters>,
+    by_address: HashMap<IpAddr, TcpCounters>,
     /// There were more than are kept.
     pub(super) more: bool,
 }
 
 impl Peers {
     pub(super) fn into_sorted(self) -> Vec<PeerCounters> {
-        let mut peers: Vec<_> = self.by_address.into_values().collect();
+        let with = |(address, tcp)| PeerCounters { tcp: Some(tcp), ..PeerCounters::new(address) };
+        let mut peers: Vec<_> = self.by_address.into_iter().map(with).collect();
         peers.sort_by_key(|peer| peer.address);
         peers
     }
 
-    fn add(&mut self, one: &PeerCounters) {
-        if self.by_address.len() >= PEERS_MAX && !self.by_address.contains_key(&one.address) {
+    fn add(&mut self, address: IpAddr, one: &TcpCounters) {
+        if self.by_address.len() >= PEERS_MAX && !self.by_address.contains_key(&address) {
             self.more = true;
             return;
         }
-        let sum = self.by_address.entry(one.address).or_insert_with(|| PeerCounters::new(one.address));
+        let sum = self.by_address.entry(address).or_default();
         sum.connections = sum.connections.saturating_add(one.connections);
         sum.rtt = match (sum.rtt, one.rtt) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -89,7 +90,7 @@ fn dump(connection: &mut Connection, peers: &mut Peers) -> Result<bool, Failure>
             &request(family),
             &mut |kind, body| {
                 if kind == SOCK_DIAG_BY_FAMILY {
-                    whole &= connection_of(body).map(|one| peers.add(&one)).is_some();
+                    whole &= connection_of(body).map(|(address, one)| peers.add(address, &one)).is_some();
                 }
             },
         );
@@ -113,14 +114,14 @@ fn request(family: u8) -> [u8; 56] {
 }
 
 /// One connection, as `struct inet_diag_msg` and its attributes describe it.
-pub(super) fn connection_of(body: &[u8]) -> Option<PeerCounters> {
+pub(super) fn connection_of(body: &[u8]) -> Option<(IpAddr, TcpCounters)> {
     let far = body.get(24..40)?.first_chunk::<16>()?;
     let address = match *body.first()? {
         AF_INET => IpAddr::V4(Ipv4Addr::new(far[0], far[1], far[2], far[3])),
         AF_INET6 => IpAddr::V6(Ipv6Addr::from(*far)).to_canonical(),
         _ => return None,
     };
-    let mut one = PeerCounters { connections: 1, ..PeerCounters::new(address) };
+    let mut one = TcpCounters { connections: 1, ..TcpCounters::default() };
     for attribute in attributes(body.get(HEAD_LEN..)?) {
         if let (INET_DIAG_INFO, info) = attribute? {
             // Zero until the handshake is measured.
@@ -131,5 +132,5 @@ pub(super) fn connection_of(body: &[u8]) -> Option<PeerCounters> {
             one.bytes_received = u64_at(info, BYTES_RECEIVED)?;
         }
     }
-    Some(one)
+    Some((address, one))
 }
