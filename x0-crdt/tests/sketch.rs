@@ -21,7 +21,9 @@ fn sets(shared: u64, only: [u64; 2], random: &mut Random) -> [BTreeSet<u64>; 2] 
     let mut sets = [BTreeSet::new(), BTreeSet::new()];
     for _ in 0..shared {
         let item = random.next();
-        sets.iter_mut().for_each(|set| drop(set.insert(item)));
+        sets.iter_mut().for_each(|set| {
+            set.insert(item);
+        });
     }
     for (set, count) in sets.iter_mut().zip(only) {
         set.extend((0..count).map(|_| random.next()));

@@ -53,6 +53,11 @@ pub enum SessionError {
     /// Malformed.
     #[error("a datagram of the peer is malformed: {0}")]
     Datagram(#[from] DecodeError),
+    /// A transfer that is not what the peer sent, or from one with another [`HashKey`](crate::HashKey).
+    #[error(
+        "a transfer arrived damaged: it is fetched again; if it stays so, compare the keys of the two sides"
+    )]
+    Checksum,
     /// A difference that is malformed. It was dropped whole.
     #[error("a difference of the peer is malformed: {0}")]
     Delta(#[from] DeltaError),
@@ -460,14 +465,17 @@ impl Session {
         if collecting.number != part.number {
             return Ok(());
         }
-        let progress = collecting.incoming.take(part, len_max)?;
+        let progress = collecting
+            .incoming
+            .take(part, len_max)
+            .inspect_err(|_| collecting.incoming = Incoming::default())?;
         collecting.tries = 0;
         collecting.retry_at = if part.last { now + retry_min / 8 } else { now + retry_min };
         if progress != Progress::Whole {
             return Ok(());
         }
         let Some(collecting) = self.collecting[kind as usize].take() else { return Ok(()) };
-        let bytes = collecting.incoming.into_bytes();
+        let bytes = Self::checked(&collecting.incoming.into_bytes(), map)?;
         match kind {
             Kind::Delta => Ok(()),
             Kind::Version => self.on_version(now, &bytes, map),

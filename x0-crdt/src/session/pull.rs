@@ -46,8 +46,20 @@ struct Sketch {
     asked: usize,
     /// The version of the peer that its symbols are of.
     version: Option<u64>,
-    /// When all differences are found: the values here that the peer does not hold.
-    local_only: Option<Vec<Dot>>,
+    /// When all differences are found: the hashes of the values here that the peer does not hold, ascending.
+    local_only: Option<Vec<u64>>,
+}
+
+impl Sketch {
+    /// The values held now that the peer did not hold when it was sketched: those found so, and those that came here since the
+    /// reconciliation began.
+    fn not_at_the_peer(&self, map: &CausalMap) -> Vec<Dot> {
+        let local_only = self.local_only.as_deref().unwrap_or_default();
+        map.item_hashes()
+            .filter(|(hash, _)| !self.decoder.is_local(*hash) || local_only.binary_search(hash).is_ok())
+            .map(|(_, dot)| dot)
+            .collect()
+    }
 }
 
 impl Pull {
@@ -168,9 +180,10 @@ impl Session {
     }
 
     fn finish_pull(&mut self, now: Duration, pull: Pull, map: &mut CausalMap) -> Result<(), SessionError> {
-        let bytes = pull.incoming.into_bytes();
-        let taken = MapDelta::decode(&bytes, &pull.base).map_err(SessionError::from).and_then(|delta| {
-            let gone = pull.sketch.and_then(|sketch| sketch.local_only).unwrap_or_default();
+        let bytes = Self::checked(&pull.incoming.into_bytes(), map);
+        let taken = bytes.and_then(|bytes| {
+            let delta = MapDelta::decode(&bytes, &pull.base)?;
+            let gone = pull.sketch.map(|sketch| sketch.not_at_the_peer(map)).unwrap_or_default();
             Ok((map.join_and_drop(&delta, &gone)?, delta))
         });
         let (joined, delta) = match taken {
@@ -263,11 +276,10 @@ impl Session {
         missing.sort_unstable();
         let mut local_only: Vec<u64> = sketch.decoder.local_only().to_vec();
         local_only.sort_unstable();
-        let dots = map.item_hashes().filter(|(hash, _)| local_only.binary_search(hash).is_ok());
-        sketch.local_only = Some(dots.map(|(_, dot)| dot).collect());
+        sketch.local_only = Some(local_only);
         pull.retry_at = now;
-        let bytes = missing.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        self.serve(Kind::Hashes, number, bytes);
+        let bytes = [version].iter().chain(&missing).flat_map(|hash| hash.to_le_bytes()).collect();
+        self.serve(Kind::Hashes, number, bytes, map);
         // Sent when it is asked for.
         if let Some(outgoing) = &mut self.serving[Kind::Hashes as usize] {
             outgoing.pause();

@@ -39,9 +39,23 @@ impl Session {
         self.options.datagram_len_max - 24
     }
 
-    pub(super) fn serve(&mut self, kind: Kind, number: u64, bytes: Vec<u8>) {
+    pub(super) fn serve(&mut self, kind: Kind, number: u64, mut bytes: Vec<u8>, map: &CausalMap) {
         let part_len = self.part_len();
+        let checksum = map.hash_key().hash(&[b"transfer", &bytes]);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
         self.serving[kind as usize] = Some(Outgoing::new(number, bytes, part_len));
+    }
+
+    /// What was transferred, if it is what was sent.
+    pub(super) fn checked(bytes: &[u8], map: &CausalMap) -> Result<Vec<u8>, SessionError> {
+        match bytes.split_last_chunk() {
+            Some((bytes, checksum))
+                if map.hash_key().hash(&[b"transfer", bytes]).to_le_bytes() == *checksum =>
+            {
+                Ok(bytes.to_vec())
+            }
+            _ => Err(SessionError::Checksum),
+        }
     }
 
     pub(super) fn on_pull(
@@ -100,7 +114,7 @@ impl Session {
         // The peer will know this version, so it can name the next one by it.
         let version = map.version();
         self.versions.insert(version.hash(map.hash_key()), version);
-        self.serve(Kind::Delta, number, delta.encode(since));
+        self.serve(Kind::Delta, number, delta.encode(since), map);
     }
 
     pub(super) fn on_want(&mut self, kind: Kind, number: u64, missing: &[Range<usize>], map: &CausalMap) {
@@ -117,7 +131,7 @@ impl Session {
             Kind::Members => Some(Self::members_bytes(map)),
         };
         if let Some(bytes) = bytes {
-            self.serve(kind, number, bytes);
+            self.serve(kind, number, bytes, map);
         }
     }
 
@@ -143,9 +157,13 @@ impl Session {
     pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], map: &CausalMap) {
         let Some(waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else { return };
         let (hashes, _) = bytes.as_chunks::<8>();
-        let mut hashes: Vec<u64> = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
+        let mut hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
+        // First the version that the peer reconciled with: a late request may have made this side take up another one since.
+        let version = hashes.next();
+        let mut hashes: Vec<u64> = hashes.collect();
         hashes.sort_unstable();
         let sketched = self.sketching.as_ref().map(|sketching| &sketching.version);
+        let sketched = sketched.filter(|sketched| version == Some(sketched.hash(map.hash_key())));
         let made = sketched.zip(self.resolve(&waiting.version, map)).and_then(|(sketched, since)| {
             let delta = map.chosen(&since, sketched, &hashes).ok()?;
             Some((delta, since))

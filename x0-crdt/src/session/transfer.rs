@@ -102,14 +102,15 @@ pub(super) struct Incoming {
 /// What a part did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It was there already, or is not of this whole.
+    /// It was there already.
     None,
     More,
     Whole,
 }
 
 impl Incoming {
-    /// Takes a part of something of at most `len_max` bytes.
+    /// Takes a part of something of at most `len_max` bytes. After an error the whole is to be begun anew: a part, this one or the first,
+    /// was damaged.
     pub(super) fn take(&mut self, part: &Part<'_>, len_max: usize) -> Result<Progress, DecodeError> {
         const WHAT: &str = "the length of a transfer";
         if self.have.is_empty() {
@@ -123,7 +124,7 @@ impl Incoming {
             self.left = parts;
         }
         if part.total_len != self.bytes.len() || part.part_len != self.part_len {
-            return Ok(Progress::None);
+            return Err(DecodeError::Range { what: WHAT });
         }
         let begin = part.index.saturating_mul(self.part_len);
         let end = begin.saturating_add(self.part_len).min(self.bytes.len());
@@ -232,7 +233,7 @@ mod tests {
         assert_eq!(incoming.take(&part(0, 6, &[1; 4]), 100), Ok(Progress::More));
         assert!(incoming.take(&part(1, 6, &[1; 4]), 100).is_err(), "the last has two");
         assert!(incoming.take(&part(2, 6, &[1; 2]), 100).is_err(), "there is no third");
-        assert_eq!(incoming.take(&part(1, 7, &[1; 3]), 100), Ok(Progress::None), "another whole");
+        assert!(incoming.take(&part(1, 7, &[1; 3]), 100).is_err(), "another whole");
         assert_eq!(incoming.take(&part(1, 6, &[2; 2]), 100), Ok(Progress::Whole));
     }
 }

@@ -79,6 +79,12 @@ impl Decoder {
         &self.local_only
     }
 
+    /// Whether an item is in the local set.
+    #[must_use]
+    pub fn is_local(&self, item: u64) -> bool {
+        self.local.contains(item)
+    }
+
     /// Takes symbols from number `from` on. Those taken before are skipped, so a repetition does no harm.
     ///
     /// # Errors

@@ -50,6 +50,7 @@ pub(crate) struct Net {
     written: BTreeSet<Vec<u8>>,
     lives: u32,
     online: Vec<bool>,
+    log: Vec<String>,
 }
 
 impl Net {
@@ -95,6 +96,7 @@ impl Net {
             written: BTreeSet::new(),
             lives: 0,
             online: vec![true; replicas],
+            log: Vec::new(),
         }
     }
 
@@ -157,7 +159,12 @@ impl Net {
             for ((from, to), session) in &mut self.sessions {
                 while let Some(output) = session.poll_output(self.now, &self.maps[*from]) {
                     match output {
-                        SessionOutput::Joined(_) => {
+                        SessionOutput::Joined(joined_keys) => {
+                            self.log.push(format!(
+                                "{:?}: {from} joined from {to}, {} keys",
+                                self.now,
+                                joined_keys.keys.len()
+                            ));
                             joined.insert((*from, *to));
                         }
                         SessionOutput::Send(datagram) => {
@@ -206,6 +213,7 @@ impl Net {
             self.now = end;
             return;
         }
+        self.check_versions();
         // A session that wants to be called at once, again and again, would stop the world.
         self.now =
             if next == self.now && arrival > self.now { next + Duration::from_micros(1) } else { next };
@@ -225,6 +233,25 @@ impl Net {
             }
         }
         self.pump();
+    }
+
+    /// Who has seen the same holds the same, at every moment.
+    fn check_versions(&self) {
+        if self.maps.len() > 5 {
+            return;
+        }
+        for (at, map) in self.maps.iter().enumerate() {
+            for other in &self.maps[..at] {
+                let differ = map.version() == other.version() && map.frontier() != other.frontier();
+                assert!(
+                    !differ,
+                    "{} and {} diverged:\n{}",
+                    map.replica(),
+                    other.replica(),
+                    self.log.join("\n")
+                );
+            }
+        }
     }
 
     pub(crate) fn run(&mut self, time: Duration) {
@@ -268,17 +295,25 @@ impl Net {
                 0..=5 => {
                     let key = format!("key-{}", random.below(30)).into_bytes();
                     self.maps[at].put(&key, random.below(5), &random.next().to_le_bytes()).unwrap();
+                    self.log.push(format!(
+                        "{:?} put {at} {} {:?}",
+                        self.now,
+                        key.escape_ascii(),
+                        self.maps[at].last_dot()
+                    ));
                     self.written.insert(key);
                     self.changed(at);
                 }
                 6 => {
                     let key = format!("key-{}", random.below(30)).into_bytes();
                     self.maps[at].remove(&key);
+                    self.log.push(format!("{:?} remove {at} {}", self.now, key.escape_ascii()));
                     self.changed(at);
                 }
                 7 => {
                     let version = self.maps[at].version();
                     self.maps[at].forget(&version);
+                    self.log.push(format!("{:?} forget {at}", self.now));
                 }
                 8 => self.restart(at, random),
                 9 => self.cut = !self.cut,
@@ -291,6 +326,7 @@ impl Net {
     }
 
     fn restart(&mut self, at: usize, random: &mut Random) {
+        self.log.push(format!("{:?} restart {at}", self.now));
         let saved = self.maps[at].save();
         self.boot(at, &saved, random);
     }

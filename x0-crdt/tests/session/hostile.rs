@@ -1,0 +1,141 @@
+//! Bytes from a peer that does not play by the rules.
+
+use std::time::Duration;
+
+use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+
+use super::random::Random;
+
+const KEY: HashKey = HashKey::new([9; 16]);
+
+/// What two honest sessions say to each other, of every kind there is.
+fn recorded() -> Vec<Vec<u8>> {
+    let options = SessionOptions { datagram_len_max: 200, ..SessionOptions::default() };
+    let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
+    let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
+    let mut said = Vec::new();
+    let mut now = Duration::ZERO;
+    for round in 0..4_u8 {
+        for (at, map) in maps.iter_mut().enumerate() {
+            for number in 0..40 {
+                map.put(format!("key-{at}-{number}").as_bytes(), 0, &[round; 9]).unwrap();
+            }
+            map.remove(format!("key-{at}-{round}").as_bytes());
+            map.beat(now);
+            if round > 1 {
+                let version = map.version();
+                map.forget(&version);
+            }
+        }
+        for side in 0..2 {
+            sessions[side].handle(now, SessionInput::Changed, &mut maps[side]).unwrap();
+        }
+        for _ in 0..2_000 {
+            for side in 0..2 {
+                sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]).unwrap();
+                while let Some(output) = sessions[side].poll_output(now, &maps[side]) {
+                    if let SessionOutput::Send(datagram) = output {
+                        let to = 1 - side;
+                        sessions[to].handle(now, SessionInput::Datagram(&datagram), &mut maps[to]).unwrap();
+                        said.push(datagram);
+                    }
+                }
+            }
+            now += Duration::from_millis(5);
+        }
+        assert_eq!(maps[0].frontier(), maps[1].frontier());
+    }
+    said.sort();
+    said.dedup();
+    said
+}
+
+#[test]
+fn no_datagrams_make_a_session_panic_or_hold_more_than_its_limit() {
+    let recorded = recorded();
+    let kinds: std::collections::BTreeSet<u8> = recorded.iter().map(|datagram| datagram[0] & 0x0f).collect();
+    assert!(kinds.len() >= 7, "recorded only {kinds:?}");
+    let options = SessionOptions { transfer_len_max: 10_000, ..SessionOptions::default() };
+    let mut random = Random::new(1);
+    let mut map = CausalMap::new(ReplicaId::new(3), KEY);
+    let mut session = Session::new(&options, 3);
+    let mut now = Duration::ZERO;
+    for turn in 0..super::seeds(200_000) {
+        if turn % 1_000 == 0 {
+            map = CausalMap::new(ReplicaId::new(3), KEY);
+            session = Session::new(&options, turn);
+            for number in 0..random.below(40) {
+                map.put(format!("key-1-{number}").as_bytes(), 0, b"here").unwrap();
+            }
+            if random.below(2) == 0 {
+                let version = map.version();
+                map.forget(&version);
+            }
+        }
+        let mut datagram = recorded[random.below(recorded.len() as u64) as usize].clone();
+        for _ in 0..random.below(4) {
+            match random.below(4) {
+                0 => datagram.truncate(random.below(datagram.len() as u64 + 1) as usize),
+                1 => datagram.push(random.next() as u8),
+                _ if datagram.is_empty() => {}
+                _ => {
+                    let place = random.below(datagram.len() as u64) as usize;
+                    datagram[place] = random.next() as u8;
+                }
+            }
+        }
+        let before = map.frontier();
+        let refused = session.handle(now, SessionInput::Datagram(&datagram), &mut map).is_err();
+        assert!(!refused || map.frontier() == before, "an error leaves the map as it was");
+        now += Duration::from_millis(random.below(50));
+        if random.below(4) == 0 {
+            let _ = session.handle(now, SessionInput::Timeout, &mut map);
+        }
+        while session.poll_output(now, &map).is_some() {}
+        assert!(session.pending_bytes() <= 4 * options.transfer_len_max);
+    }
+}
+
+#[test]
+fn damage_on_the_way_delays_but_changes_nothing() {
+    for seed in 0..super::seeds(200).min(100_000) {
+        let mut random = Random::new(seed);
+        let options = SessionOptions {
+            datagram_len_max: 128 + random.below(300) as usize,
+            retry_max: Duration::from_millis(500),
+            ..SessionOptions::default()
+        };
+        let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
+        let mut sessions = [1, 2].map(|salt| Session::new(&options, seed * 2 + salt));
+        for (at, map) in maps.iter_mut().enumerate() {
+            for number in 0..random.below(60) {
+                map.put(format!("key-{at}-{number}").as_bytes(), 0, &random.next().to_le_bytes()).unwrap();
+            }
+            if random.below(2) == 0 {
+                let version = map.version();
+                map.forget(&version);
+            }
+        }
+        let all = maps[0].len() + maps[1].len();
+        let mut now = Duration::ZERO;
+        let mut turns = 0;
+        while maps[0].frontier() != maps[1].frontier() {
+            for side in 0..2 {
+                sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]).unwrap();
+                while let Some(output) = sessions[side].poll_output(now, &maps[side]) {
+                    let SessionOutput::Send(mut datagram) = output else { continue };
+                    if turns < 2_000 && random.below(5) == 0 {
+                        let place = random.below(datagram.len() as u64) as usize;
+                        datagram[place] ^= 1 << random.below(8);
+                    }
+                    let to = 1 - side;
+                    let _ = sessions[to].handle(now, SessionInput::Datagram(&datagram), &mut maps[to]);
+                }
+            }
+            now += Duration::from_millis(10);
+            turns += 1;
+            assert!(turns < 20_000, "seed {seed} does not converge: {sessions:?}");
+        }
+        assert_eq!((maps[0].len(), maps[1].len()), (all, all), "seed {seed}");
+    }
+}
