@@ -1,22 +1,46 @@
-//! Replicated data that converges whatever the network does.
+//! Replicated data that converges whatever the network does, at a price that a slow, lossy link can pay.
 //!
-//! **Not built yet.** This page fixes what the crate will be, so that the crates around it can leave the right gap; there
-//! is nothing to call.
+//! ```
+//! use x0_crdt::{CausalMap, HashKey, ReplicaId};
 //!
-//! # What it will be
+//! let key = HashKey::new([7; 16]);
+//! let mut here = CausalMap::new(ReplicaId::new(1), key);
+//! let mut there = CausalMap::new(ReplicaId::new(2), key);
+//! here.put(b"door", 10, b"open")?;          // always possible, whoever else can be reached
+//! there.add(b"visits", 11, 3)?;
 //!
-//! - Delta-state CRDTs on dot stores: registers, counters, flags, sets and maps whose values are lattices again.
-//! - A `Lattice` trait (the seam): join, delta, decomposition into join-irreducibles, and canonical bytes, so that equal
-//!   states are equal bytes. `no_std` with `alloc`.
-//! - An anti-entropy `Session`: an engine without I/O that finds what two replicas lack in datagrams a slow, lossy link
-//!   can afford, each of them idempotent.
-//! - Metadata that stays bounded: removals are kept until causally stable among leased members, never "compacted at any
-//!   time".
+//! there.join(&here.delta(&there.version())?)?;
+//! here.join(&there.delta(&here.version())?)?;
+//! assert_eq!(here.frontier(), there.frontier());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The parts
+//! - [`CausalMap`]: a replica's whole state, keys to values that all may write at any time, with what is needed to bring replicas
+//!   together and to forget what all have seen. It is what `x0-kv` keeps its always-writable keyspaces in.
+//! - [`Session`]: the engine of anti-entropy between two replicas: 52 bytes when there is nothing to say, a difference in numbered
+//!   parts when history tells what is missing, a set reconciliation ([`sketch`]) when it does not. It owns no socket and no clock.
+//! - [`Members`]: who takes part and what each has seen, with leases: what decides when a removal may be forgotten.
+//! - [`chain`]: signed batches of events per writer. One who tells two stories leaves a proof of it.
+//! - [`Causal`] and [`types`]: composable lattices for states of one's own: registers, flags, counters, sets, maps of them to any
+//!   depth. [`Lattice`] is the seam.
+//! - [`codec`]: canonical bytes; equal states are equal bytes.
+//!
+//! # What is promised
+//! - Replicas that have seen the same events hold the same, byte for byte, whatever was lost, doubled or reordered on the way.
+//! - A write replaces what its writer had seen and nothing else: neither a clock that runs ahead nor one that is slow loses data.
+//! - What was removed does not come back, and what was added is not lost, also when a replica returns after its lease with old state:
+//!   history is forgotten only when all members of now have seen it, and who lags behind that is reconciled by state.
+//! - Metadata beyond the values is 24 bytes for each writer ever, and nothing else once all members have seen everything.
+//! - No bytes from a peer make it panic, hold more than [`SessionOptions::transfer_len_max`] unverified, or change half of a state.
+//!
+//! # What is not
+//! No text or lists. No reads across replicas: what is read is what has arrived here. A writer that gives one event two contents is
+//! brought to one of them everywhere, and only [`chain`] can tell who lied. The map's differences are taken in whole, so a map
+//! should be small enough to be sent: large values belong beside it, with their hashes in it.
 //!
 //! # Where it stands in the family
-//!
-//! It depends on no other x0 crate. `x0-kv` will use it for its always-writable keyspaces, beside the linearizable ones it
-//! has over `x0-consensus`.
+//! It depends on no other x0 crate, is `no_std` with `alloc`, and has no feature that is needed.
 
 #![no_std]
 
