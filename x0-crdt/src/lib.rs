@@ -46,23 +46,43 @@
 
 extern crate alloc;
 
+mod causal;
 pub mod chain;
+mod change;
+mod clock;
 pub mod codec;
+mod context;
 mod dot;
 mod hash;
+mod lattice;
 mod map;
 mod members;
 mod session;
+#[cfg(feature = "serde")]
+mod serde_bytes;
 pub mod sketch;
+pub mod store;
+pub mod types;
 mod version;
 
+pub use causal::{ApplyError, Causal, ChangeError, Delta};
+pub use change::Change;
 pub use codec::{Canonical, DecodeError};
+pub use context::{Context, RANGES_MAX};
 pub use dot::{Dot, ReplicaId};
 pub use hash::HashKey;
+pub use lattice::Lattice;
 pub use map::{
     CausalMap, DeltaError, Difference, Entry, Frontier, Held, HistoryError, ITEM_MAX, JoinError, Joined,
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
 };
 pub use members::{MEMBERS_MAX, Members};
 pub use session::{Session, SessionError, SessionInput, SessionOptions, SessionOutput, SessionStats};
+pub use types::{Max, Min};
 pub use version::Version;
+
+/// What the macros of this crate need where they are used.
+#[doc(hidden)]
+pub mod __private {
+    pub use alloc::vec::Vec;
+}

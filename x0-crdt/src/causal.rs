@@ -1,0 +1,250 @@
+//! Replicated state: a dot store with what was seen.
+
+use alloc::vec::Vec;
+
+use crate::change::Change;
+use crate::codec::{Canonical, DecodeError, Input};
+use crate::context::{Context, RANGES_MAX};
+use crate::dot::ReplicaId;
+use crate::lattice::Lattice;
+use crate::store::{DotStore, Form, Scope};
+
+/// Why a change was not made. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The writer has used its last event, or someone forged it.
+    #[error("writer {replica} has no event left: write as a fresh incarnation")]
+    Exhausted {
+        /// The writer.
+        replica: ReplicaId,
+    },
+}
+
+/// Why a delta or a state was not taken in. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The context would have too many gaps.
+    #[error(
+        "what was seen would take {ranges} ranges, of at most {RANGES_MAX}: fetch the missing deltas first, or a full state"
+    )]
+    Fragmented {
+        /// How many it would take.
+        ranges: usize,
+    },
+}
+
+/// A replica's state: data in a [`DotStore`] and the [`Context`] of all events that made it what it is.
+///
+/// Changes go through [`change`](Self::change), which returns the [`Delta`] to send. Deltas may arrive in any order, more than once,
+/// or not at all; a full state makes up for what was lost. No two replicas may write as the same [`ReplicaId`], and one that forgot its
+/// last events (it was restored from an old copy) must take a fresh incarnation.
+///
+/// ```
+/// use x0_crdt::{Causal, Lattice, ReplicaId};
+/// use x0_crdt::types::{OrMap, OrSet};
+///
+/// let (ada, bob) = (ReplicaId::new(1), ReplicaId::new(2));
+/// let mut here = Causal::<OrMap<String, OrSet<String>>>::new();
+/// let mut there = here.clone();
+///
+/// let add = |map: &OrMap<String, OrSet<String>>, change: &mut _| {
+///     map.update(change, "mails".into(), |set, change| set.add(change, "hello".into()))
+/// };
+/// let delta = here.change(ada, add)?;
+/// there.apply(&delta)?;
+/// // Without having seen each other, one removes the key and the other adds to it: what was added stays.
+/// let removed = here.change(ada, |map, change| map.remove(change, &"mails".into()))?;
+/// let added = there.change(bob, |map, change| {
+///     map.update(change, "mails".into(), |set, change| set.add(change, "world".into()))
+/// })?;
+/// here.apply(&added)?;
+/// there.apply(&removed)?;
+/// assert!(here == there);
+/// assert!(here.store().get("mails").is_some_and(|set| set.contains("world") && !set.contains("hello")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Causal<S> {
+    store: S,
+    context: Context,
+}
+
+impl<S: DotStore> Causal<S> {
+    /// No event yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { store: S::default(), context: Context::new() }
+    }
+
+    #[cfg(feature = "compat-crdts")]
+    pub(crate) const fn from_parts(store: S, context: Context) -> Self {
+        Self { store, context }
+    }
+
+    /// The data.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The events seen.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Makes a change as `replica`, and returns it for the others.
+    ///
+    /// # Errors
+    /// The writer has no event left. Nothing changed.
+    pub fn change(
+        &mut self,
+        replica: ReplicaId,
+        make: impl FnOnce(&S, &mut Change) -> S,
+    ) -> Result<Delta<S>, ChangeError> {
+        let mut change = Change::new(replica, &self.context);
+        let store = make(&self.store, &mut change);
+        let context = change.finish().ok_or(ChangeError::Exhausted { replica })?;
+        let delta = Delta { store, context };
+        self.join_delta(&delta);
+        Ok(delta)
+    }
+
+    /// Takes in a delta; whether anything changed. Costs what the delta costs, however large the state.
+    ///
+    /// # Errors
+    /// The context would have too many gaps. Nothing changed.
+    pub fn apply(&mut self, delta: &Delta<S>) -> Result<bool, ApplyError> {
+        check_ranges(&self.context, &delta.context)?;
+        Ok(self.join_delta(delta))
+    }
+
+    /// Takes in a full state; whether anything changed. [`Lattice::join`] does the same without a limit.
+    ///
+    /// # Errors
+    /// The context would have too many gaps. Nothing changed.
+    pub fn merge(&mut self, other: &Self) -> Result<bool, ApplyError> {
+        check_ranges(&self.context, &other.context)?;
+        Ok(self.join(other))
+    }
+
+    fn join_delta(&mut self, delta: &Delta<S>) -> bool {
+        let changed = self.store.join(&self.context, &delta.store, &delta.context, Scope::Apply);
+        self.context.join(&delta.context) || changed
+    }
+}
+
+fn check_ranges(mine: &Context, theirs: &Context) -> Result<(), ApplyError> {
+    // A join has at most as many ranges as both together, and nearly always that is far from the limit.
+    if mine.range_count() + theirs.range_count() <= RANGES_MAX {
+        return Ok(());
+    }
+    let mut joined = mine.clone();
+    joined.join(theirs);
+    let ranges = joined.range_count();
+    // One that is over the limit may still close its gaps.
+    if ranges <= RANGES_MAX.max(mine.range_count()) { Ok(()) } else { Err(ApplyError::Fragmented { ranges }) }
+}
+
+impl<S: DotStore> Lattice for Causal<S> {
+    fn bottom() -> Self {
+        Self::new()
+    }
+
+    fn join(&mut self, other: &Self) -> bool {
+        let changed = self.store.join(&self.context, &other.store, &other.context, Scope::States);
+        self.context.join(&other.context) || changed
+    }
+
+    fn delta(&self, since: &Self) -> Self {
+        let mut context = self.context.difference(&since.context);
+        let store = self.store.difference(&self.context, &since.store, &since.context, &mut context);
+        store.for_each_dot(&mut |dot| {
+            context.insert(dot);
+        });
+        Self { store, context }
+    }
+
+    fn decompose(&self) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        let mut live = Context::new();
+        self.store.split(&mut |dot, store| {
+            live.insert(dot);
+            pieces.push(Self { store, context: [dot].into_iter().collect() });
+        });
+        let gone = self.context.difference(&live);
+        pieces.extend(
+            gone.dots().map(|dot| Self { store: S::default(), context: [dot].into_iter().collect() }),
+        );
+        pieces
+    }
+}
+
+/// A change, or several joined, to be taken in by other replicas: what is new, what is gone, and which keys that touches.
+///
+/// It is only for replicas that take in all changes as deltas or states; it is no state by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delta<S> {
+    store: S,
+    context: Context,
+}
+
+impl<S: DotStore> Delta<S> {
+    /// No change.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { store: S::default(), context: Context::new() }
+    }
+
+    /// What is new, under the keys that were touched.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The events that are new, and those whose work is gone.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.context.is_empty() && self.store.is_empty()
+    }
+
+    /// Puts another delta into this one, so that it does what both do.
+    pub fn join(&mut self, other: &Self) {
+        self.store.join(&self.context, &other.store, &other.context, Scope::Deltas);
+        self.context.join(&other.context);
+    }
+}
+
+macro_rules! canonical {
+    ($name:ident, $form:expr) => {
+        /// The context, then the store; each dot in the store is in the context.
+        impl<S: DotStore> Canonical for $name<S> {
+            fn encode(&self, out: &mut Vec<u8>) {
+                self.context.encode(out);
+                self.store.encode(out);
+            }
+
+            fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+                let context = Context::decode(input)?;
+                let store = S::decode(input, $form)?;
+                let mut is_seen = true;
+                store.for_each_dot(&mut |dot| is_seen &= context.contains(dot));
+                if is_seen {
+                    Ok(Self { store, context })
+                } else {
+                    Err(DecodeError::Range { what: "a dot in a store" })
+                }
+            }
+        }
+    };
+}
+canonical!(Causal, Form::State);
+canonical!(Delta, Form::Delta);

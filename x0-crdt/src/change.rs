@@ -1,0 +1,63 @@
+//! One operation while it is being made.
+
+use crate::context::Context;
+use crate::dot::{Dot, ReplicaId};
+use crate::store::DotStore;
+
+/// An operation while it is being made: it hands out the dots of what is new and takes down those of what is gone.
+///
+/// A store's operations take one and return the store of the delta; [`Causal::change`](crate::Causal::change) joins it in.
+#[derive(Debug)]
+pub struct Change {
+    replica: ReplicaId,
+    next: Option<u64>,
+    is_exhausted: bool,
+    context: Context,
+}
+
+impl Change {
+    pub(crate) fn new(replica: ReplicaId, seen: &Context) -> Self {
+        Self { replica, next: seen.next(replica), is_exhausted: false, context: Context::new() }
+    }
+
+    /// Who makes the change.
+    #[must_use]
+    pub const fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// The dot of a new event.
+    ///
+    /// If the writer has no event left, the last one is handed out once more, and the change as a whole fails.
+    pub fn dot(&mut self) -> Dot {
+        let seq = self.next.unwrap_or(u64::MAX);
+        self.is_exhausted |= self.next.is_none();
+        self.next = seq.checked_add(1);
+        let dot = Dot::new(self.replica, seq);
+        self.context.insert(dot);
+        dot
+    }
+
+    /// Takes down that what `dot` wrote is gone.
+    pub fn kill(&mut self, dot: Dot) {
+        self.context.insert(dot);
+    }
+
+    /// Takes down that all of a store is gone; the store that says so. If there was anything, this is an event of its own.
+    #[must_use = "the store belongs into the delta"]
+    pub fn remove<S: DotStore>(&mut self, store: &S) -> S {
+        let mut was_any = false;
+        store.for_each_dot(&mut |dot| {
+            self.context.insert(dot);
+            was_any = true;
+        });
+        if was_any {
+            self.dot();
+        }
+        store.touched()
+    }
+
+    pub(crate) fn finish(self) -> Option<Context> {
+        (!self.is_exhausted).then_some(self.context)
+    }
+}

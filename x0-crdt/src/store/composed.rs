@@ -1,0 +1,144 @@
+//! Stores side by side.
+
+use alloc::vec::Vec;
+
+use super::{DotStore, Form, Scope};
+use crate::codec::{DecodeError, Input};
+use crate::context::Context;
+use crate::dot::Dot;
+
+/// Side by side: an operation on one half leaves the other at its default in the delta.
+impl<A: DotStore, B: DotStore> DotStore for (A, B) {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty() && self.1.is_empty()
+    }
+
+    fn for_each_dot(&self, visit: &mut dyn FnMut(Dot)) {
+        self.0.for_each_dot(visit);
+        self.1.for_each_dot(visit);
+    }
+
+    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: Scope) -> bool {
+        let first = self.0.join(context, &other.0, other_context, scope);
+        self.1.join(context, &other.1, other_context, scope) || first
+    }
+
+    fn difference(
+        &self,
+        context: &Context,
+        since: &Self,
+        since_context: &Context,
+        gone: &mut Context,
+    ) -> Self {
+        let first = self.0.difference(context, &since.0, since_context, gone);
+        (first, self.1.difference(context, &since.1, since_context, gone))
+    }
+
+    fn touched(&self) -> Self {
+        (self.0.touched(), self.1.touched())
+    }
+
+    fn split(&self, piece: &mut dyn FnMut(Dot, Self)) {
+        self.0.split(&mut |dot, store| piece(dot, (store, B::default())));
+        self.1.split(&mut |dot, store| piece(dot, (A::default(), store)));
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+    }
+
+    fn decode(input: &mut Input<'_>, form: Form) -> Result<Self, DecodeError> {
+        Ok((A::decode(input, form)?, B::decode(input, form)?))
+    }
+}
+
+/// Makes a struct a [`DotStore`](crate::store::DotStore) of its fields, which must be dot stores; name all of them, in the order in
+/// which they shall be encoded. The struct must be `Clone + Eq + Default`.
+///
+/// An operation on a field is a struct with the field's delta and defaults for the rest.
+///
+/// ```
+/// use x0_crdt::types::{LwwRegister, OrSet, Stamp};
+/// use x0_crdt::{Causal, ReplicaId, dot_store_struct};
+///
+/// #[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// struct Contact {
+///     name: LwwRegister<String>,
+///     mails: OrSet<String>,
+/// }
+/// dot_store_struct!(Contact { name, mails });
+///
+/// let mut contact = Causal::<Contact>::new();
+/// contact.change(ReplicaId::new(1), |contact, change| Contact {
+///     name: contact.name.set(change, Stamp::new(7, 0), "Ada".into()),
+///     mails: contact.mails.add(change, "ada@example.org".into()),
+/// })?;
+/// assert!(contact.store().mails.contains("ada@example.org"));
+/// # Ok::<(), x0_crdt::ChangeError>(())
+/// ```
+#[macro_export]
+macro_rules! dot_store_struct {
+    ($type:ident { $($field:ident),+ $(,)? }) => {
+        impl $crate::store::DotStore for $type {
+            fn is_empty(&self) -> bool {
+                true $(&& $crate::store::DotStore::is_empty(&self.$field))+
+            }
+
+            fn for_each_dot(&self, visit: &mut dyn FnMut($crate::Dot)) {
+                $($crate::store::DotStore::for_each_dot(&self.$field, visit);)+
+            }
+
+            fn join(
+                &mut self,
+                context: &$crate::Context,
+                other: &Self,
+                other_context: &$crate::Context,
+                scope: $crate::store::Scope,
+            ) -> bool {
+                let mut changed = false;
+                $(changed |= $crate::store::DotStore::join(
+                    &mut self.$field, context, &other.$field, other_context, scope,
+                );)+
+                changed
+            }
+
+            fn difference(
+                &self,
+                context: &$crate::Context,
+                since: &Self,
+                since_context: &$crate::Context,
+                gone: &mut $crate::Context,
+            ) -> Self {
+                Self {
+                    $($field: $crate::store::DotStore::difference(
+                        &self.$field, context, &since.$field, since_context, gone,
+                    ),)+
+                }
+            }
+
+            fn touched(&self) -> Self {
+                Self { $($field: $crate::store::DotStore::touched(&self.$field),)+ }
+            }
+
+            fn split(&self, piece: &mut dyn FnMut($crate::Dot, Self)) {
+                $($crate::store::DotStore::split(&self.$field, &mut |dot, store| {
+                    let mut whole = <Self as ::core::default::Default>::default();
+                    whole.$field = store;
+                    piece(dot, whole);
+                });)+
+            }
+
+            fn encode(&self, out: &mut $crate::__private::Vec<u8>) {
+                $($crate::store::DotStore::encode(&self.$field, out);)+
+            }
+
+            fn decode(
+                input: &mut $crate::codec::Input<'_>,
+                form: $crate::store::Form,
+            ) -> ::core::result::Result<Self, $crate::DecodeError> {
+                ::core::result::Result::Ok(Self { $($field: $crate::store::DotStore::decode(input, form)?,)+ })
+            }
+        }
+    };
+}
