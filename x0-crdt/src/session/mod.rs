@@ -412,6 +412,9 @@ impl Session {
         self.serving[Kind::Delta as usize] = None;
         self.serving[Kind::Hashes as usize] = None;
         self.sketching = None;
+        self.waiting = None;
+        self.collecting[Kind::Version as usize] = None;
+        self.collecting[Kind::Hashes as usize] = None;
         self.greet_pause = self.options.retry_min;
         self.greet_at = now + self.options.greet_every;
         self.versions.insert(version.hash(map.hash_key()), version.clone());
