@@ -30,6 +30,8 @@ mod filter;
 mod flows;
 #[cfg(feature = "ebpf")]
 mod link;
+#[cfg(all(feature = "ebpf", feature = "testing"))]
+mod model;
 #[cfg(feature = "ebpf")]
 mod object;
 mod prefix;

@@ -29,6 +29,8 @@ mod snapshot;
 mod traffic;
 mod veth;
 
+#[cfg(feature = "ebpf")]
+pub use crate::model::{Cause, Judgement, Model};
 pub use frame::Frame;
 #[cfg(feature = "ebpf")]
 pub use lookups::{LookupBench, LookupTable, Lookups};

@@ -52,7 +52,7 @@ pub fn measure_snapshot(entries: u32) -> Result<SnapshotTimes, RunError> {
         batches = batches.min(start.elapsed());
         check(count, sum)?;
         let (start, mut count, mut sum) = (Instant::now(), 0, 0u64);
-        for entry in theirs.iter() {
+        for entry in &theirs {
             let (_, value) = entry.map_err(other)?;
             count += 1;
             sum += value.iter().next().copied().unwrap_or(0);
