@@ -1,4 +1,4 @@
-//! What is missing is named, with its remedy: on texts of other machines, and on this one under setpriv(1).
+//! What is missing is named, with its remedy: on the texts of other machines.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,11 +14,10 @@ mod common;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 
 use x0_ebpf::capabilities::{
-    Capabilities, Capability, CapabilitySet, Feature, FileSystem, Jit, KernelVersion, MemlockLimit, Need,
-    UnprivilegedBpf, fuzz,
+    Capabilities, Capability, Feature, FileSystem, Jit, KernelVersion, MemlockLimit, Need, UnprivilegedBpf,
+    fuzz,
 };
 
 const NET_ADMIN: u64 = 1 << 12;
@@ -354,89 +353,4 @@ fn texts_are_bounded() {
     for _ in 0..20_000 {
         fuzz::all(&random.mutated(&seeds));
     }
-}
-
-/// What the test runs as another user: says what it may not.
-#[test]
-fn child() {
-    if std::env::var_os("X0_CHILD").is_none() {
-        return;
-    }
-    let probe = Capabilities::probe();
-    println!("effective {:x}", probe.effective().unwrap().bits());
-    for feature in [Feature::Xdp, Feature::TrafficControl, Feature::TcpProbe] {
-        let capabilities = probe.can(feature).err().map_or_else(Vec::new, |missing| {
-            let of = |need: &Need| match need {
-                Need::Capabilities { missing, .. } => missing.iter().map(ToString::to_string).collect(),
-                _ => Vec::new(),
-            };
-            missing.needs().iter().flat_map(of).collect()
-        });
-        println!("{} {}", feature.name(), capabilities.join(","));
-    }
-}
-
-#[test]
-fn under_setpriv_each_outcome_is_named() {
-    let core = "CAP_BPF,CAP_NET_ADMIN";
-    let cases = [
-        ("-all", 0, core, "CAP_BPF,CAP_PERFMON"),
-        ("-all,+net_admin", NET_ADMIN, "CAP_BPF", "CAP_BPF,CAP_PERFMON"),
-        ("-all,+bpf", BPF, "CAP_NET_ADMIN", "CAP_PERFMON"),
-        ("-all,+bpf,+net_admin", BPF | NET_ADMIN, "", "CAP_PERFMON"),
-        ("-all,+bpf,+net_admin,+perfmon", BPF | NET_ADMIN | PERFMON, "", ""),
-        ("-all,+sys_admin,+net_admin", SYS_ADMIN | NET_ADMIN, "", ""),
-    ];
-    if let Err(missing) = setpriv_works() {
-        assert!(std::env::var_os("CI").is_none(), "{missing}");
-        println!("not tested: {missing}");
-        return;
-    }
-    for (set, effective, links, tracing) in cases {
-        let said = setpriv(&["--reuid=65534", "--regid=65534", "--clear-groups"], set);
-        assert!(said.contains(&format!("effective {effective:x}\n")), "{set}: {said}");
-        assert!(said.contains(&format!("\nxdp {links}\n")), "{set}: {said}");
-        assert!(said.contains(&format!("\ntraffic_control {links}\n")), "{set}: {said}");
-        assert!(said.contains(&format!("\ntcp_probe {tracing}\n")), "{set}: {said}");
-    }
-    // Root, and root as a container has it: the bounding set is what counts.
-    let said = child_says(Command::new(test_program()));
-    assert!(said.contains("\nxdp \n") && said.contains("\ntcp_probe \n"), "{said}");
-    let mut bounded = Command::new("setpriv");
-    bounded.args(["--bounding-set=-all,+net_admin,+net_raw", "--"]).arg(test_program());
-    let said = child_says(bounded);
-    assert!(said.contains("\nxdp CAP_BPF\n"), "{said}");
-}
-
-fn setpriv_works() -> Result<(), String> {
-    let effective = Capabilities::probe().effective().unwrap_or_default();
-    let root = CapabilitySet::from_bits(BPF | NET_ADMIN | PERFMON | SYS_ADMIN).bits();
-    if effective.bits() & root != root {
-        return Err("dropping capabilities takes having them: run the test as root".into());
-    }
-    let there = Command::new("setpriv").arg("--version").output().is_ok_and(|output| output.status.success());
-    if there { Ok(()) } else { Err("setpriv is not there: install util-linux".into()) }
-}
-
-fn setpriv(ids: &[&str], set: &str) -> String {
-    // The user that is nobody must be able to read the program, wherever the target folder is.
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let program = folder.path().join("program");
-    fs::copy(test_program(), &program).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(ids).arg(format!("--inh-caps={set}")).arg(format!("--ambient-caps={set}"));
-    command.arg(format!("--bounding-set={set}")).arg("--").arg(program);
-    child_says(command)
-}
-
-fn child_says(mut command: Command) -> String {
-    let output = command.args(["--exact", "child", "--nocapture"]).env("X0_CHILD", "1").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    said
-}
-
-fn test_program() -> std::path::PathBuf {
-    std::env::current_exe().unwrap()
 }
