@@ -39,6 +39,11 @@ impl Cell {
         }
     }
 
+    /// Takes the siblings out. What stays holds none, and is to be replaced or removed at once.
+    pub(super) fn take(&mut self) -> Vec<Sibling> {
+        core::mem::replace(self, Self::Many(Vec::new())).into_siblings()
+    }
+
     pub(super) fn into_siblings(self) -> Vec<Sibling> {
         match self {
             Self::One(sibling) => alloc::vec![sibling],

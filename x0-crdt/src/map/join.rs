@@ -154,7 +154,8 @@ impl CausalMap {
     }
 
     fn join_key(&mut self, incoming: &Incoming<'_>, key: &Key, items: &[DeltaItem], joined: &mut Joined) {
-        let mut siblings = self.cells.remove(key).map(Cell::into_siblings).unwrap_or_default();
+        // Taken out of its place, which stays: most keys have a value before and after.
+        let mut siblings = self.cells.get_mut(key).map(Cell::take).unwrap_or_default();
         let before = siblings.len();
         let mut changed = false;
         siblings.retain(|sibling| {
@@ -170,7 +171,8 @@ impl CausalMap {
             keep
         });
         // Removals stay remembered even if the sender does not list them: it may have replaced them, or only forgotten them.
-        let mut removals = self.removals.remove(key).unwrap_or_default();
+        let mut removals =
+            if self.removals.is_empty() { Vec::new() } else { self.removals.remove(key).unwrap_or_default() };
         for item in items {
             let writer = incoming.number(item);
             let seen = item.seq <= seq_of(&self.version, writer);
@@ -213,8 +215,11 @@ impl CausalMap {
         if changed {
             joined.keys.push(key.as_slice().to_vec());
         }
-        if let Some(cell) = Cell::new(siblings) {
-            self.cells.insert(key.clone(), cell);
+        match (Cell::new(siblings), self.cells.get_mut(key)) {
+            (Some(cell), Some(place)) => *place = cell,
+            (Some(cell), None) => drop(self.cells.insert(key.clone(), cell)),
+            (None, Some(_)) => drop(self.cells.remove(key)),
+            (None, None) => {}
         }
         if !removals.is_empty() {
             removals.sort_unstable();

@@ -478,7 +478,8 @@ impl Session {
             return Ok(());
         }
         let Some(collecting) = self.collecting[kind as usize].take() else { return Ok(()) };
-        let bytes = Self::checked(&collecting.incoming.into_bytes(), map)?;
+        // Parts of two makings may have met, if the peer's state changed in between: it is asked for again when it is needed.
+        let Ok(bytes) = Self::checked(&collecting.incoming.into_bytes(), map) else { return Ok(()) };
         match kind {
             Kind::Delta => Ok(()),
             Kind::Version => self.on_version(now, &bytes, map),

@@ -109,11 +109,12 @@ pub(super) enum Progress {
 }
 
 impl Incoming {
-    /// Takes a part of something of at most `len_max` bytes. After an error the whole is to be begun anew: a part, this one or the first,
-    /// was damaged.
+    /// Takes a part of something of at most `len_max` bytes. A part of another whole begins anew: the sender made it again, or a part was
+    /// damaged.
     pub(super) fn take(&mut self, part: &Part<'_>, len_max: usize) -> Result<Progress, DecodeError> {
         const WHAT: &str = "the length of a transfer";
-        if self.have.is_empty() {
+        let other = part.total_len != self.bytes.len() || part.part_len != self.part_len;
+        if other || self.have.is_empty() {
             let parts = part.total_len.div_ceil(part.part_len.max(1)).max(1);
             if part.total_len > len_max || part.part_len == 0 {
                 return Err(DecodeError::Range { what: WHAT });
@@ -122,9 +123,6 @@ impl Incoming {
             self.part_len = part.part_len;
             self.have = alloc::vec![false; parts];
             self.left = parts;
-        }
-        if part.total_len != self.bytes.len() || part.part_len != self.part_len {
-            return Err(DecodeError::Range { what: WHAT });
         }
         let begin = part.index.saturating_mul(self.part_len);
         let end = begin.saturating_add(self.part_len).min(self.bytes.len());
@@ -233,7 +231,8 @@ mod tests {
         assert_eq!(incoming.take(&part(0, 6, &[1; 4]), 100), Ok(Progress::More));
         assert!(incoming.take(&part(1, 6, &[1; 4]), 100).is_err(), "the last has two");
         assert!(incoming.take(&part(2, 6, &[1; 2]), 100).is_err(), "there is no third");
-        assert!(incoming.take(&part(1, 7, &[1; 3]), 100).is_err(), "another whole");
+        assert_eq!(incoming.take(&part(1, 7, &[1; 3]), 100), Ok(Progress::More), "another whole");
+        assert_eq!(incoming.take(&part(0, 6, &[1; 4]), 100), Ok(Progress::More), "and the first again");
         assert_eq!(incoming.take(&part(1, 6, &[2; 2]), 100), Ok(Progress::Whole));
     }
 }
