@@ -1,0 +1,20 @@
+//! Bytes from outside given to the decoder of differences, and what decodes given to a map: nothing panics.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use x0_crdt::{CausalMap, HashKey, MapDelta, ReplicaId, Version};
+
+const KEY: HashKey = HashKey::new([1; 16]);
+
+fuzz_target!(|data: &[u8]| {
+    let mut map = CausalMap::new(ReplicaId::new(1), KEY);
+    let _ = map.put(b"key-1", 1, b"here");
+    let _ = CausalMap::restore(data, ReplicaId::new(2), KEY);
+    for base in [Version::new(), map.version()] {
+        if let Ok(delta) = MapDelta::decode(data, &base) {
+            let _ = map.join(&delta);
+            let again = delta.encode(&base);
+            assert!(MapDelta::decode(&again, &base).is_ok());
+        }
+    }
+});
