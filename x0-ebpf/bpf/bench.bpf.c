@@ -64,13 +64,24 @@ __attribute__((noinline)) u32 x0_find_v4(u64 address)
 	return at && rule_of_v4(address, at->lengths.v4) != 0;
 }
 
-__attribute__((noinline)) u32 x0_find_v6(u64 high, u64 low)
+__attribute__((noinline)) u32 x0_find_word(u64 high, u64 low, u32 word)
 {
 	u32 zero = 0;
 	struct state *at = bpf_map_lookup_elem(&state, &zero);
 	struct address address = { .high = high, .low = low };
 
-	return at && rule_of_v6(address, &at->lengths) != 0;
+	return at && rule_of_v6(address, word, lengths_word(&at->lengths, word)) != 0;
+}
+
+__attribute__((noinline)) u32 x0_find_v6(u64 high, u64 low)
+{
+	u32 zero = 0;
+	struct state *at = bpf_map_lookup_elem(&state, &zero);
+
+	if (!at)
+		return 0;
+	return (at->lengths.v6[0] && x0_find_word(high, low, 0)) || (at->lengths.v6[1] && x0_find_word(high, low, 1)) ||
+	       (at->lengths.v6[2] && x0_find_word(high, low, 2));
 }
 
 INLINE int round_of(enum table table, int v6)

@@ -229,7 +229,8 @@ __attribute__((noinline)) u32 x0_decide_v4(u64 address, u64 packets, u64 bytes)
 	return settings->drop_v4 ? __builtin_offsetof(struct counters, dropped_default) : 0;
 }
 
-__attribute__((noinline)) u32 x0_decide_v6(u64 high, u64 low, u64 packets, u64 bytes)
+/* One word of the lengths: 0 when no rule of them covers the address, else 1 with what rule_apply said above it. */
+__attribute__((noinline)) u32 x0_decide_word(u64 high, u64 low, u32 word, u64 packets, u64 bytes)
 {
 	u32 zero = 0;
 	const struct control *settings = bpf_map_lookup_elem(&control, &zero);
@@ -237,9 +238,28 @@ __attribute__((noinline)) u32 x0_decide_v6(u64 high, u64 low, u64 packets, u64 b
 
 	if (!settings)
 		return 0;
-	const struct rule *rule = rule_of_v6(address, &settings->lengths);
-	if (rule)
-		return rule_apply(rule, packets, bytes, __builtin_offsetof(struct counters, dropped_rule));
+	const struct rule *rule = rule_of_v6(address, word, lengths_word(&settings->lengths, word));
+	if (!rule)
+		return 0;
+	return rule_apply(rule, packets, bytes, __builtin_offsetof(struct counters, dropped_rule)) << 1 | 1;
+}
+
+__attribute__((noinline)) u32 x0_decide_v6(u64 high, u64 low, u64 packets, u64 bytes)
+{
+	u32 zero = 0;
+	u32 decided = 0;
+	const struct control *settings = bpf_map_lookup_elem(&control, &zero);
+
+	if (!settings)
+		return 0;
+	if (settings->lengths.v6[0])
+		decided = x0_decide_word(high, low, 0, packets, bytes);
+	if (!decided && settings->lengths.v6[1])
+		decided = x0_decide_word(high, low, 1, packets, bytes);
+	if (!decided && settings->lengths.v6[2])
+		decided = x0_decide_word(high, low, 2, packets, bytes);
+	if (decided)
+		return decided >> 1;
 	return settings->drop_v6 ? __builtin_offsetof(struct counters, dropped_default) : 0;
 }
 
@@ -391,11 +411,16 @@ INLINE int link_handle(const struct frame *frame, u32 interface, enum point poin
 	counters->packets += frame->packets;
 	counters->bytes += frame->bytes;
 
-	if (unlikely(packet.kind == KIND_BROKEN)) {
-		/* It may still have whole Ethernet addresses; but what contradicts itself is not matched on any of its parts. */
-		counters->broken += 1;
+	/*
+	 * Added up whether it is or not, and the causes below as well: of "this counter or that one" the compiler makes one
+	 * store through a pointer that depends on the path, which the verifier grants to CAP_PERFMON only.
+	 */
+	u64 broken = packet.kind == KIND_BROKEN;
+	barrier_value(broken);
+	counters->broken += broken;
+	/* It may still have whole Ethernet addresses; but what contradicts itself is not matched on any of its parts. */
+	if (unlikely(packet.kind == KIND_BROKEN))
 		return 1;
-	}
 	const struct ethernet *ethernet = frame->data;
 	if ((const void *)(ethernet + 1) > frame->end)
 		return 1;
@@ -432,14 +457,18 @@ INLINE int link_handle(const struct frame *frame, u32 interface, enum point poin
 		flow_count(&packet, frame, point == POINT_EGRESS);
 	if (cause) {
 		counters->dropped_bytes += frame->bytes;
-		if (cause == __builtin_offsetof(struct counters, dropped_rule))
-			counters->dropped_rule += frame->packets;
-		else if (cause == __builtin_offsetof(struct counters, dropped_rate))
-			counters->dropped_rate += frame->packets;
-		else if (cause == __builtin_offsetof(struct counters, dropped_mac))
-			counters->dropped_mac += frame->packets;
-		else
-			counters->dropped_default += frame->packets;
+		u64 by_rule = cause == __builtin_offsetof(struct counters, dropped_rule) ? frame->packets : 0;
+		u64 by_default = cause == __builtin_offsetof(struct counters, dropped_default) ? frame->packets : 0;
+		u64 by_rate = cause == __builtin_offsetof(struct counters, dropped_rate) ? frame->packets : 0;
+		u64 by_mac = cause == __builtin_offsetof(struct counters, dropped_mac) ? frame->packets : 0;
+		barrier_value(by_rule);
+		barrier_value(by_default);
+		barrier_value(by_rate);
+		barrier_value(by_mac);
+		counters->dropped_rule += by_rule;
+		counters->dropped_default += by_default;
+		counters->dropped_rate += by_rate;
+		counters->dropped_mac += by_mac;
 		return 0;
 	}
 	return 1;

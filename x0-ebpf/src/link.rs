@@ -32,6 +32,7 @@ pub struct LinkOptions {
     /// What a peer is.
     pub peer_by: PeerBy,
     /// Flows kept, 0..=1_048_576; 0 leaves the flow table out. About 100 bytes each, plus 32 per possible CPU.
+    /// Needs CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN.
     pub flows_max: u32,
     /// Network rules per family, 0..=1_048_576; 0 leaves the filter out. About 140 bytes each when used, and 17 bytes
     /// each plus 16 per possible CPU from the start.
@@ -127,6 +128,10 @@ impl LinkProgram {
     /// [`LoadError`]. Nothing was attached; what was pinned goes on as it was.
     pub fn load(options: LinkOptions) -> Result<Self, LoadError> {
         let sizes = Sizes::of(&options)?;
+        // Ports lie behind headers of variable length, and a pointer that far is another thing the verifier wants it for.
+        if options.flows_max > 0 && !may_subtract_pointers() {
+            return Err(LoadError::Perfmon { option: "flows_max" });
+        }
         let pinned_seed = match &options.pin {
             Some(folder) => prepare_folder(folder)?,
             None => None,

@@ -34,6 +34,14 @@ pub enum LoadError {
         /// The end of the verifier's log.
         log: String,
     },
+    /// An option needs one capability more.
+    #[error(
+        "option `{option}` needs CAP_PERFMON as well: leave it out, or grant it with `setcap cap_bpf,cap_net_admin,cap_perfmon+ep`"
+    )]
+    Perfmon {
+        /// The option's name.
+        option: &'static str,
+    },
     /// An option is outside its bounds.
     #[error("option `{option}` is {value}, it must be from {least} to {most}")]
     Option {

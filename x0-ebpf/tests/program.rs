@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 
 use kernel::{load, udp4, udp6};
 use x0_ebpf::testing::Verdict;
-use x0_ebpf::{Action, FilterError, LinkOptions, Peer, Point, Prefix, Rate, Source};
+use x0_ebpf::{Action, FilterError, LinkOptions, LinkProgram, LoadError, Peer, Point, Prefix, Rate, Source};
 
 fn network(text: &str) -> Source {
     Source::Network(text.parse::<Prefix>().expect("a prefix"))
@@ -173,8 +173,7 @@ fn bounds_are_named() {
     // Changing what is there needs no room.
     filter.insert(network("11.0.0.0/8"), Action::Pass).expect("a change");
     assert_eq!(filter.rules().count(), 2);
-    let Err(error) = x0_ebpf::LinkProgram::load(LinkOptions { peers_max: 1, ..LinkOptions::default() })
-    else {
+    let Err(error) = LinkProgram::load(LinkOptions { peers_max: 1, ..LinkOptions::default() }) else {
         panic!("peers_max 1 was taken");
     };
     assert!(error.to_string().contains("peers_max"), "{error}");
@@ -182,7 +181,13 @@ fn bounds_are_named() {
 
 #[test]
 fn flows_have_ports_and_bounds() {
-    let Some(mut program) = load(LinkOptions { flows_max: 64, ..LinkOptions::default() }) else { return };
+    let mut program = match LinkProgram::load(LinkOptions { flows_max: 64, ..LinkOptions::default() }) {
+        Err(error @ (LoadError::Denied | LoadError::Perfmon { .. })) if std::env::var_os("CI").is_none() => {
+            println!("not tested: {error}");
+            return;
+        }
+        other => other.expect("loaded"),
+    };
     let runner = program.runner(Point::Xdp).expect("a runner");
     runner.run(&udp4(v4("10.0.0.1"), v4("10.0.0.2"), 60), 5).expect("a run");
     let flows = program.flows().expect("flows");
@@ -212,6 +217,18 @@ fn what_falls_out_of_the_cache_is_still_counted() {
     assert_eq!(peers.len(), 3000);
     for (peer, counters) in peers {
         assert_eq!((counters.rx_packets, counters.rx_bytes), (6, 360), "{peer}");
+    }
+}
+
+/// With CAP_BPF and CAP_NET_ADMIN alone, too: `setpriv --bounding-set=-all,+bpf,+net_admin <this test's program>`.
+#[test]
+fn every_object_loads() {
+    let Some(_program) = load(LinkOptions { peer_rate: true, ..LinkOptions::default() }) else { return };
+    kernel::granted(x0_ebpf::Steering::load()).expect("loaded");
+    kernel::granted(x0_ebpf::FaultInjector::load()).expect("loaded");
+    match LinkProgram::load(LinkOptions { flows_max: 64, ..LinkOptions::default() }) {
+        Ok(_) => {}
+        Err(error) => assert!(matches!(error, LoadError::Perfmon { option: "flows_max" }), "{error}"),
     }
 }
 

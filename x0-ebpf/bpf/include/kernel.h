@@ -18,6 +18,8 @@ typedef long long s64;
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define barrier() __asm__ volatile("" ::: "memory")
+/* The compiler no longer knows how the value came about. */
+#define barrier_value(value) __asm__ volatile("" : "+r"(value))
 #define htons(x) __builtin_bswap16(x)
 #define htonl(x) __builtin_bswap32(x)
 

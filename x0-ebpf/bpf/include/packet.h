@@ -74,7 +74,11 @@ INLINE void packet_parse(struct packet *packet, const void *data, const void *en
 	const struct ethernet *ethernet = data;
 	const void *at = ethernet + 1;
 
+	/* All of it: without CAP_PERFMON the verifier follows branches the CPU may only guess, and finds what is not set. */
 	packet->kind = KIND_BROKEN;
+	packet->network = data;
+	packet->source.high = packet->source.low = 0;
+	packet->target.high = packet->target.low = 0;
 	if (unlikely(at > end))
 		return;
 	u16 proto = ethernet->proto;

@@ -106,32 +106,32 @@ INLINE struct rule *rule_of_v4(u64 address, u64 left)
 	return 0;
 }
 
-INLINE struct rule *rule_of_v6(struct address address, const struct lengths *lengths)
+/* One word of the bitmap: a choice of values, not of addresses, which the verifier need not bound. */
+INLINE u64 lengths_word(const struct lengths *lengths, u32 word)
 {
-	u64 left = lengths->v6[0];
-	u32 base = 0;
+	u64 first = *(volatile const u64 *)&lengths->v6[0];
+	u64 second = *(volatile const u64 *)&lengths->v6[1];
+	u64 third = *(volatile const u64 *)&lengths->v6[2];
 
-	for (int i = 0; i < LENGTHS_MAX + 2; i++) {
-		if (!left) {
-			/* The next word of the bitmap; the third holds nothing but length 0. */
-			if (base == 128)
-				break;
-			base += 64;
-			left = base == 64 ? lengths->v6[1] : lengths->v6[2];
-			continue;
-		}
+	return word == 0 ? first : word == 1 ? second : third;
+}
+
+/* The lengths of one word of the bitmap: 128 to 65, 64 to 1, 0. */
+INLINE struct rule *rule_of_v6(struct address address, u32 word, u64 left)
+{
+	for (int i = 0; i < LENGTHS_MAX && left; i++) {
 		u64 bit = left & -left;
 		u32 back = bit_index(bit) & 63;
 		struct key6 key = {};
 
 		left ^= bit;
-		if (base == 0) {
+		if (word == 0) {
 			key.address.high = address.high;
 			key.address.low = (address.low >> back) << back;
-		} else if (base == 64) {
+		} else if (word == 1) {
 			key.address.high = (address.high >> back) << back;
 		}
-		key.length = 128 - base - back;
+		key.length = 128 - word * 64 - back;
 		u64 hash = (key.address.high ^ front_seed) * 0xff51afd7ed558ccdULL;
 		hash = ((hash ^ hash >> 32) + key.address.low + ((u64)key.length << 56)) * 0x9e3779b97f4a7c15ULL;
 		if (front_may_hold(&front_v6, hash)) {
