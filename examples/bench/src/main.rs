@@ -4,6 +4,7 @@
 mod area;
 mod disk;
 mod load;
+mod memory;
 mod peer;
 mod process;
 mod procfs;
@@ -30,6 +31,8 @@ enum Area {
     List,
     /// Three-node x0-kv beside three-node etcd and ZooKeeper
     Kv(area::kv::Options),
+    /// x0-crdt beside automerge, yrs, loro and crdts: bytes, processor time, memory
+    Crdt(area::crdt::Options),
     /// Hours of a cluster in virtual time, with faults of every kind and every answer checked
     Sim(area::sim::Options),
     /// What the disk takes for 4 KiB and an fdatasync
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Area::Kv(options) => area::kv::run(&options),
+        Area::Crdt(options) => area::crdt::run(&options),
         Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),
         Area::Load => load::serve(),

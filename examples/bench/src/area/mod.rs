@@ -1,5 +1,6 @@
 //! What can be measured. Each area is one module with one entry; `list` says what each needs.
 
+pub(crate) mod crdt;
 pub(crate) mod fsync;
 pub(crate) mod kv;
 pub(crate) mod sim;
@@ -36,6 +37,11 @@ pub(crate) fn all() -> Vec<Area> {
                 need("ZooKeeper (Debian: libzookeeper-java)", zookeeper, fetched),
                 need("Java (Debian: default-jre-headless)", java, fetched),
             ],
+        },
+        Area {
+            name: "crdt",
+            about: "x0-crdt beside automerge, yrs, loro and crdts, all built in: bytes, processor time, memory",
+            needs: Vec::new(),
         },
         Area {
             name: "sim",
