@@ -447,7 +447,7 @@ fn x509_svid_4_4_extended_key_usage_client() {
 #[test]
 fn x509_svid_5_1_leaf_outside_its_validity() {
     let root = root();
-    for (valid, expected) in [((-7200, -3600), "Expired"), ((3600, 7200), "NotValidYet")] {
+    for (valid, expected) in [((-7200, -3600), "expired"), ((3600, 7200), "not valid yet")] {
         let leaf = leaf().with(|leaf| leaf.valid = valid).signed_by(&root);
         path_refused(&leaf, &[], &root.bundle(), expected);
         let signer = intermediate().with(|signer| signer.valid = valid).signed_by(&root);

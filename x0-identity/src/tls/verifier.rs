@@ -147,7 +147,7 @@ impl ClientCertVerifier for Verifier {
 
 /// Why a chain is not trusted. A connection that failed for it carries it inside `rustls::CertificateError::Other`, but for
 /// [`VerifyError::Path`], whose cause rustls has a word for.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// There are more certificates than [`X509Svid::CHAIN_LEN_MAX`](crate::X509Svid::CHAIN_LEN_MAX).
@@ -184,6 +184,13 @@ pub enum VerifyError {
         /// What was wrong with it.
         reason: CertificateError,
     },
+}
+
+/// The text, as `rustls` shows the errors that it carries for others only so, and that is what an operator reads.
+impl std::fmt::Debug for VerifyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 impl From<VerifyError> for rustls::Error {
