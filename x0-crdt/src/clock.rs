@@ -66,7 +66,7 @@ pub enum Observed {
 /// each later than all that this replica has stamped or seen. It reads no clock itself.
 ///
 /// How far a stamp from elsewhere may be ahead is bounded, so that one broken clock cannot drag all others along. The paper leaves open
-/// what to do with the data under such a stamp; see [`LwwRegister`](super::LwwRegister).
+/// what to do with the data under such a stamp; see [`LwwRegister`](crate::types::LwwRegister).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
     last: Stamp,

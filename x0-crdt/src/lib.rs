@@ -51,15 +51,17 @@ pub mod chain;
 mod change;
 mod clock;
 pub mod codec;
+#[cfg(feature = "compat-crdts")]
+pub mod compat;
 mod context;
 mod dot;
 mod hash;
 mod lattice;
 mod map;
 mod members;
-mod session;
 #[cfg(feature = "serde")]
 mod serde_bytes;
+mod session;
 pub mod sketch;
 pub mod store;
 pub mod types;

@@ -33,7 +33,7 @@ pub(crate) fn check<L: Lattice + Debug>(a: &L, b: &L, c: &L, thorough: bool) {
     assert_eq!(joined_all(&pieces), *a, "the pieces join to the whole");
     for (at, piece) in pieces.iter().enumerate() {
         assert!(!piece.is_bottom());
-        assert_eq!(piece.decompose(), [piece.clone()], "a piece is irreducible");
+        assert_eq!(piece.decompose(), std::slice::from_ref(piece), "a piece is irreducible");
         let others: Vec<L> =
             pieces.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, p)| p.clone()).collect();
         assert_ne!(joined_all(&others), *a, "no piece is too many");

@@ -3,6 +3,8 @@
 //!
 //! `X0_CRDT_HISTORIES` sets how many histories of each type are run (2,000 if unset), `X0_CRDT_SEED` where they start.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod history;
 mod laws;
 mod model;

@@ -43,7 +43,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
                 there.apply(op);
             }
             let ((), seconds) = processor_time(|| here.merge(there));
-            ensure!(here.read().val.len() as u32 == keys + news, "crdts has lost an element");
+            ensure!(here.read().val.len() == (keys + news) as usize, "crdts has lost an element");
             case.add(JOIN, system, seconds * 1e3);
             return Ok(());
         }
@@ -61,7 +61,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
                 processor_time(|| MapDelta::decode(&bytes, &since).map(|delta| here.join(&delta)));
             (joined?, seconds)
         };
-        ensure!(joined?.news as u32 == news, "x0 has lost an element");
+        ensure!(joined?.news == news as usize, "x0 has lost an element");
         case.add(JOIN, system, seconds * 1e3);
         Ok(())
     })?;

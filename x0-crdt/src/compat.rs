@@ -1,0 +1,288 @@
+//! Import from and export to the crate `crdts`: its flat sets, registers and counters.
+//!
+//! Not its `Map`: that diverges, which a test of ours keeps on record. Needs std, as that crate does.
+//!
+//! Writers have names of any type there; `to_replica` and `to_actor` translate. No two actors may become one replica, nor the reverse.
+
+extern crate std;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+use core::hash::Hash;
+
+use crdts::{CmRDT, Dot as TheirDot, GCounter as TheirGCounter, MVReg, Orswot, PNCounter, VClock};
+
+use crate::causal::{Causal, ChangeError};
+use crate::codec::Canonical;
+use crate::context::Context;
+use crate::dot::{Dot, ReplicaId};
+use crate::store::Dots;
+use crate::types::{Flag, GCounter, MvRegister, OrMap, OrSet, PnCounter};
+
+/// Why a state of ours has no counterpart there. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// What was seen has gaps, and their clocks cannot say so.
+    #[error(
+        "events of writer {replica} are missing: take in the missing deltas or a full state, then export"
+    )]
+    Gap {
+        /// The writer.
+        replica: ReplicaId,
+    },
+    /// Two values stand side by side that one writer wrote, and their clocks cannot say so.
+    #[error("writer {replica} has two values side by side: write one value over them, then export")]
+    SameWriter {
+        /// The writer.
+        replica: ReplicaId,
+    },
+}
+
+/// Why a state of theirs was not imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A counter was counted by more than the given actors.
+    #[error("the counter has actors that were not named: name all that ever counted")]
+    UnknownActor,
+    /// A sum is more than a sum here can be, or two actors were made one replica.
+    #[error("a writer's sums do not fit: name each actor once, as a replica of its own")]
+    DoesNotFit,
+    /// The importing replica cannot write.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
+
+/// Imports a set, with its dots: two replicas may import their own copies of one set and still agree.
+///
+/// Removals that wait there for additions that have not arrived are not imported, because that crate does not show them: let the set
+/// take in all operations first.
+#[must_use]
+pub fn import_set<M, A>(set: &Orswot<M, A>, to_replica: impl Fn(&A) -> ReplicaId) -> Causal<OrSet<M>>
+where
+    M: Hash + Ord + Clone + Canonical + Debug,
+    A: Ord + Hash + Clone + Debug,
+{
+    let mut context = Context::new();
+    for dot in &set.clock().dots {
+        context.insert_range(to_replica(dot.0), 1, *dot.1);
+    }
+    let mut flags = OrMap::default();
+    for member in set.iter() {
+        let mut dots = Dots::default();
+        for (actor, counter) in &member.rm_clock.dots {
+            let dot = Dot::new(to_replica(actor), *counter);
+            context.insert(dot);
+            dots.insert(dot, ());
+        }
+        if !dots.is_empty() {
+            flags.insert(member.val.clone(), Flag::from_dots(dots));
+        }
+    }
+    Causal::from_parts(OrSet::from_flags(flags), context)
+}
+
+/// Exports a set, with its dots.
+///
+/// # Errors
+/// What was seen has gaps.
+pub fn export_set<M, A>(
+    set: &Causal<OrSet<M>>,
+    to_actor: impl Fn(ReplicaId) -> A,
+) -> Result<Orswot<M, A>, ExportError>
+where
+    M: Hash + Ord + Clone + Canonical + Debug,
+    A: Ord + Hash + Clone + Debug,
+{
+    let seen = clock(set.context())?;
+    let mut adds: BTreeMap<Dot, Vec<M>> = BTreeMap::new();
+    for (item, flag) in set.store().flags().iter() {
+        for (dot, ()) in flag.dots().iter() {
+            adds.entry(dot).or_default().push(item.clone());
+        }
+    }
+    let mut result = Orswot::new();
+    let mut add = |dot: Dot, members| {
+        let dot = TheirDot::new(to_actor(dot.replica), dot.seq);
+        result.apply(crdts::orswot::Op::Add { dot, members });
+    };
+    adds.into_iter().for_each(|(dot, members)| add(dot, members));
+    // An addition of nothing brings their clock to where ours is; it is ignored if it is there.
+    seen.into_iter().for_each(|(replica, seq)| add(Dot::new(replica, seq), Vec::new()));
+    Ok(result)
+}
+
+/// Imports a register: its values become writes of `replica`, side by side. That crate does not say who wrote which value, so only one
+/// replica may import a register; the others get it from there.
+///
+/// # Errors
+/// The replica has no event left.
+pub fn import_register<V, A>(
+    reg: &MVReg<V, A>,
+    replica: ReplicaId,
+) -> Result<Causal<MvRegister<V>>, ImportError>
+where
+    V: Clone + Eq + Canonical + Debug,
+    A: Ord + Clone + Debug,
+{
+    let mut values: Vec<(Vec<u8>, V)> =
+        reg.read().val.into_iter().map(|value| (encoded(&value), value)).collect();
+    // Their order is that of arrival.
+    values.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut register = Causal::new();
+    register.change(replica, |_, change| {
+        let mut dots = Dots::default();
+        for (_, value) in values {
+            dots.insert(change.dot(), value);
+        }
+        MvRegister::from_dots(dots)
+    })?;
+    Ok(register)
+}
+
+fn encoded<V: Canonical>(value: &V) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.encode(&mut bytes);
+    bytes
+}
+
+/// Exports a register. A value's clock says that it has seen all that is gone here, but none of the values beside it. What that is
+/// differs between replicas that have not seen the same, so let one of them export.
+///
+/// # Errors
+/// What was seen has gaps, or one writer has two values side by side.
+pub fn export_register<V, A>(
+    register: &Causal<MvRegister<V>>,
+    to_actor: impl Fn(ReplicaId) -> A,
+) -> Result<MVReg<V, A>, ExportError>
+where
+    V: Clone + Eq + Canonical + Debug,
+    A: Ord + Clone + Debug,
+{
+    let seen = clock(register.context())?;
+    let mut result = MVReg::new();
+    for (dot, value) in register.store().iter() {
+        let mut clock = VClock::new();
+        for (replica, seq) in &seen {
+            let other = register.store().iter().find(|(other, _)| other.replica == *replica && *other != dot);
+            if let Some((other, _)) = other {
+                if *replica == dot.replica {
+                    return Err(ExportError::SameWriter { replica: *replica });
+                }
+                put(&mut clock, to_actor(*replica), other.seq - 1);
+            } else {
+                put(&mut clock, to_actor(*replica), if *replica == dot.replica { dot.seq } else { *seq });
+            }
+        }
+        result.apply(crdts::mvreg::Op::Put { clock, val: value.clone() });
+    }
+    Ok(result)
+}
+
+fn put<A: Ord>(clock: &mut VClock<A>, actor: A, seq: u64) {
+    if seq > 0 {
+        clock.dots.insert(actor, seq);
+    }
+}
+
+/// Imports a counter. That crate does not list the actors of one: name all that ever counted, each with its replica.
+///
+/// A writer's sum becomes the number of its event too, so two replicas may import their own copies of one counter and still agree.
+///
+/// # Errors
+/// An actor is missing, or a sum does not fit.
+pub fn import_g_counter<A: Ord + Clone + Debug>(
+    counter: &TheirGCounter<A>,
+    actors: impl IntoIterator<Item = (A, ReplicaId)>,
+) -> Result<Causal<GCounter>, ImportError> {
+    let mut dots = Dots::default();
+    let mut context = Context::new();
+    for (actor, replica) in actors {
+        let sum = counter.inc_many(actor, 0).counter;
+        if sum > 0 && !context.insert_range(replica, 1, sum) {
+            return Err(ImportError::DoesNotFit);
+        }
+        if sum > 0 {
+            dots.insert(Dot::new(replica, sum), sum);
+        }
+    }
+    let result = GCounter::from_dots(dots);
+    if counter.read() != result.value().into() {
+        return Err(ImportError::UnknownActor);
+    }
+    Ok(Causal::from_parts(result, context))
+}
+
+/// Exports a counter.
+#[must_use]
+pub fn export_g_counter<A: Ord + Clone + Debug>(
+    counter: &Causal<GCounter>,
+    to_actor: impl Fn(ReplicaId) -> A,
+) -> TheirGCounter<A> {
+    let mut result = TheirGCounter::new();
+    for (dot, sum) in counter.store().dots().iter().filter(|(_, sum)| **sum > 0) {
+        result.apply(TheirDot::new(to_actor(dot.replica), *sum));
+    }
+    result
+}
+
+/// Imports a counter that goes up and down. As [`import_g_counter`]; the number of a writer's event is the sum of its two sums.
+///
+/// # Errors
+/// An actor is missing, or its sums do not fit.
+pub fn import_pn_counter<A: Ord + Clone + Debug>(
+    counter: &PNCounter<A>,
+    actors: impl IntoIterator<Item = (A, ReplicaId)>,
+) -> Result<Causal<PnCounter>, ImportError> {
+    let mut dots = Dots::default();
+    let mut context = Context::new();
+    for (actor, replica) in actors {
+        let up = counter.inc_many(actor.clone(), 0).dot.counter;
+        let down = counter.dec_many(actor, 0).dot.counter;
+        let seq = up.checked_add(down).ok_or(ImportError::DoesNotFit)?;
+        if seq > 0 && !context.insert_range(replica, 1, seq) {
+            return Err(ImportError::DoesNotFit);
+        }
+        if seq > 0 {
+            dots.insert(Dot::new(replica, seq), (up, down));
+        }
+    }
+    let result = PnCounter::from_dots(dots);
+    if counter.read() != result.value().into() {
+        return Err(ImportError::UnknownActor);
+    }
+    Ok(Causal::from_parts(result, context))
+}
+
+/// Exports a counter that goes up and down.
+#[must_use]
+pub fn export_pn_counter<A: Ord + Clone + Debug>(
+    counter: &Causal<PnCounter>,
+    to_actor: impl Fn(ReplicaId) -> A,
+) -> PNCounter<A> {
+    let mut result = PNCounter::new();
+    for (dot, (up, down)) in counter.store().dots().iter() {
+        let actor = to_actor(dot.replica);
+        if *up > 0 {
+            result.apply(result.inc_many(actor.clone(), *up));
+        }
+        if *down > 0 {
+            result.apply(result.dec_many(actor, *down));
+        }
+    }
+    result
+}
+
+/// The context as one number per writer.
+fn clock(context: &Context) -> Result<Vec<(ReplicaId, u64)>, ExportError> {
+    let mut seen: Vec<(ReplicaId, u64)> = Vec::new();
+    for (replica, first, last) in context.ranges() {
+        if first != 1 {
+            return Err(ExportError::Gap { replica });
+        }
+        seen.push((replica, last));
+    }
+    Ok(seen)
+}
