@@ -31,9 +31,11 @@ pub struct SocketCounters {
     pub samples: u64,
     /// Segments sent again.
     pub retransmits: u64,
-    /// Bytes of payload that the peer acknowledged, up to the latest sample.
+    /// Bytes that the peer acknowledged, up to the latest sample or the close. As in the kernel's `tcpi_bytes_acked`, the
+    /// SYN of a connection opened from here and the FIN count one byte each.
     pub bytes_acknowledged: u64,
-    /// Bytes of payload received, up to the latest sample.
+    /// Bytes received in order, up to the latest sample or the close. As in the kernel's `tcpi_bytes_received`, a FIN
+    /// counts one byte, unless the socket was closed here before it came.
     pub bytes_received: u64,
 }
 
@@ -53,7 +55,10 @@ pub enum SocketError {
         source: io::Error,
     },
     /// A capability is missing.
-    #[error("attaching to a cgroup needs CAP_NET_ADMIN and CAP_BPF")]
+    #[error(
+        "the kernel refuses to attach to the cgroup (EPERM): grant CAP_BPF and CAP_NET_ADMIN, for example with \
+         `setcap cap_bpf,cap_net_admin+ep`"
+    )]
     Denied,
 }
 
@@ -81,8 +86,9 @@ impl SocketProgram {
         let program = loaded.sock_ops("x0_socket")?;
         let fail = |source| SocketError::Cgroup { folder: cgroup.to_path_buf(), source };
         let folder = File::open(cgroup).map_err(fail)?;
+        // A cgroup link always allows others beside it; the kernel refuses the flag that says so (EINVAL).
         let link = program
-            .attach(folder, CgroupAttachMode::AllowMultiple)
+            .attach(folder, CgroupAttachMode::Single)
             .and_then(|id| program.take_link(id))
             .map_err(|error| match os_error(&error) {
                 Some(libc::EPERM | libc::EACCES) => SocketError::Denied,
