@@ -76,6 +76,20 @@ pub enum Fallback {
     },
 }
 
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::DriverWithout => f.write_str("the driver has no XDP"),
+            Self::Settings { errno } => write!(
+                f,
+                "the interface's settings do not allow native XDP ({}): lower the MTU below one page, on both ends of a veth \
+                 pair, or give the card more queues",
+                io::Error::from_raw_os_error(*errno)
+            ),
+        }
+    }
+}
+
 /// An attachment, and what became of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,7 +136,10 @@ pub enum AttachError {
         errno: i32,
     },
     /// A capability is missing.
-    #[error("attaching to `{0}` needs CAP_NET_ADMIN in the network namespace's owner")]
+    #[error(
+        "the kernel refuses to attach to `{0}` (EPERM): grant CAP_BPF and CAP_NET_ADMIN, in the user namespace that owns the \
+         network namespace, for example with `setcap cap_bpf,cap_net_admin+ep`"
+    )]
     Denied(String),
     /// Too many interfaces are attached, or their indexes collide.
     #[error(

@@ -15,7 +15,8 @@ const CHUNK: usize = 4096;
 /// One interface at one point. Every frame is in `packets` and `bytes`, dropped or not.
 ///
 /// Bytes are those of the frame with its Ethernet header, without checksum and preamble. A VLAN tag that the card took out
-/// is not in them. At TC, a frame that is still segmented counts as the packets it will be.
+/// is not in them. At TC, a super-packet of GRO or TSO counts as its segments; when sent, the
+/// headers of every segment are in the bytes, when received those of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterfaceCounters {

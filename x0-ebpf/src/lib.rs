@@ -1,15 +1,83 @@
 //! See and steer every link of a node from inside the kernel, and say plainly when that cannot be.
 //!
-//! **Not built yet.** This page fixes what the crate will be, so that the crates around it can leave the right gap; there
-//! is nothing to call.
+//! The programs are in the crate as prebuilt objects: neither clang nor nightly is needed to use it. Without the rights or the
+//! kernel for them, the counters still come, from rtnetlink or `/proc/net/dev`, and the reason stays visible.
 //!
-//! # What it will be
+//! # Counters of every link
 //!
-//! - Prebuilt eBPF programs (no clang needed to use the crate), loaded with `aya`, which stays out of the public API.
-//! - Link and peer telemetry, block and allow lists, steering between links, and seeded fault injection for tests.
-//! - `Capabilities::probe()`, which names the missing capability before anything is loaded, and how to grant it.
-//! - `LinkStats` (the seam): the same numbers from eBPF, from rtnetlink or from `/proc/net/dev`, with the backend in use
-//!   and the reason for it always visible.
+//! ```no_run
+//! # #[cfg(feature = "ebpf")] {
+//! use x0_ebpf::stats::{EbpfSource, ProcNetDevSource, RtnetlinkSource, open};
+//!
+//! let mut stats = open(&[&EbpfSource::new(["eth0"]), &RtnetlinkSource, &ProcNetDevSource])?;
+//! println!("{}", stats.backend()); // which one counts, and why none that is better
+//! let mut links = Vec::new();
+//! stats.links(&mut links)?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A filter
+//!
+//! ```no_run
+//! # #[cfg(feature = "ebpf")] {
+//! use x0_ebpf::{Action, AttachPolicy, LinkOptions, LinkProgram, Prefix, Source};
+//!
+//! let mut program = LinkProgram::load(LinkOptions::default())?;
+//! let attached = program.attach_xdp("eth0", AttachPolicy::NativeThenGeneric)?;
+//! if let Some(reason) = &attached.fallback {
+//!     eprintln!("not in the driver: {reason}");
+//! }
+//! let network = Prefix::new("192.0.2.0".parse()?, 24)?;
+//! program.filter()?.insert(Source::Network(network), Action::Drop)?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The parts
+//!
+//! | part | what it is | feature |
+//! |---|---|---|
+//! | [`Capabilities`] | what this machine and process allow, before anything is loaded; what is missing, how to grant it | – |
+//! | [`LinkStats`], [`stats`] | the seam: counters of links and peers, from the best backend there is | – |
+//! | [`stats::RtnetlinkSource`] | the kernel's own counters over rtnetlink; TCP per peer over sock_diag | `netlink` |
+//! | `LinkProgram` | at XDP and TC: packets, bytes, drops by cause, per link and peer; flows; pins and adoption | `ebpf` |
+//! | `Filter` | block and allow lists (IPv4, IPv6, hardware addresses), rates per prefix or peer, counters per rule | `ebpf` |
+//! | `Steering` | what leaves through one link leaves through another, by one write to a map | `ebpf` |
+//! | `FaultInjector` | seeded loss, duplicates, flipped bits, black holes; per peer and direction | `ebpf` |
+//! | `SocketProgram` | round-trip times, retransmits and bytes of TCP per peer, from a cgroup | `ebpf` |
+//! | `testing` | namespaces, veth pairs, numbered packets, test runs, a model of the link program | `testing` |
+//!
+//! No feature is on by default. What is left then is [`Capabilities`] and `/proc/net/dev`.
+//!
+//! # What it takes
+//!
+//! Linux 5.10 or newer. `CAP_BPF` and `CAP_NET_ADMIN` load and attach everything but the flow table, which takes
+//! `CAP_PERFMON` too, as do exact XDP lengths before Linux 5.18. Grant them to the program,
+//!
+//! ```text
+//! setcap cap_bpf,cap_net_admin+ep /path/to/program
+//! ```
+//!
+//! or to its unit: `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN`. Pins need a bpffs (`mount -t bpf bpf /sys/fs/bpf`) that the
+//! user may write, `SocketProgram` a mounted cgroup v2. [`Capabilities::can`] names whatever is missing, all at once.
+//!
+//! # What it cannot do
+//!
+//! - Filter what leaves. Rules are for the source of what arrives, at XDP and TC ingress; egress is only counted.
+//! - Delay packets. That takes departure times and the `fq` queueing discipline at egress, which is not built.
+//! - Read the `tcp:tcp_probe` tracepoint. [`Feature::TcpProbe`] tells whether a program could; there is none here.
+//!   `SocketProgram` has the round-trip times.
+//! - Measure connections that were open before `SocketProgram` was attached, or other protocols than TCP.
+//! - Tell which bytes are headers: backends count at different places, see [`stats`].
+//! - Save packets that were sent into a dead link before `Steering` was told to flip.
+//! - Run native XDP where the driver cannot, such as veth with a large MTU. It then uses generic XDP if the policy allows
+//!   that, and says so.
+//!
+//! # Unsafe code
+//!
+//! Is denied everywhere but in the private module `sys`, which speaks to bpf(2). aya loads the objects and is in no public
+//! signature.
 //!
 //! # Where it stands in the family
 //!

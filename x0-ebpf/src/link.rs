@@ -71,7 +71,7 @@ impl Default for LinkOptions {
 #[non_exhaustive]
 pub enum ReadError {
     /// The program is not attached there.
-    #[error("not attached to `{0}`")]
+    #[error("not attached to `{0}` at this point: attach the program there first")]
     NotAttached(String),
     /// The program was loaded without this table.
     #[error("the program was loaded without {0}: see LinkOptions")]

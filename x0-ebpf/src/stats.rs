@@ -15,7 +15,8 @@
 //! | the same on either end while the receiving end has a native XDP program or GRO | both | `n - 14` | as above |
 //! | rtnetlink, `/proc/net/dev` on a network card | both | `n`, on some cards `n + 4` (the checksum) | frames on the wire, as a rule |
 //! | eBPF at XDP, native or skb | received | `n` | frames before GRO (native), after GRO (skb) |
-//! | eBPF at TC | both | `n` | super-packets of GRO and TSO count once |
+//! | eBPF at TC | received | `n`; a super-packet of GRO has its headers once | a super-packet counts as its segments |
+//! | eBPF at TC | sent | `n`; a super-packet of TSO has the headers of every segment | a super-packet counts as its segments |
 //! | rtnetlink, `/proc/net/dev` on a tunnel without Ethernet (`tun`, `wg`) | both | `n - 14` | packets |
 //!
 //! The kernel does not tell which row holds for a link, so no backend corrects for it. Compare rates of one backend with

@@ -53,7 +53,9 @@ pub enum SteerError {
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// Too many paths or interfaces.
-    #[error("steering holds at most {PATHS_MAX} paths and {STEERED_MAX} interfaces")]
+    #[error(
+        "steering holds at most {PATHS_MAX} paths and {STEERED_MAX} interfaces: release one, or load another Steering"
+    )]
     Full,
     /// The path leads to an interface that is itself steered elsewhere: frames could go in a circle.
     #[error("`{0}` is itself steered: a path may not lead through a steered interface other than its own")]
@@ -62,7 +64,7 @@ pub enum SteerError {
     #[error("no path has this number, or it belongs to another Steering")]
     NoPath,
     /// The interface is not steered.
-    #[error("`{0}` is not steered")]
+    #[error("`{0}` is not steered: call `Steering::steer` first")]
     NotSteered(String),
     /// The kernel refused.
     #[error("changing a path: {0}")]

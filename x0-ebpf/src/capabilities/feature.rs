@@ -27,7 +27,8 @@ pub enum Feature {
     TrafficControl,
     /// Socket programs on a control group: round-trip times and retransmits per peer.
     SocketOps,
-    /// The tracepoint `tcp:tcp_probe`: every acknowledgement, with its round-trip time.
+    /// The tracepoint `tcp:tcp_probe`: every acknowledgement, with its round-trip time. For programs of yours: this crate has
+    /// none that uses it.
     TcpProbe,
     /// Pinned programs, maps and links, which outlive the process and are adopted by the next.
     Pinning,
