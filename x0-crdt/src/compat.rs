@@ -3,6 +3,22 @@
 //! Not its `Map`: that diverges, which a test of ours keeps on record. Needs std, as that crate does.
 //!
 //! Writers have names of any type there; `to_replica` and `to_actor` translate. No two actors may become one replica, nor the reverse.
+//! Events are numbered by each writer on its own, so after an import or export a writer goes on in one of the two only. That crate
+//! loses what arrives out of order: its copies must have taken in each writer's operations in order.
+//!
+//! ```
+//! use crdts::{CmRDT, Orswot};
+//! use x0_crdt::{ReplicaId, compat};
+//!
+//! let mut there = Orswot::<u8, u64>::new();
+//! there.apply(there.add(7, there.read_ctx().derive_add_ctx(1)));
+//!
+//! let mut here = compat::import_set(&there, |actor| ReplicaId::new(*actor))?;
+//! here.change(ReplicaId::new(2), |set, change| set.add(change, 8))?;
+//! let back = compat::export_set(&here, |replica| replica.node)?;
+//! assert_eq!(back.read().val.len(), 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 extern crate std;
 
@@ -11,6 +27,7 @@ use alloc::vec::Vec;
 use core::fmt::Debug;
 use core::hash::Hash;
 
+use crdts::pncounter::{Dir, Op as TheirPnOp};
 use crdts::{CmRDT, Dot as TheirDot, GCounter as TheirGCounter, MVReg, Orswot, PNCounter, VClock};
 
 use crate::causal::{Causal, ChangeError};
@@ -50,6 +67,14 @@ pub enum ImportError {
     /// A sum is more than a sum here can be, or two actors were made one replica.
     #[error("a writer's sums do not fit: name each actor once, as a replica of its own")]
     DoesNotFit,
+    /// Several items of a set have one event: they were added in one operation, or two actors were made one replica.
+    #[error(
+        "event {dot} added several items: add them one by one there, and make each actor a replica of its own"
+    )]
+    AddedTogether {
+        /// The event.
+        dot: Dot,
+    },
     /// The importing replica cannot write.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -59,8 +84,14 @@ pub enum ImportError {
 ///
 /// Removals that wait there for additions that have not arrived are not imported, because that crate does not show them: let the set
 /// take in all operations first.
-#[must_use]
-pub fn import_set<M, A>(set: &Orswot<M, A>, to_replica: impl Fn(&A) -> ReplicaId) -> Causal<OrSet<M>>
+///
+/// # Errors
+/// Several items have one event, because they were added in one operation. Here an event is at one place: a state without it there
+/// says that it is gone, and would take the other items with it.
+pub fn import_set<M, A>(
+    set: &Orswot<M, A>,
+    to_replica: impl Fn(&A) -> ReplicaId,
+) -> Result<Causal<OrSet<M>>, ImportError>
 where
     M: Hash + Ord + Clone + Canonical + Debug,
     A: Ord + Hash + Clone + Debug,
@@ -69,11 +100,15 @@ where
     for dot in &set.clock().dots {
         context.insert_range(to_replica(dot.0), 1, *dot.1);
     }
+    let mut live = Context::new();
     let mut flags = OrMap::default();
     for member in set.iter() {
         let mut dots = Dots::default();
         for (actor, counter) in &member.rm_clock.dots {
             let dot = Dot::new(to_replica(actor), *counter);
+            if !live.insert(dot) {
+                return Err(ImportError::AddedTogether { dot });
+            }
             context.insert(dot);
             dots.insert(dot, ());
         }
@@ -81,7 +116,7 @@ where
             flags.insert(member.val.clone(), Flag::from_dots(dots));
         }
     }
-    Causal::from_parts(OrSet::from_flags(flags), context)
+    Ok(Causal::from_parts(OrSet::from_flags(flags), context))
 }
 
 /// Exports a set, with its dots.
@@ -197,34 +232,35 @@ pub fn import_g_counter<A: Ord + Clone + Debug>(
     counter: &TheirGCounter<A>,
     actors: impl IntoIterator<Item = (A, ReplicaId)>,
 ) -> Result<Causal<GCounter>, ImportError> {
+    let mut rebuilt = TheirGCounter::new();
     let mut dots = Dots::default();
     let mut context = Context::new();
     for (actor, replica) in actors {
-        let sum = counter.inc_many(actor, 0).counter;
-        if sum > 0 && !context.insert_range(replica, 1, sum) {
-            return Err(ImportError::DoesNotFit);
-        }
-        if sum > 0 {
-            dots.insert(Dot::new(replica, sum), sum);
-        }
+        let total = counter.inc_many(actor, 0);
+        let sum = total.counter;
+        rebuilt.apply(total);
+        add_sums(&mut context, &mut dots, replica, sum, sum)?;
     }
-    let result = GCounter::from_dots(dots);
-    if counter.read() != result.value().into() {
+    // Read alone, a counter with too few actors may look right.
+    if rebuilt != *counter {
         return Err(ImportError::UnknownActor);
     }
-    Ok(Causal::from_parts(result, context))
+    Ok(Causal::from_parts(GCounter::from_dots(dots), context))
 }
 
-/// Exports a counter.
+/// Exports a counter. A writer's sum stops at `u64::MAX`.
 #[must_use]
 pub fn export_g_counter<A: Ord + Clone + Debug>(
     counter: &Causal<GCounter>,
     to_actor: impl Fn(ReplicaId) -> A,
 ) -> TheirGCounter<A> {
-    let mut result = TheirGCounter::new();
-    for (dot, sum) in counter.store().dots().iter().filter(|(_, sum)| **sum > 0) {
-        result.apply(TheirDot::new(to_actor(dot.replica), *sum));
+    let mut sums: BTreeMap<A, u64> = BTreeMap::new();
+    for (dot, more) in counter.store().dots().iter() {
+        let sum = sums.entry(to_actor(dot.replica)).or_default();
+        *sum = sum.saturating_add(*more);
     }
+    let mut result = TheirGCounter::new();
+    sums.into_iter().for_each(|(actor, sum)| result.apply(TheirDot::new(actor, sum)));
     result
 }
 
@@ -236,41 +272,57 @@ pub fn import_pn_counter<A: Ord + Clone + Debug>(
     counter: &PNCounter<A>,
     actors: impl IntoIterator<Item = (A, ReplicaId)>,
 ) -> Result<Causal<PnCounter>, ImportError> {
+    let mut rebuilt = PNCounter::new();
     let mut dots = Dots::default();
     let mut context = Context::new();
     for (actor, replica) in actors {
-        let up = counter.inc_many(actor.clone(), 0).dot.counter;
-        let down = counter.dec_many(actor, 0).dot.counter;
+        let (ups, downs) = (counter.inc_many(actor.clone(), 0), counter.dec_many(actor, 0));
+        let (up, down) = (ups.dot.counter, downs.dot.counter);
+        rebuilt.apply(ups);
+        rebuilt.apply(downs);
         let seq = up.checked_add(down).ok_or(ImportError::DoesNotFit)?;
-        if seq > 0 && !context.insert_range(replica, 1, seq) {
-            return Err(ImportError::DoesNotFit);
-        }
-        if seq > 0 {
-            dots.insert(Dot::new(replica, seq), (up, down));
-        }
+        add_sums(&mut context, &mut dots, replica, seq, (up, down))?;
     }
-    let result = PnCounter::from_dots(dots);
-    if counter.read() != result.value().into() {
+    if rebuilt != *counter {
         return Err(ImportError::UnknownActor);
     }
-    Ok(Causal::from_parts(result, context))
+    Ok(Causal::from_parts(PnCounter::from_dots(dots), context))
 }
 
-/// Exports a counter that goes up and down.
+/// Adds what a writer counted as its `seq`-th event. Nothing counted: no event.
+fn add_sums<V>(
+    context: &mut Context,
+    dots: &mut Dots<V>,
+    replica: ReplicaId,
+    seq: u64,
+    sums: V,
+) -> Result<(), ImportError> {
+    if seq == 0 {
+        return Ok(());
+    }
+    if context.next(replica) != Some(1) {
+        return Err(ImportError::DoesNotFit);
+    }
+    context.insert_range(replica, 1, seq);
+    dots.insert(Dot::new(replica, seq), sums);
+    Ok(())
+}
+
+/// Exports a counter that goes up and down. Each of a writer's two sums stops at `u64::MAX`.
 #[must_use]
 pub fn export_pn_counter<A: Ord + Clone + Debug>(
     counter: &Causal<PnCounter>,
     to_actor: impl Fn(ReplicaId) -> A,
 ) -> PNCounter<A> {
+    let mut sums: BTreeMap<A, (u64, u64)> = BTreeMap::new();
+    for (dot, more) in counter.store().dots().iter() {
+        let (up, down) = sums.entry(to_actor(dot.replica)).or_default();
+        (*up, *down) = (up.saturating_add(more.0), down.saturating_add(more.1));
+    }
     let mut result = PNCounter::new();
-    for (dot, (up, down)) in counter.store().dots().iter() {
-        let actor = to_actor(dot.replica);
-        if *up > 0 {
-            result.apply(result.inc_many(actor.clone(), *up));
-        }
-        if *down > 0 {
-            result.apply(result.dec_many(actor, *down));
-        }
+    for (actor, (up, down)) in sums {
+        result.apply(TheirPnOp { dot: TheirDot::new(actor.clone(), up), dir: Dir::Pos });
+        result.apply(TheirPnOp { dot: TheirDot::new(actor, down), dir: Dir::Neg });
     }
     result
 }
