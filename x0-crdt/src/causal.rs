@@ -223,9 +223,23 @@ impl<S: DotStore> Delta<S> {
     }
 }
 
+/// What holds in every store that operations made. A dot at two places would be taken for gone wherever only one of them is known.
+fn check_dots<S: DotStore>(store: &S, context: &Context) -> Result<(), DecodeError> {
+    let mut dots = Vec::new();
+    store.for_each_dot(&mut |dot| dots.push(dot));
+    if !dots.iter().all(|dot| context.contains(*dot)) {
+        return Err(DecodeError::Range { what: "a dot in a store" });
+    }
+    dots.sort_unstable();
+    if dots.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(DecodeError::NotCanonical { what: "a dot at two places" });
+    }
+    Ok(())
+}
+
 macro_rules! canonical {
     ($name:ident, $form:expr) => {
-        /// The context, then the store; each dot in the store is in the context.
+        /// The context, then the store; each dot in the store is in the context, and in the store once.
         impl<S: DotStore> Canonical for $name<S> {
             fn encode(&self, out: &mut Vec<u8>) {
                 self.context.encode(out);
@@ -235,13 +249,8 @@ macro_rules! canonical {
             fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
                 let context = Context::decode(input)?;
                 let store = S::decode(input, $form)?;
-                let mut is_seen = true;
-                store.for_each_dot(&mut |dot| is_seen &= context.contains(dot));
-                if is_seen {
-                    Ok(Self { store, context })
-                } else {
-                    Err(DecodeError::Range { what: "a dot in a store" })
-                }
+                check_dots(&store, &context)?;
+                Ok(Self { store, context })
             }
         }
     };

@@ -29,6 +29,9 @@ pub trait Lattice: Clone + Eq + Canonical {
     fn delta(&self, since: &Self) -> Self;
 
     /// The join-irreducible values (none of them a join of smaller ones) whose join is `self`. None of them is the bottom.
+    ///
+    /// There is one for each event ever seen, also for those whose work is gone: not for a state that another replica may have forged,
+    /// which can claim astronomically many.
     #[must_use]
     fn decompose(&self) -> Vec<Self>;
 

@@ -36,7 +36,7 @@ pub enum Form {
 ///
 /// A store alone cannot be joined: whether a part that only one side has is new or was removed is said by the two contexts. So stores
 /// are joined inside a [`Causal`](crate::Causal), or inside a store inside one. Of a dot, at its place, a replica knows one of:
-/// nothing; a value; that it is gone. That is also the order: what is gone never returns. If a dishonest writer gave one dot two
+/// nothing; a value; that it is gone. That is also the order: what is gone never returns. Each dot is at one place. If a dishonest writer gave one dot two
 /// values, the one with the greater canonical bytes is taken, everywhere.
 ///
 /// A delta is a store too, with one difference: the keys that an operation touched stay in it, also if nothing is left under them, so

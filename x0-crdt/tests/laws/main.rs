@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod decoders;
+mod fuzz;
 mod history;
 mod laws;
 mod model;
