@@ -222,7 +222,7 @@ fn not_run_at_tc(point: Point, frame: &[u8]) -> bool {
 
 /// Sets program and model up alike.
 fn prepare(random: &mut Random, peer_by: PeerBy) -> Option<(LinkProgram, Model)> {
-    let options = LinkOptions { peer_by, flows_max: 1 << 18, ..LinkOptions::default() };
+    let options = LinkOptions { peer_by, peers_max: 1 << 16, flows_max: 1 << 18, ..LinkOptions::default() };
     let mut program = load(options)?;
     let model =
         Model { rules: rules(random), drop_v4: random.below(4) == 0, drop_v6: random.below(4) == 0, peer_by };

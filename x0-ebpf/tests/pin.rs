@@ -87,6 +87,7 @@ fn taken_over_without_losing_a_packet() {
             }
             sent
         });
+        let running = common::Stop(&stop);
         for _ in 0..restarts {
             // The process ends, and the next one begins.
             drop(held.take());
@@ -96,7 +97,7 @@ fn taken_over_without_losing_a_packet() {
             assert!(adopted.iter().all(|attached| attached.adopted && attached.interface == name));
             held = Some(program);
         }
-        stop.store(true, Ordering::Release);
+        drop(running);
         sender.join().expect("the sender")
     });
     let mut program = held.expect("the last one");

@@ -1,11 +1,18 @@
 //! The link program on single packets: what it counts, and what the filter decides.
 #![cfg(all(feature = "ebpf", feature = "testing"))]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation
+)]
 
 mod kernel;
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
 
 use kernel::{load, udp4, udp6};
 use x0_ebpf::testing::Verdict;
@@ -160,6 +167,29 @@ fn a_rate_lets_its_burst_pass_and_little_more() {
 }
 
 #[test]
+fn a_rate_saves_up_its_burst_and_no_more() {
+    let Some(mut program) = load(LinkOptions::default()) else { return };
+    let runner = program.runner(Point::Xdp).expect("a runner");
+    let (per_second, burst) = (1000, 10);
+    let rate = Rate::packets(NonZeroU64::new(per_second).expect("not zero"), burst).expect("a rate");
+    program.filter().expect("a filter").insert(network("10.0.0.0/8"), Action::Limit(rate)).expect("a rule");
+    let packet = udp4(v4("10.0.0.1"), 1, 60);
+    let passed = |repeat: u32| {
+        (0..repeat).filter(|_| runner.run(&packet, 1).expect("a run").verdict == Verdict::Pass).count() as u64
+    };
+    assert!(passed(100) >= burst);
+    // Time for ten bursts, of which one is kept.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(100) {
+        std::hint::spin_loop();
+    }
+    let begin = Instant::now();
+    let again = passed(50);
+    let meanwhile = begin.elapsed().as_millis() as u64 * per_second / 1000 + 1;
+    assert!((burst..=burst + meanwhile).contains(&again), "{again} passed, {meanwhile} of them meanwhile");
+}
+
+#[test]
 fn bounds_are_named() {
     let Some(mut program) = load(LinkOptions { rules_max: 2, limits_max: 1, ..LinkOptions::default() })
     else {
@@ -204,19 +234,21 @@ fn flows_have_ports_and_bounds() {
 
 #[test]
 fn what_falls_out_of_the_cache_is_still_counted() {
-    let Some(mut program) = load(LinkOptions { peers_max: 4096, ..LinkOptions::default() }) else { return };
+    let Some(mut program) = load(LinkOptions { peers_max: 1 << 16, ..LinkOptions::default() }) else {
+        return;
+    };
     let runner = program.runner(Point::Xdp).expect("a runner");
-    // The cache holds as many, but not every set of them: some fall out and come back.
-    for _ in 0..6 {
-        for peer in 0..3000 {
+    // The cache holds 4096: most fall out in every round, and come back in the next.
+    for _ in 0..4 {
+        for peer in 0..10_000 {
             // Once: for repeated runs the kernel patches itself first, which takes milliseconds.
             runner.run(&udp4(v4("10.1.0.0") + peer, 1, 60), 1).expect("a run");
         }
     }
     let peers = program.peers().expect("peers");
-    assert_eq!(peers.len(), 3000);
+    assert_eq!(peers.len(), 10_000);
     for (peer, counters) in peers {
-        assert_eq!((counters.rx_packets, counters.rx_bytes), (6, 360), "{peer}");
+        assert_eq!((counters.rx_packets, counters.rx_bytes), (4, 240), "{peer}");
     }
 }
 

@@ -72,6 +72,7 @@ fn after_the_flip_nothing_is_lost() {
             }
             number
         });
+        let running = common::Stop(&stop);
         let wait = |number: u64, first: &mut Receiver, second: &mut Receiver, a: &mut _, b: &mut _| {
             common::until(|| {
                 drain(first, a);
@@ -87,7 +88,7 @@ fn after_the_flip_nothing_is_lost() {
         flip_took = start.elapsed();
         flipped_after = sent.load(Ordering::Acquire);
         wait(flipped_after + 20_000, &mut on_first, &mut on_second, &mut through_first, &mut through_second);
-        stop.store(true, Ordering::Release);
+        drop(running);
         sender.join().expect("the sender")
     });
     common::until(|| {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::cast_possible_truncation)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The seed of this run: `X0_SEED`, else one that never changes.
@@ -31,6 +32,15 @@ pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < give_up, "no answer within 20 s");
         std::thread::yield_now();
+    }
+}
+
+/// Tells a thread to stop, also when the test fails before it would have said so: a scope waits for its threads.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
