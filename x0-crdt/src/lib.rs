@@ -23,8 +23,14 @@
 //! - [`Members`]: who takes part and what each has seen, with leases: what decides when a removal may be forgotten.
 //! - [`chain`]: signed batches of events per writer. One who tells two stories leaves a proof of it.
 //! - [`Causal`] and [`types`]: composable lattices for states of one's own: registers, flags, counters, sets, maps of them to any
-//!   depth. [`Lattice`] is the seam.
+//!   depth, and structs of them ([`dot_store_struct!`], [`lattice_struct!`]). [`Lattice`] is the seam: [`Lattice::delta`] is the
+//!   smallest difference of two states, [`Lattice::decompose`] takes one apart into its irreducible pieces.
+//! - [`types::Clock`]: a hybrid logical clock, for registers in which the last write wins; it reads no clock, and trusts none that runs
+//!   too far ahead.
 //! - [`codec`]: canonical bytes; equal states are equal bytes.
+//!
+//! The feature `serde` puts these bytes of [`Causal`], [`Delta`] and [`Context`] into serde's formats. The feature `compat-crdts` adds
+//! the module `compat`: import from and export to the sets, registers and counters of the crate `crdts`; it needs std.
 //!
 //! # What is promised
 //! - Replicas that have seen the same events hold the same, byte for byte, whatever was lost, doubled or reordered on the way.

@@ -6,12 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod decoders;
+mod fragmented;
 mod fuzz;
 mod history;
 mod laws;
 mod model;
 mod plain;
 mod random;
+#[cfg(feature = "serde")]
+mod serde_bytes;
 mod subject;
 
 use x0_crdt::types::{Flag, GCounter, LwwRegister, Max, MvRegister, OrMap, OrSet, Plain, PnCounter};
