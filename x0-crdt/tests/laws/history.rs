@@ -126,10 +126,12 @@ fn random_order(len: usize, random: &mut Random) -> Vec<usize> {
     order
 }
 
-/// Two replicas write under one name, so that one dot has two values: nobody may diverge for it, as far as states are joined.
+/// Two replicas write under one name, so that one dot has two values: nobody may diverge for it, as far as states are joined, or
+/// deltas with deltas.
 pub(crate) fn equivocate<S: Subject>(seed: u64) {
     let mut random = Random::new(seed);
     let mut states = [Causal::<S>::new(), Causal::new(), Causal::new()];
+    let mut deltas: Vec<Delta<S>> = Vec::new();
     for _ in 0..4 + random.below(10) {
         let at = random.index(states.len());
         if random.one_in(4) {
@@ -138,10 +140,13 @@ pub(crate) fn equivocate<S: Subject>(seed: u64) {
         } else {
             let id = ReplicaId::new(random.below(2));
             let change = |store: &S, change: &mut _| store.operate(change, Path::default(), &mut random).0;
-            states[at].change(id, change).unwrap();
+            deltas.push(states[at].change(id, change).unwrap());
         }
     }
     let [a, b, c] = &states;
     laws::check(a, b, c, false);
+    if let Some((a, b, c)) = three(&deltas, &mut random) {
+        check_deltas(a, b, c);
+    }
     assert_eq!(laws::joined(&laws::joined(a, b), c), laws::joined(&laws::joined(c, a), b));
 }
