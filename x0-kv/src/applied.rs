@@ -10,6 +10,8 @@ use crate::outcome::{
     ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
 };
 
+/// Most values at one key that are told; as many as fit an answer at their longest.
+const SIBLINGS_MAX: usize = 32;
 /// Tags from here on are refusals.
 const REFUSAL: u8 = 0x80;
 
@@ -58,6 +60,16 @@ pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
         }
         7 => Ok(Outcome::SessionOpened { session: from.u64("session")? }),
         8 => Ok(Outcome::SessionKept),
+        9 => {
+            let count = from.len("count of values", SIBLINGS_MAX)?;
+            // Two bytes are the least a value takes.
+            let mut siblings = Vec::with_capacity(count.min(from.remaining() / 2));
+            for _ in 0..count {
+                siblings.push(versioned(&mut from)?);
+            }
+            Ok(Outcome::Siblings(siblings))
+        }
+        10 => Ok(Outcome::Counter(from.u64("counter")?.cast_signed())),
         0x80 => Err(Refusal::SessionExpired),
         0x81 => Err(Refusal::SequenceAcknowledged),
         0x82 => Err(Refusal::WindowExceeded),
@@ -132,6 +144,18 @@ fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
             codec::put_u64(to, *session);
         }
         Outcome::SessionKept => to.put_u8(8),
+        Outcome::Siblings(siblings) => {
+            to.put_u8(9);
+            codec::put_u64(to, siblings.len().min(SIBLINGS_MAX) as u64);
+            for Versioned { value, revision } in siblings.iter().take(SIBLINGS_MAX) {
+                codec::put_bytes(to, value);
+                codec::put_u64(to, *revision);
+            }
+        }
+        Outcome::Counter(sum) => {
+            to.put_u8(10);
+            codec::put_u64(to, sum.cast_unsigned());
+        }
     }
 }
 
@@ -150,7 +174,11 @@ fn optional_versioned(from: &mut Decoder<'_>) -> Result<Option<Versioned>, Decod
     if !from.bool("presence of a value")? {
         return Ok(None);
     }
-    Ok(Some(Versioned { value: from.bytes("value", VALUE_LEN_MAX)?, revision: from.u64("revision")? }))
+    versioned(from).map(Some)
+}
+
+fn versioned(from: &mut Decoder<'_>) -> Result<Versioned, DecodeError> {
+    Ok(Versioned { value: from.bytes("value", VALUE_LEN_MAX)?, revision: from.u64("revision")? })
 }
 
 fn page(from: &mut Decoder<'_>) -> Result<Page, DecodeError> {

@@ -9,10 +9,11 @@ use tokio::sync::{oneshot, watch};
 use x0_identity::NodeId;
 use x0_mesh::Transport;
 
-use crate::cluster::{
-    End, Hub, Mailbox, NodeStatus, Peers, Question, Remote, StartError, check_transport, random_seed,
-};
+#[cfg(feature = "crdt")]
+use crate::cluster::{CrdtCalls, CrdtSide};
+use crate::cluster::{End, Hub, Mailbox, NodeStatus, Peers, Question, Remote, StartError, check_transport};
 use crate::coordinator::{self, Coordinator};
+use crate::seed::random_seed;
 use crate::store::Store;
 
 /// How a [`Client`] is set up: [`ClientOptions::new`], then change what is needed.
@@ -54,11 +55,34 @@ impl Client {
         check_transport(&transport, options.coordinator.local)?;
         let mailbox = Mailbox::default();
         let peers = Arc::new(Peers::default());
+        #[cfg(feature = "crdt")]
+        let calls = {
+            let members = match &options.coordinator.role {
+                coordinator::Role::Client { members } => members.clone(),
+                coordinator::Role::Member => Vec::new(),
+            };
+            CrdtCalls::new(members, options.coordinator.call_timeout)
+        };
         let coordinator = Coordinator::new(options.coordinator, random_seed());
-        let hub = Hub::new(transport, coordinator, None, mailbox.clone(), Arc::clone(&peers), None);
+        let hub = Hub::new(
+            transport,
+            coordinator,
+            None,
+            mailbox.clone(),
+            Arc::clone(&peers),
+            None,
+            #[cfg(feature = "crdt")]
+            CrdtSide::Client(calls),
+        );
         let (ended, end) = watch::channel(None);
         tokio::spawn(async move { ended.send_replace(Some(hub.run().await)) });
-        let store = Store::from_dispatch(Arc::new(Remote(mailbox.clone())));
+        let remote = Remote {
+            mailbox: mailbox.clone(),
+            watchers: None,
+            #[cfg(feature = "crdt")]
+            crdt: None,
+        };
+        let store = Store::from_dispatch(Arc::new(remote));
         Ok(Client { store, mailbox, peers, end })
     }
 

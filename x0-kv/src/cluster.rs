@@ -8,9 +8,12 @@
 //! [`Coordinator`] and [`Replica`](x0_consensus::Replica), which the simulator runs as they are.
 //!
 //! # Lanes
-//! Consensus uses `Ordered(0)`, operations `Ordered(1)`, questions for a [`NodeStatus`] `Ordered(2)`, pieces of snapshots `Bulk`. A transport
+//! Consensus uses `Ordered(0)`, operations `Ordered(1)`, questions for a [`NodeStatus`] `Ordered(2)`, pieces of snapshots `Bulk`; CRDT keyspaces
+//! `Datagram` and, for clients, `Ordered(3)`. A transport
 //! must carry [`MESSAGE_LEN_MAX`](crate::coordinator::MESSAGE_LEN_MAX) bytes on an ordered lane.
 
+#[cfg(feature = "crdt")]
+mod crdt;
 mod hub;
 mod inspection;
 mod mailbox;
@@ -32,17 +35,27 @@ pub use self::membership::ChangeError;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
 
+#[cfg(feature = "crdt")]
+pub(crate) use self::crdt::{CrdtCalls, CrdtSide};
 pub(crate) use self::hub::{End, Hub, ReplicaSide};
 pub(crate) use self::mailbox::{Mailbox, Question};
 use self::membership::Change;
 pub(crate) use self::peers::Peers;
 use crate::coordinator::Coordinator;
+#[cfg(feature = "crdt")]
+use crate::crdt::{Crdt, CrdtOptions, CrdtStatus, JournalError, Request};
 use crate::dispatch::Dispatch;
 use crate::engine::EngineError;
 use crate::operation::Operation;
 use crate::pending::Answer;
+use crate::seed::random_seed;
 use crate::state::State;
 use crate::store::Store;
+use crate::watch::Watchers;
+
+/// The shortest datagrams that the sessions of a CRDT keyspace can do with, in bytes.
+#[cfg(feature = "crdt")]
+const DATAGRAM_LEN_MIN: usize = 128;
 
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +105,10 @@ pub enum StartError {
         /// Whom the options are for.
         options: NodeId,
     },
+    /// The journal of the CRDT keyspace cannot be opened.
+    #[cfg(feature = "crdt")]
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The transport's messages are too short.
     #[error("the transport carries messages of {len_max} bytes, {needed} are needed: raise its limit")]
     MessageLength {
@@ -120,6 +137,8 @@ pub struct Node {
     handle: Handle,
     mailbox: Mailbox,
     peers: Arc<Peers>,
+    #[cfg(feature = "crdt")]
+    crdt: Option<Crdt>,
     end: watch::Receiver<Option<End>>,
 }
 
@@ -135,10 +154,22 @@ impl Node {
         let storage = x0_consensus::Wal::open_path(path.join("log"), options.log);
         let storage = storage.map_err(x0_consensus::OpenError::from)?;
         let state = options.engine.state(path)?;
-        Node::start_on(options, storage, state, transport)
+        #[cfg(feature = "crdt")]
+        let journal = match options.crdt {
+            Some(_) => Some(Box::new(crate::crdt::journal_in(path)?) as Box<dyn Storage>),
+            None => None,
+        };
+        let files = Files {
+            storage,
+            state,
+            #[cfg(feature = "crdt")]
+            journal,
+        };
+        Node::start_with(options, files, transport)
     }
 
-    /// As [`start`](Node::start), on a storage and a state of one's own. The options' folder, engine and log settings are not used.
+    /// As [`start`](Node::start), on a storage and a state of one's own. The options' folder, engine and log settings are not used; a
+    /// CRDT keyspace is held in memory alone.
     ///
     /// # Errors
     /// As [`start`](Node::start).
@@ -148,10 +179,30 @@ impl Node {
         state: State,
         transport: impl Transport + 'static,
     ) -> Result<Node, StartError> {
+        let files = Files {
+            storage,
+            state,
+            #[cfg(feature = "crdt")]
+            journal: options.crdt.is_some().then(|| Box::new(x0_consensus::MemoryStorage::new()) as Box<_>),
+        };
+        Node::start_with(options, files, transport)
+    }
+
+    fn start_with(
+        options: NodeOptions,
+        files: Files<impl Storage + 'static>,
+        transport: impl Transport + 'static,
+    ) -> Result<Node, StartError> {
         let id = options.consensus.id;
         check_transport(&transport, id)?;
-        let reader = state.reader();
+        let Files { storage, state, .. } = files;
+        let (reader, watchers) = (state.reader(), state.watchers());
         let mailbox = Mailbox::default();
+        #[cfg(feature = "crdt")]
+        let crdt = match (options.crdt, files.journal) {
+            (Some(options), Some(journal)) => Some(start_crdt(options, id, journal, &transport, &mailbox)?),
+            _ => None,
+        };
         let post = Post(mailbox.clone());
         let handle = x0_consensus::tokio::start(options.consensus, storage, state, post.clone(), post)?;
         let peers = Arc::new(Peers::default());
@@ -164,17 +215,41 @@ impl Node {
             mailbox.clone(),
             Arc::clone(&peers),
             options.observe,
+            #[cfg(feature = "crdt")]
+            crdt.clone().map_or(CrdtSide::None, CrdtSide::Member),
         );
         let (ended, end) = watch::channel(None);
         let stopping = handle.clone();
+        #[cfg(feature = "crdt")]
+        let stopping_crdt = crdt.clone();
         tokio::spawn(async move {
             let end = hub.run().await;
+            #[cfg(feature = "crdt")]
+            if let Some(crdt) = stopping_crdt {
+                // It waits for its thread, which may wait for the disk.
+                let _ = tokio::task::spawn_blocking(move || crdt.close()).await;
+            }
             stopping.stop();
             stopping.ended().await;
             ended.send_replace(Some(end));
         });
-        let store = Store::from_dispatch(Arc::new(Remote(mailbox.clone())));
-        Ok(Node { id, store, handle, mailbox, peers, end })
+        let remote = Remote {
+            mailbox: mailbox.clone(),
+            watchers: Some(watchers),
+            #[cfg(feature = "crdt")]
+            crdt: crdt.clone(),
+        };
+        let store = Store::from_dispatch(Arc::new(remote));
+        Ok(Node {
+            id,
+            store,
+            handle,
+            mailbox,
+            peers,
+            #[cfg(feature = "crdt")]
+            crdt,
+            end,
+        })
     }
 
     /// Which node this is.
@@ -193,6 +268,13 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         NodeStatus::new(self.id, &self.handle.status(), &self.peers)
+    }
+
+    /// Where its CRDT keyspace stands, if it has one.
+    #[cfg(feature = "crdt")]
+    #[must_use]
+    pub fn crdt_status(&self) -> Option<CrdtStatus> {
+        self.crdt.as_ref().map(Crdt::status)
     }
 
     /// Adds a node that receives the log and decides nothing. To be asked of the leader, as are the other changes.
@@ -272,10 +354,30 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Another number at each call, from the system's randomness.
-pub(crate) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
+/// What a node keeps its data in.
+struct Files<S> {
+    storage: S,
+    state: State,
+    #[cfg(feature = "crdt")]
+    journal: Option<Box<dyn Storage>>,
+}
+
+#[cfg(feature = "crdt")]
+fn start_crdt(
+    mut options: CrdtOptions,
+    id: NodeId,
+    journal: Box<dyn Storage>,
+    transport: &impl Transport,
+    mailbox: &Mailbox,
+) -> Result<Crdt, StartError> {
+    let len_max = transport.message_len_max(x0_mesh::Lane::Datagram);
+    if len_max < DATAGRAM_LEN_MIN {
+        return Err(StartError::MessageLength { len_max, needed: DATAGRAM_LEN_MIN });
+    }
+    options.session.datagram_len_max = options.session.datagram_len_max.min(len_max);
+    let mailbox = mailbox.clone();
+    let post = move |to, payload| mailbox.crdt_message(to, outgoing::Road::Crdt, payload);
+    Ok(Crdt::start(options, id, random_seed(), journal, Box::new(post))?)
 }
 
 pub(crate) fn check_transport(transport: &impl Transport, id: NodeId) -> Result<(), StartError> {
@@ -306,14 +408,38 @@ impl Observer for Post {
 
 /// A store's way to the hub.
 #[derive(Debug)]
-pub(crate) struct Remote(pub(crate) Mailbox);
+pub(crate) struct Remote {
+    pub(crate) mailbox: Mailbox,
+    /// Of the state at hand, on a member.
+    pub(crate) watchers: Option<Watchers>,
+    /// The keyspace at hand, on a member that has one.
+    #[cfg(feature = "crdt")]
+    pub(crate) crdt: Option<Crdt>,
+}
 
 impl Dispatch for Remote {
     fn submit(&self, operation: Operation) -> Answer {
-        self.0.call(operation)
+        self.mailbox.call(operation)
+    }
+
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, request: Request) -> Answer {
+        match &self.crdt {
+            Some(crdt) => crdt.submit(request),
+            None => self.mailbox.crdt_call(request),
+        }
+    }
+
+    fn watchers(&self) -> Option<&Watchers> {
+        self.watchers.as_ref()
+    }
+
+    #[cfg(feature = "crdt")]
+    fn crdt_watchers(&self) -> Option<&Watchers> {
+        self.crdt.as_ref().map(Crdt::watchers)
     }
 
     fn close(&self) {
-        self.0.stop();
+        self.mailbox.stop();
     }
 }

@@ -1,7 +1,12 @@
 //! What is behind a [`Store`](crate::Store): an engine in this process, a node of a cluster, or a client of one.
 
+#[cfg(feature = "crdt")]
+use crate::crdt::Request;
+#[cfg(feature = "crdt")]
+use crate::error::OperationError;
 use crate::operation::Operation;
 use crate::pending::Answer;
+use crate::watch::Watchers;
 
 /// Carries operations out. The store has checked them against the limits.
 pub(crate) trait Dispatch: Send + Sync {
@@ -10,6 +15,21 @@ pub(crate) trait Dispatch: Send + Sync {
     /// Bounded: beyond what the implementation lets wait, it answers
     /// [`Overloaded`](crate::OperationError::Overloaded).
     fn submit(&self, operation: Operation) -> Answer;
+
+    /// As [`submit`](Dispatch::submit), for the CRDT keyspace.
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, _request: Request) -> Answer {
+        Answer::ready(Err(OperationError::Unsupported { what: "a CRDT keyspace" }))
+    }
+
+    /// Who watches the linearizable keyspace here, if it can be watched.
+    fn watchers(&self) -> Option<&Watchers>;
+
+    /// Who watches the CRDT keyspace here, if there is one.
+    #[cfg(feature = "crdt")]
+    fn crdt_watchers(&self) -> Option<&Watchers> {
+        None
+    }
 
     /// Stops, waits until everything is released, and answers every operation from then on with
     /// [`Closed`](crate::OperationError::Closed). Called again it does nothing.

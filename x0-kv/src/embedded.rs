@@ -8,6 +8,8 @@ use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalConfig, loc
 
 use crate::applied::decode_applied;
 use crate::command::Command;
+#[cfg(feature = "crdt")]
+use crate::crdt::{Crdt, CrdtOptions, JournalError, Request};
 use crate::dispatch::Dispatch;
 use crate::engine::{EngineError, Reader};
 use crate::error::OperationError;
@@ -18,6 +20,7 @@ use crate::pending::{Answer, Completion};
 use crate::state::State;
 use crate::store::Store;
 use crate::volatile::failed;
+use crate::watch::Watchers;
 
 // Evaluated when this is compiled.
 const ID: NodeId = NodeId::new(1).unwrap();
@@ -34,6 +37,9 @@ pub struct StoreOptions {
     pub engine: Engine,
     /// The settings of the log.
     pub log: WalConfig,
+    /// The CRDT keyspace, if there is to be one; it lies in the folder `crdt` beside the log.
+    #[cfg(feature = "crdt")]
+    pub crdt: Option<CrdtOptions>,
 }
 
 /// Why a store was not opened. What is on disk is as it was.
@@ -54,6 +60,10 @@ pub enum OpenError {
     /// The engine's file cannot be opened.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The journal of the CRDT keyspace cannot be opened.
+    #[cfg(feature = "crdt")]
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// What the log holds cannot be applied.
     #[error("the store failed while it caught up with its log: {reason}")]
     Failed {
@@ -66,22 +76,37 @@ pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenErr
     std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
     let storage = Wal::open_path(path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
     let state = options.engine.state(path)?;
-    open_on(storage, state)
+    #[cfg(feature = "crdt")]
+    let crdt = match &options.crdt {
+        Some(crdt) => Some(crate::crdt::open(path, crdt.clone(), ID, Box::new(|_, _| {}))?),
+        None => None,
+    };
+    let part = Part {
+        #[cfg(feature = "crdt")]
+        crdt,
+    };
+    open_on(storage, state, part)
+}
+
+/// What stands beside the replica.
+struct Part {
+    #[cfg(feature = "crdt")]
+    crdt: Option<Crdt>,
 }
 
 /// As [`open`], on a storage and a state of one's own.
-pub(crate) fn open_on(storage: impl Storage + 'static, state: State) -> Result<Store, OpenError> {
+fn open_on(storage: impl Storage + 'static, state: State, part: Part) -> Result<Store, OpenError> {
     // Nobody else takes part, so that any name will do.
     let mut config = x0_consensus::Config::new(ID).bootstrap([ID]);
     // A group of one has no elections and no heartbeats: ticks only wake a device that could sleep.
     config.tick = Duration::from_secs(1);
-    let reader = state.reader();
+    let (reader, watchers) = (state.reader(), state.watchers());
     let calls = Arc::new(Calls::default());
     let handle = local::start(config, storage, state, (), Told(Arc::clone(&calls)))?;
     // Everything acknowledged in the past is to be seen by the first read.
     handle.read_index(OPENED);
     match calls.wait_opened() {
-        Ok(()) => Ok(Store::from_dispatch(Arc::new(Embedded { handle, reader, calls }))),
+        Ok(()) => Ok(Store::from_dispatch(Arc::new(Embedded { handle, reader, calls, watchers, part }))),
         Err(reason) => {
             handle.wait_ended();
             Err(OpenError::Failed { reason })
@@ -94,6 +119,9 @@ struct Embedded {
     handle: Handle,
     reader: Reader,
     calls: Arc<Calls>,
+    watchers: Watchers,
+    #[cfg_attr(not(feature = "crdt"), expect(dead_code, reason = "there is nothing in it"))]
+    part: Part,
 }
 
 impl Dispatch for Embedded {
@@ -115,7 +143,28 @@ impl Dispatch for Embedded {
         }
     }
 
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, request: Request) -> Answer {
+        match &self.part.crdt {
+            Some(crdt) => crdt.submit(request),
+            None => Answer::ready(Err(OperationError::Unsupported { what: "a CRDT keyspace" })),
+        }
+    }
+
+    fn watchers(&self) -> Option<&Watchers> {
+        Some(&self.watchers)
+    }
+
+    #[cfg(feature = "crdt")]
+    fn crdt_watchers(&self) -> Option<&Watchers> {
+        self.part.crdt.as_ref().map(Crdt::watchers)
+    }
+
     fn close(&self) {
+        #[cfg(feature = "crdt")]
+        if let Some(crdt) = &self.part.crdt {
+            crdt.close();
+        }
         self.handle.stop();
         self.handle.wait_ended();
         self.calls.close(OperationError::Closed);

@@ -38,6 +38,14 @@ pub enum OperationError {
     /// The other side does not understand the operation: it is of another version. Nothing was done.
     #[error("a replica does not understand the operation: it runs another version")]
     NotUnderstood,
+    /// The store at hand cannot do that. Nothing was done.
+    #[error(
+        "{what} is not possible here: compare-and-swap and transactions need the linearizable keyspace, counters and siblings one of kind `Keyspace::Crdt` that the node was started with, a watch a store on a member"
+    )]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// The store has stopped, by [`close`](crate::Store::close) or because its last handle went away. A write may or may
     /// not have been applied.
     #[error("the store is closed")]
@@ -60,6 +68,7 @@ impl OperationError {
             | Self::Overloaded
             | Self::Unavailable { .. }
             | Self::ResultTooLong
+            | Self::Unsupported { .. }
             | Self::NotUnderstood => false,
             Self::TimedOut { ambiguous } => *ambiguous,
             Self::SessionExpired | Self::Closed | Self::Failed { .. } => true,

@@ -38,6 +38,8 @@ pub mod cluster;
 mod codec;
 mod command;
 pub mod coordinator;
+#[cfg(feature = "crdt")]
+pub mod crdt;
 mod dispatch;
 mod embedded;
 mod engine;
@@ -51,6 +53,8 @@ mod options;
 mod outcome;
 mod pending;
 mod protocol;
+#[cfg(any(feature = "mesh", feature = "crdt"))]
+mod seed;
 mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -62,6 +66,7 @@ pub mod telemetry;
 #[cfg(not(feature = "metrics"))]
 mod telemetry;
 mod volatile;
+mod watch;
 
 pub use applied::{decode_applied, encode_applied};
 pub use bytes::Bytes;
@@ -69,6 +74,8 @@ pub use bytes::Bytes;
 pub use client::{Client, ClientOptions};
 pub use codec::DecodeError;
 pub use command::{COMMAND_VERSION, Command, KEYSPACE_DEFAULT, Stamp};
+#[cfg(feature = "crdt")]
+pub use crdt::{CrdtOptions, CrdtStatus, Keyspace};
 pub use embedded::{OpenError, StoreOptions};
 pub use engine::{EngineError, Reader};
 pub use error::OperationError;
@@ -85,3 +92,4 @@ pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::RedbOptions;
 pub use state::State;
 pub use store::Store;
+pub use watch::{Changes, WATCH_KEYS_MAX, Watch};

@@ -49,6 +49,14 @@ pub enum LimitError {
         /// Its length in bytes.
         len: usize,
     },
+    /// A value is too long for a CRDT keyspace.
+    #[error(
+        "the value is {len} bytes long: a value of a CRDT keyspace holds at most 65536 bytes; store it as a blob and its name here"
+    )]
+    CrdtValueTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
     /// A transaction holds too many conditions, or too many actions in a branch.
     #[error("the transaction has {count} {what}: at most {TRANSACTION_OPERATIONS_MAX} are allowed")]
     TransactionTooManyOperations {
@@ -154,7 +162,7 @@ fn check_transaction(transaction: &Transaction) -> Result<(), LimitError> {
     Ok(())
 }
 
-fn check_key(key: &[u8]) -> Result<(), LimitError> {
+pub(crate) fn check_key(key: &[u8]) -> Result<(), LimitError> {
     match key.len() {
         0 => Err(LimitError::KeyEmpty),
         len if len > KEY_LEN_MAX => Err(LimitError::KeyTooLong { len }),

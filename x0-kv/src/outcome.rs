@@ -31,6 +31,10 @@ pub enum Outcome {
     },
     /// To a command that keeps a session alive or closes it.
     SessionKept,
+    /// To a question for all values at a key of a CRDT keyspace: the latest first.
+    Siblings(Vec<Versioned>),
+    /// To an addition to a counter of a CRDT keyspace, or a question for its value.
+    Counter(i64),
 }
 
 /// A value and when it was written.
@@ -38,7 +42,8 @@ pub enum Outcome {
 pub struct Versioned {
     /// The value.
     pub value: Bytes,
-    /// The log index of the write that set it. Greater than that of any write before.
+    /// The log index of the write that set it. Greater than that of any write before. In a CRDT keyspace the time of the write, by its
+    /// writer's hybrid logical clock: greater than that of any write it replaced.
     pub revision: u64,
 }
 

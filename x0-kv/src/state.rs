@@ -20,6 +20,7 @@ use crate::snapshot::{self, RestoreError};
 #[cfg(feature = "redb")]
 use crate::telemetry::CheckpointTelemetry;
 use crate::telemetry::{CommandResult, StateTelemetry};
+use crate::watch::Watchers;
 
 /// How many entries are applied before readers get a turn.
 const ENTRIES_PER_LOCK: usize = 64;
@@ -35,6 +36,17 @@ pub struct State {
     applied: u64,
     engine: Engine,
     telemetry: StateTelemetry,
+    watchers: Owned,
+}
+
+/// The watchers of a state, who are told when it is gone.
+#[derive(Debug, Default)]
+struct Owned(Watchers);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 #[derive(Debug)]
@@ -90,6 +102,7 @@ impl State {
             applied: 0,
             engine: Engine::Memory,
             telemetry: StateTelemetry::new(),
+            watchers: Owned::default(),
         }
     }
 
@@ -123,6 +136,7 @@ impl State {
                 running_applied: applied,
             }),
             telemetry: StateTelemetry::new(),
+            watchers: Owned::default(),
         })
     }
 
@@ -130,6 +144,11 @@ impl State {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader::new(self.shared.clone())
+    }
+
+    /// Who watches.
+    pub(crate) fn watchers(&self) -> Watchers {
+        self.watchers.0.clone()
     }
 
     /// The index of the last log entry that was applied.
@@ -169,6 +188,7 @@ impl State {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let mut tables = self.shared.write();
+            tables.gather_changes(!self.watchers.0.is_empty());
             for (index, payload) in entries.by_ref().take(ENTRIES_PER_LOCK) {
                 let fresh = index > self.applied;
                 if let Some(payload) = payload {
@@ -187,7 +207,9 @@ impl State {
                     tables.applied = index;
                 }
             }
+            let changed = tables.gathered_changes();
             drop(tables);
+            self.watchers.0.changed(&changed);
             self.telemetry.batch_applied(self.applied, self.sessions.len());
             self.relieve()?;
         }
@@ -234,6 +256,7 @@ impl State {
                 *self.shared.write() = Tables::new(base, applied);
             }
         }
+        self.watchers.0.replaced();
         Ok(())
     }
 

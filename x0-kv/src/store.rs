@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+#[cfg(feature = "crdt")]
+use crate::crdt::{Keyspace, Read, Request, Write};
 use crate::dispatch::Dispatch;
 use crate::embedded::{self, OpenError, StoreOptions};
+use crate::error::OperationError;
 use crate::limits;
 use crate::operation::{Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
 use crate::outcome::{Outcome, Page, Swap, TransactionOutcome, Versioned};
 use crate::pending::{Answer, Pending};
 use crate::telemetry::StoreTelemetry;
 use crate::volatile::Volatile;
+use crate::watch::Watch;
 
 /// A key-value store: the same handle whether the data is in this process, on this node of a cluster, or reached from
 /// outside one. Cheap to clone; every thread and task may have its own.
@@ -27,6 +31,8 @@ use crate::volatile::Volatile;
 #[derive(Clone)]
 pub struct Store {
     dispatch: Arc<dyn Dispatch>,
+    #[cfg(feature = "crdt")]
+    keyspace: Keyspace,
     telemetry: StoreTelemetry,
 }
 
@@ -68,7 +74,21 @@ impl Store {
     }
 
     pub(crate) fn from_dispatch(dispatch: Arc<dyn Dispatch>) -> Store {
-        Store { dispatch, telemetry: StoreTelemetry::new() }
+        Store {
+            dispatch,
+            #[cfg(feature = "crdt")]
+            keyspace: Keyspace::default(),
+            telemetry: StoreTelemetry::new(),
+        }
+    }
+
+    /// The same store's other kind of data: everything that is asked of this handle concerns `keyspace`, whose keys are its own.
+    ///
+    /// A keyspace that the store was not opened with answers [`Unsupported`](crate::OperationError::Unsupported).
+    #[cfg(feature = "crdt")]
+    #[must_use]
+    pub fn keyspace(&self, keyspace: Keyspace) -> Store {
+        Store { keyspace, ..self.clone() }
     }
 
     /// Submits any operation. The methods below are this with a type for the answer.
@@ -168,6 +188,64 @@ impl Store {
         })
     }
 
+    /// Adds to the counter at `key` in a CRDT keyspace, from 0 if there is none. Answers the sum as known here.
+    ///
+    /// Additions on several nodes all count, whether or not these reach each other. The keys of counters are for counting alone: what a
+    /// get shows of them is one node's part.
+    #[cfg(feature = "crdt")]
+    pub fn add(&self, key: impl Into<Bytes>, amount: i64) -> Pending<i64> {
+        self.ask_crdt(Request::Write(Write::Add { key: key.into(), amount }), counter)
+    }
+
+    /// The value of the counter at `key` in a CRDT keyspace, as known here: 0 if there is none.
+    #[cfg(feature = "crdt")]
+    pub fn counter(&self, key: impl Into<Bytes>) -> Pending<i64> {
+        self.ask_crdt(Request::Read(Read::Counter { key: key.into() }), counter)
+    }
+
+    /// All values at `key` in a CRDT keyspace, the latest first: several if they were written without knowledge of each other and nobody
+    /// has written since.
+    #[cfg(feature = "crdt")]
+    pub fn siblings(&self, key: impl Into<Bytes>) -> Pending<Vec<Versioned>> {
+        self.ask_crdt(Request::Read(Read::Siblings { key: key.into() }), |outcome| match outcome {
+            Outcome::Siblings(siblings) => Some(siblings),
+            _ => None,
+        })
+    }
+
+    /// Tells which keys that begin with `prefix` change from now on, on the node at hand, by whomever they were written.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = x0_kv::Store::open_in_memory();
+    /// let mut watch = store.watch("door/")?;
+    /// store.put("door/7", "open").wait()?;
+    /// store.put("window", "shut").wait()?;
+    /// let changes = watch.wait().expect("the store is open");
+    /// assert!(changes.keys.iter().eq(["door/7"]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsupported`](OperationError::Unsupported) on a client, which is no member and holds nothing, or without such a keyspace.
+    pub fn watch(&self, prefix: impl Into<Bytes>) -> Result<Watch, OperationError> {
+        let watchers = match self.is_crdt() {
+            #[cfg(feature = "crdt")]
+            true => self.dispatch.crdt_watchers(),
+            _ => self.dispatch.watchers(),
+        };
+        let watchers = watchers.ok_or(OperationError::Unsupported { what: "a watch" })?;
+        Ok(watchers.watch(prefix.into()))
+    }
+
+    fn is_crdt(&self) -> bool {
+        #[cfg(feature = "crdt")]
+        return self.keyspace == Keyspace::Crdt;
+        #[cfg(not(feature = "crdt"))]
+        false
+    }
+
     /// Closes the store for every handle and returns when its files are released. What was acknowledged is safe with or
     /// without it; dropping the last handle does the same.
     pub fn close(&self) {
@@ -190,7 +268,26 @@ impl Store {
         })
     }
 
+    #[cfg(feature = "crdt")]
+    fn ask_crdt<T>(&self, request: Request, read: fn(Outcome) -> Option<T>) -> Pending<T> {
+        let answer = match request.check() {
+            _ if !self.is_crdt() => {
+                Answer::ready(Err(OperationError::Unsupported { what: "a counter or a sibling" }))
+            }
+            Ok(()) => self.dispatch.submit_crdt(request),
+            Err(limit) => Answer::ready(Err(limit.into())),
+        };
+        Pending::new(answer, read)
+    }
+
     fn ask<T>(&self, operation: Operation, read: fn(Outcome) -> Option<T>) -> Pending<T> {
+        #[cfg(feature = "crdt")]
+        if self.is_crdt() {
+            return match Request::new(operation) {
+                Ok(request) => self.ask_crdt(request, read),
+                Err(error) => Pending::new(Answer::ready(Err(error)), read),
+            };
+        }
         let answer = match limits::check(&operation) {
             Ok(()) => {
                 self.telemetry.submitted(&operation);
@@ -199,6 +296,15 @@ impl Store {
             Err(limit) => Answer::ready(Err(limit.into())),
         };
         Pending::new(answer, read)
+    }
+}
+
+#[cfg(feature = "crdt")]
+#[expect(clippy::needless_pass_by_value, reason = "as a `Pending` reads its outcome")]
+fn counter(outcome: Outcome) -> Option<i64> {
+    match outcome {
+        Outcome::Counter(sum) => Some(sum),
+        _ => None,
     }
 }
 

@@ -10,6 +10,18 @@
 //! | `x0_kv_checkpoints_total` | counter | – | checkpoints made durable (redb) |
 //! | `x0_kv_checkpoint_seconds` | histogram | – | how long one took to write (redb) |
 //!
+//! | `x0_kv_crdt_joins_total` | counter | – | differences of other members taken in (CRDT keyspace, as are those below) |
+//! | `x0_kv_crdt_conflicts_total` | counter | – | keys at which concurrent values came to stand beside each other |
+//! | `x0_kv_crdt_equivocations_total` | counter | – | events that came with two contents |
+//! | `x0_kv_crdt_reconciliations_total` | counter | – | states compared because history did not reach back |
+//! | `x0_kv_crdt_sent_bytes_total` | counter | – | bytes sent to other members |
+//! | `x0_kv_crdt_received_bytes_total` | counter | – | bytes received from them |
+//! | `x0_kv_crdt_redundant_bytes_total` | counter | – | bytes among them that were there already |
+//! | `x0_kv_crdt_refused_total` | counter | – | datagrams that were malformed or did not fit |
+//! | `x0_kv_crdt_keys` | gauge | – | keys that hold something |
+//! | `x0_kv_crdt_stability_lag_events` | gauge | – | events remembered because not all members are known to have seen them |
+//! | `x0_kv_crdt_pending_bytes` | gauge | – | bytes of transfers that are not whole yet |
+//!
 //! Install a recorder before a store or state is made: handles made earlier stay silent for ever.
 
 #[cfg(feature = "metrics")]
@@ -182,5 +194,82 @@ impl CheckpointTelemetry {
             self.count.increment(1);
             self.seconds.record(self.begun.elapsed());
         }
+    }
+}
+
+/// What a CRDT keyspace does, told after each round of its thread.
+#[cfg(feature = "crdt")]
+pub(crate) struct CrdtTelemetry {
+    #[cfg(feature = "metrics")]
+    totals: [Counter; 8],
+    #[cfg(feature = "metrics")]
+    gauges: [Gauge; 3],
+    #[cfg(feature = "metrics")]
+    told: Option<std::time::Instant>,
+}
+
+/// How often it is told: the whole is looked at each time.
+#[cfg(all(feature = "crdt", feature = "metrics"))]
+const CRDT_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+#[cfg(feature = "crdt")]
+impl CrdtTelemetry {
+    pub(crate) fn new() -> CrdtTelemetry {
+        CrdtTelemetry {
+            #[cfg(feature = "metrics")]
+            totals: [
+                counter!("x0_kv_crdt_joins_total"),
+                counter!("x0_kv_crdt_conflicts_total"),
+                counter!("x0_kv_crdt_equivocations_total"),
+                counter!("x0_kv_crdt_reconciliations_total"),
+                counter!("x0_kv_crdt_sent_bytes_total"),
+                counter!("x0_kv_crdt_received_bytes_total"),
+                counter!("x0_kv_crdt_redundant_bytes_total"),
+                counter!("x0_kv_crdt_refused_total"),
+            ],
+            #[cfg(feature = "metrics")]
+            gauges: [
+                gauge!("x0_kv_crdt_keys"),
+                gauge!("x0_kv_crdt_stability_lag_events"),
+                gauge!("x0_kv_crdt_pending_bytes"),
+            ],
+            #[cfg(feature = "metrics")]
+            told: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn round(&mut self, status: impl FnOnce() -> crate::crdt::CrdtStatus) {
+        #[cfg(feature = "metrics")]
+        {
+            let now = std::time::Instant::now();
+            if self.told.is_some_and(|told| now < told + CRDT_EVERY) {
+                return;
+            }
+            self.told = Some(now);
+            let status = status();
+            let totals = &status.totals;
+            let values = [
+                totals.joins,
+                totals.conflicts,
+                totals.equivocations,
+                totals.reconciliations,
+                totals.sent_bytes,
+                totals.received_bytes,
+                totals.redundant_bytes,
+                totals.refused,
+            ];
+            for (counter, value) in self.totals.iter().zip(values) {
+                counter.absolute(value);
+            }
+            for (gauge, value) in
+                self.gauges.iter().zip([status.keys, status.history_events, status.pending_bytes])
+            {
+                #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+                gauge.set(value as f64);
+            }
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = status;
     }
 }

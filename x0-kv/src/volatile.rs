@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::applied::decode_applied;
 use crate::command::Command;
+#[cfg(feature = "crdt")]
+use crate::crdt::{Crdt, Request};
 use crate::dispatch::Dispatch;
 use crate::engine::{EngineError, Reader};
 use crate::error::OperationError;
@@ -11,6 +13,7 @@ use crate::operation::{Mutation, Operation};
 use crate::outcome::Outcome;
 use crate::pending::Answer;
 use crate::state::State;
+use crate::watch::Watchers;
 
 /// Applies each write in the thread that makes it, under a lock.
 #[derive(Debug)]
@@ -18,12 +21,21 @@ pub(crate) struct Volatile {
     reader: Reader,
     /// `None` when closed.
     state: Mutex<Option<State>>,
+    watchers: Watchers,
+    #[cfg(feature = "crdt")]
+    crdt: Crdt,
 }
 
 impl Default for Volatile {
     fn default() -> Volatile {
         let state = State::in_memory();
-        Volatile { reader: state.reader(), state: Mutex::new(Some(state)) }
+        Volatile {
+            reader: state.reader(),
+            watchers: state.watchers(),
+            state: Mutex::new(Some(state)),
+            #[cfg(feature = "crdt")]
+            crdt: Crdt::volatile(crate::seed::random_seed()),
+        }
     }
 }
 
@@ -56,7 +68,23 @@ impl Dispatch for Volatile {
         })
     }
 
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, request: Request) -> Answer {
+        self.crdt.submit(request)
+    }
+
+    fn watchers(&self) -> Option<&Watchers> {
+        Some(&self.watchers)
+    }
+
+    #[cfg(feature = "crdt")]
+    fn crdt_watchers(&self) -> Option<&Watchers> {
+        Some(self.crdt.watchers())
+    }
+
     fn close(&self) {
+        #[cfg(feature = "crdt")]
+        self.crdt.close();
         self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -87,10 +87,23 @@ impl CausalMap {
     }
 
     /// All entries in ascending order of their keys, from `first` on (inclusive).
-    pub fn range<'a>(&'a self, first: &[u8]) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        self.cells
-            .range::<[u8], _>((Bound::Included(first), Bound::Unbounded))
-            .map(move |(key, cell)| Entry { map: self, key, cell })
+    pub fn range<'a>(&'a self, first: &[u8]) -> impl DoubleEndedIterator<Item = Entry<'a>> + use<'a> {
+        self.between(first, None)
+    }
+
+    /// The entries from `first` on (inclusive) up to `end` (exclusive), ascending. None if they are in the wrong order.
+    pub fn between<'a>(
+        &'a self,
+        first: &[u8],
+        end: Option<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Entry<'a>> + use<'a> {
+        // A B-tree takes inverted bounds for a mistake and panics.
+        let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(first)));
+        self.cells.range::<[u8], _>((Bound::Included(first), end)).map(move |(key, cell)| Entry {
+            map: self,
+            key,
+            cell,
+        })
     }
 
     /// The entries whose keys begin with `prefix`, ascending.

@@ -56,15 +56,15 @@ impl Outgoing {
     /// Queues the missing parts, or all if none are named.
     pub(super) fn resend(&mut self, missing: &[Range<usize>]) {
         let parts = self.parts();
-        self.queue = if missing.is_empty() {
-            alloc::vec![0..parts]
-        } else {
-            missing
-                .iter()
-                .map(|range| range.start.min(parts)..range.end.min(parts))
-                .filter(|range| range.start < range.end)
-                .collect()
-        };
+        self.queue = missing
+            .iter()
+            .map(|range| range.start.min(parts)..range.end.min(parts))
+            .filter(|range| range.start < range.end)
+            .collect();
+        // Parts that there are none of belong to a longer making of the same: the other side begins anew when it sees this one.
+        if self.queue.is_empty() {
+            self.queue.push(0..parts);
+        }
     }
 
     /// The next part, if one is queued.
@@ -234,5 +234,18 @@ mod tests {
         assert_eq!(incoming.take(&part(1, 7, &[1; 3]), 100), Ok(Progress::More), "another whole");
         assert_eq!(incoming.take(&part(0, 6, &[1; 4]), 100), Ok(Progress::More), "and the first again");
         assert_eq!(incoming.take(&part(1, 6, &[2; 2]), 100), Ok(Progress::Whole));
+    }
+
+    /// Found by members that restart in the middle: the request was repeated for ever.
+    #[test]
+    fn who_misses_parts_of_a_longer_making_gets_the_shorter_one() {
+        let mut incoming = Incoming::default();
+        let mut first = Outgoing::new(7, alloc::vec![1; 30], 20);
+        assert_eq!(incoming.take(&first.next().unwrap(), 100), Ok(Progress::More));
+        let mut again = Outgoing::new(7, alloc::vec![2; 10], 20);
+        again.pause();
+        again.resend(&incoming.missing());
+        assert_eq!(incoming.take(&again.next().unwrap(), 100), Ok(Progress::Whole));
+        assert_eq!(incoming.into_bytes(), [2; 10]);
     }
 }

@@ -16,6 +16,8 @@ use x0_consensus::{Class, Event, Handle};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind, Transport};
 
+#[cfg(feature = "crdt")]
+use super::crdt::CrdtSide;
 use super::inspection::{self, Inspection};
 use super::mailbox::{Letters, Mailbox, Question};
 use super::membership::{Change, Changes};
@@ -56,6 +58,8 @@ pub(crate) struct Hub<T> {
     calls: Calls,
     questions: BTreeMap<NodeId, Vec<Question>>,
     changes: Changes,
+    #[cfg(feature = "crdt")]
+    crdt: CrdtSide,
     letters: Letters,
     buffer: Vec<u8>,
     origin: Instant,
@@ -81,6 +85,7 @@ impl<T: Transport> Hub<T> {
         mailbox: Mailbox,
         peers: Arc<Peers>,
         observe: Option<Observe>,
+        #[cfg(feature = "crdt")] crdt: CrdtSide,
     ) -> Hub<T> {
         Hub {
             local: transport.local(),
@@ -94,6 +99,8 @@ impl<T: Transport> Hub<T> {
             calls: Calls::default(),
             questions: BTreeMap::new(),
             changes: Changes::default(),
+            #[cfg(feature = "crdt")]
+            crdt,
             letters: Letters::default(),
             buffer: Vec::new(),
             origin: Instant::now(),
@@ -104,6 +111,10 @@ impl<T: Transport> Hub<T> {
 
     /// Runs until it is stopped or fails. Callers have had their answers by then.
     pub(crate) async fn run(mut self) -> End {
+        #[cfg(feature = "crdt")]
+        if let Some(replica) = &self.replica {
+            self.crdt.members(nodes_of(&replica.handle.status().membership));
+        }
         let end = poll_fn(|cx| self.poll(cx)).await;
         let error = match &end {
             End::Stopped => OperationError::Closed,
@@ -128,7 +139,7 @@ impl<T: Transport> Hub<T> {
             self.letters = letters;
             while let Poll::Ready(event) = self.transport.poll_event(cx) {
                 is_busy = true;
-                self.peer(now, event);
+                self.peer(cx, now, event);
             }
             match self.receive(cx, now) {
                 Ok(received) => is_busy |= received,
@@ -138,6 +149,8 @@ impl<T: Transport> Hub<T> {
                 is_busy = true;
                 self.tell(now, Input::Tick);
             }
+            #[cfg(feature = "crdt")]
+            self.crdt.expire(now);
             self.carry_out(cx, now);
             self.flush(cx, now);
             if !is_busy && !self.sleeps_no_more(cx) {
@@ -149,9 +162,16 @@ impl<T: Transport> Hub<T> {
         Poll::Pending
     }
 
+    fn poll_timeout(&self) -> Option<Duration> {
+        let due = self.coordinator.poll_timeout();
+        #[cfg(feature = "crdt")]
+        let due = due.into_iter().chain(self.crdt.poll_timeout()).min();
+        due
+    }
+
     /// Sets the timer to what the coordinator waits for. Whether that time has come already.
     fn sleeps_no_more(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(due) = self.coordinator.poll_timeout() else { return false };
+        let Some(due) = self.poll_timeout() else { return false };
         // A timer that goes off too early costs less than moving it with each call: it is only ever moved forwards in time when it has
         // gone off.
         if self.wake.is_none_or(|wake| due < wake) {
@@ -182,6 +202,17 @@ impl<T: Transport> Hub<T> {
             };
             self.send(cx, now, to, road, payload);
         }
+        #[cfg(feature = "crdt")]
+        {
+            for (request, completion) in letters.crdt.calls.drain(..) {
+                if let Some((to, message)) = self.crdt.call(now, request, completion) {
+                    self.send(cx, now, to, Road::CrdtOperations, message);
+                }
+            }
+            for (to, road, payload) in letters.crdt.messages.drain(..) {
+                self.send(cx, now, to, road, payload);
+            }
+        }
         for question in letters.questions.drain(..) {
             let to = question.node;
             let asked = self.questions.entry(to).or_default();
@@ -211,7 +242,11 @@ impl<T: Transport> Hub<T> {
                 self.tell(now, Input::Leader { leader, term, is_self });
                 self.observed(NodeEvent::Leader { leader, term });
             }
-            Event::Membership { membership } => self.observed(NodeEvent::Membership { membership }),
+            Event::Membership { membership } => {
+                #[cfg(feature = "crdt")]
+                self.crdt.members(nodes_of(&membership));
+                self.observed(NodeEvent::Membership { membership });
+            }
             Event::Changed { token, .. } => self.changes.made(token),
             Event::Failed(failure) => return Some(End::Failed(failure.to_string().into())),
             _ => {}
@@ -226,9 +261,21 @@ impl<T: Transport> Hub<T> {
     }
 
     /// What the transport tells of a peer.
-    fn peer(&mut self, now: Duration, event: PeerEvent) {
+    #[cfg_attr(not(feature = "crdt"), expect(unused_variables, reason = "only CRDT calls are sent again"))]
+    fn peer(&mut self, cx: &mut Context<'_>, now: Duration, event: PeerEvent) {
         self.peers.event(&event);
         let peer = event.peer;
+        #[cfg(feature = "crdt")]
+        {
+            let letters = match event.kind {
+                PeerEventKind::Up { .. } => self.crdt.up(peer),
+                PeerEventKind::Down { .. } => self.crdt.down(peer),
+                _ => Vec::new(),
+            };
+            for (to, message) in letters {
+                self.send(cx, now, to, Road::CrdtOperations, message);
+            }
+        }
         if let PeerEventKind::Down { .. } = event.kind {
             self.outgoing.forget(peer);
             self.questions.remove(&peer);
@@ -259,6 +306,12 @@ impl<T: Transport> Hub<T> {
                         }
                         (Some(Road::Operations), _) => self.tell(now, Input::Message { from, payload }),
                         (Some(Road::Inspection), _) => self.inspection(cx, now, from, &payload),
+                        #[cfg(feature = "crdt")]
+                        (Some(Road::Crdt), _) => self.crdt.datagram(from, payload),
+                        #[cfg(feature = "crdt")]
+                        (Some(Road::CrdtOperations), _) => self.crdt_operation(cx, now, from, &payload),
+                        #[cfg(not(feature = "crdt"))]
+                        (Some(Road::Crdt | Road::CrdtOperations), _) => {}
                         // Not for us: a client has no replica, and nobody uses other lanes.
                         (Some(Road::Consensus | Road::Snapshot), None) | (None, _) => {}
                     }
@@ -282,6 +335,15 @@ impl<T: Transport> Hub<T> {
                 }
             }
             Ok(Inspection::Answer(_)) | Err(_) => self.peers.misunderstood(from),
+        }
+    }
+
+    #[cfg(feature = "crdt")]
+    fn crdt_operation(&mut self, cx: &mut Context<'_>, now: Duration, from: NodeId, payload: &Bytes) {
+        match self.crdt.message(&self.mailbox, from, payload) {
+            Ok(Some((to, answer))) => self.send(cx, now, to, Road::CrdtOperations, answer),
+            Ok(None) => {}
+            Err(_) => self.peers.misunderstood(from),
         }
     }
 
@@ -340,8 +402,16 @@ impl<T: Transport> Hub<T> {
             (Road::Operations, _) => self.tell(now, Input::Unreachable { peer: to }),
             (Road::Inspection, _) => drop(self.questions.remove(&to)),
             (Road::Consensus | Road::Snapshot, None) => {}
+            // Sessions repeat what was lost, and calls have their time.
+            (Road::Crdt | Road::CrdtOperations, _) => {}
         }
     }
+}
+
+#[cfg(feature = "crdt")]
+fn nodes_of(membership: &x0_consensus::Membership) -> std::collections::BTreeSet<NodeId> {
+    let x0_consensus::Membership { voters, voters_outgoing, learners, learners_next, .. } = membership;
+    [voters, voters_outgoing, learners, learners_next].into_iter().flatten().copied().collect()
 }
 
 fn query_answer(reader: &Reader, query: &Query) -> Result<Outcome, OperationError> {

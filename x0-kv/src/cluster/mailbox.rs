@@ -9,6 +9,10 @@ use x0_consensus::{Class, Event};
 use x0_identity::NodeId;
 
 use super::membership::Change;
+#[cfg(feature = "crdt")]
+use super::outgoing::Road;
+#[cfg(feature = "crdt")]
+use crate::crdt::Request;
 use crate::error::OperationError;
 use crate::operation::Operation;
 use crate::pending::{Answer, Completion};
@@ -24,7 +28,24 @@ pub(super) struct Letters {
     pub(super) messages: VecDeque<(NodeId, Class, Bytes)>,
     pub(super) questions: Vec<Question>,
     pub(super) changes: Vec<Change>,
+    #[cfg(feature = "crdt")]
+    pub(super) crdt: CrdtLetters,
     pub(super) is_stopping: bool,
+}
+
+/// What concerns CRDT keyspaces.
+#[cfg(feature = "crdt")]
+#[derive(Debug, Default)]
+pub(super) struct CrdtLetters {
+    pub(super) calls: Vec<(Request, Completion)>,
+    pub(super) messages: Vec<(NodeId, Road, Bytes)>,
+}
+
+#[cfg(feature = "crdt")]
+impl CrdtLetters {
+    fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.messages.is_empty()
+    }
 }
 
 /// Somebody asks how a node is.
@@ -36,6 +57,10 @@ pub(crate) struct Question {
 
 impl Letters {
     fn is_empty(&self) -> bool {
+        #[cfg(feature = "crdt")]
+        if !self.crdt.is_empty() {
+            return false;
+        }
         self.calls.is_empty()
             && self.events.is_empty()
             && self.messages.is_empty()
@@ -95,6 +120,34 @@ impl Mailbox {
             waker.wake();
         }
         answer
+    }
+
+    /// A request of a local caller to a CRDT keyspace.
+    #[cfg(feature = "crdt")]
+    pub(crate) fn crdt_call(&self, request: Request) -> Answer {
+        let (completion, answer) = Answer::waiting();
+        let mut inner = self.lock();
+        let refusal = match &inner.closed {
+            Some(error) => Some(error.clone()),
+            None if inner.letters.crdt.calls.len() >= CALLS_MAX => Some(OperationError::Overloaded),
+            None => None,
+        };
+        if let Some(error) = refusal {
+            return Answer::ready(Err(error));
+        }
+        inner.letters.crdt.calls.push((request, completion));
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        answer
+    }
+
+    /// A message of a CRDT keyspace, to be sent.
+    #[cfg(feature = "crdt")]
+    pub(super) fn crdt_message(&self, to: NodeId, road: Road, payload: Bytes) {
+        self.put(|letters| letters.crdt.messages.push((to, road, payload)));
     }
 
     pub(super) fn event(&self, event: Event) {

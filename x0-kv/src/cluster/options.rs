@@ -8,6 +8,8 @@ use x0_identity::NodeId;
 
 use super::NodeEvent;
 use crate::coordinator;
+#[cfg(feature = "crdt")]
+use crate::crdt::CrdtOptions;
 use crate::options::Engine;
 
 /// How a [`Node`](super::Node) is set up: [`NodeOptions::new`], then change what is needed.
@@ -23,6 +25,9 @@ pub struct NodeOptions {
     pub log: WalConfig,
     /// The coordinator's settings.
     pub coordinator: coordinator::Config,
+    /// The CRDT keyspace, if there is to be one. All members should have it, with one hash key.
+    #[cfg(feature = "crdt")]
+    pub crdt: Option<CrdtOptions>,
     /// Is told what happens to the node, from within its hub: it must be quick and must not wait.
     pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
 }
@@ -36,6 +41,8 @@ impl NodeOptions {
             consensus: x0_consensus::Config::new(id),
             log: WalConfig::default(),
             coordinator: coordinator::Config::member(id),
+            #[cfg(feature = "crdt")]
+            crdt: None,
             observe: None,
         }
     }
@@ -51,6 +58,14 @@ impl NodeOptions {
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> NodeOptions {
         self.engine = engine;
+        self
+    }
+
+    /// With a CRDT keyspace.
+    #[cfg(feature = "crdt")]
+    #[must_use]
+    pub fn crdt(mut self, options: CrdtOptions) -> NodeOptions {
+        self.crdt = Some(options);
         self
     }
 

@@ -18,11 +18,22 @@ pub(super) enum Road {
     Operations,
     /// Questions how a node is, and answers.
     Inspection,
+    /// The sessions of CRDT keyspaces. May be lost.
+    Crdt,
+    /// Requests of clients to CRDT keyspaces, and answers.
+    CrdtOperations,
 }
 
 impl Road {
-    pub(super) const COUNT: usize = 4;
-    const ALL: [Road; Road::COUNT] = [Road::Consensus, Road::Snapshot, Road::Operations, Road::Inspection];
+    pub(super) const COUNT: usize = 6;
+    const ALL: [Road; Road::COUNT] = [
+        Road::Consensus,
+        Road::Snapshot,
+        Road::Operations,
+        Road::Inspection,
+        Road::Crdt,
+        Road::CrdtOperations,
+    ];
 
     pub(super) fn lane(self) -> Lane {
         match self {
@@ -30,6 +41,8 @@ impl Road {
             Road::Snapshot => Lane::Bulk,
             Road::Operations => Lane::Ordered(1),
             Road::Inspection => Lane::Ordered(2),
+            Road::Crdt => Lane::Datagram,
+            Road::CrdtOperations => Lane::Ordered(3),
         }
     }
 
@@ -44,6 +57,8 @@ impl Road {
             Road::Consensus | Road::Operations => 32 << 20,
             Road::Snapshot => 8 << 20,
             Road::Inspection => 1 << 16,
+            Road::Crdt => 256 << 10,
+            Road::CrdtOperations => 8 << 20,
         }
     }
 }

@@ -71,11 +71,23 @@ pub(crate) struct Tables {
     /// Newest first.
     frozen: Vec<Arc<Layer>>,
     base: Arc<dyn Base>,
+    /// The keys that were written since they were asked for, if anybody wants to know.
+    changed: Option<Vec<Box<[u8]>>>,
 }
 
 impl Tables {
+    /// From now on, gathers the keys that are written, or does not.
+    pub(crate) fn gather_changes(&mut self, wanted: bool) {
+        self.changed = wanted.then(Vec::new);
+    }
+
+    /// What was gathered.
+    pub(crate) fn gathered_changes(&mut self) -> Vec<Box<[u8]>> {
+        self.changed.take().unwrap_or_default()
+    }
+
     pub(crate) fn new(base: Arc<dyn Base>, applied: u64) -> Tables {
-        Tables { applied, active: Layer::default(), frozen: Vec::new(), base }
+        Tables { applied, active: Layer::default(), frozen: Vec::new(), base, changed: None }
     }
 
     fn layers(&self) -> impl Iterator<Item = &Layer> {
@@ -98,6 +110,9 @@ impl Tables {
 
     /// Sets or, with no value, deletes `key`.
     pub(crate) fn write(&mut self, key: &[u8], revision: u64, value: Option<&[u8]>) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(key.into());
+        }
         if self.active.is_empty()
             && self.frozen.is_empty()
             && let Some(base) = Arc::get_mut(&mut self.base).and_then(Base::in_memory_mut)

@@ -1,0 +1,227 @@
+//! The journal of a CRDT keyspace: what makes its writes durable before they leave the node.
+//!
+//! It is a log of consensus' format that nobody else takes part in, so that torn tails, damage, full disks and group commit are dealt
+//! with where they already are. Its first entry holds a whole map, each further one what changed since the one before. When those
+//! outweigh the whole, the whole is written anew and what is before it is dropped.
+
+use bytes::Bytes;
+use x0_consensus::{
+    Entry, EntryKind, HardState, LogBase, Membership, NodeId, ReadError, RecoverError, Storage,
+    Write as LogWrite, WriteError,
+};
+use x0_crdt::{
+    CausalMap, DeltaError, Frontier, HashKey, JoinError, MapDelta, ReplicaId, RestoreError, Version,
+};
+
+/// Entries say with their first byte what they are.
+const WHOLE: u8 = 0;
+const DIFFERENCE: u8 = 1;
+/// Of a whole: kind, node, incarnation, what the hash key makes of a constant.
+const HEAD_LEN: usize = 1 + 8 + 4 + 8;
+/// The term of all entries; a log of one has no elections.
+const TERM: u64 = 1;
+/// Below this length of differences it is not worth writing a whole.
+const DIFFERENCES_LEN_MIN: u64 = 1 << 20;
+/// How much is read at once when it is opened.
+const READ_LEN: usize = 8 << 20;
+
+/// Why the journal of a CRDT keyspace could not be opened or written. What was acknowledged before is on the disk as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The log beneath cannot be opened.
+    #[error("the journal of the CRDT keyspace cannot be opened: {0}")]
+    Recover(#[from] RecoverError),
+    /// The log beneath cannot be read.
+    #[error("the journal of the CRDT keyspace cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The log beneath cannot be written.
+    #[error("the journal of the CRDT keyspace cannot be written: {0}")]
+    Write(#[from] WriteError),
+    /// An entry is not what this crate writes.
+    #[error(
+        "entry {index} of the journal of the CRDT keyspace is damaged: {reason}; move the folder away, and the other members bring back all that they have seen"
+    )]
+    Damaged {
+        /// Which entry.
+        index: u64,
+        /// What is wrong with it.
+        reason: Damage,
+    },
+    /// It belongs to another node.
+    #[error(
+        "the journal of the CRDT keyspace is of node {found:016x}, this is node {node}: use the folder of one node"
+    )]
+    Node {
+        /// Whose it is.
+        found: u64,
+        /// Who opens it.
+        node: NodeId,
+    },
+    /// It was written with another hash key.
+    #[error("the CRDT keyspace was made with another hash key: use that one, on all members")]
+    HashKey,
+}
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It is not of a kind that is known, or too short.
+    #[error("it is of no known kind")]
+    Kind,
+    /// The first is not a whole map.
+    #[error("it does not hold a whole map")]
+    Begin,
+    /// The whole map is malformed.
+    #[error(transparent)]
+    Whole(#[from] RestoreError),
+    /// A difference is malformed.
+    #[error(transparent)]
+    Difference(#[from] DeltaError),
+    /// A difference does not follow.
+    #[error(transparent)]
+    Order(#[from] JoinError),
+}
+
+/// See the [module](self).
+pub(super) struct Journal {
+    storage: Box<dyn Storage>,
+    /// The last entry.
+    index: u64,
+    /// What is in it.
+    version: Version,
+    frontier: Frontier,
+    /// Bytes of differences since the last whole, and of that whole.
+    differences_len: u64,
+    whole_len: u64,
+}
+
+/// What is to be written next.
+pub(super) struct Record {
+    payload: Vec<u8>,
+    version: Version,
+    frontier: Frontier,
+}
+
+impl Journal {
+    /// Opens what is held, or begins it. `fresh` is the incarnation of a node that begins: another one each time, so that a node that
+    /// lost its folder does not give old names to new events.
+    pub(super) fn open(
+        mut storage: Box<dyn Storage>,
+        node: NodeId,
+        fresh: u32,
+        key: HashKey,
+    ) -> Result<(Journal, CausalMap), JournalError> {
+        let recovered = storage.recover()?;
+        let mut next = recovered.base.index + 1;
+        let mut map: Option<CausalMap> = None;
+        let (mut differences_len, mut whole_len) = (0, 0);
+        while next <= recovered.last_index {
+            for entry in storage.read(next..recovered.last_index + 1, READ_LEN)? {
+                let len = entry.payload.len() as u64;
+                if entry.payload.first() == Some(&WHOLE) {
+                    map = Some(read_whole(&entry, node, key)?);
+                    (differences_len, whole_len) = (0, len);
+                } else {
+                    read_difference(&entry, map.as_mut())?;
+                    differences_len += len;
+                }
+                next = entry.index + 1;
+            }
+        }
+        let is_new = map.is_none();
+        let map = map.unwrap_or_else(|| CausalMap::new(ReplicaId::with_incarnation(node.get(), fresh), key));
+        let (version, frontier) = (map.version(), map.frontier());
+        let mut journal = Journal { storage, index: next - 1, version, frontier, differences_len, whole_len };
+        if is_new {
+            let record = journal.whole(&map);
+            journal.write(record)?;
+        }
+        Ok((journal, map))
+    }
+
+    /// What is to be written for the map to be durable, if anything.
+    pub(super) fn record(&self, map: &CausalMap) -> Option<Record> {
+        let frontier = map.frontier();
+        if frontier == self.frontier {
+            return None;
+        }
+        let difference = match map.delta(&self.version) {
+            // Events of one name with two contents change what is held, not what was seen.
+            Ok(delta) if frontier.version != self.frontier.version => delta,
+            _ => return Some(self.whole(map)),
+        };
+        if self.differences_len > DIFFERENCES_LEN_MIN.max(self.whole_len * 2) {
+            return Some(self.whole(map));
+        }
+        let mut payload = vec![DIFFERENCE];
+        payload.extend_from_slice(&difference.encode(&self.version));
+        Some(Record { payload, version: map.version(), frontier })
+    }
+
+    fn whole(&self, map: &CausalMap) -> Record {
+        let mut payload = Vec::with_capacity(HEAD_LEN);
+        payload.push(WHOLE);
+        payload.extend_from_slice(&map.replica().node.to_le_bytes());
+        payload.extend_from_slice(&map.replica().incarnation.to_le_bytes());
+        payload.extend_from_slice(&check_of(map.hash_key()));
+        payload.extend_from_slice(&map.save());
+        Record { payload, version: map.version(), frontier: map.frontier() }
+    }
+
+    /// Writes a record; durable when it returns.
+    ///
+    /// # Errors
+    /// The record may be there or not after the next opening; nothing more can be written until then.
+    pub(super) fn write(&mut self, record: Record) -> Result<(), JournalError> {
+        let Record { payload, version, frontier } = record;
+        let (index, len, is_whole) = (self.index + 1, payload.len() as u64, payload.first() == Some(&WHOLE));
+        let entry = Entry { term: TERM, index, kind: EntryKind::Normal, payload: Bytes::from(payload) };
+        let hard_state = HardState { term: TERM, vote: None, commit: index };
+        let mut batch =
+            vec![LogWrite { hard_state: Some(hard_state), entries: vec![entry], ..LogWrite::default() }];
+        if is_whole && index > 1 {
+            let base = LogBase { index: index - 1, term: TERM, membership: Membership::default() };
+            batch.push(LogWrite { base: Some(base), ..LogWrite::default() });
+        }
+        self.storage.write(&batch)?;
+        self.index = index;
+        (self.version, self.frontier) = (version, frontier);
+        if is_whole {
+            (self.differences_len, self.whole_len) = (0, len);
+        } else {
+            self.differences_len += len;
+        }
+        Ok(())
+    }
+}
+
+fn check_of(key: HashKey) -> [u8; 8] {
+    key.hash(&[b"x0-kv crdt keyspace"]).to_le_bytes()
+}
+
+fn read_whole(entry: &Entry, node: NodeId, key: HashKey) -> Result<CausalMap, JournalError> {
+    let damaged = |reason| JournalError::Damaged { index: entry.index, reason };
+    let (head, saved) = entry.payload.split_at_checked(HEAD_LEN).ok_or(damaged(Damage::Kind))?;
+    let (node_bytes, rest) = head[1..].split_first_chunk().ok_or(damaged(Damage::Kind))?;
+    let (incarnation, check) = rest.split_first_chunk().ok_or(damaged(Damage::Kind))?;
+    let found = u64::from_le_bytes(*node_bytes);
+    if found != node.get() {
+        return Err(JournalError::Node { found, node });
+    }
+    if *check != check_of(key) {
+        return Err(JournalError::HashKey);
+    }
+    let replica = ReplicaId::with_incarnation(found, u32::from_le_bytes(*incarnation));
+    CausalMap::restore(saved, replica, key).map_err(|error| damaged(error.into()))
+}
+
+fn read_difference(entry: &Entry, map: Option<&mut CausalMap>) -> Result<(), JournalError> {
+    let damaged = |reason| JournalError::Damaged { index: entry.index, reason };
+    let Some((&DIFFERENCE, bytes)) = entry.payload.split_first() else { return Err(damaged(Damage::Kind)) };
+    let map = map.ok_or(damaged(Damage::Begin))?;
+    let delta = MapDelta::decode(bytes, &map.version()).map_err(|error| damaged(error.into()))?;
+    map.replay(&delta).map_err(|error| damaged(error.into()))?;
+    Ok(())
+}

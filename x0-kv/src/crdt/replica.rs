@@ -1,0 +1,295 @@
+//! The engine of a CRDT keyspace on one node: its clock, and a session with each other member.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_crdt::types::{Clock, Stamp};
+use x0_crdt::{CausalMap, Joined, Session, SessionInput, SessionOptions, SessionOutput, WriteError};
+use x0_identity::NodeId;
+
+use super::status::CrdtTotals;
+use super::{CrdtOptions, CrdtStatus, Write};
+use crate::error::OperationError;
+use crate::outcome::Outcome;
+
+/// How often in a lease a member says that it is there.
+const BEATS_PER_LEASE: u32 = 8;
+/// Moments told apart within a millisecond.
+const MOMENTS_PER_MS_BITS: u32 = 16;
+
+/// What drives a [`CrdtReplica`].
+#[derive(Debug)]
+pub(crate) enum Input<R> {
+    /// A write of a caller, who is answered at `reply`.
+    Write { write: Write, reply: R },
+    /// A datagram of a node, which the transport has authenticated.
+    Datagram { from: NodeId, payload: Bytes },
+    /// A node can be reached (again).
+    Up(NodeId),
+    /// Who takes part.
+    Members(BTreeSet<NodeId>),
+    /// The time that `poll_timeout` named has come.
+    Tick,
+}
+
+/// What is to be done once the map's changes are durable.
+#[derive(Debug)]
+pub(crate) enum Output<R> {
+    /// Send this. It may be lost.
+    Send { to: NodeId, payload: Vec<u8> },
+    /// Answer a caller.
+    Reply { reply: R, result: Result<Outcome, OperationError> },
+    /// Values at these keys changed.
+    Changed { keys: Vec<Vec<u8>> },
+}
+
+/// Brings the map of one node together with those of the other members. Does no I/O.
+///
+/// The map is lent to each call, so that others may read it in between. The contract of a driver: hand over what has come by `handle`;
+/// take outputs by `poll_output` until there are none; make durable what changed in the map; then, and not before, carry the outputs
+/// out. Call again at the latest at `poll_timeout`.
+#[derive(Debug)]
+pub(crate) struct CrdtReplica<R> {
+    options: CrdtOptions,
+    seed: u64,
+    clock: Clock,
+    sessions: BTreeMap<NodeId, Session>,
+    outputs: VecDeque<Output<R>>,
+    /// The map was changed, and the sessions except with this member have not been told.
+    changed: Option<Option<NodeId>>,
+    started: Duration,
+    beat_at: Duration,
+    totals: CrdtTotals,
+    /// Of sessions that ended.
+    past: CrdtTotals,
+}
+
+impl<R> CrdtReplica<R> {
+    /// `seed` must differ from one start to the next. `now` is the first of the times to come.
+    pub(crate) fn new(options: CrdtOptions, seed: u64, now: Duration, map: &mut CausalMap) -> CrdtReplica<R> {
+        *map.members_mut() = x0_crdt::Members::new(options.lease);
+        let ahead_max_ms = u64::try_from(options.clock_ahead_max.as_millis()).unwrap_or(u64::MAX);
+        CrdtReplica {
+            clock: Clock::new(ahead_max_ms),
+            options,
+            seed,
+            sessions: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            changed: None,
+            started: now,
+            beat_at: now,
+            totals: CrdtTotals::default(),
+            past: CrdtTotals::default(),
+        }
+    }
+
+    /// Takes an input. `wall_ms` is the time since 1970 in ms, as far as this node knows it.
+    pub(crate) fn handle(&mut self, now: Duration, wall_ms: u64, input: Input<R>, map: &mut CausalMap) {
+        match input {
+            Input::Write { write, reply } => {
+                let result = self.write(wall_ms, write, map);
+                self.outputs.push_back(Output::Reply { reply, result });
+            }
+            Input::Datagram { from, payload } => {
+                // Who is no member is not talked to.
+                let Some(session) = self.sessions.get_mut(&from) else { return };
+                if session.handle(now, SessionInput::Datagram(&payload), map).is_err() {
+                    self.totals.refused += 1;
+                }
+                self.gather(now, from, map);
+            }
+            Input::Up(node) => self.tell(now, node, SessionInput::Changed, map),
+            Input::Members(members) => self.members(now, &members, map),
+            Input::Tick => {
+                let due: Vec<NodeId> = self
+                    .sessions
+                    .iter()
+                    .filter(|(_, session)| session.poll_timeout() <= now)
+                    .map(|(node, _)| *node)
+                    .collect();
+                for node in due {
+                    self.tell(now, node, SessionInput::Timeout, map);
+                }
+            }
+        }
+        if now >= self.beat_at {
+            self.beat(now, map);
+        }
+    }
+
+    /// What to do next, in order.
+    pub(crate) fn poll_output(&mut self, now: Duration, map: &mut CausalMap) -> Option<Output<R>> {
+        if self.outputs.is_empty()
+            && let Some(source) = self.changed.take()
+        {
+            // Once for all that changed together.
+            let others: Vec<NodeId> =
+                self.sessions.keys().copied().filter(|node| Some(*node) != source).collect();
+            for node in others {
+                self.tell(now, node, SessionInput::Changed, map);
+            }
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When to call again at the latest.
+    pub(crate) fn poll_timeout(&self) -> Duration {
+        self.sessions.values().map(Session::poll_timeout).fold(self.beat_at, Duration::min)
+    }
+
+    /// The latest time that wins over concurrent values.
+    pub(crate) fn time_max(&self, wall_ms: u64) -> u64 {
+        packed(self.clock.limit(wall_ms))
+    }
+
+    pub(crate) fn status(&self, map: &CausalMap) -> CrdtStatus {
+        let mut totals = self.totals;
+        let past = &self.past;
+        for stats in self.sessions.values().map(Session::stats) {
+            totals.joins += stats.joins;
+            totals.sent_bytes += stats.sent_bytes;
+            totals.received_bytes += stats.received_bytes;
+            totals.redundant_bytes += stats.redundant_bytes;
+            totals.reconciliations += stats.reconciliations;
+        }
+        totals.joins += past.joins;
+        totals.sent_bytes += past.sent_bytes;
+        totals.received_bytes += past.received_bytes;
+        totals.redundant_bytes += past.redundant_bytes;
+        totals.reconciliations += past.reconciliations;
+        CrdtStatus {
+            frontier: map.frontier(),
+            keys: map.len(),
+            siblings: map.sibling_count(),
+            history_events: map.history_len(),
+            peers: self.sessions.iter().map(|(node, session)| (*node, session.is_in_sync())).collect(),
+            pending_bytes: self.sessions.values().map(Session::pending_bytes).sum(),
+            totals,
+        }
+    }
+
+    fn write(&mut self, wall_ms: u64, write: Write, map: &mut CausalMap) -> Result<Outcome, OperationError> {
+        let time = self.time(wall_ms, map, write.key())?;
+        let (key, outcome) = match write {
+            Write::Put { key, value } => {
+                map.put(&key, time, &value).map_err(|error| refused(&error))?;
+                (key, Outcome::Put { revision: time })
+            }
+            Write::Add { key, amount } => {
+                map.add(&key, time, amount).map_err(|error| refused(&error))?;
+                let sum = map.get(&key).map_or(0, |entry| entry.sum());
+                (key, Outcome::Counter(sum))
+            }
+            Write::Delete { key } => {
+                let existed = map.remove(&key).is_some();
+                if !existed {
+                    return Ok(Outcome::Delete { existed });
+                }
+                (key, Outcome::Delete { existed })
+            }
+        };
+        self.changed = Some(None);
+        self.outputs.push_back(Output::Changed { keys: vec![key.to_vec()] });
+        Ok(outcome)
+    }
+
+    /// A time for a write at `key`: later than all that it replaces, unless that is from a clock that is too far ahead.
+    fn time(&mut self, wall_ms: u64, map: &CausalMap, key: &[u8]) -> Result<u64, OperationError> {
+        if let Some(seen) = map.get(key).and_then(|entry| entry.siblings().map(|held| held.time).max()) {
+            let counter = u32::try_from(seen & ((1 << MOMENTS_PER_MS_BITS) - 1)).unwrap_or(u32::MAX);
+            let stamp = Stamp::new(seen >> MOMENTS_PER_MS_BITS, counter);
+            let _ = self.clock.observe(stamp, wall_ms);
+        }
+        let mut stamp = self.clock.tick(wall_ms);
+        if stamp.as_ref().is_ok_and(|stamp| stamp.counter >> MOMENTS_PER_MS_BITS != 0) {
+            let next_ms = self.clock.last().time_ms.saturating_add(1);
+            stamp = self.clock.tick(next_ms);
+        }
+        let exhausted = |_| OperationError::Failed { reason: "the clock is at the end of its range".into() };
+        stamp.map(packed).map_err(exhausted)
+    }
+
+    fn members(&mut self, now: Duration, members: &BTreeSet<NodeId>, map: &mut CausalMap) {
+        let me = map.replica().node;
+        let others = || members.iter().copied().filter(|node| node.get() != me);
+        let (past, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.sessions).into_iter().partition(|(node, _)| !members.contains(node));
+        self.sessions = kept;
+        for stats in past.values().map(Session::stats) {
+            self.past.joins += stats.joins;
+            self.past.sent_bytes += stats.sent_bytes;
+            self.past.received_bytes += stats.received_bytes;
+            self.past.redundant_bytes += stats.redundant_bytes;
+            self.past.reconciliations += stats.reconciliations;
+        }
+        for node in others() {
+            if !self.sessions.contains_key(&node) {
+                self.seed = self.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(node.get() | 1);
+                let options: &SessionOptions = &self.options.session;
+                self.sessions.insert(node, Session::new(options, self.seed));
+                self.tell(now, node, SessionInput::Changed, map);
+            }
+        }
+    }
+
+    /// Says that this member is here, and forgets what all have seen, once it is known who all are.
+    fn beat(&mut self, now: Duration, map: &mut CausalMap) {
+        self.beat_at = now + self.options.lease / BEATS_PER_LEASE;
+        let leased: BTreeSet<u64> = map.members().leased().map(|member| member.node).collect();
+        let all_heard = self.sessions.keys().all(|node| leased.contains(&node.get()));
+        if all_heard || now.saturating_sub(self.started) > self.options.lease {
+            map.beat(now);
+        } else {
+            // A start forgets what others have seen of each other; without it history would be forgotten too early, which costs them a
+            // reconciliation.
+            let (me, version) = (map.replica(), map.version());
+            map.members_mut().beat(now, me, version);
+        }
+    }
+
+    fn tell(&mut self, now: Duration, node: NodeId, input: SessionInput<'_>, map: &mut CausalMap) {
+        let Some(session) = self.sessions.get_mut(&node) else { return };
+        // Only a datagram can be wrong.
+        let _ = session.handle(now, input, map);
+        self.gather(now, node, map);
+    }
+
+    /// Takes what a session wants done.
+    fn gather(&mut self, now: Duration, node: NodeId, map: &CausalMap) {
+        let Some(session) = self.sessions.get_mut(&node) else { return };
+        while let Some(output) = session.poll_output(now, map) {
+            match output {
+                SessionOutput::Send(payload) => self.outputs.push_back(Output::Send { to: node, payload }),
+                SessionOutput::Joined(Joined { keys, conflicts, equivocations, .. }) => {
+                    self.totals.conflicts += conflicts as u64;
+                    self.totals.equivocations += equivocations as u64;
+                    self.changed = Some(match self.changed {
+                        None => Some(node),
+                        Some(source) => source.filter(|source| *source == node),
+                    });
+                    self.outputs.push_back(Output::Changed { keys });
+                }
+            }
+        }
+    }
+}
+
+impl Write {
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Write::Put { key, .. } | Write::Add { key, .. } | Write::Delete { key } => key,
+        }
+    }
+}
+
+/// A moment in one number.
+fn packed(stamp: Stamp) -> u64 {
+    let counter = u64::from(stamp.counter).min((1 << MOMENTS_PER_MS_BITS) - 1);
+    stamp.time_ms.min(u64::MAX >> MOMENTS_PER_MS_BITS) << MOMENTS_PER_MS_BITS | counter
+}
+
+/// The limits were checked before; what the map says on top is its own.
+fn refused(error: &WriteError) -> OperationError {
+    OperationError::Failed { reason: error.to_string().into() }
+}

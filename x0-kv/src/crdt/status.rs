@@ -1,0 +1,48 @@
+//! Where a CRDT keyspace stands.
+
+use std::collections::BTreeMap;
+
+use x0_crdt::Frontier;
+use x0_identity::NodeId;
+
+/// Where a CRDT keyspace stands on one node, by its own account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CrdtStatus {
+    /// Equal on nodes that hold the same.
+    pub frontier: Frontier,
+    /// How many keys hold something.
+    pub keys: usize,
+    /// How many values they hold: more than keys where concurrent writes wait to be resolved.
+    pub siblings: usize,
+    /// How many events are remembered for members that may lack them, removals among them: 0 when all members have seen all.
+    pub history_events: usize,
+    /// Each other member, and whether both stood at one frontier when it was last heard of.
+    pub peers: BTreeMap<NodeId, bool>,
+    /// Bytes held of transfers that are not whole yet.
+    pub pending_bytes: usize,
+    /// What happened since the start.
+    pub totals: CrdtTotals,
+}
+
+/// What has happened in a CRDT keyspace since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CrdtTotals {
+    /// Differences taken in.
+    pub joins: u64,
+    /// Keys at which values of several writers came to stand beside each other.
+    pub conflicts: u64,
+    /// Events that came with two contents: a writer with two lives under one name, or one who lies.
+    pub equivocations: u64,
+    /// Bytes sent to other members.
+    pub sent_bytes: u64,
+    /// Bytes received from them.
+    pub received_bytes: u64,
+    /// Bytes among them that were there already.
+    pub redundant_bytes: u64,
+    /// Times that histories did not reach back far enough and states were reconciled.
+    pub reconciliations: u64,
+    /// Datagrams that were malformed or did not fit.
+    pub refused: u64,
+}

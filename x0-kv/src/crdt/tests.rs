@@ -1,0 +1,392 @@
+//! Members in virtual time: any network, any crash. Then the same on real files.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_consensus::{
+    Entry, MemoryStorage, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
+    SnapshotReader, SnapshotWriteError, SnapshotWriter, Storage, Write as LogWrite, WriteError,
+};
+use x0_crdt::{CausalMap, HashKey};
+use x0_identity::NodeId;
+
+use super::journal::{Journal, JournalError};
+use super::replica::{CrdtReplica, Input, Output};
+use super::{CrdtOptions, Write};
+use crate::outcome::Outcome;
+
+const LEASE: Duration = Duration::from_secs(60);
+const START_MS: u64 = 1_700_000_000_000;
+
+/// Seeds to try: more with `X0_KV_CRDT_SEEDS`.
+fn seeds(default: u64) -> u64 {
+    std::env::var("X0_KV_CRDT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// What outlives its process.
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<MemoryStorage>>);
+
+impl Storage for Disk {
+    fn recover(&mut self) -> Result<Recovered, RecoverError> {
+        self.0.lock().unwrap().recover()
+    }
+    fn term(&self, index: u64) -> Result<Option<u64>, ReadError> {
+        self.0.lock().unwrap().term(index)
+    }
+    fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        self.0.lock().unwrap().read(indexes, len_bytes_max)
+    }
+    fn write(&mut self, batch: &[LogWrite]) -> Result<(), WriteError> {
+        self.0.lock().unwrap().write(batch)
+    }
+    fn snapshot_writer(
+        &mut self,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError> {
+        self.0.lock().unwrap().snapshot_writer(meta)
+    }
+    fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
+        self.0.lock().unwrap().snapshot_reader()
+    }
+}
+
+struct Member {
+    id: NodeId,
+    disk: Disk,
+    map: CausalMap,
+    replica: CrdtReplica<()>,
+    journal: Journal,
+    /// What it wrote itself and was told to be done: its keys, and its part of the counter.
+    keys: BTreeMap<Vec<u8>, Option<u64>>,
+    counted: i64,
+    /// Its clock is off by so much, in ms.
+    skew_ms: u64,
+}
+
+fn options(key: u8) -> CrdtOptions {
+    let mut options = CrdtOptions::new([key; 16]);
+    options.lease = LEASE;
+    options.session.datagram_len_max = 300;
+    options
+}
+
+fn node(number: u64) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+struct World {
+    random: Random,
+    now: Duration,
+    members: Vec<Member>,
+    mail: VecDeque<(NodeId, NodeId, Bytes)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    lives: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random(seed);
+        let count = 2 + random.below(4);
+        let mut world = World {
+            random,
+            now: Duration::ZERO,
+            members: Vec::new(),
+            mail: VecDeque::new(),
+            cut: BTreeSet::new(),
+            lives: seed << 20,
+        };
+        for number in 1..=count {
+            let skew_ms = world.random.below(30_000);
+            let member = world.boot(node(number), Disk::default(), skew_ms);
+            world.members.push(member);
+        }
+        world.meet();
+        world
+    }
+
+    fn boot(&mut self, id: NodeId, disk: Disk, skew_ms: u64) -> Member {
+        self.lives += 1;
+        let fresh = u32::try_from(self.lives & 0xFFFF_FFFF).unwrap();
+        let key = options(7).hash_key;
+        let (journal, mut map) = Journal::open(Box::new(disk.clone()), id, fresh, key).unwrap();
+        let replica = CrdtReplica::new(options(7), self.lives, self.now, &mut map);
+        Member { id, disk, map, replica, journal, keys: BTreeMap::new(), counted: 0, skew_ms }
+    }
+
+    fn meet(&mut self) {
+        let all: BTreeSet<NodeId> = self.members.iter().map(|member| member.id).collect();
+        for at in 0..self.members.len() {
+            self.round(at, vec![Input::Members(all.clone())], true);
+        }
+    }
+
+    /// One round of a driver. It may die before what it did is durable: then nothing of it ever happened.
+    fn round(&mut self, at: usize, inputs: Vec<Input<()>>, survives: bool) -> Vec<Outcome> {
+        let (now, member) = (self.now, &mut self.members[at]);
+        let wall_ms = START_MS + member.skew_ms + u64::try_from(now.as_millis()).unwrap();
+        for input in inputs {
+            member.replica.handle(now, wall_ms, input, &mut member.map);
+        }
+        let mut outputs = Vec::new();
+        while let Some(output) = member.replica.poll_output(now, &mut member.map) {
+            outputs.push(output);
+        }
+        if !survives {
+            self.restart(at);
+            return Vec::new();
+        }
+        if let Some(record) = member.journal.record(&member.map) {
+            member.journal.write(record).unwrap();
+        }
+        let mut done = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Send { to, payload } => self.mail.push_back((member.id, to, payload.into())),
+                Output::Reply { result, .. } => done.push(result.unwrap()),
+                Output::Changed { .. } => {}
+            }
+        }
+        done
+    }
+
+    fn restart(&mut self, at: usize) {
+        let (id, disk, skew_ms) =
+            (self.members[at].id, self.members[at].disk.clone(), self.members[at].skew_ms);
+        let mut member = self.boot(id, disk, skew_ms);
+        member.keys = std::mem::take(&mut self.members[at].keys);
+        member.counted = self.members[at].counted;
+        self.members[at] = member;
+        let all: BTreeSet<NodeId> = self.members.iter().map(|member| member.id).collect();
+        self.round(at, vec![Input::Members(all)], true);
+    }
+
+    fn write(&mut self, at: usize) {
+        let own = format!("{}/{}", self.members[at].id, self.random.below(12)).into_bytes();
+        let key = Bytes::from(own.clone());
+        let survives = self.random.below(12) > 0;
+        let value = self.random.below(u64::MAX);
+        let write = match self.random.below(5) {
+            0 => Write::Delete { key },
+            1 => Write::Add { key: Bytes::from_static(b"counter"), amount: 1 },
+            2 => Write::Put {
+                key: Bytes::from_static(b"shared"),
+                value: Bytes::from(value.to_le_bytes().to_vec()),
+            },
+            _ => Write::Put { key, value: Bytes::from(value.to_le_bytes().to_vec()) },
+        };
+        let done = self.round(at, vec![Input::Write { write: write.clone(), reply: () }], survives);
+        let member = &mut self.members[at];
+        match (done.first(), write) {
+            (None, _) | (_, Write::Delete { .. }) if done.is_empty() => {}
+            (_, Write::Delete { .. }) => drop(member.keys.insert(own, None)),
+            (_, Write::Add { .. }) => member.counted += 1,
+            (_, Write::Put { key, .. }) if key == "shared" => {}
+            (_, Write::Put { .. }) => drop(member.keys.insert(own, Some(value))),
+        }
+    }
+
+    fn deliver(&mut self, lossy: bool) {
+        let Some(len) = (self.mail.len() as u64).checked_sub(1) else { return };
+        let at = if lossy { self.random.below(len + 1) } else { 0 };
+        let Some((from, to, payload)) = self.mail.remove(usize::try_from(at).unwrap()) else { return };
+        let fate = if lossy { self.random.below(8) } else { 7 };
+        if fate == 0 || self.cut.contains(&(from, to)) {
+            return;
+        }
+        if fate == 1 {
+            self.mail.push_back((from, to, payload.clone()));
+        }
+        let at = self.members.iter().position(|member| member.id == to).unwrap();
+        self.round(at, vec![Input::Datagram { from, payload }], true);
+    }
+
+    fn step(&mut self) {
+        let at = usize::try_from(self.random.below(self.members.len() as u64)).unwrap();
+        match self.random.below(40) {
+            0..=9 => self.write(at),
+            10..=29 => self.deliver(true),
+            30..=36 => {
+                self.now += Duration::from_millis(self.random.below(200));
+                self.round(at, vec![Input::Tick], true);
+            }
+            37 => {
+                let other = usize::try_from(self.random.below(self.members.len() as u64)).unwrap();
+                let pair = (self.members[at].id, self.members[other].id);
+                if !self.cut.remove(&pair) {
+                    self.cut.insert(pair);
+                }
+            }
+            38 => self.restart(at),
+            _ => self.now += Duration::from_secs(self.random.below(40)),
+        }
+    }
+
+    /// Lets everything arrive until all hold the same.
+    fn converge(&mut self, seed: u64) {
+        self.cut.clear();
+        let deadline = self.now + Duration::from_secs(120);
+        while self.members.windows(2).any(|pair| pair[0].map.frontier() != pair[1].map.frontier()) {
+            assert!(self.now < deadline, "seed {seed}: not converged");
+            self.pass();
+        }
+    }
+
+    fn pass(&mut self) {
+        while !self.mail.is_empty() {
+            self.deliver(false);
+        }
+        self.now += Duration::from_millis(10);
+        for at in 0..self.members.len() {
+            self.round(at, vec![Input::Tick], true);
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_everywhere_after_any_network_and_any_crash() {
+    for seed in 0..seeds(300) {
+        let mut world = World::new(seed);
+        for _ in 0..200 + world.random.below(600) {
+            world.step();
+        }
+        world.converge(seed);
+        let state = world.members[0].map.encode_state();
+        let counted: i64 = world.members.iter().map(|member| member.counted).sum();
+        for reader in &world.members {
+            assert!(reader.map.encode_state() == state, "seed {seed}: {} holds something else", reader.id);
+            let counter = reader.map.get(b"counter").map_or(0, |entry| entry.sum());
+            assert_eq!(counter, counted, "seed {seed}: the counter at {}", reader.id);
+            for writer in &world.members {
+                for (key, value) in &writer.keys {
+                    let entry = reader.map.get(key);
+                    let held = entry.map(|entry| entry.siblings().map(|held| held.value.to_vec()).collect());
+                    let wanted = value.map(|value| vec![value.to_le_bytes().to_vec()]);
+                    assert_eq!(
+                        held,
+                        wanted,
+                        "seed {seed}: {:?} at {}",
+                        String::from_utf8_lossy(key),
+                        reader.id
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_all_members_have_seen_is_forgotten() {
+    let mut world = World::new(5);
+    for at in 0..world.members.len() {
+        for _ in 0..40 {
+            world.write(at);
+        }
+    }
+    world.converge(5);
+    let end = world.now + LEASE / 2;
+    while world.now < end {
+        world.pass();
+    }
+    for member in &world.members {
+        let status = member.replica.status(&member.map);
+        assert_eq!(status.history_events, 0, "{}", member.id);
+        assert!(status.peers.values().all(|in_sync| *in_sync));
+    }
+}
+
+/// The clock of one member is an hour ahead: what it writes is seen, but does not win over concurrent writes for an hour.
+#[test]
+fn a_clock_that_runs_ahead_wins_nothing_by_it() {
+    let mut world = World::new(1);
+    (world.members[0].skew_ms, world.members[1].skew_ms) = (3_600_000, 0);
+    for (at, value) in [(0, "ahead"), (1, "right")] {
+        let write = Write::Put { key: "key".into(), value: value.into() };
+        world.round(at, vec![Input::Write { write, reply: () }], true);
+    }
+    world.converge(1);
+    for member in &world.members[1..] {
+        let wall_ms = START_MS + u64::try_from(world.now.as_millis()).unwrap();
+        let read = |read| super::reading::read(&member.map, member.replica.time_max(wall_ms), &read);
+        let Outcome::Value(Some(found)) = read(super::Read::Get { key: "key".into() }) else {
+            panic!("nothing")
+        };
+        assert_eq!(found.value, "right");
+        let Outcome::Siblings(siblings) = read(super::Read::Siblings { key: "key".into() }) else { panic!() };
+        assert_eq!(siblings.iter().map(|value| value.value.clone()).collect::<Vec<_>>(), ["ahead", "right"]);
+    }
+    // Whoever has seen it and writes is later than it, or at least replaces it.
+    let write = Write::Put { key: "key".into(), value: "after".into() };
+    world.round(1, vec![Input::Write { write, reply: () }], true);
+    world.converge(1);
+    let entry = world.members[0].map.get(b"key").unwrap();
+    assert_eq!(entry.siblings().map(|held| held.value).collect::<Vec<_>>(), [b"after"]);
+}
+
+#[test]
+fn the_journal_is_begun_anew_when_differences_outweigh_the_whole() {
+    let (disk, key) = (Disk::default(), HashKey::new([1; 16]));
+    let (mut journal, mut map) = Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap();
+    for round in 0..400_u64 {
+        let value: Vec<u8> = (0..60_000_u64).map(|at| ((at * (round + 31)) >> 3).to_le_bytes()[0]).collect();
+        map.put(b"key", round, &value).unwrap();
+        journal.write(journal.record(&map).unwrap()).unwrap();
+    }
+    let recovered = disk.clone().recover().unwrap();
+    let held = recovered.last_index - recovered.base.index;
+    assert!(recovered.base.index > 300 && held < 50, "{held} entries of {} are held", recovered.last_index);
+    let (_, found) = Journal::open(Box::new(disk), node(1), 10, key).unwrap();
+    assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()));
+}
+
+#[test]
+fn a_journal_of_another_is_refused() {
+    let (disk, key) = (Disk::default(), HashKey::new([1; 16]));
+    drop(Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap());
+    let error = Journal::open(Box::new(disk.clone()), node(2), 9, key).err().unwrap();
+    assert!(matches!(error, JournalError::Node { found: 1, .. }), "{error}");
+    let error = Journal::open(Box::new(disk), node(1), 9, HashKey::new([2; 16])).err().unwrap();
+    assert!(matches!(error, JournalError::HashKey), "{error}");
+}
+
+/// Every entry of a journal with each byte changed in turn: refused, or something else, but never a panic.
+#[test]
+fn a_damaged_journal_does_no_harm() {
+    let key = HashKey::new([1; 16]);
+    let disk = Disk::default();
+    let (mut journal, mut map) = Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap();
+    for round in 0..4 {
+        map.put(format!("key-{round}").as_bytes(), round, b"value").unwrap();
+        map.remove(b"key-1");
+        journal.write(journal.record(&map).unwrap()).unwrap();
+    }
+    let entries = { disk }.read(1..6, usize::MAX).unwrap();
+    for (at, entry) in entries.iter().enumerate() {
+        for byte in 0..entry.payload.len() {
+            for change in [1, 0x80, 0xFF] {
+                let mut entries = entries.clone();
+                let mut payload = entry.payload.to_vec();
+                payload[byte] ^= change;
+                entries[at].payload = payload.into();
+                let mut damaged = MemoryStorage::new();
+                damaged.write(&[LogWrite { entries, ..LogWrite::default() }]).unwrap();
+                drop(Journal::open(Box::new(damaged), node(1), 9, key));
+            }
+        }
+    }
+}
