@@ -92,6 +92,16 @@ fn a_register_with_two_values_goes_there_and_is_written_over() {
     imported.change(ANN, |register, change| register.write(change, 3)).unwrap();
     assert_eq!(compat::export_register(&imported, name).unwrap().read().val, [3]);
 
+    // In whatever order the values arrived there.
+    let arrived = |values: [u8; 2]| {
+        let mut there = MVReg::<u8, &str>::new();
+        for (actor, value) in ["ann", "bob"].into_iter().zip(values) {
+            there.apply(MVReg::new().write(value, MVReg::<u8, _>::new().read_ctx().derive_add_ctx(actor)));
+        }
+        compat::import_register(&there, ANN).unwrap()
+    };
+    assert_eq!(arrived([1, 2]), arrived([2, 1]));
+
     let nothing = compat::import_register(&MVReg::<u8, &str>::new(), ANN).unwrap();
     assert!(nothing.is_bottom());
 }

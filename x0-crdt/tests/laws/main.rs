@@ -56,6 +56,9 @@ types! {
     or_set: OrSet<u8>;
     plain_max: Plain<Max<u64>>;
     pair: (OrSet<u8>, LwwRegister<u64>);
+    fields: subject::Fields;
+    map_of_pairs: OrMap<u8, (Flag, MvRegister<u64>)>;
+    map_of_fields: OrMap<u8, subject::Fields>;
     map_of_sets: OrMap<u8, OrSet<u8>>;
     map_of_maps_of_sets: OrMap<u8, OrMap<u8, OrSet<u8>>>;
     map_of_pn_counters: OrMap<u8, PnCounter>;

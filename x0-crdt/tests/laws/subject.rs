@@ -4,7 +4,7 @@ use core::fmt::Debug;
 
 use x0_crdt::store::DotStore;
 use x0_crdt::types::{Flag, GCounter, LwwRegister, Max, MvRegister, OrMap, OrSet, Plain, PnCounter, Stamp};
-use x0_crdt::{Causal, Change, Dot};
+use x0_crdt::{Causal, Change, Dot, dot_store_struct};
 
 use crate::model::{Act, Item, Path, Write};
 use crate::random::Random;
@@ -191,6 +191,27 @@ impl<A: Subject, B: Subject> Subject for (A, B) {
     fn items(&self, path: Path, items: &mut Vec<Item>) {
         self.0.items(path.child(0), items);
         self.1.items(path.child(1), items);
+    }
+}
+
+/// The same as a struct.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Fields {
+    set: OrSet<u8>,
+    register: LwwRegister<u64>,
+}
+dot_store_struct!(Fields { set, register });
+
+impl Subject for Fields {
+    fn operate(&self, change: &mut Change, path: Path, random: &mut Random) -> (Self, Act) {
+        let pair = (self.set.clone(), self.register.clone());
+        let ((set, register), act) = pair.operate(change, path, random);
+        (Self { set, register }, act)
+    }
+
+    fn items(&self, path: Path, items: &mut Vec<Item>) {
+        self.set.items(path.child(0), items);
+        self.register.items(path.child(1), items);
     }
 }
 
