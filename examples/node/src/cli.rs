@@ -130,6 +130,9 @@ pub(crate) struct KvArgs {
     /// The client's configuration
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
+    /// In the CRDT keyspace: one member answers from what it holds, alone if need be
+    #[arg(long, global = true)]
+    pub(crate) crdt: bool,
     #[command(subcommand)]
     pub(crate) command: KvCommand,
 }
@@ -180,6 +183,19 @@ pub(crate) enum KvCommand {
         /// Print no values
         #[arg(long)]
         keys_only: bool,
+    },
+    /// Add to a counter, with --crdt, and print its value
+    Add {
+        /// The counter's key
+        key: String,
+        /// How much; 0 only prints it
+        #[arg(allow_negative_numbers = true)]
+        amount: i64,
+    },
+    /// Print all values of a key that were written without knowledge of each other, with --crdt, the latest first
+    Siblings {
+        /// The key
+        key: String,
     },
     /// Set a key if it is as expected
     Cas {

@@ -28,6 +28,9 @@ pub(crate) struct NodeConfig {
     pub(crate) svid: PathBuf,
     /// The authorities that are trusted, PEM.
     pub(crate) bundle: PathBuf,
+    /// What the members' CRDT keyspaces are hashed with, the same on all and secret; without it there is no such keyspace.
+    #[serde(default, deserialize_with = "crdt_key")]
+    pub(crate) crdt_key: Option<[u8; 16]>,
     /// A node that joins a running cluster, rather than founding one with the others.
     #[serde(default)]
     pub(crate) join: bool,
@@ -188,6 +191,18 @@ fn timeout_ms_default() -> u64 {
 
 fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
     String::deserialize(from)?.parse().map_err(de::Error::custom)
+}
+
+fn crdt_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 16]>, D::Error> {
+    let text = String::deserialize(from)?;
+    let key = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32 && !text.starts_with('+'));
+    match key {
+        Some(key) => Ok(Some(key.to_be_bytes())),
+        // Not the text: it may be a secret with a typing mistake.
+        None => {
+            Err(de::Error::custom("it is not a key: write 32 hexadecimal digits, the same on every member"))
+        }
+    }
 }
 
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {

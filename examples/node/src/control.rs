@@ -22,6 +22,10 @@ pub(crate) enum Order {
     Reload,
     /// Sum up all keys and values held here.
     Digest,
+    /// Write to the CRDT keyspace: `count` keys that begin with `prefix`, the key [`SHARED`], and an addition to [`COUNTER`].
+    CrdtWrite { prefix: String, count: u32, amount: i64 },
+    /// Tell what the CRDT keyspace holds here.
+    CrdtState,
     /// Stop in an orderly way.
     Stop,
 }
@@ -36,6 +40,7 @@ pub(crate) enum Reply {
     /// Done.
     Done,
     Digest(Digest),
+    Crdt(CrdtState),
     /// It cannot do that, or cannot start.
     Failed {
         why: String,
@@ -63,6 +68,24 @@ pub(crate) struct Digest {
     pub(crate) entries: u64,
     /// FNV-1a over keys, values and revisions.
     pub(crate) sum: u64,
+}
+
+/// The key that every side of a partition writes.
+pub(crate) const SHARED: &str = "demo/shared";
+/// The counter that every side of a partition adds to.
+pub(crate) const COUNTER: &str = "demo/counter";
+
+/// What a CRDT keyspace holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CrdtState {
+    /// Equal where the same is held: of what was seen, and of what is held.
+    pub(crate) frontier: (u64, u64),
+    pub(crate) keys: u64,
+    pub(crate) counter: i64,
+    /// The values at [`SHARED`] that were written without knowledge of each other.
+    pub(crate) siblings: Vec<String>,
+    /// Bytes sent to other members so far.
+    pub(crate) sent_bytes: u64,
 }
 
 /// Orders as they come; the channel closes when standard input ends. The thread ends with the process.

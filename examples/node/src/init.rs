@@ -89,11 +89,13 @@ pub(crate) fn init(
     let members =
         (1..).zip(addresses).map(|(number, &address)| Ok(Member { node: node_id(number)?, address }));
     let members = members.collect::<Result<Vec<_>>>()?;
+    let crdt_key = random_key()?;
     for (number, member) in (1..).zip(&members) {
         let folder = layout.node(number);
         issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
         write_public(&folder.join("bundle.pem"), &bundle)?;
-        write_public(&layout.node_config(number), &node_toml(*member, &trust_domain, engine, &members))?;
+        let config = node_toml(*member, &trust_domain, engine, crdt_key, &members);
+        write_private(&layout.node_config(number), &config)?;
     }
     let svids = issue_to_client(&authority, &layout, validity)?;
     write_public(&layout.client().join("bundle.pem"), &bundle)?;
@@ -144,7 +146,19 @@ fn issue_to_client(authority: &Authority, layout: &Layout, validity: Duration) -
         .collect()
 }
 
-fn node_toml(own: Member, trust_domain: &TrustDomain, engine: Engine, members: &[Member]) -> String {
+fn random_key() -> Result<u128> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).context("the system gives no random bytes")?;
+    Ok(u128::from_be_bytes(key))
+}
+
+fn node_toml(
+    own: Member,
+    trust_domain: &TrustDomain,
+    engine: Engine,
+    crdt_key: u128,
+    members: &[Member],
+) -> String {
     format!(
         "# x0-node run --config this file. Paths are relative to the folder it lies in.\n\
          node = \"{}\"\n\
@@ -154,6 +168,8 @@ fn node_toml(own: Member, trust_domain: &TrustDomain, engine: Engine, members: &
          engine = \"{}\"\n\
          svid = \"svid.pem\"\n\
          bundle = \"bundle.pem\"\n\
+         # A secret of the members, the same on each.\n\
+         crdt_key = \"{crdt_key:032x}\"\n\
          {}",
         own.node,
         own.address,
@@ -228,6 +244,7 @@ mod tests {
             let config = NodeConfig::load(&layout.node_config(number)).unwrap();
             assert_eq!(config.node, node_id(number).unwrap());
             assert_eq!((config.members.len(), config.engine), (3, Engine::Memory));
+            assert!(config.crdt_key.is_some_and(|key| key != [0; 16]));
             crate::identity::load(&config.trust_domain, &config.svid, &config.bundle).unwrap();
         }
         let client = ClientConfig::load(&layout.client_config()).unwrap();
@@ -243,7 +260,13 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let layout = init(folder.path(), "example.org", &addresses(1), Engine::Redb, DAY).unwrap();
-        for key in [layout.authority(), layout.node(1).join("svid.pem"), layout.client().join("svid-1.pem")] {
+        let files = [
+            layout.authority(),
+            layout.node(1).join("svid.pem"),
+            layout.node_config(1),
+            layout.client().join("svid-1.pem"),
+        ];
+        for key in files {
             assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", key.display());
         }
     }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use x0_kv::{Expect, RangeQuery, Store, Swap};
+use x0_kv::{Expect, Keyspace, RangeQuery, Store, Swap};
 
 use crate::cli::{ExpectArgs, KvArgs, KvCommand};
 use crate::client::Connection;
@@ -17,8 +17,10 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     };
     let config = ClientConfig::load(&config)?;
     let connection = Connection::open(&config).await?;
+    let keyspace = if args.crdt { Keyspace::Crdt } else { Keyspace::Linearizable };
+    let store = connection.store().keyspace(keyspace);
     let done = tokio::select! {
-        done = carry_out(connection.store(), args.command) => done,
+        done = carry_out(&store, args.command) => done,
         error = connection.refused() => Err(error),
     };
     let done = done.map_err(|error| connection.explain(error));
@@ -50,6 +52,21 @@ async fn carry_out(store: &Store, command: KvCommand) -> Result<bool> {
             };
             range.reverse = reverse;
             print_range(store, range, limit.unwrap_or(u64::MAX), keys_only).await.map(|()| true)
+        }
+        KvCommand::Add { key, amount } => {
+            let sum = if amount == 0 { store.counter(key).await? } else { store.add(key, amount).await? };
+            print(format!("{sum}\n").as_bytes())?;
+            Ok(true)
+        }
+        KvCommand::Siblings { key } => {
+            let siblings = store.siblings(key).await?;
+            for sibling in &siblings {
+                print(format!("{}\n", printable(&sibling.value)).as_bytes())?;
+            }
+            if siblings.is_empty() {
+                complain("the key has no value")?;
+            }
+            Ok(!siblings.is_empty())
         }
         KvCommand::Cas { key, value, expect } => {
             let swap = store.compare_and_swap(key, expectation(expect), read_value(value)?).await?;

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
-use x0_kv::{Engine, RangeQuery, RedbOptions, Store};
+use x0_kv::{CrdtOptions, Engine, Keyspace, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicConfig, QuicTransport};
 use x0_mesh::{Gate, GateHandle, PeerEvent, PeerEventKind};
 
 use crate::causes::causes;
 use crate::cli::RunArgs;
 use crate::config::{self, NodeConfig};
-use crate::control::{self, Digest, Order, Reply, Status};
+use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::{identity, log, signals};
 
 /// How long a leader that stops waits for another to take over.
@@ -90,6 +90,9 @@ async fn start(args: &RunArgs) -> Result<Running> {
     if config.engine == config::Engine::Redb {
         options = options.engine(Engine::Redb(RedbOptions::default()));
     }
+    if let Some(key) = config.crdt_key {
+        options = options.crdt(CrdtOptions::new(key));
+    }
     let node = Node::start(options, transport)
         .with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?;
     let status = node.status();
@@ -141,9 +144,26 @@ impl Running {
             Ok(Order::Digest) => {
                 digest(self.node.store(), self.node.status().applied).await.map(Reply::Digest)
             }
+            Ok(Order::CrdtWrite { prefix, count, amount }) => {
+                crdt_write(self.node.store(), &prefix, count, amount).await.map(|()| Reply::Done)
+            }
+            Ok(Order::CrdtState) => self.crdt_state().await.map(Reply::Crdt),
             Ok(Order::Stop) => Ok(Reply::Done),
         };
         done.unwrap_or_else(|error| Reply::Failed { why: causes(&error), is_port_in_use: false })
+    }
+
+    async fn crdt_state(&self) -> Result<CrdtState> {
+        let store = self.node.store().keyspace(Keyspace::Crdt);
+        let status = self.node.crdt_status().context("this node has no CRDT keyspace")?;
+        let siblings = store.siblings(control::SHARED).await?;
+        Ok(CrdtState {
+            frontier: (status.frontier.version, status.frontier.content),
+            keys: u64::try_from(status.keys)?,
+            counter: store.counter(control::COUNTER).await?,
+            siblings: siblings.iter().map(|held| String::from_utf8_lossy(&held.value).into_owned()).collect(),
+            sent_bytes: status.totals.sent_bytes,
+        })
     }
 
     fn status(&self) -> Status {
@@ -204,6 +224,19 @@ async fn next(
         Some(orders) => orders.recv().await,
         None => pending().await,
     }
+}
+
+/// Writes on this node, whoever else can be reached.
+async fn crdt_write(store: &Store, prefix: &str, count: u32, amount: i64) -> Result<()> {
+    let store = store.keyspace(Keyspace::Crdt);
+    let writes: Vec<_> =
+        (0..count).map(|number| store.put(format!("{prefix}/{number:04}"), prefix.to_owned())).collect();
+    for write in writes {
+        write.await?;
+    }
+    store.put(control::SHARED, prefix.to_owned()).await?;
+    store.add(control::COUNTER, amount).await?;
+    Ok(())
 }
 
 /// Everything the node holds, read from its own replica.

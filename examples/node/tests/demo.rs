@@ -43,6 +43,10 @@ fn everything_holds_and_machines_can_read_it() {
     assert!(json["catch_up_ms"].as_u64().unwrap() > 0 && json["rotation_ms"].is_u64(), "{json}");
     assert!(json["updates_acknowledged"].as_u64().unwrap() > 0, "{json}");
     assert_eq!((&json["held"], &json["replicas_identical"]), (&true.into(), &true.into()), "{json}");
+    for (field, value) in [("crdt_written", 200), ("crdt_lost", 0), ("crdt_siblings", 2)] {
+        assert_eq!(json[field], value, "{json}");
+    }
+    assert_eq!(json["crdt_identical"], true, "{json}");
     assert!(is_empty(&folder.path().join("tmp")), "the temporary folder is left behind");
 }
 

@@ -145,6 +145,27 @@ fn refusal(config: &Path) -> String {
     said
 }
 
+/// One of three nodes runs: nothing can be agreed, and the CRDT keyspace is written all the same, and outlives a kill.
+#[test]
+fn a_node_alone_serves_its_crdt_keyspace() {
+    let mut cluster = Cluster::init(3);
+    let node = cluster.start(1);
+    cluster.answer(&["put", "greeting", "hello", "--crdt"]);
+    assert_eq!(cluster.answer(&["add", "visits", "3", "--crdt"]).trim_end(), "3");
+    assert_eq!(cluster.answer(&["add", "visits", "-1", "--crdt"]).trim_end(), "2");
+    cluster.nodes[node].kill();
+    cluster.start(1);
+    assert_eq!(cluster.answer(&["get", "greeting", "--crdt"]).trim_end(), "hello");
+    assert_eq!(cluster.answer(&["siblings", "greeting", "--crdt"]).trim_end(), "hello");
+    assert_eq!(cluster.answer(&["add", "visits", "0", "--crdt"]).trim_end(), "2");
+    assert!(cluster.answer(&["range", "--crdt", "--keys-only"]).contains("greeting"));
+    let swap = cluster.kv(&["cas", "greeting", "hi", "--expect", "hello", "--crdt"]);
+    let said = String::from_utf8(swap.stderr).unwrap();
+    assert!(swap.status.code() == Some(1) && said.contains("linearizable keyspace"), "{said}");
+    cluster.answer(&["del", "greeting", "--crdt"]);
+    assert_eq!(cluster.kv(&["get", "greeting", "--crdt"]).status.code(), Some(3));
+}
+
 #[test]
 fn three_nodes_serve_the_command_line_and_survive_a_kill() {
     let mut cluster = Cluster::init(3);

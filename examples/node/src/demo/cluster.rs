@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::child::{NodeProcess, StartError};
 use crate::config::Engine;
-use crate::control::{Digest, Order, Reply, Status};
+use crate::control::{CrdtState, Digest, Order, Reply, Status};
 use crate::init::{self, Layout};
 
 pub(crate) const TRUST_DOMAIN: &str = "demo.x0";
@@ -95,6 +95,45 @@ impl Cluster {
         match self.order(number, &Order::Digest).await? {
             Reply::Digest(digest) => Ok(digest),
             other => bail!("node {number} answered {other:?}"),
+        }
+    }
+
+    /// Writes to the CRDT keyspace of node `number`.
+    pub(crate) async fn crdt_write(
+        &mut self,
+        number: usize,
+        prefix: &str,
+        count: u32,
+        amount: i64,
+    ) -> Result<()> {
+        let order = Order::CrdtWrite { prefix: prefix.to_owned(), count, amount };
+        match self.order(number, &order).await? {
+            Reply::Done => Ok(()),
+            other => bail!("node {number} answered {other:?}"),
+        }
+    }
+
+    pub(crate) async fn crdt_state(&mut self, number: usize) -> Result<CrdtState> {
+        match self.order(number, &Order::CrdtState).await? {
+            Reply::Crdt(state) => Ok(state),
+            other => bail!("node {number} answered {other:?}"),
+        }
+    }
+
+    /// Waits until the CRDT keyspaces of all nodes that run hold the same, and tells what.
+    pub(crate) async fn crdt_converged(&mut self, limit: Duration) -> Result<CrdtState> {
+        let begun = Instant::now();
+        loop {
+            let mut states = Vec::new();
+            for number in self.running(&[]) {
+                states.push(self.crdt_state(number).await?);
+            }
+            let is_same = states.windows(2).all(|pair| pair[0].frontier == pair[1].frontier);
+            match states.pop() {
+                Some(state) if is_same => return Ok(state),
+                _ if begun.elapsed() > limit => bail!("the CRDT keyspaces differ after {limit:?}"),
+                _ => tokio::time::sleep(POLL).await,
+            }
         }
     }
 

@@ -35,6 +35,10 @@ const LEADERLESS: Duration = Duration::from_millis(2500);
 const CUT: Duration = Duration::from_millis(2000);
 const RETURN: Duration = Duration::from_millis(1500);
 const ROTATION: Duration = Duration::from_millis(1500);
+/// What either side of the partition writes to the CRDT keyspace: keys, an addition to a counter, and one key that both write.
+const CRDT_KEYS: u32 = 100;
+const CRDT_AMOUNT: i64 = 7;
+const CRDT_SIDES: [&str; 2] = ["cut-off", "majority"];
 /// The share of the records in each part; the last one takes the rest.
 const SHARE: f64 = 0.2;
 
@@ -116,6 +120,14 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     let other = *cluster.running(&[leader, cut]).first().context("no second follower runs")?;
     cluster.order(cut, &Order::Isolate).await?;
     screen.say(format!("node {cut} is cut off: nothing reaches it, nothing leaves it"));
+    for (number, prefix) in [(cut, CRDT_SIDES[0]), (leader, CRDT_SIDES[1])] {
+        cluster.crdt_write(number, prefix, CRDT_KEYS, CRDT_AMOUNT).await?;
+    }
+    report.crdt_written = 2 * u64::from(CRDT_KEYS);
+    screen.say(format!(
+        "both sides write {CRDT_KEYS} keys each to the CRDT keyspace, which needs no majority: acknowledged by node {cut}, alone, and \
+         by node {leader}"
+    ));
     stage.write("writing with one node down and one cut off", SHARE, CUT).await?;
     let behind = cluster.status(leader).await?.committed;
     let lag = behind.saturating_sub(cluster.status(cut).await?.applied);
@@ -133,6 +145,18 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     cluster.applied(cut, target, STEP_LIMIT).await?;
     report.heal_ms = milliseconds(at.elapsed())?;
     screen.say(format!("node {cut} has caught up, {} ms after the healing", report.heal_ms));
+    let merged = cluster.crdt_converged(STEP_LIMIT).await?;
+    report.crdt_merge_ms = milliseconds(at.elapsed())?;
+    report.crdt_siblings = merged.siblings.len();
+    screen.say(format!(
+        "the CRDT keyspaces have merged, {} ms after the healing: {} keys, the counter is at {}, and the key that both sides wrote has \
+         {} values: {}",
+        report.crdt_merge_ms,
+        merged.keys,
+        merged.counter,
+        merged.siblings.len(),
+        merged.siblings.join(", ")
+    ));
 
     screen.doing("restarting");
     let (leader, _) = cluster.leader(&cluster.running(&[]), STEP_LIMIT).await?;
@@ -168,6 +192,11 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     report.repeated = found.repeated;
     screen.doing("comparing the replicas");
     report.replicas_identical = replicas_identical(&mut cluster).await?;
+    let held = cluster.crdt_converged(STEP_LIMIT).await?;
+    report.crdt_identical = true;
+    // The keys of the two sides, the key that both wrote and the counter, which counts double what one side added.
+    let keys_missing = (report.crdt_written + 2).saturating_sub(held.keys);
+    report.crdt_lost = keys_missing + (2 * CRDT_AMOUNT).abs_diff(held.counter);
     connection.close().await;
     screen.doing("stopping the nodes");
     cluster.stop().await?;

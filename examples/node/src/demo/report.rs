@@ -34,6 +34,16 @@ pub(crate) struct Report {
     pub(crate) rotation_ms: u64,
     /// The longest time between two acknowledgements while an identity was rotated.
     pub(crate) rotation_gap_ms: u64,
+    /// Keys written to the CRDT keyspace on either side of the partition, all of them acknowledged by one node alone.
+    pub(crate) crdt_written: u64,
+    /// Those that some node did not hold after the healing, and additions to the counter that did not count.
+    pub(crate) crdt_lost: u64,
+    /// Values of the key that both sides wrote: two, side by side.
+    pub(crate) crdt_siblings: usize,
+    /// From the healing to all running nodes holding the same.
+    pub(crate) crdt_merge_ms: u64,
+    /// Whether every node, the killed one included, held the same in the CRDT keyspace at the end.
+    pub(crate) crdt_identical: bool,
     /// Whether every node held the same keys and values at the end.
     pub(crate) replicas_identical: bool,
     /// How long the whole demo took.
@@ -65,6 +75,13 @@ impl Report {
             format!("{} records were not read back as written", self.written.saturating_sub(self.read_back)),
         );
         fail(self.updates_acknowledged > 0, "no update was acknowledged".to_owned());
+        fail(self.crdt_written > 0, "nothing was written to the CRDT keyspace".to_owned());
+        fail(self.crdt_lost == 0, format!("{} writes to the CRDT keyspace were lost", self.crdt_lost));
+        fail(
+            self.crdt_siblings == 2,
+            format!("{} values instead of two stand side by side after the merge", self.crdt_siblings),
+        );
+        fail(self.crdt_identical, "the CRDT keyspaces do not hold the same".to_owned());
         fail(self.replicas_identical, "the replicas do not hold the same".to_owned());
         self.held = self.failures.is_empty();
     }
@@ -98,6 +115,22 @@ impl Report {
                 format!(
                     "by every node; no {} ms without an acknowledged write meanwhile",
                     self.rotation_gap_ms + 1
+                ),
+            ),
+            (
+                "written on both sides",
+                self.crdt_written.to_string(),
+                format!(
+                    "to the CRDT keyspace while cut in two; {} lost, {} values of the key that both wrote",
+                    self.crdt_lost, self.crdt_siblings
+                ),
+            ),
+            (
+                "both sides merged",
+                format!("{} ms", self.crdt_merge_ms),
+                format!(
+                    "from the healing; the CRDT keyspaces {}",
+                    if self.crdt_identical { "are identical" } else { "DIFFER" }
                 ),
             ),
             (
@@ -135,6 +168,9 @@ mod tests {
             read_back: 3,
             updates_acknowledged: 1,
             replicas_identical: true,
+            crdt_written: 200,
+            crdt_siblings: 2,
+            crdt_identical: true,
             ..Report::default()
         }
     }
@@ -159,7 +195,11 @@ mod tests {
         check(|report| report.read_back = 2, "1 records were not read back");
         check(|report| report.written = 0, "nothing was written");
         check(|report| report.updates_acknowledged = 0, "no update");
-        check(|report| report.replicas_identical = false, "do not hold the same");
+        check(|report| report.replicas_identical = false, "replicas do not hold the same");
+        check(|report| report.crdt_written = 0, "nothing was written to the CRDT keyspace");
+        check(|report| report.crdt_lost = 3, "3 writes to the CRDT keyspace were lost");
+        check(|report| report.crdt_siblings = 1, "1 values instead of two");
+        check(|report| report.crdt_identical = false, "CRDT keyspaces do not hold the same");
     }
 
     #[test]
