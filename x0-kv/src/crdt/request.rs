@@ -237,3 +237,93 @@ pub(crate) mod wire {
         Ok(request)
     }
 }
+
+#[cfg(all(test, feature = "mesh"))]
+mod tests {
+    use bytes::Bytes;
+
+    use super::wire::{Failure, Message, decode, encode};
+    use super::{Read, Request, Write};
+    use crate::operation::RangeQuery;
+    use crate::outcome::{Outcome, Page, Versioned};
+
+    fn messages() -> Vec<Message> {
+        let key = Bytes::from_static(b"key");
+        let value = Versioned { value: Bytes::from_static(b"value"), revision: u64::MAX };
+        let requests = [
+            Request::Read(Read::Get { key: key.clone() }),
+            Request::Read(Read::Siblings { key: key.clone() }),
+            Request::Read(Read::Counter { key: key.clone() }),
+            Request::Read(Read::Range(RangeQuery::prefix("a/").limit(7).reverse())),
+            Request::Read(Read::Range(RangeQuery::all())),
+            Request::Write(Write::Put { key: key.clone(), value: Bytes::new() }),
+            Request::Write(Write::Add { key: key.clone(), amount: i64::MIN }),
+            Request::Write(Write::Delete { key }),
+        ];
+        let results = [
+            Ok(Outcome::Value(Some(value.clone()))),
+            Ok(Outcome::Siblings(vec![value.clone(), value])),
+            Ok(Outcome::Counter(-1)),
+            Ok(Outcome::Page(Page::default())),
+            Err(Failure::Unsupported),
+            Err(Failure::Overloaded),
+            Err(Failure::Closed),
+        ];
+        let requests = requests.map(|request| Message::Request { number: 300, request });
+        let results = results.map(|result| Message::Answer { number: 0, result });
+        requests.into_iter().chain(results).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for message in messages() {
+            assert_eq!(decode(&encode(&message)), Ok(message));
+        }
+    }
+
+    /// Every byte of every message damaged in every bit, every length cut: refused, or another message that can be written.
+    #[test]
+    fn damaged_messages_do_no_harm() {
+        for message in messages() {
+            let bytes = encode(&message);
+            for position in 0..bytes.len() {
+                assert!(decode(&bytes.slice(..position)).is_err());
+                for bit in 0..8 {
+                    let mut damaged = bytes.to_vec();
+                    damaged[position] ^= 1 << bit;
+                    if let Ok(read) = decode(&damaged.into()) {
+                        assert_eq!(decode(&encode(&read)), Ok(read));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Random bytes behind the head of a message.
+    #[test]
+    fn random_messages_do_no_harm() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33).to_le_bytes()[0]
+        };
+        for _ in 0..100_000 {
+            let len = usize::from(random() % 64);
+            let mut bytes = vec![1, random() % 3];
+            bytes.extend((0..len).map(|_| random() % 12));
+            if let Ok(read) = decode(&bytes.into()) {
+                assert_eq!(decode(&encode(&read)), Ok(read));
+            }
+        }
+    }
+
+    #[test]
+    fn what_breaks_a_limit_is_refused() {
+        let long = Request::Write(Write::Put { key: "key".into(), value: vec![0; 65_537].into() });
+        let empty = Request::Read(Read::Get { key: Bytes::new() });
+        let page = Request::Read(Read::Range(RangeQuery::all().limit(0)));
+        for request in [long, empty, page] {
+            assert!(decode(&encode(&Message::Request { number: 1, request })).is_err());
+        }
+    }
+}
