@@ -310,6 +310,23 @@ fn what_all_members_have_seen_is_forgotten() {
     }
 }
 
+/// Members in sync hear of a write in a few round trips, not when they next compare.
+#[test]
+fn a_write_is_told_at_once() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        world.converge(seed);
+        for _ in 0..300 {
+            world.pass();
+        }
+        let at = world.now;
+        let write = Write::Put { key: "key".into(), value: "value".into() };
+        world.round(0, vec![Input::Write { write, reply: () }], true);
+        world.converge(seed);
+        assert!(world.now - at < Duration::from_millis(200), "seed {seed}: after {:?}", world.now - at);
+    }
+}
+
 /// The clock of one member is an hour ahead: what it writes is seen, but does not win over concurrent writes for an hour.
 #[test]
 fn a_clock_that_runs_ahead_wins_nothing_by_it() {
