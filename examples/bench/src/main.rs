@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "tables are what this program is for")]
 
 mod area;
+mod case;
 mod disk;
 mod load;
 mod memory;
@@ -33,6 +34,8 @@ enum Area {
     Kv(area::kv::Options),
     /// x0-crdt beside automerge, yrs, loro and crdts: bytes, processor time, memory
     Crdt(area::crdt::Options),
+    /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
+    Ebpf(area::ebpf::Options),
     /// Hours of a cluster in virtual time, with faults of every kind and every answer checked
     Sim(area::sim::Options),
     /// What the disk takes for 4 KiB and an fdatasync
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         }
         Area::Kv(options) => area::kv::run(&options),
         Area::Crdt(options) => area::crdt::run(&options),
+        Area::Ebpf(options) => area::ebpf::run(&options),
         Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),
         Area::Load => load::serve(),

@@ -1,6 +1,7 @@
 //! What can be measured. Each area is one module with one entry; `list` says what each needs.
 
 pub(crate) mod crdt;
+pub(crate) mod ebpf;
 pub(crate) mod fsync;
 pub(crate) mod kv;
 pub(crate) mod sim;
@@ -42,6 +43,11 @@ pub(crate) fn all() -> Vec<Area> {
             name: "crdt",
             about: "x0-crdt beside automerge, yrs, loro and crdts, all built in: bytes, processor time, memory",
             needs: Vec::new(),
+        },
+        Area {
+            name: "ebpf",
+            about: "x0-ebpf's programs in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya; as root",
+            needs: vec![need("xdp-filter (Debian: libxdp1, bpftool)", ebpf::xdp_filter::present(), fetched)],
         },
         Area {
             name: "sim",

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::figures::{Case, Metric};
 use super::systems::{self, System, X0Bare};
 use super::{Work, choose_bits, processor_time};
+use crate::case::{Case, Metric};
 
 const BYTES: Metric = Metric { name: "wire", unit: "B/difference" };
 const TO_LIMIT: Metric = Metric { name: "to the limit", unit: "x" };
@@ -28,7 +28,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
          differences). Limit: which keys, and 4 B of value: {limit:.2} B. CPU: of the thread, for both sides, encoding and applying.",
         options.changes
     );
-    let mut case = Case::new("differences", how, names);
+    let mut case = Case::new("crdt", "differences", how, names);
     let fill = work.fill();
     let mut couples = Vec::new();
     for system in &systems {

@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::Work;
-use super::figures::{Case, Metric};
 use super::systems::{self, Pair, Replica, System};
+use crate::case::{Case, Metric};
 use crate::memory;
 
 const SAVED: Metric = Metric { name: "saved, to a fresh one", unit: "x" };
@@ -51,7 +51,7 @@ fn overwritten(work: &Work<'_>) -> Result<Case> {
         work.options.keys
     );
     let mut case =
-        Case::new("growth, overwritten", how, systems.iter().map(|system| system.name()).collect());
+        Case::new("crdt", "growth, overwritten", how, systems.iter().map(|system| system.name()).collect());
     work.turns("overwritten", systems.len(), |turn, at| {
         let system = &*systems[at];
         let overwrites: Vec<Pair> = (0..work.options.keys.div_ceil(1_000))
@@ -79,8 +79,12 @@ fn removed(work: &Work<'_>) -> Result<Case> {
     let fill = work.fill();
     let how = "Nine of ten keys removed, at random, all seen by all (x0: `forget`); beside a replica that was filled with the rest. Memory\n\
                and saved bytes as above.";
-    let mut case =
-        Case::new("growth, nine tenths removed", how, systems.iter().map(|system| system.name()).collect());
+    let mut case = Case::new(
+        "crdt",
+        "growth, nine tenths removed",
+        how,
+        systems.iter().map(|system| system.name()).collect(),
+    );
     work.turns("removed", systems.len(), |turn, at| {
         let system = &*systems[at];
         let gone: Vec<String> =

@@ -5,9 +5,9 @@ use crdts::orswot::Op;
 use crdts::{CmRDT, Orswot, VClock};
 use x0_crdt::{CausalMap, MapDelta, ReplicaId};
 
-use super::figures::{Case, Metric};
 use super::systems::{self, HASH_KEY};
 use super::{Work, processor_time};
+use crate::case::{Case, Metric};
 use crate::memory;
 
 const BEFORE: Metric = Metric { name: "add before", unit: "us" };
@@ -26,7 +26,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
          future, one each. x0: differences made for a version that the receiver has not reached; `join` refuses them whole. Add before\n\
          and after: mean of 1000 (crdts after: of 10). Kept: allocated bytes more than before they came."
     );
-    let mut case = Case::new("hostile", how, names.clone());
+    let mut case = Case::new("crdt", "hostile", how, names.clone());
     work.turns("hostile", names.len(), |turn, system| {
         let (before, after, kept) = if system == 0 { x0(removals, turn)? } else { crdts(removals) };
         case.add(BEFORE, system, before * 1e6);

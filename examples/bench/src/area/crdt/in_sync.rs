@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::figures::{Case, Metric};
 use super::{Work, systems};
+use crate::case::{Case, Metric};
 
 const BYTES: Metric = Metric { name: "handshake", unit: "B" };
 
@@ -15,7 +15,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
          frontiers of two sessions; yrs and loro their state or version vectors; automerge its sync protocol with states kept from an\n\
          earlier meeting. Nothing varies, so it is done once."
     );
-    let mut case = Case::new("in sync", how, systems.iter().map(|system| system.name()).collect());
+    let mut case = Case::new("crdt", "in sync", how, systems.iter().map(|system| system.name()).collect());
     for (at, system) in systems.iter().enumerate() {
         work.progress.set_message(format!("in sync: {}", system.name()));
         match system.handshake(writers)? {

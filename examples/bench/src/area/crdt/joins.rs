@@ -4,9 +4,9 @@ use anyhow::{Result, ensure};
 use crdts::{CmRDT, CvRDT, Orswot};
 use x0_crdt::MapDelta;
 
-use super::figures::{Case, Metric};
 use super::systems::{self, map_of, replica_of};
 use super::{Work, processor_time};
+use crate::case::{Case, Metric};
 
 const JOIN: Metric = Metric { name: "join", unit: "ms" };
 
@@ -25,7 +25,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
         "{news} elements added elsewhere are taken into {keys}. x0: `join` of the difference; crdts: `merge` of the other's Orswot, which is\n\
          its only way. CPU of the thread."
     );
-    let mut case = Case::new("joins", how, names.clone());
+    let mut case = Case::new("crdt", "joins", how, names.clone());
     let map = map_of(&work.fill())?;
     let mut set: Orswot<String, u64> = Orswot::new();
     for (key, _) in work.fill() {

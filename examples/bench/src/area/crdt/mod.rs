@@ -3,7 +3,6 @@
 //! In every case the systems take turns, each turn begins with another one, and what is reported is the median over the turns.
 
 mod differences;
-mod figures;
 mod growth;
 mod hostile;
 mod in_sync;
@@ -19,9 +18,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::case::Case;
 use crate::random::Random;
 use crate::row;
-use figures::Case;
 use systems::Pair;
 
 /// x0-crdt beside automerge, yrs, loro and crdts.

@@ -6,8 +6,8 @@ use anyhow::Result;
 use x0_crdt::SessionOptions;
 
 use super::Work;
-use super::figures::{Case, Metric};
 use super::systems::{self, Link, Net, map_of, replica_of};
+use crate::case::{Case, Metric};
 
 const SECONDS: Metric = Metric { name: "until both hold the same", unit: "s" };
 const BYTES: Metric = Metric { name: "bytes", unit: "B" };
@@ -28,7 +28,8 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
          The first line is the lossless link; `x0 is` compares with it. The peers have no protocol over datagrams.",
         options.changes, options.keys
     );
-    let mut case = Case::new("slow link", how, vec![names[1].clone(), names[0].clone(), names[2].clone()]);
+    let mut case =
+        Case::new("crdt", "slow link", how, vec![names[1].clone(), names[0].clone(), names[2].clone()]);
     let map = map_of(&work.fill())?;
     let there = replica_of(&map)?;
     let session = SessionOptions {

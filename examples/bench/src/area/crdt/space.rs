@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::Work;
-use super::figures::{Case, Metric};
 use super::systems::{self, Pair};
+use crate::case::{Case, Metric};
 use crate::memory;
 
 const MEMORY: Metric = Metric { name: "memory", unit: "B/key" };
@@ -29,7 +29,7 @@ fn case(work: &Work<'_>, name: &str, fill: &[Pair]) -> Result<Case> {
     let how = "One replica, filled in one transaction. Memory: what a counting allocator sees it hold of what was asked for, keys and\n\
                values included, after the system has dropped what it can drop once all have seen everything (x0: `forget`; loro: its\n\
                caches). Saved: x0 `save`, automerge `save`, yrs a v2 update, loro a shallow snapshot, crdts postcard.";
-    let mut case = Case::new(name, how, systems.iter().map(|system| system.name()).collect());
+    let mut case = Case::new("crdt", name, how, systems.iter().map(|system| system.name()).collect());
     work.turns(name, systems.len(), |_, system| {
         let before = memory::allocated();
         let mut replica = systems[system].replica()?;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use x0_crdt::sketch::{CodedSymbols, Decoder};
 
-use super::figures::{Case, Metric};
 use super::systems::{self, HASH_KEY};
 use super::{Work, choose_bits, processor_time};
+use crate::case::{Case, Metric};
 use crate::random::Random;
 
 const BYTES: Metric = Metric { name: "wire", unit: "B" };
@@ -58,7 +58,7 @@ fn case(work: &Work<'_>, differences: u32) -> Result<Case> {
          decoding, from the items; cached: from symbols that both sides have kept.",
         work.options.keys
     );
-    let mut case = Case::new(format!("unknown histories, {differences}"), how, names.to_vec());
+    let mut case = Case::new("crdt", format!("unknown histories, {differences}"), how, names.to_vec());
     if differences > RIBLT_MAX {
         case.miss(1, "its peeling is quadratic and takes minutes");
     }

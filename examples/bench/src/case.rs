@@ -9,9 +9,9 @@ use crate::table::{Table, number, number_or_dash, times};
 
 /// What a figure says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Metric {
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
 }
 
 /// Something that was to be shown: a figure of ours, and the most it may be.
@@ -23,7 +23,8 @@ struct Aim {
 }
 
 /// One thing that was measured with several systems.
-pub(super) struct Case {
+pub(crate) struct Case {
+    area: &'static str,
     name: String,
     /// What was done, and how it was measured.
     how: String,
@@ -38,8 +39,14 @@ pub(super) struct Case {
 }
 
 impl Case {
-    pub(super) fn new(name: impl Into<String>, how: impl Into<String>, systems: Vec<String>) -> Self {
+    pub(crate) fn new(
+        area: &'static str,
+        name: impl Into<String>,
+        how: impl Into<String>,
+        systems: Vec<String>,
+    ) -> Self {
         Self {
+            area,
             name: name.into(),
             how: how.into(),
             systems,
@@ -50,36 +57,36 @@ impl Case {
         }
     }
 
-    pub(super) fn add(&mut self, metric: Metric, system: usize, value: f64) {
+    pub(crate) fn add(&mut self, metric: Metric, system: usize, value: f64) {
         if !self.metrics.contains(&metric) {
             self.metrics.push(metric);
         }
         self.values.entry((metric, system)).or_default().push(value);
     }
 
-    pub(super) fn miss(&mut self, system: usize, why: impl Into<String>) {
+    pub(crate) fn miss(&mut self, system: usize, why: impl Into<String>) {
         self.missing.insert(system, why.into());
     }
 
-    pub(super) fn is_missing(&self, system: usize) -> bool {
+    pub(crate) fn is_missing(&self, system: usize) -> bool {
         self.missing.contains_key(&system)
     }
 
-    pub(super) fn median(&self, metric: Metric, system: usize) -> Option<f64> {
+    pub(crate) fn median(&self, metric: Metric, system: usize) -> Option<f64> {
         median(self.values.get(&(metric, system))?)
     }
 
     /// Notes that `found` is to be at most `most`.
-    pub(super) fn aim(&mut self, what: impl Into<String>, found: Option<f64>, most: f64, unit: &'static str) {
+    pub(crate) fn aim(&mut self, what: impl Into<String>, found: Option<f64>, most: f64, unit: &'static str) {
         self.aims.push(Aim { what: what.into(), found, most, unit });
     }
 
-    pub(super) fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for metric in &self.metrics {
             let x0 = self.median(*metric, 0);
             let row = |peer, peer_name| Row {
-                area: "crdt",
+                area: self.area,
                 case: self.name.clone(),
                 metric: metric.name,
                 unit: metric.unit,
@@ -99,7 +106,7 @@ impl Case {
             }
         }
         rows.extend(self.aims.iter().map(|aim| Row {
-            area: "crdt",
+            area: self.area,
             case: format!("{}: {}", self.name, aim.what),
             metric: "beside what it may be",
             unit: aim.unit,
@@ -161,7 +168,7 @@ mod tests {
 
     #[test]
     fn rows_hold_medians_ratios_aims_and_what_is_missing() {
-        let mut case = Case::new("a case", "how", ["x0", "a", "b"].map(str::to_owned).to_vec());
+        let mut case = Case::new("area", "a case", "how", ["x0", "a", "b"].map(str::to_owned).to_vec());
         for value in [3.0, 1.0, 2.0] {
             case.add(BYTES, 0, value);
             case.add(BYTES, 1, value * 4.0);

@@ -1,0 +1,88 @@
+//! What a packet costs.
+
+use anyhow::{Context, Result};
+use x0_ebpf::testing::Runner;
+use x0_ebpf::{Action, Filter, LinkOptions, LinkProgram, PeerBy, Point, Prefix, Source};
+
+use super::packet::udp;
+use super::{Options, xdp_filter};
+use crate::case::{Case, Metric};
+
+const TIME: Metric = Metric { name: "packet", unit: "ns" };
+/// How many times an empty pass the whole program may take.
+const OF_EMPTY: f64 = 3.0;
+/// From a source that a rule blocks, and from one that none does.
+const BLOCKED: [u8; 4] = [192, 0, 2, 9];
+const PASSED: [u8; 4] = [10, 0, 0, 1];
+
+pub(super) fn measure(options: &Options) -> Result<Vec<Case>> {
+    Ok(vec![link(options)?, decision(options, "blocked", BLOCKED)?, decision(options, "passed", PASSED)?])
+}
+
+fn link(options: &Options) -> Result<Case> {
+    let how = "The link program at XDP with counters, the filter with four rules that miss, and peers (LRU), beside an empty program.";
+    let mut case = Case::new("ebpf", "link program", how, vec!["x0-ebpf".into(), "empty program".into()]);
+    let mut program = LinkProgram::load(LinkOptions::default())?;
+    rules(&mut program.filter()?)?;
+    let ours = program.runner(Point::Xdp)?;
+    let empty = program.runner_empty()?;
+    let packet = udp(PASSED);
+    for turn in 0..options.turns {
+        for place in 0..2 {
+            let system = (place + turn) % 2;
+            let runner = if system == 0 { &ours } else { &empty };
+            case.add(TIME, system, time(runner, &packet, options)?);
+        }
+    }
+    let most = case.median(TIME, 1).unwrap_or(f64::NAN) * OF_EMPTY;
+    case.aim("link, prefixes and peers, beside three empty passes", case.median(TIME, 0), most, "ns");
+    Ok(case)
+}
+
+/// Blocking and passing by a list: ours by prefixes of any length, xdp-filter by whole addresses.
+fn decision(options: &Options, name: &str, source: [u8; 4]) -> Result<Case> {
+    let how = format!(
+        "A packet that is {name} by a list of networks (x0-ebpf: counters, filter with a /24 and three more, no peers) or of addresses\n\
+         (xdp-filter's alw_ip with the same address), and what the rest of an empty pass takes."
+    );
+    let mut case = Case::new(
+        "ebpf",
+        format!("decision, {name}"),
+        how,
+        vec!["x0-ebpf".into(), "xdp-filter alw_ip".into(), "empty program".into()],
+    );
+    let mut program = LinkProgram::load(LinkOptions { peer_by: PeerBy::Nothing, ..LinkOptions::default() })?;
+    rules(&mut program.filter()?)?;
+    let ours = program.runner(Point::Xdp)?;
+    let empty = program.runner_empty()?;
+    let packet = udp(source);
+    let peer = xdp_filter::Loaded::new(&packet, BLOCKED);
+    if let Err(error) = &peer {
+        case.miss(1, format!("{error:#}"));
+    }
+    for turn in 0..options.turns {
+        for place in 0..3 {
+            match ((place + turn) % 3, &peer) {
+                (0, _) => case.add(TIME, 0, time(&ours, &packet, options)?),
+                (1, Ok(peer)) => case.add(TIME, 1, peer.time(options.runs, source == BLOCKED)?),
+                (1, Err(_)) => {}
+                _ => case.add(TIME, 2, time(&empty, &packet, options)?),
+            }
+        }
+    }
+    if let Some(most) = case.median(TIME, 1) {
+        case.aim("decision, beside xdp-filter", case.median(TIME, 0), most, "ns");
+    }
+    Ok(case)
+}
+
+fn rules(filter: &mut Filter<'_>) -> Result<()> {
+    for text in ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.7/32", "2001:db8:1::/48"] {
+        filter.insert(Source::Network(text.parse::<Prefix>().context("a prefix")?), Action::Drop)?;
+    }
+    Ok(())
+}
+
+fn time(runner: &Runner, packet: &[u8], options: &Options) -> Result<f64> {
+    Ok(f64::from(runner.run(packet, options.runs)?.duration_ns))
+}
