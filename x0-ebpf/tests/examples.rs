@@ -1,0 +1,60 @@
+//! The examples, as a person would try them.
+#![cfg(all(feature = "ebpf", feature = "testing"))]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Beside this test's own file.
+fn example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("this program");
+    let folder = own.ancestors().nth(2).expect("the profile's folder").join("examples");
+    folder.join(name)
+}
+
+fn tries(name: &str) {
+    if common::namespace().is_none() {
+        return;
+    }
+    let output = Command::new(example(name))
+        .arg("--try")
+        .output()
+        .expect("examples are built by `cargo test` without `--test`, or `cargo build --examples`");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if !output.status.success() && std::env::var_os("CI").is_none() && said.contains("CAP_") {
+        println!("not tested: {said}");
+        return;
+    }
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+}
+
+#[test]
+fn block() {
+    tries("block");
+}
+
+#[test]
+fn chaos() {
+    tries("chaos");
+}
+
+#[test]
+fn what_is_asked_for_wrongly_is_named() {
+    for (name, arguments, expected) in [
+        ("block", vec!["lo"], "nothing to block"),
+        ("block", vec!["lo", "10.0.0.1/24"], "10.0.0"),
+        ("chaos", vec!["lo"], "no fault was asked for"),
+        ("chaos", vec!["lo", "--loss", "101"], "not a percentage"),
+        ("chaos", vec!["lo", "--noise"], "not known"),
+    ] {
+        let output = Command::new(example(name))
+            .args(&arguments)
+            .output()
+            .expect("examples are built by `cargo test` without `--test`, or `cargo build --examples`");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{name} {arguments:?}: {said}");
+    }
+}
