@@ -104,6 +104,8 @@ mod model;
 mod object;
 mod prefix;
 #[cfg(feature = "ebpf")]
+mod probe;
+#[cfg(feature = "ebpf")]
 mod program;
 #[cfg(feature = "ebpf")]
 mod rate;
@@ -130,6 +132,7 @@ pub use {
     flows::{Flow, FlowCounters},
     link::{LinkOptions, LinkProgram, ReadError},
     object::{Object, Provenance},
+    probe::{ProbeCounters, ProbeError, ProbeProgram},
     program::LoadError,
     rate::{Rate, RateError, RateUnit},
     sockets::{SocketCounters, SocketError, SocketProgram},

@@ -36,6 +36,10 @@ pub(crate) const FAULT: Object =
 pub(crate) const SOCKET: Object =
     Object { name: "socket", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/socket.bpf.o") };
 
+/// TCP's state when a segment arrives.
+pub(crate) const PROBE: Object =
+    Object { name: "probe", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/probe.bpf.o") };
+
 /// One interface's frames through another.
 pub(crate) const STEER: Object =
     Object { name: "steer", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/steer.bpf.o") };
@@ -50,6 +54,7 @@ impl Object {
     pub const ALL: &'static [Self] = &[
         LINK,
         FAULT,
+        PROBE,
         SOCKET,
         STEER,
         #[cfg(feature = "testing")]

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use aya::programs::{SchedClassifier, SockOps, Xdp};
+use aya::programs::{SchedClassifier, SockOps, TracePoint, Xdp};
 
 use crate::object::Object;
 use crate::sys;
@@ -266,6 +266,17 @@ impl Loaded {
     pub(crate) fn sock_ops(&mut self, name: &str) -> Result<&mut SockOps, LoadError> {
         let missing = self.missing(name);
         let program: &mut SockOps =
+            self.ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| Self::refused(name, &error))?;
+        }
+        Ok(program)
+    }
+
+    /// The tracepoint program `name`, loaded.
+    pub(crate) fn trace_point(&mut self, name: &str) -> Result<&mut TracePoint, LoadError> {
+        let missing = self.missing(name);
+        let program: &mut TracePoint =
             self.ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(missing)?;
         if program.fd().is_err() {
             program.load().map_err(|error| Self::refused(name, &error))?;

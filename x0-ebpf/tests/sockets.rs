@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::thread;
 
 use x0_ebpf::testing::VethPair;
-use x0_ebpf::{Direction, Fault, FaultInjector, LoadError, Share, SocketError, SocketProgram};
+use x0_ebpf::{
+    Direction, Fault, FaultInjector, LoadError, ProbeError, ProbeProgram, Share, SocketError, SocketProgram,
+};
 
 /// Where a cgroup (version 2) is mounted.
 fn cgroup() -> Option<PathBuf> {
@@ -97,4 +99,48 @@ fn a_folder_that_is_no_cgroup_is_named() {
     assert!(text.contains("cgroup") || matches!(error, SocketError::Load(_)), "{text}");
     let error = SocketProgram::attach(folder.path(), 1).expect_err("too few");
     assert!(matches!(error, SocketError::Load(LoadError::Option { option: "peers_max", .. })), "{error}");
+}
+
+/// A connection that was open before anybody watched.
+#[test]
+fn the_tracepoint_knows_connections_from_before() {
+    let (Some(here), Some(there)) = (common::namespace(), common::namespace()) else { return };
+    let mut pair = VethPair::new(&here, &there).expect("a pair");
+    pair.assign_addresses().expect("addresses");
+    let (client, server) = (IpAddr::V4(pair.left().address()), IpAddr::V4(pair.right().address()));
+    let listener = there.run(|| TcpListener::bind((server, 0))).expect("entered").expect("bound");
+    let port = listener.local_addr().expect("bound").port();
+    let mut stream = here.run(|| TcpStream::connect((server, port))).expect("entered").expect("connected");
+    let (mut accepted, _) = listener.accept().expect("accepted");
+    let program = match ProbeProgram::attach(64) {
+        Ok(program) => program,
+        Err(error @ (ProbeError::Denied | ProbeError::Absent | ProbeError::Load(LoadError::Denied)))
+            if std::env::var_os("CI").is_none() =>
+        {
+            println!("not tested: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let mut byte = [0];
+    for _ in 0..20 {
+        stream.write_all(&[1]).expect("written");
+        accepted.read_exact(&mut byte).expect("read");
+        accepted.write_all(&byte).expect("written");
+        stream.read_exact(&mut byte).expect("read");
+    }
+    let peers = program.peers().expect("peers");
+    for address in [server, client] {
+        let counters = peers[&address];
+        println!("{address}: {counters:?}");
+        assert!(counters.segments >= 20, "{counters:?}");
+        assert!(
+            counters.rtt.is_some_and(|rtt| rtt.as_secs() < 10) && counters.congestion_window > 0,
+            "{counters:?}"
+        );
+    }
+    assert!(matches!(
+        ProbeProgram::attach(1),
+        Err(ProbeError::Load(LoadError::Option { option: "peers_max", .. }))
+    ));
 }
