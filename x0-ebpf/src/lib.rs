@@ -46,6 +46,7 @@
 //! | `Steering` | what leaves through one link leaves through another, by one write to a map | `ebpf` |
 //! | `FaultInjector` | seeded loss, duplicates, flipped bits, black holes; per peer and direction | `ebpf` |
 //! | `SocketProgram` | round-trip times, retransmits and bytes of TCP per peer, from a cgroup | `ebpf` |
+//! | `ProbeProgram` | TCP's round-trip time and window per peer, from the tracepoint `tcp:tcp_probe`, of older connections too | `ebpf` |
 //! | `testing` | namespaces, veth pairs, numbered packets, test runs, a model of the link program | `testing` |
 //!
 //! No feature is on by default. What is left then is [`Capabilities`] and `/proc/net/dev`.
@@ -60,15 +61,14 @@
 //! ```
 //!
 //! or to its unit: `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN`. Pins need a bpffs (`mount -t bpf bpf /sys/fs/bpf`) that the
-//! user may write, `SocketProgram` a mounted cgroup v2. [`Capabilities::can`] names whatever is missing, all at once.
+//! user may write, `SocketProgram` a mounted cgroup v2, `ProbeProgram` a mounted tracefs
+//! and `CAP_PERFMON` ([`Feature::TcpProbe`]). [`Capabilities::can`] names whatever is missing, all at once.
 //!
 //! # What it cannot do
 //!
 //! - Filter what leaves. Rules are for the source of what arrives, at XDP and TC ingress; egress is only counted.
 //! - Delay packets. That takes departure times and the `fq` queueing discipline at egress, which is not built.
-//! - Read the `tcp:tcp_probe` tracepoint. [`Feature::TcpProbe`] tells whether a program could; there is none here.
-//!   `SocketProgram` has the round-trip times.
-//! - Measure connections that were open before `SocketProgram` was attached, or other protocols than TCP.
+//! - Measure other protocols than TCP. Of TCP, `SocketProgram` sees what was opened while it was attached; `ProbeProgram` sees all.
 //! - Tell which bytes are headers: backends count at different places, see [`stats`].
 //! - Save packets that were sent into a dead link before `Steering` was told to flip.
 //! - Run native XDP where the driver cannot, such as veth with a large MTU. It then uses generic XDP if the policy allows

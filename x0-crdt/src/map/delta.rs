@@ -48,6 +48,8 @@ pub(super) struct DeltaItem {
 #[derive(Debug, Clone)]
 pub struct MapDelta {
     pub(super) difference: Difference,
+    /// What the receiver must have seen: nothing of it is told again. Empty unless the difference is `Since`.
+    pub(super) base: Version,
     /// All that the sender had seen.
     pub(super) context: Version,
     /// Up to where the sender had forgotten its history.
@@ -221,7 +223,8 @@ impl MapDelta {
             return Err(DecodeError::Trailing { len: padding.len() }.into());
         }
         let entries = keys.into_iter().zip(ends).collect();
-        let delta = Self { difference, context, floor, writers, entries, items };
+        let base = if difference == Difference::Since { base.clone() } else { Version::new() };
+        let delta = Self { difference, base, context, floor, writers, entries, items };
         delta.check()?;
         Ok(delta)
     }
@@ -450,6 +453,7 @@ impl<'a> Collector<'a> {
         }
         MapDelta {
             difference,
+            base: Version::new(),
             context: map.version(),
             floor: map.floor(),
             writers: used.iter().map(|writer| map.writers.id(*writer)).collect(),

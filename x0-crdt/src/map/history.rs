@@ -33,7 +33,9 @@ impl CausalMap {
         }
         let mut collector = Collector::new(self, since);
         collector.add_recent();
-        Ok(collector.finish(Difference::Since))
+        let mut delta = collector.finish(Difference::Since);
+        delta.base = since.clone();
+        Ok(delta)
     }
 
     /// All that is held, for a receiver that has seen `since`: whatever else the receiver holds of what was seen here, it drops.

@@ -156,6 +156,12 @@ impl CausalMap {
     }
 
     fn check_base(&self, delta: &MapDelta) -> Result<(), JoinError> {
+        for (replica, seq) in delta.base.iter() {
+            let seen = self.writers.number(replica).map_or(0, |number| seq_of(&self.version, number));
+            if seen < seq.min(delta.context.get(replica)) {
+                return Err(JoinError::Base { dot: Dot::new(replica, seen + 1) });
+            }
+        }
         let seen: Vec<u64> = delta
             .writers
             .iter()

@@ -8,7 +8,7 @@ mod random;
 
 use model::World;
 use random::Random;
-use x0_crdt::{CausalMap, HashKey, ReplicaId};
+use x0_crdt::{CausalMap, HashKey, JoinError, MapDelta, ReplicaId};
 
 /// Seeds to try: many more with `X0_CRDT_SEEDS`.
 fn seeds(default: u64) -> u64 {
@@ -49,4 +49,24 @@ fn a_removal_is_told_on_after_hearing_from_one_that_forgot_it() {
     tell(&c, &mut a);
     tell(&a, &mut b);
     assert_eq!(b.get(b"key").unwrap().siblings().map(|held| held.value).collect::<Vec<_>>(), [b"mine"]);
+}
+
+/// What a difference leaves out must be here: or events would count as seen that never came.
+#[test]
+fn a_difference_for_a_later_version_is_refused() {
+    let key = HashKey::new([1; 16]);
+    let [mut a, mut b] = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), key));
+    a.put(b"first", 0, b"value").unwrap();
+    let since = a.version();
+    a.put(b"second", 0, b"value").unwrap();
+    a.remove(b"second");
+    let bytes = a.delta(&since).unwrap().encode(&since);
+    let delta = MapDelta::decode(&bytes, &since).unwrap();
+    let before = b.version();
+    assert!(matches!(b.join(&delta), Err(JoinError::Base { dot }) if dot.seq == 1));
+    assert_eq!((b.version(), b.len()), (before, 0));
+    let whole = a.delta(&b.version()).unwrap();
+    b.join(&whole).unwrap();
+    b.join(&delta).unwrap();
+    assert_eq!(b.encode_state(), a.encode_state());
 }
