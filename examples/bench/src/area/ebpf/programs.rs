@@ -1,8 +1,10 @@
 //! What a packet costs.
 
+use std::num::NonZeroU64;
+
 use anyhow::{Context, Result};
 use x0_ebpf::testing::Runner;
-use x0_ebpf::{Action, Filter, LinkOptions, LinkProgram, PeerBy, Point, Prefix, Source};
+use x0_ebpf::{Action, Filter, LinkOptions, LinkProgram, PeerBy, Point, Prefix, Rate, Source};
 
 use super::packet::udp;
 use super::{Options, xdp_filter};
@@ -16,13 +18,27 @@ const BLOCKED: [u8; 4] = [192, 0, 2, 9];
 const PASSED: [u8; 4] = [10, 0, 0, 1];
 
 pub(super) fn measure(options: &Options) -> Result<Vec<Case>> {
-    Ok(vec![link(options)?, decision(options, "blocked", BLOCKED)?, decision(options, "passed", PASSED)?])
+    let rate = Rate::packets(NonZeroU64::MIN.saturating_add(999_999_999), 1_000).context("a rate")?;
+    let flows = LinkOptions { flows_max: 1024, ..LinkOptions::default() };
+    let rates = LinkOptions { peer_rate: true, ..LinkOptions::default() };
+    let mut rated = LinkProgram::load(rates)?;
+    rated.set_peer_rate(Some(rate))?;
+    let whole = "counters, the filter with four rules that miss, and peers (LRU)";
+    let mut link = beside_empty(options, "link program", whole, LinkProgram::load(LinkOptions::default())?)?;
+    let most = link.median(TIME, 1).unwrap_or(f64::NAN) * OF_EMPTY;
+    link.aim("link, prefixes and peers, beside three empty passes", link.median(TIME, 0), most, "ns");
+    Ok(vec![
+        link,
+        beside_empty(options, "with flows", "all of that and the flow table", LinkProgram::load(flows)?)?,
+        beside_empty(options, "with a rate", "all of that and a rate for each peer, without flows", rated)?,
+        decision(options, "blocked", BLOCKED)?,
+        decision(options, "passed", PASSED)?,
+    ])
 }
 
-fn link(options: &Options) -> Result<Case> {
-    let how = "The link program at XDP with counters, the filter with four rules that miss, and peers (LRU), beside an empty program.";
-    let mut case = Case::new("ebpf", "link program", how, vec!["x0-ebpf".into(), "empty program".into()]);
-    let mut program = LinkProgram::load(LinkOptions::default())?;
+fn beside_empty(options: &Options, name: &str, does: &str, mut program: LinkProgram) -> Result<Case> {
+    let how = format!("The link program at XDP with {does}, beside an empty program.");
+    let mut case = Case::new("ebpf", name, how, vec!["x0-ebpf".into(), "empty program".into()]);
     rules(&mut program.filter()?)?;
     let ours = program.runner(Point::Xdp)?;
     let empty = program.runner_empty()?;
@@ -34,8 +50,6 @@ fn link(options: &Options) -> Result<Case> {
             case.add(TIME, system, time(runner, &packet, options)?);
         }
     }
-    let most = case.median(TIME, 1).unwrap_or(f64::NAN) * OF_EMPTY;
-    case.aim("link, prefixes and peers, beside three empty passes", case.median(TIME, 0), most, "ns");
     Ok(case)
 }
 
