@@ -2,7 +2,7 @@
 //! `cargo run -p x0-ebpf --example chaos --features ebpf,testing -- eth0 --loss 10 --duplicate 1 --seed 7`.
 //!
 //! `--loss`, `--duplicate` and `--corrupt` take percent, `--blackhole` drops everything; `--peer ADDRESS` spares all others, `--out`
-//! does it to what leaves instead of what arrives. The same seed does the same to the n-th packet. What was done is printed once a
+//! does it to what leaves instead of what arrives, and takes `--seconds`: its filter would outlive a Ctrl-C. The same seed does the same to the n-th packet. What was done is printed once a
 //! second until Ctrl-C or for `--seconds N`, beside what was asked for; then the link is as it was. `--try` shows it on a link of its
 //! own, and fails if other packets are lost than the seed says.
 #![allow(clippy::print_stdout, reason = "a program with a table to print")]
@@ -57,6 +57,12 @@ fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
     }
     if fault == (Fault { seed: fault.seed, ..Fault::default() }) {
         return Err(format!("no fault was asked for\n{USAGE}").into());
+    }
+    if direction == Direction::Out && end.is_none() {
+        // A filter of TC, which only an orderly end takes away.
+        return Err(
+            format!("--out takes --seconds N: a Ctrl-C would leave the fault on the link\n{USAGE}").into()
+        );
     }
     let mut injector = FaultInjector::load()?;
     injector.attach(link, direction)?;

@@ -49,6 +49,7 @@ fn what_is_asked_for_wrongly_is_named() {
         ("chaos", vec!["lo"], "no fault was asked for"),
         ("chaos", vec!["lo", "--loss", "101"], "not a percentage"),
         ("chaos", vec!["lo", "--noise"], "not known"),
+        ("chaos", vec!["lo", "--loss", "1", "--out"], "--out takes --seconds"),
     ] {
         let output = Command::new(example(name))
             .args(&arguments)

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let probe = LinkProgram::load(LinkOptions::default());
     drop(probe.context("the programs cannot be loaded here, so that nothing can be measured")?);
     println!(
-        "By test runs in this kernel; medians of {} turns of {} runs each.\n",
+        "By test runs in this kernel; medians of {} turns, of {} runs each for packets.\n",
         options.turns, options.runs
     );
     let mut rows = Vec::new();

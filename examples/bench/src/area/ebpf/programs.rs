@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU64;
 
-use anyhow::{Context, Result};
-use x0_ebpf::testing::Runner;
+use anyhow::{Context, Result, ensure};
+use x0_ebpf::testing::{Runner, Verdict};
 use x0_ebpf::{Action, Filter, LinkOptions, LinkProgram, PeerBy, Point, Prefix, Rate, Source};
 
 use super::packet::udp;
@@ -47,7 +47,7 @@ fn beside_empty(options: &Options, name: &str, does: &str, mut program: LinkProg
         for place in 0..2 {
             let system = (place + turn) % 2;
             let runner = if system == 0 { &ours } else { &empty };
-            case.add(TIME, system, time(runner, &packet, options)?);
+            case.add(TIME, system, time(runner, &packet, options, Verdict::Pass)?);
         }
     }
     Ok(case)
@@ -70,6 +70,7 @@ fn decision(options: &Options, name: &str, source: [u8; 4]) -> Result<Case> {
     let ours = program.runner(Point::Xdp)?;
     let empty = program.runner_empty()?;
     let packet = udp(source);
+    let verdict = if source == BLOCKED { Verdict::Drop } else { Verdict::Pass };
     let peer = xdp_filter::Loaded::new(&packet, BLOCKED);
     if let Err(error) = &peer {
         case.miss(1, format!("{error:#}"));
@@ -77,10 +78,10 @@ fn decision(options: &Options, name: &str, source: [u8; 4]) -> Result<Case> {
     for turn in 0..options.turns {
         for place in 0..3 {
             match ((place + turn) % 3, &peer) {
-                (0, _) => case.add(TIME, 0, time(&ours, &packet, options)?),
+                (0, _) => case.add(TIME, 0, time(&ours, &packet, options, verdict)?),
                 (1, Ok(peer)) => case.add(TIME, 1, peer.time(options.runs, source == BLOCKED)?),
                 (1, Err(_)) => {}
-                _ => case.add(TIME, 2, time(&empty, &packet, options)?),
+                _ => case.add(TIME, 2, time(&empty, &packet, options, Verdict::Pass)?),
             }
         }
     }
@@ -97,6 +98,9 @@ fn rules(filter: &mut Filter<'_>) -> Result<()> {
     Ok(())
 }
 
-fn time(runner: &Runner, packet: &[u8], options: &Options) -> Result<f64> {
-    Ok(f64::from(runner.run(packet, options.runs)?.duration_ns))
+/// What a packet takes, in ns; it must meet this end.
+fn time(runner: &Runner, packet: &[u8], options: &Options, verdict: Verdict) -> Result<f64> {
+    let run = runner.run(packet, options.runs)?;
+    ensure!(run.verdict == verdict, "the program decided otherwise: {:?}", run.verdict);
+    Ok(f64::from(run.duration_ns))
 }
