@@ -1,7 +1,8 @@
 //! Columns of numbers and of bytes, each in the shortest of a few plain forms.
 //!
-//! A difference is written column by column: what a thousand entries have in common is then said once. Numbers are packed as bits above
-//! their minimum, directly or as steps from one to the next; bytes of a small alphabet (digits, hexadecimal) are packed as its letters.
+//! A difference is written column by column: what a thousand entries have in common is then said once. Numbers are written as bits above
+//! their minimum, directly or as steps from one to the next, all as wide as the widest or each as wide as it needs (exponential Golomb
+//! codes); bytes of a small alphabet (digits, hexadecimal) are packed as its letters.
 
 use alloc::vec::Vec;
 
@@ -9,10 +10,15 @@ use crate::codec::{DecodeError, Input, put_integer};
 
 /// All are the same: the number.
 const CONSTANT: u8 = 0;
-/// The minimum, the width, then the bits above the minimum.
-const PACKED: u8 = 1;
-/// The first, then the steps (zigzag) as a packed column.
+/// The numbers, above the least of them.
+const DIRECT: u8 = 1;
+/// The first, the least step (zigzag), then the steps above that.
 const STEPS: u8 = 2;
+
+/// The width that says: each number as wide as it needs. The order of the code and its length in bytes follow.
+const GOLOMB: u8 = 0;
+/// The highest order of the code: a number has 64 bits.
+const ORDER_MAX: u32 = 63;
 
 /// Appends a column of numbers. The reader must know how many they are.
 pub(super) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
@@ -22,21 +28,26 @@ pub(super) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
         put_integer(*first, out);
         return;
     }
-    let steps: Vec<u64> = numbers
-        .windows(2)
-        .map(|pair| match pair {
-            [a, b] => zigzag(b.wrapping_sub(*a)),
-            _ => 0,
-        })
-        .collect();
-    // A step takes at least one bit too, so that a column is never shorter than its count would have it.
-    if packed_len(&steps) + 10 < packed_len(numbers) {
+    let least = numbers.iter().copied().min().unwrap_or(0);
+    let direct: Vec<u64> = numbers.iter().map(|number| number - least).collect();
+    let steps = numbers.windows(2).map(|pair| match pair {
+        [a, b] => b.wrapping_sub(*a).cast_signed(),
+        _ => 0,
+    });
+    let least_step = steps.clone().min().unwrap_or(0);
+    // The widest difference of two steps fits 64 bits, whatever its sign.
+    let steps: Vec<u64> = steps.map(|step| step.wrapping_sub(least_step).cast_unsigned()).collect();
+    let (form_direct, form_steps) = (Form::of(&direct), Form::of(&steps));
+    // The first and the least step take some bytes of their own.
+    if form_steps.len + 10 < form_direct.len {
         out.push(STEPS);
         put_integer(*first, out);
-        put_packed(&steps, out);
+        put_integer(zigzag(least_step), out);
+        form_steps.put(&steps, out);
     } else {
-        out.push(PACKED);
-        put_packed(numbers, out);
+        out.push(DIRECT);
+        put_integer(least, out);
+        form_direct.put(&direct, out);
     }
 }
 
@@ -51,60 +62,159 @@ pub(super) fn numbers(
     }
     match input.byte(what)? {
         CONSTANT => Ok(alloc::vec![input.integer(what)?; count]),
-        PACKED => packed(input, count, what),
+        DIRECT => {
+            let least = input.integer(what)?;
+            let mut numbers = formed(input, count, what)?;
+            for number in &mut numbers {
+                *number = number.checked_add(least).ok_or(DecodeError::Range { what })?;
+            }
+            Ok(numbers)
+        }
         STEPS => {
             let mut number = input.integer(what)?;
-            let steps = packed(input, count - 1, what)?;
-            let mut numbers = Vec::with_capacity(count);
-            numbers.push(number);
-            for step in steps {
-                number = number.wrapping_add(unzigzag(step));
-                numbers.push(number);
+            let least = unzigzag(input.integer(what)?);
+            let mut numbers = formed(input, count - 1, what)?;
+            for place in &mut numbers {
+                let next = number.wrapping_add(place.wrapping_add(least));
+                *place = core::mem::replace(&mut number, next);
             }
+            numbers.push(number);
             Ok(numbers)
         }
         tag => Err(DecodeError::Tag { what: "column", tag }),
     }
 }
 
-const fn zigzag(step: u64) -> u64 {
-    (step << 1) ^ (step.cast_signed() >> 63).cast_unsigned()
+const fn zigzag(step: i64) -> u64 {
+    ((step << 1) ^ (step >> 63)).cast_unsigned()
 }
 
 const fn unzigzag(coded: u64) -> u64 {
     (coded >> 1) ^ (coded & 1).wrapping_neg()
 }
 
-fn width(numbers: &[u64]) -> (u64, u32) {
-    let min = numbers.iter().copied().min().unwrap_or(0);
-    let max = numbers.iter().copied().max().unwrap_or(0);
-    (min, (64 - (max - min).leading_zeros()).max(1))
+/// How many bits a number has, at least 1.
+const fn bits_of(number: u64) -> u32 {
+    if number == 0 { 1 } else { u64::BITS - number.leading_zeros() }
 }
 
-fn packed_len(numbers: &[u64]) -> usize {
-    (numbers.len() * width(numbers).1 as usize).div_ceil(8)
+/// How numbers that begin at 0 are written, and how many bytes that takes.
+struct Form {
+    /// Of all numbers, in bits; None for codes.
+    width: Option<u32>,
+    /// Of the codes.
+    order: u32,
+    len: usize,
 }
 
-fn put_packed(numbers: &[u64], out: &mut Vec<u8>) {
-    let (min, width) = width(numbers);
-    put_integer(min, out);
-    out.push(u8::try_from(width).unwrap_or(64));
-    let mut bits = BitWriter::new(out);
-    for number in numbers {
-        bits.put(number - min, width);
+impl Form {
+    fn of(numbers: &[u64]) -> Self {
+        let mut by_bits = [0_usize; 65];
+        for number in numbers {
+            by_bits[bits_of(*number) as usize] += 1;
+        }
+        let width = (1..=64).rev().find(|bits| by_bits[*bits as usize] > 0).unwrap_or(1);
+        let packed = 1 + (numbers.len() * width as usize).div_ceil(8);
+        // A good order is about the bits that most numbers have; two around the median are tried as well.
+        let mut half = numbers.len() / 2;
+        let median = (1..=64_u32)
+            .find(|bits| {
+                let here = by_bits[*bits as usize];
+                let found = half < here;
+                half = half.saturating_sub(here);
+                found
+            })
+            .unwrap_or(1);
+        let orders = median.saturating_sub(2)..=median.min(ORDER_MAX);
+        let codes = orders.map(|order| {
+            let bits: usize = numbers.iter().map(|number| code_len(*number, order) as usize).sum();
+            (2 + 4 + bits.div_ceil(8), order)
+        });
+        match codes.min() {
+            Some((len, order)) if len < packed => Self { width: None, order, len },
+            _ => Self { width: Some(width), order: 0, len: packed },
+        }
     }
-    bits.finish();
+
+    fn put(&self, numbers: &[u64], out: &mut Vec<u8>) {
+        if let Some(width) = self.width {
+            out.push(u8::try_from(width).unwrap_or(64));
+            let mut bits = BitWriter::new(out);
+            for number in numbers {
+                bits.put(*number, width);
+            }
+            bits.finish();
+            return;
+        }
+        out.extend_from_slice(&[GOLOMB, u8::try_from(self.order).unwrap_or(0)]);
+        let mut codes = Vec::with_capacity(self.len);
+        let mut bits = BitWriter::new(&mut codes);
+        for number in numbers {
+            let (above, below) = (number >> self.order, number & low(self.order));
+            // As many zeros as the upper part has bits beyond its leading one, the one, those bits; then the lower part.
+            let upper = u128::from(above) + 1;
+            let len = 127 - upper.leading_zeros();
+            bits.put(0, len);
+            bits.put(1, 1);
+            bits.put(u64::try_from(upper & u128::from(low(len))).unwrap_or(0), len);
+            bits.put(below, self.order);
+        }
+        bits.finish();
+        put_integer(codes.len() as u64, out);
+        out.extend_from_slice(&codes);
+    }
 }
 
-fn packed(input: &mut Input<'_>, count: usize, what: &'static str) -> Result<Vec<u64>, DecodeError> {
-    let min = input.integer(what)?;
-    let width = u32::from(input.byte(what)?);
-    if !(1..=64).contains(&width) {
+/// The bits of a number in the code of this order.
+const fn code_len(number: u64, order: u32) -> u32 {
+    let upper = (number >> order) as u128 + 1;
+    2 * (127 - upper.leading_zeros()) + 1 + order
+}
+
+/// As many ones as bits.
+const fn low(bits: u32) -> u64 {
+    if bits == 0 { 0 } else { u64::MAX >> (64 - bits) }
+}
+
+/// Reads what [`Form::put`] wrote.
+fn formed(input: &mut Input<'_>, count: usize, what: &'static str) -> Result<Vec<u64>, DecodeError> {
+    let width = input.byte(what)?;
+    if width > 64 {
         return Err(DecodeError::Range { what });
     }
-    let len = count.checked_mul(width as usize).ok_or(DecodeError::Range { what })?.div_ceil(8);
-    let mut bits = BitReader::new(input.take(len, what)?);
-    (0..count).map(|_| min.checked_add(bits.take(width)).ok_or(DecodeError::Range { what })).collect()
+    if width != GOLOMB {
+        let width = u32::from(width);
+        let len = count.checked_mul(width as usize).ok_or(DecodeError::Range { what })?.div_ceil(8);
+        let mut bits = BitReader::new(input.take(len, what)?);
+        return Ok((0..count).map(|_| bits.take(width)).collect());
+    }
+    let order = u32::from(input.byte(what)?);
+    if order > ORDER_MAX {
+        return Err(DecodeError::Range { what });
+    }
+    let len = input.integer(what)?;
+    let len = usize::try_from(len).map_err(|_| DecodeError::Range { what })?;
+    let codes = input.take(len, what)?;
+    // Each code has at least one bit.
+    if codes.len().saturating_mul(8) < count {
+        return Err(DecodeError::Truncated { what });
+    }
+    let mut bits = BitReader::new(codes);
+    let numbers = (0..count)
+        .map(|_| {
+            let len = (0..=64).find(|_| bits.take(1) == 1).ok_or(DecodeError::Range { what })?;
+            let upper = (u128::from(bits.take(len)) | 1 << len) - 1;
+            let above = u64::try_from(upper).map_err(|_| DecodeError::Range { what })?;
+            if bits_of(above) + order > 64 && above > 0 {
+                return Err(DecodeError::Range { what });
+            }
+            Ok(above << order | bits.take(order))
+        })
+        .collect::<Result<_, _>>()?;
+    if !bits.is_at_end() {
+        return Err(DecodeError::Range { what });
+    }
+    Ok(numbers)
 }
 
 /// Appends bytes, of which the reader must know how many they are.
@@ -173,6 +283,7 @@ impl<'a> BitWriter<'a> {
         Self { out, pending: 0, len: 0 }
     }
 
+    /// Appends the lowest bits, none for a width of 0.
     fn put(&mut self, bits: u64, width: u32) {
         self.pending |= u128::from(bits) << self.len;
         self.len += width;
@@ -194,21 +305,29 @@ struct BitReader<'a> {
     bytes: core::slice::Iter<'a, u8>,
     pending: u128,
     len: u32,
+    /// Bytes that were asked for after the end.
+    missing: u32,
 }
 
 impl<'a> BitReader<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes: bytes.iter(), pending: 0, len: 0 }
+        Self { bytes: bytes.iter(), pending: 0, len: 0, missing: 0 }
     }
 
-    /// The next bits; zeros after the end, which the caller has excluded by the length.
+    /// Whether all was read, and no more, and what fills the last byte is zero.
+    fn is_at_end(&self) -> bool {
+        self.missing == 0 && self.bytes.as_slice().is_empty() && self.len < 8 && self.pending == 0
+    }
+
+    /// The next bits; zeros after the end.
     fn take(&mut self, width: u32) -> u64 {
         while self.len < width {
-            self.pending |= u128::from(self.bytes.next().copied().unwrap_or(0)) << self.len;
+            let byte = self.bytes.next().copied();
+            self.missing = self.missing.saturating_add(u32::from(byte.is_none()));
+            self.pending |= u128::from(byte.unwrap_or(0)) << self.len;
             self.len += 8;
         }
-        let mask = u64::MAX >> (64 - width.clamp(1, 64));
-        let bits = u64::try_from(self.pending & u128::from(mask)).unwrap_or(0);
+        let bits = u64::try_from(self.pending & u128::from(low(width))).unwrap_or(0);
         self.pending >>= width;
         self.len -= width;
         bits
@@ -217,12 +336,14 @@ impl<'a> BitReader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     fn check_numbers(column: &[u64], len_max: usize) {
         let mut out = Vec::new();
         put_numbers(column, &mut out);
-        assert!(out.len() <= len_max, "{column:?} took {} bytes", out.len());
+        assert!(out.len() <= len_max, "{} numbers took {} bytes", column.len(), out.len());
         let mut input = Input::new(&out);
         assert_eq!(numbers(&mut input, column.len(), "a test").unwrap(), column);
         assert!(input.is_empty());
@@ -237,6 +358,58 @@ mod tests {
         check_numbers(&[u64::MAX, 0, u64::MAX, 1], 42);
         check_numbers(&(0..1000).map(|n| n + 1_000_000).collect::<Vec<_>>(), 140);
         check_numbers(&(0..1000).map(|n| (n * 7919) % 1024).collect::<Vec<_>>(), 1260);
+        // Rising by small steps, once by a large one.
+        check_numbers(&(0..1000).map(|n| n + (n / 500) * 1_000_000).collect::<Vec<_>>(), 150);
+        // Steps of both signs; the extremes in every form.
+        check_numbers(&(0..1000).map(|n| 1_000_000 - n * 3 + n % 2).collect::<Vec<_>>(), 260);
+        check_numbers(&[vec![0; 500], vec![u64::MAX], vec![0; 500]].concat(), 160);
+        check_numbers(&[vec![u64::MAX; 500], vec![0], vec![u64::MAX; 500]].concat(), 8100);
+    }
+
+    #[test]
+    fn any_numbers_read_back() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..3_000 {
+            let len = 1 + usize::try_from(random() % 40).unwrap();
+            let (shift, rare) = (random() % 64, random() % 64);
+            let column: Vec<u64> =
+                (0..len).map(|_| random() >> if random() % 16 == 0 { rare } else { shift }).collect();
+            check_numbers(&column, usize::MAX);
+            check_numbers(
+                &column
+                    .iter()
+                    .scan(0_u64, |at, step| {
+                        *at = at.wrapping_add(*step);
+                        Some(*at)
+                    })
+                    .collect::<Vec<_>>(),
+                usize::MAX,
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_codes_are_refused_or_other_numbers() {
+        let mut out = Vec::new();
+        put_numbers(&(0..100).map(|n| n * n * n % 7 * (n % 13)).collect::<Vec<_>>(), &mut out);
+        assert_eq!((out[0], out[2]), (DIRECT, GOLOMB));
+        for len in 0..out.len() {
+            assert!(numbers(&mut Input::new(&out[..len]), 100, "a test").is_err());
+        }
+        for bit in 0..out.len() * 8 {
+            let mut damaged = out.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let _ = numbers(&mut Input::new(&damaged), 100, "a test");
+        }
+        // One code too few and one too many.
+        assert!(numbers(&mut Input::new(&out), 99, "a test").is_err());
+        assert!(numbers(&mut Input::new(&out), 101, "a test").is_err());
     }
 
     fn check_text(bytes: &[u8], len_max: usize) {

@@ -180,12 +180,14 @@ impl MapDelta {
         let (mut times, mut lens, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for item in &self.items {
             if let Item::Live { time, value } = &item.item {
-                times.push(*time);
+                times.push((item.writer, item.seq, *time));
                 lens.push(value.as_slice().len() as u64);
                 values.extend_from_slice(value.as_slice());
             }
         }
-        columns::put_numbers(&times, out);
+        // In the order of writing, in which times rise.
+        times.sort_unstable();
+        columns::put_numbers(&times.iter().map(|(_, _, time)| *time).collect::<Vec<_>>(), out);
         columns::put_numbers(&lens, out);
         columns::put_text(&values, out);
     }
@@ -345,7 +347,21 @@ fn items(
     let writers = columns::numbers(input, count, WHAT)?;
     let seqs = columns::numbers(input, count, WHAT)?;
     let live = kinds.iter().filter(|kind| **kind == 0).count();
-    let mut times = columns::numbers(input, live, WHAT)?.into_iter();
+    let times = columns::numbers(input, live, WHAT)?;
+    let mut by_event: Vec<(u64, u64, usize)> = Vec::with_capacity(live);
+    for ((kind, writer), seq) in kinds.iter().zip(&writers).zip(&seqs) {
+        if *kind == 0 {
+            by_event.push((*writer, *seq, by_event.len()));
+        }
+    }
+    by_event.sort_unstable();
+    let mut by_place = alloc::vec![0; live];
+    for ((_, _, place), time) in by_event.into_iter().zip(times) {
+        if let Some(by_place) = by_place.get_mut(place) {
+            *by_place = time;
+        }
+    }
+    let mut times = by_place.into_iter();
     let lens = columns::numbers(input, live, WHAT)?;
     let mut total = 0_usize;
     for len in &lens {
