@@ -9,10 +9,8 @@
 //! | `x0_kv_overlay_bytes` | gauge | – | writes in memory that no checkpoint holds (redb) |
 //! | `x0_kv_checkpoints_total` | counter | – | checkpoints made durable (redb) |
 //! | `x0_kv_checkpoint_seconds` | histogram | – | how long one took to write (redb) |
-//!
 //! | `x0_kv_crdt_joins_total` | counter | – | differences of other members taken in (CRDT keyspace, as are those below) |
-//! | `x0_kv_crdt_conflicts_total` | counter | – | keys at which concurrent values came to stand beside each other |
-//! | `x0_kv_crdt_equivocations_total` | counter | – | events that came with two contents |
+//! | `x0_kv_crdt_conflicts_total` | counter | `type` | `values`: keys at which concurrent values came to stand beside each other; `removal`: keys at which a value stays beside a removal that had not seen it; `equivocation`: events that came with two contents |
 //! | `x0_kv_crdt_reconciliations_total` | counter | – | states compared because history did not reach back |
 //! | `x0_kv_crdt_sent_bytes_total` | counter | – | bytes sent to other members |
 //! | `x0_kv_crdt_received_bytes_total` | counter | – | bytes received from them |
@@ -42,6 +40,32 @@ pub fn describe() {
     describe_gauge!("x0_kv_overlay_bytes", Unit::Bytes, "Writes in memory that no checkpoint holds");
     describe_counter!("x0_kv_checkpoints_total", Unit::Count, "Checkpoints made durable");
     describe_histogram!("x0_kv_checkpoint_seconds", Unit::Seconds, "How long a checkpoint took to write");
+    describe_counter!("x0_kv_crdt_joins_total", Unit::Count, "Differences of other members taken in");
+    describe_counter!(
+        "x0_kv_crdt_conflicts_total",
+        Unit::Count,
+        "What concurrent writers disagreed on, by type"
+    );
+    describe_counter!("x0_kv_crdt_reconciliations_total", Unit::Count, "States compared for want of history");
+    describe_counter!("x0_kv_crdt_sent_bytes_total", Unit::Bytes, "Bytes sent to other members");
+    describe_counter!("x0_kv_crdt_received_bytes_total", Unit::Bytes, "Bytes received from other members");
+    describe_counter!(
+        "x0_kv_crdt_redundant_bytes_total",
+        Unit::Bytes,
+        "Bytes received that were there already"
+    );
+    describe_counter!(
+        "x0_kv_crdt_refused_total",
+        Unit::Count,
+        "Datagrams that were malformed or did not fit"
+    );
+    describe_gauge!("x0_kv_crdt_keys", Unit::Count, "Keys that hold something");
+    describe_gauge!(
+        "x0_kv_crdt_stability_lag_events",
+        Unit::Count,
+        "Events not known to be seen by all members"
+    );
+    describe_gauge!("x0_kv_crdt_pending_bytes", Unit::Bytes, "Bytes of transfers that are not whole yet");
 }
 
 /// Counts what a store is asked.
@@ -201,7 +225,7 @@ impl CheckpointTelemetry {
 #[cfg(feature = "crdt")]
 pub(crate) struct CrdtTelemetry {
     #[cfg(feature = "metrics")]
-    totals: [Counter; 8],
+    totals: [Counter; 9],
     #[cfg(feature = "metrics")]
     gauges: [Gauge; 3],
     #[cfg(feature = "metrics")]
@@ -219,8 +243,9 @@ impl CrdtTelemetry {
             #[cfg(feature = "metrics")]
             totals: [
                 counter!("x0_kv_crdt_joins_total"),
-                counter!("x0_kv_crdt_conflicts_total"),
-                counter!("x0_kv_crdt_equivocations_total"),
+                counter!("x0_kv_crdt_conflicts_total", "type" => "values"),
+                counter!("x0_kv_crdt_conflicts_total", "type" => "removal"),
+                counter!("x0_kv_crdt_conflicts_total", "type" => "equivocation"),
                 counter!("x0_kv_crdt_reconciliations_total"),
                 counter!("x0_kv_crdt_sent_bytes_total"),
                 counter!("x0_kv_crdt_received_bytes_total"),
@@ -252,6 +277,7 @@ impl CrdtTelemetry {
             let values = [
                 totals.joins,
                 totals.conflicts,
+                totals.contested_removals,
                 totals.equivocations,
                 totals.reconciliations,
                 totals.sent_bytes,
@@ -271,5 +297,30 @@ impl CrdtTelemetry {
         }
         #[cfg(not(feature = "metrics"))]
         let _ = status;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_table_and_the_descriptions_name_what_is_made() {
+        let (code, _) = include_str!("telemetry.rs").split_once("#[cfg(test)]\nmod tests").unwrap();
+        let (mut table, mut described, mut made) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (at, _) in code.match_indices("x0_kv_") {
+            let (before, after) = code.split_at(at);
+            let name = after.split(['"', '`']).next().unwrap();
+            let line = before.lines().last().unwrap_or_default();
+            let call = before.rsplit([';', '{', ',']).next().unwrap_or_default();
+            match () {
+                () if line == "//! | `" => table.insert(name),
+                () if call.contains("describe_") => described.insert(name),
+                () => made.insert(name),
+            };
+        }
+        assert!(made.len() >= 17, "{made:?}");
+        assert_eq!(table, made);
+        assert_eq!(described, made);
     }
 }

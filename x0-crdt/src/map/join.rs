@@ -43,6 +43,8 @@ pub struct Joined {
     pub keys: Vec<Vec<u8>>,
     /// Keys at which values of several writers now stand beside each other and did not before.
     pub conflicts: usize,
+    /// Keys at which values stay beside a removal that had not seen them, and did not before.
+    pub contested_removals: usize,
     /// Items of the difference that were news here.
     pub news: usize,
     /// Items that were not.
@@ -196,6 +198,7 @@ impl CausalMap {
         // Removals stay remembered even if the sender does not list them: it may have replaced them, or only forgotten them.
         let mut removals =
             if self.removals.is_empty() { Vec::new() } else { self.removals.remove(key).unwrap_or_default() };
+        let was_contested = before > 0 && !removals.is_empty();
         for item in items {
             let writer = incoming.number(item);
             let seen = item.seq <= seq_of(&self.version, writer);
@@ -234,6 +237,9 @@ impl CausalMap {
         }
         if before < 2 && siblings.len() > 1 {
             joined.conflicts += 1;
+        }
+        if !was_contested && !siblings.is_empty() && !removals.is_empty() {
+            joined.contested_removals += 1;
         }
         if changed {
             joined.keys.push(key.as_slice().to_vec());

@@ -70,3 +70,33 @@ fn a_difference_for_a_later_version_is_refused() {
     b.join(&delta).unwrap();
     assert_eq!(b.encode_state(), a.encode_state());
 }
+
+#[test]
+fn a_join_counts_the_keys_that_concurrent_writers_disagree_on() {
+    let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), HashKey::new([1; 16])));
+    let told = |from: &CausalMap, to: &mut CausalMap| to.join(&from.delta(&to.version()).unwrap()).unwrap();
+    let [here, there] = &mut maps;
+    here.put(b"door", 1, b"open").unwrap();
+    let first = told(here, there);
+    assert_eq!((first.conflicts, first.contested_removals), (0, 0));
+
+    // Two values beside each other, and a removal that has not seen a value.
+    here.put(b"lamp", 2, b"on").unwrap();
+    there.put(b"lamp", 3, b"off").unwrap();
+    here.remove(b"door");
+    there.put(b"door", 4, b"shut").unwrap();
+    let second = told(here, there);
+    assert_eq!((second.conflicts, second.contested_removals), (1, 1));
+    assert_eq!(there.get(b"door").unwrap().latest().value, b"shut");
+    // Told again it is no news, and the other side counts the same from its view.
+    let again = told(here, there);
+    assert_eq!((again.conflicts, again.contested_removals), (0, 0));
+    let back = told(there, here);
+    assert_eq!((back.conflicts, back.contested_removals), (1, 1));
+
+    // A write that has seen it all ends both.
+    here.put(b"lamp", 5, b"off").unwrap();
+    here.put(b"door", 5, b"open").unwrap();
+    let last = told(here, there);
+    assert_eq!((last.conflicts, last.contested_removals), (0, 0));
+}

@@ -261,8 +261,11 @@ impl<R> CrdtReplica<R> {
         while let Some(output) = session.poll_output(now, map) {
             match output {
                 SessionOutput::Send(payload) => self.outputs.push_back(Output::Send { to: node, payload }),
-                SessionOutput::Joined(Joined { keys, conflicts, equivocations, .. }) => {
+                SessionOutput::Joined(Joined {
+                    keys, conflicts, contested_removals, equivocations, ..
+                }) => {
                     self.totals.conflicts += conflicts as u64;
+                    self.totals.contested_removals += contested_removals as u64;
                     self.totals.equivocations += equivocations as u64;
                     self.changed = Some(match self.changed {
                         None => Some(node),

@@ -33,6 +33,8 @@ pub struct CrdtTotals {
     pub joins: u64,
     /// Keys at which values of several writers came to stand beside each other.
     pub conflicts: u64,
+    /// Keys at which a value stays beside a removal that had not seen it.
+    pub contested_removals: u64,
     /// Events that came with two contents: a writer with two lives under one name, or one who lies.
     pub equivocations: u64,
     /// Bytes sent to other members.
