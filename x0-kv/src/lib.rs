@@ -31,6 +31,8 @@
 //! is one so far. What a version does not know it refuses, alike on every replica.
 
 mod applied;
+#[cfg(feature = "blob")]
+pub mod blob;
 #[cfg(feature = "mesh")]
 mod client;
 #[cfg(feature = "mesh")]

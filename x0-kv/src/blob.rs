@@ -1,0 +1,64 @@
+//! Blobs: values too large for a keyspace, named by their content.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use x0_kv::blob::{BlobRef, BlobStore, BlobStoreOptions};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path();
+//! let store = BlobStore::open(path, BlobStoreOptions::default())?;
+//! let adapter = vec![7; 3 << 20];
+//! let mut reference = store.add(&adapter[..])?; // any `Read`; never held in memory as a whole
+//! reference.media_type = "application/octet-stream".into();
+//! let value = reference.encode()?; // what a keyspace holds
+//!
+//! let reference = BlobRef::decode(&value)?;
+//! assert_eq!(store.read(&reference.id)?, adapter);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The parts
+//! - [`BlobRef`] is what a keyspace holds: name, length, media type, provenance; at most [`BlobRef::LEN_MAX`] bytes.
+//! - [`BlobStore`] is a folder of blobs, whole ones and those of which only some chunks are held.
+//! - [`BlobExchange`] is the engine that brings blobs from other nodes and serves one's own. It does no I/O.
+//!
+//! # The method
+//! A blob is cut into chunks of [`CHUNK_LEN`] bytes, over which stands a Merkle tree (RFC 9162 §2.1.1, SHA-256). Its [`BlobId`] is a hash
+//! of the root and the length. Whoever fetches asks the members what they hold; the answer carries length and root, which the name
+//! proves. Then chunks are asked for, of several members at once, each of which comes with the hashes beside its way to the root, and is
+//! handed to the files only when that way leads there. A wrong one is known by itself: its sender is told of and not asked again for this
+//! blob. What is held of a blob is on disk with a bit for each chunk, so that a restart goes on where it was, and what is only partly
+//! held is served as well.
+//!
+//! # What it costs
+//! On the way, beside the chunk: 41 bytes and 32 for each level of the tree, and a request of about 40 bytes for up to 8 chunks; for a
+//! blob of 8 MiB 201 bytes for each chunk of 262,144, for one of 1 GiB 425. On disk: 4 KiB, and 64 bytes and a bit for each chunk.
+//! In memory: at most [`ExchangeOptions::asked_max`] chunks while fetching, 8 MiB unless set otherwise.
+//!
+//! # Limits
+//! A blob is of at most [`BLOB_LEN_MAX`] bytes. What is said of it beside name and length is not part of the name. Blobs are not encrypted
+//! on disk, any peer that the transport lets in can fetch a blob whose name it knows, and nothing is removed by itself: a node
+//! removes what it no longer wants, for instance what no key refers to.
+
+mod chunks;
+mod exchange;
+mod id;
+mod merkle;
+mod message;
+mod reference;
+mod store;
+
+pub use self::chunks::ChunkSet;
+pub use self::exchange::{BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Output};
+pub use self::id::{BlobId, BlobIdError};
+pub use self::message::{Holding, MARK, MESSAGE_LEN_MAX, Piece};
+pub use self::reference::{BlobRef, BlobRefError, Provenance};
+pub use self::store::{
+    BlobInfo, BlobOpenError, BlobReadError, BlobReader, BlobStore, BlobStoreOptions, BlobWriteError,
+};
+
+/// Length of every chunk but the last, in bytes. Part of the format.
+pub const CHUNK_LEN: usize = 256 << 10;
+/// Longest blob, in bytes.
+pub const BLOB_LEN_MAX: u64 = 64 << 30;
