@@ -65,6 +65,6 @@ pub use trust_domain::{ParseTrustDomainError, TrustDomain};
 #[cfg(feature = "x509")]
 pub use x509::{
     BundleError, CERTIFICATE_LEN_MAX, EncodingError, LeafError, PEM_LEN_MAX, PeerError, PemError,
-    SigningError, SvidError, TrustBundle, X509Svid, peer_node_id, peer_spiffe_id, spiffe_id_of,
-    spiffe_id_of_signer,
+    SigningError, SvidError, TrustBundle, X509Svid, peer_node_id, peer_not_after, peer_spiffe_id,
+    spiffe_id_of, spiffe_id_of_signer,
 };

@@ -16,7 +16,7 @@ pub(crate) use signing::check_signing_certificate;
 pub use bundle::{BundleError, TrustBundle};
 pub use certificate::{CERTIFICATE_LEN_MAX, EncodingError};
 pub use leaf::{LeafError, spiffe_id_of};
-pub use peer::{PeerError, peer_node_id, peer_spiffe_id};
+pub use peer::{PeerError, peer_node_id, peer_not_after, peer_spiffe_id};
 pub use pem::{PEM_LEN_MAX, PemError};
 pub use signing::{SigningError, spiffe_id_of_signer};
 pub use svid::{SvidError, X509Svid};

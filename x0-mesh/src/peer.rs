@@ -63,6 +63,9 @@ pub enum DownReason {
         /// What the verifier said.
         detail: Arc<str>,
     },
+    /// Its SVID has expired, and it has not connected again with another one.
+    #[error("the SVID that the peer connected with has expired: it must rotate in another one")]
+    Expired,
     /// The peer turned us away.
     #[error("the peer turned us away: {detail}")]
     Refused {

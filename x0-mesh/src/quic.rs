@@ -47,8 +47,10 @@
 //! connection that it made. Of several connections between two nodes one is used: the node with the lower [`NodeId`]
 //! decides which, and tells it in its greeting, so that two nodes which dial each other at once agree.
 //!
-//! A connection outlives the SVIDs that it was made with. [`PeerBook::reconnect`] has it made anew with those of now, and
-//! thereby also cuts off a node whose identity was revoked.
+//! A connection outlives a change of the SVIDs or bundles that it was made with, until the SVID that the peer showed expires: it ends then
+//! ([`DownReason::Expired`](crate::DownReason::Expired)), and a peer that has rotated by that time is back after one handshake.
+//! [`PeerBook::reconnect`] makes it anew with those of now at a moment of one's own choice, and thereby also cuts off a node whose
+//! identity was revoked.
 //!
 //! # Wire format, version 1
 //! ALPN `x0-mesh/1`. The first stream that each side opens is its control stream. It begins with a greeting: `0`, the

@@ -382,6 +382,29 @@ async fn a_connection_is_made_anew_on_demand_from_either_end() {
     }
 }
 
+/// Takes a few seconds: certificates count whole ones, and a busy machine must be up within them.
+#[tokio::test]
+async fn a_connection_ends_with_the_svid_of_the_peer_and_comes_back_with_another() {
+    let domain = Domain::new("example.org");
+    let (mut one, address) = bind(domain.config(1));
+    let identity = domain.identity(2);
+    identity.rotate(domain.svid(2, Duration::from_secs(4))).unwrap();
+    let (mut two, _) = bind(domain.config_of(2, &identity).peer(node(1), address));
+    let epoch = up(&mut one, 2).await;
+    up(&mut two, 1).await;
+
+    assert_eq!(down(&mut one, 2).await, (epoch, DownReason::Expired));
+    let (_, told) = down(&mut two, 1).await;
+    assert!(matches!(&told, DownReason::Untrusted { detail } if detail.contains("expired")), "{told}");
+    // It tries on, and is turned away.
+    let (_, told) = down(&mut two, 1).await;
+    assert!(matches!(&told, DownReason::Untrusted { .. }), "{told}");
+
+    identity.rotate(domain.svid(2, Duration::from_secs(3600))).unwrap();
+    assert!(up(&mut one, 2).await > epoch);
+    up(&mut two, 1).await;
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let domain = Domain::new("example.org");

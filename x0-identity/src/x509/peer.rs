@@ -1,8 +1,10 @@
 //! Who is at the other end of a connection.
 
+use std::time::SystemTime;
+
 use pki_types::CertificateDer;
 
-use super::{LeafError, spiffe_id_of};
+use super::{Leaf, LeafError, spiffe_id_of, to_system_time};
 use crate::{NodeId, SpiffeId};
 
 /// Why the chain of a peer names no node.
@@ -41,4 +43,14 @@ pub fn peer_spiffe_id(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerErro
 pub fn peer_node_id(chain: &[CertificateDer<'_>]) -> Result<NodeId, PeerError> {
     let spiffe_id = peer_spiffe_id(chain)?;
     spiffe_id.node_id().ok_or(PeerError::NotANode { spiffe_id })
+}
+
+/// Until when the SVID at the head of a chain is valid, this moment included; the chain is one that a verifier **has already accepted**,
+/// as for [`peer_spiffe_id`]. A connection that goes on longer is with somebody who may no longer be who it was.
+///
+/// # Errors
+/// [`PeerError`], when there is no certificate or it breaks a rule of X509-SVID.
+pub fn peer_not_after(chain: &[CertificateDer<'_>]) -> Result<SystemTime, PeerError> {
+    let leaf = Leaf::read(chain.first().ok_or(PeerError::NoCertificate)?)?;
+    Ok(to_system_time(leaf.validity.not_after))
 }

@@ -24,6 +24,7 @@ pub(super) mod code {
     pub(in crate::quic) const VIOLATION: VarInt = VarInt::from_u32(4);
     pub(in crate::quic) const BUSY: VarInt = VarInt::from_u32(5);
     pub(in crate::quic) const REMOVED: VarInt = VarInt::from_u32(6);
+    pub(in crate::quic) const EXPIRED: VarInt = VarInt::from_u32(7);
 }
 
 /// Why an attempt at a connection came to nothing.
@@ -46,6 +47,7 @@ pub(super) fn close_for(connection: &quinn::Connection, reason: &DownReason) {
     let (code, text) = match reason {
         DownReason::Replaced => (code::REPLACED, String::new()),
         DownReason::WrongIdentity { .. } => (code::IDENTITY, String::from("another node was dialled")),
+        DownReason::Expired => (code::EXPIRED, String::from("your SVID has expired")),
         DownReason::Malformed { violation } => (code::VIOLATION, violation.to_string()),
         reason => (code::CLOSED, reason.to_string()),
     };
@@ -71,6 +73,9 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code::CLOSED => DownReason::Closed,
             code::REPLACED => DownReason::Replaced,
+            code::EXPIRED => DownReason::Untrusted {
+                detail: "the SVID that we connected with has expired: rotate in another one".into(),
+            },
             code => DownReason::Refused { detail: application_detail(code, &close.reason) },
         },
         ConnectionError::ConnectionClosed(close) => {

@@ -1,18 +1,20 @@
 //! The tasks of one connection.
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use x0_identity::NodeId;
 
 use super::close::{Failure, close_for, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
 use super::greeting::{Greeting, HEAD_LEN, kind};
+use super::race::{Winner, race};
 use super::shared::Shared;
 use super::state::Adopted;
 use crate::{DownReason, Violation};
@@ -20,13 +22,30 @@ use crate::{DownReason, Violation};
 /// Chunks (mostly: packets) that one wake-up takes.
 const CHUNKS: usize = 64;
 
+/// How long a change of the system's clock may go unseen.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
+
 /// Who is at the other end, from its SVID, which the handshake has verified.
 pub(super) fn identity(connection: &Connection) -> Result<NodeId, DownReason> {
+    x0_identity::peer_node_id(&chain(connection))
+        .map_err(|error| DownReason::Untrusted { detail: error.to_string().into() })
+}
+
+fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     let chain =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let chain = chain.map(|chain| *chain).unwrap_or_default();
-    x0_identity::peer_node_id(&chain)
-        .map_err(|error| DownReason::Untrusted { detail: error.to_string().into() })
+    chain.map(|chain| *chain).unwrap_or_default()
+}
+
+/// Comes back when the SVID at the other end has expired.
+async fn expired(connection: &Connection) {
+    // Who has none was not let in.
+    let Ok(not_after) = x0_identity::peer_not_after(&chain(connection)) else { return };
+    // The clock of certificates may be set while we sleep. They are valid until the end of their last second.
+    let rest = || (not_after + Duration::from_secs(1)).duration_since(SystemTime::now()).ok();
+    while let Some(rest) = rest() {
+        sleep(rest.clamp(Duration::from_millis(1), CLOCK_LOOK)).await;
+    }
 }
 
 /// A connection that is the one in use.
@@ -155,10 +174,14 @@ impl Established {
         set.spawn(tasks.clone().guard(tasks.clone().write_bulk()));
         set.spawn(tasks.clone().guard(tasks.clone().read_datagrams()));
         set.spawn(tasks.clone().guard(tasks.clone().accept()));
-        let error = tasks.connection.closed().await;
-        let reason = match tasks.violation.get() {
-            Some(violation) => DownReason::Malformed { violation: *violation },
-            None => down_reason(&error),
+        let end = race(tasks.connection.closed(), expired(&tasks.connection)).await;
+        let reason = match (end, tasks.violation.get()) {
+            (_, Some(violation)) => DownReason::Malformed { violation: *violation },
+            (Winner::First(error), None) => down_reason(&error),
+            (Winner::Second(()), None) => {
+                close_for(&tasks.connection, &DownReason::Expired);
+                DownReason::Expired
+            }
         };
         tasks.shared.change(|state, wakers| state.end(peer, epoch, reason, wakers));
         set.shutdown().await;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain, X509Svid};
 use x0_mesh::quic::{QuicConfig, QuicTransport};
 use x0_mesh::{DownReason, Lane, PeerEventKind, Received, Transmit, Transport, TransportExt};
 
@@ -21,15 +21,21 @@ impl Domain {
         Domain(Authority::new(trust_domain, &AuthorityConfig::default()).unwrap())
     }
 
-    pub(crate) fn identity(&self, number: u64) -> Identity {
+    pub(crate) fn svid(&self, number: u64, validity: Duration) -> X509Svid {
         let spiffe_id = SpiffeId::for_node(self.0.trust_domain(), node(number));
-        let svid = self.0.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
-        Identity::new(svid, self.0.bundle()).unwrap()
+        self.0.issue(&spiffe_id, validity).unwrap()
+    }
+
+    pub(crate) fn identity(&self, number: u64) -> Identity {
+        Identity::new(self.svid(number, Duration::from_secs(3600)), self.0.bundle()).unwrap()
     }
 
     /// On any port.
     pub(crate) fn config(&self, number: u64) -> QuicConfig {
-        let identity = self.identity(number);
+        self.config_of(number, &self.identity(number))
+    }
+
+    pub(crate) fn config_of(&self, number: u64, identity: &Identity) -> QuicConfig {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config =
             QuicConfig::new(node(number), bind, identity.server_config(), identity.client_config());
