@@ -136,6 +136,7 @@ mod checkpoint;
 mod digest;
 mod equivocation;
 mod error;
+mod guard;
 mod history;
 mod merkle;
 mod seam;
@@ -150,6 +151,9 @@ pub use equivocation::EquivocationProof;
 pub use error::{
     AppendError, DecodeError, EventError, ObserveError, OwnError, PersistedError, ProofError, RestoreError,
     SealError, SignError, StartError, VerifyError,
+};
+pub use guard::{
+    Belief, CHAIN_PREFIX, GUARD_BATCH_LEN_MAX, Guard, GuardOptions, GuardStats, Reviewed, SealEntryError,
 };
 pub use seam::{Nobody, Signer, Verifier};
 pub use statement::{Head, Statement};

@@ -35,6 +35,24 @@ impl Digest {
         ])
     }
 
+    /// The digest of a value of the map: of the event whose bytes are a 1, the time, the length of the key in four bytes, the key and
+    /// the value.
+    pub(super) fn of_value(writer: ReplicaId, seq: u64, key: &[u8], time: u64, value: &[u8]) -> Self {
+        // Keys have at most `KEY_LEN_MAX` bytes.
+        let len = u32::try_from(key.len()).unwrap_or(u32::MAX);
+        hash(&[
+            EVENT,
+            &writer.node.to_be_bytes(),
+            &writer.incarnation.to_be_bytes(),
+            &seq.to_be_bytes(),
+            &[1],
+            &time.to_be_bytes(),
+            &len.to_be_bytes(),
+            key,
+            value,
+        ])
+    }
+
     pub(super) fn of_node(left: Self, right: Self) -> Self {
         hash(&[NODE, &left.0, &right.0])
     }

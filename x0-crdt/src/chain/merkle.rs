@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::digest::Digest;
 
 /// The largest power of two below `count`, which is two or more.
-fn split(count: usize) -> usize {
+pub(super) fn split(count: usize) -> usize {
     1 << (usize::BITS - 1 - (count - 1).leading_zeros())
 }
 

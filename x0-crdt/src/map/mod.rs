@@ -3,6 +3,7 @@
 mod cell;
 mod columns;
 mod delta;
+mod expel;
 mod history;
 mod join;
 mod read;

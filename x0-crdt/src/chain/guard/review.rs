@@ -1,0 +1,197 @@
+//! After the map has taken something in: what it means for whom.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::super::checkpoint::Checkpoint;
+use super::super::equivocation::EquivocationProof;
+use super::cover::Cover;
+use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
+use super::{Belief, Guard, Reviewed};
+use crate::{CausalMap, Dot, Entry, ReplicaId};
+
+/// So many batches over events whose history is forgotten are looked up one by one; for more, the map is looked through once.
+const LOOKUPS_MAX: usize = 4;
+
+/// What a review has found to do.
+#[derive(Default)]
+pub(super) struct Work {
+    /// Keys that the guard changed.
+    pub(super) keys: BTreeSet<Vec<u8>>,
+    /// Writers of which less is kept than before.
+    pub(super) convicted: BTreeSet<ReplicaId>,
+    /// Writers whose chain jumped or went back.
+    pub(super) suspects: BTreeSet<ReplicaId>,
+    /// Events that a batch now says something of: writer, after, until.
+    pub(super) spans: Vec<(ReplicaId, u64, u64)>,
+    /// Entries of this replica that somebody took away.
+    pub(super) lost: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Guard {
+    /// Looks at what a join has changed: believes what is signed, drops what is forged or behind what is kept of its writer, and convicts
+    /// whoever contradicts itself. `keys` are those of [`Joined`](crate::Joined).
+    ///
+    /// What is dropped is dropped in the same way by every guard, without an event of its own. What is written (a proof, a testimony, a
+    /// chain entry of this replica that somebody took away) is written as this replica.
+    pub fn review(&mut self, map: &mut CausalMap, keys: &[Vec<u8>]) -> Reviewed {
+        let mut work = Work::default();
+        let mut reserved = BTreeSet::new();
+        let mut touched = BTreeSet::new();
+        for key in keys {
+            match ChainKey::parse(key) {
+                Some(key) => drop(reserved.insert(key)),
+                None => drop(touched.insert(key.as_slice())),
+            }
+        }
+        for key in reserved {
+            self.take(map, key, &mut work);
+        }
+        let is_forgotten = |(writer, begin, _): &&(ReplicaId, u64, u64)| map.forgotten(*writer) > *begin;
+        let lookups = work.spans.iter().filter(is_forgotten).count();
+        if lookups > LOOKUPS_MAX {
+            self.judge_all(map, &mut work);
+        } else {
+            let mut unfit = Vec::new();
+            for key in touched {
+                unfit.extend(map.get(key).into_iter().flat_map(|entry| self.unfit(&entry)));
+            }
+            for (writer, begin, end) in core::mem::take(&mut work.spans) {
+                for (_, entry) in map.written(writer, begin, end) {
+                    unfit.extend(self.unfit(&entry));
+                }
+            }
+            self.expel(map, unfit, &mut work);
+        }
+        self.finish(map, work)
+    }
+
+    /// As [`review`](Self::review), of all keys: when the [`Verifier`](super::super::Verifier) has learned keys.
+    pub fn review_all(&mut self, map: &mut CausalMap) -> Reviewed {
+        let mut work = Work::default();
+        self.unknown.clear();
+        let reserved: BTreeSet<ChainKey> =
+            map.prefix(CHAIN_PREFIX).filter_map(|entry| ChainKey::parse(entry.key())).collect();
+        for key in reserved {
+            self.take(map, key, &mut work);
+        }
+        self.judge_all(map, &mut work);
+        self.finish(map, work)
+    }
+
+    pub(super) fn convict_and_review(&mut self, map: &mut CausalMap, proof: &EquivocationProof) -> Reviewed {
+        let mut work = Work::default();
+        if self.tracker.convict(proof, self.verifier.as_ref()) == Ok(true) {
+            work.convicted.insert(proof.writer());
+        }
+        self.finish(map, work)
+    }
+
+    /// The values of an entry that must not stand, with the key.
+    fn unfit(&self, entry: &Entry<'_>) -> Vec<(Vec<u8>, Dot, Belief)> {
+        let key = entry.key();
+        let unfit = entry.siblings().filter_map(|held| {
+            let belief = if is_reserved(key) && ChainKey::parse(key).is_none() {
+                Belief::Uncovered
+            } else {
+                match self.belief(key, &held) {
+                    belief @ (Belief::Refuted | Belief::Quarantined) => belief,
+                    _ => return None,
+                }
+            };
+            Some((key.to_vec(), held.dot, belief))
+        });
+        unfit.collect()
+    }
+
+    fn judge_all(&mut self, map: &mut CausalMap, work: &mut Work) {
+        let unfit: Vec<_> = map.range(&[]).flat_map(|entry| self.unfit(&entry)).collect();
+        self.expel(map, unfit, work);
+    }
+
+    fn expel(&mut self, map: &mut CausalMap, unfit: Vec<(Vec<u8>, Dot, Belief)>, work: &mut Work) {
+        for (key, dot, belief) in unfit {
+            if map.expel(&key, dot) {
+                match belief {
+                    Belief::Refuted => self.stats.refuted += 1,
+                    Belief::Quarantined => self.stats.quarantined += 1,
+                    _ => self.stats.garbage += 1,
+                }
+                work.keys.insert(key);
+            }
+        }
+    }
+
+    fn finish(&mut self, map: &mut CausalMap, mut work: Work) -> Reviewed {
+        if !work.convicted.is_empty() {
+            for writer in work.convicted.clone() {
+                self.purge(map, writer, &mut work);
+            }
+            self.judge_all(map, &mut work);
+        }
+        self.mend(map, &mut work);
+        Reviewed { keys: work.keys.into_iter().collect(), convicted: work.convicted.into_iter().collect() }
+    }
+
+    /// Drops what a convicted writer signed behind what is kept of it. Its earlier batches stay, whatever event put them there: they prove
+    /// themselves.
+    fn purge(&mut self, map: &mut CausalMap, writer: ReplicaId, work: &mut Work) {
+        let Some(kept) = self.tracker.kept(writer) else { return };
+        if let Some(covers) = self.covers.get_mut(&writer) {
+            covers.retain(|_, cover| cover.statement().seq() <= kept);
+        }
+        if self.heads.get(&writer).is_some_and(|head| head.seq() > kept) {
+            self.heads.remove(&writer);
+        }
+        let mut unfit = Vec::new();
+        let batches = ChainKey::Batch(writer, 0).to_key();
+        let batches = batches.get(..batches.len() - 8).unwrap_or_default();
+        for entry in map.prefix(batches) {
+            let end = |bytes| Cover::decode(bytes).map_or(0, |cover| cover.statement().seq());
+            let held = entry.siblings().filter(|held| end(held.value) > kept);
+            unfit.extend(held.map(|held| (entry.key().to_vec(), held.dot, Belief::Quarantined)));
+        }
+        if let Some(entry) = map.get(&ChainKey::Head(writer).to_key()) {
+            let end = |bytes| Checkpoint::decode(bytes).map_or(0, |checkpoint| checkpoint.seq());
+            let held = entry.siblings().filter(|held| end(held.value) > kept);
+            unfit.extend(held.map(|held| (entry.key().to_vec(), held.dot, Belief::Quarantined)));
+        }
+        self.expel(map, unfit, work);
+    }
+
+    /// Writes what is missing in the map.
+    fn mend(&mut self, map: &mut CausalMap, work: &mut Work) {
+        let mut put = Vec::new();
+        for proof in self.tracker.proofs() {
+            let (writer, kept) = (proof.writer(), proof.kept());
+            if self.published.get(&writer).is_none_or(|published| *published > kept) {
+                put.push((ChainKey::Proof(writer).to_key(), proof.encode()));
+                self.published.insert(writer, kept);
+            }
+        }
+        for writer in core::mem::take(&mut work.suspects) {
+            let key = ChainKey::Testimony(writer, self.replica).to_key();
+            let bytes = self.testimony(writer);
+            let is_said = map.get(&key).is_some_and(|entry| entry.siblings().any(|held| held.value == bytes));
+            if self.tracker.kept(writer).is_none() && writer != self.replica && !is_said {
+                put.push((key, bytes));
+                self.stats.testimonies += 1;
+            }
+        }
+        self.stats.restored += work.lost.len() as u64;
+        put.append(&mut work.lost);
+        for (key, value) in put {
+            // All of them are within the bounds of keys and values.
+            if map.put(&key, 0, &value).is_ok() {
+                work.keys.insert(key);
+            }
+        }
+        // Who is convicted needs no testimony.
+        for writer in &work.convicted {
+            let key = ChainKey::Testimony(*writer, self.replica).to_key();
+            if map.remove(&key).is_some() {
+                work.keys.insert(key);
+            }
+        }
+    }
+}

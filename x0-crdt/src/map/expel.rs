@@ -1,0 +1,119 @@
+//! Taking out single values that must not stand, whoever wrote them, and finding the values of one writer.
+
+use alloc::vec::Vec;
+
+use super::small::Key;
+use super::{CausalMap, Cell, Entry, seq_of};
+use crate::{Dot, ReplicaId};
+
+impl CausalMap {
+    /// Takes one value out of the map, whoever wrote it; its siblings stay. Says whether it was there.
+    ///
+    /// No event is written: `dot` counts as seen and gone, as after a removal that every member has seen. A replica that still holds the
+    /// value drops it when it compares contents with this one. It is meant for values that every replica judges alike by themselves, as
+    /// [`chain::Guard`](crate::chain::Guard) does; anything else is a case for [`remove`](Self::remove), which tells the others at once.
+    pub fn expel(&mut self, key: &[u8], dot: Dot) -> bool {
+        let Some(writer) = self.writers.number(dot.replica) else { return false };
+        let is_meant = |writer_of: u32, seq: u64| writer_of == writer && seq == dot.seq;
+        let Some((key, cell)) = self.cells.remove_entry(key) else { return false };
+        let mut siblings = cell.into_siblings();
+        let before = siblings.len();
+        siblings.retain(|sibling| {
+            let keep = !is_meant(sibling.writer, sibling.seq);
+            if !keep {
+                self.lose(&key, sibling);
+            }
+            keep
+        });
+        let is_found = siblings.len() < before;
+        if let Some(cell) = Cell::new(siblings) {
+            self.cells.insert(key, cell);
+        }
+        is_found
+    }
+
+    /// The last event seen of `writer`, 0 for none.
+    pub(crate) fn last_seen(&self, writer: ReplicaId) -> u64 {
+        self.writers.number(writer).map_or(0, |number| seq_of(&self.version, number))
+    }
+
+    /// The event of `writer` up to which history was forgotten.
+    pub(crate) fn forgotten(&self, writer: ReplicaId) -> u64 {
+        self.writers.number(writer).map_or(0, |number| seq_of(&self.floor, number))
+    }
+
+    /// The entries with values that `writer` wrote in the events after `after` up to `until`, with the number of the event, ascending.
+    /// Costs as much as there are such events, or a pass over the map where history is forgotten.
+    pub(crate) fn written(&self, writer: ReplicaId, after: u64, until: u64) -> Vec<(u64, Entry<'_>)> {
+        let Some(number) = self.writers.number(writer) else { return Vec::new() };
+        if after >= until {
+            return Vec::new();
+        }
+        if after >= seq_of(&self.floor, number) {
+            let recent = self.recent.range((number, after + 1)..=(number, until));
+            let holds = |key: &Key, seq: u64| {
+                let cell = self.cells.get(key);
+                cell.is_some_and(|cell| cell.siblings().iter().any(|s| (s.writer, s.seq) == (number, seq)))
+            };
+            let live = recent.filter(|((_, seq), key)| holds(key, *seq));
+            return live.filter_map(|((_, seq), key)| Some((*seq, self.get(key.as_slice())?))).collect();
+        }
+        let mut live = Vec::new();
+        for (key, cell) in &self.cells {
+            for sibling in cell.siblings() {
+                if sibling.writer == number && sibling.seq > after && sibling.seq <= until {
+                    live.extend(self.get(key.as_slice()).map(|entry| (sibling.seq, entry)));
+                }
+            }
+        }
+        live.sort_unstable_by_key(|(seq, _)| *seq);
+        live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HashKey;
+
+    #[test]
+    fn what_is_expelled_is_gone_with_its_hash_and_its_siblings_stay() {
+        let key = HashKey::new([1; 16]);
+        let [mut here, mut there] = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), key));
+        let mine = here.put(b"k", 1, b"mine").unwrap();
+        let theirs = there.put(b"k", 1, b"theirs").unwrap();
+        here.join(&there.delta(&here.version()).unwrap()).unwrap();
+        assert!(!here.expel(b"k", Dot::new(ReplicaId::new(3), 1)), "nobody knows that writer");
+        assert!(!here.expel(b"other", theirs));
+        assert!(here.expel(b"k", theirs));
+        assert!(!here.expel(b"k", theirs));
+        assert_eq!(here.get(b"k").unwrap().latest().dot, mine);
+        assert_eq!(here.last_seen(theirs.replica), 1);
+        // It does not come back, and who holds it loses it where contents are compared.
+        here.join(&there.complete(&here.version())).unwrap();
+        assert_eq!(here.sibling_count(), 1);
+        there.join(&here.complete(&there.version())).unwrap();
+        assert_eq!(here.frontier(), there.frontier());
+        assert_eq!(here.encode_state(), there.encode_state());
+        assert!(here.expel(b"k", mine));
+        assert!(here.is_empty());
+        assert_eq!((here.sibling_count(), here.frontier().content), (0, 0));
+    }
+
+    #[test]
+    fn what_a_writer_wrote_is_found_with_and_without_history() {
+        let mut map = CausalMap::new(ReplicaId::new(1), HashKey::new([1; 16]));
+        for number in 0..10_u8 {
+            map.put(&[number], 0, b"v").unwrap();
+        }
+        map.put(&[3], 0, b"again").unwrap();
+        map.remove(&[4]).unwrap();
+        let seqs =
+            |map: &CausalMap| map.written(ReplicaId::new(1), 2, 11).iter().map(|w| w.0).collect::<Vec<_>>();
+        assert_eq!(seqs(&map), [3, 6, 7, 8, 9, 10, 11]);
+        let version = map.version();
+        map.forget(&version);
+        assert_eq!(seqs(&map), [3, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(map.forgotten(ReplicaId::new(1)), 12);
+    }
+}
