@@ -46,6 +46,7 @@ mod replica;
 pub mod sim;
 mod state_machine;
 mod storage;
+pub mod telemetry;
 mod wal;
 
 pub use bytes::Bytes;

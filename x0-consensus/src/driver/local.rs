@@ -72,6 +72,7 @@ use crate::config::Config;
 use crate::replica::{HandleError, Input, Output, Replica, StageStep};
 use crate::state_machine::StateMachine;
 use crate::storage::{Storage, Write};
+use crate::telemetry::{DriverTelemetry, LogTelemetry};
 
 /// The thread's name.
 const THREAD: &str = "x0-consensus";
@@ -103,6 +104,8 @@ pub fn start(
         number: 0,
         outcomes: Vec::new(),
         origin: Instant::now(),
+        telemetry: DriverTelemetry::new(),
+        log_telemetry: LogTelemetry::new(),
     };
     let run = move || {
         worker.run();
@@ -135,6 +138,8 @@ struct Worker {
     number: u64,
     outcomes: Vec<Bytes>,
     origin: Instant,
+    telemetry: DriverTelemetry,
+    log_telemetry: LogTelemetry,
 }
 
 impl Worker {
@@ -152,7 +157,10 @@ impl Worker {
         loop {
             let now = self.origin.elapsed();
             self.drain(now)?;
-            self.shared.with_status(|status| self.replica.refresh(status));
+            self.shared.with_status(|status| {
+                self.replica.refresh(status);
+                self.telemetry.status(status);
+            });
             match self.shared.take(&mut inputs, &waker) {
                 Mail::Stop => return Ok(()),
                 Mail::Failed(failure) => return Err(failure),
@@ -195,13 +203,14 @@ impl Worker {
             if self.writes.is_empty() {
                 return Ok(());
             }
-            self.storage.write(&self.writes)?;
+            self.log_telemetry.timed(&self.writes, |writes| self.storage.write(writes))?;
             self.writes.clear();
             self.handle(now, Input::Persisted { number: self.number })?;
         }
     }
 
     fn perform(&mut self, now: Duration, output: Output) -> Result<(), FatalError> {
+        self.telemetry.output(&output);
         let answer = match output {
             Output::Append { number, write } => {
                 self.number = number;
@@ -210,7 +219,10 @@ impl Worker {
             }
             Output::Send { to, class, payload } => {
                 let sent = self.outbox.send(to, class, payload);
-                sent.err().map(|_| Input::Unreachable { peer: to })
+                sent.err().map(|_| {
+                    self.telemetry.congested();
+                    Input::Unreachable { peer: to }
+                })
             }
             Output::Apply { entries, proposals } => {
                 let index = entries.last().map_or(0, |entry| entry.index);

@@ -12,6 +12,7 @@ use super::start::OpenError;
 use crate::entry::SnapshotMeta;
 use crate::replica::{Input, StageStep};
 use crate::storage::{SnapshotReader, Storage, Write};
+use crate::telemetry::LogTelemetry;
 
 const LOG_THREAD: &str = "x0-log";
 const SNAPSHOT_THREAD: &str = "x0-snapshot";
@@ -53,7 +54,7 @@ pub(super) fn start(
     guard: Arc<EndGuard>,
 ) -> Result<Sender<Job>, OpenError> {
     let (to, jobs) = mpsc::channel();
-    let thread = LogThread { storage, shared, guard, snapshots: None };
+    let thread = LogThread { storage, shared, guard, snapshots: None, telemetry: LogTelemetry::new() };
     match thread::Builder::new().name(LOG_THREAD.into()).spawn(move || thread.run(&jobs)) {
         Ok(_) => Ok(to),
         Err(source) => Err(OpenError::Thread { thread: LOG_THREAD, source }),
@@ -66,6 +67,7 @@ struct LogThread {
     guard: Arc<EndGuard>,
     /// The thread for what takes long, once it was needed.
     snapshots: Option<Sender<SnapshotJob>>,
+    telemetry: LogTelemetry,
 }
 
 impl LogThread {
@@ -91,7 +93,7 @@ impl LogThread {
                             Err(_) => break,
                         }
                     }
-                    let written = self.storage.write(&writes);
+                    let written = self.telemetry.timed(&writes, |writes| self.storage.write(writes));
                     writes.clear();
                     written
                         .map(|()| self.shared.put(Input::Persisted { number: last }))

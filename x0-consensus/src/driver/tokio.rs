@@ -23,6 +23,7 @@ use crate::entry::{Entry, SnapshotMeta};
 use crate::replica::{HandleError, Input, Output, Replica};
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
+use crate::telemetry::DriverTelemetry;
 
 /// Starts a replica on the runtime that this is called in. State machines apply on the runtime's threads, a few megabytes at a time;
 /// restoring from a snapshot happens on a thread for blocking work.
@@ -66,6 +67,7 @@ pub fn start(
         origin: Instant::now(),
         sleep: Box::pin(::tokio::time::sleep(Duration::ZERO)),
         wake: None,
+        telemetry: DriverTelemetry::new(),
         _guard: guard,
     };
     ::tokio::spawn(driver.run());
@@ -201,6 +203,7 @@ struct Loop {
     sleep: Pin<Box<Sleep>>,
     /// What `sleep` is set to.
     wake: Option<Duration>,
+    telemetry: DriverTelemetry,
     _guard: Arc<EndGuard>,
 }
 
@@ -222,7 +225,10 @@ impl Loop {
             if let Err(failure) = self.drain(now) {
                 return Poll::Ready(Err(failure));
             }
-            self.shared.with_status(|status| self.replica.refresh(status));
+            self.shared.with_status(|status| {
+                self.replica.refresh(status);
+                self.telemetry.status(status);
+            });
             let mut inputs = std::mem::take(&mut self.inputs);
             let mail = self.shared.take(&mut inputs, cx.waker());
             let taken = match &mail {
@@ -279,9 +285,11 @@ impl Loop {
     }
 
     fn perform(&mut self, now: Duration, output: Output) -> Result<(), FatalError> {
+        self.telemetry.output(&output);
         match output {
             Output::Send { to, class, payload } => {
                 if self.outbox.send(to, class, payload).is_err() {
+                    self.telemetry.congested();
                     self.handle(now, Input::Unreachable { peer: to })?;
                 }
                 Ok(())

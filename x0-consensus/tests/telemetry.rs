@@ -1,0 +1,95 @@
+//! What a replica tells through the `metrics` facade.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::sync::mpsc;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use x0_consensus::{
+    Bytes, Config, Entry, Event, MemoryStorage, NodeId, Observer, SnapshotMeta, StateMachine,
+    StateMachineError, local, telemetry,
+};
+
+struct Nothing;
+
+impl StateMachine for Nothing {
+    fn durable_index(&self) -> u64 {
+        0
+    }
+    fn apply(&mut self, entries: &[Entry], outcomes: &mut Vec<Bytes>) -> Result<(), StateMachineError> {
+        outcomes.extend(entries.iter().filter(|entry| entry.is_command()).map(|_| Bytes::new()));
+        Ok(())
+    }
+    fn snapshot(&mut self) -> Result<Box<dyn Read + Send>, StateMachineError> {
+        Ok(Box::new(Cursor::new([])))
+    }
+    fn restore(&mut self, _: &SnapshotMeta, _: &mut dyn Read) -> Result<(), StateMachineError> {
+        Ok(())
+    }
+}
+
+struct Tell(mpsc::Sender<Event>);
+
+impl Observer for Tell {
+    fn event(&mut self, event: Event) {
+        let _ = self.0.send(event);
+    }
+}
+
+/// Each name with its value, or how often it was recorded; and whether it was described.
+fn values(snapshotter: &Snapshotter) -> BTreeMap<String, (f64, bool)> {
+    let all = snapshotter.snapshot().into_vec().into_iter();
+    all.map(|(key, _, description, value)| {
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(samples) => samples.len() as f64,
+        };
+        let labels: String = key.key().labels().map(|label| format!(" {}", label.value())).collect();
+        (format!("{}{labels}", key.key().name()), (value, description.is_some()))
+    })
+    .collect()
+}
+
+#[test]
+fn a_leader_of_one_says_what_it_wrote_and_where_it_stands() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let (tell, told) = mpsc::channel();
+    let replica = metrics::with_local_recorder(&recorder, || {
+        telemetry::describe();
+        let id = NodeId::new(1).unwrap();
+        local::start(Config::new(id).bootstrap([id]), MemoryStorage::new(), Nothing, (), Tell(tell)).unwrap()
+    });
+    for token in 1..=10 {
+        replica.propose(token, Bytes::from("command"));
+        while !matches!(told.recv().unwrap(), Event::Outcome { token: done, .. } if done == token) {}
+    }
+    replica.stop();
+    replica.wait_ended();
+    let status = replica.status();
+
+    let values = values(&snapshotter);
+    let value =
+        |name: &str| values.get(&format!("x0_consensus_{name}")).unwrap_or_else(|| panic!("{name}")).0;
+    assert_eq!((value("term"), value("is_leader"), value("voters")), (status.term as f64, 1.0, 1.0));
+    assert_eq!(value("last_index"), status.last_index as f64);
+    assert_eq!(value("commit_index"), status.commit_index as f64);
+    assert!(value("applied_index") >= 11.0);
+    assert!(value("leader_changes_total") >= 1.0);
+    // Ten commands and what opens the term, each in a group of its own, and what else raft writes.
+    assert!(value("log_entries_total") >= 11.0);
+    assert!(value("log_write_seconds") >= 11.0);
+    assert!(value("log_writes_total") >= value("log_write_seconds"));
+    assert_eq!((value("dropped_total"), value("snapshots_total sent")), (0.0, 0.0));
+
+    let bare: Vec<_> = values.iter().filter(|(_, (_, described))| !described).collect();
+    assert!(bare.is_empty(), "not described: {bare:?}");
+    // Every name made is in the table of the module.
+    let table = include_str!("../src/telemetry.rs");
+    for name in values.keys().filter_map(|name| name.split(' ').next()) {
+        assert!(table.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
