@@ -22,6 +22,8 @@
 //! - [`BlobRef`] is what a keyspace holds: name, length, media type, provenance; at most [`BlobRef::LEN_MAX`] bytes.
 //! - [`BlobStore`] is a folder of blobs, whole ones and those of which only some chunks are held.
 //! - [`BlobExchange`] is the engine that brings blobs from other nodes and serves one's own. It does no I/O.
+//! - [`Blobs`] joins the two on a thread of its own, behind [`Store::blobs`](crate::Store::blobs): in a node of a cluster (feature
+//!   `mesh`) over `Lane::Bulk`, in an embedded store without anybody to fetch from.
 //!
 //! # The method
 //! A blob is cut into chunks of [`CHUNK_LEN`] bytes, over which stands a Merkle tree (RFC 9162 §2.1.1, SHA-256). Its [`BlobId`] is a hash
@@ -42,7 +44,12 @@
 //! removes what it no longer wants, for instance what no key refers to.
 
 mod chunks;
+#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "others are met over a mesh"))]
+mod driver;
 mod exchange;
+mod fetch;
+#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "as the driver"))]
+mod handle;
 mod id;
 mod merkle;
 mod message;
@@ -50,7 +57,11 @@ mod reference;
 mod store;
 
 pub use self::chunks::ChunkSet;
+#[cfg(feature = "mesh")]
+pub(crate) use self::driver::{Event, Post};
 pub use self::exchange::{BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Output};
+pub use self::fetch::{Fetch, FetchError, Progress};
+pub use self::handle::{BlobOptions, BlobStatus, Blobs};
 pub use self::id::{BlobId, BlobIdError};
 pub use self::message::{Holding, MARK, MESSAGE_LEN_MAX, Piece};
 pub use self::reference::{BlobRef, BlobRefError, Provenance};

@@ -73,6 +73,8 @@ impl Client {
             None,
             #[cfg(feature = "crdt")]
             CrdtSide::Client(calls),
+            #[cfg(feature = "blob")]
+            crate::cluster::BlobSide::default(),
         );
         let (ended, end) = watch::channel(None);
         tokio::spawn(async move { ended.send_replace(Some(hub.run().await)) });
@@ -81,6 +83,8 @@ impl Client {
             watchers: None,
             #[cfg(feature = "crdt")]
             crdt: None,
+            #[cfg(feature = "blob")]
+            blobs: None,
         };
         let store = Store::from_dispatch(Arc::new(remote));
         Ok(Client { store, mailbox, peers, end })

@@ -8,10 +8,12 @@
 //! [`Coordinator`] and [`Replica`](x0_consensus::Replica), which the simulator runs as they are.
 //!
 //! # Lanes
-//! Consensus uses `Ordered(0)`, operations `Ordered(1)`, questions for a [`NodeStatus`] `Ordered(2)`, pieces of snapshots `Bulk`; CRDT keyspaces
-//! `Datagram` and, for clients, `Ordered(3)`. A transport
+//! Consensus uses `Ordered(0)`, operations `Ordered(1)`, questions for a [`NodeStatus`] `Ordered(2)`, pieces of snapshots and of blobs
+//! `Bulk`, told apart by their first byte; CRDT keyspaces `Datagram` and, for clients, `Ordered(3)`. A transport
 //! must carry [`MESSAGE_LEN_MAX`](crate::coordinator::MESSAGE_LEN_MAX) bytes on an ordered lane.
 
+#[cfg(feature = "blob")]
+mod blob;
 #[cfg(feature = "crdt")]
 mod crdt;
 mod hub;
@@ -35,12 +37,16 @@ pub use self::membership::ChangeError;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
 
+#[cfg(feature = "blob")]
+pub(crate) use self::blob::BlobSide;
 #[cfg(feature = "crdt")]
 pub(crate) use self::crdt::{CrdtCalls, CrdtSide};
 pub(crate) use self::hub::{End, Hub, ReplicaSide};
 pub(crate) use self::mailbox::{Mailbox, Question};
 use self::membership::Change;
 pub(crate) use self::peers::Peers;
+#[cfg(feature = "blob")]
+use crate::blob::{BlobOpenError, BlobOptions, Blobs};
 use crate::coordinator::Coordinator;
 #[cfg(feature = "crdt")]
 use crate::crdt::{Crdt, CrdtOptions, CrdtStatus, JournalError, Request};
@@ -109,6 +115,10 @@ pub enum StartError {
     #[cfg(feature = "crdt")]
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The folder of the blobs cannot be opened.
+    #[cfg(feature = "blob")]
+    #[error(transparent)]
+    Blobs(#[from] BlobOpenError),
     /// The transport's messages are too short.
     #[error("the transport carries messages of {len_max} bytes, {needed} are needed: raise its limit")]
     MessageLength {
@@ -168,8 +178,8 @@ impl Node {
         Node::start_with(options, files, transport)
     }
 
-    /// As [`start`](Node::start), on a storage and a state of one's own. The options' folder, engine and log settings are not used; a
-    /// CRDT keyspace is held in memory alone.
+    /// As [`start`](Node::start), on a storage and a state of one's own. The options' engine and log settings are not used, nor the
+    /// folder but for blobs; a CRDT keyspace is held in memory alone.
     ///
     /// # Errors
     /// As [`start`](Node::start).
@@ -203,6 +213,11 @@ impl Node {
             (Some(options), Some(journal)) => Some(start_crdt(options, id, journal, &transport, &mailbox)?),
             _ => None,
         };
+        #[cfg(feature = "blob")]
+        let blobs = match options.blobs {
+            Some(blobs) => Some(start_blobs(blobs, &options.folder, &transport, &mailbox)?),
+            None => None,
+        };
         let post = Post(mailbox.clone());
         let handle = x0_consensus::tokio::start(options.consensus, storage, state, post.clone(), post)?;
         let peers = Arc::new(Peers::default());
@@ -217,17 +232,25 @@ impl Node {
             options.observe,
             #[cfg(feature = "crdt")]
             crdt.clone().map_or(CrdtSide::None, CrdtSide::Member),
+            #[cfg(feature = "blob")]
+            BlobSide(blobs.clone()),
         );
         let (ended, end) = watch::channel(None);
         let stopping = handle.clone();
         #[cfg(feature = "crdt")]
         let stopping_crdt = crdt.clone();
+        #[cfg(feature = "blob")]
+        let stopping_blobs = blobs.clone();
         tokio::spawn(async move {
             let end = hub.run().await;
             #[cfg(feature = "crdt")]
             if let Some(crdt) = stopping_crdt {
                 // It waits for its thread, which may wait for the disk.
                 let _ = tokio::task::spawn_blocking(move || crdt.close()).await;
+            }
+            #[cfg(feature = "blob")]
+            if let Some(blobs) = stopping_blobs {
+                let _ = tokio::task::spawn_blocking(move || blobs.close()).await;
             }
             stopping.stop();
             stopping.ended().await;
@@ -238,6 +261,8 @@ impl Node {
             watchers: Some(watchers),
             #[cfg(feature = "crdt")]
             crdt: crdt.clone(),
+            #[cfg(feature = "blob")]
+            blobs,
         };
         let store = Store::from_dispatch(Arc::new(remote));
         Ok(Node {
@@ -380,6 +405,23 @@ fn start_crdt(
     Ok(Crdt::start(options, id, random_seed(), journal, Box::new(post))?)
 }
 
+#[cfg(feature = "blob")]
+fn start_blobs(
+    options: BlobOptions,
+    folder: &std::path::Path,
+    transport: &impl Transport,
+    mailbox: &Mailbox,
+) -> Result<Blobs, StartError> {
+    let len_max = transport.message_len_max(x0_mesh::Lane::Bulk);
+    let needed = crate::blob::MESSAGE_LEN_MAX;
+    if len_max < needed {
+        return Err(StartError::MessageLength { len_max, needed });
+    }
+    let mailbox = mailbox.clone();
+    let post: crate::blob::Post = Box::new(move |to, payload| mailbox.blob_message(to, payload));
+    Ok(Blobs::start(folder, options, random_seed(), Some(post))?)
+}
+
 pub(crate) fn check_transport(transport: &impl Transport, id: NodeId) -> Result<(), StartError> {
     if transport.local() != id {
         return Err(StartError::Identity { transport: transport.local(), options: id });
@@ -415,6 +457,9 @@ pub(crate) struct Remote {
     /// The keyspace at hand, on a member that has one.
     #[cfg(feature = "crdt")]
     pub(crate) crdt: Option<Crdt>,
+    /// The blobs at hand, on a member that has any.
+    #[cfg(feature = "blob")]
+    pub(crate) blobs: Option<Blobs>,
 }
 
 impl Dispatch for Remote {
@@ -437,6 +482,11 @@ impl Dispatch for Remote {
     #[cfg(feature = "crdt")]
     fn crdt_watchers(&self) -> Option<&Watchers> {
         self.crdt.as_ref().map(Crdt::watchers)
+    }
+
+    #[cfg(feature = "blob")]
+    fn blobs(&self) -> Option<&Blobs> {
+        self.blobs.as_ref()
     }
 
     fn close(&self) {

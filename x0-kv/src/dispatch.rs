@@ -31,6 +31,12 @@ pub(crate) trait Dispatch: Send + Sync {
         None
     }
 
+    /// The blobs here, if there are any.
+    #[cfg(feature = "blob")]
+    fn blobs(&self) -> Option<&crate::blob::Blobs> {
+        None
+    }
+
     /// Stops, waits until everything is released, and answers every operation from then on with
     /// [`Closed`](crate::OperationError::Closed). Called again it does nothing.
     fn close(&self);

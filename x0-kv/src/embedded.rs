@@ -7,6 +7,8 @@ use std::time::Duration;
 use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalConfig, local};
 
 use crate::applied::decode_applied;
+#[cfg(feature = "blob")]
+use crate::blob::{BlobOpenError, BlobOptions, Blobs};
 use crate::command::Command;
 #[cfg(feature = "crdt")]
 use crate::crdt::{Crdt, CrdtOptions, JournalError, Request};
@@ -40,6 +42,9 @@ pub struct StoreOptions {
     /// The CRDT keyspace, if there is to be one; it lies in the folder `crdt` beside the log.
     #[cfg(feature = "crdt")]
     pub crdt: Option<CrdtOptions>,
+    /// The blobs, if there are to be any; they lie in the folder `blobs` beside the log.
+    #[cfg(feature = "blob")]
+    pub blobs: Option<BlobOptions>,
 }
 
 /// Why a store was not opened. What is on disk is as it was.
@@ -64,6 +69,10 @@ pub enum OpenError {
     #[cfg(feature = "crdt")]
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The folder of the blobs cannot be opened.
+    #[cfg(feature = "blob")]
+    #[error(transparent)]
+    Blobs(#[from] BlobOpenError),
     /// What the log holds cannot be applied.
     #[error("the store failed while it caught up with its log: {reason}")]
     Failed {
@@ -81,9 +90,16 @@ pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenErr
         Some(crdt) => Some(crate::crdt::open(path, crdt.clone(), ID, Box::new(|_, _| {}))?),
         None => None,
     };
+    #[cfg(feature = "blob")]
+    let blobs = match &options.blobs {
+        Some(options) => Some(Blobs::start(path, options.clone(), crate::seed::random_seed(), None)?),
+        None => None,
+    };
     let part = Part {
         #[cfg(feature = "crdt")]
         crdt,
+        #[cfg(feature = "blob")]
+        blobs,
     };
     open_on(storage, state, part)
 }
@@ -92,6 +108,8 @@ pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenErr
 struct Part {
     #[cfg(feature = "crdt")]
     crdt: Option<Crdt>,
+    #[cfg(feature = "blob")]
+    blobs: Option<Blobs>,
 }
 
 /// As [`open`], on a storage and a state of one's own.
@@ -120,7 +138,10 @@ struct Embedded {
     reader: Reader,
     calls: Arc<Calls>,
     watchers: Watchers,
-    #[cfg_attr(not(feature = "crdt"), expect(dead_code, reason = "there is nothing in it"))]
+    #[cfg_attr(
+        not(any(feature = "crdt", feature = "blob")),
+        expect(dead_code, reason = "there is nothing in it")
+    )]
     part: Part,
 }
 
@@ -160,7 +181,16 @@ impl Dispatch for Embedded {
         self.part.crdt.as_ref().map(Crdt::watchers)
     }
 
+    #[cfg(feature = "blob")]
+    fn blobs(&self) -> Option<&Blobs> {
+        self.part.blobs.as_ref()
+    }
+
     fn close(&self) {
+        #[cfg(feature = "blob")]
+        if let Some(blobs) = &self.part.blobs {
+            blobs.close();
+        }
         #[cfg(feature = "crdt")]
         if let Some(crdt) = &self.part.crdt {
             crdt.close();

@@ -55,7 +55,7 @@ mod options;
 mod outcome;
 mod pending;
 mod protocol;
-#[cfg(any(feature = "mesh", feature = "crdt"))]
+#[cfg(any(feature = "mesh", feature = "crdt", feature = "blob"))]
 mod seed;
 mod session;
 #[cfg(feature = "sim")]

@@ -91,6 +91,13 @@ impl Store {
         Store { keyspace, ..self.clone() }
     }
 
+    /// The blobs of the node at hand, if it was started with them; a client has none.
+    #[cfg(feature = "blob")]
+    #[must_use]
+    pub fn blobs(&self) -> Option<crate::blob::Blobs> {
+        self.dispatch.blobs().cloned()
+    }
+
     /// Submits any operation. The methods below are this with a type for the answer.
     pub fn submit(&self, operation: Operation) -> Pending<Outcome> {
         self.ask(operation, Some)

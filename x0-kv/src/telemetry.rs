@@ -19,6 +19,13 @@
 //! | `x0_kv_crdt_keys` | gauge | – | keys that hold something |
 //! | `x0_kv_crdt_stability_lag_events` | gauge | – | events remembered because not all members are known to have seen them |
 //! | `x0_kv_crdt_pending_bytes` | gauge | – | bytes of transfers that are not whole yet |
+//! | `x0_kv_blob_chunks_total` | counter | `what`: received, served, refused | chunks of blobs kept, sent, and turned away because wrong, unreadable or too many |
+//! | `x0_kv_blob_received_bytes_total` | counter | – | bytes of messages of the exchange of blobs received |
+//! | `x0_kv_blob_sent_bytes_total` | counter | – | bytes of them sent |
+//! | `x0_kv_blob_redundant_bytes_total` | counter | – | bytes of chunks that nobody waited for |
+//! | `x0_kv_blob_pending_bytes` | gauge | – | bytes of chunks in memory, on their way to the disk or to others |
+//! | `x0_kv_blob_stored_bytes` | gauge | – | bytes of the files of blobs |
+//! | `x0_kv_blobs` | gauge | `held`: whole, partial | blobs held |
 //!
 //! Install a recorder before a store or state is made: handles made earlier stay silent for ever.
 
@@ -66,6 +73,21 @@ pub fn describe() {
         "Events not known to be seen by all members"
     );
     describe_gauge!("x0_kv_crdt_pending_bytes", Unit::Bytes, "Bytes of transfers that are not whole yet");
+    describe_counter!("x0_kv_blob_chunks_total", Unit::Count, "Chunks of blobs received, served, refused");
+    describe_counter!(
+        "x0_kv_blob_received_bytes_total",
+        Unit::Bytes,
+        "Bytes received by the exchange of blobs"
+    );
+    describe_counter!("x0_kv_blob_sent_bytes_total", Unit::Bytes, "Bytes sent by the exchange of blobs");
+    describe_counter!(
+        "x0_kv_blob_redundant_bytes_total",
+        Unit::Bytes,
+        "Bytes of chunks that nobody waited for"
+    );
+    describe_gauge!("x0_kv_blob_pending_bytes", Unit::Bytes, "Bytes of chunks in memory");
+    describe_gauge!("x0_kv_blob_stored_bytes", Unit::Bytes, "Bytes of the files of blobs");
+    describe_gauge!("x0_kv_blobs", Unit::Count, "Blobs held");
 }
 
 /// Counts what a store is asked.
@@ -293,6 +315,84 @@ impl CrdtTelemetry {
             {
                 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
                 gauge.set(value as f64);
+            }
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = status;
+    }
+}
+
+/// What the exchange of blobs does, told after each round of its thread.
+#[cfg(feature = "blob")]
+pub(crate) struct BlobTelemetry {
+    #[cfg(feature = "metrics")]
+    totals: [Counter; 6],
+    #[cfg(feature = "metrics")]
+    gauges: [Gauge; 4],
+    #[cfg(feature = "metrics")]
+    told: Option<std::time::Instant>,
+}
+
+/// How often it is told.
+#[cfg(all(feature = "blob", feature = "metrics"))]
+const BLOB_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+#[cfg(feature = "blob")]
+impl BlobTelemetry {
+    pub(crate) fn new() -> BlobTelemetry {
+        BlobTelemetry {
+            #[cfg(feature = "metrics")]
+            totals: [
+                counter!("x0_kv_blob_chunks_total", "what" => "received"),
+                counter!("x0_kv_blob_chunks_total", "what" => "served"),
+                counter!("x0_kv_blob_chunks_total", "what" => "refused"),
+                counter!("x0_kv_blob_received_bytes_total"),
+                counter!("x0_kv_blob_sent_bytes_total"),
+                counter!("x0_kv_blob_redundant_bytes_total"),
+            ],
+            #[cfg(feature = "metrics")]
+            gauges: [
+                gauge!("x0_kv_blob_pending_bytes"),
+                gauge!("x0_kv_blob_stored_bytes"),
+                gauge!("x0_kv_blobs", "held" => "whole"),
+                gauge!("x0_kv_blobs", "held" => "partial"),
+            ],
+            #[cfg(feature = "metrics")]
+            told: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn round(&mut self, status: impl FnOnce() -> crate::blob::BlobStatus) {
+        #[cfg(feature = "metrics")]
+        {
+            let now = std::time::Instant::now();
+            if self.told.is_some_and(|told| now < told + BLOB_EVERY) {
+                return;
+            }
+            self.told = Some(now);
+            let status = status();
+            let totals = &status.totals;
+            let values = [
+                totals.received_chunks,
+                totals.served_chunks,
+                totals.refused,
+                totals.received_bytes,
+                totals.sent_bytes,
+                totals.redundant_bytes,
+            ];
+            for (counter, value) in self.totals.iter().zip(values) {
+                counter.absolute(value);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            let values = [
+                status.pending_bytes as f64,
+                status.used_bytes as f64,
+                status.whole as f64,
+                status.partial as f64,
+            ];
+            for (gauge, value) in self.gauges.iter().zip(values) {
+                gauge.set(value);
             }
         }
         #[cfg(not(feature = "metrics"))]

@@ -9,7 +9,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use x0_consensus::{Directory, DirectoryFile, DirectoryLock, FsDirectory};
 
@@ -53,8 +53,12 @@ struct Inner {
     directory: Arc<dyn Directory>,
     options: BlobStoreOptions,
     index: Mutex<Index>,
+    /// Is told of blobs that lost a chunk.
+    on_damage: OnceLock<OnDamage>,
     _lock: Box<dyn DirectoryLock>,
 }
+
+type OnDamage = Box<dyn Fn(BlobId) + Send + Sync>;
 
 struct Index {
     entries: BTreeMap<BlobId, Entry>,
@@ -134,7 +138,14 @@ impl BlobStore {
                 index.entries.insert(id, entry);
             }
         }
-        Ok(BlobStore(Arc::new(Inner { directory, options, index: Mutex::new(index), _lock: lock })))
+        let (index, on_damage) = (Mutex::new(index), OnceLock::new());
+        Ok(BlobStore(Arc::new(Inner { directory, options, index, on_damage, _lock: lock })))
+    }
+
+    /// Who is told, from then on and by whoever reads, of blobs that lost a chunk.
+    pub(super) fn on_damage(&self, told: OnDamage) {
+        // There is one driver.
+        let _ = self.0.on_damage.set(told);
     }
 
     /// What is held of a blob, whole or in part.

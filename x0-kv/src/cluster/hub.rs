@@ -16,6 +16,8 @@ use x0_consensus::{Class, Event, Handle};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind, Transport};
 
+#[cfg(feature = "blob")]
+use super::blob::BlobSide;
 #[cfg(feature = "crdt")]
 use super::crdt::CrdtSide;
 use super::inspection::{self, Inspection};
@@ -60,6 +62,8 @@ pub(crate) struct Hub<T> {
     changes: Changes,
     #[cfg(feature = "crdt")]
     crdt: CrdtSide,
+    #[cfg(feature = "blob")]
+    blobs: BlobSide,
     letters: Letters,
     buffer: Vec<u8>,
     origin: Instant,
@@ -86,6 +90,7 @@ impl<T: Transport> Hub<T> {
         peers: Arc<Peers>,
         observe: Option<Observe>,
         #[cfg(feature = "crdt")] crdt: CrdtSide,
+        #[cfg(feature = "blob")] blobs: BlobSide,
     ) -> Hub<T> {
         Hub {
             local: transport.local(),
@@ -101,6 +106,8 @@ impl<T: Transport> Hub<T> {
             changes: Changes::default(),
             #[cfg(feature = "crdt")]
             crdt,
+            #[cfg(feature = "blob")]
+            blobs,
             letters: Letters::default(),
             buffer: Vec::new(),
             origin: Instant::now(),
@@ -111,9 +118,10 @@ impl<T: Transport> Hub<T> {
 
     /// Runs until it is stopped or fails. Callers have had their answers by then.
     pub(crate) async fn run(mut self) -> End {
-        #[cfg(feature = "crdt")]
+        #[cfg(any(feature = "crdt", feature = "blob"))]
         if let Some(replica) = &self.replica {
-            self.crdt.members(nodes_of(&replica.handle.status().membership));
+            let membership = replica.handle.status().membership;
+            self.members(&membership);
         }
         let end = poll_fn(|cx| self.poll(cx)).await;
         let error = match &end {
@@ -213,6 +221,10 @@ impl<T: Transport> Hub<T> {
                 self.send(cx, now, to, road, payload);
             }
         }
+        #[cfg(feature = "blob")]
+        for (to, payload) in letters.blobs.drain(..) {
+            self.send(cx, now, to, Road::Blob, payload);
+        }
         for question in letters.questions.drain(..) {
             let to = question.node;
             let asked = self.questions.entry(to).or_default();
@@ -243,8 +255,8 @@ impl<T: Transport> Hub<T> {
                 self.observed(NodeEvent::Leader { leader, term });
             }
             Event::Membership { membership } => {
-                #[cfg(feature = "crdt")]
-                self.crdt.members(nodes_of(&membership));
+                #[cfg(any(feature = "crdt", feature = "blob"))]
+                self.members(&membership);
                 self.observed(NodeEvent::Membership { membership });
             }
             Event::Changed { token, .. } => self.changes.made(token),
@@ -252,6 +264,14 @@ impl<T: Transport> Hub<T> {
             _ => {}
         }
         None
+    }
+
+    #[cfg(any(feature = "crdt", feature = "blob"))]
+    fn members(&self, membership: &x0_consensus::Membership) {
+        #[cfg(feature = "crdt")]
+        self.crdt.members(nodes_of(membership));
+        #[cfg(feature = "blob")]
+        self.blobs.members(nodes_of(membership));
     }
 
     fn observed(&mut self, event: NodeEvent) {
@@ -275,6 +295,12 @@ impl<T: Transport> Hub<T> {
             for (to, message) in letters {
                 self.send(cx, now, to, Road::CrdtOperations, message);
             }
+        }
+        #[cfg(feature = "blob")]
+        match event.kind {
+            PeerEventKind::Up { .. } => self.blobs.up(peer),
+            PeerEventKind::Down { .. } => self.blobs.down(peer),
+            _ => {}
         }
         if let PeerEventKind::Down { .. } = event.kind {
             self.outgoing.forget(peer);
@@ -300,7 +326,7 @@ impl<T: Transport> Hub<T> {
                 Poll::Ready(Ok(received)) => {
                     let payload = Bytes::from(std::mem::take(&mut self.buffer));
                     let from = received.from;
-                    match (Road::of(received.lane), &self.replica) {
+                    match (Road::of(received.lane, &payload), &self.replica) {
                         (Some(Road::Consensus | Road::Snapshot), Some(replica)) => {
                             replica.handle.deliver(from, payload);
                         }
@@ -310,6 +336,10 @@ impl<T: Transport> Hub<T> {
                         (Some(Road::Crdt), _) => self.crdt.datagram(from, payload),
                         #[cfg(feature = "crdt")]
                         (Some(Road::CrdtOperations), _) => self.crdt_operation(cx, now, from, &payload),
+                        #[cfg(feature = "blob")]
+                        (Some(Road::Blob), _) => self.blobs.message(from, payload),
+                        #[cfg(not(feature = "blob"))]
+                        (Some(Road::Blob), _) => {}
                         #[cfg(not(feature = "crdt"))]
                         (Some(Road::Crdt | Road::CrdtOperations), _) => {}
                         // Not for us: a client has no replica, and nobody uses other lanes.
@@ -404,11 +434,13 @@ impl<T: Transport> Hub<T> {
             (Road::Consensus | Road::Snapshot, None) => {}
             // Sessions repeat what was lost, and calls have their time.
             (Road::Crdt | Road::CrdtOperations, _) => {}
+            // Who fetches asks again.
+            (Road::Blob, _) => {}
         }
     }
 }
 
-#[cfg(feature = "crdt")]
+#[cfg(any(feature = "crdt", feature = "blob"))]
 fn nodes_of(membership: &x0_consensus::Membership) -> std::collections::BTreeSet<NodeId> {
     let x0_consensus::Membership { voters, voters_outgoing, learners, learners_next, .. } = membership;
     [voters, voters_outgoing, learners, learners_next].into_iter().flatten().copied().collect()

@@ -30,6 +30,8 @@ pub(super) struct Letters {
     pub(super) changes: Vec<Change>,
     #[cfg(feature = "crdt")]
     pub(super) crdt: CrdtLetters,
+    #[cfg(feature = "blob")]
+    pub(super) blobs: Vec<(NodeId, Bytes)>,
     pub(super) is_stopping: bool,
 }
 
@@ -59,6 +61,10 @@ impl Letters {
     fn is_empty(&self) -> bool {
         #[cfg(feature = "crdt")]
         if !self.crdt.is_empty() {
+            return false;
+        }
+        #[cfg(feature = "blob")]
+        if !self.blobs.is_empty() {
             return false;
         }
         self.calls.is_empty()
@@ -148,6 +154,12 @@ impl Mailbox {
     #[cfg(feature = "crdt")]
     pub(super) fn crdt_message(&self, to: NodeId, road: Road, payload: Bytes) {
         self.put(|letters| letters.crdt.messages.push((to, road, payload)));
+    }
+
+    /// A message of the exchange of blobs, to be sent.
+    #[cfg(feature = "blob")]
+    pub(super) fn blob_message(&self, to: NodeId, payload: Bytes) {
+        self.put(|letters| letters.blobs.push((to, payload)));
     }
 
     pub(super) fn event(&self, event: Event) {

@@ -7,6 +7,8 @@ use x0_consensus::{Membership, WalConfig};
 use x0_identity::NodeId;
 
 use super::NodeEvent;
+#[cfg(feature = "blob")]
+use crate::blob::BlobOptions;
 use crate::coordinator;
 #[cfg(feature = "crdt")]
 use crate::crdt::CrdtOptions;
@@ -28,6 +30,9 @@ pub struct NodeOptions {
     /// The CRDT keyspace, if there is to be one. All members should have it, with one hash key.
     #[cfg(feature = "crdt")]
     pub crdt: Option<CrdtOptions>,
+    /// The blobs, if there are to be any; they lie in the folder `blobs` beside the log. Members without them serve none.
+    #[cfg(feature = "blob")]
+    pub blobs: Option<BlobOptions>,
     /// Is told what happens to the node, from within its hub: it must be quick and must not wait.
     pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
 }
@@ -43,6 +48,8 @@ impl NodeOptions {
             coordinator: coordinator::Config::member(id),
             #[cfg(feature = "crdt")]
             crdt: None,
+            #[cfg(feature = "blob")]
+            blobs: None,
             observe: None,
         }
     }
@@ -66,6 +73,14 @@ impl NodeOptions {
     #[must_use]
     pub fn crdt(mut self, options: CrdtOptions) -> NodeOptions {
         self.crdt = Some(options);
+        self
+    }
+
+    /// With blobs.
+    #[cfg(feature = "blob")]
+    #[must_use]
+    pub fn blobs(mut self, options: BlobOptions) -> NodeOptions {
+        self.blobs = Some(options);
         self
     }
 

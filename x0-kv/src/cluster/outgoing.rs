@@ -22,10 +22,18 @@ pub(super) enum Road {
     Crdt,
     /// Requests of clients to CRDT keyspaces, and answers.
     CrdtOperations,
+    /// The exchange of blobs. Shares its lane with pieces of snapshots.
+    Blob,
 }
 
+/// The first byte of the messages of blobs. Those of consensus begin with their version.
+const BLOB_MARK: u8 = 0xB1;
+#[cfg(feature = "blob")]
+const _: () = assert!(BLOB_MARK == crate::blob::MARK);
+const _: () = assert!(BLOB_MARK != x0_consensus::MESSAGE_VERSION);
+
 impl Road {
-    pub(super) const COUNT: usize = 6;
+    pub(super) const COUNT: usize = 7;
     const ALL: [Road; Road::COUNT] = [
         Road::Consensus,
         Road::Snapshot,
@@ -33,12 +41,13 @@ impl Road {
         Road::Inspection,
         Road::Crdt,
         Road::CrdtOperations,
+        Road::Blob,
     ];
 
     pub(super) fn lane(self) -> Lane {
         match self {
             Road::Consensus => Lane::Ordered(0),
-            Road::Snapshot => Lane::Bulk,
+            Road::Snapshot | Road::Blob => Lane::Bulk,
             Road::Operations => Lane::Ordered(1),
             Road::Inspection => Lane::Ordered(2),
             Road::Crdt => Lane::Datagram,
@@ -47,7 +56,10 @@ impl Road {
     }
 
     /// Which one a message came by.
-    pub(super) fn of(lane: Lane) -> Option<Road> {
+    pub(super) fn of(lane: Lane, payload: &[u8]) -> Option<Road> {
+        if lane == Lane::Bulk && payload.first() == Some(&BLOB_MARK) {
+            return Some(Road::Blob);
+        }
         Road::ALL.into_iter().find(|road| road.lane() == lane)
     }
 
@@ -55,7 +67,7 @@ impl Road {
     fn len_max(self) -> usize {
         match self {
             Road::Consensus | Road::Operations => 32 << 20,
-            Road::Snapshot => 8 << 20,
+            Road::Snapshot | Road::Blob => 8 << 20,
             Road::Inspection => 1 << 16,
             Road::Crdt => 256 << 10,
             Road::CrdtOperations => 8 << 20,

@@ -65,6 +65,9 @@ pub enum BlobWriteError {
         /// Which blob.
         id: BlobId,
     },
+    /// The store has stopped. Nothing was done.
+    #[error("the store is closed")]
+    Closed,
     /// The disk refused. What was being written may be there in part, and is not relied on.
     #[error("cannot write the file {file} of a blob: {source}")]
     Io {
@@ -103,6 +106,9 @@ pub enum BlobReadError {
         /// Which chunk.
         index: u32,
     },
+    /// The store has stopped.
+    #[error("the store is closed")]
+    Closed,
     /// The disk refused. Nothing changed.
     #[error("cannot read the file {file} of a blob: {source}")]
     Io {

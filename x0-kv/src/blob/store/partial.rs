@@ -126,6 +126,10 @@ impl BlobStore {
             file.sync()
         });
         writer.file = None;
+        drop(writer);
+        if let Some(on_damage) = self.0.on_damage.get() {
+            on_damage(*id);
+        }
     }
 
     fn writer(&self, id: &BlobId) -> Result<(Layout, Arc<Mutex<Writer>>), BlobWriteError> {
