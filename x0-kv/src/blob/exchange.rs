@@ -169,25 +169,20 @@ impl BlobExchange {
                 let message = message::decode(&payload).inspect_err(|_| self.totals.refused += 1)?;
                 self.message(now, from, message);
             }
-            Input::Up(peer) => {
-                self.up(peer);
-                self.expire(now);
-            }
+            Input::Up(peer) => self.up(peer),
             Input::Down(peer) => self.down(peer),
-            Input::Sources(sources) => {
-                self.sources = sources;
-                self.expire(now);
-            }
-            Input::Fetch { id, len, holding } => self.fetch(now, id, len, holding),
+            Input::Sources(sources) => self.sources = sources,
+            Input::Fetch { id, len, holding } => self.fetch(id, len, holding),
             Input::Cancel { id } => self.cancel(&id),
             Input::Begun { id, chunks } => self.begun(id, chunks),
             Input::Kept { id, index, is_kept } => self.kept(id, index, is_kept),
             Input::Looked { to, id, holding } => self.looked(to, id, holding),
             Input::Read { ticket, piece } => self.was_read(ticket, piece),
             Input::Left { ticket } => self.left(ticket),
-            Input::Tick => self.expire(now),
+            Input::Tick => {}
         }
         self.serve();
+        self.expire(now);
         self.ask(now);
         Ok(())
     }

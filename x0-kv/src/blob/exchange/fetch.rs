@@ -50,7 +50,7 @@ pub(super) struct Source {
 }
 
 impl BlobExchange {
-    pub(super) fn fetch(&mut self, now: Duration, id: BlobId, len: u64, holding: Option<Holding>) {
+    pub(super) fn fetch(&mut self, id: BlobId, len: u64, holding: Option<Holding>) {
         if self.fetches.contains_key(&id) {
             return;
         }
@@ -80,7 +80,6 @@ impl BlobExchange {
             },
         );
         self.complete(id);
-        self.expire(now);
     }
 
     pub(super) fn cancel(&mut self, id: &BlobId) {
@@ -145,6 +144,7 @@ impl BlobExchange {
         };
         source.chunks = None;
         source.ask_at = now + source.pause;
+        self.forget(from, id, |_| true);
     }
 
     pub(super) fn has(&mut self, now: Duration, from: NodeId, id: BlobId, holding: Holding) {
@@ -161,6 +161,7 @@ impl BlobExchange {
         if source.chunks.as_ref().is_none_or(|chunks| chunks.held() < holding.chunks.held()) {
             source.pause = self.options.patience_min;
         }
+        let chunks = holding.chunks.clone();
         source.chunks = Some(holding.chunks);
         source.ask_at = now + source.pause;
         if fetch.held.is_none() {
@@ -168,6 +169,21 @@ impl BlobExchange {
             fetch.is_beginning = true;
             self.outputs.push_back(Output::Begin { id, len: holding.len, root: holding.root });
         }
+        self.forget(from, id, |index| !chunks.contains(index));
+    }
+
+    /// These chunks do not come from this peer.
+    fn forget(&mut self, peer: NodeId, id: BlobId, is_over: impl Fn(u32) -> bool) {
+        let (Some(fetch), Some(asked)) = (self.fetches.get_mut(&id), self.peers.get_mut(&peer)) else {
+            return;
+        };
+        fetch.requests.retain(|index, request| {
+            let is_over = request.peer == peer && is_over(*index);
+            if is_over && !request.is_overdue {
+                asked.asked = asked.asked.saturating_sub(1);
+            }
+            !is_over
+        });
     }
 
     pub(super) fn chunk(&mut self, now: Duration, from: NodeId, id: BlobId, index: u32, piece: Piece) {
@@ -221,12 +237,7 @@ impl BlobExchange {
         if let Some(source) = fetch.sources.get_mut(&peer) {
             (source.is_liar, source.chunks) = (true, None);
         }
-        let asked =
-            fetch.requests.values().filter(|request| request.peer == peer && !request.is_overdue).count();
-        fetch.requests.retain(|_, request| request.peer != peer);
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.asked = peer.asked.saturating_sub(u32::try_from(asked).unwrap_or(u32::MAX));
-        }
+        self.forget(peer, id, |_| true);
         self.totals.liars += 1;
         self.outputs.push_back(Output::Liar { peer, id, lie });
     }

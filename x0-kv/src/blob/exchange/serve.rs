@@ -107,8 +107,12 @@ impl BlobExchange {
         // Without a flight the peer has gone meanwhile.
         let Some(Flight { to, id, index, .. }) = self.flights.remove(&ticket) else { return };
         let Some(piece) = piece else {
-            // It has another picture of what is held here than is true.
-            return self.look(to, id);
+            // It has another picture of what is held here than is true: it is told once for all that it wants of this blob.
+            let is_more = |peer: &super::Peer| peer.customer.queue.iter().any(|(wanted, _)| *wanted == id);
+            if !self.peers.get(&to).is_some_and(is_more) {
+                self.look(to, id);
+            }
+            return;
         };
         let len = piece.bytes.len();
         self.totals.served_chunks += 1;

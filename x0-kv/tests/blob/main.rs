@@ -1,0 +1,10 @@
+//! Blobs: the folder against a model and without power, the exchange over any network and among liars.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod crash;
+mod exchange;
+mod folder;
+mod liars;
+mod random;
+mod reference;
+mod world;
