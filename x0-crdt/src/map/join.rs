@@ -179,8 +179,9 @@ impl CausalMap {
     }
 
     fn join_key(&mut self, incoming: &Incoming<'_>, key: &Key, items: &[DeltaItem], joined: &mut Joined) {
-        // Taken out of its place, which stays: most keys have a value before and after.
-        let mut siblings = self.cells.get_mut(key).map(Cell::take).unwrap_or_default();
+        // Taken out of its place, which stays and is found once: most keys have a value before and after.
+        let mut place = self.cells.get_mut(key);
+        let mut siblings = place.as_deref_mut().map(Cell::take).unwrap_or_default();
         let before = siblings.len();
         let mut changed = false;
         siblings.retain(|sibling| {
@@ -208,7 +209,7 @@ impl CausalMap {
                 Item::Removed => {
                     joined.news += 1;
                     removals.push((writer, item.seq));
-                    self.remember(writer, item.seq, key);
+                    self.recent.insert((writer, item.seq), key.clone());
                 }
                 Item::Live { time, value } if seen => {
                     joined.redundant += 1;
@@ -229,9 +230,11 @@ impl CausalMap {
                     joined.news += 1;
                     changed = true;
                     let sibling = Sibling { seq: item.seq, time: *time, value: value.clone(), writer };
-                    self.gain(key, &sibling);
+                    let hash = item_hash(self.hash_key, &self.writers, key, &sibling);
+                    self.content = self.content.wrapping_add(hash);
+                    self.siblings += 1;
                     siblings.push(sibling);
-                    self.remember(writer, item.seq, key);
+                    self.recent.insert((writer, item.seq), key.clone());
                 }
             }
         }
@@ -244,7 +247,7 @@ impl CausalMap {
         if changed {
             joined.keys.push(key.as_slice().to_vec());
         }
-        match (Cell::new(siblings), self.cells.get_mut(key)) {
+        match (Cell::new(siblings), place) {
             (Some(cell), Some(place)) => *place = cell,
             (Some(cell), None) => drop(self.cells.insert(key.clone(), cell)),
             (None, Some(_)) => drop(self.cells.remove(key)),
@@ -254,11 +257,6 @@ impl CausalMap {
             removals.sort_unstable();
             self.removals.insert(key.clone(), removals);
         }
-    }
-
-    /// Remembers a new event, unless history was forgotten beyond it.
-    fn remember(&mut self, writer: u32, seq: u64, key: &Key) {
-        self.recent.insert((writer, seq), key.clone());
     }
 
     /// After a complete difference: drops what the sender had seen and no longer holds, at keys that it does not have.

@@ -71,7 +71,14 @@ impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> PartialOrd for Small<N, H> {
 
 impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> Ord for Small<N, H> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_slice().cmp(other.as_slice())
+        match (self, other) {
+            // Zeros fill them up, and nothing is below a zero. Most differ in what is compared as one number.
+            (Self::Inline(len, bytes), Self::Inline(other_len, other)) => {
+                let head = |bytes: &[u8; N]| bytes.first_chunk().copied().map(u128::from_be_bytes);
+                head(bytes).cmp(&head(other)).then_with(|| bytes.cmp(other)).then(len.cmp(other_len))
+            }
+            _ => self.as_slice().cmp(other.as_slice()),
+        }
     }
 }
 
