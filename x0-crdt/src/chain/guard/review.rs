@@ -1,6 +1,6 @@
 //! After the map has taken something in: what it means for whom.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::super::checkpoint::Checkpoint;
@@ -24,6 +24,8 @@ pub(super) struct Work {
     pub(super) suspects: BTreeSet<ReplicaId>,
     /// Events that a batch now says something of: writer, after, until.
     pub(super) spans: Vec<(ReplicaId, u64, u64)>,
+    /// Up to where chains were known before.
+    pub(super) known: BTreeMap<ReplicaId, u64>,
     /// Entries of this replica that somebody took away.
     pub(super) lost: Vec<(Vec<u8>, Vec<u8>)>,
 }

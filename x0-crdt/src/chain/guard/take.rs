@@ -48,7 +48,10 @@ impl Guard {
         for (dot, value) in siblings {
             if key.admits(dot.replica) { admitted.push((dot, value)) } else { drop_it(self, dot, true) }
         }
-        let mut verdicts = Verdicts::default();
+        let writer = key.writer();
+        let known =
+            *work.known.entry(writer).or_insert_with(|| self.tracker.head(writer).map_or(0, |head| head.seq));
+        let mut verdicts = Verdicts { known, ..Verdicts::default() };
         match key {
             ChainKey::Proof(writer) => self.take_proof(writer, &admitted, &mut verdicts),
             ChainKey::Batch(writer, begin) => {
@@ -232,12 +235,11 @@ impl Guard {
     fn try_checkpoint(&mut self, checkpoint: &Checkpoint, follows: bool, verdicts: &mut Verdicts) -> Verdict {
         let writer = checkpoint.writer();
         let verifier = self.verifier.as_ref();
-        let known = self.tracker.head(writer).map_or(0, |head| head.seq);
         let mut observed = self.tracker.observe(checkpoint, verifier);
         if follows && matches!(observed, Ok(Observed::Waiting { .. }) | Err(ObserveError::PendingFull { .. }))
         {
             // What lies between is gone. Whoever has seen it may know that it contradicts what is known here.
-            if known > 0 {
+            if verdicts.known > 0 {
                 verdicts.suspects.push(writer);
             }
             observed = self.tracker.adopt(checkpoint, verifier);
@@ -301,6 +303,8 @@ impl Guard {
 /// What became of the siblings of one entry.
 #[derive(Default)]
 struct Verdicts {
+    /// Up to where the chain was known before: 0 for one that is met for the first time, which may have gaps.
+    known: u64,
     /// To be dropped; whether because they are garbage.
     dropped: Vec<(Dot, bool)>,
     convicted: Vec<ReplicaId>,

@@ -1,0 +1,171 @@
+//! A writer that tells two halves of the network two histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use x0_crdt::chain::Belief;
+use x0_crdt::{Dot, ReplicaId};
+
+use super::keys::{Random, Ring};
+use super::net::{KNOWN, Net};
+
+const LIAR: ReplicaId = ReplicaId::new(5);
+
+fn write(net: &mut Net, random: &mut Random, at: usize, touched: &mut BTreeSet<Vec<u8>>) {
+    let replica = &mut net.replicas[at];
+    let key = format!("{}-{:02}", replica.map.replica().node, random.below(20)).into_bytes();
+    if random.chance(85) {
+        replica.map.put(&key, random.below(5) as u64, &random.next().to_le_bytes()).unwrap();
+    } else {
+        replica.map.remove(&key);
+    }
+    touched.insert(key);
+    let seals = random.chance(15);
+    let sealed =
+        if seals { replica.guard.seal(&mut replica.map) } else { replica.guard.seal_due(&mut replica.map) };
+    // A liar that has been found out is told so.
+    assert!(sealed.is_ok() || replica.map.replica() == LIAR);
+    net.changed(at);
+}
+
+struct Fork {
+    net: Net,
+    /// Where the common history ends, as far as it is signed.
+    head: u64,
+    /// What stood of the liar then.
+    stood: BTreeSet<(Vec<u8>, Dot)>,
+    touched: BTreeSet<Vec<u8>>,
+}
+
+/// Four honest replicas, of which two hear one history of the fifth and two another one.
+fn fork(seed: u64, random: &mut Random) -> Fork {
+    let what = format!("seed {seed}");
+    let mut net = Net::new(5, seed);
+    let mut touched = BTreeSet::new();
+    for _ in 0..random.below(60) {
+        let at = random.below(5);
+        write(&mut net, random, at, &mut touched);
+        if random.chance(10) {
+            net.run(Duration::from_millis(300));
+        }
+    }
+    net.settle(&what);
+    if random.chance(50) {
+        net.tidy();
+        net.settle(&what);
+    }
+    let liar = net.replicas[4].map.clone();
+    let head = net.replicas[4].guard.head(LIAR).unwrap().seq;
+    let stood = net.replicas[4].values().into_keys().filter(|(_, dot)| dot.replica == LIAR).collect();
+    let twin = net.add(liar);
+    net.cut(4, twin);
+    for [a, b] in [[0, 2], [0, 3], [1, 2], [1, 3]] {
+        net.cut(a, b);
+    }
+    for [liar, deaf] in [[4, 2], [4, 3], [twin, 0], [twin, 1]] {
+        net.cut(liar, deaf);
+    }
+    touched.clear();
+    for side in [4, twin] {
+        for _ in 0..=random.below(60) {
+            write(&mut net, random, side, &mut touched);
+            if random.chance(30) {
+                let at = random.below(4);
+                write(&mut net, random, at, &mut BTreeSet::new());
+            }
+            if random.chance(10) {
+                net.run(Duration::from_millis(300));
+            }
+            if random.chance(2) {
+                net.crash(random.below(4));
+            }
+        }
+        // At least one value, so that there is something to sign.
+        let replica = &mut net.replicas[side];
+        let last = format!("5-last-{side}").into_bytes();
+        replica.map.put(&last, 0, &random.next().to_le_bytes()).unwrap();
+        replica.guard.seal(&mut replica.map).unwrap();
+        net.changed(side);
+    }
+    net.run(Duration::from_secs(20));
+    for side in [4, twin] {
+        assert!(net.replicas[side].guard.proof(LIAR).is_none(), "seed {seed}: nobody can know yet");
+    }
+    Fork { net, head, stood, touched }
+}
+
+fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u64) {
+    let ring = Ring::of(KNOWN);
+    for replica in net.online() {
+        let me = replica.map.replica();
+        let proof = replica
+            .guard
+            .proof(LIAR)
+            .unwrap_or_else(|| panic!("seed {seed}: no proof at {me}\n{}", net.dump()));
+        assert_eq!(proof.verify(&ring), Ok(()));
+        assert_eq!((proof.writer(), proof.kept()), (LIAR, fork_head), "seed {seed} at {me}\n{}", net.dump());
+        assert_eq!(replica.guard.proofs().count(), 1, "seed {seed}: an honest writer was convicted");
+        let values = replica.values();
+        let held: BTreeSet<_> = values.keys().filter(|(_, dot)| dot.replica == LIAR).cloned().collect();
+        assert_eq!(&held, expected, "seed {seed} at {me}\n{}", net.dump());
+        let beliefs: BTreeMap<_, _> =
+            values.iter().filter(|(_, (_, belief))| *belief != Belief::Signed).collect();
+        assert!(
+            beliefs.values().all(|(_, belief)| *belief == Belief::Uncovered),
+            "seed {seed} at {me}: {beliefs:?}"
+        );
+        // What was kept is still proven.
+        assert!(beliefs.keys().all(|(_, dot)| dot.replica != LIAR), "seed {seed} at {me}: {beliefs:?}");
+    }
+}
+
+#[test]
+fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
+    for seed in super::seeds(60) {
+        let mut random = Random(seed);
+        let Fork { mut net, head, stood, touched } = fork(seed, &mut random);
+        // One of the liars may still hear what it is accused of; it is then told to take a fresh incarnation.
+        net.replicas[5].online = false;
+        net.cuts.clear();
+        net.cut(4, 5);
+        net.run(Duration::from_millis(random.below(5_000) as u64));
+        net.replicas[4].online = false;
+        net.settle(&format!("seed {seed}"));
+        // Members may have different ideas of what is news, so that they compare once more.
+        net.run(Duration::from_secs(30));
+        net.settle(&format!("seed {seed}"));
+        net.check(&format!("seed {seed}"));
+        let expected: BTreeSet<_> =
+            stood.into_iter().filter(|(key, dot)| dot.seq <= head && !touched.contains(key)).collect();
+        check(&net, head, &expected, seed);
+
+        // A restart forgets nothing of it, and who comes new learns it.
+        for at in 0..4 {
+            net.crash(at);
+            let replica = &net.replicas[at];
+            assert_eq!(replica.guard.kept(LIAR), Some(head), "seed {seed}");
+            assert!(replica.values().keys().all(|(_, dot)| dot.replica != LIAR || dot.seq <= head));
+        }
+        net.settle(&format!("seed {seed}"));
+        check(&net, head, &expected, seed);
+        let late = net.add(x0_crdt::CausalMap::new(ReplicaId::new(9), super::net::KEY));
+        net.settle(&format!("seed {seed}"));
+        net.run(Duration::from_secs(30));
+        net.check(&format!("seed {seed}"));
+        check(&net, head, &expected, seed);
+
+        // The liar comes back and goes on as if nothing had happened: nobody takes anything of it.
+        net.replicas[5].online = true;
+        net.cut(5, 4);
+        let twin = &mut net.replicas[5];
+        twin.map.put(b"5-more", 0, b"lies").unwrap();
+        let _ = twin.guard.seal(&mut twin.map);
+        net.changed(5);
+        net.run(Duration::from_secs(30));
+        net.replicas[5].online = false;
+        net.settle(&format!("seed {seed}"));
+        net.check(&format!("seed {seed}"));
+        check(&net, head, &expected, seed);
+        assert!(net.replicas[late].map.get(b"5-more").is_none());
+    }
+}
