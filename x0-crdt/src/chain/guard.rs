@@ -91,8 +91,9 @@ pub struct Reviewed {
 /// 3. After each [`Joined`](crate::Joined), of a session or of one's own, give its keys to [`review`](Self::review), and make the map
 ///    durable only after that. A join that is durable without its review is reviewed by the next `open`, but what this replica alone
 ///    knew of a chain that the join replaced is then forgotten.
-/// 4. Now and then call [`tidy`](Self::tidy), which takes away what covers nothing that is alive.
-/// 5. Read by [`believed`](Self::believed), [`latest`](Self::latest) or [`belief`](Self::belief). Let nobody else read or write keys
+/// 4. When [`SessionStats::divergences`](crate::SessionStats::divergences) of a session has risen, call [`diverged`](Self::diverged).
+/// 5. Now and then call [`tidy`](Self::tidy), which takes away what covers nothing that is alive.
+/// 6. Read by [`believed`](Self::believed), [`latest`](Self::latest) or [`belief`](Self::belief). Let nobody else read or write keys
 ///    that begin with [`CHAIN_PREFIX`].
 pub struct Guard {
     replica: ReplicaId,

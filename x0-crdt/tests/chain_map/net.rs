@@ -50,7 +50,7 @@ impl Replica {
         match self.map.delta(&since) {
             // An expulsion is no event, so that only a whole record holds it; a record without it is judged alike by the next guard.
             Ok(delta) if self.journal.1.len() < 20 => {
-                self.journal.1.push((since.clone(), delta.encode(&since)))
+                self.journal.1.push((since.clone(), delta.encode(&since)));
             }
             _ => self.journal = (self.map.save(), Vec::new()),
         }
@@ -89,6 +89,8 @@ pub(crate) struct Net {
     pub(crate) replicas: Vec<Replica>,
     sessions: BTreeMap<(usize, usize), Session>,
     options: SessionOptions,
+    /// How often each session has met a peer that had seen the same and held something else.
+    divergences: BTreeMap<(usize, usize), u64>,
     wire: BTreeMap<(Duration, u64), (usize, usize, Vec<u8>)>,
     sent: u64,
     /// Percent.
@@ -111,6 +113,7 @@ impl Net {
                 retry_max: Duration::from_secs(2),
                 ..SessionOptions::default()
             },
+            divergences: BTreeMap::new(),
             wire: BTreeMap::new(),
             sent: 0,
             loss: 10,
@@ -180,6 +183,16 @@ impl Net {
                         SessionOutput::Joined(news) => joined.entry(*from).or_default().extend(news.keys),
                         SessionOutput::Send(datagram) => sending.push((*from, *to, datagram)),
                     }
+                }
+            }
+            // Nobody reviews without keys, but a session that compares in vain wants its guard to speak.
+            for ((from, to), session) in &self.sessions {
+                let replica = &mut self.replicas[*from];
+                let divergences = session.stats().divergences;
+                let before = self.divergences.insert((*from, *to), divergences).unwrap_or(0);
+                if divergences > before {
+                    let reviewed = replica.guard.diverged(&mut replica.map);
+                    joined.entry(*from).or_default().extend(reviewed.keys);
                 }
             }
             let is_done = joined.is_empty();

@@ -7,11 +7,15 @@ use super::super::checkpoint::Checkpoint;
 use super::super::equivocation::EquivocationProof;
 use super::cover::Cover;
 use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
+use super::take::TESTIMONY_LEN_MAX;
 use super::{Belief, Guard, Reviewed};
 use crate::{CausalMap, Dot, Entry, ReplicaId};
 
 /// So many batches over events whose history is forgotten are looked up one by one; for more, the map is looked through once.
 const LOOKUPS_MAX: usize = 4;
+
+/// So many writers' chains are laid open at once.
+const OPENED_MAX: usize = 64;
 
 /// What a review has found to do.
 #[derive(Default)]
@@ -79,6 +83,38 @@ impl Guard {
         }
         self.judge_all(map, &mut work);
         self.finish(map, work)
+    }
+
+    /// To be called when a session meets a peer that has seen the same and does not hold the same, which
+    /// [`SessionStats::divergences`](crate::SessionStats::divergences) counts. Some writer has told the two sides different things, and the
+    /// map alone does not say who: so the last checkpoint of every chain is laid open, as this replica knows it, and of two that
+    /// contradict each other whoever comes to hold both makes a proof. Of 64 chains at most; a further call goes on with others.
+    ///
+    /// Honest replicas that have seen the same hold the same, but for moments while one has dropped something and the other has not yet:
+    /// to call it in vain costs about 190 bytes for each writer, until [`tidy`](Self::tidy).
+    pub fn diverged(&mut self, map: &mut CausalMap) -> Reviewed {
+        let writers: Vec<ReplicaId> = self.tracker.writers().collect();
+        let mut work = Work::default();
+        for writer in writers {
+            if work.keys.len() < OPENED_MAX {
+                self.testify(map, writer, 1, &mut work);
+            }
+        }
+        self.finish(map, work)
+    }
+
+    /// Says what this replica knows of a chain, the last `count` checkpoints of it.
+    fn testify(&mut self, map: &mut CausalMap, writer: ReplicaId, count: usize, work: &mut Work) {
+        if writer == self.replica || self.tracker.kept(writer).is_some() {
+            return;
+        }
+        let key = ChainKey::Testimony(writer, self.replica).to_key();
+        let bytes = self.testimony(writer, count);
+        let is_said = map.get(&key).is_some_and(|entry| entry.siblings().any(|held| held.value == bytes));
+        if !is_said && map.put(&key, 0, &bytes).is_ok() {
+            self.stats.testimonies += 1;
+            work.keys.insert(key);
+        }
     }
 
     pub(super) fn convict_and_review(&mut self, map: &mut CausalMap, proof: &EquivocationProof) -> Reviewed {
@@ -172,13 +208,7 @@ impl Guard {
             }
         }
         for writer in core::mem::take(&mut work.suspects) {
-            let key = ChainKey::Testimony(writer, self.replica).to_key();
-            let bytes = self.testimony(writer);
-            let is_said = map.get(&key).is_some_and(|entry| entry.siblings().any(|held| held.value == bytes));
-            if self.tracker.kept(writer).is_none() && writer != self.replica && !is_said {
-                put.push((key, bytes));
-                self.stats.testimonies += 1;
-            }
+            self.testify(map, writer, TESTIMONY_LEN_MAX, work);
         }
         self.stats.restored += work.lost.len() as u64;
         put.append(&mut work.lost);

@@ -15,7 +15,7 @@ use crate::codec::Input;
 use crate::{CausalMap, Dot, ReplicaId};
 
 /// Most checkpoints of a testimony.
-const TESTIMONY_LEN_MAX: usize = 16;
+pub(super) const TESTIMONY_LEN_MAX: usize = 16;
 
 /// What is made of something that was signed, or claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -289,11 +289,11 @@ impl Guard {
         Verdict::Ignored
     }
 
-    /// What is known of a writer's chain, the last checkpoints of it.
-    pub(super) fn testimony(&self, writer: ReplicaId) -> Vec<u8> {
+    /// What is known of a writer's chain: the last `count` checkpoints of it.
+    pub(super) fn testimony(&self, writer: ReplicaId, count: usize) -> Vec<u8> {
         let held: Vec<&Checkpoint> = self.tracker.checkpoints(writer).collect();
         let mut bytes = alloc::vec![VERSION];
-        for checkpoint in held.iter().skip(held.len().saturating_sub(TESTIMONY_LEN_MAX)) {
+        for checkpoint in held.iter().skip(held.len().saturating_sub(count)) {
             checkpoint.write(&mut bytes);
         }
         bytes
