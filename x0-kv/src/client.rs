@@ -73,8 +73,6 @@ impl Client {
             None,
             #[cfg(feature = "crdt")]
             CrdtSide::Client(calls),
-            #[cfg(feature = "blob")]
-            crate::cluster::BlobSide::default(),
         );
         let (ended, end) = watch::channel(None);
         tokio::spawn(async move { ended.send_replace(Some(hub.run().await)) });

@@ -37,8 +37,6 @@ pub use self::membership::ChangeError;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
 
-#[cfg(feature = "blob")]
-pub(crate) use self::blob::BlobSide;
 #[cfg(feature = "crdt")]
 pub(crate) use self::crdt::{CrdtCalls, CrdtSide};
 pub(crate) use self::hub::{End, Hub, ReplicaSide};
@@ -232,9 +230,9 @@ impl Node {
             options.observe,
             #[cfg(feature = "crdt")]
             crdt.clone().map_or(CrdtSide::None, CrdtSide::Member),
-            #[cfg(feature = "blob")]
-            BlobSide(blobs.clone()),
         );
+        #[cfg(feature = "blob")]
+        let hub = hub.with_blobs(blobs.clone());
         let (ended, end) = watch::channel(None);
         let stopping = handle.clone();
         #[cfg(feature = "crdt")]

@@ -9,7 +9,7 @@ use crate::blob::{Blobs, Event, Input};
 
 /// A member's blobs, if it has any; a client has none.
 #[derive(Debug, Default)]
-pub(crate) struct BlobSide(pub(super) Option<Blobs>);
+pub(super) struct BlobSide(pub(super) Option<Blobs>);
 
 impl BlobSide {
     /// A message of a peer.

@@ -26,6 +26,8 @@ use super::membership::{Change, Changes};
 use super::outgoing::{Outgoing, Road};
 use super::peers::Peers;
 use super::{NodeEvent, NodeStatus};
+#[cfg(feature = "blob")]
+use crate::blob::Blobs;
 use crate::coordinator::{Coordinator, DropReason, Input, Output};
 use crate::engine::Reader;
 use crate::error::OperationError;
@@ -90,7 +92,6 @@ impl<T: Transport> Hub<T> {
         peers: Arc<Peers>,
         observe: Option<Observe>,
         #[cfg(feature = "crdt")] crdt: CrdtSide,
-        #[cfg(feature = "blob")] blobs: BlobSide,
     ) -> Hub<T> {
         Hub {
             local: transport.local(),
@@ -107,13 +108,19 @@ impl<T: Transport> Hub<T> {
             #[cfg(feature = "crdt")]
             crdt,
             #[cfg(feature = "blob")]
-            blobs,
+            blobs: BlobSide::default(),
             letters: Letters::default(),
             buffer: Vec::new(),
             origin: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             wake: None,
         }
+    }
+
+    /// With the blobs of a member.
+    #[cfg(feature = "blob")]
+    pub(crate) fn with_blobs(self, blobs: Option<Blobs>) -> Hub<T> {
+        Hub { blobs: BlobSide(blobs), ..self }
     }
 
     /// Runs until it is stopped or fails. Callers have had their answers by then.
