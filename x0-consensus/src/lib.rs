@@ -9,7 +9,7 @@
 //!   [`Handle`]; messages leave by an [`Outbox`], what happens is told to an [`Observer`].
 //! - `sim` (feature) is a disk that forgets, tears and fails on command; `conformance` (feature) holds a storage to its contract.
 //!
-//! Begin with [`local`], which has the smallest whole program.
+//! Begin with [`local`], which has the smallest whole program; `examples/counter.rs` is a group of three that outlives its leader.
 //!
 //! # What it does
 //! Pre-vote and check-quorum, so that a node that was cut off disturbs nobody; learners and joint consensus; linearizable reads by a
