@@ -4,6 +4,7 @@
 mod crash;
 mod exchange;
 mod folder;
+mod hostile;
 mod liars;
 mod random;
 mod reference;

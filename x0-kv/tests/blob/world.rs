@@ -58,7 +58,11 @@ pub(crate) struct World {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) options: ExchangeOptions,
+    /// Messages that were sent, the first ones.
+    pub(crate) tape: Vec<Vec<u8>>,
 }
+
+const TAPE_MAX: usize = 100;
 
 impl World {
     pub(crate) fn new(seed: u64, count: u64) -> World {
@@ -71,6 +75,7 @@ impl World {
             lost: 0,
             doubled: 0,
             options: ExchangeOptions::default(),
+            tape: Vec::new(),
         };
         for number in 1..=count {
             let disk = SimDirectory::new();
@@ -180,6 +185,9 @@ impl World {
         let store = host.store.clone().unwrap();
         let answer = match output {
             Output::Send { to, payload, ticket } => {
+                if self.tape.len() < TAPE_MAX {
+                    self.tape.push(payload.clone());
+                }
                 let copies = if self.random.below(1000) < self.doubled { 2 } else { 1 };
                 for _ in 0..copies {
                     if self.random.below(1000) >= self.lost {
