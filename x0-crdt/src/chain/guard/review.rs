@@ -7,7 +7,7 @@ use super::super::checkpoint::Checkpoint;
 use super::super::equivocation::EquivocationProof;
 use super::cover::Cover;
 use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
-use super::take::TESTIMONY_LEN_MAX;
+use super::take::{TESTIMONY_LEN_MAX, read_testimony, testimony};
 use super::{Belief, Guard, Reviewed};
 use crate::{CausalMap, Dot, Entry, ReplicaId};
 
@@ -24,8 +24,8 @@ pub(super) struct Work {
     pub(super) keys: BTreeSet<Vec<u8>>,
     /// Writers of which less is kept than before.
     pub(super) convicted: BTreeSet<ReplicaId>,
-    /// Writers whose chain jumped or went back.
-    pub(super) suspects: BTreeSet<ReplicaId>,
+    /// Writers whose chain jumped or went back, and up to where it was known before.
+    pub(super) suspects: BTreeSet<(ReplicaId, u64)>,
     /// Events that a batch now says something of: writer, after, until.
     pub(super) spans: Vec<(ReplicaId, u64, u64)>,
     /// Up to where chains were known before.
@@ -97,21 +97,29 @@ impl Guard {
         let mut work = Work::default();
         for writer in writers {
             if work.keys.len() < OPENED_MAX {
-                self.testify(map, writer, 1, &mut work);
+                self.testify(map, writer, u64::MAX, 1, &mut work);
             }
         }
         self.finish(map, work)
     }
 
-    /// Says what this replica knows of a chain, the last `count` checkpoints of it.
-    fn testify(&mut self, map: &mut CausalMap, writer: ReplicaId, count: usize, work: &mut Work) {
+    /// Says what this replica knows of a chain: the last `count` checkpoints of it up to event `until`, beside what it said before.
+    fn testify(&mut self, map: &mut CausalMap, writer: ReplicaId, until: u64, count: usize, work: &mut Work) {
         if writer == self.replica || self.tracker.kept(writer).is_some() {
             return;
         }
         let key = ChainKey::Testimony(writer, self.replica).to_key();
-        let bytes = self.testimony(writer, count);
-        let is_said = map.get(&key).is_some_and(|entry| entry.siblings().any(|held| held.value == bytes));
-        if !is_said && map.put(&key, 0, &bytes).is_ok() {
+        let said = map.get(&key).map(|entry| entry.latest().value.to_vec());
+        let mut checkpoints = said.as_deref().and_then(read_testimony).unwrap_or_default();
+        let held: Vec<_> =
+            self.tracker.checkpoints(writer).filter(|checkpoint| checkpoint.seq() <= until).collect();
+        for checkpoint in held.into_iter().rev().take(count) {
+            if checkpoints.len() < TESTIMONY_LEN_MAX && !checkpoints.contains(checkpoint) {
+                checkpoints.push(checkpoint.clone());
+            }
+        }
+        let bytes = testimony(&checkpoints);
+        if said.as_ref() != Some(&bytes) && map.put(&key, 0, &bytes).is_ok() {
             self.stats.testimonies += 1;
             work.keys.insert(key);
         }
@@ -207,8 +215,8 @@ impl Guard {
                 self.published.insert(writer, kept);
             }
         }
-        for writer in core::mem::take(&mut work.suspects) {
-            self.testify(map, writer, TESTIMONY_LEN_MAX, work);
+        for (writer, until) in core::mem::take(&mut work.suspects) {
+            self.testify(map, writer, until, TESTIMONY_LEN_MAX, work);
         }
         self.stats.restored += work.lost.len() as u64;
         put.append(&mut work.lost);

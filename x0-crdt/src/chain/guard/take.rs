@@ -212,7 +212,7 @@ impl Guard {
         // An honest chain does not go back, and its last checkpoint does not go away.
         if self.tracker.kept(writer).is_none() && self.tracker.head(writer).is_some_and(|head| seq < head.seq)
         {
-            verdicts.suspects.push(writer);
+            verdicts.suspects.push((writer, u64::MAX));
         }
     }
 
@@ -240,7 +240,7 @@ impl Guard {
         {
             // What lies between is gone. Whoever has seen it may know that it contradicts what is known here.
             if verdicts.known > 0 {
-                verdicts.suspects.push(writer);
+                verdicts.suspects.push((writer, verdicts.known));
             }
             observed = self.tracker.adopt(checkpoint, verifier);
         }
@@ -288,16 +288,15 @@ impl Guard {
         }
         Verdict::Ignored
     }
+}
 
-    /// What is known of a writer's chain: the last `count` checkpoints of it.
-    pub(super) fn testimony(&self, writer: ReplicaId, count: usize) -> Vec<u8> {
-        let held: Vec<&Checkpoint> = self.tracker.checkpoints(writer).collect();
-        let mut bytes = alloc::vec![VERSION];
-        for checkpoint in held.iter().skip(held.len().saturating_sub(count)) {
-            checkpoint.write(&mut bytes);
-        }
-        bytes
+/// Checkpoints as a testimony.
+pub(super) fn testimony(checkpoints: &[Checkpoint]) -> Vec<u8> {
+    let mut bytes = alloc::vec![VERSION];
+    for checkpoint in checkpoints {
+        checkpoint.write(&mut bytes);
     }
+    bytes
 }
 
 /// What became of the siblings of one entry.
@@ -308,14 +307,14 @@ struct Verdicts {
     /// To be dropped; whether because they are garbage.
     dropped: Vec<(Dot, bool)>,
     convicted: Vec<ReplicaId>,
-    suspects: Vec<ReplicaId>,
+    suspects: Vec<(ReplicaId, u64)>,
     /// Events that a batch now says something of.
     spans: Vec<(ReplicaId, u64, u64)>,
     /// The value that this replica had put there and that somebody took away.
     lost: Option<Vec<u8>>,
 }
 
-fn read_testimony(bytes: &[u8]) -> Option<Vec<Checkpoint>> {
+pub(super) fn read_testimony(bytes: &[u8]) -> Option<Vec<Checkpoint>> {
     let mut input = Input::new(bytes);
     super::super::read_version(&mut input).ok()?;
     let mut checkpoints = Vec::new();
