@@ -103,6 +103,8 @@ pub struct Guard {
     tracker: ChainTracker,
     /// Where the chain of this replica stands.
     head: Head,
+    /// The last event of this replica when it last wrote its chain entries anew.
+    renewed: u64,
     /// The last checkpoints of all writers, as they stand in the map.
     heads: BTreeMap<ReplicaId, Checkpoint>,
     /// The batches in the map, by writer and by where they begin.
@@ -135,6 +137,7 @@ impl Guard {
             signer,
             tracker: ChainTracker::new(options.limits),
             head: Head::GENESIS,
+            renewed: 0,
             heads: BTreeMap::new(),
             covers: BTreeMap::new(),
             published: BTreeMap::new(),

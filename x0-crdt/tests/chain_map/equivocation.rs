@@ -51,6 +51,10 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
             net.run(Duration::from_millis(300));
         }
     }
+    // What both histories begin with is signed, so that neither signs it alone and alike.
+    let liar = &mut net.replicas[4];
+    liar.guard.seal(&mut liar.map).unwrap();
+    net.changed(4);
     net.settle(&what);
     if random.chance(50) {
         net.tidy();

@@ -90,23 +90,51 @@ impl Guard {
     /// map alone does not say who: so the last checkpoint of every chain is laid open, as this replica knows it, and of two that
     /// contradict each other whoever comes to hold both makes a proof. Of 64 chains at most; a further call goes on with others.
     ///
+    /// It also writes its own batches of late once more: where a forgery took the place of one, the two sides differ in what they take
+    /// for that event, and sessions cannot tell either of the other.
+    ///
     /// Honest replicas that have seen the same hold the same, but for moments while one has dropped something and the other has not yet:
-    /// to call it in vain costs about 190 bytes for each writer, until [`tidy`](Self::tidy).
+    /// to call it in vain costs about 190 bytes for each writer, until [`tidy`](Self::tidy), and each batch at most once.
     pub fn diverged(&mut self, map: &mut CausalMap) -> Reviewed {
-        let writers: Vec<ReplicaId> = self.tracker.writers().collect();
         let mut work = Work::default();
+        self.renew(map, &mut work);
+        let writers: Vec<ReplicaId> = self.tracker.writers().collect();
+        let mut opened = 0;
         for writer in writers {
-            if work.keys.len() < OPENED_MAX {
-                self.testify(map, writer, u64::MAX, 1, &mut work);
-            }
+            opened += usize::from(opened < OPENED_MAX && self.testify(map, writer, u64::MAX, 1, &mut work));
         }
         self.finish(map, work)
     }
 
+    /// Writes the chain entries of this replica anew that not all have seen yet and that were not written anew before.
+    fn renew(&mut self, map: &mut CausalMap, work: &mut Work) {
+        let since = self.renewed.max(map.forgotten(self.replica));
+        let batches = self.covers.get(&self.replica).into_iter().flatten();
+        let batches =
+            batches.map(|(begin, cover)| (ChainKey::Batch(self.replica, *begin).to_key(), cover.encode()));
+        let head = self.heads.get(&self.replica);
+        let head = head.map(|head| (ChainKey::Head(self.replica).to_key(), head.encode()));
+        let entries: Vec<_> = batches.chain(head).collect();
+        for (key, value) in entries {
+            let is_late = |entry: Entry<'_>| entry.siblings().any(|held| held.dot.seq > since);
+            if map.get(&key).is_none_or(is_late) && map.put(&key, 0, &value).is_ok() {
+                work.keys.insert(key);
+            }
+        }
+        self.renewed = map.last_seen(self.replica);
+    }
+
     /// Says what this replica knows of a chain: the last `count` checkpoints of it up to event `until`, beside what it said before.
-    fn testify(&mut self, map: &mut CausalMap, writer: ReplicaId, until: u64, count: usize, work: &mut Work) {
+    fn testify(
+        &mut self,
+        map: &mut CausalMap,
+        writer: ReplicaId,
+        until: u64,
+        count: usize,
+        work: &mut Work,
+    ) -> bool {
         if writer == self.replica || self.tracker.kept(writer).is_some() {
-            return;
+            return false;
         }
         let key = ChainKey::Testimony(writer, self.replica).to_key();
         let said = map.get(&key).map(|entry| entry.latest().value.to_vec());
@@ -119,10 +147,12 @@ impl Guard {
             }
         }
         let bytes = testimony(&checkpoints);
-        if said.as_ref() != Some(&bytes) && map.put(&key, 0, &bytes).is_ok() {
+        let is_news = said.as_ref() != Some(&bytes) && map.put(&key, 0, &bytes).is_ok();
+        if is_news {
             self.stats.testimonies += 1;
             work.keys.insert(key);
         }
+        is_news
     }
 
     pub(super) fn convict_and_review(&mut self, map: &mut CausalMap, proof: &EquivocationProof) -> Reviewed {
