@@ -65,8 +65,8 @@ pub(super) enum Message<'a> {
     /// Where the sender stands. `asks`: the receiver is to answer with its own.
     Frontier { frontier: Frontier, members: u64, asks: bool },
     /// Asks for a difference.
-    Pull { number: u64, version: VersionRef, extent: Extent, missing: Vec<Range<usize>> },
-    /// Asks for something else in parts; `hash` names a version.
+    Pull { number: u64, version: VersionRef, extent: Extent },
+    /// Asks for the missing parts of an answer, or for something else in parts; the number of a version is its hash.
     Want { kind: Kind, number: u64, missing: Vec<Range<usize>> },
     /// A part.
     Part { kind: Kind, part: Part<'a> },
@@ -78,6 +78,8 @@ pub(super) enum Message<'a> {
     Sketch { number: u64, from: u64, count: u64 },
     /// Coded symbols of the values held at the version of this hash.
     Symbols { number: u64, version: u64, from: u64, bytes: &'a [u8] },
+    /// Says that the sender is there, to a peer that sends it something long.
+    Here,
 }
 
 const FRONTIER: u8 = 1;
@@ -88,6 +90,7 @@ const BEHIND: u8 = 5;
 const GONE: u8 = 6;
 const SKETCH: u8 = 7;
 const SYMBOLS: u8 = 8;
+const HERE: u8 = 9;
 
 /// The version of the session's datagrams, in the high bits of their first byte.
 const VERSION: u8 = 1 << 4;
@@ -103,7 +106,7 @@ impl<'a> Message<'a> {
                 out.extend_from_slice(&members.to_le_bytes());
                 asks.encode(&mut out);
             }
-            Self::Pull { number, version, extent, missing } => {
+            Self::Pull { number, version, extent } => {
                 out.push(VERSION | PULL);
                 put_integer(*number, &mut out);
                 out.push(match extent {
@@ -111,7 +114,6 @@ impl<'a> Message<'a> {
                     Extent::Complete => 1,
                     Extent::Chosen => 2,
                 });
-                put_ranges(missing, &mut out);
                 out.extend_from_slice(&version.hash.to_le_bytes());
                 version.changes.is_some().encode(&mut out);
                 if let Some((anchor, changes)) = &version.changes {
@@ -158,6 +160,7 @@ impl<'a> Message<'a> {
                 put_integer(*from, &mut out);
                 out.extend_from_slice(bytes);
             }
+            Self::Here => out.push(VERSION | HERE),
         }
         out
     }
@@ -182,7 +185,6 @@ impl<'a> Message<'a> {
                     2 => Extent::Chosen,
                     tag => return Err(DecodeError::Tag { what: "extent", tag }),
                 },
-                missing: ranges(&mut input)?,
                 version: version_ref(&mut input)?,
             },
             WANT => Self::Want {
@@ -216,6 +218,7 @@ impl<'a> Message<'a> {
                 from: input.integer("symbols")?,
                 bytes: input.take(input.len(), "symbols")?,
             },
+            HERE => Self::Here,
             tag => return Err(DecodeError::Tag { what: "datagram", tag }),
         };
         input.finish()?;

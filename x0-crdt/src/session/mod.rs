@@ -23,6 +23,9 @@ use crate::map::Joined;
 use crate::sketch::SketchError;
 use crate::{CausalMap, DeltaError, Frontier, JoinError, Members, Version};
 
+/// For how many `retry_min` something long is sent on to a peer that says nothing. It says something in each.
+const SILENCE: u32 = 4;
+
 /// No link is asked to carry shorter ones, in bytes.
 const DATAGRAM_LEN_MIN: usize = 128;
 
@@ -95,7 +98,8 @@ pub struct SessionStats {
 /// Each side compares frontiers (26 bytes), and pulls what it lacks: it tells its version, as changes to one that both know, and the
 /// other answers with a difference in numbered parts, of which lost ones are asked for again by number. Every datagram may be lost,
 /// doubled, delayed or reordered; either side may restart at any time. Whoever asks does all the repeating, so that a server owes
-/// nothing to a peer that is gone.
+/// nothing to a peer that is gone; and says that it is there as long as it is sent something, one byte at a time, so that little is sent
+/// into a link that is cut.
 ///
 /// # How to drive it
 /// 1. [`handle`](Self::handle) each datagram, each change of the map, and each time-out;
@@ -161,7 +165,12 @@ pub struct Session {
     in_sync: bool,
     greet_at: Duration,
     greet_pause: Duration,
-    greeted: Option<Duration>,
+    /// Where this side last said that it stands, and when.
+    greeted: Option<Frontier>,
+    greeted_at: Duration,
+    /// When the peer was heard of last, and when this side said something.
+    heard: Duration,
+    spoke: Duration,
 }
 
 #[derive(Debug)]
@@ -202,6 +211,9 @@ impl Session {
             greet_at: Duration::ZERO,
             greet_pause,
             greeted: None,
+            greeted_at: Duration::ZERO,
+            heard: Duration::ZERO,
+            spoke: Duration::ZERO,
         }
     }
 
@@ -245,13 +257,14 @@ impl Session {
             SessionInput::Datagram(bytes) => {
                 self.stats.received_bytes += bytes.len() as u64;
                 let message = Message::decode(bytes)?;
+                self.heard = now;
                 self.on_message(now, &message, map)
             }
             SessionInput::Changed => {
                 self.in_sync = false;
                 self.greet_pause = self.options.retry_min;
                 // Not more often than a round trip: what is written together is told together.
-                let earliest = self.greeted.map_or(now, |greeted| greeted + self.options.retry_min);
+                let earliest = self.greeted.map_or(now, |_| self.greeted_at + self.options.retry_min);
                 self.greet_at = self.greet_at.min(earliest.max(now));
                 self.on_time(now, map);
                 Ok(())
@@ -266,7 +279,7 @@ impl Session {
     /// What to do next, if anything; more may come at [`poll_timeout`](Self::poll_timeout).
     pub fn poll_output(&mut self, now: Duration, map: &CausalMap) -> Option<SessionOutput> {
         let output = self.outputs.pop_front().or_else(|| {
-            if now < self.free_at {
+            if now < self.free_at || now > self.silent_at() {
                 return None;
             }
             self.next_part().or_else(|| self.next_symbols(map)).map(SessionOutput::Send)
@@ -274,6 +287,7 @@ impl Session {
         if let SessionOutput::Send(datagram) = &output {
             self.stats.sent_bytes += datagram.len() as u64;
             self.stats.sent_datagrams += 1;
+            self.spoke = now;
             let nanos =
                 (datagram.len() as u64).saturating_mul(1_000_000_000) / self.options.bytes_per_second.max(1);
             self.free_at = self.free_at.max(now) + Duration::from_nanos(nanos);
@@ -284,11 +298,29 @@ impl Session {
     /// When to call [`handle`](Self::handle) with [`SessionInput::Timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Duration {
-        let sending =
-            self.serving.iter().flatten().any(|outgoing| !outgoing.is_idle()).then_some(self.free_at);
+        let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        [sending, asking, collecting].into_iter().flatten().fold(self.greet_at, Duration::min)
+        [sending, asking, collecting, self.here_at()].into_iter().flatten().fold(self.greet_at, Duration::min)
+    }
+
+    /// Whether parts or symbols wait to be sent.
+    fn is_sending(&self) -> bool {
+        self.serving.iter().flatten().any(|outgoing| !outgoing.is_idle())
+            || self.sketching.as_ref().is_some_and(|sketching| !sketching.queue.is_empty())
+    }
+
+    /// Until when something long is sent on to a peer that says nothing: what a cut of the link costs.
+    fn silent_at(&self) -> Duration {
+        self.heard + self.options.retry_min * SILENCE
+    }
+
+    /// When to say that this side is there, while it is sent something long.
+    fn here_at(&self) -> Option<Duration> {
+        let at = self.spoke + self.options.retry_min;
+        let is_getting = self.pull.is_some() || self.collecting.iter().any(Option::is_some);
+        // In silence, what is asked again says it.
+        (is_getting && at <= self.silent_at()).then_some(at)
     }
 
     /// The next datagram of whatever is sent in parts.
@@ -310,7 +342,13 @@ impl Session {
         for kind in Kind::ALL {
             self.retry_collecting(now, kind);
         }
-        if now >= self.greet_at {
+        if self.here_at().is_some_and(|at| at <= now) {
+            self.send(&Message::Here);
+        }
+        if now >= self.greet_at && (self.pull.is_some() || self.is_sending()) {
+            // Who gets something asks for it until it is there, and greets then.
+            self.greet_at = now + self.options.retry_max;
+        } else if now >= self.greet_at {
             self.greet(now, map, true);
             self.greet_pause = (self.greet_pause * 2).min(self.options.retry_max);
             let pause = if self.in_sync { self.options.greet_every } else { self.greet_pause };
@@ -319,7 +357,8 @@ impl Session {
     }
 
     fn greet(&mut self, now: Duration, map: &CausalMap, asks: bool) {
-        self.greeted = Some(now);
+        self.greeted = Some(map.frontier());
+        self.greeted_at = now;
         let members = map.members().hash(map.hash_key());
         self.send(&Message::Frontier { frontier: map.frontier(), members, asks });
     }
@@ -335,8 +374,8 @@ impl Session {
                 self.on_frontier(now, *frontier, *members, *asks, map);
                 Ok(())
             }
-            Message::Pull { number, version, extent, missing } => {
-                self.on_pull(now, *number, version, *extent, missing, map);
+            Message::Pull { number, version, extent } => {
+                self.on_pull(now, *number, version, *extent, map);
                 Ok(())
             }
             Message::Want { kind, number, missing } => {
@@ -363,6 +402,7 @@ impl Session {
             Message::Symbols { number, version, from, bytes } => {
                 self.on_symbols(now, *number, *version, *from, bytes, map)
             }
+            Message::Here => Ok(()),
         }
     }
 
@@ -377,8 +417,10 @@ impl Session {
         let mine = map.frontier();
         self.peer = Some(theirs);
         if theirs == mine {
+            // A greeting of this side that is under way answers theirs. If it is lost, they ask again.
+            let is_answered = self.greeted == Some(mine) && now < self.greeted_at + self.options.retry_min;
             self.on_equal(now, map);
-            if asks {
+            if asks && !is_answered {
                 self.greet(now, map, false);
             }
             if members != map.members().hash(map.hash_key()) {

@@ -9,7 +9,8 @@ pub struct SessionOptions {
     pub datagram_len_max: usize,
     /// Bytes a second that the session may send; datagrams are spaced accordingly.
     pub bytes_per_second: u64,
-    /// How long to wait for the first answer before asking again. At least the round trip of the link.
+    /// How long to wait for the first answer before asking again. At least the round trip of the link. A peer that is silent for four
+    /// times as long is sent nothing more until it is heard of again.
     pub retry_min: Duration,
     /// The longest pause between repetitions while nothing is heard: what a link that is down costs.
     pub retry_max: Duration,

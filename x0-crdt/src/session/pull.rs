@@ -135,9 +135,13 @@ impl Session {
             self.send(&Message::Sketch { number, from: from as u64, count: count as u64 });
             return;
         }
+        if !missing.is_empty() {
+            self.send(&Message::Want { kind: Kind::Delta, number, missing });
+            return;
+        }
         let base = pull.base.clone();
         let version = self.version_ref(&base, map);
-        self.send(&Message::Pull { number, version, extent, missing });
+        self.send(&Message::Pull { number, version, extent });
     }
 
     pub(super) fn on_delta_part(

@@ -64,18 +64,13 @@ impl Session {
         number: u64,
         version: &VersionRef,
         extent: Extent,
-        missing: &[Range<usize>],
         map: &mut CausalMap,
     ) {
         let serving = self.serving[Kind::Delta as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
-            if !missing.is_empty() || outgoing.is_idle() {
-                outgoing.resend(missing);
+            if outgoing.is_idle() {
+                outgoing.resend(&[]);
             }
-            return;
-        }
-        if !missing.is_empty() {
-            self.send(&Message::Gone { number });
             return;
         }
         let Some(since) = self.resolve(version, map) else {
@@ -126,7 +121,11 @@ impl Session {
             return;
         }
         let bytes = match kind {
-            Kind::Delta | Kind::Hashes => None,
+            Kind::Delta => {
+                self.send(&Message::Gone { number });
+                None
+            }
+            Kind::Hashes => None,
             Kind::Version => self.versions.get(number).map(Self::version_bytes),
             Kind::Members => Some(Self::members_bytes(map)),
         };
@@ -148,7 +147,7 @@ impl Session {
         self.versions.insert(version.hash(map.hash_key()), version);
         let waiting = self.waiting.take().filter(|waiting| self.resolve(&waiting.version, map).is_some());
         if let Some(waiting) = waiting {
-            self.on_pull(now, waiting.number, &waiting.version, waiting.extent, &[], map);
+            self.on_pull(now, waiting.number, &waiting.version, waiting.extent, map);
         }
         Ok(())
     }
