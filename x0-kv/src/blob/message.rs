@@ -269,6 +269,22 @@ mod tests {
         }
     }
 
+    /// Whoever makes a name may cut as they like; what does not fit its place in the file is not taken.
+    #[test]
+    fn a_chunk_of_another_length_is_not_right_even_if_the_tree_is_over_it() {
+        let (short, long) = (vec![1; 10], vec![2; CHUNK_LEN]);
+        for (first, second) in [(&short, &long), (&long, &short)] {
+            let leaves = [merkle::leaf(first), merkle::leaf(second)];
+            let (_, root) = merkle::tree(&leaves);
+            let len = CHUNK_LEN as u64 + 10;
+            let first = Piece::new(vec![leaves[1]], first.clone().into());
+            let second = Piece::new(vec![leaves[0]], second.clone().into());
+            let is_cut_right = first.bytes.len() == CHUNK_LEN;
+            assert_eq!(first.is_right(len, &root, 0), is_cut_right);
+            assert_eq!(second.is_right(len, &root, 1), is_cut_right);
+        }
+    }
+
     #[test]
     fn damaged_messages_are_refused_or_say_something_else() {
         for message in samples() {

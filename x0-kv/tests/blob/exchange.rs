@@ -177,7 +177,51 @@ fn a_damaged_chunk_is_found_by_who_serves_it_and_fetched_again() {
     }
 }
 
-/// 20 kB/s at most: what was asked for is not asked for again and again while it is on its way.
+/// What was asked for is not asked for again and again while it is on its way, however slow that is.
+#[test]
+fn a_slow_link_carries_each_chunk_about_once() {
+    for rate in [1_000, 5_000, 20_000, 100_000, 1_000_000] {
+        let mut world = World::new(31, 2);
+        world.rate = Some(rate);
+        let bytes = Random(31).bytes(24 * CHUNK_LEN);
+        let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
+        world.store(2).add(&bytes[..]).unwrap();
+        world.fetch(1, id, len);
+        assert_eq!(world.run(1, id, 100 * HOUR), Some(Ok(())));
+        let served = world.host(2).exchange.totals().served_chunks;
+        let ideal = Duration::from_secs(len / rate);
+        println!("{rate} B/s: {served} chunks served for 24, {:.0?} for {ideal:.0?}", world.now);
+        assert!(served <= 24 + 4, "{rate} B/s: {served} chunks served for 24");
+        assert!(
+            world.now <= ideal * 5 / 4 + Duration::from_secs(1),
+            "{rate} B/s: {:?} for {ideal:?}",
+            world.now
+        );
+    }
+}
+
+#[test]
+fn what_a_peer_owes_that_goes_away_is_asked_of_another_at_once() {
+    let mut world = World::new(37, 3);
+    let bytes = Random(37).bytes(12 * CHUNK_LEN);
+    let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
+    world.store(2).add(&bytes[..]).unwrap();
+    world.fetch(1, id, len);
+    while world.held(1, &id) < 4 || world.host(1).exchange.asked_chunks() < 3 {
+        assert!(world.step(HOUR));
+    }
+    world.store(3).add(&bytes[..]).unwrap();
+    world.lost = 1000;
+    while world.host(1).exchange.asked_chunks() == 0 {
+        assert!(world.step(HOUR));
+    }
+    world.input(node(1), x0_kv::blob::Input::Down(node(2)));
+    assert_eq!(world.host(1).exchange.asked_chunks(), 0);
+    world.lost = 0;
+    assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
+    assert_eq!(world.host(1).exchange.totals().timeouts, 0);
+}
+
 #[test]
 fn a_blob_that_nobody_holds_is_waited_for_quietly() {
     let mut world = World::new(17, 3);

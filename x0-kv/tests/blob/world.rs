@@ -58,6 +58,9 @@ pub(crate) struct World {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) options: ExchangeOptions,
+    /// What each node can send, in bytes a second, if that is bounded, and until when it is busy.
+    pub(crate) rate: Option<u64>,
+    busy_until: BTreeMap<NodeId, Duration>,
     /// Messages that were sent, the first ones.
     pub(crate) tape: Vec<Vec<u8>>,
 }
@@ -75,6 +78,8 @@ impl World {
             lost: 0,
             doubled: 0,
             options: ExchangeOptions::default(),
+            rate: None,
+            busy_until: BTreeMap::new(),
             tape: Vec::new(),
         };
         for number in 1..=count {
@@ -189,10 +194,21 @@ impl World {
                     self.tape.push(payload.clone());
                 }
                 let copies = if self.random.below(1000) < self.doubled { 2 } else { 1 };
+                let mut queued = Duration::ZERO;
+                if let Some(rate) = self.rate {
+                    let free_at = self.busy_until.entry(at).or_default();
+                    *free_at = (*free_at).max(self.now)
+                        + Duration::from_micros(payload.len() as u64 * 1_000_000 / rate);
+                    queued = *free_at - self.now;
+                }
                 for _ in 0..copies {
                     if self.random.below(1000) >= self.lost {
                         let delay = Duration::from_micros(500 + self.random.below(40_000));
-                        self.after(delay, to, Happening::Message { from: at, payload: payload.clone() });
+                        self.after(
+                            queued + delay,
+                            to,
+                            Happening::Message { from: at, payload: payload.clone() },
+                        );
                     }
                 }
                 let Some(ticket) = ticket else { return };

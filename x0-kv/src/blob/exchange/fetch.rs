@@ -10,6 +10,9 @@ use super::{BlobExchange, FetchFailure, Lie, Output};
 use crate::blob::message::{Message, RANGES_MAX};
 use crate::blob::{BlobId, ChunkSet, Holding, Piece, merkle};
 
+/// The longest time that is waited for a chunk: as long as it takes at 73 bytes a second.
+const CHUNK_PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
 /// A blob that is being fetched.
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -217,8 +220,9 @@ impl BlobExchange {
             }
             if request.peer == from {
                 let took = now.saturating_sub(request.asked_at);
-                let patience = (peer.patience * 3 + took * 4) / 4;
-                peer.patience = patience.clamp(self.options.patience_min, self.options.patience_max);
+                // A chunk may take longer on a slow link than anything else is waited for.
+                let patience = (peer.patience + took * 4) / 2;
+                peer.patience = patience.clamp(self.options.patience_min, CHUNK_PATIENCE_MAX);
                 peer.resume_at = None;
                 if !request.is_overdue {
                     peer.window = (peer.window + 1).min(self.options.window_max);
@@ -283,7 +287,7 @@ impl BlobExchange {
             let spread = self.random() % 256;
             if let Some(peer) = self.peers.get_mut(&late) {
                 peer.window = (peer.window / 2).max(1);
-                peer.patience = (peer.patience * 2).min(self.options.patience_max);
+                peer.patience = (peer.patience * 2).min(CHUNK_PATIENCE_MAX);
                 let spread = u32::try_from(spread).unwrap_or(0);
                 peer.resume_at = Some(now + peer.patience + peer.patience * spread / 1024);
             }
@@ -324,12 +328,11 @@ impl BlobExchange {
                         continue;
                     }
                     let Some(index) = fetch.next_chunk(peer_id) else { continue };
-                    let request = Request {
-                        peer: *peer_id,
-                        asked_at: now,
-                        due: now + peer.patience,
-                        is_overdue: false,
-                    };
+                    // What is asked for again may still come from the first time; what it took is counted from there.
+                    let before = fetch.requests.get(&index).filter(|request| request.peer == *peer_id);
+                    let asked_at = before.map_or(now, |request| request.asked_at);
+                    let due = now + peer.patience;
+                    let request = Request { peer: *peer_id, asked_at, due, is_overdue: false };
                     fetch.requests.insert(index, request);
                     found.entry(*peer_id).or_default().push(index);
                     peer.asked += 1;

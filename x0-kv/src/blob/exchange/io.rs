@@ -25,11 +25,12 @@ pub struct ExchangeOptions {
     pub serving_bytes_max: usize,
     /// The same for all peers together. 16 MiB unless set.
     pub serving_bytes_total_max: usize,
-    /// How long the first answer of a peer is waited for; later ones by what was measured. 5 s unless set.
+    /// How long the first chunk of a peer is waited for; later ones four times as long as was measured. What is lost with a connection
+    /// is not waited for at all, so that this is for links that lose by themselves. 30 s unless set.
     pub patience_first: Duration,
-    /// How long an answer is waited for at least, and after how long a peer without a blob is asked again at first. 1 s unless set.
+    /// How long a chunk is waited for at least, and after how long a peer that lacks a blob is asked again at first. 1 s unless set.
     pub patience_min: Duration,
-    /// The longest of these times, which double. 60 s unless set.
+    /// After how long it is asked again at most; the time doubles. 60 s unless set.
     pub patience_max: Duration,
 }
 
@@ -42,7 +43,7 @@ impl Default for ExchangeOptions {
             queue_max: 64,
             serving_bytes_max: 2 << 20,
             serving_bytes_total_max: 16 << 20,
-            patience_first: Duration::from_secs(5),
+            patience_first: Duration::from_secs(30),
             patience_min: Duration::from_secs(1),
             patience_max: Duration::from_secs(60),
         }
