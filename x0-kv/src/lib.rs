@@ -21,6 +21,8 @@
 //! - A [`Coordinator`](coordinator::Coordinator) brings operations to the leader and their answers back: sessions, retries, shared reads.
 //! - [`State`] is the state machine that the log drives: deterministic, in memory or over a redb file (feature `redb`). A [`Reader`]
 //!   reads it from any thread.
+//! - With the feature `crdt` there are keyspaces that can always be written, with `blob` values of any length beside them: the modules of
+//!   these names.
 //!
 //! # Revisions
 //! Each value carries the log index of the write that set it. A later write of any key has a greater one, so that
