@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "chain_map/costs.rs"]
+mod costs;
 #[path = "chain_map/equivocation.rs"]
 mod equivocation;
 #[path = "chain_map/garbage.rs"]
