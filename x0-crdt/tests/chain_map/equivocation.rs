@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::chain::Belief;
+use x0_crdt::chain::{Belief, CHAIN_PREFIX};
 use x0_crdt::{Dot, ReplicaId};
 
 use super::keys::{Random, Ring};
@@ -113,6 +113,9 @@ fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u
         assert_eq!(proof.verify(&ring), Ok(()));
         assert_eq!((proof.writer(), proof.kept()), (LIAR, fork_head), "seed {seed} at {me}\n{}", net.dump());
         assert_eq!(replica.guard.proofs().count(), 1, "seed {seed}: an honest writer was convicted");
+        let proofs = [CHAIN_PREFIX, b"p"].concat();
+        let proofs: Vec<usize> = replica.map.prefix(&proofs).map(|entry| entry.siblings().count()).collect();
+        assert_eq!(proofs, [1], "seed {seed}: one proof, however many found one");
         let values = replica.values();
         let held: BTreeSet<_> = values.keys().filter(|(_, dot)| dot.replica == LIAR).cloned().collect();
         assert_eq!(&held, expected, "seed {seed} at {me}\n{}", net.dump());
