@@ -90,7 +90,8 @@ pub struct Reviewed {
 ///    of one: a batch and the events that it covers are in one record, so either nobody has seen it or it is not signed anew.
 /// 3. After each [`Joined`](crate::Joined), of a session or of one's own, give its keys to [`review`](Self::review), and make the map
 ///    durable only after that. A join that is durable without its review is reviewed by the next `open`, but what this replica alone
-///    knew of a chain that the join replaced is then forgotten.
+///    knew of a chain that the join replaced is then forgotten. What a review drops is no event, so a journal of differences does not
+///    hold it: the next `open` drops it again.
 /// 4. When [`SessionStats::divergences`](crate::SessionStats::divergences) of a session has risen, call [`diverged`](Self::diverged).
 /// 5. Now and then call [`tidy`](Self::tidy), which takes away what covers nothing that is alive.
 /// 6. Read by [`believed`](Self::believed), [`latest`](Self::latest) or [`belief`](Self::belief). Let nobody else read or write keys
