@@ -32,6 +32,8 @@ pub(crate) enum Event {
     Dropped { id: BlobId, waiting: Weak<Waiting> },
     /// A chunk was found damaged.
     Damaged { id: BlobId },
+    /// The blob came another way.
+    Added { id: BlobId },
     /// The blob is removed.
     Removed { id: BlobId },
 }
@@ -243,6 +245,12 @@ impl Driver<'_> {
                     // Begun anew, for what the exchange takes for held is not.
                     self.tell(Input::Cancel { id });
                     self.fetch(id, holding.len);
+                }
+            }
+            Event::Added { id } => {
+                if self.jobs.contains_key(&id) && self.store.is_whole(&id) {
+                    self.tell(Input::Cancel { id });
+                    self.end(id, &Ok(()));
                 }
             }
             Event::Removed { id } => {

@@ -109,7 +109,10 @@ impl Blobs {
     /// # Errors
     /// Those of [`BlobStore::add`].
     pub fn add(&self, from: impl Read) -> Result<BlobRef, BlobWriteError> {
-        self.0.shared.store().ok_or(BlobWriteError::Closed)?.add(from)
+        let added = self.0.shared.store().ok_or(BlobWriteError::Closed)?.add(from)?;
+        // Who fetches it has it.
+        self.0.shared.put(Event::Added { id: added.id });
+        Ok(added)
     }
 
     /// Fetches a blob from the other members, as far as it is not held. Returns at once.

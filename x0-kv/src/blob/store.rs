@@ -189,10 +189,15 @@ impl BlobStore {
             return Ok(false);
         }
         let name = format::file_name(id);
-        self.0.directory.remove(&name).map_err(self.0.failed(&name))?;
+        match self.0.directory.remove(&name) {
+            // Somebody else took the file away.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(self.0.failed(&name))?,
+        }
         if let Some(entry) = index.entries.remove(id) {
             index.used = index.used.saturating_sub(entry.file_len);
         }
+        drop(index);
         self.0.directory.sync().map_err(self.0.failed(&name))?;
         Ok(true)
     }

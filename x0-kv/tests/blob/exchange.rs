@@ -211,15 +211,30 @@ fn what_a_peer_owes_that_goes_away_is_asked_of_another_at_once() {
         assert!(world.step(HOUR));
     }
     world.store(3).add(&bytes[..]).unwrap();
-    world.lost = 1000;
-    while world.host(1).exchange.asked_chunks() == 0 {
+    world.cut(2);
+    world.input(node(1), x0_kv::blob::Input::Down(node(2)));
+    assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
+    let totals = world.host(1).exchange.totals();
+    assert_eq!(totals.timeouts, 0);
+    assert!(totals.asked_chunks > 12, "something was owed");
+}
+
+#[test]
+fn what_a_peer_does_not_have_any_more_is_asked_of_another_at_once() {
+    let mut world = World::new(41, 3);
+    let bytes = Random(41).bytes(12 * CHUNK_LEN);
+    let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
+    world.store(2).add(&bytes[..]).unwrap();
+    world.fetch(1, id, len);
+    while world.held(1, &id) < 4 || world.host(1).exchange.asked_chunks() < 3 {
         assert!(world.step(HOUR));
     }
-    world.input(node(1), x0_kv::blob::Input::Down(node(2)));
-    assert_eq!(world.host(1).exchange.asked_chunks(), 0);
-    world.lost = 0;
+    world.store(2).remove(&id).unwrap();
+    world.store(3).add(&bytes[..]).unwrap();
     assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
-    assert_eq!(world.host(1).exchange.totals().timeouts, 0);
+    let totals = world.host(1).exchange.totals();
+    assert_eq!(totals.timeouts, 0);
+    assert!(totals.asked_chunks > 12, "something was owed");
 }
 
 #[test]

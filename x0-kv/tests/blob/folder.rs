@@ -309,3 +309,71 @@ fn a_folder_is_used_by_one() {
     assert!(folder.path().join("README").exists());
     assert!(!folder.path().join("7.tmp").exists());
 }
+
+#[test]
+fn a_file_that_somebody_took_away_is_not_held_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path(), BlobStoreOptions::default()).unwrap();
+    let bytes = Random(8).bytes(CHUNK_LEN + 7);
+    let (id, root, pieces) = pieces(&bytes);
+    let path = folder.path().join(format!("{id}.blob"));
+    store.add(&bytes[..]).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(store.read(&id), Err(BlobReadError::NotHeld { .. })));
+    assert_eq!((store.list(), store.used_bytes()), (vec![], 0));
+    store.begin(&id, bytes.len() as u64, &root).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(store.keep(&id, 0, &pieces[0]), Err(BlobWriteError::NotHeld { .. })));
+    store.add(&bytes[..]).unwrap();
+    assert_eq!(store.read(&id).unwrap(), bytes);
+    std::fs::remove_file(&path).unwrap();
+    assert!(store.remove(&id).unwrap());
+    assert!(store.list().is_empty());
+}
+
+#[test]
+fn many_threads_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path(), BlobStoreOptions::default()).unwrap();
+    let mut random = Random(6);
+    let blobs: Vec<Vec<u8>> = [10, CHUNK_LEN, CHUNK_LEN + 1, 3].map(|len| random.bytes(len)).into();
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (store, blobs) = (&store, &blobs);
+            scope.spawn(move || {
+                let mut random = Random(seed);
+                for _ in 0..60 {
+                    let bytes = &blobs[random.below(4) as usize];
+                    let (id, root, pieces) = pieces(bytes);
+                    match random.below(4) {
+                        0 => assert_eq!(store.add(&bytes[..]).unwrap().id, id),
+                        1 => drop(store.remove(&id).unwrap()),
+                        2 => {
+                            store.begin(&id, bytes.len() as u64, &root).unwrap();
+                            for (index, piece) in (0..).zip(&pieces) {
+                                // Another thread may remove it meanwhile.
+                                let kept = store.keep(&id, index, piece).and_then(|()| store.commit(&id));
+                                assert!(
+                                    matches!(kept, Ok(_) | Err(BlobWriteError::NotHeld { .. })),
+                                    "{kept:?}"
+                                );
+                            }
+                        }
+                        _ => match store.read(&id) {
+                            Ok(read) => assert!(read == *bytes),
+                            Err(BlobReadError::NotHeld { .. } | BlobReadError::Missing { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        },
+                    }
+                }
+            });
+        }
+    });
+    let (used, list) = (store.used_bytes(), store.list());
+    for blob in &list {
+        assert_eq!(store.verify(&blob.id).unwrap(), []);
+    }
+    drop(store);
+    let store = BlobStore::open(folder.path(), BlobStoreOptions::default()).unwrap();
+    assert_eq!((store.used_bytes(), store.list()), (used, list));
+}

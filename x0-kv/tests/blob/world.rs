@@ -136,10 +136,7 @@ impl World {
             self.host(number).disk.crash(fate);
         }
         if is_told {
-            // What was on its way goes with the connections.
-            self.queue.retain(|_, (to, happening)| {
-                !matches!(happening, Happening::Message { from, .. } if *to == id || *from == id)
-            });
+            self.cut(number);
         }
         self.start(id);
         let others: Vec<NodeId> = self.hosts.keys().copied().filter(|other| *other != id).collect();
@@ -149,6 +146,14 @@ impl World {
                 self.after(Duration::from_millis(50), other, Happening::Up { peer: id });
             }
         }
+    }
+
+    /// What is on its way to and from this node goes with its connections.
+    pub(crate) fn cut(&mut self, number: u64) {
+        let id = node(number);
+        self.queue.retain(|_, (to, happening)| {
+            !matches!(happening, Happening::Message { from, .. } if *to == id || *from == id)
+        });
     }
 
     fn after(&mut self, delay: Duration, to: NodeId, happening: Happening) {

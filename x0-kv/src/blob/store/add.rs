@@ -23,6 +23,8 @@ impl BlobStore {
                 let len = layout.len;
                 if self.is_whole(&id) {
                     self.discard(&name);
+                    // Somebody else may have given it its name just now, and not be done.
+                    self.0.directory.sync().map_err(self.0.failed(&name))?;
                 } else {
                     self.install(room, &name, &id, Entry::new(layout, ChunkSet::all(layout.count())))?;
                 }
@@ -54,6 +56,7 @@ impl BlobStore {
             index.used = index.used.saturating_sub(before.file_len);
         }
         room.keep();
+        drop(index);
         self.0.directory.sync().map_err(self.0.failed(&name))
     }
 

@@ -1,11 +1,15 @@
 //! A blob that comes chunk by chunk.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::add::Room;
 use super::format::{self, Layout};
 use super::{BlobStore, BlobWriteError, Entry, Writer};
 use crate::blob::{BlobId, ChunkSet, Piece, merkle};
+
+/// The way into the file of one entry.
+pub(super) type Shared = Arc<Mutex<Writer>>;
 
 impl BlobStore {
     /// Makes room for the blob of `len` bytes with this root over its chunks, durably, and answers which chunks are held: none, unless
@@ -54,12 +58,12 @@ impl BlobStore {
     /// # Errors
     /// [`BlobWriteError::NotHeld`], [`Wrong`](BlobWriteError::Wrong) and [`Io`](BlobWriteError::Io).
     pub fn keep(&self, id: &BlobId, index: u32, piece: &Piece) -> Result<(), BlobWriteError> {
-        let (layout, writer) = self.writer(id)?;
+        let (layout, shared) = self.writer(id)?;
         if !piece.is_right(layout.len, &layout.root, index) {
             return Err(BlobWriteError::Wrong { id: *id });
         }
         let name = format::file_name(id);
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let written = writer.file(&*self.0.directory, &name).and_then(|file| {
             file.write_at(layout.chunk_at(index), &piece.bytes)?;
             file.write_at(layout.node_at(2 * index), &merkle::leaf(&piece.bytes))?;
@@ -68,8 +72,10 @@ impl BlobStore {
             }
             Ok(())
         });
-        written.map_err(self.0.failed(&name))?;
-        writer.kept.push(index);
+        match written {
+            Ok(()) => writer.kept.push(index),
+            Err(source) => return Err(self.unwritten(id, &shared, source)),
+        }
         Ok(())
     }
 
@@ -107,7 +113,24 @@ impl BlobStore {
             // After an error the handle may have forgotten what it could not write.
             writer.file = None;
         }
-        committed.map_err(self.0.failed(&name))
+        committed.map_err(|source| self.unwritten(id, &shared, source))
+    }
+
+    fn unwritten(&self, id: &BlobId, writer: &Shared, source: io::Error) -> BlobWriteError {
+        if source.kind() == io::ErrorKind::NotFound {
+            self.lost(id, writer);
+            return BlobWriteError::NotHeld { id: *id };
+        }
+        self.0.failed(&format::file_name(id))(source)
+    }
+
+    /// The file was not found: it was removed, by us meanwhile, or by somebody else. Then it is not held any more.
+    pub(super) fn lost(&self, id: &BlobId, writer: &Shared) {
+        let mut index = self.0.index();
+        if let Some(entry) = index.entries.get(id).filter(|entry| Arc::ptr_eq(&entry.writer, writer)) {
+            index.used = index.used.saturating_sub(entry.file_len);
+            index.entries.remove(id);
+        }
     }
 
     /// A chunk is not what it was. It counts as missing from now on.
@@ -132,7 +155,7 @@ impl BlobStore {
         }
     }
 
-    fn writer(&self, id: &BlobId) -> Result<(Layout, Arc<Mutex<Writer>>), BlobWriteError> {
+    fn writer(&self, id: &BlobId) -> Result<(Layout, Shared), BlobWriteError> {
         let index = self.0.index();
         let entry = index.entries.get(id).ok_or(BlobWriteError::NotHeld { id: *id })?;
         let layout = entry.layout.ok_or(BlobWriteError::NotHeld { id: *id })?;
@@ -140,12 +163,7 @@ impl BlobStore {
     }
 
     /// Does something with the entry that `writer` belongs to, unless that was removed meanwhile.
-    fn with_entry<T>(
-        &self,
-        id: &BlobId,
-        writer: &Arc<Mutex<Writer>>,
-        f: impl FnOnce(&mut Entry) -> T,
-    ) -> Option<T> {
+    fn with_entry<T>(&self, id: &BlobId, writer: &Shared, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let mut index = self.0.index();
         index.entries.get_mut(id).filter(|entry| Arc::ptr_eq(&entry.writer, writer)).map(f)
     }

@@ -1,11 +1,13 @@
 //! Reading, which is always checking.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use x0_consensus::DirectoryFile;
 
 use super::format::{self, Layout};
+use super::partial::Shared;
 use super::{BlobReadError, BlobStore};
 use crate::blob::{BlobId, CHUNK_LEN, Piece, merkle};
 
@@ -15,11 +17,22 @@ impl BlobStore {
     /// # Errors
     /// Those of [`BlobReadError`]. After [`Damaged`](BlobReadError::Damaged) the chunk counts as missing.
     pub fn read_piece(&self, id: &BlobId, index: u32) -> Result<Piece, BlobReadError> {
-        let layout = self.held(id, index)?;
+        let (layout, writer) = self.held(id, index)?;
         let name = format::file_name(id);
         let opened = self.0.directory.open(&name);
-        let piece = opened.and_then(|file| read_piece(&*file, &layout, index));
-        let piece = piece.map_err(|source| self.unread(&name, source))?;
+        let piece = match opened.and_then(|file| read_piece(&*file, &layout, index)) {
+            Ok(piece) => piece,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                self.lost(id, &writer);
+                return Err(BlobReadError::NotHeld { id: *id });
+            }
+            Err(source) => {
+                return Err(BlobReadError::Io {
+                    file: format!("{}/{name}", self.0.directory.path()),
+                    source,
+                });
+            }
+        };
         if !piece.is_right(layout.len, &layout.root, index) {
             self.damaged(id, index);
             return Err(BlobReadError::Damaged { id: *id, index });
@@ -90,15 +103,14 @@ impl BlobStore {
         entry.ok_or(BlobReadError::NotHeld { id: *id })
     }
 
-    fn held(&self, id: &BlobId, index: u32) -> Result<Layout, BlobReadError> {
+    fn held(&self, id: &BlobId, index: u32) -> Result<(Layout, Shared), BlobReadError> {
         let entries = &self.0.index().entries;
         let entry = entries.get(id).ok_or(BlobReadError::NotHeld { id: *id })?;
         let layout = entry.layout.ok_or(BlobReadError::NotHeld { id: *id })?;
-        if entry.chunks.contains(index) { Ok(layout) } else { Err(BlobReadError::Missing { id: *id, index }) }
-    }
-
-    fn unread(&self, name: &str, source: io::Error) -> BlobReadError {
-        BlobReadError::Io { file: format!("{}/{name}", self.0.directory.path()), source }
+        if !entry.chunks.contains(index) {
+            return Err(BlobReadError::Missing { id: *id, index });
+        }
+        Ok((layout, Arc::clone(&entry.writer)))
     }
 }
 
