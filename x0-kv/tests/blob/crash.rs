@@ -208,3 +208,24 @@ fn damaged_files_do_not_keep_the_folder_from_opening() {
         assert_eq!(store.list().len(), 1);
     }
 }
+
+#[test]
+fn a_file_of_another_version_is_left_alone_until_its_blob_comes_again() {
+    let disk = SimDirectory::new();
+    let bytes = Random(43).bytes(100);
+    let (id, root, pieces) = pieces(&bytes);
+    open(&disk).add(&bytes[..]).unwrap();
+    let name = format!("{id}.blob");
+    let mut file = disk.contents(&name).unwrap();
+    file[7] = 2;
+    disk.replace_contents(&name, file.clone());
+    let store = open(&disk);
+    assert!(store.holding(&id).is_none() && !store.is_whole(&id));
+    assert!(matches!(store.read(&id), Err(BlobReadError::NotHeld { .. })));
+    assert_eq!(disk.contents(&name).unwrap(), file);
+    assert_eq!((store.list().len(), store.used_bytes()), (1, file.len() as u64));
+    store.begin(&id, 100, &root).unwrap();
+    store.keep(&id, 0, &pieces[0]).unwrap();
+    assert!(store.commit(&id).unwrap());
+    assert_eq!((store.read(&id).unwrap(), store.used_bytes()), (bytes, file.len() as u64));
+}
