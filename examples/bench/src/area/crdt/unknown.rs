@@ -18,6 +18,8 @@ const CACHED: Metric = Metric { name: "cpu of both, cached", unit: "ms" };
 
 /// How far above the information limit the bytes may be, from ten differences on.
 const LIMIT_TIMES: f64 = 2.9;
+/// How many sets a turn takes the mean of, where single ones lie far apart: the fewer differences, the more luck.
+const SETS: u32 = 10;
 /// Beyond this `riblt` takes minutes: it looks at every symbol for each item that it finds.
 const RIBLT_MAX: u32 = 1_000;
 
@@ -28,9 +30,9 @@ struct Sides {
     differences: u32,
 }
 
-/// What one reconciliation took.
+/// What one reconciliation took, or the mean of several.
 struct Took {
-    bytes: usize,
+    bytes: f64,
     uncached: f64,
     cached: Option<f64>,
 }
@@ -46,6 +48,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
 fn case(work: &Work<'_>, differences: u32) -> Result<Case> {
     // One of 2^64 at a time; the order of the differences says nothing.
     let limit = choose_bits(2_f64.powi(64), differences) / 8.0;
+    let sets = (1_000 / differences).clamp(1, SETS);
     let names = [
         format!("{} sketch", systems::named("x0-crdt")),
         systems::named("riblt"),
@@ -55,7 +58,7 @@ fn case(work: &Work<'_>, differences: u32) -> Result<Case> {
         "{} items on both sides, {differences} of them on one side only; one side is to know all of these. Items are 64-bit hashes, with\n\
          negentropy 256-bit ones (it takes no other). Wire: the symbols until the last difference is found (riblt: 16 B and the count as a\n\
          varint), negentropy all messages in both directions. Limit: log2(C(2^64, d)) bits, {limit:.0} B. CPU of the thread, encoding and\n\
-         decoding, from the items; cached: from symbols that both sides have kept.",
+         decoding, from the items; cached: from symbols that both sides have kept. Each turn the mean of {sets} pairs of sets.",
         work.options.keys
     );
     let mut case = Case::new("crdt", format!("unknown histories, {differences}"), how, names.to_vec());
@@ -66,22 +69,22 @@ fn case(work: &Work<'_>, differences: u32) -> Result<Case> {
         if case.is_missing(system) {
             return Ok(());
         }
-        let mut random = Random::new(work.options.seed + turn as u64);
-        let all: Vec<u64> = (0..work.options.keys + differences.div_ceil(2)).map(|_| random.next()).collect();
-        let common = all.len() - differences as usize;
-        let half = common + differences as usize / 2;
-        let sides =
-            Sides { here: all[..half].to_vec(), there: [&all[..common], &all[half..]].concat(), differences };
-        let took = match system {
-            0 => x0(&sides)?,
-            1 => riblt(&sides)?,
-            _ => negentropy(&sides)?,
-        };
-        case.add(BYTES, system, took.bytes as f64);
-        case.add(TO_LIMIT, system, took.bytes as f64 / limit);
-        case.add(UNCACHED, system, took.uncached * 1e3);
-        if let Some(cached) = took.cached {
-            case.add(CACHED, system, cached * 1e3);
+        let mut took = Vec::new();
+        for set in 0..u64::from(sets) {
+            let sides = Sides::new(work, differences, turn as u64 + 1_000 * set);
+            took.push(match system {
+                0 => x0(&sides)?,
+                1 => riblt(&sides)?,
+                _ => negentropy(&sides)?,
+            });
+        }
+        let mean = |of: fn(&Took) -> f64| took.iter().map(of).sum::<f64>() / f64::from(sets);
+        let bytes = mean(|took| took.bytes);
+        case.add(BYTES, system, bytes);
+        case.add(TO_LIMIT, system, bytes / limit);
+        case.add(UNCACHED, system, mean(|took| took.uncached) * 1e3);
+        if took.iter().all(|took| took.cached.is_some()) {
+            case.add(CACHED, system, mean(|took| took.cached.unwrap_or_default()) * 1e3);
         }
         Ok(())
     })?;
@@ -91,6 +94,16 @@ fn case(work: &Work<'_>, differences: u32) -> Result<Case> {
     let tenth = case.median(UNCACHED, 0).unwrap_or(f64::NAN) / 10.0;
     case.aim("cpu cached, to a tenth of uncached", case.median(CACHED, 0), tenth, "ms");
     Ok(case)
+}
+
+impl Sides {
+    fn new(work: &Work<'_>, differences: u32, seed: u64) -> Self {
+        let mut random = Random::new(work.options.seed + seed);
+        let all: Vec<u64> = (0..work.options.keys + differences.div_ceil(2)).map(|_| random.next()).collect();
+        let common = all.len() - differences as usize;
+        let half = common + differences as usize / 2;
+        Self { here: all[..half].to_vec(), there: [&all[..common], &all[half..]].concat(), differences }
+    }
 }
 
 fn x0(sides: &Sides) -> Result<Took> {
@@ -121,7 +134,7 @@ fn x0(sides: &Sides) -> Result<Took> {
     let _ = here.encode(0, count);
     let (done, cached) = processor_time(|| reconcile(&mut there, here));
     done?;
-    Ok(Took { bytes, uncached, cached: Some(cached) })
+    Ok(Took { bytes: bytes as f64, uncached, cached: Some(cached) })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -171,7 +184,7 @@ fn riblt(sides: &Sides) -> Result<Took> {
     let (_, uncached) =
         processor_time(|| attempt(&mut RatelessIBLT::new(here), &mut RatelessIBLT::new(there), count));
     let (_, cached) = processor_time(|| attempt(&mut local, &mut remote, count));
-    Ok(Took { bytes, uncached, cached: Some(cached) })
+    Ok(Took { bytes: bytes as f64, uncached, cached: Some(cached) })
 }
 
 fn negentropy(sides: &Sides) -> Result<Took> {
@@ -201,5 +214,5 @@ fn negentropy(sides: &Sides) -> Result<Took> {
     let (done, uncached) = processor_time(reconcile);
     let (bytes, found) = done.context("negentropy")?;
     ensure!(found == sides.differences as usize, "negentropy found {found} differences");
-    Ok(Took { bytes, uncached, cached: None })
+    Ok(Took { bytes: bytes as f64, uncached, cached: None })
 }
