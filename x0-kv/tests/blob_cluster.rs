@@ -232,7 +232,7 @@ fn fetches_end_when_nobody_waits_and_a_client_has_none() {
     });
 }
 
-/// `cargo test --release -p x0-kv --all-features --test blob_cluster -- --ignored --nocapture`
+/// `cargo test --release -p x0-kv --features blob,mesh,crdt --test blob_cluster -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn how_fast_a_large_blob_is() {
