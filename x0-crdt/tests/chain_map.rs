@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
+#[path = "chain_map/claims.rs"]
+mod claims;
 #[path = "chain_map/costs.rs"]
 mod costs;
 #[path = "chain_map/equivocation.rs"]

@@ -1,0 +1,180 @@
+//! One claim at a time, of a writer that says what is not so.
+
+use x0_crdt::chain::{Batch, Belief, CHAIN_PREFIX, ChainWriter, Digest, Guard};
+use x0_crdt::{CausalMap, ReplicaId, Version};
+
+use super::keys::{Key, drain};
+use super::net::{KEY, open};
+
+/// What is under the prefix, by its kind.
+fn entry(map: &CausalMap, kind: u8) -> (Vec<u8>, Vec<u8>) {
+    let prefix = [CHAIN_PREFIX, &[kind]].concat();
+    let entry = map.prefix(&prefix).next().unwrap();
+    (entry.key().to_vec(), entry.latest().value.to_vec())
+}
+
+/// The fifth, with three values that it has signed, and a reader of them.
+fn pair() -> (CausalMap, Guard, CausalMap, Guard) {
+    let mut there = CausalMap::new(ReplicaId::new(5), KEY);
+    let mut writer = open(&mut there);
+    for key in [b"a", b"b", b"c"] {
+        there.put(key, 7, b"value").unwrap();
+    }
+    assert_eq!(writer.seal(&mut there), Ok(true));
+    let mut here = CausalMap::new(ReplicaId::new(1), KEY);
+    let mut reader = open(&mut here);
+    tell(&there, &mut here, &mut reader);
+    assert_eq!(reader.latest(&here.get(b"b").unwrap()).unwrap().value, b"value");
+    (there, writer, here, reader)
+}
+
+fn tell(from: &CausalMap, to: &mut CausalMap, guard: &mut Guard) -> Vec<Vec<u8>> {
+    let joined = to.join(&from.delta(&to.version()).unwrap()).unwrap();
+    guard.review(to, &joined.keys).keys
+}
+
+/// A batch as it stands in a map, all of it alive.
+fn value_of(batch: &Batch) -> Vec<u8> {
+    let count = batch.digests().len();
+    let bits = |set: bool| (0..count.div_ceil(8)).map(move |at| if set { mask(count - at * 8) } else { 0 });
+    let mut value = batch.checkpoint().encode();
+    value.extend(bits(true).chain(bits(false)));
+    value.extend(batch.digests().iter().flat_map(|digest| digest.0));
+    value
+}
+
+fn mask(bits: usize) -> u8 {
+    if bits >= 8 { 0xff } else { (1 << bits) - 1 }
+}
+
+/// What the fifth signs of its first `count` events, whatever they are.
+fn signed(count: u64) -> Batch {
+    let mut chain = ChainWriter::new(ReplicaId::new(5), 64, Key::boxed(5)).unwrap();
+    for seq in 1..=count {
+        chain.append_digest(seq, Digest([9; 32])).unwrap();
+    }
+    chain.flush();
+    drain(&mut chain).remove(0)
+}
+
+#[test]
+fn a_batch_in_the_form_of_the_map_is_what_a_writer_signs() {
+    // So that the tests below are refused for their claims and not for their form.
+    let mut there = CausalMap::new(ReplicaId::new(5), KEY);
+    let (_, _, mut here, mut reader) = pair();
+    let (key, _) = entry(&here, b'b');
+    for other in [b"x", b"y", b"z"] {
+        there.put(other, 0, b"").unwrap();
+    }
+    there.put(&key, 0, &value_of(&signed(3))).unwrap();
+    here = CausalMap::new(ReplicaId::new(1), KEY);
+    reader = Guard::open(&mut here, &super::net::options(), Box::new(super::keys::Ring::of([5])), None);
+    // Three values go, for the batch says otherwise; the batch stays.
+    assert_eq!(tell(&there, &mut here, &mut reader), [b"x", b"y", b"z"].map(|key| key.to_vec()));
+    assert_eq!(entry(&here, b'b').1, value_of(&signed(3)));
+}
+
+#[test]
+fn a_claim_on_events_that_nobody_has_seen_is_dropped() {
+    let mut there = CausalMap::new(ReplicaId::new(5), KEY);
+    let mut here = CausalMap::new(ReplicaId::new(1), KEY);
+    let mut reader = open(&mut here);
+    let (key, _) = entry(&pair().0, b'b');
+    there.put(b"x", 0, b"").unwrap();
+    there.put(&key, 0, &value_of(&signed(9))).unwrap();
+    assert_eq!(tell(&there, &mut here, &mut reader), [key]);
+    let (key, _) = entry(&pair().0, b'h');
+    there.put(&key, 0, &signed(9).checkpoint().encode()).unwrap();
+    assert_eq!(tell(&there, &mut here, &mut reader), [key]);
+    assert_eq!((reader.stats().garbage, reader.head(there.replica())), (2, None));
+    assert_eq!(here.prefix(CHAIN_PREFIX).count(), 0);
+}
+
+#[test]
+fn a_batch_at_the_place_of_another_is_dropped() {
+    let (mut there, _, mut here, mut reader) = pair();
+    let (mut key, value) = entry(&there, b'b');
+    *key.last_mut().unwrap() = 1;
+    there.put(&key, 0, &value).unwrap();
+    assert_eq!(tell(&there, &mut here, &mut reader), [key]);
+    assert_eq!(reader.belief(b"b", &here.get(b"b").unwrap().latest()), Belief::Signed);
+}
+
+#[test]
+fn what_is_not_signed_is_dropped() {
+    let (mut there, _, mut here, mut reader) = pair();
+    for kind in *b"bh" {
+        let (key, mut value) = entry(&there, kind);
+        value[100] ^= 1;
+        there.put(&key, 0, &value).unwrap();
+        assert_eq!(tell(&there, &mut here, &mut reader)[0], key);
+        assert!(here.get(&key).is_none());
+    }
+    assert_eq!(reader.stats().garbage, 2);
+    assert_eq!(reader.belief(b"b", &here.get(b"b").unwrap().latest()), Belief::Uncovered);
+}
+
+#[test]
+fn what_somebody_else_puts_in_place_of_a_batch_is_dropped_be_it_genuine_and_the_writer_puts_its_own_back() {
+    let (mut there, mut writer, mut here, mut reader) = pair();
+    let mut hostile = CausalMap::new(ReplicaId::new(6), KEY);
+    hostile.join(&there.delta(&Version::new()).unwrap()).unwrap();
+    for kind in *b"bh" {
+        let (key, value) = entry(&hostile, kind);
+        hostile.put(&key, 0, &value).unwrap();
+        assert_eq!(tell(&hostile, &mut here, &mut reader)[0], key);
+        let back = tell(&hostile, &mut there, &mut writer);
+        assert!(back.contains(&key), "{back:?}");
+        assert_eq!(there.get(&key).unwrap().latest().dot.replica, there.replica());
+    }
+    tell(&there, &mut here, &mut reader);
+    assert_eq!(reader.belief(b"b", &here.get(b"b").unwrap().latest()), Belief::Signed);
+    assert_eq!((writer.stats().restored, reader.stats().garbage), (2, 2));
+    assert_eq!(reader.kept(there.replica()), None);
+}
+
+#[test]
+fn a_value_with_another_time_or_at_another_key_is_not_the_one_that_was_signed() {
+    let (there, _, here, reader) = pair();
+    let entry = here.get(b"b").unwrap();
+    let held = entry.latest();
+    assert_eq!(reader.belief(b"b", &held), Belief::Signed);
+    assert_eq!(reader.belief(b"a", &held), Belief::Refuted);
+    assert_eq!(reader.belief(b"b", &x0_crdt::Held { time: 8, ..held }), Belief::Refuted);
+    assert_eq!(reader.belief(b"b", &x0_crdt::Held { value: b"valve", ..held }), Belief::Refuted);
+    let dot = x0_crdt::Dot::new(there.replica(), 1);
+    assert_eq!(reader.belief(b"b", &x0_crdt::Held { dot, ..held }), Belief::Refuted);
+    // The batch's own event is void, and what follows is not covered.
+    let at = |seq| x0_crdt::Held { dot: x0_crdt::Dot::new(there.replica(), seq), ..held };
+    assert_eq!(reader.belief(b"b", &at(4)), Belief::Uncovered);
+}
+
+#[test]
+fn a_batch_stays_until_all_have_seen_it() {
+    let (mut there, mut writer, mut here, mut reader) = pair();
+    for key in [b"a", b"b", b"c"] {
+        there.remove(key);
+    }
+    assert_eq!(writer.tidy(&mut there), 0, "nobody is known to have seen it");
+    tell(&there, &mut here, &mut reader);
+    let version = there.version();
+    there.forget(&version);
+    assert_eq!(writer.tidy(&mut there), 1);
+    assert_eq!(there.prefix(CHAIN_PREFIX).count(), 1);
+    // A batch that is followed by one that was never seen jumps.
+    assert_eq!(reader.stats().testimonies, 0);
+}
+
+#[test]
+fn removals_and_batches_ask_for_no_batch() {
+    let (mut there, mut writer, ..) = pair();
+    assert_eq!(writer.seal(&mut there), Ok(false));
+    there.remove(b"a");
+    assert_eq!(writer.seal(&mut there), Ok(false));
+    there.put(b"b", 8, b"new").unwrap();
+    assert_eq!(writer.seal_due(&mut there), Ok(false), "one event is not a batch of eight");
+    assert_eq!(writer.seal(&mut there), Ok(true));
+    assert_eq!(writer.seal(&mut there), Ok(false));
+    assert_eq!(writer.head(there.replica()).unwrap().seq, 7);
+    assert_eq!(writer.stats().sealed, 2);
+}
