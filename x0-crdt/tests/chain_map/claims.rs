@@ -61,14 +61,13 @@ fn signed(count: u64) -> Batch {
 fn a_batch_in_the_form_of_the_map_is_what_a_writer_signs() {
     // So that the tests below are refused for their claims and not for their form.
     let mut there = CausalMap::new(ReplicaId::new(5), KEY);
-    let (_, _, mut here, mut reader) = pair();
-    let (key, _) = entry(&here, b'b');
+    let (key, _) = entry(&pair().0, b'b');
     for other in [b"x", b"y", b"z"] {
         there.put(other, 0, b"").unwrap();
     }
     there.put(&key, 0, &value_of(&signed(3))).unwrap();
-    here = CausalMap::new(ReplicaId::new(1), KEY);
-    reader = Guard::open(&mut here, &super::net::options(), Box::new(super::keys::Ring::of([5])), None);
+    let mut here = CausalMap::new(ReplicaId::new(1), KEY);
+    let mut reader = open(&mut here);
     // Three values go, for the batch says otherwise; the batch stays.
     assert_eq!(tell(&there, &mut here, &mut reader), [b"x", b"y", b"z"].map(|key| key.to_vec()));
     assert_eq!(entry(&here, b'b').1, value_of(&signed(3)));

@@ -116,6 +116,8 @@ fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u
         let proofs = [CHAIN_PREFIX, b"p"].concat();
         let proofs: Vec<usize> = replica.map.prefix(&proofs).map(|entry| entry.siblings().count()).collect();
         assert_eq!(proofs, [1], "seed {seed}: one proof, however many found one");
+        let testimonies = [CHAIN_PREFIX, b"t", &LIAR.node.to_be_bytes()].concat();
+        assert_eq!(replica.map.prefix(&testimonies).count(), 0, "seed {seed}: a proof says it all");
         let values = replica.values();
         let held: BTreeSet<_> = values.keys().filter(|(_, dot)| dot.replica == LIAR).cloned().collect();
         assert_eq!(&held, expected, "seed {seed} at {me}\n{}", net.dump());
