@@ -3,8 +3,8 @@
 use x0_crdt::chain::{Batch, Belief, CHAIN_PREFIX, ChainWriter, Digest, Guard};
 use x0_crdt::{CausalMap, ReplicaId, Version};
 
-use super::keys::{Key, drain};
-use super::net::{KEY, open};
+use super::keys::{Key, Ring, drain};
+use super::net::{KEY, KNOWN, open, options};
 
 /// What is under the prefix, by its kind.
 fn entry(map: &CausalMap, kind: u8) -> (Vec<u8>, Vec<u8>) {
@@ -176,4 +176,55 @@ fn removals_and_batches_ask_for_no_batch() {
     assert_eq!(writer.seal(&mut there), Ok(false));
     assert_eq!(writer.head(there.replica()).unwrap().seq, 7);
     assert_eq!(writer.stats().sealed, 2);
+}
+
+#[test]
+fn a_batch_that_contradicts_an_old_one_is_found_by_the_old_one_in_the_map() {
+    let (mut there, mut writer, ..) = pair();
+    for number in 0..40_u8 {
+        there.put(&[number], 7, b"value").unwrap();
+    }
+    writer.seal(&mut there).unwrap();
+    let mut here = CausalMap::new(ReplicaId::new(1), KEY);
+    let mut few = options();
+    few.limits.checkpoints_max = 1;
+    let mut reader = Guard::open(&mut here, &few, Box::new(Ring::of(KNOWN)), Some(Key::boxed(1)));
+    tell(&there, &mut here, &mut reader);
+    let (key, _) = entry(&there, b'b');
+    there.put(&key, 0, &value_of(&signed(2))).unwrap();
+    tell(&there, &mut here, &mut reader);
+    assert_eq!(reader.kept(there.replica()), Some(0));
+    assert!(here.range(b"").all(|entry| entry.key().starts_with(CHAIN_PREFIX)), "nothing is kept");
+}
+
+#[test]
+fn a_writer_that_hides_a_stretch_of_its_history_is_found_by_who_saw_it() {
+    let (_, _, mut here, mut reader) = pair();
+    // The same writer, from the start, for others.
+    let mut twin = CausalMap::new(ReplicaId::new(5), KEY);
+    let mut liar = open(&mut twin);
+    for number in 0..30_u8 {
+        for more in 0..4 {
+            twin.put(&[number, more], 0, b"lies").unwrap();
+        }
+        liar.seal(&mut twin).unwrap();
+    }
+    let mut witness = CausalMap::new(ReplicaId::new(2), KEY);
+    let mut other = open(&mut witness);
+    tell(&twin, &mut witness, &mut other);
+    // Whoever has seen its first history is shown the end of the second only.
+    let prefix = [CHAIN_PREFIX, b"b"].concat();
+    let batches: Vec<Vec<u8>> = twin.prefix(&prefix).map(|entry| entry.key().to_vec()).take(10).collect();
+    for key in batches {
+        twin.remove(&key);
+    }
+    tell(&twin, &mut here, &mut reader);
+    assert_eq!((reader.kept(twin.replica()), reader.stats().testimonies), (None, 1));
+    tell(&here, &mut witness, &mut other);
+    assert_eq!(other.kept(twin.replica()), Some(0));
+    tell(&witness, &mut here, &mut reader);
+    assert_eq!(reader.proof(twin.replica()), other.proof(twin.replica()));
+    for map in [&here, &witness] {
+        assert!(map.range(b"").all(|entry| entry.key().starts_with(CHAIN_PREFIX)), "nothing is kept");
+    }
 }
