@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use x0_consensus::sim::Unsynced;
-use x0_kv::blob::{BlobId, CHUNK_LEN, FetchFailure, MARK};
+use x0_kv::blob::{
+    BlobExchange, BlobId, CHUNK_LEN, ExchangeOptions, FetchFailure, Input, MARK, Output, Piece,
+};
 
 use crate::random::{Random, seeds};
 use crate::world::{World, node};
@@ -212,7 +214,7 @@ fn what_a_peer_owes_that_goes_away_is_asked_of_another_at_once() {
     }
     world.store(3).add(&bytes[..]).unwrap();
     world.cut(2);
-    world.input(node(1), x0_kv::blob::Input::Down(node(2)));
+    world.input(node(1), Input::Down(node(2)));
     assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
     let totals = world.host(1).exchange.totals();
     assert_eq!(totals.timeouts, 0);
@@ -262,7 +264,7 @@ fn too_many_fetches_are_refused_and_cancelled_ones_are_forgotten() {
         assert_eq!(refused, (number == max).then_some(Err(FetchFailure::TooMany)));
     }
     let first = BlobId::of(&0_u64.to_le_bytes());
-    world.input(node(1), x0_kv::blob::Input::Cancel { id: first });
+    world.input(node(1), Input::Cancel { id: first });
     assert_eq!(world.host(1).exchange.fetching().count() as u64, max - 1);
     world.fetch(1, first, 8);
     assert!(!world.host(1).done.contains_key(&first));
@@ -287,4 +289,52 @@ fn a_peer_cannot_make_a_server_queue_without_bound() {
     let totals = world.host(1).exchange.totals();
     assert!(totals.served_chunks <= 9 * 1000 && totals.served_chunks >= 9, "{totals:?}");
     assert_eq!(world.host(1).exchange.pending_bytes(), 0);
+}
+
+/// A transport that takes nothing: what is read for peers stays bounded, and the next is read when something has left.
+#[test]
+fn no_more_is_read_for_peers_than_may_be_under_way() {
+    let options = ExchangeOptions::default();
+    let mut exchange = BlobExchange::new(options.clone(), 1);
+    let id = BlobId::of(b"any");
+    let mut want = vec![MARK, 1, 1];
+    want.extend(id.as_bytes());
+    want.extend([1, 0, 60]);
+    let (mut sent, mut left) = (Vec::new(), 0);
+    let mut drain = |exchange: &mut BlobExchange| {
+        while let Some(output) = exchange.poll_output() {
+            match output {
+                Output::Read { ticket, .. } => {
+                    let piece = Some(Piece::new(Vec::new(), vec![0; CHUNK_LEN].into()));
+                    exchange.handle(Duration::ZERO, Input::Read { ticket, piece }).unwrap();
+                }
+                Output::Send { to, ticket, .. } => sent.push((to, ticket.unwrap())),
+                other => panic!("{other:?}"),
+            }
+            assert!(exchange.pending_bytes() <= options.serving_bytes_total_max);
+        }
+        sent.clone()
+    };
+    for peer in 1..=20 {
+        exchange
+            .handle(Duration::ZERO, Input::Message { from: node(peer), payload: want.clone().into() })
+            .unwrap();
+        let sent = drain(&mut exchange);
+        let own = sent.iter().filter(|(to, _)| *to == node(peer)).count();
+        assert!(own * CHUNK_LEN <= options.serving_bytes_max, "peer {peer}: {own}");
+    }
+    let sent = drain(&mut exchange);
+    assert!(sent.len() >= options.serving_bytes_total_max / CHUNK_LEN - 2, "{}", sent.len());
+    // What leaves makes room for as much, peer after peer, until all have all.
+    while let Some((_, ticket)) = drain(&mut exchange).get(left).copied() {
+        exchange.handle(Duration::ZERO, Input::Left { ticket }).unwrap();
+        left += 1;
+    }
+    assert_eq!((left, exchange.pending_bytes()), (20 * 60, 0));
+    // Who goes away is owed nothing.
+    exchange.handle(Duration::ZERO, Input::Message { from: node(1), payload: want.into() }).unwrap();
+    drain(&mut exchange);
+    assert!(exchange.pending_bytes() > 0);
+    exchange.handle(Duration::ZERO, Input::Down(node(1))).unwrap();
+    assert_eq!(exchange.pending_bytes(), 0);
 }
