@@ -202,10 +202,10 @@ impl BlobExchange {
         // A peer that speaks is reached, whatever was told of it.
         self.up(from);
         match message {
-            Message::Want { id, ranges } => self.wanted(from, id, &ranges),
+            Message::Want { id, stamp, ranges } => self.wanted(from, id, stamp, &ranges),
             Message::Have { id, holding } => self.has(now, from, id, holding),
             Message::Gone { id } => self.gone(now, from, id),
-            Message::Chunk { id, index, piece } => self.chunk(now, from, id, index, piece),
+            Message::Chunk { id, stamp, index, piece } => self.chunk(now, from, id, (stamp, index), piece),
         }
     }
 

@@ -36,12 +36,13 @@ const _: () = assert!(BLOB_LEN_MAX / CHUNK_LEN as u64 / 8 + 128 <= MESSAGE_LEN_M
 /// What one exchange says to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
-    /// These chunks are wanted; without any, it is asked what there is.
-    Want { id: BlobId, ranges: Vec<Range<u32>> },
+    /// These chunks are wanted; without any, it is asked what there is. The stamp comes back with them.
+    Want { id: BlobId, stamp: u64, ranges: Vec<Range<u32>> },
     /// There is this much of it. Length and root prove themselves: the name follows from them.
     Have { id: BlobId, holding: Holding },
-    /// A chunk, and the way from it to the root.
-    Chunk { id: BlobId, index: u32, piece: Piece },
+    /// A chunk, and the way from it to the root. The stamp is that of the want: a chunk may be wanted again while it is on its way, and
+    /// only the stamp tells how long it took.
+    Chunk { id: BlobId, stamp: u64, index: u32, piece: Piece },
     /// There is nothing of it.
     Gone { id: BlobId },
 }
@@ -101,8 +102,9 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
         to
     };
     match message {
-        Message::Want { id, ranges } => {
+        Message::Want { id, stamp, ranges } => {
             let mut to = begin(WANT, id, 0);
+            put_u64(&mut to, *stamp);
             put_u64(&mut to, ranges.len() as u64);
             for range in ranges {
                 put_u64(&mut to, range.start.into());
@@ -121,8 +123,9 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
             }
             to
         }
-        Message::Chunk { id, index, piece } => {
+        Message::Chunk { id, stamp, index, piece } => {
             let mut to = begin(CHUNK, id, piece.path.len() * 32 + piece.bytes.len());
+            put_u64(&mut to, *stamp);
             put_u64(&mut to, (*index).into());
             put_u64(&mut to, piece.path.len() as u64);
             to.extend(piece.path.iter().flatten());
@@ -151,15 +154,17 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Message, DecodeError> {
     let id = decode_id(&mut from)?;
     let message = match kind {
         WANT => {
+            let stamp = from.u64("stamp")?;
             let count = from.len("ranges", RANGES_MAX)?;
             let mut ranges = Vec::with_capacity(count);
             for _ in 0..count {
                 ranges.push(decode_range(&mut from)?);
             }
-            Message::Want { id, ranges }
+            Message::Want { id, stamp, ranges }
         }
         HAVE => Message::Have { id, holding: decode_holding(&mut from)? },
         CHUNK => {
+            let stamp = from.u64("stamp")?;
             let index = decode_index(&mut from)?;
             let path_len = from.len("path", PATH_MAX)?;
             let mut path: Vec<Digest> = Vec::with_capacity(path_len);
@@ -167,7 +172,7 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Message, DecodeError> {
                 path.push(decode_digest(&mut from, "path")?);
             }
             let bytes = from.bytes("chunk", CHUNK_LEN)?;
-            Message::Chunk { id, index, piece: Piece { path, bytes } }
+            Message::Chunk { id, stamp, index, piece: Piece { path, bytes } }
         }
         GONE => Message::Gone { id },
         tag => return Err(DecodeError::Tag { what: "kind of a blob's message", tag }),
@@ -231,19 +236,21 @@ mod tests {
         some.insert(18);
         let len = 18 * CHUNK_LEN as u64 + 5;
         vec![
-            Message::Want { id, ranges: Vec::new() },
-            Message::Want { id, ranges: vec![0..1, 7..300, (1 << 18) - 1..1 << 18] },
+            Message::Want { id, stamp: 0, ranges: Vec::new() },
+            Message::Want { id, stamp: 1 << 40, ranges: vec![0..1, 7..300, (1 << 18) - 1..1 << 18] },
             Message::Have { id, holding: Holding::new(len, [7; 32], some) },
             Message::Have { id, holding: Holding::new(len, [7; 32], ChunkSet::all(19)) },
             Message::Have { id, holding: Holding::new(0, [7; 32], ChunkSet::all(0)) },
             Message::Have { id, holding: Holding::new(BLOB_LEN_MAX, [7; 32], ChunkSet::none(1 << 18)) },
             Message::Chunk {
                 id,
+                stamp: u64::MAX,
                 index: 300,
                 piece: Piece::new(vec![[1; 32]; 9], Bytes::from_static(b"chunk")),
             },
             Message::Chunk {
                 id,
+                stamp: u64::MAX,
                 index: (1 << 18) - 1,
                 piece: Piece::new(vec![[1; 32]; PATH_MAX], vec![3; CHUNK_LEN].into()),
             },

@@ -10,8 +10,8 @@ use super::{BlobExchange, FetchFailure, Lie, Output};
 use crate::blob::message::{Message, RANGES_MAX};
 use crate::blob::{BlobId, ChunkSet, Holding, Piece, merkle};
 
-/// The longest time that is waited for a chunk: as long as it takes at 73 bytes a second.
-const CHUNK_PATIENCE_MAX: Duration = Duration::from_secs(3600);
+/// The longest time that is waited for a chunk: as long as one takes at 218 bytes a second.
+const CHUNK_PATIENCE_MAX: Duration = Duration::from_secs(1200);
 
 /// A blob that is being fetched.
 #[derive(Debug)]
@@ -33,7 +33,6 @@ pub(super) struct Fetch {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) peer: NodeId,
-    asked_at: Duration,
     due: Duration,
     /// It may still come, and is not waited for.
     is_overdue: bool,
@@ -189,7 +188,14 @@ impl BlobExchange {
         });
     }
 
-    pub(super) fn chunk(&mut self, now: Duration, from: NodeId, id: BlobId, index: u32, piece: Piece) {
+    pub(super) fn chunk(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        id: BlobId,
+        (stamp, index): (u64, u32),
+        piece: Piece,
+    ) {
         let len = piece.bytes.len() as u64;
         let asked_max = self.options.asked_max;
         let storing: usize = self.fetches.values().map(|fetch| fetch.storing.len()).sum();
@@ -219,9 +225,10 @@ impl BlobExchange {
                 peer.asked = peer.asked.saturating_sub(1);
             }
             if request.peer == from {
-                let took = now.saturating_sub(request.asked_at);
-                // A chunk may take longer on a slow link than anything else is waited for.
-                let patience = (peer.patience + took * 4) / 2;
+                // Since it was wanted for the first time, if it was wanted again while it was on its way. Down in steps: one that found
+                // the way free says little of eight that wait for each other.
+                let took = Duration::from_millis(millis(now).saturating_sub(stamp));
+                let patience = took.saturating_mul(4).max(peer.patience / 4);
                 peer.patience = patience.clamp(self.options.patience_min, CHUNK_PATIENCE_MAX);
                 peer.resume_at = None;
                 if !request.is_overdue {
@@ -306,7 +313,7 @@ impl BlobExchange {
             }
         }
         for (peer, id) in asked {
-            self.send(peer, &Message::Want { id, ranges: Vec::new() }, None);
+            self.send(peer, &Message::Want { id, stamp: 0, ranges: Vec::new() }, None);
         }
     }
 
@@ -328,11 +335,8 @@ impl BlobExchange {
                         continue;
                     }
                     let Some(index) = fetch.next_chunk(peer_id) else { continue };
-                    // What is asked for again may still come from the first time; what it took is counted from there.
-                    let before = fetch.requests.get(&index).filter(|request| request.peer == *peer_id);
-                    let asked_at = before.map_or(now, |request| request.asked_at);
                     let due = now + peer.patience;
-                    let request = Request { peer: *peer_id, asked_at, due, is_overdue: false };
+                    let request = Request { peer: *peer_id, due, is_overdue: false };
                     fetch.requests.insert(index, request);
                     found.entry(*peer_id).or_default().push(index);
                     peer.asked += 1;
@@ -346,7 +350,7 @@ impl BlobExchange {
         for (peer, id, mut indexes) in wants {
             indexes.sort_unstable();
             for ranges in ranges(&indexes).chunks(RANGES_MAX) {
-                self.send(peer, &Message::Want { id, ranges: ranges.to_vec() }, None);
+                self.send(peer, &Message::Want { id, stamp: millis(now), ranges: ranges.to_vec() }, None);
             }
         }
     }
@@ -378,6 +382,11 @@ impl Fetch {
                 && self.requests.get(index).is_none_or(|request| request.is_overdue)
         })
     }
+}
+
+/// What a stamp counts.
+fn millis(now: Duration) -> u64 {
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The runs of neighbours in a sorted list.

@@ -15,7 +15,8 @@ const LOOKS_MAX: usize = 64;
 /// What a peer wants.
 #[derive(Debug, Default)]
 pub(super) struct Customer {
-    queue: VecDeque<(BlobId, u32)>,
+    /// Blob, chunk, and the stamp of the want.
+    queue: VecDeque<(BlobId, u32, u64)>,
     looks: usize,
 }
 
@@ -25,22 +26,24 @@ pub(super) struct Flight {
     pub(super) to: NodeId,
     id: BlobId,
     index: u32,
+    stamp: u64,
     pub(super) len: usize,
 }
 
 impl BlobExchange {
-    pub(super) fn wanted(&mut self, from: NodeId, id: BlobId, ranges: &[Range<u32>]) {
+    pub(super) fn wanted(&mut self, from: NodeId, id: BlobId, stamp: u64, ranges: &[Range<u32>]) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         if ranges.is_empty() {
             return self.look(from, id);
         }
         for index in ranges.iter().cloned().flatten() {
             // Who asks again for what is still to come gets it once.
-            let is_coming = peer.customer.queue.contains(&(id, index))
-                || self
-                    .flights
-                    .values()
-                    .any(|flight| (flight.to, flight.id, flight.index) == (from, id, index));
+            let is_coming =
+                peer.customer.queue.iter().any(|(queued, number, _)| (*queued, *number) == (id, index))
+                    || self
+                        .flights
+                        .values()
+                        .any(|flight| (flight.to, flight.id, flight.index) == (from, id, index));
             if is_coming {
                 continue;
             }
@@ -48,7 +51,7 @@ impl BlobExchange {
                 self.totals.refused += 1;
                 break;
             }
-            peer.customer.queue.push_back((id, index));
+            peer.customer.queue.push_back((id, index, stamp));
         }
     }
 
@@ -92,23 +95,24 @@ impl BlobExchange {
             let next = self.peers.range((after, Bound::Unbounded)).find_map(waiting);
             let Some(to) = next.or_else(|| self.peers.iter().find_map(waiting)) else { return };
             self.turn = Some(to);
-            let Some((id, index)) = self.peers.get_mut(&to).and_then(|peer| peer.customer.queue.pop_front())
+            let Some((id, index, stamp)) =
+                self.peers.get_mut(&to).and_then(|peer| peer.customer.queue.pop_front())
             else {
                 return;
             };
             let ticket = self.ticket_next;
             self.ticket_next += 1;
-            self.flights.insert(ticket, Flight { to, id, index, len: MESSAGE_LEN_MAX });
+            self.flights.insert(ticket, Flight { to, id, index, stamp, len: MESSAGE_LEN_MAX });
             self.outputs.push_back(Output::Read { ticket, id, index });
         }
     }
 
     pub(super) fn was_read(&mut self, ticket: u64, piece: Option<Piece>) {
         // Without a flight the peer has gone meanwhile.
-        let Some(Flight { to, id, index, .. }) = self.flights.remove(&ticket) else { return };
+        let Some(Flight { to, id, index, stamp, .. }) = self.flights.remove(&ticket) else { return };
         let Some(piece) = piece else {
             // It has another picture of what is held here than is true: it is told once for all that it wants of this blob.
-            let is_more = |peer: &super::Peer| peer.customer.queue.iter().any(|(wanted, _)| *wanted == id);
+            let is_more = |peer: &super::Peer| peer.customer.queue.iter().any(|(wanted, _, _)| *wanted == id);
             if !self.peers.get(&to).is_some_and(is_more) {
                 self.look(to, id);
             }
@@ -117,8 +121,8 @@ impl BlobExchange {
         let len = piece.bytes.len();
         self.totals.served_chunks += 1;
         self.totals.served_chunk_bytes += len as u64;
-        self.flights.insert(ticket, Flight { to, id, index, len });
-        self.send(to, &Message::Chunk { id, index, piece }, Some(ticket));
+        self.flights.insert(ticket, Flight { to, id, index, stamp, len });
+        self.send(to, &Message::Chunk { id, stamp, index, piece }, Some(ticket));
     }
 
     pub(super) fn left(&mut self, ticket: u64) {
