@@ -92,8 +92,9 @@
 //!   genuine value with it. Chain entries that are taken away their writer puts back.
 //! - Nor from claiming for another writer events that this one has not written: that writer must take a fresh incarnation
 //!   ([`JoinError::Impostor`](crate::JoinError::Impostor)). Nor from filling the map with values of its own.
-//! - Values that no batch covers yet are believed of nobody. Two contents of one event of which neither is ever signed yield no proof,
-//!   and the sessions bring the two sides together only where the map itself does.
+//! - Values that no batch covers yet are believed of nobody. If a writer gives two replicas two contents of one event and the signatures
+//!   on them never meet, because it signs neither or because other events have taken the place of its batches, there is no proof, and
+//!   the two replicas may go on to differ in that value: sessions do not exchange contents of events that both sides have seen.
 //! - A writer that hides a stretch of its history from a replica, and goes on after it, is found if somebody has seen that stretch.
 //! - A proof reaches as deep as checkpoints are held: those of living batches always, others 256 back and until a restart. Where two
 //!   histories differ below it, what stands there is one of the two, by the rules of the map.

@@ -191,3 +191,57 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         assert!(net.replicas[late].map.get(b"5-more").is_none());
     }
 }
+
+/// As long as all can hear each other, one history may well swallow the other before anybody can know; nobody may differ, and nobody
+/// else may be blamed.
+#[test]
+#[ignore = "sessions do not exchange what two replicas hold differently of an event that both have seen"]
+fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
+    for seed in super::seeds(40) {
+        let what = format!("seed {seed}");
+        let mut random = Random(seed ^ 0x3127);
+        let mut net = Net::new(5, seed);
+        let mut touched = BTreeSet::new();
+        for _ in 0..random.below(40) {
+            let at = random.below(5);
+            write(&mut net, &mut random, at, &mut touched);
+        }
+        net.settle(&what);
+        let twin = net.replicas[4].map.clone();
+        let twin = net.add(twin);
+        net.cut(4, twin);
+        // Each of the two is heard by some.
+        for at in 0..4 {
+            net.cut(if random.chance(50) { 4 } else { twin }, at);
+        }
+        for _ in 0..random.below(120) {
+            let at = [random.below(4), 4, twin][random.below(3)];
+            write(&mut net, &mut random, at, &mut touched);
+            if random.chance(20) {
+                net.run(Duration::from_millis(random.below(400) as u64));
+            }
+        }
+        for side in [4, twin] {
+            let replica = &mut net.replicas[side];
+            replica.map.put(format!("5-last-{side}").as_bytes(), 0, b"last").unwrap();
+            let _ = replica.guard.seal(&mut replica.map);
+            net.changed(side);
+        }
+        net.run(Duration::from_secs(20));
+        net.replicas[4].online = false;
+        net.replicas[twin].online = false;
+        net.settle(&what);
+        net.run(Duration::from_secs(20));
+        net.settle(&what);
+        net.check(&what);
+        let kept = net.replicas[0].guard.kept(LIAR);
+        for replica in net.online() {
+            assert_eq!(replica.guard.kept(LIAR), kept, "{what}");
+            assert!(replica.guard.proofs().all(|proof| proof.writer() == LIAR), "{what}");
+            for ((_, dot), (_, belief)) in replica.values() {
+                assert!(kept.is_none_or(|kept| dot.replica != LIAR || dot.seq <= kept), "{what}");
+                assert!([Belief::Signed, Belief::Uncovered].contains(&belief), "{what}: {dot} {belief:?}");
+            }
+        }
+    }
+}
