@@ -34,9 +34,9 @@
 //! held is served as well.
 //!
 //! # What it costs
-//! On the way, beside the chunk: 41 bytes and 32 for each level of the tree, and a request of about 40 bytes for up to 8 chunks. Measured
-//! with the answers to who holds what: 207 bytes received and 25 sent for each chunk of a blob of 8 MiB, 361 and 39 of one of 256 MiB, that
-//! is 0.14 %. On disk: 4 KiB, and 64 bytes and a bit for each chunk. In memory: at most [`ExchangeOptions::asked_max`] chunks while
+//! On the way, beside the chunk: about 45 bytes and 32 for each level of the tree, and a request of about 40 bytes for up to 8 chunks.
+//! Measured with the answers to who holds what: 208 bytes received and 26 sent for each chunk of a blob of 8 MiB, 363 and 41 of one of
+//! 256 MiB, that is 0.15 %. On disk: 4 KiB, and 64 bytes and a bit for each chunk. In memory: at most [`ExchangeOptions::asked_max`] chunks while
 //! fetching, 8 MiB unless set otherwise; while adding one chunk, and 96 bytes for each. A batch of chunks that arrive together costs one
 //! fsync.
 //!
