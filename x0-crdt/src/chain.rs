@@ -283,7 +283,7 @@ pub use error::{
     SealError, SignError, StartError, VerifyError,
 };
 pub use guard::{
-    Belief, CHAIN_PREFIX, GUARD_BATCH_LEN_MAX, Guard, GuardOptions, GuardStats, Reviewed, SealEntryError,
+    Belief, CHAIN_PREFIX, GUARD_BATCH_LEN_MAX, Guard, GuardOptions, GuardSealError, GuardStats, Reviewed,
 };
 pub use seam::{Nobody, Signer, Verifier};
 pub use statement::{Head, Statement};

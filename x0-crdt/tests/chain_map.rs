@@ -15,6 +15,8 @@ mod claims;
 mod costs;
 #[path = "chain_map/equivocation.rs"]
 mod equivocation;
+#[path = "chain_map/fuzz.rs"]
+mod fuzz;
 #[path = "chain_map/garbage.rs"]
 mod garbage;
 #[path = "chain_map/honest.rs"]

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 pub use belief::Belief;
 use cover::Cover;
 pub use keys::CHAIN_PREFIX;
-pub use seal::SealEntryError;
+pub use seal::GuardSealError;
 
 use super::checkpoint::Checkpoint;
 use super::equivocation::EquivocationProof;

@@ -96,7 +96,7 @@ fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
 }
 
 /// A value that may stand under the prefix, or something like it.
-fn garbage(random: &mut Random, map: &CausalMap) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn garbage(random: &mut Random, map: &CausalMap) -> (Vec<u8>, Vec<u8>) {
     let genuine: Vec<(Vec<u8>, Vec<u8>)> =
         map.prefix(CHAIN_PREFIX).map(|entry| (entry.key().to_vec(), entry.latest().value.to_vec())).collect();
     let noise = |random: &mut Random, len: usize| -> Vec<u8> {

@@ -108,6 +108,9 @@ impl Guard {
 
     /// Writes the chain entries of this replica anew that not all have seen yet and that were not written anew before.
     fn renew(&mut self, map: &mut CausalMap, work: &mut Work) {
+        if self.tracker.kept(self.replica).is_some() {
+            return;
+        }
         let since = self.renewed.max(map.forgotten(self.replica));
         let batches = self.covers.get(&self.replica).into_iter().flatten();
         let batches =
@@ -247,6 +250,9 @@ impl Guard {
         }
         for (writer, until) in core::mem::take(&mut work.suspects) {
             self.testify(map, writer, until, TESTIMONY_LEN_MAX, work);
+        }
+        if self.tracker.kept(self.replica).is_some() {
+            work.lost.clear();
         }
         self.stats.restored += work.lost.len() as u64;
         put.append(&mut work.lost);

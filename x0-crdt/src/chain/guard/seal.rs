@@ -16,7 +16,7 @@ use crate::{CausalMap, ReplicaId, WriteError};
 /// Why events were not signed. What was signed before stays; nothing else has changed, and the next call tries again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SealEntryError {
+pub enum GuardSealError {
     /// There is no signer.
     #[error("the guard has no signer: open it with one")]
     ReadOnly,
@@ -49,22 +49,22 @@ impl Guard {
     /// Does nothing if nothing that was written since stands: batches, removals and overwritten values ask for no batch.
     ///
     /// # Errors
-    /// [`SealEntryError`].
-    pub fn seal(&mut self, map: &mut CausalMap) -> Result<bool, SealEntryError> {
+    /// [`GuardSealError`].
+    pub fn seal(&mut self, map: &mut CausalMap) -> Result<bool, GuardSealError> {
         self.seal_from(map, 1)
     }
 
     /// As [`seal`](Self::seal), but only if there are as many events as make a batch.
     ///
     /// # Errors
-    /// [`SealEntryError`].
-    pub fn seal_due(&mut self, map: &mut CausalMap) -> Result<bool, SealEntryError> {
+    /// [`GuardSealError`].
+    pub fn seal_due(&mut self, map: &mut CausalMap) -> Result<bool, GuardSealError> {
         self.seal_from(map, self.options.batch_len_max as u64)
     }
 
-    fn seal_from(&mut self, map: &mut CausalMap, pending_min: u64) -> Result<bool, SealEntryError> {
+    fn seal_from(&mut self, map: &mut CausalMap, pending_min: u64) -> Result<bool, GuardSealError> {
         if map.replica() != self.replica {
-            return Err(SealEntryError::OtherReplica);
+            return Err(GuardSealError::OtherReplica);
         }
         let last = map.last_seen(self.replica);
         if last.saturating_sub(self.head.seq) < pending_min {
@@ -74,9 +74,9 @@ impl Guard {
         if live.is_empty() {
             return Ok(false);
         }
-        let signer = self.signer.as_ref().ok_or(SealEntryError::ReadOnly)?;
+        let signer = self.signer.as_ref().ok_or(GuardSealError::ReadOnly)?;
         if let Some(kept) = self.tracker.kept(self.replica) {
-            return Err(SealEntryError::Convicted { kept });
+            return Err(GuardSealError::Convicted { kept });
         }
         // First all is signed, then all is put: a signer that fails leaves no chain with an end that is not in the map.
         let mut covers: Vec<Cover> = Vec::new();
@@ -90,7 +90,7 @@ impl Guard {
             let signature = signer.sign(&statement.message())?;
             let len = signature.len();
             let checkpoint =
-                Checkpoint::new(statement, signature).map_err(|_| SealEntryError::Signature(len))?;
+                Checkpoint::new(statement, signature).map_err(|_| GuardSealError::Signature(len))?;
             head = statement.head();
             covers.push(Cover::new(checkpoint, &leaves));
         }

@@ -129,6 +129,10 @@ impl Guard {
         verdicts: &mut Verdicts,
     ) {
         let mut best: Option<(Cover, Dot)> = None;
+        // What this replica has put there itself needs nobody's word.
+        let is_mine = self.is_mine(writer);
+        let mine = self.covers.get(&writer).and_then(|covers| covers.get(&begin)).filter(|_| is_mine);
+        let mine = mine.map(Cover::encode);
         for (dot, bytes) in siblings {
             let cover = Cover::decode(bytes).ok().filter(|cover| {
                 let statement = cover.statement();
@@ -137,9 +141,11 @@ impl Guard {
                     && statement.previous().seq == begin
                     && statement.seq() <= last_seen
             });
-            let verdict = cover
-                .as_ref()
-                .map_or(Verdict::Garbage, |cover| self.try_checkpoint(cover.checkpoint(), true, verdicts));
+            let verdict = match &cover {
+                Some(_) if mine.as_ref() == Some(bytes) => Verdict::Good,
+                Some(cover) => self.try_checkpoint(cover.checkpoint(), true, verdicts),
+                None => Verdict::Garbage,
+            };
             match (verdict, cover) {
                 (Verdict::Good, Some(cover)) => {
                     // The one that proves most: a shorter one put beside it takes nothing away.
@@ -157,7 +163,7 @@ impl Guard {
         }
         let covers = self.covers.entry(writer).or_default();
         let before = covers.remove(&begin);
-        if let Some(mine) = before.filter(|_| writer == self.replica)
+        if let Some(mine) = before.filter(|_| is_mine)
             && best.as_ref().is_none_or(|(cover, _)| cover.live_len() < mine.live_len())
         {
             verdicts.lost = Some(mine.encode());
@@ -170,6 +176,10 @@ impl Guard {
                 self.stats.ignored += 1;
             }
         }
+        if covers.is_empty() {
+            // A key alone names a writer and proves nothing of it.
+            self.covers.remove(&writer);
+        }
     }
 
     fn take_head(
@@ -180,13 +190,17 @@ impl Guard {
         verdicts: &mut Verdicts,
     ) {
         let mut best: Option<(Checkpoint, Dot)> = None;
+        let is_mine = self.is_mine(writer);
+        let mine = self.heads.get(&writer).filter(|_| is_mine).cloned();
         for (dot, bytes) in siblings {
             let checkpoint = Checkpoint::decode(bytes)
                 .ok()
                 .filter(|checkpoint| checkpoint.writer() == writer && checkpoint.seq() <= last_seen);
-            let verdict = checkpoint
-                .as_ref()
-                .map_or(Verdict::Garbage, |checkpoint| self.try_checkpoint(checkpoint, true, verdicts));
+            let verdict = match &checkpoint {
+                Some(_) if mine == checkpoint => Verdict::Good,
+                Some(checkpoint) => self.try_checkpoint(checkpoint, true, verdicts),
+                None => Verdict::Garbage,
+            };
             match (verdict, checkpoint) {
                 (Verdict::Good, Some(checkpoint)) => {
                     let rank = |(checkpoint, dot): &(Checkpoint, Dot)| (checkpoint.seq(), *dot);
@@ -203,7 +217,7 @@ impl Guard {
         }
         let seq = best.as_ref().map_or(0, |(checkpoint, _)| checkpoint.seq());
         let before = self.heads.remove(&writer);
-        if let Some(mine) = before.filter(|mine| writer == self.replica && seq < mine.seq()) {
+        if let Some(mine) = before.filter(|mine| is_mine && seq < mine.seq()) {
             verdicts.lost = Some(mine.encode());
             self.heads.insert(writer, mine);
             return;
@@ -260,6 +274,11 @@ impl Guard {
             self.head = checkpoint.head();
         }
         Verdict::Good
+    }
+
+    /// Whether it is this replica's chain, and worth being put back.
+    fn is_mine(&self, writer: ReplicaId) -> bool {
+        writer == self.replica && self.tracker.kept(writer).is_none()
     }
 
     /// Compares a checkpoint with the batches that are alive, which the tracker may have forgotten.

@@ -1,0 +1,89 @@
+//! A seeded run of entries from nowhere against a guard that takes every signature, so that what lies behind is reached.
+
+use x0_crdt::chain::{CHAIN_PREFIX, Guard, GuardOptions, Limits, SignError, Signer, Verifier, VerifyError};
+use x0_crdt::{CausalMap, ReplicaId};
+
+use super::garbage::garbage;
+use super::keys::Random;
+use super::net::KEY;
+
+struct Anybody;
+
+impl Verifier for Anybody {
+    fn verify(&self, _: ReplicaId, _: &[u8], _: &[u8]) -> Result<(), VerifyError> {
+        Ok(())
+    }
+}
+
+impl Signer for Anybody {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, SignError> {
+        Ok(vec![7; 64])
+    }
+}
+
+fn open(map: &mut CausalMap) -> Guard {
+    let limits = Limits { writers_max: 6, checkpoints_max: 4, waiting_max: 2 };
+    let options = GuardOptions { batch_len_max: 3, batches_max: 5, limits };
+    Guard::open(map, &options, Box::new(Anybody), Some(Box::new(Anybody)))
+}
+
+/// As many entries as `X0_FUZZ_INPUTS` says, 40,000 without it.
+#[test]
+fn no_entries_make_a_guard_panic_or_change_its_mind() {
+    let inputs =
+        std::env::var("X0_FUZZ_INPUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(40_000_u64);
+    let mut random = Random(0x0067_7561);
+    let mut done = 0;
+    let mut convicted = 0;
+    while done < inputs {
+        // Writers that know each other, and one of which there are two.
+        let mut maps: Vec<CausalMap> =
+            [1, 2, 3, 3].map(|node| CausalMap::new(ReplicaId::new(node), KEY)).into();
+        let mut guards: Vec<Guard> = maps.iter_mut().map(open).collect();
+        for _ in 0..60 {
+            done += 1;
+            let at = random.below(4);
+            let (map, guard) = (&mut maps[at], &mut guards[at]);
+            match random.below(10) {
+                0..=2 => drop(map.put(&[random.below(9) as u8], 0, &random.next().to_le_bytes()).unwrap()),
+                3 => drop(guard.seal(map)),
+                4 => {
+                    let version = map.version();
+                    map.forget(&version);
+                    guard.tidy(map);
+                }
+                5 => drop(guard.diverged(map)),
+                _ => {
+                    let (key, value) = garbage(&mut random, map);
+                    if random.chance(20) {
+                        map.remove(&key);
+                    } else {
+                        map.put(&key, 0, &value).unwrap();
+                    }
+                }
+            }
+            let to = random.below(4);
+            if to == at {
+                continue;
+            }
+            let since = maps[to].version();
+            let delta = if random.chance(50) { maps[at].delta(&since).ok() } else { None };
+            let delta = delta.unwrap_or_else(|| maps[at].complete(&since));
+            let Ok(joined) = maps[to].join(&delta) else { continue };
+            convicted += guards[to].review(&mut maps[to], &joined.keys).convicted.len();
+            if random.chance(20) {
+                let (map, guard) = (&mut maps[to], &mut guards[to]);
+                drop(guard.review_all(map));
+                let again = guard.review_all(map);
+                assert_eq!(
+                    (again.keys, again.convicted),
+                    (vec![], vec![]),
+                    "what is reviewed stays as it is"
+                );
+                let prefix = map.prefix(CHAIN_PREFIX).map(|entry| entry.siblings().count());
+                assert!(prefix.sum::<usize>() < 200);
+            }
+        }
+    }
+    assert!(convicted > 0);
+}
