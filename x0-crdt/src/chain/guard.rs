@@ -6,6 +6,8 @@ mod keys;
 mod review;
 mod seal;
 mod take;
+mod testimony;
+mod verdict;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -2,32 +2,15 @@
 
 use alloc::vec::Vec;
 
-use super::super::VERSION;
 use super::super::checkpoint::Checkpoint;
 use super::super::equivocation::EquivocationProof;
-use super::super::error::{ObserveError, ProofError, VerifyError};
-use super::super::tracker::Observed;
 use super::Guard;
 use super::cover::Cover;
 use super::keys::ChainKey;
 use super::review::Work;
-use crate::codec::Input;
+use super::testimony::read_testimony;
+use super::verdict::{Verdict, Verdicts};
 use crate::{CausalMap, Dot, ReplicaId};
-
-/// Most checkpoints of a testimony.
-pub(super) const TESTIMONY_LEN_MAX: usize = 16;
-
-/// What is made of something that was signed, or claims to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
-    Good,
-    /// It stays in the map and is not used: nobody here can say.
-    Ignored,
-    /// It can never be anything.
-    Garbage,
-    /// It is of a writer that contradicts itself, and behind what is kept.
-    Quarantined,
-}
 
 impl Guard {
     /// Takes in what stands at a reserved key, and drops from there what must not stand.
@@ -96,28 +79,6 @@ impl Guard {
             Some((kept, ..)) => self.published.insert(writer, kept),
             None => self.published.remove(&writer),
         };
-    }
-
-    fn try_proof(&mut self, proof: &EquivocationProof, verdicts: &mut Verdicts) -> Verdict {
-        let known = self.tracker.proof(proof.writer()) == Some(proof);
-        let convicted = match self.tracker.convict(proof, self.verifier.as_ref()) {
-            // One that changes nothing is not examined there.
-            Ok(false) if !known => {
-                proof.verify(self.verifier.as_ref()).map(|()| false).map_err(ProofError::from)
-            }
-            other => other,
-        };
-        match convicted {
-            Ok(is_news) => {
-                if is_news {
-                    verdicts.convicted.push(proof.writer());
-                }
-                Verdict::Good
-            }
-            Err(ProofError::Verify(VerifyError::BadSignature)) => Verdict::Garbage,
-            Err(ProofError::Verify(VerifyError::UnknownWriter)) => self.ignore(Some(proof.writer())),
-            Err(ProofError::WritersFull(_)) => self.ignore(None),
-        }
     }
 
     fn take_batch(
@@ -244,104 +205,4 @@ impl Guard {
             }
         }
     }
-
-    /// Looks at a checkpoint, and follows the chain to it if `follows`.
-    fn try_checkpoint(&mut self, checkpoint: &Checkpoint, follows: bool, verdicts: &mut Verdicts) -> Verdict {
-        let writer = checkpoint.writer();
-        let verifier = self.verifier.as_ref();
-        let mut observed = self.tracker.observe(checkpoint, verifier);
-        if follows && matches!(observed, Ok(Observed::Waiting { .. }) | Err(ObserveError::PendingFull { .. }))
-        {
-            // What lies between is gone. Whoever has seen it may know that it contradicts what is known here.
-            if verdicts.known > 0 {
-                verdicts.suspects.push((writer, verdicts.known));
-            }
-            observed = self.tracker.adopt(checkpoint, verifier);
-        }
-        match observed {
-            Ok(Observed::Equivocation { .. }) => verdicts.convicted.push(writer),
-            Ok(_) => self.compare(checkpoint, verdicts),
-            Err(ObserveError::Quarantined { .. }) => return Verdict::Quarantined,
-            Err(ObserveError::Verify(VerifyError::BadSignature)) => return Verdict::Garbage,
-            Err(ObserveError::Verify(VerifyError::UnknownWriter)) => return self.ignore(Some(writer)),
-            Err(ObserveError::WritersFull(_) | ObserveError::PendingFull { .. }) => return self.ignore(None),
-        }
-        if self.tracker.kept(writer).is_some_and(|kept| checkpoint.seq() > kept) {
-            return Verdict::Quarantined;
-        }
-        if writer == self.replica && checkpoint.seq() > self.head.seq {
-            // Its own chain, when the guard is opened.
-            self.head = checkpoint.head();
-        }
-        Verdict::Good
-    }
-
-    /// Whether it is this replica's chain, and worth being put back.
-    fn is_mine(&self, writer: ReplicaId) -> bool {
-        writer == self.replica && self.tracker.kept(writer).is_none()
-    }
-
-    /// Compares a checkpoint with the batches that are alive, which the tracker may have forgotten.
-    fn compare(&mut self, checkpoint: &Checkpoint, verdicts: &mut Verdicts) {
-        let statement = checkpoint.statement();
-        let (begin, end) = (statement.previous().seq, statement.seq());
-        let Some(covers) = self.covers.get(&checkpoint.writer()) else { return };
-        let before = covers.range(..begin).next_back();
-        let conflict = before
-            .into_iter()
-            .chain(covers.range(begin..=end))
-            .map(|(_, cover)| cover.checkpoint())
-            .find(|other| other.statement().conflicts_with(statement));
-        let proof = conflict.and_then(|other| EquivocationProof::new(other.clone(), checkpoint.clone()).ok());
-        if let Some(proof) = proof
-            && self.tracker.convict(&proof, self.verifier.as_ref()) == Ok(true)
-        {
-            verdicts.convicted.push(checkpoint.writer());
-        }
-    }
-
-    fn ignore(&mut self, unknown: Option<ReplicaId>) -> Verdict {
-        self.stats.ignored += 1;
-        if self.unknown.len() < self.options.limits.writers_max {
-            self.unknown.extend(unknown);
-        }
-        Verdict::Ignored
-    }
-}
-
-/// Checkpoints as a testimony.
-pub(super) fn testimony(checkpoints: &[Checkpoint]) -> Vec<u8> {
-    let mut bytes = alloc::vec![VERSION];
-    for checkpoint in checkpoints {
-        checkpoint.write(&mut bytes);
-    }
-    bytes
-}
-
-/// What became of the siblings of one entry.
-#[derive(Default)]
-struct Verdicts {
-    /// Up to where the chain was known before: 0 for one that is met for the first time, which may have gaps.
-    known: u64,
-    /// To be dropped; whether because they are garbage.
-    dropped: Vec<(Dot, bool)>,
-    convicted: Vec<ReplicaId>,
-    suspects: Vec<(ReplicaId, u64)>,
-    /// Events that a batch now says something of.
-    spans: Vec<(ReplicaId, u64, u64)>,
-    /// The value that this replica had put there and that somebody took away.
-    lost: Option<Vec<u8>>,
-}
-
-pub(super) fn read_testimony(bytes: &[u8]) -> Option<Vec<Checkpoint>> {
-    let mut input = Input::new(bytes);
-    super::super::read_version(&mut input).ok()?;
-    let mut checkpoints = Vec::new();
-    while !input.is_empty() {
-        if checkpoints.len() == TESTIMONY_LEN_MAX {
-            return None;
-        }
-        checkpoints.push(Checkpoint::read(&mut input).ok()?);
-    }
-    Some(checkpoints)
 }
