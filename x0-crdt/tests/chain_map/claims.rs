@@ -1,6 +1,8 @@
 //! One claim at a time, of a writer that says what is not so.
 
-use x0_crdt::chain::{Batch, Belief, CHAIN_PREFIX, ChainWriter, Digest, Guard};
+use x0_crdt::chain::{
+    Batch, Belief, CHAIN_PREFIX, ChainWriter, Digest, Guard, GuardOptions, GuardSealError, Limits,
+};
 use x0_crdt::{CausalMap, ReplicaId, Version};
 
 use super::keys::{Key, Ring, drain};
@@ -227,4 +229,33 @@ fn a_writer_that_hides_a_stretch_of_its_history_is_found_by_who_saw_it() {
     for map in [&here, &witness] {
         assert!(map.range(b"").all(|entry| entry.key().starts_with(CHAIN_PREFIX)), "nothing is kept");
     }
+}
+
+#[test]
+fn a_writer_goes_on_where_its_chain_stands_or_not_at_all() {
+    let (mut there, mut writer, ..) = pair();
+    // Another writer, earlier in every order, whose chain is there too.
+    let mut other = CausalMap::new(ReplicaId::new(2), KEY);
+    let mut its = open(&mut other);
+    other.put(b"d", 7, b"value").unwrap();
+    its.seal(&mut other).unwrap();
+    tell(&other, &mut there, &mut writer);
+    let head = writer.head(there.replica());
+    drop(writer);
+    let one = GuardOptions { limits: Limits { writers_max: 1, ..Limits::default() }, ..options() };
+    let restarted = Guard::open(&mut there, &one, Box::new(Ring::of(KNOWN)), Some(Key::boxed(5)));
+    assert_eq!(restarted.head(there.replica()), head, "the only place is its own");
+    let one = GuardOptions { limits: Limits { writers_max: 0, ..Limits::default() }, ..options() };
+    for options in [&options(), &one] {
+        let mut restarted = Guard::open(&mut there, options, Box::new(Ring::of([2])), Some(Key::boxed(5)));
+        there.put(b"a", 8, b"more").unwrap();
+        assert_eq!(restarted.seal(&mut there), Err(GuardSealError::UnknownSelf));
+    }
+    let mut restarted = open(&mut there);
+    assert_eq!(restarted.seal(&mut there), Ok(true));
+    assert_eq!(restarted.kept(there.replica()), None);
+    let mut reader = CausalMap::new(ReplicaId::new(1), KEY);
+    let mut guard = open(&mut reader);
+    tell(&there, &mut reader, &mut guard);
+    assert_eq!(guard.belief(b"a", &reader.get(b"a").unwrap().latest()), Belief::Signed);
 }

@@ -75,7 +75,10 @@ impl Guard {
         self.unknown.clear();
         let reserved: BTreeSet<ChainKey> =
             map.prefix(CHAIN_PREFIX).filter_map(|entry| ChainKey::parse(entry.key())).collect();
-        for key in reserved {
+        // Its own chain first: whatever fills the limits, it must know where that stands.
+        let (mine, others): (Vec<_>, Vec<_>) =
+            reserved.into_iter().partition(|key| key.writer() == self.replica);
+        for key in mine.into_iter().chain(others) {
             self.take(map, key, &mut work);
         }
         self.judge_all(map, &mut work);

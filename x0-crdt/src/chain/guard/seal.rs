@@ -31,6 +31,11 @@ pub enum GuardSealError {
         /// The last event that is kept of it.
         kept: u64,
     },
+    /// There is a chain of this replica in the map that the verifier cannot check, so that it is not known where it stands.
+    #[error(
+        "this replica's own chain is not to be verified: give the verifier its key and call `review_all`"
+    )]
+    UnknownSelf,
     /// The signer failed.
     #[error("the batch is not signed: {0}")]
     Sign(#[from] SignError),
@@ -77,6 +82,9 @@ impl Guard {
         let signer = self.signer.as_ref().ok_or(GuardSealError::ReadOnly)?;
         if let Some(kept) = self.tracker.kept(self.replica) {
             return Err(GuardSealError::Convicted { kept });
+        }
+        if self.unknown.contains(&self.replica) {
+            return Err(GuardSealError::UnknownSelf);
         }
         // First all is signed, then all is put: a signer that fails leaves no chain with an end that is not in the map.
         let mut covers: Vec<Cover> = Vec::new();

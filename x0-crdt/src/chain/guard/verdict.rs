@@ -83,7 +83,9 @@ impl Guard {
             Err(ObserveError::Quarantined { .. }) => return Verdict::Quarantined,
             Err(ObserveError::Verify(VerifyError::BadSignature)) => return Verdict::Garbage,
             Err(ObserveError::Verify(VerifyError::UnknownWriter)) => return self.ignore(Some(writer)),
-            Err(ObserveError::WritersFull(_) | ObserveError::PendingFull { .. }) => return self.ignore(None),
+            Err(ObserveError::WritersFull(_) | ObserveError::PendingFull { .. }) => {
+                return self.ignore(Some(writer).filter(|writer| *writer == self.replica));
+            }
         }
         if self.tracker.kept(writer).is_some_and(|kept| checkpoint.seq() > kept) {
             return Verdict::Quarantined;
@@ -121,7 +123,7 @@ impl Guard {
 
     fn ignore(&mut self, unknown: Option<ReplicaId>) -> Verdict {
         self.stats.ignored += 1;
-        if self.unknown.len() < self.options.limits.writers_max {
+        if self.unknown.len() < self.options.limits.writers_max || unknown == Some(self.replica) {
             self.unknown.extend(unknown);
         }
         Verdict::Ignored
