@@ -121,7 +121,7 @@ pub struct Guard {
 
 impl Guard {
     /// A guard of `map`, which is reviewed as a whole: verdicts need no storage of their own, they follow from the map. Without a signer
-    /// it believes and convicts as any other, and signs nothing.
+    /// it believes and convicts as any other, and signs nothing. With one, the verifier must know this replica's own key too.
     ///
     /// The chain goes on where the map says that it stands. Open only a map that its replica may go on with: what was made durable
     /// last, or a fresh incarnation.
