@@ -93,8 +93,8 @@
 //! - Nor from claiming for another writer events that this one has not written: that writer must take a fresh incarnation
 //!   ([`JoinError::Impostor`](crate::JoinError::Impostor)). Nor from filling the map with values of its own.
 //! - Values that no batch covers yet are believed of nobody. If a writer gives two replicas two contents of one event and the signatures
-//!   on them never meet, because it signs neither or because other events have taken the place of its batches, there is no proof, and
-//!   the two replicas may go on to differ in that value: sessions do not exchange contents of events that both sides have seen.
+//!   on them never meet, because it signs neither or because other events have taken the place of its batches, there is no proof. The
+//!   map then keeps the same everywhere: the greater of two values at one key, neither of two at different keys.
 //! - A writer that hides a stretch of its history from a replica, and goes on after it, is found if somebody has seen that stretch.
 //! - A proof reaches as deep as checkpoints are held: those of living batches always, others 256 back and until a restart. Where two
 //!   histories differ below it, what stands there is one of the two, by the rules of the map.

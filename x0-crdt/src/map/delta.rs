@@ -401,11 +401,13 @@ pub(super) struct Collector<'a> {
     /// Of each of the map's writers, what the receiver has seen.
     pub(super) since: Vec<u64>,
     keys: BTreeSet<&'a Key>,
+    /// The hashes of values that the receiver lacks though it has seen their events, sorted.
+    pub(super) asked: &'a [u64],
 }
 
 impl<'a> Collector<'a> {
     pub(super) fn new(map: &'a CausalMap, since: &Version) -> Self {
-        Self { map, since: map.writers.by_number(since), keys: BTreeSet::new() }
+        Self { map, since: map.writers.by_number(since), keys: BTreeSet::new(), asked: &[] }
     }
 
     pub(super) fn add(&mut self, key: &'a Key) {
@@ -430,7 +432,11 @@ impl<'a> Collector<'a> {
             let known = |writer: u32, seq: u64| seq <= super::seq_of(&self.since, writer);
             let begin = items.len();
             for sibling in map.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
-                let item = if known(sibling.writer, sibling.seq) {
+                let is_asked = || {
+                    let hash = super::item_hash(map.hash_key, &map.writers, key, sibling);
+                    self.asked.binary_search(&hash).is_ok()
+                };
+                let item = if known(sibling.writer, sibling.seq) && (self.asked.is_empty() || !is_asked()) {
                     Item::Known
                 } else {
                     Item::Live { time: sibling.time, value: sibling.value.clone() }

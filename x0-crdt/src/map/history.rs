@@ -41,6 +41,9 @@ impl CausalMap {
     /// All that is held, for a receiver that has seen `since`: whatever else the receiver holds of what was seen here, it drops.
     #[must_use]
     pub fn complete(&self, since: &Version) -> MapDelta {
+        // Who has seen the same and asks all the same holds other contents: what it knows is then no help.
+        let nothing = Version::new();
+        let since = if *since == self.version() { &nothing } else { since };
         let mut collector = Collector::new(self, since);
         for key in self.cells.keys() {
             collector.add(key);
@@ -70,6 +73,7 @@ impl CausalMap {
         let mut both = since.clone();
         both.meet(sketched);
         let mut collector = Collector::new(self, &both);
+        collector.asked = hashes;
         collector.add_recent();
         collector.since = self.writers.by_number(since);
         for (key, cell) in &self.cells {

@@ -277,19 +277,23 @@ impl CausalMap {
     /// Drops the values of `dots` that the sender had seen.
     fn drop_dots(&mut self, incoming: &Incoming<'_>, dots: &[Dot], joined: &mut Joined) {
         // What the sender lists it holds, though it did not when the reconciliation began.
-        let listed: BTreeSet<(u32, u64)> =
-            incoming.delta.items.iter().map(|item| (incoming.number(item), item.seq)).collect();
+        // Of keys in the difference all is done; an event that it lists at another key than this replica is no reason to keep it here.
+        let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
         let gone: BTreeSet<(u32, u64)> = dots
             .iter()
             .filter_map(|dot| Some((self.writers.number(dot.replica)?, dot.seq)))
-            .filter(|event| incoming.had_seen(event.0, event.1) && !listed.contains(event))
+            .filter(|event| incoming.had_seen(event.0, event.1))
             .collect();
         if gone.is_empty() {
             return;
         }
         let holds = |cell: &Cell| cell.siblings().iter().any(|s| gone.contains(&(s.writer, s.seq)));
-        let keys: Vec<Key> =
-            self.cells.iter().filter(|(_, cell)| holds(cell)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Key> = self
+            .cells
+            .iter()
+            .filter(|(key, cell)| !listed.contains(key.as_slice()) && holds(cell))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
             siblings.retain(|sibling| {

@@ -195,7 +195,6 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
 /// As long as all can hear each other, one history may well swallow the other before anybody can know; nobody may differ, and nobody
 /// else may be blamed.
 #[test]
-#[ignore = "sessions do not exchange what two replicas hold differently of an event that both have seen"]
 fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
     for seed in super::seeds(40) {
         let what = format!("seed {seed}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use net::{Link, Net};
 use random::Random;
-use x0_crdt::{CausalMap, SessionOptions};
+use x0_crdt::{CausalMap, HashKey, ReplicaId, SessionOptions};
 
 /// Seeds to try: many more with `X0_CRDT_SEEDS`.
 fn seeds(default: u64) -> u64 {
@@ -178,6 +178,38 @@ fn states_without_a_common_history_cost_their_differences() {
     assert!(reconciliations >= 1);
     // Some 80 values differ; all of the state would be 100 kB.
     assert!(bytes < 12_000, "{bytes}");
+}
+
+/// A writer that gives two replicas two contents of its events, without any chain that could tell.
+#[test]
+fn contents_of_one_event_that_differ_come_to_be_the_same() {
+    // Of many values sketches are compared, of few the whole is sent.
+    for (keys, same_key) in [(5, true), (5, false), (200, true), (200, false)] {
+        let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
+        let key = HashKey::new(*b"a key of a test.");
+        let mut honest = CausalMap::new(ReplicaId::new(7), key);
+        for number in 0..keys {
+            honest.put(format!("key-{number}").as_bytes(), 0, b"value").unwrap();
+        }
+        for at in 0..2 {
+            let mut liar = CausalMap::new(ReplicaId::new(9), key);
+            let place = if same_key { 0 } else { at };
+            liar.put(format!("lie-{place}").as_bytes(), 0, &[at as u8; 3]).unwrap();
+            for from in [&honest, &liar] {
+                let delta = from.delta(&net.map(at).version()).unwrap();
+                net.map_mut(at).join(&delta).unwrap();
+            }
+        }
+        net.expect_lies();
+        assert_eq!(net.map(0).version(), net.map(1).version());
+        assert_ne!(net.map(0).frontier(), net.map(1).frontier());
+        net.changed(0);
+        net.changed(1);
+        net.run_until_in_sync(Duration::from_secs(10));
+        assert_eq!(net.map(0).encode_state(), net.map(1).encode_state());
+        let lies = net.map(0).prefix(b"lie-").map(|entry| entry.latest().value.to_vec()).collect::<Vec<_>>();
+        assert_eq!(lies, if same_key { vec![vec![1; 3]] } else { vec![] }, "{keys} keys");
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Net {
     written: BTreeSet<Vec<u8>>,
     lives: u32,
     online: Vec<bool>,
+    /// Whether a writer gives one event two contents.
+    lies: bool,
     log: Vec<String>,
 }
 
@@ -96,6 +98,7 @@ impl Net {
             written: BTreeSet::new(),
             lives: 0,
             online: vec![true; replicas],
+            lies: false,
             log: Vec::new(),
         }
     }
@@ -122,6 +125,10 @@ impl Net {
 
     pub(crate) fn set_link(&mut self, link: Link) {
         self.link = link;
+    }
+
+    pub(crate) fn expect_lies(&mut self) {
+        self.lies = true;
     }
 
     pub(crate) fn set_cut(&mut self, cut: bool) {
@@ -235,9 +242,9 @@ impl Net {
         self.pump();
     }
 
-    /// Who has seen the same holds the same, at every moment.
+    /// Who has seen the same holds the same, at every moment, among honest writers.
     fn check_versions(&self) {
-        if self.maps.len() > 5 {
+        if self.maps.len() > 5 || self.lies {
             return;
         }
         for (at, map) in self.maps.iter().enumerate() {
