@@ -51,7 +51,7 @@ impl Members {
 
     /// Says that `member`, this replica, is here and has seen `version`. To be repeated several times per lease.
     pub fn beat(&mut self, now: Duration, member: ReplicaId, version: Version) {
-        let beat = self.rows.get(&member).map_or(0, |row| row.beat) + 1;
+        let beat = self.rows.get(&member).map_or(0, |row| row.beat).saturating_add(1);
         self.rows.insert(member, Row { beat, version, heard: now, expired: false });
     }
 
@@ -147,7 +147,12 @@ impl Members {
         for (member, beat, changes) in rows {
             let newer = self.rows.get(&member).is_none_or(|row| row.beat < beat);
             let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
-            if member != me && newer && room {
+            if member == me {
+                // Of a life before this one: counted on from there, or the others would not hear of this one for as long.
+                if let Some(row) = self.rows.get_mut(&me) {
+                    row.beat = row.beat.max(beat);
+                }
+            } else if newer && room {
                 let mut version = base.clone().changed(&changes);
                 if let Some(row) = self.rows.get(&member) {
                     version.join(&row.version);

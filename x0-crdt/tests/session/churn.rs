@@ -215,3 +215,31 @@ fn a_member_that_is_not_heard_of_is_not_waited_for_and_is_waited_for_again_when_
     here.beat(LEASE * 2);
     assert_eq!(here.history_len(), 1);
 }
+
+/// Found beside a guard: the word of a member that had counted its beats anew was not taken until it had counted as far as before.
+#[test]
+fn a_member_that_comes_back_under_its_own_name_is_heard_at_once() {
+    let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
+    let beat = |net: &mut Net, times| {
+        for _ in 0..times {
+            let now = net.now();
+            for at in 0..2 {
+                net.map_mut(at).beat(now);
+            }
+            net.run(BEAT);
+        }
+    };
+    for at in 0..2 {
+        *net.map_mut(at).members_mut() = Members::new(LEASE);
+    }
+    beat(&mut net, 100);
+    // Its state was durable, so it goes on as the same replica; what it knew of members was not.
+    let (saved, id) = (net.map(1).save(), net.map(1).replica());
+    net.boot_as(1, &saved, id, 5);
+    *net.map_mut(1).members_mut() = Members::new(LEASE);
+    net.map_mut(1).put(b"key", 0, b"").unwrap();
+    net.changed(1);
+    beat(&mut net, 10);
+    assert_eq!(net.map(0).members().leased().count(), 2, "more than a lease later");
+    assert_eq!([net.map(0).history_len(), net.map(1).history_len()], [0, 0]);
+}

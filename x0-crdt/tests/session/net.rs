@@ -350,12 +350,16 @@ impl Net {
     pub(crate) fn boot(&mut self, at: usize, saved: &[u8], random: &mut Random) {
         self.lives += 1;
         let id = ReplicaId::with_incarnation(at as u64 + 1, self.lives);
+        self.boot_as(at, saved, id, random.next());
+    }
+
+    pub(crate) fn boot_as(&mut self, at: usize, saved: &[u8], id: ReplicaId, seed: u64) {
         let lease = self.maps[at].members().lease();
         self.maps[at] = CausalMap::restore(saved, id, KEY).unwrap();
         *self.maps[at].members_mut() = Members::new(lease);
         for ((from, _), session) in &mut self.sessions {
             if *from == at {
-                *session = Session::new(&self.options, random.next());
+                *session = Session::new(&self.options, seed);
             }
         }
     }
