@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
 use x0_kv::blob::{
@@ -229,34 +229,5 @@ fn fetches_end_when_nobody_waits_and_a_client_has_none() {
             assert!(matches!(soon("the answer", kept.fetch(&nowhere)).await, Err(FetchError::Closed)));
         }
         BlobStore::open(cluster.path(1).join("blobs"), BlobStoreOptions::default()).unwrap();
-    });
-}
-
-/// `cargo test --release -p x0-kv --features blob,mesh,crdt --test blob_cluster -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn how_fast_a_large_blob_is() {
-    const LEN: usize = 256 << 20;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut cluster = Cluster::new();
-        let nodes = [cluster.node(1), cluster.node(2), cluster.node(3)];
-        let bytes: Vec<u8> = content().into_iter().cycle().take(LEN).collect();
-        let mib_per_second = |begun: Instant| LEN as f64 / f64::from(1 << 20) / begun.elapsed().as_secs_f64();
-        let (adder, begun) = (blobs(&nodes[0]), Instant::now());
-        let added = blocking(move || adder.add(&bytes[..]).unwrap()).await;
-        println!("added at {:.0} MiB/s", mib_per_second(begun));
-        for (node, from) in [(1, "one"), (2, "two")] {
-            let begun = Instant::now();
-            soon("the fetch", blobs(&nodes[node]).fetch(&added)).await.unwrap();
-            println!("fetched from {from} at {:.0} MiB/s", mib_per_second(begun));
-            println!("{:?}", blobs(&nodes[node]).status().totals);
-        }
-        let (reader, begun) = (blobs(&nodes[2]), Instant::now());
-        assert_eq!(blocking(move || reader.verify(&added.id).unwrap()).await, []);
-        println!("verified at {:.0} MiB/s", mib_per_second(begun));
-        for node in nodes {
-            soon("the stop", node.shutdown()).await.unwrap();
-        }
     });
 }

@@ -107,20 +107,8 @@ impl Guard {
                 Some(cover) => self.try_checkpoint(cover.checkpoint(), true, verdicts),
                 None => Verdict::Garbage,
             };
-            match (verdict, cover) {
-                (Verdict::Good, Some(cover)) => {
-                    // The one that proves most: a shorter one put beside it takes nothing away.
-                    let rank = |(cover, dot): &(Cover, Dot)| (cover.live_len(), *dot);
-                    let this = (cover, *dot);
-                    let worse = match &best {
-                        Some(before) if rank(before) > rank(&this) => Some(this),
-                        _ => best.replace(this),
-                    };
-                    verdicts.dropped.extend(worse.map(|(_, dot)| (dot, false)));
-                }
-                (Verdict::Ignored, _) => {}
-                (verdict, _) => verdicts.dropped.push((*dot, verdict == Verdict::Garbage)),
-            }
+            // The one that proves most: a shorter one put beside it takes nothing away.
+            verdicts.keep_best(&mut best, verdict, cover, *dot, Cover::live_len);
         }
         let covers = self.covers.entry(writer).or_default();
         let before = covers.remove(&begin);
@@ -162,19 +150,7 @@ impl Guard {
                 Some(checkpoint) => self.try_checkpoint(checkpoint, true, verdicts),
                 None => Verdict::Garbage,
             };
-            match (verdict, checkpoint) {
-                (Verdict::Good, Some(checkpoint)) => {
-                    let rank = |(checkpoint, dot): &(Checkpoint, Dot)| (checkpoint.seq(), *dot);
-                    let this = (checkpoint, *dot);
-                    let worse = match &best {
-                        Some(before) if rank(before) > rank(&this) => Some(this),
-                        _ => best.replace(this),
-                    };
-                    verdicts.dropped.extend(worse.map(|(_, dot)| (dot, false)));
-                }
-                (Verdict::Ignored, _) => {}
-                (verdict, _) => verdicts.dropped.push((*dot, verdict == Verdict::Garbage)),
-            }
+            verdicts.keep_best(&mut best, verdict, checkpoint, *dot, Checkpoint::seq);
         }
         let seq = best.as_ref().map_or(0, |(checkpoint, _)| checkpoint.seq());
         let before = self.heads.remove(&writer);

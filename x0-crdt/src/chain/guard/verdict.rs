@@ -36,6 +36,29 @@ pub(super) struct Verdicts {
     pub(super) lost: Option<Vec<u8>>,
 }
 
+impl Verdicts {
+    /// Takes in one of several values at a key: of the good ones that of the highest rank is kept, the others are dropped.
+    pub(super) fn keep_best<T, R: Ord>(
+        &mut self,
+        best: &mut Option<(T, Dot)>,
+        verdict: Verdict,
+        value: Option<T>,
+        dot: Dot,
+        rank: impl Fn(&T) -> R,
+    ) {
+        match (verdict, value) {
+            (Verdict::Good, Some(value)) => {
+                let is_worse =
+                    best.as_ref().is_some_and(|(before, at)| (rank(before), *at) > (rank(&value), dot));
+                let worse = if is_worse { Some((value, dot)) } else { best.replace((value, dot)) };
+                self.dropped.extend(worse.map(|(_, dot)| (dot, false)));
+            }
+            (Verdict::Ignored, _) => {}
+            (verdict, _) => self.dropped.push((dot, verdict == Verdict::Garbage)),
+        }
+    }
+}
+
 impl Guard {
     pub(super) fn try_proof(&mut self, proof: &EquivocationProof, verdicts: &mut Verdicts) -> Verdict {
         let known = self.tracker.proof(proof.writer()) == Some(proof);
