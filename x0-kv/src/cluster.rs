@@ -14,6 +14,7 @@
 
 #[cfg(feature = "blob")]
 mod blob;
+mod client;
 #[cfg(feature = "crdt")]
 mod crdt;
 mod hub;
@@ -37,6 +38,7 @@ pub use self::membership::ChangeError;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
 
+pub use self::client::{Client, ClientOptions};
 #[cfg(feature = "crdt")]
 pub(crate) use self::crdt::{CrdtCalls, CrdtSide};
 pub(crate) use self::hub::{End, Hub, ReplicaSide};
@@ -48,14 +50,14 @@ use crate::blob::{BlobOpenError, BlobOptions, Blobs};
 use crate::coordinator::Coordinator;
 #[cfg(feature = "crdt")]
 use crate::crdt::{Crdt, CrdtOptions, CrdtStatus, JournalError, Request};
-use crate::dispatch::Dispatch;
-use crate::engine::EngineError;
-use crate::operation::Operation;
-use crate::pending::Answer;
+use crate::request::operation::Operation;
+use crate::request::pending::Answer;
+use crate::request::watch::Watchers;
 use crate::seed::random_seed;
 use crate::state::State;
+use crate::state::storage::EngineError;
 use crate::store::Store;
-use crate::watch::Watchers;
+use crate::store::backend::Dispatch;
 
 /// The shortest datagrams that the sessions of a CRDT keyspace can do with, in bytes.
 #[cfg(feature = "crdt")]

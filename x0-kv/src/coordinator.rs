@@ -67,6 +67,7 @@ mod dropped;
 mod local;
 mod outgoing;
 mod port;
+pub(crate) mod protocol;
 mod random;
 mod reads;
 mod remote;
@@ -84,7 +85,7 @@ use x0_identity::NodeId;
 pub use self::config::{Config, Role};
 pub use self::dropped::DropReason;
 pub use self::port::{HandleError, Input, Output};
-pub use crate::protocol::MESSAGE_LEN_MAX;
+pub use crate::coordinator::protocol::MESSAGE_LEN_MAX;
 
 use self::call::{Call, Entry, Place};
 use self::outgoing::Outgoing;
@@ -93,7 +94,7 @@ use self::reads::Reads;
 use self::route::Route;
 use self::session::Session;
 use self::slab::{Key, Slab};
-use crate::error::OperationError;
+use crate::request::error::OperationError;
 
 /// The engine: see the [module](self).
 #[derive(Debug)]

@@ -32,68 +32,50 @@
 //! Commands, outcomes, snapshots and the redb file each carry a version, and writes carry the number of their keyspace, of which there
 //! is one so far. What a version does not know it refuses, alike on every replica.
 
-mod applied;
 #[cfg(feature = "blob")]
 pub mod blob;
 #[cfg(feature = "mesh")]
-mod client;
-#[cfg(feature = "mesh")]
 pub mod cluster;
-mod codec;
-mod command;
 pub mod coordinator;
 #[cfg(feature = "crdt")]
 pub mod crdt;
-mod dispatch;
-mod embedded;
-mod engine;
-mod error;
-pub mod limits;
-#[cfg(feature = "sim")]
-pub mod linearizability;
-mod machine;
-mod operation;
-mod options;
-mod outcome;
-mod pending;
-mod protocol;
+mod request;
 #[cfg(any(feature = "mesh", feature = "crdt", feature = "blob"))]
 mod seed;
-mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
-mod snapshot;
 mod state;
 mod store;
 #[cfg(feature = "metrics")]
 pub mod telemetry;
 #[cfg(not(feature = "metrics"))]
 mod telemetry;
-mod volatile;
-mod watch;
 
-pub use applied::{decode_applied, encode_applied};
 pub use bytes::Bytes;
 #[cfg(feature = "mesh")]
-pub use client::{Client, ClientOptions};
-pub use codec::DecodeError;
-pub use command::{COMMAND_VERSION, Command, KEYSPACE_DEFAULT, Stamp};
+pub use cluster::{Client, ClientOptions};
 #[cfg(feature = "crdt")]
 pub use crdt::{CrdtOptions, CrdtStatus, Keyspace};
-pub use embedded::{OpenError, StoreOptions};
-pub use engine::{EngineError, Reader};
-pub use error::OperationError;
-pub use operation::{
+pub use request::applied::{decode_applied, encode_applied};
+pub use request::codec::DecodeError;
+pub use request::command::{COMMAND_VERSION, Command, KEYSPACE_DEFAULT, Stamp};
+pub use request::error::OperationError;
+pub use request::limits;
+pub use request::operation::{
     Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
 };
-pub use options::Engine;
-pub use outcome::{
+pub use request::outcome::{
     ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
 };
-pub use pending::Pending;
-pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
+pub use request::pending::Pending;
+pub use request::watch::{Changes, WATCH_KEYS_MAX, Watch};
+#[cfg(feature = "sim")]
+pub use sim::linearizability;
 #[cfg(feature = "redb")]
 pub use state::RedbOptions;
 pub use state::State;
+pub use state::engine::Engine;
+pub use state::snapshot::{RestoreError, SNAPSHOT_VERSION};
+pub use state::storage::{EngineError, Reader};
 pub use store::Store;
-pub use watch::{Changes, WATCH_KEYS_MAX, Watch};
+pub use store::embedded::{OpenError, StoreOptions};

@@ -1,5 +1,11 @@
 //! The state machine: keys, values and sessions as the log made them.
 
+pub(crate) mod engine;
+mod machine;
+pub(crate) mod session;
+pub(crate) mod snapshot;
+pub(crate) mod storage;
+
 use std::io::Read;
 use std::sync::Arc;
 #[cfg(feature = "redb")]
@@ -7,20 +13,20 @@ use std::{path::Path, thread::JoinHandle};
 
 use bytes::Bytes;
 
-use crate::applied::encode_applied;
-use crate::command::Command;
+use crate::request::applied::encode_applied;
+use crate::request::command::Command;
+use crate::request::limits::TRANSACTION_LEN_MAX;
+use crate::request::operation::{Action, Condition, Expect, Mutation, Transaction};
+use crate::request::outcome::{ActionResult, Applied, Outcome, Refusal, Swap, TransactionOutcome, Versioned};
+use crate::request::watch::Watchers;
+use crate::state::session::{Admission, Sessions};
+use crate::state::snapshot::RestoreError;
 #[cfg(feature = "redb")]
-use crate::engine::redb::{Checkpoint, File, Replacement};
-use crate::engine::{EngineError, Layer, Reader, Shared, Tables};
-use crate::limits::TRANSACTION_LEN_MAX;
-use crate::operation::{Action, Condition, Expect, Mutation, Transaction};
-use crate::outcome::{ActionResult, Applied, Outcome, Refusal, Swap, TransactionOutcome, Versioned};
-use crate::session::{Admission, Sessions};
-use crate::snapshot::{self, RestoreError};
+use crate::state::storage::redb::{Checkpoint, File, Replacement};
+use crate::state::storage::{EngineError, Layer, Reader, Shared, Tables};
 #[cfg(feature = "redb")]
 use crate::telemetry::CheckpointTelemetry;
 use crate::telemetry::{CommandResult, StateTelemetry};
-use crate::watch::Watchers;
 
 /// How many entries are applied before readers get a turn.
 const ENTRIES_PER_LOCK: usize = 64;

@@ -1,5 +1,9 @@
 //! The handle that programs hold.
 
+pub(crate) mod backend;
+pub(crate) mod embedded;
+mod memory;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,16 +12,16 @@ use bytes::Bytes;
 
 #[cfg(feature = "crdt")]
 use crate::crdt::{Keyspace, Read, Request, Write};
-use crate::dispatch::Dispatch;
-use crate::embedded::{self, OpenError, StoreOptions};
-use crate::error::OperationError;
-use crate::limits;
-use crate::operation::{Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
-use crate::outcome::{Outcome, Page, Swap, TransactionOutcome, Versioned};
-use crate::pending::{Answer, Pending};
+use crate::request::error::OperationError;
+use crate::request::limits;
+use crate::request::operation::{Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
+use crate::request::outcome::{Outcome, Page, Swap, TransactionOutcome, Versioned};
+use crate::request::pending::{Answer, Pending};
+use crate::request::watch::Watch;
+use crate::store::backend::Dispatch;
+use crate::store::embedded::{OpenError, StoreOptions};
+use crate::store::memory::Volatile;
 use crate::telemetry::StoreTelemetry;
-use crate::volatile::Volatile;
-use crate::watch::Watch;
 
 /// A key-value store: the same handle whether the data is in this process, on this node of a cluster, or reached from
 /// outside one. Cheap to clone; every thread and task may have its own.
@@ -27,7 +31,7 @@ use crate::watch::Watch;
 /// any order; wait for one before beginning another that must come after it.
 ///
 /// Keys and values are bytes: anything that turns into [`Bytes`] without a copy, such as `&'static str`, `String` or
-/// `Vec<u8>`. The [limits](crate::limits) are checked before anything else is done.
+/// `Vec<u8>`. The [limits](crate::request::limits) are checked before anything else is done.
 #[derive(Clone)]
 pub struct Store {
     dispatch: Arc<dyn Dispatch>,

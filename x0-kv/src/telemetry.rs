@@ -34,7 +34,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 #[cfg(all(feature = "metrics", feature = "redb"))]
 use metrics::{Histogram, histogram};
 
-use crate::operation::{Mutation, Operation, Query};
+use crate::request::operation::{Mutation, Operation, Query};
 
 /// Tells the installed recorder what each name means.
 #[cfg(feature = "metrics")]

@@ -14,7 +14,7 @@ pub use self::io::{ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Ou
 use self::serve::Customer;
 use super::BlobId;
 use super::message::{self, Message};
-use crate::codec::DecodeError;
+use crate::request::codec::DecodeError;
 
 /// Brings blobs from nodes that hold them, chunk by chunk, and serves those that are held here.
 ///

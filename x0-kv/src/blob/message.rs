@@ -11,7 +11,7 @@ use super::chunks::ChunkSet;
 use super::merkle::{self, Digest};
 use super::reference::{decode_digest, decode_id};
 use super::{BLOB_LEN_MAX, BlobId, CHUNK_LEN};
-use crate::codec::{DecodeError, Decoder, put_bytes, put_u64};
+use crate::request::codec::{DecodeError, Decoder, put_bytes, put_u64};
 
 /// The first byte of every message.
 pub const MARK: u8 = 0xB1;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{BLOB_LEN_MAX, BlobId};
-use crate::codec::{DecodeError, Decoder, put_bytes, put_u64};
+use crate::request::codec::{DecodeError, Decoder, put_bytes, put_u64};
 
 /// The version of the encoding.
 const VERSION: u8 = 1;

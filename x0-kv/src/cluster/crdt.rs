@@ -8,11 +8,11 @@ use x0_identity::NodeId;
 
 use super::mailbox::Mailbox;
 use super::outgoing::Road;
-use crate::codec::DecodeError;
 use crate::crdt::wire::{self, Failure, Message};
 use crate::crdt::{Crdt, ReplyTo, Request};
-use crate::error::OperationError;
-use crate::pending::Completion;
+use crate::request::codec::DecodeError;
+use crate::request::error::OperationError;
+use crate::request::pending::Completion;
 
 /// Most calls of a client that may wait.
 const CALLS_MAX: usize = 4096;
@@ -166,7 +166,12 @@ impl CrdtCalls {
         Some((asked?, message))
     }
 
-    fn answer(&mut self, from: NodeId, number: u64, result: Result<crate::outcome::Outcome, OperationError>) {
+    fn answer(
+        &mut self,
+        from: NodeId,
+        number: u64,
+        result: Result<crate::request::outcome::Outcome, OperationError>,
+    ) {
         if self.waiting.get(&number).is_some_and(|call| call.asked == Some(from))
             && let Some(call) = self.waiting.remove(&number)
         {

@@ -29,11 +29,11 @@ use super::{NodeEvent, NodeStatus};
 #[cfg(feature = "blob")]
 use crate::blob::Blobs;
 use crate::coordinator::{Coordinator, DropReason, Input, Output};
-use crate::engine::Reader;
-use crate::error::OperationError;
-use crate::operation::Query;
-use crate::outcome::Outcome;
-use crate::pending::Completion;
+use crate::request::error::OperationError;
+use crate::request::operation::Query;
+use crate::request::outcome::Outcome;
+use crate::request::pending::Completion;
+use crate::state::storage::Reader;
 
 /// How many messages are taken in before what they ask for is carried out.
 const RECEIVED_MAX: usize = 1024;

@@ -10,7 +10,7 @@ use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::NodeStatus;
-use crate::codec::{self, DecodeError, Decoder};
+use crate::request::codec::{self, DecodeError, Decoder};
 
 const INSPECTION_VERSION: u8 = 1;
 /// Most nodes in one of the lists.

@@ -13,9 +13,9 @@ use super::membership::Change;
 use super::outgoing::Road;
 #[cfg(feature = "crdt")]
 use crate::crdt::Request;
-use crate::error::OperationError;
-use crate::operation::Operation;
-use crate::pending::{Answer, Completion};
+use crate::request::error::OperationError;
+use crate::request::operation::Operation;
+use crate::request::pending::{Answer, Completion};
 
 /// Most operations that may lie here; the coordinator has a bound of its own for those it has taken.
 const CALLS_MAX: usize = 1 << 16;

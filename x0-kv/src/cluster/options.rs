@@ -12,7 +12,7 @@ use crate::blob::BlobOptions;
 use crate::coordinator;
 #[cfg(feature = "crdt")]
 use crate::crdt::CrdtOptions;
-use crate::options::Engine;
+use crate::state::engine::Engine;
 
 /// How a [`Node`](super::Node) is set up: [`NodeOptions::new`], then change what is needed.
 #[non_exhaustive]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
-use crate::operation::{Mutation, Operation, Query};
+use crate::request::operation::{Mutation, Operation, Query};
 
 /// An operation that has no answer yet.
 #[derive(Debug)]

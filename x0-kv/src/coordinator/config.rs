@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-use crate::limits::SESSION_WINDOW_MAX;
+use crate::request::limits::SESSION_WINDOW_MAX;
 
 /// How a [`Coordinator`](super::Coordinator) behaves. [`Config::member`] and [`Config::client`] have defaults for nodes
 /// within a few milliseconds of each other; change what is needed of them.

@@ -10,11 +10,11 @@ use super::dropped::DropReason;
 use super::port::Output;
 use super::session::{Session, Window};
 use super::slab::Key;
-use crate::applied::decode_applied;
-use crate::command::Command;
-use crate::error::OperationError;
-use crate::operation::Operation;
-use crate::outcome::{Applied, Outcome, Refusal};
+use crate::request::applied::decode_applied;
+use crate::request::command::Command;
+use crate::request::error::OperationError;
+use crate::request::operation::Operation;
+use crate::request::outcome::{Applied, Outcome, Refusal};
 
 impl Coordinator {
     pub(super) fn call(&mut self, caller: u64, operation: Operation, deadline: Option<Duration>) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use x0_identity::NodeId;
 
-use crate::protocol::{self, Body, Header};
+use crate::coordinator::protocol::{self, Body, Header};
 
 /// Most bytes that gather for one peer between two drains, but for the last frame.
 const GATHERED_LEN_MAX: usize = 16 << 20;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use x0_identity::NodeId;
 
 use super::DropReason;
-use crate::codec::DecodeError;
-use crate::error::OperationError;
-use crate::operation::{Operation, Query};
-use crate::outcome::Outcome;
+use crate::request::codec::DecodeError;
+use crate::request::error::OperationError;
+use crate::request::operation::{Operation, Query};
+use crate::request::outcome::Outcome;
 
 /// What a [`Coordinator`](super::Coordinator) is told.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ use crate::outcome::Outcome;
 pub enum Input {
     /// Nothing but time has passed. Any other input tells the time just as well.
     Tick,
-    /// A local caller asks for an operation, which keeps within the [limits](crate::limits). Answered by exactly one
+    /// A local caller asks for an operation, which keeps within the [limits](crate::request::limits). Answered by exactly one
     /// [`Output::Reply`], unless it is cancelled.
     Call {
         /// The caller's name for it, unique among the calls not yet answered.

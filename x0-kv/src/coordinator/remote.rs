@@ -8,11 +8,11 @@ use super::call::{Entry, Place, Request};
 use super::dropped::DropReason;
 use super::port::{HandleError, Output};
 use super::slab::Key;
-use crate::applied::encode_applied;
-use crate::error::OperationError;
-use crate::operation::Operation;
-use crate::outcome::Outcome;
-use crate::protocol::{Body, Frames};
+use crate::coordinator::protocol::{Body, Frames};
+use crate::request::applied::encode_applied;
+use crate::request::error::OperationError;
+use crate::request::operation::Operation;
+use crate::request::outcome::Outcome;
 
 impl Coordinator {
     pub(super) fn message(&mut self, from: NodeId, payload: &Bytes) -> Result<(), HandleError> {

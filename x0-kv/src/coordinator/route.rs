@@ -10,8 +10,8 @@ use super::config::Role;
 use super::port::Output;
 use super::random::Random;
 use super::slab::Key;
-use crate::operation::{Consistency, Operation};
-use crate::protocol::Body;
+use crate::coordinator::protocol::Body;
+use crate::request::operation::{Consistency, Operation};
 
 /// How often an operation follows a hint before it waits a little: two nodes may point at each other during an election.
 const REDIRECTS_MAX: u8 = 3;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::command::Stamp;
-use crate::limits::SESSION_WINDOW_MAX;
+use crate::request::command::Stamp;
+use crate::request::limits::SESSION_WINDOW_MAX;
 
 /// Whether there is a session.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use x0_identity::NodeId;
 
 use super::*;
-use crate::limits::SESSIONS_MAX;
+use crate::request::limits::SESSIONS_MAX;
 use crate::{Command, Consistency, Expect, Mutation, Operation, Outcome, Query, State, Swap};
 
 const CLIENT: u64 = 9;
-const HEADER: crate::protocol::Header = crate::protocol::Header { from: 5, to: 0 };
+const HEADER: protocol::Header = protocol::Header { from: 5, to: 0 };
 
 fn node(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
@@ -400,8 +400,8 @@ fn calls_and_requests_are_bounded_apart() {
     assert_eq!(pair.reply(calls[3]), Err(OperationError::Overloaded));
     let mut message = bytes::BytesMut::new();
     for number in 0..5 {
-        let body = crate::protocol::Body::Read { operation: get("a").encode() };
-        crate::protocol::put(&mut message, HEADER, number, &body);
+        let body = protocol::Body::Read { operation: get("a").encode() };
+        protocol::put(&mut message, HEADER, number, &body);
     }
     let payload = message.freeze();
     for (from, taken) in [(2, 4), (3, 6), (CLIENT, 6)] {
@@ -413,9 +413,9 @@ fn calls_and_requests_are_bounded_apart() {
     let told = |pair: &Pair, to: u64| {
         let mail = pair.mail.iter().filter(|(_, receiver, _)| *receiver == node(to));
         mail.flat_map(|(_, _, payload)| {
-            crate::protocol::Frames::new(payload).unwrap().1.map(Result::unwrap).collect::<Vec<_>>()
+            protocol::Frames::new(payload).unwrap().1.map(Result::unwrap).collect::<Vec<_>>()
         })
-        .filter(|frame| frame.body == crate::protocol::Body::Busy)
+        .filter(|frame| frame.body == protocol::Body::Busy)
         .count()
     };
     assert_eq!((told(&pair, 2), told(&pair, 3), told(&pair, CLIENT)), (1, 3, 5));
@@ -556,8 +556,8 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     let mut pair = Pair::new();
     pair.elect(Some(1));
     let mut message = bytes::BytesMut::new();
-    let body = crate::protocol::Body::Read { operation: get("a").encode() };
-    crate::protocol::put(&mut message, HEADER, 1, &body);
+    let body = protocol::Body::Read { operation: get("a").encode() };
+    protocol::put(&mut message, HEADER, 1, &body);
     message.extend_from_slice(&[0xff, 1]);
     let (now, payload) = (pair.now, message.freeze());
     let handled = pair.coordinator(1).handle(now, Input::Message { from: node(2), payload });
@@ -565,24 +565,18 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     assert_eq!(pair.coordinator(1).requests(), 1);
     // An operation that is none, and an answer that nobody asked for.
     let mut message = bytes::BytesMut::new();
-    crate::protocol::put(&mut message, HEADER, 2, &crate::protocol::Body::Read { operation: "no".into() });
-    crate::protocol::put(&mut message, HEADER, 3, &crate::protocol::Body::Propose { command: Bytes::new() });
-    crate::protocol::put(
-        &mut message,
-        HEADER,
-        u64::MAX,
-        &crate::protocol::Body::Answer { applied: Bytes::new() },
-    );
+    protocol::put(&mut message, HEADER, 2, &protocol::Body::Read { operation: "no".into() });
+    protocol::put(&mut message, HEADER, 3, &protocol::Body::Propose { command: Bytes::new() });
+    protocol::put(&mut message, HEADER, u64::MAX, &protocol::Body::Answer { applied: Bytes::new() });
     pair.give(1, Input::Message { from: node(2), payload: message.freeze() });
     let (_, _, payload) = pair.mail.pop_back().unwrap();
-    let told: Vec<_> =
-        crate::protocol::Frames::new(&payload).unwrap().1.map(|frame| frame.unwrap().body).collect();
-    assert_eq!(told, [crate::protocol::Body::Rejected, crate::protocol::Body::Rejected]);
+    let told: Vec<_> = protocol::Frames::new(&payload).unwrap().1.map(|frame| frame.unwrap().body).collect();
+    assert_eq!(told, [protocol::Body::Rejected, protocol::Body::Rejected]);
 }
 
 #[test]
 fn the_window_of_a_session_holds_writes_back() {
-    let max = usize::try_from(crate::limits::SESSION_WINDOW_MAX).unwrap();
+    let max = usize::try_from(crate::request::limits::SESSION_WINDOW_MAX).unwrap();
     let mut pair = Pair::with(|config| Config { calls_max: 2 * max, ..config });
     pair.elect(Some(1));
     let warm = pair.call(1, put("a", "1"));

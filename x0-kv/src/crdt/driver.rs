@@ -15,11 +15,11 @@ use x0_identity::NodeId;
 use super::journal::{Journal, JournalError};
 use super::replica::{CrdtReplica, Input, Output};
 use super::{CrdtOptions, CrdtStatus, Read, Request, Write, reading};
-use crate::error::OperationError;
-use crate::outcome::Outcome;
-use crate::pending::{Answer, Completion};
+use crate::request::error::OperationError;
+use crate::request::outcome::Outcome;
+use crate::request::pending::{Answer, Completion};
+use crate::request::watch::Watchers;
 use crate::telemetry::CrdtTelemetry;
-use crate::watch::Watchers;
 
 /// Most writes that may wait.
 const WRITES_MAX: usize = 1 << 16;

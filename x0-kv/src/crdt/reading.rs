@@ -4,9 +4,9 @@ use bytes::Bytes;
 use x0_crdt::{CausalMap, Entry, Held};
 
 use super::Read;
-use crate::limits::{RANGE_ENTRIES_MAX, RANGE_PAGE_LEN_MAX};
-use crate::operation::RangeQuery;
-use crate::outcome::{KeyValue, Outcome, Page, Versioned};
+use crate::request::limits::{RANGE_ENTRIES_MAX, RANGE_PAGE_LEN_MAX};
+use crate::request::operation::RangeQuery;
+use crate::request::outcome::{KeyValue, Outcome, Page, Versioned};
 
 /// Answers from what is held. Values from after `time_max` win over none that is not.
 pub(super) fn read(map: &CausalMap, time_max: u64, read: &Read) -> Outcome {

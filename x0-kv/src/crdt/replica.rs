@@ -10,8 +10,8 @@ use x0_identity::NodeId;
 
 use super::status::CrdtTotals;
 use super::{CrdtOptions, CrdtStatus, Write};
-use crate::error::OperationError;
-use crate::outcome::Outcome;
+use crate::request::error::OperationError;
+use crate::request::outcome::Outcome;
 
 /// How often in a lease a member says that it is there.
 const BEATS_PER_LEASE: u32 = 8;

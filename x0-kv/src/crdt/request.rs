@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use x0_crdt::VALUE_LEN_MAX;
 
-use crate::error::OperationError;
-use crate::limits::{self, LimitError};
-use crate::operation::{Mutation, Operation, Query, RangeQuery};
+use crate::request::error::OperationError;
+use crate::request::limits::{self, LimitError};
+use crate::request::operation::{Mutation, Operation, Query, RangeQuery};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,12 +73,12 @@ pub(crate) mod wire {
     use bytes::{BufMut, Bytes, BytesMut};
 
     use super::{Read, Request, Write};
-    use crate::applied::{decode_applied, encode_applied};
-    use crate::codec::{self, DecodeError, Decoder};
-    use crate::error::OperationError;
-    use crate::limits::{KEY_LEN_MAX, OUTCOME_LEN_MAX, VALUE_LEN_MAX};
-    use crate::operation::RangeQuery;
-    use crate::outcome::Outcome;
+    use crate::request::applied::{decode_applied, encode_applied};
+    use crate::request::codec::{self, DecodeError, Decoder};
+    use crate::request::error::OperationError;
+    use crate::request::limits::{KEY_LEN_MAX, OUTCOME_LEN_MAX, VALUE_LEN_MAX};
+    use crate::request::operation::RangeQuery;
+    use crate::request::outcome::Outcome;
 
     const VERSION: u8 = 1;
 
@@ -244,8 +244,8 @@ mod tests {
 
     use super::wire::{Failure, Message, decode, encode};
     use super::{Read, Request, Write};
-    use crate::operation::RangeQuery;
-    use crate::outcome::{Outcome, Page, Versioned};
+    use crate::request::operation::RangeQuery;
+    use crate::request::outcome::{Outcome, Page, Versioned};
 
     fn messages() -> Vec<Message> {
         let key = Bytes::from_static(b"key");

@@ -16,7 +16,7 @@ use x0_identity::NodeId;
 use super::journal::{Journal, JournalError};
 use super::replica::{CrdtReplica, Input, Output};
 use super::{CrdtOptions, Write};
-use crate::outcome::Outcome;
+use crate::request::outcome::Outcome;
 
 const LEASE: Duration = Duration::from_secs(60);
 const START_MS: u64 = 1_700_000_000_000;

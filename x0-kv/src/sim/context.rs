@@ -13,8 +13,8 @@ use super::report::Report;
 use super::schedule::{Place, Schedule, Time};
 use super::trace::Trace;
 use super::{PlantedBug, Scenario};
-use crate::error::OperationError;
-use crate::outcome::Outcome;
+use crate::request::error::OperationError;
+use crate::request::outcome::Outcome;
 
 /// Why something cannot go on.
 #[derive(Debug)]

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::context::Answer;
-use crate::linearizability::register::{Call, Swapped};
-use crate::linearizability::registers::{Access, Part, Registers, minimal, partition};
-use crate::linearizability::{Interval, Verdict, check};
-use crate::operation::{Action, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
-use crate::outcome::{ActionResult, Outcome, Swap, Versioned};
+use crate::request::operation::{
+    Action, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
+};
+use crate::request::outcome::{ActionResult, Outcome, Swap, Versioned};
+use crate::sim::linearizability::register::{Call, Swapped};
+use crate::sim::linearizability::registers::{Access, Part, Registers, minimal, partition};
+use crate::sim::linearizability::{Interval, Verdict, check};
 
 /// Steps of the search for an order, for each set of connected keys.
 const STEPS_MAX: u64 = 5_000_000;
@@ -142,10 +144,11 @@ impl History {
                 value: value_of(*value),
             }),
             Asked::Transact { conditions, actions: then, alternatives } => {
-                let conditions = conditions.iter().map(|(key, expect)| crate::operation::Condition {
-                    key: self.key(*key),
-                    expect: History::expected(*expect),
-                });
+                let conditions =
+                    conditions.iter().map(|(key, expect)| crate::request::operation::Condition {
+                        key: self.key(*key),
+                        expect: History::expected(*expect),
+                    });
                 Operation::Write(Mutation::Transaction(Transaction {
                     conditions: conditions.collect(),
                     actions: actions(then),

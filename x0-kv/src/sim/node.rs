@@ -17,12 +17,12 @@ use super::context::{Context, Trouble, violation};
 use super::disk::Disk;
 use super::schedule::{Event, MILLISECOND, Place, Road, Time};
 use super::{PlantedBug, id_of, place_of};
-use crate::command::Command;
 use crate::coordinator::{self, Coordinator, DropReason};
-use crate::engine::Reader;
-use crate::error::OperationError;
-use crate::operation::Operation;
+use crate::request::command::Command;
+use crate::request::error::OperationError;
+use crate::request::operation::Operation;
 use crate::state::State;
+use crate::state::storage::Reader;
 
 /// Tokens with this bit are the world's own.
 const OWN: u64 = 1 << 62;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Report, Scenario};
-use crate::linearizability::Interval;
-use crate::linearizability::register::{Call, Swapped};
-use crate::linearizability::registers::{Access, Part};
+use crate::sim::linearizability::Interval;
+use crate::sim::linearizability::register::{Call, Swapped};
+use crate::sim::linearizability::registers::{Access, Part};
 
 /// Something that must never be was seen. It is seen again by [`run`](super::run) with the same scenario.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::history::{Asked, Seen, Step};
 use super::random::Random;
 use super::schedule::{Place, Time};
-use crate::outcome::Versioned;
+use crate::request::outcome::Versioned;
 
 /// Through whom a worker asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 //! They are part of the replicated format: every replica judges a command by the same numbers, so they are constants
 //! and not options. All lengths are in bytes.
 
-use crate::operation::{Action, Condition, Expect, Mutation, Operation, Query, RangeQuery, Transaction};
+use crate::request::operation::{
+    Action, Condition, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
+};
 
 /// Longest key. A key holds at least one byte.
 pub const KEY_LEN_MAX: usize = 4096;

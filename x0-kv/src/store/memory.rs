@@ -2,18 +2,18 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::applied::decode_applied;
-use crate::command::Command;
 #[cfg(feature = "crdt")]
 use crate::crdt::{Crdt, Request};
-use crate::dispatch::Dispatch;
-use crate::engine::{EngineError, Reader};
-use crate::error::OperationError;
-use crate::operation::{Mutation, Operation};
-use crate::outcome::Outcome;
-use crate::pending::Answer;
+use crate::request::applied::decode_applied;
+use crate::request::command::Command;
+use crate::request::error::OperationError;
+use crate::request::operation::{Mutation, Operation};
+use crate::request::outcome::Outcome;
+use crate::request::pending::Answer;
+use crate::request::watch::Watchers;
 use crate::state::State;
-use crate::watch::Watchers;
+use crate::state::storage::{EngineError, Reader};
+use crate::store::backend::Dispatch;
 
 /// Applies each write in the thread that makes it, under a lock.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use redb::StorageBackend;
 
 use super::*;
-use crate::command::{Command, Stamp};
-use crate::operation::Mutation;
+use crate::request::command::{Command, Stamp};
+use crate::request::operation::Mutation;
 use crate::state::{RedbOptions, State};
 
 #[derive(Debug, Clone)]

@@ -120,12 +120,15 @@ pub enum Refusal {
     #[error("the write is older than what its client declared answered")]
     SequenceAcknowledged,
     /// The write is too far ahead of the oldest one that its client waits for.
-    #[error("more than {} writes of the session wait for an answer", crate::limits::SESSION_WINDOW_MAX)]
+    #[error(
+        "more than {} writes of the session wait for an answer",
+        crate::request::limits::SESSION_WINDOW_MAX
+    )]
     WindowExceeded,
     /// What the reads of the transaction would answer is too long.
     #[error(
         "the transaction reads more than {} bytes: read less in one transaction",
-        crate::limits::TRANSACTION_LEN_MAX
+        crate::request::limits::TRANSACTION_LEN_MAX
     )]
     ResultTooLong,
     /// The log entry is not a command that this version understands.

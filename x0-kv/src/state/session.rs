@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use crate::codec::{self, DecodeError, Decoder};
-use crate::command::Stamp;
-use crate::limits::{OUTCOME_LEN_MAX, SESSION_OUTCOMES_LEN_MAX, SESSION_WINDOW_MAX, SESSIONS_MAX};
-use crate::outcome::Refusal;
+use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::command::Stamp;
+use crate::request::limits::{OUTCOME_LEN_MAX, SESSION_OUTCOMES_LEN_MAX, SESSION_WINDOW_MAX, SESSIONS_MAX};
+use crate::request::outcome::Refusal;
 
 /// What a remembered outcome is counted as beyond its bytes: its place in the queue and its allocation.
 const OUTCOME_OVERHEAD_LEN: usize = 64;

@@ -6,9 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{self, DecodeError, Decoder};
-use crate::limits::{self, COMMAND_LEN_MAX, KEY_LEN_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX};
-use crate::operation::{
+use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::limits::{self, COMMAND_LEN_MAX, KEY_LEN_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX};
+use crate::request::operation::{
     Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
 };
 

@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::codec::{self, DecodeError, Decoder};
-use crate::limits::{
+use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::limits::{
     KEY_LEN_MAX, OUTCOME_LEN_MAX, RANGE_ENTRIES_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX,
 };
-use crate::outcome::{
+use crate::request::outcome::{
     ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
 };
 

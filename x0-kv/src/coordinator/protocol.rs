@@ -8,8 +8,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_identity::NodeId;
 
-use crate::codec::{self, DecodeError, Decoder};
-use crate::limits::{COMMAND_LEN_MAX, OUTCOME_LEN_MAX};
+use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::limits::{COMMAND_LEN_MAX, OUTCOME_LEN_MAX};
 
 /// The version of the messages.
 pub(crate) const PROTOCOL_VERSION: u8 = 1;

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use crate::codec::{self, DecodeError, Decoder};
-use crate::command::KEYSPACE_DEFAULT;
-use crate::engine::{EngineError, View};
-use crate::limits::{KEY_LEN_MAX, RANGE_ENTRIES_MAX, SESSION_OUTCOMES_LEN_MAX, VALUE_LEN_MAX};
-use crate::operation::RangeQuery;
-use crate::outcome::KeyValue;
-use crate::session::{Session, Sessions};
+use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::command::KEYSPACE_DEFAULT;
+use crate::request::limits::{KEY_LEN_MAX, RANGE_ENTRIES_MAX, SESSION_OUTCOMES_LEN_MAX, VALUE_LEN_MAX};
+use crate::request::operation::RangeQuery;
+use crate::request::outcome::KeyValue;
+use crate::state::session::{Session, Sessions};
+use crate::state::storage::{EngineError, View};
 
 const MAGIC: &[u8; 8] = b"x0kvsnap";
 /// The version of the format of this module.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::limits::RANGE_ENTRIES_MAX;
+use crate::request::limits::RANGE_ENTRIES_MAX;
 
 /// One request: a read that changes nothing, or a write that goes through the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

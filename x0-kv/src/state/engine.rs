@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::engine::EngineError;
 #[cfg(feature = "redb")]
 use crate::state::RedbOptions;
 use crate::state::State;
+use crate::state::storage::EngineError;
 
 /// What holds a node's data.
 #[derive(Debug, Clone, Default)]

@@ -2,7 +2,7 @@
 
 use super::layer::{Bounds, Layer, Slot};
 use super::{Base, BaseIter, EngineError};
-use crate::outcome::{KeyValue, Versioned};
+use crate::request::outcome::{KeyValue, Versioned};
 
 impl Base for Layer {
     fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {

@@ -3,10 +3,10 @@
 #[cfg(feature = "crdt")]
 use crate::crdt::Request;
 #[cfg(feature = "crdt")]
-use crate::error::OperationError;
-use crate::operation::Operation;
-use crate::pending::Answer;
-use crate::watch::Watchers;
+use crate::request::error::OperationError;
+use crate::request::operation::Operation;
+use crate::request::pending::Answer;
+use crate::request::watch::Watchers;
 
 /// Carries operations out. The store has checked them against the limits.
 pub(crate) trait Dispatch: Send + Sync {

@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalConfig, local};
 
-use crate::applied::decode_applied;
 #[cfg(feature = "blob")]
 use crate::blob::{BlobOpenError, BlobOptions, Blobs};
-use crate::command::Command;
 #[cfg(feature = "crdt")]
 use crate::crdt::{Crdt, CrdtOptions, JournalError, Request};
-use crate::dispatch::Dispatch;
-use crate::engine::{EngineError, Reader};
-use crate::error::OperationError;
-use crate::operation::Operation;
-use crate::options::Engine;
-use crate::outcome::Outcome;
-use crate::pending::{Answer, Completion};
+use crate::request::applied::decode_applied;
+use crate::request::command::Command;
+use crate::request::error::OperationError;
+use crate::request::operation::Operation;
+use crate::request::outcome::Outcome;
+use crate::request::pending::{Answer, Completion};
+use crate::request::watch::Watchers;
 use crate::state::State;
+use crate::state::engine::Engine;
+use crate::state::storage::{EngineError, Reader};
 use crate::store::Store;
-use crate::volatile::failed;
-use crate::watch::Watchers;
+use crate::store::backend::Dispatch;
+use crate::store::memory::failed;
 
 // Evaluated when this is compiled.
 const ID: NodeId = NodeId::new(1).unwrap();

@@ -1,7 +1,7 @@
 //! Why an operation has no answer.
 
-use crate::limits::LimitError;
-use crate::outcome::Refusal;
+use crate::request::limits::LimitError;
+use crate::request::outcome::Refusal;
 
 /// Why an operation was not answered, and whether it may have happened nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum OperationError {
     /// The reads of a transaction answer too much. Nothing was done.
     #[error(
         "the transaction reads more than {} bytes: read less in one transaction",
-        crate::limits::TRANSACTION_LEN_MAX
+        crate::request::limits::TRANSACTION_LEN_MAX
     )]
     ResultTooLong,
     /// The other side does not understand the operation: it is of another version. Nothing was done.

@@ -20,9 +20,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use self::layer::Layer;
 use self::layer::{Bounds, Slot};
 use self::page::Overlay;
-use crate::limits::RANGE_PAGE_LEN_MAX;
-use crate::operation::{Query, RangeQuery};
-use crate::outcome::{KeyValue, Outcome, Page, Versioned};
+use crate::request::limits::RANGE_PAGE_LEN_MAX;
+use crate::request::operation::{Query, RangeQuery};
+use crate::request::outcome::{KeyValue, Outcome, Page, Versioned};
 
 /// How many entries each write moves towards the base once the view that kept them above it is gone. More than one, so
 /// that the layers run empty.

@@ -22,9 +22,9 @@ use redb::{
 
 use super::layer::{Bounds, Merged};
 use super::{Base, BaseIter, EngineError, Layer, View};
-use crate::codec::Decoder;
-use crate::outcome::{KeyValue, Versioned};
-use crate::session::{Session, Sessions};
+use crate::request::codec::Decoder;
+use crate::request::outcome::{KeyValue, Versioned};
+use crate::state::session::{Session, Sessions};
 
 /// Keys and values of the default keyspace. Other keyspaces get tables of their own.
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keyspace 0");

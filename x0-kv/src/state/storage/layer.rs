@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::outcome::Versioned;
+use crate::request::outcome::Versioned;
 
 /// What an entry is counted as beyond its bytes: its place in the tree and its two allocations.
 const ENTRY_OVERHEAD_LEN: usize = 96;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::layer::{Bounds, Layer, Merged, Slot};
 use super::{Base, EngineError};
-use crate::limits::RANGE_ENTRIES_MAX;
-use crate::operation::RangeQuery;
-use crate::outcome::{KeyValue, Page};
+use crate::request::limits::RANGE_ENTRIES_MAX;
+use crate::request::operation::RangeQuery;
+use crate::request::outcome::{KeyValue, Page};
 
 /// The part of a page that lies in layers: its entries are collected while the tables are locked and merged with a base
 /// that may have to read a disk after they are unlocked.

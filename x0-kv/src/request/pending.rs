@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-use crate::error::OperationError;
-use crate::outcome::Outcome;
+use crate::request::error::OperationError;
+use crate::request::outcome::Outcome;
 
 type Reply = Result<Outcome, OperationError>;
 

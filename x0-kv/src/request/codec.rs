@@ -61,7 +61,7 @@ pub enum DecodeError {
     },
     /// What was read breaks a limit of the store.
     #[error(transparent)]
-    Limit(#[from] crate::limits::LimitError),
+    Limit(#[from] crate::request::limits::LimitError),
 }
 
 pub(crate) fn put_u64(to: &mut impl BufMut, mut value: u64) {
