@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use x0_identity::{
-    Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain, X509Svid, peer_node_id,
+    Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain, X509Svid, peer_node_id,
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -51,7 +51,7 @@ impl Tally {
 }
 
 fn main() -> Result<ExitCode, Failure> {
-    let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+    let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityOptions::default())?;
     let (dialler, listener_identity) = (
         Identity::new(issue(&authority, 1)?, authority.bundle())?,
         Identity::new(issue(&authority, 2)?, authority.bundle())?,

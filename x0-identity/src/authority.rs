@@ -1,4 +1,4 @@
-//! Who issues identities.
+//! An in-memory authority that issues SVIDs.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -16,33 +16,59 @@ use time::OffsetDateTime;
 use crate::x509::{Certificate, Validity, check_signing_certificate, read_parts, to_system_time, write_key};
 use crate::{PemError, SigningError, SpiffeId, SvidError, TrustBundle, TrustDomain, X509Svid};
 
-/// How far certificates are dated back, for peers whose clocks are behind.
-const BACKDATE: Duration = Duration::from_secs(60);
-
-/// What an authority is made with. Start from [`AuthorityConfig::default`].
+/// The settings of an [`Authority`]. Start from [`AuthorityOptions::default`].
+///
+/// ```
+/// use std::time::Duration;
+/// use x0_identity::AuthorityOptions;
+///
+/// let options = AuthorityOptions::default().validity(Duration::from_secs(30 * 24 * 3600)).backdate(Duration::ZERO);
+/// assert_eq!(options.backdate, Duration::ZERO);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct AuthorityConfig {
-    /// How long its own certificate is valid, and thereby the last of what it issues. One year unless set otherwise.
+pub struct AuthorityOptions {
+    /// The validity of the authority's own certificate, which also bounds that of every SVID. The default is 365 days.
     pub validity: Duration,
+    /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is 60 seconds.
+    pub backdate: Duration,
 }
 
-impl Default for AuthorityConfig {
-    fn default() -> AuthorityConfig {
-        AuthorityConfig { validity: Duration::from_secs(365 * 24 * 60 * 60) }
+impl AuthorityOptions {
+    /// Sets [`AuthorityOptions::validity`].
+    #[must_use]
+    pub fn validity(mut self, validity: Duration) -> AuthorityOptions {
+        self.validity = validity;
+        self
+    }
+
+    /// Sets [`AuthorityOptions::backdate`].
+    #[must_use]
+    pub fn backdate(mut self, backdate: Duration) -> AuthorityOptions {
+        self.backdate = backdate;
+        self
+    }
+}
+
+impl Default for AuthorityOptions {
+    fn default() -> AuthorityOptions {
+        AuthorityOptions {
+            validity: Duration::from_secs(365 * 24 * 60 * 60),
+            backdate: Duration::from_secs(60),
+        }
     }
 }
 
 /// The signing authority of a trust domain, in memory: a self-signed certificate of ECDSA P-256 and its key.
 ///
-/// It issues to whomever its owner asks for; deciding who may have which identity is the owner's part. The key of each SVID
-/// is made here as well and drawn from the operating system's randomness.
+/// It issues every SPIFFE ID of its trust domain that the caller requests; the caller decides which workload receives which
+/// ID. It also generates the key of each SVID, from the randomness of the operating system.
 ///
 /// ```
 /// use std::time::Duration;
-/// use x0_identity::{Authority, AuthorityConfig, NodeId, SpiffeId, TrustDomain};
+/// use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId, TrustDomain};
 ///
-/// let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+/// let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityOptions::default())?;
 /// let node = NodeId::new(7).ok_or("zero names no node")?;
 /// let svid = authority.issue(&SpiffeId::for_node(authority.trust_domain(), node), Duration::from_secs(3600))?;
 /// assert_eq!(svid.node_id(), Some(node));
@@ -54,43 +80,47 @@ impl Default for AuthorityConfig {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     validity: Validity,
-    /// Of one certificate, the authority's own.
+    backdate: Duration,
+    /// Holds one certificate, the authority's own.
     bundle: TrustBundle,
 }
 
 impl Authority {
-    /// A new authority with a new key, valid from now (by the system's clock) on.
+    /// Creates an authority with a new key, valid from now on by the system's clock.
     ///
     /// # Errors
-    /// [`AuthorityError::Validity`], when the validity cannot be written down, or [`AuthorityError::Generate`], when the
-    /// system gives no randomness.
-    pub fn new(trust_domain: TrustDomain, config: &AuthorityConfig) -> Result<Authority, AuthorityError> {
-        Authority::new_at(trust_domain, config, SystemTime::now())
+    /// [`AuthorityError::Validity`], when the validity cannot be encoded, or [`AuthorityError::Generate`], when the system
+    /// provides no randomness.
+    pub fn new(trust_domain: TrustDomain, options: &AuthorityOptions) -> Result<Authority, AuthorityError> {
+        Authority::new_at(trust_domain, options, SystemTime::now())
     }
 
-    /// As [`Authority::new`], with the time given.
+    /// As [`Authority::new`], at the time `now`.
     ///
     /// # Errors
     /// As for [`Authority::new`].
     pub fn new_at(
         trust_domain: TrustDomain,
-        config: &AuthorityConfig,
+        options: &AuthorityOptions,
         now: SystemTime,
     ) -> Result<Authority, AuthorityError> {
-        let validity = validity_from(now, config.validity).ok_or(AuthorityError::Validity)?;
+        let validity =
+            validity_from(now, options.validity, options.backdate).ok_or(AuthorityError::Validity)?;
         let spiffe_id = SpiffeId::from_segments(&trust_domain, &[]).map_err(SigningError::SpiffeId)?;
         let key = KeyPair::generate().map_err(AuthorityError::generate)?;
         let mut params = params(&spiffe_id, validity).map_err(AuthorityError::generate)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // A name of its own for each key, so that two roots of one domain are told apart while one replaces the other.
+        // One subject per key, so that verifiers find the right one of two roots during a root rotation.
         let mut name = String::from("x0 authority ");
         for byte in params.key_identifier(&key).iter().take(8) {
             name.push_str(&alloc::format!("{byte:02x}"));
         }
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).map_err(AuthorityError::generate)?;
-        Authority::from_parts(certificate.der(), key, trust_domain, validity)
+        let mut authority = Authority::from_parts(certificate.der(), key, trust_domain, validity)?;
+        authority.backdate = options.backdate;
+        Ok(authority)
     }
 
     fn from_parts(
@@ -102,14 +132,14 @@ impl Authority {
         let bundle = TrustBundle::new(trust_domain, vec![certificate.clone()])
             .map_err(|error| AuthorityError::Generate { source: Box::new(error) })?;
         let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(AuthorityError::generate)?;
-        Ok(Authority { issuer, validity, bundle })
+        Ok(Authority { issuer, validity, backdate: AuthorityOptions::default().backdate, bundle })
     }
 
-    /// Takes the certificate and the key of an authority as [`Authority::to_pem`] writes them.
+    /// Reads the certificate and the key of an authority as [`Authority::to_pem`] writes them.
     ///
     /// # Errors
-    /// [`AuthorityError`], when the text is damaged or lacks a part, the certificate may not sign or has no SPIFFE ID, or
-    /// the key is not the certificate's.
+    /// [`AuthorityError`], when the text is damaged or lacks a part, the certificate breaks a rule for signing certificates or
+    /// has no SPIFFE ID, or the key does not belong to it.
     pub fn from_pem(pem: &[u8]) -> Result<Authority, AuthorityError> {
         let parts = read_parts(pem)?;
         let [certificate] = &parts.certificates[..] else {
@@ -127,7 +157,8 @@ impl Authority {
         Authority::from_parts(certificate, key, trust_domain, signer.validity)
     }
 
-    /// The certificate and the **private key** as PEM text: whoever reads it can become anybody of the trust domain.
+    /// The certificate and the **private key** as PEM text. Every reader of the text can issue every SPIFFE ID of the trust
+    /// domain.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let mut pem = self.bundle.to_pem();
@@ -135,15 +166,15 @@ impl Authority {
         pem
     }
 
-    /// Issues an SVID with a new key, valid from now (by the system's clock) on, but not longer than the authority is.
+    /// Issues an SVID with a new key, valid from now on by the system's clock, and not longer than the authority.
     ///
     /// # Errors
-    /// [`IssueError`], when the SPIFFE ID is not the authority's to give, or the authority has run out.
+    /// [`IssueError`], when the SPIFFE ID is of another trust domain or has no path, or the authority is not valid.
     pub fn issue(&self, spiffe_id: &SpiffeId, validity: Duration) -> Result<X509Svid, IssueError> {
         self.issue_at(spiffe_id, validity, SystemTime::now())
     }
 
-    /// As [`Authority::issue`], with the time given.
+    /// As [`Authority::issue`], at the time `now`.
     ///
     /// # Errors
     /// As for [`Authority::issue`].
@@ -162,12 +193,12 @@ impl Authority {
         if spiffe_id.path().is_empty() {
             return Err(IssueError::RootPath);
         }
-        let asked = validity_from(now, validity).ok_or(IssueError::Validity)?;
+        let asked = validity_from(now, validity, self.backdate).ok_or(IssueError::Validity)?;
         let validity = Validity {
             not_before: asked.not_before.max(self.validity.not_before),
             not_after: asked.not_after.min(self.validity.not_after),
         };
-        // A backdated certificate that is over before it is asked for serves nobody.
+        // A backdated certificate must not end before the time of the request.
         if to_system_time(validity.not_after) < now || validity.not_before > validity.not_after {
             return Err(IssueError::AuthorityExpired);
         }
@@ -183,19 +214,19 @@ impl Authority {
         Ok(X509Svid::from_der(vec![certificate], key)?)
     }
 
-    /// The domain it is the authority of.
+    /// The trust domain.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         self.bundle.trust_domain()
     }
 
-    /// The bundle that trusts it, and nobody else.
+    /// The bundle that trusts this authority only.
     #[must_use]
     pub fn bundle(&self) -> TrustBundle {
         self.bundle.clone()
     }
 
-    /// Until when it is valid, that second included.
+    /// The last second in which the authority is valid.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         to_system_time(self.validity.not_after)
@@ -213,16 +244,16 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// From a little before now, none when a certificate cannot say it (RFC 5280 §4.1.2.5: up to the year 9999).
-fn validity_from(now: SystemTime, validity: Duration) -> Option<Validity> {
+/// `None` when a certificate cannot encode the end (RFC 5280 §4.1.2.5: up to the year 9999).
+fn validity_from(now: SystemTime, validity: Duration, backdate: Duration) -> Option<Validity> {
     const YEAR_10000: i64 = 253_402_300_800;
     let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let not_before = i64::try_from(now.saturating_sub(BACKDATE).as_secs()).ok()?;
+    let not_before = i64::try_from(now.saturating_sub(backdate).as_secs()).ok()?;
     let not_after = i64::try_from(now.checked_add(validity)?.as_secs()).ok()?;
     (not_after < YEAR_10000).then_some(Validity { not_before, not_after })
 }
 
-/// What leaf and signing certificates have in common: one URI, no subject.
+/// The parameters that leaf and signing certificates share: one URI, no subject.
 fn params(spiffe_id: &SpiffeId, validity: Validity) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -234,7 +265,7 @@ fn params(spiffe_id: &SpiffeId, validity: Validity) -> Result<CertificateParams,
     Ok(params)
 }
 
-/// Why there is no authority.
+/// An authority was not created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
@@ -242,33 +273,37 @@ pub enum AuthorityError {
     #[error(transparent)]
     Pem(#[from] PemError),
     /// The PEM text does not hold exactly one certificate.
-    #[error("an authority's PEM text holds one certificate, this one holds {count}")]
+    #[error("the authority's PEM text holds {count} certificates: keep its own certificate only")]
     CertificateCount {
-        /// How many it holds.
+        /// The number of certificates.
         count: usize,
     },
     /// The PEM text holds no private key.
     #[error("the authority's private key is missing: append it to the certificate")]
     NoKey,
-    /// The certificate may not sign.
+    /// The certificate breaks a rule for signing certificates.
     #[error(transparent)]
     Signing(#[from] SigningError),
     /// The certificate has no SPIFFE ID, so its trust domain is not known.
-    #[error("the authority's certificate has no SPIFFE ID: issue it anew with spiffe://<trust domain>")]
+    #[error("the authority's certificate has no SPIFFE ID: issue it again with spiffe://<trust domain>")]
     NoSpiffeId,
     /// The private key is damaged or not in PKCS #8.
     #[error("the authority's private key is damaged or not in PKCS #8: convert it with openssl pkcs8 -topk8")]
     KeyUnsupported,
-    /// The private key is not the certificate's.
-    #[error("the private key is not that of the authority's certificate: give the one they were made with")]
+    /// The private key does not belong to the certificate.
+    #[error(
+        "the private key does not belong to the authority's certificate: use the key that was generated for it"
+    )]
     KeyMismatch,
     /// The validity ends before 1970 or after the year 9999.
-    #[error("the validity cannot be written into a certificate: it must end between 1970 and the year 9999")]
+    #[error("the validity cannot be encoded in a certificate: choose an end between 1970 and the year 9999")]
     Validity,
-    /// The key or the certificate could not be made.
-    #[error("the authority could not be made: {source}")]
+    /// The key or the certificate could not be generated.
+    #[error(
+        "cannot generate the authority's key or certificate: check the system's random source and the names"
+    )]
     Generate {
-        /// Why.
+        /// The reason that the generator gives.
         source: Box<dyn core::error::Error + Send + Sync>,
     },
 }
@@ -279,36 +314,38 @@ impl AuthorityError {
     }
 }
 
-/// Why an SVID was not issued. The authority is as before.
+/// An SVID was not issued. The authority is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
     /// The SPIFFE ID is of another trust domain.
     #[error(
-        "{spiffe_id} is not for the authority of {authority} to issue: ask the authority of its trust domain"
+        "the authority of {authority} cannot issue {spiffe_id}: request it from the authority of its trust domain"
     )]
     TrustDomain {
-        /// The SPIFFE ID that was asked for.
+        /// The requested SPIFFE ID.
         spiffe_id: SpiffeId,
         /// The domain of the authority.
         authority: TrustDomain,
     },
-    /// The SPIFFE ID has no path, as only a signing certificate's (X509-SVID §3.1).
-    #[error("the SPIFFE ID has no path, as only an authority's: name a workload")]
+    /// The SPIFFE ID has no path, which a leaf must have (X509-SVID §3.1).
+    #[error("the requested SPIFFE ID has no path: request the ID of a workload")]
     RootPath,
     /// The authority is not valid at that time.
-    #[error("the authority is not valid at that time: make a new one and hand out its bundle first")]
+    #[error("the authority is not valid at that time: create a new one and distribute its bundle first")]
     AuthorityExpired,
     /// The validity ends before 1970 or after the year 9999.
-    #[error("the validity cannot be written into a certificate: it must end between 1970 and the year 9999")]
+    #[error("the validity cannot be encoded in a certificate: choose an end between 1970 and the year 9999")]
     Validity,
-    /// What came out breaks a rule.
+    /// The issued certificate breaks a rule of X509-SVID.
     #[error(transparent)]
     Svid(#[from] SvidError),
-    /// The key or the certificate could not be made.
-    #[error("the SVID could not be made: {source}")]
+    /// The key or the certificate could not be generated.
+    #[error(
+        "cannot generate the key or the certificate of the SVID: check the system's random source and the SPIFFE ID"
+    )]
     Generate {
-        /// Why.
+        /// The reason that the generator gives.
         source: Box<dyn core::error::Error + Send + Sync>,
     },
 }

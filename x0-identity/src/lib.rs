@@ -1,11 +1,28 @@
-//! Who a node is, and how it proves that: SPIFFE identities without a server to ask.
+//! SPIFFE identities for peers, without a server: names, certificates, trust bundles and TLS configurations.
 //!
 //! - [`NodeId`] names a node: 64 bits, never zero. Without features it is all of the crate that most libraries need, and `no_std`.
 //! - [`SpiffeId`] and [`TrustDomain`] hold every rule of the SPIFFE-ID specification.
-//! - `X509Svid` and `TrustBundle` (feature `x509`) are certificates that were checked against the X509-SVID specification.
-//! - `Identity` and `Verifier` (feature `rustls`) give the TLS configurations of both sides of mutual TLS 1.3. They are made once, and
-//!   read at each handshake the SVID and the bundle of that moment, so that a rotation drops no connection.
-//! - `Authority` (feature `authority`) issues SVIDs: for tests, demos and clusters that are their own authority.
+//! - `X509Svid` and `TrustBundle` (feature `x509`) hold certificates that were checked against the X509-SVID specification.
+//! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3. They are built once
+//!   and read the current SVID and bundle at each handshake, so that a rotation drops no connection.
+//! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their own authority.
+//!
+//! # Glossary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | SPIFFE ID | the URI that names a workload: `spiffe://<trust domain>/<path>` |
+//! | trust domain | a namespace of SPIFFE IDs with authorities of its own |
+//! | SVID | a document that proves a SPIFFE ID; here an X.509 certificate chain with the leaf's private key |
+//! | leaf | the first certificate of a chain: the certificate of a workload |
+//! | signing certificate, signer | a certificate that issues others (`cA` is true) |
+//! | authority | a signing certificate that a bundle trusts; also `Authority`, the issuer that holds its key |
+//! | bundle | the authorities of one trust domain |
+//! | identity | the current SVID and bundle of this process, with the TLS configurations that read them |
+//! | rotation | the replacement of an SVID by a newer one of the same SPIFFE ID; of a root: of an authority by a newer one |
+//! | node | a member of a mesh; its SPIFFE ID is `spiffe://<trust domain>/node/<16 hexadecimal digits>` |
+//!
+//! # Example
 //!
 //! ```
 //! use x0_identity::{NodeId, SpiffeId, TrustDomain};
@@ -22,19 +39,19 @@
 #![cfg_attr(
     all(feature = "authority", feature = "rustls"),
     doc = r#"
-Two nodes that trust each other, and a rotation:
+Two nodes that trust each other, and a rotation of the SVID:
 
 ```
 use std::time::Duration;
-use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
 
 # fn main() -> Result<(), Box<dyn std::error::Error>> {
-let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityOptions::default())?;
 let node = NodeId::new(7).ok_or("zero names no node")?;
 let issue = || authority.issue(&SpiffeId::for_node(authority.trust_domain(), node), Duration::from_secs(3600));
 let identity = Identity::new(issue()?, authority.bundle())?;
-let (server, client) = (identity.server_config(), identity.client_config()); // for any rustls endpoint, for good
-identity.rotate(issue()?)?; // the next handshake shows the new SVID
+let (server, client) = (identity.server_config(), identity.client_config()); // for any rustls endpoint, built once
+identity.rotate(issue()?)?; // the next handshake presents the new SVID
 # drop((server, client));
 # Ok(())
 # }
@@ -42,6 +59,7 @@ identity.rotate(issue()?)?; // the next handshake shows the new SVID
 "#
 )]
 #![cfg_attr(not(feature = "x509"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
 
@@ -56,7 +74,7 @@ mod trust_domain;
 mod x509;
 
 #[cfg(feature = "authority")]
-pub use authority::{Authority, AuthorityConfig, AuthorityError, IssueError};
+pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 pub use node_id::{NodeId, ParseNodeIdError};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
 #[cfg(feature = "rustls")]
@@ -68,3 +86,8 @@ pub use x509::{
     SigningError, SvidError, TrustBundle, X509Svid, peer_node_id, peer_not_after, peer_spiffe_id,
     spiffe_id_of, spiffe_id_of_signer,
 };
+
+/// The code of README.md, compiled as doctests.
+#[cfg(all(doctest, feature = "authority", feature = "rustls"))]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

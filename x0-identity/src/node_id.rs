@@ -1,4 +1,4 @@
-//! The number a node goes by.
+//! Node ids: the 64-bit names of nodes.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -6,8 +6,7 @@ use core::str::FromStr;
 
 /// A node of a mesh: 64 bits, never zero, written as 16 lower-case hexadecimal digits.
 ///
-/// The number is only a name. That a peer *is* the node it claims to be follows from its SVID: see
-/// `SpiffeId::for_node` and `SpiffeId::node_id`.
+/// The number is only a name. An SVID proves that a peer *is* the node: see `SpiffeId::for_node` and `SpiffeId::node_id`.
 ///
 /// ```
 /// use x0_identity::NodeId;
@@ -33,7 +32,7 @@ impl NodeId {
         }
     }
 
-    /// Its number, never zero.
+    /// The number, never zero.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -64,31 +63,33 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// Why a text is not a [`NodeId`].
+/// A text is not a [`NodeId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseNodeIdError {
-    /// It is not 16 bytes long.
-    #[error("a node id is 16 hexadecimal digits, this text has {len} bytes: write leading zeros out")]
+    /// The text is not 16 bytes long.
+    #[error("the node id has {len} characters instead of 16 hexadecimal digits: write the leading zeros")]
     Length {
-        /// How long it is, in bytes.
+        /// The length of the text, in bytes.
         len: usize,
     },
-    /// It holds something other than `0-9a-f`.
-    #[error("a node id holds only the digits 0-9 and a-f: byte {position} is another")]
+    /// The text has a character outside `0-9a-f`.
+    #[error(
+        "byte {position} of the node id is not a digit 0-9 or a-f: write the id in lower-case hexadecimal"
+    )]
     Digit {
-        /// Where, counted from zero.
+        /// The byte offset of the character, counted from zero.
         position: usize,
     },
-    /// It is zero.
-    #[error("zero names no node: number nodes from 1")]
+    /// The number is zero.
+    #[error("the node id is zero, which is reserved: number nodes from 1")]
     Zero,
 }
 
 impl FromStr for NodeId {
     type Err = ParseNodeIdError;
 
-    /// Takes exactly what `Display` writes, so that a node has one name and not several.
+    /// Accepts exactly the form that `Display` writes, so that a node has one written name.
     fn from_str(text: &str) -> Result<NodeId, ParseNodeIdError> {
         if text.len() != Self::DISPLAY_LEN {
             return Err(ParseNodeIdError::Length { len: text.len() });

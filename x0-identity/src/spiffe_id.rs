@@ -1,4 +1,4 @@
-//! The name an identity goes by across systems.
+//! SPIFFE IDs: the URI that names a workload.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -9,14 +9,14 @@ use core::str::FromStr;
 use crate::{NodeId, ParseTrustDomainError, TrustDomain};
 
 const SCHEME: &str = "spiffe://";
-/// Where the SPIFFE IDs of nodes live: `/node/<NodeId>`.
+/// The path of every node's SPIFFE ID begins with it: `/node/<NodeId>`.
 const NODE_PATH: &str = "/node/";
 
 /// A SPIFFE ID, `spiffe://trust-domain/path`, in its one valid spelling (SPIFFE-ID §2).
 ///
-/// Two IDs are the same exactly when their bytes are: an upper-case scheme or trust domain, which a lenient parser would
-/// fold (§2.4), is refused. The path may be empty; that an identity of a workload needs one is a rule of X509-SVID §3.1,
-/// kept where certificates are read.
+/// Two IDs are equal if and only if their bytes are equal: an upper-case scheme or trust domain, which a lenient parser
+/// would fold (§2.4), is refused. The path may be empty. X509-SVID §3.1 demands a path of a workload; that rule is checked
+/// where certificates are read.
 ///
 /// ```
 /// use x0_identity::{NodeId, SpiffeId, TrustDomain};
@@ -43,7 +43,7 @@ impl SpiffeId {
     /// The longest ID, in bytes (SPIFFE-ID §2.3).
     pub const LEN_MAX: usize = 2048;
 
-    /// Takes an ID as it is written.
+    /// Parses an ID.
     ///
     /// # Errors
     /// [`ParseSpiffeIdError`] names the first rule of SPIFFE-ID §2 that is broken.
@@ -55,7 +55,7 @@ impl SpiffeId {
         // RFC 3986 §3.2: the authority ends at the first '/', '?' or '#'.
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let trust_domain = TrustDomain::parse(authority)?;
-        // RFC 3986 §3.5: a '?' behind a '#' belongs to the fragment.
+        // RFC 3986 §3.5: a '?' after a '#' belongs to the fragment.
         match rest.find(['?', '#']).map(|position| rest.as_bytes()[position]) {
             Some(b'?') => return Err(ParseSpiffeIdError::Query),
             Some(_) => return Err(ParseSpiffeIdError::Fragment),
@@ -74,10 +74,10 @@ impl SpiffeId {
         Ok(SpiffeId { trust_domain, path: rest.into() })
     }
 
-    /// The ID made of a trust domain and path segments, which may be none.
+    /// Builds an ID from a trust domain and path segments. An empty slice gives the ID of the trust domain.
     ///
     /// # Errors
-    /// [`ParseSpiffeIdError`] when a segment breaks a rule (one that holds a `/` does) or the whole is too long.
+    /// [`ParseSpiffeIdError`] when a segment breaks a rule of SPIFFE-ID §2.2 (a `/` inside a segment does), or the ID is too long.
     pub fn from_segments(
         trust_domain: &TrustDomain,
         segments: &[&str],
@@ -103,7 +103,7 @@ impl SpiffeId {
         SpiffeId { trust_domain: trust_domain.clone(), path: format!("{NODE_PATH}{node}").into() }
     }
 
-    /// Where it lives.
+    /// The trust domain.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -115,7 +115,7 @@ impl SpiffeId {
         &self.path
     }
 
-    /// The node it names, when it has the form of [`SpiffeId::for_node`].
+    /// The node, if the ID has the form of [`SpiffeId::for_node`].
     #[must_use]
     pub fn node_id(&self) -> Option<NodeId> {
         self.path.strip_prefix(NODE_PATH)?.parse().ok()
@@ -160,41 +160,41 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// Why a text is not a SPIFFE ID. Positions are bytes, counted from zero within the whole ID.
+/// A text is not a SPIFFE ID. Positions are byte offsets within the whole ID, counted from zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseSpiffeIdError {
-    /// It is longer than [`SpiffeId::LEN_MAX`] (SPIFFE-ID §2.3).
-    #[error("the SPIFFE ID has {len} bytes: at most 2048 are allowed")]
+    /// The ID is longer than [`SpiffeId::LEN_MAX`] (SPIFFE-ID §2.3).
+    #[error("the SPIFFE ID has {len} bytes, more than the 2048 allowed: shorten its path")]
     Length {
-        /// How long it is, in bytes.
+        /// The length of the ID, in bytes.
         len: usize,
     },
-    /// It does not begin with `spiffe://` (SPIFFE-ID §2).
-    #[error("a SPIFFE ID begins with spiffe://, in lower case")]
+    /// The ID does not begin with `spiffe://` (SPIFFE-ID §2).
+    #[error("the text does not begin with spiffe:// in lower case: write spiffe://<trust domain>/<path>")]
     Scheme,
-    /// Its trust domain breaks a rule (SPIFFE-ID §2.1).
+    /// The trust domain breaks a rule (SPIFFE-ID §2.1).
     #[error(transparent)]
     TrustDomain(#[from] ParseTrustDomainError),
-    /// It has a query (SPIFFE-ID §2).
-    #[error("a SPIFFE ID has no query: drop the '?' and what follows")]
+    /// The ID has a query (SPIFFE-ID §2).
+    #[error("the SPIFFE ID has a query: remove the '?' and the text after it")]
     Query,
-    /// It has a fragment (SPIFFE-ID §2).
-    #[error("a SPIFFE ID has no fragment: drop the '#' and what follows")]
+    /// The ID has a fragment (SPIFFE-ID §2).
+    #[error("the SPIFFE ID has a fragment: remove the '#' and the text after it")]
     Fragment,
-    /// Its path ends with a `/` (SPIFFE-ID §2.2).
-    #[error("the path ends with a '/': drop it")]
+    /// The path ends with a `/` (SPIFFE-ID §2.2).
+    #[error("the path of the SPIFFE ID ends with a '/': remove it")]
     TrailingSlash,
     /// A path segment is empty (SPIFFE-ID §2.2).
     #[error("the path segment at byte {position} is empty: write one '/' between segments")]
     EmptySegment {
-        /// Where the segment should begin.
+        /// The offset at which the segment should begin.
         position: usize,
     },
     /// A path segment is `.` or `..` (SPIFFE-ID §2.2).
     #[error("the path segment at byte {position} is a relative modifier: write the path out")]
     RelativeSegment {
-        /// Where the segment begins.
+        /// The offset at which the segment begins.
         position: usize,
     },
     /// The path has a percent-encoded character (SPIFFE-ID §2.2).
@@ -202,13 +202,15 @@ pub enum ParseSpiffeIdError {
         "the path is percent-encoded at byte {position}: only letters, digits, '.', '-' and '_' are allowed"
     )]
     PercentEncoded {
-        /// Where.
+        /// The offset of the character.
         position: usize,
     },
     /// The path has any other character outside `a-zA-Z0-9.-_` (SPIFFE-ID §2.2).
-    #[error("the path's byte {position} is no letter, digit, '.', '-' or '_'")]
+    #[error(
+        "byte {position} of the SPIFFE ID is not allowed in a path: use letters, digits, '.', '-' and '_'"
+    )]
     Character {
-        /// Where.
+        /// The offset of the character.
         position: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! The namespace an identity lives in.
+//! Trust domains: the namespaces of SPIFFE IDs.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -24,7 +24,7 @@ impl TrustDomain {
     /// The longest name, in bytes (SPIFFE-ID §2.3, from RFC 3986 `host`).
     pub const LEN_MAX: usize = 255;
 
-    /// Takes a name, without scheme.
+    /// Parses a name, without scheme.
     ///
     /// # Errors
     /// [`ParseTrustDomainError`] names the first rule of SPIFFE-ID §2.1 or §2.3 that is broken.
@@ -35,7 +35,7 @@ impl TrustDomain {
         if name.len() > Self::LEN_MAX {
             return Err(ParseTrustDomainError::Length { len: name.len() });
         }
-        // Before the characters: `user:word@host` is a matter of user information, not of a port.
+        // Before the characters: in `user:word@host` the error to report is the user information, not a port.
         if name.contains('@') {
             return Err(ParseTrustDomainError::UserInfo);
         }
@@ -78,43 +78,43 @@ impl FromStr for TrustDomain {
     }
 }
 
-/// Why a text is not the name of a trust domain. Positions are bytes, counted from zero within the name.
+/// A text is not the name of a trust domain. Positions are byte offsets within the name, counted from zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseTrustDomainError {
-    /// There is no name (SPIFFE-ID §2.1).
+    /// The name is empty (SPIFFE-ID §2.1).
     #[error("the trust domain is empty: name one, as in spiffe://example.org/path")]
     Empty,
-    /// It is longer than [`TrustDomain::LEN_MAX`] (SPIFFE-ID §2.3).
-    #[error("the trust domain has {len} bytes: at most 255 are allowed")]
+    /// The name is longer than [`TrustDomain::LEN_MAX`] (SPIFFE-ID §2.3).
+    #[error("the trust domain has {len} bytes, more than the 255 allowed: shorten it")]
     Length {
-        /// How long it is, in bytes.
+        /// The length of the name, in bytes.
         len: usize,
     },
-    /// It has user information before an `@` (SPIFFE-ID §2.1).
-    #[error("the trust domain carries user information: drop everything up to the '@'")]
+    /// The name has user information before an `@` (SPIFFE-ID §2.1).
+    #[error("the trust domain has user information: remove the text up to and including the '@'")]
     UserInfo,
-    /// It has a port after a `:` (SPIFFE-ID §2.1).
-    #[error("the trust domain carries a port: drop the ':' and what follows")]
+    /// The name has a port after a `:` (SPIFFE-ID §2.1).
+    #[error("the trust domain has a port: remove the ':' and the text after it")]
     Port,
-    /// It has an upper-case letter (SPIFFE-ID §2.1).
+    /// The name has an upper-case letter (SPIFFE-ID §2.1).
     #[error("the trust domain has an upper-case letter at byte {position}: write it in lower case")]
     UpperCase {
-        /// Where.
+        /// The offset of the character.
         position: usize,
     },
-    /// It has a percent-encoded character (SPIFFE-ID §2.1).
+    /// The name has a percent-encoded character (SPIFFE-ID §2.1).
     #[error(
         "the trust domain is percent-encoded at byte {position}: only a-z, 0-9, '.', '-' and '_' are allowed"
     )]
     PercentEncoded {
-        /// Where.
+        /// The offset of the character.
         position: usize,
     },
-    /// It has any other character outside `a-z0-9.-_` (SPIFFE-ID §2.1), an IPv6 address for one.
-    #[error("the trust domain's byte {position} is none of a-z, 0-9, '.', '-' and '_'")]
+    /// The name has any other character outside `a-z0-9.-_` (SPIFFE-ID §2.1), as an IPv6 address has.
+    #[error("byte {position} of the trust domain is not allowed: use a-z, 0-9, '.', '-' and '_'")]
     Character {
-        /// Where.
+        /// The offset of the character.
         position: usize,
     },
 }

@@ -58,12 +58,12 @@ mod certificates {
     use proptest::sample::Index;
     use proptest::test_runner::RngSeed;
     use x0_identity::{
-        Authority, AuthorityConfig, SpiffeId, TrustBundle, TrustDomain, Verifier, X509Svid, spiffe_id_of,
+        Authority, AuthorityOptions, SpiffeId, TrustBundle, TrustDomain, Verifier, X509Svid, spiffe_id_of,
         spiffe_id_of_signer,
     };
 
     static AUTHORITY: LazyLock<Authority> =
-        LazyLock::new(|| Authority::new(domain(), &AuthorityConfig::default()).unwrap());
+        LazyLock::new(|| Authority::new(domain(), &AuthorityOptions::default()).unwrap());
     static SVID: LazyLock<X509Svid> = LazyLock::new(|| {
         let id = SpiffeId::parse("spiffe://example.org/workload").unwrap();
         AUTHORITY.issue(&id, Duration::from_secs(3600)).unwrap()

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use common::{MINUTE, Recipe, domain, root, seconds_since_1970};
 use pki_types::UnixTime;
 use x0_identity::{
-    Authority, AuthorityConfig, AuthorityError, BundleError, IssueError, PemError, SigningError, SpiffeId,
+    Authority, AuthorityError, AuthorityOptions, BundleError, IssueError, PemError, SigningError, SpiffeId,
     SvidError, TrustBundle, Verifier, X509Svid,
 };
 
 fn authority() -> Authority {
-    Authority::new(domain("example.org"), &AuthorityConfig::default()).unwrap()
+    Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap()
 }
 
 fn workload() -> SpiffeId {
@@ -144,9 +144,8 @@ fn it_issues_within_its_domain_only() {
 #[test]
 fn an_svid_does_not_outlive_its_authority() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
-    let mut config = AuthorityConfig::default();
-    config.validity = Duration::from_secs(1000);
-    let authority = Authority::new_at(domain("example.org"), &config, now).unwrap();
+    let options = AuthorityOptions::default().validity(Duration::from_secs(1000));
+    let authority = Authority::new_at(domain("example.org"), &options, now).unwrap();
     assert_eq!(authority.not_after(), now + Duration::from_secs(1000));
 
     let short =
@@ -164,10 +163,9 @@ fn an_svid_does_not_outlive_its_authority() {
 
 #[test]
 fn what_a_certificate_cannot_say_is_refused() {
-    let mut config = AuthorityConfig::default();
     for validity in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(260_000_000_000)] {
-        config.validity = validity;
-        assert!(matches!(Authority::new(domain("example.org"), &config), Err(AuthorityError::Validity)));
+        let options = AuthorityOptions::default().validity(validity);
+        assert!(matches!(Authority::new(domain("example.org"), &options), Err(AuthorityError::Validity)));
         assert!(matches!(authority().issue(&workload(), validity), Err(IssueError::Validity)));
     }
 }
@@ -175,7 +173,7 @@ fn what_a_certificate_cannot_say_is_refused() {
 #[test]
 fn the_longest_names_fit() {
     let domain = domain(&"d".repeat(255));
-    let authority = Authority::new(domain.clone(), &AuthorityConfig::default()).unwrap();
+    let authority = Authority::new(domain.clone(), &AuthorityOptions::default()).unwrap();
     let segment = "s".repeat(SpiffeId::LEN_MAX - "spiffe:///".len() - 255);
     let id = SpiffeId::from_segments(&domain, &[&segment]).unwrap();
     assert_eq!(id.to_string().len(), SpiffeId::LEN_MAX);

@@ -14,12 +14,12 @@ use rustls::server::ServerSessionMemoryCache;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
 use x0_identity::{
-    Authority, AuthorityConfig, Identity, IdentityError, KeyError, NodeId, PeerError, RotateError,
+    Authority, AuthorityOptions, Identity, IdentityError, KeyError, NodeId, PeerError, RotateError,
     SetBundleError, SpiffeId, TrustBundle, VerifyError, X509Svid, peer_node_id, peer_spiffe_id,
 };
 
 fn authority(name: &str) -> Authority {
-    Authority::new(domain(name), &AuthorityConfig::default()).unwrap()
+    Authority::new(domain(name), &AuthorityOptions::default()).unwrap()
 }
 
 fn node_id(number: u64) -> SpiffeId {
@@ -147,7 +147,7 @@ fn a_rotation_in_the_middle_of_a_handshake_disturbs_nothing() {
     common::handshake(&mut client, &mut server).unwrap();
 }
 
-/// A new root reaches everybody before it is used, and the old one goes when nobody uses it any more: no gap.
+/// Every node receives the new root before it is used, and drops the old one after every SVID was rotated: no gap.
 #[test]
 fn the_root_changes_without_a_gap() {
     let (old, new) = (authority("example.org"), authority("example.org"));
@@ -174,7 +174,7 @@ fn the_root_changes_without_a_gap() {
         node.set_bundle(new.bundle()).unwrap();
         all_connect("old root taken out");
     }
-    // Whoever missed it is out.
+    // A node that missed the rotation is refused.
     let late = node(&old, 4);
     late.set_bundle(both).unwrap();
     connect(&late.client_config(), &nodes[0].server_config()).unwrap_err();

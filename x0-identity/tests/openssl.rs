@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{MINUTE, domain};
-use x0_identity::{Authority, AuthorityConfig, NodeId, SpiffeId};
+use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId};
 
 fn openssl(arguments: &[&str], folder: &Path) -> Option<(bool, String)> {
     let output = Command::new("openssl").args(arguments).current_dir(folder).output().ok()?;
@@ -24,7 +24,7 @@ fn openssl_verifies_what_the_authority_issues() {
         println!("skipped: there is no openssl on this machine");
         return;
     }
-    let authority = |name| Authority::new(domain(name), &AuthorityConfig::default()).unwrap();
+    let authority = |name| Authority::new(domain(name), &AuthorityOptions::default()).unwrap();
     let (authority, stranger) = (authority("example.org"), authority("example.org"));
     let node = NodeId::new(0x2a).unwrap();
     let svid = authority.issue(&SpiffeId::for_node(authority.trust_domain(), node), MINUTE).unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use common::{MINUTE, connect, domain};
-use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId};
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId};
 
 const ROTATIONS: usize = 100;
 /// Handshakes between one rotation and the next.
@@ -26,7 +26,7 @@ impl Drop for SetAtEnd<'_> {
 
 #[test]
 fn no_connection_fails_while_both_sides_rotate() {
-    let authority = Authority::new(domain("example.org"), &AuthorityConfig::default()).unwrap();
+    let authority = Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
     let issue = |number| {
         let node = NodeId::new(number).unwrap();
         authority.issue(&SpiffeId::for_node(authority.trust_domain(), node), MINUTE).unwrap()

@@ -286,10 +286,10 @@ fn spiffe_id_2_4_case() {
 #[cfg(feature = "authority")]
 #[test]
 fn spiffe_id_3_1_authority_carries_an_svid() {
-    use x0_identity::{Authority, AuthorityConfig, spiffe_id_of_signer};
+    use x0_identity::{Authority, AuthorityOptions, spiffe_id_of_signer};
 
     let domain = TrustDomain::parse("example.org").unwrap();
-    let authority = Authority::new(domain, &AuthorityConfig::default()).unwrap();
+    let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
     let bundle = authority.bundle();
     // SHOULD reside in its trust domain, SHOULD NOT have a path.
     assert_eq!(
@@ -304,10 +304,10 @@ fn spiffe_id_3_2_id_and_key_are_signed() {
     use pki_types::{CertificateDer, UnixTime};
     use rustls::CertificateError;
     use std::time::Duration;
-    use x0_identity::{Authority, AuthorityConfig, Verifier, VerifyError};
+    use x0_identity::{Authority, AuthorityOptions, Verifier, VerifyError};
 
     let domain = TrustDomain::parse("example.org").unwrap();
-    let authority = Authority::new(domain, &AuthorityConfig::default()).unwrap();
+    let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
     let id = SpiffeId::parse("spiffe://example.org/honest").unwrap();
     let leaf = authority.issue(&id, Duration::from_secs(60)).unwrap().chain()[0].to_vec();
     let verifier = Verifier::new(authority.bundle());

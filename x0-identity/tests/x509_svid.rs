@@ -124,7 +124,7 @@ fn refused(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle, error: &Ver
     }
 }
 
-/// A leaf that is signed as it should be, and that nobody takes.
+/// A leaf with a valid signature that every reader refuses.
 #[track_caller]
 fn leaf_refused(recipe: &Recipe, error: LeafError) {
     let root = root();
@@ -141,7 +141,7 @@ fn leaf_accepted(recipe: &Recipe) {
     accepted(&leaf, &[], &root.bundle());
 }
 
-/// A signer that no bundle takes, and that vouches for nobody as an intermediate.
+/// A signer that every bundle refuses, and that is refused as an intermediate.
 #[track_caller]
 fn signer_refused(recipe: &Recipe, error: SigningError) {
     let root = root();
@@ -155,7 +155,7 @@ fn signer_refused(recipe: &Recipe, error: SigningError) {
         X509Svid::from_der(leaf.chain(&[&signer]), leaf.key_der()).unwrap_err(),
         SvidError::Signer { position: 1, source: error }
     );
-    refused(&leaf, &[&signer], &root.bundle(), &VerifyError::Signer { source: error });
+    refused(&leaf, &[&signer], &root.bundle(), &VerifyError::Signer { position: 1, source: error });
 }
 
 fn intermediate() -> Recipe {

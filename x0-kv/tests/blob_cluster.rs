@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
 use x0_kv::blob::{
     BlobOptions, BlobReadError, BlobRef, BlobStore, BlobStoreOptions, Blobs, CHUNK_LEN, Fetch, FetchError,
 };
@@ -29,7 +29,7 @@ struct Cluster {
 impl Cluster {
     fn new() -> Cluster {
         let domain = TrustDomain::parse("blobs.test").unwrap();
-        let authority = Authority::new(domain, &AuthorityConfig::default()).unwrap();
+        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         Cluster { authority, folder, addresses: Vec::new(), books: Vec::new() }
     }

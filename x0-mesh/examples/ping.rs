@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
 use x0_mesh::quic::{QuicConfig, QuicTransport};
 use x0_mesh::{Lane, PeerEventKind, Transmit, Transport, TransportExt};
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), Failure> {
     let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
     let duration = Duration::from_secs_f64(seconds);
 
-    let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+    let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityOptions::default())?;
     let [server, client] = [1, 2].map(|number| NodeId::new(number).ok_or("zero names no node"));
     let (server, client) = (server?, client?);
     let server_config = config(&authority, server)?;

@@ -6,12 +6,12 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain};
+//! use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
 //! use x0_mesh::quic::{QuicConfig, QuicTransport};
 //! use x0_mesh::{Lane, Transmit, TransportExt};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityConfig::default())?;
+//! let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityOptions::default())?;
 //! let config = |number| {
 //!     let node = NodeId::new(number).ok_or("zero names no node")?;
 //!     let spiffe_id = SpiffeId::for_node(authority.trust_domain(), node);

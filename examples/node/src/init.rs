@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use x0_identity::{Authority, AuthorityConfig, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId, TrustDomain};
 
 use crate::config::{Engine, Member};
 
@@ -79,9 +79,8 @@ pub(crate) fn init(
         bail!("{} is not empty: name an empty or new folder with --dir", root.display());
     }
     let layout = Layout::new(root);
-    let mut config = AuthorityConfig::default();
-    config.validity = AUTHORITY_VALIDITY;
-    let authority = Authority::new(trust_domain.clone(), &config).context("cannot make an authority")?;
+    let options = AuthorityOptions::default().validity(AUTHORITY_VALIDITY);
+    let authority = Authority::new(trust_domain.clone(), &options).context("cannot make an authority")?;
     let bundle = authority.bundle().to_pem();
     write_private(&layout.authority(), &authority.to_pem())?;
     write_public(&layout.bundle(), &bundle)?;

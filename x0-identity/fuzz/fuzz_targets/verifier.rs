@@ -1,4 +1,4 @@
-//! Chains as a peer sends them before anybody knows who it is: refused, or the one SVID that the authority has issued.
+//! Chains of an unauthenticated peer: refused, or the one SVID that the authority has issued.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x0_identity::{Authority, AuthorityConfig, SpiffeId, TrustDomain, Verifier, X509Svid};
+use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain, Verifier, X509Svid};
 
 /// A year: longer than a run.
 const VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 static KNOWN: LazyLock<Option<(Verifier, X509Svid)>> = LazyLock::new(|| {
-    let config = AuthorityConfig::default();
-    let authority = Authority::new(TrustDomain::parse("example.org").ok()?, &config).ok()?;
+    let options = AuthorityOptions::default();
+    let authority = Authority::new(TrustDomain::parse("example.org").ok()?, &options).ok()?;
     let svid = authority.issue(&SpiffeId::parse("spiffe://example.org/workload").ok()?, VALIDITY).ok()?;
     Some((Verifier::new(authority.bundle()), svid))
 });

@@ -1,4 +1,4 @@
-//! A trust bundle made ready for verifying chains.
+//! Anchors: a trust bundle prepared for verifying chains.
 
 use std::cell::Cell;
 use std::vec::Vec;
@@ -24,7 +24,7 @@ impl Anchors {
         let mut anchors = Vec::new();
         let mut validities = Vec::new();
         for authority in bundle.authorities() {
-            // The bundle has checked each; one that webpki reads differently vouches for nobody.
+            // The bundle has checked each; one that webpki cannot read is not an anchor.
             let (Ok(signer), Ok(anchor)) =
                 (check_signing_certificate(authority), anchor_from_trusted_cert(authority))
             else {
@@ -40,8 +40,8 @@ impl Anchors {
         &self.bundle
     }
 
-    /// X509-SVID §5: the leaf's own rules first, because its trust domain says which bundle is to be asked, then RFC 5280
-    /// path validation, then what RFC 5280 and X509-SVID demand of the signers on the path that was found.
+    /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then RFC 5280 path
+    /// validation, then the rules of RFC 5280 and X509-SVID for the signers on the path.
     pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -56,11 +56,11 @@ impl Anchors {
         if spiffe_id.trust_domain() != self.bundle.trust_domain() {
             return Err(VerifyError::TrustDomain { spiffe_id, bundle: self.bundle.trust_domain().clone() });
         }
-        // webpki has no word for our rules: the callback leaves the reason here, and an error makes webpki look for another
+        // webpki has no error for these rules: the callback leaves the reason here, and its error makes webpki try another
         // path.
         let refusal = Cell::new(None);
         let check_path = |path: &VerifiedPath<'_>| {
-            self.check_path(path, now).map_err(|error| {
+            self.check_path(path, intermediates, now).map_err(|error| {
                 refusal.set(Some(error));
                 webpki::Error::UnknownIssuer
             })
@@ -81,15 +81,23 @@ impl Anchors {
         }
     }
 
-    /// Called for each path that is signed as it should be.
-    fn check_path(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), VerifyError> {
+    /// Called for each path whose signatures are valid.
+    fn check_path(
+        &self,
+        path: &VerifiedPath<'_>,
+        presented: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), VerifyError> {
         for intermediate in path.intermediate_certificates() {
             // RFC 5280 §6.1.4 (n): webpki looks at cA only.
-            check_signing_certificate(&intermediate.der())
-                .map_err(|source| VerifyError::Signer { source })?;
+            let der = intermediate.der();
+            check_signing_certificate(&der).map_err(|source| {
+                let position = presented.iter().position(|certificate| *certificate == der);
+                VerifyError::Signer { position: position.map_or(0, |position| position + 1), source }
+            })?;
         }
-        // RFC 5280 leaves open whether an authority's own validity counts. An authority that has run out issues no longer,
-        // and nobody watches over its key any more: it counts here.
+        // RFC 5280 leaves open whether the validity of an anchor counts. An expired authority no longer issues, and its
+        // key is no longer guarded: its validity counts here.
         let mut anchors = self.anchors.iter().zip(&self.validities);
         if anchors.any(|(anchor, validity)| anchor == path.anchor() && validity.holds_at(now)) {
             Ok(())
@@ -99,7 +107,7 @@ impl Anchors {
     }
 }
 
-/// webpki's words in rustls's, so that the peer is sent the alert that fits.
+/// Maps the errors of webpki to those of rustls, so that the peer receives the matching alert.
 fn path_error(error: webpki::Error) -> VerifyError {
     use webpki::Error;
     let reason = match error {

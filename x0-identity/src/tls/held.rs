@@ -1,4 +1,4 @@
-//! The SVID that is presented at the moment.
+//! The SVID that handshakes present, with its signing key.
 
 use std::sync::Arc;
 
@@ -30,21 +30,23 @@ impl Held {
     }
 }
 
-/// Why the private key of an SVID cannot be used.
+/// The private key of an SVID cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It is damaged or of a kind that ring cannot sign with.
-    #[error("the private key is damaged or of an unknown kind: use ECDSA P-256 or P-384, Ed25519, or RSA")]
-    Unsupported,
-    /// It does not belong to the leaf certificate.
+    /// The key is damaged or of an algorithm that ring does not sign with.
     #[error(
-        "the private key is not that of the leaf certificate: give the key the certificate was issued for"
+        "the private key is damaged or of an unsupported algorithm: use ECDSA P-256 or P-384, Ed25519, or RSA"
+    )]
+    Unsupported,
+    /// The key does not belong to the leaf certificate.
+    #[error(
+        "the private key does not belong to the leaf certificate: use the key that the certificate was issued for"
     )]
     Mismatch,
 }
 
-/// Gives rustls what is held at the moment of each handshake.
+/// Passes the current SVID to rustls at each handshake.
 #[derive(Debug)]
 pub(super) struct Resolver(pub(super) Arc<Swap<Held>>);
 
@@ -55,7 +57,7 @@ impl ResolvesServerCert for Resolver {
 }
 
 impl ResolvesClientCert for Resolver {
-    /// The server's hints and schemes are not asked: there is one SVID, and it is for the server to refuse it.
+    /// Ignores the server's hints and schemes: there is one SVID, and the server decides whether to refuse it.
     fn resolve(
         &self,
         _root_hint_subjects: &[&[u8]],

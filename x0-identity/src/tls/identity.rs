@@ -1,4 +1,4 @@
-//! A workload's own identity.
+//! Identity: the SVID and the bundle of this process, and the TLS configurations that use them.
 
 use core::fmt;
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use super::held::Resolver;
 use super::{Anchors, Held, KeyError, Swap, Verifier, VerifyError};
 use crate::{NodeId, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
-/// Who this process is, whom it trusts, and the rustls configurations that say so. Clones share one identity.
+/// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones share one
+/// identity.
 ///
 /// The configurations are built once, for mutual TLS 1.3 with ring's cryptography (whatever the process's default provider
 /// is). Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`] and [`Identity::set_bundle`] take
-/// effect with the next handshake, disturb none that is under way, and rebuild nothing. A connection that already stands
-/// keeps standing; one that must not is for its owner to close.
+/// effect with the next handshake, do not disturb one in progress, and rebuild nothing. An established connection
+/// continues; its owner decides when to close it.
 ///
 /// # Sessions are never resumed
-/// In a resumed TLS 1.3 session neither side presents a certificate, so a peer whose authority was taken out of the bundle,
-/// or whose SVID ran out, would get in on an old ticket for as long as tickets live, and a rotated SVID would not be seen.
-/// The server therefore sends no tickets and keeps no sessions, the client remembers none, and there is no early data. The
-/// price is a full handshake for each connection. Who clones a configuration to change it should leave that as it is.
+/// In a resumed TLS 1.3 session neither side presents a certificate. A peer whose authority left the bundle, or whose SVID
+/// expired, would be accepted on an old ticket for as long as tickets live, and a rotated SVID would not be presented. The
+/// server therefore sends no tickets and keeps no sessions, the client stores none, and there is no early data. The cost is
+/// a full handshake per connection. Keep these settings in a clone of a configuration.
 #[derive(Clone)]
 pub struct Identity(Arc<Shared>);
 
@@ -41,10 +42,11 @@ struct Shared {
 }
 
 impl Identity {
-    /// The identity of an SVID that trusts a bundle. The SVID itself must be trusted by it, now.
+    /// Builds the identity from an SVID and the bundle to trust. The bundle must trust the SVID now.
     ///
     /// # Errors
-    /// [`IdentityError`], when the key is not the leaf's, the bundle does not vouch for the SVID, or ring lacks TLS 1.3.
+    /// [`IdentityError`], when the key does not belong to the leaf, the bundle does not trust the SVID, or rustls refuses the
+    /// configuration.
     pub fn new(svid: X509Svid, bundle: TrustBundle) -> Result<Identity, IdentityError> {
         let anchors = Anchors::new(bundle);
         let held = Held::new(svid)?;
@@ -68,13 +70,13 @@ impl Identity {
         let mut client_config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(|source| IdentityError::Configuration { source })?
-            // Dangerous is what rustls calls any verifier that is not its own.
+            // rustls calls every verifier other than its own dangerous.
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
             .with_client_cert_resolver(resolver);
         client_config.resumption = Resumption::disabled();
         client_config.enable_early_data = false;
-        // The name that was dialled is not verified, so nobody on the way needs to read it.
+        // The dialled name is not verified, so it is not sent in clear text.
         client_config.enable_sni = false;
 
         Ok(Identity(Arc::new(Shared {
@@ -90,8 +92,8 @@ impl Identity {
     /// Presents another SVID of the same SPIFFE ID from the next handshake on.
     ///
     /// # Errors
-    /// [`RotateError`], when it names somebody else, the key is not the leaf's, or the bundle does not vouch for it now. The
-    /// SVID that was held stays.
+    /// [`RotateError`], when the SPIFFE ID differs, the key does not belong to the leaf, or the bundle does not trust the SVID
+    /// now. The current SVID stays in use.
     pub fn rotate(&self, svid: X509Svid) -> Result<(), RotateError> {
         if *svid.spiffe_id() != self.0.spiffe_id {
             return Err(RotateError::SpiffeId {
@@ -105,12 +107,12 @@ impl Identity {
         Ok(())
     }
 
-    /// Trusts another bundle of the same trust domain from the next handshake on. Authorities that are not in it any more
-    /// are revoked; an empty bundle refuses everybody. To change the root without a gap: first give every node a bundle with
-    /// both roots, then rotate the SVIDs, then take the old root out.
+    /// Trusts another bundle of the same trust domain from the next handshake on. Authorities that are not in it are
+    /// revoked; an empty bundle refuses every peer. To change the root without a gap: first distribute a bundle with both
+    /// roots, then rotate the SVIDs, then remove the old root.
     ///
     /// # Errors
-    /// [`SetBundleError`], when the bundle is of another trust domain. The bundle that was trusted stays.
+    /// [`SetBundleError`], when the bundle is of another trust domain. The current bundle stays in use.
     pub fn set_bundle(&self, bundle: TrustBundle) -> Result<(), SetBundleError> {
         let trust_domain = self.0.spiffe_id.trust_domain();
         if bundle.trust_domain() != trust_domain {
@@ -123,58 +125,58 @@ impl Identity {
         Ok(())
     }
 
-    /// For accepting connections; the same each time. It sets no ALPN: clone it and set `alpn_protocols` where the protocol
-    /// on top has a name.
+    /// The configuration for accepting connections; every call returns the same one. It sets no ALPN: clone it and set
+    /// `alpn_protocols` if the protocol above has a name.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.server_config)
     }
 
-    /// For dialling; the same each time. It sets no ALPN, as [`Identity::server_config`]. rustls asks for a server name:
-    /// give any, it is neither sent nor verified.
+    /// The configuration for dialling; every call returns the same one. It sets no ALPN, as [`Identity::server_config`].
+    /// rustls requires a server name: pass any, it is neither sent nor verified.
     #[must_use]
     pub fn client_config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.0.client_config)
     }
 
-    /// The verifier in the configurations, which follows the bundle.
+    /// The verifier of the configurations. It reads the current bundle at each handshake.
     #[must_use]
     pub fn verifier(&self) -> Arc<Verifier> {
         Arc::clone(&self.0.verifier)
     }
 
-    /// Who this is. It does not change with a rotation.
+    /// The SPIFFE ID. A rotation does not change it.
     #[must_use]
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.0.spiffe_id
     }
 
-    /// The node this is, if it is a node.
+    /// The node, if the SPIFFE ID is that of a node.
     #[must_use]
     pub fn node_id(&self) -> Option<NodeId> {
         self.0.spiffe_id.node_id()
     }
 
-    /// Until when the SVID held now is valid. Rotate well before: half of the lifetime is customary.
+    /// The last second in which the current SVID is valid. Rotate well before; half of the lifetime is customary.
     #[must_use]
     pub fn svid_expires(&self) -> SystemTime {
         self.0.held.load().svid.not_after()
     }
 
-    /// The serial number of the SVID held now, which tells one rotation from the next.
+    /// The serial number of the current SVID. It differs between rotations.
     #[must_use]
     pub fn svid_serial_number(&self) -> Vec<u8> {
         self.0.held.load().svid.serial_number().to_vec()
     }
 
-    /// The bundle that is trusted now.
+    /// The current bundle.
     #[must_use]
     pub fn trust_bundle(&self) -> TrustBundle {
         self.0.anchors.load().bundle().clone()
     }
 }
 
-/// An SVID that peers with the same bundle would refuse is refused here, where somebody can still do something about it.
+/// Refuses an SVID that peers with the same bundle would refuse, so that the operator sees the error before the peers do.
 fn verify_own(svid: &X509Svid, anchors: &Anchors) -> Result<(), VerifyError> {
     let now = UnixTime::now();
     let Some((leaf, intermediates)) = svid.chain().split_first() else { return Ok(()) };
@@ -189,50 +191,56 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Why an SVID and a bundle make no identity.
+/// An SVID and a bundle do not form an identity.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
     /// The private key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The bundle does not vouch for the SVID.
-    #[error("the SVID is not trusted by its own bundle: {0}")]
+    /// The bundle does not trust the SVID.
+    #[error("the bundle does not trust the SVID: issue the SVID by an authority of the bundle")]
     Untrusted(#[from] VerifyError),
     /// rustls refused the configuration.
-    #[error("rustls refused the configuration: {source}")]
+    #[error("rustls refused the TLS 1.3 configuration with ring: check the features of rustls and ring")]
     Configuration {
-        /// Why.
+        /// The reason that rustls gives.
         source: rustls::Error,
     },
 }
 
-/// Why an SVID was not rotated in. The SVID that was held stays.
+/// An SVID was not rotated in. The current SVID stays in use.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RotateError {
-    /// It names somebody else.
-    #[error("the identity is {held} and cannot become {offered}: make a new identity")]
+    /// The SPIFFE ID of the new SVID differs.
+    #[error(
+        "the SVID of {offered} cannot replace that of {held}: build a new identity; the current SVID stays in use"
+    )]
     SpiffeId {
-        /// Who the identity is.
+        /// The SPIFFE ID of the identity.
         held: SpiffeId,
-        /// Whom the SVID names.
+        /// The SPIFFE ID of the new SVID.
         offered: SpiffeId,
     },
     /// The private key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The bundle does not vouch for it.
-    #[error("the SVID is not trusted by the identity's bundle, which comes first in a rotation: {0}")]
+    /// The bundle does not trust the new SVID.
+    #[error(
+        "the bundle of the identity does not trust the new SVID: set the new bundle before the SVID; the current SVID stays in use"
+    )]
     Untrusted(#[from] VerifyError),
 }
 
-/// Why a bundle was not taken. The bundle that was trusted stays.
+/// A bundle was not set. The current bundle stays in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetBundleError {
-    /// It is of another trust domain.
-    #[error("the identity is of the trust domain {identity}, the bundle of {bundle}: give its own")]
+    /// The bundle is of another trust domain.
+    #[error(
+        "the bundle of {bundle} cannot replace that of {identity}: set a bundle of {identity}; the current bundle stays in use"
+    )]
     TrustDomain {
         /// The domain of the identity.
         identity: TrustDomain,

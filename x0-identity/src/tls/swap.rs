@@ -1,4 +1,4 @@
-//! A value that is replaced as a whole.
+//! A slot whose value is replaced as a whole.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -25,7 +25,7 @@ impl<T> Swap<T> {
             let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
             core::mem::replace(&mut *slot, value)
         };
-        // Outside of the lock: what goes may be large.
+        // After the lock is released: dropping a large value takes long.
         drop(before);
     }
 }

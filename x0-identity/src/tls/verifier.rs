@@ -1,4 +1,4 @@
-//! Who may be at the other end.
+//! The verifier of peers' chains.
 
 use std::sync::Arc;
 use std::vec::Vec;
@@ -18,12 +18,12 @@ use crate::{LeafError, SigningError, SpiffeId, TrustBundle, TrustDomain};
 /// Accepts a peer that has an SVID of the bundle's trust domain, as client and as server.
 ///
 /// Checked are the rules of X509-SVID for the leaf and for each signer of the path, and the path itself as of RFC 5280. The
-/// server name that a client dialled is **not** looked at: an SVID names a workload, not a host. Which SPIFFE ID may do what
-/// is for the caller to decide, once the handshake is over, by [`peer_spiffe_id`](crate::peer_spiffe_id) or
+/// server name that a client dialled is **not** looked at: an SVID names a workload, not a host. The caller authorizes the
+/// peer after the handshake, by the SPIFFE ID that it reads with [`peer_spiffe_id`](crate::peer_spiffe_id) or
 /// [`peer_node_id`](crate::peer_node_id).
 ///
 /// Not supported, and refused: name constraints on URIs (X509-SVID §4.2 leaves them to the implementation), TLS 1.2.
-/// A signer whose constraints cover URIs vouches for nobody here, whatever they permit.
+/// A signer whose constraints cover URIs is refused, whatever they permit.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     anchors: Arc<Swap<Anchors>>,
@@ -31,8 +31,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier with a bundle of its own, for a caller who builds the rustls configuration. `Identity::verifier` gives one
-    /// that follows the identity's bundle. Sessions must not be resumed in such a configuration either: see `Identity`.
+    /// Builds a verifier with a fixed bundle, for a caller that builds the rustls configuration. `Identity::verifier` gives one
+    /// that follows the identity's bundle. Such a configuration must not resume sessions either: see `Identity`.
     #[must_use]
     pub fn new(bundle: TrustBundle) -> Verifier {
         Verifier::reading(Arc::new(Swap::new(Anchors::new(bundle))))
@@ -43,7 +43,7 @@ impl Verifier {
         Verifier { anchors, algorithms }
     }
 
-    /// Verifies the chain of a peer that acts as a client, the leaf first, and says who it is.
+    /// Verifies the chain of a peer that acts as a client, the leaf first, and returns its SPIFFE ID.
     ///
     /// # Errors
     /// [`VerifyError`] names the first rule that is broken.
@@ -56,7 +56,7 @@ impl Verifier {
         self.anchors.load().verify(end_entity, intermediates, now, KeyUsage::client_auth())
     }
 
-    /// Verifies the chain of a peer that acts as a server, the leaf first, and says who it is.
+    /// Verifies the chain of a peer that acts as a server, the leaf first, and returns its SPIFFE ID.
     ///
     /// # Errors
     /// [`VerifyError`] names the first rule that is broken.
@@ -145,51 +145,63 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Why a chain is not trusted. A connection that failed for it carries it inside `rustls::CertificateError::Other`, but for
-/// [`VerifyError::Path`], whose cause rustls has a word for.
+/// A chain is not trusted. The error of a failed handshake carries it inside `rustls::CertificateError::Other`, except for
+/// [`VerifyError::Path`], which becomes the matching variant of `rustls::CertificateError`.
 #[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// There are more certificates than [`X509Svid::CHAIN_LEN_MAX`](crate::X509Svid::CHAIN_LEN_MAX).
-    #[error("the chain has {len} certificates: at most 8 are verified")]
+    /// The chain has more certificates than [`X509Svid::CHAIN_LEN_MAX`](crate::X509Svid::CHAIN_LEN_MAX).
+    #[error(
+        "the chain has {len} certificates, more than the 8 allowed: leave the root out, or use fewer intermediates"
+    )]
     ChainLength {
-        /// How many there are.
+        /// The number of certificates.
         len: usize,
     },
     /// The leaf breaks a rule of X509-SVID.
     #[error(transparent)]
     Leaf(#[from] LeafError),
     /// The leaf belongs to another trust domain.
-    #[error("{spiffe_id} is not of the trust domain {bundle}: present an SVID of this domain")]
+    #[error("the leaf {spiffe_id} is not in the trust domain {bundle}: present an SVID of {bundle}")]
     TrustDomain {
-        /// Whom the leaf names.
+        /// The SPIFFE ID of the leaf.
         spiffe_id: SpiffeId,
-        /// The domain that is trusted.
+        /// The trust domain of the bundle.
         bundle: TrustDomain,
     },
     /// A signer on the path breaks a rule of X509-SVID.
-    #[error("a signer of the SVID is not one: {source}")]
+    #[error(
+        "certificate {position} of the chain is not a valid signing certificate: replace it with a valid issuer of the one before"
+    )]
     Signer {
-        /// The rule.
+        /// The position in the chain as presented; the leaf has position 0.
+        position: usize,
+        /// The rule that is broken.
         source: SigningError,
     },
-    /// The authority of the bundle that signed it is not valid now.
+    /// The authority of the bundle that signed the path is not valid now.
     #[error(
-        "the authority that signed the SVID has run out or is not valid yet: get an SVID of a current one"
+        "the authority that signed the SVID is expired or not valid yet: renew the SVID by a current authority"
     )]
     AuthorityValidity,
     /// No valid path leads to an authority of the bundle (RFC 5280 §6.1).
-    #[error("no path leads from the SVID to an authority of the bundle: {reason}")]
+    #[error("no valid path leads from the leaf to an authority of the bundle: {reason}")]
     Path {
-        /// What was wrong with it.
+        /// The reason.
         reason: CertificateError,
     },
 }
 
-/// The text, as `rustls` shows the errors that it carries for others only so, and that is what an operator reads.
+/// The message with its causes: `rustls` shows the errors that it carries with `Debug`, and operators read that text.
 impl std::fmt::Debug for VerifyError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{self}")?;
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            write!(formatter, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whom a trust domain's identities are signed by.
+//! Trust bundles: the signing certificates of a trust domain.
 
 use pki_types::CertificateDer;
 use std::string::String;
@@ -7,10 +7,10 @@ use std::vec::Vec;
 use super::{PemError, SigningError, check_signing_certificate, read_parts, write_certificate};
 use crate::TrustDomain;
 
-/// The signing certificates that speak for one trust domain.
+/// The signing certificates that are authoritative for one trust domain.
 ///
-/// The name and the certificates belong together (Trust Domain and Bundle §3): a certificate of the bundle vouches for
-/// identities of this domain and no other. An empty bundle is valid and trusts nobody (§4.1.3).
+/// The name and the certificates belong together (Trust Domain and Bundle §3): a certificate of the bundle is
+/// trusted for SVIDs of this domain only. An empty bundle is valid; every SVID is untrusted under it (§4.1.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     trust_domain: TrustDomain,
@@ -18,13 +18,13 @@ pub struct TrustBundle {
 }
 
 impl TrustBundle {
-    /// The most authorities a bundle holds. A root rotation needs two.
+    /// The maximum number of authorities in a bundle. A root rotation needs two.
     pub const AUTHORITIES_MAX: usize = 64;
 
-    /// The bundle of a domain. A certificate given twice counts once.
+    /// Builds the bundle of a domain. A duplicate certificate counts once.
     ///
     /// # Errors
-    /// [`BundleError`], when there are too many or one breaks a rule of X509-SVID for signing certificates.
+    /// [`BundleError`], when there are too many authorities or one breaks a rule of X509-SVID for signing certificates.
     pub fn new(
         trust_domain: TrustDomain,
         authorities: Vec<CertificateDer<'static>>,
@@ -36,7 +36,7 @@ impl TrustBundle {
         Ok(bundle)
     }
 
-    /// The bundle of a domain from PEM text with one certificate after the other. No certificate makes an empty bundle.
+    /// Reads the bundle of a domain from the certificates of a PEM text. A text without certificates gives an empty bundle.
     ///
     /// # Errors
     /// [`BundleError`], when the text is damaged or holds a private key, or as for [`TrustBundle::new`].
@@ -48,7 +48,7 @@ impl TrustBundle {
         TrustBundle::new(trust_domain, parts.certificates)
     }
 
-    /// The certificates as PEM text. The name of the domain is not in it: record it beside.
+    /// The certificates as PEM text. The text does not contain the name of the domain: store the name with it.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let mut pem = String::new();
@@ -58,10 +58,10 @@ impl TrustBundle {
         pem
     }
 
-    /// Adds the authorities of another bundle of the same domain, as one does ahead of a root rotation.
+    /// Adds the authorities of another bundle of the same domain, as the first step of a root rotation.
     ///
     /// # Errors
-    /// [`BundleError::TrustDomain`] or [`BundleError::Authorities`]; the bundle is then as before.
+    /// [`BundleError::TrustDomain`] or [`BundleError::Authorities`]; the bundle is unchanged.
     pub fn extend(&mut self, other: &TrustBundle) -> Result<(), BundleError> {
         if other.trust_domain != self.trust_domain {
             return Err(BundleError::TrustDomain {
@@ -90,7 +90,7 @@ impl TrustBundle {
         Ok(())
     }
 
-    /// The domain it speaks for.
+    /// The trust domain.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -102,42 +102,42 @@ impl TrustBundle {
         &self.authorities
     }
 
-    /// Whether it trusts nobody.
+    /// Whether the bundle has no authority; every SVID is untrusted under it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.authorities.is_empty()
     }
 }
 
-/// Why certificates are not a trust bundle.
+/// Certificates are not a trust bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
     /// The PEM text cannot be read.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// The PEM text holds a private key, which a bundle that is handed around must not.
-    #[error(
-        "the bundle holds a private key: take it out, and issue the authority anew if the file was shared"
-    )]
+    /// The PEM text holds a private key. Bundles are public; keys must not be distributed with them.
+    #[error("the bundle holds a private key: remove it, and replace the authority if the file was shared")]
     PrivateKey,
-    /// There are more authorities than [`TrustBundle::AUTHORITIES_MAX`].
-    #[error("the bundle has more than 64 authorities: drop those that no longer sign")]
+    /// The bundle has more authorities than [`TrustBundle::AUTHORITIES_MAX`].
+    #[error("the bundle has more than 64 authorities: remove those that no longer sign")]
     Authorities,
-    /// A certificate may not sign SVIDs.
-    #[error("certificate {position} of the bundle may not sign: {source}")]
+    /// A certificate breaks a rule for signing certificates.
+    #[error("certificate {position} of the bundle is not a valid signing certificate: remove or replace it")]
     Authority {
-        /// Which, counted from zero.
+        /// The position in the bundle, counted from zero.
         position: usize,
-        /// The rule it breaks.
+        /// The rule that is broken.
         source: SigningError,
     },
-    /// The bundles speak for different domains.
-    #[error("a bundle of {bundle} cannot take authorities of {other}: keep one bundle for each trust domain")]
+    /// The bundles belong to different trust domains.
+    #[error(
+        "the bundle of {bundle} is unchanged: the other bundle belongs to {other}; keep one bundle per trust domain"
+    )]
     TrustDomain {
-        /// The domain of the bundle that was to be extended.
+        /// The domain of the bundle to be extended.
         bundle: TrustDomain,
-        /// The domain of the other.
+        /// The domain of the other bundle.
         other: TrustDomain,
     },
 }

@@ -1,4 +1,4 @@
-//! One certificate, parsed as far as the SPIFFE rules look into it.
+//! One certificate, parsed as far as the SPIFFE rules need it.
 
 use std::time::{Duration, SystemTime};
 use std::vec::Vec;
@@ -11,46 +11,48 @@ use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
-/// The longest certificate that is looked into, in bytes. An SVID with a SPIFFE ID of full length takes about 3 KiB.
+/// The longest certificate that is parsed, in bytes. An SVID with a SPIFFE ID of full length takes about 3 KiB.
 pub const CERTIFICATE_LEN_MAX: usize = 16 * 1024;
 
 /// `[6] IMPLICIT IA5String` of `GeneralName` (RFC 5280 §4.2.1.6).
 const URI_TAG: u32 = 6;
 
-/// Why bytes are not a certificate that the SPIFFE rules can be applied to.
+/// Bytes are not a certificate that the SPIFFE rules can be applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodingError {
-    /// It is longer than [`CERTIFICATE_LEN_MAX`] and was not looked into.
-    #[error("the certificate has {len} bytes: at most {CERTIFICATE_LEN_MAX} are read")]
+    /// The certificate is longer than [`CERTIFICATE_LEN_MAX`]; it was not parsed.
+    #[error(
+        "the certificate has {len} bytes, more than the {CERTIFICATE_LEN_MAX} allowed: issue it with fewer names or extensions"
+    )]
     Length {
-        /// How long it is, in bytes.
+        /// The length of the certificate, in bytes.
         len: usize,
     },
-    /// It is no DER encoding of a certificate (RFC 5280 §4.1).
-    #[error("the bytes are not the DER encoding of a certificate")]
+    /// The bytes are not the DER encoding of a certificate (RFC 5280 §4.1).
+    #[error("the bytes are not the DER encoding of a certificate: re-encode it, or issue it again")]
     Malformed,
     /// Bytes follow the certificate.
-    #[error("{len} bytes follow the certificate: hand over one certificate and nothing else")]
+    #[error("{len} extra bytes follow the certificate: pass the bytes of one certificate only")]
     TrailingData {
-        /// How many.
+        /// The number of extra bytes.
         len: usize,
     },
-    /// It is of version 1 or 2, which have no extensions (RFC 5280 §4.1.2.1).
-    #[error("the certificate is not of version 3: issue it anew with extensions")]
+    /// The certificate has version 1 or 2, which have no extensions (RFC 5280 §4.1.2.1).
+    #[error("the certificate is not of X.509 version 3: issue it again with extensions")]
     Version,
     /// An extension occurs twice (RFC 5280 §4.2), so that two readers may see two certificates.
-    #[error("the certificate has the same extension twice: issue it anew")]
+    #[error("the certificate has the same extension twice: issue it again without the duplicate")]
     DuplicateExtension,
     /// An extension that a SPIFFE rule depends on cannot be read.
-    #[error("the certificate's extension {extension} cannot be read: issue it anew")]
+    #[error("the extension {extension} of the certificate is not valid DER: issue the certificate again")]
     Extension {
-        /// Which, as RFC 5280 §4.2.1 calls it.
+        /// The name of the extension in RFC 5280 §4.2.1.
         extension: &'static str,
     },
 }
 
-/// From when until when, both included, in seconds since 1970.
+/// The first and the last second of validity, both included, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Validity {
     pub(crate) not_before: i64,
@@ -64,7 +66,7 @@ impl Validity {
     }
 }
 
-/// A moment in seconds since 1970. A moment the platform cannot tell is told as the origin: an SVID that ended long ago.
+/// A moment in seconds since 1970. A moment that the platform cannot represent becomes 1970: an SVID that expired long ago.
 pub(crate) fn to_system_time(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let origin = SystemTime::UNIX_EPOCH;
@@ -72,7 +74,7 @@ pub(crate) fn to_system_time(seconds: i64) -> SystemTime {
     moment.unwrap_or(origin)
 }
 
-/// What the rules ask about.
+/// The fields that the rules read.
 pub(crate) struct Certificate<'a> {
     pub(crate) authority: bool,
     pub(crate) key_usage: Option<(KeyUsage, Criticality)>,
@@ -127,7 +129,7 @@ impl<'a> Certificate<'a> {
             if extensions[..position].iter().any(|earlier| earlier.oid == extension.oid) {
                 return Err(EncodingError::DuplicateExtension);
             }
-            // Not through the parsed form: what it cannot decode it would leave out of the count.
+            // Not through the parsed form, which leaves names that it cannot decode out of the count.
             if extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME {
                 certificate.uris = uris(extension.value)?;
                 certificate.alternative_name_critical = extension.critical;
@@ -166,7 +168,7 @@ fn name_of(oid: &str) -> Option<&'static str> {
 }
 
 /// The URIs of a subject alternative name, by their raw tags: a name with bytes that are no text counts like any other, so
-/// that a second identity cannot hide from us and show itself to somebody else.
+/// that no second identity is visible to another parser and not to this one.
 fn uris(value: &[u8]) -> Result<Vec<&[u8]>, EncodingError> {
     const MALFORMED: EncodingError = EncodingError::Extension { extension: "SubjectAltName" };
     let (behind, names) = Any::from_der(value).map_err(|_| MALFORMED)?;

@@ -1,4 +1,4 @@
-//! The rules of a certificate that identifies somebody.
+//! The rules of X509-SVID for leaf certificates.
 
 use pki_types::CertificateDer;
 use std::vec::Vec;
@@ -7,63 +7,67 @@ use super::certificate::Criticality;
 use super::{Certificate, EncodingError, Validity};
 use crate::{ParseSpiffeIdError, SpiffeId};
 
-/// Why a certificate identifies nobody. Each variant names the rule of X509-SVID that is broken.
+/// A certificate is not a leaf of X509-SVID. Each variant names the rule that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeafError {
-    /// It is no readable certificate.
+    /// The certificate cannot be read.
     #[error(transparent)]
     Encoding(#[from] EncodingError),
-    /// It is a certificate authority's (§4.1, §5.2).
-    #[error("the certificate is an authority's (cA is true): authenticate with a leaf certificate")]
+    /// The certificate is that of an authority (§4.1, §5.2).
+    #[error("the leaf is the certificate of an authority (cA is true): authenticate with a leaf certificate")]
     Authority,
-    /// It has no key usage extension (§4.3).
-    #[error("the certificate has no key usage: issue it anew with a critical key usage of digitalSignature")]
+    /// The certificate has no key usage extension (§4.3).
+    #[error("the leaf has no key usage: issue it again with a critical key usage of digitalSignature")]
     KeyUsageMissing,
-    /// Its key usage extension is not critical (§4.3).
-    #[error("the certificate's key usage is not critical: issue it anew with it marked critical")]
+    /// The key usage extension is not critical (§4.3).
+    #[error("the key usage of the leaf is not critical: issue the leaf again with a critical key usage")]
     KeyUsageNotCritical,
-    /// Its key usage lacks `digitalSignature` (§4.3).
-    #[error("the certificate's key usage lacks digitalSignature: issue it anew with it")]
+    /// The key usage lacks `digitalSignature` (§4.3).
+    #[error("the key usage of the leaf lacks digitalSignature: issue the leaf again with digitalSignature")]
     KeyUsageDigitalSignature,
-    /// Its key usage has `keyCertSign` (§4.3, §5.2).
-    #[error("the certificate's key usage has keyCertSign, which no leaf may have: issue it anew without")]
+    /// The key usage has `keyCertSign` (§4.3, §5.2).
+    #[error("the key usage of the leaf has keyCertSign: issue the leaf again without keyCertSign")]
     KeyUsageCertSign,
-    /// Its key usage has `cRLSign` (§4.3, §5.2).
-    #[error("the certificate's key usage has cRLSign, which no leaf may have: issue it anew without")]
+    /// The key usage has `cRLSign` (§4.3, §5.2).
+    #[error("the key usage of the leaf has cRLSign: issue the leaf again without cRLSign")]
     KeyUsageCrlSign,
-    /// Its extended key usage lacks `id-kp-serverAuth` (§4.4).
-    #[error("the certificate's extended key usage lacks id-kp-serverAuth: issue it anew with it")]
+    /// The extended key usage lacks `id-kp-serverAuth` (§4.4).
+    #[error(
+        "the extended key usage of the leaf lacks id-kp-serverAuth: issue the leaf again with id-kp-serverAuth"
+    )]
     ExtendedKeyUsageServer,
-    /// Its extended key usage lacks `id-kp-clientAuth` (§4.4).
-    #[error("the certificate's extended key usage lacks id-kp-clientAuth: issue it anew with it")]
+    /// The extended key usage lacks `id-kp-clientAuth` (§4.4).
+    #[error(
+        "the extended key usage of the leaf lacks id-kp-clientAuth: issue the leaf again with id-kp-clientAuth"
+    )]
     ExtendedKeyUsageClient,
-    /// It does not have exactly one URI in its subject alternative name, whatever these URIs hold (§2, §5.2).
-    #[error("the certificate has {count} URI names: an SVID has exactly one, its SPIFFE ID")]
+    /// The subject alternative name does not have exactly one URI, of any content (§2, §5.2).
+    #[error("the leaf has {count} URI names: issue it again with exactly one, its SPIFFE ID")]
     UriCount {
-        /// How many it has.
+        /// The number of URIs.
         count: usize,
     },
-    /// Its URI is no text.
-    #[error("the certificate's URI name is not text: issue it anew with a SPIFFE ID")]
+    /// The URI is not UTF-8.
+    #[error("the URI name of the leaf is not UTF-8: issue the leaf again with a SPIFFE ID")]
     UriNotText,
-    /// Its URI is no SPIFFE ID (§2, §5.2).
-    #[error("the certificate's URI name is not a SPIFFE ID: {0}")]
+    /// The URI is not a SPIFFE ID (§2, §5.2).
+    #[error("the URI name of the leaf is not a SPIFFE ID: issue the leaf again with a SPIFFE ID")]
     SpiffeId(#[from] ParseSpiffeIdError),
-    /// Its SPIFFE ID has no path (§3.1, §5.2).
-    #[error("the certificate's SPIFFE ID has no path, as only an authority's: issue it anew with a path")]
+    /// The SPIFFE ID has no path (§3.1, §5.2).
+    #[error("the SPIFFE ID of the leaf has no path: issue the leaf again with a path")]
     RootPath,
-    /// Its subject is empty and its subject alternative name not critical (§3.1).
+    /// The subject is empty and the subject alternative name not critical (§3.1).
     #[error(
-        "the certificate has no subject, so its subject alternative name must be critical: issue it anew"
+        "the leaf has no subject, and its subject alternative name is not critical: issue it again with a critical one"
     )]
     AlternativeNameNotCritical,
 }
 
-/// The SPIFFE ID of a leaf certificate, every rule of X509-SVID for a leaf having been checked.
+/// Checks every rule of X509-SVID for a leaf certificate and returns its SPIFFE ID.
 ///
-/// Who signed it and when it is valid is **not** looked at: that takes a trust bundle, see `Verifier`. A certificate from a
-/// connection that our verifier has accepted, or a file the caller trusts, is what to ask about.
+/// Signature and validity are **not** checked: that takes a trust bundle, see `Verifier`. Pass a certificate of a connection
+/// that the verifier has accepted, or of a file that the caller trusts.
 ///
 /// # Errors
 /// [`LeafError`] names the first rule that is broken.
@@ -71,7 +75,7 @@ pub fn spiffe_id_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, LeafEr
     Ok(Leaf::read(certificate)?.spiffe_id)
 }
 
-/// What is known of a certificate that keeps the rules.
+/// The fields of a leaf that keeps the rules.
 #[derive(Clone)]
 pub(crate) struct Leaf {
     pub(crate) spiffe_id: SpiffeId,

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The identity of the peer of a connection, read from its verified chain.
 
 use std::time::SystemTime;
 
@@ -7,22 +7,22 @@ use pki_types::CertificateDer;
 use super::{Leaf, LeafError, spiffe_id_of, to_system_time};
 use crate::{NodeId, SpiffeId};
 
-/// Why the chain of a peer names no node.
+/// The chain of a peer does not name a workload or a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
     /// The peer presented no certificate.
-    #[error("the peer presented no certificate: both sides must authenticate")]
+    #[error("the peer presented no certificate: configure it for mutual TLS")]
     NoCertificate,
-    /// Its certificate identifies nobody.
+    /// The leaf certificate breaks a rule of X509-SVID.
     #[error(transparent)]
     Leaf(#[from] LeafError),
-    /// It is somebody, but no node of a mesh.
+    /// The SPIFFE ID of the peer is not that of a node.
     #[error(
-        "the peer is {spiffe_id}, which names no node: a node's SPIFFE ID is spiffe://<trust domain>/node/<16 digits>"
+        "the peer {spiffe_id} is not a node: issue it an SVID for spiffe://<trust domain>/node/<16 digits>"
     )]
     NotANode {
-        /// Who it is.
+        /// The SPIFFE ID of the peer.
         spiffe_id: SpiffeId,
     },
 }
@@ -31,7 +31,7 @@ pub enum PeerError {
 /// connection whose handshake is over). The chain itself is not verified again.
 ///
 /// # Errors
-/// [`PeerError`], when there is no certificate or it breaks a rule of X509-SVID.
+/// [`PeerError`], when the chain is empty or the leaf breaks a rule of X509-SVID.
 pub fn peer_spiffe_id(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerError> {
     Ok(spiffe_id_of(chain.first().ok_or(PeerError::NoCertificate)?)?)
 }
@@ -39,17 +39,17 @@ pub fn peer_spiffe_id(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerErro
 /// The node at the head of a chain that a verifier **has already accepted**, as for [`peer_spiffe_id`].
 ///
 /// # Errors
-/// [`PeerError`], when there is no certificate, it breaks a rule of X509-SVID, or its SPIFFE ID is not that of a node.
+/// [`PeerError`], when the chain is empty, the leaf breaks a rule of X509-SVID, or the SPIFFE ID is not that of a node.
 pub fn peer_node_id(chain: &[CertificateDer<'_>]) -> Result<NodeId, PeerError> {
     let spiffe_id = peer_spiffe_id(chain)?;
     spiffe_id.node_id().ok_or(PeerError::NotANode { spiffe_id })
 }
 
-/// Until when the SVID at the head of a chain is valid, this moment included; the chain is one that a verifier **has already accepted**,
-/// as for [`peer_spiffe_id`]. A connection that goes on longer is with somebody who may no longer be who it was.
+/// The last second in which the SVID at the head of a chain is valid. A verifier **has already accepted** the chain, as for
+/// [`peer_spiffe_id`]. Close the connection at that moment: the SVID no longer proves the identity of the peer.
 ///
 /// # Errors
-/// [`PeerError`], when there is no certificate or it breaks a rule of X509-SVID.
+/// [`PeerError`], when the chain is empty or the leaf breaks a rule of X509-SVID.
 pub fn peer_not_after(chain: &[CertificateDer<'_>]) -> Result<SystemTime, PeerError> {
     let leaf = Leaf::read(chain.first().ok_or(PeerError::NoCertificate)?)?;
     Ok(to_system_time(leaf.validity.not_after))

@@ -7,31 +7,33 @@ use std::vec::Vec;
 
 use super::certificate::CERTIFICATE_LEN_MAX;
 
-/// The longest PEM text that is read, in bytes.
+/// The longest PEM text that is parsed, in bytes.
 pub const PEM_LEN_MAX: usize = 4 * 1024 * 1024;
 
-/// Why a text holds no certificates or keys.
+/// A PEM text cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
-    /// It is longer than [`PEM_LEN_MAX`] and was not looked into.
-    #[error("the PEM text has {len} bytes: at most {PEM_LEN_MAX} are read")]
+    /// The text is longer than [`PEM_LEN_MAX`]; it was not parsed.
+    #[error("the PEM text has {len} bytes, more than the {PEM_LEN_MAX} allowed: split it")]
     Length {
-        /// How long it is, in bytes.
+        /// The length of the text, in bytes.
         len: usize,
     },
-    /// A section has no end, or what it holds is not base64.
-    #[error("the PEM text is damaged: section {section} cannot be read")]
+    /// A section has no end line, or its content is not base64.
+    #[error(
+        "section {section} of the PEM text is damaged: its base64 or its end line is wrong; restore the file"
+    )]
     Damaged {
-        /// Which, counted from zero.
+        /// The position of the section, counted from zero.
         section: usize,
     },
-    /// It has more than one private key.
-    #[error("the PEM text has more than one private key: keep one")]
+    /// The text has more than one private key.
+    #[error("the PEM text has more than one private key: keep the key of the leaf certificate")]
     Keys,
 }
 
-/// What a text may hold. Sections of other kinds are passed over.
+/// The certificates and the key of a PEM text. Sections of other kinds are skipped.
 pub(crate) struct SvidParts {
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     pub(crate) key: Option<PrivateKeyDer<'static>>,
@@ -69,7 +71,7 @@ pub(crate) fn write_key(key: &PrivateKeyDer<'_>, pem: &mut String) {
     let label = match key {
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
-        // PKCS #8, and whatever pki-types adds: it says that it will be a form of it.
+        // PKCS #8, and any variant that pki-types adds: its documentation says that it will be a form of PKCS #8.
         _ => "PRIVATE KEY",
     };
     write_section(label, key.secret_der(), pem);
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_at_every_length() {
+    fn a_written_certificate_is_read_at_every_length() {
         for len in 0..200_u8 {
             let der: Vec<u8> = (0..len).map(|byte| byte.wrapping_mul(37)).collect();
             let mut pem = String::new();

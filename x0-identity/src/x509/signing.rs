@@ -1,4 +1,4 @@
-//! The rules of a certificate that signs others.
+//! The rules of X509-SVID for signing certificates.
 
 use pki_types::CertificateDer;
 
@@ -6,50 +6,54 @@ use super::certificate::Criticality;
 use super::{Certificate, EncodingError, Validity};
 use crate::{ParseSpiffeIdError, SpiffeId};
 
-/// Why a certificate may not sign SVIDs. Each variant names the rule of X509-SVID that is broken.
+/// A certificate is not a signing certificate of X509-SVID. Each variant names the rule that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SigningError {
-    /// It is no readable certificate.
+    /// The certificate cannot be read.
     #[error(transparent)]
     Encoding(#[from] EncodingError),
-    /// It is no certificate authority's (§3.2, §4.1).
-    #[error("the certificate is not an authority's (cA is not true): sign with a signing certificate")]
+    /// The certificate is not that of an authority (§3.2, §4.1).
+    #[error("the certificate is not that of an authority (cA is not true): use a signing certificate")]
     NotAuthority,
-    /// It has no key usage extension (§4.3).
+    /// The certificate has no key usage extension (§4.3).
     #[error(
-        "the signing certificate has no key usage: issue it anew with a critical key usage of keyCertSign"
+        "the signing certificate has no key usage: issue it again with a critical key usage of keyCertSign"
     )]
     KeyUsageMissing,
-    /// It carries a SPIFFE ID, and its key usage extension is not critical (§4.3).
-    #[error("the signing certificate's key usage is not critical: issue it anew with it marked critical")]
+    /// The certificate has a SPIFFE ID, and its key usage extension is not critical (§4.3).
+    #[error(
+        "the key usage of the signing certificate is not critical: issue it again with a critical key usage"
+    )]
     KeyUsageNotCritical,
-    /// Its key usage lacks `keyCertSign` (§3.2, §4.3).
-    #[error("the signing certificate's key usage lacks keyCertSign: issue it anew with it")]
+    /// The key usage lacks `keyCertSign` (§3.2, §4.3).
+    #[error("the key usage of the signing certificate lacks keyCertSign: issue it again with keyCertSign")]
     KeyUsageCertSign,
-    /// It has more than one URI in its subject alternative name (§2).
-    #[error("the signing certificate has {count} URI names: at most one, its SPIFFE ID, is allowed")]
+    /// The certificate has more than one URI in its subject alternative name (§2).
+    #[error("the signing certificate has {count} URI names: issue it again with at most one, its SPIFFE ID")]
     UriCount {
-        /// How many it has.
+        /// The number of URIs.
         count: usize,
     },
-    /// Its URI is no text.
+    /// The URI is not UTF-8.
     #[error(
-        "the signing certificate's URI name is not text: issue it anew with a SPIFFE ID or without a URI"
+        "the URI name of the signing certificate is not UTF-8: issue it again with a SPIFFE ID or without a URI"
     )]
     UriNotText,
-    /// Its URI is no SPIFFE ID (§2).
-    #[error("the signing certificate's URI name is not a SPIFFE ID: {0}")]
+    /// The URI is not a SPIFFE ID (§2).
+    #[error(
+        "the URI name of the signing certificate is not a SPIFFE ID: issue it again with a SPIFFE ID or without a URI"
+    )]
     SpiffeId(#[from] ParseSpiffeIdError),
-    /// Its SPIFFE ID has a path (§3.2).
-    #[error("the signing certificate's SPIFFE ID has a path, as only a leaf's: issue it anew without a path")]
+    /// The SPIFFE ID has a path (§3.2).
+    #[error("the SPIFFE ID of the signing certificate has a path: issue it again without a path")]
     Path,
 }
 
-/// The SPIFFE ID of a signing certificate, if it has one, every rule of X509-SVID for such having been checked.
+/// Checks every rule of X509-SVID for a signing certificate and returns its SPIFFE ID, if it has one.
 ///
-/// It need not have an ID, and an ID of it may name another trust domain than the one it signs for (X509-SVID §3.2 says
-/// SHOULD). Signature and validity are not looked at.
+/// The ID is optional, and it may name another trust domain than the one that the certificate signs for (X509-SVID §3.2 says
+/// SHOULD). Signature and validity are not checked.
 ///
 /// # Errors
 /// [`SigningError`] names the first rule that is broken.
@@ -57,7 +61,7 @@ pub fn spiffe_id_of_signer(certificate: &CertificateDer<'_>) -> Result<Option<Sp
     Ok(check_signing_certificate(certificate)?.spiffe_id)
 }
 
-/// What is known of a signing certificate that keeps the rules.
+/// The fields of a signing certificate that keeps the rules.
 pub(crate) struct Signer {
     pub(crate) spiffe_id: Option<SpiffeId>,
     #[cfg_attr(
@@ -85,7 +89,7 @@ pub(crate) fn check_signing_certificate(certificate: &CertificateDer<'_>) -> Res
         _ => return Err(SigningError::UriCount { count: certificate.uris.len() }),
     };
     if let Some(spiffe_id) = &spiffe_id {
-        // A rule "on all SVIDs" (§4.3): an authority without a SPIFFE ID is none.
+        // A rule "on all SVIDs" (§4.3): an authority without a SPIFFE ID is not an SVID.
         if *criticality == Criticality::NotCritical {
             return Err(SigningError::KeyUsageNotCritical);
         }

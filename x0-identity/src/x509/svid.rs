@@ -1,4 +1,4 @@
-//! An identity and the key that proves it.
+//! X.509-SVIDs: a certificate chain and the private key of its leaf.
 
 use core::fmt;
 use std::string::String;
@@ -15,8 +15,8 @@ use crate::{NodeId, SpiffeId};
 
 /// An X.509-SVID: a leaf certificate, the intermediates behind it, and the leaf's private key.
 ///
-/// Each certificate keeps the rules of X509-SVID, or it would not be here. Not known of it: whether a bundle's authority
-/// signed it, and whether the key is the leaf's; both are checked where cryptography is at hand, by `Identity`.
+/// Each certificate was checked against the rules of X509-SVID for a single certificate. Two properties need cryptography and
+/// are checked by `Identity` instead: an authority of the bundle signed the chain, and the key belongs to the leaf.
 pub struct X509Svid {
     /// The leaf first, then each signer of the one before.
     chain: Vec<CertificateDer<'static>>,
@@ -28,7 +28,7 @@ impl X509Svid {
     /// The longest chain, in certificates, the leaf included.
     pub const CHAIN_LEN_MAX: usize = 8;
 
-    /// Takes certificates, the leaf first and each signer behind, and the leaf's private key.
+    /// Builds an SVID from its certificates, the leaf first and then each signer, and the leaf's private key.
     ///
     /// # Errors
     /// [`SvidError`], when there are none or too many, or when one breaks a rule of X509-SVID.
@@ -48,8 +48,8 @@ impl X509Svid {
         Ok(X509Svid { chain, key, leaf })
     }
 
-    /// Takes PEM text with the certificates in order, the leaf first, and one private key (PKCS #8, SEC 1 or PKCS #1)
-    /// anywhere among them. Other sections are passed over.
+    /// Reads PEM text with the certificates in order, the leaf first, and one private key (PKCS #8, SEC 1 or PKCS #1)
+    /// anywhere among them. Sections of other kinds are skipped.
     ///
     /// # Errors
     /// [`SvidError`], when the text is damaged, the key is missing, or as for [`X509Svid::from_der`].
@@ -69,13 +69,13 @@ impl X509Svid {
         pem
     }
 
-    /// Whom it identifies.
+    /// The SPIFFE ID of the leaf.
     #[must_use]
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.leaf.spiffe_id
     }
 
-    /// The node it identifies, if it is a node.
+    /// The node, if the SPIFFE ID is that of a node.
     #[must_use]
     pub fn node_id(&self) -> Option<NodeId> {
         self.leaf.spiffe_id.node_id()
@@ -93,19 +93,19 @@ impl X509Svid {
         &self.key
     }
 
-    /// The leaf's serial number: a big-endian integer as in the certificate. It tells one rotation from the next.
+    /// The leaf's serial number: a big-endian integer as in the certificate. It differs between rotations.
     #[must_use]
     pub fn serial_number(&self) -> &[u8] {
         &self.leaf.serial_number
     }
 
-    /// Since when the leaf is valid.
+    /// The first moment at which the leaf is valid.
     #[must_use]
     pub fn not_before(&self) -> SystemTime {
         to_system_time(self.leaf.validity.not_before)
     }
 
-    /// Until when the leaf is valid, that second included.
+    /// The last second in which the leaf is valid.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         to_system_time(self.leaf.validity.not_after)
@@ -130,34 +130,38 @@ impl Clone for X509Svid {
     }
 }
 
-/// Why certificates and a key are not an SVID.
+/// Certificates and a key are not an SVID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SvidError {
     /// The PEM text cannot be read.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// There is no certificate.
-    #[error("there is no certificate: give the leaf first, then its signers")]
+    /// The chain is empty.
+    #[error("the SVID has no certificate: write the leaf first, then its signers")]
     NoCertificate,
-    /// There is no private key.
-    #[error("there is no private key: append it to the certificates")]
+    /// The private key is missing.
+    #[error("the SVID has no private key: append the key of the leaf to the certificates")]
     NoKey,
-    /// There are more certificates than [`X509Svid::CHAIN_LEN_MAX`].
-    #[error("the chain has {len} certificates: at most 8 are taken")]
+    /// The chain has more certificates than [`X509Svid::CHAIN_LEN_MAX`].
+    #[error(
+        "the chain has {len} certificates, more than the 8 allowed: leave the root out, or use fewer intermediates"
+    )]
     ChainLength {
-        /// How many there are.
+        /// The number of certificates.
         len: usize,
     },
-    /// The first certificate is no leaf's.
+    /// The first certificate breaks a rule for leaves.
     #[error(transparent)]
     Leaf(#[from] LeafError),
-    /// A later certificate is no signer's.
-    #[error("certificate {position} of the chain may not sign: {source}")]
+    /// A later certificate breaks a rule for signing certificates.
+    #[error(
+        "certificate {position} of the chain is not a valid signing certificate: replace it with the issuer of the one before"
+    )]
     Signer {
-        /// Which, counted from zero; the leaf has zero.
+        /// The position in the chain; the leaf has position 0.
         position: usize,
-        /// The rule it breaks.
+        /// The rule that is broken.
         source: SigningError,
     },
 }

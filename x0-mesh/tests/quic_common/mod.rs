@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use x0_identity::{Authority, AuthorityConfig, Identity, NodeId, SpiffeId, TrustDomain, X509Svid};
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain, X509Svid};
 use x0_mesh::quic::{QuicConfig, QuicTransport};
 use x0_mesh::{DownReason, Lane, PeerEventKind, Received, Transmit, Transport, TransportExt};
 
@@ -18,7 +18,7 @@ pub(crate) struct Domain(Authority);
 impl Domain {
     pub(crate) fn new(name: &str) -> Domain {
         let trust_domain = TrustDomain::parse(name).unwrap();
-        Domain(Authority::new(trust_domain, &AuthorityConfig::default()).unwrap())
+        Domain(Authority::new(trust_domain, &AuthorityOptions::default()).unwrap())
     }
 
     pub(crate) fn svid(&self, number: u64, validity: Duration) -> X509Svid {
