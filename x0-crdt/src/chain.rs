@@ -290,7 +290,7 @@ pub use statement::{Head, Statement};
 pub use tracker::{ChainTracker, Limits, Observed, Standing};
 pub use writer::{ChainWriter, Output};
 
-use crate::codec::{self, Input};
+use crate::codec::{self, ByteReader};
 
 /// The version of every encoding of this module. It opens each of them, and [`CONTEXT`] ends with it.
 pub const VERSION: u8 = 1;
@@ -308,7 +308,7 @@ pub const BATCH_LEN_MAX: usize = 4096;
 pub const SIGNATURE_LEN_MAX: usize = 128;
 
 /// Reads the version byte.
-fn read_version(input: &mut Input<'_>) -> Result<(), DecodeError> {
+fn read_version(input: &mut ByteReader<'_>) -> Result<(), DecodeError> {
     match input.byte("the version")? {
         VERSION => Ok(()),
         found => Err(codec::DecodeError::Version { found }.into()),

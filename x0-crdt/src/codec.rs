@@ -59,11 +59,11 @@ pub enum DecodeError {
 
 /// What is left of the bytes that are being decoded.
 #[derive(Debug, Clone)]
-pub struct Input<'a> {
+pub struct ByteReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Input<'a> {
+impl<'a> ByteReader<'a> {
     /// Starts at the beginning of `bytes`.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
@@ -164,7 +164,7 @@ impl<'a> Input<'a> {
 }
 
 /// Appends an integer in its shortest form: 1 byte below 128, at most 10.
-pub fn put_integer(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_integer(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -173,7 +173,7 @@ pub fn put_integer(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Appends a byte string with its length before it.
-pub fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     put_integer(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
@@ -190,20 +190,20 @@ pub trait Canonical: Sized {
     ///
     /// # Errors
     /// Bytes that `encode` cannot have written. `input` may have been advanced.
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError>;
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError>;
 }
 
 /// The version of every envelope that [`to_bytes`] writes.
-pub const ENVELOPE_VERSION: u8 = 1;
+pub(crate) const ENVELOPE_VERSION: u8 = 1;
 
 /// The canonical bytes of a value in an envelope that carries the version of the format.
 ///
 /// ```
-/// use x0_crdt::codec::{from_bytes, to_bytes};
+/// use x0_crdt::{from_bytes, to_bytes};
 ///
 /// let bytes = to_bytes(&7_u64);
 /// assert_eq!(from_bytes::<u64>(&bytes)?, 7);
-/// # Ok::<(), x0_crdt::codec::DecodeError>(())
+/// # Ok::<(), x0_crdt::DecodeError>(())
 /// ```
 #[must_use]
 pub fn to_bytes<T: Canonical>(value: &T) -> Vec<u8> {
@@ -217,7 +217,7 @@ pub fn to_bytes<T: Canonical>(value: &T) -> Vec<u8> {
 /// # Errors
 /// Another version, malformed bytes, or bytes after the end.
 pub fn from_bytes<T: Canonical>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let mut input = Input::new(bytes);
+    let mut input = ByteReader::new(bytes);
     let found = input.byte("the version")?;
     if found != ENVELOPE_VERSION {
         return Err(DecodeError::Version { found });
@@ -234,7 +234,7 @@ macro_rules! unsigned {
                 put_integer(u64::from(*self), out);
             }
 
-            fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+            fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
                 const WHAT: &str = concat!("a ", stringify!($type));
                 Self::try_from(input.integer(WHAT)?).map_err(|_| DecodeError::Range { what: WHAT })
             }
@@ -248,7 +248,7 @@ impl Canonical for i64 {
         put_integer(((self << 1) ^ (self >> 63)).cast_unsigned(), out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let zigzag = input.integer("an i64")?;
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
@@ -259,7 +259,7 @@ impl Canonical for bool {
         out.push(u8::from(*self));
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         match input.byte("a flag")? {
             0 => Ok(false),
             1 => Ok(true),
@@ -271,7 +271,7 @@ impl Canonical for bool {
 impl Canonical for () {
     fn encode(&self, _out: &mut Vec<u8>) {}
 
-    fn decode(_input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(_input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         Ok(())
     }
 }
@@ -281,7 +281,7 @@ impl Canonical for String {
         put_bytes(self.as_bytes(), out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         Ok(str::from_utf8(input.bytes("text")?).map_err(|_| DecodeError::Text)?.into())
     }
 }
@@ -291,7 +291,7 @@ impl Canonical for Box<[u8]> {
         put_bytes(self, out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         Ok(input.bytes("bytes")?.into())
     }
 }
@@ -304,7 +304,7 @@ impl<T: Canonical> Canonical for Option<T> {
         }
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         if bool::decode(input)? { T::decode(input).map(Some) } else { Ok(None) }
     }
 }
@@ -315,7 +315,7 @@ impl<A: Canonical, B: Canonical> Canonical for (A, B) {
         self.1.encode(out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         Ok((A::decode(input)?, B::decode(input)?))
     }
 }
@@ -329,7 +329,7 @@ impl<K: Canonical + Ord, V: Canonical> Canonical for BTreeMap<K, V> {
         }
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         const WHAT: &str = "a map";
         // Nothing is reserved by the count: a map grows as its entries arrive, and each takes bytes of the input, or it is a repetition.
         let count = input.integer(WHAT)?;
@@ -354,7 +354,7 @@ impl<T: Canonical + Ord> Canonical for BTreeSet<T> {
         }
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         const WHAT: &str = "a set";
         let count = input.integer(WHAT)?;
         let mut set = Self::new();

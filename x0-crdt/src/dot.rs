@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::codec::{Canonical, DecodeError, Input};
+use crate::codec::{ByteReader, Canonical, DecodeError};
 
 /// A writer: one life of one node.
 ///
@@ -42,7 +42,7 @@ impl Canonical for ReplicaId {
         self.incarnation.encode(out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let node = u64::from_be_bytes(input.array("a replica")?);
         Ok(Self { node, incarnation: u32::decode(input)? })
     }
@@ -77,7 +77,7 @@ impl Canonical for Dot {
         self.seq.encode(out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let replica = ReplicaId::decode(input)?;
         let seq = u64::decode(input)?;
         if seq == 0 {

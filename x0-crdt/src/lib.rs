@@ -19,15 +19,15 @@
 //! - [`CausalMap`]: a replica's whole state, keys to values that all may write at any time, with what is needed to bring replicas
 //!   together and to forget what all have seen. It is what `x0-kv` keeps its always-writable keyspaces in.
 //! - [`Session`]: the engine of anti-entropy between two replicas: 52 bytes when there is nothing to say, a difference in numbered
-//!   parts when history tells what is missing, a set reconciliation ([`sketch`]) when it does not. It owns no socket and no clock.
+//!   parts when history tells what is missing, a set reconciliation when it does not. It owns no socket and no clock.
 //! - [`Members`]: who takes part and what each has seen, with leases: what decides when a removal may be forgotten.
 //! - [`chain`]: signed batches of events per writer. One who tells two stories leaves a proof of it.
-//! - [`Causal`] and [`types`]: composable lattices for states of one's own: registers, flags, counters, sets, maps of them to any
+//! - [`Causal`]: composable lattices for states of one's own: registers, flags, counters, sets, maps of them to any
 //!   depth, and structs of them ([`dot_store_struct!`], [`lattice_struct!`]). [`Lattice`] is the seam: [`Lattice::delta`] is the
 //!   smallest difference of two states, [`Lattice::decompose`] takes one apart into its irreducible pieces.
-//! - [`types::Clock`]: a hybrid logical clock, for registers in which the last write wins; it reads no clock, and trusts none that runs
+//! - [`Clock`]: a hybrid logical clock, for registers in which the last write wins; it reads no clock, and trusts none that runs
 //!   too far ahead.
-//! - [`codec`]: canonical bytes; equal states are equal bytes.
+//! - [`Canonical`]: canonical bytes; equal states are equal bytes.
 //!
 //! The feature `serde` puts these bytes of [`Causal`], [`Delta`] and [`Context`] into serde's formats. The feature `compat-crdts` adds
 //! the module `compat`: import from and export to the sets, registers and counters of the crate `crdts`; it needs std.
@@ -49,45 +49,44 @@
 //! It depends on no other x0 crate, is `no_std` with `alloc`, and has no feature that is needed.
 
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
 
-mod causal;
 pub mod chain;
-mod change;
-mod clock;
-pub mod codec;
-#[cfg(feature = "compat-crdts")]
-pub mod compat;
-mod context;
+mod codec;
 mod dot;
 mod hash;
-mod lattice;
 mod map;
-mod members;
-#[cfg(feature = "serde")]
-mod serde_bytes;
 mod session;
-pub mod sketch;
-pub mod store;
-pub mod types;
+mod types;
 mod version;
 
-pub use causal::{ApplyError, Causal, ChangeError, Delta};
-pub use change::Change;
-pub use codec::{Canonical, DecodeError};
-pub use context::{Context, RANGES_MAX};
+pub use codec::{ByteReader, Canonical, DecodeError, from_bytes, to_bytes};
 pub use dot::{Dot, ReplicaId};
 pub use hash::HashKey;
-pub use lattice::Lattice;
 pub use map::{
     CausalMap, DeltaError, Difference, Entry, Frontier, Held, HistoryError, ITEM_MAX, JoinError, Joined,
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
 };
-pub use members::{MEMBERS_MAX, Members};
-pub use session::{Session, SessionError, SessionInput, SessionOptions, SessionOutput, SessionStats};
-pub use types::{Max, Min};
+pub use session::{
+    MEMBERS_MAX, Members, Session, SessionError, SessionInput, SessionOptions, SessionOutput, SessionStats,
+};
+#[cfg(feature = "compat-crdts")]
+pub use types::compat;
+pub use types::{
+    ApplyError, Causal, Change, ChangeError, Clock, ClockError, Context, Delta, DotStore, Dots, Flag,
+    GCounter, JoinScope, Lattice, LwwRegister, Max, Min, MvRegister, Observed, OrMap, OrSet, Plain,
+    PnCounter, RANGES_MAX, Stamp, StoreForm,
+};
 pub use version::Version;
+
+/// Parts of the protocol that the tests, the fuzzers and the benchmarks reach into. No stable interface: anything in it may change in
+/// any release.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
+}
 
 /// What the macros of this crate need where they are used.
 #[doc(hidden)]

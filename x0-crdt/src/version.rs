@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::dot::{Dot, ReplicaId};
 
 /// A version vector: of each writer, all events up to a number.
@@ -129,7 +129,7 @@ impl Canonical for Version {
         }
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let seqs = BTreeMap::<ReplicaId, u64>::decode(input)?;
         if seqs.values().any(|seq| *seq == 0) {
             return Err(DecodeError::NotCanonical { what: "a version" });

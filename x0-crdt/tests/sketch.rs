@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use random::Random;
 use x0_crdt::HashKey;
-use x0_crdt::sketch::{CodedSymbols, Decoder, SYMBOL_LEN, SketchError};
+use x0_crdt::internal::{CodedSymbols, SYMBOL_LEN, SketchDecoder, SketchError};
 
 const KEY: HashKey = HashKey::new(*b"a key of a test.");
 
@@ -44,7 +44,7 @@ fn any_two_sets_reconcile_over_repeated_and_reordered_ranges() {
         let only = [random.below(60), random.below(60)];
         let [local, remote] = sets(random.below(300), only, &mut random);
         let mut theirs = CodedSymbols::new(KEY, remote.iter().copied());
-        let mut decoder = Decoder::new(CodedSymbols::new(KEY, local.iter().copied()));
+        let mut decoder = SketchDecoder::new(CodedSymbols::new(KEY, local.iter().copied()));
         while !decoder.is_complete() {
             let wanted = decoder.len();
             let from = (wanted + random.below(9) as usize).saturating_sub(random.below(12) as usize);
@@ -100,7 +100,7 @@ fn the_bytes_of_a_difference_stay_within_what_was_asked() {
                 let [local, remote] =
                     sets(5_000, [differences / 2, differences - differences / 2], &mut random);
                 let mut theirs = CodedSymbols::new(KEY, remote);
-                let mut decoder = Decoder::new(CodedSymbols::new(KEY, local));
+                let mut decoder = SketchDecoder::new(CodedSymbols::new(KEY, local));
                 while !decoder.is_complete() {
                     let from = decoder.len();
                     decoder.add(from, &theirs.encode(from, 1)).unwrap();
@@ -124,7 +124,7 @@ fn hostile_symbols_end_in_an_error_or_in_nothing() {
     let local: Vec<u64> = (0..100).collect();
     for seed in 0..seeds(2_000) {
         let mut random = Random::new(seed);
-        let mut decoder = Decoder::new(CodedSymbols::new(KEY, local.iter().copied()));
+        let mut decoder = SketchDecoder::new(CodedSymbols::new(KEY, local.iter().copied()));
         let mut honest = CodedSymbols::new(KEY, (50..150).chain(1_000..1_000 + random.below(40)));
         let mut bytes = honest.encode(0, 1 + random.below(100) as usize);
         for _ in 0..random.below(8) {

@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use x0_crdt::HashKey;
-use x0_crdt::sketch::{CodedSymbols, Decoder};
+use x0_crdt::internal::{CodedSymbols, SketchDecoder};
 
 fuzz_target!(|data: &[u8]| {
-    let mut decoder = Decoder::new(CodedSymbols::new(HashKey::new([1; 16]), 0..20));
+    let mut decoder = SketchDecoder::new(CodedSymbols::new(HashKey::new([1; 16]), 0..20));
     let _ = decoder.add(0, data);
     assert!(decoder.remote_only().len() + decoder.local_only().len() <= decoder.len());
 });

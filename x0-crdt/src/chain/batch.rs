@@ -6,7 +6,7 @@ use super::checkpoint::Checkpoint;
 use super::digest::Digest;
 use super::error::DecodeError;
 use super::merkle;
-use crate::codec::Input;
+use crate::codec::ByteReader;
 
 /// A [`Checkpoint`] and the digests of its events, in order; they lead to its root. Events that were overwritten are in it
 /// by digest only.
@@ -72,7 +72,7 @@ impl Batch {
     ///
     /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let checkpoint = Checkpoint::read(&mut input)?;
         let count = usize::from(checkpoint.statement().count());
         let digests = read_digests(&mut input, count)?;
@@ -132,7 +132,7 @@ impl Attestation {
     ///
     /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let checkpoint = Checkpoint::read(&mut input)?;
         let index = u16::from_be_bytes(input.array("the place of an event")?);
         let statement = checkpoint.statement();
@@ -149,7 +149,7 @@ impl Attestation {
 }
 
 /// Takes the bytes before it allocates for them, so a short input costs nothing.
-fn read_digests(input: &mut Input<'_>, count: usize) -> Result<Vec<Digest>, DecodeError> {
+fn read_digests(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Digest>, DecodeError> {
     let bytes = input.take(count.saturating_mul(Digest::LEN), "digests")?;
     let (chunks, _) = bytes.as_chunks::<{ Digest::LEN }>();
     Ok(chunks.iter().copied().map(Digest).collect())

@@ -8,7 +8,7 @@ use super::seam::Verifier;
 use super::statement::{Head, Statement};
 use super::{SIGNATURE_LEN_MAX, VERSION, read_version};
 use crate::ReplicaId;
-use crate::codec::Input;
+use crate::codec::ByteReader;
 
 /// A [`Statement`] with its writer's signature: self-contained, so anyone may carry it.
 ///
@@ -99,13 +99,13 @@ impl Checkpoint {
     ///
     /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let checkpoint = Self::read(&mut input)?;
         input.finish()?;
         Ok(checkpoint)
     }
 
-    pub(super) fn read(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         read_version(input)?;
         let statement = Statement::read(input)?;
         let len = usize::from(input.byte("a signature")?);

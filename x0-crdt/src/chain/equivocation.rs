@@ -8,7 +8,7 @@ use super::error::{DecodeError, VerifyError};
 use super::seam::Verifier;
 use super::{VERSION, read_version};
 use crate::ReplicaId;
-use crate::codec::Input;
+use crate::codec::ByteReader;
 
 /// The proof that a writer has contradicted itself: two signed statements that [conflict]. It needs nothing else, so it can
 /// be carried anywhere and checked by anyone who has a [`Verifier`].
@@ -89,7 +89,7 @@ impl EquivocationProof {
     ///
     /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         read_version(&mut input)?;
         let proof = Self { first: Checkpoint::read(&mut input)?, second: Checkpoint::read(&mut input)? };
         input.finish()?;

@@ -6,7 +6,7 @@ use super::digest::Digest;
 use super::error::DecodeError;
 use super::{BATCH_LEN_MAX, CONTEXT};
 use crate::ReplicaId;
-use crate::codec::Input;
+use crate::codec::ByteReader;
 
 /// Where a chain stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -138,7 +138,7 @@ impl Statement {
         bytes
     }
 
-    pub(super) fn read(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         const WHAT: &str = "a statement";
         let node = u64::from_be_bytes(input.array(WHAT)?);
         let writer = ReplicaId::with_incarnation(node, u32::from_be_bytes(input.array(WHAT)?));

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use crate::codec::{DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, DecodeError, put_integer};
 
 /// All are the same: the number.
 const CONSTANT: u8 = 0;
@@ -53,7 +53,7 @@ pub(super) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
 
 /// Reads `count` numbers of `what`.
 pub(super) fn numbers(
-    input: &mut Input<'_>,
+    input: &mut ByteReader<'_>,
     count: usize,
     what: &'static str,
 ) -> Result<Vec<u64>, DecodeError> {
@@ -177,7 +177,7 @@ const fn low(bits: u32) -> u64 {
 }
 
 /// Reads what [`Form::put`] wrote.
-fn formed(input: &mut Input<'_>, count: usize, what: &'static str) -> Result<Vec<u64>, DecodeError> {
+fn formed(input: &mut ByteReader<'_>, count: usize, what: &'static str) -> Result<Vec<u64>, DecodeError> {
     let width = input.byte(what)?;
     if width > 64 {
         return Err(DecodeError::Range { what });
@@ -248,7 +248,11 @@ pub(super) fn put_text(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Reads `len` bytes of `what`.
-pub(super) fn text(input: &mut Input<'_>, len: usize, what: &'static str) -> Result<Vec<u8>, DecodeError> {
+pub(super) fn text(
+    input: &mut ByteReader<'_>,
+    len: usize,
+    what: &'static str,
+) -> Result<Vec<u8>, DecodeError> {
     if len == 0 {
         return Ok(Vec::new());
     }
@@ -344,7 +348,7 @@ mod tests {
         let mut out = Vec::new();
         put_numbers(column, &mut out);
         assert!(out.len() <= len_max, "{} numbers took {} bytes", column.len(), out.len());
-        let mut input = Input::new(&out);
+        let mut input = ByteReader::new(&out);
         assert_eq!(numbers(&mut input, column.len(), "a test").unwrap(), column);
         assert!(input.is_empty());
     }
@@ -400,23 +404,23 @@ mod tests {
         put_numbers(&(0..100).map(|n| n * n * n % 7 * (n % 13)).collect::<Vec<_>>(), &mut out);
         assert_eq!((out[0], out[2]), (DIRECT, GOLOMB));
         for len in 0..out.len() {
-            assert!(numbers(&mut Input::new(&out[..len]), 100, "a test").is_err());
+            assert!(numbers(&mut ByteReader::new(&out[..len]), 100, "a test").is_err());
         }
         for bit in 0..out.len() * 8 {
             let mut damaged = out.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let _ = numbers(&mut Input::new(&damaged), 100, "a test");
+            let _ = numbers(&mut ByteReader::new(&damaged), 100, "a test");
         }
         // One code too few and one too many.
-        assert!(numbers(&mut Input::new(&out), 99, "a test").is_err());
-        assert!(numbers(&mut Input::new(&out), 101, "a test").is_err());
+        assert!(numbers(&mut ByteReader::new(&out), 99, "a test").is_err());
+        assert!(numbers(&mut ByteReader::new(&out), 101, "a test").is_err());
     }
 
     fn check_text(bytes: &[u8], len_max: usize) {
         let mut out = Vec::new();
         put_text(bytes, &mut out);
         assert!(out.len() <= len_max, "took {} bytes", out.len());
-        let mut input = Input::new(&out);
+        let mut input = ByteReader::new(&out);
         assert_eq!(text(&mut input, bytes.len(), "a test").unwrap(), bytes);
         assert!(input.is_empty());
     }

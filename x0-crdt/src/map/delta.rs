@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::small::{Key, Value};
 use super::{CausalMap, KEY_LEN_MAX, VALUE_LEN_MAX, columns};
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::{Dot, ReplicaId, Version};
 
 /// The most values and removals that one difference may hold.
@@ -197,7 +197,7 @@ impl MapDelta {
     /// # Errors
     /// Anything that `encode` cannot have written. Allocation is bounded by a small multiple of the bytes.
     pub fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let found = input.byte("a difference")?;
         if found != FORMAT {
             return Err(DecodeError::Version { found }.into());
@@ -284,7 +284,7 @@ fn put_changes(changes: &[(ReplicaId, u64)], out: &mut Vec<u8>) {
     }
 }
 
-fn changes(input: &mut Input<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
+fn changes(input: &mut ByteReader<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
     let count = input.count(10, "changes of a version")?;
     let changes = (0..count).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
     if !changes.is_sorted_by(|a, b| a.0 < b.0) {
@@ -293,7 +293,7 @@ fn changes(input: &mut Input<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> 
     Ok(changes)
 }
 
-fn keys(input: &mut Input<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {
+fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {
     const WHAT: &str = "a key";
     let lens = columns::numbers(input, count, WHAT)?;
     let shared = columns::numbers(input, count, WHAT)?;
@@ -327,7 +327,7 @@ fn keys(input: &mut Input<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {
 }
 
 fn items(
-    input: &mut Input<'_>,
+    input: &mut ByteReader<'_>,
     entries: usize,
     len: usize,
 ) -> Result<(Vec<usize>, Vec<DeltaItem>), DeltaError> {

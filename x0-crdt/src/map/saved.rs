@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::cell::{Cell, Sibling};
 use super::delta::{DeltaError, MapDelta};
 use super::{CausalMap, JoinError};
-use crate::codec::{Canonical, DecodeError, Input, put_bytes};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes};
 use crate::hash::HashKey;
 use crate::{ReplicaId, Version};
 
@@ -54,7 +54,7 @@ impl CausalMap {
     /// # Errors
     /// Bytes that `save` cannot have written.
     pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let found = input.byte("a saved map")?;
         if found != FORMAT {
             return Err(DecodeError::Version { found }.into());

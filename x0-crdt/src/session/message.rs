@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::transfer::{Part, put_ranges, ranges};
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::{Frontier, ReplicaId};
 
 /// What is moved in parts. Each side moves at most one of each kind at a time.
@@ -166,7 +166,7 @@ impl<'a> Message<'a> {
     }
 
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let first = input.byte("a datagram")?;
         if first & 0xf0 != VERSION {
             return Err(DecodeError::Version { found: first >> 4 });
@@ -226,11 +226,11 @@ impl<'a> Message<'a> {
     }
 }
 
-fn hash(input: &mut Input<'_>) -> Result<u64, DecodeError> {
+fn hash(input: &mut ByteReader<'_>) -> Result<u64, DecodeError> {
     Ok(u64::from_le_bytes(input.array("a hash")?))
 }
 
-fn version_ref(input: &mut Input<'_>) -> Result<VersionRef, DecodeError> {
+fn version_ref(input: &mut ByteReader<'_>) -> Result<VersionRef, DecodeError> {
     let hash_of_it = hash(input)?;
     let changes = if bool::decode(input)? {
         let anchor = hash(input)?;

@@ -8,7 +8,7 @@ use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Session, SessionError, SessionOutput};
 use crate::map::MapDelta;
-use crate::sketch::{CodedSymbols, Decoder, SketchError};
+use crate::session::sketch::{CodedSymbols, SketchDecoder, SketchError};
 use crate::{CausalMap, Dot, Version};
 
 /// Up to so many values are got whole rather than reconciled.
@@ -41,7 +41,7 @@ pub(super) struct Pull {
 /// A reconciliation of states.
 #[derive(Debug)]
 struct Sketch {
-    decoder: Decoder,
+    decoder: SketchDecoder,
     /// The symbol after the last one asked for.
     asked: usize,
     /// The version of the peer that its symbols are of.
@@ -89,7 +89,7 @@ impl Session {
             return;
         }
         let items = map.item_hashes().map(|(hash, _)| hash);
-        let decoder = Decoder::new(CodedSymbols::new(map.hash_key(), items));
+        let decoder = SketchDecoder::new(CodedSymbols::new(map.hash_key(), items));
         self.ask(
             now,
             Extent::Chosen,

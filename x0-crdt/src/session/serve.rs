@@ -7,9 +7,9 @@ use core::time::Duration;
 use super::message::{Extent, Kind, Message, VersionRef};
 use super::transfer::Outgoing;
 use super::{Session, SessionError};
-use crate::codec::{Canonical, Input};
+use crate::codec::{ByteReader, Canonical};
 use crate::map::MapDelta;
-use crate::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
+use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
 use crate::{CausalMap, Version};
 
 /// A pull that waits for what it refers to.
@@ -141,7 +141,7 @@ impl Session {
         bytes: &[u8],
         map: &mut CausalMap,
     ) -> Result<(), SessionError> {
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let version = Version::decode(&mut input)?;
         input.finish()?;
         self.versions.insert(version.hash(map.hash_key()), version);

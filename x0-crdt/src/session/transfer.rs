@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::codec::{DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, DecodeError, put_integer};
 
 /// The most ranges of missing parts that one request names.
 const RANGES_MAX: usize = 32;
@@ -177,7 +177,7 @@ pub(super) fn put_ranges(ranges: &[Range<usize>], out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn ranges(input: &mut Input<'_>) -> Result<Vec<Range<usize>>, DecodeError> {
+pub(super) fn ranges(input: &mut ByteReader<'_>) -> Result<Vec<Range<usize>>, DecodeError> {
     const WHAT: &str = "missing parts";
     let count = input.count(2, WHAT)?;
     if count > RANGES_MAX {
@@ -216,7 +216,7 @@ mod tests {
                 }
                 let mut coded = Vec::new();
                 put_ranges(&incoming.missing(), &mut coded);
-                outgoing.resend(&ranges(&mut Input::new(&coded)).unwrap());
+                outgoing.resend(&ranges(&mut ByteReader::new(&coded)).unwrap());
             }
             assert_eq!(incoming.into_bytes(), bytes);
         }

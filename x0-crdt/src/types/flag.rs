@@ -1,7 +1,7 @@
 //! A switch.
 
-use crate::change::Change;
-use crate::store::{Dots, wrap_store};
+use crate::types::change::Change;
+use crate::types::store::{Dots, wrap_store};
 
 /// A switch, off at first: if it is enabled and disabled at the same time, it is on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,7 +1,7 @@
 //! A counter that grows.
 
-use crate::change::Change;
-use crate::store::{Dots, wrap_store};
+use crate::types::change::Change;
+use crate::types::store::{Dots, wrap_store};
 
 /// A counter that only grows: of each writer the sum of what it added, under its last dot.
 ///

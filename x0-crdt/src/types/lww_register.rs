@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::change::Change;
-use crate::clock::Stamp;
 use crate::codec::Canonical;
 use crate::dot::Dot;
-use crate::store::{Dots, wrap_store};
+use crate::types::change::Change;
+use crate::types::clock::Stamp;
+use crate::types::store::{Dots, wrap_store};
 
 /// A register with the time of each write: a write replaces the values it has seen, whatever its time; of concurrent ones the latest
 /// wins, by (time, dot, value).

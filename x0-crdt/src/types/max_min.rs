@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::codec::{Canonical, DecodeError, Input};
-use crate::lattice::Lattice;
+use crate::codec::{ByteReader, Canonical, DecodeError};
+use crate::types::lattice::Lattice;
 
 macro_rules! extreme {
     ($(#[$doc:meta])* $name:ident, $better:tt) => {
@@ -68,7 +68,7 @@ macro_rules! extreme {
                 self.0.encode(out);
             }
 
-            fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+            fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
                 Option::decode(input).map(Self)
             }
         }

@@ -1,9 +1,9 @@
 //! A register that shows all concurrent values.
 
-use crate::change::Change;
 use crate::codec::Canonical;
 use crate::dot::Dot;
-use crate::store::{Dots, wrap_store};
+use crate::types::change::Change;
+use crate::types::store::{Dots, wrap_store};
 
 /// A register: a write replaces the values it has seen; of concurrent writes all stay, until the next write.
 #[derive(Debug, Clone, PartialEq, Eq)]

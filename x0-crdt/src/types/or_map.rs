@@ -4,11 +4,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::borrow::Borrow;
 
-use crate::change::Change;
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
-use crate::context::Context;
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::dot::Dot;
-use crate::store::{DotStore, Form, Scope};
+use crate::types::change::Change;
+use crate::types::context::Context;
+use crate::types::store::{DotStore, JoinScope, StoreForm};
 
 /// A map of any dot stores, also of maps.
 ///
@@ -90,8 +90,8 @@ impl<K: Ord + Clone + Canonical, S: DotStore> DotStore for OrMap<K, S> {
         self.children.values().for_each(|child| child.for_each_dot(visit));
     }
 
-    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: Scope) -> bool {
-        let keeps_empty = scope == Scope::Deltas;
+    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: JoinScope) -> bool {
+        let keeps_empty = scope == JoinScope::Deltas;
         let mut changed = false;
         for (key, theirs) in &other.children {
             if let Some(mine) = self.children.get_mut(key) {
@@ -108,7 +108,7 @@ impl<K: Ord + Clone + Canonical, S: DotStore> DotStore for OrMap<K, S> {
                 }
             }
         }
-        if scope != Scope::Apply {
+        if scope != JoinScope::Apply {
             let nothing = S::default();
             self.children.retain(|key, mine| {
                 if other.children.contains_key(key) {
@@ -163,7 +163,7 @@ impl<K: Ord + Clone + Canonical, S: DotStore> DotStore for OrMap<K, S> {
         }
     }
 
-    fn decode(input: &mut Input<'_>, form: Form) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>, form: StoreForm) -> Result<Self, DecodeError> {
         const WHAT: &str = "a map";
         // A child takes at least a byte, whatever the key takes.
         let count = input.count(1, WHAT)?;
@@ -174,7 +174,7 @@ impl<K: Ord + Clone + Canonical, S: DotStore> DotStore for OrMap<K, S> {
                 return Err(DecodeError::NotCanonical { what: WHAT });
             }
             let child = S::decode(input, form)?;
-            if form == Form::State && child.is_empty() {
+            if form == StoreForm::State && child.is_empty() {
                 return Err(DecodeError::NotCanonical { what: "an empty child" });
             }
             children.insert(key, child);

@@ -3,9 +3,9 @@
 use core::borrow::Borrow;
 
 use super::{Flag, OrMap};
-use crate::change::Change;
 use crate::codec::Canonical;
-use crate::store::wrap_store;
+use crate::types::change::Change;
+use crate::types::store::wrap_store;
 
 /// A set: of an item that is added and removed at the same time, the adding wins.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Any lattice as a value that can be removed.
 
-use crate::change::Change;
-use crate::lattice::Lattice;
-use crate::store::{Dots, wrap_store};
+use crate::types::change::Change;
+use crate::types::lattice::Lattice;
+use crate::types::store::{Dots, wrap_store};
 
 /// Any plain [`Lattice`] as a dot store, so that it can be a value in a map and be removed with its key.
 ///

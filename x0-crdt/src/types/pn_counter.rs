@@ -1,7 +1,7 @@
 //! A counter that goes up and down.
 
-use crate::change::Change;
-use crate::store::{Dots, wrap_store};
+use crate::types::change::Change;
+use crate::types::store::{Dots, wrap_store};
 
 /// A counter that goes up and down: of each writer the two sums of what it added and took away, under its last dot.
 ///

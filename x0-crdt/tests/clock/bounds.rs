@@ -1,7 +1,7 @@
 //! Every step of a clock from and to the ends of its ranges.
 
-use x0_crdt::codec::{DecodeError, from_bytes, to_bytes};
-use x0_crdt::types::{Clock, ClockError, Observed, Stamp};
+use x0_crdt::{Clock, ClockError, Observed, Stamp};
+use x0_crdt::{DecodeError, from_bytes, to_bytes};
 
 const TIMES: [u64; 9] = [0, 1, 2, 999, 1_000, 1_001, u64::MAX - 1_000, u64::MAX - 1, u64::MAX];
 const COUNTERS: [u32; 4] = [0, 1, u32::MAX - 1, u32::MAX];

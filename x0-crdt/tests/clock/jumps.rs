@@ -1,6 +1,6 @@
 //! Clocks of several nodes that tell each other the time, while the physical ones run fast, slow, and jump both ways.
 
-use x0_crdt::types::{Clock, Observed, Stamp};
+use x0_crdt::{Clock, Observed, Stamp};
 
 use crate::random::Random;
 

@@ -1,8 +1,8 @@
 //! A register under a writer whose clock is wrong: what is not trusted is shown, not lost and not read.
 
-use x0_crdt::codec::to_bytes;
-use x0_crdt::types::{Clock, LwwRegister, Observed, Stamp};
+use x0_crdt::to_bytes;
 use x0_crdt::{Causal, Dot, Lattice, ReplicaId};
+use x0_crdt::{Clock, LwwRegister, Observed, Stamp};
 
 type Register = Causal<LwwRegister<u8>>;
 

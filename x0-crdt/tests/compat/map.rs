@@ -1,8 +1,8 @@
 //! The map of `crdts` diverges with registers in it; ours does not.
 
 use crdts::{CmRDT, CvRDT, MVReg, Map};
-use x0_crdt::types::{MvRegister, OrMap};
 use x0_crdt::{Causal, Lattice, ReplicaId};
+use x0_crdt::{MvRegister, OrMap};
 
 type Theirs = Map<u8, MVReg<u8, u64>, u64>;
 type Ours = Causal<OrMap<u8, MvRegister<u8>>>;

@@ -5,9 +5,9 @@
 use core::fmt::Debug;
 
 use crdts::{CmRDT, CvRDT, GCounter as TheirGCounter, MVReg, Orswot, PNCounter};
-use x0_crdt::store::DotStore;
-use x0_crdt::types::{GCounter, MvRegister, OrSet, PnCounter};
+use x0_crdt::DotStore;
 use x0_crdt::{Causal, Change, Delta, Lattice, ReplicaId, compat};
+use x0_crdt::{GCounter, MvRegister, OrSet, PnCounter};
 
 use crate::random::Random;
 

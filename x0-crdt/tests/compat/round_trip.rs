@@ -2,8 +2,8 @@
 
 use crdts::{CmRDT, CvRDT, GCounter as TheirGCounter, MVReg, Orswot, PNCounter};
 use x0_crdt::compat::{self, ExportError, ImportError};
-use x0_crdt::types::{GCounter, MvRegister, OrSet, PnCounter};
 use x0_crdt::{Causal, ChangeError, Dot, Lattice, ReplicaId};
+use x0_crdt::{GCounter, MvRegister, OrSet, PnCounter};
 
 const ANN: ReplicaId = ReplicaId::new(1);
 const BOB: ReplicaId = ReplicaId::new(2);

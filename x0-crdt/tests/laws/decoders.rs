@@ -4,12 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use x0_crdt::codec::{from_bytes, to_bytes};
-use x0_crdt::store::DotStore;
-use x0_crdt::types::{
-    Flag, GCounter, LwwRegister, Max, Min, MvRegister, OrMap, OrSet, Plain, PnCounter, Stamp,
-};
+use x0_crdt::DotStore;
 use x0_crdt::{Canonical, Causal, Context, Delta, Dot, Lattice, ReplicaId, dot_store_struct, lattice_struct};
+use x0_crdt::{Flag, GCounter, LwwRegister, Max, Min, MvRegister, OrMap, OrSet, Plain, PnCounter, Stamp};
+use x0_crdt::{from_bytes, to_bytes};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {

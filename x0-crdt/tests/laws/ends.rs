@@ -1,13 +1,13 @@
 //! The ends of the ranges: a writer's last event, and sums that can grow no more.
 
-use x0_crdt::codec::{from_bytes, to_bytes};
-use x0_crdt::types::{Flag, GCounter, OrMap, PnCounter};
 use x0_crdt::{Causal, ChangeError, Context, Delta, ReplicaId};
+use x0_crdt::{Flag, GCounter, OrMap, PnCounter};
+use x0_crdt::{from_bytes, to_bytes};
 
 const WRITER: ReplicaId = ReplicaId::new(1);
 
 /// A state in which `WRITER` has made the events from `first` to `last`, and nothing is left of them.
-fn after<S: x0_crdt::store::DotStore>(first: u64, last: u64) -> Causal<S> {
+fn after<S: x0_crdt::DotStore>(first: u64, last: u64) -> Causal<S> {
     let mut context = Context::new();
     context.insert_range(WRITER, first, last);
     let mut bytes = to_bytes(&context);

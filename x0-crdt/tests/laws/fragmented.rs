@@ -1,6 +1,6 @@
 //! Gaps in what was seen are bounded, and what closes them is always taken in.
 
-use x0_crdt::types::OrSet;
+use x0_crdt::OrSet;
 use x0_crdt::{ApplyError, Causal, Delta, Lattice, RANGES_MAX, ReplicaId};
 
 type Set = Causal<OrSet<u32>>;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use x0_crdt::codec::to_bytes;
-use x0_crdt::types::{Max, Min, Stamp};
+use x0_crdt::to_bytes;
 use x0_crdt::{Causal, Context, Delta, Dot, ReplicaId};
+use x0_crdt::{Max, Min, Stamp};
 
 use crate::decoders::{Contact, Span, check};
 use crate::model::Path;
@@ -32,7 +32,7 @@ fn history<S: Subject>(seeds: &mut Vec<Vec<u8>>) {
 
 /// Genuine bytes of every kind.
 fn seeds() -> Vec<Vec<u8>> {
-    use x0_crdt::types::{Flag, GCounter, LwwRegister, MvRegister, OrMap, OrSet, Plain, PnCounter};
+    use x0_crdt::{Flag, GCounter, LwwRegister, MvRegister, OrMap, OrSet, Plain, PnCounter};
 
     let mut seeds = Vec::new();
     history::<Flag>(&mut seeds);
@@ -144,8 +144,8 @@ fn no_bytes_make_a_decoder_panic() {
 /// A store in which one event is at two keys decodes nowhere: it would be taken for gone where only one of them is known.
 #[test]
 fn a_dot_at_two_places_is_refused() {
-    use x0_crdt::codec::{DecodeError, from_bytes};
-    use x0_crdt::types::OrSet;
+    use x0_crdt::OrSet;
+    use x0_crdt::{DecodeError, from_bytes};
 
     let mut set = Causal::<OrSet<u8>>::new();
     for item in [1, 2] {

@@ -1,7 +1,7 @@
 //! Random histories: operations, deltas that are lost, repeated, late and joined on the way, full states, differences of states.
 
-use x0_crdt::codec::{from_bytes, to_bytes};
 use x0_crdt::{Causal, Delta, Lattice, ReplicaId};
+use x0_crdt::{from_bytes, to_bytes};
 
 use crate::laws;
 use crate::model::{Model, Path};

@@ -3,7 +3,7 @@
 use core::fmt::Debug;
 
 use x0_crdt::Lattice;
-use x0_crdt::codec::{from_bytes, to_bytes};
+use x0_crdt::{from_bytes, to_bytes};
 
 pub(crate) fn joined<L: Lattice + Debug>(a: &L, b: &L) -> L {
     let mut result = a.clone();

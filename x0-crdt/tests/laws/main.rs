@@ -18,7 +18,7 @@ mod random;
 mod serde_bytes;
 mod subject;
 
-use x0_crdt::types::{Flag, GCounter, LwwRegister, Max, MvRegister, OrMap, OrSet, Plain, PnCounter};
+use x0_crdt::{Flag, GCounter, LwwRegister, Max, MvRegister, OrMap, OrSet, Plain, PnCounter};
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))

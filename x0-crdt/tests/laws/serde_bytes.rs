@@ -5,9 +5,9 @@ use core::fmt::Display;
 use serde::de::value::{BytesDeserializer, Error, SeqDeserializer};
 use serde::ser::{Impossible, Serialize, Serializer};
 use serde::{Deserialize, de, ser};
-use x0_crdt::codec::to_bytes;
-use x0_crdt::types::{OrMap, OrSet};
+use x0_crdt::to_bytes;
 use x0_crdt::{Causal, Context, Delta, ReplicaId};
+use x0_crdt::{OrMap, OrSet};
 
 /// A format that knows byte strings only.
 struct Bytes;

@@ -2,9 +2,9 @@
 
 use core::fmt::Debug;
 
-use x0_crdt::store::DotStore;
-use x0_crdt::types::{Flag, GCounter, LwwRegister, Max, MvRegister, OrMap, OrSet, Plain, PnCounter, Stamp};
+use x0_crdt::DotStore;
 use x0_crdt::{Causal, Change, Dot, dot_store_struct};
+use x0_crdt::{Flag, GCounter, LwwRegister, Max, MvRegister, OrMap, OrSet, Plain, PnCounter, Stamp};
 
 use crate::model::{Act, Item, Path, Write};
 use crate::random::Random;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use x0_crdt::types::{Clock, Stamp};
 use x0_crdt::{CausalMap, Joined, Session, SessionInput, SessionOptions, SessionOutput, WriteError};
+use x0_crdt::{Clock, Stamp};
 use x0_identity::NodeId;
 
 use super::status::CrdtTotals;

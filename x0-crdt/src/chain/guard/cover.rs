@@ -7,7 +7,7 @@ use super::super::digest::Digest;
 use super::super::error::DecodeError;
 use super::super::merkle;
 use super::super::statement::Statement;
-use crate::codec::Input;
+use crate::codec::ByteReader;
 
 /// What a checkpoint says of one event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,7 +169,7 @@ impl Cover {
     /// Reads what [`encode`](Self::encode) wrote. Checked against the root; the signature is not checked.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         const WHAT: &str = "the digests of a batch";
-        let mut input = Input::new(bytes);
+        let mut input = ByteReader::new(bytes);
         let checkpoint = Checkpoint::read(&mut input)?;
         let count = checkpoint.statement().count();
         let live = take_bits(&mut input, count)?;
@@ -205,7 +205,7 @@ fn put_bits(bits: &[bool], out: &mut Vec<u8>) {
     out.extend(bits.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit))));
 }
 
-fn take_bits(input: &mut Input<'_>, count: u16) -> Result<Vec<bool>, DecodeError> {
+fn take_bits(input: &mut ByteReader<'_>, count: u16) -> Result<Vec<bool>, DecodeError> {
     const WHAT: &str = "the places of a batch";
     let count = usize::from(count);
     let bytes = input.take(count.div_ceil(8), WHAT)?;

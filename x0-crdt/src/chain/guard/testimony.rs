@@ -7,7 +7,7 @@ use super::super::checkpoint::Checkpoint;
 use super::keys::ChainKey;
 use super::review::Work;
 use super::{Guard, Reviewed};
-use crate::codec::Input;
+use crate::codec::ByteReader;
 use crate::{CausalMap, Entry, ReplicaId};
 
 /// Most checkpoints of a testimony.
@@ -101,7 +101,7 @@ fn testimony(checkpoints: &[Checkpoint]) -> Vec<u8> {
 }
 
 pub(super) fn read_testimony(bytes: &[u8]) -> Option<Vec<Checkpoint>> {
-    let mut input = Input::new(bytes);
+    let mut input = ByteReader::new(bytes);
     super::super::read_version(&mut input).ok()?;
     let mut checkpoints = Vec::new();
     while !input.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use x0_crdt::sketch::{CodedSymbols, Decoder};
+use x0_crdt::internal::{CodedSymbols, SketchDecoder};
 
 use super::systems::{self, HASH_KEY};
 use super::{Work, choose_bits, processor_time};
@@ -109,7 +109,7 @@ impl Sides {
 fn x0(sides: &Sides) -> Result<Took> {
     let symbols_of = |items: &[u64]| CodedSymbols::new(HASH_KEY, items.iter().copied());
     let reconcile = |from: &mut CodedSymbols, to: CodedSymbols| -> Result<(usize, usize)> {
-        let mut decoder = Decoder::new(to);
+        let mut decoder = SketchDecoder::new(to);
         let mut bytes = 0;
         while !decoder.is_complete() {
             ensure!(
@@ -129,7 +129,7 @@ fn x0(sides: &Sides) -> Result<Took> {
     ensure!(found == sides.differences as usize, "x0's sketch found {} differences", found);
     // As many symbols kept as will be asked for.
     let (mut there, mut here) = (symbols_of(&sides.there), symbols_of(&sides.here));
-    let count = bytes / x0_crdt::sketch::SYMBOL_LEN;
+    let count = bytes / x0_crdt::internal::SYMBOL_LEN;
     let _ = there.encode(0, count);
     let _ = here.encode(0, count);
     let (done, cached) = processor_time(|| reconcile(&mut there, here));

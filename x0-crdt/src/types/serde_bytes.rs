@@ -7,10 +7,10 @@ use core::marker::PhantomData;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::causal::{Causal, Delta};
 use crate::codec::{Canonical, from_bytes, to_bytes};
-use crate::context::Context;
-use crate::store::DotStore;
+use crate::types::causal::{Causal, Delta};
+use crate::types::context::Context;
+use crate::types::store::DotStore;
 
 struct Envelope<T>(PhantomData<T>);
 

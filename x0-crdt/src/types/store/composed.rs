@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use super::{DotStore, Form, Scope};
-use crate::codec::{DecodeError, Input};
-use crate::context::Context;
+use super::{DotStore, JoinScope, StoreForm};
+use crate::codec::{ByteReader, DecodeError};
 use crate::dot::Dot;
+use crate::types::context::Context;
 
 /// Side by side: an operation on one half leaves the other at its default in the delta.
 impl<A: DotStore, B: DotStore> DotStore for (A, B) {
@@ -18,7 +18,7 @@ impl<A: DotStore, B: DotStore> DotStore for (A, B) {
         self.1.for_each_dot(visit);
     }
 
-    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: Scope) -> bool {
+    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: JoinScope) -> bool {
         let first = self.0.join(context, &other.0, other_context, scope);
         self.1.join(context, &other.1, other_context, scope) || first
     }
@@ -48,18 +48,18 @@ impl<A: DotStore, B: DotStore> DotStore for (A, B) {
         self.1.encode(out);
     }
 
-    fn decode(input: &mut Input<'_>, form: Form) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>, form: StoreForm) -> Result<Self, DecodeError> {
         Ok((A::decode(input, form)?, B::decode(input, form)?))
     }
 }
 
-/// Makes a struct a [`DotStore`](crate::store::DotStore) of its fields, which must be dot stores; name all of them, in the order in
+/// Makes a struct a [`DotStore`](crate::types::store::DotStore) of its fields, which must be dot stores; name all of them, in the order in
 /// which they shall be encoded. The struct must be `Clone + Eq + Default`.
 ///
 /// An operation on a field is a struct with the field's delta and defaults for the rest.
 ///
 /// ```
-/// use x0_crdt::types::{LwwRegister, OrSet, Stamp};
+/// use x0_crdt::{LwwRegister, OrSet, Stamp};
 /// use x0_crdt::{Causal, ReplicaId, dot_store_struct};
 ///
 /// #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,13 +80,13 @@ impl<A: DotStore, B: DotStore> DotStore for (A, B) {
 #[macro_export]
 macro_rules! dot_store_struct {
     ($type:ident { $($field:ident),+ $(,)? }) => {
-        impl $crate::store::DotStore for $type {
+        impl $crate::DotStore for $type {
             fn is_empty(&self) -> bool {
-                true $(&& $crate::store::DotStore::is_empty(&self.$field))+
+                true $(&& $crate::DotStore::is_empty(&self.$field))+
             }
 
             fn for_each_dot(&self, visit: &mut dyn FnMut($crate::Dot)) {
-                $($crate::store::DotStore::for_each_dot(&self.$field, visit);)+
+                $($crate::DotStore::for_each_dot(&self.$field, visit);)+
             }
 
             fn join(
@@ -94,10 +94,10 @@ macro_rules! dot_store_struct {
                 context: &$crate::Context,
                 other: &Self,
                 other_context: &$crate::Context,
-                scope: $crate::store::Scope,
+                scope: $crate::JoinScope,
             ) -> bool {
                 let mut changed = false;
-                $(changed |= $crate::store::DotStore::join(
+                $(changed |= $crate::DotStore::join(
                     &mut self.$field, context, &other.$field, other_context, scope,
                 );)+
                 changed
@@ -111,18 +111,18 @@ macro_rules! dot_store_struct {
                 gone: &mut $crate::Context,
             ) -> Self {
                 Self {
-                    $($field: $crate::store::DotStore::difference(
+                    $($field: $crate::DotStore::difference(
                         &self.$field, context, &since.$field, since_context, gone,
                     ),)+
                 }
             }
 
             fn touched(&self) -> Self {
-                Self { $($field: $crate::store::DotStore::touched(&self.$field),)+ }
+                Self { $($field: $crate::DotStore::touched(&self.$field),)+ }
             }
 
             fn split(&self, piece: &mut dyn FnMut($crate::Dot, Self)) {
-                $($crate::store::DotStore::split(&self.$field, &mut |dot, store| {
+                $($crate::DotStore::split(&self.$field, &mut |dot, store| {
                     let mut whole = <Self as ::core::default::Default>::default();
                     whole.$field = store;
                     piece(dot, whole);
@@ -130,14 +130,14 @@ macro_rules! dot_store_struct {
             }
 
             fn encode(&self, out: &mut $crate::__private::Vec<u8>) {
-                $($crate::store::DotStore::encode(&self.$field, out);)+
+                $($crate::DotStore::encode(&self.$field, out);)+
             }
 
             fn decode(
-                input: &mut $crate::codec::Input<'_>,
-                form: $crate::store::Form,
+                input: &mut $crate::ByteReader<'_>,
+                form: $crate::StoreForm,
             ) -> ::core::result::Result<Self, $crate::DecodeError> {
-                ::core::result::Result::Ok(Self { $($field: $crate::store::DotStore::decode(input, form)?,)+ })
+                ::core::result::Result::Ok(Self { $($field: $crate::DotStore::decode(input, form)?,)+ })
             }
         }
     };

@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use crate::change::Change;
-use crate::codec::{Canonical, DecodeError, Input};
-use crate::context::{Context, RANGES_MAX};
+use crate::codec::{ByteReader, Canonical, DecodeError};
 use crate::dot::ReplicaId;
-use crate::lattice::Lattice;
-use crate::store::{DotStore, Form, Scope};
+use crate::types::change::Change;
+use crate::types::context::{Context, RANGES_MAX};
+use crate::types::lattice::Lattice;
+use crate::types::store::{DotStore, JoinScope, StoreForm};
 
 /// Why a change was not made. Nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum ApplyError {
 ///
 /// ```
 /// use x0_crdt::{Causal, Lattice, ReplicaId};
-/// use x0_crdt::types::{OrMap, OrSet};
+/// use x0_crdt::{OrMap, OrSet};
 ///
 /// let (ada, bob) = (ReplicaId::new(1), ReplicaId::new(2));
 /// let mut here = Causal::<OrMap<String, OrSet<String>>>::new();
@@ -131,7 +131,7 @@ impl<S: DotStore> Causal<S> {
     }
 
     fn join_delta(&mut self, delta: &Delta<S>) -> bool {
-        let changed = self.store.join(&self.context, &delta.store, &delta.context, Scope::Apply);
+        let changed = self.store.join(&self.context, &delta.store, &delta.context, JoinScope::Apply);
         self.context.join(&delta.context) || changed
     }
 }
@@ -154,7 +154,7 @@ impl<S: DotStore> Lattice for Causal<S> {
     }
 
     fn join(&mut self, other: &Self) -> bool {
-        let changed = self.store.join(&self.context, &other.store, &other.context, Scope::States);
+        let changed = self.store.join(&self.context, &other.store, &other.context, JoinScope::States);
         self.context.join(&other.context) || changed
     }
 
@@ -218,7 +218,7 @@ impl<S: DotStore> Delta<S> {
 
     /// Puts another delta into this one, so that it does what both do.
     pub fn join(&mut self, other: &Self) {
-        self.store.join(&self.context, &other.store, &other.context, Scope::Deltas);
+        self.store.join(&self.context, &other.store, &other.context, JoinScope::Deltas);
         self.context.join(&other.context);
     }
 }
@@ -246,7 +246,7 @@ macro_rules! canonical {
                 self.store.encode(out);
             }
 
-            fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+            fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
                 let context = Context::decode(input)?;
                 let store = S::decode(input, $form)?;
                 check_dots(&store, &context)?;
@@ -255,5 +255,5 @@ macro_rules! canonical {
         }
     };
 }
-canonical!(Causal, Form::State);
-canonical!(Delta, Form::Delta);
+canonical!(Causal, StoreForm::State);
+canonical!(Delta, StoreForm::Delta);

@@ -33,7 +33,7 @@ pub enum SketchError {
 
 /// Takes the symbols of a remote set in order and finds in which items it differs from a local one.
 #[derive(Debug, Clone)]
-pub struct Decoder {
+pub struct SketchDecoder {
     local: CodedSymbols,
     /// What is left of the remote symbols without local and found items.
     rest: Vec<Symbol>,
@@ -42,7 +42,7 @@ pub struct Decoder {
     local_only: Vec<u64>,
 }
 
-impl Decoder {
+impl SketchDecoder {
     /// A decoder against a local set, which must not change meanwhile.
     #[must_use]
     pub const fn new(local: CodedSymbols) -> Self {

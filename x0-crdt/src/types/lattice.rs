@@ -173,7 +173,7 @@ macro_rules! lattice_struct {
                 $($crate::Canonical::encode(&self.$field, out);)+
             }
 
-            fn decode(input: &mut $crate::codec::Input<'_>) -> ::core::result::Result<Self, $crate::DecodeError> {
+            fn decode(input: &mut $crate::ByteReader<'_>) -> ::core::result::Result<Self, $crate::DecodeError> {
                 ::core::result::Result::Ok(Self { $($field: $crate::Canonical::decode(input)?,)+ })
             }
         }

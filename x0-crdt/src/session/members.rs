@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::hash::HashKey;
 use crate::{ReplicaId, Version};
 
@@ -131,7 +131,7 @@ impl Members {
         now: Duration,
         me: ReplicaId,
         base: &Version,
-        input: &mut Input<'_>,
+        input: &mut ByteReader<'_>,
     ) -> Result<(), DecodeError> {
         let count = input.count(11, "members")?;
         let mut rows = Vec::with_capacity(count);

@@ -1,9 +1,11 @@
 //! [`Session`]: brings two replicas of a map together over datagrams.
 
+mod members;
 mod message;
 mod options;
 mod pull;
 mod serve;
+pub(crate) mod sketch;
 mod transfer;
 mod versions;
 
@@ -11,6 +13,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+pub use members::{MEMBERS_MAX, Members};
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::Pull;
@@ -18,10 +21,10 @@ use serve::{Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
 
-use crate::codec::{Canonical, DecodeError, Input};
+use crate::codec::{ByteReader, Canonical, DecodeError};
 use crate::map::Joined;
-use crate::sketch::SketchError;
-use crate::{CausalMap, DeltaError, Frontier, JoinError, Members, Version};
+use crate::session::sketch::SketchError;
+use crate::{CausalMap, DeltaError, Frontier, JoinError, Version};
 
 /// For how many `retry_min` something long is sent on to a peer that says nothing. It says something in each.
 const SILENCE: u32 = 4;
@@ -530,7 +533,7 @@ impl Session {
                 Ok(())
             }
             Kind::Members => {
-                let mut input = Input::new(&bytes);
+                let mut input = ByteReader::new(&bytes);
                 let hash = u64::from_le_bytes(input.array("members")?);
                 let mine = map.version();
                 let base =

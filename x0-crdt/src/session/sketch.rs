@@ -9,18 +9,18 @@
 //!
 //! ```
 //! use x0_crdt::HashKey;
-//! use x0_crdt::sketch::{CodedSymbols, Decoder};
+//! use x0_crdt::internal::{CodedSymbols, SketchDecoder};
 //!
 //! let key = HashKey::new([7; 16]);
 //! let theirs: CodedSymbols = CodedSymbols::new(key, [1, 2, 3, 4, 5]);
-//! let mut decoder = Decoder::new(CodedSymbols::new(key, [2, 3, 4, 5, 6]));
+//! let mut decoder = SketchDecoder::new(CodedSymbols::new(key, [2, 3, 4, 5, 6]));
 //! let mut theirs = theirs;
 //! while !decoder.is_complete() {
 //!     let from = decoder.len();
 //!     decoder.add(from, &theirs.encode(from, 4))?;
 //! }
 //! assert_eq!((decoder.remote_only(), decoder.local_only()), (&[1][..], &[6][..]));
-//! # Ok::<(), x0_crdt::sketch::SketchError>(())
+//! # Ok::<(), x0_crdt::internal::SketchError>(())
 //! ```
 //!
 //! # Cost
@@ -37,5 +37,5 @@ mod decoder;
 mod mapping;
 mod symbols;
 
-pub use decoder::{Decoder, SketchError};
+pub use decoder::{SketchDecoder, SketchError};
 pub use symbols::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};

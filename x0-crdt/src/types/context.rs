@@ -3,9 +3,9 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::dot::{Dot, ReplicaId};
-use crate::lattice::Lattice;
+use crate::types::lattice::Lattice;
 
 /// The most ranges that [`Causal::apply`](crate::Causal::apply) and [`Causal::merge`](crate::Causal::merge) let a context grow to.
 ///
@@ -241,7 +241,7 @@ impl Canonical for Context {
         }
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         const WHAT: &str = "a context";
         const OUT: DecodeError = DecodeError::Range { what: WHAT };
         // A writer takes 9 bytes, the number of its ranges one, a range two.

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::{DotStore, Form, Scope};
-use crate::change::Change;
-use crate::codec::{Canonical, DecodeError, Input, put_integer};
-use crate::context::Context;
+use super::{DotStore, JoinScope, StoreForm};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::dot::Dot;
+use crate::types::change::Change;
+use crate::types::context::Context;
 
 /// Dots, each with a value, ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl<V: Clone + Eq + Canonical> DotStore for Dots<V> {
         self.items.iter().for_each(|(dot, _)| visit(*dot));
     }
 
-    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, _scope: Scope) -> bool {
+    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, _scope: JoinScope) -> bool {
         let before = self.items.len();
         self.items.retain(|(dot, _)| !other_context.contains(*dot) || other.position(*dot).is_ok());
         let mut changed = self.items.len() != before;
@@ -164,7 +164,7 @@ impl<V: Clone + Eq + Canonical> DotStore for Dots<V> {
         }
     }
 
-    fn decode(input: &mut Input<'_>, _form: Form) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>, _form: StoreForm) -> Result<Self, DecodeError> {
         const WHAT: &str = "dots";
         // The least that a dot takes: a replica of 9 bytes and a number of one.
         let count = input.count(10, WHAT)?;

@@ -31,11 +31,11 @@ use core::hash::Hash;
 
 use crdts::{CmRDT, Dot as TheirDot, MVReg, Orswot, VClock};
 
-use crate::causal::{Causal, ChangeError};
 use crate::codec::Canonical;
-use crate::context::Context;
 use crate::dot::{Dot, ReplicaId};
-use crate::store::Dots;
+use crate::types::causal::{Causal, ChangeError};
+use crate::types::context::Context;
+use crate::types::store::Dots;
 use crate::types::{Flag, MvRegister, OrMap, OrSet};
 
 pub use counters::{export_g_counter, export_pn_counter, import_g_counter, import_pn_counter};

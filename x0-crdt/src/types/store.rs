@@ -5,15 +5,15 @@ mod dots;
 
 use alloc::vec::Vec;
 
-use crate::codec::{DecodeError, Input};
-use crate::context::Context;
+use crate::codec::{ByteReader, DecodeError};
 use crate::dot::Dot;
+use crate::types::context::Context;
 
 pub use dots::Dots;
 
 /// What two stores are to each other when they are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum JoinScope {
     /// Both are states: every part is looked at, and what is empty is left out.
     States,
     /// A delta is applied to a state: only the keys that are in the delta are looked at, and what becomes empty is left out.
@@ -24,7 +24,7 @@ pub enum Scope {
 
 /// Whether a store is a state or the store of a delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum StoreForm {
     /// A state: nothing under a key is empty.
     State,
     /// A delta: an empty child says that its key was touched.
@@ -49,7 +49,7 @@ pub trait DotStore: Clone + Eq + Default {
     fn for_each_dot(&self, visit: &mut dyn FnMut(Dot));
 
     /// Joins `other` in; whether anything changed. The contexts are those before the join.
-    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: Scope) -> bool;
+    fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: JoinScope) -> bool;
 
     /// The part of this state that `since` lacks, while the dots that are gone from `since` are added to `gone`.
     #[must_use]
@@ -75,19 +75,19 @@ pub trait DotStore: Clone + Eq + Default {
     ///
     /// # Errors
     /// Bytes that cannot have been written from that form.
-    fn decode(input: &mut Input<'_>, form: Form) -> Result<Self, DecodeError>;
+    fn decode(input: &mut ByteReader<'_>, form: StoreForm) -> Result<Self, DecodeError>;
 }
 
 /// Implements [`DotStore`] for a struct with one field that is one.
 macro_rules! wrap_store {
     ([$($bounds:tt)*] $type:ty, $inner:ty) => {
-        impl<$($bounds)*> $crate::store::DotStore for $type {
+        impl<$($bounds)*> $crate::DotStore for $type {
             fn is_empty(&self) -> bool {
                 self.0.is_empty()
             }
 
             fn for_each_dot(&self, visit: &mut dyn FnMut($crate::Dot)) {
-                $crate::store::DotStore::for_each_dot(&self.0, visit);
+                $crate::DotStore::for_each_dot(&self.0, visit);
             }
 
             fn join(
@@ -95,9 +95,9 @@ macro_rules! wrap_store {
                 context: &$crate::Context,
                 other: &Self,
                 other_context: &$crate::Context,
-                scope: $crate::store::Scope,
+                scope: $crate::JoinScope,
             ) -> bool {
-                $crate::store::DotStore::join(&mut self.0, context, &other.0, other_context, scope)
+                $crate::DotStore::join(&mut self.0, context, &other.0, other_context, scope)
             }
 
             fn difference(
@@ -107,26 +107,26 @@ macro_rules! wrap_store {
                 since_context: &$crate::Context,
                 gone: &mut $crate::Context,
             ) -> Self {
-                Self($crate::store::DotStore::difference(&self.0, context, &since.0, since_context, gone))
+                Self($crate::DotStore::difference(&self.0, context, &since.0, since_context, gone))
             }
 
             fn touched(&self) -> Self {
-                Self($crate::store::DotStore::touched(&self.0))
+                Self($crate::DotStore::touched(&self.0))
             }
 
             fn split(&self, piece: &mut dyn FnMut($crate::Dot, Self)) {
-                $crate::store::DotStore::split(&self.0, &mut |dot, store| piece(dot, Self(store)));
+                $crate::DotStore::split(&self.0, &mut |dot, store| piece(dot, Self(store)));
             }
 
             fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
-                $crate::store::DotStore::encode(&self.0, out);
+                $crate::DotStore::encode(&self.0, out);
             }
 
             fn decode(
-                input: &mut $crate::codec::Input<'_>,
-                form: $crate::store::Form,
+                input: &mut $crate::ByteReader<'_>,
+                form: $crate::StoreForm,
             ) -> Result<Self, $crate::DecodeError> {
-                <$inner as $crate::store::DotStore>::decode(input, form).map(Self)
+                <$inner as $crate::DotStore>::decode(input, form).map(Self)
             }
         }
     };

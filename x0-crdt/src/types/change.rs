@@ -1,8 +1,8 @@
 //! One operation while it is being made.
 
-use crate::context::Context;
 use crate::dot::{Dot, ReplicaId};
-use crate::store::DotStore;
+use crate::types::context::Context;
+use crate::types::store::DotStore;
 
 /// An operation while it is being made: it hands out the dots of what is new and takes down those of what is gone.
 ///

@@ -1,6 +1,6 @@
 //! A hybrid logical clock.
 
-use crate::codec::{Canonical, DecodeError, Input};
+use crate::codec::{ByteReader, Canonical, DecodeError};
 
 /// A moment on a hybrid logical clock: later than all that was known where it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -35,7 +35,7 @@ impl Canonical for Stamp {
         self.counter.encode(out);
     }
 
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { time_ms: u64::decode(input)?, counter: u32::decode(input)? })
     }
 }

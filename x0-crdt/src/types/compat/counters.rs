@@ -7,10 +7,10 @@ use crdts::pncounter::{Dir, Op as TheirPnOp};
 use crdts::{CmRDT, Dot as TheirDot, GCounter as TheirGCounter, PNCounter};
 
 use super::ImportError;
-use crate::causal::Causal;
-use crate::context::Context;
 use crate::dot::{Dot, ReplicaId};
-use crate::store::Dots;
+use crate::types::causal::Causal;
+use crate::types::context::Context;
+use crate::types::store::Dots;
 use crate::types::{GCounter, PnCounter};
 
 /// Imports a counter. That crate does not list the actors of one: name all that ever counted, each with its replica.
