@@ -1,0 +1,111 @@
+//! The files of a folder, as a seam for tests that crash in between.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// Operations on the files of one folder. `name` is a plain file name.
+///
+/// # Contract
+/// What `sync` or `sync_folder` confirmed survives the loss of power. `rename` replaces the target atomically: after a crash the
+/// name holds the old file or the new one, whole.
+pub trait Folder: Send {
+    /// The bytes of a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes a file, replacing what it held.
+    ///
+    /// # Errors
+    /// The operating system's. The file may then hold a part.
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Appends to a file, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The operating system's. A part of the bytes may be appended.
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the bytes of a file durable.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+
+    /// Renames a file, replacing the target.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file; a missing one is no error.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    /// Makes renames and removals durable.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn sync_folder(&mut self) -> io::Result<()>;
+}
+
+/// A folder of the operating system.
+#[derive(Debug, Clone)]
+pub struct DiskFolder {
+    path: PathBuf,
+}
+
+impl DiskFolder {
+    /// The folder at `path`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        fs::create_dir_all(&path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Folder for DiskFolder {
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        match File::open(self.path.join(name)) {
+            Ok(mut file) => file.read_to_end(&mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(bytes))
+    }
+
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        File::create(self.path.join(name))?.write_all(bytes)
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().append(true).create(true).open(self.path.join(name))?.write_all(bytes)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        File::open(self.path.join(name))?.sync_all()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}

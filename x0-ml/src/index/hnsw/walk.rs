@@ -1,0 +1,140 @@
+//! The walk over one layer.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::graph::{From, Graph, Near};
+use crate::index::vector_index::Filter;
+
+/// Memory of walks, used again and again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// A bit for each slot.
+    visited: Vec<u64>,
+    /// Words of `visited` that are not zero.
+    touched: Vec<u32>,
+    candidates: BinaryHeap<Reverse<Near>>,
+    best: BinaryHeap<Near>,
+    fresh: Vec<u32>,
+    /// Distances measured since it was set to zero.
+    pub(super) measured: usize,
+}
+
+/// What a walk looks for, and when it gives up.
+#[derive(Clone, Copy)]
+pub(super) struct Limits<'a> {
+    /// Nodes to find.
+    pub(super) ef: usize,
+    pub(super) filter: Option<Filter<'a>>,
+    /// Distances that it may measure.
+    pub(super) measured_max: usize,
+}
+
+impl Limits<'_> {
+    /// The `ef` nearest of all nodes.
+    pub(super) fn nearest(ef: usize) -> Self {
+        Self { ef, filter: None, measured_max: usize::MAX }
+    }
+}
+
+impl Scratch {
+    fn begin(&mut self, slots: u32) {
+        self.visited.resize((slots as usize).div_ceil(64), 0);
+        for word in self.touched.drain(..) {
+            self.visited[word as usize] = 0;
+        }
+        self.candidates.clear();
+        self.best.clear();
+    }
+
+    /// Marks the slot; `true` if it was not marked.
+    #[inline]
+    fn visit(&mut self, slot: u32) -> bool {
+        let word = &mut self.visited[slot as usize / 64];
+        let bit = 1 << (slot % 64);
+        if *word & bit != 0 {
+            return false;
+        }
+        if *word == 0 {
+            self.touched.push(slot / 64);
+        }
+        *word |= bit;
+        true
+    }
+}
+
+impl Graph {
+    /// The nearest nodes of a layer that pass the filter, the nearest first; found by a walk from `entry`.
+    ///
+    /// `None` if it would measure too many distances.
+    pub(super) fn walk(
+        &self,
+        layer: usize,
+        from: From<'_>,
+        entry: Near,
+        limits: Limits<'_>,
+        scratch: &mut Scratch,
+    ) -> Option<Vec<Near>> {
+        let Limits { ef, filter, measured_max } = limits;
+        let passes = |slot: u32| filter.is_none_or(|filter| filter(self.id(slot)));
+        scratch.begin(self.slots);
+        scratch.measured = 0;
+        scratch.visit(entry.slot());
+        scratch.candidates.push(Reverse(entry));
+        if passes(entry.slot()) {
+            scratch.best.push(entry);
+        }
+        while let Some(Reverse(nearest)) = scratch.candidates.pop() {
+            let is_full = scratch.best.len() >= ef;
+            if is_full && scratch.best.peek().is_some_and(|worst| nearest > *worst) {
+                break;
+            }
+            let mut fresh = std::mem::take(&mut scratch.fresh);
+            fresh.clear();
+            for link in self.links_of(layer, nearest.slot()) {
+                if scratch.visit(*link) {
+                    fresh.push(*link);
+                }
+            }
+            scratch.measured += fresh.len();
+            if scratch.measured > measured_max {
+                scratch.fresh = fresh;
+                return None;
+            }
+            let (best, candidates) = (&mut scratch.best, &mut scratch.candidates);
+            self.distances(from, &fresh, |near| {
+                if best.len() < ef || best.peek().is_some_and(|worst| near < *worst) {
+                    candidates.push(Reverse(near));
+                    if passes(near.slot()) {
+                        best.push(near);
+                        if best.len() > ef {
+                            best.pop();
+                        }
+                    }
+                }
+            });
+            scratch.fresh = fresh;
+        }
+        let mut found: Vec<Near> = scratch.best.drain().collect();
+        found.sort_unstable();
+        Some(found)
+    }
+
+    /// Descends from the entry point to the layer above `layer`, always to the nearest node.
+    pub(super) fn descend(&self, from: From<'_>, entry: u32, layer: usize) -> Near {
+        let mut nearest = Near::new(f32::INFINITY, entry);
+        self.distances(from, &[entry], |near| nearest = near);
+        for layer in (layer + 1..self.layers_of(entry)).rev() {
+            loop {
+                let before = nearest;
+                self.distances(from, self.links_of(layer, nearest.slot()), |near| {
+                    nearest = nearest.min(near);
+                });
+                if nearest == before {
+                    break;
+                }
+            }
+        }
+        nearest
+    }
+}

@@ -1,0 +1,22 @@
+//! Indexes against the exact one: recall, changes, determinism, files, searches beside the writer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests"
+)]
+
+#[path = "index/changes.rs"]
+mod changes;
+#[path = "index/concurrent.rs"]
+mod concurrent;
+#[path = "index/damage.rs"]
+mod damage;
+#[path = "index/filters.rs"]
+mod filters;
+#[path = "index/samples.rs"]
+mod samples;
+#[path = "index/support.rs"]
+mod support;

@@ -1,0 +1,130 @@
+//! Damaged files: an error or the same index, never a panic.
+
+use x0_ml::index::{ExactIndex, HnswIndex, HnswOptions, Metric, Rerank, RestoreError, Search, VectorIndex};
+
+use crate::support::{Random, Vectors, exact, hnsw};
+
+fn options() -> HnswOptions {
+    HnswOptions::new(8, Metric::L2).m(4).ef_construction(16).scan_len_max(0)
+}
+
+/// Writes right checksums over damage, so that it reaches the checks behind them.
+fn resign(file: &mut [u8]) {
+    let word = |file: &[u8], at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize;
+    let Some(count) = file.get(12..16).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()) as usize)
+    else {
+        return;
+    };
+    let end = 16 + 24 * count.min(64);
+    if file.len() < end + 4 {
+        return;
+    }
+    for entry in (16..end).step_by(24) {
+        let (offset, len) = (word(file, entry + 8), word(file, entry + 16));
+        if let Some(section) = file.get(offset..offset.saturating_add(len)) {
+            let checksum = crc32c::crc32c(section).to_le_bytes();
+            file[entry + 4..entry + 8].copy_from_slice(&checksum);
+        }
+    }
+    let checksum = crc32c::crc32c(&file[..end]).to_le_bytes();
+    file[end..end + 4].copy_from_slice(&checksum);
+}
+
+fn check(index: &mut dyn VectorIndex, file: &[u8], mutated: &[u8], query: &[f32]) {
+    let len = index.len();
+    match index.restore(mutated) {
+        Err(RestoreError::Damaged(damage)) => assert!(damage.offset <= mutated.len() as u64 + 4),
+        Err(_) => {}
+        Ok(()) => {
+            // Whatever was accepted is a whole index: it searches, changes and saves.
+            let found = index.search(&Search::new(query, 5)).unwrap();
+            assert_eq!(found.len(), 5.min(index.len()));
+            assert!(index.save() == mutated);
+            index.insert(x0_ml::index::VectorId(77_777), query).unwrap();
+            for near in found {
+                assert!(index.remove(near.id));
+            }
+            index.restore(file).unwrap();
+        }
+    }
+    assert_eq!(index.len(), len, "an error changes nothing");
+}
+
+#[test]
+fn ten_thousand_damaged_files() {
+    let data = Vectors::new(8, 4, 11).take(60);
+    let mut graph = hnsw(options(), &data);
+    for id in (0..60).step_by(7) {
+        graph.remove(x0_ml::index::VectorId(id));
+    }
+    let exact = exact(8, Metric::L2, &data);
+    let mut indexes: [Box<dyn VectorIndex>; 2] = [Box::new(graph), Box::new(exact)];
+    let mut random = Random(12);
+    for index in &mut indexes {
+        let file = index.save();
+        let header = 16 + 24 * 7 + 4;
+        for at in 0..header.min(file.len()) {
+            for flip in [1, 0x80, 0xff] {
+                let mut mutated = file.clone();
+                mutated[at] ^= flip;
+                assert!(index.restore(&mutated).is_err(), "byte {at} of the header");
+                resign(&mut mutated);
+                check(index.as_mut(), &file, &mutated, &data[0]);
+            }
+        }
+        for len in 0..file.len() {
+            assert!(index.restore(&file[..len]).is_err());
+        }
+        for round in 0..2500 {
+            let mut mutated = file.clone();
+            for _ in 0..=random.below(3) {
+                let at = random.below(mutated.len());
+                mutated[at] = random.next() as u8;
+            }
+            if round % 5 == 0 {
+                mutated.truncate(random.below(file.len()));
+            }
+            if round % 4 != 1 {
+                resign(&mut mutated);
+            }
+            check(index.as_mut(), &file, &mutated, &data[0]);
+        }
+        let mut longer = file.clone();
+        longer.push(0);
+        assert!(index.restore(&longer).is_err());
+        assert!(index.restore(&file).is_ok());
+    }
+}
+
+#[test]
+fn other_settings_are_named() {
+    let file = hnsw(options(), &Vectors::new(8, 4, 11).take(20)).save();
+    let setting = |options: HnswOptions| match HnswIndex::new(options).unwrap().restore(&file) {
+        Err(RestoreError::Options { setting }) => setting,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(setting(options().m(5)), "number of links (`m`)");
+    assert_eq!(setting(HnswOptions::new(9, Metric::L2).m(4)), "number of dimensions");
+    assert_eq!(setting(HnswOptions::new(8, Metric::Cosine).m(4)), "metric");
+    let coarse = hnsw(options().rerank(Rerank::None), &Vectors::new(8, 4, 11).take(20)).save();
+    let error = HnswIndex::new(options()).unwrap().restore(&coarse).unwrap_err();
+    assert!(error.to_string().contains("`Rerank`"));
+    HnswIndex::new(options().rerank(Rerank::None)).unwrap().restore(&file).unwrap();
+    let mut exact = ExactIndex::new(8, Metric::Cosine).unwrap();
+    let other = ExactIndex::new(8, Metric::L2).unwrap().save();
+    assert_eq!(exact.restore(&other), Err(RestoreError::Options { setting: "metric" }));
+    assert!(ExactIndex::new(9, Metric::L2).unwrap().restore(&other).is_err());
+    assert!(exact.restore(&file).unwrap_err().to_string().contains("not usable"));
+}
+
+/// A table or layer count may promise anything; what is allocated follows the bytes that are there.
+#[test]
+fn free_slots_take_no_memory() {
+    let mut index = hnsw(options(), &Vectors::new(8, 4, 11).take(3));
+    let before = index.memory_len();
+    for id in 0..100_000 {
+        index.insert(x0_ml::index::VectorId(id), &[1.0; 8]).ok();
+        index.remove(x0_ml::index::VectorId(id));
+    }
+    assert!(index.memory_len() < before * 2);
+}
