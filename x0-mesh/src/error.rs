@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use x0_identity::NodeId;
 
-use crate::Lane;
+use crate::{ChannelId, Lane};
 
 /// Why a message was not taken. In each case nothing of it was sent, and nothing else changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +47,24 @@ pub enum SendError {
     /// The message is for the sender.
     #[error("a node does not send to itself")]
     ToSelf,
+    /// The peer is connected and has not registered this channel of a [`Mux`](crate::Mux). `Up` follows once it does.
+    #[error("cannot send to {peer}: it has not registered channel {channel}; start the service there")]
+    NoChannel {
+        /// The peer.
+        peer: NodeId,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The peer has registered this channel with versions of which this node speaks none.
+    #[error(
+        "cannot send to {peer}: it speaks no version of channel {channel} that this node speaks; update the older one"
+    )]
+    ChannelVersion {
+        /// The peer.
+        peer: NodeId,
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The transport is closed, and stays so.
     #[error("the transport is closed")]
     Closed,

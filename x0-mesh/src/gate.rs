@@ -235,12 +235,21 @@ impl<T: Transport> Transport for Gate<T> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<Result<(), SendError>> {
+        self.poll_send_with_trailer(cx, transmit, &[])
+    }
+
+    fn poll_send_with_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        trailer: &[u8],
+    ) -> Poll<Result<(), SendError>> {
         self.follow();
         let peer = transmit.to;
         if peer != self.local() && self.blocked.holds(peer) {
             return Poll::Ready(Err(SendError::Unreachable { peer }));
         }
-        let sent = self.inner.poll_send(cx, transmit);
+        let sent = self.inner.poll_send_with_trailer(cx, transmit, trailer);
         if sent.is_pending() {
             // A block answers who waits for room.
             self.shared.lock().wakers.insert(Waiting::Send(peer, transmit.lane), cx.waker().clone());

@@ -14,9 +14,11 @@ mod error;
 mod gate;
 mod lane;
 mod message;
+mod mux;
 mod peer;
 #[cfg(feature = "quic")]
 pub mod quic;
+mod random;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(any(feature = "metrics", feature = "quic"))]
@@ -27,7 +29,8 @@ mod transport_ext;
 pub use error::{RecvError, SendError};
 pub use gate::{Gate, GateHandle};
 pub use lane::Lane;
-pub use message::{Received, Transmit};
+pub use message::{Next, Received, Transmit};
+pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxOptions, MuxStats, RegisterError};
 pub use peer::{DownReason, PeerEvent, PeerEventKind, Violation};
 pub use transport::Transport;
-pub use transport_ext::{Next, TransportExt};
+pub use transport_ext::TransportExt;

@@ -2,7 +2,7 @@
 
 use x0_identity::NodeId;
 
-use crate::Lane;
+use crate::{Lane, PeerEvent};
 
 /// A message to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,4 +22,13 @@ pub struct Received {
     pub from: NodeId,
     /// How it travelled.
     pub lane: Lane,
+}
+
+/// What [`Transport::poll_next`](crate::Transport::poll_next) found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// The connection to a peer changed.
+    Event(PeerEvent),
+    /// A message was received; it is in the buffer.
+    Message(Received),
 }

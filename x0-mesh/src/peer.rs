@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use x0_identity::NodeId;
 
+use crate::ChannelId;
+
 /// Something happened to the way to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerEvent {
@@ -84,6 +86,25 @@ pub enum DownReason {
         /// What the layer below said.
         detail: Arc<str>,
     },
+    /// The peer is connected and does not have this channel, or has withdrawn it. See [`Mux`](crate::Mux).
+    #[error("the peer has not registered channel {channel}: start the service there")]
+    NoChannel {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The peer has the channel with versions of which this node speaks none.
+    #[error(
+        "the peer speaks versions {} to {} of channel {channel}, this node {} to {}: update the older one",
+        peer.0, peer.1, local.0, local.1
+    )]
+    ChannelVersion {
+        /// The channel.
+        channel: ChannelId,
+        /// The lowest and the highest version of this node.
+        local: (u16, u16),
+        /// The lowest and the highest version of the peer.
+        peer: (u16, u16),
+    },
     /// Our own side ended it.
     #[error("it was closed by our own side")]
     Local,
@@ -131,4 +152,38 @@ pub enum Violation {
     /// The greeting did not come in time.
     #[error("the greeting did not come in time")]
     GreetingLate,
+    /// A message of a mux has no trailer, or one that contradicts its lane.
+    #[error(
+        "a message without a valid trailer: the peer does not run a mux on this transport, or it is damaged"
+    )]
+    Trailer,
+    /// A control message of a mux holds a frame that is damaged or unknown.
+    #[error("a damaged or unknown control frame of kind {kind}")]
+    ControlFrame {
+        /// The kind it announced.
+        kind: u8,
+    },
+    /// More control frames than any use of a mux needs.
+    #[error("too many channels offered, or too many control frames at once")]
+    ControlFlood,
+    /// The mux of the peer speaks no version that this one speaks.
+    #[error("a mux of versions {version_min} to {version_max}, where this node speaks version 1")]
+    MuxVersion {
+        /// The lowest version of the peer.
+        version_min: u8,
+        /// The highest version of the peer.
+        version_max: u8,
+    },
+    /// A control message came before the `HELLO`.
+    #[error("a control frame before HELLO")]
+    NoHello,
+    /// A peer opened a session that was not its to open, or that was open.
+    #[error("a session that is already open, or that the other side has to open")]
+    Open,
+    /// A peer claims that more was consumed than was sent, or names a lane without credit.
+    #[error("credit for bytes that were not sent, or on a lane without credit")]
+    Credit,
+    /// A peer sent more than the byte budget of a channel's lane.
+    #[error("more bytes than the budget of a lane of the channel allows")]
+    ChannelBudget,
 }

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use x0_identity::NodeId;
 
-use crate::{Lane, PeerEvent, Received, RecvError, SendError, Transmit};
+use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit};
 
 /// Messages between authenticated nodes.
 ///
@@ -67,6 +67,33 @@ pub trait Transport: Send {
 
     /// Takes the next event of a peer, or asks to be woken when there is one.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent>;
+
+    /// Takes the next event or, if there is none, receives a message: an owner that polls nothing else knows the epoch of each message.
+    /// Pending registers the waker for both.
+    ///
+    /// # Errors
+    /// [`RecvError`], when there will never be another message.
+    fn poll_next(&mut self, cx: &mut Context<'_>, payload: &mut Vec<u8>) -> Poll<Result<Next, RecvError>> {
+        if let Poll::Ready(event) = self.poll_event(cx) {
+            return Poll::Ready(Ok(Next::Event(event)));
+        }
+        self.poll_recv(cx, payload).map_ok(Next::Message)
+    }
+
+    /// Sends `transmit.payload` followed by `trailer`, as one message. A layer that adds bytes to each message, such as
+    /// [`Mux`](crate::Mux), uses it. The provided method copies both into one buffer; a transport that copies anyway should override it.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    fn poll_send_with_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        trailer: &[u8],
+    ) -> Poll<Result<(), SendError>> {
+        let payload = [transmit.payload, trailer].concat();
+        self.poll_send(cx, &Transmit { payload: &payload, ..*transmit })
+    }
 }
 
 impl<T: Transport + ?Sized> Transport for &mut T {
@@ -93,6 +120,19 @@ impl<T: Transport + ?Sized> Transport for &mut T {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
         (**self).poll_event(cx)
     }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, payload: &mut Vec<u8>) -> Poll<Result<Next, RecvError>> {
+        (**self).poll_next(cx, payload)
+    }
+
+    fn poll_send_with_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        trailer: &[u8],
+    ) -> Poll<Result<(), SendError>> {
+        (**self).poll_send_with_trailer(cx, transmit, trailer)
+    }
 }
 
 impl<T: Transport + ?Sized> Transport for Box<T> {
@@ -118,5 +158,18 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
         (**self).poll_event(cx)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, payload: &mut Vec<u8>) -> Poll<Result<Next, RecvError>> {
+        (**self).poll_next(cx, payload)
+    }
+
+    fn poll_send_with_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        trailer: &[u8],
+    ) -> Poll<Result<(), SendError>> {
+        (**self).poll_send_with_trailer(cx, transmit, trailer)
     }
 }

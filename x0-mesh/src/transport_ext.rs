@@ -1,9 +1,8 @@
 //! The seam, to be awaited.
 
 use std::future::{Future, poll_fn};
-use std::task::Poll;
 
-use crate::{PeerEvent, Received, RecvError, SendError, Transmit, Transport};
+use crate::{Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
 /// [`Transport`] for `async` code, under any runtime or none. Each future may be dropped at any time: a message is then
 /// either sent as a whole or not at all, and none that was received is lost.
@@ -34,22 +33,8 @@ pub trait TransportExt: Transport {
     /// # Errors
     /// [`RecvError`], when there will never be another message.
     fn next(&mut self, payload: &mut Vec<u8>) -> impl Future<Output = Result<Next, RecvError>> + Send {
-        poll_fn(move |cx| {
-            if let Poll::Ready(event) = self.poll_event(cx) {
-                return Poll::Ready(Ok(Next::Event(event)));
-            }
-            self.poll_recv(cx, payload).map_ok(Next::Message)
-        })
+        poll_fn(move |cx| self.poll_next(cx, payload))
     }
 }
 
 impl<T: Transport + ?Sized> TransportExt for T {}
-
-/// What [`TransportExt::next`] waited for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// Something happened to the way to a peer.
-    Event(PeerEvent),
-    /// A message came; it is in the buffer.
-    Message(Received),
-}

@@ -14,6 +14,7 @@ use x0_identity::NodeId;
 use super::close::{Failure, close_for, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
 use super::greeting::{Greeting, HEAD_LEN, kind};
+use super::outbox::length;
 use super::race::{Winner, race};
 use super::shared::Shared;
 use super::state::Adopted;
@@ -257,7 +258,7 @@ impl Tasks {
         // Ordered lanes go first.
         let _ = stream.set_priority(-1);
         let mut head = [kind::BULK, 0, 0, 0, 0];
-        head[1..].copy_from_slice(&length(&payload));
+        head[1..].copy_from_slice(&length(payload.len()));
         stream.write_all(&head).await?;
         let mut released = 4;
         while !payload.is_empty() {
@@ -387,9 +388,4 @@ impl Tasks {
 
 async fn self_guarded(tasks: Tasks, stream: SendStream, payload: Bytes, lane: usize) {
     tasks.clone().guard(tasks.write_message(stream, payload, lane)).await;
-}
-
-/// A message's length as it stands before it; that it fits was checked when it was taken.
-pub(super) fn length(payload: &[u8]) -> [u8; 4] {
-    u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes()
 }

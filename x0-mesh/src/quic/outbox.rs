@@ -50,12 +50,12 @@ impl Outbox {
     }
 
     /// Keeps a datagram for the first epoch, if there is room.
-    pub(super) fn keep_datagram(&mut self, payload: &[u8]) -> bool {
-        let len = self.datagrams_len + payload.len() + 1;
+    pub(super) fn keep_datagram(&mut self, payload: &[u8], trailer: &[u8]) -> bool {
+        let len = self.datagrams_len + payload.len() + trailer.len() + 1;
         let has_room = len <= EARLY_DATAGRAMS_LEN_MAX;
         if has_room {
             self.datagrams_len = len;
-            self.datagrams.push_back(Bytes::copy_from_slice(payload));
+            self.datagrams.push_back(joined(payload, trailer));
         }
         has_room
     }
@@ -85,11 +85,12 @@ impl OutLane {
     pub(super) fn push(
         &mut self,
         cx: &Context<'_>,
-        header: [u8; 4],
         payload: &[u8],
+        trailer: &[u8],
         len_max: usize,
     ) -> Result<Option<Waker>, Full> {
-        let len = header.len() + payload.len();
+        let message_len = payload.len() + trailer.len();
+        let len = HEADER_LEN + message_len;
         if self.len != 0 && self.len.saturating_add(len) > len_max {
             match &mut self.sender {
                 Some(sender) => sender.clone_from(cx.waker()),
@@ -102,10 +103,11 @@ impl OutLane {
                 if stream.capacity() - stream.len() < len {
                     stream.reserve(len.max(CHUNK_LEN));
                 }
-                stream.extend_from_slice(&header);
+                stream.extend_from_slice(&length(message_len));
                 stream.extend_from_slice(payload);
+                stream.extend_from_slice(trailer);
             }
-            Content::Messages(messages) => messages.push_back(Bytes::copy_from_slice(payload)),
+            Content::Messages(messages) => messages.push_back(joined(payload, trailer)),
         }
         self.len += len;
         Ok(self.writer.take())
@@ -134,3 +136,21 @@ impl OutLane {
 /// The lane is full.
 #[derive(Debug)]
 pub(super) struct Full;
+
+/// The length before a message, in bytes.
+const HEADER_LEN: usize = 4;
+
+/// A message's length as it stands before it; that it fits was checked when it was taken.
+pub(super) fn length(len: usize) -> [u8; HEADER_LEN] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+pub(super) fn joined(payload: &[u8], trailer: &[u8]) -> Bytes {
+    if trailer.is_empty() {
+        return Bytes::copy_from_slice(payload);
+    }
+    let mut bytes = BytesMut::with_capacity(payload.len() + trailer.len());
+    bytes.extend_from_slice(payload);
+    bytes.extend_from_slice(trailer);
+    bytes.freeze()
+}

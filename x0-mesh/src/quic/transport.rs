@@ -4,10 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, SendDatagramError,
@@ -19,13 +18,13 @@ use x0_identity::NodeId;
 
 use super::close::code;
 use super::config::{BindError, QuicConfig};
-use super::connection::length;
 use super::dial::accept_always;
+use super::outbox::joined;
 use super::peer_book::PeerBook;
 use super::random;
 use super::shared::Shared;
 use super::state::State;
-use crate::{Lane, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
+use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
 /// What fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), behind the longest headers.
 pub(super) const DATAGRAM_LEN_MAX: usize = 1100;
@@ -197,14 +196,23 @@ impl Transport for QuicTransport {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<Result<(), SendError>> {
+        self.poll_send_with_trailer(cx, transmit, &[])
+    }
+
+    fn poll_send_with_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        trailer: &[u8],
+    ) -> Poll<Result<(), SendError>> {
         let Transmit { to: peer, lane, payload } = *transmit;
         if peer == self.local() {
             return Poll::Ready(Err(SendError::ToSelf));
         }
         let Some(number) = self.lane(lane) else { return Poll::Ready(Err(SendError::NoLane { lane })) };
-        let len_max = self.message_len_max(lane);
-        if payload.len() > len_max {
-            return Poll::Ready(Err(SendError::TooLong { len: payload.len(), len_max }));
+        let (len, len_max) = (payload.len() + trailer.len(), self.message_len_max(lane));
+        if len > len_max {
+            return Poll::Ready(Err(SendError::TooLong { len, len_max }));
         }
         let writer = {
             let mut state = self.shared.lock();
@@ -218,16 +226,14 @@ impl Transport for QuicTransport {
                 return Poll::Ready(Err(SendError::Unreachable { peer }));
             }
             match entry.outbox.lanes.get_mut(number) {
-                Some(lane) => {
-                    match lane.push(cx, length(payload), payload, self.shared.config.send_queue_len_max) {
-                        Ok(writer) => writer,
-                        Err(_) => return Poll::Pending,
-                    }
-                }
+                Some(lane) => match lane.push(cx, payload, trailer, self.shared.config.send_queue_len_max) {
+                    Ok(writer) => writer,
+                    Err(_) => return Poll::Pending,
+                },
                 None => {
                     let taken = match &entry.link {
-                        Some(link) => send_datagram(&link.connection, payload),
-                        None => entry.outbox.keep_datagram(payload),
+                        Some(link) => send_datagram(&link.connection, payload, trailer),
+                        None => entry.outbox.keep_datagram(payload, trailer),
                     };
                     if !taken {
                         return Poll::Ready(Err(SendError::Congested { peer, lane }));
@@ -250,7 +256,7 @@ impl Transport for QuicTransport {
         let next = self.shared.change(|state, wakers| {
             let next = state.next_message(wakers);
             if next.is_none() && state.over.is_none() {
-                state.recv_waker = Some(cx.waker().clone());
+                remember(&mut state.recv_waker, cx);
             }
             next.ok_or_else(|| state.over.clone())
         });
@@ -264,22 +270,49 @@ impl Transport for QuicTransport {
         }
     }
 
+    fn poll_next(&mut self, cx: &mut Context<'_>, payload: &mut Vec<u8>) -> Poll<Result<Next, RecvError>> {
+        // One look at the state instead of two.
+        self.shared.change(|state, wakers| {
+            if let Some(event) = state.next_event() {
+                return Poll::Ready(Ok(Next::Event(event)));
+            }
+            if let Some((from, number, message)) = state.next_message(wakers) {
+                *payload = message;
+                return Poll::Ready(Ok(Next::Message(Received { from, lane: self.lane_of(number) })));
+            }
+            if let Some(over) = &state.over {
+                return Poll::Ready(Err(over.clone()));
+            }
+            remember(&mut state.event_waker, cx);
+            remember(&mut state.recv_waker, cx);
+            Poll::Pending
+        })
+    }
+
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
         let mut state = self.shared.lock();
         if let Some(event) = state.next_event() {
             return Poll::Ready(event);
         }
-        state.event_waker = Some(cx.waker().clone());
+        remember(&mut state.event_waker, cx);
         Poll::Pending
     }
 }
 
+/// Keeps a waker, without a clone where it is the same task's.
+fn remember(kept: &mut Option<Waker>, cx: &Context<'_>) {
+    match kept {
+        Some(kept) => kept.clone_from(cx.waker()),
+        None => *kept = Some(cx.waker().clone()),
+    }
+}
+
 /// Whether there was room. What cannot be sent for another reason may be lost.
-fn send_datagram(connection: &quinn::Connection, payload: &[u8]) -> bool {
-    if connection.datagram_send_buffer_space() < payload.len() {
+fn send_datagram(connection: &quinn::Connection, payload: &[u8], trailer: &[u8]) -> bool {
+    if connection.datagram_send_buffer_space() < payload.len() + trailer.len() {
         return false;
     }
-    !matches!(connection.send_datagram(Bytes::copy_from_slice(payload)), Err(SendDatagramError::TooLarge))
+    !matches!(connection.send_datagram(joined(payload, trailer)), Err(SendDatagramError::TooLarge))
 }
 
 impl Drop for QuicTransport {

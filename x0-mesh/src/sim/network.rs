@@ -357,9 +357,21 @@ impl Network {
 
     fn note(&mut self, told: &[Output]) {
         for output in told {
-            for byte in format!("{output:?}").into_bytes() {
-                self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            match output {
+                // The message as it is: to write it out as text would take most of a simulation's time.
+                Output::Deliver(Delivery { to, from, lane, payload }) => {
+                    self.note_bytes(format!("{from} {to} {lane} {}", payload.len()).as_bytes());
+                    self.note_bytes(payload);
+                }
+                Output::Event { .. } => self.note_bytes(format!("{output:?}").as_bytes()),
             }
+        }
+    }
+
+    /// FNV-1a.
+    fn note_bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 }

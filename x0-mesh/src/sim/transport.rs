@@ -43,8 +43,17 @@ impl Transport for SimTransport {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<Result<(), SendError>> {
+        self.poll_send_with_trailer(cx, transmit, &[])
+    }
+
+    fn poll_send_with_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        trailer: &[u8],
+    ) -> Poll<Result<(), SendError>> {
         let Transmit { to, lane, payload } = *transmit;
-        let (len, len_max) = (payload.len(), self.message_len_max(lane));
+        let (len, len_max) = (payload.len() + trailer.len(), self.message_len_max(lane));
         if to == self.local {
             return Poll::Ready(Err(SendError::ToSelf));
         }
@@ -74,7 +83,7 @@ impl Transport for SimTransport {
             return Poll::Pending;
         }
         let now = inner.now;
-        let sent = inner.network.send(now, self.local, to, lane, payload.to_vec());
+        let sent = inner.network.send(now, self.local, to, lane, [payload, trailer].concat());
         // Datagrams may be lost on the way and are never received then: they fill nothing.
         if sent.is_ok() && lane != Lane::Datagram {
             *inner.under_way.entry(key).or_default() += cost;
