@@ -37,7 +37,7 @@ mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod directory;
-mod driver;
+pub mod driver;
 mod entry;
 mod membership;
 mod memory;

@@ -392,6 +392,11 @@ impl Replica {
         Ok(())
     }
 
+    /// Why it cannot go on, once that is so.
+    pub(crate) fn failure(&self) -> Option<FailReason> {
+        self.failed
+    }
+
     /// Whether this replica leads its term, as far as it knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {

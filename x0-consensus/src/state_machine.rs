@@ -10,8 +10,10 @@ use crate::entry::{Entry, SnapshotMeta};
 /// What the replicated log drives. It must be deterministic: the same entries in the same order give the same state and the
 /// same outcomes on every replica, whatever the time, the machine or the past of the process.
 ///
-/// Synchronous: a driver calls it from a task or thread of its own, a test inline. After an error the replica stops; open the
-/// state machine anew to go on from what was durable.
+/// Synchronous. A driver applies a small batch on the task of its event loop, so that applying must not wait for anything; larger
+/// batches, [`restore`](StateMachine::restore), [`checkpoint`](StateMachine::checkpoint) and [`snapshot`](StateMachine::snapshot) run on
+/// a thread ([`driver`](crate::driver) has the details), and a test calls all of them inline. After an error the replica stops; open the
+/// state machine again to continue from what was durable.
 pub trait StateMachine: Send {
     /// The last index whose effects a crash at this moment would leave: 0 for a state machine in memory. After a start the
     /// entries behind it are applied again.
@@ -43,6 +45,28 @@ pub trait StateMachine: Send {
     /// What was durable before still is.
     fn checkpoint(&mut self) -> Result<u64, StateMachineError> {
         Ok(self.durable_index())
+    }
+}
+
+impl<M: StateMachine + ?Sized> StateMachine for Box<M> {
+    fn durable_index(&self) -> u64 {
+        (**self).durable_index()
+    }
+
+    fn apply(&mut self, entries: &[Entry], outcomes: &mut Vec<Bytes>) -> Result<(), StateMachineError> {
+        (**self).apply(entries, outcomes)
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn Read + Send>, StateMachineError> {
+        (**self).snapshot()
+    }
+
+    fn restore(&mut self, meta: &SnapshotMeta, from: &mut dyn Read) -> Result<(), StateMachineError> {
+        (**self).restore(meta, from)
+    }
+
+    fn checkpoint(&mut self) -> Result<u64, StateMachineError> {
+        (**self).checkpoint()
     }
 }
 

@@ -49,6 +49,7 @@ pub fn describe() {
 }
 
 /// Counts what the loop of a driver sees.
+#[derive(Debug)]
 pub(crate) struct DriverTelemetry {
     #[cfg(feature = "metrics")]
     gauges: [Gauge; 6],

@@ -29,6 +29,10 @@ struct Counting {
     /// The command at which it fails, or answers once too often.
     fails_at: Option<u64>,
     repeats_at: Option<u64>,
+    /// The length of a snapshot beyond its count.
+    padding: usize,
+    /// Receives the count of each snapshot that is restored.
+    restored: Option<Sender<u64>>,
 }
 
 impl StateMachine for Counting {
@@ -51,13 +55,18 @@ impl StateMachine for Counting {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Read + Send>, StateMachineError> {
-        Ok(Box::new(std::io::Cursor::new(self.count.to_le_bytes())))
+        let mut bytes = self.count.to_le_bytes().to_vec();
+        bytes.resize(8 + self.padding, 0);
+        Ok(Box::new(std::io::Cursor::new(bytes)))
     }
 
     fn restore(&mut self, _: &SnapshotMeta, from: &mut dyn Read) -> Result<(), StateMachineError> {
         let mut count = [0; 8];
         from.read_exact(&mut count).map_err(StateMachineError::new)?;
         self.count = u64::from_le_bytes(count);
+        if let Some(restored) = &self.restored {
+            restored.send(self.count).map_err(StateMachineError::new)?;
+        }
         Ok(())
     }
 }
@@ -222,6 +231,79 @@ mod on_tokio {
             }
         });
         watcher.join().unwrap();
+    }
+
+    /// A member that starts late gets a snapshot, with all work on real threads: the others save theirs, open one for it, and it stages
+    /// and restores that.
+    #[test]
+    fn a_late_member_gets_a_snapshot() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let wires = Wires::default();
+        let (restored, restores) = mpsc::channel();
+        let start = |number| {
+            let (tell, events) = mpsc::channel();
+            let mut config = quick(number, &[1, 2, 3]);
+            config.checkpoint_log_len = 20_000;
+            config.retained_entries = 10;
+            config.chunk_len = 100;
+            let wire = Wire { from: id(number), wires: wires.clone() };
+            let machine = Counting { padding: 1000, restored: Some(restored.clone()), ..Counting::default() };
+            let handle =
+                x0_consensus::tokio::start(config, MemoryStorage::new(), machine, wire, Tell(tell)).unwrap();
+            wires.0.lock().unwrap().insert(id(number), handle.clone());
+            (handle, events)
+        };
+        let nodes = [start(1), start(2)];
+        let leader = nodes.iter().position(|(_, events)| {
+            until(events, |event| match event {
+                Event::Leader { leader: Some(_), is_self, .. } => Some(is_self),
+                _ => None,
+            })
+        });
+        let (handle, events) = &nodes[leader.unwrap()];
+        // Too much for the event loop: it is applied on the thread.
+        let large = Bytes::from(vec![1; 300 << 10]);
+        for round in 0..10 {
+            let tokens = round * 10..round * 10 + 10;
+            for token in tokens.clone() {
+                handle
+                    .propose(token, if token % 10 == 0 { large.clone() } else { Bytes::from(vec![2; 500]) });
+            }
+            for expected in tokens {
+                let token = until(events, |event| match event {
+                    Event::Outcome { token, .. } => Some(token),
+                    Event::Failed(cause) => panic!("{cause}"),
+                    _ => None,
+                });
+                assert_eq!(token, expected, "outcomes come in the order of the log");
+            }
+        }
+        let late = start(3);
+        let count = restores.recv_timeout(LIMIT).expect("the late member restores a snapshot");
+        assert!((1..=100).contains(&count), "{count}");
+        for (handle, _) in nodes.iter().chain([&late]) {
+            handle.stop();
+            handle.wait_ended();
+        }
+    }
+
+    /// Ends the replica from the thread on which it applies what is large.
+    #[test]
+    fn a_state_machine_that_fails_on_the_thread_ends_the_replica() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let (tell, events) = mpsc::channel();
+        let machine = Counting { fails_at: Some(2), ..Counting::default() };
+        let handle =
+            x0_consensus::tokio::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Tell(tell))
+                .unwrap();
+        handle.propose(1, Bytes::from_static(b"x"));
+        handle.propose(2, Bytes::from(vec![0; 1 << 20]));
+        assert!(matches!(*failure(&events), FatalError::StateMachine(_)));
+        handle.wait_ended();
     }
 
     #[test]

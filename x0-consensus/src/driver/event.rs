@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
+use super::job::TransferError;
 use crate::entry::Membership;
 use crate::replica::{DropReason, FailReason};
 use crate::state_machine::StateMachineError;
@@ -70,7 +71,9 @@ pub enum Event {
         /// Who takes part now.
         membership: Membership,
     },
-    /// The replica stopped by itself. The last event: what is still open gets none.
+    /// A snapshot was not taken, sent or received. The replica continues and tries again.
+    TransferFailed(Arc<TransferError>),
+    /// The replica stopped by itself. This is the last event: requests that are still open get none.
     Failed(Arc<FatalError>),
 }
 
@@ -106,10 +109,22 @@ pub enum FatalError {
         /// How many were due.
         commands: usize,
     },
-    /// A thread of the driver ended by itself.
-    #[error("the thread {thread} of the driver ended by a panic: please report this")]
-    Ended {
-        /// Which one.
+    /// The code of a storage, a state machine or a snapshot panicked.
+    #[error(
+        "the {worker} worker panicked ({message}): restart the node, and report the panic to the authors of that code"
+    )]
+    Panicked {
+        /// The worker: `log`, `apply` or `snapshot`.
+        worker: &'static str,
+        /// The message of the panic.
+        message: String,
+    },
+    /// A thread of the driver could not be started.
+    #[error("cannot start the thread {thread}: the process may have too many")]
+    Thread {
+        /// The thread's name.
         thread: &'static str,
+        /// The cause.
+        source: std::io::Error,
     },
 }

@@ -1,20 +1,23 @@
 //! The caller's side of a driver.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
 use x0_identity::NodeId;
 
-use super::event::FatalError;
+use super::ended::Ended;
 use crate::membership::MembershipChange;
 use crate::replica::{Input, Status};
 
 /// Talks to a running replica. Clones talk to the same one. Nothing here waits; what comes of it is told to the
 /// [`Observer`](super::Observer). Once the replica has stopped nothing comes of anything.
 #[derive(Debug, Clone)]
-pub struct Handle(pub(super) Arc<Shared>);
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ended: Ended,
+}
 
 /// What callers, threads and the loop share.
 #[derive(Debug)]
@@ -23,14 +26,6 @@ pub(super) struct Shared {
     status: Mutex<Status>,
     /// How many bytes of messages wait in the inbox.
     messages_len: AtomicU64,
-    ended: Condvar,
-    has_ended: Mutex<Ended>,
-}
-
-#[derive(Debug, Default)]
-struct Ended {
-    ended: bool,
-    wakers: Vec<Waker>,
 }
 
 /// What the loop has not seen yet.
@@ -38,7 +33,6 @@ struct Ended {
 pub(super) struct Inbox {
     inputs: Vec<Input>,
     stop: bool,
-    failure: Option<FatalError>,
     /// Set while the loop sleeps.
     waker: Option<Waker>,
     closed: bool,
@@ -60,19 +54,11 @@ pub(super) enum Mail {
     Nothing,
     /// It is to stop.
     Stop,
-    /// A thread has failed.
-    Failed(FatalError),
 }
 
 impl Shared {
     pub(super) fn new(status: Status) -> Shared {
-        Shared {
-            inbox: Mutex::default(),
-            status: Mutex::new(status),
-            messages_len: AtomicU64::new(0),
-            ended: Condvar::new(),
-            has_ended: Mutex::default(),
-        }
+        Shared { inbox: Mutex::default(), status: Mutex::new(status), messages_len: AtomicU64::new(0) }
     }
 
     pub(super) fn put(&self, input: Input) {
@@ -98,9 +84,6 @@ impl Shared {
         if inbox.stop {
             return Mail::Stop;
         }
-        if let Some(failure) = inbox.failure.take() {
-            return Mail::Failed(failure);
-        }
         if inbox.inputs.is_empty() {
             if !inbox.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
                 inbox.waker = Some(waker.clone());
@@ -112,27 +95,9 @@ impl Shared {
         Mail::Inputs
     }
 
-    /// A thread cannot go on.
-    #[cfg(feature = "tokio")]
-    pub(super) fn fail(&self, failure: FatalError) {
-        self.end_with(|inbox| {
-            inbox.failure.get_or_insert(failure);
-        });
-    }
-
-    /// What a thread has said before it ended.
-    #[cfg(feature = "tokio")]
-    pub(super) fn failure(&self) -> Option<FatalError> {
-        lock(&self.inbox).failure.take()
-    }
-
     pub(super) fn stop(&self) {
-        self.end_with(|inbox| inbox.stop = true);
-    }
-
-    fn end_with(&self, note: impl FnOnce(&mut Inbox)) {
         let mut inbox = lock(&self.inbox);
-        note(&mut inbox);
+        inbox.stop = true;
         let waker = inbox.waker.take();
         drop(inbox);
         if let Some(waker) = waker {
@@ -149,17 +114,6 @@ impl Shared {
         drop(forgotten);
     }
 
-    /// All is released; whoever waits for that may go on.
-    pub(super) fn end(&self) {
-        self.close();
-        let mut ended = lock(&self.has_ended);
-        ended.ended = true;
-        let wakers = std::mem::take(&mut ended.wakers);
-        drop(ended);
-        self.ended.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
     pub(super) fn with_status(&self, change: impl FnOnce(&mut Status)) {
         change(&mut lock(&self.status));
     }
@@ -168,86 +122,63 @@ impl Shared {
 impl Handle {
     /// Puts a command into the log. Ends in [`Event::Outcome`](super::Event::Outcome) or [`Event::Dropped`](super::Event::Dropped).
     pub fn propose(&self, token: u64, payload: Bytes) {
-        self.0.put(Input::Propose { token, payload });
+        self.shared.put(Input::Propose { token, payload });
     }
 
     /// As [`propose`](Handle::propose) for each of these, in one go.
     pub fn propose_many(&self, proposals: impl IntoIterator<Item = (u64, Bytes)>) {
         let inputs = proposals.into_iter().map(|(token, payload)| Input::Propose { token, payload });
-        self.0.put_with(|to| to.extend(inputs));
+        self.shared.put_with(|to| to.extend(inputs));
     }
 
     /// Asks when a linearizable read may be answered: [`Event::ReadReady`](super::Event::ReadReady) or
     /// [`Event::Dropped`](super::Event::Dropped).
     pub fn read_index(&self, token: u64) {
-        self.0.put(Input::ReadIndex { token });
+        self.shared.put(Input::ReadIndex { token });
     }
 
     /// Changes who takes part. Ends in [`Event::Changed`](super::Event::Changed) or [`Event::Dropped`](super::Event::Dropped).
     pub fn change_membership(&self, token: u64, change: MembershipChange) {
-        self.0.put(Input::ChangeMembership { token, change });
+        self.shared.put(Input::ChangeMembership { token, change });
     }
 
     /// Asks this leader to hand over.
     pub fn transfer_leadership(&self, to: NodeId) {
-        self.0.put(Input::TransferLeadership { to });
+        self.shared.put(Input::TransferLeadership { to });
     }
 
     /// A message of a peer, who is certain to have sent it. Dropped if the replica is far behind with reading.
     pub fn deliver(&self, from: NodeId, payload: Bytes) {
         let len = payload.len() as u64;
-        if self.0.messages_len.fetch_add(len, Ordering::Relaxed) < MESSAGES_LEN_MAX {
-            self.0.put(Input::Message { from, payload });
+        if self.shared.messages_len.fetch_add(len, Ordering::Relaxed) < MESSAGES_LEN_MAX {
+            self.shared.put(Input::Message { from, payload });
         }
     }
 
     /// Messages to this peer do not arrive at the moment.
     pub fn unreachable(&self, peer: NodeId) {
-        self.0.put(Input::Unreachable { peer });
+        self.shared.put(Input::Unreachable { peer });
     }
 
     /// What the replica knows of itself and the group.
     #[must_use]
     pub fn status(&self) -> Status {
-        lock(&self.0.status).clone()
+        lock(&self.shared.status).clone()
     }
 
     /// Asks the replica to stop, and does not wait for it: see [`wait_ended`](Handle::wait_ended). It stops as if the process were killed,
     /// without losing anything that was acknowledged.
     pub fn stop(&self) {
-        self.0.stop();
+        self.shared.stop();
     }
 
     /// Waits until the replica has stopped and its storage is closed. Blocks the thread.
     pub fn wait_ended(&self) {
-        let mut ended = lock(&self.0.has_ended);
-        while !ended.ended {
-            ended = self.0.ended.wait(ended).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.ended.wait();
     }
 
-    /// As [`wait_ended`](Handle::wait_ended), for `async` code under any runtime.
+    /// Waits until the replica has stopped and its storage is closed, under any runtime.
     pub async fn ended(&self) {
-        std::future::poll_fn(|cx| {
-            let mut ended = lock(&self.0.has_ended);
-            if ended.ended {
-                return std::task::Poll::Ready(());
-            }
-            if !ended.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                ended.wakers.push(cx.waker().clone());
-            }
-            std::task::Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// Tells the end when the last of those who hold it is gone.
-#[derive(Debug)]
-pub(super) struct EndGuard(pub(super) Arc<Shared>);
-
-impl Drop for EndGuard {
-    fn drop(&mut self) {
-        self.0.end();
+        self.ended.ended().await;
     }
 }

@@ -60,19 +60,20 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::applier;
-use super::event::{Event, FatalError, Observer};
-use super::handle::{EndGuard, Handle, Mail, Shared};
+use super::apply_worker::ApplyWorker;
+use super::delivery::Delivery;
+use super::ended::Ended;
+use super::event::Observer;
+use super::executor::Executor;
+use super::handle::{Handle, Mail, Shared};
+use super::log_worker::LogWorker;
 use super::outbox::Outbox;
-use super::snapshots::{Job, Snapshots};
-use super::start::{self, OpenError};
+use super::snapshot_worker::SnapshotWorker;
+use super::start::OpenError;
 use crate::config::Config;
-use crate::replica::{HandleError, Input, Output, Replica, StageStep};
+use crate::replica::Input;
 use crate::state_machine::StateMachine;
-use crate::storage::{Storage, Write};
-use crate::telemetry::{DriverTelemetry, LogTelemetry};
+use crate::storage::Storage;
 
 /// The thread's name.
 const THREAD: &str = "x0-consensus";
@@ -81,7 +82,7 @@ const THREAD: &str = "x0-consensus";
 /// write.
 ///
 /// # Errors
-/// When the storage cannot be recovered or read, does not fit the state machine, or there is no thread to be had. Nothing was changed.
+/// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be started. Nothing was changed.
 pub fn start(
     config: Config,
     mut storage: impl Storage + 'static,
@@ -89,30 +90,24 @@ pub fn start(
     outbox: impl Outbox + 'static,
     observer: impl Observer + 'static,
 ) -> Result<Handle, OpenError> {
-    let replica = start::replica(config, &mut storage, &machine)?;
-    let shared = Arc::new(Shared::new(replica.status()));
-    let guard = EndGuard(Arc::clone(&shared));
-    let worker = Worker {
+    let executor = Executor::open(config, &mut storage, &machine, Duration::ZERO)?;
+    let (ended, guard) = Ended::new();
+    let shared = Arc::new(Shared::new(executor.replica().status()));
+    let local = Local {
         shared: Arc::clone(&shared),
-        replica,
-        storage: Box::new(storage),
-        machine: Box::new(machine),
-        outbox: Box::new(outbox),
-        observer: Box::new(observer),
-        snapshots: Snapshots::default(),
-        writes: Vec::new(),
-        number: 0,
-        outcomes: Vec::new(),
+        executor,
+        log: LogWorker::new(storage),
+        apply: ApplyWorker::new(machine),
+        snapshots: SnapshotWorker::new(),
+        delivery: Delivery::new(outbox, observer),
         origin: Instant::now(),
-        telemetry: DriverTelemetry::new(),
-        log_telemetry: LogTelemetry::new(),
     };
     let run = move || {
-        worker.run();
+        local.run();
         drop(guard);
     };
     match thread::Builder::new().name(THREAD.into()).spawn(run) {
-        Ok(_) => Ok(Handle(shared)),
+        Ok(_) => Ok(Handle { shared, ended }),
         Err(source) => Err(OpenError::Thread { thread: THREAD, source }),
     }
 }
@@ -125,177 +120,75 @@ impl Wake for ThreadWaker {
     }
 }
 
-struct Worker {
+struct Local<S, M> {
     shared: Arc<Shared>,
-    replica: Replica,
-    storage: Box<dyn Storage>,
-    machine: Box<dyn StateMachine>,
-    outbox: Box<dyn Outbox>,
-    observer: Box<dyn Observer>,
-    snapshots: Snapshots,
-    /// Appends that are not written yet, and the number of the last.
-    writes: Vec<Write>,
-    number: u64,
-    outcomes: Vec<Bytes>,
+    executor: Executor,
+    log: LogWorker<S>,
+    apply: ApplyWorker<M>,
+    snapshots: SnapshotWorker,
+    delivery: Delivery,
     origin: Instant,
-    telemetry: DriverTelemetry,
-    log_telemetry: LogTelemetry,
 }
 
-impl Worker {
+impl<S: Storage, M: StateMachine> Local<S, M> {
     fn run(mut self) {
-        if let Err(failure) = self.serve() {
-            self.shared.close();
-            self.observer.event(Event::Failed(Arc::new(failure)));
-        }
-        self.shared.close();
-    }
-
-    fn serve(&mut self) -> Result<(), FatalError> {
         let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
         let mut inputs = Vec::new();
         loop {
-            let now = self.origin.elapsed();
-            self.drain(now)?;
-            self.shared.with_status(|status| {
-                self.replica.refresh(status);
-                self.telemetry.status(status);
-            });
+            self.drain(self.origin.elapsed());
+            self.shared.with_status(|status| self.executor.refresh(status));
+            if self.executor.is_failed() {
+                break;
+            }
             match self.shared.take(&mut inputs, &waker) {
-                Mail::Stop => return Ok(()),
-                Mail::Failed(failure) => return Err(failure),
+                Mail::Stop => break,
                 Mail::Inputs => {
                     let now = self.origin.elapsed();
                     for input in inputs.drain(..) {
-                        self.handle(now, input)?;
+                        self.handle(now, input);
                     }
                 }
                 Mail::Nothing => self.sleep(),
             }
             let now = self.origin.elapsed();
-            if self.replica.poll_timeout().is_some_and(|due| due <= now) {
-                self.handle(now, Input::Timeout)?;
+            if self.executor.poll_timeout().is_some_and(|due| due <= now) {
+                self.handle(now, Input::Timeout);
             }
         }
+        self.shared.close();
     }
 
     fn sleep(&self) {
-        match self.replica.poll_timeout() {
+        match self.executor.poll_timeout() {
             Some(due) => thread::park_timeout(due.saturating_sub(self.origin.elapsed())),
             None => thread::park(),
         }
     }
 
-    fn handle(&mut self, now: Duration, input: Input) -> Result<(), FatalError> {
-        match self.replica.handle(now, input) {
-            Err(HandleError::Failed(reason)) => Err(FatalError::Replica(reason)),
-            // The message was dropped.
-            Err(_) | Ok(()) => Ok(()),
-        }
+    fn handle(&mut self, now: Duration, input: Input) {
+        // A message that is refused is dropped; a failure is the executor's last event.
+        let _ = self.executor.handle(now, input);
     }
 
-    /// Carries out everything, and writes what was appended in one go.
-    fn drain(&mut self, now: Duration) -> Result<(), FatalError> {
+    /// Carries out everything. The log is written last, so that all writes of one round share one synchronisation.
+    fn drain(&mut self, now: Duration) {
         loop {
-            while let Some(output) = self.replica.poll_output() {
-                self.perform(now, output)?;
-            }
-            if self.writes.is_empty() {
-                return Ok(());
-            }
-            self.log_telemetry.timed(&self.writes, |writes| self.storage.write(writes))?;
-            self.writes.clear();
-            self.handle(now, Input::Persisted { number: self.number })?;
-        }
-    }
-
-    fn perform(&mut self, now: Duration, output: Output) -> Result<(), FatalError> {
-        self.telemetry.output(&output);
-        let answer = match output {
-            Output::Append { number, write } => {
-                self.number = number;
-                self.writes.push(write);
-                return Ok(());
-            }
-            Output::Send { to, class, payload } => {
-                let sent = self.outbox.send(to, class, payload);
-                sent.err().map(|_| {
-                    self.telemetry.congested();
-                    Input::Unreachable { peer: to }
-                })
-            }
-            Output::Apply { entries, proposals } => {
-                let index = entries.last().map_or(0, |entry| entry.index);
-                applier::apply(&mut *self.machine, &entries, &mut self.outcomes)?;
-                if !proposals.is_empty() {
-                    self.observer.batch_begin();
-                    for event in applier::outcomes(&entries, &proposals, &mut self.outcomes) {
-                        self.observer.event(event);
-                    }
-                    self.observer.batch_end();
-                }
-                Some(Input::Applied { index })
-            }
-            Output::Restore { meta } => {
-                let found = self.storage.snapshot_reader()?.filter(|found| found.meta().index == meta.index);
-                let mut from = found.ok_or(FatalError::SnapshotMissing)?;
-                self.machine.restore(&meta, &mut from)?;
-                Some(Input::Restored { index: meta.index })
-            }
-            Output::Checkpoint => Some(Input::Checkpointed { index: self.machine.checkpoint()? }),
-            Output::Fetch { range, len_max } => {
-                // What was compacted meanwhile is asked for again, as a snapshot.
-                Some(Input::Fetched { entries: self.storage.read(range, len_max).unwrap_or_default() })
-            }
-            Output::OpenSnapshot { transfer } => {
-                let index = self.replica.status().applied_index;
-                match self.machine.snapshot() {
-                    Ok(from) => {
-                        self.snapshots.work(Job::Open { transfer, from });
-                        Some(Input::SnapshotOpened { transfer, index })
-                    }
-                    Err(_) => Some(Input::SnapshotClosed { transfer }),
+            while let Some(effect) = self.executor.poll_output() {
+                if let Err(to) = self.delivery.deliver(effect) {
+                    self.executor.congested(now, to);
                 }
             }
-            Output::ReadChunk { transfer, len_max } => {
-                self.snapshots.work(Job::ReadChunk { transfer, len_max })
-            }
-            Output::CloseSnapshot { transfer } => self.snapshots.work(Job::Close { transfer }),
-            Output::SaveSnapshot { transfer, meta } => {
-                let to = self.storage.snapshot_writer(&meta).ok();
-                self.snapshots.work(Job::Save { transfer, meta, to })
-            }
-            Output::Stage { transfer, step: StageStep::Begin { meta } } => {
-                let to = self.storage.snapshot_writer(&meta).ok();
-                self.snapshots.work(Job::Begin { transfer, to })
-            }
-            Output::Stage { transfer, step } => self.snapshots.work(Job::Step { transfer, step }),
-            told => {
-                told.tell(&mut *self.observer);
-                None
-            }
-        };
-        answer.map_or(Ok(()), |input| self.handle(now, input))
-    }
-}
-
-impl Output {
-    /// Tells what is only news.
-    pub(super) fn tell(self, observer: &mut dyn Observer) {
-        match self {
-            Output::ReadReady { tokens, index } => {
-                observer.batch_begin();
-                for token in tokens {
-                    observer.event(Event::ReadReady { token, index });
-                }
-                observer.batch_end();
-            }
-            Output::Dropped { token, reason } => observer.event(Event::Dropped { token, reason }),
-            Output::Leader { leader, term, is_self } => {
-                observer.event(Event::Leader { leader, term, is_self });
-            }
-            Output::Membership(membership) => observer.event(Event::Membership { membership }),
-            _ => {}
+            self.delivery.flush();
+            let done = if let Some(job) = self.executor.apply_jobs().pop_front() {
+                self.apply.work(job)
+            } else if let Some(job) = self.executor.snapshot_jobs().pop_front() {
+                self.snapshots.work(job)
+            } else if let Some(done) = self.log.work(self.executor.log_jobs()) {
+                done
+            } else {
+                return;
+            };
+            self.executor.complete(now, done);
         }
     }
 }

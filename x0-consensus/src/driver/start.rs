@@ -35,6 +35,7 @@ pub(super) fn replica(
     config: Config,
     storage: &mut dyn Storage,
     machine: &dyn StateMachine,
+    now: Duration,
 ) -> Result<Replica, OpenError> {
     let recovered = storage.recover()?;
     let durable_index = machine.durable_index();
@@ -47,7 +48,7 @@ pub(super) fn replica(
         next = last.index + 1;
         unapplied.extend(read);
     }
-    Ok(Replica::new(config, recovered, &unapplied, durable_index, Duration::ZERO)?)
+    Ok(Replica::new(config, recovered, &unapplied, durable_index, now)?)
 }
 
 /// How many bytes are read at a time.

@@ -297,4 +297,7 @@ pub enum FailReason {
     /// An invariant of the engine broke.
     #[error("an invariant of the engine broke; restart it, and report this")]
     Internal,
+    /// A worker of its executor failed: [`Event::Failed`](crate::Event::Failed) has the cause.
+    #[error("a worker of the executor failed; see the event `Failed` for the cause")]
+    Worker,
 }

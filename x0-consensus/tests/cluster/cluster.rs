@@ -6,44 +6,47 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use x0_consensus::driver::{
+    ApplyJob, ApplyWorker, Done, Effect, Executor, LogJob, LogWorker, SnapshotJob, SnapshotWorker,
+};
 use x0_consensus::sim::SimDirectory;
 use x0_consensus::{
-    Config, DropReason, Entry, FailReason, HandleError, Input, Membership, MembershipChange, NodeId, Output,
-    Replica, SnapshotMeta, StageStep, Status, Storage as _,
+    Config, DropReason, Event, FailReason, FatalError, HandleError, Input, Membership, MembershipChange,
+    NodeId, Replica, Status, Storage as _, Wal,
 };
 
-use crate::disk::{self, Disk, Job};
+use crate::disk;
 use crate::invariants::{Asked, End, Invariants};
-use crate::machine::{Machine, digest};
+use crate::machine::{Machine, SharedMachine, digest};
 use crate::network::{Network, Random};
 
 pub(crate) fn id(node: u64) -> NodeId {
     NodeId::new(node).unwrap()
 }
 
-/// What the applying thread is asked for.
-#[derive(Debug)]
-enum Apply {
-    Entries { entries: Vec<Entry>, proposals: Vec<(u64, u64)> },
-    Restore { meta: SnapshotMeta },
-    Checkpoint,
-    Open { transfer: u64 },
+/// What lives as long as the process: an executor and its workers, each of which does its next job after a delay.
+pub(crate) struct Process {
+    executor: Executor,
+    pub(crate) log: LogWorker<Wal>,
+    apply: ApplyWorker<SharedMachine>,
+    snapshots: SnapshotWorker,
+    log_jobs: VecDeque<LogJob>,
+    apply_jobs: VecDeque<ApplyJob>,
+    snapshot_jobs: VecDeque<SnapshotJob>,
+    /// Whether an event is under way at which the worker does its next job.
+    is_busy: [bool; 3],
 }
 
-/// What lives as long as the process.
-pub(crate) struct Process {
-    pub(crate) replica: Replica,
-    pub(crate) disk: Disk,
-    apply: VecDeque<Apply>,
-    /// Whether an event is under way that does the next job.
-    disk_busy: bool,
-    apply_busy: bool,
+impl Process {
+    pub(crate) fn replica(&self) -> &Replica {
+        self.executor.replica()
+    }
 }
 
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) directory: SimDirectory,
-    pub(crate) machine: Machine,
+    shared: SharedMachine,
     pub(crate) process: Option<Process>,
     pub(crate) failed: Option<FailReason>,
     /// How many messages it refused.
@@ -51,16 +54,40 @@ pub(crate) struct Node {
     /// Counts processes, so that nothing meant for one reaches the next.
     life: u64,
     pub(crate) fetches: u64,
+    pub(crate) transfers_failed: u64,
+    /// Changes a job of the snapshot worker, until it says that it has done so.
+    pub(crate) change_snapshot_job: Option<fn(SnapshotJob) -> (SnapshotJob, bool)>,
     pub(crate) snapshots_begun: u64,
     pub(crate) snapshots_staged: u64,
     pub(crate) messages_len_max: usize,
 }
 
+impl Node {
+    /// The state machine as it is now.
+    pub(crate) fn machine(&self) -> Machine {
+        self.shared.lock().clone()
+    }
+}
+
+/// A fault that is planted in the jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    Nothing,
+    AcknowledgeBeforePersist,
+    SkipSync,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worker {
+    Log,
+    Apply,
+    Snapshot,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum Happening {
     Deliver { from: u64, to: u64, payload: Vec<u8> },
-    Disk { node: u64, life: u64 },
-    Apply { node: u64, life: u64 },
+    Work { worker: Worker, node: u64, life: u64 },
 }
 
 pub(crate) struct Cluster {
@@ -72,11 +99,12 @@ pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) invariants: Invariants,
     pub(crate) leaders: Vec<(u64, u64)>,
-    events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
+    events: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
     sequence: u64,
     founders: Vec<u64>,
     configure: fn(&mut Config),
     pub(crate) machine: Machine,
+    pub(crate) planted: Planted,
     /// A digest of all that happened, if it is wanted: it takes longer than the rest.
     pub(crate) trace: Option<u64>,
 }
@@ -102,6 +130,7 @@ impl Cluster {
             founders: (1..=size).collect(),
             configure,
             machine,
+            planted: Planted::Nothing,
             trace: None,
         };
         for node in 1..=size {
@@ -123,12 +152,14 @@ impl Cluster {
             Node {
                 config,
                 directory: SimDirectory::new(),
-                machine: self.machine.clone(),
+                shared: SharedMachine::new(self.machine.clone()),
                 process: None,
                 failed: None,
                 refused: Vec::new(),
                 life: 0,
                 fetches: 0,
+                transfers_failed: 0,
+                change_snapshot_job: None,
                 snapshots_begun: 0,
                 snapshots_staged: 0,
                 messages_len_max: 0,
@@ -142,7 +173,7 @@ impl Cluster {
     }
 
     pub(crate) fn status(&self, node: u64) -> Status {
-        self.nodes[&node].process.as_ref().unwrap().replica.status()
+        self.nodes[&node].process.as_ref().unwrap().replica().status()
     }
 
     pub(crate) fn is_up(&self, node: u64) -> bool {
@@ -154,19 +185,23 @@ impl Cluster {
         let node = self.nodes.get_mut(&number).unwrap();
         assert!(node.process.is_none());
         let mut log = disk::open(&node.directory);
-        let recovered = log.recover().unwrap();
-        let durable = node.machine.durable_index();
-        let unapplied = log.read(recovered.unapplied(durable), usize::MAX).unwrap();
-        let held = log.read(recovered.base.index + 1..recovered.last_index + 1, usize::MAX).unwrap();
+        let executor = Executor::open(node.config.clone(), &mut log, &node.shared, now).unwrap();
+        let is_held = |index: &u64| log.term(*index).unwrap().is_some();
+        // The base has a term and is not held.
+        let first = 1 + (0..=executor.replica().status().last_index).find(is_held).unwrap();
+        let count = (first..).take_while(is_held).count() as u64;
+        let held = log.read(first..first + count, usize::MAX).unwrap();
         self.invariants.durable(number, &held);
-        let replica = Replica::new(node.config.clone(), recovered, &unapplied, durable, now).unwrap();
         node.life += 1;
         node.process = Some(Process {
-            replica,
-            disk: Disk::new(log),
-            apply: VecDeque::new(),
-            disk_busy: false,
-            apply_busy: false,
+            executor,
+            log: LogWorker::new(log),
+            apply: ApplyWorker::new(node.shared.clone()),
+            snapshots: SnapshotWorker::new(),
+            log_jobs: VecDeque::new(),
+            apply_jobs: VecDeque::new(),
+            snapshot_jobs: VecDeque::new(),
+            is_busy: [false; 3],
         });
         self.drain(number);
     }
@@ -175,8 +210,8 @@ impl Cluster {
     pub(crate) fn crash(&mut self, number: u64) {
         let node = self.nodes.get_mut(&number).unwrap();
         if let Some(process) = node.process.take() {
-            process.disk.crash(&node.directory, &mut self.random);
-            node.machine.crash();
+            disk::crash(process.log, process.log_jobs, &node.directory, &mut self.random);
+            node.shared.lock().crash();
         }
         self.invariants.crashed(number);
     }
@@ -196,7 +231,7 @@ impl Cluster {
         self.network.cuts.clear();
     }
 
-    fn schedule(&mut self, at: Duration, event: Event) {
+    fn schedule(&mut self, at: Duration, event: Happening) {
         self.sequence += 1;
         self.events.push(Reverse((at, self.sequence, event)));
     }
@@ -215,7 +250,7 @@ impl Cluster {
         let now = self.now;
         let node = self.nodes.get_mut(&number).unwrap();
         let Some(process) = &mut node.process else { return };
-        match process.replica.handle(now, input) {
+        match process.executor.handle(now, input) {
             Ok(()) => {}
             Err(HandleError::Failed(reason)) => node.failed = Some(reason),
             Err(refused) => node.refused.push(refused),
@@ -227,80 +262,127 @@ impl Cluster {
         self.drain(number);
     }
 
-    /// Takes a replica's outputs to whoever performs them.
+    /// Carries out the effects of a node, and schedules what its workers have to do.
     pub(crate) fn drain(&mut self, number: u64) {
-        while let Some(process) = &mut self.nodes.get_mut(&number).unwrap().process {
-            let Some(output) = process.replica.poll_output() else { break };
-            self.note(&(number, &output));
-            self.perform(number, output);
+        loop {
+            while let Some(process) = &mut self.nodes.get_mut(&number).unwrap().process {
+                let Some(effect) = process.executor.poll_output() else { break };
+                self.note(&(number, &effect));
+                self.carry_out(number, effect);
+            }
+            if !self.take_jobs(number) {
+                break;
+            }
         }
         let node = self.nodes.get_mut(&number).unwrap();
         let Some(process) = &mut node.process else { return };
         let life = node.life;
-        let begin_disk = !process.disk_busy && !process.disk.jobs.is_empty();
-        let begin_apply = !process.apply_busy && !process.apply.is_empty();
-        process.disk_busy |= begin_disk;
-        process.apply_busy |= begin_apply;
-        if begin_disk {
-            let at = self.now + self.random.up_to(self.disk_latency);
-            self.schedule(at, Event::Disk { node: number, life });
+        let has_work =
+            [!process.log_jobs.is_empty(), !process.apply_jobs.is_empty(), !process.snapshot_jobs.is_empty()];
+        let mut begun = Vec::new();
+        for (at, worker) in [Worker::Log, Worker::Apply, Worker::Snapshot].into_iter().enumerate() {
+            if has_work[at] && !process.is_busy[at] {
+                process.is_busy[at] = true;
+                begun.push(worker);
+            }
         }
-        if begin_apply {
-            let at = self.now + self.random.up_to(self.apply_latency);
-            self.schedule(at, Event::Apply { node: number, life });
+        for worker in begun {
+            let latency = if worker == Worker::Apply { self.apply_latency } else { self.disk_latency };
+            let at = self.now + self.random.up_to(latency);
+            self.schedule(at, Happening::Work { worker, node: number, life });
         }
     }
 
-    fn perform(&mut self, number: u64, output: Output) {
+    /// Takes new jobs over, and looks at them. Whether there were any.
+    fn take_jobs(&mut self, number: u64) -> bool {
         let node = self.nodes.get_mut(&number).unwrap();
-        let process = node.process.as_mut().unwrap();
-        let jobs = &mut process.disk.jobs;
-        match output {
-            Output::Append { number, write } => jobs.push_back(Job::Write { number, write }),
-            Output::Fetch { range, len_max } => {
-                node.fetches += 1;
-                jobs.push_back(Job::Fetch { range, len_max });
-            }
-            Output::ReadChunk { transfer, len_max } => jobs.push_back(Job::ReadChunk { transfer, len_max }),
-            Output::CloseSnapshot { transfer } => jobs.push_back(Job::Close { transfer }),
-            Output::SaveSnapshot { transfer, meta } => jobs.push_back(Job::Save { transfer, meta }),
-            Output::Stage { transfer, step } => {
-                node.snapshots_staged += u64::from(matches!(step, StageStep::Begin { .. }));
-                jobs.push_back(Job::Stage { transfer, step });
-            }
-            Output::Apply { entries, proposals } => {
-                let term = process.replica.status().term;
-                for entry in &entries {
-                    self.invariants.committed(number, term, entry);
+        let Some(process) = &mut node.process else { return false };
+        let term = process.replica().status().term;
+        let mut log_jobs = std::mem::take(process.executor.log_jobs());
+        let apply_jobs = std::mem::take(process.executor.apply_jobs());
+        let mut snapshot_jobs = std::mem::take(process.executor.snapshot_jobs());
+        for job in &mut log_jobs {
+            node.fetches += u64::from(matches!(job, LogJob::Fetch { .. }));
+            let LogJob::Write { number, write } = job else { continue };
+            match self.planted {
+                Planted::Nothing => {}
+                Planted::AcknowledgeBeforePersist => {
+                    process.executor.complete(self.now, Done::Persisted { number: *number });
                 }
-                process.apply.push_back(Apply::Entries { entries, proposals });
+                Planted::SkipSync => write.must_sync = false,
             }
-            Output::Restore { meta } => process.apply.push_back(Apply::Restore { meta }),
-            Output::Checkpoint => process.apply.push_back(Apply::Checkpoint),
-            Output::OpenSnapshot { transfer } => {
-                node.snapshots_begun += 1;
-                process.apply.push_back(Apply::Open { transfer });
+        }
+        if let Some(change) = node.change_snapshot_job {
+            let mut is_changed = false;
+            snapshot_jobs = snapshot_jobs
+                .into_iter()
+                .map(|job| {
+                    let (job, changed) = if is_changed { (job, false) } else { change(job) };
+                    is_changed |= changed;
+                    job
+                })
+                .collect();
+            if is_changed {
+                node.change_snapshot_job = None;
             }
-            Output::Send { to, payload, .. } => {
+        }
+        for job in &snapshot_jobs {
+            node.snapshots_staged += u64::from(matches!(job, SnapshotJob::Begin { .. }));
+        }
+        for job in &apply_jobs {
+            match job {
+                ApplyJob::Apply { entries, .. } => {
+                    entries.iter().for_each(|entry| self.invariants.committed(number, term, entry));
+                }
+                ApplyJob::OpenSnapshot { .. } => node.snapshots_begun += 1,
+                _ => {}
+            }
+        }
+        let is_any = !log_jobs.is_empty() || !apply_jobs.is_empty() || !snapshot_jobs.is_empty();
+        if self.trace.is_some() && is_any {
+            self.note(&(number, &log_jobs, &apply_jobs, &snapshot_jobs));
+        }
+        let process = self.nodes.get_mut(&number).unwrap().process.as_mut().unwrap();
+        process.log_jobs.extend(log_jobs);
+        process.apply_jobs.extend(apply_jobs);
+        process.snapshot_jobs.extend(snapshot_jobs);
+        is_any
+    }
+
+    fn carry_out(&mut self, number: u64, effect: Effect) {
+        let node = self.nodes.get_mut(&number).unwrap();
+        let event = match effect {
+            Effect::Send { to, payload, .. } => {
                 node.messages_len_max = node.messages_len_max.max(payload.len());
-                self.send(number, to.get(), payload);
+                return self.send(number, to.get(), payload);
             }
-            Output::ReadReady { tokens, index } => {
-                assert!(node.machine.state.applied >= index, "a read is let go before its index is applied");
-                for token in tokens {
-                    self.invariants.ended(number, token, End::Ready(index));
-                }
+            Effect::Event(event) => event,
+            other => panic!("the harness does not know {other:?}"),
+        };
+        match event {
+            Event::Outcome { token, index, .. } => self.invariants.ended(number, token, End::Outcome(index)),
+            Event::Changed { token, index } => self.invariants.ended(number, token, End::Changed(index)),
+            Event::ReadReady { token, index } => {
+                assert!(
+                    node.machine().state.applied >= index,
+                    "a read is released before its index is applied"
+                );
+                self.invariants.ended(number, token, End::Ready(index));
             }
-            Output::Dropped { token, reason } => {
-                self.invariants.ended(number, token, End::Dropped(reason));
-            }
-            Output::Leader { term, is_self: true, .. } => {
-                let last_index = process.replica.status().last_index;
-                self.invariants.elected(number, term, last_index, &process.disk.log);
+            Event::Dropped { token, reason } => self.invariants.ended(number, token, End::Dropped(reason)),
+            Event::Leader { term, is_self: true, .. } => {
+                let process = node.process.as_ref().unwrap();
+                let last_index = process.replica().status().last_index;
+                self.invariants.elected(number, term, last_index, process.log.storage());
                 self.leaders.push((term, number));
             }
-            Output::Leader { .. } | Output::Membership(_) => {}
-            other => panic!("the harness does not know {other:?}"),
+            Event::Leader { .. } | Event::Membership { .. } => {}
+            Event::TransferFailed(_) => node.transfers_failed += 1,
+            Event::Failed(cause) => match *cause {
+                FatalError::Replica(reason) => node.failed = Some(reason),
+                ref cause => panic!("node {number} fails: {cause}"),
+            },
+            other => panic!("node {number} has an event that no test causes: {other:?}"),
         }
     }
 
@@ -314,13 +396,13 @@ impl Cluster {
             return;
         }
         for delay in self.network.arrivals(&mut self.random) {
-            self.schedule(self.now + delay, Event::Deliver { from, to, payload: payload.clone() });
+            self.schedule(self.now + delay, Happening::Deliver { from, to, payload: payload.clone() });
         }
     }
 
     /// The next thing that happens, no later than `until`. Returns whether there was one.
     pub(crate) fn step(&mut self, until: Duration) -> bool {
-        let due = |node: &Node| node.process.as_ref().and_then(|process| process.replica.poll_timeout());
+        let due = |node: &Node| node.process.as_ref().and_then(|process| process.executor.poll_timeout());
         let timer = self.nodes.iter().filter_map(|(number, node)| Some((due(node)?, *number))).min();
         let event = self.events.peek().map(|Reverse((at, ..))| *at);
         match (timer, event) {
@@ -341,64 +423,54 @@ impl Cluster {
         true
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: Happening) {
         match event {
-            Event::Deliver { from, to, payload } => {
+            Happening::Deliver { from, to, payload } => {
                 if !self.network.is_cut(from, to) && self.nodes.contains_key(&to) {
                     self.feed(to, Input::Message { from: id(from), payload: payload.into() });
                 }
             }
-            Event::Disk { node: number, life } => {
+            Happening::Work { worker, node: number, life } => {
                 let node = self.nodes.get_mut(&number).unwrap();
                 let Some(process) = node.process.as_mut().filter(|_| node.life == life) else { return };
-                process.disk_busy = false;
-                let (inputs, entries) = process.disk.work();
-                self.invariants.durable(number, &entries);
-                for input in inputs {
-                    self.give(number, input);
-                }
+                process.is_busy[worker as usize] = false;
+                let Some(done) = self.work(number, worker) else { return };
+                self.note(&(number, &done));
+                let now = self.now;
+                let process = self.nodes.get_mut(&number).unwrap().process.as_mut().unwrap();
+                process.executor.complete(now, done);
                 self.drain(number);
-            }
-            Event::Apply { node: number, life } => {
-                let node = self.nodes.get_mut(&number).unwrap();
-                let Some(process) = node.process.as_mut().filter(|_| node.life == life) else { return };
-                process.apply_busy = false;
-                let Some(job) = process.apply.pop_front() else { return };
-                let input = self.apply(number, job);
-                self.feed(number, input);
             }
         }
     }
 
-    fn apply(&mut self, number: u64, job: Apply) -> Input {
+    /// Lets a worker do its next job, and checks what it did.
+    fn work(&mut self, number: u64, worker: Worker) -> Option<Done> {
         let node = self.nodes.get_mut(&number).unwrap();
         let process = node.process.as_mut().unwrap();
-        let machine = &mut node.machine;
-        match job {
-            Apply::Entries { entries, proposals } => {
-                for entry in &entries {
-                    machine.apply(entry);
-                    self.invariants.applied(number, entry, machine.state);
+        match worker {
+            Worker::Log => {
+                let writes = process.log_jobs.iter().map_while(|job| match job {
+                    LogJob::Write { write, .. } => Some(write),
+                    _ => None,
+                });
+                let entries: Vec<_> = writes.flat_map(|write| write.entries.iter().cloned()).collect();
+                let done = process.log.work(&mut process.log_jobs);
+                self.invariants.durable(number, &entries);
+                done
+            }
+            Worker::Apply => {
+                let done = process.apply.work(process.apply_jobs.pop_front()?);
+                let steps = std::mem::take(&mut node.shared.lock().steps);
+                for (entry, state) in &steps {
+                    self.invariants.applied(number, entry, *state);
                 }
-                for (index, token) in proposals {
-                    let is_change = matches!(self.invariants.tokens[&token].asked, Asked::Change);
-                    let end = if is_change { End::Changed(index) } else { End::Outcome(index) };
-                    self.invariants.ended(number, token, end);
+                if matches!(done, Done::Restored { .. }) {
+                    self.invariants.restored(number, node.machine().state);
                 }
-                Input::Applied { index: machine.state.applied }
+                Some(done)
             }
-            Apply::Restore { meta } => {
-                let (adopted, bytes) = process.disk.snapshot();
-                assert_eq!(adopted, meta, "the storage keeps it until it is restored");
-                machine.restore(&bytes);
-                self.invariants.restored(number, machine.state);
-                Input::Restored { index: meta.index }
-            }
-            Apply::Checkpoint => Input::Checkpointed { index: machine.checkpoint() },
-            Apply::Open { transfer } => {
-                process.disk.open.insert(transfer, machine.snapshot());
-                Input::SnapshotOpened { transfer, index: machine.state.applied }
-            }
+            Worker::Snapshot => Some(process.snapshots.work(process.snapshot_jobs.pop_front()?)),
         }
     }
 
@@ -416,7 +488,7 @@ impl Cluster {
 
     /// The leader of the newest term, if it is up and knows that it is.
     pub(crate) fn leader(&self) -> Option<u64> {
-        let leads = |node: &Node| node.process.as_ref().is_some_and(|process| process.replica.is_leader());
+        let leads = |node: &Node| node.process.as_ref().is_some_and(|process| process.replica().is_leader());
         let leaders = self.nodes.iter().filter(|(_, node)| leads(node));
         leaders.max_by_key(|(number, _)| self.status(**number).term).map(|(number, _)| *number)
     }
@@ -425,7 +497,7 @@ impl Cluster {
         self.run_until("a leader that can commit", |cluster| {
             cluster.leader().is_some_and(|leader| {
                 let status = cluster.status(leader);
-                let log = &cluster.node(leader).process.as_ref().unwrap().disk.log;
+                let log = &cluster.node(leader).process.as_ref().unwrap().log.storage();
                 log.term(status.commit_index).unwrap() == Some(status.term)
             })
         });
@@ -537,7 +609,7 @@ impl Cluster {
             .iter()
             .filter(|(number, node)| node.process.is_some() && membership.contains(id(**number)))
             .all(|(number, node)| {
-                node.machine.state.applied == index && self.status(*number).membership == *membership
+                node.machine().state.applied == index && self.status(*number).membership == *membership
             })
     }
 

@@ -21,13 +21,13 @@ fn three_elect_one_and_replicate() {
 #[test]
 fn the_only_voter_leads_at_once() {
     let mut cluster = Cluster::new(2, 1);
-    assert!(cluster.nodes[&1].process.as_ref().unwrap().replica.is_leader());
+    assert!(cluster.nodes[&1].process.as_ref().unwrap().replica().is_leader());
     let token = cluster.propose(1, 8);
     cluster.run_until_done(&[token]);
     assert!(cluster.now < Duration::from_millis(50), "without a tick");
     cluster.crash(1);
     cluster.start(1);
-    assert!(cluster.nodes[&1].process.as_ref().unwrap().replica.is_leader());
+    assert!(cluster.nodes[&1].process.as_ref().unwrap().replica().is_leader());
     cluster.put();
     cluster.assert_unharmed();
 }
@@ -81,7 +81,7 @@ fn a_leader_that_is_cut_off_steps_down() {
     let read = cluster.read(leader);
     // It notices when an election time has gone by without a quorum; the one under way when it was cut off may count.
     cluster.run_for(Duration::from_millis(1100));
-    assert!(!cluster.nodes[&leader].process.as_ref().unwrap().replica.is_leader());
+    assert!(!cluster.nodes[&leader].process.as_ref().unwrap().replica().is_leader());
     assert!(cluster.dropped(read).is_some(), "no quorum has confirmed it");
     assert_eq!(cluster.end(lost), None, "its fate is not known");
     let other = cluster.elect();

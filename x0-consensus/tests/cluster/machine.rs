@@ -1,7 +1,10 @@
 //! A state machine that is a sum over everything it was given.
 
-use bytes::Bytes;
-use x0_consensus::Entry;
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Buf as _, Bytes};
+use x0_consensus::{Entry, SnapshotMeta, StateMachine, StateMachineError};
 
 /// The state: how far it got, and a digest of all commands up to there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) saved: State,
     pub(crate) checkpoints: u64,
     pub(crate) restores: u64,
+    /// Entries that were applied and the states after them, until the harness takes them.
+    pub(crate) steps: Vec<(Entry, State)>,
 }
 
 /// FNV-1a.
@@ -39,6 +44,7 @@ impl Machine {
         if entry.is_command() {
             self.state.digest = digest(self.state.digest, &entry.payload);
         }
+        self.steps.push((entry.clone(), self.state));
     }
 
     pub(crate) fn checkpoint(&mut self) -> u64 {
@@ -70,5 +76,54 @@ impl Machine {
     /// What is left after a crash.
     pub(crate) fn crash(&mut self) {
         self.state = self.saved;
+        self.steps.clear();
+    }
+}
+
+/// A machine that the harness and the apply worker share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedMachine(Arc<Mutex<Machine>>);
+
+impl SharedMachine {
+    pub(crate) fn new(machine: Machine) -> SharedMachine {
+        SharedMachine(Arc::new(Mutex::new(machine)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl StateMachine for SharedMachine {
+    fn durable_index(&self) -> u64 {
+        self.lock().durable_index()
+    }
+
+    fn apply(&mut self, entries: &[Entry], outcomes: &mut Vec<Bytes>) -> Result<(), StateMachineError> {
+        let mut machine = self.lock();
+        for entry in entries {
+            machine.apply(entry);
+            if entry.is_command() {
+                outcomes.push(entry.payload.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn Read + Send>, StateMachineError> {
+        Ok(Box::new(self.lock().snapshot().reader()))
+    }
+
+    fn restore(&mut self, meta: &SnapshotMeta, from: &mut dyn Read) -> Result<(), StateMachineError> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        let mut machine = self.lock();
+        machine.restore(&bytes);
+        assert_eq!(machine.state.applied, meta.index, "a snapshot is of the index that it is saved for");
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<u64, StateMachineError> {
+        Ok(self.lock().checkpoint())
     }
 }

@@ -13,6 +13,7 @@ mod invariants;
 mod machine;
 mod membership;
 mod network;
+mod planted;
 mod proposals;
 mod random;
 mod reads;

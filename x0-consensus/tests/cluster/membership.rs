@@ -22,7 +22,7 @@ fn a_learner_follows_and_does_not_decide() {
     let token = cluster.change(leader, change().learner(id(4)));
     cluster.run_until_done(&[token]);
     cluster.settle();
-    assert_eq!(cluster.node(4).machine.state, cluster.node(leader).machine.state);
+    assert_eq!(cluster.node(4).machine().state, cluster.node(leader).machine().state);
     // With one voter and the learner there is no quorum.
     let others: Vec<_> = (1..=3).filter(|node| *node != leader).collect();
     cluster.crash(others[0]);
@@ -55,7 +55,7 @@ fn a_joiner_with_an_empty_membership_is_brought_in_by_a_snapshot() {
     let token = cluster.change(leader, change().learner(id(4)));
     cluster.run_until_done(&[token]);
     cluster.settle();
-    assert_eq!(cluster.node(4).machine.restores, 1);
+    assert_eq!(cluster.node(4).machine().restores, 1);
     assert_eq!(cluster.node(leader).snapshots_begun, 1, "one snapshot is enough");
     assert_eq!(cluster.status(4).membership, cluster.status(leader).membership);
     // And it is remembered.
@@ -135,7 +135,7 @@ fn a_leader_that_demotes_itself_steps_down() {
     cluster.run_until_done(&[token]);
     cluster.settle();
     assert_ne!(cluster.leader(), Some(leader));
-    assert_eq!(cluster.node(leader).machine.state, cluster.node(cluster.leader().unwrap()).machine.state);
+    assert_eq!(cluster.node(leader).machine().state, cluster.node(cluster.leader().unwrap()).machine().state);
     cluster.assert_unharmed();
 }
 

@@ -28,7 +28,7 @@ fn a_restart_applies_the_tail_of_the_log() {
         }
         cluster.settle();
         assert!(tokens.iter().all(|token| cluster.is_done(*token)));
-        assert!(cluster.node(leader).machine.state.applied > 100);
+        assert!(cluster.node(leader).machine().state.applied > 100);
         cluster.assert_unharmed();
     }
 }
@@ -58,7 +58,7 @@ fn a_laggard_is_served_from_the_storage() {
         let fetches = cluster.node(leader).fetches;
         // A thousand entries of 428 bytes, four messages of nine entries at a time.
         assert!((20..200).contains(&fetches), "{fetches}");
-        assert_eq!(cluster.node(away).machine.restores, 0);
+        assert_eq!(cluster.node(away).machine().restores, 0);
         cluster.assert_unharmed();
     }
 }

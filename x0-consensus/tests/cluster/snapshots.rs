@@ -26,8 +26,8 @@ fn small(seed: u64, machine: Machine) -> Cluster {
 
 fn base(cluster: &mut Cluster, node: u64) -> u64 {
     let process = cluster.nodes.get_mut(&node).unwrap().process.as_mut().unwrap();
-    let first = process.replica.status().applied_index;
-    (1..=first).rev().find(|index| process.disk.log.term(*index).unwrap().is_none()).unwrap_or(0)
+    let first = process.replica().status().applied_index;
+    (1..=first).rev().find(|index| process.log.storage().term(*index).unwrap().is_none()).unwrap_or(0)
 }
 
 fn fill(cluster: &mut Cluster, count: u64) {
@@ -45,13 +45,13 @@ fn a_volatile_machine_has_its_snapshot_saved_and_the_log_shortened() {
     fill(&mut cluster, 300);
     cluster.settle();
     for node in 1..=3 {
-        assert!(cluster.node(node).machine.checkpoints >= 5);
+        assert!(cluster.node(node).machine().checkpoints >= 5);
         assert!(base(&mut cluster, node) > 200, "{}", base(&mut cluster, node));
         cluster.crash(node);
         cluster.start(node);
-        assert_eq!(cluster.node(node).machine.state.applied, 0, "it begins anew");
+        assert_eq!(cluster.node(node).machine().state.applied, 0, "it begins anew");
         cluster.settle();
-        assert_eq!(cluster.node(node).machine.restores, 1, "from the snapshot");
+        assert_eq!(cluster.node(node).machine().restores, 1, "from the snapshot");
     }
     cluster.assert_unharmed();
 }
@@ -65,10 +65,10 @@ fn a_durable_machine_is_asked_for_checkpoints() {
     for node in 1..=3 {
         assert!(base(&mut cluster, node) > 200);
         cluster.crash(node);
-        assert!(cluster.node(node).machine.state.applied > 200, "what it had made durable");
+        assert!(cluster.node(node).machine().state.applied > 200, "what it had made durable");
         cluster.start(node);
         cluster.settle();
-        assert_eq!(cluster.node(node).machine.restores, 0, "it needs no snapshot");
+        assert_eq!(cluster.node(node).machine().restores, 0, "it needs no snapshot");
     }
     cluster.assert_unharmed();
 }
@@ -83,7 +83,7 @@ fn a_member_that_was_away_too_long_gets_a_snapshot() {
         fill(&mut cluster, 300);
         cluster.heal();
         cluster.settle();
-        assert_eq!(cluster.node(away).machine.restores, 1);
+        assert_eq!(cluster.node(away).machine().restores, 1);
         cluster.crash(away);
         cluster.start(away);
         cluster.settle();
@@ -104,7 +104,7 @@ fn a_snapshot_survives_losses_duplicates_and_disorder() {
         cluster.network.duplication = 100;
         cluster.network.jitter = Duration::from_millis(5);
         cluster.settle();
-        assert!(cluster.node(away).machine.restores >= 1);
+        assert!(cluster.node(away).machine().restores >= 1);
         cluster.assert_unharmed();
     }
 }
@@ -118,13 +118,13 @@ fn a_lost_end_is_asked_for_again() {
     cluster.isolate(&[away]);
     fill(&mut cluster, 200);
     cluster.heal();
-    cluster.run_until("it is there", |cluster| cluster.node(away).machine.restores == 1);
+    cluster.run_until("it is there", |cluster| cluster.node(away).machine().restores == 1);
     cluster.network.cuts.insert((away, leader));
     cluster.run_for(Duration::from_millis(300));
     cluster.heal();
     cluster.settle();
     cluster.run_for(Duration::from_secs(5));
-    assert_eq!(cluster.node(leader).snapshots_begun, 1 + cluster.node(leader).machine.checkpoints);
+    assert_eq!(cluster.node(leader).snapshots_begun, 1 + cluster.node(leader).machine().checkpoints);
     cluster.assert_unharmed();
 }
 
@@ -142,11 +142,11 @@ fn a_cut_connection_is_resumed() {
         cluster.run_for(Duration::from_millis(100));
         cluster.isolate(&[away]);
         cluster.run_for(Duration::from_millis(300));
-        assert_eq!(cluster.node(away).machine.restores, 0, "it is still on its way");
+        assert_eq!(cluster.node(away).machine().restores, 0, "it is still on its way");
         cluster.heal();
     }
     cluster.settle();
-    assert_eq!(cluster.node(away).machine.restores, 1);
+    assert_eq!(cluster.node(away).machine().restores, 1);
     assert_eq!(cluster.node(leader).snapshots_begun, opened + 1, "one transfer did it");
     cluster.assert_unharmed();
 }
@@ -186,7 +186,7 @@ fn a_sender_that_crashes_is_replaced() {
         cluster.settle();
         cluster.start(leader);
         cluster.settle();
-        assert!(cluster.node(away).machine.restores >= 1);
+        assert!(cluster.node(away).machine().restores >= 1);
         cluster.assert_unharmed();
     }
 }
