@@ -101,7 +101,7 @@ impl Node {
 
     /// Waits for a datagram, or until something is due, and does all there is to do. The keys that others have changed.
     fn turn(&mut self) -> Result<Vec<String>, Box<dyn Error>> {
-        let due = self.sessions.values().map(Session::poll_timeout).min().unwrap_or(Duration::MAX);
+        let due = self.sessions.values().filter_map(Session::poll_timeout).min().unwrap_or(Duration::MAX);
         // A typed line waits for no longer than this.
         let wait = due.saturating_sub(self.origin.elapsed()).min(Duration::from_millis(20));
         self.socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
@@ -118,7 +118,7 @@ impl Node {
             let Some(session) = self.sessions.get_mut(&peer) else { continue };
             session.handle(self.origin.elapsed(), SessionInput::Timeout, &mut self.map)?;
             let mut joined = false;
-            while let Some(output) = session.poll_output(self.origin.elapsed(), &self.map) {
+            while let Some(output) = session.poll_output() {
                 match output {
                     // Lost datagrams are made up for, so one that could not be sent is one of them.
                     SessionOutput::Send(datagram) => drop(self.socket.send_to(&datagram, peer)),

@@ -137,7 +137,7 @@
 //! while maps[0].frontier() != maps[1].frontier() {
 //!     for side in 0..2 {
 //!         sessions[side].handle(now, SessionInput::Timeout, &mut maps[side])?;
-//!         while let Some(output) = sessions[side].poll_output(now, &maps[side]) {
+//!         while let Some(output) = sessions[side].poll_output() {
 //!             match output {
 //!                 SessionOutput::Send(datagram) => {
 //!                     let other = 1 - side;

@@ -58,6 +58,7 @@ mod codec;
 mod dot;
 mod hash;
 mod map;
+mod random;
 mod session;
 mod types;
 mod version;
@@ -70,14 +71,15 @@ pub use map::{
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
 };
 pub use session::{
-    MEMBERS_MAX, Members, Session, SessionError, SessionInput, SessionOptions, SessionOutput, SessionStats,
+    MEMBERS_MAX, Members, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
+    SessionStats,
 };
 #[cfg(feature = "compat-crdts")]
 pub use types::compat;
 pub use types::{
-    ApplyError, Causal, Change, ChangeError, Clock, ClockError, Context, Delta, DotStore, Dots, Flag,
-    GCounter, JoinScope, Lattice, LwwRegister, Max, Min, MvRegister, Observed, OrMap, OrSet, Plain,
-    PnCounter, RANGES_MAX, Stamp, StoreForm,
+    AdoptError, ApplyError, Causal, CausalReplica, Change, ChangeError, Clock, ClockError, Context, Delta,
+    DotStore, Dots, Flag, GCounter, JoinScope, Lattice, LwwRegister, Max, Min, MvRegister, Observed, OrMap,
+    OrSet, Plain, PnCounter, RANGES_MAX, Stamp, StateJoined, StoreForm,
 };
 pub use version::Version;
 
@@ -85,6 +87,8 @@ pub use version::Version;
 /// any release.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::random::SplitMix64;
+    pub use crate::session::Transfer;
     pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
 }
 

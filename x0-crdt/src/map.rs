@@ -7,6 +7,7 @@ mod expel;
 mod history;
 mod join;
 mod read;
+mod replicated;
 mod saved;
 mod small;
 mod writers;
@@ -30,9 +31,6 @@ use crate::{Dot, Members, ReplicaId};
 pub const KEY_LEN_MAX: usize = 4 * 1024;
 /// The longest value, in bytes. What is longer belongs beside the map, with its hash in it.
 pub const VALUE_LEN_MAX: usize = 64 * 1024;
-
-/// After how long without word of it a member is no longer waited for, unless another lease is set.
-const LEASE_DEFAULT: core::time::Duration = core::time::Duration::from_secs(3600);
 
 /// Where a replica stands, in 16 bytes: equal frontiers are equal states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,7 +116,7 @@ pub struct CausalMap {
     removals: BTreeMap<Key, Vec<(u32, u64)>>,
     content: u64,
     siblings: usize,
-    pub(crate) members: Members,
+    members: Members,
 }
 
 impl CausalMap {
@@ -139,7 +137,7 @@ impl CausalMap {
             removals: BTreeMap::new(),
             content: 0,
             siblings: 0,
-            members: Members::new(LEASE_DEFAULT),
+            members: Members::default(),
         }
     }
 

@@ -4,6 +4,7 @@ mod members;
 mod message;
 mod options;
 mod pull;
+mod replicated;
 mod serve;
 pub(crate) mod sketch;
 mod transfer;
@@ -17,12 +18,15 @@ pub use members::{MEMBERS_MAX, Members};
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::Pull;
+pub use replicated::Replicated;
+pub use replicated::Transfer;
 use serve::{Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
 
 use crate::codec::{ByteReader, Canonical, DecodeError};
 use crate::map::Joined;
+use crate::random::SplitMix64;
 use crate::session::sketch::SketchError;
 use crate::{CausalMap, DeltaError, Frontier, JoinError, Version};
 
@@ -45,11 +49,11 @@ pub enum SessionInput<'a> {
 
 /// What a session asks its driver to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionOutput {
+pub enum SessionOutput<J = Joined> {
     /// Send this to the peer, as one datagram. It may be lost.
     Send(Vec<u8>),
     /// The map has taken in a difference: tell those who watch it, and the sessions with others by [`SessionInput::Changed`].
-    Joined(Joined),
+    Joined(J),
 }
 
 /// What was wrong with a datagram. It had no effect; the session goes on and asks again for what it lacks.
@@ -124,7 +128,7 @@ pub struct SessionStats {
 /// while maps[0].frontier() != maps[1].frontier() {
 ///     for side in 0..2 {
 ///         sessions[side].handle(now, SessionInput::Timeout, &mut maps[side])?;
-///         while let Some(output) = sessions[side].poll_output(now, &maps[side]) {
+///         while let Some(output) = sessions[side].poll_output() {
 ///             if let SessionOutput::Send(datagram) = output {
 ///                 let other = 1 - side;
 ///                 sessions[other].handle(now, SessionInput::Datagram(&datagram), &mut maps[other])?;
@@ -137,11 +141,13 @@ pub struct SessionStats {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Session {
+pub struct Session<R: Replicated = CausalMap> {
     options: SessionOptions,
     stats: SessionStats,
     /// Small datagrams and news for the driver, in order.
-    outputs: VecDeque<SessionOutput>,
+    outputs: VecDeque<SessionOutput<R::Joined>>,
+    /// The time of the last input.
+    now: Duration,
     /// When the budget allows the next datagram.
     free_at: Duration,
     /// What this side is getting.
@@ -184,7 +190,7 @@ struct Collecting {
     tries: u32,
 }
 
-impl Session {
+impl<R: Replicated> Session<R> {
     /// A session with a peer. `seed` must differ from that of an earlier session with the same peer.
     #[must_use]
     pub fn new(options: &SessionOptions, seed: u64) -> Self {
@@ -196,12 +202,13 @@ impl Session {
             },
             stats: SessionStats::default(),
             outputs: VecDeque::new(),
+            now: Duration::ZERO,
             free_at: Duration::ZERO,
             pull: None,
             pull_after: Duration::ZERO,
             failures: 0,
             // Short as an integer, far apart for different seeds.
-            number: (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 44) << 8,
+            number: (SplitMix64::new(seed).next() >> 44) << 8,
             serving: [const { None }; Kind::ALL.len()],
             collecting: [const { None }; Kind::ALL.len()],
             waiting: None,
@@ -249,19 +256,20 @@ impl Session {
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
-    /// What was wrong with the datagram. The map is as it was, and the session goes on.
+    /// What was wrong with the datagram. The state is as it was, and the session goes on.
     pub fn handle(
         &mut self,
         now: Duration,
         input: SessionInput<'_>,
-        map: &mut CausalMap,
+        state: &mut R,
     ) -> Result<(), SessionError> {
+        self.now = now;
         match input {
             SessionInput::Datagram(bytes) => {
                 self.stats.received_bytes += bytes.len() as u64;
                 let message = Message::decode(bytes)?;
                 self.heard = now;
-                self.on_message(now, &message, map)
+                self.on_message(now, &message, state)
             }
             SessionInput::Changed => {
                 self.in_sync = false;
@@ -269,23 +277,24 @@ impl Session {
                 // Not more often than a round trip: what is written together is told together.
                 let earliest = self.greeted.map_or(now, |_| self.greeted_at + self.options.retry_min);
                 self.greet_at = self.greet_at.min(earliest.max(now));
-                self.on_time(now, map);
+                self.on_time(now, state);
                 Ok(())
             }
             SessionInput::Timeout => {
-                self.on_time(now, map);
+                self.on_time(now, state);
                 Ok(())
             }
         }
     }
 
     /// What to do next, if anything; more may come at [`poll_timeout`](Self::poll_timeout).
-    pub fn poll_output(&mut self, now: Duration, map: &CausalMap) -> Option<SessionOutput> {
+    pub fn poll_output(&mut self) -> Option<SessionOutput<R::Joined>> {
+        let now = self.now;
         let output = self.outputs.pop_front().or_else(|| {
             if now < self.free_at || now > self.silent_at() {
                 return None;
             }
-            self.next_part().or_else(|| self.next_symbols(map)).map(SessionOutput::Send)
+            self.next_part().or_else(|| self.next_symbols()).map(SessionOutput::Send)
         })?;
         if let SessionOutput::Send(datagram) = &output {
             self.stats.sent_bytes += datagram.len() as u64;
@@ -300,11 +309,11 @@ impl Session {
 
     /// When to call [`handle`](Self::handle) with [`SessionInput::Timeout`] at the latest.
     #[must_use]
-    pub fn poll_timeout(&self) -> Duration {
+    pub fn poll_timeout(&self) -> Option<Duration> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        [sending, asking, collecting, self.here_at()].into_iter().flatten().fold(self.greet_at, Duration::min)
+        [sending, asking, collecting, self.here_at(), Some(self.greet_at)].into_iter().flatten().min()
     }
 
     /// Whether parts or symbols wait to be sent.
@@ -340,8 +349,8 @@ impl Session {
         self.outputs.push_back(SessionOutput::Send(message.encode()));
     }
 
-    fn on_time(&mut self, now: Duration, map: &mut CausalMap) {
-        self.retry_pull(now, map);
+    fn on_time(&mut self, now: Duration, state: &mut R) {
+        self.retry_pull(now, state);
         for kind in Kind::ALL {
             self.retry_collecting(now, kind);
         }
@@ -352,81 +361,74 @@ impl Session {
             // Who gets something asks for it until it is there, and greets then.
             self.greet_at = now + self.options.retry_max;
         } else if now >= self.greet_at {
-            self.greet(now, map, true);
+            self.greet(now, state, true);
             self.greet_pause = (self.greet_pause * 2).min(self.options.retry_max);
             let pause = if self.in_sync { self.options.greet_every } else { self.greet_pause };
             self.greet_at = now + pause;
         }
     }
 
-    fn greet(&mut self, now: Duration, map: &CausalMap, asks: bool) {
-        self.greeted = Some(map.frontier());
+    fn greet(&mut self, now: Duration, state: &R, asks: bool) {
+        self.greeted = Some(state.frontier());
         self.greeted_at = now;
-        let members = map.members().hash(map.hash_key());
-        self.send(&Message::Frontier { frontier: map.frontier(), members, asks });
+        let members = state.members().hash(state.hash_key());
+        self.send(&Message::Frontier { frontier: state.frontier(), members, asks });
     }
 
     fn on_message(
         &mut self,
         now: Duration,
         message: &Message<'_>,
-        map: &mut CausalMap,
+        state: &mut R,
     ) -> Result<(), SessionError> {
         match message {
             Message::Frontier { frontier, members, asks } => {
-                self.on_frontier(now, *frontier, *members, *asks, map);
+                self.on_frontier(now, *frontier, *members, *asks, state);
                 Ok(())
             }
             Message::Pull { number, version, extent } => {
-                self.on_pull(now, *number, version, *extent, map);
+                self.on_pull(now, *number, version, *extent, state);
                 Ok(())
             }
             Message::Want { kind, number, missing } => {
-                self.on_want(*kind, *number, missing, map);
+                self.on_want(*kind, *number, missing, state);
                 Ok(())
             }
-            Message::Part { kind: Kind::Delta, part } => self.on_delta_part(now, part, map),
-            Message::Part { kind, part } => self.on_part(now, *kind, part, map),
+            Message::Part { kind: Kind::Delta, part } => self.on_delta_part(now, part, state),
+            Message::Part { kind, part } => self.on_part(now, *kind, part, state),
             Message::Behind { number, items } => {
-                self.on_behind(now, *number, *items, map);
+                self.on_behind(now, *number, *items, state);
                 Ok(())
             }
             Message::Gone { number } => {
                 if self.pull.as_ref().is_some_and(|pull| pull.number == *number) {
                     self.pull = None;
-                    self.begin_pull(now, map);
+                    self.begin_pull(now, state);
                 }
                 Ok(())
             }
             Message::Sketch { number, from, count } => {
-                self.on_sketch(*number, *from, *count, map);
+                self.on_sketch(*number, *from, *count, state);
                 Ok(())
             }
             Message::Symbols { number, version, from, bytes } => {
-                self.on_symbols(now, *number, *version, *from, bytes, map)
+                self.on_symbols(now, *number, *version, *from, bytes, state)
             }
             Message::Here => Ok(()),
         }
     }
 
-    fn on_frontier(
-        &mut self,
-        now: Duration,
-        theirs: Frontier,
-        members: u64,
-        asks: bool,
-        map: &mut CausalMap,
-    ) {
-        let mine = map.frontier();
+    fn on_frontier(&mut self, now: Duration, theirs: Frontier, members: u64, asks: bool, state: &mut R) {
+        let mine = state.frontier();
         self.peer = Some(theirs);
         if theirs == mine {
             // A greeting of this side that is under way answers theirs. If it is lost, they ask again.
             let is_answered = self.greeted == Some(mine) && now < self.greeted_at + self.options.retry_min;
-            self.on_equal(now, map);
+            self.on_equal(now, state);
             if asks && !is_answered {
-                self.greet(now, map, false);
+                self.greet(now, state, false);
             }
-            if members != map.members().hash(map.hash_key()) {
+            if members != state.members().hash(state.hash_key()) {
                 self.collect(now, Kind::Members, members);
             }
             return;
@@ -438,18 +440,18 @@ impl Session {
             self.stats.divergences += 1;
         }
         let nothing_new = theirs.version != mine.version
-            && self.versions.get(theirs.version).is_some_and(|version| version.is_within(&map.version()));
+            && self.versions.get(theirs.version).is_some_and(|version| version.is_within(&state.version()));
         if !nothing_new {
-            self.begin_pull(now, map);
+            self.begin_pull(now, state);
         } else if asks {
             // It has nothing for this side, but lacks something itself.
-            self.greet(now, map, false);
+            self.greet(now, state, false);
         }
     }
 
     /// Both sides stand at one frontier.
-    fn on_equal(&mut self, now: Duration, map: &mut CausalMap) {
-        let version = map.version();
+    fn on_equal(&mut self, now: Duration, state: &mut R) {
+        let version = state.version();
         self.in_sync = true;
         self.failures = 0;
         self.pull_after = now;
@@ -462,7 +464,7 @@ impl Session {
         self.collecting[Kind::Hashes as usize] = None;
         self.greet_pause = self.options.retry_min;
         self.greet_at = now + self.options.greet_every;
-        self.versions.insert(version.hash(map.hash_key()), version.clone());
+        self.versions.insert(version.hash(state.hash_key()), version.clone());
         self.acknowledged = version;
     }
 
@@ -505,7 +507,7 @@ impl Session {
         now: Duration,
         kind: Kind,
         part: &Part<'_>,
-        map: &mut CausalMap,
+        state: &mut R,
     ) -> Result<(), SessionError> {
         let len_max = self.options.transfer_len_max;
         let retry_min = self.options.retry_min;
@@ -524,31 +526,31 @@ impl Session {
         }
         let Some(collecting) = self.collecting[kind as usize].take() else { return Ok(()) };
         // Parts of two makings may have met, if the peer's state changed in between: it is asked for again when it is needed.
-        let Ok(bytes) = Self::checked(&collecting.incoming.into_bytes(), map) else { return Ok(()) };
+        let Ok(bytes) = Self::checked(&collecting.incoming.into_bytes(), state) else { return Ok(()) };
         match kind {
             Kind::Delta => Ok(()),
-            Kind::Version => self.on_version(now, &bytes, map),
+            Kind::Version => self.on_version(now, &bytes, state),
             Kind::Hashes => {
-                self.on_hashes(collecting.number, &bytes, map);
+                self.on_hashes(collecting.number, &bytes, state);
                 Ok(())
             }
             Kind::Members => {
                 let mut input = ByteReader::new(&bytes);
                 let hash = u64::from_le_bytes(input.array("members")?);
-                let mine = map.version();
+                let mine = state.version();
                 let base =
-                    if mine.hash(map.hash_key()) == hash { Some(&mine) } else { self.versions.get(hash) };
+                    if mine.hash(state.hash_key()) == hash { Some(&mine) } else { self.versions.get(hash) };
                 if let Some(base) = base {
-                    let me = map.replica();
-                    map.members_mut().merge(now, me, base, &mut input)?;
+                    let me = state.replica();
+                    state.members_mut().merge(now, me, base, &mut input)?;
                 }
                 Ok(())
             }
         }
     }
 
-    fn version_ref(&mut self, version: &Version, map: &CausalMap) -> VersionRef {
-        let key = map.hash_key();
+    fn version_ref(&mut self, version: &Version, state: &R) -> VersionRef {
+        let key = state.hash_key();
         let hash = version.hash(key);
         self.versions.insert(hash, version.clone());
         let empty = Version::new();
@@ -564,8 +566,8 @@ impl Session {
     }
 
     /// What a reference of the peer stands for, if it can be known here.
-    fn resolve(&self, reference: &VersionRef, map: &CausalMap) -> Option<Version> {
-        let key = map.hash_key();
+    fn resolve(&self, reference: &VersionRef, state: &R) -> Option<Version> {
+        let key = state.hash_key();
         let empty = Version::new();
         let made = reference.changes.as_ref().and_then(|(anchor, changes)| {
             let base = if *anchor == 0 { Some(&empty) } else { self.versions.get(*anchor) };
@@ -576,10 +578,10 @@ impl Session {
     }
 
     /// What the members are told of each other.
-    fn members_bytes(map: &CausalMap) -> Vec<u8> {
-        let version = map.version();
-        let mut bytes = version.hash(map.hash_key()).to_le_bytes().to_vec();
-        map.members().encode(&version, &mut bytes);
+    fn members_bytes(state: &R) -> Vec<u8> {
+        let version = state.version();
+        let mut bytes = version.hash(state.hash_key()).to_le_bytes().to_vec();
+        state.members().encode(&version, &mut bytes);
         bytes
     }
 
@@ -587,31 +589,5 @@ impl Session {
         let mut bytes = Vec::new();
         version.encode(&mut bytes);
         bytes
-    }
-}
-
-/// The members of a map travel with its sessions.
-impl CausalMap {
-    /// Who takes part, and what each has seen.
-    #[must_use]
-    pub const fn members(&self) -> &Members {
-        &self.members
-    }
-
-    /// Who takes part, to be changed.
-    pub const fn members_mut(&mut self) -> &mut Members {
-        &mut self.members
-    }
-
-    /// Says that this replica is here, retires members that are not, and forgets what all of the rest have seen.
-    ///
-    /// To be called several times per lease.
-    pub fn beat(&mut self, now: Duration) {
-        let (replica, version) = (self.replica(), self.version());
-        self.members.beat(now, replica, version);
-        self.members.expire(now);
-        if let Some(stable) = self.members.stable() {
-            self.forget(&stable);
-        }
     }
 }

@@ -16,6 +16,7 @@ mod or_map;
 mod or_set;
 mod plain;
 mod pn_counter;
+mod replica;
 #[cfg(feature = "serde")]
 mod serde_bytes;
 mod store;
@@ -34,4 +35,5 @@ pub use or_map::OrMap;
 pub use or_set::OrSet;
 pub use plain::Plain;
 pub use pn_counter::PnCounter;
+pub use replica::{AdoptError, CausalReplica, StateJoined};
 pub use store::{DotStore, Dots, JoinScope, StoreForm};

@@ -137,3 +137,22 @@ impl Canonical for Version {
         Ok(Self { seqs })
     }
 }
+
+/// Appends the changes from one version to another.
+pub(crate) fn put_changes(changes: &[(ReplicaId, u64)], out: &mut Vec<u8>) {
+    put_integer(changes.len() as u64, out);
+    for (replica, seq) in changes {
+        replica.encode(out);
+        seq.encode(out);
+    }
+}
+
+/// Reads what [`put_changes`] wrote.
+pub(crate) fn changes(input: &mut ByteReader<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
+    let count = input.count(10, "changes of a version")?;
+    let changes = (0..count).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
+    if !changes.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(DecodeError::NotCanonical { what: "changes of a version" });
+    }
+    Ok(changes)
+}

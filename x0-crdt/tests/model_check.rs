@@ -2,30 +2,32 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/subject.rs"]
+mod subject;
+
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use stateright::{Checker, Model, Property};
-use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
-
-const KEY: HashKey = HashKey::new(*b"a key of a test.");
+use subject::{Composed, Subject};
+use x0_crdt::{CausalMap, CausalReplica, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
 
 /// An event, as the model knows it: who wrote it, whether it removed, and what it replaced.
 type Event = (u8, bool, BTreeSet<usize>);
 
 /// Replicas, and which of all events each has seen.
 #[derive(Clone, Debug)]
-struct Replicas {
-    maps: Vec<CausalMap>,
+struct Replicas<R> {
+    maps: Vec<R>,
     seen: Vec<BTreeSet<usize>>,
     events: Vec<Event>,
 }
 
-impl Replicas {
+impl<R: Subject> Replicas<R> {
     fn new(count: u64) -> Self {
         Self {
-            maps: (1..=count).map(|node| CausalMap::new(ReplicaId::new(node), KEY)).collect(),
+            maps: (1..=count).map(|node| R::create(ReplicaId::new(node))).collect(),
             seen: vec![BTreeSet::new(); usize::try_from(count).unwrap()],
             events: Vec::new(),
         }
@@ -42,9 +44,9 @@ impl Replicas {
         let replaces = self.standing(&self.seen[at]);
         let number = self.events.len();
         if removes {
-            assert!(self.maps[at].remove(b"key").is_some());
+            assert!(self.maps[at].remove_key(b"key"));
         } else {
-            self.maps[at].put(b"key", 0, &[u8::try_from(number).unwrap()]).unwrap();
+            self.maps[at].put_value(b"key", 0, &[u8::try_from(number).unwrap()]);
         }
         self.events.push((u8::try_from(at).unwrap(), removes, replaces));
         self.seen[at].insert(number);
@@ -53,37 +55,36 @@ impl Replicas {
     /// What each holds is what the model says: nothing removed is back, nothing added is lost.
     fn holds_what_stands(&self) -> bool {
         self.maps.iter().zip(&self.seen).all(|(map, seen)| {
-            let held: BTreeSet<usize> = map
-                .get(b"key")
-                .map(|entry| entry.siblings().map(|held| usize::from(held.value[0])).collect())
-                .unwrap_or_default();
+            let held: BTreeSet<usize> =
+                map.values(b"key").iter().map(|value| usize::from(value[0])).collect();
             held == self.standing(seen)
         })
     }
 
     fn saved(&self) -> Vec<Vec<u8>> {
-        self.maps.iter().map(CausalMap::save).collect()
+        self.maps.iter().map(R::saved).collect()
     }
 }
 
 /// Replicas that write, tell each other, and forget whenever they please, rightly or not.
-struct Retirement {
+struct Retirement<R> {
+    of: std::marker::PhantomData<R>,
     replicas: u64,
     events: usize,
 }
 
 #[derive(Clone, Debug)]
-struct RetirementState(Replicas);
+struct RetirementState<R>(Replicas<R>);
 
-impl PartialEq for RetirementState {
+impl<R: Subject> PartialEq for RetirementState<R> {
     fn eq(&self, other: &Self) -> bool {
         (self.0.saved(), &self.0.seen, &self.0.events) == (other.0.saved(), &other.0.seen, &other.0.events)
     }
 }
 
-impl Eq for RetirementState {}
+impl<R: Subject> Eq for RetirementState<R> {}
 
-impl Hash for RetirementState {
+impl<R: Subject> Hash for RetirementState<R> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.0.saved(), &self.0.seen, &self.0.events).hash(state);
     }
@@ -101,24 +102,24 @@ enum Step {
     Forget(usize),
 }
 
-impl Model for Retirement {
-    type State = RetirementState;
+impl<R: Subject> Model for Retirement<R> {
+    type State = RetirementState<R>;
     type Action = Step;
 
-    fn init_states(&self) -> Vec<RetirementState> {
+    fn init_states(&self) -> Vec<RetirementState<R>> {
         vec![RetirementState(Replicas::new(self.replicas))]
     }
 
-    fn actions(&self, state: &RetirementState, actions: &mut Vec<Step>) {
+    fn actions(&self, state: &RetirementState<R>, actions: &mut Vec<Step>) {
         let replicas = &state.0;
         for at in 0..replicas.maps.len() {
             if replicas.events.len() < self.events {
                 actions.push(Step::Put(at));
-                if replicas.maps[at].get(b"key").is_some() {
+                if replicas.maps[at].holds(b"key") {
                     actions.push(Step::Remove(at));
                 }
             }
-            if replicas.maps[at].history_len() > 0 {
+            if replicas.maps[at].remembered() > 0 {
                 actions.push(Step::Forget(at));
             }
             for to in (0..replicas.maps.len()).filter(|to| *to != at) {
@@ -128,7 +129,7 @@ impl Model for Retirement {
         }
     }
 
-    fn next_state(&self, state: &RetirementState, step: Step) -> Option<RetirementState> {
+    fn next_state(&self, state: &RetirementState<R>, step: Step) -> Option<RetirementState<R>> {
         let mut replicas = state.0.clone();
         match step {
             Step::Put(at) => replicas.write(at, false),
@@ -138,12 +139,8 @@ impl Model for Retirement {
                 replicas.maps[at].forget(&version);
             }
             Step::Tell(from, to) | Step::TellAll(from, to) => {
-                let since = replicas.maps[to].version();
-                let delta = match (&step, replicas.maps[from].delta(&since)) {
-                    (Step::Tell(..), Ok(delta)) => delta,
-                    _ => replicas.maps[from].complete(&since),
-                };
-                replicas.maps[to].join(&delta).unwrap();
+                let sender = replicas.maps[from].clone();
+                replicas.maps[to].take_from(&sender, matches!(step, Step::TellAll(..)));
                 let seen = replicas.seen[from].clone();
                 replicas.seen[to].extend(seen);
             }
@@ -153,28 +150,43 @@ impl Model for Retirement {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("holds what stands", |_, state: &RetirementState| state.0.holds_what_stands()),
-            Property::always("equal versions are equal states", |_, state: &RetirementState| {
+            Property::always("holds what stands", |_, state: &RetirementState<R>| {
+                state.0.holds_what_stands()
+            }),
+            Property::always("equal versions are equal states", |_, state: &RetirementState<R>| {
                 let maps = &state.0.maps;
                 maps.iter().all(|a| {
-                    maps.iter().all(|b| a.version() != b.version() || a.encode_state() == b.encode_state())
+                    maps.iter().all(|b| a.version() != b.version() || a.state_bytes() == b.state_bytes())
                 })
             }),
-            Property::sometimes("a removal is told from history", |_, state: &RetirementState| {
-                state.0.maps.iter().filter(|map| map.removal_count() > 0).count() > 1
+            Property::sometimes("a removal is told from history", |_, state: &RetirementState<R>| {
+                state.0.maps.iter().filter(|map| !map.holds(b"key") && map.remembered() > 0).count() > 1
             }),
-            Property::sometimes("siblings", |_, state: &RetirementState| {
-                state.0.maps.iter().any(|map| map.sibling_count() > 1)
+            Property::sometimes("siblings", |_, state: &RetirementState<R>| {
+                state.0.maps.iter().any(|map| map.values(b"key").len() > 1)
             }),
         ]
     }
 }
 
 #[test]
-fn whoever_forgets_whatever_whenever_nothing_is_lost_and_nothing_comes_back() {
+fn nothing_is_lost_and_nothing_comes_back_whatever_each_replica_forgets() {
+    check_retirement::<CausalMap>();
+}
+
+#[test]
+fn nothing_of_a_composed_type_is_lost_or_comes_back_whatever_each_replica_forgets() {
+    check_retirement::<CausalReplica<Composed>>();
+}
+
+fn check_retirement<R: Subject>() {
     let deep = std::env::var_os("X0_CRDT_SEEDS").is_some();
     for (replicas, events) in if deep { vec![(2, 5), (3, 3)] } else { vec![(2, 4), (3, 2)] } {
-        let checker = Retirement { replicas, events }.checker().threads(2).spawn_bfs().join();
+        let checker = Retirement::<R> { of: std::marker::PhantomData, replicas, events }
+            .checker()
+            .threads(2)
+            .spawn_bfs()
+            .join();
         checker.assert_properties();
         println!("{replicas} replicas, {events} events: {} states", checker.unique_state_count());
         assert!(checker.unique_state_count() > 500);
@@ -182,16 +194,17 @@ fn whoever_forgets_whatever_whenever_nothing_is_lost_and_nothing_comes_back() {
 }
 
 /// Two replicas and their sessions; datagrams are delivered in any order, lost, or delivered and kept to come again.
-struct Sessions {
+struct Sessions<R> {
+    of: std::marker::PhantomData<R>,
     depth: usize,
 }
 
 #[derive(Debug)]
-struct SessionsState {
+struct SessionsState<R> {
     /// What was done: a state is made anew from it, as sessions are not to be copied.
     steps: Vec<Wire>,
     fingerprint: u64,
-    replicas: Replicas,
+    replicas: Replicas<R>,
     wire: Vec<(usize, Vec<u8>)>,
     clean: bool,
 }
@@ -207,10 +220,10 @@ enum Wire {
     Lose(usize),
 }
 
-impl SessionsState {
+impl<R: Subject> SessionsState<R> {
     fn play(steps: Vec<Wire>) -> Self {
-        let options = SessionOptions { datagram_len_max: 128, ..SessionOptions::default() };
-        let mut replicas = Replicas::new(2);
+        let options = SessionOptions::default().datagram_len_max(128);
+        let mut replicas = Replicas::<R>::new(2);
         let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
         let mut wire: Vec<(usize, Vec<u8>)> = Vec::new();
         let mut now = Duration::ZERO;
@@ -235,7 +248,7 @@ impl SessionsState {
                 }
                 Wire::Timeout(at) => {
                     touched = at;
-                    now = now.max(sessions[at].poll_timeout());
+                    now = now.max(sessions[at].poll_timeout().unwrap_or(now));
                     clean &= sessions[at].handle(now, SessionInput::Timeout, &mut replicas.maps[at]).is_ok();
                 }
                 Wire::Deliver(which) => input = Some(wire.remove(which)),
@@ -250,7 +263,7 @@ impl SessionsState {
                 clean &= sessions[to].handle(now, input, &mut replicas.maps[to]).is_ok();
             }
             now += Duration::from_millis(1);
-            while let Some(output) = sessions[touched].poll_output(now, &replicas.maps[touched]) {
+            while let Some(output) = sessions[touched].poll_output() {
                 match output {
                     SessionOutput::Send(datagram) => wire.push((1 - touched, datagram)),
                     SessionOutput::Joined(_) => {}
@@ -272,56 +285,56 @@ impl SessionsState {
     }
 }
 
-impl Replicas {
+impl<R: Subject> Replicas<R> {
     /// The dot of an event: the how-manieth of its writer.
     fn dot(&self, event: usize) -> x0_crdt::Dot {
         let writer = self.events[event].0;
         let before = self.events[..=event].iter().filter(|other| other.0 == writer).count();
-        x0_crdt::Dot::new(ReplicaId::new(u64::from(writer) + 1), before as u64)
+        x0_crdt::Dot::new(ReplicaId::new(u64::from(writer) + 1), before as u64 * R::EVENTS_PER_WRITE)
     }
 }
 
-impl Clone for SessionsState {
+impl<R: Subject> Clone for SessionsState<R> {
     fn clone(&self) -> Self {
         Self::play(self.steps.clone())
     }
 }
 
-impl PartialEq for SessionsState {
+impl<R: Subject> PartialEq for SessionsState<R> {
     fn eq(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
     }
 }
 
-impl Eq for SessionsState {}
+impl<R: Subject> Eq for SessionsState<R> {}
 
-impl Hash for SessionsState {
+impl<R: Subject> Hash for SessionsState<R> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.fingerprint.hash(state);
     }
 }
 
-impl Model for Sessions {
-    type State = SessionsState;
+impl<R: Subject> Model for Sessions<R> {
+    type State = SessionsState<R>;
     type Action = Wire;
 
-    fn init_states(&self) -> Vec<SessionsState> {
+    fn init_states(&self) -> Vec<SessionsState<R>> {
         vec![
             SessionsState::play(vec![Wire::Put(0)]),
             SessionsState::play(vec![Wire::Put(0), Wire::Forget(0)]),
         ]
     }
 
-    fn actions(&self, state: &SessionsState, actions: &mut Vec<Wire>) {
+    fn actions(&self, state: &SessionsState<R>, actions: &mut Vec<Wire>) {
         for at in 0..2 {
             actions.push(Wire::Timeout(at));
             if state.replicas.events.len() < 3 {
                 actions.push(Wire::Put(at));
-                if state.replicas.maps[at].get(b"key").is_some() {
+                if state.replicas.maps[at].holds(b"key") {
                     actions.push(Wire::Remove(at));
                 }
             }
-            if state.replicas.maps[at].history_len() > 0 {
+            if state.replicas.maps[at].remembered() > 0 {
                 actions.push(Wire::Forget(at));
             }
         }
@@ -330,23 +343,23 @@ impl Model for Sessions {
         }
     }
 
-    fn next_state(&self, state: &SessionsState, step: Wire) -> Option<SessionsState> {
+    fn next_state(&self, state: &SessionsState<R>, step: Wire) -> Option<SessionsState<R>> {
         let mut steps = state.steps.clone();
         steps.push(step);
         Some(SessionsState::play(steps))
     }
 
-    fn within_boundary(&self, state: &SessionsState) -> bool {
+    fn within_boundary(&self, state: &SessionsState<R>) -> bool {
         state.steps.len() <= self.depth && state.wire.len() <= 4
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("no honest datagram is an error", |_, state: &SessionsState| state.clean),
-            Property::always("holds what stands", |_, state: &SessionsState| {
+            Property::always("no honest datagram is an error", |_, state: &SessionsState<R>| state.clean),
+            Property::always("holds what stands", |_, state: &SessionsState<R>| {
                 state.replicas.holds_what_stands()
             }),
-            Property::sometimes("both have the same", |_, state: &SessionsState| {
+            Property::sometimes("both have the same", |_, state: &SessionsState<R>| {
                 state.replicas.events.len() > 1
                     && state.replicas.maps[0].frontier() == state.replicas.maps[1].frontier()
             }),
@@ -355,9 +368,19 @@ impl Model for Sessions {
 }
 
 #[test]
-fn two_sessions_take_in_whole_differences_whatever_the_network_does() {
+fn two_sessions_join_whole_deltas_whatever_the_network_does() {
+    check_sessions::<CausalMap>();
+}
+
+#[test]
+fn two_sessions_of_a_composed_type_join_whole_deltas_whatever_the_network_does() {
+    check_sessions::<CausalReplica<Composed>>();
+}
+
+fn check_sessions<R: Subject>() {
     let depth = if std::env::var_os("X0_CRDT_SEEDS").is_some() { 8 } else { 6 };
-    let checker = Sessions { depth }.checker().threads(2).spawn_bfs().join();
+    let checker =
+        Sessions::<R> { of: std::marker::PhantomData, depth }.checker().threads(2).spawn_bfs().join();
     println!("depth {depth}: {} states", checker.unique_state_count());
     checker.assert_properties();
 }

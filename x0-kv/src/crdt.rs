@@ -107,11 +107,8 @@ impl CrdtOptions {
     /// The settings for a local network.
     #[must_use]
     pub fn new(hash_key: [u8; 16]) -> CrdtOptions {
-        let session = SessionOptions {
-            retry_min: Duration::from_millis(50),
-            retry_max: Duration::from_secs(2),
-            ..SessionOptions::default()
-        };
+        let session =
+            SessionOptions::default().retry_min(Duration::from_millis(50)).retry_max(Duration::from_secs(2));
         CrdtOptions {
             hash_key: HashKey::new(hash_key),
             lease: Duration::from_secs(600),

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOptions};
 
 fuzz_target!(|data: &[u8]| {
-    let options = SessionOptions { transfer_len_max: 4_096, ..SessionOptions::default() };
+    let options = SessionOptions::default().transfer_len_max(4_096);
     let mut map = CausalMap::new(ReplicaId::new(1), HashKey::new([1; 16]));
     let _ = map.put(b"key-1", 1, b"here");
     let mut session = Session::new(&options, 1);
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = session.handle(now, SessionInput::Datagram(datagram), &mut map);
         now += Duration::from_millis(100);
         let _ = session.handle(now, SessionInput::Timeout, &mut map);
-        while session.poll_output(now, &map).is_some() {}
+        while session.poll_output().is_some() {}
         assert!(session.pending_bytes() <= 4 * options.transfer_len_max);
     }
 });

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::small::{Key, Value};
 use super::{CausalMap, KEY_LEN_MAX, VALUE_LEN_MAX, columns};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
+use crate::version::{changes, put_changes};
 use crate::{Dot, ReplicaId, Version};
 
 /// The most values and removals that one difference may hold.
@@ -274,23 +275,6 @@ fn bounded(claimed: u64, len: usize) -> Result<usize, DeltaError> {
         .ok()
         .filter(|count| *count <= len && *count <= ITEM_MAX)
         .ok_or(DeltaError::Items { count: claimed })
-}
-
-fn put_changes(changes: &[(ReplicaId, u64)], out: &mut Vec<u8>) {
-    put_integer(changes.len() as u64, out);
-    for (replica, seq) in changes {
-        replica.encode(out);
-        seq.encode(out);
-    }
-}
-
-fn changes(input: &mut ByteReader<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
-    let count = input.count(10, "changes of a version")?;
-    let changes = (0..count).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
-    if !changes.is_sorted_by(|a, b| a.0 < b.0) {
-        return Err(DecodeError::NotCanonical { what: "changes of a version" });
-    }
-    Ok(changes)
 }
 
 fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {

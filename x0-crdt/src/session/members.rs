@@ -8,6 +8,9 @@ use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::hash::HashKey;
 use crate::{ReplicaId, Version};
 
+/// The lease of a group that sets no other.
+const LEASE_DEFAULT: Duration = Duration::from_secs(3600);
+
 /// The most members that are kept track of.
 pub const MEMBERS_MAX: usize = 4096;
 
@@ -34,6 +37,13 @@ struct Row {
 pub struct Members {
     lease: Duration,
     rows: BTreeMap<ReplicaId, Row>,
+}
+
+impl Default for Members {
+    /// A lease of an hour.
+    fn default() -> Self {
+        Self::new(LEASE_DEFAULT)
+    }
 }
 
 impl Members {

@@ -1,23 +1,75 @@
-//! What a session may spend.
+//! The budget of a session.
 
 use core::time::Duration;
 
-/// What a session may spend. The defaults suit a local network; a radio wants its own.
+/// The budget of a session: bytes, pauses and limits. The defaults suit a local network; a radio needs its own.
+///
+/// ```
+/// use core::time::Duration;
+/// use x0_crdt::SessionOptions;
+///
+/// let radio = SessionOptions::default().datagram_len_max(256).bytes_per_second(1_000).retry_min(Duration::from_millis(200));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionOptions {
     /// The longest datagram, in bytes. At least 128.
     pub datagram_len_max: usize,
     /// Bytes a second that the session may send; datagrams are spaced accordingly.
     pub bytes_per_second: u64,
-    /// How long to wait for the first answer before asking again. At least the round trip of the link. A peer that is silent for four
-    /// times as long is sent nothing more until it is heard of again.
+    /// The pause before the first repetition of a request. At least the round trip of the link. A peer that is silent for four times as
+    /// long is sent nothing more until it sends something.
     pub retry_min: Duration,
-    /// The longest pause between repetitions while nothing is heard: what a link that is down costs.
+    /// The longest pause between repetitions while the peer is silent: what a link that is down costs.
     pub retry_max: Duration,
-    /// How often to compare frontiers when all is quiet.
+    /// The pause between two comparisons of frontiers while nothing changes.
     pub greet_every: Duration,
-    /// The most bytes of one transfer, and so what a peer can make this side hold before it is verified and taken in.
+    /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified.
     pub transfer_len_max: usize,
+}
+
+impl SessionOptions {
+    /// Sets [`datagram_len_max`](Self#structfield.datagram_len_max).
+    #[must_use]
+    pub const fn datagram_len_max(mut self, bytes: usize) -> Self {
+        self.datagram_len_max = bytes;
+        self
+    }
+
+    /// Sets [`bytes_per_second`](Self#structfield.bytes_per_second).
+    #[must_use]
+    pub const fn bytes_per_second(mut self, bytes: u64) -> Self {
+        self.bytes_per_second = bytes;
+        self
+    }
+
+    /// Sets [`retry_min`](Self#structfield.retry_min).
+    #[must_use]
+    pub const fn retry_min(mut self, pause: Duration) -> Self {
+        self.retry_min = pause;
+        self
+    }
+
+    /// Sets [`retry_max`](Self#structfield.retry_max).
+    #[must_use]
+    pub const fn retry_max(mut self, pause: Duration) -> Self {
+        self.retry_max = pause;
+        self
+    }
+
+    /// Sets [`greet_every`](Self#structfield.greet_every).
+    #[must_use]
+    pub const fn greet_every(mut self, pause: Duration) -> Self {
+        self.greet_every = pause;
+        self
+    }
+
+    /// Sets [`transfer_len_max`](Self#structfield.transfer_len_max).
+    #[must_use]
+    pub const fn transfer_len_max(mut self, bytes: usize) -> Self {
+        self.transfer_len_max = bytes;
+        self
+    }
 }
 
 impl Default for SessionOptions {

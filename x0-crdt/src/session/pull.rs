@@ -6,10 +6,9 @@ use core::time::Duration;
 use super::message::{Extent, Kind, Message};
 use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
-use super::{Session, SessionError, SessionOutput};
-use crate::map::MapDelta;
+use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::session::sketch::{CodedSymbols, SketchDecoder, SketchError};
-use crate::{CausalMap, Dot, Version};
+use crate::{Dot, Version};
 
 /// Up to so many values are got whole rather than reconciled.
 const ITEMS_FEW: usize = 16;
@@ -53,9 +52,10 @@ struct Sketch {
 impl Sketch {
     /// The values held now that the peer did not hold when it was sketched: those found so, and those that came here since the
     /// reconciliation began.
-    fn not_at_the_peer(&self, map: &CausalMap) -> Vec<Dot> {
+    fn not_at_the_peer<R: Replicated>(&self, state: &R) -> Vec<Dot> {
         let local_only = self.local_only.as_deref().unwrap_or_default();
-        map.item_hashes()
+        state
+            .item_hashes()
             .filter(|(hash, _)| !self.decoder.is_local(*hash) || local_only.binary_search(hash).is_ok())
             .map(|(_, dot)| dot)
             .collect()
@@ -68,41 +68,41 @@ impl Pull {
     }
 }
 
-impl Session {
-    pub(super) fn begin_pull(&mut self, now: Duration, map: &CausalMap) {
+impl<R: Replicated> Session<R> {
+    pub(super) fn begin_pull(&mut self, now: Duration, state: &R) {
         if self.pull.is_some() || now < self.pull_after {
             return;
         }
         match self.peer {
             // Equal versions with unequal contents: history has nothing to tell.
-            Some(theirs) if theirs.version == map.frontier().version => {
-                self.reconcile(now, map.sibling_count(), map);
+            Some(theirs) if theirs.version == state.frontier().version => {
+                self.reconcile(now, state.value_count(), state);
             }
-            _ => self.ask(now, Extent::Since, None, map),
+            _ => self.ask(now, Extent::Since, None, state),
         }
     }
 
     /// Compares states where history does not help: item by item, or by getting all where that is less.
-    fn reconcile(&mut self, now: Duration, items: usize, map: &CausalMap) {
-        if map.is_empty() || items <= ITEMS_FEW {
-            self.ask(now, Extent::Complete, None, map);
+    fn reconcile(&mut self, now: Duration, items: usize, state: &R) {
+        if state.value_count() == 0 || items <= ITEMS_FEW {
+            self.ask(now, Extent::Complete, None, state);
             return;
         }
-        let items = map.item_hashes().map(|(hash, _)| hash);
-        let decoder = SketchDecoder::new(CodedSymbols::new(map.hash_key(), items));
+        let items = state.item_hashes().map(|(hash, _)| hash);
+        let decoder = SketchDecoder::new(CodedSymbols::new(state.hash_key(), items));
         self.ask(
             now,
             Extent::Chosen,
             Some(Sketch { decoder, asked: 0, version: None, local_only: None }),
-            map,
+            state,
         );
     }
 
-    fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, map: &CausalMap) {
+    fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, state: &R) {
         self.number += 1;
         self.pull = Some(Pull {
             number: self.number,
-            base: map.version(),
+            base: state.version(),
             extent,
             incoming: Incoming::default(),
             retry_at: now,
@@ -111,11 +111,11 @@ impl Session {
             gap: Duration::ZERO,
             sketch,
         });
-        self.retry_pull(now, map);
+        self.retry_pull(now, state);
     }
 
     /// Asks, for the first time or again, if it is time to.
-    pub(super) fn retry_pull(&mut self, now: Duration, map: &CausalMap) {
+    pub(super) fn retry_pull(&mut self, now: Duration, state: &R) {
         let (retry_min, retry_max) = (self.options.retry_min, self.options.retry_max);
         let Some(pull) = self.pull.as_mut().filter(|pull| now >= pull.retry_at) else { return };
         // A few times without waiting longer: the request may be lost as well as the answer, which says nothing of the peer.
@@ -140,7 +140,7 @@ impl Session {
             return;
         }
         let base = pull.base.clone();
-        let version = self.version_ref(&base, map);
+        let version = self.version_ref(&base, state);
         self.send(&Message::Pull { number, version, extent });
     }
 
@@ -148,7 +148,7 @@ impl Session {
         &mut self,
         now: Duration,
         part: &Part<'_>,
-        map: &mut CausalMap,
+        state: &mut R,
     ) -> Result<(), SessionError> {
         let len_max = self.options.transfer_len_max;
         let retry_min = self.options.retry_min;
@@ -180,17 +180,17 @@ impl Session {
             }
         }
         let Some(pull) = self.pull.take() else { return Ok(()) };
-        self.finish_pull(now, pull, map)
+        self.finish_pull(now, pull, state)
     }
 
-    fn finish_pull(&mut self, now: Duration, pull: Pull, map: &mut CausalMap) -> Result<(), SessionError> {
-        let bytes = Self::checked(&pull.incoming.into_bytes(), map);
+    fn finish_pull(&mut self, now: Duration, pull: Pull, state: &mut R) -> Result<(), SessionError> {
+        let bytes = Self::checked(&pull.incoming.into_bytes(), state);
         let taken = bytes.and_then(|bytes| {
-            let delta = MapDelta::decode(&bytes, &pull.base)?;
-            let gone = pull.sketch.map(|sketch| sketch.not_at_the_peer(map)).unwrap_or_default();
-            Ok((map.join_and_drop(&delta, &gone)?, delta))
+            state.join_encoded(&bytes, &pull.base, |state| {
+                pull.sketch.map(|sketch| sketch.not_at_the_peer(state)).unwrap_or_default()
+            })
         });
-        let (joined, delta) = match taken {
+        let (context, joined) = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 self.give_up(now);
@@ -200,17 +200,17 @@ impl Session {
         self.failures = 0;
         self.pull_after = now;
         self.stats.joins += 1;
-        let key = map.hash_key();
+        let key = state.hash_key();
         self.confirmed = Some(pull.base.hash(key));
-        self.versions.insert(delta.context().hash(key), delta.context().clone());
+        self.acknowledged.join(&context);
+        self.versions.insert(context.hash(key), context);
         self.versions.insert(pull.base.hash(key), pull.base);
-        self.acknowledged.join(delta.context());
         self.outputs.push_back(SessionOutput::Joined(joined));
         // Tells the peer how far this side came, and gets to know of what changed there meanwhile.
-        self.greet(now, map, false);
+        self.greet(now, state, false);
         self.greet_at = now + self.options.retry_min;
-        if self.peer == Some(map.frontier()) {
-            self.on_equal(now, map);
+        if self.peer == Some(state.frontier()) {
+            self.on_equal(now, state);
         }
         Ok(())
     }
@@ -225,12 +225,12 @@ impl Session {
     }
 
     /// History of the peer does not reach back to this side's version.
-    pub(super) fn on_behind(&mut self, now: Duration, number: u64, items: u64, map: &CausalMap) {
+    pub(super) fn on_behind(&mut self, now: Duration, number: u64, items: u64, state: &R) {
         if self.pull.as_ref().is_none_or(|pull| pull.number != number || pull.extent != Extent::Since) {
             return;
         }
         self.stats.reconciliations += 1;
-        self.reconcile(now, usize::try_from(items).unwrap_or(usize::MAX), map);
+        self.reconcile(now, usize::try_from(items).unwrap_or(usize::MAX), state);
     }
 
     /// Coded symbols of what the peer held at a version.
@@ -241,7 +241,7 @@ impl Session {
         version: u64,
         from: u64,
         bytes: &[u8],
-        map: &CausalMap,
+        state: &R,
     ) -> Result<(), SessionError> {
         let retry_min = self.options.retry_min;
         let Some(pull) = self.pull.as_mut().filter(|pull| pull.number == number) else { return Ok(()) };
@@ -251,7 +251,7 @@ impl Session {
         if *sketch.version.get_or_insert(version) != version {
             // The peer began anew, from another state.
             self.pull = None;
-            self.reconcile(now, usize::MAX, map);
+            self.reconcile(now, usize::MAX, state);
             return Ok(());
         }
         pull.tries = 0;
@@ -267,12 +267,12 @@ impl Session {
         if !sketch.decoder.is_complete() {
             if sketch.decoder.len() < sketch.asked {
                 pull.retry_at = now + retry_min;
-            } else if sketch.decoder.len() > 2 * map.sibling_count() + ITEMS_FEW {
+            } else if sketch.decoder.len() > 2 * state.value_count() + ITEMS_FEW {
                 // More differs than is alike.
-                self.ask(now, Extent::Complete, None, map);
+                self.ask(now, Extent::Complete, None, state);
             } else {
                 pull.retry_at = now;
-                self.retry_pull(now, map);
+                self.retry_pull(now, state);
             }
             return Ok(());
         }
@@ -283,12 +283,12 @@ impl Session {
         sketch.local_only = Some(local_only);
         pull.retry_at = now;
         let bytes = [version].iter().chain(&missing).flat_map(|hash| hash.to_le_bytes()).collect();
-        self.serve(Kind::Hashes, number, bytes, map);
+        self.serve(Kind::Hashes, number, bytes, state);
         // Sent when it is asked for.
         if let Some(outgoing) = &mut self.serving[Kind::Hashes as usize] {
             outgoing.pause();
         }
-        self.retry_pull(now, map);
+        self.retry_pull(now, state);
         Ok(())
     }
 }

@@ -6,11 +6,10 @@ use core::time::Duration;
 
 use super::message::{Extent, Kind, Message, VersionRef};
 use super::transfer::Outgoing;
-use super::{Session, SessionError};
+use super::{Replicated, Session, SessionError};
+use crate::Version;
 use crate::codec::{ByteReader, Canonical};
-use crate::map::MapDelta;
 use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
-use crate::{CausalMap, Version};
 
 /// A pull that waits for what it refers to.
 #[derive(Debug)]
@@ -29,28 +28,29 @@ pub(super) struct Sketching {
     number: u64,
     symbols: CodedSymbols,
     version: Version,
+    version_hash: u64,
     /// Symbols to send.
     pub(super) queue: Range<usize>,
 }
 
-impl Session {
+impl<R: Replicated> Session<R> {
     pub(super) fn part_len(&self) -> usize {
         // The head of a part: kind, number, lengths and index.
         self.options.datagram_len_max - 24
     }
 
-    pub(super) fn serve(&mut self, kind: Kind, number: u64, mut bytes: Vec<u8>, map: &CausalMap) {
+    pub(super) fn serve(&mut self, kind: Kind, number: u64, mut bytes: Vec<u8>, state: &R) {
         let part_len = self.part_len();
-        let checksum = map.hash_key().hash(&[b"transfer", &bytes]);
+        let checksum = state.hash_key().hash(&[b"transfer", &bytes]);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         self.serving[kind as usize] = Some(Outgoing::new(number, bytes, part_len));
     }
 
     /// What was transferred, if it is what was sent.
-    pub(super) fn checked(bytes: &[u8], map: &CausalMap) -> Result<Vec<u8>, SessionError> {
+    pub(super) fn checked(bytes: &[u8], state: &R) -> Result<Vec<u8>, SessionError> {
         match bytes.split_last_chunk() {
             Some((bytes, checksum))
-                if map.hash_key().hash(&[b"transfer", bytes]).to_le_bytes() == *checksum =>
+                if state.hash_key().hash(&[b"transfer", bytes]).to_le_bytes() == *checksum =>
             {
                 Ok(bytes.to_vec())
             }
@@ -64,7 +64,7 @@ impl Session {
         number: u64,
         version: &VersionRef,
         extent: Extent,
-        map: &mut CausalMap,
+        state: &mut R,
     ) {
         let serving = self.serving[Kind::Delta as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
@@ -73,22 +73,22 @@ impl Session {
             }
             return;
         }
-        let Some(since) = self.resolve(version, map) else {
+        let Some(since) = self.resolve(version, state) else {
             self.waiting = Some(Waiting { number, version: version.clone(), extent });
             self.collect(now, Kind::Version, version.hash);
             return;
         };
         self.versions.insert(version.hash, since.clone());
         let made = match extent {
-            Extent::Since => match map.delta(&since) {
+            Extent::Since => match state.encode_since(&since) {
                 Ok(delta) => Some(delta),
                 Err(_) => {
-                    let items = map.sibling_count() as u64;
+                    let items = state.value_count() as u64;
                     self.send(&Message::Behind { number, items });
                     None
                 }
             },
-            Extent::Complete => Some(map.complete(&since)),
+            Extent::Complete => Some(state.encode_complete(&since)),
             Extent::Chosen => {
                 self.waiting = Some(Waiting { number, version: version.clone(), extent });
                 self.collect(now, Kind::Hashes, number);
@@ -96,23 +96,23 @@ impl Session {
             }
         };
         if let Some(delta) = made {
-            self.serve_delta(number, &delta, &since, map);
+            self.serve_delta(number, delta, state);
         }
-        let news = !since.is_within(&map.version());
+        let news = !since.is_within(&state.version());
         self.acknowledged = since;
         if news {
-            self.begin_pull(now, map);
+            self.begin_pull(now, state);
         }
     }
 
-    pub(super) fn serve_delta(&mut self, number: u64, delta: &MapDelta, since: &Version, map: &CausalMap) {
+    pub(super) fn serve_delta(&mut self, number: u64, delta: Vec<u8>, state: &R) {
         // The peer will know this version, so it can name the next one by it.
-        let version = map.version();
-        self.versions.insert(version.hash(map.hash_key()), version);
-        self.serve(Kind::Delta, number, delta.encode(since), map);
+        let version = state.version();
+        self.versions.insert(version.hash(state.hash_key()), version);
+        self.serve(Kind::Delta, number, delta, state);
     }
 
-    pub(super) fn on_want(&mut self, kind: Kind, number: u64, missing: &[Range<usize>], map: &CausalMap) {
+    pub(super) fn on_want(&mut self, kind: Kind, number: u64, missing: &[Range<usize>], state: &R) {
         let serving = self.serving[kind as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
             if !missing.is_empty() || outgoing.is_idle() {
@@ -127,10 +127,10 @@ impl Session {
             }
             Kind::Hashes => None,
             Kind::Version => self.versions.get(number).map(Self::version_bytes),
-            Kind::Members => Some(Self::members_bytes(map)),
+            Kind::Members => Some(Self::members_bytes(state)),
         };
         if let Some(bytes) = bytes {
-            self.serve(kind, number, bytes, map);
+            self.serve(kind, number, bytes, state);
         }
     }
 
@@ -139,21 +139,21 @@ impl Session {
         &mut self,
         now: Duration,
         bytes: &[u8],
-        map: &mut CausalMap,
+        state: &mut R,
     ) -> Result<(), SessionError> {
         let mut input = ByteReader::new(bytes);
         let version = Version::decode(&mut input)?;
         input.finish()?;
-        self.versions.insert(version.hash(map.hash_key()), version);
-        let waiting = self.waiting.take().filter(|waiting| self.resolve(&waiting.version, map).is_some());
+        self.versions.insert(version.hash(state.hash_key()), version);
+        let waiting = self.waiting.take().filter(|waiting| self.resolve(&waiting.version, state).is_some());
         if let Some(waiting) = waiting {
-            self.on_pull(now, waiting.number, &waiting.version, waiting.extent, map);
+            self.on_pull(now, waiting.number, &waiting.version, waiting.extent, state);
         }
         Ok(())
     }
 
     /// The hashes of what the peer lacks: the answer to the pull that waits for them.
-    pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], map: &CausalMap) {
+    pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], state: &R) {
         let Some(waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else { return };
         let (hashes, _) = bytes.as_chunks::<8>();
         let mut hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
@@ -161,27 +161,28 @@ impl Session {
         let version = hashes.next();
         let mut hashes: Vec<u64> = hashes.collect();
         hashes.sort_unstable();
-        let sketched = self.sketching.as_ref().map(|sketching| &sketching.version);
-        let sketched = sketched.filter(|sketched| version == Some(sketched.hash(map.hash_key())));
-        let made = sketched.zip(self.resolve(&waiting.version, map)).and_then(|(sketched, since)| {
-            let delta = map.chosen(&since, sketched, &hashes).ok()?;
-            Some((delta, since))
-        });
+        let sketched = self.sketching.as_ref().filter(|sketching| version == Some(sketching.version_hash));
+        let sketched = sketched.map(|sketching| &sketching.version);
+        let made = sketched
+            .zip(self.resolve(&waiting.version, state))
+            .and_then(|(sketched, since)| state.encode_chosen(&since, sketched, &hashes).ok());
         match made {
-            Some((delta, since)) => {
+            Some(delta) => {
                 self.sketching = None;
-                self.serve_delta(number, &delta, &since, map);
+                self.serve_delta(number, delta, state);
             }
             None => self.send(&Message::Gone { number }),
         }
     }
 
-    /// Coded symbols are asked for: of the map as it is at the first request.
-    pub(super) fn on_sketch(&mut self, number: u64, from: u64, count: u64, map: &CausalMap) {
+    /// Coded symbols are asked for: of the state as it is at the first request.
+    pub(super) fn on_sketch(&mut self, number: u64, from: u64, count: u64, state: &R) {
         if self.sketching.as_ref().is_none_or(|sketching| sketching.number != number) {
-            let items = map.item_hashes().map(|(hash, _)| hash);
-            let symbols = CodedSymbols::new(map.hash_key(), items);
-            self.sketching = Some(Sketching { number, symbols, version: map.version(), queue: 0..0 });
+            let items = state.item_hashes().map(|(hash, _)| hash);
+            let symbols = CodedSymbols::new(state.hash_key(), items);
+            let version = state.version();
+            let version_hash = version.hash(state.hash_key());
+            self.sketching = Some(Sketching { number, symbols, version, version_hash, queue: 0..0 });
         }
         if let Some(sketching) = &mut self.sketching {
             let from = usize::try_from(from).unwrap_or(usize::MAX);
@@ -191,7 +192,7 @@ impl Session {
     }
 
     /// The next datagram of coded symbols, if any are queued.
-    pub(super) fn next_symbols(&mut self, map: &CausalMap) -> Option<Vec<u8>> {
+    pub(super) fn next_symbols(&mut self) -> Option<Vec<u8>> {
         let count_max = (self.options.datagram_len_max - 40) / SYMBOL_LEN;
         let sketching = self.sketching.as_mut()?;
         let count = sketching.queue.len().min(count_max);
@@ -201,7 +202,7 @@ impl Session {
         let from = sketching.queue.start;
         sketching.queue.start += count;
         let bytes = sketching.symbols.encode(from, count);
-        let version = sketching.version.hash(map.hash_key());
+        let version = sketching.version_hash;
         Some(
             Message::Symbols { number: sketching.number, version, from: from as u64, bytes: &bytes }.encode(),
         )

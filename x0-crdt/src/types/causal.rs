@@ -130,9 +130,20 @@ impl<S: DotStore> Causal<S> {
         Ok(self.join(other))
     }
 
-    fn join_delta(&mut self, delta: &Delta<S>) -> bool {
+    pub(super) fn join_delta(&mut self, delta: &Delta<S>) -> bool {
         let changed = self.store.join(&self.context, &delta.store, &delta.context, JoinScope::Apply);
         self.context.join(&delta.context) || changed
+    }
+
+    /// Joins a store in which the dots of `context` are known, and no others; whether the store changed. The context is the caller's to
+    /// join.
+    pub(super) fn join_parts(&mut self, store: &S, context: &Context, scope: JoinScope) -> bool {
+        self.store.join(&self.context, store, context, scope)
+    }
+
+    /// Counts events as seen.
+    pub(super) fn see(&mut self, context: &Context) {
+        self.context.join(context);
     }
 }
 
@@ -198,6 +209,10 @@ impl<S: DotStore> Delta<S> {
         Self { store: S::default(), context: Context::new() }
     }
 
+    pub(super) const fn from_parts(store: S, context: Context) -> Self {
+        Self { store, context }
+    }
+
     /// What is new, under the keys that were touched.
     #[must_use]
     pub const fn store(&self) -> &S {
@@ -224,7 +239,7 @@ impl<S: DotStore> Delta<S> {
 }
 
 /// What holds in every store that operations made. A dot at two places would be taken for gone wherever only one of them is known.
-fn check_dots<S: DotStore>(store: &S, context: &Context) -> Result<(), DecodeError> {
+pub(super) fn check_dots<S: DotStore>(store: &S, context: &Context) -> Result<(), DecodeError> {
     let mut dots = Vec::new();
     store.for_each_dot(&mut |dot| dots.push(dot));
     if !dots.iter().all(|dot| context.contains(*dot)) {

@@ -12,12 +12,19 @@ pub struct Change {
     replica: ReplicaId,
     next: Option<u64>,
     is_exhausted: bool,
+    has_event: bool,
     context: Context,
 }
 
 impl Change {
     pub(crate) fn new(replica: ReplicaId, seen: &Context) -> Self {
-        Self { replica, next: seen.next(replica), is_exhausted: false, context: Context::new() }
+        Self {
+            replica,
+            next: seen.next(replica),
+            is_exhausted: false,
+            has_event: false,
+            context: Context::new(),
+        }
     }
 
     /// Who makes the change.
@@ -32,6 +39,7 @@ impl Change {
     pub fn dot(&mut self) -> Dot {
         let seq = self.next.unwrap_or(u64::MAX);
         self.is_exhausted |= self.next.is_none();
+        self.has_event = true;
         self.next = seq.checked_add(1);
         let dot = Dot::new(self.replica, seq);
         self.context.insert(dot);
@@ -55,6 +63,13 @@ impl Change {
             self.dot();
         }
         store.touched()
+    }
+
+    /// Makes a change that only removes an event of its own.
+    pub(super) fn ensure_event(&mut self) {
+        if !self.has_event && !self.context.is_empty() {
+            self.dot();
+        }
     }
 
     pub(crate) fn finish(self) -> Option<Context> {

@@ -107,12 +107,10 @@ impl Net {
             random: Random(seed ^ 0x6e65_7400),
             replicas: Vec::new(),
             sessions: BTreeMap::new(),
-            options: SessionOptions {
-                datagram_len_max: 600,
-                greet_every: Duration::from_secs(2),
-                retry_max: Duration::from_secs(2),
-                ..SessionOptions::default()
-            },
+            options: SessionOptions::default()
+                .datagram_len_max(600)
+                .greet_every(Duration::from_secs(2))
+                .retry_max(Duration::from_secs(2)),
             divergences: BTreeMap::new(),
             wire: BTreeMap::new(),
             sent: 0,
@@ -178,7 +176,7 @@ impl Net {
             // First all that was joined: nothing leaves before it is reviewed and stored.
             let mut sending = Vec::new();
             for ((from, to), session) in &mut self.sessions {
-                while let Some(output) = session.poll_output(self.now, &self.replicas[*from].map) {
+                while let Some(output) = session.poll_output() {
                     match output {
                         SessionOutput::Joined(news) => joined.entry(*from).or_default().extend(news.keys),
                         SessionOutput::Send(datagram) => sending.push((*from, *to, datagram)),
@@ -232,7 +230,7 @@ impl Net {
 
     fn advance(&mut self, end: Duration) {
         let live = self.sessions.iter().filter(|((from, _), _)| self.replicas[*from].online);
-        let timeout = live.map(|(_, session)| session.poll_timeout()).min().unwrap_or(end);
+        let timeout = live.filter_map(|(_, session)| session.poll_timeout()).min().unwrap_or(end);
         let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
         let next = timeout.min(arrival).max(self.now);
         if next > end {
@@ -251,7 +249,7 @@ impl Net {
             }
         }
         for ((from, _), session) in &mut self.sessions {
-            if self.replicas[*from].online && session.poll_timeout() <= self.now {
+            if self.replicas[*from].online && session.poll_timeout().is_some_and(|due| due <= self.now) {
                 session.handle(self.now, SessionInput::Timeout, &mut self.replicas[*from].map).unwrap();
             }
         }

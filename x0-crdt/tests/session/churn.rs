@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::{CausalMap, HashKey, Members, ReplicaId, SessionOptions};
+use x0_crdt::{CausalMap, CausalReplica, Members, ReplicaId, SessionOptions};
 
 use super::net::{Link, Net};
 use super::random::Random;
+use super::subject::{Composed, KEY, Subject};
 
 const LEASE: Duration = Duration::from_secs(60);
 const BEAT: Duration = Duration::from_secs(10);
 
-struct Churn {
-    net: Net,
+struct Churn<R: Subject> {
+    net: Net<R>,
     random: Random,
     /// Every key ever written, once; and those that somebody removed.
     added: BTreeSet<Vec<u8>>,
@@ -25,13 +26,11 @@ struct Churn {
     next_key: u64,
 }
 
-impl Churn {
+impl<R: Subject> Churn<R> {
     fn new(replicas: usize, seed: u64) -> Self {
-        let options = SessionOptions {
-            retry_min: Duration::from_millis(100),
-            greet_every: Duration::from_secs(5),
-            ..SessionOptions::default()
-        };
+        let options = SessionOptions::default()
+            .retry_min(Duration::from_millis(100))
+            .greet_every(Duration::from_secs(5));
         let link = Link {
             delay: Duration::from_millis(20),
             jitter: Duration::from_millis(20),
@@ -39,7 +38,7 @@ impl Churn {
             doubled: 2,
             ..Link::default()
         };
-        let mut net = Net::sparse(replicas, seed, &options, link);
+        let mut net = Net::<R>::sparse(replicas, seed, &options, link);
         for at in 0..replicas {
             *net.map_mut(at).members_mut() = Members::new(LEASE);
         }
@@ -71,16 +70,15 @@ impl Churn {
             0..=8 => {
                 self.next_key += 1;
                 let key = format!("element-{:06}", self.next_key).into_bytes();
-                self.net.map_mut(at).put(&key, 0, b"").unwrap();
+                self.net.map_mut(at).put_value(&key, 0, b"");
                 self.added.insert(key);
                 self.net.changed(at);
             }
             9..=14 => {
-                let keys: Vec<Vec<u8>> =
-                    self.net.map(at).range(b"").map(|entry| entry.key().to_vec()).collect();
+                let keys = self.net.map(at).keys();
                 if !keys.is_empty() {
                     let key = keys[self.random.below(keys.len() as u64) as usize].clone();
-                    self.net.map_mut(at).remove(&key).unwrap();
+                    assert!(self.net.map_mut(at).remove_key(&key));
                     self.gone[at].insert(key.clone());
                     self.removed.insert(key);
                     self.net.changed(at);
@@ -90,7 +88,7 @@ impl Churn {
             16 => {
                 // A backup of a moment at which somebody else has all of it.
                 if self.known_elsewhere(at) {
-                    self.backups.insert(at, self.net.map(at).save());
+                    self.backups.insert(at, self.net.map(at).saved());
                 }
             }
             17 => self.return_to_backup(at),
@@ -136,14 +134,13 @@ impl Churn {
     fn check_nothing_came_back(&mut self) {
         for at in 0..self.gone.len() {
             for key in &self.gone[at] {
-                assert!(self.net.map(at).get(key).is_none(), "{} came back at {at}", key.escape_ascii());
+                assert!(!self.net.map(at).holds(key), "{} came back at {at}", key.escape_ascii());
             }
             // Who has seen all that was ever written has seen removed what it does not hold.
             let map = self.net.map(at);
             let version = map.version();
             if (0..self.gone.len()).all(|other| self.net.map(other).version().is_within(&version)) {
-                let seen: Vec<_> =
-                    self.removed.iter().filter(|key| map.get(key).is_none()).cloned().collect();
+                let seen: Vec<_> = self.removed.iter().filter(|key| !map.holds(key)).cloned().collect();
                 self.gone[at].extend(seen);
             }
         }
@@ -157,8 +154,7 @@ impl Churn {
         self.net.run_until_in_sync(Duration::from_secs(3_600));
         let expected: BTreeSet<Vec<u8>> = self.added.difference(&self.removed).cloned().collect();
         for at in 0..self.gone.len() {
-            let held: BTreeSet<Vec<u8>> =
-                self.net.map(at).range(b"").map(|entry| entry.key().to_vec()).collect();
+            let held: BTreeSet<Vec<u8>> = self.net.map(at).keys().into_iter().collect();
             let wrong: Vec<_> =
                 held.symmetric_difference(&expected).map(|key| key.escape_ascii().to_string()).collect();
             assert!(wrong.is_empty(), "seed {seed}, replica {at}: lost or came back: {wrong:?}");
@@ -170,7 +166,7 @@ impl Churn {
         }
         for at in 0..self.gone.len() {
             let map = self.net.map(at);
-            assert_eq!((map.history_len(), map.removal_count()), (0, 0), "seed {seed}, replica {at}");
+            assert_eq!(map.remembered(), 0, "seed {seed}, replica {at}");
             assert_eq!(map.members().leased().count(), self.gone.len(), "seed {seed}, replica {at}");
         }
     }
@@ -178,8 +174,17 @@ impl Churn {
 
 #[test]
 fn fifty_replicas_with_churn_lose_nothing_and_nothing_comes_back() {
+    churn::<CausalMap>();
+}
+
+#[test]
+fn fifty_replicas_of_a_composed_type_with_churn_lose_nothing_and_nothing_comes_back() {
+    churn::<CausalReplica<Composed>>();
+}
+
+fn churn<R: Subject>() {
     for seed in 0..super::seeds(1).min(200) {
-        let mut churn = Churn::new(50, seed);
+        let mut churn = Churn::<R>::new(50, seed);
         let mut next_beat = Duration::ZERO;
         for step in 0..600 {
             churn.step();
@@ -198,8 +203,7 @@ fn fifty_replicas_with_churn_lose_nothing_and_nothing_comes_back() {
 
 #[test]
 fn a_member_that_is_not_heard_of_is_not_waited_for_and_is_waited_for_again_when_it_is_back() {
-    let key = HashKey::new([3; 16]);
-    let mut here = CausalMap::new(ReplicaId::new(1), key);
+    let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     *here.members_mut() = Members::new(LEASE);
     let there = ReplicaId::new(2);
     here.put(b"a", 0, b"").unwrap();
@@ -219,8 +223,8 @@ fn a_member_that_is_not_heard_of_is_not_waited_for_and_is_waited_for_again_when_
 /// Found beside a guard: the word of a member that had counted its beats anew was not taken until it had counted as far as before.
 #[test]
 fn a_member_that_comes_back_under_its_own_name_is_heard_at_once() {
-    let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
-    let beat = |net: &mut Net, times| {
+    let mut net = Net::<CausalMap>::new(2, 1, &SessionOptions::default(), Link::default());
+    let beat = |net: &mut Net<CausalMap>, times| {
         for _ in 0..times {
             let now = net.now();
             for at in 0..2 {

@@ -2,25 +2,24 @@
 
 use std::time::Duration;
 
-use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+use x0_crdt::{CausalMap, CausalReplica, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
 
 use super::random::Random;
-
-const KEY: HashKey = HashKey::new([9; 16]);
+use super::subject::{Composed, Subject};
 
 /// What two honest sessions say to each other, of every kind there is.
-fn recorded() -> Vec<Vec<u8>> {
-    let options = SessionOptions { datagram_len_max: 200, ..SessionOptions::default() };
-    let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
+fn recorded<R: Subject>() -> Vec<Vec<u8>> {
+    let options = SessionOptions::default().datagram_len_max(200);
+    let mut maps = [1, 2].map(|node| R::create(ReplicaId::new(node)));
     let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
     let mut said = Vec::new();
     let mut now = Duration::ZERO;
     for round in 0..4_u8 {
         for (at, map) in maps.iter_mut().enumerate() {
             for number in 0..40 {
-                map.put(format!("key-{at}-{number}").as_bytes(), 0, &[round; 9]).unwrap();
+                map.put_value(format!("key-{at}-{number}").as_bytes(), 0, &[round; 9]);
             }
-            map.remove(format!("key-{at}-{round}").as_bytes());
+            map.remove_key(format!("key-{at}-{round}").as_bytes());
             map.beat(now);
             if round > 1 {
                 let version = map.version();
@@ -33,7 +32,7 @@ fn recorded() -> Vec<Vec<u8>> {
         for _ in 0..2_000 {
             for side in 0..2 {
                 sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]).unwrap();
-                while let Some(output) = sessions[side].poll_output(now, &maps[side]) {
+                while let Some(output) = sessions[side].poll_output() {
                     if let SessionOutput::Send(datagram) = output {
                         let to = 1 - side;
                         sessions[to].handle(now, SessionInput::Datagram(&datagram), &mut maps[to]).unwrap();
@@ -52,20 +51,25 @@ fn recorded() -> Vec<Vec<u8>> {
 
 #[test]
 fn no_datagrams_make_a_session_panic_or_hold_more_than_its_limit() {
-    let recorded = recorded();
+    bombard::<CausalMap>();
+    bombard::<CausalReplica<Composed>>();
+}
+
+fn bombard<R: Subject>() {
+    let recorded = recorded::<R>();
     let kinds: std::collections::BTreeSet<u8> = recorded.iter().map(|datagram| datagram[0] & 0x0f).collect();
     assert!(kinds.len() >= 7, "recorded only {kinds:?}");
-    let options = SessionOptions { transfer_len_max: 10_000, ..SessionOptions::default() };
+    let options = SessionOptions::default().transfer_len_max(10_000);
     let mut random = Random::new(1);
-    let mut map = CausalMap::new(ReplicaId::new(3), KEY);
+    let mut map = R::create(ReplicaId::new(3));
     let mut session = Session::new(&options, 3);
     let mut now = Duration::ZERO;
     for turn in 0..super::seeds(200_000) {
         if turn % 1_000 == 0 {
-            map = CausalMap::new(ReplicaId::new(3), KEY);
+            map = R::create(ReplicaId::new(3));
             session = Session::new(&options, turn);
             for number in 0..random.below(40) {
-                map.put(format!("key-1-{number}").as_bytes(), 0, b"here").unwrap();
+                map.put_value(format!("key-1-{number}").as_bytes(), 0, b"here");
             }
             if random.below(2) == 0 {
                 let version = map.version();
@@ -91,38 +95,41 @@ fn no_datagrams_make_a_session_panic_or_hold_more_than_its_limit() {
         if random.below(4) == 0 {
             let _ = session.handle(now, SessionInput::Timeout, &mut map);
         }
-        while session.poll_output(now, &map).is_some() {}
+        while session.poll_output().is_some() {}
         assert!(session.pending_bytes() <= 4 * options.transfer_len_max);
     }
 }
 
 #[test]
 fn damage_on_the_way_delays_but_changes_nothing() {
+    damage::<CausalMap>();
+    damage::<CausalReplica<Composed>>();
+}
+
+fn damage<R: Subject>() {
     for seed in 0..super::seeds(200).min(100_000) {
         let mut random = Random::new(seed);
-        let options = SessionOptions {
-            datagram_len_max: 128 + random.below(300) as usize,
-            retry_max: Duration::from_millis(500),
-            ..SessionOptions::default()
-        };
-        let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
+        let options = SessionOptions::default()
+            .datagram_len_max(128 + random.below(300) as usize)
+            .retry_max(Duration::from_millis(500));
+        let mut maps = [1, 2].map(|node| R::create(ReplicaId::new(node)));
         let mut sessions = [1, 2].map(|salt| Session::new(&options, seed * 2 + salt));
         for (at, map) in maps.iter_mut().enumerate() {
             for number in 0..random.below(60) {
-                map.put(format!("key-{at}-{number}").as_bytes(), 0, &random.next().to_le_bytes()).unwrap();
+                map.put_value(format!("key-{at}-{number}").as_bytes(), 0, &random.next().to_le_bytes());
             }
             if random.below(2) == 0 {
                 let version = map.version();
                 map.forget(&version);
             }
         }
-        let all = maps[0].len() + maps[1].len();
+        let all = maps[0].keys().len() + maps[1].keys().len();
         let mut now = Duration::ZERO;
         let mut turns = 0;
         while maps[0].frontier() != maps[1].frontier() {
             for side in 0..2 {
                 sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]).unwrap();
-                while let Some(output) = sessions[side].poll_output(now, &maps[side]) {
+                while let Some(output) = sessions[side].poll_output() {
                     let SessionOutput::Send(mut datagram) = output else { continue };
                     if turns < 2_000 && random.below(5) == 0 {
                         let place = random.below(datagram.len() as u64) as usize;
@@ -136,6 +143,6 @@ fn damage_on_the_way_delays_but_changes_nothing() {
             turns += 1;
             assert!(turns < 20_000, "seed {seed} does not converge: {sessions:?}");
         }
-        assert_eq!((maps[0].len(), maps[1].len()), (all, all), "seed {seed}");
+        assert_eq!((maps[0].keys().len(), maps[1].keys().len()), (all, all), "seed {seed}");
     }
 }

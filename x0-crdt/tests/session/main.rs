@@ -7,27 +7,30 @@ mod hostile;
 mod net;
 #[path = "../map/random.rs"]
 mod random;
+#[path = "../support/subject.rs"]
+mod subject;
 
 use std::time::Duration;
 
 use net::{Link, Net};
 use random::Random;
-use x0_crdt::{CausalMap, HashKey, ReplicaId, SessionOptions};
+use subject::{Composed, Subject};
+use x0_crdt::{CausalMap, CausalReplica, ReplicaId, SessionOptions};
 
 /// Seeds to try: many more with `X0_CRDT_SEEDS`.
 fn seeds(default: u64) -> u64 {
     std::env::var("X0_CRDT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn fill(map: &mut CausalMap, keys: u64, random: &mut Random) {
+fn fill<R: Subject>(map: &mut R, keys: u64, random: &mut Random) {
     for number in 0..keys {
-        map.put(format!("key-{number:06}").as_bytes(), 0, &random.next().to_le_bytes()[..4]).unwrap();
+        map.put_value(format!("key-{number:06}").as_bytes(), 0, &random.next().to_le_bytes()[..4]);
     }
 }
 
 #[test]
 fn replicas_in_sync_spend_52_bytes_to_know_it_with_a_thousand_writers_retired() {
-    let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
+    let mut net = Net::<CausalMap>::new(2, 1, &SessionOptions::default(), Link::default());
     let mut writer = 0;
     for _ in 0..1_000 {
         writer += 1;
@@ -50,19 +53,17 @@ fn replicas_in_sync_spend_52_bytes_to_know_it_with_a_thousand_writers_retired() 
 
 /// A radio.
 fn radio() -> SessionOptions {
-    SessionOptions {
-        datagram_len_max: 256,
-        bytes_per_second: 1_000,
-        retry_min: Duration::from_millis(200),
-        ..SessionOptions::default()
-    }
+    SessionOptions::default()
+        .datagram_len_max(256)
+        .bytes_per_second(1_000)
+        .retry_min(Duration::from_millis(200))
 }
 
 /// A thousand changes over a link of one kilobyte a second, cut for half a minute at `cut`: how long that takes, and how many bytes.
 fn cross(loss: u64, cut: Option<Duration>, seed: u64) -> (Duration, u64) {
     let link = Link { bytes_per_second: 1_000, delay: Duration::from_millis(50), loss, ..Link::default() };
     let mut random = Random::new(seed);
-    let mut net = Net::new(2, seed, &radio(), Link::default());
+    let mut net = Net::<CausalMap>::new(2, seed, &radio(), Link::default());
     fill(net.map_mut(0), 20_000, &mut random);
     net.fast_forward();
     net.set_link(link);
@@ -119,7 +120,7 @@ fn a_cut_of_half_a_minute_on_top_of_losses_costs_little_wherever_it_comes() {
 fn a_peer_that_falls_silent_is_sent_no_more_than_it_may_take_to_notice() {
     let mut random = Random::new(3);
     let link = Link { bytes_per_second: 1_000, delay: Duration::from_millis(50), ..Link::default() };
-    let mut net = Net::new(2, 1, &radio(), link);
+    let mut net = Net::<CausalMap>::new(2, 1, &radio(), link);
     fill(net.map_mut(0), 5_000, &mut random);
     net.changed(0);
     net.run(Duration::from_secs(5));
@@ -138,7 +139,7 @@ fn a_peer_that_falls_silent_is_sent_no_more_than_it_may_take_to_notice() {
 fn a_partition_in_the_middle_of_a_transfer_costs_no_part_twice() {
     let link = Link { bytes_per_second: 1_000, delay: Duration::from_millis(50), ..Link::default() };
     let mut random = Random::new(1);
-    let mut net = Net::new(2, 1, &radio(), link);
+    let mut net = Net::<CausalMap>::new(2, 1, &radio(), link);
     fill(net.map_mut(0), 1_000, &mut random);
     net.changed(0);
     net.run(Duration::from_secs(4));
@@ -151,8 +152,15 @@ fn a_partition_in_the_middle_of_a_transfer_costs_no_part_twice() {
 }
 
 #[test]
-fn states_without_a_common_history_cost_their_differences() {
-    let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
+fn states_without_a_common_history_cost_what_differs() {
+    // Some 80 values differ; all of the state would be 100 kB.
+    reconcile::<CausalMap>(12_000);
+    // Two values for each key, each with its path and its dot.
+    reconcile::<CausalReplica<Composed>>(24_000);
+}
+
+fn reconcile<R: Subject>(bytes_max: u64) {
+    let mut net = Net::<R>::new(2, 1, &SessionOptions::default(), Link::default());
     let mut random = Random::new(1);
     fill(net.map_mut(0), 10_000, &mut random);
     net.fast_forward();
@@ -161,9 +169,9 @@ fn states_without_a_common_history_cost_their_differences() {
         for number in 0..30 {
             let key = format!("key-{:06}", random.below(10_000));
             match number % 3 {
-                0 => drop(net.map_mut(at).put(key.as_bytes(), 0, b"changed").unwrap()),
-                1 => drop(net.map_mut(at).remove(key.as_bytes())),
-                _ => drop(net.map_mut(at).put(format!("new-{at}-{number}").as_bytes(), 0, b"new").unwrap()),
+                0 => net.map_mut(at).put_value(key.as_bytes(), 0, b"changed"),
+                1 => drop(net.map_mut(at).remove_key(key.as_bytes())),
+                _ => net.map_mut(at).put_value(format!("new-{at}-{number}").as_bytes(), 0, b"new"),
             }
         }
         let version = net.map(at).version();
@@ -176,53 +184,63 @@ fn states_without_a_common_history_cost_their_differences() {
     let bytes = net.bytes() - before;
     let reconciliations: u64 = (0..2).map(|at| net.session(at).stats().reconciliations).sum();
     assert!(reconciliations >= 1);
-    // Some 80 values differ; all of the state would be 100 kB.
-    assert!(bytes < 12_000, "{bytes}");
+    assert!(bytes < bytes_max, "{bytes}");
 }
 
 /// A writer that gives two replicas two contents of its events, without any chain that could tell.
 #[test]
-fn contents_of_one_event_that_differ_come_to_be_the_same() {
+fn contents_of_one_event_that_differ_become_the_same() {
+    resolve::<CausalMap>();
+    resolve::<CausalReplica<Composed>>();
+}
+
+fn resolve<R: Subject>() {
     // Of many values sketches are compared, of few the whole is sent.
     for (keys, same_key) in [(5, true), (5, false), (200, true), (200, false)] {
-        let mut net = Net::new(2, 1, &SessionOptions::default(), Link::default());
-        let key = HashKey::new(*b"a key of a test.");
-        let mut honest = CausalMap::new(ReplicaId::new(7), key);
+        let mut net = Net::<R>::new(2, 1, &SessionOptions::default(), Link::default());
+        let mut honest = R::create(ReplicaId::new(7));
         for number in 0..keys {
-            honest.put(format!("key-{number}").as_bytes(), 0, b"value").unwrap();
+            honest.put_value(format!("key-{number}").as_bytes(), 0, b"value");
         }
         for at in 0..2 {
-            let mut liar = CausalMap::new(ReplicaId::new(9), key);
+            let mut equivocating = R::create(ReplicaId::new(9));
             let place = if same_key { 0 } else { at };
-            liar.put(format!("lie-{place}").as_bytes(), 0, &[at as u8; 3]).unwrap();
-            for from in [&honest, &liar] {
-                let delta = from.delta(&net.map(at).version()).unwrap();
-                net.map_mut(at).join(&delta).unwrap();
+            equivocating.put_value(format!("event-{place}").as_bytes(), 0, &[at as u8; 3]);
+            for from in [&honest, &equivocating] {
+                net.map_mut(at).take_from(from, false);
             }
         }
-        net.expect_lies();
+        net.expect_equivocation();
         assert_eq!(net.map(0).version(), net.map(1).version());
         assert_ne!(net.map(0).frontier(), net.map(1).frontier());
         net.changed(0);
         net.changed(1);
         net.run_until_in_sync(Duration::from_secs(10));
-        assert_eq!(net.map(0).encode_state(), net.map(1).encode_state());
-        let lies = net.map(0).prefix(b"lie-").map(|entry| entry.latest().value.to_vec()).collect::<Vec<_>>();
-        assert_eq!(lies, if same_key { vec![vec![1; 3]] } else { vec![] }, "{keys} keys");
+        assert_eq!(net.map(0).state_bytes(), net.map(1).state_bytes());
+        let kept: Vec<_> =
+            ["event-0", "event-1"].iter().flat_map(|key| net.map(0).values(key.as_bytes())).collect();
+        assert_eq!(kept, if same_key { vec![vec![1; 3]] } else { vec![] }, "{keys} keys");
     }
 }
 
 #[test]
 fn any_network_converges() {
+    converge::<CausalMap>();
+}
+
+#[test]
+fn composed_types_converge_over_any_network() {
+    converge::<CausalReplica<Composed>>();
+}
+
+fn converge<R: Subject>() {
     let only: Option<u64> = std::env::var("X0_CRDT_SEED").ok().and_then(|text| text.parse().ok());
     for seed in only.map_or(0..seeds(300), |seed| seed..seed + 1) {
         let mut random = Random::new(seed);
-        let options = SessionOptions {
-            datagram_len_max: 128 + random.below(1_000) as usize,
-            bytes_per_second: 2_000 + random.below(100_000),
-            retry_min: Duration::from_millis(20 + random.below(200)),
-            ..SessionOptions::default()
-        };
+        let options = SessionOptions::default()
+            .datagram_len_max(128 + random.below(1_000) as usize)
+            .bytes_per_second(2_000 + random.below(100_000))
+            .retry_min(Duration::from_millis(20 + random.below(200)));
         let link = Link {
             bytes_per_second: 2_000 + random.below(100_000),
             delay: Duration::from_millis(random.below(100)),
@@ -230,7 +248,7 @@ fn any_network_converges() {
             loss: random.below(50),
             doubled: random.below(20),
         };
-        let mut net = Net::new(2 + random.below(3) as usize, seed, &options, link);
+        let mut net = Net::<R>::new(2 + random.below(3) as usize, seed, &options, link);
         net.misbehave(&mut random, 60);
         net.heal();
         net.run_until_in_sync(Duration::from_secs(3_600));

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::{CausalMap, HashKey, Members, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+use x0_crdt::{Members, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
 
 use super::random::Random;
-
-const KEY: HashKey = HashKey::new(*b"a key of a test.");
+use super::subject::Subject;
 
 /// What a link does to datagrams, in each direction by itself.
 #[derive(Clone, Copy)]
@@ -33,14 +32,14 @@ impl Default for Link {
     }
 }
 
-pub(crate) struct Net {
+pub(crate) struct Net<R: Subject> {
     now: Duration,
     random: Random,
     options: SessionOptions,
     link: Link,
     cut: bool,
-    maps: Vec<CausalMap>,
-    sessions: BTreeMap<(usize, usize), Session>,
+    maps: Vec<R>,
+    sessions: BTreeMap<(usize, usize), Session<R>>,
     /// Under way: when it arrives, a number to tell equal times apart, from, to.
     wire: BTreeMap<(Duration, u64), (usize, usize, Vec<u8>)>,
     busy: BTreeMap<(usize, usize), Duration>,
@@ -51,11 +50,11 @@ pub(crate) struct Net {
     lives: u32,
     online: Vec<bool>,
     /// Whether a writer gives one event two contents.
-    lies: bool,
+    equivocates: bool,
     log: Vec<String>,
 }
 
-impl Net {
+impl<R: Subject> Net<R> {
     pub(crate) fn new(replicas: usize, seed: u64, options: &SessionOptions, link: Link) -> Self {
         let all = |from| (0..replicas).filter(move |to| *to != from).map(move |to| (from, to));
         Self::of((0..replicas).flat_map(all), replicas, seed, options, link)
@@ -89,7 +88,7 @@ impl Net {
             options: options.clone(),
             link,
             cut: false,
-            maps: (1..=replicas as u64).map(|node| CausalMap::new(ReplicaId::new(node), KEY)).collect(),
+            maps: (1..=replicas as u64).map(|node| R::create(ReplicaId::new(node))).collect(),
             sessions,
             wire: BTreeMap::new(),
             busy: BTreeMap::new(),
@@ -98,7 +97,7 @@ impl Net {
             written: BTreeSet::new(),
             lives: 0,
             online: vec![true; replicas],
-            lies: false,
+            equivocates: false,
             log: Vec::new(),
         }
     }
@@ -111,15 +110,15 @@ impl Net {
         self.bytes
     }
 
-    pub(crate) fn map(&self, at: usize) -> &CausalMap {
+    pub(crate) fn map(&self, at: usize) -> &R {
         &self.maps[at]
     }
 
-    pub(crate) fn map_mut(&mut self, at: usize) -> &mut CausalMap {
+    pub(crate) fn map_mut(&mut self, at: usize) -> &mut R {
         &mut self.maps[at]
     }
 
-    pub(crate) fn session(&self, at: usize) -> &Session {
+    pub(crate) fn session(&self, at: usize) -> &Session<R> {
         self.sessions.iter().find(|((from, _), _)| *from == at).unwrap().1
     }
 
@@ -127,8 +126,8 @@ impl Net {
         self.link = link;
     }
 
-    pub(crate) fn expect_lies(&mut self) {
-        self.lies = true;
+    pub(crate) fn expect_equivocation(&mut self) {
+        self.equivocates = true;
     }
 
     pub(crate) fn set_cut(&mut self, cut: bool) {
@@ -138,8 +137,8 @@ impl Net {
     /// A write of a life that ends with it.
     pub(crate) fn write_as(&mut self, at: usize, incarnation: u32, key: &[u8], value: &[u8]) {
         let id = ReplicaId::with_incarnation(1, incarnation);
-        let mut map = CausalMap::restore(&self.maps[at].save(), id, KEY).unwrap();
-        map.put(key, 0, value).unwrap();
+        let mut map = R::restore_as(&self.maps[at].saved(), id);
+        map.put_value(key, 0, value);
         self.maps[at] = map;
     }
 
@@ -164,14 +163,10 @@ impl Net {
         loop {
             let mut joined = BTreeSet::new();
             for ((from, to), session) in &mut self.sessions {
-                while let Some(output) = session.poll_output(self.now, &self.maps[*from]) {
+                while let Some(output) = session.poll_output() {
                     match output {
-                        SessionOutput::Joined(joined_keys) => {
-                            self.log.push(format!(
-                                "{:?}: {from} joined from {to}, {} keys",
-                                self.now,
-                                joined_keys.keys.len()
-                            ));
+                        SessionOutput::Joined(done) => {
+                            self.log.push(format!("{:?}: {from} joined from {to}: {done:?}", self.now));
                             joined.insert((*from, *to));
                         }
                         SessionOutput::Send(datagram) => {
@@ -213,7 +208,7 @@ impl Net {
     /// Goes to the next moment at which something happens, but not beyond `end`.
     fn advance(&mut self, end: Duration) {
         let online = self.sessions.iter().filter(|((from, _), _)| self.online[*from]);
-        let timeout = online.map(|(_, session)| session.poll_timeout()).min().unwrap_or(end);
+        let timeout = online.filter_map(|(_, session)| session.poll_timeout()).min().unwrap_or(end);
         let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
         let next = timeout.min(arrival).max(self.now);
         if next > end {
@@ -235,7 +230,7 @@ impl Net {
                 .expect("no datagram of an honest peer is an error");
         }
         for ((from, _), session) in &mut self.sessions {
-            if self.online[*from] && session.poll_timeout() <= self.now {
+            if self.online[*from] && session.poll_timeout().is_some_and(|due| due <= self.now) {
                 session.handle(self.now, SessionInput::Timeout, &mut self.maps[*from]).unwrap();
             }
         }
@@ -244,7 +239,7 @@ impl Net {
 
     /// Who has seen the same holds the same, at every moment, among honest writers.
     fn check_versions(&self) {
-        if self.maps.len() > 5 || self.lies {
+        if self.maps.len() > 5 || self.equivocates {
             return;
         }
         for (at, map) in self.maps.iter().enumerate() {
@@ -301,19 +296,19 @@ impl Net {
             match random.below(12) {
                 0..=5 => {
                     let key = format!("key-{}", random.below(30)).into_bytes();
-                    self.maps[at].put(&key, random.below(5), &random.next().to_le_bytes()).unwrap();
+                    self.maps[at].put_value(&key, random.below(5), &random.next().to_le_bytes());
                     self.log.push(format!(
                         "{:?} put {at} {} {:?}",
                         self.now,
                         key.escape_ascii(),
-                        self.maps[at].last_dot()
+                        self.maps[at].version()
                     ));
                     self.written.insert(key);
                     self.changed(at);
                 }
                 6 => {
                     let key = format!("key-{}", random.below(30)).into_bytes();
-                    self.maps[at].remove(&key);
+                    self.maps[at].remove_key(&key);
                     self.log.push(format!("{:?} remove {at} {}", self.now, key.escape_ascii()));
                     self.changed(at);
                 }
@@ -334,7 +329,7 @@ impl Net {
 
     fn restart(&mut self, at: usize, random: &mut Random) {
         self.log.push(format!("{:?} restart {at}", self.now));
-        let saved = self.maps[at].save();
+        let saved = self.maps[at].saved();
         self.boot(at, &saved, random);
     }
 
@@ -355,7 +350,7 @@ impl Net {
 
     pub(crate) fn boot_as(&mut self, at: usize, saved: &[u8], id: ReplicaId, seed: u64) {
         let lease = self.maps[at].members().lease();
-        self.maps[at] = CausalMap::restore(saved, id, KEY).unwrap();
+        self.maps[at] = R::restore_as(saved, id);
         *self.maps[at].members_mut() = Members::new(lease);
         for ((from, _), session) in &mut self.sessions {
             if *from == at {
@@ -369,9 +364,9 @@ impl Net {
     }
 
     pub(crate) fn check(&self, seed: u64) {
-        let first = self.maps[0].encode_state();
+        let first = self.maps[0].state_bytes();
         for map in &self.maps {
-            assert_eq!(map.encode_state(), first, "seed {seed}");
+            assert_eq!(map.state_bytes(), first, "seed {seed}");
         }
         for session in self.sessions.values() {
             assert_eq!(session.stats().divergences, 0, "seed {seed}");

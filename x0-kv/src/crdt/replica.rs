@@ -97,7 +97,7 @@ impl<R> CrdtReplica<R> {
                 if session.handle(now, SessionInput::Datagram(&payload), map).is_err() {
                     self.totals.refused += 1;
                 }
-                self.gather(now, from, map);
+                self.gather(from);
             }
             Input::Up(node) => self.tell(now, node, SessionInput::Changed, map),
             Input::Members(members) => self.members(now, &members, map),
@@ -105,7 +105,7 @@ impl<R> CrdtReplica<R> {
                 let due: Vec<NodeId> = self
                     .sessions
                     .iter()
-                    .filter(|(_, session)| session.poll_timeout() <= now)
+                    .filter(|(_, session)| session.poll_timeout().is_some_and(|due| due <= now))
                     .map(|(node, _)| *node)
                     .collect();
                 for node in due {
@@ -135,7 +135,7 @@ impl<R> CrdtReplica<R> {
 
     /// When to call again at the latest.
     pub(crate) fn poll_timeout(&self) -> Duration {
-        self.sessions.values().map(Session::poll_timeout).fold(self.beat_at, Duration::min)
+        self.sessions.values().filter_map(Session::poll_timeout).fold(self.beat_at, Duration::min)
     }
 
     /// The latest time that wins over concurrent values.
@@ -252,13 +252,13 @@ impl<R> CrdtReplica<R> {
         let Some(session) = self.sessions.get_mut(&node) else { return };
         // Only a datagram can be wrong.
         let _ = session.handle(now, input, map);
-        self.gather(now, node, map);
+        self.gather(node);
     }
 
     /// Takes what a session wants done.
-    fn gather(&mut self, now: Duration, node: NodeId, map: &CausalMap) {
+    fn gather(&mut self, node: NodeId) {
         let Some(session) = self.sessions.get_mut(&node) else { return };
-        while let Some(output) = session.poll_output(now, map) {
+        while let Some(output) = session.poll_output() {
             match output {
                 SessionOutput::Send(payload) => self.outputs.push_back(Output::Send { to: node, payload }),
                 SessionOutput::Joined(Joined {

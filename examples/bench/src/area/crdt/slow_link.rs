@@ -32,12 +32,10 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
         Case::new("crdt", "slow link", how, vec![names[1].clone(), names[0].clone(), names[2].clone()]);
     let map = map_of(&work.fill())?;
     let there = replica_of(&map)?;
-    let session = SessionOptions {
-        datagram_len_max: 256,
-        bytes_per_second: 1_000,
-        retry_min: Duration::from_millis(200),
-        ..SessionOptions::default()
-    };
+    let session = SessionOptions::default()
+        .datagram_len_max(256)
+        .bytes_per_second(1_000)
+        .retry_min(Duration::from_millis(200));
     for seed in 0..SEEDS {
         let mut lossless = None;
         for (line, loss, cut) in [(1, 0, false), (0, 30, false), (2, 30, true)] {

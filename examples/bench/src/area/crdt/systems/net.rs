@@ -123,7 +123,7 @@ impl Net {
 
     /// Goes to the next moment at which something happens, but not beyond `end`.
     fn advance(&mut self, end: Duration) -> Result<()> {
-        let timeout = self.sessions.iter().map(Session::poll_timeout).min().unwrap_or(end);
+        let timeout = self.sessions.iter().filter_map(Session::poll_timeout).min().unwrap_or(end);
         let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
         let next = timeout.min(arrival).max(self.now);
         if next > end {
@@ -138,7 +138,7 @@ impl Net {
             self.sessions[to].handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to])?;
         }
         for at in 0..2 {
-            if self.sessions[at].poll_timeout() <= self.now {
+            if self.sessions[at].poll_timeout().is_some_and(|due| due <= self.now) {
                 self.sessions[at].handle(self.now, SessionInput::Timeout, &mut self.maps[at])?;
             }
         }
@@ -148,7 +148,7 @@ impl Net {
 
     fn pump(&mut self) {
         for from in 0..2 {
-            while let Some(output) = self.sessions[from].poll_output(self.now, &self.maps[from]) {
+            while let Some(output) = self.sessions[from].poll_output() {
                 let SessionOutput::Send(datagram) = output else { continue };
                 self.bytes += datagram.len();
                 self.sent += 1;

@@ -1,0 +1,100 @@
+//! [`CausalMap`] as a state that sessions synchronize.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::delta::MapDelta;
+use super::{CausalMap, Frontier, HistoryError, Joined};
+use crate::session::Transfer;
+use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
+
+impl CausalMap {
+    /// The members of the group and the version that each has seen.
+    #[must_use]
+    pub const fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The members, to be changed.
+    pub const fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
+
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and forgets the history that all others have seen.
+    ///
+    /// The caller repeats it several times per lease.
+    pub fn beat(&mut self, now: Duration) {
+        Replicated::beat(self, now);
+    }
+}
+
+impl Replicated for CausalMap {
+    fn replica(&self) -> ReplicaId {
+        self.replica()
+    }
+
+    fn hash_key(&self) -> HashKey {
+        self.hash_key()
+    }
+
+    fn version(&self) -> Version {
+        self.version()
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.frontier()
+    }
+
+    fn members(&self) -> &Members {
+        self.members()
+    }
+
+    fn members_mut(&mut self) -> &mut Members {
+        self.members_mut()
+    }
+
+    fn forget(&mut self, stable: &Version) {
+        self.forget(stable);
+    }
+}
+
+impl Transfer for CausalMap {
+    type Joined = Joined;
+
+    fn value_count(&self) -> usize {
+        self.sibling_count()
+    }
+
+    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
+        self.item_hashes()
+    }
+
+    fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
+        Ok(self.delta(since)?.encode(since))
+    }
+
+    fn encode_complete(&self, since: &Version) -> Vec<u8> {
+        self.complete(since).encode(since)
+    }
+
+    fn encode_chosen(
+        &self,
+        since: &Version,
+        sketched: &Version,
+        hashes: &[u64],
+    ) -> Result<Vec<u8>, HistoryError> {
+        Ok(self.chosen(since, sketched, hashes)?.encode(since))
+    }
+
+    fn join_encoded(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        absent: impl FnOnce(&Self) -> Vec<Dot>,
+    ) -> Result<(Version, Joined), SessionError> {
+        let delta = MapDelta::decode(bytes, base)?;
+        let absent = absent(self);
+        let joined = self.join_and_drop(&delta, &absent)?;
+        Ok((delta.context().clone(), joined))
+    }
+}

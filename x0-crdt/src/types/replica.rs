@@ -1,0 +1,328 @@
+//! [`CausalReplica`]: a composed type as one replica of a group.
+
+mod transfer;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::causal::{Causal, ChangeError, Delta};
+use super::change::Change;
+use super::context::Context;
+use super::lattice::Lattice;
+use super::store::DotStore;
+use crate::codec::to_bytes;
+use crate::map::Frontier;
+use crate::{Dot, HashKey, Members, ReplicaId, Replicated, Version};
+
+/// Why a [`Causal`] cannot be replicated by sessions. It is handed back unchanged by the caller's own copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// The state has seen later events of a writer than one that it lacks; a version cannot express that.
+    #[error(
+        "events of writer {replica} are missing in the state: apply the missing deltas or merge a full state first"
+    )]
+    Gap {
+        /// The writer.
+        replica: ReplicaId,
+    },
+}
+
+/// The result of joining a delta into a [`CausalReplica`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StateJoined {
+    /// Whether the store changed.
+    pub changed: bool,
+    /// Values of the delta that were new here.
+    pub news: usize,
+    /// Events that arrived with another content than the one held: their writer equivocates. All replicas keep the same content.
+    pub equivocations: usize,
+}
+
+/// A [`Causal<S>`] as one replica of a group, so that a [`Session`](crate::Session) synchronizes it: the state, the name that it writes
+/// under, the group's members, and the history that tells a peer which values were removed.
+///
+/// Changes go through [`change`](Self::change). Sessions exchange whole deltas, so the version has no gaps, as that of a
+/// [`CausalMap`](crate::CausalMap). The history holds one record per event that removed or replaced something and has not been replaced
+/// itself; [`forget`](Self::forget) drops the records that every member has seen. A replica that lags behind that is brought up by set
+/// reconciliation of its values, one item per dot.
+///
+/// A join costs a pass over the receiver's state; a delta costs a pass over the sender's.
+///
+/// # Durability
+/// An event's number must never be used twice. Either [`save`](Self::save) reaches the disk before a session sends, or each boot takes a
+/// fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
+///
+/// ```
+/// use core::time::Duration;
+/// use x0_crdt::{CausalReplica, HashKey, OrMap, OrSet, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+///
+/// type Mails = OrMap<String, OrSet<String>>;
+/// let key = HashKey::new([7; 16]);
+/// let mut states = [1, 2].map(|node| CausalReplica::<Mails>::new(ReplicaId::new(node), key));
+/// let mut sessions = [1, 2].map(|seed| Session::new(&SessionOptions::default(), seed));
+/// states[0].change(|mails, change| {
+///     mails.update(change, "ada".into(), |set, change| set.add(change, "hello".into()))
+/// })?;
+///
+/// let mut now = Duration::ZERO;
+/// while states[0].frontier() != states[1].frontier() {
+///     for side in 0..2 {
+///         sessions[side].handle(now, SessionInput::Timeout, &mut states[side])?;
+///         while let Some(output) = sessions[side].poll_output() {
+///             if let SessionOutput::Send(datagram) = output {
+///                 let other = 1 - side;
+///                 sessions[other].handle(now, SessionInput::Datagram(&datagram), &mut states[other])?;
+///             }
+///         }
+///     }
+///     now += Duration::from_millis(1);
+/// }
+/// assert!(states[1].store().get("ada").is_some_and(|set| set.contains("hello")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct CausalReplica<S> {
+    replica: ReplicaId,
+    hash_key: HashKey,
+    state: Causal<S>,
+    /// The events up to which history was forgotten.
+    floor: Version,
+    /// Of each event above the floor that removed or replaced something, the dots that are gone by it. Records of events that are gone
+    /// themselves are folded into the record of the event that replaced them.
+    history: BTreeMap<Dot, Context>,
+    /// The keyed hash of each value held, by its dot.
+    items: BTreeMap<Dot, u64>,
+    /// The wrapping sum of `items`.
+    content: u64,
+    members: Members,
+}
+
+impl<S: DotStore> CausalReplica<S> {
+    /// An empty state, written to as `replica`. Members that sync share `hash_key`.
+    #[must_use]
+    pub fn new(replica: ReplicaId, hash_key: HashKey) -> Self {
+        Self {
+            replica,
+            hash_key,
+            state: Causal::new(),
+            floor: Version::new(),
+            history: BTreeMap::new(),
+            items: BTreeMap::new(),
+            content: 0,
+            members: Members::default(),
+        }
+    }
+
+    /// Replicates a state that exists already, without history: peers that lag behind it reconcile their states.
+    ///
+    /// # Errors
+    /// The state has gaps in what it has seen.
+    pub fn adopt(state: Causal<S>, replica: ReplicaId, hash_key: HashKey) -> Result<Self, AdoptError> {
+        if let Some((replica, ..)) = state.context().ranges().find(|(_, first, _)| *first != 1) {
+            return Err(AdoptError::Gap { replica });
+        }
+        let mut adopted = Self { state, ..Self::new(replica, hash_key) };
+        adopted.floor = adopted.version();
+        adopted.index();
+        Ok(adopted)
+    }
+
+    /// The state with all events seen.
+    #[must_use]
+    pub const fn state(&self) -> &Causal<S> {
+        &self.state
+    }
+
+    /// The data.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        self.state.store()
+    }
+
+    /// Makes a change as this replica. Returns its last event, `None` if the operation had nothing to do.
+    ///
+    /// # Errors
+    /// The writer has no event left. Nothing changed.
+    pub fn change(&mut self, make: impl FnOnce(&S, &mut Change) -> S) -> Result<Option<Dot>, ChangeError> {
+        let before = self.last_seq();
+        let mut change = Change::new(self.replica, self.state.context());
+        let store = make(self.state.store(), &mut change);
+        // A removal is an event of its own here: a peer learns from the version alone that it lacks something.
+        change.ensure_event();
+        let context = change.finish().ok_or(ChangeError::Exhausted { replica: self.replica })?;
+        if context.is_empty() {
+            return Ok(None);
+        }
+        let delta = Delta::from_parts(store, context);
+        let hashes = self.hashes(delta.store());
+        self.note(delta.context(), &hashes);
+        self.state.join_delta(&delta);
+        let event = Dot::new(self.replica, self.last_seq());
+        let mut own = Context::new();
+        own.insert_range(self.replica, before + 1, event.seq);
+        self.record(event, delta.context().difference(&own));
+        Ok(Some(event))
+    }
+
+    /// The replica that writes here.
+    #[must_use]
+    pub const fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// The key that the members hash with.
+    #[must_use]
+    pub const fn hash_key(&self) -> HashKey {
+        self.hash_key
+    }
+
+    /// The events seen.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.state.context().ranges().map(|(replica, _, last)| (replica, last)).collect()
+    }
+
+    /// The events up to which history was forgotten.
+    #[must_use]
+    pub const fn floor(&self) -> &Version {
+        &self.floor
+    }
+
+    /// The hashes of version and content, to compare with other replicas.
+    #[must_use]
+    pub fn frontier(&self) -> Frontier {
+        Frontier { version: self.version().hash(self.hash_key), content: self.content }
+    }
+
+    /// The members of the group and the version that each has seen.
+    #[must_use]
+    pub const fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The members, to be changed.
+    pub const fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
+
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and forgets the history that all others have seen.
+    ///
+    /// The caller repeats it several times per lease.
+    pub fn beat(&mut self, now: Duration) {
+        Replicated::beat(self, now);
+    }
+
+    /// How many values are held: one per dot.
+    #[must_use]
+    pub fn value_count(&self) -> usize {
+        self.items.len()
+    }
+
+    /// How many events are remembered for peers that may lack them. Zero when all members have seen all.
+    #[must_use]
+    pub fn history_len(&self) -> usize {
+        self.history.len()
+    }
+
+    /// Forgets the history of events up to `stable`, which every member has seen, for instance
+    /// [`Members::stable`](crate::Members::stable). Nothing is lost if it claims too much: a replica that lags behind is brought up from
+    /// state.
+    pub fn forget(&mut self, stable: &Version) {
+        let mut floor = stable.clone();
+        floor.meet(&self.version());
+        self.floor.join(&floor);
+        self.drop_below_floor();
+    }
+
+    /// The canonical bytes of the state, equal on all replicas that have seen the same.
+    #[must_use]
+    pub fn encode_state(&self) -> Vec<u8>
+    where
+        Causal<S>: crate::Canonical,
+    {
+        to_bytes(&self.state)
+    }
+
+    /// The last event of this replica, 0 for none.
+    fn last_seq(&self) -> u64 {
+        // `next` is one past it; a writer that has used its last event has seen `u64::MAX`.
+        self.state.context().next(self.replica).map_or(u64::MAX, |next| next - 1)
+    }
+
+    fn drop_below_floor(&mut self) {
+        let floor = &self.floor;
+        self.history.retain(|event, _| event.seq > floor.get(event.replica));
+    }
+
+    /// Remembers that `killed` are gone by `event`.
+    fn record(&mut self, event: Dot, mut killed: Context) {
+        // An event that is gone has a record only if it had replaced something. A peer that lacks the later event may lack the
+        // earlier one as well, and gets both from one record; a peer that has seen the later one has seen the earlier one too,
+        // because deltas are joined whole.
+        let folded: Vec<Dot> = killed
+            .ranges()
+            .flat_map(|(replica, first, last)| {
+                self.history.range(Dot::new(replica, first)..=Dot::new(replica, last)).map(|(dot, _)| *dot)
+            })
+            .filter(|dot| *dot != event)
+            .collect();
+        for dot in folded {
+            if let Some(earlier) = self.history.remove(&dot) {
+                killed.join(&earlier);
+            }
+        }
+        if !killed.is_empty() && event.seq > self.floor.get(event.replica) {
+            self.history.entry(event).or_default().join(&killed);
+        }
+    }
+
+    /// The keyed hash of each value of `store`, by its dot. The hash covers the path to the value, so one dot at two keys differs.
+    fn hashes(&self, store: &S) -> BTreeMap<Dot, u64> {
+        let mut hashes = BTreeMap::new();
+        let mut bytes = Vec::new();
+        store.split(&mut |dot, piece| {
+            bytes.clear();
+            piece.encode(&mut bytes);
+            hashes.insert(dot, self.hash_key.hash(&[b"value", &bytes]));
+        });
+        hashes
+    }
+
+    /// Updates the items for a join of values with `hashes` whose other dots in `context` are gone. The contexts are those before the
+    /// join. Returns how many values are new, and how many have another content than the one held.
+    fn note(&mut self, context: &Context, hashes: &BTreeMap<Dot, u64>) -> (usize, usize) {
+        let gone: Vec<Dot> = context
+            .ranges()
+            .flat_map(|(replica, first, last)| {
+                self.items.range(Dot::new(replica, first)..=Dot::new(replica, last)).map(|(dot, _)| *dot)
+            })
+            .filter(|dot| !hashes.contains_key(dot))
+            .collect();
+        for dot in gone {
+            let hash = self.items.remove(&dot).unwrap_or(0);
+            self.content = self.content.wrapping_sub(hash);
+        }
+        let (mut news, mut unequal) = (0, 0);
+        for (dot, hash) in hashes {
+            match self.items.get(dot) {
+                Some(held) => unequal += usize::from(held != hash),
+                None if self.state.context().contains(*dot) => {}
+                None => {
+                    self.items.insert(*dot, *hash);
+                    self.content = self.content.wrapping_add(*hash);
+                    news += 1;
+                }
+            }
+        }
+        (news, unequal)
+    }
+
+    /// Computes the items from the state.
+    fn index(&mut self) {
+        self.items = self.hashes(self.state.store());
+        self.content = self.items.values().fold(0, |sum, hash| sum.wrapping_add(*hash));
+    }
+}

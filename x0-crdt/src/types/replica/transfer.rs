@@ -1,0 +1,295 @@
+//! [`CausalReplica`] as a state that sessions synchronize: its deltas as bytes, and its saved form.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{CausalReplica, StateJoined};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
+use crate::map::{DeltaError, Frontier, HistoryError, JoinError, RestoreError};
+use crate::session::Transfer;
+use crate::types::causal::check_dots;
+use crate::types::context::Context;
+use crate::types::lattice::Lattice;
+use crate::types::store::{DotStore, JoinScope, StoreForm};
+use crate::version::{changes, put_changes};
+use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
+
+/// The version of the delta's format.
+const DELTA_FORMAT: u8 = 1;
+/// The version of the saved form.
+const SAVED_FORMAT: u8 = 1;
+
+/// How a delta was made, and so what it says of values that are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// From history since the receiver's version: nothing else is gone.
+    Since,
+    /// All that the sender holds: what is not in it and was seen by the sender is gone.
+    Complete,
+    /// Values that the receiver asked for by hash; it knows from the reconciliation which of its own the sender does not hold.
+    Chosen,
+}
+
+/// A delta of a [`CausalReplica`].
+struct StateDelta<S> {
+    extent: Extent,
+    /// What the receiver must have seen; empty unless the extent is `Since`.
+    base: Version,
+    /// All that the sender has seen.
+    version: Version,
+    floor: Version,
+    /// Of events that the receiver lacks, the dots that are gone by them.
+    history: BTreeMap<Dot, Context>,
+    store: S,
+}
+
+impl<S: DotStore> StateDelta<S> {
+    fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
+        let mut input = ByteReader::new(bytes);
+        let found = input.byte("the delta of a state")?;
+        if found != DELTA_FORMAT {
+            return Err(DecodeError::Version { found }.into());
+        }
+        let extent = match input.byte("the delta of a state")? {
+            0 => Extent::Since,
+            1 => Extent::Complete,
+            2 => Extent::Chosen,
+            tag => return Err(DecodeError::Tag { what: "extent of a delta", tag }.into()),
+        };
+        let version = base.clone().changed(&changes(&mut input)?);
+        let floor = match extent {
+            Extent::Since => Version::new(),
+            Extent::Complete | Extent::Chosen => version.clone().changed(&changes(&mut input)?),
+        };
+        let history = BTreeMap::<Dot, Context>::decode(&mut input)?;
+        let store = S::decode(&mut input, StoreForm::State)?;
+        input.finish()?;
+        let seen: Context = context(&version);
+        check_dots(&store, &seen)?;
+        if let Some((event, _)) =
+            history.iter().find(|(event, killed)| !version.contains(**event) || !killed.is_subset(&seen))
+        {
+            return Err(DeltaError::Context { dot: *event });
+        }
+        let base = if extent == Extent::Since { base.clone() } else { Version::new() };
+        Ok(Self { extent, base, version, floor, history, store })
+    }
+}
+
+/// A version as a context.
+fn context(version: &Version) -> Context {
+    let mut context = Context::new();
+    for (replica, last) in version.iter() {
+        context.insert_range(replica, 1, last);
+    }
+    context
+}
+
+impl<S: DotStore> CausalReplica<S> {
+    /// All of the replica, its history included, to be restored on this machine.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        let mut out = alloc::vec![SAVED_FORMAT];
+        self.replica.encode(&mut out);
+        put_bytes(&self.encode_complete(&Version::new()), &mut out);
+        out
+    }
+
+    /// Reads back what [`save`](Self::save) wrote, to go on as `replica`: the same one if nothing that it wrote can have left this
+    /// machine after the bytes were saved, a fresh incarnation otherwise.
+    ///
+    /// # Errors
+    /// Bytes that `save` cannot have written.
+    pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
+        let mut input = ByteReader::new(bytes);
+        let found = input.byte("a saved state")?;
+        if found != SAVED_FORMAT {
+            return Err(DecodeError::Version { found }.into());
+        }
+        let _saved_by = ReplicaId::decode(&mut input)?;
+        let delta = StateDelta::decode(input.bytes("a saved state")?, &Version::new())?;
+        input.finish()?;
+        let mut restored = Self::new(replica, hash_key);
+        restored.join_delta(&delta, &[]);
+        Ok(restored)
+    }
+
+    fn encode_delta(
+        &self,
+        extent: Extent,
+        since: &Version,
+        known: &Context,
+        history_since: &Version,
+    ) -> Vec<u8> {
+        let version = self.version();
+        let mut out = alloc::vec![
+            DELTA_FORMAT,
+            match extent {
+                Extent::Since => 0,
+                Extent::Complete => 1,
+                Extent::Chosen => 2,
+            }
+        ];
+        put_changes(&version.changes_since(since), &mut out);
+        if extent != Extent::Since {
+            put_changes(&self.floor.changes_since(&version), &mut out);
+        }
+        let unseen = || self.history.iter().filter(|(event, _)| !history_since.contains(**event));
+        put_integer(unseen().count() as u64, &mut out);
+        for (event, killed) in unseen() {
+            event.encode(&mut out);
+            killed.encode(&mut out);
+        }
+        // Against an empty state with the receiver's context, every value whose dot it has not seen is news.
+        let news = self.store().difference(self.state.context(), &S::default(), known, &mut Context::new());
+        news.encode(&mut out);
+        out
+    }
+
+    fn check(&self, delta: &StateDelta<S>) -> Result<(), JoinError> {
+        let (written, claimed) = (self.last_seq(), delta.version.get(self.replica));
+        if claimed > written {
+            return Err(JoinError::Impostor { dot: Dot::new(self.replica, claimed), written });
+        }
+        let mine = self.version();
+        // A delta from history says nothing of what lies before its base, so the base must have been seen here.
+        match delta
+            .base
+            .iter()
+            .find(|(replica, seq)| mine.get(*replica) < (*seq).min(delta.version.get(*replica)))
+        {
+            Some((replica, _)) => Err(JoinError::Base { dot: Dot::new(replica, mine.get(replica) + 1) }),
+            None => Ok(()),
+        }
+    }
+
+    fn join_delta(&mut self, delta: &StateDelta<S>, absent: &[Dot]) -> StateJoined {
+        let hashes = self.hashes(&delta.store);
+        let seen = context(&delta.version);
+        let mut told: Context = match delta.extent {
+            Extent::Complete => seen.clone(),
+            Extent::Since | Extent::Chosen => hashes.keys().copied().collect(),
+        };
+        for killed in delta.history.values() {
+            told.join(killed);
+        }
+        if delta.extent == Extent::Chosen {
+            // A value that the sender has not seen is news to it, not absent.
+            for dot in absent.iter().filter(|dot| delta.version.contains(**dot)) {
+                told.insert(*dot);
+            }
+        }
+        for (event, killed) in &delta.history {
+            if !self.state.context().contains(*event) {
+                self.record(*event, killed.clone());
+            }
+        }
+        let (news, equivocations) = self.note(&told, &hashes);
+        let changed = self.state.join_parts(&delta.store, &told, JoinScope::States);
+        self.state.see(&seen);
+        if equivocations > 0 {
+            // Which of two contents stays, or neither, is known only after the join.
+            self.index();
+        }
+        if delta.extent != Extent::Since {
+            // The sender cannot tell what it forgot: a peer that asks here for more is brought up from state as well.
+            self.floor.join(&delta.floor);
+            self.drop_below_floor();
+        }
+        StateJoined { changed, news, equivocations }
+    }
+
+    /// Fails if history was forgotten that a receiver with `seen` lacks.
+    fn check_history(&self, seen: &Version) -> Result<(), HistoryError> {
+        match self.floor.iter().find(|(replica, seq)| seen.get(*replica) < *seq) {
+            Some((replica, _)) => {
+                Err(HistoryError::Forgotten { dot: Dot::new(replica, seen.get(replica) + 1) })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: DotStore> Replicated for CausalReplica<S> {
+    fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    fn hash_key(&self) -> HashKey {
+        self.hash_key
+    }
+
+    fn version(&self) -> Version {
+        self.version()
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.frontier()
+    }
+
+    fn members(&self) -> &Members {
+        &self.members
+    }
+
+    fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
+
+    fn forget(&mut self, stable: &Version) {
+        self.forget(stable);
+    }
+}
+
+impl<S: DotStore> Transfer for CausalReplica<S> {
+    type Joined = StateJoined;
+
+    fn value_count(&self) -> usize {
+        self.items.len()
+    }
+
+    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
+        self.items.iter().map(|(dot, hash)| (*hash, *dot))
+    }
+
+    fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
+        self.check_history(since)?;
+        Ok(self.encode_delta(Extent::Since, since, &context(since), since))
+    }
+
+    fn encode_complete(&self, since: &Version) -> Vec<u8> {
+        self.encode_delta(Extent::Complete, since, &Context::new(), &Version::new())
+    }
+
+    fn encode_chosen(
+        &self,
+        since: &Version,
+        sketched: &Version,
+        hashes: &[u64],
+    ) -> Result<Vec<u8>, HistoryError> {
+        self.check_history(sketched)?;
+        // What came here after the reconciliation began is sent again, so that the receiver does not take it for absent.
+        let mut known = since.clone();
+        known.meet(sketched);
+        let asked: Context = self
+            .items
+            .iter()
+            .filter(|(_, hash)| hashes.binary_search(hash).is_ok())
+            .map(|(dot, _)| *dot)
+            .collect();
+        let known = context(&known).difference(&asked);
+        Ok(self.encode_delta(Extent::Chosen, since, &known, since))
+    }
+
+    fn join_encoded(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        absent: impl FnOnce(&Self) -> Vec<Dot>,
+    ) -> Result<(Version, StateJoined), SessionError> {
+        let delta = StateDelta::decode(bytes, base)?;
+        self.check(&delta)?;
+        let absent = absent(self);
+        let joined = self.join_delta(&delta, &absent);
+        Ok((delta.version, joined))
+    }
+}
