@@ -1,8 +1,10 @@
-//! A block list on a link: `cargo run -p x0-ebpf --example block --features ebpf,testing -- eth0 192.0.2.0/24 2001:db8::/32`.
+//! A block list on a link:
+//! `cargo run -p x0-ebpf --example block --features ebpf,testing -- eth0 192.0.2.0/24 2001:db8::/32`.
 //!
-//! Drops what comes from the networks named, before the stack sees it, and prints what met each rule once a second until Ctrl-C, with
-//! which the list goes. `--allow PREFIX` is an exception from a shorter prefix, `--seconds N` ends it by itself. `--try` shows it on
-//! a link of its own in namespaces of its own, and fails if a packet is dropped or passed that should not be.
+//! Drops packets from these networks before the network stack sees them, and prints the counters of each rule
+//! once a second until Ctrl-C, which removes the list. `--allow PREFIX` is an exception from a shorter
+//! prefix; `--seconds N` ends the program by itself. `--try` runs it on a link in namespaces of its own and
+//! fails if a packet is dropped or passed wrongly.
 #![allow(clippy::print_stdout, reason = "a program with a table to print")]
 
 use std::error::Error;
@@ -29,10 +31,18 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("block: {error}");
+            eprintln!("block: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The message of an error with those of its causes.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
@@ -48,7 +58,7 @@ fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
         }
     }
     if rules.is_empty() {
-        return Err(format!("nothing to block\n{USAGE}").into());
+        return Err(format!("no prefix to block was given\n{USAGE}").into());
     }
     let mut program = load(&rules)?;
     say(&program.attach_xdp(link, AttachPolicy::default())?);
@@ -61,7 +71,7 @@ fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
 
 fn load(rules: &[(Source, Action)]) -> Result<LinkProgram, Box<dyn Error>> {
     let rules_max = u32::try_from(rules.len().max(64))?;
-    let mut program = LinkProgram::load(LinkOptions { rules_max, ..LinkOptions::default() })?;
+    let mut program = LinkProgram::load(LinkOptions::default().rules_max(rules_max))?;
     program.filter()?.insert_all(rules.iter().copied())?;
     Ok(program)
 }
@@ -69,14 +79,14 @@ fn load(rules: &[(Source, Action)]) -> Result<LinkProgram, Box<dyn Error>> {
 fn say(attached: &Attached) {
     println!("attached to {} at {:?}, mode {:?}", attached.interface, attached.point, attached.mode);
     if let Some(fallback) = attached.fallback {
-        println!("not in the driver: {fallback}");
+        println!("not in native mode: {fallback}");
     }
 }
 
 fn table(program: &mut LinkProgram) -> Result<(), Box<dyn Error>> {
     let filter = program.filter()?;
     let rules: Vec<(Source, Action)> = filter.rules().collect();
-    println!("\n{:<44}{:<8}{:>12}{:>14}", "network", "does", "packets", "bytes");
+    println!("\n{:<44}{:<8}{:>12}{:>14}", "network", "action", "packets", "bytes");
     for (source, action) in rules {
         let Source::Network(prefix) = source else { continue };
         let met = filter.counters(&source)?.unwrap_or_default();
@@ -86,7 +96,8 @@ fn table(program: &mut LinkProgram) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// 192.0.2.0/24 is blocked but for 192.0.2.128/25; 1,000 packets each from inside, from the exception and from outside.
+/// 192.0.2.0/24 is blocked except 192.0.2.128/25; 1,000 packets each from inside, from the exception and from
+/// outside.
 fn try_it() -> Result<(), Box<dyn Error>> {
     const PACKETS: u64 = 1_000;
     let (here, there) = (Namespace::new()?, Namespace::new()?);
@@ -116,10 +127,10 @@ fn try_it() -> Result<(), Box<dyn Error>> {
     let met =
         |source| Ok::<_, Box<dyn Error>>(filter.counters(&source)?.map_or(0, |counters| counters.packets));
     let (dropped, passed) = (met(blocked)?, met(allowed)?);
-    // Whatever was dropped wrongly would have been waited for; what passed wrongly is there.
+    // A wrongly dropped packet would have failed the wait above; a wrongly passed one is in the receiver now.
     if (dropped, passed, receiver.receive()?.is_some()) != (PACKETS, PACKETS, false) {
         return Err(format!(
-            "{dropped} packets met the block list and {passed} the exception, of {PACKETS} each"
+            "{dropped} packets matched the block list and {passed} the exception, of {PACKETS} each"
         )
         .into());
     }

@@ -1,10 +1,12 @@
-//! Faults on a link, on purpose and repeatable:
+//! Repeatable faults on a link:
 //! `cargo run -p x0-ebpf --example chaos --features ebpf,testing -- eth0 --loss 10 --duplicate 1 --seed 7`.
 //!
-//! `--loss`, `--duplicate` and `--corrupt` take percent, `--blackhole` drops everything; `--peer ADDRESS` spares all others, `--out`
-//! does it to what leaves instead of what arrives, and takes `--seconds`: its filter would outlive a Ctrl-C. The same seed does the same to the n-th packet. What was done is printed once a
-//! second until Ctrl-C or for `--seconds N`, beside what was asked for; then the link is as it was. `--try` shows it on a link of its
-//! own, and fails if other packets are lost than the seed says.
+//! `--loss`, `--duplicate` and `--corrupt` take a percentage; `--blackhole` drops every packet;
+//! `--peer ADDRESS` limits the faults to one peer. `--out` affects sent packets instead of received ones and
+//! needs `--seconds`, because its filter outlives a Ctrl-C. The same seed has the same effect on the n-th
+//! packet. The program prints the effects once a second until Ctrl-C or for `--seconds N` and then removes
+//! the faults. `--try` runs it on a link of its own and fails if the lost packets differ from those of the
+//! seed.
 #![allow(clippy::print_stdout, reason = "a program with a table to print")]
 
 use std::error::Error;
@@ -32,10 +34,18 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chaos: {error}");
+            eprintln!("chaos: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The message of an error with those of its causes.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
@@ -52,22 +62,22 @@ fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
             "--out" => direction = Direction::Out,
             "--seed" => fault.seed = value()?.parse()?,
             "--seconds" => end = Some(Instant::now() + Duration::from_secs(value()?.parse()?)),
-            other => return Err(format!("{other}: not known\n{USAGE}").into()),
+            other => return Err(format!("unknown argument {other}\n{USAGE}").into()),
         }
     }
     if fault == (Fault { seed: fault.seed, ..Fault::default() }) {
-        return Err(format!("no fault was asked for\n{USAGE}").into());
+        return Err(format!("no fault was given\n{USAGE}").into());
     }
     if direction == Direction::Out && end.is_none() {
-        // A filter of TC, which only an orderly end takes away.
+        // A TC filter, which only an orderly end removes.
         return Err(
-            format!("--out takes --seconds N: a Ctrl-C would leave the fault on the link\n{USAGE}").into()
+            format!("--out needs --seconds N: a Ctrl-C would leave the fault on the link\n{USAGE}").into()
         );
     }
     let mut injector = FaultInjector::load()?;
     injector.attach(link, direction)?;
     injector.set(direction, peer, fault)?;
-    println!("asked for {fault:?}");
+    println!("faults: {fault:?}");
     while end.is_none_or(|end| Instant::now() < end) {
         thread::sleep(Duration::from_secs(1));
         println!("{}", done(injector.counters(direction, peer)?.unwrap_or_default()));
@@ -75,9 +85,13 @@ fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Percent, with up to four digits behind the point.
+/// A percentage with up to four decimal places.
 fn share(percent: &str) -> Result<Share, Box<dyn Error>> {
-    let refused = || format!("{percent}: not a percentage from 0 to 100");
+    let refused = || {
+        format!(
+            "{percent} is not a percentage: write a number from 0 to 100 with at most four decimal places"
+        )
+    };
     let (whole, part) = percent.split_once('.').unwrap_or((percent, ""));
     if part.len() > 4 {
         return Err(refused().into());
@@ -94,14 +108,14 @@ fn done(counters: FaultCounters) -> String {
     };
     let FaultCounters { packets, dropped, duplicated, corrupted, .. } = counters;
     format!(
-        "{packets} packets: {} dropped, {} doubled, {} damaged",
+        "{packets} packets: {} dropped, {} duplicated, {} corrupted",
         of(dropped),
         of(duplicated),
         of(corrupted)
     )
 }
 
-/// A tenth is to be lost and a fiftieth doubled, of 10,000 packets.
+/// Loses 10 % and duplicates 2 % of 10,000 packets.
 fn try_it() -> Result<(), Box<dyn Error>> {
     const PACKETS: u64 = 10_000;
     const LEN: usize = 100;
@@ -111,7 +125,7 @@ fn try_it() -> Result<(), Box<dyn Error>> {
     let mut injector = FaultInjector::load()?;
     there.run(|| injector.attach(pair.right().name(), Direction::In))??;
     injector.set(Direction::In, None, fault)?;
-    println!("asked for {fault:?}");
+    println!("faults: {fault:?}");
     let mut generator = Generator::open(&here, pair.left())?;
     let mut receiver = Receiver::open(&there, pair.right())?;
     let mut expected = 0;

@@ -1,9 +1,9 @@
 //! A live table of the links and the peers of this machine:
 //! `cargo run -p x0-ebpf --example top --features ebpf,netlink -- --ebpf eth0`.
 //!
-//! `--ebpf LINK`, once for each link, attaches the programs, which takes rights; without it the table is the kernel's own
-//! counters. `--once` prints it once, `--json` for machines, `--interval SECONDS` sets the pace, 1 by default. The head says
-//! which backend counts and why none that is better.
+//! `--ebpf LINK`, once for each link, attaches the programs, which takes rights; without it the table is the
+//! kernel's own counters. `--once` prints it once, `--json` for machines, `--interval SECONDS` sets the pace,
+//! 1 by default. The head says which backend counts and why none that is better.
 #![allow(clippy::print_stdout, reason = "a program with a table to print")]
 
 use std::error::Error;
@@ -77,7 +77,7 @@ impl Reading {
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the table may stop reading.
+        // The reader of the table may have closed the pipe.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("top: {error}");

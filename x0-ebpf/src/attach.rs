@@ -1,4 +1,4 @@
-//! Attaching to an interface: which mode was asked for, which one it became, and why.
+//! Attaching to an interface: the requested mode, the mode in use and the reason for a fallback.
 
 use std::io;
 use std::path::Path;
@@ -11,35 +11,36 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp};
 use crate::program::os_error;
 use crate::sys;
 
-/// How an XDP program runs.
+/// The place in which an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttachMode {
-    /// In the driver, before the kernel has made a packet of it.
+    /// In the driver, before the kernel allocates a packet.
     Native,
-    /// In the network stack, on any interface: slower, after the packet was allocated.
+    /// In the network stack, on any interface, after the packet was allocated: slower.
     Generic,
 }
 
-/// Which modes may be tried. Nothing is tried that the policy does not name.
+/// The modes that may be tried. No other mode is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AttachPolicy {
-    /// The driver's hook or an error.
+    /// Native mode, or an error.
     Native,
-    /// The stack's hook or an error.
+    /// Generic mode, or an error.
     Generic,
-    /// The driver's hook; where the driver or its settings cannot, the stack's, and [`Attached::fallback`] says why.
+    /// Native mode; where the driver or its settings do not allow it, generic mode, with the reason in
+    /// [`Attached::fallback`].
     #[default]
     NativeThenGeneric,
 }
 
-/// Where in the life of a frame a program sits.
+/// The hook that a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Point {
-    /// XDP: what arrives, before the stack.
+    /// XDP: received frames, before the network stack.
     Xdp,
-    /// TC ingress: what arrives, at the stack's door.
+    /// TC ingress: received frames, as they enter the network stack.
     Ingress,
-    /// TC egress: what leaves.
+    /// TC egress: sent frames.
     Egress,
 }
 
@@ -63,13 +64,14 @@ impl Point {
     }
 }
 
-/// Why the driver's hook was not to be had.
+/// The reason why native mode is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
     /// The driver has no XDP.
     DriverWithout,
-    /// The interface's settings do not allow it: most often an MTU (or the peer's) above one page, or too few queues.
+    /// The settings of the interface do not allow it: usually an MTU above one page, here or at the peer, or
+    /// too few queues.
     Settings {
         /// The system's error number.
         errno: i32,
@@ -82,50 +84,50 @@ impl std::fmt::Display for Fallback {
             Self::DriverWithout => f.write_str("the driver has no XDP"),
             Self::Settings { errno } => write!(
                 f,
-                "the interface's settings do not allow native XDP ({}): lower the MTU below one page, on both ends of a veth \
-                 pair, or give the card more queues",
+                "the settings of the interface do not allow native XDP ({}): lower the MTU below one page, on both ends of a \
+                 veth pair, or configure more queues",
                 io::Error::from_raw_os_error(*errno)
             ),
         }
     }
 }
 
-/// An attachment, and what became of the policy.
+/// An attachment and the mode that was chosen under the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attached {
-    /// The interface's name when it was attached.
+    /// The name of the interface at the time of the attachment.
     pub interface: String,
     /// The interface's index.
     pub index: u32,
-    /// Where the program sits.
+    /// The hook.
     pub point: Point,
     /// The mode in use; `None` for TC, which has only one.
     pub mode: Option<AttachMode>,
-    /// Why it is not [`AttachMode::Native`] although the policy would have liked it to be.
+    /// The reason why it is not [`AttachMode::Native`] although the policy prefers that.
     pub fallback: Option<Fallback>,
-    /// Whether it outlives this process: pinned on bpffs.
+    /// Whether it is pinned on bpffs and outlives this process.
     pub pinned: bool,
-    /// Whether it was taken over from an earlier process.
+    /// Whether it was adopted from an earlier process.
     pub adopted: bool,
 }
 
-/// Why a program was not attached. The interface is as it was.
+/// The failure to attach a program. The interface is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such interface in this network namespace.
     #[error("there is no interface `{0}` in this network namespace")]
     NoInterface(String),
-    /// We are attached there already.
-    #[error("already attached to `{0}` at this point; detach it first")]
+    /// The program is attached there already.
+    #[error("the program is already attached to `{0}` at this point: detach it first")]
     Already(String),
-    /// Somebody else's program sits there.
+    /// Another program is attached there.
     #[error(
         "another XDP program is attached to `{0}`; remove it (`ip link set {0} xdp off`), or attach at TC ingress instead"
     )]
     Busy(String),
-    /// The mode that the policy asks for is not to be had.
+    /// The interface does not support the mode that the policy requires.
     #[error(
         "`{interface}` cannot run XDP in this mode (errno {errno}); use AttachPolicy::NativeThenGeneric or attach at TC ingress"
     )]
@@ -153,11 +155,11 @@ pub enum AttachError {
     #[error(transparent)]
     Load(#[from] crate::program::LoadError),
     /// Another system call failed.
-    #[error("{what}: {source}")]
+    #[error("cannot {what}")]
     System {
-        /// What was being done.
+        /// The step, as an imperative: "attach at XDP to `eth0`".
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -167,10 +169,14 @@ impl AttachError {
         match os_error(error) {
             Some(libc::EPERM | libc::EACCES) => Self::Denied(interface.to_owned()),
             Some(libc::ENODEV) => Self::NoInterface(interface.to_owned()),
-            Some(errno) => {
-                Self::System { what: what.to_owned(), source: io::Error::from_raw_os_error(errno) }
-            }
-            None => Self::System { what: what.to_owned(), source: io::Error::other(error.to_string()) },
+            Some(errno) => Self::System {
+                what: format!("{what} `{interface}`"),
+                source: io::Error::from_raw_os_error(errno),
+            },
+            None => Self::System {
+                what: format!("{what} `{interface}`"),
+                source: io::Error::other(error.to_string()),
+            },
         }
     }
 }
@@ -183,7 +189,7 @@ pub(crate) enum Held {
     Pinned(PinnedLink),
 }
 
-/// Attaches XDP under the policy; the mode it became and why not the better one.
+/// Attaches at XDP under the policy. Returns the mode in use and the reason for a fallback.
 pub(crate) fn attach_xdp(
     program: &mut Xdp,
     interface: &str,
@@ -201,7 +207,7 @@ pub(crate) fn attach_xdp(
                 Some(
                     errno @ (libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL | libc::ENOSPC | libc::ENOMEM),
                 ) => AttachError::Mode { interface: interface.to_owned(), errno },
-                _ => AttachError::from_chain(interface, "attaching XDP", &error),
+                _ => AttachError::from_chain(interface, "attach at XDP to", &error),
             }
         })
     };
@@ -210,7 +216,7 @@ pub(crate) fn attach_xdp(
         AttachPolicy::Generic => attach(AttachMode::Generic).map(|link| (link, AttachMode::Generic, None)),
         AttachPolicy::NativeThenGeneric => match attach(AttachMode::Native) {
             Ok(link) => Ok((link, AttachMode::Native, None)),
-            // Only what another mode can cure is a reason to fall back; a program that sits there is not.
+            // Only a mode that is not supported is a reason to fall back; another attached program is not.
             Err(AttachError::Mode { errno, .. }) => {
                 let reason = match errno {
                     libc::EOPNOTSUPP => Fallback::DriverWithout,
@@ -223,7 +229,8 @@ pub(crate) fn attach_xdp(
     }
 }
 
-/// Attaches at TC: a TCX link since Linux 6.6, which can be pinned; a `clsact` filter before, or when `filter_only`.
+/// Attaches at TC: a TCX link since Linux 6.6, which can be pinned; a `clsact` filter before, or when
+/// `filter_only`.
 pub(crate) fn attach_tc(
     program: &mut SchedClassifier,
     interface: &str,
@@ -232,7 +239,7 @@ pub(crate) fn attach_tc(
 ) -> Result<SchedClassifierLink, AttachError> {
     let direction = if point == Point::Egress { TcAttachType::Egress } else { TcAttachType::Ingress };
     let fail = |error: &(dyn std::error::Error + 'static)| {
-        AttachError::from_chain(interface, "attaching at TC", error)
+        AttachError::from_chain(interface, "attach at TC to", error)
     };
     if !filter_only {
         match program
@@ -258,9 +265,11 @@ pub(crate) fn attach_tc(
 }
 
 impl Held {
-    /// Pins the attachment at `path`, so that it outlives this process; whether the kernel could.
+    /// Pins the attachment at `path`, so that it outlives this process. Returns whether the kernel supports
+    /// that.
     ///
-    /// A TC filter of a kernel before 6.6 is no BPF link: it stays as it is, unpinned. On an error the program is detached.
+    /// A TC filter of a kernel before 6.6 is not a BPF link and stays unpinned. On an error the program is
+    /// detached.
     pub(crate) fn pin(self, interface: &str, path: &Path) -> Result<(Self, bool), AttachError> {
         let link: FdLink = match self {
             Self::Tc(link) if <&FdLink>::try_from(&link).is_err() => return Ok((Self::Tc(link), false)),
@@ -268,10 +277,10 @@ impl Held {
             Self::Xdp(link) => link.try_into(),
             Self::Pinned(link) => return Ok((Self::Pinned(link), true)),
         }
-        .map_err(|error| AttachError::from_chain(interface, "pinning an attachment", &error))?;
+        .map_err(|error| AttachError::from_chain(interface, "pin the attachment to", &error))?;
         let pinned = link
             .pin(path)
-            .map_err(|error| AttachError::from_chain(interface, "pinning an attachment", &error))?;
+            .map_err(|error| AttachError::from_chain(interface, "pin the attachment to", &error))?;
         Ok((Self::Pinned(pinned), true))
     }
 }

@@ -1,8 +1,8 @@
-//! What the machine and the process allow, found out before anything is loaded.
+//! The requirements of this crate, checked before anything is loaded.
 //!
-//! The kernel answers a program it will not take with a bare `EPERM`. [`Capabilities::probe`] looks first, reading files only,
-//! and [`Capabilities::can`] names what is missing for a part of this crate, all of it at once, and how to grant it.
-//! [`Capabilities::denied`] does the same for an `EPERM` that came all the same.
+//! The kernel refuses a program with a bare `EPERM`. [`Capabilities::probe`] reads files in advance, and
+//! [`Capabilities::can`] returns every missing requirement of a part of this crate with its remedy.
+//! [`Capabilities::denied`] explains an `EPERM` that occurs although nothing is missing.
 //!
 //! ```
 //! use x0_ebpf::{Capabilities, Feature};
@@ -13,8 +13,8 @@
 //! }
 //! ```
 //!
-//! Sources: capabilities(7), proc(5), `bpf_prog_load` in the kernel's `kernel/bpf/syscall.c` for which program type takes
-//! which capability, Documentation/bpf/btf.rst.
+//! Sources: capabilities(7), proc(5), `bpf_prog_load` in the kernel's `kernel/bpf/syscall.c` for the
+//! capabilities of each program type, Documentation/bpf/btf.rst.
 
 mod btf;
 mod capability;
@@ -38,16 +38,16 @@ pub use missing::{Missing, Need};
 pub use mounts::FileSystem;
 pub use status::{Jit, MemlockLimit, UnprivilegedBpf};
 
-/// The longest text that is read from `/proc`; a table of mounts is the longest.
+/// The longest text that is read from `/proc`, in bytes; the table of mounts is the longest.
 const TEXT_LEN_MAX: u64 = 4 << 20;
 /// The longest type information that is read. That of a distribution's kernel is 4 to 10 MiB.
 const BTF_LEN_MAX: u64 = 64 << 20;
 /// The inode of the first user namespace, fixed by the kernel (`PROC_USER_INIT_INO`).
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 
-/// What the machine and the calling thread allow, as it was when it was asked.
+/// A snapshot of the properties of the machine and of the calling thread that this crate depends on.
 ///
-/// A value is a snapshot: capabilities that are dropped and file systems that are mounted later are seen by a new one.
+/// Capabilities that are dropped and file systems that are mounted later are visible in a new snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
     kernel: Option<KernelVersion>,
@@ -65,16 +65,18 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Looks at this machine and the calling thread. Reads files, changes nothing, needs no right; takes some 10 ms, most of
-    /// it for the kernel's type information.
+    /// Inspects this machine and the calling thread. Reads files, changes nothing and needs no capability;
+    /// takes about 10 ms, most of it for the kernel's type information.
     #[must_use]
     pub fn probe() -> Self {
         Self::from_root("/")
     }
 
-    /// The same from a folder that holds `proc` and `sys`: a copy from another machine, or a test's own.
+    /// As [`probe`](Self::probe), from a folder that holds `proc` and `sys`: a copy from another machine, or
+    /// test data.
     ///
-    /// What is not there or cannot be read is unknown, and an unknown thing that a feature needs counts as missing.
+    /// A file that is absent or unreadable makes its property unknown; an unknown requirement counts as
+    /// missing.
     #[must_use]
     pub fn from_root(root: impl AsRef<Path>) -> Self {
         let root = root.as_ref();
@@ -110,14 +112,14 @@ impl Capabilities {
     ///
     /// # Errors
     ///
-    /// Everything that is missing for it, each with its remedy.
+    /// Every missing requirement with its remedy.
     pub fn can(&self, feature: Feature) -> Result<(), Missing> {
         let needs = feature.needs(self);
         if needs.is_empty() { Ok(()) } else { Err(Missing::new(feature, needs)) }
     }
 
-    /// What to tell a user whom the kernel has refused with `EPERM` or `EACCES`: what is missing if that is known, else what
-    /// else on this machine forbids it.
+    /// The explanation of an `EPERM` or `EACCES`: the missing requirements or, if none are missing, the
+    /// mechanisms of this machine that may forbid the operation.
     #[must_use]
     pub fn denied(&self, feature: Feature) -> Missing {
         match self.can(feature) {
@@ -139,44 +141,45 @@ impl Capabilities {
         self.kernel
     }
 
-    /// The capabilities in force. None if `/proc` is not mounted.
+    /// The effective capabilities. None if `/proc` is not mounted.
     #[must_use]
     pub const fn effective(&self) -> Option<CapabilitySet> {
         self.effective
     }
 
-    /// Where a file system is mounted; the first place if there are several.
+    /// The mount point of a file system; the first one if there are several.
     #[must_use]
     pub fn mount(&self, file_system: FileSystem) -> Option<&Path> {
         self.mounts.iter().find(|(kind, _)| *kind == file_system).map(|(_, path)| path.as_path())
     }
 
-    /// Whether the kernel tells its types (`/sys/kernel/btf/vmlinux`), which CO-RE programs need.
+    /// Whether the kernel has type information (`/sys/kernel/btf/vmlinux`), which CO-RE programs need.
     #[must_use]
     pub const fn has_btf(&self) -> bool {
         self.btf
     }
 
-    /// Whether the kernel knows a type of program, map or attachment, by its name in `linux/bpf.h`. None if it does not tell
-    /// its types. That it knows one does not mean that it was configured with it.
+    /// Whether the kernel knows a type of program, map or attachment, by its name in `linux/bpf.h`. None
+    /// without type information. A known type may still be disabled in the kernel's configuration.
     #[must_use]
     pub fn knows(&self, name: &str) -> Option<bool> {
         self.types.as_ref().map(|types| types.contains(name))
     }
 
-    /// The types of programs, maps and attachments that the kernel knows, by their names in `linux/bpf.h`, in the order of
-    /// the alphabet. Empty if it does not tell its types.
+    /// The types of programs, maps and attachments that the kernel knows, by their names in `linux/bpf.h`, in
+    /// alphabetical order. Empty without type information.
     pub fn types(&self) -> impl Iterator<Item = &str> {
         self.types.iter().flatten().map(String::as_str)
     }
 
-    /// Whether a process without `CAP_BPF` may use bpf(2) at all. It is of no use to this crate, whose programs take more.
+    /// Whether a process without `CAP_BPF` may use bpf(2). The programs of this crate need capabilities in
+    /// any case.
     #[must_use]
     pub const fn unprivileged_bpf(&self) -> Option<UnprivilegedBpf> {
         self.unprivileged_bpf
     }
 
-    /// How much memory the process may lock: maps and programs count against it before Linux 5.11.
+    /// The limit of locked memory, against which maps and programs count before Linux 5.11.
     #[must_use]
     pub fn memlock(&self) -> Option<MemlockLimit> {
         self.memlock.map(|(soft, _)| soft)
@@ -187,14 +190,14 @@ impl Capabilities {
             || self.memlock.is_some_and(|(_, hard)| hard == MemlockLimit::Unlimited)
     }
 
-    /// Whether programs are compiled or interpreted. None if it is not told: only root may read it.
+    /// Whether programs are compiled or interpreted. None if the setting cannot be read, which needs root.
     #[must_use]
     pub const fn jit(&self) -> Option<Jit> {
         self.jit
     }
 
-    /// Whether the thread is in the machine's first user namespace. In any other one, as in a rootless container, its
-    /// capabilities do not hold for bpf(2), whatever `CapEff` says.
+    /// Whether the thread is in the initial user namespace. In any other one, as in a rootless container, the
+    /// capabilities in `CapEff` are not valid for bpf(2).
     #[must_use]
     pub const fn in_initial_user_namespace(&self) -> Option<bool> {
         self.initial_user_namespace

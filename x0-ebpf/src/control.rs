@@ -1,4 +1,4 @@
-//! The settings that the link program reads with every packet: `struct control` of bpf/link.bpf.c.
+//! The settings that the link program reads for every packet: `struct control` of bpf/link.bpf.c.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use crate::sys::Map;
 
 pub(crate) const SLOTS: u32 = 256;
 const PROBES: u32 = 4;
-/// Of the pinned maps. Change it with any change of a map's layout.
+/// The version of the layout of pinned maps. Increase it with any change of a layout.
 pub(crate) const LAYOUT: u64 = 1;
 const SLOTS_AT: usize = 96;
 const LEN: usize = SLOTS_AT + 4 * SLOTS as usize;
 
-/// The one value of the map `control`, and its copy here. There is one writer: the owner of the program.
+/// The one value of the map `control`, and its copy here. The owner of the program is the only writer.
 #[derive(Debug)]
 pub(crate) struct Control {
     map: Map,
@@ -40,7 +40,7 @@ impl Lengths {
 }
 
 impl Control {
-    /// The settings as the kernel has them; `None` when the map's value is not what this version expects.
+    /// The settings in the kernel; `None` if the map has another layout than this version.
     pub(crate) fn open(map: Map) -> io::Result<Option<Self>> {
         if map.value_len() != LEN {
             return Ok(None);
@@ -72,7 +72,7 @@ impl Control {
         self.write()
     }
 
-    /// Hands the settings to the programs. A bit or number that did not change stays readable throughout.
+    /// Writes the settings to the kernel. Fields that did not change stay readable throughout.
     pub(crate) fn write(&self) -> io::Result<()> {
         self.map.update(&0u32.to_ne_bytes(), &self.value)
     }
@@ -122,7 +122,8 @@ impl Control {
         Self::places(interface).find(|&slot| self.slot(slot) == interface)
     }
 
-    /// Gives an interface a slot; whether it is a new one. `None`: all its places are taken.
+    /// Assigns a slot to an interface. Returns whether it is a new one. `None`: all slots that it may have
+    /// are taken.
     pub(crate) fn take_slot(&mut self, interface: u32) -> Option<(u32, bool)> {
         if let Some(slot) = self.slot_of(interface) {
             return Some((slot, false));

@@ -1,4 +1,4 @@
-//! What the link program counts: per interface and point, and per peer.
+//! The counters of the link program: per interface and hook, and per peer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::sys::Map;
 /// Entries fetched by one system call.
 const CHUNK: usize = 4096;
 
-/// One interface at one point. Every frame is in `packets` and `bytes`, dropped or not.
+/// The counters of one interface at one hook. `packets` and `bytes` include dropped frames.
 ///
-/// Bytes are those of the frame with its Ethernet header, without checksum and preamble. A VLAN tag that the card took out
-/// is not in them. At TC, a super-packet of GRO or TSO counts as its segments; when sent, the
-/// headers of every segment are in the bytes, when received those of one.
+/// Bytes are those of the frame with its Ethernet header, without checksum and preamble. They exclude a VLAN
+/// tag that the card removed. At TC, a super-packet of GRO or TSO counts as its segments; the bytes of a sent
+/// one include the headers of every segment, those of a received one the headers once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterfaceCounters {
@@ -24,7 +24,7 @@ pub struct InterfaceCounters {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Bytes of the dropped ones, for whatever cause.
+    /// Bytes of dropped frames, for any cause.
     pub dropped_bytes: u64,
     /// Dropped by a rule for their network.
     pub dropped_rule: u64,
@@ -34,12 +34,13 @@ pub struct InterfaceCounters {
     pub dropped_rate: u64,
     /// Dropped by a rule for their hardware address.
     pub dropped_mac: u64,
-    /// Passed, but malformed: truncated, contradictory or with more than four VLAN tags, so no rule was asked.
+    /// Passed, but malformed: truncated, contradictory or with more than four VLAN tags, so that no rule was
+    /// evaluated.
     pub broken: u64,
 }
 
 impl InterfaceCounters {
-    /// Dropped frames, for whatever cause.
+    /// Dropped frames, for any cause.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped_rule + self.dropped_default + self.dropped_rate + self.dropped_mac
@@ -72,7 +73,7 @@ pub(crate) fn sum_words<const N: usize>(value: &[u8], stride: usize, at: usize) 
     sums
 }
 
-/// Who a frame came from or went to.
+/// The sender of a received frame or the receiver of a sent one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Peer {
     /// The other end's IP address.
@@ -81,15 +82,16 @@ pub enum Peer {
     Mac(Mac),
 }
 
-/// What makes a peer.
+/// The address that identifies a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PeerBy {
     /// Peers are not counted.
     Nothing,
-    /// The IP address: the source of what arrives, the destination of what leaves. Frames without IP belong to no peer.
+    /// The IP address: the source of received packets, the destination of sent ones. Frames without IP belong
+    /// to no peer.
     #[default]
     Address,
-    /// The hardware address, for meshes below IP. Everything behind a router is then one peer.
+    /// The hardware address, for meshes below IP. All hosts beyond a router are then one peer.
     Mac,
 }
 
@@ -130,8 +132,8 @@ impl Peer {
 
 /// What went to and came from a peer, on all interfaces the program is attached to.
 ///
-/// "Received" is what XDP or TC ingress saw, "sent" what TC egress saw. Attach only one of the first two to an interface, or
-/// the peer counts twice.
+/// "Received" is what XDP or TC ingress saw, "sent" what TC egress saw. Attach only one of the first two to
+/// an interface, or the peer counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerTraffic {
@@ -181,8 +183,8 @@ pub(crate) struct Peers {
 impl Peers {
     /// Every peer, summed over CPUs.
     ///
-    /// The table is read before the cache: a peer that moves from the cache to the table meanwhile is counted once, with
-    /// what it had in the table before.
+    /// The table is read before the cache: a peer that moves from the cache to the table meanwhile is counted
+    /// once, with what it had in the table before.
     pub(crate) fn snapshot(&self) -> io::Result<BTreeMap<Peer, PeerTraffic>> {
         let mut peers: Vec<(u128, PeerTraffic)> = Vec::new();
         let stride = self.table.stride();

@@ -1,4 +1,4 @@
-//! Faults on purpose: loss, duplicates, flipped bits, silence, per peer and direction, from a seed.
+//! Fault injection: seeded loss, duplicates, flipped bits and black holes, per peer and direction.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,12 +12,12 @@ use crate::sys::Map;
 /// Peers with faults at once, per direction.
 pub const FAULTS_MAX: usize = 1024;
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
-    /// It arrives from the peer. Dropped at TC ingress: nobody is told.
+    /// Received from the peer. Drops happen at TC ingress and are silent.
     In,
-    /// It leaves for the peer. Dropped at TC egress, where the sender is told that all went well.
+    /// Sent to the peer. Drops happen at TC egress, where the sender sees success.
     Out,
 }
 
@@ -37,7 +37,7 @@ impl Share {
         if millionths <= 1_000_000 { Some(Self(millionths)) } else { None }
     }
 
-    /// So many percent; `None` above 100.
+    /// A share in percent; `None` above 100.
     #[must_use]
     pub const fn percent(percent: u32) -> Option<Self> {
         match percent.checked_mul(10_000) {
@@ -52,22 +52,22 @@ impl Share {
     }
 }
 
-/// What is done to the packets of a peer in one direction.
+/// The faults of one peer in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fault {
-    /// The same seed does the same to the n-th packet.
+    /// The same seed has the same effect on the n-th packet.
     pub seed: u64,
-    /// How many are dropped.
+    /// The share of packets that are dropped.
     pub loss: Share,
-    /// How many of the others arrive twice.
+    /// The share of the others that arrive twice.
     pub duplicate: Share,
-    /// How many of the others get one bit flipped, anywhere behind the Ethernet header.
+    /// The share of the others in which one bit is flipped, anywhere after the Ethernet header.
     pub corrupt: Share,
-    /// Drops everything.
+    /// Drops every packet.
     pub blackhole: bool,
 }
 
-/// What happens to one packet.
+/// The effect on one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -92,8 +92,8 @@ fn draw(seed: u64, number: u64, kind: u64) -> u64 {
 }
 
 impl Fault {
-    /// What the program does to the packet that is the `number`th (from 0) of its peer and has `len` bytes, its Ethernet
-    /// header with them.
+    /// The effect on the packet with this number (from 0, per peer) and `len` bytes, including its Ethernet
+    /// header.
     #[must_use]
     pub fn outcome(&self, number: u64, len: u64) -> Outcome {
         if self.blackhole || draw(self.seed, number, 1) >> 32 < self.loss.threshold() {
@@ -118,11 +118,11 @@ impl Fault {
     }
 }
 
-/// What was done so far.
+/// The effects so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FaultCounters {
-    /// Packets that were decided about.
+    /// Packets that the program has seen.
     pub packets: u64,
     /// Dropped.
     pub dropped: u64,
@@ -132,32 +132,32 @@ pub struct FaultCounters {
     pub corrupted: u64,
 }
 
-/// Why a fault was not set or lifted. The others are as they were.
+/// The failure to set or remove a fault. All faults are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultError {
     /// Too many peers.
-    #[error("at most {FAULTS_MAX} peers per direction can have faults: lift some")]
+    #[error("{FAULTS_MAX} peers have faults in this direction, which is the maximum: lift some")]
     Full,
-    /// The kernel refused.
-    #[error("changing faults: {0}")]
+    /// The kernel refused the change.
+    #[error("the kernel refused to read or change the faults, which are unchanged")]
     System(#[from] io::Error),
 }
 
 /// The fault program, at TC of each interface it is attached to.
 ///
-/// What it does to a packet is a function of the peer's seed and of how many packets of that peer came before, whatever the
-/// interface: where several CPUs receive from one peer, which packet is the n-th is theirs to say.
+/// The effect on a packet is a function of the peer's seed and of the number of earlier packets of that peer
+/// on all interfaces. Where several CPUs receive from one peer, their order decides which packet is the n-th.
 ///
-/// Delay is absent: it needs the `fq` queueing discipline and departure times at egress, and cannot be done at ingress at
-/// all. A flipped bit makes the receiver verify checksums again; between two ends of a veth pair there are none to verify,
-/// so the damage reaches the application.
+/// Delay is not implemented: it needs the `fq` queueing discipline and departure times at egress, and is
+/// impossible at ingress. A flipped bit makes the receiver verify checksums again; a veth pair transfers
+/// packets without checksums, so that the damage reaches the application.
 ///
-/// A copy is made by sending the packet through the interface once more, with a mark (0x78306475) that is taken off again:
-/// the copy of a packet that had a mark has none.
+/// A duplicate is made by sending the packet through the interface again with a mark (0x78306475) that is
+/// removed later: the duplicate of a marked packet has no mark.
 #[derive(Debug)]
 pub struct FaultInjector {
-    // Before `loaded`: attachments end before their program does.
+    // Declared before `loaded`, so that attachments are dropped before their program.
     attached: Vec<(u32, Direction, Held)>,
     loaded: Loaded,
     faults_in: Map,
@@ -174,7 +174,7 @@ fn key_of(peer: Option<IpAddr>) -> [u8; 16] {
 }
 
 impl FaultInjector {
-    /// Loads the program. Nothing is attached, nothing fails yet.
+    /// Loads the program without attaching it.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -200,13 +200,14 @@ impl FaultInjector {
             Direction::Out => ("x0_fault_out", Point::Egress),
         };
         let program = self.loaded.classifier(name)?;
-        // At egress a filter rather than a TCX link: only there can a packet vanish without ENOBUFS for the sender.
+        // At egress a filter rather than a TCX link: only a filter can drop a packet without ENOBUFS for the
+        // sender.
         let link = attach_tc(program, interface, point, direction == Direction::Out)?;
         self.attached.push((index, direction, Held::Tc(link)));
         Ok(())
     }
 
-    /// Detaches from an interface; whether it was attached. Faults stay set, for other interfaces.
+    /// Detaches from an interface. Returns whether it was attached. Faults stay set for other interfaces.
     ///
     /// # Errors
     /// [`AttachError::NoInterface`].
@@ -224,8 +225,8 @@ impl FaultInjector {
         }
     }
 
-    /// Sets what happens to the packets of `peer` from its next packet on, which is number 0; `None` is every peer that has
-    /// no faults of its own, and what is not IP.
+    /// Sets the faults of `peer` from its next packet on, which is number 0. `None` stands for every peer
+    /// without faults of its own and for packets that are not IP.
     ///
     /// # Errors
     /// [`FaultError`].
@@ -243,7 +244,7 @@ impl FaultInjector {
         })
     }
 
-    /// Lifts the faults of `peer`; whether it had any.
+    /// Removes the faults of `peer`. Returns whether it had any.
     ///
     /// # Errors
     /// [`FaultError::System`].
@@ -251,7 +252,7 @@ impl FaultInjector {
         Ok(self.map(direction).delete(&key_of(peer))?)
     }
 
-    /// What was done to the packets of `peer` since its faults were set; `None` when it has none.
+    /// The effects on the packets of `peer` since its faults were set; `None` if it has none.
     ///
     /// # Errors
     /// [`FaultError::System`].

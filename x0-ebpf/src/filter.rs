@@ -1,4 +1,4 @@
-//! Block and allow lists: prefixes and hardware addresses, each with an action and counters.
+//! Block and allow lists: rules for prefixes and hardware addresses, each with an action and counters.
 
 mod front;
 
@@ -19,37 +19,38 @@ pub const LENGTHS_V6_MAX: usize = 33;
 /// A hardware (Ethernet) address.
 pub type Mac = [u8; 6];
 
-/// What a rule does to a packet that comes from where the rule says.
+/// The effect of a rule on a packet whose source matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Let it pass, whatever a shorter prefix or the default says.
+    /// Pass it, regardless of shorter prefixes and the default.
     Pass,
     /// Drop it.
     Drop,
-    /// Let it pass up to a rate, drop the rest.
+    /// Pass packets up to a rate and drop the others.
     Limit(Rate),
 }
 
-/// What a rule matches: the source of a packet.
+/// The source of a packet that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// Packets from this network. The longest prefix that covers an address decides.
     Network(Prefix),
-    /// Frames from this hardware address. Decided before any prefix; [`Action::Pass`] leaves it to the prefixes.
+    /// Frames from this hardware address. Checked before any prefix; after [`Action::Pass`] the prefixes
+    /// decide.
     Mac(Mac),
 }
 
-/// Packets and bytes that met a rule, passed or not.
+/// Packets and bytes that matched a rule, passed or dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuleCounters {
     /// Packets.
     pub packets: u64,
-    /// Bytes of the frames, the Ethernet header with them.
+    /// Bytes of the frames, including the Ethernet header.
     pub bytes: u64,
 }
 
-/// Why a rule was not changed. Unless a variant says otherwise, the filter is as it was.
+/// The failure to change a rule. The filter is unchanged unless a variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterError {
@@ -67,10 +68,10 @@ pub enum FilterError {
         option: &'static str,
     },
     /// Too many different prefix lengths.
-    #[error("IPv6 rules use {LENGTHS_V6_MAX} different prefix lengths already: use one of those")]
+    #[error("IPv6 rules already use {LENGTHS_V6_MAX} different prefix lengths: use one of those")]
     Lengths,
-    /// The kernel refused a change. The rules that were named before it in the same call stand.
-    #[error("changing the filter: {0}")]
+    /// The kernel refused a change. Rules before it in the same call are in force.
+    #[error("the kernel refused to read or change the filter; rules before it in the same call are in force")]
     System(#[from] io::Error),
 }
 
@@ -108,7 +109,8 @@ impl Rule {
     }
 }
 
-/// Numbers that rules are counted under: those of rates come first, for their buckets share the number.
+/// The indexes of rule counters. Rules with rates have the lowest ones, because a bucket has the index of its
+/// rule.
 #[derive(Debug)]
 struct Indexes {
     limits_max: u32,
@@ -141,7 +143,7 @@ impl Indexes {
     }
 }
 
-/// The maps of the filter and what is in them.
+/// The maps of the filter and a copy of their rules.
 #[derive(Debug)]
 pub(crate) struct FilterState {
     v4: Map,
@@ -213,7 +215,7 @@ pub(crate) fn key_mac(mac: Mac) -> u64 {
 }
 
 impl FilterState {
-    /// Reads what is in the maps already: nothing, unless they were adopted.
+    /// Reads the rules of adopted maps; new maps are empty.
     pub(crate) fn open(maps: FilterMaps, seed: u64, rules_max: u32, macs_max: u32) -> io::Result<Self> {
         let limits_max = maps.buckets.entries_max();
         let end = maps.hits.entries_max();
@@ -284,7 +286,7 @@ impl FilterState {
                 self.count_length(prefix, 1);
             }
         }
-        // What lies below the highest number in use and is not in use is free.
+        // Indexes below the highest one in use that no rule has are free.
         let limits_max = self.indexes.limits_max;
         let next = |from: u32, to: u32| {
             used.iter().rev().find(|&&index| (from..to).contains(&index)).map_or(from, |&index| index + 1)
@@ -328,7 +330,7 @@ impl FilterState {
         self.rules.range(Source::Mac([0; 6])..).count()
     }
 
-    /// Whether one more rule of this source fits.
+    /// Checks that a further rule for this source fits.
     fn check_room(&self, source: &Source) -> Result<(), FilterError> {
         match source {
             Source::Network(prefix) => {
@@ -353,7 +355,7 @@ impl FilterState {
 
 /// The filter of a loaded program: the longest prefix that covers a packet's source decides.
 ///
-/// A change is visible to the program at once, and never half: see [`Filter::insert_all`].
+/// A change takes effect at once and as a whole, see [`Filter::insert_all`].
 #[derive(Debug)]
 pub struct Filter<'a> {
     pub(crate) state: &'a mut FilterState,
@@ -361,21 +363,22 @@ pub struct Filter<'a> {
 }
 
 impl Filter<'_> {
-    /// Adds a rule, or changes the action of the one with the same source. Its counters start at zero, or go on.
+    /// Adds a rule, or changes the action of the one with the same source. The counters of a new
+    /// rule start at zero, those of a changed one continue.
     ///
     /// # Errors
-    /// [`FilterError`] says which bound was met, or what the kernel said.
+    /// [`FilterError`]: a bound was reached, or the kernel refused.
     pub fn insert(&mut self, source: Source, action: Action) -> Result<(), FilterError> {
         self.insert_all([(source, action)])
     }
 
     /// Adds many rules with few system calls.
     ///
-    /// The order in which the kernel learns of them: the rule itself, then its bit in the filter in front, then its
-    /// prefix length. A packet between two of the steps is decided as if the rule did not exist yet.
+    /// The kernel receives the rule first, then its bit in the front filter, then its prefix length. A packet
+    /// between two of these steps is treated as if the rule did not exist.
     ///
     /// # Errors
-    /// [`FilterError`]: rules named before the one that met a bound are in force, the others are not.
+    /// [`FilterError`]: rules before the one that reached a bound are in force, the others are not.
     pub fn insert_all(
         &mut self,
         rules: impl IntoIterator<Item = (Source, Action)>,
@@ -419,7 +422,7 @@ impl Filter<'_> {
         outcome
     }
 
-    /// Enters a rule into our own books and gives it a number with fresh counters.
+    /// Adds a rule to the copy in user space and assigns it an index with counters at zero.
     fn admit(&mut self, source: Source, action: Action) -> Result<Rule, FilterError> {
         let limit = matches!(action, Action::Limit(_));
         let old = self.state.rules.get(&source).copied();
@@ -463,10 +466,10 @@ impl Filter<'_> {
         Ok(self.control.write()?)
     }
 
-    /// Removes a rule; whether there was one. Packets are decided without it from the moment this returns.
+    /// Removes a rule. Returns whether there was one. Packets after the return are not matched by it.
     ///
     /// # Errors
-    /// [`FilterError::System`]: the rule still stands.
+    /// [`FilterError::System`]: the rule is still in force.
     pub fn remove(&mut self, source: &Source) -> Result<bool, FilterError> {
         let Some(rule) = self.state.rules.get(source).copied() else { return Ok(false) };
         match source {
@@ -492,7 +495,8 @@ impl Filter<'_> {
         Ok(true)
     }
 
-    /// A bit of the filter in front may serve several rules, so removing leaves it; too many of them, and it is rebuilt.
+    /// A bit of the front filter may belong to several rules, so that removal keeps it; the front filter is
+    /// rebuilt when too many bits are stale.
     fn tidy(&mut self) -> Result<(), FilterError> {
         let state = &mut *self.state;
         let (front_v4, front_v6) = (&mut state.front_v4, &mut state.front_v6);
@@ -517,13 +521,13 @@ impl Filter<'_> {
         Ok(())
     }
 
-    /// What becomes of IP packets that no rule covers. `true` drops them: an allow list.
+    /// Sets the treatment of IP packets that no rule covers. `true` drops them: an allow list.
     ///
-    /// Other frames (ARP, for one) always pass. An IPv6 allow list needs a rule for `fe80::/10`, or neighbour discovery
-    /// ends.
+    /// Other frames, such as ARP, always pass. An IPv6 allow list needs a rule for `fe80::/10`, or neighbour
+    /// discovery fails.
     ///
     /// # Errors
-    /// [`FilterError::System`]: the default is as it was.
+    /// [`FilterError::System`]: the default is unchanged.
     pub fn set_default_drop(&mut self, v4: bool, v6: bool) -> Result<(), FilterError> {
         let before = self.control.default_drop();
         self.control.set_default_drop(v4, v6);
@@ -536,7 +540,7 @@ impl Filter<'_> {
         self.state.rules.iter().map(|(source, rule)| (*source, rule.action))
     }
 
-    /// What met the rule so far; `None` when there is no such rule.
+    /// The counters of a rule; `None` if there is no such rule.
     ///
     /// # Errors
     /// [`FilterError::System`].

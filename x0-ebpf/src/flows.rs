@@ -1,4 +1,4 @@
-//! The flow table: bounded, least recently used goes first.
+//! The flow table: bounded; a new flow replaces the least recently used one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::counters::address_of;
 use crate::sys::Map;
 
-/// What makes a flow. One direction: the answer is another flow.
+/// The key of a flow. A flow has one direction: replies are another flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Flow {
@@ -15,23 +15,23 @@ pub struct Flow {
     pub source: IpAddr,
     /// Destination address.
     pub target: IpAddr,
-    /// Source port; 0 where there are none, or where they cannot be read.
+    /// Source port; 0 if the protocol has none or it cannot be read.
     pub source_port: u16,
     /// Destination port; 0 likewise.
     pub target_port: u16,
     /// The protocol after the last IPv6 extension header, as IANA numbers it.
     pub protocol: u8,
-    /// Fragments after the first have no ports: they make a flow of their own.
+    /// Fragments after the first have no ports and form a flow of their own.
     pub later_fragment: bool,
-    /// Seen leaving rather than arriving.
+    /// Sent rather than received.
     pub egress: bool,
 }
 
-/// What belongs to a flow.
+/// The counters of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FlowCounters {
-    /// Packets, dropped ones with them.
+    /// Packets, including dropped ones.
     pub packets: u64,
     /// Bytes of their frames.
     pub bytes: u64,

@@ -1,7 +1,8 @@
-//! See and steer every link of a node from inside the kernel, and say plainly when that cannot be.
+//! Kernel telemetry, steering and fault injection for the links of a mesh node, with a plain fallback.
 //!
-//! The programs are in the crate as prebuilt objects: neither clang nor nightly is needed to use it. Without the rights or the
-//! kernel for them, the counters still come, from rtnetlink or `/proc/net/dev`, and the reason stays visible.
+//! The eBPF programs are part of the crate as prebuilt objects, so that using it needs neither clang nor a
+//! nightly compiler. Where the kernel or the capabilities for them are missing, the counters come from
+//! rtnetlink or `/proc/net/dev`, and the reason is available to the caller.
 //!
 //! # Counters of every link
 //!
@@ -10,7 +11,7 @@
 //! use x0_ebpf::stats::{EbpfSource, ProcNetDevSource, RtnetlinkSource, open};
 //!
 //! let mut stats = open(&[&EbpfSource::new(["eth0"]), &RtnetlinkSource, &ProcNetDevSource])?;
-//! println!("{}", stats.backend()); // which one counts, and why none that is better
+//! println!("{}", stats.backend()); // the backend in use, and the reasons against better ones
 //! let mut links = Vec::new();
 //! stats.links(&mut links)?;
 //! # }
@@ -26,7 +27,7 @@
 //! let mut program = LinkProgram::load(LinkOptions::default())?;
 //! let attached = program.attach_xdp("eth0", AttachPolicy::NativeThenGeneric)?;
 //! if let Some(reason) = &attached.fallback {
-//!     eprintln!("not in the driver: {reason}");
+//!     eprintln!("not in native mode: {reason}");
 //! }
 //! let network = Prefix::new("192.0.2.0".parse()?, 24)?;
 //! program.filter()?.insert(Source::Network(network), Action::Drop)?;
@@ -34,54 +35,74 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # The parts
+//! # Parts
 //!
-//! | part | what it is | feature |
+//! | part | purpose | feature |
 //! |---|---|---|
-//! | [`Capabilities`] | what this machine and process allow, before anything is loaded; what is missing, how to grant it | – |
-//! | [`LinkStats`], [`stats`] | the seam: counters of links and peers, from the best backend there is | – |
-//! | [`stats::RtnetlinkSource`] | the kernel's own counters over rtnetlink; TCP per peer over sock_diag | `netlink` |
+//! | [`Capabilities`] | the missing requirements of each part and their remedies, before anything is loaded | – |
+//! | [`LinkStats`], [`stats`] | the seam: counters of links and peers, from the best backend that can be opened | – |
+//! | [`stats::RtnetlinkSource`] | the kernel's counters over rtnetlink; TCP per peer over sock_diag | `netlink` |
 //! | `LinkProgram` | at XDP and TC: packets, bytes, drops by cause, per link and peer; flows; pins and adoption | `ebpf` |
 //! | `Filter` | block and allow lists (IPv4, IPv6, hardware addresses), rates per prefix or peer, counters per rule | `ebpf` |
-//! | `Steering` | what leaves through one link leaves through another, by one write to a map | `ebpf` |
+//! | `Steering` | redirects the packets of one link to another by one write to a map | `ebpf` |
 //! | `FaultInjector` | seeded loss, duplicates, flipped bits, black holes; per peer and direction | `ebpf` |
 //! | `SocketProgram` | round-trip times, retransmits and bytes of TCP per peer, from a cgroup | `ebpf` |
-//! | `ProbeProgram` | TCP's round-trip time and window per peer, from the tracepoint `tcp:tcp_probe`, of older connections too | `ebpf` |
+//! | `ProbeProgram` | TCP's round-trip time and window per peer, from the tracepoint `tcp:tcp_probe` | `ebpf` |
 //! | `testing` | namespaces, veth pairs, numbered packets, test runs, a model of the link program | `testing` |
 //!
-//! No feature is on by default. What is left then is [`Capabilities`] and `/proc/net/dev`.
+//! No feature is on by default, which leaves [`Capabilities`] and `/proc/net/dev`.
 //!
-//! # What it takes
+//! # Glossary
 //!
-//! Linux 5.10 or newer. `CAP_BPF` and `CAP_NET_ADMIN` load and attach everything but the flow table, which takes
-//! `CAP_PERFMON` too, as do exact XDP lengths before Linux 5.18. Grant them to the program,
+//! | term | meaning |
+//! |---|---|
+//! | link, interface | a network interface of one network namespace |
+//! | peer | the other end of the traffic of a link: an IP address or a hardware address (`PeerBy`) |
+//! | point | the hook that a program is attached to: XDP, TC ingress or TC egress |
+//! | backend | an implementation of [`LinkStats`]; a source opens it |
+//! | attachment | a program on a link; pinned ones outlive the process |
+//! | adoption | a new process replaces the program of pinned attachments and continues their counters |
+//! | path | an interface, with Ethernet addresses, through which `Steering` sends packets |
+//! | front filter | a Bloom filter that rules out addresses without a rule before any table is read |
+//! | super-packet | several segments that the kernel handles as one packet (GRO, TSO) |
+//! | test run | a run of a program on a packet from memory (`BPF_PROG_TEST_RUN`) |
+//!
+//! # Requirements
+//!
+//! Linux 5.10 or newer. `CAP_BPF` and `CAP_NET_ADMIN` suffice to load and attach everything except the flow
+//! table and, before Linux 5.18, exact XDP lengths, which also need `CAP_PERFMON`. Grant them to the program,
 //!
 //! ```text
 //! setcap cap_bpf,cap_net_admin+ep /path/to/program
 //! ```
 //!
-//! or to its unit: `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN`. Pins need a bpffs (`mount -t bpf bpf /sys/fs/bpf`) that the
-//! user may write, `SocketProgram` a mounted cgroup v2, `ProbeProgram` a mounted tracefs
-//! and `CAP_PERFMON` ([`Feature::TcpProbe`]). [`Capabilities::can`] names whatever is missing, all at once.
+//! or to its unit: `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN`. Pins need a bpffs
+//! (`mount -t bpf bpf /sys/fs/bpf`) that the user may write to, `SocketProgram` a mounted cgroup v2,
+//! `ProbeProgram` a mounted tracefs and `CAP_PERFMON` ([`Feature::TcpProbe`]). [`Capabilities::can`] returns
+//! every missing requirement at once.
 //!
-//! # What it cannot do
+//! # Limitations
 //!
-//! - Filter what leaves. Rules are for the source of what arrives, at XDP and TC ingress; egress is only counted.
-//! - Delay packets. That takes departure times and the `fq` queueing discipline at egress, which is not built.
-//! - Measure other protocols than TCP. Of TCP, `SocketProgram` sees what was opened while it was attached; `ProbeProgram` sees all.
-//! - Tell which bytes are headers: backends count at different places, see [`stats`].
-//! - Save packets that were sent into a dead link before `Steering` was told to flip.
-//! - Run native XDP where the driver cannot, such as veth with a large MTU. It then uses generic XDP if the policy allows
-//!   that, and says so.
+//! - Sent packets are counted and not filtered: rules match the source of received packets, at XDP and TC
+//!   ingress.
+//! - Packets cannot be delayed, which needs departure times and the `fq` queueing discipline at egress.
+//! - Only TCP is measured. `SocketProgram` sees connections that were opened while it was attached;
+//!   `ProbeProgram` sees all.
+//! - Backends count at different points, so that their bytes differ by headers, see [`stats`].
+//! - Packets that entered a dead link before `Steering::flip` are lost.
+//! - Native XDP depends on the driver and its settings; a veth with a large MTU lacks it, for instance.
+//!   `AttachPolicy` decides whether generic XDP is used instead, and `Attached::fallback` has the reason.
 //!
 //! # Unsafe code
 //!
-//! Is denied everywhere but in the private module `sys`, which speaks to bpf(2). aya loads the objects and is in no public
-//! signature.
+//! The private module `sys`, which makes the calls of bpf(2), is the only one with unsafe code. aya loads the
+//! objects and appears in no public signature.
 //!
-//! # Where it stands in the family
+//! # Place in the family
 //!
-//! It depends on no other x0 crate. It feeds `x0-mesh`'s metrics and `x0-mapek`'s monitor.
+//! The crate depends on no other x0 crate. It supplies counters to `x0-mesh`'s metrics and `x0-mapek`'s
+//! monitor.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "ebpf")]
 mod attach;
@@ -130,7 +151,7 @@ pub use {
     fault::{Direction, FAULTS_MAX, Fault, FaultCounters, FaultError, FaultInjector, Outcome, Share},
     filter::{Action, Filter, FilterError, LENGTHS_V6_MAX, Mac, RuleCounters, Source},
     flows::{Flow, FlowCounters},
-    link::{LinkOptions, LinkProgram, ReadError},
+    link::{CountersError, LinkOptions, LinkProgram},
     object::{Object, Provenance},
     probe::{ProbeCounters, ProbeError, ProbeProgram},
     program::LoadError,
@@ -140,3 +161,8 @@ pub use {
         PATHS_MAX, PathAddresses, PathCounters, PathId, STEERED_MAX, SteerError, SteerPath, Steering,
     },
 };
+
+/// The readme's examples, which compile as doctests.
+#[cfg(all(doctest, feature = "ebpf"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

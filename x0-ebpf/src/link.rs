@@ -1,4 +1,4 @@
-//! The link program: loaded once, attached to any number of interfaces, read and steered from here.
+//! The link program: loaded once, attached to any number of interfaces; its counters and its filter.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -21,32 +21,40 @@ use crate::program::{Constant, LoadError, Loaded, Recipe, bounded, may_subtract_
 use crate::rate::Rate;
 use crate::sys;
 
-/// What the link program is to do, and how much memory it may take. Sizes are fixed once it is loaded.
+/// The tables of the link program and their sizes, which are fixed once it is loaded.
 ///
-/// Write `LinkOptions { peers_max: 256, ..LinkOptions::default() }`: options may be added.
+/// ```
+/// use x0_ebpf::{LinkOptions, PeerBy};
+///
+/// let options = LinkOptions::default().peers_max(256).peer_by(PeerBy::Mac);
+/// assert_eq!(options.peers_max, 256);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LinkOptions {
-    /// Peers kept, 64..=1_048_576. The one seen least recently makes room. 96 bytes each, plus 48 per possible CPU; a cache
-    /// of at most 4096 of them costs another 82 bytes per entry and CPU.
+    /// Peers in the table, 64..=1_048_576; a new peer replaces the least recently seen one. 96 bytes each,
+    /// plus 48 per possible CPU; a cache of at most 4096 of them takes another 82 bytes per entry and CPU.
     pub peers_max: u32,
-    /// What a peer is.
+    /// The address that identifies a peer.
     pub peer_by: PeerBy,
-    /// Flows kept, 0..=1_048_576; 0 leaves the flow table out. About 100 bytes each, plus 32 per possible CPU.
+    /// Flows in the table, 0..=1_048_576; 0 omits the table. About 100 bytes each, plus 32 per possible CPU.
     /// Needs CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN.
     pub flows_max: u32,
-    /// Network rules per family, 0..=1_048_576; 0 leaves the filter out. About 140 bytes each when used, and 17 bytes
-    /// each plus 16 per possible CPU from the start.
+    /// Network rules per address family, 0..=1_048_576; 0 omits the filter. About 140 bytes each when used,
+    /// and 17 bytes each plus 16 per possible CPU from the start.
     pub rules_max: u32,
     /// Rules for hardware addresses, 1..=65_536.
     pub macs_max: u32,
-    /// Rules that are rates, 1..=65_536. 16 bytes each.
+    /// Rules with a rate, 1..=65_536. 16 bytes each.
     pub limits_max: u32,
-    /// Whether [`LinkProgram::set_peer_rate`] can be used. Costs a little per packet even while no rate is set.
+    /// Whether [`LinkProgram::set_peer_rate`] can be used. It costs time per packet even while no rate is
+    /// set.
     pub peer_rate: bool,
-    /// Seeds the hashes in the kernel, so that nobody outside can aim at one bucket. `None`: random.
+    /// The seed of the hashes in the kernel. A secret seed prevents senders from aiming at one bucket.
+    /// `None`: random.
     pub seed: Option<u64>,
-    /// A folder on bpffs. With it, maps and attachments outlive this process, and the next [`LinkProgram::load`] with the
-    /// same folder takes them over without losing a packet or a count.
+    /// A folder on bpffs. With it, maps and attachments outlive this process, and the next
+    /// [`LinkProgram::load`] with the same folder takes them over without losing a packet or a count.
     pub pin: Option<PathBuf>,
 }
 
@@ -66,18 +74,83 @@ impl Default for LinkOptions {
     }
 }
 
-/// Why a counter could not be read.
+impl LinkOptions {
+    /// Sets [`peers_max`](Self::peers_max).
+    #[must_use]
+    pub fn peers_max(mut self, peers_max: u32) -> Self {
+        self.peers_max = peers_max;
+        self
+    }
+
+    /// Sets [`peer_by`](Self::peer_by).
+    #[must_use]
+    pub fn peer_by(mut self, peer_by: PeerBy) -> Self {
+        self.peer_by = peer_by;
+        self
+    }
+
+    /// Sets [`flows_max`](Self::flows_max).
+    #[must_use]
+    pub fn flows_max(mut self, flows_max: u32) -> Self {
+        self.flows_max = flows_max;
+        self
+    }
+
+    /// Sets [`rules_max`](Self::rules_max).
+    #[must_use]
+    pub fn rules_max(mut self, rules_max: u32) -> Self {
+        self.rules_max = rules_max;
+        self
+    }
+
+    /// Sets [`macs_max`](Self::macs_max).
+    #[must_use]
+    pub fn macs_max(mut self, macs_max: u32) -> Self {
+        self.macs_max = macs_max;
+        self
+    }
+
+    /// Sets [`limits_max`](Self::limits_max).
+    #[must_use]
+    pub fn limits_max(mut self, limits_max: u32) -> Self {
+        self.limits_max = limits_max;
+        self
+    }
+
+    /// Sets [`peer_rate`](Self::peer_rate).
+    #[must_use]
+    pub fn peer_rate(mut self, peer_rate: bool) -> Self {
+        self.peer_rate = peer_rate;
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets [`pin`](Self::pin).
+    #[must_use]
+    pub fn pin(mut self, pin: impl Into<PathBuf>) -> Self {
+        self.pin = Some(pin.into());
+        self
+    }
+}
+
+/// The failure to read counters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReadError {
+pub enum CountersError {
     /// The program is not attached there.
-    #[error("not attached to `{0}` at this point: attach the program there first")]
+    #[error("the link program is not attached to `{0}` at this point: attach it there first")]
     NotAttached(String),
     /// The program was loaded without this table.
-    #[error("the program was loaded without {0}: see LinkOptions")]
+    #[error("the link program was loaded without {0}: change its LinkOptions")]
     Absent(&'static str),
-    /// The kernel refused.
-    #[error("reading counters: {0}")]
+    /// The kernel refused the read.
+    #[error("the kernel refused to read the counters; read again")]
     System(#[from] io::Error),
 }
 
@@ -97,10 +170,11 @@ const PINNED: &[&str] = &[
     "front_v6",
 ];
 
-/// The counters and the filter, in the kernel. Dropping it detaches whatever is not pinned.
+/// The link program in the kernel, with its counters and filter. Dropping it detaches every attachment that
+/// is not pinned.
 #[derive(Debug)]
 pub struct LinkProgram {
-    // Before `loaded`: attachments end before their program does.
+    // Declared before `loaded`, so that attachments are dropped before their program.
     attachments: Vec<(Attached, Held)>,
     loaded: Loaded,
     options: LinkOptions,
@@ -119,16 +193,18 @@ fn system(what: &str, source: io::Error) -> LoadError {
 }
 
 impl LinkProgram {
-    /// Loads the program, or takes over what `options.pin` holds from an earlier process.
+    /// Loads the program, or adopts the maps and attachments that an earlier process pinned in `options.pin`.
     ///
-    /// Taking over swaps the program under each pinned attachment in one step: every packet meets the old program or the
-    /// new one, never none. Counts and rules go on. Attachments whose interface has gone are forgotten.
+    /// Adoption replaces the program of each pinned attachment in one step: every packet meets the old
+    /// program or the new one. Counters and rules continue. Attachments whose interface no longer exists are
+    /// removed.
     ///
     /// # Errors
-    /// [`LoadError`]. Nothing was attached; what was pinned goes on as it was.
+    /// [`LoadError`]. Nothing was attached; pinned attachments continue unchanged.
     pub fn load(options: LinkOptions) -> Result<Self, LoadError> {
         let sizes = Sizes::of(&options)?;
-        // Ports lie behind headers of variable length, and a pointer that far is another thing the verifier wants it for.
+        // Ports follow headers of variable length; the verifier allows the pointer arithmetic only with
+        // CAP_PERFMON.
         if options.flows_max > 0 && !may_subtract_pointers() {
             return Err(LoadError::Perfmon { option: "flows_max" });
         }
@@ -161,14 +237,14 @@ impl LinkProgram {
         };
         let loaded = Loaded::new(object::LINK, &recipe)?;
         let mut control = Control::open(loaded.map("control")?)
-            .map_err(|error| system("reading the settings", error))?
+            .map_err(|error| system("read the settings of the link program", error))?
             .ok_or_else(|| LoadError::PinMismatch {
                 folder: options.pin.clone().unwrap_or_default(),
                 map: "control".to_owned(),
-                cause: "it is of another version of this crate".to_owned(),
+                cause: "another version of this crate made it".to_owned(),
             })?;
         if pinned_seed.is_none() {
-            control.begin(seed).map_err(|error| system("writing the settings", error))?;
+            control.begin(seed).map_err(|error| system("write the settings of the link program", error))?;
         }
         let filter = if options.rules_max > 0 {
             let maps = FilterMaps {
@@ -182,7 +258,7 @@ impl LinkProgram {
             };
             Some(
                 FilterState::open(maps, seed, options.rules_max, options.macs_max)
-                    .map_err(|error| system("reading the filter", error))?,
+                    .map_err(|error| system("read the filter", error))?,
             )
         } else {
             None
@@ -207,7 +283,7 @@ impl LinkProgram {
         Ok(program)
     }
 
-    /// Swaps this program in under every attachment that an earlier process pinned.
+    /// Replaces the program of every attachment that an earlier process pinned.
     fn adopt(&mut self) -> Result<(), LoadError> {
         let Some(folder) = self.options.pin.clone() else { return Ok(()) };
         let entries = std::fs::read_dir(&folder)
@@ -218,19 +294,19 @@ impl LinkProgram {
             match self.adopt_one(&entry.path(), name) {
                 Ok(Some(held)) => self.attachments.push(held),
                 Ok(None) => {
-                    // The interface has gone, and the attachment with it: only the file is left.
+                    // The interface no longer exists, and neither does the attachment: only the file remains.
                     let _ = std::fs::remove_file(entry.path());
                     self.control.free_slot(name.index);
                 }
                 Err(source) => {
                     return Err(LoadError::System {
-                        what: format!("taking over {}", entry.path().display()),
+                        what: format!("adopt the pinned attachment {}", entry.path().display()),
                         source,
                     });
                 }
             }
         }
-        self.control.write().map_err(|error| system("writing the settings", error))
+        self.control.write().map_err(|error| system("write the settings of the link program", error))
     }
 
     fn adopt_one(&mut self, path: &Path, name: PinName) -> io::Result<Option<(Attached, Held)>> {
@@ -274,7 +350,7 @@ impl LinkProgram {
         Ok(Some((attached, held)))
     }
 
-    /// Attaches at XDP, which counts and filters what arrives.
+    /// Attaches at XDP, which counts and filters received packets.
     ///
     /// # Errors
     /// [`AttachError`]. The interface is as it was.
@@ -296,10 +372,10 @@ impl LinkProgram {
         }
     }
 
-    /// Attaches at TC: ingress counts and filters what arrives, egress counts what leaves.
+    /// Attaches at TC: ingress counts and filters received packets, egress counts sent ones.
     ///
-    /// [`Point::Xdp`] is not a point of TC; it is taken as [`Point::Ingress`]. Before Linux 6.6 a TC attachment cannot be
-    /// pinned: it ends with this process, and [`Attached::pinned`] says so.
+    /// [`Point::Xdp`] is not a point of TC and is treated as [`Point::Ingress`]. Before Linux 6.6 a TC
+    /// attachment cannot be pinned: it ends with this process, and [`Attached::pinned`] is false.
     ///
     /// # Errors
     /// [`AttachError`]. The interface is as it was.
@@ -327,7 +403,8 @@ impl LinkProgram {
             return Err(AttachError::Already(interface.to_owned()));
         }
         let (slot, fresh) = self.control.take_slot(index).ok_or(AttachError::Slots { index })?;
-        let fail = |source| AttachError::System { what: "preparing counters".to_owned(), source };
+        let fail =
+            |source| AttachError::System { what: "clear the counters of the interface".to_owned(), source };
         if fresh {
             let zeros = vec![0; self.interfaces.value_len()];
             for point in Point::ALL {
@@ -341,7 +418,7 @@ impl LinkProgram {
     fn withdraw(&mut self, index: u32, fresh: bool) {
         if fresh {
             self.control.free_slot(index);
-            // The slot is only a little waste if this fails: no packet meets it.
+            // If this fails, the slot stays reserved and unused; the error is not worth reporting.
             let _ = self.control.write();
         }
     }
@@ -377,10 +454,10 @@ impl LinkProgram {
         self.attachments.iter().map(|(attached, _)| attached)
     }
 
-    /// Ends an attachment, pinned or not; whether there was one. Its counters can no longer be read.
+    /// Ends an attachment, pinned or not. Returns whether there was one. Its counters can no longer be read.
     ///
     /// # Errors
-    /// [`AttachError::System`]: the pin could not be removed, and the attachment goes on.
+    /// [`AttachError::System`]: the pin could not be removed, and the attachment continues.
     pub fn detach(&mut self, interface: &str, point: Point) -> Result<bool, AttachError> {
         let Some(at) = self
             .attachments
@@ -389,7 +466,10 @@ impl LinkProgram {
         else {
             return Ok(false);
         };
-        let fail = |source| AttachError::System { what: "removing a pin".to_owned(), source };
+        let fail = |source| AttachError::System {
+            what: "remove a pin; the attachment continues".to_owned(),
+            source,
+        };
         let (attached, _) = &self.attachments[at];
         let index = attached.index;
         if let (true, Some(folder)) = (attached.pinned, &self.options.pin) {
@@ -404,10 +484,10 @@ impl LinkProgram {
         Ok(true)
     }
 
-    /// Detaches everything and removes every pin: the end of the program, in the kernel too.
+    /// Detaches everything and removes every pin, so that the kernel frees the program.
     ///
     /// # Errors
-    /// [`AttachError::System`]: a pin could not be removed; what was not reached goes on.
+    /// [`AttachError::System`]: a pin could not be removed; the attachments after it continue.
     pub fn unload(mut self) -> Result<(), AttachError> {
         let all: Vec<_> =
             self.attachments().map(|attached| (attached.interface.clone(), attached.point)).collect();
@@ -415,7 +495,10 @@ impl LinkProgram {
             self.detach(&interface, point)?;
         }
         if let Some(folder) = &self.options.pin {
-            let fail = |source| AttachError::System { what: "removing a pin".to_owned(), source };
+            let fail = |source| AttachError::System {
+                what: "remove a pin; the attachment continues".to_owned(),
+                source,
+            };
             for name in PINNED {
                 std::fs::remove_file(folder.join(name)).map_err(fail)?;
             }
@@ -424,15 +507,15 @@ impl LinkProgram {
         Ok(())
     }
 
-    /// What an attachment counted.
+    /// The counters of one attachment.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub fn interface(&self, interface: &str, point: Point) -> Result<InterfaceCounters, ReadError> {
+    /// [`CountersError`].
+    pub fn interface(&self, interface: &str, point: Point) -> Result<InterfaceCounters, CountersError> {
         let attached = self
             .attachments()
             .find(|attached| attached.interface == interface && attached.point == point)
-            .ok_or_else(|| ReadError::NotAttached(interface.to_owned()))?;
+            .ok_or_else(|| CountersError::NotAttached(interface.to_owned()))?;
         let slot = self.control.slot_of(attached.index).unwrap_or(SLOTS);
         let value = self.interfaces.lookup(&place(slot, point).to_ne_bytes())?.unwrap_or_default();
         Ok(InterfaceCounters::sum(&value, self.interfaces.stride()))
@@ -441,10 +524,10 @@ impl LinkProgram {
     /// Every peer in the table, summed over CPUs, read by batches.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub fn peers(&self) -> Result<BTreeMap<Peer, PeerTraffic>, ReadError> {
+    /// [`CountersError`].
+    pub fn peers(&self) -> Result<BTreeMap<Peer, PeerTraffic>, CountersError> {
         if self.options.peer_by == PeerBy::Nothing {
-            return Err(ReadError::Absent("peers (peer_by)"));
+            return Err(CountersError::Absent("peers (peer_by)"));
         }
         Ok(self.peers.snapshot()?)
     }
@@ -452,30 +535,30 @@ impl LinkProgram {
     /// Every flow in the table, summed over CPUs, read by batches.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub fn flows(&self) -> Result<BTreeMap<Flow, FlowCounters>, ReadError> {
+    /// [`CountersError`].
+    pub fn flows(&self) -> Result<BTreeMap<Flow, FlowCounters>, CountersError> {
         if self.options.flows_max == 0 {
-            return Err(ReadError::Absent("a flow table (flows_max)"));
+            return Err(CountersError::Absent("a flow table (flows_max)"));
         }
         Ok(flows::snapshot(&self.flows)?)
     }
 
-    /// The filter.
+    /// The filter of the program.
     ///
     /// # Errors
-    /// [`FilterError::Absent`] when it was left out.
+    /// [`FilterError::Absent`] if the program was loaded without a filter.
     pub fn filter(&mut self) -> Result<Filter<'_>, FilterError> {
         let state = self.filter.as_mut().ok_or(FilterError::Absent)?;
         Ok(Filter { state, control: &mut self.control })
     }
 
-    /// Limits every peer to a rate of its own; `None` lifts it. Needs [`LinkOptions::peer_rate`].
+    /// Limits every peer to a rate of its own; `None` removes the limit. Needs [`LinkOptions::peer_rate`].
     ///
-    /// Peers are told apart by a seeded hash into twice `peers_max` buckets, so now and then two share one rate. A peer that
-    /// must have its own gets a rule with [`Action::Limit`](crate::Action::Limit).
+    /// A seeded hash maps peers to twice `peers_max` buckets; peers with the same bucket share one rate. A
+    /// peer that must have a rate of its own gets a rule with [`Action::Limit`](crate::Action::Limit).
     ///
     /// # Errors
-    /// [`FilterError`]: the rate is as it was.
+    /// [`FilterError`]: the rate is unchanged.
     pub fn set_peer_rate(&mut self, rate: Option<Rate>) -> Result<(), FilterError> {
         if !self.options.peer_rate {
             return Err(FilterError::Absent);
@@ -484,7 +567,7 @@ impl LinkProgram {
         Ok(self.control.write()?)
     }
 
-    /// The options it was loaded with.
+    /// The options that the program was loaded with.
     #[must_use]
     pub fn options(&self) -> &LinkOptions {
         &self.options
@@ -519,7 +602,7 @@ fn random_seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish() | 1
 }
 
-/// Makes the folder; the seed in use there, if an earlier process left one.
+/// Creates the folder. Returns the seed that an earlier process stored there, if any.
 fn prepare_folder(folder: &Path) -> Result<Option<u64>, LoadError> {
     let fail = |source| LoadError::PinFolder { folder: folder.to_path_buf(), source };
     std::fs::create_dir_all(folder).map_err(fail)?;
@@ -533,12 +616,12 @@ fn prepare_folder(folder: &Path) -> Result<Option<u64>, LoadError> {
         None => Err(LoadError::PinMismatch {
             folder: folder.to_path_buf(),
             map: "control".to_owned(),
-            cause: "it is of another version of this crate".to_owned(),
+            cause: "another version of this crate made it".to_owned(),
         }),
     }
 }
 
-/// The sizes of the maps that follow from the options.
+/// The sizes of the maps, computed from the options.
 struct Sizes {
     peers: u32,
     cache: u32,

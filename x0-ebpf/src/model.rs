@@ -1,6 +1,7 @@
 //! What the link program is to make of a frame, in plain Rust: the reference it is tested against.
 //!
-//! Written from the RFCs and from the contract in bpf/include/packet.h, on slices: no pointer, no map, no shared code.
+//! Written from the RFCs and from the contract in bpf/include/packet.h, on slices: no pointer, no map, no
+//! shared code.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,9 +9,9 @@ use crate::counters::{Peer, PeerBy};
 use crate::filter::{Action, Mac, Source};
 use crate::flows::Flow;
 
-/// VLAN tags that are looked behind.
+/// VLAN tags that are skipped.
 const VLAN_TAGS_MAX: usize = 4;
-/// IPv6 extension headers that are looked behind.
+/// IPv6 extension headers that are skipped.
 const EXTENSIONS_MAX: usize = 6;
 
 /// Why a frame is dropped.
@@ -170,7 +171,8 @@ impl Model {
         let mac: Mac = frame.get(6..12).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
         judgement.peer = match self.peer_by {
             PeerBy::Nothing => None,
-            // An IPv4-mapped IPv6 source cannot be told from the IPv4 address: RFC 4291 section 2.5.5.2.
+            // An IPv4-mapped IPv6 source cannot be distinguished from the IPv4 address: RFC 4291 section
+            // 2.5.5.2.
             PeerBy::Address => source.map(|address| Peer::Address(address.to_canonical())),
             PeerBy::Mac => Some(Peer::Mac(mac)),
         };

@@ -10,7 +10,7 @@ pub struct Object {
     pub bytes: &'static [u8],
 }
 
-/// What `bpf/build` wrote about an object.
+/// The record that `bpf/build` wrote about an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Provenance {
@@ -28,7 +28,7 @@ const MANIFEST: &str = include_str!("../bpf/prebuilt/MANIFEST");
 pub(crate) const LINK: Object =
     Object { name: "link", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/link.bpf.o") };
 
-/// Faults on purpose.
+/// Fault injection.
 pub(crate) const FAULT: Object =
     Object { name: "fault", bytes: aya::include_bytes_aligned!("../bpf/prebuilt/fault.bpf.o") };
 

@@ -4,25 +4,25 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A network: an address and how many of its leading bits count. The other bits are zero.
+/// A network: an address and its number of significant leading bits. The other bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
 }
 
-/// Why a text or a pair is not a prefix.
+/// A text, or an address and length, that is not a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrefixError {
     /// More bits than the address has.
-    #[error("a prefix length of {0} is longer than the address: at most 32 for IPv4 and 128 for IPv6")]
+    #[error("a prefix length of {0} exceeds the address: use at most 32 for IPv4 and 128 for IPv6")]
     Length(u8),
     /// Bits beyond the length are set: `10.0.0.1/8` names no network.
     #[error("bits beyond the prefix length are set; write {0}")]
     HostBits(Prefix),
     /// Not `address/length` or an address alone.
-    #[error("not an address, nor an address, a slash and a length")]
+    #[error("not a prefix: write an address, or an address, a slash and a length, such as 10.0.0.0/8")]
     Syntax,
 }
 
@@ -30,7 +30,7 @@ impl Prefix {
     /// The network of the first `length` bits of `address`.
     ///
     /// # Errors
-    /// [`PrefixError::Length`], or [`PrefixError::HostBits`] with the prefix that was probably meant.
+    /// [`PrefixError::Length`], or [`PrefixError::HostBits`] with the prefix without those bits.
     pub fn new(address: IpAddr, length: u8) -> Result<Self, PrefixError> {
         let network = match address {
             IpAddr::V4(v4) if length <= 32 => {
@@ -53,7 +53,7 @@ impl Prefix {
         self.address
     }
 
-    /// How many leading bits count.
+    /// The number of significant leading bits.
     #[must_use]
     pub fn length(&self) -> u8 {
         self.length

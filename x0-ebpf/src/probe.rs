@@ -1,4 +1,4 @@
-//! What TCP knows when a segment arrives, per peer: the tracepoint `tcp:tcp_probe`.
+//! TCP's state per peer at each received segment, from the tracepoint `tcp:tcp_probe`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,37 +13,37 @@ use crate::object;
 use crate::program::{Constant, LoadError, Loaded, Recipe, bounded, os_error};
 use crate::sys::Map;
 
-/// Where tracefs is mounted, the usual place first.
+/// The usual mount points of tracefs.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// The `format` of an event is a page of text.
 const FORMAT_LEN_MAX: usize = 16 << 10;
 
-/// A peer's TCP connections, when a segment of one arrived last.
+/// The TCP connections of a peer at the time of the last received segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeCounters {
-    /// Segments that arrived on established connections.
+    /// Segments received on established connections.
     pub segments: u64,
-    /// The smoothed round-trip time of the connection whose segment arrived last.
+    /// The smoothed round-trip time of the connection that received the last segment.
     pub rtt: Option<Duration>,
     /// Its congestion window, in segments.
     pub congestion_window: u32,
 }
 
-/// Why the tracepoint is not watched. Nothing was changed.
+/// The failure to attach to the tracepoint. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
     /// The program did not load.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// There is no such tracepoint, or it cannot be looked at.
+    /// The tracepoint does not exist, or its description cannot be read.
     #[error(
-        "the tracepoint tcp:tcp_probe cannot be found: it takes Linux 4.16, a mounted tracefs \
+        "cannot find the tracepoint tcp:tcp_probe: it needs Linux 4.16 or newer, a mounted tracefs \
          (`mount -t tracefs none /sys/kernel/tracing`) and the right to read it (root)"
     )]
     Absent,
-    /// The kernel describes the event in a way that is not known here.
+    /// The kernel describes the event in a form that this crate does not read.
     #[error(
         "the tracepoint tcp:tcp_probe has no field `{field}`: use `SocketProgram`, and report the kernel's version"
     )]
@@ -53,31 +53,33 @@ pub enum ProbeError {
     },
     /// A capability is missing.
     #[error(
-        "the kernel refuses to watch a tracepoint (EPERM): grant CAP_BPF and CAP_PERFMON, for example with \
+        "the kernel refuses to attach to a tracepoint (EPERM): grant CAP_BPF and CAP_PERFMON, for example with \
          `setcap cap_bpf,cap_perfmon+ep`"
     )]
     Denied,
     /// The kernel refused for another reason.
-    #[error("watching tcp:tcp_probe: {0}; `SocketProgram` needs no tracepoint")]
+    #[error(
+        "the kernel refuses to attach to the tracepoint tcp:tcp_probe; `SocketProgram` needs no tracepoint"
+    )]
     System(#[source] io::Error),
 }
 
-/// The program on the tracepoint. Dropping it ends the watching.
+/// The program on the tracepoint. Dropping it detaches it.
 ///
-/// Unlike [`SocketProgram`](crate::SocketProgram) it sees connections that were open before, in every cgroup and network namespace; it
-/// runs for each segment that arrives, and takes `CAP_PERFMON`.
+/// Unlike [`SocketProgram`](crate::SocketProgram) it sees connections that were open before, in every cgroup
+/// and network namespace; it runs for each received segment and needs `CAP_PERFMON`.
 #[derive(Debug)]
 pub struct ProbeProgram {
-    // Before the program: the attachment ends first.
+    // Declared before the program, so that the attachment is dropped first.
     _link: TracePointLink,
     _loaded: Loaded,
     probes: Map,
 }
 
 impl ProbeProgram {
-    /// Watches every TCP connection of this machine.
+    /// Attaches to the tracepoint, which covers every TCP connection of this machine.
     ///
-    /// `peers_max`, 64..=1_048_576: the peer heard of least recently makes room; 96 bytes each.
+    /// `peers_max`, 64..=1_048_576: a new peer replaces the least recently seen one; 96 bytes each.
     ///
     /// # Errors
     /// [`ProbeError`].
@@ -115,7 +117,7 @@ impl ProbeProgram {
     /// Every peer in the table.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel refused the read.
     pub fn peers(&self) -> io::Result<BTreeMap<IpAddr, ProbeCounters>> {
         let mut peers = BTreeMap::new();
         self.probes.for_each(4096, |key, value| {
@@ -133,7 +135,8 @@ impl ProbeProgram {
     }
 }
 
-/// Where a field of an event begins, by its `format` (Documentation/trace/events.rst, "Event formats"). At most a page in.
+/// The offset of a field of an event, by its `format` (Documentation/trace/events.rst, "Event formats"). At
+/// most a page in.
 fn offset_of(format: &str, name: &str) -> Option<u32> {
     let line = format.lines().find(|line| {
         let declared = line.trim().strip_prefix("field:").and_then(|rest| rest.split(';').next());

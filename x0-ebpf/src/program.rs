@@ -1,4 +1,4 @@
-//! Loading an object: constants, sizes, pinned maps, and what a refusal means.
+//! Loading an object: constants, sizes, pinned maps, and the errors of a refused load.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,11 +13,12 @@ use aya::programs::{SchedClassifier, SockOps, TracePoint, Xdp};
 use crate::object::Object;
 use crate::sys;
 
-/// Why an object did not load. Nothing is attached and no map is left behind, except maps that were already pinned.
+/// The failure to load an object. Nothing is attached; no new map remains, and pinned maps are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The kernel refused for want of a capability, or because locked memory is limited (kernels before 5.11).
+    /// The kernel refuses because a capability is missing, or because locked memory is limited (kernels
+    /// before 5.11).
     #[error(
         "the kernel refuses to load eBPF (EPERM): grant CAP_BPF and CAP_NET_ADMIN (CAP_PERFMON too for exact XDP lengths before \
          Linux 5.18), for example with `setcap cap_bpf,cap_net_admin+ep`; before Linux 5.11 also raise RLIMIT_MEMLOCK; \
@@ -26,7 +27,7 @@ pub enum LoadError {
     Denied,
     /// The verifier of this kernel does not accept the program.
     #[error(
-        "the verifier of this kernel refuses program `{program}`: {log}; the programs need Linux 5.10 or newer, please report it if this is one"
+        "the verifier of this kernel refuses program `{program}`: {log}; the programs need Linux 5.10 or newer: on such a kernel, report this message"
     )]
     Refused {
         /// The program's name.
@@ -34,20 +35,20 @@ pub enum LoadError {
         /// The end of the verifier's log.
         log: String,
     },
-    /// An option needs one capability more.
+    /// An option needs a further capability.
     #[error(
-        "option `{option}` needs CAP_PERFMON as well: leave it out, or grant it with `setcap cap_bpf,cap_net_admin,cap_perfmon+ep`"
+        "option `{option}` also needs CAP_PERFMON: leave it out, or grant it with `setcap cap_bpf,cap_net_admin,cap_perfmon+ep`"
     )]
     Perfmon {
         /// The option's name.
         option: &'static str,
     },
     /// An option is outside its bounds.
-    #[error("option `{option}` is {value}, it must be from {least} to {most}")]
+    #[error("option `{option}` is {value}; it must be from {least} to {most}")]
     Option {
         /// The option's name.
         option: &'static str,
-        /// What was asked for.
+        /// The value in the options.
         value: u64,
         /// The smallest value allowed.
         least: u64,
@@ -67,13 +68,11 @@ pub enum LoadError {
         cause: String,
     },
     /// The pin folder cannot be used.
-    #[error(
-        "cannot use {folder} for pins: {source}; it must lie on a mounted bpffs (`mount -t bpf bpf /sys/fs/bpf`)"
-    )]
+    #[error("cannot use {folder} for pins; it must lie on a mounted bpffs (`mount -t bpf bpf /sys/fs/bpf`)")]
     PinFolder {
         /// The folder.
         folder: PathBuf,
-        /// What the kernel said.
+        /// The error of the file operation.
         source: io::Error,
     },
     /// The object has no such program or map: the crate was built with a damaged prebuilt object.
@@ -85,16 +84,16 @@ pub enum LoadError {
         missing: String,
     },
     /// Another system call failed.
-    #[error("{what}: {source}")]
+    #[error("cannot {what}")]
     System {
-        /// What was being done.
+        /// The step, as an imperative: "load the object `link`".
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// The number of the system's error somewhere in a chain of causes.
+/// The first system error number in a chain of causes.
 pub(crate) fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(current) = cause {
@@ -119,7 +118,7 @@ fn system(what: impl Into<String>, error: &(dyn Error + 'static)) -> LoadError {
     LoadError::System { what: what.into(), source }
 }
 
-/// How an object is to be loaded.
+/// The parameters of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Recipe {
     /// Values of the constants the verifier will see.
@@ -146,7 +145,8 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(crate) fn new(object: Object, recipe: &Recipe) -> Result<Self, LoadError> {
         match Self::load(object, recipe) {
-            // Before 5.11 maps count as locked memory, and the usual limit is 64 KiB. If we may lift it, that was the reason.
+            // Before 5.11 maps count as locked memory, and the usual limit is 64 KiB. If this process may
+            // lift it, that was the reason.
             Err(LoadError::Denied) if sys::memory_lock_unlimited().is_ok() => Self::load(object, recipe),
             other => other,
         }
@@ -170,7 +170,7 @@ impl Loaded {
         }
         let ebpf = loader
             .load(object.bytes)
-            .map_err(|error| system(format!("loading `{}`", object.name), &error))?;
+            .map_err(|error| system(format!("load the object `{}`", object.name), &error))?;
         let loaded = Self { object, ebpf };
         if let Some((folder, names)) = &recipe.pinned {
             loaded.check_pins(folder, names, &recipe.entries_max)?;
@@ -178,7 +178,8 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// The loader takes a pinned map as it finds it; a size that the program does not expect must not go unnoticed.
+    /// The loader accepts a pinned map of any size; this check refuses one of another size than the options
+    /// ask for.
     fn check_pins(
         &self,
         folder: &std::path::Path,
@@ -194,7 +195,7 @@ impl Loaded {
                 return Err(LoadError::PinMismatch {
                     folder: folder.to_path_buf(),
                     map: (*name).to_owned(),
-                    cause: format!("it holds {} entries, {wanted} were asked for", map.entries_max()),
+                    cause: format!("it holds {} entries and the options ask for {wanted}", map.entries_max()),
                 });
             }
         }
@@ -220,7 +221,7 @@ impl Loaded {
             _ => return Err(self.missing(name)),
         };
         let open = || -> io::Result<sys::Map> { sys::Map::new(data.fd().as_fd().try_clone_to_owned()?) };
-        open().map_err(|error| system(format!("opening the map `{name}`"), &error))
+        open().map_err(|error| system(format!("open the map `{name}`"), &error))
     }
 
     fn refused(program: &str, error: &aya::programs::ProgramError) -> LoadError {
@@ -237,7 +238,7 @@ impl Loaded {
                 log: format!("{io_error}: {}", tail.join(" | ")),
             };
         }
-        system(format!("loading program `{program}`"), error)
+        system(format!("load the program `{program}`"), error)
     }
 
     /// The XDP program `name`, loaded.
@@ -292,12 +293,13 @@ impl Loaded {
         } else {
             self.classifier(name)?.fd().map(|fd| fd.as_fd().try_clone_to_owned())
         };
-        fd.map_err(|error| system(format!("program `{name}`"), &error))?
-            .map_err(|error| system(format!("program `{name}`"), &error))
+        fd.map_err(|error| system(format!("duplicate the descriptor of program `{name}`"), &error))?
+            .map_err(|error| system(format!("duplicate the descriptor of program `{name}`"), &error))
     }
 }
 
-/// Whether the verifier grants this process `data_end - data`: CAP_PERFMON (38) or CAP_SYS_ADMIN (21) is effective.
+/// Whether the verifier grants this process `data_end - data`: CAP_PERFMON (38) or CAP_SYS_ADMIN (21) is
+/// effective.
 pub(crate) fn may_subtract_pointers() -> bool {
     std::fs::read_to_string("/proc/self/status")
         .ok()

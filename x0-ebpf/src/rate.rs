@@ -1,19 +1,19 @@
-//! Rates, as token buckets.
+//! Rates (token buckets).
 
 use std::num::NonZeroU64;
 
-/// What a rate counts.
+/// The unit of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RateUnit {
-    /// Bytes of the frame, the Ethernet header with them.
+    /// Bytes of the frame, including the Ethernet header.
     Bytes,
-    /// Packets. A segmented frame counts as what it becomes on the wire.
+    /// Packets. A super-packet counts as the segments that it becomes on the wire.
     Packets,
 }
 
-/// A token bucket: `per_second` units flow in, at most `burst` units are saved up.
+/// A token bucket: `per_second` units flow in, and at most `burst` units accumulate.
 ///
-/// The algorithm is the generic cell rate algorithm (ITU-T I.371). What exceeds it is dropped.
+/// The algorithm is the generic cell rate algorithm (ITU-T I.371). Packets above the rate are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     unit: RateUnit,
@@ -21,19 +21,19 @@ pub struct Rate {
     burst: u64,
 }
 
-/// Why a rate cannot be kept.
+/// A rate that the kernel program cannot enforce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RateError {
-    /// Slower than the kernel's arithmetic holds, or faster than a nanosecond can tell.
+    /// Outside the range of the kernel program's arithmetic in nanoseconds.
     #[error("a rate of {0} per second is outside 8..=1000000000000 (bytes) or 1..=1000000000 (packets)")]
     PerSecond(u64),
-    /// More than an hour of saved-up rate, or nothing.
+    /// Zero, or more than an hour of the rate.
     #[error("a burst of {burst} units at {per_second} per second is outside 1 unit..=1 hour")]
     Burst {
-        /// The burst asked for, in units.
+        /// The requested burst, in units.
         burst: u64,
-        /// The rate asked for.
+        /// The requested rate.
         per_second: u64,
     },
 }
@@ -41,20 +41,20 @@ pub enum RateError {
 const NANOS: u128 = 1_000_000_000;
 
 impl Rate {
-    /// A rate of `per_second` bytes, saving up at most `burst` bytes.
+    /// A rate of `per_second` bytes with a burst of at most `burst` bytes.
     ///
     /// A burst smaller than the largest frame drops every such frame.
     ///
     /// # Errors
-    /// [`RateError`] names the bound.
+    /// [`RateError`]: a bound was exceeded.
     pub fn bytes(per_second: NonZeroU64, burst: u64) -> Result<Self, RateError> {
         Self::new(RateUnit::Bytes, per_second.get(), burst, 8, 1_000_000_000_000)
     }
 
-    /// A rate of `per_second` packets, saving up at most `burst` packets.
+    /// A rate of `per_second` packets with a burst of at most `burst` packets.
     ///
     /// # Errors
-    /// [`RateError`] names the bound.
+    /// [`RateError`]: a bound was exceeded.
     pub fn packets(per_second: NonZeroU64, burst: u64) -> Result<Self, RateError> {
         Self::new(RateUnit::Packets, per_second.get(), burst, 1, 1_000_000_000)
     }
@@ -69,7 +69,7 @@ impl Rate {
         Ok(Self { unit, per_second, burst })
     }
 
-    /// What is counted.
+    /// The unit.
     #[must_use]
     pub fn unit(&self) -> RateUnit {
         self.unit
@@ -81,13 +81,13 @@ impl Rate {
         self.per_second
     }
 
-    /// Units that may be saved up.
+    /// Units that may accumulate.
     #[must_use]
     pub fn burst(&self) -> u64 {
         self.burst
     }
 
-    /// Nanoseconds per unit, times 2^16: `struct rate` of bpf/include/bucket.h. Fits: the bounds above see to it.
+    /// Nanoseconds per unit, times 2^16: `struct rate` of bpf/include/bucket.h. The bounds above make it fit.
     pub(crate) fn cost(&self) -> u64 {
         u64::try_from((NANOS << 16) / u128::from(self.per_second)).unwrap_or(u64::MAX)
     }

@@ -1,4 +1,4 @@
-//! What TCP measures per peer: round-trip times, retransmits, bytes. A sockops program of a cgroup.
+//! TCP's measurements per peer (round-trip times, retransmits, bytes), by a sockops program of a cgroup.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,43 +15,45 @@ use crate::object;
 use crate::program::{LoadError, Loaded, Recipe, bounded, os_error};
 use crate::sys::Map;
 
-/// A peer's TCP connections, as far as they were opened while the program was attached.
+/// The TCP connections of a peer that were opened while the program was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketCounters {
     /// Connections that were established.
     pub opened: u64,
-    /// Of these, how many are closed.
+    /// Those of them that are closed.
     pub closed: u64,
     /// The smoothed round-trip time of the latest sample of any connection.
     pub rtt: Option<Duration>,
-    /// The least round-trip time that the kernel holds valid for any of the connections.
+    /// The smallest round-trip time that the kernel considers valid for any of the connections.
     pub rtt_min: Option<Duration>,
-    /// Samples.
+    /// Samples of the round-trip time.
     pub samples: u64,
     /// Segments sent again.
     pub retransmits: u64,
-    /// Bytes that the peer acknowledged, up to the latest sample or the close. As in the kernel's `tcpi_bytes_acked`, the
-    /// SYN of a connection opened from here and the FIN count one byte each.
+    /// Bytes that the peer acknowledged, up to the latest sample or the close. As in the kernel's
+    /// `tcpi_bytes_acked`, the SYN of a connection opened from here and the FIN count one byte each.
     pub bytes_acknowledged: u64,
-    /// Bytes received in order, up to the latest sample or the close. As in the kernel's `tcpi_bytes_received`, a FIN
-    /// counts one byte, unless the socket was closed here before it came.
+    /// Bytes received in order, up to the latest sample or the close. As in the kernel's
+    /// `tcpi_bytes_received`, a FIN counts one byte, unless the socket was closed here before it came.
     pub bytes_received: u64,
 }
 
-/// Why the program was not attached to a cgroup. Nothing was changed.
+/// The failure to attach the program to a cgroup. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
     /// The program did not load.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The folder is not one of a cgroup (version 2).
-    #[error("{folder} is not a cgroup v2 folder: {source}; mount one with `mount -t cgroup2 none <folder>`")]
+    /// The folder cannot be used as a cgroup (version 2).
+    #[error(
+        "cannot attach to {folder}: it must be a folder of a cgroup v2 file system (`mount -t cgroup2 none <folder>`)"
+    )]
     Cgroup {
         /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A capability is missing.
@@ -65,14 +67,15 @@ pub enum SocketError {
 /// The socket program, attached to a cgroup. Dropping it detaches.
 #[derive(Debug)]
 pub struct SocketProgram {
-    // Before the program: the attachment ends first.
+    // Declared before the program, so that the attachment is dropped first.
     _link: SockOpsLink,
     _loaded: Loaded,
     connections: Map,
 }
 
 impl SocketProgram {
-    /// Watches the TCP connections of every process in the cgroup (version 2) at `cgroup` and in those below it.
+    /// Watches the TCP connections of every process in the cgroup (version 2) at `cgroup` and in those below
+    /// it.
     ///
     /// `peers_max`, 64..=1_048_576: the peer seen least recently makes room; 136 bytes each.
     ///
@@ -101,7 +104,7 @@ impl SocketProgram {
     /// Every peer in the table.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel refused the read.
     pub fn peers(&self) -> io::Result<BTreeMap<IpAddr, SocketCounters>> {
         let mut peers = BTreeMap::new();
         self.connections.for_each(4096, |key, value| {

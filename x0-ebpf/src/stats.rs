@@ -1,13 +1,13 @@
-//! Counters of links and peers, from the best source the machine lets us have.
+//! Counters of links and peers, from the best backend that can be opened.
 //!
-//! [`LinkStats`] is the seam. Three backends stand behind it, best first: eBPF programs on the links, rtnetlink with
-//! sock_diag, and the text of `/proc/net/dev`. [`open`] tries sources in the order given and keeps, for every one it passed
-//! over, the reason; [`LinkStats::backend`] shows both for as long as the counters are used.
+//! [`LinkStats`] is the seam. It has three backends, best first: eBPF programs on the links, rtnetlink with
+//! sock_diag, and the text of `/proc/net/dev`. [`open`] tries sources in the given order and records the
+//! reason for each one that it skips; [`LinkStats::backend`] returns the backend in use with these reasons.
 //!
-//! # What a byte is
+//! # Bytes and packets
 //!
-//! The backends count the same packets at different places, so their bytes differ by headers. For one Ethernet frame of
-//! `n` bytes (destination address first, without the checksum that ends it on a wire):
+//! The backends count the same packets at different points, so that their bytes differ by headers. For one
+//! Ethernet frame of `n` bytes (destination address first, without the checksum that ends it on a wire):
 //!
 //! | counted by | direction | bytes for the frame | packets |
 //! |---|---|---|---|
@@ -19,15 +19,17 @@
 //! | eBPF at TC | sent | `n`; a super-packet of TSO has the headers of every segment | a super-packet counts as its segments |
 //! | rtnetlink, `/proc/net/dev` on a tunnel without Ethernet (`tun`, `wg`) | both | `n - 14` | packets |
 //!
-//! The kernel does not tell which row holds for a link, so no backend corrects for it. Compare rates of one backend with
-//! rates of the same backend.
+//! The kernel does not report which row applies to a link, so that no backend corrects for it. Compare rates
+//! of one backend only with rates of the same backend.
 //!
 //! # Contract of a backend
 //!
-//! - Counters of a link only rise until the link goes away; a link that comes back starts anew, with another index.
-//! - A read is one pass over the kernel's tables, not an atomic cut: two links may be a few packets apart.
-//! - A read that fails says so, and what it left in the caller's vector is stated by the error.
-//! - The network namespace is the one in which the backend was opened, whatever thread reads later.
+//! - The counters of a link never decrease while it exists; a link that is created again starts at zero, with
+//!   another index.
+//! - A read is one pass over the kernel's tables, not an atomic snapshot: two links may differ by a few
+//!   packets.
+//! - A failed read returns an error that states the contents of the caller's vector.
+//! - The network namespace is the one in which the backend was opened, regardless of the reading thread.
 
 mod backend;
 mod counters;
@@ -56,25 +58,25 @@ pub use proc_net_dev::{ProcNetDev, ProcNetDevSource};
 #[cfg(feature = "netlink")]
 pub use rtnetlink::Rtnetlink;
 
-/// Counters of the links of one network namespace, and of the peers behind them.
+/// Counters of the links of one network namespace and of the peers reached through them.
 ///
 /// The module documentation states the contract.
 pub trait LinkStats: Send {
-    /// Which backend this is, and why none that is better.
+    /// The backend in use, and the reasons against better ones.
     fn backend(&self) -> &Backend;
 
-    /// Replaces `into` by the counters of every link, in the kernel's order.
+    /// Replaces the contents of `into` by the counters of every link, in the kernel's order.
     ///
     /// # Errors
     ///
-    /// The kernel refused, or what it said could not be read. `into` is then empty.
+    /// The kernel refused, or its answer could not be parsed. `into` is then empty.
     fn links(&mut self, into: &mut Vec<LinkCounters>) -> Result<(), ReadError>;
 
-    /// Replaces `into` by what is known of each peer, in the order of their addresses.
+    /// Replaces the contents of `into` by the counters of each peer, in the order of their addresses.
     ///
     /// # Errors
     ///
-    /// [`ReadError::NotCounted`] where the backend knows no peers. As for [`links`](Self::links) otherwise, but for
-    /// [`ReadError::TooMany`], which leaves the first ones in `into`.
+    /// [`ReadError::NotCounted`] if the backend does not count peers; [`ReadError::TooMany`], with the first
+    /// ones in `into`; otherwise as for [`links`](Self::links).
     fn peers(&mut self, into: &mut Vec<PeerCounters>) -> Result<(), ReadError>;
 }

@@ -1,4 +1,5 @@
-//! Steering: what the routes send through one interface leaves through another, from one packet to the next.
+//! Steering: packets that the routes send through one interface leave through another, from one packet to the
+//! next.
 
 use std::io;
 
@@ -8,17 +9,18 @@ use crate::object;
 use crate::program::{LoadError, Loaded, Recipe};
 use crate::sys::Map;
 
-/// Paths at once, of all steered interfaces together.
+/// The maximum number of paths of all steered interfaces together.
 pub const PATHS_MAX: u32 = 256;
-/// Steered interfaces at once.
+/// The maximum number of steered interfaces.
 pub const STEERED_MAX: usize = 64;
 
-/// A way out: an interface, and the Ethernet addresses that frames need there.
+/// An interface to leave through, and the Ethernet addresses that frames need there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SteerPath {
     /// The interface to leave through, in this network namespace.
     pub interface: String,
-    /// Destination and source address to write into each frame; `None` leaves them. The interface's own path needs none.
+    /// The addresses to write into each frame; `None` keeps them. The path through the steered interface
+    /// itself needs none.
     pub addresses: Option<PathAddresses>,
 }
 
@@ -27,7 +29,7 @@ pub struct SteerPath {
 pub struct PathAddresses {
     /// The next hop's address on that link.
     pub target: Mac,
-    /// Our address on that link.
+    /// The address of this node on that link.
     pub source: Mac,
 }
 
@@ -35,7 +37,7 @@ pub struct PathAddresses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathId(u32);
 
-/// What took a path.
+/// The packets of a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PathCounters {
@@ -45,7 +47,7 @@ pub struct PathCounters {
     pub bytes: u64,
 }
 
-/// Why steering was not changed. Packets go where they went before.
+/// The failure to change steering. Packets keep their path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SteerError {
@@ -57,32 +59,34 @@ pub enum SteerError {
         "steering holds at most {PATHS_MAX} paths and {STEERED_MAX} interfaces: release one, or load another Steering"
     )]
     Full,
-    /// The path leads to an interface that is itself steered elsewhere: frames could go in a circle.
-    #[error("`{0}` is itself steered: a path may not lead through a steered interface other than its own")]
+    /// The path leads to an interface that is itself steered: frames could loop.
+    #[error(
+        "`{0}` is itself steered, so that frames could loop: choose an interface that is not steered, or release `{0}`"
+    )]
     Circle(String),
     /// No path has this number.
-    #[error("no path has this number, or it belongs to another Steering")]
+    #[error("this path id belongs to no path of this `Steering`: use an id that its `add_path` returned")]
     NoPath,
     /// The interface is not steered.
     #[error("`{0}` is not steered: call `Steering::steer` first")]
     NotSteered(String),
-    /// The kernel refused.
-    #[error("changing a path: {0}")]
+    /// The kernel refused the change.
+    #[error("the kernel refused to read or change a path; packets keep their path")]
     System(#[from] io::Error),
 }
 
 /// The steering program: attached at TC egress of each interface it steers.
 ///
-/// Failover without a change of routes: routes name one interface, the program sends its frames out through whichever path
-/// is chosen. A flip is one store of four bytes; the packet after it takes the new path. What is in the old link's queues is
-/// not brought back.
+/// Failover without a change of routes: routes name one interface, and the program sends its frames through
+/// the chosen path. A flip is one store of four bytes; the next packet takes the new path. Packets in the
+/// queues of the old link are not moved.
 ///
-/// The kernel resolves neighbours on the interface that the route names. When that link is cut, an entry that must be
-/// confirmed there would expire: use a permanent neighbour entry, a point-to-point interface or a dummy interface to steer.
-/// Frames of other protocols than IP (ARP among them) are steered too.
+/// The kernel resolves neighbours on the interface that the route names. When that link is cut, its neighbour
+/// entries expire: use a permanent entry, or steer a point-to-point or dummy interface. Frames of other
+/// protocols than IP (ARP among them) are steered too.
 #[derive(Debug)]
 pub struct Steering {
-    // Before `loaded`: attachments end before their program does.
+    // Declared before `loaded`, so that attachments are dropped before their program.
     steered: Vec<(String, u32, Held)>,
     loaded: Loaded,
     paths: Map,
@@ -126,7 +130,7 @@ impl Steering {
         Ok(PathId(number))
     }
 
-    /// Begins to steer what leaves through `interface`, along `path` for a start.
+    /// Starts to steer the packets that leave through `interface`, along `path` at first.
     ///
     /// # Errors
     /// [`SteerError`].
@@ -139,7 +143,7 @@ impl Steering {
             return Err(SteerError::Full);
         }
         self.check(index, path)?;
-        // Nobody's path may lead through an interface that is steered from now on.
+        // No chosen path may lead through an interface that is steered from now on.
         for (name, other, _) in &self.steered {
             if self.choice(*other)?.and_then(|path| self.known.get(path as usize)) == Some(&index) {
                 return Err(SteerError::Circle(name.clone()));
@@ -181,7 +185,7 @@ impl Steering {
         found.map(|(_, index, _)| *index).ok_or_else(|| SteerError::NotSteered(interface.to_owned()))
     }
 
-    /// Sends what leaves through `interface` along another path, from the next packet on.
+    /// Sends the packets that leave through `interface` along another path, from the next packet on.
     ///
     /// # Errors
     /// [`SteerError`].
@@ -200,7 +204,7 @@ impl Steering {
         self.choice(index)?.map(PathId).ok_or(SteerError::NoPath)
     }
 
-    /// Ends the steering of an interface: what leaves through it leaves through it.
+    /// Ends the steering of an interface, so that its packets leave through it again.
     ///
     /// # Errors
     /// [`SteerError::NotSteered`].
@@ -211,7 +215,7 @@ impl Steering {
         Ok(())
     }
 
-    /// What took a path so far, its own interface included.
+    /// The packets that took a path so far, including one through the steered interface itself.
     ///
     /// # Errors
     /// [`SteerError`].

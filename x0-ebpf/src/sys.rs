@@ -1,9 +1,10 @@
 //! The `bpf` system call, and the only `unsafe` of the crate.
 //!
-//! aya loads, relocates and attaches; what it has no call for, or a slow one, is here: batch look-ups, `BPF_PROG_TEST_RUN`,
-//! pinned objects, and maps read as plain bytes. Each command's attributes are written into a zeroed buffer at the offsets
-//! of the kernel's ABI (`union bpf_attr`, include/uapi/linux/bpf.h). Sizes come from the kernel's own description of the
-//! map, never from a caller, so a buffer that the kernel fills is always as long as the kernel thinks it is.
+//! aya loads, relocates and attaches. This module has the calls that aya lacks or that it makes slowly: batch
+//! look-ups, `BPF_PROG_TEST_RUN`, pinned objects, and maps read as plain bytes. Each command's attributes are
+//! written into a zeroed buffer at the offsets of the kernel's ABI (`union bpf_attr`,
+//! include/uapi/linux/bpf.h). Sizes come from the kernel's description of the map, never from a caller, so
+//! that a buffer that the kernel fills has the length that the kernel assumes.
 #![allow(unsafe_code, reason = "system calls; every block says why it is sound")]
 
 use std::ffi::CString;
@@ -68,8 +69,9 @@ impl Attributes {
     }
 
     fn call(&mut self, command: u32) -> io::Result<i64> {
-        // SAFETY: the buffer is live, writable and as long as stated. The pointers inside it were made by the methods below
-        // from slices that outlive this call, with lengths that those methods checked against the kernel's sizes.
+        // SAFETY: the buffer is live, writable and as long as stated. The pointers inside it were made by the
+        // methods below from slices that outlive this call, with lengths that those methods checked against
+        // the kernel's sizes.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0)) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -81,7 +83,7 @@ fn descriptor(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().unsigned_abs()
 }
 
-/// How many CPUs the kernel may ever use: the number of values of a per-CPU entry.
+/// The number of possible CPUs, which is the number of values of a per-CPU entry.
 pub(crate) fn possible_cpus() -> io::Result<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     // "0-3", "0", "0,2-5": the highest number counts, for the kernel sizes by it.
@@ -163,7 +165,8 @@ impl Map {
         }
     }
 
-    /// Writes the value of `key`. One kernel-side copy: a value of up to eight aligned bytes changes at once for readers.
+    /// Writes the value of `key`. One kernel-side copy: a value of up to eight aligned bytes changes at once
+    /// for readers.
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         if value.len() != self.value_len {
             return Err(Self::wrong_size());
@@ -171,7 +174,7 @@ impl Map {
         self.element(key, value.as_ptr() as u64, 0)?.call(MAP_UPDATE).map(drop)
     }
 
-    /// Removes `key`; whether it was there.
+    /// Removes `key`. Returns whether it was present.
     pub(crate) fn delete(&self, key: &[u8]) -> io::Result<bool> {
         match self.element(key, 0, 0)?.call(MAP_DELETE) {
             Ok(_) => Ok(true),
@@ -194,7 +197,8 @@ impl Map {
         }
     }
 
-    /// Writes many entries; `keys` and `values` are laid end to end. Falls back to one by one where the kernel has no batch.
+    /// Writes many entries; `keys` and `values` are laid end to end. Falls back to one by one where the
+    /// kernel has no batch.
     pub(crate) fn update_batch(&self, keys: &[u8], values: &[u8]) -> io::Result<()> {
         let count = keys.len() / self.key_len.max(1);
         if keys.len() != count * self.key_len || values.len() != count * self.value_len {
@@ -216,7 +220,7 @@ impl Map {
         }
     }
 
-    /// Hands every entry to `each`, in the map's own order, by batches of `chunk` entries.
+    /// Passes every entry to `each`, in the order of the map, in batches of `chunk` entries.
     ///
     /// Entries that come or go meanwhile may or may not be seen. Memory: `chunk` keys and values.
     pub(crate) fn for_each(&self, chunk: usize, mut each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
@@ -276,7 +280,7 @@ impl Map {
             return Ok(());
         }
         let mut key = self.next_key(None)?;
-        // A map that others fill faster than we read must not keep us here for ever.
+        // Bounds the loop if other processes fill the map faster than it is read.
         for _ in 0..u64::from(self.entries_max) * 2 {
             let Some(current) = key else { break };
             if let Some(value) = self.lookup(&current)? {
@@ -302,7 +306,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 pub(crate) fn object_get(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let fd = Attributes::new().word(0, path.as_ptr() as u64).call(OBJ_GET)?;
-    // SAFETY: the call succeeded, so this is a fresh descriptor that nobody else owns.
+    // SAFETY: the call succeeded, so this is a new descriptor that this process owns alone.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
 }
 
@@ -315,11 +319,11 @@ pub(crate) fn map_create(kind: u32, key_len: u32, value_len: u32, entries_max: u
         .half(8, value_len)
         .half(12, entries_max)
         .call(MAP_CREATE)?;
-    // SAFETY: the call succeeded, so this is a fresh descriptor that nobody else owns.
+    // SAFETY: the call succeeded, so this is a new descriptor that this process owns alone.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
 }
 
-/// What `BPF_PROG_TEST_RUN` gave back.
+/// The result of `BPF_PROG_TEST_RUN`.
 #[cfg(feature = "testing")]
 #[derive(Clone, Debug)]
 pub(crate) struct TestRun {
@@ -328,8 +332,8 @@ pub(crate) struct TestRun {
     pub(crate) output: Vec<u8>,
 }
 
-/// Runs a loaded program on `packet`, `repeat` times. `context` is a `struct xdp_md` or `__sk_buff`, or empty.
-/// `flags`: `BPF_F_TEST_XDP_LIVE_FRAMES` is 2.
+/// Runs a loaded program on `packet`, `repeat` times. `context` is a `struct xdp_md` or `__sk_buff`, or
+/// empty. `flags`: `BPF_F_TEST_XDP_LIVE_FRAMES` is 2.
 #[cfg(feature = "testing")]
 pub(crate) fn program_test_run(
     program: BorrowedFd<'_>,

@@ -1,5 +1,6 @@
-//! This machine under setpriv(1), with each set of capabilities that matters: the probe names exactly what is missing, the
-//! loader and the backends of the counters do what it said they could, and no refusal reaches a user without its remedy.
+//! This machine under setpriv(1), with each set of capabilities that matters: the probe names exactly what is
+//! missing, the loader and the backends of the counters do what it said they could, and no refusal reaches a
+//! user without its remedy.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -124,7 +125,8 @@ fn root_is_what_its_bounding_set_leaves() {
     done_as_said("root in a container", "CAP_BPF", &said);
 }
 
-/// Where nothing is missing everything works; where something is, each refusal names it and says how to grant it.
+/// Where nothing is missing everything works; where something is, each refusal names it and says how to grant
+/// it.
 fn done_as_said(case: &str, missing: &str, said: &str) {
     if !cfg!(all(feature = "ebpf", feature = "testing")) {
         return;

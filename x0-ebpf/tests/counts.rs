@@ -1,4 +1,5 @@
-//! A million packets over a veth pair: every backend says the same number, and the same bytes once headers are explained.
+//! A million packets over a veth pair: every backend says the same number, and the same bytes once headers
+//! are explained.
 #![cfg(feature = "testing")]
 #![allow(
     clippy::unwrap_used,
@@ -97,7 +98,9 @@ fn the_kernels_counters_agree_with_the_wire_to_the_packet_and_to_the_byte() {
 mod ebpf {
     use super::*;
     use x0_ebpf::stats::{BackendKind, EbpfSource, Refusal, open};
-    use x0_ebpf::{AttachMode, AttachPolicy, InterfaceCounters, LinkOptions, LinkProgram, Point};
+    use x0_ebpf::{
+        AttachError, AttachMode, AttachPolicy, InterfaceCounters, LinkOptions, LinkProgram, Point,
+    };
 
     const ETHERNET_LEN: u64 = 14;
 
@@ -141,7 +144,8 @@ mod ebpf {
         }
     }
 
-    /// With a program in the driver the veth link itself counts what it receives after its Ethernet header is gone.
+    /// With a program in the driver the veth link itself counts what it receives after its Ethernet header is
+    /// gone.
     #[test]
     fn native_xdp_agrees_with_the_wire_and_the_link_counts_without_the_header() {
         let Some(wire) = Wire::new() else { return };
@@ -193,14 +197,19 @@ mod ebpf {
     }
 
     #[test]
-    fn a_link_that_is_not_there_is_a_reason_to_pass_over() {
+    fn a_missing_link_is_a_reason_to_skip_the_source() {
         let Some(namespace) = common::namespace() else { return };
         let source = EbpfSource::new(["x0-none"]);
         let stats = namespace.run(|| open(&[&source, &ProcNetDevSource])).unwrap().unwrap();
         assert_eq!(stats.backend().kind(), BackendKind::ProcNetDev);
+        assert!(
+            stats.backend().to_string().contains("there is no interface `x0-none`"),
+            "{}",
+            stats.backend()
+        );
         let [passed] = stats.backend().passed_over() else { panic!("{:?}", stats.backend()) };
         assert!(
-            matches!(&passed.reason, Refusal::Program { cause } if cause.contains("x0-none")),
+            matches!(&passed.reason, Refusal::Attach(error) if matches!(**error, AttachError::NoInterface(_))),
             "{passed}"
         );
     }

@@ -28,7 +28,8 @@ fn percent(percent: u32) -> Share {
     Share::percent(percent).expect("a share")
 }
 
-/// Sends numbered frames and hands each that arrives to `arrived`; waits for as many as the seed says will come.
+/// Sends numbered frames and hands each that arrives to `arrived`; waits for as many as the seed says will
+/// come.
 fn send(
     wire: &Wire,
     fault: Fault,
@@ -55,7 +56,8 @@ fn send(
             arrived(Frame::number_of(&bytes).expect("a number"), &bytes);
         }
     }
-    // Nothing that should have been dropped follows: a frame with another protocol number of ours ends the stream.
+    // Nothing that should have been dropped follows: a frame with another protocol number of ours ends the
+    // stream.
     assert_eq!(receiver.counted().packets, due);
     assert!(receiver.receive().expect("received").is_none(), "more arrived than the seed says");
 }
@@ -104,7 +106,8 @@ fn duplicates_and_flipped_bits_are_where_the_seed_says() {
         seed: common::seed(),
         loss: percent(5),
         duplicate: percent(20),
-        // Flipped bits may hit the number or the IP header: few enough that the test can still tell frames apart.
+        // Flipped bits may hit the number or the IP header: few enough that the test can still distinguish
+        // frames.
         corrupt: percent(0),
         blackhole: false,
     };
@@ -118,7 +121,7 @@ fn duplicates_and_flipped_bits_are_where_the_seed_says() {
         };
         assert_eq!(times.get(&number).copied().unwrap_or(0), expect, "packet {number}");
     }
-    // A bit anywhere behind the Ethernet header: compare with what was sent.
+    // A bit anywhere after the Ethernet header: compare with what was sent.
     let fault = Fault { seed: common::seed(), corrupt: percent(100), ..Fault::default() };
     injector.set(Direction::In, None, fault).expect("set");
     let mut next = 0;

@@ -1,6 +1,8 @@
-//! The link program against a model of it, on random frames: truncated, tagged, fragmented, with chains of headers, damaged.
+//! The link program against a model of it, on random frames: truncated, tagged, fragmented, with chains of
+//! headers, damaged.
 //!
-//! A short run by default; `X0_FRAMES=1000000 X0_SEED=... cargo test --release ... --test model` for a long one.
+//! A short run by default; `X0_FRAMES=1000000 X0_SEED=... cargo test --release ... --test model` for a long
+//! one.
 #![cfg(all(feature = "ebpf", feature = "testing"))]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::cast_possible_truncation)]
 
@@ -222,7 +224,7 @@ fn not_run_at_tc(point: Point, frame: &[u8]) -> bool {
 
 /// Sets program and model up alike.
 fn prepare(random: &mut Random, peer_by: PeerBy) -> Option<(LinkProgram, Model)> {
-    let options = LinkOptions { peer_by, peers_max: 1 << 16, flows_max: 1 << 18, ..LinkOptions::default() };
+    let options = LinkOptions::default().peer_by(peer_by).peers_max(1 << 16).flows_max(1 << 18);
     let mut program = load(options)?;
     let model =
         Model { rules: rules(random), drop_v4: random.below(4) == 0, drop_v6: random.below(4) == 0, peer_by };
@@ -315,7 +317,8 @@ fn truncated_at_every_byte() {
     }
 }
 
-/// Nothing that is malformed may be dropped, whatever the rules: an allow list without rules drops only what it can read.
+/// No malformed packet may be dropped, regardless of the rules: an allow list without rules drops only
+/// packets that it can parse.
 #[test]
 fn what_cannot_be_read_passes() {
     let Some(mut program) = load(LinkOptions::default()) else { return };

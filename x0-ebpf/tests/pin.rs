@@ -54,7 +54,7 @@ fn taken_over_without_losing_a_packet() {
         return;
     };
     let pair = VethPair::new(&here, &there).expect("a pair");
-    let options = || LinkOptions { pin: Some(mount.pins()), ..LinkOptions::default() };
+    let options = || LinkOptions::default().pin(mount.pins());
     let Some(mut program) = granted(there.run(|| LinkProgram::load(options())).expect("entered")) else {
         return;
     };
@@ -124,8 +124,7 @@ fn taken_over_without_losing_a_packet() {
         .expect("passed");
 
     // Other sizes do not fit what is pinned, and that is said before anything changes.
-    let other =
-        there.run(|| LinkProgram::load(LinkOptions { rules_max: 5000, ..options() })).expect("entered");
+    let other = there.run(|| LinkProgram::load(options().rules_max(5000))).expect("entered");
     assert!(matches!(other, Err(LoadError::PinMismatch { .. })), "{other:?}");
     program.unload().expect("unloaded");
     assert!(!mount.pins().exists());
@@ -140,7 +139,7 @@ fn an_interface_that_went_is_forgotten() {
     else {
         return;
     };
-    let options = || LinkOptions { pin: Some(mount.pins()), ..LinkOptions::default() };
+    let options = || LinkOptions::default().pin(mount.pins());
     let Some(mut program) = granted(there.run(|| LinkProgram::load(options())).expect("entered")) else {
         return;
     };
@@ -172,7 +171,7 @@ fn the_policy_says_which_mode_and_why() {
             assert_eq!(fallen.fallback, Some(x0_ebpf::Fallback::DriverWithout));
             let generic = program.attach_xdp(name, AttachPolicy::Generic).expect("attached");
             assert_eq!((generic.mode, generic.fallback), (Some(AttachMode::Generic), None));
-            // Somebody else's program is a reason to stop, not to try the other mode.
+            // Another attached program is an error and no reason to try the other mode.
             let mut second = LinkProgram::load(LinkOptions::default()).expect("loaded");
             let busy = second.attach_xdp(name, AttachPolicy::NativeThenGeneric).expect_err("busy");
             assert!(matches!(busy, x0_ebpf::AttachError::Busy(_)), "{busy}");

@@ -118,7 +118,7 @@ fn an_allow_list_drops_what_no_rule_covers_and_nothing_else() {
         (udp4(v4("11.0.0.1"), 1, 60), Verdict::Drop),
         (udp6(v6("2001:db8::1"), 1, 80), Verdict::Pass),
         (arp, Verdict::Pass),
-        // An IPv4 header that is cut short belongs to nobody: it passes.
+        // A truncated IPv4 header belongs to no peer and passes.
         (udp4(v4("11.0.0.1"), 1, 60)[..33].to_vec(), Verdict::Pass),
     ] {
         assert_eq!(runner.run(&packet, 1).expect("a run").verdict, expect, "{packet:x?}");
@@ -143,7 +143,7 @@ fn hardware_addresses_come_first() {
 
 #[test]
 fn a_rate_lets_its_burst_pass_and_little_more() {
-    let Some(mut program) = load(LinkOptions { peer_rate: true, ..LinkOptions::default() }) else { return };
+    let Some(mut program) = load(LinkOptions::default().peer_rate(true)) else { return };
     let runner = program.runner(Point::Xdp).expect("a runner");
     let second = NonZeroU64::new(1).expect("not zero");
     // One packet a second and ten saved up: within the microseconds of this test, ten pass.
@@ -191,8 +191,7 @@ fn a_rate_saves_up_its_burst_and_no_more() {
 
 #[test]
 fn bounds_are_named() {
-    let Some(mut program) = load(LinkOptions { rules_max: 2, limits_max: 1, ..LinkOptions::default() })
-    else {
+    let Some(mut program) = load(LinkOptions::default().rules_max(2).limits_max(1)) else {
         return;
     };
     let mut filter = program.filter().expect("a filter");
@@ -203,7 +202,7 @@ fn bounds_are_named() {
     // Changing what is there needs no room.
     filter.insert(network("11.0.0.0/8"), Action::Pass).expect("a change");
     assert_eq!(filter.rules().count(), 2);
-    let Err(error) = LinkProgram::load(LinkOptions { peers_max: 1, ..LinkOptions::default() }) else {
+    let Err(error) = LinkProgram::load(LinkOptions::default().peers_max(1)) else {
         panic!("peers_max 1 was taken");
     };
     assert!(error.to_string().contains("peers_max"), "{error}");
@@ -211,7 +210,7 @@ fn bounds_are_named() {
 
 #[test]
 fn flows_have_ports_and_bounds() {
-    let mut program = match LinkProgram::load(LinkOptions { flows_max: 64, ..LinkOptions::default() }) {
+    let mut program = match LinkProgram::load(LinkOptions::default().flows_max(64)) {
         Err(error @ (LoadError::Denied | LoadError::Perfmon { .. })) if std::env::var_os("CI").is_none() => {
             println!("not tested: {error}");
             return;
@@ -234,7 +233,7 @@ fn flows_have_ports_and_bounds() {
 
 #[test]
 fn what_falls_out_of_the_cache_is_still_counted() {
-    let Some(mut program) = load(LinkOptions { peers_max: 1 << 16, ..LinkOptions::default() }) else {
+    let Some(mut program) = load(LinkOptions::default().peers_max(1 << 16)) else {
         return;
     };
     let runner = program.runner(Point::Xdp).expect("a runner");
@@ -252,13 +251,14 @@ fn what_falls_out_of_the_cache_is_still_counted() {
     }
 }
 
-/// With CAP_BPF and CAP_NET_ADMIN alone, too: `setpriv --bounding-set=-all,+bpf,+net_admin <this test's program>`.
+/// With CAP_BPF and CAP_NET_ADMIN alone, too:
+/// `setpriv --bounding-set=-all,+bpf,+net_admin <this test's program>`.
 #[test]
 fn every_object_loads() {
-    let Some(_program) = load(LinkOptions { peer_rate: true, ..LinkOptions::default() }) else { return };
+    let Some(_program) = load(LinkOptions::default().peer_rate(true)) else { return };
     kernel::granted(x0_ebpf::Steering::load()).expect("loaded");
     kernel::granted(x0_ebpf::FaultInjector::load()).expect("loaded");
-    match LinkProgram::load(LinkOptions { flows_max: 64, ..LinkOptions::default() }) {
+    match LinkProgram::load(LinkOptions::default().flows_max(64)) {
         Ok(_) => {}
         Err(error) => assert!(matches!(error, LoadError::Perfmon { option: "flows_max" }), "{error}"),
     }

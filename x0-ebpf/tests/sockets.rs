@@ -101,7 +101,7 @@ fn a_folder_that_is_no_cgroup_is_named() {
     assert!(matches!(error, SocketError::Load(LoadError::Option { option: "peers_max", .. })), "{error}");
 }
 
-/// A connection that was open before anybody watched.
+/// A connection that was open before the program was attached.
 #[test]
 fn the_tracepoint_knows_connections_from_before() {
     let (Some(here), Some(there)) = (common::namespace(), common::namespace()) else { return };

@@ -60,7 +60,7 @@ fn after_the_flip_nothing_is_lost() {
             let start = Instant::now();
             let mut number = 0u64;
             while !stop.load(Ordering::Acquire) {
-                // An absolute deadline each: ten thousand a second, whatever a send takes.
+                // An absolute deadline each: ten thousand a second, regardless of the duration of a send.
                 let due = start + Duration::from_micros(100) * u32::try_from(number).expect("a short test");
                 while Instant::now() < due {
                     std::hint::spin_loop();

@@ -1,4 +1,5 @@
-//! Bytes that the kernel, or a file that stands in for it, hands over: nothing panics, nothing is made of nothing.
+//! Bytes that the kernel, or a file that stands in for it, hands over: nothing panics, nothing is made of
+//! nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,10 +1,10 @@
-//! The names of the kernel's BPF enumerations, out of its own type information (Documentation/bpf/btf.rst).
+//! The names of the kernel's BPF enumerations, read from its type information (Documentation/bpf/btf.rst).
 
 use std::collections::BTreeSet;
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN_MIN: usize = 24;
-/// The enumerations that say what the kernel can load and where.
+/// The enumerations of types of programs, maps and attachments.
 const ENUMERATIONS: [&[u8]; 3] = [b"bpf_prog_type", b"bpf_map_type", b"bpf_attach_type"];
 /// The kernel has some 140 such names.
 const NAMES_MAX: usize = 4096;
@@ -43,8 +43,8 @@ pub(super) fn bpf_types(bytes: &[u8]) -> Option<BTreeSet<String>> {
     Some(names)
 }
 
-/// How long is what follows the 12 bytes that every type has: per member where there are members. None for a kind of a newer
-/// format: what follows it cannot be found then.
+/// The length of the data after the 12 bytes that every type has, per member if there are members. None for a
+/// kind of a newer format, after which parsing must end.
 const fn member_len(kind: usize) -> Option<usize> {
     match kind {
         2 | 7..=12 | 16 | 18 => Some(0), // PTR, FWD to FUNC, FLOAT, TYPE_TAG

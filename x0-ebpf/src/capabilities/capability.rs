@@ -1,18 +1,18 @@
-//! Capabilities of a thread, those that matter here (capabilities(7)).
+//! The capabilities of a thread that this crate needs (capabilities(7)).
 
 use std::fmt;
 
-/// A capability that some part of this crate takes.
+/// A capability that a part of this crate needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Capability {
-    /// To attach programs to links, and to load networking programs.
+    /// Attaching programs to links, and loading networking programs.
     NetAdmin,
-    /// Before Linux 5.8, what `Bpf` and `Perfmon` are now. It still stands in for both.
+    /// Includes `Bpf` and `Perfmon`, which Linux 5.8 split off.
     SysAdmin,
-    /// To load programs that trace.
+    /// Loading tracing programs.
     Perfmon,
-    /// To load programs and make maps.
+    /// Loading programs and creating maps.
     Bpf,
 }
 
@@ -63,8 +63,8 @@ impl CapabilitySet {
         self.0
     }
 
-    /// Whether the kernel would take the thread to have it: `SysAdmin` stands in for `Bpf` and `Perfmon` (`bpf_capable` and
-    /// `perfmon_capable` in `linux/capability.h`), and for nothing else.
+    /// Whether the kernel treats the thread as having it: `SysAdmin` includes `Bpf` and `Perfmon`
+    /// (`bpf_capable` and `perfmon_capable` in `linux/capability.h`) and nothing else.
     #[must_use]
     pub const fn allows(self, capability: Capability) -> bool {
         self.has(capability)

@@ -1,4 +1,4 @@
-//! The parts of this crate that take rights, and what each takes.
+//! The parts of this crate that need capabilities, and the requirements of each.
 
 use std::fmt;
 
@@ -10,36 +10,36 @@ use super::{Capabilities, MemlockLimit};
 
 /// The oldest kernel for which the programs are built.
 const KERNEL_MIN: KernelVersion = KernelVersion::new(5, 10);
-/// From here on `bpf_xdp_get_buff_len` and live frames are there.
+/// The first kernel with `bpf_xdp_get_buff_len` and live frames.
 const KERNEL_WITH_LENGTH_HELPER: KernelVersion = KernelVersion::new(5, 18);
-/// Until here maps and programs count as locked memory.
+/// The first kernel in which maps and programs do not count as locked memory.
 const KERNEL_WITHOUT_MEMLOCK: KernelVersion = KernelVersion::new(5, 11);
-/// What the maps of all parts take together, with room for twice as much.
+/// Twice the memory of the maps of all parts.
 pub(super) const MEMLOCK_MIN_BYTES: u64 = 128 << 20;
 
-/// A part of this crate that takes rights.
+/// A part of this crate that needs capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Feature {
-    /// XDP programs on links: counters of what comes in, block and allow lists, rate limits.
+    /// XDP programs on links: counters of received packets, block and allow lists, rate limits.
     Xdp,
     /// TC programs on links: counters of both directions, steering, fault injection.
     TrafficControl,
     /// Socket programs on a control group: round-trip times and retransmits per peer.
     SocketOps,
-    /// The tracepoint `tcp:tcp_probe`: every acknowledgement, with its round-trip time. For programs of yours: this crate has
-    /// none that uses it.
+    /// The tracepoint `tcp:tcp_probe`: the state of a connection at each received segment. `ProbeProgram`
+    /// uses it.
     TcpProbe,
-    /// Pinned programs, maps and links, which outlive the process and are adopted by the next.
+    /// Pinned programs, maps and links, which outlive the process and which the next process adopts.
     Pinning,
     /// Running a loaded program on a packet from memory.
     TestRun,
-    /// The same with packets that then travel on (`BPF_F_TEST_XDP_LIVE_FRAMES`).
+    /// Test runs whose packets are then forwarded (`BPF_F_TEST_XDP_LIVE_FRAMES`).
     LiveFrames,
 }
 
 impl Feature {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 7] = [
         Self::Xdp,
         Self::TrafficControl,
@@ -50,7 +50,7 @@ impl Feature {
         Self::LiveFrames,
     ];
 
-    /// Its name, as in a label of a metric.
+    /// The name as a metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -64,12 +64,12 @@ impl Feature {
         }
     }
 
-    /// The capabilities it takes on a kernel. What is older than the programs support takes at least as much.
+    /// The capabilities that it needs on a kernel.
     #[must_use]
     pub fn capabilities(self, kernel: KernelVersion) -> &'static [Capability] {
         match self {
-            // An XDP program learns the length of a packet as `data_end - data`, which the verifier takes for a look at
-            // addresses, or by the helper of Linux 5.18.
+            // An XDP program computes the length of a packet as `data_end - data`, which the verifier allows
+            // only with CAP_PERFMON, or calls the helper of Linux 5.18.
             Self::Xdp | Self::TestRun if kernel < KERNEL_WITH_LENGTH_HELPER => {
                 &[Capability::Bpf, Capability::NetAdmin, Capability::Perfmon]
             }
@@ -83,7 +83,7 @@ impl Feature {
         }
     }
 
-    /// The first kernel with it, among those that this crate supports.
+    /// The first supported kernel that has it.
     #[must_use]
     pub const fn kernel_min(self) -> KernelVersion {
         match self {
@@ -110,7 +110,7 @@ impl Feature {
         }
     }
 
-    /// What is missing for it. Empty if nothing is.
+    /// The missing requirements. Empty if there are none.
     pub(super) fn needs(self, have: &Capabilities) -> Vec<Need> {
         let mut needs = Vec::new();
         let Some(kernel) = have.kernel() else {
@@ -141,7 +141,7 @@ impl Feature {
         if kernel < KERNEL_WITHOUT_MEMLOCK
             && let Some(MemlockLimit::Bytes(bytes)) = have.memlock()
             && bytes < MEMLOCK_MIN_BYTES
-            // The loader lifts the limit by itself where it may.
+            // The loader lifts the limit by itself if it may.
             && !have.may_lift_memlock()
         {
             needs.push(Need::Memlock { bytes, min_bytes: MEMLOCK_MIN_BYTES });

@@ -1,4 +1,4 @@
-//! What bytes from files reach first, for `fuzz/` and for the suite. Not part of the interface.
+//! The parsers of files of the kernel, for `fuzz/` and the tests. Not part of the public API.
 
 /// Every parser of this module, on the same bytes.
 pub fn all(bytes: &[u8]) {

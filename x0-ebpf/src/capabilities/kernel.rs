@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A version of Linux, as far as features go by it.
+/// A version of Linux: the two numbers on which features depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelVersion {
     /// The first number.
@@ -18,7 +18,7 @@ impl KernelVersion {
         Self { major, minor }
     }
 
-    /// From a release as `uname -r` tells it: `6.1.0-56-amd64`, `6.12-rc1`.
+    /// Parses a release in the form of `uname -r`: `6.1.0-56-amd64`, `6.12-rc1`.
     #[must_use]
     pub fn parse(release: &str) -> Option<Self> {
         let mut numbers = release.trim().splitn(3, '.');

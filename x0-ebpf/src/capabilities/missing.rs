@@ -1,4 +1,4 @@
-//! What is missing, and how to grant it.
+//! Missing requirements and their remedies.
 
 use std::fmt;
 
@@ -7,8 +7,7 @@ use super::feature::Feature;
 use super::kernel::KernelVersion;
 use super::mounts::FileSystem;
 
-/// Why a part of this crate cannot be used: everything that is missing, so that it can be put right in one go. Its text has
-/// one line for each, with the remedy.
+/// Every missing requirement of a part of this crate. The message has one line for each, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     feature: Feature,
@@ -20,13 +19,13 @@ impl Missing {
         Self { feature, needs }
     }
 
-    /// For which part.
+    /// The part of the crate.
     #[must_use]
     pub const fn feature(&self) -> Feature {
         self.feature
     }
 
-    /// What is missing; at least one thing.
+    /// The missing requirements; at least one.
     #[must_use]
     pub fn needs(&self) -> &[Need] {
         &self.needs
@@ -45,57 +44,57 @@ impl fmt::Display for Missing {
     }
 }
 
-/// One thing that is missing.
+/// One missing requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Need {
-    /// Capabilities that are not in force.
+    /// Capabilities that are not effective.
     Capabilities {
-        /// Which.
+        /// The missing ones.
         missing: Vec<Capability>,
-        /// All that the part takes, since a file or a unit must be given them all at once.
+        /// All capabilities of the part, since a file or a unit must be granted all of them at once.
         all: &'static [Capability],
     },
     /// A newer kernel.
     Kernel {
-        /// The one that runs.
+        /// The running kernel.
         have: KernelVersion,
-        /// The first that would do.
+        /// The first sufficient one.
         min: KernelVersion,
     },
-    /// A file system that is mounted nowhere.
+    /// A file system that is not mounted.
     Mount {
-        /// Which.
+        /// The file system.
         file_system: FileSystem,
     },
-    /// A type of program that the kernel was built without.
+    /// A type of program that the kernel does not have.
     ProgramType {
         /// Its name in `linux/bpf.h`.
         name: &'static str,
     },
     /// The kernel's type information.
     Btf,
-    /// The machine's first user namespace: capabilities of another one do not hold for bpf(2).
+    /// The initial user namespace: capabilities of another one are not valid for bpf(2).
     InitialUserNamespace,
     /// A higher limit of locked memory, against which maps count before Linux 5.11.
     Memlock {
         /// The limit.
         bytes: u64,
-        /// What it must be.
+        /// The required limit.
         min_bytes: u64,
     },
-    /// A file of `/proc` that tells what is there.
+    /// A file of `/proc` that this crate reads.
     Proc {
-        /// Which.
+        /// Its path.
         file: &'static str,
     },
-    /// Everything that can be looked up is there, and the kernel refused all the same.
+    /// Every requirement that can be checked is met, and the kernel refused nevertheless.
     Permission {
-        /// Whether a seccomp filter is in force.
+        /// Whether a seccomp filter is active.
         seccomp: bool,
         /// The mode of lockdown, unless that is none.
         lockdown: Option<String>,
-        /// The security modules that are in force; empty if that is not told.
+        /// The active security modules; empty if the list cannot be read.
         security_modules: Vec<String>,
     },
 }
@@ -106,7 +105,7 @@ impl fmt::Display for Need {
         match self {
             Self::Capabilities { missing, all } => capabilities(f, missing, all),
             Self::Kernel { have, min } => {
-                write!(f, "this is Linux {have}, and it takes {min}: boot a newer kernel")
+                write!(f, "Linux {have} is running and {min} is required: boot a newer kernel")
             }
             Self::Mount { file_system } => {
                 write!(f, "{file_system} is not mounted: `{}` as root", file_system.mount_command())
@@ -115,16 +114,16 @@ impl fmt::Display for Need {
                 write!(f, "the kernel was built without {name}: boot one that has it")
             }
             Self::Btf => f.write_str(
-                "the kernel does not tell its types (/sys/kernel/btf/vmlinux): boot one that was built with \
+                "the kernel has no type information (/sys/kernel/btf/vmlinux): boot one that was built with \
                  CONFIG_DEBUG_INFO_BTF",
             ),
             Self::InitialUserNamespace => f.write_str(
-                "the process is in a user namespace of its own, as in a rootless container, where capabilities do not \
-                 hold for bpf(2): run it outside",
+                "the process is in a user namespace of its own, as in a rootless container, whose capabilities are not \
+                 valid for bpf(2): run it in the initial user namespace",
             ),
             Self::Memlock { bytes, min_bytes } => write!(
                 f,
-                "{bytes} bytes of memory may be locked, and it takes {min_bytes}: `ulimit -l unlimited`, \
+                "the limit of locked memory is {bytes} bytes and {min_bytes} are required: `ulimit -l unlimited`, \
                  `LimitMEMLOCK=infinity` in the systemd unit, or `docker run --ulimit memlock=-1`"
             ),
             Self::Proc { file } => write!(f, "{file} cannot be read: `mount -t proc proc /proc` as root"),
@@ -141,7 +140,7 @@ fn capabilities(f: &mut fmt::Formatter<'_>, missing: &[Capability], all: &[Capab
     };
     write!(
         f,
-        "{} {} not in force: `setcap {}+ep <program>`, `AmbientCapabilities={}` in the systemd unit, or `docker run {}`",
+        "{} {} not effective: `setcap {}+ep <program>`, `AmbientCapabilities={}` in the systemd unit, or `docker run {}`",
         join(missing, " and ", &Capability::to_string),
         if missing.len() == 1 { "is" } else { "are" },
         join(all, ",", &|one| one.to_string().to_lowercase()),
@@ -156,12 +155,12 @@ fn permission(
     lockdown: Option<&str>,
     security_modules: &[String],
 ) -> fmt::Result {
-    f.write_str("the kernel refused, though every capability is there")?;
+    f.write_str("the kernel refused although every capability is effective")?;
     if seccomp {
-        f.write_str("; a seccomp filter is in force: allow bpf(2) and perf_event_open(2) in its profile")?;
+        f.write_str("; a seccomp filter is active: allow bpf(2) and perf_event_open(2) in its profile")?;
     }
     if let Some(mode) = lockdown {
-        write!(f, "; lockdown is in the mode {mode}: boot with `lockdown=none`")?;
+        write!(f, "; lockdown is in mode {mode}: boot with `lockdown=none`")?;
     }
     if security_modules.is_empty() {
         f.write_str("; look for refusals in the audit log (`ausearch -m AVC,SECCOMP`)")

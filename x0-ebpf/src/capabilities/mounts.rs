@@ -1,24 +1,24 @@
-//! The file systems that matter here, out of the table of mounts (`/proc/self/mountinfo`, proc(5)).
+//! The file systems that this crate needs, read from the table of mounts (`/proc/self/mountinfo`, proc(5)).
 
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// A file system that some part of this crate takes.
+/// A file system that a part of this crate needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum FileSystem {
-    /// Where programs, maps and links are pinned.
+    /// bpffs: pinned programs, maps and links.
     Bpf,
-    /// Where tracepoints are described.
+    /// tracefs: descriptions of tracepoints.
     Tracefs,
-    /// Where socket programs are attached.
+    /// cgroup v2: attachment of socket programs.
     Cgroup2,
 }
 
 impl FileSystem {
-    /// The command that mounts it where it is usually looked for.
+    /// The command that mounts it at its usual place.
     #[must_use]
     pub const fn mount_command(self) -> &'static str {
         match self {
@@ -39,12 +39,13 @@ impl fmt::Display for FileSystem {
     }
 }
 
-/// The mounts of interest. A line that cannot be read is none of them.
+/// The mounts of these file systems. A line that cannot be parsed is skipped.
 pub(super) fn parse(table: &str) -> Vec<(FileSystem, PathBuf)> {
     table.lines().filter_map(parse_line).collect()
 }
 
-/// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw`: the fifth field, and the one after the hyphen.
+/// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw`: the fifth field, and the one
+/// after the hyphen.
 fn parse_line(line: &str) -> Option<(FileSystem, PathBuf)> {
     let (place, kind) = line.split_once(" - ")?;
     let kind = match kind.split(' ').next()? {

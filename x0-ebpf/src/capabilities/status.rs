@@ -1,4 +1,4 @@
-//! The small texts of `/proc` and `/sys`.
+//! Parsers of short files of `/proc` and `/sys`.
 
 use super::capability::CapabilitySet;
 
@@ -6,11 +6,11 @@ use super::capability::CapabilitySet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnprivilegedBpf {
-    /// 0: anybody may load some kinds of programs.
+    /// 0: every process may load some types of programs.
     Allowed,
-    /// 1: nobody, until the machine is started again.
+    /// 1: forbidden until the next boot.
     ForbiddenForGood,
-    /// 2: nobody, until root changes it.
+    /// 2: forbidden until root changes the setting.
     Forbidden,
 }
 
@@ -52,14 +52,14 @@ impl Jit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemlockLimit {
-    /// None.
+    /// No limit.
     Unlimited,
-    /// So many bytes.
+    /// A limit in bytes.
     Bytes(u64),
 }
 
 impl MemlockLimit {
-    /// The soft and the hard limit, out of `/proc/self/limits`.
+    /// The soft and the hard limit in `/proc/self/limits`.
     pub(super) fn parse(limits: &str) -> Option<(Self, Self)> {
         let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
         let mut words = line.split_ascii_whitespace().map(|word| match word {
@@ -70,7 +70,7 @@ impl MemlockLimit {
     }
 }
 
-/// `CapEff` out of `/proc/self/status`.
+/// `CapEff` of `/proc/self/status`.
 pub(super) fn effective(status: &str) -> Option<CapabilitySet> {
     u64::from_str_radix(field(status, "CapEff:")?, 16).ok().map(CapabilitySet::from_bits)
 }

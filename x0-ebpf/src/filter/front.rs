@@ -1,21 +1,22 @@
-//! The filter in front of the rules: one word per key says "not there" for nearly all that is not.
+//! The front filter: one word per key rules out nearly all addresses that no rule covers, before any table is
+//! read.
 //!
-//! A blocked Bloom filter (Putze, Sanders, Singler 2007) with two bits of one 64-bit word per key. The hashes are those of
-//! bpf/include/rules.h, bit for bit.
+//! A blocked Bloom filter (Putze, Sanders, Singler 2007) with two bits of one 64-bit word per key. The hashes
+//! are those of bpf/include/rules.h, bit for bit.
 
 use std::io;
 
 use super::halves;
 use crate::sys::Map;
 
-/// The filter's words, here and in the kernel.
+/// The words of the filter and their map in the kernel.
 #[derive(Debug)]
 pub(crate) struct Front {
     map: Map,
     seed: u64,
     shift: u32,
     words: Vec<u64>,
-    /// Words that the kernel does not have yet.
+    /// Words that were not written to the kernel yet.
     changed: Vec<u32>,
     /// Rules that were removed since the last rebuild.
     pub(crate) stale: usize,
@@ -37,7 +38,7 @@ pub(crate) fn hash_v6(seed: u64, address: u128, length: u8) -> u64 {
 }
 
 impl Front {
-    /// How many words serve `rules_max` rules: eight bits a rule, a power of two.
+    /// The number of words for `rules_max` rules: eight bits per rule, a power of two.
     pub(crate) fn words_of(rules_max: u32) -> u32 {
         (rules_max / 8).max(64).next_power_of_two()
     }
@@ -79,14 +80,15 @@ impl Front {
         self.add(hash_v6(self.seed, address, length));
     }
 
-    /// Starts anew. The kernel keeps the old words until [`flush`](Self::flush), so no rule is ever invisible.
+    /// Clears all words. The kernel keeps the old ones until [`flush`](Self::flush), so that every rule stays
+    /// visible.
     pub(crate) fn begin_again(&mut self) {
         self.words.fill(0);
         self.changed = (0..self.map.entries_max()).collect();
         self.stale = 0;
     }
 
-    /// Writes the changed words; each changes at once.
+    /// Writes the changed words to the kernel; each write is atomic.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.changed.is_empty() {
             return Ok(());

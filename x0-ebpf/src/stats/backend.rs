@@ -1,22 +1,22 @@
-//! Which backend counts, and why none that is better.
+//! The backend in use and the reasons against better ones.
 
 use std::fmt;
 use std::io;
 
-/// A way to count.
+/// A kind of backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum BackendKind {
-    /// Programs of this crate on the links: per peer and per cause.
+    /// The eBPF programs of this crate on the links: counters per peer and cause.
     Ebpf,
-    /// The kernel's link counters over rtnetlink, and TCP's own measurements over sock_diag.
+    /// The kernel's link counters over rtnetlink, and TCP's measurements over sock_diag.
     Rtnetlink,
-    /// The text of `/proc/net/dev`: links only. Needs nothing but a mounted `/proc`.
+    /// The text of `/proc/net/dev`: links only. Needs a mounted `/proc`.
     ProcNetDev,
 }
 
 impl BackendKind {
-    /// Its name, as in a label of a metric.
+    /// The name as a metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,27 +37,27 @@ impl fmt::Display for BackendKind {
     }
 }
 
-/// The backend in use, and what was tried before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The backend in use, and the sources that were tried before it.
+#[derive(Debug, Clone)]
 pub struct Backend {
     kind: BackendKind,
     passed_over: Vec<PassedOver>,
 }
 
 impl Backend {
-    /// A backend that was reached after those in `passed_over`, in the order in which they were tried.
+    /// A backend and the sources that were skipped before it, in the order in which they were tried.
     #[must_use]
     pub fn new(kind: BackendKind, passed_over: &[PassedOver]) -> Self {
         Self { kind, passed_over: passed_over.to_vec() }
     }
 
-    /// Which one counts.
+    /// The kind of the backend.
     #[must_use]
     pub const fn kind(&self) -> BackendKind {
         self.kind
     }
 
-    /// Which were tried before, and the reason of each. Empty if this was the first of the caller's choice.
+    /// The sources that were skipped, each with its reason. Empty if the first source was opened.
     #[must_use]
     pub fn passed_over(&self) -> &[PassedOver] {
         &self.passed_over
@@ -75,66 +75,75 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A source that was tried and could not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A source that was skipped.
+#[derive(Debug, Clone)]
 pub struct PassedOver {
-    /// Which one.
+    /// The kind of the source.
     pub kind: BackendKind,
-    /// Why.
+    /// The reason.
     pub reason: Refusal,
 }
 
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not {}: {}", self.kind, self.reason)
+        // A report rather than an error, so that it includes the causes.
+        write!(f, "not {}: {}", self.kind, self.reason)?;
+        let mut cause = std::error::Error::source(&self.reason);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
-/// Why a source could not be used. Nothing was changed in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// The reason why a source cannot be used. Nothing was changed in the kernel.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The crate was built without it.
-    #[error("built without the feature `{feature}`: enable it in Cargo.toml")]
+    /// The crate was compiled without the feature of this source.
+    #[error("x0-ebpf was compiled without the feature `{feature}`: enable it in Cargo.toml")]
     NotBuilt {
-        /// Which feature of this crate it takes.
+        /// The feature of this crate.
         feature: &'static str,
     },
-    /// It counts only where its programs are, and none were attached.
-    #[error("no programs are attached: name the links for them with `EbpfSource`")]
+    /// The source counts at its attached programs, and none are attached.
+    #[error("no programs are attached: name the links with `EbpfSource`")]
     NotAttached,
-    /// The machine or the process lacks something. The text names it and says how to grant it.
+    /// The machine or the process lacks a requirement. The message names it and how to grant it.
     #[error("{missing}")]
     Missing {
-        /// What, for which part, and the remedy.
+        /// The missing requirements with their remedies.
         missing: crate::Missing,
     },
     /// The kernel refused a step.
     #[error("the kernel refused to {what}: {kind}{}", errno(.code))]
     Kernel {
-        /// Which step.
+        /// The step, as an imperative.
         what: &'static str,
-        /// The error, in the standard library's words.
+        /// The kind of the error.
         kind: io::ErrorKind,
-        /// Its number, where there is one.
+        /// The system error number, if there is one.
         code: Option<i32>,
     },
-    /// A program could not be loaded or attached, for a reason that no right would mend.
-    #[error("{cause}")]
-    Program {
-        /// What the loader said: the cause and its remedy.
-        cause: String,
-    },
-    /// It was reached, and what it said could not be read.
-    #[error("{what} is not in a form that this crate reads")]
+    /// The link program could not be loaded.
+    #[cfg(feature = "ebpf")]
+    #[error("the link program cannot be loaded")]
+    Load(#[source] std::sync::Arc<crate::LoadError>),
+    /// The link program could not be attached.
+    #[cfg(feature = "ebpf")]
+    #[error("the link program cannot be attached")]
+    Attach(#[source] std::sync::Arc<crate::AttachError>),
+    /// The answer of the source could not be parsed.
+    #[error("{what} has a form that x0-ebpf cannot parse: report it with the version of the kernel")]
     Malformed {
-        /// What was being read.
+        /// The table that was read.
         what: &'static str,
     },
 }
 
 impl Refusal {
-    /// From an error of a system call.
+    /// The refusal for an error of a system call.
     #[must_use]
     pub fn kernel(what: &'static str, error: &io::Error) -> Self {
         Self::Kernel { what, kind: error.kind(), code: error.raw_os_error() }

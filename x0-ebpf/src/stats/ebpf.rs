@@ -1,7 +1,8 @@
-//! The counters of this crate's own programs.
+//! The backend that reads the counters of the link program.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::LinkStats;
 use super::backend::{Backend, BackendKind, PassedOver, Refusal};
@@ -22,21 +23,21 @@ pub struct EbpfSource {
 }
 
 impl EbpfSource {
-    /// For these links, by their names: TC in both directions, peers by address.
+    /// A source for these links, by name: TC in both directions, peers by address.
     #[must_use]
     pub fn new<T: Into<String>>(links: impl IntoIterator<Item = T>) -> Self {
         let links = links.into_iter().map(Into::into).collect();
         Self { links, options: LinkOptions::default(), xdp: None }
     }
 
-    /// With other options of the program.
+    /// Sets the options of the link program.
     #[must_use]
     pub fn options(mut self, options: LinkOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// What comes in is counted at XDP instead: earlier, and on network cards before packets are joined.
+    /// Counts received packets at XDP instead of TC: earlier, and on network cards before packets are merged.
     #[must_use]
     pub const fn xdp(mut self, policy: AttachPolicy) -> Self {
         self.xdp = Some(policy);
@@ -65,28 +66,29 @@ impl StatsSource for EbpfSource {
             return Err(Refusal::NotAttached);
         }
         let have = Capabilities::probe();
-        // The program of XDP is loaded with the others, whether it is attached or not.
+        // The XDP program is loaded with the others, even if it is not attached.
         for feature in [Feature::Xdp, Feature::TrafficControl] {
             have.can(feature).map_err(|missing| Refusal::Missing { missing })?;
         }
         let denied = || Refusal::Missing { missing: have.denied(Feature::Xdp) };
         let mut program = LinkProgram::load(self.options.clone()).map_err(|error| match error {
             LoadError::Denied => denied(),
-            error => Refusal::Program { cause: error.to_string() },
+            error => Refusal::Load(Arc::new(error)),
         })?;
         // Dropping the program detaches what was attached before the refusal.
         self.attach(&mut program).map_err(|error| match error {
             AttachError::Denied(_) => denied(),
-            error => Refusal::Program { cause: error.to_string() },
+            error => Refusal::Attach(Arc::new(error)),
         })?;
         Ok(Box::new(Ebpf::new(program, passed_over)))
     }
 }
 
-/// The backend on top of a [`LinkProgram`]: the links to which it is attached, and the peers that it saw there. With the
-/// feature `netlink`, what TCP has measured comes with the peers.
+/// The backend that reads a [`LinkProgram`]: the links to which it is attached, and the peers that it saw
+/// there. With the feature `netlink`, peers include TCP's measurements.
 ///
-/// Bytes and packets are counted since the attachment. Errors are what the program could not parse; drops are its own.
+/// Bytes and packets count from the attachment on. Errors are packets that the program could not parse; drops
+/// are its own.
 pub struct Ebpf {
     backend: Backend,
     program: LinkProgram,
@@ -101,19 +103,20 @@ impl std::fmt::Debug for Ebpf {
 }
 
 impl Ebpf {
-    /// From a program that is attached, or will be. TCP's numbers are those of the calling thread's network namespace.
+    /// A backend for a program that is attached or will be. TCP's measurements are those of the network
+    /// namespace of the calling thread.
     #[must_use]
     pub fn new(program: LinkProgram, passed_over: &[PassedOver]) -> Self {
         Self {
             backend: Backend::new(BackendKind::Ebpf, passed_over),
             program,
-            // Without it the peers have no TCP numbers, which is no reason to do without the rest.
+            // Without this socket peers have no TCP measurements; the other counters remain available.
             #[cfg(feature = "netlink")]
             diag: super::netlink::Connection::open(netlink_sys::protocols::NETLINK_SOCK_DIAG).ok(),
         }
     }
 
-    /// The program, to attach it elsewhere or to use its filter.
+    /// The link program, to attach it to further links or to use its filter.
     pub const fn program(&mut self) -> &mut LinkProgram {
         &mut self.program
     }
@@ -131,7 +134,7 @@ impl Ebpf {
     #[expect(
         clippy::unused_self,
         clippy::unnecessary_wraps,
-        reason = "stands in for the one with the feature"
+        reason = "has the signature of the variant with the feature"
     )]
     fn add_tcp(&mut self, _: &mut BTreeMap<IpAddr, PeerCounters>) -> Result<(), ReadError> {
         Ok(())
@@ -166,7 +169,7 @@ impl LinkStats for Ebpf {
             let Some(link) = into.get_mut(at) else { continue };
             match attached.point {
                 Point::Egress => link.tx = way,
-                // What XDP has let through is seen again at ingress: the first to see it counts.
+                // Ingress sees the packets again that XDP passed: the counters of XDP win.
                 Point::Ingress if link.rx != DirectionCounters::default() => {}
                 Point::Xdp | Point::Ingress => link.rx = way,
             }
@@ -203,10 +206,10 @@ impl LinkStats for Ebpf {
     }
 }
 
-fn refused(what: &'static str, error: crate::ReadError) -> ReadError {
+fn refused(what: &'static str, error: crate::CountersError) -> ReadError {
     let source = match error {
-        crate::ReadError::System(source) => source,
-        other => std::io::Error::other(other.to_string()),
+        crate::CountersError::System(source) => source,
+        other => std::io::Error::other(other),
     };
     ReadError::Kernel { what, source }
 }

@@ -1,57 +1,59 @@
-//! What can go wrong.
+//! Errors of opening and reading backends.
 
 use std::io;
 
 use super::backend::{BackendKind, PassedOver};
 
-/// Why counters could not be read.
+/// The failure to read counters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The backend has no such numbers, and never will. The vector is empty.
-    #[error("{kind} does not count {what}: use a better backend, its refusal says what it needs")]
+    /// The backend does not have these counters. The vector is empty.
+    #[error(
+        "the backend {kind} does not count {what}: use a better backend, whose refusal names its requirements"
+    )]
     NotCounted {
-        /// Which backend.
+        /// The backend.
         kind: BackendKind,
-        /// What is asked of it, in the plural.
+        /// The requested counters, in the plural.
         what: &'static str,
     },
-    /// The kernel refused. The vector is empty, the backend can be asked again.
-    #[error("the kernel refused to {what}: {source}; ask again, or use another backend")]
+    /// The kernel refused. The vector is empty, and the read can be repeated.
+    #[error("the kernel refused to {what}; read again, or use another backend")]
     Kernel {
-        /// What was asked of it.
+        /// The step, as an imperative.
         what: &'static str,
-        /// What it said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// What the kernel said is not what this crate reads. The vector is empty, the backend can be asked again.
-    #[error("{what} is not in the form of Linux 5.10 and later: report it with the kernel's version")]
+    /// The kernel's answer could not be parsed. The vector is empty, and the read can be repeated.
+    #[error("{what} has a form that x0-ebpf cannot parse: report it with the version of the kernel")]
     Malformed {
-        /// What was being read.
+        /// The table that was read.
         what: &'static str,
     },
-    /// The table kept changing while it was read. The vector is empty, the backend can be asked again.
-    #[error("{what} changed during each of {tries} reads: ask again later")]
+    /// The table changed during each read. The vector is empty, and the read can be repeated.
+    #[error("{what} changed during each of {tries} reads: read again later")]
     Unsteady {
-        /// What was being read.
+        /// The table that was read.
         what: &'static str,
-        /// How often it was read.
+        /// The number of reads.
         tries: u32,
     },
-    /// There are more entries than are taken. The first `limit` are in the vector.
-    #[error("there are more than {limit} {what}: only those are read")]
+    /// There are more entries than the limit. The first `limit` are in the vector.
+    #[error("there are more than {limit} {what}: only the first {limit} were read")]
     TooMany {
-        /// What there is too much of.
+        /// The entries, in the plural.
         what: &'static str,
-        /// How many are taken.
+        /// The maximum number of entries.
         limit: usize,
     },
 }
 
-/// Why no backend could be opened: each source's reason, in the order in which they were tried.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no source of counters can be used:{}", list(.passed_over))]
+/// No backend could be opened. Holds the reason of each source, in the order in which they were tried.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no source of counters can be opened:{}", list(.passed_over))]
 pub struct OpenError {
     /// The sources and their reasons. Empty if no source was given.
     pub passed_over: Vec<PassedOver>,
@@ -59,7 +61,7 @@ pub struct OpenError {
 
 fn list(passed_over: &[PassedOver]) -> String {
     if passed_over.is_empty() {
-        return " none was given".into();
+        return " no source was given".into();
     }
     passed_over.iter().map(|one| format!("\n  {one}")).collect()
 }

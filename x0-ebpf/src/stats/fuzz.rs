@@ -1,4 +1,4 @@
-//! What bytes from the kernel reach first, for `fuzz/` and for the suite. Not part of the interface.
+//! The parsers of bytes from the kernel, for `fuzz/` and the tests. Not part of the public API.
 
 /// The text of `/proc/net/dev`.
 pub fn proc_net_dev(bytes: &[u8]) {

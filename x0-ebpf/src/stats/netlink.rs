@@ -1,4 +1,5 @@
-//! One request and its answers over a netlink socket (RFC 3549; Documentation/userspace-api/netlink/intro.rst).
+//! One request and its answers over a netlink socket (RFC 3549;
+//! Documentation/userspace-api/netlink/intro.rst).
 
 use std::io;
 
@@ -16,7 +17,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-/// How an exchange ended other than well.
+/// The failure of an exchange.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The kernel refused, or the socket failed.
@@ -53,7 +54,7 @@ impl Connection {
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM_LEN_MAX) })
     }
 
-    /// Sends a request and hands the body of each answer to `each`, until the kernel says that this was all.
+    /// Sends a request and passes the body of each answer to `each`, until the kernel marks the end.
     pub(crate) fn exchange(
         &mut self,
         kind: u16,
@@ -78,8 +79,8 @@ impl Connection {
                 End::Done(0) => return Ok(()),
                 End::Done(code) => return Err(Failure::Kernel(io::Error::from_raw_os_error(code))),
                 End::Malformed => {
-                    // A dump that is not read to its end blocks the next one (EBUSY). The kernel makes answers while they
-                    // are read, so that "nothing there" means the end.
+                    // A dump that is not read to its end blocks the next one (EBUSY). The kernel produces
+                    // answers while they are read, so that an empty socket means the end.
                     while self.receive(MSG_DONTWAIT).is_ok() {}
                     return Err(Failure::Malformed);
                 }
@@ -87,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// Reads one datagram; says whether the whole of it is in the buffer.
+    /// Reads one datagram. Returns whether the whole of it is in the buffer.
     fn receive(&mut self, flags: i32) -> io::Result<bool> {
         loop {
             self.buffer.clear();
@@ -124,7 +125,7 @@ fn take(datagram: &[u8], sequence: u32, interrupted: &mut bool, each: &mut dyn F
     for message in messages(datagram) {
         let Some(message) = message else { return End::Malformed };
         if message.sequence != sequence {
-            continue; // The rest of an answer that nobody waits for any more.
+            continue; // The rest of an earlier answer.
         }
         *interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
         match message.kind {
@@ -161,8 +162,8 @@ fn message(bytes: &[u8]) -> Option<(Message<'_>, usize)> {
     Some((Message { kind, flags, sequence: u32_at(bytes, 8)?, body }, len))
 }
 
-/// The attributes after a fixed head: kind (without the flags in its upper two bits) and value. Ends with a None where the
-/// bytes are no attribute.
+/// The attributes after a fixed head: kind (without the flags in its upper two bits) and value. Ends with a
+/// None where the bytes are no attribute.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

@@ -1,29 +1,29 @@
-//! The choice of a backend.
+//! Opening a backend.
 
 use super::LinkStats;
 use super::backend::{BackendKind, PassedOver, Refusal};
 use super::error::OpenError;
 use super::proc_net_dev::ProcNetDevSource;
 
-/// Something that can be opened as a backend. This is the slot for a backend from outside, and for the eBPF one, which must
-/// be told where its programs are.
+/// A source that can be opened as a backend. Other crates implement it for backends of their own.
 pub trait StatsSource {
-    /// What it would be.
+    /// The kind of its backend.
     fn kind(&self) -> BackendKind;
 
-    /// Opens it in the network namespace of the calling thread. `passed_over` is for [`Backend::new`](super::Backend::new).
+    /// Opens it in the network namespace of the calling thread. `passed_over` is for
+    /// [`Backend::new`](super::Backend::new).
     ///
     /// # Errors
     ///
-    /// The reason why it cannot be used. A source that is merely opened changes nothing in the kernel.
+    /// The reason why it cannot be used. Nothing was changed in the kernel.
     fn open(&self, passed_over: &[PassedOver]) -> Result<Box<dyn LinkStats>, Refusal>;
 }
 
-/// Opens the first source that can be used.
+/// Opens the first source that can be opened.
 ///
 /// # Errors
 ///
-/// None can; the error has each one's reason.
+/// No source can be opened; the error has the reason of each.
 pub fn open(sources: &[&dyn StatsSource]) -> Result<Box<dyn LinkStats>, OpenError> {
     let mut passed_over = Vec::new();
     for source in sources {
@@ -35,8 +35,8 @@ pub fn open(sources: &[&dyn StatsSource]) -> Result<Box<dyn LinkStats>, OpenErro
     Err(OpenError { passed_over })
 }
 
-/// Opens the best backend that needs no programs: rtnetlink, else `/proc/net/dev`. The backend says that eBPF was not
-/// attached.
+/// Opens the best backend that needs no programs: rtnetlink, else `/proc/net/dev`. Its reasons name eBPF as
+/// not attached.
 ///
 /// ```
 /// let mut stats = x0_ebpf::stats::open_plain()?;
@@ -53,8 +53,8 @@ pub fn open_plain() -> Result<Box<dyn LinkStats>, OpenError> {
     open(&[&EbpfNotAttached, &RtnetlinkSource, &ProcNetDevSource])
 }
 
-/// Stands in the eBPF backend's place when no programs are to be attached, so that the reason is visible. Without the feature
-/// `ebpf` the reason is that.
+/// A source that always refuses, in the place of the eBPF backend, so that its reason is visible: no programs
+/// are attached, or the feature `ebpf` is off.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EbpfNotAttached;
 
@@ -68,7 +68,7 @@ impl StatsSource for EbpfNotAttached {
     }
 }
 
-/// The kernel's link counters over rtnetlink. Without the feature `netlink` it refuses, and says so.
+/// The kernel's link counters over rtnetlink. Without the feature `netlink` it refuses with that reason.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RtnetlinkSource;
 

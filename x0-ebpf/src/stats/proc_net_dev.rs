@@ -29,7 +29,7 @@ impl StatsSource for ProcNetDevSource {
     }
 }
 
-/// The backend that needs no dependency, no feature and no right.
+/// The backend that needs no dependency, feature or capability.
 #[derive(Debug)]
 pub struct ProcNetDev {
     backend: Backend,
@@ -43,15 +43,16 @@ impl ProcNetDev {
     ///
     /// # Errors
     ///
-    /// `/proc` is not mounted, or the text is not what is expected.
+    /// `/proc` is not mounted, or the text cannot be parsed.
     pub fn open(passed_over: &[PassedOver]) -> Result<Self, Refusal> {
-        // `/proc/net` is `/proc/self/net`, which is the namespace of the process's first thread, not of the calling one.
+        // `/proc/net` is `/proc/self/net`, which is the namespace of the process's first thread, not of the
+        // calling one.
         let file = File::open("/proc/thread-self/net/dev")
             .or_else(|_| File::open("/proc/net/dev"))
             .map_err(|error| Refusal::kernel("open /proc/net/dev", &error))?;
         let backend = Backend::new(BackendKind::ProcNetDev, passed_over);
         let mut stats = Self { backend, file, text: Vec::new() };
-        // The table is read once now, so that a source that cannot be read is passed over rather than found out later.
+        // A first read, so that a source that cannot be read is skipped.
         match stats.links(&mut Vec::new()) {
             Ok(()) => Ok(stats),
             Err(ReadError::Kernel { source, .. }) => Err(Refusal::kernel("read /proc/net/dev", &source)),

@@ -18,10 +18,11 @@ const RTM_GETLINK: u16 = 18;
 const HEAD_LEN: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_STATS64: u16 = 23;
-/// How often a table is read that changes while it is read.
+/// The maximum number of reads of a table that changes during each of them.
 const TRIES: u32 = 8;
 
-/// The links' counters over rtnetlink (`IFLA_STATS64`), the peers' over sock_diag (`INET_DIAG_INFO`). Needs no right.
+/// The links' counters over rtnetlink (`IFLA_STATS64`), the peers' over sock_diag (`INET_DIAG_INFO`). Needs
+/// no capability.
 pub struct Rtnetlink {
     backend: Backend,
     route: Connection,
@@ -39,14 +40,15 @@ impl Rtnetlink {
     ///
     /// # Errors
     ///
-    /// The kernel gives no such socket (a seccomp filter may forbid the family), or its answer cannot be read.
+    /// The kernel refuses the socket (a seccomp filter may forbid the family), or its answer cannot be
+    /// parsed.
     pub fn open(passed_over: &[PassedOver]) -> Result<Self, Refusal> {
         let route = Connection::open(NETLINK_ROUTE)
             .map_err(|error| Refusal::kernel("open a rtnetlink socket", &error))?;
         let diag = Connection::open(NETLINK_SOCK_DIAG)
             .map_err(|error| Refusal::kernel("open a sock_diag socket", &error))?;
         let mut stats = Self { backend: Backend::new(BackendKind::Rtnetlink, passed_over), route, diag };
-        // Asked once now, so that a source that cannot be read is passed over rather than found out later.
+        // A first read, so that a source that cannot be read is skipped.
         match stats.links(&mut Vec::new()) {
             Ok(()) | Err(ReadError::Unsteady { .. }) => Ok(stats),
             Err(ReadError::Kernel { what, source }) => Err(Refusal::kernel(what, &source)),
@@ -98,8 +100,8 @@ impl LinkStats for Rtnetlink {
     }
 }
 
-/// A link as rtnetlink describes it. Only the two attributes that matter are decoded: one of a newer kernel that the decoder
-/// does not know must not cost the counters.
+/// A link in a message of rtnetlink. Only the two needed attributes are decoded, so that an attribute of a
+/// newer kernel that the decoder does not know does no harm.
 pub(super) fn link(body: &[u8]) -> Option<LinkCounters> {
     let index = u32_at(body, 4)?;
     let mut counters = LinkCounters::new(Some(index), "");
@@ -127,7 +129,8 @@ pub(super) fn link(body: &[u8]) -> Option<LinkCounters> {
     (counted && !counters.name.is_empty()).then_some(counters)
 }
 
-/// What a card missed for want of room is dropped: `/proc/net/dev` adds it up in the same way (net/core/net-procfs.c).
+/// Packets that a card missed because its queue was full count as dropped, as in `/proc/net/dev`
+/// (net/core/net-procfs.c).
 fn directions(stats: &Stats64) -> (DirectionCounters, DirectionCounters) {
     let rx = DirectionCounters {
         packets: stats.rx_packets,

@@ -1,4 +1,4 @@
-//! TCP's own measurements over sock_diag (man 7 sock_diag; linux/inet_diag.h; linux/tcp.h).
+//! TCP's measurements over sock_diag (man 7 sock_diag; linux/inet_diag.h; linux/tcp.h).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,7 @@ use super::counters::{PeerCounters, TcpCounters};
 use super::error::ReadError;
 use super::netlink::{Connection, Failure, attributes, u32_at, u64_at};
 
-/// How many peers are kept.
+/// The maximum number of peers.
 pub(super) const PEERS_MAX: usize = 65_536;
 const TRIES: u32 = 8;
 
@@ -23,17 +23,17 @@ const INET_DIAG_INFO: u16 = 2;
 const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// `struct inet_diag_msg`.
 const HEAD_LEN: usize = 72;
-/// Where in `struct tcp_info` the numbers are; the kernel only ever appends to it.
+/// Offsets in `struct tcp_info`, to which the kernel only appends.
 const RTT: usize = 68;
 const TOTAL_RETRANS: usize = 100;
 const BYTES_ACKED: usize = 120;
 const BYTES_RECEIVED: usize = 128;
 
-/// The peers seen so far.
+/// The peers that were read so far.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     by_address: HashMap<IpAddr, TcpCounters>,
-    /// There were more than are kept.
+    /// There were more than the maximum.
     pub(super) more: bool,
 }
 
@@ -79,7 +79,7 @@ pub(super) fn peers(connection: &mut Connection) -> Result<Peers, ReadError> {
     Err(ReadError::Unsteady { what: "the table of connections", tries: TRIES })
 }
 
-/// Says whether all of it could be read.
+/// Returns whether everything could be read.
 fn dump(connection: &mut Connection, peers: &mut Peers) -> Result<bool, Failure> {
     const ENOENT: i32 = 2;
     let mut whole = true;

@@ -16,7 +16,7 @@ const LEN_MIN: usize = ETHERNET_LEN + IP_LEN + UDP_LEN + NUMBER_LEN;
 const LEN_MAX: usize = 1514;
 const PROTOCOL_UDP: u8 = 17;
 
-/// Builds a frame: Ethernet, IPv4, UDP, and a number that tells it from its siblings.
+/// Builds a frame: Ethernet, IPv4, UDP, and a number that distinguishes it from the others.
 #[derive(Debug, Clone)]
 pub struct Frame {
     macs: [[u8; 6]; 2],

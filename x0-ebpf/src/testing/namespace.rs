@@ -1,4 +1,4 @@
-//! Network namespaces that are gone when they are dropped.
+//! Network namespaces that end when they are dropped.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,19 +10,19 @@ use std::thread;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// Why a namespace could not be made or entered.
+/// The failure to create or enter a namespace.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NamespaceError {
-    /// The process may not. Nothing was made.
-    #[error("making and entering network namespaces takes CAP_SYS_ADMIN: run the test as root")]
+    /// The process lacks a capability. Nothing was created.
+    #[error("cannot create or enter a network namespace without CAP_SYS_ADMIN: run the test as root")]
     NotPermitted,
-    /// The system refused a step. Nothing was made, and the calling thread is where it was.
-    #[error("the system refused to {what}: {source}")]
+    /// The system refused a step. Nothing was created, and the calling thread stays in its namespace.
+    #[error("the system refused to {what}")]
     System {
-        /// Which step.
+        /// The step, as an imperative.
         what: &'static str,
-        /// What it said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -30,19 +30,20 @@ pub enum NamespaceError {
 
 /// A network namespace of its own: a loopback link that is up, no IPv6, nothing else.
 ///
-/// IPv6 is off because a link that comes up with it sends packets by itself, and counts would not be exact. It lives as long
-/// as this value and the sockets that were opened in it; with it go its links, on the kernel's own time.
+/// IPv6 is off because a link that comes up with it sends packets by itself, and counts would not be exact.
+/// It lives as long as this value and the sockets that were opened in it; with it go its links, on the
+/// kernel's own time.
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
 }
 
 impl Namespace {
-    /// Makes one. No thread of the caller enters it.
+    /// Creates a namespace. No thread of the caller enters it.
     ///
     /// # Errors
     ///
-    /// The process may not, or the system is out of something.
+    /// The process lacks a capability, or the system refused.
     pub fn new() -> Result<Self, NamespaceError> {
         let file = on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(refused("unshare the network namespace"))?;
@@ -65,7 +66,8 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs a task on a thread of its own inside the namespace and waits for it. A panic of the task goes on in the caller.
+    /// Runs a task on a thread of its own inside the namespace and waits for it. A panic of the task goes on
+    /// in the caller.
     ///
     /// Sockets stay in the namespace in which they were opened, so a task may open one and hand it back.
     ///
@@ -92,7 +94,8 @@ impl AsFd for Namespace {
     }
 }
 
-/// A namespace belongs to a thread: a thread that ends takes its choice with it, so the caller's is never touched.
+/// A namespace belongs to a thread: a thread that ends takes its choice with it, so the caller's is never
+/// touched.
 fn on_thread<T: Send>(task: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()

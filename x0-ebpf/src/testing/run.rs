@@ -1,4 +1,4 @@
-//! Running a program on a packet, without an interface: `BPF_PROG_TEST_RUN`.
+//! Test runs of a program on a packet, without an interface: `BPF_PROG_TEST_RUN`.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,39 +10,39 @@ use crate::link::{LinkProgram, place};
 use crate::program::LoadError;
 use crate::sys;
 
-/// The shortest packet the kernel runs a program on: an Ethernet header.
+/// The shortest packet on which the kernel runs a program: an Ethernet header.
 pub const PACKET_LEN_MIN: usize = 14;
 
-/// The loopback interface: test runs pretend that packets arrive there.
+/// The loopback interface, on which packets of test runs arrive.
 const LOOPBACK: u32 = 1;
 
-/// What a program said to a packet.
+/// The return value of a program for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Goes on.
+    /// The packet passes.
     Pass,
-    /// Ends here.
+    /// The packet is dropped.
     Drop,
-    /// Goes to another interface.
+    /// The packet is redirected to another interface.
     Redirect,
-    /// A code that our programs never return.
+    /// A code that the programs of this crate never return.
     Other(u32),
 }
 
-/// One run, or many of the same packet.
+/// The result of one run, or of repeated runs on the same packet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Run {
-    /// What the last run said.
+    /// The verdict of the last run.
     pub verdict: Verdict,
-    /// How long a run took on average, in nanoseconds, the call of the program with it.
+    /// The average duration of a run in nanoseconds, including the call of the program.
     pub duration_ns: u32,
-    /// The packet as the program left it.
+    /// The packet after the run.
     pub packet: Vec<u8>,
 }
 
-/// Why a run did not take place.
+/// The failure of a test run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -50,10 +50,12 @@ pub enum RunError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The packet has no Ethernet header, or is longer than a page allows.
-    #[error("the kernel runs programs on packets of {PACKET_LEN_MIN} bytes to about 3500, not {0}")]
+    #[error(
+        "a packet of {0} bytes cannot be used: the kernel runs programs on {PACKET_LEN_MIN} to about 3500 bytes"
+    )]
     Length(usize),
     /// The kernel refused.
-    #[error("running a program on a packet (needs CAP_BPF and CAP_NET_ADMIN): {0}")]
+    #[error("the kernel refused the test run; it needs CAP_BPF and CAP_NET_ADMIN")]
     System(#[from] io::Error),
 }
 
@@ -82,7 +84,8 @@ impl Runner {
             (true, 2) => Verdict::Pass,
             (true, 1) => Verdict::Drop,
             (true, 4) | (false, 7) => Verdict::Redirect,
-            // TC programs say "no opinion" (-1) when a packet may go on, and "stolen" (4) for a drop without an error.
+            // TC programs say "no opinion" (-1) when a packet may go on, and "stolen" (4) for a drop without
+            // an error.
             (false, 0 | u32::MAX) => Verdict::Pass,
             (false, 2 | 4) => Verdict::Drop,
             (_, other) => Verdict::Other(other),
@@ -90,8 +93,9 @@ impl Runner {
         Ok(Run { verdict, duration_ns: result.duration_ns, packet: result.output })
     }
 
-    /// Sends `count` copies of `packet` through the XDP program as frames that arrive on interface `index`, and lets those
-    /// that pass enter its network stack. Needs Linux 5.18. How long it took on average is in the result.
+    /// Sends `count` copies of `packet` through the XDP program as frames that arrive on interface `index`,
+    /// and lets those that pass enter its network stack. Needs Linux 5.18. How long it took on average is in
+    /// the result.
     ///
     /// # Errors
     /// [`RunError`]: nothing was sent.

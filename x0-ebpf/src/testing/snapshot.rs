@@ -1,4 +1,4 @@
-//! How long it takes to read a whole per-CPU map: by batches, and key by key as aya's iterator does.
+//! The time to read a whole per-CPU map: in batches, and key by key as aya's iterator does.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use aya::maps::{MapData, PerCpuHashMap};
 use super::run::RunError;
 use crate::sys::{self, Map};
 
-/// Two ways to read the same map; the least of three each.
+/// The times of two ways to read the same map; the shortest of three each.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SnapshotTimes {
     /// Entries read, each with a value per CPU.
     pub entries: u32,
-    /// As this crate reads.
+    /// The way of this crate.
     pub batches: Duration,
-    /// As aya's iterator reads.
+    /// The way of aya's iterator.
     pub iterator: Duration,
 }
 

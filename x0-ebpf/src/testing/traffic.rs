@@ -21,7 +21,7 @@ const WINDOW: u64 = 128;
 const BUFFER_BYTES: usize = 8 << 20;
 const FRAME_LEN_MAX: usize = 2048;
 
-/// Why frames could not be sent or received.
+/// The failure to send or receive frames.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrafficError {
@@ -29,28 +29,28 @@ pub enum TrafficError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     /// The link is not in the namespace.
-    #[error("no link {name} in the namespace")]
+    #[error("there is no link {name} in the namespace: create it there first")]
     NoLink {
         /// Its name.
         name: String,
     },
-    /// The system refused a step. What was sent and counted before stands.
-    #[error("the system refused to {what}: {source}")]
+    /// The system refused a step. Frames before it were sent and counted.
+    #[error("the system refused to {what}")]
     System {
-        /// Which step.
+        /// The step, as an imperative.
         what: &'static str,
-        /// What it said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Not everything arrived in time. What was counted stands.
-    #[error("{arrived} of {sent} frames arrived, and no more within {waited:?}")]
+    /// Some frames did not arrive in time. Those that arrived were counted.
+    #[error("{arrived} of {sent} frames arrived within {waited:?}")]
     Lost {
-        /// How many were sent.
+        /// Frames sent.
         sent: u64,
-        /// How many arrived.
+        /// Frames received.
         arrived: u64,
-        /// How long the last was waited for.
+        /// The waiting time for the last frame.
         waited: Duration,
     },
 }
@@ -107,8 +107,8 @@ impl Generator {
         }
     }
 
-    /// Sends so many frames and receives them, never with more on their way than the kernel's queues hold: if nothing on the
-    /// way drops, nothing is lost.
+    /// Sends so many frames and receives them, never with more on their way than the kernel's queues hold: if
+    /// nothing on the way drops, nothing is lost.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Receiver {
             source: errno.into(),
         })?;
         let mut receiver = Self { socket, counted: Counted::default(), frame: vec![0; FRAME_LEN_MAX] };
-        // Before it was bound it heard every link.
+        // Before the bind the socket received from every link.
         while receiver
             .receive()
             .map_err(|source| TrafficError::System { what: "receive a frame", source })?
@@ -237,7 +237,8 @@ fn packet_socket(
         let system = |what| move |errno: Errno| TrafficError::System { what, source: errno.into() };
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
             .map_err(system("open a packet socket"))?;
-        // The address that getifaddrs gives has the protocol 0, which leaves the socket the one it has (packet_bind).
+        // The address that getifaddrs gives has the protocol 0, which leaves the socket the one it has
+        // (packet_bind).
         bind(socket.as_raw_fd(), &link_address(end)?).map_err(system("bind a packet socket"))?;
         Ok(socket)
     })?

@@ -30,24 +30,24 @@ const PREFIX_LEN: u8 = 30;
 /// A link is usable some milliseconds after it is set up.
 const USABLE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why a pair could not be made or changed.
+/// The failure to create or change a pair.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VethError {
     /// A namespace could not be entered.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// The kernel refused a step. A pair that was being made is gone.
-    #[error("the kernel refused to {what}: {source}")]
+    /// The kernel refused a step. A pair that was being created is gone.
+    #[error("the kernel refused to {what}")]
     Kernel {
-        /// Which step.
+        /// The step, as an imperative.
         what: &'static str,
-        /// What it said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// A link was set up and did not become usable within 10 s. A pair that was being made is gone.
-    #[error("{name} does not come up: is the other end up?")]
+    /// A link was set up and did not become usable within 10 s. A pair that was being created is gone.
+    #[error("the link {name} did not become usable within 10 s: set its other end up too")]
     NotUsable {
         /// The link's name.
         name: String,
@@ -101,11 +101,12 @@ pub struct VethPair {
 }
 
 impl VethPair {
-    /// Makes a pair with its left end in the one namespace and its right end in the other, which may be the same.
+    /// Makes a pair with its left end in the one namespace and its right end in the other, which may be the
+    /// same.
     ///
     /// # Errors
     ///
-    /// The kernel refused. Nothing is left behind.
+    /// The kernel refused. No link remains.
     pub fn new(left: &Namespace, right: &Namespace) -> Result<Self, VethError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         // Names and addresses that differ from pair to pair: ends of several pairs may share a namespace.

@@ -35,7 +35,7 @@ pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Tells a thread to stop, also when the test fails before it would have said so: a scope waits for its threads.
+/// Stops a thread, also when the test fails early: a scope waits for its threads.
 pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {

@@ -57,7 +57,8 @@ pub(super) fn measure(options: &Options) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// As many different prefixes of a few lengths, as block lists have them: few of the short ones, or they cover everything.
+/// As many different prefixes of a few lengths, as block lists have them: few of the short ones, or they
+/// cover everything.
 fn prefixes(random: &mut Random, v6: bool, count: u32) -> Result<Vec<Prefix>> {
     let lengths: [u8; 5] = if v6 { [32, 48, 56, 64, 128] } else { [16, 20, 22, 24, 32] };
     let mut all = BTreeSet::new();

@@ -1,6 +1,8 @@
-//! x0-ebpf's programs in the kernel, by test runs: beside an empty program, xdp-filter, the kernel's prefix trie and aya's iterator.
+//! x0-ebpf's programs in the kernel, by test runs: beside an empty program, xdp-filter, the kernel's prefix
+//! trie and aya's iterator.
 //!
-//! The kernel itself takes the times (`BPF_PROG_TEST_RUN`), so that the way there and back is not in them. Systems take turns.
+//! The kernel itself takes the times (`BPF_PROG_TEST_RUN`), so that the way there and back is not in them.
+//! Systems take turns.
 
 mod look_ups;
 mod packet;

@@ -19,8 +19,8 @@ const PASSED: [u8; 4] = [10, 0, 0, 1];
 
 pub(super) fn measure(options: &Options) -> Result<Vec<Case>> {
     let rate = Rate::packets(NonZeroU64::MIN.saturating_add(999_999_999), 1_000).context("a rate")?;
-    let flows = LinkOptions { flows_max: 1024, ..LinkOptions::default() };
-    let rates = LinkOptions { peer_rate: true, ..LinkOptions::default() };
+    let flows = LinkOptions::default().flows_max(1024);
+    let rates = LinkOptions::default().peer_rate(true);
     let mut rated = LinkProgram::load(rates)?;
     rated.set_peer_rate(Some(rate))?;
     let whole = "counters, the filter with four rules that miss, and peers (LRU)";
@@ -65,7 +65,7 @@ fn decision(options: &Options, name: &str, source: [u8; 4]) -> Result<Case> {
         how,
         vec!["x0-ebpf".into(), "xdp-filter alw_ip".into(), "empty program".into()],
     );
-    let mut program = LinkProgram::load(LinkOptions { peer_by: PeerBy::Nothing, ..LinkOptions::default() })?;
+    let mut program = LinkProgram::load(LinkOptions::default().peer_by(PeerBy::Nothing))?;
     rules(&mut program.filter()?)?;
     let ours = program.runner(Point::Xdp)?;
     let empty = program.runner_empty()?;

@@ -1,7 +1,12 @@
 //! xdp-filter's program for addresses, loaded and run by bpftool; both from Debian's packages.
+//!
+//! bpftool keeps a loaded program only by pinning it, which needs a bpffs. A helper process mounts one in a
+//! mount namespace of its own, so that nothing is mounted elsewhere and nothing remains when this program
+//! ends.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
@@ -11,8 +16,6 @@ use crate::process::find_program;
 
 const NAME: &str = "xdp-filter";
 const PACKAGES: [&str; 2] = ["libxdp1", "bpftool"];
-/// Where bpffs is mounted.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// The object with the program, if it was fetched or is installed.
 pub(crate) fn present() -> Option<PathBuf> {
@@ -24,8 +27,52 @@ fn object(root: &Path) -> Option<PathBuf> {
     folders.flatten().map(|folder| folder.path().join("bpf/xdpfilt_alw_ip.o")).find(|path| path.is_file())
 }
 
+/// A bpffs in a mount namespace of its own, which ends with the process that holds it.
+struct Bpffs {
+    holder: Child,
+    mounted_at: PathBuf,
+}
+
+impl Bpffs {
+    /// Mounts a bpffs over `folder`, visible only within the namespace.
+    fn mount(folder: &Path) -> Result<Bpffs> {
+        // `cat` ends when its standard input does, that is, at the latest when this process ends.
+        let script = "mount -t bpf bpf \"$0\" && echo mounted && exec cat";
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start `unshare`: install util-linux")?;
+        let output = holder.stdout.take().context("`unshare` has no output")?;
+        let bpffs = Bpffs { holder, mounted_at: folder.to_owned() };
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        ensure!(line == "mounted\n", "cannot mount a bpffs in a mount namespace: run as root");
+        Ok(bpffs)
+    }
+
+    /// A command that sees the bpffs.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg("--mount").arg("--target").arg(self.holder.id().to_string()).arg("--").arg(program);
+        command
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // The namespace, the mount and the pins in it end with the holder. One that has ended already is no
+        // error.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
 /// The program in the kernel, until this is dropped.
 pub(super) struct Loaded {
+    bpffs: Bpffs,
     bpftool: PathBuf,
     pinned: PathBuf,
     packet: PathBuf,
@@ -33,7 +80,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads it, with `blocked` on its list.
+    /// Loads the program with `blocked` on its list.
     pub(super) fn new(packet: &[u8], blocked: [u8; 4]) -> Result<Loaded> {
         let fetched = debian::root(NAME).join("usr/sbin/bpftool");
         if present().is_none() || (find_program("bpftool").is_none() && !fetched.is_file()) {
@@ -42,9 +89,13 @@ impl Loaded {
         let object = present().context("the package libxdp1 has no xdpfilt_alw_ip.o")?;
         let bpftool = find_program("bpftool").unwrap_or(fetched);
         let folder = tempfile::tempdir()?;
+        let mounted_at = folder.path().join("bpffs");
+        std::fs::create_dir(&mounted_at)?;
+        let bpffs = Bpffs::mount(&mounted_at)?;
         let loaded = Loaded {
+            pinned: bpffs.mounted_at.join("program"),
+            bpffs,
             bpftool,
-            pinned: Path::new(BPFFS).join(format!("x0-bench-{}", std::process::id())),
             packet: folder.path().join("packet"),
             _folder: folder,
         };
@@ -55,7 +106,8 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Puts an address on the list for sources. The value is xdp-filter's: the flag of sources, the rest counts hits.
+    /// Adds an address to the list of sources. The value is xdp-filter's: the flag for sources, then a
+    /// counter of hits.
     fn block(&self, pinned: &str, address: [u8; 4]) -> Result<()> {
         let shown = self.bpftool(&["--json", "prog", "show", "pinned", pinned])?;
         let shown: serde_json::Value = serde_json::from_str(&shown)?;
@@ -77,32 +129,26 @@ impl Loaded {
         bail!("the program has no map filter_ipv4")
     }
 
-    /// What a packet takes, in ns; it must be dropped, or pass.
+    /// The time for a packet in ns. The verdict must be a drop, or a pass.
     pub(super) fn time(&self, runs: u32, drops: bool) -> Result<f64> {
         let (pinned, packet, runs) =
             (self.pinned.display().to_string(), self.packet.display().to_string(), runs.to_string());
-        let said =
+        let answer =
             self.bpftool(&["--json", "prog", "run", "pinned", &pinned, "data_in", &packet, "repeat", &runs])?;
-        let said: serde_json::Value = serde_json::from_str(&said)?;
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
         // XDP_DROP, XDP_PASS.
         let verdict = if drops { 1 } else { 2 };
-        ensure!(said["retval"] == verdict, "xdp-filter decided otherwise: {said}");
-        said["duration"].as_f64().with_context(|| format!("bpftool tells no duration: {said}"))
+        ensure!(answer["retval"] == verdict, "xdp-filter returned another verdict: {answer}");
+        answer["duration"].as_f64().with_context(|| format!("bpftool reports no duration: {answer}"))
     }
 
     fn bpftool(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(&self.bpftool).args(arguments).output().context("cannot start bpftool")?;
+        let output = self.bpffs.command(&self.bpftool).args(arguments).output();
+        let output = output.context("cannot start `nsenter`: install util-linux")?;
         if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            bail!("bpftool {}: {}", arguments.join(" "), String::from_utf8_lossy(&said).trim());
+            let answer = [output.stdout, output.stderr].concat();
+            bail!("bpftool {}: {}", arguments.join(" "), String::from_utf8_lossy(&answer).trim());
         }
         Ok(String::from_utf8(output.stdout)?)
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        // Nothing was pinned if it could not be loaded.
-        let _ = std::fs::remove_file(&self.pinned);
     }
 }

@@ -1,8 +1,8 @@
-//! Links for tests: network namespaces, veth pairs between them, and packets that are made and counted.
+//! Links for tests: network namespaces, veth pairs between them, and generated and counted packets.
 //!
-//! Everything is held by file descriptors and nothing has a name outside the process: what a test makes is gone when it is
-//! dropped, when the test panics and when the process is killed. It takes root, or `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and
-//! `CAP_NET_RAW`.
+//! File descriptors hold everything and nothing has a name outside the process, so that the kernel frees it
+//! when it is dropped, when the test panics and when the process is killed. Needs root, or `CAP_SYS_ADMIN`,
+//! `CAP_NET_ADMIN` and `CAP_NET_RAW`.
 //!
 //! ```no_run
 //! use std::time::Duration;
