@@ -42,10 +42,13 @@ fn main() -> ExitCode {
 
 /// The message of an error with those of its causes.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 fn run(link: &str, arguments: &[String]) -> Result<(), Box<dyn Error>> {
