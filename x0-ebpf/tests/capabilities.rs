@@ -178,7 +178,7 @@ fn the_remedy_grants_the_whole_set() {
     let missing = Machine::new("6.1.0", BPF).probe().can(Feature::Xdp).unwrap_err();
     let text = missing.to_string();
     for part in [
-        "XDP programs cannot be used here: CAP_NET_ADMIN is not in force",
+        "XDP programs cannot be used here: CAP_NET_ADMIN is not effective",
         "`setcap cap_bpf,cap_net_admin+ep <program>`",
         "`AmbientCapabilities=CAP_BPF CAP_NET_ADMIN`",
         "`docker run --cap-add BPF --cap-add NET_ADMIN`",
