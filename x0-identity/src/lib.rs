@@ -66,6 +66,8 @@ extern crate alloc;
 #[cfg(feature = "authority")]
 mod authority;
 mod node_id;
+#[cfg(feature = "rustls")]
+mod path;
 mod spiffe_id;
 #[cfg(feature = "rustls")]
 mod tls;
@@ -76,6 +78,8 @@ mod x509;
 #[cfg(feature = "authority")]
 pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 pub use node_id::{NodeId, ParseNodeIdError};
+#[cfg(feature = "rustls")]
+pub use path::{CertificateAt, PathError};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
 #[cfg(feature = "rustls")]
 pub use tls::{Identity, IdentityError, KeyError, RotateError, SetBundleError, Verifier, VerifyError};

@@ -2,6 +2,8 @@
 
 mod bundle;
 mod certificate;
+#[cfg_attr(not(feature = "rustls"), allow(dead_code, reason = "path validation reads more types"))]
+pub(crate) mod der;
 mod leaf;
 mod peer;
 mod pem;
@@ -9,8 +11,12 @@ mod signing;
 mod svid;
 
 pub(crate) use certificate::{Certificate, Validity, to_system_time};
+#[cfg(feature = "rustls")]
+pub(crate) use certificate::{Criticality, DIRECTORY_NAME, DNS_NAME, IP_ADDRESS, RFC822_NAME, URI};
 pub(crate) use leaf::Leaf;
 pub(crate) use pem::{read_parts, write_certificate, write_key};
+#[cfg(feature = "rustls")]
+pub(crate) use signing::Signer;
 pub(crate) use signing::check_signing_certificate;
 
 pub use bundle::{BundleError, TrustBundle};

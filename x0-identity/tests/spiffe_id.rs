@@ -302,9 +302,8 @@ fn spiffe_id_3_1_authority_carries_an_svid() {
 #[test]
 fn spiffe_id_3_2_id_and_key_are_signed() {
     use pki_types::{CertificateDer, UnixTime};
-    use rustls::CertificateError;
     use std::time::Duration;
-    use x0_identity::{Authority, AuthorityOptions, Verifier, VerifyError};
+    use x0_identity::{Authority, AuthorityOptions, CertificateAt, PathError, Verifier, VerifyError};
 
     let domain = TrustDomain::parse("example.org").unwrap();
     let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
@@ -321,7 +320,13 @@ fn spiffe_id_3_2_id_and_key_are_signed() {
         let mut forged = leaf.clone();
         forged[position] ^= 1;
         let error = verifier.verify_client(&CertificateDer::from(forged), &[], now).unwrap_err();
-        assert_eq!(error, VerifyError::Path { reason: CertificateError::BadSignature });
+        assert_eq!(
+            error,
+            VerifyError::Path(PathError::Signature {
+                at: CertificateAt::Chain(0),
+                issuer: CertificateAt::Bundle(0)
+            })
+        );
     }
 }
 

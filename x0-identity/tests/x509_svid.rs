@@ -47,9 +47,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, ServerConfig};
 use std::sync::Arc;
+use x0_identity::CertificateAt::{Bundle, Chain};
 use x0_identity::{
-    Identity, LeafError, ParseSpiffeIdError, ParseTrustDomainError, SigningError, SpiffeId, SvidError,
-    TrustBundle, Verifier, VerifyError, X509Svid, spiffe_id_of, spiffe_id_of_signer,
+    EncodingError, Identity, LeafError, ParseSpiffeIdError, ParseTrustDomainError, PathError, SigningError,
+    SpiffeId, SvidError, TrustBundle, Verifier, VerifyError, X509Svid, spiffe_id_of, spiffe_id_of_signer,
 };
 
 const ID: &str = "spiffe://example.org/workload";
@@ -58,17 +59,16 @@ fn leaf() -> Recipe {
     Recipe::leaf(ID)
 }
 
-/// Each way a chain can come before the verifier, as client and as server: asked directly, and in a handshake with an
-/// honest peer whose configuration is an `Identity`'s.
-fn verify_everywhere(
-    leaf: &Issued,
-    signers: &[&Issued],
-    bundle: &TrustBundle,
-) -> Vec<Result<SpiffeId, VerifyError>> {
+/// Of the verifier asked directly, and of handshakes.
+type Judgements = (Vec<Result<SpiffeId, VerifyError>>, Vec<Result<SpiffeId, rustls::Error>>);
+
+/// Each way a chain can come before the verifier, as client and as server: directly, and in a handshake with an honest peer
+/// whose configuration is an `Identity`'s.
+fn verify_everywhere(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle) -> Judgements {
     let chain = leaf.chain(signers);
     let now = UnixTime::now();
     let verifier = Verifier::new(bundle.clone());
-    let mut results = vec![
+    let direct = vec![
         verifier.verify_client(&chain[0], &chain[1..], now),
         verifier.verify_server(&chain[0], &chain[1..], now),
     ];
@@ -92,36 +92,67 @@ fn verify_everywhere(
         .unwrap()
         .with_client_cert_verifier(Arc::new(trusting))
         .with_cert_resolver(presented);
-    for connected in [
+    let handshakes = [
         connect(&Arc::new(client), &identity.server_config())
             .map(|(_, server)| server.peer_certificates().unwrap()[0].clone()),
         connect(&identity.client_config(), &Arc::new(server))
             .map(|(client, _)| client.peer_certificates().unwrap()[0].clone()),
-    ] {
-        results.push(match connected {
-            Ok(certificate) => Ok(spiffe_id_of(&certificate).unwrap()),
-            Err(rustls::Error::InvalidCertificate(reason @ CertificateError::Other(_))) => {
-                Err(cause(&rustls::Error::InvalidCertificate(reason.clone()))
-                    .unwrap_or(VerifyError::Path { reason }))
-            }
-            Err(rustls::Error::InvalidCertificate(reason)) => Err(VerifyError::Path { reason }),
-            Err(error) => panic!("{error}"),
-        });
-    }
-    results
+    ];
+    let named = |certificate: CertificateDer<'_>| spiffe_id_of(&certificate).unwrap();
+    (direct, handshakes.into_iter().map(|connected| connected.map(named)).collect())
 }
 
 fn accepted(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle) {
-    for result in verify_everywhere(leaf, signers, bundle) {
+    let (direct, handshakes) = verify_everywhere(leaf, signers, bundle);
+    for result in direct {
         assert_eq!(result, Ok(SpiffeId::parse(ID).unwrap()));
+    }
+    for result in handshakes {
+        assert_eq!(result, Ok(SpiffeId::parse(ID).unwrap()));
+    }
+}
+
+/// Refused in every way, with an error that the closure accepts. A handshake carries that error, or has an alert for it.
+#[track_caller]
+fn refused_with(
+    leaf: &Issued,
+    signers: &[&Issued],
+    bundle: &TrustBundle,
+    expected: impl Fn(&VerifyError) -> bool,
+) {
+    let (direct, handshakes) = verify_everywhere(leaf, signers, bundle);
+    for result in &direct {
+        let error = result.as_ref().unwrap_err();
+        assert!(expected(error), "{error:?}");
+    }
+    for result in handshakes {
+        let error = result.unwrap_err();
+        match cause::<VerifyError>(&error) {
+            Some(error) => assert!(expected(&error), "{error:?}"),
+            None => assert_eq!(
+                std::mem::discriminant(&reason(&error)),
+                std::mem::discriminant(&reason(&direct[0].clone().unwrap_err().into())),
+                "{error}"
+            ),
+        }
+    }
+}
+
+fn reason(error: &rustls::Error) -> CertificateError {
+    match error {
+        rustls::Error::InvalidCertificate(reason) => reason.clone(),
+        error => panic!("{error}"),
     }
 }
 
 #[track_caller]
 fn refused(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle, error: &VerifyError) {
-    for result in verify_everywhere(leaf, signers, bundle) {
-        assert_eq!(result.as_ref(), Err(error));
-    }
+    refused_with(leaf, signers, bundle, |refusal| refusal == error);
+}
+
+#[track_caller]
+fn path_refused(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle, error: PathError) {
+    refused(leaf, signers, bundle, &VerifyError::Path(error));
 }
 
 /// A leaf with a valid signature that every reader refuses.
@@ -155,26 +186,15 @@ fn signer_refused(recipe: &Recipe, error: SigningError) {
         X509Svid::from_der(leaf.chain(&[&signer]), leaf.key_der()).unwrap_err(),
         SvidError::Signer { position: 1, source: error }
     );
-    refused(&leaf, &[&signer], &root.bundle(), &VerifyError::Signer { position: 1, source: error });
+    path_refused(&leaf, &[&signer], &root.bundle(), PathError::Signer { at: Chain(1), source: error });
 }
 
 fn intermediate() -> Recipe {
     Recipe::signer("spiffe://example.org", "intermediate")
 }
 
-fn path(reason: CertificateError) -> VerifyError {
-    VerifyError::Path { reason }
-}
-
-/// webpki's own words, where rustls has none.
-#[track_caller]
-fn path_refused(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle, words: &str) {
-    for result in verify_everywhere(leaf, signers, bundle) {
-        let error = result.unwrap_err();
-        assert!(matches!(error, VerifyError::Path { .. }), "{error:?}");
-        assert!(format!("{error:?}").contains(words), "{error:?}");
-    }
-}
+/// The leaf or its signer, as the error says it.
+const UNKNOWN: PathError = PathError::UnknownIssuer { position: 0 };
 
 #[test]
 fn what_keeps_every_rule_is_accepted() {
@@ -227,7 +247,7 @@ fn x509_svid_2_more_than_one_uri_is_rejected() {
     assert!(spiffe_id_of(&certificate.into()).is_err());
     leaf_refused(
         &leaf().with(|leaf| leaf.names.push((URI | 0x20, vec![]))),
-        LeafError::UriCount { count: 2 },
+        LeafError::Encoding(EncodingError::Extension { extension: "SubjectAltName" }),
     );
 
     signer_refused(
@@ -297,7 +317,12 @@ fn x509_svid_4_1_signer_is_an_authority() {
         let signer = recipe.signed_by(&root);
         assert_eq!(spiffe_id_of_signer(&signer.certificate), Err(SigningError::NotAuthority));
         assert!(TrustBundle::new(domain("example.org"), vec![signer.certificate.clone()]).is_err());
-        path_refused(&leaf().signed_by(&signer), &[&signer], &root.bundle(), "EndEntityUsedAsCa");
+        path_refused(
+            &leaf().signed_by(&signer),
+            &[&signer],
+            &root.bundle(),
+            PathError::Signer { at: Chain(1), source: SigningError::NotAuthority },
+        );
     }
 }
 
@@ -321,12 +346,32 @@ fn x509_svid_4_1_path_len_is_kept() {
         &leaf().signed_by(&inner),
         &[&inner, &signer],
         &trusted.bundle(),
-        "PathLenConstraintViolated",
+        PathError::PathLen { at: Chain(1), signer: Chain(2) },
     );
+    // A self-issued certificate does not count (RFC 5280 §6.1.4 (l)).
+    let again = intermediate().signed_by(&signer);
+    accepted(&leaf().signed_by(&again), &[&again, &signer], &trusted.bundle());
 }
 
-/// Constraints on URIs are not processed: who is constrained by one is refused, whether inside or outside (RFC 5280 §4.2.1.10:
-/// "MUST either process the constraint or reject the certificate").
+/// Gap 1 of webpki: it keeps no path length of an anchor.
+#[test]
+fn x509_svid_4_1_path_len_of_an_authority_is_kept() {
+    let root =
+        Recipe::signer("spiffe://example.org", "root").with(|root| root.path_len = Some(0)).self_signed();
+    let signer = intermediate().signed_by(&root);
+    path_refused(
+        &leaf_of(&signer),
+        &[&signer],
+        &root.bundle(),
+        PathError::PathLen { at: Chain(1), signer: Bundle(0) },
+    );
+    let root =
+        Recipe::signer("spiffe://example.org", "root").with(|root| root.path_len = Some(1)).self_signed();
+    let signer = intermediate().signed_by(&root);
+    accepted(&leaf_of(&signer), &[&signer], &root.bundle());
+}
+
+/// Gap 3 of webpki: it refuses every chain under constraints on URIs. RFC 5280 §4.2.1.10 applies them to the host.
 #[test]
 fn x509_svid_4_2_name_constraints() {
     let constrained = |host: &str| {
@@ -334,12 +379,25 @@ fn x509_svid_4_2_name_constraints() {
         let constraints = tlv(0x30, &tlv(0xa0, &subtree));
         move |signer: &mut Recipe| signer.more.push((vec![2, 5, 29, 30], constraints, true))
     };
-    for host in ["example.com", "example.org"] {
+    for (host, permitted) in [
+        ("example.com", false),
+        ("example.org", true),
+        ("Example.ORG", true),
+        (".example.org", false),
+        ("org", false),
+    ] {
         let root = root();
         let signer = intermediate().with(constrained(host)).signed_by(&root);
-        path_refused(&leaf().signed_by(&signer), &[&signer], &root.bundle(), "NameConstraintViolation");
-        let root = Recipe::signer("spiffe://example.org", "root").with(constrained(host)).self_signed();
-        path_refused(&leaf().signed_by(&root), &[], &root.bundle(), "NameConstraintViolation");
+        let constrained_root =
+            Recipe::signer("spiffe://example.org", "root").with(constrained(host)).self_signed();
+        if permitted {
+            accepted(&leaf_of(&signer), &[&signer], &root.bundle());
+            accepted(&leaf_of(&constrained_root), &[], &constrained_root.bundle());
+        } else {
+            let error = |signer| PathError::NameConstraints { at: Chain(0), signer };
+            path_refused(&leaf_of(&signer), &[&signer], &root.bundle(), error(Chain(1)));
+            path_refused(&leaf_of(&constrained_root), &[], &constrained_root.bundle(), error(Bundle(0)));
+        }
     }
     // Constraints on other names do not concern SPIFFE IDs.
     let constraints = tlv(0x30, &tlv(0xa0, &tlv(0x30, &tlv(DNS, b"example.com"))));
@@ -447,11 +505,18 @@ fn x509_svid_4_4_extended_key_usage_client() {
 #[test]
 fn x509_svid_5_1_leaf_outside_its_validity() {
     let root = root();
-    for (valid, expected) in [((-7200, -3600), "expired"), ((3600, 7200), "not valid yet")] {
+    for valid in [(-7200, -3600), (3600, 7200)] {
+        let expected = |position| {
+            move |error: &VerifyError| match error {
+                VerifyError::Path(PathError::Expired { at, .. }) => valid.1 < 0 && *at == Chain(position),
+                VerifyError::Path(PathError::NotYetValid { at, .. }) => valid.0 > 0 && *at == Chain(position),
+                _ => false,
+            }
+        };
         let leaf = leaf().with(|leaf| leaf.valid = valid).signed_by(&root);
-        path_refused(&leaf, &[], &root.bundle(), expected);
+        refused_with(&leaf, &[], &root.bundle(), expected(0));
         let signer = intermediate().with(|signer| signer.valid = valid).signed_by(&root);
-        path_refused(&leaf_of(&signer), &[&signer], &root.bundle(), expected);
+        refused_with(&leaf_of(&signer), &[&signer], &root.bundle(), expected(1));
     }
 }
 
@@ -461,10 +526,18 @@ fn leaf_of(signer: &Issued) -> Issued {
 
 #[test]
 fn x509_svid_5_1_authority_outside_its_validity() {
+    let authority_outside = |error: &VerifyError| {
+        matches!(
+            error,
+            VerifyError::Path(
+                PathError::Expired { at: Bundle(0), .. } | PathError::NotYetValid { at: Bundle(0), .. }
+            )
+        )
+    };
     for valid in [(-7200, -3600), (3600, 7200)] {
         let root =
             Recipe::signer("spiffe://example.org", "root").with(|root| root.valid = valid).self_signed();
-        refused(&leaf_of(&root), &[], &root.bundle(), &VerifyError::AuthorityValidity);
+        refused_with(&leaf_of(&root), &[], &root.bundle(), authority_outside);
     }
     // Beside one that is valid it does no harm.
     let old =
@@ -473,28 +546,34 @@ fn x509_svid_5_1_authority_outside_its_validity() {
     let mut bundle = old.bundle();
     bundle.extend(&new.bundle()).unwrap();
     accepted(&leaf_of(&new), &[], &bundle);
-    refused(&leaf_of(&old), &[], &bundle, &VerifyError::AuthorityValidity);
+    refused_with(&leaf_of(&old), &[], &bundle, authority_outside);
 }
 
 #[test]
 fn x509_svid_5_1_unknown_issuer() {
     let (root, stranger) = (root(), Recipe::signer("spiffe://example.org", "stranger").self_signed());
-    refused(&leaf_of(&stranger), &[], &root.bundle(), &path(CertificateError::UnknownIssuer));
+    path_refused(&leaf_of(&stranger), &[], &root.bundle(), UNKNOWN);
     // To present the stranger's certificate as well changes nothing.
-    refused(&leaf_of(&stranger), &[&stranger], &root.bundle(), &path(CertificateError::UnknownIssuer));
+    let unknown = PathError::UnknownIssuer { position: 1 };
+    path_refused(&leaf_of(&stranger), &[&stranger], &root.bundle(), unknown);
     // Nor does a missing link.
     let signer = intermediate().signed_by(&root);
-    refused(&leaf_of(&signer), &[], &root.bundle(), &path(CertificateError::UnknownIssuer));
+    path_refused(&leaf_of(&signer), &[], &root.bundle(), UNKNOWN);
     // A leaf that vouches for itself.
     let alone = leaf().self_signed();
-    refused(&alone, &[], &root.bundle(), &path(CertificateError::UnknownIssuer));
+    path_refused(&alone, &[], &root.bundle(), UNKNOWN);
 }
 
 #[test]
 fn x509_svid_5_1_signature_of_another_key() {
     // Of the same name as the root, but not with its key.
     let (root, impostor) = (root(), root());
-    refused(&leaf_of(&impostor), &[], &root.bundle(), &path(CertificateError::BadSignature));
+    path_refused(
+        &leaf_of(&impostor),
+        &[],
+        &root.bundle(),
+        PathError::Signature { at: Chain(0), issuer: Bundle(0) },
+    );
 }
 
 #[test]
@@ -503,7 +582,12 @@ fn x509_svid_5_1_leaf_does_not_sign() {
     let signer =
         Recipe::leaf("spiffe://example.org/signer").with(|leaf| leaf.subject = Some("signer".into()));
     let signer = signer.signed_by(&root);
-    path_refused(&leaf_of(&signer), &[&signer], &root.bundle(), "EndEntityUsedAsCa");
+    path_refused(
+        &leaf_of(&signer),
+        &[&signer],
+        &root.bundle(),
+        PathError::Signer { at: Chain(1), source: SigningError::NotAuthority },
+    );
 }
 
 #[test]
@@ -516,7 +600,7 @@ fn x509_svid_5_1_unknown_critical_extension() {
         &leaf().with(unknown(true)).signed_by(&root),
         &[],
         &root.bundle(),
-        "UnsupportedCriticalExtension",
+        PathError::CriticalExtension { at: Chain(0), oid: "1.3.6.1.4.1.99999".into() },
     );
     accepted(&leaf().with(unknown(false)).signed_by(&root), &[], &root.bundle());
 }
@@ -527,13 +611,13 @@ fn x509_svid_5_1_duplicate_extension() {
     for content in [tlv(0x03, &[7, DIGITAL_SIGNATURE]), tlv(0x03, &[2, KEY_CERT_SIGN])] {
         leaf_refused(
             &leaf().with(|leaf| leaf.more.push((vec![2, 5, 29, 15], content, true))),
-            LeafError::Encoding(x0_identity::EncodingError::DuplicateExtension),
+            LeafError::Encoding(EncodingError::DuplicateExtension),
         );
     }
     let names = tlv(0x30, &tlv(URI, b"spiffe://example.org/other"));
     leaf_refused(
         &leaf().with(|leaf| leaf.more.push((vec![2, 5, 29, 17], names, true))),
-        LeafError::Encoding(x0_identity::EncodingError::DuplicateExtension),
+        LeafError::Encoding(EncodingError::DuplicateExtension),
     );
 }
 
@@ -545,6 +629,12 @@ fn x509_svid_5_1_chain_of_bounded_length() {
         let recipe = Recipe::signer("spiffe://example.org", &format!("signer {depth}"));
         signers.push(recipe.signed_by(signers.last().unwrap_or(&root)));
     }
+    // Gap 4 of webpki: it stops at 7 certificates.
+    let chain: Vec<&Issued> = signers[..7].iter().rev().collect();
+    accepted(&leaf().signed_by(&signers[6]), &chain, &root.bundle());
+    // In another order, and with one that is not needed (RFC 8446 §4.4.2).
+    let chain: Vec<&Issued> = [&signers[1], &root, &signers[0], &signers[2]].into();
+    accepted(&leaf().signed_by(&signers[2]), &chain, &root.bundle());
     let leaf = leaf().signed_by(&signers[7]);
     let chain: Vec<&Issued> = signers.iter().rev().collect();
     refused(&leaf, &chain, &root.bundle(), &VerifyError::ChainLength { len: 9 });
@@ -575,7 +665,7 @@ fn trust_domain_and_bundle_3_other_domain_same_key() {
 fn trust_domain_and_bundle_4_1_3_empty_bundle() {
     let empty = TrustBundle::new(domain("example.org"), Vec::new()).unwrap();
     assert!(empty.is_empty());
-    refused(&leaf_of(&root()), &[], &empty, &path(CertificateError::UnknownIssuer));
+    path_refused(&leaf_of(&root()), &[], &empty, UNKNOWN);
 }
 
 #[test]
@@ -592,10 +682,10 @@ fn a_certificate_that_is_too_long_is_not_read() {
     let long = leaf().with(|leaf| leaf.more.push((vec![1, 2, 3], tlv(0x04, &vec![0; 17_000]), false)));
     let long = long.signed_by(&root);
     let len = long.certificate.len();
-    leaf_refused_encoding(&long.certificate, x0_identity::EncodingError::Length { len });
+    leaf_refused_encoding(&long.certificate, EncodingError::Length { len });
     let mut trailing = leaf().signed_by(&root).certificate.to_vec();
     trailing.push(0);
-    leaf_refused_encoding(&trailing.into(), x0_identity::EncodingError::TrailingData { len: 1 });
+    leaf_refused_encoding(&trailing.into(), EncodingError::TrailingData { len: 1 });
 }
 
 /// What a rule depends on and cannot be read is not passed over, as if it were absent.
@@ -629,14 +719,14 @@ fn an_extension_that_cannot_be_read_is_no_absent_one() {
             }
             leaf.more.push((vec![2, 5, 29, number], content, true));
         });
-        leaf_refused(&recipe, LeafError::Encoding(x0_identity::EncodingError::Extension { extension }));
+        leaf_refused(&recipe, LeafError::Encoding(EncodingError::Extension { extension }));
     }
     leaf_refused(
         &leaf().with(|leaf| {
             leaf.key_usage = None;
             leaf.more.push((vec![2, 5, 29, 15], tlv(0x04, &[7, DIGITAL_SIGNATURE]), true));
         }),
-        LeafError::Encoding(x0_identity::EncodingError::Extension { extension: "KeyUsage" }),
+        LeafError::Encoding(EncodingError::Extension { extension: "KeyUsage" }),
     );
 }
 
@@ -648,11 +738,11 @@ fn a_certificate_of_an_older_version_is_refused() {
     for older in [0, 1] {
         let mut certificate = certificate.to_vec();
         certificate[version] = older;
-        leaf_refused_encoding(&certificate.into(), x0_identity::EncodingError::Version);
+        leaf_refused_encoding(&certificate.into(), EncodingError::Version);
     }
 }
 
-fn leaf_refused_encoding(certificate: &CertificateDer<'_>, error: x0_identity::EncodingError) {
+fn leaf_refused_encoding(certificate: &CertificateDer<'_>, error: EncodingError) {
     assert_eq!(spiffe_id_of(certificate), Err(LeafError::Encoding(error)));
     assert_eq!(spiffe_id_of_signer(certificate), Err(SigningError::Encoding(error)));
 }

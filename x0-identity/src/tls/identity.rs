@@ -10,10 +10,10 @@ use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
-use webpki::KeyUsage;
 
 use super::held::Resolver;
 use super::{Anchors, Held, KeyError, Swap, Verifier, VerifyError};
+use crate::path::Usage;
 use crate::{NodeId, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
 /// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones share one
@@ -180,8 +180,9 @@ impl Identity {
 fn verify_own(svid: &X509Svid, anchors: &Anchors) -> Result<(), VerifyError> {
     let now = UnixTime::now();
     let Some((leaf, intermediates)) = svid.chain().split_first() else { return Ok(()) };
-    anchors.verify(leaf, intermediates, now, KeyUsage::server_auth())?;
-    anchors.verify(leaf, intermediates, now, KeyUsage::client_auth())?;
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+    anchors.verify(leaf, intermediates, algorithms, now, Usage::Server)?;
+    anchors.verify(leaf, intermediates, algorithms, now, Usage::Client)?;
     Ok(())
 }
 

@@ -1,19 +1,21 @@
 //! The verifier of peers' chains.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::vec::Vec;
 
-use pki_types::{CertificateDer, ServerName, UnixTime};
+use pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
 };
-use webpki::KeyUsage;
 
 use super::{Anchors, Swap};
-use crate::{LeafError, SigningError, SpiffeId, TrustBundle, TrustDomain};
+use crate::path::Usage;
+use crate::x509::Certificate;
+use crate::{EncodingError, LeafError, PathError, SpiffeId, TrustBundle, TrustDomain};
 
 /// Accepts a peer that has an SVID of the bundle's trust domain, as client and as server.
 ///
@@ -22,8 +24,17 @@ use crate::{LeafError, SigningError, SpiffeId, TrustBundle, TrustDomain};
 /// peer after the handshake, by the SPIFFE ID that it reads with [`peer_spiffe_id`](crate::peer_spiffe_id) or
 /// [`peer_node_id`](crate::peer_node_id).
 ///
-/// Not supported, and refused: name constraints on URIs (X509-SVID §4.2 leaves them to the implementation), TLS 1.2.
-/// A signer whose constraints cover URIs is refused, whatever they permit.
+/// # Decisions
+/// RFC 5280 and X509-SVID leave some questions open. This verifier decides them so:
+/// - An authority's path length, name constraints, extended key usage and validity apply to the path, as in OpenSSL and Go.
+/// - The extended key usage of a signer bounds that of the leaf (X509-SVID §4.4): a client under a signer for `serverAuth` only is
+///   refused.
+/// - Name constraints are processed for URIs (on the host, RFC 5280 §4.2.1.10), DNS names, directory names, e-mail addresses and
+///   IP addresses. A certificate with a constrained name of another form is refused.
+/// - Names are compared without case and with spaces collapsed (RFC 5280 §7.1).
+/// - Encodings are strict DER, except that a default FALSE may be written out.
+/// - A critical CRL distribution point refuses the certificate: revocation lists are not read.
+/// - TLS 1.2 is refused.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     anchors: Arc<Swap<Anchors>>,
@@ -53,7 +64,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.anchors.load().verify(end_entity, intermediates, now, KeyUsage::client_auth())
+        self.anchors.load().verify(end_entity, intermediates, self.algorithms.all, now, Usage::Client)
     }
 
     /// Verifies the chain of a peer that acts as a server, the leaf first, and returns its SPIFFE ID.
@@ -66,7 +77,20 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.anchors.load().verify(end_entity, intermediates, now, KeyUsage::server_auth())
+        self.anchors.load().verify(end_entity, intermediates, self.algorithms.all, now, Usage::Server)
+    }
+
+    /// With the key as this crate's decoder reads it, so that no second decoder has a say.
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let certificate = Certificate::parse(certificate)
+            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let key = SubjectPublicKeyInfoDer::from(certificate.public_key_info);
+        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
     }
 }
 
@@ -98,7 +122,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        self.verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -137,7 +161,7 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        self.verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -146,7 +170,7 @@ impl ClientCertVerifier for Verifier {
 }
 
 /// A chain is not trusted. The error of a failed handshake carries it inside `rustls::CertificateError::Other`, except for
-/// [`VerifyError::Path`], which becomes the matching variant of `rustls::CertificateError`.
+/// those errors for which TLS has an alert of its own, such as an expired certificate: they become the matching variant.
 #[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
@@ -169,27 +193,9 @@ pub enum VerifyError {
         /// The trust domain of the bundle.
         bundle: TrustDomain,
     },
-    /// A signer on the path breaks a rule of X509-SVID.
-    #[error(
-        "certificate {position} of the chain is not a valid signing certificate: replace it with a valid issuer of the one before"
-    )]
-    Signer {
-        /// The position in the chain as presented; the leaf has position 0.
-        position: usize,
-        /// The rule that is broken.
-        source: SigningError,
-    },
-    /// The authority of the bundle that signed the path is not valid now.
-    #[error(
-        "the authority that signed the SVID is expired or not valid yet: renew the SVID by a current authority"
-    )]
-    AuthorityValidity,
-    /// No valid path leads to an authority of the bundle (RFC 5280 §6.1).
-    #[error("no valid path leads from the leaf to an authority of the bundle: {reason}")]
-    Path {
-        /// The reason.
-        reason: CertificateError,
-    },
+    /// No valid path leads from the leaf to an authority of the bundle (RFC 5280 §6.1).
+    #[error(transparent)]
+    Path(#[from] PathError),
 }
 
 /// The message with its causes: `rustls` shows the errors that it carries with `Debug`, and operators read that text.
@@ -207,8 +213,19 @@ impl std::fmt::Debug for VerifyError {
 
 impl From<VerifyError> for rustls::Error {
     fn from(error: VerifyError) -> rustls::Error {
+        let unix = |moment: SystemTime| {
+            UnixTime::since_unix_epoch(moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+        };
         rustls::Error::InvalidCertificate(match error {
-            VerifyError::Path { reason } => reason,
+            VerifyError::Leaf(LeafError::Encoding(EncodingError::Malformed)) => CertificateError::BadEncoding,
+            VerifyError::Path(PathError::Expired { not_after, now, .. }) => {
+                CertificateError::ExpiredContext { time: unix(now), not_after: unix(not_after) }
+            }
+            VerifyError::Path(PathError::NotYetValid { not_before, now, .. }) => {
+                CertificateError::NotValidYetContext { time: unix(now), not_before: unix(not_before) }
+            }
+            VerifyError::Path(PathError::UnknownIssuer { .. }) => CertificateError::UnknownIssuer,
+            VerifyError::Path(PathError::Signature { .. }) => CertificateError::BadSignature,
             error => CertificateError::Other(OtherError(Arc::new(error))),
         })
     }

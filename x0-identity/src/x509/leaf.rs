@@ -85,7 +85,10 @@ pub(crate) struct Leaf {
 
 impl Leaf {
     pub(crate) fn read(certificate: &CertificateDer<'_>) -> Result<Leaf, LeafError> {
-        let certificate = Certificate::parse(certificate)?;
+        Leaf::check(&Certificate::parse(certificate)?)
+    }
+
+    pub(crate) fn check(certificate: &Certificate<'_>) -> Result<Leaf, LeafError> {
         // cA is FALSE by default (RFC 5280 §4.2.1.9), so the extension may be absent.
         if certificate.authority {
             return Err(LeafError::Authority);
@@ -120,13 +123,15 @@ impl Leaf {
         if spiffe_id.path().is_empty() {
             return Err(LeafError::RootPath);
         }
-        if certificate.subject_empty && !certificate.alternative_name_critical {
+        // RFC 5280 §4.1.2.6.
+        let critical = matches!(certificate.alternative_names, Some((_, Criticality::Critical)));
+        if certificate.subject.is_empty() && !critical {
             return Err(LeafError::AlternativeNameNotCritical);
         }
         Ok(Leaf {
             spiffe_id,
             validity: certificate.validity,
-            serial_number: certificate.serial_number.clone(),
+            serial_number: certificate.serial_number.to_vec(),
         })
     }
 }

@@ -29,7 +29,7 @@ pub enum SigningError {
     /// The key usage lacks `keyCertSign` (§3.2, §4.3).
     #[error("the key usage of the signing certificate lacks keyCertSign: issue it again with keyCertSign")]
     KeyUsageCertSign,
-    /// The certificate has more than one URI in its subject alternative name (§2).
+    /// The certificate has a SPIFFE ID and a further URI in its subject alternative name (§2).
     #[error("the signing certificate has {count} URI names: issue it again with at most one, its SPIFFE ID")]
     UriCount {
         /// The number of URIs.
@@ -64,38 +64,48 @@ pub fn spiffe_id_of_signer(certificate: &CertificateDer<'_>) -> Result<Option<Sp
 /// The fields of a signing certificate that keeps the rules.
 pub(crate) struct Signer {
     pub(crate) spiffe_id: Option<SpiffeId>,
-    #[cfg_attr(
-        not(any(feature = "rustls", feature = "authority")),
-        expect(dead_code, reason = "asked by both")
-    )]
+    #[cfg_attr(not(feature = "authority"), expect(dead_code, reason = "read by the authority"))]
     pub(crate) validity: Validity,
 }
 
 pub(crate) fn check_signing_certificate(certificate: &CertificateDer<'_>) -> Result<Signer, SigningError> {
-    let certificate = Certificate::parse(certificate)?;
-    if !certificate.authority {
-        return Err(SigningError::NotAuthority);
-    }
-    let (usage, criticality) = certificate.key_usage.as_ref().ok_or(SigningError::KeyUsageMissing)?;
-    if !usage.key_cert_sign() {
-        return Err(SigningError::KeyUsageCertSign);
-    }
-    let spiffe_id = match certificate.uris[..] {
-        [] => None,
-        [uri] => {
-            let uri = core::str::from_utf8(uri).map_err(|_| SigningError::UriNotText)?;
-            Some(SpiffeId::parse(uri)?)
+    Signer::check(&Certificate::parse(certificate)?)
+}
+
+/// Whether a URI claims to be a SPIFFE ID; a scheme has no case (RFC 3986 §3.1).
+fn claims_spiffe(uri: &[u8]) -> bool {
+    uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"spiffe:"))
+}
+
+impl Signer {
+    pub(crate) fn check(certificate: &Certificate<'_>) -> Result<Signer, SigningError> {
+        if !certificate.authority {
+            return Err(SigningError::NotAuthority);
         }
-        _ => return Err(SigningError::UriCount { count: certificate.uris.len() }),
-    };
-    if let Some(spiffe_id) = &spiffe_id {
-        // A rule "on all SVIDs" (§4.3): an authority without a SPIFFE ID is not an SVID.
-        if *criticality == Criticality::NotCritical {
-            return Err(SigningError::KeyUsageNotCritical);
+        let (usage, criticality) = certificate.key_usage.as_ref().ok_or(SigningError::KeyUsageMissing)?;
+        if !usage.key_cert_sign() {
+            return Err(SigningError::KeyUsageCertSign);
         }
-        if !spiffe_id.path().is_empty() {
-            return Err(SigningError::Path);
+        // An authority is an SVID if it has a SPIFFE ID (§3.2); the rules of SVIDs do not apply to one with other URIs only.
+        let spiffe_id = match certificate.uris[..] {
+            [uri] if claims_spiffe(uri) => {
+                let uri = core::str::from_utf8(uri).map_err(|_| SigningError::UriNotText)?;
+                Some(SpiffeId::parse(uri)?)
+            }
+            ref uris if uris.iter().any(|uri| claims_spiffe(uri)) => {
+                return Err(SigningError::UriCount { count: uris.len() });
+            }
+            _ => None,
+        };
+        if let Some(spiffe_id) = &spiffe_id {
+            // A rule "on all SVIDs" (§4.3): an authority without a SPIFFE ID is not an SVID.
+            if *criticality == Criticality::NotCritical {
+                return Err(SigningError::KeyUsageNotCritical);
+            }
+            if !spiffe_id.path().is_empty() {
+                return Err(SigningError::Path);
+            }
         }
+        Ok(Signer { spiffe_id, validity: certificate.validity })
     }
-    Ok(Signer { spiffe_id, validity: certificate.validity })
 }

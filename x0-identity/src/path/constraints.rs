@@ -1,0 +1,232 @@
+//! Name constraints (RFC 5280 §4.2.1.10, §6.1.3 (b) and (c), §6.1.4 (g)).
+//!
+//! The permitted subtrees of RFC 5280 §6.1.2 are the intersection of those of every signer. A name lies in an intersection if it
+//! lies in each part, so the parts are kept as they are and each is asked.
+
+use super::names::{EMAIL_ADDRESS, attributes, begins_with};
+use super::{Budget, PathError};
+use crate::x509::der::{Malformed, Reader, SEQUENCE, only, small_integer};
+use crate::x509::{Certificate, DIRECTORY_NAME, DNS_NAME, IP_ADDRESS, RFC822_NAME, URI};
+
+const PERMITTED: u8 = 0xa0;
+const EXCLUDED: u8 = 0xa1;
+const MINIMUM: u8 = 0x80;
+
+/// A name of a certificate: the tag of its `GeneralName` and its content.
+type Name<'a> = (u8, &'a [u8]);
+
+/// The reason that a name breaks a constraint.
+pub(super) enum Broken {
+    /// The name lies outside of what is permitted, inside of what is excluded, or cannot be judged.
+    Name,
+    /// The extension is not DER.
+    Encoding,
+    /// Too many comparisons.
+    Budget,
+}
+
+impl From<Malformed> for Broken {
+    fn from(_: Malformed) -> Broken {
+        Broken::Encoding
+    }
+}
+
+/// Checks every name of a certificate against the constraints of one signer above it.
+pub(super) fn check(
+    constraints: &[u8],
+    certificate: &Certificate<'_>,
+    budget: &mut Budget,
+) -> Result<(), Broken> {
+    let mut fields = Reader::new(constraints);
+    let permitted = fields.optional(PERMITTED)?;
+    let excluded = fields.optional(EXCLUDED)?;
+    fields.finish()?;
+    // GeneralSubtrees is a sequence of at least one.
+    if permitted == Some(&[]) || excluded == Some(&[]) {
+        return Err(Broken::Encoding);
+    }
+    let permitted = permitted.unwrap_or_default();
+    let excluded = excluded.unwrap_or_default();
+
+    if !certificate.subject.is_empty() {
+        check_name((DIRECTORY_NAME, certificate.subject), permitted, excluded, budget)?;
+    }
+    match certificate.alternative_names {
+        Some((names, _)) => {
+            let mut names = Reader::new(names);
+            while !names.is_empty() {
+                let name = names.element()?;
+                let content = match name.tag {
+                    DIRECTORY_NAME => only(name.content, SEQUENCE)?,
+                    _ => name.content,
+                };
+                check_name((name.tag, content), permitted, excluded, budget)?;
+            }
+        }
+        // "When the certificate does not include a subject alternative name, the constraint MUST be applied to the attribute of
+        // type emailAddress in the subject distinguished name."
+        None => {
+            for address in attributes(certificate.subject, EMAIL_ADDRESS) {
+                check_name((RFC822_NAME, address), permitted, excluded, budget)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_name(name: Name<'_>, permitted: &[u8], excluded: &[u8], budget: &mut Budget) -> Result<(), Broken> {
+    let mut constrained = false;
+    let mut inside = false;
+    let mut subtrees = Reader::new(permitted);
+    while !subtrees.is_empty() {
+        if let Some(base) = base_of(&mut subtrees, name.0)? {
+            budget.compare()?;
+            constrained = true;
+            inside |= matches(name, base, Subtree::Permitted)?;
+        }
+    }
+    if constrained && !inside {
+        return Err(Broken::Name);
+    }
+    let mut subtrees = Reader::new(excluded);
+    while !subtrees.is_empty() {
+        if let Some(base) = base_of(&mut subtrees, name.0)? {
+            budget.compare()?;
+            if matches(name, base, Subtree::Excluded)? {
+                return Err(Broken::Name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The base of the next subtree, if it constrains names of this form.
+fn base_of<'a>(subtrees: &mut Reader<'a>, form: u8) -> Result<Option<&'a [u8]>, Broken> {
+    let mut subtree = Reader::new(subtrees.expect(SEQUENCE)?);
+    let base = subtree.element()?;
+    if base.tag != form {
+        return Ok(None);
+    }
+    // "minimum MUST be zero, and maximum MUST be absent": other values are not processed, and so refuse the name.
+    if subtree.optional(MINIMUM)?.map(small_integer).transpose()?.unwrap_or(0) != 0 || !subtree.is_empty() {
+        return Err(Broken::Name);
+    }
+    Ok(Some(match form {
+        DIRECTORY_NAME => only(base.content, SEQUENCE)?,
+        _ => base.content,
+    }))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subtree {
+    Permitted,
+    Excluded,
+}
+
+fn matches((form, name): Name<'_>, base: &[u8], subtree: Subtree) -> Result<bool, Broken> {
+    match form {
+        DIRECTORY_NAME => Ok(begins_with(name, base)),
+        DNS_NAME => Ok(dns_matches(name, base, subtree)),
+        URI => uri_host(name).map(|host| host_matches(host, base)).ok_or(Broken::Name),
+        RFC822_NAME => email_matches(name, base).ok_or(Broken::Name),
+        IP_ADDRESS => ip_matches(name, base),
+        // "MUST either process the constraint or reject the certificate."
+        _ => Err(Broken::Name),
+    }
+}
+
+fn ends_with(name: &[u8], end: &[u8]) -> bool {
+    name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end)
+}
+
+/// "Any DNS name that can be constructed by simply adding zero or more labels to the left-hand side of the name satisfies the
+/// name constraint." A leading dot demands at least one label, as OpenSSL, Go and webpki read it.
+fn within_domain(name: &[u8], base: &[u8]) -> bool {
+    if base.is_empty() || name.eq_ignore_ascii_case(base) {
+        return true;
+    }
+    let boundary = base[0] == b'.' || name.len() > base.len() && name[name.len() - base.len() - 1] == b'.';
+    boundary && name.len() > base.len() && ends_with(name, base)
+}
+
+/// A wildcard stands for every name of one more label: it is permitted if all of them are, and excluded if one of them is.
+fn dns_matches(name: &[u8], base: &[u8], subtree: Subtree) -> bool {
+    match name.strip_prefix(b"*.") {
+        Some(parent) if subtree == Subtree::Excluded => {
+            let base_parent = base.iter().position(|byte| *byte == b'.').map(|dot| &base[dot + 1..]);
+            within_domain(parent, base) || base_parent.is_some_and(|base| parent.eq_ignore_ascii_case(base))
+        }
+        Some(parent) => within_domain(parent, base.strip_prefix(b".").unwrap_or(base)),
+        None => within_domain(name, base),
+    }
+}
+
+/// "The constraint MUST be specified as a fully qualified domain name and MAY specify a host or a domain": with a leading dot
+/// it covers the hosts below a domain, without one a single host.
+fn host_matches(host: &[u8], base: &[u8]) -> bool {
+    if base.first() == Some(&b'.') {
+        host.len() > base.len() && ends_with(host, base)
+    } else {
+        host.eq_ignore_ascii_case(base)
+    }
+}
+
+/// The host of a URI, `None` if it has none that is a domain name: "the application MUST reject the certificate".
+fn uri_host(uri: &[u8]) -> Option<&[u8]> {
+    let uri = core::str::from_utf8(uri).ok()?;
+    let (scheme, rest) = uri.split_once("://")?;
+    if scheme.contains(['/', '?', '#']) {
+        return None;
+    }
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.starts_with('[') {
+        return None;
+    }
+    let host = host.split_once(':').map_or(host, |(host, _)| host);
+    let address = host.parse::<std::net::Ipv4Addr>().is_ok();
+    (!host.is_empty() && !address).then_some(host.as_bytes())
+}
+
+/// A mailbox, all mailboxes of a host, or all of the hosts below a domain.
+fn email_matches(address: &[u8], base: &[u8]) -> Option<bool> {
+    let at = |text: &[u8]| text.iter().rposition(|byte| *byte == b'@');
+    let position = at(address)?;
+    let (mailbox, host) = (&address[..position], &address[position + 1..]);
+    if mailbox.is_empty() || host.is_empty() {
+        return None;
+    }
+    Some(match at(base) {
+        // §7.5: the local part has case, the host has none.
+        Some(position) => mailbox == &base[..position] && host.eq_ignore_ascii_case(&base[position + 1..]),
+        None => base.is_empty() || host_matches(host, base),
+    })
+}
+
+/// An address and a mask of the same length, "in the style of RFC 4632 (CIDR)": the mask is contiguous.
+fn ip_matches(address: &[u8], base: &[u8]) -> Result<bool, Broken> {
+    if !matches!(base.len(), 8 | 32) {
+        return Err(Broken::Encoding);
+    }
+    let (network, mask) = base.split_at(base.len() / 2);
+    let ones = mask.iter().map(|byte| byte.leading_ones()).take_while(|ones| *ones == 8).count();
+    let contiguous = mask.get(ones).is_none_or(|byte| byte.leading_ones() + byte.trailing_zeros() == 8)
+        && mask.iter().skip(ones + 1).all(|byte| *byte == 0);
+    if !contiguous {
+        return Err(Broken::Encoding);
+    }
+    let mut bytes = address.iter().zip(network).zip(mask);
+    Ok(address.len() == network.len()
+        && bytes.all(|((address, network), mask)| (address ^ network) & mask == 0))
+}
+
+impl Broken {
+    /// The error for a certificate under the constraints of a signer.
+    pub(super) fn error(&self, at: super::CertificateAt, signer: super::CertificateAt) -> PathError {
+        match self {
+            Broken::Name => PathError::NameConstraints { at, signer },
+            Broken::Encoding => PathError::NameConstraintsEncoding { signer },
+            Broken::Budget => PathError::Comparisons,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Chains that would take long: each ends within 10 ms, and says why.
+
+use std::time::{Duration, Instant};
+
+use pki_types::CertificateDer;
+use x0_identity::{EncodingError, LeafError, PathError, TrustBundle, TrustDomain, Verifier, VerifyError};
+
+use super::forge::{Forge, LEAF_URI, NOW, sequence, tlv, uri};
+use super::{unix, vectors::vectors};
+
+const TIME_MAX: Duration = Duration::from_millis(10);
+
+fn verifier(authorities: &[&Forge]) -> Verifier {
+    let authorities = authorities.iter().map(|forge| forge.build()).collect();
+    Verifier::new(TrustBundle::new(TrustDomain::parse("example.org").unwrap(), authorities).unwrap())
+}
+
+/// The shortest of five, since others use the machine as well.
+fn timed(verifier: &Verifier, chain: &[CertificateDer<'static>]) -> (Duration, Result<(), VerifyError>) {
+    let mut shortest = Duration::MAX;
+    let mut verified = Ok(());
+    for _ in 0..5 {
+        let begin = Instant::now();
+        verified = verifier.verify_client(&chain[0], &chain[1..], unix(NOW)).map(drop);
+        shortest = shortest.min(begin.elapsed());
+    }
+    (shortest, verified)
+}
+
+fn check(verifier: &Verifier, chain: &[CertificateDer<'static>], expect: impl Fn(&VerifyError) -> bool) {
+    let (time, verified) = timed(verifier, chain);
+    let error = verified.unwrap_err();
+    assert!(expect(&error), "{error:?}");
+    assert!(time < TIME_MAX, "{time:?}: {error:?}");
+}
+
+#[test]
+fn a_chain_of_a_thousand_certificates() {
+    let root = Forge::root("root", 1);
+    let mut chain = vec![Forge::leaf(&root).build()];
+    chain.extend(vec![Forge::signer("signer", 2, &root).build(); 999]);
+    check(&verifier(&[&root]), &chain, |error| matches!(error, VerifyError::ChainLength { len: 1000 }));
+}
+
+#[test]
+fn a_certificate_of_sixteen_megabytes() {
+    let root = Forge::root("root", 1);
+    let large = Forge::leaf(&root).set(99, false, &vec![0; 16 << 20]).build();
+    check(&verifier(&[&root]), &[large], |error| {
+        matches!(error, VerifyError::Leaf(LeafError::Encoding(EncodingError::Length { .. })))
+    });
+}
+
+#[test]
+fn seven_hundred_constraints_by_seven_hundred_names() {
+    let root = Forge::root("root", 1);
+    let bases: Vec<u8> =
+        (0..700).flat_map(|n| tlv(0x30, &tlv(0x82, format!("{n}.net").as_bytes()))).collect();
+    let signer = Forge::signer("signer", 2, &root).set(30, true, &sequence(&[&tlv(0xa1, &bases)]));
+    let names: Vec<u8> = (0..700).flat_map(|n| tlv(0x82, format!("{n}.org").as_bytes())).collect();
+    let leaf = Forge::leaf(&signer).names(&[&uri(LEAF_URI), &names]);
+    check(&verifier(&[&root]), &[leaf.build(), signer.build()], |error| {
+        *error == VerifyError::Path(PathError::Comparisons)
+    });
+    // What a domain needs stays far below: 100 constraints and 100 names.
+    let bases: Vec<u8> =
+        (0..100).flat_map(|n| tlv(0x30, &tlv(0x82, format!("{n}.net").as_bytes()))).collect();
+    let signer = Forge::signer("signer", 2, &root).set(30, true, &sequence(&[&tlv(0xa1, &bases)]));
+    let names: Vec<u8> = (0..100).flat_map(|n| tlv(0x82, format!("{n}.org").as_bytes())).collect();
+    let leaf = Forge::leaf(&signer).names(&[&uri(LEAF_URI), &names]);
+    let (time, verified) = timed(&verifier(&[&root]), &[leaf.build(), signer.build()]);
+    assert_eq!(verified, Ok(()));
+    assert!(time < TIME_MAX, "{time:?}");
+}
+
+/// All signers have one name and different keys: any could have signed any.
+#[test]
+fn signers_of_one_name() {
+    let root = Forge::root("same", 1);
+    let signers: Vec<Forge> = (2..9).map(|key| Forge::signer("same", key, &root)).collect();
+    let stranger = Forge::root("same", 11);
+    let chain: Vec<_> = [Forge::leaf(&stranger)].iter().chain(&signers).map(Forge::build).collect();
+    check(&verifier(&[&root]), &chain, |error| {
+        matches!(
+            error,
+            VerifyError::Path(PathError::Signatures | PathError::Steps | PathError::Signature { .. })
+        )
+    });
+    let roots: Vec<Forge> =
+        (0..64).map(|n| Forge::root("same", 1).with(|root| root.serial = tlv(2, &[n]))).collect();
+    let roots: Vec<&Forge> = roots.iter().collect();
+    check(&verifier(&roots), &chain, |error| matches!(error, VerifyError::Path(_)));
+}
+
+#[test]
+fn no_vector_takes_longer() {
+    let mut slowest = (Duration::ZERO, String::new());
+    for vector in vectors() {
+        let authorities = vector.bundle.iter().filter(|der| x0_identity::spiffe_id_of_signer(der).is_ok());
+        let bundle =
+            TrustBundle::new(TrustDomain::parse("example.org").unwrap(), authorities.cloned().collect());
+        let (time, _) = timed(&Verifier::new(bundle.unwrap()), &vector.chain);
+        if time > slowest.0 {
+            slowest = (time, vector.name);
+        }
+    }
+    println!("slowest: {slowest:?}");
+    assert!(slowest.0 < TIME_MAX, "{slowest:?}");
+}

@@ -1,0 +1,212 @@
+//! Certificates built field by field, so that any of them can be wrong.
+
+use std::sync::LazyLock;
+
+use pki_types::CertificateDer;
+use rcgen::{KeyPair, PublicKeyData, SigningKey};
+
+/// A moment within the validity of every certificate that says nothing else: 2033-05-18T03:33:20Z.
+pub(crate) const NOW: i64 = 2_000_000_000;
+
+/// Keys of ECDSA P-256. A certificate says which one is its own and which one signs it.
+static KEYS: LazyLock<Vec<KeyPair>> =
+    LazyLock::new(|| (0..12).map(|_| KeyPair::generate().unwrap()).collect());
+
+/// `AlgorithmIdentifier` of ecdsa-with-SHA256.
+pub(crate) const ECDSA_SHA256: &[u8] = &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+pub(crate) const ECDSA_SHA384: &[u8] = &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
+
+pub(crate) const DIGITAL_SIGNATURE: &[u8] = &[7, 0x80];
+pub(crate) const KEY_CERT_SIGN: &[u8] = &[2, 0x04];
+pub(crate) const SERVER_AUTH: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1];
+pub(crate) const CLIENT_AUTH: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
+pub(crate) const ANY_USAGE: &[u8] = &[0x06, 4, 0x55, 0x1d, 37, 0];
+
+pub(crate) const LEAF_URI: &str = "spiffe://example.org/workload";
+
+/// DER with the shortest length.
+pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut der = vec![tag];
+    let len = content.len().to_be_bytes();
+    let significant = len.iter().position(|byte| *byte != 0).unwrap_or(7);
+    match content.len() {
+        0..=0x7f => der.push(len[7]),
+        _ => {
+            der.push(0x80 | u8::try_from(8 - significant).unwrap());
+            der.extend(&len[significant..]);
+        }
+    }
+    der.extend(content);
+    der
+}
+
+pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+    tlv(0x30, &parts.concat())
+}
+
+/// A name of one common name, as `UTF8String`, or of nothing.
+pub(crate) fn name(common: &str) -> Vec<u8> {
+    if common.is_empty() { tlv(0x30, &[]) } else { tlv(0x30, &rdn(0x0c, common.as_bytes())) }
+}
+
+pub(crate) fn rdn(tag: u8, common: &[u8]) -> Vec<u8> {
+    tlv(0x31, &sequence(&[&[6, 3, 0x55, 4, 3], &tlv(tag, common)]))
+}
+
+/// `UTCTime` until 2049, `GeneralizedTime` from then on.
+pub(crate) fn moment(seconds: i64) -> Vec<u8> {
+    let at = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+    let rest = format!(
+        "{:02}{:02}{:02}{:02}{:02}Z",
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    );
+    if (1950..2050).contains(&at.year()) {
+        tlv(0x17, format!("{:02}{rest}", at.year() % 100).as_bytes())
+    } else {
+        tlv(0x18, format!("{:04}{rest}", at.year()).as_bytes())
+    }
+}
+
+pub(crate) fn generalized(seconds: i64) -> Vec<u8> {
+    let text = String::from_utf8(moment(seconds)[2..].to_vec()).unwrap();
+    tlv(0x18, format!("20{text}").as_bytes())
+}
+
+/// An extension of `id-ce`.
+pub(crate) fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
+    extension_of(&[0x55, 0x1d, number], critical, value)
+}
+
+pub(crate) fn extension_of(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
+    let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
+    sequence(&[&tlv(6, oid), critical, &tlv(4, value)])
+}
+
+pub(crate) fn uri(text: &str) -> Vec<u8> {
+    tlv(0x86, text.as_bytes())
+}
+
+#[derive(Clone)]
+pub(crate) struct Forge {
+    pub(crate) version: Vec<u8>,
+    pub(crate) serial: Vec<u8>,
+    pub(crate) algorithm: Vec<u8>,
+    pub(crate) outer_algorithm: Option<Vec<u8>>,
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) not_before: Vec<u8>,
+    pub(crate) not_after: Vec<u8>,
+    pub(crate) subject: Vec<u8>,
+    /// What follows the key: unique identifiers.
+    pub(crate) unique: Vec<u8>,
+    /// In order: the number under `id-ce`, 0 for others, and the whole extension.
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    pub(crate) key: usize,
+    pub(crate) signer: usize,
+    /// What becomes of the signature.
+    pub(crate) signature: fn(Vec<u8>) -> Vec<u8>,
+}
+
+impl Forge {
+    fn new(subject: &str, issuer: &str, key: usize, signer: usize) -> Forge {
+        Forge {
+            version: tlv(0xa0, &[2, 1, 2]),
+            serial: tlv(2, &[1 + u8::try_from(key).unwrap()]),
+            algorithm: ECDSA_SHA256.to_vec(),
+            outer_algorithm: None,
+            issuer: name(issuer),
+            not_before: moment(NOW - 3600),
+            not_after: moment(NOW + 3600),
+            subject: name(subject),
+            unique: Vec::new(),
+            extensions: Vec::new(),
+            key,
+            signer,
+            signature: |signature| signature,
+        }
+    }
+
+    /// A leaf with key 0, signed by the key of `issuer`.
+    pub(crate) fn leaf(issuer: &Forge) -> Forge {
+        let mut forge = Forge::new("", "", 0, issuer.key);
+        forge.issuer.clone_from(&issuer.subject);
+        forge
+            .set(15, true, &tlv(3, DIGITAL_SIGNATURE))
+            .set(37, false, &sequence(&[SERVER_AUTH, CLIENT_AUTH]))
+            .set(17, true, &sequence(&[&uri(LEAF_URI)]))
+    }
+
+    pub(crate) fn signer(subject: &str, key: usize, issuer: &Forge) -> Forge {
+        let mut forge = Forge::root(subject, key);
+        forge.issuer.clone_from(&issuer.subject);
+        forge.signer = issuer.key;
+        forge
+    }
+
+    pub(crate) fn root(subject: &str, key: usize) -> Forge {
+        Forge::new(subject, subject, key, key)
+            .set(19, true, &sequence(&[&[1, 1, 0xff]]))
+            .set(15, true, &tlv(3, KEY_CERT_SIGN))
+            .set(17, false, &sequence(&[&uri("spiffe://example.org")]))
+    }
+
+    /// Replaces the extension, or adds it.
+    pub(crate) fn set(mut self, number: u8, critical: bool, value: &[u8]) -> Forge {
+        let whole = extension(number, critical, value);
+        match self.extensions.iter_mut().find(|(present, _)| *present == number) {
+            Some(present) => present.1 = whole,
+            None => self.extensions.push((number, whole)),
+        }
+        self
+    }
+
+    pub(crate) fn without(mut self, number: u8) -> Forge {
+        self.extensions.retain(|(present, _)| *present != number);
+        self
+    }
+
+    pub(crate) fn more(mut self, whole: Vec<u8>) -> Forge {
+        self.extensions.push((0, whole));
+        self
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Forge)) -> Forge {
+        change(&mut self);
+        self
+    }
+
+    pub(crate) fn names(self, names: &[&[u8]]) -> Forge {
+        self.set(17, true, &sequence(names))
+    }
+
+    pub(crate) fn path_len(self, len: u8) -> Forge {
+        self.set(19, true, &sequence(&[&[1, 1, 0xff], &[2, 1, len]]))
+    }
+
+    pub(crate) fn valid(mut self, from: i64, to: i64) -> Forge {
+        (self.not_before, self.not_after) = (moment(from), moment(to));
+        self
+    }
+
+    pub(crate) fn build(&self) -> CertificateDer<'static> {
+        let extensions: Vec<u8> = self.extensions.iter().flat_map(|(_, whole)| whole.clone()).collect();
+        let extensions = if extensions.is_empty() { Vec::new() } else { tlv(0xa3, &tlv(0x30, &extensions)) };
+        let signed = sequence(&[
+            &self.version,
+            &self.serial,
+            &self.algorithm,
+            &self.issuer,
+            &sequence(&[&self.not_before, &self.not_after]),
+            &self.subject,
+            &KEYS[self.key].subject_public_key_info(),
+            &self.unique,
+            &extensions,
+        ]);
+        let signature = (self.signature)(KEYS[self.signer].sign(&signed).unwrap());
+        let algorithm = self.outer_algorithm.as_ref().unwrap_or(&self.algorithm);
+        sequence(&[&signed, algorithm, &tlv(3, &[&[0], &signature[..]].concat())]).into()
+    }
+}
