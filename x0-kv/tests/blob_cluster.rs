@@ -11,7 +11,7 @@ use x0_kv::blob::{
 };
 use x0_kv::cluster::{Node, NodeOptions};
 use x0_kv::{Client, ClientOptions, CrdtOptions, Keyspace, Store};
-use x0_mesh::quic::{PeerBook, QuicConfig, QuicTransport};
+use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
 
 const NODES: u64 = 3;
 
@@ -40,7 +40,7 @@ impl Cluster {
         let identity = Identity::new(svid, self.authority.bundle()).unwrap();
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config =
-            QuicConfig::new(id(number), bind, identity.server_config(), identity.client_config());
+            QuicOptions::new(id(number), bind, identity.server_config(), identity.client_config());
         config.peers = self.addresses.iter().filter(|(peer, _)| *peer != id(number)).copied().collect();
         let transport = QuicTransport::bind(config).unwrap();
         let address = transport.local_addr().unwrap();

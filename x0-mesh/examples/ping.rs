@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
-use x0_mesh::quic::{QuicConfig, QuicTransport};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{Lane, PeerEventKind, Transmit, Transport, TransportExt};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -65,17 +65,17 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-fn config(authority: &Authority, node: NodeId) -> Result<QuicConfig, Failure> {
+fn config(authority: &Authority, node: NodeId) -> Result<QuicOptions, Failure> {
     let spiffe_id = SpiffeId::for_node(authority.trust_domain(), node);
     let svid = authority.issue(&spiffe_id, Duration::from_secs(3600))?;
     let identity = Identity::new(svid, authority.bundle())?;
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    Ok(QuicConfig::new(node, address, identity.server_config(), identity.client_config()))
+    Ok(QuicOptions::new(node, address, identity.server_config(), identity.client_config()))
 }
 
 /// Sends back what it receives.
 async fn echo(
-    config: QuicConfig,
+    config: QuicOptions,
     address: &mpsc::Sender<SocketAddr>,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {

@@ -5,13 +5,13 @@
 //!
 //! - `quic` (feature of that name): the driver of production, QUIC with mutual TLS 1.3.
 //! - `sim` (feature): a network in virtual time that delays, loses, doubles, reorders and cuts, from a seed.
-//! - [`Gate`]: faults as middleware, for a running node.
+//! - [`FaultInjector`]: faults as middleware, for a running node.
 //! - `conformance` (feature): what an implementation of `Transport` owes, as a suite to run against it.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
-mod gate;
+mod fault_injector;
 mod lane;
 mod message;
 mod mux;
@@ -21,13 +21,12 @@ pub mod quic;
 mod random;
 #[cfg(feature = "sim")]
 pub mod sim;
-#[cfg(any(feature = "metrics", feature = "quic"))]
 pub mod telemetry;
 mod transport;
 mod transport_ext;
 
 pub use error::{RecvError, SendError};
-pub use gate::{Gate, GateHandle};
+pub use fault_injector::{Direction, FaultHandle, FaultInjector};
 pub use lane::Lane;
 pub use message::{Next, Received, Transmit};
 pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxOptions, MuxStats, RegisterError};

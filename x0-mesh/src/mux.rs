@@ -19,7 +19,7 @@
 //!
 //! | frame | kind (u8) | content | meaning |
 //! |---|---|---|---|
-//! | `HELLO` | 1 | lowest and highest version of this format (u8 each) | the sender knows nothing of earlier sessions; comes first |
+//! | `HELLO` | 1 | lowest and highest version of this format (u8 each), instance (u32) | comes first; the sender drew the instance when the connection came up, and knows nothing of sessions before it |
 //! | `OFFER` | 2 | name; lowest and highest version of the service (u16 each); budget of a lane (u32); number of ordered lanes (u8); longest message of an ordered lane, the bulk lane, the datagram lane (u32 each; 0: no such lane) | the sender has this channel |
 //! | `OFFERS_END` | 3 | | every channel that is registered was offered |
 //! | `WITHDRAW` | 4 | name | the sender has this channel no more; its session is over |
@@ -27,6 +27,10 @@
 //! | `ACCEPT` | 6 | session (u32) | answers `OPEN`; messages may follow at once |
 //! | `CLOSE` | 7 | session (u32), reason (u8: 0 no such channel, 1 over budget) | the session is over, or was not accepted |
 //! | `CREDIT` | 8 | session (u32), lane (u8), bytes (u64) | the owner has consumed so much of the lane since the session began |
+//!
+//! A node sends `HELLO`, its offers and `OFFERS_END` when a connection comes up. A `HELLO` with the instance that the receiver knows changes
+//! nothing. One with another instance ends every session; a receiver that knew one before sends its own `HELLO`, with its own instance
+//! unchanged, its offers and `OFFERS_END` again.
 //!
 //! The version of the service is the highest that both offers have; if there is none, both sides refuse the channel. A message counts
 //! its bytes and 64 more. A sender sends while less than half of the budget (the lower of both offers) is outstanding, or if the message

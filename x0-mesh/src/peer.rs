@@ -108,8 +108,8 @@ pub enum DownReason {
     /// Our own side ended it.
     #[error("it was closed by our own side")]
     Local,
-    /// A [`Gate`](crate::Gate) blocks the peer.
-    #[error("a gate blocks the peer")]
+    /// A [`FaultInjector`](crate::FaultInjector) cuts the peer off, or did so in one direction during the epoch.
+    #[error("a fault injector cuts the peer off")]
     Blocked,
 }
 
@@ -146,12 +146,12 @@ pub enum Violation {
     /// A message on a stream of its own goes on behind its end.
     #[error("bytes behind the end of a message")]
     TrailingBytes,
-    /// The greeting is not one.
-    #[error("the greeting is damaged")]
-    Greeting,
-    /// The greeting did not come in time.
-    #[error("the greeting did not come in time")]
-    GreetingLate,
+    /// The handshake is not one.
+    #[error("the handshake is damaged")]
+    Handshake,
+    /// The handshake did not come in time.
+    #[error("the handshake did not come in time")]
+    HandshakeLate,
     /// A message of a mux has no trailer, or one that contradicts its lane.
     #[error(
         "a message without a valid trailer: the peer does not run a mux on this transport, or it is damaged"

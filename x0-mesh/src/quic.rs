@@ -7,7 +7,7 @@
 //! ```
 //! use std::time::Duration;
 //! use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
-//! use x0_mesh::quic::{QuicConfig, QuicTransport};
+//! use x0_mesh::quic::{QuicOptions, QuicTransport};
 //! use x0_mesh::{Lane, Transmit, TransportExt};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@
 //!     let identity = Identity::new(svid, authority.bundle())?;
 //!     let address = "127.0.0.1:0".parse()?;
 //!     let (server, client) = (identity.server_config(), identity.client_config());
-//!     Ok::<_, Box<dyn std::error::Error>>(QuicConfig::new(node, address, server, client))
+//!     Ok::<_, Box<dyn std::error::Error>>(QuicOptions::new(node, address, server, client))
 //! };
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! runtime.block_on(async {
@@ -45,7 +45,7 @@
 //! A peer with an address is dialled, again and again, with a back-off that doubles and is jittered from the seed. A peer
 //! without one is accepted when it dials and its SVID is trusted and names a node; what is sent to it travels on the
 //! connection that it made. Of several connections between two nodes one is used: the node with the lower [`NodeId`]
-//! decides which, and tells it in its greeting, so that two nodes which dial each other at once agree.
+//! decides which, and tells it in its handshake, so that two nodes which dial each other at once agree.
 //!
 //! A connection outlives a change of the SVIDs or bundles that it was made with, until the SVID that the peer showed expires: it ends then
 //! ([`DownReason::Expired`](crate::DownReason::Expired)), and a peer that has rotated by that time is back after one handshake.
@@ -53,7 +53,7 @@
 //! identity was revoked.
 //!
 //! # Wire format, version 1
-//! ALPN `x0-mesh/1`. The first stream that each side opens is its control stream. It begins with a greeting: `0`, the
+//! ALPN `x0-mesh/1`. The first stream that each side opens is its control stream. It begins with a handshake: `0`, the
 //! version (u8), the length of what follows (u16, at most 1024), the sender's instance (u64), the instance that it last
 //! heard of as the other side (u64), a sequence number (u64); bytes behind are ignored. Numbers are little-endian. The side
 //! with the higher node id greets first, with the last sequence number it was told; the other side answers with a new one
@@ -63,23 +63,23 @@
 //! the end. A message is its length (u32) and its bytes. A DATAGRAM frame holds a message without its length.
 
 mod close;
-mod config;
 mod connection;
 mod dial;
 mod frame;
 #[cfg(test)]
 mod fuzz;
-mod greeting;
+mod handshake;
 mod inbox;
+mod jitter;
+mod options;
 mod outbox;
 mod peer_book;
 mod race;
-mod random;
 mod shared;
 mod state;
 mod transport;
 
-pub use config::{BindError, QuicConfig};
+pub use options::{BindError, QuicOptions};
 pub use peer_book::PeerBook;
 pub use transport::QuicTransport;
 

@@ -16,4 +16,18 @@ impl SplitMix64 {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+
+    /// Below `bound`; zero if that is zero.
+    #[cfg(any(feature = "sim", feature = "quic"))]
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    /// Whether something of this probability happens.
+    #[cfg(feature = "sim")]
+    pub(crate) fn happens(&mut self, probability: f64) -> bool {
+        const STEPS: f64 = 4_294_967_296.0;
+        // 32 bits are exact in a float.
+        (self.next() >> 32) as f64 / STEPS < probability
+    }
 }

@@ -32,7 +32,6 @@ mod link;
 mod mesh;
 mod network;
 mod port;
-mod random;
 mod transport;
 
 pub use link::LinkProfile;

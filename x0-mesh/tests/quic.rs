@@ -214,7 +214,7 @@ async fn a_silent_peer_times_out() {
     tokio::task::spawn_blocking(|| silent.join()).await.unwrap().unwrap();
 }
 
-/// With two threads both greetings are on their way at once in about every third round.
+/// With two threads both handshakes are on their way at once in about every third round.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_that_dial_each_other_use_one_connection() {
     let domain = Domain::new("example.org");
@@ -257,7 +257,7 @@ async fn two_nodes_that_dial_each_other_use_one_connection() {
 #[tokio::test]
 async fn who_does_not_receive_slows_the_sender_down_and_loses_nothing() {
     let domain = Domain::new("example.org");
-    let limits = |mut config: x0_mesh::quic::QuicConfig| {
+    let limits = |mut config: x0_mesh::quic::QuicOptions| {
         config.send_queue_len_max = 20_000;
         config.receive_queue_len_max = 20_000;
         config.stream_window = 40_000;
@@ -339,7 +339,7 @@ async fn what_cannot_be_sent_is_said() {
     };
     assert_eq!(try_send(2, Lane::Bulk, b""), Err(SendError::ToSelf));
     assert_eq!(try_send(1, Lane::Bulk, b""), Err(SendError::UnknownPeer { peer: node(1) }));
-    let lane = Lane::Ordered(4);
+    let lane = Lane::Ordered(8);
     assert_eq!(try_send(1, lane, b""), Err(SendError::NoLane { lane }));
     let too_long = SendError::TooLong { len: 1101, len_max: 1100 };
     assert_eq!(try_send(1, Lane::Datagram, &[0; 1101]), Err(too_long));
@@ -429,7 +429,7 @@ fn without_a_runtime_nothing_is_bound() {
 
 #[tokio::test]
 async fn limits_that_make_no_sense_are_refused() {
-    type Change = fn(&mut x0_mesh::quic::QuicConfig);
+    type Change = fn(&mut x0_mesh::quic::QuicOptions);
     let changes: [(&str, Change); 7] = [
         ("ordered_lanes", |config| config.ordered_lanes = 17),
         ("bulk_streams", |config| config.bulk_streams = 0),

@@ -1,6 +1,7 @@
 //! The contract of `Transport`, held against QUIC on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod mux_common;
 mod quic_common;
 
 use std::collections::BTreeMap;
@@ -9,9 +10,10 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mux_common::{Muxes, Service};
 use quic_common::Domain;
 use x0_identity::NodeId;
-use x0_mesh::Gate;
+use x0_mesh::FaultInjector;
 use x0_mesh::conformance::{self, Bench};
 use x0_mesh::quic::{PeerBook, QuicTransport};
 
@@ -47,14 +49,14 @@ impl Loopback {
 }
 
 impl Bench for Loopback {
-    type Transport = Gate<QuicTransport>;
+    type Transport = FaultInjector<QuicTransport>;
 
-    fn start(&mut self, node: NodeId) -> Gate<QuicTransport> {
+    fn start(&mut self, node: NodeId) -> FaultInjector<QuicTransport> {
         // Nodes of the rule before are gone.
         if node.get() == 1 {
             self.nodes.clear();
         }
-        Gate::new(self.bind(node)).0
+        FaultInjector::new(self.bind(node)).0
     }
 
     fn wait(&mut self, poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>) {
@@ -73,5 +75,32 @@ impl Bench for Loopback {
 #[test]
 fn quic_keeps_the_contract() {
     let report = conformance::check(&mut Loopback::new());
+    assert_eq!((report.passed.len(), report.skipped.len()), (16, 0));
+}
+
+/// Channels on such nodes.
+struct Channels {
+    inner: Loopback,
+    muxes: Muxes,
+}
+
+impl Bench for Channels {
+    type Transport = Service;
+
+    fn start(&mut self, node: NodeId) -> Service {
+        self.muxes.start(self.inner.start(node))
+    }
+
+    fn wait(&mut self, poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>) {
+        self.inner.wait(&mut |cx| {
+            self.muxes.drive(cx);
+            poll(cx)
+        });
+    }
+}
+
+#[test]
+fn a_channel_over_quic_keeps_the_contract() {
+    let report = conformance::check(&mut Channels { inner: Loopback::new(), muxes: Muxes::default() });
     assert_eq!((report.passed.len(), report.skipped.len()), (16, 0));
 }

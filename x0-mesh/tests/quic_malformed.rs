@@ -26,7 +26,7 @@ struct Raw {
     control: SendStream,
 }
 
-fn greeting() -> Vec<u8> {
+fn handshake() -> Vec<u8> {
     let mut bytes = vec![0, 1, 24, 0];
     bytes.extend_from_slice(&77_u64.to_le_bytes());
     bytes.extend_from_slice(&[0; 16]);
@@ -128,7 +128,7 @@ async fn a_peer_that_breaks_a_rule_loses_its_own_connection() {
         ("empty bulk with more behind", &[2, 0, 0, 0, 0, 1], false, Violation::TrailingBytes),
     ];
     for (name, bytes, is_end, violation) in cases {
-        let raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+        let raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
         up(&mut bench.node, RAW).await;
         let _stream = if is_end {
             raw.finished(bytes).await;
@@ -144,7 +144,7 @@ async fn a_peer_that_breaks_a_rule_loses_its_own_connection() {
 #[tokio::test]
 async fn streams_that_must_live_on_do() {
     let mut bench = Bench::new().await;
-    let raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     let _first = raw.stream(&[1, 0, 1, 0, 0, 0, 8]).await;
     assert_eq!(receive(&mut bench.node).await, (RAW, Lane::Ordered(0), vec![8]));
@@ -152,9 +152,9 @@ async fn streams_that_must_live_on_do() {
     assert_eq!(raw.closed().await, VIOLATION);
     bench.expect("second stream of a lane", Violation::StreamTwice).await;
 
-    let mut raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let mut raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
-    // Behind the greeting there may be what later versions say.
+    // Behind the handshake there may be what later versions say.
     raw.control.write_all(&[1, 2, 3]).await.unwrap();
     let mut reset = raw.stream(&[1, 1, 1, 0, 0, 0, 8]).await;
     assert_eq!(receive(&mut bench.node).await, (RAW, Lane::Ordered(1), vec![8]));
@@ -162,13 +162,13 @@ async fn streams_that_must_live_on_do() {
     assert_eq!(raw.closed().await, VIOLATION);
     bench.expect("lane that is reset", Violation::StreamEnd).await;
 
-    let mut raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let mut raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     raw.control.finish().unwrap();
     assert_eq!(raw.closed().await, VIOLATION);
     bench.expect("control stream that ends", Violation::StreamEnd).await;
 
-    let raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     raw.connection.send_datagram(vec![0; 1101].into()).unwrap();
     assert_eq!(raw.closed().await, VIOLATION);
@@ -176,7 +176,7 @@ async fn streams_that_must_live_on_do() {
 }
 
 #[tokio::test]
-async fn a_greeting_that_is_none_is_refused() {
+async fn a_handshake_that_is_none_is_refused() {
     let mut bench = Bench::new().await;
     let version_0 = [0, 0, 24, 0];
     let too_short = [0, 1, 23, 0];
@@ -186,16 +186,16 @@ async fn a_greeting_that_is_none_is_refused() {
         assert_eq!(raw.closed().await, VIOLATION, "{first:?}");
     }
     // One reason, told once.
-    bench.expect("greeting", Violation::Greeting).await;
+    bench.expect("handshake", Violation::Handshake).await;
     let mut raw = Raw::dial(&bench.domain, bench.address, &[0, 1]).await;
     raw.control.finish().unwrap();
     assert_eq!(raw.closed().await, VIOLATION);
-    bench.expect("a greeting that ends", Violation::Greeting).await;
+    bench.expect("a handshake that ends", Violation::Handshake).await;
     let raw = Raw::dial(&bench.domain, bench.address, &[0, 1, 24]).await;
     assert_eq!(raw.closed().await, VIOLATION);
-    bench.expect("silence", Violation::GreetingLate).await;
-    // A later version's greeting is longer, and says what it has to say behind ours.
-    let mut longer = greeting();
+    bench.expect("silence", Violation::HandshakeLate).await;
+    // A later version's handshake is longer, and says what it has to say behind ours.
+    let mut longer = handshake();
     longer[1] = 2;
     longer[2] = 30;
     longer.extend_from_slice(&[9; 6]);
@@ -203,16 +203,16 @@ async fn a_greeting_that_is_none_is_refused() {
     up(&mut bench.node, RAW).await;
 }
 
-/// A greeting that breaks a rule does not end a connection that stands.
+/// A handshake that breaks a rule does not end a connection that stands.
 #[tokio::test]
-async fn a_bad_greeting_beside_a_good_connection_changes_nothing() {
+async fn a_bad_handshake_beside_a_good_connection_changes_nothing() {
     let mut bench = Bench::new().await;
-    let good = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let good = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     let bad = Raw::dial(&bench.domain, bench.address, &[9; 30]).await;
     assert_eq!(bad.closed().await, VIOLATION);
     // And a second connection of the same instance, which cannot have heard of the first, is one too many.
-    let twin = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let twin = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     assert_eq!(twin.closed().await, VarInt::from_u32(1));
     let _stream = good.stream(&[1, 0, 1, 0, 0, 0, 8]).await;
     assert_eq!(receive(&mut bench.node).await, (RAW, Lane::Ordered(0), vec![8]));
@@ -254,7 +254,7 @@ async fn fill(node: &mut QuicTransport, to: NodeId, lane: Lane) -> usize {
 async fn a_lane_that_nobody_reads_holds_up_nothing_else() {
     const COUNT: usize = 2_000;
     let mut bench = Bench::new().await;
-    let raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     let _control = soon(raw.connection.accept_uni()).await.unwrap();
     let stalled = [Lane::Ordered(0), Lane::Bulk];
@@ -299,7 +299,7 @@ async fn a_lane_that_nobody_reads_holds_up_nothing_else() {
 #[tokio::test]
 async fn lanes_and_peers_take_turns() {
     let mut bench = Bench::new().await;
-    let raw = Raw::dial(&bench.domain, bench.address, &greeting()).await;
+    let raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     let mut flood = vec![1, 0];
     (0..3000).for_each(|_| flood.extend_from_slice(&[1, 0, 0, 0, 7]));
@@ -307,7 +307,7 @@ async fn lanes_and_peers_take_turns() {
     (0..10).for_each(|_| few.extend_from_slice(&[1, 0, 0, 0, 8]));
     let _flood = raw.stream(&flood).await;
     let _few = raw.stream(&few).await;
-    let other = Raw::dial_as(8, &bench.domain, bench.address, &greeting()).await;
+    let other = Raw::dial_as(8, &bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, 8).await;
     for _ in 0..10 {
         other.finished(&[2, 1, 0, 0, 0, 9]).await;
@@ -337,9 +337,9 @@ async fn a_peer_that_comes_again_and_again_is_bounded_by_what_is_received() {
     // Each connection leaves a message that is not received, so that its epoch is not over for the owner.
     let mut busy = 0;
     for instance in 0..8_u8 {
-        let mut greeting = greeting();
-        greeting[4] = instance;
-        let raw = Raw::dial(&domain, address, &greeting).await;
+        let mut handshake = handshake();
+        handshake[4] = instance;
+        let raw = Raw::dial(&domain, address, &handshake).await;
         let Ok(_control) = soon(raw.connection.accept_uni()).await else {
             assert_eq!(raw.closed().await, VarInt::from_u32(5));
             busy += 1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 use x0_kv::{Client, ClientOptions, Store};
-use x0_mesh::quic::{QuicConfig, QuicTransport};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
 
 use crate::causes::causes;
 use crate::config::{ClientConfig, Member};
@@ -40,7 +40,7 @@ impl Connection {
         let is_ipv6 = config.members.iter().any(|member| member.address.is_ipv6());
         let bind: SocketAddr =
             if is_ipv6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-        let mut quic = QuicConfig::new(local, bind, identity.server_config(), identity.client_config());
+        let mut quic = QuicOptions::new(local, bind, identity.server_config(), identity.client_config());
         quic.peers = config.members.iter().map(|member| (member.node, member.address)).collect();
         let transport = QuicTransport::bind(quic).context("cannot open a socket")?;
         let mut options = ClientOptions::new(local, config.members.iter().map(|member| member.node));

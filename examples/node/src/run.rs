@@ -10,8 +10,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
 use x0_kv::{CrdtOptions, Engine, Keyspace, RangeQuery, RedbOptions, Store};
-use x0_mesh::quic::{BindError, PeerBook, QuicConfig, QuicTransport};
-use x0_mesh::{Gate, GateHandle, PeerEvent, PeerEventKind};
+use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
+use x0_mesh::{FaultHandle, FaultInjector, PeerEvent, PeerEventKind};
 
 use crate::causes::causes;
 use crate::cli::RunArgs;
@@ -49,7 +49,7 @@ struct Running {
     node: Node,
     identity: Identity,
     peers: PeerBook,
-    gate: GateHandle,
+    faults: FaultHandle,
     seen: Seen,
 }
 
@@ -68,11 +68,11 @@ async fn start(args: &RunArgs) -> Result<Running> {
         );
     }
     let mut quic =
-        QuicConfig::new(config.node, config.listen, identity.server_config(), identity.client_config());
+        QuicOptions::new(config.node, config.listen, identity.server_config(), identity.client_config());
     quic.peers = config.peers().map(|peer| (peer.node, peer.address)).collect();
     let transport = QuicTransport::bind(quic)?;
     let peers = transport.peers();
-    let (transport, gate) = Gate::new(transport);
+    let (transport, faults) = FaultInjector::new(transport);
     log::event(
         config.node,
         "listening",
@@ -97,7 +97,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         .with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?;
     let status = node.status();
     log::event(id, "started", format!("data={} applied={}", config.data_dir.display(), status.applied));
-    Ok(Running { config, node, identity, peers, gate, seen })
+    Ok(Running { config, node, identity, peers, faults, seen })
 }
 
 fn is_port_in_use(error: &anyhow::Error) -> bool {
@@ -133,11 +133,11 @@ impl Running {
             Err(why) => return Reply::Failed { why, is_port_in_use: false },
             Ok(Order::Status) => return Reply::Status(self.status()),
             Ok(Order::Isolate) => {
-                self.gate.block_all();
+                self.faults.block_all();
                 Ok(Reply::Done)
             }
             Ok(Order::Heal) => {
-                self.gate.unblock_all();
+                self.faults.unblock_all();
                 Ok(Reply::Done)
             }
             Ok(Order::Reload) => self.reload().map(|()| Reply::Done),

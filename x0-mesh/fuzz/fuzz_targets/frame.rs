@@ -10,7 +10,7 @@ use x0_mesh::Violation;
 mod quic {
     mod frame;
     pub(crate) mod fuzz;
-    mod greeting;
+    mod handshake;
 }
 
 fuzz_target!(|data: &[u8]| quic::fuzz::frames(data));

@@ -13,7 +13,9 @@ use super::error::RegisterError;
 use super::frame::{Offer, TRAILER_LEN, Trailer};
 use super::options::{ChannelOptions, MuxOptions};
 use super::signal::Signal;
+use super::stats::MuxStats;
 use super::turns::Turns;
+use crate::telemetry::MuxTelemetry;
 use crate::{Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport};
 
 /// How much of the transport one poll of one channel takes, before the tasks of the others go on with it.
@@ -63,6 +65,8 @@ pub(super) struct Core {
     reaching: BTreeSet<NodeId>,
     turns: Turns,
     lanes: Lanes,
+    telemetry: MuxTelemetry,
+    published: MuxStats,
     /// The last message was not taken because others have their turn.
     gave_way: bool,
     over: Option<RecvError>,
@@ -136,6 +140,8 @@ impl Shared {
             waker: Waker::from(Arc::clone(&signal)),
             held: BTreeMap::new(),
             reaching: BTreeSet::new(),
+            telemetry: MuxTelemetry::new(),
+            published: MuxStats::default(),
             turns: Turns::default(),
             gave_way: false,
             over: None,
@@ -267,6 +273,10 @@ impl Core {
 
     /// Does what the engine wants. A channel that is just being polled for something is not woken for it.
     fn flush(&mut self, polling: Polling) {
+        if self.published != self.engine.stats {
+            self.telemetry.publish(&self.published, &self.engine.stats);
+            self.published = self.engine.stats;
+        }
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Wake { slot, wake } if polling.answers(slot, wake) => {}

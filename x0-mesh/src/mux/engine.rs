@@ -128,7 +128,10 @@ struct OutLane {
 struct Peer {
     /// A peer that broke the protocol stays ignored until it connects again.
     is_ignored: bool,
-    has_greeted: bool,
+    /// Drawn when the peer came up, and sent in each `HELLO` since then.
+    instance: u32,
+    /// The instance of the peer's last `HELLO`.
+    peer_instance: Option<u32>,
     /// Whether the offers are all that it has.
     is_complete: bool,
     offers: BTreeMap<ChannelId, Offer>,
@@ -357,16 +360,12 @@ impl Engine {
         match event.kind {
             PeerEventKind::Up { .. } if self.peers.contains_key(&id) => self.degraded(id, false),
             PeerEventKind::Up { .. } => {
-                self.peers.insert(id, Peer::default());
-                self.push(id, Frame::Hello { version_min: VERSION, version_max: VERSION });
+                let instance = (self.random.next() >> 32) as u32;
+                self.peers.insert(id, Peer { instance, ..Peer::default() });
+                self.greet(id);
                 for slot in self.slots() {
-                    if let Some(registered) = self.channels.get(slot).and_then(Option::as_ref) {
-                        let offer = registered.offer;
-                        self.push(id, Frame::Offer(offer));
-                    }
                     self.set(id, slot, LinkState::Idle);
                 }
-                self.push(id, Frame::OffersEnd);
             }
             PeerEventKind::Degraded => self.degraded(id, true),
             PeerEventKind::Down { reason, .. } => {
@@ -380,6 +379,19 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Says what this node has. To say it again changes nothing for a peer that knows it.
+    fn greet(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let instance = peer.instance;
+        self.push(id, Frame::Hello { version_min: VERSION, version_max: VERSION, instance });
+        let registered = self.channels.iter().flatten();
+        let offers: Vec<Offer> = registered.map(|registered| registered.offer).collect();
+        for offer in offers {
+            self.push(id, Frame::Offer(offer));
+        }
+        self.push(id, Frame::OffersEnd);
     }
 
     fn degraded(&mut self, peer: NodeId, is_degraded: bool) {
@@ -440,22 +452,26 @@ impl Engine {
         while let Some(frame) = frames.next()? {
             let Some(peer) = self.peers.get_mut(&from).filter(|peer| !peer.is_ignored) else { return Ok(()) };
             match frame {
-                Frame::Hello { version_min, version_max } => {
+                Frame::Hello { version_min, version_max, instance } => {
                     if !(version_min..=version_max).contains(&VERSION) {
                         return Err(Violation::MuxVersion { version_min, version_max });
                     }
-                    // The peer begins from nothing, and so does what we know of it.
-                    let had_sessions = peer.has_greeted;
-                    peer.has_greeted = true;
+                    let before = peer.peer_instance.replace(instance);
+                    if before == Some(instance) {
+                        continue;
+                    }
+                    // The peer begins from nothing, and so does what is known of it.
                     peer.is_complete = false;
                     peer.offers.clear();
-                    if had_sessions {
+                    if before.is_some() {
+                        // It does not know what it was sent before: its connection ended and began without an event on this side.
                         for slot in self.slots() {
                             self.end(from, slot, &DownReason::Replaced, LinkState::Idle);
                         }
+                        self.greet(from);
                     }
                 }
-                _ if !peer.has_greeted => return Err(Violation::NoHello),
+                _ if peer.peer_instance.is_none() => return Err(Violation::NoHello),
                 Frame::Offer(offer) => self.offered(from, offer)?,
                 Frame::OffersEnd => {
                     peer.is_complete = true;
@@ -512,7 +528,7 @@ impl Engine {
         }
         let before = peer.offers.insert(offer.channel, offer);
         let Some(slot) = self.names.get(&offer.channel).copied() else {
-            self.stats.unknown_channels += 1;
+            self.stats.unknown_channels += u64::from(before.is_none());
             return Ok(());
         };
         if before != Some(offer) {
@@ -525,7 +541,8 @@ impl Engine {
 
     /// Opens a session if both sides have the channel and it is ours to open, or notices that there will be none.
     fn consider(&mut self, id: NodeId, slot: usize) {
-        let Some(peer) = self.peers.get(&id).filter(|peer| peer.has_greeted && !peer.is_ignored) else {
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.peer_instance.is_some() && !peer.is_ignored)
+        else {
             return;
         };
         let Some(registered) = self.channels.get(slot).and_then(Option::as_ref) else { return };

@@ -90,7 +90,7 @@ pub(super) enum CloseCode {
 /// A part of a control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame {
-    Hello { version_min: u8, version_max: u8 },
+    Hello { version_min: u8, version_max: u8, instance: u32 },
     Offer(Offer),
     OffersEnd,
     Withdraw { channel: ChannelId },
@@ -114,8 +114,9 @@ mod kind {
 impl Frame {
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
         match self {
-            Frame::Hello { version_min, version_max } => {
+            Frame::Hello { version_min, version_max, instance } => {
                 bytes.extend_from_slice(&[kind::HELLO, *version_min, *version_max]);
+                bytes.extend_from_slice(&instance.to_le_bytes());
             }
             Frame::Offer(offer) => {
                 bytes.push(kind::OFFER);
@@ -186,7 +187,7 @@ impl<'a> Frames<'a> {
         Some(match kind {
             kind::HELLO => {
                 let [version_min, version_max] = self.array()?;
-                Frame::Hello { version_min, version_max }
+                Frame::Hello { version_min, version_max, instance: self.u32()? }
             }
             kind::OFFER => Frame::Offer(Offer {
                 channel: self.name()?,

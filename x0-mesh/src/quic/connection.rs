@@ -13,7 +13,7 @@ use x0_identity::NodeId;
 
 use super::close::{Failure, close_for, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
-use super::greeting::{Greeting, HEAD_LEN, kind};
+use super::handshake::{HEAD_LEN, Handshake, kind};
 use super::outbox::length;
 use super::race::{Winner, race};
 use super::shared::Shared;
@@ -56,7 +56,7 @@ pub(super) struct Established {
     control: (SendStream, RecvStream),
 }
 
-/// Exchanges greetings until it is decided whether the connection is used. What comes behind the decision is in
+/// Exchanges handshakes until it is decided whether the connection is used. What comes behind the decision is in
 /// [`Established::run`], so that the caller may give up before it, but never has one that was decided on and is not run.
 pub(super) async fn establish(
     shared: &Shared,
@@ -67,21 +67,22 @@ pub(super) async fn establish(
     let exchange = async {
         let mut send = connection.open_uni().await.map_err(|error| dial_failure(&error))?;
         if !decides {
-            let greeting = shared.lock().greeting_for(peer);
-            send.write_all(&greeting.encode()).await.map_err(|error| write_failure(&connection, error))?;
+            let handshake = shared.lock().handshake_for(peer);
+            send.write_all(&handshake.encode()).await.map_err(|error| write_failure(&connection, error))?;
         }
         let mut receive = connection.accept_uni().await.map_err(|error| dial_failure(&error))?;
         let mut head = [0; HEAD_LEN];
-        receive.read_exact(&mut head).await.map_err(greeting_failure)?;
-        let mut body = vec![0; Greeting::body_len(head)?];
-        receive.read_exact(&mut body).await.map_err(greeting_failure)?;
-        Ok((send, receive, Greeting::decode(&body)?))
+        receive.read_exact(&mut head).await.map_err(handshake_failure)?;
+        let mut body = vec![0; Handshake::body_len(head)?];
+        receive.read_exact(&mut body).await.map_err(handshake_failure)?;
+        Ok((send, receive, Handshake::decode(&body)?))
     };
     let exchanged =
-        timeout(shared.config.dial_timeout, exchange).await.unwrap_or(Err(Violation::GreetingLate.into()));
+        timeout(shared.config.dial_timeout, exchange).await.unwrap_or(Err(Violation::HandshakeLate.into()));
     match exchanged {
-        Ok((send, receive, greeting)) => {
-            let adopted = shared.change(|state, wakers| state.adopt(peer, &connection, &greeting, wakers))?;
+        Ok((send, receive, handshake)) => {
+            let adopted =
+                shared.change(|state, wakers| state.adopt(peer, &connection, &handshake, wakers))?;
             Ok(Established { connection, adopted, control: (send, receive) })
         }
         Err(failure) => {
@@ -96,14 +97,14 @@ pub(super) async fn establish(
 fn write_failure(connection: &Connection, error: WriteError) -> Failure {
     match error {
         WriteError::ConnectionLost(error) => dial_failure(&error),
-        _ => connection.close_reason().map_or(Violation::Greeting.into(), |error| dial_failure(&error)),
+        _ => connection.close_reason().map_or(Violation::Handshake.into(), |error| dial_failure(&error)),
     }
 }
 
-fn greeting_failure(error: ReadExactError) -> Failure {
+fn handshake_failure(error: ReadExactError) -> Failure {
     match error {
         ReadExactError::ReadError(ReadError::ConnectionLost(error)) => dial_failure(&error),
-        _ => Violation::Greeting.into(),
+        _ => Violation::Handshake.into(),
     }
 }
 
@@ -166,7 +167,7 @@ impl Established {
         let violation = Arc::new(OnceLock::new());
         let tasks = Tasks { shared, connection, peer, epoch, violation };
         let mut set = JoinSet::new();
-        set.spawn(tasks.clone().guard(tasks.clone().control(control, adopted.greeting)));
+        set.spawn(tasks.clone().guard(tasks.clone().control(control, adopted.handshake)));
         for number in 0..tasks.shared.config.ordered_lanes {
             // Now, so that bulk messages cannot use up the streams that the peer lets us open.
             let Ok(stream) = tasks.connection.open_uni().await else { break };
@@ -203,10 +204,10 @@ impl Tasks {
     async fn control(
         self,
         (mut send, mut receive): (SendStream, RecvStream),
-        greeting: Option<Greeting>,
+        handshake: Option<Handshake>,
     ) -> Result<(), Stop> {
-        if let Some(greeting) = greeting {
-            send.write_all(&greeting.encode()).await?;
+        if let Some(handshake) = handshake {
+            send.write_all(&handshake.encode()).await?;
         }
         // For later versions: what this one does not know, it skips.
         while receive.read_chunk(usize::MAX, true).await?.is_some() {}

@@ -9,8 +9,8 @@ use x0_identity::NodeId;
 
 use super::close::{Failure, close_for, code, dial_failure, wrong_identity};
 use super::connection::{Established, establish, identity};
+use super::jitter::Jitter;
 use super::race::{Winner, race};
-use super::random::Jitter;
 use super::shared::Shared;
 use crate::{DownReason, RecvError};
 

@@ -70,7 +70,7 @@ pub(super) fn check_len(len: u32, len_max: usize) -> Result<usize, Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quic::random::Jitter;
+    use crate::random::SplitMix64;
 
     fn frame(payload: &[u8]) -> Vec<u8> {
         let mut bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn messages_come_whole_however_they_are_cut() {
-        let mut random = Jitter::new(7);
+        let mut random = SplitMix64::new(7);
         for _ in 0..200 {
             let sent: Vec<Vec<u8>> = (0..random.next() % 20)
                 .map(|number| {
@@ -131,7 +131,7 @@ mod tests {
     /// The body of `fuzz/fuzz_targets/frame.rs`, with bytes from a seed: nothing panics, and no message is over the bound.
     #[test]
     fn arbitrary_bytes_do_no_harm() {
-        let mut random = Jitter::new(11);
+        let mut random = SplitMix64::new(11);
         for _ in 0..5_000 {
             let len = usize::try_from(random.next() % 64).unwrap_or(0);
             let bytes: Vec<u8> = (0..len)

@@ -1,7 +1,7 @@
 //! What bytes from outside reach first, for `fuzz/` and for the suite.
 
 use super::frame::FrameDecoder;
-use super::greeting::{Greeting, HEAD_LEN};
+use super::handshake::{HEAD_LEN, Handshake};
 
 const LEN_MAX: usize = 48;
 
@@ -19,8 +19,8 @@ pub(crate) fn frames(bytes: &[u8]) {
     assert!(whole.iter().all(|message| message.len() <= LEN_MAX));
 
     if let Some((head, body)) = stream.split_first_chunk::<HEAD_LEN>()
-        && Greeting::body_len(*head).is_ok()
+        && Handshake::body_len(*head).is_ok()
     {
-        let _ = Greeting::decode(body);
+        let _ = Handshake::decode(body);
     }
 }

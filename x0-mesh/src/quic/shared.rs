@@ -11,13 +11,13 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use x0_identity::NodeId;
 
-use super::config::QuicConfig;
+use super::options::QuicOptions;
 use super::state::State;
 
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    pub(super) config: QuicConfig,
+    pub(super) config: QuicOptions,
     pub(super) client: quinn::ClientConfig,
     pub(super) endpoint: Endpoint,
     pub(super) runtime: Handle,
@@ -27,7 +27,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        config: QuicConfig,
+        config: QuicOptions,
         state: State,
         client: quinn::ClientConfig,
         endpoint: Endpoint,

@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use x0_identity::NodeId;
 
 use super::close::{Failure, code};
-use super::greeting::Greeting;
+use super::handshake::Handshake;
 use super::inbox::{Inbox, Segment};
 use super::outbox::Outbox;
 use crate::telemetry::QuicTelemetry;
@@ -74,7 +74,7 @@ pub(super) struct Link {
 pub(super) struct Adopted {
     pub(super) epoch: u64,
     /// What the other side has to be told, if it is ours to decide.
-    pub(super) greeting: Option<Greeting>,
+    pub(super) handshake: Option<Handshake>,
 }
 
 impl Peer {
@@ -133,9 +133,9 @@ impl State {
     }
 
     /// What a node that does not decide says first.
-    pub(super) fn greeting_for(&self, peer: NodeId) -> Greeting {
+    pub(super) fn handshake_for(&self, peer: NodeId) -> Handshake {
         let heard = self.peers.get(&peer).map_or((0, 0), |peer| peer.heard);
-        Greeting { instance: self.instance, heard_instance: heard.0, sequence: heard.1 }
+        Handshake { instance: self.instance, heard_instance: heard.0, sequence: heard.1 }
     }
 
     /// Makes a connection on which the peer has greeted the one that is used, or says why not.
@@ -143,7 +143,7 @@ impl State {
         &mut self,
         id: NodeId,
         connection: &Connection,
-        greeting: &Greeting,
+        handshake: &Handshake,
         wakers: &mut Vec<Waker>,
     ) -> Result<Adopted, Failure> {
         if self.over.is_some() {
@@ -154,13 +154,13 @@ impl State {
         let lanes = self.datagram() + 1;
         let peer = self.peer(id);
         if let Some(link) = &peer.link {
-            let is_duplicate = link.instance == greeting.instance
+            let is_duplicate = link.instance == handshake.instance
                 && link.connection.close_reason().is_none()
                 && if decides {
                     // Had the peer known of the link when it greeted, it would have lost it since.
-                    greeting.heard_instance != instance || greeting.sequence < link.sequence
+                    handshake.heard_instance != instance || handshake.sequence < link.sequence
                 } else {
-                    greeting.sequence <= link.sequence
+                    handshake.sequence <= link.sequence
                 };
             if is_duplicate {
                 connection.close(code::DUPLICATE, b"another connection is used");
@@ -179,13 +179,13 @@ impl State {
         self.last_epoch += 1;
         self.telemetry.up();
         let epoch = self.last_epoch;
-        let sequence = if decides { epoch } else { greeting.sequence };
+        let sequence = if decides { epoch } else { handshake.sequence };
         let peer = self.peer(id);
-        peer.heard = (greeting.instance, sequence);
+        peer.heard = (handshake.instance, sequence);
         peer.is_reaching = false;
         peer.last_failure = None;
         peer.link =
-            Some(Link { epoch, connection: connection.clone(), instance: greeting.instance, sequence });
+            Some(Link { epoch, connection: connection.clone(), instance: handshake.instance, sequence });
         peer.inbox.segments.push_back(Segment::up(epoch, lanes));
         for datagram in peer.outbox.take_datagrams() {
             // May be lost.
@@ -195,8 +195,9 @@ impl State {
         if peer.inbox.segments.len() == 1 {
             self.tell(id, PeerEventKind::Up { epoch }, wakers);
         }
-        let greeting = decides.then_some(Greeting { instance, heard_instance: greeting.instance, sequence });
-        Ok(Adopted { epoch, greeting })
+        let handshake =
+            decides.then_some(Handshake { instance, heard_instance: handshake.instance, sequence });
+        Ok(Adopted { epoch, handshake })
     }
 
     /// An epoch is over.

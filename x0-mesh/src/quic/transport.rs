@@ -17,11 +17,10 @@ use tokio::time::sleep;
 use x0_identity::NodeId;
 
 use super::close::code;
-use super::config::{BindError, QuicConfig};
 use super::dial::accept_always;
+use super::options::{BindError, QuicOptions, unpredictable};
 use super::outbox::joined;
 use super::peer_book::PeerBook;
-use super::random;
 use super::shared::Shared;
 use super::state::State;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
@@ -31,7 +30,7 @@ pub(super) const DATAGRAM_LEN_MAX: usize = 1100;
 /// What the socket is asked to hold; the system may grant less.
 const SOCKET_LEN: usize = 4 << 20;
 /// The control stream, the ordered lanes, bulk messages.
-const STREAMS_MAX: u32 = 1 + QuicConfig::ORDERED_LANES_MAX as u32 + QuicConfig::BULK_STREAMS_MAX as u32;
+const STREAMS_MAX: u32 = 1 + QuicOptions::ORDERED_LANES_MAX as u32 + QuicOptions::BULK_STREAMS_MAX as u32;
 const ALPN: &[u8] = b"x0-mesh/1";
 
 /// Messages over QUIC. See the [module](super) for what it does, and [`Transport`] for what it promises.
@@ -50,22 +49,20 @@ impl QuicTransport {
     ///
     /// # Errors
     /// [`BindError`]; nothing is left behind.
-    pub fn bind(config: QuicConfig) -> Result<QuicTransport, BindError> {
+    pub fn bind(config: QuicOptions) -> Result<QuicTransport, BindError> {
         config.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let transport_config = Arc::new(transport_config(&config));
 
         let mut server = (*config.server).clone();
         server.alpn_protocols = vec![ALPN.to_vec()];
-        let server = QuicServerConfig::try_from(server)
-            .map_err(|error| BindError::Tls { detail: error.to_string() })?;
+        let server = QuicServerConfig::try_from(server).map_err(|_| BindError::Tls)?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(Arc::clone(&transport_config));
 
         let mut client = (*config.client).clone();
         client.alpn_protocols = vec![ALPN.to_vec()];
-        let client = QuicClientConfig::try_from(client)
-            .map_err(|error| BindError::Tls { detail: error.to_string() })?;
+        let client = QuicClientConfig::try_from(client).map_err(|_| BindError::Tls)?;
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport_config);
 
@@ -86,12 +83,8 @@ impl QuicTransport {
             _ => BindError::Socket { address: config.bind, source },
         })?;
 
-        let state = State::new(
-            config.local,
-            random::unpredictable(),
-            config.ordered_lanes,
-            config.receive_queue_len_max,
-        );
+        let state =
+            State::new(config.local, unpredictable(), config.ordered_lanes, config.receive_queue_len_max);
         let peers = config.peers.clone();
         let shared = Arc::new(Shared::new(config, state, client, endpoint, runtime));
         shared.runtime.spawn(accept_always(Arc::clone(&shared)));
@@ -150,7 +143,7 @@ impl QuicTransport {
     }
 }
 
-fn transport_config(config: &QuicConfig) -> TransportConfig {
+fn transport_config(config: &QuicOptions) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(config.datagram_len_max);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::random::Random;
+use crate::random::SplitMix64;
 
 /// What a link does to the messages of one direction. Probabilities are from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,14 +36,14 @@ impl Default for LinkProfile {
 const RETRANSMISSIONS_MAX: u32 = 32;
 
 impl LinkProfile {
-    fn delay(&self, random: &mut Random) -> Duration {
+    fn delay(&self, random: &mut SplitMix64) -> Duration {
         let span = self.delay_max.saturating_sub(self.delay_min);
         let nanoseconds = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX - 1);
         self.delay_min + Duration::from_nanos(random.below(nanoseconds.saturating_add(1)))
     }
 
     /// After which times a datagram arrives: never, once or twice.
-    pub(super) fn datagram(&self, random: &mut Random) -> [Option<Duration>; 2] {
+    pub(super) fn datagram(&self, random: &mut SplitMix64) -> [Option<Duration>; 2] {
         let mut one = || {
             if random.happens(self.loss) {
                 return None;
@@ -59,7 +59,7 @@ impl LinkProfile {
     }
 
     /// After which time a message that is sent until it arrives does.
-    pub(super) fn reliable(&self, random: &mut Random) -> Duration {
+    pub(super) fn reliable(&self, random: &mut SplitMix64) -> Duration {
         let mut delay = self.delay(random);
         for _ in 0..RETRANSMISSIONS_MAX {
             if !random.happens(self.loss) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use super::link::LinkProfile;
-use super::random::Random;
+use crate::random::SplitMix64;
 use crate::{DownReason, Lane, PeerEvent, PeerEventKind, SendError};
 
 /// Nodes and the links between them, in virtual time. It owns no clock: `now` is the time since any origin and never runs backwards.
@@ -15,7 +15,7 @@ use crate::{DownReason, Lane, PeerEvent, PeerEventKind, SendError};
 /// [`poll_timeout`](Network::poll_timeout) has come.
 #[derive(Debug)]
 pub struct Network {
-    random: Random,
+    random: SplitMix64,
     profile: LinkProfile,
     profiles: BTreeMap<(NodeId, NodeId), LinkProfile>,
     /// How long a way may be cut before both ends take each other for lost.
@@ -99,7 +99,7 @@ impl Network {
     #[must_use]
     pub fn new(seed: u64) -> Network {
         Network {
-            random: Random::new(seed),
+            random: SplitMix64::new(seed),
             profile: LinkProfile::default(),
             profiles: BTreeMap::new(),
             detection: Duration::from_secs(1),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain, X509Svid};
-use x0_mesh::quic::{QuicConfig, QuicTransport};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{DownReason, Lane, PeerEventKind, Received, Transmit, Transport, TransportExt};
 
 pub(crate) fn node(number: u64) -> NodeId {
@@ -31,20 +31,20 @@ impl Domain {
     }
 
     /// On any port.
-    pub(crate) fn config(&self, number: u64) -> QuicConfig {
+    pub(crate) fn config(&self, number: u64) -> QuicOptions {
         self.config_of(number, &self.identity(number))
     }
 
-    pub(crate) fn config_of(&self, number: u64, identity: &Identity) -> QuicConfig {
+    pub(crate) fn config_of(&self, number: u64, identity: &Identity) -> QuicOptions {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config =
-            QuicConfig::new(node(number), bind, identity.server_config(), identity.client_config());
+            QuicOptions::new(node(number), bind, identity.server_config(), identity.client_config());
         config.seed = number;
         config
     }
 }
 
-pub(crate) fn bind(config: QuicConfig) -> (QuicTransport, SocketAddr) {
+pub(crate) fn bind(config: QuicOptions) -> (QuicTransport, SocketAddr) {
     let transport = QuicTransport::bind(config).unwrap();
     let address = transport.local_addr().unwrap();
     (transport, address)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use x0_identity::{Identity, NodeId, TrustBundle, TrustDomain, X509Svid};
 use x0_kv::{Client as KvClient, ClientOptions, Store};
-use x0_mesh::quic::{QuicConfig, QuicTransport};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
 
 use super::serve::{Client, System};
 
@@ -39,7 +39,7 @@ impl X0 {
         let identity = Identity::new(svid, bundle)?;
         let local = identity.node_id().context("the client's identity names no node")?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut quic = QuicConfig::new(local, any, identity.server_config(), identity.client_config());
+        let mut quic = QuicOptions::new(local, any, identity.server_config(), identity.client_config());
         quic.peers.clone_from(&self.members);
         let transport = QuicTransport::bind(quic)?;
         let members = self.members.iter().map(|(node, _)| *node);

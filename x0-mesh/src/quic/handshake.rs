@@ -17,7 +17,7 @@ pub(super) mod kind {
 
 /// See the wire format in the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Greeting {
+pub(super) struct Handshake {
     /// Drawn anew whenever a transport is made, so that a peer that began anew is told from one that dials twice.
     pub(super) instance: u64,
     /// The other side's instance as far as the sender knows it, or 0.
@@ -26,7 +26,7 @@ pub(super) struct Greeting {
     pub(super) sequence: u64,
 }
 
-impl Greeting {
+impl Handshake {
     pub(super) fn encode(&self) -> [u8; HEAD_LEN + BODY_LEN] {
         let mut bytes = [0; HEAD_LEN + BODY_LEN];
         bytes[0] = kind::CONTROL;
@@ -42,17 +42,17 @@ impl Greeting {
     pub(super) fn body_len(head: [u8; HEAD_LEN]) -> Result<usize, Violation> {
         let len = usize::from(u16::from_le_bytes([head[2], head[3]]));
         if head[0] != kind::CONTROL || head[1] < VERSION || !(BODY_LEN..=BODY_LEN_MAX).contains(&len) {
-            return Err(Violation::Greeting);
+            return Err(Violation::Handshake);
         }
         Ok(len)
     }
 
-    pub(super) fn decode(body: &[u8]) -> Result<Greeting, Violation> {
+    pub(super) fn decode(body: &[u8]) -> Result<Handshake, Violation> {
         let number = |at: usize| {
             let bytes = body.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(u64::from_le_bytes).ok_or(Violation::Greeting)
+            bytes.map(u64::from_le_bytes).ok_or(Violation::Handshake)
         };
-        Ok(Greeting { instance: number(0)?, heard_instance: number(8)?, sequence: number(16)? })
+        Ok(Handshake { instance: number(0)?, heard_instance: number(8)?, sequence: number(16)? })
     }
 }
 
@@ -61,21 +61,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_greeting_is_read_as_it_was_written() {
-        let greeting = Greeting { instance: 1, heard_instance: u64::MAX, sequence: 1 << 40 };
-        let bytes = greeting.encode();
+    fn a_handshake_is_read_as_it_was_written() {
+        let handshake = Handshake { instance: 1, heard_instance: u64::MAX, sequence: 1 << 40 };
+        let bytes = handshake.encode();
         let head = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        assert_eq!(Greeting::body_len(head), Ok(bytes.len() - HEAD_LEN));
-        assert_eq!(Greeting::decode(&bytes[HEAD_LEN..]), Ok(greeting));
+        assert_eq!(Handshake::body_len(head), Ok(bytes.len() - HEAD_LEN));
+        assert_eq!(Handshake::decode(&bytes[HEAD_LEN..]), Ok(handshake));
     }
 
     #[test]
     fn damaged_heads_are_refused() {
         for head in [[1, 1, 24, 0], [0, 0, 24, 0], [0, 1, 23, 0], [0, 1, 1, 4], [0, 1, 255, 255]] {
-            assert_eq!(Greeting::body_len(head), Err(Violation::Greeting), "{head:?}");
+            assert_eq!(Handshake::body_len(head), Err(Violation::Handshake), "{head:?}");
         }
         // Of a later version.
-        assert_eq!(Greeting::body_len([0, 2, 0, 4]), Ok(1024));
-        assert_eq!(Greeting::decode(&[0; 23]), Err(Violation::Greeting));
+        assert_eq!(Handshake::body_len([0, 2, 0, 4]), Ok(1024));
+        assert_eq!(Handshake::decode(&[0; 23]), Err(Violation::Handshake));
     }
 }
