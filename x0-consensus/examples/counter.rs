@@ -1,9 +1,9 @@
-//! A counter that three members agree on, each with a log on disk, and that outlives any one of them.
+//! A replicated counter: three members with a log on disk each, which survive the loss of any one of them.
 //!
-//! `cargo run --release -p x0-consensus --example counter [FOLDER]` counts on by 1,000; halfway it stops the member that leads, goes on with
-//! the other two, starts the stopped one again from its log, and checks that all three have counted the same. The members live in one
-//! process and hand their messages to each other directly: with sockets in between only `Mesh` would be another.
-#![allow(clippy::print_stdout, reason = "a program that talks to who started it")]
+//! `cargo run --release -p x0-consensus --example counter [FOLDER]` increments the counter by 1,000. Halfway it stops the leader, continues
+//! with the other two, restarts the stopped member from its log, and checks that all three have the same count. The members run in one
+//! process and pass their messages to each other directly; with sockets only `Mesh` changes.
+#![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -15,12 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use x0_consensus::{
-    Bytes, Class, Config, Congested, Entry, Event, Handle, NodeId, Observer, Outbox, SnapshotMeta,
-    StateMachine, StateMachineError, Wal, WalConfig, local,
+    Bytes, Class, Congested, Entry, Event, Handle, NodeId, Observer, Options, Outbox, SnapshotMeta,
+    StateMachine, StateMachineError, Wal, WalOptions, local,
 };
 
-/// What the log is for. A command names the number that comes next, so that one that is given twice counts once. Kept in memory, and made
-/// again from the log at each start.
+/// The state machine. A command has the next number, so that a repeated command counts once. The state is in memory, and is rebuilt from the
+/// log at each start.
 struct Counter(u64);
 
 impl StateMachine for Counter {
@@ -50,7 +50,7 @@ impl StateMachine for Counter {
     }
 }
 
-/// Who is there at the moment.
+/// The running members.
 #[derive(Clone, Default)]
 struct Mesh(Arc<Mutex<BTreeMap<NodeId, Handle>>>);
 
@@ -60,7 +60,7 @@ impl Mesh {
     }
 }
 
-/// The way out of one member.
+/// The outbox of one member.
 struct Way(NodeId, Mesh);
 
 impl Outbox for Way {
@@ -75,7 +75,7 @@ struct Tell(NodeId, Sender<(NodeId, Event)>);
 
 impl Observer for Tell {
     fn event(&mut self, event: Event) {
-        // Nobody listens any more once the program is about to end.
+        // The receiver is gone when the program ends.
         let _ = self.1.send((self.0, event));
     }
 }
@@ -84,23 +84,23 @@ struct Group<'a> {
     folder: &'a Path,
     ids: Vec<NodeId>,
     mesh: Mesh,
-    tell: Sender<(NodeId, Event)>,
-    told: Receiver<(NodeId, Event)>,
+    sender: Sender<(NodeId, Event)>,
+    events: Receiver<(NodeId, Event)>,
 }
 
 impl Group<'_> {
     fn start(&self, id: NodeId) -> Result<(), Box<dyn Error>> {
-        let wal = Wal::open_path(self.folder.join(id.to_string()), WalConfig::default())?;
-        // The first members are written into an empty log only, so a restart may name them again.
-        let mut config = Config::new(id).bootstrap(self.ids.clone());
-        config.seed = id.get();
-        let (way, tell) = (Way(id, self.mesh.clone()), Tell(id, self.tell.clone()));
-        let handle = local::start(config, wal, Counter(0), way, tell)?;
+        let wal = Wal::open_path(self.folder.join(id.to_string()), WalOptions::default())?;
+        // The founders have an effect on an empty log only, so that a restart may set them again.
+        let mut options = Options::new(id).bootstrap(self.ids.clone());
+        options.seed = id.get();
+        let (way, sender) = (Way(id, self.mesh.clone()), Tell(id, self.sender.clone()));
+        let handle = local::start(options, wal, Counter(0), way, sender)?;
         self.mesh.with(|members| members.insert(id, handle));
         Ok(())
     }
 
-    /// Stops a member as a lost power supply would.
+    /// Stops a member as a power failure would.
     fn stop(&self, id: NodeId) {
         if let Some(handle) = self.mesh.with(|members| members.remove(&id)) {
             handle.stop();
@@ -119,14 +119,14 @@ impl Group<'_> {
         }
     }
 
-    /// Has the next number counted, by whoever leads, and returns where the counter stands then.
+    /// Increments the counter through the current leader, and returns the count.
     fn count(&self, next: u64) -> Result<u64, Box<dyn Error>> {
         loop {
             let (leader, handle) = self.leader();
             handle.propose(next, Bytes::copy_from_slice(&next.to_le_bytes()));
-            let answer = self.told.iter().find_map(|(by, event)| match event {
+            let answer = self.events.iter().find_map(|(by, event)| match event {
                 Event::Outcome { token, outcome, .. } if token == next => Some(Some(outcome)),
-                // It may have been taken nevertheless, see `DropReason`; to say it again does no harm here.
+                // The command may take effect nevertheless, see `DropReason`; repeating it is harmless here.
                 Event::Dropped { token, .. } if (by, token) == (leader, next) => Some(None),
                 _ => None,
             });
@@ -146,14 +146,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 pub(crate) fn run(folder: &Path) -> Result<(), Box<dyn Error>> {
     let ids = (1..=3).map(|number| NodeId::new(number).ok_or("zero names no node"));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    let (tell, told) = mpsc::channel();
-    let group = Group { folder, ids, mesh: Mesh::default(), tell, told };
+    let (sender, events) = mpsc::channel();
+    let group = Group { folder, ids, mesh: Mesh::default(), sender, events };
     for id in &group.ids {
         group.start(*id)?;
     }
     let (first, _) = group.leader();
     println!("{first} leads");
-    // There was no number 0: it only asks.
+    // The number 0 has no effect: the command only reads the count.
     let begun = group.count(0)?;
     for next in begun + 1..=begun + 500 {
         group.count(next)?;

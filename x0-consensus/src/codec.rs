@@ -1,9 +1,8 @@
-//! The bytes that replicas send each other.
+//! The encoding of the messages between replicas.
 //!
 //! The encoding is this crate's own. `raft` 0.7 brings protobuf 2, whose decoder can be driven into unbounded recursion
-//! (RUSTSEC-2024-0437); it is never called on anything that comes from a network or a disk. Raft's messages are built
-//! here field by field, every length is checked against what is left of the message before anything is allocated, and
-//! payloads are slices of the message they came in.
+//! (RUSTSEC-2024-0437); it is never called on bytes from a network or a disk. Messages of Raft are decoded here field by field, every
+//! length is checked against the rest of the message before anything is allocated, and payloads are slices of the message.
 //!
 //! A message is a version byte, a kind byte and the fields of the kind. Integers are LEB128, at most ten bytes.
 
@@ -19,55 +18,57 @@ pub(crate) use self::membership::{decode_change, decode_membership, encode_chang
 pub(crate) use self::message::{decode_raft, encode_raft, from_raft_entry, to_raft_entry};
 pub(crate) use self::transfer::{Acknowledge, Chunk, Verdict};
 
-/// The version this crate writes and understands.
+/// The version of messages that this crate writes and reads.
 pub const MESSAGE_VERSION: u8 = 1;
-/// Longest message, in bytes. A receiver refuses more before it looks inside.
+/// The longest message, in bytes. A receiver refuses a longer one before it decodes it.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;
-/// Longest payload of one entry, in bytes.
+/// The longest payload of one entry, in bytes.
 pub const PAYLOAD_LEN_MAX: usize = 8 << 20;
-/// Longest piece of a snapshot, in bytes.
+/// The longest chunk of a snapshot, in bytes.
 pub(crate) const CHUNK_LEN_MAX: usize = Chunk::LEN_MAX;
 
-/// What the kind byte of a message says.
+/// The kind byte of a message.
 pub(crate) mod kind {
-    /// A message of Raft itself.
+    /// A message of Raft.
     pub(crate) const RAFT: u8 = 1;
-    /// A piece of a snapshot.
+    /// A chunk of a snapshot.
     pub(crate) const CHUNK: u8 = 2;
-    /// How far a snapshot has arrived.
+    /// The acknowledgement of a chunk.
     pub(crate) const ACKNOWLEDGE: u8 = 3;
 }
 
-/// Why bytes are not a message, or not an entry. Nothing was changed by them.
+/// Bytes cannot be decoded as a message. They changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// They end too early.
+    /// The message ends too early.
     #[error("the message ends within its {field}")]
     Truncated {
-        /// What was being read.
+        /// The field that was being read.
         field: &'static str,
     },
-    /// They go on after the end.
+    /// Bytes follow the end of the message.
     #[error("{extra} bytes follow the end of the message")]
     Trailing {
-        /// How many.
+        /// The number of these bytes.
         extra: usize,
     },
-    /// The version is one that this crate does not know.
-    #[error("message version {found} is not known, only {MESSAGE_VERSION}: the peer runs another version")]
+    /// The version is unknown.
+    #[error(
+        "the message has version {found}, and this release reads version {MESSAGE_VERSION}: run the same release on all members"
+    )]
     Version {
-        /// The version found.
+        /// The version of the message.
         found: u8,
     },
-    /// A field holds what it must not.
+    /// A field has an invalid value.
     #[error("the {field} of the message is not valid")]
     Invalid {
         /// The field.
         field: &'static str,
     },
     /// A length is beyond its bound.
-    #[error("the {field} of the message is {len} long, at most {max} are allowed")]
+    #[error("the {field} of the message has the length {len}, and the bound is {max}")]
     TooLong {
         /// The field.
         field: &'static str,

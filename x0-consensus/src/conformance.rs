@@ -1,9 +1,9 @@
-//! Checks that an implementation keeps the contract of its seam (feature `conformance`).
+//! Checks that an implementation of [`Storage`](crate::Storage) keeps its contract (feature `conformance`).
 //!
 //! ```
 //! use x0_consensus::{MemoryStorage, conformance};
 //!
-//! // A fresh, empty place for each case; each call of what it answers opens that place anew, after the one before was dropped.
+//! // A new, empty storage for each case. Each call of the inner closure opens that storage again, after the previous handle was dropped.
 //! conformance::check_storage(&mut || {
 //!     let storage = MemoryStorage::new();
 //!     Box::new(move || Box::new(storage.clone()))
@@ -15,16 +15,16 @@ mod storage;
 
 pub use storage::check_storage;
 
-/// Opens one and the same place, again and again.
+/// Opens the same storage each time.
 pub type Open = Box<dyn FnMut() -> Box<dyn crate::Storage>>;
 
-/// What an implementation did against the contract.
+/// An implementation violates the contract.
 #[derive(Debug, thiserror::Error)]
 #[error("{case}: {what}")]
 #[non_exhaustive]
 pub struct Failure {
-    /// The case that noticed.
+    /// The case that failed.
     pub case: &'static str,
-    /// What was expected, and what came.
+    /// The expected and the actual result.
     pub what: String,
 }

@@ -1,4 +1,4 @@
-//! The seam below the log: one folder of files.
+//! The seam below the write-ahead log: one folder of files.
 
 mod fs;
 
@@ -6,96 +6,95 @@ use std::io;
 
 pub use fs::FsDirectory;
 
-/// One flat folder, as the log needs it: few operations, each of which a test can make fail.
+/// One flat folder with the operations that the log needs. A test can make each of them fail.
 ///
 /// # Durability
-/// What is written to a file survives the loss of power once [`DirectoryFile::sync`] answered `Ok`; that a
-/// file exists, has a name or lost it, once [`sync`](Directory::sync) did. Until then any part of it may
-/// survive, in any order. A failed `sync` leaves it open which bytes are durable, and a repeated one proves
-/// nothing of them.
+/// The bytes of a file survive a power failure once [`DirectoryFile::sync`] has returned `Ok`; the existence and the name of a file once
+/// [`sync`](Directory::sync) has returned `Ok`. Until then any part may survive, in any order. After a failed `sync` any of the bytes may
+/// be durable, and a repeated `sync` proves nothing about them.
 ///
 /// # Errors
 /// A full disk is [`io::ErrorKind::StorageFull`] (or `QuotaExceeded`), a missing file
 /// [`io::ErrorKind::NotFound`].
 pub trait Directory: Send + Sync {
-    /// The folder's name, for messages.
+    /// The path of the folder, for messages.
     fn path(&self) -> String;
 
-    /// Excludes all others, processes included, until the guard is dropped or the process ends. The lock's
-    /// file has this name.
+    /// Locks the folder against other handles and processes until the guard is dropped or the process ends. The lock file has this
+    /// name.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if somebody else holds it.
+    /// [`io::ErrorKind::WouldBlock`] if the lock is held.
     fn lock(&self, name: &str) -> io::Result<Box<dyn DirectoryLock>>;
 
-    /// A new, empty file, in place of one of this name that may be there.
+    /// Creates an empty file and replaces an existing one of this name.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn create(&self, name: &str) -> io::Result<Box<dyn DirectoryFile>>;
 
-    /// An existing file, for reading and writing.
+    /// Opens an existing file for reading and writing.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn open(&self, name: &str) -> io::Result<Box<dyn DirectoryFile>>;
 
-    /// Gives a file another name, in place of the one that may have it. Open handles stay valid.
+    /// Renames a file and replaces an existing one of the new name. Open handles stay valid.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file. Open handles stay valid.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// The names of all files, in any order.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes the names durable: creations, renames and removals so far.
+    /// Makes all creations, renames and removals so far durable.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn sync(&self) -> io::Result<()>;
 }
 
 /// A file of a [`Directory`], addressed by offsets.
 pub trait DirectoryFile: Send {
-    /// Writes all of `bytes` at `offset` (in bytes), making the file longer where needed.
+    /// Writes all of `bytes` at `offset` (in bytes) and extends the file if needed.
     ///
     /// # Errors
-    /// Any part may be written then.
+    /// Any part of the bytes may be written.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Reads at `offset` until `buffer` is full or the file ends, and answers how many bytes that were.
+    /// Reads at `offset` until `buffer` is full or the file ends, and returns the number of bytes.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Makes the content durable, and what is needed to find it again.
+    /// Makes the content durable, and the metadata that is needed to read it.
     ///
     /// # Errors
-    /// See [`Directory`], on durability.
+    /// See the section on durability of [`Directory`].
     fn sync(&mut self) -> io::Result<()>;
 
-    /// The file's length, in bytes.
+    /// The length of the file, in bytes.
     ///
     /// # Errors
-    /// As the system has it.
+    /// The error of the operating system.
     fn len_bytes(&self) -> io::Result<u64>;
 }
 
-/// Holds a [`Directory`]'s lock until it is dropped.
+/// Holds the lock of a [`Directory`] until it is dropped.
 pub trait DirectoryLock: Send + Sync {}
 
-/// Whether the system ran out of room.
+/// Whether the disk or the quota is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,4 +1,4 @@
-//! What a replicated log is made of.
+//! The parts of a replicated log.
 
 use std::collections::BTreeSet;
 
@@ -7,87 +7,86 @@ use x0_identity::NodeId;
 
 /// One place of the replicated log.
 ///
-/// Cloning is cheap: the payload is shared and never copied on its way from the proposer to the state
-/// machine.
+/// Cloning is cheap: the payload is shared and never copied on its way from the proposer to the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The term of the leader that made it.
+    /// The term of the leader that created it.
     pub term: u64,
-    /// Its place, counted from 1, without gaps.
+    /// Its index: counted from 1, without gaps.
     pub index: u64,
-    /// Who it is for.
+    /// Its receiver.
     pub kind: EntryKind,
-    /// What it says. Empty for the entry with which a leader opens its term.
+    /// The bytes. Empty for the entry with which a leader opens its term.
     pub payload: Bytes,
 }
 
-/// Who an [`Entry`] is for.
+/// The receiver of an [`Entry`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// The state machine.
     Normal,
-    /// Consensus itself: a change of who takes part.
+    /// The replica itself: a change of the membership.
     Membership,
 }
 
 impl Entry {
-    /// Whether it is somebody's command. The others are changes of the membership and the empty entry with which a leader begins.
+    /// Whether it is a command. The others are changes of the membership and the empty entry with which a leader opens its term.
     #[must_use]
     pub fn is_command(&self) -> bool {
         self.kind == EntryKind::Normal && !self.payload.is_empty()
     }
 }
 
-/// What a node must not forget between two elections (Raft §5.2: `currentTerm`, `votedFor`; `commit` spares
-/// work).
+/// The state of a replica that must survive a restart: `currentTerm` and `votedFor` (Ongaro 2014, figure 3.1). `commit` is optional and
+/// saves work after a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HardState {
-    /// The newest term this node has seen; 0 before the first.
+    /// The newest term that the replica has seen; 0 before the first.
     pub term: u64,
-    /// Whom it voted for in that term.
+    /// The candidate that received its vote in that term.
     pub vote: Option<NodeId>,
-    /// The last index it knows to be committed.
+    /// The last index that it knows to be committed.
     pub commit: u64,
 }
 
-/// Who takes part in a log, as of some index.
+/// The members of a group as of some index.
 ///
-/// Outside a change only `voters` and `learners` are filled. During a joint change (Raft dissertation §4.3) a
-/// decision needs a majority of `voters` and one of `voters_outgoing`.
+/// Outside a change only `voters` and `learners` are set. During a joint change (Ongaro 2014, section 4.3) a decision needs a majority of
+/// `voters` and a majority of `voters_outgoing`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
-    /// They decide and may lead.
+    /// The members that vote and may lead.
     pub voters: BTreeSet<NodeId>,
-    /// The voters before the change under way.
+    /// The voters before the current joint change.
     pub voters_outgoing: BTreeSet<NodeId>,
-    /// They receive the log and decide nothing.
+    /// The members that receive the log and do not vote.
     pub learners: BTreeSet<NodeId>,
     /// Voters of the outgoing set that become learners when the change ends.
     pub learners_next: BTreeSet<NodeId>,
-    /// Whether the leader ends the change by itself once it is committed.
+    /// Whether the leader ends the joint change by itself once it is committed.
     pub auto_leave: bool,
 }
 
 impl Membership {
-    /// These voters and nobody else.
+    /// A membership of these voters without learners.
     pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Membership {
         Membership { voters: voters.into_iter().collect(), ..Membership::default() }
     }
 
-    /// Whether nobody takes part: true of a log that was never written.
+    /// Whether there are no members, as in a log that was never written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.voters.is_empty() && self.learners.is_empty()
     }
 
-    /// Whether a joint change is under way.
+    /// Whether a joint change has not ended.
     #[must_use]
     pub fn is_joint(&self) -> bool {
         !self.voters_outgoing.is_empty()
     }
 
-    /// Whether Raft could have come to it: there is a voter, nobody decides and learns at once, and only a joint change has what
-    /// ends with it.
+    /// Whether Raft can produce this membership: there is a voter, no member is a voter and a learner, and only a joint change has
+    /// `learners_next` and `auto_leave`.
     pub(crate) fn is_consistent(&self) -> bool {
         !self.voters.is_empty()
             && self.learners.is_disjoint(&self.voters)
@@ -97,13 +96,13 @@ impl Membership {
             && (self.is_joint() || !self.auto_leave)
     }
 
-    /// Whether this node takes part in any role.
+    /// Whether this node is a member in any role.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
         self.nodes().any(|member| member == node)
     }
 
-    /// Everybody, in any role; some perhaps twice.
+    /// All members in all roles. A member with two roles comes twice.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> {
         [&self.voters, &self.voters_outgoing, &self.learners, &self.learners_next]
             .into_iter()
@@ -111,28 +110,27 @@ impl Membership {
     }
 }
 
-/// Where a log begins: all that is known of the entries that are no longer held.
+/// The position before the first entry of a log, and what is known of the entries that were removed.
 ///
-/// The first entry held has the index `index + 1`. A log that was never truncated has the default base: index
-/// 0, term 0.
+/// The first entry of the log has the index `index + 1`. A log that was never shortened has the default base: index 0, term 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogBase {
-    /// The last index that is no longer held.
+    /// The last index that was removed.
     pub index: u64,
     /// The term of the entry at that index.
     pub term: u64,
-    /// Who took part as of that index. The `Membership` entries behind the base tell the rest.
+    /// The membership as of that index. The `Membership` entries after the base change it.
     pub membership: Membership,
 }
 
-/// Which state a snapshot holds. Its bytes are the state machine's own and are streamed apart from this.
+/// The state that a snapshot holds. The bytes of the snapshot are defined by the state machine and are streamed separately.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotMeta {
-    /// The last index whose effects it holds.
+    /// The last index whose effects are in it.
     pub index: u64,
     /// The term of the entry at that index.
     pub term: u64,
-    /// Who took part as of that index.
+    /// The membership as of that index.
     pub membership: Membership,
 }
 

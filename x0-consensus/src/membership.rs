@@ -1,4 +1,4 @@
-//! Changes of who takes part.
+//! Changes of the membership.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use x0_identity::NodeId;
 
 use crate::entry::Membership;
 
-/// A change of who takes part. One member at a time is changed in one step; several at once go through a joint phase
-/// (Raft dissertation §4.3), which the leader leaves by itself.
+/// A change of the membership. A change of one member is one step (Ongaro 2014, section 4.1); a change of several goes through a joint
+/// phase (section 4.3), which the leader leaves by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MembershipChange {
-    /// These become voters: new members, or learners that are promoted.
+    /// Members that become voters: new ones, or learners that are promoted.
     pub voters: BTreeSet<NodeId>,
-    /// These become learners: new members, or voters that are demoted.
+    /// Members that become learners: new ones, or voters that are demoted.
     pub learners: BTreeSet<NodeId>,
-    /// These leave.
+    /// Members that leave.
     pub removed: BTreeSet<NodeId>,
 }
 
 impl MembershipChange {
-    /// Most members, counted over all roles.
+    /// The most members that a group may have, over all roles.
     pub const MEMBERS_MAX: usize = 128;
 
     /// Adds a voter, or promotes a learner.
@@ -44,7 +44,7 @@ impl MembershipChange {
         self
     }
 
-    /// Whether it changes anything, names no node twice, and leaves a voter and no more members than there may be.
+    /// Whether the change is not empty, names no node twice, leaves a voter, and leaves at most [`MEMBERS_MAX`](Self::MEMBERS_MAX) members.
     pub(crate) fn is_possible(&self, before: &Membership) -> bool {
         let named = self.voters.len() + self.learners.len() + self.removed.len();
         let distinct: BTreeSet<_> = self.voters.iter().chain(&self.learners).chain(&self.removed).collect();
@@ -55,7 +55,7 @@ impl MembershipChange {
     }
 }
 
-/// The members of a role as raft wants them.
+/// The members of a role in the form of `raft`.
 fn numbers(nodes: &BTreeSet<NodeId>) -> Vec<u64> {
     nodes.iter().map(|node| node.get()).collect()
 }
@@ -85,7 +85,7 @@ pub(crate) fn from_conf_state(state: &ConfState) -> Membership {
     }
 }
 
-/// An empty change is how raft leaves a joint phase.
+/// An empty change makes `raft` leave a joint phase.
 pub(crate) fn to_conf_change(change: &MembershipChange) -> ConfChangeV2 {
     let single = |change_type, node: &NodeId| ConfChangeSingle {
         change_type,

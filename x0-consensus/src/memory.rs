@@ -1,4 +1,4 @@
-//! A storage that forgets with the process.
+//! A storage in memory.
 
 use std::io;
 use std::ops::Range;
@@ -13,9 +13,9 @@ use crate::storage::{
     SnapshotWriter, Storage, TermRun, Write, WriteError,
 };
 
-/// Keeps everything in memory: the model that other storages are held against, and what tests run on.
+/// A [`Storage`] in memory, for tests and as the model that other storages are compared with. It ends with the process.
 ///
-/// A clone is another handle to the same log, so that a test can start a replica anew on it.
+/// A clone is another handle to the same log, so that a test can start a replica on it again.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStorage {
     log: Arc<Mutex<Log>>,
@@ -31,13 +31,13 @@ struct Log {
 }
 
 impl Log {
-    /// Where the entry of `index` stands in `entries`, if it is there.
+    /// The position of `index` in `entries`.
     fn place(&self, index: u64) -> Option<usize> {
         let place = usize::try_from(index.checked_sub(self.base.index)?.checked_sub(1)?).ok()?;
         (place < self.entries.len()).then_some(place)
     }
 
-    /// Performs a write that was checked.
+    /// Performs a write that the outline has checked.
     fn perform(&mut self, write: &Write, replaces_log: bool) {
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
@@ -66,7 +66,7 @@ impl Log {
         }
     }
 
-    /// Where a staged snapshot of this index and term stands: the newest of them.
+    /// The position of the newest staged snapshot of this index and term.
     fn staged(&self, meta: &SnapshotMeta) -> Option<usize> {
         self.staged.iter().rposition(|(staged, _)| (staged.index, staged.term) == (meta.index, meta.term))
     }
@@ -107,7 +107,7 @@ impl MemoryStorage {
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
-        // Nothing that can panic runs half-way through a change.
+        // No code that can panic runs midway through a change, so that a poisoned lock has consistent contents.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

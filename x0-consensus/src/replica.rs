@@ -1,4 +1,4 @@
-//! The engine: one member of a Raft group.
+//! The protocol engine: one member of a Raft group.
 
 mod events;
 mod pump;
@@ -21,36 +21,37 @@ use self::reads::Reads;
 use self::receive::Receiving;
 use self::send::Sending;
 use self::view::{View, to_raft_hard_state};
-use crate::config::Config;
 use crate::entry::{Entry, HardState, LogBase, Membership, SnapshotMeta};
 use crate::membership::{from_conf_state, to_conf_state};
+use crate::options::Options;
+use crate::random::SplitMix64;
 use crate::storage::{Recovered, Write};
 
-/// One member of a Raft group, as an engine: it owns no socket, file, clock, thread or random source.
+/// One member of a Raft group. A protocol engine: it owns no socket, file, clock, thread or random source.
 ///
 /// # The drain contract
 ///
-/// 1. Feed it with [`handle`](Replica::handle): messages, proposals, and the answers to its outputs. `now` is the time since any
-///    origin and never goes back.
-/// 2. Then call [`poll_output`](Replica::poll_output) until it returns `None`. Outputs are made while they are drained, so that
-///    feeding many inputs before draining makes one append and one message of many proposals.
-/// 3. Feed [`Input::Timeout`] once [`poll_timeout`](Replica::poll_timeout) has come. Later is allowed, and counts as a pause.
+/// 1. Feed inputs to [`handle`](Replica::handle): messages, requests, and the results of its outputs. `now` is the time since any origin
+///    and never goes back.
+/// 2. Call [`poll_output`](Replica::poll_output) until it returns `None`. Outputs are made while they are drained, so that many inputs
+///    before one draining make one append and one message of many proposals.
+/// 3. Feed [`Input::Timeout`] once [`poll_timeout`](Replica::poll_timeout) has come. A later time is allowed, and counts as a pause.
 ///
-/// Outputs are carried out in their order, each kind by whoever is made for it: appends by a log thread, applying by another. The
-/// answers ([`Input::Persisted`], [`Input::Applied`] and so on) may come at any later time, in the order of their questions. Only a
-/// [`Output::Send`] may be dropped.
+/// Outputs of one kind are carried out in their order; appending, applying and copying snapshots may run side by side. The results
+/// ([`Input::Persisted`], [`Input::Applied`] and so on) may arrive at any later time, in the order of the outputs. Only an
+/// [`Output::Send`] may be dropped. [`driver::Executor`](crate::driver::Executor) keeps this contract for a driver.
 ///
-/// An error of `handle` says what it did; all but [`HandleError::Failed`] left the replica as it was.
+/// An error of `handle` documents its effect; all errors but [`HandleError::Failed`] leave the replica unchanged.
 ///
 /// ```
 /// use std::time::Duration;
 /// use bytes::Bytes;
-/// use x0_consensus::{Config, Input, MemoryStorage, NodeId, Output, Replica, Storage};
+/// use x0_consensus::{Options, Input, MemoryStorage, NodeId, Output, Replica, Storage};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let id = NodeId::new(1).ok_or("zero")?;
 /// let mut storage = MemoryStorage::new();
-/// let mut replica = Replica::new(Config::new(id).bootstrap([id]), storage.recover()?, &[], 0, Duration::ZERO)?;
+/// let mut replica = Replica::new(Options::new(id).bootstrap([id]), storage.recover()?, &[], 0, Duration::ZERO)?;
 /// let (mut applied, mut proposed) = (Vec::new(), false);
 /// let mut now = Duration::ZERO;
 /// while applied.is_empty() {
@@ -80,32 +81,32 @@ use crate::storage::{Recovered, Write};
 /// # }
 /// ```
 pub struct Replica {
-    config: Config,
+    options: Options,
     node: RawNode<View>,
     outputs: VecDeque<Output>,
-    /// When the next tick is due.
+    /// The time of the next tick.
     tick_at: Duration,
     failed: Option<FailReason>,
-    /// Whether `handle` has said so.
-    failure_told: bool,
+    /// Whether `handle` has returned the failure.
+    is_failure_returned: bool,
 
-    /// Writes that are not persisted yet.
+    /// Writes that are not persisted, oldest first.
     flights: VecDeque<Flight>,
     writes: u64,
-    /// A commit index that waits to be written along with something else.
+    /// A commit index that will be written with the next write.
     unwritten: Option<HardState>,
-    /// The term and vote written last, and the number of that write.
+    /// The term and vote that were written last, and the number of that write.
     vote: (u64, Option<NodeId>),
     vote_write: u64,
 
-    /// Own proposals that wait to be committed: term, index, token. Ascending.
+    /// Proposals of this replica that are not committed: term, index, token. Ascending.
     proposals: VecDeque<(u64, u64, u64)>,
     reads: Reads,
 
-    /// Memberships from the base on: each holds from its index.
+    /// Memberships since the base: each is valid from its index on.
     memberships: VecDeque<(u64, Membership)>,
     applied: u64,
-    /// Up to where entries were handed out to be applied.
+    /// The last index that was handed out to be applied.
     handed: u64,
     leader: Option<NodeId>,
     role: StateRole,
@@ -115,10 +116,10 @@ pub struct Replica {
     transfers: u64,
     sending: Vec<Sending>,
     receiving: Option<Receiving>,
-    /// Snapshots that are installed but not restored by the state machine yet.
+    /// The snapshot that is installed and that the state machine has not restored.
     restoring: Option<u64>,
 
-    /// Payload bytes appended since the last checkpoint was asked for.
+    /// Payload bytes appended since the last checkpoint was requested.
     log_grown: usize,
     checkpointing: bool,
     saving: Option<u64>,
@@ -127,7 +128,7 @@ pub struct Replica {
 impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replica")
-            .field("id", &self.config.id)
+            .field("id", &self.options.id)
             .field("term", &self.term)
             .field("leader", &self.leader)
             .field("last", &self.node.raft.raft_log.last_index())
@@ -141,15 +142,15 @@ impl std::fmt::Debug for Replica {
     }
 }
 
-/// What a replica knows of itself and the group.
+/// The state of a replica, and what it knows about its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Who it is.
+    /// Its id.
     pub id: NodeId,
     /// Its term.
     pub term: u64,
-    /// The leader of that term, if it knows of one.
+    /// The leader of that term, if it knows one.
     pub leader: Option<NodeId>,
     /// The last index of its log.
     pub last_index: u64,
@@ -157,100 +158,91 @@ pub struct Status {
     pub commit_index: u64,
     /// The last index its state machine has applied.
     pub applied_index: u64,
-    /// Who takes part.
+    /// The membership.
     pub membership: Membership,
 }
 
-/// Why a replica cannot start. Nothing was changed.
+/// A replica cannot start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The state machine is behind what the log still holds, and there is no snapshot to bridge it.
+    /// The state machine lacks entries that the log no longer holds, and there is no snapshot.
     #[error(
-        "the state machine has lost its state: it is at index {durable}, the log begins behind {base} and there is no \
-         snapshot; restore it from a backup, or let this member join again with empty folders"
+        "the state machine has lost its state: it is at index {durable}, the log starts after {base} and there is no \
+         snapshot; restore it from a backup, or let this member join again with an empty folder"
     )]
     StateLost {
-        /// The index the state machine is at.
+        /// The durable index of the state machine.
         durable: u64,
-        /// The index the log begins behind.
+        /// The base of the log.
         base: u64,
     },
-    /// The state machine is ahead of the log.
+    /// The log lacks entries that the state machine has applied.
     #[error(
         "the log has lost entries: the state machine is at index {durable}, the log ends at {last}; restore it from a \
-         backup, or let this member join again with empty folders"
+         backup, or let this member join again with an empty folder"
     )]
     LogLost {
-        /// The index the state machine is at.
+        /// The durable index of the state machine.
         durable: u64,
         /// The last index of the log.
         last: u64,
     },
-    /// The entries given are not those of [`Recovered::unapplied`].
+    /// The entries are not those of [`Recovered::unapplied`].
     #[error(
-        "the entries given are not those that the state machine lacks: read them from the storage that was recovered"
+        "the entries are not the ones that the state machine lacks: read the range of `Recovered::unapplied` from the storage"
     )]
     Unapplied,
-    /// The configuration cannot work.
-    #[error("the configuration cannot work: {reason}")]
-    Config {
-        /// What is wrong.
+    /// The options are out of bounds.
+    #[error("the options of the replica are out of bounds: {reason}")]
+    Options {
+        /// The bound.
         reason: &'static str,
     },
 }
 
-/// Mixes a number well (the finaliser of SplitMix64).
-fn mix(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ mixed >> 31
-}
-
 impl Replica {
-    /// A replica that goes on from what its storage held, with a state machine whose durable index is `durable_index`.
-    /// `unapplied` are the log's entries of [`Recovered::unapplied`].
+    /// Makes a replica that continues from the contents of its storage, with a state machine whose durable index is `durable_index`.
+    /// `unapplied` are the entries of [`Recovered::unapplied`].
     ///
-    /// The first outputs may ask for a [`Output::Restore`] of the storage's snapshot. The only voter of a group campaigns at
-    /// once.
+    /// The first output may be an [`Output::Restore`] of the storage's snapshot. The only voter of a group campaigns at once.
     ///
     /// # Errors
-    /// When log and state machine do not fit together, or the configuration cannot work.
+    /// When log and state machine do not fit together, or the options are out of bounds.
     pub fn new(
-        config: Config,
+        options: Options,
         recovered: Recovered,
         unapplied: &[Entry],
         durable_index: u64,
         now: Duration,
     ) -> Result<Replica, StartError> {
-        let wrong = |reason| Err(StartError::Config { reason });
-        if config.tick.is_zero() {
-            return wrong("a tick must take some time");
+        let wrong = |reason| Err(StartError::Options { reason });
+        if options.tick.is_zero() {
+            return wrong("tick is longer than 0");
         }
-        if config.heartbeat_ticks == 0 || config.election_ticks <= config.heartbeat_ticks {
-            return wrong("an election must wait for more than one heartbeat");
+        if options.heartbeat_ticks == 0 || options.election_ticks <= options.heartbeat_ticks {
+            return wrong("election_ticks is greater than heartbeat_ticks, which is at least 1");
         }
-        if config.chunk_len == 0
-            || config.chunk_len > crate::codec::CHUNK_LEN_MAX
-            || config.chunks_in_flight_max == 0
+        if options.chunk_len == 0
+            || options.chunk_len > crate::codec::CHUNK_LEN_MAX
+            || options.chunks_in_flight_max == 0
         {
-            return wrong("a snapshot must travel in chunks of 1 byte to 1 MiB, at least one at a time");
+            return wrong("chunk_len is between 1 byte and 1 MiB, and chunks_in_flight_max at least 1");
         }
-        if config.message_len_max > crate::codec::MESSAGE_LEN_MAX / 2 {
-            return wrong("a message may hold 8 MiB of entries at most");
+        if options.message_len_max > crate::codec::MESSAGE_LEN_MAX / 2 {
+            return wrong("message_len_max is at most 8 MiB");
         }
-        if config.uncommitted_len_max < config.message_len_max {
-            return wrong("what is not committed must be allowed to fill a message");
+        if options.uncommitted_len_max < options.message_len_max {
+            return wrong("uncommitted_len_max is at least message_len_max");
         }
         let is_new = recovered.is_new();
         let wanted = recovered.unapplied(durable_index);
         let Recovered { mut hard_state, mut base, last_index, term_runs, membership_entries, snapshot } =
             recovered;
         if is_new {
-            base.membership = config.bootstrap.clone();
+            base.membership = options.bootstrap.clone();
         }
-        // A state machine behind the log's first entry begins from the snapshot.
+        // A state machine that lacks entries before the snapshot starts from the snapshot.
         let restore = snapshot.filter(|meta| meta.index > durable_index);
         let applied = restore.as_ref().map_or(durable_index, |meta| meta.index);
         if applied < base.index {
@@ -262,28 +254,28 @@ impl Replica {
         if !unapplied.iter().map(|entry| entry.index).eq(wanted) {
             return Err(StartError::Unapplied);
         }
-        // What a crash may have kept from being written along.
+        // The commit index is written without a synchronisation, so that a crash may lose its newest value: applied entries were committed.
         hard_state.commit = hard_state.commit.clamp(applied, last_index.max(applied));
 
         let initial = raft::RaftState {
             hard_state: to_raft_hard_state(&hard_state),
             conf_state: to_conf_state(&base.membership),
         };
-        let election = config.election_ticks as usize;
+        let election = options.election_ticks as usize;
         let raft_config = raft::Config {
-            id: config.id.get(),
+            id: options.id.get(),
             election_tick: election,
-            heartbeat_tick: config.heartbeat_ticks as usize,
+            heartbeat_tick: options.heartbeat_ticks as usize,
             applied,
-            max_size_per_msg: config.message_len_max as u64,
-            max_inflight_msgs: config.in_flight_messages_max,
+            max_size_per_msg: options.message_len_max as u64,
+            max_inflight_msgs: options.in_flight_messages_max,
             check_quorum: true,
             pre_vote: true,
             min_election_tick: election,
             max_election_tick: 2 * election + 1,
             skip_bcast_commit: true,
             batch_append: true,
-            max_uncommitted_size: config.uncommitted_len_max as u64,
+            max_uncommitted_size: options.uncommitted_len_max as u64,
             max_committed_size_per_ready: 4 << 20,
             ..raft::Config::default()
         };
@@ -291,16 +283,16 @@ impl Replica {
         view.preload(unapplied);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let Ok(node) = RawNode::new(&raft_config, view, &logger) else {
-            return wrong("raft refuses it: the times or lengths contradict each other");
+            return wrong("raft refuses the combination of times and lengths");
         };
         let mut replica = Replica {
-            tick_at: now + config.tick,
+            tick_at: now + options.tick,
             term: hard_state.term,
-            config,
+            options,
             node,
             outputs: VecDeque::new(),
             failed: None,
-            failure_told: false,
+            is_failure_returned: false,
             flights: VecDeque::new(),
             writes: 0,
             unwritten: None,
@@ -333,10 +325,10 @@ impl Replica {
         replica.draw_election_time();
         let membership = replica.status().membership;
         if membership.voters.len() == 1
-            && membership.voters.contains(&replica.config.id)
+            && membership.voters.contains(&replica.options.id)
             && !membership.is_joint()
         {
-            // Nobody else can lead, so that there is nothing to wait for.
+            // No other member can lead, so that an election timeout would only delay the start.
             let _ = replica.contain(|replica| {
                 let _ = replica.node.campaign();
                 Ok(())
@@ -345,24 +337,24 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Brings the membership up to what is applied.
+    /// Brings the membership up to the applied index.
     fn replay(&mut self, membership_entries: &[Entry], applied: u64) {
         for entry in membership_entries.iter().filter(|entry| entry.index <= applied) {
             self.apply_membership(entry);
         }
     }
 
-    /// Takes one input in.
+    /// Takes one input.
     ///
     /// # Errors
     /// See [`HandleError`]: only [`HandleError::Failed`] is final.
     pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
         if let Some(reason) = self.failed {
-            self.failure_told = true;
+            self.is_failure_returned = true;
             return Err(HandleError::Failed(reason));
         }
         let result = self.contain(|replica| replica.take(now, input));
-        self.failure_told = self.failed.is_some();
+        self.is_failure_returned = self.failed.is_some();
         self.draw_election_time();
         result
     }
@@ -374,7 +366,7 @@ impl Replica {
             Input::Propose { token, payload } => self.propose(token, payload),
             Input::ReadIndex { token } => self.read_index(token),
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
-            // Raft would pass it on to the leader, who would take the one that passed it on for the one meant.
+            // A follower of raft would forward the request, and the leader would transfer the leadership to the forwarding follower.
             Input::TransferLeadership { to } if self.is_leader() => self.node.transfer_leader(to.get()),
             Input::TransferLeadership { .. } => {}
             Input::Persisted { number } => self.persisted(number),
@@ -392,23 +384,23 @@ impl Replica {
         Ok(())
     }
 
-    /// Why it cannot go on, once that is so.
+    /// The reason why it cannot continue, if it cannot.
     pub(crate) fn failure(&self) -> Option<FailReason> {
         self.failed
     }
 
-    /// Whether this replica leads its term, as far as it knows.
+    /// Whether this replica is the leader of its term, as far as it knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// What it knows.
+    /// The status.
     #[must_use]
     pub fn status(&self) -> Status {
         let log = &self.node.raft.raft_log;
         Status {
-            id: self.config.id,
+            id: self.options.id,
             term: self.node.raft.term,
             leader: NodeId::new(self.node.raft.leader_id),
             last_index: log.last_index(),
@@ -418,7 +410,7 @@ impl Replica {
         }
     }
 
-    /// Brings what [`status`](Replica::status) gave before up to date, which is cheaper.
+    /// Updates an earlier [`status`](Replica::status), which costs less than a new one: the membership is compared and not rebuilt.
     pub(crate) fn refresh(&self, status: &mut Status) {
         let log = &self.node.raft.raft_log;
         status.term = self.node.raft.term;
@@ -432,47 +424,50 @@ impl Replica {
         }
     }
 
-    /// When [`Input::Timeout`] is due. `None` once it has failed and [`handle`](Replica::handle) has said so.
+    /// When [`Input::Timeout`] is due. `None` once [`handle`](Replica::handle) has returned [`HandleError::Failed`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        (!self.failure_told).then_some(self.tick_at)
+        (!self.is_failure_returned).then_some(self.tick_at)
     }
 
-    /// Lets the ticks happen that are due. Of a long pause only an election time's worth counts, so that a process that was
-    /// stopped does not call an election for every tick it missed.
+    /// Performs the ticks that are due. After a long pause only one election timeout of ticks counts: a process that was stopped must not
+    /// start an election for every timeout that it missed, and messages of the leader may already wait in its inbox.
     fn elapse(&mut self, now: Duration) {
         let mut ticks = 0;
-        while self.tick_at <= now && ticks <= self.config.election_ticks {
+        while self.tick_at <= now && ticks <= self.options.election_ticks {
             if self.is_leader() || self.may_campaign() {
                 self.node.tick();
                 self.draw_election_time();
             }
-            self.tick_at += self.config.tick;
+            self.tick_at += self.options.tick;
             ticks += 1;
         }
         if ticks > 0 {
             if self.tick_at <= now {
-                self.tick_at = now + self.config.tick;
+                self.tick_at = now + self.options.tick;
             }
             self.resend_chunks();
             self.reads.tick();
         }
     }
 
-    /// Whether an election may begin. Raft looks through what is committed and not applied, which is not there while a snapshot is
-    /// being restored, and takes it that the log of whoever is elected is durable to its end.
+    /// Whether an election may start. `raft` reads the committed entries that are not applied, which do not exist while a snapshot is being
+    /// restored. It also assumes that the log of a new leader is durable to its end: with asynchronous appends a leader could otherwise
+    /// count its own entries before they are on its disk (Ongaro 2014, section 10.2.1).
     fn may_campaign(&self) -> bool {
         let log = &self.node.raft.raft_log;
         log.applied >= self.node.store().base.index && log.persisted == log.last_index()
     }
 
-    /// Puts a time of our own in place of the one that raft draws from the thread's random source whenever it begins anew. It hangs
-    /// on seed and term alone, so that it does not matter when raft has drawn; a split vote begins another term, with other times.
+    /// Replaces the randomised election timeout (Ongaro 2014, section 3.4) that `raft` draws from the thread's random source whenever its
+    /// role changes. The value depends on seed and term only, so that it does not matter when `raft` has drawn, and a simulation is
+    /// repeated bit for bit. A split vote starts another term, which has other timeouts.
     fn draw_election_time(&mut self) {
-        let election = u64::from(self.config.election_ticks);
-        let id = self.config.id.get();
-        let extra = mix(mix(self.config.seed ^ id.rotate_left(32)) ^ self.node.raft.term) % (election + 1);
-        let ticks = usize::try_from(election + extra).unwrap_or(self.config.election_ticks as usize);
+        let election = u64::from(self.options.election_ticks);
+        let id = self.options.id.get();
+        let of_replica = SplitMix64(self.options.seed ^ id.rotate_left(32)).next_u64();
+        let extra = SplitMix64(of_replica ^ self.node.raft.term).below(election + 1);
+        let ticks = usize::try_from(election + extra).unwrap_or(self.options.election_ticks as usize);
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 
@@ -482,7 +477,7 @@ impl Replica {
             DropReason::NotLeader { leader }
         } else if payload.len() > crate::codec::PAYLOAD_LEN_MAX {
             DropReason::Length
-        } else if self.proposals.len() >= self.config.waiting_max {
+        } else if self.proposals.len() >= self.options.waiting_max {
             DropReason::Full
         } else {
             let len = payload.len();
@@ -501,7 +496,7 @@ impl Replica {
     fn step_proposal(&mut self, entry: raft::eraftpb::Entry) -> Result<(), DropReason> {
         let message = raft::eraftpb::Message {
             msg_type: raft::eraftpb::MessageType::MsgPropose,
-            from: self.config.id.get(),
+            from: self.options.id.get(),
             entries: vec![entry].into(),
             ..Default::default()
         };
@@ -517,7 +512,7 @@ impl Replica {
     }
 
     fn leader_hint(&self) -> Option<NodeId> {
-        NodeId::new(self.node.raft.leader_id).filter(|leader| *leader != self.config.id)
+        NodeId::new(self.node.raft.leader_id).filter(|leader| *leader != self.options.id)
     }
 
     fn change_membership(&mut self, token: u64, change: &crate::membership::MembershipChange) {
@@ -529,7 +524,8 @@ impl Replica {
         } else if raft.lead_transferee.is_some() {
             DropReason::Transferring
         } else if self.status().membership.is_joint() || raft.pending_conf_index > raft.raft_log.applied {
-            // Raft would put an empty entry in its place without a word.
+            // One change at a time (Ongaro 2014, section 4.1), and only once the entries of earlier terms are applied (Ongaro's
+            // correction of 2015 to single-server changes). raft would replace the change by an empty entry without an error.
             DropReason::ChangeInProgress
         } else {
             let mut payload = Vec::new();
@@ -542,7 +538,7 @@ impl Replica {
         self.outputs.push_back(Output::Dropped { token, reason });
     }
 
-    /// The membership that held once `index` was applied.
+    /// The membership after the entry at `index` was applied.
     fn membership_at(&self, index: u64) -> Membership {
         let found = self.memberships.iter().rev().find(|(from, _)| *from <= index);
         found.map_or_else(Membership::default, |(_, membership)| membership.clone())

@@ -1,4 +1,4 @@
-//! The seam below the engine: where a log, a vote and a snapshot are kept.
+//! The seam below the replica: a log, a vote and a snapshot.
 
 mod error;
 pub(crate) mod outline;
@@ -23,33 +23,33 @@ pub struct TermRun {
     pub term: u64,
 }
 
-/// What a [`Storage`] holds, short of the entries themselves.
+/// The contents of a [`Storage`] without the entries themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovered {
-    /// The newest hard state written; the default one if none was.
+    /// The newest hard state that was written, or the default.
     pub hard_state: HardState,
-    /// Where the log begins.
+    /// The position before the first entry.
     pub base: LogBase,
     /// The last index of the log; `base.index` when no entry is held.
     pub last_index: u64,
     /// The terms of all entries held, oldest first. Empty when no entry is held.
     pub term_runs: Vec<TermRun>,
-    /// All entries of kind `Membership` held, oldest first: with the base's membership they tell who takes
-    /// part without a reading of the whole log.
+    /// All entries of kind `Membership` in the log, oldest first. Together with the base's membership they give the current membership
+    /// without reading the whole log.
     pub membership_entries: Vec<Entry>,
-    /// The snapshot adopted last. Its bytes are there: [`Storage::snapshot_reader`].
+    /// The snapshot that was adopted last. [`Storage::snapshot_reader`] returns its bytes.
     pub snapshot: Option<SnapshotMeta>,
 }
 
 impl Recovered {
-    /// Whether nothing was ever written: the node takes part in nothing yet.
+    /// Whether nothing was ever written: the node is not a member of any group yet.
     #[must_use]
     pub fn is_new(&self) -> bool {
         *self == Recovered::default()
     }
 
-    /// The entries that a state machine whose durable index is `durable_index` has yet to be given: what a
-    /// [`Replica`](crate::Replica) wants at its start. A snapshot newer than that index stands for those before it.
+    /// The indexes of the entries that a state machine with this durable index has not applied. [`Replica::new`](crate::Replica::new)
+    /// takes these entries. A snapshot newer than the durable index replaces all entries up to its own index.
     #[must_use]
     pub fn unapplied(&self, durable_index: u64) -> Range<u64> {
         let snapshot = self.snapshot.as_ref().map_or(0, |meta| meta.index);
@@ -57,7 +57,7 @@ impl Recovered {
         first..(self.last_index + 1).max(first)
     }
 
-    /// The term of the entry at this index, as [`Storage::term`] answers.
+    /// The term of the entry at this index, as [`Storage::term`] returns it.
     #[must_use]
     pub fn term(&self, index: u64) -> Option<u64> {
         if index == self.base.index {
@@ -66,77 +66,73 @@ impl Recovered {
         if index < self.base.index || index > self.last_index {
             return None;
         }
+        // The run that contains the index is the last one that starts at or before it.
         let behind = self.term_runs.partition_point(|run| run.first_index <= index);
         self.term_runs.get(behind.checked_sub(1)?).map(|run| run.term)
     }
 }
 
-/// Where one node keeps its log, its vote and its snapshot.
+/// The log, the vote and the snapshot of one node.
 ///
-/// Synchronous and object safe: a driver's log thread owns it as `Box<dyn Storage>`, a test calls it inline.
+/// Synchronous and object safe: the log thread of a driver owns it as `Box<dyn Storage>`, and a test calls it inline.
 /// `x0_consensus::conformance` (feature `conformance`) checks an implementation against this contract.
 ///
 /// # Order of calls
-/// [`recover`](Storage::recover) comes first, once. Then the other methods in any order, one at a time (`&mut
-/// self`). A [`SnapshotWriter`] or [`SnapshotReader`] borrows nothing: it may live on another thread, beside
-/// writes, for as long as it is needed. Dropping the storage at any moment is a crash it must survive.
+/// [`recover`](Storage::recover) is called first, once; then the other methods in any order, one at a time (`&mut self`). A
+/// [`SnapshotWriter`] or [`SnapshotReader`] borrows nothing: it may live on another thread, beside writes, as long as it is needed.
+/// Dropping the storage at any moment is a crash that it must survive.
 ///
 /// # Durability
-/// When [`write`](Storage::write) answers `Ok` and one of the batch's writes has `must_sync`, then the whole
-/// batch and all that was written before it survive the loss of power. A batch without `must_sync` may be
-/// lost, and only from the end: what is recovered is always what some first part of the sequence of
-/// [`Write`]s leaves behind, each of them wholly or not at all.
+/// When [`write`](Storage::write) returns `Ok` and one of the batch's writes has `must_sync`, the whole batch and everything that was
+/// written before it survive a power failure. A batch without `must_sync` may be lost, but only from the end: recovery always finds the
+/// result of a prefix of the sequence of [`Write`]s, each of them whole.
 ///
 /// # Errors
-/// Each variant of the errors says what it did to the state. As a rule: what is refused before it was begun
-/// changed nothing; what failed midway leaves the storage *poisoned*, that is, every later `write` answers
-/// [`WriteError::Poisoned`] until the log is opened and recovered anew. No failed synchronisation is ever
-/// tried again as if the bytes were still to be had: the kernel may have dropped them.
+/// Each variant of the errors documents its effect on the state. As a rule, a batch that is refused before its first byte is written
+/// changes nothing. A write that fails midway leaves the storage *poisoned*: every later `write` returns [`WriteError::Poisoned`] until
+/// the log is opened and recovered again. A failed synchronisation is never repeated: the kernel may have dropped the bytes, and would
+/// report success for bytes that are not on the disk.
 pub trait Storage: Send {
-    /// What is held. The first call after opening.
+    /// Returns the contents. The first call after opening.
     ///
     /// # Errors
-    /// Nothing is changed by an error; what is damaged stays as it is for a person to look at.
+    /// An error changes nothing; damaged files stay as they are for inspection.
     fn recover(&mut self) -> Result<Recovered, RecoverError>;
 
-    /// The term of the entry at `index`; `None` if it lies before the base or behind the end. The base's own
-    /// index has its term.
+    /// The term of the entry at `index`; `None` before the base or after the end. The base's own index has the base's term.
     ///
     /// # Errors
-    /// Where terms are not held in memory, as [`read`](Storage::read).
+    /// As [`read`](Storage::read), for storages that do not hold terms in memory.
     fn term(&self, index: u64) -> Result<Option<u64>, ReadError>;
 
-    /// The entries of `indexes`, from its start, as many as together hold `len_bytes_max` bytes of payload,
-    /// though always at least one unless the range is empty. Their bytes are verified.
+    /// Reads the entries of `indexes` from its start, at most `len_bytes_max` bytes of payload together but always at least one entry
+    /// unless the range is empty. Checksums are verified.
     ///
     /// # Errors
-    /// [`ReadError::Compacted`] or [`ReadError::BeyondEnd`] when the range reaches out of the log; nothing is
-    /// read then. No error changes the state.
+    /// [`ReadError::Compacted`] or [`ReadError::BeyondEnd`] when the range reaches out of the log; nothing is read then. An error
+    /// changes nothing.
     fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError>;
 
-    /// Performs these writes in their order, each wholly or not at all, and makes them durable together: one
-    /// synchronisation for the batch. An empty batch does nothing.
+    /// Performs these writes in their order, each of them atomically, and makes them durable together, with one synchronisation for the
+    /// batch. An empty batch does nothing.
     ///
     /// # Errors
-    /// Nothing of the batch is acknowledged, whatever the error. A batch is checked as a whole before its
-    /// first byte is written, so a refused one changed nothing. See [`WriteError`] for what each did to
-    /// the state.
+    /// After any error nothing of the batch is acknowledged. A batch is checked as a whole before its first byte is written, so that a
+    /// refused batch changes nothing. [`WriteError`] documents the effect of each variant on the state.
     fn write(&mut self, batch: &[Write]) -> Result<(), WriteError>;
 
-    /// Begins to stage a snapshot. It counts for nothing until it is finished *and* adopted by
-    /// [`Write::snapshot`]; a staged one that was not adopted is gone after a restart. Several may be
-    /// staged at once.
+    /// Begins to stage a snapshot. The snapshot is in use once it is finished *and* adopted by [`Write::snapshot`]; a staged snapshot that
+    /// was not adopted is removed by a restart. Several may be staged at once.
     ///
     /// # Errors
-    /// Nothing is staged then, and what was there stays.
+    /// Nothing is staged, and existing snapshots stay.
     fn snapshot_writer(&mut self, meta: &SnapshotMeta)
     -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError>;
 
-    /// The snapshot adopted last, from its beginning. The reader stays valid when a newer snapshot takes its
-    /// place meanwhile.
+    /// The snapshot that was adopted last, from its beginning. The reader stays valid when a newer snapshot is adopted.
     ///
     /// # Errors
-    /// No error changes the state.
+    /// An error changes nothing.
     fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError>;
 }
 

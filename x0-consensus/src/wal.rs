@@ -1,10 +1,10 @@
-//! A durable log in segmented files: see [`Wal`].
+//! A write-ahead log in segment files: see [`Wal`].
 
-mod config;
 pub(crate) mod format;
 mod log_state;
 mod names;
 mod open;
+mod options;
 mod read;
 mod record;
 mod scan;
@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use config::WalConfig;
+pub use options::WalOptions;
 
 use crate::directory::{Directory, DirectoryFile, DirectoryLock, FsDirectory, is_full};
 use crate::entry::{Entry, SnapshotMeta};
@@ -35,95 +35,87 @@ use segment::{Active, Segment, opening};
 use snapshot::{FileSnapshotReader, FileSnapshotWriter};
 use spare::Spares;
 
-/// The buffer of a batch longer than this is given back after it.
+/// A buffer longer than this is freed after its batch, in bytes.
 const BUFFER_LEN_MAX: usize = 4 << 20;
 
-/// A durable [`Storage`] in one folder.
+/// A durable [`Storage`] in one folder: a write-ahead log.
 ///
-/// Open it once per folder; a second opening, in this process or another, is refused with
-/// [`RecoverError::Locked`] until the first is dropped, and with it the snapshot writers that it gave out.
+/// Open it once per folder. A second opening, in this process or another, is refused with [`RecoverError::Locked`] until the first log
+/// and its snapshot writers are dropped.
 ///
 /// ```
-/// use x0_consensus::{Entry, EntryKind, Storage, Wal, WalConfig, Write};
+/// use x0_consensus::{Entry, EntryKind, Storage, Wal, WalOptions, Write};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path();
-/// let mut log = Wal::open_path(path, WalConfig::default())?;
+/// let mut log = Wal::open_path(path, WalOptions::default())?;
 /// assert!(log.recover()?.is_new());
 /// let entry = Entry { term: 1, index: 1, kind: EntryKind::Normal, payload: "hello".into() };
 /// log.write(&[Write { entries: vec![entry.clone()], ..Write::default() }])?; // durable from here on
 /// drop(log);
 ///
-/// let mut log = Wal::open_path(path, WalConfig::default())?;
+/// let mut log = Wal::open_path(path, WalOptions::default())?;
 /// assert_eq!(log.recover()?.last_index, 1);
 /// assert_eq!(log.read(1..2, usize::MAX)?, [entry]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # What is written, and when it counts
-/// [`Storage::write`] turns a batch of [`Write`]s into one piece of bytes, a record for each, appends it with
-/// one write and makes it durable with one synchronisation. Segment files are written full of zeros before
-/// they are used, and used again when the log's head is dropped, so that a synchronisation has nothing to do
-/// but the data itself. A new segment opens with a record that restates the hard state, the base and the
-/// snapshot: older segments can then be removed whole.
+/// # Writing
+/// [`Storage::write`] encodes a batch of [`Write`]s, one record for each, appends it with one system call and makes it durable with one
+/// synchronisation. Segment files are filled with zeros before they are used, and used again when the head of the log is removed, so that
+/// a synchronisation writes the data and no metadata of the file system. A new segment opens with a record that repeats the hard state,
+/// the base and the snapshot, so that older segments can be removed whole.
 ///
 /// The byte format is described in `src/wal/format.rs` and `src/wal/snapshot.rs`.
 ///
-/// # Torn or damaged
-/// After a crash the log may end in a batch that was on its way to the disk, any part of which is there. That
-/// tail was never acknowledged and is dropped. Bytes that do not validate anywhere else are damage, and the
-/// log is not opened: repairing it silently would take back what this node promised to others. The two are
-/// told apart so:
+/// # Torn tail or damage
+/// After a crash the log may end in a batch of which any part is on the disk. That tail was never acknowledged and is dropped. Invalid
+/// bytes anywhere else are damage, and the log does not open: a silent repair would revoke an acknowledgement that this node gave to its
+/// group. Recovery distinguishes the two cases by these rules:
 ///
-/// * A segment with a successor was durable to its end before the successor got its name, and the successor
-///   says where that end is. Every byte up to there must validate.
-/// * A segment's opening was durable before the segment got its name. So was the file's length.
-/// * In the last segment every record says how far the file was known to be durable when it was written.
-///   Where a record does not validate, the rest of the file is searched: a valid record header that vouches
-///   for the file beyond that place proves it damaged. Records of the torn batch itself cannot do that, they
-///   only vouch for what came before it.
-/// * After each durable batch a *seal* is written behind it, a header that vouches for all of it. It is not
-///   synchronised (it would cost as much as the batch), but it outlives the process at once and soon the loss
-///   of power too. So the last batch is covered as well.
+/// * A segment with a successor was durable to its end before the successor got its name, and the successor records the offset of that
+///   end. Every byte up to there must be valid.
+/// * The opening of a segment and the length of its file were durable before the segment got its name.
+/// * In the last segment every record has the offset up to which the file was known to be durable when the record was written. After an
+///   invalid record the rest of the file is searched: a valid record header with an offset beyond the invalid record proves damage. The
+///   records of the torn batch cannot prove that, because their offset is the start of the batch.
+/// * After each durable batch a *commit marker* is written, a record header whose offset covers the batch. It is not synchronised (that
+///   would cost as much as the batch), but it survives the process at once and a power failure after some seconds. So the last batch is
+///   covered as well.
 ///
-/// What remains is this: damage that hits the last batch *and* its seal, or the last batch after a loss of
-/// power within the seconds in which the system had not yet written the seal, looks like a torn tail. No log
-/// that synchronises once per batch can tell these two apart (Alagappan et al., "Protocol-Aware Recovery for
-/// Consensus-Based Storage", FAST '18); another node's copy is what helps. The loss of the
-/// last segment's whole file, name included, cannot be noticed either.
+/// One case remains. Damage to the last batch *and* its commit marker, or to the last batch after a power failure within the seconds
+/// before the operating system writes the commit marker, looks like a torn tail. No log that synchronises once per batch can distinguish
+/// these (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18); the copy of another member is needed. The
+/// loss of the whole file of the last segment cannot be detected either.
 ///
-/// Whatever is recovered is made durable before it is shown: its unproven records are written once more and
-/// synchronised, because after a failed synchronisation the system may still show bytes that never reached
-/// the disk.
+/// Recovered records are made durable before they are returned: records without a proof are written again and synchronised, because after
+/// a failed synchronisation the operating system may still return bytes that never reached the disk.
 ///
 /// # When the disk is full
-/// Segments are made at full length before they are used, so a full disk shows when the next one is to be
-/// made, before anything of a batch was written: [`WriteError::Full`] changed nothing, and the same write may
-/// be tried again. An error in the midst of a batch leaves it open what of it is on the disk: the log is
-/// poisoned and must be opened anew. Both acknowledge nothing.
+/// Segments are created at full length before they are used, so that a full disk is found when the next segment is created, before the
+/// first byte of a batch is written: [`WriteError::Full`] changes nothing, and the same write may be repeated. After an error midway any
+/// part of the batch may be on the disk: the log is poisoned and must be opened again. Neither acknowledges anything.
 ///
 /// # Bounds
-/// On the disk: the segments with entries behind the base, the active one, up to 4 spare ones, one snapshot
-/// and those being staged. In memory: 40 bytes for each 16 KiB of log, 16 bytes per change of term, and a
-/// buffer of the longest recent batch.
+/// On the disk: the segments with entries after the base, the active segment, up to 4 spare files, one snapshot and the staged ones. In
+/// memory: 40 bytes for each 16 KiB of log, 16 bytes for each change of the term, and a buffer of the longest recent batch.
 pub struct Wal {
     directory: Arc<dyn Directory>,
-    config: WalConfig,
+    options: WalOptions,
     state: LogState,
     /// Oldest first; the active one is the last.
     segments: VecDeque<Segment>,
     active: Active,
     spares: Spares,
-    /// The batch being written.
+    /// The batch that is being written.
     buffer: Vec<u8>,
-    /// For each write of the batch, whether its snapshot takes the log's place.
+    /// For each write of the batch, whether its snapshot replaces the log.
     replaces_log: Vec<bool>,
-    /// An older segment that was read last.
+    /// The older segment that was read last.
     reader: Option<(u64, Box<dyn DirectoryFile>)>,
     snapshot_writers: u64,
     is_poisoned: bool,
-    /// The last field: nothing of ours writes in the folder once it is dropped. Snapshot writers hold it,
-    /// too.
+    /// The last field, so that it is dropped after everything that writes to the folder. Snapshot writers hold it, too.
     lock: Arc<dyn DirectoryLock>,
 }
 
@@ -145,31 +137,30 @@ fn path_of(directory: &dyn Directory, name: &str) -> String {
 }
 
 impl Wal {
-    /// Opens the log in this folder of the file system, or begins one there.
+    /// Opens the log in this folder of the file system, or creates one.
     ///
     /// # Errors
     /// See [`Wal::open`].
-    pub fn open_path(path: impl AsRef<Path>, config: WalConfig) -> Result<Wal, RecoverError> {
+    pub fn open_path(path: impl AsRef<Path>, options: WalOptions) -> Result<Wal, RecoverError> {
         let directory = FsDirectory::open(&path).map_err(|source| RecoverError::Io {
             operation: "open the folder",
             file: path.as_ref().display().to_string(),
             source,
         })?;
-        Wal::open(Arc::new(directory), config)
+        Wal::open(Arc::new(directory), options)
     }
 
-    /// Opens the log in this folder, or begins one there. All of it is read and verified.
+    /// Opens the log in this folder, or creates one. The whole log is read and verified.
     ///
     /// # Errors
-    /// Nothing is changed unless all was found in order. What can fail then is I/O only, and it may be tried
-    /// again.
-    pub fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<Wal, RecoverError> {
-        open::open(directory, config)
+    /// Nothing is changed before the whole log is verified. After that only I/O can fail, and opening may be repeated.
+    pub fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result<Wal, RecoverError> {
+        open::open(directory, options)
     }
 
     fn new(
         directory: Arc<dyn Directory>,
-        config: WalConfig,
+        options: WalOptions,
         state: LogState,
         segments: VecDeque<Segment>,
         active: Active,
@@ -178,7 +169,7 @@ impl Wal {
     ) -> Wal {
         let mut log = Wal {
             directory,
-            config,
+            options,
             state,
             segments,
             active,
@@ -198,11 +189,11 @@ impl Wal {
         path_of(&*self.directory, &names::segment(sequence))
     }
 
-    /// Checks a batch, appends it and makes it durable where asked.
+    /// Checks a batch, appends it and makes it durable if required.
     fn try_write(&mut self, batch: &[Write]) -> Result<(), WriteError> {
         let len: u64 = batch.iter().filter(|write| !write.is_empty()).map(encoded_len).sum();
-        if len > self.config.batch_len_max {
-            return Err(WriteError::TooLong { len, len_max: self.config.batch_len_max });
+        if len > self.options.batch_len_max {
+            return Err(WriteError::TooLong { len, len_max: self.options.batch_len_max });
         }
         let mut replaces_log = std::mem::take(&mut self.replaces_log);
         replaces_log.clear();
@@ -217,6 +208,7 @@ impl Wal {
             }
             self.append(batch, &replaces_log)?;
         }
+        // A removed head cannot be restored, and an adopted snapshot replaces an older one: both are durable before the old files go.
         let moves_head = batch.iter().any(|write| write.snapshot.is_some() || write.base.is_some());
         if moves_head || batch.iter().any(|write| write.must_sync) {
             self.sync()?;
@@ -249,7 +241,7 @@ impl Wal {
         })
     }
 
-    /// Makes durable what stands in the active segment, the buffer's bytes included.
+    /// Makes the active segment durable, the bytes of the buffer included.
     fn sync(&mut self) -> Result<(), WriteError> {
         let end = self.active.end + self.buffer.len() as u64;
         if self.active.synced < end {
@@ -263,7 +255,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Performs in memory what stands on the disk.
+    /// Performs the batch in memory, after it is on the disk.
     fn perform(&mut self, batch: &[Write], replaces_log: &[bool]) {
         for (write, replaces_log) in batch.iter().zip(replaces_log).filter(|(write, _)| !write.is_empty()) {
             let at =
@@ -275,22 +267,21 @@ impl Wal {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_LEN_MAX);
         if self.active.synced == self.active.end && self.active.seal().is_err() {
-            // The batch is durable and acknowledged. That the file cannot be written to is for the next one
-            // to hear.
+            // The batch is durable and is acknowledged. The next batch reports that the file cannot be written.
             self.is_poisoned = true;
         }
-        if self.config.spare_in_background && self.active.end > self.active.len / 2 {
-            self.spares.prepare(&self.directory, self.config.segment_len);
+        if self.options.spare_in_background && self.active.end > self.active.len / 2 {
+            self.spares.prepare(&self.directory, self.options.segment_len);
         }
     }
 
-    /// Goes on in a new segment, which has room for `len` bytes.
+    /// Continues in a new segment with room for `len` bytes.
     fn rotate(&mut self, len: u64) -> Result<(), WriteError> {
         let sequence = self.active.sequence + 1;
         let file = self.segment_path(sequence);
         let mut header = SegmentHeader {
             sequence,
-            file_len: self.config.segment_len,
+            file_len: self.options.segment_len,
             previous_end: self.active.end,
             first_number: self.active.number,
         };
@@ -315,7 +306,7 @@ impl Wal {
                 .make(&*self.directory, header.file_len)
                 .map_err(|source| failed("create", source, false))?,
         };
-        // The successor's existence vouches for this one, so this one comes first.
+        // The existence of the successor proves that this segment is durable, so that this one is synchronised first.
         self.active.sync().map_err(|source| WriteError::Io {
             operation: "synchronise",
             file: self.segment_path(self.active.sequence),
@@ -327,8 +318,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Drops segments without an entry that is still held. What fails here only costs room, and is tried
-    /// again.
+    /// Removes the segments without an entry after the base. A failure only costs space, and the next call tries again.
     fn drop_head(&mut self) {
         let first_needed = self.state.runs.front().map_or(self.active.sequence, |run| run.sequence);
         let mut recycled = Vec::new();
@@ -337,7 +327,7 @@ impl Wal {
             self.segments.front().copied().filter(|segment| segment.sequence < first_needed)
         {
             let name = names::segment(segment.sequence);
-            let is_usual = segment.len == self.config.segment_len;
+            let is_usual = segment.len == self.options.segment_len;
             let spare = (is_usual && !self.spares.is_full_with(recycled.len())).then(|| self.spares.number());
             let dropped = match spare {
                 Some(number) => self.directory.rename(&name, &names::spare(number)),
@@ -351,13 +341,13 @@ impl Wal {
             self.segments.pop_front();
             self.reader.take_if(|(sequence, _)| *sequence == segment.sequence);
         }
-        // A file may be written to under its new name only when the old one cannot come back.
+        // A renamed file is used only once the rename is durable: after a crash it could otherwise have its old name, and new contents.
         if is_changed && self.directory.sync().is_ok() {
             recycled.into_iter().for_each(|number| self.spares.add(number));
         }
     }
 
-    /// Removes snapshots older than the adopted one. What fails here only costs room, and is tried again.
+    /// Removes the snapshots older than the adopted one. A failure only costs space, and the next call tries again.
     fn drop_snapshots(&mut self) {
         let Some(adopted) = &self.state.snapshot else { return };
         for name in self.directory.list().unwrap_or_default() {
@@ -378,7 +368,7 @@ impl Storage for Wal {
             let read = self.read(index..index + 1, 0).map_err(|error| match error {
                 ReadError::Io { operation, file, source } => RecoverError::Io { operation, file, source },
                 ReadError::Corrupt { file, offset, reason } => RecoverError::Corrupt { file, offset, reason },
-                // Neither can be: the index is held.
+                // Impossible: the index is in the log.
                 ReadError::Compacted { .. } | ReadError::BeyondEnd { .. } => {
                     RecoverError::Missing { file: self.directory.path() }
                 }

@@ -1,6 +1,6 @@
-//! The example `counter` runs, its leader being stopped halfway.
+//! The example `counter` runs, and its leader is stopped halfway.
 
-#![allow(dead_code, reason = "an example is a program, and only its work is run here")]
+#![allow(dead_code, reason = "the example is a program, and the test does not call its main")]
 
 #[path = "../examples/counter.rs"]
 mod counter;

@@ -1,4 +1,4 @@
-//! The drivers, with real threads and real clocks. Nothing here waits for a time: everything waits for an event.
+//! The drivers with real threads and real clocks. The tests wait for events and not for times.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,24 +9,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use x0_consensus::{
-    Bytes, Class, Config, Congested, Entry, Event, FatalError, Handle, MemoryStorage, NodeId, Observer,
+    Bytes, Class, Congested, Entry, Event, FatalError, Handle, MemoryStorage, NodeId, Observer, Options,
     Outbox, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError, SnapshotReader,
-    SnapshotWriteError, SnapshotWriter, StateMachine, StateMachineError, Storage, Wal, WalConfig, Write,
+    SnapshotWriteError, SnapshotWriter, StateMachine, StateMachineError, Storage, Wal, WalOptions, Write,
     WriteError, local,
 };
 
-/// Generous: only a test that fails waits for it.
+/// Only a failing test waits so long.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn id(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-/// Counts its commands, and answers with their number and themselves.
+/// Counts commands, and returns their number and their bytes.
 #[derive(Default)]
 struct Counting {
     count: u64,
-    /// The command at which it fails, or answers once too often.
+    /// The command at which it fails, or returns a second outcome.
     fails_at: Option<u64>,
     repeats_at: Option<u64>,
     /// The length of a snapshot beyond its count.
@@ -44,7 +44,7 @@ impl StateMachine for Counting {
         for entry in entries.iter().filter(|entry| entry.is_command()) {
             self.count += 1;
             if self.fails_at == Some(self.count) {
-                return Err(StateMachineError::new("it was told to"));
+                return Err(StateMachineError::new("planted"));
             }
             outcomes.push([&self.count.to_le_bytes()[..], &entry.payload].concat().into());
             if self.repeats_at == Some(self.count) {
@@ -71,11 +71,11 @@ impl StateMachine for Counting {
     }
 }
 
-struct Tell(Sender<Event>);
+struct Forward(Sender<Event>);
 
-impl Observer for Tell {
+impl Observer for Forward {
     fn event(&mut self, event: Event) {
-        // Whoever stopped listening knows enough.
+        // The receiver is gone at the end of a test.
         let _ = self.0.send(event);
     }
 }
@@ -99,7 +99,7 @@ fn failure(events: &Receiver<Event>) -> Arc<FatalError> {
     })
 }
 
-/// Replicas of one process, by the handles that take their messages.
+/// The replicas of one process, by their handles.
 #[derive(Clone, Default)]
 struct Wires(Arc<Mutex<BTreeMap<NodeId, Handle>>>);
 
@@ -120,13 +120,13 @@ impl Outbox for Wire {
     }
 }
 
-fn quick(number: u64, founders: &[u64]) -> Config {
-    let mut config = Config::new(id(number)).bootstrap(founders.iter().copied().map(id));
-    config.tick = Duration::from_millis(10);
-    config
+fn quick(number: u64, founders: &[u64]) -> Options {
+    let mut options = Options::new(id(number)).bootstrap(founders.iter().copied().map(id));
+    options.tick = Duration::from_millis(10);
+    options
 }
 
-/// Proposes from every node until each token has an outcome at one of them, and each node told each token's end once.
+/// Proposes to the leader, and checks that each token has one outcome, in order; and that followers name the leader.
 fn everything_is_answered_once(nodes: &[(Handle, Receiver<Event>)]) {
     const TOKENS: u64 = 2000;
     let leader = nodes.iter().position(|(_, events)| {
@@ -160,7 +160,7 @@ fn everything_is_answered_once(nodes: &[(Handle, Receiver<Event>)]) {
         _ => None,
     });
     assert!(read >= last);
-    // Who does not lead says who does.
+    // Followers name the leader.
     for (number, (handle, events)) in nodes.iter().enumerate().filter(|(number, _)| *number != leader) {
         handle.propose(5, Bytes::from_static(b"x"));
         let reason = until(events, |event| match event {
@@ -181,11 +181,11 @@ fn three_local_replicas_agree() {
     let wires = Wires::default();
     let mut nodes = Vec::new();
     for number in 1..=3 {
-        let (tell, events) = mpsc::channel();
+        let (sender, events) = mpsc::channel();
         let wire = Wire { from: id(number), wires: wires.clone() };
-        let config = quick(number, &[1, 2, 3]);
+        let options = quick(number, &[1, 2, 3]);
         let handle =
-            local::start(config, MemoryStorage::new(), Counting::default(), wire, Tell(tell)).unwrap();
+            local::start(options, MemoryStorage::new(), Counting::default(), wire, Forward(sender)).unwrap();
         wires.0.lock().unwrap().insert(id(number), handle.clone());
         nodes.push((handle, events));
     }
@@ -201,11 +201,12 @@ mod on_tokio {
         let wires = Wires::default();
         let mut nodes = Vec::new();
         for number in 1..=3 {
-            let (tell, events) = mpsc::channel();
+            let (sender, events) = mpsc::channel();
             let wire = Wire { from: id(number), wires: wires.clone() };
-            let (config, storage) = (quick(number, &[1, 2, 3]), MemoryStorage::new());
+            let (options, storage) = (quick(number, &[1, 2, 3]), MemoryStorage::new());
             let handle =
-                x0_consensus::tokio::start(config, storage, Counting::default(), wire, Tell(tell)).unwrap();
+                x0_consensus::tokio::start(options, storage, Counting::default(), wire, Forward(sender))
+                    .unwrap();
             wires.0.lock().unwrap().insert(id(number), handle.clone());
             nodes.push((handle, events));
         }
@@ -243,15 +244,16 @@ mod on_tokio {
         let wires = Wires::default();
         let (restored, restores) = mpsc::channel();
         let start = |number| {
-            let (tell, events) = mpsc::channel();
-            let mut config = quick(number, &[1, 2, 3]);
-            config.checkpoint_log_len = 20_000;
-            config.retained_entries = 10;
-            config.chunk_len = 100;
+            let (sender, events) = mpsc::channel();
+            let mut options = quick(number, &[1, 2, 3]);
+            options.checkpoint_log_len = 20_000;
+            options.retained_entries = 10;
+            options.chunk_len = 100;
             let wire = Wire { from: id(number), wires: wires.clone() };
             let machine = Counting { padding: 1000, restored: Some(restored.clone()), ..Counting::default() };
             let handle =
-                x0_consensus::tokio::start(config, MemoryStorage::new(), machine, wire, Tell(tell)).unwrap();
+                x0_consensus::tokio::start(options, MemoryStorage::new(), machine, wire, Forward(sender))
+                    .unwrap();
             wires.0.lock().unwrap().insert(id(number), handle.clone());
             (handle, events)
         };
@@ -263,7 +265,7 @@ mod on_tokio {
             })
         });
         let (handle, events) = &nodes[leader.unwrap()];
-        // Too much for the event loop: it is applied on the thread.
+        // Too large for the event loop: it is applied on the thread.
         let large = Bytes::from(vec![1; 300 << 10]);
         for round in 0..10 {
             let tokens = round * 10..round * 10 + 10;
@@ -289,16 +291,16 @@ mod on_tokio {
         }
     }
 
-    /// Ends the replica from the thread on which it applies what is large.
+    /// The state machine fails on the thread that applies large batches.
     #[test]
     fn a_state_machine_that_fails_on_the_thread_ends_the_replica() {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let _inside = runtime.enter();
-        let (tell, events) = mpsc::channel();
+        let (sender, events) = mpsc::channel();
         let machine = Counting { fails_at: Some(2), ..Counting::default() };
         let handle =
-            x0_consensus::tokio::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Tell(tell))
+            x0_consensus::tokio::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Forward(sender))
                 .unwrap();
         handle.propose(1, Bytes::from_static(b"x"));
         handle.propose(2, Bytes::from(vec![0; 1 << 20]));
@@ -311,37 +313,38 @@ mod on_tokio {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let _inside = runtime.enter();
-        let (tell, events) = mpsc::channel();
+        let (sender, events) = mpsc::channel();
         let storage = Failing { inner: MemoryStorage::new(), writes_left: 5 };
         let handle =
-            x0_consensus::tokio::start(quick(1, &[1]), storage, Counting::default(), (), Tell(tell)).unwrap();
+            x0_consensus::tokio::start(quick(1, &[1]), storage, Counting::default(), (), Forward(sender))
+                .unwrap();
         a_failing_disk_acknowledges_nothing(&handle, &events);
     }
 
     #[test]
-    fn a_runtime_that_goes_takes_the_log_thread_along() {
+    fn the_log_thread_ends_with_its_runtime() {
         let folder = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
-        let (tell, events) = mpsc::channel();
-        let start = |tell| {
-            let log = Wal::open_path(folder.path(), WalConfig::default()).unwrap();
-            x0_consensus::tokio::start(quick(1, &[1]), log, Counting::default(), (), Tell(tell)).unwrap()
+        let (sender, events) = mpsc::channel();
+        let start = |sender| {
+            let log = Wal::open_path(folder.path(), WalOptions::default()).unwrap();
+            x0_consensus::tokio::start(quick(1, &[1]), log, Counting::default(), (), Forward(sender)).unwrap()
         };
         let handle = {
             let _inside = runtime.enter();
-            start(tell)
+            start(sender)
         };
         handle.propose(1, Bytes::from_static(b"x"));
         until(&events, |event| matches!(event, Event::Outcome { token: 1, .. }).then_some(()));
         drop(runtime);
         handle.wait_ended();
-        // The folder is free again, and what was acknowledged is there.
+        // The folder is unlocked, and the acknowledged command is in the log.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let _inside = runtime.enter();
-        let (tell, events) = mpsc::channel();
-        let handle = start(tell);
+        let (sender, events) = mpsc::channel();
+        let handle = start(sender);
         handle.propose(2, Bytes::from_static(b"y"));
         let outcome = until(&events, |event| match event {
             Event::Outcome { token: 2, outcome, .. } => Some(outcome),
@@ -351,7 +354,7 @@ mod on_tokio {
     }
 }
 
-/// A storage whose disk is broken after some writes.
+/// A storage that fails after some writes.
 struct Failing {
     inner: MemoryStorage,
     writes_left: usize,
@@ -387,7 +390,7 @@ impl Storage for Failing {
     }
 }
 
-/// One write after the other, until one is not acknowledged: then the end is told, and nothing after it.
+/// Writes one command after the other until one is not acknowledged: then the failure is the last event.
 fn a_failing_disk_acknowledges_nothing(handle: &Handle, events: &Receiver<Event>) {
     let mut acknowledged = 0;
     let cause = 'writing: loop {
@@ -410,17 +413,17 @@ fn a_failing_disk_acknowledges_nothing(handle: &Handle, events: &Receiver<Event>
 
 #[test]
 fn a_failing_storage_ends_a_local_replica() {
-    let (tell, events) = mpsc::channel();
+    let (sender, events) = mpsc::channel();
     let storage = Failing { inner: MemoryStorage::new(), writes_left: 5 };
-    let handle = local::start(quick(1, &[1]), storage, Counting::default(), (), Tell(tell)).unwrap();
+    let handle = local::start(quick(1, &[1]), storage, Counting::default(), (), Forward(sender)).unwrap();
     a_failing_disk_acknowledges_nothing(&handle, &events);
 }
 
 #[test]
 fn a_failing_state_machine_ends_the_replica() {
-    let (tell, events) = mpsc::channel();
+    let (sender, events) = mpsc::channel();
     let machine = Counting { fails_at: Some(3), ..Counting::default() };
-    let handle = local::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Tell(tell)).unwrap();
+    let handle = local::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Forward(sender)).unwrap();
     for token in 0..5 {
         handle.propose(token, Bytes::from_static(b"x"));
     }
@@ -428,22 +431,22 @@ fn a_failing_state_machine_ends_the_replica() {
 }
 
 #[test]
-fn an_outcome_too_many_ends_the_replica() {
-    let (tell, events) = mpsc::channel();
+fn a_second_outcome_ends_the_replica() {
+    let (sender, events) = mpsc::channel();
     let machine = Counting { repeats_at: Some(1), ..Counting::default() };
-    let handle = local::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Tell(tell)).unwrap();
+    let handle = local::start(quick(1, &[1]), MemoryStorage::new(), machine, (), Forward(sender)).unwrap();
     handle.propose(1, Bytes::from_static(b"x"));
     let cause = failure(&events);
     assert!(matches!(*cause, FatalError::Outcomes { .. }), "{cause:?}");
 }
 
 #[test]
-fn a_log_is_free_when_its_replica_has_ended() {
+fn a_log_is_unlocked_when_its_replica_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     for expected in 1_u64..=3 {
-        let (tell, events) = mpsc::channel();
-        let log = Wal::open_path(folder.path(), WalConfig::default()).unwrap();
-        let handle = local::start(quick(1, &[1]), log, Counting::default(), (), Tell(tell)).unwrap();
+        let (sender, events) = mpsc::channel();
+        let log = Wal::open_path(folder.path(), WalOptions::default()).unwrap();
+        let handle = local::start(quick(1, &[1]), log, Counting::default(), (), Forward(sender)).unwrap();
         handle.propose(1, Bytes::from_static(b"x"));
         let outcome = until(&events, |event| match event {
             Event::Outcome { outcome, .. } => Some(outcome),

@@ -1,4 +1,4 @@
-//! The executor and its workers, one job at a time: what each failure does, and to whom it is reported.
+//! The executor and its workers, one job at a time: the effect of each failure, and how it is reported.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
@@ -12,10 +12,9 @@ use x0_consensus::driver::{
     TransferError,
 };
 use x0_consensus::{
-    Bytes, Config, Entry, EntryKind, Event, FailReason, FatalError, HandleError, Input, Membership,
-    MemoryStorage, NodeId, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
-    SnapshotReader, SnapshotWriteError, SnapshotWriter, StateMachine, StateMachineError, Storage, Write,
-    WriteError,
+    Bytes, Entry, EntryKind, Event, FailReason, FatalError, HandleError, Input, Membership, MemoryStorage,
+    NodeId, Options, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError, SnapshotReader,
+    SnapshotWriteError, SnapshotWriter, StateMachine, StateMachineError, Storage, Write, WriteError,
 };
 
 /// The fault that a storage, a state machine or a stream has.
@@ -230,11 +229,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        let mut config = Config::new(id()).bootstrap([id()]);
-        config.checkpoint_log_len = 1000;
-        config.retained_entries = 2;
+        let mut options = Options::new(id()).bootstrap([id()]);
+        options.checkpoint_log_len = 1000;
+        options.retained_entries = 2;
         let (mut storage, machine) = (Flaky::default(), Echo::default());
-        let executor = Executor::open(config, &mut storage, &machine, Duration::ZERO).unwrap();
+        let executor = Executor::open(options, &mut storage, &machine, Duration::ZERO).unwrap();
         let mut rig = Rig {
             executor,
             log: LogWorker::new(storage),
@@ -400,7 +399,7 @@ fn a_state_machine_that_fails_ends_the_replica() {
     for (fault, expected) in [
         (Fault::Error, "the state machine failed"),
         (Fault::Panic, "the apply worker panicked (the state machine is broken)"),
-        (Fault::Corrupt, "the state machine gave 2 outcomes for 1 commands"),
+        (Fault::Corrupt, "the state machine returned 2 outcomes for 1 commands"),
     ] {
         let mut rig = Rig::new();
         rig.apply.machine_mut().apply = fault;
@@ -447,9 +446,9 @@ fn a_snapshot_is_saved_and_the_log_shortened() {
 
 #[test]
 fn a_snapshot_that_cannot_be_saved_is_reported_and_taken_again() {
-    let opens = "cannot open a snapshot of the state machine: the state machine failed: planted";
+    let opens = "cannot open a snapshot of the state machine: the state machine failed; restart the node to continue from its durable state";
     let reads = "cannot read the snapshot of the state machine: the disk is gone";
-    let stages = "cannot stage the snapshot in the storage: no space left for snapshot: free some space, then take the snapshot again";
+    let stages = "cannot stage the snapshot in the storage: the disk has no space for snapshot: free some space, then take the snapshot again";
     for (machine, writer, expected) in [
         (Fault::Error, Fault::None, opens),
         (Fault::Corrupt, Fault::None, reads),

@@ -1,4 +1,4 @@
-//! What a replica tells through the `metrics` facade.
+//! The metrics of a replica.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use x0_consensus::{
-    Bytes, Config, Entry, Event, MemoryStorage, NodeId, Observer, SnapshotMeta, StateMachine,
+    Bytes, Entry, Event, MemoryStorage, NodeId, Observer, Options, SnapshotMeta, StateMachine,
     StateMachineError, local, telemetry,
 };
 
@@ -38,7 +38,7 @@ impl Observer for Tell {
     }
 }
 
-/// Each name with its value, or how often it was recorded; and whether it was described.
+/// Each name with its value or number of records, and whether it was described.
 fn values(snapshotter: &Snapshotter) -> BTreeMap<String, (f64, bool)> {
     let all = snapshotter.snapshot().into_vec().into_iter();
     all.map(|(key, _, description, value)| {
@@ -54,18 +54,19 @@ fn values(snapshotter: &Snapshotter) -> BTreeMap<String, (f64, bool)> {
 }
 
 #[test]
-fn a_leader_of_one_says_what_it_wrote_and_where_it_stands() {
+fn a_leader_of_one_records_its_writes_and_its_status() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    let (tell, told) = mpsc::channel();
+    let (sender, events) = mpsc::channel();
     let replica = metrics::with_local_recorder(&recorder, || {
         telemetry::describe();
         let id = NodeId::new(1).unwrap();
-        local::start(Config::new(id).bootstrap([id]), MemoryStorage::new(), Nothing, (), Tell(tell)).unwrap()
+        local::start(Options::new(id).bootstrap([id]), MemoryStorage::new(), Nothing, (), Tell(sender))
+            .unwrap()
     });
     for token in 1..=10 {
         replica.propose(token, Bytes::from("command"));
-        while !matches!(told.recv().unwrap(), Event::Outcome { token: done, .. } if done == token) {}
+        while !matches!(events.recv().unwrap(), Event::Outcome { token: done, .. } if done == token) {}
     }
     replica.stop();
     replica.wait_ended();
@@ -79,7 +80,7 @@ fn a_leader_of_one_says_what_it_wrote_and_where_it_stands() {
     assert_eq!(value("commit_index"), status.commit_index as f64);
     assert!(value("applied_index") >= 11.0);
     assert!(value("leader_changes_total") >= 1.0);
-    // Ten commands and what opens the term, each in a group of its own, and what else raft writes.
+    // Ten commands and the entry that opens the term, each in its own group, and the other writes of raft.
     assert!(value("log_entries_total") >= 11.0);
     assert!(value("log_write_seconds") >= 11.0);
     assert!(value("log_writes_total") >= value("log_write_seconds"));
@@ -87,7 +88,7 @@ fn a_leader_of_one_says_what_it_wrote_and_where_it_stands() {
 
     let bare: Vec<_> = values.iter().filter(|(_, (_, described))| !described).collect();
     assert!(bare.is_empty(), "not described: {bare:?}");
-    // Every name made is in the table of the module.
+    // Every name is in the table of the module.
     let table = include_str!("../src/telemetry.rs");
     for name in values.keys().filter_map(|name| name.split(' ').next()) {
         assert!(table.contains(&format!("| `{name}` |")), "{name}");

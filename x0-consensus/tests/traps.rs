@@ -1,12 +1,11 @@
-//! What `raft` 0.7 would end the process over, and what a hostile peer could try. Messages are written here byte by byte, as a peer
-//! would that is not this crate.
+//! Known panics of `raft` 0.7, and messages of a hostile peer. Messages are encoded here by hand, independently of the crate's codec.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use x0_consensus::{
-    Bytes, Config, FailReason, HandleError, Input, MemoryStorage, NodeId, Output, Replica, Storage,
+    Bytes, FailReason, HandleError, Input, MemoryStorage, NodeId, Options, Output, Replica, Storage,
 };
 
 const APPEND: u8 = 1;
@@ -20,7 +19,7 @@ fn id(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-/// The fields of a message of Raft, in the order of the wire.
+/// The fields of a message of Raft, in the order of the encoding.
 #[derive(Debug, Clone, Default)]
 struct Fields {
     kind: u8,
@@ -62,7 +61,7 @@ impl Fields {
     }
 }
 
-/// The index before the entries of an append.
+/// The index before the entries of an append message.
 fn position(payload: &[u8]) -> u64 {
     let mut bytes = payload[4..].iter();
     let mut number = || {
@@ -80,7 +79,7 @@ fn position(payload: &[u8]) -> u64 {
     number()
 }
 
-/// Node 1 of three, with a disk that is always quick.
+/// Node 1 of three, with a disk without latency.
 struct Node {
     replica: Replica,
     storage: MemoryStorage,
@@ -92,8 +91,8 @@ struct Node {
 impl Node {
     fn new() -> Node {
         let mut storage = MemoryStorage::new();
-        let config = Config::new(id(1)).bootstrap([1, 2, 3].map(id));
-        let replica = Replica::new(config, storage.recover().unwrap(), &[], 0, Duration::ZERO).unwrap();
+        let options = Options::new(id(1)).bootstrap([1, 2, 3].map(id));
+        let replica = Replica::new(options, storage.recover().unwrap(), &[], 0, Duration::ZERO).unwrap();
         Node { replica, storage, now: Duration::ZERO, sent: Vec::new(), applied: 0 }
     }
 
@@ -102,7 +101,7 @@ impl Node {
     }
 
     fn tell(&mut self, input: Input) -> Result<(), HandleError> {
-        let told = self.replica.handle(self.now, input);
+        let result = self.replica.handle(self.now, input);
         while let Some(output) = self.replica.poll_output() {
             let answer = match output {
                 Output::Append { number, write } => {
@@ -125,10 +124,10 @@ impl Node {
             };
             self.replica.handle(self.now, answer)?;
         }
-        told
+        result
     }
 
-    /// Lets time pass until it campaigns, and elects it with the vote of node 2.
+    /// Advances the time until it campaigns, and elects it with the vote of node 2.
     fn lead(&mut self) -> u64 {
         let before = self.replica.status().term;
         while self.replica.status().term == before {
@@ -144,7 +143,7 @@ impl Node {
     }
 }
 
-/// raft-rs #557: a rejection that comes late moves the next index to or below what is known to match, and raft panics.
+/// raft-rs issue 557: a late rejection moves the next index to or below the matched index, and `raft` panics.
 #[test]
 fn late_rejections_do_not_move_back_what_matches() {
     let mut node = Node::new();
@@ -156,7 +155,7 @@ fn late_rejections_do_not_move_back_what_matches() {
     let accept = Fields { kind: APPEND_RESPONSE, term, index: last, ..Fields::default() };
     node.hear(2, &accept).unwrap();
     assert_eq!(node.replica.status().commit_index, last);
-    // Asked for its place anew.
+    // The follower rejects again.
     node.tell(Input::Unreachable { peer: id(2) }).unwrap();
     node.sent.clear();
     for index in 0..=last {
@@ -168,19 +167,19 @@ fn late_rejections_do_not_move_back_what_matches() {
     }
     node.tell(Input::Propose { token: 99, payload: Bytes::from_static(b"y") }).unwrap();
     for (_, payload) in node.sent.iter().filter(|(to, payload)| *to == id(2) && payload[2] == APPEND) {
-        assert!(position(payload) >= last, "entries are sent again that are known to be there");
+        assert!(position(payload) >= last, "matched entries are sent again");
     }
     node.hear(2, &Fields { index: last + 1, ..accept }).unwrap();
     assert_eq!(node.replica.status().commit_index, last + 1);
 }
 
-/// "to_commit is out of range": a log that has lost entries meets a leader who knows that they were there.
+/// "to_commit is out of range": a log that has lost entries receives the commit index of a leader that counts on them.
 #[test]
 fn a_log_that_lost_entries_stops_its_replica_and_not_the_process() {
     let mut node = Node::new();
     let heartbeat = Fields { kind: HEARTBEAT, term: 4, commit: 1000, ..Fields::default() };
     assert_eq!(node.hear(2, &heartbeat), Err(HandleError::Failed(FailReason::LogLost)));
-    // For good, and without a word to anyone.
+    // The failure is final, and no message is sent.
     node.sent.clear();
     assert_eq!(node.tell(Input::Timeout), Err(HandleError::Failed(FailReason::LogLost)));
     assert!(node.sent.is_empty());
@@ -195,14 +194,14 @@ fn a_stranger_cannot_stop_a_replica() {
     assert!(node.tell(Input::Timeout).is_ok());
 }
 
-/// `thread_rng` in raft: the times of elections must come from the seed alone.
+/// `raft` uses `thread_rng`: the election timeouts must depend on the seed only.
 #[test]
 fn elections_come_from_the_seed() {
     let run = |seed| {
         let mut storage = MemoryStorage::new();
-        let mut config = Config::new(id(1)).bootstrap([1, 2, 3].map(id));
-        config.seed = seed;
-        let mut replica = Replica::new(config, storage.recover().unwrap(), &[], 0, Duration::ZERO).unwrap();
+        let mut options = Options::new(id(1)).bootstrap([1, 2, 3].map(id));
+        options.seed = seed;
+        let mut replica = Replica::new(options, storage.recover().unwrap(), &[], 0, Duration::ZERO).unwrap();
         let mut sent = Vec::new();
         for _ in 0..400 {
             let now = replica.poll_timeout().unwrap();
@@ -259,7 +258,7 @@ fn hostile() -> impl Strategy<Value = Fields> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// Whatever a member says, raft's own invariants are not what ends: the replica goes on, or says that its log contradicts the group's.
+    /// No message of a member violates an invariant of `raft`: the replica continues, or fails because its log contradicts the group.
     #[test]
     fn a_hostile_member_does_not_break_the_engine(
         leads: bool, messages in prop::collection::vec((2_u64..=3, hostile(), any::<bool>()), 1..25)
@@ -292,7 +291,7 @@ proptest! {
         let mut node = Node::new();
         let mut payload = if is_begun { vec![1, bytes.first().map_or(1, |byte| byte % 4)] } else { Vec::new() };
         payload.extend(&bytes);
-        let told = node.tell(Input::Message { from: id(2), payload: payload.into() });
-        prop_assert!(!matches!(told, Err(HandleError::Failed(FailReason::Internal))));
+        let result = node.tell(Input::Message { from: id(2), payload: payload.into() });
+        prop_assert!(!matches!(result, Err(HandleError::Failed(FailReason::Internal))));
     }
 }

@@ -43,7 +43,7 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
-use x0_consensus::{Wal, WalConfig};
+use x0_consensus::{Wal, WalOptions};
 use x0_crdt::{HashKey, SessionOptions};
 use x0_identity::NodeId;
 
@@ -70,7 +70,7 @@ pub(crate) fn open(
 /// The journal in the folder `crdt` of `folder`.
 pub(crate) fn journal_in(folder: &Path) -> Result<Wal, JournalError> {
     // What changes at once is small next to what the replicated log takes.
-    let mut log = WalConfig::default();
+    let mut log = WalOptions::default();
     log.segment_len = 1 << 20;
     Ok(Wal::open_path(folder.join("crdt"), log)?)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use x0_consensus::sim::{Fault, SimDirectory, Unsynced};
-use x0_consensus::{Bytes, Config, Input, NodeId, Output, Replica, StateMachine, Storage, Wal, WalConfig};
+use x0_consensus::{Bytes, Input, NodeId, Options, Output, Replica, StateMachine, Storage, Wal, WalOptions};
 use x0_kv::{Command, Mutation, Outcome, Query, State, decode_applied};
 
 const WRITES: u64 = 60;
@@ -29,7 +29,7 @@ struct Node {
 
 impl Node {
     fn open(disk: &SimDirectory) -> Result<Node, Dead> {
-        let mut options = WalConfig::default();
+        let mut options = WalOptions::default();
         options.segment_len = 4 << 10;
         options.spare_in_background = false;
         let mut log = match Wal::open(Arc::new(disk.clone()), options) {
@@ -45,7 +45,7 @@ impl Node {
             Err(error) => return dead(disk, &error),
         };
         let id = NodeId::new(1).unwrap();
-        let mut config = Config::new(id).bootstrap([id]);
+        let mut config = Options::new(id).bootstrap([id]);
         config.checkpoint_log_len = 3 << 10;
         config.retained_entries = 4;
         let replica = Replica::new(config, recovered, &unapplied, 0, Duration::ZERO).unwrap();

@@ -1,8 +1,6 @@
-//! Bytes that claim to be the records of a log: opening returns, and what it accepts can be read and
-//! continued, and comes back.
+//! Any bytes as the records of a log: opening returns, and an accepted log can be read, continued and opened again.
 //!
-//! The input is cut into records that get the checksums a fuzzer would not find, behind the opening of a real
-//! segment.
+//! The input is cut into records with correct checksums, which a fuzzer would not find, after the opening of a real segment.
 #![no_main]
 
 use std::sync::Arc;
@@ -10,22 +8,22 @@ use std::sync::Arc;
 use crc32c::{crc32c, crc32c_append};
 use libfuzzer_sys::fuzz_target;
 use x0_consensus::sim::SimDirectory;
-use x0_consensus::{Entry, EntryKind, Storage, Wal, WalConfig, Write};
+use x0_consensus::{Entry, EntryKind, Storage, Wal, WalOptions, Write};
 
 const NAME: &str = "0000000000000001.wal";
 
 fn open(directory: &SimDirectory) -> Option<Wal> {
-    let mut config = WalConfig::default();
-    config.segment_len = 64 * 1024;
-    config.spare_in_background = false;
-    Wal::open(Arc::new(directory.clone()), config).ok()
+    let mut options = WalOptions::default();
+    options.segment_len = 64 * 1024;
+    options.spare_in_background = false;
+    Wal::open(Arc::new(directory.clone()), options).ok()
 }
 
 fuzz_target!(|data: &[u8]| {
     let directory = SimDirectory::new();
     drop(open(&directory).unwrap());
     let mut segment = directory.contents(NAME).unwrap();
-    // The opening record of an empty log ends where its seal begins.
+    // The opening of an empty log ends where its commit marker begins.
     let mut at = 64 + 32 + u32::from_le_bytes(segment[72..76].try_into().unwrap()) as usize;
     let (mut number, mut rest) = (2_u64, data);
     while let [parts, len, body @ ..] = rest {

@@ -1,10 +1,11 @@
-//! Reading and writing single fields.
+//! Single fields: the only varint codec of this crate.
 
 use bytes::{Buf, BufMut, Bytes};
 use x0_identity::NodeId;
 
 use super::DecodeError;
 
+/// Appends a number as LEB128: seven bits a byte, the lowest first.
 pub(crate) fn put_u64(to: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         to.put_u8(value.to_le_bytes()[0] | 0x80);
@@ -18,7 +19,7 @@ pub(crate) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     to.put_slice(bytes);
 }
 
-/// Takes fields off the front of a message.
+/// Reads fields from the front of a message.
 #[derive(Debug)]
 pub(crate) struct Fields {
     rest: Bytes,
@@ -42,7 +43,7 @@ impl Fields {
         for shift in (0..64).step_by(7) {
             let byte = self.u8(field)?;
             let bits = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit; and a last byte of zero would give a number two encodings.
+            // The tenth byte has room for one bit, and a last byte of zero would be a second encoding of the same number.
             if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
                 return Err(DecodeError::Invalid { field });
             }
@@ -66,7 +67,7 @@ impl Fields {
         NodeId::new(self.u64(field)?).ok_or(DecodeError::Invalid { field })
     }
 
-    /// A count of things that take at least `each` bytes, so that what is left bounds it.
+    /// A count of items of at least `each` bytes, bounded by the rest of the message.
     pub(crate) fn count(
         &mut self,
         field: &'static str,

@@ -1,4 +1,4 @@
-//! Memberships and their changes, as the log and snapshots hold them.
+//! The encoding of memberships and their changes, in entries and in chunks of snapshots.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn put_nodes(to: &mut Vec<u8>, nodes: &BTreeSet<NodeId>) {
     }
 }
 
-/// Ascending and without repetition, so that a set has one encoding.
+/// Reads a set of nodes: ascending and without repetition, so that a set has one encoding.
 fn nodes(from: &mut Fields, field: &'static str) -> Result<BTreeSet<NodeId>, DecodeError> {
     let mut nodes = BTreeSet::new();
     for _ in 0..from.count(field, 1, MembershipChange::MEMBERS_MAX)? {

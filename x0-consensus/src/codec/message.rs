@@ -1,4 +1,4 @@
-//! Raft's messages and entries.
+//! The encoding of the messages of Raft and their entries.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
@@ -6,13 +6,13 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 use super::{DecodeError, Fields, MESSAGE_VERSION, PAYLOAD_LEN_MAX, kind, put_bytes, put_u64};
 use crate::entry::{Entry, EntryKind};
 
-/// Longest context of a message: the number of a read round.
+/// The longest context of a message: the number of a read round.
 const CONTEXT_LEN_MAX: usize = 16;
-/// An entry takes at least its kind, term difference and payload length.
+/// The least bytes of an entry: its kind, the difference of the terms and the length of the payload.
 const ENTRY_LEN_MIN: usize = 3;
 const ENTRIES_MAX: usize = 1 << 20;
 
-/// The kinds that may travel. What a replica only tells itself, proposals and whole snapshots do not.
+/// The message types that are sent. Local messages of `raft`, forwarded proposals and whole snapshots are not.
 pub(super) fn type_of(number: u8) -> Option<MessageType> {
     Some(match number {
         1 => MessageType::MsgAppend,
@@ -32,8 +32,8 @@ fn number_of(message_type: MessageType) -> Option<u8> {
     (1..=9).find(|number| type_of(*number) == Some(message_type))
 }
 
-/// Our entry as raft keeps it. The payload of a membership change goes into the context: raft parses the data of such an
-/// entry as protobuf, and only where it was proposed.
+/// An entry in the form of `raft`. The payload of a membership change is in the context, because `raft` decodes the data of such an entry
+/// as protobuf.
 pub(crate) fn to_raft_entry(entry: &Entry) -> RaftEntry {
     let mut raft = RaftEntry { term: entry.term, index: entry.index, ..RaftEntry::default() };
     match entry.kind {
@@ -46,7 +46,7 @@ pub(crate) fn to_raft_entry(entry: &Entry) -> RaftEntry {
     raft
 }
 
-/// Raft's entry as ours. A membership change without a payload is the one by which raft leaves a joint phase.
+/// An entry of `raft` in the form of this crate. A membership change without a payload is the one by which `raft` leaves a joint phase.
 pub(crate) fn from_raft_entry(raft: &RaftEntry) -> Entry {
     let (kind, payload) = match raft.entry_type {
         EntryType::EntryNormal => (EntryKind::Normal, raft.data.clone()),
@@ -57,7 +57,7 @@ pub(crate) fn from_raft_entry(raft: &RaftEntry) -> Entry {
     Entry { term: raft.term, index: raft.index, kind, payload }
 }
 
-/// The message as bytes, or `None` for a kind that does not travel.
+/// Encodes a message; `None` for a type that is not sent.
 pub(crate) fn encode_raft(message: &Message) -> Option<Vec<u8>> {
     let number = number_of(message.msg_type)?;
     let payload_len: usize =
@@ -84,7 +84,7 @@ pub(crate) fn encode_raft(message: &Message) -> Option<Vec<u8>> {
             EntryKind::Normal => 0,
             EntryKind::Membership => 1,
         });
-        // Terms never fall along a log, and mostly stay.
+        // Terms do not decrease along a log and rarely change, so that the difference is one byte.
         put_u64(&mut to, entry.term.saturating_sub(term));
         term = entry.term;
         put_bytes(&mut to, &entry.payload);
@@ -92,8 +92,8 @@ pub(crate) fn encode_raft(message: &Message) -> Option<Vec<u8>> {
     Some(to)
 }
 
-/// The message that follows the version and kind bytes. Its entries follow each other and the log position it names, in
-/// terms that do not fall and do not pass its own.
+/// Decodes the message after the version and kind bytes. Its entries continue the position of the message without gaps, with terms that do
+/// not decrease and do not exceed the message's own.
 pub(crate) fn decode_raft(from: &mut Fields) -> Result<Message, DecodeError> {
     let invalid = |field| DecodeError::Invalid { field };
     let mut message = Message {

@@ -1,4 +1,4 @@
-//! The pieces of a snapshot on its way, and their acknowledgements.
+//! The encoding of the chunks of a snapshot and their acknowledgements.
 
 use bytes::Bytes;
 
@@ -7,47 +7,47 @@ use super::{
 };
 use crate::entry::SnapshotMeta;
 
-/// A piece of a snapshot.
+/// A chunk of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
     /// The term of the leader that sends it.
     pub(crate) term: u64,
-    /// Tells this attempt from others, by the same leader or an earlier one.
+    /// The number of the transfer, which distinguishes it from others of the same leader.
     pub(crate) transfer: u64,
-    /// Which piece, from 0.
+    /// The number of the chunk, from 0.
     pub(crate) number: u64,
-    /// Whether it is the last.
+    /// Whether it is the last chunk.
     pub(crate) last: bool,
-    /// Where in the log the snapshot was taken.
+    /// The state that the snapshot holds.
     pub(crate) position: SnapshotMeta,
     /// The bytes.
     pub(crate) bytes: Bytes,
 }
 
-/// How far a snapshot has arrived.
+/// The acknowledgement of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Acknowledge {
     pub(crate) term: u64,
     pub(crate) transfer: u64,
-    /// The number of the piece that is wanted next: all before it have arrived.
+    /// The number of the next chunk: all before it have arrived.
     pub(crate) next: u64,
-    /// How the receiver stands to the transfer.
+    /// The state of the transfer at the receiver.
     pub(crate) verdict: Verdict,
 }
 
-/// How a receiver stands to a transfer.
+/// The state of a transfer at its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It goes on.
+    /// The receiver needs further chunks.
     Wanted,
-    /// The snapshot is durable at the receiver, or not needed any more.
+    /// The snapshot is durable at the receiver, or no longer needed.
     Done,
-    /// The receiver cannot take it.
+    /// The receiver cannot store it.
     Failed,
 }
 
 impl Chunk {
-    /// Longest chunk of bytes that is accepted.
+    /// The longest chunk that is accepted, in bytes.
     pub(crate) const LEN_MAX: usize = 1 << 20;
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The contract of [`Storage`], case by case.
+//! The cases of the contract of [`Storage`].
 
 use std::fmt::Debug;
 use std::io::{Read, Seek, SeekFrom, Write as _};
@@ -12,10 +12,10 @@ use crate::{
     Write, WriteError,
 };
 
-/// What a case answers: nothing, or what went wrong.
+/// The result of a case: the violation, if any.
 type Checked = Result<(), String>;
 
-/// Runs all cases, each on a fresh place given by `fresh`.
+/// Runs all cases, each on a new, empty storage that `fresh` opens.
 ///
 /// # Errors
 /// The first case that failed.
@@ -31,22 +31,22 @@ type Case = (&'static str, fn(&mut Open) -> Checked);
 
 const CASES: &[Case] = &[
     ("a new storage is empty", new_is_empty),
-    ("what was written is there after a restart", survives_restart),
-    ("entries overwrite what stands behind them", entries_overwrite),
-    ("a reading is bounded by bytes and by the log", readings_are_bounded),
-    ("writes that do not join are refused as a whole", gaps_are_refused),
-    ("the base moves forward and takes the head with it", base_moves),
-    ("a base restates its membership", base_restates),
-    ("a snapshot of the log's own past leaves the log", snapshot_of_own_past),
-    ("a snapshot from elsewhere takes the log's place", snapshot_from_elsewhere),
-    ("a snapshot counts only when finished and adopted", snapshot_needs_adoption),
+    ("writes survive a restart", survives_restart),
+    ("entries replace those at and after their index", entries_overwrite),
+    ("a read is bounded by bytes and by the log", readings_are_bounded),
+    ("a batch with a gap is refused as a whole", gaps_are_refused),
+    ("the base moves forward and removes the entries before it", base_moves),
+    ("a base at the same index replaces the membership", base_restates),
+    ("a snapshot that matches the log keeps the log", snapshot_of_own_past),
+    ("a snapshot that conflicts with the log replaces it", snapshot_from_elsewhere),
+    ("a snapshot is in use only when finished and adopted", snapshot_needs_adoption),
     ("older snapshots are refused", older_snapshots_are_refused),
-    ("a snapshot can be read from any place", snapshot_seeks),
-    ("a reader outlives its snapshot", reader_outlives),
-    ("many writes and restarts lead to what they should", long_run),
+    ("a snapshot can be read from any offset", snapshot_seeks),
+    ("a reader stays valid when a newer snapshot is adopted", reader_outlives),
+    ("many writes and restarts give the expected contents", long_run),
 ];
 
-#[expect(clippy::needless_pass_by_value, reason = "what is compared is mostly made for it")]
+#[expect(clippy::needless_pass_by_value, reason = "most values are made for the comparison")]
 fn same<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Checked {
     if found == expected { Ok(()) } else { Err(format!("{what}: expected {expected:?}, found {found:?}")) }
 }
@@ -56,7 +56,7 @@ fn show(error: impl std::error::Error) -> String {
 }
 
 fn node(number: u64) -> Result<NodeId, String> {
-    NodeId::new(number).ok_or_else(|| "zero names no node".to_owned())
+    NodeId::new(number).ok_or_else(|| "0 is not a node id".to_owned())
 }
 
 fn entry(index: u64, term: u64, len: usize) -> Entry {
@@ -175,7 +175,7 @@ fn entries_overwrite(open: &mut Open) -> Checked {
     }
     drop(storage);
     same("the entries after a restart", all(&mut *open())?, expected.concat())?;
-    // All of the log may be overwritten, too.
+    // The whole log may be replaced, too.
     let mut storage = open();
     storage.recover().map_err(show)?;
     storage.write(&[append(entries(1..=1, 6))]).map_err(show)?;
@@ -204,11 +204,11 @@ fn readings_are_bounded(open: &mut Open) -> Checked {
     }
     let outside = storage.read(50..52, usize::MAX);
     if !matches!(outside, Err(ReadError::BeyondEnd { index: 51, last_index: 50 })) {
-        return Err(format!("a reading behind the end gave {outside:?}"));
+        return Err(format!("a read after the end returned {outside:?}"));
     }
     let before = storage.read(0..2, usize::MAX);
     if !matches!(before, Err(ReadError::Compacted { index: 0, base_index: 0 })) {
-        return Err(format!("a reading before the log gave {before:?}"));
+        return Err(format!("a read before the log returned {before:?}"));
     }
     Ok(())
 }
@@ -227,7 +227,7 @@ fn gaps_are_refused(open: &mut Open) -> Checked {
     for bad in [append(entries(6..=7, 1)), append(vec![entry(0, 1, 1)]), torn, back] {
         let refused = storage.write(&[good.clone(), bad]);
         if !matches!(refused, Err(WriteError::Gap { .. })) {
-            return Err(format!("entries with a gap gave {refused:?}"));
+            return Err(format!("entries with a gap returned {refused:?}"));
         }
     }
     for base in [
@@ -236,7 +236,7 @@ fn gaps_are_refused(open: &mut Open) -> Checked {
     ] {
         let refused = storage.write(&[good.clone(), Write { base: Some(base), ..Write::default() }]);
         if !matches!(refused, Err(WriteError::BaseUnknown { .. })) {
-            return Err(format!("a base that is not held gave {refused:?}"));
+            return Err(format!("a base without an entry returned {refused:?}"));
         }
     }
     same("what is held after refusals", storage.recover().map_err(show)?, before.clone())?;
@@ -267,17 +267,17 @@ fn base_moves(open: &mut Open) -> Checked {
         same("the base's term", storage.term(12).map_err(show)?, Some(2))?;
         let gone = storage.read(12..14, usize::MAX);
         if !matches!(gone, Err(ReadError::Compacted { index: 12, base_index: 12 })) {
-            return Err(format!("a reading of what is gone gave {gone:?}"));
+            return Err(format!("a read of removed entries returned {gone:?}"));
         }
         let over = storage.write(&[append(entries(12..=13, 3))]);
         if !matches!(over, Err(WriteError::Gap { .. })) {
-            return Err(format!("entries at the base gave {over:?}"));
+            return Err(format!("entries at the base returned {over:?}"));
         }
         drop(storage);
         storage = open();
         storage.recover().map_err(show)?;
     }
-    // To the very end: nothing is held, and the log goes on.
+    // To the end: the log is empty and can be continued.
     let end = LogBase { index: 30, term: 2, ..LogBase::default() };
     storage.write(&[Write { base: Some(end), ..append(entries(20..=30, 2)) }]).map_err(show)?;
     same("the entries", all(&mut *storage)?, vec![])?;
@@ -328,7 +328,7 @@ fn snapshot_from_elsewhere(open: &mut Open) -> Checked {
     let mut storage = open();
     storage.recover().map_err(show)?;
     storage.write(&[append(entries(1..=20, 1))]).map_err(show)?;
-    // Index 15 is held, but of another term: nothing of this log is the snapshot's.
+    // The log has index 15 with another term: it conflicts with the snapshot.
     stage(&mut *storage, &meta(15, 4)?, b"elsewhere")?;
     let hard_state = HardState { term: 4, vote: None, commit: 15 };
     let adopt =
@@ -345,7 +345,7 @@ fn snapshot_from_elsewhere(open: &mut Open) -> Checked {
         storage = open();
         storage.recover().map_err(show)?;
     }
-    // And one far behind the end.
+    // And one far after the end.
     stage(&mut *storage, &meta(1_000_000, 7)?, &[])?;
     storage.write(&[Write { snapshot: Some(meta(1_000_000, 7)?), ..Write::default() }]).map_err(show)?;
     drop(storage);
@@ -366,7 +366,7 @@ fn snapshot_needs_adoption(open: &mut Open) -> Checked {
     unfinished.write_all(b"half").map_err(show)?;
     let refused = storage.write(std::slice::from_ref(&adopt));
     if !matches!(refused, Err(WriteError::SnapshotNotStaged { index: 4, term: 1 })) {
-        return Err(format!("adopting an unfinished snapshot gave {refused:?}"));
+        return Err(format!("adopting an unfinished snapshot returned {refused:?}"));
     }
     drop(unfinished);
     stage(&mut *storage, &meta(4, 1)?, b"never adopted")?;
@@ -376,10 +376,10 @@ fn snapshot_needs_adoption(open: &mut Open) -> Checked {
     same("the snapshot after a restart", storage.recover().map_err(show)?.snapshot, None)?;
     let refused = storage.write(std::slice::from_ref(&adopt));
     if !matches!(refused, Err(WriteError::SnapshotNotStaged { index: 4, term: 1 })) {
-        return Err(format!("adopting a snapshot staged before a restart gave {refused:?}"));
+        return Err(format!("adopting a snapshot staged before a restart returned {refused:?}"));
     }
     same("the entries", all(&mut *storage)?, entries(1..=5, 1))?;
-    // Two writers of the same snapshot at once do not harm each other; the one finished last counts.
+    // Two concurrent writers of the same snapshot do not affect each other; the one that finishes last is adopted.
     let mut first = storage.snapshot_writer(&meta(4, 1)?).map_err(show)?;
     let mut second = storage.snapshot_writer(&meta(4, 1)?).map_err(show)?;
     first.write_all(b"first").map_err(show)?;
@@ -400,7 +400,7 @@ fn older_snapshots_are_refused(open: &mut Open) -> Checked {
     storage.write(&[Write { snapshot: Some(meta(12, 1)?), ..Write::default() }]).map_err(show)?;
     let refused = storage.write(&[Write { snapshot: Some(meta(8, 1)?), ..Write::default() }]);
     if !matches!(refused, Err(WriteError::SnapshotStale { index: 8, held_index: 12 })) {
-        return Err(format!("an older snapshot gave {refused:?}"));
+        return Err(format!("an older snapshot returned {refused:?}"));
     }
     storage.write(&[Write { snapshot: Some(meta(14, 1)?), ..Write::default() }]).map_err(show)?;
     let expected = Some((meta(14, 1)?, 14_u64.to_le_bytes().to_vec()));
@@ -414,7 +414,7 @@ fn older_snapshots_are_refused(open: &mut Open) -> Checked {
     stage(&mut *storage, &meta(16, 1)?, b"16")?;
     let refused = storage.write(&[Write { snapshot: Some(meta(16, 1)?), ..Write::default() }]);
     if !matches!(refused, Err(WriteError::SnapshotStale { index: 16, held_index: 18 })) {
-        return Err(format!("a snapshot before the base gave {refused:?}"));
+        return Err(format!("a snapshot before the base returned {refused:?}"));
     }
     drop(storage);
     let mut storage = open();

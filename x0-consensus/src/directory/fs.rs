@@ -16,16 +16,16 @@ pub struct FsDirectory {
 }
 
 impl FsDirectory {
-    /// Opens this folder and creates it, durably, if it is not there.
+    /// Opens this folder and creates it, durably, if it does not exist.
     ///
     /// # Errors
-    /// As the system has it: no permission, no space, a file in the way. Folders made until then stay.
+    /// The error of the operating system: no permission, no space, a file of that name. Folders that were created before the error stay.
     pub fn open(path: impl AsRef<Path>) -> io::Result<FsDirectory> {
-        // Absolute, so that a later change of the working directory does not move it.
+        // Absolute, so that a later change of the working directory has no effect.
         let path = std::path::absolute(path)?;
         let made: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
         fs::create_dir_all(&path)?;
-        // A new folder is an entry of its parent, and durable only with that.
+        // A new folder is an entry of its parent: it is durable once the parent is synchronised.
         for parent in made.iter().filter_map(|folder| folder.parent()) {
             sync_folder(parent)?;
         }
@@ -41,7 +41,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Folders cannot be synchronised here; the file system keeps its own journal of names.
+/// Folders cannot be synchronised on this system; the file system journals names by itself.
 #[cfg(not(unix))]
 fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
@@ -87,7 +87,7 @@ impl Directory for FsDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for item in fs::read_dir(&self.path)? {
-            // A name that is not UTF-8 is none of ours.
+            // The log creates no name that is not UTF-8.
             if let Ok(name) = item?.file_name().into_string() {
                 names.push(name);
             }
@@ -100,15 +100,16 @@ impl Directory for FsDirectory {
     }
 }
 
-/// The system drops the lock with the last handle, so also when the process is killed.
+/// The operating system releases the lock with the last handle, also when the process is killed.
 struct FsLock {
     file: File,
 }
 
 impl Drop for FsLock {
-    /// A child that is being started elsewhere in the process has the handle as well for a moment, and with it would keep the lock.
+    /// Unlocks explicitly: a child process that is being started at this moment inherits the handle until it executes its program, and
+    /// would keep the lock.
     fn drop(&mut self) {
-        // It cannot fail on a file that is locked; and if it did, closing unlocks.
+        // Unlocking a locked file does not fail; if it did, closing the file unlocks it.
         let _ = self.file.unlock();
     }
 }

@@ -1,4 +1,4 @@
-//! What a driver tells.
+//! The events of a driver, and its failures.
 
 use std::sync::Arc;
 
@@ -11,64 +11,64 @@ use crate::replica::{DropReason, FailReason};
 use crate::state_machine::StateMachineError;
 use crate::storage::{ReadError, SnapshotReadError, WriteError};
 
-/// Is told what becomes of a replica. Called from within the driver, by one thread at a time: it must not wait.
+/// Receives the events of a replica. The driver calls it from one thread at a time, and it must not block.
 pub trait Observer: Send {
-    /// Something happened.
+    /// Receives an event.
     fn event(&mut self, event: Event);
 
-    /// Several outcomes are about to be told; nothing need be woken before [`batch_end`](Observer::batch_end).
+    /// Several outcomes follow; the observer need not wake anything before [`batch_end`](Observer::batch_end).
     fn batch_begin(&mut self) {}
 
-    /// The outcomes are told.
+    /// The batch of outcomes has ended.
     fn batch_end(&mut self) {}
 }
 
-/// What became of a replica, or of something it was asked for.
+/// The result of a request to a replica, or news about its group.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// A proposal made here is committed and applied.
     Outcome {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
-        /// Its place in the log.
+        /// The index of its entry.
         index: u64,
-        /// What the state machine made of it.
+        /// The result of the state machine.
         outcome: Bytes,
     },
     /// A linearizable read may be answered from the state machine now.
     ReadReady {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
-        /// What the state machine has applied at least.
+        /// The state machine has applied at least this index.
         index: u64,
     },
     /// A change of the membership is committed. A joint phase that it opens is left by the leader.
     Changed {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
-        /// Its place in the log.
+        /// The index of its entry.
         index: u64,
     },
-    /// A proposal, read or change came to nothing here.
+    /// A proposal, read or change was dropped.
     Dropped {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
-        /// Why, and whether it may take effect nevertheless.
+        /// The reason, which says whether it may take effect nevertheless.
         reason: DropReason,
     },
-    /// Another leader, or none, or another term.
+    /// The leader or the term has changed.
     Leader {
-        /// The leader.
+        /// The leader, if one is known.
         leader: Option<NodeId>,
         /// The term.
         term: u64,
-        /// Whether it is this replica.
+        /// Whether this replica is the leader.
         is_self: bool,
     },
-    /// Who takes part has changed.
+    /// The membership has changed.
     Membership {
-        /// Who takes part now.
+        /// The new membership.
         membership: Membership,
     },
     /// A snapshot was not taken, sent or received. The replica continues and tries again.
@@ -77,36 +77,38 @@ pub enum Event {
     Failed(Arc<FatalError>),
 }
 
-/// Why a replica stopped by itself. Nothing is acknowledged after it; what was acknowledged before is safe.
+/// A replica stopped by itself. Nothing is acknowledged after that; everything that was acknowledged before is safe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FatalError {
-    /// The engine cannot go on.
-    #[error("the replica cannot go on: {0}")]
+    /// The replica cannot continue.
+    #[error("the replica cannot continue: {0}")]
     Replica(FailReason),
-    /// The log was not written.
+    /// The log could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The log was not read.
+    /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The snapshot was not read.
+    /// The snapshot could not be read.
     #[error(transparent)]
     SnapshotRead(#[from] SnapshotReadError),
-    /// The storage has no snapshot although it was told to adopt one.
-    #[error("the storage has lost the snapshot that it adopted: its implementation breaks its contract")]
+    /// The storage has no snapshot although it has adopted one.
+    #[error(
+        "the storage has lost the snapshot that it adopted: its implementation violates the contract of `Storage`"
+    )]
     SnapshotMissing,
     /// The state machine failed.
     #[error(transparent)]
     StateMachine(#[from] StateMachineError),
-    /// The state machine gave another number of outcomes than there were commands.
+    /// The number of outcomes differs from the number of commands.
     #[error(
-        "the state machine gave {outcomes} outcomes for {commands} commands: its implementation breaks its contract"
+        "the state machine returned {outcomes} outcomes for {commands} commands: its implementation violates the contract of `StateMachine`"
     )]
     Outcomes {
-        /// How many outcomes it gave.
+        /// The number of outcomes.
         outcomes: usize,
-        /// How many were due.
+        /// The number of commands.
         commands: usize,
     },
     /// The code of a storage, a state machine or a snapshot panicked.

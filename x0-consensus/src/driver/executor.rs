@@ -10,8 +10,8 @@ use super::event::{Event, FatalError};
 use super::job::{ApplyJob, Done, LogJob, SnapshotJob, TransferError};
 use super::pipeline::Pipeline;
 use super::start::{self, OpenError};
-use crate::config::Config;
 use crate::entry::SnapshotMeta;
+use crate::options::Options;
 use crate::replica::{Class, FailReason, HandleError, Input, Output, Replica, StageStep, Status};
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
@@ -68,7 +68,7 @@ pub enum Effect {
 /// ```
 /// use std::time::Duration;
 /// use x0_consensus::driver::{ApplyWorker, Effect, Executor, LogWorker, SnapshotWorker};
-/// use x0_consensus::{Bytes, Config, Event, Input, MemoryStorage, NodeId};
+/// use x0_consensus::{Bytes, Options, Event, Input, MemoryStorage, NodeId};
 /// # use x0_consensus::{Entry, SnapshotMeta, StateMachine, StateMachineError};
 /// # struct Echo;
 /// # impl StateMachine for Echo {
@@ -84,7 +84,7 @@ pub enum Effect {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let id = NodeId::new(1).ok_or("zero")?;
 /// let (mut storage, machine) = (MemoryStorage::new(), Echo);
-/// let mut executor = Executor::open(Config::new(id).bootstrap([id]), &mut storage, &machine, Duration::ZERO)?;
+/// let mut executor = Executor::open(Options::new(id).bootstrap([id]), &mut storage, &machine, Duration::ZERO)?;
 /// let (mut log, mut apply, mut snapshots) = (LogWorker::new(storage), ApplyWorker::new(machine), SnapshotWorker::new());
 /// let (mut now, mut outcome, mut proposed) = (Duration::ZERO, None, false);
 /// while outcome.is_none() {
@@ -138,13 +138,13 @@ impl Executor {
     /// # Errors
     /// When the storage cannot be recovered or read, or does not fit the state machine. Nothing was changed.
     pub fn open(
-        config: Config,
+        options: Options,
         storage: &mut dyn Storage,
         machine: &dyn StateMachine,
         now: Duration,
     ) -> Result<Executor, OpenError> {
         Ok(Executor {
-            replica: start::replica(config, storage, machine, now)?,
+            replica: start::replica(options, storage, machine, now)?,
             effects: VecDeque::new(),
             log: VecDeque::new(),
             apply: Pipeline::default(),

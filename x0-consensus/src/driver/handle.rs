@@ -1,4 +1,4 @@
-//! The caller's side of a driver.
+//! The handle of a running driver.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,24 @@ use super::ended::Ended;
 use crate::membership::MembershipChange;
 use crate::replica::{Input, Status};
 
-/// Talks to a running replica. Clones talk to the same one. Nothing here waits; what comes of it is told to the
-/// [`Observer`](super::Observer). Once the replica has stopped nothing comes of anything.
+/// Sends requests to a running replica. Clones belong to the same replica. No method blocks except [`wait_ended`](Handle::wait_ended);
+/// results go to the [`Observer`](super::Observer). Once the replica has stopped, requests have no result.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
     pub(super) ended: Ended,
 }
 
-/// What callers, threads and the loop share.
+/// The inbox of a driver, shared by callers and its loop.
 #[derive(Debug)]
 pub(super) struct Shared {
     inbox: Mutex<Inbox>,
     status: Mutex<Status>,
-    /// How many bytes of messages wait in the inbox.
+    /// The bytes of messages in the inbox.
     messages_len: AtomicU64,
 }
 
-/// What the loop has not seen yet.
+/// Inputs that the loop has not taken.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     inputs: Vec<Input>,
@@ -38,7 +38,7 @@ pub(super) struct Inbox {
     closed: bool,
 }
 
-/// Messages from peers beyond this many bytes are dropped: the loop cannot follow.
+/// Messages of peers beyond this many bytes are dropped, because the loop does not keep up.
 const MESSAGES_LEN_MAX: u64 = 256 << 20;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,13 +46,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the loop finds when it looks.
+/// The state of the inbox when the loop takes from it.
 pub(super) enum Mail {
-    /// Inputs have come, into the vector given.
+    /// There were inputs, which are now in the vector.
     Inputs,
-    /// Nothing; the waker is called when something comes.
+    /// The inbox is empty; the waker is called when an input arrives.
     Nothing,
-    /// It is to stop.
+    /// A caller asked the driver to stop.
     Stop,
 }
 
@@ -78,7 +78,7 @@ impl Shared {
         }
     }
 
-    /// Exchanges the inputs for `inputs`, which must be empty. `waker` is kept only if there is nothing.
+    /// Exchanges the inputs for `inputs`, which must be empty. The waker is kept only if there are none.
     pub(super) fn take(&self, inputs: &mut Vec<Input>, waker: &Waker) -> Mail {
         let mut inbox = lock(&self.inbox);
         if inbox.stop {
@@ -105,13 +105,13 @@ impl Shared {
         }
     }
 
-    /// Takes nothing any more.
+    /// Closes the inbox: later inputs are dropped.
     pub(super) fn close(&self) {
         let mut inbox = lock(&self.inbox);
         inbox.closed = true;
-        let forgotten = std::mem::take(&mut inbox.inputs);
+        let dropped = std::mem::take(&mut inbox.inputs);
         drop(inbox);
-        drop(forgotten);
+        drop(dropped);
     }
 
     pub(super) fn with_status(&self, change: impl FnOnce(&mut Status)) {
@@ -120,34 +120,34 @@ impl Shared {
 }
 
 impl Handle {
-    /// Puts a command into the log. Ends in [`Event::Outcome`](super::Event::Outcome) or [`Event::Dropped`](super::Event::Dropped).
+    /// Proposes a command. The result is [`Event::Outcome`](super::Event::Outcome) or [`Event::Dropped`](super::Event::Dropped).
     pub fn propose(&self, token: u64, payload: Bytes) {
         self.shared.put(Input::Propose { token, payload });
     }
 
-    /// As [`propose`](Handle::propose) for each of these, in one go.
+    /// As [`propose`](Handle::propose) for each of these, with one wake-up of the driver.
     pub fn propose_many(&self, proposals: impl IntoIterator<Item = (u64, Bytes)>) {
         let inputs = proposals.into_iter().map(|(token, payload)| Input::Propose { token, payload });
         self.shared.put_with(|to| to.extend(inputs));
     }
 
-    /// Asks when a linearizable read may be answered: [`Event::ReadReady`](super::Event::ReadReady) or
-    /// [`Event::Dropped`](super::Event::Dropped).
+    /// Requests a linearizable read. The result is [`Event::ReadReady`](super::Event::ReadReady), after which the state machine may be
+    /// read, or [`Event::Dropped`](super::Event::Dropped).
     pub fn read_index(&self, token: u64) {
         self.shared.put(Input::ReadIndex { token });
     }
 
-    /// Changes who takes part. Ends in [`Event::Changed`](super::Event::Changed) or [`Event::Dropped`](super::Event::Dropped).
+    /// Changes the membership. The result is [`Event::Changed`](super::Event::Changed) or [`Event::Dropped`](super::Event::Dropped).
     pub fn change_membership(&self, token: u64, change: MembershipChange) {
         self.shared.put(Input::ChangeMembership { token, change });
     }
 
-    /// Asks this leader to hand over.
+    /// Transfers the leadership to another voter, if this replica is the leader.
     pub fn transfer_leadership(&self, to: NodeId) {
         self.shared.put(Input::TransferLeadership { to });
     }
 
-    /// A message of a peer, who is certain to have sent it. Dropped if the replica is far behind with reading.
+    /// Delivers a message of an authenticated peer. It is dropped if 256 MiB of messages wait already.
     pub fn deliver(&self, from: NodeId, payload: Bytes) {
         let len = payload.len() as u64;
         if self.shared.messages_len.fetch_add(len, Ordering::Relaxed) < MESSAGES_LEN_MAX {
@@ -155,19 +155,19 @@ impl Handle {
         }
     }
 
-    /// Messages to this peer do not arrive at the moment.
+    /// Reports that messages to this peer do not arrive.
     pub fn unreachable(&self, peer: NodeId) {
         self.shared.put(Input::Unreachable { peer });
     }
 
-    /// What the replica knows of itself and the group.
+    /// The status of the replica.
     #[must_use]
     pub fn status(&self) -> Status {
         lock(&self.shared.status).clone()
     }
 
-    /// Asks the replica to stop, and does not wait for it: see [`wait_ended`](Handle::wait_ended). It stops as if the process were killed,
-    /// without losing anything that was acknowledged.
+    /// Asks the replica to stop and returns at once; [`wait_ended`](Handle::wait_ended) waits. The replica stops as if the process were
+    /// killed, without losing anything that was acknowledged.
     pub fn stop(&self) {
         self.shared.stop();
     }

@@ -1,8 +1,8 @@
-//! A driver on one thread, without a runtime: for a group of one, for small devices, and wherever latency counts more than overlap.
+//! A driver on one thread, without a runtime: for a group of one, for small devices, and where latency counts more than overlap.
 //!
 //! ```
 //! use std::sync::mpsc;
-//! use x0_consensus::{Bytes, Config, Entry, Event, MemoryStorage, NodeId, Observer, SnapshotMeta, StateMachine, StateMachineError, local};
+//! use x0_consensus::{Bytes, Options, Entry, Event, MemoryStorage, NodeId, Observer, SnapshotMeta, StateMachine, StateMachineError, local};
 //!
 //! /// Counts bytes.
 //! struct Count(u64);
@@ -29,26 +29,26 @@
 //!     }
 //! }
 //!
-//! struct Tell(mpsc::Sender<Event>);
+//! struct Forward(mpsc::Sender<Event>);
 //!
-//! impl Observer for Tell {
+//! impl Observer for Forward {
 //!     fn event(&mut self, event: Event) {
-//!         // Nobody listens any more once the program is about to end.
+//!         // The receiver is gone when the program ends.
 //!         let _ = self.0.send(event);
 //!     }
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let id = NodeId::new(1).ok_or("zero")?;
-//! let (tell, told) = mpsc::channel();
-//! let config = Config::new(id).bootstrap([id]);
-//! let replica = local::start(config, MemoryStorage::new(), Count(0), (), Tell(tell))?;
+//! let (sender, events) = mpsc::channel();
+//! let options = Options::new(id).bootstrap([id]);
+//! let replica = local::start(options, MemoryStorage::new(), Count(0), (), Forward(sender))?;
 //! replica.propose(7, Bytes::from("four"));
-//! let outcome = told.iter().find_map(|event| match event {
+//! let outcome = events.iter().find_map(|event| match event {
 //!     Event::Outcome { token: 7, outcome, .. } => Some(outcome),
 //!     _ => None,
 //! });
-//! assert_eq!(outcome.ok_or("it stopped")?, 4_u64.to_le_bytes().as_slice());
+//! assert_eq!(outcome.ok_or("the replica stopped")?, 4_u64.to_le_bytes().as_slice());
 //! replica.stop();
 //! replica.wait_ended();
 //! # Ok(())
@@ -70,7 +70,7 @@ use super::log_worker::LogWorker;
 use super::outbox::Outbox;
 use super::snapshot_worker::SnapshotWorker;
 use super::start::OpenError;
-use crate::config::Config;
+use crate::options::Options;
 use crate::replica::Input;
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
@@ -84,13 +84,13 @@ const THREAD: &str = "x0-consensus";
 /// # Errors
 /// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be started. Nothing was changed.
 pub fn start(
-    config: Config,
+    options: Options,
     mut storage: impl Storage + 'static,
     machine: impl StateMachine + 'static,
     outbox: impl Outbox + 'static,
     observer: impl Observer + 'static,
 ) -> Result<Handle, OpenError> {
-    let executor = Executor::open(config, &mut storage, &machine, Duration::ZERO)?;
+    let executor = Executor::open(options, &mut storage, &machine, Duration::ZERO)?;
     let (ended, guard) = Ended::new();
     let shared = Arc::new(Shared::new(executor.replica().status()));
     let local = Local {

@@ -1,24 +1,24 @@
-//! The way out of a driver.
+//! The outgoing messages of a driver.
 
 use x0_identity::NodeId;
 
 use crate::replica::Class;
 
-/// Takes a replica's messages to its peers. Called from within the driver: it must not wait.
+/// Sends a replica's messages to its peers. The driver calls it, and it must not block.
 pub trait Outbox: Send {
-    /// Sends a message, or drops it. What is sent to one peer in one class should arrive in that order; Raft mends what does not.
+    /// Sends a message, or drops it. Messages to one peer in one class should arrive in their order; Raft repairs loss and disorder.
     ///
     /// # Errors
-    /// When it was dropped, which the replica is told, so that it goes slower.
+    /// When the message was dropped. The replica then sends less to that peer.
     fn send(&mut self, to: NodeId, class: Class, payload: Vec<u8>) -> Result<(), Congested>;
 }
 
-/// There is no room for a message, or no way to the peer.
+/// A message was dropped: the queue to the peer is full, or the peer is not connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the message was dropped: there is no room, or no way to the peer")]
+#[error("the message was dropped: the queue to the peer is full, or the peer is not connected")]
 pub struct Congested;
 
-/// For a group of one, which has nobody to send to.
+/// For a group of one, which sends nothing.
 impl Outbox for () {
     fn send(&mut self, _: NodeId, _: Class, _: Vec<u8>) -> Result<(), Congested> {
         Err(Congested)

@@ -14,7 +14,7 @@ use super::executor::{Effect, Executor};
 use super::job::{Done, LogJob, SnapshotJob};
 use super::start::OpenError;
 use super::threads::{self, Errand, LOG_THREAD, Lazy, Way};
-use crate::config::Config;
+use crate::options::Options;
 use crate::replica::{HandleError, Input, Replica, Status};
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
@@ -69,12 +69,12 @@ impl Pump {
     /// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be started. Nothing was
     /// changed.
     pub fn start(
-        config: Config,
+        options: Options,
         mut storage: Box<dyn Storage>,
         machine: Box<dyn StateMachine>,
         now: Duration,
     ) -> Result<Pump, OpenError> {
-        let executor = Executor::open(config, &mut *storage, &*machine, now)?;
+        let executor = Executor::open(options, &mut *storage, &*machine, now)?;
         let completions = Arc::<Completions>::default();
         let (ended, guard) = Ended::new();
         let way = Way { completions: Arc::clone(&completions), guard };

@@ -1,38 +1,38 @@
-//! From what a storage holds to a replica.
+//! Recovery: from a storage to a replica.
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::options::Options;
 use crate::replica::{Replica, StartError};
 use crate::state_machine::StateMachine;
 use crate::storage::{ReadError, RecoverError, Storage};
 
-/// Why a driver did not start. Nothing was changed.
+/// A driver did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The log cannot be recovered.
     #[error(transparent)]
     Recover(#[from] RecoverError),
-    /// What was recovered cannot be read.
+    /// The entries of the log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The replica does not go on from there.
+    /// The storage and the state machine do not fit together, or the options are out of bounds.
     #[error(transparent)]
     Replica(#[from] StartError),
     /// A thread could not be started.
-    #[error("cannot start the thread {thread}: {source}; the process may have too many")]
+    #[error("cannot start the thread {thread}: the process may have too many")]
     Thread {
-        /// Which one.
+        /// The name of the thread.
         thread: &'static str,
         /// The cause.
         source: std::io::Error,
     },
 }
 
-/// Recovers the storage and makes the replica that goes on from there.
+/// Recovers the storage and makes the replica that continues from there.
 pub(super) fn replica(
-    config: Config,
+    options: Options,
     storage: &mut dyn Storage,
     machine: &dyn StateMachine,
     now: Duration,
@@ -48,8 +48,8 @@ pub(super) fn replica(
         next = last.index + 1;
         unapplied.extend(read);
     }
-    Ok(Replica::new(config, recovered, &unapplied, durable_index, now)?)
+    Ok(Replica::new(options, recovered, &unapplied, durable_index, now)?)
 }
 
-/// How many bytes are read at a time.
+/// The bytes that are read at a time.
 const READ_LEN: usize = 4 << 20;

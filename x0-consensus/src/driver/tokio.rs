@@ -15,7 +15,7 @@ use super::handle::{Handle, Mail, Shared};
 use super::outbox::Outbox;
 use super::pump::Pump;
 use super::start::OpenError;
-use crate::config::Config;
+use crate::options::Options;
 use crate::replica::Input;
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
@@ -28,13 +28,13 @@ use crate::storage::Storage;
 /// # Panics
 /// Outside of a tokio runtime, as [`tokio::spawn`](::tokio::spawn) does.
 pub fn start(
-    config: Config,
+    options: Options,
     storage: impl Storage + 'static,
     machine: impl StateMachine + 'static,
     outbox: impl Outbox + 'static,
     observer: impl Observer + 'static,
 ) -> Result<Handle, OpenError> {
-    let pump = Pump::start(config, Box::new(storage), Box::new(machine), Duration::ZERO)?;
+    let pump = Pump::start(options, Box::new(storage), Box::new(machine), Duration::ZERO)?;
     let shared = Arc::new(Shared::new(pump.replica().status()));
     let ended = pump.ended();
     let event_loop = EventLoop {

@@ -1,4 +1,4 @@
-//! What goes into a replica and what comes out of it.
+//! The inputs and outputs of a replica.
 
 use std::ops::Range;
 
@@ -10,44 +10,45 @@ use crate::entry::{Entry, Membership, SnapshotMeta};
 use crate::membership::MembershipChange;
 use crate::storage::Write;
 
-/// What a replica is told.
+/// An input of a replica.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Input {
     /// The time of [`poll_timeout`](crate::Replica::poll_timeout) has come.
     Timeout,
-    /// A message came from a peer whose identity is certain.
+    /// A message of an authenticated peer.
     Message {
-        /// Who sent it.
+        /// The sender.
         from: NodeId,
-        /// Its bytes. Entries keep slices of them.
+        /// The bytes of the message. Entries keep slices of them.
         payload: Bytes,
     },
-    /// Puts a command into the log. Ends in [`Output::Apply`] with the token, or in [`Output::Dropped`].
+    /// Proposes a command. The result is [`Output::Apply`] with the token, or [`Output::Dropped`].
     Propose {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
         /// The command, for the state machine.
         payload: Bytes,
     },
-    /// Asks for the index that a linearizable read must wait for. Ends in [`Output::ReadReady`] or [`Output::Dropped`].
+    /// Requests a linearizable read. The result is [`Output::ReadReady`] or [`Output::Dropped`].
     ReadIndex {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
     },
-    /// Changes who takes part. Ends like a proposal.
+    /// Changes the membership. The result is that of a proposal.
     ChangeMembership {
-        /// The caller's name for it.
+        /// The token of the request.
         token: u64,
         /// The change.
         change: MembershipChange,
     },
-    /// Asks the leader to hand over to `to`, which catches up first. Proposals are refused meanwhile. Without effect on others.
+    /// Transfers the leadership to `to`, which catches up first (Ongaro 2014, section 3.10). Proposals are refused meanwhile. It has no
+    /// effect on a replica that is not the leader.
     TransferLeadership {
-        /// Who is to lead.
+        /// The next leader.
         to: NodeId,
     },
-    /// The append of this number, and all before, are durable.
+    /// The append of this number and all before it are durable.
     Persisted {
         /// The number of the append.
         number: u64,
@@ -57,52 +58,52 @@ pub enum Input {
         /// The index of the last entry applied.
         index: u64,
     },
-    /// The entries of [`Output::Fetch`], as far as they were read; none if they could not be.
+    /// The entries of [`Output::Fetch`] from its start; none if they could not be read.
     Fetched {
         /// Consecutive entries.
         entries: Vec<Entry>,
     },
-    /// The state machine gave a snapshot of everything up to `index`, for [`Output::OpenSnapshot`].
+    /// The state machine has opened a snapshot for [`Output::OpenSnapshot`].
     SnapshotOpened {
-        /// Which transfer it is for.
+        /// The transfer.
         transfer: u64,
-        /// The index of the last entry it holds.
+        /// The index of the last entry in the snapshot.
         index: u64,
     },
-    /// The next piece of a snapshot was read, for [`Output::ReadChunk`].
+    /// A chunk of a snapshot, for [`Output::ReadChunk`].
     ChunkRead {
         /// The transfer.
         transfer: u64,
         /// The bytes.
         bytes: Bytes,
-        /// Whether it ends here.
+        /// Whether it is the last chunk.
         last: bool,
     },
-    /// A snapshot could not be opened or read.
+    /// A snapshot could not be opened, read or saved.
     SnapshotClosed {
         /// The transfer.
         transfer: u64,
     },
-    /// [`StageStep::Finish`] is done, or a step failed.
+    /// [`StageStep::Finish`] is done, or a step of staging failed.
     Staged {
         /// The transfer.
         transfer: u64,
         /// Whether the snapshot is durable.
         ok: bool,
     },
-    /// The state machine is at the snapshot of [`Output::Restore`].
+    /// The state machine holds the state of the snapshot of [`Output::Restore`].
     Restored {
         /// The index of the snapshot.
         index: u64,
     },
-    /// The state machine's answer to [`Output::Checkpoint`]: its durable index; 0 if it is volatile.
+    /// The result of [`Output::Checkpoint`]: the durable index of the state machine, or 0 if it is in memory.
     Checkpointed {
         /// The durable index.
         index: u64,
     },
     /// The snapshot of [`Output::SaveSnapshot`] is staged and durable.
     SnapshotSaved {
-        /// Which state it holds.
+        /// The state that the snapshot holds.
         meta: SnapshotMeta,
     },
     /// A message to this peer could not be delivered.
@@ -112,190 +113,190 @@ pub enum Input {
     },
 }
 
-/// What a replica wants done.
+/// An output of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// Write this to the storage, and answer [`Input::Persisted`].
+    /// Write this to the storage, and report [`Input::Persisted`].
     Append {
         /// Its number, ascending.
         number: u64,
         /// The change.
         write: Write,
     },
-    /// Send this to a peer. It may leave at once: whatever must be durable before it is.
+    /// Send this to a peer. It may be sent at once: everything that must be durable before it is durable.
     Send {
-        /// To whom.
+        /// The peer.
         to: NodeId,
-        /// What kind of traffic it is.
+        /// The kind of traffic.
         class: Class,
         /// The bytes.
         payload: Vec<u8>,
     },
-    /// Apply these committed entries to the state machine, and answer [`Input::Applied`].
+    /// Apply these committed entries to the state machine, and report [`Input::Applied`].
     Apply {
         /// Consecutive entries.
         entries: Vec<Entry>,
-        /// Those that were proposed here: index and token, ascending.
+        /// The proposals of this replica among them: index and token, ascending.
         proposals: Vec<(u64, u64)>,
     },
-    /// These reads may now be answered from the state machine.
+    /// The state machine may be read for these requests now.
     ReadReady {
-        /// Their tokens.
+        /// The tokens of the requests.
         tokens: Vec<u64>,
-        /// What the state machine has applied at least.
+        /// The state machine has applied at least this index.
         index: u64,
     },
-    /// A proposal, read or change came to nothing here.
+    /// A proposal, read or change was dropped.
     Dropped {
-        /// Its token.
+        /// The token of the request.
         token: u64,
-        /// Why, and whether it may take effect nevertheless.
+        /// The reason, which says whether it may take effect nevertheless.
         reason: DropReason,
     },
-    /// Another leader, or none, or another term.
+    /// The leader or the term has changed.
     Leader {
         /// The leader.
         leader: Option<NodeId>,
         /// The term.
         term: u64,
-        /// Whether it is this replica.
+        /// Whether this replica is the leader.
         is_self: bool,
     },
-    /// Who takes part has changed.
+    /// The membership has changed.
     Membership(Membership),
-    /// Read these entries from the storage, and answer [`Input::Fetched`].
+    /// Read these entries from the storage, and report [`Input::Fetched`].
     Fetch {
-        /// Their indices.
+        /// Their indexes.
         range: Range<u64>,
-        /// Most bytes of payload to read.
+        /// The most bytes of payload to read.
         len_max: usize,
     },
-    /// Take a snapshot of the state machine, in turn with what is to be applied, and answer [`Input::SnapshotOpened`].
+    /// Take a snapshot of the state machine, in order with applying, and report [`Input::SnapshotOpened`].
     OpenSnapshot {
-        /// The name of the transfer.
+        /// The transfer.
         transfer: u64,
     },
-    /// Read the next piece of that snapshot, and answer [`Input::ChunkRead`].
+    /// Read the next chunk of that snapshot, and report [`Input::ChunkRead`].
     ReadChunk {
         /// The transfer.
         transfer: u64,
-        /// Most bytes to read.
+        /// The length of the chunk, in bytes; only the last chunk is shorter.
         len_max: usize,
     },
-    /// That snapshot is not needed any more.
+    /// Close that snapshot.
     CloseSnapshot {
         /// The transfer.
         transfer: u64,
     },
-    /// Write the snapshot that was opened as this transfer to the storage's [`snapshot_writer`](crate::Storage::snapshot_writer), finish it, and
-    /// answer [`Input::SnapshotSaved`], or [`Input::SnapshotClosed`] if it failed.
+    /// Copy the snapshot that was opened for this transfer to the storage's [`snapshot_writer`](crate::Storage::snapshot_writer), finish it,
+    /// and report [`Input::SnapshotSaved`], or [`Input::SnapshotClosed`] if that failed.
     SaveSnapshot {
         /// The transfer.
         transfer: u64,
-        /// Which state it holds.
+        /// The state that the snapshot holds.
         meta: SnapshotMeta,
     },
-    /// Stage a snapshot that comes from the leader.
+    /// Stage a snapshot of the leader.
     Stage {
         /// The transfer.
         transfer: u64,
-        /// What to do.
+        /// The step.
         step: StageStep,
     },
-    /// Restore the state machine from the storage's snapshot, in turn with what is to be applied, and answer [`Input::Restored`].
+    /// Restore the state machine from the storage's snapshot, in order with applying, and report [`Input::Restored`].
     Restore {
-        /// Which state it holds.
+        /// The state that the snapshot holds.
         meta: SnapshotMeta,
     },
-    /// Ask the state machine for a checkpoint, in turn with what is to be applied, and answer [`Input::Checkpointed`].
+    /// Take a checkpoint of the state machine, in order with applying, and report [`Input::Checkpointed`].
     Checkpoint,
 }
 
 /// One step of staging a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StageStep {
-    /// Begin; what another transfer has staged is given up.
+    /// Begin, and discard the staged bytes of another transfer.
     Begin {
-        /// Which state the snapshot holds.
+        /// The state that the snapshot holds.
         meta: SnapshotMeta,
     },
-    /// Write these bytes at its end.
+    /// Append these bytes.
     Write {
         /// The bytes.
         bytes: Bytes,
     },
-    /// Make it durable, and answer [`Input::Staged`].
+    /// Make it durable, and report [`Input::Staged`].
     Finish,
 }
 
-/// Kinds of traffic, so that a transport can give each a lane.
+/// The kind of traffic, so that a transport can give each kind a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Raft's own messages: best in order, and not behind a snapshot.
+    /// Messages of Raft: best in order, and not queued behind a snapshot.
     Message,
-    /// Pieces of snapshots.
+    /// Chunks of snapshots.
     Snapshot,
 }
 
-/// Why something came to nothing.
+/// The reason why a request was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// This replica does not lead. Nothing was done.
+    /// This replica is not the leader. Nothing was done.
     NotLeader {
-        /// Who does, if it is known and somebody else.
+        /// The leader, if it is known.
         leader: Option<NodeId>,
     },
-    /// Too much waits already. Nothing was done.
+    /// Too many requests wait, or too many bytes are not committed. Nothing was done; try again later.
     Full,
     /// The payload is longer than an entry may be. Nothing was done.
     Length,
-    /// The leadership is being handed over. Nothing was done; the next leader will take it.
+    /// The leadership is being transferred. Nothing was done; send the request to the next leader.
     Transferring,
-    /// Another change of the membership is going on, or this leader has not committed anything yet. Nothing was done; try again.
+    /// Another change of the membership has not ended, or this leader has not applied an entry of its term. Nothing was done; try again.
     ChangeInProgress,
     /// The change is empty, names a node twice, or would leave no voter. Nothing was done.
     ChangeInvalid,
-    /// Another leader's entry took its place. It was not applied and never will be.
+    /// An entry of another leader replaced it. It was not applied and never will be.
     Superseded,
-    /// This replica cannot tell any more: a snapshot took the place of its log, or it was removed from the group. It may have been
-    /// applied, or may be yet.
+    /// The result is unknown: a snapshot replaced the log of this replica, or it was removed from the group. The request may have been
+    /// applied, or may be applied later.
     Unknown,
 }
 
-/// Why an input was not taken.
+/// An input was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// The message is not one. The replica is as it was.
-    #[error("a peer sent what is not a message: {0}")]
+    /// A message cannot be decoded. It was dropped, and the replica is unchanged.
+    #[error("cannot decode a message of a peer; the message was dropped")]
     Decode(#[from] DecodeError),
-    /// The message contradicts what Raft allows. It was ignored.
-    #[error("a peer sent a message that Raft does not allow: {reason}")]
+    /// A message violates the protocol. It was dropped, and the replica is unchanged.
+    #[error("a message of a peer violates the protocol ({reason}); the message was dropped")]
     Refused {
-        /// What is wrong with it.
+        /// The violation.
         reason: &'static str,
     },
-    /// The replica cannot go on. Every later input gets the same answer.
-    #[error("the replica cannot go on: {0}")]
+    /// The replica cannot continue. Every later input gets the same error.
+    #[error("the replica cannot continue: {0}")]
     Failed(FailReason),
 }
 
-/// Why a replica cannot go on.
+/// The reason why a replica cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailReason {
-    /// The leader knows entries to be committed here that the log does not hold.
+    /// The leader counts on entries of this log that the log does not hold.
     #[error(
-        "its log has lost entries that it once acknowledged; remove this member and let it join again with empty folders"
+        "the log has lost entries that it acknowledged; remove this member and let it join again with an empty folder"
     )]
     LogLost,
-    /// The leader's log contradicts entries committed here.
-    #[error("its log contradicts the leader's in committed entries; restore a backup of the group")]
+    /// The leader's log contradicts entries that are committed here.
+    #[error("the log and the leader's log have different committed entries; restore a backup of the group")]
     Diverged,
-    /// An invariant of the engine broke.
-    #[error("an invariant of the engine broke; restart it, and report this")]
+    /// An invariant of the protocol engine is violated.
+    #[error("an invariant of the protocol engine is violated; restart the node, and report this as a bug")]
     Internal,
     /// A worker of its executor failed: [`Event::Failed`](crate::Event::Failed) has the cause.
     #[error("a worker of the executor failed; see the event `Failed` for the cause")]

@@ -1,4 +1,4 @@
-//! Turning what raft has ready into outputs, and the answers to them back.
+//! From the ready state of `raft` to outputs, and from their results back to `raft`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,19 +12,19 @@ use crate::entry::{Entry, EntryKind, HardState, LogBase, SnapshotMeta};
 use crate::membership::{MembershipChange, from_conf_state, to_conf_change};
 use crate::storage::Write;
 
-/// A write that is not persisted yet, and what waits for it.
+/// A write that is not persisted, and the messages that wait for it.
 #[derive(Debug)]
 pub(super) struct Flight {
     number: u64,
-    /// The latest ready that is durable when this write is.
+    /// The latest ready of `raft` that is durable when this write is.
     ready: Option<u64>,
-    /// What must not be sent before.
+    /// Messages that must not be sent before the write is durable.
     messages: Vec<Message>,
-    /// The snapshot it installs.
+    /// The snapshot that the write adopts.
     snapshot: Option<SnapshotMeta>,
 }
 
-/// Raft joins the appends to one follower into a message without a bound. Cuts it into such as may travel.
+/// Splits an append message. With `batch_append`, `raft` joins the appends to one follower into a message of any length.
 fn cut(mut message: Message, len_max: usize) -> Vec<Message> {
     let len_of = |entry: &RaftEntry| entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_LEN;
     if message.entries.iter().map(len_of).sum::<usize>() <= len_max {
@@ -48,16 +48,16 @@ fn cut(mut message: Message, len_max: usize) -> Vec<Message> {
     parts
 }
 
-/// What an entry takes in a message beyond its payload, at most.
+/// The most bytes that an entry takes in a message beyond its payload.
 const ENTRY_OVERHEAD_LEN: usize = 24;
-/// How many steps of a fetch one input may cause.
+/// The length of a fetch, in messages: a lagging follower gets several messages from one read of the disk.
 const LEN_PER_FETCH: usize = 4;
 
 impl Replica {
-    /// The next thing to be done, or `None` when all is said.
+    /// The next output, or `None` when the replica waits for inputs or the time.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() && self.failed.is_none() {
-            // What an invariant's break leaves behind is not sent to anyone.
+            // After a panic the outputs are discarded: they may come from a half-changed state.
             let _ = self.contain(|replica| {
                 replica.start_reads();
                 while replica.node.has_ready() {
@@ -71,8 +71,8 @@ impl Replica {
         self.outputs.pop_front()
     }
 
-    /// Raft ends some impossible situations with a panic. What comes from outside is checked before it gets there; should one of
-    /// them happen nevertheless, this replica stops, and not the process it is part of. A build that aborts on panics dies there.
+    /// Contains a panic: `raft` ends some impossible situations with one. Messages are validated before `raft` sees them; if it panics
+    /// nevertheless, the replica fails and the process continues. A build that aborts on panics ends there.
     pub(super) fn contain<T>(
         &mut self,
         run: impl FnOnce(&mut Replica) -> Result<T, HandleError>,
@@ -86,7 +86,8 @@ impl Replica {
         result
     }
 
-    /// Takes one ready apart.
+    /// Takes one ready apart, in the order that `raft` demands: entries and hard state to the log, messages that need no durability at
+    /// once, the others after the write.
     fn advance(&mut self) {
         let mut ready = self.node.ready();
         let number = ready.number();
@@ -99,8 +100,9 @@ impl Replica {
         if is_vote_written {
             self.send_messages(ready.take_messages());
         } else {
-            // A leader's messages go out while its entries are being written (Raft dissertation §10.2.1), but not before its term
-            // and vote are: the only voter of a group leads at once, and could after a crash lead the same term again.
+            // A leader replicates its entries while it writes them to its own disk (Ongaro 2014, section 10.2.1), but its term and vote
+            // must be durable before (section 3.8): the only voter of a group leads at once, and after a crash it could lead the same
+            // term again with other entries.
             messages.extend(ready.take_messages());
         }
         let committed = ready.take_committed_entries();
@@ -121,7 +123,7 @@ impl Replica {
         }
         let view = self.node.mut_store();
         let spare = self.applied.min(self.handed);
-        view.shrink(spare, self.config.cache_len_max);
+        view.shrink(spare, self.options.cache_len_max);
     }
 
     fn write_of(&mut self, ready: &mut Ready) -> Write {
@@ -147,12 +149,13 @@ impl Replica {
                 HardState { term: state.term, vote: NodeId::new(state.vote), commit: state.commit };
             if self.vote != (hard_state.term, hard_state.vote) {
                 self.vote = (hard_state.term, hard_state.vote);
-                // It goes into the next write, which is this one.
+                // The next write has it, which is the write of this ready.
                 self.vote_write = self.writes + 1;
             }
             self.unwritten = Some(hard_state);
         }
-        // A commit index by itself is not worth a write: it comes along with the next one.
+        // The commit index need not be durable (section 3.8: it is found again from the log). It is written with the next write and causes
+        // none by itself.
         if write.must_sync || !write.is_empty() {
             write.hard_state = self.unwritten.take();
         }
@@ -188,7 +191,7 @@ impl Replica {
                 self.begin_sending(to);
                 continue;
             }
-            for part in cut(message, self.config.message_len_max) {
+            for part in cut(message, self.options.message_len_max) {
                 if let Some(payload) = encode_raft(&part) {
                     self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
                 }
@@ -196,7 +199,7 @@ impl Replica {
         }
     }
 
-    /// Hands committed entries out, and carries out the changes of membership among them.
+    /// Hands committed entries out to be applied, and performs the changes of the membership among them.
     fn hand_out(&mut self, committed: &[RaftEntry]) {
         let Some(last) = committed.last().map(|entry| entry.index) else { return };
         let entries: Vec<Entry> = committed.iter().map(from_raft_entry).collect();
@@ -207,7 +210,8 @@ impl Replica {
                 let membership = self.membership_at(entry.index);
                 self.outputs.push_back(Output::Membership(membership));
             }
-            // Terms never fall along a log: behind a committed entry of this term nothing of an earlier one can follow.
+            // Terms do not decrease along a log (section 3.5): no proposal of an earlier term or index can be committed after this
+            // entry. A proposal at the same index with another term was replaced by an entry of another leader.
             while let Some((term, index, token)) = self.proposals.front().copied()
                 && (term, index) <= (entry.term, entry.index)
             {
@@ -224,11 +228,11 @@ impl Replica {
         self.leave_if_removed();
     }
 
-    /// A leader that is no voter any more steps down once that is committed (Raft dissertation §4.2.2); raft leaves that to its
-    /// caller. What becomes of the proposals of a member that was removed, nobody tells it.
+    /// A leader that was removed as a voter steps down once that entry is committed (Ongaro 2014, section 4.2.2); `raft` leaves that to its
+    /// caller. A member that was removed does not receive the fate of its proposals.
     fn leave_if_removed(&mut self) {
         let membership = self.membership_at(self.handed);
-        let id = self.config.id;
+        let id = self.options.id;
         if self.is_leader() && !membership.voters.contains(&id) && !membership.voters_outgoing.contains(&id) {
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
@@ -244,7 +248,8 @@ impl Replica {
         }
     }
 
-    /// A change that cannot be read, or that raft refuses, changes nothing: on every replica alike.
+    /// Performs a change of the membership. A change that cannot be decoded, or that `raft` refuses, has no effect. That must be so on
+    /// every replica alike, since all of them apply the same entry.
     pub(super) fn apply_membership(&mut self, entry: &Entry) {
         let change = if entry.payload.is_empty() {
             Ok(MembershipChange::default())
@@ -259,14 +264,14 @@ impl Replica {
         }
     }
 
-    /// A snapshot takes the place of the log.
+    /// Installs a snapshot, which replaces the log.
     fn install(&mut self, meta: &SnapshotMeta) {
         self.restoring = Some(meta.index);
         self.handed = meta.index;
         self.memberships.clear();
         self.memberships.push_back((meta.index, meta.membership.clone()));
         self.outputs.push_back(Output::Membership(meta.membership.clone()));
-        // Whether they were applied before the snapshot was taken is not known.
+        // It is unknown whether the proposals were applied before the snapshot was taken.
         self.give_up_proposals();
     }
 
@@ -309,12 +314,12 @@ impl Replica {
         while self.fetching.is_none()
             && let Some(wanted) = self.node.store().take_wanted()
         {
-            // What lies behind is in memory, and perhaps not in the storage yet.
+            // Entries from `cache_first` on are in memory and may not be in the storage yet.
             let range = wanted.low..wanted.high.min(self.node.store().cache_first());
             if range.is_empty() {
                 self.node.store().clear_fetched();
             } else {
-                let len_max = self.config.message_len_max.saturating_mul(LEN_PER_FETCH);
+                let len_max = self.options.message_len_max.saturating_mul(LEN_PER_FETCH);
                 self.outputs.push_back(Output::Fetch { range, len_max });
                 self.fetching = Some(wanted);
             }
@@ -322,7 +327,7 @@ impl Replica {
         for member in self.node.store().take_snapshot_wanted() {
             self.open_snapshot(member);
         }
-        if self.log_grown >= self.config.checkpoint_log_len && !self.checkpointing && self.saving.is_none() {
+        if self.log_grown >= self.options.checkpoint_log_len && !self.checkpointing && self.saving.is_none() {
             self.log_grown = 0;
             self.checkpointing = true;
             self.outputs.push_back(Output::Checkpoint);
@@ -333,14 +338,14 @@ impl Replica {
         let Some(wanted) = self.fetching.take() else { return };
         self.node.store().set_fetched(entries);
         if entries.is_empty() {
-            // Raft asks again with the next heartbeat.
+            // raft requests them again with the next heartbeat.
             return;
         }
         self.node.on_entries_fetched(wanted.context);
         self.node.store().clear_fetched();
     }
 
-    /// The state machine's own state covers the log up to `index`; 0 says that it keeps none and needs a snapshot.
+    /// The durable state of the state machine covers the log up to `index`. 0: it is in memory, and a snapshot is saved instead.
     pub(super) fn checkpointed(&mut self, index: u64) {
         self.checkpointing = false;
         if index == 0 {
@@ -354,16 +359,17 @@ impl Replica {
 
     pub(super) fn snapshot_saved(&mut self, meta: SnapshotMeta) {
         self.saving = None;
-        // An installed snapshot has overtaken it.
+        // A snapshot of the leader that was installed meanwhile makes this one obsolete.
         if meta.index <= self.node.raft.raft_log.applied && meta.index > self.node.store().base.index {
             let index = meta.index;
             self.shorten(index, Some(meta));
         }
     }
 
-    /// Forgets the log up to `covered`, but for a tail that spares followers a snapshot.
+    /// Removes the log up to `covered` except for a tail: followers that lag a little get entries and not a snapshot (Ongaro 2014, section
+    /// 5.1.2 discusses when to take snapshots).
     fn shorten(&mut self, covered: u64, snapshot: Option<SnapshotMeta>) {
-        let index = covered.min(self.applied).saturating_sub(self.config.retained_entries);
+        let index = covered.min(self.applied).saturating_sub(self.options.retained_entries);
         let base = (index > self.node.store().base.index).then(|| self.base_at(index)).flatten();
         if snapshot.is_none() && base.is_none() {
             return;

@@ -1,4 +1,4 @@
-//! Linearizable reads by the read index (Raft dissertation §6.4).
+//! Linearizable reads by the read index (Ongaro 2014, section 6.4).
 
 use std::collections::VecDeque;
 
@@ -7,19 +7,20 @@ use x0_identity::NodeId;
 
 use super::{DropReason, Output, Replica};
 
-/// Ticks after which a round is begun anew, should its messages have been lost in a way that heartbeats do not mend.
+/// The ticks after which a round is started again: its messages may have been lost in a way that heartbeats do not repair.
 const ROUND_TICKS_MAX: u32 = 20;
 
-/// Reads on their way. One round at a time asks the quorum; whoever comes meanwhile shares the next one.
+/// Reads in progress. One round of heartbeats at a time confirms the leadership; reads that arrive meanwhile share the next round, which
+/// amortises its cost (section 6.4).
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// Not in a round yet.
+    /// Reads that are not in a round.
     waiting: Vec<u64>,
-    /// In the round of this number.
+    /// The current round: its number and its reads.
     round: Option<(u64, Vec<u64>)>,
     rounds: u64,
     ticks: u32,
-    /// Confirmed, and waiting for their index to be applied. Ascending.
+    /// Reads of confirmed rounds whose index is not applied. Ascending.
     confirmed: VecDeque<(u64, Vec<u64>)>,
 }
 
@@ -33,7 +34,7 @@ impl Replica {
     pub(super) fn read_index(&mut self, token: u64) {
         let reason = if !self.is_leader() {
             DropReason::NotLeader { leader: self.leader_hint() }
-        } else if self.reads.waiting.len() >= self.config.waiting_max {
+        } else if self.reads.waiting.len() >= self.options.waiting_max {
             DropReason::Full
         } else {
             return self.reads.waiting.push(token);
@@ -41,8 +42,8 @@ impl Replica {
         self.outputs.push_back(Output::Dropped { token, reason });
     }
 
-    /// Begins a round for those that wait. A leader that has not committed in its term yet does not know what is committed
-    /// (§6.4, step 1): the reads wait.
+    /// Starts a round for the reads that wait. A leader that has not committed an entry of its term does not know the newest committed
+    /// index (section 6.4, step 1), so that the reads wait until it has.
     pub(super) fn start_reads(&mut self) {
         if let Some((_, tokens)) = &mut self.reads.round {
             if self.reads.ticks < ROUND_TICKS_MAX {
@@ -72,7 +73,7 @@ impl Replica {
         self.start_reads();
     }
 
-    /// Lets go of the reads whose index is applied.
+    /// Releases the reads whose index is applied (section 6.4, step 4).
     pub(super) fn release_reads(&mut self) {
         while self.reads.confirmed.front().is_some_and(|(index, _)| *index <= self.applied)
             && let Some((_, tokens)) = self.reads.confirmed.pop_front()
@@ -81,10 +82,11 @@ impl Replica {
         }
     }
 
-    /// Leadership is lost: a read that no quorum has confirmed cannot be answered here. A confirmed one still can.
+    /// The leadership is lost. A read whose round no majority has confirmed is dropped; a confirmed one is still valid, because the majority
+    /// answered after the read had arrived.
     pub(super) fn drop_reads(&mut self, leader: Option<NodeId>) {
         let round = self.reads.round.take().map(|(_, tokens)| tokens).unwrap_or_default();
-        let reason = DropReason::NotLeader { leader: leader.filter(|leader| *leader != self.config.id) };
+        let reason = DropReason::NotLeader { leader: leader.filter(|leader| *leader != self.options.id) };
         for token in round.into_iter().chain(std::mem::take(&mut self.reads.waiting)) {
             self.outputs.push_back(Output::Dropped { token, reason });
         }

@@ -1,4 +1,4 @@
-//! Messages from peers, and snapshots that come in pieces.
+//! Messages of peers, and snapshots that arrive in chunks.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ pub(super) struct Receiving {
     term: u64,
     transfer: u64,
     meta: SnapshotMeta,
-    /// The number of the piece that comes next.
+    /// The number of the next chunk.
     next: u64,
-    /// Pieces that have overtaken it.
+    /// Chunks that have overtaken it.
     early: BTreeMap<u64, (Bytes, bool)>,
-    /// All pieces are there, and are being made durable.
+    /// All chunks have arrived and are being made durable.
     finishing: bool,
-    /// The name under which it is staged: transfers of two leaders may share a number.
+    /// The number under which it is staged: transfers of two leaders may have the same number.
     stage: u64,
 }
 
@@ -46,7 +46,7 @@ impl Replica {
                 let mut message = decode_raft(&mut fields)?;
                 fields.finish()?;
                 message.from = from.get();
-                message.to = self.config.id.get();
+                message.to = self.options.id.get();
                 self.step(message)
             }
             kind::CHUNK => {
@@ -79,13 +79,13 @@ impl Replica {
             self.ask_for_snapshot(&message);
             return Ok(());
         }
-        // What raft refuses, such as an answer from a member that was removed, leaves it as it was.
+        // An error of raft, such as an answer of a removed member, leaves it unchanged.
         let _ = self.node.step(message);
         Ok(())
     }
 
-    /// A log from the beginning does not say who founded the group: only a snapshot does. Raft itself asks for one only where the log
-    /// holds an entry of the term.
+    /// Requests a snapshot: a log from the first entry does not contain the founders of the group, and a snapshot does. `raft` requests
+    /// one by itself only if the log holds an entry of the term.
     fn ask_for_snapshot(&mut self, append: &Message) {
         let heartbeat = Message {
             msg_type: MessageType::MsgHeartbeat,
@@ -107,7 +107,7 @@ impl Replica {
         });
     }
 
-    /// Whether it has not been told of any group yet.
+    /// Whether it is not a member of any group yet.
     fn is_outsider(&self) -> bool {
         self.membership_at(self.handed).is_empty() && self.node.raft.raft_log.last_index() == 0
     }
@@ -123,13 +123,13 @@ impl Replica {
             return self.answer_chunk(from, answer(0, Verdict::Done));
         }
         if self.restoring.is_some() {
-            // The storage keeps one snapshot, and the state machine has yet to read it. The sender asks again.
+            // The storage keeps one snapshot, which the state machine has not read. The sender repeats the chunk.
             return;
         }
         let found = self.receiving.as_ref().map(|found| (found.term, found.transfer, found.from));
         let wanted = (chunk.term, chunk.transfer, from);
         if found != Some(wanted) {
-            // What is being made durable is waited for, and an older transfer was given up by its sender.
+            // A transfer that is being made durable ends first, and an older transfer was abandoned by its sender.
             let is_waited_for = self.receiving.as_ref().is_some_and(|receiving| receiving.finishing);
             if is_waited_for || found > Some(wanted) {
                 return;
@@ -141,7 +141,7 @@ impl Replica {
         if receiving.meta != chunk.position || receiving.finishing {
             return;
         }
-        if ahead.is_some_and(|ahead| ahead < self.config.chunks_in_flight_max as u64) {
+        if ahead.is_some_and(|ahead| ahead < self.options.chunks_in_flight_max as u64) {
             receiving.early.insert(chunk.number, (chunk.bytes, chunk.last));
         }
         let transfer = receiving.stage;
@@ -180,7 +180,7 @@ impl Replica {
         self.outputs.push_back(Output::Send { to, class: Class::Message, payload: acknowledge.encode() });
     }
 
-    /// The snapshot is durable: raft may learn of it, as if it had come in one message.
+    /// The snapshot is durable: `raft` receives it as if it had arrived in one message (Ongaro 2014, section 5.1).
     pub(super) fn staged(&mut self, transfer: u64, ok: bool) -> Result<(), HandleError> {
         let Some(receiving) = self.receiving.take_if(|receiving| receiving.stage == transfer) else {
             return Ok(());
@@ -193,7 +193,7 @@ impl Replica {
             let mut message = Message {
                 msg_type: MessageType::MsgSnapshot,
                 from: receiving.from.get(),
-                to: self.config.id.get(),
+                to: self.options.id.get(),
                 term: receiving.term,
                 ..Message::default()
             };

@@ -1,8 +1,8 @@
-//! Snapshots on their way to a member that is too far behind.
+//! Snapshots for members whose next entry is no longer in the log.
 //!
-//! Pieces are numbered and sent in a window; the receiver keeps those that overtake others and acknowledges the number it wants
-//! next. That one is sent again when it is asked for repeatedly, or after a while. What is not acknowledged stays in memory, which the
-//! window bounds on both sides.
+//! Chunks are numbered and sent in a window. The receiver keeps chunks that overtake others and acknowledges the number that it needs
+//! next. That chunk is sent again when it is requested repeatedly, or after some ticks. Chunks that are not acknowledged stay in memory,
+//! which the window bounds on both sides.
 
 use std::collections::VecDeque;
 
@@ -14,11 +14,11 @@ use super::{Class, Output, Replica};
 use crate::codec::{Acknowledge, Chunk, Verdict};
 use crate::entry::SnapshotMeta;
 
-/// Ticks without progress after which the window is sent again, and after which the transfer is given up.
+/// The ticks without progress after which the first chunk is sent again, and after which the transfer is abandoned.
 const RESEND_TICKS: u32 = 4;
 const GIVE_UP_TICKS: u32 = 200;
 
-/// How often a piece is asked for before it counts as lost, and not as overtaken (as TCP does, RFC 5681 §3.2).
+/// The number of repeated requests after which a chunk counts as lost and not as overtaken (as in TCP, RFC 5681 section 3.2).
 const REPEATS_LOST: u32 = 3;
 
 /// A snapshot that is being sent.
@@ -28,21 +28,21 @@ pub(super) struct Sending {
     transfer: u64,
     /// Known once the state machine has opened it.
     meta: Option<SnapshotMeta>,
-    /// Whether raft waits for the end of it.
+    /// Whether `raft` waits for its result.
     begun: bool,
-    /// Pieces that are not acknowledged, from this number on.
+    /// Chunks that are not acknowledged, from this number on.
     first: u64,
     window: VecDeque<(Bytes, bool)>,
-    /// Whether a piece is being read, and whether the last one was.
+    /// Whether a chunk is being read, and whether the last one was read.
     reading: bool,
     read_all: bool,
     idle_ticks: u32,
-    /// How often the first of the window was asked for.
+    /// The number of requests for the first chunk of the window.
     repeats: u32,
 }
 
 impl Replica {
-    /// Raft found that only a snapshot helps this member.
+    /// Opens a snapshot for a member that `raft` cannot supply with entries.
     pub(super) fn open_snapshot(&mut self, member: u64) {
         let Some(to) = NodeId::new(member) else { return };
         if !self.is_leader() || self.sending.iter().any(|sending| sending.to == to) {
@@ -82,14 +82,14 @@ impl Replica {
             self.outputs.push_back(Output::CloseSnapshot { transfer });
             return self.abort_sending(transfer);
         };
-        // Raft asks again, finds it, and tells us to send it.
+        // raft requests the snapshot again, finds it, and emits the message that starts the transfer.
         sending.meta = Some(meta.clone());
         let member = sending.to.get();
         self.node.mut_store().snapshots.push((member, meta));
         self.node.raft.ping();
     }
 
-    /// Raft has sent the snapshot, as far as it is concerned.
+    /// Starts the transfer: `raft` has emitted the snapshot message.
     pub(super) fn begin_sending(&mut self, to: NodeId) {
         let Some(sending) = self.sending.iter_mut().find(|sending| sending.to == to) else {
             return self.node.report_snapshot(to.get(), SnapshotStatus::Failure);
@@ -98,17 +98,17 @@ impl Replica {
         self.read_chunks(to);
     }
 
-    /// Asks for the next piece while the window has room.
+    /// Reads the next chunk while the window has room.
     fn read_chunks(&mut self, to: NodeId) {
         let Some(sending) = self.sending.iter_mut().find(|sending| sending.to == to) else { return };
         if sending.begun
             && !sending.reading
             && !sending.read_all
-            && sending.window.len() < self.config.chunks_in_flight_max
+            && sending.window.len() < self.options.chunks_in_flight_max
         {
             sending.reading = true;
             let transfer = sending.transfer;
-            self.outputs.push_back(Output::ReadChunk { transfer, len_max: self.config.chunk_len });
+            self.outputs.push_back(Output::ReadChunk { transfer, len_max: self.options.chunk_len });
         }
     }
 
@@ -133,7 +133,7 @@ impl Replica {
         self.outputs.push_back(Output::Send { to, class: Class::Snapshot, payload: chunk.encode() });
     }
 
-    /// Sends what was not acknowledged for some time again, and gives up what nobody answers.
+    /// Repeats chunks that were not acknowledged for some ticks, and abandons transfers without an answer.
     pub(super) fn resend_chunks(&mut self) {
         let mut stuck = Vec::new();
         let mut again = Vec::new();
@@ -144,7 +144,7 @@ impl Replica {
             } else if sending.idle_ticks % RESEND_TICKS == 0
                 && let Some((bytes, last)) = sending.window.front()
             {
-                // The first is enough: its acknowledgement tells what else is missing.
+                // The first chunk is enough: its acknowledgement has the number of the next one that is missing.
                 again.push((sending.to, sending.first, bytes.clone(), *last));
             }
         }
@@ -171,11 +171,12 @@ impl Replica {
                     return;
                 }
                 if acknowledge.next < sending.first && sending.idle_ticks >= RESEND_TICKS {
-                    // It has lost what it had: it was started anew.
+                    // The receiver has restarted and lost the chunks that it had acknowledged.
                     return self.finish_sending(from, SnapshotStatus::Failure);
                 }
                 let advanced = acknowledge.next > sending.first;
-                // The last piece stays until the whole is known to have arrived: there must be something to ask with.
+                // The last chunk stays in the window until the receiver has confirmed the whole snapshot: it is what is repeated until
+                // then.
                 while sending.first < acknowledge.next
                     && sending.window.front().is_some_and(|(_, last)| !last)
                 {
@@ -215,13 +216,13 @@ impl Replica {
                 self.node.report_snapshot(to.get(), status);
             }
             if let Some(progress) = self.node.raft.mut_prs().get_mut(to.get()) {
-                // Raft forgets to, if the member has told of the snapshot by itself before.
+                // raft does not reset it if the member has reported the snapshot by itself before.
                 progress.pending_request_snapshot = raft::INVALID_INDEX;
             }
         }
     }
 
-    /// The snapshot cannot be had: raft tries again later.
+    /// Ends a transfer whose snapshot cannot be opened, read or saved. `raft` tries again later.
     pub(super) fn abort_sending(&mut self, transfer: u64) {
         if self.saving == Some(transfer) {
             self.saving = None;
@@ -233,7 +234,7 @@ impl Replica {
         }
     }
 
-    /// Leadership is lost.
+    /// Ends all transfers: the leadership is lost.
     pub(super) fn end_sending(&mut self) {
         for ended in std::mem::take(&mut self.sending) {
             self.outputs.push_back(Output::CloseSnapshot { transfer: ended.transfer });

@@ -1,10 +1,11 @@
-//! What raft takes for granted about messages, and would end the process over.
+//! Checks of messages that `raft` does not make: it would panic.
 
 use raft::eraftpb::{Message, MessageType};
 
 use super::{FailReason, HandleError, Replica};
 
-/// How far a term may be ahead. One that is far ahead would push every other out for good.
+/// The most terms that a message may be ahead. Raft adopts every higher term (Ongaro 2014, section 3.3), and one message with the highest
+/// possible term would end all elections.
 const TERMS_AHEAD_MAX: u64 = 1 << 40;
 
 fn refused<T>(reason: &'static str) -> Result<T, HandleError> {
@@ -12,44 +13,49 @@ fn refused<T>(reason: &'static str) -> Result<T, HandleError> {
 }
 
 impl Replica {
-    /// Whether raft may see the message. `Ok(false)` says that it is stale and of no use.
+    /// Whether `raft` may see the message. `Ok(false)`: the message is stale and is dropped.
     pub(super) fn validate(&self, message: &Message) -> Result<bool, HandleError> {
         self.check_sender(message.from, message.term)?;
         let raft = &self.node.raft;
         let is_led_by_us = self.is_leader() && message.term == raft.term;
         match message.msg_type {
             MessageType::MsgHeartbeat | MessageType::MsgAppend if is_led_by_us => {
-                refused("there are two leaders of one term")
+                refused("two leaders claim the same term")
             }
             MessageType::MsgHeartbeat => self.validate_heartbeat(message),
             MessageType::MsgAppend => self.validate_append(message),
             MessageType::MsgAppendResponse if is_led_by_us => self.validate_response(message),
-            // Raft would campaign at once.
+            // raft campaigns at once on this message, also when it must not.
             MessageType::MsgTimeoutNow => Ok(self.may_campaign()),
             _ => Ok(true),
         }
     }
 
-    /// No term comes without a node that began it, and no message from oneself.
+    /// A message has a plausible term and does not come from this replica itself.
     pub(super) fn check_sender(&self, from: u64, term: u64) -> Result<(), HandleError> {
-        if from == self.config.id.get() {
-            return refused("it claims to come from this replica");
+        if from == self.options.id.get() {
+            return refused("the sender has the id of this replica");
         }
         if term == 0 || term > self.node.raft.term.saturating_add(TERMS_AHEAD_MAX) {
-            return refused("its term is not plausible");
+            return refused("the term is 0 or implausibly high");
         }
         Ok(())
     }
 
-    /// What a leader says can only end this replica if it is one of the group.
+    /// Ends the replica, but only for a message of a member: a stranger must not be able to.
     fn fail<T>(&self, from: u64, reason: FailReason) -> Result<T, HandleError> {
         let membership = self.memberships.back().map(|(_, membership)| membership);
         let is_stranger = membership
             .is_some_and(|known| !known.is_empty() && !known.nodes().any(|node| node.get() == from));
-        if is_stranger { refused("a stranger contradicts the log") } else { Err(HandleError::Failed(reason)) }
+        if is_stranger {
+            refused("a node that is not a member contradicts the log")
+        } else {
+            Err(HandleError::Failed(reason))
+        }
     }
 
-    /// A leader names no commit beyond what this member has acknowledged (raft: `min(matched, committed)`).
+    /// A leader sends no commit index beyond the entries that this member has acknowledged (`raft` sends `min(matched, committed)`). A
+    /// greater one means that this log has lost acknowledged entries.
     fn validate_heartbeat(&self, message: &Message) -> Result<bool, HandleError> {
         let raft = &self.node.raft;
         if message.term >= raft.term && message.commit > raft.raft_log.last_index() {
@@ -59,16 +65,17 @@ impl Replica {
     }
 
     fn validate_append(&self, message: &Message) -> Result<bool, HandleError> {
-        // Raft takes an index it does not hold for one of term 0, and would append with a gap.
+        // raft treats an index that it does not hold as one of term 0, and would append with a gap.
         if (message.index == 0) != (message.log_term == 0) {
-            return refused("its position is not one of a log");
+            return refused("index and term of the position contradict each other");
         }
         if message.entries.first().is_some_and(|entry| entry.term == 0) {
-            return refused("no entry is of term 0");
+            return refused("an entry has term 0");
         }
         let raft = &self.node.raft;
         let log = &raft.raft_log;
-        // Stale ones are answered by raft. Behind the base nothing can be compared.
+        // Committed entries never change (Ongaro 2014, section 3.6, leader completeness). raft answers stale messages by itself; before
+        // the base there are no terms to compare.
         let contradicts = |index: u64, term: u64| {
             index <= log.committed && log.term(index).is_ok_and(|held| held != 0 && held != term)
         };
@@ -86,7 +93,7 @@ impl Replica {
         let Some(progress) = self.node.raft.prs().get(message.from) else { return Ok(false) };
         if !message.reject {
             if message.index > log.last_index() {
-                return refused("it acknowledges entries that do not exist");
+                return refused("the acknowledged index is after the end of the log");
             }
             return Ok(true);
         }
@@ -94,9 +101,9 @@ impl Replica {
             return Ok(true);
         }
         if message.index > log.last_index() || message.reject_hint > message.index {
-            return refused("it rejects what was never sent");
+            return refused("the rejected index was never sent");
         }
-        // raft-rs #557: a late rejection must not move the next index to or below what is known to match.
+        // raft-rs issue 557: a late rejection must not move the next index to or below the index that is known to match.
         let hint = match message.log_term {
             0 => message.reject_hint,
             term => log.find_conflict_by_term(message.reject_hint, term).0,

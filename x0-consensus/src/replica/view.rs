@@ -1,4 +1,4 @@
-//! What raft sees of the log: the tail in memory, and the terms of all of it.
+//! The log as `raft` reads it: the last entries in memory, and the terms of all entries.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,10 +11,10 @@ use crate::entry::{Entry, LogBase, SnapshotMeta};
 use crate::membership::to_conf_state;
 use crate::storage::TermRun;
 
-/// What an entry is counted as beyond its payload.
+/// The bytes by which an entry counts beyond its payload.
 const ENTRY_OVERHEAD_LEN: usize = 128;
 
-/// A stretch of the log that raft wants and the cache does not hold.
+/// A range of the log that `raft` has requested and that is not in memory.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) context: GetEntriesContext,
@@ -22,25 +22,25 @@ pub(crate) struct Wanted {
     pub(crate) high: u64,
 }
 
-/// The log as raft reads it.
+/// The log as `raft` reads it.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) initial: RaftState,
     pub(crate) base: LogBase,
     terms: Vec<TermRun>,
-    /// The last entries of the log.
+    /// The last entries of the log. Entries that are not applied are always here.
     cache: VecDeque<RaftEntry>,
-    /// The index of the first entry in the cache, or the one behind the end.
+    /// The index of the first entry in memory, or the index after the end.
     cache_first: u64,
     cache_len: usize,
-    /// What was fetched for raft to read again.
+    /// Entries that were fetched, until `raft` has read them.
     fetched: RefCell<Vec<RaftEntry>>,
     wanted: RefCell<VecDeque<Wanted>>,
-    /// Where the stretch begins that is being fetched.
+    /// The start of the range that is being fetched.
     fetching: Cell<Option<u64>>,
     /// Members that need a snapshot.
     snapshot_wanted: RefCell<Vec<u64>>,
-    /// For each member: the snapshot that is open for it.
+    /// The snapshots that are open, with the member for which they are.
     pub(crate) snapshots: Vec<(u64, SnapshotMeta)>,
 }
 
@@ -76,6 +76,7 @@ impl View {
         if index < self.base.index || index > self.last_index() {
             return None;
         }
+        // The run of the index is the last one that starts at or before it.
         let behind = self.terms.partition_point(|run| run.first_index <= index);
         Some(self.terms.get(behind.checked_sub(1)?)?.term)
     }
@@ -85,7 +86,8 @@ impl View {
         (place < self.cache.len()).then_some(place)
     }
 
-    /// Appends, replacing what stands at and behind the first.
+    /// Appends entries and replaces those at and after the first one (Ongaro 2014, section 3.5: a conflicting entry and all after it are
+    /// deleted).
     pub(crate) fn append(&mut self, entries: &[RaftEntry]) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
         while self.terms.last().is_some_and(|run| run.first_index >= first) {
@@ -112,7 +114,7 @@ impl View {
         }
     }
 
-    /// Puts entries read at the start in front: only before the cache holds any.
+    /// Adds the entries that were read at the start. The memory holds none before.
     pub(crate) fn preload(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         self.cache_first = first.index;
@@ -120,7 +122,7 @@ impl View {
         self.cache_len = self.cache.iter().map(entry_len).sum();
     }
 
-    /// Drops entries up to `index` from memory while more than `len_max` bytes are held.
+    /// Drops entries up to `index` from memory while it holds more than `len_max` bytes.
     pub(crate) fn shrink(&mut self, index: u64, len_max: usize) {
         while self.cache_len > len_max && self.cache_first <= index {
             let Some(dropped) = self.cache.pop_front() else { break };
@@ -129,7 +131,7 @@ impl View {
         }
     }
 
-    /// Forgets the log up to and including the base.
+    /// Drops the entries up to and including the base.
     pub(crate) fn truncate(&mut self, base: LogBase) {
         while self.cache_first <= base.index
             && let Some(dropped) = self.cache.pop_front()
@@ -145,7 +147,7 @@ impl View {
         self.base = base;
     }
 
-    /// The log now begins, empty, behind `base`.
+    /// Replaces the log by an empty one that starts after `base`.
     pub(crate) fn replace(&mut self, base: LogBase) {
         self.cache.clear();
         self.cache_len = 0;
@@ -164,7 +166,7 @@ impl View {
         self.fetched.borrow_mut().clear();
     }
 
-    /// The index of the first entry in memory, or the one behind the end.
+    /// The index of the first entry in memory, or the index after the end.
     pub(crate) fn cache_first(&self) -> u64 {
         self.cache_first
     }
@@ -175,7 +177,8 @@ impl View {
         wanted
     }
 
-    /// Raft asks again with every proposal and heartbeat; once is enough. Of two members at the same place the second asks anew.
+    /// `raft` repeats its request with every proposal and heartbeat, and one fetch is enough. Of two members at the same index the second
+    /// one requests it again later.
     fn want(&self, wanted: Wanted) {
         let mut queue = self.wanted.borrow_mut();
         if self.fetching.get() != Some(wanted.low) && queue.iter().all(|other| other.low != wanted.low) {

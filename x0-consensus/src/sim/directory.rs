@@ -1,47 +1,43 @@
-//! A disk in memory that forgets, tears and fails on command.
+//! A disk in memory with planted faults: lost and torn writes, errors, a full disk, power failures.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::directory::{Directory, DirectoryFile, DirectoryLock};
+use crate::random::SplitMix64;
 
-/// What a [`SimDirectory`] does instead of one of its operations.
+/// A fault that a [`SimDirectory`] has in one of its operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The operation fails with this error and has no effect. A failed `sync` of a file behaves as Linux
-    /// does: the bytes can still be read, count as clean, and no later `sync` makes them durable.
+    /// The operation fails with this error and has no effect. A failed `sync` of a file behaves as on Linux: the bytes can still be read
+    /// and count as clean, and no later `sync` makes them durable.
     Error(io::ErrorKind),
-    /// A write takes only its first half and then fails with this error. Other operations as
-    /// [`Fault::Error`].
+    /// A write takes effect in its first half and then fails with this error. Other operations behave as with [`Fault::Error`].
     Half(io::ErrorKind),
-    /// The power goes: the operation is begun, does not return to anybody with success, and neither does any
-    /// later one until [`SimDirectory::crash`].
+    /// The power fails: the operation starts and returns an error, and so does every later one until [`SimDirectory::crash`].
     PowerLoss,
 }
 
-/// What becomes, at the loss of power, of that which was never synchronised.
+/// The fate of unsynchronised changes at a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsynced {
-    /// All of it is gone.
+    /// All changes are lost.
     Lost,
-    /// All of it is there.
+    /// All changes are kept.
     Kept,
-    /// Of each write any subset of its 512-byte sectors is there, and of the changes of names any subset, as
-    /// drawn from this seed.
+    /// A random subset of the 512-byte sectors of each write and of the changes of names is kept, drawn from this seed.
     Sectors(u64),
-    /// Writes and changes of names are there up to some moment; the write at that moment is cut at some byte,
-    /// as drawn from this seed.
+    /// The changes up to a random moment are kept; the write at that moment is cut at a random byte. Both are drawn from this seed.
     Cut(u64),
 }
 
-/// A [`Directory`] in memory, deterministic, with its faults under control. A clone is another handle to the
-/// same disk.
+/// A deterministic [`Directory`] in memory with planted faults. A clone is another handle to the same disk.
 ///
-/// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are
-/// counted, and a fault can be planted on any of them, so that a test can visit every one.
+/// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are counted, and a fault can be
+/// planted in each of them, so that a test can visit every one.
 #[derive(Debug, Clone, Default)]
 pub struct SimDirectory {
     disk: Arc<Mutex<Disk>>,
@@ -59,7 +55,7 @@ struct Disk {
     faults: BTreeMap<u64, Fault>,
     capacity_bytes: Option<u64>,
     is_down: bool,
-    /// Rises with every crash; handles of an older one are dead.
+    /// Rises with every crash; handles of an older generation fail.
     generation: u64,
     lock_holder: Option<u64>,
     lock_next: u64,
@@ -81,22 +77,9 @@ enum Change {
 
 const SECTOR_LEN: usize = 512;
 
-/// SplitMix64: small, and good enough to choose which bytes to lose.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = bound.max(1) as u64;
-        usize::try_from(self.next() % bound).unwrap_or(0)
-    }
+/// A random length below `bound`.
+fn below(random: &mut SplitMix64, bound: usize) -> usize {
+    usize::try_from(random.below(bound as u64)).unwrap_or(0)
 }
 
 fn overwrite(bytes: &mut Vec<u8>, offset: usize, new: &[u8]) {
@@ -108,7 +91,7 @@ fn overwrite(bytes: &mut Vec<u8>, offset: usize, new: &[u8]) {
 }
 
 impl Disk {
-    /// Counts an operation; answers the fault planted on it, if any.
+    /// Counts an operation and returns the fault planted in it.
     fn begin(&mut self, generation: u64) -> io::Result<Option<Fault>> {
         if self.is_down || generation != self.generation {
             return Err(io::Error::other("the power is off"));
@@ -126,12 +109,11 @@ impl Disk {
         match fault {
             None => Ok(()),
             Some(Fault::Error(kind) | Fault::Half(kind)) => Err(kind.into()),
-            Some(Fault::PowerLoss) => Err(io::Error::other("the power went")),
+            Some(Fault::PowerLoss) => Err(io::Error::other("the power failed")),
         }
     }
 
-    /// A change of names: planted errors keep it from happening; at a loss of power it is begun and so may
-    /// survive.
+    /// Changes names. A planted error prevents the change; at a power failure it has started and may survive.
     fn change_name(&mut self, fault: Option<Fault>, change: Change) -> io::Result<()> {
         if matches!(fault, Some(Fault::Error(_) | Fault::Half(_))) {
             return Self::finish(fault);
@@ -148,12 +130,12 @@ impl Disk {
     fn crash(&mut self, unsynced: Unsynced) {
         let pending = std::mem::take(&mut self.pending);
         let mut random = match unsynced {
-            Unsynced::Lost | Unsynced::Kept => Random(0),
-            Unsynced::Sectors(seed) | Unsynced::Cut(seed) => Random(seed),
+            Unsynced::Lost | Unsynced::Kept => SplitMix64(0),
+            Unsynced::Sectors(seed) | Unsynced::Cut(seed) => SplitMix64(seed),
         };
         let cut = match unsynced {
             Unsynced::Lost => 0,
-            Unsynced::Cut(_) => random.below(pending.len() + 1),
+            Unsynced::Cut(_) => below(&mut random, pending.len() + 1),
             Unsynced::Kept | Unsynced::Sectors(_) => pending.len(),
         };
         for (at, change) in pending.iter().enumerate().take(cut) {
@@ -178,7 +160,7 @@ impl Disk {
                     }
                 }
                 Unsynced::Cut(_) if at + 1 == cut => {
-                    let len = random.below(bytes.len() + 1);
+                    let len = below(&mut random, bytes.len() + 1);
                     overwrite(&mut inode.durable, *offset, &bytes[..len]);
                 }
                 _ => overwrite(&mut inode.durable, *offset, bytes),
@@ -224,35 +206,35 @@ impl SimDirectory {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many operations were counted so far: the number of the next one.
+    /// The number of operations so far, which is the number of the next one.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.disk().operations
     }
 
-    /// Plants a fault on the operation of this number, counted from 0 over the disk's life.
+    /// Plants a fault in the operation of this number, counted from 0 over the life of the disk.
     pub fn plant(&self, operation: u64, fault: Fault) {
         self.disk().faults.insert(operation, fault);
     }
 
-    /// Bounds the sum of all files' lengths; writes beyond it fail as on a full disk. `None` lifts the bound.
+    /// Limits the sum of the lengths of all files; writes beyond it fail as on a full disk. `None` removes the limit.
     pub fn set_capacity_bytes(&self, capacity_bytes: Option<u64>) {
         self.disk().capacity_bytes = capacity_bytes;
     }
 
-    /// Whether a planted [`Fault::PowerLoss`] was met and the power not come back since.
+    /// Whether a planted [`Fault::PowerLoss`] has happened since the last crash.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.disk().is_down
     }
 
-    /// The power goes and comes back: what was never synchronised meets its fate, and all handles opened
-    /// before are dead. Planted faults stay.
+    /// The power fails and returns: unsynchronised changes meet their fate, and all handles that were opened before fail. Planted faults
+    /// stay.
     pub fn crash(&self, unsynced: Unsynced) {
         self.disk().crash(unsynced);
     }
 
-    /// An independent copy of the disk as it is, unsynchronised changes included and without planted faults.
+    /// An independent copy of the disk with its unsynchronised changes and without planted faults.
     #[must_use]
     pub fn fork(&self) -> SimDirectory {
         let disk = self.disk();
@@ -283,7 +265,7 @@ impl SimDirectory {
         disk.names.get(name).and_then(|file| disk.files.get(file)).map(|file| file.bytes.clone())
     }
 
-    /// Damages a file behind everybody's back: `bytes` take its place, durably.
+    /// Damages a file: replaces its content by `bytes`, durably and without an operation.
     pub fn replace_contents(&self, name: &str, bytes: Vec<u8>) {
         let mut disk = self.disk();
         let file = match disk.names.get(name) {

@@ -1,31 +1,30 @@
-//! What can go wrong, by operation, and what it did to the state.
+//! The errors of each operation of a storage, and their effects on its state.
 
 use std::io;
 
-/// Why a log cannot be recovered. Nothing was changed.
+/// A log cannot be recovered. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecoverError {
-    /// Somebody else has it open.
+    /// The folder is open elsewhere.
     #[error("{path} is in use by another process: stop that one first, or choose another folder")]
     Locked {
         /// The folder.
         path: String,
     },
-    /// Bytes that were acknowledged as durable are not what was written.
+    /// Bytes that were acknowledged as durable differ from the ones that were written.
     #[error(
-        "{file} is damaged at byte {offset} ({reason}), and what stands there was acknowledged as durable: \
-         restore the folder from a copy, or empty it and let the node rejoin the cluster as a new member"
+        "{file} is damaged at byte {offset} ({reason}) in a part that was acknowledged as durable: restore the folder from a copy, or empty it and let the node rejoin the cluster as a new member"
     )]
     Corrupt {
         /// The file.
         file: String,
-        /// Where in it the first damaged piece begins, in bytes.
+        /// The offset of the damage, in bytes.
         offset: u64,
-        /// What is wrong with it.
+        /// The check that failed.
         reason: &'static str,
     },
-    /// A file that the rest refers to is not there.
+    /// A file that the log refers to is missing.
     #[error(
         "{file} is missing, though the log refers to it: restore it from a copy, or empty the folder and let the node rejoin the \
          cluster as a new member"
@@ -34,61 +33,57 @@ pub enum RecoverError {
         /// The file.
         file: String,
     },
-    /// A newer release wrote it.
+    /// The file was written by a newer release.
     #[error(
-        "{file} has format {version}, this release reads formats up to {version_max}: use the release that wrote it, or a newer one"
+        "{file} has format {version}, and this release reads formats up to {version_max}: use the release that wrote the file, or a newer one"
     )]
     UnsupportedVersion {
         /// The file.
         file: String,
         /// The format found.
         version: u32,
-        /// The newest format understood.
+        /// The newest format that this release reads.
         version_max: u32,
     },
-    /// The configuration cannot work.
-    #[error("the log's configuration is out of bounds: {reason}")]
-    Config {
-        /// Which bound is broken.
+    /// The options are out of bounds.
+    #[error("the options of the log are out of bounds: {reason}")]
+    Options {
+        /// The bound.
         reason: &'static str,
     },
-    /// The system refused. An I/O error does not say that the data is damaged: trying again may succeed.
-    #[error(
-        "cannot {operation} {file}: {source}; check the disk and the folder's permissions, then start again"
-    )]
+    /// The operating system returned an error. The data may be intact: a further attempt may succeed.
+    #[error("cannot {operation} {file}; check the disk and the permissions of the folder, then start again")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         file: String,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// Why entries cannot be read. The state is as before in every case.
+/// Entries cannot be read. The state is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The range begins at or before the base.
-    #[error(
-        "entry {index} is no longer held, the log begins behind {base_index}: a snapshot has to take its place"
-    )]
+    #[error("entry {index} is no longer in the log, which starts after {base_index}: use a snapshot instead")]
     Compacted {
-        /// The first index asked for.
+        /// The first index of the range.
         index: u64,
         /// The base's index.
         base_index: u64,
     },
-    /// The range ends behind the log's end.
-    #[error("entry {index} is not held yet, the log ends at {last_index}: ask for less")]
+    /// The range reaches past the end of the log.
+    #[error("entry {index} is not in the log, which ends at {last_index}: read a shorter range")]
     BeyondEnd {
-        /// The last index asked for.
+        /// The last index of the range.
         index: u64,
-        /// The log's last index.
+        /// The last index of the log.
         last_index: u64,
     },
-    /// What is read is not what was written.
+    /// The bytes differ from the ones that were written.
     #[error(
         "{file} is damaged at byte {offset} ({reason}): stop this node, restore its folder from a copy, or empty it and let the \
          node rejoin the cluster as a new member"
@@ -96,57 +91,55 @@ pub enum ReadError {
     Corrupt {
         /// The file.
         file: String,
-        /// Where in it the damaged piece begins, in bytes.
+        /// The offset of the damage, in bytes.
         offset: u64,
-        /// What is wrong with it.
+        /// The check that failed.
         reason: &'static str,
     },
-    /// The system refused; trying again may succeed.
-    #[error("cannot {operation} {file}: {source}; check the disk")]
+    /// The operating system returned an error; a further attempt may succeed.
+    #[error("cannot {operation} {file}; check the disk")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         file: String,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// Why a batch was not written. Nothing of it is acknowledged.
+/// A batch was not written. Nothing of it is acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Entries do not join the log, or an index exceeds 2^62: a bug of the caller. Nothing was changed.
+    /// The entries do not continue the log, or an index exceeds 2^62: a bug of the caller. Nothing was changed.
     #[error(
-        "entry {index} cannot follow a log of {base_index} (exclusive) to {last_index}: entries come without gaps, behind the base"
+        "entry {index} does not continue the log, which holds the indexes after {base_index} up to {last_index}: append entries without gaps"
     )]
     Gap {
-        /// The offending index.
+        /// The index of the entry.
         index: u64,
         /// The base's index at that point of the batch.
         base_index: u64,
         /// The last index at that point of the batch.
         last_index: u64,
     },
-    /// A base names an index that is not held, or another term for it: a bug of the caller. Nothing was
-    /// changed.
-    #[error("the log cannot begin behind index {index} of term {term}: it holds no such entry")]
+    /// The base is at an index that is not in the log, or has another term: a bug of the caller. Nothing was changed.
+    #[error("the log cannot start after index {index} of term {term}: it has no such entry")]
     BaseUnknown {
         /// The base's index.
         index: u64,
         /// The base's term.
         term: u64,
     },
-    /// The snapshot to be adopted is older than the one held or than the base: a bug of the caller. Nothing
-    /// was changed.
+    /// The snapshot to adopt is older than the adopted one or than the base: a bug of the caller. Nothing was changed.
     #[error(
-        "a snapshot of index {index} is out of date: one of {held_index}, or a log that begins there, is held already"
+        "the snapshot of index {index} is out of date: the storage has one of index {held_index}, or a log that starts there"
     )]
     SnapshotStale {
-        /// The index of the snapshot to be adopted.
+        /// The index of the snapshot to adopt.
         index: u64,
-        /// The index held.
+        /// The index of the adopted snapshot or of the base.
         held_index: u64,
     },
     /// No finished snapshot of this index and term is staged. Nothing was changed.
@@ -157,96 +150,95 @@ pub enum WriteError {
         /// The snapshot's term.
         term: u64,
     },
-    /// The batch is longer than the storage takes at once. Nothing was changed.
-    #[error("a batch of {len} bytes exceeds the limit of {len_max}: write less at once")]
+    /// The batch is longer than the storage accepts. Nothing was changed.
+    #[error("the batch has {len} bytes, and the limit is {len_max}: write less at once")]
     TooLong {
-        /// Its length, in bytes.
+        /// The length of the batch, in bytes.
         len: u64,
-        /// The longest accepted, in bytes.
+        /// The limit, in bytes.
         len_max: u64,
     },
-    /// The disk is full, and that was noticed before the first byte of the batch was written. Nothing was
-    /// changed; the same batch may be written again once there is room.
+    /// The disk is full, which was found before the first byte of the batch was written. Nothing was changed; the same batch may be
+    /// written again when there is space.
     #[error(
-        "no space left to go on in {file}: free some space, then try again; nothing that was acknowledged is lost"
+        "the disk has no space for {file}: free some space, then try again; everything that was acknowledged is safe"
     )]
     Full {
-        /// The file that could not be made.
+        /// The file that could not be created.
         file: String,
     },
-    /// The system refused midway. It is unknown what of the batch is on the disk; the storage is poisoned.
+    /// The operating system returned an error midway. Any part of the batch may be on the disk; the storage is poisoned.
     #[error(
-        "cannot {operation} {file}: {source}; the log accepts nothing more until it is opened anew: check the disk, then restart; \
-         nothing that was acknowledged is lost"
+        "cannot {operation} {file}; the log accepts no more writes: check the disk, then restart the node; everything that was \
+         acknowledged is safe"
     )]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         file: String,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// An earlier write failed midway. Nothing was tried.
-    #[error("the log accepts nothing more since an earlier write failed: restart the node")]
+    /// An earlier write failed midway. Nothing was written.
+    #[error("the log accepts no more writes because an earlier write failed: restart the node")]
     Poisoned,
 }
 
 impl WriteError {
-    /// Whether the storage is as before and goes on working, so that the same or another batch may be tried.
-    /// Otherwise it is poisoned.
+    /// Whether the storage is unchanged and keeps working, so that the same or another batch may be written. Otherwise it is poisoned.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         !matches!(self, WriteError::Io { .. } | WriteError::Poisoned)
     }
 }
 
-/// Why a snapshot was not staged. The log is untouched.
+/// A snapshot was not staged. The log is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotWriteError {
-    /// The disk is full. What was staged of it is removed.
-    #[error("no space left for {file}: free some space, then take the snapshot again")]
+    /// The disk is full. The incomplete file is removed.
+    #[error("the disk has no space for {file}: free some space, then take the snapshot again")]
     Full {
-        /// The file being written.
+        /// The file.
         file: String,
     },
-    /// The system refused. What was staged of it does not count.
-    #[error("cannot {operation} {file}: {source}; check the disk, then take the snapshot again")]
+    /// The operating system returned an error. The incomplete snapshot is discarded.
+    #[error("cannot {operation} {file}; check the disk, then take the snapshot again")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         file: String,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// Why the snapshot cannot be read. The state is as before.
+/// The snapshot cannot be read. The state is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotReadError {
-    /// What is read is not what was written.
+    /// The bytes differ from the ones that were written.
     #[error(
         "{file} is damaged at byte {offset} ({reason}): take a new snapshot, or restore the file from a copy"
     )]
     Corrupt {
         /// The file.
         file: String,
-        /// Where in it the damaged piece begins, in bytes.
+        /// The offset of the damage, in bytes.
         offset: u64,
-        /// What is wrong with it.
+        /// The check that failed.
         reason: &'static str,
     },
-    /// The system refused; trying again may succeed.
-    #[error("cannot {operation} {file}: {source}; check the disk")]
+    /// The operating system returned an error; a further attempt may succeed.
+    #[error("cannot {operation} {file}; check the disk")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         file: String,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

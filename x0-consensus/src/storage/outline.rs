@@ -1,31 +1,30 @@
-//! What a batch would do to a log, worked out before anything is done: a batch is refused as a whole or not
-//! at all.
+//! The effect of a batch on a log, computed before the first byte is written, so that a batch is refused as a whole or not at all.
 
 use crate::entry::{LogBase, SnapshotMeta};
 
 use super::term_runs::TermRuns;
 use super::{Write, WriteError};
 
-/// The last index there can be. At a billion entries a second it is reached in 146 years; what comes close to
-/// the end of 64 bits is damage, or somebody who would make a sum overflow.
+/// The largest index. A log of a billion entries per second reaches it in 146 years; a larger number is damage, or an attempt to make a
+/// sum overflow.
 pub(crate) const INDEX_MAX: u64 = 1 << 62;
 
-/// What a log says of itself to an [`Outline`].
+/// The contents of a log, for an [`Outline`].
 pub(crate) trait Held {
     fn base(&self) -> &LogBase;
     fn last_index(&self) -> u64;
-    /// The term of an index that is held, or of the base.
+    /// The term of an index in the log, or of the base.
     fn term(&self, index: u64) -> Option<u64>;
     /// The index of the adopted snapshot, or 0.
     fn snapshot_index(&self) -> u64;
-    /// Whether a finished snapshot of this index and term waits for adoption.
+    /// Whether a finished snapshot of this index and term is staged.
     fn is_staged(&self, meta: &SnapshotMeta) -> Result<bool, WriteError>;
 }
 
 /// The bounds and terms of a log after the writes of a batch so far.
 pub(crate) struct Outline<'a, H: Held> {
     held: &'a H,
-    /// Up to here terms are those of `held`; behind it they stand in `appended`.
+    /// The terms up to this index are in `held`, those after it in `appended`.
     held_through: u64,
     appended: TermRuns,
     base_index: u64,
@@ -59,7 +58,7 @@ impl<'a, H: Held> Outline<'a, H> {
         }
     }
 
-    /// Adds a write. Answers whether its snapshot replaces the log.
+    /// Adds a write. Returns whether its snapshot replaces the log.
     pub(crate) fn add(&mut self, write: &Write) -> Result<bool, WriteError> {
         let replaces_log = match &write.snapshot {
             Some(meta) => self.adopt(meta)?,

@@ -6,31 +6,30 @@ use crate::entry::SnapshotMeta;
 
 use super::SnapshotWriteError;
 
-/// Takes the bytes of a snapshot (`io::Write`) and makes them durable at the end. Dropped before that, it
-/// leaves nothing behind.
+/// Receives the bytes of a snapshot (`io::Write`) and makes them durable at the end. A writer that is dropped before that leaves nothing
+/// on the disk.
 ///
-/// An error of `io::Write` discards the snapshot as a whole: drop the writer. [`io::ErrorKind::StorageFull`]
-/// tells a full disk. The log itself is untouched by any of it.
+/// An error of `io::Write` discards the whole snapshot: drop the writer. [`io::ErrorKind::StorageFull`] means that the disk is full. The
+/// log is unchanged in any case.
 pub trait SnapshotWriter: io::Write + Send {
-    /// How many bytes were taken so far.
+    /// The number of bytes received so far.
     fn len_bytes(&self) -> u64;
 
-    /// Makes the snapshot durable, so that [`Write::snapshot`](super::Write::snapshot) may adopt it. Without
-    /// that it is gone after a restart.
+    /// Makes the snapshot durable, so that [`Write::snapshot`](super::Write::snapshot) may adopt it. A snapshot that is not adopted is
+    /// removed by a restart.
     ///
     /// # Errors
-    /// The snapshot is discarded; the log is untouched.
+    /// The snapshot is discarded; the log is unchanged.
     fn finish(self: Box<Self>) -> Result<(), SnapshotWriteError>;
 }
 
-/// Gives the bytes of a snapshot, from any place on (`io::Seek`), so that a broken transfer can be resumed.
+/// Reads the bytes of a snapshot from any offset (`io::Seek`), so that a broken transfer can be resumed.
 ///
-/// Bytes are verified before they are given: damage is an [`io::ErrorKind::InvalidData`] that names the file
-/// and the offset.
+/// Bytes are verified before they are returned: damage is an [`io::ErrorKind::InvalidData`] that names the file and the offset.
 pub trait SnapshotReader: io::Read + io::Seek + Send {
-    /// Which state it holds.
+    /// The state that the snapshot holds.
     fn meta(&self) -> &SnapshotMeta;
 
-    /// How many bytes there are in all.
+    /// The length of the snapshot, in bytes.
     fn len_bytes(&self) -> u64;
 }

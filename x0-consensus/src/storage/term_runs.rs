@@ -1,8 +1,8 @@
-//! The terms of a log, held as runs: a few for a log of millions.
+//! The terms of a log as runs of equal terms: a few runs for millions of entries.
 
 use super::TermRun;
 
-/// Terms of consecutive indexes. The runs rise by `first_index`; where they end is known to the owner.
+/// Terms of consecutive indexes. The runs ascend by `first_index`; the owner knows the last index.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TermRuns {
     runs: Vec<TermRun>,
@@ -13,26 +13,26 @@ impl TermRuns {
         &self.runs
     }
 
-    /// The term at an index that the owner knows to be held.
+    /// The term at an index that is in the log.
     pub(crate) fn term(&self, index: u64) -> Option<u64> {
         let behind = self.runs.partition_point(|run| run.first_index <= index);
         self.runs.get(behind.checked_sub(1)?).map(|run| run.term)
     }
 
-    /// The entry at `index`, which follows the last one, has this term.
+    /// Adds the term of the entry at `index`, which follows the last one.
     pub(crate) fn push(&mut self, index: u64, term: u64) {
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(TermRun { first_index: index, term });
         }
     }
 
-    /// The log ends before `index` from now on.
+    /// Removes the terms from `index` on.
     pub(crate) fn truncate_from(&mut self, index: u64) {
         let kept = self.runs.partition_point(|run| run.first_index < index);
         self.runs.truncate(kept);
     }
 
-    /// The log begins behind `index` from now on and ends at `last_index`.
+    /// Removes the terms up to `index`. The log ends at `last_index`.
     pub(crate) fn drop_through(&mut self, index: u64, last_index: u64) {
         if index >= last_index {
             self.runs.clear();

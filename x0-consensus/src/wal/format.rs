@@ -1,14 +1,14 @@
-//! The bytes of a log on disk, format 1.
+//! The encoding of a log on disk, format 1.
 //!
-//! All numbers are little-endian. A segment is a file named after its sequence number (16 hexadecimal digits,
-//! `.wal`), made at its full length and then overwritten from the front:
+//! All numbers are little-endian. A segment is a file whose name is its sequence number (16 hexadecimal digits, `.wal`). It is created at
+//! its full length and overwritten from the front:
 //!
 //! ```text
-//! segment  = segment header (64) , state record , record* , [ seal ] , anything
+//! segment  = segment header (64) , state record , record* , [ commit marker ] , any bytes
 //! header   = magic (8) , version u32 , header length u32 , sequence u64 , file length u64 , previous end u64 ,
 //!            first record number u64 , zeros (12) , crc u32
 //! record   = crc of the header u32 , crc of the body u32 , body length u32 , parts u32 , number u64 , synced u64 , body
-//! body     = [ hard state ] [ snapshot ] [ entries ] [ base ] [ last index ] , zeros to a multiple of 8   (those that `parts` names)
+//! body     = [ hard state ] [ snapshot ] [ entries ] [ base ] [ last index ] , zeros to a multiple of 8   (the parts that `parts` has)
 //! hard state = term u64 , vote u64 (0: none) , commit u64
 //! snapshot = index u64 , term u64 , membership
 //! entries  = first index u64 , count u32 , ( term u64 , length u32 , kind u32 , payload )*
@@ -16,40 +16,39 @@
 //! membership = auto leave u8 , 4 * ( count u32 , node u64 * )     (voters, outgoing voters, learners, next learners)
 //! ```
 //!
-//! The crc is CRC-32C. That of a record's header and body starts from the crc of the segment's sequence
-//! number and the record's offset: bytes that a recycled file still holds from its former life, or that stand
-//! elsewhere, never validate.
+//! The crc is CRC-32C. The crcs of a record's header and body start from the crc of the segment's sequence number and the record's offset,
+//! so that a record that a recycled file still holds from its earlier use, or a record at another offset, is invalid.
 //!
-//! `number` counts records over the whole log. `synced` is the offset in this segment up to which the file
-//! was known to be durable when the record was written; it is what tells a torn tail from damage (see
-//! [`Wal`](super::Wal)). A *seal* is a record without a body that is written behind a batch once that is durable.
-//! It does not use its number up, and the next record overwrites it.
+//! `number` counts the records of the whole log. `synced` is the offset in this segment up to which the file was known to be durable when
+//! the record was written; it distinguishes a torn tail from damage (see [`Wal`](super::Wal)). A *commit marker* (`seal` in the code) is a
+//! record without a body that is written after a batch once that is durable. It does not use up its number, and the next record overwrites
+//! it.
 
 use crc32c::{crc32c, crc32c_append};
 
-/// The newest format, and the one written.
+/// The newest format, which is the one that is written.
 pub(crate) const VERSION: u32 = 1;
 pub(crate) const SEGMENT_HEADER_LEN: usize = 64;
 pub(crate) const RECORD_HEADER_LEN: usize = 32;
-/// Records begin at multiples of this, so that a search need not look between.
+/// Records start at multiples of this, so that a search skips other offsets.
 pub(crate) const ALIGNMENT: usize = 8;
 
-/// No sequence or record number comes near this: sums of them need no care.
+/// The largest sequence and record number, so that sums of them do not overflow.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
 const MAGIC: [u8; 8] = *b"x0-wal\r\n";
 
-/// What a record's body holds: bits of `parts`.
+/// The parts of a body: bits of `parts`.
 pub(crate) mod part {
     pub(crate) const HARD_STATE: u32 = 1;
     pub(crate) const SNAPSHOT: u32 = 1 << 1;
     pub(crate) const ENTRIES: u32 = 1 << 2;
     pub(crate) const BASE: u32 = 1 << 3;
-    /// The record opens a segment: it restates all but the entries, and ends with the log's last index.
+    /// The record opens a segment: it repeats everything but the entries, and ends with the last index of the log.
     pub(crate) const STATE: u32 = 1 << 4;
-    /// The snapshot takes the log's place.
+    /// The snapshot replaces the log.
     pub(crate) const REPLACES_LOG: u32 = 1 << 5;
-    /// Nothing but a proof that what stands before it is durable.
+    /// A commit marker.
     pub(crate) const SEAL: u32 = 1 << 6;
     pub(crate) const ALL: u32 = (1 << 7) - 1;
 }
@@ -66,19 +65,19 @@ pub(crate) fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
     array(bytes, at).map(u64::from_le_bytes)
 }
 
-/// What the header of a segment says.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) sequence: u64,
-    /// How long the file was made. A shorter one lost something.
+    /// The length at which the file was created. A shorter file is damaged.
     pub(crate) file_len: u64,
-    /// Where the records of the segment before this one end.
+    /// The offset of the end of the records in the previous segment.
     pub(crate) previous_end: u64,
-    /// The number of this segment's first record.
+    /// The number of the first record of this segment.
     pub(crate) first_number: u64,
 }
 
-/// Why a segment's header does not count.
+/// The header of a segment is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SegmentHeaderError {
     Version(u32),
@@ -118,7 +117,7 @@ impl SegmentHeader {
         if covered[..8] != MAGIC {
             return Err(SegmentHeaderError::Damaged);
         }
-        // A later format may keep its crc elsewhere, so the version comes first.
+        // A later format may have its crc elsewhere, so that the version is checked first.
         if version != VERSION {
             return Err(SegmentHeaderError::Version(version));
         }
@@ -129,18 +128,18 @@ impl SegmentHeader {
     }
 }
 
-/// What the header of a record says.
+/// The header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub(crate) body_crc: u32,
-    /// With its padding: a multiple of [`ALIGNMENT`].
+    /// The length of the body with its padding: a multiple of [`ALIGNMENT`].
     pub(crate) body_len: u32,
     pub(crate) parts: u32,
     pub(crate) number: u64,
     pub(crate) synced: u64,
 }
 
-/// From where the crc of a record at this place starts.
+/// The initial value of the crcs of a record at this offset.
 pub(crate) fn seed(sequence: u64, offset: u64) -> u32 {
     crc32c_append(crc32c(&sequence.to_le_bytes()), &offset.to_le_bytes())
 }
@@ -158,7 +157,7 @@ impl RecordHeader {
         bytes
     }
 
-    /// The header at the front of `bytes`, if there is a valid one.
+    /// Decodes the header at the front of `bytes`, if it is valid.
     pub(crate) fn decode(bytes: &[u8], seed: u32) -> Option<RecordHeader> {
         let bytes = bytes.get(..RECORD_HEADER_LEN)?;
         let header = RecordHeader {
@@ -168,7 +167,7 @@ impl RecordHeader {
             number: read_u64(bytes, 16)?,
             synced: read_u64(bytes, 24)?,
         };
-        // Zeros must not validate by chance, and most places of a search are told by these without a crc.
+        // Zeros must be invalid, and these checks skip most offsets of a search without computing a crc.
         let is_plausible = header.parts & !part::ALL == 0
             && header.parts != 0
             && (1..=NUMBER_MAX).contains(&header.number)
@@ -181,7 +180,7 @@ impl RecordHeader {
     }
 }
 
-/// A seal with this number at this place.
+/// A commit marker with this number at this offset.
 pub(crate) fn seal(sequence: u64, offset: u64, number: u64) -> [u8; RECORD_HEADER_LEN] {
     let seed = seed(sequence, offset);
     RecordHeader { body_crc: seed, body_len: 0, parts: part::SEAL, number, synced: offset }.encode(seed)
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_come_back_and_any_flipped_bit_is_noticed() {
+    fn headers_round_trip_and_any_flipped_bit_is_detected() {
         let header = SegmentHeader { sequence: 7, file_len: 4096, previous_end: 640, first_number: 12 };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
@@ -207,7 +206,7 @@ mod tests {
         let bytes = record.encode(seed(7, 64));
         assert_eq!(RecordHeader::decode(&bytes, seed(7, 64)), Some(record));
         assert_eq!(RecordHeader::decode(&bytes, seed(8, 64)), None, "another segment");
-        assert_eq!(RecordHeader::decode(&bytes, seed(7, 72)), None, "another place");
+        assert_eq!(RecordHeader::decode(&bytes, seed(7, 72)), None, "another offset");
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_told_from_damage() {
+    fn a_later_format_is_not_reported_as_damage() {
         let mut bytes = SegmentHeader { sequence: 1, file_len: 0, previous_end: 0, first_number: 1 }.encode();
         bytes[8] = 9;
         assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentHeaderError::Version(9)));

@@ -1,4 +1,4 @@
-//! What is known of the log in memory: everything but the payloads.
+//! The state of the log in memory: everything but the payloads.
 
 use std::collections::VecDeque;
 
@@ -11,26 +11,25 @@ use crate::storage::{SnapshotReadError, Write, WriteError};
 use super::record::{Body, State};
 use super::snapshot::FileSnapshotReader;
 
-/// Consecutive entries whose records stand side by side in one segment: the index into the files.
+/// Consecutive entries whose records are adjacent in one segment: an item of the index into the files.
 ///
-/// Records are gathered in one run until they fill [`RUN_LEN`], so the index takes 40 bytes for each of those
-/// (a quarter of a percent), and finding an entry reads at most that much more than its record.
+/// A run collects records up to [`RUN_LEN`] bytes. So the index takes 40 bytes for each 16 KiB (a quarter of a percent), and reading an
+/// entry reads at most 16 KiB more than its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) first_index: u64,
-    /// One behind the last index of the run that still counts.
+    /// The index after the last valid entry of the run.
     pub(crate) end_index: u64,
     pub(crate) sequence: u64,
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// Entries at its end were overwritten: its records hold some that no longer count, so nothing may join
-    /// it.
+    /// Entries at its end were replaced: its records have entries that are no longer valid, so that no record may be added.
     pub(crate) is_cut: bool,
 }
 
 pub(crate) const RUN_LEN: u64 = 16 * 1024;
 
-/// Where a record stands.
+/// The location of a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Location {
     pub(crate) sequence: u64,
@@ -47,13 +46,13 @@ pub(crate) struct LogState {
     pub(crate) term_runs: TermRuns,
     pub(crate) runs: VecDeque<Run>,
     pub(crate) membership_indexes: Vec<u64>,
-    /// During recovery: indexes behind the base and up to this one belong to segments that were removed. The
-    /// base must reach it in the end.
+    /// During recovery: entries after the base and up to this index were in segments that were removed. The base must reach it before the
+    /// end of the recovery.
     pub(crate) removed_through: u64,
 }
 
 impl LogState {
-    /// The log ends before `index` from now on.
+    /// Removes the entries from `index` on.
     pub(crate) fn truncate_from(&mut self, index: u64) {
         if index > self.last_index {
             return;
@@ -73,7 +72,7 @@ impl LogState {
         self.membership_indexes.truncate(kept);
     }
 
-    /// The entry at `last_index + 1` is this one.
+    /// Adds the entry at `last_index + 1`.
     pub(crate) fn push_entry(&mut self, term: u64, kind: EntryKind) {
         self.last_index += 1;
         self.term_runs.push(self.last_index, term);
@@ -82,7 +81,7 @@ impl LogState {
         }
     }
 
-    /// The entries from `first_index` to the last one stand in this record.
+    /// Adds the location of the record with the entries from `first_index` to the last one.
     pub(crate) fn locate(&mut self, first_index: u64, at: Location) {
         let end_index = self.last_index + 1;
         if let Some(run) = self.runs.back_mut() {
@@ -105,7 +104,7 @@ impl LogState {
         });
     }
 
-    /// The log begins behind this base from now on. `base.index` is held, or the log becomes empty.
+    /// Removes the entries up to this base. The log has an entry at `base.index`, or becomes empty.
     pub(crate) fn set_base(&mut self, base: LogBase) {
         let index = base.index;
         self.base = base;
@@ -118,7 +117,7 @@ impl LogState {
         self.membership_indexes.drain(..dropped);
     }
 
-    /// The snapshot is adopted.
+    /// Adopts a snapshot.
     pub(crate) fn adopt(&mut self, meta: SnapshotMeta, replaces_log: bool) {
         if replaces_log {
             self.last_index = meta.index;
@@ -143,13 +142,13 @@ impl LogState {
         }
     }
 
-    /// The run that holds this index.
+    /// The run with this index.
     pub(crate) fn run(&self, index: u64) -> Option<Run> {
         let at = self.runs.partition_point(|run| run.end_index <= index);
         self.runs.get(at).filter(|run| run.first_index <= index).copied()
     }
 
-    /// Performs what a record says, in the order of [`Write`]'s fields.
+    /// Performs a record, in the order of the fields of [`Write`].
     pub(crate) fn replay(&mut self, body: &Body, bytes: &[u8], at: Location) -> Result<(), &'static str> {
         if let Some(hard_state) = body.hard_state {
             self.hard_state = hard_state;
@@ -159,7 +158,7 @@ impl LogState {
         }
         if let Some(entries) = &body.entries {
             if entries.first_index <= self.base.index || entries.first_index > self.last_index + 1 {
-                return Err("a record's entries do not join the log");
+                return Err("the entries of a record do not continue the log");
             }
             self.truncate_from(entries.first_index);
             entries.iter(bytes).for_each(|entry| self.push_entry(entry.term, entry.kind));
@@ -167,14 +166,14 @@ impl LogState {
         }
         if let Some(base) = body.base.as_ref().filter(|base| base.index >= self.base.index) {
             if base.index > self.last_index {
-                return Err("a record's base lies behind the log's end");
+                return Err("the base of a record is after the end of the log");
             }
             self.set_base(base.clone());
         }
         Ok(())
     }
 
-    /// Performs a write that was checked and stands at this place.
+    /// Performs a write that the outline has checked and whose record is at this location.
     pub(crate) fn perform(&mut self, write: &Write, replaces_log: bool, at: Location) {
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
@@ -193,7 +192,7 @@ impl LogState {
     }
 }
 
-/// A log's state beside the folder in which snapshots are staged.
+/// The state of a log, and the folder in which snapshots are staged.
 pub(crate) struct HeldIn<'a> {
     pub(crate) state: &'a LogState,
     pub(crate) directory: &'a dyn Directory,
@@ -228,7 +227,7 @@ impl Held for HeldIn<'_> {
 }
 
 impl LogState {
-    /// What a new segment opens with.
+    /// The state that the first record of a segment repeats.
     pub(crate) fn restated(&self) -> State<'_> {
         State {
             hard_state: self.hard_state,
@@ -238,8 +237,7 @@ impl LogState {
         }
     }
 
-    /// Takes over what the oldest segment restates. Entries it counts as held stood in segments that were
-    /// removed.
+    /// Starts from the state in the opening of the oldest segment. The entries of that state were in segments that were removed.
     pub(crate) fn begin(&mut self, body: &Body, last_index: u64) {
         self.hard_state = body.hard_state.unwrap_or_default();
         self.base = body.base.clone().unwrap_or_default();
@@ -248,7 +246,7 @@ impl LogState {
         self.removed_through = self.last_index;
     }
 
-    /// Whether a later segment restates what the earlier ones led to.
+    /// Whether the opening of a later segment has the state that the earlier segments led to.
     pub(crate) fn agrees(&self, body: &Body, last_index: u64) -> bool {
         body.hard_state == Some(self.hard_state)
             && body.base.as_ref() == Some(&self.base)

@@ -1,14 +1,14 @@
-//! What the files of a log are called.
+//! The names of the files of a log.
 
 pub(crate) const LOCK: &str = "lock";
-/// A file that is being made. One found when the log is opened was never finished.
+/// A file that is being written. Opening the log removes it, because it was never finished.
 const PARTIAL: &str = ".partial";
 const SEGMENT: &str = ".wal";
-/// A segment file that waits for use: of full length, its bytes of no meaning.
+/// A spare file for a segment: of full length, with bytes without a meaning.
 const SPARE: &str = ".spare";
 const SNAPSHOT: &str = ".snapshot";
 
-/// What a name says.
+/// A parsed name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Segment(u64),
@@ -18,7 +18,7 @@ pub(crate) enum Name {
     },
     Spare(u64),
     Partial,
-    /// The lock, or nothing of ours: left alone.
+    /// The lock, or a foreign file, which is not touched.
     Other,
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_back() {
+    fn names_round_trip() {
         assert_eq!(Name::parse(&segment(0x2a)), Name::Segment(0x2a));
         assert_eq!(Name::parse(&snapshot(7, 3)), Name::Snapshot { index: 7, term: 3 });
         assert_eq!(Name::parse(&partial(&snapshot(7, 3), 9)), Name::Partial);

@@ -1,4 +1,4 @@
-//! Opening a log: replay, the judgement of its tail, and the clearing of what an interrupted run left behind.
+//! Opening a log: replay, the decision between a torn tail and damage, and the removal of files that an interrupted run left.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,12 +8,12 @@ use crate::directory::{Directory, DirectoryFile};
 use crate::entry::SnapshotMeta;
 use crate::storage::{RecoverError, SnapshotReadError};
 
-use super::config::WalConfig;
 use super::format::{
     NUMBER_MAX, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, VERSION,
 };
 use super::log_state::{Location, LogState};
 use super::names::{self, Name};
+use super::options::WalOptions;
 use super::record::Body;
 use super::scan::{Found, Window, end_of_content, is_synced_beyond, record_at};
 use super::segment::{Active, Segment, opening};
@@ -21,7 +21,7 @@ use super::snapshot::FileSnapshotReader;
 use super::spare::{SPARES_MAX, Spares};
 use super::{Wal, path_of};
 
-/// The files found, by what their names say.
+/// The files of the folder, by name.
 #[derive(Default)]
 struct Files {
     segments: Vec<u64>,
@@ -30,13 +30,13 @@ struct Files {
     partial: Vec<String>,
 }
 
-/// What a walk through a segment found.
+/// The result of the replay of a segment.
 struct Walked {
-    /// Where its records end.
+    /// The offset of the end of its records.
     end: u64,
-    /// The number of the record that would follow.
+    /// The number of the next record.
     number: u64,
-    /// Up to here its own records prove it durable.
+    /// The offset up to which its own records prove it durable.
     proven: u64,
     is_sealed: bool,
 }
@@ -63,7 +63,7 @@ impl Files {
         Ok(files)
     }
 
-    /// How many of the oldest segments stand apart from the rest: an interrupted removal left them.
+    /// The number of the oldest segments that are not connected to the rest: an interrupted removal left them.
     fn detached(&self) -> usize {
         let apart = self.segments.windows(2).rposition(|pair| pair[0].checked_add(1) != Some(pair[1]));
         apart.map_or(0, |at| at + 1)
@@ -110,8 +110,7 @@ impl Opening<'_> {
         Ok(header)
     }
 
-    /// Replays a segment. `end` is where its records end, as the next segment has it; `None` for the last
-    /// one.
+    /// Replays a segment. `end` is the offset of the end of its records, as recorded by the next segment; `None` for the last segment.
     fn walk(
         &mut self,
         header: &SegmentHeader,
@@ -131,12 +130,13 @@ impl Opening<'_> {
                 record_at(&mut window, sequence, at).map_err(|error| self.io("read", &name, error))?;
             let (record, bytes) = match found {
                 Found::Record { header, body } => (header, body),
-                // What opens a segment, and what stands in one that has a successor, was durable before
-                // anything followed it.
+                // The opening of a segment, and every record of a segment with a successor, was durable before the segment or its
+                // successor got its name: invalid bytes there are damage.
                 Found::Nothing(reason) if end.is_some() || at == opening_at => {
                     return Err(self.corrupt(sequence, at, reason));
                 }
                 Found::Nothing(reason) => {
+                    // A torn tail, unless a later record proves that this place was durable.
                     let is_damaged = is_synced_beyond(&mut window, sequence, at);
                     if is_damaged.map_err(|error| self.io("read", &name, error))? {
                         return Err(self.corrupt(sequence, at, reason));
@@ -145,12 +145,12 @@ impl Opening<'_> {
                 }
             };
             if record.number != walked.number || record.synced > at {
-                return Err(self.corrupt(sequence, at, "a record out of its order"));
+                return Err(self.corrupt(sequence, at, "a record is out of order"));
             }
             walked.proven = walked.proven.max(record.synced);
             if record.is_seal() {
                 if end.is_some() || at == opening_at {
-                    return Err(self.corrupt(sequence, at, "a seal among the records"));
+                    return Err(self.corrupt(sequence, at, "a commit marker between records"));
                 }
                 walked.is_sealed = true;
                 break;
@@ -193,7 +193,7 @@ impl Opening<'_> {
         }
     }
 
-    /// Removes what an interrupted run left: nothing of it counts.
+    /// Removes the files that an interrupted run left; the log refers to none of them.
     fn clear(&self, files: &Files, segments_detached: &[u64]) -> io::Result<()> {
         let adopted = self.state.snapshot.as_ref().map(|meta| (meta.index, meta.term));
         let leftover = files.snapshots.iter().filter(|position| Some(**position) != adopted);
@@ -208,7 +208,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The spare files that can be used. Others are removed.
+    /// Collects the spare files that can be used, and removes the others.
     fn spares(&self, numbers: &[u64], segment_len: u64) -> io::Result<Spares> {
         let mut spares = Spares::default();
         for (at, number) in numbers.iter().enumerate() {
@@ -223,7 +223,7 @@ impl Opening<'_> {
         Ok(spares)
     }
 
-    /// Makes the tail fit to be continued: what was recovered is durable, and nothing stands behind it.
+    /// Prepares the tail for further records: the recovered records are durable, and only zeros follow them.
     fn settle_tail(&self, file: &mut dyn DirectoryFile, walked: &Walked) -> io::Result<()> {
         let (behind, is_changed) = {
             let mut window = Window::new(file)?;
@@ -231,11 +231,11 @@ impl Opening<'_> {
             let behind = walked.end + seal_len;
             (behind..end_of_content(&mut window, behind)?, walked.proven < walked.end)
         };
-        // Records that nothing proves durable may have been read from the system's cache after their
-        // synchronisation failed: then a further one would answer `Ok` and do nothing. Only bytes
-        // written anew are sure to be synchronised.
+        // Records without a proof of durability may come from the page cache after a synchronisation that failed. Linux marks such pages
+        // clean, so that a further synchronisation returns `Ok` and does nothing (Rebello et al., "Can Applications Recover from fsync
+        // Failures?", ATC '20). Only bytes that are written again are synchronised.
         copy_in_place(file, walked.proven, walked.end)?;
-        // What a torn batch left must not be found behind a later, shorter one.
+        // The bytes of a torn batch are erased: a later, shorter batch must not be followed by a record of the torn one that validates.
         let zeros = [0; 4096];
         let mut at = behind.start;
         while at < behind.end {
@@ -262,10 +262,10 @@ fn copy_in_place(file: &mut dyn DirectoryFile, start: u64, end: u64) -> io::Resu
     Ok(())
 }
 
-/// Opens the log in this folder, or begins one.
-pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<Wal, RecoverError> {
-    if let Some(reason) = config.refusal() {
-        return Err(RecoverError::Config { reason });
+/// Opens the log in this folder, or creates one.
+pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result<Wal, RecoverError> {
+    if let Some(reason) = options.violation() {
+        return Err(RecoverError::Options { reason });
     }
     let lock = directory.lock(names::LOCK).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => RecoverError::Locked { path: directory.path() },
@@ -275,7 +275,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
     let files = Files::list(&*directory).map_err(|error| opening.io("list", "", error))?;
     let (detached, connected) = files.segments.split_at(files.detached());
 
-    // Nothing is changed until all of it was read and found in order.
+    // Nothing is changed before the whole log is read and verified.
     let headers =
         connected.iter().map(|sequence| opening.header(*sequence)).collect::<Result<Vec<_>, _>>()?;
     let mut last: Option<(SegmentHeader, Walked)> = None;
@@ -302,8 +302,8 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
         opening.snapshot(meta)?;
     }
 
-    // Names first: a file must not be written to under a new name while its old one may still come back. Then
-    // the records: what they replace may be removed only when they cannot be lost any more.
+    // Names first: a file must not be written under a new name while a crash can bring its old name back. Then the records: files that
+    // they make obsolete are removed only once the records are durable.
     directory.sync().map_err(|error| opening.io("synchronise", "", error))?;
     let settled = match last {
         Some((header, walked)) => {
@@ -329,10 +329,10 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
     };
     opening.clear(&files, detached).map_err(|error| opening.io("clear", "", error))?;
     let mut spares =
-        opening.spares(&files.spares, config.segment_len).map_err(|error| opening.io("clear", "", error))?;
+        opening.spares(&files.spares, options.segment_len).map_err(|error| opening.io("clear", "", error))?;
     let active = match settled {
         Some(active) => active,
-        None => begin(&opening, config, &mut spares)?,
+        None => begin(&opening, options, &mut spares)?,
     };
     let mut segments: VecDeque<Segment> =
         headers.iter().map(|header| Segment { sequence: header.sequence, len: header.file_len }).collect();
@@ -340,18 +340,18 @@ pub(crate) fn open(directory: Arc<dyn Directory>, config: WalConfig) -> Result<W
         segments.push_back(Segment { sequence: active.sequence, len: active.len });
     }
     let state = opening.state;
-    Ok(Wal::new(directory, config, state, segments, active, spares, lock))
+    Ok(Wal::new(directory, options, state, segments, active, spares, lock))
 }
 
-/// The first segment of a new log.
-fn begin(opening: &Opening<'_>, config: WalConfig, spares: &mut Spares) -> Result<Active, RecoverError> {
+/// Creates the first segment of a new log.
+fn begin(opening: &Opening<'_>, options: WalOptions, spares: &mut Spares) -> Result<Active, RecoverError> {
     let header =
-        SegmentHeader { sequence: 1, file_len: config.segment_len, previous_end: 0, first_number: 1 };
+        SegmentHeader { sequence: 1, file_len: options.segment_len, previous_end: 0, first_number: 1 };
     let name = names::segment(header.sequence);
     let spare = match spares.take() {
         Some(number) => number,
         None => spares
-            .make(opening.directory, config.segment_len)
+            .make(opening.directory, options.segment_len)
             .map_err(|error| opening.io("create", &name, error))?,
     };
     Active::create(opening.directory, spare, &header, &self::opening(&header, &opening.state.restated()))

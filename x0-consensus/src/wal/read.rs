@@ -1,4 +1,4 @@
-//! Reading entries back from the files.
+//! Reading entries from the segments.
 
 use std::ops::Range;
 
@@ -75,7 +75,7 @@ impl Wal {
                 None => &*self.active.file,
             }
         };
-        // As long as what was written or verified here: bounded by a batch.
+        // Bounded: a run is as long as a record that was written or verified here, that is, at most a batch.
         let mut bytes = vec![0; usize::try_from(run.len).unwrap_or(usize::MAX)];
         let filled = file.read_at(run.offset, &mut bytes).map_err(|error| failed("read", error))?;
         if filled < bytes.len() {
@@ -84,7 +84,7 @@ impl Wal {
         Ok(bytes)
     }
 
-    /// Where the entries of these indexes stand in the bytes of a run, each record verified.
+    /// Locates the entries of these indexes in the bytes of a run, and verifies each record.
     fn entries_of(&self, run: Run, bytes: &[u8], indexes: Range<u64>) -> Result<Vec<EntryAt>, ReadError> {
         let mut entries = Vec::new();
         let mut at = 0;
@@ -97,7 +97,7 @@ impl Wal {
                 RecordHeader::decode(&bytes[at..], seed).ok_or_else(|| damaged("no valid record header"))?;
             let start = at + RECORD_HEADER_LEN;
             let body = bytes.get(start..start + header.body_len as usize);
-            let body = body.ok_or_else(|| damaged("a record of another length"))?;
+            let body = body.ok_or_else(|| damaged("the length of a record is wrong"))?;
             if crc32c_append(seed, body) != header.body_crc {
                 return Err(damaged("a record's checksum is wrong"));
             }
@@ -106,7 +106,7 @@ impl Wal {
             if let Some(held) = decoded.entries {
                 for entry in held.iter(body).filter(|entry| indexes.contains(&entry.index)) {
                     if entry.index != next {
-                        return Err(damaged("a record of other entries"));
+                        return Err(damaged("a record has the wrong entries"));
                     }
                     next += 1;
                     let payload = start + entry.payload.start..start + entry.payload.end;
@@ -123,8 +123,7 @@ impl Wal {
     }
 }
 
-/// Turns places into entries. They share the run's bytes, unless they would keep much more alive than they
-/// are.
+/// Turns locations into entries. The entries share the bytes of the run, unless that would keep alive more than twice their size.
 fn hand_out(bytes: Vec<u8>, places: Vec<EntryAt>, entries: &mut Vec<Entry>) {
     let wanted: usize = places.iter().map(|entry| entry.payload.len()).sum();
     let is_shared = wanted >= bytes.len() / 2;

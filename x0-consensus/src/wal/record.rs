@@ -1,4 +1,4 @@
-//! The body of a record: written straight from a [`Write`], read without copying a payload.
+//! The body of a record: encoded from a [`Write`], decoded without a copy of the payloads.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -16,7 +16,7 @@ const ENTRY_HEADER_LEN: usize = 16;
 const KIND_NORMAL: u32 = 0;
 const KIND_MEMBERSHIP: u32 = 1;
 
-/// Where a record will stand, and what its header says besides.
+/// The location of a record, and the other fields of its header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) sequence: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) synced: u64,
 }
 
-/// What a record that opens a segment restates.
+/// The state that the first record of a segment repeats.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State<'a> {
     pub(crate) hard_state: HardState,
@@ -40,7 +40,7 @@ fn membership_len(membership: &Membership) -> u64 {
     1 + roles.iter().map(|role| 4 + 8 * role.len() as u64).sum::<u64>()
 }
 
-/// How many bytes a write takes, header and padding included.
+/// The length of the record of a write, header and padding included.
 pub(crate) fn encoded_len(write: &Write) -> u64 {
     let mut len = RECORD_HEADER_LEN as u64;
     len += write.hard_state.map_or(0, |_| 24);
@@ -61,7 +61,7 @@ fn put_u64(bytes: &mut Vec<u8>, number: u64) {
     bytes.extend_from_slice(&number.to_le_bytes());
 }
 
-/// Lengths are bounded by the batch's limit, far below what this holds.
+/// Appends a length. The limit of a batch is far below 2^32.
 fn put_len(bytes: &mut Vec<u8>, len: usize) {
     put_u32(bytes, u32::try_from(len).unwrap_or(u32::MAX));
 }
@@ -94,7 +94,7 @@ fn put_snapshot(bytes: &mut Vec<u8>, meta: &SnapshotMeta) {
     put_membership(bytes, &meta.membership);
 }
 
-/// Appends a record; `put_body` appends its body and answers its parts.
+/// Appends a record; `put_body` appends its body and returns its parts.
 fn put_record(bytes: &mut Vec<u8>, place: Place, put_body: impl FnOnce(&mut Vec<u8>) -> u32) {
     let start = bytes.len();
     bytes.resize(start + RECORD_HEADER_LEN, 0);
@@ -165,7 +165,7 @@ pub(crate) fn put_state(bytes: &mut Vec<u8>, place: Place, state: &State<'_>) {
     });
 }
 
-/// A body, read.
+/// A decoded body.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) hard_state: Option<HardState>,
@@ -173,11 +173,11 @@ pub(crate) struct Body {
     pub(crate) replaces_log: bool,
     pub(crate) entries: Option<Entries>,
     pub(crate) base: Option<LogBase>,
-    /// Only of a record that opens a segment.
+    /// Only in the first record of a segment.
     pub(crate) last_index: Option<u64>,
 }
 
-/// Where the entries of a body stand. They were walked through once, so each of them is whole.
+/// The location of the entries in a body. Decoding has checked that each of them is whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries {
     pub(crate) first_index: u64,
@@ -185,7 +185,7 @@ pub(crate) struct Entries {
     bytes: Range<usize>,
 }
 
-/// An entry whose payload stands at this range of the body.
+/// An entry whose payload is at this range of the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntryAt {
     pub(crate) index: u64,
@@ -203,7 +203,7 @@ impl Entries {
     }
 }
 
-/// Takes numbers off a body; `None` once it is too short or says what cannot be.
+/// Reads numbers from a body; `None` if it is too short or has an invalid value.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -228,7 +228,7 @@ impl Reader<'_> {
 
     fn role(&mut self) -> Option<BTreeSet<NodeId>> {
         let count = self.u32()? as usize;
-        // Before anything is allocated: that many must be there.
+        // Checked before the allocation: the body must have room for so many nodes.
         if count > (self.bytes.len() - self.at) / 8 {
             return None;
         }
@@ -283,8 +283,7 @@ impl Reader<'_> {
 }
 
 impl Body {
-    /// Reads a body; `None` if it is not one. All lengths are held against what is there before anything is
-    /// allocated.
+    /// Decodes a body; `None` if it is invalid. All lengths are checked against the body before anything is allocated.
     pub(crate) fn decode(parts: u32, body: &[u8]) -> Option<Body> {
         let mut reader = Reader { bytes: body, at: 0 };
         let has = |part| parts & part != 0;

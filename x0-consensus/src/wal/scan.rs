@@ -1,4 +1,4 @@
-//! Reading a segment from its front, in bounded pieces.
+//! Reading a segment from its front, in bounded windows.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::format::{ALIGNMENT, RECORD_HEADER_LEN, RecordHeader, seed};
 
 const WINDOW_LEN: usize = 256 * 1024;
 
-/// A part of a file in memory. It moves forward, and grows only for a record that is longer.
+/// A part of a file in memory. It moves forward, and grows only for a longer record.
 pub(crate) struct Window<'a> {
     file: &'a dyn DirectoryFile,
     file_len: u64,
@@ -27,14 +27,14 @@ impl<'a> Window<'a> {
         self.file_len
     }
 
-    /// The bytes at this place; `None` if the file ends before them.
+    /// The bytes at this offset; `None` if the file ends before them.
     pub(crate) fn get(&mut self, offset: u64, len: usize) -> io::Result<Option<&[u8]>> {
         if offset.checked_add(len as u64).is_none_or(|end| end > self.file_len) {
             return Ok(None);
         }
         let is_inside = offset >= self.start && offset + len as u64 <= self.start + self.bytes.len() as u64;
         if !is_inside {
-            // Bounded by the file, which was held against the length asked for above.
+            // Bounded by the file: the check above has compared the length with it.
             let rest = usize::try_from(self.file_len - offset).unwrap_or(usize::MAX);
             self.bytes.resize(len.max(WINDOW_LEN).min(rest), 0);
             let filled = self.file.read_at(offset, &mut self.bytes)?;
@@ -46,17 +46,17 @@ impl<'a> Window<'a> {
     }
 }
 
-/// What stands at a place.
+/// The bytes at an offset.
 pub(crate) enum Found<'a> {
     Record {
         header: RecordHeader,
         body: &'a [u8],
     },
-    /// Nothing valid: the end, a torn write or damage.
+    /// No valid record: the end, a torn write or damage.
     Nothing(&'static str),
 }
 
-/// The record at this place of segment `sequence`.
+/// The record at this offset of segment `sequence`.
 pub(crate) fn record_at<'w>(window: &'w mut Window<'_>, sequence: u64, offset: u64) -> io::Result<Found<'w>> {
     let seed = seed(sequence, offset);
     let Some(bytes) = window.get(offset, RECORD_HEADER_LEN)? else {
@@ -74,13 +74,13 @@ pub(crate) fn record_at<'w>(window: &'w mut Window<'_>, sequence: u64, offset: u
     }
 }
 
-/// Looks behind `offset`, where no valid record stands, for proof that the file was durable beyond it: a
-/// valid record header whose `synced` lies further on. Without such proof nothing behind `offset` was ever
-/// acknowledged.
+/// Searches after `offset`, where there is no valid record, for a proof that the file was durable beyond it: a valid record header with a
+/// greater `synced`. Without a proof nothing after `offset` was ever acknowledged, because a batch is acknowledged only after its
+/// synchronisation, and every later record and the commit marker have the offset of that.
 pub(crate) fn is_synced_beyond(window: &mut Window<'_>, sequence: u64, offset: u64) -> io::Result<bool> {
     let mut at = offset.next_multiple_of(ALIGNMENT as u64);
     while let Some(bytes) = window.get(at, RECORD_HEADER_LEN)? {
-        // The seed costs more than the rest; zeros and most other bytes never need it.
+        // Computing the seed costs more than the other checks, and zeros do not need it.
         if bytes.iter().any(|byte| *byte != 0)
             && RecordHeader::decode(bytes, seed(sequence, at)).is_some_and(|header| header.synced > offset)
         {
@@ -91,7 +91,7 @@ pub(crate) fn is_synced_beyond(window: &mut Window<'_>, sequence: u64, offset: u
     Ok(false)
 }
 
-/// Whether anything but zeros stands in the file from `offset` on, and where the last such byte ends.
+/// The offset after the last byte from `offset` on that is not zero; `offset` if there is none.
 pub(crate) fn end_of_content(window: &mut Window<'_>, offset: u64) -> io::Result<u64> {
     let mut end = offset;
     let mut at = offset;

@@ -1,4 +1,4 @@
-//! The segment that is written to.
+//! The active segment, to which records are appended.
 
 use std::io;
 
@@ -8,36 +8,36 @@ use super::format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, seal};
 use super::names;
 use super::record::{Place, State, put_state};
 
-/// A segment and its length, in bytes.
+/// A segment and the length of its file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) sequence: u64,
     pub(crate) len: u64,
 }
 
-/// The last segment, where records are appended.
+/// The last segment, to which records are appended.
 pub(crate) struct Active {
     pub(crate) sequence: u64,
-    /// The file's length, in bytes.
+    /// The length of the file, in bytes.
     pub(crate) len: u64,
     pub(crate) file: Box<dyn DirectoryFile>,
-    /// Where the next record goes.
+    /// The offset of the next record.
     pub(crate) end: u64,
-    /// Up to here the file is known to be durable.
+    /// The offset up to which the file is known to be durable.
     pub(crate) synced: u64,
-    /// The next record's number.
+    /// The number of the next record.
     pub(crate) number: u64,
 }
 
-/// What failed while a segment was made, so that the caller can tell what that means.
+/// A segment could not be created.
 pub(crate) struct CreateError {
     pub(crate) operation: &'static str,
     pub(crate) source: io::Error,
-    /// Whether the file may already have its name.
+    /// Whether the file may already have the name of a segment: then the state of the log is unknown.
     pub(crate) is_named: bool,
 }
 
-/// The bytes that open a segment: its header and the record that restates the state.
+/// The opening of a segment: its header and the record that repeats the state.
 pub(crate) fn opening(header: &SegmentHeader, state: &State<'_>) -> Vec<u8> {
     let mut bytes = header.encode().to_vec();
     let place = Place {
@@ -51,8 +51,8 @@ pub(crate) fn opening(header: &SegmentHeader, state: &State<'_>) -> Vec<u8> {
 }
 
 impl Active {
-    /// Turns a spare file into a segment. Its opening is durable before it gets its name, so that a file with
-    /// the name of a segment always begins as one.
+    /// Turns a spare file into a segment. The opening is durable before the file gets its name, so that a file with the name of a segment
+    /// always has a valid opening.
     pub(crate) fn create(
         directory: &dyn Directory,
         spare: u64,
@@ -78,12 +78,12 @@ impl Active {
         })
     }
 
-    /// Whether so many bytes fit, with a seal behind them.
+    /// Whether `len` bytes and a commit marker fit.
     pub(crate) fn has_room(&self, len: u64) -> bool {
         self.end + len + RECORD_HEADER_LEN as u64 <= self.len
     }
 
-    /// Makes durable what was written.
+    /// Makes the written records durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if self.synced < self.end {
             self.file.sync()?;
@@ -92,7 +92,7 @@ impl Active {
         Ok(())
     }
 
-    /// Leaves the proof behind that all up to here is durable. It is not synchronised itself.
+    /// Writes the commit marker: the proof that all records up to here are durable. The marker itself is not synchronised.
     pub(crate) fn seal(&mut self) -> io::Result<()> {
         self.file.write_at(self.end, &seal(self.sequence, self.end, self.number))
     }

@@ -7,12 +7,10 @@
 //! trailer = magic (8) , length of the snapshot u64 , zeros (12) , crc u32
 //! ```
 //!
-//! All numbers are little-endian, the crc is CRC-32C; those of blocks and trailer start from the crc of the
-//! header and the block's number, so that no block passes for another. Each block is verified before a byte
-//! of it is given out, from any place on.
+//! All numbers are little-endian, and the crc is CRC-32C. The crcs of blocks and trailer start from the crc of the header and the number of
+//! the block, so that a block is valid only at its own place. Each block is verified before a byte of it is returned.
 //!
-//! The file is written under a partial name, synchronised, and only then gets its own: a file with the name
-//! of a snapshot is whole.
+//! The file is written under a partial name, synchronised, and then renamed: a file with the name of a snapshot is whole.
 
 use std::io;
 use std::sync::Arc;
@@ -33,7 +31,7 @@ const HEADER_LEN: u64 = 64;
 const TRAILER_LEN: u64 = 32;
 const BLOCK_LEN: u64 = 64 * 1024;
 const CRC_LEN: u64 = 4;
-/// Synchronised in steps of this, so that the log's own synchronisations never wait behind a whole snapshot.
+/// Bytes after which the file is synchronised, so that a synchronisation of the log never waits for a whole snapshot.
 const SYNC_LEN: u64 = 4 << 20;
 
 fn encode_header(meta: &SnapshotMeta) -> [u8; 64] {
@@ -52,7 +50,7 @@ fn block_seed(header_crc: u32, number: u64) -> u32 {
     crc32c_append(header_crc, &number.to_le_bytes())
 }
 
-/// The trailer counts as the block of the last possible number.
+/// Encodes the trailer, which has the largest block number.
 fn encode_trailer(header_crc: u32, len: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&MAGIC_TRAILER);
@@ -67,21 +65,21 @@ fn file_len(len: u64) -> Option<u64> {
     len.checked_add(crcs)?.checked_add(HEADER_LEN + TRAILER_LEN)
 }
 
-/// Stages a snapshot in a file.
+/// Writes a snapshot file.
 pub(crate) struct FileSnapshotWriter {
     directory: Arc<dyn Directory>,
     file: Box<dyn DirectoryFile>,
     partial: String,
     name: String,
     header_crc: u32,
-    /// The block being filled.
+    /// The block that is being filled.
     block: Vec<u8>,
     blocks: u64,
     len: u64,
     unsynced: u64,
     is_failed: bool,
     is_finished: bool,
-    /// Held for as long as something may be written: a last field.
+    /// Held as long as the file may be written: the last field, so that it is dropped last.
     _lock: Arc<dyn DirectoryLock>,
 }
 
@@ -98,7 +96,7 @@ fn write_error(operation: &'static str, file: String, source: io::Error) -> Snap
 }
 
 impl FileSnapshotWriter {
-    /// `number` is the writer's own, so that two of the same snapshot do not meet in one file.
+    /// `number` is unique to the writer, so that two writers of the same snapshot have two files.
     pub(crate) fn create(
         directory: Arc<dyn Directory>,
         lock: Arc<dyn DirectoryLock>,
@@ -137,7 +135,7 @@ impl FileSnapshotWriter {
         if self.is_failed {
             return Err(io::Error::other("an earlier write of this snapshot failed"));
         }
-        // Only a block that was wholly dealt with leaves room for the next.
+        // Reset at the end: a block that failed midway must not be followed by another one.
         self.is_failed = true;
         let crc = crc32c_append(block_seed(self.header_crc, self.blocks), &self.block);
         self.block.extend_from_slice(&crc.to_le_bytes());
@@ -193,13 +191,13 @@ impl SnapshotWriter for FileSnapshotWriter {
 impl Drop for FileSnapshotWriter {
     fn drop(&mut self) {
         if !self.is_finished {
-            // One that stays is removed when the log is opened next.
+            // Opening the log removes a file that stays.
             let _ = self.directory.remove(&self.partial);
         }
     }
 }
 
-/// Gives the bytes of a snapshot file, block by block.
+/// Reads a snapshot file, block by block.
 pub(crate) struct FileSnapshotReader {
     file: Box<dyn DirectoryFile>,
     path: String,
@@ -207,13 +205,12 @@ pub(crate) struct FileSnapshotReader {
     header_crc: u32,
     len: u64,
     position: u64,
-    /// The block last read, by number.
+    /// The block that was read last, and its number.
     block: Option<(u64, Vec<u8>)>,
 }
 
 impl FileSnapshotReader {
-    /// Opens the snapshot of this index and term and verifies all but its blocks. `None` if there is no such
-    /// file.
+    /// Opens the snapshot of this index and term, and verifies header, trailer and length. `None` if there is no such file.
     pub(crate) fn open(
         directory: &dyn Directory,
         meta: &SnapshotMeta,
@@ -232,9 +229,9 @@ impl FileSnapshotReader {
         let found_len = file.len_bytes().map_err(|error| io_error("measure", error))?;
         let mut header = [0; 64];
         let filled = file.read_at(0, &mut header).map_err(|error| io_error("read", error))?;
-        // The header holds nothing that is not known: it must be this one.
+        // All fields of the header are known from the meta, so that the bytes are compared.
         if filled < header.len() || header != encode_header(meta) {
-            return Err(corrupt(0, "the header is not that of this snapshot"));
+            return Err(corrupt(0, "the header does not belong to this snapshot"));
         }
         let header_crc = crc32c(&header[..60]);
         let trailer_at = found_len.saturating_sub(TRAILER_LEN);
@@ -245,7 +242,7 @@ impl FileSnapshotReader {
             || trailer != encode_trailer(header_crc, len)
             || file_len(len) != Some(found_len)
         {
-            return Err(corrupt(trailer_at, "the file does not end as a whole snapshot does"));
+            return Err(corrupt(trailer_at, "the trailer is invalid or the length is wrong"));
         }
         Ok(Some(FileSnapshotReader {
             file,
@@ -258,7 +255,7 @@ impl FileSnapshotReader {
         }))
     }
 
-    /// The block of this number, verified.
+    /// Reads and verifies the block of this number.
     fn block(&mut self, number: u64) -> io::Result<&[u8]> {
         if self.block.as_ref().is_none_or(|(held, _)| *held != number) {
             let offset = HEADER_LEN + number * (BLOCK_LEN + CRC_LEN);

@@ -1,8 +1,7 @@
-//! The next segments' files, made ready before they are needed.
+//! Files for the next segments, created before they are needed.
 //!
-//! A synchronisation costs a quarter less when the file's blocks were written before: nothing of the file
-//! system's own has to change with the data. So segments are written full of zeros once, and used again when
-//! the log's head is dropped.
+//! A synchronisation costs a quarter less when the blocks of the file were written before: the file system has no metadata to change. So
+//! a segment is filled with zeros once, and used again when the head of the log is removed.
 
 use std::io;
 use std::sync::Arc;
@@ -13,14 +12,13 @@ use crate::directory::{Directory, DirectoryFile};
 
 use super::names;
 
-/// As many files are kept from dropped segments; more are removed.
+/// The most spare files; further ones are removed.
 pub(crate) const SPARES_MAX: usize = 4;
 
-/// Zeros are written and synchronised in steps of this, so that the writes of the log beside it never wait
-/// behind a whole segment.
+/// Zeros are written and synchronised in steps of this many bytes, so that a synchronisation of the log never waits for a whole segment.
 const STEP_LEN: u64 = 1 << 20;
 
-/// Segment files in waiting, by their numbers.
+/// The spare files, by their numbers.
 #[derive(Default)]
 pub(crate) struct Spares {
     ready: Vec<u64>,
@@ -28,14 +26,14 @@ pub(crate) struct Spares {
     preparation: Option<Preparation>,
 }
 
-/// A thread that makes one.
+/// A thread that creates a spare file.
 struct Preparation {
     number: u64,
     thread: Option<JoinHandle<io::Result<()>>>,
     stop: Arc<AtomicBool>,
 }
 
-/// Writes a file of zeros, durably, its name included. Leaves nothing behind on an error.
+/// Creates a file of zeros, durably, its name included. An error leaves no file.
 fn make(directory: &dyn Directory, number: u64, len: u64, stop: &AtomicBool) -> io::Result<()> {
     let name = names::spare(number);
     let partial = names::partial(&name, 0);
@@ -46,7 +44,7 @@ fn make(directory: &dyn Directory, number: u64, len: u64, stop: &AtomicBool) -> 
         directory.sync()
     })();
     if made.is_err() {
-        // Whatever is still there is removed when the log is opened next; the room is wanted now.
+        // Opening the log removes an incomplete file, too; but its space is needed now.
         let _ = directory.remove(&partial);
     }
     made
@@ -68,25 +66,25 @@ fn fill(file: &mut dyn DirectoryFile, len: u64, stop: &AtomicBool) -> io::Result
 }
 
 impl Spares {
-    /// One of this number is there, whole, of the usual length, and its name is durable.
+    /// Adds a complete file of the usual length whose name is durable.
     pub(crate) fn add(&mut self, number: u64) {
         self.ready.push(number);
         self.number_next = self.number_next.max(number.saturating_add(1));
     }
 
-    /// A number that none has.
+    /// An unused number.
     pub(crate) fn number(&mut self) -> u64 {
         let number = self.number_next;
         self.number_next = number.saturating_add(1);
         number
     }
 
-    /// Whether these and so many more are enough.
+    /// Whether there are enough files with `more` further ones.
     pub(crate) fn is_full_with(&self, more: usize) -> bool {
         self.ready.len() + more >= SPARES_MAX
     }
 
-    /// Begins to make one on a thread of its own, if there is none.
+    /// Starts a thread that creates a file, unless there is one.
     pub(crate) fn prepare(&mut self, directory: &Arc<dyn Directory>, len: u64) {
         if !self.ready.is_empty() || self.preparation.is_some() {
             return;
@@ -97,12 +95,12 @@ impl Spares {
         let thread = Builder::new()
             .name("x0-wal-spare".to_owned())
             .spawn(move || make(&*directory, number, len, &stop_seen));
-        // Without a thread it is made when it is needed.
+        // Without a thread the file is created when it is needed.
         self.preparation = thread.ok().map(|thread| Preparation { number, thread: Some(thread), stop });
     }
 
-    /// Takes a ready one, waiting for the thread where one is at it. Failures ahead of need do not count: the
-    /// need itself will meet them again.
+    /// Takes a file, and waits for the thread if it creates one. A failure of the thread is ignored here: the caller creates a file itself
+    /// and gets the same error.
     pub(crate) fn take(&mut self) -> Option<u64> {
         if let Some(number) = self.ready.pop() {
             return Some(number);
@@ -112,7 +110,7 @@ impl Spares {
         matches!(made, Ok(Ok(()))).then_some(preparation.number)
     }
 
-    /// Makes one of this length now.
+    /// Creates a file of this length now.
     pub(crate) fn make(&mut self, directory: &dyn Directory, len: u64) -> io::Result<u64> {
         let number = self.number();
         make(directory, number, len, &AtomicBool::new(false)).map(|()| number)
@@ -120,7 +118,7 @@ impl Spares {
 }
 
 impl Drop for Preparation {
-    /// The folder's lock goes with the log, so nobody may still write in it then.
+    /// Stops the thread: the lock of the folder is released with the log, and nothing may write to the folder after that.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -11,20 +11,20 @@ use x0_consensus::driver::{
 };
 use x0_consensus::sim::SimDirectory;
 use x0_consensus::{
-    Config, DropReason, Event, FailReason, FatalError, HandleError, Input, Membership, MembershipChange,
-    NodeId, Replica, Status, Storage as _, Wal,
+    DropReason, Event, FailReason, FatalError, HandleError, Input, Membership, MembershipChange, NodeId,
+    Options, Replica, Status, Storage as _, Wal,
 };
 
 use crate::disk;
 use crate::invariants::{Asked, End, Invariants};
 use crate::machine::{Machine, SharedMachine, digest};
-use crate::network::{Network, Random};
+use crate::network::{Network, Random, up_to};
 
 pub(crate) fn id(node: u64) -> NodeId {
     NodeId::new(node).unwrap()
 }
 
-/// What lives as long as the process: an executor and its workers, each of which does its next job after a delay.
+/// The state of a process: an executor and its workers, each of which does its next job after a delay.
 pub(crate) struct Process {
     executor: Executor,
     pub(crate) log: LogWorker<Wal>,
@@ -33,7 +33,7 @@ pub(crate) struct Process {
     log_jobs: VecDeque<LogJob>,
     apply_jobs: VecDeque<ApplyJob>,
     snapshot_jobs: VecDeque<SnapshotJob>,
-    /// Whether an event is under way at which the worker does its next job.
+    /// Whether an event is scheduled at which the worker does its next job.
     is_busy: [bool; 3],
 }
 
@@ -44,14 +44,14 @@ impl Process {
 }
 
 pub(crate) struct Node {
-    pub(crate) config: Config,
+    pub(crate) options: Options,
     pub(crate) directory: SimDirectory,
     shared: SharedMachine,
     pub(crate) process: Option<Process>,
     pub(crate) failed: Option<FailReason>,
-    /// How many messages it refused.
+    /// The messages that it refused.
     pub(crate) refused: Vec<HandleError>,
-    /// Counts processes, so that nothing meant for one reaches the next.
+    /// Counts processes, so that an event for one does not reach the next.
     life: u64,
     pub(crate) fetches: u64,
     pub(crate) transfers_failed: u64,
@@ -102,20 +102,20 @@ pub(crate) struct Cluster {
     events: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
     sequence: u64,
     founders: Vec<u64>,
-    configure: fn(&mut Config),
+    configure: fn(&mut Options),
     pub(crate) machine: Machine,
     pub(crate) planted: Planted,
-    /// A digest of all that happened, if it is wanted: it takes longer than the rest.
+    /// A digest of all events, if a test needs one: it takes longer than the rest.
     pub(crate) trace: Option<u64>,
 }
 
 impl Cluster {
-    /// Founders 1 to `size`, in memory, undisturbed.
+    /// Founders 1 to `size` with state machines in memory, without faults.
     pub(crate) fn new(seed: u64, size: u64) -> Cluster {
         Cluster::with(seed, size, Machine::default(), |_| {})
     }
 
-    pub(crate) fn with(seed: u64, size: u64, machine: Machine, configure: fn(&mut Config)) -> Cluster {
+    pub(crate) fn with(seed: u64, size: u64, machine: Machine, configure: fn(&mut Options)) -> Cluster {
         let mut cluster = Cluster {
             now: Duration::ZERO,
             random: Random(seed),
@@ -139,18 +139,18 @@ impl Cluster {
         cluster
     }
 
-    /// A new node: a founder, or one that nobody knows yet.
+    /// A new node: a founder, or a node that is not a member yet.
     pub(crate) fn join(&mut self, node: u64) {
-        let mut config = Config::new(id(node));
-        config.seed = self.random.next();
+        let mut options = Options::new(id(node));
+        options.seed = self.random.next_u64();
         if self.founders.contains(&node) {
-            config = config.bootstrap(self.founders.iter().copied().map(id));
+            options = options.bootstrap(self.founders.iter().copied().map(id));
         }
-        (self.configure)(&mut config);
+        (self.configure)(&mut options);
         self.nodes.insert(
             node,
             Node {
-                config,
+                options,
                 directory: SimDirectory::new(),
                 shared: SharedMachine::new(self.machine.clone()),
                 process: None,
@@ -185,9 +185,9 @@ impl Cluster {
         let node = self.nodes.get_mut(&number).unwrap();
         assert!(node.process.is_none());
         let mut log = disk::open(&node.directory);
-        let executor = Executor::open(node.config.clone(), &mut log, &node.shared, now).unwrap();
+        let executor = Executor::open(node.options.clone(), &mut log, &node.shared, now).unwrap();
         let is_held = |index: &u64| log.term(*index).unwrap().is_some();
-        // The base has a term and is not held.
+        // The base has a term, and its entry is not in the log.
         let first = 1 + (0..=executor.replica().status().last_index).find(is_held).unwrap();
         let count = (first..).take_while(is_held).count() as u64;
         let held = log.read(first..first + count, usize::MAX).unwrap();
@@ -206,7 +206,7 @@ impl Cluster {
         self.drain(number);
     }
 
-    /// The power of a node goes.
+    /// The power of a node fails.
     pub(crate) fn crash(&mut self, number: u64) {
         let node = self.nodes.get_mut(&number).unwrap();
         if let Some(process) = node.process.take() {
@@ -216,7 +216,7 @@ impl Cluster {
         self.invariants.crashed(number);
     }
 
-    /// Nothing passes between these and the rest.
+    /// Cuts all links between these nodes and the others.
     pub(crate) fn isolate(&mut self, group: &[u64]) {
         let all: Vec<_> = self.nodes.keys().copied().collect();
         for inside in group {
@@ -244,7 +244,7 @@ impl Cluster {
         }
     }
 
-    /// Gives an input to a replica, without asking for its outputs.
+    /// Gives an input to a replica, without draining its outputs.
     pub(crate) fn give(&mut self, number: u64, input: Input) {
         self.note(&(number, &input));
         let now = self.now;
@@ -262,7 +262,7 @@ impl Cluster {
         self.drain(number);
     }
 
-    /// Carries out the effects of a node, and schedules what its workers have to do.
+    /// Carries out the effects of a node, and schedules the jobs of its workers.
     pub(crate) fn drain(&mut self, number: u64) {
         loop {
             while let Some(process) = &mut self.nodes.get_mut(&number).unwrap().process {
@@ -288,12 +288,12 @@ impl Cluster {
         }
         for worker in begun {
             let latency = if worker == Worker::Apply { self.apply_latency } else { self.disk_latency };
-            let at = self.now + self.random.up_to(latency);
+            let at = self.now + up_to(&mut self.random, latency);
             self.schedule(at, Happening::Work { worker, node: number, life });
         }
     }
 
-    /// Takes new jobs over, and looks at them. Whether there were any.
+    /// Moves new jobs to the workers, and inspects them. Returns whether there were any.
     fn take_jobs(&mut self, number: u64) -> bool {
         let node = self.nodes.get_mut(&number).unwrap();
         let Some(process) = &mut node.process else { return false };
@@ -390,7 +390,7 @@ impl Cluster {
     fn send(&mut self, from: u64, to: u64, payload: Vec<u8>) {
         assert_ne!(from, to);
         if self.network.is_cut(from, to) {
-            if self.random.chance(self.network.told) {
+            if self.random.chance(self.network.reported) {
                 self.give(from, Input::Unreachable { peer: id(to) });
             }
             return;
@@ -400,7 +400,7 @@ impl Cluster {
         }
     }
 
-    /// The next thing that happens, no later than `until`. Returns whether there was one.
+    /// Performs the next event, no later than `until`. Returns whether there was one.
     pub(crate) fn step(&mut self, until: Duration) -> bool {
         let due = |node: &Node| node.process.as_ref().and_then(|process| process.executor.poll_timeout());
         let timer = self.nodes.iter().filter_map(|(number, node)| Some((due(node)?, *number))).min();
@@ -444,7 +444,7 @@ impl Cluster {
         }
     }
 
-    /// Lets a worker do its next job, and checks what it did.
+    /// Lets a worker do its next job, and checks the result.
     fn work(&mut self, number: u64, worker: Worker) -> Option<Done> {
         let node = self.nodes.get_mut(&number).unwrap();
         let process = node.process.as_mut().unwrap();
@@ -482,7 +482,7 @@ impl Cluster {
     pub(crate) fn run_until(&mut self, what: &str, holds: impl Fn(&Cluster) -> bool) {
         let until = self.now + Duration::from_secs(60);
         while !holds(self) {
-            assert!(self.step(until), "a minute has gone by without: {what}");
+            assert!(self.step(until), "a minute has passed without: {what}");
         }
     }
 
@@ -509,7 +509,7 @@ impl Cluster {
         let leader = self.elect();
         if leader != node {
             self.feed(leader, Input::TransferLeadership { to: id(node) });
-            self.run_until("the leadership is handed over", |cluster| cluster.leader() == Some(node));
+            self.run_until("the leadership is transferred", |cluster| cluster.leader() == Some(node));
             self.elect();
         }
     }
@@ -520,7 +520,7 @@ impl Cluster {
         payload.into()
     }
 
-    /// Asks for a proposal without letting the replica act on it yet.
+    /// Proposes without draining the outputs.
     pub(crate) fn propose_only(&mut self, node: u64, len: usize) -> u64 {
         let token = self.invariants.ask(node, Asked::Propose(Bytes::new()));
         let payload = Cluster::payload(token, len);
@@ -568,7 +568,7 @@ impl Cluster {
         }
     }
 
-    /// Runs until these have ended well.
+    /// Runs until these requests have succeeded.
     pub(crate) fn run_until_done(&mut self, tokens: &[u64]) {
         self.run_until("all is done", |cluster| tokens.iter().all(|token| cluster.end(*token).is_some()));
         for token in tokens {
@@ -576,7 +576,7 @@ impl Cluster {
         }
     }
 
-    /// Proposes until it goes through, by whoever leads.
+    /// Proposes to the current leader until a proposal succeeds.
     pub(crate) fn put(&mut self) -> u64 {
         for _ in 0..50 {
             let leader = self.elect();
@@ -589,22 +589,22 @@ impl Cluster {
             }
             self.run_for(Duration::from_millis(20));
         }
-        panic!("nothing goes through");
+        panic!("no proposal succeeds");
     }
 
-    /// Everybody who is up and takes part has applied everything.
+    /// Waits until all members that are up have applied everything.
     pub(crate) fn settle(&mut self) {
         self.put();
-        self.run_until("everybody has caught up", |cluster| {
+        self.run_until("all members have caught up", |cluster| {
             let membership = cluster.leader().map(|leader| cluster.status(leader).membership);
             membership.is_some_and(|membership| {
                 let last = cluster.invariants.last_committed();
-                !membership.is_joint() && cluster.is_everybody_at(&membership, last)
+                !membership.is_joint() && cluster.are_all_at(&membership, last)
             })
         });
     }
 
-    fn is_everybody_at(&self, membership: &Membership, index: u64) -> bool {
+    fn are_all_at(&self, membership: &Membership, index: u64) -> bool {
         self.nodes
             .iter()
             .filter(|(number, node)| node.process.is_some() && membership.contains(id(**number)))

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use x0_consensus::driver::{LogJob, LogWorker};
 use x0_consensus::sim::{Fault, SimDirectory, Unsynced};
-use x0_consensus::{Wal, WalConfig};
+use x0_consensus::{Wal, WalOptions};
 
 use crate::network::Random;
 
 pub(crate) fn open(directory: &SimDirectory) -> Wal {
-    let mut config = WalConfig::default();
-    config.segment_len = 32 * 1024;
-    config.spare_in_background = false;
-    Wal::open(Arc::new(directory.clone()), config).unwrap()
+    let mut options = WalOptions::default();
+    options.segment_len = 32 * 1024;
+    options.spare_in_background = false;
+    Wal::open(Arc::new(directory.clone()), options).unwrap()
 }
 
 /// The power fails, perhaps during the write that is due.
@@ -32,7 +32,7 @@ pub(crate) fn crash(
     directory.crash(match random.below(4) {
         0 => Unsynced::Lost,
         1 => Unsynced::Kept,
-        2 => Unsynced::Sectors(random.next()),
-        _ => Unsynced::Cut(random.next()),
+        2 => Unsynced::Sectors(random.next_u64()),
+        _ => Unsynced::Cut(random.next_u64()),
     });
 }

@@ -1,4 +1,4 @@
-//! Who leads, and who does not.
+//! Elections and leadership transfers.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn three_elect_one_and_replicate() {
     let tokens = cluster.propose_many(leader, 100, 64);
     cluster.run_until_done(&tokens);
     cluster.settle();
-    assert_eq!(cluster.leaders.len(), 1, "nobody was in doubt");
+    assert_eq!(cluster.leaders.len(), 1, "one election is enough");
     cluster.assert_unharmed();
 }
 
@@ -43,7 +43,7 @@ fn a_crashed_leader_is_replaced() {
         let died = cluster.now;
         let second = cluster.elect();
         assert_ne!(first, second);
-        // Two election times at most, and again when the two that are left draw the same.
+        // At most two election timeouts, and again if the two remaining members draw the same one.
         assert!(cluster.now - died < Duration::from_millis(2200), "{:?}", cluster.now - died);
         cluster.put();
         cluster.start(first);
@@ -53,7 +53,7 @@ fn a_crashed_leader_is_replaced() {
     }
 }
 
-/// Pre-vote: whoever was away does not come back with a term that deposes the leader.
+/// Pre-vote: a member that was cut off does not return with a term that deposes the leader.
 #[test]
 fn a_member_that_was_cut_off_does_not_disturb_the_leader() {
     let mut cluster = Cluster::new(3, 3);
@@ -71,7 +71,7 @@ fn a_member_that_was_cut_off_does_not_disturb_the_leader() {
     cluster.assert_unharmed();
 }
 
-/// Check-quorum: a leader that hears of nobody stops to take itself for one.
+/// Check-quorum: a leader without messages of a majority steps down.
 #[test]
 fn a_leader_that_is_cut_off_steps_down() {
     let mut cluster = Cluster::new(4, 3);
@@ -79,7 +79,7 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.isolate(&[leader]);
     let lost = cluster.propose(leader, 8);
     let read = cluster.read(leader);
-    // It notices when an election time has gone by without a quorum; the one under way when it was cut off may count.
+    // It steps down after an election timeout without a majority; the timeout that was running when it was cut off may count.
     cluster.run_for(Duration::from_millis(1100));
     assert!(!cluster.nodes[&leader].process.as_ref().unwrap().replica().is_leader());
     assert!(cluster.dropped(read).is_some(), "no quorum has confirmed it");
@@ -92,7 +92,7 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.assert_unharmed();
 }
 
-/// Its messages arrive, and nothing comes back: it steps down, and does not keep the others from electing.
+/// Its messages arrive and no answers return: it steps down, and does not prevent the others from electing a leader.
 #[test]
 fn a_leader_that_hears_nothing_steps_down() {
     let mut cluster = Cluster::new(5, 3);
@@ -107,7 +107,7 @@ fn a_leader_that_hears_nothing_steps_down() {
 }
 
 #[test]
-fn leadership_is_handed_over() {
+fn leadership_is_transferred() {
     let mut cluster = Cluster::new(6, 3);
     let leader = cluster.elect();
     let to = (1..=3).find(|node| *node != leader).unwrap();
@@ -122,9 +122,9 @@ fn leadership_is_handed_over() {
     cluster.assert_unharmed();
 }
 
-/// A follower that is asked to hand over has nothing to hand over, and harms nobody.
+/// A transfer that is requested from a follower has no effect.
 #[test]
-fn only_a_leader_hands_over() {
+fn only_a_leader_transfers_the_leadership() {
     let mut cluster = Cluster::new(7, 3);
     let leader = cluster.elect();
     let [one, two] = [1, 2, 3].into_iter().filter(|node| *node != leader).collect::<Vec<_>>()[..] else {
@@ -133,7 +133,7 @@ fn only_a_leader_hands_over() {
     cluster.feed(one, Input::TransferLeadership { to: id(two) });
     cluster.run_for(Duration::from_secs(3));
     assert_eq!(cluster.leader(), Some(leader));
-    // Somebody who is not there: given up after an election time.
+    // A transfer to a node that is down is abandoned after an election timeout.
     cluster.feed(leader, Input::TransferLeadership { to: id(77) });
     cluster.crash(one);
     cluster.feed(leader, Input::TransferLeadership { to: id(one) });
@@ -144,7 +144,7 @@ fn only_a_leader_hands_over() {
 
 #[test]
 fn a_voter_does_not_campaign_before_its_log_is_durable() {
-    // A group of two whose leader removes itself: the other is the only voter, while its disk hangs.
+    // A group of two whose leader removes itself: the other member is the only voter while its disk hangs.
     let mut cluster = Cluster::new(8, 2);
     cluster.elect_this(1);
     cluster.settle();

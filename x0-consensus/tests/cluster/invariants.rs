@@ -1,4 +1,4 @@
-//! What must hold at every moment, whatever happens (Raft, figure 3), and what callers are promised.
+//! The safety properties of Raft (Ongaro 2014, figure 3.2), and the promises to callers.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use x0_consensus::{DropReason, Entry, EntryKind, Storage as _, Wal};
 
 use crate::machine::{State, digest};
 
-/// How something that was asked for ended.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     Outcome(u64),
     Changed(u64),
     Ready(u64),
     Dropped(DropReason),
-    /// The replica that knew of it crashed.
+    /// The replica with the request crashed.
     Crashed,
 }
 
@@ -22,7 +22,7 @@ pub(crate) enum End {
 pub(crate) enum Asked {
     Propose(Bytes),
     Read {
-        /// What was acknowledged to anyone before.
+        /// The index that was acknowledged to any caller before.
         floor: u64,
     },
     Change,
@@ -35,18 +35,18 @@ pub(crate) struct Token {
     pub(crate) end: Option<End>,
 }
 
-/// What is known over all nodes and all times.
+/// The history of all nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Invariants {
     leaders: BTreeMap<u64, u64>,
-    /// Entries that were durable anywhere at any time.
+    /// Entries that were durable on any node at any time.
     written: BTreeMap<(u64, u64), u64>,
-    /// Entries that were handed out to be applied anywhere.
+    /// Entries that were handed out to be applied on any node.
     pub(crate) committed: BTreeMap<u64, Entry>,
-    /// The term in which that was first seen: no earlier one than that in which it was committed.
+    /// The term in which that happened first, which is not before the term in which the entry was committed.
     committed_in: BTreeMap<u64, u64>,
     states: BTreeMap<u64, State>,
-    /// Where the command of a token stands.
+    /// The index of the command of each token.
     commands: BTreeMap<u64, u64>,
     pub(crate) tokens: BTreeMap<u64, Token>,
     pub(crate) acknowledged: u64,
@@ -63,7 +63,7 @@ impl Invariants {
         token
     }
 
-    /// Election safety, and leader completeness: whoever is elected holds everything that was committed in terms before.
+    /// Election safety, and leader completeness: a leader has all entries that were committed in earlier terms.
     pub(crate) fn elected(&mut self, node: u64, term: u64, last_index: u64, log: &Wal) {
         let leader = *self.leaders.entry(term).or_insert(node);
         assert_eq!(leader, node, "term {term} has two leaders");
@@ -74,7 +74,7 @@ impl Invariants {
                     "leader {node} of term {term} lacks entry {}",
                     entry.index
                 );
-                // What lies before the log's beginning is in a snapshot.
+                // Entries before the base are in a snapshot.
                 let held = log.term(entry.index).unwrap().unwrap_or(entry.term);
                 assert_eq!(
                     held, entry.term,
@@ -85,7 +85,7 @@ impl Invariants {
         }
     }
 
-    /// Log matching: an index and a term make an entry, everywhere.
+    /// Log matching: an index and a term identify an entry on all nodes.
     pub(crate) fn durable(&mut self, node: u64, entries: &[Entry]) {
         for entry in entries {
             let print = fingerprint(entry);
@@ -98,7 +98,7 @@ impl Invariants {
         }
     }
 
-    /// State machine safety: what is applied at an index is the same everywhere.
+    /// State machine safety: all nodes apply the same entry at an index.
     pub(crate) fn committed(&mut self, node: u64, term: u64, entry: &Entry) {
         self.committed_in.entry(entry.index).or_insert(term);
         let first = self.committed.entry(entry.index).or_insert_with(|| entry.clone());
@@ -107,7 +107,7 @@ impl Invariants {
 
     pub(crate) fn applied(&mut self, node: u64, entry: &Entry, state: State) {
         let first = *self.states.entry(entry.index).or_insert(state);
-        assert_eq!(first, state, "node {node} came to another state at {}", entry.index);
+        assert_eq!(first, state, "node {node} has another state at {}", entry.index);
         if entry.is_command() {
             let token = u64::from_le_bytes(entry.payload[..8].try_into().unwrap());
             let first = *self.commands.entry(token).or_insert(entry.index);
@@ -124,18 +124,21 @@ impl Invariants {
         assert_eq!(
             self.states.get(&state.applied),
             Some(&state),
-            "node {node} restored a state that never was"
+            "node {node} restored a state that no node had"
         );
     }
 
-    /// Every token ends once, and as it should.
+    /// Every token has one result, of the right kind.
     pub(crate) fn ended(&mut self, node: u64, token: u64, end: End) {
         let asked = self.tokens.get_mut(&token).unwrap();
-        assert_eq!(asked.node, node, "token {token} ended elsewhere");
-        assert_eq!(asked.end, None, "token {token} ended again, with {end:?}");
+        assert_eq!(asked.node, node, "token {token} has a result on another node");
+        assert_eq!(asked.end, None, "token {token} has a second result, {end:?}");
         match (&asked.asked, &end) {
             (Asked::Propose(payload), End::Outcome(index)) => {
-                assert_eq!(self.committed[index].payload, payload, "token {token} got another's outcome");
+                assert_eq!(
+                    self.committed[index].payload, payload,
+                    "token {token} has the outcome of another one"
+                );
             }
             (Asked::Change, End::Changed(index)) => {
                 assert_eq!(self.committed[index].kind, EntryKind::Membership);
@@ -164,7 +167,7 @@ impl Invariants {
         }
     }
 
-    /// How far anyone got.
+    /// The largest committed index of all nodes.
     pub(crate) fn last_committed(&self) -> u64 {
         self.committed.keys().last().copied().unwrap_or(0)
     }

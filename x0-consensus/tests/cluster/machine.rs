@@ -1,4 +1,4 @@
-//! A state machine that is a sum over everything it was given.
+//! A state machine whose state is a digest of all commands.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{Buf as _, Bytes};
 use x0_consensus::{Entry, SnapshotMeta, StateMachine, StateMachineError};
 
-/// The state: how far it got, and a digest of all commands up to there.
+/// The state: the applied index and a digest of all commands up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct State {
     pub(crate) applied: u64,
@@ -15,9 +15,9 @@ pub(crate) struct State {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Machine {
-    /// Whether a checkpoint keeps the state over a crash.
+    /// Whether a checkpoint makes the state durable.
     pub(crate) is_durable: bool,
-    /// How long a snapshot is, at least.
+    /// The least length of a snapshot, in bytes.
     pub(crate) snapshot_len: usize,
     pub(crate) state: State,
     pub(crate) saved: State,
@@ -73,7 +73,7 @@ impl Machine {
         }
     }
 
-    /// What is left after a crash.
+    /// Restores the durable state after a crash.
     pub(crate) fn crash(&mut self) {
         self.state = self.saved;
         self.steps.clear();

@@ -1,9 +1,9 @@
-//! Groups of replicas in virtual time, with everything that can happen to them, under invariants that are checked at each step.
+//! Groups of replicas in virtual time, under all faults, with invariants that are checked at each step.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "tests; the helpers among them are not told from other code"
+    reason = "a test fails by panicking; clippy does not recognise the helpers as tests"
 )]
 
 mod cluster;

@@ -1,4 +1,4 @@
-//! Changes of who takes part.
+//! Changes of the membership.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn voters(nodes: &[u64]) -> Membership {
 }
 
 #[test]
-fn a_learner_follows_and_does_not_decide() {
+fn a_learner_receives_the_log_and_does_not_vote() {
     let mut cluster = Cluster::new(1, 3);
     let leader = cluster.elect();
     cluster.join(4);
@@ -23,7 +23,7 @@ fn a_learner_follows_and_does_not_decide() {
     cluster.run_until_done(&[token]);
     cluster.settle();
     assert_eq!(cluster.node(4).machine().state, cluster.node(leader).machine().state);
-    // With one voter and the learner there is no quorum.
+    // One voter and the learner are no majority.
     let others: Vec<_> = (1..=3).filter(|node| *node != leader).collect();
     cluster.crash(others[0]);
     cluster.crash(others[1]);
@@ -33,7 +33,7 @@ fn a_learner_follows_and_does_not_decide() {
     assert_eq!(cluster.leader(), None);
     cluster.start(others[0]);
     cluster.settle();
-    // Promoted, it counts.
+    // As a voter it counts.
     let leader = cluster.elect();
     let token = cluster.change(leader, change().voter(id(4)));
     cluster.run_until_done(&[token]);
@@ -42,23 +42,23 @@ fn a_learner_follows_and_does_not_decide() {
     cluster.assert_unharmed();
 }
 
-/// A joiner whose folder is empty and who was told of nobody: only a snapshot says who founded the group.
+/// A joining node with an empty folder and no founders: only a snapshot contains the founders of the group.
 #[test]
-fn a_joiner_with_an_empty_membership_is_brought_in_by_a_snapshot() {
+fn a_joining_node_without_founders_gets_a_snapshot() {
     let mut cluster = Cluster::new(2, 3);
     let leader = cluster.elect();
     let tokens = cluster.propose_many(leader, 30, 100);
     cluster.run_until_done(&tokens);
     cluster.join(4);
     cluster.run_for(Duration::from_secs(2));
-    assert_eq!(cluster.status(4).term, 0, "nobody disturbs it, and it disturbs nobody");
+    assert_eq!(cluster.status(4).term, 0, "it does not campaign");
     let token = cluster.change(leader, change().learner(id(4)));
     cluster.run_until_done(&[token]);
     cluster.settle();
     assert_eq!(cluster.node(4).machine().restores, 1);
     assert_eq!(cluster.node(leader).snapshots_begun, 1, "one snapshot is enough");
     assert_eq!(cluster.status(4).membership, cluster.status(leader).membership);
-    // And it is remembered.
+    // The membership survives a restart.
     cluster.crash(4);
     cluster.start(4);
     cluster.settle();
@@ -66,7 +66,7 @@ fn a_joiner_with_an_empty_membership_is_brought_in_by_a_snapshot() {
 }
 
 #[test]
-fn two_come_and_one_goes_in_one_joint_change() {
+fn two_members_join_and_one_leaves_in_one_joint_change() {
     for seed in 10..20 {
         let mut cluster = Cluster::new(seed, 3);
         let leader = cluster.elect();
@@ -82,7 +82,7 @@ fn two_come_and_one_goes_in_one_joint_change() {
             stay.iter().all(|node| cluster.status(*node).membership == voters(&stay))
         });
         cluster.settle();
-        // The one that is gone disturbs nobody.
+        // The removed member does not disturb the group.
         let term = cluster.status(leader).term;
         cluster.run_for(Duration::from_secs(5));
         assert_eq!(cluster.status(leader).term, term);
@@ -91,14 +91,14 @@ fn two_come_and_one_goes_in_one_joint_change() {
 }
 
 #[test]
-fn a_joint_phase_outlives_its_leader() {
+fn a_joint_phase_survives_its_leader() {
     for seed in 20..30 {
         let mut cluster = Cluster::new(seed, 3);
         let leader = cluster.elect();
         cluster.join(4);
         cluster.join(5);
         cluster.change(leader, change().voter(id(4)).voter(id(5)));
-        // At some moment of the change.
+        // At a random moment of the change.
         let until = Duration::from_micros(seed % 10 * 500);
         cluster.run_for(until);
         cluster.crash(leader);
@@ -117,7 +117,7 @@ fn a_leader_that_removes_itself_steps_down() {
     let behind = cluster.propose(leader, 8);
     cluster.run_until_done(&[token]);
     cluster.run_until("another leads", |cluster| cluster.leader().is_some_and(|other| other != leader));
-    assert!(cluster.end(behind).is_some(), "nobody would tell it of it any more");
+    assert!(cluster.end(behind).is_some(), "a removed leader does not receive the result");
     let late = cluster.propose(leader, 8);
     assert!(matches!(cluster.dropped(late), Some(DropReason::NotLeader { .. })));
     cluster.settle();
@@ -140,19 +140,19 @@ fn a_leader_that_demotes_itself_steps_down() {
 }
 
 #[test]
-fn changes_that_make_no_sense_are_refused() {
+fn invalid_changes_are_refused() {
     let mut cluster = Cluster::new(5, 3);
     let leader = cluster.elect();
     let follower = (1..=3).find(|node| *node != leader).unwrap();
-    let nobody = change().remove(id(1)).remove(id(2)).remove(id(3));
+    let no_voter = change().remove(id(1)).remove(id(2)).remove(id(3));
     let crowd = (10..200).fold(change(), |change, node| change.learner(id(node)));
-    for refused in [change(), change().voter(id(4)).remove(id(4)), nobody, crowd] {
+    for refused in [change(), change().voter(id(4)).remove(id(4)), no_voter, crowd] {
         let token = cluster.change(leader, refused);
         assert_eq!(cluster.dropped(token), Some(DropReason::ChangeInvalid));
     }
     let token = cluster.change(follower, change().learner(id(4)));
     assert_eq!(cluster.dropped(token), Some(DropReason::NotLeader { leader: Some(id(leader)) }));
-    // Removing who is not there, and adding who is, changes nothing.
+    // Removing a node that is not a member, or adding a voter again, changes nothing.
     for harmless in [change().remove(id(9)), change().voter(id(1))] {
         let token = cluster.change(leader, harmless);
         cluster.run_until_done(&[token]);

@@ -3,48 +3,29 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A stream of numbers that hangs on its seed alone (SplitMix64).
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) use x0_consensus::sim::SplitMix64 as Random;
 
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
+/// A random time up to `most`, in whole microseconds.
+pub(crate) fn up_to(random: &mut Random, most: Duration) -> Duration {
+    Duration::from_micros(random.below(u64::try_from(most.as_micros()).unwrap() + 1))
+}
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    /// Happens in this many of a thousand cases.
-    pub(crate) fn chance(&mut self, of_thousand: u64) -> bool {
-        self.below(1000) < of_thousand
-    }
-
-    pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
-        Duration::from_micros(self.below(u64::try_from(most.as_micros()).unwrap() + 1))
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        let bound = u64::try_from(from.len()).unwrap();
-        from.get(usize::try_from(self.below(bound)).unwrap()).copied()
-    }
+/// A random item.
+pub(crate) fn pick<T: Copy>(random: &mut Random, from: &[T]) -> Option<T> {
+    let bound = u64::try_from(from.len()).unwrap();
+    from.get(usize::try_from(random.below(bound)).unwrap()).copied()
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     pub(crate) delay_min: Duration,
-    /// Beyond `delay_min`: what makes messages overtake each other.
+    /// The random delay beyond `delay_min`, by which messages overtake each other.
     pub(crate) jitter: Duration,
-    /// Of a thousand messages.
+    /// Lost messages of a thousand.
     pub(crate) loss: u64,
     pub(crate) duplication: u64,
-    /// Senders are told of a cut instead of losing messages silently, in this many of a thousand cases.
-    pub(crate) told: u64,
+    /// Cases of a thousand in which the sender gets a report about a cut link.
+    pub(crate) reported: u64,
     pub(crate) cuts: BTreeSet<(u64, u64)>,
 }
 
@@ -55,14 +36,14 @@ impl Default for Network {
             jitter: Duration::from_micros(300),
             loss: 0,
             duplication: 0,
-            told: 0,
+            reported: 0,
             cuts: BTreeSet::new(),
         }
     }
 }
 
 impl Network {
-    /// When the copies of a message arrive.
+    /// The delays of the copies of a message.
     pub(crate) fn arrivals(&self, random: &mut Random) -> Vec<Duration> {
         let mut arrivals = Vec::new();
         if random.chance(self.loss) {
@@ -70,7 +51,7 @@ impl Network {
         }
         let copies = 1 + u8::from(random.chance(self.duplication));
         for _ in 0..copies {
-            arrivals.push(self.delay_min + random.up_to(self.jitter));
+            arrivals.push(self.delay_min + up_to(random, self.jitter));
         }
         arrivals
     }

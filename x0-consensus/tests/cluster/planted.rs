@@ -54,10 +54,10 @@ fn a_write_without_its_synchronisation_is_found() {
 fn a_snapshot_that_cannot_be_staged_is_sent_again() {
     for step in 0..3 {
         let machine = Machine { snapshot_len: 100_000, ..Machine::default() };
-        let mut cluster = Cluster::with(70 + step, 3, machine, |config| {
-            config.checkpoint_log_len = 20_000;
-            config.retained_entries = 20;
-            config.chunk_len = 1000;
+        let mut cluster = Cluster::with(70 + step, 3, machine, |options| {
+            options.checkpoint_log_len = 20_000;
+            options.retained_entries = 20;
+            options.chunk_len = 1000;
         });
         let leader = cluster.elect();
         let away = (1..=3).find(|node| *node != leader).unwrap();

@@ -1,4 +1,4 @@
-//! What becomes of proposals: each ends once, and the queues are bounded.
+//! Proposals: each has one result, and the queues are bounded.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, id};
 use crate::machine::Machine;
 
 #[test]
-fn followers_say_who_leads() {
+fn followers_name_the_leader() {
     let mut cluster = Cluster::new(1, 3);
     let before = cluster.propose(2, 8);
     assert_eq!(cluster.dropped(before), Some(DropReason::NotLeader { leader: None }));
@@ -20,8 +20,8 @@ fn followers_say_who_leads() {
 }
 
 #[test]
-fn what_waits_is_bounded_in_number() {
-    let mut cluster = Cluster::with(2, 3, Machine::default(), |config| config.waiting_max = 50);
+fn waiting_proposals_are_bounded_in_number() {
+    let mut cluster = Cluster::with(2, 3, Machine::default(), |options| options.waiting_max = 50);
     let leader = cluster.elect();
     let tokens = cluster.propose_many(leader, 60, 8);
     let (taken, refused) = tokens.split_at(50);
@@ -33,10 +33,10 @@ fn what_waits_is_bounded_in_number() {
 }
 
 #[test]
-fn what_is_not_committed_is_bounded_in_bytes() {
-    let mut cluster = Cluster::with(3, 3, Machine::default(), |config| {
-        config.message_len_max = 1000;
-        config.uncommitted_len_max = 10_000;
+fn uncommitted_proposals_are_bounded_in_bytes() {
+    let mut cluster = Cluster::with(3, 3, Machine::default(), |options| {
+        options.message_len_max = 1000;
+        options.uncommitted_len_max = 10_000;
     });
     let leader = cluster.elect();
     for other in (1..=3).filter(|other| *other != leader) {
@@ -65,17 +65,17 @@ fn a_payload_that_is_too_long_is_refused() {
     cluster.assert_unharmed();
 }
 
-/// Raft joins what goes to one follower without a bound; a message is bounded all the same.
+/// `raft` joins the appends to one follower into a message of any length; the replica splits it.
 #[test]
 fn a_burst_travels_in_messages_of_bounded_length() {
-    let mut cluster = Cluster::with(5, 3, Machine::default(), |config| config.message_len_max = 64 << 10);
+    let mut cluster = Cluster::with(5, 3, Machine::default(), |options| options.message_len_max = 64 << 10);
     let leader = cluster.elect();
     let tokens = cluster.propose_many(leader, 3000, 1000);
     let tiny = cluster.propose_many(leader, 30_000, 8);
     cluster.run_until_done(&tokens);
     cluster.run_until_done(&tiny);
     assert!(cluster.node(leader).messages_len_max < 70 << 10, "{}", cluster.node(leader).messages_len_max);
-    // The same for one that catches up.
+    // The same for a follower that catches up.
     let away = (1..=3).find(|node| *node != leader).unwrap();
     cluster.crash(away);
     let tokens = cluster.propose_many(leader, 2000, 1000);
@@ -86,9 +86,9 @@ fn a_burst_travels_in_messages_of_bounded_length() {
     cluster.assert_unharmed();
 }
 
-/// An old leader's proposals that another leader's entries take the place of.
+/// Proposals of an old leader that entries of another leader replace.
 #[test]
-fn proposals_that_are_superseded_are_told_exactly_once() {
+fn superseded_proposals_are_dropped_exactly_once() {
     for seed in 0..10 {
         let mut cluster = Cluster::new(seed, 3);
         let old = cluster.elect();
@@ -98,8 +98,9 @@ fn proposals_that_are_superseded_are_told_exactly_once() {
         cluster.run_until("another leader", |cluster| cluster.leader().is_some_and(|other| other != old));
         let new = cluster.elect();
         cluster.heal();
-        // One entry of the new leader's, at the first of thirty places, tells the fate of all.
-        cluster.run_until("all are told", |cluster| lost.iter().all(|token| cluster.end(*token).is_some()));
+        // One entry of the new leader, at the first of thirty indexes, decides the result of all.
+        cluster
+            .run_until("all have a result", |cluster| lost.iter().all(|token| cluster.end(*token).is_some()));
         assert!(lost.iter().all(|token| cluster.dropped(*token) == Some(DropReason::Superseded)));
         assert_eq!(cluster.leader(), Some(new));
         cluster.settle();
@@ -107,7 +108,7 @@ fn proposals_that_are_superseded_are_told_exactly_once() {
     }
 }
 
-/// It leads again before the places of its old proposals are filled: the new ones end as they should.
+/// It leads again before the indexes of its old proposals are filled: the new proposals get their own results.
 #[test]
 fn a_leader_that_comes_back_keeps_old_and_new_proposals_apart() {
     let mut cluster = Cluster::new(11, 3);
@@ -125,7 +126,7 @@ fn a_leader_that_comes_back_keeps_old_and_new_proposals_apart() {
     cluster.assert_unharmed();
 }
 
-/// Its entries were replicated, though it never learnt of it: the next leader commits them.
+/// The entries were replicated without an acknowledgement to the old leader: the next leader commits them.
 #[test]
 fn an_old_leaders_proposals_may_be_committed_by_the_next() {
     let mut cluster = Cluster::new(12, 3);
@@ -142,7 +143,7 @@ fn an_old_leaders_proposals_may_be_committed_by_the_next() {
     cluster.assert_unharmed();
 }
 
-/// Its clients are cut off from the quorum; everything it was asked for ends when it is back.
+/// The leader is cut off from the majority; all its requests have a result when it is connected again.
 #[test]
 fn nothing_hangs_after_a_change_of_leaders_in_an_idle_group() {
     let mut cluster = Cluster::new(13, 5);

@@ -1,5 +1,5 @@
-//! Everything at once, by seed: crashes in the midst of writes, cuts in one direction and in both, losses, duplicates, disorder, slow
-//! disks and slow state machines, changes of members, handed-over leaderships. `X0_SEEDS=1000..2000` runs others.
+//! All faults together, by seed: crashes during writes, links cut in one direction and in both, lost, duplicated and reordered messages,
+//! slow disks and slow state machines, membership changes, leadership transfers. `X0_SEEDS=1000..2000` runs other seeds.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use x0_consensus::{Input, MembershipChange};
 
 use crate::cluster::{Cluster, id};
 use crate::machine::Machine;
+use crate::network::pick;
 
 fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let asked = std::env::var("X0_SEEDS").ok();
@@ -21,28 +22,29 @@ fn begin(seed: u64) -> Cluster {
         ..Machine::default()
     };
     let size = [1, 3, 3, 5, 5][usize::try_from(seed % 5).unwrap()];
-    let mut cluster = Cluster::with(seed, size, machine, |config| {
-        config.checkpoint_log_len = 4000;
-        config.retained_entries = 30;
-        config.cache_len_max = 5000;
-        config.message_len_max = 2000;
-        config.uncommitted_len_max = 20_000;
-        config.in_flight_messages_max = 8;
-        config.chunk_len = 300;
-        config.chunks_in_flight_max = 4;
-        config.waiting_max = 100;
+    let mut cluster = Cluster::with(seed, size, machine, |options| {
+        options.checkpoint_log_len = 4000;
+        options.retained_entries = 30;
+        options.cache_len_max = 5000;
+        options.message_len_max = 2000;
+        options.uncommitted_len_max = 20_000;
+        options.in_flight_messages_max = 8;
+        options.chunk_len = 300;
+        options.chunks_in_flight_max = 4;
+        options.waiting_max = 100;
     });
     cluster.trace = Some(0);
     cluster
 }
 
-/// One act of fate, or of a caller.
+/// One random fault or request.
 fn act(cluster: &mut Cluster) {
     let all: Vec<_> = cluster.nodes.keys().copied().collect();
     let (up, down): (Vec<_>, Vec<_>) = all.iter().partition(|node| cluster.is_up(**node));
-    let Some(one) = cluster.random.pick(&all) else { return };
-    let two = cluster.random.pick(&all).unwrap();
-    let who = cluster.leader().filter(|_| cluster.random.clone().chance(800)).or(cluster.random.pick(&up));
+    let Some(one) = pick(&mut cluster.random, &all) else { return };
+    let two = pick(&mut cluster.random, &all).unwrap();
+    let who =
+        cluster.leader().filter(|_| cluster.random.clone().chance(800)).or(pick(&mut cluster.random, &up));
     match cluster.random.below(100) {
         0..40 => {
             let Some(who) = who else { return };
@@ -61,7 +63,7 @@ fn act(cluster: &mut Cluster) {
                 cluster.crash(one);
             }
         66..76 => {
-            if let Some(node) = cluster.random.pick(&down) {
+            if let Some(node) = pick(&mut cluster.random, &down) {
                 cluster.start(node);
             }
         }
@@ -102,13 +104,13 @@ fn act(cluster: &mut Cluster) {
             cluster.network.loss = cluster.random.below(200);
             cluster.network.duplication = cluster.random.below(200);
             cluster.network.jitter = Duration::from_micros(cluster.random.clone().below(30_000));
-            cluster.network.told = cluster.random.below(1000);
+            cluster.network.reported = cluster.random.below(1000);
         }
         _ => {}
     }
 }
 
-/// The end of the storm: everybody is up and connected, and all comes to one state.
+/// The end of the storm: all nodes are up and connected, and reach the same state.
 fn calm(cluster: &mut Cluster) {
     cluster.heal();
     cluster.network = crate::network::Network::default();
@@ -119,12 +121,12 @@ fn calm(cluster: &mut Cluster) {
         cluster.start(node);
     }
     cluster.settle();
-    // Time enough for what begins anew.
+    // Enough time for elections and transfers that start again.
     cluster.run_for(Duration::from_secs(5));
     let leader = cluster.leader().unwrap();
     let members = cluster.status(leader).membership;
     for (token, asked) in &cluster.invariants.tokens {
-        // Whoever was removed while it was cut off never hears of anything again.
+        // A member that was removed while it was cut off never receives the result.
         assert!(asked.end.is_some() || !members.contains(id(asked.node)), "token {token} hangs: {asked:?}");
     }
     cluster.assert_unharmed();
@@ -143,7 +145,7 @@ fn run(seed: u64) -> (Option<u64>, u64, usize) {
 }
 
 #[test]
-fn storms_break_no_invariant() {
+fn storms_violate_no_invariant() {
     let (mut committed, mut done) = (0, 0);
     for seed in seeds(0..40) {
         let result = std::panic::catch_unwind(|| run(seed));
@@ -156,7 +158,7 @@ fn storms_break_no_invariant() {
 }
 
 #[test]
-fn a_storm_is_the_same_each_time() {
+fn a_storm_is_repeated_bit_for_bit() {
     for seed in [3, 8, 14] {
         assert_eq!(run(seed), run(seed));
     }

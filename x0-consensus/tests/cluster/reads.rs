@@ -23,7 +23,7 @@ fn reads_see_what_was_acknowledged_before() {
     }
 }
 
-/// A leader that was just elected does not know what is committed: reads wait for its first entry (§6.4).
+/// A new leader does not know the committed index: reads wait until its first entry is committed (Ongaro 2014, section 6.4).
 #[test]
 fn a_read_waits_for_the_first_commit_of_the_term() {
     let mut cluster = Cluster::new(5, 3);
@@ -45,7 +45,7 @@ fn a_deposed_leader_answers_no_read() {
     let reads: Vec<_> = (0..5).map(|_| cluster.read(old)).collect();
     cluster.run_until("another leader", |cluster| cluster.leader().is_some_and(|other| other != old));
     cluster.put();
-    // The old one may still take itself for the leader.
+    // The old leader may not have stepped down yet.
     let late = cluster.read(old);
     cluster.run_for(Duration::from_secs(2));
     for read in reads.into_iter().chain([late]) {
@@ -71,9 +71,9 @@ fn the_only_voter_reads_by_itself() {
     cluster.assert_unharmed();
 }
 
-/// Rounds whose messages are lost are begun anew.
+/// Rounds whose messages are lost are started again.
 #[test]
-fn reads_outlast_losses() {
+fn reads_survive_lost_messages() {
     let mut cluster = Cluster::new(8, 3);
     let leader = cluster.elect();
     cluster.network.loss = 300;
@@ -88,8 +88,8 @@ fn reads_outlast_losses() {
 }
 
 #[test]
-fn reads_that_wait_are_bounded() {
-    let mut cluster = Cluster::with(9, 3, Default::default(), |config| config.waiting_max = 10);
+fn waiting_reads_are_bounded() {
+    let mut cluster = Cluster::with(9, 3, Default::default(), |options| options.waiting_max = 10);
     let leader = cluster.elect();
     cluster.isolate(&[leader]);
     let reads: Vec<_> = (0..30).map(|_| cluster.read(leader)).collect();

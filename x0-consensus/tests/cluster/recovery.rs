@@ -1,14 +1,14 @@
-//! Starts on what a crash has left, and followers that are behind.
+//! Starts after a crash, and followers that lag.
 
 use std::time::Duration;
 
-use x0_consensus::{Config, Entry, EntryKind, HardState, Recovered, Replica, StartError, Storage as _};
+use x0_consensus::{Entry, EntryKind, HardState, Options, Recovered, Replica, StartError, Storage as _};
 
 use crate::cluster::{Cluster, id};
 use crate::disk;
 use crate::machine::Machine;
 
-/// The log holds more than the state machine was given, committed and not.
+/// The log has entries that the state machine has not applied, committed ones and others.
 #[test]
 fn a_restart_applies_the_tail_of_the_log() {
     for seed in 0..10 {
@@ -33,13 +33,13 @@ fn a_restart_applies_the_tail_of_the_log() {
     }
 }
 
-/// A follower that is behind by more than memory holds is served from the log.
+/// A follower that lags by more entries than memory holds gets them from the storage.
 #[test]
 fn a_laggard_is_served_from_the_storage() {
     for seed in 0..5 {
-        let mut cluster = Cluster::with(seed, 3, Machine::default(), |config| {
-            config.cache_len_max = 4000;
-            config.message_len_max = 4000;
+        let mut cluster = Cluster::with(seed, 3, Machine::default(), |options| {
+            options.cache_len_max = 4000;
+            options.message_len_max = 4000;
         });
         let leader = cluster.elect();
         let away = (1..=3).find(|node| *node != leader).unwrap();
@@ -49,7 +49,7 @@ fn a_laggard_is_served_from_the_storage() {
             cluster.run_until_done(&tokens);
         }
         cluster.heal();
-        // It catches up while more comes, with writes on their way all the time.
+        // It catches up while further entries are proposed and written.
         for _ in 0..200 {
             cluster.propose(leader, 300);
             cluster.run_for(Duration::from_micros(500));
@@ -64,7 +64,7 @@ fn a_laggard_is_served_from_the_storage() {
 }
 
 #[test]
-fn a_log_and_a_state_machine_that_do_not_fit_are_told_apart() {
+fn a_lost_log_and_a_lost_state_are_distinguished() {
     let mut cluster = Cluster::new(5, 1);
     let tokens = cluster.propose_many(1, 50, 100);
     cluster.run_until_done(&tokens);
@@ -72,9 +72,9 @@ fn a_log_and_a_state_machine_that_do_not_fit_are_told_apart() {
     let directory = cluster.node(1).directory.clone();
     let mut log = disk::open(&directory);
     let recovered = log.recover().unwrap();
-    let config = || Config::new(id(1)).bootstrap([id(1)]);
+    let options = || Options::new(id(1)).bootstrap([id(1)]);
     let begin = |recovered: &Recovered, unapplied: &[Entry], durable| {
-        Replica::new(config(), recovered.clone(), unapplied, durable, Duration::ZERO).map(|_| ())
+        Replica::new(options(), recovered.clone(), unapplied, durable, Duration::ZERO).map(|_| ())
     };
     let all = log.read(recovered.unapplied(0), usize::MAX).unwrap();
     assert!(begin(&recovered, &all, 0).is_ok());
@@ -89,28 +89,28 @@ fn a_log_and_a_state_machine_that_do_not_fit_are_told_apart() {
 }
 
 #[test]
-fn a_configuration_that_cannot_work_is_refused() {
-    let refused = |change: fn(&mut Config)| {
-        let mut config = Config::new(id(1)).bootstrap([id(1)]);
-        change(&mut config);
-        let replica = Replica::new(config, Recovered::default(), &[], 0, Duration::ZERO);
-        matches!(replica, Err(StartError::Config { .. }))
+fn options_out_of_bounds_are_refused() {
+    let refused = |change: fn(&mut Options)| {
+        let mut options = Options::new(id(1)).bootstrap([id(1)]);
+        change(&mut options);
+        let replica = Replica::new(options, Recovered::default(), &[], 0, Duration::ZERO);
+        matches!(replica, Err(StartError::Options { .. }))
     };
     assert!(!refused(|_| {}));
-    assert!(refused(|config| config.tick = Duration::ZERO));
-    assert!(refused(|config| config.heartbeat_ticks = 0));
-    assert!(refused(|config| config.election_ticks = config.heartbeat_ticks));
-    assert!(refused(|config| config.chunk_len = 0));
-    assert!(refused(|config| config.chunk_len = 2 << 20));
-    assert!(refused(|config| config.chunks_in_flight_max = 0));
-    assert!(refused(|config| config.message_len_max = 16 << 20));
-    assert!(refused(|config| config.uncommitted_len_max = 0));
-    assert!(refused(|config| config.in_flight_messages_max = 0));
+    assert!(refused(|options| options.tick = Duration::ZERO));
+    assert!(refused(|options| options.heartbeat_ticks = 0));
+    assert!(refused(|options| options.election_ticks = options.heartbeat_ticks));
+    assert!(refused(|options| options.chunk_len = 0));
+    assert!(refused(|options| options.chunk_len = 2 << 20));
+    assert!(refused(|options| options.chunks_in_flight_max = 0));
+    assert!(refused(|options| options.message_len_max = 16 << 20));
+    assert!(refused(|options| options.uncommitted_len_max = 0));
+    assert!(refused(|options| options.in_flight_messages_max = 0));
 }
 
-/// The commit index is written along with other things only; what is lost of it is learnt again.
+/// The commit index is written together with other data only; a lost value is found again.
 #[test]
-fn a_commit_index_behind_or_ahead_of_the_log_is_mended() {
+fn a_commit_index_out_of_range_is_corrected() {
     let entry = |index| Entry { term: 1, index, kind: EntryKind::Normal, payload: "x".into() };
     let mut storage = x0_consensus::MemoryStorage::new();
     let mut write = x0_consensus::Write { entries: (1..=9).map(entry).collect(), ..Default::default() };
@@ -121,15 +121,15 @@ fn a_commit_index_behind_or_ahead_of_the_log_is_mended() {
         recovered.base.membership = x0_consensus::Membership::of_voters([id(1), id(2)]);
         recovered.hard_state.commit = commit;
         let unapplied = storage.read(recovered.unapplied(durable), usize::MAX).unwrap();
-        let config = Config::new(id(1));
-        let replica = Replica::new(config, recovered, &unapplied, durable, Duration::ZERO).unwrap();
+        let options = Options::new(id(1));
+        let replica = Replica::new(options, recovered, &unapplied, durable, Duration::ZERO).unwrap();
         assert_eq!(replica.status().commit_index, expected);
     }
 }
 
-/// Power goes everywhere at once, again and again, in the midst of writes.
+/// The power of all nodes fails at once, several times, during writes.
 #[test]
-fn nothing_acknowledged_is_lost_when_all_power_goes() {
+fn nothing_acknowledged_is_lost_when_all_power_fails() {
     for seed in 0..10 {
         let mut cluster = Cluster::new(seed, 3);
         cluster.disk_latency = Duration::from_millis(3);

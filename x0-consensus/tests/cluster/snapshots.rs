@@ -1,4 +1,4 @@
-//! Snapshots: for members that are too far behind, and to shorten the log.
+//! Snapshots: for members that lag too far, and to shorten the log.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ fn durable() -> Machine {
     Machine { is_durable: true, ..volatile() }
 }
 
-/// Logs are shortened after every 20 KB to the last 20 entries, and a snapshot is a hundred pieces.
+/// Logs are shortened after every 20 KB to the last 20 entries, and a snapshot has a hundred chunks.
 fn small(seed: u64, machine: Machine) -> Cluster {
-    Cluster::with(seed, 3, machine, |config| {
-        config.checkpoint_log_len = 20_000;
-        config.retained_entries = 20;
-        config.chunk_len = 1000;
+    Cluster::with(seed, 3, machine, |options| {
+        options.checkpoint_log_len = 20_000;
+        options.retained_entries = 20;
+        options.chunk_len = 1000;
     })
 }
 
@@ -49,7 +49,7 @@ fn a_volatile_machine_has_its_snapshot_saved_and_the_log_shortened() {
         assert!(base(&mut cluster, node) > 200, "{}", base(&mut cluster, node));
         cluster.crash(node);
         cluster.start(node);
-        assert_eq!(cluster.node(node).machine().state.applied, 0, "it begins anew");
+        assert_eq!(cluster.node(node).machine().state.applied, 0, "it starts from an empty state");
         cluster.settle();
         assert_eq!(cluster.node(node).machine().restores, 1, "from the snapshot");
     }
@@ -57,7 +57,7 @@ fn a_volatile_machine_has_its_snapshot_saved_and_the_log_shortened() {
 }
 
 #[test]
-fn a_durable_machine_is_asked_for_checkpoints() {
+fn a_durable_machine_takes_checkpoints() {
     let mut cluster = small(2, durable());
     cluster.elect();
     fill(&mut cluster, 300);
@@ -109,9 +109,9 @@ fn a_snapshot_survives_losses_duplicates_and_disorder() {
     }
 }
 
-/// The piece that says that all has arrived is lost, and lost again.
+/// The acknowledgement of the whole snapshot is lost repeatedly.
 #[test]
-fn a_lost_end_is_asked_for_again() {
+fn a_lost_end_is_requested_again() {
     let mut cluster = small(20, volatile());
     let leader = cluster.elect();
     let away = (1..=3).find(|node| *node != leader).unwrap();
@@ -191,7 +191,7 @@ fn a_sender_that_crashes_is_replaced() {
     }
 }
 
-/// An election falls into the time in which a snapshot is installed and not restored yet.
+/// An election is due while a snapshot is installed and not restored.
 #[test]
 fn a_member_that_is_restoring_does_not_campaign() {
     for seed in 50..60 {
@@ -204,7 +204,7 @@ fn a_member_that_is_restoring_does_not_campaign() {
         cluster.run_until("it comes", |cluster| cluster.node(away).snapshots_staged > 0);
         // The restoring takes far longer than an election.
         cluster.apply_latency = Duration::from_secs(20);
-        cluster.run_until("it is told to restore", |cluster| cluster.status(away).commit_index > 100);
+        cluster.run_until("the snapshot is installed", |cluster| cluster.status(away).commit_index > 100);
         cluster.crash(leader);
         cluster.run_for(Duration::from_secs(10));
         cluster.apply_latency = Duration::from_micros(100);
@@ -214,7 +214,7 @@ fn a_member_that_is_restoring_does_not_campaign() {
     }
 }
 
-/// A crash between the installing of a snapshot and its restoring.
+/// A crash between installing a snapshot and restoring it.
 #[test]
 fn a_crash_before_restoring_restores_at_the_start() {
     for (seed, machine) in (60..70).flat_map(|seed| [(seed, volatile()), (seed, durable())]) {
@@ -226,7 +226,7 @@ fn a_crash_before_restoring_restores_at_the_start() {
         cluster.heal();
         cluster.run_until("it comes", |cluster| cluster.node(away).snapshots_staged > 0);
         cluster.apply_latency = Duration::from_secs(20);
-        cluster.run_until("it is told to restore", |cluster| cluster.status(away).commit_index > 100);
+        cluster.run_until("the snapshot is installed", |cluster| cluster.status(away).commit_index > 100);
         cluster.run_for(Duration::from_millis(seed % 10));
         cluster.apply_latency = Duration::from_micros(100);
         cluster.crash(away);

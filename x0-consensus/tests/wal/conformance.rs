@@ -1,11 +1,11 @@
-//! Every storage keeps the contract.
+//! The storages of this crate keep the contract.
 
 use std::sync::Arc;
 
 use x0_consensus::sim::{SimDirectory, Unsynced};
 use x0_consensus::{FsDirectory, MemoryStorage, Wal, conformance};
 
-use crate::support::config;
+use crate::support::options;
 
 #[test]
 fn memory() {
@@ -24,18 +24,18 @@ fn wal_on_the_file_system() {
         conformance::check_storage(&mut || {
             case += 1;
             let path = folder.path().join(case.to_string());
-            let mut config = config(segment_len);
-            config.spare_in_background = in_background;
+            let mut options = options(segment_len);
+            options.spare_in_background = in_background;
             Box::new(move || {
                 let directory = FsDirectory::open(&path).unwrap();
-                Box::new(Wal::open(Arc::new(directory), config).unwrap())
+                Box::new(Wal::open(Arc::new(directory), options).unwrap())
             })
         })
         .unwrap();
     }
 }
 
-/// A restart is a loss of power here: only what was promised may be relied on.
+/// Every restart is a power failure: only acknowledged writes survive.
 #[test]
 fn wal_on_a_disk_that_forgets() {
     for segment_len in [4096, 16384, 1 << 20] {
@@ -44,7 +44,7 @@ fn wal_on_a_disk_that_forgets() {
                 let directory = SimDirectory::new();
                 Box::new(move || {
                     directory.crash(unsynced);
-                    Box::new(Wal::open(Arc::new(directory.clone()), config(segment_len)).unwrap())
+                    Box::new(Wal::open(Arc::new(directory.clone()), options(segment_len)).unwrap())
                 })
             })
             .unwrap_or_else(|failure| panic!("{segment_len} {unsynced:?} {failure}"));

@@ -1,23 +1,22 @@
-//! Every operation on the disk fails, or is where the power goes.
+//! Errors and power failures at every operation of the disk.
 
 use std::io::ErrorKind;
 
 use x0_consensus::sim::{Fault, SimDirectory, Unsynced};
 use x0_consensus::{Storage, Wal, WriteError};
 
-use crate::support::{Batch, Image, append, config, image, images, open, stage, workload};
+use crate::support::{Batch, Image, append, image, images, open, options, stage, workload};
 
 const SEGMENT_LEN: u64 = 4096;
 
-/// How many writes of the workload are there for certain, and how many may be.
+/// The number of writes that must be durable, and the number that may be.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     acknowledged: usize,
     begun: usize,
 }
 
-/// Runs the workload until something is refused for good. A refusal that changed nothing is answered by
-/// trying once more.
+/// Runs the workload until a write fails for good. A refusal that changed nothing is repeated once.
 fn run(log: &mut Wal, workload: &[Batch]) -> Progress {
     let mut progress = Progress { acknowledged: 0, begun: 0 };
     let mut written = 0;
@@ -42,8 +41,8 @@ fn run(log: &mut Wal, workload: &[Batch]) -> Progress {
     progress
 }
 
-/// What was recovered is what some first part of the writes led to, all that was acknowledged included.
-/// Answers how many those are.
+/// Checks that the recovered contents are the result of a prefix of the writes that includes all acknowledged ones. Returns the length of
+/// the prefix.
 fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> usize {
     let range = progress.acknowledged..=progress.begun;
     range.clone().find(|count| images[*count] == *found).unwrap_or_else(|| {
@@ -52,19 +51,18 @@ fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> 
     })
 }
 
-/// Reopens, checks, loses the power at once and checks again: what was shown once stays. Then goes on with
-/// the workload.
+/// Reopens, checks, loses the power at once and checks again: recovered contents are durable. Then continues the workload.
 fn recover_and_go_on(directory: &SimDirectory, images: &[Image], progress: Progress, context: &str) {
-    let mut log = open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let mut log = open(directory, options(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
     let found = image(&mut log);
     check(&found, images, progress, context);
     drop(log);
     directory.crash(Unsynced::Lost);
     let mut log =
-        open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}, again: {error}"));
+        open(directory, options(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}, again: {error}"));
     assert_eq!(image(&mut log), found, "{context}: what was shown once is not there after another crash");
 
-    // Entries of a new term behind what is there, some of them over its end.
+    // Entries of a new term, some of which replace the last ones.
     let last = found.recovered.last_index;
     let first = last.max(found.recovered.base.index + 1);
     for round in 0..3 {
@@ -76,7 +74,7 @@ fn recover_and_go_on(directory: &SimDirectory, images: &[Image], progress: Progr
     drop(log);
     directory.crash(Unsynced::Lost);
     let mut log =
-        open(directory, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}, at last: {error}"));
+        open(directory, options(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}, at last: {error}"));
     assert_eq!(image(&mut log), expected, "{context}: what was written after the recovery");
 }
 
@@ -87,22 +85,22 @@ fn fates(seeds: u64) -> Vec<Unsynced> {
 
 fn operations_of_workload(workload: &[Batch]) -> u64 {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     run(&mut log, workload);
     directory.operations()
 }
 
 #[test]
-fn the_power_goes_at_every_operation() {
+fn the_power_fails_at_every_operation() {
     let workload = workload();
     let images = images(&workload);
     let operations = operations_of_workload(&workload);
-    assert!(operations > 120, "only {operations} operations: the workload lost its point");
+    assert!(operations > 120, "only {operations} operations: the workload is too small");
     let mut visited = std::collections::BTreeSet::new();
     for operation in 0..operations {
         let directory = SimDirectory::new();
         directory.plant(operation, Fault::PowerLoss);
-        let progress = match open(&directory, config(SEGMENT_LEN)) {
+        let progress = match open(&directory, options(SEGMENT_LEN)) {
             Ok(mut log) => run(&mut log, &workload),
             Err(_) => Progress { acknowledged: 0, begun: 0 },
         };
@@ -113,26 +111,26 @@ fn the_power_goes_at_every_operation() {
             {
                 let fork = directory.fork();
                 let mut log =
-                    open(&fork, config(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
+                    open(&fork, options(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
                 visited.insert((check(&image(&mut log), &images, progress, &context), progress.acknowledged));
             }
             recover_and_go_on(&directory, &images, progress, &context);
         }
     }
-    // Prefixes that end inside a batch were seen as results, too.
+    // Some results end inside a batch.
     assert!(visited.iter().any(|(found, acknowledged)| found > acknowledged));
     let seen = (0..images.len()).filter(|count| visited.iter().any(|(found, _)| found == count)).count();
     assert!(seen * 10 > images.len() * 9, "{visited:?}");
 }
 
 #[test]
-fn the_power_goes_again_at_every_operation_of_the_recovery() {
+fn the_power_fails_again_at_every_operation_of_the_recovery() {
     let workload = workload();
     let images = images(&workload);
     for operation in 0..operations_of_workload(&workload) {
         let directory = SimDirectory::new();
         directory.plant(operation, Fault::PowerLoss);
-        let progress = match open(&directory, config(SEGMENT_LEN)) {
+        let progress = match open(&directory, options(SEGMENT_LEN)) {
             Ok(mut log) => run(&mut log, &workload),
             Err(_) => Progress { acknowledged: 0, begun: 0 },
         };
@@ -141,13 +139,13 @@ fn the_power_goes_again_at_every_operation_of_the_recovery() {
             crashed.crash(fate);
             let first = crashed.operations();
             let fork = crashed.fork();
-            open(&fork, config(SEGMENT_LEN)).unwrap();
+            open(&fork, options(SEGMENT_LEN)).unwrap();
             for again in first..fork.operations() {
                 for fate_again in fates(2) {
                     let directory = crashed.fork();
                     directory.plant(again, Fault::PowerLoss);
-                    // The seal, the last operation, may fail without an error.
-                    drop(open(&directory, config(SEGMENT_LEN)));
+                    // The commit marker, which is the last operation, may fail without an error.
+                    drop(open(&directory, options(SEGMENT_LEN)));
                     directory.crash(fate_again);
                     let context =
                         format!("power lost at {operation}, {fate:?}, and at {again}, {fate_again:?}");
@@ -168,12 +166,12 @@ fn every_operation_fails() {
             for fault in [Fault::Error(kind), Fault::Half(kind)] {
                 let directory = SimDirectory::new();
                 directory.plant(operation, fault);
-                let progress = match open(&directory, config(SEGMENT_LEN)) {
+                let progress = match open(&directory, options(SEGMENT_LEN)) {
                     Ok(mut log) => run(&mut log, &workload),
                     Err(_) => Progress { acknowledged: 0, begun: 0 },
                 };
                 unchanged += usize::from(progress.acknowledged + 1 == images.len());
-                // The process is started anew on a system that stayed up, or not.
+                // The process restarts with or without a power failure.
                 let context = format!("{fault:?} at operation {operation}");
                 recover_and_go_on(&directory.fork(), &images, progress, &context);
                 for fate in fates(2) {
@@ -185,10 +183,10 @@ fn every_operation_fails() {
             }
         }
     }
-    assert!(unchanged > 20, "only {unchanged} failures were survived without an end");
+    assert!(unchanged > 20, "only {unchanged} failures left the log unchanged");
 }
 
-/// The disk has less and less room: what does not fit is refused, and goes through once there is room.
+/// The disk fills up: a batch that does not fit is refused, and succeeds once there is space.
 #[test]
 fn the_disk_fills_up() {
     let workload = workload();
@@ -197,9 +195,9 @@ fn the_disk_fills_up() {
     for capacity in (0..90_000).step_by(700) {
         let directory = SimDirectory::new();
         directory.set_capacity_bytes(Some(capacity));
-        let Ok(mut log) = open(&directory, config(SEGMENT_LEN)) else {
+        let Ok(mut log) = open(&directory, options(SEGMENT_LEN)) else {
             directory.set_capacity_bytes(None);
-            assert_eq!(image(&mut open(&directory, config(SEGMENT_LEN)).unwrap()), images[0]);
+            assert_eq!(image(&mut open(&directory, options(SEGMENT_LEN)).unwrap()), images[0]);
             continue;
         };
         let mut written = 0;
@@ -223,25 +221,24 @@ fn the_disk_fills_up() {
         }
         drop(log);
         directory.crash(Unsynced::Lost);
-        assert_eq!(image(&mut open(&directory, config(SEGMENT_LEN)).unwrap()), images[written]);
+        assert_eq!(image(&mut open(&directory, options(SEGMENT_LEN)).unwrap()), images[written]);
     }
     assert!(refused > 50);
 }
 
-/// The folder's synchronisation fails, the process is started anew on a system that stayed up, and then the
-/// power goes: names changed before the first failure were never made durable by anybody but the second
-/// process.
+/// A synchronisation of the folder fails, the process restarts without a power failure, and then the power fails: only the second process
+/// makes the earlier changes of names durable.
 #[test]
-fn the_power_goes_after_a_failure_and_a_restart() {
+fn the_power_fails_after_an_error_and_a_restart() {
     let workload = workload();
     for operation in 0..operations_of_workload(&workload) {
         let directory = SimDirectory::new();
         directory.plant(operation, Fault::Error(ErrorKind::Other));
-        if let Ok(mut log) = open(&directory, config(SEGMENT_LEN)) {
+        if let Ok(mut log) = open(&directory, options(SEGMENT_LEN)) {
             run(&mut log, &workload);
         }
         let go_on = |directory: &SimDirectory| {
-            let Ok(mut log) = open(directory, config(SEGMENT_LEN)) else { return };
+            let Ok(mut log) = open(directory, options(SEGMENT_LEN)) else { return };
             let Ok(held) = log.recover() else { return };
             for round in 0..3 {
                 let _ = log.write(&[append(held.last_index + 1..=held.last_index + 1 + round, 100, 1300)]);
@@ -256,23 +253,23 @@ fn the_power_goes_after_a_failure_and_a_restart() {
             for fate in fates(3) {
                 let directory = directory.fork();
                 directory.crash(fate);
-                let opened = open(&directory, config(SEGMENT_LEN));
+                let opened = open(&directory, options(SEGMENT_LEN));
                 assert!(opened.is_ok(), "failed at {operation}, power lost at {again}, {fate:?}: {opened:?}");
             }
         }
     }
 }
 
-/// Of a torn batch the second record is whole, in its place, and of the number that will come next. It must
-/// not come back behind a new first record of the same length.
+/// The second record of a torn batch is whole, in its place, and has the next number. It must not be replayed after a new first record of
+/// the same length.
 #[test]
-fn a_dropped_record_stays_dropped() {
+fn a_dropped_record_is_not_replayed() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     log.write(&[append(1..=1, 1, 100)]).unwrap();
     let name = "0000000000000001.wal";
     let before = directory.contents(name).unwrap();
-    // The power goes with the synchronisation of this batch.
+    // The power fails at the synchronisation of this batch.
     directory.plant(directory.operations() + 1, Fault::PowerLoss);
     log.write(&[append(2..=2, 1, 100), append(3..=3, 1, 100)]).unwrap_err();
     drop(log);
@@ -282,13 +279,13 @@ fn a_dropped_record_stays_dropped() {
     torn[changed + 60] ^= 1;
     directory.replace_contents(name, torn);
 
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     assert_eq!(log.recover().unwrap().last_index, 1);
     log.write(&[append(2..=2, 2, 100)]).unwrap();
     drop(log);
-    // Without the seal, which stands where the dropped record began.
+    // Without the commit marker, which is at the offset of the dropped record.
     directory.crash(Unsynced::Lost);
-    let found = image(&mut open(&directory, config(SEGMENT_LEN)).unwrap());
+    let found = image(&mut open(&directory, options(SEGMENT_LEN)).unwrap());
     assert_eq!(found.recovered.last_index, 2);
     assert_eq!(found.entries[1].term, 2);
 }

@@ -1,19 +1,20 @@
-//! Bytes change behind the log's back: it says so, or nothing is lost by it.
+//! Damaged files: the damage is detected, or it is harmless.
 
 use std::io::Read;
 
 use x0_consensus::sim::{SimDirectory, Unsynced};
 use x0_consensus::{Directory, ReadError, RecoverError, Storage, Wal};
 
-use crate::support::{Image, append, base, config, hard_state, image, open, snapshot_bytes, stage, workload};
+use crate::support::{
+    Image, append, base, hard_state, image, open, options, snapshot_bytes, stage, workload,
+};
 
 const SEGMENT_LEN: u64 = 4096;
 
-/// A log of several segments, closed. What is written last is one batch of three writes; where it ends is
-/// told, too.
+/// A closed log of several segments. The last batch has three writes; its end is returned, too.
 fn closed() -> (SimDirectory, Image, usize) {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     for batch in workload() {
         stage(&mut log, &batch).unwrap();
         log.write(&batch).unwrap();
@@ -34,16 +35,15 @@ fn files(directory: &SimDirectory, suffix: &str) -> Vec<String> {
     names
 }
 
-/// Opens a log that was damaged: an error that names the damaged file and a place in it, or what was there
-/// before.
+/// Opens a damaged log: an error with the damaged file and an offset, or the contents before the damage.
 fn is_noticed(directory: &SimDirectory, name: &str, expected: &Image, context: &str) -> bool {
-    match open(directory, config(SEGMENT_LEN)) {
+    match open(directory, options(SEGMENT_LEN)) {
         Ok(mut log) => {
             assert_eq!(image(&mut log), *expected, "{context}: silently lost or changed");
             false
         }
         Err(RecoverError::Corrupt { file, offset, .. }) => {
-            // A segment whose end is not as its successor says may be named for either.
+            // If the end of a segment differs from the record in its successor, either of the two may be named.
             let len = directory.contents(name).unwrap().len() as u64;
             assert!(offset <= len.max(SEGMENT_LEN), "{context}: offset {offset} of {file}");
             true
@@ -54,7 +54,7 @@ fn is_noticed(directory: &SimDirectory, name: &str, expected: &Image, context: &
 }
 
 #[test]
-fn every_flipped_bit_of_a_closed_log_is_noticed_or_harmless() {
+fn every_flipped_bit_of_a_closed_log_is_detected_or_harmless() {
     let (directory, expected, _) = closed();
     let segments = files(&directory, ".wal");
     assert!(segments.len() >= 2, "{segments:?}");
@@ -63,7 +63,7 @@ fn every_flipped_bit_of_a_closed_log_is_noticed_or_harmless() {
         let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         let mut noticed = 0;
         for at in 0..bytes.len() {
-            // Each bit where there is something, one of a byte where there is nothing.
+            // Each bit of the records, and one bit of each byte after them.
             for bit in if at < used { 0..8 } else { at % 8..at % 8 + 1 } {
                 let fork = directory.fork();
                 let mut flipped = bytes.clone();
@@ -77,12 +77,11 @@ fn every_flipped_bit_of_a_closed_log_is_noticed_or_harmless() {
     }
 }
 
-/// Without the seal, that is, after a loss of power right behind the last batch, only this batch can pass for
-/// a torn one.
+/// Without the commit marker, as after a power failure right after the last batch, only this batch can be taken for a torn one.
 #[test]
-fn without_a_seal_only_the_last_batch_is_open_to_doubt() {
+fn without_a_commit_marker_only_the_last_batch_is_in_doubt() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     log.write(&[append(1..=3, 1, 30)]).unwrap();
     log.write(&[append(4..=5, 1, 30)]).unwrap();
     let before_last = image(&mut log);
@@ -99,7 +98,7 @@ fn without_a_seal_only_the_last_batch_is_open_to_doubt() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x10;
         fork.replace_contents(name, flipped);
-        match open(&fork, config(SEGMENT_LEN)) {
+        match open(&fork, options(SEGMENT_LEN)) {
             Err(RecoverError::Corrupt { .. } | RecoverError::UnsupportedVersion { .. }) => {}
             Err(error) => panic!("byte {at}: {error}"),
             Ok(mut log) => {
@@ -112,7 +111,7 @@ fn without_a_seal_only_the_last_batch_is_open_to_doubt() {
             }
         }
     }
-    assert!(doubtful > 100, "the doubt this test is about was not seen: {doubtful}");
+    assert!(doubtful > 100, "too few doubtful cases: {doubtful}");
 }
 
 fn used_len(directory: &SimDirectory, name: &str) -> usize {
@@ -120,7 +119,7 @@ fn used_len(directory: &SimDirectory, name: &str) -> usize {
 }
 
 #[test]
-fn a_lost_sector_is_noticed_unless_it_held_the_last_batch_and_its_seal() {
+fn a_lost_sector_is_detected_unless_it_has_the_last_batch_and_its_commit_marker() {
     let (directory, expected, end) = closed();
     for name in files(&directory, ".wal") {
         let bytes = directory.contents(&name).unwrap();
@@ -139,7 +138,7 @@ fn a_lost_sector_is_noticed_unless_it_held_the_last_batch_and_its_seal() {
 }
 
 #[test]
-fn a_file_cut_short_anywhere_is_noticed() {
+fn a_shortened_file_is_detected() {
     let (directory, expected, _) = closed();
     for name in files(&directory, ".wal") {
         let bytes = directory.contents(&name).unwrap();
@@ -155,35 +154,35 @@ fn a_file_cut_short_anywhere_is_noticed() {
 }
 
 #[test]
-fn a_missing_or_misplaced_segment_is_noticed() {
+fn a_missing_or_misplaced_segment_is_detected() {
     let (directory, ..) = closed();
     let segments = files(&directory, ".wal");
     for (at, name) in segments.iter().enumerate() {
         let fork = directory.fork();
         fork.remove(name).unwrap();
-        let opened = open(&fork, config(SEGMENT_LEN));
-        // The loss of the last file as a whole is the documented exception.
+        let opened = open(&fork, options(SEGMENT_LEN));
+        // The loss of the whole last file is the documented exception.
         if at + 1 < segments.len() {
             assert!(matches!(opened, Err(RecoverError::Missing { .. })), "without {name}: {opened:?}");
         }
         for other in segments.iter().filter(|other| *other != name) {
             let fork = directory.fork();
             fork.replace_contents(name, directory.contents(other).unwrap());
-            let opened = open(&fork, config(SEGMENT_LEN));
+            let opened = open(&fork, options(SEGMENT_LEN));
             assert!(matches!(opened, Err(RecoverError::Corrupt { .. })), "{other} as {name}: {opened:?}");
         }
     }
     let snapshot = files(&directory, ".snapshot").pop().unwrap();
     let fork = directory.fork();
     fork.remove(&snapshot).unwrap();
-    let opened = open(&fork, config(SEGMENT_LEN));
+    let opened = open(&fork, options(SEGMENT_LEN));
     assert!(
         matches!(&opened, Err(RecoverError::Missing { file }) if file.ends_with(&snapshot)),
         "{opened:?}"
     );
     let fork = directory.fork();
     segments.iter().for_each(|name| fork.remove(name).unwrap());
-    assert!(matches!(open(&fork, config(SEGMENT_LEN)), Err(RecoverError::Missing { .. })));
+    assert!(matches!(open(&fork, options(SEGMENT_LEN)), Err(RecoverError::Missing { .. })));
 }
 
 #[test]
@@ -193,7 +192,7 @@ fn a_later_format_is_refused_by_name() {
     let mut bytes = directory.contents(&name).unwrap();
     bytes[8] = 2;
     directory.replace_contents(&name, bytes);
-    let opened = open(&directory, config(SEGMENT_LEN));
+    let opened = open(&directory, options(SEGMENT_LEN));
     assert!(
         matches!(opened, Err(RecoverError::UnsupportedVersion { version: 2, version_max: 1, .. })),
         "{opened:?}"
@@ -201,7 +200,7 @@ fn a_later_format_is_refused_by_name() {
 }
 
 #[test]
-fn damage_to_a_snapshot_is_noticed_when_it_is_read() {
+fn damage_to_a_snapshot_is_detected_when_it_is_read() {
     let (directory, expected, _) = closed();
     let name = files(&directory, ".snapshot").pop().unwrap();
     let bytes = directory.contents(&name).unwrap();
@@ -210,7 +209,7 @@ fn damage_to_a_snapshot_is_noticed_when_it_is_read() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 4;
         fork.replace_contents(&name, flipped);
-        let mut log: Wal = match open(&fork, config(SEGMENT_LEN)) {
+        let mut log: Wal = match open(&fork, options(SEGMENT_LEN)) {
             Ok(log) => log,
             Err(RecoverError::Corrupt { file, .. }) => {
                 assert!(file.ends_with(&name));
@@ -228,11 +227,11 @@ fn damage_to_a_snapshot_is_noticed_when_it_is_read() {
     assert!(bytes.len() > snapshot_bytes(&meta).len());
 }
 
-/// While the log is open, too: nothing is handed out that was not verified.
+/// While the log is open, too: no entry is returned without a check.
 #[test]
-fn damage_under_an_open_log_is_noticed_by_a_reading() {
+fn damage_to_an_open_log_is_detected_by_a_read() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     for index in 1..=60 {
         log.write(&[append(index..=index, 1, 200)]).unwrap();
     }
@@ -254,34 +253,34 @@ fn damage_under_an_open_log_is_noticed_by_a_reading() {
     assert_eq!(image(&mut log), expected);
 }
 
-/// A file used again still holds the records of its former life, whole and in place. None of them comes back.
+/// A recycled file has the records of its earlier use, whole and in place. None of them is replayed.
 #[test]
-fn records_of_a_recycled_file_stay_dead() {
+fn records_of_a_recycled_file_are_not_replayed() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+    let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
     for round in 1..=40 {
         log.write(&[append(round..=round, 1, 900)]).unwrap();
         log.write(&[base(round, 1)]).unwrap();
         let expected = image(&mut log);
         let fork = directory.fork();
         fork.crash(Unsynced::Lost);
-        assert_eq!(image(&mut open(&fork, config(SEGMENT_LEN)).unwrap()), expected, "round {round}");
+        assert_eq!(image(&mut open(&fork, options(SEGMENT_LEN)).unwrap()), expected, "round {round}");
     }
     let spares = files(&directory, ".spare");
     assert!(
         spares.iter().any(|name| used_len(&directory, name) > 3000),
         "no file was used again: {spares:?}"
     );
-    // Four spare files, the active one, and perhaps one before it.
+    // Four spare files, the active segment, and perhaps one before it.
     assert!(directory.list().unwrap().len() <= 6, "{:?}", directory.list());
 }
 
-/// Two logs of the same shape whose contents differ: a copy that was put together from both is noticed.
+/// Two logs of the same shape with different contents: a mixture of both is detected.
 #[test]
-fn a_segment_of_another_log_is_noticed() {
+fn a_segment_of_another_log_is_detected() {
     let [one, other] = [1, 2].map(|term| {
         let directory = SimDirectory::new();
-        let mut log = open(&directory, config(SEGMENT_LEN)).unwrap();
+        let mut log = open(&directory, options(SEGMENT_LEN)).unwrap();
         log.write(&[hard_state(term, 0)]).unwrap();
         (1..=10).for_each(|index| log.write(&[append(index..=index, 2, 700)]).unwrap());
         directory
@@ -289,6 +288,6 @@ fn a_segment_of_another_log_is_noticed() {
     let name = files(&one, ".wal").pop().unwrap();
     one.crash(Unsynced::Kept);
     one.replace_contents(&name, other.contents(&name).unwrap());
-    let opened = open(&one, config(SEGMENT_LEN));
+    let opened = open(&one, options(SEGMENT_LEN));
     assert!(matches!(opened, Err(RecoverError::Corrupt { .. })), "{opened:?}");
 }

@@ -1,4 +1,4 @@
-//! Logs of every format that was ever written stay readable; they lie in `tests/data`.
+//! Logs and snapshots of every format stay readable. The recorded files are in `tests/data`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use x0_consensus::Directory;
 use x0_consensus::sim::SimDirectory;
 
 use crate::support::{
-    Batch, adopt, append, base, commit_only, config, hard_state, image, images, open, stage,
+    Batch, adopt, append, base, commit_only, hard_state, image, images, open, options, stage,
 };
 
-/// Must never change: what lies in `tests/data` was made of it.
+/// Must never change: the files in `tests/data` were made from it.
 fn recorded() -> Vec<Batch> {
     vec![
         vec![base(0, 0), hard_state(1, 0)],
@@ -34,16 +34,15 @@ fn format_1_is_read() {
         directory.replace_contents(file.file_name().to_str().unwrap(), fs::read(file.path()).unwrap());
     }
     let expected = images(&recorded()).pop().unwrap();
-    assert_eq!(image(&mut open(&directory, config(4096)).unwrap()), expected);
+    assert_eq!(image(&mut open(&directory, options(4096)).unwrap()), expected);
 }
 
-/// The format does not change by accident: what is written today is byte for byte what lies there. After a
-/// wanted change, raise the version, keep the old folder, and run this with `X0_RECORD_FORMAT` set to make
-/// the new one.
+/// The format does not change by accident: the files that are written today equal the recorded ones. After an intended change, raise the
+/// version, keep the old folder, and run this test with `X0_RECORD_FORMAT` set to record the new files.
 #[test]
-fn what_is_written_is_the_newest_format() {
+fn the_written_files_equal_the_recorded_ones() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(4096)).unwrap();
+    let mut log = open(&directory, options(4096)).unwrap();
     for batch in recorded() {
         stage(&mut log, &batch).unwrap();
         log_write(&mut log, &batch);

@@ -1,4 +1,4 @@
-//! Random workloads with random crashes, held against the storage in memory.
+//! Random workloads with random crashes, compared with the storage in memory.
 
 use std::io::ErrorKind;
 
@@ -7,13 +7,13 @@ use proptest::test_runner::FileFailurePersistence;
 use x0_consensus::sim::{Fault, SimDirectory, Unsynced};
 use x0_consensus::{MemoryStorage, RecoverError, Storage, Write, WriteError};
 
-use crate::support::{adopt, append, base, commit_only, config, hard_state, image, open, stage};
+use crate::support::{adopt, append, base, commit_only, hard_state, image, open, options, stage};
 
 #[derive(Debug, Clone)]
 enum Step {
     /// A batch of these parts.
     Batch(Vec<Part>),
-    /// The power goes, now or after so many operations of the next batch.
+    /// The power fails, now or after so many operations of the next batch.
     Crash {
         after: u64,
         fate: Unsynced,
@@ -28,7 +28,7 @@ enum Step {
 
 #[derive(Debug, Clone)]
 enum Part {
-    /// Entries over the last `back` ones.
+    /// Entries that replace the last `back` ones.
     Append {
         back: u64,
         count: u64,
@@ -36,15 +36,15 @@ enum Part {
     },
     HardState,
     Commit,
-    /// The base moves so far towards the end, in percent.
+    /// The base moves by so many percent towards the end.
     Base {
         percent: u64,
     },
-    /// A snapshot of the log's own past.
+    /// A snapshot that matches the log.
     Own {
         percent: u64,
     },
-    /// One from elsewhere, so far behind the end.
+    /// A snapshot that conflicts with the log, so far after the end.
     Elsewhere {
         ahead: u64,
     },
@@ -80,7 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Writes from parts, each valid after the ones before it, as a model that performs them at once says.
+/// Writes from parts, each valid after the ones before it according to a model that performs them at once.
 fn batch(parts: &[Part], model: &mut MemoryStorage, term: &mut u64) -> Vec<Write> {
     let mut writes = Vec::new();
     for part in parts {
@@ -116,7 +116,7 @@ fn batch(parts: &[Part], model: &mut MemoryStorage, term: &mut u64) -> Vec<Write
     writes
 }
 
-/// A model that performed these writes.
+/// A model that has performed these writes.
 fn model_of(history: &[Write]) -> MemoryStorage {
     let mut model = MemoryStorage::new();
     for write in history {
@@ -128,9 +128,9 @@ fn model_of(history: &[Write]) -> MemoryStorage {
 
 fn check(segment_len: u64, steps: Vec<Step>) {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(segment_len)).unwrap();
+    let mut log = open(&directory, options(segment_len)).unwrap();
     let (mut term, mut fate_at_crash) = (0, None);
-    // All writes that may be there, and how many of them must be.
+    // The writes that may be durable, and the number of those that must be.
     let (mut history, mut acknowledged) = (Vec::new(), 0);
     for step in steps {
         match step {
@@ -151,7 +151,7 @@ fn check(segment_len: u64, steps: Vec<Step>) {
                         if answer.is_ok() {
                             acknowledged = if is_synced { history.len() } else { acknowledged };
                         }
-                        // The power may go after the batch was acknowledged, too, with the seal.
+                        // The power may also fail after the acknowledgement, at the commit marker.
                         if answer.is_ok() && !directory.is_down() {
                             assert_eq!(image(&mut log), image(&mut model));
                             continue;
@@ -173,13 +173,13 @@ fn check(segment_len: u64, steps: Vec<Step>) {
             Step::Reopen => {}
         }
         drop(log);
-        // A planted loss of power may also be met later than by the batch it was meant for.
+        // A planted power failure may happen later than in the batch for which it was planted.
         let fate = fate_at_crash.take().or(directory.is_down().then_some(Unsynced::Lost));
         if let Some(fate) = fate {
             directory.crash(fate);
         }
-        // Faults that were planted and not reached may hit the opening: then it is tried again.
-        let opened = (0..20).find_map(|_| match open(&directory, config(segment_len)) {
+        // Planted faults that were not reached may happen while opening: then opening is repeated.
+        let opened = (0..20).find_map(|_| match open(&directory, options(segment_len)) {
             Ok(log) if !directory.is_down() => Some(log),
             Ok(_) | Err(RecoverError::Io { .. }) => {
                 directory.crash(Unsynced::Kept);

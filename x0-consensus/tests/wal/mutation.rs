@@ -1,25 +1,22 @@
-//! Bytes of any kind in the folder lead to an error or a log, never to a panic. The long run is `fuzz/`.
+//! Any bytes in the folder give an error or a log, never a panic. The long run is in `fuzz/`.
 
-use x0_consensus::sim::SimDirectory;
+use x0_consensus::sim::{SimDirectory, SplitMix64};
 use x0_consensus::{Directory, Storage};
 
-use crate::support::{append, config, open, stage, workload};
+use crate::support::{append, open, options, stage, workload};
 
-/// SplitMix64.
-struct Random(u64);
+/// Numbers below bounds of type `usize`.
+struct Random(SplitMix64);
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound.max(1) as u64).unwrap()
+        usize::try_from(self.0.below(bound as u64)).unwrap()
     }
 }
 
-/// Opens whatever lies there, reads it all and goes on with it.
+/// Opens the folder, reads the whole log and continues it.
 fn exercise(directory: &SimDirectory) -> bool {
-    let Ok(mut log) = open(directory, config(4096)) else { return false };
+    let Ok(mut log) = open(directory, options(4096)) else { return false };
     let Ok(held) = log.recover() else { return false };
     let _ = log.read(held.base.index + 1..held.last_index.saturating_add(1), 1 << 20);
     if let Ok(Some(mut reader)) = log.snapshot_reader() {
@@ -31,14 +28,14 @@ fn exercise(directory: &SimDirectory) -> bool {
 #[test]
 fn mutated_files_never_panic() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(4096)).unwrap();
+    let mut log = open(&directory, options(4096)).unwrap();
     for batch in workload() {
         stage(&mut log, &batch).unwrap();
         log.write(&batch).unwrap();
     }
     drop(log);
     let names = directory.list().unwrap();
-    let (mut random, mut survived) = (Random(1), 0);
+    let (mut random, mut survived) = (Random(SplitMix64(1)), 0);
     for _ in 0..4000 {
         let fork = directory.fork();
         for _ in 0..=random.below(3) {
@@ -69,8 +66,8 @@ fn mutated_files_never_panic() {
     assert!(survived > 100, "{survived}");
 }
 
-/// Changes bodies and headers and gives them the right checksums, as neither chance nor a fuzzer would: what
-/// is behind the checksums is reached. The layout is that of `src/wal/format.rs`.
+/// Changes bodies and headers and corrects the checksums, so that the code after the checksums is reached. The layout is that of
+/// `src/wal/format.rs`.
 fn forge(segment: &mut [u8], sequence: u64, random: &mut Random) {
     let mut at = 64;
     let seed_of = |at: usize| {
@@ -87,7 +84,7 @@ fn forge(segment: &mut [u8], sequence: u64, random: &mut Random) {
         for _ in 0..random.below(3) {
             let value = [0, 1, 2, u64::MAX, 1 << 62, random.below(100) as u64][random.below(6)].to_le_bytes();
             let len = [1, 4, 8][random.below(3)];
-            // Mostly in the body, where the lengths and indexes are; now and then parts, number or watermark.
+            // Mostly in the body, which has the lengths and indexes; sometimes in parts, number or `synced`.
             let from = if random.below(4) > 0 { at + 32 } else { at + 12 };
             let place = from + random.below(end.saturating_sub(from + len)).min(96);
             if place + len <= end {
@@ -105,7 +102,7 @@ fn forge(segment: &mut [u8], sequence: u64, random: &mut Random) {
 #[test]
 fn forged_records_never_panic() {
     let directory = SimDirectory::new();
-    let mut log = open(&directory, config(4096)).unwrap();
+    let mut log = open(&directory, options(4096)).unwrap();
     for batch in workload().drain(..9) {
         stage(&mut log, &batch).unwrap();
         log.write(&batch).unwrap();
@@ -113,7 +110,7 @@ fn forged_records_never_panic() {
     drop(log);
     let mut names = directory.list().unwrap();
     names.retain(|name| name.ends_with(".wal"));
-    let (mut random, mut survived) = (Random(2), 0);
+    let (mut random, mut survived) = (Random(SplitMix64(2)), 0);
     for _ in 0..20_000 {
         let fork = directory.fork();
         let name = &names[random.below(names.len())];

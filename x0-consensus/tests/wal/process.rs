@@ -1,28 +1,27 @@
-//! On the real file system: a process is killed in the midst of its writes, and two processes meet.
+//! On the real file system: a process is killed during its writes, and two processes open the same folder.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use x0_consensus::{FsDirectory, RecoverError, SnapshotMeta, Storage, Wal, WalConfig};
+use x0_consensus::{FsDirectory, RecoverError, SnapshotMeta, Storage, Wal, WalOptions};
 
 use crate::support::{append, base, entry};
 
 const FOLDER: &str = "X0_WAL_TEST_FOLDER";
 
-fn config() -> WalConfig {
-    let mut config = WalConfig::default();
-    config.segment_len = 64 * 1024;
-    config
+fn options() -> WalOptions {
+    let mut options = WalOptions::default();
+    options.segment_len = 64 * 1024;
+    options
 }
 
-/// The body of the child process: this test again, with the folder in its environment. It writes and says
-/// what it wrote until it is killed.
+/// The child process: this test with the folder in its environment. It writes, and prints each acknowledged write, until it is killed.
 #[test]
 fn child_writes_until_it_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let mut log = Wal::open_path(folder, config()).unwrap();
+    let mut log = Wal::open_path(folder, options()).unwrap();
     let mut last = log.recover().unwrap().last_index;
     loop {
         log.write(&[append(last + 1..=last + 3, 1, 300), append(last + 4..=last + 4, 1, 2000)]).unwrap();
@@ -59,8 +58,8 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
                 count += 1;
             }
         }
-        let other = Wal::open_path(folder.path(), config());
-        assert!(matches!(other, Err(RecoverError::Locked { .. })), "beside the running process: {other:?}");
+        let other = Wal::open_path(folder.path(), options());
+        assert!(matches!(other, Err(RecoverError::Locked { .. })), "while the process is running: {other:?}");
         child.kill().unwrap();
         child.wait().unwrap();
         for line in lines.map_while(Result::ok) {
@@ -70,7 +69,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
             }
         }
 
-        let mut log = Wal::open_path(folder.path(), config()).unwrap();
+        let mut log = Wal::open_path(folder.path(), options()).unwrap();
         let held = log.recover().unwrap();
         assert!(held.last_index >= acknowledged, "{} of {acknowledged}", held.last_index);
         assert_eq!(held.last_index % 4, 0, "a part of a batch is held");
@@ -86,27 +85,27 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
 fn a_second_opening_is_refused_and_a_later_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let directory = Arc::new(FsDirectory::open(folder.path()).unwrap());
-    let mut log = Wal::open(directory.clone(), config()).unwrap();
-    let second = Wal::open(directory.clone(), config());
+    let mut log = Wal::open(directory.clone(), options()).unwrap();
+    let second = Wal::open(directory.clone(), options());
     assert!(matches!(second, Err(RecoverError::Locked { .. })), "{second:?}");
-    // A writer that is left over could still put its file into the folder.
+    // A remaining snapshot writer could still write to the folder.
     let writer = log.snapshot_writer(&SnapshotMeta::default()).unwrap();
     drop(log);
-    let third = Wal::open(directory.clone(), config());
+    let third = Wal::open(directory.clone(), options());
     assert!(matches!(third, Err(RecoverError::Locked { .. })), "{third:?}");
     drop(writer);
-    assert!(Wal::open(directory, config()).is_ok());
+    assert!(Wal::open(directory, options()).is_ok());
 }
 
-/// Batches longer than a segment, changed segment lengths and files kept from before all get along.
+/// Batches longer than a segment, changed segment lengths and old spare files.
 #[test]
 fn segment_lengths_may_change() {
     let folder = tempfile::tempdir().unwrap();
     let mut last = 0;
     for segment_len in [4096, 1 << 20, 8192, 4096] {
-        let mut config = config();
-        config.segment_len = segment_len;
-        let mut log = Wal::open_path(folder.path(), config).unwrap();
+        let mut options = options();
+        options.segment_len = segment_len;
+        let mut log = Wal::open_path(folder.path(), options).unwrap();
         assert_eq!(log.recover().unwrap().last_index, last);
         for _ in 0..20 {
             log.write(&[append(last + 1..=last + 3, 1, 2500)]).unwrap();

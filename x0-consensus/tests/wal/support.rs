@@ -1,4 +1,4 @@
-//! What the tests share: workloads, and what a storage looks like after each of their writes.
+//! Workloads, and the expected contents of a storage after each of their writes.
 
 use std::io::{Read, Write as _};
 use std::sync::Arc;
@@ -7,25 +7,25 @@ use bytes::Bytes;
 use x0_consensus::sim::SimDirectory;
 use x0_consensus::{
     Entry, EntryKind, HardState, LogBase, Membership, MemoryStorage, RecoverError, Recovered, SnapshotMeta,
-    Storage, Wal, WalConfig, Write,
+    Storage, Wal, WalOptions, Write,
 };
 use x0_identity::NodeId;
 
 pub(crate) type Batch = Vec<Write>;
 
-/// Small segments make every case cross several; without a thread a run is the same each time.
-pub(crate) fn config(segment_len: u64) -> WalConfig {
-    let mut config = WalConfig::default();
-    config.segment_len = segment_len;
-    config.spare_in_background = false;
-    config
+/// Small segments, so that every case has several; no thread, so that a run is repeatable.
+pub(crate) fn options(segment_len: u64) -> WalOptions {
+    let mut options = WalOptions::default();
+    options.segment_len = segment_len;
+    options.spare_in_background = false;
+    options
 }
 
-pub(crate) fn open(directory: &SimDirectory, config: WalConfig) -> Result<Wal, RecoverError> {
-    Wal::open(Arc::new(directory.clone()), config)
+pub(crate) fn open(directory: &SimDirectory, options: WalOptions) -> Result<Wal, RecoverError> {
+    Wal::open(Arc::new(directory.clone()), options)
 }
 
-/// All that can be seen of a storage.
+/// The whole contents of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Image {
     pub(crate) recovered: Recovered,
@@ -49,7 +49,7 @@ pub(crate) fn snapshot_bytes(meta: &SnapshotMeta) -> Vec<u8> {
     (0..len).map(|at| u8::try_from(at % 250).unwrap() ^ u8::try_from(meta.term % 200).unwrap()).collect()
 }
 
-/// Stages what the batch adopts.
+/// Stages the snapshots that the batch adopts.
 pub(crate) fn stage(storage: &mut dyn Storage, batch: &[Write]) -> Result<(), Box<dyn std::error::Error>> {
     for meta in batch.iter().filter_map(|write| write.snapshot.as_ref()) {
         let mut writer = storage.snapshot_writer(meta)?;
@@ -59,7 +59,7 @@ pub(crate) fn stage(storage: &mut dyn Storage, batch: &[Write]) -> Result<(), Bo
     Ok(())
 }
 
-/// What a storage looks like after the first 0, 1, 2, ... writes of a workload.
+/// The contents of a storage after the first 0, 1, 2, ... writes of a workload.
 pub(crate) fn images(workload: &[Batch]) -> Vec<Image> {
     let mut model = MemoryStorage::new();
     let mut images = vec![image(&mut model)];
@@ -104,9 +104,8 @@ pub(crate) fn adopt(index: u64, term: u64) -> Write {
     Write { snapshot: Some(snapshot), ..Write::default() }
 }
 
-/// Everything a log does, in few steps: batches of several writes, overwritten entries, several segments and
-/// their reuse, a batch longer than a segment, snapshots of the own past and from elsewhere, writes that need
-/// not be durable.
+/// All features of a log in few steps: batches of several writes, replaced entries, several segments and their reuse, a batch longer than a
+/// segment, snapshots that match and that conflict with the log, writes that need not be durable.
 pub(crate) fn workload() -> Vec<Batch> {
     vec![
         vec![base(0, 0)],

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use x0_consensus::{Membership, WalConfig};
+use x0_consensus::{Membership, WalOptions};
 use x0_identity::NodeId;
 
 use super::NodeEvent;
@@ -22,9 +22,9 @@ pub struct NodeOptions {
     /// What holds the data.
     pub engine: Engine,
     /// The replica's settings, the node's id among them.
-    pub consensus: x0_consensus::Config,
+    pub consensus: x0_consensus::Options,
     /// The settings of the write-ahead log.
-    pub log: WalConfig,
+    pub log: WalOptions,
     /// The coordinator's settings.
     pub coordinator: coordinator::Config,
     /// The CRDT keyspace, if there is to be one. All members should have it, with one hash key.
@@ -43,8 +43,8 @@ impl NodeOptions {
         NodeOptions {
             folder: folder.into(),
             engine: Engine::default(),
-            consensus: x0_consensus::Config::new(id),
-            log: WalConfig::default(),
+            consensus: x0_consensus::Options::new(id),
+            log: WalOptions::default(),
             coordinator: coordinator::Config::member(id),
             #[cfg(feature = "crdt")]
             crdt: None,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use x0_consensus::sim::Fault;
 use x0_consensus::{
     Class, Entry, HandleError, Input, MembershipChange, Output, ReadError, RecoverError, Replica,
-    SnapshotMeta, SnapshotReader, SnapshotWriter, StageStep, StateMachine, Storage, Wal, WalConfig, Write,
+    SnapshotMeta, SnapshotReader, SnapshotWriter, StageStep, StateMachine, Storage, Wal, WalOptions, Write,
     WriteError,
 };
 use x0_identity::NodeId;
@@ -120,7 +120,7 @@ impl Node {
     pub(super) fn start(
         &mut self,
         context: &mut Context,
-        config: x0_consensus::Config,
+        config: x0_consensus::Options,
     ) -> Result<(), Trouble> {
         self.start += 1;
         let place = self.place;
@@ -128,7 +128,7 @@ impl Node {
             RecoverError::Io { .. } => Trouble::Disk,
             error => Trouble::Violation(format!("node {} cannot open its log: {error}", id_of(place))),
         };
-        let mut options = WalConfig::default();
+        let mut options = WalOptions::default();
         options.spare_in_background = false;
         options.segment_len = 16 << 10;
         let mut log = Wal::open(self.disk.directory(), options).map_err(cannot_open)?;

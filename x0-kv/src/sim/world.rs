@@ -30,7 +30,7 @@ pub(super) struct World {
     /// The next operation, and the next value.
     asked: u64,
     /// Replaces the founders' configuration, but for who it is.
-    config: x0_consensus::Config,
+    config: x0_consensus::Options,
 }
 
 /// Why a run ended.
@@ -53,7 +53,7 @@ impl World {
         let mut context = Context::new(scenario, nodes + outsides);
         let forgets = scenario.planted == Some(PlantedBug::SkipSync);
         let members: Vec<NodeId> = (0..nodes).map(id_of).collect();
-        let mut config = x0_consensus::Config::new(id_of(0));
+        let mut config = x0_consensus::Options::new(id_of(0));
         let random = &mut context.random;
         config.tick = scenario.tick;
         config.election_ticks = scenario.election_ticks;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalConfig, local};
+use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalOptions, local};
 
 #[cfg(feature = "blob")]
 use crate::blob::{BlobOpenError, BlobOptions, Blobs};
@@ -38,7 +38,7 @@ pub struct StoreOptions {
     /// What holds the data.
     pub engine: Engine,
     /// The settings of the log.
-    pub log: WalConfig,
+    pub log: WalOptions,
     /// The CRDT keyspace, if there is to be one; it lies in the folder `crdt` beside the log.
     #[cfg(feature = "crdt")]
     pub crdt: Option<CrdtOptions>,
@@ -115,7 +115,7 @@ struct Part {
 /// As [`open`], on a storage and a state of one's own.
 fn open_on(storage: impl Storage + 'static, state: State, part: Part) -> Result<Store, OpenError> {
     // Nobody else takes part, so that any name will do.
-    let mut config = x0_consensus::Config::new(ID).bootstrap([ID]);
+    let mut config = x0_consensus::Options::new(ID).bootstrap([ID]);
     // A group of one has no elections and no heartbeats: ticks only wake a device that could sleep.
     config.tick = Duration::from_secs(1);
     let (reader, watchers) = (state.reader(), state.watchers());
