@@ -3,6 +3,8 @@
 //! - [`NodeId`] names a node: 64 bits, never zero. Without features it is all of the crate that most libraries need, and `no_std`.
 //! - [`SpiffeId`] and [`TrustDomain`] hold every rule of the SPIFFE-ID specification.
 //! - `X509Svid` and `TrustBundle` (feature `x509`) hold certificates that were checked against the X509-SVID specification.
+//! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for JWT-SVIDs.
+//! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3. They are built once
 //!   and read the current SVID and bundle at each handshake, so that a rotation drops no connection.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their own authority.
@@ -13,11 +15,11 @@
 //! |---|---|
 //! | SPIFFE ID | the URI that names a workload: `spiffe://<trust domain>/<path>` |
 //! | trust domain | a namespace of SPIFFE IDs with authorities of its own |
-//! | SVID | a document that proves a SPIFFE ID; here an X.509 certificate chain with the leaf's private key |
+//! | SVID | a document that proves a SPIFFE ID: an X.509 certificate chain with the leaf's private key, or a token (JWT-SVID) |
 //! | leaf | the first certificate of a chain: the certificate of a workload |
 //! | signing certificate, signer | a certificate that issues others (`cA` is true) |
 //! | authority | a signing certificate that a bundle trusts; also `Authority`, the issuer that holds its key |
-//! | bundle | the authorities of one trust domain |
+//! | bundle | the authorities of one trust domain; bundles of several domains are kept in a set and never merged |
 //! | identity | the current SVID and bundle of this process, with the TLS configurations that read them |
 //! | rotation | the replacement of an SVID by a newer one of the same SPIFFE ID; of a root: of an authority by a newer one |
 //! | node | a member of a mesh; its SPIFFE ID is `spiffe://<trust domain>/node/<16 hexadecimal digits>` |
@@ -65,6 +67,14 @@ extern crate alloc;
 
 #[cfg(feature = "authority")]
 mod authority;
+#[cfg(feature = "x509")]
+mod base64;
+#[cfg(feature = "bundle")]
+mod bundle;
+#[cfg(feature = "bundle")]
+mod json;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod node_id;
 #[cfg(feature = "rustls")]
 mod path;
@@ -77,6 +87,18 @@ mod x509;
 
 #[cfg(feature = "authority")]
 pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
+#[cfg(feature = "bundle")]
+pub use bundle::{
+    BUNDLE_LEN_MAX, BUNDLE_MAP_LEN_MAX, BundleMap, BundleMapError, JwtAuthority, JwtKey, KeyEncodingError,
+    Refusal, Refused, SpiffeBundle, SpiffeBundleError,
+};
+#[cfg(feature = "bundle")]
+pub use json::JsonError;
+#[cfg(feature = "jwt")]
+pub use jwt::{
+    JWT_SVID_LEN_MAX, JwtAlgorithm, JwtIssueError, JwtIssuer, JwtKeyError, JwtSvid, JwtSvidError,
+    JwtSvidValidator,
+};
 pub use node_id::{NodeId, ParseNodeIdError};
 #[cfg(feature = "rustls")]
 pub use path::{CertificateAt, PathError};
@@ -86,9 +108,9 @@ pub use tls::{Identity, IdentityError, KeyError, RotateError, SetBundleError, Ve
 pub use trust_domain::{ParseTrustDomainError, TrustDomain};
 #[cfg(feature = "x509")]
 pub use x509::{
-    BundleError, CERTIFICATE_LEN_MAX, EncodingError, LeafError, PEM_LEN_MAX, PeerError, PemError,
-    SigningError, SvidError, TrustBundle, X509Svid, peer_node_id, peer_not_after, peer_spiffe_id,
-    spiffe_id_of, spiffe_id_of_signer,
+    BundleError, BundleSource, CERTIFICATE_LEN_MAX, EncodingError, LeafError, PEM_LEN_MAX, PeerError,
+    PemError, SigningError, SvidError, TrustBundle, TrustBundleSet, X509Svid, peer_node_id, peer_node_id_in,
+    peer_not_after, peer_spiffe_id, spiffe_id_of, spiffe_id_of_signer,
 };
 
 /// The code of README.md, compiled as doctests.

@@ -13,7 +13,7 @@ use std::vec::Vec;
 use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 
 use crate::x509::{Certificate, EncodingError, Leaf, Signer, to_system_time};
-use crate::{LeafError, SigningError};
+use crate::{LeafError, TrustBundle};
 
 mod constraints;
 mod error;
@@ -39,22 +39,6 @@ pub(crate) enum Usage {
     Server,
 }
 
-/// An authority of a bundle, with the fields by which the search finds it.
-#[derive(Debug)]
-pub(crate) struct Anchor {
-    certificate: CertificateDer<'static>,
-    subject: Vec<u8>,
-}
-
-impl Anchor {
-    pub(crate) fn new(certificate: &CertificateDer<'static>) -> Result<Anchor, SigningError> {
-        let parsed = Certificate::parse(certificate)?;
-        Signer::check(&parsed)?;
-        let subject = parsed.subject.to_vec();
-        Ok(Anchor { certificate: certificate.clone(), subject })
-    }
-}
-
 /// What one validation may still spend.
 struct Budget {
     signatures: usize,
@@ -73,7 +57,7 @@ impl Budget {
 pub(crate) fn validate(
     leaf: &Certificate<'_>,
     intermediates: &[CertificateDer<'_>],
-    anchors: &[Anchor],
+    bundle: &TrustBundle,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: UnixTime,
     usage: Usage,
@@ -83,7 +67,7 @@ pub(crate) fn validate(
     let mut search = Search {
         leaf,
         intermediates: &intermediates,
-        anchors,
+        bundle,
         algorithms,
         now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         usage,
@@ -109,7 +93,7 @@ enum Stage {
 struct Search<'a> {
     leaf: &'a Certificate<'a>,
     intermediates: &'a [Result<Certificate<'a>, EncodingError>],
-    anchors: &'a [Anchor],
+    bundle: &'a TrustBundle,
     algorithms: &'a [&'a dyn SignatureVerificationAlgorithm],
     now: i64,
     usage: Usage,
@@ -139,15 +123,15 @@ impl<'a> Search<'a> {
         self.budget.steps = self.budget.steps.checked_sub(1).ok_or(PathError::Steps)?;
         let last = path.last().copied().unwrap_or(0);
         let Some(certificate) = self.presented(last) else { return Ok(false) };
-        let anchors = self.anchors;
+        let bundle = self.bundle;
         let mut found = false;
         // Key identifiers order the candidates (RFC 5280 §4.2.1.1): those that fit come first.
         for fitting in [true, false] {
-            for (index, anchor) in anchors.iter().enumerate() {
-                if !same_name(&anchor.subject, certificate.issuer) {
+            for (index, subject) in bundle.subjects().iter().enumerate() {
+                if !same_name(subject, certificate.issuer) {
                     continue;
                 }
-                let Ok(issuer) = Certificate::parse(&anchor.certificate) else { continue };
+                let Ok(issuer) = Certificate::parse(&bundle.authorities()[index]) else { continue };
                 if fits(certificate, &issuer) != fitting {
                     continue;
                 }

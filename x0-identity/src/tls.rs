@@ -1,12 +1,12 @@
 //! Mutual TLS 1.3 that follows a rotation: a verifier of the SPIFFE rules and rustls configurations around it.
 
-mod anchors;
+mod bundles;
 mod held;
 mod identity;
 mod swap;
 mod verifier;
 
-use anchors::Anchors;
+use bundles::Bundles;
 use held::Held;
 use swap::Swap;
 

@@ -1,6 +1,7 @@
 //! X.509-SVIDs: what certificates and keys are, and the rules of X509-SVID that a single certificate must keep.
 
 mod bundle;
+mod bundle_set;
 mod certificate;
 #[cfg_attr(not(feature = "rustls"), allow(dead_code, reason = "path validation reads more types"))]
 pub(crate) mod der;
@@ -15,14 +16,13 @@ pub(crate) use certificate::{Certificate, Validity, to_system_time};
 pub(crate) use certificate::{Criticality, DIRECTORY_NAME, DNS_NAME, IP_ADDRESS, RFC822_NAME, URI};
 pub(crate) use leaf::Leaf;
 pub(crate) use pem::{read_parts, write_certificate, write_key};
-#[cfg(feature = "rustls")]
-pub(crate) use signing::Signer;
-pub(crate) use signing::check_signing_certificate;
+pub(crate) use signing::{Signer, check_signing_certificate};
 
 pub use bundle::{BundleError, TrustBundle};
+pub use bundle_set::{BundleSource, TrustBundleSet};
 pub use certificate::{CERTIFICATE_LEN_MAX, EncodingError};
 pub use leaf::{LeafError, spiffe_id_of};
-pub use peer::{PeerError, peer_node_id, peer_not_after, peer_spiffe_id};
+pub use peer::{PeerError, peer_node_id, peer_node_id_in, peer_not_after, peer_spiffe_id};
 pub use pem::{PEM_LEN_MAX, PemError};
 pub use signing::{SigningError, spiffe_id_of_signer};
 pub use svid::{SvidError, X509Svid};

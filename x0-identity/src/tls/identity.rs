@@ -12,9 +12,8 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::held::Resolver;
-use super::{Anchors, Held, KeyError, Swap, Verifier, VerifyError};
-use crate::path::Usage;
-use crate::{NodeId, SpiffeId, TrustBundle, TrustDomain, X509Svid};
+use super::{Bundles, Held, KeyError, Swap, Verifier, VerifyError};
+use crate::{BundleSource, NodeId, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
 /// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones share one
 /// identity.
@@ -35,7 +34,9 @@ pub struct Identity(Arc<Shared>);
 struct Shared {
     spiffe_id: SpiffeId,
     held: Arc<Swap<Held>>,
-    anchors: Arc<Swap<Anchors>>,
+    bundles: Arc<dyn BundleSource>,
+    /// The same, if the identity keeps the bundles itself.
+    own_bundles: Option<Arc<Bundles>>,
     verifier: Arc<Verifier>,
     server_config: Arc<ServerConfig>,
     client_config: Arc<ClientConfig>,
@@ -48,13 +49,29 @@ impl Identity {
     /// [`IdentityError`], when the key does not belong to the leaf, the bundle does not trust the SVID, or rustls refuses the
     /// configuration.
     pub fn new(svid: X509Svid, bundle: TrustBundle) -> Result<Identity, IdentityError> {
-        let anchors = Anchors::new(bundle);
+        let bundles = Arc::new(Bundles::new(bundle));
+        Identity::build(svid, Arc::clone(&bundles) as _, Some(bundles))
+    }
+
+    /// Builds the identity from an SVID and a source of bundles, which is read at each handshake. The source must trust the SVID
+    /// now. [`Identity::set_bundle`] and [`Identity::federate`] are not available: change the source instead.
+    ///
+    /// # Errors
+    /// As for [`Identity::new`].
+    pub fn with_source(svid: X509Svid, bundles: Arc<dyn BundleSource>) -> Result<Identity, IdentityError> {
+        Identity::build(svid, bundles, None)
+    }
+
+    fn build(
+        svid: X509Svid,
+        bundles: Arc<dyn BundleSource>,
+        own_bundles: Option<Arc<Bundles>>,
+    ) -> Result<Identity, IdentityError> {
         let held = Held::new(svid)?;
-        verify_own(&held.svid, &anchors)?;
+        let verifier = Arc::new(Verifier::with_source(Arc::clone(&bundles)));
+        verify_own(&held.svid, &verifier)?;
         let spiffe_id = held.svid.spiffe_id().clone();
         let held = Arc::new(Swap::new(held));
-        let anchors = Arc::new(Swap::new(anchors));
-        let verifier = Arc::new(Verifier::reading(Arc::clone(&anchors)));
         let resolver = Arc::new(Resolver(Arc::clone(&held)));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
 
@@ -82,7 +99,8 @@ impl Identity {
         Ok(Identity(Arc::new(Shared {
             spiffe_id,
             held,
-            anchors,
+            bundles,
+            own_bundles,
             verifier,
             server_config: Arc::new(server_config),
             client_config: Arc::new(client_config),
@@ -102,7 +120,7 @@ impl Identity {
             });
         }
         let held = Held::new(svid)?;
-        verify_own(&held.svid, &self.0.anchors.load())?;
+        verify_own(&held.svid, &self.0.verifier)?;
         self.0.held.store(held);
         Ok(())
     }
@@ -121,7 +139,38 @@ impl Identity {
                 bundle: bundle.trust_domain().clone(),
             });
         }
-        self.0.anchors.store(Anchors::new(bundle));
+        let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
+        bundles.change(|set| _ = set.insert(bundle));
+        Ok(())
+    }
+
+    /// Trusts the bundle of another trust domain beside its own from the next handshake on, in the place of the one that is
+    /// trusted for that domain. Authorize peers by their whole SPIFFE ID then: paths of two domains are
+    /// unrelated, and [`peer_node_id`](crate::peer_node_id) does not tell their nodes apart. A mesh transport that identifies nodes
+    /// by number only needs an identity that is not federated.
+    ///
+    /// # Errors
+    /// [`SetBundleError`], when the bundle is of the identity's own trust domain, or the identity was built with a source.
+    pub fn federate(&self, bundle: TrustBundle) -> Result<(), SetBundleError> {
+        let trust_domain = self.0.spiffe_id.trust_domain();
+        if bundle.trust_domain() == trust_domain {
+            return Err(SetBundleError::OwnDomain { identity: trust_domain.clone() });
+        }
+        let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
+        bundles.change(|set| _ = set.insert(bundle));
+        Ok(())
+    }
+
+    /// Ends the trust in another trust domain from the next handshake on.
+    ///
+    /// # Errors
+    /// As for [`Identity::federate`]. A domain that is not trusted is not an error.
+    pub fn unfederate(&self, foreign: &TrustDomain) -> Result<(), SetBundleError> {
+        if foreign == self.0.spiffe_id.trust_domain() {
+            return Err(SetBundleError::OwnDomain { identity: foreign.clone() });
+        }
+        let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
+        bundles.change(|set| _ = set.remove(foreign));
         Ok(())
     }
 
@@ -169,20 +218,21 @@ impl Identity {
         self.0.held.load().svid.serial_number().to_vec()
     }
 
-    /// The current bundle.
+    /// The current bundle of the identity's own trust domain; an empty one if the source has none.
     #[must_use]
     pub fn trust_bundle(&self) -> TrustBundle {
-        self.0.anchors.load().bundle().clone()
+        let trust_domain = self.0.spiffe_id.trust_domain();
+        let bundle = self.0.bundles.bundle(trust_domain);
+        bundle.map_or_else(|| TrustBundle::empty(trust_domain.clone()), |bundle| TrustBundle::clone(&bundle))
     }
 }
 
 /// Refuses an SVID that peers with the same bundle would refuse, so that the operator sees the error before the peers do.
-fn verify_own(svid: &X509Svid, anchors: &Anchors) -> Result<(), VerifyError> {
+fn verify_own(svid: &X509Svid, verifier: &Verifier) -> Result<(), VerifyError> {
     let now = UnixTime::now();
     let Some((leaf, intermediates)) = svid.chain().split_first() else { return Ok(()) };
-    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
-    anchors.verify(leaf, intermediates, algorithms, now, Usage::Server)?;
-    anchors.verify(leaf, intermediates, algorithms, now, Usage::Client)?;
+    verifier.verify_server(leaf, intermediates, now)?;
+    verifier.verify_client(leaf, intermediates, now)?;
     Ok(())
 }
 
@@ -248,4 +298,13 @@ pub enum SetBundleError {
         /// The domain of the bundle.
         bundle: TrustDomain,
     },
+    /// The domain is the identity's own.
+    #[error("{identity} is the identity's own trust domain: replace its bundle with set_bundle")]
+    OwnDomain {
+        /// The domain of the identity.
+        identity: TrustDomain,
+    },
+    /// The identity was built with a source of bundles.
+    #[error("the identity reads its bundles from a source: change the bundle there")]
+    Source,
 }

@@ -19,6 +19,20 @@ impl<T> Swap<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Replaces a copy that is changed, under the lock, so that no other change is lost.
+    pub(super) fn change(&self, change: impl FnOnce(&mut T))
+    where
+        T: Clone,
+    {
+        let before = {
+            let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut value = T::clone(&slot);
+            change(&mut value);
+            core::mem::replace(&mut *slot, Arc::new(value))
+        };
+        drop(before);
+    }
+
     pub(super) fn store(&self, value: T) {
         let value = Arc::new(value);
         let before = {

@@ -12,12 +12,13 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
 };
 
-use super::{Anchors, Swap};
-use crate::path::Usage;
+use crate::path::{Usage, read_leaf, validate};
 use crate::x509::Certificate;
-use crate::{EncodingError, LeafError, PathError, SpiffeId, TrustBundle, TrustDomain};
+use crate::{
+    BundleSource, EncodingError, LeafError, PathError, SpiffeId, TrustBundle, TrustBundleSet, X509Svid,
+};
 
-/// Accepts a peer that has an SVID of the bundle's trust domain, as client and as server.
+/// Accepts a peer that has an SVID of a trusted domain, as client and as server.
 ///
 /// Checked are the rules of X509-SVID for the leaf and for each signer of the path, and the path itself as of RFC 5280. The
 /// server name that a client dialled is **not** looked at: an SVID names a workload, not a host. The caller authorizes the
@@ -37,7 +38,7 @@ use crate::{EncodingError, LeafError, PathError, SpiffeId, TrustBundle, TrustDom
 /// - TLS 1.2 is refused.
 #[derive(Debug, Clone)]
 pub struct Verifier {
-    anchors: Arc<Swap<Anchors>>,
+    bundles: Arc<dyn BundleSource>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -46,12 +47,14 @@ impl Verifier {
     /// that follows the identity's bundle. Such a configuration must not resume sessions either: see `Identity`.
     #[must_use]
     pub fn new(bundle: TrustBundle) -> Verifier {
-        Verifier::reading(Arc::new(Swap::new(Anchors::new(bundle))))
+        Verifier::with_source(Arc::new(TrustBundleSet::from(bundle)))
     }
 
-    pub(super) fn reading(anchors: Arc<Swap<Anchors>>) -> Verifier {
+    /// Builds a verifier that reads the bundle of the peer's trust domain from a source at each handshake.
+    #[must_use]
+    pub fn with_source(bundles: Arc<dyn BundleSource>) -> Verifier {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Verifier { anchors, algorithms }
+        Verifier { bundles, algorithms }
     }
 
     /// Verifies the chain of a peer that acts as a client, the leaf first, and returns its SPIFFE ID.
@@ -64,7 +67,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.anchors.load().verify(end_entity, intermediates, self.algorithms.all, now, Usage::Client)
+        self.verify(end_entity, intermediates, now, Usage::Client)
     }
 
     /// Verifies the chain of a peer that acts as a server, the leaf first, and returns its SPIFFE ID.
@@ -77,7 +80,29 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.anchors.load().verify(end_entity, intermediates, self.algorithms.all, now, Usage::Server)
+        self.verify(end_entity, intermediates, now, Usage::Server)
+    }
+
+    /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then path validation.
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: Usage,
+    ) -> Result<SpiffeId, VerifyError> {
+        if intermediates.len() >= X509Svid::CHAIN_LEN_MAX {
+            return Err(VerifyError::ChainLength { len: intermediates.len() + 1 });
+        }
+        let (certificate, leaf) = read_leaf(end_entity)?;
+        let trust_domain = leaf.spiffe_id.trust_domain();
+        // Trust Domain and Bundle §3. That the source gives the bundle of this domain is its contract, and cheap to check.
+        let bundle = self.bundles.bundle(trust_domain);
+        let Some(bundle) = bundle.filter(|bundle| bundle.trust_domain() == trust_domain) else {
+            return Err(VerifyError::TrustDomain { spiffe_id: leaf.spiffe_id });
+        };
+        validate(&certificate, intermediates, &bundle, self.algorithms.all, now, usage)?;
+        Ok(leaf.spiffe_id)
     }
 
     /// With the key as this crate's decoder reads it, so that no second decoder has a say.
@@ -185,13 +210,13 @@ pub enum VerifyError {
     /// The leaf breaks a rule of X509-SVID.
     #[error(transparent)]
     Leaf(#[from] LeafError),
-    /// The leaf belongs to another trust domain.
-    #[error("the leaf {spiffe_id} is not in the trust domain {bundle}: present an SVID of {bundle}")]
+    /// There is no bundle for the trust domain of the leaf.
+    #[error(
+        "no bundle is trusted for the trust domain of {spiffe_id}: present an SVID of another domain, or add its bundle"
+    )]
     TrustDomain {
         /// The SPIFFE ID of the leaf.
         spiffe_id: SpiffeId,
-        /// The trust domain of the bundle.
-        bundle: TrustDomain,
     },
     /// No valid path leads from the leaf to an authority of the bundle (RFC 5280 §6.1).
     #[error(transparent)]

@@ -4,7 +4,7 @@ use pki_types::CertificateDer;
 use std::string::String;
 use std::vec::Vec;
 
-use super::{PemError, SigningError, check_signing_certificate, read_parts, write_certificate};
+use super::{Certificate, PemError, Signer, SigningError, read_parts, write_certificate};
 use crate::TrustDomain;
 
 /// The signing certificates that are authoritative for one trust domain.
@@ -15,6 +15,8 @@ use crate::TrustDomain;
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<CertificateDer<'static>>,
+    /// The content of the subject of the authority at the same position, by which a path search finds it.
+    subjects: Vec<Vec<u8>>,
 }
 
 impl TrustBundle {
@@ -29,11 +31,17 @@ impl TrustBundle {
         trust_domain: TrustDomain,
         authorities: Vec<CertificateDer<'static>>,
     ) -> Result<TrustBundle, BundleError> {
-        let mut bundle = TrustBundle { trust_domain, authorities: Vec::new() };
+        let mut bundle = TrustBundle::empty(trust_domain);
         for (position, authority) in authorities.into_iter().enumerate() {
             bundle.add(authority, position)?;
         }
         Ok(bundle)
+    }
+
+    /// Builds the bundle of a domain without authorities: every SVID of it is untrusted.
+    #[must_use]
+    pub fn empty(trust_domain: TrustDomain) -> TrustBundle {
+        TrustBundle { trust_domain, authorities: Vec::new(), subjects: Vec::new() }
     }
 
     /// Reads the bundle of a domain from the certificates of a PEM text. A text without certificates gives an empty bundle.
@@ -77,6 +85,19 @@ impl TrustBundle {
         Ok(())
     }
 
+    /// Adds one authority; the error has its position in the bundle.
+    #[cfg(feature = "bundle")]
+    pub(crate) fn push(&mut self, authority: CertificateDer<'static>) -> Result<(), BundleError> {
+        let position = self.authorities.len();
+        self.add(authority, position)
+    }
+
+    /// The content of the subject of each authority, in order.
+    #[cfg(feature = "rustls")]
+    pub(crate) fn subjects(&self) -> &[Vec<u8>] {
+        &self.subjects
+    }
+
     fn add(&mut self, authority: CertificateDer<'static>, position: usize) -> Result<(), BundleError> {
         if self.authorities.contains(&authority) {
             return Ok(());
@@ -84,8 +105,10 @@ impl TrustBundle {
         if self.authorities.len() == Self::AUTHORITIES_MAX {
             return Err(BundleError::Authorities);
         }
-        check_signing_certificate(&authority)
-            .map_err(|source| BundleError::Authority { position, source })?;
+        let refused = |source| BundleError::Authority { position, source };
+        let certificate = Certificate::parse(&authority).map_err(|error| refused(error.into()))?;
+        Signer::check(&certificate).map_err(refused)?;
+        self.subjects.push(certificate.subject.to_vec());
         self.authorities.push(authority);
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::certificate::CERTIFICATE_LEN_MAX;
+use crate::base64::{Alphabet, encode};
 
 /// The longest PEM text that is parsed, in bytes.
 pub const PEM_LEN_MAX: usize = 4 * 1024 * 1024;
@@ -79,20 +80,10 @@ pub(crate) fn write_key(key: &PrivateKeyDer<'_>, pem: &mut String) {
 
 /// RFC 7468 §2: base64 in lines of 64 characters, that is 48 bytes each.
 fn write_section(label: &str, der: &[u8], pem: &mut String) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     pem.reserve(der.len() * 4 / 3 + der.len() / 48 + 2 * label.len() + 40);
     pem.extend(["-----BEGIN ", label, "-----\n"]);
     for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let mut bits = 0_u32;
-            for position in 0..3 {
-                bits = bits << 8 | u32::from(group.get(position).copied().unwrap_or(0));
-            }
-            for position in 0..4 {
-                let sextet = bits >> (18 - 6 * position) & 63;
-                pem.push(if position > group.len() { '=' } else { char::from(ALPHABET[sextet as usize]) });
-            }
-        }
+        pem.push_str(&encode(line, Alphabet::Standard));
         pem.push('\n');
     }
     pem.extend(["-----END ", label, "-----\n"]);

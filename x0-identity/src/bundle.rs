@@ -1,0 +1,9 @@
+//! SPIFFE bundles and bundle maps as JSON (Trust Domain and Bundle §4, §5).
+
+mod document;
+mod jwk;
+mod map;
+
+pub use document::{BUNDLE_LEN_MAX, Refusal, Refused, SpiffeBundle, SpiffeBundleError};
+pub use jwk::{JwtAuthority, JwtKey, KeyEncodingError};
+pub use map::{BUNDLE_MAP_LEN_MAX, BundleMap, BundleMapError};

@@ -1,0 +1,9 @@
+//! JWT-SVIDs: issued with a key of a trust domain, validated with the keys of its bundle.
+
+mod algorithm;
+mod issuer;
+mod svid;
+
+pub use algorithm::JwtAlgorithm;
+pub use issuer::{JwtIssueError, JwtIssuer, JwtKeyError};
+pub use svid::{JWT_SVID_LEN_MAX, JwtSvid, JwtSvidError, JwtSvidValidator};

@@ -1,0 +1,244 @@
+//! An in-memory issuer of JWT-SVIDs.
+
+use core::fmt;
+use std::string::{String, ToString};
+use std::time::{Duration, SystemTime};
+use std::vec;
+use std::vec::Vec;
+
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
+};
+
+use super::{JWT_SVID_LEN_MAX, JwtAlgorithm, JwtSvid};
+use crate::base64::{Alphabet, encode};
+use crate::json::Json;
+use crate::{JwtAuthority, JwtKey, KeyEncodingError, SpiffeId, TrustDomain};
+
+/// Issues JWT-SVIDs of a trust domain with one key. The caller decides which workload receives which SPIFFE ID.
+pub struct JwtIssuer {
+    trust_domain: TrustDomain,
+    authority: JwtAuthority,
+    algorithm: JwtAlgorithm,
+    key: Key,
+    random: SystemRandom,
+}
+
+enum Key {
+    Ecdsa(EcdsaKeyPair),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+}
+
+impl JwtIssuer {
+    /// Generates a key of ECDSA P-256, which signs ES256. A program that restarts keeps its key and uses
+    /// [`JwtIssuer::from_pkcs8`].
+    ///
+    /// # Errors
+    /// [`JwtKeyError`], when the key id is empty or the system provides no randomness.
+    pub fn generate(trust_domain: TrustDomain, key_id: &str) -> Result<JwtIssuer, JwtKeyError> {
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| JwtKeyError::Random)?;
+        JwtIssuer::from_pkcs8(trust_domain, key_id, JwtAlgorithm::Es256, pkcs8.as_ref())
+    }
+
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with at least 2048 bits, or of ECDSA with the curve
+    /// of the algorithm.
+    ///
+    /// # Errors
+    /// [`JwtKeyError`], when the key id is empty, or the key is not one for the algorithm.
+    pub fn from_pkcs8(
+        trust_domain: TrustDomain,
+        key_id: &str,
+        algorithm: JwtAlgorithm,
+        pkcs8: &[u8],
+    ) -> Result<JwtIssuer, JwtKeyError> {
+        let random = SystemRandom::new();
+        let rsa = |encoding: &'static dyn RsaEncoding| (None, Some(encoding));
+        let (curve, encoding) = match algorithm {
+            JwtAlgorithm::Es256 => (Some(&ECDSA_P256_SHA256_FIXED_SIGNING), None),
+            JwtAlgorithm::Es384 => (Some(&ECDSA_P384_SHA384_FIXED_SIGNING), None),
+            JwtAlgorithm::Es512 => return Err(JwtKeyError::Unsupported { algorithm }),
+            JwtAlgorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
+            JwtAlgorithm::Rs384 => rsa(&RSA_PKCS1_SHA384),
+            JwtAlgorithm::Rs512 => rsa(&RSA_PKCS1_SHA512),
+            JwtAlgorithm::Ps256 => rsa(&RSA_PSS_SHA256),
+            JwtAlgorithm::Ps384 => rsa(&RSA_PSS_SHA384),
+            JwtAlgorithm::Ps512 => rsa(&RSA_PSS_SHA512),
+        };
+        let unfit = |_| JwtKeyError::Key { algorithm };
+        let (key, public) = match (curve, encoding) {
+            (Some(curve), _) => {
+                let key = EcdsaKeyPair::from_pkcs8(curve, pkcs8, &random).map_err(unfit)?;
+                let point = key.public_key().as_ref().to_vec();
+                let public = match algorithm {
+                    JwtAlgorithm::Es256 => JwtKey::P256(point),
+                    _ => JwtKey::P384(point),
+                };
+                (Key::Ecdsa(key), public)
+            }
+            (None, Some(encoding)) => {
+                let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(unfit)?;
+                let public: RsaPublicKeyComponents<Vec<u8>> = key.public().into();
+                (Key::Rsa(key, encoding), JwtKey::Rsa { modulus: public.n, exponent: public.e })
+            }
+            (None, None) => return Err(JwtKeyError::Unsupported { algorithm }),
+        };
+        let authority = JwtAuthority::new(key_id, public)?;
+        Ok(JwtIssuer { trust_domain, authority, algorithm, key, random })
+    }
+
+    /// The public key with its id, for the bundle of the trust domain.
+    #[must_use]
+    pub fn authority(&self) -> &JwtAuthority {
+        &self.authority
+    }
+
+    /// The trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Issues a JWT-SVID for an audience, valid from `now` on for whole seconds. One audience is recommended (JWT-SVID §3.2).
+    ///
+    /// # Errors
+    /// [`JwtIssueError`]; the issuer is unchanged.
+    pub fn issue(
+        &self,
+        spiffe_id: &SpiffeId,
+        audience: &[&str],
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<JwtSvid, JwtIssueError> {
+        if spiffe_id.trust_domain() != &self.trust_domain {
+            return Err(JwtIssueError::TrustDomain {
+                spiffe_id: spiffe_id.clone(),
+                issuer: self.trust_domain.clone(),
+            });
+        }
+        if audience.is_empty() || audience.iter().any(|one| one.is_empty()) {
+            return Err(JwtIssueError::Audience);
+        }
+        let issued =
+            now.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| JwtIssueError::Validity)?.as_secs();
+        let expires = issued.checked_add(validity.as_secs()).filter(|expires| *expires > issued);
+        let expires = expires.ok_or(JwtIssueError::Validity)?;
+        let moment = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(expires));
+
+        let text = |value: &str| Json::String(value.into());
+        let header = Json::Object(vec![
+            ("alg".into(), text(self.algorithm.name())),
+            ("kid".into(), text(self.authority.key_id())),
+            ("typ".into(), text("JWT")),
+        ]);
+        let claims = Json::Object(vec![
+            ("sub".into(), text(&spiffe_id.to_string())),
+            ("aud".into(), Json::Array(audience.iter().map(|one| text(one)).collect())),
+            ("exp".into(), Json::Number(expires.to_string())),
+            ("iat".into(), Json::Number(issued.to_string())),
+        ]);
+        let part = |json: &Json| {
+            let mut text = String::new();
+            json.write(&mut text);
+            encode(text.as_bytes(), Alphabet::Url)
+        };
+        let mut token = part(&header) + "." + &part(&claims);
+        let signature = self.sign(token.as_bytes()).ok_or(JwtIssueError::Sign)?;
+        token = token + "." + &encode(&signature, Alphabet::Url);
+        if token.len() > JWT_SVID_LEN_MAX {
+            return Err(JwtIssueError::Length { len: token.len() });
+        }
+        Ok(JwtSvid {
+            token,
+            spiffe_id: spiffe_id.clone(),
+            audience: audience.iter().map(ToString::to_string).collect(),
+            expires: moment.ok_or(JwtIssueError::Validity)?,
+            claims,
+        })
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match &self.key {
+            Key::Ecdsa(key) => Some(key.sign(&self.random, message).ok()?.as_ref().to_vec()),
+            Key::Rsa(key, encoding) => {
+                let mut signature = vec![0; key.public().modulus_len()];
+                key.sign(*encoding, &self.random, message, &mut signature).ok()?;
+                Some(signature)
+            }
+        }
+    }
+}
+
+/// Without the private key.
+impl fmt::Debug for JwtIssuer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("JwtIssuer")
+            .field("trust_domain", &self.trust_domain)
+            .field("key_id", &self.authority.key_id())
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key does not sign JWT-SVIDs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwtKeyError {
+    /// The key is damaged, not in PKCS #8, or not one for the algorithm.
+    #[error(
+        "the private key is not a PKCS #8 key for {algorithm}: convert it with openssl pkcs8 -topk8, or choose its algorithm"
+    )]
+    Key {
+        /// The algorithm.
+        algorithm: JwtAlgorithm,
+    },
+    /// ring does not sign with the algorithm.
+    #[error("{algorithm} is not supported: choose another algorithm")]
+    Unsupported {
+        /// The algorithm.
+        algorithm: JwtAlgorithm,
+    },
+    /// The key id is empty.
+    #[error(transparent)]
+    KeyId(#[from] KeyEncodingError),
+    /// The system provides no randomness.
+    #[error("cannot generate a key: the system provides no randomness")]
+    Random,
+}
+
+/// A JWT-SVID was not issued. The issuer is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwtIssueError {
+    /// The SPIFFE ID is of another trust domain.
+    #[error(
+        "the issuer of {issuer} cannot issue {spiffe_id}: request it from the issuer of its trust domain"
+    )]
+    TrustDomain {
+        /// The requested SPIFFE ID.
+        spiffe_id: SpiffeId,
+        /// The trust domain of the issuer.
+        issuer: TrustDomain,
+    },
+    /// There is no audience, or an empty one (JWT-SVID §3.2).
+    #[error("the audience is empty: name the service that the token is presented to")]
+    Audience,
+    /// The validity is below a second, or ends at a time that cannot be represented.
+    #[error("the validity is below one second or too long: choose one of seconds to hours")]
+    Validity,
+    /// The token would be longer than [`JWT_SVID_LEN_MAX`].
+    #[error(
+        "the token would have {len} bytes, more than the {JWT_SVID_LEN_MAX} allowed: name fewer audiences"
+    )]
+    Length {
+        /// The length of the token, in bytes.
+        len: usize,
+    },
+    /// The key did not sign.
+    #[error("cannot sign the token: the system provides no randomness, or the key is damaged")]
+    Sign,
+}
