@@ -53,16 +53,22 @@
 
 extern crate alloc;
 
-pub mod chain;
+mod chain;
 mod codec;
 mod dot;
 mod hash;
 mod map;
 mod random;
 mod session;
+mod signed;
 mod types;
 mod version;
 
+pub use chain::{
+    CHAIN_PREFIX, ChainDecodeError, ChainLimits, ChainOptions, ChainStats, Checkpoint, Digest,
+    EquivocationProof, Head, MAP_BATCH_LEN_MAX, Nobody, SIGNATURE_LEN_MAX, SignBatchError, SignError, Signer,
+    Statement, Verification, Verifier, VerifyError,
+};
 pub use codec::{ByteReader, Canonical, DecodeError, from_bytes, to_bytes};
 pub use dot::{Dot, ReplicaId};
 pub use hash::HashKey;
@@ -73,6 +79,10 @@ pub use map::{
 pub use session::{
     MEMBERS_MAX, Members, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
     SessionStats,
+};
+pub use signed::{
+    ChainKeys, OpenError, PersistToken, SignedEntry, SignedHandleError, SignedInput, SignedMap,
+    SignedMapOptions, SignedOutput, SignedWriteError,
 };
 #[cfg(feature = "compat-crdts")]
 pub use types::compat;
@@ -88,6 +98,18 @@ pub use version::Version;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::random::SplitMix64;
+    use crate::{CausalMap, SignedMap};
+
+    /// The signed chains below [`SignedMap`](crate::SignedMap).
+    pub mod chain {
+        pub use crate::chain::*;
+    }
+
+    /// The parts of a [`SignedMap`], for tests of writers that do not keep its contract.
+    pub const fn parts_mut(signed: &mut SignedMap) -> (&mut CausalMap, &mut chain::MapChains) {
+        (&mut signed.map, &mut signed.chains)
+    }
+
     pub use crate::session::Transfer;
     pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
 }

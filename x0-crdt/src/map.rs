@@ -3,7 +3,7 @@
 mod cell;
 mod columns;
 mod delta;
-mod expel;
+mod evict;
 mod history;
 mod join;
 mod read;

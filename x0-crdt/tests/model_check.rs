@@ -1,6 +1,6 @@
 //! Every run of small systems, not some: the retirement protocol and the session under stateright's model checker.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/subject.rs"]
 mod subject;

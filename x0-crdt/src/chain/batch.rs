@@ -1,10 +1,10 @@
-//! A checkpoint with the digests it covers, and the proof that one event is among them.
+//! [`Batch`]: a checkpoint with the digests that it covers; [`Attestation`]: the proof that one event is among them.
 
 use alloc::vec::Vec;
 
 use super::checkpoint::Checkpoint;
 use super::digest::Digest;
-use super::error::DecodeError;
+use super::error::ChainDecodeError;
 use super::merkle;
 use crate::codec::ByteReader;
 
@@ -21,11 +21,11 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Root`] if the checkpoint has another root or another number of events.
-    pub fn new(checkpoint: Checkpoint, digests: Vec<Digest>) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError::Root`] if the checkpoint has another root or another number of events.
+    pub fn new(checkpoint: Checkpoint, digests: Vec<Digest>) -> Result<Self, ChainDecodeError> {
         let statement = checkpoint.statement();
         if digests.len() != usize::from(statement.count()) || merkle::root(&digests) != statement.root() {
-            return Err(DecodeError::Root);
+            return Err(ChainDecodeError::Root);
         }
         Ok(Self { checkpoint, digests })
     }
@@ -70,8 +70,8 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChainDecodeError> {
         let mut input = ByteReader::new(bytes);
         let checkpoint = Checkpoint::read(&mut input)?;
         let count = usize::from(checkpoint.statement().count());
@@ -130,14 +130,14 @@ impl Attestation {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChainDecodeError> {
         let mut input = ByteReader::new(bytes);
         let checkpoint = Checkpoint::read(&mut input)?;
         let index = u16::from_be_bytes(input.array("the place of an event")?);
         let statement = checkpoint.statement();
         if index >= statement.count() {
-            return Err(DecodeError::Place(index));
+            return Err(ChainDecodeError::Place(index));
         }
         let len = merkle::path_len(usize::from(index), usize::from(statement.count()));
         let path = read_digests(&mut input, len)?;
@@ -149,7 +149,7 @@ impl Attestation {
 }
 
 /// Takes the bytes before it allocates for them, so a short input costs nothing.
-fn read_digests(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Digest>, DecodeError> {
+fn read_digests(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Digest>, ChainDecodeError> {
     let bytes = input.take(count.saturating_mul(Digest::LEN), "digests")?;
     let (chunks, _) = bytes.as_chunks::<{ Digest::LEN }>();
     Ok(chunks.iter().copied().map(Digest).collect())

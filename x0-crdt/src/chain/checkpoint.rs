@@ -1,18 +1,18 @@
-//! A statement with its signature.
+//! [`Checkpoint`]: a statement with its signature.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::error::{DecodeError, VerifyError};
+use super::error::{ChainDecodeError, VerifyError};
 use super::seam::Verifier;
 use super::statement::{Head, Statement};
 use super::{SIGNATURE_LEN_MAX, VERSION, read_version};
 use crate::ReplicaId;
 use crate::codec::ByteReader;
 
-/// A [`Statement`] with its writer's signature: self-contained, so anyone may carry it.
+/// A [`Statement`] with its writer's signature: self-contained, so any replica may carry it.
 ///
-/// Having one says nothing: [`verify`](Self::verify) does, and [`ChainTracker::observe`](super::ChainTracker::observe).
+/// It proves nothing until [`verify`](Self::verify) accepts it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Checkpoint {
     statement: Statement,
@@ -24,27 +24,27 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Signature`] if `signature` is empty or over [`SIGNATURE_LEN_MAX`].
-    pub fn new(statement: Statement, signature: Vec<u8>) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError::Signature`] if `signature` is empty or over [`SIGNATURE_LEN_MAX`].
+    pub fn new(statement: Statement, signature: Vec<u8>) -> Result<Self, ChainDecodeError> {
         if signature.is_empty() || signature.len() > SIGNATURE_LEN_MAX {
-            return Err(DecodeError::Signature(signature.len()));
+            return Err(ChainDecodeError::Signature(signature.len()));
         }
         Ok(Self { statement, signature: signature.into_boxed_slice() })
     }
 
-    /// What was signed.
+    /// The signed statement.
     #[must_use]
     pub fn statement(&self) -> &Statement {
         &self.statement
     }
 
-    /// Who signed it, if [`verify`](Self::verify) agrees.
+    /// The writer that signed it, if [`verify`](Self::verify) accepts it.
     #[must_use]
     pub fn writer(&self) -> ReplicaId {
         self.statement.writer()
     }
 
-    /// Where the chain stood before.
+    /// The end of the chain before it.
     #[must_use]
     pub fn previous(&self) -> Head {
         self.statement.previous()
@@ -56,7 +56,7 @@ impl Checkpoint {
         self.statement.seq()
     }
 
-    /// Where the chain stands after it. Costs one hash.
+    /// The end of the chain after it. Costs one hash.
     #[must_use]
     pub fn head(&self) -> Head {
         self.statement.head()
@@ -72,7 +72,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// What `verifier` says.
+    /// The verifier's error.
     pub fn verify(&self, verifier: &dyn Verifier) -> Result<(), VerifyError> {
         verifier.verify(self.writer(), &self.statement.message(), &self.signature)
     }
@@ -97,20 +97,20 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChainDecodeError> {
         let mut input = ByteReader::new(bytes);
         let checkpoint = Self::read(&mut input)?;
         input.finish()?;
         Ok(checkpoint)
     }
 
-    pub(super) fn read(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read(input: &mut ByteReader<'_>) -> Result<Self, ChainDecodeError> {
         read_version(input)?;
         let statement = Statement::read(input)?;
         let len = usize::from(input.byte("a signature")?);
         if len == 0 || len > SIGNATURE_LEN_MAX {
-            return Err(DecodeError::Signature(len));
+            return Err(ChainDecodeError::Signature(len));
         }
         Self::new(statement, input.take(len, "a signature")?.to_vec())
     }

@@ -1,19 +1,19 @@
-//! Two statements of one writer that no honest writer signs both.
+//! [`EquivocationProof`]: two statements of one writer that contradict each other.
 
 use alloc::vec::Vec;
 use core::mem;
 
 use super::checkpoint::Checkpoint;
-use super::error::{DecodeError, VerifyError};
+use super::error::{ChainDecodeError, VerifyError};
 use super::seam::Verifier;
 use super::{VERSION, read_version};
 use crate::ReplicaId;
 use crate::codec::ByteReader;
 
-/// The proof that a writer has contradicted itself: two signed statements that [conflict]. It needs nothing else, so it can
-/// be carried anywhere and checked by anyone who has a [`Verifier`].
+/// The proof that a writer equivocates: two signed statements that [conflict]. It needs nothing else: any replica with a
+/// [`Verifier`] can check it.
 ///
-/// Having one says nothing until [`verify`](Self::verify) or [`ChainTracker::convict`](super::ChainTracker::convict) agree:
+/// Having one says nothing until [`verify`](Self::verify) or [`ChainTracker::accept_proof`](super::ChainTracker::accept_proof) agree:
 /// [`new`](Self::new) and [`decode`](Self::decode) check that the statements conflict, not that they are signed.
 ///
 /// [conflict]: super::Statement::conflicts_with
@@ -28,10 +28,10 @@ impl EquivocationProof {
     ///
     /// # Errors
     ///
-    /// [`DecodeError::NoConflict`] if an honest writer may have signed both.
-    pub fn new(first: Checkpoint, second: Checkpoint) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError::NoConflict`] if an honest writer may have signed both.
+    pub fn new(first: Checkpoint, second: Checkpoint) -> Result<Self, ChainDecodeError> {
         if !first.statement().conflicts_with(second.statement()) {
-            return Err(DecodeError::NoConflict);
+            return Err(ChainDecodeError::NoConflict);
         }
         let mut proof = Self { first, second };
         if !proof.is_ordered() {
@@ -45,7 +45,7 @@ impl EquivocationProof {
         key(&self.first) < key(&self.second)
     }
 
-    /// Who contradicted itself.
+    /// The equivocating writer.
     #[must_use]
     pub fn writer(&self) -> ReplicaId {
         self.first.writer()
@@ -57,8 +57,8 @@ impl EquivocationProof {
         [&self.first, &self.second]
     }
 
-    /// The last event that is kept of the writer: where the earlier of the two statements begins, for neither says anything
-    /// against what lies before. It follows from the proof alone, so everyone who has it keeps the same.
+    /// The last event that is kept of the writer: where the earlier of the two statements begins, because neither contradicts the
+    /// events before. It follows from the proof alone, so all replicas that hold it keep the same.
     #[must_use]
     pub fn kept(&self) -> u64 {
         self.first.previous().seq
@@ -68,7 +68,7 @@ impl EquivocationProof {
     ///
     /// # Errors
     ///
-    /// What `verifier` says of the first one that does not hold.
+    /// The verifier's error for the first signature that does not hold.
     pub fn verify(&self, verifier: &dyn Verifier) -> Result<(), VerifyError> {
         self.first.verify(verifier)?;
         self.second.verify(verifier)
@@ -87,15 +87,15 @@ impl EquivocationProof {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// [`ChainDecodeError`] if the bytes are not what [`encode`](Self::encode) writes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChainDecodeError> {
         let mut input = ByteReader::new(bytes);
         read_version(&mut input)?;
         let proof = Self { first: Checkpoint::read(&mut input)?, second: Checkpoint::read(&mut input)? };
         input.finish()?;
         if !proof.first.statement().conflicts_with(proof.second.statement()) {
-            return Err(DecodeError::NoConflict);
+            return Err(ChainDecodeError::NoConflict);
         }
-        if proof.is_ordered() { Ok(proof) } else { Err(DecodeError::Order) }
+        if proof.is_ordered() { Ok(proof) } else { Err(ChainDecodeError::Order) }
     }
 }

@@ -1,12 +1,12 @@
-//! What can go wrong, one enum per operation.
+//! The errors of signed chains, one enum per operation.
 
 use super::{BATCH_LEN_MAX, EVENT_LEN_MAX, SIGNATURE_LEN_MAX};
 use crate::codec;
 
-/// Why bytes are no checkpoint, batch, attestation or proof. Nothing changed.
+/// Why bytes are not a checkpoint, batch, attestation or proof. Nothing changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DecodeError {
+pub enum ChainDecodeError {
     /// The bytes are too short, too long, or of another version.
     #[error(transparent)]
     Bytes(#[from] codec::DecodeError),
@@ -41,7 +41,7 @@ pub enum DecodeError {
 #[non_exhaustive]
 pub enum SignError {
     /// The key cannot be used now.
-    #[error("the signing key cannot be used now: see to the key store and try again")]
+    #[error("the signing key cannot be used now: check the key store and try again")]
     Unavailable,
 }
 
@@ -50,10 +50,12 @@ pub enum SignError {
 #[non_exhaustive]
 pub enum VerifyError {
     /// No key is known for the writer.
-    #[error("the writer is unknown here: give the verifier its key, or refuse the writer")]
+    #[error("the writer is unknown: add its public key to the verifier, or refuse the writer")]
     UnknownWriter,
     /// The signature is not the writer's.
-    #[error("the signature is not the writer's: what was signed has been changed, ask another replica")]
+    #[error(
+        "the signature is not the writer's: the signed bytes were changed; fetch them from another replica"
+    )]
     BadSignature,
 }
 
@@ -80,12 +82,12 @@ pub enum AppendError {
     Exhausted,
 }
 
-/// Why a batch was not sealed. The open batch is as it was; the next call tries again.
+/// Why a batch was not signed. The open batch is as it was; the next call tries again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SealError {
+pub enum BatchError {
     /// The signer failed.
-    #[error("the batch is not signed: {0}")]
+    #[error("the signer failed; the events stay appended, the next call tries again")]
     Sign(#[from] SignError),
     /// The signer gave a signature of this many bytes.
     #[error("a signature of {0} bytes is outside 1 to {SIGNATURE_LEN_MAX}: use a scheme with shorter ones")]
@@ -104,7 +106,7 @@ pub enum PersistedError {
 /// Why a chain could not be continued. Never continue it in another way: take a new incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RestoreError {
+pub enum ChainRestoreError {
     /// The stored state is not what was written.
     #[error(
         "the stored state of the chain is damaged: start a new incarnation, the old one cannot go on safely"
@@ -127,7 +129,7 @@ pub enum StartError {
     BatchLen(usize),
 }
 
-/// Somebody holds a checkpoint of ours that our state does not know. See
+/// A peer holds a checkpoint of this writer that its state does not hold. See
 /// [`ChainWriter::check_own`](super::ChainWriter::check_own).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -142,15 +144,15 @@ pub enum OwnError {
     Forked(u64),
 }
 
-/// Why a checkpoint was not taken. Except where a variant says so, the tracker is as it was.
+/// Why a checkpoint was not accepted. The tracker is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
     /// The signature does not hold.
-    #[error("the checkpoint is refused: {0}")]
+    #[error("the checkpoint is refused: its signature does not hold")]
     Verify(#[from] VerifyError),
-    /// The writer has contradicted itself, and this lies behind what is kept of it.
-    #[error("the writer has contradicted itself: nothing after event {kept} is taken")]
+    /// The writer equivocates, and this comes after what is kept of it.
+    #[error("the writer equivocates: no event after {kept} is accepted")]
     Quarantined {
         /// The last event that is kept.
         kept: u64,
@@ -164,7 +166,7 @@ pub enum ObserveError {
         after: u64,
     },
     /// Too many writers.
-    #[error("{0} writers are tracked, which is the limit: forget retired ones or raise it")]
+    #[error("{0} writers are tracked, which is the limit: drop retired ones or raise the limit")]
     WritersFull(usize),
 }
 
@@ -178,19 +180,19 @@ pub enum EventError {
     /// The bytes are not what was signed. The tracker is as it was.
     #[error("event {0} is not the one that was signed: ask another replica for it")]
     Mismatch(u64),
-    /// Its checkpoint was not taken. What that did to the tracker, [`ObserveError`] says.
+    /// Its checkpoint was not accepted, see [`ObserveError`].
     #[error(transparent)]
     Checkpoint(#[from] ObserveError),
 }
 
-/// Why a proof was not taken. The tracker is as it was.
+/// Why a proof was not accepted. The tracker is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
     /// A signature does not hold.
-    #[error("the proof is refused: {0}")]
+    #[error("the proof is refused: a signature in it does not hold")]
     Verify(#[from] VerifyError),
     /// Too many writers.
-    #[error("{0} writers are tracked, which is the limit: forget retired ones or raise it")]
+    #[error("{0} writers are tracked, which is the limit: drop retired ones or raise the limit")]
     WritersFull(usize),
 }

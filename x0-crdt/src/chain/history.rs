@@ -1,4 +1,4 @@
-//! What a tracker knows of one writer.
+//! The chain of one writer, as a tracker knows it.
 
 use alloc::collections::BTreeMap;
 use core::ops::Bound;
@@ -7,7 +7,7 @@ use super::checkpoint::Checkpoint;
 use super::equivocation::EquivocationProof;
 use super::error::ObserveError;
 use super::statement::{Head, Statement};
-use super::tracker::{Limits, Observed, Standing};
+use super::tracker::{ChainLimits, Observed, Standing};
 
 /// Checkpoints of one writer whose signatures hold. No two of them conflict, so their spans are disjoint.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ impl History {
         self.checkpoints.values()
     }
 
-    /// The head of the run without gaps; `None` after a conviction at a place of which no checkpoint is left.
+    /// The head of the run without gaps; `None` after a proof that cut the chain where no checkpoint is held.
     pub(super) fn head(&self) -> Option<Head> {
         if self.head_seq == 0 {
             return Some(Head::GENESIS);
@@ -46,7 +46,7 @@ impl History {
     }
 
     /// Whether `checkpoint` begins so late that it can neither be taken nor contradict anything that is kept.
-    pub(super) fn is_past_caring(&self, checkpoint: &Checkpoint) -> bool {
+    pub(super) fn is_after_kept(&self, checkpoint: &Checkpoint) -> bool {
         self.kept().is_some_and(|kept| checkpoint.previous().seq > kept)
     }
 
@@ -62,11 +62,11 @@ impl History {
     pub(super) fn place(
         &mut self,
         checkpoint: Checkpoint,
-        limits: &Limits,
+        limits: &ChainLimits,
         adopt: bool,
     ) -> Result<Observed, ObserveError> {
         if let Some(proof) = self.earliest_conflict(&checkpoint)
-            && self.convict(proof)
+            && self.accept_proof(proof)
         {
             return Ok(Observed::Equivocation { kept: self.kept().unwrap_or(0) });
         }
@@ -100,17 +100,17 @@ impl History {
 
     /// Takes a proof whose signatures hold. Says whether it changed anything, which is only if it reaches lower than the one
     /// that is known: so any two replicas that know the same proofs keep the same.
-    pub(super) fn convict(&mut self, proof: EquivocationProof) -> bool {
+    pub(super) fn accept_proof(&mut self, proof: EquivocationProof) -> bool {
         let kept = proof.kept();
         if self.kept().is_some_and(|known| known <= kept) {
             return false;
         }
         let statements = proof.checkpoints().map(Clone::clone);
         self.proof = Some(proof);
-        // What we hold may contradict one of the two at an earlier place.
+        // A held checkpoint may contradict one of the two at an earlier event.
         for statement in statements {
             if let Some(earlier) = self.earliest_conflict(&statement) {
-                self.convict(earlier);
+                self.accept_proof(earlier);
             }
         }
         let kept = self.kept().unwrap_or(kept);
@@ -131,8 +131,9 @@ impl History {
             let within = self.checkpoints.range((Bound::Included(begin), Bound::Included(end)));
             within.map(|(_, other)| other).find(conflicts)
         });
-        let convicted = self.proof.iter().flat_map(EquivocationProof::checkpoints).filter(conflicts);
-        let earliest = other.into_iter().chain(convicted).min_by_key(|other| begin_of(other.statement()))?;
+        let equivocating = self.proof.iter().flat_map(EquivocationProof::checkpoints).filter(conflicts);
+        let earliest =
+            other.into_iter().chain(equivocating).min_by_key(|other| begin_of(other.statement()))?;
         EquivocationProof::new(earliest.clone(), checkpoint.clone()).ok()
     }
 
@@ -145,7 +146,7 @@ impl History {
     }
 
     /// Forgets the oldest of those behind the head, never the head itself, and the farthest of those that wait.
-    fn trim(&mut self, limits: &Limits) {
+    fn trim(&mut self, limits: &ChainLimits) {
         let behind = self.checkpoints.range(..self.head_seq).count();
         for _ in limits.checkpoints_max.max(1)..behind {
             self.checkpoints.pop_first();

@@ -1,4 +1,4 @@
-//! The seams: who signs, and who says whether a signature is the writer's.
+//! The seams to cryptography: [`Signer`] and [`Verifier`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,12 +10,12 @@ use crate::ReplicaId;
 ///
 /// # Contract
 ///
-/// - The message begins with [`CONTEXT`](super::CONTEXT), which names protocol and version. Sign it as it is, with a
+/// - The message begins with `x0-crdt chain checkpoint v1\0`, which names protocol and version. Sign it as it is, with a
 ///   scheme that is unforgeable under chosen messages. A key that also signs elsewhere must do so under other contexts.
 /// - The key belongs to the writer's *node*; all incarnations may share it, for the writer is in the message.
-/// - At most [`SIGNATURE_LEN_MAX`](super::SIGNATURE_LEN_MAX) bytes come out, and at least one.
+/// - At most [`SIGNATURE_LEN_MAX`](crate::SIGNATURE_LEN_MAX) bytes come out, and at least one.
 /// - Two calls with one message may answer differently (ECDSA does): a checkpoint is signed once and stored.
-/// - It does not block for long: it is called from [`ChainWriter::poll_output`](super::ChainWriter::poll_output).
+/// - It does not block for long: [`SignedMap`](crate::SignedMap) calls it from `handle` and `poll_output`.
 pub trait Signer {
     /// Signs `message`.
     ///
@@ -37,16 +37,16 @@ impl<S: Signer + ?Sized> Signer for &S {
     }
 }
 
-/// Says whether a signature is a writer's.
+/// Verifies the signatures of all writers.
 ///
 /// # Contract
 ///
-/// - `Ok` means: the key of `writer.node` signed exactly `message`. Whoever is unknown is refused.
+/// - `Ok` means: the key of `writer.node` signed exactly `message`. An unknown writer is refused.
 /// - The answer is the same on every replica and does not change from `Ok` to an error while state of the writer is
 ///   alive: a key that was rotated out still verifies what it signed. Where replicas disagree here, they disagree on
 ///   what they hold.
-/// - `message` begins with [`CONTEXT`](super::CONTEXT); `signature` has at most
-///   [`SIGNATURE_LEN_MAX`](super::SIGNATURE_LEN_MAX) bytes. Both come from outside: it must not panic.
+/// - `message` begins as that of [`Signer`]; `signature` has at most
+///   [`SIGNATURE_LEN_MAX`](crate::SIGNATURE_LEN_MAX) bytes. Both come from outside: it must not panic.
 /// - One signature per message: a scheme in which a third party makes a second valid signature out of a first does no
 ///   harm, for conflicts are judged on what was signed.
 pub trait Verifier {
@@ -70,7 +70,7 @@ impl<V: Verifier + ?Sized> Verifier for &V {
     }
 }
 
-/// A [`Verifier`] that accepts nobody: what a replica starts with before it has keys.
+/// A [`Verifier`] that accepts no writer: the verifier of a replica before it has keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Nobody;
 

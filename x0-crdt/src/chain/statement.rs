@@ -1,14 +1,14 @@
-//! What a writer signs: where its chain stood, which events follow, where it stands then.
+//! [`Statement`]: the signed link of a chain, from one head over some events to the next head.
 
 use alloc::vec::Vec;
 
 use super::digest::Digest;
-use super::error::DecodeError;
+use super::error::ChainDecodeError;
 use super::{BATCH_LEN_MAX, CONTEXT};
 use crate::ReplicaId;
 use crate::codec::ByteReader;
 
-/// Where a chain stands.
+/// The end of a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Head {
     /// The last sequence number it covers; 0 before the first event.
@@ -37,33 +37,33 @@ impl Statement {
     /// Bytes of a statement.
     pub const LEN: usize = 8 + 4 + 8 + Digest::LEN + 2 + Digest::LEN;
 
-    /// Checks what must hold of any statement, by whomever it was signed.
+    /// Checks what must hold for any statement of any writer.
     pub(super) fn new(
         writer: ReplicaId,
         previous: Head,
         count: u16,
         root: Digest,
-    ) -> Result<Self, DecodeError> {
+    ) -> Result<Self, ChainDecodeError> {
         if count == 0 || usize::from(count) > BATCH_LEN_MAX {
-            return Err(DecodeError::Count(count));
+            return Err(ChainDecodeError::Count(count));
         }
         if previous.seq.checked_add(u64::from(count)).is_none() {
-            return Err(DecodeError::Sequence);
+            return Err(ChainDecodeError::Sequence);
         }
         // One spelling of the beginning: otherwise two first statements could differ in a field that means nothing.
         if previous.seq == 0 && previous.digest != Digest::GENESIS {
-            return Err(DecodeError::Genesis);
+            return Err(ChainDecodeError::Genesis);
         }
         Ok(Self { writer, previous, count, root })
     }
 
-    /// Who signs it.
+    /// The writer that signs it.
     #[must_use]
     pub fn writer(&self) -> ReplicaId {
         self.writer
     }
 
-    /// Where the chain stood before.
+    /// The end of the chain before it.
     #[must_use]
     pub fn previous(&self) -> Head {
         self.previous
@@ -88,7 +88,7 @@ impl Statement {
         self.root
     }
 
-    /// Where the chain stands after it. Costs one hash.
+    /// The end of the chain after it. Costs one hash.
     #[must_use]
     pub fn head(&self) -> Head {
         Head { seq: self.seq(), digest: Digest::of_link(&self.to_array()) }
@@ -114,7 +114,7 @@ impl Statement {
         overlap || broken(self, other) || broken(other, self)
     }
 
-    /// The bytes that are signed: [`CONTEXT`] and the statement.
+    /// The bytes that are signed: the context `x0-crdt chain checkpoint v1\0` and the statement.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
         [CONTEXT, &self.to_array()].concat()
@@ -138,7 +138,7 @@ impl Statement {
         bytes
     }
 
-    pub(super) fn read(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read(input: &mut ByteReader<'_>) -> Result<Self, ChainDecodeError> {
         const WHAT: &str = "a statement";
         let node = u64::from_be_bytes(input.array(WHAT)?);
         let writer = ReplicaId::with_incarnation(node, u32::from_be_bytes(input.array(WHAT)?));

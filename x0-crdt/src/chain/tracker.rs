@@ -1,4 +1,4 @@
-//! The receiver's side: checkpoints and events in any order, and what may be believed.
+//! [`ChainTracker`]: the chains of all writers as a receiver knows them, from checkpoints and events in any order.
 
 use alloc::collections::BTreeMap;
 
@@ -12,25 +12,49 @@ use super::seam::Verifier;
 use super::statement::Head;
 use crate::ReplicaId;
 
-/// What a [`ChainTracker`] may hold. One checkpoint takes about 250 bytes.
+/// How many writers and checkpoints are held. One checkpoint takes about 250 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+#[non_exhaustive]
+pub struct ChainLimits {
     /// Writers. Only one with a valid signature takes a place.
     pub writers_max: usize,
-    /// Checkpoints behind the head of each writer, the head's own among them; at least 1. The oldest are forgotten first.
+    /// Checkpoints behind the head of each writer, the head's own among them; at least 1. The oldest are dropped first.
     pub checkpoints_max: usize,
-    /// Checkpoints of each writer that wait for a gap before them to close. The farthest are forgotten first.
+    /// Checkpoints of each writer that wait for a gap before them to close. The farthest are dropped first.
     pub waiting_max: usize,
 }
 
-impl Default for Limits {
+impl ChainLimits {
+    /// Sets [`writers_max`](Self#structfield.writers_max).
+    #[must_use]
+    pub const fn writers_max(mut self, writers: usize) -> Self {
+        self.writers_max = writers;
+        self
+    }
+
+    /// Sets [`checkpoints_max`](Self#structfield.checkpoints_max).
+    #[must_use]
+    pub const fn checkpoints_max(mut self, checkpoints: usize) -> Self {
+        self.checkpoints_max = checkpoints;
+        self
+    }
+
+    /// Sets [`waiting_max`](Self#structfield.waiting_max).
+    #[must_use]
+    pub const fn waiting_max(mut self, checkpoints: usize) -> Self {
+        self.waiting_max = checkpoints;
+        self
+    }
+}
+
+impl Default for ChainLimits {
     /// 1,024 writers, 16 checkpoints behind the head, 16 that wait.
     fn default() -> Self {
         Self { writers_max: 1024, checkpoints_max: 16, waiting_max: 16 }
     }
 }
 
-/// What a checkpoint was.
+/// The result of observing a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Observed {
@@ -48,15 +72,15 @@ pub enum Observed {
     },
     /// It lies behind the head. It contradicts nothing that is still held.
     Past,
-    /// It contradicts what is known. The proof is [`ChainTracker::proof`]: send it to everyone, and drop what is alive in the
-    /// state of the writer's events after `kept`.
+    /// It contradicts what is known. [`ChainTracker::proof`] is to be sent to all replicas, and the writer's live events after `kept`
+    /// are to be dropped.
     Equivocation {
         /// The last event that is kept.
         kept: u64,
     },
 }
 
-/// How an event that was accepted stands to the chain.
+/// The place of an accepted event relative to the chain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Standing {
@@ -68,28 +92,27 @@ pub enum Standing {
     Unlinked,
 }
 
-/// What a replica knows of the chains of all writers: an engine that takes checkpoints, attested events and proofs in any
-/// order, any number of times.
+/// The chains of all writers as one replica knows them. Takes checkpoints, attested events and proofs in any order, any number of times.
 ///
 /// # Contract
 ///
 /// - No call needs to be followed by another, except: when [`observe`](Self::observe) yields [`Observed::Equivocation`], when
-///   [`convict`](Self::convict) yields `true`, or when [`kept`](Self::kept) has fallen after an event was refused, remove
+///   [`accept_proof`](Self::accept_proof) yields `true`, or when [`kept`](Self::kept) has fallen after an event was refused, remove
 ///   from the state what is alive of the writer's events after `kept`, and pass [`proof`](Self::proof) on.
 /// - Nothing is stored of what is refused, and nothing whose signature does not hold.
 /// - It keeps nothing on disk. Before a restart, store what [`checkpoints`](Self::checkpoints) and [`proofs`](Self::proofs)
 ///   yield; afterwards give each writer's first checkpoint to [`adopt`](Self::adopt), the others to `observe`, the proofs to
-///   `convict`.
+///   `accept_proof`.
 #[derive(Clone, Debug, Default)]
 pub struct ChainTracker {
-    limits: Limits,
+    limits: ChainLimits,
     histories: BTreeMap<ReplicaId, History>,
 }
 
 impl ChainTracker {
-    /// A tracker that knows of nobody.
+    /// A tracker that knows no writer.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: ChainLimits) -> Self {
         Self { limits, histories: BTreeMap::new() }
     }
 
@@ -106,12 +129,12 @@ impl ChainTracker {
         self.take(checkpoint, verifier, false)
     }
 
-    /// Takes a checkpoint as the writer's head although what lies before it is not known: for a replica that joins late and
-    /// takes the head with the state, or for a gap that nobody can fill any more. One that does not lead past the head is
+    /// Takes a checkpoint as the writer's head although the events before it are not known: for a replica that joins late and
+    /// takes the head with the state, or for a gap that no replica can fill any more. One that does not lead past the head is
     /// only observed.
     ///
-    /// What is lost: a contradiction inside the gap is found only where two replicas compare what is alive of it; see the
-    /// module's section on convergence.
+    /// A contradiction inside the gap is then found only where two replicas compare its live events; see the module's section on
+    /// convergence.
     ///
     /// # Errors
     ///
@@ -133,7 +156,7 @@ impl ChainTracker {
         let writer = checkpoint.writer();
         match self.histories.get(&writer) {
             Some(history) if history.holds(checkpoint) && !adopt => return Ok(Observed::Duplicate),
-            Some(history) if history.is_past_caring(checkpoint) => {
+            Some(history) if history.is_after_kept(checkpoint) => {
                 return Err(ObserveError::Quarantined { kept: history.kept().unwrap_or(0) });
             }
             None if self.histories.len() >= self.limits.writers_max => {
@@ -145,7 +168,7 @@ impl ChainTracker {
     }
 
     /// Accepts an event by its attestation, and observes its checkpoint. If that reveals an equivocation, the event is
-    /// refused, and [`kept`](Self::kept) tells what is left.
+    /// refused, and [`kept`](Self::kept) is what is left.
     ///
     /// # Errors
     ///
@@ -206,7 +229,7 @@ impl ChainTracker {
     /// # Errors
     ///
     /// [`ProofError`].
-    pub fn convict(
+    pub fn accept_proof(
         &mut self,
         proof: &EquivocationProof,
         verifier: &dyn Verifier,
@@ -219,7 +242,7 @@ impl ChainTracker {
             }
             _ => proof.verify(verifier)?,
         }
-        Ok(self.histories.entry(writer).or_default().convict(proof.clone()))
+        Ok(self.histories.entry(writer).or_default().accept_proof(proof.clone()))
     }
 
     /// Where the writer's run without gaps ends. `None` if the writer is not known, or if a proof cut its chain at a place of
@@ -229,13 +252,13 @@ impl ChainTracker {
         self.histories.get(&writer)?.head()
     }
 
-    /// The last event that is kept of a writer that has contradicted itself; `None` of all others.
+    /// The last event that is kept of an equivocating writer; `None` for all others.
     #[must_use]
     pub fn kept(&self, writer: ReplicaId) -> Option<u64> {
         self.histories.get(&writer)?.kept()
     }
 
-    /// The proof that a writer has contradicted itself.
+    /// The proof that a writer equivocates.
     #[must_use]
     pub fn proof(&self, writer: ReplicaId) -> Option<&EquivocationProof> {
         self.histories.get(&writer)?.proof()

@@ -1,4 +1,4 @@
-//! The writer's side: digests in, signed batches out, and nothing leaves before it is stored.
+//! [`ChainWriter`]: the chain of one writer, which sends no batch before it is durable.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -6,13 +6,15 @@ use alloc::vec::Vec;
 use super::batch::Batch;
 use super::checkpoint::Checkpoint;
 use super::digest::Digest;
-use super::error::{AppendError, OwnError, PersistedError, RestoreError, SealError, StartError, VerifyError};
+use super::error::{
+    AppendError, BatchError, ChainRestoreError, OwnError, PersistedError, StartError, VerifyError,
+};
 use super::seam::{Signer, Verifier};
 use super::statement::{Head, Statement};
 use super::{BATCH_LEN_MAX, EVENT_LEN_MAX, merkle};
 use crate::ReplicaId;
 
-/// What a [`ChainWriter`] asks of its driver.
+/// An output of a [`ChainWriter`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Output {
@@ -28,7 +30,7 @@ pub enum Output {
     Send(Batch),
 }
 
-/// How far the last sealed batch has come.
+/// The progress of the last signed batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// It is out, or there is none.
@@ -58,7 +60,7 @@ enum Stage {
 ///    nothing has left: take [`new`](Self::new) and the digests from 1 on. If the state is lost, damaged or from a backup,
 ///    take a new incarnation.
 ///
-/// Sealing happens inside `poll_output`, at most one batch at a time: while one waits for its disk, events gather in the next.
+/// Signing happens inside `poll_output`, at most one batch at a time: while one waits for its disk, events gather in the next.
 /// A batch is never signed twice. So a crash between any two steps either forgets a batch that nobody has seen or sends one
 /// again that somebody may have seen; it never makes two.
 pub struct ChainWriter {
@@ -74,7 +76,7 @@ pub struct ChainWriter {
 }
 
 impl ChainWriter {
-    /// Starts the chain of a fresh incarnation. A batch is sealed when it has `batch_len_max` events.
+    /// Starts the chain of a fresh incarnation. A batch is signed when it has `batch_len_max` events.
     ///
     /// # Errors
     ///
@@ -104,23 +106,24 @@ impl ChainWriter {
     ///
     /// # Errors
     ///
-    /// [`RestoreError`]; the chain must then not be continued at all, see there.
+    /// [`ChainRestoreError`]; the chain must then not be continued at all, see there.
     pub fn restore(
         writer: ReplicaId,
         state: &[u8],
         batch_len_max: usize,
         signer: Box<dyn Signer + Send>,
-    ) -> Result<Self, RestoreError> {
+    ) -> Result<Self, ChainRestoreError> {
         let mut chain = Self::new(writer, batch_len_max, signer)
-            .map_err(|StartError::BatchLen(len)| RestoreError::BatchLen(len))?;
-        let (body, seal) = state.split_last_chunk::<{ Digest::LEN }>().ok_or(RestoreError::Damaged)?;
+            .map_err(|StartError::BatchLen(len)| ChainRestoreError::BatchLen(len))?;
+        let (body, checksum) =
+            state.split_last_chunk::<{ Digest::LEN }>().ok_or(ChainRestoreError::Damaged)?;
         // A state with one flipped bit could make an honest writer fork: better not to write at all.
-        if Digest::of_state(body).0 != *seal {
-            return Err(RestoreError::Damaged);
+        if Digest::of_state(body).0 != *checksum {
+            return Err(ChainRestoreError::Damaged);
         }
-        let last = Batch::decode(body).map_err(|_| RestoreError::Damaged)?;
+        let last = Batch::decode(body).map_err(|_| ChainRestoreError::Damaged)?;
         if last.checkpoint().writer() != writer {
-            return Err(RestoreError::OtherWriter);
+            return Err(ChainRestoreError::OtherWriter);
         }
         chain.head = last.checkpoint().head();
         chain.last = Some(last);
@@ -128,13 +131,13 @@ impl ChainWriter {
         Ok(chain)
     }
 
-    /// Whose chain it is.
+    /// The writer of the chain.
     #[must_use]
     pub fn writer(&self) -> ReplicaId {
         self.writer
     }
 
-    /// Where the last sealed batch ends.
+    /// The end of the last signed batch.
     #[must_use]
     pub fn head(&self) -> Head {
         self.head
@@ -187,14 +190,14 @@ impl ChainWriter {
         self.flush = !self.open.is_empty();
     }
 
-    /// What is to be done next; `None` when nothing is, or when [`persisted`](Self::persisted) is awaited.
+    /// The next output; `None` when there is none, or when [`persisted`](Self::persisted) is awaited.
     ///
     /// # Errors
     ///
-    /// [`SealError`] if a batch is due and was not signed. The events stay appended; the next call tries again.
-    pub fn poll_output(&mut self) -> Result<Option<Output>, SealError> {
+    /// [`BatchError`] if a batch is due and was not signed. The events stay appended; the next call tries again.
+    pub fn poll_output(&mut self) -> Result<Option<Output>, BatchError> {
         if self.stage == Stage::Idle && (self.flush || self.open.len() >= self.batch_len_max) {
-            self.seal()?;
+            self.sign_pending()?;
         }
         match (self.stage, &self.last) {
             (Stage::Persist, Some(last)) => {
@@ -252,7 +255,7 @@ impl ChainWriter {
     }
 
     /// Signs what is open and makes it the last batch. On an error nothing has changed.
-    fn seal(&mut self) -> Result<(), SealError> {
+    fn sign_pending(&mut self) -> Result<(), BatchError> {
         let count = u16::try_from(self.open.len()).unwrap_or(u16::MAX);
         // `append_digest` and `flush` keep `open` within what a statement may cover.
         let Ok(statement) = Statement::new(self.writer, self.head, count, merkle::root(&self.open)) else {
@@ -260,7 +263,7 @@ impl ChainWriter {
         };
         let signature = self.signer.sign(&statement.message())?;
         let len = signature.len();
-        let checkpoint = Checkpoint::new(statement, signature).map_err(|_| SealError::Signature(len))?;
+        let checkpoint = Checkpoint::new(statement, signature).map_err(|_| BatchError::Signature(len))?;
         let Ok(batch) = Batch::new(checkpoint, self.open.clone()) else { return Ok(()) };
         self.open.clear();
         self.head = statement.head();
@@ -282,10 +285,10 @@ impl core::fmt::Debug for ChainWriter {
     }
 }
 
-/// What is stored: the batch, and a hash over it.
+/// The stored state: the batch, and a checksum over it.
 fn state(last: &Batch) -> Vec<u8> {
     let mut bytes = last.encode();
-    let seal = Digest::of_state(&bytes);
-    bytes.extend_from_slice(&seal.0);
+    let checksum = Digest::of_state(&bytes);
+    bytes.extend_from_slice(&checksum.0);
     bytes
 }

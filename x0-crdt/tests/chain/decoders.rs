@@ -1,7 +1,7 @@
 //! Bytes from outside never make a decoder panic, and what decodes encodes to the same bytes. Shared with the fuzz target.
 
 use x0_crdt::ReplicaId;
-use x0_crdt::chain::{
+use x0_crdt::internal::chain::{
     Attestation, Batch, ChainTracker, ChainWriter, Checkpoint, EquivocationProof, Nobody, SignError, Signer,
     Verifier, VerifyError,
 };
@@ -49,8 +49,8 @@ pub(crate) fn check(data: &[u8]) -> usize {
         assert_eq!(proof.encode(), data);
         let [first, second] = proof.checkpoints();
         assert!(proof.kept() <= first.previous().seq.min(second.previous().seq));
-        assert!(tracker.convict(&proof, &Nobody).is_err());
-        assert_eq!(tracker.convict(&proof, &Anybody), Ok(true));
+        assert!(tracker.accept_proof(&proof, &Nobody).is_err());
+        assert_eq!(tracker.accept_proof(&proof, &Anybody), Ok(true));
         taken += 1;
     }
     let writer = ReplicaId::new(1);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use x0_crdt::chain::{
-    Attestation, Batch, ChainTracker, EquivocationProof, EventError, Limits, ObserveError, Observed,
+use x0_crdt::internal::chain::{
+    Attestation, Batch, ChainLimits, ChainTracker, EquivocationProof, EventError, ObserveError, Observed,
 };
 
 use super::keys::{Random, Ring, WRITER, chain, event};
@@ -16,7 +16,7 @@ struct Replica {
 }
 
 impl Replica {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: ChainLimits) -> Self {
         Self { tracker: ChainTracker::new(limits), alive: BTreeMap::new() }
     }
 
@@ -29,7 +29,7 @@ impl Replica {
                 let theirs = attestation.checkpoint().clone();
                 let proof =
                     EquivocationProof::new(held.1.checkpoint().clone(), theirs).expect("they overlap");
-                self.tracker.convict(&proof, ring).expect("both are signed");
+                self.tracker.accept_proof(&proof, ring).expect("both are signed");
             }
         }
         self.remove();
@@ -47,7 +47,7 @@ impl Replica {
             proof.verify(ring).expect("a proof that is passed on holds");
             other
                 .tracker
-                .convict(&EquivocationProof::decode(&proof.encode()).expect("canonical"), ring)
+                .accept_proof(&EquivocationProof::decode(&proof.encode()).expect("canonical"), ring)
                 .expect("it holds");
         }
         for checkpoint in self.tracker.checkpoints(WRITER) {
@@ -61,7 +61,7 @@ impl Replica {
 }
 
 /// Two or three histories of one writer that part at event `fork`, delivered in part and in any order.
-fn scenario(seed: u64, limits: Limits, everything: bool) {
+fn scenario(seed: u64, limits: ChainLimits, everything: bool) {
     let ring = Ring::of([1]);
     let mut random = Random(seed);
     let shared: Vec<usize> = (0..random.below(4)).map(|_| 1 + random.below(7)).collect();
@@ -76,7 +76,7 @@ fn scenario(seed: u64, limits: Limits, everything: bool) {
         .collect();
     let mut replicas = [Replica::new(limits), Replica::new(limits), Replica::new(limits)];
     for (at, replica) in replicas.iter_mut().enumerate() {
-        // Each replica hears mostly one side, as a liar would have it.
+        // Each replica hears mostly one side, as a equivocating would have it.
         let mut wire: Vec<(&Batch, u64)> = Vec::new();
         for (index, side) in sides.iter().enumerate() {
             let loss = if everything {
@@ -139,7 +139,7 @@ fn scenario(seed: u64, limits: Limits, everything: bool) {
 
 #[test]
 fn three_replicas_that_hear_everything_keep_exactly_what_the_sides_agree_on() {
-    let limits = Limits { writers_max: 1, checkpoints_max: 16, waiting_max: 16 };
+    let limits = ChainLimits::default().writers_max(1).checkpoints_max(16).waiting_max(16);
     for seed in 0..200 {
         scenario(seed, limits, true);
     }
@@ -148,14 +148,14 @@ fn three_replicas_that_hear_everything_keep_exactly_what_the_sides_agree_on() {
 #[test]
 fn three_replicas_that_hear_different_parts_all_hold_a_proof_and_keep_the_same() {
     for seed in 1000..1200 {
-        scenario(seed, Limits { writers_max: 1, checkpoints_max: 16, waiting_max: 16 }, false);
+        scenario(seed, ChainLimits::default().writers_max(1).checkpoints_max(16).waiting_max(16), false);
     }
 }
 
 #[test]
 fn they_agree_with_hardly_any_memory_too() {
     for seed in 2000..2200 {
-        scenario(seed, Limits { writers_max: 1, checkpoints_max: 1, waiting_max: 1 }, false);
+        scenario(seed, ChainLimits::default().writers_max(1).checkpoints_max(1).waiting_max(1), false);
     }
 }
 
@@ -218,8 +218,8 @@ fn a_proof_holds_everywhere_refuses_what_follows_and_leaves_the_rest() {
     }
     trackers[2].observe(theirs[2].checkpoint(), &ring).expect("one side is consistent");
     for tracker in &mut trackers {
-        assert_eq!(tracker.convict(&proof, &ring), Ok(true));
-        assert_eq!(tracker.convict(&proof, &ring), Ok(false), "a second time it is no news");
+        assert_eq!(tracker.accept_proof(&proof, &ring), Ok(true));
+        assert_eq!(tracker.accept_proof(&proof, &ring), Ok(false), "a second time it is no news");
         assert_eq!(tracker.kept(WRITER), Some(4));
         for batch in [&ours[1], &ours[2], &theirs[1], &theirs[2]] {
             let refused = Err(ObserveError::Quarantined { kept: 4 });
@@ -266,7 +266,7 @@ fn a_proof_from_elsewhere_that_contradicts_what_is_held_reaches_lower() {
     }
     let proof = EquivocationProof::new(a[3].checkpoint().clone(), b[3].checkpoint().clone()).expect("a fork");
     assert_eq!(proof.kept(), 8);
-    assert_eq!(tracker.convict(&proof, &ring), Ok(true));
+    assert_eq!(tracker.accept_proof(&proof, &ring), Ok(true));
     // Our batch from event 8 on overlaps theirs, so what lies from its beginning on is in dispute.
     assert_eq!(tracker.kept(WRITER), Some(7));
     assert_eq!(tracker.observe(a[1].checkpoint(), &ring), Ok(Observed::Equivocation { kept: 2 }));

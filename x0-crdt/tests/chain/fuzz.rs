@@ -1,7 +1,7 @@
 //! A seeded run of what the fuzz target does for longer.
 
 use x0_crdt::ReplicaId;
-use x0_crdt::chain::{ChainWriter, EquivocationProof, Output};
+use x0_crdt::internal::chain::{ChainWriter, EquivocationProof, Output};
 
 use super::decoders::check;
 use super::keys::{Key, Random, WRITER, chain};

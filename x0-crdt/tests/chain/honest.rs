@@ -1,6 +1,6 @@
-//! An honest writer is never convicted, whatever the network and its own restarts do.
+//! An honest writer is never equivocating, whatever the network and its own restarts do.
 
-use x0_crdt::chain::{Batch, ChainTracker, ChainWriter, Limits, Observed, Output, Standing};
+use x0_crdt::internal::chain::{Batch, ChainLimits, ChainTracker, ChainWriter, Observed, Output, Standing};
 
 use super::keys::{Key, Random, Ring, WRITER, event};
 
@@ -62,8 +62,10 @@ fn loss_duplication_reordering_and_restarts_never_yield_a_proof() {
     for seed in 0..300 {
         let mut random = Random(seed);
         let sent = write(&mut random);
-        let limits =
-            Limits { writers_max: 1, checkpoints_max: 1 + random.below(6), waiting_max: random.below(6) };
+        let limits = ChainLimits::default()
+            .writers_max(1)
+            .checkpoints_max(1 + random.below(6))
+            .waiting_max(random.below(6));
         let mut trackers = [ChainTracker::new(limits), ChainTracker::new(limits), ChainTracker::new(limits)];
         for tracker in &mut trackers {
             let loss = random.below(60);
@@ -79,7 +81,7 @@ fn loss_duplication_reordering_and_restarts_never_yield_a_proof() {
                 let seq = batch.checkpoint().seq();
                 let attestation = batch.attest(seq).expect("its last event");
                 let _ = tracker.event(&attestation, &event(0, seq), &ring);
-                assert_eq!(tracker.kept(WRITER), None, "seed {seed}: an honest writer was convicted");
+                assert_eq!(tracker.kept(WRITER), None, "seed {seed}: an honest writer was equivocating");
                 assert!(tracker.checkpoints(WRITER).count() <= limits.checkpoints_max + limits.waiting_max);
                 if let (Some(before), Some(after)) = (before.first(), tracker.head(WRITER)) {
                     assert!(after.seq >= before.seq, "seed {seed}: the head went back");

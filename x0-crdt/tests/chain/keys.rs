@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use x0_crdt::ReplicaId;
-use x0_crdt::chain::{Batch, ChainWriter, Output, SignError, Signer, Verifier, VerifyError};
+use x0_crdt::internal::chain::{Batch, ChainWriter, Output, SignError, Signer, Verifier, VerifyError};
 
 pub(crate) struct Key(Ed25519KeyPair);
 

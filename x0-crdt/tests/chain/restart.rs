@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use x0_crdt::chain::{
-    AppendError, Batch, ChainTracker, ChainWriter, Digest, EquivocationProof, Output, OwnError,
-    PersistedError, RestoreError, SealError, SignError, Signer, StartError,
+use x0_crdt::internal::chain::{
+    AppendError, Batch, BatchError, ChainRestoreError, ChainTracker, ChainWriter, Digest, EquivocationProof,
+    Output, OwnError, PersistedError, SignError, Signer, StartError,
 };
 
 use super::keys::{Key, Random, Ring, WRITER, chain, drain, event};
@@ -186,13 +186,16 @@ fn a_state_that_is_damaged_or_anothers_is_refused() {
     for at in 0..state.len() {
         let mut damaged = state.clone();
         damaged[at] ^= 0x10;
-        assert_eq!(restore(&damaged), Some(RestoreError::Damaged), "byte {at}");
-        assert_eq!(restore(&state[..at]), Some(RestoreError::Damaged), "cut at {at}");
+        assert_eq!(restore(&damaged), Some(ChainRestoreError::Damaged), "byte {at}");
+        assert_eq!(restore(&state[..at]), Some(ChainRestoreError::Damaged), "cut at {at}");
     }
     let other = x0_crdt::ReplicaId::with_incarnation(1, 4);
     let refused = ChainWriter::restore(other, &state, 4, Key::boxed(1)).err();
-    assert_eq!(refused, Some(RestoreError::OtherWriter));
-    assert_eq!(ChainWriter::restore(WRITER, &state, 0, Key::boxed(1)).err(), Some(RestoreError::BatchLen(0)));
+    assert_eq!(refused, Some(ChainRestoreError::OtherWriter));
+    assert_eq!(
+        ChainWriter::restore(WRITER, &state, 0, Key::boxed(1)).err(),
+        Some(ChainRestoreError::BatchLen(0))
+    );
     assert_eq!(ChainWriter::new(WRITER, 4097, Key::boxed(1)).err(), Some(StartError::BatchLen(4097)));
 }
 
@@ -245,7 +248,7 @@ fn a_signer_that_fails_or_signs_at_length_costs_no_event() {
         ChainWriter::new(WRITER, 2, Box::new(Flaky(works.clone(), Key::of(1)))).expect("in range");
     chain.append(1, &event(0, 1)).expect("in order");
     chain.append(2, &event(0, 2)).expect("in order");
-    assert_eq!(chain.poll_output(), Err(SealError::Sign(SignError::Unavailable)));
+    assert_eq!(chain.poll_output(), Err(BatchError::Sign(SignError::Unavailable)));
     assert_eq!(chain.append(3, &event(0, 3)), Err(AppendError::BatchFull));
     assert_eq!(chain.next_seq(), 3);
     works.store(true, Ordering::SeqCst);
@@ -255,7 +258,7 @@ fn a_signer_that_fails_or_signs_at_length_costs_no_event() {
 
     let mut chain = ChainWriter::new(WRITER, 1, Box::new(Long)).expect("in range");
     chain.append(1, &event(0, 1)).expect("in order");
-    assert_eq!(chain.poll_output(), Err(SealError::Signature(129)));
+    assert_eq!(chain.poll_output(), Err(BatchError::Signature(129)));
 }
 
 #[test]

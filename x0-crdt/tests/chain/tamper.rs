@@ -1,9 +1,9 @@
 //! Whatever is changed on the way is refused.
 
 use x0_crdt::ReplicaId;
-use x0_crdt::chain::{
-    Attestation, Batch, CONTEXT, ChainTracker, ChainWriter, Checkpoint, DecodeError, Digest,
-    EquivocationProof, EventError, Limits, Nobody, ObserveError, ProofError, Standing, VerifyError,
+use x0_crdt::internal::chain::{
+    Attestation, Batch, CONTEXT, ChainDecodeError, ChainLimits, ChainTracker, ChainWriter, Checkpoint,
+    Digest, EquivocationProof, EventError, Nobody, ObserveError, ProofError, Standing, VerifyError,
 };
 
 use super::keys::{Ring, WRITER, chain, event};
@@ -68,9 +68,9 @@ fn a_proof_with_any_byte_changed_is_refused() {
     let accept = |bytes: &[u8]| {
         let Ok(proof) = EquivocationProof::decode(bytes) else { return false };
         let mut tracker = ChainTracker::default();
-        let convicted = tracker.convict(&proof, &ring).is_ok();
-        assert_eq!(convicted, tracker.writers().count() == 1, "what is refused must not be remembered");
-        convicted
+        let equivocating = tracker.accept_proof(&proof, &ring).is_ok();
+        assert_eq!(equivocating, tracker.writers().count() == 1, "what is refused must not be remembered");
+        equivocating
     };
     assert!(accept(&proof.encode()), "untouched, it must be accepted");
     for (at, changed) in tampered(&proof.encode()) {
@@ -99,7 +99,7 @@ fn a_proof_cannot_be_forged_from_what_an_honest_writer_signed() {
         let proof =
             EquivocationProof::new(batches[2].checkpoint().clone(), forged).expect("the statements conflict");
         let mut tracker = ChainTracker::default();
-        assert_eq!(tracker.convict(&proof, &ring), Err(ProofError::Verify(VerifyError::BadSignature)));
+        assert_eq!(tracker.accept_proof(&proof, &ring), Err(ProofError::Verify(VerifyError::BadSignature)));
         assert_eq!(tracker.kept(WRITER), None);
     }
 }
@@ -130,15 +130,17 @@ fn a_signature_counts_only_under_its_context_and_for_its_writer() {
     let batch = &chain(WRITER, &[2], 0, 1)[0];
     assert!(batch.checkpoint().statement().message().starts_with(CONTEXT));
     // The same statement signed without the context.
-    let bare =
-        x0_crdt::chain::Signer::sign(&super::keys::Key::of(1), &batch.checkpoint().statement().to_array());
+    let bare = x0_crdt::internal::chain::Signer::sign(
+        &super::keys::Key::of(1),
+        &batch.checkpoint().statement().to_array(),
+    );
     let bare =
         Checkpoint::new(*batch.checkpoint().statement(), bare.expect("the key is there")).expect("64 bytes");
     let refused = ObserveError::Verify(VerifyError::BadSignature);
     assert_eq!(ChainTracker::default().observe(&bare, &ring), Err(refused));
     // A tracker that starts with no keys believes nobody.
     let nobody = ObserveError::Verify(VerifyError::UnknownWriter);
-    let mut tracker = ChainTracker::new(Limits::default());
+    let mut tracker = ChainTracker::new(ChainLimits::default());
     assert_eq!(tracker.observe(batch.checkpoint(), &Nobody), Err(nobody));
     assert_eq!(tracker.writers().count(), 0);
     // A copy of a held checkpoint with a broken signature is not waved through as a duplicate.
@@ -192,20 +194,20 @@ fn statements_outside_the_format_are_refused_by_name() {
     };
     // Version 1 byte, node 8, incarnation 4, previous seq 8, previous head 32, count 2, root 32, length 1, signature.
     assert!(changed(0, &[1]).is_ok());
-    assert!(matches!(changed(0, &[2]), Err(DecodeError::Bytes(_))));
-    assert_eq!(changed(13, &u64::MAX.to_be_bytes()), Err(DecodeError::Sequence));
+    assert!(matches!(changed(0, &[2]), Err(ChainDecodeError::Bytes(_))));
+    assert_eq!(changed(13, &u64::MAX.to_be_bytes()), Err(ChainDecodeError::Sequence));
     assert!(changed(13, &(u64::MAX - 4).to_be_bytes()).is_ok());
-    assert_eq!(changed(13, &0_u64.to_be_bytes()), Err(DecodeError::Genesis));
-    assert_eq!(changed(53, &0_u16.to_be_bytes()), Err(DecodeError::Count(0)));
-    assert_eq!(changed(53, &4097_u16.to_be_bytes()), Err(DecodeError::Count(4097)));
+    assert_eq!(changed(13, &0_u64.to_be_bytes()), Err(ChainDecodeError::Genesis));
+    assert_eq!(changed(53, &0_u16.to_be_bytes()), Err(ChainDecodeError::Count(0)));
+    assert_eq!(changed(53, &4097_u16.to_be_bytes()), Err(ChainDecodeError::Count(4097)));
     assert!(changed(53, &4096_u16.to_be_bytes()).is_ok());
-    assert_eq!(changed(87, &[0]), Err(DecodeError::Signature(0)));
-    assert_eq!(changed(87, &[129]), Err(DecodeError::Signature(129)));
-    assert!(matches!(changed(87, &[63]), Err(DecodeError::Bytes(_))), "a byte too many");
-    assert!(matches!(changed(87, &[65]), Err(DecodeError::Bytes(_))), "a byte too few");
+    assert_eq!(changed(87, &[0]), Err(ChainDecodeError::Signature(0)));
+    assert_eq!(changed(87, &[129]), Err(ChainDecodeError::Signature(129)));
+    assert!(matches!(changed(87, &[63]), Err(ChainDecodeError::Bytes(_))), "a byte too many");
+    assert!(matches!(changed(87, &[65]), Err(ChainDecodeError::Bytes(_))), "a byte too few");
     let statement = *Checkpoint::decode(&good).expect("untouched").statement();
-    assert_eq!(Checkpoint::new(statement, vec![]), Err(DecodeError::Signature(0)));
-    assert_eq!(Checkpoint::new(statement, vec![0; 129]), Err(DecodeError::Signature(129)));
+    assert_eq!(Checkpoint::new(statement, vec![]), Err(ChainDecodeError::Signature(0)));
+    assert_eq!(Checkpoint::new(statement, vec![0; 129]), Err(ChainDecodeError::Signature(129)));
 }
 
 #[test]
@@ -230,25 +232,25 @@ fn proofs_batches_and_attestations_have_one_form() {
     let (one, other) = (join(&ours[1], &theirs[1]), join(&theirs[1], &ours[1]));
     let decoded = [EquivocationProof::decode(&one), EquivocationProof::decode(&other)];
     assert_eq!(decoded.iter().filter(|proof| proof.is_ok()).count(), 1);
-    assert!(decoded.contains(&Err(DecodeError::Order)));
-    assert_eq!(EquivocationProof::decode(&join(&ours[0], &ours[1])), Err(DecodeError::NoConflict));
-    assert_eq!(EquivocationProof::decode(&join(&ours[1], &ours[1])), Err(DecodeError::NoConflict));
+    assert!(decoded.contains(&Err(ChainDecodeError::Order)));
+    assert_eq!(EquivocationProof::decode(&join(&ours[0], &ours[1])), Err(ChainDecodeError::NoConflict));
+    assert_eq!(EquivocationProof::decode(&join(&ours[1], &ours[1])), Err(ChainDecodeError::NoConflict));
 
     let digests = ours[1].digests().to_vec();
     let batch = |digests: &[Digest]| Batch::new(ours[1].checkpoint().clone(), digests.to_vec());
     assert!(batch(&digests).is_ok());
-    assert_eq!(batch(&digests[..3]), Err(DecodeError::Root));
-    assert_eq!(batch(theirs[1].digests()), Err(DecodeError::Root));
+    assert_eq!(batch(&digests[..3]), Err(ChainDecodeError::Root));
+    assert_eq!(batch(theirs[1].digests()), Err(ChainDecodeError::Root));
     // The two inner nodes have the same root as the four leaves below them.
     let sibling = |seq| {
         let bytes = ours[1].attest(seq).expect("covered").encode();
         Digest(*bytes.last_chunk().expect("the last hash of the path"))
     };
-    assert_eq!(batch(&[sibling(7), sibling(5)]), Err(DecodeError::Root));
+    assert_eq!(batch(&[sibling(7), sibling(5)]), Err(ChainDecodeError::Root));
 
     let attestation = ours[1].attest(5).expect("covered").encode();
     let mut outside = attestation.clone();
     outside[153] = 4;
-    assert_eq!(Attestation::decode(&outside), Err(DecodeError::Place(4)));
+    assert_eq!(Attestation::decode(&outside), Err(ChainDecodeError::Place(4)));
     assert!(Attestation::decode(&[attestation, vec![0; 32]].concat()).is_err(), "a hash too many");
 }

@@ -1,8 +1,9 @@
 //! A tracker's memory is bounded, and what it remembers survives a restart.
 
 use x0_crdt::ReplicaId;
-use x0_crdt::chain::{
-    ChainTracker, EquivocationProof, EventError, Head, Limits, ObserveError, Observed, ProofError, Standing,
+use x0_crdt::internal::chain::{
+    ChainLimits, ChainTracker, EquivocationProof, EventError, Head, ObserveError, Observed, ProofError,
+    Standing,
 };
 
 use super::keys::{Ring, WRITER, chain, event};
@@ -11,7 +12,8 @@ use super::keys::{Ring, WRITER, chain, event};
 fn checkpoints_come_in_any_order_and_wait_within_bounds() {
     let ring = Ring::of([1]);
     let batches = chain(WRITER, &[2; 8], 0, 1);
-    let mut tracker = ChainTracker::new(Limits { writers_max: 1, checkpoints_max: 2, waiting_max: 2 });
+    let mut tracker =
+        ChainTracker::new(ChainLimits::default().writers_max(1).checkpoints_max(2).waiting_max(2));
     let mut observe = |at: usize| tracker.observe(batches[at].checkpoint(), &ring);
     assert_eq!(observe(3), Ok(Observed::Waiting { after: 0 }));
     assert_eq!(observe(3), Ok(Observed::Duplicate));
@@ -33,7 +35,8 @@ fn checkpoints_come_in_any_order_and_wait_within_bounds() {
 fn the_standing_of_an_event_follows_its_checkpoint() {
     let ring = Ring::of([1]);
     let batches = chain(WRITER, &[2; 6], 0, 1);
-    let mut tracker = ChainTracker::new(Limits { writers_max: 1, checkpoints_max: 2, waiting_max: 2 });
+    let mut tracker =
+        ChainTracker::new(ChainLimits::default().writers_max(1).checkpoints_max(2).waiting_max(2));
     let mut standing = |at: usize| {
         let seq = batches[at].checkpoint().seq();
         tracker.event(&batches[at].attest(seq).expect("covered"), &event(0, seq), &ring)
@@ -74,7 +77,7 @@ fn one_that_joins_late_adopts_the_head_and_links_from_there() {
 fn writers_are_counted_and_only_the_genuine_take_a_place() {
     let ring = Ring::of([1, 2, 3]);
     let first = |node| chain(ReplicaId::new(node), &[1], 0, 1).remove(0);
-    let mut tracker = ChainTracker::new(Limits { writers_max: 2, ..Limits::default() });
+    let mut tracker = ChainTracker::new(ChainLimits::default().writers_max(2));
     assert!(tracker.observe(first(9).checkpoint(), &ring).is_err(), "unknown to the verifier");
     assert_eq!(tracker.observe(first(1).checkpoint(), &ring), Ok(Observed::Extended { head: 1 }));
     assert_eq!(tracker.observe(first(2).checkpoint(), &ring), Ok(Observed::Extended { head: 1 }));
@@ -82,9 +85,9 @@ fn writers_are_counted_and_only_the_genuine_take_a_place() {
     let lie = chain(ReplicaId::new(3), &[1], 1, 1).remove(0);
     let proof =
         EquivocationProof::new(first(3).checkpoint().clone(), lie.checkpoint().clone()).expect("a fork");
-    assert_eq!(tracker.convict(&proof, &ring), Err(ProofError::WritersFull(2)));
+    assert_eq!(tracker.accept_proof(&proof, &ring), Err(ProofError::WritersFull(2)));
     tracker.forget(ReplicaId::new(1));
-    assert_eq!(tracker.convict(&proof, &ring), Ok(true));
+    assert_eq!(tracker.accept_proof(&proof, &ring), Ok(true));
     assert_eq!(tracker.writers().collect::<Vec<_>>(), [ReplicaId::new(2), ReplicaId::new(3)]);
     // A conviction touches its writer only.
     assert_eq!(tracker.kept(ReplicaId::new(2)), None);
@@ -96,11 +99,13 @@ fn what_a_tracker_knew_is_given_back_after_a_restart() {
     let ring = Ring::of([1, 2]);
     let honest = chain(ReplicaId::new(2), &[3; 9], 0, 1);
     let (ours, theirs) = (chain(WRITER, &[4, 4, 4], 0, 1), chain(WRITER, &[4, 4, 4], 1, 9));
-    let mut before = ChainTracker::new(Limits { writers_max: 4, checkpoints_max: 3, waiting_max: 3 });
+    let mut before =
+        ChainTracker::new(ChainLimits::default().writers_max(4).checkpoints_max(3).waiting_max(3));
     for batch in honest[..6].iter().chain(&honest[7..]).chain(&ours).chain(&theirs) {
         let _ = before.observe(batch.checkpoint(), &ring);
     }
-    let mut after = ChainTracker::new(Limits { writers_max: 4, checkpoints_max: 3, waiting_max: 3 });
+    let mut after =
+        ChainTracker::new(ChainLimits::default().writers_max(4).checkpoints_max(3).waiting_max(3));
     for writer in before.writers() {
         for (at, checkpoint) in before.checkpoints(writer).enumerate() {
             let taken =
@@ -109,7 +114,7 @@ fn what_a_tracker_knew_is_given_back_after_a_restart() {
         }
     }
     for proof in before.proofs() {
-        assert_eq!(after.convict(proof, &ring), Ok(true));
+        assert_eq!(after.accept_proof(proof, &ring), Ok(true));
     }
     for writer in before.writers() {
         assert_eq!(after.head(writer), before.head(writer));

@@ -1,7 +1,7 @@
 //! One claim at a time, of a writer that says what is not so.
 
-use x0_crdt::chain::{
-    Batch, Belief, CHAIN_PREFIX, ChainWriter, Digest, Guard, GuardOptions, GuardSealError, Limits,
+use x0_crdt::internal::chain::{
+    Batch, CHAIN_PREFIX, ChainLimits, ChainWriter, Digest, MapChains, SignBatchError, Verification,
 };
 use x0_crdt::{CausalMap, ReplicaId, Version};
 
@@ -16,13 +16,13 @@ fn entry(map: &CausalMap, kind: u8) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The fifth, with three values that it has signed, and a reader of them.
-fn pair() -> (CausalMap, Guard, CausalMap, Guard) {
+fn pair() -> (CausalMap, MapChains, CausalMap, MapChains) {
     let mut there = CausalMap::new(ReplicaId::new(5), KEY);
     let mut writer = open(&mut there);
     for key in [b"a", b"b", b"c"] {
         there.put(key, 7, b"value").unwrap();
     }
-    assert_eq!(writer.seal(&mut there), Ok(true));
+    assert_eq!(writer.sign_pending(&mut there), Ok(true));
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     let mut reader = open(&mut here);
     tell(&there, &mut here, &mut reader);
@@ -30,7 +30,7 @@ fn pair() -> (CausalMap, Guard, CausalMap, Guard) {
     (there, writer, here, reader)
 }
 
-fn tell(from: &CausalMap, to: &mut CausalMap, guard: &mut Guard) -> Vec<Vec<u8>> {
+fn tell(from: &CausalMap, to: &mut CausalMap, guard: &mut MapChains) -> Vec<Vec<u8>> {
     let joined = to.join(&from.delta(&to.version()).unwrap()).unwrap();
     guard.review(to, &joined.keys).keys
 }
@@ -98,7 +98,7 @@ fn a_batch_at_the_place_of_another_is_dropped() {
     *key.last_mut().unwrap() = 1;
     there.put(&key, 0, &value).unwrap();
     assert_eq!(tell(&there, &mut here, &mut reader), [key]);
-    assert_eq!(reader.belief(b"b", &here.get(b"b").unwrap().latest()), Belief::Signed);
+    assert_eq!(reader.verification(b"b", &here.get(b"b").unwrap().latest()), Verification::Valid);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn what_is_not_signed_is_dropped() {
         assert!(here.get(&key).is_none());
     }
     assert_eq!(reader.stats().garbage, 2);
-    assert_eq!(reader.belief(b"b", &here.get(b"b").unwrap().latest()), Belief::Uncovered);
+    assert_eq!(reader.verification(b"b", &here.get(b"b").unwrap().latest()), Verification::Unsigned);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn what_somebody_else_puts_in_place_of_a_batch_is_dropped_be_it_genuine_and_the_
         assert_eq!(there.get(&key).unwrap().latest().dot.replica, there.replica());
     }
     tell(&there, &mut here, &mut reader);
-    assert_eq!(reader.belief(b"b", &here.get(b"b").unwrap().latest()), Belief::Signed);
+    assert_eq!(reader.verification(b"b", &here.get(b"b").unwrap().latest()), Verification::Valid);
     assert_eq!((writer.stats().restored, reader.stats().garbage), (2, 2));
     assert_eq!(reader.kept(there.replica()), None);
 }
@@ -139,15 +139,15 @@ fn a_value_with_another_time_or_at_another_key_is_not_the_one_that_was_signed() 
     let (there, _, here, reader) = pair();
     let entry = here.get(b"b").unwrap();
     let held = entry.latest();
-    assert_eq!(reader.belief(b"b", &held), Belief::Signed);
-    assert_eq!(reader.belief(b"a", &held), Belief::Refuted);
-    assert_eq!(reader.belief(b"b", &x0_crdt::Held { time: 8, ..held }), Belief::Refuted);
-    assert_eq!(reader.belief(b"b", &x0_crdt::Held { value: b"valve", ..held }), Belief::Refuted);
+    assert_eq!(reader.verification(b"b", &held), Verification::Valid);
+    assert_eq!(reader.verification(b"a", &held), Verification::Invalid);
+    assert_eq!(reader.verification(b"b", &x0_crdt::Held { time: 8, ..held }), Verification::Invalid);
+    assert_eq!(reader.verification(b"b", &x0_crdt::Held { value: b"valve", ..held }), Verification::Invalid);
     let dot = x0_crdt::Dot::new(there.replica(), 1);
-    assert_eq!(reader.belief(b"b", &x0_crdt::Held { dot, ..held }), Belief::Refuted);
+    assert_eq!(reader.verification(b"b", &x0_crdt::Held { dot, ..held }), Verification::Invalid);
     // The batch's own event is void, and what follows is not covered.
     let at = |seq| x0_crdt::Held { dot: x0_crdt::Dot::new(there.replica(), seq), ..held };
-    assert_eq!(reader.belief(b"b", &at(4)), Belief::Uncovered);
+    assert_eq!(reader.verification(b"b", &at(4)), Verification::Unsigned);
 }
 
 #[test]
@@ -163,21 +163,21 @@ fn a_batch_stays_until_all_have_seen_it() {
     assert_eq!(writer.tidy(&mut there), 1);
     assert_eq!(there.prefix(CHAIN_PREFIX).count(), 1);
     // A batch that is followed by one that was never seen jumps.
-    assert_eq!(reader.stats().testimonies, 0);
+    assert_eq!(reader.stats().evidence, 0);
 }
 
 #[test]
 fn removals_and_batches_ask_for_no_batch() {
     let (mut there, mut writer, ..) = pair();
-    assert_eq!(writer.seal(&mut there), Ok(false));
+    assert_eq!(writer.sign_pending(&mut there), Ok(false));
     there.remove(b"a");
-    assert_eq!(writer.seal(&mut there), Ok(false));
+    assert_eq!(writer.sign_pending(&mut there), Ok(false));
     there.put(b"b", 8, b"new").unwrap();
-    assert_eq!(writer.seal_due(&mut there), Ok(false), "one event is not a batch of eight");
-    assert_eq!(writer.seal(&mut there), Ok(true));
-    assert_eq!(writer.seal(&mut there), Ok(false));
+    assert_eq!(writer.sign_full(&mut there), Ok(false), "one event is not a batch of eight");
+    assert_eq!(writer.sign_pending(&mut there), Ok(true));
+    assert_eq!(writer.sign_pending(&mut there), Ok(false));
     assert_eq!(writer.head(there.replica()).unwrap().seq, 7);
-    assert_eq!(writer.stats().sealed, 2);
+    assert_eq!(writer.stats().signed, 2);
 }
 
 #[test]
@@ -186,11 +186,11 @@ fn a_batch_that_contradicts_an_old_one_is_found_by_the_old_one_in_the_map() {
     for number in 0..40_u8 {
         there.put(&[number], 7, b"value").unwrap();
     }
-    writer.seal(&mut there).unwrap();
+    writer.sign_pending(&mut there).unwrap();
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     let mut few = options();
     few.limits.checkpoints_max = 1;
-    let mut reader = Guard::open(&mut here, &few, Box::new(Ring::of(KNOWN)), Some(Key::boxed(1)));
+    let mut reader = MapChains::open(&mut here, &few, Box::new(Ring::of(KNOWN)), Some(Key::boxed(1)));
     tell(&there, &mut here, &mut reader);
     let (key, _) = entry(&there, b'b');
     there.put(&key, 0, &value_of(&signed(2))).unwrap();
@@ -204,12 +204,12 @@ fn a_writer_that_hides_a_stretch_of_its_history_is_found_by_who_saw_it() {
     let (_, _, mut here, mut reader) = pair();
     // The same writer, from the start, for others.
     let mut twin = CausalMap::new(ReplicaId::new(5), KEY);
-    let mut liar = open(&mut twin);
+    let mut equivocating = open(&mut twin);
     for number in 0..30_u8 {
         for more in 0..4 {
             twin.put(&[number, more], 0, b"lies").unwrap();
         }
-        liar.seal(&mut twin).unwrap();
+        equivocating.sign_pending(&mut twin).unwrap();
     }
     let mut witness = CausalMap::new(ReplicaId::new(2), KEY);
     let mut other = open(&mut witness);
@@ -221,7 +221,7 @@ fn a_writer_that_hides_a_stretch_of_its_history_is_found_by_who_saw_it() {
         twin.remove(&key);
     }
     tell(&twin, &mut here, &mut reader);
-    assert_eq!((reader.kept(twin.replica()), reader.stats().testimonies), (None, 1));
+    assert_eq!((reader.kept(twin.replica()), reader.stats().evidence), (None, 1));
     tell(&here, &mut witness, &mut other);
     assert_eq!(other.kept(twin.replica()), Some(0));
     tell(&witness, &mut here, &mut reader);
@@ -238,24 +238,25 @@ fn a_writer_goes_on_where_its_chain_stands_or_not_at_all() {
     let mut other = CausalMap::new(ReplicaId::new(2), KEY);
     let mut its = open(&mut other);
     other.put(b"d", 7, b"value").unwrap();
-    its.seal(&mut other).unwrap();
+    its.sign_pending(&mut other).unwrap();
     tell(&other, &mut there, &mut writer);
     let head = writer.head(there.replica());
     drop(writer);
-    let one = GuardOptions { limits: Limits { writers_max: 1, ..Limits::default() }, ..options() };
-    let restarted = Guard::open(&mut there, &one, Box::new(Ring::of(KNOWN)), Some(Key::boxed(5)));
+    let one = options().limits(ChainLimits::default().writers_max(1));
+    let restarted = MapChains::open(&mut there, &one, Box::new(Ring::of(KNOWN)), Some(Key::boxed(5)));
     assert_eq!(restarted.head(there.replica()), head, "the only place is its own");
-    let one = GuardOptions { limits: Limits { writers_max: 0, ..Limits::default() }, ..options() };
+    let one = options().limits(ChainLimits::default().writers_max(0));
     for options in [&options(), &one] {
-        let mut restarted = Guard::open(&mut there, options, Box::new(Ring::of([2])), Some(Key::boxed(5)));
+        let mut restarted =
+            MapChains::open(&mut there, options, Box::new(Ring::of([2])), Some(Key::boxed(5)));
         there.put(b"a", 8, b"more").unwrap();
-        assert_eq!(restarted.seal(&mut there), Err(GuardSealError::UnknownSelf));
+        assert_eq!(restarted.sign_pending(&mut there), Err(SignBatchError::UnknownSelf));
     }
     let mut restarted = open(&mut there);
-    assert_eq!(restarted.seal(&mut there), Ok(true));
+    assert_eq!(restarted.sign_pending(&mut there), Ok(true));
     assert_eq!(restarted.kept(there.replica()), None);
     let mut reader = CausalMap::new(ReplicaId::new(1), KEY);
     let mut guard = open(&mut reader);
     tell(&there, &mut reader, &mut guard);
-    assert_eq!(guard.belief(b"a", &reader.get(b"a").unwrap().latest()), Belief::Signed);
+    assert_eq!(guard.verification(b"a", &reader.get(b"a").unwrap().latest()), Verification::Valid);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use x0_crdt::chain::{CHAIN_PREFIX, Guard, GuardOptions};
+use x0_crdt::internal::chain::{CHAIN_PREFIX, ChainOptions, MapChains};
 use x0_crdt::{CausalMap, MapDelta, ReplicaId, Version};
 
 use super::keys::{Key, Random, Ring};
@@ -32,22 +32,22 @@ fn reserved(map: &CausalMap) -> (usize, usize) {
 }
 
 fn cost(batch_len_max: usize) -> Cost {
-    let options = GuardOptions { batch_len_max, ..GuardOptions::default() };
+    let options = ChainOptions::default().batch_len_max(batch_len_max);
     let mut plain = CausalMap::new(ReplicaId::new(1), KEY);
     fill(&mut plain, &mut Random(1));
     let without = plain.delta(&Version::new()).unwrap().encode(&Version::new()).len();
 
     let mut map = CausalMap::new(ReplicaId::new(1), KEY);
-    let mut guard = Guard::open(&mut map, &options, Box::new(Ring::of([1])), Some(Key::boxed(1)));
+    let mut guard = MapChains::open(&mut map, &options, Box::new(Ring::of([1])), Some(Key::boxed(1)));
     fill(&mut map, &mut Random(1));
     let begun = Instant::now();
-    guard.seal(&mut map).unwrap();
+    guard.sign_pending(&mut map).unwrap();
     let sealed = begun.elapsed() / EVENTS as u32;
     let bytes = map.delta(&Version::new()).unwrap().encode(&Version::new());
     let sent = (bytes.len() - without) as f64 / EVENTS as f64;
 
     let mut there = CausalMap::new(ReplicaId::new(2), KEY);
-    let mut reader = Guard::open(&mut there, &options, Box::new(Ring::of([1])), None);
+    let mut reader = MapChains::open(&mut there, &options, Box::new(Ring::of([1])), None);
     let joined = there.join(&MapDelta::decode(&bytes, &Version::new()).unwrap()).unwrap();
     let begun = Instant::now();
     let reviewed = reader.review(&mut there, &joined.keys);

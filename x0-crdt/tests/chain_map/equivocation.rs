@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::chain::{Belief, CHAIN_PREFIX};
+use x0_crdt::internal::chain::{CHAIN_PREFIX, Verification};
 use x0_crdt::{Dot, ReplicaId};
 
 use super::keys::{Random, Ring};
 use super::net::{KNOWN, Net};
 
-const LIAR: ReplicaId = ReplicaId::new(5);
+const EQUIVOCATING: ReplicaId = ReplicaId::new(5);
 
 fn write(net: &mut Net, random: &mut Random, at: usize, touched: &mut BTreeSet<Vec<u8>>) {
     let replica = &mut net.replicas[at];
@@ -21,10 +21,13 @@ fn write(net: &mut Net, random: &mut Random, at: usize, touched: &mut BTreeSet<V
     }
     touched.insert(key);
     let seals = random.chance(15);
-    let sealed =
-        if seals { replica.guard.seal(&mut replica.map) } else { replica.guard.seal_due(&mut replica.map) };
-    // A liar that has been found out is told so.
-    assert!(sealed.is_ok() || replica.map.replica() == LIAR);
+    let sealed = if seals {
+        replica.guard.sign_pending(&mut replica.map)
+    } else {
+        replica.guard.sign_full(&mut replica.map)
+    };
+    // A equivocating that has been found out is told so.
+    assert!(sealed.is_ok() || replica.map.replica() == EQUIVOCATING);
     net.changed(at);
 }
 
@@ -32,7 +35,7 @@ struct Fork {
     net: Net,
     /// Where the common history ends, as far as it is signed.
     head: u64,
-    /// What stood of the liar then.
+    /// What stood of the equivocating then.
     stood: BTreeSet<(Vec<u8>, Dot)>,
     touched: BTreeSet<Vec<u8>>,
     /// A replica has forgotten what only its memory knew, so that the proof may reach less deep.
@@ -52,24 +55,24 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
         }
     }
     // What both histories begin with is signed, so that neither signs it alone and alike.
-    let liar = &mut net.replicas[4];
-    liar.guard.seal(&mut liar.map).unwrap();
+    let equivocating = &mut net.replicas[4];
+    equivocating.guard.sign_pending(&mut equivocating.map).unwrap();
     net.changed(4);
     net.settle(&what);
     if random.chance(50) {
         net.tidy();
         net.settle(&what);
     }
-    let liar = net.replicas[4].map.clone();
-    let head = net.replicas[4].guard.head(LIAR).unwrap().seq;
-    let stood = net.replicas[4].values().into_keys().filter(|(_, dot)| dot.replica == LIAR).collect();
-    let twin = net.add(liar);
+    let equivocating = net.replicas[4].map.clone();
+    let head = net.replicas[4].guard.head(EQUIVOCATING).unwrap().seq;
+    let stood = net.replicas[4].values().into_keys().filter(|(_, dot)| dot.replica == EQUIVOCATING).collect();
+    let twin = net.add(equivocating);
     net.cut(4, twin);
     for [a, b] in [[0, 2], [0, 3], [1, 2], [1, 3]] {
         net.cut(a, b);
     }
-    for [liar, deaf] in [[4, 2], [4, 3], [twin, 0], [twin, 1]] {
-        net.cut(liar, deaf);
+    for [equivocating, deaf] in [[4, 2], [4, 3], [twin, 0], [twin, 1]] {
+        net.cut(equivocating, deaf);
     }
     touched.clear();
     let mut crashed = false;
@@ -92,12 +95,12 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
         let replica = &mut net.replicas[side];
         let last = format!("5-last-{side}").into_bytes();
         replica.map.put(&last, 0, &random.next().to_le_bytes()).unwrap();
-        replica.guard.seal(&mut replica.map).unwrap();
+        replica.guard.sign_pending(&mut replica.map).unwrap();
         net.changed(side);
     }
     net.run(Duration::from_secs(20));
     for side in [4, twin] {
-        assert!(net.replicas[side].guard.proof(LIAR).is_none(), "seed {seed}: nobody can know yet");
+        assert!(net.replicas[side].guard.proof(EQUIVOCATING).is_none(), "seed {seed}: nobody can know yet");
     }
     Fork { net, head, stood, touched, crashed }
 }
@@ -108,27 +111,36 @@ fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u
         let me = replica.map.replica();
         let proof = replica
             .guard
-            .proof(LIAR)
+            .proof(EQUIVOCATING)
             .unwrap_or_else(|| panic!("seed {seed}: no proof at {me}\n{}", net.dump()));
         assert_eq!(proof.verify(&ring), Ok(()));
-        assert_eq!((proof.writer(), proof.kept()), (LIAR, fork_head), "seed {seed} at {me}\n{}", net.dump());
-        assert_eq!(replica.guard.proofs().count(), 1, "seed {seed}: an honest writer was convicted");
+        assert_eq!(
+            (proof.writer(), proof.kept()),
+            (EQUIVOCATING, fork_head),
+            "seed {seed} at {me}\n{}",
+            net.dump()
+        );
+        assert_eq!(replica.guard.proofs().count(), 1, "seed {seed}: an honest writer was equivocating");
         let proofs = [CHAIN_PREFIX, b"p"].concat();
         let proofs: Vec<usize> = replica.map.prefix(&proofs).map(|entry| entry.siblings().count()).collect();
         assert_eq!(proofs, [1], "seed {seed}: one proof, however many found one");
-        let testimonies = [CHAIN_PREFIX, b"t", &LIAR.node.to_be_bytes()].concat();
-        assert_eq!(replica.map.prefix(&testimonies).count(), 0, "seed {seed}: a proof says it all");
+        let evidence = [CHAIN_PREFIX, b"t", &EQUIVOCATING.node.to_be_bytes()].concat();
+        assert_eq!(replica.map.prefix(&evidence).count(), 0, "seed {seed}: a proof says it all");
         let values = replica.values();
-        let held: BTreeSet<_> = values.keys().filter(|(_, dot)| dot.replica == LIAR).cloned().collect();
+        let held: BTreeSet<_> =
+            values.keys().filter(|(_, dot)| dot.replica == EQUIVOCATING).cloned().collect();
         assert_eq!(&held, expected, "seed {seed} at {me}\n{}", net.dump());
-        let beliefs: BTreeMap<_, _> =
-            values.iter().filter(|(_, (_, belief))| *belief != Belief::Signed).collect();
+        let verifications: BTreeMap<_, _> =
+            values.iter().filter(|(_, (_, verification))| *verification != Verification::Valid).collect();
         assert!(
-            beliefs.values().all(|(_, belief)| *belief == Belief::Uncovered),
-            "seed {seed} at {me}: {beliefs:?}"
+            verifications.values().all(|(_, verification)| *verification == Verification::Unsigned),
+            "seed {seed} at {me}: {verifications:?}"
         );
         // What was kept is still proven.
-        assert!(beliefs.keys().all(|(_, dot)| dot.replica != LIAR), "seed {seed} at {me}: {beliefs:?}");
+        assert!(
+            verifications.keys().all(|(_, dot)| dot.replica != EQUIVOCATING),
+            "seed {seed} at {me}: {verifications:?}"
+        );
     }
 }
 
@@ -137,7 +149,7 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
     for seed in super::seeds(60) {
         let mut random = Random(seed);
         let Fork { mut net, mut head, stood, touched, crashed } = fork(seed, &mut random);
-        // One of the liars may still hear what it is accused of; it is then told to take a fresh incarnation.
+        // One of the equivocating writers may still hear what it is accused of; it is then told to take a fresh incarnation.
         net.replicas[5].online = false;
         net.cuts.clear();
         net.cut(4, 5);
@@ -149,14 +161,15 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         net.settle(&format!("seed {seed}"));
         net.check(&format!("seed {seed}"));
         if crashed {
-            let kept = net.replicas[0].guard.kept(LIAR).unwrap();
+            let kept = net.replicas[0].guard.kept(EQUIVOCATING).unwrap();
             assert!(kept >= head, "seed {seed}: what both sides agree on is kept");
             head = kept;
         }
         let mut expected: BTreeSet<_> =
             stood.into_iter().filter(|(key, dot)| dot.seq <= head && !touched.contains(key)).collect();
         if crashed {
-            expected = net.replicas[0].values().into_keys().filter(|(_, dot)| dot.replica == LIAR).collect();
+            expected =
+                net.replicas[0].values().into_keys().filter(|(_, dot)| dot.replica == EQUIVOCATING).collect();
             assert!(expected.iter().all(|(_, dot)| dot.seq <= head), "seed {seed}");
         }
         check(&net, head, &expected, seed);
@@ -165,8 +178,8 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         for at in 0..4 {
             net.crash(at);
             let replica = &net.replicas[at];
-            assert_eq!(replica.guard.kept(LIAR), Some(head), "seed {seed}");
-            assert!(replica.values().keys().all(|(_, dot)| dot.replica != LIAR || dot.seq <= head));
+            assert_eq!(replica.guard.kept(EQUIVOCATING), Some(head), "seed {seed}");
+            assert!(replica.values().keys().all(|(_, dot)| dot.replica != EQUIVOCATING || dot.seq <= head));
         }
         net.settle(&format!("seed {seed}"));
         check(&net, head, &expected, seed);
@@ -176,12 +189,12 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         net.check(&format!("seed {seed}"));
         check(&net, head, &expected, seed);
 
-        // The liar comes back and goes on as if nothing had happened: nobody takes anything of it.
+        // The equivocating comes back and goes on as if nothing had happened: nobody takes anything of it.
         net.replicas[5].online = true;
         net.cut(5, 4);
         let twin = &mut net.replicas[5];
         twin.map.put(b"5-more", 0, b"lies").unwrap();
-        let _ = twin.guard.seal(&mut twin.map);
+        let _ = twin.guard.sign_pending(&mut twin.map);
         net.changed(5);
         net.run(Duration::from_secs(30));
         net.replicas[5].online = false;
@@ -223,7 +236,7 @@ fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
         for side in [4, twin] {
             let replica = &mut net.replicas[side];
             replica.map.put(format!("5-last-{side}").as_bytes(), 0, b"last").unwrap();
-            let _ = replica.guard.seal(&mut replica.map);
+            let _ = replica.guard.sign_pending(&mut replica.map);
             net.changed(side);
         }
         net.run(Duration::from_secs(20));
@@ -233,13 +246,16 @@ fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
         net.run(Duration::from_secs(20));
         net.settle(&what);
         net.check(&what);
-        let kept = net.replicas[0].guard.kept(LIAR);
+        let kept = net.replicas[0].guard.kept(EQUIVOCATING);
         for replica in net.online() {
-            assert_eq!(replica.guard.kept(LIAR), kept, "{what}");
-            assert!(replica.guard.proofs().all(|proof| proof.writer() == LIAR), "{what}");
-            for ((_, dot), (_, belief)) in replica.values() {
-                assert!(kept.is_none_or(|kept| dot.replica != LIAR || dot.seq <= kept), "{what}");
-                assert!([Belief::Signed, Belief::Uncovered].contains(&belief), "{what}: {dot} {belief:?}");
+            assert_eq!(replica.guard.kept(EQUIVOCATING), kept, "{what}");
+            assert!(replica.guard.proofs().all(|proof| proof.writer() == EQUIVOCATING), "{what}");
+            for ((_, dot), (_, verification)) in replica.values() {
+                assert!(kept.is_none_or(|kept| dot.replica != EQUIVOCATING || dot.seq <= kept), "{what}");
+                assert!(
+                    [Verification::Valid, Verification::Unsigned].contains(&verification),
+                    "{what}: {dot} {verification:?}"
+                );
             }
         }
     }

@@ -1,6 +1,8 @@
 //! A seeded run of entries from nowhere against a guard that takes every signature, so that what lies behind is reached.
 
-use x0_crdt::chain::{CHAIN_PREFIX, Guard, GuardOptions, Limits, SignError, Signer, Verifier, VerifyError};
+use x0_crdt::internal::chain::{
+    CHAIN_PREFIX, ChainLimits, ChainOptions, MapChains, SignError, Signer, Verifier, VerifyError,
+};
 use x0_crdt::{CausalMap, ReplicaId};
 
 use super::garbage::garbage;
@@ -21,10 +23,10 @@ impl Signer for Anybody {
     }
 }
 
-fn open(map: &mut CausalMap) -> Guard {
-    let limits = Limits { writers_max: 6, checkpoints_max: 4, waiting_max: 2 };
-    let options = GuardOptions { batch_len_max: 3, batches_max: 5, limits };
-    Guard::open(map, &options, Box::new(Anybody), Some(Box::new(Anybody)))
+fn open(map: &mut CausalMap) -> MapChains {
+    let limits = ChainLimits::default().writers_max(6).checkpoints_max(4).waiting_max(2);
+    let options = ChainOptions::default().batch_len_max(3).batches_max(5).limits(limits);
+    MapChains::open(map, &options, Box::new(Anybody), Some(Box::new(Anybody)))
 }
 
 /// As many entries as `X0_FUZZ_INPUTS` says, 40,000 without it.
@@ -34,19 +36,19 @@ fn no_entries_make_a_guard_panic_or_change_its_mind() {
         std::env::var("X0_FUZZ_INPUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(40_000_u64);
     let mut random = Random(0x0067_7561);
     let mut done = 0;
-    let mut convicted = 0;
+    let mut equivocating = 0;
     while done < inputs {
         // Writers that know each other, and one of which there are two.
         let mut maps: Vec<CausalMap> =
             [1, 2, 3, 3].map(|node| CausalMap::new(ReplicaId::new(node), KEY)).into();
-        let mut guards: Vec<Guard> = maps.iter_mut().map(open).collect();
+        let mut guards: Vec<MapChains> = maps.iter_mut().map(open).collect();
         for _ in 0..60 {
             done += 1;
             let at = random.below(4);
             let (map, guard) = (&mut maps[at], &mut guards[at]);
             match random.below(10) {
                 0..=2 => drop(map.put(&[random.below(9) as u8], 0, &random.next().to_le_bytes()).unwrap()),
-                3 => drop(guard.seal(map)),
+                3 => drop(guard.sign_pending(map)),
                 4 => {
                     let version = map.version();
                     map.forget(&version);
@@ -70,13 +72,13 @@ fn no_entries_make_a_guard_panic_or_change_its_mind() {
             let delta = if random.chance(50) { maps[at].delta(&since).ok() } else { None };
             let delta = delta.unwrap_or_else(|| maps[at].complete(&since));
             let Ok(joined) = maps[to].join(&delta) else { continue };
-            convicted += guards[to].review(&mut maps[to], &joined.keys).convicted.len();
+            equivocating += guards[to].review(&mut maps[to], &joined.keys).equivocating.len();
             if random.chance(20) {
                 let (map, guard) = (&mut maps[to], &mut guards[to]);
                 drop(guard.review_all(map));
                 let again = guard.review_all(map);
                 assert_eq!(
-                    (again.keys, again.convicted),
+                    (again.keys, again.equivocating),
                     (vec![], vec![]),
                     "what is reviewed stays as it is"
                 );
@@ -85,5 +87,5 @@ fn no_entries_make_a_guard_panic_or_change_its_mind() {
             }
         }
     }
-    assert!(convicted > 0);
+    assert!(equivocating > 0);
 }

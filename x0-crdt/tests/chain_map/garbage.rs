@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use x0_crdt::chain::{Belief, CHAIN_PREFIX, Guard, GuardOptions};
+use x0_crdt::internal::chain::{CHAIN_PREFIX, MapChains, Verification};
 use x0_crdt::{CausalMap, ReplicaId};
 
 use super::keys::{Key, Random, Ring};
@@ -13,29 +13,29 @@ fn write(net: &mut Net, random: &mut Random, at: usize, keys: usize) {
     let key = format!("key-{:02}", random.below(keys)).into_bytes();
     replica.map.put(&key, random.below(5) as u64, &random.next().to_le_bytes()).unwrap();
     if random.chance(20) {
-        replica.guard.seal(&mut replica.map).unwrap();
+        replica.guard.sign_pending(&mut replica.map).unwrap();
     }
     net.changed(at);
 }
 
-fn seal_all(net: &mut Net, honest: usize) {
+fn sign_all(net: &mut Net, honest: usize) {
     for at in 0..honest {
         let replica = &mut net.replicas[at];
-        if replica.guard.seal(&mut replica.map).unwrap() {
+        if replica.guard.sign_pending(&mut replica.map).unwrap() {
             net.changed(at);
         }
     }
 }
 
-/// Everything that honest writers wrote is proven, and nobody is convicted.
+/// Everything that honest writers wrote is proven, and nobody is equivocating.
 fn check_signed(net: &Net, honest: u64, what: &str) {
     for replica in net.online() {
         assert_eq!(replica.guard.proofs().count(), 0, "{what}");
-        for ((key, dot), (_, belief)) in replica.values() {
+        for ((key, dot), (_, verification)) in replica.values() {
             let me = replica.map.replica();
             assert!(
-                belief == Belief::Signed || dot.replica.node > honest,
-                "{what}: {} {dot} at {me}: {belief:?}\n{}",
+                verification == Verification::Valid || dot.replica.node > honest,
+                "{what}: {} {dot} at {me}: {verification:?}\n{}",
                 key.escape_ascii(),
                 net.dump()
             );
@@ -62,7 +62,7 @@ fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
         for _ in 0..=random.below(20) {
             write(&mut net, &mut random, 0, 20);
         }
-        seal_all(&mut net, 3);
+        sign_all(&mut net, 3);
         let written = net.replicas[0].map.version().get(victim) - before;
         // Somebody brings the second what the first is said to have written.
         let carried = &mut net.replicas[1];
@@ -75,15 +75,22 @@ fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
         let joined = carried.map.join(&delta).unwrap();
         let _ = carried.guard.review(&mut carried.map, &joined.keys);
         let values = carried.values();
-        assert!(values.values().any(|(value, belief)| value == b"forged" && *belief == Belief::Uncovered));
+        assert!(
+            values
+                .values()
+                .any(|(value, verification)| value == b"forged" && *verification == Verification::Unsigned)
+        );
         net.changed(1);
         net.run(Duration::from_secs(2));
-        for ((_, dot), (value, belief)) in net.replicas[2].values() {
-            assert!(value != b"forged" || belief == Belief::Uncovered, "{what}: {dot} is believed");
+        for ((_, dot), (value, verification)) in net.replicas[2].values() {
+            assert!(
+                value != b"forged" || verification == Verification::Unsigned,
+                "{what}: {dot} is believed"
+            );
         }
         net.cuts.clear();
         net.settle(&what);
-        seal_all(&mut net, 3);
+        sign_all(&mut net, 3);
         net.run(Duration::from_secs(20));
         net.settle(&what);
         net.check(&what);
@@ -169,10 +176,10 @@ fn garbage_under_the_prefix_is_dropped_and_what_was_taken_away_comes_back() {
                 net.crash(random.below(3));
             }
         }
-        seal_all(&mut net, 3);
+        sign_all(&mut net, 3);
         net.settle(&what);
         net.replicas[hostile].online = false;
-        seal_all(&mut net, 3);
+        sign_all(&mut net, 3);
         net.run(Duration::from_secs(20));
         net.settle(&what);
         net.check(&what);
@@ -193,7 +200,7 @@ fn thousands_of_claims_are_dropped_at_once() {
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     let mut guard = open(&mut here);
     here.put(b"key", 0, b"value").unwrap();
-    assert_eq!(guard.seal(&mut here), Ok(true));
+    assert_eq!(guard.sign_pending(&mut here), Ok(true));
     let mut hostile = CausalMap::new(ReplicaId::new(2), KEY);
     hostile.join(&here.delta(&hostile.version()).unwrap()).unwrap();
     let batch = hostile.prefix(CHAIN_PREFIX).next().unwrap().latest().value.to_vec();
@@ -210,7 +217,7 @@ fn thousands_of_claims_are_dropped_at_once() {
     let reviewed = guard.review(&mut here, &joined.keys);
     assert_eq!((reviewed.keys.len(), guard.stats().garbage), (5_000, 5_000));
     assert_eq!(here.prefix(CHAIN_PREFIX).count(), 2, "the batch and the head");
-    assert_eq!(guard.belief(b"key", &here.get(b"key").unwrap().latest()), Belief::Signed);
+    assert_eq!(guard.verification(b"key", &here.get(b"key").unwrap().latest()), Verification::Valid);
 }
 
 #[test]
@@ -220,22 +227,22 @@ fn a_writer_without_a_key_is_told_apart_and_its_batches_wait_for_the_key() {
     for number in 0..50_u8 {
         there.put(&[number], 0, b"value").unwrap();
     }
-    guard.seal(&mut there).unwrap();
+    guard.sign_pending(&mut there).unwrap();
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     let mut guard = open(&mut here);
     let joined = here.join(&there.delta(&here.version()).unwrap()).unwrap();
     assert_eq!(guard.review(&mut here, &joined.keys).keys, Vec::<Vec<u8>>::new());
     let entry = here.get(&[7]).unwrap();
-    assert_eq!(guard.belief(&[7], &entry.latest()), Belief::UnknownWriter);
-    assert_eq!((guard.believed(&entry).count(), guard.latest(&entry)), (0, None));
+    assert_eq!(guard.verification(&[7], &entry.latest()), Verification::UnknownWriter);
+    assert_eq!((guard.valid_values(&entry).count(), guard.latest(&entry)), (0, None));
     assert_eq!(here.frontier(), there.frontier(), "nothing was dropped");
     // Another one knows the key, but wants to hold few batches.
-    let few = GuardOptions { batches_max: 2, ..options() };
-    let guard = Guard::open(&mut here, &few, Box::new(Ring::of([1, 20])), None);
+    let few = options().batches_max(2);
+    let guard = MapChains::open(&mut here, &few, Box::new(Ring::of([1, 20])), None);
     let signed = |number: u8| guard.latest(&here.get(&[number]).unwrap()).is_some();
     assert_eq!((0..50).filter(|number| signed(*number)).count(), 16);
     assert!(signed(0) && !signed(49));
-    let guard = Guard::open(&mut here, &options(), Box::new(Ring::of([1, 20])), Some(Key::boxed(1)));
+    let guard = MapChains::open(&mut here, &options(), Box::new(Ring::of([1, 20])), Some(Key::boxed(1)));
     assert!((0..50).all(|number| guard.latest(&here.get(&[number]).unwrap()).is_some()));
     assert!(!KNOWN.contains(&20));
 }

@@ -1,8 +1,8 @@
-//! Honest writers: everything becomes signed everywhere, nobody is convicted, and what is not needed goes away.
+//! Honest writers: everything becomes signed everywhere, nobody is equivocating, and what is not needed goes away.
 
 use std::time::Duration;
 
-use x0_crdt::chain::Belief;
+use x0_crdt::internal::chain::Verification;
 
 use super::keys::Random;
 use super::net::Net;
@@ -17,14 +17,14 @@ fn write(net: &mut Net, random: &mut Random, at: usize, keys: usize) {
     } else {
         replica.map.remove(&key);
     }
-    replica.guard.seal_due(&mut replica.map).unwrap();
+    replica.guard.sign_full(&mut replica.map).unwrap();
     net.changed(at);
 }
 
-fn seal_all(net: &mut Net) {
+fn sign_all(net: &mut Net) {
     for at in 0..net.replicas.len() {
         let replica = &mut net.replicas[at];
-        if replica.guard.seal(&mut replica.map).unwrap() {
+        if replica.guard.sign_pending(&mut replica.map).unwrap() {
             net.changed(at);
         }
     }
@@ -33,13 +33,18 @@ fn seal_all(net: &mut Net) {
 fn check_signed(net: &Net, seed: u64) {
     for replica in &net.replicas {
         let me = replica.map.replica();
-        for ((key, dot), (_, belief)) in replica.values() {
-            assert_eq!(belief, Belief::Signed, "seed {seed}: {} {dot} at {me}", key.escape_ascii());
+        for ((key, dot), (_, verification)) in replica.values() {
+            assert_eq!(
+                verification,
+                Verification::Valid,
+                "seed {seed}: {} {dot} at {me}",
+                key.escape_ascii()
+            );
         }
         assert_eq!(replica.guard.proofs().count(), 0, "seed {seed}");
         let stats = replica.guard.stats();
-        assert_eq!((stats.refuted, stats.garbage, stats.quarantined), (0, 0, 0), "seed {seed} at {me}");
-        assert_eq!((stats.testimonies, stats.restored), (0, 0), "seed {seed} at {me}");
+        assert_eq!((stats.invalid, stats.garbage, stats.quarantined), (0, 0, 0), "seed {seed} at {me}");
+        assert_eq!((stats.evidence, stats.restored), (0, 0), "seed {seed} at {me}");
     }
 }
 
@@ -53,12 +58,12 @@ fn all_of_honest_writers_is_signed_everywhere_and_chains_shrink_to_one_head_each
             match random.below(30) {
                 0 => net.crash(at),
                 1 => net.tidy(),
-                2 => seal_all(&mut net),
+                2 => sign_all(&mut net),
                 3..=8 => net.run(Duration::from_millis(random.below(800) as u64)),
                 _ => write(&mut net, &mut random, at, 40),
             }
         }
-        seal_all(&mut net);
+        sign_all(&mut net);
         net.settle(&format!("seed {seed}"));
         net.check(&format!("seed {seed}"));
         check_signed(&net, seed);
@@ -68,7 +73,7 @@ fn all_of_honest_writers_is_signed_everywhere_and_chains_shrink_to_one_head_each
         for key in &keys {
             net.replicas[0].map.put(key, 9, b"last").unwrap();
         }
-        seal_all(&mut net);
+        sign_all(&mut net);
         net.changed(0);
         net.settle(&format!("seed {seed}"));
         net.tidy();

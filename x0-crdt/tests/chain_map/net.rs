@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::chain::{Belief, CHAIN_PREFIX, Guard, GuardOptions};
+use x0_crdt::internal::chain::{CHAIN_PREFIX, ChainOptions, MapChains, Verification};
 use x0_crdt::{
     CausalMap, Dot, HashKey, MapDelta, Members, ReplicaId, Session, SessionInput, SessionOptions,
     SessionOutput, Version,
@@ -16,19 +16,19 @@ pub(crate) const KEY: HashKey = HashKey::new(*b"a key of a test.");
 /// Whose keys everyone knows.
 pub(crate) const KNOWN: std::ops::RangeInclusive<u64> = 1..=9;
 
-pub(crate) fn options() -> GuardOptions {
-    GuardOptions { batch_len_max: 8, ..GuardOptions::default() }
+pub(crate) fn options() -> ChainOptions {
+    ChainOptions::default().batch_len_max(8)
 }
 
-pub(crate) fn open(map: &mut CausalMap) -> Guard {
+pub(crate) fn open(map: &mut CausalMap) -> MapChains {
     let node = map.replica().node;
-    Guard::open(map, &options(), Box::new(Ring::of(KNOWN)), Some(Key::boxed(node)))
+    MapChains::open(map, &options(), Box::new(Ring::of(KNOWN)), Some(Key::boxed(node)))
 }
 
 /// A guarded replica and what is on its disk.
 pub(crate) struct Replica {
     pub(crate) map: CausalMap,
-    pub(crate) guard: Guard,
+    pub(crate) guard: MapChains,
     /// A saved map, and the differences since, each with the version that it follows.
     journal: (Vec<u8>, Vec<(Version, Vec<u8>)>),
     pub(crate) online: bool,
@@ -48,7 +48,7 @@ impl Replica {
             None => CausalMap::restore(&self.journal.0, self.map.replica(), KEY).unwrap().version(),
         };
         match self.map.delta(&since) {
-            // An expulsion is no event, so that only a whole record holds it; a record without it is judged alike by the next guard.
+            // An eviction is no event, so that only a whole record holds it; a record without it is judged alike by the next guard.
             Ok(delta) if self.journal.1.len() < 20 => {
                 self.journal.1.push((since.clone(), delta.encode(&since)));
             }
@@ -70,13 +70,13 @@ impl Replica {
     }
 
     /// The values that are for reading, with their dots, and what is believed of each.
-    pub(crate) fn values(&self) -> BTreeMap<(Vec<u8>, Dot), (Vec<u8>, Belief)> {
+    pub(crate) fn values(&self) -> BTreeMap<(Vec<u8>, Dot), (Vec<u8>, Verification)> {
         let plain = self.map.range(b"").filter(|entry| !entry.key().starts_with(CHAIN_PREFIX));
         plain
             .flat_map(|entry| {
                 let key = entry.key();
                 entry.siblings().map(move |held| {
-                    ((key.to_vec(), held.dot), (held.value.to_vec(), self.guard.belief(key, &held)))
+                    ((key.to_vec(), held.dot), (held.value.to_vec(), self.guard.verification(key, &held)))
                 })
             })
             .collect()
@@ -243,7 +243,7 @@ impl Net {
             let (from, to, datagram) = entry.remove();
             if self.replicas[to].online {
                 let session = self.sessions.get_mut(&(to, from)).unwrap();
-                // Liars make differences that fit nobody; the session goes on.
+                // Equivocating writers make differences that fit nobody; the session goes on.
                 let _ =
                     session.handle(self.now, SessionInput::Datagram(&datagram), &mut self.replicas[to].map);
             }

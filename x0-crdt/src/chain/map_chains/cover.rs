@@ -1,22 +1,22 @@
-//! A checkpoint with what it says of the events that are alive, and no more.
+//! A signed batch in the map: its checkpoint and the digests of the live events.
 
 use alloc::vec::Vec;
 
 use super::super::checkpoint::Checkpoint;
 use super::super::digest::Digest;
-use super::super::error::DecodeError;
+use super::super::error::ChainDecodeError;
 use super::super::merkle;
 use super::super::statement::Statement;
 use crate::codec::ByteReader;
 
-/// What a checkpoint says of one event.
+/// The digest of one event, as far as a batch holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Leaf {
     /// It wrote a value with this digest.
     Live(Digest),
-    /// It wrote nothing that stood when the batch was signed: it was a removal, was overwritten, or wrote chain data.
+    /// No live value when the batch was signed: a removal, an overwritten value, or chain data.
     Void,
-    /// It has been overwritten since, or is outside.
+    /// Overwritten since, or outside the batch.
     Unknown,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Cover {
     pruned: Vec<Digest>,
 }
 
-/// The place up to which a walk over the tree has used what it was given.
+/// How many of the pruned hashes a walk over the tree has used.
 #[derive(Default)]
 struct Cursor {
     pruned: usize,
@@ -50,7 +50,7 @@ impl Cover {
         live.iter().zip(seqs).map(|(live, seq)| live.unwrap_or_else(|| void(writer, seq))).collect()
     }
 
-    /// A batch that has just been signed; `live` is what its root was made of.
+    /// A batch that has just been signed; its root was made of `live`.
     pub(super) fn new(checkpoint: Checkpoint, live: &[Option<Digest>]) -> Self {
         let places = (0_u16..).zip(live);
         Self {
@@ -74,7 +74,7 @@ impl Cover {
         self.live.len()
     }
 
-    /// What is said of the event `seq`.
+    /// The digest of the event `seq`.
     pub(super) fn leaf(&self, seq: u64) -> Leaf {
         let Some(index) = self.statement().index_of(seq) else { return Leaf::Unknown };
         let found = self.live.binary_search_by_key(&index, |(place, _)| usize::from(*place));
@@ -100,7 +100,7 @@ impl Cover {
         cover
     }
 
-    /// Fills in what stands for the parts of `cover` without live events.
+    /// Fills in the hashes of the parts of `cover` without live events.
     fn prune(&self, low: usize, high: usize, cursor: &mut Cursor, cover: &mut Self) {
         if !cover.has_live(low, high) {
             let hash = self.hash(low, high, cursor);
@@ -117,7 +117,7 @@ impl Cover {
         }
     }
 
-    /// The hash of a part of the tree. [`Digest::GENESIS`], which is none, where a hash is missing.
+    /// The hash of a part of the tree; [`Digest::GENESIS`] where a hash is missing, which never leads to the root.
     fn hash(&self, low: usize, high: usize, cursor: &mut Cursor) -> Digest {
         if !self.has_live(low, high) {
             if !self.is_void(low, high) {
@@ -167,7 +167,7 @@ impl Cover {
     }
 
     /// Reads what [`encode`](Self::encode) wrote. Checked against the root; the signature is not checked.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, ChainDecodeError> {
         const WHAT: &str = "the digests of a batch";
         let mut input = ByteReader::new(bytes);
         let checkpoint = Checkpoint::read(&mut input)?;
@@ -187,16 +187,16 @@ impl Cover {
         let cover = Self { checkpoint, live, void, pruned };
         let mut cursor = Cursor::default();
         let root = cover.hash(0, usize::from(count), &mut cursor);
-        // Too few digests lead to another root; too many are left over; a void place beside a pruned one says what cannot be checked.
+        // Too few digests lead to another root; too many are left over; a void place inside a pruned part cannot be verified.
         let is_whole = cursor.pruned == cover.pruned.len() && cover == cover.retain(|_| true);
         if root != cover.statement().root() || !is_whole {
-            return Err(DecodeError::Root);
+            return Err(ChainDecodeError::Root);
         }
         Ok(cover)
     }
 }
 
-/// What stands for an event that wrote nothing that stood: the digest of no bytes. A value's begins with a byte.
+/// The digest of a void event: that of no bytes. The event of a value has at least one byte.
 fn void(writer: crate::ReplicaId, seq: u64) -> Digest {
     Digest::of_event(writer, seq, &[])
 }
@@ -205,7 +205,7 @@ fn put_bits(bits: &[bool], out: &mut Vec<u8>) {
     out.extend(bits.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit))));
 }
 
-fn take_bits(input: &mut ByteReader<'_>, count: u16) -> Result<Vec<bool>, DecodeError> {
+fn take_bits(input: &mut ByteReader<'_>, count: u16) -> Result<Vec<bool>, ChainDecodeError> {
     const WHAT: &str = "the places of a batch";
     let count = usize::from(count);
     let bytes = input.take(count.div_ceil(8), WHAT)?;
@@ -284,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_anywhere_is_refused() {
+    fn a_batch_with_any_changed_byte_is_refused() {
         let live: Vec<_> = (0..20).map(|place| (place % 3 > 0).then(|| digest(place))).collect();
         let bytes = cover(&live).retain(|seq| seq < 50).encode();
         assert!(Cover::decode(&bytes).is_ok());
-        // Where the signature is, nothing here looks.
+        // `decode` does not verify the signature.
         for at in (0..88).chain(152..bytes.len()) {
             for bit in 0..8 {
                 let mut bytes = bytes.clone();

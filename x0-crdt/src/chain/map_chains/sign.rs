@@ -1,4 +1,4 @@
-//! Signing what was written here, and taking away what is not needed any more.
+//! Signs the events of this replica, and removes chain entries that are not needed any more.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -7,69 +7,73 @@ use super::super::checkpoint::Checkpoint;
 use super::super::digest::Digest;
 use super::super::error::SignError;
 use super::super::statement::{Head, Statement};
-use super::super::{BATCH_LEN_MAX, merkle};
-use super::Guard;
+use super::super::{BATCH_LEN_MAX, SIGNATURE_LEN_MAX, merkle};
+use super::MapChains;
 use super::cover::Cover;
 use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
 use crate::{CausalMap, ReplicaId, WriteError};
 
-/// Why events were not signed. What was signed before stays; nothing else has changed, and the next call tries again.
+/// Why pending events were not signed. Earlier batches stay, the events stay pending, and the next call tries again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GuardSealError {
+pub enum SignBatchError {
     /// There is no signer.
-    #[error("the guard has no signer: open it with one")]
+    #[error("this replica's events cannot be signed: the map was opened without a signer; open it with one")]
     ReadOnly,
-    /// The map is written to as another replica than the one that the guard was opened for.
-    #[error("the map is of another replica than the guard: open a guard for it")]
-    OtherReplica,
-    /// This replica stands convicted: it lost what it had signed, or somebody else signs with its key.
+    /// The map is written to as another replica than the one that the chains were opened for.
     #[error(
-        "this replica has contradicted itself after event {kept}, as after a restored backup: write as a fresh incarnation"
+        "this replica's events cannot be signed: the chains were opened for another replica; open them for this one"
     )]
-    Convicted {
+    OtherReplica,
+    /// A proof exists that this replica equivocates: it lost what it had signed, or its key is used elsewhere.
+    #[error(
+        "this replica's events cannot be signed: it has signed two histories after event {kept}, as after a restored backup; write as a fresh incarnation"
+    )]
+    Equivocated {
         /// The last event that is kept of it.
         kept: u64,
     },
-    /// There is a chain of this replica in the map that the verifier cannot check, so that it is not known where it stands.
+    /// The map holds a chain of this replica that the verifier cannot verify, so that its head is unknown.
     #[error(
-        "this replica's own chain is not to be verified: give the verifier its key and call `review_all`"
+        "cannot verify this replica's own chain: the verifier has no key for it; add the replica's public key to the verifier"
     )]
     UnknownSelf,
     /// The signer failed.
-    #[error("the batch is not signed: {0}")]
+    #[error("the signer failed; the events stay pending and the next batch covers them")]
     Sign(#[from] SignError),
     /// The signer gave a signature of this many bytes.
-    #[error("a signature of {0} bytes is too long: use a scheme with shorter ones")]
+    #[error(
+        "a signature of {0} bytes is above the limit of {SIGNATURE_LEN_MAX}: use a scheme with shorter ones"
+    )]
     Signature(usize),
     /// The map refused the batch, which its bounds exclude.
-    #[error("the batch does not fit the map: {0}")]
+    #[error("the map refused the signed batch; the events stay pending")]
     Write(#[from] WriteError),
 }
 
-impl Guard {
-    /// Signs all that was written to the map since the last batch and stands, and puts the batches into the map. Says whether it
-    /// wrote: if so the sessions are to hear of it, and the map is to be made durable first, as after any write.
+impl MapChains {
+    /// Signs all live values written to the map since the last batch, and puts the batches into the map. Returns whether it wrote: the
+    /// map must then be durable before the sessions are notified, as after any write.
     ///
-    /// Does nothing if nothing that was written since stands: batches, removals and overwritten values ask for no batch.
-    ///
-    /// # Errors
-    /// [`GuardSealError`].
-    pub fn seal(&mut self, map: &mut CausalMap) -> Result<bool, GuardSealError> {
-        self.seal_from(map, 1)
-    }
-
-    /// As [`seal`](Self::seal), but only if there are as many events as make a batch.
+    /// Does nothing if no value written since is live: batches, removals and overwritten values need no batch.
     ///
     /// # Errors
-    /// [`GuardSealError`].
-    pub fn seal_due(&mut self, map: &mut CausalMap) -> Result<bool, GuardSealError> {
-        self.seal_from(map, self.options.batch_len_max as u64)
+    /// [`SignBatchError`].
+    pub fn sign_pending(&mut self, map: &mut CausalMap) -> Result<bool, SignBatchError> {
+        self.sign_from(map, 1)
     }
 
-    fn seal_from(&mut self, map: &mut CausalMap, pending_min: u64) -> Result<bool, GuardSealError> {
+    /// As [`sign_pending`](Self::sign_pending), but only if the pending events fill a batch.
+    ///
+    /// # Errors
+    /// [`SignBatchError`].
+    pub fn sign_full(&mut self, map: &mut CausalMap) -> Result<bool, SignBatchError> {
+        self.sign_from(map, self.options.batch_len_max as u64)
+    }
+
+    fn sign_from(&mut self, map: &mut CausalMap, pending_min: u64) -> Result<bool, SignBatchError> {
         if map.replica() != self.replica {
-            return Err(GuardSealError::OtherReplica);
+            return Err(SignBatchError::OtherReplica);
         }
         let last = map.last_seen(self.replica);
         if last.saturating_sub(self.head.seq) < pending_min {
@@ -79,26 +83,26 @@ impl Guard {
         if live.is_empty() {
             return Ok(false);
         }
-        let signer = self.signer.as_ref().ok_or(GuardSealError::ReadOnly)?;
+        let signer = self.signer.as_ref().ok_or(SignBatchError::ReadOnly)?;
         if let Some(kept) = self.tracker.kept(self.replica) {
-            return Err(GuardSealError::Convicted { kept });
+            return Err(SignBatchError::Equivocated { kept });
         }
         if self.unknown.contains(&self.replica) {
-            return Err(GuardSealError::UnknownSelf);
+            return Err(SignBatchError::UnknownSelf);
         }
-        // First all is signed, then all is put: a signer that fails leaves no chain with an end that is not in the map.
+        // Signs everything before it puts anything: if the signer fails, the chain's end is still the one in the map.
         let mut covers: Vec<Cover> = Vec::new();
         let mut head = self.head;
         let mut rest = live.as_slice();
         while !rest.is_empty() {
             let (count, leaves) = chunk(head, &mut rest, self.options.batch_len_max);
             let root = merkle::root(&Cover::leaves(head.seq, self.replica, &leaves));
-            // At least one event and at most what a statement may cover: see `chunk`.
+            // Cannot fail: `chunk` yields at least one event and at most what a statement may cover.
             let Ok(statement) = Statement::new(self.replica, head, count, root) else { break };
             let signature = signer.sign(&statement.message())?;
             let len = signature.len();
             let checkpoint =
-                Checkpoint::new(statement, signature).map_err(|_| GuardSealError::Signature(len))?;
+                Checkpoint::new(statement, signature).map_err(|_| SignBatchError::Signature(len))?;
             head = statement.head();
             covers.push(Cover::new(checkpoint, &leaves));
         }
@@ -108,10 +112,10 @@ impl Guard {
         for cover in covers {
             let begin = cover.statement().previous().seq;
             map.put(&ChainKey::Batch(self.replica, begin).to_key(), 0, &cover.encode())?;
-            // One's own checkpoints are held like all others. Whether one's own verifier knows one's own key does not matter here.
+            // Held like the checkpoints of others. It does not matter here whether the verifier knows this replica's key.
             let _ = self.tracker.observe(cover.checkpoint(), self.verifier.as_ref());
             self.covers.entry(self.replica).or_default().insert(begin, cover);
-            self.stats.sealed += 1;
+            self.stats.signed += 1;
         }
         map.put(&ChainKey::Head(self.replica).to_key(), 0, &checkpoint.encode())?;
         self.heads.insert(self.replica, checkpoint);
@@ -119,12 +123,13 @@ impl Guard {
         Ok(true)
     }
 
-    /// Takes away what is not needed any more, and says how many entries it changed; if any, the sessions are to hear of it.
+    /// Prunes and removes batches of this node that are not needed any more. Returns how many entries it changed; if any, the sessions
+    /// must be notified.
     ///
-    /// Of the batches of this node, all lives included, those are pruned of which half or more is gone, and those are removed that cover
-    /// nothing alive and that all members have seen (so that a chain has no gaps for any of them): both need what
-    /// [`CausalMap::beat`] or [`CausalMap::forget`] knows. Costs a pass over the map. The writes are events like any other; nothing has
-    /// to be signed for them.
+    /// Of the batches of this node, all incarnations included, it prunes those of which half or more is gone, and removes those that
+    /// cover no live value and that all members have seen (so that no member sees a gap in the chain), which follows from
+    /// [`CausalMap::beat`] or [`CausalMap::forget`]. Costs a pass over the map. The writes are events like any other and need no
+    /// signature.
     pub fn tidy(&mut self, map: &mut CausalMap) -> usize {
         let mine = |replica: ReplicaId| replica.node == map.replica().node;
         let alive: BTreeSet<(ReplicaId, u64)> = map
@@ -148,11 +153,11 @@ impl Guard {
                 changed += usize::from(self.tidy_batch(map, writer, &cover, &alive));
             }
         }
-        let testimonies = [CHAIN_PREFIX, b"t"].concat();
+        let evidence = [CHAIN_PREFIX, b"t"].concat();
         let settled: Vec<Vec<u8>> = map
-            .prefix(&testimonies)
+            .prefix(&evidence)
             .filter(|entry| {
-                let by_me = matches!(ChainKey::parse(entry.key()), Some(ChainKey::Testimony(_, by)) if by == self.replica);
+                let by_me = matches!(ChainKey::parse(entry.key()), Some(ChainKey::Evidence(_, by)) if by == self.replica);
                 by_me && entry.siblings().all(|held| held.dot.seq <= map.forgotten(held.dot.replica))
             })
             .map(|entry| entry.key().to_vec())
@@ -194,7 +199,7 @@ impl Guard {
     }
 }
 
-/// The digests of what `writer` wrote in the events after `after` up to `until`, as far as it stands.
+/// The digests of the live values that `writer` wrote in the events after `after` up to `until`.
 fn live(map: &CausalMap, writer: ReplicaId, after: u64, until: u64) -> Vec<(u64, Digest)> {
     let mut live = Vec::new();
     for (seq, entry) in map.written(writer, after, until) {
@@ -206,13 +211,13 @@ fn live(map: &CausalMap, writer: ReplicaId, after: u64, until: u64) -> Vec<(u64,
     live
 }
 
-/// Takes from `rest` what the next batch after `head` covers: how many events that is, and of each the digest if it is alive.
+/// Splits off `rest` what the next batch after `head` covers: the number of events, and of each the digest if it is live.
 fn chunk(head: Head, rest: &mut &[(u64, Digest)], live_max: usize) -> (u16, Vec<Option<Digest>>) {
     let end = head.seq.saturating_add(BATCH_LEN_MAX as u64);
     let within = rest.iter().take(live_max).take_while(|(seq, _)| *seq <= end).count();
     let (live, after) = rest.split_at_checked(within).unwrap_or((rest, &[]));
     *rest = after;
-    // Up to the last that is alive; what follows waits for the next batch. A stretch in which nothing is alive is a batch of its own.
+    // Up to the last live event; what follows waits for the next batch. A stretch without live events is a batch of its own.
     let end = live.last().map_or(end, |(seq, _)| *seq);
     let count = u16::try_from(end.saturating_sub(head.seq)).unwrap_or(u16::MAX);
     let mut leaves = alloc::vec![None; usize::from(count)];

@@ -1,4 +1,4 @@
-//! Taking out single values that must not stand, whoever wrote them, and finding the values of one writer.
+//! Evicts single values, and finds the values of one writer.
 
 use alloc::vec::Vec;
 
@@ -7,12 +7,12 @@ use super::{CausalMap, Cell, Entry, seq_of};
 use crate::{Dot, ReplicaId};
 
 impl CausalMap {
-    /// Takes one value out of the map, whoever wrote it; its siblings stay. Says whether it was there.
+    /// Evicts one value from the map, of any writer; its siblings stay. Returns whether it was there.
     ///
     /// No event is written: `dot` counts as seen and gone, as after a removal that every member has seen. A replica that still holds the
-    /// value drops it when it compares contents with this one. It is meant for values that every replica judges alike by themselves, as
-    /// [`chain::Guard`](crate::chain::Guard) does; anything else is a case for [`remove`](Self::remove), which tells the others at once.
-    pub fn expel(&mut self, key: &[u8], dot: Dot) -> bool {
+    /// value drops it when it compares contents with this one. Only for values that every replica judges alike by itself, such as invalid
+    /// signatures; [`remove`](Self::remove) notifies the other replicas.
+    pub(crate) fn evict(&mut self, key: &[u8], dot: Dot) -> bool {
         let Some(writer) = self.writers.number(dot.replica) else { return false };
         let is_meant = |writer_of: u32, seq: u64| writer_of == writer && seq == dot.seq;
         let Some((key, cell)) = self.cells.remove_entry(key) else { return false };
@@ -83,25 +83,25 @@ mod tests {
         let mine = here.put(b"k", 1, b"mine").unwrap();
         let theirs = there.put(b"k", 1, b"theirs").unwrap();
         here.join(&there.delta(&here.version()).unwrap()).unwrap();
-        assert!(!here.expel(b"k", Dot::new(ReplicaId::new(3), 1)), "nobody knows that writer");
-        assert!(!here.expel(b"other", theirs));
-        assert!(here.expel(b"k", theirs));
-        assert!(!here.expel(b"k", theirs));
+        assert!(!here.evict(b"k", Dot::new(ReplicaId::new(3), 1)), "no event of that writer was seen");
+        assert!(!here.evict(b"other", theirs));
+        assert!(here.evict(b"k", theirs));
+        assert!(!here.evict(b"k", theirs));
         assert_eq!(here.get(b"k").unwrap().latest().dot, mine);
         assert_eq!(here.last_seen(theirs.replica), 1);
-        // It does not come back, and who holds it loses it where contents are compared.
+        // It does not come back, and a replica that holds it drops it when contents are compared.
         here.join(&there.complete(&here.version())).unwrap();
         assert_eq!(here.sibling_count(), 1);
         there.join(&here.complete(&there.version())).unwrap();
         assert_eq!(here.frontier(), there.frontier());
         assert_eq!(here.encode_state(), there.encode_state());
-        assert!(here.expel(b"k", mine));
+        assert!(here.evict(b"k", mine));
         assert!(here.is_empty());
         assert_eq!((here.sibling_count(), here.frontier().content), (0, 0));
     }
 
     #[test]
-    fn what_a_writer_wrote_is_found_with_and_without_history() {
+    fn the_values_of_a_writer_are_found_with_and_without_history() {
         let mut map = CausalMap::new(ReplicaId::new(1), HashKey::new([1; 16]));
         for number in 0..10_u8 {
             map.put(&[number], 0, b"v").unwrap();

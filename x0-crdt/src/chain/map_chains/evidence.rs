@@ -1,4 +1,4 @@
-//! Laying open what is known of a chain, so that contradictions meet where no event of their writer can stand in the way.
+//! Evidence: checkpoints that a replica publishes under its own name when a chain does not continue as it was known.
 
 use alloc::vec::Vec;
 
@@ -6,39 +6,41 @@ use super::super::VERSION;
 use super::super::checkpoint::Checkpoint;
 use super::keys::ChainKey;
 use super::review::Work;
-use super::{Guard, Reviewed};
+use super::{MapChains, Reviewed};
 use crate::codec::ByteReader;
 use crate::{CausalMap, Entry, ReplicaId};
 
-/// Most checkpoints of a testimony.
-pub(super) const TESTIMONY_LEN_MAX: usize = 16;
+/// Most checkpoints of one entry of evidence.
+pub(super) const EVIDENCE_LEN_MAX: usize = 16;
 
-/// So many writers' chains are laid open at once.
+/// Most writers of which evidence is published in one call.
 const OPENED_MAX: usize = 64;
 
-impl Guard {
-    /// To be called when a session meets a peer that has seen the same and does not hold the same, which
-    /// [`SessionStats::divergences`](crate::SessionStats::divergences) counts. Some writer has told the two sides different things, and the
-    /// map alone does not say who: so the last checkpoint of every chain is laid open, as this replica knows it, and of two that
-    /// contradict each other whoever comes to hold both makes a proof. Of 64 chains at most; a further call goes on with others.
+impl MapChains {
+    /// Answers a session that met a peer with the same version and other contents, which
+    /// [`SessionStats::divergences`](crate::SessionStats::divergences) counts. Some writer has given the two sides different events, and
+    /// the map alone does not show which one: so this replica publishes the last checkpoint of every chain as it knows it. A replica that
+    /// holds two checkpoints that contradict each other makes the proof. At most 64 chains per call; a further call goes on with others.
     ///
-    /// It also writes its own batches of late once more: where a forgery took the place of one, the two sides differ in what they take
-    /// for that event, and sessions cannot tell either of the other.
+    /// It also re-issues its own recent batches: where a forgery took the place of one, the two sides differ in what they hold for that
+    /// event, and sessions cannot exchange it.
     ///
-    /// Honest replicas that have seen the same hold the same, but for moments while one has dropped something and the other has not yet:
-    /// to call it in vain costs about 190 bytes for each writer, until [`tidy`](Self::tidy), and each batch at most once.
+    /// Honest replicas with one version hold the same, except while one has dropped a value and the other has not yet. A call in vain
+    /// costs about 190 bytes for each writer, until [`tidy`](Self::tidy), and each batch at most once.
     pub fn diverged(&mut self, map: &mut CausalMap) -> Reviewed {
         let mut work = Work::default();
         self.renew(map, &mut work);
         let writers: Vec<ReplicaId> = self.tracker.writers().collect();
         let mut opened = 0;
         for writer in writers {
-            opened += usize::from(opened < OPENED_MAX && self.testify(map, writer, u64::MAX, 1, &mut work));
+            opened += usize::from(
+                opened < OPENED_MAX && self.publish_evidence(map, writer, u64::MAX, 1, &mut work),
+            );
         }
         self.finish(map, work)
     }
 
-    /// Writes the chain entries of this replica anew that not all have seen yet and that were not written anew before.
+    /// Re-issues the chain entries of this replica that some member may not have seen and that were not re-issued before.
     fn renew(&mut self, map: &mut CausalMap, work: &mut Work) {
         if self.tracker.kept(self.replica).is_some() {
             return;
@@ -59,8 +61,8 @@ impl Guard {
         self.renewed = map.last_seen(self.replica);
     }
 
-    /// Says what this replica knows of a chain: the last `count` checkpoints of it up to event `until`, beside what it said before.
-    pub(super) fn testify(
+    /// Publishes the last `count` checkpoints of a chain up to event `until`, beside what this replica published before.
+    pub(super) fn publish_evidence(
         &mut self,
         map: &mut CausalMap,
         writer: ReplicaId,
@@ -71,28 +73,28 @@ impl Guard {
         if writer == self.replica || self.tracker.kept(writer).is_some() {
             return false;
         }
-        let key = ChainKey::Testimony(writer, self.replica).to_key();
+        let key = ChainKey::Evidence(writer, self.replica).to_key();
         let said = map.get(&key).map(|entry| entry.latest().value.to_vec());
-        let mut checkpoints = said.as_deref().and_then(read_testimony).unwrap_or_default();
+        let mut checkpoints = said.as_deref().and_then(read_evidence).unwrap_or_default();
         let held: Vec<_> =
             self.tracker.checkpoints(writer).filter(|checkpoint| checkpoint.seq() <= until).collect();
         for checkpoint in held.into_iter().rev().take(count) {
-            if checkpoints.len() < TESTIMONY_LEN_MAX && !checkpoints.contains(checkpoint) {
+            if checkpoints.len() < EVIDENCE_LEN_MAX && !checkpoints.contains(checkpoint) {
                 checkpoints.push(checkpoint.clone());
             }
         }
-        let bytes = testimony(&checkpoints);
+        let bytes = encode_evidence(&checkpoints);
         let is_news = said.as_ref() != Some(&bytes) && map.put(&key, 0, &bytes).is_ok();
         if is_news {
-            self.stats.testimonies += 1;
+            self.stats.evidence += 1;
             work.keys.insert(key);
         }
         is_news
     }
 }
 
-/// Checkpoints as a testimony.
-fn testimony(checkpoints: &[Checkpoint]) -> Vec<u8> {
+/// The bytes of an entry of evidence.
+fn encode_evidence(checkpoints: &[Checkpoint]) -> Vec<u8> {
     let mut bytes = alloc::vec![VERSION];
     for checkpoint in checkpoints {
         checkpoint.write(&mut bytes);
@@ -100,12 +102,12 @@ fn testimony(checkpoints: &[Checkpoint]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn read_testimony(bytes: &[u8]) -> Option<Vec<Checkpoint>> {
+pub(super) fn read_evidence(bytes: &[u8]) -> Option<Vec<Checkpoint>> {
     let mut input = ByteReader::new(bytes);
     super::super::read_version(&mut input).ok()?;
     let mut checkpoints = Vec::new();
     while !input.is_empty() {
-        if checkpoints.len() == TESTIMONY_LEN_MAX {
+        if checkpoints.len() == EVIDENCE_LEN_MAX {
             return None;
         }
         checkpoints.push(Checkpoint::read(&mut input).ok()?);

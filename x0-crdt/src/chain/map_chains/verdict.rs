@@ -1,4 +1,4 @@
-//! What is made of a signature.
+//! The verdicts on signed entries.
 
 use alloc::vec::Vec;
 
@@ -6,38 +6,38 @@ use super::super::checkpoint::Checkpoint;
 use super::super::equivocation::EquivocationProof;
 use super::super::error::{ObserveError, ProofError, VerifyError};
 use super::super::tracker::Observed;
-use super::Guard;
+use super::MapChains;
 use crate::{Dot, ReplicaId};
 
-/// What is made of something that was signed, or claims to be.
+/// The verdict on something that is signed, or claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Good,
-    /// It stays in the map and is not used: nobody here can say.
+    /// It stays in the map and is not used: this replica cannot verify it.
     Ignored,
-    /// It can never be anything.
+    /// It can never be valid.
     Garbage,
-    /// It is of a writer that contradicts itself, and behind what is kept.
+    /// Its writer equivocates, and it comes after what is kept.
     Quarantined,
 }
 
-/// What became of the siblings of one entry.
+/// The verdicts on the siblings of one entry.
 #[derive(Default)]
 pub(super) struct Verdicts {
-    /// Up to where the chain was known before: 0 for one that is met for the first time, which may have gaps.
+    /// The end of the chain as known before: 0 for one that is seen for the first time, which may have gaps.
     pub(super) known: u64,
-    /// To be dropped; whether because they are garbage.
+    /// Events to be dropped; whether because they are garbage.
     pub(super) dropped: Vec<(Dot, bool)>,
-    pub(super) convicted: Vec<ReplicaId>,
+    pub(super) equivocating: Vec<ReplicaId>,
     pub(super) suspects: Vec<(ReplicaId, u64)>,
-    /// Events that a batch now says something of.
+    /// Events that a batch now covers: writer, after, until.
     pub(super) spans: Vec<(ReplicaId, u64, u64)>,
-    /// The value that this replica had put there and that somebody took away.
+    /// The value that this replica had put there and that a peer removed.
     pub(super) lost: Option<Vec<u8>>,
 }
 
 impl Verdicts {
-    /// Takes in one of several values at a key: of the good ones that of the highest rank is kept, the others are dropped.
+    /// Takes in one of several values at a key: of the good ones, the one of the highest rank is kept, the others are dropped.
     pub(super) fn keep_best<T, R: Ord>(
         &mut self,
         best: &mut Option<(T, Dot)>,
@@ -59,20 +59,20 @@ impl Verdicts {
     }
 }
 
-impl Guard {
+impl MapChains {
     pub(super) fn try_proof(&mut self, proof: &EquivocationProof, verdicts: &mut Verdicts) -> Verdict {
         let known = self.tracker.proof(proof.writer()) == Some(proof);
-        let convicted = match self.tracker.convict(proof, self.verifier.as_ref()) {
-            // One that changes nothing is not examined there.
+        let equivocating = match self.tracker.accept_proof(proof, self.verifier.as_ref()) {
+            // The tracker does not verify a proof that changes nothing.
             Ok(false) if !known => {
                 proof.verify(self.verifier.as_ref()).map(|()| false).map_err(ProofError::from)
             }
             other => other,
         };
-        match convicted {
+        match equivocating {
             Ok(is_news) => {
                 if is_news {
-                    verdicts.convicted.push(proof.writer());
+                    verdicts.equivocating.push(proof.writer());
                 }
                 Verdict::Good
             }
@@ -82,7 +82,7 @@ impl Guard {
         }
     }
 
-    /// Looks at a checkpoint, and follows the chain to it if `follows`.
+    /// Takes in a checkpoint, and adopts it as head across a gap if `follows`.
     pub(super) fn try_checkpoint(
         &mut self,
         checkpoint: &Checkpoint,
@@ -94,14 +94,14 @@ impl Guard {
         let mut observed = self.tracker.observe(checkpoint, verifier);
         if follows && matches!(observed, Ok(Observed::Waiting { .. }) | Err(ObserveError::PendingFull { .. }))
         {
-            // What lies between is gone. Whoever has seen it may know that it contradicts what is known here.
+            // The events between are gone. A replica that has seen them may know that they contradict what is known here.
             if verdicts.known > 0 {
                 verdicts.suspects.push((writer, verdicts.known));
             }
             observed = self.tracker.adopt(checkpoint, verifier);
         }
         match observed {
-            Ok(Observed::Equivocation { .. }) => verdicts.convicted.push(writer),
+            Ok(Observed::Equivocation { .. }) => verdicts.equivocating.push(writer),
             Ok(_) => self.compare(checkpoint, verdicts),
             Err(ObserveError::Quarantined { .. }) => return Verdict::Quarantined,
             Err(ObserveError::Verify(VerifyError::BadSignature)) => return Verdict::Garbage,
@@ -114,18 +114,18 @@ impl Guard {
             return Verdict::Quarantined;
         }
         if writer == self.replica && checkpoint.seq() > self.head.seq {
-            // Its own chain, when the guard is opened.
+            // This replica's own chain, when the map is opened.
             self.head = checkpoint.head();
         }
         Verdict::Good
     }
 
-    /// Whether it is this replica's chain, and worth being put back.
+    /// Whether it is this replica's own chain and no proof exists against it, so that lost entries are put back.
     pub(super) fn is_mine(&self, writer: ReplicaId) -> bool {
         writer == self.replica && self.tracker.kept(writer).is_none()
     }
 
-    /// Compares a checkpoint with the batches that are alive, which the tracker may have forgotten.
+    /// Compares a checkpoint with the batches in the map, which the tracker may have dropped.
     fn compare(&mut self, checkpoint: &Checkpoint, verdicts: &mut Verdicts) {
         let statement = checkpoint.statement();
         let (begin, end) = (statement.previous().seq, statement.seq());
@@ -138,9 +138,9 @@ impl Guard {
             .find(|other| other.statement().conflicts_with(statement));
         let proof = conflict.and_then(|other| EquivocationProof::new(other.clone(), checkpoint.clone()).ok());
         if let Some(proof) = proof
-            && self.tracker.convict(&proof, self.verifier.as_ref()) == Ok(true)
+            && self.tracker.accept_proof(&proof, self.verifier.as_ref()) == Ok(true)
         {
-            verdicts.convicted.push(checkpoint.writer());
+            verdicts.equivocating.push(checkpoint.writer());
         }
     }
 

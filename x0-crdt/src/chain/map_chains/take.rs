@@ -1,19 +1,19 @@
-//! Taking in what stands at the reserved keys.
+//! Takes in the entries at the reserved keys.
 
 use alloc::vec::Vec;
 
 use super::super::checkpoint::Checkpoint;
 use super::super::equivocation::EquivocationProof;
-use super::Guard;
+use super::MapChains;
 use super::cover::Cover;
+use super::evidence::read_evidence;
 use super::keys::ChainKey;
 use super::review::Work;
-use super::testimony::read_testimony;
 use super::verdict::{Verdict, Verdicts};
 use crate::{CausalMap, Dot, ReplicaId};
 
-impl Guard {
-    /// Takes in what stands at a reserved key, and drops from there what must not stand.
+impl MapChains {
+    /// Takes in the values at a reserved key, and drops those that are not valid there.
     pub(super) fn take(&mut self, map: &mut CausalMap, key: ChainKey, work: &mut Work) {
         let bytes = key.to_key();
         let siblings: Vec<(Dot, Vec<u8>)> = map
@@ -22,7 +22,7 @@ impl Guard {
             .unwrap_or_default();
         let last_seen = map.last_seen(key.writer());
         let mut drop_it = |guard: &mut Self, dot: Dot, is_garbage: bool| {
-            if map.expel(&bytes, dot) {
+            if map.evict(&bytes, dot) {
                 guard.stats.garbage += u64::from(is_garbage);
                 work.keys.insert(bytes.clone());
             }
@@ -41,18 +41,18 @@ impl Guard {
                 self.take_batch(writer, begin, last_seen, &admitted, &mut verdicts);
             }
             ChainKey::Head(writer) => self.take_head(writer, last_seen, &admitted, &mut verdicts),
-            ChainKey::Testimony(writer, _) => self.take_testimony(writer, &admitted, &mut verdicts),
+            ChainKey::Evidence(writer, _) => self.take_evidence(writer, &admitted, &mut verdicts),
         }
         for (dot, is_garbage) in verdicts.dropped {
             drop_it(self, dot, is_garbage);
         }
-        work.convicted.extend(verdicts.convicted);
+        work.equivocating.extend(verdicts.equivocating);
         work.suspects.extend(verdicts.suspects);
         work.spans.extend(verdicts.spans);
         work.lost.extend(verdicts.lost.map(|value| (bytes, value)));
     }
 
-    /// Of several proofs the one stays that keeps least: all replicas choose the same.
+    /// Of several proofs, the one that keeps least stays: all replicas choose the same.
     fn take_proof(&mut self, writer: ReplicaId, siblings: &[(Dot, Vec<u8>)], verdicts: &mut Verdicts) {
         let mut best: Option<(u64, &[u8], Dot)> = None;
         for (dot, bytes) in siblings {
@@ -90,14 +90,14 @@ impl Guard {
         verdicts: &mut Verdicts,
     ) {
         let mut best: Option<(Cover, Dot)> = None;
-        // What this replica has put there itself needs nobody's word.
+        // What this replica has put there itself needs no verification.
         let is_mine = self.is_mine(writer);
         let mine = self.covers.get(&writer).and_then(|covers| covers.get(&begin)).filter(|_| is_mine);
         let mine = mine.map(Cover::encode);
         for (dot, bytes) in siblings {
             let cover = Cover::decode(bytes).ok().filter(|cover| {
                 let statement = cover.statement();
-                // What a batch covers was seen before the batch: claims on what is to come are nobody's.
+                // A batch covers events that were written before it. A claim on later events is invalid.
                 statement.writer() == writer
                     && statement.previous().seq == begin
                     && statement.seq() <= last_seen
@@ -107,7 +107,7 @@ impl Guard {
                 Some(cover) => self.try_checkpoint(cover.checkpoint(), true, verdicts),
                 None => Verdict::Garbage,
             };
-            // The one that proves most: a shorter one put beside it takes nothing away.
+            // The one that proves most stays: a peer that puts a shorter one beside it removes nothing.
             verdicts.keep_best(&mut best, verdict, cover, *dot, Cover::live_len);
         }
         let covers = self.covers.entry(writer).or_default();
@@ -126,7 +126,7 @@ impl Guard {
             }
         }
         if covers.is_empty() {
-            // A key alone names a writer and proves nothing of it.
+            // A key alone names a writer and proves nothing about it.
             self.covers.remove(&writer);
         }
     }
@@ -160,16 +160,16 @@ impl Guard {
             return;
         }
         self.heads.extend(best.map(|(checkpoint, _)| (writer, checkpoint)));
-        // An honest chain does not go back, and its last checkpoint does not go away.
+        // An honest chain does not go back, and its last checkpoint is never removed.
         if self.tracker.kept(writer).is_none() && self.tracker.head(writer).is_some_and(|head| seq < head.seq)
         {
             verdicts.suspects.push((writer, u64::MAX));
         }
     }
 
-    fn take_testimony(&mut self, writer: ReplicaId, siblings: &[(Dot, Vec<u8>)], verdicts: &mut Verdicts) {
+    fn take_evidence(&mut self, writer: ReplicaId, siblings: &[(Dot, Vec<u8>)], verdicts: &mut Verdicts) {
         for (dot, bytes) in siblings {
-            let checkpoints = read_testimony(bytes)
+            let checkpoints = read_evidence(bytes)
                 .filter(|checkpoints| checkpoints.iter().all(|checkpoint| checkpoint.writer() == writer));
             let is_garbage = checkpoints.is_none_or(|checkpoints| {
                 checkpoints

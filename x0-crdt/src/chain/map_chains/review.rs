@@ -1,4 +1,4 @@
-//! After the map has taken something in: what it means for whom.
+//! Verifies what a join has changed, and repairs the chain entries of the map.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -6,37 +6,37 @@ use alloc::vec::Vec;
 use super::super::checkpoint::Checkpoint;
 use super::super::equivocation::EquivocationProof;
 use super::cover::Cover;
+use super::evidence::EVIDENCE_LEN_MAX;
 use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
-use super::testimony::TESTIMONY_LEN_MAX;
-use super::{Belief, Guard, Reviewed};
+use super::{MapChains, Reviewed, Verification};
 use crate::{CausalMap, Dot, Entry, ReplicaId};
 
-/// So many batches over events whose history is forgotten are looked up one by one; for more, the map is looked through once.
+/// Up to so many batches over events without history are looked up one by one; for more, one pass over the map is cheaper.
 const LOOKUPS_MAX: usize = 4;
 
-/// What a review has found to do.
+/// The findings of a review.
 #[derive(Default)]
 pub(super) struct Work {
-    /// Keys that the guard changed.
+    /// Keys that the review changed.
     pub(super) keys: BTreeSet<Vec<u8>>,
     /// Writers of which less is kept than before.
-    pub(super) convicted: BTreeSet<ReplicaId>,
+    pub(super) equivocating: BTreeSet<ReplicaId>,
     /// Writers whose chain jumped or went back, and up to where it was known before.
     pub(super) suspects: BTreeSet<(ReplicaId, u64)>,
-    /// Events that a batch now says something of: writer, after, until.
+    /// Events that a batch now covers: writer, after, until.
     pub(super) spans: Vec<(ReplicaId, u64, u64)>,
     /// Up to where chains were known before.
     pub(super) known: BTreeMap<ReplicaId, u64>,
-    /// Entries of this replica that somebody took away.
+    /// Entries of this replica that a peer removed, with their values.
     pub(super) lost: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Guard {
-    /// Looks at what a join has changed: believes what is signed, drops what is forged or behind what is kept of its writer, and convicts
-    /// whoever contradicts itself. `keys` are those of [`Joined`](crate::Joined).
+impl MapChains {
+    /// Verifies what a join has changed: drops values that are forged or behind what is kept of their writer, and finds writers that
+    /// equivocate. `keys` are those of [`Joined`](crate::Joined).
     ///
-    /// What is dropped is dropped in the same way by every guard, without an event of its own. What is written (a proof, a testimony, a
-    /// chain entry of this replica that somebody took away) is written as this replica.
+    /// Every replica drops the same values, so a drop is no event. Entries that are missing in the map (a proof, evidence, a chain entry
+    /// of this replica that a peer removed) are written as this replica.
     pub fn review(&mut self, map: &mut CausalMap, keys: &[Vec<u8>]) -> Reviewed {
         let mut work = Work::default();
         let mut reserved = BTreeSet::new();
@@ -64,7 +64,7 @@ impl Guard {
                     unfit.extend(self.unfit(&entry));
                 }
             }
-            self.expel(map, unfit, &mut work);
+            self.evict(map, unfit, &mut work);
         }
         self.finish(map, work)
     }
@@ -75,7 +75,7 @@ impl Guard {
         self.unknown.clear();
         let reserved: BTreeSet<ChainKey> =
             map.prefix(CHAIN_PREFIX).filter_map(|entry| ChainKey::parse(entry.key())).collect();
-        // Its own chain first: whatever fills the limits, it must know where that stands.
+        // Its own chain first: it must know its own head, however many others fill the limits.
         let (mine, others): (Vec<_>, Vec<_>) =
             reserved.into_iter().partition(|key| key.writer() == self.replica);
         for key in mine.into_iter().chain(others) {
@@ -85,42 +85,46 @@ impl Guard {
         self.finish(map, work)
     }
 
-    pub(super) fn convict_and_review(&mut self, map: &mut CausalMap, proof: &EquivocationProof) -> Reviewed {
+    pub(super) fn accept_proof_and_review(
+        &mut self,
+        map: &mut CausalMap,
+        proof: &EquivocationProof,
+    ) -> Reviewed {
         let mut work = Work::default();
-        if self.tracker.convict(proof, self.verifier.as_ref()) == Ok(true) {
-            work.convicted.insert(proof.writer());
+        if self.tracker.accept_proof(proof, self.verifier.as_ref()) == Ok(true) {
+            work.equivocating.insert(proof.writer());
         }
         self.finish(map, work)
     }
 
     /// The values of an entry that must not stand, with the key.
-    fn unfit(&self, entry: &Entry<'_>) -> Vec<(Vec<u8>, Dot, Belief)> {
+    fn unfit(&self, entry: &Entry<'_>) -> Vec<(Vec<u8>, Dot, Verification)> {
         let key = entry.key();
         let unfit = entry.siblings().filter_map(|held| {
-            let belief = if is_reserved(key) && ChainKey::parse(key).is_none() {
-                Belief::Uncovered
+            let verification = if is_reserved(key) && ChainKey::parse(key).is_none() {
+                Verification::Unsigned
             } else {
-                match self.belief(key, &held) {
-                    belief @ (Belief::Refuted | Belief::Quarantined) => belief,
+                match self.verification(key, &held) {
+                    verification @ (Verification::Invalid | Verification::Quarantined) => verification,
                     _ => return None,
                 }
             };
-            Some((key.to_vec(), held.dot, belief))
+            Some((key.to_vec(), held.dot, verification))
         });
         unfit.collect()
     }
 
     fn judge_all(&mut self, map: &mut CausalMap, work: &mut Work) {
         let unfit: Vec<_> = map.range(&[]).flat_map(|entry| self.unfit(&entry)).collect();
-        self.expel(map, unfit, work);
+        self.evict(map, unfit, work);
     }
 
-    fn expel(&mut self, map: &mut CausalMap, unfit: Vec<(Vec<u8>, Dot, Belief)>, work: &mut Work) {
-        for (key, dot, belief) in unfit {
-            if map.expel(&key, dot) {
-                match belief {
-                    Belief::Refuted => self.stats.refuted += 1,
-                    Belief::Quarantined => self.stats.quarantined += 1,
+    fn evict(&mut self, map: &mut CausalMap, unfit: Vec<(Vec<u8>, Dot, Verification)>, work: &mut Work) {
+        for (key, dot, verification) in unfit {
+            if map.evict(&key, dot) {
+                match verification {
+                    Verification::Invalid => self.stats.invalid += 1,
+                    Verification::Quarantined => self.stats.quarantined += 1,
                     _ => self.stats.garbage += 1,
                 }
                 work.keys.insert(key);
@@ -129,18 +133,21 @@ impl Guard {
     }
 
     pub(super) fn finish(&mut self, map: &mut CausalMap, mut work: Work) -> Reviewed {
-        if !work.convicted.is_empty() {
-            for writer in work.convicted.clone() {
+        if !work.equivocating.is_empty() {
+            for writer in work.equivocating.clone() {
                 self.purge(map, writer, &mut work);
             }
             self.judge_all(map, &mut work);
         }
         self.mend(map, &mut work);
-        Reviewed { keys: work.keys.into_iter().collect(), convicted: work.convicted.into_iter().collect() }
+        Reviewed {
+            keys: work.keys.into_iter().collect(),
+            equivocating: work.equivocating.into_iter().collect(),
+        }
     }
 
-    /// Drops what a convicted writer signed behind what is kept of it. Its earlier batches stay, whatever event put them there: they prove
-    /// themselves.
+    /// Drops what an equivocating writer signed after what is kept of it. Its earlier batches stay, whatever event carried them: they
+    /// verify by themselves.
     fn purge(&mut self, map: &mut CausalMap, writer: ReplicaId, work: &mut Work) {
         let Some(kept) = self.tracker.kept(writer) else { return };
         if let Some(covers) = self.covers.get_mut(&writer) {
@@ -155,14 +162,14 @@ impl Guard {
         for entry in map.prefix(batches) {
             let end = |bytes| Cover::decode(bytes).map_or(0, |cover| cover.statement().seq());
             let held = entry.siblings().filter(|held| end(held.value) > kept);
-            unfit.extend(held.map(|held| (entry.key().to_vec(), held.dot, Belief::Quarantined)));
+            unfit.extend(held.map(|held| (entry.key().to_vec(), held.dot, Verification::Quarantined)));
         }
         if let Some(entry) = map.get(&ChainKey::Head(writer).to_key()) {
             let end = |bytes| Checkpoint::decode(bytes).map_or(0, |checkpoint| checkpoint.seq());
             let held = entry.siblings().filter(|held| end(held.value) > kept);
-            unfit.extend(held.map(|held| (entry.key().to_vec(), held.dot, Belief::Quarantined)));
+            unfit.extend(held.map(|held| (entry.key().to_vec(), held.dot, Verification::Quarantined)));
         }
-        self.expel(map, unfit, work);
+        self.evict(map, unfit, work);
     }
 
     /// Writes what is missing in the map.
@@ -176,7 +183,7 @@ impl Guard {
             }
         }
         for (writer, until) in core::mem::take(&mut work.suspects) {
-            self.testify(map, writer, until, TESTIMONY_LEN_MAX, work);
+            self.publish_evidence(map, writer, until, EVIDENCE_LEN_MAX, work);
         }
         if self.tracker.kept(self.replica).is_some() {
             work.lost.clear();
@@ -189,9 +196,9 @@ impl Guard {
                 work.keys.insert(key);
             }
         }
-        // Who is convicted needs no testimony.
-        for writer in &work.convicted {
-            let key = ChainKey::Testimony(*writer, self.replica).to_key();
+        // A proof makes the evidence against its writer superfluous.
+        for writer in &work.equivocating {
+            let key = ChainKey::Evidence(*writer, self.replica).to_key();
             if map.remove(&key).is_some() {
                 work.keys.insert(key);
             }

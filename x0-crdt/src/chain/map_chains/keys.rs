@@ -4,23 +4,21 @@ use alloc::vec::Vec;
 
 use crate::ReplicaId;
 
-/// What every key of the map begins with that belongs to chains. A map that is guarded keeps nothing else there: what a
-/// [`Guard`](super::Guard) does not recognise under it, it drops.
+/// The prefix of all keys that belong to signed chains. A [`SignedMap`](crate::SignedMap) drops every other entry under it.
 pub const CHAIN_PREFIX: &[u8] = b"\0chain/";
 
-/// What stands at a reserved key. In the order in which a review takes them: what a proof settles needs no second look, and batches
-/// lead up to the head.
+/// A reserved key. In the order in which a review takes them: a proof settles what follows, and batches lead up to the head.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum ChainKey {
-    /// The proof that a writer contradicts itself. By anyone.
+    /// The proof that a writer equivocates. Any replica may write it.
     Proof(ReplicaId),
-    /// What a writer signed of its events after a number. By its node.
+    /// A signed batch of a writer's events after a number. Its node writes it.
     Batch(ReplicaId, u64),
-    /// The last checkpoint of a writer. By its node. At one key for all times, so that replicas that hold two chains of a writer cannot
-    /// compare their contents without coming across it.
+    /// The last checkpoint of a writer. Its node writes it. The key never changes, so that replicas that hold two chains of a writer
+    /// always differ at it.
     Head(ReplicaId),
-    /// Checkpoints of the first that the second has seen and misses now. By the second.
-    Testimony(ReplicaId, ReplicaId),
+    /// Checkpoints of the first replica that the second has seen and now misses. The second writes it.
+    Evidence(ReplicaId, ReplicaId),
 }
 
 impl ChainKey {
@@ -37,7 +35,7 @@ impl ChainKey {
                 put(b'b', writer);
                 key.extend_from_slice(&begin.to_be_bytes());
             }
-            Self::Testimony(writer, by) => {
+            Self::Evidence(writer, by) => {
                 put(b't', writer);
                 put_replica(by, &mut key);
             }
@@ -45,7 +43,7 @@ impl ChainKey {
         key
     }
 
-    /// What `key` is for; `None` if it is none of these.
+    /// Parses a key; `None` if it is none of these.
     pub(super) fn parse(key: &[u8]) -> Option<Self> {
         let (kind, rest) = key.strip_prefix(CHAIN_PREFIX)?.split_first()?;
         let (writer, rest) = take_replica(rest)?;
@@ -55,29 +53,28 @@ impl ChainKey {
             b'b' => Self::Batch(writer, u64::from_be_bytes(rest.try_into().ok()?)),
             b't' => {
                 let (by, rest) = take_replica(rest)?;
-                rest.is_empty().then_some(Self::Testimony(writer, by))?
+                rest.is_empty().then_some(Self::Evidence(writer, by))?
             }
             _ => return None,
         };
         Some(parsed)
     }
 
-    /// Whose chain it is about.
+    /// The writer whose chain the entry is about.
     pub(super) fn writer(self) -> ReplicaId {
         match self {
-            Self::Proof(writer)
-            | Self::Batch(writer, _)
-            | Self::Head(writer)
-            | Self::Testimony(writer, _) => writer,
+            Self::Proof(writer) | Self::Batch(writer, _) | Self::Head(writer) | Self::Evidence(writer, _) => {
+                writer
+            }
         }
     }
 
-    /// Whether `author` may write there. What others write there is dropped, so that nobody fills another one's keys.
+    /// Whether `author` may write there. Entries of other authors are dropped, so that no replica can fill the keys of another one.
     pub(super) fn admits(self, author: ReplicaId) -> bool {
         match self {
             Self::Proof(_) => true,
             Self::Batch(writer, _) | Self::Head(writer) => author.node == writer.node,
-            Self::Testimony(_, by) => author == by,
+            Self::Evidence(_, by) => author == by,
         }
     }
 }
@@ -106,8 +103,7 @@ mod tests {
     #[test]
     fn keys_read_back_and_nothing_else_does() {
         let (a, b) = (ReplicaId::with_incarnation(1, 2), ReplicaId::with_incarnation(u64::MAX, 0));
-        let keys =
-            [ChainKey::Proof(a), ChainKey::Batch(a, 300), ChainKey::Head(b), ChainKey::Testimony(a, b)];
+        let keys = [ChainKey::Proof(a), ChainKey::Batch(a, 300), ChainKey::Head(b), ChainKey::Evidence(a, b)];
         for key in keys {
             let bytes = key.to_key();
             assert_eq!(ChainKey::parse(&bytes), Some(key));
