@@ -90,7 +90,7 @@ pub use map_chains::{
     CHAIN_PREFIX, ChainOptions, ChainStats, MAP_BATCH_LEN_MAX, MapChains, Reviewed, SignBatchError,
     Verification,
 };
-pub use seam::{Nobody, Signer, Verifier};
+pub use seam::{RejectAll, Signer, Verifier};
 pub use statement::{Head, Statement};
 pub use tracker::{ChainLimits, ChainTracker, Observed, Standing};
 pub use writer::{ChainWriter, Output};

@@ -1,4 +1,4 @@
-//! Canonical bytes: equal values have equal bytes, and what decodes encodes to the same bytes again.
+//! The canonical codec: equal values have equal bytes, and bytes that decode encode to themselves.
 //!
 //! Integers are base-128, low bits first, in their shortest form (signed ones zigzag); byte strings carry their length before them;
 //! collections carry their count and are in ascending order without repetition. A decoder accepts nothing else, and allocates nothing
@@ -10,54 +10,54 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::str;
 
-/// Why bytes are not what they should be. The state of nothing changed.
+/// Why bytes cannot be decoded. No state changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The bytes end too early.
     #[error("the bytes end in the middle of {what}: fetch them again")]
     Truncated {
-        /// What was being read.
+        /// The value that was being read.
         what: &'static str,
     },
     /// The format is of another version.
-    #[error("format version {found} is not known here: bring both sides to the same release")]
+    #[error("format version {found} is unknown: bring both sides to the same release")]
     Version {
         /// The version found.
         found: u8,
     },
     /// A tag has no meaning.
-    #[error("tag {tag} is not a known {what}")]
+    #[error("tag {tag} is not a known {what}: the bytes are damaged, or of a newer release")]
     Tag {
-        /// What the tag should have named.
+        /// The kind of thing that the tag names.
         what: &'static str,
         /// The tag.
         tag: u8,
     },
-    /// A number is outside what it may be.
-    #[error("{what} is out of range")]
+    /// A number is outside its range.
+    #[error("{what} is out of range: the bytes are damaged or forged")]
     Range {
-        /// Which number.
+        /// The number.
         what: &'static str,
     },
     /// A value is not in its one canonical form: an integer that is too long, items out of order or repeated.
-    #[error("{what} is not in canonical form")]
+    #[error("{what} is not in canonical form: the bytes are damaged or forged")]
     NotCanonical {
-        /// What was being read.
+        /// The value that was being read.
         what: &'static str,
     },
     /// Text that is not UTF-8.
-    #[error("text is not UTF-8")]
+    #[error("text is not UTF-8: the bytes are damaged, or of another type")]
     Text,
     /// Bytes are left over.
-    #[error("{len} bytes follow the end")]
+    #[error("{len} bytes follow the end of the value: the bytes are damaged, or of another type")]
     Trailing {
         /// How many.
         len: usize,
     },
 }
 
-/// What is left of the bytes that are being decoded.
+/// A reader over bytes that are being decoded.
 #[derive(Debug, Clone)]
 pub struct ByteReader<'a> {
     rest: &'a [u8],
@@ -154,7 +154,7 @@ impl<'a> ByteReader<'a> {
         self.take(len, what)
     }
 
-    /// That nothing is left.
+    /// Checks that no byte is left.
     ///
     /// # Errors
     /// [`DecodeError::Trailing`].
@@ -178,10 +178,10 @@ pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// A value with one form in bytes.
+/// A value with exactly one encoding.
 ///
-/// The contract: `decode(encode(v)) == v`; equal values encode alike; bytes that decode encode back to themselves; `decode` never
-/// panics and takes exactly what `encode` wrote.
+/// Contract: `decode(encode(v)) == v`; equal values have equal bytes; bytes that decode encode to themselves; `decode` never panics and
+/// reads exactly what `encode` wrote.
 pub trait Canonical: Sized {
     /// Appends the bytes.
     fn encode(&self, out: &mut Vec<u8>);
@@ -331,7 +331,7 @@ impl<K: Canonical + Ord, V: Canonical> Canonical for BTreeMap<K, V> {
 
     fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         const WHAT: &str = "a map";
-        // Nothing is reserved by the count: a map grows as its entries arrive, and each takes bytes of the input, or it is a repetition.
+        // Nothing is allocated by the count: the map grows with its entries. Each takes bytes of the input, or repeats a key and is refused.
         let count = input.integer(WHAT)?;
         let mut map = Self::new();
         for _ in 0..count {

@@ -1,29 +1,29 @@
-//! Who wrote, and which of their events it was.
+//! [`ReplicaId`] and [`Dot`]: the names of writers and of their events.
 
 use core::fmt;
 
 use crate::codec::{ByteReader, Canonical, DecodeError};
 
-/// A writer: one life of one node.
+/// A writer: one incarnation of one node.
 ///
-/// Events are counted per writer, so no two processes may ever write as the same one. A node that cannot be sure to remember its
-/// last event after a crash takes a fresh incarnation at each boot; one that stores its counter before a delta leaves may keep it.
+/// Events are counted per writer, so no two processes may ever write under one ID. A node that may lose its last events in a crash takes a
+/// fresh incarnation at each boot; a node that makes its events durable before a delta leaves may keep its incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId {
     /// The node.
     pub node: u64,
-    /// Which of its lives.
+    /// The incarnation of the node, from 0.
     pub incarnation: u32,
 }
 
 impl ReplicaId {
-    /// The first life of `node`.
+    /// The first incarnation of `node`.
     #[must_use]
     pub const fn new(node: u64) -> Self {
         Self { node, incarnation: 0 }
     }
 
-    /// A given life of `node`.
+    /// A given incarnation of `node`.
     #[must_use]
     pub const fn with_incarnation(node: u64, incarnation: u32) -> Self {
         Self { node, incarnation }
@@ -51,9 +51,9 @@ impl Canonical for ReplicaId {
 /// The name of one event: the `seq`-th of `replica`, counted from 1 without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
-    /// Who.
+    /// The writer.
     pub replica: ReplicaId,
-    /// Which, from 1.
+    /// The event's number, from 1.
     pub seq: u64,
 }
 

@@ -1,4 +1,4 @@
-//! [`CausalMap`]: keys to values that every replica may write at any time, with all that is needed to bring replicas together.
+//! [`CausalMap`]: byte strings to values that every replica may write at any time, as one replica's whole state.
 
 mod cell;
 mod columns;
@@ -16,7 +16,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use cell::{Cell, Sibling};
-pub use delta::{DeltaError, Difference, ITEM_MAX, MapDelta};
+pub use delta::{DeltaError, DeltaExtent, ITEM_MAX, MapDelta};
 pub use history::HistoryError;
 pub use join::{JoinError, Joined};
 pub use read::{Entry, Held};
@@ -32,13 +32,13 @@ pub const KEY_LEN_MAX: usize = 4 * 1024;
 /// The longest value, in bytes. What is longer belongs beside the map, with its hash in it.
 pub const VALUE_LEN_MAX: usize = 64 * 1024;
 
-/// Where a replica stands, in 16 bytes: equal frontiers are equal states.
+/// The state of a replica in 16 bytes: equal frontiers are equal states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frontier {
-    /// The hash of the version: which events were seen.
+    /// The hash of the version, the events seen.
     pub version: u64,
-    /// The sum of the hashes of all that is held. Two replicas with one version and two of these met a writer that gave one event two
-    /// contents.
+    /// The sum of the hashes of all values held. Two replicas with equal versions and unequal contents have met a writer that gave one
+    /// event two contents.
     pub content: u64,
 }
 
@@ -64,22 +64,22 @@ pub enum WriteError {
 
 /// A map from byte strings to causal cells: the whole state of one replica.
 ///
-/// Each write takes a [`Dot`], replaces the values that its writer had seen at that key, and nothing else: what another replica wrote
-/// meanwhile stays beside it as a sibling until somebody writes again having seen both. A removal takes a dot too and leaves a record
-/// of that number and the key, nothing of the value; it is needed until every member has seen it, see [`forget`](Self::forget).
+/// Each write takes a [`Dot`] and replaces the values that its writer had seen at that key, and nothing else: a concurrent value of another
+/// replica stays beside it as a sibling until a later write has seen both. A removal takes a dot too and leaves a tombstone, its dot and
+/// the key without the value, until every member has seen it: see [`collect_tombstones`](Self::collect_tombstones).
 ///
-/// A key is all there is: registers, flags, counters, sets and nested maps are paths of keys and ways to write
-/// ([`put`](Self::put), [`add`](Self::add)) and to read ([`Entry`]).
+/// Registers, flags, counters, sets and nested maps are paths of keys and ways to write ([`put`](Self::put), [`add`](Self::add)) and to
+/// read ([`Entry`]).
 ///
 /// # Convergence
-/// The state is a join-semilattice: [`join`](Self::join) of any differences in any order, repeated or not, brings replicas that saw
+/// The state is a join-semilattice: a [`join`](Self::join) of any deltas in any order, repeated or not, brings replicas that saw
 /// the same events to equal [`encode_state`](Self::encode_state) bytes (Almeida, Shoker, Baquero: "Delta state replicated data types",
-/// 2018; the causal join of its section 7, on flat keys). A difference is taken in whole, so that what was seen never has gaps and a
+/// 2018; the causal join of its section 7, on flat keys). A delta is joined whole, so that the version never has gaps and a
 /// reader never sees half of a peer's writes.
 ///
 /// # Durability
-/// An event's number must never be used twice. Either [`saved`](Self::save) state reaches the disk before a difference that holds the
-/// event leaves, or each boot takes a fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
+/// An event's number must never be used twice. Either [`saved`](Self::save) state reaches the disk before a delta that holds the
+/// event is sent, or each boot takes a fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
 ///
 /// ```
 /// use x0_crdt::{CausalMap, HashKey, ReplicaId};
@@ -94,7 +94,7 @@ pub enum WriteError {
 /// let delta = here.delta(&seen)?.encode(&seen);
 /// there.join(&x0_crdt::MapDelta::decode(&delta, &seen)?)?;
 /// let entry = there.get(b"door").unwrap();
-/// assert_eq!(entry.siblings().count(), 2, "neither had seen the other");
+/// assert_eq!(entry.siblings().count(), 2, "the writes are concurrent");
 /// assert_eq!(entry.latest().value, b"shut");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -107,12 +107,12 @@ pub struct CausalMap {
     writers: Writers,
     /// Of each writer, the last event seen.
     version: Vec<u64>,
-    /// Of each writer, the event up to which history was forgotten.
+    /// Of each writer, the event up to which tombstones were collected.
     floor: Vec<u64>,
     cells: BTreeMap<Key, Cell>,
-    /// Events above the floor that nothing later has replaced, and their keys: what a peer that lacks them must be told.
+    /// Events above the floor that no later event has replaced, and their keys: what a peer that lacks them must receive.
     recent: BTreeMap<(u32, u64), Key>,
-    /// The removals among them.
+    /// The removals among them: the tombstones.
     removals: BTreeMap<Key, Vec<(u32, u64)>>,
     content: u64,
     siblings: usize,
@@ -141,7 +141,7 @@ impl CausalMap {
         }
     }
 
-    /// Who writes here.
+    /// The replica that writes here.
     #[must_use]
     pub const fn replica(&self) -> ReplicaId {
         self.replica
@@ -153,7 +153,7 @@ impl CausalMap {
         self.hash_key
     }
 
-    /// Writes a value over all that is seen at `key`. `time` orders it among concurrent siblings on reading, nothing else.
+    /// Writes a value over all values seen at `key`. `time` orders it among concurrent siblings on reading, nothing else.
     ///
     /// # Errors
     /// A key or value above its limit.
@@ -161,8 +161,8 @@ impl CausalMap {
         self.write(key, time, value, |_, _| true)
     }
 
-    /// Writes a value over what this replica itself wrote at `key`, beside what others wrote: the write of a counter, whose value is
-    /// the sum of one part per replica.
+    /// Writes a value over the value of this replica at `key`, beside those of other replicas: the write of a counter, whose value is the
+    /// sum of one part per replica.
     ///
     /// # Errors
     /// A key or value above its limit.
@@ -172,7 +172,7 @@ impl CausalMap {
 
     /// Adds to the counter at `key`: replaces this replica's part, an `i64`, by the sum. Saturates at the ends of `i64`.
     ///
-    /// Concurrent removal takes away the parts it saw; a part that was added to meanwhile survives whole.
+    /// A concurrent removal removes the parts that it has seen; a part that was added to meanwhile survives whole.
     ///
     /// # Errors
     /// A key above its limit.
@@ -181,7 +181,7 @@ impl CausalMap {
         self.put_own(key, time, &mine.saturating_add(amount).to_le_bytes())
     }
 
-    /// Removes what is seen at `key`. None if there was nothing, and then nothing was written.
+    /// Removes all values seen at `key`. `None` if there was none, and then no event was written.
     pub fn remove(&mut self, key: &[u8]) -> Option<Dot> {
         let (key, cell) = self.cells.remove_entry(key)?;
         for sibling in cell.siblings() {
@@ -190,6 +190,7 @@ impl CausalMap {
         self.supersede_removals(&key);
         let seq = self.next_seq();
         self.recent.insert((self.me, seq), key.clone());
+        // One tombstone per key is enough: it replaces those that this removal had seen.
         self.removals.insert(key, alloc::vec![(self.me, seq)]);
         Some(Dot::new(self.replica, seq))
     }
@@ -210,13 +211,13 @@ impl CausalMap {
         let key = Key::new(key);
         let seq = self.next_seq();
         let sibling = Sibling { seq, time, value: Value::new(value), writer: self.me };
-        // The removals that were seen here need not be told any more: who lacks them lacks this event too, and gets the whole key.
+        // The tombstones at this key are superseded: a peer that lacks them lacks this event too, and then receives the whole key.
         self.supersede_removals(&key);
         let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
         siblings.retain(|old| {
             let keep = !replaces(self.me, old);
             if !keep {
-                // Not `lose`, which would borrow all of the map.
+                // Not `lose`: it borrows the whole map, and the siblings are borrowed here.
                 self.content = self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, &key, old));
                 self.siblings -= 1;
                 self.recent.remove(&(old.writer, old.seq));
@@ -233,6 +234,7 @@ impl CausalMap {
     }
 
     fn next_seq(&mut self) -> u64 {
+        // `me` was interned by `new` and has a place in every vector by writer.
         let place = &mut self.version[self.me as usize];
         *place += 1;
         *place
@@ -250,7 +252,7 @@ impl CausalMap {
         self.siblings += 1;
     }
 
-    /// Counts a sibling that is being taken away, and forgets its event.
+    /// Uncounts a sibling that is being removed, and drops its event from history.
     fn lose(&mut self, key: &Key, sibling: &Sibling) {
         self.content = self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
         self.siblings -= 1;
@@ -261,6 +263,7 @@ impl CausalMap {
 /// The hash of one value at one key, by which it is summed and reconciled.
 fn item_hash(hash_key: HashKey, writers: &Writers, key: &Key, sibling: &Sibling) -> u64 {
     let id = writers.id(sibling.writer);
+    // Dot and time in one fixed part, so that no two items share their hashed bytes.
     let mut fixed = [0; 28];
     fixed[..8].copy_from_slice(&id.node.to_le_bytes());
     fixed[8..12].copy_from_slice(&id.incarnation.to_le_bytes());

@@ -1,4 +1,4 @@
-//! [`Session`]: brings two replicas of a map together over datagrams.
+//! [`Session`]: synchronizes a replica with one peer over datagrams.
 
 mod members;
 mod message;
@@ -30,90 +30,92 @@ use crate::random::SplitMix64;
 use crate::session::sketch::SketchError;
 use crate::{CausalMap, DeltaError, Frontier, JoinError, Version};
 
-/// For how many `retry_min` something long is sent on to a peer that says nothing. It says something in each.
+/// For how many `retry_min` parts are sent to a silent peer. A receiving peer sends something in each.
 const SILENCE: u32 = 4;
 
-/// No link is asked to carry shorter ones, in bytes.
+/// The least limit of a datagram, in bytes: the longest message that is not split must fit.
 const DATAGRAM_LEN_MIN: usize = 128;
 
-/// What drives a session.
+/// An input of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionInput<'a> {
-    /// A datagram of the peer, whole. The transport has made sure that it is from the peer.
+    /// A datagram of the peer, whole. The transport has authenticated the peer.
     Datagram(&'a [u8]),
-    /// The map has changed by another hand: written to, or joined with a third replica.
+    /// The state was changed outside this session: written to, or joined with a third replica.
     Changed,
-    /// The time that [`Session::poll_timeout`] named has come.
+    /// The time of [`Session::poll_timeout`] has come.
     Timeout,
 }
 
-/// What a session asks its driver to do.
+/// An output of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionOutput<J = Joined> {
     /// Send this to the peer, as one datagram. It may be lost.
     Send(Vec<u8>),
-    /// The map has taken in a difference: tell those who watch it, and the sessions with others by [`SessionInput::Changed`].
+    /// The state has joined a delta: notify watchers, and the sessions with other peers by [`SessionInput::Changed`].
     Joined(J),
 }
 
-/// What was wrong with a datagram. It had no effect; the session goes on and asks again for what it lacks.
+/// Why a datagram was refused. It had no effect; the session goes on and requests again what it lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// Malformed.
-    #[error("a datagram of the peer is malformed: {0}")]
+    #[error("a datagram of the peer cannot be decoded; it had no effect")]
     Datagram(#[from] DecodeError),
-    /// A transfer that is not what the peer sent, or from one with another [`HashKey`](crate::HashKey).
+    /// The checksum of a transfer does not match: it was damaged, or the peer has another [`HashKey`](crate::HashKey).
     #[error(
-        "a transfer arrived damaged: it is fetched again; if it stays so, compare the keys of the two sides"
+        "the checksum of a transfer does not match; it is fetched again: if this repeats, compare the hash keys of the two sides"
     )]
     Checksum,
-    /// A difference that is malformed. It was dropped whole.
-    #[error("a difference of the peer is malformed: {0}")]
+    /// A delta is malformed. It was dropped whole.
+    #[error("a delta of the peer is malformed; the state is as it was")]
     Delta(#[from] DeltaError),
-    /// A difference that does not fit this replica. It was dropped whole.
-    #[error("a difference of the peer does not fit: {0}")]
+    /// A delta does not fit this replica. It was dropped whole.
+    #[error("a delta of the peer does not fit this replica; the state is as it was")]
     Join(#[from] JoinError),
-    /// Coded symbols that contradict each other. The reconciliation starts over.
-    #[error("a set reconciliation with the peer failed: {0}")]
+    /// Coded symbols contradict each other. The reconciliation starts over.
+    #[error("a set reconciliation with the peer failed; it starts over")]
     Sketch(#[from] SketchError),
 }
 
-/// What a session has done so far.
+/// Counts of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SessionStats {
     /// Bytes sent, as datagrams without the headers below them.
     pub sent_bytes: u64,
     /// Bytes received.
     pub received_bytes: u64,
-    /// Bytes received that were there already.
+    /// Bytes received that had arrived before.
     pub redundant_bytes: u64,
     /// Datagrams sent.
     pub sent_datagrams: u64,
-    /// Differences taken in.
+    /// Deltas joined.
     pub joins: u64,
-    /// Requests that were repeated because nothing came.
+    /// Requests that were repeated because no answer arrived.
     pub retries: u64,
-    /// Times that equal versions had unequal contents: a writer equivocates, and the greater content is brought everywhere.
+    /// Times that equal versions had unequal contents: a writer equivocates. Both sides converge to the greater content.
     pub divergences: u64,
-    /// Times that history did not reach back far enough and states were reconciled.
+    /// Times that history did not reach back far enough, so that states were reconciled.
     pub reconciliations: u64,
 }
 
-/// The engine of anti-entropy between two replicas: one per peer, on both sides.
+/// The protocol engine of anti-entropy between two replicas: one per peer, on both sides.
 ///
-/// Each side compares frontiers (26 bytes), and pulls what it lacks: it tells its version, as changes to one that both know, and the
-/// other answers with a difference in numbered parts, of which lost ones are asked for again by number. Every datagram may be lost,
-/// doubled, delayed or reordered; either side may restart at any time. Whoever asks does all the repeating, so that a server owes
-/// nothing to a peer that is gone; and says that it is there as long as it is sent something, one byte at a time, so that little is sent
-/// into a link that is cut.
+/// Each side compares frontiers (26 bytes) and pulls what it lacks. It sends its version, as changes to one that both sides know, and the
+/// peer answers with a delta in numbered parts; lost parts are requested again by number. Every datagram may be lost, doubled, delayed or
+/// reordered, and either side may restart at any time. The requesting side does all repetitions, so that a serving side holds no timers
+/// for a peer that is gone. A receiver sends a keep-alive of one byte in every `retry_min`, so that few parts are sent into a dead link.
 ///
-/// # How to drive it
-/// 1. [`handle`](Self::handle) each datagram, each change of the map, and each time-out;
-/// 2. then [`poll_output`](Self::poll_output) until it gives none: it spaces datagrams to the budget, so it may give more later;
-/// 3. call `handle` with [`SessionInput::Timeout`] when the time of [`poll_timeout`](Self::poll_timeout) has come, and go on with 2.
+/// # Drain contract
+/// 1. Call [`handle`](Self::handle) for each datagram of the peer, each other change of the state, and each timeout. The state is lent to
+///    each call, because all sessions of a replica share it.
+/// 2. Then call [`poll_output`](Self::poll_output) until it returns `None`. Datagrams are spaced to the budget, so more may follow later.
+///    What `handle` changed in the state is durable before an output is carried out; see [`CausalMap`] on durability.
+/// 3. Call `handle` with [`SessionInput::Timeout`] at the time of [`poll_timeout`](Self::poll_timeout), and go on with 2.
 ///
-/// The times are since any origin and never go back. An error of `handle` concerns the one datagram and needs no answer.
+/// Times are since any origin and never go back. An error of `handle` concerns the one datagram: the state is as it was, and the driver
+/// need not answer. A late timeout or a dropped output delays the peers and loses nothing.
 ///
 /// ```
 /// use core::time::Duration;
@@ -144,40 +146,40 @@ pub struct SessionStats {
 pub struct Session<R: Replicated = CausalMap> {
     options: SessionOptions,
     stats: SessionStats,
-    /// Small datagrams and news for the driver, in order.
+    /// Short datagrams and notices for the driver, in order.
     outputs: VecDeque<SessionOutput<R::Joined>>,
     /// The time of the last input.
     now: Duration,
     /// When the budget allows the next datagram.
     free_at: Duration,
-    /// What this side is getting.
+    /// The delta that this side is getting.
     pull: Option<Pull>,
-    /// No pull is begun before; grows while pulls come to nothing.
+    /// No pull begins before this time; it grows while pulls fail.
     pull_after: Duration,
     failures: u32,
-    /// The number of the last request, never used twice in a life; two lives differ by their seed.
+    /// The number of the last request, never used twice in a session; two sessions with one peer differ by their seed.
     number: u64,
     /// What this side sends in parts, by kind.
     serving: [Option<Outgoing>; Kind::ALL.len()],
-    /// What this side collects besides a difference, by kind, with its number and when to ask again.
+    /// What this side collects besides a delta, by kind.
     collecting: [Option<Collecting>; Kind::ALL.len()],
     /// A pull of the peer that waits for what it refers to.
     waiting: Option<Waiting>,
-    /// What the peer reconciles with.
+    /// The coded symbols that the peer reconciles with.
     sketching: Option<Sketching>,
     versions: Versions,
-    /// The hash of a version of this side that the peer has made a difference for, and so knows.
+    /// The hash of a version of this side that the peer has made a delta for, and so knows.
     confirmed: Option<u64>,
-    /// What the peer had seen when it last said so.
+    /// The version that the peer last reported.
     acknowledged: Version,
     peer: Option<Frontier>,
     in_sync: bool,
-    greet_at: Duration,
-    greet_pause: Duration,
-    /// Where this side last said that it stands, and when.
-    greeted: Option<Frontier>,
-    greeted_at: Duration,
-    /// When the peer was heard of last, and when this side said something.
+    announce_at: Duration,
+    announce_pause: Duration,
+    /// The frontier that this side last announced, and when.
+    announced: Option<Frontier>,
+    announced_at: Duration,
+    /// When the last datagram of the peer arrived, and when this side last sent one.
     heard: Duration,
     spoke: Duration,
 }
@@ -194,7 +196,7 @@ impl<R: Replicated> Session<R> {
     /// A session with a peer. `seed` must differ from that of an earlier session with the same peer.
     #[must_use]
     pub fn new(options: &SessionOptions, seed: u64) -> Self {
-        let greet_pause = options.retry_min;
+        let announce_pause = options.retry_min;
         Self {
             options: SessionOptions {
                 datagram_len_max: options.datagram_len_max.max(DATAGRAM_LEN_MIN),
@@ -207,7 +209,7 @@ impl<R: Replicated> Session<R> {
             pull: None,
             pull_after: Duration::ZERO,
             failures: 0,
-            // Short as an integer, far apart for different seeds.
+            // 28 random bits and room for 256 requests below them: short as an integer, and far apart for different seeds.
             number: (SplitMix64::new(seed).next() >> 44) << 8,
             serving: [const { None }; Kind::ALL.len()],
             collecting: [const { None }; Kind::ALL.len()],
@@ -218,34 +220,34 @@ impl<R: Replicated> Session<R> {
             acknowledged: Version::new(),
             peer: None,
             in_sync: false,
-            greet_at: Duration::ZERO,
-            greet_pause,
-            greeted: None,
-            greeted_at: Duration::ZERO,
+            announce_at: Duration::ZERO,
+            announce_pause,
+            announced: None,
+            announced_at: Duration::ZERO,
             heard: Duration::ZERO,
             spoke: Duration::ZERO,
         }
     }
 
-    /// What was done so far.
+    /// Counts so far.
     #[must_use]
     pub const fn stats(&self) -> SessionStats {
         self.stats
     }
 
-    /// Whether both sides stood at one frontier when the peer was last heard of.
+    /// Whether both sides had one frontier when the last datagram of the peer arrived.
     #[must_use]
     pub const fn is_in_sync(&self) -> bool {
         self.in_sync
     }
 
-    /// What the peer has seen, as it said itself.
+    /// The version of the peer, as it reported itself.
     #[must_use]
     pub const fn acknowledged(&self) -> &Version {
         &self.acknowledged
     }
 
-    /// Bytes held of transfers that are not whole yet.
+    /// Bytes held of transfers that are not complete yet.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         let collecting =
@@ -273,10 +275,10 @@ impl<R: Replicated> Session<R> {
             }
             SessionInput::Changed => {
                 self.in_sync = false;
-                self.greet_pause = self.options.retry_min;
-                // Not more often than a round trip: what is written together is told together.
-                let earliest = self.greeted.map_or(now, |_| self.greeted_at + self.options.retry_min);
-                self.greet_at = self.greet_at.min(earliest.max(now));
+                self.announce_pause = self.options.retry_min;
+                // At most once per round trip, so that changes made together are announced together.
+                let earliest = self.announced.map_or(now, |_| self.announced_at + self.options.retry_min);
+                self.announce_at = self.announce_at.min(earliest.max(now));
                 self.on_time(now, state);
                 Ok(())
             }
@@ -287,10 +289,11 @@ impl<R: Replicated> Session<R> {
         }
     }
 
-    /// What to do next, if anything; more may come at [`poll_timeout`](Self::poll_timeout).
+    /// The next output, if there is one; more may follow at [`poll_timeout`](Self::poll_timeout).
     pub fn poll_output(&mut self) -> Option<SessionOutput<R::Joined>> {
         let now = self.now;
         let output = self.outputs.pop_front().or_else(|| {
+            // Answers above are short and leave at once; only the long rest is held to the budget, and to a peer that is alive.
             if now < self.free_at || now > self.silent_at() {
                 return None;
             }
@@ -313,7 +316,7 @@ impl<R: Replicated> Session<R> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        [sending, asking, collecting, self.here_at(), Some(self.greet_at)].into_iter().flatten().min()
+        [sending, asking, collecting, self.here_at(), Some(self.announce_at)].into_iter().flatten().min()
     }
 
     /// Whether parts or symbols wait to be sent.
@@ -322,20 +325,20 @@ impl<R: Replicated> Session<R> {
             || self.sketching.as_ref().is_some_and(|sketching| !sketching.queue.is_empty())
     }
 
-    /// Until when something long is sent on to a peer that says nothing: what a cut of the link costs.
+    /// Until when parts are sent to a silent peer: this bounds what a cut of the link costs.
     fn silent_at(&self) -> Duration {
         self.heard + self.options.retry_min * SILENCE
     }
 
-    /// When to say that this side is there, while it is sent something long.
+    /// When the next keep-alive is due, while this side is getting something.
     fn here_at(&self) -> Option<Duration> {
         let at = self.spoke + self.options.retry_min;
         let is_getting = self.pull.is_some() || self.collecting.iter().any(Option::is_some);
-        // In silence, what is asked again says it.
+        // To a silent peer the repeated requests are sign enough.
         (is_getting && at <= self.silent_at()).then_some(at)
     }
 
-    /// The next datagram of whatever is sent in parts.
+    /// The next part of what this side sends, by the order of the kinds.
     fn next_part(&mut self) -> Option<Vec<u8>> {
         let (kind, outgoing) = Kind::ALL
             .into_iter()
@@ -357,20 +360,20 @@ impl<R: Replicated> Session<R> {
         if self.here_at().is_some_and(|at| at <= now) {
             self.send(&Message::Here);
         }
-        if now >= self.greet_at && (self.pull.is_some() || self.is_sending()) {
-            // Who gets something asks for it until it is there, and greets then.
-            self.greet_at = now + self.options.retry_max;
-        } else if now >= self.greet_at {
-            self.greet(now, state, true);
-            self.greet_pause = (self.greet_pause * 2).min(self.options.retry_max);
-            let pause = if self.in_sync { self.options.greet_every } else { self.greet_pause };
-            self.greet_at = now + pause;
+        if now >= self.announce_at && (self.pull.is_some() || self.is_sending()) {
+            // During a transfer an announcement is superfluous: the receiver announces its frontier when it has joined the delta.
+            self.announce_at = now + self.options.retry_max;
+        } else if now >= self.announce_at {
+            self.announce(now, state, true);
+            self.announce_pause = (self.announce_pause * 2).min(self.options.retry_max);
+            let pause = if self.in_sync { self.options.announce_every } else { self.announce_pause };
+            self.announce_at = now + pause;
         }
     }
 
-    fn greet(&mut self, now: Duration, state: &R, asks: bool) {
-        self.greeted = Some(state.frontier());
-        self.greeted_at = now;
+    fn announce(&mut self, now: Duration, state: &R, asks: bool) {
+        self.announced = Some(state.frontier());
+        self.announced_at = now;
         let members = state.members().hash(state.hash_key());
         self.send(&Message::Frontier { frontier: state.frontier(), members, asks });
     }
@@ -402,6 +405,7 @@ impl<R: Replicated> Session<R> {
             }
             Message::Gone { number } => {
                 if self.pull.as_ref().is_some_and(|pull| pull.number == *number) {
+                    // The peer restarted, or serves another request now: this side asks again, with its current version.
                     self.pull = None;
                     self.begin_pull(now, state);
                 }
@@ -422,34 +426,37 @@ impl<R: Replicated> Session<R> {
         let mine = state.frontier();
         self.peer = Some(theirs);
         if theirs == mine {
-            // A greeting of this side that is under way answers theirs. If it is lost, they ask again.
-            let is_answered = self.greeted == Some(mine) && now < self.greeted_at + self.options.retry_min;
+            // An announcement of this side that is under way answers theirs. If it is lost, they ask again.
+            let is_answered =
+                self.announced == Some(mine) && now < self.announced_at + self.options.retry_min;
             self.on_equal(now, state);
             if asks && !is_answered {
-                self.greet(now, state, false);
+                self.announce(now, state, false);
             }
             if members != state.members().hash(state.hash_key()) {
+                // Equal states with unequal members: only the heartbeats are exchanged.
                 self.collect(now, Kind::Members, members);
             }
             return;
         }
         self.in_sync = false;
-        self.greet_pause = self.options.retry_min;
-        self.greet_at = self.greet_at.min(now + self.options.retry_max);
+        self.announce_pause = self.options.retry_min;
+        self.announce_at = self.announce_at.min(now + self.options.retry_max);
         if theirs.version == mine.version {
             self.stats.divergences += 1;
         }
+        // A version that this side knows and has seen whole cannot bring anything: only the peer lacks something then.
         let nothing_new = theirs.version != mine.version
             && self.versions.get(theirs.version).is_some_and(|version| version.is_within(&state.version()));
         if !nothing_new {
             self.begin_pull(now, state);
         } else if asks {
-            // It has nothing for this side, but lacks something itself.
-            self.greet(now, state, false);
+            // The announcement lets the peer see what it lacks.
+            self.announce(now, state, false);
         }
     }
 
-    /// Both sides stand at one frontier.
+    /// Both sides have one frontier: drops every transfer, because none can bring anything any more.
     fn on_equal(&mut self, now: Duration, state: &mut R) {
         let version = state.version();
         self.in_sync = true;
@@ -462,13 +469,13 @@ impl<R: Replicated> Session<R> {
         self.waiting = None;
         self.collecting[Kind::Version as usize] = None;
         self.collecting[Kind::Hashes as usize] = None;
-        self.greet_pause = self.options.retry_min;
-        self.greet_at = now + self.options.greet_every;
+        self.announce_pause = self.options.retry_min;
+        self.announce_at = now + self.options.announce_every;
         self.versions.insert(version.hash(state.hash_key()), version.clone());
         self.acknowledged = version;
     }
 
-    /// Begins to collect something other than a difference.
+    /// Begins to collect something other than a delta.
     fn collect(&mut self, now: Duration, kind: Kind, number: u64) {
         let slot = &mut self.collecting[kind as usize];
         if slot.as_ref().is_some_and(|collecting| collecting.number == number) {
@@ -490,18 +497,19 @@ impl<R: Replicated> Session<R> {
             return;
         }
         if collecting.tries >= 8 {
-            // The peer is gone or has nothing of the kind any more; it will ask anew.
+            // The peer is gone or does not hold it any more; it will request again what it needs.
             self.collecting[kind as usize] = None;
             return;
         }
         collecting.tries += 1;
+        // Doubled with each try: a peer that has restarted cannot answer, and nothing else waits for this.
         collecting.retry_at = now + retry_min * (1 << collecting.tries.min(6));
         let (number, missing) = (collecting.number, collecting.incoming.missing());
         self.stats.retries += 1;
         self.send(&Message::Want { kind, number, missing });
     }
 
-    /// A part of something other than a difference.
+    /// A part of something other than a delta.
     fn on_part(
         &mut self,
         now: Duration,
@@ -520,12 +528,13 @@ impl<R: Replicated> Session<R> {
             .take(part, len_max)
             .inspect_err(|_| collecting.incoming = Incoming::default())?;
         collecting.tries = 0;
+        // After the last part whatever is missing was lost, or overtaken by a little.
         collecting.retry_at = if part.last { now + retry_min / 8 } else { now + retry_min };
         if progress != Progress::Whole {
             return Ok(());
         }
         let Some(collecting) = self.collecting[kind as usize].take() else { return Ok(()) };
-        // Parts of two makings may have met, if the peer's state changed in between: it is asked for again when it is needed.
+        // If the peer's state changed in between, the parts may be of two versions of the transfer: it is requested again when needed.
         let Ok(bytes) = Self::checked(&collecting.incoming.into_bytes(), state) else { return Ok(()) };
         match kind {
             Kind::Delta => Ok(()),
@@ -554,6 +563,7 @@ impl<R: Replicated> Session<R> {
         let hash = version.hash(key);
         self.versions.insert(hash, version.clone());
         let empty = Version::new();
+        // The base with the fewest changes, of the empty version and those that the peer is known to hold.
         let mut anchors = alloc::vec![(0, &empty)];
         let known = self.confirmed.into_iter().chain(self.peer.map(|frontier| frontier.version));
         anchors.extend(known.filter_map(|hash| Some((hash, self.versions.get(hash)?))));
@@ -561,11 +571,12 @@ impl<R: Replicated> Session<R> {
             .into_iter()
             .map(|(anchor, base)| (anchor, version.changes_since(base)))
             .min_by_key(|(_, changes)| changes.len())
+            // A change takes at most 16 bytes. What does not fit one datagram is collected by the peer in parts, by its hash.
             .filter(|(_, changes)| changes.len() * 16 + 96 <= self.options.datagram_len_max);
         VersionRef { hash, changes }
     }
 
-    /// What a reference of the peer stands for, if it can be known here.
+    /// The version that a reference of the peer names, if its base is known here.
     fn resolve(&self, reference: &VersionRef, state: &R) -> Option<Version> {
         let key = state.hash_key();
         let empty = Version::new();
@@ -573,11 +584,12 @@ impl<R: Replicated> Session<R> {
             let base = if *anchor == 0 { Some(&empty) } else { self.versions.get(*anchor) };
             base.map(|base| base.clone().changed(changes))
         });
+        // The hash of the result decides: a wrong base cannot yield a version that the peer does not have.
         made.or_else(|| self.versions.get(reference.hash).cloned())
             .filter(|version| version.hash(key) == reference.hash)
     }
 
-    /// What the members are told of each other.
+    /// The members as bytes, relative to this side's version.
     fn members_bytes(state: &R) -> Vec<u8> {
         let version = state.version();
         let mut bytes = version.hash(state.hash_key()).to_le_bytes().to_vec();

@@ -472,7 +472,7 @@ impl SignedMap {
         }
         if self.beat_at <= now {
             self.beat_at = now + self.options.lease / BEATS_PER_LEASE;
-            self.map.beat(now);
+            self.map.heartbeat(now);
             if self.chains.tidy(&mut self.map) > 0 {
                 self.changed = Some(None);
             }

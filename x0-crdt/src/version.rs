@@ -1,4 +1,4 @@
-//! What a replica has seen.
+//! [`Version`]: the events that a replica has seen, as a version vector.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -8,14 +8,15 @@ use crate::dot::{Dot, ReplicaId};
 
 /// A version vector: of each writer, all events up to a number.
 ///
-/// A [`CausalMap`](crate::CausalMap) takes in whole differences or nothing, so that what it has seen never has gaps.
+/// [`CausalMap`](crate::CausalMap) and [`CausalReplica`](crate::CausalReplica) join whole deltas or nothing, so that their versions have no
+/// gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Version {
     seqs: BTreeMap<ReplicaId, u64>,
 }
 
 impl Version {
-    /// Nothing seen.
+    /// No event.
     #[must_use]
     pub const fn new() -> Self {
         Self { seqs: BTreeMap::new() }
@@ -27,7 +28,7 @@ impl Version {
         self.seqs.get(&replica).copied().unwrap_or(0)
     }
 
-    /// Sets the last event seen of `replica`; 0 forgets the replica.
+    /// Sets the last event seen of `replica`; 0 removes the replica.
     pub fn set(&mut self, replica: ReplicaId, seq: u64) {
         if seq == 0 {
             self.seqs.remove(&replica);
@@ -42,13 +43,13 @@ impl Version {
         dot.seq <= self.get(dot.replica)
     }
 
-    /// Whether all of `self` is in `other`.
+    /// Whether `other` has seen all events of `self`.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         self.seqs.iter().all(|(replica, seq)| *seq <= other.get(*replica))
     }
 
-    /// Takes in what `other` has seen.
+    /// Adds the events of `other`.
     pub fn join(&mut self, other: &Self) {
         for (replica, seq) in &other.seqs {
             let mine = self.seqs.entry(*replica).or_default();
@@ -56,7 +57,7 @@ impl Version {
         }
     }
 
-    /// Keeps only what `other` has seen too.
+    /// Keeps only the events that `other` has seen too.
     pub fn meet(&mut self, other: &Self) {
         self.seqs.retain(|replica, seq| {
             *seq = (*seq).min(other.get(*replica));
@@ -69,19 +70,19 @@ impl Version {
         self.seqs.iter().map(|(replica, seq)| (*replica, *seq))
     }
 
-    /// How many replicas were seen.
+    /// How many replicas it has events of.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seqs.len()
     }
 
-    /// Whether nothing was seen.
+    /// Whether it has no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seqs.is_empty()
     }
 
-    /// The entries that differ from `base`, with their number here (0 if there is none): what turns `base` into `self`.
+    /// The changes that turn `base` into `self`: the entries that differ, with their number here (0 for none).
     #[must_use]
     pub fn changes_since(&self, base: &Self) -> Vec<(ReplicaId, u64)> {
         let mut changes: Vec<_> = self.iter().filter(|(replica, seq)| base.get(*replica) != *seq).collect();
@@ -92,7 +93,7 @@ impl Version {
         changes
     }
 
-    /// `self` with `changes` made.
+    /// `self` with `changes` applied.
     #[must_use]
     pub fn changed(mut self, changes: &[(ReplicaId, u64)]) -> Self {
         for (replica, seq) in changes {
@@ -101,7 +102,7 @@ impl Version {
         self
     }
 
-    /// A hash of the whole, the same on each replica that has seen the same.
+    /// The keyed hash of the version. Equal versions have equal hashes.
     #[must_use]
     pub fn hash(&self, key: crate::hash::HashKey) -> u64 {
         let mut bytes = Vec::with_capacity(self.len() * 12);

@@ -1,4 +1,4 @@
-//! Chains beside maps: guards, sessions and a network that loses, in virtual time, with writers that lie.
+//! Chains beside maps: reviews, sessions and a network that loses, in virtual time, with writers that lie.
 
 #![allow(
     clippy::unwrap_used,

@@ -66,7 +66,7 @@ impl<R: Subject> Replicas<R> {
     }
 }
 
-/// Replicas that write, tell each other, and forget whenever they please, rightly or not.
+/// Replicas that write, join each other's deltas, and collect tombstones at any time, rightly or not.
 struct Retirement<R> {
     of: std::marker::PhantomData<R>,
     replicas: u64,
@@ -136,7 +136,7 @@ impl<R: Subject> Model for Retirement<R> {
             Step::Remove(at) => replicas.write(at, true),
             Step::Forget(at) => {
                 let version = replicas.maps[at].version();
-                replicas.maps[at].forget(&version);
+                replicas.maps[at].collect_tombstones(&version);
             }
             Step::Tell(from, to) | Step::TellAll(from, to) => {
                 let sender = replicas.maps[from].clone();
@@ -159,7 +159,7 @@ impl<R: Subject> Model for Retirement<R> {
                     maps.iter().all(|b| a.version() != b.version() || a.state_bytes() == b.state_bytes())
                 })
             }),
-            Property::sometimes("a removal is told from history", |_, state: &RetirementState<R>| {
+            Property::sometimes("a removal is sent from history", |_, state: &RetirementState<R>| {
                 state.0.maps.iter().filter(|map| !map.holds(b"key") && map.remembered() > 0).count() > 1
             }),
             Property::sometimes("siblings", |_, state: &RetirementState<R>| {
@@ -201,7 +201,7 @@ struct Sessions<R> {
 
 #[derive(Debug)]
 struct SessionsState<R> {
-    /// What was done: a state is made anew from it, as sessions are not to be copied.
+    /// The steps so far: a state is replayed from them, because sessions cannot be cloned.
     steps: Vec<Wire>,
     fingerprint: u64,
     replicas: Replicas<R>,
@@ -244,7 +244,7 @@ impl<R: Subject> SessionsState<R> {
                 }
                 Wire::Forget(at) => {
                     let version = replicas.maps[at].version();
-                    replicas.maps[at].forget(&version);
+                    replicas.maps[at].collect_tombstones(&version);
                 }
                 Wire::Timeout(at) => {
                     touched = at;

@@ -102,7 +102,7 @@ pub struct Reviewed {
 }
 
 /// The chains beside a [`CausalMap`]: signs what this replica writes, verifies what others have signed, drops what is invalid, and makes
-/// of two contradictory signatures a proof that every replica holds. See the [module](super) for the method.
+/// of two contradictory signatures a proof that every replica holds. See the module documentation for the method.
 ///
 /// [`SignedMap`](crate::SignedMap) keeps this contract:
 ///

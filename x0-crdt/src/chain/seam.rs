@@ -72,9 +72,9 @@ impl<V: Verifier + ?Sized> Verifier for &V {
 
 /// A [`Verifier`] that accepts no writer: the verifier of a replica before it has keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Nobody;
+pub struct RejectAll;
 
-impl Verifier for Nobody {
+impl Verifier for RejectAll {
     fn verify(&self, _: ReplicaId, _: &[u8], _: &[u8]) -> Result<(), VerifyError> {
         Err(VerifyError::UnknownWriter)
     }

@@ -61,8 +61,8 @@ enum Stage {
 ///    take a new incarnation.
 ///
 /// Signing happens inside `poll_output`, at most one batch at a time: while one waits for its disk, events gather in the next.
-/// A batch is never signed twice. So a crash between any two steps either forgets a batch that nobody has seen or sends one
-/// again that somebody may have seen; it never makes two.
+/// A batch is never signed twice. So a crash between any two steps either drops a batch that no peer has seen or sends one
+/// again that a peer may have seen; it never makes two.
 pub struct ChainWriter {
     writer: ReplicaId,
     batch_len_max: usize,

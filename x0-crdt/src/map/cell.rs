@@ -1,4 +1,4 @@
-//! What a key holds: the values that no later write has seen and replaced.
+//! [`Cell`]: the values at one key that no later write has replaced.
 
 use alloc::vec::Vec;
 use core::slice;
@@ -22,7 +22,7 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    /// A cell of `siblings`, none if there are none.
+    /// A cell of `siblings`, `None` if there are none.
     pub(super) fn new(mut siblings: Vec<Sibling>) -> Option<Self> {
         if siblings.len() < 2 {
             return siblings.pop().map(Self::One);
@@ -39,7 +39,7 @@ impl Cell {
         }
     }
 
-    /// Takes the siblings out. What stays holds none, and is to be replaced or removed at once.
+    /// Takes the siblings out and leaves an empty cell, which the caller replaces or removes at once.
     pub(super) fn take(&mut self) -> Vec<Sibling> {
         core::mem::replace(self, Self::Many(Vec::new())).into_siblings()
     }

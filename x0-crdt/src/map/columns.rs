@@ -1,6 +1,6 @@
 //! Columns of numbers and of bytes, each in the shortest of a few plain forms.
 //!
-//! A difference is written column by column: what a thousand entries have in common is then said once. Numbers are written as bits above
+//! A delta is written column by column, so that what a thousand entries have in common is written once. Numbers are written as bits above
 //! their minimum, directly or as steps from one to the next, all as wide as the widest or each as wide as it needs (exponential Golomb
 //! codes); bytes of a small alphabet (digits, hexadecimal) are packed as its letters.
 

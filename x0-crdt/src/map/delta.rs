@@ -1,4 +1,4 @@
-//! What one replica tells another: the keys that changed, and all that is held at them.
+//! [`MapDelta`]: the keys that changed, and all that is held at them, from one replica to another.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -9,35 +9,35 @@ use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::version::{changes, put_changes};
 use crate::{Dot, ReplicaId, Version};
 
-/// The most values and removals that one difference may hold.
+/// The most values and removals of one delta.
 pub const ITEM_MAX: usize = 1 << 22;
 
 const FORMAT: u8 = 1;
 
-/// How a difference was made, and so what it says of the keys that are not in it.
+/// How a delta was made, and so what it says of values that are not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Difference {
-    /// From what the sender remembers since the receiver's version: nothing else changed.
+pub enum DeltaExtent {
+    /// From history since the receiver's version: nothing else has changed.
     Since,
-    /// All that the sender holds: what is not in it and was seen by the sender is gone.
+    /// All that the sender holds: a value that the sender has seen and that is not in it is gone.
     Complete,
-    /// Values that the receiver asked for by hash, and what the sender remembers beyond: the receiver has found out by a set
-    /// reconciliation which of its own the sender no longer holds.
+    /// Values that the receiver requested by hash, and the sender's newer history. The receiver knows from a set reconciliation which of
+    /// its values the sender does not hold.
     Chosen,
 }
 
-/// What is said of one event at a key.
+/// The state of one event at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
-    /// It wrote this value, which stands.
+    /// It wrote this value, which is live.
     Live { time: u64, value: Value },
-    /// It stands, be it a value or a removal, and the receiver has it.
+    /// A live value or a tombstone that the receiver has already.
     Known,
-    /// It removed what its writer had seen.
+    /// A removal of the values that its writer had seen.
     Removed,
 }
 
-/// An event at a key of a difference; its writer is a number of the difference's own table.
+/// An event at a key of a delta; its writer is a number of the delta's own table.
 #[derive(Debug, Clone)]
 pub(super) struct DeltaItem {
     pub(super) writer: u32,
@@ -45,15 +45,15 @@ pub(super) struct DeltaItem {
     pub(super) item: Item,
 }
 
-/// A difference between a replica and the version of another, to be taken in whole by [`CausalMap::join`].
+/// The delta from a receiver's version to the sender's state, to be joined whole by [`CausalMap::join`].
 #[derive(Debug, Clone)]
 pub struct MapDelta {
-    pub(super) difference: Difference,
-    /// What the receiver must have seen: nothing of it is told again. Empty unless the difference is `Since`.
+    pub(super) extent: DeltaExtent,
+    /// The events that the receiver must have seen: they are left out. Empty unless the extent is `Since`.
     pub(super) base: Version,
-    /// All that the sender had seen.
+    /// All that the sender has seen.
     pub(super) context: Version,
-    /// Up to where the sender had forgotten its history.
+    /// Up to where the sender has collected its history.
     pub(super) floor: Version,
     pub(super) writers: Vec<ReplicaId>,
     /// Keys, ascending, each with the end of its items in `items`.
@@ -61,7 +61,7 @@ pub struct MapDelta {
     pub(super) items: Vec<DeltaItem>,
 }
 
-/// Why bytes are not a difference. Nothing changed.
+/// Why bytes are not a delta. Nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeltaError {
@@ -69,36 +69,40 @@ pub enum DeltaError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// Keys out of order.
-    #[error("the keys of a difference are not in ascending order")]
+    #[error("the keys of the delta are not in ascending order: the bytes are damaged or forged")]
     KeyOrder,
     /// Events of a key out of order, or an event twice.
-    #[error("the events of a difference are not in order, or one is in it twice")]
+    #[error(
+        "the events of the delta are not in order, or one is in it twice: the bytes are damaged or forged"
+    )]
     EventOrder,
-    /// An event that the sender says it has not seen.
-    #[error("a difference holds event {dot}, which is not in its context")]
+    /// An event that is not in the sender's own version.
+    #[error("the delta holds event {dot}, which is not in its own version: the bytes are damaged or forged")]
     Context {
         /// The event.
         dot: Dot,
     },
     /// More items than [`ITEM_MAX`], or more than its bytes may hold.
-    #[error("a difference claims {count} items, more than its bytes may hold")]
+    #[error(
+        "the delta claims {count} items, more than its bytes can hold or the limit of {ITEM_MAX}: refuse its sender"
+    )]
     Items {
-        /// How many it claims.
+        /// The number that it claims.
         count: u64,
     },
 }
 
 impl MapDelta {
-    /// What the sender had seen; after the join the receiver has seen it too.
+    /// The events that the sender has seen; after the join the receiver has seen them too.
     #[must_use]
     pub const fn context(&self) -> &Version {
         &self.context
     }
 
-    /// How the difference was made.
+    /// How the delta was made.
     #[must_use]
-    pub const fn difference(&self) -> Difference {
-        self.difference
+    pub const fn extent(&self) -> DeltaExtent {
+        self.extent
     }
 
     /// How many keys it touches.
@@ -118,14 +122,14 @@ impl MapDelta {
     pub fn encode(&self, base: &Version) -> Vec<u8> {
         let mut out = alloc::vec![
             FORMAT,
-            match self.difference {
-                Difference::Since => 0,
-                Difference::Complete => 1,
-                Difference::Chosen => 2,
+            match self.extent {
+                DeltaExtent::Since => 0,
+                DeltaExtent::Complete => 1,
+                DeltaExtent::Chosen => 2,
             }
         ];
         put_changes(&self.context.changes_since(base), &mut out);
-        if self.difference != Difference::Since {
+        if self.extent != DeltaExtent::Since {
             put_changes(&self.floor.changes_since(&self.context), &mut out);
         }
         put_integer(self.writers.len() as u64, &mut out);
@@ -135,7 +139,7 @@ impl MapDelta {
         put_integer(self.entries.len() as u64, &mut out);
         self.put_keys(&mut out);
         self.put_items(&mut out);
-        // So that a count never promises more than the bytes at hand: each item answers for one byte.
+        // Padded to a byte per item, so that the decoder can bound its allocations by the length of the bytes.
         let len = out.len().max(self.items.len());
         out.resize(len, 0);
         out
@@ -186,7 +190,7 @@ impl MapDelta {
                 values.extend_from_slice(value.as_slice());
             }
         }
-        // In the order of writing, in which times rise.
+        // Sorted by event, in which order times mostly rise: the column of steps is then short.
         times.sort_unstable();
         columns::put_numbers(&times.iter().map(|(_, _, time)| *time).collect::<Vec<_>>(), out);
         columns::put_numbers(&lens, out);
@@ -199,20 +203,20 @@ impl MapDelta {
     /// Anything that `encode` cannot have written. Allocation is bounded by a small multiple of the bytes.
     pub fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
         let mut input = ByteReader::new(bytes);
-        let found = input.byte("a difference")?;
+        let found = input.byte("a delta")?;
         if found != FORMAT {
             return Err(DecodeError::Version { found }.into());
         }
-        let difference = match input.byte("a difference")? {
-            0 => Difference::Since,
-            1 => Difference::Complete,
-            2 => Difference::Chosen,
-            tag => return Err(DecodeError::Tag { what: "difference", tag }.into()),
+        let extent = match input.byte("a delta")? {
+            0 => DeltaExtent::Since,
+            1 => DeltaExtent::Complete,
+            2 => DeltaExtent::Chosen,
+            tag => return Err(DecodeError::Tag { what: "extent of a delta", tag }.into()),
         };
         let context = base.clone().changed(&changes(&mut input)?);
-        let floor = match difference {
-            Difference::Since => Version::new(),
-            Difference::Complete | Difference::Chosen => context.clone().changed(&changes(&mut input)?),
+        let floor = match extent {
+            DeltaExtent::Since => Version::new(),
+            DeltaExtent::Complete | DeltaExtent::Chosen => context.clone().changed(&changes(&mut input)?),
         };
         let count = input.count(9, "writers")?;
         let writers = (0..count).map(|_| ReplicaId::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
@@ -220,14 +224,14 @@ impl MapDelta {
         let count = bounded(claimed, bytes.len())?;
         let keys = keys(&mut input, count)?;
         let (ends, items) = items(&mut input, count, bytes.len())?;
-        // What follows is the padding, if anything.
+        // Only padding may follow, and only as much as `encode` writes.
         let padding = input.take(input.len(), "padding")?;
         if padding.iter().any(|byte| *byte != 0) || (!padding.is_empty() && bytes.len() != items.len()) {
             return Err(DecodeError::Trailing { len: padding.len() }.into());
         }
         let entries = keys.into_iter().zip(ends).collect();
-        let base = if difference == Difference::Since { base.clone() } else { Version::new() };
-        let delta = Self { difference, base, context, floor, writers, entries, items };
+        let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
+        let delta = Self { extent, base, context, floor, writers, entries, items };
         delta.check()?;
         Ok(delta)
     }
@@ -261,6 +265,7 @@ impl MapDelta {
                 return Err(DeltaError::Context { dot: Dot::new(replica, item.seq) });
             }
         }
+        // An event twice, at two keys, would let one dot stand for two values.
         let mut events: Vec<_> = self.items.iter().map(|item| (item.writer, item.seq)).collect();
         events.sort_unstable();
         if events.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
@@ -379,13 +384,13 @@ fn items(
     Ok((ends, items))
 }
 
-/// Collects keys of a map into a difference.
+/// Collects keys of a map into a delta.
 pub(super) struct Collector<'a> {
     map: &'a CausalMap,
-    /// Of each of the map's writers, what the receiver has seen.
+    /// Of each of the map's writers, the last event that the receiver has seen.
     pub(super) since: Vec<u64>,
     keys: BTreeSet<&'a Key>,
-    /// The hashes of values that the receiver lacks though it has seen their events, sorted.
+    /// The hashes of values that the receiver requests though it has seen their events, sorted.
     pub(super) asked: &'a [u64],
 }
 
@@ -408,7 +413,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    pub(super) fn finish(self, difference: Difference) -> MapDelta {
+    pub(super) fn finish(self, extent: DeltaExtent) -> MapDelta {
         let map = self.map;
         let mut entries = Vec::with_capacity(self.keys.len());
         let mut items: Vec<DeltaItem> = Vec::with_capacity(self.keys.len());
@@ -431,10 +436,10 @@ impl<'a> Collector<'a> {
                 let item = if known(*writer, *seq) { Item::Known } else { Item::Removed };
                 items.push(DeltaItem { writer: *writer, seq: *seq, item });
             }
-            // An entry without items is a key that is wholly gone: it tells just that.
+            // An entry without items is a key at which nothing is left: the receiver drops what it holds there.
             entries.push((key.clone(), begin));
         }
-        // Writers are numbered anew, ascending by id, and the items of each entry are put in that order.
+        // The delta numbers its writers by ascending ID, so that equal deltas have equal bytes whatever the sender's own numbers are.
         let mut used: Vec<u32> = items.iter().map(|item| item.writer).collect();
         used.sort_unstable();
         used.dedup();
@@ -458,7 +463,7 @@ impl<'a> Collector<'a> {
             end = begin;
         }
         MapDelta {
-            difference,
+            extent,
             base: Version::new(),
             context: map.version(),
             floor: map.floor(),

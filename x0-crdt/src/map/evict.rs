@@ -112,7 +112,7 @@ mod tests {
             |map: &CausalMap| map.written(ReplicaId::new(1), 2, 11).iter().map(|w| w.0).collect::<Vec<_>>();
         assert_eq!(seqs(&map), [3, 6, 7, 8, 9, 10, 11]);
         let version = map.version();
-        map.forget(&version);
+        map.collect_tombstones(&version);
         assert_eq!(seqs(&map), [3, 6, 7, 8, 9, 10, 11]);
         assert_eq!(map.forgotten(ReplicaId::new(1)), 12);
     }

@@ -1,47 +1,47 @@
-//! What a replica remembers for those that lag behind, and what it may forget.
+//! Deltas from history, deltas from state, and tombstone collection.
 
 use alloc::vec::Vec;
 
-use super::delta::{Collector, Difference, MapDelta};
+use super::delta::{Collector, DeltaExtent, MapDelta};
 use super::{CausalMap, item_hash, seq_of};
 use crate::{Dot, Version};
 
-/// Why a difference cannot be made from history.
+/// Why a delta cannot be made from history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HistoryError {
-    /// The receiver has not seen an event that was forgotten here, because all members of that time had.
+    /// The receiver lacks an event whose history was collected here, because all members of that time had seen it.
     #[error(
-        "event {dot} was forgotten here when all members had seen it: reconcile the states, or send the whole"
+        "the history of event {dot} was collected when all members had seen it: reconcile the states, or send the whole state"
     )]
-    Forgotten {
-        /// The first event forgotten that the receiver may lack.
+    TooOld {
+        /// The first collected event that the receiver may lack.
         dot: Dot,
     },
 }
 
 impl CausalMap {
-    /// What has changed since `since`, from history.
+    /// The delta since the version `since`, from history.
     ///
     /// # Errors
-    /// [`HistoryError::Forgotten`] if the receiver lags behind what was forgotten; [`complete`](Self::complete) or a set
-    /// reconciliation and [`chosen`](Self::chosen) help it then.
+    /// [`HistoryError::TooOld`] if the receiver lags behind the collected history: send [`complete`](Self::complete) instead, or
+    /// [`chosen`](Self::chosen) after a set reconciliation.
     pub fn delta(&self, since: &Version) -> Result<MapDelta, HistoryError> {
         let floor = self.floor();
         if let Some((replica, _)) = floor.iter().find(|(replica, seq)| since.get(*replica) < *seq) {
-            return Err(HistoryError::Forgotten { dot: Dot::new(replica, since.get(replica) + 1) });
+            return Err(HistoryError::TooOld { dot: Dot::new(replica, since.get(replica) + 1) });
         }
         let mut collector = Collector::new(self, since);
         collector.add_recent();
-        let mut delta = collector.finish(Difference::Since);
+        let mut delta = collector.finish(DeltaExtent::Since);
         delta.base = since.clone();
         Ok(delta)
     }
 
-    /// All that is held, for a receiver that has seen `since`: whatever else the receiver holds of what was seen here, it drops.
+    /// All that is held, for a receiver that has seen `since`. The receiver drops every other value that this replica has seen.
     #[must_use]
     pub fn complete(&self, since: &Version) -> MapDelta {
-        // Who has seen the same and asks all the same holds other contents: what it knows is then no help.
+        // A receiver with an equal version that requests everything holds other contents: nothing counts as known to it.
         let nothing = Version::new();
         let since = if *since == self.version() { &nothing } else { since };
         let mut collector = Collector::new(self, since);
@@ -51,15 +51,15 @@ impl CausalMap {
         for key in self.removals.keys() {
             collector.add(key);
         }
-        collector.finish(Difference::Complete)
+        collector.finish(DeltaExtent::Complete)
     }
 
-    /// The keys of the values with these hashes, and of all that is remembered and not in `since`.
+    /// The values with these hashes, and the history that is not in `since`.
     ///
-    /// `hashes` must be sorted. `sketched` is the version at which the receiver reconciled: what changed after it is in here too.
+    /// `hashes` must be sorted. `sketched` is the version of this replica at which the receiver reconciled: later changes are included.
     ///
     /// # Errors
-    /// [`HistoryError::Forgotten`] if history between `sketched` and now was forgotten meanwhile: the receiver starts over.
+    /// [`HistoryError::TooOld`] if history after `sketched` was collected meanwhile: the receiver starts over.
     pub fn chosen(
         &self,
         since: &Version,
@@ -68,8 +68,10 @@ impl CausalMap {
     ) -> Result<MapDelta, HistoryError> {
         let floor = self.floor();
         if let Some((replica, _)) = floor.iter().find(|(replica, seq)| sketched.get(*replica) < *seq) {
-            return Err(HistoryError::Forgotten { dot: Dot::new(replica, sketched.get(replica) + 1) });
+            return Err(HistoryError::TooOld { dot: Dot::new(replica, sketched.get(replica) + 1) });
         }
+        // History is sent from the earlier of both versions: a value that came here after the reconciliation began is listed, or the
+        // receiver would take it for absent and drop its own copy.
         let mut both = since.clone();
         both.meet(sketched);
         let mut collector = Collector::new(self, &both);
@@ -83,16 +85,16 @@ impl CausalMap {
                 }
             }
         }
-        Ok(collector.finish(Difference::Chosen))
+        Ok(collector.finish(DeltaExtent::Chosen))
     }
 
-    /// Forgets the history of events that all members have seen. Values stay; what goes is the knowledge of which events are new to
-    /// whom, and the records of removals.
+    /// Collects the tombstones and the history of events that all members have seen. Values stay.
     ///
-    /// `stable` is what every member has seen, for instance from [`Members::stable`](crate::Members::stable). Nothing is lost if it
-    /// claims too much: a replica that lags behind cannot be told from history any more and is brought up from state.
-    pub fn forget(&mut self, stable: &Version) {
+    /// `stable` is the version that every member has seen, for instance from [`Members::stable`](crate::Members::stable). Nothing is lost
+    /// if it claims too much: a replica that lags behind is then brought up from state instead of history.
+    pub fn collect_tombstones(&mut self, stable: &Version) {
         let mut floor = stable.clone();
+        // A floor above the own version would claim history of events that were never here.
         floor.meet(&self.version());
         floor.join(&self.floor());
         self.floor = self.writers.by_number(&floor);
@@ -101,8 +103,8 @@ impl CausalMap {
 
     pub(super) fn drop_below_floor(&mut self) {
         let floor = &self.floor;
-        let forgotten = |(writer, seq): &(u32, u64)| *seq <= seq_of(floor, *writer);
-        // Ordered by writer, so that each writer's forgotten events lie together: they are cut off without a look at the rest.
+        let collected = |(writer, seq): &(u32, u64)| *seq <= seq_of(floor, *writer);
+        // Ordered by writer, so that each writer's collected events are adjacent: they are cut off without a pass over the rest.
         for writer in (0_u32..).take(floor.len()) {
             while let Some((event, _)) =
                 self.recent.range((writer, 0)..=(writer, seq_of(floor, writer))).next()
@@ -112,7 +114,7 @@ impl CausalMap {
             }
         }
         self.removals.retain(|_, events: &mut Vec<_>| {
-            events.retain(|event| !forgotten(event));
+            events.retain(|event| !collected(event));
             !events.is_empty()
         });
     }

@@ -1,29 +1,29 @@
-//! Taking in a difference.
+//! Joining a delta.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::cell::{Cell, Sibling};
-use super::delta::{DeltaItem, Difference, Item, MapDelta};
+use super::delta::{DeltaExtent, DeltaItem, Item, MapDelta};
 use super::small::Key;
 use super::{CausalMap, item_hash, seq_of};
 use crate::Dot;
 
-/// Why a difference was not taken in. The map is as it was.
+/// Why a delta was not joined. The state is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The sender took an event for known that is not known here: the difference was made for another version.
+    /// The delta leaves out an event that this replica lacks: it was made for another version.
     #[error(
-        "the difference takes event {dot} for known, which it is not here: ask anew with the version of now"
+        "the delta was made for a replica that has seen event {dot}, which this one lacks: request a delta for the current version"
     )]
     Base {
         /// The event.
         dot: Dot,
     },
-    /// The sender tells of events of this replica that it has not written: somebody else writes under its name, or it lost its memory.
+    /// The delta holds events of this replica that it has not written: another process writes under its ID, or it lost its last events.
     #[error(
-        "the difference holds event {dot} of this replica, which has written only {written}: restart it with a fresh incarnation"
+        "the delta holds event {dot} of this replica, which has written only {written}: restart it with a fresh incarnation"
     )]
     Impostor {
         /// The event.
@@ -31,34 +31,35 @@ pub enum JoinError {
         /// The last one written here.
         written: u64,
     },
-    /// No number is left for another writer.
+    /// All numbers of writers are used up.
     #[error("the map has 2^32 writers: start a new one")]
     Writers,
 }
 
-/// What a join did.
+/// The result of a join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joined {
     /// The keys whose values changed, ascending.
     pub keys: Vec<Vec<u8>>,
-    /// Keys at which values of several writers now stand beside each other and did not before.
+    /// Keys that now hold concurrent values and did not before.
     pub conflicts: usize,
-    /// Keys at which values stay beside a removal that had not seen them, and did not before.
+    /// Keys at which values now survive a removal that had not seen them, and did not before.
     pub contested_removals: usize,
-    /// Items of the difference that were news here.
+    /// Items of the delta that were new here.
     pub news: usize,
     /// Items that were not.
     pub redundant: usize,
-    /// Events that came with two contents: their writer equivocates. The greater content was kept, as on every replica.
+    /// Events that arrived with another content than the one held: their writer equivocates. The greater content is kept, as on every
+    /// replica.
     pub equivocations: usize,
 }
 
-/// A difference in terms of the map's own writers.
+/// A delta in terms of the map's own numbers of writers.
 struct Incoming<'a> {
     delta: &'a MapDelta,
-    /// Of each of the difference's writers, its number here.
+    /// Of each of the delta's writers, its number here.
     numbers: Vec<u32>,
-    /// Of each writer here, what the sender had seen.
+    /// Of each writer here, the last event that the sender has seen.
     context: Vec<u64>,
 }
 
@@ -67,7 +68,7 @@ impl Incoming<'_> {
         self.numbers.get(item.writer as usize).copied().unwrap_or(u32::MAX)
     }
 
-    /// The event of a writer here as one that the sender has among `items`.
+    /// Whether the sender lists the event of a writer among `items`.
     fn lists(&self, items: &[DeltaItem], writer: u32, seq: u64) -> bool {
         items.iter().any(|item| item.seq == seq && self.number(item) == writer)
     }
@@ -78,16 +79,16 @@ impl Incoming<'_> {
 }
 
 impl CausalMap {
-    /// Takes in a difference: idempotent, in any order, after any number of others.
+    /// Joins a delta: idempotent, in any order, after any number of others.
     ///
     /// # Errors
-    /// A difference that was not made for this replica's version or a later one; nothing of it is taken then.
+    /// A delta that was not made for this replica's version or an earlier one; nothing of it is joined then.
     pub fn join(&mut self, delta: &MapDelta) -> Result<Joined, JoinError> {
         self.join_and_drop(delta, &[])
     }
 
-    /// Takes in a difference and drops the values of `dots`, which the receiver holds and a set reconciliation with the sender has not
-    /// found there: those of them that the sender had seen.
+    /// Joins a delta and drops the values of `dots` that the sender has seen: those that the receiver holds and that a set reconciliation
+    /// has not found on the sender.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -96,14 +97,14 @@ impl CausalMap {
         self.take_in(delta, dots)
     }
 
-    /// Takes in a difference from this replica's own journal: as [`join`](Self::join), but its own events may be in it, which from
-    /// anybody else would be an impostor's.
+    /// Joins a delta from this replica's own journal: as [`join`](Self::join), but it may hold events of this replica, which from a peer
+    /// would show an impostor.
     ///
-    /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta) since the version that
-    /// it was written at last. Where `delta` is refused, because what was seen then is forgotten, it begins anew with a `save`.
+    /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta) since the version of
+    /// the last record. Where `delta` is refused, because the history since then was collected, the journal starts over with a `save`.
     ///
     /// # Errors
-    /// A difference that was not made for this version; nothing of it is taken then.
+    /// A delta that was not made for this version; nothing of it is joined then.
     pub fn replay(&mut self, delta: &MapDelta) -> Result<Joined, JoinError> {
         self.check_base(delta)?;
         self.take_in(delta, &[])
@@ -117,6 +118,7 @@ impl CausalMap {
         for replica in &delta.writers {
             numbers.push(self.writers.intern(*replica).ok_or(JoinError::Writers)?);
         }
+        // The vectors by writer grow with the table, so that every number has a place in them.
         self.version.resize(self.writers.len(), 0);
         self.floor.resize(self.writers.len(), 0);
         let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context) };
@@ -127,16 +129,16 @@ impl CausalMap {
             begin = *end;
             self.join_key(&incoming, key, items, &mut joined);
         }
-        match delta.difference {
-            Difference::Since => {}
-            Difference::Complete => self.drop_unlisted(&incoming, &mut joined),
-            Difference::Chosen => self.drop_dots(&incoming, dots, &mut joined),
+        match delta.extent {
+            DeltaExtent::Since => {}
+            DeltaExtent::Complete => self.drop_unlisted(&incoming, &mut joined),
+            DeltaExtent::Chosen => self.drop_dots(&incoming, dots, &mut joined),
         }
         for (mine, theirs) in self.version.iter_mut().zip(&incoming.context) {
             *mine = (*mine).max(*theirs);
         }
-        if delta.difference != Difference::Since {
-            // What the sender forgot it could not tell: who asks here for more is to be brought up from state as well.
+        if delta.extent != DeltaExtent::Since {
+            // The sender cannot name what it has collected: a peer that requests more from here is brought up from state as well.
             let floor = self.writers.by_number(&delta.floor);
             for (mine, theirs) in self.floor.iter_mut().zip(floor) {
                 *mine = (*mine).max(theirs);
@@ -150,14 +152,15 @@ impl CausalMap {
 
     fn check(&self, delta: &MapDelta) -> Result<(), JoinError> {
         let written = seq_of(&self.version, self.me);
-        let told = delta.context.get(self.replica);
-        if told > written {
-            return Err(JoinError::Impostor { dot: Dot::new(self.replica, told), written });
+        let claimed = delta.context.get(self.replica);
+        if claimed > written {
+            return Err(JoinError::Impostor { dot: Dot::new(self.replica, claimed), written });
         }
         self.check_base(delta)
     }
 
     fn check_base(&self, delta: &MapDelta) -> Result<(), JoinError> {
+        // A delta from history says nothing of the events up to its base: without them the version would get a gap.
         for (replica, seq) in delta.base.iter() {
             let seen = self.writers.number(replica).map_or(0, |number| seq_of(&self.version, number));
             if seen < seq.min(delta.context.get(replica)) {
@@ -170,6 +173,7 @@ impl CausalMap {
             .map(|writer| self.writers.number(*writer).map_or(0, |number| seq_of(&self.version, number)))
             .collect();
         for item in &delta.items {
+            // `Known` carries no value, so it must be here already.
             if item.item == Item::Known && item.seq > seq_of(&seen, item.writer) {
                 let replica = delta.writers.get(item.writer as usize).copied().unwrap_or_default();
                 return Err(JoinError::Base { dot: Dot::new(replica, item.seq) });
@@ -179,11 +183,12 @@ impl CausalMap {
     }
 
     fn join_key(&mut self, incoming: &Incoming<'_>, key: &Key, items: &[DeltaItem], joined: &mut Joined) {
-        // Taken out of its place, which stays and is found once: most keys have a value before and after.
+        // The cell keeps its place in the map and is looked up once: most keys hold a value before and after the join.
         let mut place = self.cells.get_mut(key);
         let mut siblings = place.as_deref_mut().map(Cell::take).unwrap_or_default();
         let before = siblings.len();
         let mut changed = false;
+        // The causal join: a value stays if the sender has not seen it, or has seen it and still lists it.
         siblings.retain(|sibling| {
             let keep = !incoming.had_seen(sibling.writer, sibling.seq)
                 || incoming.lists(items, sibling.writer, sibling.seq);
@@ -196,7 +201,7 @@ impl CausalMap {
             }
             keep
         });
-        // Removals stay remembered even if the sender does not list them: it may have replaced them, or only forgotten them.
+        // Tombstones stay even if the sender does not list them: it may have replaced them, or only collected them.
         let mut removals =
             if self.removals.is_empty() { Vec::new() } else { self.removals.remove(key).unwrap_or_default() };
         let was_contested = before > 0 && !removals.is_empty();
@@ -206,6 +211,7 @@ impl CausalMap {
             match &item.item {
                 Item::Known => joined.redundant += 1,
                 Item::Removed if seen => joined.redundant += 1,
+                // The values that it removed are gone by the rule above; the tombstone is for peers that lag behind.
                 Item::Removed => {
                     joined.news += 1;
                     removals.push((writer, item.seq));
@@ -216,6 +222,7 @@ impl CausalMap {
                     let mine = siblings.iter_mut().find(|mine| mine.writer == writer && mine.seq == item.seq);
                     if let Some(mine) = mine.filter(|mine| (mine.time, &mine.value) != (*time, value)) {
                         joined.equivocations += 1;
+                        // Any fixed order would do, as long as every replica keeps the same content.
                         if (*time, value) > (mine.time, &mine.value) {
                             let old = item_hash(self.hash_key, &self.writers, key, mine);
                             mine.time = *time;
@@ -259,7 +266,7 @@ impl CausalMap {
         }
     }
 
-    /// After a complete difference: drops what the sender had seen and no longer holds, at keys that it does not have.
+    /// After a complete delta: drops the values that the sender has seen and does not hold, at keys that it does not list.
     fn drop_unlisted(&mut self, incoming: &Incoming<'_>, joined: &mut Joined) {
         let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
         let rest: Vec<Key> = self
@@ -274,10 +281,10 @@ impl CausalMap {
         }
     }
 
-    /// Drops the values of `dots` that the sender had seen.
+    /// Drops the values of `dots` that the sender has seen.
     fn drop_dots(&mut self, incoming: &Incoming<'_>, dots: &[Dot], joined: &mut Joined) {
-        // What the sender lists it holds, though it did not when the reconciliation began.
-        // Of keys in the difference all is done; an event that it lists at another key than this replica is no reason to keep it here.
+        // Keys that the delta lists are joined already: there the sender holds what it lists, even if it did not when the reconciliation
+        // began. An event that it lists at another key than this replica is no reason to keep it here.
         let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
         let gone: BTreeSet<(u32, u64)> = dots
             .iter()

@@ -16,7 +16,7 @@ pub struct Held<'a> {
     pub value: &'a [u8],
 }
 
-/// What a key holds: at least one value.
+/// The values at one key, at least one.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     map: &'a CausalMap,
@@ -31,14 +31,14 @@ impl<'a> Entry<'a> {
         self.key.as_slice()
     }
 
-    /// All values that no write has replaced having seen them, in no particular order.
+    /// All values that no later write has replaced, in no particular order.
     pub fn siblings(&self) -> impl ExactSizeIterator<Item = Held<'a>> + use<'a> {
         let map = self.map;
         self.cell.siblings().iter().map(move |sibling| map.held(sibling))
     }
 
-    /// The value of a last-writer-wins register: of the siblings the one with the greatest time, then dot, then value. The same on
-    /// each replica that has seen the same.
+    /// The value of a last-writer-wins register: of the siblings the one with the greatest time, then dot, then value. Equal on all
+    /// replicas that have seen the same events.
     #[must_use]
     pub fn latest(&self) -> Held<'a> {
         let [first, rest @ ..] = self.cell.siblings() else {
@@ -51,8 +51,8 @@ impl<'a> Entry<'a> {
             .fold(self.map.held(first), |best, next| if order(&next) > order(&best) { next } else { best })
     }
 
-    /// The latest among the values whose time is not above `time_max`: those above stay visible in [`siblings`](Self::siblings), but
-    /// a clock that runs ahead does not win by it. None if all are above.
+    /// The latest of the values whose time is at most `time_max`, so that a clock that runs ahead does not win: later values stay visible
+    /// in [`siblings`](Self::siblings). `None` if all are later.
     #[must_use]
     pub fn latest_until(&self, time_max: u64) -> Option<Held<'a>> {
         self.siblings()
@@ -66,7 +66,7 @@ impl<'a> Entry<'a> {
         self.cell.siblings().iter().filter_map(part).fold(0, i64::saturating_add)
     }
 
-    /// What `replica` contributed to the counter.
+    /// The part of `replica` in the counter.
     #[must_use]
     pub fn part_of(&self, replica: ReplicaId) -> Option<i64> {
         let number = self.map.writers.number(replica)?;
@@ -79,7 +79,7 @@ fn part(sibling: &Sibling) -> Option<i64> {
 }
 
 impl CausalMap {
-    /// What is at `key`, if anything.
+    /// The entry at `key`, if there is one.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
         let (key, cell) = self.cells.get_key_value(key)?;
@@ -91,13 +91,13 @@ impl CausalMap {
         self.between(first, None)
     }
 
-    /// The entries from `first` on (inclusive) up to `end` (exclusive), ascending. None if they are in the wrong order.
+    /// The entries from `first` on (inclusive) up to `end` (exclusive), ascending. Empty if `end` is below `first`.
     pub fn between<'a>(
         &'a self,
         first: &[u8],
         end: Option<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = Entry<'a>> + use<'a> {
-        // A B-tree takes inverted bounds for a mistake and panics.
+        // `BTreeMap::range` panics on inverted bounds.
         let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(first)));
         self.cells.range::<[u8], _>((Bound::Included(first), end)).map(move |(key, cell)| Entry {
             map: self,
@@ -111,43 +111,43 @@ impl CausalMap {
         self.range(prefix).take_while(move |entry| entry.key().starts_with(prefix))
     }
 
-    /// How many keys hold something.
+    /// How many keys hold a value.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cells.len()
     }
 
-    /// Whether no key holds anything.
+    /// Whether no key holds a value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
-    /// How many values are held: more than keys where siblings wait to be resolved.
+    /// How many values are held: more than keys where there are siblings.
     #[must_use]
     pub const fn sibling_count(&self) -> usize {
         self.siblings
     }
 
-    /// How many events are remembered for peers that may lack them. Zero when all members have seen all.
+    /// How many events are in the history for peers that may lack them. Zero when all members have seen all events.
     #[must_use]
     pub fn history_len(&self) -> usize {
         self.recent.len()
     }
 
-    /// How many of those are removals.
+    /// How many of those are tombstones.
     #[must_use]
     pub fn removal_count(&self) -> usize {
         self.removals.values().map(alloc::vec::Vec::len).sum()
     }
 
-    /// What was seen.
+    /// The events seen.
     #[must_use]
     pub fn version(&self) -> Version {
         self.writers.version(&self.version)
     }
 
-    /// Up to where history was forgotten.
+    /// The version up to which history was collected.
     #[must_use]
     pub fn floor(&self) -> Version {
         self.writers.version(&self.floor)
@@ -160,13 +160,13 @@ impl CausalMap {
         (seq > 0).then_some(Dot::new(self.replica, seq))
     }
 
-    /// Where this replica stands, to compare with others.
+    /// The hashes of version and content, to compare with other replicas.
     #[must_use]
     pub fn frontier(&self) -> Frontier {
         Frontier { version: self.version().hash(self.hash_key), content: self.content }
     }
 
-    /// The hash of each value held, with its dot: what a set reconciliation works on.
+    /// The hash of each value held, with its dot: the items of a set reconciliation.
     pub fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> + '_ {
         self.cells.iter().flat_map(move |(key, cell)| {
             cell.siblings().iter().map(move |sibling| {

@@ -20,11 +20,11 @@ impl CausalMap {
         &mut self.members
     }
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and forgets the history that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones that all others have seen.
     ///
     /// The caller repeats it several times per lease.
-    pub fn beat(&mut self, now: Duration) {
-        Replicated::beat(self, now);
+    pub fn heartbeat(&mut self, now: Duration) {
+        Replicated::heartbeat(self, now);
     }
 }
 
@@ -53,8 +53,8 @@ impl Replicated for CausalMap {
         self.members_mut()
     }
 
-    fn forget(&mut self, stable: &Version) {
-        self.forget(stable);
+    fn collect_tombstones(&mut self, stable: &Version) {
+        self.collect_tombstones(stable);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A [`CausalMap`] as bytes.
+//! The saved form of a [`CausalMap`].
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -12,34 +12,38 @@ use crate::{ReplicaId, Version};
 
 const FORMAT: u8 = 1;
 
-/// Why saved bytes could not be read back. Nothing was made of them.
+/// Why a saved state was not restored. Nothing was made of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
     /// Malformed.
-    #[error("the saved map is damaged: {0}; fetch the state from a peer, as a fresh incarnation")]
+    #[error("the saved state cannot be decoded: fetch the state from a peer, as a fresh incarnation")]
     Decode(#[from] DecodeError),
     /// Its content is malformed.
-    #[error("the saved map is damaged: {0}; fetch the state from a peer, as a fresh incarnation")]
+    #[error(
+        "the content of the saved state is malformed: fetch the state from a peer, as a fresh incarnation"
+    )]
     Delta(#[from] DeltaError),
-    /// Its content contradicts itself.
-    #[error("the saved map is damaged: {0}; fetch the state from a peer, as a fresh incarnation")]
+    /// Its content is inconsistent.
+    #[error(
+        "the content of the saved state is inconsistent: fetch the state from a peer, as a fresh incarnation"
+    )]
     Join(#[from] JoinError),
 }
 
 impl CausalMap {
-    /// The bytes of what is held and seen: equal on all replicas that have seen the same, whatever way it came to them.
+    /// The bytes of the values and the version: equal on all replicas that have seen the same events.
     #[must_use]
     pub fn encode_state(&self) -> Vec<u8> {
         let mut whole = self.clone();
-        // What is remembered for others differs between replicas that hold the same.
+        // History differs between replicas that hold the same values.
         whole.recent = BTreeMap::new();
         whole.removals = BTreeMap::new();
         whole.floor = alloc::vec![0; whole.floor.len()];
         whole.complete(&Version::new()).encode(&Version::new())
     }
 
-    /// All of the replica, its memory for others included, to be restored on this machine.
+    /// The whole replica, its history included, to be restored on this machine.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
         let mut out = alloc::vec![FORMAT];
@@ -48,8 +52,8 @@ impl CausalMap {
         out
     }
 
-    /// Reads back what [`save`](Self::save) wrote, to go on as `replica`: the same one if nothing that it wrote can have left this
-    /// machine after the bytes were saved, a fresh incarnation otherwise.
+    /// Restores the bytes of [`save`](Self::save), to go on as `replica`: the same one if no later event can have left this machine, a fresh
+    /// incarnation otherwise.
     ///
     /// # Errors
     /// Bytes that `save` cannot have written.
@@ -63,7 +67,7 @@ impl CausalMap {
         let delta = MapDelta::decode(input.bytes("a saved map")?, &Version::new())?;
         input.finish()?;
         let mut map = Self::new(replica, hash_key);
-        // Its own events are in there, which from anybody else would be an impostor's.
+        // The bytes hold events of this replica, which `join` would refuse as an impostor's.
         map.take_in(&delta, &[])?;
         Ok(map)
     }
@@ -73,7 +77,7 @@ impl CausalMap {
     /// About how many bytes of memory the values and their bookkeeping take: what grows with the map.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        // A B-tree's nodes are between half and wholly full.
+        // The nodes of a B-tree are between half full and full.
         let entry = size_of::<super::Key>() + size_of::<Cell>();
         let recent = size_of::<(u32, u64)>() + size_of::<super::Key>();
         (self.cells.len() * entry + self.recent.len() * recent) * 3 / 2

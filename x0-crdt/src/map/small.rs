@@ -1,22 +1,22 @@
-//! Byte strings that are kept in place when they are short.
+//! [`Key`] and [`Value`]: byte strings that are stored inline when they are short.
 
 use alloc::boxed::Box;
 use core::cmp::Ordering;
 use core::ops::Deref;
 
-/// A byte string, in place up to `N` bytes.
+/// A byte string, stored inline up to `N` bytes.
 #[derive(Clone)]
 pub(super) enum Small<const N: usize, H> {
     /// Its length and its bytes.
     Inline(u8, [u8; N]),
-    /// Elsewhere.
+    /// On the heap.
     Heap(H),
 }
 
 /// A key. 24 bytes; most keys need nothing else.
 pub(super) type Key = Small<22, Box<[u8]>>;
 
-/// A value. Two steps to the longer ones keep this at 16 bytes, and a map of short values at its size.
+/// A value. A double box keeps it at 16 bytes, so that a map of short values stays small.
 pub(super) type Value = Small<14, Box<Box<[u8]>>>;
 
 impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> Small<N, H> {
@@ -33,7 +33,7 @@ impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> Small<N, H> {
 
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
-            // The length was made with the bytes; an empty slice cannot happen otherwise.
+            // `make` writes the length together with the bytes, so the slice is always in range.
             Self::Inline(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
             Self::Heap(bytes) => bytes.deref().as_ref(),
         }
@@ -52,7 +52,7 @@ impl Value {
     }
 }
 
-/// What `Value` keeps elsewhere.
+/// The heap part of a `Value`.
 type HeapValue = Box<Box<[u8]>>;
 
 impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> PartialEq for Small<N, H> {
@@ -72,7 +72,7 @@ impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> PartialOrd for Small<N, H> {
 impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> Ord for Small<N, H> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            // Zeros fill them up, and nothing is below a zero. Most differ in what is compared as one number.
+            // Unused bytes are zero, and no byte is below zero. Most pairs differ in the first 16 bytes, which compare as one number.
             (Self::Inline(len, bytes), Self::Inline(other_len, other)) => {
                 let head = |bytes: &[u8; N]| bytes.first_chunk().copied().map(u128::from_be_bytes);
                 head(bytes).cmp(&head(other)).then_with(|| bytes.cmp(other)).then(len.cmp(other_len))

@@ -1,4 +1,4 @@
-//! Writers as small numbers.
+//! [`Writers`]: the table that gives each writer a small number.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ impl Writers {
         self.numbers.get(&id).copied()
     }
 
-    /// The number of `id`, which is given one if it has none. None when there are 2^32 writers.
+    /// The number of `id`, which is given one if it has none. `None` when there are 2^32 writers.
     pub(super) fn intern(&mut self, id: ReplicaId) -> Option<u32> {
         if let Some(number) = self.number(id) {
             return Some(number);
@@ -47,7 +47,7 @@ impl Writers {
         seqs
     }
 
-    /// What `seqs` are a version of.
+    /// The version that `seqs` hold, by number.
     pub(super) fn version(&self, seqs: &[u64]) -> Version {
         self.ids.iter().copied().zip(seqs.iter().copied()).collect()
     }

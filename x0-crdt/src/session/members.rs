@@ -1,4 +1,4 @@
-//! Who takes part, and what each has seen: what decides which history may be forgotten.
+//! [`Members`]: the members of a group and the version that each has seen, which decides what may be collected.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -11,26 +11,26 @@ use crate::{ReplicaId, Version};
 /// The lease of a group that sets no other.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3600);
 
-/// The most members that are kept track of.
+/// The most members that are tracked.
 pub const MEMBERS_MAX: usize = 4096;
 
-/// What is known of a member.
+/// One member, as known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
-    /// Counts its heartbeats; a row with a greater one is newer.
+    /// The count of its heartbeats; a row with a greater count is newer.
     beat: u64,
-    /// What it had seen at that beat.
+    /// The version that it had seen at that heartbeat.
     version: Version,
-    /// When the beat was first heard of here.
+    /// When the heartbeat first arrived here.
     heard: Duration,
-    /// No beat was heard for a lease.
+    /// No heartbeat arrived for a lease.
     expired: bool,
 }
 
-/// The members of a map and what each has seen, as far as word of it came here: directly or through others.
+/// The members of a group and the version that each has seen, as far as their heartbeats arrived here, directly or through others.
 ///
-/// A member that was not heard of for the length of a lease is retired: history is forgotten without waiting for it. It loses nothing
-/// by that. When it comes back it is told from state instead of history, and what only it had written is news to the others.
+/// A member without a heartbeat for the length of a lease is retired: tombstones are collected without waiting for it. It loses nothing.
+/// When it returns, it is brought up from state instead of history, and its own events are new to the others.
 ///
 /// All members should have the same lease; a different one costs a reconciliation, not consistency.
 #[derive(Debug, Clone)]
@@ -47,32 +47,32 @@ impl Default for Members {
 }
 
 impl Members {
-    /// Members that are retired after no word of them for `lease`.
+    /// No member yet; members are retired after `lease` without a heartbeat.
     #[must_use]
     pub const fn new(lease: Duration) -> Self {
         Self { lease, rows: BTreeMap::new() }
     }
 
-    /// After how long without word of it a member is retired.
+    /// The time without a heartbeat after which a member is retired.
     #[must_use]
     pub const fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// Says that `member`, this replica, is here and has seen `version`. To be repeated several times per lease.
-    pub fn beat(&mut self, now: Duration, member: ReplicaId, version: Version) {
+    /// Counts a heartbeat of `member`, this replica, which has seen `version`. The caller repeats it several times per lease.
+    pub fn heartbeat(&mut self, now: Duration, member: ReplicaId, version: Version) {
         let beat = self.rows.get(&member).map_or(0, |row| row.beat).saturating_add(1);
         self.rows.insert(member, Row { beat, version, heard: now, expired: false });
     }
 
-    /// Takes a member's latest version, heard from itself.
-    pub fn heard(&mut self, member: ReplicaId, version: &Version) {
+    /// Adds to the version of a member what it reported itself.
+    pub fn saw(&mut self, member: ReplicaId, version: &Version) {
         if let Some(row) = self.rows.get_mut(&member) {
             row.version.join(version);
         }
     }
 
-    /// Retires members whose lease is over; after four leases they are no longer remembered at all.
+    /// Retires members whose lease is over; after four leases they are dropped.
     pub fn expire(&mut self, now: Duration) {
         let lease = self.lease;
         for row in self.rows.values_mut() {
@@ -81,7 +81,7 @@ impl Members {
         self.rows.retain(|_, row| now.saturating_sub(row.heard) <= lease.saturating_mul(4));
     }
 
-    /// What every member has seen whose lease is not over: history up to here may be forgotten. None if no member is known.
+    /// The version that every member has seen whose lease is not over: history up to here may be collected. `None` without such a member.
     #[must_use]
     pub fn stable(&self) -> Option<Version> {
         let mut leased = self.rows.values().filter(|row| !row.expired);
@@ -97,19 +97,19 @@ impl Members {
         self.rows.iter().filter(|(_, row)| !row.expired).map(|(member, _)| *member)
     }
 
-    /// How many members are known, the retired ones of late included.
+    /// How many members are tracked, recently retired ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether none is known.
+    /// Whether no member is tracked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Equal where the same is known.
+    /// The keyed hash of the members and their heartbeats, equal on replicas that track the same.
     #[must_use]
     pub fn hash(&self, key: HashKey) -> u64 {
         let mut bytes = Vec::with_capacity(self.rows.len() * 16);
@@ -120,7 +120,7 @@ impl Members {
         key.hash(&[b"members", &bytes])
     }
 
-    /// What is known here, for a receiver that knows `base`, this replica's version.
+    /// Encodes the members for a receiver that knows `base`, this replica's version.
     pub(crate) fn encode(&self, base: &Version, out: &mut Vec<u8>) {
         let leased: Vec<_> = self.rows.iter().filter(|(_, row)| !row.expired).collect();
         put_integer(leased.len() as u64, out);
@@ -135,7 +135,7 @@ impl Members {
         }
     }
 
-    /// Takes in what another knows.
+    /// Joins the members that a peer tracks.
     pub(crate) fn merge(
         &mut self,
         now: Duration,
@@ -158,7 +158,8 @@ impl Members {
             let newer = self.rows.get(&member).is_none_or(|row| row.beat < beat);
             let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
             if member == me {
-                // Of a life before this one: counted on from there, or the others would not hear of this one for as long.
+                // Heartbeats of this replica before a restart: it counts on from there, or the others would ignore it until its count
+                // caught up.
                 if let Some(row) = self.rows.get_mut(&me) {
                     row.beat = row.beat.max(beat);
                 }

@@ -7,16 +7,16 @@ use super::transfer::{Part, put_ranges, ranges};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::{Frontier, ReplicaId};
 
-/// What is moved in parts. Each side moves at most one of each kind at a time.
+/// The kinds of transfers in parts. Each side has at most one of each kind at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A difference of maps.
+    /// A delta of the state.
     Delta,
     /// A version that is too long for a request.
     Version,
     /// The hashes of the values that a reconciliation has found missing.
     Hashes,
-    /// What members have seen.
+    /// The members and their versions.
     Members,
 }
 
@@ -40,45 +40,45 @@ impl Kind {
     }
 }
 
-/// How a version is told.
+/// A reference to a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VersionRef {
-    /// Its hash, by which the receiver checks what it made of the rest.
+    /// Its hash, by which the receiver checks the version that it made of the changes.
     pub(super) hash: u64,
-    /// The hash of a version that the receiver knows, and the changes to it; 0 for the empty one. None: the receiver knows or asks.
+    /// The hash of a version that the receiver knows, and the changes to it; 0 for the empty one. `None`: the receiver knows it, or collects it by its hash.
     pub(super) changes: Option<(u64, Vec<(ReplicaId, u64)>)>,
 }
 
-/// How much is asked for.
+/// The extent of a requested delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// What changed since the version.
+    /// What has changed since the version.
     Since,
     /// All.
     Complete,
-    /// The values of the hashes that the asking side holds ready, beyond what changed.
+    /// The values of the hashes that the requesting side holds ready, and what has changed.
     Chosen,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message<'a> {
-    /// Where the sender stands. `asks`: the receiver is to answer with its own.
+    /// The sender's frontier. `asks`: the receiver answers with its own.
     Frontier { frontier: Frontier, members: u64, asks: bool },
-    /// Asks for a difference.
+    /// Requests a delta.
     Pull { number: u64, version: VersionRef, extent: Extent },
-    /// Asks for the missing parts of an answer, or for something else in parts; the number of a version is its hash.
+    /// Requests the missing parts of an answer, or another transfer; the number of a version is its hash.
     Want { kind: Kind, number: u64, missing: Vec<Range<usize>> },
     /// A part.
     Part { kind: Kind, part: Part<'a> },
-    /// The answer to a pull from whom history cannot help: `items` values are held.
+    /// The answer to a pull that history cannot serve: `items` values are held.
     Behind { number: u64, items: u64 },
-    /// The answer to a pull that cannot be gone on with.
+    /// The answer to a request for parts that are not held any more.
     Gone { number: u64 },
-    /// Asks for coded symbols from this one on.
+    /// Requests coded symbols from this one on.
     Sketch { number: u64, from: u64, count: u64 },
     /// Coded symbols of the values held at the version of this hash.
     Symbols { number: u64, version: u64, from: u64, bytes: &'a [u8] },
-    /// Says that the sender is there, to a peer that sends it something long.
+    /// The keep-alive of a receiver.
     Here,
 }
 

@@ -23,7 +23,7 @@ pub struct SessionOptions {
     /// The longest pause between repetitions while the peer is silent: what a link that is down costs.
     pub retry_max: Duration,
     /// The pause between two comparisons of frontiers while nothing changes.
-    pub greet_every: Duration,
+    pub announce_every: Duration,
     /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified.
     pub transfer_len_max: usize,
 }
@@ -57,10 +57,10 @@ impl SessionOptions {
         self
     }
 
-    /// Sets [`greet_every`](Self#structfield.greet_every).
+    /// Sets [`announce_every`](Self#structfield.announce_every).
     #[must_use]
-    pub const fn greet_every(mut self, pause: Duration) -> Self {
-        self.greet_every = pause;
+    pub const fn announce_every(mut self, pause: Duration) -> Self {
+        self.announce_every = pause;
         self
     }
 
@@ -79,7 +79,7 @@ impl Default for SessionOptions {
             bytes_per_second: 12_500_000,
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
-            greet_every: Duration::from_secs(10),
+            announce_every: Duration::from_secs(10),
             transfer_len_max: 64 << 20,
         }
     }

@@ -1,4 +1,4 @@
-//! Getting what a peer has.
+//! The requesting side of a session: pulls deltas from the peer.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -10,30 +10,30 @@ use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::session::sketch::{CodedSymbols, SketchDecoder, SketchError};
 use crate::{Dot, Version};
 
-/// Up to so many values are got whole rather than reconciled.
+/// Up to so many values a complete delta is cheaper than a reconciliation.
 const ITEMS_FEW: usize = 16;
 
-/// How many coded symbols are asked for first.
+/// How many coded symbols are requested first.
 const SYMBOLS_FIRST: usize = 32;
 
 /// How many times a request is repeated before the pauses grow.
 const TRIES_EVEN: u32 = 4;
 
-/// A difference that is being got.
+/// A delta that is being pulled.
 #[derive(Debug)]
 pub(super) struct Pull {
     pub(super) number: u64,
-    /// What this side had seen when it asked: the difference is relative to it.
+    /// This side's version at the request: the delta is relative to it.
     base: Version,
     extent: Extent,
     incoming: Incoming,
     pub(super) retry_at: Duration,
-    /// Requests since anything came.
+    /// Requests since the last answer.
     tries: u32,
-    /// When the last part came, and how far parts were apart of late.
+    /// When the last part arrived, and the recent time between parts.
     arrived: Option<Duration>,
     gap: Duration,
-    /// How far a reconciliation of states has come, where history does not help.
+    /// The progress of a reconciliation of states, where history does not help.
     sketch: Option<Sketch>,
 }
 
@@ -41,17 +41,17 @@ pub(super) struct Pull {
 #[derive(Debug)]
 struct Sketch {
     decoder: SketchDecoder,
-    /// The symbol after the last one asked for.
+    /// The symbol after the last one requested.
     asked: usize,
     /// The version of the peer that its symbols are of.
     version: Option<u64>,
-    /// When all differences are found: the hashes of the values here that the peer does not hold, ascending.
+    /// When all differing items are found: the hashes of the values here that the peer does not hold, ascending.
     local_only: Option<Vec<u64>>,
 }
 
 impl Sketch {
-    /// The values held now that the peer did not hold when it was sketched: those found so, and those that came here since the
-    /// reconciliation began.
+    /// The values held now that the peer did not hold when it was sketched: those that the reconciliation found, and those that arrived
+    /// here since it began.
     fn not_at_the_peer<R: Replicated>(&self, state: &R) -> Vec<Dot> {
         let local_only = self.local_only.as_deref().unwrap_or_default();
         state
@@ -74,7 +74,7 @@ impl<R: Replicated> Session<R> {
             return;
         }
         match self.peer {
-            // Equal versions with unequal contents: history has nothing to tell.
+            // Equal versions with unequal contents: history has nothing to send.
             Some(theirs) if theirs.version == state.frontier().version => {
                 self.reconcile(now, state.value_count(), state);
             }
@@ -82,7 +82,7 @@ impl<R: Replicated> Session<R> {
         }
     }
 
-    /// Compares states where history does not help: item by item, or by getting all where that is less.
+    /// Compares states where history does not help: by set reconciliation, or by a complete delta where that is shorter.
     fn reconcile(&mut self, now: Duration, items: usize, state: &R) {
         if state.value_count() == 0 || items <= ITEMS_FEW {
             self.ask(now, Extent::Complete, None, state);
@@ -114,11 +114,11 @@ impl<R: Replicated> Session<R> {
         self.retry_pull(now, state);
     }
 
-    /// Asks, for the first time or again, if it is time to.
+    /// Requests, for the first time or again, if it is time to.
     pub(super) fn retry_pull(&mut self, now: Duration, state: &R) {
         let (retry_min, retry_max) = (self.options.retry_min, self.options.retry_max);
         let Some(pull) = self.pull.as_mut().filter(|pull| now >= pull.retry_at) else { return };
-        // A few times without waiting longer: the request may be lost as well as the answer, which says nothing of the peer.
+        // The first repetitions do not wait longer: on a lossy link the loss of a request says nothing about the peer.
         let doublings = pull.tries.saturating_sub(TRIES_EVEN).min(16);
         let pause = retry_min.max(pull.gap * 2).saturating_mul(1 << doublings);
         pull.retry_at = now + pause.min(retry_max);
@@ -128,7 +128,7 @@ impl<R: Replicated> Session<R> {
         pull.tries += 1;
         let (number, extent, missing) = (pull.number, pull.extent, pull.incoming.missing());
         if let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) {
-            // Half as many again as there are, so that few are sent in vain; a round trip each.
+            // Half as many again as there are: few are sent in vain, at a round trip each.
             let from = sketch.decoder.len();
             let count = (from / 2).clamp(SYMBOLS_FIRST, SYMBOLS_AT_ONCE);
             sketch.asked = from + count;
@@ -152,6 +152,7 @@ impl<R: Replicated> Session<R> {
     ) -> Result<(), SessionError> {
         let len_max = self.options.transfer_len_max;
         let retry_min = self.options.retry_min;
+        // Parts of an older request: it was superseded, or its answer is complete already.
         let Some(pull) = self.pull.as_mut().filter(|pull| pull.number == part.number) else {
             self.stats.redundant_bytes += part.bytes.len() as u64;
             return Ok(());
@@ -160,7 +161,7 @@ impl<R: Replicated> Session<R> {
             Ok(Progress::Whole) => {}
             Ok(progress) => {
                 if let Some(arrived) = pull.arrived {
-                    // Smoothed, and not thrown off by the pause before a repetition.
+                    // Smoothed, and capped so that the pause before a repetition does not distort it.
                     let apart = now.saturating_sub(arrived).min(retry_min * 4);
                     pull.gap = if pull.gap.is_zero() { apart } else { (pull.gap * 7 + apart) / 8 };
                 }
@@ -169,7 +170,7 @@ impl<R: Replicated> Session<R> {
                 if progress == Progress::None {
                     self.stats.redundant_bytes += part.bytes.len() as u64;
                 }
-                // After the last one whatever is missing was lost, or overtaken by a little.
+                // After the last part whatever is missing was lost, or overtaken by a little.
                 let patience = if part.last { pull.gap.min(retry_min) } else { retry_min.max(pull.gap * 2) };
                 pull.retry_at = now + patience;
                 return Ok(());
@@ -201,30 +202,31 @@ impl<R: Replicated> Session<R> {
         self.pull_after = now;
         self.stats.joins += 1;
         let key = state.hash_key();
+        // The peer made the delta for this base, so it knows the base: the next request can name its version by it.
         self.confirmed = Some(pull.base.hash(key));
         self.acknowledged.join(&context);
         self.versions.insert(context.hash(key), context);
         self.versions.insert(pull.base.hash(key), pull.base);
         self.outputs.push_back(SessionOutput::Joined(joined));
-        // Tells the peer how far this side came, and gets to know of what changed there meanwhile.
-        self.greet(now, state, false);
-        self.greet_at = now + self.options.retry_min;
+        // Announces what this side has now; the peer answers if its state has changed meanwhile.
+        self.announce(now, state, false);
+        self.announce_at = now + self.options.retry_min;
         if self.peer == Some(state.frontier()) {
             self.on_equal(now, state);
         }
         Ok(())
     }
 
-    /// The pull came to nothing: waits longer each time before the next.
+    /// The pull failed: waits longer each time before the next, so that a peer with a damaged state costs little.
     fn give_up(&mut self, now: Duration) {
         self.pull = None;
         self.failures += 1;
         let pause = self.options.retry_min.saturating_mul(1 << self.failures.min(16));
         self.pull_after = now + pause.min(self.options.retry_max);
-        self.greet_at = self.greet_at.min(self.pull_after);
+        self.announce_at = self.announce_at.min(self.pull_after);
     }
 
-    /// History of the peer does not reach back to this side's version.
+    /// The peer's history does not reach back to this side's version.
     pub(super) fn on_behind(&mut self, now: Duration, number: u64, items: u64, state: &R) {
         if self.pull.as_ref().is_none_or(|pull| pull.number != number || pull.extent != Extent::Since) {
             return;
@@ -233,7 +235,7 @@ impl<R: Replicated> Session<R> {
         self.reconcile(now, usize::try_from(items).unwrap_or(usize::MAX), state);
     }
 
-    /// Coded symbols of what the peer held at a version.
+    /// Coded symbols of the values that the peer held at a version.
     pub(super) fn on_symbols(
         &mut self,
         now: Duration,
@@ -249,7 +251,7 @@ impl<R: Replicated> Session<R> {
             return Ok(());
         };
         if *sketch.version.get_or_insert(version) != version {
-            // The peer began anew, from another state.
+            // The peer started over from another state: symbols of two states do not fit together.
             self.pull = None;
             self.reconcile(now, usize::MAX, state);
             return Ok(());
@@ -257,7 +259,7 @@ impl<R: Replicated> Session<R> {
         pull.tries = 0;
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         match sketch.decoder.add(from, bytes) {
-            // A datagram in between was lost: it is asked for again when nothing more comes.
+            // A datagram in between was lost: the symbols from there on are requested again when no more arrive.
             Ok(()) | Err(SketchError::Gap { .. }) => {}
             Err(error) => {
                 self.give_up(now);
@@ -268,7 +270,7 @@ impl<R: Replicated> Session<R> {
             if sketch.decoder.len() < sketch.asked {
                 pull.retry_at = now + retry_min;
             } else if sketch.decoder.len() > 2 * state.value_count() + ITEMS_FEW {
-                // More differs than is alike.
+                // More items differ than are equal: a complete delta is shorter.
                 self.ask(now, Extent::Complete, None, state);
             } else {
                 pull.retry_at = now;
@@ -284,7 +286,7 @@ impl<R: Replicated> Session<R> {
         pull.retry_at = now;
         let bytes = [version].iter().chain(&missing).flat_map(|hash| hash.to_le_bytes()).collect();
         self.serve(Kind::Hashes, number, bytes, state);
-        // Sent when it is asked for.
+        // The peer requests the hashes when it is ready to serve them.
         if let Some(outgoing) = &mut self.serving[Kind::Hashes as usize] {
             outgoing.pause();
         }
@@ -293,5 +295,5 @@ impl<R: Replicated> Session<R> {
     }
 }
 
-/// Kinds are places in the arrays of a session.
+// Kinds are indices into the arrays of a session.
 const _: () = assert!(Kind::Members as usize == Kind::ALL.len() - 1);

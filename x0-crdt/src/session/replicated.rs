@@ -31,19 +31,19 @@ pub trait Replicated: Transfer {
     /// The members, to be changed.
     fn members_mut(&mut self) -> &mut Members;
 
-    /// Forgets the history of events up to `stable`, which every member has seen.
-    fn forget(&mut self, stable: &Version);
+    /// Collects the tombstones and the history of events up to `stable`, which every member has seen.
+    fn collect_tombstones(&mut self, stable: &Version);
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and forgets the history that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones that all others have seen.
     ///
     /// The caller repeats it several times per lease.
-    fn beat(&mut self, now: Duration) {
+    fn heartbeat(&mut self, now: Duration) {
         let (replica, version) = (self.replica(), self.version());
         let members = self.members_mut();
-        members.beat(now, replica, version);
+        members.heartbeat(now, replica, version);
         members.expire(now);
         if let Some(stable) = members.stable() {
-            self.forget(&stable);
+            self.collect_tombstones(&stable);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answering a peer's requests.
+//! The serving side of a session: answers the requests of the peer.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,7 +11,7 @@ use crate::Version;
 use crate::codec::{ByteReader, Canonical};
 use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
 
-/// A pull that waits for what it refers to.
+/// A pull that waits for the version or the hashes that it refers to.
 #[derive(Debug)]
 pub(super) struct Waiting {
     number: u64,
@@ -22,7 +22,7 @@ pub(super) struct Waiting {
 /// The most symbols that one request is answered with.
 pub(super) const SYMBOLS_AT_ONCE: usize = 1 << 14;
 
-/// The coded symbols of what was held at a version, while a peer asks for them.
+/// The coded symbols of the values held at a version, while the peer requests them.
 #[derive(Debug)]
 pub(super) struct Sketching {
     number: u64,
@@ -35,18 +35,19 @@ pub(super) struct Sketching {
 
 impl<R: Replicated> Session<R> {
     pub(super) fn part_len(&self) -> usize {
-        // The head of a part: kind, number, lengths and index.
+        // The header of a part: kind, number, lengths and index take at most 24 bytes.
         self.options.datagram_len_max - 24
     }
 
     pub(super) fn serve(&mut self, kind: Kind, number: u64, mut bytes: Vec<u8>, state: &R) {
         let part_len = self.part_len();
+        // Keyed, so that two sides with different hash keys fail here, before anything is joined.
         let checksum = state.hash_key().hash(&[b"transfer", &bytes]);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         self.serving[kind as usize] = Some(Outgoing::new(number, bytes, part_len));
     }
 
-    /// What was transferred, if it is what was sent.
+    /// The transferred bytes, if their checksum matches.
     pub(super) fn checked(bytes: &[u8], state: &R) -> Result<Vec<u8>, SessionError> {
         match bytes.split_last_chunk() {
             Some((bytes, checksum))
@@ -68,6 +69,7 @@ impl<R: Replicated> Session<R> {
     ) {
         let serving = self.serving[Kind::Delta as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
+            // The request was repeated because the answer was lost; while parts are queued, it is still on its way.
             if outgoing.is_idle() {
                 outgoing.resend(&[]);
             }
@@ -98,6 +100,7 @@ impl<R: Replicated> Session<R> {
         if let Some(delta) = made {
             self.serve_delta(number, delta, state);
         }
+        // The request shows a version that this side lacks something of: it need not wait for an announcement.
         let news = !since.is_within(&state.version());
         self.acknowledged = since;
         if news {
@@ -106,7 +109,7 @@ impl<R: Replicated> Session<R> {
     }
 
     pub(super) fn serve_delta(&mut self, number: u64, delta: Vec<u8>, state: &R) {
-        // The peer will know this version, so it can name the next one by it.
+        // The peer will have this version, so it can name its next one by it.
         let version = state.version();
         self.versions.insert(version.hash(state.hash_key()), version);
         self.serve(Kind::Delta, number, delta, state);
@@ -152,12 +155,12 @@ impl<R: Replicated> Session<R> {
         Ok(())
     }
 
-    /// The hashes of what the peer lacks: the answer to the pull that waits for them.
+    /// The hashes of the values that the peer lacks: answers the pull that waits for them.
     pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], state: &R) {
         let Some(waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else { return };
         let (hashes, _) = bytes.as_chunks::<8>();
         let mut hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
-        // First the version that the peer reconciled with: a late request may have made this side take up another one since.
+        // First the version that the peer reconciled with: a late request may have made this side sketch another one since.
         let version = hashes.next();
         let mut hashes: Vec<u64> = hashes.collect();
         hashes.sort_unstable();
@@ -187,6 +190,7 @@ impl<R: Replicated> Session<R> {
         if let Some(sketching) = &mut self.sketching {
             let from = usize::try_from(from).unwrap_or(usize::MAX);
             let end = from.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
+            // The latest request replaces older ones: it names what the peer lacks now.
             sketching.queue = from..end.min(SYMBOLS_MAX).min(from.saturating_add(SYMBOLS_AT_ONCE));
         }
     }

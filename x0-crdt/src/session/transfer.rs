@@ -1,4 +1,4 @@
-//! Bytes that do not fit a datagram, in parts that may be lost, doubled and reordered.
+//! Transfers: bytes that do not fit a datagram, in parts that may be lost, doubled and reordered.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -8,7 +8,7 @@ use crate::codec::{ByteReader, DecodeError, put_integer};
 /// The most ranges of missing parts that one request names.
 const RANGES_MAX: usize = 32;
 
-/// What a side sends: cut in parts of equal length, queued for sending as the other side asks for them.
+/// An outgoing transfer: cut into parts of equal length, which are queued as the peer requests them.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) number: u64,
@@ -23,13 +23,13 @@ pub(super) struct Outgoing {
 pub(super) struct Part<'a> {
     /// The number of the request that it answers.
     pub(super) number: u64,
-    /// How long the whole is.
+    /// The length of the whole transfer, in bytes.
     pub(super) total_len: usize,
-    /// How long each part is but the last.
+    /// The length of each part but the last, in bytes.
     pub(super) part_len: usize,
     pub(super) index: usize,
     pub(super) bytes: &'a [u8],
-    /// Nothing more is queued.
+    /// Whether no further part is queued.
     pub(super) last: bool,
 }
 
@@ -48,7 +48,7 @@ impl Outgoing {
         self.queue.is_empty()
     }
 
-    /// Sends nothing until asked.
+    /// Sends no part until one is requested.
     pub(super) fn pause(&mut self) {
         self.queue.clear();
     }
@@ -61,7 +61,7 @@ impl Outgoing {
             .map(|range| range.start.min(parts)..range.end.min(parts))
             .filter(|range| range.start < range.end)
             .collect();
-        // Parts that there are none of belong to a longer making of the same: the other side begins anew when it sees this one.
+        // The request names parts of a longer transfer under the same number: the peer starts over when it sees a part of this one.
         if self.queue.is_empty() {
             self.queue.push(0..parts);
         }
@@ -88,34 +88,35 @@ impl Outgoing {
     }
 }
 
-/// What a side is collecting.
+/// An incoming transfer.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     bytes: Vec<u8>,
     part_len: usize,
     have: Vec<bool>,
     left: usize,
-    /// Parts that came again.
+    /// Bytes of parts that arrived again.
     pub(super) redundant_bytes: usize,
 }
 
-/// What a part did.
+/// The effect of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It was there already.
+    /// It had arrived before.
     None,
     More,
     Whole,
 }
 
 impl Incoming {
-    /// Takes a part of something of at most `len_max` bytes. A part of another whole begins anew: the sender made it again, or a part was
-    /// damaged.
+    /// Takes a part of a transfer of at most `len_max` bytes. A part with other lengths starts over: the sender made the transfer again, or
+    /// a part was damaged.
     pub(super) fn take(&mut self, part: &Part<'_>, len_max: usize) -> Result<Progress, DecodeError> {
         const WHAT: &str = "the length of a transfer";
         let other = part.total_len != self.bytes.len() || part.part_len != self.part_len;
         if other || self.have.is_empty() {
             let parts = part.total_len.div_ceil(part.part_len.max(1)).max(1);
+            // Checked before anything is allocated for it.
             if part.total_len > len_max || part.part_len == 0 {
                 return Err(DecodeError::Range { what: WHAT });
             }
@@ -143,7 +144,7 @@ impl Incoming {
         Ok(if self.left == 0 { Progress::Whole } else { Progress::More })
     }
 
-    /// How many bytes are held while the whole is not here.
+    /// How many bytes are held for the transfer.
     pub(super) const fn pending_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -152,7 +153,7 @@ impl Incoming {
         self.bytes
     }
 
-    /// The parts not here, ascending; none if nothing arrived at all. What does not fit is asked for next time.
+    /// The missing parts, ascending, as far as one request can name them; none if no part arrived at all.
     pub(super) fn missing(&self) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for (index, _) in self.have.iter().enumerate().filter(|(_, have)| !**have) {
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_lost_is_asked_for_until_the_whole_is_there() {
+    fn lost_parts_are_requested_until_the_transfer_is_complete() {
         for len in [0, 1, 99, 100, 101, 12_345] {
             let bytes: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
             let mut outgoing = Outgoing::new(7, bytes.clone(), 100);
@@ -236,9 +237,9 @@ mod tests {
         assert_eq!(incoming.take(&part(1, 6, &[2; 2]), 100), Ok(Progress::Whole));
     }
 
-    /// Found by members that restart in the middle: the request was repeated for ever.
+    /// Found by members that restarted during a transfer: the request was repeated for ever.
     #[test]
-    fn who_misses_parts_of_a_longer_making_gets_the_shorter_one() {
+    fn a_request_for_parts_of_a_longer_transfer_is_answered_with_the_shorter_one() {
         let mut incoming = Incoming::default();
         let mut first = Outgoing::new(7, alloc::vec![1; 30], 20);
         assert_eq!(incoming.take(&first.next().unwrap(), 100), Ok(Progress::More));

@@ -1,13 +1,13 @@
-//! Versions that both sides of a session may name by their hash.
+//! [`Versions`]: the versions that the two sides of a session may name by their hash.
 
 use alloc::collections::VecDeque;
 
 use crate::Version;
 
-/// How many are kept.
+/// How many are kept: enough for the versions of both sides over the last few exchanges.
 const KEPT: usize = 8;
 
-/// The versions met last.
+/// The versions seen last.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
     met: VecDeque<(u64, Version)>,

@@ -1,4 +1,4 @@
-//! Replicated state: a dot store with what was seen.
+//! [`Causal`]: a dot store with the context of all events seen, and [`Delta`].
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,7 @@ use crate::types::store::{DotStore, JoinScope, StoreForm};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The writer has used its last event, or someone forged it.
+    /// The writer has used its last event, or a peer forged it.
     #[error("writer {replica} has no event left: write as a fresh incarnation")]
     Exhausted {
         /// The writer.
@@ -21,25 +21,25 @@ pub enum ChangeError {
     },
 }
 
-/// Why a delta or a state was not taken in. Nothing changed.
+/// Why a delta or a state was not joined. Nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
     /// The context would have too many gaps.
     #[error(
-        "what was seen would take {ranges} ranges, of at most {RANGES_MAX}: fetch the missing deltas first, or a full state"
+        "the context would take {ranges} ranges, of at most {RANGES_MAX}: fetch the missing deltas first, or a full state"
     )]
     Fragmented {
-        /// How many it would take.
+        /// The number of ranges.
         ranges: usize,
     },
 }
 
-/// A replica's state: data in a [`DotStore`] and the [`Context`] of all events that made it what it is.
+/// A replicated state: data in a [`DotStore`] and the [`Context`] of all events seen.
 ///
 /// Changes go through [`change`](Self::change), which returns the [`Delta`] to send. Deltas may arrive in any order, more than once,
-/// or not at all; a full state makes up for what was lost. No two replicas may write as the same [`ReplicaId`], and one that forgot its
-/// last events (it was restored from an old copy) must take a fresh incarnation.
+/// or not at all; a full state replaces lost ones. No two replicas may write as the same [`ReplicaId`], and one that lost its last events
+/// (it was restored from an old copy) must take a fresh incarnation. [`CausalReplica`](crate::CausalReplica) wraps a state for sessions.
 ///
 /// ```
 /// use x0_crdt::{Causal, Lattice, ReplicaId};
@@ -54,7 +54,7 @@ pub enum ApplyError {
 /// };
 /// let delta = here.change(ada, add)?;
 /// there.apply(&delta)?;
-/// // Without having seen each other, one removes the key and the other adds to it: what was added stays.
+/// // Concurrently, one removes the key and the other adds to it: the addition stays.
 /// let removed = here.change(ada, |map, change| map.remove(change, &"mails".into()))?;
 /// let added = there.change(bob, |map, change| {
 ///     map.update(change, "mails".into(), |set, change| set.add(change, "world".into()))
@@ -95,7 +95,7 @@ impl<S: DotStore> Causal<S> {
         &self.context
     }
 
-    /// Makes a change as `replica`, and returns it for the others.
+    /// Makes a change as `replica`, and returns its delta for the other replicas.
     ///
     /// # Errors
     /// The writer has no event left. Nothing changed.
@@ -112,7 +112,7 @@ impl<S: DotStore> Causal<S> {
         Ok(delta)
     }
 
-    /// Takes in a delta; whether anything changed. Costs what the delta costs, however large the state.
+    /// Joins a delta. Returns whether anything changed. The cost depends on the delta, not on the state.
     ///
     /// # Errors
     /// The context would have too many gaps. Nothing changed.
@@ -121,7 +121,7 @@ impl<S: DotStore> Causal<S> {
         Ok(self.join_delta(delta))
     }
 
-    /// Takes in a full state; whether anything changed. [`Lattice::join`] does the same without a limit.
+    /// Joins a full state. Returns whether anything changed. [`Lattice::join`] does the same without a limit.
     ///
     /// # Errors
     /// The context would have too many gaps. Nothing changed.
@@ -148,14 +148,14 @@ impl<S: DotStore> Causal<S> {
 }
 
 fn check_ranges(mine: &Context, theirs: &Context) -> Result<(), ApplyError> {
-    // A join has at most as many ranges as both together, and nearly always that is far from the limit.
+    // A join has at most as many ranges as both together: nearly always far below the limit, and then nothing is cloned.
     if mine.range_count() + theirs.range_count() <= RANGES_MAX {
         return Ok(());
     }
     let mut joined = mine.clone();
     joined.join(theirs);
     let ranges = joined.range_count();
-    // One that is over the limit may still close its gaps.
+    // A context over the limit may still close its gaps.
     if ranges <= RANGES_MAX.max(mine.range_count()) { Ok(()) } else { Err(ApplyError::Fragmented { ranges }) }
 }
 
@@ -171,7 +171,7 @@ impl<S: DotStore> Lattice for Causal<S> {
 
     fn delta(&self, since: &Self) -> Self {
         let mut context = self.context.difference(&since.context);
-        let store = self.store.difference(&self.context, &since.store, &since.context, &mut context);
+        let store = self.store.delta(&self.context, &since.store, &since.context, &mut context);
         store.for_each_dot(&mut |dot| {
             context.insert(dot);
         });
@@ -193,9 +193,9 @@ impl<S: DotStore> Lattice for Causal<S> {
     }
 }
 
-/// A change, or several joined, to be taken in by other replicas: what is new, what is gone, and which keys that touches.
+/// One change, or several joined, for other replicas: the new values, the dots of removed ones, and the keys that these touch.
 ///
-/// It is only for replicas that take in all changes as deltas or states; it is no state by itself.
+/// It is for replicas that join all changes as deltas or states; it is not a state by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delta<S> {
     store: S,
@@ -213,32 +213,32 @@ impl<S: DotStore> Delta<S> {
         Self { store, context }
     }
 
-    /// What is new, under the keys that were touched.
+    /// The new values, under the keys that were touched.
     #[must_use]
     pub const fn store(&self) -> &S {
         &self.store
     }
 
-    /// The events that are new, and those whose work is gone.
+    /// The new events, and those whose values are removed.
     #[must_use]
     pub const fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Whether it says nothing.
+    /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.context.is_empty() && self.store.is_empty()
     }
 
-    /// Puts another delta into this one, so that it does what both do.
+    /// Joins another delta into this one, which then has the effect of both.
     pub fn join(&mut self, other: &Self) {
         self.store.join(&self.context, &other.store, &other.context, JoinScope::Deltas);
         self.context.join(&other.context);
     }
 }
 
-/// What holds in every store that operations made. A dot at two places would be taken for gone wherever only one of them is known.
+/// Checks what holds in every store that operations made. A dot at two places would count as removed wherever only one of them is known.
 pub(super) fn check_dots<S: DotStore>(store: &S, context: &Context) -> Result<(), DecodeError> {
     let mut dots = Vec::new();
     store.for_each_dot(&mut |dot| dots.push(dot));

@@ -1,10 +1,10 @@
-//! One operation while it is being made.
+//! [`Change`]: one operation while it is being made.
 
 use crate::dot::{Dot, ReplicaId};
 use crate::types::context::Context;
 use crate::types::store::DotStore;
 
-/// An operation while it is being made: it hands out the dots of what is new and takes down those of what is gone.
+/// An operation while it is being made: it assigns dots to new values and records the dots of removed ones.
 ///
 /// A store's operations take one and return the store of the delta; [`Causal::change`](crate::Causal::change) joins it in.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Change {
         }
     }
 
-    /// Who makes the change.
+    /// The replica that makes the change.
     #[must_use]
     pub const fn replica(&self) -> ReplicaId {
         self.replica
@@ -35,7 +35,7 @@ impl Change {
 
     /// The dot of a new event.
     ///
-    /// If the writer has no event left, the last one is handed out once more, and the change as a whole fails.
+    /// If the writer has no event left, the last one is assigned again, and the change as a whole fails.
     pub fn dot(&mut self) -> Dot {
         let seq = self.next.unwrap_or(u64::MAX);
         self.is_exhausted |= self.next.is_none();
@@ -46,12 +46,13 @@ impl Change {
         dot
     }
 
-    /// Takes down that what `dot` wrote is gone.
+    /// Records that the value of `dot` is removed.
     pub fn kill(&mut self, dot: Dot) {
         self.context.insert(dot);
     }
 
-    /// Takes down that all of a store is gone; the store that says so. If there was anything, this is an event of its own.
+    /// Records that all values of a store are removed, and returns the store of that delta. If there was a value, this is an event of its
+    /// own.
     #[must_use = "the store belongs into the delta"]
     pub fn remove<S: DotStore>(&mut self, store: &S) -> S {
         let mut was_any = false;

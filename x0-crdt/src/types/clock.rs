@@ -1,24 +1,24 @@
-//! A hybrid logical clock.
+//! [`Clock`]: a hybrid logical clock.
 
 use crate::codec::{ByteReader, Canonical, DecodeError};
 
-/// A moment on a hybrid logical clock: later than all that was known where it was taken.
+/// A timestamp of a hybrid logical clock, later than all timestamps known where it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Stamp {
     /// Physical time in ms since an epoch that all writers agree on.
     pub time_ms: u64,
-    /// Tells apart what happens within a ms.
+    /// Orders the events within one ms.
     pub counter: u32,
 }
 
 impl Stamp {
-    /// A moment.
+    /// A timestamp.
     #[must_use]
     pub const fn new(time_ms: u64, counter: u32) -> Self {
         Self { time_ms, counter }
     }
 
-    /// The next moment. The counter's overflow goes into the time. `None` after the last.
+    /// The next timestamp. An overflow of the counter advances the time. `None` after the last.
     #[must_use]
     pub const fn next(self) -> Option<Self> {
         match (self.counter.checked_add(1), self.time_ms.checked_add(1)) {
@@ -40,20 +40,20 @@ impl Canonical for Stamp {
     }
 }
 
-/// Why there is no stamp. The clock did not change.
+/// Why no timestamp was taken. The clock did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClockError {
-    /// Time is over.
-    #[error("there is no moment after the last: check the physical time, which is at the end of its range")]
+    /// The last timestamp is used up.
+    #[error("no timestamp is left: the physical time is at the end of its range; set the system clock")]
     Exhausted,
 }
 
-/// What became of a stamp from elsewhere.
+/// The result of observing a timestamp of another replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a stamp too far ahead is a broken clock somewhere: show it"]
+#[must_use = "a timestamp too far ahead shows a broken clock: report it"]
 pub enum Observed {
-    /// The clock is past it now.
+    /// The clock is now at or after it.
     Adopted,
     /// It is too far ahead of the physical time: the clock did not move.
     TooFarAhead {
@@ -62,11 +62,11 @@ pub enum Observed {
     },
 }
 
-/// A hybrid logical clock (Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical physical clocks", 2014): stamps close to physical time,
-/// each later than all that this replica has stamped or seen. It reads no clock itself.
+/// A hybrid logical clock (Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical physical clocks", 2014): timestamps close to physical time,
+/// each later than all that this replica has taken or seen. It reads no clock itself.
 ///
-/// How far a stamp from elsewhere may be ahead is bounded, so that one broken clock cannot drag all others along. The paper leaves open
-/// what to do with the data under such a stamp; see [`LwwRegister`](crate::types::LwwRegister).
+/// The distance by which a timestamp of another replica may be ahead is bounded, so that one broken clock cannot advance all others. The
+/// paper leaves open what to do with the data under such a timestamp; see [`LwwRegister`](crate::types::LwwRegister).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
     last: Stamp,
@@ -74,28 +74,28 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that lets stamps from elsewhere be `ahead_max_ms` ahead of the physical time.
+    /// A clock that accepts timestamps of other replicas up to `ahead_max_ms` ahead of the physical time.
     #[must_use]
     pub const fn new(ahead_max_ms: u64) -> Self {
         Self { last: Stamp::new(0, 0), ahead_max_ms }
     }
 
-    /// Goes on after `last`, a stamp that was stored: after a restart with a physical clock that was set back.
+    /// A clock that goes on after `last`, a stored timestamp: for a restart with a physical clock that was set back.
     #[must_use]
     pub const fn resume(last: Stamp, ahead_max_ms: u64) -> Self {
         Self { last, ahead_max_ms }
     }
 
-    /// The last stamp taken or adopted.
+    /// The last timestamp taken or adopted.
     #[must_use]
     pub const fn last(&self) -> Stamp {
         self.last
     }
 
-    /// A stamp for a local event, later than every one before.
+    /// A timestamp for a local event, later than every one before.
     ///
     /// # Errors
-    /// There is no later one. The clock did not change.
+    /// No later timestamp exists. The clock did not change.
     pub fn tick(&mut self, now_ms: u64) -> Result<Stamp, ClockError> {
         self.last = if now_ms > self.last.time_ms {
             Stamp::new(now_ms, 0)
@@ -105,17 +105,17 @@ impl Clock {
         Ok(self.last)
     }
 
-    /// Takes notice of a stamp from elsewhere: the next tick is later, unless it is too far ahead.
+    /// Observes a timestamp of another replica: the next tick is later, unless it is too far ahead.
     pub fn observe(&mut self, remote: Stamp, now_ms: u64) -> Observed {
         if remote > self.limit(now_ms) {
             return Observed::TooFarAhead { ahead_ms: remote.time_ms.saturating_sub(now_ms) };
         }
-        // The paper takes a stamp for the receipt here; a register needs one only for what is written next.
+        // The paper takes a timestamp for the receipt here; a register needs one only for its next write.
         self.last = self.last.max(remote);
         Observed::Adopted
     }
 
-    /// The latest stamp to trust. Own stamps are always within it.
+    /// The latest timestamp to trust. Timestamps of this clock are always within it.
     #[must_use]
     pub fn limit(&self, now_ms: u64) -> Stamp {
         Stamp::new(now_ms.saturating_add(self.ahead_max_ms), u32::MAX).max(self.last)

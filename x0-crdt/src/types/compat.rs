@@ -1,6 +1,6 @@
 //! Import from and export to the crate `crdts`: its flat sets, registers and counters.
 //!
-//! Not its `Map`: that diverges, which a test of ours keeps on record. Needs std, as that crate does.
+//! Its `Map` is not supported, because it diverges (`tests/compat/map.rs`). Needs std, as that crate does.
 //!
 //! Writers have names of any type there; `to_replica` and `to_actor` translate. No two actors may become one replica, nor the reverse.
 //! Events are numbered by each writer on its own, so after an import or export a writer goes on in one of the two only. That crate
@@ -40,11 +40,11 @@ use crate::types::{Flag, MvRegister, OrMap, OrSet};
 
 pub use counters::{export_g_counter, export_pn_counter, import_g_counter, import_pn_counter};
 
-/// Why a state of ours has no counterpart there. Nothing changed.
+/// Why a state cannot be exported: `crdts` has no counterpart of it. Nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// What was seen has gaps, and their clocks cannot say so.
+    /// The context has gaps, which the clocks of `crdts` cannot express.
     #[error(
         "events of writer {replica} are missing: take in the missing deltas or a full state, then export"
     )]
@@ -52,7 +52,7 @@ pub enum ExportError {
         /// The writer.
         replica: ReplicaId,
     },
-    /// Two values stand side by side that one writer wrote, and their clocks cannot say so.
+    /// One writer has two concurrent values, which the clocks of `crdts` cannot express.
     #[error("writer {replica} has two values side by side: write one value over them, then export")]
     SameWriter {
         /// The writer.
@@ -60,7 +60,7 @@ pub enum ExportError {
     },
 }
 
-/// Why a state of theirs was not imported.
+/// Why a state of `crdts` was not imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {

@@ -1,4 +1,4 @@
-//! Which events a replica has seen, gaps included.
+//! [`Context`]: the events that a replica has seen, gaps included.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -30,19 +30,19 @@ struct Range {
 }
 
 impl Context {
-    /// Nothing seen.
+    /// No event.
     #[must_use]
     pub const fn new() -> Self {
         Self { seen: BTreeMap::new(), ranges: 0 }
     }
 
-    /// Whether nothing was seen.
+    /// Whether it has no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// How many ranges it takes to say what was seen: one per writer, and one more per gap.
+    /// The number of ranges: one per writer, and one more per gap.
     #[must_use]
     pub const fn range_count(&self) -> usize {
         self.ranges
@@ -52,7 +52,7 @@ impl Context {
     #[must_use]
     pub fn contains(&self, dot: Dot) -> bool {
         self.seen.get(&dot.replica).is_some_and(|ranges| match ranges.as_slice() {
-            // Almost every context is without gaps almost always.
+            // The usual case: a context without gaps has one range per writer.
             [range] => range.first <= dot.seq && dot.seq <= range.last,
             ranges => {
                 let at = ranges.partition_point(|range| range.last < dot.seq);
@@ -101,7 +101,7 @@ impl Context {
         true
     }
 
-    /// What was seen here and not in `other`.
+    /// The events seen here and not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let mut result = Self::new();
@@ -110,7 +110,7 @@ impl Context {
             let mut at = 0;
             for range in ranges {
                 let mut first = range.first;
-                // Those that end before this range end before all later ones.
+                // Ranges are ascending: those that end before this one end before all later ones.
                 while theirs.get(at).is_some_and(|hole| hole.last < range.first) {
                     at += 1;
                 }
@@ -135,7 +135,7 @@ impl Context {
         result
     }
 
-    /// Whether all of it was seen in `other` too.
+    /// Whether `other` has seen all its events.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.seen.iter().all(|(replica, ranges)| {
@@ -154,7 +154,7 @@ impl Context {
             .flat_map(|(replica, ranges)| ranges.iter().map(|range| (*replica, range.first, range.last)))
     }
 
-    /// The events, ascending. There may be astronomically many, if another replica says so.
+    /// The events, ascending. A peer can claim up to 2^64 of them: do not collect those of a context from outside.
     pub fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
         self.ranges().flat_map(|(replica, first, last)| (first..=last).map(move |seq| Dot::new(replica, seq)))
     }
@@ -225,7 +225,7 @@ impl FromIterator<Dot> for Context {
     }
 }
 
-/// The distances between the ranges and their lengths, each less what it has to be at least: so no two byte strings say the same.
+/// The distances between the ranges and their lengths, each less its minimum, so that no two byte strings decode to one context.
 impl Canonical for Context {
     fn encode(&self, out: &mut Vec<u8>) {
         put_integer(self.seen.len() as u64, out);

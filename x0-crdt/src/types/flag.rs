@@ -1,9 +1,9 @@
-//! A switch.
+//! [`Flag`]: a switch that enabling wins.
 
 use crate::types::change::Change;
 use crate::types::store::{Dots, wrap_store};
 
-/// A switch, off at first: if it is enabled and disabled at the same time, it is on.
+/// A switch, off at first: of a concurrent enabling and disabling, the enabling wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flag(pub(super) Dots<()>);
 

@@ -1,4 +1,4 @@
-//! A counter that grows.
+//! [`GCounter`]: a counter that only grows.
 
 use crate::types::change::Change;
 use crate::types::store::{Dots, wrap_store};
@@ -6,7 +6,7 @@ use crate::types::store::{Dots, wrap_store};
 /// A counter that only grows: of each writer the sum of what it added, under its last dot.
 ///
 /// Under a key of a map it can be removed. A writer's amounts are one sum, so that a counter takes a dot per writer, not per addition:
-/// if a writer adds while someone removes the key, the whole sum of that writer comes back, and the sums of the other writers are gone.
+/// if a writer adds while another one removes the key, the whole sum of that writer comes back, and the sums of the other writers are gone.
 /// Two removals of the same amount remove it once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GCounter(Dots<u64>);
@@ -30,7 +30,7 @@ impl GCounter {
         Self(Dots::of(change.dot(), sum))
     }
 
-    /// Back to 0, as far as it is seen. At 0: no event.
+    /// Removes all sums that are seen. At 0: no event.
     #[must_use = "this is the store of the delta"]
     pub fn clear(&self, change: &mut Change) -> Self {
         Self(self.0.cleared(change))

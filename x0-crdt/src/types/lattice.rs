@@ -1,11 +1,11 @@
-//! Join-semilattices: the seam of everything that is replicated here.
+//! [`Lattice`]: join-semilattices, the seam of all composable types.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::codec::Canonical;
 
-/// Values that can be joined: commutative, associative, idempotent; so the order, number and grouping of joins do not matter.
+/// A value with a join that is commutative, associative and idempotent: the order, number and grouping of joins do not matter.
 ///
 /// `x <= y` means that joining `x` into `y` leaves `y` as it is.
 ///
@@ -21,7 +21,7 @@ pub trait Lattice: Clone + Eq + Canonical {
     /// The least value: joining it changes nothing.
     fn bottom() -> Self;
 
-    /// Makes `self` the least value that is at least both; whether `self` grew.
+    /// Makes `self` the least value that is at least both. Returns whether `self` grew.
     fn join(&mut self, other: &Self) -> bool;
 
     /// The smallest `d` so that `since` joined with `d` is `since` joined with `self`.
@@ -30,8 +30,8 @@ pub trait Lattice: Clone + Eq + Canonical {
 
     /// The join-irreducible values (none of them a join of smaller ones) whose join is `self`. None of them is the bottom.
     ///
-    /// There is one for each event ever seen, also for those whose work is gone: not for a state that another replica may have forged,
-    /// which can claim astronomically many.
+    /// There is one for each event ever seen, also for those whose values are gone. A peer can claim up to 2^64 events: do not call it on a
+    /// state from outside.
     #[must_use]
     fn decompose(&self) -> Vec<Self>;
 
@@ -56,7 +56,7 @@ impl Lattice for () {
     }
 }
 
-/// Side by side: each half is joined by itself.
+/// A pair: each half is joined by itself.
 impl<A: Lattice, B: Lattice> Lattice for (A, B) {
     fn bottom() -> Self {
         (A::bottom(), B::bottom())
@@ -143,13 +143,13 @@ impl<K: Ord + Clone + Canonical, L: Lattice> Lattice for BTreeMap<K, L> {
     }
 }
 
-/// The pieces of a value that has a new bottom below it: the old bottom is a piece now.
+/// The pieces of a value that got a new bottom below it: the old bottom is a piece of its own.
 fn lifted<L: Lattice>(value: &L) -> Vec<L> {
     if value.is_bottom() { alloc::vec![L::bottom()] } else { value.decompose() }
 }
 
-/// Makes a struct a [`Lattice`] (and [`Canonical`]) of its fields, which must be lattices; name all of them, in the order in which
-/// they shall be encoded. The struct must be `Clone + Eq`.
+/// Makes a struct a [`Lattice`] (and [`Canonical`]) of its fields, which must be lattices; name all of them, in the order of their
+/// encoding. The struct must be `Clone + Eq`.
 ///
 /// ```
 /// use x0_crdt::{Lattice, Max, Min, lattice_struct};

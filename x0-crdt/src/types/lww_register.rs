@@ -1,4 +1,4 @@
-//! A register that shows one value: the last.
+//! [`LwwRegister`]: a register in which the last write wins.
 
 use alloc::vec::Vec;
 
@@ -15,10 +15,10 @@ use crate::types::store::{Dots, wrap_store};
 /// at time 10 and `b` at time 5 be concurrent, and let `c` at time 3 replace `a`. If one replica joins `a` and `b` and drops `b`, then
 /// `c` leaves it with `c`; if another joins `a` and `c` first, then `b` wins over `c`. Kept, the siblings are `b` and `c` on both.
 ///
-/// A writer whose clock runs ahead would win for as long as it is ahead. No bound on the times that are *taken in* helps: a replica that
-/// refused a write because of its own clock would diverge from one that did not. So all are taken in, and a read says how far it
+/// A writer whose clock runs ahead would win for as long as it is ahead. No bound on the times that are *joined* helps: a replica that
+/// refused a write because of its own clock would diverge from one that did not. So all are joined, and a read states how far it
 /// trusts: [`winner`](Self::winner) ignores what is stamped later than its limit and [`quarantined`](Self::quarantined) shows it. It
-/// becomes readable when the clocks have caught up, or is gone when someone writes over it.
+/// becomes readable when the clocks have caught up, or is gone when a write replaces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LwwRegister<V>(Dots<(Stamp, V)>);
 
@@ -29,7 +29,7 @@ impl<V> Default for LwwRegister<V> {
 }
 
 impl<V: Clone + Eq + Canonical> LwwRegister<V> {
-    /// The value that is shown if nothing later than `limit` is trusted (see [`Clock::limit`](crate::types::Clock::limit)).
+    /// The value to show if no timestamp later than `limit` is trusted (see [`Clock::limit`](crate::types::Clock::limit)).
     #[must_use]
     pub fn winner(&self, limit: Stamp) -> Option<&V> {
         let trusted = self.siblings().filter(|(_, stamp, _)| *stamp <= limit);

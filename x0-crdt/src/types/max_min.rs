@@ -1,4 +1,4 @@
-//! The greatest and the least of what was ever said.
+//! [`Max`] and [`Min`]: the greatest and the least value ever joined.
 
 use alloc::vec::Vec;
 
@@ -12,7 +12,7 @@ macro_rules! extreme {
         pub struct $name<T>(Option<T>);
 
         impl<T> $name<T> {
-            /// Nothing said yet.
+            /// No value yet.
             #[must_use]
             pub const fn new() -> Self {
                 Self(None)
@@ -24,7 +24,7 @@ macro_rules! extreme {
                 Self(Some(value))
             }
 
-            /// The value; `None` if nothing was said.
+            /// The value; `None` if there is none yet.
             #[must_use]
             pub const fn get(&self) -> Option<&T> {
                 self.0.as_ref()
@@ -76,10 +76,10 @@ macro_rules! extreme {
 }
 
 extreme!(
-    /// The greatest value that was ever said.
+    /// The greatest value ever joined.
     Max, >
 );
 extreme!(
-    /// The least value that was ever said.
+    /// The least value ever joined.
     Min, <
 );

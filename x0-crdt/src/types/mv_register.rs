@@ -1,4 +1,4 @@
-//! A register that shows all concurrent values.
+//! [`MvRegister`]: a register that shows all concurrent values.
 
 use crate::codec::Canonical;
 use crate::dot::Dot;

@@ -1,4 +1,4 @@
-//! A map from which keys can be removed.
+//! [`OrMap`]: a map of any dot stores, with removal.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -12,8 +12,8 @@ use crate::types::store::{DotStore, JoinScope, StoreForm};
 
 /// A map of any dot stores, also of maps.
 ///
-/// A key is there as long as there is anything under it. Removing a key removes what is seen under it; what someone else writes there at
-/// the same time stays ("observed remove"). What that means for a counter or a register under the key is said there.
+/// A key exists as long as there is a value under it. Removing a key removes the values seen under it; concurrent writes of other
+/// replicas stay ("observed remove"). The types under the key document what that means for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrMap<K, S> {
     children: BTreeMap<K, S>,
@@ -26,7 +26,7 @@ impl<K, S> Default for OrMap<K, S> {
 }
 
 impl<K: Ord + Clone + Canonical, S: DotStore> OrMap<K, S> {
-    /// What is under `key`.
+    /// The store under `key`.
     #[must_use]
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&S>
     where
@@ -35,7 +35,7 @@ impl<K: Ord + Clone + Canonical, S: DotStore> OrMap<K, S> {
         self.children.get(key)
     }
 
-    /// The keys and what is under them, ascending.
+    /// The keys and their stores, ascending.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &S)> + Clone + '_ {
         self.children.iter()
     }
@@ -62,14 +62,14 @@ impl<K: Ord + Clone + Canonical, S: DotStore> OrMap<K, S> {
         Self { children: BTreeMap::from([(key, child)]) }
     }
 
-    /// Removes all that is seen under `key`. No key: no event.
+    /// Removes all values seen under `key`. No key: no event.
     #[must_use = "this is the store of the delta"]
     pub fn remove(&self, change: &mut Change, key: &K) -> Self {
         let child = self.children.get(key).map(|child| (key.clone(), change.remove(child)));
         Self { children: child.into_iter().collect() }
     }
 
-    /// Removes all that is seen. Nothing: no event.
+    /// Removes all values that are seen. Empty: no event.
     #[must_use = "this is the store of the delta"]
     pub fn clear(&self, change: &mut Change) -> Self {
         change.remove(self)
@@ -121,23 +121,17 @@ impl<K: Ord + Clone + Canonical, S: DotStore> DotStore for OrMap<K, S> {
         changed
     }
 
-    fn difference(
-        &self,
-        context: &Context,
-        since: &Self,
-        since_context: &Context,
-        gone: &mut Context,
-    ) -> Self {
+    fn delta(&self, context: &Context, since: &Self, since_context: &Context, gone: &mut Context) -> Self {
         let nothing = S::default();
         for (key, theirs) in &since.children {
             if !self.children.contains_key(key) {
-                let none = nothing.difference(context, theirs, since_context, gone);
+                let none = nothing.delta(context, theirs, since_context, gone);
                 debug_assert!(none.is_empty());
             }
         }
         let news = |(key, mine): (&K, &S)| {
             let theirs = since.children.get(key).unwrap_or(&nothing);
-            let news = mine.difference(context, theirs, since_context, gone);
+            let news = mine.delta(context, theirs, since_context, gone);
             (!news.is_empty()).then(|| (key.clone(), news))
         };
         Self { children: self.children.iter().filter_map(news).collect() }

@@ -1,4 +1,4 @@
-//! A set in which adding wins.
+//! [`OrSet`]: a set in which adding wins.
 
 use core::borrow::Borrow;
 
@@ -7,7 +7,7 @@ use crate::codec::Canonical;
 use crate::types::change::Change;
 use crate::types::store::wrap_store;
 
-/// A set: of an item that is added and removed at the same time, the adding wins.
+/// A set: of a concurrent addition and removal of an item, the addition wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrSet<T>(OrMap<T, Flag>);
 
@@ -44,7 +44,7 @@ impl<T: Ord + Clone + Canonical> OrSet<T> {
         self.0.is_empty()
     }
 
-    /// Adds an item, also if it is there: so that it survives a removal by someone who has not seen this.
+    /// Adds an item, also if it is there, so that it survives a concurrent removal.
     #[must_use = "this is the store of the delta"]
     pub fn add(&self, change: &mut Change, item: T) -> Self {
         Self(self.0.update(change, item, Flag::enable))

@@ -1,4 +1,4 @@
-//! A counter that goes up and down.
+//! [`PnCounter`]: a counter that goes up and down.
 
 use crate::types::change::Change;
 use crate::types::store::{Dots, wrap_store};
@@ -31,7 +31,7 @@ impl PnCounter {
         Self(Dots::of(change.dot(), (up, down)))
     }
 
-    /// Back to 0, as far as it is seen. Never counted: no event.
+    /// Removes all sums that are seen. Never counted: no event.
     #[must_use = "this is the store of the delta"]
     pub fn clear(&self, change: &mut Change) -> Self {
         Self(self.0.cleared(change))

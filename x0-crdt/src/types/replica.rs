@@ -15,7 +15,7 @@ use crate::codec::to_bytes;
 use crate::map::Frontier;
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, Version};
 
-/// Why a [`Causal`] cannot be replicated by sessions. It is handed back unchanged by the caller's own copy.
+/// Why a [`Causal`] cannot be adopted for replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdoptError {
@@ -42,11 +42,11 @@ pub struct StateJoined {
 }
 
 /// A [`Causal<S>`] as one replica of a group, so that a [`Session`](crate::Session) synchronizes it: the state, the name that it writes
-/// under, the group's members, and the history that tells a peer which values were removed.
+/// under, the group's members, and the history from which a peer learns which values were removed.
 ///
 /// Changes go through [`change`](Self::change). Sessions exchange whole deltas, so the version has no gaps, as that of a
 /// [`CausalMap`](crate::CausalMap). The history holds one record per event that removed or replaced something and has not been replaced
-/// itself; [`forget`](Self::forget) drops the records that every member has seen. A replica that lags behind that is brought up by set
+/// itself; [`collect_tombstones`](Self::collect_tombstones) drops the records that every member has seen. A replica that lags behind that is brought up by set
 /// reconciliation of its values, one item per dot.
 ///
 /// A join costs a pass over the receiver's state; a delta costs a pass over the sender's.
@@ -88,7 +88,7 @@ pub struct CausalReplica<S> {
     replica: ReplicaId,
     hash_key: HashKey,
     state: Causal<S>,
-    /// The events up to which history was forgotten.
+    /// The version up to which history was collected.
     floor: Version,
     /// Of each event above the floor that removed or replaced something, the dots that are gone by it. Records of events that are gone
     /// themselves are folded into the record of the event that replaced them.
@@ -185,7 +185,7 @@ impl<S: DotStore> CausalReplica<S> {
         self.state.context().ranges().map(|(replica, _, last)| (replica, last)).collect()
     }
 
-    /// The events up to which history was forgotten.
+    /// The version up to which history was collected.
     #[must_use]
     pub const fn floor(&self) -> &Version {
         &self.floor
@@ -208,11 +208,11 @@ impl<S: DotStore> CausalReplica<S> {
         &mut self.members
     }
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and forgets the history that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones that all others have seen.
     ///
     /// The caller repeats it several times per lease.
-    pub fn beat(&mut self, now: Duration) {
-        Replicated::beat(self, now);
+    pub fn heartbeat(&mut self, now: Duration) {
+        Replicated::heartbeat(self, now);
     }
 
     /// How many values are held: one per dot.
@@ -221,16 +221,16 @@ impl<S: DotStore> CausalReplica<S> {
         self.items.len()
     }
 
-    /// How many events are remembered for peers that may lack them. Zero when all members have seen all.
+    /// How many events are in the history for peers that may lack them. Zero when all members have seen all events.
     #[must_use]
     pub fn history_len(&self) -> usize {
         self.history.len()
     }
 
-    /// Forgets the history of events up to `stable`, which every member has seen, for instance
+    /// Collects the history of events up to `stable`, which every member has seen, for instance
     /// [`Members::stable`](crate::Members::stable). Nothing is lost if it claims too much: a replica that lags behind is brought up from
     /// state.
-    pub fn forget(&mut self, stable: &Version) {
+    pub fn collect_tombstones(&mut self, stable: &Version) {
         let mut floor = stable.clone();
         floor.meet(&self.version());
         self.floor.join(&floor);
@@ -257,7 +257,7 @@ impl<S: DotStore> CausalReplica<S> {
         self.history.retain(|event, _| event.seq > floor.get(event.replica));
     }
 
-    /// Remembers that `killed` are gone by `event`.
+    /// Records that `killed` are gone by `event`.
     fn record(&mut self, event: Dot, mut killed: Context) {
         // An event that is gone has a record only if it had replaced something. A peer that lacks the later event may lack the
         // earlier one as well, and gets both from one record; a peer that has seen the later one has seen the earlier one too,

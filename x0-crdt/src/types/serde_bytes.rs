@@ -1,4 +1,4 @@
-//! serde: each type is its canonical bytes in an envelope, in whatever format, so that what comes in is checked as always.
+//! serde: each type is its canonical bytes in an envelope, in any format, so that every input passes the canonical decoder.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -1,4 +1,4 @@
-//! Dot stores: data of which every part is marked with the event that wrote it.
+//! [`DotStore`]: data of which every part is marked with the event that wrote it.
 
 mod composed;
 mod dots;
@@ -11,14 +11,14 @@ use crate::types::context::Context;
 
 pub use dots::Dots;
 
-/// What two stores are to each other when they are joined.
+/// The forms of two stores that are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinScope {
-    /// Both are states: every part is looked at, and what is empty is left out.
+    /// Both are states: every part is visited, and empty parts are dropped.
     States,
-    /// A delta is applied to a state: only the keys that are in the delta are looked at, and what becomes empty is left out.
+    /// A delta is applied to a state: only the keys of the delta are visited, and parts that become empty are dropped.
     Apply,
-    /// Both are deltas: every part is looked at, and what is empty stays, because it says what was touched.
+    /// Both are deltas: every part is visited, and empty parts stay, because they mark touched keys.
     Deltas,
 }
 
@@ -27,45 +27,39 @@ pub enum JoinScope {
 pub enum StoreForm {
     /// A state: nothing under a key is empty.
     State,
-    /// A delta: an empty child says that its key was touched.
+    /// A delta: an empty child marks a touched key.
     Delta,
 }
 
 /// Data of which every part is marked with the [`Dot`] of the event that wrote it (Almeida, Shoker, Baquero, "Delta state replicated
 /// data types", 2018).
 ///
-/// A store alone cannot be joined: whether a part that only one side has is new or was removed is said by the two contexts. So stores
-/// are joined inside a [`Causal`](crate::Causal), or inside a store inside one. Of a dot, at its place, a replica knows one of:
-/// nothing; a value; that it is gone. That is also the order: what is gone never returns. Each dot is at one place. If a dishonest writer gave one dot two
-/// values, the one with the greater canonical bytes is taken, everywhere.
+/// A store alone cannot be joined: only the two contexts show whether a part that one side lacks is new or was removed. So stores are
+/// joined inside a [`Causal`](crate::Causal). A replica knows of each dot, at its place, one of: nothing; a value; that it is removed.
+/// This is also the order, so a removed value never returns. Each dot is at one place. If a writer gives one dot two values, every
+/// replica keeps the one with the greater canonical bytes.
 ///
-/// A delta is a store too, with one difference: the keys that an operation touched stay in it, also if nothing is left under them, so
-/// that applying it looks at those keys and no others.
+/// The store of a delta keeps the keys that an operation touched, also if nothing is left under them, so that applying it visits those
+/// keys and no others.
 pub trait DotStore: Clone + Eq + Default {
-    /// Whether there is nothing in it: no dot, and for a delta no touched key.
+    /// Whether it is empty: no dot, and for a delta no touched key.
     fn is_empty(&self) -> bool;
 
-    /// Shows all dots to `visit`.
+    /// Calls `visit` with each dot.
     fn for_each_dot(&self, visit: &mut dyn FnMut(Dot));
 
-    /// Joins `other` in; whether anything changed. The contexts are those before the join.
+    /// Joins `other`. Returns whether anything changed. The contexts are those before the join.
     fn join(&mut self, context: &Context, other: &Self, other_context: &Context, scope: JoinScope) -> bool;
 
-    /// The part of this state that `since` lacks, while the dots that are gone from `since` are added to `gone`.
+    /// The part of this state that `since` lacks. Adds to `gone` the dots of `since` that are removed here.
     #[must_use]
-    fn difference(
-        &self,
-        context: &Context,
-        since: &Self,
-        since_context: &Context,
-        gone: &mut Context,
-    ) -> Self;
+    fn delta(&self, context: &Context, since: &Self, since_context: &Context, gone: &mut Context) -> Self;
 
-    /// The delta's store that touches all keys in this state and holds nothing: for removing everything.
+    /// The store of a delta that touches all keys of this state and holds nothing: for removing everything.
     #[must_use]
     fn touched(&self) -> Self;
 
-    /// Shows to `piece` each dot with the state that holds nothing else.
+    /// Calls `piece` with each dot and the store that holds nothing else.
     fn split(&self, piece: &mut dyn FnMut(Dot, Self));
 
     /// Appends the canonical bytes.
@@ -74,7 +68,7 @@ pub trait DotStore: Clone + Eq + Default {
     /// Reads what [`encode`](Self::encode) wrote.
     ///
     /// # Errors
-    /// Bytes that cannot have been written from that form.
+    /// Bytes that `encode` cannot have written from that form.
     fn decode(input: &mut ByteReader<'_>, form: StoreForm) -> Result<Self, DecodeError>;
 }
 
@@ -100,14 +94,14 @@ macro_rules! wrap_store {
                 $crate::DotStore::join(&mut self.0, context, &other.0, other_context, scope)
             }
 
-            fn difference(
+            fn delta(
                 &self,
                 context: &$crate::Context,
                 since: &Self,
                 since_context: &$crate::Context,
                 gone: &mut $crate::Context,
             ) -> Self {
-                Self($crate::DotStore::difference(&self.0, context, &since.0, since_context, gone))
+                Self($crate::DotStore::delta(&self.0, context, &since.0, since_context, gone))
             }
 
             fn touched(&self) -> Self {

@@ -2,20 +2,20 @@
 
 use x0_crdt::ReplicaId;
 use x0_crdt::internal::chain::{
-    Attestation, Batch, ChainTracker, ChainWriter, Checkpoint, EquivocationProof, Nobody, SignError, Signer,
-    Verifier, VerifyError,
+    Attestation, Batch, ChainTracker, ChainWriter, Checkpoint, EquivocationProof, RejectAll, SignError,
+    Signer, Verifier, VerifyError,
 };
 
 /// Accepts everything, so that what follows the decoder is reached too.
-struct Anybody;
+struct AcceptAll;
 
-impl Verifier for Anybody {
+impl Verifier for AcceptAll {
     fn verify(&self, _: ReplicaId, _: &[u8], _: &[u8]) -> Result<(), VerifyError> {
         Ok(())
     }
 }
 
-impl Signer for Anybody {
+impl Signer for AcceptAll {
     fn sign(&self, _: &[u8]) -> Result<Vec<u8>, SignError> {
         Ok(vec![1])
     }
@@ -27,8 +27,8 @@ pub(crate) fn check(data: &[u8]) -> usize {
     let mut tracker = ChainTracker::default();
     if let Ok(checkpoint) = Checkpoint::decode(data) {
         assert_eq!(checkpoint.encode(), data);
-        assert!(tracker.observe(&checkpoint, &Nobody).is_err());
-        assert!(tracker.observe(&checkpoint, &Anybody).is_ok());
+        assert!(tracker.observe(&checkpoint, &RejectAll).is_err());
+        assert!(tracker.observe(&checkpoint, &AcceptAll).is_ok());
         taken += 1;
     }
     if let Ok(batch) = Batch::decode(data) {
@@ -42,19 +42,19 @@ pub(crate) fn check(data: &[u8]) -> usize {
     }
     if let Ok(attestation) = Attestation::decode(data) {
         assert_eq!(attestation.encode(), data);
-        assert!(tracker.event(&attestation, data, &Anybody).is_err());
+        assert!(tracker.event(&attestation, data, &AcceptAll).is_err());
         taken += 1;
     }
     if let Ok(proof) = EquivocationProof::decode(data) {
         assert_eq!(proof.encode(), data);
         let [first, second] = proof.checkpoints();
         assert!(proof.kept() <= first.previous().seq.min(second.previous().seq));
-        assert!(tracker.accept_proof(&proof, &Nobody).is_err());
-        assert_eq!(tracker.accept_proof(&proof, &Anybody), Ok(true));
+        assert!(tracker.accept_proof(&proof, &RejectAll).is_err());
+        assert_eq!(tracker.accept_proof(&proof, &AcceptAll), Ok(true));
         taken += 1;
     }
     let writer = ReplicaId::new(1);
-    if let Ok(mut chain) = ChainWriter::restore(writer, data, 16, Box::new(Anybody)) {
+    if let Ok(mut chain) = ChainWriter::restore(writer, data, 16, Box::new(AcceptAll)) {
         let next = chain.next_seq();
         let _ = chain.append(next, data);
         chain.flush();

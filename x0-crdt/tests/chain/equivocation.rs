@@ -159,7 +159,7 @@ fn they_agree_with_hardly_any_memory_too() {
     }
 }
 
-/// What a tracker that knows `known` says to `news`: how far it keeps the writer, if it convicts it.
+/// The events that a tracker with `known` keeps of the writer after `news`, if it finds an equivocation.
 fn kept(known: &[&Batch], news: &Batch) -> Option<u64> {
     let ring = Ring::of([1]);
     let mut tracker = ChainTracker::default();
@@ -239,7 +239,7 @@ fn a_proof_holds_everywhere_refuses_what_follows_and_leaves_the_rest() {
 }
 
 #[test]
-fn a_liar_that_goes_on_lying_only_loses_more() {
+fn a_writer_that_goes_on_to_equivocate_only_loses_more() {
     let ring = Ring::of([1]);
     let ours = chain(WRITER, &[4, 4, 4, 4], 0, 1);
     let mut tracker = ChainTracker::default();
@@ -247,8 +247,8 @@ fn a_liar_that_goes_on_lying_only_loses_more() {
         tracker.observe(batch.checkpoint(), &ring).expect("one side is consistent");
     }
     for (side, at, expect) in [(1, 3, 12), (2, 1, 4), (3, 2, 4), (4, 0, 0), (5, 0, 0)] {
-        let lie = chain(WRITER, &[4, 4, 4, 4], side, at as u64 * 4 + 1);
-        let _ = tracker.observe(lie[at].checkpoint(), &ring);
+        let fork = chain(WRITER, &[4, 4, 4, 4], side, at as u64 * 4 + 1);
+        let _ = tracker.observe(fork[at].checkpoint(), &ring);
         assert_eq!(tracker.kept(WRITER), Some(expect));
     }
     assert_eq!(tracker.checkpoints(WRITER).count(), 0);

@@ -30,7 +30,7 @@ fn write(random: &mut Random) -> Vec<Batch> {
                     chain.persisted(number).expect("awaited");
                 }
                 Output::Send(batch) => sent.push(batch),
-                other => panic!("an output nobody knows: {other:?}"),
+                other => panic!("an unknown output: {other:?}"),
             }
         }
         if dead {

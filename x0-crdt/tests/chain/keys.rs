@@ -58,7 +58,7 @@ pub(crate) fn drain(chain: &mut ChainWriter) -> Vec<Batch> {
         match output {
             Output::Persist { number, .. } => chain.persisted(number).expect("it was just asked for"),
             Output::Send(batch) => sent.push(batch),
-            other => panic!("an output nobody knows: {other:?}"),
+            other => panic!("an unknown output: {other:?}"),
         }
     }
     sent

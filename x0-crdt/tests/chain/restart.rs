@@ -1,4 +1,4 @@
-//! A writer that loses its power at any step forgets a batch that nobody has seen, or sends one again; it never makes two.
+//! A writer that loses its power at any step drops a batch that no peer has seen, or sends one again; it never makes two.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -82,7 +82,7 @@ fn run(crash: usize, seed: u64, honest: bool) -> (Vec<Batch>, bool) {
                             continue 'life;
                         }
                     }
-                    other => panic!("an output nobody knows: {other:?}"),
+                    other => panic!("an unknown output: {other:?}"),
                 }
             }
             let seq = chain.next_seq();
@@ -121,7 +121,7 @@ fn a_crash_at_any_step_never_forks_and_loses_no_batch() {
         for crash in 1.. {
             let (sent, crashed) = run(crash, seed, true);
             assert_eq!(forks(&sent), 0, "seed {seed}, crash at step {crash}");
-            // Whoever got all that was sent has the whole chain.
+            // A replica that received all batches has the whole chain.
             let (ring, mut tracker) = (Ring::of([1]), ChainTracker::default());
             for batch in &sent {
                 tracker.observe(batch.checkpoint(), &ring).expect("honest");
@@ -213,7 +213,7 @@ fn a_disk_that_was_rolled_back_is_noticed_when_a_peer_still_knows() {
                     writer.persisted(number).expect("awaited");
                 }
                 Output::Send(batch) => sent.push(batch),
-                other => panic!("an output nobody knows: {other:?}"),
+                other => panic!("an unknown output: {other:?}"),
             }
         }
     }

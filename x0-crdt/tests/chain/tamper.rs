@@ -3,7 +3,7 @@
 use x0_crdt::ReplicaId;
 use x0_crdt::internal::chain::{
     Attestation, Batch, CONTEXT, ChainDecodeError, ChainLimits, ChainTracker, ChainWriter, Checkpoint,
-    Digest, EquivocationProof, EventError, Nobody, ObserveError, ProofError, Standing, VerifyError,
+    Digest, EquivocationProof, EventError, ObserveError, ProofError, RejectAll, Standing, VerifyError,
 };
 
 use super::keys::{Ring, WRITER, chain, event};
@@ -138,10 +138,10 @@ fn a_signature_counts_only_under_its_context_and_for_its_writer() {
         Checkpoint::new(*batch.checkpoint().statement(), bare.expect("the key is there")).expect("64 bytes");
     let refused = ObserveError::Verify(VerifyError::BadSignature);
     assert_eq!(ChainTracker::default().observe(&bare, &ring), Err(refused));
-    // A tracker that starts with no keys believes nobody.
-    let nobody = ObserveError::Verify(VerifyError::UnknownWriter);
+    // A tracker without keys accepts no writer.
+    let unknown = ObserveError::Verify(VerifyError::UnknownWriter);
     let mut tracker = ChainTracker::new(ChainLimits::default());
-    assert_eq!(tracker.observe(batch.checkpoint(), &Nobody), Err(nobody));
+    assert_eq!(tracker.observe(batch.checkpoint(), &RejectAll), Err(unknown));
     assert_eq!(tracker.writers().count(), 0);
     // A copy of a held checkpoint with a broken signature is not waved through as a duplicate.
     tracker.observe(batch.checkpoint(), &ring).expect("genuine");

@@ -82,14 +82,14 @@ fn writers_are_counted_and_only_the_genuine_take_a_place() {
     assert_eq!(tracker.observe(first(1).checkpoint(), &ring), Ok(Observed::Extended { head: 1 }));
     assert_eq!(tracker.observe(first(2).checkpoint(), &ring), Ok(Observed::Extended { head: 1 }));
     assert_eq!(tracker.observe(first(3).checkpoint(), &ring), Err(ObserveError::WritersFull(2)));
-    let lie = chain(ReplicaId::new(3), &[1], 1, 1).remove(0);
+    let fork = chain(ReplicaId::new(3), &[1], 1, 1).remove(0);
     let proof =
-        EquivocationProof::new(first(3).checkpoint().clone(), lie.checkpoint().clone()).expect("a fork");
+        EquivocationProof::new(first(3).checkpoint().clone(), fork.checkpoint().clone()).expect("a fork");
     assert_eq!(tracker.accept_proof(&proof, &ring), Err(ProofError::WritersFull(2)));
     tracker.forget(ReplicaId::new(1));
     assert_eq!(tracker.accept_proof(&proof, &ring), Ok(true));
     assert_eq!(tracker.writers().collect::<Vec<_>>(), [ReplicaId::new(2), ReplicaId::new(3)]);
-    // A conviction touches its writer only.
+    // A proof concerns its writer only.
     assert_eq!(tracker.kept(ReplicaId::new(2)), None);
     assert_eq!(tracker.head(ReplicaId::new(3)), Some(Head::GENESIS));
 }

@@ -1,4 +1,4 @@
-//! One claim at a time, of a writer that says what is not so.
+//! One false claim of a writer at a time.
 
 use x0_crdt::internal::chain::{
     Batch, CHAIN_PREFIX, ChainLimits, ChainWriter, Digest, MapChains, SignBatchError, Verification,
@@ -25,14 +25,14 @@ fn pair() -> (CausalMap, MapChains, CausalMap, MapChains) {
     assert_eq!(writer.sign_pending(&mut there), Ok(true));
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     let mut reader = open(&mut here);
-    tell(&there, &mut here, &mut reader);
+    send(&there, &mut here, &mut reader);
     assert_eq!(reader.latest(&here.get(b"b").unwrap()).unwrap().value, b"value");
     (there, writer, here, reader)
 }
 
-fn tell(from: &CausalMap, to: &mut CausalMap, guard: &mut MapChains) -> Vec<Vec<u8>> {
+fn send(from: &CausalMap, to: &mut CausalMap, chains: &mut MapChains) -> Vec<Vec<u8>> {
     let joined = to.join(&from.delta(&to.version()).unwrap()).unwrap();
-    guard.review(to, &joined.keys).keys
+    chains.review(to, &joined.keys).keys
 }
 
 /// A batch as it stands in a map, all of it alive.
@@ -71,7 +71,7 @@ fn a_batch_in_the_form_of_the_map_is_what_a_writer_signs() {
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     let mut reader = open(&mut here);
     // Three values go, for the batch says otherwise; the batch stays.
-    assert_eq!(tell(&there, &mut here, &mut reader), [b"x", b"y", b"z"].map(|key| key.to_vec()));
+    assert_eq!(send(&there, &mut here, &mut reader), [b"x", b"y", b"z"].map(|key| key.to_vec()));
     assert_eq!(entry(&here, b'b').1, value_of(&signed(3)));
 }
 
@@ -83,10 +83,10 @@ fn a_claim_on_events_that_nobody_has_seen_is_dropped() {
     let (key, _) = entry(&pair().0, b'b');
     there.put(b"x", 0, b"").unwrap();
     there.put(&key, 0, &value_of(&signed(9))).unwrap();
-    assert_eq!(tell(&there, &mut here, &mut reader), [key]);
+    assert_eq!(send(&there, &mut here, &mut reader), [key]);
     let (key, _) = entry(&pair().0, b'h');
     there.put(&key, 0, &signed(9).checkpoint().encode()).unwrap();
-    assert_eq!(tell(&there, &mut here, &mut reader), [key]);
+    assert_eq!(send(&there, &mut here, &mut reader), [key]);
     assert_eq!((reader.stats().garbage, reader.head(there.replica())), (2, None));
     assert_eq!(here.prefix(CHAIN_PREFIX).count(), 0);
 }
@@ -97,7 +97,7 @@ fn a_batch_at_the_place_of_another_is_dropped() {
     let (mut key, value) = entry(&there, b'b');
     *key.last_mut().unwrap() = 1;
     there.put(&key, 0, &value).unwrap();
-    assert_eq!(tell(&there, &mut here, &mut reader), [key]);
+    assert_eq!(send(&there, &mut here, &mut reader), [key]);
     assert_eq!(reader.verification(b"b", &here.get(b"b").unwrap().latest()), Verification::Valid);
 }
 
@@ -108,7 +108,7 @@ fn what_is_not_signed_is_dropped() {
         let (key, mut value) = entry(&there, kind);
         value[100] ^= 1;
         there.put(&key, 0, &value).unwrap();
-        assert_eq!(tell(&there, &mut here, &mut reader)[0], key);
+        assert_eq!(send(&there, &mut here, &mut reader)[0], key);
         assert!(here.get(&key).is_none());
     }
     assert_eq!(reader.stats().garbage, 2);
@@ -123,12 +123,12 @@ fn what_somebody_else_puts_in_place_of_a_batch_is_dropped_be_it_genuine_and_the_
     for kind in *b"bh" {
         let (key, value) = entry(&hostile, kind);
         hostile.put(&key, 0, &value).unwrap();
-        assert_eq!(tell(&hostile, &mut here, &mut reader)[0], key);
-        let back = tell(&hostile, &mut there, &mut writer);
+        assert_eq!(send(&hostile, &mut here, &mut reader)[0], key);
+        let back = send(&hostile, &mut there, &mut writer);
         assert!(back.contains(&key), "{back:?}");
         assert_eq!(there.get(&key).unwrap().latest().dot.replica, there.replica());
     }
-    tell(&there, &mut here, &mut reader);
+    send(&there, &mut here, &mut reader);
     assert_eq!(reader.verification(b"b", &here.get(b"b").unwrap().latest()), Verification::Valid);
     assert_eq!((writer.stats().restored, reader.stats().garbage), (2, 2));
     assert_eq!(reader.kept(there.replica()), None);
@@ -156,10 +156,10 @@ fn a_batch_stays_until_all_have_seen_it() {
     for key in [b"a", b"b", b"c"] {
         there.remove(key);
     }
-    assert_eq!(writer.tidy(&mut there), 0, "nobody is known to have seen it");
-    tell(&there, &mut here, &mut reader);
+    assert_eq!(writer.tidy(&mut there), 0, "no member is known to have seen it");
+    send(&there, &mut here, &mut reader);
     let version = there.version();
-    there.forget(&version);
+    there.collect_tombstones(&version);
     assert_eq!(writer.tidy(&mut there), 1);
     assert_eq!(there.prefix(CHAIN_PREFIX).count(), 1);
     // A batch that is followed by one that was never seen jumps.
@@ -191,10 +191,10 @@ fn a_batch_that_contradicts_an_old_one_is_found_by_the_old_one_in_the_map() {
     let mut few = options();
     few.limits.checkpoints_max = 1;
     let mut reader = MapChains::open(&mut here, &few, Box::new(Ring::of(KNOWN)), Some(Key::boxed(1)));
-    tell(&there, &mut here, &mut reader);
+    send(&there, &mut here, &mut reader);
     let (key, _) = entry(&there, b'b');
     there.put(&key, 0, &value_of(&signed(2))).unwrap();
-    tell(&there, &mut here, &mut reader);
+    send(&there, &mut here, &mut reader);
     assert_eq!(reader.kept(there.replica()), Some(0));
     assert!(here.range(b"").all(|entry| entry.key().starts_with(CHAIN_PREFIX)), "nothing is kept");
 }
@@ -207,24 +207,24 @@ fn a_writer_that_hides_a_stretch_of_its_history_is_found_by_who_saw_it() {
     let mut equivocating = open(&mut twin);
     for number in 0..30_u8 {
         for more in 0..4 {
-            twin.put(&[number, more], 0, b"lies").unwrap();
+            twin.put(&[number, more], 0, b"other").unwrap();
         }
         equivocating.sign_pending(&mut twin).unwrap();
     }
     let mut witness = CausalMap::new(ReplicaId::new(2), KEY);
     let mut other = open(&mut witness);
-    tell(&twin, &mut witness, &mut other);
-    // Whoever has seen its first history is shown the end of the second only.
+    send(&twin, &mut witness, &mut other);
+    // The reader, which has seen the first history, is shown the end of the second only.
     let prefix = [CHAIN_PREFIX, b"b"].concat();
     let batches: Vec<Vec<u8>> = twin.prefix(&prefix).map(|entry| entry.key().to_vec()).take(10).collect();
     for key in batches {
         twin.remove(&key);
     }
-    tell(&twin, &mut here, &mut reader);
+    send(&twin, &mut here, &mut reader);
     assert_eq!((reader.kept(twin.replica()), reader.stats().evidence), (None, 1));
-    tell(&here, &mut witness, &mut other);
+    send(&here, &mut witness, &mut other);
     assert_eq!(other.kept(twin.replica()), Some(0));
-    tell(&witness, &mut here, &mut reader);
+    send(&witness, &mut here, &mut reader);
     assert_eq!(reader.proof(twin.replica()), other.proof(twin.replica()));
     for map in [&here, &witness] {
         assert!(map.range(b"").all(|entry| entry.key().starts_with(CHAIN_PREFIX)), "nothing is kept");
@@ -239,7 +239,7 @@ fn a_writer_goes_on_where_its_chain_stands_or_not_at_all() {
     let mut its = open(&mut other);
     other.put(b"d", 7, b"value").unwrap();
     its.sign_pending(&mut other).unwrap();
-    tell(&other, &mut there, &mut writer);
+    send(&other, &mut there, &mut writer);
     let head = writer.head(there.replica());
     drop(writer);
     let one = options().limits(ChainLimits::default().writers_max(1));
@@ -256,7 +256,7 @@ fn a_writer_goes_on_where_its_chain_stands_or_not_at_all() {
     assert_eq!(restarted.sign_pending(&mut there), Ok(true));
     assert_eq!(restarted.kept(there.replica()), None);
     let mut reader = CausalMap::new(ReplicaId::new(1), KEY);
-    let mut guard = open(&mut reader);
-    tell(&there, &mut reader, &mut guard);
-    assert_eq!(guard.verification(b"a", &reader.get(b"a").unwrap().latest()), Verification::Valid);
+    let mut chains = open(&mut reader);
+    send(&there, &mut reader, &mut chains);
+    assert_eq!(chains.verification(b"a", &reader.get(b"a").unwrap().latest()), Verification::Valid);
 }

@@ -1,4 +1,4 @@
-//! What a guard costs, in bytes: printed, and held to bounds.
+//! The costs of signed chains, in bytes: printed, and held to bounds.
 
 use std::time::Instant;
 
@@ -38,11 +38,11 @@ fn cost(batch_len_max: usize) -> Cost {
     let without = plain.delta(&Version::new()).unwrap().encode(&Version::new()).len();
 
     let mut map = CausalMap::new(ReplicaId::new(1), KEY);
-    let mut guard = MapChains::open(&mut map, &options, Box::new(Ring::of([1])), Some(Key::boxed(1)));
+    let mut chains = MapChains::open(&mut map, &options, Box::new(Ring::of([1])), Some(Key::boxed(1)));
     fill(&mut map, &mut Random(1));
     let begun = Instant::now();
-    guard.sign_pending(&mut map).unwrap();
-    let sealed = begun.elapsed() / EVENTS as u32;
+    chains.sign_pending(&mut map).unwrap();
+    let signed_in = begun.elapsed() / EVENTS as u32;
     let bytes = map.delta(&Version::new()).unwrap().encode(&Version::new());
     let sent = (bytes.len() - without) as f64 / EVENTS as f64;
 
@@ -54,24 +54,24 @@ fn cost(batch_len_max: usize) -> Cost {
     let review = begun.elapsed() / EVENTS as u32;
     assert!(reviewed.keys.is_empty());
     assert!(there.range(b"key").all(|entry| reader.latest(&entry).is_some()));
-    println!("batches of {batch_len_max}: sealed in {sealed:?} an event, reviewed in {review:?}");
+    println!("batches of {batch_len_max}: signed in {signed_in:?} an event, reviewed in {review:?}");
 
     let stable = |map: &mut CausalMap| {
         let version = map.version();
-        map.forget(&version);
+        map.collect_tombstones(&version);
     };
     // One event of each batch stays.
     for number in (0..EVENTS).filter(|number| number % batch_len_max != 0) {
         map.remove(format!("key-{number:05}").as_bytes());
     }
     stable(&mut map);
-    guard.tidy(&mut map);
+    chains.tidy(&mut map);
     let alone = reserved(&map).1 as f64 / (EVENTS / batch_len_max) as f64;
     for number in (0..EVENTS).step_by(batch_len_max) {
         map.remove(format!("key-{number:05}").as_bytes());
     }
     stable(&mut map);
-    guard.tidy(&mut map);
+    chains.tidy(&mut map);
     stable(&mut map);
     Cost { sent, alone, rest: reserved(&map) }
 }

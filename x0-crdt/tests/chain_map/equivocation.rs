@@ -20,14 +20,14 @@ fn write(net: &mut Net, random: &mut Random, at: usize, touched: &mut BTreeSet<V
         replica.map.remove(&key);
     }
     touched.insert(key);
-    let seals = random.chance(15);
-    let sealed = if seals {
-        replica.guard.sign_pending(&mut replica.map)
+    let signs = random.chance(15);
+    let signed = if signs {
+        replica.chains.sign_pending(&mut replica.map)
     } else {
-        replica.guard.sign_full(&mut replica.map)
+        replica.chains.sign_full(&mut replica.map)
     };
-    // A equivocating that has been found out is told so.
-    assert!(sealed.is_ok() || replica.map.replica() == EQUIVOCATING);
+    // Only the equivocating writer may be refused a signature.
+    assert!(signed.is_ok() || replica.map.replica() == EQUIVOCATING);
     net.changed(at);
 }
 
@@ -56,7 +56,7 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
     }
     // What both histories begin with is signed, so that neither signs it alone and alike.
     let equivocating = &mut net.replicas[4];
-    equivocating.guard.sign_pending(&mut equivocating.map).unwrap();
+    equivocating.chains.sign_pending(&mut equivocating.map).unwrap();
     net.changed(4);
     net.settle(&what);
     if random.chance(50) {
@@ -64,7 +64,7 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
         net.settle(&what);
     }
     let equivocating = net.replicas[4].map.clone();
-    let head = net.replicas[4].guard.head(EQUIVOCATING).unwrap().seq;
+    let head = net.replicas[4].chains.head(EQUIVOCATING).unwrap().seq;
     let stood = net.replicas[4].values().into_keys().filter(|(_, dot)| dot.replica == EQUIVOCATING).collect();
     let twin = net.add(equivocating);
     net.cut(4, twin);
@@ -95,12 +95,15 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
         let replica = &mut net.replicas[side];
         let last = format!("5-last-{side}").into_bytes();
         replica.map.put(&last, 0, &random.next().to_le_bytes()).unwrap();
-        replica.guard.sign_pending(&mut replica.map).unwrap();
+        replica.chains.sign_pending(&mut replica.map).unwrap();
         net.changed(side);
     }
     net.run(Duration::from_secs(20));
     for side in [4, twin] {
-        assert!(net.replicas[side].guard.proof(EQUIVOCATING).is_none(), "seed {seed}: nobody can know yet");
+        assert!(
+            net.replicas[side].chains.proof(EQUIVOCATING).is_none(),
+            "seed {seed}: no replica can know yet"
+        );
     }
     Fork { net, head, stood, touched, crashed }
 }
@@ -110,7 +113,7 @@ fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u
     for replica in net.online() {
         let me = replica.map.replica();
         let proof = replica
-            .guard
+            .chains
             .proof(EQUIVOCATING)
             .unwrap_or_else(|| panic!("seed {seed}: no proof at {me}\n{}", net.dump()));
         assert_eq!(proof.verify(&ring), Ok(()));
@@ -120,7 +123,7 @@ fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u
             "seed {seed} at {me}\n{}",
             net.dump()
         );
-        assert_eq!(replica.guard.proofs().count(), 1, "seed {seed}: an honest writer was equivocating");
+        assert_eq!(replica.chains.proofs().count(), 1, "seed {seed}: an honest writer is accused");
         let proofs = [CHAIN_PREFIX, b"p"].concat();
         let proofs: Vec<usize> = replica.map.prefix(&proofs).map(|entry| entry.siblings().count()).collect();
         assert_eq!(proofs, [1], "seed {seed}: one proof, however many found one");
@@ -149,7 +152,7 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
     for seed in super::seeds(60) {
         let mut random = Random(seed);
         let Fork { mut net, mut head, stood, touched, crashed } = fork(seed, &mut random);
-        // One of the equivocating writers may still hear what it is accused of; it is then told to take a fresh incarnation.
+        // One of the two processes may still receive the proof; it is then refused a signature.
         net.replicas[5].online = false;
         net.cuts.clear();
         net.cut(4, 5);
@@ -161,7 +164,7 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         net.settle(&format!("seed {seed}"));
         net.check(&format!("seed {seed}"));
         if crashed {
-            let kept = net.replicas[0].guard.kept(EQUIVOCATING).unwrap();
+            let kept = net.replicas[0].chains.kept(EQUIVOCATING).unwrap();
             assert!(kept >= head, "seed {seed}: what both sides agree on is kept");
             head = kept;
         }
@@ -178,7 +181,7 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         for at in 0..4 {
             net.crash(at);
             let replica = &net.replicas[at];
-            assert_eq!(replica.guard.kept(EQUIVOCATING), Some(head), "seed {seed}");
+            assert_eq!(replica.chains.kept(EQUIVOCATING), Some(head), "seed {seed}");
             assert!(replica.values().keys().all(|(_, dot)| dot.replica != EQUIVOCATING || dot.seq <= head));
         }
         net.settle(&format!("seed {seed}"));
@@ -189,12 +192,12 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
         net.check(&format!("seed {seed}"));
         check(&net, head, &expected, seed);
 
-        // The equivocating comes back and goes on as if nothing had happened: nobody takes anything of it.
+        // The equivocating writer returns and goes on: no replica accepts its events.
         net.replicas[5].online = true;
         net.cut(5, 4);
         let twin = &mut net.replicas[5];
-        twin.map.put(b"5-more", 0, b"lies").unwrap();
-        let _ = twin.guard.sign_pending(&mut twin.map);
+        twin.map.put(b"5-more", 0, b"other").unwrap();
+        let _ = twin.chains.sign_pending(&mut twin.map);
         net.changed(5);
         net.run(Duration::from_secs(30));
         net.replicas[5].online = false;
@@ -205,8 +208,8 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
     }
 }
 
-/// As long as all can hear each other, one history may well swallow the other before anybody can know; nobody may differ, and nobody
-/// else may be blamed.
+/// While all replicas are connected, one history may replace the other before any replica can know; replicas may not differ, and no
+/// other writer may be accused.
 #[test]
 fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
     for seed in super::seeds(40) {
@@ -236,7 +239,7 @@ fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
         for side in [4, twin] {
             let replica = &mut net.replicas[side];
             replica.map.put(format!("5-last-{side}").as_bytes(), 0, b"last").unwrap();
-            let _ = replica.guard.sign_pending(&mut replica.map);
+            let _ = replica.chains.sign_pending(&mut replica.map);
             net.changed(side);
         }
         net.run(Duration::from_secs(20));
@@ -246,10 +249,10 @@ fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
         net.run(Duration::from_secs(20));
         net.settle(&what);
         net.check(&what);
-        let kept = net.replicas[0].guard.kept(EQUIVOCATING);
+        let kept = net.replicas[0].chains.kept(EQUIVOCATING);
         for replica in net.online() {
-            assert_eq!(replica.guard.kept(EQUIVOCATING), kept, "{what}");
-            assert!(replica.guard.proofs().all(|proof| proof.writer() == EQUIVOCATING), "{what}");
+            assert_eq!(replica.chains.kept(EQUIVOCATING), kept, "{what}");
+            assert!(replica.chains.proofs().all(|proof| proof.writer() == EQUIVOCATING), "{what}");
             for ((_, dot), (_, verification)) in replica.values() {
                 assert!(kept.is_none_or(|kept| dot.replica != EQUIVOCATING || dot.seq <= kept), "{what}");
                 assert!(

@@ -13,7 +13,7 @@ fn write(net: &mut Net, random: &mut Random, at: usize, keys: usize) {
     let key = format!("key-{:02}", random.below(keys)).into_bytes();
     replica.map.put(&key, random.below(5) as u64, &random.next().to_le_bytes()).unwrap();
     if random.chance(20) {
-        replica.guard.sign_pending(&mut replica.map).unwrap();
+        replica.chains.sign_pending(&mut replica.map).unwrap();
     }
     net.changed(at);
 }
@@ -21,16 +21,16 @@ fn write(net: &mut Net, random: &mut Random, at: usize, keys: usize) {
 fn sign_all(net: &mut Net, honest: usize) {
     for at in 0..honest {
         let replica = &mut net.replicas[at];
-        if replica.guard.sign_pending(&mut replica.map).unwrap() {
+        if replica.chains.sign_pending(&mut replica.map).unwrap() {
             net.changed(at);
         }
     }
 }
 
-/// Everything that honest writers wrote is proven, and nobody is equivocating.
+/// All values of honest writers are valid, and no proof exists.
 fn check_signed(net: &Net, honest: u64, what: &str) {
     for replica in net.online() {
-        assert_eq!(replica.guard.proofs().count(), 0, "{what}");
+        assert_eq!(replica.chains.proofs().count(), 0, "{what}");
         for ((key, dot), (_, verification)) in replica.values() {
             let me = replica.map.replica();
             assert!(
@@ -64,7 +64,7 @@ fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
         }
         sign_all(&mut net, 3);
         let written = net.replicas[0].map.version().get(victim) - before;
-        // Somebody brings the second what the first is said to have written.
+        // A carrier brings the second replica values in the name of the first.
         let carried = &mut net.replicas[1];
         let mut forger = CausalMap::restore(&carried.map.save(), victim, KEY).unwrap();
         for _ in 0..=random.below(written as usize) {
@@ -73,7 +73,7 @@ fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
         }
         let delta = forger.delta(&carried.map.version()).unwrap();
         let joined = carried.map.join(&delta).unwrap();
-        let _ = carried.guard.review(&mut carried.map, &joined.keys);
+        let _ = carried.chains.review(&mut carried.map, &joined.keys);
         let values = carried.values();
         assert!(
             values
@@ -83,10 +83,7 @@ fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
         net.changed(1);
         net.run(Duration::from_secs(2));
         for ((_, dot), (value, verification)) in net.replicas[2].values() {
-            assert!(
-                value != b"forged" || verification == Verification::Unsigned,
-                "{what}: {dot} is believed"
-            );
+            assert!(value != b"forged" || verification == Verification::Unsigned, "{what}: {dot} is valid");
         }
         net.cuts.clear();
         net.settle(&what);
@@ -198,9 +195,9 @@ fn garbage_under_the_prefix_is_dropped_and_what_was_taken_away_comes_back() {
 #[test]
 fn thousands_of_claims_are_dropped_at_once() {
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
-    let mut guard = open(&mut here);
+    let mut chains = open(&mut here);
     here.put(b"key", 0, b"value").unwrap();
-    assert_eq!(guard.sign_pending(&mut here), Ok(true));
+    assert_eq!(chains.sign_pending(&mut here), Ok(true));
     let mut hostile = CausalMap::new(ReplicaId::new(2), KEY);
     hostile.join(&here.delta(&hostile.version()).unwrap()).unwrap();
     let batch = hostile.prefix(CHAIN_PREFIX).next().unwrap().latest().value.to_vec();
@@ -214,35 +211,35 @@ fn thousands_of_claims_are_dropped_at_once() {
     }
     let joined = here.join(&hostile.delta(&here.version()).unwrap()).unwrap();
     assert_eq!(joined.keys.len(), 5_000);
-    let reviewed = guard.review(&mut here, &joined.keys);
-    assert_eq!((reviewed.keys.len(), guard.stats().garbage), (5_000, 5_000));
+    let reviewed = chains.review(&mut here, &joined.keys);
+    assert_eq!((reviewed.keys.len(), chains.stats().garbage), (5_000, 5_000));
     assert_eq!(here.prefix(CHAIN_PREFIX).count(), 2, "the batch and the head");
-    assert_eq!(guard.verification(b"key", &here.get(b"key").unwrap().latest()), Verification::Valid);
+    assert_eq!(chains.verification(b"key", &here.get(b"key").unwrap().latest()), Verification::Valid);
 }
 
 #[test]
-fn a_writer_without_a_key_is_told_apart_and_its_batches_wait_for_the_key() {
+fn values_of_a_writer_without_a_key_are_marked_and_its_batches_wait_for_the_key() {
     let mut there = CausalMap::new(ReplicaId::new(20), KEY);
-    let mut guard = open(&mut there);
+    let mut chains = open(&mut there);
     for number in 0..50_u8 {
         there.put(&[number], 0, b"value").unwrap();
     }
-    guard.sign_pending(&mut there).unwrap();
+    chains.sign_pending(&mut there).unwrap();
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
-    let mut guard = open(&mut here);
+    let mut chains = open(&mut here);
     let joined = here.join(&there.delta(&here.version()).unwrap()).unwrap();
-    assert_eq!(guard.review(&mut here, &joined.keys).keys, Vec::<Vec<u8>>::new());
+    assert_eq!(chains.review(&mut here, &joined.keys).keys, Vec::<Vec<u8>>::new());
     let entry = here.get(&[7]).unwrap();
-    assert_eq!(guard.verification(&[7], &entry.latest()), Verification::UnknownWriter);
-    assert_eq!((guard.valid_values(&entry).count(), guard.latest(&entry)), (0, None));
+    assert_eq!(chains.verification(&[7], &entry.latest()), Verification::UnknownWriter);
+    assert_eq!((chains.valid_values(&entry).count(), chains.latest(&entry)), (0, None));
     assert_eq!(here.frontier(), there.frontier(), "nothing was dropped");
     // Another one knows the key, but wants to hold few batches.
     let few = options().batches_max(2);
-    let guard = MapChains::open(&mut here, &few, Box::new(Ring::of([1, 20])), None);
-    let signed = |number: u8| guard.latest(&here.get(&[number]).unwrap()).is_some();
+    let chains = MapChains::open(&mut here, &few, Box::new(Ring::of([1, 20])), None);
+    let signed = |number: u8| chains.latest(&here.get(&[number]).unwrap()).is_some();
     assert_eq!((0..50).filter(|number| signed(*number)).count(), 16);
     assert!(signed(0) && !signed(49));
-    let guard = MapChains::open(&mut here, &options(), Box::new(Ring::of([1, 20])), Some(Key::boxed(1)));
-    assert!((0..50).all(|number| guard.latest(&here.get(&[number]).unwrap()).is_some()));
+    let chains = MapChains::open(&mut here, &options(), Box::new(Ring::of([1, 20])), Some(Key::boxed(1)));
+    assert!((0..50).all(|number| chains.latest(&here.get(&[number]).unwrap()).is_some()));
     assert!(!KNOWN.contains(&20));
 }

@@ -1,4 +1,4 @@
-//! Honest writers: everything becomes signed everywhere, nobody is equivocating, and what is not needed goes away.
+//! Honest writers: all values become valid on all replicas, no proof arises, and chain entries without use are removed.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ fn write(net: &mut Net, random: &mut Random, at: usize, keys: usize) {
     } else {
         replica.map.remove(&key);
     }
-    replica.guard.sign_full(&mut replica.map).unwrap();
+    replica.chains.sign_full(&mut replica.map).unwrap();
     net.changed(at);
 }
 
 fn sign_all(net: &mut Net) {
     for at in 0..net.replicas.len() {
         let replica = &mut net.replicas[at];
-        if replica.guard.sign_pending(&mut replica.map).unwrap() {
+        if replica.chains.sign_pending(&mut replica.map).unwrap() {
             net.changed(at);
         }
     }
@@ -41,8 +41,8 @@ fn check_signed(net: &Net, seed: u64) {
                 key.escape_ascii()
             );
         }
-        assert_eq!(replica.guard.proofs().count(), 0, "seed {seed}");
-        let stats = replica.guard.stats();
+        assert_eq!(replica.chains.proofs().count(), 0, "seed {seed}");
+        let stats = replica.chains.stats();
         assert_eq!((stats.invalid, stats.garbage, stats.quarantined), (0, 0, 0), "seed {seed} at {me}");
         assert_eq!((stats.evidence, stats.restored), (0, 0), "seed {seed} at {me}");
     }

@@ -1,4 +1,4 @@
-//! Guarded replicas, a session for each pair, and links that lose, double and reorder.
+//! Replicas with signed chains, a session for each pair, and links that lose, double and reorder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::keys::{Key, Random, Ring};
 
 pub(crate) const KEY: HashKey = HashKey::new(*b"a key of a test.");
 
-/// Whose keys everyone knows.
+/// The nodes whose keys all replicas know.
 pub(crate) const KNOWN: std::ops::RangeInclusive<u64> = 1..=9;
 
 pub(crate) fn options() -> ChainOptions {
@@ -25,10 +25,10 @@ pub(crate) fn open(map: &mut CausalMap) -> MapChains {
     MapChains::open(map, &options(), Box::new(Ring::of(KNOWN)), Some(Key::boxed(node)))
 }
 
-/// A guarded replica and what is on its disk.
+/// A replica with signed chains and its disk.
 pub(crate) struct Replica {
     pub(crate) map: CausalMap,
-    pub(crate) guard: MapChains,
+    pub(crate) chains: MapChains,
     /// A saved map, and the differences since, each with the version that it follows.
     journal: (Vec<u8>, Vec<(Version, Vec<u8>)>),
     pub(crate) online: bool,
@@ -36,9 +36,9 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn new(mut map: CausalMap) -> Self {
-        let guard = open(&mut map);
+        let chains = open(&mut map);
         let journal = (map.save(), Vec::new());
-        Self { map, guard, journal, online: true }
+        Self { map, chains, journal, online: true }
     }
 
     /// Writes a record of what has changed since the last one.
@@ -48,7 +48,7 @@ impl Replica {
             None => CausalMap::restore(&self.journal.0, self.map.replica(), KEY).unwrap().version(),
         };
         match self.map.delta(&since) {
-            // An eviction is no event, so that only a whole record holds it; a record without it is judged alike by the next guard.
+            // An eviction is no event, so that only a whole record holds it; the next start evicts again without it.
             Ok(delta) if self.journal.1.len() < 20 => {
                 self.journal.1.push((since.clone(), delta.encode(&since)));
             }
@@ -69,14 +69,14 @@ impl Replica {
         self.map.prefix(CHAIN_PREFIX).count()
     }
 
-    /// The values that are for reading, with their dots, and what is believed of each.
+    /// The values that are for reading, with their dots, and the verification of each.
     pub(crate) fn values(&self) -> BTreeMap<(Vec<u8>, Dot), (Vec<u8>, Verification)> {
         let plain = self.map.range(b"").filter(|entry| !entry.key().starts_with(CHAIN_PREFIX));
         plain
             .flat_map(|entry| {
                 let key = entry.key();
                 entry.siblings().map(move |held| {
-                    ((key.to_vec(), held.dot), (held.value.to_vec(), self.guard.verification(key, &held)))
+                    ((key.to_vec(), held.dot), (held.value.to_vec(), self.chains.verification(key, &held)))
                 })
             })
             .collect()
@@ -109,7 +109,7 @@ impl Net {
             sessions: BTreeMap::new(),
             options: SessionOptions::default()
                 .datagram_len_max(600)
-                .greet_every(Duration::from_secs(2))
+                .announce_every(Duration::from_secs(2))
                 .retry_max(Duration::from_secs(2)),
             divergences: BTreeMap::new(),
             wire: BTreeMap::new(),
@@ -149,7 +149,7 @@ impl Net {
         let mut map = self.replicas[at].replayed();
         // Members count their heartbeats, and are not part of what is saved: they live on, as if they had been stored beside it.
         *map.members_mut() = self.replicas[at].map.members().clone();
-        self.replicas[at].guard = open(&mut map);
+        self.replicas[at].chains = open(&mut map);
         self.replicas[at].map = map;
         for ((from, _), session) in &mut self.sessions {
             if *from == at {
@@ -159,7 +159,7 @@ impl Net {
         self.changed(at);
     }
 
-    /// After a write: stored first, then told.
+    /// After a write: durable first, then the sessions are notified.
     pub(crate) fn changed(&mut self, at: usize) {
         self.replicas[at].store();
         for ((from, _), session) in &mut self.sessions {
@@ -183,13 +183,13 @@ impl Net {
                     }
                 }
             }
-            // Nobody reviews without keys, but a session that compares in vain wants its guard to speak.
+            // A session that met an equal version with other contents asks for evidence.
             for ((from, to), session) in &self.sessions {
                 let replica = &mut self.replicas[*from];
                 let divergences = session.stats().divergences;
                 let before = self.divergences.insert((*from, *to), divergences).unwrap_or(0);
                 if divergences > before {
-                    let reviewed = replica.guard.diverged(&mut replica.map);
+                    let reviewed = replica.chains.diverged(&mut replica.map);
                     joined.entry(*from).or_default().extend(reviewed.keys);
                 }
             }
@@ -197,7 +197,7 @@ impl Net {
             for (at, keys) in joined {
                 let keys: Vec<Vec<u8>> = keys.into_iter().collect();
                 let replica = &mut self.replicas[at];
-                let _ = replica.guard.review(&mut replica.map, &keys);
+                let _ = replica.chains.review(&mut replica.map, &keys);
                 replica.store();
                 for ((from, _), session) in &mut self.sessions {
                     if *from == at {
@@ -243,7 +243,7 @@ impl Net {
             let (from, to, datagram) = entry.remove();
             if self.replicas[to].online {
                 let session = self.sessions.get_mut(&(to, from)).unwrap();
-                // Equivocating writers make differences that fit nobody; the session goes on.
+                // Equivocating writers make deltas that fit no replica; the session goes on.
                 let _ =
                     session.handle(self.now, SessionInput::Datagram(&datagram), &mut self.replicas[to].map);
             }
@@ -287,8 +287,8 @@ impl Net {
             for at in 0..self.replicas.len() {
                 if self.replicas[at].online {
                     let replica = &mut self.replicas[at];
-                    replica.map.beat(self.now);
-                    if replica.guard.tidy(&mut replica.map) > 0 {
+                    replica.map.heartbeat(self.now);
+                    if replica.chains.tidy(&mut replica.map) > 0 {
                         self.changed(at);
                     }
                 }
@@ -306,7 +306,7 @@ impl Net {
     pub(crate) fn dump(&self) -> String {
         let mut text = String::new();
         for replica in self.online() {
-            text += &format!("{} {:?}\n", replica.map.replica(), replica.guard);
+            text += &format!("{} {:?}\n", replica.map.replica(), replica.chains);
             for (writer, seq) in replica.map.version().iter() {
                 text += &format!("  {writer}:{seq}");
             }

@@ -66,7 +66,7 @@ fn ann_bob_cai() -> [Pair; 3] {
 }
 
 /// The smallest history on which the map of `crdts` diverges (see below). Each write's clock is that of the whole map. A merge with
-/// ann, who has no key 20, strikes ann's event out of the clock of cai's value there, though nobody removed it; so bob's value, which
+/// ann, who has no key 20, strikes ann's event out of the clock of cai's value there, though no replica removed it; so bob's value, which
 /// still names ann's event, no longer is older than cai's, and comes back.
 #[test]
 fn their_map_of_registers_diverges_and_ours_does_not() {

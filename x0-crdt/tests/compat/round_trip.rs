@@ -1,4 +1,4 @@
-//! What is told to the user of an import or export: how work goes on after it, and what is refused.
+//! Imports and exports: how a writer goes on after one, and what is refused.
 
 use crdts::{CmRDT, CvRDT, GCounter as TheirGCounter, MVReg, Orswot, PNCounter};
 use x0_crdt::compat::{self, ExportError, ImportError};

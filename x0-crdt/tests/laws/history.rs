@@ -126,7 +126,7 @@ fn random_order(len: usize, random: &mut Random) -> Vec<usize> {
     order
 }
 
-/// Two replicas write under one name, so that one dot has two values: nobody may diverge for it, as far as states are joined, or
+/// Two replicas write under one name, so that one dot has two values: no replica may diverge for it, as far as states are joined, or
 /// deltas with deltas.
 pub(crate) fn equivocate<S: Subject>(seed: u64) {
     let mut random = Random::new(seed);

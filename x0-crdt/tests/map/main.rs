@@ -1,4 +1,4 @@
-//! [`CausalMap`](x0_crdt::CausalMap) against a model that knows every event: what is held, how it is told, and that nothing comes back.
+//! [`CausalMap`](x0_crdt::CausalMap) against a model that knows every event: values, deltas, and that no removed value returns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -32,7 +32,7 @@ fn replicas_hold_what_the_model_says_after_any_history() {
 
 /// Found by the model checker: a peer that has forgotten a removal does not list it, which is not to say that it was replaced.
 #[test]
-fn a_removal_is_told_on_after_hearing_from_one_that_forgot_it() {
+fn a_removal_is_passed_on_after_a_join_from_a_replica_that_collected_it() {
     let key = HashKey::new([1; 16]);
     let [mut a, mut b, mut c] = [1, 2, 3].map(|node| CausalMap::new(ReplicaId::new(node), key));
     let tell = |from: &CausalMap, to: &mut CausalMap| {
@@ -44,7 +44,7 @@ fn a_removal_is_told_on_after_hearing_from_one_that_forgot_it() {
     tell(&c, &mut b);
     c.remove(b"key").unwrap();
     tell(&c, &mut a);
-    c.forget(&c.version());
+    c.collect_tombstones(&c.version());
     tell(&b, &mut c);
     tell(&c, &mut a);
     tell(&a, &mut b);
@@ -74,10 +74,11 @@ fn a_difference_for_a_later_version_is_refused() {
 #[test]
 fn a_join_counts_the_keys_that_concurrent_writers_disagree_on() {
     let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), HashKey::new([1; 16])));
-    let told = |from: &CausalMap, to: &mut CausalMap| to.join(&from.delta(&to.version()).unwrap()).unwrap();
+    let join_from =
+        |from: &CausalMap, to: &mut CausalMap| to.join(&from.delta(&to.version()).unwrap()).unwrap();
     let [here, there] = &mut maps;
     here.put(b"door", 1, b"open").unwrap();
-    let first = told(here, there);
+    let first = join_from(here, there);
     assert_eq!((first.conflicts, first.contested_removals), (0, 0));
 
     // Two values beside each other, and a removal that has not seen a value.
@@ -85,18 +86,18 @@ fn a_join_counts_the_keys_that_concurrent_writers_disagree_on() {
     there.put(b"lamp", 3, b"off").unwrap();
     here.remove(b"door");
     there.put(b"door", 4, b"shut").unwrap();
-    let second = told(here, there);
+    let second = join_from(here, there);
     assert_eq!((second.conflicts, second.contested_removals), (1, 1));
     assert_eq!(there.get(b"door").unwrap().latest().value, b"shut");
-    // Told again it is no news, and the other side counts the same from its view.
-    let again = told(here, there);
+    // Joined again it brings nothing new, and the other side counts the same from its view.
+    let again = join_from(here, there);
     assert_eq!((again.conflicts, again.contested_removals), (0, 0));
-    let back = told(there, here);
+    let back = join_from(there, here);
     assert_eq!((back.conflicts, back.contested_removals), (1, 1));
 
     // A write that has seen it all ends both.
     here.put(b"lamp", 5, b"off").unwrap();
     here.put(b"door", 5, b"open").unwrap();
-    let last = told(here, there);
+    let last = join_from(here, there);
     assert_eq!((last.conflicts, last.contested_removals), (0, 0));
 }

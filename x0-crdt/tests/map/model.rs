@@ -21,7 +21,7 @@ struct Replica {
 pub(crate) struct World {
     events: BTreeMap<Dot, Event>,
     replicas: Vec<Replica>,
-    /// Differences under way: for whom, the version they were made for, the bytes, and the events they bring.
+    /// Deltas under way: the receiver, the version they were made for, the bytes, and the events they bring.
     mail: Vec<(usize, Version, Vec<u8>, BTreeSet<Dot>)>,
     /// Whether replicas forget more than they should.
     careless: bool,
@@ -50,7 +50,7 @@ impl World {
             5 | 6 => self.remove(at, random),
             7..=11 => self.tell(at, random),
             12 | 13 => self.deliver(random),
-            14 => self.forget(at, random),
+            14 => self.collect_tombstones(at, random),
             _ => self.restart(at, random),
         }
     }
@@ -169,14 +169,14 @@ impl World {
         receiver.seen.extend(events);
     }
 
-    fn forget(&mut self, at: usize, random: &mut Random) {
+    fn collect_tombstones(&mut self, at: usize, random: &mut Random) {
         let mut stable = self.replicas[at].map.version();
         if !(self.careless && random.below(2) == 0) {
             for replica in &self.replicas {
                 stable.meet(&replica.map.version());
             }
         }
-        self.replicas[at].map.forget(&stable);
+        self.replicas[at].map.collect_tombstones(&stable);
     }
 
     /// A replica goes on from its saved state, sometimes as another life.
@@ -261,7 +261,7 @@ impl World {
         for replica in &mut self.replicas {
             assert_eq!(replica.map.encode_state(), first, "seed {seed}");
             assert_eq!(replica.map.frontier().version, stable.hash(KEY), "seed {seed}");
-            replica.map.forget(&stable);
+            replica.map.collect_tombstones(&stable);
             assert_eq!((replica.map.history_len(), replica.map.removal_count()), (0, 0), "seed {seed}");
         }
         let frontier = self.replicas[0].map.frontier();

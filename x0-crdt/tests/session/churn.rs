@@ -15,7 +15,7 @@ const BEAT: Duration = Duration::from_secs(10);
 struct Churn<R: Subject> {
     net: Net<R>,
     random: Random,
-    /// Every key ever written, once; and those that somebody removed.
+    /// Every key ever written, once; and those that were removed.
     added: BTreeSet<Vec<u8>>,
     removed: BTreeSet<Vec<u8>>,
     /// What each replica has seen removed: it must never see that again.
@@ -30,7 +30,7 @@ impl<R: Subject> Churn<R> {
     fn new(replicas: usize, seed: u64) -> Self {
         let options = SessionOptions::default()
             .retry_min(Duration::from_millis(100))
-            .greet_every(Duration::from_secs(5));
+            .announce_every(Duration::from_secs(5));
         let link = Link {
             delay: Duration::from_millis(20),
             jitter: Duration::from_millis(20),
@@ -54,11 +54,11 @@ impl<R: Subject> Churn<R> {
         }
     }
 
-    fn beat(&mut self) {
+    fn heartbeat(&mut self) {
         let now = self.net.now();
         for at in 0..self.gone.len() {
             if self.net.is_online(at) {
-                self.net.map_mut(at).beat(now);
+                self.net.map_mut(at).heartbeat(now);
             }
         }
     }
@@ -66,7 +66,7 @@ impl<R: Subject> Churn<R> {
     fn step(&mut self) {
         let at = self.random.below(self.gone.len() as u64) as usize;
         match self.random.below(20) {
-            // Also by those that nobody hears at the moment.
+            // Also by replicas that are silent at the moment.
             0..=8 => {
                 self.next_key += 1;
                 let key = format!("element-{:06}", self.next_key).into_bytes();
@@ -86,7 +86,7 @@ impl<R: Subject> Churn<R> {
             }
             15 => self.fall_silent(at),
             16 => {
-                // A backup of a moment at which somebody else has all of it.
+                // A backup of a moment at which another replica has all of it.
                 if self.known_elsewhere(at) {
                     self.backups.insert(at, self.net.map(at).saved());
                 }
@@ -161,7 +161,7 @@ impl<R: Subject> Churn<R> {
         }
         // Former lives fall silent for ever, all others have seen everything: nothing is left to remember.
         for _ in 0..30 {
-            self.beat();
+            self.heartbeat();
             self.net.run(BEAT);
         }
         for at in 0..self.gone.len() {
@@ -189,7 +189,7 @@ fn churn<R: Subject>() {
         for step in 0..600 {
             churn.step();
             if churn.net.now() >= next_beat {
-                churn.beat();
+                churn.heartbeat();
                 next_beat = churn.net.now() + BEAT;
             }
             if step % 50 == 0 {
@@ -202,33 +202,33 @@ fn churn<R: Subject>() {
 }
 
 #[test]
-fn a_member_that_is_not_heard_of_is_not_waited_for_and_is_waited_for_again_when_it_is_back() {
+fn a_silent_member_is_not_waited_for_after_its_lease_and_is_waited_for_again_when_it_returns() {
     let mut here = CausalMap::new(ReplicaId::new(1), KEY);
     *here.members_mut() = Members::new(LEASE);
     let there = ReplicaId::new(2);
     here.put(b"a", 0, b"").unwrap();
-    here.members_mut().beat(Duration::ZERO, there, x0_crdt::Version::new());
-    here.beat(Duration::ZERO);
+    here.members_mut().heartbeat(Duration::ZERO, there, x0_crdt::Version::new());
+    here.heartbeat(Duration::ZERO);
     assert_eq!(here.history_len(), 1, "the other has not seen it");
-    here.beat(LEASE);
+    here.heartbeat(LEASE);
     assert_eq!(here.history_len(), 1, "its lease is just not over");
-    here.beat(LEASE + Duration::from_secs(1));
+    here.heartbeat(LEASE + Duration::from_secs(1));
     assert_eq!(here.history_len(), 0);
     here.put(b"b", 0, b"").unwrap();
-    here.members_mut().beat(LEASE * 2, there, x0_crdt::Version::new());
-    here.beat(LEASE * 2);
+    here.members_mut().heartbeat(LEASE * 2, there, x0_crdt::Version::new());
+    here.heartbeat(LEASE * 2);
     assert_eq!(here.history_len(), 1);
 }
 
-/// Found beside a guard: the word of a member that had counted its beats anew was not taken until it had counted as far as before.
+/// Found by the signed maps: heartbeats of a restarted member were ignored until its count had reached that of before.
 #[test]
-fn a_member_that_comes_back_under_its_own_name_is_heard_at_once() {
+fn heartbeats_of_a_member_that_restarts_under_its_own_name_count_at_once() {
     let mut net = Net::<CausalMap>::new(2, 1, &SessionOptions::default(), Link::default());
     let beat = |net: &mut Net<CausalMap>, times| {
         for _ in 0..times {
             let now = net.now();
             for at in 0..2 {
-                net.map_mut(at).beat(now);
+                net.map_mut(at).heartbeat(now);
             }
             net.run(BEAT);
         }

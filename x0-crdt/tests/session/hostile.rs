@@ -20,10 +20,10 @@ fn recorded<R: Subject>() -> Vec<Vec<u8>> {
                 map.put_value(format!("key-{at}-{number}").as_bytes(), 0, &[round; 9]);
             }
             map.remove_key(format!("key-{at}-{round}").as_bytes());
-            map.beat(now);
+            map.heartbeat(now);
             if round > 1 {
                 let version = map.version();
-                map.forget(&version);
+                map.collect_tombstones(&version);
             }
         }
         for side in 0..2 {
@@ -73,7 +73,7 @@ fn bombard<R: Subject>() {
             }
             if random.below(2) == 0 {
                 let version = map.version();
-                map.forget(&version);
+                map.collect_tombstones(&version);
             }
         }
         let mut datagram = recorded[random.below(recorded.len() as u64) as usize].clone();
@@ -120,7 +120,7 @@ fn damage<R: Subject>() {
             }
             if random.below(2) == 0 {
                 let version = map.version();
-                map.forget(&version);
+                map.collect_tombstones(&version);
             }
         }
         let all = maps[0].keys().len() + maps[1].keys().len();

@@ -175,7 +175,7 @@ fn reconcile<R: Subject>(bytes_max: u64) {
             }
         }
         let version = net.map(at).version();
-        net.map_mut(at).forget(&version);
+        net.map_mut(at).collect_tombstones(&version);
         net.changed(at);
     }
     let before = net.bytes();

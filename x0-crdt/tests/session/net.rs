@@ -45,7 +45,7 @@ pub(crate) struct Net<R: Subject> {
     busy: BTreeMap<(usize, usize), Duration>,
     sent: u64,
     bytes: u64,
-    /// What must be held in the end: everything put and not removed by somebody who had seen it.
+    /// Every key that was written.
     written: BTreeSet<Vec<u8>>,
     lives: u32,
     online: Vec<bool>,
@@ -237,7 +237,7 @@ impl<R: Subject> Net<R> {
         self.pump();
     }
 
-    /// Who has seen the same holds the same, at every moment, among honest writers.
+    /// Replicas with equal versions hold the same at every moment, among honest writers.
     fn check_versions(&self) {
         if self.maps.len() > 5 || self.equivocates {
             return;
@@ -314,7 +314,7 @@ impl<R: Subject> Net<R> {
                 }
                 7 => {
                     let version = self.maps[at].version();
-                    self.maps[at].forget(&version);
+                    self.maps[at].collect_tombstones(&version);
                     self.log.push(format!("{:?} forget {at}", self.now));
                 }
                 8 => self.restart(at, random),

@@ -15,7 +15,7 @@ pub(crate) const KEY: HashKey = HashKey::new(*b"a key of a test.");
 fn options() -> SignedMapOptions {
     let session = SessionOptions::default()
         .datagram_len_max(600)
-        .greet_every(Duration::from_secs(2))
+        .announce_every(Duration::from_secs(2))
         .retry_max(Duration::from_secs(2));
     SignedMapOptions::default()
         .chain(ChainOptions::default().batch_len_max(8))

@@ -239,12 +239,12 @@ impl<R> CrdtReplica<R> {
         let leased: BTreeSet<u64> = map.members().leased().map(|member| member.node).collect();
         let all_heard = self.sessions.keys().all(|node| leased.contains(&node.get()));
         if all_heard || now.saturating_sub(self.started) > self.options.lease {
-            map.beat(now);
+            map.heartbeat(now);
         } else {
             // A start forgets what others have seen of each other; without it history would be forgotten too early, which costs them a
             // reconciliation.
             let (me, version) = (map.replica(), map.version());
-            map.members_mut().beat(now, me, version);
+            map.members_mut().heartbeat(now, me, version);
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) enum Leaf {
 }
 
 /// A batch from which the digests of events that are gone have been pruned: of each largest part of the Merkle tree without a live
-/// event one hash is left, and none where all of it was void from the start, for anybody can make that.
+/// event one hash is left, and none where all of it was void from the start, because any replica can compute that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Cover {
     checkpoint: Checkpoint,

@@ -1,33 +1,35 @@
-//! Finding the differences.
+//! [`SketchDecoder`]: finds the items in which two sets differ.
 
 use alloc::vec::Vec;
 
 use super::mapping::{Mapping, map};
 use super::symbols::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, Symbol};
 
-/// Why symbols were not taken. What was found before stays; after [`SketchError::Corrupt`] it means nothing.
+/// Why symbols were not accepted. Items found before stay; after [`SketchError::Corrupt`] they are meaningless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SketchError {
     /// Not a whole number of symbols.
-    #[error("{len} bytes are not whole symbols of {SYMBOL_LEN}")]
+    #[error("{len} bytes are not whole symbols of {SYMBOL_LEN} bytes: the datagram is damaged")]
     Length {
         /// How many bytes.
         len: usize,
     },
     /// Symbols in between are missing.
-    #[error("symbols from {from} on were given, but {wanted} is next: ask for those between")]
+    #[error("symbols from {from} on arrived, but {wanted} is next: request those between")]
     Gap {
         /// The first given.
         from: usize,
         /// The next wanted.
         wanted: usize,
     },
-    /// More symbols than are ever made.
-    #[error("more than {SYMBOLS_MAX} symbols: fetch the whole instead")]
+    /// More symbols than [`SYMBOLS_MAX`].
+    #[error("more than {SYMBOLS_MAX} symbols: request the whole state instead")]
     TooMany,
-    /// More items came out than symbols went in: the symbols are not of one set, or of another key.
-    #[error("the symbols contradict each other: start over, and compare the keys if it happens again")]
+    /// More items came out than symbols went in: the symbols are not of one set, or were made with another key.
+    #[error(
+        "the symbols contradict each other: start over; if it happens again, compare the hash keys of the two sides"
+    )]
     Corrupt,
 }
 
@@ -35,7 +37,7 @@ pub enum SketchError {
 #[derive(Debug, Clone)]
 pub struct SketchDecoder {
     local: CodedSymbols,
-    /// What is left of the remote symbols without local and found items.
+    /// The remote symbols without the local and the found items.
     rest: Vec<Symbol>,
     found: Vec<(u64, u32, Mapping)>,
     remote_only: Vec<u64>,
@@ -49,19 +51,19 @@ impl SketchDecoder {
         Self { local, rest: Vec::new(), found: Vec::new(), remote_only: Vec::new(), local_only: Vec::new() }
     }
 
-    /// How many symbols were taken: the number of the next one wanted.
+    /// How many symbols were added: the number of the next one wanted.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.rest.len()
     }
 
-    /// Whether no symbol was taken yet.
+    /// Whether no symbol was added yet.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Whether all differences are found.
+    /// Whether all differing items are found.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.rest.first().is_some_and(|first| *first == Symbol::default())
@@ -85,7 +87,7 @@ impl SketchDecoder {
         self.local.contains(item)
     }
 
-    /// Takes symbols from number `from` on. Those taken before are skipped, so a repetition does no harm.
+    /// Adds symbols from number `from` on. Those added before are skipped, so a repetition does no harm.
     ///
     /// # Errors
     /// Bytes that are not symbols, symbols beyond a gap, or ones that contradict each other.
@@ -122,11 +124,13 @@ impl SketchDecoder {
             if symbol == Symbol::default() {
                 continue;
             }
+            // A symbol whose check value fits its sum holds one item alone, but for one in 2^32.
             let item = symbol.sum;
             let (check, mut mapping) = map(key, item);
             if check != symbol.check {
                 continue;
             }
+            // Honest symbols never yield more items than there are symbols: this bounds the work for hostile ones.
             if self.found.len() >= self.rest.len() {
                 return Err(SketchError::Corrupt);
             }

@@ -1,4 +1,4 @@
-//! Which coded symbols an item is in.
+//! [`Mapping`]: the coded symbols that an item is in.
 
 use crate::hash::HashKey;
 use crate::random::SplitMix64;

@@ -1,4 +1,4 @@
-//! The coded symbols of a set, as far as anyone has asked for them.
+//! [`CodedSymbols`]: the coded symbols of a set, as far as they were requested.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -9,7 +9,7 @@ use crate::hash::HashKey;
 /// The bytes of a coded symbol.
 pub const SYMBOL_LEN: usize = 12;
 
-/// The most symbols that are made of a set: what finds some 700,000 differences. More are cheaper sent whole.
+/// The most symbols of a set: enough for some 700,000 differing items. More are cheaper sent whole.
 pub const SYMBOLS_MAX: usize = 1 << 20;
 
 /// One symbol: sums, by exclusive or, of items and of their check values.
@@ -43,7 +43,7 @@ impl CodedSymbols {
         Self { key, items, symbols: Vec::new() }
     }
 
-    /// Adds an item. False if it was there.
+    /// Adds an item. Returns whether it is new.
     pub fn insert(&mut self, item: u64) -> bool {
         if self.items.contains_key(&item) {
             return false;
@@ -53,7 +53,7 @@ impl CodedSymbols {
         true
     }
 
-    /// Takes an item away. False if it was not there.
+    /// Removes an item. Returns whether it was there.
     pub fn remove(&mut self, item: u64) -> bool {
         let there = self.items.remove(&item).is_some();
         if there {
@@ -80,7 +80,7 @@ impl CodedSymbols {
         self.items.is_empty()
     }
 
-    /// Appends nothing but the bytes of up to `count` symbols from number `from` on, [`SYMBOL_LEN`] each: fewer at [`SYMBOLS_MAX`].
+    /// The bytes of up to `count` symbols from number `from` on, [`SYMBOL_LEN`] each: fewer at [`SYMBOLS_MAX`].
     #[must_use]
     pub fn encode(&mut self, from: usize, count: usize) -> Vec<u8> {
         let end = from.saturating_add(count).min(SYMBOLS_MAX);
@@ -104,7 +104,7 @@ impl CodedSymbols {
         self.symbols.get(number).copied().unwrap_or_default()
     }
 
-    /// Makes at least so many symbols: twice as many as before, as each time costs a look at every item.
+    /// Makes at least so many symbols. At least doubles them, because each growth costs a pass over all items.
     fn grow(&mut self, len: usize) {
         let made = self.symbols.len();
         if len <= made {
@@ -120,7 +120,7 @@ impl CodedSymbols {
         }
     }
 
-    /// Adds or takes away an item in all symbols that are made, and gives its place beyond them.
+    /// Adds or removes an item in all symbols that are made, and returns its place beyond them.
     fn toggle(&mut self, item: u64) -> Mapping {
         let (check, mut mapping) = map(self.key, item);
         put(&mut self.symbols, item, check, &mut mapping);

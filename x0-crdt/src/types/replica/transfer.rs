@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{CausalReplica, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
-use crate::map::{DeltaError, Frontier, HistoryError, JoinError, RestoreError};
+use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
 use crate::session::Transfer;
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
@@ -19,20 +19,9 @@ const DELTA_FORMAT: u8 = 1;
 /// The version of the saved form.
 const SAVED_FORMAT: u8 = 1;
 
-/// How a delta was made, and so what it says of values that are not in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    /// From history since the receiver's version: nothing else is gone.
-    Since,
-    /// All that the sender holds: what is not in it and was seen by the sender is gone.
-    Complete,
-    /// Values that the receiver asked for by hash; it knows from the reconciliation which of its own the sender does not hold.
-    Chosen,
-}
-
 /// A delta of a [`CausalReplica`].
 struct StateDelta<S> {
-    extent: Extent,
+    extent: DeltaExtent,
     /// What the receiver must have seen; empty unless the extent is `Since`.
     base: Version,
     /// All that the sender has seen.
@@ -51,15 +40,15 @@ impl<S: DotStore> StateDelta<S> {
             return Err(DecodeError::Version { found }.into());
         }
         let extent = match input.byte("the delta of a state")? {
-            0 => Extent::Since,
-            1 => Extent::Complete,
-            2 => Extent::Chosen,
+            0 => DeltaExtent::Since,
+            1 => DeltaExtent::Complete,
+            2 => DeltaExtent::Chosen,
             tag => return Err(DecodeError::Tag { what: "extent of a delta", tag }.into()),
         };
         let version = base.clone().changed(&changes(&mut input)?);
         let floor = match extent {
-            Extent::Since => Version::new(),
-            Extent::Complete | Extent::Chosen => version.clone().changed(&changes(&mut input)?),
+            DeltaExtent::Since => Version::new(),
+            DeltaExtent::Complete | DeltaExtent::Chosen => version.clone().changed(&changes(&mut input)?),
         };
         let history = BTreeMap::<Dot, Context>::decode(&mut input)?;
         let store = S::decode(&mut input, StoreForm::State)?;
@@ -71,7 +60,7 @@ impl<S: DotStore> StateDelta<S> {
         {
             return Err(DeltaError::Context { dot: *event });
         }
-        let base = if extent == Extent::Since { base.clone() } else { Version::new() };
+        let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
         Ok(Self { extent, base, version, floor, history, store })
     }
 }
@@ -116,7 +105,7 @@ impl<S: DotStore> CausalReplica<S> {
 
     fn encode_delta(
         &self,
-        extent: Extent,
+        extent: DeltaExtent,
         since: &Version,
         known: &Context,
         history_since: &Version,
@@ -125,13 +114,13 @@ impl<S: DotStore> CausalReplica<S> {
         let mut out = alloc::vec![
             DELTA_FORMAT,
             match extent {
-                Extent::Since => 0,
-                Extent::Complete => 1,
-                Extent::Chosen => 2,
+                DeltaExtent::Since => 0,
+                DeltaExtent::Complete => 1,
+                DeltaExtent::Chosen => 2,
             }
         ];
         put_changes(&version.changes_since(since), &mut out);
-        if extent != Extent::Since {
+        if extent != DeltaExtent::Since {
             put_changes(&self.floor.changes_since(&version), &mut out);
         }
         let unseen = || self.history.iter().filter(|(event, _)| !history_since.contains(**event));
@@ -141,7 +130,7 @@ impl<S: DotStore> CausalReplica<S> {
             killed.encode(&mut out);
         }
         // Against an empty state with the receiver's context, every value whose dot it has not seen is news.
-        let news = self.store().difference(self.state.context(), &S::default(), known, &mut Context::new());
+        let news = self.store().delta(self.state.context(), &S::default(), known, &mut Context::new());
         news.encode(&mut out);
         out
     }
@@ -166,17 +155,17 @@ impl<S: DotStore> CausalReplica<S> {
     fn join_delta(&mut self, delta: &StateDelta<S>, absent: &[Dot]) -> StateJoined {
         let hashes = self.hashes(&delta.store);
         let seen = context(&delta.version);
-        let mut told: Context = match delta.extent {
-            Extent::Complete => seen.clone(),
-            Extent::Since | Extent::Chosen => hashes.keys().copied().collect(),
+        let mut known: Context = match delta.extent {
+            DeltaExtent::Complete => seen.clone(),
+            DeltaExtent::Since | DeltaExtent::Chosen => hashes.keys().copied().collect(),
         };
         for killed in delta.history.values() {
-            told.join(killed);
+            known.join(killed);
         }
-        if delta.extent == Extent::Chosen {
+        if delta.extent == DeltaExtent::Chosen {
             // A value that the sender has not seen is news to it, not absent.
             for dot in absent.iter().filter(|dot| delta.version.contains(**dot)) {
-                told.insert(*dot);
+                known.insert(*dot);
             }
         }
         for (event, killed) in &delta.history {
@@ -184,15 +173,15 @@ impl<S: DotStore> CausalReplica<S> {
                 self.record(*event, killed.clone());
             }
         }
-        let (news, equivocations) = self.note(&told, &hashes);
-        let changed = self.state.join_parts(&delta.store, &told, JoinScope::States);
+        let (news, equivocations) = self.note(&known, &hashes);
+        let changed = self.state.join_parts(&delta.store, &known, JoinScope::States);
         self.state.see(&seen);
         if equivocations > 0 {
             // Which of two contents stays, or neither, is known only after the join.
             self.index();
         }
-        if delta.extent != Extent::Since {
-            // The sender cannot tell what it forgot: a peer that asks here for more is brought up from state as well.
+        if delta.extent != DeltaExtent::Since {
+            // The sender cannot name what it has collected: a peer that requests more from here is brought up from state as well.
             self.floor.join(&delta.floor);
             self.drop_below_floor();
         }
@@ -202,9 +191,7 @@ impl<S: DotStore> CausalReplica<S> {
     /// Fails if history was forgotten that a receiver with `seen` lacks.
     fn check_history(&self, seen: &Version) -> Result<(), HistoryError> {
         match self.floor.iter().find(|(replica, seq)| seen.get(*replica) < *seq) {
-            Some((replica, _)) => {
-                Err(HistoryError::Forgotten { dot: Dot::new(replica, seen.get(replica) + 1) })
-            }
+            Some((replica, _)) => Err(HistoryError::TooOld { dot: Dot::new(replica, seen.get(replica) + 1) }),
             None => Ok(()),
         }
     }
@@ -235,8 +222,8 @@ impl<S: DotStore> Replicated for CausalReplica<S> {
         &mut self.members
     }
 
-    fn forget(&mut self, stable: &Version) {
-        self.forget(stable);
+    fn collect_tombstones(&mut self, stable: &Version) {
+        self.collect_tombstones(stable);
     }
 }
 
@@ -253,11 +240,11 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
 
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
         self.check_history(since)?;
-        Ok(self.encode_delta(Extent::Since, since, &context(since), since))
+        Ok(self.encode_delta(DeltaExtent::Since, since, &context(since), since))
     }
 
     fn encode_complete(&self, since: &Version) -> Vec<u8> {
-        self.encode_delta(Extent::Complete, since, &Context::new(), &Version::new())
+        self.encode_delta(DeltaExtent::Complete, since, &Context::new(), &Version::new())
     }
 
     fn encode_chosen(
@@ -277,7 +264,7 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
             .map(|(dot, _)| *dot)
             .collect();
         let known = context(&known).difference(&asked);
-        Ok(self.encode_delta(Extent::Chosen, since, &known, since))
+        Ok(self.encode_delta(DeltaExtent::Chosen, since, &known, since))
     }
 
     fn join_encoded(

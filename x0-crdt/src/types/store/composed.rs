@@ -1,4 +1,4 @@
-//! Stores side by side.
+//! Products of stores: pairs and structs.
 
 use alloc::vec::Vec;
 
@@ -7,7 +7,7 @@ use crate::codec::{ByteReader, DecodeError};
 use crate::dot::Dot;
 use crate::types::context::Context;
 
-/// Side by side: an operation on one half leaves the other at its default in the delta.
+/// A pair: an operation on one half leaves the other at its default in the delta.
 impl<A: DotStore, B: DotStore> DotStore for (A, B) {
     fn is_empty(&self) -> bool {
         self.0.is_empty() && self.1.is_empty()
@@ -23,15 +23,9 @@ impl<A: DotStore, B: DotStore> DotStore for (A, B) {
         self.1.join(context, &other.1, other_context, scope) || first
     }
 
-    fn difference(
-        &self,
-        context: &Context,
-        since: &Self,
-        since_context: &Context,
-        gone: &mut Context,
-    ) -> Self {
-        let first = self.0.difference(context, &since.0, since_context, gone);
-        (first, self.1.difference(context, &since.1, since_context, gone))
+    fn delta(&self, context: &Context, since: &Self, since_context: &Context, gone: &mut Context) -> Self {
+        let first = self.0.delta(context, &since.0, since_context, gone);
+        (first, self.1.delta(context, &since.1, since_context, gone))
     }
 
     fn touched(&self) -> Self {
@@ -53,8 +47,8 @@ impl<A: DotStore, B: DotStore> DotStore for (A, B) {
     }
 }
 
-/// Makes a struct a [`DotStore`](crate::types::store::DotStore) of its fields, which must be dot stores; name all of them, in the order in
-/// which they shall be encoded. The struct must be `Clone + Eq + Default`.
+/// Makes a struct a [`DotStore`](crate::types::store::DotStore) of its fields, which must be dot stores; name all of them, in the order of
+/// their encoding. The struct must be `Clone + Eq + Default`.
 ///
 /// An operation on a field is a struct with the field's delta and defaults for the rest.
 ///
@@ -103,7 +97,7 @@ macro_rules! dot_store_struct {
                 changed
             }
 
-            fn difference(
+            fn delta(
                 &self,
                 context: &$crate::Context,
                 since: &Self,
@@ -111,7 +105,7 @@ macro_rules! dot_store_struct {
                 gone: &mut $crate::Context,
             ) -> Self {
                 Self {
-                    $($field: $crate::DotStore::difference(
+                    $($field: $crate::DotStore::delta(
                         &self.$field, context, &since.$field, since_context, gone,
                     ),)+
                 }

@@ -1,4 +1,4 @@
-//! The leaf of all stores: dots with values.
+//! [`Dots`]: the leaf of all stores.
 
 use alloc::vec::Vec;
 
@@ -50,14 +50,14 @@ impl<V> Dots<V> {
         self.items.is_empty()
     }
 
-    /// The store of a change that puts `value` in the place of all that is there.
+    /// The store of a change that replaces all values by `value`.
     #[must_use]
     pub fn replaced(&self, change: &mut Change, value: V) -> Self {
         self.iter().for_each(|(dot, _)| change.kill(dot));
         Self::of(change.dot(), value)
     }
 
-    /// The store of a change that removes all that is there. Nothing there: no event.
+    /// The store of a change that removes all values. Without values: no event.
     #[must_use]
     pub fn cleared(&self, change: &mut Change) -> Self {
         if !self.is_empty() {
@@ -83,7 +83,7 @@ impl<V> Dots<V> {
     }
 }
 
-/// Whether `theirs` is the value to take for a dot that came with both.
+/// Whether `theirs` is the value to keep for a dot that arrived with both.
 fn is_greater<V: Eq + Canonical>(theirs: &V, mine: &V) -> bool {
     if theirs == mine {
         return false;
@@ -130,13 +130,7 @@ impl<V: Clone + Eq + Canonical> DotStore for Dots<V> {
         changed
     }
 
-    fn difference(
-        &self,
-        context: &Context,
-        since: &Self,
-        since_context: &Context,
-        gone: &mut Context,
-    ) -> Self {
+    fn delta(&self, context: &Context, since: &Self, since_context: &Context, gone: &mut Context) -> Self {
         for (dot, _) in &since.items {
             if context.contains(*dot) && self.position(*dot).is_err() {
                 gone.insert(*dot);

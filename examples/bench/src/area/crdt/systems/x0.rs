@@ -39,7 +39,7 @@ pub(in super::super) fn map_of(pairs: &[Pair]) -> Result<CausalMap> {
     let mut map = CausalMap::new(ReplicaId::new(1), HASH_KEY);
     put(&mut map, pairs, false)?;
     let version = map.version();
-    map.forget(&version);
+    map.collect_tombstones(&version);
     Ok(map)
 }
 
@@ -62,7 +62,7 @@ impl Replica for CausalMap {
 
     fn settle(&mut self) {
         let version = self.version();
-        self.forget(&version);
+        self.collect_tombstones(&version);
     }
 
     fn save(&mut self) -> Result<Vec<u8>> {
@@ -100,7 +100,7 @@ impl System for X0 {
             map.put(b"shared", TIME, b"value")?;
         }
         let version = map.version();
-        map.forget(&version);
+        map.collect_tombstones(&version);
         let there = replica_of(&map)?;
         let mut net = Net::new([map, there], &SessionOptions::default(), Link::FAST, 1);
         net.run_until_in_sync(Duration::from_secs(60))?;
@@ -175,7 +175,7 @@ impl Couple for Bare {
         let delta = self.here.delta(&since)?.encode(&since);
         self.there.join(&MapDelta::decode(&delta, &since)?)?;
         // Both have seen it: what a session's members would find out in their own time.
-        self.here.forget(&self.there.version());
+        self.here.collect_tombstones(&self.there.version());
         Ok(request.len() + delta.len())
     }
 
