@@ -1,38 +1,59 @@
-//! Retrieval for the nodes of a mesh: chunks, vector indexes and their files, without a server.
+//! Retrieval for the nodes of a mesh: from documents in a store to ranked passages, without a server.
 //!
 //! ```
-//! use x0_ml::chunk::{ChunkOptions, Chunker, WordTokens};
-//! use x0_ml::index::{HnswIndex, HnswOptions, Metric, Search, VectorId, VectorIndex};
+//! use std::time::Duration;
+//! use x0_ml::embed::HashedWords;
+//! use x0_ml::file::DiskFolder;
+//! use x0_ml::knowledge::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeStore, MemoryStore};
+//! use x0_ml::retrieve::{Document, Mode};
 //!
-//! let chunker = Chunker::new(ChunkOptions::new(), WordTokens)?;
-//! for chunk in chunker.chunks("A node that loses its link asks its other neighbours.")? {
-//!     println!("{} {:?}", chunk.id, chunk.span);
+//! # let path = std::env::temp_dir().join(format!("x0-ml-lib-{}", std::process::id()));
+//! let mut store = MemoryStore::new();
+//! store.put(&"links".into(), Document::new("A node that loses its link asks its other neighbours."))?;
+//! let folder = DiskFolder::new(&path)?;
+//! let mut base = KnowledgeBase::open(KnowledgeBaseOptions::new(), store, HashedWords::new(64), folder)?;
+//! base.run(Duration::ZERO)?;
+//! for hit in base.query("which node asks neighbours?", 5, Mode::Hybrid)? {
+//!     println!("{} {:?}: dense {:?}, lexical {:?}", hit.document, hit.span, hit.rank_dense, hit.rank_lexical);
 //! }
-//!
-//! let mut index = HnswIndex::new(HnswOptions::new(3, Metric::Cosine))?;
-//! index.insert(VectorId(1), &[0.1, 0.9, 0.0])?;
-//! assert_eq!(index.search(&Search::new(&[0.0, 1.0, 0.0], 5))?.len(), 1);
+//! # std::fs::remove_dir_all(&path)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Parts
 //! - [`chunk`]: texts cut at paragraphs and sentences into overlapping chunks of a bounded number of tokens, named by content.
-//! - [`index`]: [`VectorIndex`](index::VectorIndex) (the seam), [`HnswIndex`](index::HnswIndex),
-//!   [`ExactIndex`](index::ExactIndex).
-//! - [`simd`]: dot products with the same bits on every processor.
-//! - [`file`](mod@file): files with versions and checksums, replaced whole.
+//! - [`embed`]: [`Embedder`](embed::Embedder) (the seam) and a cache of vectors by chunk.
+//! - [`index`]: [`VectorIndex`](index::VectorIndex) (the seam), [`HnswIndex`](index::HnswIndex), [`ExactIndex`](index::ExactIndex).
+//! - [`lexical`]: BM25 with removals in place.
+//! - [`retrieve`]: fusion of both lists, filters, passages that can be cited.
+//! - [`knowledge`]: the protocol engine that keeps the indexes equal to a store, the seam
+//!   [`KnowledgeStore`](knowledge::KnowledgeStore), and a driver.
+//! - [`file`](mod@file): files with versions and checksums, replaced whole. [`simd`]: dot products with the same bits on every processor.
+//!   [`telemetry`]: the names of the metrics.
+//!
+//! Features: `conformance` (suites for the seams), `metrics`. The default is none of them.
 //!
 //! # Glossary
-//! - *Chunk*: a byte range of a document; its [`ChunkId`](chunk::ChunkId) is a hash of its text.
+//! - *Document*: a text with a name and a revision. *Chunk*: a byte range of a document; its [`ChunkId`](chunk::ChunkId) is a hash of
+//!   its text. *Passage*: a chunk, or overlapping chunks of one document, as a query returns it.
 //! - *Codes*: a vector in 8 bits a component, with one scale.
-//! - *Walk*: a search over the links of a graph. *Scan*: a comparison with every vector.
+//! - *Walk*: a search over the links of a graph. *Scan* of an index: a comparison with every vector. *Scan* of a store: a comparison of all
+//!   revisions.
 //! - *Version* of an index: what readers see after [`publish`](index::VectorIndex::publish).
+//! - *Catalogue*: the documents and chunks that the indexes hold, as bytes.
 //!
 //! # Guarantees
-//! - A removed vector is not returned again, and its bytes are in no file that is saved afterwards.
+//! - A removed vector or text is not returned again, and its bytes are in no file that is saved afterwards.
+//! - After a crash at any moment the indexes become those of the store again. Text that was embedded before is not embedded again.
 //! - One seed and one order of changes give the same index file on every processor.
-//! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not what they promise.
+//! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not what they promise: at most 100
+//!   times their number (a file of one vector in each block of 64 slots).
 //! - A search never waits for the writer.
+//!
+//! # Limitations
+//! [`HashedWords`](embed::HashedWords) knows words and no meaning; a model is brought by the caller. The lexical index is
+//! searched by its owner only, not beside the writer. Near-duplicates are merged when their text is equal or when they overlap in one
+//! document, not by likeness.
 //!
 //! # Dependencies
 //! The crate depends on no other x0 crate, starts no thread and opens no socket. `unsafe` is denied outside of [`simd`].
@@ -40,10 +61,17 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod chunk;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod embed;
 pub mod file;
 mod hash;
 pub mod index;
+pub mod knowledge;
+pub mod lexical;
+pub mod retrieve;
 pub mod simd;
+pub mod telemetry;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

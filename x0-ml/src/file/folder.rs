@@ -1,7 +1,7 @@
 //! The files of a folder, as a seam for tests that crash in between.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 /// Operations on the files of one folder. `name` is a plain file name.
@@ -15,6 +15,12 @@ pub trait Folder: Send {
     /// # Errors
     /// The operating system's.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Fills `bytes` from a place in a file.
+    ///
+    /// # Errors
+    /// The operating system's, also if the file ends before.
+    fn read_at(&mut self, name: &str, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
     /// Writes a file, replacing what it held.
     ///
@@ -80,6 +86,12 @@ impl Folder for DiskFolder {
             Err(error) => return Err(error),
         };
         Ok(Some(bytes))
+    }
+
+    fn read_at(&mut self, name: &str, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut file = File::open(self.path.join(name))?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(bytes)
     }
 
     fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

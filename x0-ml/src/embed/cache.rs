@@ -1,0 +1,257 @@
+//! Vectors of chunks that were embedded before.
+
+use std::collections::HashMap;
+
+use super::embedder::ModelId;
+use crate::chunk::ChunkId;
+use crate::file::{Damage, FileError, Folder, IndexFile, Reader};
+
+const KIND: [u8; 8] = *b"X0MLEMB\0";
+const VERSION: u32 = 1;
+/// Kind, version, dimensions, model, checksum.
+const HEADER: usize = 8 + 4 + 4 + 32 + 4;
+
+/// The vectors of one model by chunk, in a file that is appended to.
+///
+/// A record is a chunk's name, its vector and a CRC-32C. A record at the end that a crash left incomplete is dropped when the file is
+/// opened. A wrong record with a right one after it is damage: an error that names the offset. Only places are kept in memory.
+#[derive(Debug)]
+pub struct EmbeddingCache {
+    name: String,
+    model: ModelId,
+    dimensions: usize,
+    records: HashMap<ChunkId, usize>,
+    /// Records in the file, replaced ones included.
+    len: usize,
+}
+
+/// Circumstances of [`EmbeddingCache::open`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Opened {
+    /// Bytes at the end that were dropped.
+    pub dropped_len: usize,
+    /// The file was made by another model or with other dimensions, and was replaced by an empty one.
+    pub was_replaced: bool,
+}
+
+impl EmbeddingCache {
+    /// Opens the file `name`, or makes it.
+    ///
+    /// # Errors
+    /// [`FileError`]; the file is unchanged.
+    pub fn open(
+        folder: &mut dyn Folder,
+        name: &str,
+        model: ModelId,
+        dimensions: usize,
+    ) -> Result<(Self, Opened), FileError> {
+        let mut cache = Self { name: name.to_owned(), model, dimensions, records: HashMap::new(), len: 0 };
+        let mut opened = Opened::default();
+        let file = folder.read(name).map_err(|source| cache.io("read", source))?;
+        let Some(file) = file.filter(|file| !file.is_empty()) else {
+            cache.replace(folder, &cache.header())?;
+            return Ok((cache, opened));
+        };
+        let damaged = |source| FileError::Damaged { name: name.to_owned(), source };
+        if !cache.is_own(&file).map_err(damaged)? {
+            opened.was_replaced = true;
+            cache.replace(folder, &cache.header())?;
+            return Ok((cache, opened));
+        }
+        let kept = cache.read_records(&file).map_err(damaged)?;
+        opened.dropped_len = file.len() - kept;
+        if kept < file.len() {
+            cache.replace(folder, &file[..kept])?;
+        }
+        Ok((cache, opened))
+    }
+
+    /// Vectors held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether no vector is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Whether the vector of this chunk is held.
+    #[must_use]
+    pub fn contains(&self, chunk: &ChunkId) -> bool {
+        self.records.contains_key(chunk)
+    }
+
+    /// Writes the vector of a chunk to `vector`; `false` if it is not held.
+    ///
+    /// # Errors
+    /// [`FileError`] if the record cannot be read or is damaged since it was written.
+    ///
+    /// # Panics
+    /// If `vector` has other dimensions than the cache.
+    pub fn get(
+        &self,
+        folder: &mut dyn Folder,
+        chunk: &ChunkId,
+        vector: &mut [f32],
+    ) -> Result<bool, FileError> {
+        assert_eq!(vector.len(), self.dimensions, "the vector has the dimensions of the cache");
+        let Some(record) = self.records.get(chunk) else { return Ok(false) };
+        let offset = HEADER + record * self.record_len();
+        let mut bytes = vec![0; self.record_len()];
+        folder.read_at(&self.name, offset as u64, &mut bytes).map_err(|source| self.io("read", source))?;
+        let found = read_record(&bytes, offset, Some(vector)).filter(|found| found == chunk);
+        found.map(|_| true).ok_or_else(|| FileError::Damaged {
+            name: self.name.clone(),
+            source: Damage::new(offset, "the checksum of a record differs"),
+        })
+    }
+
+    /// Appends vectors and makes them durable.
+    ///
+    /// # Errors
+    /// [`FileError`]; none of the vectors is held then.
+    ///
+    /// # Panics
+    /// If a vector has other dimensions than the cache.
+    pub fn put(&mut self, folder: &mut dyn Folder, vectors: &[(ChunkId, &[f32])]) -> Result<(), FileError> {
+        let mut bytes = Vec::with_capacity(vectors.len() * self.record_len());
+        for (chunk, vector) in vectors {
+            assert_eq!(vector.len(), self.dimensions, "vectors have the dimensions of the cache");
+            write_record(chunk, vector, &mut bytes);
+        }
+        let appended = folder
+            .append(&self.name, &bytes)
+            .map_err(|source| self.io("append to", source))
+            .and_then(|()| folder.sync(&self.name).map_err(|source| self.io("sync", source)));
+        if let Err(error) = appended {
+            // A part may have been appended; later records must not follow it at a wrong place.
+            self.compact(folder, &|_| true)?;
+            return Err(error);
+        }
+        for (chunk, _) in vectors {
+            self.records.insert(*chunk, self.len);
+            self.len += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the file again with the chunks that are to be kept, and without replaced records.
+    ///
+    /// # Errors
+    /// [`FileError`]; the old file stays.
+    pub fn compact(
+        &mut self,
+        folder: &mut dyn Folder,
+        keep: &dyn Fn(&ChunkId) -> bool,
+    ) -> Result<(), FileError> {
+        let file = folder.read(&self.name).map_err(|source| self.io("read", source))?.unwrap_or_default();
+        let mut kept: Vec<(usize, ChunkId)> = self
+            .records
+            .iter()
+            .filter(|(chunk, _)| keep(chunk))
+            .map(|(chunk, record)| (*record, *chunk))
+            .collect();
+        kept.sort_unstable();
+        let mut bytes = self.header();
+        for (record, chunk) in &kept {
+            let offset = HEADER + record * self.record_len();
+            let record = file.get(offset..offset + self.record_len());
+            let record = record.filter(|record| read_record(record, offset, None) == Some(*chunk));
+            bytes.extend(record.ok_or_else(|| FileError::Damaged {
+                name: self.name.clone(),
+                source: Damage::new(offset, "the checksum of a record differs"),
+            })?);
+        }
+        self.replace(folder, &bytes)?;
+        self.len = kept.len();
+        self.records = kept.into_iter().enumerate().map(|(place, (_, chunk))| (chunk, place)).collect();
+        Ok(())
+    }
+
+    fn record_len(&self) -> usize {
+        32 + 4 * self.dimensions + 4
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let mut header = Vec::with_capacity(HEADER);
+        header.extend(KIND);
+        header.extend(VERSION.to_le_bytes());
+        header.extend(u32::try_from(self.dimensions).unwrap_or(u32::MAX).to_le_bytes());
+        header.extend(self.model.as_bytes());
+        header.extend(crc32c::crc32c(&header).to_le_bytes());
+        header
+    }
+
+    /// Whether the header is whole and names this model.
+    fn is_own(&self, file: &[u8]) -> Result<bool, Damage> {
+        let mut header = Reader::new(file, 0);
+        if header.bytes(8)? != KIND {
+            return Err(Damage::new(0, "the file is of another kind"));
+        }
+        if header.u32()? != VERSION {
+            return Err(Damage::new(8, "the version is unknown"));
+        }
+        header.bytes(4 + 32)?;
+        if header.u32()? != crc32c::crc32c(&file[..HEADER - 4]) {
+            return Err(Damage::new(HEADER - 4, "the checksum of the header differs"));
+        }
+        Ok(file[..HEADER] == self.header())
+    }
+
+    /// Notes the records; returns the length of the file up to the last right one.
+    fn read_records(&mut self, file: &[u8]) -> Result<usize, Damage> {
+        let mut wrong = None;
+        for (record, bytes) in file[HEADER..].chunks(self.record_len()).enumerate() {
+            let offset = HEADER + record * self.record_len();
+            match (read_record(bytes, offset, None), wrong) {
+                (Some(_), Some(wrong)) => {
+                    return Err(Damage::new(wrong, "a record is wrong, and later ones are right"));
+                }
+                (Some(chunk), None) if bytes.len() == self.record_len() => {
+                    self.records.insert(chunk, record);
+                    self.len = record + 1;
+                }
+                (_, None) => wrong = Some(offset),
+                (None, Some(_)) => {}
+            }
+        }
+        Ok(wrong.unwrap_or(file.len()))
+    }
+
+    fn replace(&self, folder: &mut dyn Folder, bytes: &[u8]) -> Result<(), FileError> {
+        IndexFile::new(self.name.as_str()).write(folder, bytes)
+    }
+
+    fn io(&self, action: &'static str, source: std::io::Error) -> FileError {
+        FileError::Io { action, name: self.name.clone(), source }
+    }
+}
+
+fn write_record(chunk: &ChunkId, vector: &[f32], bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    bytes.extend(chunk.as_bytes());
+    bytes.extend(vector.iter().flat_map(|component| component.to_le_bytes()));
+    bytes.extend(crc32c::crc32c(&bytes[start..]).to_le_bytes());
+}
+
+/// The chunk of a record, if it is right.
+fn read_record(bytes: &[u8], offset: usize, vector: Option<&mut [f32]>) -> Option<ChunkId> {
+    let content = bytes.get(..bytes.len().checked_sub(4)?)?;
+    let mut record = Reader::new(bytes, offset);
+    let chunk: [u8; 32] = record.bytes(32).ok()?.try_into().ok()?;
+    let components = record.bytes(content.len().checked_sub(32)?).ok()?;
+    if record.u32().ok()? != crc32c::crc32c(content) {
+        return None;
+    }
+    if let Some(vector) = vector {
+        let (words, _) = components.as_chunks::<4>();
+        for (component, bytes) in vector.iter_mut().zip(words) {
+            *component = f32::from_le_bytes(*bytes);
+        }
+    }
+    Some(ChunkId::from_bytes(chunk))
+}

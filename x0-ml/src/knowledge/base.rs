@@ -1,0 +1,477 @@
+//! A driver without threads.
+
+use std::time::Duration;
+
+use super::engine::{HandleError, Knowledge};
+use super::message::{Input, NewChunk, Output};
+use super::options::KnowledgeOptions;
+use super::snapshot::Snapshot;
+use super::store::{Change, KnowledgeStore};
+use crate::chunk::{ChunkError, ChunkOptions, Chunker, TokenSpans, WordTokens};
+use crate::embed::{EmbedError, Embedder, EmbeddingCache};
+use crate::file::{Damage, FileError, Folder, IndexFile};
+use crate::hash::digest_of;
+use crate::index::{HnswIndex, HnswOptions, Metric, OptionsError, RestoreError, VectorIndex, VectorReader};
+use crate::lexical::{LexicalIndex, LexicalOptions};
+use crate::retrieve::{Hit, Mode, Query, QueryError, Retriever};
+use crate::telemetry::Telemetry;
+
+const CACHE: &str = "embeddings.cache";
+const INDEX: &str = "knowledge.index";
+
+/// Settings of a [`KnowledgeBase`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct KnowledgeBaseOptions {
+    /// Settings of the engine.
+    pub knowledge: KnowledgeOptions,
+    /// Settings of the chunker.
+    pub chunk: ChunkOptions,
+    /// Settings of the lexical index.
+    pub lexical: LexicalOptions,
+    /// Settings of the vector index; `None`: the defaults with the cosine. Dimensions are those of the embedder.
+    pub index: Option<HnswOptions>,
+}
+
+impl KnowledgeBaseOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the settings of the engine.
+    #[must_use]
+    pub fn knowledge(mut self, options: KnowledgeOptions) -> Self {
+        self.knowledge = options;
+        self
+    }
+
+    /// Sets the settings of the chunker.
+    #[must_use]
+    pub fn chunk(mut self, options: ChunkOptions) -> Self {
+        self.chunk = options;
+        self
+    }
+
+    /// Sets the settings of the lexical index.
+    #[must_use]
+    pub fn lexical(mut self, options: LexicalOptions) -> Self {
+        self.lexical = options;
+        self
+    }
+
+    /// Sets the settings of the vector index.
+    #[must_use]
+    pub fn index(mut self, options: HnswOptions) -> Self {
+        self.index = Some(options);
+        self
+    }
+}
+
+/// What [`KnowledgeBase::open`] found in its folder.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Opening {
+    /// Why the indexes are built again; `None` if they were restored, or if there was no file.
+    pub rebuild: Option<KnowledgeError>,
+    /// Why the cache began empty; `None` if it was read, or if there was no file.
+    pub cache_lost: Option<FileError>,
+    /// Chunks that the restored indexes hold.
+    pub chunks: usize,
+}
+
+/// A knowledge base failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KnowledgeError {
+    /// The options do not fit together.
+    #[error("the vector index cannot be made")]
+    Index(#[source] OptionsError),
+    /// The chunk options do not fit together.
+    #[error("the chunker cannot be made")]
+    Chunk(#[source] ChunkError),
+    /// A file cannot be read or written.
+    #[error("the folder of the knowledge base failed")]
+    File(#[source] FileError),
+    /// A saved index cannot be used.
+    #[error("the saved index cannot be used; it is built again from the cache and the store")]
+    Restore(#[source] RestoreError),
+    /// The saved file cannot be used.
+    #[error("the saved file {name} cannot be used; it is built again from the cache and the store")]
+    Snapshot {
+        /// Name of the file.
+        name: &'static str,
+        /// Where and what.
+        #[source]
+        source: Damage,
+    },
+    /// The saved file was made with another model or chunker.
+    #[error(
+        "the saved file {name} was made with other settings; it is built again from the cache and the store"
+    )]
+    Settings {
+        /// Name of the file.
+        name: &'static str,
+    },
+    /// The store or driver gave an input that does not fit.
+    #[error("the engine refused an input")]
+    Handle(#[source] HandleError),
+    /// The query's text cannot be embedded.
+    #[error("the query cannot be embedded")]
+    Embed(#[source] EmbedError),
+    /// The query failed.
+    #[error("the query failed")]
+    Query(#[source] QueryError),
+}
+
+/// One collection: a store, an embedder, a folder and the indexes over them, driven by calls of [`step`](Self::step).
+///
+/// The folder holds `embeddings.cache` and `knowledge.index`. Damage of either is reported by [`opening`](Self::opening), and what is lost
+/// is built again.
+pub struct KnowledgeBase<S, E, F, T = WordTokens> {
+    engine: Knowledge,
+    store: S,
+    embedder: E,
+    chunker: Chunker<T>,
+    folder: F,
+    cache: EmbeddingCache,
+    index: HnswIndex,
+    lexical: LexicalIndex,
+    fingerprint: [u8; 32],
+    opening: Opening,
+    telemetry: Telemetry,
+}
+
+impl<S: KnowledgeStore, E: Embedder, F: Folder> KnowledgeBase<S, E, F> {
+    /// Opens the folder, with words as tokens.
+    ///
+    /// # Errors
+    /// [`KnowledgeError`] if options do not fit together or the folder fails. Damaged files are no error.
+    pub fn open(
+        options: KnowledgeBaseOptions,
+        store: S,
+        embedder: E,
+        folder: F,
+    ) -> Result<Self, KnowledgeError> {
+        Self::open_with_tokens(options, store, embedder, folder, WordTokens)
+    }
+}
+
+impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, E, F, T> {
+    /// Opens the folder, with the tokens of a model.
+    ///
+    /// # Errors
+    /// [`KnowledgeError`] if options do not fit together or the folder fails. Damaged files are no error.
+    pub fn open_with_tokens(
+        options: KnowledgeBaseOptions,
+        store: S,
+        embedder: E,
+        mut folder: F,
+        tokens: T,
+    ) -> Result<Self, KnowledgeError> {
+        let dimensions = embedder.dimensions();
+        let KnowledgeBaseOptions { knowledge, chunk, lexical, index } = options;
+        let mut index_options = index.unwrap_or_else(|| HnswOptions::new(dimensions, Metric::Cosine));
+        index_options.dimensions = dimensions;
+        let index = HnswIndex::new(index_options.clone()).map_err(KnowledgeError::Index)?;
+        let fingerprint = fingerprint(&embedder, chunk, &tokens);
+        let chunker = Chunker::new(chunk, tokens).map_err(KnowledgeError::Chunk)?;
+        let mut opening = Opening::default();
+        let cache = open_cache(&mut folder, &embedder, &mut opening)?;
+        let file = IndexFile::new(INDEX).read(&mut folder).map_err(KnowledgeError::File)?;
+        let mut base = Self {
+            engine: Knowledge::new(knowledge),
+            store,
+            embedder,
+            chunker,
+            folder,
+            cache,
+            index,
+            lexical: LexicalIndex::new(lexical),
+            fingerprint,
+            opening,
+            telemetry: Telemetry::new(),
+        };
+        if let Some(file) = file
+            && let Err(error) = base.restore(&file, knowledge, lexical, index_options)
+        {
+            base.telemetry.rebuilt(&error);
+            base.opening.rebuild = Some(error);
+        }
+        base.opening.chunks = base.index.len();
+        base.handle(Duration::ZERO, Input::Rescan)?;
+        Ok(base)
+    }
+
+    /// Takes the saved state over; on an error, the empty state stays.
+    fn restore(
+        &mut self,
+        file: &[u8],
+        knowledge: KnowledgeOptions,
+        lexical: LexicalOptions,
+        index_options: HnswOptions,
+    ) -> Result<(), KnowledgeError> {
+        let damaged = |source| KnowledgeError::Snapshot { name: INDEX, source };
+        let snapshot = Snapshot::decode(file).map_err(damaged)?;
+        if snapshot.fingerprint != self.fingerprint {
+            return Err(KnowledgeError::Settings { name: INDEX });
+        }
+        let engine = Knowledge::restore(knowledge, snapshot.catalogue).map_err(damaged)?;
+        let mut index = HnswIndex::new(index_options).map_err(KnowledgeError::Index)?;
+        index.restore(snapshot.vectors).map_err(KnowledgeError::Restore)?;
+        let lexical = LexicalIndex::restore(snapshot.lexical, lexical).map_err(KnowledgeError::Restore)?;
+        let is_whole = engine.passages().numbers().all(|id| index.contains(id) && lexical.contains(id));
+        if !is_whole || index.len() != lexical.len() {
+            return Err(damaged(Damage { offset: 0, reason: "catalogue and indexes hold different chunks" }));
+        }
+        (self.engine, self.index, self.lexical) = (engine, index, lexical);
+        Ok(())
+    }
+
+    /// What was found in the folder.
+    #[must_use]
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, to change documents. The base sees the changes by their reports.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// The engine: passages, applied revision, counters.
+    #[must_use]
+    pub fn engine(&self) -> &Knowledge {
+        &self.engine
+    }
+
+    /// Vectors in the cache.
+    #[must_use]
+    pub fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Does one step: carries one output out, or takes one change of the store. `false`: nothing is to be done before
+    /// [`poll_timeout`](Self::poll_timeout).
+    ///
+    /// # Errors
+    /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder are tried again.
+    pub fn step(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
+        if let Some(output) = self.engine.poll_output() {
+            self.carry_out(now, output)?;
+            return Ok(true);
+        }
+        if let Some(change) = self.store.poll_change() {
+            let input = match change {
+                Change::Changed { document, revision } => Input::Changed { document, revision },
+                Change::Removed { document, revision } => Input::Removed { document, revision },
+                Change::Cut => Input::Rescan,
+            };
+            self.handle(now, input)?;
+            return Ok(true);
+        }
+        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.handle(now, Input::Timeout)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Steps until nothing is to be done at `now`.
+    ///
+    /// # Errors
+    /// See [`step`](Self::step).
+    pub fn run(&mut self, now: Duration) -> Result<(), KnowledgeError> {
+        while self.step(now)? {}
+        Ok(())
+    }
+
+    /// When [`step`](Self::step) is due although the store reports no change.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.engine.poll_timeout()
+    }
+
+    /// Saves now and steps until it is done; before a planned end of the process.
+    ///
+    /// # Errors
+    /// See [`step`](Self::step).
+    pub fn save(&mut self, now: Duration) -> Result<(), KnowledgeError> {
+        self.engine.save();
+        self.run(now)
+    }
+
+    /// The best passages for a text.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::Embed`] or [`KnowledgeError::Query`].
+    pub fn query(&self, text: &str, k: usize, mode: Mode) -> Result<Vec<Hit>, KnowledgeError> {
+        let mut vector = Vec::new();
+        if mode != Mode::Lexical {
+            vector = vec![0.0; self.embedder.dimensions()];
+            self.embedder.embed(&[text], &mut vector).map_err(KnowledgeError::Embed)?;
+        }
+        self.answer(&Query::new(text).vector(&vector).k(k).mode(mode))
+    }
+
+    /// The answer to a query whose text is embedded already.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::Query`].
+    pub fn answer(&self, query: &Query<'_>) -> Result<Vec<Hit>, KnowledgeError> {
+        let reader = self.index.reader();
+        Retriever::new(reader.as_ref(), &self.lexical, self.engine.passages())
+            .query(query)
+            .map_err(KnowledgeError::Query)
+    }
+
+    /// A handle to search vectors from another thread.
+    #[must_use]
+    pub fn reader(&self) -> std::sync::Arc<dyn VectorReader> {
+        self.index.reader()
+    }
+
+    fn handle(&mut self, now: Duration, input: Input) -> Result<(), KnowledgeError> {
+        self.engine.handle(now, input).map_err(KnowledgeError::Handle)
+    }
+
+    fn carry_out(&mut self, now: Duration, output: Output) -> Result<(), KnowledgeError> {
+        let answer = match output {
+            Output::List { after, max } => {
+                self.store.list(after.as_ref(), max).map_or(Input::Failed, |page| Input::Listed {
+                    page: page.documents,
+                    is_last: page.is_last,
+                    revision: page.revision,
+                })
+            }
+            Output::Read { document } => match self.store.read(&document) {
+                Ok(found) => Input::Read { document, found },
+                Err(_) => Input::Failed,
+            },
+            Output::Chunk { document, text } => match self.chunker.chunks(&text) {
+                Ok(chunks) => Input::Chunked { document, chunks },
+                Err(_) => Input::Failed,
+            },
+            Output::Embed { job, chunks } => match self.embed(&chunks) {
+                Ok(vectors) => Input::Embedded { job, vectors },
+                Err(()) => Input::Failed,
+            },
+            Output::Insert { chunks, vectors } => {
+                let dimensions = self.index.dimensions();
+                for (chunk, vector) in chunks.iter().zip(vectors.chunks_exact(dimensions)) {
+                    // `embed` has checked that the index takes each of these vectors.
+                    let is_in = self.index.insert(chunk.id, vector).is_ok();
+                    debug_assert!(is_in, "a checked vector is inserted");
+                    self.lexical.insert(chunk.id, chunk.content());
+                }
+                return Ok(());
+            }
+            Output::Remove { ids } => {
+                for id in ids {
+                    self.index.remove(id);
+                    self.lexical.remove(id);
+                }
+                return Ok(());
+            }
+            Output::Publish => {
+                self.index.publish();
+                self.telemetry.applied(&self.engine);
+                return Ok(());
+            }
+            Output::Save { catalogue } => {
+                let (vectors, lexical) = (self.index.save(), self.lexical.save());
+                let file = Snapshot::new(self.fingerprint, &catalogue, &vectors, &lexical).encode();
+                self.telemetry.saved(file.len());
+                let is_durable = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
+                Input::Saved { is_durable }
+            }
+            Output::LeftOut { .. } => return Ok(()),
+        };
+        self.handle(now, answer)
+    }
+
+    /// The vectors of chunks, from the cache or the model. New ones go to the cache first, so that they are never computed again.
+    fn embed(&mut self, chunks: &[NewChunk]) -> Result<Vec<f32>, ()> {
+        let dimensions = self.embedder.dimensions();
+        let mut vectors = vec![0.0; chunks.len() * dimensions];
+        let mut missing = Vec::new();
+        for (place, (chunk, vector)) in chunks.iter().zip(vectors.chunks_mut(dimensions)).enumerate() {
+            // A damaged record counts as missing; the new one takes its place.
+            if !self.cache.get(&mut self.folder, &chunk.chunk, vector).unwrap_or(false) {
+                missing.push(place);
+            }
+        }
+        self.telemetry.cached(chunks.len() - missing.len());
+        if missing.is_empty() {
+            return Ok(vectors);
+        }
+        let texts: Vec<&str> = missing.iter().map(|place| chunks[*place].content()).collect();
+        let mut new = vec![0.0; texts.len() * dimensions];
+        let embedded = self.embedder.embed(&texts, &mut new).map_err(|_| ())?;
+        self.telemetry.embedded(missing.len(), embedded);
+        let is_usable =
+            |vector: &[f32]| vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0);
+        if !new.chunks(dimensions).all(is_usable) {
+            return Err(());
+        }
+        let records: Vec<_> = missing
+            .iter()
+            .zip(new.chunks(dimensions))
+            .map(|(place, vector)| (chunks[*place].chunk, vector))
+            .collect();
+        // Without the cache the vectors are right all the same; they would be computed again after a restart.
+        let is_cached = self.cache.put(&mut self.folder, &records).is_ok();
+        self.telemetry.cache_written(is_cached);
+        for (place, vector) in missing.iter().zip(new.chunks(dimensions)) {
+            vectors[place * dimensions..][..dimensions].copy_from_slice(vector);
+        }
+        Ok(vectors)
+    }
+}
+
+/// Opens the cache; a damaged one is replaced.
+fn open_cache<E: Embedder, F: Folder>(
+    folder: &mut F,
+    embedder: &E,
+    opening: &mut Opening,
+) -> Result<EmbeddingCache, KnowledgeError> {
+    let (model, dimensions) = (*embedder.model(), embedder.dimensions());
+    match EmbeddingCache::open(folder, CACHE, model, dimensions) {
+        Ok((cache, _)) => Ok(cache),
+        Err(error @ FileError::Damaged { .. }) => {
+            opening.cache_lost = Some(error);
+            let removed = folder.remove(CACHE);
+            removed.map_err(|source| {
+                KnowledgeError::File(FileError::Io { action: "remove", name: CACHE.to_owned(), source })
+            })?;
+            EmbeddingCache::open(folder, CACHE, model, dimensions)
+                .map(|(cache, _)| cache)
+                .map_err(KnowledgeError::File)
+        }
+        Err(error) => Err(KnowledgeError::File(error)),
+    }
+}
+
+/// Hash of all settings that decide what is in the indexes.
+fn fingerprint<E: Embedder>(embedder: &E, chunk: ChunkOptions, tokens: &impl TokenSpans) -> [u8; 32] {
+    let numbers = [chunk.tokens_max, chunk.special_tokens, chunk.overlap_percent];
+    let numbers: Vec<u8> = numbers.iter().flat_map(|number| (*number as u64).to_le_bytes()).collect();
+    digest_of("x0-ml knowledge", &[embedder.model().as_bytes(), tokens.id().as_bytes(), &numbers]).0
+}
+
+impl<S, E, F, T> std::fmt::Debug for KnowledgeBase<S, E, F, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KnowledgeBase")
+            .field("chunks", &self.engine.passages().chunks_len())
+            .field("applied", &self.engine.applied())
+            .field("pending", &self.engine.pending())
+            .finish()
+    }
+}

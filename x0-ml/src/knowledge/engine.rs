@@ -1,0 +1,576 @@
+//! The protocol engine.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::catalogue::{self, Catalogue};
+use super::message::{Input, NewChunk, Output};
+use super::options::KnowledgeOptions;
+use crate::chunk::{Chunk, ChunkId};
+use crate::file::Damage;
+use crate::index::VectorId;
+use crate::retrieve::{Document, DocumentId, Known, Passages};
+
+/// Keeps indexes equal to a store: the protocol engine. It owns no store, model, index, file or clock.
+///
+/// # Drain contract
+/// After each [`handle`](Self::handle), call [`poll_output`](Self::poll_output) until it returns `None` and carry the outputs out in
+/// their order; only then give the next input. At [`poll_timeout`](Self::poll_timeout), give [`Input::Timeout`]. `Insert`, `Remove` and
+/// `Publish` need no answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time; a `Save` may wait
+/// beside it. An error of `handle` changes nothing.
+///
+/// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max) chunks. Until it is complete, queries
+/// cite its earlier revision.
+///
+/// ```
+/// use std::time::Duration;
+/// use x0_ml::chunk::{ChunkOptions, Chunker, WordTokens};
+/// use x0_ml::knowledge::{Input, Knowledge, KnowledgeOptions, Output};
+/// use x0_ml::retrieve::Document;
+///
+/// let mut engine = Knowledge::new(KnowledgeOptions::new());
+/// let chunker = Chunker::new(ChunkOptions::new(), WordTokens)?;
+/// let (now, page) = (Duration::ZERO, Document::new("A node reads a page."));
+/// engine.handle(now, Input::Changed { document: "page".into(), revision: 7 })?;
+/// while let Some(output) = engine.poll_output() {
+///     match output {
+///         Output::Read { document } => engine.handle(now, Input::Read { document, found: Some((7, page.clone())) })?,
+///         Output::Chunk { document, text } => {
+///             let chunks = chunker.chunks(&text)?;
+///             engine.handle(now, Input::Chunked { document, chunks })?;
+///         }
+///         Output::Embed { job, chunks } => {
+///             engine.handle(now, Input::Embedded { job, vectors: vec![0.5; chunks.len() * 4] })?;
+///         }
+///         Output::Insert { .. } | Output::Publish => {}  // change the indexes
+///         other => panic!("{other:?}"),
+///     }
+/// }
+/// assert_eq!((engine.applied(), engine.passages().chunks_len()), (7, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Knowledge {
+    options: KnowledgeOptions,
+    passages: Passages,
+    applied: u64,
+    /// The highest revision that any input named.
+    seen: u64,
+    /// Changes that are not worked on yet.
+    pending: BTreeMap<DocumentId, Change>,
+    work: Option<Work>,
+    scan: Option<Scan>,
+    /// A scan is to begin when the present one ends.
+    is_scan_due: bool,
+    /// More changed than `pending` holds: the scan begins when all of `pending` is done, so that each scan makes progress.
+    has_overflown: bool,
+    /// Chunks in the indexes, or on their way, that no complete document holds.
+    unfinished: BTreeSet<VectorId>,
+    jobs: u64,
+    /// Changes since the last save began, and the time of the first of them.
+    unsaved: u64,
+    unsaved_since: Option<Duration>,
+    is_saving: bool,
+    failures: u32,
+    retry_at: Option<Duration>,
+    outputs: VecDeque<Output>,
+    stats: KnowledgeStats,
+}
+
+/// Counters of an engine since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct KnowledgeStats {
+    /// Documents indexed.
+    pub documents_indexed: u64,
+    /// Documents removed.
+    pub documents_removed: u64,
+    /// Chunks that were embedded or taken from a cache.
+    pub chunks_embedded: u64,
+    /// Chunks of indexed documents that the indexes held already.
+    pub chunks_known: u64,
+    /// Scans begun.
+    pub scans: u64,
+    /// Steps that failed.
+    pub failures: u64,
+    /// Documents left out after too many failures.
+    pub documents_left_out: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Change {
+    revision: u64,
+    attempts: u32,
+}
+
+/// The document that is worked on.
+#[derive(Debug)]
+struct Work {
+    document: DocumentId,
+    change: Change,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    Reading,
+    Chunking(Read),
+    Embedding(Read, Embedding),
+}
+
+/// A document that was read.
+#[derive(Debug)]
+struct Read {
+    revision: u64,
+    text: Arc<str>,
+    source: String,
+    tags: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Embedding {
+    chunks: Vec<(VectorId, ChunkId, Range<usize>)>,
+    /// Chunks that are not in the indexes yet.
+    missing: VecDeque<NewChunk>,
+    job: u64,
+    batch: Vec<NewChunk>,
+}
+
+#[derive(Debug)]
+struct Scan {
+    after: Option<DocumentId>,
+    /// The store's revision at the first page: changes up to it are seen by this scan.
+    revision: Option<u64>,
+}
+
+/// An input does not fit the engine's state. Nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// An answer to an output that does not wait for one.
+    #[error("{input} answers no output that waits; give each answer once, in the order of the outputs")]
+    NotAsked {
+        /// Kind of the input.
+        input: &'static str,
+    },
+    /// The vectors of a batch do not divide into its chunks.
+    #[error("{components} components are not the vectors of {chunks} chunks; give one vector for each chunk")]
+    Vectors {
+        /// Components given.
+        components: usize,
+        /// Chunks of the batch.
+        chunks: usize,
+    },
+    /// A page of the store is not in order, or repeats the one before.
+    #[error("a page of the store is out of order after {document}; fix the store")]
+    Page {
+        /// The document before the wrong place.
+        document: DocumentId,
+    },
+}
+
+impl Knowledge {
+    /// An engine for empty indexes. Give [`Input::Rescan`] first if the store may hold documents.
+    #[must_use]
+    pub fn new(options: KnowledgeOptions) -> Self {
+        Self::over(options, Catalogue::default())
+    }
+
+    /// An engine for indexes that were saved together with `catalogue`. Its first output may remove chunks of documents that were not
+    /// complete. Give [`Input::Rescan`] first.
+    ///
+    /// # Errors
+    /// [`Damage`]; begin with empty indexes then.
+    pub fn restore(options: KnowledgeOptions, catalogue: &[u8]) -> Result<Self, Damage> {
+        let mut catalogue = catalogue::decode(catalogue)?;
+        let unfinished = std::mem::take(&mut catalogue.unfinished);
+        let mut engine = Self::over(options, catalogue);
+        if !unfinished.is_empty() {
+            engine.outputs.push_back(Output::Remove { ids: unfinished.into_iter().collect() });
+            engine.outputs.push_back(Output::Publish);
+        }
+        Ok(engine)
+    }
+
+    fn over(options: KnowledgeOptions, catalogue: Catalogue) -> Self {
+        Self {
+            options,
+            passages: catalogue.passages,
+            applied: catalogue.applied,
+            seen: catalogue.applied,
+            pending: BTreeMap::new(),
+            work: None,
+            scan: None,
+            is_scan_due: false,
+            has_overflown: false,
+            unfinished: BTreeSet::new(),
+            jobs: 0,
+            unsaved: 0,
+            unsaved_since: None,
+            is_saving: false,
+            failures: 0,
+            retry_at: None,
+            outputs: VecDeque::new(),
+            stats: KnowledgeStats::default(),
+        }
+    }
+
+    /// Documents and chunks that the indexes hold.
+    #[must_use]
+    pub fn passages(&self) -> &Passages {
+        &self.passages
+    }
+
+    /// Every change of the store up to this revision is in the indexes.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Changed documents that wait, the one that is worked on included.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len() + usize::from(self.work.is_some())
+    }
+
+    /// Whether nothing is to be done: no change waits and no scan runs.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pending() == 0 && self.scan.is_none() && !self.is_scan_due && self.outputs.is_empty()
+    }
+
+    /// Counters since the engine was made.
+    #[must_use]
+    pub fn stats(&self) -> KnowledgeStats {
+        self.stats
+    }
+
+    /// The next output; `None`: the next input can be given.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due; `None`: never.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let save =
+            self.unsaved_since.filter(|_| !self.is_saving).map(|since| since + self.options.save_interval);
+        [save, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Takes an input. Follow it by [`poll_output`](Self::poll_output) until `None`.
+    ///
+    /// # Errors
+    /// [`HandleError`]; nothing changed.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
+        match input {
+            Input::Changed { document, revision } | Input::Removed { document, revision } => {
+                self.note(document, revision);
+            }
+            Input::Rescan => self.is_scan_due = true,
+            Input::Listed { page, is_last, revision } => self.listed(page, is_last, revision)?,
+            Input::Read { document, found } => self.read(now, document, found)?,
+            Input::Chunked { document, chunks } => self.chunked(now, &document, &chunks)?,
+            Input::Embedded { job, vectors } => self.embedded(now, job, vectors)?,
+            Input::Failed => self.failed(now)?,
+            Input::Saved { is_durable } => self.saved(now, is_durable)?,
+            Input::Timeout => {}
+        }
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Remembers a change; the newest of a document counts.
+    fn note(&mut self, document: DocumentId, revision: u64) {
+        self.seen = self.seen.max(revision);
+        if self.pending.len() >= self.options.pending_max && !self.pending.contains_key(&document) {
+            // Too many to remember: the scan finds them all.
+            (self.is_scan_due, self.has_overflown) = (true, true);
+            return;
+        }
+        let change = self.pending.entry(document).or_insert(Change { revision, attempts: 0 });
+        // The oldest revision stays: until the document is done, no later one counts as applied.
+        change.revision = change.revision.min(revision);
+    }
+
+    fn listed(
+        &mut self,
+        page: Vec<(DocumentId, u64)>,
+        is_last: bool,
+        revision: u64,
+    ) -> Result<(), HandleError> {
+        let scan = self.scan.as_mut().filter(|_| self.work.is_none());
+        let scan = scan.ok_or(HandleError::NotAsked { input: "Listed" })?;
+        let mut before = scan.after.as_ref();
+        for (document, _) in &page {
+            if let Some(before) = before.filter(|before| *before >= document) {
+                return Err(HandleError::Page { document: before.clone() });
+            }
+            before = Some(document);
+        }
+        let from = scan.after.take();
+        scan.revision.get_or_insert(revision);
+        let until = page.last().map(|(document, _)| document.clone()).filter(|_| !is_last);
+        self.note_missing(from.as_ref(), until.as_ref(), &page, revision);
+        for (document, revision) in page {
+            if self.passages.revision(&document) != Some(revision) {
+                self.note(document, revision);
+            }
+        }
+        self.failures = 0;
+        match until {
+            Some(until) => {
+                self.scan =
+                    Some(Scan { after: Some(until), revision: self.scan.as_ref().and_then(|s| s.revision) });
+                self.list();
+            }
+            None => {
+                if let Some(Scan { revision: Some(revision), .. }) = self.scan.take() {
+                    self.seen = self.seen.max(revision);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes documents that the indexes hold and a page of the store does not.
+    fn note_missing(
+        &mut self,
+        from: Option<&DocumentId>,
+        until: Option<&DocumentId>,
+        page: &[(DocumentId, u64)],
+        revision: u64,
+    ) {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let range = (from.map_or(Unbounded, Excluded), until.map_or(Unbounded, Included));
+        let is_listed =
+            |document: &DocumentId| page.binary_search_by(|(listed, _)| listed.cmp(document)).is_ok();
+        let gone: Vec<DocumentId> = self
+            .passages
+            .documents
+            .range::<DocumentId, _>(range)
+            .map(|(document, _)| document)
+            .filter(|document| !is_listed(document))
+            .cloned()
+            .collect();
+        for document in gone {
+            self.note(document, revision);
+        }
+    }
+
+    fn list(&mut self) {
+        if let Some(scan) = &self.scan {
+            self.outputs.push_back(Output::List { after: scan.after.clone(), max: self.options.page_max });
+        }
+    }
+
+    fn read(
+        &mut self,
+        now: Duration,
+        document: DocumentId,
+        found: Option<(u64, Document)>,
+    ) -> Result<(), HandleError> {
+        let work = self.work.as_mut().filter(|work| matches!(work.step, Step::Reading));
+        let work =
+            work.filter(|work| work.document == document).ok_or(HandleError::NotAsked { input: "Read" })?;
+        let Some((revision, Document { text, source, tags })) = found else {
+            self.work = None;
+            if self.passages.revision(&document).is_some() {
+                let gone = self.passages.remove(&document);
+                self.stats.documents_removed += 1;
+                self.complete(now, gone);
+            }
+            return Ok(());
+        };
+        if self.passages.revision(&document) == Some(revision) {
+            self.work = None;
+            return Ok(());
+        }
+        let text: Arc<str> = text.into();
+        work.step = Step::Chunking(Read { revision, text: Arc::clone(&text), source, tags });
+        self.outputs.push_back(Output::Chunk { document, text });
+        Ok(())
+    }
+
+    fn chunked(&mut self, now: Duration, document: &DocumentId, chunks: &[Chunk]) -> Result<(), HandleError> {
+        let not_asked = HandleError::NotAsked { input: "Chunked" };
+        let is_asked = |work: &Work| work.document == *document && matches!(work.step, Step::Chunking(_));
+        if !self.work.as_ref().is_some_and(is_asked) {
+            return Err(not_asked);
+        }
+        let Some(Work { document, change, step: Step::Chunking(read) }) = self.work.take() else {
+            return Err(not_asked);
+        };
+        let mut numbers: HashMap<ChunkId, VectorId> = HashMap::new();
+        let mut embedding =
+            Embedding { chunks: Vec::new(), missing: VecDeque::new(), job: 0, batch: Vec::new() };
+        for Chunk { id: chunk, span, .. } in chunks {
+            let known = self.passages.number(chunk).or_else(|| numbers.get(chunk).copied());
+            let id = known.unwrap_or_else(|| {
+                let id = VectorId(self.passages.next);
+                self.passages.next += 1;
+                numbers.insert(*chunk, id);
+                let new = NewChunk { id, chunk: *chunk, text: Arc::clone(&read.text), span: span.clone() };
+                embedding.missing.push_back(new);
+                id
+            });
+            self.stats.chunks_known += u64::from(known.is_some());
+            embedding.chunks.push((id, *chunk, span.clone()));
+        }
+        self.work = Some(Work { document, change, step: Step::Embedding(read, embedding) });
+        self.embed_or_complete(now);
+        Ok(())
+    }
+
+    /// Asks for the next batch of vectors, or completes the document if none is missing.
+    fn embed_or_complete(&mut self, now: Duration) {
+        let Some(Work { step: Step::Embedding(_, embedding), .. }) = &mut self.work else { return };
+        if !embedding.missing.is_empty() {
+            let batch = self.options.batch_max.min(embedding.missing.len());
+            embedding.batch = embedding.missing.drain(..batch).collect();
+            self.jobs += 1;
+            embedding.job = self.jobs;
+            self.outputs.push_back(Output::Embed { job: self.jobs, chunks: embedding.batch.clone() });
+            return;
+        }
+        let Some(Work { document, step: Step::Embedding(read, embedding), .. }) = self.work.take() else {
+            return;
+        };
+        let names: Vec<ChunkId> = embedding.chunks.iter().map(|(_, chunk, _)| *chunk).collect();
+        let chunks: Vec<_> = embedding.chunks.into_iter().map(|(id, _, span)| (id, span)).collect();
+        for (id, _) in &chunks {
+            self.unfinished.remove(id);
+        }
+        let known = Known { revision: read.revision, source: read.source, tags: read.tags, chunks };
+        self.seen = self.seen.max(read.revision);
+        let gone = self.passages.replace(&document, known, &names);
+        self.stats.documents_indexed += 1;
+        self.complete(now, gone);
+    }
+
+    fn embedded(&mut self, now: Duration, job: u64, vectors: Vec<f32>) -> Result<(), HandleError> {
+        let Some(Work { step: Step::Embedding(_, embedding), .. }) = &mut self.work else {
+            return Err(HandleError::NotAsked { input: "Embedded" });
+        };
+        if embedding.batch.is_empty() || embedding.job != job {
+            return Err(HandleError::NotAsked { input: "Embedded" });
+        }
+        let chunks = embedding.batch.len();
+        if vectors.is_empty() || !vectors.len().is_multiple_of(chunks) {
+            return Err(HandleError::Vectors { components: vectors.len(), chunks });
+        }
+        let chunks = std::mem::take(&mut embedding.batch);
+        self.failures = 0;
+        self.stats.chunks_embedded += chunks.len() as u64;
+        self.unfinished.extend(chunks.iter().map(|chunk| chunk.id));
+        self.outputs.push_back(Output::Insert { chunks, vectors });
+        self.embed_or_complete(now);
+        Ok(())
+    }
+
+    /// A document is complete or removed: its old chunks leave, readers see it, and a save is due some time.
+    fn complete(&mut self, now: Duration, gone: Vec<VectorId>) {
+        self.failures = 0;
+        if !gone.is_empty() {
+            self.outputs.push_back(Output::Remove { ids: gone });
+        }
+        self.outputs.push_back(Output::Publish);
+        self.unsaved += 1;
+        self.unsaved_since.get_or_insert(now);
+    }
+
+    fn failed(&mut self, now: Duration) -> Result<(), HandleError> {
+        let not_asked = HandleError::NotAsked { input: "Failed" };
+        if self.work.is_none() && self.scan.is_none() {
+            return Err(not_asked);
+        }
+        self.stats.failures += 1;
+        self.failures = (self.failures + 1).min(7);
+        self.retry_at = Some(now + self.options.retry * (1 << (self.failures - 1)));
+        if let Some(Work { document, change, step }) = self.work.take() {
+            self.abandon(step);
+            let attempts = change.attempts + 1;
+            if attempts >= self.options.attempts_max {
+                self.stats.documents_left_out += 1;
+                self.outputs.push_back(Output::LeftOut { document });
+            } else {
+                let pending = self.pending.entry(document).or_insert(change);
+                pending.attempts = attempts;
+                pending.revision = pending.revision.min(change.revision);
+            }
+        } else {
+            // The scan begins again: its position may be lost with the store.
+            self.scan = None;
+            self.is_scan_due = true;
+        }
+        Ok(())
+    }
+
+    /// Takes the chunks of a document that will not be complete out of the indexes again.
+    fn abandon(&mut self, step: Step) {
+        let Step::Embedding(_, embedding) = step else { return };
+        let inserted: Vec<VectorId> =
+            embedding.chunks.iter().map(|(id, ..)| *id).filter(|id| self.unfinished.remove(id)).collect();
+        if !inserted.is_empty() {
+            self.outputs.push_back(Output::Remove { ids: inserted });
+        }
+    }
+
+    fn saved(&mut self, now: Duration, is_durable: bool) -> Result<(), HandleError> {
+        if !self.is_saving {
+            return Err(HandleError::NotAsked { input: "Saved" });
+        }
+        self.is_saving = false;
+        if !is_durable {
+            self.stats.failures += 1;
+            self.unsaved = self.unsaved.max(1);
+            // The next attempt comes after a whole interval.
+            self.unsaved_since = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Begins what can begin now.
+    fn advance(&mut self, now: Duration) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+        // A step that failed holds back the next one, so that a store that is away is not asked without pause.
+        if self.work.is_none() && self.scan.is_none() && self.retry_at.is_none() {
+            if self.is_scan_due && (self.pending.is_empty() || !self.has_overflown) {
+                (self.is_scan_due, self.has_overflown) = (false, false);
+                self.stats.scans += 1;
+                self.scan = Some(Scan { after: None, revision: None });
+                self.list();
+            } else if let Some((document, change)) = self.pending.pop_first() {
+                self.outputs.push_back(Output::Read { document: document.clone() });
+                self.work = Some(Work { document, change, step: Step::Reading });
+            }
+        }
+        self.update_applied();
+        let is_due = self.unsaved_since.is_some_and(|since| now >= since + self.options.save_interval);
+        if !self.is_saving && self.unsaved > 0 && (is_due || self.unsaved >= self.options.save_changes) {
+            self.save();
+        }
+    }
+
+    /// Saves now, whatever the interval is; before a planned end of the process for instance.
+    pub fn save(&mut self) {
+        if !self.is_saving {
+            (self.is_saving, self.unsaved, self.unsaved_since) = (true, 0, None);
+            let catalogue = catalogue::encode(&self.passages, self.applied, &self.unfinished);
+            self.outputs.push_back(Output::Save { catalogue });
+        }
+    }
+
+    fn update_applied(&mut self) {
+        if self.scan.is_some() || self.is_scan_due {
+            return;
+        }
+        let waiting = self.pending.values().chain(self.work.iter().map(|work| &work.change));
+        let applied = waiting.map(|change| change.revision.saturating_sub(1)).min().unwrap_or(self.seen);
+        self.applied = self.applied.max(applied.min(self.seen));
+    }
+}

@@ -1,0 +1,146 @@
+//! What enters and leaves the engine.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::chunk::{Chunk, ChunkId};
+use crate::index::VectorId;
+use crate::retrieve::{Document, DocumentId};
+
+/// An input of [`Knowledge::handle`](super::Knowledge::handle).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Input {
+    /// The store reports a new or changed document. Revisions of these inputs ascend.
+    Changed {
+        /// The document.
+        document: DocumentId,
+        /// Its revision.
+        revision: u64,
+    },
+    /// The store reports that a document was removed.
+    Removed {
+        /// The document.
+        document: DocumentId,
+        /// The revision of the removal.
+        revision: u64,
+    },
+    /// Changes may have been missed: the whole store is compared by revisions.
+    Rescan,
+    /// Answer to [`Output::List`]: documents after the asked one, in the order of their names.
+    Listed {
+        /// Documents and their revisions.
+        page: Vec<(DocumentId, u64)>,
+        /// No document follows.
+        is_last: bool,
+        /// The store's revision when the page was read.
+        revision: u64,
+    },
+    /// Answer to [`Output::Read`].
+    Read {
+        /// The document.
+        document: DocumentId,
+        /// Its revision and content; `None` if the store does not hold it.
+        found: Option<(u64, Document)>,
+    },
+    /// Answer to [`Output::Chunk`].
+    Chunked {
+        /// The document.
+        document: DocumentId,
+        /// Its chunks.
+        chunks: Vec<Chunk>,
+    },
+    /// Answer to [`Output::Embed`]: the vectors, one after the other.
+    Embedded {
+        /// The job of the output.
+        job: u64,
+        /// The components of all vectors.
+        vectors: Vec<f32>,
+    },
+    /// The step that the last `Read`, `Chunk`, `Embed` or `List` asked for failed.
+    Failed,
+    /// Answer to [`Output::Save`].
+    Saved {
+        /// Whether the state is durable.
+        is_durable: bool,
+    },
+    /// The time of [`Knowledge::poll_timeout`](super::Knowledge::poll_timeout) came.
+    Timeout,
+}
+
+/// A chunk that is not in the indexes yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChunk {
+    /// Its number in the indexes.
+    pub id: VectorId,
+    /// Its name, by which a cache holds its vector.
+    pub chunk: ChunkId,
+    /// The text of the document.
+    pub text: Arc<str>,
+    /// The chunk's bytes in it.
+    pub span: Range<usize>,
+}
+
+impl NewChunk {
+    /// The text of the chunk.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        self.text.get(self.span.clone()).unwrap_or("")
+    }
+}
+
+/// An output of [`Knowledge::poll_output`](super::Knowledge::poll_output).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Read a page of the store's documents; answer with [`Input::Listed`].
+    List {
+        /// The page begins after this document.
+        after: Option<DocumentId>,
+        /// Documents of the page.
+        max: usize,
+    },
+    /// Read a document; answer with [`Input::Read`].
+    Read {
+        /// The document.
+        document: DocumentId,
+    },
+    /// Cut a text; answer with [`Input::Chunked`].
+    Chunk {
+        /// The document.
+        document: DocumentId,
+        /// Its text.
+        text: Arc<str>,
+    },
+    /// Embed chunks, or take their vectors from a cache; answer with [`Input::Embedded`].
+    Embed {
+        /// Number of the job, for the answer.
+        job: u64,
+        /// The chunks.
+        chunks: Vec<NewChunk>,
+    },
+    /// Insert chunks into the vector index and the lexical index. They are not cited before their document is complete.
+    Insert {
+        /// The chunks.
+        chunks: Vec<NewChunk>,
+        /// Their vectors, one after the other.
+        vectors: Vec<f32>,
+    },
+    /// Remove chunks from both indexes.
+    Remove {
+        /// Their numbers.
+        ids: Vec<VectorId>,
+    },
+    /// Publish the index to its readers: a document is complete, or removed.
+    Publish,
+    /// Save the indexes as they are now together with `catalogue`, durably; answer with [`Input::Saved`].
+    Save {
+        /// The engine's state, for [`Knowledge::restore`](super::Knowledge::restore).
+        catalogue: Vec<u8>,
+    },
+    /// A document is left out after too many failures. It is tried again when it changes or at the next scan.
+    LeftOut {
+        /// The document.
+        document: DocumentId,
+    },
+}

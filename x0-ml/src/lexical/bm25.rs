@@ -1,0 +1,252 @@
+//! The inverted index.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use super::stem::{Stemming, stem_english};
+use super::words::words;
+use crate::index::{Filter, Neighbour, VectorId};
+
+/// Settings of a [`LexicalIndex`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct LexicalOptions {
+    /// How soon more occurrences of a word stop to matter; 1.2 by default.
+    pub k1: f32,
+    /// How much long texts lose, from 0 to 1; 0.75 by default.
+    pub b: f32,
+    /// Reduction of words to stems; none by default.
+    pub stemming: Stemming,
+}
+
+impl Default for LexicalOptions {
+    fn default() -> Self {
+        Self { k1: 1.2, b: 0.75, stemming: Stemming::None }
+    }
+}
+
+impl LexicalOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the saturation of occurrences.
+    #[must_use]
+    pub fn k1(mut self, k1: f32) -> Self {
+        self.k1 = k1;
+        self
+    }
+
+    /// Sets the weight of the length.
+    #[must_use]
+    pub fn b(mut self, b: f32) -> Self {
+        self.b = b;
+        self
+    }
+
+    /// Sets the stemming.
+    #[must_use]
+    pub fn stemming(mut self, stemming: Stemming) -> Self {
+        self.stemming = stemming;
+        self
+    }
+}
+
+/// Texts by their words, ranked by BM25 (Robertson, Zaragoza 2009; the inverse document frequency of Lucene, which is never negative).
+///
+/// Removals and updates change the lists of the words in place; nothing of a removed text stays.
+#[derive(Debug, Clone)]
+pub struct LexicalIndex {
+    pub(super) options: LexicalOptions,
+    pub(super) terms: HashMap<Arc<str>, usize>,
+    /// By term: its word.
+    pub(super) words: Vec<Arc<str>>,
+    /// By term: texts and occurrences, in the order of slots.
+    pub(super) postings: Vec<Vec<(u32, u32)>>,
+    /// Terms that no text holds; their places are used again.
+    pub(super) free_terms: Vec<usize>,
+    /// By slot; `None` is free.
+    pub(super) texts: Vec<Option<Text>>,
+    pub(super) free: BinaryHeap<Reverse<u32>>,
+    pub(super) slot_of: HashMap<VectorId, u32>,
+    /// Words of all texts.
+    pub(super) len_total: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    pub(super) id: VectorId,
+    /// Words of the text.
+    pub(super) len: u32,
+    pub(super) terms: Box<[usize]>,
+}
+
+impl LexicalIndex {
+    /// An empty index.
+    #[must_use]
+    pub fn new(options: LexicalOptions) -> Self {
+        Self {
+            options,
+            terms: HashMap::new(),
+            words: Vec::new(),
+            postings: Vec::new(),
+            free_terms: Vec::new(),
+            texts: Vec::new(),
+            free: BinaryHeap::new(),
+            slot_of: HashMap::new(),
+            len_total: 0,
+        }
+    }
+
+    /// Texts held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slot_of.len()
+    }
+
+    /// Whether no text is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slot_of.is_empty()
+    }
+
+    /// Whether a text of this number is held.
+    #[must_use]
+    pub fn contains(&self, id: VectorId) -> bool {
+        self.slot_of.contains_key(&id)
+    }
+
+    /// Different words held.
+    #[must_use]
+    pub fn terms_len(&self) -> usize {
+        self.terms.len()
+    }
+
+    /// Adds a text, or replaces the one of this number.
+    pub fn insert(&mut self, id: VectorId, text: &str) {
+        let (mut counts, mut len) = (BTreeMap::<String, u32>::new(), 0_u32);
+        self.each_word(text, &mut |word| {
+            len = len.saturating_add(1);
+            match counts.get_mut(word) {
+                Some(count) => *count += 1,
+                None => _ = counts.insert(word.to_owned(), 1),
+            }
+        });
+        self.insert_counts(id, len, counts);
+    }
+
+    pub(super) fn insert_counts(&mut self, id: VectorId, len: u32, counts: BTreeMap<String, u32>) {
+        self.remove(id);
+        let slot = self.free.pop().map_or_else(
+            || {
+                self.texts.push(None);
+                // A text has at least an id in memory: there are fewer than 2^32.
+                u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
+            },
+            |Reverse(slot)| slot,
+        );
+        let mut terms = Vec::with_capacity(counts.len());
+        for (word, count) in counts {
+            let term = self.term(&word);
+            let list = &mut self.postings[term];
+            let place = list.partition_point(|(other, _)| *other < slot);
+            list.insert(place, (slot, count));
+            terms.push(term);
+        }
+        self.texts[slot as usize] = Some(Text { id, len, terms: terms.into() });
+        self.slot_of.insert(id, slot);
+        self.len_total += u64::from(len);
+    }
+
+    /// Removes a text; `false` if there was none.
+    pub fn remove(&mut self, id: VectorId) -> bool {
+        let Some(slot) = self.slot_of.remove(&id) else { return false };
+        let Some(text) = self.texts[slot as usize].take() else { return false };
+        for term in &text.terms {
+            let list = &mut self.postings[*term];
+            if let Ok(place) = list.binary_search_by_key(&slot, |(slot, _)| *slot) {
+                list.remove(place);
+            }
+            if list.is_empty() {
+                *list = Vec::new();
+                self.free_terms.push(*term);
+                self.terms.remove(&std::mem::take(&mut self.words[*term]));
+            }
+        }
+        self.len_total -= u64::from(text.len);
+        self.free.push(Reverse(slot));
+        true
+    }
+
+    /// The `k` best texts for a query that pass the filter, the best first; equal scores in the order of their numbers.
+    ///
+    /// The score of a word that stands twice in the query counts twice.
+    #[must_use]
+    pub fn search(&self, query: &str, k: usize, filter: Option<Filter<'_>>) -> Vec<Neighbour> {
+        let mut terms = BTreeMap::<usize, f32>::new();
+        self.each_word(query, &mut |word| {
+            if let Some(term) = self.terms.get(word) {
+                *terms.entry(*term).or_default() += 1.0;
+            }
+        });
+        let mut scores = vec![0.0_f32; self.texts.len()];
+        let mean = self.len_total as f32 / self.len().max(1) as f32;
+        for (term, weight) in terms {
+            let list = &self.postings[term];
+            let (all, having) = (self.len() as f32, list.len() as f32);
+            let rarity = (1.0 + (all - having + 0.5) / (having + 0.5)).ln();
+            for (slot, count) in list {
+                let len = self.texts[*slot as usize].as_ref().map_or(0, |text| text.len);
+                let LexicalOptions { k1, b, .. } = self.options;
+                let count = *count as f32;
+                let norm = k1 * (1.0 - b + b * len as f32 / mean);
+                scores[*slot as usize] += weight * rarity * count / (count + norm);
+            }
+        }
+        let mut found: Vec<Neighbour> = scores
+            .into_iter()
+            .zip(&self.texts)
+            .filter(|(score, _)| *score > 0.0)
+            .filter_map(|(score, text)| text.as_ref().map(|text| Neighbour { id: text.id, score }))
+            .filter(|near| filter.is_none_or(|passes| passes(near.id)))
+            .collect();
+        let order = |a: &Neighbour, b: &Neighbour| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id));
+        if found.len() > k && k > 0 {
+            found.select_nth_unstable_by(k - 1, order);
+        }
+        found.truncate(k);
+        found.sort_unstable_by(order);
+        found
+    }
+
+    fn each_word(&self, text: &str, each: &mut dyn FnMut(&str)) {
+        let mut stem = String::new();
+        words(text, &mut |word| match self.options.stemming {
+            Stemming::None => each(word),
+            Stemming::English => {
+                stem.clear();
+                stem.push_str(word);
+                stem_english(&mut stem);
+                each(&stem);
+            }
+        });
+    }
+
+    fn term(&mut self, word: &str) -> usize {
+        if let Some(term) = self.terms.get(word) {
+            return *term;
+        }
+        let term = self.free_terms.pop().unwrap_or_else(|| {
+            self.postings.push(Vec::new());
+            self.words.push(Arc::default());
+            self.postings.len() - 1
+        });
+        let word: Arc<str> = word.into();
+        self.words[term] = Arc::clone(&word);
+        self.terms.insert(word, term);
+        term
+    }
+}

@@ -1,0 +1,208 @@
+//! Queries over both indexes.
+
+use super::fusion::{Fused, Fusion, fuse};
+use super::hit::Hit;
+use super::passage::{PassageFilter, Passages, Place};
+use crate::index::{Search, SearchError, VectorId, VectorReader};
+use crate::lexical::LexicalIndex;
+
+/// Lists that a query asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Both lists, fused.
+    #[default]
+    Hybrid,
+    /// Vectors only.
+    Dense,
+    /// Words only.
+    Lexical,
+}
+
+/// A query.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Query<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// The text's vector; not needed in [`Mode::Lexical`].
+    pub vector: Option<&'a [f32]>,
+    /// Passages to return at most; 10 by default.
+    pub k: usize,
+    /// Lists to ask.
+    pub mode: Mode,
+    /// How the lists are fused.
+    pub fusion: Fusion,
+    /// Documents to choose from.
+    pub filter: PassageFilter<'a>,
+    /// Chunks that each list gives to the fusion; 100 by default, `k` at least.
+    pub depth: usize,
+}
+
+impl<'a> Query<'a> {
+    /// A query by words and, with [`vector`](Self::vector), by meaning.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            vector: None,
+            k: 10,
+            mode: Mode::Hybrid,
+            fusion: Fusion::default(),
+            filter: PassageFilter::new(),
+            depth: 100,
+        }
+    }
+
+    /// Sets the text's vector.
+    #[must_use]
+    pub fn vector(mut self, vector: &'a [f32]) -> Self {
+        self.vector = Some(vector);
+        self
+    }
+
+    /// Sets the passages to return.
+    #[must_use]
+    pub fn k(mut self, passages: usize) -> Self {
+        self.k = passages;
+        self
+    }
+
+    /// Sets the lists to ask.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the fusion.
+    #[must_use]
+    pub fn fusion(mut self, fusion: Fusion) -> Self {
+        self.fusion = fusion;
+        self
+    }
+
+    /// Sets the documents to choose from.
+    #[must_use]
+    pub fn filter(mut self, filter: PassageFilter<'a>) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Sets the chunks of each list.
+    #[must_use]
+    pub fn depth(mut self, chunks: usize) -> Self {
+        self.depth = chunks;
+        self
+    }
+}
+
+/// A query failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// Vectors are asked and the query has none.
+    #[error("the query has no vector; embed its text, or use `Mode::Lexical`")]
+    NoVector,
+    /// The vector index failed.
+    #[error("the vector index cannot answer the query")]
+    Search(#[source] SearchError),
+}
+
+/// Answers queries from a vector index, a lexical index and the places of chunks.
+#[derive(Clone, Copy)]
+pub struct Retriever<'a> {
+    vectors: &'a dyn VectorReader,
+    lexical: &'a LexicalIndex,
+    passages: &'a Passages,
+}
+
+impl<'a> Retriever<'a> {
+    /// A retriever over indexes that hold the chunks of `passages`.
+    #[must_use]
+    pub fn new(vectors: &'a dyn VectorReader, lexical: &'a LexicalIndex, passages: &'a Passages) -> Self {
+        Self { vectors, lexical, passages }
+    }
+
+    /// The best passages, the best first.
+    ///
+    /// Overlapping chunks of one document become one passage with the ranks and the score of the best of them. A chunk that stands in
+    /// several documents that pass the filter is cited from the first of them by name.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn query(&self, query: &Query<'_>) -> Result<Vec<Hit>, QueryError> {
+        let depth = query.depth.max(query.k);
+        let passes = |id: VectorId| self.place(id, &query.filter).is_some();
+        let filter: Option<&(dyn Fn(VectorId) -> bool + Sync)> =
+            if query.filter.is_empty() { None } else { Some(&passes) };
+        let dense = match (query.mode, query.vector) {
+            (Mode::Lexical, _) => Vec::new(),
+            (_, None) => return Err(QueryError::NoVector),
+            (_, Some(vector)) => {
+                let mut search = Search::new(vector, depth);
+                search.filter = filter;
+                self.vectors.search(&search).map_err(QueryError::Search)?
+            }
+        };
+        let lexical = match query.mode {
+            Mode::Dense => Vec::new(),
+            Mode::Hybrid | Mode::Lexical => self.lexical.search(query.text, depth, filter),
+        };
+        let mut hits: Vec<Hit> = Vec::new();
+        for fused in fuse(&dense, &lexical, query.fusion) {
+            self.merge(&mut hits, fused, &query.filter);
+        }
+        hits.truncate(query.k);
+        Ok(hits)
+    }
+
+    /// The first place of a chunk in a document that passes.
+    fn place(&self, id: VectorId, filter: &PassageFilter<'_>) -> Option<&'a Place> {
+        let places = &self.passages.chunks.get(&id)?.places;
+        places
+            .iter()
+            .filter(|place| filter.passes(self.passages, &place.document))
+            .min_by(|a, b| (&a.document, a.span.start).cmp(&(&b.document, b.span.start)))
+    }
+
+    /// Adds a chunk, or widens the passage of the same document that it overlaps.
+    fn merge(&self, hits: &mut Vec<Hit>, fused: Fused, filter: &PassageFilter<'_>) {
+        let Some((place, held)) = self.place(fused.id, filter).zip(self.passages.chunks.get(&fused.id))
+        else {
+            return;
+        };
+        let overlaps = |hit: &Hit| {
+            hit.document == place.document
+                && hit.span.start < place.span.end
+                && place.span.start < hit.span.end
+        };
+        if let Some(at) = hits.iter().position(overlaps) {
+            hits[at].span = hits[at].span.start.min(place.span.start)..hits[at].span.end.max(place.span.end);
+            // The wider passage can touch another one.
+            let (span, document) = (hits[at].span.clone(), hits[at].document.clone());
+            while let Some(other) = hits.iter().enumerate().position(|(n, hit)| {
+                n > at && hit.document == document && hit.span.start < span.end && span.start < hit.span.end
+            }) {
+                let other = hits.remove(other);
+                hits[at].span =
+                    hits[at].span.start.min(other.span.start)..hits[at].span.end.max(other.span.end);
+            }
+            return;
+        }
+        hits.push(Hit {
+            document: place.document.clone(),
+            span: place.span.clone(),
+            revision: self.passages.revision(&place.document).unwrap_or_default(),
+            chunk: held.chunk,
+            score: fused.score,
+            rank_dense: fused.rank_dense,
+            rank_lexical: fused.rank_lexical,
+        });
+    }
+}
+
+impl std::fmt::Debug for Retriever<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retriever").field("chunks", &self.passages.chunks_len()).finish()
+    }
+}

@@ -1,0 +1,98 @@
+//! Handles of the metrics.
+
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::embed::Embedded;
+use crate::knowledge::{Knowledge, KnowledgeError};
+
+/// Describes each name to the installed recorder.
+pub fn describe() {
+    describe_counter!(
+        "x0_ml_embeddings_total",
+        Unit::Count,
+        "Vectors of chunks, computed or taken from the cache"
+    );
+    describe_counter!("x0_ml_embedding_tokens_total", Unit::Count, "Tokens that the model read");
+    describe_counter!("x0_ml_embeddings_truncated_total", Unit::Count, "Texts of which tokens were left out");
+    describe_counter!("x0_ml_cache_errors_total", Unit::Count, "Writes to the cache that failed");
+    describe_gauge!("x0_ml_saved_bytes", Unit::Bytes, "Bytes of the last saved file");
+    describe_gauge!("x0_ml_chunks", Unit::Count, "Chunks in the indexes");
+    describe_gauge!(
+        "x0_ml_pending_documents",
+        Unit::Count,
+        "Changed documents that are not in the indexes yet"
+    );
+    describe_gauge!(
+        "x0_ml_applied_revision",
+        Unit::Count,
+        "Revision up to which all changes are in the indexes"
+    );
+    describe_counter!(
+        "x0_ml_rebuilds_total",
+        Unit::Count,
+        "Indexes built again because the saved file could not be used"
+    );
+}
+
+pub(crate) struct Telemetry {
+    from_model: Counter,
+    from_cache: Counter,
+    tokens: Counter,
+    truncated: Counter,
+    cache_errors: Counter,
+    saved: Gauge,
+    chunks: Gauge,
+    pending: Gauge,
+    applied: Gauge,
+    damage: Counter,
+    settings: Counter,
+}
+
+impl Telemetry {
+    pub(crate) fn new() -> Self {
+        Self {
+            from_model: counter!("x0_ml_embeddings_total", "from" => "model"),
+            from_cache: counter!("x0_ml_embeddings_total", "from" => "cache"),
+            tokens: counter!("x0_ml_embedding_tokens_total"),
+            truncated: counter!("x0_ml_embeddings_truncated_total"),
+            cache_errors: counter!("x0_ml_cache_errors_total"),
+            saved: gauge!("x0_ml_saved_bytes"),
+            chunks: gauge!("x0_ml_chunks"),
+            pending: gauge!("x0_ml_pending_documents"),
+            applied: gauge!("x0_ml_applied_revision"),
+            damage: counter!("x0_ml_rebuilds_total", "cause" => "damage"),
+            settings: counter!("x0_ml_rebuilds_total", "cause" => "settings"),
+        }
+    }
+
+    pub(crate) fn cached(&self, vectors: usize) {
+        self.from_cache.increment(vectors as u64);
+    }
+
+    pub(crate) fn embedded(&self, vectors: usize, embedded: Embedded) {
+        self.from_model.increment(vectors as u64);
+        self.tokens.increment(embedded.tokens as u64);
+        self.truncated.increment(embedded.truncated as u64);
+    }
+
+    pub(crate) fn cache_written(&self, is_written: bool) {
+        self.cache_errors.increment(u64::from(!is_written));
+    }
+
+    pub(crate) fn saved(&self, len: usize) {
+        self.saved.set(len as f64);
+    }
+
+    pub(crate) fn applied(&self, engine: &Knowledge) {
+        self.chunks.set(engine.passages().chunks_len() as f64);
+        self.pending.set(engine.pending() as f64);
+        self.applied.set(engine.applied() as f64);
+    }
+
+    pub(crate) fn rebuilt(&self, cause: &KnowledgeError) {
+        match cause {
+            KnowledgeError::Settings { .. } => self.settings.increment(1),
+            _ => self.damage.increment(1),
+        }
+    }
+}

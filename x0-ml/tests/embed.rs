@@ -1,0 +1,215 @@
+//! The cache of embeddings, and the embedder without a model.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests"
+)]
+
+#[path = "knowledge/folder.rs"]
+mod folder;
+
+use std::path::PathBuf;
+
+use folder::SimFolder;
+use x0_ml::chunk::ChunkId;
+use x0_ml::embed::{EmbedError, Embedder, EmbeddingCache, HashedWords, ModelId, Overflow};
+use x0_ml::file::{DiskFolder, FileError, Folder};
+
+const NAME: &str = "vectors";
+
+fn chunk(number: u8) -> ChunkId {
+    ChunkId::from_bytes([number; 32])
+}
+
+fn model(number: u8) -> ModelId {
+    ModelId::of(&[&[number]])
+}
+
+fn filled(folder: &mut SimFolder, count: u8) -> EmbeddingCache {
+    let (mut cache, _) = EmbeddingCache::open(folder, NAME, model(1), 3).unwrap();
+    for number in 0..count {
+        cache.put(folder, &[(chunk(number), &[f32::from(number), 1.0, -1.0])]).unwrap();
+    }
+    cache
+}
+
+fn get(cache: &EmbeddingCache, folder: &mut SimFolder, number: u8) -> Option<f32> {
+    let mut vector = [0.0; 3];
+    cache.get(folder, &chunk(number), &mut vector).unwrap().then_some(vector[0])
+}
+
+#[test]
+fn vectors_survive_a_restart_and_a_compaction() {
+    let mut folder = SimFolder::new(1);
+    let mut cache = filled(&mut folder, 10);
+    cache.put(&mut folder, &[(chunk(3), &[33.0, 0.0, 0.0]), (chunk(11), &[11.0, 0.0, 0.0])]).unwrap();
+    for _ in 0..2 {
+        assert_eq!((get(&cache, &mut folder, 3), get(&cache, &mut folder, 9)), (Some(33.0), Some(9.0)));
+        assert_eq!(get(&cache, &mut folder, 99), None);
+        let (again, opened) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+        assert_eq!((opened.dropped_len, opened.was_replaced, again.len()), (0, false, 11));
+        cache = again;
+    }
+    let before = folder.read(NAME).unwrap().unwrap().len();
+    cache.compact(&mut folder, &|id| *id != chunk(9)).unwrap();
+    assert_eq!((cache.len(), cache.contains(&chunk(9)), cache.is_empty()), (10, false, false));
+    assert_eq!(get(&cache, &mut folder, 11), Some(11.0));
+    assert!(folder.read(NAME).unwrap().unwrap().len() < before);
+    cache.put(&mut folder, &[(chunk(9), &[99.0, 0.0, 0.0])]).unwrap();
+    let (cache, _) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+    assert_eq!(get(&cache, &mut folder, 9), Some(99.0));
+}
+
+#[test]
+fn another_model_begins_empty() {
+    let mut folder = SimFolder::new(1);
+    filled(&mut folder, 4);
+    let (cache, opened) = EmbeddingCache::open(&mut folder, NAME, model(2), 3).unwrap();
+    assert!(opened.was_replaced && cache.is_empty());
+    let (_, opened) = EmbeddingCache::open(&mut folder, NAME, model(2), 5).unwrap();
+    assert!(opened.was_replaced);
+}
+
+#[test]
+fn a_torn_end_is_dropped_and_damage_before_it_is_an_error() {
+    let mut folder = SimFolder::new(1);
+    filled(&mut folder, 8);
+    let file = folder.read(NAME).unwrap().unwrap();
+    let (header, record) = (52, 32 + 12 + 4);
+    assert_eq!(file.len(), header + 8 * record);
+    for len in 0..file.len() {
+        folder.write(NAME, &file[..len]).unwrap();
+        let opened = EmbeddingCache::open(&mut folder, NAME, model(1), 3);
+        if len < header && len > 0 {
+            assert!(matches!(opened, Err(FileError::Damaged { .. })), "{len}");
+            continue;
+        }
+        let (cache, opened) = opened.unwrap();
+        let whole = len.saturating_sub(header) / record;
+        assert_eq!(cache.len(), whole);
+        assert_eq!(opened.dropped_len, if len == 0 { 0 } else { len - header - whole * record });
+        assert_eq!(get(&cache, &mut folder, 0), (whole > 0).then_some(0.0));
+    }
+    for at in 0..file.len() {
+        let mut damaged = file.clone();
+        damaged[at] ^= 0x20;
+        folder.write(NAME, &damaged).unwrap();
+        match EmbeddingCache::open(&mut folder, NAME, model(1), 3) {
+            Err(FileError::Damaged { name, source }) => {
+                assert!(at < file.len() - record && name == NAME);
+                if at >= header {
+                    assert_eq!(source.offset, (header + (at - header) / record * record) as u64);
+                }
+            }
+            Err(error) => panic!("{error}"),
+            Ok((cache, opened)) => {
+                assert!(at >= file.len() - record, "byte {at}");
+                assert_eq!((cache.len(), opened.dropped_len), (7, record));
+            }
+        }
+    }
+    // Damage after the file was opened is found when the record is read.
+    folder.write(NAME, &file).unwrap();
+    let (mut cache, _) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+    let mut damaged = file.clone();
+    damaged[header + 40] ^= 1;
+    folder.write(NAME, &damaged).unwrap();
+    assert!(matches!(cache.get(&mut folder, &chunk(0), &mut [0.0; 3]), Err(FileError::Damaged { .. })));
+    assert!(cache.compact(&mut folder, &|_| true).is_err());
+    assert!(cache.compact(&mut folder, &|id| *id != chunk(0)).is_ok());
+}
+
+#[test]
+fn any_crash_while_writing_leaves_a_usable_cache() {
+    let operations = {
+        let mut folder = SimFolder::new(0);
+        let mut cache = filled(&mut folder, 5);
+        cache.compact(&mut folder, &|id| *id != chunk(2)).unwrap();
+        folder.operations()
+    };
+    for fail_at in 0..operations {
+        for seed in 0..6 {
+            let mut folder = SimFolder::new(seed);
+            folder.crash_at(fail_at);
+            let mut durable = 0;
+            if let Ok((mut cache, _)) = EmbeddingCache::open(&mut folder, NAME, model(1), 3) {
+                for number in 0..5 {
+                    if cache.put(&mut folder, &[(chunk(number), &[f32::from(number); 3])]).is_err() {
+                        break;
+                    }
+                    durable += 1;
+                }
+                let _ = cache.compact(&mut folder, &|id| *id != chunk(2));
+            }
+            folder.restart();
+            let (cache, _) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+            for number in (0..durable).filter(|number| *number != 2) {
+                assert_eq!(
+                    get(&cache, &mut folder, number),
+                    Some(f32::from(number)),
+                    "crash at {fail_at}, {seed}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_recorded_cache_opens() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/cache-v1.emb");
+    if std::env::var_os("X0_RECORD").is_some() {
+        let mut folder = SimFolder::new(1);
+        filled(&mut folder, 4);
+        std::fs::write(&path, folder.read(NAME).unwrap().unwrap()).unwrap();
+    }
+    let mut folder = SimFolder::new(1);
+    folder.write(NAME, &std::fs::read(&path).unwrap()).unwrap();
+    let (cache, opened) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+    assert_eq!((cache.len(), opened.dropped_len, opened.was_replaced), (4, 0, false));
+    assert_eq!(get(&cache, &mut folder, 3), Some(3.0));
+}
+
+#[test]
+fn a_folder_of_the_disk_keeps_files() {
+    let path = std::env::temp_dir().join(format!("x0-ml-folder-{}", std::process::id()));
+    let mut folder = DiskFolder::new(&path).unwrap();
+    assert_eq!(folder.read("none").unwrap(), None);
+    let (mut cache, _) = EmbeddingCache::open(&mut folder, NAME, model(1), 2).unwrap();
+    cache.put(&mut folder, &[(chunk(1), &[1.0, 2.0])]).unwrap();
+    let mut vector = [0.0; 2];
+    assert!(cache.get(&mut folder, &chunk(1), &mut vector).unwrap());
+    assert_eq!(vector, [1.0, 2.0]);
+    folder.remove(NAME).unwrap();
+    folder.remove(NAME).unwrap();
+    assert!(matches!(
+        cache.get(&mut folder, &chunk(1), &mut vector),
+        Err(FileError::Io { action: "read", .. })
+    ));
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(cache.put(&mut folder, &[(chunk(1), &[1.0, 2.0])]).is_err());
+}
+
+#[test]
+fn long_texts_are_errors_or_counted() {
+    let embedder = HashedWords::new(16).with_tokens_max(3);
+    let mut vector = [0.0; 16];
+    let long = embedder.embed(&["one two three four"], &mut vector);
+    assert!(matches!(long, Err(EmbedError::TooLong { text: 0, tokens: 4, tokens_max: 3 })));
+    let embedder = embedder.with_overflow(Overflow::Truncate);
+    let embedded = embedder.embed(&["one two three four"], &mut vector).unwrap();
+    assert_eq!((embedded.tokens, embedded.truncated), (3, 1));
+    let short = vector;
+    embedder.embed(&["three two one"], &mut vector).unwrap();
+    assert_eq!(short, vector);
+    assert!(matches!(
+        embedder.embed(&["a"], &mut [0.0; 3]),
+        Err(EmbedError::Room { expected: 16, found: 3 })
+    ));
+    embedder.embed(&[""], &mut vector).unwrap();
+    assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-6);
+    assert_eq!(model(1).to_string().len(), 64);
+    assert_eq!(ModelId::from_bytes(*model(1).as_bytes()), model(1));
+}

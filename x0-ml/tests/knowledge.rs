@@ -1,0 +1,20 @@
+//! The engine and its driver: changes, restarts, crashes at every operation, damage.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests"
+)]
+
+#[path = "knowledge/crash.rs"]
+mod crash;
+#[path = "knowledge/engine.rs"]
+mod engine;
+#[path = "knowledge/folder.rs"]
+mod folder;
+#[path = "knowledge/life.rs"]
+mod life;
+#[path = "knowledge/support.rs"]
+mod support;

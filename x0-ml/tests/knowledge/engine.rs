@@ -1,0 +1,100 @@
+//! The engine by itself: inputs that do not fit, the applied revision, saved states.
+
+use std::time::Duration;
+
+use x0_ml::chunk::{ChunkOptions, Chunker, WordTokens};
+use x0_ml::knowledge::{HandleError, Input, Knowledge, KnowledgeOptions, Output};
+use x0_ml::retrieve::Document;
+
+const NOW: Duration = Duration::from_secs(10);
+
+fn changed(name: &str, revision: u64) -> Input {
+    Input::Changed { document: name.into(), revision }
+}
+
+fn chunked(name: &str, text: &str) -> Input {
+    let chunker = Chunker::new(ChunkOptions::new().tokens_max(6), WordTokens).unwrap();
+    Input::Chunked { document: name.into(), chunks: chunker.chunks(text).unwrap() }
+}
+
+#[test]
+fn inputs_that_answer_nothing_change_nothing() {
+    let mut engine = Knowledge::new(KnowledgeOptions::new());
+    let wrong = [
+        Input::Read { document: "a".into(), found: None },
+        chunked("a", "one two"),
+        Input::Embedded { job: 1, vectors: vec![1.0] },
+        Input::Listed { page: Vec::new(), is_last: true, revision: 3 },
+        Input::Saved { is_durable: true },
+        Input::Failed,
+    ];
+    for input in &wrong {
+        assert!(matches!(engine.handle(NOW, input.clone()), Err(HandleError::NotAsked { .. })), "{input:?}");
+    }
+    engine.handle(NOW, changed("a", 5)).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "a".into() }));
+    let other = Input::Read { document: "b".into(), found: None };
+    assert!(engine.handle(NOW, other).is_err());
+    assert_eq!((engine.poll_output(), engine.applied(), engine.pending()), (None, 4, 1));
+    engine
+        .handle(NOW, Input::Read { document: "a".into(), found: Some((5, Document::new("one two"))) })
+        .unwrap();
+    engine.poll_output().unwrap();
+    engine.handle(NOW, chunked("a", "one two")).unwrap();
+    let Some(Output::Embed { job, chunks }) = engine.poll_output() else { panic!() };
+    assert_eq!(chunks[0].content(), "one two");
+    let none = engine.handle(NOW, Input::Embedded { job, vectors: Vec::new() });
+    assert_eq!(none, Err(HandleError::Vectors { components: 0, chunks: 1 }));
+    assert!(engine.handle(NOW, Input::Embedded { job: job + 1, vectors: vec![1.0] }).is_err());
+    engine.handle(NOW, Input::Embedded { job, vectors: vec![1.0] }).unwrap();
+    assert!(matches!(engine.poll_output(), Some(Output::Insert { .. })));
+    assert_eq!((engine.poll_output(), engine.applied()), (Some(Output::Publish), 5));
+}
+
+#[test]
+fn pages_out_of_order_are_errors() {
+    let mut engine = Knowledge::new(KnowledgeOptions::new());
+    engine.handle(NOW, Input::Rescan).unwrap();
+    assert!(matches!(engine.poll_output(), Some(Output::List { after: None, .. })));
+    let page = |names: &[&str]| names.iter().map(|name| ((*name).into(), 1)).collect();
+    let wrong = engine.handle(NOW, Input::Listed { page: page(&["b", "a"]), is_last: true, revision: 3 });
+    assert_eq!(wrong, Err(HandleError::Page { document: "b".into() }));
+    engine.handle(NOW, Input::Listed { page: page(&["a", "b"]), is_last: false, revision: 3 }).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::List { after: Some("b".into()), max: 256 }));
+    assert!(engine.handle(NOW, Input::Listed { page: page(&["b"]), is_last: true, revision: 3 }).is_err());
+    engine.handle(NOW, Input::Listed { page: Vec::new(), is_last: true, revision: 4 }).unwrap();
+    assert_eq!((engine.pending(), engine.applied()), (2, 0));
+}
+
+/// Chunks of a document that was not complete at the save leave the indexes after a restart.
+#[test]
+fn unfinished_chunks_are_removed_after_a_restart() {
+    let text = "one two three. four five six. seven eight nine. ten";
+    let mut engine = Knowledge::new(KnowledgeOptions::new().batch_max(1));
+    engine.handle(NOW, changed("a", 1)).unwrap();
+    engine.poll_output().unwrap();
+    engine.handle(NOW, Input::Read { document: "a".into(), found: Some((1, Document::new(text))) }).unwrap();
+    engine.poll_output().unwrap();
+    engine.handle(NOW, chunked("a", text)).unwrap();
+    let Some(Output::Embed { job, .. }) = engine.poll_output() else { panic!() };
+    engine.handle(NOW, Input::Embedded { job, vectors: vec![1.0; 4] }).unwrap();
+    let Some(Output::Insert { chunks, .. }) = engine.poll_output() else { panic!() };
+    assert!(matches!(engine.poll_output(), Some(Output::Embed { .. })));
+    engine.save();
+    let Some(Output::Save { catalogue }) = engine.poll_output() else { panic!() };
+    let mut restored = Knowledge::restore(KnowledgeOptions::new(), &catalogue).unwrap();
+    assert_eq!(restored.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id] }));
+    assert_eq!((restored.poll_output(), restored.poll_output()), (Some(Output::Publish), None));
+    assert_eq!(restored.passages().chunks_len(), 0);
+    // A failure takes them out of the running engine as well.
+    engine.handle(NOW, Input::Failed).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id] }));
+    assert_eq!(engine.poll_timeout(), Some(NOW + Duration::from_secs(1)));
+    // A save that failed is tried again after an interval.
+    engine.handle(NOW, Input::Saved { is_durable: false }).unwrap();
+    engine.handle(NOW + Duration::from_secs(1), Input::Timeout).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "a".into() }));
+    assert_eq!(engine.poll_timeout(), Some(NOW + Duration::from_secs(30)));
+    engine.handle(NOW + Duration::from_secs(30), Input::Timeout).unwrap();
+    assert!(matches!(engine.poll_output(), Some(Output::Save { .. })));
+}

@@ -1,0 +1,51 @@
+//! The metrics of a base, as a recorder sees them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+use std::time::Duration;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use x0_ml::embed::HashedWords;
+use x0_ml::file::DiskFolder;
+use x0_ml::knowledge::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeStore, MemoryStore};
+use x0_ml::retrieve::Document;
+
+#[test]
+fn a_base_reports_what_it_did() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let path = std::env::temp_dir().join(format!("x0-ml-telemetry-{}", std::process::id()));
+    metrics::with_local_recorder(&recorder, || {
+        x0_ml::telemetry::describe();
+        let mut store = MemoryStore::new();
+        store.put(&"a".into(), Document::new("one two three")).unwrap();
+        let folder = DiskFolder::new(&path).unwrap();
+        let open = |store: &MemoryStore| {
+            let options = KnowledgeBaseOptions::new();
+            KnowledgeBase::open(options, store.clone(), HashedWords::new(8), folder.clone()).unwrap()
+        };
+        let mut base = open(&store);
+        base.run(Duration::ZERO).unwrap();
+        base.save(Duration::ZERO).unwrap();
+        std::fs::write(path.join("knowledge.index"), b"damage").unwrap();
+        open(&store).run(Duration::ZERO).unwrap();
+    });
+    std::fs::remove_dir_all(&path).unwrap();
+    let found = snapshotter.snapshot().into_vec();
+    let value = |name: &str, label: &str| {
+        let of = |key: &metrics::Key| key.name() == name && key.labels().all(|own| own.value() == label);
+        let found = found.iter().find(|(key, ..)| of(key.key()));
+        match &found.unwrap_or_else(|| panic!("{name} {label}")).3 {
+            DebugValue::Counter(count) => *count as f64,
+            DebugValue::Gauge(gauge) => gauge.0,
+            DebugValue::Histogram(_) => f64::NAN,
+        }
+    };
+    assert!((value("x0_ml_embeddings_total", "model") - 1.0).abs() < 1e-9);
+    assert!((value("x0_ml_embeddings_total", "cache") - 1.0).abs() < 1e-9);
+    assert!((value("x0_ml_embedding_tokens_total", "") - 3.0).abs() < 1e-9);
+    assert!((value("x0_ml_rebuilds_total", "damage") - 1.0).abs() < 1e-9);
+    assert!((value("x0_ml_applied_revision", "") - 1.0).abs() < 1e-9);
+    assert!(value("x0_ml_saved_bytes", "") > 100.0);
+    assert!((value("x0_ml_chunks", "") - 1.0).abs() < 1e-9);
+}
