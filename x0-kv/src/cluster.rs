@@ -49,7 +49,7 @@ pub(crate) use self::peers::Peers;
 use crate::blob::{BlobOpenError, BlobOptions, Blobs};
 use crate::coordinator::Coordinator;
 #[cfg(feature = "crdt")]
-use crate::crdt::{Crdt, CrdtOptions, CrdtStatus, JournalError, Request};
+use crate::crdt::{Crdt, CrdtOptions, CrdtOutcome, CrdtStatus, JournalError, Request};
 use crate::request::operation::Operation;
 use crate::request::pending::Answer;
 use crate::request::watch::Watchers;
@@ -468,7 +468,13 @@ impl Dispatch for Remote {
     }
 
     #[cfg(feature = "crdt")]
-    fn submit_crdt(&self, request: Request) -> Answer {
+    fn has_crdt(&self) -> bool {
+        // A client cannot know: the member that it asks answers.
+        self.crdt.is_some() || self.watchers.is_none()
+    }
+
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, request: Request) -> Answer<CrdtOutcome> {
         match &self.crdt {
             Some(crdt) => crdt.submit(request),
             None => self.mailbox.crdt_call(request),

@@ -29,7 +29,7 @@
 //! use std::time::Duration;
 //! use x0_identity::NodeId;
 //! use x0_kv::coordinator::{Config, Coordinator, Input, Output};
-//! use x0_kv::{Bytes, Consistency, Operation, Outcome, Query, State};
+//! use x0_kv::{Bytes, Consistency, KeyspaceName, Operation, Outcome, Query, State};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let node = NodeId::new(1).ok_or("zero names no node")?;
@@ -38,13 +38,14 @@
 //! let mut now = Duration::ZERO;
 //!
 //! let query = Query::Get { key: Bytes::from_static(b"key") };
-//! let operation = Operation::Read { query, consistency: Consistency::Local };
+//! let keyspace = KeyspaceName::DEFAULT;
+//! let operation = Operation::Read { keyspace, query, consistency: Consistency::Local };
 //! coordinator.handle(now, Input::Call { token: 7, operation, deadline: None })?;
 //! let mut replies = Vec::new();
 //! while let Some(output) = coordinator.poll_output() {
 //!     match output {
-//!         Output::Query { token, query } => {
-//!             let answer = Ok(reader.query(&query)?);
+//!         Output::Query { token, keyspace, query } => {
+//!             let answer = reader.query(&keyspace, &query);
 //!             coordinator.handle(now, Input::Queried { token, answer })?;
 //!         }
 //!         Output::Reply { token, result } => replies.push((token, result)),

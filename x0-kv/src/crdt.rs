@@ -1,42 +1,50 @@
-//! Keyspaces that can always be written: [`Keyspace::Crdt`].
+//! The CRDT store: always writable, converging, without agreement between members.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use x0_kv::{Keyspace, Store};
-//!
-//! let store = Store::open_in_memory().keyspace(Keyspace::Crdt);
-//! store.put("door/7", "open").wait()?;
-//! store.add("visits", 3).wait()?;
-//! assert_eq!(store.get("door/7").wait()?.unwrap().value, "open");
-//! assert_eq!(store.counter("visits").wait()?, 3);
+//! let store = x0_kv::Store::open_in_memory();
+//! let crdt = store.crdt()?;
+//! crdt.put("door/7", "open").wait()?;
+//! crdt.add("visits", 3).wait()?;
+//! assert_eq!(crdt.get("door/7").wait()?.unwrap().value, "open");
+//! assert_eq!(crdt.counter("visits").wait()?, 3);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # What it promises
-//! A write is done when it is on this node's disk; no other node is asked. Nodes that reach each other bring their keyspaces together
-//! by themselves, and those that have seen the same hold the same. Where several wrote one key without having seen each other, all
-//! their values stay ([`Store::siblings`](crate::Store::siblings)) until somebody writes again; a get answers the latest. Removed keys do not come back.
+//! # Guarantees
+//! - A write is acknowledged when it is on the disk of this node. No other node is asked.
+//! - Members that reach each other synchronise their stores, and members that have received the same writes hold the same state.
+//! - Where members wrote one key concurrently, all their values stay ([`CrdtStore::siblings`]) until a later write replaces them. A get
+//!   returns the latest.
+//! - A removed key does not come back from a member that had not seen the removal.
 //!
-//! # What it does not
-//! Nothing that needs an agreement: no compare-and-swap, no transaction, and none of them ever spans both kinds of keyspace. Values
-//! are of at most [`VALUE_LEN_MAX`](x0_crdt::VALUE_LEN_MAX) bytes. The keyspace is held in memory, beside its journal on disk.
+//! # Limitations
+//! - No operation that needs agreement: no compare-and-swap and no transaction, and none that spans this store and the linearizable
+//!   [`Store`](crate::Store). These operations do not exist on [`CrdtStore`].
+//! - Values hold at most [`limits::VALUE_LEN_MAX`] bytes. The state is held in memory, beside its journal on disk.
+//! - A keyspace is the set of keys with its name. It needs no creation, and ends with its last key. Its keys share one map with those
+//!   of the other keyspaces: each key of the map begins with the length and the name of its keyspace, so that no key of one keyspace
+//!   can be a key, or lie in a range, of another.
 //!
-//! # How it is made
-//! An engine without I/O holds a [`Session`](x0_crdt::Session) with each member. One thread drives it: what is written and what arrives
-//! together becomes one record of a journal, which is a log of the same format and code as the replicated one, and only when that is
-//! durable does anything leave the node: answers, differences, acknowledgements.
-//!
-//! Datagrams travel on `Lane::Datagram`, the operations of clients on `Ordered(3)`.
+//! # Implementation
+//! A protocol engine without I/O holds a [`Session`](x0_crdt::Session) with each member. One thread drives it. Writes and received
+//! deltas that arrive together become one record of a journal, which has the format and the code of the replicated log. Only when the
+//! record is durable do answers, deltas and acknowledgements leave the node.
 
-#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "others are met over a mesh"))]
+#[cfg(feature = "mesh")]
+pub(crate) mod codec;
+#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "other members are reached over a mesh"))]
 mod driver;
 mod journal;
+pub mod limits;
+pub(crate) mod outcome;
 mod reading;
 #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "as the driver"))]
 mod replica;
 mod request;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -44,18 +52,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use x0_consensus::{Wal, WalOptions};
-use x0_crdt::{HashKey, SessionOptions};
 use x0_identity::NodeId;
 
 #[cfg(feature = "mesh")]
 pub(crate) use self::driver::ReplyTo;
 pub(crate) use self::driver::{Crdt, Post};
 pub use self::journal::{Damage, JournalError};
+pub use self::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
 #[cfg(feature = "mesh")]
 pub(crate) use self::request::wire;
 pub(crate) use self::request::{Read, Request, Write};
 pub use self::status::{CrdtStatus, CrdtTotals};
+pub use self::store::{CrdtDisabled, CrdtPending, CrdtStore};
 use crate::seed::random_seed;
+/// Types of x0-crdt in the options and the status of a CRDT store.
+pub use x0_crdt::{Frontier, HashKey, SessionOptions};
 
 /// The keyspace in the folder `crdt` of `folder`, for `node`.
 pub(crate) fn open(
@@ -75,36 +86,33 @@ pub(crate) fn journal_in(folder: &Path) -> Result<Wal, JournalError> {
     Ok(Wal::open_path(folder.join("crdt"), log)?)
 }
 
-/// Which of the two kinds of data a [`Store`](crate::Store) handle speaks of. Their keys are apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Keyspace {
-    /// One order of all writes, by the log: a write needs a majority, and a read sees every write before it.
-    #[default]
-    Linearizable,
-    /// Always writable, on any node, alone if need be; nodes converge when they meet. See the [module](self).
-    Crdt,
-}
-
-/// How the CRDT keyspace of a node is set up: [`CrdtOptions::new`], then change what is needed.
+/// The settings of the CRDT store of a node.
+///
+/// ```
+/// use std::time::Duration;
+/// use x0_kv::{CrdtOptions, StoreOptions};
+///
+/// let crdt = CrdtOptions::new([7; 16]).lease(Duration::from_secs(3600));
+/// let options = StoreOptions::new().crdt(crdt);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CrdtOptions {
-    /// A secret that all members share and nobody else knows: with it one could make values that a comparison takes for the same.
-    /// It cannot be changed later.
+    /// A secret that all members share and that stays inside the cluster: with it one could construct values that a comparison of two
+    /// members takes for equal. It cannot be changed later.
     pub hash_key: HashKey,
-    /// After how long without a word a member is no longer waited for before removals are forgotten. It may come back later all the
-    /// same. The same on all members; 10 minutes unless set.
+    /// The time without contact after which a member no longer holds back the collection of tombstones. It may still come back later.
+    /// The same on all members; 10 minutes by default.
     pub lease: Duration,
-    /// How far a writer's clock may be ahead before its writes no longer win over concurrent ones. They stay visible as siblings. A
-    /// minute unless set.
+    /// How far the clock of a writer may be ahead before its writes no longer win over concurrent ones. They stay visible as
+    /// siblings. 1 minute by default.
     pub clock_ahead_max: Duration,
-    /// What the sessions with other members may spend.
+    /// The limits of the sessions with other members.
     pub session: SessionOptions,
 }
 
 impl CrdtOptions {
-    /// The settings for a local network.
+    /// The default settings, for members in a local network, with this hash key.
     #[must_use]
     pub fn new(hash_key: [u8; 16]) -> CrdtOptions {
         let session =
@@ -115,5 +123,26 @@ impl CrdtOptions {
             clock_ahead_max: Duration::from_secs(60),
             session,
         }
+    }
+
+    /// Sets [`lease`](CrdtOptions::lease).
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> CrdtOptions {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets [`clock_ahead_max`](CrdtOptions::clock_ahead_max).
+    #[must_use]
+    pub fn clock_ahead_max(mut self, clock_ahead_max: Duration) -> CrdtOptions {
+        self.clock_ahead_max = clock_ahead_max;
+        self
+    }
+
+    /// Sets [`session`](CrdtOptions::session).
+    #[must_use]
+    pub fn session(mut self, session: SessionOptions) -> CrdtOptions {
+        self.session = session;
+        self
     }
 }

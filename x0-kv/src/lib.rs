@@ -17,7 +17,7 @@
 //! - [`Store`] is what a program holds. It returns [`Pending`] answers, which are futures and can be waited for.
 //! - [`Operation`] is what is asked, [`Outcome`] what is answered, [`OperationError`] why there is no answer and whether the write may
 //!   have happened nevertheless. All are bounded by [`limits`].
-//! - [`Command`] is the payload of a log entry. Its [`Stamp`] names a client's session, so that a retried write is applied once.
+//! - [`Command`] is the payload of a log entry. Its [`RequestId`] names a client's session, so that a retried write is applied once.
 //! - A [`Coordinator`](coordinator::Coordinator) brings operations to the leader and their answers back: sessions, retries, shared reads.
 //! - [`State`] is the state machine that the log drives: deterministic, in memory or over a redb file (feature `redb`). A [`Reader`]
 //!   reads it from any thread.
@@ -55,19 +55,21 @@ pub use bytes::Bytes;
 #[cfg(feature = "mesh")]
 pub use cluster::{Client, ClientOptions};
 #[cfg(feature = "crdt")]
-pub use crdt::{CrdtOptions, CrdtStatus, Keyspace};
+pub use crdt::{CrdtOptions, CrdtStatus, CrdtStore};
 pub use request::applied::{decode_applied, encode_applied};
 pub use request::codec::DecodeError;
-pub use request::command::{COMMAND_VERSION, Command, KEYSPACE_DEFAULT, Stamp};
-pub use request::error::OperationError;
+pub use request::command::{COMMAND_VERSION, Command, RequestId};
+pub use request::error::{FailureCause, OperationError};
+pub use request::keyspace::KeyspaceName;
 pub use request::limits;
 pub use request::operation::{
-    Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
+    Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, SnapshotId, Transaction,
 };
 pub use request::outcome::{
-    ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
+    ActionResult, Applied, KeyValue, Outcome, Page, Refusal, ScanPage, Swap, TransactionOutcome, Versioned,
 };
 pub use request::pending::Pending;
+pub use request::revision::Revision;
 pub use request::watch::{Changes, WATCH_KEYS_MAX, Watch};
 #[cfg(feature = "sim")]
 pub use sim::linearizability;
@@ -76,6 +78,9 @@ pub use state::RedbOptions;
 pub use state::State;
 pub use state::engine::Engine;
 pub use state::snapshot::{RestoreError, SNAPSHOT_VERSION};
-pub use state::storage::{EngineError, Reader};
+pub use state::storage::entry::{DamagedEntry, Place};
+pub use state::storage::{EngineError, ReadError, Reader};
 pub use store::Store;
 pub use store::embedded::{OpenError, StoreOptions};
+pub use store::keyspace::Keyspace;
+pub use store::scan::{BlockingScan, Scan};

@@ -1,4 +1,4 @@
-//! The state machine: keys, values and sessions as the log made them.
+//! The replicated state machine: keyspaces, keys, values and sessions, as the log made them.
 
 pub(crate) mod engine;
 mod machine;
@@ -15,15 +15,17 @@ use bytes::Bytes;
 
 use crate::request::applied::encode_applied;
 use crate::request::command::Command;
-use crate::request::limits::TRANSACTION_LEN_MAX;
+use crate::request::keyspace::KeyspaceName;
+use crate::request::limits::{KEYSPACES_MAX, TRANSACTION_LEN_MAX};
 use crate::request::operation::{Action, Condition, Expect, Mutation, Transaction};
 use crate::request::outcome::{ActionResult, Applied, Outcome, Refusal, Swap, TransactionOutcome, Versioned};
+use crate::request::revision::Revision;
 use crate::request::watch::Watchers;
 use crate::state::session::{Admission, Sessions};
-use crate::state::snapshot::RestoreError;
+use crate::state::snapshot::{RestoreError, Restored};
 #[cfg(feature = "redb")]
-use crate::state::storage::redb::{Checkpoint, File, Replacement};
-use crate::state::storage::{EngineError, Layer, Reader, Shared, Tables};
+use crate::state::storage::redb::{Checkpoint, File, Opened, Replacement};
+use crate::state::storage::{EngineError, Layer, Reader, Shared, Space, Spaces, Stored, Tables};
 #[cfg(feature = "redb")]
 use crate::telemetry::CheckpointTelemetry;
 use crate::telemetry::{CommandResult, StateTelemetry};
@@ -45,9 +47,16 @@ pub struct State {
     watchers: Owned,
 }
 
-/// The watchers of a state, who are told when it is gone.
+/// The watches of a state, which end with it.
 #[derive(Debug, Default)]
 struct Owned(Watchers);
+
+/// The snapshots of scans end with the state, so that its file is free.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.shared.scans().clear();
+    }
+}
 
 impl Drop for Owned {
     fn drop(&mut self) {
@@ -103,7 +112,7 @@ impl State {
     #[must_use]
     pub fn in_memory() -> State {
         State {
-            shared: Shared::new(Tables::new(Arc::new(Layer::default()), 0)),
+            shared: Shared::new(Tables::new(Arc::new(Layer::default()), Spaces::default(), 0)),
             sessions: Sessions::default(),
             applied: 0,
             engine: Engine::Memory,
@@ -125,10 +134,10 @@ impl State {
     /// A state on what was found in `file`.
     #[cfg(feature = "redb")]
     pub(crate) fn on_file(
-        (file, sessions, applied): (Arc<File>, Sessions, u64),
+        Opened { file, sessions, spaces, applied }: Opened,
         options: RedbOptions,
     ) -> Result<State, EngineError> {
-        let tables = Tables::new(file.base()?, applied);
+        let tables = Tables::new(file.base(&spaces)?, spaces, applied);
         Ok(State {
             shared: Shared::new(tables),
             sessions,
@@ -152,7 +161,7 @@ impl State {
         Reader::new(self.shared.clone())
     }
 
-    /// Who watches.
+    /// The watches of this state.
     pub(crate) fn watchers(&self) -> Watchers {
         self.watchers.0.clone()
     }
@@ -214,8 +223,13 @@ impl State {
                 }
             }
             let changed = tables.gathered_changes();
+            let written = tables.written;
             drop(tables);
-            self.watchers.0.changed(&changed);
+            self.shared.scans().expire(written);
+            self.watchers.0.changed(&changed.keys);
+            for keyspace in &changed.dropped {
+                self.watchers.0.replaced(Some(keyspace));
+            }
             self.telemetry.batch_applied(self.applied, self.sessions.len());
             self.relieve()?;
         }
@@ -238,31 +252,32 @@ impl State {
         match &mut self.engine {
             Engine::Memory => {
                 let mut base = Layer::default();
-                let (applied, sessions) = snapshot::read(from, expected, |entries| {
-                    for entry in entries {
-                        base.put(&entry.key, entry.revision, Some(&entry.value));
-                    }
-                    Ok(())
-                })?;
+                let Restored { applied, spaces, sessions } =
+                    snapshot::read(from, expected, |space, entries| {
+                        for Stored { key, value, revision, checksum } in entries {
+                            base.put(space.id, &key, revision, Some(&value), checksum);
+                        }
+                        Ok(())
+                    })?;
                 self.applied = applied;
                 self.sessions = sessions;
-                *self.shared.write() = Tables::new(Arc::new(base), applied);
+                self.shared.write().replace(Tables::new(Arc::new(base), spaces, applied));
             }
             #[cfg(feature = "redb")]
             Engine::Redb(durable) => {
                 durable.join()?;
                 let mut replacement = Replacement::begin(&durable.file)?;
-                let (applied, sessions) =
-                    snapshot::read(from, expected, |entries| replacement.put(&entries))?;
-                replacement.commit(&sessions, applied)?;
-                let base = durable.file.base()?;
+                let Restored { applied, spaces, sessions } =
+                    snapshot::read(from, expected, |space, entries| replacement.put(space, &entries))?;
+                replacement.commit(&sessions, &spaces, applied)?;
+                let base = durable.file.base(&spaces)?;
                 self.applied = applied;
                 self.sessions = sessions;
                 (durable.checkpointed, durable.begun) = (applied, applied);
-                *self.shared.write() = Tables::new(base, applied);
+                self.shared.write().replace(Tables::new(base, spaces, applied));
             }
         }
-        self.watchers.0.replaced();
+        self.watchers.0.replaced(None);
         Ok(())
     }
 
@@ -341,7 +356,7 @@ impl Durable {
         let run = move || {
             let telemetry = CheckpointTelemetry::begin();
             checkpoint.run()?;
-            let base = checkpoint.file.base()?;
+            let base = checkpoint.file.base(checkpoint.spaces())?;
             shared.write().rebase(checkpoint.layers(), base);
             telemetry.end();
             Ok(())
@@ -401,70 +416,103 @@ fn apply_command(
             sessions.close(session);
             Ok(Outcome::SessionKept)
         }
-        Ok(Command::Write { stamp: None, mutation }) => apply_mutation(tables, index, &mutation)?,
-        Ok(Command::Write { stamp: Some(stamp), mutation }) => match sessions.admit(stamp, index) {
-            Admission::Known(outcome) => return Ok((outcome, CommandResult::Repeated)),
-            Admission::Refused(refusal) => Err(refusal),
-            Admission::Fresh => {
-                let outcome = encode_applied(&apply_mutation(tables, index, &mutation)?);
-                sessions.record(stamp, outcome.clone());
-                return Ok((outcome, CommandResult::Applied));
+        Ok(Command::Write { request_id: None, keyspace, mutation }) => {
+            apply_mutation(tables, index, &keyspace, &mutation)?
+        }
+        Ok(Command::Write { request_id: Some(request_id), keyspace, mutation }) => {
+            match sessions.admit(request_id, index) {
+                Admission::Known(outcome) => return Ok((outcome, CommandResult::Repeated)),
+                Admission::Refused(refusal) => Err(refusal),
+                Admission::Fresh => {
+                    let outcome = encode_applied(&apply_mutation(tables, index, &keyspace, &mutation)?);
+                    sessions.record(request_id, outcome.clone());
+                    return Ok((outcome, CommandResult::Applied));
+                }
             }
-        },
+        }
     };
     let result = if applied.is_ok() { CommandResult::Applied } else { CommandResult::Refused };
     Ok((encode_applied(&applied), result))
 }
 
-fn apply_mutation(tables: &mut Tables, index: u64, mutation: &Mutation) -> Result<Applied, EngineError> {
+fn apply_mutation(
+    tables: &mut Tables,
+    index: u64,
+    keyspace: &KeyspaceName,
+    mutation: &Mutation,
+) -> Result<Applied, EngineError> {
+    match mutation {
+        Mutation::CreateKeyspace => return Ok(create_keyspace(tables, index, keyspace)),
+        Mutation::DropKeyspace => {
+            return Ok(Ok(Outcome::KeyspaceDropped { existed: tables.drop_space(keyspace) }));
+        }
+        _ => {}
+    }
+    let Some(space) = tables.resolve(keyspace) else { return Ok(Err(Refusal::KeyspaceMissing)) };
+    let space = &space;
+    let revision = Revision::new(index);
     Ok(Ok(match mutation {
         Mutation::Put { key, value } => {
-            tables.write(key, index, Some(value));
-            Outcome::Put { revision: index }
+            tables.write(space, key, index, Some(value));
+            Outcome::Put { revision }
         }
-        Mutation::Delete { key } => Outcome::Delete { existed: delete(tables, index, key)? },
+        Mutation::Delete { key } => Outcome::Delete { existed: delete(tables, space, index, key)? },
         Mutation::CompareAndSwap { key, expect, value } => {
-            let current = tables.get(key)?;
+            let current = tables.get(space, key)?;
             if is_as_expected(current.as_ref(), expect) {
-                tables.write(key, index, Some(value));
-                Outcome::CompareAndSwap(Swap::Swapped { revision: index })
+                tables.write(space, key, index, Some(value));
+                Outcome::CompareAndSwap(Swap::Swapped { revision })
             } else {
                 Outcome::CompareAndSwap(Swap::Kept { current })
             }
         }
-        Mutation::Transaction(transaction) => return apply_transaction(tables, index, transaction),
+        Mutation::Transaction(transaction) => return apply_transaction(tables, space, index, transaction),
+        // Carried out above: they need no keyspace that exists.
+        Mutation::CreateKeyspace | Mutation::DropKeyspace => return Ok(Err(Refusal::Malformed)),
     }))
+}
+
+fn create_keyspace(tables: &mut Tables, index: u64, keyspace: &KeyspaceName) -> Applied {
+    if tables.resolve(keyspace).is_some() {
+        return Ok(Outcome::KeyspaceCreated { is_new: false });
+    }
+    if tables.spaces().len() >= KEYSPACES_MAX {
+        return Err(Refusal::KeyspacesExceeded);
+    }
+    Ok(Outcome::KeyspaceCreated { is_new: tables.create_space(keyspace, index) })
 }
 
 fn apply_transaction(
     tables: &mut Tables,
+    space: &Space,
     index: u64,
     transaction: &Transaction,
 ) -> Result<Applied, EngineError> {
     let mut held = true;
     for Condition { key, expect } in &transaction.conditions {
-        held = held && is_as_expected(tables.get(key)?.as_ref(), expect);
+        held = held && is_as_expected(tables.get(space, key)?.as_ref(), expect);
     }
     let actions = if held { &transaction.actions } else { &transaction.alternatives };
-    if !fits(tables, actions)? {
+    if !fits(tables, space, actions)? {
         return Ok(Err(Refusal::ResultTooLong));
     }
     let mut results = Vec::with_capacity(actions.len());
     for action in actions {
         results.push(match action {
-            Action::Get { key } => ActionResult::Value(tables.get(key)?),
+            Action::Get { key } => ActionResult::Value(tables.get(space, key)?),
             Action::Put { key, value } => {
-                tables.write(key, index, Some(value));
+                tables.write(space, key, index, Some(value));
                 ActionResult::Put
             }
-            Action::Delete { key } => ActionResult::Delete { existed: delete(tables, index, key)? },
+            Action::Delete { key } => ActionResult::Delete { existed: delete(tables, space, index, key)? },
         });
     }
-    Ok(Ok(Outcome::Transaction(TransactionOutcome { held, revision: index, results })))
+    let revision = Revision::new(index);
+    Ok(Ok(Outcome::Transaction(TransactionOutcome { held, revision, results })))
 }
 
-/// Whether what `actions` read is short enough. Judged before anything is written, for all or nothing.
-fn fits(tables: &Tables, actions: &[Action]) -> Result<bool, EngineError> {
+/// Whether the values that `actions` read are short enough together. Decided before anything is written, for all or nothing.
+fn fits(tables: &Tables, space: &Space, actions: &[Action]) -> Result<bool, EngineError> {
     let mut len = 0;
     // A read sees the writes before it.
     let mut written: Vec<(&Bytes, usize)> = Vec::new();
@@ -475,7 +523,7 @@ fn fits(tables: &Tables, actions: &[Action]) -> Result<bool, EngineError> {
             Action::Get { key } => {
                 len += match written.iter().rev().find(|(earlier, _)| *earlier == key) {
                     Some((_, len)) => *len,
-                    None => tables.get(key)?.map_or(0, |current| current.value.len()),
+                    None => tables.get(space, key)?.map_or(0, |current| current.value.len()),
                 }
             }
         }
@@ -483,10 +531,10 @@ fn fits(tables: &Tables, actions: &[Action]) -> Result<bool, EngineError> {
     Ok(len <= TRANSACTION_LEN_MAX)
 }
 
-fn delete(tables: &mut Tables, index: u64, key: &[u8]) -> Result<bool, EngineError> {
-    let existed = tables.get(key)?.is_some();
+fn delete(tables: &mut Tables, space: &Space, index: u64, key: &[u8]) -> Result<bool, EngineError> {
+    let existed = tables.get(space, key)?.is_some();
     if existed {
-        tables.write(key, index, None);
+        tables.write(space, key, index, None);
     }
     Ok(existed)
 }

@@ -10,7 +10,7 @@ use x0_kv::blob::{
     BlobOptions, BlobReadError, BlobRef, BlobStore, BlobStoreOptions, Blobs, CHUNK_LEN, Fetch, FetchError,
 };
 use x0_kv::cluster::{Node, NodeOptions};
-use x0_kv::{Client, ClientOptions, CrdtOptions, Keyspace, Store};
+use x0_kv::{Client, ClientOptions, CrdtOptions, Store};
 use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
 
 const NODES: u64 = 3;
@@ -96,7 +96,7 @@ fn blobs(node: &Node) -> Blobs {
 
 /// What stands at a key of the CRDT keyspace, once it is there.
 async fn reference(store: &Store, key: &'static str) -> BlobRef {
-    let crdt = store.keyspace(Keyspace::Crdt);
+    let crdt = store.crdt().unwrap();
     let mut watch = crdt.watch(key).unwrap();
     loop {
         if let Some(found) = crdt.get(key).await.unwrap() {
@@ -138,7 +138,7 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
         let mut added = blocking(move || adder.add(&bytes[..]).unwrap()).await;
         added.media_type = "application/octet-stream".into();
         added.provenance.maker = "node 1".into();
-        let crdt = one.store().keyspace(Keyspace::Crdt);
+        let crdt = one.store().crdt().unwrap();
         crdt.put("adapter/7", added.encode().unwrap()).await.unwrap();
         let found = reference(two.store(), "adapter/7").await;
         assert_eq!(found, added);

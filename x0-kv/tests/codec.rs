@@ -1,12 +1,15 @@
 //! The bytes of commands, operations and outcomes: what is written is read back, and no bytes panic or allocate beyond
 //! their own length.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use x0_kv::{
-    Action, ActionResult, Bytes, Command, Condition, Consistency, DecodeError, Expect, KeyValue, Mutation,
-    Operation, Outcome, Page, Query, RangeQuery, Refusal, Stamp, Swap, Transaction, TransactionOutcome,
-    Versioned, decode_applied, encode_applied, limits,
+    Action, ActionResult, Bytes, Command, Condition, Consistency, DecodeError, Expect, KeyValue,
+    KeyspaceName, Mutation, Operation, Outcome, Page, Query, RangeQuery, Refusal, RequestId, Revision,
+    ScanPage, SnapshotId, Swap, Transaction, TransactionOutcome, Versioned, decode_applied, encode_applied,
+    limits,
 };
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -17,12 +20,20 @@ fn value() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
 
+fn named() -> impl Strategy<Value = KeyspaceName> {
+    "[a-zA-Z0-9._/-]{1,127}".prop_map(|name| KeyspaceName::new(&name).unwrap_or_default())
+}
+
+fn keyspace() -> impl Strategy<Value = KeyspaceName> {
+    prop_oneof![Just(KeyspaceName::DEFAULT), named()]
+}
+
+fn revision() -> impl Strategy<Value = Revision> {
+    any::<u64>().prop_map(Revision::new)
+}
+
 fn expect() -> impl Strategy<Value = Expect> {
-    prop_oneof![
-        Just(Expect::Absent),
-        value().prop_map(Expect::Value),
-        any::<u64>().prop_map(Expect::Revision)
-    ]
+    prop_oneof![Just(Expect::Absent), value().prop_map(Expect::Value), revision().prop_map(Expect::Revision)]
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -53,12 +64,10 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-fn stamp() -> impl Strategy<Value = Option<Stamp>> {
-    proptest::option::of(
-        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(session, sequence, acknowledged_below)| {
-            Stamp { session, sequence, acknowledged_below }
-        }),
-    )
+fn request_id() -> impl Strategy<Value = Option<RequestId>> {
+    proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+        |(session, sequence, acknowledged_below)| RequestId { session, sequence, acknowledged_below },
+    ))
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -66,7 +75,16 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::OpenSession),
         any::<u64>().prop_map(|session| Command::KeepSession { session }),
         any::<u64>().prop_map(|session| Command::CloseSession { session }),
-        (stamp(), mutation()).prop_map(|(stamp, mutation)| Command::Write { stamp, mutation }),
+        (request_id(), keyspace(), mutation()).prop_map(|(request_id, keyspace, mutation)| Command::Write {
+            request_id,
+            keyspace,
+            mutation
+        }),
+        (request_id(), named(), any::<bool>()).prop_map(|(request_id, keyspace, creates)| Command::Write {
+            request_id,
+            keyspace,
+            mutation: if creates { Mutation::CreateKeyspace } else { Mutation::DropKeyspace },
+        }),
     ]
 }
 
@@ -75,23 +93,31 @@ fn operation() -> impl Strategy<Value = Operation> {
         key().prop_map(|key| Query::Get { key }),
         (value(), proptest::option::of(value()), 1..=limits::RANGE_ENTRIES_MAX, any::<bool>())
             .prop_map(|(start, end, limit, reverse)| Query::Range(RangeQuery { start, end, limit, reverse })),
+        Just(Query::Keyspaces),
+        (value(), 1..=limits::RANGE_ENTRIES_MAX, proptest::option::of((revision(), any::<u64>()))).prop_map(
+            |(start, limit, snapshot)| Query::Scan {
+                range: RangeQuery { start, end: None, limit, reverse: false },
+                snapshot: snapshot.map(|(revision, number)| SnapshotId { revision, number }),
+            }
+        ),
     ];
     prop_oneof![
-        (query, any::<bool>()).prop_map(|(query, local)| Operation::Read {
+        (keyspace(), query, any::<bool>()).prop_map(|(keyspace, query, local)| Operation::Read {
+            keyspace,
             query,
             consistency: if local { Consistency::Local } else { Consistency::Linearizable },
         }),
-        mutation().prop_map(Operation::Write),
+        (keyspace(), mutation()).prop_map(|(keyspace, mutation)| Operation::Write { keyspace, mutation }),
     ]
 }
 
 fn versioned() -> impl Strategy<Value = Versioned> {
-    (value(), any::<u64>()).prop_map(|(value, revision)| Versioned { value, revision })
+    (value(), revision()).prop_map(|(value, revision)| Versioned { value, revision })
 }
 
 fn applied() -> impl Strategy<Value = Result<Outcome, Refusal>> {
     let entry =
-        (key(), value(), any::<u64>()).prop_map(|(key, value, revision)| KeyValue { key, value, revision });
+        (key(), value(), revision()).prop_map(|(key, value, revision)| KeyValue { key, value, revision });
     let result = prop_oneof![
         proptest::option::of(versioned()).prop_map(ActionResult::Value),
         Just(ActionResult::Put),
@@ -101,12 +127,12 @@ fn applied() -> impl Strategy<Value = Result<Outcome, Refusal>> {
         proptest::option::of(versioned()).prop_map(|value| Ok(Outcome::Value(value))),
         (vec(entry, 0..5), proptest::option::of(key()))
             .prop_map(|(entries, continuation)| Ok(Outcome::Page(Page { entries, continuation }))),
-        any::<u64>().prop_map(|revision| Ok(Outcome::Put { revision })),
+        revision().prop_map(|revision| Ok(Outcome::Put { revision })),
         any::<bool>().prop_map(|existed| Ok(Outcome::Delete { existed })),
-        any::<u64>().prop_map(|revision| Ok(Outcome::CompareAndSwap(Swap::Swapped { revision }))),
+        revision().prop_map(|revision| Ok(Outcome::CompareAndSwap(Swap::Swapped { revision }))),
         proptest::option::of(versioned())
             .prop_map(|current| Ok(Outcome::CompareAndSwap(Swap::Kept { current }))),
-        (any::<bool>(), any::<u64>(), vec(result, 0..4)).prop_map(|(held, revision, results)| Ok(
+        (any::<bool>(), revision(), vec(result, 0..4)).prop_map(|(held, revision, results)| Ok(
             Outcome::Transaction(TransactionOutcome { held, revision, results })
         )),
         any::<u64>().prop_map(|session| Ok(Outcome::SessionOpened { session })),
@@ -116,6 +142,16 @@ fn applied() -> impl Strategy<Value = Result<Outcome, Refusal>> {
         Just(Err(Refusal::WindowExceeded)),
         Just(Err(Refusal::ResultTooLong)),
         Just(Err(Refusal::Malformed)),
+        Just(Err(Refusal::KeyspaceMissing)),
+        Just(Err(Refusal::SnapshotExpired)),
+        (revision(), any::<u64>()).prop_map(|(revision, number)| {
+            let page = Page { entries: Vec::new(), continuation: Some("next".into()) };
+            Ok(Outcome::ScanPage(ScanPage { page, snapshot: SnapshotId { revision, number } }))
+        }),
+        Just(Err(Refusal::KeyspacesExceeded)),
+        any::<bool>().prop_map(|is_new| Ok(Outcome::KeyspaceCreated { is_new })),
+        any::<bool>().prop_map(|existed| Ok(Outcome::KeyspaceDropped { existed })),
+        vec(named(), 0..4).prop_map(|names| Ok(Outcome::Keyspaces(names))),
     ]
 }
 
@@ -196,8 +232,12 @@ fn hostile_lengths_are_refused_before_anything_is_allocated() {
 #[test]
 fn what_this_version_does_not_know_is_named() {
     assert_eq!(Command::decode(&Bytes::from_static(&[9, 0])), Err(DecodeError::Version { found: 9 }));
-    let elsewhere = Bytes::from_static(&[1, 3, 7, 1, 1, b'k']);
-    assert_eq!(Command::decode(&elsewhere), Err(DecodeError::Keyspace { id: 7 }));
+    // A keyspace whose name has a space in it, and the creation of the default one.
+    let elsewhere = Bytes::from_static(&[1, 3, 3, b'a', b' ', b'b', 1, 1, b'k']);
+    let invalid = |reason| Err(DecodeError::Limit(limits::LimitError::KeyspaceName { reason }));
+    assert_eq!(Command::decode(&elsewhere), invalid("it contains another character"));
+    let default = Bytes::from_static(&[1, 3, 0, 4]);
+    assert_eq!(Command::decode(&default), invalid("the default keyspace is neither created nor dropped"));
     // The longer form of the length 1.
     let longer = Bytes::from_static(&[1, 3, 0, 1, 0x81, 0x00, b'k']);
     assert_eq!(Command::decode(&longer), Err(DecodeError::Integer { what: "key" }));
@@ -207,7 +247,8 @@ fn what_this_version_does_not_know_is_named() {
 fn limits_hold_at_their_edges() {
     let put = |key: usize, value: usize| {
         let mutation = Mutation::Put { key: vec![1; key].into(), value: vec![1; value].into() };
-        Command::decode(&Command::Write { stamp: None, mutation }.encode()).is_ok()
+        let keyspace = KeyspaceName::DEFAULT;
+        Command::decode(&Command::Write { request_id: None, keyspace, mutation }.encode()).is_ok()
     };
     assert!(put(1, 0) && put(limits::KEY_LEN_MAX, limits::VALUE_LEN_MAX));
     assert!(!put(0, 0) && !put(limits::KEY_LEN_MAX + 1, 0) && !put(1, limits::VALUE_LEN_MAX + 1));
@@ -217,7 +258,10 @@ fn limits_hold_at_their_edges() {
     for _ in 0..limits::TRANSACTION_OPERATIONS_MAX {
         transaction = transaction.put(vec![1; limits::KEY_LEN_MAX], vec![1; chunk]);
     }
-    let stamp = Some(Stamp { session: u64::MAX, sequence: u64::MAX, acknowledged_below: u64::MAX });
-    let encoded = Command::encode_write(stamp, &Mutation::Transaction(transaction));
+    let request_id = Some(RequestId { session: u64::MAX, sequence: u64::MAX, acknowledged_below: u64::MAX });
+    let encoded = {
+        let name = KeyspaceName::new(&"k".repeat(limits::KEYSPACE_NAME_LEN_MAX)).unwrap();
+        Command::encode_write(request_id, &name, &Mutation::Transaction(transaction))
+    };
     assert!(encoded.len() <= limits::COMMAND_LEN_MAX && Command::decode(&encoded).is_ok());
 }

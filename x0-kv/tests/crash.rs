@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use x0_consensus::sim::{Fault, SimDirectory, Unsynced};
 use x0_consensus::{Bytes, Input, NodeId, Options, Output, Replica, StateMachine, Storage, Wal, WalOptions};
-use x0_kv::{Command, Mutation, Outcome, Query, State, decode_applied};
+use x0_kv::{Command, KeyspaceName, Mutation, Outcome, Query, State, decode_applied};
 
 const WRITES: u64 = 60;
 const KEYS: u64 = 7;
@@ -123,7 +123,11 @@ impl Node {
 
     /// Whether it was acknowledged.
     fn put(&mut self, disk: &SimDirectory, number: u64) -> Result<(), Dead> {
-        let payload = Command::encode_write(None, &Mutation::Put { key: key(number), value: value(number) });
+        let payload = Command::encode_write(
+            None,
+            &KeyspaceName::DEFAULT,
+            &Mutation::Put { key: key(number), value: value(number) },
+        );
         self.replica.handle(self.now, Input::Propose { token: number, payload }).unwrap();
         self.drain(disk)?;
         let (token, outcome) = self.done.pop().expect("a write that is durable is acknowledged");
@@ -133,7 +137,7 @@ impl Node {
     }
 
     fn get(&self, key: Bytes) -> Option<Bytes> {
-        match self.state.reader().query(&Query::Get { key }).unwrap() {
+        match self.state.reader().query(&KeyspaceName::DEFAULT, &Query::Get { key }).unwrap() {
             Outcome::Value(found) => found.map(|found| found.value),
             other => panic!("{other:?}"),
         }

@@ -57,7 +57,7 @@ fn threads_share_a_store() {
         std::thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
-                    let mut last = 0;
+                    let mut last = x0_kv::Revision::default();
                     for _ in 0..ADDITIONS {
                         loop {
                             let found = store.get("count").wait().unwrap().unwrap();
@@ -88,7 +88,8 @@ fn many_writes_wait_together_and_transactions_are_whole() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let pending: Vec<_> = (0..2000).map(|number| store.put(format!("k{number}"), "x")).collect();
-    let mut revisions: Vec<u64> = pending.into_iter().map(|pending| pending.wait().unwrap()).collect();
+    let mut revisions: Vec<x0_kv::Revision> =
+        pending.into_iter().map(|pending| pending.wait().unwrap()).collect();
     revisions.sort_unstable();
     revisions.dedup();
     assert_eq!(revisions.len(), 2000);

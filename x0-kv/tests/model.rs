@@ -1,9 +1,9 @@
-//! The state machine against a model: a sorted map and, per session, a map of outcomes.
+//! The state machine against a model: a sorted map for each keyspace and, per session, a map of outcomes.
 //!
 //! Every run drives the memory engine and the redb engine side by side through the same log, with snapshots, restores,
 //! checkpoints and reopenings at random points, and holds them to the same outcomes and the same snapshot bytes.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,8 +11,9 @@ use std::io::Read;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use x0_kv::{
-    Action, ActionResult, Applied, Bytes, Command, Condition, Expect, KeyValue, Mutation, Outcome,
-    RangeQuery, Refusal, Stamp, State, Swap, Transaction, TransactionOutcome, Versioned, decode_applied,
+    Action, ActionResult, Applied, Bytes, Command, Condition, Expect, KeyValue, KeyspaceName, Mutation,
+    Outcome, RangeQuery, ReadError, Refusal, RequestId, Revision, State, Swap, Transaction,
+    TransactionOutcome, Versioned, decode_applied,
 };
 
 /// What happens next.
@@ -20,9 +21,10 @@ use x0_kv::{
 enum Step {
     Write {
         session: Option<u8>,
+        keyspace: u8,
         mutation: Mutation,
     },
-    /// The write before, sent again: with the same stamp.
+    /// The write before, sent again: with the same request id.
     Retry,
     OpenSession,
     CloseSession(u8),
@@ -36,6 +38,7 @@ enum Step {
     /// Forget everything not durable and replay the log.
     Crash,
     Range {
+        keyspace: u8,
         start: u8,
         len: u8,
         limit: u32,
@@ -53,7 +56,11 @@ fn value() -> impl Strategy<Value = Bytes> {
 }
 
 fn expect() -> impl Strategy<Value = Expect> {
-    prop_oneof![Just(Expect::Absent), value().prop_map(Expect::Value), (1_u64..40).prop_map(Expect::Revision)]
+    prop_oneof![
+        Just(Expect::Absent),
+        value().prop_map(Expect::Value),
+        (1_u64..40).prop_map(|index| Expect::Revision(Revision::new(index)))
+    ]
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -83,8 +90,13 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        20 => (proptest::option::of(0_u8..4), mutation())
-            .prop_map(|(session, mutation)| Step::Write { session, mutation }),
+        20 => (proptest::option::of(0_u8..4), 0_u8..4, mutation())
+            .prop_map(|(session, keyspace, mutation)| Step::Write { session, keyspace, mutation }),
+        // Not the default keyspace, whose commands would be malformed.
+        5 => (proptest::option::of(0_u8..4), 1_u8..4, any::<bool>()).prop_map(|(session, keyspace, creates)| {
+            let mutation = if creates { Mutation::CreateKeyspace } else { Mutation::DropKeyspace };
+            Step::Write { session, keyspace, mutation }
+        }),
         4 => Just(Step::Retry),
         2 => Just(Step::OpenSession),
         1 => (0_u8..4).prop_map(Step::CloseSession),
@@ -94,16 +106,32 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restore),
         2 => Just(Step::Checkpoint),
         1 => Just(Step::Crash),
-        5 => (0_u8..14, 0_u8..14, 1_u32..6, any::<bool>())
-            .prop_map(|(start, len, limit, reverse)| Step::Range { start, len, limit, reverse }),
+        5 => (0_u8..4, 0_u8..14, 0_u8..14, 1_u32..6, any::<bool>())
+            .prop_map(|(keyspace, start, len, limit, reverse)| Step::Range { keyspace, start, len, limit, reverse }),
     ]
 }
 
+/// The default keyspace and three others, one name being a prefix of another.
+fn name(keyspace: u8) -> KeyspaceName {
+    match keyspace {
+        0 => KeyspaceName::DEFAULT,
+        1 => KeyspaceName::new("a").unwrap(),
+        2 => KeyspaceName::new("a/b").unwrap(),
+        _ => KeyspaceName::new("items").unwrap(),
+    }
+}
+
 /// What the store should be.
-#[derive(Default)]
 struct Model {
-    entries: BTreeMap<Bytes, Versioned>,
+    keyspaces: BTreeMap<KeyspaceName, BTreeMap<Bytes, Versioned>>,
     sessions: BTreeMap<u64, BTreeMap<u64, Applied>>,
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        let keyspaces = BTreeMap::from([(KeyspaceName::DEFAULT, BTreeMap::new())]);
+        Model { keyspaces, sessions: BTreeMap::new() }
+    }
 }
 
 impl Model {
@@ -120,70 +148,44 @@ impl Model {
                 self.sessions.remove(session);
                 Ok(Outcome::SessionKept)
             }
-            Command::Write { stamp: None, mutation } => Ok(self.mutate(index, mutation)),
-            Command::Write { stamp: Some(stamp), mutation } => {
-                let Some(known) = self.sessions.get_mut(&stamp.session) else {
+            Command::Write { request_id: None, keyspace, mutation } => self.mutate(index, keyspace, mutation),
+            Command::Write { request_id: Some(request_id), keyspace, mutation } => {
+                let Some(known) = self.sessions.get_mut(&request_id.session) else {
                     return Err(Refusal::SessionExpired);
                 };
-                if let Some(outcome) = known.get(&stamp.sequence) {
+                if let Some(outcome) = known.get(&request_id.sequence) {
                     return outcome.clone();
                 }
-                let outcome = Ok(self.mutate(index, mutation));
-                self.sessions.entry(stamp.session).or_default().insert(stamp.sequence, outcome.clone());
+                let outcome = self.mutate(index, keyspace, mutation);
+                self.sessions
+                    .entry(request_id.session)
+                    .or_default()
+                    .insert(request_id.sequence, outcome.clone());
                 outcome
             }
         }
     }
 
-    fn holds(&self, key: &Bytes, expect: &Expect) -> bool {
-        let current = self.entries.get(key);
-        match expect {
-            Expect::Absent => current.is_none(),
-            Expect::Value(value) => current.is_some_and(|current| current.value == value),
-            Expect::Revision(revision) => current.is_some_and(|current| current.revision == *revision),
-        }
-    }
-
-    fn mutate(&mut self, index: u64, mutation: &Mutation) -> Outcome {
-        let versioned = |value: &Bytes| Versioned { value: value.clone(), revision: index };
+    fn mutate(&mut self, index: u64, keyspace: &KeyspaceName, mutation: &Mutation) -> Applied {
         match mutation {
-            Mutation::Put { key, value } => {
-                self.entries.insert(key.clone(), versioned(value));
-                Outcome::Put { revision: index }
+            Mutation::CreateKeyspace => {
+                let is_new = !self.keyspaces.contains_key(keyspace);
+                self.keyspaces.entry(keyspace.clone()).or_default();
+                Ok(Outcome::KeyspaceCreated { is_new })
             }
-            Mutation::Delete { key } => Outcome::Delete { existed: self.entries.remove(key).is_some() },
-            Mutation::CompareAndSwap { key, expect, value } => {
-                if self.holds(key, expect) {
-                    self.entries.insert(key.clone(), versioned(value));
-                    Outcome::CompareAndSwap(Swap::Swapped { revision: index })
-                } else {
-                    Outcome::CompareAndSwap(Swap::Kept { current: self.entries.get(key).cloned() })
-                }
+            Mutation::DropKeyspace => {
+                Ok(Outcome::KeyspaceDropped { existed: self.keyspaces.remove(keyspace).is_some() })
             }
-            Mutation::Transaction(transaction) => {
-                let held = transaction.conditions.iter().all(|it| self.holds(&it.key, &it.expect));
-                let branch = if held { &transaction.actions } else { &transaction.alternatives };
-                let mut results = Vec::new();
-                for action in branch {
-                    results.push(match action {
-                        Action::Get { key } => ActionResult::Value(self.entries.get(key).cloned()),
-                        Action::Put { key, value } => {
-                            self.entries.insert(key.clone(), versioned(value));
-                            ActionResult::Put
-                        }
-                        Action::Delete { key } => {
-                            ActionResult::Delete { existed: self.entries.remove(key).is_some() }
-                        }
-                    });
-                }
-                Outcome::Transaction(TransactionOutcome { held, revision: index, results })
-            }
+            _ => match self.keyspaces.get_mut(keyspace) {
+                Some(entries) => Ok(mutate(entries, index, mutation)),
+                None => Err(Refusal::KeyspaceMissing),
+            },
         }
     }
 
-    fn range(&self, range: &RangeQuery) -> Vec<KeyValue> {
-        let within = self
-            .entries
+    fn range(&self, keyspace: &KeyspaceName, range: &RangeQuery) -> Option<Vec<KeyValue>> {
+        let entries = self.keyspaces.get(keyspace)?;
+        let within = entries
             .iter()
             .filter(|(key, _)| **key >= range.start && range.end.as_ref().is_none_or(|end| *key < end));
         let mut entries: Vec<_> = within
@@ -192,7 +194,53 @@ impl Model {
         if range.reverse {
             entries.reverse();
         }
-        entries
+        Some(entries)
+    }
+}
+
+fn holds(entries: &BTreeMap<Bytes, Versioned>, key: &Bytes, expect: &Expect) -> bool {
+    let current = entries.get(key);
+    match expect {
+        Expect::Absent => current.is_none(),
+        Expect::Value(value) => current.is_some_and(|current| current.value == value),
+        Expect::Revision(revision) => current.is_some_and(|current| current.revision == *revision),
+    }
+}
+
+fn mutate(entries: &mut BTreeMap<Bytes, Versioned>, index: u64, mutation: &Mutation) -> Outcome {
+    let revision = Revision::new(index);
+    let versioned = |value: &Bytes| Versioned { value: value.clone(), revision };
+    match mutation {
+        Mutation::Put { key, value } => {
+            entries.insert(key.clone(), versioned(value));
+            Outcome::Put { revision }
+        }
+        Mutation::Delete { key } => Outcome::Delete { existed: entries.remove(key).is_some() },
+        Mutation::CompareAndSwap { key, expect, value } => {
+            if holds(entries, key, expect) {
+                entries.insert(key.clone(), versioned(value));
+                Outcome::CompareAndSwap(Swap::Swapped { revision })
+            } else {
+                Outcome::CompareAndSwap(Swap::Kept { current: entries.get(key).cloned() })
+            }
+        }
+        Mutation::Transaction(transaction) => {
+            let held = transaction.conditions.iter().all(|it| holds(entries, &it.key, &it.expect));
+            let branch = if held { &transaction.actions } else { &transaction.alternatives };
+            let mut results = Vec::new();
+            for action in branch {
+                results.push(match action {
+                    Action::Get { key } => ActionResult::Value(entries.get(key).cloned()),
+                    Action::Put { key, value } => {
+                        entries.insert(key.clone(), versioned(value));
+                        ActionResult::Put
+                    }
+                    Action::Delete { key } => ActionResult::Delete { existed: entries.remove(key).is_some() },
+                });
+            }
+            Outcome::Transaction(TransactionOutcome { held, revision, results })
+        }
+        Mutation::CreateKeyspace | Mutation::DropKeyspace => panic!("not of an existing keyspace"),
     }
 }
 
@@ -202,17 +250,20 @@ fn bytes_of(state: &mut State) -> Vec<u8> {
     bytes
 }
 
-/// Reads a range page by page to its end.
-fn pages(state: &State, range: &RangeQuery) -> Vec<KeyValue> {
+/// Reads a range page by page to its end. `None` if the keyspace does not exist.
+fn pages(state: &State, keyspace: &KeyspaceName, range: &RangeQuery) -> Option<Vec<KeyValue>> {
     let mut entries = Vec::new();
     let mut next = Some(range.clone());
     while let Some(range) = next {
-        let page = state.reader().range(&range).unwrap();
+        let page = match state.reader().range(keyspace, &range) {
+            Err(ReadError::KeyspaceMissing) => return None,
+            page => page.unwrap(),
+        };
         assert!(page.entries.len() <= range.limit as usize);
         entries.extend(page.entries);
         next = page.continuation.map(|continuation| range.resume(continuation));
     }
-    entries
+    Some(entries)
 }
 
 /// One engine under test and how to open it again.
@@ -246,12 +297,13 @@ fn check(steps: &[Step], mut subjects: Vec<Subject>) {
     for step in steps {
         let mut entry = None;
         match step {
-            Step::Write { session, mutation } => {
-                let stamp = session.and_then(|at| opened.get(usize::from(at))).map(|session| {
+            Step::Write { session, keyspace, mutation } => {
+                let request_id = session.and_then(|at| opened.get(usize::from(at))).map(|session| {
                     sequence += 1;
-                    Stamp { session: *session, sequence, acknowledged_below: 1 }
+                    RequestId { session: *session, sequence, acknowledged_below: 1 }
                 });
-                entry = Some(Command::Write { stamp, mutation: mutation.clone() });
+                let (keyspace, mutation) = (name(*keyspace), mutation.clone());
+                entry = Some(Command::Write { request_id, keyspace, mutation });
                 last = entry.clone();
             }
             Step::Retry => entry = last.clone(),
@@ -306,11 +358,13 @@ fn check(steps: &[Step], mut subjects: Vec<Subject>) {
                     subject.state = Some(state);
                 }
             }
-            Step::Range { start, len, limit, reverse } => {
+            Step::Range { keyspace, start, len, limit, reverse } => {
+                let keyspace = name(*keyspace);
                 let mut range = RangeQuery::between(vec![*start], vec![start + len]).limit(*limit);
                 range.reverse = *reverse;
                 for subject in &mut subjects {
-                    assert_eq!(pages(subject.state(), &range), model.range(&range), "{}", subject.name);
+                    let found = pages(subject.state(), &keyspace, &range);
+                    assert_eq!(found, model.range(&keyspace, &range), "{}", subject.name);
                 }
             }
         }
@@ -321,12 +375,17 @@ fn check(steps: &[Step], mut subjects: Vec<Subject>) {
     }
     let first = bytes_of(subjects[0].state());
     for subject in &mut subjects {
-        let all = model.range(&RangeQuery::all());
-        assert_eq!(pages(subject.state(), &RangeQuery::all().limit(3)), all, "{}", subject.name);
-        for entry in all {
-            let found = subject.state().reader().get(&entry.key).unwrap();
-            assert_eq!(found, Some(Versioned { value: entry.value, revision: entry.revision }));
+        for keyspace in (0..4).map(name) {
+            let all = model.range(&keyspace, &RangeQuery::all());
+            let found = pages(subject.state(), &keyspace, &RangeQuery::all().limit(3));
+            assert_eq!(found, all, "{}", subject.name);
+            for entry in all.unwrap_or_default() {
+                let found = subject.state().reader().get(&keyspace, &entry.key).unwrap();
+                assert_eq!(found, Some(Versioned { value: entry.value, revision: entry.revision }));
+            }
         }
+        let names = subject.state().reader().keyspaces();
+        assert!(names.iter().eq(model.keyspaces.keys().filter(|name| !name.is_default())), "{names:?}");
         assert_eq!(subject.state().session_count(), model.sessions.len());
         assert!(bytes_of(subject.state()) == first, "{}: another snapshot than memory's", subject.name);
         subject.let_go();

@@ -5,14 +5,21 @@
 use std::io::Read;
 
 use x0_kv::{
-    Bytes, Command, KeyValue, Mutation, RangeQuery, RestoreError, SNAPSHOT_VERSION, Stamp, State, limits,
+    Bytes, Command, KeyValue, KeyspaceName, Mutation, RangeQuery, RequestId, RestoreError, SNAPSHOT_VERSION,
+    State, limits,
 };
 
 fn put(state: &mut State, key: impl Into<Bytes>, value: impl Into<Bytes>) {
     let mutation = Mutation::Put { key: key.into(), value: value.into() };
     let index = state.applied() + 1;
-    let stamp = Some(Stamp { session: 1, sequence: index, acknowledged_below: index.saturating_sub(3) });
-    state.apply([(index, Some(&Command::encode_write(stamp, &mutation)))], &mut Vec::new()).unwrap();
+    let request_id =
+        Some(RequestId { session: 1, sequence: index, acknowledged_below: index.saturating_sub(3) });
+    state
+        .apply(
+            [(index, Some(&Command::encode_write(request_id, &KeyspaceName::DEFAULT, &mutation)))],
+            &mut Vec::new(),
+        )
+        .unwrap();
 }
 
 fn filled(count: u32) -> State {
@@ -72,7 +79,7 @@ fn missing_and_repeated_blocks_are_noticed_although_each_is_whole() {
         more.insert(left_out, blocks[left_out]);
         refused(&more);
     }
-    blocks.swap(3, 4);
+    blocks.swap(4, 5);
     refused(&blocks);
 }
 
@@ -148,9 +155,12 @@ fn the_largest_entries_travel() {
     copy.restore(None, &mut &*bytes).unwrap();
     assert!(bytes_of(&mut copy) == bytes);
     // A page of the largest entries is cut by its length and can be continued.
-    let page = copy.reader().range(&RangeQuery::all()).unwrap();
+    let page = copy.reader().range(&KeyspaceName::DEFAULT, &RangeQuery::all()).unwrap();
     assert_eq!(page.entries.len(), 1);
-    let rest = copy.reader().range(&RangeQuery::all().resume(page.continuation.unwrap())).unwrap();
+    let rest = copy
+        .reader()
+        .range(&KeyspaceName::DEFAULT, &RangeQuery::all().resume(page.continuation.unwrap()))
+        .unwrap();
     assert_eq!(rest.entries.first().map(|entry| entry.key[0]), Some(1));
 }
 
@@ -166,7 +176,11 @@ fn snapshots_overlap_with_writes_and_each_other() {
             let key = format!("key {:05}", (round * 37 + number * 11) % 600);
             if number % 5 == 0 {
                 let index = state.applied() + 1;
-                let delete = Command::encode_write(None, &Mutation::Delete { key: key.into() });
+                let delete = Command::encode_write(
+                    None,
+                    &KeyspaceName::DEFAULT,
+                    &Mutation::Delete { key: key.into() },
+                );
                 state.apply([(index, Some(&delete))], &mut Vec::new()).unwrap();
             } else {
                 put(&mut state, key, format!("round {round}"));
@@ -187,9 +201,9 @@ fn snapshots_overlap_with_writes_and_each_other() {
     }
     let mut copy = State::in_memory();
     copy.restore(None, &mut &*last).unwrap();
-    let mut entries = state.reader().range(&RangeQuery::all()).unwrap().entries;
+    let mut entries = state.reader().range(&KeyspaceName::DEFAULT, &RangeQuery::all()).unwrap().entries;
     entries.retain(|entry: &KeyValue| entry.key != "settle");
-    assert_eq!(entries, copy.reader().range(&RangeQuery::all()).unwrap().entries);
+    assert_eq!(entries, copy.reader().range(&KeyspaceName::DEFAULT, &RangeQuery::all()).unwrap().entries);
 }
 
 /// Readers in other threads see each batch whole once they see its index, and time never runs backwards for them.
@@ -204,7 +218,10 @@ fn readers_see_applied_writes_while_more_are_applied() {
                 let mut seen = 0;
                 loop {
                     let applied = reader.applied();
-                    let revision = reader.get(b"key").unwrap().map_or(0, |found| found.revision);
+                    let revision = reader
+                        .get(&KeyspaceName::DEFAULT, b"key")
+                        .unwrap()
+                        .map_or(0, |found| found.revision.get());
                     assert!(revision >= seen, "from {seen} back to {revision}");
                     assert!(
                         applied < 2 || revision >= applied,

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use x0_kv::{Expect, Keyspace, RangeQuery, Store, Swap};
+use x0_kv::{CrdtStore, Expect, Keyspace, RangeQuery, Revision, Store, Swap};
 
 use crate::cli::{ExpectArgs, KvArgs, KvCommand};
 use crate::client::Connection;
@@ -17,10 +17,8 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     };
     let config = ClientConfig::load(&config)?;
     let connection = Connection::open(&config).await?;
-    let keyspace = if args.crdt { Keyspace::Crdt } else { Keyspace::Linearizable };
-    let store = connection.store().keyspace(keyspace);
     let done = tokio::select! {
-        done = carry_out(&store, args.command) => done,
+        done = dispatch(connection.store(), args.crdt, args.command) => done,
         error = connection.refused() => Err(error),
     };
     let done = done.map_err(|error| connection.explain(error));
@@ -28,12 +26,16 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     done
 }
 
-async fn carry_out(store: &Store, command: KvCommand) -> Result<bool> {
+async fn dispatch(store: &Store, is_crdt: bool, command: KvCommand) -> Result<bool> {
+    if is_crdt { carry_out_crdt(&store.crdt()?, command).await } else { carry_out(store, command).await }
+}
+
+async fn carry_out_crdt(store: &CrdtStore, command: KvCommand) -> Result<bool> {
     match command {
-        KvCommand::Get { key, local, raw } => get(store, key, local, raw).await,
+        KvCommand::Get { key, raw, .. } => print_value(store.get(key).await?.map(|got| got.value), raw),
         KvCommand::Put { key, value } => {
-            let revision = store.put(key, read_value(value)?).await?;
-            print(format!("revision {revision}\n").as_bytes())?;
+            let timestamp = store.put(key, read_value(value)?).await?;
+            print(format!("timestamp {timestamp}\n").as_bytes())?;
             Ok(true)
         }
         KvCommand::Del { key } => {
@@ -42,16 +44,16 @@ async fn carry_out(store: &Store, command: KvCommand) -> Result<bool> {
             Ok(true)
         }
         KvCommand::Range { prefix, start, end, limit, reverse, keys_only } => {
-            let mut range = match prefix {
-                Some(prefix) => RangeQuery::prefix(prefix),
-                None => RangeQuery {
-                    start: start.unwrap_or_default().into(),
-                    end: end.map(Bytes::from),
-                    ..RangeQuery::all()
-                },
-            };
-            range.reverse = reverse;
-            print_range(store, range, limit.unwrap_or(u64::MAX), keys_only).await.map(|()| true)
+            let mut left = limit.unwrap_or(u64::MAX);
+            let mut next = Some(range_of(prefix, start, end, reverse));
+            while let Some(range) = next.filter(|_| left > 0) {
+                let most = range.limit.min(u32::try_from(left).unwrap_or(u32::MAX));
+                let page = store.range(&range.clone().limit(most)).await?;
+                left -= (page.entries.len() as u64).min(left);
+                print_lines(page.entries.iter().map(|entry| (&entry.key, &entry.value)), keys_only)?;
+                next = page.continuation.map(|continuation| range.resume(continuation));
+            }
+            Ok(true)
         }
         KvCommand::Add { key, amount } => {
             let sum = if amount == 0 { store.counter(key).await? } else { store.add(key, amount).await? };
@@ -67,6 +69,30 @@ async fn carry_out(store: &Store, command: KvCommand) -> Result<bool> {
                 complain("the key has no value")?;
             }
             Ok(!siblings.is_empty())
+        }
+        KvCommand::Cas { .. } => bail!("a CRDT store has no compare-and-swap: leave out --crdt"),
+    }
+}
+
+async fn carry_out(store: &Keyspace, command: KvCommand) -> Result<bool> {
+    match command {
+        KvCommand::Get { key, local, raw } => get(store, key, local, raw).await,
+        KvCommand::Put { key, value } => {
+            let revision = store.put(key, read_value(value)?).await?;
+            print(format!("revision {revision}\n").as_bytes())?;
+            Ok(true)
+        }
+        KvCommand::Del { key } => {
+            let existed = store.delete(key).await?;
+            print(if existed { b"deleted\n" } else { b"it had no value\n" })?;
+            Ok(true)
+        }
+        KvCommand::Range { prefix, start, end, limit, reverse, keys_only } => {
+            let range = range_of(prefix, start, end, reverse);
+            print_range(store, range, limit.unwrap_or(u64::MAX), keys_only).await.map(|()| true)
+        }
+        KvCommand::Add { .. } | KvCommand::Siblings { .. } => {
+            bail!("only a CRDT store has counters and siblings: add --crdt")
         }
         KvCommand::Cas { key, value, expect } => {
             let swap = store.compare_and_swap(key, expectation(expect), read_value(value)?).await?;
@@ -84,13 +110,17 @@ async fn carry_out(store: &Store, command: KvCommand) -> Result<bool> {
     }
 }
 
-async fn get(store: &Store, key: String, local: bool, raw: bool) -> Result<bool> {
+async fn get(store: &Keyspace, key: String, local: bool, raw: bool) -> Result<bool> {
     let got = if local { store.get_local(key) } else { store.get(key) }.await?;
-    let Some(got) = got else {
+    print_value(got.map(|got| got.value), raw)
+}
+
+fn print_value(value: Option<Bytes>, raw: bool) -> Result<bool> {
+    let Some(value) = value else {
         complain("the key has no value")?;
         return Ok(false);
     };
-    let mut text = got.value.to_vec();
+    let mut text = value.to_vec();
     if !raw {
         text.push(b'\n');
     }
@@ -98,33 +128,50 @@ async fn get(store: &Store, key: String, local: bool, raw: bool) -> Result<bool>
     Ok(true)
 }
 
+fn range_of(prefix: Option<String>, start: Option<String>, end: Option<String>, reverse: bool) -> RangeQuery {
+    let mut range = match prefix {
+        Some(prefix) => RangeQuery::prefix(prefix),
+        None => RangeQuery {
+            start: start.unwrap_or_default().into(),
+            end: end.map(Bytes::from),
+            ..RangeQuery::all()
+        },
+    };
+    range.reverse = reverse;
+    range
+}
+
 /// A line for each key: the key, a tabulator, the value.
-async fn print_range(store: &Store, range: RangeQuery, limit: u64, keys_only: bool) -> Result<()> {
+async fn print_range(store: &Keyspace, range: RangeQuery, limit: u64, keys_only: bool) -> Result<()> {
     let mut left = limit;
     let mut next = Some(range);
     while let Some(range) = next.filter(|_| left > 0) {
         let most = range.limit.min(u32::try_from(left).unwrap_or(u32::MAX));
         let page = store.range(range.clone().limit(most)).await?;
         left -= (page.entries.len() as u64).min(left);
-        let mut text = String::new();
-        for entry in &page.entries {
-            text.push_str(&printable(&entry.key));
-            if !keys_only {
-                text.push('\t');
-                text.push_str(&printable(&entry.value));
-            }
-            text.push('\n');
-        }
-        print(text.as_bytes())?;
+        print_lines(page.entries.iter().map(|entry| (&entry.key, &entry.value)), keys_only)?;
         next = page.continuation.map(|continuation| range.resume(continuation));
     }
     Ok(())
 }
 
+fn print_lines<'a>(entries: impl Iterator<Item = (&'a Bytes, &'a Bytes)>, keys_only: bool) -> Result<()> {
+    let mut text = String::new();
+    for (key, value) in entries {
+        text.push_str(&printable(key));
+        if !keys_only {
+            text.push('\t');
+            text.push_str(&printable(value));
+        }
+        text.push('\n');
+    }
+    print(text.as_bytes())
+}
+
 fn expectation(args: ExpectArgs) -> Expect {
     match (args.expect, args.revision) {
         (Some(value), _) => Expect::Value(value.into()),
-        (None, Some(revision)) => Expect::Revision(revision),
+        (None, Some(revision)) => Expect::Revision(Revision::new(revision)),
         (None, None) => Expect::Absent,
     }
 }

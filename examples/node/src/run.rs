@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
-use x0_kv::{CrdtOptions, Engine, Keyspace, RangeQuery, RedbOptions, Store};
+use x0_kv::{CrdtOptions, Engine, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
 use x0_mesh::{FaultHandle, FaultInjector, PeerEvent, PeerEventKind};
 
@@ -154,7 +154,7 @@ impl Running {
     }
 
     async fn crdt_state(&self) -> Result<CrdtState> {
-        let store = self.node.store().keyspace(Keyspace::Crdt);
+        let store = self.node.store().crdt()?;
         let status = self.node.crdt_status().context("this node has no CRDT keyspace")?;
         let siblings = store.siblings(control::SHARED).await?;
         Ok(CrdtState {
@@ -228,7 +228,7 @@ async fn next(
 
 /// Writes on this node, whoever else can be reached.
 async fn crdt_write(store: &Store, prefix: &str, count: u32, amount: i64) -> Result<()> {
-    let store = store.keyspace(Keyspace::Crdt);
+    let store = store.crdt()?;
     let writes: Vec<_> =
         (0..count).map(|number| store.put(format!("{prefix}/{number:04}"), prefix.to_owned())).collect();
     for write in writes {
@@ -250,7 +250,7 @@ async fn digest(store: &Store, applied: u64) -> Result<Digest> {
             let parts: [&[u8]; 5] = [
                 &entry.key,
                 &entry.value,
-                &entry.revision.to_le_bytes(),
+                &entry.revision.get().to_le_bytes(),
                 &len(&entry.key),
                 &len(&entry.value),
             ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use x0_identity::NodeId;
 use x0_kv::coordinator::{Config, Coordinator, Input, Output};
-use x0_kv::{Bytes, Mutation, Operation, Outcome};
+use x0_kv::{Bytes, KeyspaceName, Mutation, Operation, Outcome};
 
 fuzz_target!(|data: &[u8]| {
     let (peer, local) = (NodeId::new(1).unwrap(), NodeId::new(2).unwrap());
@@ -18,7 +18,8 @@ fuzz_target!(|data: &[u8]| {
     let now = Duration::ZERO;
     leader.handle(now, Input::Leader { leader: Some(local), term: 1, is_self: true }).unwrap();
     for token in 0..2 {
-        let operation = Operation::Write(Mutation::Put { key: "k".into(), value: "v".into() });
+        let mutation = Mutation::Put { key: "k".into(), value: "v".into() };
+        let operation = Operation::Write { keyspace: KeyspaceName::DEFAULT, mutation };
         client.handle(now, Input::Call { token, operation, deadline: None }).unwrap();
     }
     let mut replies = 0;

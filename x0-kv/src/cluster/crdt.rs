@@ -9,7 +9,7 @@ use x0_identity::NodeId;
 use super::mailbox::Mailbox;
 use super::outgoing::Road;
 use crate::crdt::wire::{self, Failure, Message};
-use crate::crdt::{Crdt, ReplyTo, Request};
+use crate::crdt::{Crdt, CrdtOutcome, ReplyTo, Request};
 use crate::request::codec::DecodeError;
 use crate::request::error::OperationError;
 use crate::request::pending::Completion;
@@ -75,11 +75,16 @@ impl CrdtSide {
     }
 
     /// A call of this process, on a client.
-    pub(super) fn call(&mut self, now: Duration, request: Request, completion: Completion) -> Option<Letter> {
+    pub(super) fn call(
+        &mut self,
+        now: Duration,
+        request: Request,
+        completion: Completion<CrdtOutcome>,
+    ) -> Option<Letter> {
         match self {
             CrdtSide::Client(calls) => calls.call(now, request, completion),
             _ => {
-                completion.complete(Err(OperationError::Unsupported { what: "a CRDT keyspace" }));
+                completion.complete(Err(OperationError::Unsupported { what: "a CRDT store" }));
                 None
             }
         }
@@ -137,7 +142,7 @@ pub(crate) struct CrdtCalls {
 #[derive(Debug)]
 struct Call {
     request: Request,
-    completion: Completion,
+    completion: Completion<CrdtOutcome>,
     deadline: Duration,
     /// Who was asked, if anybody could be.
     asked: Option<NodeId>,
@@ -153,7 +158,12 @@ impl CrdtCalls {
         self.members.iter().copied().find(|member| self.reached.contains(member))
     }
 
-    fn call(&mut self, now: Duration, request: Request, completion: Completion) -> Option<Letter> {
+    fn call(
+        &mut self,
+        now: Duration,
+        request: Request,
+        completion: Completion<CrdtOutcome>,
+    ) -> Option<Letter> {
         if self.waiting.len() >= CALLS_MAX {
             completion.complete(Err(OperationError::Overloaded));
             return None;
@@ -166,12 +176,7 @@ impl CrdtCalls {
         Some((asked?, message))
     }
 
-    fn answer(
-        &mut self,
-        from: NodeId,
-        number: u64,
-        result: Result<crate::request::outcome::Outcome, OperationError>,
-    ) {
+    fn answer(&mut self, from: NodeId, number: u64, result: Result<CrdtOutcome, OperationError>) {
         if self.waiting.get(&number).is_some_and(|call| call.asked == Some(from))
             && let Some(call) = self.waiting.remove(&number)
         {

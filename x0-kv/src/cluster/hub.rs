@@ -30,7 +30,6 @@ use super::{NodeEvent, NodeStatus};
 use crate::blob::Blobs;
 use crate::coordinator::{Coordinator, DropReason, Input, Output};
 use crate::request::error::OperationError;
-use crate::request::operation::Query;
 use crate::request::outcome::Outcome;
 use crate::request::pending::Completion;
 use crate::state::storage::Reader;
@@ -133,7 +132,7 @@ impl<T: Transport> Hub<T> {
         let end = poll_fn(|cx| self.poll(cx)).await;
         let error = match &end {
             End::Stopped => OperationError::Closed,
-            End::Failed(reason) => OperationError::Failed { reason: Arc::clone(reason) },
+            End::Failed(reason) => OperationError::failed(&**reason),
         };
         self.mailbox.close(error.clone());
         self.calls.end(&error);
@@ -404,8 +403,8 @@ impl<T: Transport> Hub<T> {
                 (Output::Send { to, payload }, _) => self.send(cx, now, to, Road::Operations, payload),
                 (Output::Propose { token, payload }, Some(replica)) => replica.handle.propose(token, payload),
                 (Output::ReadIndex { token }, Some(replica)) => replica.handle.read_index(token),
-                (Output::Query { token, query }, Some(replica)) => {
-                    let answer = query_answer(&replica.reader, &query);
+                (Output::Query { token, keyspace, query }, Some(replica)) => {
+                    let answer = replica.reader.query(&keyspace, &query);
                     self.tell(now, Input::Queried { token, answer });
                 }
                 (Output::Propose { token, .. } | Output::ReadIndex { token }, None) => {
@@ -451,10 +450,6 @@ impl<T: Transport> Hub<T> {
 fn nodes_of(membership: &x0_consensus::Membership) -> std::collections::BTreeSet<NodeId> {
     let x0_consensus::Membership { voters, voters_outgoing, learners, learners_next, .. } = membership;
     [voters, voters_outgoing, learners, learners_next].into_iter().flatten().copied().collect()
-}
-
-fn query_answer(reader: &Reader, query: &Query) -> Result<Outcome, OperationError> {
-    reader.query(query).map_err(|cause| OperationError::Failed { reason: cause.to_string().into() })
 }
 
 /// In the words of the coordinator.

@@ -12,7 +12,7 @@ use super::membership::Change;
 #[cfg(feature = "crdt")]
 use super::outgoing::Road;
 #[cfg(feature = "crdt")]
-use crate::crdt::Request;
+use crate::crdt::{CrdtOutcome, Request};
 use crate::request::error::OperationError;
 use crate::request::operation::Operation;
 use crate::request::pending::{Answer, Completion};
@@ -39,7 +39,7 @@ pub(super) struct Letters {
 #[cfg(feature = "crdt")]
 #[derive(Debug, Default)]
 pub(super) struct CrdtLetters {
-    pub(super) calls: Vec<(Request, Completion)>,
+    pub(super) calls: Vec<(Request, Completion<CrdtOutcome>)>,
     pub(super) messages: Vec<(NodeId, Road, Bytes)>,
 }
 
@@ -130,7 +130,7 @@ impl Mailbox {
 
     /// A request of a local caller to a CRDT keyspace.
     #[cfg(feature = "crdt")]
-    pub(crate) fn crdt_call(&self, request: Request) -> Answer {
+    pub(crate) fn crdt_call(&self, request: Request) -> Answer<CrdtOutcome> {
         let (completion, answer) = Answer::waiting();
         let mut inner = self.lock();
         let refusal = match &inner.closed {

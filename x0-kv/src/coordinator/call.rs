@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
+use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Mutation, Operation, Query};
 
 /// An operation that has no answer yet.
@@ -43,7 +44,10 @@ pub(super) enum Ask {
     /// A session for the writes to come.
     OpenSession,
     /// A write that waits for a session, or for room in its window.
-    Write(Mutation),
+    Write {
+        keyspace: KeyspaceName,
+        mutation: Mutation,
+    },
     /// A write with its stamp, as it goes into the log.
     Command {
         session: u64,
@@ -58,7 +62,7 @@ pub(super) enum Ask {
 impl Ask {
     /// Whether an attempt of unknown fate leaves something behind.
     pub(super) fn is_write(&self) -> bool {
-        matches!(self, Ask::Write(_) | Ask::Command { .. })
+        matches!(self, Ask::Write { .. } | Ask::Command { .. })
     }
 }
 
@@ -92,5 +96,5 @@ pub(super) struct Request {
     /// Whether it is a write.
     pub(super) is_proposed: bool,
     /// What to read, until the driver has it.
-    pub(super) query: Option<Query>,
+    pub(super) query: Option<(KeyspaceName, Query)>,
 }

@@ -21,7 +21,7 @@ impl Coordinator {
         let deadline = self.deadline(deadline);
         let is_local = self.route.is_member() && Coordinator::is_local(&operation);
         let (ask, place) = match operation {
-            Operation::Write(mutation) => (Ask::Write(mutation), Place::Queued),
+            Operation::Write { keyspace, mutation } => (Ask::Write { keyspace, mutation }, Place::Queued),
             read @ Operation::Read { .. } => (Ask::Read(read), Place::Parked),
         };
         let key = match self.calls < self.config.calls_max {
@@ -63,7 +63,7 @@ impl Coordinator {
                 self.queued.pop_front();
                 continue;
             };
-            let Ask::Write(mutation) = &call.ask else {
+            let Ask::Write { keyspace, mutation } = &call.ask else {
                 self.queued.pop_front();
                 continue;
             };
@@ -72,7 +72,7 @@ impl Coordinator {
                 Session::None => return self.open_session(),
                 Session::Open(window) => {
                     let Some(stamp) = window.begin() else { return };
-                    let command = Command::encode_write(Some(stamp), mutation);
+                    let command = Command::encode_write(Some(stamp), keyspace, mutation);
                     call.ask = Ask::Command { session: stamp.session, sequence: stamp.sequence, command };
                 }
             }
@@ -158,8 +158,7 @@ impl Coordinator {
         match decode_applied(applied) {
             Ok(applied) => self.settle(key, applied),
             Err(fault) => {
-                let reason = format!("an answer cannot be read: {fault}").into();
-                self.reply(key, Err(OperationError::Failed { reason }));
+                self.reply(key, Err(OperationError::failed(fault)));
             }
         }
     }
@@ -180,9 +179,9 @@ impl Coordinator {
                 }
                 match Command::decode(&command) {
                     // This was the only attempt, and it found the session gone: nothing was written.
-                    Ok(Command::Write { mutation, .. }) if !is_ambiguous => {
+                    Ok(Command::Write { keyspace, mutation, .. }) if !is_ambiguous => {
                         let Some(call) = self.call_mut(key) else { return };
-                        call.ask = Ask::Write(mutation);
+                        call.ask = Ask::Write { keyspace, mutation };
                         call.place = Place::Queued;
                         let deadline = call.deadline;
                         self.arm(key, deadline);
@@ -207,9 +206,9 @@ impl Coordinator {
         if let Ask::Command { session, sequence, command } = &mut call.ask
             && let Session::Open(window) = &self.session
             && window.id == *session
-            && let Ok(Command::Write { mutation, .. }) = Command::decode(command)
+            && let Ok(Command::Write { keyspace, mutation, .. }) = Command::decode(command)
         {
-            *command = Command::encode_write(Some(window.stamp(*sequence)), &mutation);
+            *command = Command::encode_write(Some(window.stamp(*sequence)), &keyspace, &mutation);
         }
     }
 
@@ -226,9 +225,9 @@ impl Coordinator {
     pub(super) fn query(&mut self, key: Key) {
         let query = match self.entries.get_mut(key) {
             Some(Entry::Call(call)) => match std::mem::replace(&mut call.ask, Ask::Taken) {
-                Ask::Read(Operation::Read { query, .. }) => {
+                Ask::Read(Operation::Read { keyspace, query, .. }) => {
                     call.place = Place::Querying;
-                    Some(query)
+                    Some((keyspace, query))
                 }
                 other => {
                     call.ask = other;
@@ -238,8 +237,8 @@ impl Coordinator {
             Some(Entry::Request(request)) => request.query.take(),
             None => None,
         };
-        if let Some(query) = query {
-            self.outputs.push_back(Output::Query { token: key.token(0), query });
+        if let Some((keyspace, query)) = query {
+            self.outputs.push_back(Output::Query { token: key.token(0), keyspace, query });
         }
     }
 

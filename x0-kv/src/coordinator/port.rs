@@ -8,6 +8,7 @@ use x0_identity::NodeId;
 use super::DropReason;
 use crate::request::codec::DecodeError;
 use crate::request::error::OperationError;
+use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Operation, Query};
 use crate::request::outcome::Outcome;
 
@@ -107,6 +108,8 @@ pub enum Output {
     Query {
         /// For the answer.
         token: u64,
+        /// The keyspace to read.
+        keyspace: KeyspaceName,
         /// What to read.
         query: Query,
     },

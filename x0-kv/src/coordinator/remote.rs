@@ -51,8 +51,8 @@ impl Coordinator {
         let (is_local, query) = match Operation::decode(operation) {
             Ok(operation @ Operation::Read { .. }) if self.route.is_member() => {
                 let is_local = Coordinator::is_local(&operation);
-                let Operation::Read { query, .. } = operation else { return };
-                (is_local, query)
+                let Operation::Read { keyspace, query, .. } = operation else { return };
+                (is_local, (keyspace, query))
             }
             _ => return self.respond_to(from, number, &Body::Rejected),
         };
@@ -108,8 +108,11 @@ impl Coordinator {
     pub(super) fn respond_queried(&mut self, key: Key, answer: Result<Outcome, OperationError>) {
         match answer {
             Ok(outcome) => self.respond(key, &Body::Answer { applied: encode_applied(&Ok(outcome)) }),
-            // The state failed: another node may serve it.
-            Err(_) => self.respond(key, &Body::Busy),
+            Err(error) => match error.refusal() {
+                Some(refusal) => self.respond(key, &Body::Answer { applied: encode_applied(&Err(refusal)) }),
+                // The state failed: another node may serve it.
+                None => self.respond(key, &Body::Busy),
+            },
         }
     }
 

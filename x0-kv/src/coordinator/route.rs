@@ -95,7 +95,7 @@ impl Coordinator {
                     return;
                 }
                 // Neither is routed.
-                Ask::Write(_) | Ask::Taken => return,
+                Ask::Write { .. } | Ask::Taken => return,
             };
             call.place = Place::Proposed;
             self.outputs.push_back(Output::Propose { token: key.token(attempt), payload });
@@ -118,7 +118,7 @@ impl Coordinator {
             Ask::Command { command, .. } => Body::Propose { command: command.clone() },
             Ask::OpenSession => Body::Propose { command: crate::Command::OpenSession.encode() },
             Ask::Read(operation) => Body::Read { operation: operation.encode() },
-            Ask::Write(_) | Ask::Taken => return,
+            Ask::Write { .. } | Ask::Taken => return,
         };
         if self.outgoing.put(to, batch_len, key.token(call.attempt), &body) {
             call.place = Place::Sent { to };

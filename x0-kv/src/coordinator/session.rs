@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::request::command::Stamp;
+use crate::request::command::RequestId;
 use crate::request::limits::SESSION_WINDOW_MAX;
 
 /// Whether there is a session.
@@ -30,7 +30,7 @@ impl Window {
     }
 
     /// The stamp of the next write, if there is room for one.
-    pub(super) fn begin(&mut self) -> Option<Stamp> {
+    pub(super) fn begin(&mut self) -> Option<RequestId> {
         let ahead = self.is_done.len() as u64;
         if ahead >= SESSION_WINDOW_MAX {
             return None;
@@ -40,8 +40,8 @@ impl Window {
     }
 
     /// The stamp of a write that was begun before.
-    pub(super) fn stamp(&self, sequence: u64) -> Stamp {
-        Stamp { session: self.id, sequence, acknowledged_below: self.base }
+    pub(super) fn stamp(&self, sequence: u64) -> RequestId {
+        RequestId { session: self.id, sequence, acknowledged_below: self.base }
     }
 
     /// Nobody waits for this write any more.

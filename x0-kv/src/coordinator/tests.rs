@@ -8,7 +8,7 @@ use x0_identity::NodeId;
 
 use super::*;
 use crate::request::limits::SESSIONS_MAX;
-use crate::{Command, Consistency, Expect, Mutation, Operation, Outcome, Query, State, Swap};
+use crate::{Command, Consistency, Expect, KeyspaceName, Mutation, Operation, Outcome, Query, State, Swap};
 
 const CLIENT: u64 = 9;
 const HEADER: protocol::Header = protocol::Header { from: 5, to: 0 };
@@ -17,18 +17,27 @@ fn node(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
+fn write(mutation: Mutation) -> Operation {
+    Operation::Write { keyspace: KeyspaceName::DEFAULT, mutation }
+}
+
 fn put(key: &'static str, value: &'static str) -> Operation {
-    Operation::Write(Mutation::Put { key: key.into(), value: value.into() })
+    write(Mutation::Put { key: key.into(), value: value.into() })
 }
 
 fn get(key: &'static str) -> Operation {
-    Operation::Read { query: Query::Get { key: key.into() }, consistency: Consistency::Linearizable }
+    let keyspace = KeyspaceName::DEFAULT;
+    Operation::Read {
+        keyspace,
+        query: Query::Get { key: key.into() },
+        consistency: Consistency::Linearizable,
+    }
 }
 
 /// Swaps `from` for `to`: applied twice, the second time fails.
 fn step(from: &'static str, to: &'static str) -> Operation {
     let expect = if from.is_empty() { Expect::Absent } else { Expect::Value(from.into()) };
-    Operation::Write(Mutation::CompareAndSwap { key: "counter".into(), expect, value: to.into() })
+    write(Mutation::CompareAndSwap { key: "counter".into(), expect, value: to.into() })
 }
 
 fn is_value(result: &Result<Outcome, OperationError>, value: &str) -> bool {
@@ -115,8 +124,8 @@ impl Pair {
             match output {
                 Output::Propose { token, payload } => member.proposed.push((token, payload)),
                 Output::ReadIndex { token } => member.rounds.push(token),
-                Output::Query { token, query } => {
-                    let answer = Ok(member.state.reader().query(&query).unwrap());
+                Output::Query { token, keyspace, query } => {
+                    let answer = Ok(member.state.reader().query(&keyspace, &query).unwrap());
                     member.coordinator.handle(now, Input::Queried { token, answer }).unwrap();
                 }
                 Output::Send { to, payload } => {
@@ -260,7 +269,7 @@ fn a_message_is_closed_when_it_is_long_enough() {
     let now = pair.now;
     for token in 0..10 {
         let value = Bytes::from(vec![0; if token == 5 { 1 << 20 } else { 300 }]);
-        let operation = Operation::Write(Mutation::Put { key: "k".into(), value });
+        let operation = write(Mutation::Put { key: "k".into(), value });
         pair.coordinator(2).handle(now, Input::Call { token, operation, deadline: None }).unwrap();
     }
     pair.drain(2);
@@ -640,8 +649,8 @@ fn chaos() {
                     let from = [1, 2, 3, CLIENT][usize::try_from(random.below(4)).unwrap()];
                     asked += 1;
                     let value = Bytes::from(asked.to_string());
-                    let write = Mutation::Put { key: value.clone(), value };
-                    pair.call(from, if random.below(2) == 0 { get("1") } else { Operation::Write(write) });
+                    let put = write(Mutation::Put { key: value.clone(), value });
+                    pair.call(from, if random.below(2) == 0 { get("1") } else { put });
                 }
                 4 => drop(pair.mail.pop_front()),
                 5 => {
@@ -675,9 +684,9 @@ fn chaos() {
         let mut state = State::in_memory();
         let mut effective: BTreeMap<Bytes, u32> = BTreeMap::new();
         for (index, payload) in (1..).zip(&pair.log) {
-            let before = state.reader().query(&Query::Range(crate::RangeQuery::all())).unwrap();
+            let before = state.reader().range(&KeyspaceName::DEFAULT, &crate::RangeQuery::all()).unwrap();
             state.apply([(index, Some(payload))], &mut Vec::new()).unwrap();
-            let after = state.reader().query(&Query::Range(crate::RangeQuery::all())).unwrap();
+            let after = state.reader().range(&KeyspaceName::DEFAULT, &crate::RangeQuery::all()).unwrap();
             if before != after
                 && let Ok(Command::Write { mutation: Mutation::Put { key, .. }, .. }) =
                     Command::decode(payload)

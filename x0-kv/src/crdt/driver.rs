@@ -13,10 +13,10 @@ use x0_crdt::{CausalMap, HashKey, ReplicaId};
 use x0_identity::NodeId;
 
 use super::journal::{Journal, JournalError};
+use super::outcome::CrdtOutcome;
 use super::replica::{CrdtReplica, Input, Output};
 use super::{CrdtOptions, CrdtStatus, Read, Request, Write, reading};
 use crate::request::error::OperationError;
-use crate::request::outcome::Outcome;
 use crate::request::pending::{Answer, Completion};
 use crate::request::watch::Watchers;
 use crate::telemetry::CrdtTelemetry;
@@ -29,13 +29,13 @@ const DATAGRAMS_MAX: usize = 4096;
 /// Who is answered.
 pub(crate) enum ReplyTo {
     /// A caller in this process.
-    Caller(Completion),
+    Caller(Completion<CrdtOutcome>),
     /// Whoever this leads to.
-    Other(Box<dyn FnOnce(Result<Outcome, OperationError>) + Send + Sync>),
+    Other(Box<dyn FnOnce(Result<CrdtOutcome, OperationError>) + Send + Sync>),
 }
 
 impl ReplyTo {
-    fn answer(self, result: Result<Outcome, OperationError>) {
+    fn answer(self, result: Result<CrdtOutcome, OperationError>) {
         match self {
             ReplyTo::Caller(completion) => completion.complete(result),
             ReplyTo::Other(answer) => answer(result),
@@ -99,7 +99,7 @@ impl Crdt {
             driven.close(&end);
         });
         // Without a thread there is nothing to wait for the writes that are to come.
-        let thread = thread.map_err(|error| shared.close(&failed(&error))).ok();
+        let thread = thread.map_err(|error| shared.close(&OperationError::failed(error))).ok();
         Ok(Crdt(Arc::new(Running { shared, is_volatile: false, thread: Mutex::new(thread) })))
     }
 
@@ -113,7 +113,7 @@ impl Crdt {
     }
 
     /// Carries out a request of this process.
-    pub(crate) fn submit(&self, request: Request) -> Answer {
+    pub(crate) fn submit(&self, request: Request) -> Answer<CrdtOutcome> {
         match request {
             Request::Read(read) => Answer::ready(self.read(&read)),
             Request::Write(write) => {
@@ -125,7 +125,7 @@ impl Crdt {
     }
 
     /// Answers from what is held, what is on its way to the disk included.
-    pub(crate) fn read(&self, read: &Read) -> Result<Outcome, OperationError> {
+    pub(crate) fn read(&self, read: &Read) -> Result<CrdtOutcome, OperationError> {
         if let Some(error) = &self.0.shared.lock().closed {
             return Err(error.clone());
         }
@@ -324,7 +324,7 @@ fn drive(shared: &Shared, mut journal: Journal, mut post: Post) -> OperationErro
         if let Some(record) = record
             && let Err(error) = journal.write(record)
         {
-            let error = failed(&error);
+            let error = OperationError::failed(error);
             for output in outputs {
                 if let Output::Reply { reply, .. } = output {
                     reply.answer(Err(error.clone()));
@@ -336,10 +336,6 @@ fn drive(shared: &Shared, mut journal: Journal, mut post: Post) -> OperationErro
         let state = shared.state();
         telemetry.round(|| state.replica.status(&state.map));
     }
-}
-
-fn failed(error: &impl ToString) -> OperationError {
-    OperationError::Failed { reason: error.to_string().into() }
 }
 
 /// The time since 1970 in ms, by this machine's clock.

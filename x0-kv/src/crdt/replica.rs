@@ -8,15 +8,13 @@ use x0_crdt::{CausalMap, Joined, Session, SessionInput, SessionOptions, SessionO
 use x0_crdt::{Clock, Stamp};
 use x0_identity::NodeId;
 
+use super::outcome::{Cleared, CrdtOutcome, MOMENTS_PER_MS_BITS, Timestamp};
 use super::status::CrdtTotals;
-use super::{CrdtOptions, CrdtStatus, Write};
+use super::{CrdtOptions, CrdtStatus, Write, reading};
 use crate::request::error::OperationError;
-use crate::request::outcome::Outcome;
 
 /// How often in a lease a member says that it is there.
 const BEATS_PER_LEASE: u32 = 8;
-/// Moments told apart within a millisecond.
-const MOMENTS_PER_MS_BITS: u32 = 16;
 
 /// What drives a [`CrdtReplica`].
 #[derive(Debug)]
@@ -39,7 +37,7 @@ pub(crate) enum Output<R> {
     /// Send this. It may be lost.
     Send { to: NodeId, payload: Vec<u8> },
     /// Answer a caller.
-    Reply { reply: R, result: Result<Outcome, OperationError> },
+    Reply { reply: R, result: Result<CrdtOutcome, OperationError> },
     /// Values at these keys changed.
     Changed { keys: Vec<Vec<u8>> },
 }
@@ -169,28 +167,42 @@ impl<R> CrdtReplica<R> {
         }
     }
 
-    fn write(&mut self, wall_ms: u64, write: Write, map: &mut CausalMap) -> Result<Outcome, OperationError> {
-        let time = self.time(wall_ms, map, write.key())?;
-        let (key, outcome) = match write {
+    fn write(
+        &mut self,
+        wall_ms: u64,
+        write: Write,
+        map: &mut CausalMap,
+    ) -> Result<CrdtOutcome, OperationError> {
+        let (keys, outcome) = match write {
             Write::Put { key, value } => {
-                map.put(&key, time, &value).map_err(|error| refused(&error))?;
-                (key, Outcome::Put { revision: time })
+                let time = self.time(wall_ms, map, &key)?;
+                map.put(&key, time, &value).map_err(refused)?;
+                (vec![key.to_vec()], CrdtOutcome::Put(Timestamp::from_bits(time)))
             }
             Write::Add { key, amount } => {
-                map.add(&key, time, amount).map_err(|error| refused(&error))?;
+                let time = self.time(wall_ms, map, &key)?;
+                map.add(&key, time, amount).map_err(refused)?;
                 let sum = map.get(&key).map_or(0, |entry| entry.sum());
-                (key, Outcome::Counter(sum))
+                (vec![key.to_vec()], CrdtOutcome::Counter(sum))
             }
             Write::Delete { key } => {
                 let existed = map.remove(&key).is_some();
-                if !existed {
-                    return Ok(Outcome::Delete { existed });
+                let keys = if existed { vec![key.to_vec()] } else { Vec::new() };
+                (keys, CrdtOutcome::Deleted(existed))
+            }
+            Write::Clear { prefix } => {
+                let (keys, is_done) = reading::keys_with(map, &prefix);
+                for key in &keys {
+                    map.remove(key);
                 }
-                (key, Outcome::Delete { existed })
+                let cleared = Cleared { removed: keys.len(), is_done };
+                (keys, CrdtOutcome::Cleared(cleared))
             }
         };
-        self.changed = Some(None);
-        self.outputs.push_back(Output::Changed { keys: vec![key.to_vec()] });
+        if !keys.is_empty() {
+            self.changed = Some(None);
+            self.outputs.push_back(Output::Changed { keys });
+        }
         Ok(outcome)
     }
 
@@ -206,7 +218,7 @@ impl<R> CrdtReplica<R> {
             let next_ms = self.clock.last().time_ms.saturating_add(1);
             stamp = self.clock.tick(next_ms);
         }
-        let exhausted = |_| OperationError::Failed { reason: "the clock is at the end of its range".into() };
+        let exhausted = |_| OperationError::failed("the clock is at the end of its range");
         stamp.map(packed).map_err(exhausted)
     }
 
@@ -278,14 +290,6 @@ impl<R> CrdtReplica<R> {
     }
 }
 
-impl Write {
-    pub(crate) fn key(&self) -> &[u8] {
-        match self {
-            Write::Put { key, .. } | Write::Add { key, .. } | Write::Delete { key } => key,
-        }
-    }
-}
-
 /// A moment in one number.
 fn packed(stamp: Stamp) -> u64 {
     let counter = u64::from(stamp.counter).min((1 << MOMENTS_PER_MS_BITS) - 1);
@@ -293,6 +297,6 @@ fn packed(stamp: Stamp) -> u64 {
 }
 
 /// The limits were checked before; what the map says on top is its own.
-fn refused(error: &WriteError) -> OperationError {
-    OperationError::Failed { reason: error.to_string().into() }
+fn refused(error: WriteError) -> OperationError {
+    OperationError::failed(error)
 }

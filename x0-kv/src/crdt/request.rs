@@ -1,11 +1,13 @@
-//! What is asked of a CRDT keyspace.
+//! Requests to a CRDT store, and their encoding between a client and a member.
+//!
+//! Keys are those of the map: the qualifier of the keyspace, then the key of the caller
+//! ([`KeyspaceName::qualify`](crate::KeyspaceName)).
 
 use bytes::Bytes;
-use x0_crdt::VALUE_LEN_MAX;
 
-use crate::request::error::OperationError;
-use crate::request::limits::{self, LimitError};
-use crate::request::operation::{Mutation, Operation, Query, RangeQuery};
+use super::limits::{self, CrdtLimitError};
+use crate::request::keyspace::KeyspaceName;
+use crate::request::operation::RangeQuery;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,71 +16,101 @@ pub(crate) enum Request {
     Write(Write),
 }
 
-/// Answered from what this node holds.
+/// Answered from the state of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
     Get { key: Bytes },
     Siblings { key: Bytes },
     Counter { key: Bytes },
     Range(RangeQuery),
+    Keyspaces,
 }
 
-/// Done when it is in this node's journal.
+/// Done when it is in the journal of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
-    Put { key: Bytes, value: Bytes },
-    Add { key: Bytes, amount: i64 },
-    Delete { key: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+    },
+    Add {
+        key: Bytes,
+        amount: i64,
+    },
+    Delete {
+        key: Bytes,
+    },
+    /// Removes some of the keys that begin with `prefix`.
+    Clear {
+        prefix: Bytes,
+    },
+}
+
+/// Splits a key of the map into the name of its keyspace and the key of the caller. `None` if it begins with no valid name.
+pub(crate) fn split(key: &Bytes) -> Option<(KeyspaceName, Bytes)> {
+    let len = 1 + usize::from(*key.first()?);
+    if key.len() < len {
+        return None;
+    }
+    let name = KeyspaceName::from_encoded(key.slice(1..len)).ok()?;
+    Some((name, key.slice(len..)))
 }
 
 impl Request {
-    /// An operation in terms of this keyspace.
-    pub(crate) fn new(operation: Operation) -> Result<Request, OperationError> {
-        Ok(match operation {
-            Operation::Read { query: Query::Get { key }, .. } => Request::Read(Read::Get { key }),
-            Operation::Read { query: Query::Range(range), .. } => Request::Read(Read::Range(range)),
-            Operation::Write(Mutation::Put { key, value }) => Request::Write(Write::Put { key, value }),
-            Operation::Write(Mutation::Delete { key }) => Request::Write(Write::Delete { key }),
-            Operation::Write(Mutation::CompareAndSwap { .. }) => {
-                return Err(OperationError::Unsupported { what: "compare-and-swap" });
-            }
-            Operation::Write(Mutation::Transaction(_)) => {
-                return Err(OperationError::Unsupported { what: "a transaction" });
-            }
-        })
-    }
-
-    pub(crate) fn check(&self) -> Result<(), LimitError> {
+    /// Checks a request of another node, which a client of this version has checked before it sent it.
+    #[cfg_attr(
+        not(feature = "mesh"),
+        allow(dead_code, reason = "requests come from other nodes over a mesh")
+    )]
+    pub(crate) fn check(&self) -> Result<(), CrdtLimitError> {
         match self {
-            Request::Read(Read::Range(range)) => limits::check_range(range),
-            Request::Read(Read::Get { key } | Read::Siblings { key } | Read::Counter { key })
-            | Request::Write(Write::Add { key, .. } | Write::Delete { key }) => limits::check_key(key),
-            Request::Write(Write::Put { key, value }) => {
-                limits::check_key(key)?;
-                match value.len() {
-                    len if len > VALUE_LEN_MAX => Err(LimitError::CrdtValueTooLong { len }),
-                    _ => Ok(()),
+            Request::Read(Read::Keyspaces) => Ok(()),
+            Request::Read(Read::Range(range)) => {
+                let mut inner = range.clone();
+                inner.start = inner_key(&range.start)?;
+                // The end may lie after every key of the keyspace, where no keyspace needs to begin.
+                inner.end = None;
+                if range.end.as_ref().is_some_and(|end| end.len() > x0_crdt::KEY_LEN_MAX + 1) {
+                    return Err(CrdtLimitError::KeyTooLong { len: x0_crdt::KEY_LEN_MAX + 2 });
                 }
+                limits::check_range(&inner)
+            }
+            Request::Write(Write::Clear { prefix }) => inner_key(prefix).map(drop),
+            Request::Read(Read::Get { key } | Read::Siblings { key } | Read::Counter { key })
+            | Request::Write(Write::Add { key, .. } | Write::Delete { key }) => {
+                limits::check_key(&inner_key(key)?)
+            }
+            Request::Write(Write::Put { key, value }) => {
+                limits::check_key(&inner_key(key)?)?;
+                limits::check_value(value)
             }
         }
     }
 }
 
-/// How requests and answers travel between a client and a member.
+/// The caller's part of a key of the map. A key of no keyspace counts as empty.
+fn inner_key(key: &Bytes) -> Result<Bytes, CrdtLimitError> {
+    split(key).map(|(_, key)| key).ok_or(CrdtLimitError::KeyEmpty)
+}
+
+/// The messages between a client and a member.
 ///
-/// A message is a version (1), what it is (0 a request, 1 an answer, 2 a failure), the asker's number, and the fields. Integers and
-/// byte strings are those of the other formats of this crate.
+/// A message is a version (1), a kind (0 request, 1 answer, 2 failure), the number that the client gave the request, and the fields
+/// of the kind. Integers and byte strings have the encoding of the other formats of this crate.
 #[cfg(feature = "mesh")]
 pub(crate) mod wire {
     use bytes::{BufMut, Bytes, BytesMut};
 
     use super::{Read, Request, Write};
-    use crate::request::applied::{decode_applied, encode_applied};
+    use crate::crdt::codec::{outcome, put_outcome};
+    use crate::crdt::limits::VALUE_LEN_MAX;
+    use crate::crdt::outcome::CrdtOutcome;
     use crate::request::codec::{self, DecodeError, Decoder};
     use crate::request::error::OperationError;
-    use crate::request::limits::{KEY_LEN_MAX, OUTCOME_LEN_MAX, VALUE_LEN_MAX};
     use crate::request::operation::RangeQuery;
-    use crate::request::outcome::Outcome;
+
+    /// Longest key of the map, or continuation of a range of it.
+    const KEY_LEN_MAX: usize = x0_crdt::KEY_LEN_MAX + 1;
 
     const VERSION: u8 = 1;
 
@@ -86,7 +118,7 @@ pub(crate) mod wire {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub(crate) enum Message {
         Request { number: u64, request: Request },
-        Answer { number: u64, result: Result<Outcome, Failure> },
+        Answer { number: u64, result: Result<CrdtOutcome, Failure> },
     }
 
     /// Why there is no answer.
@@ -130,7 +162,7 @@ pub(crate) mod wire {
             Message::Answer { number, result: Ok(outcome) } => {
                 to.put_u8(1);
                 codec::put_u64(&mut to, *number);
-                codec::put_bytes(&mut to, &encode_applied(&Ok(outcome.clone())));
+                put_outcome(&mut to, outcome);
             }
             Message::Answer { number, result: Err(failure) } => {
                 to.put_u8(2);
@@ -154,11 +186,16 @@ pub(crate) mod wire {
             Request::Write(Write::Put { .. }) => 4,
             Request::Write(Write::Add { .. }) => 5,
             Request::Write(Write::Delete { .. }) => 6,
+            Request::Read(Read::Keyspaces) => 7,
+            Request::Write(Write::Clear { .. }) => 8,
         };
         to.put_u8(tag);
         match request {
             Request::Read(Read::Get { key } | Read::Siblings { key } | Read::Counter { key })
-            | Request::Write(Write::Delete { key }) => codec::put_bytes(to, key),
+            | Request::Write(Write::Delete { key } | Write::Clear { prefix: key }) => {
+                codec::put_bytes(to, key);
+            }
+            Request::Read(Read::Keyspaces) => codec::put_bytes(to, &[]),
             Request::Read(Read::Range(RangeQuery { start, end, limit, reverse })) => {
                 codec::put_bytes(to, start);
                 to.put_u8(end.is_some().into());
@@ -190,12 +227,7 @@ pub(crate) mod wire {
         let number = from.u64("number of a request")?;
         let message = match kind {
             0 => Message::Request { number, request: request(&mut from)? },
-            1 => {
-                let applied = decode_applied(&from.bytes("answer", OUTCOME_LEN_MAX)?)?;
-                // A refusal is the log's, and has no business here.
-                let result = applied.map_err(|_| Failure::Unsupported);
-                Message::Answer { number, result }
-            }
+            1 => Message::Answer { number, result: Ok(outcome(&mut from)?) },
             2 => {
                 let failure = match from.u8("failure")? {
                     0 => Failure::Unsupported,
@@ -213,14 +245,14 @@ pub(crate) mod wire {
 
     fn request(from: &mut Decoder<'_>) -> Result<Request, DecodeError> {
         let tag = from.u8("kind of request")?;
-        let key = from.bytes("key", KEY_LEN_MAX + 1)?;
+        let key = from.bytes("key", KEY_LEN_MAX)?;
         let request = match tag {
             0 => Request::Read(Read::Get { key }),
             1 => Request::Read(Read::Siblings { key }),
             2 => Request::Read(Read::Counter { key }),
             3 => {
                 let end = match from.bool("presence of an end")? {
-                    true => Some(from.bytes("end", KEY_LEN_MAX + 1)?),
+                    true => Some(from.bytes("end", KEY_LEN_MAX)?),
                     false => None,
                 };
                 let found = from.u64("limit")?;
@@ -231,9 +263,11 @@ pub(crate) mod wire {
             4 => Request::Write(Write::Put { key, value: from.bytes("value", VALUE_LEN_MAX)? }),
             5 => Request::Write(Write::Add { key, amount: from.u64("amount")?.cast_signed() }),
             6 => Request::Write(Write::Delete { key }),
+            7 if key.is_empty() => Request::Read(Read::Keyspaces),
+            8 => Request::Write(Write::Clear { prefix: key }),
             tag => return Err(DecodeError::Tag { what: "kind of request", tag }),
         };
-        request.check()?;
+        request.check().map_err(DecodeError::from)?;
         Ok(request)
     }
 }
@@ -244,27 +278,40 @@ mod tests {
 
     use super::wire::{Failure, Message, decode, encode};
     use super::{Read, Request, Write};
+    use crate::crdt::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
+    use crate::request::keyspace::KeyspaceName;
     use crate::request::operation::RangeQuery;
-    use crate::request::outcome::{Outcome, Page, Versioned};
 
     fn messages() -> Vec<Message> {
-        let key = Bytes::from_static(b"key");
-        let value = Versioned { value: Bytes::from_static(b"value"), revision: u64::MAX };
+        let key = Bytes::from_static(b"\x05itemskey");
+        let timestamp = Timestamp::from_bits(u64::MAX);
+        let value = CrdtValue { value: Bytes::from_static(b"value"), timestamp };
+        let entry = CrdtEntry { key: key.clone(), value: value.value.clone(), timestamp };
+        let page = CrdtPage { entries: vec![entry], continuation: Some(key.clone()) };
+        let items = KeyspaceName::new("items").unwrap_or_default();
         let requests = [
             Request::Read(Read::Get { key: key.clone() }),
             Request::Read(Read::Siblings { key: key.clone() }),
             Request::Read(Read::Counter { key: key.clone() }),
-            Request::Read(Read::Range(RangeQuery::prefix("a/").limit(7).reverse())),
-            Request::Read(Read::Range(RangeQuery::all())),
+            Request::Read(Read::Range(RangeQuery::prefix("\x00a/").limit(7).reverse())),
+            Request::Read(Read::Range(RangeQuery { start: "\x00".into(), ..RangeQuery::all() })),
+            Request::Read(Read::Keyspaces),
+            Request::Write(Write::Clear { prefix: "\x05items".into() }),
             Request::Write(Write::Put { key: key.clone(), value: Bytes::new() }),
             Request::Write(Write::Add { key: key.clone(), amount: i64::MIN }),
             Request::Write(Write::Delete { key }),
         ];
         let results = [
-            Ok(Outcome::Value(Some(value.clone()))),
-            Ok(Outcome::Siblings(vec![value.clone(), value])),
-            Ok(Outcome::Counter(-1)),
-            Ok(Outcome::Page(Page::default())),
+            Ok(CrdtOutcome::Value(Some(value.clone()))),
+            Ok(CrdtOutcome::Value(None)),
+            Ok(CrdtOutcome::Siblings(vec![value.clone(), value])),
+            Ok(CrdtOutcome::Counter(-1)),
+            Ok(CrdtOutcome::Page(CrdtPage::default())),
+            Ok(CrdtOutcome::Page(page)),
+            Ok(CrdtOutcome::Put(timestamp)),
+            Ok(CrdtOutcome::Deleted(true)),
+            Ok(CrdtOutcome::Keyspaces(vec![items])),
+            Ok(CrdtOutcome::Cleared(Cleared { removed: 1024, is_done: false })),
             Err(Failure::Unsupported),
             Err(Failure::Overloaded),
             Err(Failure::Closed),
@@ -319,10 +366,14 @@ mod tests {
 
     #[test]
     fn what_breaks_a_limit_is_refused() {
-        let long = Request::Write(Write::Put { key: "key".into(), value: vec![0; 65_537].into() });
+        let long = Request::Write(Write::Put { key: "\x00key".into(), value: vec![0; 65_537].into() });
         let empty = Request::Read(Read::Get { key: Bytes::new() });
-        let page = Request::Read(Read::Range(RangeQuery::all().limit(0)));
-        for request in [long, empty, page] {
+        let empty_inside = Request::Read(Read::Get { key: "\x01a".into() });
+        let no_name = Request::Read(Read::Get { key: "\x04a key".into() });
+        let cut = Request::Write(Write::Clear { prefix: "\x05item".into() });
+        let page =
+            Request::Read(Read::Range(RangeQuery { start: "\x00".into(), ..RangeQuery::all().limit(0) }));
+        for request in [long, empty, empty_inside, no_name, cut, page] {
             assert!(decode(&encode(&Message::Request { number: 1, request })).is_err());
         }
     }

@@ -16,7 +16,7 @@ use x0_identity::NodeId;
 use super::journal::{Journal, JournalError};
 use super::replica::{CrdtReplica, Input, Output};
 use super::{CrdtOptions, Write};
-use crate::request::outcome::Outcome;
+use crate::crdt::outcome::CrdtOutcome;
 
 const LEASE: Duration = Duration::from_secs(60);
 const START_MS: u64 = 1_700_000_000_000;
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// One round of a driver. It may die before what it did is durable: then nothing of it ever happened.
-    fn round(&mut self, at: usize, inputs: Vec<Input<()>>, survives: bool) -> Vec<Outcome> {
+    fn round(&mut self, at: usize, inputs: Vec<Input<()>>, survives: bool) -> Vec<CrdtOutcome> {
         let (now, member) = (self.now, &mut self.members[at]);
         let wall_ms = START_MS + member.skew_ms + u64::try_from(now.as_millis()).unwrap();
         for input in inputs {
@@ -195,6 +195,7 @@ impl World {
         match (done.first(), write) {
             (None, _) | (_, Write::Delete { .. }) if done.is_empty() => {}
             (_, Write::Delete { .. }) => drop(member.keys.insert(own, None)),
+            (_, Write::Clear { .. }) => panic!("the model has no such step"),
             (_, Write::Add { .. }) => member.counted += 1,
             (_, Write::Put { key, .. }) if key == "shared" => {}
             (_, Write::Put { .. }) => drop(member.keys.insert(own, Some(value))),
@@ -340,11 +341,13 @@ fn a_clock_that_runs_ahead_wins_nothing_by_it() {
     for member in &world.members[1..] {
         let wall_ms = START_MS + u64::try_from(world.now.as_millis()).unwrap();
         let read = |read| super::reading::read(&member.map, member.replica.time_max(wall_ms), &read);
-        let Outcome::Value(Some(found)) = read(super::Read::Get { key: "key".into() }) else {
+        let CrdtOutcome::Value(Some(found)) = read(super::Read::Get { key: "key".into() }) else {
             panic!("nothing")
         };
         assert_eq!(found.value, "right");
-        let Outcome::Siblings(siblings) = read(super::Read::Siblings { key: "key".into() }) else { panic!() };
+        let CrdtOutcome::Siblings(siblings) = read(super::Read::Siblings { key: "key".into() }) else {
+            panic!()
+        };
         assert_eq!(siblings.iter().map(|value| value.value.clone()).collect::<Vec<_>>(), ["ahead", "right"]);
     }
     // Whoever has seen it and writes is later than it, or at least replaces it.

@@ -1,21 +1,23 @@
-//! The bytes of an [`Applied`]: what the state machine answers to a log entry, sessions remember and nodes send.
+//! The encoding of an [`Applied`]: the answer of the state machine to a log entry, which sessions remember and nodes send.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::{
-    KEY_LEN_MAX, OUTCOME_LEN_MAX, RANGE_ENTRIES_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX,
+    KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, KEYSPACES_MAX, OUTCOME_LEN_MAX, RANGE_ENTRIES_MAX,
+    TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX,
 };
+use crate::request::operation::SnapshotId;
 use crate::request::outcome::{
-    ActionResult, Applied, KeyValue, Outcome, Page, Refusal, Swap, TransactionOutcome, Versioned,
+    ActionResult, Applied, KeyValue, Outcome, Page, Refusal, ScanPage, Swap, TransactionOutcome, Versioned,
 };
+use crate::request::revision::Revision;
 
-/// Most values at one key that are told; as many as fit an answer at their longest.
-const SIBLINGS_MAX: usize = 32;
 /// Tags from here on are refusals.
 const REFUSAL: u8 = 0x80;
 
-/// The bytes of what a command answered.
+/// Encodes the answer to a command.
 #[must_use]
 pub fn encode_applied(applied: &Applied) -> Bytes {
     let mut to = BytesMut::with_capacity(16);
@@ -28,6 +30,9 @@ pub fn encode_applied(applied: &Applied) -> Bytes {
                     Refusal::WindowExceeded => 2,
                     Refusal::ResultTooLong => 3,
                     Refusal::Malformed => 4,
+                    Refusal::KeyspaceMissing => 5,
+                    Refusal::KeyspacesExceeded => 6,
+                    Refusal::SnapshotExpired => 7,
                 },
         ),
         Ok(outcome) => put_outcome(&mut to, outcome),
@@ -47,34 +52,41 @@ pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
     let applied = match from.u8("kind of outcome")? {
         0 => Ok(Outcome::Value(optional_versioned(&mut from)?)),
         1 => Ok(Outcome::Page(page(&mut from)?)),
-        2 => Ok(Outcome::Put { revision: from.u64("revision")? }),
+        2 => Ok(Outcome::Put { revision: revision(&mut from)? }),
         3 => Ok(Outcome::Delete { existed: from.bool("existence")? }),
-        4 => Ok(Outcome::CompareAndSwap(Swap::Swapped { revision: from.u64("revision")? })),
+        4 => Ok(Outcome::CompareAndSwap(Swap::Swapped { revision: revision(&mut from)? })),
         5 => Ok(Outcome::CompareAndSwap(Swap::Kept { current: optional_versioned(&mut from)? })),
         6 => {
             let held = from.bool("whether conditions held")?;
-            let revision = from.u64("revision")?;
+            let revision = revision(&mut from)?;
             let count = from.len("count of results", TRANSACTION_OPERATIONS_MAX)?;
             let results = (0..count).map(|_| action_result(&mut from)).collect::<Result<_, _>>()?;
             Ok(Outcome::Transaction(TransactionOutcome { held, revision, results }))
         }
         7 => Ok(Outcome::SessionOpened { session: from.u64("session")? }),
         8 => Ok(Outcome::SessionKept),
-        9 => {
-            let count = from.len("count of values", SIBLINGS_MAX)?;
-            // Two bytes are the least a value takes.
-            let mut siblings = Vec::with_capacity(count.min(from.remaining() / 2));
-            for _ in 0..count {
-                siblings.push(versioned(&mut from)?);
-            }
-            Ok(Outcome::Siblings(siblings))
+        9 => Ok(Outcome::KeyspaceCreated { is_new: from.bool("whether a keyspace is new")? }),
+        10 => Ok(Outcome::KeyspaceDropped { existed: from.bool("existence")? }),
+        11 => {
+            let count = from.len("count of keyspaces", KEYSPACES_MAX)?;
+            let mut name = || {
+                let name = from.bytes("name of a keyspace", KEYSPACE_NAME_LEN_MAX)?;
+                Ok::<_, DecodeError>(KeyspaceName::from_encoded(name)?)
+            };
+            Ok(Outcome::Keyspaces((0..count).map(|_| name()).collect::<Result<_, _>>()?))
         }
-        10 => Ok(Outcome::Counter(from.u64("counter")?.cast_signed())),
+        12 => {
+            let snapshot = SnapshotId { revision: revision(&mut from)?, number: from.u64("snapshot")? };
+            Ok(Outcome::ScanPage(ScanPage { page: page(&mut from)?, snapshot }))
+        }
         0x80 => Err(Refusal::SessionExpired),
         0x81 => Err(Refusal::SequenceAcknowledged),
         0x82 => Err(Refusal::WindowExceeded),
         0x83 => Err(Refusal::ResultTooLong),
         0x84 => Err(Refusal::Malformed),
+        0x85 => Err(Refusal::KeyspaceMissing),
+        0x86 => Err(Refusal::KeyspacesExceeded),
+        0x87 => Err(Refusal::SnapshotExpired),
         tag => return Err(DecodeError::Tag { what: "kind of outcome", tag }),
     };
     from.finish()?;
@@ -89,24 +101,17 @@ fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
         }
         Outcome::Page(page) => {
             to.put_u8(1);
-            to.reserve(page.entries.iter().map(|entry| entry.key.len() + entry.value.len() + 16).sum());
-            codec::put_u64(to, page.entries.len() as u64);
-            for KeyValue { key, value, revision } in &page.entries {
-                codec::put_bytes(to, key);
-                codec::put_bytes(to, value);
-                codec::put_u64(to, *revision);
-            }
-            match &page.continuation {
-                None => to.put_u8(0),
-                Some(continuation) => {
-                    to.put_u8(1);
-                    codec::put_bytes(to, continuation);
-                }
-            }
+            put_page(to, page);
+        }
+        Outcome::ScanPage(ScanPage { page, snapshot }) => {
+            to.put_u8(12);
+            codec::put_u64(to, snapshot.revision.get());
+            codec::put_u64(to, snapshot.number);
+            put_page(to, page);
         }
         Outcome::Put { revision } => {
             to.put_u8(2);
-            codec::put_u64(to, *revision);
+            codec::put_u64(to, revision.get());
         }
         Outcome::Delete { existed } => {
             to.put_u8(3);
@@ -114,7 +119,7 @@ fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
         }
         Outcome::CompareAndSwap(Swap::Swapped { revision }) => {
             to.put_u8(4);
-            codec::put_u64(to, *revision);
+            codec::put_u64(to, revision.get());
         }
         Outcome::CompareAndSwap(Swap::Kept { current }) => {
             to.put_u8(5);
@@ -123,7 +128,7 @@ fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
         Outcome::Transaction(TransactionOutcome { held, revision, results }) => {
             to.put_u8(6);
             to.put_u8((*held).into());
-            codec::put_u64(to, *revision);
+            codec::put_u64(to, revision.get());
             codec::put_u64(to, results.len() as u64);
             for result in results {
                 match result {
@@ -144,17 +149,35 @@ fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
             codec::put_u64(to, *session);
         }
         Outcome::SessionKept => to.put_u8(8),
-        Outcome::Siblings(siblings) => {
+        Outcome::KeyspaceCreated { is_new } => {
             to.put_u8(9);
-            codec::put_u64(to, siblings.len().min(SIBLINGS_MAX) as u64);
-            for Versioned { value, revision } in siblings.iter().take(SIBLINGS_MAX) {
-                codec::put_bytes(to, value);
-                codec::put_u64(to, *revision);
-            }
+            to.put_u8((*is_new).into());
         }
-        Outcome::Counter(sum) => {
+        Outcome::KeyspaceDropped { existed } => {
             to.put_u8(10);
-            codec::put_u64(to, sum.cast_unsigned());
+            to.put_u8((*existed).into());
+        }
+        Outcome::Keyspaces(names) => {
+            to.put_u8(11);
+            codec::put_u64(to, names.len() as u64);
+            names.iter().for_each(|name| codec::put_bytes(to, name.as_bytes()));
+        }
+    }
+}
+
+fn put_page(to: &mut BytesMut, page: &Page) {
+    to.reserve(page.entries.iter().map(|entry| entry.key.len() + entry.value.len() + 16).sum());
+    codec::put_u64(to, page.entries.len() as u64);
+    for KeyValue { key, value, revision } in &page.entries {
+        codec::put_bytes(to, key);
+        codec::put_bytes(to, value);
+        codec::put_u64(to, revision.get());
+    }
+    match &page.continuation {
+        None => to.put_u8(0),
+        Some(continuation) => {
+            to.put_u8(1);
+            codec::put_bytes(to, continuation);
         }
     }
 }
@@ -165,7 +188,7 @@ fn put_optional_versioned(to: &mut BytesMut, versioned: Option<&Versioned>) {
         Some(Versioned { value, revision }) => {
             to.put_u8(1);
             codec::put_bytes(to, value);
-            codec::put_u64(to, *revision);
+            codec::put_u64(to, revision.get());
         }
     }
 }
@@ -177,8 +200,12 @@ fn optional_versioned(from: &mut Decoder<'_>) -> Result<Option<Versioned>, Decod
     versioned(from).map(Some)
 }
 
+fn revision(from: &mut Decoder<'_>) -> Result<Revision, DecodeError> {
+    from.u64("revision").map(Revision::new)
+}
+
 fn versioned(from: &mut Decoder<'_>) -> Result<Versioned, DecodeError> {
-    Ok(Versioned { value: from.bytes("value", VALUE_LEN_MAX)?, revision: from.u64("revision")? })
+    Ok(Versioned { value: from.bytes("value", VALUE_LEN_MAX)?, revision: revision(from)? })
 }
 
 fn page(from: &mut Decoder<'_>) -> Result<Page, DecodeError> {
@@ -189,7 +216,7 @@ fn page(from: &mut Decoder<'_>) -> Result<Page, DecodeError> {
         entries.push(KeyValue {
             key: from.bytes("key", KEY_LEN_MAX)?,
             value: from.bytes("value", VALUE_LEN_MAX)?,
-            revision: from.u64("revision")?,
+            revision: revision(from)?,
         });
     }
     let continuation = if from.bool("presence of a continuation")? {

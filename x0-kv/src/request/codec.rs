@@ -1,4 +1,4 @@
-//! Bytes to types and back: the payload of log entries, outcomes, and the operations that nodes send each other.
+//! The primitives of all encodings of this crate: integers, byte strings and their bounds.
 //!
 //! Integers are little-endian base-128 (as in protobuf and WebAssembly) in their shortest form, byte strings carry their
 //! length before them. Every length is checked against its limit and against what is left before anything is kept, and
@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, Bytes};
 
-/// Why bytes are not what they should be. The state of nothing changed.
+/// Bytes are not a valid encoding. No state has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -47,11 +47,11 @@ pub enum DecodeError {
         /// What was being read.
         what: &'static str,
     },
-    /// A keyspace that this version does not have.
-    #[error("keyspace {id} is not known to this version of the crate")]
-    Keyspace {
-        /// Its number.
-        id: u8,
+    /// The items of a list are not in ascending order, or one of them is not valid at its place.
+    #[error("the list of {what} is not in order")]
+    Order {
+        /// The list.
+        what: &'static str,
     },
     /// Bytes are left over.
     #[error("{len} bytes follow the end")]
@@ -62,6 +62,10 @@ pub enum DecodeError {
     /// What was read breaks a limit of the store.
     #[error(transparent)]
     Limit(#[from] crate::request::limits::LimitError),
+    /// A request breaks a limit of the CRDT store.
+    #[cfg(feature = "crdt")]
+    #[error(transparent)]
+    CrdtLimit(#[from] crate::crdt::limits::CrdtLimitError),
 }
 
 pub(crate) fn put_u64(to: &mut impl BufMut, mut value: u64) {
@@ -125,6 +129,14 @@ impl<'a> Decoder<'a> {
             }
         }
         Err(DecodeError::Integer { what })
+    }
+
+    /// Four bytes, little-endian.
+    pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let bytes = rest.first_chunk().ok_or(DecodeError::Truncated { what })?;
+        self.at += 4;
+        Ok(u32::from_le_bytes(*bytes))
     }
 
     /// A length or count of at most `max`.

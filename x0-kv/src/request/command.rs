@@ -1,21 +1,23 @@
-//! The payload of a log entry.
+//! Commands: the payloads of log entries. Also the encoding of operations between nodes.
 //!
-//! Layout: version (1), kind, then what the kind needs; see [`Command::encode`]. A write names its keyspace with one
-//! byte, of which only [`KEYSPACE_DEFAULT`] is used today: named and CRDT keyspaces can come without a new version, and
-//! a replica that does not know a keyspace refuses the command alike on every node.
+//! A command is a version (1), a kind, and the fields of the kind; see [`Command::encode`]. A write names its keyspace: a byte string
+//! that is empty for the default keyspace. A name that is not valid makes the command malformed, and a keyspace that does not exist
+//! makes it refused, on every replica alike. CRDT stores are not part of the log.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::request::codec::{self, DecodeError, Decoder};
-use crate::request::limits::{self, COMMAND_LEN_MAX, KEY_LEN_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX};
-use crate::request::operation::{
-    Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
+use crate::request::keyspace::KeyspaceName;
+use crate::request::limits::{
+    self, COMMAND_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX,
 };
+use crate::request::operation::{
+    Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, SnapshotId, Transaction,
+};
+use crate::request::revision::Revision;
 
 /// The version of the formats of this module.
 pub const COMMAND_VERSION: u8 = 1;
-/// The keyspace that every key lives in today.
-pub const KEYSPACE_DEFAULT: u8 = 0;
 
 /// One command of the replicated log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,23 +34,25 @@ pub enum Command {
         /// The session.
         session: u64,
     },
-    /// A write. With a stamp it is applied once however often it is in the log, without one each time.
+    /// A write. With a request id it is applied once however often it is in the log; without one it is applied each time.
     Write {
-        /// Who writes, and which of their writes this is.
-        stamp: Option<Stamp>,
-        /// What to write.
+        /// The session of the client, and the number of the write in it.
+        request_id: Option<RequestId>,
+        /// The keyspace that is written.
+        keyspace: KeyspaceName,
+        /// The change.
         mutation: Mutation,
     },
 }
 
-/// Makes a retried write recognisable: Ongaro, "Consensus: Bridging Theory and Practice" §6.3.
+/// Identifies a write, so that a retried one is applied once: Ongaro, "Consensus: Bridging Theory and Practice" §6.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Stamp {
+pub struct RequestId {
     /// The session, from [`Outcome::SessionOpened`](crate::Outcome::SessionOpened).
     pub session: u64,
     /// The number of this write within the session, from 1. The same number is the same write.
     pub sequence: u64,
-    /// The client has the answers to all of its writes below this one; the store may forget them.
+    /// The client has the answers to all of its writes below this number; the store may forget them.
     pub acknowledged_below: u64,
 }
 
@@ -60,25 +64,31 @@ impl Command {
             Command::OpenSession => Bytes::from_static(&[COMMAND_VERSION, 0]),
             Command::KeepSession { session } => session_command(1, *session),
             Command::CloseSession { session } => session_command(2, *session),
-            Command::Write { stamp, mutation } => Command::encode_write(*stamp, mutation),
+            Command::Write { request_id, keyspace, mutation } => {
+                Command::encode_write(*request_id, keyspace, mutation)
+            }
         }
     }
 
-    /// The bytes of a write, without making a [`Command`] of it first.
+    /// The bytes of a write, without a [`Command`] in between.
     #[must_use]
-    pub fn encode_write(stamp: Option<Stamp>, mutation: &Mutation) -> Bytes {
-        let mut to = BytesMut::with_capacity(48 + mutation_len(mutation));
+    pub fn encode_write(
+        request_id: Option<RequestId>,
+        keyspace: &KeyspaceName,
+        mutation: &Mutation,
+    ) -> Bytes {
+        let mut to = BytesMut::with_capacity(48 + keyspace.as_bytes().len() + mutation_len(mutation));
         to.put_u8(COMMAND_VERSION);
-        match stamp {
+        match request_id {
             None => to.put_u8(3),
-            Some(stamp) => {
+            Some(RequestId { session, sequence, acknowledged_below }) => {
                 to.put_u8(4);
-                codec::put_u64(&mut to, stamp.session);
-                codec::put_u64(&mut to, stamp.sequence);
-                codec::put_u64(&mut to, stamp.acknowledged_below);
+                codec::put_u64(&mut to, session);
+                codec::put_u64(&mut to, sequence);
+                codec::put_u64(&mut to, acknowledged_below);
             }
         }
-        to.put_u8(KEYSPACE_DEFAULT);
+        codec::put_bytes(&mut to, keyspace.as_bytes());
         put_mutation(&mut to, mutation);
         to.freeze()
     }
@@ -98,14 +108,18 @@ impl Command {
             0 => Command::OpenSession,
             1 => Command::KeepSession { session: from.u64("session")? },
             2 => Command::CloseSession { session: from.u64("session")? },
-            3 => Command::Write { stamp: None, mutation: keyspace_and_mutation(&mut from)? },
+            3 => {
+                let (keyspace, mutation) = keyspace_and_mutation(&mut from)?;
+                Command::Write { request_id: None, keyspace, mutation }
+            }
             4 => {
-                let stamp = Stamp {
+                let request_id = RequestId {
                     session: from.u64("session")?,
                     sequence: from.u64("sequence")?,
                     acknowledged_below: from.u64("acknowledged sequence")?,
                 };
-                Command::Write { stamp: Some(stamp), mutation: keyspace_and_mutation(&mut from)? }
+                let (keyspace, mutation) = keyspace_and_mutation(&mut from)?;
+                Command::Write { request_id: Some(request_id), keyspace, mutation }
             }
             tag => return Err(DecodeError::Tag { what: "kind of command", tag }),
         };
@@ -115,24 +129,24 @@ impl Command {
 }
 
 impl Operation {
-    /// The bytes in which one node asks another for this operation.
+    /// The bytes in which one node sends this operation to another.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut to = BytesMut::new();
         to.put_u8(COMMAND_VERSION);
         match self {
-            Operation::Read { query, consistency } => {
+            Operation::Read { keyspace, query, consistency } => {
                 to.put_u8(match consistency {
                     Consistency::Linearizable => 0,
                     Consistency::Local => 1,
                 });
-                to.put_u8(KEYSPACE_DEFAULT);
+                codec::put_bytes(&mut to, keyspace.as_bytes());
                 put_query(&mut to, query);
             }
-            Operation::Write(mutation) => {
-                to.reserve(32 + mutation_len(mutation));
+            Operation::Write { keyspace, mutation } => {
+                to.reserve(32 + keyspace.as_bytes().len() + mutation_len(mutation));
                 to.put_u8(2);
-                to.put_u8(KEYSPACE_DEFAULT);
+                codec::put_bytes(&mut to, keyspace.as_bytes());
                 put_mutation(&mut to, mutation);
             }
         }
@@ -151,12 +165,16 @@ impl Operation {
         let mut from = Decoder::new(payload);
         version(&mut from)?;
         let operation = match from.u8("kind of operation")? {
-            0 => Operation::Read {
-                query: keyspace_and_query(&mut from)?,
-                consistency: Consistency::Linearizable,
-            },
-            1 => Operation::Read { query: keyspace_and_query(&mut from)?, consistency: Consistency::Local },
-            2 => Operation::Write(keyspace_and_mutation(&mut from)?),
+            kind @ (0 | 1) => {
+                let keyspace = keyspace(&mut from)?;
+                let query = query(&mut from)?;
+                let consistency = if kind == 0 { Consistency::Linearizable } else { Consistency::Local };
+                Operation::Read { keyspace, query, consistency }
+            }
+            2 => {
+                let (keyspace, mutation) = keyspace_and_mutation(&mut from)?;
+                Operation::Write { keyspace, mutation }
+            }
             tag => return Err(DecodeError::Tag { what: "kind of operation", tag }),
         };
         from.finish()?;
@@ -179,11 +197,8 @@ fn version(from: &mut Decoder<'_>) -> Result<(), DecodeError> {
     }
 }
 
-fn keyspace(from: &mut Decoder<'_>) -> Result<(), DecodeError> {
-    match from.u8("keyspace")? {
-        KEYSPACE_DEFAULT => Ok(()),
-        id => Err(DecodeError::Keyspace { id }),
-    }
+fn keyspace(from: &mut Decoder<'_>) -> Result<KeyspaceName, DecodeError> {
+    Ok(KeyspaceName::from_encoded(from.bytes("name of a keyspace", KEYSPACE_NAME_LEN_MAX)?)?)
 }
 
 fn put_query(to: &mut BytesMut, query: &Query) {
@@ -194,34 +209,63 @@ fn put_query(to: &mut BytesMut, query: &Query) {
         }
         Query::Range(range) => {
             to.put_u8(1);
-            codec::put_bytes(to, &range.start);
-            match &range.end {
-                None => to.put_u8(0),
-                Some(end) => {
-                    to.put_u8(1);
-                    codec::put_bytes(to, end);
-                }
-            }
-            codec::put_u64(to, range.limit.into());
-            to.put_u8(range.reverse.into());
+            put_range(to, range);
         }
+        Query::Scan { range, snapshot } => {
+            to.put_u8(3);
+            put_range(to, range);
+            to.put_u8(snapshot.is_some().into());
+            if let Some(SnapshotId { revision, number }) = snapshot {
+                codec::put_u64(to, revision.get());
+                codec::put_u64(to, *number);
+            }
+        }
+        Query::Keyspaces => to.put_u8(2),
     }
 }
 
-fn keyspace_and_query(from: &mut Decoder<'_>) -> Result<Query, DecodeError> {
-    keyspace(from)?;
+fn put_range(to: &mut BytesMut, range: &RangeQuery) {
+    codec::put_bytes(to, &range.start);
+    match &range.end {
+        None => to.put_u8(0),
+        Some(end) => {
+            to.put_u8(1);
+            codec::put_bytes(to, end);
+        }
+    }
+    codec::put_u64(to, range.limit.into());
+    to.put_u8(range.reverse.into());
+}
+
+fn range(from: &mut Decoder<'_>) -> Result<RangeQuery, DecodeError> {
+    Ok(RangeQuery {
+        start: from.bytes("start of a range", KEY_LEN_MAX + 1)?,
+        end: from
+            .bool("presence of the end of a range")?
+            .then(|| from.bytes("end of a range", KEY_LEN_MAX + 1))
+            .transpose()?,
+        limit: u32::try_from(from.len("limit of a range", limits::RANGE_ENTRIES_MAX as usize)?)
+            .unwrap_or(limits::RANGE_ENTRIES_MAX),
+        reverse: from.bool("direction of a range")?,
+    })
+}
+
+fn query(from: &mut Decoder<'_>) -> Result<Query, DecodeError> {
     let query = match from.u8("kind of query")? {
         0 => Query::Get { key: key(from)? },
-        1 => Query::Range(RangeQuery {
-            start: from.bytes("start of a range", KEY_LEN_MAX + 1)?,
-            end: from
-                .bool("presence of the end of a range")?
-                .then(|| from.bytes("end of a range", KEY_LEN_MAX + 1))
-                .transpose()?,
-            limit: u32::try_from(from.len("limit of a range", limits::RANGE_ENTRIES_MAX as usize)?)
-                .unwrap_or(limits::RANGE_ENTRIES_MAX),
-            reverse: from.bool("direction of a range")?,
-        }),
+        1 => Query::Range(range(from)?),
+        3 => {
+            let range = range(from)?;
+            let snapshot = match from.bool("presence of a snapshot")? {
+                true => {
+                    let revision = Revision::new(from.u64("revision")?);
+                    Some(SnapshotId { revision, number: from.u64("snapshot")? })
+                }
+                false => None,
+            };
+            Query::Scan { range, snapshot }
+        }
+        2 => Query::Keyspaces,
         tag => return Err(DecodeError::Tag { what: "kind of query", tag }),
     };
     limits::check_query(&query)?;
@@ -234,6 +278,7 @@ fn mutation_len(mutation: &Mutation) -> usize {
     match mutation {
         Mutation::Put { key, value } => key.len() + value.len(),
         Mutation::Delete { key } => key.len(),
+        Mutation::CreateKeyspace | Mutation::DropKeyspace => 0,
         Mutation::CompareAndSwap { key, expect, value } => key.len() + value.len() + expect_len(expect),
         Mutation::Transaction(transaction) => {
             let conditions =
@@ -265,6 +310,8 @@ fn put_mutation(to: &mut BytesMut, mutation: &Mutation) {
             put_expect(to, expect);
             codec::put_bytes(to, value);
         }
+        Mutation::CreateKeyspace => to.put_u8(4),
+        Mutation::DropKeyspace => to.put_u8(5),
         Mutation::Transaction(transaction) => {
             to.put_u8(3);
             codec::put_u64(to, transaction.conditions.len() as u64);
@@ -291,7 +338,7 @@ fn put_expect(to: &mut BytesMut, expect: &Expect) {
         }
         Expect::Revision(revision) => {
             to.put_u8(2);
-            codec::put_u64(to, *revision);
+            codec::put_u64(to, revision.get());
         }
     }
 }
@@ -314,8 +361,8 @@ fn put_action(to: &mut BytesMut, action: &Action) {
     }
 }
 
-fn keyspace_and_mutation(from: &mut Decoder<'_>) -> Result<Mutation, DecodeError> {
-    keyspace(from)?;
+fn keyspace_and_mutation(from: &mut Decoder<'_>) -> Result<(KeyspaceName, Mutation), DecodeError> {
+    let keyspace = keyspace(from)?;
     let mutation = match from.u8("kind of write")? {
         0 => Mutation::Put { key: key(from)?, value: value(from)? },
         1 => Mutation::Delete { key: key(from)? },
@@ -326,10 +373,12 @@ fn keyspace_and_mutation(from: &mut Decoder<'_>) -> Result<Mutation, DecodeError
             let alternatives = list(from, action)?;
             Mutation::Transaction(Transaction { conditions, actions, alternatives })
         }
+        4 => Mutation::CreateKeyspace,
+        5 => Mutation::DropKeyspace,
         tag => return Err(DecodeError::Tag { what: "kind of write", tag }),
     };
-    limits::check_mutation(&mutation)?;
-    Ok(mutation)
+    limits::check_mutation(&keyspace, &mutation)?;
+    Ok((keyspace, mutation))
 }
 
 fn list<T>(
@@ -353,7 +402,7 @@ fn expect(from: &mut Decoder<'_>) -> Result<Expect, DecodeError> {
     match from.u8("kind of expectation")? {
         0 => Ok(Expect::Absent),
         1 => Ok(Expect::Value(value(from)?)),
-        2 => Ok(Expect::Revision(from.u64("revision")?)),
+        2 => Ok(Expect::Revision(Revision::new(from.u64("revision")?))),
         tag => Err(DecodeError::Tag { what: "kind of expectation", tag }),
     }
 }

@@ -1,15 +1,25 @@
-//! Why an operation has no answer.
+//! Errors of operations.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 
 use crate::request::limits::LimitError;
 use crate::request::outcome::Refusal;
+use crate::state::storage::entry::DamagedEntry;
 
-/// Why an operation was not answered, and whether it may have happened nevertheless.
+/// An operation failed. Each variant says whether the operation may have been applied; see also
+/// [`is_ambiguous`](OperationError::is_ambiguous).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OperationError {
     /// It breaks a limit. Nothing was done.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// It breaks a limit of the CRDT store. Nothing was done.
+    #[cfg(feature = "crdt")]
+    #[error(transparent)]
+    CrdtLimit(#[from] crate::crdt::limits::CrdtLimitError),
     /// Too many operations wait already. Nothing was done; try again when some have been answered.
     #[error("too many operations wait for an answer: slow down and try again")]
     Overloaded,
@@ -35,12 +45,22 @@ pub enum OperationError {
         crate::request::limits::TRANSACTION_LEN_MAX
     )]
     ResultTooLong,
+    /// The keyspace does not exist. Nothing was done.
+    #[error("the keyspace does not exist: create it first")]
+    KeyspaceMissing,
+    /// The snapshot of a scan is not held any more: too much was written, too many other scans began, or another node leads now. The
+    /// entries returned before are valid.
+    #[error("the snapshot of the scan is not held any more: begin a new scan after the last entry")]
+    SnapshotExpired,
+    /// As many keyspaces exist as are allowed. Nothing was done.
+    #[error("{} keyspaces exist, which is the limit: drop one first", crate::request::limits::KEYSPACES_MAX)]
+    KeyspacesExceeded,
     /// The other side does not understand the operation: it is of another version. Nothing was done.
     #[error("a replica does not understand the operation: it runs another version")]
     NotUnderstood,
-    /// The store at hand cannot do that. Nothing was done.
+    /// The node at hand does not offer the operation. Nothing was done.
     #[error(
-        "{what} is not possible here: compare-and-swap and transactions need the linearizable keyspace, counters and siblings one of kind `Keyspace::Crdt` that the node was started with, a watch a store on a member"
+        "{what} is not available here: a watch needs a store on a member, a CRDT operation a member that was started with a CRDT store"
     )]
     Unsupported {
         /// What was asked for.
@@ -50,13 +70,60 @@ pub enum OperationError {
     /// not have been applied.
     #[error("the store is closed")]
     Closed,
-    /// The store failed and stopped serving: a disk error, a full disk, a corrupted file. A write may or may not have
-    /// been applied; what was acknowledged before is safe. Remedy the cause and open it again.
-    #[error("the store failed: {reason}")]
+    /// An entry that the operation reads is damaged. Its value is not returned, and nothing was done.
+    #[error(transparent)]
+    Damaged(Box<DamagedEntry>),
+    /// The store failed and stopped serving: a disk error, a full disk, a damaged file. A write may or may not have been applied;
+    /// acknowledged writes are safe. Remedy the cause and open it again.
+    #[error("the store failed: remedy the cause and open it again")]
     Failed {
         /// The cause, with the file concerned.
-        reason: std::sync::Arc<str>,
+        source: FailureCause,
     },
+}
+
+/// The cause of a failure that ended many operations at once. Two are equal if they are the same failure.
+#[derive(Debug, Clone)]
+pub struct FailureCause(Arc<dyn Error + Send + Sync>);
+
+impl FailureCause {
+    /// Shares `cause`.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> FailureCause {
+        FailureCause(Arc::from(cause.into()))
+    }
+
+    /// The cause with its type, for `downcast_ref`.
+    #[must_use]
+    pub fn get(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl PartialEq for FailureCause {
+    fn eq(&self, other: &FailureCause) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for FailureCause {}
+
+impl fmt::Display for FailureCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for FailureCause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl OperationError {
+    /// A failure with this cause.
+    pub(crate) fn failed(cause: impl Into<Box<dyn Error + Send + Sync>>) -> OperationError {
+        OperationError::Failed { source: FailureCause::new(cause) }
+    }
 }
 
 impl OperationError {
@@ -64,14 +131,31 @@ impl OperationError {
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
         match self {
+            #[cfg(feature = "crdt")]
+            Self::CrdtLimit(_) => false,
             Self::Limit(_)
             | Self::Overloaded
             | Self::Unavailable { .. }
             | Self::ResultTooLong
+            | Self::KeyspaceMissing
+            | Self::SnapshotExpired
+            | Self::KeyspacesExceeded
+            | Self::Damaged(_)
             | Self::Unsupported { .. }
             | Self::NotUnderstood => false,
             Self::TimedOut { ambiguous } => *ambiguous,
             Self::SessionExpired | Self::Closed | Self::Failed { .. } => true,
+        }
+    }
+}
+
+impl OperationError {
+    /// The refusal of the state machine that this error stands for, if it does: another node answers it to its client.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::KeyspaceMissing => Some(Refusal::KeyspaceMissing),
+            Self::SnapshotExpired => Some(Refusal::SnapshotExpired),
+            _ => None,
         }
     }
 }
@@ -83,6 +167,9 @@ impl From<Refusal> for OperationError {
             Refusal::WindowExceeded => OperationError::Overloaded,
             Refusal::ResultTooLong => OperationError::ResultTooLong,
             Refusal::Malformed => OperationError::NotUnderstood,
+            Refusal::KeyspaceMissing => OperationError::KeyspaceMissing,
+            Refusal::SnapshotExpired => OperationError::SnapshotExpired,
+            Refusal::KeyspacesExceeded => OperationError::KeyspacesExceeded,
         }
     }
 }

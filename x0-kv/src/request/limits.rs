@@ -1,8 +1,9 @@
-//! The limits that hold for every store, embedded or clustered.
+//! The limits of every linearizable store, embedded or clustered. All lengths are in bytes.
 //!
-//! They are part of the replicated format: every replica judges a command by the same numbers, so they are constants
-//! and not options. All lengths are in bytes.
+//! They are part of the replicated format: every replica must decide alike whether a command is valid, so that they are constants and
+//! not options. The CRDT store has limits of its own (`crdt::limits`).
 
+use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{
     Action, Condition, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
 };
@@ -11,6 +12,10 @@ use crate::request::operation::{
 pub const KEY_LEN_MAX: usize = 4096;
 /// Longest value. A value may be empty.
 pub const VALUE_LEN_MAX: usize = 1 << 20;
+/// Longest name of a keyspace.
+pub const KEYSPACE_NAME_LEN_MAX: usize = 127;
+/// Most keyspaces of a store, the default one not counted.
+pub const KEYSPACES_MAX: usize = 1024;
 /// Most conditions in a transaction, and most actions in each of its two branches.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
 /// Most bytes of keys and values in a transaction, and separately in what its reads answer.
@@ -19,6 +24,10 @@ pub const TRANSACTION_LEN_MAX: usize = 2 << 20;
 pub const RANGE_ENTRIES_MAX: u32 = 4096;
 /// Most bytes of keys and values in one page of a range.
 pub const RANGE_PAGE_LEN_MAX: usize = 2 << 20;
+/// Most snapshots that a node holds for scans; the least recently used one makes room for another.
+pub const SCANS_MAX: usize = 32;
+/// Most bytes written after the snapshot of a scan was taken, which is the memory that it costs; then it is released.
+pub const SCAN_WRITTEN_LEN_MAX: u64 = 64 << 20;
 /// Longest encoded command, which is the payload of one log entry.
 pub const COMMAND_LEN_MAX: usize = TRANSACTION_LEN_MAX + (64 << 10);
 /// Longest encoded outcome of a command or answer to a query.
@@ -30,7 +39,7 @@ pub const SESSION_WINDOW_MAX: u64 = 4096;
 /// Most bytes of remembered outcomes over all sessions; beyond it the least recently used sessions are forgotten.
 pub const SESSION_OUTCOMES_LEN_MAX: usize = 64 << 20;
 
-/// Why an operation was turned away before anything was done: it breaks a limit of the [module](self).
+/// An operation breaks a limit of the [module](self). Nothing was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
@@ -51,13 +60,13 @@ pub enum LimitError {
         /// Its length in bytes.
         len: usize,
     },
-    /// A value is too long for a CRDT keyspace.
+    /// The name of a keyspace is not valid.
     #[error(
-        "the value is {len} bytes long: a value of a CRDT keyspace holds at most 65536 bytes; store it as a blob and its name here"
+        "the name of the keyspace is not valid: {reason}; a name holds 1 to {KEYSPACE_NAME_LEN_MAX} ASCII letters, digits or `-`, `_`, `.`, `/`"
     )]
-    CrdtValueTooLong {
-        /// Its length in bytes.
-        len: usize,
+    KeyspaceName {
+        /// The part of the rule that it breaks.
+        reason: &'static str,
     },
     /// A transaction holds too many conditions, or too many actions in a branch.
     #[error("the transaction has {count} {what}: at most {TRANSACTION_OPERATIONS_MAX} are allowed")]
@@ -92,19 +101,20 @@ pub enum LimitError {
 pub fn check(operation: &Operation) -> Result<(), LimitError> {
     match operation {
         Operation::Read { query, .. } => check_query(query),
-        Operation::Write(mutation) => check_mutation(mutation),
+        Operation::Write { keyspace, mutation } => check_mutation(keyspace, mutation),
     }
 }
 
 pub(crate) fn check_query(query: &Query) -> Result<(), LimitError> {
     match query {
         Query::Get { key } => check_key(key),
-        Query::Range(range) => check_range(range),
+        Query::Range(range) | Query::Scan { range, .. } => check_range(range),
+        Query::Keyspaces => Ok(()),
     }
 }
 
 pub(crate) fn check_range(range: &RangeQuery) -> Result<(), LimitError> {
-    // A continuation may be the longest key with one zero byte behind it.
+    // A continuation may be the longest key followed by one zero byte.
     for bound in [Some(&range.start), range.end.as_ref()].into_iter().flatten() {
         if bound.len() > KEY_LEN_MAX + 1 {
             return Err(LimitError::KeyTooLong { len: bound.len() });
@@ -116,8 +126,12 @@ pub(crate) fn check_range(range: &RangeQuery) -> Result<(), LimitError> {
     Ok(())
 }
 
-pub(crate) fn check_mutation(mutation: &Mutation) -> Result<(), LimitError> {
+pub(crate) fn check_mutation(keyspace: &KeyspaceName, mutation: &Mutation) -> Result<(), LimitError> {
     match mutation {
+        Mutation::CreateKeyspace | Mutation::DropKeyspace if keyspace.is_default() => {
+            Err(LimitError::KeyspaceName { reason: "the default keyspace is neither created nor dropped" })
+        }
+        Mutation::CreateKeyspace | Mutation::DropKeyspace => Ok(()),
         Mutation::Put { key, value } => check_key(key).and_then(|()| check_value(value)),
         Mutation::Delete { key } => check_key(key),
         Mutation::CompareAndSwap { key, expect, value } => {

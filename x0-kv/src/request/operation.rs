@@ -1,21 +1,30 @@
-//! What a caller asks of a store.
+//! The operations of a store.
 
 use bytes::Bytes;
 
+use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::RANGE_ENTRIES_MAX;
+use crate::request::revision::Revision;
 
-/// One request: a read that changes nothing, or a write that goes through the log.
+/// One request to a keyspace: a read that changes nothing, or a write that goes through the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Answered from applied state, without a log entry.
     Read {
-        /// What to read.
+        /// The keyspace that is read.
+        keyspace: KeyspaceName,
+        /// The query.
         query: Query,
         /// How fresh the answer must be.
         consistency: Consistency,
     },
     /// Ordered by the log and applied once.
-    Write(Mutation),
+    Write {
+        /// The keyspace that is written.
+        keyspace: KeyspaceName,
+        /// The change.
+        mutation: Mutation,
+    },
 }
 
 /// How fresh a read is.
@@ -39,6 +48,28 @@ pub enum Query {
     },
     /// One page of a range of keys. Answers [`Outcome::Page`](crate::Outcome::Page).
     Range(RangeQuery),
+    /// One page of a scan. Answers [`Outcome::ScanPage`](crate::Outcome::ScanPage).
+    Scan {
+        /// The range; after the first page what is left of it.
+        range: RangeQuery,
+        /// The snapshot to read, from the first page; `None` for the first page, which takes one.
+        snapshot: Option<SnapshotId>,
+    },
+    /// The names of all keyspaces, whichever keyspace the operation names. Answers
+    /// [`Outcome::Keyspaces`](crate::Outcome::Keyspaces).
+    Keyspaces,
+}
+
+/// A snapshot that a node holds for a scan.
+///
+/// The state at one revision is the same on all members, so that a snapshot of the same id on another member cannot hold another
+/// state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SnapshotId {
+    /// The revision of the state: the index of the last log entry that is part of it.
+    pub revision: Revision,
+    /// The number of the snapshot on the node that holds it.
+    pub number: u64,
 }
 
 /// Keys from `start` (included) to `end` (excluded), in the order of their bytes.
@@ -133,6 +164,12 @@ pub enum Mutation {
     },
     /// Several at once, all or nothing. Answers [`Outcome::Transaction`](crate::Outcome::Transaction).
     Transaction(Transaction),
+    /// Creates the keyspace that the operation names. Answers
+    /// [`Outcome::KeyspaceCreated`](crate::Outcome::KeyspaceCreated).
+    CreateKeyspace,
+    /// Drops the keyspace that the operation names, with all its keys. Answers
+    /// [`Outcome::KeyspaceDropped`](crate::Outcome::KeyspaceDropped).
+    DropKeyspace,
 }
 
 /// What a key is expected to be.
@@ -143,7 +180,7 @@ pub enum Expect {
     /// It has exactly this value.
     Value(Bytes),
     /// It has a value, last written at this revision.
-    Revision(u64),
+    Revision(Revision),
 }
 
 /// Conditions on keys, and what to do when all of them hold or when one does not.

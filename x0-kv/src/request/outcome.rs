@@ -1,6 +1,10 @@
-//! What a store answers.
+//! The answers of a store.
 
 use bytes::Bytes;
+
+use crate::request::keyspace::KeyspaceName;
+use crate::request::operation::SnapshotId;
+use crate::request::revision::Revision;
 
 /// The answer to an [`Operation`](crate::Operation) that was carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,10 +14,12 @@ pub enum Outcome {
     Value(Option<Versioned>),
     /// To a range.
     Page(Page),
+    /// To a page of a scan.
+    ScanPage(ScanPage),
     /// To a put.
     Put {
         /// The revision of the value that was written.
-        revision: u64,
+        revision: Revision,
     },
     /// To a delete.
     Delete {
@@ -31,10 +37,18 @@ pub enum Outcome {
     },
     /// To a command that keeps a session alive or closes it.
     SessionKept,
-    /// To a question for all values at a key of a CRDT keyspace: the latest first.
-    Siblings(Vec<Versioned>),
-    /// To an addition to a counter of a CRDT keyspace, or a question for its value.
-    Counter(i64),
+    /// To the creation of a keyspace.
+    KeyspaceCreated {
+        /// Whether it did not exist before.
+        is_new: bool,
+    },
+    /// To the dropping of a keyspace.
+    KeyspaceDropped {
+        /// Whether it existed.
+        existed: bool,
+    },
+    /// To a query for all keyspaces: their names in ascending order, without the default one.
+    Keyspaces(Vec<KeyspaceName>),
 }
 
 /// A value and when it was written.
@@ -42,9 +56,8 @@ pub enum Outcome {
 pub struct Versioned {
     /// The value.
     pub value: Bytes,
-    /// The log index of the write that set it. Greater than that of any write before. In a CRDT keyspace the time of the write, by its
-    /// writer's hybrid logical clock: greater than that of any write it replaced.
-    pub revision: u64,
+    /// The revision of the write that set it.
+    pub revision: Revision,
 }
 
 /// A key with its value.
@@ -55,10 +68,11 @@ pub struct KeyValue {
     /// The value.
     pub value: Bytes,
     /// The log index of the write that set it.
-    pub revision: u64,
+    pub revision: Revision,
 }
 
-/// One page of a range, as it was at one moment. The pages of a range are each from a moment of their own.
+/// One page of a range, from one applied state. The next page of a range comes from a later state; those of a
+/// [scan](crate::Keyspace::scan) all come from the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
     /// The entries, in the order asked for.
@@ -68,13 +82,22 @@ pub struct Page {
     pub continuation: Option<Bytes>,
 }
 
+/// One page of a scan, and the snapshot that the next pages are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanPage {
+    /// The page.
+    pub page: Page,
+    /// The snapshot, for [`Query::Scan`](crate::Query::Scan). It is held only while the page has a continuation.
+    pub snapshot: SnapshotId,
+}
+
 /// How a compare-and-swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swap {
     /// The key was as expected and has the new value.
     Swapped {
         /// The revision of the new value.
-        revision: u64,
+        revision: Revision,
     },
     /// The key was not as expected; nothing was written.
     Kept {
@@ -89,7 +112,7 @@ pub struct TransactionOutcome {
     /// Whether every condition held, so that `actions` was carried out and not `alternatives`.
     pub held: bool,
     /// The log index of the transaction: the revision of every value it wrote.
-    pub revision: u64,
+    pub revision: Revision,
     /// One result for each action of the branch taken.
     pub results: Vec<ActionResult>,
 }
@@ -108,7 +131,7 @@ pub enum ActionResult {
     },
 }
 
-/// Why a command that reached the log was not carried out. Every replica refuses it alike, and it changed no key.
+/// Why a command of the log, or a query, was not carried out. Every replica refuses it alike, and no key has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -134,7 +157,16 @@ pub enum Refusal {
     /// The log entry is not a command that this version understands.
     #[error("the log entry is not a command of this version")]
     Malformed,
+    /// The keyspace does not exist.
+    #[error("the keyspace does not exist: create it first")]
+    KeyspaceMissing,
+    /// The snapshot of a scan is not held any more, or was held by another node.
+    #[error("the snapshot of the scan is not held any more: begin a new scan after the last entry")]
+    SnapshotExpired,
+    /// There are as many keyspaces as are allowed.
+    #[error("{} keyspaces exist, which is the limit: drop one first", crate::request::limits::KEYSPACES_MAX)]
+    KeyspacesExceeded,
 }
 
-/// What applying one command answers: the same on every replica.
+/// The result of applying one command: the same on every replica.
 pub type Applied = Result<Outcome, Refusal>;

@@ -1,4 +1,4 @@
-//! An answer that is on its way.
+//! The answer to an operation that the store is still carrying out.
 
 use std::fmt;
 use std::future::Future;
@@ -10,11 +10,12 @@ use std::thread::Thread;
 use crate::request::error::OperationError;
 use crate::request::outcome::Outcome;
 
-type Reply = Result<Outcome, OperationError>;
+type Reply<O> = Result<O, OperationError>;
 
-/// An operation that was handed to the store. Await it, in any runtime, or [`wait`](Pending::wait) for it.
+/// The answer to a submitted operation: a future for any runtime, or a blocking [`wait`](Pending::wait).
 ///
-/// The operation goes on whether or not anybody looks: dropping this forgets the answer, not the operation.
+/// Dropping it discards the answer; the store still carries the operation out. `T` is the type of the answer, `O` the type of the
+/// outcomes of the store that it comes from.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,20 +27,20 @@ type Reply = Result<Outcome, OperationError>;
 /// # }
 /// ```
 #[must_use = "a write is done only when its answer says so"]
-pub struct Pending<T> {
-    answer: Answer,
-    read: fn(Outcome) -> Option<T>,
+pub struct Pending<T, O = Outcome> {
+    answer: Answer<O>,
+    read: fn(O) -> Option<T>,
 }
 
-impl<T> Pending<T> {
-    pub(crate) fn new(answer: Answer, read: fn(Outcome) -> Option<T>) -> Pending<T> {
+impl<T, O> Pending<T, O> {
+    pub(crate) fn new(answer: Answer<O>, read: fn(O) -> Option<T>) -> Pending<T, O> {
         Pending { answer, read }
     }
 
-    /// Blocks the thread until the answer is there.
+    /// Blocks the calling thread until the answer arrives.
     ///
     /// # Errors
-    /// Those of the operation.
+    /// The error of the operation.
     pub fn wait(mut self) -> Result<T, OperationError> {
         thread_local! {
             static UNPARK: Waker = Arc::new(Unpark(std::thread::current())).into();
@@ -55,13 +56,16 @@ impl<T> Pending<T> {
         })
     }
 
-    fn typed(&self, reply: Reply) -> Result<T, OperationError> {
-        // Another kind of outcome than asked for is an answer from a version that is not ours.
+    fn typed(&self, reply: Reply<O>) -> Result<T, OperationError> {
+        // An outcome of another kind than the operation has comes from a member of another version.
         reply.and_then(|outcome| (self.read)(outcome).ok_or(OperationError::NotUnderstood))
     }
 }
 
-impl<T> Future for Pending<T> {
+// Nothing in it is pinned.
+impl<T, O> Unpin for Pending<T, O> {}
+
+impl<T, O> Future for Pending<T, O> {
     type Output = Result<T, OperationError>;
 
     /// # Panics
@@ -91,7 +95,7 @@ impl<T> Future for Pending<T> {
     }
 }
 
-impl<T> fmt::Debug for Pending<T> {
+impl<T, O> fmt::Debug for Pending<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending").finish_non_exhaustive()
     }
@@ -105,51 +109,51 @@ impl Wake for Unpark {
     }
 }
 
-/// An answer before it has its type: there already, or to come through a [`Completion`].
+/// An answer before it has its type: complete, or delivered later through a [`Completion`].
 #[derive(Debug)]
-pub(crate) enum Answer {
-    Ready(Option<Reply>),
-    Waiting(Arc<Slot>),
+pub(crate) enum Answer<O = Outcome> {
+    Ready(Option<Reply<O>>),
+    Waiting(Arc<Slot<O>>),
 }
 
-impl Answer {
-    pub(crate) fn ready(reply: Reply) -> Answer {
+impl<O> Answer<O> {
+    pub(crate) fn ready(reply: Reply<O>) -> Answer<O> {
         Answer::Ready(Some(reply))
     }
 
-    pub(crate) fn waiting() -> (Completion, Answer) {
+    pub(crate) fn waiting() -> (Completion<O>, Answer<O>) {
         let slot = Arc::new(Slot(Mutex::new(SlotState::Waiting(None))));
         (Completion(Some(Arc::clone(&slot))), Answer::Waiting(slot))
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Slot(Mutex<SlotState>);
+pub(crate) struct Slot<O>(Mutex<SlotState<O>>);
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, SlotState> {
+impl<O> Slot<O> {
+    fn lock(&self) -> MutexGuard<'_, SlotState<O>> {
         // Nothing that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
-enum SlotState {
+enum SlotState<O> {
     Waiting(Option<Waker>),
-    Answered(Reply),
+    Answered(Reply<O>),
     Taken,
 }
 
-/// Where the answer goes. Dropped without one, it answers that the store is closed.
+/// The sending side of an [`Answer`]. Dropped without an answer, it answers [`OperationError::Closed`].
 #[derive(Debug)]
-pub(crate) struct Completion(Option<Arc<Slot>>);
+pub(crate) struct Completion<O = Outcome>(Option<Arc<Slot<O>>>);
 
-impl Completion {
-    pub(crate) fn complete(mut self, reply: Reply) {
+impl<O> Completion<O> {
+    pub(crate) fn complete(mut self, reply: Reply<O>) {
         self.answer(reply);
     }
 
-    fn answer(&mut self, reply: Reply) {
+    fn answer(&mut self, reply: Reply<O>) {
         let Some(slot) = self.0.take() else { return };
         let before = std::mem::replace(&mut *slot.lock(), SlotState::Answered(reply));
         if let SlotState::Waiting(Some(waker)) = before {
@@ -158,7 +162,7 @@ impl Completion {
     }
 }
 
-impl Drop for Completion {
+impl<O> Drop for Completion<O> {
     fn drop(&mut self) {
         self.answer(Err(OperationError::Closed));
     }

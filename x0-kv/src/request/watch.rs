@@ -1,4 +1,4 @@
-//! Watching keys.
+//! Watches: which keys of a keyspace changed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,23 +9,25 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
-/// Most keys that a watch holds for its owner; when more have changed it only says so.
+use crate::request::keyspace::KeyspaceName;
+
+/// Most keys that a watch holds for its owner. When more have changed, it only sets [`Changes::is_cut`].
 pub const WATCH_KEYS_MAX: usize = 4096;
 
-/// What changed since it was asked last.
+/// The changes since the watch was last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Changes {
-    /// The keys that were written or removed, by whomever. Read them to see what they hold now.
+    /// The keys that were written or removed, by any client of any member. Read them to see their current values.
     pub keys: BTreeSet<Bytes>,
-    /// Others changed as well, more than are held: read the whole range again.
+    /// More keys changed than are held, or the whole keyspace was replaced or dropped: read the whole range again.
     pub is_cut: bool,
 }
 
-/// Tells which keys changed, on the node at hand: what [`Store::watch`](crate::Store::watch) returns.
+/// Reports which keys changed on the node at hand. Returned by [`Keyspace::watch`](crate::Keyspace::watch).
 ///
-/// Changes of one key that come faster than they are asked for are told once, so that no writer ever waits for a watch, and none is
-/// missed. Dropped it is gone.
+/// Several changes of one key between two reads are reported once, so that no writer ever waits for a watch. No change is missed.
+/// Dropping the watch ends it.
 pub struct Watch {
     slot: Arc<Slot>,
 }
@@ -36,7 +38,7 @@ impl Watch {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// As [`next`](Self::next), to be polled.
+    /// The poll function of [`next`](Self::next).
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Changes>> {
         let mut seen = self.slot.lock();
         if seen.changes != Changes::default() {
@@ -49,7 +51,7 @@ impl Watch {
         Poll::Pending
     }
 
-    /// As [`next`](Self::next), blocking the thread.
+    /// Blocks the calling thread until there are changes. `None` when the store is closed.
     pub fn wait(&mut self) -> Option<Changes> {
         struct Unpark(std::thread::Thread);
         impl Wake for Unpark {
@@ -76,7 +78,10 @@ impl fmt::Debug for Watch {
 
 #[derive(Debug)]
 struct Slot {
-    prefix: Bytes,
+    /// The qualified prefix: keyspace and key.
+    prefix: Vec<u8>,
+    /// How many bytes of it are the keyspace.
+    qualifier_len: usize,
     seen: Mutex<Seen>,
 }
 
@@ -94,13 +99,13 @@ impl Slot {
     }
 }
 
-/// Everybody who watches one keyspace. Clones are the same.
+/// The watches of one store. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watchers(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether there may be any, so that a write without a watch costs one look.
+    /// Whether there may be any, so that a write without a watch costs one load.
     any: AtomicBool,
     watches: Mutex<Watches>,
 }
@@ -112,9 +117,10 @@ struct Watches {
 }
 
 impl Watchers {
-    /// Watches the keys that begin with `prefix`, from now on.
-    pub(crate) fn watch(&self, prefix: Bytes) -> Watch {
-        let slot = Arc::new(Slot { prefix, seen: Mutex::default() });
+    /// Watches the keys of `keyspace` that begin with `prefix`, from now on.
+    pub(crate) fn watch(&self, keyspace: &KeyspaceName, prefix: &[u8]) -> Watch {
+        let (prefix, qualifier_len) = (keyspace.qualify(prefix), keyspace.qualifier_len());
+        let slot = Arc::new(Slot { prefix, qualifier_len, seen: Mutex::default() });
         let mut watches = self.lock();
         slot.lock().is_closed = watches.is_closed;
         watches.slots.retain(|slot| slot.strong_count() > 0);
@@ -123,12 +129,12 @@ impl Watchers {
         Watch { slot }
     }
 
-    /// Whether nobody watches.
+    /// Whether there are no watches.
     pub(crate) fn is_empty(&self) -> bool {
         !self.0.any.load(Ordering::Acquire)
     }
 
-    /// Tells that these keys changed.
+    /// Reports that these [qualified](KeyspaceName::qualify) keys changed.
     pub(crate) fn changed(&self, keys: &[impl AsRef<[u8]>]) {
         if self.is_empty() {
             return;
@@ -140,6 +146,7 @@ impl Watchers {
             let mut is_news = false;
             for key in keys.iter().map(AsRef::as_ref).filter(|key| key.starts_with(&slot.prefix)) {
                 is_news = true;
+                let key = &key[slot.qualifier_len..];
                 if seen.changes.keys.len() < WATCH_KEYS_MAX || seen.changes.keys.contains(key) {
                     seen.changes.keys.insert(Bytes::copy_from_slice(key));
                 } else {
@@ -156,9 +163,12 @@ impl Watchers {
         }
     }
 
-    /// Tells that anything may have changed.
-    pub(crate) fn replaced(&self) {
-        for slot in self.lock().slots.iter().filter_map(Weak::upgrade) {
+    /// Reports that any key of `keyspace`, or of every keyspace, may have changed.
+    pub(crate) fn replaced(&self, keyspace: Option<&KeyspaceName>) {
+        let qualifier = keyspace.map(|keyspace| keyspace.qualify(&[])).unwrap_or_default();
+        let slots = self.lock();
+        let slots = slots.slots.iter().filter_map(Weak::upgrade);
+        for slot in slots.filter(|slot| slot.prefix.starts_with(&qualifier)) {
             let mut seen = slot.lock();
             seen.changes.is_cut = true;
             if let Some(waker) = seen.waker.take() {
@@ -167,7 +177,7 @@ impl Watchers {
         }
     }
 
-    /// Tells that nothing will change any more.
+    /// Ends all watches: nothing will change any more.
     pub(crate) fn close(&self) {
         let mut watches = self.lock();
         watches.is_closed = true;

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::context::Answer;
+use crate::request::error::OperationError;
+use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{
     Action, Consistency, Expect, Mutation, Operation, Query, RangeQuery, Transaction,
 };
-use crate::request::outcome::{ActionResult, Outcome, Swap, Versioned};
+use crate::request::outcome::{ActionResult, Outcome, Page, Swap, Versioned};
+use crate::request::revision::Revision;
 use crate::sim::linearizability::register::{Call, Swapped};
 use crate::sim::linearizability::registers::{Access, Part, Registers, minimal, partition};
 use crate::sim::linearizability::{Interval, Verdict, check};
@@ -21,12 +24,31 @@ const MINIMAL_STEPS_MAX: u64 = 200_000;
 /// What a worker asks for: keys and values are numbers here.
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
-    Get { key: u64 },
+    Get {
+        key: u64,
+    },
     Range,
-    Put { key: u64, value: u64 },
-    Delete { key: u64 },
-    Swap { key: u64, expect: Option<Seen>, value: u64 },
-    Transact { conditions: Vec<(u64, Option<Seen>)>, actions: Vec<Step>, alternatives: Vec<Step> },
+    Put {
+        key: u64,
+        value: u64,
+    },
+    Delete {
+        key: u64,
+    },
+    /// The keyspace of the round does not exist.
+    CreateKeyspace,
+    /// Drops the keyspace of the round: deletes all keys at once.
+    DropKeyspace,
+    Swap {
+        key: u64,
+        expect: Option<Seen>,
+        value: u64,
+    },
+    Transact {
+        conditions: Vec<(u64, Option<Seen>)>,
+        actions: Vec<Step>,
+        alternatives: Vec<Step>,
+    },
 }
 
 /// A step of a transaction.
@@ -42,7 +64,7 @@ pub(super) enum Step {
 pub(super) struct Seen {
     pub(super) value: u64,
     /// Whether the revision is expected, and not the value.
-    pub(super) by_revision: Option<u64>,
+    pub(super) by_revision: Option<Revision>,
 }
 
 /// An operation that was not answered yet, or never will be.
@@ -60,12 +82,14 @@ pub(super) struct History {
     pub(super) round: u64,
     /// How many keys the round has.
     pub(super) keys: u64,
+    /// An operation found no keyspace: the next one creates it.
+    pub(super) is_keyspace_missing: bool,
     /// The moment of the next invocation or return.
     moment: u64,
     open: BTreeMap<u64, Open>,
     closed: Vec<Interval<Access>>,
     /// The revision at which each value was seen.
-    revisions: HashMap<u64, u64>,
+    revisions: HashMap<u64, Revision>,
 }
 
 /// What became of an answer.
@@ -98,8 +122,17 @@ impl History {
         *self = History { round, keys, ..History::default() };
     }
 
+    /// Two rounds in turn have the same keys, in two keyspaces: a value of the other one would be seen.
     fn prefix(&self) -> String {
-        format!("{:06}/", self.round)
+        format!("{:06}/", self.round / 2)
+    }
+
+    /// The keyspace of the round.
+    pub(super) fn keyspace(&self) -> KeyspaceName {
+        match self.round % 2 {
+            0 => KeyspaceName::DEFAULT,
+            _ => KeyspaceName::new("sim").unwrap_or_default(),
+        }
     }
 
     fn key(&self, key: u64) -> Bytes {
@@ -122,7 +155,12 @@ impl History {
 
     /// What the store is asked.
     pub(super) fn operation(&self, asked: &Asked) -> Operation {
-        let read = |query| Operation::Read { query, consistency: Consistency::Linearizable };
+        let keyspace = self.keyspace();
+        let read = |query| {
+            let keyspace = self.keyspace();
+            Operation::Read { keyspace, query, consistency: Consistency::Linearizable }
+        };
+        let write = |mutation| Operation::Write { keyspace, mutation };
         let actions = |steps: &[Step]| {
             let action = |step: &Step| match *step {
                 Step::Get { key } => Action::Get { key: self.key(key) },
@@ -135,10 +173,12 @@ impl History {
             Asked::Get { key } => read(Query::Get { key: self.key(*key) }),
             Asked::Range => read(Query::Range(RangeQuery::prefix(self.prefix()))),
             Asked::Put { key, value } => {
-                Operation::Write(Mutation::Put { key: self.key(*key), value: value_of(*value) })
+                write(Mutation::Put { key: self.key(*key), value: value_of(*value) })
             }
-            Asked::Delete { key } => Operation::Write(Mutation::Delete { key: self.key(*key) }),
-            Asked::Swap { key, expect, value } => Operation::Write(Mutation::CompareAndSwap {
+            Asked::Delete { key } => write(Mutation::Delete { key: self.key(*key) }),
+            Asked::CreateKeyspace => write(Mutation::CreateKeyspace),
+            Asked::DropKeyspace => write(Mutation::DropKeyspace),
+            Asked::Swap { key, expect, value } => write(Mutation::CompareAndSwap {
                 key: self.key(*key),
                 expect: History::expected(*expect),
                 value: value_of(*value),
@@ -149,7 +189,7 @@ impl History {
                         key: self.key(*key),
                         expect: History::expected(*expect),
                     });
-                Operation::Write(Mutation::Transaction(Transaction {
+                write(Mutation::Transaction(Transaction {
                     conditions: conditions.collect(),
                     actions: actions(then),
                     alternatives: actions(alternatives),
@@ -177,7 +217,13 @@ impl History {
 
     fn leave_open(&mut self, open: &Open) -> Result<Told, String> {
         // What was never answered has its access without an answer.
-        let Some(operation) = unanswered(&open.asked) else { return Ok(Told::Failed) };
+        let operation = match open.asked {
+            Asked::DropKeyspace => self.deletes(true),
+            _ => match unanswered(&open.asked) {
+                Some(operation) => operation,
+                None => return Ok(Told::Failed),
+            },
+        };
         self.closed.push(Interval { invoked: open.invoked, returned: None, operation });
         Ok(Told::Unknown)
     }
@@ -200,6 +246,15 @@ impl History {
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) if error.is_ambiguous() => return self.leave_open(&open),
+            // To a read, a keyspace that does not exist is an empty one.
+            Err(OperationError::KeyspaceMissing) => {
+                self.is_keyspace_missing = true;
+                match open.asked {
+                    Asked::Get { .. } => &Outcome::Value(None),
+                    Asked::Range => &Outcome::Page(Page::default()),
+                    _ => return Ok(Told::Failed),
+                }
+            }
             Err(_) => return Ok(Told::Failed),
         };
         let operation = self.access(&open.asked, outcome, seen)?;
@@ -209,7 +264,7 @@ impl History {
     }
 
     /// A value was seen at this revision: each is written once.
-    fn observe(&mut self, value: u64, revision: u64) -> Result<(), String> {
+    fn observe(&mut self, value: u64, revision: Revision) -> Result<(), String> {
         match self.revisions.insert(value, revision) {
             Some(before) if before != revision => {
                 Err(format!("value {value} was written twice, at revisions {before} and {revision}"))
@@ -266,6 +321,9 @@ impl History {
             (Asked::Delete { key }, Outcome::Delete { existed }) => {
                 one(*key, Call::Delete { existed: Some(*existed) })
             }
+            // It changes no key: the operations before it found no keyspace, those after it find an empty one.
+            (Asked::CreateKeyspace, Outcome::KeyspaceCreated { .. }) => Ok(self.deletes(false)),
+            (Asked::DropKeyspace, Outcome::KeyspaceDropped { .. }) => Ok(self.deletes(true)),
             (Asked::Swap { key, expect, value }, Outcome::CompareAndSwap(swap)) => {
                 let answer = match swap {
                     Swap::Swapped { revision } => {
@@ -319,6 +377,13 @@ impl History {
         }
     }
 
+    /// An access that deletes all keys of the round, or none.
+    fn deletes(&self, all: bool) -> Access {
+        let delete = |key| Part::Call { key, call: Call::Delete { existed: None } };
+        let actions = if all { (0..self.keys).map(delete).collect() } else { Vec::new() };
+        Access::Together { conditions: Vec::new(), actions, alternatives: Vec::new(), held: Some(true) }
+    }
+
     /// How many operations wait for an answer.
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
@@ -353,7 +418,7 @@ fn unanswered_part(step: &Step) -> Part {
 /// What is known of a write that was never answered. A read tells nothing then.
 fn unanswered(asked: &Asked) -> Option<Access> {
     match asked {
-        Asked::Get { .. } | Asked::Range => None,
+        Asked::Get { .. } | Asked::Range | Asked::CreateKeyspace | Asked::DropKeyspace => None,
         Asked::Put { key, value } => Some(Access::One { key: *key, call: Call::Put { value: *value } }),
         Asked::Delete { key } => Some(Access::One { key: *key, call: Call::Delete { existed: None } }),
         Asked::Swap { key, expect, value } => {

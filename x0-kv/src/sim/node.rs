@@ -19,7 +19,6 @@ use super::schedule::{Event, MILLISECOND, Place, Road, Time};
 use super::{PlantedBug, id_of, place_of};
 use crate::coordinator::{self, Coordinator, DropReason};
 use crate::request::command::Command;
-use crate::request::error::OperationError;
 use crate::request::operation::Operation;
 use crate::state::State;
 use crate::state::storage::Reader;
@@ -418,11 +417,8 @@ impl Running {
                     self.handle(context, Input::ReadIndex { token })?;
                 }
             }
-            coordinator::Output::Query { token, query } => {
-                let answer = self
-                    .reader
-                    .query(&query)
-                    .map_err(|cause| OperationError::Failed { reason: cause.to_string().into() });
+            coordinator::Output::Query { token, keyspace, query } => {
+                let answer = self.reader.query(&keyspace, &query);
                 self.tell(context, coordinator::Input::Queried { token, answer })?;
             }
             coordinator::Output::Send { to, payload } => {
@@ -595,8 +591,8 @@ impl Running {
         if context.is_planted(PlantedBug::ApplyTwice) {
             // Without its stamp a write that was sent twice takes effect twice.
             for entry in entries.iter_mut().filter(|entry| entry.is_command()) {
-                if let Ok(Command::Write { mutation, .. }) = Command::decode(&entry.payload) {
-                    entry.payload = Command::encode_write(None, &mutation);
+                if let Ok(Command::Write { keyspace, mutation, .. }) = Command::decode(&entry.payload) {
+                    entry.payload = Command::encode_write(None, &keyspace, &mutation);
                 }
             }
         }

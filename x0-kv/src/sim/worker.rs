@@ -42,8 +42,12 @@ impl Worker {
     }
 
     /// The next thing to ask for, with `value` and those behind it for what it writes.
-    pub(super) fn think(&self, random: &mut Random, keys: u64, value: u64) -> Asked {
+    pub(super) fn think(&self, random: &mut Random, keys: u64, value: u64, is_named: bool) -> Asked {
         let key = random.below(keys);
+        // The default keyspace cannot be dropped.
+        if is_named && random.chance(10) {
+            return Asked::DropKeyspace;
+        }
         match random.below(100) {
             0..35 => Asked::Get { key },
             35..41 => Asked::Range,

@@ -427,7 +427,12 @@ impl World {
             return Ok(());
         }
         let (keys, value) = (self.context.history.keys, self.asked + 1);
-        let asked = self.workers[worker].think(&mut self.context.random, keys, value);
+        let asked = if std::mem::take(&mut self.context.history.is_keyspace_missing) {
+            Asked::CreateKeyspace
+        } else {
+            let is_named = !self.context.history.keyspace().is_default();
+            self.workers[worker].think(&mut self.context.random, keys, value, is_named)
+        };
         let patience = match self.context.random.below(20) {
             0 => self.context.random.between(1, 300) * MILLISECOND,
             1 => SECOND,

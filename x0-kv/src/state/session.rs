@@ -10,14 +10,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 
 use crate::request::codec::{self, DecodeError, Decoder};
-use crate::request::command::Stamp;
+use crate::request::command::RequestId;
 use crate::request::limits::{OUTCOME_LEN_MAX, SESSION_OUTCOMES_LEN_MAX, SESSION_WINDOW_MAX, SESSIONS_MAX};
 use crate::request::outcome::Refusal;
 
 /// What a remembered outcome is counted as beyond its bytes: its place in the queue and its allocation.
 const OUTCOME_OVERHEAD_LEN: usize = 64;
 
-/// What to do with a write that carries a stamp.
+/// The decision about a write that carries a request id.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It is new: apply it and [`record`](Sessions::record) what it answers.
@@ -72,17 +72,17 @@ impl Sessions {
         }
     }
 
-    /// Judges the write `stamp` at log position `index`, and forgets what its client has acknowledged.
-    pub(crate) fn admit(&mut self, stamp: Stamp, index: u64) -> Admission {
-        let Some(session) = self.by_id.get_mut(&stamp.session) else {
+    /// Decides about the write `request_id` at log index `index`, and forgets the outcomes that its client has acknowledged.
+    pub(crate) fn admit(&mut self, request_id: RequestId, index: u64) -> Admission {
+        let Some(session) = self.by_id.get_mut(&request_id.session) else {
             return Admission::Refused(Refusal::SessionExpired);
         };
         let session = Arc::make_mut(session);
         session.last_used = index;
-        if stamp.acknowledged_below > session.acknowledged_below {
-            session.acknowledged_below = stamp.acknowledged_below;
+        if request_id.acknowledged_below > session.acknowledged_below {
+            session.acknowledged_below = request_id.acknowledged_below;
             while let Some((sequence, outcome)) = session.outcomes.front()
-                && *sequence < stamp.acknowledged_below
+                && *sequence < request_id.acknowledged_below
             {
                 let len = outcome.len() + OUTCOME_OVERHEAD_LEN;
                 session.outcomes_len -= len;
@@ -90,14 +90,15 @@ impl Sessions {
                 session.outcomes.pop_front();
             }
         }
-        if stamp.sequence < session.acknowledged_below {
+        if request_id.sequence < session.acknowledged_below {
             return Admission::Refused(Refusal::SequenceAcknowledged);
         }
-        if let Ok(at) = session.outcomes.binary_search_by_key(&stamp.sequence, |(sequence, _)| *sequence) {
+        if let Ok(at) = session.outcomes.binary_search_by_key(&request_id.sequence, |(sequence, _)| *sequence)
+        {
             return Admission::Known(session.outcomes[at].1.clone());
         }
         // Half of the budget for all, so that a single client cannot push every other session out.
-        if stamp.sequence - session.acknowledged_below >= SESSION_WINDOW_MAX
+        if request_id.sequence - session.acknowledged_below >= SESSION_WINDOW_MAX
             || session.outcomes_len > SESSION_OUTCOMES_LEN_MAX / 2
         {
             return Admission::Refused(Refusal::WindowExceeded);
@@ -106,15 +107,15 @@ impl Sessions {
     }
 
     /// Remembers what a [`Fresh`](Admission::Fresh) write answered.
-    pub(crate) fn record(&mut self, stamp: Stamp, outcome: Bytes) {
-        let Some(session) = self.by_id.get_mut(&stamp.session) else {
+    pub(crate) fn record(&mut self, request_id: RequestId, outcome: Bytes) {
+        let Some(session) = self.by_id.get_mut(&request_id.session) else {
             return;
         };
         let session = Arc::make_mut(session);
         let len = outcome.len() + OUTCOME_OVERHEAD_LEN;
         // Nearly always the newest.
-        let at = session.outcomes.iter().rposition(|(sequence, _)| *sequence < stamp.sequence);
-        session.outcomes.insert(at.map_or(0, |at| at + 1), (stamp.sequence, outcome));
+        let at = session.outcomes.iter().rposition(|(sequence, _)| *sequence < request_id.sequence);
+        session.outcomes.insert(at.map_or(0, |at| at + 1), (request_id.sequence, outcome));
         session.outcomes_len += len;
         self.outcomes_len += len;
         while self.outcomes_len > SESSION_OUTCOMES_LEN_MAX {
@@ -196,7 +197,7 @@ impl Session {
             let outcome = Bytes::copy_from_slice(&from.bytes("outcome", OUTCOME_LEN_MAX)?);
             let follows = session.outcomes.back().is_none_or(|(last, _)| *last < sequence);
             if !follows || sequence < session.acknowledged_below {
-                return Err(DecodeError::Integer { what: "sequence" });
+                return Err(DecodeError::Order { what: "outcomes" });
             }
             session.outcomes_len += outcome.len() + OUTCOME_OVERHEAD_LEN;
             session.outcomes.push_back((sequence, outcome));
@@ -209,8 +210,8 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn stamp(session: u64, sequence: u64, acknowledged_below: u64) -> Stamp {
-        Stamp { session, sequence, acknowledged_below }
+    fn request_id(session: u64, sequence: u64, acknowledged_below: u64) -> RequestId {
+        RequestId { session, sequence, acknowledged_below }
     }
 
     #[test]
@@ -218,29 +219,32 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(1);
         for sequence in [3, 1, 2] {
-            assert_eq!(sessions.admit(stamp(1, sequence, 1), 10), Admission::Fresh);
-            sessions.record(stamp(1, sequence, 1), sequence.to_le_bytes()[..1].to_vec().into());
+            assert_eq!(sessions.admit(request_id(1, sequence, 1), 10), Admission::Fresh);
+            sessions.record(request_id(1, sequence, 1), sequence.to_le_bytes()[..1].to_vec().into());
         }
-        assert_eq!(sessions.admit(stamp(1, 2, 1), 11), Admission::Known(vec![2].into()));
+        assert_eq!(sessions.admit(request_id(1, 2, 1), 11), Admission::Known(vec![2].into()));
         // The acknowledgement travels with a later write.
-        assert_eq!(sessions.admit(stamp(1, 4, 3), 12), Admission::Fresh);
-        assert_eq!(sessions.admit(stamp(1, 2, 1), 13), Admission::Refused(Refusal::SequenceAcknowledged));
-        assert_eq!(sessions.admit(stamp(1, 3, 1), 14), Admission::Known(vec![3].into()));
+        assert_eq!(sessions.admit(request_id(1, 4, 3), 12), Admission::Fresh);
+        assert_eq!(
+            sessions.admit(request_id(1, 2, 1), 13),
+            Admission::Refused(Refusal::SequenceAcknowledged)
+        );
+        assert_eq!(sessions.admit(request_id(1, 3, 1), 14), Admission::Known(vec![3].into()));
         assert_eq!(sessions.outcomes_len, 1 + OUTCOME_OVERHEAD_LEN);
-        assert_eq!(sessions.admit(stamp(2, 1, 1), 15), Admission::Refused(Refusal::SessionExpired));
+        assert_eq!(sessions.admit(request_id(2, 1, 1), 15), Admission::Refused(Refusal::SessionExpired));
         sessions.close(1);
         assert_eq!(sessions.outcomes_len, 0);
-        assert_eq!(sessions.admit(stamp(1, 4, 3), 16), Admission::Refused(Refusal::SessionExpired));
+        assert_eq!(sessions.admit(request_id(1, 4, 3), 16), Admission::Refused(Refusal::SessionExpired));
     }
 
     #[test]
     fn the_window_is_bounded() {
         let mut sessions = Sessions::default();
         sessions.open(1);
-        assert_eq!(sessions.admit(stamp(1, SESSION_WINDOW_MAX, 1), 2), Admission::Fresh);
-        let beyond = stamp(1, SESSION_WINDOW_MAX + 1, 1);
+        assert_eq!(sessions.admit(request_id(1, SESSION_WINDOW_MAX, 1), 2), Admission::Fresh);
+        let beyond = request_id(1, SESSION_WINDOW_MAX + 1, 1);
         assert_eq!(sessions.admit(beyond, 3), Admission::Refused(Refusal::WindowExceeded));
-        assert_eq!(sessions.admit(stamp(1, u64::MAX, u64::MAX), 3), Admission::Fresh);
+        assert_eq!(sessions.admit(request_id(1, u64::MAX, u64::MAX), 3), Admission::Fresh);
     }
 
     #[test]
@@ -265,8 +269,8 @@ mod tests {
             sessions.open(session);
             for sequence in 1..=40 {
                 index += 1;
-                match sessions.admit(stamp(session, sequence, 1), index) {
-                    Admission::Fresh => sessions.record(stamp(session, sequence, 1), outcome.clone()),
+                match sessions.admit(request_id(session, sequence, 1), index) {
+                    Admission::Fresh => sessions.record(request_id(session, sequence, 1), outcome.clone()),
                     Admission::Refused(Refusal::WindowExceeded) => refused += 1,
                     other => panic!("{other:?}"),
                 }
@@ -280,10 +284,10 @@ mod tests {
     fn a_session_shared_with_a_checkpoint_is_not_changed_beneath_it() {
         let mut sessions = Sessions::default();
         sessions.open(1);
-        sessions.record(stamp(1, 1, 1), Bytes::from_static(b"one"));
+        sessions.record(request_id(1, 1, 1), Bytes::from_static(b"one"));
         let shared = Arc::clone(&sessions.by_id[&1]);
         let before = Session::clone(&shared);
-        sessions.admit(stamp(1, 2, 2), 5);
+        sessions.admit(request_id(1, 2, 2), 5);
         assert_eq!(*shared, before);
         let mut encoded = Vec::new();
         sessions.by_id[&1].encode(&mut encoded);

@@ -1,13 +1,17 @@
-//! The bytes of a snapshot.
+//! The format of snapshots.
 //!
 //! ```text
 //! "x0kvsnap" | version 1
 //! block*       kind (1) | length of payload (4, little-endian) | payload | CRC-32C of kind, length and payload (4)
 //! ```
 //!
-//! Blocks come in this order: one header (applied index), sessions, entries, one end (how many sessions and entries there
-//! were). An entries block begins with its keyspace and closes behind the first entry that fills it to 64 KiB, so that
-//! the same state has the same bytes whatever engine holds it. Keys ascend over all blocks.
+//! Blocks come in this order: one header (applied index), one block of keyspaces (name and id, ascending by name), sessions, entries,
+//! one end (how many sessions and entries there were). A block of entries begins with the id of its keyspace and ends after the first
+//! entry that fills it to 64 KiB. Ids ascend over the blocks of entries and keys ascend within a keyspace; each keyspace has at least
+//! one block. So the same state has the same bytes whichever storage engine holds it.
+//!
+//! An entry is key, revision, value and the checksum that it got when it was written (4, little-endian). The checksum is verified when
+//! the snapshot is written and when it is read: the checksum of a block alone would cover damage that happened before.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -15,11 +19,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 
 use crate::request::codec::{self, DecodeError, Decoder};
-use crate::request::command::KEYSPACE_DEFAULT;
-use crate::request::limits::{KEY_LEN_MAX, RANGE_ENTRIES_MAX, SESSION_OUTCOMES_LEN_MAX, VALUE_LEN_MAX};
+use crate::request::keyspace::KeyspaceName;
+use crate::request::limits::{
+    KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, KEYSPACES_MAX, RANGE_ENTRIES_MAX, SESSION_OUTCOMES_LEN_MAX,
+    VALUE_LEN_MAX,
+};
 use crate::request::operation::RangeQuery;
-use crate::request::outcome::KeyValue;
 use crate::state::session::{Session, Sessions};
+use crate::state::storage::entry::{Space, Spaces, Stored, checksum};
 use crate::state::storage::{EngineError, View};
 
 const MAGIC: &[u8; 8] = b"x0kvsnap";
@@ -32,16 +39,18 @@ const BLOCK_HEAD_LEN: usize = 5;
 const CHECKSUM_LEN: usize = 4;
 
 const HEADER: u8 = 1;
-const SESSIONS: u8 = 2;
-const ENTRIES: u8 = 3;
-const END: u8 = 4;
+const KEYSPACES: u8 = 2;
+const SESSIONS: u8 = 3;
+const ENTRIES: u8 = 4;
+const END: u8 = 5;
+const KEYSPACES_LEN_MAX: usize = KEYSPACES_MAX * (KEYSPACE_NAME_LEN_MAX + 16);
 
-/// Why a snapshot was not taken over. The state is what it was before.
+/// A snapshot was not restored. The state is what it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
     /// It could not be read.
-    #[error("cannot read the snapshot: {0}")]
+    #[error("cannot read the snapshot")]
     Read(#[from] io::Error),
     /// It is not a snapshot of this crate.
     #[error("these bytes are not a snapshot of x0-kv")]
@@ -61,12 +70,24 @@ pub enum RestoreError {
         reason: &'static str,
     },
     /// A block does not hold what it should.
-    #[error("block {block} of the snapshot is malformed: {source}")]
+    #[error("block {block} of the snapshot is malformed")]
     Malformed {
         /// Which block, counted from 0.
         block: u64,
         /// How.
         source: DecodeError,
+    },
+    /// The checksum of an entry does not match: it was damaged before or after the snapshot was taken.
+    #[error(
+        "the snapshot is damaged in block {block}: the checksum of key {key:?} in keyspace {keyspace} does not match; take another snapshot"
+    )]
+    DamagedEntry {
+        /// The block, counted from 0.
+        block: u64,
+        /// The keyspace of the entry.
+        keyspace: KeyspaceName,
+        /// The key of the entry.
+        key: Bytes,
     },
     /// It is of another log index than announced.
     #[error("the snapshot is of log index {found}, expected {expected}")]
@@ -87,9 +108,12 @@ pub(crate) struct Writer {
     applied: u64,
     sessions: std::vec::IntoIter<(u64, Arc<Session>)>,
     session_count: u64,
-    /// What of the entries is still to be read; `None` at the end.
+    /// The keyspaces whose entries are still to be read.
+    spaces: std::vec::IntoIter<Space>,
+    /// The keyspace being read, and the rest of it; `None` at its end.
+    space: Space,
     rest: Option<RangeQuery>,
-    pending: std::vec::IntoIter<KeyValue>,
+    pending: std::vec::IntoIter<Stored>,
     entry_count: u64,
     stage: Stage,
     /// The block being handed out, and how much of it was.
@@ -99,6 +123,7 @@ pub(crate) struct Writer {
 
 enum Stage {
     Header,
+    Keyspaces,
     Sessions,
     Entries,
     End,
@@ -108,7 +133,10 @@ enum Stage {
 impl Writer {
     pub(crate) fn new(view: View, applied: u64, sessions: &Sessions) -> Writer {
         let sessions: Vec<_> = sessions.iter().map(|(id, session)| (id, Arc::clone(session))).collect();
+        let mut spaces = view.spaces().by_id().into_iter();
         Writer {
+            space: spaces.next().unwrap_or(Space::DEFAULT),
+            spaces,
             view,
             applied,
             session_count: sessions.len() as u64,
@@ -122,13 +150,14 @@ impl Writer {
         }
     }
 
-    fn next_entry(&mut self) -> Result<Option<KeyValue>, EngineError> {
+    /// The next entry of the keyspace being read.
+    fn next_entry(&mut self) -> Result<Option<Stored>, EngineError> {
         loop {
             if let Some(entry) = self.pending.next() {
                 return Ok(Some(entry));
             }
             let Some(range) = self.rest.take() else { return Ok(None) };
-            let page = self.view.page(&range, BLOCK_LEN_MIN)?;
+            let page = self.view.page(&self.space, &range, BLOCK_LEN_MIN)?;
             self.rest = page.continuation.map(|continuation| range.resume(continuation));
             self.pending = page.entries.into_iter();
         }
@@ -144,6 +173,15 @@ impl Writer {
                 self.block.put_u8(SNAPSHOT_VERSION);
                 let from = self.begin(HEADER);
                 codec::put_u64(&mut self.block, self.applied);
+                self.finish(from);
+                self.stage = Stage::Keyspaces;
+            }
+            Stage::Keyspaces => {
+                let from = self.begin(KEYSPACES);
+                for (name, id) in self.view.spaces().iter() {
+                    codec::put_bytes(&mut self.block, name.as_bytes());
+                    codec::put_u64(&mut self.block, id);
+                }
                 self.finish(from);
                 self.stage = Stage::Sessions;
             }
@@ -163,15 +201,16 @@ impl Writer {
             }
             Stage::Entries => {
                 let from = self.begin(ENTRIES);
-                self.block.put_u8(KEYSPACE_DEFAULT);
+                codec::put_u64(&mut self.block, self.space.id);
                 while self.block.len() - from < BLOCK_LEN_MIN {
                     let Some(entry) = self.next_entry()? else {
-                        self.stage = Stage::End;
+                        match self.spaces.next() {
+                            Some(space) => (self.space, self.rest) = (space, Some(RangeQuery::all())),
+                            None => self.stage = Stage::End,
+                        }
                         break;
                     };
-                    codec::put_bytes(&mut self.block, &entry.key);
-                    codec::put_u64(&mut self.block, entry.revision);
-                    codec::put_bytes(&mut self.block, &entry.value);
+                    put_entry(&mut self.block, &entry);
                     self.entry_count += 1;
                 }
                 self.finish(from);
@@ -215,14 +254,28 @@ impl Read for Writer {
     }
 }
 
-/// Reads a snapshot to its end, giving entries to `take` a block at a time.
+fn put_entry(to: &mut Vec<u8>, entry: &Stored) {
+    codec::put_bytes(to, &entry.key);
+    codec::put_u64(to, entry.revision);
+    codec::put_bytes(to, &entry.value);
+    to.put_u32_le(entry.checksum);
+}
+
+/// The parts of a snapshot that are not entries.
+pub(crate) struct Restored {
+    pub(crate) applied: u64,
+    pub(crate) spaces: Spaces,
+    pub(crate) sessions: Sessions,
+}
+
+/// Reads a snapshot to its end, and gives the entries to `take`, a block at a time.
 ///
 /// Nothing that `take` was given may be kept before this returns `Ok`: only then was the snapshot whole.
 pub(crate) fn read(
     from: &mut dyn Read,
     expected: Option<u64>,
-    mut take: impl FnMut(Vec<KeyValue>) -> Result<(), EngineError>,
-) -> Result<(u64, Sessions), RestoreError> {
+    mut take: impl FnMut(&Space, Vec<Stored>) -> Result<(), EngineError>,
+) -> Result<Restored, RestoreError> {
     let mut head = [0_u8; MAGIC.len() + 1];
     from.read_exact(&mut head)?;
     let [magic @ .., version] = head;
@@ -235,8 +288,11 @@ pub(crate) fn read(
     let mut blocks = Blocks { from, count: 0, kind: HEADER };
     let mut sessions = Sessions::default();
     let mut applied = 0;
+    let mut spaces = Spaces::default();
     let mut entry_count = 0;
-    let mut last_key = Bytes::new();
+    // The keyspaces whose entries have not come yet, and the last key of the current one.
+    let mut following = Vec::new().into_iter();
+    let mut current: Option<(Space, Bytes)> = None;
     loop {
         let (kind, payload) = blocks.next()?;
         let block = blocks.count - 1;
@@ -251,16 +307,32 @@ pub(crate) fn read(
                     sessions.insert(id, session).map_err(malformed)?;
                 }
             }
+            KEYSPACES => {
+                spaces = keyspaces(&mut payload_from, applied).map_err(malformed)?;
+                following = spaces.by_id().into_iter();
+            }
             ENTRIES => {
+                let id = payload_from.u64("keyspace").map_err(malformed)?;
                 let entries = entries(&mut payload_from).map_err(malformed)?;
+                if current.as_ref().is_none_or(|(space, _)| space.id != id) {
+                    current =
+                        following.next().filter(|space| space.id == id).map(|next| (next, Bytes::new()));
+                }
+                let Some((space, last_key)) = &mut current else {
+                    return Err(RestoreError::Damaged { block, reason: "its keyspace is not the next one" });
+                };
                 entry_count += entries.len() as u64;
                 for entry in &entries {
-                    if entry.key <= last_key {
+                    if entry.key <= *last_key {
                         return Err(RestoreError::Damaged { block, reason: "its keys do not ascend" });
                     }
-                    last_key = entry.key.clone();
+                    if checksum(space.id, entry.revision, &entry.key, &entry.value) != entry.checksum {
+                        let (keyspace, key) = (space.name.clone(), entry.key.clone());
+                        return Err(RestoreError::DamagedEntry { block, keyspace, key });
+                    }
+                    *last_key = entry.key.clone();
                 }
-                take(entries)?;
+                take(space, entries)?;
             }
             _ => {
                 let counts = (
@@ -268,7 +340,7 @@ pub(crate) fn read(
                     payload_from.u64("count of entries").map_err(malformed)?,
                 );
                 payload_from.finish().map_err(malformed)?;
-                if counts != (sessions.len() as u64, entry_count) {
+                if counts != (sessions.len() as u64, entry_count) || following.next().is_some() {
                     return Err(RestoreError::Damaged { block, reason: "blocks before it are missing" });
                 }
                 if blocks.from.read(&mut [0])? != 0 {
@@ -278,7 +350,7 @@ pub(crate) fn read(
                     Some(expected) if expected != applied => {
                         Err(RestoreError::Index { expected, found: applied })
                     }
-                    _ => Ok((applied, sessions)),
+                    _ => Ok(Restored { applied, spaces, sessions }),
                 };
             }
         }
@@ -301,12 +373,19 @@ impl Blocks<'_> {
         self.from.read_exact(&mut head)?;
         let [kind, len @ ..] = head;
         let len = u32::from_le_bytes(len) as usize;
-        // One header, then sessions and entries in that order, then the end. Judged before the length is believed.
-        if kind < self.kind || kind > END || (block == 0) != (kind == HEADER) {
+        // One header, one block of keyspaces, then sessions and entries in that order, then the end. Checked before the length is used.
+        if kind < self.kind
+            || kind > END
+            || (block == 0) != (kind == HEADER)
+            || (block == 1) != (kind == KEYSPACES)
+        {
             return Err(damaged("its kind is not one that may come here"));
         }
-        let len_max =
-            if kind == SESSIONS { BLOCK_LEN_MAX } else { BLOCK_LEN_MIN + VALUE_LEN_MAX + KEY_LEN_MAX + 64 };
+        let len_max = match kind {
+            KEYSPACES => KEYSPACES_LEN_MAX,
+            SESSIONS => BLOCK_LEN_MAX,
+            _ => BLOCK_LEN_MIN + VALUE_LEN_MAX + KEY_LEN_MAX + 64,
+        };
         if len > len_max {
             return Err(damaged("its length is above the limit"));
         }
@@ -322,21 +401,40 @@ impl Blocks<'_> {
             return Err(damaged("its checksum does not match"));
         }
         self.count += 1;
-        self.kind = kind.max(SESSIONS);
+        self.kind = if kind == HEADER { KEYSPACES } else { kind.max(SESSIONS) };
         Ok((kind, payload.into()))
     }
 }
 
-fn entries(from: &mut Decoder<'_>) -> Result<Vec<KeyValue>, DecodeError> {
-    match from.u8("keyspace")? {
-        KEYSPACE_DEFAULT => {}
-        id => return Err(DecodeError::Keyspace { id }),
+fn keyspaces(from: &mut Decoder<'_>, applied: u64) -> Result<Spaces, DecodeError> {
+    let mut spaces = Spaces::default();
+    let mut ids = std::collections::BTreeSet::new();
+    let mut last = KeyspaceName::DEFAULT;
+    while from.remaining() > 0 {
+        let name = KeyspaceName::from_encoded(from.bytes("name of a keyspace", KEYSPACE_NAME_LEN_MAX)?)?;
+        let id = from.u64("id of a keyspace")?;
+        // Names ascend, and no two keyspaces were created by one command.
+        if name <= last || id == 0 || id > applied || !ids.insert(id) {
+            return Err(DecodeError::Order { what: "keyspaces" });
+        }
+        last = name.clone();
+        spaces.insert(&name, id);
     }
+    match spaces.len() {
+        len if len > KEYSPACES_MAX => {
+            Err(DecodeError::TooLong { what: "list of keyspaces", len: len as u64, max: KEYSPACES_MAX })
+        }
+        _ => Ok(spaces),
+    }
+}
+
+fn entries(from: &mut Decoder<'_>) -> Result<Vec<Stored>, DecodeError> {
     let mut entries = Vec::with_capacity((from.remaining() / 64).min(RANGE_ENTRIES_MAX as usize));
     while from.remaining() > 0 {
         let key = from.bytes("key", KEY_LEN_MAX)?;
         let revision = from.u64("revision")?;
-        entries.push(KeyValue { key, revision, value: from.bytes("value", VALUE_LEN_MAX)? });
+        let value = from.bytes("value", VALUE_LEN_MAX)?;
+        entries.push(Stored { key, value, revision, checksum: from.u32("checksum")? });
     }
     Ok(entries)
 }

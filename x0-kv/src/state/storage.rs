@@ -1,53 +1,56 @@
-//! Where keys and values live.
+//! Storage engines: where keys and values are held.
 //!
-//! A [`Tables`] is a stack: an active layer that writes go to, layers frozen for a snapshot or a checkpoint, and a
-//! [`Base`] beneath. With the memory base and nothing frozen, writes go straight into the base. Freezing the active layer
-//! is how both a consistent view and a checkpoint are taken in constant time while writes go on:
+//! A [`Tables`] is a stack: an active layer that takes the writes, layers frozen for a snapshot or a checkpoint, and a [`Base`] beneath.
+//! With the memory base and nothing frozen, writes go straight into the base. Freezing the active layer gives a consistent view, or the
+//! input of a checkpoint, in constant time while writes go on:
 //!
-//! - memory: while a view exists, writes gather in layers above the base; when it is dropped, every later write also
-//!   moves a few entries down, until the layers are empty again. A view costs no copy, only what is written meanwhile.
+//! - memory: while a view exists, writes gather in layers above the base; when it is dropped, every later write also moves a few
+//!   entries down, until the layers are empty again. A view copies nothing; it costs what is written while it exists.
 //! - redb: the frozen layers are written to the file in one transaction, and dropped when it is durable.
+//!
+//! Every layer and base holds one sorted map for each keyspace. Every entry carries a checksum that is verified when it is read.
 
+pub(crate) mod entry;
+mod error;
 mod layer;
 mod memory;
 mod page;
+mod reader;
 #[cfg(feature = "redb")]
 pub(crate) mod redb;
+mod scans;
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use self::entry::{Space, Spaces, Stored};
+pub use self::error::EngineError;
 pub(crate) use self::layer::Layer;
-use self::layer::{Bounds, Slot};
-use self::page::Overlay;
-use crate::request::limits::RANGE_PAGE_LEN_MAX;
-use crate::request::operation::{Query, RangeQuery};
-use crate::request::outcome::{KeyValue, Outcome, Page, Versioned};
+use self::layer::{Bounds, ENTRY_OVERHEAD_LEN, Slot, Slots};
+use self::page::{Overlay, StoredPage};
+pub use self::reader::{ReadError, Reader};
+use self::scans::Scans;
+use crate::request::keyspace::KeyspaceName;
+use crate::request::operation::RangeQuery;
+use crate::request::outcome::Versioned;
 
-/// How many entries each write moves towards the base once the view that kept them above it is gone. More than one, so
-/// that the layers run empty.
+/// How many entries each write moves towards the base once the view that kept them above it is gone. More than one, so that the
+/// layers run empty.
 const SETTLE_PER_WRITE: usize = 4;
+/// How many entries of dropped keyspaces each write releases. More than one, so that the memory is released although keyspaces are
+/// dropped as fast as they are filled.
+const RELEASE_PER_WRITE: usize = 64;
 
-/// The engine beneath the store could not do its part: a disk error or a corrupted file. State that was read may be
-/// wrong from then on, so the replica must stop; opening it again restores the last durable state.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}", .path.display())]
-pub struct EngineError {
-    /// What was being done: `read`, `write` or `open`.
-    pub action: &'static str,
-    /// The file concerned.
-    pub path: PathBuf,
-    /// The cause.
-    #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-/// What lies beneath the layers.
+/// What lies beneath the layers. Entries are compared with their checksums before they are returned.
 pub(crate) trait Base: Send + Sync + std::fmt::Debug {
-    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError>;
+    fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Versioned>, EngineError>;
 
     /// The entries within `bounds`, which must not be empty or inverted.
-    fn scan<'a>(&'a self, bounds: Bounds<'a>, reverse: bool) -> Result<BaseIter<'a>, EngineError>;
+    fn scan<'a>(
+        &'a self,
+        space: &'a Space,
+        bounds: Bounds<'a>,
+        reverse: bool,
+    ) -> Result<BaseIter<'a>, EngineError>;
 
     /// The base itself, when writes can go straight into it and reading it never waits for a disk.
     fn in_memory(&self) -> Option<&Layer> {
@@ -60,74 +63,145 @@ pub(crate) trait Base: Send + Sync + std::fmt::Debug {
     }
 }
 
-pub(crate) type BaseIter<'a> = Box<dyn Iterator<Item = Result<KeyValue, EngineError>> + 'a>;
+pub(crate) type BaseIter<'a> = Box<dyn Iterator<Item = Result<Stored, EngineError>> + 'a>;
 
 /// The stack of layers over a base.
 #[derive(Debug)]
 pub(crate) struct Tables {
     /// The index of the last log entry that is part of it.
     pub(crate) applied: u64,
+    spaces: Arc<Spaces>,
     active: Layer,
     /// Newest first.
     frozen: Vec<Arc<Layer>>,
     base: Arc<dyn Base>,
-    /// The keys that were written since they were asked for, if anybody wants to know.
-    changed: Option<Vec<Box<[u8]>>>,
+    /// Dropped keyspaces of which layers or a base in memory may still hold entries.
+    dropped: Vec<u64>,
+    /// Entries of dropped keyspaces, released a few at a time.
+    released: Vec<Slots>,
+    /// Bytes written so far: what a view taken earlier costs.
+    pub(crate) written: u64,
+    /// Changes since they were last taken, if there are watches.
+    changed: Option<ChangedKeys>,
+}
+
+/// What a batch of commands changed.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedKeys {
+    /// Qualified keys.
+    pub(crate) keys: Vec<Vec<u8>>,
+    /// Keyspaces that were dropped.
+    pub(crate) dropped: Vec<KeyspaceName>,
 }
 
 impl Tables {
-    /// From now on, gathers the keys that are written, or does not.
+    /// Starts or stops gathering the keys that are written.
     pub(crate) fn gather_changes(&mut self, wanted: bool) {
-        self.changed = wanted.then(Vec::new);
+        self.changed = wanted.then(ChangedKeys::default);
     }
 
-    /// What was gathered.
-    pub(crate) fn gathered_changes(&mut self) -> Vec<Box<[u8]>> {
+    /// Takes what was gathered.
+    pub(crate) fn gathered_changes(&mut self) -> ChangedKeys {
         self.changed.take().unwrap_or_default()
     }
 
-    pub(crate) fn new(base: Arc<dyn Base>, applied: u64) -> Tables {
-        Tables { applied, active: Layer::default(), frozen: Vec::new(), base, changed: None }
+    pub(crate) fn new(base: Arc<dyn Base>, spaces: Spaces, applied: u64) -> Tables {
+        Tables {
+            applied,
+            spaces: Arc::new(spaces),
+            active: Layer::default(),
+            frozen: Vec::new(),
+            base,
+            dropped: Vec::new(),
+            released: Vec::new(),
+            written: 0,
+            changed: None,
+        }
+    }
+
+    /// Takes the contents of a restored snapshot. Views taken before stay as they are.
+    pub(crate) fn replace(&mut self, restored: Tables) {
+        let written = self.written;
+        *self = Tables { written, ..restored };
+    }
+
+    pub(crate) fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    /// The keyspace `name`, if it exists.
+    pub(crate) fn resolve(&self, name: &KeyspaceName) -> Option<Space> {
+        self.spaces.resolve(name)
+    }
+
+    /// Creates a keyspace with this id. `false` if it exists.
+    pub(crate) fn create_space(&mut self, name: &KeyspaceName, id: u64) -> bool {
+        // Copied only while a view shares them, for they are few and change rarely.
+        Arc::make_mut(&mut self.spaces).insert(name, id)
+    }
+
+    /// Drops a keyspace, in constant time. `false` if it does not exist.
+    pub(crate) fn drop_space(&mut self, name: &KeyspaceName) -> bool {
+        let Some(id) = Arc::make_mut(&mut self.spaces).remove(name) else { return false };
+        self.released.push(self.active.take_space(id));
+        // A base in a file is cleaned by the next checkpoint, which writes only keyspaces that exist.
+        if self.base.in_memory().is_some() {
+            self.dropped.push(id);
+            self.settle(SETTLE_PER_WRITE);
+        }
+        if let Some(changed) = &mut self.changed {
+            changed.dropped.push(name.to_owned_name());
+        }
+        true
     }
 
     fn layers(&self) -> impl Iterator<Item = &Layer> {
         std::iter::once(&self.active).chain(self.frozen.iter().map(|layer| &**layer))
     }
 
-    fn slot(&self, key: &[u8]) -> Option<&Slot> {
+    fn slot(&self, space: &Space, key: &[u8]) -> Option<&Slot> {
         if self.active.is_empty() && self.frozen.is_empty() {
             return None;
         }
-        self.layers().find_map(|layer| layer.get(key))
+        self.layers().find_map(|layer| layer.get(space.id, key))
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        match self.slot(key) {
-            Some(slot) => Ok(slot.live()),
-            None => self.base.get(key),
+    pub(crate) fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        match self.slot(space, key) {
+            Some(slot) => slot.versioned(space, key),
+            None => self.base.get(space, key),
         }
     }
 
-    /// Sets or, with no value, deletes `key`.
-    pub(crate) fn write(&mut self, key: &[u8], revision: u64, value: Option<&[u8]>) {
+    /// Sets or, with no value, deletes `key`. This is where an entry gets its checksum.
+    pub(crate) fn write(&mut self, space: &Space, key: &[u8], revision: u64, value: Option<&[u8]>) {
         if let Some(changed) = &mut self.changed {
-            changed.push(key.into());
+            changed.keys.push(space.name.qualify(key));
         }
+        self.written += (ENTRY_OVERHEAD_LEN + key.len() + value.map_or(0, <[u8]>::len)) as u64;
+        let checksum = value.map_or(0, |value| entry::checksum(space.id, revision, key, value));
         if self.active.is_empty()
             && self.frozen.is_empty()
             && let Some(base) = Arc::get_mut(&mut self.base).and_then(Base::in_memory_mut)
         {
             match value {
-                Some(_) => base.put(key, revision, value),
-                None => base.remove(key),
+                Some(_) => base.put(space.id, key, revision, value, checksum),
+                None => base.remove(space.id, key),
+            }
+            if !self.dropped.is_empty() {
+                self.settle(0);
             }
         } else {
-            self.active.put(key, revision, value);
+            self.active.put(space.id, key, revision, value, checksum);
             self.settle(SETTLE_PER_WRITE);
+        }
+        if !self.released.is_empty() {
+            self.release(RELEASE_PER_WRITE);
         }
     }
 
-    /// Moves up to `count` entries from the lowest layer into a base in memory, unless a view still looks at either.
+    /// Moves up to `count` entries from the lowest layer into a base in memory, unless a view still reads either. Once the layers are
+    /// empty, the dropped keyspaces leave the base, too.
     fn settle(&mut self, count: usize) {
         let Some(base) = Arc::get_mut(&mut self.base).and_then(Base::in_memory_mut) else {
             return;
@@ -141,9 +215,23 @@ impl Tables {
                 },
             };
             match lowest.pop_first() {
-                Some((key, slot)) => base.absorb(key, slot),
-                None if self.frozen.pop().is_none() => return,
+                Some((space, ..)) if self.dropped.contains(&space) => {}
+                Some((space, key, slot)) => base.absorb(space, key, slot),
+                None if self.frozen.pop().is_none() => break,
                 None => {}
+            }
+        }
+        if self.active.is_empty() && self.frozen.is_empty() {
+            self.released.extend(self.dropped.drain(..).map(|space| base.take_space(space)));
+        }
+    }
+
+    /// Releases up to `count` entries of dropped keyspaces.
+    fn release(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(slots) = self.released.last_mut() else { return };
+            if slots.pop_first().is_none() {
+                self.released.pop();
             }
         }
     }
@@ -161,12 +249,12 @@ impl Tables {
         self.frozen.clone()
     }
 
-    /// Everything as it is now, for as long as it is wanted, while writes go on. Constant time.
+    /// Everything as it is now, for as long as the view exists, while writes go on. Constant time.
     pub(crate) fn view(&mut self) -> View {
-        View { layers: self.freeze(), base: Arc::clone(&self.base) }
+        View { layers: self.freeze(), base: Arc::clone(&self.base), spaces: Arc::clone(&self.spaces) }
     }
 
-    /// `base` holds what `layers` did.
+    /// Takes `base`, which holds what `layers` did, in their place.
     #[cfg(feature = "redb")]
     pub(crate) fn rebase(&mut self, layers: &[Arc<Layer>], base: Arc<dyn Base>) {
         self.frozen.retain(|layer| !layers.iter().any(|flushed| Arc::ptr_eq(flushed, layer)));
@@ -179,13 +267,23 @@ impl Tables {
 pub(crate) struct View {
     layers: Vec<Arc<Layer>>,
     base: Arc<dyn Base>,
+    spaces: Arc<Spaces>,
 }
 
 impl View {
-    pub(crate) fn page(&self, range: &RangeQuery, len_max: usize) -> Result<Page, EngineError> {
-        let Some(bounds) = page::bounds(range) else { return Ok(Page::default()) };
+    pub(crate) fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    pub(crate) fn page(
+        &self,
+        space: &Space,
+        range: &RangeQuery,
+        len_max: usize,
+    ) -> Result<StoredPage, EngineError> {
+        let Some(bounds) = page::bounds(range) else { return Ok(StoredPage::default()) };
         let layers = self.layers.iter().map(|layer| &**layer);
-        Overlay::collect(layers, range, bounds).page(&*self.base, range, bounds, len_max)
+        Overlay::collect(layers, space, range, bounds).page(&*self.base, space, range, bounds, len_max)
     }
 
     /// The frozen layers, newest first.
@@ -195,126 +293,31 @@ impl View {
     }
 }
 
-/// The tables, locked by whoever reads or applies.
+/// The tables, behind the lock that readers and the applying thread take, and the snapshots of scans.
 ///
-/// Applying holds the lock for a few dozen entries at a time. Readers hold it for a lookup or a page in memory, never
-/// for a disk.
+/// Applying holds the lock for a few dozen entries at a time. Readers hold it for a lookup or a page in memory, never for a disk.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared(Arc<RwLock<Tables>>);
+pub(crate) struct Shared(Arc<(RwLock<Tables>, Scans)>);
 
 impl Shared {
     pub(crate) fn new(tables: Tables) -> Shared {
-        Shared(Arc::new(RwLock::new(tables)))
+        Shared(Arc::new((RwLock::new(tables), Scans::default())))
     }
 
-    // A poisoned lock says that a thread died while it applied. What is in the tables then is what it applied, which is
-    // committed; it will apply no more, and nothing further is acknowledged.
+    pub(crate) fn scans(&self) -> &Scans {
+        &self.0.1
+    }
+
+    // A poisoned lock says that a thread died while it applied. The tables then hold what it applied, which is committed; it will apply
+    // no more, and nothing further is acknowledged.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tables> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reads applied state from any thread while entries are applied by another. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Reader {
-    shared: Shared,
-}
-
-impl Reader {
-    pub(crate) fn new(shared: Shared) -> Reader {
-        Reader { shared }
-    }
-
-    /// The index of the last log entry whose effects are visible.
-    #[must_use]
-    pub fn applied(&self) -> u64 {
-        self.shared.read().applied
-    }
-
-    /// Answers `query` from what is applied now.
-    ///
-    /// # Errors
-    /// When the engine's file cannot be read. The query has no answer; the store should stop.
-    pub fn query(&self, query: &Query) -> Result<Outcome, EngineError> {
-        match query {
-            Query::Get { key } => self.get(key).map(Outcome::Value),
-            Query::Range(range) => self.range(range).map(Outcome::Page),
-        }
-    }
-
-    /// The value of `key`.
-    ///
-    /// # Errors
-    /// As [`Reader::query`].
-    pub fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        let tables = self.shared.read();
-        if let Some(slot) = tables.slot(key) {
-            return Ok(slot.live());
-        }
-        if let Some(base) = tables.base.in_memory() {
-            return Ok(base.get(key).and_then(Slot::live));
-        }
-        let base = Arc::clone(&tables.base);
-        drop(tables);
-        base.get(key)
-    }
-
-    /// One page of `range`, as it was at one moment. Zero or too large a limit counts as the largest.
-    ///
-    /// # Errors
-    /// As [`Reader::query`].
-    pub fn range(&self, range: &RangeQuery) -> Result<Page, EngineError> {
-        let Some(bounds) = page::bounds(range) else { return Ok(Page::default()) };
-        let tables = self.shared.read();
-        let overlay = Overlay::collect(tables.layers(), range, bounds);
-        if tables.base.in_memory().is_some() {
-            // Under the lock: a clone of the base would make the next writes go round it.
-            return overlay.page(&*tables.base, range, bounds, RANGE_PAGE_LEN_MAX);
-        }
-        let base = Arc::clone(&tables.base);
-        drop(tables);
-        overlay.page(&*base, range, bounds, RANGE_PAGE_LEN_MAX)
+        self.0.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a view made gather above the base ends in it as if there had been no view: nothing more, nothing less.
-    #[test]
-    fn layers_run_empty_when_no_view_holds_them() {
-        let mut viewed = Tables::new(Arc::new(Layer::default()), 0);
-        let mut plain = Tables::new(Arc::new(Layer::default()), 0);
-        let mut views = std::collections::VecDeque::new();
-        for index in 0..3000_u64 {
-            // Towards the end one key alone, so that what the views left behind stays as they left it.
-            let key = if index < 2000 { index * 7919 % 101 } else { 0 }.to_be_bytes();
-            let value = vec![b'v'; (index % 13) as usize];
-            let value = (index % 3 != 0).then_some(&*value);
-            viewed.write(&key, index, value);
-            plain.write(&key, index, value);
-            if index % 50 == 0 && index < 2000 {
-                views.push_back(viewed.view());
-                if views.len() > 3 {
-                    views.pop_front();
-                }
-            }
-            if index == 2000 {
-                views.clear();
-            }
-        }
-        assert!(viewed.active.is_empty() && viewed.frozen.is_empty());
-        let len = |tables: &Tables| tables.base.in_memory().map(Layer::len_bytes);
-        assert_eq!(len(&viewed), len(&plain));
-        // And the count of bytes is right: without an entry it is zero.
-        for key in 0..101_u64 {
-            viewed.write(&key.to_be_bytes(), 3000, None);
-        }
-        assert_eq!(len(&viewed), Some(0));
-    }
-}
+mod tests;

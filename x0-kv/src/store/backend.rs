@@ -1,43 +1,48 @@
-//! What is behind a [`Store`](crate::Store): an engine in this process, a node of a cluster, or a client of one.
+//! What a [`Store`](crate::Store) handle dispatches to: a state in this process, a node of a cluster, or a client of one.
 
 #[cfg(feature = "crdt")]
-use crate::crdt::Request;
+use crate::crdt::{CrdtOutcome, Request};
 #[cfg(feature = "crdt")]
 use crate::request::error::OperationError;
 use crate::request::operation::Operation;
 use crate::request::pending::Answer;
 use crate::request::watch::Watchers;
 
-/// Carries operations out. The store has checked them against the limits.
+/// Carries operations out. The handle has checked them against the limits.
 pub(crate) trait Dispatch: Send + Sync {
-    /// Takes `operation` on and returns at once: with the answer if it is there, or where it will come.
+    /// Accepts `operation` and returns at once: with the answer, or with the place where it will arrive.
     ///
-    /// Bounded: beyond what the implementation lets wait, it answers
-    /// [`Overloaded`](crate::OperationError::Overloaded).
+    /// Bounded: when too many operations wait, it answers [`Overloaded`](crate::OperationError::Overloaded).
     fn submit(&self, operation: Operation) -> Answer;
 
-    /// As [`submit`](Dispatch::submit), for the CRDT keyspace.
-    #[cfg(feature = "crdt")]
-    fn submit_crdt(&self, _request: Request) -> Answer {
-        Answer::ready(Err(OperationError::Unsupported { what: "a CRDT keyspace" }))
-    }
-
-    /// Who watches the linearizable keyspace here, if it can be watched.
+    /// The watches of the linearizable store, if this node holds its data.
     fn watchers(&self) -> Option<&Watchers>;
 
-    /// Who watches the CRDT keyspace here, if there is one.
+    /// Whether there is a CRDT store, or another node that may have one.
+    #[cfg(feature = "crdt")]
+    fn has_crdt(&self) -> bool {
+        false
+    }
+
+    /// As [`submit`](Dispatch::submit), for the CRDT store.
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, _request: Request) -> Answer<CrdtOutcome> {
+        Answer::ready(Err(OperationError::Unsupported { what: "a CRDT store" }))
+    }
+
+    /// The watches of the CRDT store, if this node holds its data.
     #[cfg(feature = "crdt")]
     fn crdt_watchers(&self) -> Option<&Watchers> {
         None
     }
 
-    /// The blobs here, if there are any.
+    /// The blobs of this node, if there are any.
     #[cfg(feature = "blob")]
     fn blobs(&self) -> Option<&crate::blob::Blobs> {
         None
     }
 
-    /// Stops, waits until everything is released, and answers every operation from then on with
-    /// [`Closed`](crate::OperationError::Closed). Called again it does nothing.
+    /// Stops, waits until every file is released, and answers later operations with
+    /// [`Closed`](crate::OperationError::Closed). A second call does nothing.
     fn close(&self);
 }

@@ -9,10 +9,10 @@ use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalOptions, lo
 #[cfg(feature = "blob")]
 use crate::blob::{BlobOpenError, BlobOptions, Blobs};
 #[cfg(feature = "crdt")]
-use crate::crdt::{Crdt, CrdtOptions, JournalError, Request};
+use crate::crdt::{Crdt, CrdtOptions, CrdtOutcome, JournalError, Request};
 use crate::request::applied::decode_applied;
 use crate::request::command::Command;
-use crate::request::error::OperationError;
+use crate::request::error::{FailureCause, OperationError};
 use crate::request::operation::Operation;
 use crate::request::outcome::Outcome;
 use crate::request::pending::{Answer, Completion};
@@ -22,7 +22,6 @@ use crate::state::engine::Engine;
 use crate::state::storage::{EngineError, Reader};
 use crate::store::Store;
 use crate::store::backend::Dispatch;
-use crate::store::memory::failed;
 
 // Evaluated when this is compiled.
 const ID: NodeId = NodeId::new(1).unwrap();
@@ -31,28 +30,72 @@ const CALLS_MAX: usize = 65536;
 /// The token of the read at the start; writes have smaller ones.
 const OPENED: u64 = u64::MAX;
 
-/// How an embedded store is set up.
+/// The settings of an embedded store.
+///
+/// ```
+/// use x0_kv::{Engine, StoreOptions};
+///
+/// let options = StoreOptions::new().engine(Engine::Memory);
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// What holds the data.
+    /// The storage engine.
     pub engine: Engine,
     /// The settings of the log.
     pub log: WalOptions,
-    /// The CRDT keyspace, if there is to be one; it lies in the folder `crdt` beside the log.
+    /// The settings of the CRDT store; `None` opens none. It lies in the folder `crdt` beside the log.
     #[cfg(feature = "crdt")]
     pub crdt: Option<CrdtOptions>,
-    /// The blobs, if there are to be any; they lie in the folder `blobs` beside the log.
+    /// The settings of the blobs; `None` opens none. They lie in the folder `blobs` beside the log.
     #[cfg(feature = "blob")]
     pub blobs: Option<BlobOptions>,
 }
 
-/// Why a store was not opened. What is on disk is as it was.
+impl StoreOptions {
+    /// The default settings: data in memory with a log on disk, no CRDT store, no blobs.
+    #[must_use]
+    pub fn new() -> StoreOptions {
+        StoreOptions::default()
+    }
+
+    /// Selects the storage engine.
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> StoreOptions {
+        self.engine = engine;
+        self
+    }
+
+    /// Sets the settings of the log.
+    #[must_use]
+    pub fn log(mut self, log: WalOptions) -> StoreOptions {
+        self.log = log;
+        self
+    }
+
+    /// Opens a CRDT store beside the linearizable one.
+    #[cfg(feature = "crdt")]
+    #[must_use]
+    pub fn crdt(mut self, crdt: CrdtOptions) -> StoreOptions {
+        self.crdt = Some(crdt);
+        self
+    }
+
+    /// Opens blobs beside the store.
+    #[cfg(feature = "blob")]
+    #[must_use]
+    pub fn blobs(mut self, blobs: BlobOptions) -> StoreOptions {
+        self.blobs = Some(blobs);
+        self
+    }
+}
+
+/// A store was not opened. Nothing on disk has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The folder cannot be made.
-    #[error("cannot make the folder {}: {source}; make it, or choose another", .path.display())]
+    /// The folder cannot be created.
+    #[error("cannot create the folder {}: create it, or choose another", .path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -62,10 +105,10 @@ pub enum OpenError {
     /// The log cannot be opened or recovered.
     #[error(transparent)]
     Log(#[from] x0_consensus::OpenError),
-    /// The engine's file cannot be opened.
+    /// The file of the storage engine cannot be opened.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The journal of the CRDT keyspace cannot be opened.
+    /// The journal of the CRDT store cannot be opened.
     #[cfg(feature = "crdt")]
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -73,11 +116,11 @@ pub enum OpenError {
     #[cfg(feature = "blob")]
     #[error(transparent)]
     Blobs(#[from] BlobOpenError),
-    /// What the log holds cannot be applied.
-    #[error("the store failed while it caught up with its log: {reason}")]
+    /// The log was opened, but its entries cannot be applied.
+    #[error("the store failed while it applied its log")]
     Failed {
         /// The cause.
-        reason: Arc<str>,
+        source: FailureCause,
     },
 }
 
@@ -125,9 +168,9 @@ fn open_on(storage: impl Storage + 'static, state: State, part: Part) -> Result<
     handle.read_index(OPENED);
     match calls.wait_opened() {
         Ok(()) => Ok(Store::from_dispatch(Arc::new(Embedded { handle, reader, calls, watchers, part }))),
-        Err(reason) => {
+        Err(source) => {
             handle.wait_ended();
-            Err(OpenError::Failed { reason })
+            Err(OpenError::Failed { source })
         }
     }
 }
@@ -150,13 +193,13 @@ impl Dispatch for Embedded {
         match operation {
             // A write is applied before it is acknowledged and nobody else writes, so that what is applied is what a linearizable
             // read must see.
-            Operation::Read { query, .. } => Answer::ready(match self.calls.closed() {
-                None => self.reader.query(&query).map_err(|cause| failed(&cause)),
+            Operation::Read { keyspace, query, .. } => Answer::ready(match self.calls.closed() {
+                None => self.reader.query(&keyspace, &query),
                 Some(error) => Err(error),
             }),
-            Operation::Write(mutation) => match self.calls.open() {
+            Operation::Write { keyspace, mutation } => match self.calls.open() {
                 Ok((token, answer)) => {
-                    self.handle.propose(token, Command::encode_write(None, &mutation));
+                    self.handle.propose(token, Command::encode_write(None, &keyspace, &mutation));
                     answer
                 }
                 Err(error) => Answer::ready(Err(error)),
@@ -165,10 +208,15 @@ impl Dispatch for Embedded {
     }
 
     #[cfg(feature = "crdt")]
-    fn submit_crdt(&self, request: Request) -> Answer {
+    fn has_crdt(&self) -> bool {
+        self.part.crdt.is_some()
+    }
+
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, request: Request) -> Answer<CrdtOutcome> {
         match &self.part.crdt {
             Some(crdt) => crdt.submit(request),
-            None => Answer::ready(Err(OperationError::Unsupported { what: "a CRDT keyspace" })),
+            None => Answer::ready(Err(OperationError::Unsupported { what: "a CRDT store" })),
         }
     }
 
@@ -271,12 +319,12 @@ impl Calls {
         }
     }
 
-    fn wait_opened(&self) -> Result<(), Arc<str>> {
+    fn wait_opened(&self) -> Result<(), FailureCause> {
         let mut inner = self.lock();
         loop {
             match &inner.closed {
-                Some(OperationError::Failed { reason }) => return Err(Arc::clone(reason)),
-                Some(other) => return Err(other.to_string().into()),
+                Some(OperationError::Failed { source }) => return Err(source.clone()),
+                Some(other) => return Err(FailureCause::new(other.clone())),
                 None if inner.opened => return Ok(()),
                 None => inner = self.opened.wait(inner).unwrap_or_else(PoisonError::into_inner),
             }
@@ -300,7 +348,7 @@ impl Observer for Told {
             }
             Event::Dropped { token, .. } => self.0.complete(token, Err(OperationError::Overloaded)),
             Event::Failed(cause) => {
-                self.0.close(OperationError::Failed { reason: cause.to_string().into() });
+                self.0.close(OperationError::failed(cause));
             }
             _ => {}
         }

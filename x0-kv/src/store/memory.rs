@@ -3,16 +3,17 @@
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "crdt")]
-use crate::crdt::{Crdt, Request};
+use crate::crdt::{Crdt, CrdtOutcome, Request};
 use crate::request::applied::decode_applied;
 use crate::request::command::Command;
 use crate::request::error::OperationError;
+use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Mutation, Operation};
 use crate::request::outcome::Outcome;
 use crate::request::pending::Answer;
 use crate::request::watch::Watchers;
 use crate::state::State;
-use crate::state::storage::{EngineError, Reader};
+use crate::state::storage::Reader;
 use crate::store::backend::Dispatch;
 
 /// Applies each write in the thread that makes it, under a lock.
@@ -40,14 +41,14 @@ impl Default for Volatile {
 }
 
 impl Volatile {
-    fn write(&self, mutation: &Mutation) -> Result<Outcome, OperationError> {
-        let payload = Command::encode_write(None, mutation);
+    fn write(&self, keyspace: &KeyspaceName, mutation: &Mutation) -> Result<Outcome, OperationError> {
+        let payload = Command::encode_write(None, keyspace, mutation);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = state.as_mut().ok_or(OperationError::Closed)?;
         let mut outcomes = Vec::with_capacity(1);
         state
             .apply([(state.applied() + 1, Some(&payload))], &mut outcomes)
-            .map_err(|cause| failed(&cause))?;
+            .map_err(OperationError::failed)?;
         let outcome = outcomes.pop().and_then(|outcome| decode_applied(&outcome).ok());
         Ok(outcome.ok_or(OperationError::NotUnderstood)??)
     }
@@ -56,20 +57,21 @@ impl Volatile {
 impl Dispatch for Volatile {
     fn submit(&self, operation: Operation) -> Answer {
         Answer::ready(match operation {
-            Operation::Read { query, .. } => {
+            Operation::Read { keyspace, query, .. } => {
                 let closed = self.state.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-                if closed {
-                    Err(OperationError::Closed)
-                } else {
-                    self.reader.query(&query).map_err(|cause| failed(&cause))
-                }
+                if closed { Err(OperationError::Closed) } else { self.reader.query(&keyspace, &query) }
             }
-            Operation::Write(mutation) => self.write(&mutation),
+            Operation::Write { keyspace, mutation } => self.write(&keyspace, &mutation),
         })
     }
 
     #[cfg(feature = "crdt")]
-    fn submit_crdt(&self, request: Request) -> Answer {
+    fn has_crdt(&self) -> bool {
+        true
+    }
+
+    #[cfg(feature = "crdt")]
+    fn submit_crdt(&self, request: Request) -> Answer<CrdtOutcome> {
         self.crdt.submit(request)
     }
 
@@ -87,8 +89,4 @@ impl Dispatch for Volatile {
         self.crdt.close();
         self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
-}
-
-pub(crate) fn failed(cause: &EngineError) -> OperationError {
-    OperationError::Failed { reason: cause.to_string().into() }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use x0_identity::{Identity, NodeId, TrustBundle, TrustDomain, X509Svid};
-use x0_kv::{Client as KvClient, ClientOptions, Store};
+use x0_kv::{Client as KvClient, ClientOptions, Keyspace, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 
 use super::serve::{Client, System};
@@ -45,7 +45,7 @@ impl X0 {
         let members = self.members.iter().map(|(node, _)| *node);
         let client = KvClient::connect(ClientOptions::new(local, members), transport)?;
         // Finds the leader, and opens the session.
-        client.store().put("bench/ready", "").await?;
+        Keyspace::put(client.store(), "bench/ready", "").await?;
         Ok(client)
     }
 }
@@ -93,11 +93,11 @@ impl System for Embedded {
 
 impl Client for Store {
     async fn put(&self, key: Bytes, value: Bytes) -> Result<()> {
-        Ok(Store::put(self, key, value).await.map(drop)?)
+        Ok(Keyspace::put(self, key, value).await.map(drop)?)
     }
 
     async fn get(&self, key: Bytes) -> Result<Option<usize>> {
-        Ok(Store::get(self, key).await?.map(|found| found.value.len()))
+        Ok(Keyspace::get(self, key).await?.map(|found| found.value.len()))
     }
 }
 

@@ -1,14 +1,17 @@
-//! A sorted map of keys to what was last written to them.
+//! Sorted maps from keys to their latest writes, one for each keyspace.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::EngineError;
+use super::entry::{self, Place, Space, Stored};
 use crate::request::outcome::Versioned;
+use crate::request::revision::Revision;
 
-/// What an entry is counted as beyond its bytes: its place in the tree and its two allocations.
-const ENTRY_OVERHEAD_LEN: usize = 96;
+/// The memory that an entry takes beyond its bytes: its place in the tree and its two allocations.
+pub(crate) const ENTRY_OVERHEAD_LEN: usize = 96;
 
 /// The latest write of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,30 +19,51 @@ pub(crate) struct Slot {
     pub(crate) revision: u64,
     /// `None` says that the key was deleted, and hides what lies beneath.
     pub(crate) value: Option<Bytes>,
+    /// Of the entry; 0 for a deletion.
+    pub(crate) checksum: u32,
 }
 
 impl Slot {
-    pub(crate) fn live(&self) -> Option<Versioned> {
-        self.value.as_ref().map(|value| Versioned { value: value.clone(), revision: self.revision })
+    /// The entry of `key`, compared with its checksum. `None` if it was deleted.
+    pub(crate) fn stored(&self, space: &Space, key: &[u8]) -> Result<Option<Stored>, EngineError> {
+        let Some(value) = &self.value else { return Ok(None) };
+        entry::verify(space, key, self.revision, value, self.checksum, &Place::Memory)?;
+        let (key, value) = (Bytes::copy_from_slice(key), value.clone());
+        Ok(Some(Stored { key, value, revision: self.revision, checksum: self.checksum }))
+    }
+
+    /// The value of `key` and its revision, compared with their checksum. `None` if it was deleted.
+    pub(crate) fn versioned(&self, space: &Space, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        let Some(value) = &self.value else { return Ok(None) };
+        entry::verify(space, key, self.revision, value, self.checksum, &Place::Memory)?;
+        Ok(Some(Versioned { value: value.clone(), revision: Revision::new(self.revision) }))
+    }
+
+    fn value_len(&self) -> usize {
+        self.value.as_ref().map_or(0, Bytes::len)
     }
 }
 
-/// From where to where, as the standard library's maps and redb take it.
+/// The bounds of a range, as the standard library's maps and redb take them.
 pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// The keys of one keyspace.
+pub(crate) type Slots = BTreeMap<Box<[u8]>, Slot>;
 
 /// Writes in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
-    slots: BTreeMap<Box<[u8]>, Slot>,
+    spaces: BTreeMap<u64, (Slots, usize)>,
+    count: usize,
     len_bytes: usize,
 }
 
 impl Layer {
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.count == 0
     }
 
-    /// What it takes in memory, roughly.
+    /// The memory that it takes, roughly.
     #[cfg_attr(
         not(feature = "redb"),
         allow(dead_code, reason = "only what a checkpoint can shorten has a bound")
@@ -48,53 +72,89 @@ impl Layer {
         self.len_bytes
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Slot> {
-        self.slots.get(key)
+    pub(crate) fn get(&self, space: u64, key: &[u8]) -> Option<&Slot> {
+        self.spaces.get(&space)?.0.get(key)
     }
 
-    /// Key and value are copied: as slices they would keep the network message or log block they came in alive, which
-    /// can be a thousand times their size.
-    pub(crate) fn put(&mut self, key: &[u8], revision: u64, value: Option<&[u8]>) {
-        self.insert(key, Slot { revision, value: value.map(Bytes::copy_from_slice) });
+    /// Sets or, with no value, deletes `key`. `checksum` is that of the entry.
+    ///
+    /// Key and value are copied: as slices they would keep the network message or log block that they came in alive, which can be a
+    /// thousand times their size.
+    pub(crate) fn put(&mut self, space: u64, key: &[u8], revision: u64, value: Option<&[u8]>, checksum: u32) {
+        self.insert(space, key, Slot { revision, value: value.map(Bytes::copy_from_slice), checksum });
     }
 
-    fn insert<K: AsRef<[u8]> + Into<Box<[u8]>>>(&mut self, key: K, slot: Slot) {
-        let len = slot.value.as_ref().map_or(0, Bytes::len);
+    fn insert<K: AsRef<[u8]> + Into<Box<[u8]>>>(&mut self, space: u64, key: K, slot: Slot) {
+        let (slots, len_bytes) = self.spaces.entry(space).or_default();
+        let before = *len_bytes;
+        *len_bytes += slot.value_len();
         // Looked up first so that an overwrite, the common case, does not allocate its key.
-        if let Some(current) = self.slots.get_mut(key.as_ref()) {
-            self.len_bytes -= current.value.as_ref().map_or(0, Bytes::len);
+        if let Some(current) = slots.get_mut(key.as_ref()) {
+            *len_bytes -= current.value_len();
             *current = slot;
         } else {
-            self.len_bytes += key.as_ref().len() + ENTRY_OVERHEAD_LEN;
-            self.slots.insert(key.into(), slot);
+            *len_bytes += key.as_ref().len() + ENTRY_OVERHEAD_LEN;
+            slots.insert(key.into(), slot);
+            self.count += 1;
         }
-        self.len_bytes += len;
+        self.len_bytes = self.len_bytes + *len_bytes - before;
     }
 
     /// Takes over an entry of the layer above: a deletion removes the key, for nothing lies beneath.
-    pub(crate) fn absorb(&mut self, key: Box<[u8]>, slot: Slot) {
+    pub(crate) fn absorb(&mut self, space: u64, key: Box<[u8]>, slot: Slot) {
         if slot.value.is_none() {
-            self.remove(&key);
+            self.remove(space, &key);
         } else {
-            self.insert(key, slot);
+            self.insert(space, key, slot);
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &[u8]) {
-        if let Some((key, slot)) = self.slots.remove_entry(key) {
-            self.len_bytes -= key.len() + slot.value.map_or(0, |value| value.len()) + ENTRY_OVERHEAD_LEN;
+    pub(crate) fn remove(&mut self, space: u64, key: &[u8]) {
+        if let Some((slots, len_bytes)) = self.spaces.get_mut(&space)
+            && let Some((key, slot)) = slots.remove_entry(key)
+        {
+            let len = key.len() + slot.value_len() + ENTRY_OVERHEAD_LEN;
+            *len_bytes -= len;
+            self.len_bytes -= len;
+            self.count -= 1;
         }
     }
 
-    pub(crate) fn pop_first(&mut self) -> Option<(Box<[u8]>, Slot)> {
-        let (key, slot) = self.slots.pop_first()?;
-        self.len_bytes -= key.len() + slot.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_LEN;
-        Some((key, slot))
+    /// Takes out all keys of a keyspace, in constant time.
+    pub(crate) fn take_space(&mut self, space: u64) -> Slots {
+        let (slots, len_bytes) = self.spaces.remove(&space).unwrap_or_default();
+        self.len_bytes -= len_bytes;
+        self.count -= slots.len();
+        slots
     }
 
-    /// The entries within `bounds`, which must not be empty or inverted.
-    pub(crate) fn range<'a>(&'a self, bounds: Bounds<'_>, reverse: bool) -> LayerIter<'a> {
-        let entries = self.slots.range::<[u8], _>(bounds).map(|(key, slot)| (&**key, slot));
+    pub(crate) fn pop_first(&mut self) -> Option<(u64, Box<[u8]>, Slot)> {
+        loop {
+            let mut first = self.spaces.first_entry()?;
+            let space = *first.key();
+            let (slots, len_bytes) = first.get_mut();
+            let Some((key, slot)) = slots.pop_first() else {
+                first.remove();
+                continue;
+            };
+            let len = key.len() + slot.value_len() + ENTRY_OVERHEAD_LEN;
+            *len_bytes -= len;
+            self.len_bytes -= len;
+            self.count -= 1;
+            return Some((space, key, slot));
+        }
+    }
+
+    /// Whether it has an entry of this keyspace.
+    #[cfg(feature = "redb")]
+    pub(crate) fn has_space(&self, space: u64) -> bool {
+        self.spaces.get(&space).is_some_and(|(slots, _)| !slots.is_empty())
+    }
+
+    /// The entries of a keyspace within `bounds`, which must not be empty or inverted.
+    pub(crate) fn range<'a>(&'a self, space: u64, bounds: Bounds<'_>, reverse: bool) -> LayerIter<'a> {
+        let Some((slots, _)) = self.spaces.get(&space) else { return Box::new(std::iter::empty()) };
+        let entries = slots.range::<[u8], _>(bounds).map(|(key, slot)| (&**key, slot));
         if reverse { Box::new(entries.rev()) } else { Box::new(entries) }
     }
 }
@@ -102,7 +162,7 @@ impl Layer {
 pub(crate) type LayerEntry<'a> = (&'a [u8], &'a Slot);
 pub(crate) type LayerIter<'a> = Box<dyn Iterator<Item = LayerEntry<'a>> + 'a>;
 
-/// Layers as one: where several hold a key, the first of them wins.
+/// The entries of one keyspace in several layers: where several layers hold a key, the first of them wins.
 pub(crate) struct Merged<'a> {
     /// The next entry of each layer and the rest of it, newest layer first.
     sources: Vec<(Option<LayerEntry<'a>>, LayerIter<'a>)>,
@@ -112,11 +172,12 @@ pub(crate) struct Merged<'a> {
 impl<'a> Merged<'a> {
     pub(crate) fn new(
         layers: impl IntoIterator<Item = &'a Layer>,
+        space: u64,
         bounds: Bounds<'_>,
         reverse: bool,
     ) -> Merged<'a> {
         let sources = layers.into_iter().filter(|layer| !layer.is_empty()).map(|layer| {
-            let mut rest = layer.range(bounds, reverse);
+            let mut rest = layer.range(space, bounds, reverse);
             (rest.next(), rest)
         });
         Merged { sources: sources.collect(), reverse }

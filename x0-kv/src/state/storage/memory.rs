@@ -1,19 +1,26 @@
-//! The base that lives in memory alone: a restart fills it again from snapshot and log.
+//! The base in memory: a restart fills it again from snapshot and log.
 
-use super::layer::{Bounds, Layer, Slot};
+use super::entry::Space;
+use super::layer::{Bounds, Layer};
 use super::{Base, BaseIter, EngineError};
-use crate::request::outcome::{KeyValue, Versioned};
+use crate::request::outcome::Versioned;
 
 impl Base for Layer {
-    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        Ok(Layer::get(self, key).and_then(Slot::live))
+    fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        match Layer::get(self, space.id, key) {
+            Some(slot) => slot.versioned(space, key),
+            None => Ok(None),
+        }
     }
 
-    fn scan<'a>(&'a self, bounds: Bounds<'a>, reverse: bool) -> Result<BaseIter<'a>, EngineError> {
-        Ok(Box::new(self.range(bounds, reverse).filter_map(|(key, slot)| {
-            let value = slot.value.clone()?;
-            Some(Ok(KeyValue { key: bytes::Bytes::copy_from_slice(key), value, revision: slot.revision }))
-        })))
+    fn scan<'a>(
+        &'a self,
+        space: &'a Space,
+        bounds: Bounds<'a>,
+        reverse: bool,
+    ) -> Result<BaseIter<'a>, EngineError> {
+        let entries = self.range(space.id, bounds, reverse);
+        Ok(Box::new(entries.filter_map(|(key, slot)| slot.stored(space, key).transpose())))
     }
 
     fn in_memory(&self) -> Option<&Layer> {

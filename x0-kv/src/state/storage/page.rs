@@ -1,23 +1,38 @@
-//! Reading a range through the layers and the base beneath them.
+//! Ranges through the layers and the base beneath them.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::entry::{Space, Stored};
 use super::layer::{Bounds, Layer, Merged, Slot};
 use super::{Base, EngineError};
 use crate::request::limits::RANGE_ENTRIES_MAX;
 use crate::request::operation::RangeQuery;
-use crate::request::outcome::{KeyValue, Page};
+use crate::request::outcome::Page;
 
 /// The part of a page that lies in layers: its entries are collected while the tables are locked and merged with a base
 /// that may have to read a disk after they are unlocked.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     entries: Vec<(Bytes, Slot)>,
-    /// There are more behind the last entry, so that the page must end there.
+    /// There are more after the last entry, so that the page must end there.
     cut: bool,
+}
+
+/// One page of entries with their checksums, each compared with its own.
+#[derive(Debug, Default)]
+pub(crate) struct StoredPage {
+    pub(crate) entries: Vec<Stored>,
+    pub(crate) continuation: Option<Bytes>,
+}
+
+impl StoredPage {
+    pub(crate) fn page(self) -> Page {
+        let entries = self.entries.into_iter().map(Stored::key_value).collect();
+        Page { entries, continuation: self.continuation }
+    }
 }
 
 /// From the first key to the last.
@@ -40,10 +55,11 @@ fn entries_max(range: &RangeQuery) -> usize {
 impl Overlay {
     pub(crate) fn collect<'a>(
         layers: impl IntoIterator<Item = &'a Layer>,
+        space: &Space,
         range: &RangeQuery,
         bounds: Bounds<'_>,
     ) -> Overlay {
-        let mut merged = Merged::new(layers, bounds, range.reverse);
+        let mut merged = Merged::new(layers, space.id, bounds, range.reverse);
         let entries = merged.by_ref().take(entries_max(range));
         let entries = entries.map(|(key, slot)| (Bytes::copy_from_slice(key), slot.clone())).collect();
         Overlay { entries, cut: merged.peek_key().is_some() }
@@ -54,18 +70,19 @@ impl Overlay {
     pub(crate) fn page(
         self,
         base: &dyn Base,
+        space: &Space,
         range: &RangeQuery,
         bounds: Bounds<'_>,
         len_max: usize,
-    ) -> Result<Page, EngineError> {
+    ) -> Result<StoredPage, EngineError> {
         let horizon = self.entries.last().filter(|_| self.cut).map(|(key, _)| key.clone());
         let before = |left: &[u8], right: &[u8]| {
             let order = left.cmp(right);
             if range.reverse { order.reverse() } else { order }
         };
         let mut over = self.entries.into_iter().peekable();
-        let mut beneath = base.scan(bounds, range.reverse)?.peekable();
-        let mut page = Page::default();
+        let mut beneath = base.scan(space, bounds, range.reverse)?.peekable();
+        let mut page = StoredPage::default();
         let mut len = 0;
         // The last key that was dealt with, whether or not it is in the page.
         let mut passed: Option<Bytes> = None;
@@ -94,8 +111,7 @@ impl Overlay {
                     beneath.next().transpose()?;
                 }
                 let Some((key, slot)) = over.next() else { continue };
-                let live =
-                    slot.value.map(|value| KeyValue { key: key.clone(), value, revision: slot.revision });
+                let live = slot.stored(space, &key)?;
                 (key, live)
             };
             if let Some(entry) = live {

@@ -4,10 +4,12 @@ use std::io;
 use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
-use redb::StorageBackend;
+use bytes::Bytes;
+use redb::{Builder, StorageBackend};
 
 use super::*;
-use crate::request::command::{Command, Stamp};
+use crate::request::command::{Command, RequestId};
+use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::Mutation;
 use crate::state::{RedbOptions, State};
 
@@ -109,8 +111,9 @@ fn log() -> Vec<Bytes> {
             0 => Mutation::Delete { key },
             _ => Mutation::Put { key, value: vec![b'v'; usize::try_from(len).unwrap()].into() },
         };
-        let stamp = Stamp { session: 1, sequence, acknowledged_below: sequence.saturating_sub(5).max(1) };
-        entries.push(Command::encode_write(Some(stamp), &mutation));
+        let request_id =
+            RequestId { session: 1, sequence, acknowledged_below: sequence.saturating_sub(5).max(1) };
+        entries.push(Command::encode_write(Some(request_id), &KeyspaceName::DEFAULT, &mutation));
     }
     entries
 }
@@ -205,7 +208,7 @@ fn a_full_disk_at_any_step_fails_the_checkpoint_and_loses_none() {
         apply(&mut state, &log, 100).unwrap();
         let first = state.checkpoint().unwrap_or(0);
         let failed = apply(&mut state, &log, log.len()).and_then(|()| state.checkpoint());
-        assert!(failed.is_err_and(|error| error.to_string().starts_with("cannot write recorded")));
+        assert!(failed.is_err_and(|error| error.to_string() == "cannot write recorded"));
         drop(state);
         let image = std::mem::take(&mut recorder.0.lock().unwrap().image);
         let recorded = Recorded { image, ..Recorded::default() };
