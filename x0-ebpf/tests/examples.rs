@@ -22,7 +22,7 @@ fn tries(name: &str) {
         .arg("--try")
         .output()
         .expect("examples are built by `cargo test` without `--test`, or `cargo build --examples`");
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     if !output.status.success() && std::env::var_os("CI").is_none() && said.contains("CAP_") {
         println!("not tested: {said}");
         return;
@@ -42,20 +42,20 @@ fn chaos() {
 }
 
 #[test]
-fn what_is_asked_for_wrongly_is_named() {
+fn wrong_arguments_are_named() {
     for (name, arguments, expected) in [
-        ("block", vec!["lo"], "nothing to block"),
+        ("block", vec!["lo"], "no prefix to block"),
         ("block", vec!["lo", "10.0.0.1/24"], "10.0.0"),
-        ("chaos", vec!["lo"], "no fault was asked for"),
+        ("chaos", vec!["lo"], "no fault was given"),
         ("chaos", vec!["lo", "--loss", "101"], "not a percentage"),
-        ("chaos", vec!["lo", "--noise"], "not known"),
-        ("chaos", vec!["lo", "--loss", "1", "--out"], "--out takes --seconds"),
+        ("chaos", vec!["lo", "--noise"], "unknown argument"),
+        ("chaos", vec!["lo", "--loss", "1", "--out"], "--out needs --seconds"),
     ] {
         let output = Command::new(example(name))
             .args(&arguments)
             .output()
             .expect("examples are built by `cargo test` without `--test`, or `cargo build --examples`");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains(expected), "{name} {arguments:?}: {said}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected), "{name} {arguments:?}: {text}");
     }
 }
