@@ -1,6 +1,6 @@
-//! What an error says, with its causes.
+//! The message of an error with those of its causes.
 
-/// The error and its causes, each once: many of ours already name the cause within their own text.
+/// The messages of an error and its causes, each once: some messages already contain that of their cause.
 pub(crate) fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -23,7 +23,7 @@ mod tests {
     use super::causes;
 
     #[test]
-    fn no_cause_is_told_twice() {
+    fn no_cause_is_repeated() {
         assert_eq!(causes(&anyhow!("full").context("cannot write")), "cannot write: full");
         assert_eq!(
             causes(&anyhow!("full\n").context("full; free some").context("stopped")),

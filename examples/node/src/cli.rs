@@ -1,4 +1,4 @@
-//! What may be asked of the program.
+//! The command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Engine;
 
-/// The reference node of x0: a replicated key-value store whose nodes know each other by SPIFFE identity.
+/// The reference node of x0: a replicated key-value store whose nodes authenticate each other by SPIFFE
+/// identity.
 ///
-/// Exit code 0: done. 1: failed, and standard error says why. 2: the command line is wrong. 3: `kv get` found no value, or `kv cas`
-/// found another one than expected.
+/// Exit code 0: success. 1: failure; standard error has the cause and the remedy. 2: invalid command line. 3:
+/// `kv get` found no value, or `kv cas` found another one than expected.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -20,60 +21,61 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show it: five nodes on this machine, a real data set, a killed leader, a node cut off, and a table of what held
+    /// Run the demo: five nodes on this machine, a real data set, a killed leader, a partition, and a table
+    /// of results
     Demo(DemoArgs),
     /// Write an authority, and configurations and identities for nodes and a client
     Init(InitArgs),
     /// Issue new identities with the authority that `init` wrote
     Issue(IssueArgs),
-    /// Run one node until it is told to stop (SIGTERM, Ctrl-C); SIGHUP reads its identity anew
+    /// Run one node until SIGTERM or Ctrl-C stops it; SIGHUP reloads its identity
     Run(RunArgs),
     /// Read and write in a running cluster
     Kv(KvArgs),
-    /// Who leads, who is reached, how far everyone is
+    /// Print the leader, the reachable nodes and the progress of each node
     Status(StatusArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Print nothing but the result, as JSON
+    /// Print only the result, as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Use at most so many records of the data set
+    /// Use at most this many records of the data set
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) records_max: Option<u32>,
-    /// How many nodes
+    /// The number of nodes
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(5..=9))]
     pub(crate) nodes: u32,
-    /// Do not remove the temporary folder that everything lies in
+    /// Keep the temporary folder with identities, data and logs
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Keep everything in this folder, which must be empty or not there, instead of a temporary one
+    /// Use this folder, which must be empty or absent, instead of a temporary one, and keep it
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
-    /// A file in the format of dpkg's status file to take the records from
+    /// Take the records from this file in the format of dpkg's status file
     #[arg(long, value_name = "FILE")]
     pub(crate) records: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// The folder to write to; must be empty or not there
+    /// The folder to write to; must be empty or absent
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: PathBuf,
     /// The SPIFFE trust domain
     #[arg(long, value_name = "NAME")]
     pub(crate) trust_domain: String,
-    /// How many nodes
+    /// The number of nodes
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) nodes: u32,
-    /// Where the nodes listen
+    /// The IP address on which the nodes listen
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     pub(crate) host: std::net::IpAddr,
-    /// The first node's port (UDP); the others take those that follow
+    /// The UDP port of the first node; the others use the following ones
     #[arg(long, default_value_t = 7401, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) base_port: u16,
-    /// What holds the data
+    /// The storage engine of the nodes
     #[arg(long, default_value = "redb")]
     pub(crate) engine: Engine,
     #[command(flatten)]
@@ -94,7 +96,7 @@ pub(crate) struct IssueArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidityArgs {
-    /// For how long identities are valid, in hours
+    /// The validity of identities, in hours
     #[arg(long, default_value_t = 24 * 90, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=24 * 3650))]
     pub(crate) validity_hours: u32,
 }
@@ -130,7 +132,7 @@ pub(crate) struct KvArgs {
     /// The client's configuration
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
-    /// In the CRDT keyspace: one member answers from what it holds, alone if need be
+    /// Use the CRDT keyspace: one member answers from its own replica, without the others
     #[arg(long, global = true)]
     pub(crate) crdt: bool,
     #[command(subcommand)]
@@ -143,7 +145,7 @@ pub(crate) enum KvCommand {
     Get {
         /// The key
         key: String,
-        /// Ask the node at hand only: quicker, may lag
+        /// Read from one replica, which is faster and may lag behind the leader
         #[arg(long)]
         local: bool,
         /// Print exactly the value, without a line end
@@ -165,19 +167,19 @@ pub(crate) enum KvCommand {
     },
     /// Print keys and values in the order of the keys
     Range {
-        /// Only keys that begin so
+        /// Only keys with this prefix
         #[arg(conflicts_with_all = ["start", "end"])]
         prefix: Option<String>,
         /// The first key
         #[arg(long)]
         start: Option<String>,
-        /// Where to stop, not included
+        /// The end of the range, exclusive
         #[arg(long)]
         end: Option<String>,
-        /// At most so many
+        /// At most this many keys
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
-        /// From the last to the first
+        /// In descending order
         #[arg(long)]
         reverse: bool,
         /// Print no values
@@ -188,16 +190,16 @@ pub(crate) enum KvCommand {
     Add {
         /// The counter's key
         key: String,
-        /// How much; 0 only prints it
+        /// The amount to add; 0 only prints the value
         #[arg(allow_negative_numbers = true)]
         amount: i64,
     },
-    /// Print all values of a key that were written without knowledge of each other, with --crdt, the latest first
+    /// Print all concurrently written values of a key, with --crdt, the latest first
     Siblings {
         /// The key
         key: String,
     },
-    /// Set a key if it is as expected
+    /// Set a key if its value or revision is the expected one
     Cas {
         /// The key
         key: String,

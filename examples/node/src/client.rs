@@ -1,4 +1,4 @@
-//! A connection to a running cluster, under one of the client's identities.
+//! A connection to a running cluster with one of the client's identities.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::identity;
 use crate::reach::{Reach, Watched};
 
 const POLL: Duration = Duration::from_millis(20);
-/// How long a command waits for one of the identities to be free.
+/// The time that a command waits for an unused identity.
 const IDENTITY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A client of the cluster.
@@ -25,17 +25,20 @@ pub(crate) struct Connection {
     client: Client,
     members: Vec<Member>,
     reach: watch::Receiver<Reach>,
-    /// Locked while we use its identity: the cluster takes two processes of one identity for one that has moved.
+    /// Locked while its identity is in use: two processes with one identity would disconnect each other.
     _identity: File,
 }
 
 impl Connection {
-    /// Prepares to talk to the members; does not wait for any.
+    /// Opens a socket and starts to connect to the members, without waiting for them.
     pub(crate) async fn open(config: &ClientConfig) -> Result<Connection> {
         let (svid, locked) = free_identity(&config.svids).await?;
         let identity = identity::load(&config.trust_domain, &svid, &config.bundle)?;
         let local = identity.node_id().with_context(|| {
-            format!("{} names no node; `x0-node issue` writes identities", svid.display())
+            format!(
+                "{} is not the identity of a node; `x0-node issue` writes such identities",
+                svid.display()
+            )
         })?;
         let is_ipv6 = config.members.iter().any(|member| member.address.is_ipv6());
         let bind: SocketAddr =
@@ -58,20 +61,21 @@ impl Connection {
         &self.client
     }
 
-    /// Returns when every member has turned our identity away, or we theirs: waiting longer would not help.
+    /// Returns when every member has refused this client, or this client them, so that waiting longer is
+    /// useless.
     pub(crate) async fn refused(&self) -> anyhow::Error {
         let mut reach = self.reach.clone();
-        let is_hopeless = |reach: &Reach| reach.is_hopeless(&self.members);
-        if reach.wait_for(is_hopeless).await.is_err() {
-            // The client has ended, and says so itself.
+        let is_refused_by_all = |reach: &Reach| reach.is_refused_by_all(&self.members);
+        if reach.wait_for(is_refused_by_all).await.is_err() {
+            // The client has ended; its operations return the reason.
             std::future::pending::<()>().await;
         }
         anyhow::anyhow!(
-            "no member accepts this client, or is accepted by it: check `trust_domain`, `svids` and `bundle` of the configuration"
+            "no member and this client accept each other: check `trust_domain`, `svids` and `bundle` of the configuration"
         )
     }
 
-    /// Adds what the connection knows about the cause.
+    /// Adds the state of the connections to an error.
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let reached = self.client.reached();
         let count = self.members.iter().filter(|member| reached.contains(&member.node)).count();
@@ -79,7 +83,7 @@ impl Connection {
             return error;
         }
         let why = self.reach.borrow().describe(&self.members);
-        anyhow::anyhow!("{}; {count} of {} members are reached{why}", causes(&error), self.members.len())
+        anyhow::anyhow!("{}; {count} of {} members are connected{why}", causes(&error), self.members.len())
     }
 
     pub(crate) async fn close(self) {
@@ -99,7 +103,7 @@ async fn free_identity(svids: &[PathBuf]) -> Result<(PathBuf, File)> {
         }
         if begun.elapsed() > IDENTITY_LIMIT {
             anyhow::bail!(
-                "all {} identities of this client are in use by other commands: wait for those, or issue more",
+                "all {} identities of this client are in use by other commands: wait for these commands to end",
                 svids.len()
             );
         }

@@ -1,4 +1,4 @@
-//! What the files say: a node's, and a client's.
+//! The configuration files of a node and of a client.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,55 +7,56 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use x0_identity::NodeId;
 
-/// What `x0-node run` is told. Paths in the file are relative to the folder it lies in.
+/// The configuration of `x0-node run`. Paths in the file are relative to its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeConfig {
-    /// Who this node is; one of `members`.
+    /// The id of this node, which is one of `members`.
     #[serde(deserialize_with = "node_id")]
     pub(crate) node: NodeId,
-    /// The SPIFFE trust domain that every member belongs to.
+    /// The SPIFFE trust domain of all members.
     pub(crate) trust_domain: String,
-    /// Where to listen (UDP).
+    /// The UDP address to listen on.
     #[serde(deserialize_with = "address")]
     pub(crate) listen: SocketAddr,
-    /// Where the log and the data live. Made if it is not there.
+    /// The folder of the log and the data, which is created if it is absent.
     pub(crate) data_dir: PathBuf,
-    /// What holds the data.
+    /// The storage engine.
     #[serde(default)]
     pub(crate) engine: Engine,
     /// Certificate chain and key, PEM.
     pub(crate) svid: PathBuf,
     /// The authorities that are trusted, PEM.
     pub(crate) bundle: PathBuf,
-    /// What the members' CRDT keyspaces are hashed with, the same on all and secret; without it there is no such keyspace.
+    /// The secret hash key of the CRDT keyspace, the same on all members; without it the node has no such
+    /// keyspace.
     #[serde(default, deserialize_with = "crdt_key")]
     pub(crate) crdt_key: Option<[u8; 16]>,
-    /// A node that joins a running cluster, rather than founding one with the others.
+    /// Whether the node joins a running cluster instead of founding one with the others.
     #[serde(default)]
     pub(crate) join: bool,
     /// Every node of the cluster, this one included.
     pub(crate) members: Vec<Member>,
 }
 
-/// What `x0-node kv` and `x0-node status` are told.
+/// The configuration of `x0-node kv` and `x0-node status`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientConfig {
     /// The SPIFFE trust domain of the cluster.
     pub(crate) trust_domain: String,
-    /// Identities to choose from, PEM: each runs one command at a time.
+    /// The identities of the client, PEM. Each serves one command at a time.
     pub(crate) svids: Vec<PathBuf>,
     /// The authorities that are trusted, PEM.
     pub(crate) bundle: PathBuf,
-    /// How long an operation may take before it is given up.
+    /// The time after which an operation fails, in milliseconds.
     #[serde(default = "timeout_ms_default")]
     pub(crate) timeout_ms: u64,
     /// Every node of the cluster.
     pub(crate) members: Vec<Member>,
 }
 
-/// A node of the cluster and where it is reached.
+/// A node of the cluster and its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Member {
@@ -65,14 +66,14 @@ pub(crate) struct Member {
     pub(crate) address: SocketAddr,
 }
 
-/// What holds the data of a node.
+/// The storage engine of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Engine {
-    /// A file on disk: starts at the last checkpoint.
+    /// A file on disk: a start continues at the last checkpoint.
     #[default]
     Redb,
-    /// Memory: starts from the log and its snapshot.
+    /// Memory: a start replays the log and its snapshot.
     Memory,
 }
 
@@ -85,15 +86,15 @@ impl Engine {
     }
 }
 
-/// Why a configuration cannot be used. Nothing was started.
+/// The failure to load a configuration. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error(
-        "cannot read the configuration {}: {source}; `x0-node init` writes one and prints where",
+        "cannot read the configuration {}; `x0-node init` writes one and prints its path",
         .path.display()
     )]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the configuration {} cannot be understood: {source}", .path.display())]
+    #[error("cannot parse the configuration {}", .path.display())]
     Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{}: node {node} is listed twice in `members`; give each node an id of its own", .path.display())]
     DuplicateNode { path: PathBuf, node: NodeId },
@@ -106,7 +107,7 @@ pub(crate) enum ConfigError {
     NotAMember { path: PathBuf, node: NodeId },
     #[error("{}: `{field}` is empty; it needs at least one entry", .path.display())]
     Empty { path: PathBuf, field: &'static str },
-    #[error("{}: `{field}` names {}, which is not there; `x0-node issue` writes identities", .path.display(), .file.display())]
+    #[error("{}: `{field}` names {}, which does not exist; `x0-node issue` writes identities", .path.display(), .file.display())]
     Missing { path: PathBuf, field: &'static str, file: PathBuf },
 }
 
@@ -173,7 +174,7 @@ fn check_members(path: &Path, members: &[Member]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// `file` as seen from the folder of the configuration at `path`.
+/// The path of `file` relative to the folder of the configuration at `path`.
 fn beside(path: &Path, file: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).join(file)
 }
@@ -198,10 +199,10 @@ fn crdt_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 16]>, D::E
     let key = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32 && !text.starts_with('+'));
     match key {
         Some(key) => Ok(Some(key.to_be_bytes())),
-        // Not the text: it may be a secret with a typing mistake.
-        None => {
-            Err(de::Error::custom("it is not a key: write 32 hexadecimal digits, the same on every member"))
-        }
+        // Without the text, which may be a secret with a typing mistake.
+        None => Err(de::Error::custom(
+            "`crdt_key` is not a key: write 32 hexadecimal digits, the same on every member",
+        )),
     }
 }
 
@@ -241,7 +242,7 @@ address = "127.0.0.1:7402"
         }
         let path = folder.path().join("node.toml");
         std::fs::write(&path, text).unwrap();
-        NodeConfig::load(&path).map_err(|error| error.to_string())
+        NodeConfig::load(&path).map_err(|error| crate::causes::causes(&error.into()))
     }
 
     #[test]
@@ -271,7 +272,7 @@ address = "127.0.0.1:7402"
         check("node = \"0000000000000001\"", "node = \"0000000000000007\"", &["not among `members`"]);
         check("node = \"0000000000000001\"", "node = \"1\"", &["16 hexadecimal digits"]);
         check("node = \"0000000000000001\"", "node = \"0000000000000000\"", &["number nodes from 1"]);
-        check("svid.pem", "other.pem", &["`svid`", "other.pem", "not there", "x0-node issue"]);
+        check("svid.pem", "other.pem", &["`svid`", "other.pem", "does not exist", "x0-node issue"]);
         check("svid = ", "engine = \"tape\"\nsvid = ", &["unknown variant `tape`", "`redb`"]);
     }
 

@@ -1,58 +1,60 @@
-//! Orders to a node through its standard input, one JSON line each, answered by one line each on standard output.
+//! Orders to a node on its standard input, one JSON line each, with one line of reply each on standard
+//! output.
 //!
-//! For whoever starts nodes as child processes: the demo, tests. The node stops when its standard input ends, so that no node
-//! outlives its parent.
+//! The demo and the tests start nodes as child processes with it. A node stops when its standard input ends,
+//! so that no node outlives its parent.
 
 use std::io::{BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-/// What a node is told.
+/// An order to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub(crate) enum Order {
-    /// Tell where it stands.
+    /// Reply with the status.
     Status,
-    /// Let nothing through, in either direction.
+    /// Block all messages in both directions.
     Isolate,
-    /// Let everything through again.
+    /// Unblock all messages.
     Heal,
-    /// Read the identity's files anew and greet every peer with it.
+    /// Reload the identity from its files and reconnect to every peer with it.
     Reload,
-    /// Sum up all keys and values held here.
+    /// Reply with the digest of all keys and values of this replica.
     Digest,
-    /// Write to the CRDT keyspace: `count` keys that begin with `prefix`, the key [`SHARED`], and an addition to [`COUNTER`].
+    /// Write to the CRDT keyspace: `count` keys that begin with `prefix`, the key [`SHARED`], and an addition
+    /// to [`COUNTER`].
     CrdtWrite { prefix: String, count: u32, amount: i64 },
-    /// Tell what the CRDT keyspace holds here.
+    /// Reply with the state of the CRDT keyspace of this replica.
     CrdtState,
     /// Stop in an orderly way.
     Stop,
 }
 
-/// What a node answers. The first line, unasked for, is `Ready` or `Failed`.
+/// A reply of a node. The first line, without an order, is `Ready` or `Failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub(crate) enum Reply {
-    /// It listens.
+    /// The node listens.
     Ready,
     Status(Status),
-    /// Done.
+    /// The order was carried out.
     Done,
     Digest(Digest),
     Crdt(CrdtState),
-    /// It cannot do that, or cannot start.
+    /// The order failed, or the node cannot start.
     Failed {
         why: String,
         is_port_in_use: bool,
     },
 }
 
-/// Where a node stands.
+/// The status of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) is_leader: bool,
-    /// The leader's number, as far as is known here.
+    /// The id of the leader, if this node knows it.
     pub(crate) leader: Option<u64>,
     pub(crate) term: u64,
     pub(crate) committed: u64,
@@ -61,7 +63,7 @@ pub(crate) struct Status {
     pub(crate) peers: Vec<(u64, u64)>,
 }
 
-/// Everything a node holds, summed up.
+/// The digest of the data of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Digest {
     pub(crate) applied: u64,
@@ -75,26 +77,27 @@ pub(crate) const SHARED: &str = "demo/shared";
 /// The counter that every side of a partition adds to.
 pub(crate) const COUNTER: &str = "demo/counter";
 
-/// What a CRDT keyspace holds.
+/// The state of a CRDT keyspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CrdtState {
-    /// Equal where the same is held: of what was seen, and of what is held.
+    /// Hashes of the seen events and of the contents, which are equal on replicas with equal contents.
     pub(crate) frontier: (u64, u64),
     pub(crate) keys: u64,
     pub(crate) counter: i64,
-    /// The values at [`SHARED`] that were written without knowledge of each other.
+    /// The concurrently written values of [`SHARED`].
     pub(crate) siblings: Vec<String>,
     /// Bytes sent to other members so far.
     pub(crate) sent_bytes: u64,
 }
 
-/// Orders as they come; the channel closes when standard input ends. The thread ends with the process.
+/// The orders from standard input; the channel closes when it ends. The reading thread ends with the process.
 pub(crate) fn orders() -> std::io::Result<mpsc::UnboundedReceiver<Result<Order, String>>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::Builder::new().name("control".into()).spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { break };
-            let order = serde_json::from_str(&line).map_err(|error| format!("not an order: {error}"));
+            let order =
+                serde_json::from_str(&line).map_err(|error| format!("cannot parse the order: {error}"));
             if sender.send(order).is_err() {
                 break;
             }
@@ -103,7 +106,7 @@ pub(crate) fn orders() -> std::io::Result<mpsc::UnboundedReceiver<Result<Order, 
     Ok(receiver)
 }
 
-/// Writes an answer. An asker that has gone is noticed at the end of standard input.
+/// Writes a reply. The end of the parent is detected by the end of standard input.
 pub(crate) fn reply(reply: &Reply) {
     let Ok(mut line) = serde_json::to_string(reply) else { return };
     line.push('\n');

@@ -1,4 +1,4 @@
-//! Writing what nodes need to find and trust each other.
+//! `x0-node init` and `issue`: the authority, identities and configurations of a cluster.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -11,14 +11,13 @@ use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId, TrustDomain};
 
 use crate::config::{Engine, Member};
 
-/// How many identities a client gets: so many commands may run at the same moment.
+/// The number of identities of a client, which is the number of commands that can run at the same time.
 const CLIENT_IDENTITIES: u64 = 8;
-/// The first client's id. Far from those of nodes, which count from 1.
+/// The base of client ids. Node ids count from 1.
 const CLIENT_ID_BASE: u64 = 0xc000_0000_0000_0000;
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// A folder that holds, or is to hold, an authority and what it issued:
-/// `authority/`, `node-1/` and so on, `client/`.
+/// The paths in a folder of `init`: `authority/`, `node-1/` and so on, `client/`.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     root: PathBuf,
@@ -64,7 +63,7 @@ fn client_id(number: u64) -> Result<NodeId> {
     NodeId::new(CLIENT_ID_BASE + number).context("clients are numbered from 1")
 }
 
-/// Writes an authority, and for each address a node, and a client. `root` must be empty or not there.
+/// Writes an authority, a node for each address, and a client. `root` must be empty or absent.
 pub(crate) fn init(
     root: &Path,
     trust_domain: &str,
@@ -73,14 +72,14 @@ pub(crate) fn init(
     validity: Duration,
 ) -> Result<Layout> {
     let trust_domain = domain(trust_domain)?;
-    let cannot = || format!("cannot make {}; choose another folder with --dir", root.display());
+    let cannot = || format!("cannot create the folder {}; choose another one with --dir", root.display());
     std::fs::create_dir_all(root).with_context(cannot)?;
     if std::fs::read_dir(root).with_context(cannot)?.next().is_some() {
-        bail!("{} is not empty: name an empty or new folder with --dir", root.display());
+        bail!("the folder {} is not empty: name an empty or new one with --dir", root.display());
     }
     let layout = Layout::new(root);
     let options = AuthorityOptions::default().validity(AUTHORITY_VALIDITY);
-    let authority = Authority::new(trust_domain.clone(), &options).context("cannot make an authority")?;
+    let authority = Authority::new(trust_domain.clone(), &options).context("cannot create an authority")?;
     let bundle = authority.bundle().to_pem();
     write_private(&layout.authority(), &authority.to_pem())?;
     write_public(&layout.bundle(), &bundle)?;
@@ -117,7 +116,7 @@ pub(crate) fn issue(root: &Path, node: Option<usize>, validity: Duration) -> Res
     let folder = layout.node(number);
     if !folder.is_dir() {
         bail!(
-            "there is no {}: --node takes the number of a node that `x0-node init` wrote",
+            "the folder {} does not exist: --node takes the number of a node that `x0-node init` wrote",
             folder.display()
         );
     }
@@ -125,7 +124,7 @@ pub(crate) fn issue(root: &Path, node: Option<usize>, validity: Duration) -> Res
 }
 
 fn domain(name: &str) -> Result<TrustDomain> {
-    name.parse().with_context(|| format!("`{name}` cannot be a trust domain"))
+    name.parse().with_context(|| format!("`{name}` is not a valid trust domain"))
 }
 
 fn issue_to(authority: &Authority, path: &Path, node: NodeId, validity: Duration) -> Result<()> {
@@ -147,7 +146,7 @@ fn issue_to_client(authority: &Authority, layout: &Layout, validity: Duration) -
 
 fn random_key() -> Result<u128> {
     let mut key = [0; 16];
-    getrandom::fill(&mut key).context("the system gives no random bytes")?;
+    getrandom::fill(&mut key).context("cannot read random bytes from the operating system")?;
     Ok(u128::from_be_bytes(key))
 }
 
@@ -159,7 +158,7 @@ fn node_toml(
     members: &[Member],
 ) -> String {
     format!(
-        "# x0-node run --config this file. Paths are relative to the folder it lies in.\n\
+        "# x0-node run --config this file. Paths are relative to its folder.\n\
          node = \"{}\"\n\
          trust_domain = \"{trust_domain}\"\n\
          listen = \"{}\"\n\
@@ -208,7 +207,7 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
     write(path, text, 0o600)
 }
 
-/// Whoever reads the file while it is replaced sees the old or the new one, whole.
+/// Replaces the file atomically: a concurrent reader sees the whole old or the whole new one.
 fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     let folder = path.parent().with_context(cannot)?;
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_use_is_left_alone() {
+    fn a_folder_that_is_not_empty_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("mine"), "x").unwrap();
         let error = init(folder.path(), "example.org", &addresses(1), Engine::Redb, DAY).unwrap_err();
@@ -284,7 +283,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("new");
         let error = init(&root, "Example.org", &addresses(1), Engine::Redb, DAY).unwrap_err();
-        assert!(error.to_string().contains("`Example.org` cannot be a trust domain"), "{error}");
+        assert!(error.to_string().contains("`Example.org` is not a valid trust domain"), "{error}");
         assert!(!root.exists());
     }
 

@@ -1,4 +1,4 @@
-//! Reading and writing in a running cluster.
+//! `x0-node kv`: reading and writing in a running cluster.
 
 use std::io::{Read, Write};
 
@@ -10,7 +10,7 @@ use crate::cli::{ExpectArgs, KvArgs, KvCommand};
 use crate::client::Connection;
 use crate::config::ClientConfig;
 
-/// Carries out one command. `false` if the key is not as hoped for.
+/// Carries out one command. `false` if the key has no value or another one than expected.
 pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     let Some(config) = args.config else {
         bail!("--config is missing: name the client.toml that `x0-node init` wrote");
@@ -40,7 +40,7 @@ async fn carry_out_crdt(store: &CrdtStore, command: KvCommand) -> Result<bool> {
         }
         KvCommand::Del { key } => {
             let existed = store.delete(key).await?;
-            print(if existed { b"deleted\n" } else { b"it had no value\n" })?;
+            print(if existed { b"deleted\n" } else { b"the key had no value\n" })?;
             Ok(true)
         }
         KvCommand::Range { prefix, start, end, limit, reverse, keys_only } => {
@@ -141,7 +141,7 @@ fn range_of(prefix: Option<String>, start: Option<String>, end: Option<String>, 
     range
 }
 
-/// A line for each key: the key, a tabulator, the value.
+/// Prints a line for each key: the key, a tab, the value.
 async fn print_range(store: &Keyspace, range: RangeQuery, limit: u64, keys_only: bool) -> Result<()> {
     let mut left = limit;
     let mut next = Some(range);
@@ -181,13 +181,14 @@ fn read_value(value: String) -> Result<Bytes> {
         return Ok(value.into());
     }
     let mut bytes = Vec::new();
-    // One byte more than a value may have, so that a longer one is refused and not cut.
+    // One byte above the limit, so that a longer value is refused and not truncated.
     let most = x0_kv::limits::VALUE_LEN_MAX as u64 + 1;
     std::io::stdin().lock().take(most).read_to_end(&mut bytes).context("cannot read standard input")?;
     Ok(bytes.into())
 }
 
-/// Text as it is, but for what would break a line or is no text, which is written as in Rust's byte strings.
+/// Text without changes; control characters, backslashes and bytes that are not UTF-8 are escaped as in
+/// Rust's byte strings.
 fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(|character: char| character.is_control() || character == '\\') => {

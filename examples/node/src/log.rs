@@ -1,18 +1,155 @@
-//! One line on standard error for each thing that happens: time, node, event, details.
+//! The log: one line on standard error for each event, with time, node, event and details.
+//!
+//! A thread of its own writes the lines from a bounded queue. The queue accepts a line without waiting, so
+//! that a full pipe or a slow terminal delays nothing but the log. Lines that find the queue full are dropped
+//! and counted; the next line that fits is preceded by one that states their number.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Writes a line. A log that cannot be written is no reason to stop.
-pub(crate) fn event(node: impl Display, event: &str, details: impl Display) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let line = format!("{} node={node} event={event} {details}", timestamp(now.as_millis()));
-    // One write, so that lines of several threads do not mix.
-    let _ = std::io::stderr().lock().write_all(format!("{}\n", line.trim_end()).as_bytes());
+/// The maximum number of lines in the queue.
+const LINES_MAX: usize = 1024;
+/// The maximum length of a line in bytes; longer ones are cut.
+const LINE_LEN_MAX: usize = 8 << 10;
+
+/// A handle of the log. Clones write to the same queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    node: Arc<str>,
+    queue: Arc<Queue>,
 }
 
-/// RFC 3339, UTC. The calendar is that of "days from civil" (Howard Hinnant).
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<String>,
+    /// Lines dropped since the last line that states their number.
+    dropped: u64,
+    is_writing: bool,
+}
+
+impl Log {
+    /// Starts the thread that writes to standard error. It ends with the process.
+    pub(crate) fn start(node: impl Display) -> std::io::Result<Log> {
+        Log::start_to(node, |line| {
+            // One write, so that lines do not mix with those of other writers. A log that cannot be written
+            // is no reason to stop.
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        })
+    }
+
+    fn start_to(node: impl Display, mut write: impl FnMut(&str) + Send + 'static) -> std::io::Result<Log> {
+        let queue = Arc::<Queue>::default();
+        let log = Log { node: node.to_string().into(), queue: Arc::clone(&queue) };
+        std::thread::Builder::new().name("log".into()).spawn(move || {
+            loop {
+                let line = queue.take();
+                write(&line);
+                queue.written();
+            }
+        })?;
+        Ok(log)
+    }
+
+    /// Queues a line, or counts it as dropped. Never waits for the log to be written.
+    pub(crate) fn event(&self, event: &str, details: impl Display) {
+        let line = self.line(event, details);
+        let mut state = self.queue.lock();
+        let needed = 1 + usize::from(state.dropped > 0);
+        if state.lines.len() + needed > LINES_MAX {
+            state.dropped += 1;
+            return;
+        }
+        self.state_dropped(&mut state);
+        state.lines.push_back(line);
+        self.queue.changed.notify_all();
+    }
+
+    /// Waits until every queued line is written, or for `limit`. Returns whether all lines were written.
+    pub(crate) fn flush(&self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        let mut state = self.queue.lock();
+        self.state_dropped(&mut state);
+        self.queue.changed.notify_all();
+        while !state.lines.is_empty() || state.is_writing {
+            let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+                return false;
+            };
+            let waited = self.queue.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn state_dropped(&self, state: &mut State) {
+        if state.dropped > 0 {
+            let line = self.line("log-lines-dropped", format!("count={}", state.dropped));
+            state.lines.push_back(line);
+            state.dropped = 0;
+        }
+    }
+
+    fn line(&self, event: &str, details: impl Display) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // A line break in the details would look like a line of its own.
+        let details = details.to_string().replace('\n', " | ");
+        let mut line = format!("{} node={} event={event} {details}", timestamp(now.as_millis()), self.node);
+        if line.len() > LINE_LEN_MAX {
+            let end = (0..=LINE_LEN_MAX).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+            line.truncate(end);
+        }
+        line.truncate(line.trim_end().len());
+        line.push('\n');
+        line
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next line.
+    fn take(&self) -> String {
+        let mut state = self.lock();
+        loop {
+            if let Some(line) = state.lines.pop_front() {
+                state.is_writing = true;
+                return line;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn written(&self) {
+        self.lock().is_writing = false;
+        self.changed.notify_all();
+    }
+}
+
+/// Writes a last message to standard error, and gives up after `limit` if standard error is blocked.
+pub(crate) fn last_words(text: &str, limit: Duration) {
+    let text = text.to_owned();
+    let (done, wait) = std::sync::mpsc::channel();
+    let write = move || {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("last words".into()).spawn(write).is_ok() {
+        let _ = wait.recv_timeout(limit);
+    }
+}
+
+/// A time in RFC 3339, UTC. The calendar is that of "days from civil" (Howard Hinnant).
 fn timestamp(unix_ms: u128) -> String {
     let seconds = unix_ms / 1000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -30,7 +167,57 @@ fn timestamp(unix_ms: u128) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::timestamp;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A log whose thread waits for a permit before each line, and the lines that it wrote.
+    fn gated() -> (Log, mpsc::Sender<()>, Arc<Mutex<Vec<String>>>) {
+        let written = Arc::<Mutex<Vec<String>>>::default();
+        let (permit, permits) = mpsc::channel();
+        let lines = Arc::clone(&written);
+        let log = Log::start_to("n", move |line| {
+            if permits.recv().is_ok() {
+                lines.lock().unwrap().push(line.to_owned());
+            }
+        });
+        (log.unwrap(), permit, written)
+    }
+
+    #[test]
+    fn a_blocked_writer_delays_no_caller_and_dropped_lines_are_counted() {
+        let (log, permit, written) = gated();
+        let count = 3 * LINES_MAX;
+        for number in 0..count {
+            log.event("tick", format!("number={number}"));
+        }
+        assert!(!log.flush(Duration::from_millis(1)), "nothing can be written yet");
+        for _ in 0..count {
+            permit.send(()).unwrap();
+        }
+        assert!(log.flush(Duration::from_secs(30)));
+        log.event("after", "");
+        permit.send(()).unwrap();
+        assert!(log.flush(Duration::from_secs(30)));
+        let lines = written.lock().unwrap();
+        let dropped: usize = lines
+            .iter()
+            .filter_map(|line| {
+                line.trim_end().split_once("event=log-lines-dropped count=")?.1.parse::<usize>().ok()
+            })
+            .sum();
+        let ticks = lines.iter().filter(|line| line.contains("event=tick")).count();
+        assert!(dropped > 0 && ticks + dropped == count, "{ticks} written and {dropped} dropped of {count}");
+        assert!(lines.last().unwrap().ends_with("node=n event=after\n"));
+    }
+
+    #[test]
+    fn a_line_is_one_line_of_bounded_length() {
+        let (log, ..) = gated();
+        let line = log.line("e", "a\nb");
+        assert!(line.ends_with("event=e a | b\n") && line.matches('\n').count() == 1, "{line}");
+        assert!(log.line("e", "ü".repeat(LINE_LEN_MAX)).len() <= LINE_LEN_MAX + 1);
+    }
 
     #[test]
     fn times_are_written_as_in_rfc_3339() {

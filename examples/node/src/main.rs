@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod control;
 mod demo;
+mod fatal;
 mod identity;
 mod init;
 mod kv;
@@ -17,23 +18,37 @@ mod status;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use self::cli::{Cli, Command, InitArgs, IssueArgs};
 
-/// What `kv get` and `kv cas` end with when the key is not as hoped for.
+/// The exit code of `kv get` and `kv cas` if the key has no value or another one than expected.
 const EXIT_NOT_AS_EXPECTED: u8 = 3;
 
+/// The time for the message of a failed command.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    let command = Cli::parse().command;
+    // A panic must not end in the exit code of a success, or without a message.
+    let outcome = catch_unwind(AssertUnwindSafe(|| dispatch(command))).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(anyhow::anyhow!(
+            "stopped by an internal error: {message}; acknowledged writes are safe: run the command again, and report this message if \
+             the error repeats"
+        ))
+    });
+    match outcome {
         Ok(code) => code,
         Err(error) => {
-            let _ = std::io::stderr()
-                .lock()
-                .write_all(format!("x0-node: {}\n", causes::causes(&error)).as_bytes());
+            // Standard error may be a full pipe.
+            log::last_words(&format!("x0-node: {}\n", causes::causes(&error)), LAST_WORDS_LIMIT);
             ExitCode::FAILURE
         }
     }
@@ -56,7 +71,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// One thread carries everything that waits; logs, checkpoints and the like have threads of their own.
+/// One thread runs the event loop; the log, the write-ahead log and checkpoints have threads of their own.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
@@ -64,7 +79,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 fn init(args: &InitArgs) -> Result<()> {
     let last = u32::from(args.base_port) + args.nodes - 1;
     if last > u32::from(u16::MAX) {
-        bail!("the last of {} nodes would have port {last}: choose a lower --base-port", args.nodes);
+        bail!(
+            "the last of {} nodes would have port {last}, above 65535: choose a lower --base-port",
+            args.nodes
+        );
     }
     let ports = (u32::from(args.base_port)..=last).map(u16::try_from).collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = ports.into_iter().map(|port| SocketAddr::new(args.host, port)).collect();
@@ -76,7 +94,7 @@ fn init(args: &InitArgs) -> Result<()> {
     }
     text.push_str(&format!(
         "Then write and read:\n    x0-node kv put greeting hello --config {0}\n    x0-node kv get greeting --config {0}\n\
-         The key in {1} signs every identity: keep it off the nodes.\n",
+         The key in {1} signs every identity: do not copy it to the nodes.\n",
         layout.client_config().display(),
         args.dir.join("authority").display(),
     ));
@@ -87,7 +105,7 @@ fn issue(args: &IssueArgs) -> Result<()> {
     let node = args.node.map(usize::try_from).transpose()?;
     init::issue(&args.dir, node, args.validity.validity())?;
     let text = match node {
-        Some(number) => format!("Node {number} has a new identity; send its process SIGHUP to use it.\n"),
+        Some(number) => format!("Node {number} has a new identity. Send SIGHUP to its process to use it.\n"),
         None => "The client has new identities.\n".to_owned(),
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")

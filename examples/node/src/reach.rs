@@ -1,4 +1,4 @@
-//! Why members are not reached, for who asks on a command line.
+//! The reasons why members cannot be reached, for messages on the command line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,11 +12,11 @@ use x0_mesh::{
 
 use crate::config::Member;
 
-/// What is known of those who are down.
+/// The members that are down, each with the reason.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reach {
     down: BTreeMap<NodeId, DownReason>,
-    /// Whether anybody was ever up: if so, something may have been sent.
+    /// Whether any member was ever up, in which case an operation may have been sent.
     has_been_up: bool,
 }
 
@@ -34,8 +34,8 @@ impl Reach {
         }
     }
 
-    /// Whether nobody was ever reached, and every member was found to be somebody who does not trust us, or whom we do not trust.
-    pub(crate) fn is_hopeless(&self, members: &[Member]) -> bool {
+    /// Whether no member was ever up and every one refused this client or was refused by it.
+    pub(crate) fn is_refused_by_all(&self, members: &[Member]) -> bool {
         let is_refused = |member: &Member| {
             matches!(
                 self.down.get(&member.node),
@@ -45,7 +45,7 @@ impl Reach {
         !self.has_been_up && members.iter().all(is_refused)
     }
 
-    /// A clause for each member that is down and of which the reason is known.
+    /// A clause for each member that is down for a known reason.
     pub(crate) fn describe(&self, members: &[Member]) -> String {
         let mut text = String::new();
         for Member { node, address } in members {
@@ -58,7 +58,7 @@ impl Reach {
     }
 }
 
-/// A transport of which somebody else sees the events too.
+/// A transport that also reports its events to a watcher.
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     inner: T,
@@ -113,24 +113,24 @@ mod tests {
     }
 
     #[test]
-    fn only_when_nobody_trusts_us_there_is_no_hope() {
+    fn all_members_must_refuse_before_waiting_ends() {
         let members = [member(1), member(2)];
         let untrusted =
             || PeerEventKind::Down { epoch: 1, reason: DownReason::Untrusted { detail: "x".into() } };
         let mut reach = Reach::default();
-        assert!(!reach.is_hopeless(&members));
+        assert!(!reach.is_refused_by_all(&members));
         note(&mut reach, 1, untrusted());
-        assert!(!reach.is_hopeless(&members), "the other may");
+        assert!(!reach.is_refused_by_all(&members), "the other member may accept");
         note(&mut reach, 2, PeerEventKind::Down { epoch: 1, reason: DownReason::Unreachable });
-        assert!(!reach.is_hopeless(&members), "it may come");
+        assert!(!reach.is_refused_by_all(&members), "the other member may start");
         let text = reach.describe(&members);
         assert!(text.contains("was not accepted: x") && text.contains("nobody answers"), "{text}");
         note(&mut reach, 2, untrusted());
-        assert!(reach.is_hopeless(&members));
+        assert!(reach.is_refused_by_all(&members));
         note(&mut reach, 2, PeerEventKind::Up { epoch: 2 });
-        assert!(!reach.is_hopeless(&members));
+        assert!(!reach.is_refused_by_all(&members));
         assert!(!reach.describe(&members).contains("0000000000000002"));
         note(&mut reach, 2, untrusted());
-        assert!(!reach.is_hopeless(&members), "something may have been sent meanwhile");
+        assert!(!reach.is_refused_by_all(&members), "something may have been sent meanwhile");
     }
 }

@@ -1,7 +1,8 @@
-//! One node, for real.
+//! `x0-node run`: one node until a signal or an error ends it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +18,15 @@ use crate::causes::causes;
 use crate::cli::RunArgs;
 use crate::config::{self, NodeConfig};
 use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
-use crate::{identity, log, signals};
+use crate::fatal::{self, Panics};
+use crate::log::Log;
+use crate::{identity, signals};
 
-/// How long a leader that stops waits for another to take over.
+/// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Runs until told to stop. An error if it could not start or failed.
+/// Runs a node until a signal or an order stops it. An error if it could not start or failed.
 pub(crate) async fn run(args: &RunArgs) -> Result<()> {
     let started = start(args).await;
     let orders = if args.control { Some(control::orders().context("cannot read orders")?) } else { None };
@@ -43,7 +46,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<()> {
     running.serve(orders).await
 }
 
-/// A node, and the handles to what it stands on.
+/// A node and the handles of its parts.
 struct Running {
     config: NodeConfig,
     node: Node,
@@ -51,6 +54,8 @@ struct Running {
     peers: PeerBook,
     faults: FaultHandle,
     seen: Seen,
+    log: Log,
+    panics: Panics,
 }
 
 /// The members that are up, each with its epoch. Shared with what observes the node.
@@ -58,10 +63,13 @@ type Seen = Arc<Mutex<BTreeMap<NodeId, u64>>>;
 
 async fn start(args: &RunArgs) -> Result<Running> {
     let config = NodeConfig::load(&args.config)?;
+    let log = Log::start(config.node).context("cannot start the thread of the log")?;
+    fatal::end_after_stop(&log)?;
+    let panics = Panics::watch(&log);
     let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
     if identity.node_id() != Some(config.node) {
         bail!(
-            "{} is the identity of {}, the configuration is of node {}: use the files of one node",
+            "{} is the identity of {} and the configuration is that of node {}: use the files of one node",
             config.svid.display(),
             identity.spiffe_id(),
             config.node
@@ -73,16 +81,15 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let transport = QuicTransport::bind(quic)?;
     let peers = transport.peers();
     let (transport, faults) = FaultInjector::new(transport);
-    log::event(
-        config.node,
-        "listening",
-        format!("address={} identity={}", config.listen, identity.spiffe_id()),
-    );
+    log.event("listening", format!("address={} identity={}", config.listen, identity.spiffe_id()));
 
     let id = config.node;
     let seen = Seen::default();
-    let mut observer =
-        Observer { id, members: config.peers().map(|peer| peer.node).collect(), seen: Arc::clone(&seen) };
+    let mut observer = Observer {
+        log: log.clone(),
+        members: config.peers().map(|peer| peer.node).collect(),
+        seen: Arc::clone(&seen),
+    };
     let mut options = NodeOptions::new(id, &config.data_dir).observe(move |event| observer.observe(&event));
     if !config.join {
         options = options.founders(config.members.iter().map(|member| member.node));
@@ -93,11 +100,20 @@ async fn start(args: &RunArgs) -> Result<Running> {
     if let Some(key) = config.crdt_key {
         options = options.crdt(CrdtOptions::new(key));
     }
-    let node = Node::start(options, transport)
-        .with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?;
+    // The storage engine panics on damage that it does not expect. Nothing of the node is used after that.
+    let node = match catch_unwind(AssertUnwindSafe(|| Node::start(options, transport))) {
+        Ok(node) => {
+            node.with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?
+        }
+        Err(panic) => {
+            panics.check(&config.data_dir)?;
+            // Unreachable as long as the hook of `panics` is in place.
+            resume_unwind(panic)
+        }
+    };
     let status = node.status();
-    log::event(id, "started", format!("data={} applied={}", config.data_dir.display(), status.applied));
-    Ok(Running { config, node, identity, peers, faults, seen })
+    log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
+    Ok(Running { config, node, identity, peers, faults, seen, log, panics })
 }
 
 fn is_port_in_use(error: &anyhow::Error) -> bool {
@@ -110,13 +126,19 @@ impl Running {
         loop {
             tokio::select! {
                 ended = self.node.ended() => {
-                    ended.context("stopped by a failure; what was acknowledged is safe")?;
-                    return Ok(());
+                    self.log.flush(fatal::LOG_LIMIT);
+                    // A panic that stopped the node may not have become an error of the node.
+                    let ended = ended.context("stopped by a failure; acknowledged writes are safe");
+                    return ended.and_then(|()| self.panics.check(&self.config.data_dir));
+                }
+                () = self.panics.happened() => {
+                    self.log.flush(fatal::LOG_LIMIT);
+                    return self.panics.check(&self.config.data_dir);
                 }
                 () = stops.next() => break,
                 () = reloads.next() => {
                     if let Err(error) = self.reload() {
-                        log::event(self.config.node, "reload-failed", format!("why={}", causes(&error)));
+                        self.log.event("reload-failed", format!("why={}", causes(&error)));
                     }
                 }
                 order = next(&mut orders) => match order {
@@ -181,39 +203,40 @@ impl Running {
         }
     }
 
-    /// Takes the identity that lies in its file now, and shows it to every peer.
+    /// Reads the identity from its file again and reconnects to every peer with it.
     fn reload(&self) -> Result<()> {
         identity::reload(&self.identity, &self.config.svid)?;
-        log::event(self.config.node, "identity-rotated", format!("identity={}", self.identity.spiffe_id()));
+        self.log.event("identity-rotated", format!("identity={}", self.identity.spiffe_id()));
         for peer in self.config.peers() {
             self.peers.reconnect(peer.node);
         }
         Ok(())
     }
 
-    /// Stops in an orderly way: another node takes over first, if this one leads.
+    /// Stops in an orderly way. A leader transfers the leadership first.
     async fn stop(self) -> Result<()> {
         let id = self.config.node;
         let status = self.node.status();
-        let heir = status
+        let successor = status
             .membership
             .voters
             .iter()
             .copied()
             .find(|voter| *voter != id && status.reached.contains(voter));
-        if let Some(heir) = heir.filter(|_| status.is_leader()) {
-            self.node.transfer_leadership(heir);
+        if let Some(successor) = successor.filter(|_| status.is_leader()) {
+            self.node.transfer_leadership(successor);
             let handed_over = async {
                 while self.node.status().is_leader() {
                     tokio::time::sleep(POLL).await;
                 }
             };
-            // Without it the others elect one.
+            // If the transfer fails, the others elect a leader.
             let _ = tokio::time::timeout(HAND_OVER_LIMIT, handed_over).await;
         }
         let stopped = self.node.shutdown().await;
-        log::event(id, "stopped", "");
-        stopped.map_err(Into::into)
+        self.log.event("stopped", "");
+        self.log.flush(fatal::LOG_LIMIT);
+        stopped.map_err(Into::into).and_then(|()| self.panics.check(&self.config.data_dir))
     }
 }
 
@@ -226,7 +249,7 @@ async fn next(
     }
 }
 
-/// Writes on this node, whoever else can be reached.
+/// Writes on this node, regardless of the reachability of the others.
 async fn crdt_write(store: &Store, prefix: &str, count: u32, amount: i64) -> Result<()> {
     let store = store.crdt()?;
     let writes: Vec<_> =
@@ -239,7 +262,7 @@ async fn crdt_write(store: &Store, prefix: &str, count: u32, amount: i64) -> Res
     Ok(())
 }
 
-/// Everything the node holds, read from its own replica.
+/// The digest of all keys and values of this replica.
 async fn digest(store: &Store, applied: u64) -> Result<Digest> {
     let mut digest = Digest { applied, entries: 0, sum: 0xcbf2_9ce4_8422_2325 };
     let mut next = Some(RangeQuery::all());
@@ -267,10 +290,10 @@ fn len(bytes: &[u8]) -> [u8; 8] {
     (bytes.len() as u64).to_le_bytes()
 }
 
-/// Writes a line for what happens to the node.
+/// Logs the events of the node.
 struct Observer {
-    id: NodeId,
-    /// The others. Clients come and go with each command, which is nobody's concern.
+    log: Log,
+    /// The other members. Connections of clients, which last for one command, are not logged.
     members: Vec<NodeId>,
     seen: Seen,
 }
@@ -279,16 +302,15 @@ impl Observer {
     fn observe(&mut self, event: &NodeEvent) {
         match event {
             NodeEvent::Leader { leader: Some(leader), term } => {
-                log::event(self.id, "leader", format!("leader={leader} term={term}"));
+                self.log.event("leader", format!("leader={leader} term={term}"));
             }
             NodeEvent::Leader { leader: None, term } => {
-                log::event(self.id, "no-leader", format!("term={term}"));
+                self.log.event("no-leader", format!("term={term}"));
             }
             NodeEvent::Membership { membership } => {
                 let ids =
                     |ids: &BTreeSet<NodeId>| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
-                log::event(
-                    self.id,
+                self.log.event(
                     "membership",
                     format!("voters={} learners={}", ids(&membership.voters), ids(&membership.learners)),
                 );
@@ -305,13 +327,13 @@ impl Observer {
         match kind {
             PeerEventKind::Up { epoch } => {
                 seen.insert(peer, *epoch);
-                log::event(self.id, "peer-up", format!("peer={peer}"));
+                self.log.event("peer-up", format!("peer={peer}"));
             }
-            PeerEventKind::Degraded => log::event(self.id, "peer-silent", format!("peer={peer}")),
+            PeerEventKind::Degraded => self.log.event("peer-silent", format!("peer={peer}")),
             PeerEventKind::Down { reason, .. } => {
                 let was_up = seen.remove(&peer).is_some();
                 let event = if was_up { "peer-down" } else { "peer-unreached" };
-                log::event(self.id, event, format!("peer={peer} why={reason}"));
+                self.log.event(event, format!("peer={peer} why={reason}"));
             }
             _ => {}
         }

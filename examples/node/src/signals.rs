@@ -1,10 +1,10 @@
-//! What the world tells a process.
+//! Signals.
 
 use anyhow::{Context, Result};
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Wishes that the process stops: Ctrl-C and, where there is such a thing, SIGTERM. From when this is made none is missed.
+/// Requests to stop: Ctrl-C and, on Unix, SIGTERM. No request after the construction is missed.
 #[derive(Debug)]
 pub(crate) struct Stops {
     #[cfg(unix)]
@@ -23,7 +23,7 @@ impl Stops {
         })
     }
 
-    /// Waits for one.
+    /// Waits for the next request.
     pub(crate) async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
@@ -37,7 +37,7 @@ impl Stops {
     }
 }
 
-/// SIGHUP, where there is such a thing: a service reads its files anew, a program in a terminal has lost it.
+/// SIGHUP, on Unix: a service reads its files again; a program in a terminal has lost the terminal.
 #[derive(Debug)]
 pub(crate) struct HangUps {
     #[cfg(unix)]
@@ -52,7 +52,7 @@ impl HangUps {
         })
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         #[cfg(unix)]
         self.signal.recv().await;

@@ -1,4 +1,4 @@
-//! Who leads, who is reached, how far everyone is.
+//! `x0-node status`: the leader, the reachable nodes and the progress of each node.
 
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -13,10 +13,10 @@ use crate::cli::StatusArgs;
 use crate::client::Connection;
 use crate::config::{ClientConfig, Member};
 
-/// How long a node may take to answer; includes connecting to it.
+/// The time in which a node must answer, including the connection.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// A node as machines read it.
+/// The status of a node in the JSON output.
 #[derive(Debug, Serialize)]
 struct Row {
     node: String,
@@ -30,7 +30,7 @@ struct Row {
     peers_reached: Option<usize>,
 }
 
-/// Prints where every node stands. An error if none answers.
+/// Prints the status of every node. An error if none answers.
 pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
     let config = ClientConfig::load(&args.config)?;
     let connection = Connection::open(&config).await?;
@@ -42,7 +42,7 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
     }
     let text = if args.json { format!("{}\n", serde_json::to_string(&rows)?) } else { table(&rows) };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    let unreached = connection.explain(anyhow::anyhow!("no node answers"));
+    let unreached = connection.explain(anyhow::anyhow!("no node answered"));
     connection.close().await;
     if !rows.iter().any(|row| row.is_reached) {
         bail!(unreached);
@@ -65,7 +65,7 @@ fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Ro
     }
 }
 
-/// Waits for all at once.
+/// Waits for all futures concurrently.
 async fn all<F: Future>(waiting: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = waiting.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|cx| {
@@ -84,20 +84,20 @@ async fn all<F: Future>(waiting: Vec<F>) -> Vec<F::Output> {
 
 fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<16}  {:<21}  {:<11}  {:>5}  {:>10}  {:>10}  {:>7}\n",
-        "node", "address", "state", "term", "committed", "applied", "reaches"
+        "{:<16}  {:<21}  {:<11}  {:>5}  {:>10}  {:>10}  {:>8}\n",
+        "node", "address", "state", "term", "committed", "applied", "peers up"
     );
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     for row in rows {
         let state = match (row.is_reached, row.is_leader, &row.leader) {
             (false, ..) => "unreachable",
-            (true, true, _) => "leads",
-            (true, false, Some(_)) => "follows",
+            (true, true, _) => "leader",
+            (true, false, Some(_)) => "follower",
             (true, false, None) => "no leader",
         };
         let reached = row.peers_reached.map_or_else(|| "-".to_owned(), |count| count.to_string());
         let line = format!(
-            "{:<16}  {:<21}  {state:<11}  {:>5}  {:>10}  {:>10}  {reached:>7}\n",
+            "{:<16}  {:<21}  {state:<11}  {:>5}  {:>10}  {:>10}  {reached:>8}\n",
             row.node,
             row.address,
             number(row.term),

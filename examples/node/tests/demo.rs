@@ -1,4 +1,4 @@
-//! The demo, as a person and as a program would start it.
+//! The demo as a process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -30,7 +30,7 @@ fn is_empty(folder: &Path) -> bool {
 
 /// A shortened run: the whole scenario, few records.
 #[test]
-fn everything_holds_and_machines_can_read_it() {
+fn every_check_passes_and_the_json_has_the_figures() {
     let folder = tempfile::tempdir().unwrap();
     let output = demo(folder.path()).arg("--json").output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -38,7 +38,7 @@ fn everything_holds_and_machines_can_read_it() {
     for (field, value) in [("written", 300), ("acknowledged", 300), ("read_back", 300), ("lost", 0)] {
         assert_eq!(json[field], value, "{json}");
     }
-    // That long no leader can be missed by the others; had nobody been killed it would be less.
+    // An election cannot be faster; without a kill the time would be shorter.
     assert!(json["leaderless_ms"].as_u64().unwrap() > 50, "{json}");
     assert!(json["catch_up_ms"].as_u64().unwrap() > 0 && json["rotation_ms"].is_u64(), "{json}");
     assert!(json["updates_acknowledged"].as_u64().unwrap() > 0, "{json}");
@@ -51,13 +51,13 @@ fn everything_holds_and_machines_can_read_it() {
 }
 
 #[test]
-fn what_cannot_begin_says_why_in_both_languages() {
+fn a_failed_start_names_the_cause_as_text_and_json() {
     let folder = tempfile::tempdir().unwrap();
     let nothing = folder.path().join("nothing");
     let output = demo(folder.path()).args(["--json", "--dir"]).arg(folder.path()).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("not empty") && said.contains("--dir"), "{said}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("not empty") && text.contains("--dir"), "{text}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["held"], false);
     assert!(json["failures"][0].as_str().unwrap().contains("not empty"), "{json}");
@@ -68,12 +68,12 @@ fn what_cannot_begin_says_why_in_both_languages() {
         .arg(nothing)
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("nothing") && said.contains("--records"), "{said}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("nothing") && text.contains("--records"), "{text}");
 }
 
-/// No node outlives the demo, whichever way that ends.
+/// No node outlives the demo, regardless of the way in which it ends.
 #[test]
 #[cfg(target_os = "linux")]
 fn nodes_end_with_the_demo() {
@@ -94,7 +94,7 @@ fn nodes_end_with_the_demo() {
         assert!(!child.wait().unwrap().success());
         let begun = Instant::now();
         let is_alive = |pid: &u32| {
-            // One that has ended and that nobody has waited for yet is in state Z.
+            // A process that has ended and was not waited for yet is in state Z.
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             status.contains("x0-node") && !status.contains("State:\tZ")
         };

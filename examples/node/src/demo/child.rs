@@ -1,4 +1,4 @@
-//! A node as a child process, which ends with us.
+//! A node as a child process, which ends with the demo.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,24 +11,24 @@ use tokio::sync::mpsc;
 
 use crate::control::{Order, Reply};
 
-/// How long a node may take to answer an order.
+/// The time in which a node must reply to an order.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
 
-/// A running node. Dropping it kills it and waits for its end.
+/// A running node. Dropping it kills the process and waits for its end.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
     number: usize,
     child: Child,
-    /// `None` once it was told to stop.
+    /// `None` after the order to stop.
     orders: Option<ChildStdin>,
     replies: mpsc::UnboundedReceiver<String>,
     log: PathBuf,
 }
 
-/// Why a node did not start.
+/// The failure to start a node.
 #[derive(Debug)]
 pub(crate) enum StartError {
-    /// Somebody else has its port: another may be tried.
+    /// Another program uses its port: another port may be tried.
     PortInUse,
     Other(anyhow::Error),
 }
@@ -45,7 +45,7 @@ impl NodeProcess {
     }
 
     fn spawn(number: usize, folder: &Path) -> Result<NodeProcess> {
-        let own = std::env::current_exe().context("cannot find out where this program is")?;
+        let own = std::env::current_exe().context("cannot find the path of this program")?;
         let log = folder.join("node.log");
         let output = File::options().create(true).append(true).open(&log);
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
@@ -57,7 +57,7 @@ impl NodeProcess {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().with_context(|| format!("cannot start node {number}"))?;
         let orders = child.stdin.take();
-        let output = child.stdout.take().context("a child without output")?;
+        let output = child.stdout.take().context("the child process has no standard output")?;
         Ok(NodeProcess { number, child, orders, replies: lines(output)?, log })
     }
 
@@ -69,12 +69,12 @@ impl NodeProcess {
     pub(crate) async fn order(&mut self, order: &Order) -> Result<Reply> {
         let mut line = serde_json::to_string(order)?;
         line.push('\n');
-        let orders = self.orders.as_mut().context("the node was told to stop")?;
+        let orders = self.orders.as_mut().context("the node was ordered to stop")?;
         if let Err(error) = orders.write_all(line.as_bytes()) {
-            bail!("node {} takes no orders ({error}); its log ends with\n{}", self.number, self.log_end());
+            bail!("node {} accepts no orders ({error}); its log ends with\n{}", self.number, self.log_end());
         }
         match self.reply().await? {
-            Reply::Failed { why, .. } => bail!("node {} refuses {order:?}: {why}", self.number),
+            Reply::Failed { why, .. } => bail!("node {} refused {order:?}: {why}", self.number),
             reply => Ok(reply),
         }
     }
@@ -86,27 +86,32 @@ impl NodeProcess {
                 bail!("node {} has ended; its log ends with\n{}", self.number, self.log_end())
             }
             Err(_) => bail!(
-                "node {} does not answer within {REPLY_LIMIT:?}; its log ends with\n{}",
+                "node {} did not reply within {REPLY_LIMIT:?}; its log ends with\n{}",
                 self.number,
                 self.log_end()
             ),
         }
     }
 
-    /// Ends it at once, as a failure of power would (SIGKILL), and returns when it is gone.
+    /// Kills the process (SIGKILL) and waits for its end.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill().with_context(|| format!("cannot kill node {}", self.number))?;
         self.child.wait().with_context(|| format!("cannot wait for node {}", self.number))?;
         Ok(())
     }
 
-    /// Lets it end in an orderly way. An error says that it did not.
+    /// Stops the node in an orderly way. An error if it did not stop with success.
     pub(crate) async fn stop(mut self) -> Result<()> {
-        // The end of its orders is the order to stop; the end of its replies is its end.
+        // The end of its standard input orders the stop; the end of its standard output is the end of the
+        // process.
         drop(self.orders.take());
         let ended = tokio::time::timeout(REPLY_LIMIT, async { while self.replies.recv().await.is_some() {} });
         if ended.await.is_err() {
-            bail!("node {} does not stop; its log ends with\n{}", self.number, self.log_end());
+            bail!(
+                "node {} did not stop within {REPLY_LIMIT:?}; its log ends with\n{}",
+                self.number,
+                self.log_end()
+            );
         }
         let status = self.child.wait().with_context(|| format!("cannot wait for node {}", self.number))?;
         if !status.success() {
@@ -125,13 +130,13 @@ impl NodeProcess {
 
 impl Drop for NodeProcess {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The lines of a child's output; closes with it.
+/// The lines of the output of a child; the channel closes with it.
 fn lines(output: ChildStdout) -> Result<mpsc::UnboundedReceiver<String>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let read = move || {

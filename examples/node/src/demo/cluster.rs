@@ -1,4 +1,4 @@
-//! Five nodes on this machine, and what is done to them.
+//! The nodes of the demo as processes on this machine, and their faults.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -14,9 +14,9 @@ use crate::init::{self, Layout};
 
 pub(crate) const TRUST_DOMAIN: &str = "demo.x0";
 const VALIDITY: Duration = Duration::from_secs(24 * 3600);
-/// How often other ports are tried when somebody else takes one first.
+/// The number of attempts with other ports when another program takes one first.
 const PORT_ATTEMPTS: usize = 5;
-/// How long a node is tried to be started again when its port is held up.
+/// The time in which a node is started again while its port is in use.
 const RESTART_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -27,12 +27,13 @@ pub(crate) struct Cluster {
     places: Vec<Place>,
 }
 
-/// Where a node is, or was.
+/// The address and the process of a node.
 #[derive(Debug)]
 struct Place {
     address: SocketAddr,
     process: Option<NodeProcess>,
-    /// Holds the port of a node that was killed, so that nobody else gets it; like a machine without power it answers nothing.
+    /// Holds the port of a killed node, so that no other program takes it. Like a machine without power it
+    /// replies to nothing.
     held: Option<UdpSocket>,
 }
 
@@ -45,11 +46,11 @@ impl Cluster {
             match Cluster::start_on(layout, addresses).await {
                 Ok(cluster) => return Ok(cluster),
                 Err(StartError::Other(error)) => return Err(error),
-                // The nodes that did start are gone by now, and what they wrote names the wrong ports.
+                // The started nodes have ended, and their files name the wrong ports.
                 Err(StartError::PortInUse) => empty(root)?,
             }
         }
-        bail!("{PORT_ATTEMPTS} times in a row another program took a port that had just been free")
+        bail!("another program took a free port in each of {PORT_ATTEMPTS} attempts: run the demo again")
     }
 
     async fn start_on(layout: Layout, addresses: Vec<SocketAddr>) -> Result<Cluster, StartError> {
@@ -73,7 +74,7 @@ impl Cluster {
         self.places.iter().filter_map(|place| place.process.as_ref()).map(NodeProcess::pid).collect()
     }
 
-    /// The numbers of the nodes that run, but for those in `without`.
+    /// The numbers of the running nodes except those in `without`.
     pub(crate) fn running(&self, without: &[usize]) -> Vec<usize> {
         let runs = |number: &usize| self.places[number - 1].process.is_some() && !without.contains(number);
         (1..=self.len()).filter(runs).collect()
@@ -81,20 +82,20 @@ impl Cluster {
 
     pub(crate) async fn order(&mut self, number: usize, order: &Order) -> Result<Reply> {
         let process = self.places[number - 1].process.as_mut();
-        process.with_context(|| format!("node {number} does not run"))?.order(order).await
+        process.with_context(|| format!("node {number} is not running"))?.order(order).await
     }
 
     pub(crate) async fn status(&mut self, number: usize) -> Result<Status> {
         match self.order(number, &Order::Status).await? {
             Reply::Status(status) => Ok(status),
-            other => bail!("node {number} answered {other:?}"),
+            other => bail!("node {number} sent an unexpected reply: {other:?}"),
         }
     }
 
     pub(crate) async fn digest(&mut self, number: usize) -> Result<Digest> {
         match self.order(number, &Order::Digest).await? {
             Reply::Digest(digest) => Ok(digest),
-            other => bail!("node {number} answered {other:?}"),
+            other => bail!("node {number} sent an unexpected reply: {other:?}"),
         }
     }
 
@@ -109,18 +110,18 @@ impl Cluster {
         let order = Order::CrdtWrite { prefix: prefix.to_owned(), count, amount };
         match self.order(number, &order).await? {
             Reply::Done => Ok(()),
-            other => bail!("node {number} answered {other:?}"),
+            other => bail!("node {number} sent an unexpected reply: {other:?}"),
         }
     }
 
     pub(crate) async fn crdt_state(&mut self, number: usize) -> Result<CrdtState> {
         match self.order(number, &Order::CrdtState).await? {
             Reply::Crdt(state) => Ok(state),
-            other => bail!("node {number} answered {other:?}"),
+            other => bail!("node {number} sent an unexpected reply: {other:?}"),
         }
     }
 
-    /// Waits until the CRDT keyspaces of all nodes that run hold the same, and tells what.
+    /// Waits until the CRDT keyspaces of all running nodes are identical. Returns their state.
     pub(crate) async fn crdt_converged(&mut self, limit: Duration) -> Result<CrdtState> {
         let begun = Instant::now();
         loop {
@@ -131,13 +132,13 @@ impl Cluster {
             let is_same = states.windows(2).all(|pair| pair[0].frontier == pair[1].frontier);
             match states.pop() {
                 Some(state) if is_same => return Ok(state),
-                _ if begun.elapsed() > limit => bail!("the CRDT keyspaces differ after {limit:?}"),
+                _ if begun.elapsed() > limit => bail!("the CRDT keyspaces still differ after {limit:?}"),
                 _ => tokio::time::sleep(POLL).await,
             }
         }
     }
 
-    /// The node that leads by its own account, in the highest term known to `among`, and by that of most of them.
+    /// The leader of the highest term among these nodes, once it and most of the nodes report it.
     pub(crate) async fn leader(&mut self, among: &[usize], limit: Duration) -> Result<(usize, u64)> {
         let begun = Instant::now();
         loop {
@@ -155,16 +156,16 @@ impl Cluster {
                 }
             }
             if begun.elapsed() > limit {
-                bail!("no node leads after {limit:?}: {statuses:?}");
+                bail!("there is no leader after {limit:?}: {statuses:?}");
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Kills node `number`; its port answers nothing from then on.
+    /// Kills node `number` and keeps its port reserved.
     pub(crate) fn kill(&mut self, number: usize) -> Result<Instant> {
         let place = &mut self.places[number - 1];
-        let process = place.process.take().with_context(|| format!("node {number} does not run"))?;
+        let process = place.process.take().with_context(|| format!("node {number} is not running"))?;
         let killed = Instant::now();
         process.kill()?;
         place.held = UdpSocket::bind(place.address).ok();
@@ -192,7 +193,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until node `number` has applied everything through `index`.
+    /// Waits until node `number` has applied all entries up to `index`.
     pub(crate) async fn applied(&mut self, number: usize, index: u64, limit: Duration) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -201,13 +202,14 @@ impl Cluster {
                 return Ok(());
             }
             if begun.elapsed() > limit {
-                bail!("node {number} is still at {} of {index} after {limit:?}", status.applied);
+                bail!("node {number} has applied {} of {index} entries after {limit:?}", status.applied);
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Gives node `number` a new identity, and waits until every other node has accepted it, on a new connection.
+    /// Issues a new identity to node `number` and waits until every other node has accepted it on a new
+    /// connection.
     pub(crate) async fn rotate(&mut self, root: &Path, number: usize, limit: Duration) -> Result<()> {
         let before: BTreeMap<u64, u64> = self.status(number).await?.peers.into_iter().collect();
         let others = self.running(&[number]);
@@ -222,13 +224,13 @@ impl Cluster {
                 return Ok(());
             }
             if begun.elapsed() > limit {
-                bail!("after {limit:?} not every node has accepted the new identity of node {number}");
+                bail!("some nodes have not accepted the new identity of node {number} after {limit:?}");
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Lets every node end in an orderly way.
+    /// Stops every node in an orderly way.
     pub(crate) async fn stop(self) -> Result<()> {
         for place in self.places {
             if let Some(process) = place.process {
@@ -239,12 +241,12 @@ impl Cluster {
     }
 }
 
-/// Addresses that nobody has now, below those that the system gives out by itself, so that none of them is handed to somebody else
-/// while a node is down.
+/// Unused addresses below the range of ephemeral ports, so that the system assigns none of them to another
+/// program while a node is down.
 fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
     let mut held = Vec::new();
-    // Where to begin is different from run to run, so that several at the same time do not meet.
+    // The start differs from run to run, so that concurrent runs do not collide.
     let begin = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let begin = u16::try_from(begin % u64::from(PORTS.end - PORTS.start))?;
     for offset in 0..PORTS.end - PORTS.start {
@@ -256,7 +258,11 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
             return held.iter().map(|socket| Ok(socket.local_addr()?)).collect();
         }
     }
-    bail!("no {count} ports of 127.0.0.1 are free between {} and {}", PORTS.start, PORTS.end)
+    bail!(
+        "fewer than {count} ports of 127.0.0.1 are free between {} and {}: stop other programs that use them",
+        PORTS.start,
+        PORTS.end
+    )
 }
 
 fn empty(root: &Path) -> Result<()> {

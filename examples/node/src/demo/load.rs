@@ -1,4 +1,5 @@
-//! The writing: every record once, spread over what happens to the cluster, and a few keys that are updated all the time.
+//! The load: every record once, spread over the steps of the demo, and a few keys that are updated
+//! continuously.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,18 +11,18 @@ use x0_kv::Store;
 
 use super::records::DataSet;
 
-/// Records on their way at the same time.
+/// Records in flight at the same time.
 const WRITERS: usize = 32;
-/// Keys that are updated without a pause.
+/// Keys that are updated continuously.
 const UPDATERS: usize = 4;
-/// Reads on their way at the same time when everything is read back.
+/// Reads in flight at the same time when the records are read back.
 const READERS: usize = 64;
-/// How long the store may take over one record, all repetitions together.
+/// The time for one record including all retries.
 const RECORD_LIMIT: Duration = Duration::from_secs(40);
 const UPDATE_PAUSE: Duration = Duration::from_millis(4);
 const PACE: Duration = Duration::from_millis(2);
 
-/// The writers, and what they know. They go on until they are told to stop.
+/// The writers and their progress. They run until `stop_and_verify`.
 #[derive(Debug)]
 pub(crate) struct Load {
     shared: Arc<Shared>,
@@ -39,7 +40,7 @@ struct Shared {
 struct Progress {
     /// The next record to write.
     next: usize,
-    /// How far the writers may go, and by when they are to be there.
+    /// The records that the writers may write, and their schedule.
     stage: Stage,
     is_acknowledged: Vec<bool>,
     acknowledged: usize,
@@ -59,7 +60,7 @@ struct Stage {
     lasts: Duration,
 }
 
-/// What was found at the end.
+/// The result of reading everything back.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) written: usize,
@@ -78,7 +79,7 @@ impl Shared {
 }
 
 impl Load {
-    /// Begins. No record is written until a stage allows it; the updates start at once.
+    /// Starts the writers. Records wait for a stage; updates start at once.
     pub(crate) fn start(data: DataSet, store: Store) -> Load {
         let now = Instant::now();
         let progress = Progress {
@@ -103,7 +104,7 @@ impl Load {
         Load { shared, tasks }
     }
 
-    /// Allows another `share` of the records (of 1), evenly over the time that `lasts`.
+    /// Releases another `share` of the records (of 1), evenly over `lasts`.
     pub(crate) fn stage(&self, share: f64, lasts: Duration) {
         let total = self.shared.data.records.len();
         let mut progress = self.shared.progress();
@@ -113,20 +114,20 @@ impl Load {
         progress.stage = Stage { begun: Instant::now(), from, until: (from + count).min(total), lasts };
     }
 
-    /// Records that were acknowledged, and updates.
+    /// The numbers of acknowledged records and updates.
     pub(crate) fn acknowledged(&self) -> (usize, u64) {
         let progress = self.shared.progress();
         (progress.acknowledged, progress.updates.iter().sum())
     }
 
-    /// Whether all that the stage allows is acknowledged and its time is over.
+    /// Whether all records of the stage are acknowledged and its time has passed.
     pub(crate) fn is_stage_done(&self) -> bool {
         let progress = self.shared.progress();
         progress.acknowledged >= progress.stage.until
             && progress.stage.begun.elapsed() >= progress.stage.lasts
     }
 
-    /// Starts to measure the longest time between two acknowledgements anew.
+    /// Restarts the measurement of the longest time between two acknowledgements.
     pub(crate) fn reset_gap(&self) {
         let mut progress = self.shared.progress();
         progress.last = Instant::now();
@@ -138,7 +139,7 @@ impl Load {
         self.shared.progress().longest_gap
     }
 
-    /// An error if a writer gave up.
+    /// An error if a writer has failed.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.tasks.try_join_next() {
             Some(ended) => {
@@ -148,7 +149,7 @@ impl Load {
         }
     }
 
-    /// Lets what is on its way come to its end, and reads everything back.
+    /// Waits for the operations in flight and reads everything back.
     pub(crate) async fn stop_and_verify(mut self) -> Result<Found> {
         self.shared.progress().is_stopping = true;
         while let Some(ended) = self.tasks.join_next().await {
@@ -171,7 +172,7 @@ impl Progress {
         self.last = now;
     }
 
-    /// The next record, if its time has come.
+    /// The next record, if it is due.
     fn take_next(&mut self) -> Option<usize> {
         let stage = &self.stage;
         let passed = stage.begun.elapsed().as_secs_f64() / stage.lasts.as_secs_f64().max(1e-9);
@@ -184,14 +185,15 @@ impl Progress {
     }
 }
 
-/// Writes until the store says that it is written. Writing the same twice does no harm here: nobody else writes these keys.
+/// Retries a write until the store acknowledges it. Writing twice is harmless here, because these keys have
+/// one writer.
 pub(crate) async fn put(store: &Store, key: &Bytes, value: &Bytes, mut repeated: impl FnMut()) -> Result<()> {
     let begun = Instant::now();
     loop {
         match store.put(key.clone(), value.clone()).await {
             Ok(_) => return Ok(()),
             Err(error) if begun.elapsed() > RECORD_LIMIT => {
-                return Err(error).context(format!("the store took no write for {RECORD_LIMIT:?}"));
+                return Err(error).context(format!("the store acknowledged no write for {RECORD_LIMIT:?}"));
             }
             Err(_) => {
                 repeated();
@@ -269,7 +271,7 @@ async fn read_back(shared: &Arc<Shared>) -> Result<Found> {
     for updater in 0..UPDATERS {
         let got = get(&shared.store, &update_key(updater)).await?;
         let held = got.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<u64>().ok());
-        // One update may have been applied without having been acknowledged; none may be missing.
+        // An unacknowledged update may have been applied; no acknowledged one may be missing.
         found.lost += usize::from(held.unwrap_or(0) < shared.progress().updates[updater]);
     }
     Ok(found)
@@ -281,7 +283,7 @@ async fn get(store: &Store, key: &Bytes) -> Result<Option<Bytes>> {
         match store.get(key.clone()).await {
             Ok(got) => return Ok(got.map(|versioned| versioned.value)),
             Err(error) if begun.elapsed() > RECORD_LIMIT => {
-                return Err(error).context(format!("the store answered no read for {RECORD_LIMIT:?}"));
+                return Err(error).context(format!("the store served no read for {RECORD_LIMIT:?}"));
             }
             Err(_) => tokio::time::sleep(PACE).await,
         }
@@ -321,9 +323,9 @@ mod tests {
         assert!(found.updates_acknowledged > 0);
     }
 
-    /// A store that loses, alters or goes back is found out.
+    /// Lost, altered and outdated values are detected.
     #[tokio::test]
-    async fn what_the_store_lost_is_found() {
+    async fn lost_values_are_found() {
         let store = Store::open_in_memory();
         let load = written(&store, 100).await;
         store.delete("key/0007").await.unwrap();

@@ -1,4 +1,4 @@
-//! The data set: what this machine knows of its packages.
+//! The data set: package records of this machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,22 +7,22 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
-/// Longer ones are left out, and counted; the store takes values up to this length.
+/// The maximum length of a value; longer records are skipped and counted.
 const VALUE_LEN_MAX: usize = 1 << 20;
 
-/// Keys and values, and where they come from.
+/// Keys, values and their source.
 #[derive(Debug)]
 pub(crate) struct DataSet {
     pub(crate) source: String,
-    /// In the order of their keys, which are all different.
+    /// In the order of their keys, which are distinct.
     pub(crate) records: Vec<(Bytes, Bytes)>,
-    /// Longer than a value may be.
+    /// The number of skipped records that exceed the maximum length of a value.
     pub(crate) too_long: usize,
 }
 
 impl DataSet {
-    /// Every package record of `file` if one is given, else of dpkg's status file, else of cargo's registry index, else the files that
-    /// this program is made of.
+    /// The package records of `file` or, without one, of dpkg's status file, else the releases in cargo's
+    /// registry index, else the source files of this program.
     pub(crate) fn read(file: Option<&Path>, records_max: Option<u32>) -> Result<DataSet> {
         let (source, records) = match file {
             Some(file) => (format!("package records of {}", file.display()), dpkg(file)?),
@@ -35,7 +35,8 @@ impl DataSet {
                     cargo_index(&folder)?,
                 ),
                 None => {
-                    // As it was when this was built; gone where the program was copied to.
+                    // The path at compile time, which does not exist on a machine that the program was copied
+                    // to.
                     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
                     (format!("source files of x0 in {}", folder.display()), sources(folder)?)
                 }
@@ -45,9 +46,7 @@ impl DataSet {
         let fits = |record: &(Bytes, Bytes)| record.1.len() <= VALUE_LEN_MAX;
         let mut records: Vec<_> = records.into_iter().filter(fits).collect();
         if records.is_empty() {
-            bail!(
-                "there are no {source}: name a file in the format of dpkg's status file with --records FILE"
-            );
+            bail!("found no {source}: name a file in the format of dpkg's status file with --records FILE");
         }
         let too_long = total - records.len();
         if let Some(max) = records_max {
@@ -63,7 +62,7 @@ impl DataSet {
 
 fn dpkg(file: &Path) -> Result<BTreeMap<Bytes, Bytes>> {
     let text = std::fs::read(file)
-        .with_context(|| format!("cannot read {}; --records names another file", file.display()))?;
+        .with_context(|| format!("cannot read {}; name another file with --records", file.display()))?;
     Ok(paragraphs(&Bytes::from(text)))
 }
 
@@ -94,13 +93,13 @@ fn cargo_index_folder() -> Option<PathBuf> {
     home.map(|home| home.join("registry/index")).filter(|index| index.is_dir())
 }
 
-/// The texts below `folder`, by path. Hidden folders and what was built are passed over.
+/// The text files below `folder`, by path, without hidden folders and build output.
 fn sources(folder: &Path) -> Result<BTreeMap<Bytes, Bytes>> {
     let mut records = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(below) = folders.pop() {
         let entries = std::fs::read_dir(&below).with_context(|| {
-            format!("cannot read {}; --records names a file to take records from", below.display())
+            format!("cannot read {}; name a file with records with --records", below.display())
         })?;
         for entry in entries {
             let path = entry?.path();
@@ -125,7 +124,7 @@ fn cargo_index(folder: &Path) -> Result<BTreeMap<Bytes, Bytes>> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).with_context(|| {
-            format!("cannot read {}; --records names a file to take records from", folder.display())
+            format!("cannot read {}; name a file with records with --records", folder.display())
         })?;
         for entry in entries {
             let path = entry?.path();
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_are_told_apart_by_architecture() {
+    fn packages_of_several_architectures_have_keys_of_their_own() {
         let text = "Package: b\nStatus: ok\nArchitecture: all\n\nPackage: a\nArchitecture: i386\n\nPackage: a\nArchitecture: amd64\n";
         let records = paragraphs(&Bytes::from(text));
         assert_eq!(
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_package_is_passed_over() {
+    fn paragraphs_without_a_package_are_skipped() {
         assert!(paragraphs(&Bytes::from("\n\n\nStatus: ok\n\n\n\n")).is_empty());
         assert_eq!(paragraphs(&Bytes::from("\n\nPackage: a")).len(), 1);
     }
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sources_are_the_texts_and_not_what_was_built() {
+    fn the_sources_exclude_build_output() {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("a/src/lib.rs", "a"),
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_so_many_records_are_taken() {
+    fn the_number_of_records_can_be_limited() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("status");
         std::fs::write(&file, "Package: a\n\nPackage: b\n\nPackage: c\n").unwrap();

@@ -1,63 +1,65 @@
-//! What held and what did not.
+//! The result of the demo.
 
 use serde::Serialize;
 
-/// The result, in the words that machines read.
+/// The result, as in the JSON output.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Report {
-    /// Whether all of it held.
+    /// Whether every check passed.
     pub(crate) held: bool,
-    /// What did not hold, in words.
+    /// The failed checks.
     pub(crate) failures: Vec<String>,
-    /// Where the records come from.
+    /// The source of the records.
     pub(crate) source: String,
     pub(crate) nodes: usize,
-    /// Records handed to the store.
+    /// Records passed to the store.
     pub(crate) written: usize,
-    /// Records that the store said it has.
+    /// Records that the store acknowledged.
     pub(crate) acknowledged: usize,
-    /// Records that were read at the end, linearizably, with every byte as written.
+    /// Records whose linearizable read at the end returned exactly the written bytes.
     pub(crate) read_back: usize,
-    /// Acknowledged records that were not read back, and acknowledged updates that a later read did not show.
+    /// Acknowledged records that were not read back, and acknowledged updates that a later read did not
+    /// return.
     pub(crate) lost: usize,
-    /// Updates of a few keys, one after the other without a pause, acknowledged beside the records.
+    /// Acknowledged updates of the continuously updated keys.
     pub(crate) updates_acknowledged: u64,
-    /// Operations that the store gave up, so that they were asked for again.
+    /// Failed operations that were retried.
     pub(crate) repeated: u64,
-    /// From the killing of the leader to the first acknowledgement of a write begun thereafter.
+    /// From the kill of the leader to the first acknowledgement of a write that started later.
     pub(crate) leaderless_ms: u64,
-    /// From the start of the killed node's process to its having applied what the leader had committed by then.
+    /// From the restart of the killed node until it has applied the entries that were committed at the
+    /// restart.
     pub(crate) catch_up_ms: u64,
-    /// From the healing of the node that was cut off to its having applied what the leader had committed by then.
+    /// From the healing until the isolated node has applied the entries that were committed at the healing.
     pub(crate) heal_ms: u64,
-    /// From the issuing of a node's new identity to its having been accepted by every other node.
+    /// From the issue of a new identity until every other node has accepted it.
     pub(crate) rotation_ms: u64,
     /// The longest time between two acknowledgements while an identity was rotated.
     pub(crate) rotation_gap_ms: u64,
-    /// Keys written to the CRDT keyspace on either side of the partition, all of them acknowledged by one node alone.
+    /// Keys written to the CRDT keyspace on both sides of the partition, each acknowledged by one node.
     pub(crate) crdt_written: u64,
-    /// Those that some node did not hold after the healing, and additions to the counter that did not count.
+    /// Those of them that are missing on a node at the end, and lost additions to the counter.
     pub(crate) crdt_lost: u64,
-    /// Values of the key that both sides wrote: two, side by side.
+    /// Values of the key that both sides wrote; two are correct.
     pub(crate) crdt_siblings: usize,
-    /// From the healing to all running nodes holding the same.
+    /// From the healing until the CRDT keyspaces of all running nodes are identical.
     pub(crate) crdt_merge_ms: u64,
-    /// Whether every node, the killed one included, held the same in the CRDT keyspace at the end.
+    /// Whether the CRDT keyspaces of all nodes are identical at the end.
     pub(crate) crdt_identical: bool,
-    /// Whether every node held the same keys and values at the end.
+    /// Whether the keys and values of all nodes are identical at the end.
     pub(crate) replicas_identical: bool,
-    /// How long the whole demo took.
+    /// The duration of the demo.
     pub(crate) took_ms: u64,
 }
 
 impl Report {
-    /// Something kept the demo from going on.
+    /// Notes an error that ended the demo.
     pub(crate) fn fail(&mut self, why: String) {
         self.held = false;
         self.failures.push(why);
     }
 
-    /// Judges the figures. Called once, at the end.
+    /// Checks the figures. Called once, at the end.
     pub(crate) fn judge(&mut self) {
         let mut fail = |holds: bool, what: String| {
             if !holds {
@@ -79,14 +81,14 @@ impl Report {
         fail(self.crdt_lost == 0, format!("{} writes to the CRDT keyspace were lost", self.crdt_lost));
         fail(
             self.crdt_siblings == 2,
-            format!("{} values instead of two stand side by side after the merge", self.crdt_siblings),
+            format!("the key that both sides wrote has {} values instead of two", self.crdt_siblings),
         );
-        fail(self.crdt_identical, "the CRDT keyspaces do not hold the same".to_owned());
-        fail(self.replicas_identical, "the replicas do not hold the same".to_owned());
+        fail(self.crdt_identical, "the CRDT keyspaces differ".to_owned());
+        fail(self.replicas_identical, "the replicas differ".to_owned());
         self.held = self.failures.is_empty();
     }
 
-    /// The table a person reads.
+    /// The result as a table.
     pub(crate) fn table(&self) -> String {
         let mut rows: Vec<(&str, String, String)> = vec![
             ("records written", self.written.to_string(), format!("the {}", self.source)),
@@ -94,9 +96,9 @@ impl Report {
             ("read back", self.read_back.to_string(), "linearizable, every byte compared".to_owned()),
             ("lost", self.lost.to_string(), String::new()),
             (
-                "updates beside them",
+                "updates",
                 self.updates_acknowledged.to_string(),
-                "acknowledged; the last of each key read back".to_owned(),
+                "acknowledged; the last one of each key was read back".to_owned(),
             ),
             (
                 "without a leader",
@@ -106,22 +108,19 @@ impl Report {
             (
                 "killed node caught up",
                 format!("{} ms", self.catch_up_ms),
-                "from its start, recovering from its folder".to_owned(),
+                "from its start, with recovery from its folder".to_owned(),
             ),
-            ("cut-off node caught up", format!("{} ms", self.heal_ms), "from the healing".to_owned()),
+            ("isolated node caught up", format!("{} ms", self.heal_ms), "from the healing".to_owned()),
             (
                 "new identity accepted",
                 format!("{} ms", self.rotation_ms),
-                format!(
-                    "by every node; no {} ms without an acknowledged write meanwhile",
-                    self.rotation_gap_ms + 1
-                ),
+                format!("by every node; never {} ms without an acknowledged write", self.rotation_gap_ms + 1),
             ),
             (
                 "written on both sides",
                 self.crdt_written.to_string(),
                 format!(
-                    "to the CRDT keyspace while cut in two; {} lost, {} values of the key that both wrote",
+                    "to the CRDT keyspace during the partition; {} lost, {} values of the key that both wrote",
                     self.crdt_lost, self.crdt_siblings
                 ),
             ),
@@ -149,9 +148,9 @@ impl Report {
         }
         let took = format!("{:.1} s", self.took_ms as f64 / 1000.0);
         if self.held {
-            table.push_str(&format!("\n  All of it held, in {took}.\n"));
+            table.push_str(&format!("\n  Every check passed, in {took}.\n"));
         } else {
-            table.push_str(&format!("\n  NOT all of it held ({took}): {}.\n", self.failures.join("; ")));
+            table.push_str(&format!("\n  FAILED ({took}): {}.\n", self.failures.join("; ")));
         }
         table
     }
@@ -179,11 +178,11 @@ mod tests {
     fn a_good_run_holds() {
         let mut report = good();
         report.judge();
-        assert!(report.held && report.table().contains("All of it held"));
+        assert!(report.held && report.table().contains("Every check passed"));
     }
 
     #[test]
-    fn each_shortfall_is_told() {
+    fn each_shortfall_is_reported() {
         let check = |spoil: fn(&mut Report), expect: &str| {
             let mut report = good();
             spoil(&mut report);
@@ -195,15 +194,15 @@ mod tests {
         check(|report| report.read_back = 2, "1 records were not read back");
         check(|report| report.written = 0, "nothing was written");
         check(|report| report.updates_acknowledged = 0, "no update");
-        check(|report| report.replicas_identical = false, "replicas do not hold the same");
+        check(|report| report.replicas_identical = false, "the replicas differ");
         check(|report| report.crdt_written = 0, "nothing was written to the CRDT keyspace");
         check(|report| report.crdt_lost = 3, "3 writes to the CRDT keyspace were lost");
-        check(|report| report.crdt_siblings = 1, "1 values instead of two");
-        check(|report| report.crdt_identical = false, "CRDT keyspaces do not hold the same");
+        check(|report| report.crdt_siblings = 1, "has 1 values instead of two");
+        check(|report| report.crdt_identical = false, "the CRDT keyspaces differ");
     }
 
     #[test]
-    fn machines_find_the_fields_they_were_promised() {
+    fn the_documented_fields_are_present() {
         let json = serde_json::to_value(good()).unwrap();
         for field in ["written", "acknowledged", "read_back", "lost", "leaderless_ms", "catch_up_ms"] {
             assert!(json[field].is_u64(), "{field}");

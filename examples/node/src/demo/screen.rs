@@ -1,4 +1,4 @@
-//! What a person sees while the demo runs: sentences with the time they were said at, and a bar for the records.
+//! The output of the running demo: messages with their time, and a progress bar of the records.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Sentences above, a bar below. Without a terminal the sentences alone, on standard output; for machines nothing.
+/// Messages with a progress bar below them; without a terminal only the messages, on standard output; with
+/// `--json` neither.
 #[derive(Debug)]
 pub(crate) struct Screen {
     begun: Instant,
@@ -32,25 +33,25 @@ impl Screen {
         Screen { begun: Instant::now(), medium }
     }
 
-    /// Something has happened.
+    /// Prints a message.
     pub(crate) fn say(&self, what: impl Display) {
         let line = format!("{:6.2} s  {what}", self.begun.elapsed().as_secs_f64());
         match &self.medium {
             Medium::Silent => {}
             Medium::Lines => print(&line),
-            // Somebody who closed the terminal does not want to read it.
+            // A closed terminal is no failure of the demo.
             Medium::Terminal { all, .. } => drop(all.println(line)),
         }
     }
 
-    /// Something is under way.
+    /// Shows the current step.
     pub(crate) fn doing(&self, what: impl Into<String>) {
         if let Medium::Terminal { step, .. } = &self.medium {
             step.set_message(what.into());
         }
     }
 
-    /// How many records are to be written.
+    /// Sets the number of records to write.
     pub(crate) fn records(&self, count: usize) {
         if let Medium::Terminal { all, bar, .. } = &self.medium {
             bar.set_length(count as u64);
@@ -60,7 +61,7 @@ impl Screen {
         }
     }
 
-    /// How many are, and what else is worth a number.
+    /// Shows the number of acknowledged records and a note.
     pub(crate) fn progress(&self, acknowledged: usize, note: impl Into<String>) {
         if let Medium::Terminal { bar, .. } = &self.medium {
             bar.set_position(acknowledged as u64);
@@ -68,7 +69,7 @@ impl Screen {
         }
     }
 
-    /// Takes bar and step away: what follows is the result.
+    /// Removes the bar and the step before the result.
     pub(crate) fn finish(&self) {
         if let Medium::Terminal { all, bar, step } = &self.medium {
             step.finish_and_clear();
@@ -86,7 +87,7 @@ impl Drop for Screen {
 
 fn terminal() -> Medium {
     let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15));
-    // Where a template is not understood the default serves.
+    // An invalid template falls back to the default.
     let style =
         |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = all.add(ProgressBar::new(0));
@@ -97,7 +98,7 @@ fn terminal() -> Medium {
     Medium::Terminal { all, bar, step }
 }
 
-/// Writes a line to standard output. Nobody may be listening any more, which is no failure of the demo.
+/// Writes a line to standard output. A closed standard output is no failure of the demo.
 pub(crate) fn print(line: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());

@@ -1,4 +1,4 @@
-//! The demo: what the cluster promises, shown by hurting it.
+//! `x0-node demo`: the guarantees of a cluster under faults.
 
 mod child;
 mod cluster;
@@ -26,36 +26,37 @@ use crate::config::ClientConfig;
 use crate::control::Order;
 use crate::signals::{HangUps, Stops};
 
-/// How long each step may take before the demo gives up.
+/// The time after which a step fails.
 const STEP_LIMIT: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(5);
-/// How long the records are spread over in each part, at least.
+/// The minimum time over which each part spreads its records.
 const STEADY: Duration = Duration::from_millis(1500);
 const LEADERLESS: Duration = Duration::from_millis(2500);
 const CUT: Duration = Duration::from_millis(2000);
 const RETURN: Duration = Duration::from_millis(1500);
 const ROTATION: Duration = Duration::from_millis(1500);
-/// What either side of the partition writes to the CRDT keyspace: keys, an addition to a counter, and one key that both write.
+/// The writes of each side of the partition to the CRDT keyspace: keys, an addition to a counter, and one key
+/// that both write.
 const CRDT_KEYS: u32 = 100;
 const CRDT_AMOUNT: i64 = 7;
 const CRDT_SIDES: [&str; 2] = ["cut-off", "majority"];
-/// The share of the records in each part; the last one takes the rest.
+/// The share of the records of each part; the last part writes the rest.
 const SHARE: f64 = 0.2;
 
-/// Runs it and prints the result. An error, or `false`, if not all of it held.
+/// Runs the demo and prints the result. An error or `false` if a check failed.
 pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
     let screen = Screen::new(args.json);
     let mut report = Report { nodes: usize::try_from(args.nodes)?, ..Report::default() };
     let scenario = async {
         let folder = Folder::new(&args)?;
-        // The nodes end before their folders go, whichever way this ends.
+        // The nodes end before their folders are removed, also on an error.
         scenario(&args, &screen, &folder, &mut report).await
     };
     let (mut stops, mut hang_ups) = (Stops::new()?, HangUps::new()?);
     let ended = tokio::select! {
         ended = scenario => ended,
-        () = stops.next() => Err(anyhow::anyhow!("interrupted; the nodes were ended")),
-        () = hang_ups.next() => Err(anyhow::anyhow!("the terminal has gone; the nodes were ended")),
+        () = stops.next() => Err(anyhow::anyhow!("interrupted; the nodes were stopped")),
+        () = hang_ups.next() => Err(anyhow::anyhow!("the terminal was closed; the nodes were stopped")),
     };
     screen.finish();
     if let Err(error) = &ended {
@@ -75,14 +76,14 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     report.source.clone_from(&data.source);
     screen.say(format!("{} {}, {} KiB", data.records.len(), data.source, data.len_bytes() / 1024));
     if data.too_long > 0 {
-        screen.say(format!("{} records are longer than a value may be and are left out", data.too_long));
+        screen.say(format!("{} records exceed the maximum length of a value and are skipped", data.too_long));
     }
     screen.records(data.records.len());
 
     screen.doing("starting the nodes");
     let mut cluster = Cluster::start(folder.path(), report.nodes).await?;
     screen.say(format!(
-        "{} nodes run, processes {:?}, each with a folder and a SPIFFE identity of its own in {}",
+        "{} nodes run as processes {:?}, each with a folder and a SPIFFE identity of its own in {}",
         cluster.len(),
         cluster.pids(),
         folder.path().display()
@@ -90,14 +91,14 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     screen.doing("waiting for an election");
     let all = cluster.running(&[]);
     let (leader, term) = cluster.leader(&all, STEP_LIMIT).await?;
-    screen.say(format!("node {leader} was elected to lead, term {term}"));
+    screen.say(format!("node {leader} was elected leader, term {term}"));
 
     let client = ClientConfig::load(&cluster.layout().client_config())?;
     let connection = Connection::open(&client).await?;
     let mut load = Load::start(data, connection.store().clone());
     let mut stage = Steps { screen, load: &mut load };
 
-    screen.say("writing begins, through QUIC with mutual TLS, and goes on to the end");
+    screen.say("writing starts, over QUIC with mutual TLS, and continues to the end");
     stage.write("writing", SHARE, STEADY).await?;
 
     let killed = leader;
@@ -111,7 +112,7 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     let rest = cluster.running(&[]);
     let (leader, term) = cluster.leader(&rest, STEP_LIMIT).await?;
     screen.say(format!(
-        "node {leader} leads, term {term}; the first write begun after the kill was acknowledged {} ms after it",
+        "node {leader} is leader, term {term}; the first write started after the kill was acknowledged {} ms after it",
         report.leaderless_ms
     ));
     stage.finish("writing under the new leader").await?;
@@ -119,29 +120,29 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     let cut = *cluster.running(&[leader]).first().context("no follower runs")?;
     let other = *cluster.running(&[leader, cut]).first().context("no second follower runs")?;
     cluster.order(cut, &Order::Isolate).await?;
-    screen.say(format!("node {cut} is cut off: nothing reaches it, nothing leaves it"));
+    screen.say(format!("node {cut} is isolated: all its messages are blocked in both directions"));
     for (number, prefix) in [(cut, CRDT_SIDES[0]), (leader, CRDT_SIDES[1])] {
         cluster.crdt_write(number, prefix, CRDT_KEYS, CRDT_AMOUNT).await?;
     }
     report.crdt_written = 2 * u64::from(CRDT_KEYS);
     screen.say(format!(
-        "both sides write {CRDT_KEYS} keys each to the CRDT keyspace, which needs no majority: acknowledged by node {cut}, alone, and \
-         by node {leader}"
+        "both sides write {CRDT_KEYS} keys each to the CRDT keyspace, which needs no majority: node {cut} alone and node {leader} \
+         acknowledge them"
     ));
-    stage.write("writing with one node down and one cut off", SHARE, CUT).await?;
-    let behind = cluster.status(leader).await?.committed;
-    let lag = behind.saturating_sub(cluster.status(cut).await?.applied);
+    stage.write("writing with one node down and one isolated", SHARE, CUT).await?;
+    let committed = cluster.status(leader).await?.committed;
+    let lag = committed.saturating_sub(cluster.status(cut).await?.applied);
     if lag == 0 {
-        report.failures.push("the node that was cut off missed nothing: it was not cut off".to_owned());
+        report.failures.push("the isolated node missed no entry, so that it was not isolated".to_owned());
     }
-    screen.say(format!("node {cut} is {lag} log entries behind"));
+    screen.say(format!("node {cut} lags by {lag} log entries"));
 
     let (leader, _) = cluster.leader(&cluster.running(&[cut]), STEP_LIMIT).await?;
     stage.load.stage(SHARE, RETURN);
     let target = cluster.status(leader).await?.committed;
     let at = Instant::now();
     cluster.order(cut, &Order::Heal).await?;
-    screen.say(format!("healed; node {cut} has to catch up"));
+    screen.say(format!("the partition is healed; node {cut} catches up"));
     cluster.applied(cut, target, STEP_LIMIT).await?;
     report.heal_ms = milliseconds(at.elapsed())?;
     screen.say(format!("node {cut} has caught up, {} ms after the healing", report.heal_ms));
@@ -149,8 +150,8 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     report.crdt_merge_ms = milliseconds(at.elapsed())?;
     report.crdt_siblings = merged.siblings.len();
     screen.say(format!(
-        "the CRDT keyspaces have merged, {} ms after the healing: {} keys, the counter is at {}, and the key that both sides wrote has \
-         {} values: {}",
+        "the CRDT keyspaces have merged, {} ms after the healing: {} keys, the counter is {}, and the key that both sides wrote has {} \
+         values: {}",
         report.crdt_merge_ms,
         merged.keys,
         merged.counter,
@@ -175,7 +176,7 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     cluster.rotate(folder.path(), other, STEP_LIMIT).await?;
     report.rotation_ms = milliseconds(at.elapsed())?;
     screen.say(format!(
-        "node {other} has a new identity, and every node has accepted it after {} ms, while writing went on",
+        "node {other} has a new identity, which every node accepted within {} ms while writing continued",
         report.rotation_ms
     ));
     stage.finish("writing while the identity changes").await?;
@@ -194,7 +195,7 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     report.replicas_identical = replicas_identical(&mut cluster).await?;
     let held = cluster.crdt_converged(STEP_LIMIT).await?;
     report.crdt_identical = true;
-    // The keys of the two sides, the key that both wrote and the counter, which counts double what one side added.
+    // The keys of the two sides, the key that both wrote, and the counter with the additions of both.
     let keys_missing = (report.crdt_written + 2).saturating_sub(held.keys);
     report.crdt_lost = keys_missing + (2 * CRDT_AMOUNT).abs_diff(held.counter);
     connection.close().await;
@@ -208,20 +209,20 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     Ok(())
 }
 
-/// Writing, watched.
+/// The load with its progress on the screen.
 struct Steps<'a> {
     screen: &'a Screen,
     load: &'a mut Load,
 }
 
 impl Steps<'_> {
-    /// Writes a share of the records, evenly over the time that `lasts`.
+    /// Writes a share of the records, evenly over `lasts`.
     async fn write(&mut self, doing: &str, share: f64, lasts: Duration) -> Result<()> {
         self.load.stage(share, lasts);
         self.finish(doing).await
     }
 
-    /// Waits until what the stage allows is acknowledged.
+    /// Waits until the records of the stage are acknowledged.
     async fn finish(&mut self, doing: &str) -> Result<()> {
         self.screen.doing(doing);
         let begun = Instant::now();
@@ -240,7 +241,7 @@ impl Steps<'_> {
     }
 }
 
-/// Whether every node comes to hold the same.
+/// Whether the replicas become identical within the time of a step.
 async fn replicas_identical(cluster: &mut Cluster) -> Result<bool> {
     let begun = Instant::now();
     loop {
@@ -263,16 +264,17 @@ fn milliseconds(duration: Duration) -> Result<u64> {
     Ok(u64::try_from(duration.as_millis())?)
 }
 
-/// Where the nodes' folders lie: a temporary folder, which goes, or one that was named, which stays.
+/// The folder of the nodes: a temporary one, which is removed, or a named one, which is kept.
 #[derive(Debug)]
 enum Folder {
     Temporary(TempDir),
     Named(PathBuf),
 }
 
-/// What a temporary folder's name begins with; the process follows, so that a later run knows whether it still lives.
+/// The prefix of temporary folders. The process id follows, so that a later run can detect folders of dead
+/// processes.
 const PREFIX: &str = "x0-node-demo-";
-/// What the name of one that is to be kept begins with.
+/// The prefix of temporary folders that are kept.
 const KEPT_PREFIX: &str = "x0-node-kept-";
 
 impl Folder {
@@ -284,8 +286,9 @@ impl Folder {
         clear_dead_runs(&parent);
         let prefix = format!("{}{}-", if args.keep { KEPT_PREFIX } else { PREFIX }, std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).disable_cleanup(args.keep).tempdir_in(&parent);
-        let folder =
-            folder.with_context(|| format!("cannot use {}; name a folder with --dir", parent.display()))?;
+        let folder = folder.with_context(|| {
+            format!("cannot create a folder in {}; name one with --dir", parent.display())
+        })?;
         Ok(Folder::Temporary(folder))
     }
 
@@ -297,7 +300,7 @@ impl Folder {
     }
 }
 
-/// Removes what runs left behind that were killed before they could. Only where /proc tells who lives.
+/// Removes the folders of killed runs, where /proc shows that their process is dead.
 fn clear_dead_runs(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -307,7 +310,7 @@ fn clear_dead_runs(parent: &Path) {
         let is_dead =
             |pid: u32| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists();
         if pid.is_some_and(is_dead) {
-            // Somebody else's cannot be removed by us, and need not be.
+            // The folder of another user cannot be removed.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -327,7 +330,7 @@ mod tests {
         };
         let dead = folder(format!("{PREFIX}{}-abc", u32::MAX));
         let own = folder(format!("{PREFIX}{}-abc", std::process::id()));
-        let other = folder("somebody-elses".to_owned());
+        let other = folder("other-program".to_owned());
         clear_dead_runs(parent.path());
         assert!(!dead.exists() && own.exists() && other.exists());
     }
