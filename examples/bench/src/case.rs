@@ -1,4 +1,4 @@
-//! What was measured: a case is a few lines of a table, a column for each system.
+//! A case: the figures of one measurement with several systems.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,14 +7,14 @@ use crate::row::{Better, Row, ratio};
 use crate::statistics::{median, spread};
 use crate::table::{Table, number, number_or_dash, times};
 
-/// What a figure says.
+/// The name and unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
 }
 
-/// Something that was to be shown: a figure of ours, and the most it may be.
+/// A target: a figure of x0 and its maximum.
 struct Aim {
     what: String,
     found: Option<f64>,
@@ -22,18 +22,18 @@ struct Aim {
     unit: &'static str,
 }
 
-/// One thing that was measured with several systems.
+/// One measurement with several systems.
 pub(crate) struct Case {
     area: &'static str,
     name: String,
-    /// What was done, and how it was measured.
+    /// The work and the way of measuring it.
     how: String,
-    /// The first is ours.
+    /// The first one is x0.
     systems: Vec<String>,
     metrics: Vec<Metric>,
-    /// By metric and system, one value a turn.
+    /// By metric and system, one value per turn.
     values: BTreeMap<(Metric, usize), Vec<f64>>,
-    /// By system, why it was not measured.
+    /// By system, the reason why it was not measured.
     missing: BTreeMap<usize, String>,
     aims: Vec<Aim>,
 }
@@ -76,7 +76,7 @@ impl Case {
         median(self.values.get(&(metric, system))?)
     }
 
-    /// Notes that `found` is to be at most `most`.
+    /// Adds a target: `found` must be at most `most`.
     pub(crate) fn aim(&mut self, what: impl Into<String>, found: Option<f64>, most: f64, unit: &'static str) {
         self.aims.push(Aim { what: what.into(), found, most, unit });
     }
@@ -108,11 +108,11 @@ impl Case {
         rows.extend(self.aims.iter().map(|aim| Row {
             area: self.area,
             case: format!("{}: {}", self.name, aim.what),
-            metric: "beside what it may be",
+            metric: "beside its maximum",
             unit: aim.unit,
             x0: aim.found,
             peer: Some(aim.most),
-            peer_name: "the most it may be".to_owned(),
+            peer_name: "maximum".to_owned(),
             ratio: ratio(Better::Less, aim.found, Some(aim.most)),
         }));
         rows
@@ -148,12 +148,12 @@ impl fmt::Display for Case {
             let (most, unit) = (number(aim.most), aim.unit);
             match aim.found {
                 Some(found) if found <= aim.most => {
-                    writeln!(f, "kept:  {}: {} {unit}, at most {most}", aim.what, number(found))?;
+                    writeln!(f, "met:    {}: {} {unit}, target at most {most}", aim.what, number(found))?;
                 }
                 Some(found) => {
-                    writeln!(f, "SHORT: {}: {} {unit}, was to be at most {most}", aim.what, number(found))?;
+                    writeln!(f, "MISSED: {}: {} {unit}, target at most {most}", aim.what, number(found))?;
                 }
-                None => writeln!(f, "OPEN:  {}: not measured, was to be at most {most} {unit}", aim.what)?,
+                None => writeln!(f, "OPEN:   {}: not measured, target at most {most} {unit}", aim.what)?,
             }
         }
         Ok(())
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!((rows[1].peer, rows[1].peer_name.as_str()), (None, "b (missing: it has none)"));
         assert_eq!((rows[2].peer, rows[2].ratio), (Some(1.0), Some(0.5)));
         let text = case.to_string();
-        assert!(text.contains("SHORT: bytes: 2.00 B, was to be at most 1.00"), "{text}");
+        assert!(text.contains("MISSED: bytes: 2.00 B, target at most 1.00"), "{text}");
         assert!(text.contains("b: it has none"), "{text}");
     }
 }

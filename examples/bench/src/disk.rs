@@ -1,4 +1,4 @@
-//! What the disk does on its own: the time of a small write followed by fdatasync.
+//! The disk without load: the time of a small write followed by fdatasync.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use crate::statistics::Histogram;
 const WRITE_LEN: usize = 4096;
 const WRITES_IN_FILE: u64 = 256;
 
-/// A file of the probe's own, written before the first measurement so that no probe pays for allocation.
+/// The file of the probe, written before the first measurement so that no probe includes allocation.
 #[derive(Debug)]
 pub(crate) struct Disk {
     file: File,
@@ -27,7 +27,8 @@ pub(crate) struct Fsync {
 }
 
 impl Disk {
-    /// Makes the probe file in `folder`, which must be on a real disk: an fsync of a memory file system means nothing.
+    /// Creates the probe file in `folder`, which must be on a real disk: an fsync of a memory file system is
+    /// meaningless.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
         let folder = folder.canonicalize().with_context(|| format!("{}", folder.display()))?;
@@ -71,7 +72,8 @@ impl Fsync {
     }
 }
 
-/// The type of the file system that holds `path`: of the mount with the longest matching prefix, and of those the last.
+/// The type of the file system that holds `path`: of the mount with the longest matching prefix, and of those
+/// the last.
 fn file_system<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
     let mount = |line: &'a str| {
         let mut fields = line.split(' ');

@@ -1,4 +1,4 @@
-//! Measures x0 side by side with its peers on this machine. `x0-bench list` says what can be measured.
+//! Measures x0 side by side with its peers on this machine. `x0-bench list` lists the areas.
 #![expect(clippy::print_stdout, reason = "tables are what this program is for")]
 
 mod area;
@@ -28,7 +28,7 @@ struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Area {
-    /// Say what can be measured, and what each area needs
+    /// List the areas and the requirements of each
     List,
     /// Three-node x0-kv beside three-node etcd and ZooKeeper
     Kv(area::kv::Options),
@@ -36,11 +36,11 @@ enum Area {
     Crdt(area::crdt::Options),
     /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
     Ebpf(area::ebpf::Options),
-    /// Hours of a cluster in virtual time, with faults of every kind and every answer checked
+    /// Hours of a cluster in virtual time, with faults of every kind and checked histories
     Sim(area::sim::Options),
-    /// What the disk takes for 4 KiB and an fdatasync
+    /// The time of a disk for 4 KiB and an fdatasync
     Fsync(area::fsync::Options),
-    /// The load generator's process, told what to do on its standard input
+    /// The process of the load generator, with orders on its standard input
     #[command(hide = true)]
     Load,
 }

@@ -1,4 +1,4 @@
-//! How many bytes are allocated. Every allocation of the program pays an atomic addition for it, whoever makes it.
+//! The number of allocated bytes. Every allocation of the program costs an atomic addition for it.
 
 use std::alloc::System;
 
@@ -7,7 +7,7 @@ use cap::Cap;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Bytes asked for and not given back, by all of the program, without the allocator's own overhead.
+/// Bytes that the program has allocated and not freed, without the overhead of the allocator.
 pub(crate) fn allocated() -> usize {
     ALLOCATOR.allocated()
 }

@@ -1,4 +1,4 @@
-//! Servers as child processes that end with us.
+//! Servers as child processes that end with this program.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -18,10 +18,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `program`; what it says goes to `NAME.log` in `folder`.
+    /// Starts `program` with its output in `NAME.log` in `folder`.
     ///
-    /// Where `setpriv` (util-linux) is there, the kernel is told to kill the server should we die without dropping it. Must be called
-    /// from the main thread: the kernel takes the end of the starting thread for our end.
+    /// If `setpriv` (util-linux) is installed, the kernel kills the server when this program dies without
+    /// dropping it. Must be called from the main thread, because the kernel watches the thread that started
+    /// the server.
     pub(crate) fn start(
         name: &str,
         program: &Path,
@@ -41,7 +42,7 @@ impl Server {
         self.child.id()
     }
 
-    /// An error, with the end of the server's log, if it no longer runs.
+    /// An error with the end of the log if the server has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
         let how = match (status.code(), status.signal()) {
@@ -62,7 +63,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -71,7 +72,7 @@ impl Drop for Server {
 /// A command whose process the kernel kills when this thread ends.
 pub(crate) fn tied_to_us(program: &Path) -> Command {
     match find_program("setpriv") {
-        // setpriv sets PR_SET_PDEATHSIG and becomes the program: the process id stays the one we know.
+        // setpriv sets PR_SET_PDEATHSIG and executes the program in the same process.
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
             command.args(["--pdeathsig", "KILL", "--"]).arg(program);
@@ -81,15 +82,15 @@ pub(crate) fn tied_to_us(program: &Path) -> Command {
     }
 }
 
-/// A folder in `parent` for the servers' data, which goes when it is dropped. Folders that an earlier run left behind, because it was
-/// killed, go now.
+/// A folder in `parent` for the data of servers, which is removed on drop. Removes the folders of earlier
+/// runs that were killed.
 pub(crate) fn data_folder(parent: &Path) -> Result<TempDir> {
     let cannot = || format!("cannot use {}", parent.display());
     for entry in std::fs::read_dir(parent).with_context(cannot)? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if left_behind(&name) {
-            // Somebody else's cannot be removed by us, and need not be.
+            // The folder of another user cannot be removed.
             let _ = std::fs::remove_dir_all(&path);
         }
     }
@@ -99,7 +100,7 @@ pub(crate) fn data_folder(parent: &Path) -> Result<TempDir> {
 
 const FOLDER_PREFIX: &str = "x0-bench-data-";
 
-/// `x0-bench-data-PID-RANDOM` of a process that has gone.
+/// Whether the name is `x0-bench-data-PID-RANDOM` of a process that has ended.
 fn left_behind(name: &str) -> bool {
     let pid = name.strip_prefix(FOLDER_PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
     pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
@@ -111,8 +112,9 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Ports of the loopback address that nobody has, for TCP and UDP. They are all held until the last is found, so that none comes
-/// twice; another program may still take one before our server does, which then says so.
+/// Free ports of the loopback address, for TCP and UDP. All are held until the last one is found, so that
+/// they are distinct; another program may still take one before the server does, whose log then has the
+/// reason.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let mut held = Vec::new();
     while held.len() < count {

@@ -1,10 +1,10 @@
-//! What the kernel says that a process used.
+//! CPU time and memory of processes, from procfs.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// `/proc/PID/stat` counts in USER_HZ, which is 100 on every architecture we run on.
+/// `/proc/PID/stat` counts in USER_HZ, which is 100 on every supported architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// CPU time (user and system, all threads) of the processes since each began.
@@ -26,7 +26,8 @@ pub(crate) fn resident(pids: &[u32]) -> Result<u64> {
     })
 }
 
-/// proc(5): the second field is the command in parentheses and may hold anything, so fields are counted from the last `)`.
+/// proc(5): the second field is the command in parentheses and may contain any character, so that fields are
+/// counted from the last `)`.
 fn cpu_of_stat(stat: &str) -> Option<Duration> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();

@@ -1,4 +1,4 @@
-//! Seeded numbers for keys and values. Every system is asked for the same sequence.
+//! Seeded numbers for keys and values. Every system receives the same sequence.
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one add and three multiplies, good enough to choose keys.
 #[derive(Debug, Clone)]

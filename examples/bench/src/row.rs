@@ -1,4 +1,4 @@
-//! One figure beside a peer's: the form that every area writes.
+//! A figure beside that of a peer: the JSON form of every area.
 
 use std::path::Path;
 
@@ -12,17 +12,17 @@ pub(crate) struct Row {
     pub(crate) case: String,
     pub(crate) metric: &'static str,
     pub(crate) unit: &'static str,
-    /// Ours; `null` when it was not measured.
+    /// The figure of x0; `null` if it was not measured.
     pub(crate) x0: Option<f64>,
-    /// The peer's; `null` when there is no peer or it was not measured.
+    /// The figure of the peer; `null` if there is no peer or it was not measured.
     pub(crate) peer: Option<f64>,
-    /// Its name and version, or why it is missing.
+    /// The name and version of the peer, or the reason why it is missing.
     pub(crate) peer_name: String,
-    /// Above 1 means that x0 is better, whichever way the metric counts.
+    /// Above 1 means that x0 is better, for metrics in both directions.
     pub(crate) ratio: Option<f64>,
 }
 
-/// Which way a metric counts.
+/// The direction in which a metric is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Better {
     More,
@@ -31,7 +31,7 @@ pub(crate) enum Better {
     Neither,
 }
 
-/// How much better x0 is; `None` when one of the two is missing or is zero.
+/// The ratio in favour of x0; `None` if a figure is missing or zero.
 pub(crate) fn ratio(better: Better, x0: Option<f64>, peer: Option<f64>) -> Option<f64> {
     let (x0, peer) = (x0?, peer?);
     let ratio = match better {

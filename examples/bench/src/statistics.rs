@@ -4,8 +4,8 @@
 const STEPS_BITS: u32 = 7;
 const STEPS: usize = 1 << STEPS_BITS;
 
-/// Counts of values (nanoseconds here) in logarithmic buckets, each split into equal steps. Recording is a shift and an add, so
-/// that it costs the load generator nothing that matters.
+/// Counts of values (nanoseconds here) in logarithmic buckets, each split into equal steps. Recording is a
+/// shift and an add, whose cost in the load generator is negligible.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
     counts: Vec<u64>,
@@ -26,8 +26,8 @@ impl Histogram {
         self.total
     }
 
-    /// The smallest value that at least `share` (0 to 1) of the recorded values do not exceed, to within the width of its bucket;
-    /// `None` when nothing was recorded.
+    /// The smallest value that at least `share` (0 to 1) of the recorded values do not exceed, to within the
+    /// width of its bucket; `None` when nothing was recorded.
     pub(crate) fn percentile(&self, share: f64) -> Option<u64> {
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {
@@ -56,7 +56,7 @@ fn middle(index: usize) -> u64 {
     (step << shift) + (1 << shift) / 2
 }
 
-/// The median; of an even count, the mean of the middle two. `None` of nothing.
+/// The median; for an even count, the mean of the middle two. `None` without values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -68,7 +68,8 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// How far the windows of one cell lie apart: (largest - smallest) / median. `None` of nothing or of a zero median.
+/// The spread of the windows of one cell: (largest - smallest) / median. `None` without values or for a
+/// median of zero.
 pub(crate) fn spread(values: &[f64]) -> Option<f64> {
     let middle = median(values).filter(|middle| *middle > 0.0)?;
     let largest = values.iter().copied().fold(f64::MIN, f64::max);

@@ -1,4 +1,4 @@
-//! A table for a person to read.
+//! Tables of the terminal output.
 
 use std::fmt;
 

@@ -1,8 +1,9 @@
-//! Counts how often it was started: `cargo run -p x0-example-embed -- FOLDER`. With `idle` behind it, it stays, to be measured.
+//! Counts its starts in a store: `cargo run -p x0-example-embed -- FOLDER`. With `idle` as second argument it
+//! keeps running.
 use x0_kv::Store;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args().nth(1).ok_or("which folder?")?;
+    let folder = std::env::args().nth(1).ok_or("usage: x0-example-embed FOLDER [idle]")?;
     let store = Store::open(folder)?;
     let before = store.get("starts").wait()?.map_or(0, |found| found.value.len());
     store.put("starts", vec![b'|'; before + 1]).wait()?;

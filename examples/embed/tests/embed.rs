@@ -1,4 +1,4 @@
-//! The example does what it says, also when it was killed.
+//! The example counts its starts, also after a kill.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -1,7 +1,8 @@
-//! A transport between threads of one process: what it takes to implement [`Transport`] from outside of the family.
+//! A transport between threads of one process: what it takes to implement [`Transport`] from outside of the
+//! family.
 //!
-//! A [`Switchboard`] knows who is there. A message goes straight into the receiver's box, which has a bound for each peer and lane; so
-//! there is nothing under way, and an epoch ends when a [`Local`] is dropped.
+//! A [`Switchboard`] knows who is there. A message goes straight into the receiver's box, which has a bound
+//! for each peer and lane; so there is nothing under way, and an epoch ends when a [`Local`] is dropped.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,7 +63,7 @@ impl Switchboard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node's end. A node that is there already begins anew.
+    /// A node's end. A node that is already connected starts again with new epochs.
     #[must_use]
     pub fn plug_in(&self, local: NodeId) -> Local {
         self.unplug(local);
@@ -152,7 +153,7 @@ impl Transport for Local {
         if lane == Lane::Datagram {
             return Poll::Ready(Err(SendError::Congested { peer: to, lane }));
         }
-        // Whoever takes a message from that box wakes everybody who waits for anything in it.
+        // The taker of a message from that inbox wakes every task that waits for it.
         inbox.wakers.push(cx.waker().clone());
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! The disk alone.
+//! The disk without a system on it.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Hours of a five-node cluster in virtual time, under faults of every kind, with every answer checked.
+//! Hours of a five-node cluster in virtual time, under faults of every kind, with checked histories.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use x0_kv::sim::{Report, Scenario, run as play};
 
 use crate::row::{self, Row};
 
-/// A cluster in virtual time, with faults of every kind, every answer checked.
+/// A cluster in virtual time, with faults of every kind and checked histories.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Cluster-hours to simulate, each with a seed of its own
@@ -20,10 +20,10 @@ pub(crate) struct Options {
     /// The first seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Threads; as many as there are processors unless said
+    /// Threads; by default as many as there are processors
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Play minutes full of faults rather than hours with one every few seconds; `hours` counts them all the same
+    /// Simulate minutes full of faults instead of hours with a fault every few seconds; `hours` counts both
     #[arg(long)]
     pub(crate) dense: bool,
     /// Write the counts as a JSON array to this file
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
 }
 
-/// Plays until the hours are over or something is seen that must never be.
+/// Simulates until the hours are complete or a violation is found.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let threads = match options.threads {
         Some(threads) => threads.max(1),

@@ -1,7 +1,7 @@
 //! etcd's v3 API: gRPC straight on HTTP/2.
 //!
-//! A gRPC call is one HTTP/2 stream: a request with a five-byte prefix before the message, a response with the same and the status
-//! in the trailers (gRPC over HTTP2, "Requests" and "Responses").
+//! A gRPC call is one HTTP/2 stream: a request with a five-byte prefix before the message, a response with
+//! the same and the status in the trailers (gRPC over HTTP2, "Requests" and "Responses").
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::etcd_messages::{PutRequest, RangeRequest, RangeResponse, StatusReques
 use super::serve::{Client, System};
 use crate::peer::etcd::TlsFiles;
 
-/// Larger than anything that is asked for here.
+/// Larger than every response here.
 const MESSAGE_LEN_MAX: usize = 1 << 20;
 
 pub(crate) struct Etcd {
@@ -38,7 +38,7 @@ impl Etcd {
         Ok(Self { endpoints, tls, leader: None, connections: Vec::new() })
     }
 
-    /// The port of the member that leads, by its own word and that of the member asked.
+    /// The port of the leader, as both it and the queried member report.
     async fn find_leader(&self) -> Result<(u16, String)> {
         let mut statuses = Vec::new();
         for port in &self.endpoints {
@@ -110,7 +110,7 @@ impl Connection {
         Ok(StatusResponse::decode(self.call(&self.status, &StatusRequest {}).await?)?)
     }
 
-    /// A unary call: one message there, one back.
+    /// A unary call: one request and one response.
     async fn call(&self, uri: &Uri, message: &impl Message) -> Result<Bytes> {
         let mut body = BytesMut::with_capacity(5 + message.encoded_len());
         body.put_u8(0); // not compressed
@@ -164,7 +164,7 @@ async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Res
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24).enable_push(false);
     let (requests, connection) = builder.handshake(Gathered(stream)).await?;
-    // Its errors reach the callers of the requests that were under way.
+    // Its errors reach the callers of the requests in flight.
     tokio::task::spawn_local(async move { drop(connection.await) });
     Ok(requests)
 }
@@ -186,7 +186,7 @@ fn joined(one: &Bytes, two: &Bytes) -> Result<Bytes> {
     Ok(Bytes::from([&one[..], &two[..]].concat()))
 }
 
-/// The message behind its prefix.
+/// The message after its prefix.
 fn unframed(mut answer: Bytes) -> Result<Bytes> {
     let Some(&[compressed, a, b, c, d]) = answer.first_chunk() else { bail!("etcd's answer is cut short") };
     let message = answer.split_off(5);
@@ -210,8 +210,8 @@ fn connector(files: &TlsFiles) -> Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A stream that does not offer vectored writes. h2 then copies every frame of our size into one buffer and writes them together;
-/// otherwise each request of more than 256 bytes would be a system call of its own.
+/// A stream that does not offer vectored writes. h2 then copies every frame of this size into one buffer and
+/// writes them together; otherwise each request of more than 256 bytes would be a system call of its own.
 struct Gathered<S>(S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {

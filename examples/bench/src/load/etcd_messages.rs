@@ -1,5 +1,6 @@
-//! The few messages of etcd's v3 API that the load needs, written by hand from its published numbering (`rpc.proto`, `kv.proto`), so
-//! that the build needs no protoc. Fields that we neither set nor read are left out: protobuf skips what it does not know.
+//! The few messages of etcd's v3 API that the load needs, written by hand from its published numbering
+//! (`rpc.proto`, `kv.proto`), so that the build needs no protoc. Fields that are neither set nor read are
+//! omitted: protobuf skips unknown fields.
 
 use bytes::Bytes;
 
@@ -48,7 +49,7 @@ pub(crate) struct StatusResponse {
     pub(crate) header: Option<ResponseHeader>,
     #[prost(string, tag = "2")]
     pub(crate) version: String,
-    /// The member that this one takes for the leader; 0 when it knows none.
+    /// The leader as known to this member; 0 if it knows none.
     #[prost(uint64, tag = "4")]
     pub(crate) leader: u64,
 }
@@ -66,7 +67,8 @@ mod tests {
 
     use super::*;
 
-    // Tag byte = field number << 3 | wire type (0 varint, 2 length-delimited); checked by hand against etcd's rpc.proto.
+    // Tag byte = field number << 3 | wire type (0 varint, 2 length-delimited); checked by hand against etcd's
+    // rpc.proto.
 
     #[test]
     fn requests_encode_to_the_published_bytes() {

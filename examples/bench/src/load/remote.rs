@@ -1,4 +1,4 @@
-//! The side that gives orders.
+//! The side of x0-bench that sends orders.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -31,7 +31,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Waits until the system answers; its version.
+    /// Waits until the system responds. Returns its version.
     pub(crate) fn ready(&mut self, limit: Duration) -> Result<String> {
         match self.order(&Order::Await { limit })? {
             Reply::Ready { version } => Ok(version),
@@ -76,7 +76,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

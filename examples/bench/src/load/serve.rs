@@ -1,4 +1,4 @@
-//! The side that takes orders.
+//! The side of the load generator that executes orders.
 
 use std::future::Future;
 use std::io::{BufRead, Write};
@@ -16,27 +16,28 @@ pub(crate) trait System {
     /// One connection; clones share it.
     type Client: Client;
 
-    /// The version it states, once it has a leader and answers.
+    /// The version that it reports, once it has a leader and responds.
     fn ready(&mut self) -> impl Future<Output = Result<String>>;
 
-    /// At least `count` connections to the node that leads now. Connections made before are kept while it leads.
+    /// At least `count` connections to the current leader. Existing connections are kept while the leader
+    /// stays.
     fn connections(&mut self, count: usize) -> impl Future<Output = Result<&[Self::Client]>>;
 }
 
-/// What the closed loop asks of every system. An error ends the window: no figure is made of a system that failed.
+/// The operations of the closed loop. An error ends the window, which then has no figures.
 pub(crate) trait Client: Clone + 'static {
     fn put(&self, key: Bytes, value: Bytes) -> impl Future<Output = Result<()>>;
 
-    /// Linearizable. The length of the value, `None` when there is none.
+    /// A linearizable read. The length of the value, `None` if there is none.
     fn get(&self, key: Bytes) -> impl Future<Output = Result<Option<usize>>>;
 }
 
-/// Serves orders from standard input until it ends.
+/// Executes orders from standard input until it ends.
 pub(crate) fn serve() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     let (lines, mut input) = mpsc::unbounded_channel();
-    // Standard input is read on a thread of its own, so that connections are kept alive between orders.
+    // A thread of its own reads standard input, so that connections are kept alive between orders.
     std::thread::spawn(move || std::io::stdin().lock().lines().try_for_each(|line| lines.send(line)));
     let (target, keys) = runtime.block_on(next(&mut input))?.context("no target given")?;
     match target {

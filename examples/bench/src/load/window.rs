@@ -14,7 +14,7 @@ use crate::procfs;
 use crate::random::Random;
 use crate::statistics::Histogram;
 
-/// Requests under way while the key space is filled.
+/// Requests in flight while the key space is filled.
 const FILL_CLIENTS: u32 = 64;
 
 /// Writes every key once.
@@ -38,11 +38,11 @@ pub(crate) async fn fill<C: Client>(connections: &[C], keys: KeySpace) -> Result
     join(tasks).await
 }
 
-/// What the clients of a window share. They run on one thread, so cells do.
+/// The state that the clients of a window share. They run on one thread, so that cells suffice.
 struct Shared {
     operation: Operation,
     keys: KeySpace,
-    /// Keys as bytes, made once: a client clones a handle.
+    /// Keys as bytes, created once: a client clones a handle.
     names: Vec<Bytes>,
     counting: Cell<bool>,
     ending: Cell<bool>,
@@ -93,7 +93,8 @@ pub(crate) async fn run<C: Client>(connections: &[C], keys: KeySpace, window: &W
     })
 }
 
-/// One request after the other. An operation counts when it ends inside the measured part; its time is its whole time.
+/// One request after the other. An operation counts if it ends within the measured part, with its whole
+/// duration.
 async fn one_client<C: Client>(client: C, shared: Rc<Shared>, mut random: Random) -> Result<()> {
     let mut before = Instant::now();
     while !shared.ending.get() {
@@ -112,13 +113,13 @@ async fn one_client<C: Client>(client: C, shared: Rc<Shared>, mut random: Random
             shared.latency.borrow_mut().record(nanoseconds);
         }
         before = after;
-        // A store that answers at once would otherwise never let the clock, or another client, have its turn.
+        // Without this yield a store that responds at once would starve the clock and the other clients.
         tokio::task::coop::consume_budget().await;
     }
     Ok(())
 }
 
-/// Lets the clients work for a while; an error of one of them ends it at once.
+/// Runs the clients for a time; an error of one of them ends it at once.
 async fn stay(tasks: &mut JoinSet<Result<()>>, time: Duration) -> Result<()> {
     tokio::select! {
         () = tokio::time::sleep(time) => Ok(()),
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that answers at once, or that forgets one key.
+    /// A store that responds at once, or that loses one key.
     #[derive(Clone)]
     struct Fake {
         ready_at_once: bool,

@@ -1,5 +1,6 @@
-//! ZooKeeper's client protocol: frames of four bytes length, and in them jute records (big-endian, strings and buffers with four bytes
-//! length). One connection is one session; requests are pipelined and answered in their order.
+//! ZooKeeper's client protocol: frames of four bytes length, and in them jute records (big-endian, strings
+//! and buffers with four bytes length). One connection is one session; requests are pipelined and answered in
+//! their order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -34,9 +35,9 @@ mod error {
 /// The `xid` that the protocol keeps for pings.
 const PING_XID: i32 = -2;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Larger than anything that is asked for here.
+/// Larger than every response here.
 const FRAME_LEN_MAX: usize = 1 << 20;
-/// Behind the data in the answer to `getData`: `Stat`, nine fields.
+/// The length of `Stat`, nine fields, after the data in the response to `getData`.
 const STAT_LEN: usize = 68;
 
 pub(crate) struct Zookeeper {
@@ -50,7 +51,7 @@ impl Zookeeper {
         Self { endpoints, leader: None, connections: Vec::new() }
     }
 
-    /// The port of the server that says it leads, once all of them serve.
+    /// The port of the server that reports itself as leader, once all servers respond.
     async fn find_leader(&self) -> Result<(u16, String)> {
         let mut leader = None;
         for port in &self.endpoints {
@@ -68,7 +69,7 @@ impl Zookeeper {
     }
 }
 
-/// What the four-letter word `srvr` answers.
+/// The response to the four-letter word `srvr`.
 #[derive(Debug, PartialEq)]
 struct Server<'a> {
     version: &'a str,
@@ -112,7 +113,7 @@ pub(crate) struct Connection {
     shared: Rc<Shared>,
 }
 
-/// Between those who ask, the task that writes and the task that reads.
+/// Shared by the callers, the writing task and the reading task.
 #[derive(Default)]
 struct Shared {
     state: RefCell<State>,
@@ -121,9 +122,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Requests not yet handed to the socket.
+    /// Requests that were not written to the socket yet.
     output: BytesMut,
-    /// Those who wait, in the order of their requests; pings are waited for by nobody.
+    /// The waiting callers in the order of their requests; pings have none.
     waiting: VecDeque<(i32, Option<oneshot::Sender<Answer>>)>,
     next_xid: i32,
     closed: bool,
@@ -215,7 +216,7 @@ impl Shared {
     }
 }
 
-/// Everything asked for since the last write goes out in one.
+/// Writes all requests since the last write at once.
 async fn write_requests(mut stream: OwnedWriteHalf, shared: Rc<Shared>) {
     loop {
         let output = {
@@ -253,7 +254,7 @@ fn deliver(mut frame: Bytes, shared: &Shared) -> Result<()> {
     let (asked, sender) = shared.state.borrow_mut().waiting.pop_front().context("an answer to no request")?;
     ensure!(asked == xid, "answer {xid} to request {asked}");
     match sender {
-        // Nobody waits if the window ended meanwhile.
+        // The caller is gone if the window has ended.
         Some(sender) => drop(sender.send(Answer { error, body: frame })),
         None => ensure!(error == error::OK, "sync or ping failed: error {error}"),
     }
@@ -341,7 +342,7 @@ fn put_create(output: &mut BytesMut, path: &str, value: &[u8]) {
     output.put_i32(0); // a persistent node
 }
 
-/// The answer to `getData` is the data and the node's `Stat`.
+/// The response to `getData` is the data and the node's `Stat`.
 fn data_len(body: &Bytes) -> Result<usize> {
     let len = usize::try_from(u32::from_be_bytes(*body.first_chunk().context("an empty answer")?))?;
     ensure!(body.len() == 4 + len + STAT_LEN, "an answer of {} bytes for {len} bytes of data", body.len());

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::find_program;
 
-/// Where fetched packages are kept: `X0_BENCH_CACHE`, or `x0-bench` in the user's cache folder.
+/// The folder of fetched packages: `X0_BENCH_CACHE`, or `x0-bench` in the user's cache folder.
 pub(crate) fn cache() -> PathBuf {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     variable("X0_BENCH_CACHE")
@@ -22,7 +22,7 @@ pub(crate) fn root(name: &str) -> PathBuf {
     cache().join(name)
 }
 
-/// The folder holding `packages` unpacked, fetched if it is not there yet. Needs no privileges.
+/// The folder with the unpacked `packages`, which are fetched if it does not exist. Needs no privileges.
 pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = root(name);
     if root.exists() {
@@ -31,12 +31,12 @@ pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let by_hand = format!("apt-get update && apt-get install --no-install-recommends {}", packages.join(" "));
     for tool in ["apt-get", "dpkg"] {
         if find_program(tool).is_none() {
-            bail!("no {tool} here to fetch it with; on Debian run `{by_hand}`");
+            bail!("cannot fetch {name}: there is no {tool}; on Debian run `{by_hand}`");
         }
     }
     let cache = cache();
-    std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    // Filled aside and renamed into place, so that an interrupted fetch is not taken for a whole one.
+    std::fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    // Filled in a temporary folder and renamed, so that an interrupted fetch leaves no incomplete folder.
     let aside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&cache)?;
     let archives = aside.path().join("archives");
     let unpacked = aside.path().join("root");
@@ -48,7 +48,8 @@ pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
         run(Command::new("dpkg").arg("-x").arg(archive?.path()).arg(&unpacked))?;
     }
     relocate(&unpacked, &unpacked)?;
-    std::fs::rename(&unpacked, &root).with_context(|| format!("cannot place {}", root.display()))?;
+    std::fs::rename(&unpacked, &root)
+        .with_context(|| format!("cannot rename the unpacked packages to {}", root.display()))?;
     Ok(root)
 }
 
@@ -62,8 +63,8 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Absolute links inside a package mean the system's root; those whose end was unpacked too are turned to point at it, as
-/// relative links, so that the tree can be renamed.
+/// Absolute links inside a package refer to the root of the system. Those with an unpacked target become
+/// relative links to it, so that the tree can be renamed.
 fn relocate(root: &Path, folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

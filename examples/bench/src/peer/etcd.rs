@@ -13,7 +13,8 @@ use super::{Cluster, SERVERS, debian};
 use crate::load::Target;
 use crate::process::{Server, find_program, free_ports};
 
-/// PEM files for mutual TLS. One certificate serves every server and the client: what a handshake costs does not depend on that.
+/// PEM files for mutual TLS. One certificate serves every server and the client: the cost of a handshake does
+/// not depend on it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TlsFiles {
     pub(crate) authority: PathBuf,
@@ -35,7 +36,8 @@ pub(crate) fn program() -> Result<PathBuf> {
     }
 }
 
-/// Starts three servers with etcd's own defaults: heartbeat 100 ms, election 1 s, every commit synced to disk.
+/// Starts three servers with the defaults of etcd: heartbeat 100 ms, election 1 s, every commit synced to
+/// disk.
 pub(crate) fn start(data: &Path, tls: bool) -> Result<Cluster> {
     let program = program()?;
     let folder = tempfile::Builder::new().prefix("etcd-").tempdir_in(data)?;
@@ -79,7 +81,7 @@ pub(crate) fn start(data: &Path, tls: bool) -> Result<Cluster> {
     Ok(Cluster { name: name.to_owned(), servers, target: Target::Etcd { endpoints, tls }, _folder: folder })
 }
 
-/// An authority and one certificate for 127.0.0.1: ECDSA P-256, as x0's own identities are.
+/// An authority and one certificate for 127.0.0.1: ECDSA P-256, as the identities of x0.
 fn certificates(folder: &Path) -> Result<TlsFiles> {
     let mut authority = CertificateParams::default();
     authority.distinguished_name.push(DnType::CommonName, "x0-bench authority");

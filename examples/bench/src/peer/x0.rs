@@ -1,4 +1,4 @@
-//! Three x0 nodes, each a process of `x0-node run`, set up by `x0-node init` as anyone would.
+//! Three x0 nodes, each a process of `x0-node run` with the files of `x0-node init`.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::load::Target;
 use crate::process::{Server, find_program, free_ports};
 
 const TRUST_DOMAIN: &str = "x0-bench.test";
-/// Attempts to find ports in a row.
+/// Attempts to find consecutive ports.
 const PORT_ATTEMPTS: usize = 100;
 
 /// The node's program: named by `X0_NODE`, beside this one, or on PATH.
@@ -21,7 +21,7 @@ pub(crate) fn present() -> Option<PathBuf> {
     named.or_else(|| beside().filter(|path| path.is_file())).or_else(|| find_program("x0-node"))
 }
 
-/// As `present`; under `cargo run` it is built first, so that what is measured is what the sources say.
+/// As `present`; under `cargo run` it is built first, so that the current sources are measured.
 fn program() -> Result<PathBuf> {
     if let Some(cargo) = std::env::var_os("CARGO").filter(|_| std::env::var_os("X0_NODE").is_none()) {
         build(Path::new(&cargo)).context("cannot build x0-node")?;
@@ -45,7 +45,8 @@ fn build(cargo: &Path) -> Result<()> {
     run(command.current_dir(env!("CARGO_MANIFEST_DIR"))).map(drop)
 }
 
-/// Starts three nodes with what `x0-node init` writes: redb behind the log, mutual TLS 1.3 everywhere.
+/// Starts three nodes with the files of `x0-node init`: storage engine redb, mutual TLS 1.3 on every
+/// connection.
 pub(crate) fn start(data: &Path) -> Result<Cluster> {
     let program = program()?;
     let folder = tempfile::Builder::new().prefix("x0-").tempdir_in(data)?;
@@ -85,7 +86,7 @@ pub(crate) fn embedded(data: &Path) -> Result<Cluster> {
     Ok(Cluster { name: "x0-kv embedded".to_owned(), servers: Vec::new(), target, _folder: folder })
 }
 
-/// What the command printed; an error with what it complained of.
+/// The output of the command; an error with its error output.
 fn run(command: &mut Command) -> Result<String> {
     let output =
         command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
@@ -96,7 +97,7 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The first of as many free ports in a row as there are servers: `x0-node init` numbers them so.
+/// The first of as many consecutive free ports as there are servers, as `x0-node init` assigns them.
 fn ports_in_a_row() -> Result<u16> {
     for _ in 0..PORT_ATTEMPTS {
         for first in free_ports(1)? {

@@ -9,8 +9,8 @@ use super::{Cluster, SERVERS, debian};
 use crate::load::Target;
 use crate::process::{Server, find_program, free_ports};
 
-/// Debian's ZooKeeper and the libraries that a server without its admin console loads. (The package `zookeeper` itself would bring
-/// forty more for the console, and start a service.)
+/// Debian's ZooKeeper and the libraries that a server without its admin console loads. (The package
+/// `zookeeper` itself would bring forty more for the console, and start a service.)
 const PACKAGES: [&str; 8] = [
     "libzookeeper-java",
     "libcommons-cli-java",
@@ -31,15 +31,15 @@ const JARS: [&str; 7] = [
     "snappy-java.jar",
 ];
 
-/// What `fetch` would find without fetching: Java and ZooKeeper's libraries.
+/// Installed or previously fetched Java and ZooKeeper libraries.
 pub(crate) fn present() -> (Option<PathBuf>, Option<PathBuf>) {
     let jars = |root: PathBuf| Some(root.join("usr/share/java")).filter(|jars| jars.join(JARS[0]).is_file());
     let java = find_program("java").or_else(|| java_in(&debian::root("java")));
     (java, jars(PathBuf::from("/")).or_else(|| jars(debian::root("zookeeper"))))
 }
 
-/// Starts three servers with ZooKeeper's own defaults: ticks of 2 s, the transaction log synced at every commit (`forceSync`), a heap
-/// of 1000 MB.
+/// Starts three servers with the defaults of ZooKeeper: ticks of 2 s, the transaction log synced at every
+/// commit (`forceSync`), a heap of 1000 MB.
 pub(crate) fn start(data: &Path) -> Result<Cluster> {
     let (java, jars) = present();
     let java = match java {
@@ -87,7 +87,7 @@ fn member(number: usize, ports: &[u16]) -> String {
     format!("server.{number}=127.0.0.1:{}\n", ports.join(":"))
 }
 
-/// The runtime that Debian's `default-jre-headless` stands for, without the packages around it.
+/// The runtime that Debian's `default-jre-headless` depends on, without the other packages.
 fn fetch_java() -> Result<PathBuf> {
     let by_hand = "no Java here; run `apt-get install --no-install-recommends default-jre-headless`";
     let depends =

@@ -1,4 +1,4 @@
-//! Two replicas in sync, some keys changed on one: what crosses the wire, and what it costs both.
+//! Two replicas in sync with some keys changed on one: bytes on the wire and cost on both sides.
 
 use anyhow::{Result, ensure};
 
@@ -35,7 +35,8 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
         work.progress.set_message(format!("differences: filling {}", system.name()));
         couples.push(system.couple(&fill)?);
     }
-    // One turn that does not count: allocators and caches are warm, and the second replica has once been written to.
+    // One turn that does not count: allocators and caches are warm, and the second replica has once been
+    // written to.
     for couple in &mut couples {
         couple.put(&work.changes(usize::MAX >> 32, options.changes))?;
         couple.sync()?;

@@ -1,4 +1,4 @@
-//! What is left of what is gone: after overwriting, and after removing.
+//! The memory that overwritten and removed entries leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 

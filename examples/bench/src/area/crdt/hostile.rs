@@ -1,4 +1,4 @@
-//! Removals of what nobody has written: what they cost those who write afterwards.
+//! Removals of additions that were never written: their cost for later writes.
 
 use anyhow::{Result, ensure};
 use crdts::orswot::Op;
@@ -22,7 +22,7 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
         format!("{} Orswot", systems::named("crdts")),
     ];
     let how = format!(
-        "{removals} removals arrive that refer to additions nobody has seen, then elements are added. crdts: `Op::Rm` with a clock of the\n\
+        "{removals} removals arrive that refer to unknown additions, then elements are added. crdts: `Op::Rm` with a clock of the\n\
          future, one each. x0: differences made for a version that the receiver has not reached; `join` refuses them whole. Add before\n\
          and after: mean of 1000 (crdts after: of 10). Kept: allocated bytes more than before they came."
     );
@@ -51,7 +51,7 @@ fn x0(removals: u32, turn: usize) -> Result<(f64, f64, usize)> {
     };
     add(&mut victim, 0)?;
     let before = add(&mut victim, 1_000)?;
-    // One who writes and removes, and tells only of the removals.
+    // A writer that adds and removes, and sends only the removals.
     let mut attacker = CausalMap::new(ReplicaId::new(2 + turn as u64), HASH_KEY);
     let mut messages = Vec::new();
     for key in 0..removals {

@@ -1,4 +1,4 @@
-//! What two replicas say to find that there is nothing to say.
+//! The messages by which two equal replicas find that they are equal.
 
 use anyhow::Result;
 

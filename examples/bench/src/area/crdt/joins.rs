@@ -1,4 +1,4 @@
-//! Taking a small difference into a large state.
+//! Joins of a small delta into a large state.
 
 use anyhow::{Result, ensure};
 use crdts::{CmRDT, CvRDT, Orswot};

@@ -1,4 +1,4 @@
-//! A radio of one kilobyte a second that loses a third.
+//! A radio link of one kilobyte per second that loses a third of the datagrams.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const SECONDS: Metric = Metric { name: "until both hold the same", unit: "s" };
 const BYTES: Metric = Metric { name: "bytes", unit: "B" };
 const TO_LOSSLESS: Metric = Metric { name: "bytes, to lossless", unit: "x" };
 
-/// Seeds of the losses. Virtual time is cheap.
+/// Seeds of the losses.
 const SEEDS: usize = 20;
 /// Times for which the link is cut while the transfer runs.
 const CUT: Duration = Duration::from_secs(30);

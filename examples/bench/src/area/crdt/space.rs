@@ -1,4 +1,4 @@
-//! What a key takes in memory and when saved.
+//! The size of a key in memory and in a saved state.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! Two sets of which nothing is known but that they are nearly equal.
+//! Reconciliation of two nearly equal sets without further knowledge.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,8 @@ const CACHED: Metric = Metric { name: "cpu of both, cached", unit: "ms" };
 
 /// How far above the information limit the bytes may be, from ten differences on.
 const LIMIT_TIMES: f64 = 2.9;
-/// How many sets a turn takes the mean of, where single ones lie far apart: the fewer differences, the more luck.
+/// How many sets a turn takes the mean of, where single ones lie far apart: the fewer differences, the more
+/// luck.
 const SETS: u32 = 10;
 /// Beyond this `riblt` takes minutes: it looks at every symbol for each item that it finds.
 const RIBLT_MAX: u32 = 1_000;

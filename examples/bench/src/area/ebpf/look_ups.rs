@@ -1,4 +1,4 @@
-//! Finding the longest prefix among many.
+//! Look-ups of the longest prefix.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use crate::case::{Case, Metric};
 use crate::random::Random;
 
 const TIME: Metric = Metric { name: "look-up", unit: "ns" };
-/// Addresses that are looked up, in turn: more than the processor's cache keeps the ways of.
+/// The number of looked-up addresses, more than the caches of the processor hold.
 const ADDRESSES: usize = 65_536;
 const TABLES: [LookupTable; 2] = [LookupTable::Rules, LookupTable::KernelTrie];
 

@@ -1,4 +1,4 @@
-//! What a packet costs.
+//! The cost of the programs per packet.
 
 use std::num::NonZeroU64;
 
@@ -11,9 +11,9 @@ use super::{Options, xdp_filter};
 use crate::case::{Case, Metric};
 
 const TIME: Metric = Metric { name: "packet", unit: "ns" };
-/// How many times an empty pass the whole program may take.
+/// The maximum time of the whole program, in times of an empty program.
 const OF_EMPTY: f64 = 3.0;
-/// From a source that a rule blocks, and from one that none does.
+/// A source that a rule blocks, and one that no rule blocks.
 const BLOCKED: [u8; 4] = [192, 0, 2, 9];
 const PASSED: [u8; 4] = [10, 0, 0, 1];
 
@@ -53,11 +53,11 @@ fn beside_empty(options: &Options, name: &str, does: &str, mut program: LinkProg
     Ok(case)
 }
 
-/// Blocking and passing by a list: ours by prefixes of any length, xdp-filter by whole addresses.
+/// Blocking and passing by a list: x0-ebpf by prefixes of any length, xdp-filter by whole addresses.
 fn decision(options: &Options, name: &str, source: [u8; 4]) -> Result<Case> {
     let how = format!(
         "A packet that is {name} by a list of networks (x0-ebpf: counters, filter with a /24 and three more, no peers) or of addresses\n\
-         (xdp-filter's alw_ip with the same address), and what the rest of an empty pass takes."
+         (xdp-filter's alw_ip with the same address), beside an empty program."
     );
     let mut case = Case::new(
         "ebpf",
@@ -98,9 +98,9 @@ fn rules(filter: &mut Filter<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What a packet takes, in ns; it must meet this end.
+/// The time of a packet in ns. The verdict must be the expected one.
 fn time(runner: &Runner, packet: &[u8], options: &Options, verdict: Verdict) -> Result<f64> {
     let run = runner.run(packet, options.runs)?;
-    ensure!(run.verdict == verdict, "the program decided otherwise: {:?}", run.verdict);
+    ensure!(run.verdict == verdict, "the program returned another verdict: {:?}", run.verdict);
     Ok(f64::from(run.duration_ns))
 }

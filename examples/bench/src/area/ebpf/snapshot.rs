@@ -1,4 +1,4 @@
-//! Reading every counter at once.
+//! Snapshots of all counters.
 
 use anyhow::Result;
 use x0_ebpf::testing::measure_snapshot;
@@ -8,7 +8,7 @@ use crate::case::{Case, Metric};
 
 const TIME: Metric = Metric { name: "snapshot", unit: "ms" };
 const ENTRIES: u32 = 50_000;
-/// How many times faster than the iterator it is to be.
+/// The required speed-up over the iterator.
 const FASTER: f64 = 5.0;
 
 pub(super) fn measure(options: &Options) -> Result<Vec<Case>> {

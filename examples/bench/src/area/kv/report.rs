@@ -1,4 +1,4 @@
-//! What was measured, as a table for a person and as rows.
+//! The results as tables and rows.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ struct Metric {
     of: fn(&Measured, &Fsync) -> f64,
 }
 
-/// Of one window. Everything per operation is over the operations of the same part of the window.
+/// The figures of one window. Figures per operation refer to the operations of the measured part.
 const METRICS: [Metric; 7] = [
     Metric {
         name: "operations",
@@ -61,7 +61,7 @@ const METRICS: [Metric; 7] = [
     Metric { name: "disk fsync p99", unit: "ms", better: Better::Neither, of: |_, fsync| fsync.p99_ms },
 ];
 
-/// Everything that was measured, and what was not and why.
+/// All results, and the reasons for missing ones.
 pub(crate) struct Report {
     header: String,
     present: Vec<(Kind, String)>,
@@ -71,7 +71,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// `disk` is what it did before anything was started.
+    /// `disk` is the probe before any system was started.
     pub(crate) fn new(options: &Options, disk: Option<Fsync>) -> Self {
         let disk = disk.map_or_else(String::new, |disk| {
             format!("p50 {} ms, p99 {} ms", number(disk.p50_ms), number(disk.p99_ms))
@@ -100,7 +100,7 @@ impl Report {
         self.cells.push((cell, kind, windows));
     }
 
-    /// An error when x0 was asked for and could not be measured.
+    /// An error if x0 was selected and could not be measured.
     pub(crate) fn verdict(&self) -> Result<()> {
         match self.missing.iter().find(|(kind, _)| !kind.is_peer()) {
             Some((kind, why)) => bail!("{} was not measured: {why}", kind.name()),
@@ -171,7 +171,7 @@ impl Report {
         median(&self.values(metric, cell, kind))
     }
 
-    /// Each figure with how far its windows lie apart, and how x0 compares.
+    /// Each figure with the spread of its windows and the ratio in favour of x0.
     fn cell(&self, cell: Cell) -> Table {
         let mut table = Table::default();
         let mut head = vec![cell.to_string(), String::new()];

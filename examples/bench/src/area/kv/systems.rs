@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::load::{KeySpace, Load, Measured, Operation, Window};
 use crate::peer::{Cluster, etcd, x0, zookeeper};
 
-/// How long a cluster may take until it answers. A JVM on a busy machine takes several seconds.
+/// The time in which a cluster must respond after the start. A JVM on a busy machine takes several seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -47,16 +47,16 @@ impl Kind {
 /// A system that is up and holds the key space.
 pub(crate) struct Running {
     pub(crate) kind: Kind,
-    /// With its version.
+    /// The name with the version.
     pub(crate) name: String,
-    /// Before the cluster, so that it ends first.
+    /// Declared before the cluster, so that it ends first.
     load: Load,
     cluster: Cluster,
 }
 
 impl Running {
-    /// Starts it, writes the key space, and lets it work on each operation for `settle`, so that just-in-time compilers and caches
-    /// are warm when the first window begins.
+    /// Starts the system, writes the key space and runs each operation for `settle`, so that just-in-time
+    /// compilers and caches are warm when the first window starts.
     pub(crate) fn start(kind: Kind, data: &Path, keys: KeySpace, settle: Duration) -> Result<Self> {
         let mut cluster = match kind {
             Kind::X0 => x0::start(data)?,

@@ -23,7 +23,7 @@ impl Link {
         Self { bytes_per_second: 125_000_000, delay: Duration::from_micros(100), loss: 0 };
 }
 
-/// A datagram under way: to whom, and its bytes.
+/// A datagram in flight: the receiver and the bytes.
 type Flight = (usize, Vec<u8>);
 
 pub(in super::super) struct Net {
@@ -33,7 +33,7 @@ pub(in super::super) struct Net {
     link: Link,
     /// Until when each direction is busy.
     busy: [Duration; 2],
-    /// By arrival, and by number so that equal times are told apart.
+    /// By arrival time, then by number for equal times.
     wire: BTreeMap<(Duration, u64), Flight>,
     sent: u64,
     bytes: usize,
@@ -81,7 +81,7 @@ impl Net {
         self.link = link;
     }
 
-    /// Tells the session that its map was written to.
+    /// Notifies the session of a write to its map.
     pub(in super::super) fn changed(&mut self, at: usize) -> Result<()> {
         self.sessions[at].handle(self.now, SessionInput::Changed, &mut self.maps[at])?;
         self.pump();
@@ -96,12 +96,12 @@ impl Net {
         Ok(())
     }
 
-    /// Until both hold the same, whether or not they know.
+    /// Until both contents are equal, whether or not the sessions know it.
     pub(in super::super) fn run_until_agreed(&mut self, limit: Duration) -> Result<()> {
         self.run_until(limit, |net| net.maps[0].frontier() == net.maps[1].frontier())
     }
 
-    /// Until both know that they hold the same.
+    /// Until both sessions know that the contents are equal.
     pub(in super::super) fn run_until_in_sync(&mut self, limit: Duration) -> Result<()> {
         self.run_until(limit, |net| net.sessions.iter().all(Session::is_in_sync))?;
         if self.maps[0].frontier() != self.maps[1].frontier() {
@@ -130,7 +130,7 @@ impl Net {
             self.now = end;
             return Ok(());
         }
-        // A session that wants to be called at once, again and again, would stop the world.
+        // A session that requests an immediate call again and again would stop virtual time.
         self.now =
             if next == self.now && arrival > self.now { next + Duration::from_micros(1) } else { next };
         while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {

@@ -1,4 +1,4 @@
-//! x0-crdt: through two sessions, and by its differences alone.
+//! x0-crdt: through two sessions, and by deltas alone.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ const TIME: u64 = 1_760_000_000_000;
 /// End to end, through sessions.
 pub(in super::super) struct X0;
 
-/// Without sessions: the version and the difference. `own_times`: each write has a millisecond of its own, instead of one for all that
-/// were written together.
+/// Without sessions: the version and the difference. `own_times`: each write has a millisecond of its own,
+/// instead of one for all that were written together.
 pub(in super::super) struct X0Bare {
     pub(in super::super) own_times: bool,
 }

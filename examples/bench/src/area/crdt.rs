@@ -1,6 +1,7 @@
-//! x0-crdt beside other CRDTs, all in this process: what crosses the wire, what it costs the processor, what is kept.
+//! x0-crdt beside other CRDTs, all in this process: bytes on the wire, processor time and memory.
 //!
-//! In every case the systems take turns, each turn begins with another one, and what is reported is the median over the turns.
+//! In every case the systems take turns, each turn starts with another one, and the figure is the median over
+//! the turns.
 
 mod differences;
 mod growth;
@@ -29,7 +30,7 @@ pub(crate) struct Options {
     /// Write the rows as a JSON array to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// A tenth of the keys and three turns: for a first look, not for a claim
+    /// A tenth of the keys and three turns, for a first look
     #[arg(long)]
     pub(crate) quick: bool,
     /// Turns of each system in each case
@@ -96,14 +97,15 @@ impl std::fmt::Display for Part {
     }
 }
 
-/// What every case is told.
+/// The parameters of every case.
 struct Work<'a> {
     options: &'a Options,
     progress: ProgressBar,
 }
 
 impl Work<'_> {
-    /// Systems take turns: `measure` is called with the number of the turn and of the system, each turn beginning with another one.
+    /// Systems take turns: `measure` is called with the number of the turn and of the system, each turn
+    /// beginning with another one.
     fn turns(
         &self,
         what: &str,
@@ -145,7 +147,7 @@ fn pair(key: u32, random: &mut Random) -> Pair {
     (format!("key-{key:06}"), (random.next() >> 32) as u32)
 }
 
-/// Processor time of this thread while `work` runs, in seconds, and what it gave.
+/// The processor time of this thread while `work` runs, in seconds, and its result.
 fn processor_time<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let now = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -157,7 +159,7 @@ fn processor_time<T>(work: impl FnOnce() -> T) -> (T, f64) {
     (done, (now() - before).as_secs_f64())
 }
 
-/// log2 of n over k: the bits it takes to say which k of n.
+/// log2 of n over k: the bits that identify k of n.
 fn choose_bits(n: f64, k: u32) -> f64 {
     (0..k).map(|i| ((n - f64::from(i)) / f64::from(k - i)).log2()).sum()
 }

@@ -1,8 +1,8 @@
 //! Three-node x0-kv beside three-node peers, on one machine, fsync on commit in all.
 //!
-//! A cell is an operation and a number of clients. In each cell the systems take turns, one window each, until each has enough
-//! windows with a healthy disk; what is reported is the median over a system's windows. Only the system whose turn it is has load;
-//! the others stay up, idle.
+//! A cell is an operation and a number of clients. In each cell the systems take turns, one window each,
+//! until each has enough windows with a healthy disk; the figure is the median over the windows of a system.
+//! Only the system whose turn it is has load; the others are idle.
 
 mod report;
 mod systems;
@@ -20,9 +20,9 @@ use crate::row;
 use report::Report;
 use systems::{Kind, Running};
 
-/// Times per probe of the disk; a window is judged by the probe before and the probe behind it together.
+/// Writes per probe of the disk; the probes before and after a window together decide whether it counts.
 const PROBES: usize = 128;
-/// A window whose fsync p99 is above this says more about the disk than about the system.
+/// A window with a higher p99 of fsync does not count, because the disk dominates its figures.
 const SICK_MS: f64 = 10.0;
 /// Attempts for one good window, over a whole cell.
 const ATTEMPTS_PER_WINDOW: usize = 3;
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// Write the rows as a JSON array to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Short windows of one second: for a first look, not for a claim
+    /// Short windows of one second, for a first look
     #[arg(long)]
     pub(crate) quick: bool,
     /// Good windows per system and cell
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// Seconds of load before the measured ones
     #[arg(long, default_value_t = 0.7)]
     pub(crate) warm_up: f64,
-    /// Numbers of clients, each with one request under way
+    /// Numbers of clients, each with one request in flight
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
     pub(crate) clients: Vec<usize>,
     /// Only these operations
@@ -82,9 +82,9 @@ pub(crate) struct Cell {
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
     pub(crate) good: Vec<(Measured, Fsync)>,
-    /// Dropped because the disk was sick.
+    /// Windows dropped because the disk was slow.
     pub(crate) sick: usize,
-    /// Dropped because the system failed a request; the last reason.
+    /// Windows dropped because a request failed, with the last reason.
     pub(crate) failed: usize,
     pub(crate) failure: Option<String>,
 }
@@ -94,7 +94,7 @@ impl Windows {
         self.good.len() + self.sick + self.failed
     }
 
-    /// Whether another turn is due.
+    /// Whether a further turn is needed.
     fn wants_more(&self, windows: usize) -> bool {
         self.good.len() < windows && self.attempts() < windows * ATTEMPTS_PER_WINDOW
     }
@@ -168,9 +168,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                     servers: system.pids(),
                 };
                 let measured = system.window(&order);
-                let behind = disk.probe(PROBES)?;
-                let fsync = Fsync::of(before.iter().chain(&behind).copied());
-                before = behind;
+                let after = disk.probe(PROBES)?;
+                let fsync = Fsync::of(before.iter().chain(&after).copied());
+                before = after;
                 match (measured, fsync) {
                     (Ok(measured), Some(fsync)) if fsync.p99_ms <= SICK_MS => {
                         windows.good.push((measured, fsync));

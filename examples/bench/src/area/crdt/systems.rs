@@ -1,4 +1,4 @@
-//! The systems side by side, each doing the same with its own means.
+//! The compared systems.
 
 mod automerge;
 mod crdts;
@@ -43,8 +43,8 @@ pub(super) trait System {
     fn replica(&self) -> Result<Box<dyn Replica>>;
     /// Two replicas that hold `pairs`.
     fn couple(&self, pairs: &[Pair]) -> Result<Box<dyn Couple>>;
-    /// Bytes, in both directions, for two replicas to find that they hold the same, when `writers` have written and gone. None: the
-    /// system has no way but to send its state.
+    /// Bytes, in both directions, for two replicas to find that they hold the same, when `writers` have
+    /// written and gone. None: the system has no way but to send its state.
     fn handshake(&self, writers: u64) -> Result<Option<usize>>;
 }
 
@@ -63,7 +63,7 @@ pub(super) use x0::X0Bare;
 
 /// `name version`, from the lock file this was built with.
 pub(super) fn named(name: &str) -> String {
-    let lock = include_str!("../../../../../../Cargo.lock");
+    let lock = include_str!("../../../../../Cargo.lock");
     let found = lock.split("[[package]]").find_map(|package| {
         let rest = package.trim_start().strip_prefix(&format!("name = \"{name}\"\n"))?;
         rest.strip_prefix("version = \"")?.split('"').next()

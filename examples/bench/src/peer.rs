@@ -1,4 +1,4 @@
-//! The systems to measure: found or fetched, started on this machine, ended with us.
+//! The measured systems: found or fetched, started on this machine, and ended with this program.
 
 pub(crate) mod debian;
 pub(crate) mod etcd;
@@ -10,19 +10,19 @@ use tempfile::TempDir;
 use crate::load::Target;
 use crate::process::Server;
 
-/// Three servers of one system on loopback, with their data in a folder that goes when they go.
+/// Three servers of one system on loopback, with their data in a folder that is removed with them.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// What the tables and rows call it.
+    /// The name in tables and rows.
     pub(crate) name: String,
     pub(crate) servers: Vec<Server>,
-    /// How a load generator reaches it.
+    /// The target for the load generator.
     pub(crate) target: Target,
-    /// Behind `servers`, so that it goes when they are dead.
+    /// Declared after `servers`, so that it is removed after their end.
     pub(crate) _folder: TempDir,
 }
 
-/// Servers in every cluster.
+/// The number of servers of every cluster.
 pub(crate) const SERVERS: usize = 3;
 
 impl Cluster {
@@ -30,7 +30,7 @@ impl Cluster {
         self.servers.iter().map(Server::pid).collect()
     }
 
-    /// `error`, explained by a server that has ended, if one has.
+    /// The error with the reason of a server that has ended, if there is one.
     pub(crate) fn why(&mut self, error: anyhow::Error) -> anyhow::Error {
         let ended = self.servers.iter_mut().find_map(|server| server.check().err());
         match ended {

@@ -1,7 +1,8 @@
-//! The load generator: this same program in a process of its own, told over a pipe what to do.
+//! The load generator: this program in a process of its own, with orders over a pipe.
 //!
-//! One generator serves one system. It is single-threaded, keeps its connections between windows, and runs the same closed loop
-//! against every system: a client has one request under way and sends the next when the answer is there.
+//! One generator serves one system. It is single-threaded, keeps its connections between windows, and runs
+//! the same closed loop against every system: a client has one request in flight and sends the next after the
+//! response.
 
 mod etcd;
 mod etcd_messages;
@@ -30,18 +31,18 @@ pub(crate) enum Target {
     Zookeeper { endpoints: Vec<u16> },
     /// Ports of the nodes on loopback, node 1 first, and the client's folder that `x0-node init` wrote.
     X0 { endpoints: Vec<u16>, trust_domain: String, client: PathBuf },
-    /// No server: the store is opened in this folder by the generator itself.
+    /// No server: the generator opens the store in this folder.
     Embedded { folder: PathBuf },
 }
 
-/// What to do next; each order is answered by one `Reply`.
+/// An order; each has one `Reply`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Wait until the system has a leader and answers.
+    /// Wait until the system has a leader and responds.
     Await { limit: Duration },
     /// Write every key of the key space once.
     Fill,
-    /// Load it for a while and measure.
+    /// Run one window of load and measure it.
     Window(Window),
 }
 
@@ -63,15 +64,15 @@ pub(crate) enum Operation {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Window {
     pub(crate) operation: Operation,
-    /// Requests under way at any time.
+    /// Requests in flight.
     pub(crate) clients: usize,
     pub(crate) connections: usize,
-    /// Load that is not counted, before the part that is.
+    /// Load before the measured part.
     pub(crate) warm_up: Duration,
     pub(crate) measure: Duration,
     pub(crate) seed: u64,
-    /// Server processes whose CPU time and memory are taken at the edges of the measured part. Empty: the generator itself, for a
-    /// store that is embedded in it.
+    /// Server processes whose CPU time and memory are taken at the edges of the measured part. Empty: the
+    /// generator itself, for a store that is embedded in it.
     pub(crate) servers: Vec<u32>,
 }
 
@@ -83,7 +84,7 @@ pub(crate) enum Reply {
     Failed { why: String },
 }
 
-/// Of the measured part of a window.
+/// The figures of the measured part of a window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) operations: u64,

@@ -1,4 +1,4 @@
-//! What can be measured. Each area is one module with one entry; `list` says what each needs.
+//! The areas of measurement. Each is one module with one entry point; `list` prints their requirements.
 
 pub(crate) mod crdt;
 pub(crate) mod ebpf;
@@ -8,17 +8,17 @@ pub(crate) mod sim;
 
 use crate::peer;
 
-/// An area and what it needs on this machine.
+/// An area and its requirements on this machine.
 pub(crate) struct Area {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) needs: Vec<Need>,
 }
 
-/// Something to have installed, or that x0-bench fetches.
+/// A program that is installed or that x0-bench fetches.
 pub(crate) struct Need {
     pub(crate) what: &'static str,
-    /// Where it was found; `None`: how it will be had.
+    /// The path at which it was found.
     pub(crate) found: Option<String>,
     pub(crate) otherwise: &'static str,
 }

@@ -1,7 +1,7 @@
 //! x0-ebpf's programs in the kernel, by test runs: beside an empty program, xdp-filter, the kernel's prefix
 //! trie and aya's iterator.
 //!
-//! The kernel itself takes the times (`BPF_PROG_TEST_RUN`), so that the way there and back is not in them.
+//! The kernel measures the times (`BPF_PROG_TEST_RUN`), which therefore exclude system calls.
 //! Systems take turns.
 
 mod look_ups;
@@ -35,11 +35,11 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
 }
 
-/// Measures; prints tables and writes the rows.
+/// Measures, prints tables and writes the rows.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure!(options.turns >= 5, "at least five turns, or a median says little");
+    ensure!(options.turns >= 5, "--turns must be at least 5 for a meaningful median");
     let probe = LinkProgram::load(LinkOptions::default());
-    drop(probe.context("the programs cannot be loaded here, so that nothing can be measured")?);
+    drop(probe.context("cannot load the eBPF programs of x0-ebpf, without which nothing can be measured")?);
     println!(
         "By test runs in this kernel; medians of {} turns, of {} runs each for packets.\n",
         options.turns, options.runs
