@@ -1,5 +1,5 @@
-//! The library crates as a picture (SVG), drawn from the manifests: a solid line is a dependency, a dashed one a
-//! dependency that a feature turns on. A dependency that another one always brings along is not drawn.
+//! The library crates as a picture (SVG), drawn from the manifests: a solid line is a dependency, a dashed
+//! one a dependency that a feature turns on. A dependency that another one always brings along is not drawn.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::workspace::{LIBRARIES, Workspace, array, text};
 
-const BOX: (usize, usize) = (196, 96);
-const GAP: (usize, usize) = (18, 56);
+const BOX: (usize, usize) = (200, 112);
+const GAP: (usize, usize) = (18, 44);
 const MARGIN: usize = 16;
 /// The height of the bar above the crates.
 const BAR: usize = 36;
 /// Characters of a description that fit into a box.
-const COLUMNS: usize = 26;
-const LINES: usize = 4;
+const COLUMNS: usize = 25;
+const LINES: usize = 5;
 
 /// A crate, and where it stands: above everything it depends on, and as close below its users as possible.
 #[derive(Debug)]

@@ -40,7 +40,8 @@ pub(crate) fn run(workspace: &Workspace, out: &str, title: &str, command: &[Stri
     Ok(Vec::new())
 }
 
-/// A line of the terminal for each `COLUMNS` characters, broken at spaces; continuations are indented like the text of the demo.
+/// A line of the terminal for each `COLUMNS` characters, broken at spaces; continuations are indented like
+/// the text of the demo.
 fn wrap(line: &str) -> Vec<String> {
     let indent = " ".repeat(10);
     let mut lines = vec![String::new()];

@@ -1,9 +1,8 @@
 //! Dependencies that no source file mentions, and entries of the workspace table that no crate uses.
 //!
-//! A dependency counts as used when its name in Rust stands as a word in the sources: those below `src` for a
-//! normal dependency, all of the crate for a dev-dependency, where documentation counts too. A dependency
-//! that is there for its features alone is listed in the manifest under
-//! `[package.metadata.x0] used-for-features`.
+//! A dependency counts as used when its name in Rust stands as a word in the sources: those below `src` for a normal
+//! dependency, all of the crate for a dev-dependency, where documentation counts too. A dependency that is used elsewhere,
+//! or only for its features, is listed in the manifest under `[package.metadata.x0] used-elsewhere`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +22,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Vec<String>> {
         let folder =
             Path::new(&manifest).parent().map(|folder| folder.display().to_string()).unwrap_or_default();
         let excused: Vec<&str> =
-            array(&package["metadata"]["x0"], "used-for-features").iter().filter_map(Value::as_str).collect();
+            array(&package["metadata"]["x0"], "used-elsewhere").iter().filter_map(Value::as_str).collect();
         let (mut library, mut all) = (String::new(), String::new());
         for source in sources.iter().filter(|source| source.starts_with(&format!("{folder}/"))) {
             let code = workspace.read(source)?;
