@@ -4,6 +4,7 @@ pub(crate) mod crdt;
 pub(crate) mod ebpf;
 pub(crate) mod fsync;
 pub(crate) mod kv;
+pub(crate) mod mesh;
 pub(crate) mod sim;
 
 use crate::peer;
@@ -42,6 +43,11 @@ pub(crate) fn all() -> Vec<Area> {
         Area {
             name: "crdt",
             about: "x0-crdt beside automerge, yrs, loro and crdts, all built in: bytes, processor time, memory",
+            needs: Vec::new(),
+        },
+        Area {
+            name: "mesh",
+            about: "a channel of an x0-mesh mux beside the bare transport and plain quinn, all built in: round trips, throughput",
             needs: Vec::new(),
         },
         Area {

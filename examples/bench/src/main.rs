@@ -34,6 +34,8 @@ enum Area {
     Kv(area::kv::Options),
     /// x0-crdt beside automerge, yrs, loro and crdts: bytes, processor time, memory
     Crdt(area::crdt::Options),
+    /// A channel of an x0-mesh mux beside the bare transport and plain quinn
+    Mesh(area::mesh::Options),
     /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
     Ebpf(area::ebpf::Options),
     /// Hours of a cluster in virtual time, with faults of every kind and checked histories
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         }
         Area::Kv(options) => area::kv::run(&options),
         Area::Crdt(options) => area::crdt::run(&options),
+        Area::Mesh(options) => area::mesh::run(&options),
         Area::Ebpf(options) => area::ebpf::run(&options),
         Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),

@@ -1,0 +1,187 @@
+//! A channel of an x0-mesh `Mux` beside the bare transport and beside plain quinn, over loopback, in this process.
+//!
+//! Two nodes, each a thread with a runtime of its own. In every case the systems take turns, each turn begins with another one and makes
+//! new connections, and the medians over the turns are reported.
+
+mod plain;
+mod x0;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
+
+use crate::case::{Case, Metric};
+use crate::row;
+use crate::statistics::Histogram;
+
+/// Messages over a channel of a mux, the bare transport, and plain quinn.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Write the rows as a JSON array to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// A tenth of the messages and five turns: for a first look, not for a claim
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Turns of each system in each case
+    #[arg(long, default_value_t = 15)]
+    pub(crate) turns: usize,
+}
+
+const P50: Metric = Metric { name: "round trip, median", unit: "us" };
+const P99: Metric = Metric { name: "round trip, 99 %", unit: "us" };
+const TIME: Metric = Metric { name: "time for each message", unit: "us" };
+
+/// The most that a channel may take, beside the bare transport.
+const CHANNEL_MOST: f64 = 1.03;
+
+/// How messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Ordered,
+    Bulk,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    name: &'static str,
+    way: Way,
+    len: usize,
+    count: usize,
+    /// Whether each message waits for the echo of the one before.
+    is_echoed: bool,
+}
+
+const LOADS: [Load; 5] = [
+    Load {
+        name: "echo of 300 bytes, ordered, one at a time",
+        way: Way::Ordered,
+        len: 300,
+        count: 8_000,
+        is_echoed: true,
+    },
+    Load {
+        name: "300 bytes, ordered, one way",
+        way: Way::Ordered,
+        len: 300,
+        count: 300_000,
+        is_echoed: false,
+    },
+    Load {
+        name: "16 KiB, ordered, one way",
+        way: Way::Ordered,
+        len: 16 << 10,
+        count: 12_000,
+        is_echoed: false,
+    },
+    Load { name: "64 KiB, bulk, one way", way: Way::Bulk, len: 64 << 10, count: 3_000, is_echoed: false },
+    Load { name: "1 MiB, bulk, one way", way: Way::Bulk, len: 1 << 20, count: 200, is_echoed: false },
+];
+
+/// What one turn found.
+enum Found {
+    RoundTrips(Histogram),
+    Took(Duration),
+}
+
+const SYSTEMS: [&str; 3] = ["x0-mesh channel", "x0-mesh transport", "quinn"];
+
+/// Both nodes' names, and the identities that all systems use.
+struct Nodes {
+    client: (NodeId, Identity),
+    server: (NodeId, Identity),
+}
+
+impl Nodes {
+    fn new() -> Result<Nodes> {
+        let authority =
+            Authority::new(TrustDomain::parse("bench.example.org")?, &AuthorityOptions::default())?;
+        let node = |number| {
+            let node = NodeId::new(number).ok_or_else(|| anyhow::anyhow!("zero names no node"))?;
+            let spiffe_id = SpiffeId::for_node(authority.trust_domain(), node);
+            let svid = authority.issue(&spiffe_id, Duration::from_secs(24 * 3600))?;
+            Ok::<_, anyhow::Error>((node, Identity::new(svid, authority.bundle())?))
+        };
+        Ok(Nodes { client: node(1)?, server: node(2)? })
+    }
+}
+
+/// Measures; prints tables and writes the rows.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let turns = if options.quick { 5 } else { options.turns };
+    ensure!(turns >= 5, "at least five turns, or a median says little");
+    println!("Loopback, mutual TLS 1.3, two threads; medians of {turns} turns.\n");
+    let nodes = Nodes::new()?;
+    let mut rows = Vec::new();
+    for load in LOADS {
+        let count = if options.quick { load.count / 10 } else { load.count };
+        let load = Load { count, ..load };
+        let case = measure(&nodes, load, turns)?;
+        println!("{case}");
+        rows.extend(case.rows());
+    }
+    if let Some(path) = &options.json {
+        row::write(path, &rows)?;
+    }
+    Ok(())
+}
+
+fn measure(nodes: &Nodes, load: Load, turns: usize) -> Result<Case> {
+    let how = format!("{} messages in each turn.", load.count);
+    let mut case = Case::new("mesh", load.name, how, SYSTEMS.map(str::to_owned).to_vec());
+    for turn in 0..turns {
+        for place in 0..SYSTEMS.len() {
+            let system = (place + turn) % SYSTEMS.len();
+            let found = match system {
+                0 => x0::channel(nodes, load)?,
+                1 => x0::transport(nodes, load)?,
+                _ => plain::measure(nodes, load)?,
+            };
+            match found {
+                Found::RoundTrips(times) => {
+                    for (metric, share) in [(P50, 0.5), (P99, 0.99)] {
+                        let Some(nanoseconds) = times.percentile(share) else { continue };
+                        case.add(metric, system, nanoseconds as f64 / 1e3);
+                    }
+                }
+                Found::Took(time) => case.add(TIME, system, time.as_secs_f64() * 1e6 / load.count as f64),
+            }
+        }
+    }
+    let metrics: &[Metric] = if load.is_echoed { &[P50, P99] } else { &[TIME] };
+    for metric in metrics {
+        let most = case.median(*metric, 1).unwrap_or(f64::NAN) * CHANNEL_MOST;
+        case.aim(format!("{} of a channel", metric.name), case.median(*metric, 0), most, metric.unit);
+    }
+    Ok(case)
+}
+
+/// A message begins with what the receiver does with it. The end of a turn says how many messages came before it, because bulk messages
+/// may come later.
+mod mark {
+    pub(super) const COUNT: u8 = 0;
+    pub(super) const ECHO: u8 = 1;
+    pub(super) const END: u8 = 2;
+}
+
+fn end_of(count: usize) -> [u8; 9] {
+    let mut end = [mark::END; 9];
+    end[1..].copy_from_slice(&(count as u64).to_le_bytes());
+    end
+}
+
+/// How many messages come before the end of a turn, if this is one.
+fn count_of(message: &[u8]) -> Option<u64> {
+    let (mark, count) = message.split_first()?;
+    if *mark != mark::END {
+        return None;
+    }
+    count.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
