@@ -30,7 +30,8 @@
 //!
 //! A node sends `HELLO`, its offers and `OFFERS_END` when a connection comes up. A `HELLO` with the instance that the receiver knows changes
 //! nothing. One with another instance ends every session; a receiver that knew one before sends its own `HELLO`, with its own instance
-//! unchanged, its offers and `OFFERS_END` again.
+//! unchanged, its offers and `OFFERS_END` again. What comes before the first `HELLO` of a connection belongs to the one before it, and is
+//! skipped.
 //!
 //! The version of the service is the highest that both offers have; if there is none, both sides refuse the channel. A message counts
 //! its bytes and 64 more. A sender sends while less than half of the budget (the lower of both offers) is outstanding, or if the message
@@ -46,6 +47,8 @@ mod driver;
 mod engine;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod id;
 mod inbox;
 mod options;
@@ -158,4 +161,10 @@ impl Mux {
     pub fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<Infallible> {
         self.shared.poll(Polling::nothing(), |signal| signal.wait_to_drive(cx.waker()), |_| Poll::Pending)
     }
+}
+
+/// Runs the fuzz target.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    fuzz::run(bytes);
 }

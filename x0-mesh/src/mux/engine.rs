@@ -471,7 +471,8 @@ impl Engine {
                         self.greet(from);
                     }
                 }
-                _ if peer.peer_instance.is_none() => return Err(Violation::NoHello),
+                // Sent before the peer knew of this connection, and about what came before it.
+                _ if peer.peer_instance.is_none() => {}
                 Frame::Offer(offer) => self.offered(from, offer)?,
                 Frame::OffersEnd => {
                     peer.is_complete = true;
@@ -743,3 +744,6 @@ fn index(offer: &Offer, lane: Lane) -> Option<usize> {
         Lane::Ordered(_) | Lane::Datagram => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

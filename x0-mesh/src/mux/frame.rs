@@ -242,3 +242,6 @@ impl<'a> Frames<'a> {
         ChannelId::from_bytes(name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Who waits for what, outside of the lock of the mux.
+//! Wakers of the channels, outside of the lock of the mux.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,12 +95,12 @@ impl Signal {
         keep(&mut self.drive.lock().unwrap_or_else(PoisonError::into_inner), waker);
     }
 
-    /// Forgets who waits for a channel.
+    /// Removes every waker of a channel.
     pub(super) fn clear(&self, slot: usize) {
         self.of(slot, |waiting| *waiting = Waiting::default());
     }
 
-    /// Gives the wakers of one kind.
+    /// Removes the wakers of one kind.
     pub(super) fn take(&self, slot: usize, wake: Wake, wakers: &mut Vec<Waker>) {
         self.of(slot, |waiting| match wake {
             Wake::Receiver => wakers.extend(waiting.receiver.take()),
@@ -109,7 +109,7 @@ impl Signal {
         });
     }
 
-    /// Gives every waker, each task once.
+    /// Removes every waker; those of one task are returned once.
     pub(super) fn take_all(&self, wakers: &mut Vec<Waker>) {
         let mut add = |waker: Waker| {
             if !wakers.iter().any(|other| other.will_wake(&waker)) {
