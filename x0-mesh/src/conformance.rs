@@ -1,6 +1,6 @@
 //! The contract of [`Transport`] as a suite that any implementation can be run against.
 //!
-//! Implement [`Bench`] for what makes your transports and lets them run, and call [`check`]. A broken rule is a panic that names it,
+//! Implement [`Bench`], which makes transports and lets them run, and call [`check`]. A broken rule is a panic that names it,
 //! as in any test.
 //!
 #![cfg_attr(feature = "sim", doc = "```")]
@@ -44,19 +44,19 @@ use x0_identity::NodeId;
 use crate::Transport;
 use pair::Pair;
 
-/// What makes transports of one kind, and lets them run.
+/// Makes transports of one kind, and lets them run.
 pub trait Bench {
     /// The transport to be checked.
     type Transport: Transport;
 
-    /// Starts this node: one of the numbers from 1 to 2. The nodes of a check can reach each other, by whatever the transport needs for
-    /// that. A node whose transport was dropped may be started again, under the same name and address.
+    /// Starts this node: number 1 or 2. The nodes of a check must be able to reach each other. A node whose transport was dropped may be
+    /// started again, under the same name and address.
     fn start(&mut self, node: NodeId) -> Self::Transport;
 
     /// Polls until it is ready, letting time pass and tasks run in between, and polling again at the latest when the waker was called.
     ///
     /// # Panics
-    /// When it is not ready after a time that would be far too long. That is how a check fails whose transport stalls.
+    /// When it is not ready after a time that is far too long: so fails the check of a transport that stalls.
     fn wait(&mut self, poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>);
 
     /// Whether a node that was dropped can be started again. Without it the rules about epochs are skipped.
@@ -65,7 +65,7 @@ pub trait Bench {
     }
 }
 
-/// What was checked.
+/// The rules that were checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Report {

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of sending and receiving.
 
 use std::sync::Arc;
 
@@ -6,46 +6,46 @@ use x0_identity::NodeId;
 
 use crate::{ChannelId, Lane};
 
-/// Why a message was not taken. In each case nothing of it was sent, and nothing else changed.
+/// A message was not taken. In each case nothing of it was sent, and nothing else changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// No such peer: it has no address, and it has not dialled us either.
-    #[error("{peer} has no address and has not dialled: give its address")]
+    /// The peer has no address, and has not dialled this node.
+    #[error("cannot send to {peer}: it has no address and has not dialled this node; give its address")]
     UnknownPeer {
-        /// Which peer.
+        /// The peer.
         peer: NodeId,
     },
-    /// There is no way to the peer now. The transport keeps trying; `Up` tells when it has succeeded.
-    #[error("there is no way to {peer} now: wait for it to be up")]
+    /// The peer is not connected. The transport keeps trying; `Up` reports when it succeeds.
+    #[error("cannot send to {peer}: it is not connected; wait until it is up")]
     Unreachable {
-        /// Which peer.
+        /// The peer.
         peer: NodeId,
     },
     /// There is no room, and this lane does not wait.
-    #[error("the {lane} lane to {peer} is congested: send less, or again later")]
+    #[error("cannot send to {peer}: its {lane} lane is congested; send less, or try again later")]
     Congested {
-        /// Which peer.
+        /// The peer.
         peer: NodeId,
-        /// Which lane.
+        /// The lane.
         lane: Lane,
     },
     /// The message is longer than the lane takes.
-    #[error("a message of {len} bytes for a lane that takes {len_max}: split it, or use another lane")]
+    #[error("cannot send a message of {len} bytes: the lane takes {len_max}; split it, or use another lane")]
     TooLong {
-        /// How long it is, in bytes.
+        /// The length of the message, in bytes.
         len: usize,
-        /// What the lane takes, in bytes.
+        /// The longest message of the lane, in bytes.
         len_max: usize,
     },
-    /// The transport does not have this lane; `message_len_max` of it is zero.
-    #[error("the transport has no {lane} lane: use another, or configure more")]
+    /// The transport does not have this lane; `message_len_max` of it is zero. Or the peer's end of a channel does not have it.
+    #[error("cannot send: there is no {lane} lane; use another one, or configure more at both nodes")]
     NoLane {
-        /// Which lane.
+        /// The lane.
         lane: Lane,
     },
-    /// The message is for the sender.
-    #[error("a node does not send to itself")]
+    /// The message is for the node that sends it.
+    #[error("cannot send to this node itself: deliver the message without the transport")]
     ToSelf,
     /// The peer is connected and has not registered this channel of a [`Mux`](crate::Mux). `Up` follows once it does.
     #[error("cannot send to {peer}: it has not registered channel {channel}; start the service there")]
@@ -66,21 +66,21 @@ pub enum SendError {
         channel: ChannelId,
     },
     /// The transport is closed, and stays so.
-    #[error("the transport is closed")]
+    #[error("cannot send: the transport is closed; make a new one")]
     Closed,
 }
 
-/// Why no message will ever be received again.
+/// Nothing will ever be received again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The transport was closed by its owner.
-    #[error("the transport is closed")]
+    /// The owner closed the transport.
+    #[error("cannot receive: the transport is closed; make a new one")]
     Closed,
-    /// What the transport stands on has failed. A new one has to be made.
-    #[error("the transport failed: {detail}")]
+    /// The layer below the transport failed.
+    #[error("cannot receive: the transport failed, {detail}; make a new one")]
     Failed {
-        /// What the layer below said.
+        /// The text of the layer below.
         detail: Arc<str>,
     },
 }

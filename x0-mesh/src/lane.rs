@@ -1,4 +1,4 @@
-//! The ways that messages travel.
+//! Lanes of a transport.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub enum Lane {
     Datagram,
     /// Arrives once, in the order it was sent among the messages of the same number, within one epoch.
     Ordered(u8),
-    /// Arrives once, within one epoch, in no order: each message is a stream of its own. For what is large.
+    /// Arrives once, within one epoch, in no order. For long messages.
     Bulk,
 }
 

@@ -1,12 +1,27 @@
 //! Authenticated messages between the nodes of a mesh.
 //!
 //! [`Transport`] is the seam: messages to nodes, on lanes that do not wait for one another, in epochs within which nothing is lost. An
-//! implementation moves bytes and knows who a peer is; it interprets nothing.
+//! implementation moves bytes and knows the identity of each peer; it interprets nothing.
 //!
-//! - `quic` (feature of that name): the driver of production, QUIC with mutual TLS 1.3.
-//! - `sim` (feature): a network in virtual time that delays, loses, doubles, reorders and cuts, from a seed.
+//! - [`Mux`]: many services on one transport, each on a channel of its own.
+//! - `quic` (feature of that name): the transport of production, QUIC with mutual TLS 1.3.
+//! - `sim` (feature): a network in virtual time that delays, loses, duplicates, reorders and cuts, from a seed.
 //! - [`FaultInjector`]: faults as middleware, for a running node.
-//! - `conformance` (feature): what an implementation of `Transport` owes, as a suite to run against it.
+//! - `conformance` (feature): the contract of `Transport` as a suite for any implementation.
+//!
+//! # Glossary
+//! - *Node*: a process with an identity, known by its [`NodeId`](x0_identity::NodeId). A *peer* is another node.
+//! - *Message*: bytes that arrive as a whole or not at all.
+//! - *Lane*: one of several ways to the same peer that do not wait for each other; see [`Lane`].
+//! - *Epoch*: the time between `Up` and `Down` of a peer. Messages are lost only together with their epoch.
+//! - *Back-pressure*: a full lane answers `Pending` and takes nothing.
+//! - *Channel*, *session*, *budget*, *credit*: see [`Mux`].
+//! - *Inbox*, *outbox*: messages that the owner has not received yet, and messages that QUIC has not taken yet.
+//! - *Handshake*: the first bytes that two nodes exchange on a QUIC connection, after that of TLS.
+//! - *Instance*: a number that is drawn when a transport is made, and tells a restarted peer from one that dials twice.
+//! - *Violation*: a rule of the protocol that a peer broke. It costs the peer its connection, and nothing else.
+//!
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -30,6 +45,20 @@ pub use fault_injector::{Direction, FaultHandle, FaultInjector};
 pub use lane::Lane;
 pub use message::{Next, Received, Transmit};
 pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxOptions, MuxStats, RegisterError};
-pub use peer::{DownReason, PeerEvent, PeerEventKind, Violation};
+pub use peer::{DownReason, Expected, PeerEvent, PeerEventKind, StreamName, Violation};
 pub use transport::Transport;
 pub use transport_ext::TransportExt;
+
+/// Entries of the targets in `fuzz/`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::mux::fuzz as mux;
+    #[cfg(feature = "quic")]
+    pub use crate::quic::fuzz_frames as frames;
+}
+
+/// The code of the readme, as a test.
+#[cfg(all(doctest, feature = "quic"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,4 +1,4 @@
-//! What travels.
+//! Messages, as they are sent and received.
 
 use x0_identity::NodeId;
 
@@ -7,20 +7,20 @@ use crate::{Lane, PeerEvent};
 /// A message to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit<'a> {
-    /// To whom.
+    /// The receiver.
     pub to: NodeId,
-    /// How it travels.
+    /// The lane on which it travels.
     pub lane: Lane,
     /// The message: at most [`Transport::message_len_max`](crate::Transport::message_len_max) bytes, and possibly none.
     pub payload: &'a [u8],
 }
 
-/// Whence a message came.
+/// The origin of a message that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// Who sent it. The transport has verified that.
+    /// The sender. The transport has verified its identity.
     pub from: NodeId,
-    /// How it travelled.
+    /// The lane on which it travelled.
     pub lane: Lane,
 }
 

@@ -1,32 +1,33 @@
-//! What becomes of the way to a peer.
+//! Events of the connection to a peer.
 
+use std::fmt;
 use std::sync::Arc;
 
 use x0_identity::NodeId;
 
 use crate::ChannelId;
 
-/// Something happened to the way to a peer.
+/// A change of the connection to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerEvent {
-    /// Which peer.
+    /// The peer.
     pub peer: NodeId,
-    /// What happened.
+    /// What changed.
     pub kind: PeerEventKind,
 }
 
-/// What happened to the way to a peer. See [`Transport`](crate::Transport#epochs) for what epochs promise.
+/// What changed in the connection to a peer. See [`Transport`](crate::Transport#epochs) for what epochs promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerEventKind {
     /// Messages can be exchanged from now on. The same epoch comes up again only to end a [`PeerEventKind::Degraded`].
     Up {
-        /// Higher than any epoch that this transport has told of this peer before, unless it ends a degradation.
+        /// Higher than any epoch of this peer that the transport has reported before, unless it ends a degradation.
         epoch: u64,
     },
     /// The peer does not answer at the moment. Nothing is lost so far: `Up` with the same epoch, or `Down`, follows.
     Degraded,
-    /// The epoch is over. What was sent to the peer and had not arrived by then is lost.
+    /// The epoch is over. Messages to the peer that had not arrived by then are lost.
     Down {
         /// The epoch that is over. An attempt to reach the peer that failed is an epoch that was never `Up`.
         epoch: u64,
@@ -39,51 +40,55 @@ pub enum PeerEventKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownReason {
-    /// The peer said good-bye.
+    /// The peer closed the connection in an orderly way.
     #[error("the peer closed the connection")]
     Closed,
-    /// The peer was not heard of for too long.
-    #[error("the peer was not heard of for too long")]
+    /// Nothing arrived from the peer for longer than the idle timeout.
+    #[error(
+        "the peer is silent for longer than the idle timeout: check that it runs and that the network reaches it"
+    )]
     TimedOut,
-    /// Nobody answered at the peer's address.
-    #[error("nobody answers at the peer's address: check that it runs and that its address is right")]
+    /// No answer came from the peer's address.
+    #[error("no answer from the peer's address: check that the peer runs and that the address is right")]
     Unreachable,
-    /// The peer has begun anew, or has dialled again before we knew that the connection was lost.
-    #[error("the peer has begun anew")]
+    /// The peer restarted, or dialled again before this node noticed that the connection was lost.
+    #[error("a new connection of the peer replaced this one")]
     Replaced,
-    /// Somebody else answered at the peer's address.
-    #[error("{found} answered at the address of {expected}: correct the address or the identity")]
+    /// Another node answered at the peer's address.
+    #[error(
+        "{found} answered at the address of {expected}: correct the address, or the identity of that node"
+    )]
     WrongIdentity {
-        /// Who was dialled.
+        /// The node that was dialled.
         expected: NodeId,
-        /// Who answered.
+        /// The node that answered.
         found: NodeId,
     },
-    /// Its identity, or ours, was not accepted. The text is the verifier's.
+    /// The identity of the peer, or that of this node, was not accepted.
     #[error("the identity was not accepted: {detail}")]
     Untrusted {
-        /// What the verifier said.
+        /// The text of the verifier.
         detail: Arc<str>,
     },
-    /// Its SVID has expired, and it has not connected again with another one.
-    #[error("the SVID that the peer connected with has expired: it must rotate in another one")]
+    /// The SVID of the peer has expired, and the peer has not connected with a newer one.
+    #[error("the SVID that the peer connected with has expired: renew the SVID of the peer")]
     Expired,
-    /// The peer turned us away.
-    #[error("the peer turned us away: {detail}")]
+    /// The peer refused the connection.
+    #[error("the peer refused the connection: {detail}")]
     Refused {
-        /// What it said, shortened.
+        /// The reason that the peer gave, shortened.
         detail: Arc<str>,
     },
-    /// The peer broke the protocol.
+    /// The peer broke the protocol. The transport connects again by itself.
     #[error("the peer broke the protocol: {violation}")]
     Malformed {
-        /// Which rule.
+        /// The rule.
         violation: Violation,
     },
     /// The connection failed underneath.
     #[error("the connection failed: {detail}")]
     Failed {
-        /// What the layer below said.
+        /// The text of the layer below.
         detail: Arc<str>,
     },
     /// The peer is connected and does not have this channel, or has withdrawn it. See [`Mux`](crate::Mux).
@@ -105,8 +110,8 @@ pub enum DownReason {
         /// The lowest and the highest version of the peer.
         peer: (u16, u16),
     },
-    /// Our own side ended it.
-    #[error("it was closed by our own side")]
+    /// This node ended it.
+    #[error("this node closed the connection")]
     Local,
     /// A [`FaultInjector`](crate::FaultInjector) cuts the peer off, or did so in one direction during the epoch.
     #[error("a fault injector cuts the peer off")]
@@ -118,72 +123,132 @@ pub enum DownReason {
 #[non_exhaustive]
 pub enum Violation {
     /// A message is longer than the receiver takes.
-    #[error("a message of {len} bytes on a lane that takes {len_max}")]
+    #[error("a message of {len} bytes, where the lane takes {len_max}: use the same limits at both nodes")]
     MessageLength {
-        /// The length it announced.
+        /// The length that the peer announced, in bytes.
         len: u64,
-        /// What the lane takes.
+        /// The longest message of the lane, in bytes.
         len_max: u64,
     },
-    /// A stream begins with something unknown.
-    #[error("a stream of an unknown kind {kind}")]
+    /// A stream begins with an unknown kind.
+    #[error("a stream of the unknown kind {kind}")]
     StreamKind {
-        /// The kind it announced.
+        /// The kind.
         kind: u8,
     },
-    /// There are two streams of one ordered lane, or of the control stream.
-    #[error("a second stream of one lane")]
+    /// There are two streams of one ordered lane, or two control streams.
+    #[error("a second stream for one lane, or a second control stream")]
     StreamTwice,
-    /// A lane is used that the receiver does not have.
-    #[error("the lane {lane}, which the receiver does not have")]
+    /// The peer uses a lane that the receiver does not have.
+    #[error(
+        "a message on ordered lane {lane}, which this node does not have: use as many lanes at both nodes"
+    )]
     Lane {
-        /// Its number.
+        /// The number of the lane.
         lane: u8,
     },
-    /// A stream ended inside a message, or one that must not end did.
-    #[error("a stream ended where it must not")]
-    StreamEnd,
-    /// A message on a stream of its own goes on behind its end.
-    #[error("bytes behind the end of a message")]
+    /// A stream ended, or was reset, too early.
+    #[error(
+        "the {stream} ended, where {expected} was expected: the connection is closed and made again; if that repeats, \
+         the peer runs an incompatible version"
+    )]
+    StreamEnd {
+        /// The stream.
+        stream: StreamName,
+        /// What should have come.
+        expected: Expected,
+    },
+    /// A bulk message continues beyond its announced length.
+    #[error("more bytes on the stream of a bulk message than its length says")]
     TrailingBytes,
-    /// The handshake is not one.
-    #[error("the handshake is damaged")]
+    /// The handshake cannot be decoded.
+    #[error("the handshake is damaged, or of a version that this node does not speak")]
     Handshake,
     /// The handshake did not come in time.
     #[error("the handshake did not come in time")]
     HandshakeLate,
     /// A message of a mux has no trailer, or one that contradicts its lane.
-    #[error(
-        "a message without a valid trailer: the peer does not run a mux on this transport, or it is damaged"
-    )]
+    #[error("a message without a valid trailer: run a mux at both nodes, or at neither")]
     Trailer,
     /// A control message of a mux holds a frame that is damaged or unknown.
     #[error("a damaged or unknown control frame of kind {kind}")]
     ControlFrame {
-        /// The kind it announced.
+        /// The kind.
         kind: u8,
     },
-    /// More control frames than any use of a mux needs.
+    /// More channels than a mux can have, or more control frames than any use of one needs.
     #[error("too many channels offered, or too many control frames at once")]
     ControlFlood,
     /// The mux of the peer speaks no version that this one speaks.
-    #[error("a mux of versions {version_min} to {version_max}, where this node speaks version 1")]
+    #[error(
+        "a mux of versions {version_min} to {version_max}, where this node speaks version 1: update the older node"
+    )]
     MuxVersion {
         /// The lowest version of the peer.
         version_min: u8,
         /// The highest version of the peer.
         version_max: u8,
     },
-    /// A control message came before the `HELLO`.
-    #[error("a control frame before HELLO")]
-    NoHello,
-    /// A peer opened a session that was not its to open, or that was open.
+    /// A peer opened a session that is open, or that the other side has to open.
     #[error("a session that is already open, or that the other side has to open")]
     Open,
-    /// A peer claims that more was consumed than was sent, or names a lane without credit.
+    /// A peer reports that more was consumed than was sent, or names a lane without credit.
     #[error("credit for bytes that were not sent, or on a lane without credit")]
     Credit,
     /// A peer sent more than the byte budget of a channel's lane.
-    #[error("more bytes than the budget of a lane of the channel allows")]
+    #[error("more bytes than the budget of the channel's lane allows")]
     ChannelBudget,
+}
+
+/// A stream of a QUIC connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamName {
+    /// The control stream.
+    Control,
+    /// The stream of an ordered lane.
+    Ordered {
+        /// The number of the lane.
+        lane: u8,
+    },
+    /// The stream of a bulk message.
+    Bulk,
+    /// A stream that ended before it said what it is for.
+    New,
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StreamName::Control => formatter.write_str("control stream"),
+            StreamName::Ordered { lane } => write!(formatter, "stream of ordered lane {lane}"),
+            StreamName::Bulk => formatter.write_str("stream of a bulk message"),
+            StreamName::New => formatter.write_str("new stream"),
+        }
+    }
+}
+
+/// What should have come where a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// The stream lasts as long as the connection.
+    EndOfConnection,
+    /// The rest of a message, or of its length.
+    RestOfMessage,
+    /// The kind of the stream, or the number of its lane.
+    Kind,
+    /// The peer reads the stream as long as the connection lasts.
+    Reader,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Expected::EndOfConnection => "a stream that lasts as long as the connection",
+            Expected::RestOfMessage => "the rest of a message",
+            Expected::Kind => "the kind of the stream",
+            Expected::Reader => "a peer that reads it as long as the connection lasts",
+        })
+    }
 }

@@ -3,8 +3,8 @@
 //! [`Network`] is the engine, for a simulator that has a clock of its own. [`SimMesh`] puts [`Transport`](crate::Transport)s on top of
 //! it, for code that has none.
 //!
-//! What each lane makes of a bad link is what QUIC makes of it: a datagram is lost, doubled or overtaken; on an ordered or bulk lane what
-//! is lost comes later, and a cut that lasts ends the epoch with all that was under way.
+//! A bad link has the effects that it has on QUIC: a datagram is lost, duplicated or overtaken; on an ordered or bulk lane a lost packet only
+//! delays messages, and a cut that lasts ends the epoch with all messages on the way.
 //!
 //! ```
 //! use std::time::Duration;
@@ -18,11 +18,11 @@
 //! mesh.set_profile(LinkProfile { loss: 0.2, ..LinkProfile::default() });
 //! let (mut a, mut b) = (mesh.transport(one), mesh.transport(two));
 //!
-//! let said = Transmit { to: two, lane: Lane::Ordered(0), payload: b"hello" };
-//! mesh.block_on(a.send(&said)).ok_or("it stalled")??;
-//! let mut heard = Vec::new();
-//! while !matches!(mesh.block_on(b.next(&mut heard)), Some(Ok(Next::Message(_)))) {}
-//! assert_eq!(heard, b"hello");
+//! let hello = Transmit { to: two, lane: Lane::Ordered(0), payload: b"hello" };
+//! mesh.block_on(a.send(&hello)).ok_or("it stalled")??;
+//! let mut payload = Vec::new();
+//! while !matches!(mesh.block_on(b.next(&mut payload)), Some(Ok(Next::Message(_)))) {}
+//! assert_eq!(payload, b"hello");
 //! assert!(mesh.now() < Duration::from_secs(1));
 //! # Ok(())
 //! # }

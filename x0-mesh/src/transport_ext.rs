@@ -1,11 +1,11 @@
-//! The seam, to be awaited.
+//! The transport seam as futures.
 
 use std::future::{Future, poll_fn};
 
 use crate::{Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
 /// [`Transport`] for `async` code, under any runtime or none. Each future may be dropped at any time: a message is then
-/// either sent as a whole or not at all, and none that was received is lost.
+/// either sent as a whole or not at all, and no received message is lost.
 pub trait TransportExt: Transport {
     /// Waits until the lane takes the message.
     ///

@@ -13,7 +13,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, SendStream, VarInt};
 use x0_identity::NodeId;
 use x0_mesh::quic::QuicTransport;
-use x0_mesh::{DownReason, Lane, Transport, Violation};
+use x0_mesh::{DownReason, Expected, Lane, StreamName, Transport, Violation};
 
 /// The code of a violation.
 const VIOLATION: VarInt = VarInt::from_u32(4);
@@ -105,6 +105,21 @@ impl Bench {
     }
 }
 
+const LANE_0: StreamName = StreamName::Ordered { lane: 0 };
+
+fn end(stream: StreamName, expected: Expected) -> Violation {
+    Violation::StreamEnd { stream, expected }
+}
+
+#[test]
+fn the_end_of_a_stream_names_the_stream_and_what_was_expected() {
+    assert_eq!(
+        end(LANE_0, Expected::EndOfConnection).to_string(),
+        "the stream of ordered lane 0 ended, where a stream that lasts as long as the connection was expected: the connection is closed and made again; \
+         if that repeats, the peer runs an incompatible version"
+    );
+}
+
 #[tokio::test]
 async fn a_peer_that_breaks_a_rule_loses_its_own_connection() {
     let mut bench = Bench::new().await;
@@ -115,15 +130,15 @@ async fn a_peer_that_breaks_a_rule_loses_its_own_connection() {
         ("second control stream", &[0], false, Violation::StreamTwice),
         ("unknown lane", &[1, 2], false, Violation::Lane { lane: 2 }),
         ("lane 255", &[1, 255], false, Violation::Lane { lane: 255 }),
-        ("no kind", &[], true, Violation::StreamEnd),
-        ("no lane", &[1], true, Violation::StreamEnd),
-        ("lane that ends between messages", &[1, 0], true, Violation::StreamEnd),
-        ("lane that ends in a message", &[1, 0, 5, 0, 0, 0, 1], true, Violation::StreamEnd),
+        ("no kind", &[], true, end(StreamName::New, Expected::Kind)),
+        ("no lane", &[1], true, end(StreamName::New, Expected::Kind)),
+        ("lane that ends between messages", &[1, 0], true, end(LANE_0, Expected::EndOfConnection)),
+        ("lane that ends in a message", &[1, 0, 5, 0, 0, 0, 1], true, end(LANE_0, Expected::EndOfConnection)),
         ("message over the bound by one", &[1, 0, 0xe9, 3, 0, 0], false, length(1001, 1000)),
         ("message of 4 GiB", &[1, 0, 255, 255, 255, 255], false, length(u32::MAX.into(), 1000)),
         ("bulk over the bound by one", &[2, 0xd1, 7, 0, 0], false, length(2001, 2000)),
-        ("bulk that ends early", &[2, 2, 0, 0, 0, 1], true, Violation::StreamEnd),
-        ("bulk that ends in its length", &[2, 2, 0], true, Violation::StreamEnd),
+        ("bulk that ends early", &[2, 2, 0, 0, 0, 1], true, end(StreamName::Bulk, Expected::RestOfMessage)),
+        ("bulk that ends in its length", &[2, 2, 0], true, end(StreamName::Bulk, Expected::RestOfMessage)),
         ("bulk with more behind", &[2, 1, 0, 0, 0, 1, 1], true, Violation::TrailingBytes),
         ("empty bulk with more behind", &[2, 0, 0, 0, 0, 1], false, Violation::TrailingBytes),
     ];
@@ -160,13 +175,13 @@ async fn streams_that_must_live_on_do() {
     assert_eq!(receive(&mut bench.node).await, (RAW, Lane::Ordered(1), vec![8]));
     reset.reset(VarInt::from_u32(0)).unwrap();
     assert_eq!(raw.closed().await, VIOLATION);
-    bench.expect("lane that is reset", Violation::StreamEnd).await;
+    bench.expect("lane that is reset", end(StreamName::Ordered { lane: 1 }, Expected::EndOfConnection)).await;
 
     let mut raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;
     raw.control.finish().unwrap();
     assert_eq!(raw.closed().await, VIOLATION);
-    bench.expect("control stream that ends", Violation::StreamEnd).await;
+    bench.expect("control stream that ends", end(StreamName::Control, Expected::EndOfConnection)).await;
 
     let raw = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     up(&mut bench.node, RAW).await;

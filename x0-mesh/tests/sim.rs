@@ -176,7 +176,7 @@ fn broken_transports_are_caught() {
         (Fault::WrongSender, "received"),
         (Fault::SameEpoch, "epochs rise"),
         (Fault::TakesAnyLength, "longest"),
-        (Fault::TakesWithoutBound, "takes without end"),
+        (Fault::TakesWithoutBound, "without end"),
     ];
     for (fault, says) in faults {
         let caught = std::panic::catch_unwind(|| {

@@ -124,7 +124,7 @@ mod tests {
         note(&mut reach, 2, PeerEventKind::Down { epoch: 1, reason: DownReason::Unreachable });
         assert!(!reach.is_refused_by_all(&members), "the other member may start");
         let text = reach.describe(&members);
-        assert!(text.contains("was not accepted: x") && text.contains("nobody answers"), "{text}");
+        assert!(text.contains("was not accepted: x") && text.contains("no answer from"), "{text}");
         note(&mut reach, 2, untrusted());
         assert!(reach.is_refused_by_all(&members));
         note(&mut reach, 2, PeerEventKind::Up { epoch: 2 });

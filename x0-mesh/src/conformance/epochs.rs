@@ -1,4 +1,4 @@
-//! Ways that end and begin.
+//! Rules about epochs.
 
 use std::task::Poll;
 
@@ -12,7 +12,7 @@ pub(super) fn up_first<B: Bench>(pair: &mut Pair<'_, B>) {
     if !pair.bench_can_restart() {
         return;
     }
-    // A fresh node that has been told of no event yet receives nothing before that.
+    // A node that has just started receives nothing before it has polled an event.
     pair.nodes.right = None;
     pair.restart_right();
     pair.await_up(Side::Left);
@@ -33,7 +33,7 @@ pub(super) fn up_first<B: Bench>(pair: &mut Pair<'_, B>) {
 }
 
 pub(super) fn restart<B: Bench>(pair: &mut Pair<'_, B>) {
-    // What was sent before the end can be received before the end is told.
+    // Messages that arrived before the end can be received before `Down` is polled.
     pair.send(Side::Right, LANE, b"last words");
     pair.expect(Side::Left, LANE, b"last words");
     let mut before = 0;

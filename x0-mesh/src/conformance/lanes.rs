@@ -1,4 +1,4 @@
-//! What arrives, and in which order.
+//! Rules about what arrives, and in which order.
 
 use std::task::Poll;
 
@@ -6,7 +6,7 @@ use super::pair::{Pair, Side, pattern};
 use super::{Bench, Transport};
 use crate::{Lane, SendError, Transmit};
 
-/// The longest messages that are tried: what a transport takes beyond, it takes by the same means.
+/// The longest messages that are tried, in bytes: longer ones take the same path.
 const LEN_TRIED_MAX: usize = 16 << 20;
 /// A datagram may be lost, but not each of so many.
 const DATAGRAMS: usize = 10_000;
@@ -57,7 +57,7 @@ pub(super) fn longest<B: Bench>(pair: &mut Pair<'_, B>) {
         }
         let payload = &payload[..len_max];
         let mut sent = false;
-        // Who receives makes room.
+        // The receiver makes room.
         let transmit = Transmit { to: Side::Left.peer(), lane, payload };
         let mut found = Vec::new();
         let received = pair.wait(|nodes, cx| {
@@ -83,9 +83,9 @@ pub(super) fn order<B: Bench>(pair: &mut Pair<'_, B>) {
             pair.send(Side::Left, lane, &message(number));
             pair.send(Side::Right, lane, &message(number));
             // A few under way at a time, on every transport.
-            if let Some(behind) = number.checked_sub(5) {
-                pair.expect(Side::Right, lane, &message(behind));
-                pair.expect(Side::Left, lane, &message(behind));
+            if let Some(earlier) = number.checked_sub(5) {
+                pair.expect(Side::Right, lane, &message(earlier));
+                pair.expect(Side::Left, lane, &message(earlier));
             }
         }
         for number in COUNT - 5..COUNT {
@@ -132,10 +132,10 @@ pub(super) fn bulk<B: Bench>(pair: &mut Pair<'_, B>) {
 }
 
 pub(super) fn buffer<B: Bench>(pair: &mut Pair<'_, B>) {
-    let mut buffer = b"what was there before".to_vec();
+    let mut buffer = b"earlier content".to_vec();
     let pending = pair.wait(|nodes, cx| Poll::Ready(nodes.side(Side::Right).poll_recv(cx, &mut buffer)));
-    if pending.is_ready() || buffer != b"what was there before" {
-        pair.broken("a call that is pending changed the buffer, or there was a message that nobody sent");
+    if pending.is_ready() || buffer != b"earlier content" {
+        pair.broken("a call that is pending changed the buffer, or there was a message that was not sent");
     }
     pair.send(Side::Left, Lane::Ordered(0), b"new");
     let received = pair.wait(|nodes, cx| nodes.side(Side::Right).poll_recv(cx, &mut buffer));
@@ -159,7 +159,7 @@ pub(super) fn datagram<B: Bench>(pair: &mut Pair<'_, B>) {
         if sent >= DATAGRAMS {
             return Poll::Ready(Err("none of many datagrams arrived".to_owned()));
         }
-        // Several at a time: where one is lost nothing else may happen that would have us asked again.
+        // Several at a time: where one is lost, nothing else may happen that polls this again.
         for _ in 0..DATAGRAMS_AT_A_TIME {
             sent += 1;
             let transmit = Transmit { to: Side::Left.peer(), lane: Lane::Datagram, payload: &payload };

@@ -1,4 +1,4 @@
-//! Two nodes, and what the rules do with them.
+//! Two nodes, as the rules use them.
 
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use crate::{Lane, PeerEvent, PeerEventKind, Received, SendError, Transmit, Trans
 // Evaluated when this is compiled.
 pub(super) const LEFT: NodeId = NodeId::new(1).unwrap();
 pub(super) const RIGHT: NodeId = NodeId::new(2).unwrap();
-/// A node that nobody starts.
+/// A node that is never started.
 pub(super) const NOBODY: NodeId = NodeId::new(0xdead).unwrap();
 
 /// Two nodes that can reach each other.
@@ -134,7 +134,7 @@ impl<'a, B: Bench> Pair<'a, B> {
         self.wait(|nodes, cx| Poll::Ready(nodes.side(side).poll_send(cx, &transmit)))
     }
 
-    /// The answer to a message that no transport takes.
+    /// The error for a message that no transport takes.
     pub(super) fn refusal(&mut self, to: NodeId, lane: Lane, payload: &[u8]) -> SendError {
         let transmit = Transmit { to, lane, payload };
         match self.wait(|nodes, cx| Poll::Ready(nodes.left.poll_send(cx, &transmit))) {
@@ -154,7 +154,7 @@ impl<'a, B: Bench> Pair<'a, B> {
         }
     }
 
-    /// Receives what must be this.
+    /// Receives a message, which must be this one.
     pub(super) fn expect(&mut self, side: Side, lane: Lane, payload: &[u8]) {
         let (received, found) = self.receive(side);
         if received.lane != lane || found != payload {
@@ -168,7 +168,7 @@ impl<'a, B: Bench> Pair<'a, B> {
     }
 }
 
-/// Bytes that tell their number and their place.
+/// Bytes that depend on a number and on their place.
 pub(super) fn pattern(number: usize, len: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(len).collect();
     for (place, byte) in bytes.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! Lanes that are full, and futures that nobody wants any more.
+//! Rules about full lanes, and about futures that are dropped.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,9 +9,9 @@ use super::pair::{Pair, Side, pattern};
 use crate::{Lane, Transmit, Transport, TransportExt};
 
 const LEN: usize = 32 << 10;
-/// A lane that took so many messages nobody received has no bound.
+/// A lane that takes so many messages without any being received has no bound.
 const MESSAGES_MAX: usize = 1 << 13;
-/// How often in a row a lane refuses before it counts as full: what was taken may still be on its way out.
+/// How often in a row a lane refuses before it counts as full: messages that it took may still be on their way out.
 const REFUSALS: usize = 64;
 
 /// Lanes take turns: after so many messages of one, another has had its turn.
@@ -20,7 +20,7 @@ const TURNS_MAX: usize = 8;
 const FULL: Lane = Lane::Ordered(0);
 const OTHER: Lane = Lane::Ordered(1);
 
-/// Sends until the lane takes no more although time passes. How many were taken.
+/// Sends until the lane takes no more although time passes. Returns how many messages it took.
 fn fill<B: Bench>(pair: &mut Pair<'_, B>) -> usize {
     let (mut taken, mut refused) = (0, 0);
     while refused < REFUSALS {
@@ -29,26 +29,26 @@ fn fill<B: Bench>(pair: &mut Pair<'_, B>) -> usize {
             Poll::Ready(Err(error)) => pair.broken(&format!("an error where waiting is due: {error}")),
             Poll::Pending => {
                 refused += 1;
-                breathe(pair);
+                let_time_pass(pair);
             }
         }
         if taken > MESSAGES_MAX {
-            pair.broken("it takes without end what nobody receives");
+            pair.broken("it takes messages without end although none is received");
         }
     }
     taken
 }
 
-/// Lets others do a little: a message goes round on another lane.
-fn breathe<B: Bench>(pair: &mut Pair<'_, B>) {
+/// Lets time pass: a message travels on another lane.
+fn let_time_pass<B: Bench>(pair: &mut Pair<'_, B>) {
     pair.send(Side::Right, OTHER, b"round");
     pair.expect(Side::Left, OTHER, b"round");
 }
 
 pub(super) fn full_lane<B: Bench>(pair: &mut Pair<'_, B>) {
     let taken = fill(pair);
-    let behind = pattern(taken, LEN);
-    let transmit = Transmit { to: Side::Left.peer(), lane: FULL, payload: &behind };
+    let waiting = pattern(taken, LEN);
+    let transmit = Transmit { to: Side::Left.peer(), lane: FULL, payload: &waiting };
     // One is offered again and again while the others are received; it must find room in the end, and be there once.
     let (mut sent, mut number) = (false, 0);
     let mut found = Vec::new();
@@ -71,7 +71,7 @@ pub(super) fn full_lane<B: Bench>(pair: &mut Pair<'_, B>) {
     if let Some(strange) = strange {
         pair.broken(&strange);
     }
-    breathe(pair);
+    let_time_pass(pair);
 }
 
 pub(super) fn other_lane<B: Bench>(pair: &mut Pair<'_, B>) {
@@ -84,7 +84,7 @@ pub(super) fn other_lane<B: Bench>(pair: &mut Pair<'_, B>) {
     }
     // Time to arrive, while nobody receives.
     for _ in 0..REFUSALS {
-        breathe(pair);
+        let_time_pass(pair);
     }
     let (mut full, mut other) = (0, 0);
     while full < taken || other < 10 {

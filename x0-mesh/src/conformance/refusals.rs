@@ -1,4 +1,4 @@
-//! What is not taken.
+//! Rules about messages that are not taken.
 
 use super::pair::{LEFT, NOBODY, Pair, RIGHT};
 use super::{Bench, Transport};

@@ -1,4 +1,4 @@
-//! Why a connection ends, on the wire and for the owner.
+//! Reasons for the end of a connection, on the wire and as events.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use x0_identity::NodeId;
 use crate::{DownReason, Violation};
 
 const DETAIL_LEN_MAX: usize = 200;
-/// RFC 9000 §20.1: TLS alerts are 0x100 and the alert.
+/// RFC 9000 §20.1, RFC 9001 §4.8: a TLS alert is 0x100 and the number of the alert.
 const CRYPTO: u64 = 0x100;
 const CRYPTO_NO_APPLICATION_PROTOCOL: u64 = CRYPTO + 120;
 
-/// The application's error codes.
+/// The application's error codes of CONNECTION_CLOSE (RFC 9000 §20.2). They are part of the wire format.
 pub(super) mod code {
     use quinn::VarInt;
 
     pub(in crate::quic) const CLOSED: VarInt = VarInt::from_u32(0);
-    /// The other connection is the one.
+    /// Another connection of the same two nodes is used.
     pub(in crate::quic) const DUPLICATE: VarInt = VarInt::from_u32(1);
     pub(in crate::quic) const REPLACED: VarInt = VarInt::from_u32(2);
     pub(in crate::quic) const IDENTITY: VarInt = VarInt::from_u32(3);
@@ -27,54 +27,54 @@ pub(super) mod code {
     pub(in crate::quic) const EXPIRED: VarInt = VarInt::from_u32(7);
 }
 
-/// Why an attempt at a connection came to nothing.
+/// An attempt at a connection failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Worth telling the owner.
-    Told(DownReason),
-    /// The other connection is the one, or our side does not want any.
+    /// The owner gets an event.
+    Reported(DownReason),
+    /// Another connection is used, or this side does not want any: no event.
     Quiet,
 }
 
 impl From<Violation> for Failure {
     fn from(violation: Violation) -> Failure {
-        Failure::Told(DownReason::Malformed { violation })
+        Failure::Reported(DownReason::Malformed { violation })
     }
 }
 
-/// Ends a connection, and says why.
+/// Closes a connection, and sends the reason to the peer.
 pub(super) fn close_for(connection: &quinn::Connection, reason: &DownReason) {
     let (code, text) = match reason {
         DownReason::Replaced => (code::REPLACED, String::new()),
         DownReason::WrongIdentity { .. } => (code::IDENTITY, String::from("another node was dialled")),
-        DownReason::Expired => (code::EXPIRED, String::from("your SVID has expired")),
+        DownReason::Expired => (code::EXPIRED, String::from("the SVID of the receiver has expired")),
         DownReason::Malformed { violation } => (code::VIOLATION, violation.to_string()),
         reason => (code::CLOSED, reason.to_string()),
     };
     connection.close(code, text.as_bytes());
 }
 
-/// What the end of a connection means while it is made.
+/// The end of a connection during its handshake, as a failed attempt.
 pub(super) fn dial_failure(error: &ConnectionError) -> Failure {
     match error {
         ConnectionError::ApplicationClosed(close) if close.error_code == code::DUPLICATE => Failure::Quiet,
-        ConnectionError::TimedOut => Failure::Told(DownReason::Unreachable),
-        error => Failure::Told(down_reason(error)),
+        ConnectionError::TimedOut => Failure::Reported(DownReason::Unreachable),
+        error => Failure::Reported(down_reason(error)),
     }
 }
 
-/// What the end of a connection means once it was made.
+/// The end of an established connection, as the reason of an event.
 pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
     match error {
         ConnectionError::TimedOut => DownReason::TimedOut,
         ConnectionError::LocallyClosed => DownReason::Local,
-        // The key of resets is drawn when a transport is made: only the one that ended the connection can send it.
+        // A stateless reset (RFC 9000 §10.3). Its key is drawn when a transport is made, so only the peer of this connection can send it.
         ConnectionError::Reset => DownReason::Closed,
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code::CLOSED => DownReason::Closed,
             code::REPLACED => DownReason::Replaced,
             code::EXPIRED => DownReason::Untrusted {
-                detail: "the SVID that we connected with has expired: rotate in another one".into(),
+                detail: "the SVID that this node connected with has expired; renew it".into(),
             },
             code => DownReason::Refused { detail: application_detail(code, &close.reason) },
         },
@@ -95,7 +95,7 @@ fn failed(error: &ConnectionError) -> DownReason {
 
 fn tls_reason(code: u64, text: &str) -> Option<DownReason> {
     if code == CRYPTO_NO_APPLICATION_PROTOCOL {
-        return Some(DownReason::Refused { detail: "it does not speak x0-mesh/1".into() });
+        return Some(DownReason::Refused { detail: "the peer does not speak x0-mesh/1".into() });
     }
     let alert = (CRYPTO..CRYPTO + 0x100).contains(&code).then(|| code - CRYPTO)?;
     let detail = if text.is_empty() { format!("TLS alert {alert}") } else { text.to_owned() };
@@ -109,10 +109,10 @@ fn application_detail(code: VarInt, reason: &[u8]) -> Arc<str> {
     shortened(&String::from_utf8_lossy(&reason[..reason.len().min(DETAIL_LEN_MAX)]))
 }
 
-/// What others wrote is neither long nor does it steer a terminal.
+/// A text from a peer goes to logs and terminals: it is bounded, and control characters are replaced.
 fn shortened(text: &str) -> Arc<str> {
-    let letters = text.chars().map(|letter| if letter.is_control() { '?' } else { letter });
-    letters.take(DETAIL_LEN_MAX).collect::<String>().into()
+    let characters = text.chars().map(|character| if character.is_control() { '?' } else { character });
+    characters.take(DETAIL_LEN_MAX).collect::<String>().into()
 }
 
 pub(super) fn wrong_identity(expected: NodeId, found: NodeId) -> DownReason {

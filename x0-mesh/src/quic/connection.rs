@@ -1,4 +1,4 @@
-//! The tasks of one connection.
+//! The tasks of one QUIC connection: one for each lane and direction, so that none waits for another.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -18,15 +18,16 @@ use super::outbox::length;
 use super::race::{Winner, race};
 use super::shared::Shared;
 use super::state::Adopted;
-use crate::{DownReason, Violation};
+use crate::{DownReason, Expected, StreamName, Violation};
 
-/// Chunks (mostly: packets) that one wake-up takes.
+/// Chunks that one wake-up takes. A chunk is mostly the content of one packet, so this bounds how long a task runs, and amortises the
+/// lock on the shared state.
 const CHUNKS: usize = 64;
 
-/// How long a change of the system's clock may go unseen.
-const CLOCK_LOOK: Duration = Duration::from_secs(60);
+/// How long a change of the system's clock may go unnoticed.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
-/// Who is at the other end, from its SVID, which the handshake has verified.
+/// The node at the other end, from its SVID, which the TLS handshake has verified (X509-SVID §5).
 pub(super) fn identity(connection: &Connection) -> Result<NodeId, DownReason> {
     x0_identity::peer_node_id(&chain(connection))
         .map_err(|error| DownReason::Untrusted { detail: error.to_string().into() })
@@ -38,26 +39,27 @@ fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     chain.map(|chain| *chain).unwrap_or_default()
 }
 
-/// Comes back when the SVID at the other end has expired.
+/// Returns when the SVID at the other end has expired. TLS checks validity during the handshake only (RFC 5280 §6.1.3), and a connection
+/// may outlive it by weeks.
 async fn expired(connection: &Connection) {
-    // Who has none was not let in.
+    // A peer without one was not accepted.
     let Ok(not_after) = x0_identity::peer_not_after(&chain(connection)) else { return };
-    // The clock of certificates may be set while we sleep. They are valid until the end of their last second.
+    // The system's clock may be set during the sleep. A certificate is valid to the end of its last second (RFC 5280 §4.1.2.5).
     let rest = || (not_after + Duration::from_secs(1)).duration_since(SystemTime::now()).ok();
     while let Some(rest) = rest() {
-        sleep(rest.clamp(Duration::from_millis(1), CLOCK_LOOK)).await;
+        sleep(rest.clamp(Duration::from_millis(1), CLOCK_CHECK)).await;
     }
 }
 
-/// A connection that is the one in use.
+/// A connection that was chosen as the one in use.
 pub(super) struct Established {
     connection: Connection,
     adopted: Adopted,
     control: (SendStream, RecvStream),
 }
 
-/// Exchanges handshakes until it is decided whether the connection is used. What comes behind the decision is in
-/// [`Established::run`], so that the caller may give up before it, but never has one that was decided on and is not run.
+/// Exchanges handshakes until it is decided whether the connection is used. Everything after the decision is in [`Established::run`], so
+/// that the caller may drop this future before the decision, but never holds a connection that was chosen and is not run.
 pub(super) async fn establish(
     shared: &Shared,
     connection: Connection,
@@ -66,6 +68,7 @@ pub(super) async fn establish(
     let decides = shared.lock().decides(peer);
     let exchange = async {
         let mut send = connection.open_uni().await.map_err(|error| dial_failure(&error))?;
+        // The node that decides answers, and only when it takes the connection: a peer never sees one come up that is refused.
         if !decides {
             let handshake = shared.lock().handshake_for(peer);
             send.write_all(&handshake.encode()).await.map_err(|error| write_failure(&connection, error))?;
@@ -73,6 +76,7 @@ pub(super) async fn establish(
         let mut receive = connection.accept_uni().await.map_err(|error| dial_failure(&error))?;
         let mut head = [0; HEAD_LEN];
         receive.read_exact(&mut head).await.map_err(handshake_failure)?;
+        // At most 1 KiB: a peer that has not said anything yet is not trusted with more.
         let mut body = vec![0; Handshake::body_len(head)?];
         receive.read_exact(&mut body).await.map_err(handshake_failure)?;
         Ok((send, receive, Handshake::decode(&body)?))
@@ -86,7 +90,7 @@ pub(super) async fn establish(
             Ok(Established { connection, adopted, control: (send, receive) })
         }
         Err(failure) => {
-            if let Failure::Told(reason) = &failure {
+            if let Failure::Reported(reason) = &failure {
                 close_for(&connection, reason);
             }
             Err(failure)
@@ -108,7 +112,7 @@ fn handshake_failure(error: ReadExactError) -> Failure {
     }
 }
 
-/// What the tasks of a connection have in common.
+/// What the tasks of one connection share.
 #[derive(Clone)]
 struct Tasks {
     shared: Arc<Shared>,
@@ -122,7 +126,19 @@ struct Tasks {
 enum Stop {
     /// The connection or the epoch is over.
     Over,
+    /// The stream that the task reads or writes ended, was reset (RFC 9000 §3.2), or the peer stopped reading it (§3.5).
+    Ended,
     Violation(Violation),
+}
+
+impl Stop {
+    /// An end of the stream is a violation: says of which stream, and what should have come.
+    fn on(self, stream: StreamName, expected: Expected) -> Stop {
+        match self {
+            Stop::Ended => Stop::Violation(Violation::StreamEnd { stream, expected }),
+            stop => stop,
+        }
+    }
 }
 
 impl From<Violation> for Stop {
@@ -134,7 +150,7 @@ impl From<Violation> for Stop {
 impl From<ReadError> for Stop {
     fn from(error: ReadError) -> Stop {
         match error {
-            ReadError::Reset(_) => Stop::Violation(Violation::StreamEnd),
+            ReadError::Reset(_) => Stop::Ended,
             _ => Stop::Over,
         }
     }
@@ -143,7 +159,7 @@ impl From<ReadError> for Stop {
 impl From<ReadExactError> for Stop {
     fn from(error: ReadExactError) -> Stop {
         match error {
-            ReadExactError::FinishedEarly(_) => Stop::Violation(Violation::StreamEnd),
+            ReadExactError::FinishedEarly(_) => Stop::Ended,
             ReadExactError::ReadError(error) => error.into(),
         }
     }
@@ -152,8 +168,8 @@ impl From<ReadExactError> for Stop {
 impl From<WriteError> for Stop {
     fn from(error: WriteError) -> Stop {
         match error {
-            // We never ask for that, and a lane that lost bytes cannot go on.
-            WriteError::Stopped(_) => Stop::Violation(Violation::StreamEnd),
+            // This transport never sends STOP_SENDING (RFC 9000 §19.5), and a lane that lost bytes cannot go on.
+            WriteError::Stopped(_) => Stop::Ended,
             _ => Stop::Over,
         }
     }
@@ -169,7 +185,8 @@ impl Established {
         let mut set = JoinSet::new();
         set.spawn(tasks.clone().guard(tasks.clone().control(control, adopted.handshake)));
         for number in 0..tasks.shared.config.ordered_lanes {
-            // Now, so that bulk messages cannot use up the streams that the peer lets us open.
+            // Opened now, so that bulk messages cannot use up the streams that the peer allows (RFC 9000 §4.6). The peer learns of the
+            // stream with its first byte (§2.1), so an unused lane costs nothing.
             let Ok(stream) = tasks.connection.open_uni().await else { break };
             set.spawn(tasks.clone().guard(tasks.clone().write_lane(stream, number)));
         }
@@ -191,9 +208,10 @@ impl Established {
 }
 
 impl Tasks {
-    /// Closes the connection when a task says that the peer broke a rule.
+    /// Closes the connection when a task finds that the peer broke a rule.
     async fn guard(self, task: impl Future<Output = Result<(), Stop>>) {
         if let Err(Stop::Violation(violation)) = task.await
+            // A stream also ends when the connection does, which is no violation.
             && self.connection.close_reason().is_none()
         {
             let _ = self.violation.set(violation);
@@ -206,33 +224,38 @@ impl Tasks {
         (mut send, mut receive): (SendStream, RecvStream),
         handshake: Option<Handshake>,
     ) -> Result<(), Stop> {
+        let ended = |stop: Stop| stop.on(StreamName::Control, Expected::EndOfConnection);
         if let Some(handshake) = handshake {
-            send.write_all(&handshake.encode()).await?;
+            send.write_all(&handshake.encode()).await.map_err(|error| ended(error.into()))?;
         }
-        // For later versions: what this one does not know, it skips.
-        while receive.read_chunk(usize::MAX, true).await?.is_some() {}
-        Err(Violation::StreamEnd.into())
+        // Later versions may send more here. This one skips it, so that they can.
+        while receive.read_chunk(usize::MAX, true).await.map_err(|error| ended(error.into()))?.is_some() {}
+        Err(ended(Stop::Ended))
     }
 
     async fn write_lane(self, mut stream: SendStream, number: u8) -> Result<(), Stop> {
         let lane = usize::from(number);
+        let ended =
+            |error: WriteError| Stop::from(error).on(StreamName::Ordered { lane: number }, Expected::Reader);
         let mut is_first = true;
         while let Some(mut bytes) = self.shared.outgoing(self.peer, self.epoch, lane).await {
             if std::mem::take(&mut is_first) {
-                stream.write_all(&[kind::ORDERED, number]).await?;
+                stream.write_all(&[kind::ORDERED, number]).await.map_err(ended)?;
             }
             while !bytes.is_empty() {
-                let written = stream.write_chunks(std::slice::from_mut(&mut bytes)).await?;
+                // quinn takes as much as the peer's credit allows (RFC 9000 §4.1), and keeps the buffer without a copy.
+                let written = stream.write_chunks(std::slice::from_mut(&mut bytes)).await.map_err(ended)?;
                 self.shared.written(self.peer, self.epoch, lane, written.bytes);
             }
         }
-        // Until the connection is closed the stream must not end, as it would when dropped.
+        // A stream that is dropped ends (RFC 9000 §3.1), and the peer would take that for a violation.
         self.connection.closed().await;
         Ok(())
     }
 
     async fn write_bulk(self) -> Result<(), Stop> {
         let lane = usize::from(self.shared.config.ordered_lanes);
+        // Few messages at a time: each one that arrives occupies memory of the receiver until it is complete.
         let streams = Arc::new(Semaphore::new(usize::from(self.shared.config.bulk_streams)));
         let mut messages = JoinSet::new();
         loop {
@@ -256,14 +279,15 @@ impl Tasks {
         mut payload: Bytes,
         lane: usize,
     ) -> Result<(), Stop> {
-        // Ordered lanes go first.
+        // Ordered lanes go first: a bulk message may take seconds, and a heartbeat behind it would be late (RFC 9000 §2.3).
         let _ = stream.set_priority(-1);
         let mut head = [kind::BULK, 0, 0, 0, 0];
         head[1..].copy_from_slice(&length(payload.len()));
-        stream.write_all(&head).await?;
+        let ended = |error: WriteError| Stop::from(error).on(StreamName::Bulk, Expected::Reader);
+        stream.write_all(&head).await.map_err(ended)?;
         let mut released = 4;
         while !payload.is_empty() {
-            let written = stream.write_chunks(std::slice::from_mut(&mut payload)).await?;
+            let written = stream.write_chunks(std::slice::from_mut(&mut payload)).await.map_err(ended)?;
             self.shared.written(self.peer, self.epoch, lane, written.bytes + std::mem::take(&mut released));
         }
         self.shared.written(self.peer, self.epoch, lane, released);
@@ -274,6 +298,7 @@ impl Tasks {
     async fn read_datagrams(self) -> Result<(), Stop> {
         loop {
             let Ok(payload) = self.connection.read_datagram().await else { return Ok(()) };
+            // RFC 9221 §3: the transport parameter bounds frames, and by it quinn bounds memory. This bound is the protocol's own.
             let len_max = super::transport::DATAGRAM_LEN_MAX;
             if payload.len() > len_max {
                 let (len, len_max) = (payload.len() as u64, len_max as u64);
@@ -283,7 +308,7 @@ impl Tasks {
                 let lane = state.datagram();
                 let room = state.receive_queue_len_max;
                 let segment = state.peers.get_mut(&self.peer)?.inbox.running(self.epoch)?;
-                // An empty datagram takes room too.
+                // Where the owner does not keep up, datagrams are dropped here (RFC 9221 §5.3). An empty one takes room too.
                 let waiting = segment.lanes.get(lane)?;
                 if waiting.len + payload.len() > room || waiting.messages.len() > room / 64 {
                     return Some(());
@@ -310,14 +335,16 @@ impl Tasks {
     }
 
     async fn read(self, mut stream: RecvStream, lanes: Arc<[OnceLock<()>]>) -> Result<(), Stop> {
+        let ended = |error: ReadExactError| Stop::from(error).on(StreamName::New, Expected::Kind);
         let mut byte = [0];
-        stream.read_exact(&mut byte).await?;
+        stream.read_exact(&mut byte).await.map_err(ended)?;
         match byte[0] {
             kind::ORDERED => {
-                stream.read_exact(&mut byte).await?;
+                stream.read_exact(&mut byte).await.map_err(ended)?;
                 let lane = lanes.get(usize::from(byte[0])).ok_or(Violation::Lane { lane: byte[0] })?;
+                // Two streams of one lane would have no order among them.
                 lane.set(()).map_err(|()| Violation::StreamTwice)?;
-                self.read_lane(stream, usize::from(byte[0])).await
+                self.read_lane(stream, byte[0]).await
             }
             kind::BULK => self.read_message(stream).await,
             kind::CONTROL => Err(Violation::StreamTwice.into()),
@@ -325,25 +352,27 @@ impl Tasks {
         }
     }
 
-    async fn read_lane(self, mut stream: RecvStream, lane: usize) -> Result<(), Stop> {
+    async fn read_lane(self, mut stream: RecvStream, number: u8) -> Result<(), Stop> {
+        let lane = usize::from(number);
+        let ended = |stop: Stop| stop.on(StreamName::Ordered { lane: number }, Expected::EndOfConnection);
         let mut decoder = FrameDecoder::new(self.shared.config.message_len_max);
         let mut chunks: Vec<Bytes> = vec![Bytes::new(); CHUNKS];
         let mut messages = Vec::new();
         loop {
-            let Some(count) = stream.read_chunks(&mut chunks).await? else {
-                return Err(Violation::StreamEnd.into());
-            };
+            let read = stream.read_chunks(&mut chunks).await.map_err(|error| ended(error.into()))?;
+            let Some(count) = read else { return Err(ended(Stop::Ended)) };
             let mut result = Ok(());
             for chunk in chunks.iter_mut().take(count) {
                 result = result.and_then(|()| decoder.push(chunk, &mut messages));
                 *chunk = Bytes::new();
             }
-            // What was whole before a violation has arrived.
+            // Messages that were whole before a violation have arrived, and are delivered.
             if !messages.is_empty() {
                 let has_room = self.shared.change(|state, wakers| {
                     state.deliver(self.peer, self.epoch, lane, messages.drain(..), wakers)
                 });
                 result?;
+                // Not to read on is what slows the peer down: quinn grants credit for what was read (RFC 9000 §4.1).
                 if !has_room.ok_or(Stop::Over)? {
                     self.shared.room(self.peer, self.epoch, lane, 0).await.ok_or(Stop::Over)?;
                 }
@@ -355,16 +384,18 @@ impl Tasks {
     async fn read_message(self, mut stream: RecvStream) -> Result<(), Stop> {
         let lane = usize::from(self.shared.config.ordered_lanes);
         let len_max = self.shared.config.bulk_len_max;
+        let ended = |stop: Stop| stop.on(StreamName::Bulk, Expected::RestOfMessage);
         let mut header = [0; 4];
-        stream.read_exact(&mut header).await?;
+        stream.read_exact(&mut header).await.map_err(|error| ended(error.into()))?;
         let len = check_len(u32::from_le_bytes(header), len_max)?;
+        // Room is reserved before the content is read, so that many bulk messages at once cannot exceed the inbox.
         self.shared.room(self.peer, self.epoch, lane, len).await.ok_or(Stop::Over)?;
         let mut decoder = FrameDecoder::new(len_max);
         let mut messages = Vec::new();
         decoder.push(&header, &mut messages)?;
         let mut missing = len;
         let mut chunks: Vec<Bytes> = vec![Bytes::new(); CHUNKS];
-        while let Some(count) = stream.read_chunks(&mut chunks).await? {
+        while let Some(count) = stream.read_chunks(&mut chunks).await.map_err(|error| ended(error.into()))? {
             for chunk in chunks.iter_mut().take(count) {
                 missing = missing.checked_sub(chunk.len()).ok_or(Violation::TrailingBytes)?;
                 decoder.push(chunk, &mut messages)?;
@@ -372,11 +403,11 @@ impl Tasks {
             }
         }
         if messages.len() != 1 {
-            return Err(Violation::StreamEnd.into());
+            return Err(ended(Stop::Ended));
         }
         self.shared
             .change(|state, wakers| {
-                // The room that was kept is the message's from now on.
+                // The message takes the room that was reserved for it.
                 let segment = state.peers.get_mut(&self.peer)?.inbox.running(self.epoch)?;
                 let waiting = segment.lanes.get_mut(lane)?;
                 waiting.len = waiting.len.saturating_sub(len);

@@ -1,4 +1,4 @@
-//! Making connections, from both ends.
+//! Connections are made: by dialling, and by accepting.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::race::{Winner, race};
 use super::shared::Shared;
 use crate::{DownReason, RecvError};
 
-/// Dials a peer whenever it is not connected, for ever.
+/// Dials a peer whenever it is not connected, until the task is aborted.
 pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: SocketAddr) {
     let mut jitter = Jitter::new(shared.config.seed ^ peer.get().rotate_left(17));
     let mut pause = shared.config.backoff_min;
@@ -25,10 +25,10 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
                     shared.runtime.spawn(established.run(Arc::clone(&shared), peer));
                 }
                 Err(failure) => {
-                    if let Failure::Told(reason) = failure {
+                    if let Failure::Reported(reason) = failure {
                         shared.change(|state, wakers| state.fail(peer, reason, wakers));
                     }
-                    // The peer may be the one that gets through.
+                    // The peer may get through first: then there is nothing left to dial.
                     race(sleep(jitter.spread(pause)), shared.linked(peer, true)).await;
                     pause = (pause * 2).min(shared.config.backoff_max);
                     continue;
@@ -37,41 +37,42 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
         }
         pause = shared.config.backoff_min;
         shared.linked(peer, false).await;
-        // Both ends have noticed, or are about to: not everybody at once.
+        // Both ends notice the loss at about the same time. Jitter keeps them, and the other nodes, from dialling at once.
         race(sleep(jitter.spread(pause)), shared.linked(peer, true)).await;
     }
 }
 
 async fn dial(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Established, Failure> {
-    // The name is neither sent nor verified.
+    // The identity is the SVID's, so the server name (RFC 6066 §3) is neither sent nor verified.
     let connecting = shared
         .endpoint
         .connect_with(shared.client.clone(), address, "x0-mesh")
-        .map_err(|error| Failure::Told(DownReason::Failed { detail: error.to_string().into() }))?;
+        .map_err(|error| Failure::Reported(DownReason::Failed { detail: error.to_string().into() }))?;
     let connection = timeout(shared.config.dial_timeout, connecting)
         .await
-        .map_err(|_| Failure::Told(DownReason::Unreachable))?
+        .map_err(|_| Failure::Reported(DownReason::Unreachable))?
         .map_err(|error| dial_failure(&error))?;
     let found = identity(&connection).map_err(|reason| {
         close_for(&connection, &reason);
-        Failure::Told(reason)
+        Failure::Reported(reason)
     })?;
     if found != peer {
         let reason = wrong_identity(peer, found);
         close_for(&connection, &reason);
-        return Err(Failure::Told(reason));
+        return Err(Failure::Reported(reason));
     }
     establish(shared, connection, peer).await
 }
 
-/// Accepts who dials, until the endpoint ends.
+/// Accepts peers that dial, until the endpoint ends.
 pub(super) async fn accept_always(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
         let Ok(permit) = Arc::clone(&shared.incoming).try_acquire_owned() else {
+            // CONNECTION_REFUSED (RFC 9000 §20.1): the peer need not wait for its timeout.
             incoming.refuse();
             continue;
         };
-        // RFC 9000 §8.1: under load, first see whether the address is the sender's.
+        // RFC 9000 §8.1.2: under load a Retry makes sure that the address is the sender's, before a handshake costs anything.
         let is_loaded = shared.incoming.available_permits() < shared.config.incoming_max / 2;
         if is_loaded && !incoming.remote_address_validated() && incoming.may_retry() {
             let _ = incoming.retry();
@@ -83,7 +84,7 @@ pub(super) async fn accept_always(shared: Arc<Shared>) {
             drop(permit);
         });
     }
-    let detail = "the socket, or the runtime that drives it, is gone".into();
+    let detail = "its socket, or the runtime that drives it, is gone".into();
     shared.change(|state, wakers| state.finish(RecvError::Failed { detail }, wakers));
 }
 
@@ -98,14 +99,14 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
         }
     };
     if peer == shared.config.local {
-        connection.close(code::IDENTITY, b"that is who we are");
+        connection.close(code::IDENTITY, b"the SVID names the node that was dialled");
         return;
     }
     match establish(&shared, connection, peer).await {
         Ok(established) => established.run(Arc::clone(&shared), peer).await,
-        // Who dialled hears why; here only what a peer must never do is worth telling, and a peer that is being dialled is
-        // not given up for it.
-        Err(Failure::Told(reason @ DownReason::Malformed { .. })) => {
+        // The peer that dialled gets the reason. Here only a violation becomes an event, and an attempt of this node to reach the peer
+        // goes on.
+        Err(Failure::Reported(reason @ DownReason::Malformed { .. })) => {
             shared.change(|state, wakers| {
                 if !state.peer(peer).is_reaching {
                     state.fail(peer, reason, wakers);

@@ -1,18 +1,18 @@
-//! Messages out of a stream of bytes.
+//! Decodes messages from the bytes of a stream.
 
 use crate::Violation;
 
-/// How much is allocated on the word of a length alone.
+/// How much is allocated because of an announced length alone.
 const TRUSTED_LEN_MAX: usize = 64 << 10;
 
-/// Cuts the bytes of a stream into messages, however they come in pieces.
+/// Decodes messages, however their bytes are cut into pieces: QUIC streams have no message boundaries (RFC 9000 §2.2).
 #[derive(Debug)]
 pub(super) struct FrameDecoder {
     len_max: usize,
     header: [u8; 4],
     header_len: usize,
     body: Vec<u8>,
-    /// What is missing of the body.
+    /// Bytes of the body that have not come yet.
     missing: usize,
 }
 
@@ -27,7 +27,7 @@ impl FrameDecoder {
         self.header_len == 0
     }
 
-    /// Takes bytes and gives the messages that they complete. After an error the stream is not to be read on.
+    /// Takes bytes and appends the messages that they complete. After an error the stream must not be read any further.
     pub(super) fn push(&mut self, mut bytes: &[u8], messages: &mut Vec<Vec<u8>>) -> Result<(), Violation> {
         while !bytes.is_empty() {
             if self.header_len < 4 {
@@ -52,7 +52,7 @@ impl FrameDecoder {
                 messages.push(std::mem::take(&mut self.body));
                 self.header_len = 0;
             } else if self.body.len() >= TRUSTED_LEN_MAX {
-                // So much has come that the length is believed: one allocation for the rest.
+                // The peer has sent so much that it is trusted for the rest: one allocation for all of it.
                 self.body.reserve_exact(self.missing);
             }
         }
@@ -107,6 +107,16 @@ mod tests {
             assert!(decoder.is_between());
             assert!(received == sent);
         }
+    }
+
+    #[test]
+    fn a_recorded_stream_is_read() {
+        let recorded = include_bytes!("../../tests/data/quic_lane_v1.bin");
+        let mut messages = Vec::new();
+        assert_eq!(FrameDecoder::new(300).push(recorded, &mut messages), Ok(()));
+        let long: Vec<u8> = (0..300_u16).map(|at| u8::try_from(at % 251).unwrap_or(0)).collect();
+        assert_eq!(messages, [vec![], b"a".to_vec(), long]);
+        assert_eq!(messages.iter().flat_map(|message| frame(message)).collect::<Vec<_>>(), recorded);
     }
 
     #[test]

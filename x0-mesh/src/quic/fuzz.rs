@@ -1,4 +1,4 @@
-//! What bytes from outside reach first, for `fuzz/` and for the suite.
+//! The decoders that bytes from peers reach first, for `fuzz/` and for the suite.
 
 use super::frame::FrameDecoder;
 use super::handshake::{HEAD_LEN, Handshake};

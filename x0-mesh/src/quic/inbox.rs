@@ -1,4 +1,4 @@
-//! What one peer sent and the owner has not received yet.
+//! Messages of one peer that the owner has not received yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 
 use crate::DownReason;
 
-/// The messages of one peer, by epoch. Those of a later epoch, and its `Up`, wait for the last message of the one before.
+/// The messages of one peer, by epoch. Those of a later epoch, and its `Up`, wait until the last message of the epoch before was received:
+/// so `Down` comes after the last message of its epoch.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) segments: VecDeque<Segment>,
@@ -28,9 +29,9 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct InLane {
     pub(super) messages: VecDeque<Vec<u8>>,
-    /// Bytes that the messages hold, and that are kept free for one that is coming.
+    /// Bytes of the messages, and bytes reserved for bulk messages that are arriving.
     pub(super) len: usize,
-    /// Whether it waits for its turn.
+    /// Whether it is among the turns.
     pub(super) is_listed: bool,
     /// Whether a reader waits for room.
     pub(super) is_waited_for: bool,
@@ -53,11 +54,11 @@ impl InLane {
         self.len == 0 || self.len.saturating_add(len) <= len_max
     }
 
-    /// Takes the next message.
+    /// Removes the next message.
     pub(super) fn pop(&mut self, len_max: usize) -> Option<Vec<u8>> {
         let message = self.messages.pop_front()?;
         self.len = self.len.saturating_sub(message.len());
-        // Not at each message: the reader is to find room for many.
+        // Not at each message: a reader that wakes finds room for many, and the peer gets its credit in large steps.
         if self.is_waited_for && self.len <= len_max / 2 {
             self.is_waited_for = false;
             self.room.notify_waiters();
@@ -67,7 +68,7 @@ impl InLane {
 }
 
 impl Inbox {
-    /// The epoch that runs, unless there is none.
+    /// The epoch of this number, unless it is over.
     pub(super) fn running(&mut self, epoch: u64) -> Option<&mut Segment> {
         self.segments.back_mut().filter(|segment| segment.epoch == epoch && segment.down.is_none())
     }

@@ -1,13 +1,13 @@
-//! What is to be sent to one peer and has not been given to QUIC yet.
+//! Messages for one peer that QUIC has not taken yet.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-/// Small messages share chunks of this length.
+/// Small messages share chunks of this length, so that many of them become one write and few packets.
 const CHUNK_LEN: usize = 32 << 10;
-/// Datagrams for a peer that is being reached for the first time.
+/// How many bytes of datagrams wait for a peer that is being reached for the first time.
 const EARLY_DATAGRAMS_LEN_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -21,17 +21,17 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 pub(super) struct OutLane {
     content: Content,
-    /// Bytes that were taken and that QUIC has not taken over.
+    /// Bytes that QUIC has not taken yet.
     len: usize,
-    /// Who waits for room.
+    /// The owner, when it waits for room.
     sender: Option<Waker>,
-    /// The task that gives the bytes to QUIC, when it has nothing to do.
+    /// The task that gives the bytes to QUIC, when it waits for some.
     writer: Option<Waker>,
 }
 
 #[derive(Debug)]
 enum Content {
-    /// Messages with their lengths, one behind another, so that many small ones become one write.
+    /// Messages with their lengths, one after another.
     Stream(BytesMut),
     Messages(VecDeque<Bytes>),
 }
@@ -65,7 +65,7 @@ impl Outbox {
         std::mem::take(&mut self.datagrams)
     }
 
-    /// Forgets everything; who waited is to ask again.
+    /// Drops everything. Tasks that wait are woken, and find out that the epoch is over.
     pub(super) fn clear(&mut self, wakers: &mut Vec<Waker>) {
         self.take_datagrams();
         for lane in &mut self.lanes {
@@ -81,7 +81,7 @@ impl Outbox {
 }
 
 impl OutLane {
-    /// Takes a message if there is room, and gives who has to be woken for it; otherwise remembers who asked.
+    /// Takes a message if there is room, and returns the task to wake for it; otherwise registers the owner's waker.
     pub(super) fn push(
         &mut self,
         cx: &Context<'_>,
@@ -113,7 +113,7 @@ impl OutLane {
         Ok(self.writer.take())
     }
 
-    /// Takes what is to be written: everything on an ordered lane, one message on the bulk lane.
+    /// Removes what is to be written: everything on an ordered lane, one message on the bulk lane.
     pub(super) fn take(&mut self, cx: &Context<'_>) -> Option<Bytes> {
         let bytes = match &mut self.content {
             Content::Stream(stream) if stream.is_empty() => None,
@@ -126,7 +126,7 @@ impl OutLane {
         bytes
     }
 
-    /// QUIC has taken bytes over. Gives who waits for room, if there is enough.
+    /// QUIC has taken bytes. Returns the owner's waker if half of the outbox is free: to wake it for each message would cost more.
     pub(super) fn written(&mut self, len: usize, len_max: usize) -> Option<Waker> {
         self.len = self.len.saturating_sub(len);
         if self.len <= len_max / 2 { self.sender.take() } else { None }

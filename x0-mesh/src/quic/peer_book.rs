@@ -1,4 +1,4 @@
-//! Whom to dial, while the transport runs.
+//! Changes of the peers to dial, while the transport runs.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,8 +11,7 @@ use super::dial::dial_always;
 use super::shared::Shared;
 use crate::DownReason;
 
-/// Changes which peers a [`QuicTransport`](super::QuicTransport) dials. Clones change the same transport; once that is gone
-/// they do nothing.
+/// The peers that a [`QuicTransport`](super::QuicTransport) dials. Clones change the same transport; once it is dropped they do nothing.
 #[derive(Clone)]
 pub struct PeerBook(Weak<Shared>);
 
@@ -21,7 +20,7 @@ impl PeerBook {
         PeerBook(Arc::downgrade(shared))
     }
 
-    /// Dials the peer at this address from now on. A connection that stands is kept, wherever it leads.
+    /// Dials the peer at this address from now on. A connection that is up is kept, also to another address.
     pub fn set_peer(&self, peer: NodeId, address: SocketAddr) {
         let Some(shared) = self.0.upgrade().filter(|shared| shared.config.local != peer) else { return };
         shared.change(|state, _| {
@@ -32,7 +31,7 @@ impl PeerBook {
             if entry.address == Some(address) {
                 return;
             }
-            // A peer that was down is not reached for the first time; one that was never dialled is.
+            // Messages are taken for a peer that is reached for the first time, and not for one that was down before.
             entry.is_reaching |= entry.address.is_none() && entry.link.is_none();
             entry.address = Some(address);
             let dialer = shared.runtime.spawn(dial_always(Arc::clone(&shared), peer, address));
@@ -42,20 +41,20 @@ impl PeerBook {
         });
     }
 
-    /// Ends the connection to the peer, if there is one, so that the next one is made with the identities of now. Who dialled it dials
+    /// Closes the connection to the peer, if there is one, so that the next one uses the current identities. The side that dialled it dials
     /// again.
     pub fn reconnect(&self, peer: NodeId) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.change(|state, wakers| {
             if let Some(link) = state.peers.get(&peer).and_then(|entry| entry.link.as_ref()) {
                 let epoch = link.epoch;
-                link.connection.close(code::CLOSED, b"to be made anew");
+                link.connection.close(code::CLOSED, b"a new connection will be made");
                 state.end(peer, epoch, DownReason::Local, wakers);
             }
         });
     }
 
-    /// Dials the peer no more, and ends the connection to it. It may still dial us: that is refused by taking its SVID away.
+    /// Stops dialling the peer, and closes the connection to it. The peer may still dial this node: revoke its identity to prevent that.
     pub fn remove_peer(&self, peer: NodeId) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.change(|state, wakers| {

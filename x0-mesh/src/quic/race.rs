@@ -1,4 +1,4 @@
-//! Two futures of which the first counts.
+//! Waits for the first of two futures.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,7 +9,7 @@ pub(super) enum Winner<A, B> {
     Second(B),
 }
 
-/// The first is asked first.
+/// The first one is polled first, so it wins when both are ready.
 pub(super) async fn race<A, B>(
     first: impl Future<Output = A>,
     second: impl Future<Output = B>,

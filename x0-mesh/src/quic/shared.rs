@@ -1,4 +1,4 @@
-//! The shared state, and how it is waited for.
+//! The state that the transport and its tasks share, and futures that wait for it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,7 +21,7 @@ pub(super) struct Shared {
     pub(super) client: quinn::ClientConfig,
     pub(super) endpoint: Endpoint,
     pub(super) runtime: Handle,
-    /// A permit for each peer that dialled us.
+    /// A permit for each peer that dialled this node.
     pub(super) incoming: Arc<Semaphore>,
 }
 
@@ -42,7 +42,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and wakes whom that concerns once the lock is free.
+    /// Changes the state, and calls the wakers once the lock is free: a waker may run code that takes the lock again.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State, &mut Vec<Waker>) -> R) -> R {
         let mut wakers = Vec::new();
         let result = change(&mut self.lock(), &mut wakers);
@@ -50,7 +50,7 @@ impl Shared {
         result
     }
 
-    /// What is to be written next on a lane; `None` when the epoch is over.
+    /// The next bytes to write on a lane; `None` when the epoch is over.
     pub(super) async fn outgoing(&self, peer: NodeId, epoch: u64, lane: usize) -> Option<Bytes> {
         poll_fn(|cx| {
             let mut state = self.lock();
@@ -67,7 +67,7 @@ impl Shared {
         .await
     }
 
-    /// QUIC has taken bytes of a lane over.
+    /// QUIC has taken bytes of a lane.
     pub(super) fn written(&self, peer: NodeId, epoch: u64, lane: usize, len: usize) {
         let sender = {
             let mut state = self.lock();
@@ -84,8 +84,7 @@ impl Shared {
         }
     }
 
-    /// Waits until a lane has room for a message, and keeps the room; with no length, until it has room at all. `None` when
-    /// the epoch is over.
+    /// Waits until a lane has room for a message, and reserves it; with length zero, until there is any room. `None` when the epoch is over.
     pub(super) async fn room(&self, peer: NodeId, epoch: u64, lane: usize, len: usize) -> Option<()> {
         loop {
             let room = {
@@ -94,6 +93,7 @@ impl Shared {
                 Arc::clone(&segment.lanes.get_mut(lane)?.room)
             };
             let mut notified = pin!(room.notified());
+            // Before the look at the state: room that is made in between is not missed.
             notified.as_mut().enable();
             {
                 let mut state = self.lock();
@@ -111,7 +111,7 @@ impl Shared {
         }
     }
 
-    /// Waits until the peer is connected, or is not.
+    /// Waits until the peer is connected, or until it is not.
     pub(super) async fn linked(&self, peer: NodeId, is_linked: bool) {
         loop {
             let Some(changed) = self.lock().peers.get(&peer).map(|peer| Arc::clone(&peer.changed)) else {

@@ -1,4 +1,4 @@
-//! What the transport and its tasks share, behind one lock that nobody holds for long. No I/O happens here.
+//! The state that the transport and its tasks share, behind one lock that is held briefly. No I/O happens here.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,9 +17,9 @@ use super::outbox::Outbox;
 use crate::telemetry::QuicTelemetry;
 use crate::{DownReason, PeerEvent, PeerEventKind, RecvError};
 
-/// A peer whose owner does not receive may begin that many epochs.
+/// While the owner does not receive, a peer may begin this many epochs: what waits is bounded by it.
 const SEGMENTS_MAX: usize = 4;
-/// And there may be that many events of it.
+/// The same for events of one peer that were not polled.
 const EVENTS_MAX: usize = 32;
 
 #[derive(Debug)]
@@ -30,13 +30,13 @@ pub(super) struct State {
     pub(super) receive_queue_len_max: usize,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) events: VecDeque<PeerEvent>,
-    /// Lanes that have messages, in the order of their turns.
+    /// Lanes that have messages, in the order of their turns: each gives one message, so that none starves.
     turns: VecDeque<(NodeId, usize)>,
     pub(super) recv_waker: Option<Waker>,
     pub(super) event_waker: Option<Waker>,
     /// Serves as the sequence number of connections too.
     last_epoch: u64,
-    /// Why there is nothing any more.
+    /// The reason for which the transport is over.
     pub(super) over: Option<RecvError>,
     pub(super) telemetry: QuicTelemetry,
 }
@@ -46,21 +46,21 @@ pub(super) struct Peer {
     pub(super) address: Option<SocketAddr>,
     pub(super) dialer: Option<AbortHandle>,
     pub(super) link: Option<Link>,
-    /// Being reached for the first time since it was given.
+    /// Whether it is being reached for the first time since it got an address.
     pub(super) is_reaching: bool,
-    /// What the owner was told last, so that each attempt that fails for the same reason is not an event.
+    /// The reason of the last event of a failed attempt: more attempts that fail for the same reason are not events.
     last_failure: Option<DownReason>,
-    /// The other side's instance, and the last sequence number it gave.
-    heard: (u64, u64),
+    /// The peer's instance, and the last sequence number it sent.
+    last: (u64, u64),
     pub(super) outbox: Outbox,
     pub(super) inbox: Inbox,
-    /// Events that the owner has not taken.
-    untold: usize,
-    /// Called when the link comes or goes.
+    /// Events that the owner has not polled.
+    unreported: usize,
+    /// Notified when the link comes or goes.
     pub(super) changed: Arc<Notify>,
 }
 
-/// The connection that is used.
+/// The connection in use.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) epoch: u64,
@@ -69,11 +69,11 @@ pub(super) struct Link {
     sequence: u64,
 }
 
-/// A connection that became the one.
+/// A connection that became the one in use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Adopted {
     pub(super) epoch: u64,
-    /// What the other side has to be told, if it is ours to decide.
+    /// The handshake to send, if this node decides.
     pub(super) handshake: Option<Handshake>,
 }
 
@@ -85,10 +85,10 @@ impl Peer {
             link: None,
             is_reaching: false,
             last_failure: None,
-            heard: (0, 0),
+            last: (0, 0),
             outbox: Outbox::new(ordered_lanes),
             inbox: Inbox::default(),
-            untold: 0,
+            unreported: 0,
             changed: Arc::default(),
         }
     }
@@ -121,24 +121,24 @@ impl State {
         usize::from(self.ordered_lanes) + 1
     }
 
-    /// The peer, known from now on.
+    /// The entry of a peer, made if there is none.
     pub(super) fn peer(&mut self, peer: NodeId) -> &mut Peer {
         let ordered_lanes = self.ordered_lanes;
         self.peers.entry(peer).or_insert_with(|| Peer::new(ordered_lanes))
     }
 
-    /// Of two nodes the lower one decides which connection is used.
+    /// Of two nodes the one with the lower id decides which connection is used: two that dial each other at once must agree.
     pub(super) fn decides(&self, peer: NodeId) -> bool {
         self.local < peer
     }
 
-    /// What a node that does not decide says first.
+    /// The handshake that a node sends first which does not decide.
     pub(super) fn handshake_for(&self, peer: NodeId) -> Handshake {
-        let heard = self.peers.get(&peer).map_or((0, 0), |peer| peer.heard);
-        Handshake { instance: self.instance, heard_instance: heard.0, sequence: heard.1 }
+        let last = self.peers.get(&peer).map_or((0, 0), |peer| peer.last);
+        Handshake { instance: self.instance, known_instance: last.0, sequence: last.1 }
     }
 
-    /// Makes a connection on which the peer has greeted the one that is used, or says why not.
+    /// Puts a connection to use on which the peer has sent its handshake, or says why not.
     pub(super) fn adopt(
         &mut self,
         id: NodeId,
@@ -157,8 +157,8 @@ impl State {
             let is_duplicate = link.instance == handshake.instance
                 && link.connection.close_reason().is_none()
                 && if decides {
-                    // Had the peer known of the link when it greeted, it would have lost it since.
-                    handshake.heard_instance != instance || handshake.sequence < link.sequence
+                    // A peer that knew of the link when it sent its handshake has lost it since, or it would not have dialled.
+                    handshake.known_instance != instance || handshake.sequence < link.sequence
                 } else {
                     handshake.sequence <= link.sequence
                 };
@@ -167,8 +167,8 @@ impl State {
                 return Err(Failure::Quiet);
             }
         }
-        if peer.inbox.segments.len() >= SEGMENTS_MAX || peer.untold >= EVENTS_MAX {
-            connection.close(code::BUSY, b"what came before has not been received yet");
+        if peer.inbox.segments.len() >= SEGMENTS_MAX || peer.unreported >= EVENTS_MAX {
+            connection.close(code::BUSY, b"earlier messages were not received yet");
             return Err(Failure::Quiet);
         }
         if let Some(link) = &peer.link {
@@ -181,22 +181,22 @@ impl State {
         let epoch = self.last_epoch;
         let sequence = if decides { epoch } else { handshake.sequence };
         let peer = self.peer(id);
-        peer.heard = (handshake.instance, sequence);
+        peer.last = (handshake.instance, sequence);
         peer.is_reaching = false;
         peer.last_failure = None;
         peer.link =
             Some(Link { epoch, connection: connection.clone(), instance: handshake.instance, sequence });
         peer.inbox.segments.push_back(Segment::up(epoch, lanes));
         for datagram in peer.outbox.take_datagrams() {
-            // May be lost.
+            // A datagram may be lost.
             let _ = connection.send_datagram(datagram);
         }
         peer.changed.notify_waiters();
         if peer.inbox.segments.len() == 1 {
-            self.tell(id, PeerEventKind::Up { epoch }, wakers);
+            self.report(id, PeerEventKind::Up { epoch }, wakers);
         }
         let handshake =
-            decides.then_some(Handshake { instance, heard_instance: handshake.instance, sequence });
+            decides.then_some(Handshake { instance, known_instance: handshake.instance, sequence });
         Ok(Adopted { epoch, handshake })
     }
 
@@ -227,7 +227,7 @@ impl State {
         peer.outbox.clear(wakers);
         if peer.last_failure.as_ref() == Some(&reason)
             || peer.inbox.segments.len() >= SEGMENTS_MAX
-            || peer.untold >= EVENTS_MAX
+            || peer.unreported >= EVENTS_MAX
         {
             return;
         }
@@ -237,7 +237,7 @@ impl State {
         self.advance(id, wakers);
     }
 
-    /// Ends what has been received as a whole, and begins what comes next.
+    /// Ends the epochs that were received as a whole, and begins the next one.
     fn advance(&mut self, id: NodeId, wakers: &mut Vec<Waker>) {
         loop {
             let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -261,15 +261,15 @@ impl State {
             if !self.turns.is_empty() {
                 wakers.extend(self.recv_waker.take());
             }
-            self.tell(id, PeerEventKind::Down { epoch, reason }, wakers);
+            self.report(id, PeerEventKind::Down { epoch, reason }, wakers);
             if let Some(epoch) = next_epoch {
-                self.tell(id, PeerEventKind::Up { epoch }, wakers);
+                self.report(id, PeerEventKind::Up { epoch }, wakers);
             }
         }
     }
 
-    fn tell(&mut self, peer: NodeId, kind: PeerEventKind, wakers: &mut Vec<Waker>) {
-        self.peer(peer).untold += 1;
+    fn report(&mut self, peer: NodeId, kind: PeerEventKind, wakers: &mut Vec<Waker>) {
+        self.peer(peer).unreported += 1;
         self.events.push_back(PeerEvent { peer, kind });
         wakers.extend(self.event_waker.take());
     }
@@ -277,26 +277,26 @@ impl State {
     pub(super) fn next_event(&mut self) -> Option<PeerEvent> {
         let event = self.events.pop_front()?;
         if let Some(peer) = self.peers.get_mut(&event.peer) {
-            peer.untold = peer.untold.saturating_sub(1);
+            peer.unreported = peer.unreported.saturating_sub(1);
             self.forget(event.peer);
         }
         Some(event)
     }
 
-    /// A peer without an address of which nothing is left is unknown again.
+    /// Removes a peer without an address, once nothing of it is left: peers that dial must not make the table grow for ever.
     pub(super) fn forget(&mut self, id: NodeId) {
         let is_gone = self.peers.get(&id).is_some_and(|peer| {
             peer.address.is_none()
                 && peer.link.is_none()
                 && peer.inbox.segments.is_empty()
-                && peer.untold == 0
+                && peer.unreported == 0
         });
         if is_gone {
             self.peers.remove(&id);
         }
     }
 
-    /// Takes in what came on a lane, and says whether the lane has room for more; `None` when the epoch is over.
+    /// Takes in messages of a lane. Returns whether the lane has room for more; `None` when the epoch is over.
     pub(super) fn deliver(
         &mut self,
         id: NodeId,
@@ -326,7 +326,7 @@ impl State {
         Some(lane.len < len_max)
     }
 
-    /// Takes the message whose turn it is.
+    /// Removes the message whose turn it is.
     pub(super) fn next_message(&mut self, wakers: &mut Vec<Waker>) -> Option<(NodeId, usize, Vec<u8>)> {
         let len_max = self.receive_queue_len_max;
         loop {
@@ -350,7 +350,7 @@ impl State {
         }
     }
 
-    /// Ends everything.
+    /// Ends the transport.
     pub(super) fn finish(&mut self, reason: RecvError, wakers: &mut Vec<Waker>) {
         if self.over.is_none() {
             self.over = Some(reason);

@@ -1,4 +1,4 @@
-//! The transport.
+//! The QUIC transport as its owner sees it.
 
 use std::fmt;
 use std::io;
@@ -25,22 +25,23 @@ use super::shared::Shared;
 use super::state::State;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
-/// What fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), behind the longest headers.
+/// Fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), after the longest headers, the AEAD's tag (RFC 9001 §5.3) and the
+/// frame's own header (RFC 9221 §4).
 pub(super) const DATAGRAM_LEN_MAX: usize = 1100;
-/// What the socket is asked to hold; the system may grant less.
+/// The socket buffer that the system is asked for, in bytes; it may grant less.
 const SOCKET_LEN: usize = 4 << 20;
-/// The control stream, the ordered lanes, bulk messages.
+/// The unidirectional streams that a peer may open: the control stream, the ordered lanes, bulk messages (RFC 9000 §4.6).
 const STREAMS_MAX: u32 = 1 + QuicOptions::ORDERED_LANES_MAX as u32 + QuicOptions::BULK_STREAMS_MAX as u32;
 const ALPN: &[u8] = b"x0-mesh/1";
 
 /// Messages over QUIC. See the [module](super) for what it does, and [`Transport`] for what it promises.
 ///
 /// It works by tasks on the runtime that it was bound in, as long as that runs; its own methods may be called from any
-/// thread and executor. Dropping it closes every connection and loses what is under way; [`QuicTransport::close`] also waits
-/// until the peers can have heard of it.
+/// thread and executor. Dropping it closes every connection and loses the messages that are on the way; [`QuicTransport::close`] also
+/// waits until the peers can have received the close.
 pub struct QuicTransport {
     shared: Arc<Shared>,
-    /// To see when it is gone.
+    /// Tells when quinn has dropped the socket.
     socket: Weak<dyn AsyncUdpSocket>,
 }
 
@@ -96,29 +97,29 @@ impl QuicTransport {
         Ok(transport)
     }
 
-    /// Where it listens; with the port that the system chose, if it did.
+    /// The address that it listens on; with the port that the system chose, if it did.
     ///
     /// # Errors
-    /// What the system says of the socket.
+    /// The error of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.shared.endpoint.local_addr()
     }
 
-    /// Changes whom to dial, from anywhere.
+    /// A handle that changes the peers to dial, from any thread.
     #[must_use]
     pub fn peers(&self) -> PeerBook {
         PeerBook::new(&self.shared)
     }
 
-    /// Closes every connection, and waits until the peers can have heard of it and the port is free. What is under way is
-    /// lost.
+    /// Closes every connection, and waits until the peers can have received the close (RFC 9000 §10.2) and the port is free. Messages that
+    /// are on the way are lost.
     pub async fn close(self) {
         let endpoint = self.shared.endpoint.clone();
         let socket = Weak::clone(&self.socket);
         drop(self);
         endpoint.wait_idle().await;
         drop(endpoint);
-        // quinn does not tell when its driver has let go of the socket; it has nothing left to wait for.
+        // quinn does not report when its driver has dropped the socket; at this point it is about to.
         while socket.strong_count() > 0 {
             sleep(Duration::from_millis(1)).await;
         }
@@ -149,13 +150,14 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
     discovery.upper_bound(config.datagram_len_max);
     let receive_window = u64::from(config.stream_window) * u64::from(STREAMS_MAX);
     transport
+        // None is used, so a peer that opens one breaks the protocol (RFC 9000 §4.6), and quinn closes the connection.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
-        // `check` has made sure that it fits.
+        // `QuicOptions::check` has made sure that it fits.
         .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
         .keep_alive_interval(Some(config.keep_alive))
         .stream_receive_window(VarInt::from_u32(config.stream_window))
-        // So wide that streams which nobody reads leave room for the others.
+        // The window of the connection (RFC 9000 §4.1) is so wide that streams which are not read leave room for the others.
         .receive_window(VarInt::from_u64(receive_window).unwrap_or(VarInt::MAX))
         .send_window(config.send_window)
         .initial_rtt(config.round_trip_initial)
@@ -165,7 +167,7 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
 
 fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    // Best effort: the system's bound may be lower, and the default works.
+    // Best effort: the system's bound may be lower. The default works, with more losses under load.
     let _ = socket.set_recv_buffer_size(SOCKET_LEN);
     let _ = socket.set_send_buffer_size(SOCKET_LEN);
     socket.bind(&address.into())?;
@@ -300,7 +302,7 @@ fn remember(kept: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Whether there was room. What cannot be sent for another reason may be lost.
+/// Whether there was room. A datagram that cannot be sent for another reason is lost, as datagrams may be (RFC 9221 §5).
 fn send_datagram(connection: &quinn::Connection, payload: &[u8], trailer: &[u8]) -> bool {
     if connection.datagram_send_buffer_space() < payload.len() + trailer.len() {
         return false;
@@ -310,7 +312,7 @@ fn send_datagram(connection: &quinn::Connection, payload: &[u8], trailer: &[u8])
 
 impl Drop for QuicTransport {
     fn drop(&mut self) {
-        // First, so that peers do not see streams end.
+        // First, so that peers see the close before any stream ends.
         self.shared.endpoint.close(code::CLOSED, b"");
         self.shared.change(|state, wakers| state.finish(RecvError::Closed, wakers));
     }

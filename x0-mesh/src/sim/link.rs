@@ -1,19 +1,19 @@
-//! What a link does to messages.
+//! Delay, loss and disorder of a link.
 
 use std::time::Duration;
 
 use crate::random::SplitMix64;
 
-/// What a link does to the messages of one direction. Probabilities are from 0 to 1.
+/// Delay, loss and disorder of a link in one direction. Probabilities are from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinkProfile {
     /// The shortest time a message takes.
     pub delay_min: Duration,
     /// The longest, unless it is lost or overtaken on the way.
     pub delay_max: Duration,
-    /// How often a packet is lost. A datagram is gone then; a message of the other lanes comes a retransmission later.
+    /// How often a packet is lost. A datagram is gone then; a message of the other lanes arrives one retransmission later.
     pub loss: f64,
-    /// How often a datagram comes twice.
+    /// How often a datagram arrives twice.
     pub duplication: f64,
     /// How often a datagram is held up, for up to ten times `delay_max`, so that others overtake it.
     pub reordering: f64,
@@ -42,7 +42,7 @@ impl LinkProfile {
         self.delay_min + Duration::from_nanos(random.below(nanoseconds.saturating_add(1)))
     }
 
-    /// After which times a datagram arrives: never, once or twice.
+    /// The delays of a datagram: it arrives never, once or twice.
     pub(super) fn datagram(&self, random: &mut SplitMix64) -> [Option<Duration>; 2] {
         let mut one = || {
             if random.happens(self.loss) {
@@ -58,7 +58,7 @@ impl LinkProfile {
         [first, second.filter(|_| random.happens(self.duplication))]
     }
 
-    /// After which time a message that is sent until it arrives does.
+    /// The delay of a message that is sent again until it arrives.
     pub(super) fn reliable(&self, random: &mut SplitMix64) -> Duration {
         let mut delay = self.delay(random);
         for _ in 0..RETRANSMISSIONS_MAX {

@@ -1,4 +1,4 @@
-//! Transports over a network, and the time that passes for all of them.
+//! Transports over a simulated network, and their common clock.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,7 +15,7 @@ use super::port::Port;
 use super::transport::SimTransport;
 use crate::{Lane, PeerEventKind};
 
-/// A mesh of [`SimTransport`]s in virtual time, which passes only when it is told to. Clones are the same mesh.
+/// A mesh of [`SimTransport`]s in virtual time, which passes only on request. Clones are the same mesh.
 #[derive(Debug, Clone)]
 pub struct SimMesh(Arc<Mutex<Inner>>);
 
@@ -24,7 +24,7 @@ pub(super) struct Inner {
     pub(super) network: Network,
     pub(super) now: Duration,
     pub(super) ports: BTreeMap<NodeId, Port>,
-    /// Bytes of a lane that were sent and not received.
+    /// Bytes of each lane that were sent and not received.
     pub(super) under_way: BTreeMap<(NodeId, NodeId, Lane), usize>,
 }
 
@@ -44,7 +44,7 @@ impl SimMesh {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a node and gives its transport; a node that runs already begins anew. Dropping the transport is the node's crash.
+    /// Starts a node and returns its transport; a node that runs already restarts. Dropping the transport is a crash of the node.
     #[must_use]
     pub fn transport(&self, node: NodeId) -> SimTransport {
         let mut inner = self.lock();
@@ -52,8 +52,8 @@ impl SimMesh {
         inner.ports.insert(node, Port::new(life));
         inner.under_way.retain(|(from, to, _), _| *from != node && *to != node);
         let now = inner.now;
-        let told = inner.network.start(now, node);
-        let wakers = inner.hand_out(told);
+        let outputs = inner.network.start(now, node);
+        let wakers = inner.dispatch(outputs);
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
         SimTransport::new(self.clone(), node, life)
@@ -89,8 +89,8 @@ impl SimMesh {
     pub(super) fn change(&self, change: impl FnOnce(&mut Network, Duration) -> Vec<Output>) {
         let mut inner = self.lock();
         let now = inner.now;
-        let told = change(&mut inner.network, now);
-        let wakers = inner.hand_out(told);
+        let outputs = change(&mut inner.network, now);
+        let wakers = inner.dispatch(outputs);
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -107,14 +107,14 @@ impl SimMesh {
         self.lock().network.trace_hash()
     }
 
-    /// Lets time pass until the next thing happens; whether there was one.
+    /// Lets time pass until the next occurrence. Returns whether there was one.
     pub fn step(&self) -> bool {
         let mut inner = self.lock();
         let Some(due) = inner.network.poll_timeout() else { return false };
         inner.now = inner.now.max(due);
         let now = inner.now;
-        let told = inner.network.poll_output(now);
-        let wakers = inner.hand_out(told);
+        let outputs = inner.network.poll_output(now);
+        let wakers = inner.dispatch(outputs);
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
         true
@@ -129,7 +129,7 @@ impl SimMesh {
         self.lock().now = end;
     }
 
-    /// Runs a future, letting time pass whenever it waits. `None` if it waits and nothing will ever happen.
+    /// Runs a future, and lets time pass whenever it waits. `None` if it waits and nothing will ever happen.
     pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut cx = Context::from_waker(Waker::noop());
@@ -145,10 +145,10 @@ impl SimMesh {
 }
 
 impl Inner {
-    /// Puts outputs where they belong. Whom to wake.
-    pub(super) fn hand_out(&mut self, told: Vec<Output>) -> Vec<Waker> {
+    /// Puts outputs into the ports of their nodes. Returns the wakers to call.
+    pub(super) fn dispatch(&mut self, outputs: Vec<Output>) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        for output in told {
+        for output in outputs {
             match output {
                 Output::Deliver(delivery) => {
                     let Some(port) = self.ports.get_mut(&delivery.to) else { continue };
@@ -157,7 +157,7 @@ impl Inner {
                 }
                 Output::Event { at, event } => {
                     let Some(port) = self.ports.get_mut(&at) else { continue };
-                    // Whether it goes up or down: who waits for room gets an answer now.
+                    // Up or down: an owner that waits for room gets an answer now.
                     let peer = event.peer;
                     if matches!(event.kind, PeerEventKind::Down { .. }) {
                         self.under_way.retain(|(from, to, _), _| (*from, *to) != (at, peer));
@@ -179,7 +179,7 @@ impl Inner {
         wakers
     }
 
-    /// The receiver has taken this much of a lane. Whom to wake.
+    /// The receiver has taken this much of a lane. Returns the waker of the sender.
     pub(super) fn release(&mut self, from: NodeId, to: NodeId, lane: Lane, len: usize) -> Option<Waker> {
         let under_way = self.under_way.get_mut(&(from, to, lane))?;
         *under_way = under_way.saturating_sub(len);

@@ -1,4 +1,4 @@
-//! The engine.
+//! The simulated network, as an engine without a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,17 +18,17 @@ pub struct Network {
     random: SplitMix64,
     profile: LinkProfile,
     profiles: BTreeMap<(NodeId, NodeId), LinkProfile>,
-    /// How long a way may be cut before both ends take each other for lost.
+    /// How long a connection may be cut before both ends give it up.
     detection: Duration,
     nodes: BTreeMap<NodeId, Node>,
-    /// Directions that nothing passes.
+    /// Directions in which nothing passes.
     cuts: BTreeSet<(NodeId, NodeId)>,
-    /// Both ends in order: the way between them.
-    ways: BTreeMap<(NodeId, NodeId), Way>,
+    /// Both ends in order: the connection between them.
+    connections: BTreeMap<(NodeId, NodeId), Connection>,
     /// When the last message of a lane arrives: no later one may arrive before.
     arrivals: BTreeMap<(NodeId, NodeId, Lane), Duration>,
-    queue: BTreeMap<(Duration, u64), Happening>,
-    /// What waits for a cut to be healed.
+    queue: BTreeMap<(Duration, u64), Occurrence>,
+    /// Messages that wait for the end of a cut.
     held: Vec<Travelling>,
     numbers: u64,
     trace: u64,
@@ -39,17 +39,17 @@ struct Node {
     is_up: bool,
 }
 
-/// The way between two nodes.
+/// The connection between two nodes.
 #[derive(Debug)]
-struct Way {
+struct Connection {
     epoch: u64,
     is_up: bool,
 }
 
 #[derive(Debug)]
-enum Happening {
+enum Occurrence {
     Arrive(Travelling),
-    /// The ends of a way look whether it still stands.
+    /// The ends of a connection check whether it is still whole.
     Detect {
         ends: (NodeId, NodeId),
         epoch: u64,
@@ -65,27 +65,27 @@ struct Travelling {
 /// A message that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Where.
+    /// The receiver.
     pub to: NodeId,
-    /// Whence.
+    /// The sender.
     pub from: NodeId,
-    /// How it travelled.
+    /// The lane on which it travelled.
     pub lane: Lane,
     /// The message.
     pub payload: Vec<u8>,
 }
 
-/// What a [`Network`] gives out.
+/// An output of a [`Network`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
     /// A message has arrived.
     Deliver(Delivery),
-    /// A node notices something about the way to a peer.
+    /// A node notices a change of the connection to a peer.
     Event {
-        /// Which node.
+        /// The node.
         at: NodeId,
-        /// What it notices.
+        /// The change.
         event: PeerEvent,
     },
 }
@@ -105,7 +105,7 @@ impl Network {
             detection: Duration::from_secs(1),
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
-            ways: BTreeMap::new(),
+            connections: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             queue: BTreeMap::new(),
             held: Vec::new(),
@@ -114,53 +114,53 @@ impl Network {
         }
     }
 
-    /// What every link does that has no profile of its own, to messages sent from now on.
+    /// Sets the profile of every link without one of its own, for messages sent from now on.
     pub fn set_profile(&mut self, profile: LinkProfile) {
         self.profile = profile;
     }
 
-    /// What the link does in this direction, to messages sent from now on.
+    /// Sets the profile of a link in this direction, for messages sent from now on.
     pub fn set_link_profile(&mut self, from: NodeId, to: NodeId, profile: LinkProfile) {
         self.profiles.insert((from, to), profile);
     }
 
-    /// How long a way may be cut before its ends take each other for lost. 1 s unless set.
+    /// Sets how long a connection may be cut before its ends give it up. 1 s unless set.
     pub fn set_detection(&mut self, detection: Duration) {
         self.detection = detection;
     }
 
     /// Starts a node, for the first time or again. It is reached by every node that is up and not cut off.
     pub fn start(&mut self, now: Duration, node: NodeId) -> Vec<Output> {
-        let mut told = Vec::new();
+        let mut outputs = Vec::new();
         let again = self.nodes.insert(node, Node { is_up: true }).is_some();
         let others: Vec<NodeId> = self.nodes.keys().copied().filter(|other| *other != node).collect();
         for other in others {
             if again {
-                self.end_way(ends(node, other), Some(node), &DownReason::Replaced, &mut told);
+                self.disconnect(ends(node, other), Some(node), &DownReason::Replaced, &mut outputs);
             }
-            self.begin_way(now, ends(node, other), &mut told);
+            self.connect(now, ends(node, other), &mut outputs);
         }
-        self.note(&told);
-        told
+        self.note(&outputs);
+        outputs
     }
 
-    /// Ends a node as if its process were killed: what is on its way to it is lost, and its peers notice in time.
+    /// Ends a node as if its process were killed: messages on the way to it are lost, and its peers notice after the detection time.
     pub fn crash(&mut self, now: Duration, node: NodeId) {
         if let Some(state) = self.nodes.get_mut(&node) {
             state.is_up = false;
         }
-        self.watch_ways(now, |one, other| one == node || other == node);
+        self.watch(now, |one, other| one == node || other == node);
     }
 
     /// Lets nothing pass from `from` to `to`. The other direction is not touched.
     pub fn cut(&mut self, now: Duration, from: NodeId, to: NodeId) {
         self.cuts.insert((from, to));
-        self.watch_ways(now, |one, other| ends(from, to) == (one, other));
+        self.watch(now, |one, other| ends(from, to) == (one, other));
     }
 
-    /// Lets nothing pass between nodes of different groups; nodes of no group are one more. Other cuts are mended.
+    /// Lets nothing pass between nodes of different groups; the nodes of no group are one more group. Other cuts end.
     pub fn partition(&mut self, now: Duration, groups: &[&[NodeId]]) -> Vec<Output> {
-        let told = self.heal(now);
+        let outputs = self.heal(now);
         let group = |node: &NodeId| groups.iter().position(|group| group.contains(node));
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for from in &nodes {
@@ -168,30 +168,35 @@ impl Network {
                 self.cut(now, *from, *to);
             }
         }
-        told
+        outputs
     }
 
-    /// Mends every cut. What waited for that arrives after the usual time, if its epoch lasts.
+    /// Ends every cut. Messages that waited for that arrive after the usual time, if their epoch lasts.
     pub fn heal(&mut self, now: Duration) -> Vec<Output> {
         self.cuts.clear();
         for travelling in std::mem::take(&mut self.held) {
             let Delivery { from, to, lane, .. } = travelling.delivery;
             let at = self.arrival(now, from, to, lane);
-            self.enqueue(at, Happening::Arrive(travelling));
+            self.enqueue(at, Occurrence::Arrive(travelling));
         }
-        let mut told = Vec::new();
-        let broken: Vec<_> = self.ways.iter().filter(|(_, way)| !way.is_up).map(|(ends, _)| *ends).collect();
+        let mut outputs = Vec::new();
+        let broken: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| !connection.is_up)
+            .map(|(ends, _)| *ends)
+            .collect();
         for ends in broken {
-            self.begin_way(now, ends, &mut told);
+            self.connect(now, ends, &mut outputs);
         }
-        self.note(&told);
-        told
+        self.note(&outputs);
+        outputs
     }
 
     /// Whether messages sent from one to the other go into an epoch.
     #[must_use]
     pub fn is_up(&self, from: NodeId, to: NodeId) -> bool {
-        self.ways.get(&ends(from, to)).is_some_and(|way| way.is_up)
+        self.connections.get(&ends(from, to)).is_some_and(|connection| connection.is_up)
     }
 
     /// Sends a message.
@@ -210,69 +215,73 @@ impl Network {
         if from == to {
             return Err(SendError::ToSelf);
         }
-        let Some(way) = self.ways.get(&ends(from, to)) else {
+        let Some(connection) = self.connections.get(&ends(from, to)) else {
             return Err(SendError::UnknownPeer { peer: to });
         };
-        if !way.is_up {
+        if !connection.is_up {
             return Err(SendError::Unreachable { peer: to });
         }
-        let epoch = way.epoch;
+        let epoch = connection.epoch;
         let travelling = |payload| Travelling { epoch, delivery: Delivery { to, from, lane, payload } };
         if lane == Lane::Datagram {
             let profile = self.profile(from, to);
             for delay in profile.datagram(&mut self.random).into_iter().flatten() {
-                self.enqueue(now + delay, Happening::Arrive(travelling(payload.clone())));
+                self.enqueue(now + delay, Occurrence::Arrive(travelling(payload.clone())));
             }
         } else {
             let at = self.arrival(now, from, to, lane);
-            self.enqueue(at, Happening::Arrive(travelling(payload)));
+            self.enqueue(at, Occurrence::Arrive(travelling(payload)));
         }
         Ok(())
     }
 
-    /// When something happens next.
+    /// The time of the next occurrence.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.queue.keys().next().map(|(at, _)| *at)
     }
 
-    /// What has happened by now, in order; empty when there is no more. One thing that happens may be noticed at both ends.
+    /// The outputs of the next occurrence that is due by now; empty when there is none. Both ends may notice one occurrence.
     pub fn poll_output(&mut self, now: Duration) -> Vec<Output> {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((at, _), happening) = entry.remove_entry();
-            let mut told = Vec::new();
-            match happening {
-                Happening::Arrive(travelling) => self.arrive(travelling, &mut told),
-                Happening::Detect { ends, epoch } => {
-                    if self.ways.get(&ends).is_some_and(|way| way.epoch == epoch) && !self.stands(ends) {
-                        self.end_way(ends, None, &DownReason::TimedOut, &mut told);
-                        self.begin_way(at, ends, &mut told);
+            let ((at, _), occurrence) = entry.remove_entry();
+            let mut outputs = Vec::new();
+            match occurrence {
+                Occurrence::Arrive(travelling) => self.arrive(travelling, &mut outputs),
+                Occurrence::Detect { ends, epoch } => {
+                    if self.connections.get(&ends).is_some_and(|connection| connection.epoch == epoch)
+                        && !self.stands(ends)
+                    {
+                        self.disconnect(ends, None, &DownReason::TimedOut, &mut outputs);
+                        self.connect(at, ends, &mut outputs);
                     }
                 }
             }
-            if !told.is_empty() {
-                self.note(&told);
-                return told;
+            if !outputs.is_empty() {
+                self.note(&outputs);
+                return outputs;
             }
         }
         Vec::new()
     }
 
-    /// A digest of everything given out so far: equal for equal runs.
+    /// A digest of all outputs so far: equal for equal runs.
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
         self.trace
     }
 
-    fn arrive(&mut self, travelling: Travelling, told: &mut Vec<Output>) {
+    fn arrive(&mut self, travelling: Travelling, outputs: &mut Vec<Output>) {
         let Delivery { from, to, lane, .. } = travelling.delivery;
-        let is_current =
-            self.ways.get(&ends(from, to)).is_some_and(|way| way.is_up && way.epoch == travelling.epoch);
+        let is_current = self
+            .connections
+            .get(&ends(from, to))
+            .is_some_and(|connection| connection.is_up && connection.epoch == travelling.epoch);
         if !is_current || !self.nodes.get(&to).is_some_and(|node| node.is_up) {
             return;
         }
         if !self.cuts.contains(&(from, to)) {
-            told.push(Output::Deliver(travelling.delivery));
+            outputs.push(Output::Deliver(travelling.delivery));
         } else if lane != Lane::Datagram {
             self.held.push(travelling);
         }
@@ -282,7 +291,7 @@ impl Network {
         self.profiles.get(&(from, to)).copied().unwrap_or(self.profile)
     }
 
-    /// When a message of a reliable lane arrives. On an ordered one not before those sent earlier.
+    /// The arrival time of a message on a reliable lane. On an ordered one it is not before that of earlier messages.
     fn arrival(&mut self, now: Duration, from: NodeId, to: NodeId, lane: Lane) -> Duration {
         let at = now + self.profile(from, to).reliable(&mut self.random);
         if lane == Lane::Bulk {
@@ -293,9 +302,9 @@ impl Network {
         *last
     }
 
-    fn enqueue(&mut self, at: Duration, happening: Happening) {
+    fn enqueue(&mut self, at: Duration, occurrence: Occurrence) {
         self.numbers += 1;
-        self.queue.insert((at, self.numbers), happening);
+        self.queue.insert((at, self.numbers), occurrence);
     }
 
     /// Whether both ends run and nothing is cut.
@@ -304,23 +313,26 @@ impl Network {
         runs(one) && runs(other) && !self.cuts.contains(&(one, other)) && !self.cuts.contains(&(other, one))
     }
 
-    fn watch_ways(&mut self, now: Duration, concerns: impl Fn(NodeId, NodeId) -> bool) {
-        let watched = self.ways.iter().filter(|((one, other), way)| way.is_up && concerns(*one, *other));
-        let watched: Vec<_> = watched.map(|(ends, way)| (*ends, way.epoch)).collect();
+    fn watch(&mut self, now: Duration, concerns: impl Fn(NodeId, NodeId) -> bool) {
+        let watched = self
+            .connections
+            .iter()
+            .filter(|((one, other), connection)| connection.is_up && concerns(*one, *other));
+        let watched: Vec<_> = watched.map(|(ends, connection)| (*ends, connection.epoch)).collect();
         for (ends, epoch) in watched {
-            self.enqueue(now + self.detection, Happening::Detect { ends, epoch });
+            self.enqueue(now + self.detection, Occurrence::Detect { ends, epoch });
         }
     }
 
-    fn begin_way(&mut self, now: Duration, ends: (NodeId, NodeId), told: &mut Vec<Output>) {
+    fn connect(&mut self, now: Duration, ends: (NodeId, NodeId), outputs: &mut Vec<Output>) {
         let stands = self.stands(ends);
-        let way = self.ways.entry(ends).or_insert(Way { epoch: 0, is_up: false });
-        if way.is_up || !stands {
+        let connection = self.connections.entry(ends).or_insert(Connection { epoch: 0, is_up: false });
+        if connection.is_up || !stands {
             return;
         }
-        way.is_up = true;
-        way.epoch += 1;
-        let epoch = way.epoch;
+        connection.is_up = true;
+        connection.epoch += 1;
+        let epoch = connection.epoch;
         self.arrivals.retain(|(from, to, _), last| {
             // The streams of an epoch begin with it.
             if self::ends(*from, *to) == ends {
@@ -330,35 +342,37 @@ impl Network {
         });
         let (one, other) = ends;
         for (at, peer) in [(one, other), (other, one)] {
-            told.push(Output::Event { at, event: PeerEvent { peer, kind: PeerEventKind::Up { epoch } } });
+            outputs.push(Output::Event { at, event: PeerEvent { peer, kind: PeerEventKind::Up { epoch } } });
         }
     }
 
-    /// Both ends take each other for lost; who has just begun knows of nothing.
-    fn end_way(
+    /// Both ends give the connection up; the node that has just started knows nothing of it.
+    fn disconnect(
         &mut self,
         ends: (NodeId, NodeId),
-        begun: Option<NodeId>,
+        started: Option<NodeId>,
         reason: &DownReason,
-        told: &mut Vec<Output>,
+        outputs: &mut Vec<Output>,
     ) {
-        let Some(way) = self.ways.get_mut(&ends).filter(|way| way.is_up) else { return };
-        way.is_up = false;
-        let epoch = way.epoch;
+        let Some(connection) = self.connections.get_mut(&ends).filter(|connection| connection.is_up) else {
+            return;
+        };
+        connection.is_up = false;
+        let epoch = connection.epoch;
         self.held.retain(|held| self::ends(held.delivery.from, held.delivery.to) != ends);
         let (one, other) = ends;
         for (at, peer) in [(one, other), (other, one)] {
-            if begun != Some(at) && self.nodes.get(&at).is_some_and(|node| node.is_up) {
+            if started != Some(at) && self.nodes.get(&at).is_some_and(|node| node.is_up) {
                 let kind = PeerEventKind::Down { epoch, reason: reason.clone() };
-                told.push(Output::Event { at, event: PeerEvent { peer, kind } });
+                outputs.push(Output::Event { at, event: PeerEvent { peer, kind } });
             }
         }
     }
 
-    fn note(&mut self, told: &[Output]) {
-        for output in told {
+    fn note(&mut self, outputs: &[Output]) {
+        for output in outputs {
             match output {
-                // The message as it is: to write it out as text would take most of a simulation's time.
+                // The bytes of the message, not their text: formatting took most of a simulation's time.
                 Output::Deliver(Delivery { to, from, lane, payload }) => {
                     self.note_bytes(format!("{from} {to} {lane} {}", payload.len()).as_bytes());
                     self.note_bytes(payload);

@@ -1,4 +1,4 @@
-//! What a node has been sent, and has not taken yet.
+//! Messages and events that a node has not taken yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -10,17 +10,17 @@ use crate::{Lane, PeerEvent, PeerEventKind, Received};
 /// One node's side of the mesh.
 #[derive(Debug, Default)]
 pub(super) struct Port {
-    /// Which of the transports that the node ever had it belongs to.
+    /// The number of the transport to which it belongs, among those that the node ever had.
     pub(super) life: u64,
     peers: BTreeMap<NodeId, VecDeque<Epoch>>,
-    /// Whose turn it was last.
+    /// The peer and lane of the last turn.
     last: Option<(NodeId, Lane)>,
     pub(super) receiver: Option<Waker>,
     pub(super) watcher: Option<Waker>,
     pub(super) senders: BTreeMap<(NodeId, Lane), Waker>,
 }
 
-/// What is to be told of one epoch of a peer, in this order.
+/// One epoch of a peer: its events and messages, in the order in which they are taken.
 #[derive(Debug, Default)]
 struct Epoch {
     up: Option<PeerEventKind>,

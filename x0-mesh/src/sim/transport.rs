@@ -1,4 +1,4 @@
-//! The seam's side of the mesh.
+//! The transport of a node in a simulated mesh.
 
 use std::task::{Context, Poll};
 
@@ -20,7 +20,7 @@ const ORDERED_LANES: u8 = 16;
 const MESSAGE_LEN_MAX: usize = 16 << 20;
 const DATAGRAM_LEN_MAX: usize = 1200;
 const LANE_LEN_MAX: usize = 1 << 20;
-/// What a message counts for beyond its bytes, so that empty ones are bounded too.
+/// A message counts this many bytes besides its own, so that empty ones are bounded too.
 const MESSAGE_OVERHEAD_LEN: usize = 32;
 
 impl SimTransport {
@@ -84,7 +84,7 @@ impl Transport for SimTransport {
         }
         let now = inner.now;
         let sent = inner.network.send(now, self.local, to, lane, [payload, trailer].concat());
-        // Datagrams may be lost on the way and are never received then: they fill nothing.
+        // A datagram that is lost is never received, so datagrams do not count against the lane.
         if sent.is_ok() && lane != Lane::Datagram {
             *inner.under_way.entry(key).or_default() += cost;
         }
@@ -135,7 +135,7 @@ impl Drop for SimTransport {
     fn drop(&mut self) {
         let mut inner = self.mesh.lock();
         let now = inner.now;
-        // The node may have begun anew already.
+        // The node may have restarted already.
         if inner.ports.get(&self.local).is_some_and(|port| port.life == self.life) {
             inner.network.crash(now, self.local);
         }
