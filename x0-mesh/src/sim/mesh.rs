@@ -86,6 +86,23 @@ impl SimMesh {
         self.change(Network::heal);
     }
 
+    /// See [`Network::reset`].
+    pub fn reset(&self, one: NodeId, other: NodeId) {
+        self.change(|network, now| network.reset(now, one, other));
+    }
+
+    /// When the next thing happens, if ever: [`step`](SimMesh::step) goes there.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.lock().network.poll_timeout()
+    }
+
+    /// Sets the time, for a simulator that has a schedule of its own. Nothing may be due before `now`; time never goes back.
+    pub fn advance_to(&self, now: Duration) {
+        let mut inner = self.lock();
+        inner.now = inner.now.max(now);
+    }
+
     pub(super) fn change(&self, change: impl FnOnce(&mut Network, Duration) -> Vec<Output>) {
         let mut inner = self.lock();
         let now = inner.now;

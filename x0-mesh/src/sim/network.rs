@@ -193,6 +193,16 @@ impl Network {
         outputs
     }
 
+    /// Ends the epoch between two nodes, with all that is on the way, and begins the next one unless something is cut.
+    pub fn reset(&mut self, now: Duration, one: NodeId, other: NodeId) -> Vec<Output> {
+        let mut told = Vec::new();
+        let reason = DownReason::Failed { detail: "reset by the simulation".into() };
+        self.end_way(ends(one, other), None, &reason, &mut told);
+        self.begin_way(now, ends(one, other), &mut told);
+        self.note(&told);
+        told
+    }
+
     /// Whether messages sent from one to the other go into an epoch.
     #[must_use]
     pub fn is_up(&self, from: NodeId, to: NodeId) -> bool {
