@@ -60,7 +60,7 @@ mod store;
 
 pub use self::chunks::ChunkSet;
 #[cfg(feature = "mesh")]
-pub(crate) use self::driver::{Event, Post};
+pub(crate) use self::driver::{Event, SendMessage};
 pub use self::exchange::{BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Output};
 pub use self::fetch::{Fetch, FetchError, Progress};
 pub use self::handle::{BlobOptions, BlobStatus, Blobs};

@@ -162,7 +162,7 @@ impl Coordinator {
         self.now = self.now.max(now);
         let mut handled = Ok(());
         match input {
-            Input::Tick => {}
+            Input::Timeout => {}
             Input::Call { token, operation, deadline } => self.call(token, operation, deadline),
             Input::Cancel { token } => self.cancel(token),
             Input::Message { from, payload } => handled = self.message(from, &payload),

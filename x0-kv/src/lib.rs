@@ -34,11 +34,17 @@
 
 #[cfg(feature = "blob")]
 pub mod blob;
+#[cfg(not(feature = "blob"))]
+#[path = "blob/absent.rs"]
+mod blob;
 #[cfg(feature = "mesh")]
 pub mod cluster;
 pub mod coordinator;
 #[cfg(feature = "crdt")]
 pub mod crdt;
+#[cfg(not(feature = "crdt"))]
+#[path = "crdt/absent.rs"]
+mod crdt;
 mod request;
 #[cfg(any(feature = "mesh", feature = "crdt", feature = "blob"))]
 mod seed;

@@ -108,6 +108,18 @@ struct Durable {
 }
 
 impl State {
+    /// Whether everything is in memory, so that applying never waits for a disk.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.engine, Engine::Memory)
+    }
+
+    /// Whether a reader holds the state at this moment, so that applying would wait for it.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn is_read(&self) -> bool {
+        self.shared.is_locked()
+    }
+
     /// A state in memory alone: empty at first, and lost with the process. Snapshot and log fill it again.
     #[must_use]
     pub fn in_memory() -> State {

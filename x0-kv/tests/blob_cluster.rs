@@ -12,6 +12,7 @@ use x0_kv::blob::{
 use x0_kv::cluster::{Node, NodeOptions};
 use x0_kv::{Client, ClientOptions, CrdtOptions, Store};
 use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
+use x0_mesh::{Mux, MuxOptions};
 
 const NODES: u64 = 3;
 
@@ -65,7 +66,7 @@ impl Cluster {
             .founders((1..=NODES).map(id))
             .crdt(CrdtOptions::new([7; 16]))
             .blobs(blobs);
-        Node::start(options, transport).unwrap()
+        Node::start(options, &Mux::new(transport, MuxOptions::default())).unwrap()
     }
 }
 
@@ -219,7 +220,11 @@ fn fetches_end_when_nobody_waits_and_a_client_has_none() {
         soon("the fetch", held.fetch(&wrong)).await.unwrap();
 
         let transport = cluster.transport(9);
-        let client = Client::connect(ClientOptions::new(id(9), (1..=NODES).map(id)), transport).unwrap();
+        let client = Client::connect(
+            ClientOptions::new(id(9), (1..=NODES).map(id)),
+            &Mux::new(transport, MuxOptions::default()),
+        )
+        .unwrap();
         assert!(client.store().blobs().is_none());
         client.close().await;
         for node in nodes {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
+use x0_mesh::{Mux, MuxOptions};
 
 use crate::causes::causes;
 use crate::config::{ClientConfig, Member};
@@ -49,7 +50,7 @@ impl Connection {
         let mut options = ClientOptions::new(local, config.members.iter().map(|member| member.node));
         options.coordinator.call_timeout = Duration::from_millis(config.timeout_ms);
         let (transport, reach) = Watched::new(transport);
-        let client = Client::connect(options, transport)?;
+        let client = Client::connect(options, &Mux::new(transport, MuxOptions::default()))?;
         Ok(Connection { client, members: config.members.clone(), reach, _identity: locked })
     }
 

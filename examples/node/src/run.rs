@@ -12,7 +12,7 @@ use x0_identity::{Identity, NodeId};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
 use x0_kv::{CrdtOptions, Engine, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
-use x0_mesh::{FaultHandle, FaultInjector, PeerEvent, PeerEventKind};
+use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind};
 
 use crate::causes::causes;
 use crate::cli::RunArgs;
@@ -100,8 +100,9 @@ async fn start(args: &RunArgs) -> Result<Running> {
     if let Some(key) = config.crdt_key {
         options = options.crdt(CrdtOptions::new(key));
     }
+    let mux = Mux::new(transport, MuxOptions::default());
     // The storage engine panics on damage that it does not expect. Nothing of the node is used after that.
-    let node = match catch_unwind(AssertUnwindSafe(|| Node::start(options, transport))) {
+    let node = match catch_unwind(AssertUnwindSafe(|| Node::start(options, &mux))) {
         Ok(node) => {
             node.with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?
         }

@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    client.handle(Duration::from_secs(60), Input::Tick).unwrap();
+    client.handle(Duration::from_secs(60), Input::Timeout).unwrap();
     while let Some(output) = client.poll_output() {
         replies += usize::from(matches!(output, Output::Reply { .. }));
     }

@@ -20,7 +20,7 @@ const MESSAGE_OVERHEAD_LEN: usize = 128;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Where messages go.
-pub(crate) type Post = Box<dyn FnMut(NodeId, Bytes) + Send>;
+pub(crate) type SendMessage = Box<dyn FnMut(NodeId, Bytes) + Send>;
 
 /// What happens to the driver.
 pub(crate) enum Event {
@@ -182,7 +182,7 @@ struct Driver<'a> {
     shared: &'a Arc<Shared>,
     store: BlobStore,
     exchange: BlobExchange,
-    post: Post,
+    post: SendMessage,
     jobs: BTreeMap<BlobId, Job>,
     /// Chunks written and not committed.
     kept: BTreeMap<BlobId, Vec<u32>>,
@@ -191,7 +191,7 @@ struct Driver<'a> {
 }
 
 /// Runs until it is told to stop.
-pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: Post) {
+pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: SendMessage) {
     let Some(store) = shared.store() else { return };
     let mut driver = Driver {
         shared,
@@ -212,7 +212,7 @@ pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: Post) {
         for event in events {
             driver.event(event);
         }
-        driver.tell(Input::Tick);
+        driver.tell(Input::Timeout);
         driver.carry_out();
         driver.tell_status();
         telemetry.round(|| shared.status());

@@ -179,7 +179,7 @@ impl BlobExchange {
             Input::Looked { to, id, holding } => self.looked(to, id, holding),
             Input::Read { ticket, piece } => self.was_read(ticket, piece),
             Input::Left { ticket } => self.left(ticket),
-            Input::Tick => {}
+            Input::Timeout => {}
         }
         self.serve();
         self.expire(now);
@@ -192,7 +192,7 @@ impl BlobExchange {
         self.outputs.pop_front()
     }
 
-    /// When [`Input::Tick`] is due, if ever.
+    /// When [`Input::Timeout`] is due, if ever.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.fetches.values().filter_map(|fetch| self.due(fetch)).min()

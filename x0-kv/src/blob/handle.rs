@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
-use super::driver::{self, Event, Post, Shared};
+use super::driver::{self, Event, SendMessage, Shared};
 use super::fetch::{Fetch, FetchError, Waiting};
 use super::{
     BlobExchange, BlobId, BlobInfo, BlobOpenError, BlobReadError, BlobReader, BlobRef, BlobStore,
@@ -89,7 +89,7 @@ impl Blobs {
         folder: &Path,
         options: BlobOptions,
         seed: u64,
-        post: Option<Post>,
+        post: Option<SendMessage>,
     ) -> Result<Blobs, BlobOpenError> {
         let store = BlobStore::open(folder.join("blobs"), options.store)?;
         let shared = Shared::new(&store, post.is_none());

@@ -1,4 +1,4 @@
-//! A store in reach of a cluster that it is no member of.
+//! A store that reaches a cluster without being a member of it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,16 +7,24 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use x0_identity::NodeId;
-use x0_mesh::Transport;
+use x0_mesh::Mux;
 
-#[cfg(feature = "crdt")]
-use crate::cluster::{CrdtCalls, CrdtSide};
-use crate::cluster::{End, Hub, Mailbox, NodeStatus, Peers, Question, Remote, StartError, check_transport};
+use super::error::StartError;
+use super::event_loop::{End, EventLoop};
+use super::inbox::{Alarm, Inbox};
+use super::node::check_identity;
+use super::peers::Peers;
+use super::remote::Remote;
+use super::service::Bus;
+use super::services::operations::{self, Calls, Operations};
+use super::services::status::{self, Status, StatusRequest};
+use super::status::NodeStatus;
+use super::{driver, services};
 use crate::coordinator::{self, Coordinator};
 use crate::seed::random_seed;
 use crate::store::Store;
 
-/// How a [`Client`] is set up: [`ClientOptions::new`], then change what is needed.
+/// Settings of a [`Client`]: [`ClientOptions::new`], then change what is needed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
@@ -25,67 +33,47 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// Client `local` of the cluster that `members` make.
+    /// Client `local` of the cluster of `members`.
     #[must_use]
     pub fn new(local: NodeId, members: impl IntoIterator<Item = NodeId>) -> ClientOptions {
         ClientOptions { coordinator: coordinator::Config::client(local, members.into_iter().collect()) }
     }
 }
 
-/// A client of a cluster. Dropped it is gone at once; [`close`](Client::close) says good-bye.
+/// A client of a cluster. Dropped, it ends at once; [`close`](Client::close) ends the connections properly.
 ///
-/// The transport must be able to reach the members by their ids, and each process needs an id of its own: see
-/// [`Transport`]. Operations go to the member that leads; while there is none they wait, until their time is over.
+/// The transport of the mux must be able to reach the members by their ids, and each process needs an id of its own: see
+/// [`Transport`](x0_mesh::Transport). Operations go to the leader. While there is none they wait, at most until they time out.
 pub struct Client {
     store: Store,
-    mailbox: Mailbox,
+    alarm: Alarm,
+    requests: Inbox<StatusRequest>,
     peers: Arc<Peers>,
     end: watch::Receiver<Option<End>>,
 }
 
 impl Client {
-    /// Begins; does not wait for any member to be reached. Needs a tokio runtime with time around it.
+    /// Starts a client with its channels on `mux`; does not wait for any member to be reached. Needs a tokio runtime with time around
+    /// it.
     ///
     /// # Errors
-    /// [`StartError::Identity`] and [`StartError::MessageLength`], when the transport does not fit.
-    pub fn connect(
-        options: ClientOptions,
-        transport: impl Transport + 'static,
-    ) -> Result<Client, StartError> {
-        check_transport(&transport, options.coordinator.local)?;
-        let mailbox = Mailbox::default();
-        let peers = Arc::new(Peers::default());
-        #[cfg(feature = "crdt")]
-        let calls = {
-            let members = match &options.coordinator.role {
-                coordinator::Role::Client { members } => members.clone(),
-                coordinator::Role::Member => Vec::new(),
-            };
-            CrdtCalls::new(members, options.coordinator.call_timeout)
-        };
+    /// [`StartError::Identity`], [`StartError::Channel`] and [`StartError::MessageLength`], when the mux does not fit.
+    pub fn connect(options: ClientOptions, mux: &Mux) -> Result<Client, StartError> {
+        let local = options.coordinator.local;
+        check_identity(mux, local)?;
+        let (alarm, peers) = (Alarm::default(), Arc::new(Peers::default()));
+        let mut event_loop =
+            EventLoop::new(alarm.clone(), Bus { peers: Arc::clone(&peers), ..Bus::default() });
+        let crdt = services::start_crdt_client(&mut event_loop, mux, &alarm, &options.coordinator)?;
+        let (calls, requests) = (Calls::new(Inbox::new(alarm.clone())), Inbox::new(alarm.clone()));
         let coordinator = Coordinator::new(options.coordinator, random_seed());
-        let hub = Hub::new(
-            transport,
-            coordinator,
-            None,
-            mailbox.clone(),
-            Arc::clone(&peers),
-            None,
-            #[cfg(feature = "crdt")]
-            CrdtSide::Client(calls),
-        );
+        event_loop.add(Operations::new(operations::CHANNEL.open(mux)?, coordinator, calls.clone(), None));
+        event_loop.add(Status::new(local, status::CHANNEL.open(mux)?, requests.clone(), None));
         let (ended, end) = watch::channel(None);
-        tokio::spawn(async move { ended.send_replace(Some(hub.run().await)) });
-        let remote = Remote {
-            mailbox: mailbox.clone(),
-            watchers: None,
-            #[cfg(feature = "crdt")]
-            crdt: None,
-            #[cfg(feature = "blob")]
-            blobs: None,
-        };
+        tokio::spawn(async move { ended.send_replace(Some(driver::run(event_loop).await)) });
+        let remote = Remote { alarm: alarm.clone(), calls, watchers: None, crdt, blobs: None };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Client { store, mailbox, peers, end })
+        Ok(Client { store, alarm, requests, peers, end })
     }
 
     /// The cluster's store.
@@ -94,31 +82,31 @@ impl Client {
         &self.store
     }
 
-    /// Who is reached now, members or not.
+    /// The nodes that are reached now, members or not.
     #[must_use]
     pub fn reached(&self) -> BTreeSet<NodeId> {
         self.peers.reached()
     }
 
-    /// Asks a member how it is. `None` if it does not answer within `limit`.
+    /// Asks a member for its status. `None` if it does not answer within `limit`.
     pub async fn status(&self, node: NodeId, limit: Duration) -> Option<NodeStatus> {
         let (answer, status) = oneshot::channel();
-        self.mailbox.question(Question { node, answer });
+        self.requests.put(StatusRequest { node, answer });
         tokio::time::timeout(limit, status).await.ok()?.ok()
     }
 
-    /// Ends it, and returns when the transport is released. Operations under way are answered
+    /// Ends the client, and returns when its channels are released. Operations in progress are answered
     /// [`Closed`](crate::OperationError::Closed).
     pub async fn close(mut self) {
-        self.mailbox.stop();
-        // It ends at the latest when the task is gone.
+        self.alarm.stop();
+        // Without a sender the task is gone already.
         let _ = self.end.wait_for(Option::is_some).await;
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.mailbox.stop();
+        self.alarm.stop();
     }
 }
 

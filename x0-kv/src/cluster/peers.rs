@@ -1,4 +1,4 @@
-//! Whom this node reaches.
+//! The peers that a node reaches.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind};
 
-/// Kept by the hub, read by anybody.
+/// Kept by the services, read by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     reached: Mutex<BTreeSet<NodeId>>,
-    misunderstood: AtomicU64,
+    decode_errors: AtomicU64,
 }
 
 impl Peers {
@@ -28,16 +28,16 @@ impl Peers {
         }
     }
 
-    /// A message of this peer could not be read: it runs another version, or is not what it should be.
-    pub(super) fn misunderstood(&self, _peer: NodeId) {
-        self.misunderstood.fetch_add(1, Ordering::Relaxed);
+    /// A message of this peer cannot be read: the peer runs another version, or sends garbage.
+    pub(super) fn decode_error(&self, _peer: NodeId) {
+        self.decode_errors.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn reached(&self) -> BTreeSet<NodeId> {
         self.lock().clone()
     }
 
-    pub(crate) fn misunderstood_count(&self) -> u64 {
-        self.misunderstood.load(Ordering::Relaxed)
+    pub(crate) fn decode_error_count(&self) -> u64 {
+        self.decode_errors.load(Ordering::Relaxed)
     }
 }

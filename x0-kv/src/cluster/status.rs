@@ -26,7 +26,7 @@ pub struct NodeStatus {
     /// The other nodes, and clients, that it reaches now.
     pub reached: BTreeSet<NodeId>,
     /// How many messages it could not read since it started: of another version, or damaged.
-    pub misunderstood: u64,
+    pub decode_errors: u64,
 }
 
 impl NodeStatus {
@@ -39,7 +39,7 @@ impl NodeStatus {
             applied: replica.applied_index,
             membership: replica.membership.clone(),
             reached: peers.reached(),
-            misunderstood: peers.misunderstood_count(),
+            decode_errors: peers.decode_error_count(),
         }
     }
 

@@ -16,8 +16,8 @@ use crate::request::outcome::Outcome;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
-    /// Nothing but time has passed. Any other input tells the time just as well.
-    Tick,
+    /// The time of [`poll_timeout`](super::Coordinator::poll_timeout) has come. Any other input reports the time just as well.
+    Timeout,
     /// A local caller asks for an operation, which keeps within the [limits](crate::request::limits). Answered by exactly one
     /// [`Output::Reply`], unless it is cancelled.
     Call {

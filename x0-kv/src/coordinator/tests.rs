@@ -187,7 +187,7 @@ impl Pair {
     fn advance(&mut self, by: Duration) {
         self.now += by;
         for number in [1, 2, 3, CLIENT] {
-            self.give(number, Input::Tick);
+            self.give(number, Input::Timeout);
         }
     }
 

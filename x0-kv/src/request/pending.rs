@@ -121,6 +121,23 @@ impl<O> Answer<O> {
         Answer::Ready(Some(reply))
     }
 
+    /// The answer, if it is there.
+    #[cfg(feature = "sim")]
+    pub(crate) fn try_take(&mut self) -> Option<Reply<O>> {
+        let slot = match self {
+            Answer::Ready(reply) => return reply.take(),
+            Answer::Waiting(slot) => slot,
+        };
+        let mut state = slot.lock();
+        match std::mem::replace(&mut *state, SlotState::Taken) {
+            SlotState::Answered(reply) => Some(reply),
+            before => {
+                *state = before;
+                None
+            }
+        }
+    }
+
     pub(crate) fn waiting() -> (Completion<O>, Answer<O>) {
         let slot = Arc::new(Slot(Mutex::new(SlotState::Waiting(None))));
         (Completion(Some(Arc::clone(&slot))), Answer::Waiting(slot))

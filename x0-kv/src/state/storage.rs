@@ -20,7 +20,7 @@ mod reader;
 pub(crate) mod redb;
 mod scans;
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 pub(crate) use self::entry::{Space, Spaces, Stored};
 pub use self::error::EngineError;
@@ -316,6 +316,22 @@ impl Shared {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.0.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`read`](Shared::read), unless another thread applies entries at this moment.
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, Tables>> {
+        match self.0.0.try_read() {
+            Ok(tables) => Some(tables),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Whether a reader or writer holds the tables at this moment.
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self.0.0.try_write(), Err(TryLockError::WouldBlock))
     }
 }
 

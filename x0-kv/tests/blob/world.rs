@@ -275,7 +275,7 @@ impl World {
             Happening::Up { peer } => self.input(at, Input::Up(peer)),
             Happening::Wake => {
                 if self.hosts[&at].exchange.poll_timeout().is_some_and(|due| due <= self.now) {
-                    self.input(at, Input::Tick);
+                    self.input(at, Input::Timeout);
                 }
             }
         }

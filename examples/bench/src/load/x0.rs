@@ -8,6 +8,7 @@ use bytes::Bytes;
 use x0_identity::{Identity, NodeId, TrustBundle, TrustDomain, X509Svid};
 use x0_kv::{Client as KvClient, ClientOptions, Keyspace, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
+use x0_mesh::{Mux, MuxOptions};
 
 use super::serve::{Client, System};
 
@@ -43,7 +44,7 @@ impl X0 {
         quic.peers.clone_from(&self.members);
         let transport = QuicTransport::bind(quic)?;
         let members = self.members.iter().map(|(node, _)| *node);
-        let client = KvClient::connect(ClientOptions::new(local, members), transport)?;
+        let client = KvClient::connect(ClientOptions::new(local, members), &Mux::new(transport, MuxOptions::default()))?;
         // Finds the leader, and opens the session.
         Keyspace::put(client.store(), "bench/ready", "").await?;
         Ok(client)

@@ -119,7 +119,7 @@ pub enum Input {
         ticket: u64,
     },
     /// The time of [`poll_timeout`](super::BlobExchange::poll_timeout) has come.
-    Tick,
+    Timeout,
 }
 
 /// What an exchange wants done.

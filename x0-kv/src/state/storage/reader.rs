@@ -87,6 +87,23 @@ impl Reader {
         })
     }
 
+    /// The value of `key`, if it can be read at once: it is in memory, and no thread applies entries at this moment.
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
+    pub(crate) fn get_in_memory(
+        &self,
+        keyspace: &KeyspaceName,
+        key: &[u8],
+    ) -> Option<Result<Option<Versioned>, ReadError>> {
+        let tables = self.shared.try_read()?;
+        let Some(space) = tables.resolve(keyspace) else { return Some(Err(ReadError::KeyspaceMissing)) };
+        let found = match tables.slot(&space, key) {
+            Some(slot) => slot.versioned(&space, key).map_err(EngineError::from),
+            None if tables.base.in_memory().is_some() => tables.base.get(&space, key),
+            None => return None,
+        };
+        Some(found.map_err(ReadError::from))
+    }
+
     /// One page of `range`, as it is at one moment. A limit of zero, or one that is too large, counts as the largest.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! How one node, or a client, asks another how it is.
+//! Messages of the status service.
 //!
-//! A question is the version (1) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their order; lists are
-//! preceded by their length. Integers are those of the other formats of this crate.
+//! A request is the version (1) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their order; lists are preceded
+//! by their length. Integers are those of the other formats of this crate.
 
 use std::collections::BTreeSet;
 
@@ -12,25 +12,25 @@ use x0_identity::NodeId;
 use super::NodeStatus;
 use crate::request::codec::{self, DecodeError, Decoder};
 
-const INSPECTION_VERSION: u8 = 1;
+const STATUS_VERSION: u8 = 1;
 /// Most nodes in one of the lists.
 const NODES_MAX: usize = 4096;
 
-/// What is said.
+/// A message of the status service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Inspection {
-    Question,
+pub(super) enum Message {
+    Request,
     Answer(Box<NodeStatus>),
 }
 
-pub(super) fn encode_question() -> Bytes {
-    Bytes::from_static(&[INSPECTION_VERSION, 0])
+pub(super) fn encode_request() -> Bytes {
+    Bytes::from_static(&[STATUS_VERSION, 0])
 }
 
 pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
-    let NodeStatus { node, leader, term, committed, applied, membership, reached, misunderstood } = status;
+    let NodeStatus { node, leader, term, committed, applied, membership, reached, decode_errors } = status;
     let mut to = BytesMut::with_capacity(128);
-    to.put_u8(INSPECTION_VERSION);
+    to.put_u8(STATUS_VERSION);
     to.put_u8(1);
     for number in [node.get(), leader.map_or(0, NodeId::get), *term, *committed, *applied] {
         codec::put_u64(&mut to, number);
@@ -42,23 +42,23 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
     }
     to.put_u8(membership.auto_leave.into());
     put_nodes(&mut to, reached);
-    codec::put_u64(&mut to, *misunderstood);
+    codec::put_u64(&mut to, *decode_errors);
     to.freeze()
 }
 
-pub(super) fn decode(message: &Bytes) -> Result<Inspection, DecodeError> {
+pub(super) fn decode(message: &Bytes) -> Result<Message, DecodeError> {
     let mut from = Decoder::new(message);
-    let found = from.u8("version of an inspection")?;
-    if found != INSPECTION_VERSION {
+    let found = from.u8("version of a status message")?;
+    if found != STATUS_VERSION {
         return Err(DecodeError::Version { found });
     }
-    let inspection = match from.u8("kind of inspection")? {
-        0 => Inspection::Question,
-        1 => Inspection::Answer(Box::new(status(&mut from)?)),
-        tag => return Err(DecodeError::Tag { what: "kind of inspection", tag }),
+    let decoded = match from.u8("kind of status message")? {
+        0 => Message::Request,
+        1 => Message::Answer(Box::new(status(&mut from)?)),
+        tag => return Err(DecodeError::Tag { what: "kind of status message", tag }),
     };
     from.finish()?;
-    Ok(inspection)
+    Ok(decoded)
 }
 
 fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
@@ -76,7 +76,7 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
             auto_leave: from.bool("end of a joint membership")?,
         },
         reached: nodes(from)?,
-        misunderstood: from.u64("count of messages")?,
+        decode_errors: from.u64("count of messages")?,
     })
 }
 
@@ -116,15 +116,15 @@ mod tests {
                 ..Membership::default()
             },
             reached: [node(2)].into(),
-            misunderstood: 5,
+            decode_errors: 5,
         }
     }
 
     #[test]
     fn what_is_written_is_read() {
         let answer = encode_answer(&status());
-        assert_eq!(decode(&answer), Ok(Inspection::Answer(Box::new(status()))));
-        assert_eq!(decode(&encode_question()), Ok(Inspection::Question));
+        assert_eq!(decode(&answer), Ok(Message::Answer(Box::new(status()))));
+        assert_eq!(decode(&encode_request()), Ok(Message::Request));
     }
 
     /// Every byte damaged in turn, every length cut: refused or read as something else, never a panic, and what is read can be written.
@@ -136,8 +136,8 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = answer.to_vec();
                 damaged[position] ^= 1 << bit;
-                if let Ok(Inspection::Answer(read)) = decode(&damaged.into()) {
-                    assert_eq!(decode(&encode_answer(&read)), Ok(Inspection::Answer(read)));
+                if let Ok(Message::Answer(read)) = decode(&damaged.into()) {
+                    assert_eq!(decode(&encode_answer(&read)), Ok(Message::Answer(read)));
                 }
             }
         }

@@ -1,0 +1,38 @@
+//! Channels of the cluster on a mux.
+
+use x0_mesh::{ChannelOptions, Lane, Mux, Transport};
+
+use super::StartError;
+use super::outbox::Outbox;
+
+/// The channel of a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChannelSpec {
+    /// The name, the same on all nodes.
+    pub(crate) name: &'static str,
+    /// The lane that its messages use.
+    pub(crate) lane: Lane,
+    /// The shortest limit for messages that the service can work with, in bytes.
+    pub(crate) message_len_min: usize,
+    /// The most bytes that wait for a peer that accepts none.
+    pub(crate) waiting_len_max: usize,
+}
+
+impl ChannelSpec {
+    /// Registers the channel.
+    ///
+    /// # Errors
+    /// When the mux has the channel already, or its messages are too short.
+    pub(crate) fn open(&self, mux: &Mux) -> Result<Outbox, StartError> {
+        let options = ChannelOptions::new(self.name)
+            .ordered_lanes(u8::from(matches!(self.lane, Lane::Ordered(_))))
+            .bulk(self.lane == Lane::Bulk)
+            .datagram(self.lane == Lane::Datagram);
+        let channel = mux.channel(options)?;
+        let (len_max, needed) = (channel.message_len_max(self.lane), self.message_len_min);
+        if len_max < needed {
+            return Err(StartError::MessageLength { channel: self.name, len_max, needed });
+        }
+        Ok(Outbox::new(Box::new(channel), self.waiting_len_max))
+    }
+}

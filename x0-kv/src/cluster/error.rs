@@ -1,0 +1,82 @@
+//! Errors of nodes and clients.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use x0_consensus::FatalError;
+use x0_identity::NodeId;
+use x0_mesh::{RecvError, RegisterError};
+
+#[cfg(feature = "blob")]
+use crate::blob::BlobOpenError;
+#[cfg(feature = "crdt")]
+use crate::crdt::JournalError;
+use crate::state::storage::EngineError;
+
+/// A node or client did not start. Its folder is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The folder cannot be created.
+    #[error("cannot create the folder {}: create it, or choose another one", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The log cannot be opened or recovered, or does not belong to the data.
+    #[error(transparent)]
+    Log(#[from] x0_consensus::OpenError),
+    /// The file of the storage engine cannot be opened.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The mux belongs to another node than the options.
+    #[error(
+        "the mux belongs to node {mux} and the options to node {options}: use the identity of one node for both"
+    )]
+    Identity {
+        /// The node of the mux.
+        mux: NodeId,
+        /// The node of the options.
+        options: NodeId,
+    },
+    /// A channel cannot be registered: the mux serves a node or client already.
+    #[error(transparent)]
+    Channel(#[from] RegisterError),
+    /// The messages of a channel are too short.
+    #[error(
+        "channel {channel} carries messages of {len_max} bytes, {needed} are needed: raise the limit of the transport"
+    )]
+    MessageLength {
+        /// The channel.
+        channel: &'static str,
+        /// The longest message that it carries, in bytes.
+        len_max: usize,
+        /// The longest message that is sent on it, in bytes.
+        needed: usize,
+    },
+    /// A thread cannot be started.
+    #[error(transparent)]
+    Thread(FatalError),
+    /// The journal of the CRDT keyspace cannot be opened.
+    #[cfg(feature = "crdt")]
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The folder of the blobs cannot be opened.
+    #[cfg(feature = "blob")]
+    #[error(transparent)]
+    Blobs(#[from] BlobOpenError),
+}
+
+/// A running node or client stopped by itself. Everything that was acknowledged before is durable.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The replica failed: its log, its state machine or its own checks.
+    #[error("the node stopped: its replica failed; remedy the cause and start the node again")]
+    Replica(#[source] Arc<FatalError>),
+    /// The transport failed.
+    #[error("the node stopped: its transport ended; make a new one and start the node again")]
+    Transport(#[from] RecvError),
+}

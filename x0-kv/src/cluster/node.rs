@@ -1,0 +1,279 @@
+//! A running member of a cluster.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use x0_consensus::driver::Executor;
+use x0_consensus::{MembershipChange, Storage, Wal};
+use x0_identity::NodeId;
+use x0_mesh::Mux;
+
+use super::error::{NodeError, StartError};
+use super::event_loop::{End, EventLoop};
+use super::inbox::{Alarm, Inbox};
+use super::membership::ChangeError;
+use super::options::NodeOptions;
+use super::peers::Peers;
+use super::readers::ReaderThreads;
+use super::remote::{CrdtSide, Remote};
+use super::service::Bus;
+use super::services::consensus::{self, Consensus, ReplicaStatus, Request};
+use super::services::operations::{self, Calls, LocalState, Operations};
+use super::services::snapshots::{self, Snapshots};
+use super::services::status::{self, Status};
+use super::status::NodeStatus;
+use super::workers::ThreadWorkers;
+use super::{driver, services};
+use crate::blob::Blobs;
+use crate::coordinator::Coordinator;
+use crate::crdt::Crdt;
+use crate::seed::random_seed;
+use crate::state::State;
+use crate::store::Store;
+
+/// A running member of a cluster. Dropped, it stops as a process that is killed would; everything that it acknowledged is durable.
+///
+/// Its methods may be called from any thread.
+pub struct Node {
+    id: NodeId,
+    store: Store,
+    alarm: Alarm,
+    requests: Inbox<Request>,
+    replica: ReplicaStatus,
+    peers: Arc<Peers>,
+    #[cfg(feature = "crdt")]
+    crdt: Option<Crdt>,
+    end: watch::Receiver<Option<End>>,
+}
+
+impl Node {
+    /// Opens the folder and starts the node, with its channels on `mux`. Reads the log, so that it may take a while. Needs a tokio
+    /// runtime with time around it.
+    ///
+    /// The node holds its channels until it ends. Other channels of the mux belong to the caller: they carry the caller's messages over
+    /// the connections of the node.
+    ///
+    /// # Errors
+    /// When folder, log, storage engine, mux and options do not make a node. Nothing runs then.
+    pub fn start(options: NodeOptions, mux: &Mux) -> Result<Node, StartError> {
+        check_identity(mux, options.consensus.id)?;
+        let path = &options.folder;
+        std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
+        let storage = Wal::open_path(path.join("log"), options.log);
+        let storage = storage.map_err(x0_consensus::OpenError::from)?;
+        let state = options.engine.state(path)?;
+        let folder = Some(path.clone());
+        Node::start_with(options, Box::new(storage), state, folder, mux)
+    }
+
+    /// As [`start`](Node::start), on a storage and a state of the caller. The options' storage engine and log settings are not used; the
+    /// folder is used only for blobs; a CRDT keyspace is held in memory alone.
+    ///
+    /// # Errors
+    /// As [`start`](Node::start).
+    pub fn start_on(
+        options: NodeOptions,
+        storage: impl Storage + 'static,
+        state: State,
+        mux: &Mux,
+    ) -> Result<Node, StartError> {
+        check_identity(mux, options.consensus.id)?;
+        Node::start_with(options, Box::new(storage), state, None, mux)
+    }
+
+    fn start_with(
+        options: NodeOptions,
+        mut storage: Box<dyn Storage>,
+        state: State,
+        journal: Option<PathBuf>,
+        mux: &Mux,
+    ) -> Result<Node, StartError> {
+        let id = options.consensus.id;
+        let alarm = Alarm::default();
+        let peers = Arc::new(Peers::default());
+        let readers = ReaderThreads::default();
+        let executor = Executor::open(options.consensus, &mut storage, &state, Duration::ZERO)?;
+        let membership = executor.replica().status().membership;
+        let bus = Bus {
+            membership: Some(membership),
+            peers: Arc::clone(&peers),
+            observe: options.observe,
+            ..Bus::default()
+        };
+        let replica = ReplicaStatus::new(&executor);
+        let (requests, calls) = (Inbox::new(alarm.clone()), Calls::new(Inbox::new(alarm.clone())));
+        let local = LocalState {
+            reader: state.reader(),
+            readers: Box::new(readers.clone()),
+            queried: Inbox::new(alarm.clone()),
+        };
+        let watchers = state.watchers();
+        let coordinator = Coordinator::new(options.coordinator, random_seed());
+        let channels = (
+            operations::CHANNEL.open(mux)?,
+            consensus::CHANNEL.open(mux)?,
+            snapshots::CHANNEL.open(mux)?,
+            status::CHANNEL.open(mux)?,
+        );
+        let workers = ThreadWorkers::start(storage, state, Inbox::new(alarm.clone()));
+        let workers = Box::new(workers.map_err(StartError::Thread)?);
+
+        let mut event_loop = EventLoop::new(alarm.clone(), bus);
+        let mut part =
+            services::Part { event_loop: &mut event_loop, mux, alarm: &alarm, readers: &readers, id };
+        let crdt = services::start_crdt(&mut part, options.crdt, journal)?;
+        let blobs = services::start_blobs(&mut part, options.blobs, &options.folder)?;
+        event_loop.add(Operations::new(channels.0, coordinator, calls.clone(), Some(local)));
+        event_loop.add(Consensus::new(channels.1, executor, workers, requests.clone(), replica.clone()));
+        event_loop.add(Snapshots::new(channels.2));
+        event_loop.add(Status::new(id, channels.3, Inbox::new(alarm.clone()), Some(replica.clone())));
+
+        let (ended, end) = watch::channel(None);
+        tokio::spawn(run(event_loop, crdt.clone(), blobs.clone(), ended));
+        let remote = Remote {
+            alarm: alarm.clone(),
+            calls,
+            watchers: Some(watchers),
+            crdt: CrdtSide::Member(crdt.clone()),
+            blobs,
+        };
+        let store = Store::from_dispatch(Arc::new(remote));
+        Ok(Node {
+            id,
+            store,
+            alarm,
+            requests,
+            replica,
+            peers,
+            #[cfg(feature = "crdt")]
+            crdt,
+            end,
+        })
+    }
+
+    /// The id of this node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The replicated store. Closing it stops the node.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The status of this node.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus::new(self.id, &self.replica.get(), &self.peers)
+    }
+
+    /// The status of the CRDT keyspace, if the node has one.
+    #[cfg(feature = "crdt")]
+    #[must_use]
+    pub fn crdt_status(&self) -> Option<crate::crdt::CrdtStatus> {
+        self.crdt.as_ref().map(Crdt::status)
+    }
+
+    /// Adds a node that receives the log and has no vote. Ask the leader for this and for the other changes.
+    ///
+    /// # Errors
+    /// Those of [`ChangeError`].
+    pub async fn add_learner(&self, node: NodeId) -> Result<(), ChangeError> {
+        self.change(MembershipChange::default().learner(node)).await
+    }
+
+    /// Makes a learner a voter. It should have caught up before: it counts for the quorum at once.
+    ///
+    /// # Errors
+    /// Those of [`ChangeError`].
+    pub async fn promote(&self, node: NodeId) -> Result<(), ChangeError> {
+        self.change(MembershipChange::default().voter(node)).await
+    }
+
+    /// Removes a node.
+    ///
+    /// # Errors
+    /// Those of [`ChangeError`].
+    pub async fn remove(&self, node: NodeId) -> Result<(), ChangeError> {
+        self.change(MembershipChange::default().remove(node)).await
+    }
+
+    /// Makes several changes at once, through joint consensus: all of them or none.
+    ///
+    /// # Errors
+    /// Those of [`ChangeError`].
+    pub async fn change(&self, change: MembershipChange) -> Result<(), ChangeError> {
+        let (answer, made) = oneshot::channel();
+        self.requests.put(Request::Change { change, answer });
+        made.await.unwrap_or(Err(ChangeError::Closed))
+    }
+
+    /// Hands the leadership to another voter, if this node is the leader. Returns at once; [`NodeEvent::Leader`](super::NodeEvent::Leader)
+    /// reports the new leader.
+    pub fn transfer_leadership(&self, to: NodeId) {
+        self.requests.put(Request::TransferLeadership { to });
+    }
+
+    /// Waits until the node has stopped.
+    ///
+    /// # Errors
+    /// [`NodeError`], when it failed rather than being asked to stop.
+    pub async fn ended(&self) -> Result<(), NodeError> {
+        let mut end = self.end.clone();
+        // Without a sender the runtime is going down, which stops the node.
+        let end = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        match end {
+            Some(End::Failed(error)) => Err(error),
+            Some(End::Stopped) | None => Ok(()),
+        }
+    }
+
+    /// Stops the node, and returns when its files are released. Operations in progress are answered
+    /// [`Closed`](crate::OperationError::Closed). If the node is the leader, the others elect a new one after a timeout;
+    /// [`transfer_leadership`](Node::transfer_leadership) before the shutdown spares them the wait.
+    ///
+    /// # Errors
+    /// [`NodeError`], when it had failed before.
+    pub async fn shutdown(self) -> Result<(), NodeError> {
+        self.alarm.stop();
+        self.ended().await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.alarm.stop();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Runs a node to its end, and reports it when everything is released.
+async fn run(
+    event_loop: EventLoop,
+    crdt: Option<Crdt>,
+    blobs: Option<Blobs>,
+    ended: watch::Sender<Option<End>>,
+) {
+    let end = driver::run(event_loop).await;
+    // Both wait for their threads, which may wait for the disk.
+    let close = move || {
+        crdt.iter().for_each(Crdt::close);
+        blobs.iter().for_each(Blobs::close);
+    };
+    let _ = tokio::task::spawn_blocking(close).await;
+    ended.send_replace(Some(end));
+}
+
+pub(super) fn check_identity(mux: &Mux, id: NodeId) -> Result<(), StartError> {
+    if mux.local() == id { Ok(()) } else { Err(StartError::Identity { mux: mux.local(), options: id }) }
+}

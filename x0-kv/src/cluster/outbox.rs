@@ -1,0 +1,114 @@
+//! A channel with room for the messages that its lanes do not accept at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use x0_identity::NodeId;
+use x0_mesh::{Lane, PeerEvent, Received, RecvError, Transmit, Transport};
+
+/// The channel of one service and the messages that wait for it, by peer and lane.
+pub(crate) struct Outbox {
+    channel: Box<dyn Transport>,
+    waiting: BTreeMap<(NodeId, Lane), Queue>,
+    /// The most bytes that wait for one lane of one peer.
+    len_max: usize,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Bytes>,
+    len_bytes: usize,
+}
+
+/// The message was not sent and will not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost;
+
+impl Outbox {
+    pub(crate) fn new(channel: Box<dyn Transport>, len_max: usize) -> Outbox {
+        Outbox { channel, waiting: BTreeMap::new(), len_max, buffer: Vec::new() }
+    }
+
+    /// With something between the service and the channel.
+    #[cfg(feature = "sim")]
+    pub(crate) fn wrapped(mut self, wrap: impl FnOnce(Box<dyn Transport>) -> Box<dyn Transport>) -> Outbox {
+        self.channel = wrap(self.channel);
+        self
+    }
+
+    /// The longest message of a lane, in bytes.
+    #[cfg_attr(not(feature = "crdt"), expect(dead_code, reason = "only datagrams are cut to length"))]
+    pub(crate) fn message_len_max(&self, lane: Lane) -> usize {
+        self.channel.message_len_max(lane)
+    }
+
+    /// Sends a message now, or queues it after those that wait for its lane.
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: NodeId,
+        lane: Lane,
+        payload: Bytes,
+    ) -> Result<(), Lost> {
+        // Without a queue there is no order to keep.
+        if !self.waiting.contains_key(&(to, lane)) {
+            match self.channel.poll_send(cx, &Transmit { to, lane, payload: &payload }) {
+                Poll::Ready(sent) => return sent.map_err(|_| Lost),
+                Poll::Pending => {}
+            }
+        }
+        let queue = self.waiting.entry((to, lane)).or_default();
+        // One message is always accepted, so that none is too long to be sent at all.
+        if !queue.messages.is_empty() && queue.len_bytes + payload.len() > self.len_max {
+            return Err(Lost);
+        }
+        queue.len_bytes += payload.len();
+        queue.messages.push_back(payload);
+        Ok(())
+    }
+
+    /// Sends waiting messages as far as the lanes accept them. A lane that refuses a message loses all that wait for it; returns the
+    /// peers concerned.
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> Vec<NodeId> {
+        let mut lost = Vec::new();
+        if self.waiting.is_empty() {
+            return lost;
+        }
+        let Outbox { channel, waiting, .. } = self;
+        waiting.retain(|&(to, lane), queue| {
+            while let Some(payload) = queue.messages.front() {
+                match channel.poll_send(cx, &Transmit { to, lane, payload }) {
+                    Poll::Pending => return true,
+                    Poll::Ready(Ok(())) => {
+                        queue.len_bytes -= payload.len();
+                        queue.messages.pop_front();
+                    }
+                    Poll::Ready(Err(_)) => {
+                        lost.push(to);
+                        return false;
+                    }
+                }
+            }
+            false
+        });
+        lost
+    }
+
+    /// Drops the messages that wait for a peer that cannot be reached.
+    pub(crate) fn forget(&mut self, peer: NodeId) {
+        self.waiting.retain(|(to, _), _| *to != peer);
+    }
+
+    /// The next message.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Received, Bytes), RecvError>> {
+        let received = self.channel.poll_recv(cx, &mut self.buffer)?;
+        received.map(|received| Ok((received, Bytes::from(std::mem::take(&mut self.buffer)))))
+    }
+
+    /// The next event of a peer.
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
+        self.channel.poll_event(cx)
+    }
+}

@@ -1,0 +1,109 @@
+//! The blob service: messages between the exchange of this member, which has a thread of its own, and those of other members.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_consensus::Membership;
+use x0_identity::NodeId;
+use x0_mesh::{Lane, PeerEventKind};
+
+use super::super::channel::ChannelSpec;
+use super::super::inbox::Inbox;
+use super::super::outbox::Outbox;
+use super::super::service::{Bus, RECEIVED_MAX, Service};
+use super::super::{NodeError, StartError};
+use super::{Part, members_of};
+use crate::blob::{BlobOptions, Blobs, Event, Input, SendMessage};
+use crate::request::error::OperationError;
+use crate::seed::random_seed;
+
+/// Messages name what they are about, so that each of them can be a stream of its own.
+const LANE: Lane = Lane::Bulk;
+
+pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
+    name: "x0.kv.blobs",
+    lane: LANE,
+    message_len_min: crate::blob::MESSAGE_LEN_MAX,
+    waiting_len_max: 8 << 20,
+};
+
+/// A message of the exchange, to send.
+pub(crate) type Message = (NodeId, Bytes);
+
+/// The blob service; see the [module](self).
+pub(crate) struct BlobTransfer {
+    outbox: Outbox,
+    blobs: Blobs,
+    messages: Inbox<Message>,
+    taken: Vec<Message>,
+}
+
+/// Opens the blobs in the folder `blobs` of `folder` and registers the service.
+pub(super) fn start(part: &mut Part<'_>, options: BlobOptions, folder: &Path) -> Result<Blobs, StartError> {
+    let outbox = CHANNEL.open(part.mux)?;
+    let messages = Inbox::new(part.alarm.clone());
+    let sent = messages.clone();
+    let send: SendMessage = Box::new(move |to, payload| sent.put((to, payload)));
+    let blobs = Blobs::start(folder, options, random_seed(), Some(send))?;
+    part.event_loop.add(BlobTransfer { outbox, blobs: blobs.clone(), messages, taken: Vec::new() });
+    Ok(blobs)
+}
+
+impl BlobTransfer {
+    fn put(&self, input: Input) {
+        self.blobs.put(Event::Engine(input));
+    }
+}
+
+impl Service for BlobTransfer {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        _now: Duration,
+        is_raised: bool,
+        _bus: &mut Bus,
+    ) -> Result<bool, NodeError> {
+        let mut is_busy = false;
+        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+            is_busy = true;
+            match event.kind {
+                PeerEventKind::Up { .. } => self.put(Input::Up(event.peer)),
+                PeerEventKind::Down { .. } => {
+                    self.outbox.forget(event.peer);
+                    self.put(Input::Down(event.peer));
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..RECEIVED_MAX {
+            let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
+            is_busy = true;
+            let (received, payload) = received?;
+            self.blobs.message(received.from, payload);
+        }
+        if is_raised {
+            let mut messages = std::mem::take(&mut self.taken);
+            self.messages.take(&mut messages);
+            for (to, payload) in messages.drain(..) {
+                is_busy = true;
+                // The receiver asks again.
+                let _ = self.outbox.send(cx, to, LANE, payload);
+            }
+            self.taken = messages;
+        }
+        self.outbox.flush(cx);
+        Ok(is_busy)
+    }
+
+    fn members_changed(&mut self, membership: &Membership) {
+        let members: BTreeSet<NodeId> = members_of(membership);
+        self.put(Input::Sources(members));
+    }
+
+    fn close(&mut self, error: &OperationError) {
+        self.messages.close(error);
+    }
+}

@@ -1,0 +1,287 @@
+//! The consensus service: the replica, the jobs that it gives to workers, and changes of the membership.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use x0_consensus::driver::{Effect, Executor};
+use x0_consensus::{Class, DropReason, Event, HandleError, Input, MembershipChange};
+use x0_identity::NodeId;
+use x0_mesh::{Lane, PeerEventKind};
+
+use super::super::channel::ChannelSpec;
+use super::super::inbox::Inbox;
+use super::super::membership::ChangeError;
+use super::super::outbox::Outbox;
+use super::super::service::{Bus, RECEIVED_MAX, Service};
+use super::super::workers::Workers;
+use super::super::{NodeError, NodeEvent};
+use crate::coordinator;
+use crate::request::error::OperationError;
+
+/// Raft repairs loss, but a lane in order spares it the repair.
+const LANE: Lane = Lane::Ordered(0);
+
+pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
+    name: "x0.kv.consensus",
+    lane: LANE,
+    message_len_min: coordinator::MESSAGE_LEN_MAX,
+    waiting_len_max: 32 << 20,
+};
+
+/// Tokens with this bit are those of membership changes: the coordinator never uses it.
+const CHANGE_TOKEN: u64 = 1 << 62;
+
+/// A request of a caller to the replica.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Change the membership.
+    Change { change: MembershipChange, answer: oneshot::Sender<Result<(), ChangeError>> },
+    /// Hand the leadership over.
+    TransferLeadership { to: NodeId },
+}
+
+/// The status of the replica, kept by the service and read by any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplicaStatus(Arc<Mutex<x0_consensus::Status>>);
+
+impl ReplicaStatus {
+    pub(crate) fn new(executor: &Executor) -> ReplicaStatus {
+        ReplicaStatus(Arc::new(Mutex::new(executor.replica().status())))
+    }
+
+    /// The status as of the end of the last poll.
+    pub(crate) fn get(&self) -> x0_consensus::Status {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, x0_consensus::Status> {
+        // Nothing that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The consensus service; see the [module](self).
+pub(crate) struct Consensus {
+    outbox: Outbox,
+    executor: Executor,
+    workers: Box<dyn Workers>,
+    requests: Inbox<Request>,
+    changes: BTreeMap<u64, oneshot::Sender<Result<(), ChangeError>>>,
+    changes_made: u64,
+    status: ReplicaStatus,
+    taken: Vec<Request>,
+}
+
+impl Consensus {
+    pub(crate) fn new(
+        outbox: Outbox,
+        executor: Executor,
+        workers: Box<dyn Workers>,
+        requests: Inbox<Request>,
+        status: ReplicaStatus,
+    ) -> Consensus {
+        Consensus {
+            outbox,
+            executor,
+            workers,
+            requests,
+            changes: BTreeMap::new(),
+            changes_made: 0,
+            status,
+            taken: Vec::new(),
+        }
+    }
+
+    /// Gives the replica an input. A failure is reported by the executor's last event.
+    fn handle(&mut self, now: Duration, input: Input) {
+        let _ = self.executor.handle(now, input);
+    }
+
+    /// Gives the replica a message, and counts it if it is not one.
+    fn message(&mut self, now: Duration, bus: &Bus, from: NodeId, payload: bytes::Bytes) {
+        match self.executor.handle(now, Input::Message { from, payload }) {
+            Ok(()) | Err(HandleError::Failed(_)) => {}
+            Err(_) => bus.peers.decode_error(from),
+        }
+    }
+
+    fn request(&mut self, now: Duration, request: Request) {
+        match request {
+            Request::Change { change, answer } => {
+                self.changes_made += 1;
+                let token = CHANGE_TOKEN | self.changes_made;
+                self.changes.insert(token, answer);
+                self.handle(now, Input::ChangeMembership { token, change });
+            }
+            Request::TransferLeadership { to } => self.handle(now, Input::TransferLeadership { to }),
+        }
+    }
+
+    /// Takes in everything that has arrived.
+    fn take_in(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Duration,
+        is_raised: bool,
+        bus: &mut Bus,
+    ) -> Result<bool, NodeError> {
+        let mut is_busy = false;
+        if is_raised {
+            let mut requests = std::mem::take(&mut self.taken);
+            self.requests.take(&mut requests);
+            for request in requests.drain(..) {
+                is_busy = true;
+                self.request(now, request);
+            }
+            self.taken = requests;
+        }
+        while let Some(input) = bus.replica.pop_front() {
+            is_busy = true;
+            match input {
+                // Snapshot messages come from another channel, and can be malformed like any message.
+                Input::Message { from, payload } => self.message(now, bus, from, payload),
+                input => self.handle(now, input),
+            }
+        }
+        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+            is_busy = true;
+            if let PeerEventKind::Down { .. } = event.kind {
+                self.outbox.forget(event.peer);
+                self.handle(now, Input::Unreachable { peer: event.peer });
+            }
+        }
+        for _ in 0..RECEIVED_MAX {
+            let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
+            is_busy = true;
+            let (received, payload) = received?;
+            self.message(now, bus, received.from, payload);
+        }
+        while let Some(done) = self.workers.poll_done(is_raised) {
+            is_busy = true;
+            self.executor.complete(now, done);
+        }
+        if self.executor.poll_timeout().is_some_and(|due| due <= now) {
+            is_busy = true;
+            self.handle(now, Input::Timeout);
+        }
+        Ok(is_busy)
+    }
+
+    /// Carries out what the replica wants, until it wants nothing more.
+    fn carry_out(&mut self, cx: &mut Context<'_>, now: Duration, bus: &mut Bus) -> Result<(), NodeError> {
+        loop {
+            while let Some(effect) = self.executor.poll_output() {
+                match effect {
+                    Effect::Send { to, class: Class::Snapshot, payload } => {
+                        bus.snapshots.push_back((to, payload.into()));
+                    }
+                    Effect::Send { to, payload, .. } => {
+                        if self.outbox.send(cx, to, LANE, payload.into()).is_err() {
+                            self.executor.congested(now, to);
+                        }
+                    }
+                    Effect::Event(event) => self.event(event, bus)?,
+                    _ => {}
+                }
+            }
+            self.workers.start(&mut self.executor);
+            // A job that was small enough is done already.
+            let Some(done) = self.workers.poll_done(false) else { break };
+            self.executor.complete(now, done);
+        }
+        for peer in self.outbox.flush(cx) {
+            self.executor.congested(now, peer);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event, bus: &mut Bus) -> Result<(), NodeError> {
+        match event {
+            Event::Outcome { token, index, outcome } => {
+                bus.coordinator.push_back(coordinator::Input::Outcome { token, index, outcome });
+            }
+            Event::ReadReady { token, index } => {
+                bus.coordinator.push_back(coordinator::Input::ReadReady { token, index });
+            }
+            Event::Changed { token, .. } => self.answer(token, Ok(())),
+            Event::Dropped { token, reason } if token & CHANGE_TOKEN != 0 => {
+                self.answer(token, Err(change_error(reason)));
+            }
+            Event::Dropped { token, reason } => {
+                let reason = drop_reason(reason);
+                bus.coordinator.push_back(coordinator::Input::Dropped { token, reason });
+            }
+            Event::Leader { leader, term, is_self } => {
+                bus.coordinator.push_back(coordinator::Input::Leader { leader, term, is_self });
+                bus.observed(NodeEvent::Leader { leader, term });
+            }
+            Event::Membership { membership } => {
+                bus.membership = Some(membership.clone());
+                bus.observed(NodeEvent::Membership { membership });
+            }
+            Event::Failed(cause) => return Err(NodeError::Replica(cause)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, token: u64, result: Result<(), ChangeError>) {
+        if let Some(answer) = self.changes.remove(&token) {
+            // The caller may have stopped waiting.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+impl Service for Consensus {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Duration,
+        is_raised: bool,
+        bus: &mut Bus,
+    ) -> Result<bool, NodeError> {
+        let is_busy = self.take_in(cx, now, is_raised, bus)?;
+        self.carry_out(cx, now, bus)?;
+        if is_busy {
+            let status = self.status.clone();
+            self.executor.refresh(&mut status.lock());
+        }
+        Ok(is_busy)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        self.executor.poll_timeout()
+    }
+
+    fn close(&mut self, error: &OperationError) {
+        self.requests.close(error);
+        // Dropping the senders answers `Closed`.
+        self.changes.clear();
+    }
+}
+
+fn change_error(reason: DropReason) -> ChangeError {
+    match reason {
+        DropReason::NotLeader { leader } => ChangeError::NotLeader { leader },
+        DropReason::ChangeInProgress | DropReason::Full | DropReason::Transferring => ChangeError::InProgress,
+        DropReason::ChangeInvalid | DropReason::Length => ChangeError::Invalid,
+        _ => ChangeError::Unknown,
+    }
+}
+
+/// The replica's reason as the coordinator knows it.
+fn drop_reason(reason: DropReason) -> coordinator::DropReason {
+    match reason {
+        DropReason::NotLeader { leader } => coordinator::DropReason::NotLeader { leader },
+        DropReason::Full => coordinator::DropReason::Full,
+        DropReason::Length => coordinator::DropReason::Length,
+        DropReason::Transferring => coordinator::DropReason::Transferring,
+        DropReason::Superseded => coordinator::DropReason::Superseded,
+        // A proposal must not be repeated unless it is certain that the first attempt has no effect.
+        _ => coordinator::DropReason::Unknown,
+    }
+}

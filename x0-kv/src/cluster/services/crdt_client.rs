@@ -1,0 +1,251 @@
+//! The CRDT operations service of a client: calls that any member with such a keyspace can answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use x0_identity::NodeId;
+use x0_mesh::{Mux, PeerEventKind};
+
+use super::super::event_loop::EventLoop;
+use super::super::inbox::Inbox;
+use super::super::outbox::Outbox;
+use super::super::service::{Bus, RECEIVED_MAX, Service};
+use super::super::{NodeError, StartError};
+use super::crdt_operations::{CHANNEL, ToSend};
+use crate::coordinator::{Config, Role};
+use crate::crdt::{CrdtOutcome, Request};
+use crate::crdt::wire::{self, Failure, Message};
+use crate::request::error::OperationError;
+use crate::request::pending::{Answer, Completion};
+
+/// The most calls of a client that wait.
+const CALLS_MAX: usize = 4096;
+
+/// The callers' side of the service.
+#[derive(Debug, Clone)]
+pub(crate) struct CrdtCalls(Inbox<(Request, Completion<CrdtOutcome>)>);
+
+impl CrdtCalls {
+    pub(crate) fn new(inbox: Inbox<(Request, Completion<CrdtOutcome>)>) -> CrdtCalls {
+        CrdtCalls(inbox)
+    }
+
+    /// Hands over a request.
+    pub(crate) fn call(&self, request: Request) -> Answer<CrdtOutcome> {
+        let (completion, answer) = Answer::waiting();
+        match self.0.try_put(CALLS_MAX, || (request, completion)) {
+            Ok(()) => answer,
+            Err(error) => Answer::ready(Err(error)),
+        }
+    }
+}
+
+/// The CRDT operations service of a client; see the [module](self).
+pub(crate) struct CrdtClient {
+    outbox: Outbox,
+    calls: CrdtCalls,
+    waiting: Waiting,
+    taken: Vec<(Request, Completion<CrdtOutcome>)>,
+}
+
+/// Registers the service of a client with this configuration.
+pub(super) fn start(
+    event_loop: &mut EventLoop,
+    mux: &Mux,
+    calls: CrdtCalls,
+    config: &Config,
+) -> Result<(), StartError> {
+    let members = match &config.role {
+        Role::Client { members } => members.clone(),
+        Role::Member => Vec::new(),
+    };
+    let waiting = Waiting::new(members, config.call_timeout);
+    event_loop.add(CrdtClient { outbox: CHANNEL.open(mux)?, calls, waiting, taken: Vec::new() });
+    Ok(())
+}
+
+impl CrdtClient {
+    fn send(&mut self, cx: &mut Context<'_>, messages: impl IntoIterator<Item = ToSend>) {
+        for (to, payload) in messages {
+            // A request that is lost ends at its deadline, or when the member is down.
+            let _ = self.outbox.send(cx, to, CHANNEL.lane, payload);
+        }
+    }
+}
+
+impl Service for CrdtClient {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Duration,
+        is_raised: bool,
+        bus: &mut Bus,
+    ) -> Result<bool, NodeError> {
+        let mut is_busy = false;
+        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+            is_busy = true;
+            let messages = match event.kind {
+                PeerEventKind::Up { .. } => self.waiting.up(event.peer),
+                PeerEventKind::Down { .. } => {
+                    self.outbox.forget(event.peer);
+                    self.waiting.down(event.peer)
+                }
+                _ => Vec::new(),
+            };
+            self.send(cx, messages);
+        }
+        for _ in 0..RECEIVED_MAX {
+            let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
+            is_busy = true;
+            let (received, payload) = received?;
+            match wire::decode(&payload) {
+                Ok(Message::Answer { number, result }) => {
+                    self.waiting.answer(received.from, number, result.map_err(Failure::error));
+                }
+                Ok(Message::Request { number, .. }) => {
+                    let message = Message::Answer { number, result: Err(Failure::Unsupported) };
+                    self.send(cx, [(received.from, wire::encode(&message))]);
+                }
+                Err(_) => bus.peers.decode_error(received.from),
+            }
+        }
+        if is_raised {
+            let mut calls = std::mem::take(&mut self.taken);
+            self.calls.0.take(&mut calls);
+            for (request, completion) in calls.drain(..) {
+                is_busy = true;
+                let message = self.waiting.call(now, request, completion);
+                self.send(cx, message);
+            }
+            self.taken = calls;
+        }
+        self.waiting.expire(now);
+        self.outbox.flush(cx);
+        Ok(is_busy)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        self.waiting.poll_timeout()
+    }
+
+    fn close(&mut self, error: &OperationError) {
+        self.calls.0.close(error);
+        self.waiting.end(error);
+    }
+}
+
+/// Calls that wait for the answer of a member.
+#[derive(Debug)]
+struct Waiting {
+    members: Vec<NodeId>,
+    reached: BTreeSet<NodeId>,
+    timeout: Duration,
+    next: u64,
+    calls: BTreeMap<u64, Call>,
+}
+
+#[derive(Debug)]
+struct Call {
+    request: Request,
+    completion: Completion<CrdtOutcome>,
+    deadline: Duration,
+    /// The member that was asked, if one was reached.
+    asked: Option<NodeId>,
+}
+
+impl Waiting {
+    fn new(members: Vec<NodeId>, timeout: Duration) -> Waiting {
+        Waiting { members, reached: BTreeSet::new(), timeout, next: 0, calls: BTreeMap::new() }
+    }
+
+    /// The first of the members that is reached: the same one as long as it is, so that a client reads its own writes.
+    fn member(&self) -> Option<NodeId> {
+        self.members.iter().copied().find(|member| self.reached.contains(member))
+    }
+
+    fn call(&mut self, now: Duration, request: Request, completion: Completion<CrdtOutcome>) -> Option<ToSend> {
+        if self.calls.len() >= CALLS_MAX {
+            completion.complete(Err(OperationError::Overloaded));
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        let asked = self.member();
+        let message = wire::encode(&Message::Request { number, request: request.clone() });
+        self.calls.insert(number, Call { request, completion, deadline: now + self.timeout, asked });
+        Some((asked?, message))
+    }
+
+    fn answer(&mut self, from: NodeId, number: u64, result: Result<CrdtOutcome, OperationError>) {
+        if self.calls.get(&number).is_some_and(|call| call.asked == Some(from))
+            && let Some(call) = self.calls.remove(&number)
+        {
+            call.completion.complete(result);
+        }
+    }
+
+    fn up(&mut self, node: NodeId) -> Vec<ToSend> {
+        self.reached.insert(node);
+        self.ask()
+    }
+
+    /// Sends the calls that no member was asked for yet.
+    fn ask(&mut self) -> Vec<ToSend> {
+        let Some(member) = self.member() else { return Vec::new() };
+        let unasked = self.calls.iter_mut().filter(|(_, call)| call.asked.is_none());
+        unasked
+            .map(|(number, call)| {
+                call.asked = Some(member);
+                let request = call.request.clone();
+                (member, wire::encode(&Message::Request { number: *number, request }))
+            })
+            .collect()
+    }
+
+    fn down(&mut self, node: NodeId) -> Vec<ToSend> {
+        self.reached.remove(&node);
+        let asked: Vec<u64> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.asked == Some(node))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in asked {
+            let Some(call) = self.calls.get_mut(&number) else { continue };
+            match call.request {
+                // Another member can answer as well.
+                Request::Read(_) => call.asked = None,
+                // It may have been done, and sending it to another member would be a second write.
+                Request::Write(_) => self.give_up(number),
+            }
+        }
+        self.ask()
+    }
+
+    fn expire(&mut self, now: Duration) {
+        let due: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
+        for number in due {
+            self.give_up(number);
+        }
+    }
+
+    fn give_up(&mut self, number: u64) {
+        if let Some(call) = self.calls.remove(&number) {
+            let ambiguous = call.asked.is_some() && matches!(call.request, Request::Write(_));
+            call.completion.complete(Err(OperationError::TimedOut { ambiguous }));
+        }
+    }
+
+    /// When the next call is given up.
+    fn poll_timeout(&self) -> Option<Duration> {
+        self.calls.values().map(|call| call.deadline).min()
+    }
+
+    fn end(&mut self, error: &OperationError) {
+        for call in std::mem::take(&mut self.calls).into_values() {
+            call.completion.complete(Err(error.clone()));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The CRDT operations service of a member: requests of clients to its keyspace.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_identity::NodeId;
+use x0_mesh::{Lane, PeerEventKind};
+
+use super::super::channel::ChannelSpec;
+use super::super::inbox::Inbox;
+use super::super::outbox::Outbox;
+use super::super::readers::{ReaderThreads, Readers};
+use super::super::service::{Bus, RECEIVED_MAX, Service};
+use super::super::{NodeError, StartError};
+use super::Part;
+use crate::crdt::wire::{self, Failure, Message};
+use crate::crdt::{Crdt, CrdtOutcome, ReplyTo, Request};
+use crate::request::codec::DecodeError;
+use crate::request::error::OperationError;
+
+/// Requests and answers: one lane, in order.
+const LANE: Lane = Lane::Ordered(0);
+
+pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
+    name: "x0.kv.crdt.operations",
+    lane: LANE,
+    message_len_min: crate::coordinator::MESSAGE_LEN_MAX,
+    waiting_len_max: 8 << 20,
+};
+
+/// An answer to send.
+pub(crate) type ToSend = (NodeId, Bytes);
+
+/// The CRDT operations service of a member; see the [module](self).
+pub(crate) struct CrdtOperations {
+    outbox: Outbox,
+    /// `None` on a member without such a keyspace, which says so.
+    crdt: Option<Crdt>,
+    readers: ReaderThreads,
+    answers: Inbox<ToSend>,
+    taken: Vec<ToSend>,
+}
+
+fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
+    let result = result.map_err(|error| Failure::of(&error));
+    wire::encode(&Message::Answer { number, result })
+}
+
+/// Registers the service.
+pub(super) fn start(part: &mut Part<'_>, crdt: Option<Crdt>) -> Result<(), StartError> {
+    let (readers, answers) = (part.readers.clone(), Inbox::new(part.alarm.clone()));
+    let outbox = CHANNEL.open(part.mux)?;
+    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers, taken: Vec::new() });
+    Ok(())
+}
+
+impl CrdtOperations {
+    /// Carries a request out. Unless it is refused, the answer comes through the inbox.
+    fn message(&self, from: NodeId, payload: &Bytes) -> Result<Option<Bytes>, DecodeError> {
+        let Message::Request { number, request } = wire::decode(payload)? else { return Ok(None) };
+        let Some(crdt) = &self.crdt else {
+            let message = Message::Answer { number, result: Err(Failure::Unsupported) };
+            return Ok(Some(wire::encode(&message)));
+        };
+        let answers = self.answers.clone();
+        match request {
+            Request::Read(read) => {
+                // The thread of the keyspace holds its lock while it joins the state of another member, which can take long.
+                let crdt = crdt.clone();
+                let job = Box::new(move || answers.put((from, encode(number, crdt.read(&read)))));
+                let refused = self.readers.read(job).is_err();
+                Ok(refused.then(|| encode(number, Err(OperationError::Overloaded))))
+            }
+            Request::Write(write) => {
+                let answer = move |result| answers.put((from, encode(number, result)));
+                crdt.write(write, ReplyTo::Other(Box::new(answer)));
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Service for CrdtOperations {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        _now: Duration,
+        is_raised: bool,
+        bus: &mut Bus,
+    ) -> Result<bool, NodeError> {
+        let mut is_busy = false;
+        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+            is_busy = true;
+            if let PeerEventKind::Down { .. } = event.kind {
+                self.outbox.forget(event.peer);
+            }
+        }
+        for _ in 0..RECEIVED_MAX {
+            let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
+            is_busy = true;
+            let (received, payload) = received?;
+            match self.message(received.from, &payload) {
+                // A client whose answer is lost gives up after a while.
+                Ok(Some(answer)) => drop(self.outbox.send(cx, received.from, LANE, answer)),
+                Ok(None) => {}
+                Err(_) => bus.peers.decode_error(received.from),
+            }
+        }
+        if is_raised {
+            let mut answers = std::mem::take(&mut self.taken);
+            self.answers.take(&mut answers);
+            for (to, payload) in answers.drain(..) {
+                is_busy = true;
+                let _ = self.outbox.send(cx, to, LANE, payload);
+            }
+            self.taken = answers;
+        }
+        self.outbox.flush(cx);
+        Ok(is_busy)
+    }
+
+    fn close(&mut self, error: &OperationError) {
+        self.answers.close(error);
+    }
+}

@@ -1,0 +1,101 @@
+//! The CRDT sync service: datagrams between the keyspace of this member, which has a thread of its own, and those of other members.
+
+use std::path::PathBuf;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use x0_consensus::{Membership, MemoryStorage, Storage};
+use x0_identity::NodeId;
+use x0_mesh::{Lane, PeerEventKind};
+
+use super::super::channel::ChannelSpec;
+use super::super::inbox::Inbox;
+use super::super::outbox::Outbox;
+use super::super::service::{Bus, RECEIVED_MAX, Service};
+use super::super::{NodeError, StartError};
+use super::{Part, members_of};
+use crate::crdt::{Crdt, CrdtOptions};
+use crate::request::error::OperationError;
+use crate::seed::random_seed;
+
+/// Sessions repeat what was lost.
+const LANE: Lane = Lane::Datagram;
+
+pub(crate) const CHANNEL: ChannelSpec =
+    ChannelSpec { name: "x0.kv.crdt.sync", lane: LANE, message_len_min: 128, waiting_len_max: 256 << 10 };
+
+/// A datagram to send.
+pub(crate) type Datagram = (NodeId, Bytes);
+
+/// The CRDT sync service; see the [module](self).
+pub(crate) struct CrdtSync {
+    outbox: Outbox,
+    crdt: Crdt,
+    datagrams: Inbox<Datagram>,
+    taken: Vec<Datagram>,
+}
+
+/// Opens the keyspace and registers the service. The journal lies in the folder `crdt` of `folder`, or in memory.
+pub(super) fn start(
+    part: &mut Part<'_>,
+    mut options: CrdtOptions,
+    folder: Option<PathBuf>,
+) -> Result<Crdt, StartError> {
+    let journal: Box<dyn Storage> = match folder {
+        Some(folder) => Box::new(crate::crdt::journal_in(&folder)?),
+        None => Box::new(MemoryStorage::new()),
+    };
+    let outbox = CHANNEL.open(part.mux)?;
+    let len_max = outbox.message_len_max(LANE);
+    options.session.datagram_len_max = options.session.datagram_len_max.min(len_max);
+    let datagrams = Inbox::new(part.alarm.clone());
+    let sent = datagrams.clone();
+    let send = Box::new(move |to, payload| sent.put((to, payload)));
+    let crdt = Crdt::start(options, part.id, random_seed(), journal, send)?;
+    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, taken: Vec::new() });
+    Ok(crdt)
+}
+
+impl Service for CrdtSync {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        _now: Duration,
+        is_raised: bool,
+        _bus: &mut Bus,
+    ) -> Result<bool, NodeError> {
+        let mut is_busy = false;
+        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+            is_busy = true;
+            if let PeerEventKind::Up { .. } = event.kind {
+                self.crdt.up(event.peer);
+            }
+        }
+        for _ in 0..RECEIVED_MAX {
+            let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
+            is_busy = true;
+            let (received, payload) = received?;
+            self.crdt.datagram(received.from, payload);
+        }
+        if is_raised {
+            let mut datagrams = std::mem::take(&mut self.taken);
+            self.datagrams.take(&mut datagrams);
+            for (to, payload) in datagrams.drain(..) {
+                is_busy = true;
+                // A session sends again what is not confirmed.
+                let _ = self.outbox.send(cx, to, LANE, payload);
+            }
+            self.taken = datagrams;
+        }
+        Ok(is_busy)
+    }
+
+    fn members_changed(&mut self, membership: &Membership) {
+        self.crdt.members(members_of(membership));
+    }
+
+    fn close(&mut self, error: &OperationError) {
+        self.datagrams.close(error);
+    }
+}

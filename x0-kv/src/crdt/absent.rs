@@ -1,0 +1,36 @@
+//! The types of a CRDT keyspace in a build without the feature `crdt`: none of them has a value, so that code which handles an
+//! optional keyspace needs no second version.
+#![allow(dead_code, reason = "which of it is used depends on the other features")]
+
+use crate::request::pending::Answer;
+use crate::request::watch::Watchers;
+
+/// Not to be had.
+#[derive(Debug, Clone)]
+pub(crate) enum Crdt {}
+
+/// Not to be had.
+#[derive(Debug, Clone)]
+pub(crate) enum CrdtOptions {}
+
+/// Not to be had.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {}
+
+/// Not to be had.
+#[derive(Debug, Clone)]
+pub(crate) enum CrdtOutcome {}
+
+impl Crdt {
+    pub(crate) fn submit(&self, _request: Request) -> Answer<CrdtOutcome> {
+        match *self {}
+    }
+
+    pub(crate) fn watchers(&self) -> &Watchers {
+        match *self {}
+    }
+
+    pub(crate) fn close(&self) {
+        match *self {}
+    }
+}
