@@ -25,6 +25,7 @@
 //! assert_eq!(report, run(&scenario).unwrap());
 //! ```
 
+mod cable;
 mod context;
 mod disk;
 mod faults;
@@ -32,12 +33,15 @@ mod history;
 pub mod linearizability;
 mod network;
 mod node;
+mod planted;
+mod process;
 mod random;
 mod report;
 mod schedule;
 mod trace;
 mod violation;
 mod worker;
+mod workers;
 mod world;
 
 use std::time::Duration;
@@ -89,17 +93,23 @@ pub enum PlantedBug {
     AcknowledgeBeforePersist,
     /// A leader answers reads without asking a quorum whether it still leads.
     ReadWithoutQuorum,
-    /// Writes are applied as often as they were sent: their stamps are not looked at.
+    /// Writes are applied as often as they were sent: their request ids are ignored.
     ApplyTwice,
+    /// The event loop gives two outcomes that arrive together to each other's callers.
+    WrongToken,
+    /// The executor's worker discards a snapshot and reports that it restored it.
+    RestoreWithoutIndex,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 4] = [
+    pub const ALL: [PlantedBug; 6] = [
         PlantedBug::SkipSync,
         PlantedBug::AcknowledgeBeforePersist,
         PlantedBug::ReadWithoutQuorum,
         PlantedBug::ApplyTwice,
+        PlantedBug::WrongToken,
+        PlantedBug::RestoreWithoutIndex,
     ];
 }
 
@@ -143,14 +153,10 @@ impl Scenario {
 /// # Errors
 /// At the first thing that must never be: see [`Violation`].
 pub fn run(scenario: &Scenario) -> Result<Report, Box<Violation>> {
-    world::World::new(scenario).run()
+    world::run(scenario)
 }
 
 #[expect(clippy::expect_used, reason = "one more than a place is not zero")]
 fn id_of(place: Place) -> NodeId {
     NodeId::new(place as u64 + 1).expect("not zero")
-}
-
-fn place_of(id: NodeId) -> Place {
-    usize::try_from(id.get() - 1).unwrap_or(Place::MAX)
 }

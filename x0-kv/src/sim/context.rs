@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use x0_consensus::Entry;
 use x0_identity::NodeId;
+use x0_mesh::sim::SimMesh;
 
+use super::cable::{SharedTraffic, SharedWeather};
 use super::history::History;
-use super::network::Network;
+use super::network::Weather;
+use super::process::Ready;
 use super::random::{Random, mix};
 use super::report::Report;
 use super::schedule::{Place, Schedule, Time};
@@ -37,7 +40,10 @@ pub(super) type Answer = (u64, Result<Outcome, OperationError>);
 pub(super) struct Context {
     pub(super) now: Time,
     pub(super) schedule: Schedule,
-    pub(super) network: Network,
+    pub(super) mesh: SimMesh,
+    pub(super) weather: SharedWeather,
+    pub(super) traffic: SharedTraffic,
+    pub(super) ready: Ready,
     pub(super) random: Random,
     pub(super) trace: Trace,
     pub(super) report: Report,
@@ -52,12 +58,18 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(scenario: &Scenario, places: usize) -> Context {
+    pub(super) fn new(scenario: &Scenario) -> Context {
+        let mut random = Random::new(scenario.seed);
+        let mesh = SimMesh::new(random.next());
+        mesh.set_profile(Weather::CALM.profile());
         Context {
             now: 0,
             schedule: Schedule::default(),
-            network: Network::new(places),
-            random: Random::new(scenario.seed),
+            mesh,
+            weather: SharedWeather::new(Weather::CALM),
+            traffic: SharedTraffic::default(),
+            ready: Ready::default(),
+            random,
             trace: Trace::default(),
             report: Report::default(),
             planted: scenario.planted,
@@ -70,6 +82,12 @@ impl Context {
 
     pub(super) fn time(&self) -> Duration {
         Duration::from_micros(self.now)
+    }
+
+    /// Sets how the links behave from now on.
+    pub(super) fn set_weather(&self, weather: Weather) {
+        self.weather.set(weather);
+        self.mesh.set_profile(weather.profile());
     }
 
     pub(super) fn is_planted(&self, bug: PlantedBug) -> bool {

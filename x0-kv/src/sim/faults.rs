@@ -6,7 +6,7 @@ use x0_consensus::sim::Fault;
 use super::context::Trouble;
 use super::id_of;
 use super::network::Weather;
-use super::node::Outside;
+use super::process::Process;
 use super::schedule::{Event, MILLISECOND, Mend, Place, SECOND, Time};
 use super::worker::Host;
 use super::world::World;
@@ -57,11 +57,25 @@ impl World {
                 Ok(())
             }
             77..83 => self.transfer(place),
-            83..94 => self.change_membership(place),
-            94..97 => self.replace_client(),
-            _ => {
-                self.context.network.heal();
+            83..93 => self.change_membership(place),
+            93..97 => self.replace_client(),
+            97..99 => {
+                self.reset(place);
                 Ok(())
+            }
+            _ => {
+                self.context.mesh.heal();
+                Ok(())
+            }
+        }
+    }
+
+    /// The connections of a node to some others end, with all that was on the way.
+    fn reset(&mut self, place: Place) {
+        for other in 0..self.nodes.len() + self.outsides.len() {
+            if other != place && self.context.random.chance(400) {
+                self.context.report.connections_reset += 1;
+                self.context.mesh.reset(id_of(place), id_of(other));
             }
         }
     }
@@ -117,7 +131,7 @@ impl World {
     /// Two sides that do not hear each other, clients on both.
     fn partition(&mut self) {
         self.context.report.partitions += 1;
-        self.context.network.heal();
+        self.context.mesh.heal();
         let places = self.nodes.len() + self.outsides.len();
         let sides: Vec<bool> = (0..places).map(|_| self.context.random.chance(500)).collect();
         self.cut_between(&sides);
@@ -128,7 +142,7 @@ impl World {
         for (one, side) in sides.iter().enumerate() {
             for (other, other_side) in sides.iter().enumerate() {
                 if side != other_side {
-                    self.context.network.cut(one, other);
+                    self.context.mesh.cut(id_of(one), id_of(other));
                 }
             }
         }
@@ -155,20 +169,15 @@ impl World {
         for other in 0..self.nodes.len() {
             if other != place && self.context.random.chance(600) {
                 let (from, to) = if hears { (place, other) } else { (other, place) };
-                self.context.network.cut(from, to);
+                self.context.mesh.cut(id_of(from), id_of(to));
             }
         }
         self.mend_later(3 * SECOND, Mend::Links);
     }
 
     fn weather(&mut self) {
-        let worse = [
-            Weather { delay_min: 200, delay_max: 20 * MILLISECOND, late: 50, lost: 20, twice: 20 },
-            Weather { delay_min: MILLISECOND, delay_max: 80 * MILLISECOND, late: 50, lost: 150, twice: 100 },
-            Weather { delay_min: 40 * MILLISECOND, delay_max: 60 * MILLISECOND, late: 5, lost: 0, twice: 0 },
-            Weather { delay_min: 100, delay_max: 500, late: 5, lost: 300, twice: 300 },
-        ];
-        self.context.network.weather = worse[self.context.random.place(worse.len())];
+        let weather = Weather::BAD[self.context.random.place(Weather::BAD.len())];
+        self.context.set_weather(weather);
         self.mend_later(4 * SECOND, Mend::Weather);
     }
 
@@ -207,7 +216,10 @@ impl World {
     fn transfer(&mut self, place: Place) -> Result<(), Trouble> {
         let Some(leader) = self.leader() else { return Ok(()) };
         self.context.report.transfers += 1;
-        self.with(leader, None, |running, context| running.transfer(context, id_of(place)))
+        self.with(leader, None, |running, _| {
+            running.transfer(id_of(place));
+            Ok(())
+        })
     }
 
     /// One member more, less or in another role, or two at once. Three voters stay.
@@ -231,7 +243,10 @@ impl World {
         } else {
             MembershipChange::default().learner(id)
         };
-        self.with(leader, None, |running, context| running.change(context, change))
+        self.with(leader, None, |running, _| {
+            running.change(change);
+            Ok(())
+        })
     }
 
     /// A client's process ends, and another takes its place under the same name.
@@ -241,8 +256,8 @@ impl World {
         let place = self.nodes.len() + number;
         let members = (0..self.nodes.len()).map(id_of).collect();
         let start = self.outsides[number].start() + 1;
-        self.context.network.forget(place);
-        self.outsides[number] = Outside::new(&mut self.context, place, members, start);
+        self.outsides[number].kill();
+        self.outsides[number] = Process::client(&mut self.context, place, members, start)?;
         for worker in 0..self.workers.len() {
             if self.workers[worker].host == Host::Outside(number) {
                 self.forget(worker)?;

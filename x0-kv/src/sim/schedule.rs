@@ -3,8 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use bytes::Bytes;
-
 /// Microseconds since the beginning.
 pub(super) type Time = u64;
 
@@ -14,69 +12,29 @@ pub(super) const SECOND: Time = 1_000_000;
 /// Who takes part: nodes first, then the clients outside.
 pub(super) type Place = usize;
 
-/// Which lane of a transport a message takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Road {
-    /// Between replicas: any order, any number of times, or never.
-    Consensus,
-    /// Between coordinators: in order and once, as long as the connection holds.
-    Operations,
-}
-
 /// Something that happens at a moment. What names a `start` is of that start of the node only.
 #[derive(Debug)]
 pub(super) enum Event {
     /// What a node or a client waits for may be due.
-    Wake {
-        place: Place,
-        start: u32,
-    },
-    Message {
-        from: Place,
-        to: Place,
-        road: Road,
-        connection: u32,
-        payload: Bytes,
-    },
-    /// What was sent to `peer` is known to be lost.
-    Lost {
-        place: Place,
-        peer: Place,
-        road: Road,
-    },
+    Wake { place: Place, start: u32 },
+    /// A process that stood still goes on.
+    Resume { place: Place, start: u32 },
     /// The log thread is done with what it had in hand.
-    Logged {
-        place: Place,
-        start: u32,
-    },
+    Logged { place: Place, start: u32 },
     /// The applying thread is.
-    Applied {
-        place: Place,
-        start: u32,
-    },
+    Applied { place: Place, start: u32 },
     /// The snapshot thread is.
-    Copied {
-        place: Place,
-        start: u32,
-    },
+    Copied { place: Place, start: u32 },
+    /// The reading thread is.
+    Read { place: Place, start: u32 },
     /// A node that is down starts.
-    Start {
-        place: Place,
-        start: u32,
-    },
+    Start { place: Place, start: u32 },
     /// A worker asks for something.
-    Ask {
-        worker: usize,
-    },
+    Ask { worker: usize },
     /// The next fault of the storm of this number.
-    Fault {
-        storm: u64,
-    },
+    Fault { storm: u64 },
     /// A fault ends: the links, or the slowness of a node.
-    Mend {
-        storm: u64,
-        mend: Mend,
-    },
+    Mend { storm: u64, mend: Mend },
 }
 
 /// What ends by itself.
@@ -126,6 +84,11 @@ impl Schedule {
     pub(super) fn put(&mut self, at: Time, event: Event) {
         self.number += 1;
         self.entries.push(Entry { at, number: self.number, event });
+    }
+
+    /// When the next event is.
+    pub(super) fn next_at(&self) -> Option<Time> {
+        self.entries.peek().map(|entry| entry.at)
     }
 
     /// The next event up to `until`.

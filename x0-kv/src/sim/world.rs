@@ -1,17 +1,19 @@
 //! Nodes, clients and what happens to them.
 
-use bytes::Bytes;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
 use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::context::{Context, Trouble, violation};
 use super::history::{Asked, Told};
 use super::network::Weather;
-use super::node::{Node, Outside, call};
-use super::schedule::{Event, MILLISECOND, Mend, Place, Road, SECOND, Time};
+use super::node::{Node, Running};
+use super::process::{Asking, Process, Ready};
+use super::schedule::{Event, MILLISECOND, Mend, Place, SECOND, Time};
 use super::worker::{Host, Worker};
 use super::{Cause, PlantedBug, Report, Scenario, Violation, id_of};
-use crate::coordinator;
 
 /// How long everything may take to be well again once all faults are gone.
 const CALM_MAX: Time = 120 * SECOND;
@@ -22,7 +24,8 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     pub(super) context: Context,
     pub(super) nodes: Vec<Node>,
-    pub(super) outsides: Vec<Outside>,
+    pub(super) outsides: Vec<Process>,
+    wakers: Vec<Waker>,
     pub(super) workers: Vec<Worker>,
     /// The number of the storm, which also numbers its round.
     pub(super) storm: u64,
@@ -31,6 +34,22 @@ pub(super) struct World {
     asked: u64,
     /// Replaces the founders' configuration, but for who it is.
     config: x0_consensus::Options,
+}
+
+fn micros(time: Duration) -> Time {
+    Time::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(Time::MAX)
+}
+
+/// Plays a scenario to its end.
+pub(super) fn run(scenario: &Scenario) -> Result<Report, Box<Violation>> {
+    match World::new(scenario) {
+        Ok(world) => world.run(),
+        Err(trouble) => {
+            let cause = Cause::Invariant(format!("the world does not start: {trouble:?}"));
+            let (scenario, report) = (scenario.clone(), Report::default());
+            Err(Box::new(Violation { scenario, at: Duration::ZERO, cause, report }))
+        }
+    }
 }
 
 /// Why a run ended.
@@ -47,10 +66,12 @@ impl From<Trouble> for Failure {
 }
 
 impl World {
-    pub(super) fn new(scenario: &Scenario) -> World {
+    pub(super) fn new(scenario: &Scenario) -> Result<World, Trouble> {
         let nodes = scenario.nodes.max(1) + scenario.spares;
         let outsides = scenario.clients.div_ceil(2).max(1);
-        let mut context = Context::new(scenario, nodes + outsides);
+        let places = (nodes + outsides).min(Ready::PLACES_MAX);
+        let outsides = places - nodes;
+        let mut context = Context::new(scenario);
         let forgets = scenario.planted == Some(PlantedBug::SkipSync);
         let members: Vec<NodeId> = (0..nodes).map(id_of).collect();
         let mut config = x0_consensus::Options::new(id_of(0));
@@ -67,9 +88,8 @@ impl World {
         config.retained_entries = [0, 5, 50][random.place(3)];
         config.chunk_len = [256, 1 << 10, 16 << 10][random.place(3)];
         config.chunks_in_flight_max = [1, 3, 8][random.place(3)];
-        let outside =
-            |context: &mut Context, number| Outside::new(context, nodes + number, members.clone(), 0);
-        let outsides: Vec<Outside> = (0..outsides).map(|number| outside(&mut context, number)).collect();
+        let outside = |number| Process::client(&mut context, nodes + number, members.clone(), 0);
+        let outsides = (0..outsides).map(outside).collect::<Result<Vec<_>, _>>()?;
         let workers = (0..scenario.clients).map(|number| {
             // One of four works on a node.
             let host = if number % 4 == 3 {
@@ -79,7 +99,8 @@ impl World {
             };
             Worker::new(host)
         });
-        World {
+        Ok(World {
+            wakers: (0..places).map(|place| context.ready.waker(place)).collect(),
             workers: workers.collect(),
             nodes: (0..nodes).map(|place| Node::new(place, forgets)).collect(),
             outsides,
@@ -89,10 +110,10 @@ impl World {
             is_storming: false,
             asked: 0,
             config,
-        }
+        })
     }
 
-    pub(super) fn run(mut self) -> Result<Report, Box<Violation>> {
+    fn run(mut self) -> Result<Report, Box<Violation>> {
         let duration = Time::try_from(self.scenario.duration.as_micros()).unwrap_or(Time::MAX);
         let mut done = (0..self.nodes.len()).try_for_each(|place| self.start(place)).map_err(Failure::from);
         while done.is_ok() && self.context.now < duration {
@@ -101,7 +122,11 @@ impl World {
         let mut report = self.context.report.clone();
         report.virtual_time = self.context.time();
         report.entries = self.context.entries();
-        report.trace_hash = self.context.trace.hash();
+        let traffic = self.context.traffic.lock();
+        (report.messages, report.messages_lost) = (traffic.sent, traffic.lost);
+        (report.messages_twice, report.messages_late) = (traffic.twice, traffic.late);
+        report.trace_hash = self.context.trace.hash() ^ traffic.trace.hash();
+        drop(traffic);
         let cause = match done {
             Ok(()) => return Ok(report),
             Err(Failure::Cause(cause)) => cause,
@@ -170,15 +195,15 @@ impl World {
 
     /// The leader of the greatest term.
     pub(super) fn leader(&self) -> Option<Place> {
-        let leads = |node: &&Node| node.running.as_ref().is_some_and(|running| running.replica.is_leader());
-        let term = |node: &&Node| node.running.as_ref().map_or(0, |running| running.replica.status().term);
+        let leads = |node: &&Node| node.running.as_ref().is_some_and(|running| running.leads());
+        let term = |node: &&Node| node.running.as_ref().map_or(0, |running| running.status().term);
         self.nodes.iter().filter(leads).max_by_key(term).map(|node| node.place)
     }
 
     /// Who takes part, as the leader has it.
     pub(super) fn membership(&self) -> Option<Membership> {
         let running = self.nodes[self.leader()?].running.as_ref()?;
-        Some(running.replica.status().membership)
+        Some(running.status().membership)
     }
 
     fn members(&self, membership: &Membership) -> Vec<Place> {
@@ -189,7 +214,7 @@ impl World {
         let Some(running) = self.leader().and_then(|leader| self.nodes[leader].running.as_ref()) else {
             return false;
         };
-        let status = running.replica.status();
+        let status = running.status();
         let is_there = |place: &Place| {
             let running = self.nodes[*place].running.as_ref();
             running.is_some_and(|running| running.applied_index() == status.last_index)
@@ -217,44 +242,95 @@ impl World {
     }
 
     pub(super) fn run_until(&mut self, until: Time) -> Result<(), Trouble> {
-        while let Some((at, event)) = self.context.schedule.take(until) {
-            self.context.now = at;
+        loop {
+            self.poll_ready()?;
+            let event_at = self.context.schedule.next_at().unwrap_or(Time::MAX);
+            let mesh_at = self.context.mesh.poll_timeout().map_or(Time::MAX, micros);
+            if event_at.min(mesh_at) > until {
+                break;
+            }
             self.context.report.events += 1;
-            self.happen(event)?;
-            for answer in std::mem::take(&mut self.context.answers) {
-                self.answer(&answer)?;
+            if mesh_at <= event_at {
+                self.context.now = self.context.now.max(mesh_at);
+                self.context.mesh.step();
+            } else if let Some((at, event)) = self.context.schedule.take(until) {
+                self.context.now = self.context.now.max(at);
+                self.context.mesh.advance_to(self.context.time());
+                self.happen(event)?;
             }
         }
         self.context.now = until;
+        self.context.mesh.advance_to(self.context.time());
         Ok(())
+    }
+
+    /// Polls the event loops that have something to do, until none has.
+    fn poll_ready(&mut self) -> Result<(), Trouble> {
+        loop {
+            let ready: Vec<Place> = self.context.ready.take().collect();
+            if ready.is_empty() {
+                return Ok(());
+            }
+            for place in ready {
+                self.poll(place)?;
+                for answer in std::mem::take(&mut self.context.answers) {
+                    self.answer(&answer)?;
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, place: Place) -> Result<(), Trouble> {
+        let waker = self.wakers[place].clone();
+        let Some(node) = self.nodes.get(place) else {
+            let outside = &mut self.outsides[place - self.nodes.len()];
+            return match outside.poll(&mut self.context, &waker)? {
+                Poll::Pending => Ok(()),
+                Poll::Ready(end) => violation(format!("a client ends: {end:?}")),
+            };
+        };
+        if node.paused_until > self.context.now {
+            let (at, start) = (node.paused_until, node.start);
+            self.context.schedule.put(at, Event::Resume { place, start });
+            return Ok(());
+        }
+        self.with(place, None, |running, context| running.poll(context, &waker))
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Trouble> {
         let Some(event) = self.put_off(event) else { return Ok(()) };
         match event {
             Event::Wake { place, start } => {
-                if let Some(number) = place.checked_sub(self.nodes.len()) {
-                    let outside = &mut self.outsides[number];
-                    if outside.start() == start {
-                        outside.wake(&mut self.context)?;
-                    }
-                    return Ok(());
+                let process = match self.nodes.get_mut(place) {
+                    Some(node) => node.running.as_mut().map(|running| &mut running.process),
+                    None => self.outsides.get_mut(place - self.nodes.len()),
+                };
+                if let Some(process) = process.filter(|process| process.start() == start)
+                    && process.wake(self.context.now)
+                {
+                    self.context.ready.set(place);
                 }
-                self.with(place, Some(start), super::node::Running::wake)
+                Ok(())
             }
-            Event::Message { from, to, road, connection, payload } => {
-                self.message(from, to, road, connection, payload)
-            }
-            Event::Lost { place, peer, road } => {
-                if let Some(number) = place.checked_sub(self.nodes.len()) {
-                    let input = coordinator::Input::Unreachable { peer: id_of(peer) };
-                    return self.outsides[number].handle(&mut self.context, input);
+            Event::Resume { place, start } => {
+                if self.nodes[place].start == start {
+                    self.context.ready.set(place);
                 }
-                self.with(place, None, |running, context| running.lost(context, peer, road))
+                Ok(())
             }
-            Event::Logged { place, start } => self.with(place, Some(start), super::node::Running::logged),
-            Event::Applied { place, start } => self.with(place, Some(start), super::node::Running::applied),
-            Event::Copied { place, start } => self.with(place, Some(start), super::node::Running::copied),
+            Event::Logged { place, start } => self.work(place, start, |running, context| {
+                running.logged(context);
+                Ok(())
+            }),
+            Event::Applied { place, start } => self.work(place, start, Running::applied),
+            Event::Copied { place, start } => self.work(place, start, |running, context| {
+                running.copied(context);
+                Ok(())
+            }),
+            Event::Read { place, start } => self.work(place, start, |running, _| {
+                running.read();
+                Ok(())
+            }),
             Event::Start { place, start } => {
                 if self.nodes[place].start == start && self.nodes[place].running.is_none() {
                     self.start(place)?;
@@ -285,11 +361,11 @@ impl World {
     fn put_off(&mut self, event: Event) -> Option<Event> {
         let place = match &event {
             Event::Wake { place, .. }
-            | Event::Lost { place, .. }
+            | Event::Resume { place, .. }
             | Event::Logged { place, .. }
             | Event::Applied { place, .. }
-            | Event::Copied { place, .. } => *place,
-            Event::Message { to, .. } => *to,
+            | Event::Copied { place, .. }
+            | Event::Read { place, .. } => *place,
             Event::Ask { worker } => match self.workers[*worker].host {
                 Host::Node(place) => place,
                 Host::Outside(_) => return Some(event),
@@ -310,7 +386,7 @@ impl World {
         &mut self,
         place: Place,
         start: Option<u32>,
-        act: impl FnOnce(&mut super::node::Running, &mut Context) -> Result<(), Trouble>,
+        act: impl FnOnce(&mut Running, &mut Context) -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
         let node = &mut self.nodes[place];
         if start.is_some_and(|start| start != node.start) {
@@ -338,32 +414,15 @@ impl World {
         Ok(())
     }
 
-    fn message(
+    /// Lets a thread of a node finish what it has in hand, and the event loop look at the result.
+    fn work(
         &mut self,
-        from: Place,
-        to: Place,
-        road: Road,
-        connection: u32,
-        payload: Bytes,
+        place: Place,
+        start: u32,
+        act: impl FnOnce(&mut Running, &mut Context) -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
-        if !self.context.network.arrives(from, to, road, connection) {
-            self.context.report.messages_lost += 1;
-            if road == Road::Operations {
-                self.context.lost(from, to, road);
-            }
-            return Ok(());
-        }
-        self.context.trace.note_bytes((from as u64) << 8 | to as u64, &payload);
-        if let Some(number) = to.checked_sub(self.nodes.len()) {
-            let input = coordinator::Input::Message { from: id_of(from), payload };
-            return self.outsides[number].handle(&mut self.context, input);
-        }
-        if self.nodes[to].running.is_none() {
-            self.context.report.messages_lost += 1;
-            self.context.lost(from, to, road);
-            return Ok(());
-        }
-        self.with(to, None, |running, context| running.receive(context, from, road, payload))
+        self.context.ready.set(place);
+        self.with(place, Some(start), act)
     }
 
     /// Starts a node, at times with its power going in the midst of it.
@@ -376,7 +435,10 @@ impl World {
         let node = &mut self.nodes[place];
         match node.start(&mut self.context, config) {
             Err(Trouble::Disk) => self.disk_failed(place),
-            other => other,
+            other => {
+                self.context.ready.set(place);
+                other
+            }
         }
     }
 
@@ -454,10 +516,20 @@ impl World {
         let operation = self.context.history.operation(&asked);
         self.context.history.ask(number, asked);
         self.workers[worker].asked = Some(number);
-        let input = call(number, operation, self.context.now + patience);
+        let asking = Asking { number, operation, deadline: self.context.now + patience };
         match host {
-            Host::Node(place) => self.with(place, None, |running, context| running.call(context, input)),
-            Host::Outside(outside) => self.outsides[outside].handle(&mut self.context, input),
+            Host::Node(place) => {
+                self.context.ready.set(place);
+                self.with(place, None, |running, _| {
+                    running.ask(asking);
+                    Ok(())
+                })
+            }
+            Host::Outside(outside) => {
+                self.context.ready.set(self.nodes.len() + outside);
+                self.outsides[outside].ask(asking);
+                Ok(())
+            }
         }
     }
 
@@ -482,8 +554,8 @@ impl World {
 
     /// Ends all faults.
     fn mend_all(&mut self) -> Result<(), Trouble> {
-        self.context.network.heal();
-        self.context.network.weather = Weather::CALM;
+        self.context.mesh.heal();
+        self.context.set_weather(Weather::CALM);
         for place in 0..self.nodes.len() {
             let node = &mut self.nodes[place];
             node.slow_down(0, 0);
@@ -498,9 +570,9 @@ impl World {
 
     fn mend(&mut self, mend: Mend) {
         match mend {
-            Mend::Links => self.context.network.heal(),
+            Mend::Links => self.context.mesh.heal(),
             Mend::Slowness(place) => self.nodes[place].slow_down(0, 0),
-            Mend::Weather => self.context.network.weather = Weather::CALM,
+            Mend::Weather => self.context.set_weather(Weather::CALM),
         }
     }
 }

@@ -14,8 +14,8 @@ use super::super::service::{Bus, RECEIVED_MAX, Service};
 use super::super::{NodeError, StartError};
 use super::crdt_operations::{CHANNEL, ToSend};
 use crate::coordinator::{Config, Role};
-use crate::crdt::{CrdtOutcome, Request};
 use crate::crdt::wire::{self, Failure, Message};
+use crate::crdt::{CrdtOutcome, Request};
 use crate::request::error::OperationError;
 use crate::request::pending::{Answer, Completion};
 
@@ -164,7 +164,12 @@ impl Waiting {
         self.members.iter().copied().find(|member| self.reached.contains(member))
     }
 
-    fn call(&mut self, now: Duration, request: Request, completion: Completion<CrdtOutcome>) -> Option<ToSend> {
+    fn call(
+        &mut self,
+        now: Duration,
+        request: Request,
+        completion: Completion<CrdtOutcome>,
+    ) -> Option<ToSend> {
         if self.calls.len() >= CALLS_MAX {
             completion.complete(Err(OperationError::Overloaded));
             return None;
