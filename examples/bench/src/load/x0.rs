@@ -44,7 +44,10 @@ impl X0 {
         quic.peers.clone_from(&self.members);
         let transport = QuicTransport::bind(quic)?;
         let members = self.members.iter().map(|(node, _)| *node);
-        let client = KvClient::connect(ClientOptions::new(local, members), &Mux::new(transport, MuxOptions::default()))?;
+        let client = KvClient::connect(
+            ClientOptions::new(local, members),
+            &Mux::new(transport, MuxOptions::default()),
+        )?;
         // Finds the leader, and opens the session.
         Keyspace::put(client.store(), "bench/ready", "").await?;
         Ok(client)
