@@ -104,3 +104,13 @@ fn a_read_without_a_quorum_is_caught() {
 fn a_write_applied_twice_is_caught() {
     println!("{:?}", caught(PlantedBug::ApplyTwice));
 }
+
+#[test]
+fn an_answer_to_the_wrong_caller_is_caught() {
+    println!("{:?}", caught(PlantedBug::WrongToken));
+}
+
+#[test]
+fn a_snapshot_restored_without_its_index_is_caught() {
+    println!("{:?}", caught(PlantedBug::RestoreWithoutIndex));
+}
