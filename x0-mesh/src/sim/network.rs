@@ -195,12 +195,12 @@ impl Network {
 
     /// Ends the epoch between two nodes, with all that is on the way, and begins the next one unless something is cut.
     pub fn reset(&mut self, now: Duration, one: NodeId, other: NodeId) -> Vec<Output> {
-        let mut told = Vec::new();
+        let mut outputs = Vec::new();
         let reason = DownReason::Failed { detail: "reset by the simulation".into() };
-        self.end_way(ends(one, other), None, &reason, &mut told);
-        self.begin_way(now, ends(one, other), &mut told);
-        self.note(&told);
-        told
+        self.disconnect(ends(one, other), None, &reason, &mut outputs);
+        self.connect(now, ends(one, other), &mut outputs);
+        self.note(&outputs);
+        outputs
     }
 
     /// Whether messages sent from one to the other go into an epoch.
