@@ -51,6 +51,9 @@ pub struct Options {
     pub chunks_in_flight_max: usize,
     /// The most proposals, and the most reads, that wait for their result. Default 65536.
     pub waiting_max: usize,
+    /// Whether an executor waits for space when the disk is full: see [`Event::NoSpace`](crate::Event::NoSpace). Otherwise the replica
+    /// stops with [`FatalError::Write`](crate::FatalError::Write). Default `false`.
+    pub waits_for_space: bool,
 }
 
 impl Options {
@@ -73,6 +76,7 @@ impl Options {
             chunk_len: 256 << 10,
             chunks_in_flight_max: 8,
             waiting_max: 65536,
+            waits_for_space: false,
         }
     }
 
@@ -116,4 +120,5 @@ setters! { Options:
     chunk_len: usize,
     chunks_in_flight_max: usize,
     waiting_max: usize,
+    waits_for_space: bool,
 }

@@ -389,6 +389,17 @@ impl Replica {
         self.failed
     }
 
+    /// The voter to which this leader transfers its leadership best: one that it has heard of recently, with the longest log.
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        let raft = &self.node.raft;
+        let voters = raft.prs().conf().to_conf_state().voters;
+        let progress = voters.iter().filter(|voter| **voter != self.options.id.get()).filter_map(|voter| {
+            let progress = raft.prs().get(*voter)?;
+            progress.recent_active.then_some((progress.matched, *voter))
+        });
+        progress.max().filter(|_| self.is_leader()).and_then(|(_, voter)| NodeId::new(voter))
+    }
+
     /// Whether this replica is the leader of its term, as far as it knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -12,9 +12,10 @@ use x0_consensus::driver::{
     TransferError,
 };
 use x0_consensus::{
-    Bytes, Entry, EntryKind, Event, FailReason, FatalError, HandleError, Input, Membership, MemoryStorage,
-    NodeId, Options, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError, SnapshotReader,
-    SnapshotWriteError, SnapshotWriter, StateMachine, StateMachineError, Storage, Write, WriteError,
+    Bytes, DropReason, Entry, EntryKind, Event, FailReason, FatalError, HandleError, Input, Membership,
+    MemoryStorage, NodeId, Options, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
+    SnapshotReader, SnapshotWriteError, SnapshotWriter, StateMachine, StateMachineError, Storage, Write,
+    WriteError,
 };
 
 /// The fault that a storage, a state machine or a stream has.
@@ -229,9 +230,10 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        let mut options = Options::new(id()).bootstrap([id()]);
-        options.checkpoint_log_len = 1000;
-        options.retained_entries = 2;
+        Rig::with(Options::new(id()).bootstrap([id()]).checkpoint_log_len(1000).retained_entries(2))
+    }
+
+    fn with(options: Options) -> Rig {
         let (mut storage, machine) = (Flaky::default(), Echo::default());
         let executor = Executor::open(options, &mut storage, &machine, Duration::ZERO).unwrap();
         let mut rig = Rig {
@@ -265,6 +267,17 @@ impl Rig {
             };
             self.executor.complete(self.now, done);
         }
+    }
+
+    /// Lets the time pass, with all timeouts.
+    fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(due) = self.executor.poll_timeout().filter(|due| *due <= until) {
+            self.now = due;
+            self.executor.handle(due, Input::Timeout).unwrap();
+            self.drain();
+        }
+        self.now = until;
     }
 
     fn propose(&mut self) -> u64 {
@@ -362,6 +375,78 @@ fn a_storage_that_fails_ends_the_replica() {
     assert!(matches!(*rig.failure(), FatalError::Write(WriteError::Full { .. })));
 }
 
+/// A group of one with a full disk: open and new proposals end at once, the writes are repeated each second and keep their order, and the
+/// replica continues when there is space.
+#[test]
+fn a_replica_that_waits_for_space_continues_by_itself() {
+    let mut rig = Rig::with(Options::new(id()).bootstrap([id()]).waits_for_space(true));
+    rig.propose();
+    rig.drain();
+    assert_eq!(rig.outcomes(), [1]);
+    rig.log = LogWorker::new(std::mem::take(rig.log.storage_mut())).batch_max(2);
+    rig.log.storage_mut().write = Fault::Error;
+    rig.log.storage_mut().batches.clear();
+    let dropped = |rig: &mut Rig| -> Vec<(u64, DropReason)> {
+        let dropped = rig.events.drain(..).filter_map(|event| match event {
+            Event::Dropped { token, reason } => Some((token, reason)),
+            _ => None,
+        });
+        dropped.collect()
+    };
+    rig.propose();
+    rig.propose();
+    // One write after the other, so that some are in the queue when the first one fails.
+    rig.drain();
+    let full = rig.events.iter().filter(|event| matches!(event, Event::NoSpace(_))).count();
+    assert_eq!(full, 1);
+    assert_eq!(dropped(&mut rig), [(2, DropReason::Unknown), (3, DropReason::Unknown)]);
+    rig.propose();
+    rig.drain();
+    assert_eq!(dropped(&mut rig), [(4, DropReason::NoSpace)]);
+    // Reads go on.
+    rig.executor.handle(rig.now, Input::ReadIndex { token: 50 }).unwrap();
+    rig.drain();
+    assert!(rig.events.iter().any(|event| matches!(event, Event::ReadReady { token: 50, .. })));
+    // The election timer runs on, and each second has one attempt.
+    let attempts = rig.log.storage().batches.len();
+    rig.run_for(Duration::from_millis(3500));
+    assert_eq!(rig.log.storage().batches.len(), attempts + 3);
+    assert!(!rig.executor.is_failed());
+    rig.log.storage_mut().write = Fault::None;
+    rig.run_for(Duration::from_secs(2));
+    assert!(rig.events.iter().any(|event| matches!(event, Event::SpaceAvailable)));
+    let token = rig.propose();
+    rig.drain();
+    assert_eq!(rig.outcomes(), [token], "proposals with an unknown result have no second one");
+    // The writes that waited are durable: entry 1 of the term, and commands 1, 2, 3 and 5.
+    assert_eq!(rig.log.storage().term(5).unwrap(), Some(1));
+}
+
+/// Writes that arrive while others wait for space are not written before them.
+#[test]
+fn writes_wait_behind_a_write_without_space() {
+    let mut log = LogWorker::new(Flaky { write: Fault::Error, ..Flaky::default() }).batch_max(2);
+    let write = |number| LogJob::Write {
+        number,
+        write: Write { entries: vec![entry(number, b"x")], ..Write::default() },
+    };
+    let mut jobs = VecDeque::from([write(1), write(2), write(3), LogJob::Fetch { range: 1..1, len_max: 1 }]);
+    assert!(matches!(log.work(&mut jobs), Some(Done::NoSpace { error: WriteError::Full { .. } })));
+    assert!(matches!(log.work(&mut jobs), Some(Done::Nothing)), "the third write waits, too");
+    assert!(matches!(log.work(&mut jobs), Some(Done::Fetched { .. })));
+    jobs.push_back(LogJob::Retry);
+    assert!(matches!(log.work(&mut jobs), Some(Done::NoSpace { .. })));
+    log.storage_mut().write = Fault::None;
+    jobs.extend([write(4), LogJob::Retry, LogJob::Retry, write(5)]);
+    assert!(matches!(log.work(&mut jobs), Some(Done::Nothing)));
+    assert!(matches!(log.work(&mut jobs), Some(Done::Persisted { number: 4 })));
+    assert!(matches!(log.work(&mut jobs), Some(Done::Nothing)), "nothing waits any more");
+    assert!(matches!(log.work(&mut jobs), Some(Done::Persisted { number: 5 })));
+    assert_eq!(log.storage().batches, [2, 2, 2, 2, 1]);
+    let held = log.storage_mut().inner.read(1..6, usize::MAX).unwrap();
+    assert_eq!(held.len(), 5);
+}
+
 #[test]
 fn a_panic_of_the_storage_is_a_typed_error() {
     let mut rig = Rig::new();
@@ -448,7 +533,7 @@ fn a_snapshot_is_saved_and_the_log_shortened() {
 fn a_snapshot_that_cannot_be_saved_is_reported_and_taken_again() {
     let opens = "cannot open a snapshot of the state machine: the state machine failed; restart the node to continue from its durable state";
     let reads = "cannot read the snapshot of the state machine: the disk is gone";
-    let stages = "cannot stage the snapshot in the storage: the disk has no space for snapshot: free some space, then take the snapshot again";
+    let stages = "cannot stage the snapshot in the storage: no space left on the disk for snapshot: free some space, then take the snapshot again";
     for (machine, writer, expected) in [
         (Fault::Error, Fault::None, opens),
         (Fault::Corrupt, Fault::None, reads),

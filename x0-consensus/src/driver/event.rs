@@ -73,6 +73,13 @@ pub enum Event {
     },
     /// A snapshot was not taken, sent or received. The replica continues and tries again.
     TransferFailed(Arc<TransferError>),
+    /// The disk has no space, and the replica waits for it ([`Options::waits_for_space`](crate::Options::waits_for_space)). Until
+    /// [`SpaceAvailable`](Event::SpaceAvailable) new proposals are dropped with [`DropReason::NoSpace`] and this replica acknowledges
+    /// nothing; reads go on. A leader transfers its leadership; if no other voter is active, it drops the open proposals with
+    /// [`DropReason::Unknown`]. The writes are repeated every second.
+    NoSpace(Arc<WriteError>),
+    /// The writes that waited for space are durable: the replica accepts proposals again.
+    SpaceAvailable,
     /// The replica stopped by itself. This is the last event: requests that are still open get none.
     Failed(Arc<FatalError>),
 }

@@ -12,10 +12,13 @@ use super::pipeline::Pipeline;
 use super::start::{self, OpenError};
 use crate::entry::SnapshotMeta;
 use crate::options::Options;
-use crate::replica::{Class, FailReason, HandleError, Input, Output, Replica, StageStep, Status};
+use crate::replica::{Class, DropReason, FailReason, HandleError, Input, Output, Replica, StageStep, Status};
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
 use crate::telemetry::DriverTelemetry;
+
+/// The time after which writes are repeated for which the disk had no space.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An output of an [`Executor`], for its owner.
 #[derive(Debug, Clone)]
@@ -121,6 +124,9 @@ pub struct Executor {
     log: VecDeque<LogJob>,
     apply: Pipeline<ApplyJob, SnapshotMeta>,
     snapshots: Pipeline<SnapshotJob, WriterGap>,
+    /// While the disk has no space: when the writes are repeated, or `None` while they are being repeated.
+    no_space: Option<Option<Duration>>,
+    waits_for_space: bool,
     failed: bool,
     telemetry: DriverTelemetry,
 }
@@ -144,11 +150,13 @@ impl Executor {
         now: Duration,
     ) -> Result<Executor, OpenError> {
         Ok(Executor {
+            waits_for_space: options.waits_for_space,
             replica: start::replica(options, storage, machine, now)?,
             effects: VecDeque::new(),
             log: VecDeque::new(),
             apply: Pipeline::default(),
             snapshots: Pipeline::default(),
+            no_space: None,
             failed: false,
             telemetry: DriverTelemetry::new(),
         })
@@ -162,6 +170,20 @@ impl Executor {
     pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
         if self.failed {
             return Err(HandleError::Failed(self.replica.failure().unwrap_or(FailReason::Worker)));
+        }
+        let input = match input {
+            Input::Propose { token, .. } if self.no_space.is_some() => {
+                self.event(Event::Dropped { token, reason: DropReason::NoSpace });
+                return Ok(());
+            }
+            input => input,
+        };
+        if matches!(input, Input::Timeout)
+            && let Some(retry_at) = &mut self.no_space
+            && retry_at.is_some_and(|at| at <= now)
+        {
+            *retry_at = None;
+            self.log.push_back(LogJob::Retry);
         }
         let result = self.replica.handle(now, input);
         if let Err(HandleError::Failed(reason)) = &result {
@@ -183,7 +205,19 @@ impl Executor {
         }
         match done {
             Done::Nothing => {}
-            Done::Persisted { number } => self.answer(now, Input::Persisted { number }),
+            Done::Persisted { number } => {
+                if self.no_space.take().is_some() {
+                    self.event(Event::SpaceAvailable);
+                }
+                self.answer(now, Input::Persisted { number });
+            }
+            Done::NoSpace { error } if !self.waits_for_space => self.fail(error.into()),
+            Done::NoSpace { error } => {
+                if self.no_space.replace(Some(now + RETRY_AFTER)).is_none() {
+                    self.event(Event::NoSpace(Arc::new(error)));
+                    self.transfer_to_space(now);
+                }
+            }
             Done::Fetched { entries } => self.answer(now, Input::Fetched { entries }),
             Done::WriterOpened { to, .. } => self.snapshots.fill(|gap| match gap {
                 WriterGap::Save { transfer, meta } => SnapshotJob::Save { transfer, meta, to },
@@ -327,6 +361,16 @@ impl Executor {
 
     fn transfer_failed(&mut self, cause: TransferError) {
         self.event(Event::TransferFailed(Arc::new(cause)));
+    }
+
+    /// Transfers the leadership to the voter with the longest log, so that the group accepts proposals again. That voter may lack space as
+    /// well: then it transfers in turn.
+    fn transfer_to_space(&mut self, now: Duration) {
+        match self.replica.successor() {
+            Some(to) => self.answer(now, Input::TransferLeadership { to }),
+            // No other member can commit the proposals: their callers must not wait for space.
+            None => self.replica.give_up_proposals(),
+        }
     }
 
     /// Gives the replica an answer, which it can only refuse by failing.

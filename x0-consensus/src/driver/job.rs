@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::event::{Event, FatalError};
 use crate::entry::{Entry, SnapshotMeta};
 use crate::state_machine::StateMachineError;
-use crate::storage::{SnapshotReader, SnapshotWriteError, SnapshotWriter, Write};
+use crate::storage::{SnapshotReader, SnapshotWriteError, SnapshotWriter, Write, WriteError};
 
 /// A job for the [`LogWorker`](super::LogWorker).
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub enum LogJob {
         /// The state that the snapshot holds.
         meta: SnapshotMeta,
     },
+    /// Repeats the writes for which the disk had no space: [`Done::Persisted`], or [`Done::NoSpace`] again.
+    Retry,
 }
 
 /// A job for the [`ApplyWorker`](super::ApplyWorker).
@@ -186,6 +188,11 @@ pub enum Done {
         /// The number of the last write.
         number: u64,
     },
+    /// The disk has no space. The worker keeps this write and those that follow until [`LogJob::Retry`]; nothing is lost.
+    NoSpace {
+        /// The error of the storage, which is unchanged.
+        error: WriteError,
+    },
     /// The entries that were read; none if they are no longer in the log.
     Fetched {
         /// Consecutive entries.
@@ -261,6 +268,7 @@ impl fmt::Debug for Done {
         match self {
             Done::Nothing => f.write_str("Nothing"),
             Done::Persisted { number } => f.debug_struct("Persisted").field("number", number).finish(),
+            Done::NoSpace { error } => f.debug_struct("NoSpace").field("error", error).finish(),
             Done::Fetched { entries } => f.debug_struct("Fetched").field("entries", entries).finish(),
             Done::WriterOpened { transfer, to } => f
                 .debug_struct("WriterOpened")

@@ -7,7 +7,7 @@ use super::contain;
 use super::event::FatalError;
 use super::job::{Done, LogJob};
 use crate::entry::SnapshotMeta;
-use crate::storage::{ReadError, Storage, Write};
+use crate::storage::{ReadError, Storage, Write, WriteError};
 use crate::telemetry::LogTelemetry;
 
 /// Most writes that are made durable together.
@@ -18,10 +18,17 @@ const WORKER: &str = "log";
 ///
 /// The jobs are carried out in their order, one at a time. Consecutive writes become one [`Storage::write`], that is, one
 /// synchronisation (group commit): the longer a synchronisation takes, the more writes wait and share the next one.
+///
+/// # When the disk is full
+/// A write that fails with [`WriteError::Full`] has changed nothing. The worker keeps it and all later writes, reports
+/// [`Done::NoSpace`], and repeats them in their order at [`LogJob::Retry`]. Reads go on meanwhile.
 pub struct LogWorker<S> {
     storage: S,
     batch_max: usize,
+    /// The batch of the current job.
     writes: Vec<Write>,
+    /// Writes for which the disk had no space, and those after them, in their order.
+    stalled: VecDeque<(u64, Write)>,
     telemetry: LogTelemetry,
 }
 
@@ -34,7 +41,13 @@ impl<S: fmt::Debug> fmt::Debug for LogWorker<S> {
 impl<S: Storage> LogWorker<S> {
     /// A worker on a storage that [`Executor::open`](super::Executor::open) has recovered.
     pub fn new(storage: S) -> LogWorker<S> {
-        LogWorker { storage, batch_max: BATCH_MAX, writes: Vec::new(), telemetry: LogTelemetry::new() }
+        LogWorker {
+            storage,
+            batch_max: BATCH_MAX,
+            writes: Vec::new(),
+            stalled: VecDeque::new(),
+            telemetry: LogTelemetry::new(),
+        }
     }
 
     /// Limits the writes that are made durable together; 1024 unless set, at least 1.
@@ -60,7 +73,13 @@ impl<S: Storage> LogWorker<S> {
     pub fn work(&mut self, jobs: &mut VecDeque<LogJob>) -> Option<Done> {
         let job = jobs.pop_front()?;
         Some(contain(WORKER, || match job {
+            LogJob::Write { number, write } if !self.stalled.is_empty() => {
+                // The storage lacks the writes before this one: entries would leave a gap.
+                self.stalled.push_back((number, write));
+                Ok(Done::Nothing)
+            }
             LogJob::Write { number, write } => self.write(number, write, jobs),
+            LogJob::Retry => self.retry(),
             LogJob::Fetch { range, len_max } => match self.storage.read(range, len_max) {
                 Ok(entries) => Ok(Done::Fetched { entries }),
                 // Damage in a log that was acknowledged is not repaired by asking again: a leader that cannot read its log must not lead.
@@ -76,6 +95,7 @@ impl<S: Storage> LogWorker<S> {
     }
 
     fn write(&mut self, number: u64, write: Write, jobs: &mut VecDeque<LogJob>) -> Result<Done, FatalError> {
+        let first = number;
         let mut last = number;
         self.writes.push(write);
         while self.writes.len() < self.batch_max
@@ -92,11 +112,48 @@ impl<S: Storage> LogWorker<S> {
                 }
             }
         }
-        let LogWorker { storage, writes, telemetry, .. } = self;
-        let written = telemetry.timed(writes, |writes| storage.write(writes));
-        writes.clear();
-        written?;
-        Ok(Done::Persisted { number: last })
+        self.write_batch(first, last)
+    }
+
+    /// Repeats the writes that wait for space.
+    fn retry(&mut self) -> Result<Done, FatalError> {
+        let mut done = Done::Nothing;
+        while let Some((first, _)) = self.stalled.front() {
+            let (first, mut last) = (*first, *first);
+            while self.writes.len() < self.batch_max
+                && let Some((number, write)) = self.stalled.pop_front()
+            {
+                last = number;
+                self.writes.push(write);
+            }
+            done = self.write_batch(first, last)?;
+            if let Done::NoSpace { .. } = done {
+                // The batches before this one are durable: they are reported with the next success.
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes the batch with the numbers from `first` to `last`, which are consecutive.
+    fn write_batch(&mut self, first: u64, last: u64) -> Result<Done, FatalError> {
+        let LogWorker { storage, writes, telemetry, stalled, .. } = self;
+        match telemetry.timed(writes, |writes| storage.write(writes)) {
+            Ok(()) => {
+                writes.clear();
+                Ok(Done::Persisted { number: last })
+            }
+            Err(error @ WriteError::Full { .. }) => {
+                for (number, write) in (first..).zip(writes.drain(..)).collect::<Vec<_>>().into_iter().rev() {
+                    stalled.push_front((number, write));
+                }
+                Ok(Done::NoSpace { error })
+            }
+            Err(error) => {
+                writes.clear();
+                Err(error.into())
+            }
+        }
     }
 
     fn open_reader(&mut self, meta: &SnapshotMeta) -> Result<Done, FatalError> {

@@ -250,6 +250,8 @@ pub enum DropReason {
     },
     /// Too many requests wait, or too many bytes are not committed. Nothing was done; try again later.
     Full,
+    /// The disk of this replica has no space. Nothing was done.
+    NoSpace,
     /// The payload is longer than an entry may be. Nothing was done.
     Length,
     /// The leadership is being transferred. Nothing was done; send the request to the next leader.

@@ -242,7 +242,8 @@ impl Replica {
         }
     }
 
-    fn give_up_proposals(&mut self) {
+    /// Drops the proposals of this replica with an unknown result: each may be committed later.
+    pub(crate) fn give_up_proposals(&mut self) {
         for (_, _, token) in std::mem::take(&mut self.proposals) {
             self.outputs.push_back(Output::Dropped { token, reason: DropReason::Unknown });
         }

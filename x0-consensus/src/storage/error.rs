@@ -161,7 +161,7 @@ pub enum WriteError {
     /// The disk is full, which was found before the first byte of the batch was written. Nothing was changed; the same batch may be
     /// written again when there is space.
     #[error(
-        "the disk has no space for {file}: free some space, then try again; everything that was acknowledged is safe"
+        "no space left on the disk for {file}: free some space, then try again; everything that was acknowledged is safe"
     )]
     Full {
         /// The file that could not be created.
@@ -198,7 +198,7 @@ impl WriteError {
 #[non_exhaustive]
 pub enum SnapshotWriteError {
     /// The disk is full. The incomplete file is removed.
-    #[error("the disk has no space for {file}: free some space, then take the snapshot again")]
+    #[error("no space left on the disk for {file}: free some space, then take the snapshot again")]
     Full {
         /// The file.
         file: String,

@@ -55,6 +55,8 @@ pub(crate) struct Node {
     life: u64,
     pub(crate) fetches: u64,
     pub(crate) transfers_failed: u64,
+    /// Whether its disk has no space, as it has reported.
+    pub(crate) is_full: bool,
     /// Changes a job of the snapshot worker, until it says that it has done so.
     pub(crate) change_snapshot_job: Option<fn(SnapshotJob) -> (SnapshotJob, bool)>,
     pub(crate) snapshots_begun: u64,
@@ -159,6 +161,7 @@ impl Cluster {
                 life: 0,
                 fetches: 0,
                 transfers_failed: 0,
+                is_full: false,
                 change_snapshot_job: None,
                 snapshots_begun: 0,
                 snapshots_staged: 0,
@@ -378,6 +381,8 @@ impl Cluster {
             }
             Event::Leader { .. } | Event::Membership { .. } => {}
             Event::TransferFailed(_) => node.transfers_failed += 1,
+            Event::NoSpace(_) => node.is_full = true,
+            Event::SpaceAvailable => node.is_full = false,
             Event::Failed(cause) => match *cause {
                 FatalError::Replica(reason) => node.failed = Some(reason),
                 ref cause => panic!("node {number} fails: {cause}"),

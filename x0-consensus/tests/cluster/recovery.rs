@@ -148,3 +148,31 @@ fn nothing_acknowledged_is_lost_when_all_power_fails() {
         cluster.assert_unharmed();
     }
 }
+
+/// The disk of the leader fills up: the leadership moves to a member with space, and the full member catches up once it has space again.
+#[test]
+fn a_leader_without_space_transfers_its_leadership() {
+    for seed in 0..10 {
+        let mut cluster =
+            Cluster::with(seed, 3, Machine::default(), |options| options.waits_for_space = true);
+        let full = cluster.elect();
+        let tokens = cluster.propose_many(full, 10, 500);
+        cluster.run_until_done(&tokens);
+        // No file may grow: the next segment cannot be created.
+        cluster.node(full).directory.set_capacity_bytes(Some(0));
+        while !cluster.node(full).is_full {
+            let leader = cluster.elect();
+            cluster.propose_many(leader, 10, 500);
+            cluster.run_for(Duration::from_millis(50));
+        }
+        cluster.run_until("another leader", |cluster| cluster.leader().is_some_and(|leader| leader != full));
+        for _ in 0..20 {
+            cluster.put();
+        }
+        assert!(cluster.node(full).is_full, "seed {seed}: it does not have space by itself");
+        cluster.node(full).directory.set_capacity_bytes(None);
+        cluster.settle();
+        assert!(!cluster.node(full).is_full);
+        cluster.assert_unharmed();
+    }
+}
