@@ -96,7 +96,8 @@ pub use membership::MembershipChange;
 pub use memory::MemoryStorage;
 pub use options::Options;
 pub use replica::{
-    Class, DropReason, FailReason, HandleError, Input, Output, Replica, StageStep, StartError, Status,
+    Class, DropReason, FailReason, HandleError, Input, MemberProgress, Output, Replica, Replication,
+    StageStep, StartError, Status,
 };
 pub use state_machine::{StateMachine, StateMachineError};
 pub use storage::{

@@ -8,11 +8,11 @@ mod send;
 mod validate;
 mod view;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{RawNode, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 use x0_identity::NodeId;
 
 pub use self::events::{Class, DropReason, FailReason, HandleError, Input, Output, StageStep};
@@ -110,6 +110,8 @@ pub struct Replica {
     handed: u64,
     leader: Option<NodeId>,
     role: StateRole,
+    /// When each member sent its last valid message.
+    last_messages: BTreeMap<NodeId, Duration>,
     term: u64,
 
     fetching: Option<view::Wanted>,
@@ -160,6 +162,33 @@ pub struct Status {
     pub applied_index: u64,
     /// The membership.
     pub membership: Membership,
+}
+
+/// The progress of a member, as its leader knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberProgress {
+    /// The member.
+    pub id: NodeId,
+    /// The last index that is known to be durable on the member.
+    pub matched_index: u64,
+    /// How the leader replicates to the member.
+    pub replication: Replication,
+    /// When the leader received the last message of the member, on the clock of [`Replica::handle`]; `None` if it received none in this
+    /// process.
+    pub last_message: Option<Duration>,
+}
+
+/// How a leader replicates to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Replication {
+    /// One message at a time, until the leader knows where the logs match.
+    Probe,
+    /// A pipeline of entries: the usual state.
+    Replicate,
+    /// A snapshot is being sent, or is being opened for the member.
+    Snapshot,
 }
 
 /// A replica cannot start. Nothing was changed.
@@ -239,15 +268,19 @@ impl Replica {
         let wanted = recovered.unapplied(durable_index);
         let Recovered { mut hard_state, mut base, last_index, term_runs, membership_entries, snapshot } =
             recovered;
+        // Only an empty storage is bootstrapped: founders that are set again after a restart must not replace the membership of the log.
         if is_new {
             base.membership = options.bootstrap.clone();
         }
         // A state machine that lacks entries before the snapshot starts from the snapshot.
         let restore = snapshot.filter(|meta| meta.index > durable_index);
         let applied = restore.as_ref().map_or(durable_index, |meta| meta.index);
+        // The entries between the state and the base are lost: applying the later ones would give another state than on other members.
         if applied < base.index {
             return Err(StartError::StateLost { durable: durable_index, base: base.index });
         }
+        // The state machine has applied entries that the log no longer has: this member has acknowledged them and could now vote for a
+        // leader without them.
         if applied > last_index {
             return Err(StartError::LogLost { durable: durable_index, last: last_index });
         }
@@ -269,17 +302,23 @@ impl Replica {
             applied,
             max_size_per_msg: options.message_len_max as u64,
             max_inflight_msgs: options.in_flight_messages_max,
+            // A leader without a majority steps down, so that its clients find the next one (Ongaro 2014, section 6.2), and members with a
+            // leader refuse votes, so that a removed member does not disturb the group (section 4.2.3).
             check_quorum: true,
+            // A member that was cut off asks before it raises its term (section 9.6).
             pre_vote: true,
             min_election_tick: election,
             max_election_tick: 2 * election + 1,
+            // The commit index travels with the next append or heartbeat, which saves a message per commit.
             skip_bcast_commit: true,
             batch_append: true,
             max_uncommitted_size: options.uncommitted_len_max as u64,
+            // Bounds one batch of the state machine, so that messages are not delayed by applying a long backlog.
             max_committed_size_per_ready: 4 << 20,
             ..raft::Config::default()
         };
         let mut view = View::new(initial, base.clone(), term_runs, last_index);
+        // raft reads committed entries synchronously when it hands them out, so that all unapplied ones must be in memory.
         view.preload(unapplied);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let Ok(node) = RawNode::new(&raft_config, view, &logger) else {
@@ -305,6 +344,7 @@ impl Replica {
             handed: applied,
             leader: None,
             role: StateRole::Follower,
+            last_messages: BTreeMap::new(),
             fetching: None,
             transfers: 0,
             sending: Vec::new(),
@@ -315,9 +355,11 @@ impl Replica {
             saving: None,
         };
         replica.replay(&membership_entries, applied);
+        // The founders are durable before any message: a founder that forgets them could found a second group after a crash.
         if is_new && !base.membership.is_empty() {
             replica.append(Write { base: Some(base), ..Write::default() }, None, Vec::new());
         }
+        // The snapshot comes before the entries after it, which are handed out once it is restored.
         if let Some(meta) = restore {
             replica.restoring = Some(meta.index);
             replica.outputs.push_back(Output::Restore { meta });
@@ -349,6 +391,7 @@ impl Replica {
     /// # Errors
     /// See [`HandleError`]: only [`HandleError::Failed`] is final.
     pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
+        // After a failure the state of raft is not trusted, and nothing more is derived from it.
         if let Some(reason) = self.failed {
             self.is_failure_returned = true;
             return Err(HandleError::Failed(reason));
@@ -362,7 +405,13 @@ impl Replica {
     fn take(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
         match input {
             Input::Timeout => self.elapse(now),
-            Input::Message { from, payload } => self.receive(from, payload)?,
+            Input::Message { from, payload } => {
+                self.receive(from, payload)?;
+                // Only members: their number is bounded, that of other senders is not.
+                if self.node.raft.prs().get(from.get()).is_some() {
+                    self.last_messages.insert(from, now);
+                }
+            }
             Input::Propose { token, payload } => self.propose(token, payload),
             Input::ReadIndex { token } => self.read_index(token),
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
@@ -387,6 +436,35 @@ impl Replica {
     /// The reason why it cannot continue, if it cannot.
     pub(crate) fn failure(&self) -> Option<FailReason> {
         self.failed
+    }
+
+    /// The progress of the other members, by id; empty unless this replica is the leader. It shows whether a learner has caught up, and
+    /// whether a member can be removed without losing the majority.
+    #[must_use]
+    pub fn progress(&self) -> Vec<MemberProgress> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
+        let mut members: Vec<_> = self
+            .node
+            .raft
+            .prs()
+            .iter()
+            .filter_map(|(id, progress)| {
+                let id = NodeId::new(*id).filter(|id| *id != self.options.id)?;
+                let is_sending = self.sending.iter().any(|sending| sending.to() == id);
+                let replication = match progress.state {
+                    ProgressState::Snapshot => Replication::Snapshot,
+                    _ if is_sending => Replication::Snapshot,
+                    ProgressState::Probe => Replication::Probe,
+                    ProgressState::Replicate => Replication::Replicate,
+                };
+                let last_message = self.last_messages.get(&id).copied();
+                Some(MemberProgress { id, matched_index: progress.matched, replication, last_message })
+            })
+            .collect();
+        members.sort_unstable_by_key(|member| member.id);
+        members
     }
 
     /// The voter to which this leader transfers its leadership best: one that it has heard of recently, with the longest log.
@@ -446,6 +524,7 @@ impl Replica {
     fn elapse(&mut self, now: Duration) {
         let mut ticks = 0;
         while self.tick_at <= now && ticks <= self.options.election_ticks {
+            // A follower that may not campaign does not count ticks: its timeout starts when it may.
             if self.is_leader() || self.may_campaign() {
                 self.node.tick();
                 self.draw_election_time();
@@ -454,6 +533,7 @@ impl Replica {
             ticks += 1;
         }
         if ticks > 0 {
+            // The rest of a long pause is skipped.
             if self.tick_at <= now {
                 self.tick_at = now + self.options.tick;
             }
@@ -511,6 +591,7 @@ impl Replica {
             entries: vec![entry].into(),
             ..Default::default()
         };
+        // Accepting proposals would keep the transferee from catching up (section 3.10, step 1).
         if self.node.raft.lead_transferee.is_some() {
             return Err(DropReason::Transferring);
         }
@@ -519,6 +600,7 @@ impl Replica {
 
     fn note_proposal(&mut self, token: u64) {
         let raft = &self.node.raft;
+        // Term and index identify the entry (log matching, section 3.5): the token gets the outcome of this entry and of no other.
         self.proposals.push_back((raft.term, raft.raft_log.last_index(), token));
     }
 
@@ -551,6 +633,7 @@ impl Replica {
 
     /// The membership after the entry at `index` was applied.
     fn membership_at(&self, index: u64) -> Membership {
+        // Searched from the end: most calls are for the newest membership.
         let found = self.memberships.iter().rev().find(|(from, _)| *from <= index);
         found.map_or_else(Membership::default, |(_, membership)| membership.clone())
     }

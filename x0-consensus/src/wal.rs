@@ -195,6 +195,7 @@ impl Wal {
         if len > self.options.batch_len_max {
             return Err(WriteError::TooLong { len, len_max: self.options.batch_len_max });
         }
+        // Checked as a whole before the first byte is written: a refused batch changes nothing.
         let mut replaces_log = std::mem::take(&mut self.replaces_log);
         replaces_log.clear();
         let held = HeldIn { state: &self.state, directory: &*self.directory };
@@ -203,6 +204,7 @@ impl Wal {
             replaces_log.push(outline.add(write)?);
         }
         if len > 0 {
+            // A batch is never split over two segments: recovery decides about a torn tail in the last segment only.
             if !self.active.has_room(len) {
                 self.rotate(len)?;
             }
@@ -213,6 +215,7 @@ impl Wal {
         if moves_head || batch.iter().any(|write| write.must_sync) {
             self.sync()?;
         }
+        // Only now: a failure before this point leaves the state in memory as it was.
         self.perform(batch, &replaces_log);
         self.replaces_log = replaces_log;
         if moves_head {
@@ -230,6 +233,7 @@ impl Wal {
                 sequence: self.active.sequence,
                 offset: self.active.end + self.buffer.len() as u64,
                 number,
+                // The start of the batch, and not of the record: the records before it in this batch are not durable yet.
                 synced: self.active.synced,
             };
             put_write(&mut self.buffer, place, write, *replaces_log);
@@ -266,10 +270,12 @@ impl Wal {
         }
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_LEN_MAX);
+        // Without a synchronisation there is nothing to prove.
         if self.active.synced == self.active.end && self.active.seal().is_err() {
             // The batch is durable and is acknowledged. The next batch reports that the file cannot be written.
             self.is_poisoned = true;
         }
+        // From the middle of a segment on there is time to write the next one before it is needed.
         if self.options.spare_in_background && self.active.end > self.active.len / 2 {
             self.spares.prepare(&self.directory, self.options.segment_len);
         }
@@ -287,12 +293,14 @@ impl Wal {
         };
         let mut opened = opening(&header, &self.state.restated());
         let needed = (opened.len() + RECORD_HEADER_LEN) as u64 + len;
+        // A spare file has the usual length: a longer batch needs a file of its own.
         let spare = if needed <= header.file_len { self.spares.take() } else { None };
         if needed > header.file_len {
             header.file_len = needed.next_multiple_of(4096);
             opened[..SEGMENT_HEADER_LEN].copy_from_slice(&header.encode());
         }
         let failed = |operation, source, is_changed: bool| {
+            // Before the file has the name of a segment, a full disk has changed nothing that the log refers to.
             if is_full(&source) && !is_changed {
                 WriteError::Full { file: file.clone() }
             } else {
@@ -320,6 +328,7 @@ impl Wal {
 
     /// Removes the segments without an entry after the base. A failure only costs space, and the next call tries again.
     fn drop_head(&mut self) {
+        // The segment of the oldest entry, or the active one, and all after it.
         let first_needed = self.state.runs.front().map_or(self.active.sequence, |run| run.sequence);
         let mut recycled = Vec::new();
         let mut is_changed = false;
@@ -333,6 +342,7 @@ impl Wal {
                 Some(number) => self.directory.rename(&name, &names::spare(number)),
                 None => self.directory.remove(&name),
             };
+            // In order: a gap between segments would look like a loss at the next opening.
             if dropped.is_err() {
                 break;
             }
@@ -352,6 +362,7 @@ impl Wal {
         let Some(adopted) = &self.state.snapshot else { return };
         for name in self.directory.list().unwrap_or_default() {
             if let Name::Snapshot { index, term } = Name::parse(&name)
+                // A newer one is being staged.
                 && index <= adopted.index
                 && (index, term) != (adopted.index, adopted.term)
             {
@@ -364,6 +375,7 @@ impl Wal {
 impl Storage for Wal {
     fn recover(&mut self) -> Result<Recovered, RecoverError> {
         let mut membership_entries = Vec::new();
+        // Read from the disk: only their indexes are in memory, since they are rare.
         for index in self.state.membership_indexes.clone() {
             let read = self.read(index..index + 1, 0).map_err(|error| match error {
                 ReadError::Io { operation, file, source } => RecoverError::Io { operation, file, source },
@@ -400,6 +412,7 @@ impl Storage for Wal {
         let written = self.try_write(batch);
         if let Err(error) = &written {
             self.buffer.clear();
+            // The bytes after the end are unknown now: a later batch must not follow them, and a failed synchronisation must not be repeated.
             self.is_poisoned = !error.is_unchanged();
         }
         written

@@ -75,8 +75,8 @@ pub enum Event {
     TransferFailed(Arc<TransferError>),
     /// The disk has no space, and the replica waits for it ([`Options::waits_for_space`](crate::Options::waits_for_space)). Until
     /// [`SpaceAvailable`](Event::SpaceAvailable) new proposals are dropped with [`DropReason::NoSpace`] and this replica acknowledges
-    /// nothing; reads go on. A leader transfers its leadership; if no other voter is active, it drops the open proposals with
-    /// [`DropReason::Unknown`]. The writes are repeated every second.
+    /// nothing; reads go on. Open proposals are dropped with [`DropReason::Unknown`], and a leader transfers its leadership to an
+    /// active voter. The writes are repeated every second.
     NoSpace(Arc<WriteError>),
     /// The writes that waited for space are durable: the replica accepts proposals again.
     SpaceAvailable,

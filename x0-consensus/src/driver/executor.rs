@@ -366,10 +366,10 @@ impl Executor {
     /// Transfers the leadership to the voter with the longest log, so that the group accepts proposals again. That voter may lack space as
     /// well: then it transfers in turn.
     fn transfer_to_space(&mut self, now: Duration) {
-        match self.replica.successor() {
-            Some(to) => self.answer(now, Input::TransferLeadership { to }),
-            // No other member can commit the proposals: their callers must not wait for space.
-            None => self.replica.give_up_proposals(),
+        // The state machine applies nothing that is not durable here: the callers of open proposals would wait for space.
+        self.replica.give_up_proposals();
+        if let Some(to) = self.replica.successor() {
+            self.answer(now, Input::TransferLeadership { to });
         }
     }
 

@@ -91,6 +91,7 @@ impl Replica {
     fn advance(&mut self) {
         let mut ready = self.node.ready();
         let number = ready.number();
+        // The change of the leader comes before the outputs that depend on it.
         self.note_leader();
         self.note_reads(ready.take_read_states());
         let write = self.write_of(&mut ready);
@@ -105,6 +106,8 @@ impl Replica {
             // term again with other entries.
             messages.extend(ready.take_messages());
         }
+        // raft 0.7 hands a committed entry out once it is durable here, too, so that the state is never ahead of the log. Section 10.2.1
+        // would allow more.
         let committed = ready.take_committed_entries();
         let snapshot = write.snapshot.clone();
         self.node.advance_append_async(ready);
@@ -115,6 +118,7 @@ impl Replica {
         if !write.is_empty() {
             self.append(write, Some(number), messages);
         } else if let Some(flight) = self.flights.back_mut() {
+            // Nothing to write, but an earlier write is not durable: the messages of this ready may depend on it.
             flight.ready = Some(number);
             flight.messages.extend(messages);
         } else {
@@ -136,10 +140,12 @@ impl Replica {
                 term: metadata.term,
                 membership: from_conf_state(metadata.get_conf_state()),
             };
+            // The entries that follow in the same ready continue the snapshot.
             self.node.mut_store().replace(LogBase::from(meta.clone()));
             write.snapshot = Some(meta);
         }
         self.node.mut_store().append(&raft_entries);
+        // A leader has counted its proposals when it accepted them.
         if !self.is_leader() {
             self.log_grown += raft_entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         }
@@ -187,6 +193,7 @@ impl Replica {
     pub(super) fn send_messages(&mut self, messages: Vec<Message>) {
         for message in messages {
             let Some(to) = NodeId::new(message.to) else { continue };
+            // A snapshot does not fit into a message: it is streamed in chunks, and raft gets the result later.
             if message.msg_type == MessageType::MsgSnapshot {
                 self.begin_sending(to);
                 continue;
@@ -261,7 +268,9 @@ impl Replica {
         if let Ok(change) = change
             && let Ok(state) = self.node.apply_conf_change(&to_conf_change(&change))
         {
-            self.memberships.push_back((entry.index, from_conf_state(&state)));
+            let membership = from_conf_state(&state);
+            self.last_messages.retain(|member, _| membership.contains(*member));
+            self.memberships.push_back((entry.index, membership));
         }
     }
 
@@ -284,6 +293,7 @@ impl Replica {
     }
 
     pub(super) fn mark_applied(&mut self, index: u64) {
+        // A result that was for entries before an installed snapshot must not move the index beyond what was handed out.
         let index = index.min(self.handed);
         if index > self.applied {
             self.applied = index;
@@ -299,6 +309,7 @@ impl Replica {
             return;
         }
         let led = self.role == StateRole::Leader;
+        // A leader of a later term cannot confirm the reads of an earlier one, and raft forgets the progress of followers with the term.
         if led && (role != StateRole::Leader || term != self.term) {
             self.drop_reads(leader);
             self.end_sending();
@@ -328,6 +339,7 @@ impl Replica {
         for member in self.node.store().take_snapshot_wanted() {
             self.open_snapshot(member);
         }
+        // One at a time: a second checkpoint or snapshot would start before the first has shortened the log.
         if self.log_grown >= self.options.checkpoint_log_len && !self.checkpointing && self.saving.is_none() {
             self.log_grown = 0;
             self.checkpointing = true;

@@ -46,6 +46,7 @@ impl Replica {
     /// index (section 6.4, step 1), so that the reads wait until it has.
     pub(super) fn start_reads(&mut self) {
         if let Some((_, tokens)) = &mut self.reads.round {
+            // One round at a time: raft keeps a queue of rounds, and confirming a later one confirms all before it.
             if self.reads.ticks < ROUND_TICKS_MAX {
                 return;
             }
@@ -56,6 +57,7 @@ impl Replica {
         if self.reads.waiting.is_empty() || !self.is_leader() || !self.node.raft.commit_to_current_term() {
             return;
         }
+        // The context of a round is its number, which raft returns with the read index.
         self.reads.rounds += 1;
         self.reads.ticks = 0;
         self.reads.round = Some((self.reads.rounds, std::mem::take(&mut self.reads.waiting)));

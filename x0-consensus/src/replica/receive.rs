@@ -45,6 +45,7 @@ impl Replica {
             kind::RAFT => {
                 let mut message = decode_raft(&mut fields)?;
                 fields.finish()?;
+                // The sender is the authenticated peer, and not what the message claims.
                 message.from = from.get();
                 message.to = self.options.id.get();
                 self.step(message)
@@ -119,6 +120,7 @@ impl Replica {
         }
         let answer =
             |next, verdict| Acknowledge { term: chunk.term, transfer: chunk.transfer, next, verdict };
+        // The log has everything that the snapshot has: the sender continues with entries.
         if chunk.position.index <= raft.raft_log.committed {
             return self.answer_chunk(from, answer(0, Verdict::Done));
         }
@@ -141,6 +143,7 @@ impl Replica {
         if receiving.meta != chunk.position || receiving.finishing {
             return;
         }
+        // Bounded by the window of the sender: a chunk further ahead is dropped and sent again.
         if ahead.is_some_and(|ahead| ahead < self.options.chunks_in_flight_max as u64) {
             receiving.early.insert(chunk.number, (chunk.bytes, chunk.last));
         }

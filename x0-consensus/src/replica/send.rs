@@ -41,6 +41,13 @@ pub(super) struct Sending {
     repeats: u32,
 }
 
+impl Sending {
+    /// The member that receives the snapshot.
+    pub(super) fn to(&self) -> NodeId {
+        self.to
+    }
+}
+
 impl Replica {
     /// Opens a snapshot for a member that `raft` cannot supply with entries.
     pub(super) fn open_snapshot(&mut self, member: u64) {

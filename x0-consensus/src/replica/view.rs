@@ -93,6 +93,7 @@ impl View {
         while self.terms.last().is_some_and(|run| run.first_index >= first) {
             self.terms.pop();
         }
+        // Entries that were already dropped from memory are replaced: all of memory is after them.
         if first < self.cache_first {
             self.cache.clear();
             self.cache_len = 0;
@@ -237,6 +238,7 @@ impl raft::Storage for View {
             }
             return Ok(entries);
         }
+        // Only replication to followers can wait for a read of the disk; all other reads are of entries in memory.
         if context.can_async() {
             self.want(Wanted { context, low, high });
             return Err(StorageError::LogTemporarilyUnavailable.into());
@@ -261,6 +263,7 @@ impl raft::Storage for View {
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A snapshot that is already open for the member is used again, unless the member needs a newer one.
         if let Some((_, meta)) = self.snapshots.iter().find(|(member, _)| *member == to)
             && meta.index >= request_index
         {

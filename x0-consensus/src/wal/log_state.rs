@@ -62,6 +62,7 @@ impl LogState {
         self.term_runs.truncate_from(index);
         while let Some(run) = self.runs.back_mut() {
             if run.first_index < index {
+                // Its records stay on the disk and contain the replaced entries.
                 run.is_cut |= run.end_index > index;
                 run.end_index = run.end_index.min(index);
                 break;
@@ -86,6 +87,7 @@ impl LogState {
         let end_index = self.last_index + 1;
         if let Some(run) = self.runs.back_mut() {
             let len = (at.offset + at.len).saturating_sub(run.offset);
+            // A run with replaced entries is not continued: reading it would find two entries of the same index.
             let joins =
                 run.sequence == at.sequence && run.end_index == first_index && len <= RUN_LEN && !run.is_cut;
             if joins {
@@ -243,6 +245,7 @@ impl LogState {
         self.base = body.base.clone().unwrap_or_default();
         self.snapshot.clone_from(&body.snapshot);
         self.last_index = last_index.max(self.base.index);
+        // Compared with the base at the end of the recovery; replaced entries lower it.
         self.removed_through = self.last_index;
     }
 

@@ -99,6 +99,7 @@ impl Opening<'_> {
                 return Err(self.corrupt(sequence, 0, "no valid segment header"));
             }
         };
+        // The header has its own sequence: a file that was renamed or copied over another one is damage.
         let is_plausible = sequence <= NUMBER_MAX && (1..=NUMBER_MAX).contains(&header.first_number);
         if header.sequence != sequence || !is_plausible {
             return Err(self.corrupt(sequence, 0, "the header of another segment"));
@@ -144,6 +145,7 @@ impl Opening<'_> {
                     break;
                 }
             };
+            // Record numbers have no gap over the whole log, and no record can prove bytes after itself.
             if record.number != walked.number || record.synced > at {
                 return Err(self.corrupt(sequence, at, "a record is out of order"));
             }
@@ -288,6 +290,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         }
         last = Some((*header, walked));
     }
+    // Entries of removed segments must be before the base: otherwise a segment is missing.
     let is_head_missing = opening.state.removed_through > opening.state.base.index;
     let missing = match headers.first() {
         Some(first) if is_head_missing => Some(first.sequence.saturating_sub(1)),

@@ -98,6 +98,7 @@ impl Wal {
             let start = at + RECORD_HEADER_LEN;
             let body = bytes.get(start..start + header.body_len as usize);
             let body = body.ok_or_else(|| damaged("the length of a record is wrong"))?;
+            // Verified on every read and not only at the start: a disk may damage bytes at any time.
             if crc32c_append(seed, body) != header.body_crc {
                 return Err(damaged("a record's checksum is wrong"));
             }

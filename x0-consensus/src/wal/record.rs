@@ -99,6 +99,7 @@ fn put_record(bytes: &mut Vec<u8>, place: Place, put_body: impl FnOnce(&mut Vec<
     let start = bytes.len();
     bytes.resize(start + RECORD_HEADER_LEN, 0);
     let parts = put_body(bytes);
+    // Aligned, so that the search for a proof of durability looks at every eighth offset only.
     let padded = (bytes.len() - start).next_multiple_of(ALIGNMENT);
     bytes.resize(start + padded, 0);
     let seed = seed(place.sequence, place.offset);
@@ -274,6 +275,7 @@ impl Reader<'_> {
 
     fn entries(&mut self) -> Option<Entries> {
         let (first_index, count, start) = (self.u64()?, self.u32()?, self.at);
+        // A record with the part but without entries is never written.
         if first_index == 0 || count == 0 || first_index > INDEX_MAX {
             return None;
         }
@@ -301,6 +303,7 @@ impl Body {
             last_index: if has(part::STATE) { Some(reader.index()?) } else { None },
         };
         let padding = body.get(reader.at..)?;
+        // The first record of a segment has all parts of the state, and never entries.
         let is_state_whole =
             !has(part::STATE) || (has(part::HARD_STATE) && has(part::BASE) && !has(part::ENTRIES));
         let is_whole = padding.len() < ALIGNMENT

@@ -64,6 +64,7 @@ impl Active {
         let spare = names::spare(spare);
         let mut file = directory.open(&spare).map_err(unnamed("open"))?;
         file.write_at(0, opening).map_err(unnamed("write"))?;
+        // The content, then the name, then the name's durability: no crash leaves a named file without a valid opening.
         file.sync().map_err(unnamed("synchronise"))?;
         directory.rename(&spare, &names::segment(header.sequence)).map_err(named("rename"))?;
         directory.sync().map_err(named("synchronise the folder of"))?;

@@ -143,6 +143,7 @@ impl FileSnapshotWriter {
         self.blocks += 1;
         self.unsynced += self.block.len() as u64;
         self.block.clear();
+        // The kernel would otherwise collect the whole file and delay the log with it.
         if self.unsynced >= SYNC_LEN {
             self.file.sync()?;
             self.unsynced = 0;
@@ -181,6 +182,7 @@ impl SnapshotWriter for FileSnapshotWriter {
         let end = HEADER_LEN + self.len + self.blocks * CRC_LEN;
         let trailer = encode_trailer(self.header_crc, self.len);
         self.file.write_at(end, &trailer).map_err(|error| self.error("write", error))?;
+        // Before the rename: a file with the name of a snapshot is whole after every crash.
         self.file.sync().map_err(|error| self.error("synchronise", error))?;
         self.directory.rename(&self.partial, &self.name).map_err(|error| self.error("rename", error))?;
         self.is_finished = true;

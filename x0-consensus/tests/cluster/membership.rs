@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use x0_consensus::{DropReason, Membership, MembershipChange};
+use x0_consensus::{DropReason, Membership, MembershipChange, Replication};
 
 use crate::cluster::{Cluster, id};
+use crate::machine::Machine;
 
 fn change() -> MembershipChange {
     MembershipChange::default()
@@ -183,5 +184,46 @@ fn a_group_of_one_grows_to_three_and_shrinks_again() {
     cluster.crash(1);
     cluster.crash(2);
     cluster.put();
+    cluster.assert_unharmed();
+}
+
+/// The leader knows how far each member is: a member that is cut off keeps its index and its last message, and gets a snapshot when it is
+/// connected again.
+#[test]
+fn a_leader_knows_the_progress_of_its_members() {
+    let machine = Machine { snapshot_len: 200_000, ..Machine::default() };
+    let mut cluster = Cluster::with(80, 3, machine, |options| {
+        options.checkpoint_log_len = 20_000;
+        options.retained_entries = 20;
+        options.chunk_len = 1000;
+    });
+    let leader = cluster.elect();
+    cluster.settle();
+    let progress = |cluster: &Cluster| cluster.nodes[&leader].process.as_ref().unwrap().replica().progress();
+    let members: Vec<u64> = progress(&cluster).iter().map(|member| member.id.get()).collect();
+    assert_eq!(members, (1..=3).filter(|node| *node != leader).collect::<Vec<_>>());
+    let away = members[0];
+    let of = |cluster: &Cluster, node: u64| {
+        progress(cluster).into_iter().find(|member| member.id == id(node)).unwrap()
+    };
+    assert_eq!(of(&cluster, away).replication, Replication::Replicate);
+    cluster.isolate(&[away]);
+    let (cut_at, matched) = (cluster.now, of(&cluster, away).matched_index);
+    for _ in 0..30 {
+        let tokens = cluster.propose_many(leader, 10, 500);
+        cluster.run_until_done(&tokens);
+    }
+    cluster.run_for(Duration::from_secs(2));
+    let behind = of(&cluster, away);
+    assert_eq!(behind.matched_index, matched);
+    assert!(behind.last_message.unwrap() <= cut_at);
+    let other = of(&cluster, members[1]);
+    assert_eq!(other.matched_index, cluster.status(leader).last_index);
+    assert!(other.last_message.unwrap() + Duration::from_millis(200) > cluster.now, "it answers heartbeats");
+    cluster.heal();
+    cluster.run_until("a snapshot", |cluster| of(cluster, away).replication == Replication::Snapshot);
+    cluster.settle();
+    cluster.run_until("the usual state", |cluster| of(cluster, away).replication == Replication::Replicate);
+    assert!(cluster.nodes[&away].process.as_ref().unwrap().replica().progress().is_empty());
     cluster.assert_unharmed();
 }
