@@ -56,6 +56,7 @@ mod store;
 pub mod telemetry;
 #[cfg(not(feature = "metrics"))]
 mod telemetry;
+pub mod verify;
 
 pub use bytes::Bytes;
 #[cfg(feature = "mesh")]

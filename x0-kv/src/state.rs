@@ -71,7 +71,7 @@ enum Engine {
     Redb(Durable),
 }
 
-/// How the redb engine works.
+/// The settings of the redb engine.
 #[cfg(feature = "redb")]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -84,12 +84,45 @@ pub struct RedbOptions {
     /// Whether checkpoints are written by a thread of their own (the default) or by the caller of
     /// [`State::checkpoint`], which makes every step repeatable.
     pub background: bool,
+    /// Whether the checksum of every page is verified when the file is opened, which reads the whole file. The default. Without it, a
+    /// damaged page can hide keys until it is verified by [`verify`](crate::verify::verify); a damaged value is found by every read.
+    pub verify_on_open: bool,
+}
+
+#[cfg(feature = "redb")]
+impl RedbOptions {
+    /// The default settings.
+    #[must_use]
+    pub fn new() -> RedbOptions {
+        RedbOptions::default()
+    }
+
+    /// Sets [`cache_len`](RedbOptions::cache_len), in bytes.
+    #[must_use]
+    pub fn cache_len(mut self, cache_len: usize) -> RedbOptions {
+        self.cache_len = cache_len;
+        self
+    }
+
+    /// Sets [`overlay_len_max`](RedbOptions::overlay_len_max), in bytes.
+    #[must_use]
+    pub fn overlay_len_max(mut self, overlay_len_max: usize) -> RedbOptions {
+        self.overlay_len_max = overlay_len_max;
+        self
+    }
+
+    /// Sets [`verify_on_open`](RedbOptions::verify_on_open).
+    #[must_use]
+    pub fn verify_on_open(mut self, verify_on_open: bool) -> RedbOptions {
+        self.verify_on_open = verify_on_open;
+        self
+    }
 }
 
 #[cfg(feature = "redb")]
 impl Default for RedbOptions {
     fn default() -> RedbOptions {
-        RedbOptions { cache_len: 64 << 20, overlay_len_max: 64 << 20, background: true }
+        RedbOptions { cache_len: 64 << 20, overlay_len_max: 64 << 20, background: true, verify_on_open: true }
     }
 }
 
@@ -140,7 +173,7 @@ impl State {
     /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not changed.
     #[cfg(feature = "redb")]
     pub fn redb(path: &Path, options: RedbOptions) -> Result<State, EngineError> {
-        State::on_file(File::open(path, options.cache_len)?, options)
+        State::on_file(File::open(path, options.cache_len, options.verify_on_open)?, options)
     }
 
     /// A state on what was found in `file`.

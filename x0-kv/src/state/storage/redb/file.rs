@@ -38,9 +38,14 @@ pub(crate) struct Opened {
 }
 
 impl File {
-    /// Opens or creates the file.
-    pub(crate) fn open(path: &Path, cache_len: usize) -> Result<Opened, EngineError> {
-        let open = || Builder::new().set_cache_size(cache_len).create(path).while_doing("open", path);
+    /// Opens or creates the file. With `verify`, the checksum of every page is verified first: otherwise a damaged page could hide keys,
+    /// for redb does not verify pages when it reads them.
+    pub(crate) fn open(path: &Path, cache_len: usize, verify: bool) -> Result<Opened, EngineError> {
+        let open = || {
+            let mut builder = Builder::new();
+            builder.set_cache_size(cache_len).set_check_integrity_on_open(verify);
+            builder.create(path).while_doing("open", path)
+        };
         let database = unwinding("open", path, open)?;
         File::recovered(database, path)
     }
