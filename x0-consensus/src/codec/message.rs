@@ -57,9 +57,14 @@ pub(crate) fn from_raft_entry(raft: &RaftEntry) -> Entry {
     Entry { term: raft.term, index: raft.index, kind, payload }
 }
 
-/// Encodes a message; `None` for a type that is not sent.
+/// Encodes a message; `None` for a type that is not sent, and for entries that do not follow the position of the message: the receiver
+/// would take them for others.
 pub(crate) fn encode_raft(message: &Message) -> Option<Vec<u8>> {
     let number = number_of(message.msg_type)?;
+    let follows = |(entry, index): (&RaftEntry, u64)| entry.index == index;
+    if !message.entries.iter().zip(message.index.saturating_add(1)..).all(follows) {
+        return None;
+    }
     let payload_len: usize =
         message.entries.iter().map(|entry| entry.data.len() + entry.context.len() + 24).sum();
     let mut to = Vec::with_capacity(64 + payload_len);

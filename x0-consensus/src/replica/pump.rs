@@ -24,6 +24,26 @@ pub(super) struct Flight {
     snapshot: Option<SnapshotMeta>,
 }
 
+/// Splits an append message whose entries do not follow its position.
+///
+/// With `batch_append`, `raft` joins entries to an append that has none yet, whatever the position of that append is
+/// (`util::is_continuous_ents` of raft-rs 0.7), for instance after a member's progress went back to an earlier index. A receiver that is
+/// raft-rs takes the index of each entry from the entry. On the wire of this crate it follows from the position of the message, so that
+/// such a message would put entries at the indexes of others. It becomes two: the append without entries, and the entries at their own
+/// position. Without the term of that position the entries are dropped, as if the message were lost, and sent again later.
+fn align(mut message: Message, term_of: impl Fn(u64) -> Option<u64>) -> Vec<Message> {
+    let position = message.entries.first().map(|first| first.index.saturating_sub(1));
+    let Some(index) = position.filter(|position| *position != message.index) else { return vec![message] };
+    let entries = message.take_entries();
+    match term_of(index) {
+        Some(log_term) => {
+            let joined = Message { entries, index, log_term, ..message.clone() };
+            vec![message, joined]
+        }
+        None => vec![message],
+    }
+}
+
 /// Splits an append message. With `batch_append`, `raft` joins the appends to one follower into a message of any length.
 fn cut(mut message: Message, len_max: usize) -> Vec<Message> {
     let len_of = |entry: &RaftEntry| entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_LEN;
@@ -198,9 +218,11 @@ impl Replica {
                 self.begin_sending(to);
                 continue;
             }
-            for part in cut(message, self.options.message_len_max) {
-                if let Some(payload) = encode_raft(&part) {
-                    self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
+            for message in align(message, |index| self.node.store().term_of(index)) {
+                for part in cut(message, self.options.message_len_max) {
+                    if let Some(payload) = encode_raft(&part) {
+                        self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
+                    }
                 }
             }
         }
@@ -394,5 +416,37 @@ impl Replica {
             }
         }
         self.append(Write { snapshot, base, ..Write::default() }, None, Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(index: u64, log_term: u64, entries: &[(u64, u64)]) -> Message {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(index, term)| RaftEntry { index: *index, term: *term, ..RaftEntry::default() })
+            .collect();
+        Message {
+            msg_type: MessageType::MsgAppend,
+            index,
+            log_term,
+            entries: entries.into(),
+            ..Message::default()
+        }
+    }
+
+    /// `raft` joins entries to an empty append at another position; the wire format has no index for each entry.
+    #[test]
+    fn entries_travel_at_their_own_position() {
+        let term_of = |index| (index >= 3).then_some(index / 2);
+        let joined = append(7, 3, &[(5, 2), (6, 3)]);
+        assert_eq!(align(joined, term_of), [append(7, 3, &[]), append(4, 2, &[(5, 2), (6, 3)])]);
+        // The log no longer holds the term of the position: the entries are dropped, as if they were lost.
+        assert_eq!(align(append(7, 3, &[(2, 1)]), term_of), [append(7, 3, &[])]);
+        for message in [append(7, 3, &[(8, 3)]), append(7, 3, &[])] {
+            assert_eq!(align(message.clone(), term_of), [message]);
+        }
     }
 }
