@@ -59,7 +59,7 @@ mod reference;
 mod store;
 
 pub use self::chunks::ChunkSet;
-#[cfg(feature = "mesh")]
+#[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "members are reached over a mesh"))]
 pub(crate) use self::driver::{Event, SendMessage};
 pub use self::exchange::{BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Output};
 pub use self::fetch::{Fetch, FetchError, Progress};
@@ -75,3 +75,13 @@ pub use self::store::{
 pub const CHUNK_LEN: usize = 256 << 10;
 /// Longest blob, in bytes.
 pub const BLOB_LEN_MAX: u64 = 64 << 30;
+
+/// The blobs in the folder `blobs` of `folder`, if there are to be any, for a node without others.
+pub(crate) fn open_embedded(
+    folder: &std::path::Path,
+    options: Option<&BlobOptions>,
+) -> Result<Option<Blobs>, BlobOpenError> {
+    let start =
+        |options: &BlobOptions| Blobs::start(folder, options.clone(), crate::seed::random_seed(), None);
+    options.map(start).transpose()
+}

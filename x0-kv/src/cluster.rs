@@ -25,7 +25,7 @@
 mod channel;
 mod client;
 mod driver;
-mod error;
+pub(crate) mod error;
 pub(crate) mod event_loop;
 pub(crate) mod inbox;
 mod membership;
@@ -34,7 +34,7 @@ mod options;
 pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod readers;
-mod remote;
+pub(crate) mod remote;
 pub(crate) mod service;
 pub(crate) mod services;
 mod status;

@@ -54,9 +54,9 @@ use std::time::Duration;
 use x0_consensus::{Wal, WalOptions};
 use x0_identity::NodeId;
 
-#[cfg(feature = "mesh")]
+pub(crate) use self::driver::Crdt;
+#[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "clients are reached over a mesh"))]
 pub(crate) use self::driver::ReplyTo;
-pub(crate) use self::driver::{Crdt, Post};
 pub use self::journal::{Damage, JournalError};
 pub use self::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
 #[cfg(feature = "mesh")]
@@ -68,14 +68,23 @@ use crate::seed::random_seed;
 /// Types of x0-crdt in the options and the status of a CRDT store.
 pub use x0_crdt::{Frontier, HashKey, SessionOptions};
 
-/// The keyspace in the folder `crdt` of `folder`, for `node`.
-pub(crate) fn open(
+/// The CRDT store in the folder `crdt` of `folder`, if there is to be one, for a node without others.
+pub(crate) fn open_embedded(
     folder: &Path,
-    options: CrdtOptions,
+    options: Option<&CrdtOptions>,
     node: NodeId,
-    post: Post,
-) -> Result<Crdt, JournalError> {
-    Crdt::start(options, node, random_seed(), Box::new(journal_in(folder)?), post)
+) -> Result<Option<Crdt>, JournalError> {
+    let open = |options: &CrdtOptions| {
+        let journal = Box::new(journal_in(folder)?);
+        Crdt::start(options.clone(), node, random_seed(), journal, Box::new(|_, _| {}))
+    };
+    options.map(open).transpose()
+}
+
+/// A CRDT store in memory alone.
+#[expect(clippy::unnecessary_wraps, reason = "without the feature there is none")]
+pub(crate) fn volatile() -> Option<Crdt> {
+    Some(Crdt::volatile(random_seed()))
 }
 
 /// The journal in the folder `crdt` of `folder`.

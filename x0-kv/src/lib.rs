@@ -80,9 +80,9 @@ pub use request::revision::Revision;
 pub use request::watch::{Changes, WATCH_KEYS_MAX, Watch};
 #[cfg(feature = "sim")]
 pub use sim::linearizability;
-#[cfg(feature = "redb")]
-pub use state::RedbOptions;
 pub use state::State;
+#[cfg(feature = "redb")]
+pub use state::durable::RedbOptions;
 pub use state::engine::Engine;
 pub use state::snapshot::{RestoreError, SNAPSHOT_VERSION};
 pub use state::storage::entry::{DamagedEntry, Place};

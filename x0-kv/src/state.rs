@@ -1,5 +1,7 @@
 //! The replicated state machine: keyspaces, keys, values and sessions, as the log made them.
 
+#[cfg(feature = "redb")]
+pub(crate) mod durable;
 pub(crate) mod engine;
 mod machine;
 pub(crate) mod session;
@@ -8,8 +10,6 @@ pub(crate) mod storage;
 
 use std::io::Read;
 use std::sync::Arc;
-#[cfg(feature = "redb")]
-use std::{path::Path, thread::JoinHandle};
 
 use bytes::Bytes;
 
@@ -23,11 +23,7 @@ use crate::request::revision::Revision;
 use crate::request::watch::Watchers;
 use crate::state::session::{Admission, Sessions};
 use crate::state::snapshot::{RestoreError, Restored};
-#[cfg(feature = "redb")]
-use crate::state::storage::redb::{Checkpoint, File, Opened, Replacement};
 use crate::state::storage::{EngineError, Layer, Reader, Shared, Space, Spaces, Stored, Tables};
-#[cfg(feature = "redb")]
-use crate::telemetry::CheckpointTelemetry;
 use crate::telemetry::{CommandResult, StateTelemetry};
 
 /// How many entries are applied before readers get a turn.
@@ -68,87 +64,18 @@ impl Drop for Owned {
 enum Engine {
     Memory,
     #[cfg(feature = "redb")]
-    Redb(Durable),
-}
-
-/// The settings of the redb engine.
-#[cfg(feature = "redb")]
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RedbOptions {
-    /// Bytes of the file that are kept in memory. 64 MiB unless set.
-    pub cache_len: usize,
-    /// Bytes of writes that gather in memory before a checkpoint is begun by itself. While one is being written as much
-    /// again may gather; then applying waits for it, so that twice this is the most that is held. 64 MiB unless set.
-    pub overlay_len_max: usize,
-    /// Whether checkpoints are written by a thread of their own (the default) or by the caller of
-    /// [`State::checkpoint`], which makes every step repeatable.
-    pub background: bool,
-    /// Whether the checksum of every page is verified when the file is opened, which reads the whole file. The default. Without it, a
-    /// damaged page can hide keys until it is verified by [`verify`](crate::verify::verify); a damaged value is found by every read.
-    pub verify_on_open: bool,
-}
-
-#[cfg(feature = "redb")]
-impl RedbOptions {
-    /// The default settings.
-    #[must_use]
-    pub fn new() -> RedbOptions {
-        RedbOptions::default()
-    }
-
-    /// Sets [`cache_len`](RedbOptions::cache_len), in bytes.
-    #[must_use]
-    pub fn cache_len(mut self, cache_len: usize) -> RedbOptions {
-        self.cache_len = cache_len;
-        self
-    }
-
-    /// Sets [`overlay_len_max`](RedbOptions::overlay_len_max), in bytes.
-    #[must_use]
-    pub fn overlay_len_max(mut self, overlay_len_max: usize) -> RedbOptions {
-        self.overlay_len_max = overlay_len_max;
-        self
-    }
-
-    /// Sets [`verify_on_open`](RedbOptions::verify_on_open).
-    #[must_use]
-    pub fn verify_on_open(mut self, verify_on_open: bool) -> RedbOptions {
-        self.verify_on_open = verify_on_open;
-        self
-    }
-}
-
-#[cfg(feature = "redb")]
-impl Default for RedbOptions {
-    fn default() -> RedbOptions {
-        RedbOptions { cache_len: 64 << 20, overlay_len_max: 64 << 20, background: true, verify_on_open: true }
-    }
-}
-
-#[cfg(feature = "redb")]
-#[derive(Debug)]
-struct Durable {
-    file: Arc<File>,
-    options: RedbOptions,
-    /// The index of the last checkpoint that is durable.
-    checkpointed: u64,
-    /// The index of the last checkpoint that was begun.
-    begun: u64,
-    running: Option<JoinHandle<Result<(), EngineError>>>,
-    /// The index of the one that is running.
-    running_applied: u64,
+    Redb(durable::Durable),
 }
 
 impl State {
     /// Whether everything is in memory, so that applying never waits for a disk.
-    #[cfg(feature = "mesh")]
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
     pub(crate) fn is_in_memory(&self) -> bool {
         matches!(self.engine, Engine::Memory)
     }
 
     /// Whether a reader holds the state at this moment, so that applying would wait for it.
-    #[cfg(feature = "mesh")]
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
     pub(crate) fn is_read(&self) -> bool {
         self.shared.is_locked()
     }
@@ -164,40 +91,6 @@ impl State {
             telemetry: StateTelemetry::new(),
             watchers: Owned::default(),
         }
-    }
-
-    /// A state in the redb file at `path`, which is created if there is none. It is at the last checkpoint that became
-    /// durable; the log is to be replayed from [`State::durable`].
-    ///
-    /// # Errors
-    /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not changed.
-    #[cfg(feature = "redb")]
-    pub fn redb(path: &Path, options: RedbOptions) -> Result<State, EngineError> {
-        State::on_file(File::open(path, options.cache_len, options.verify_on_open)?, options)
-    }
-
-    /// A state on what was found in `file`.
-    #[cfg(feature = "redb")]
-    pub(crate) fn on_file(
-        Opened { file, sessions, spaces, applied }: Opened,
-        options: RedbOptions,
-    ) -> Result<State, EngineError> {
-        let tables = Tables::new(file.base(&spaces)?, spaces, applied);
-        Ok(State {
-            shared: Shared::new(tables),
-            sessions,
-            applied,
-            engine: Engine::Redb(Durable {
-                file,
-                options,
-                checkpointed: applied,
-                begun: applied,
-                running: None,
-                running_applied: applied,
-            }),
-            telemetry: StateTelemetry::new(),
-            watchers: Owned::default(),
-        })
     }
 
     /// A handle to read with, from any thread.
@@ -311,7 +204,7 @@ impl State {
             #[cfg(feature = "redb")]
             Engine::Redb(durable) => {
                 durable.join()?;
-                let mut replacement = Replacement::begin(&durable.file)?;
+                let mut replacement = storage::redb::Replacement::begin(&durable.file)?;
                 let Restored { applied, spaces, sessions } =
                     snapshot::read(from, expected, |space, entries| replacement.put(space, &entries))?;
                 replacement.commit(&sessions, &spaces, applied)?;
@@ -381,65 +274,6 @@ impl State {
                 }
                 self.checkpoint().map(drop)
             }
-        }
-    }
-}
-
-#[cfg(feature = "redb")]
-impl Durable {
-    fn begin(&mut self, shared: &Shared, sessions: &mut Sessions, applied: u64) -> Result<(), EngineError> {
-        let checkpoint = Checkpoint {
-            file: Arc::clone(&self.file),
-            view: shared.write().view(),
-            sessions: sessions.used_after(self.begun),
-            forgotten: sessions.take_forgotten(),
-            applied,
-        };
-        self.begun = applied;
-        self.running_applied = applied;
-        let shared = shared.clone();
-        let run = move || {
-            let telemetry = CheckpointTelemetry::begin();
-            checkpoint.run()?;
-            let base = checkpoint.file.base(checkpoint.spaces())?;
-            shared.write().rebase(checkpoint.layers(), base);
-            telemetry.end();
-            Ok(())
-        };
-        if self.options.background {
-            let thread = std::thread::Builder::new().name("x0-kv checkpoint".into());
-            let running = thread.spawn(run).map_err(|cause| self.file.no_checkpoint(cause))?;
-            self.running = Some(running);
-            Ok(())
-        } else {
-            run()?;
-            self.checkpointed = applied;
-            Ok(())
-        }
-    }
-
-    /// Takes note of a checkpoint that has ended.
-    fn reap(&mut self) -> Result<(), EngineError> {
-        if self.running.as_ref().is_some_and(JoinHandle::is_finished) { self.join() } else { Ok(()) }
-    }
-
-    fn join(&mut self) -> Result<(), EngineError> {
-        let Some(running) = self.running.take() else { return Ok(()) };
-        match running.join() {
-            Ok(ended) => ended?,
-            Err(_) => return Err(self.file.no_checkpoint("the checkpoint's thread panicked")),
-        }
-        self.checkpointed = self.running_applied;
-        Ok(())
-    }
-}
-
-/// A checkpoint that was begun is brought to its end, so that the file is free when the state is gone.
-#[cfg(feature = "redb")]
-impl Drop for Durable {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            drop(running.join());
         }
     }
 }

@@ -2,6 +2,10 @@
 //! no second version.
 #![allow(dead_code, reason = "which of it is used depends on the other features")]
 
+use std::path::Path;
+
+use crate::store::embedded::OpenError;
+
 /// Not to be had.
 #[derive(Debug, Clone)]
 pub(crate) enum Blobs {}
@@ -14,4 +18,12 @@ impl Blobs {
     pub(crate) fn close(&self) {
         match *self {}
     }
+}
+
+/// Without options there is nothing to open.
+pub(crate) fn open_embedded(
+    _folder: &Path,
+    options: Option<&BlobOptions>,
+) -> Result<Option<Blobs>, OpenError> {
+    Ok(options.map(|options| match *options {}))
 }

@@ -7,10 +7,6 @@ use x0_consensus::FatalError;
 use x0_identity::NodeId;
 use x0_mesh::{RecvError, RegisterError};
 
-#[cfg(feature = "blob")]
-use crate::blob::BlobOpenError;
-#[cfg(feature = "crdt")]
-use crate::crdt::JournalError;
 use crate::state::storage::EngineError;
 
 /// A node or client did not start. Its folder is as it was.
@@ -62,11 +58,11 @@ pub enum StartError {
     /// The journal of the CRDT keyspace cannot be opened.
     #[cfg(feature = "crdt")]
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Journal(#[from] crate::crdt::JournalError),
     /// The folder of the blobs cannot be opened.
     #[cfg(feature = "blob")]
     #[error(transparent)]
-    Blobs(#[from] BlobOpenError),
+    Blobs(#[from] crate::blob::BlobOpenError),
 }
 
 /// A running node or client stopped by itself. Everything that was acknowledged before is durable.

@@ -44,7 +44,7 @@ pub struct Node {
     requests: Inbox<Request>,
     replica: ReplicaStatus,
     peers: Arc<Peers>,
-    #[cfg(feature = "crdt")]
+    #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "there is none"))]
     crdt: Option<Crdt>,
     end: watch::Receiver<Option<End>>,
 }
@@ -141,17 +141,7 @@ impl Node {
             blobs,
         };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Node {
-            id,
-            store,
-            alarm,
-            requests,
-            replica,
-            peers,
-            #[cfg(feature = "crdt")]
-            crdt,
-            end,
-        })
+        Ok(Node { id, store, alarm, requests, replica, peers, crdt, end })
     }
 
     /// The id of this node.

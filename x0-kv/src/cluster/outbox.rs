@@ -32,7 +32,7 @@ impl Outbox {
     }
 
     /// With something between the service and the channel.
-    #[cfg(feature = "sim")]
+    #[cfg_attr(not(feature = "sim"), allow(dead_code, reason = "for the simulator"))]
     pub(crate) fn wrapped(mut self, wrap: impl FnOnce(Box<dyn Transport>) -> Box<dyn Transport>) -> Outbox {
         self.channel = wrap(self.channel);
         self

@@ -1,6 +1,7 @@
 //! The side of a node or client that its store sees.
 
 use super::inbox::Alarm;
+use super::services::CrdtCalls;
 use super::services::operations::Calls;
 use crate::blob::Blobs;
 use crate::crdt::{Crdt, CrdtOutcome, Request};
@@ -29,8 +30,8 @@ pub(crate) enum CrdtSide {
     /// The own keyspace, if the member has one.
     Member(Option<Crdt>),
     /// Calls to members.
-    #[cfg(feature = "crdt")]
-    Client(super::services::crdt_client::CrdtCalls),
+    #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "there are none"))]
+    Client(CrdtCalls),
 }
 
 impl Dispatch for Remote {
@@ -47,7 +48,6 @@ impl Dispatch for Remote {
         match &self.crdt {
             CrdtSide::Member(Some(crdt)) => crdt.submit(request),
             CrdtSide::Member(None) => crate::store::backend::no_crdt(),
-            #[cfg(feature = "crdt")]
             CrdtSide::Client(calls) => calls.call(request),
         }
     }
@@ -59,7 +59,6 @@ impl Dispatch for Remote {
     fn crdt_watchers(&self) -> Option<&Watchers> {
         match &self.crdt {
             CrdtSide::Member(crdt) => crdt.as_ref().map(Crdt::watchers),
-            #[cfg(feature = "crdt")]
             CrdtSide::Client(_) => None,
         }
     }

@@ -122,7 +122,7 @@ impl<O> Answer<O> {
     }
 
     /// The answer, if it is there.
-    #[cfg(feature = "sim")]
+    #[cfg_attr(not(feature = "sim"), allow(dead_code, reason = "for the simulator"))]
     pub(crate) fn try_take(&mut self) -> Option<Reply<O>> {
         let slot = match self {
             Answer::Ready(reply) => return reply.take(),

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-#[cfg(feature = "redb")]
-use crate::state::RedbOptions;
 use crate::state::State;
 use crate::state::storage::EngineError;
 
@@ -16,7 +14,7 @@ pub enum Engine {
     Memory,
     /// A redb file in the node's folder, fed by checkpoints, for more data than memory holds.
     #[cfg(feature = "redb")]
-    Redb(RedbOptions),
+    Redb(crate::RedbOptions),
 }
 
 impl Engine {

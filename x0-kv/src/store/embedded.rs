@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use x0_consensus::{Event, Handle, NodeId, Observer, Storage, Wal, WalOptions, local};
 
-#[cfg(feature = "blob")]
-use crate::blob::{BlobOpenError, BlobOptions, Blobs};
-#[cfg(feature = "crdt")]
-use crate::crdt::{Crdt, CrdtOptions, CrdtOutcome, JournalError, Request};
+use crate::blob::{self, BlobOptions, Blobs};
+use crate::crdt::{self, Crdt, CrdtOptions, CrdtOutcome, Request};
 use crate::request::applied::decode_applied;
 use crate::request::command::Command;
 use crate::request::error::{FailureCause, OperationError};
@@ -21,7 +19,7 @@ use crate::state::State;
 use crate::state::engine::Engine;
 use crate::state::storage::{EngineError, Reader};
 use crate::store::Store;
-use crate::store::backend::Dispatch;
+use crate::store::backend::{Dispatch, no_crdt};
 
 // Evaluated when this is compiled.
 const ID: NodeId = NodeId::new(1).unwrap();
@@ -44,12 +42,10 @@ pub struct StoreOptions {
     pub engine: Engine,
     /// The settings of the log.
     pub log: WalOptions,
-    /// The settings of the CRDT store; `None` opens none. It lies in the folder `crdt` beside the log.
-    #[cfg(feature = "crdt")]
-    pub crdt: Option<CrdtOptions>,
-    /// The settings of the blobs; `None` opens none. They lie in the folder `blobs` beside the log.
-    #[cfg(feature = "blob")]
-    pub blobs: Option<BlobOptions>,
+    /// The CRDT store, if there is to be one: [`StoreOptions::crdt`].
+    pub(crate) crdt: Option<CrdtOptions>,
+    /// The blobs, if there are to be any: [`StoreOptions::blobs`].
+    pub(crate) blobs: Option<BlobOptions>,
 }
 
 impl StoreOptions {
@@ -73,7 +69,7 @@ impl StoreOptions {
         self
     }
 
-    /// Opens a CRDT store beside the linearizable one.
+    /// Opens a CRDT store beside the linearizable one, in the folder `crdt` beside the log.
     #[cfg(feature = "crdt")]
     #[must_use]
     pub fn crdt(mut self, crdt: CrdtOptions) -> StoreOptions {
@@ -81,7 +77,7 @@ impl StoreOptions {
         self
     }
 
-    /// Opens blobs beside the store.
+    /// Opens blobs beside the store, in the folder `blobs` beside the log.
     #[cfg(feature = "blob")]
     #[must_use]
     pub fn blobs(mut self, blobs: BlobOptions) -> StoreOptions {
@@ -111,11 +107,11 @@ pub enum OpenError {
     /// The journal of the CRDT store cannot be opened.
     #[cfg(feature = "crdt")]
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Journal(#[from] crdt::JournalError),
     /// The folder of the blobs cannot be opened.
     #[cfg(feature = "blob")]
     #[error(transparent)]
-    Blobs(#[from] BlobOpenError),
+    Blobs(#[from] blob::BlobOpenError),
     /// The log was opened, but its entries cannot be applied.
     #[error("the store failed while it applied its log")]
     Failed {
@@ -128,30 +124,16 @@ pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenErr
     std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
     let storage = Wal::open_path(path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
     let state = options.engine.state(path)?;
-    #[cfg(feature = "crdt")]
-    let crdt = match &options.crdt {
-        Some(crdt) => Some(crate::crdt::open(path, crdt.clone(), ID, Box::new(|_, _| {}))?),
-        None => None,
-    };
-    #[cfg(feature = "blob")]
-    let blobs = match &options.blobs {
-        Some(options) => Some(Blobs::start(path, options.clone(), crate::seed::random_seed(), None)?),
-        None => None,
-    };
     let part = Part {
-        #[cfg(feature = "crdt")]
-        crdt,
-        #[cfg(feature = "blob")]
-        blobs,
+        crdt: crdt::open_embedded(path, options.crdt.as_ref(), ID)?,
+        blobs: blob::open_embedded(path, options.blobs.as_ref())?,
     };
     open_on(storage, state, part)
 }
 
-/// What stands beside the replica.
+/// The parts of a store beside its replica.
 struct Part {
-    #[cfg(feature = "crdt")]
     crdt: Option<Crdt>,
-    #[cfg(feature = "blob")]
     blobs: Option<Blobs>,
 }
 
@@ -181,10 +163,6 @@ struct Embedded {
     reader: Reader,
     calls: Arc<Calls>,
     watchers: Watchers,
-    #[cfg_attr(
-        not(any(feature = "crdt", feature = "blob")),
-        expect(dead_code, reason = "there is nothing in it")
-    )]
     part: Part,
 }
 
@@ -207,16 +185,14 @@ impl Dispatch for Embedded {
         }
     }
 
-    #[cfg(feature = "crdt")]
     fn has_crdt(&self) -> bool {
         self.part.crdt.is_some()
     }
 
-    #[cfg(feature = "crdt")]
     fn submit_crdt(&self, request: Request) -> Answer<CrdtOutcome> {
         match &self.part.crdt {
             Some(crdt) => crdt.submit(request),
-            None => Answer::ready(Err(OperationError::Unsupported { what: "a CRDT store" })),
+            None => no_crdt(),
         }
     }
 
@@ -224,22 +200,18 @@ impl Dispatch for Embedded {
         Some(&self.watchers)
     }
 
-    #[cfg(feature = "crdt")]
     fn crdt_watchers(&self) -> Option<&Watchers> {
         self.part.crdt.as_ref().map(Crdt::watchers)
     }
 
-    #[cfg(feature = "blob")]
     fn blobs(&self) -> Option<&Blobs> {
         self.part.blobs.as_ref()
     }
 
     fn close(&self) {
-        #[cfg(feature = "blob")]
         if let Some(blobs) = &self.part.blobs {
             blobs.close();
         }
-        #[cfg(feature = "crdt")]
         if let Some(crdt) = &self.part.crdt {
             crdt.close();
         }

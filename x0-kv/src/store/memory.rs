@@ -2,8 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-#[cfg(feature = "crdt")]
-use crate::crdt::{Crdt, CrdtOutcome, Request};
+use crate::crdt::{self, Crdt, CrdtOutcome, Request};
 use crate::request::applied::decode_applied;
 use crate::request::command::Command;
 use crate::request::error::OperationError;
@@ -14,7 +13,7 @@ use crate::request::pending::Answer;
 use crate::request::watch::Watchers;
 use crate::state::State;
 use crate::state::storage::Reader;
-use crate::store::backend::Dispatch;
+use crate::store::backend::{Dispatch, no_crdt};
 
 /// Applies each write in the thread that makes it, under a lock.
 #[derive(Debug)]
@@ -23,8 +22,8 @@ pub(crate) struct Volatile {
     /// `None` when closed.
     state: Mutex<Option<State>>,
     watchers: Watchers,
-    #[cfg(feature = "crdt")]
-    crdt: Crdt,
+    /// `None` without the feature.
+    crdt: Option<Crdt>,
 }
 
 impl Default for Volatile {
@@ -34,8 +33,7 @@ impl Default for Volatile {
             reader: state.reader(),
             watchers: state.watchers(),
             state: Mutex::new(Some(state)),
-            #[cfg(feature = "crdt")]
-            crdt: Crdt::volatile(crate::seed::random_seed()),
+            crdt: crdt::volatile(),
         }
     }
 }
@@ -65,28 +63,24 @@ impl Dispatch for Volatile {
         })
     }
 
-    #[cfg(feature = "crdt")]
     fn has_crdt(&self) -> bool {
-        true
+        self.crdt.is_some()
     }
 
-    #[cfg(feature = "crdt")]
     fn submit_crdt(&self, request: Request) -> Answer<CrdtOutcome> {
-        self.crdt.submit(request)
+        self.crdt.as_ref().map_or_else(no_crdt, |crdt| crdt.submit(request))
     }
 
     fn watchers(&self) -> Option<&Watchers> {
         Some(&self.watchers)
     }
 
-    #[cfg(feature = "crdt")]
     fn crdt_watchers(&self) -> Option<&Watchers> {
-        Some(self.crdt.watchers())
+        self.crdt.as_ref().map(Crdt::watchers)
     }
 
     fn close(&self) {
-        #[cfg(feature = "crdt")]
-        self.crdt.close();
+        self.crdt.iter().for_each(Crdt::close);
         self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct BlobTransfer {
 }
 
 /// Opens the blobs in the folder `blobs` of `folder` and registers the service.
-pub(super) fn start(part: &mut Part<'_>, options: BlobOptions, folder: &Path) -> Result<Blobs, StartError> {
+fn start(part: &mut Part<'_>, options: BlobOptions, folder: &Path) -> Result<Blobs, StartError> {
     let outbox = CHANNEL.open(part.mux)?;
     let messages = Inbox::new(part.alarm.clone());
     let sent = messages.clone();
@@ -106,4 +106,13 @@ impl Service for BlobTransfer {
     fn close(&mut self, error: &OperationError) {
         self.messages.close(error);
     }
+}
+
+/// Registers the service of blobs, which lie in the folder `blobs` of `folder`.
+pub(in super::super) fn start_blobs(
+    part: &mut Part<'_>,
+    options: Option<BlobOptions>,
+    folder: &Path,
+) -> Result<Option<Blobs>, StartError> {
+    options.map(|options| start(part, options, folder)).transpose()
 }

@@ -11,7 +11,8 @@ use super::*;
 use crate::request::command::{Command, RequestId};
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::Mutation;
-use crate::state::{RedbOptions, State};
+use crate::state::State;
+use crate::state::durable::RedbOptions;
 
 #[derive(Debug, Clone)]
 enum Step {

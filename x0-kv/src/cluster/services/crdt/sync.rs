@@ -9,12 +9,12 @@ use x0_consensus::{Membership, MemoryStorage, Storage};
 use x0_identity::NodeId;
 use x0_mesh::{Lane, PeerEventKind};
 
-use super::super::channel::ChannelSpec;
-use super::super::inbox::Inbox;
-use super::super::outbox::Outbox;
-use super::super::service::{Bus, RECEIVED_MAX, Service};
-use super::super::{NodeError, StartError};
-use super::{Part, members_of};
+use crate::cluster::channel::ChannelSpec;
+use crate::cluster::inbox::Inbox;
+use crate::cluster::outbox::Outbox;
+use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
+use crate::cluster::services::{Part, members_of};
+use crate::cluster::{NodeError, StartError};
 use crate::crdt::{Crdt, CrdtOptions};
 use crate::request::error::OperationError;
 use crate::seed::random_seed;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use x0_identity::NodeId;
 use x0_mesh::{Mux, PeerEventKind};
 
-use super::super::event_loop::EventLoop;
-use super::super::inbox::Inbox;
-use super::super::outbox::Outbox;
-use super::super::service::{Bus, RECEIVED_MAX, Service};
-use super::super::{NodeError, StartError};
-use super::crdt_operations::{CHANNEL, ToSend};
+use super::operations::{CHANNEL, ToSend};
+use crate::cluster::event_loop::EventLoop;
+use crate::cluster::inbox::Inbox;
+use crate::cluster::outbox::Outbox;
+use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
+use crate::cluster::{NodeError, StartError};
 use crate::coordinator::{Config, Role};
 use crate::crdt::wire::{self, Failure, Message};
 use crate::crdt::{CrdtOutcome, Request};
