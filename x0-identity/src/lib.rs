@@ -5,6 +5,7 @@
 //! - `X509Svid` and `TrustBundle` (feature `x509`) hold certificates that were checked against the X509-SVID specification.
 //! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for JWT-SVIDs.
 //! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
+//! - `CaSigner`, `RegistrationEntry` and `JoinTokens` (feature `issuer`) issue SVIDs to callers that keep their private keys.
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3. They are built once
 //!   and read the current SVID and bundle at each handshake, so that a rotation drops no connection.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their own authority.
@@ -21,6 +22,10 @@
 //! | authority | a signing certificate that a bundle trusts; also `Authority`, the issuer that holds its key |
 //! | bundle | the authorities of one trust domain; bundles of several domains are kept in a set and never merged |
 //! | identity | the current SVID and bundle of this process, with the TLS configurations that read them |
+//! | registration entry | which workloads receive a SPIFFE ID, by selectors, with what validity and DNS names |
+//! | selector | a property of a workload that an attestor has proved |
+//! | revocation | the end of the trust in a certificate, a SPIFFE ID or an authority before it expires |
+//! | admission | the acceptance of a peer for an established connection, which ends with a revocation or expiry |
 //! | rotation | the replacement of an SVID by a newer one of the same SPIFFE ID; of a root: of an authority by a newer one |
 //! | node | a member of a mesh; its SPIFFE ID is `spiffe://<trust domain>/node/<16 hexadecimal digits>` |
 //!
@@ -65,12 +70,16 @@ identity.rotate(issue()?)?; // the next handshake presents the new SVID
 
 extern crate alloc;
 
+#[cfg(feature = "issuer")]
+mod attest;
 #[cfg(feature = "authority")]
 mod authority;
 #[cfg(feature = "x509")]
 mod base64;
 #[cfg(feature = "bundle")]
 mod bundle;
+#[cfg(feature = "issuer")]
+mod issuer;
 #[cfg(feature = "bundle")]
 mod json;
 #[cfg(feature = "jwt")]
@@ -78,6 +87,8 @@ mod jwt;
 mod node_id;
 #[cfg(feature = "rustls")]
 mod path;
+#[cfg(feature = "x509")]
+mod revocation;
 mod spiffe_id;
 #[cfg(feature = "rustls")]
 mod tls;
@@ -85,12 +96,23 @@ mod trust_domain;
 #[cfg(feature = "x509")]
 mod x509;
 
+#[cfg(feature = "issuer")]
+pub use attest::{
+    JoinTokenError, JoinTokens, MemoryRegistry, RegistrationEntry, RegistrationEntryError, Registry,
+    Selector, SelectorError,
+};
 #[cfg(feature = "authority")]
 pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 #[cfg(feature = "bundle")]
 pub use bundle::{
     BUNDLE_LEN_MAX, BUNDLE_MAP_LEN_MAX, BundleMap, BundleMapError, JwtAuthority, JwtKey, KeyEncodingError,
     Refusal, Refused, SpiffeBundle, SpiffeBundleError,
+};
+#[cfg(feature = "issuer")]
+pub use issuer::{
+    CERTIFICATE_REQUEST_LEN_MAX, CaSigner, CaSignerError, CaSignerOptions, CertificateRequest,
+    CertificateRequestError, FinishError, IssueRequest, IssueRequestError, RequestKey, RequestKeyError,
+    UnsignedCertificate,
 };
 #[cfg(feature = "bundle")]
 pub use json::JsonError;
@@ -102,9 +124,14 @@ pub use jwt::{
 pub use node_id::{NodeId, ParseNodeIdError};
 #[cfg(feature = "rustls")]
 pub use path::{CertificateAt, PathError};
+#[cfg(feature = "x509")]
+pub use revocation::{ReadRevocationsError, RevocationError, RevocationView, Revoked};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
 #[cfg(feature = "rustls")]
-pub use tls::{Identity, IdentityError, KeyError, RotateError, SetBundleError, Verifier, VerifyError};
+pub use tls::{
+    Admission, Identity, IdentityError, KeyError, PeerRole, RotateError, SetBundleError, Verifier,
+    VerifyError,
+};
 pub use trust_domain::{ParseTrustDomainError, TrustDomain};
 #[cfg(feature = "x509")]
 pub use x509::{

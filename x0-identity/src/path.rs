@@ -13,7 +13,7 @@ use std::vec::Vec;
 use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 
 use crate::x509::{Certificate, EncodingError, Leaf, Signer, to_system_time};
-use crate::{LeafError, TrustBundle};
+use crate::{LeafError, RevocationView, TrustBundle};
 
 mod constraints;
 mod error;
@@ -58,6 +58,7 @@ pub(crate) fn validate(
     leaf: &Certificate<'_>,
     intermediates: &[CertificateDer<'_>],
     bundle: &TrustBundle,
+    revocations: &RevocationView,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: UnixTime,
     usage: Usage,
@@ -68,6 +69,7 @@ pub(crate) fn validate(
         leaf,
         intermediates: &intermediates,
         bundle,
+        revocations,
         algorithms,
         now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         usage,
@@ -94,6 +96,7 @@ struct Search<'a> {
     leaf: &'a Certificate<'a>,
     intermediates: &'a [Result<Certificate<'a>, EncodingError>],
     bundle: &'a TrustBundle,
+    revocations: &'a RevocationView,
     algorithms: &'a [&'a dyn SignatureVerificationAlgorithm],
     now: i64,
     usage: Usage,
@@ -233,6 +236,7 @@ impl<'a> Search<'a> {
     ) -> Result<(), PathError> {
         let authority_at = CertificateAt::Bundle(anchor);
         self.check_validity(authority, authority_at)?;
+        self.check_revocation(authority, authority_at)?;
         check_critical(authority, authority_at)?;
         self.check_extended_key_usage(authority, authority_at)?;
         // §6.1.2 (k): the number of intermediates that may follow, self-issued ones not counted.
@@ -246,8 +250,11 @@ impl<'a> Search<'a> {
             let at = CertificateAt::Chain(position);
             let last = index + 1 == positions.len();
             let self_issued = same_name(certificate.issuer, certificate.subject);
-            // §6.1.3 (a) (2). Revocation (3) is not part of the path: see the crate's documentation.
+            // §6.1.3 (a) (2) and (3). The verifier has looked at the leaf.
             self.check_validity(certificate, at)?;
+            if !last {
+                self.check_revocation(certificate, at)?;
+            }
             // §6.1.3 (b), (c).
             if last || !self_issued {
                 for &(signer, constraints) in &constraining {
@@ -305,6 +312,13 @@ impl<'a> Search<'a> {
             });
         }
         Ok(())
+    }
+
+    fn check_revocation(&self, certificate: &Certificate<'_>, at: CertificateAt) -> Result<(), PathError> {
+        match self.revocations.signer(certificate) {
+            Some(_) => Err(PathError::Revoked { at }),
+            None => Ok(()),
+        }
     }
 
     /// RFC 5280 §4.2.1.12 says nothing of signers; X509-SVID §4.4 states that libraries differ. As Go, OpenSSL and webpki do,

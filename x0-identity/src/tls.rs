@@ -1,15 +1,18 @@
 //! Mutual TLS 1.3 that follows a rotation: a verifier of the SPIFFE rules and rustls configurations around it.
 
+mod admission;
 mod bundles;
 mod held;
 mod identity;
 mod swap;
 mod verifier;
 
+use admission::Watchers;
 use bundles::Bundles;
 use held::Held;
 use swap::Swap;
 
+pub use admission::{Admission, PeerRole};
 pub use held::KeyError;
 pub use identity::{Identity, IdentityError, RotateError, SetBundleError};
 pub use verifier::{Verifier, VerifyError};

@@ -86,6 +86,12 @@ pub enum PathError {
         /// The rule that is broken.
         source: SigningError,
     },
+    /// A signer or its key is revoked.
+    #[error("{at} is revoked: renew the SVID by another authority")]
+    Revoked {
+        /// The signer.
+        at: CertificateAt,
+    },
     /// A path is longer than a signer allows (§6.1.4 (l), (m)).
     #[error(
         "{at} exceeds the path length that {signer} allows: sign by {signer} directly, or raise its path length"

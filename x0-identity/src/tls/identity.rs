@@ -2,18 +2,19 @@
 
 use core::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use std::vec::Vec;
 
-use pki_types::UnixTime;
+use pki_types::{CertificateDer, UnixTime};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::held::Resolver;
-use super::{Bundles, Held, KeyError, Swap, Verifier, VerifyError};
-use crate::{BundleSource, NodeId, SpiffeId, TrustBundle, TrustDomain, X509Svid};
+use super::{Admission, Bundles, Held, KeyError, PeerRole, Swap, Verifier, VerifyError, Watchers};
+use crate::{BundleSource, NodeId, RevocationView, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
 /// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones share one
 /// identity.
@@ -21,7 +22,7 @@ use crate::{BundleSource, NodeId, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 /// The configurations are built once, for mutual TLS 1.3 with ring's cryptography (whatever the process's default provider
 /// is). Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`] and [`Identity::set_bundle`] take
 /// effect with the next handshake, do not disturb one in progress, and rebuild nothing. An established connection
-/// continues; its owner decides when to close it.
+/// continues until its owner closes it: see [`Identity::admit`].
 ///
 /// # Sessions are never resumed
 /// In a resumed TLS 1.3 session neither side presents a certificate. A peer whose authority left the bundle, or whose SVID
@@ -37,6 +38,9 @@ struct Shared {
     bundles: Arc<dyn BundleSource>,
     /// The same, if the identity keeps the bundles itself.
     own_bundles: Option<Arc<Bundles>>,
+    revocations: Arc<Swap<RevocationView>>,
+    watchers: Arc<Watchers>,
+    admissions: AtomicU64,
     verifier: Arc<Verifier>,
     server_config: Arc<ServerConfig>,
     client_config: Arc<ClientConfig>,
@@ -68,7 +72,8 @@ impl Identity {
         own_bundles: Option<Arc<Bundles>>,
     ) -> Result<Identity, IdentityError> {
         let held = Held::new(svid)?;
-        let verifier = Arc::new(Verifier::with_source(Arc::clone(&bundles)));
+        let revocations = Arc::new(Swap::new(RevocationView::new()));
+        let verifier = Arc::new(Verifier::reading(Arc::clone(&bundles), Arc::clone(&revocations)));
         verify_own(&held.svid, &verifier)?;
         let spiffe_id = held.svid.spiffe_id().clone();
         let held = Arc::new(Swap::new(held));
@@ -101,6 +106,9 @@ impl Identity {
             held,
             bundles,
             own_bundles,
+            revocations,
+            watchers: Arc::default(),
+            admissions: AtomicU64::new(0),
             verifier,
             server_config: Arc::new(server_config),
             client_config: Arc::new(client_config),
@@ -141,6 +149,7 @@ impl Identity {
         }
         let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
         bundles.change(|set| _ = set.insert(bundle));
+        self.0.watchers.wake_all();
         Ok(())
     }
 
@@ -158,6 +167,7 @@ impl Identity {
         }
         let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
         bundles.change(|set| _ = set.insert(bundle));
+        self.0.watchers.wake_all();
         Ok(())
     }
 
@@ -171,7 +181,37 @@ impl Identity {
         }
         let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
         bundles.change(|set| _ = set.remove(foreign));
+        self.0.watchers.wake_all();
         Ok(())
+    }
+
+    /// Refuses what a view names, from the next handshake on, and wakes the admissions of established connections. The view takes
+    /// the place of the current one: merge it into [`Identity::revocations`] if the other entries stay.
+    pub fn set_revocations(&self, view: RevocationView) {
+        self.0.revocations.store(view);
+        self.0.watchers.wake_all();
+    }
+
+    /// The current view of revocations.
+    #[must_use]
+    pub fn revocations(&self) -> RevocationView {
+        RevocationView::clone(&self.0.revocations.load())
+    }
+
+    /// Admits the peer of an established connection, given its chain (in rustls, `peer_certificates`) and its role. The
+    /// [`Admission`] becomes ready when the connection is to be closed.
+    ///
+    /// # Errors
+    /// [`VerifyError`], when the chain is not valid now.
+    pub fn admit(
+        &self,
+        peer_chain: &[CertificateDer<'_>],
+        role: PeerRole,
+        now: SystemTime,
+    ) -> Result<Admission, VerifyError> {
+        let id = self.0.admissions.fetch_add(1, Ordering::Relaxed);
+        let chain = peer_chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Admission::new(Arc::clone(&self.0.verifier), Arc::clone(&self.0.watchers), id, chain, role, now)
     }
 
     /// The configuration for accepting connections; every call returns the same one. It sets no ALPN: clone it and set

@@ -12,10 +12,12 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
 };
 
+use super::Swap;
 use crate::path::{Usage, read_leaf, validate};
 use crate::x509::Certificate;
 use crate::{
-    BundleSource, EncodingError, LeafError, PathError, SpiffeId, TrustBundle, TrustBundleSet, X509Svid,
+    BundleSource, EncodingError, LeafError, PathError, RevocationView, Revoked, SpiffeId, TrustBundle,
+    TrustBundleSet, X509Svid,
 };
 
 /// Accepts a peer that has an SVID of a trusted domain, as client and as server.
@@ -39,6 +41,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Verifier {
     bundles: Arc<dyn BundleSource>,
+    revocations: Arc<Swap<RevocationView>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -53,8 +56,15 @@ impl Verifier {
     /// Builds a verifier that reads the bundle of the peer's trust domain from a source at each handshake.
     #[must_use]
     pub fn with_source(bundles: Arc<dyn BundleSource>) -> Verifier {
+        Verifier::reading(bundles, Arc::new(Swap::new(RevocationView::new())))
+    }
+
+    pub(super) fn reading(
+        bundles: Arc<dyn BundleSource>,
+        revocations: Arc<Swap<RevocationView>>,
+    ) -> Verifier {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Verifier { bundles, algorithms }
+        Verifier { bundles, revocations, algorithms }
     }
 
     /// Verifies the chain of a peer that acts as a client, the leaf first, and returns its SPIFFE ID.
@@ -101,7 +111,11 @@ impl Verifier {
         let Some(bundle) = bundle.filter(|bundle| bundle.trust_domain() == trust_domain) else {
             return Err(VerifyError::TrustDomain { spiffe_id: leaf.spiffe_id });
         };
-        validate(&certificate, intermediates, &bundle, self.algorithms.all, now, usage)?;
+        let revocations = self.revocations.load();
+        if let Some(revoked) = revocations.leaf(&certificate, &leaf.spiffe_id) {
+            return Err(VerifyError::Revoked { spiffe_id: leaf.spiffe_id, revoked });
+        }
+        validate(&certificate, intermediates, &bundle, &revocations, self.algorithms.all, now, usage)?;
         Ok(leaf.spiffe_id)
     }
 
@@ -218,6 +232,14 @@ pub enum VerifyError {
         /// The SPIFFE ID of the leaf.
         spiffe_id: SpiffeId,
     },
+    /// The leaf or its SPIFFE ID is revoked.
+    #[error("the SVID of {spiffe_id} is revoked: issue a new one to a workload that is trusted again")]
+    Revoked {
+        /// The SPIFFE ID of the leaf.
+        spiffe_id: SpiffeId,
+        /// The entry that names it.
+        revoked: Revoked,
+    },
     /// No valid path leads from the leaf to an authority of the bundle (RFC 5280 §6.1).
     #[error(transparent)]
     Path(#[from] PathError),
@@ -248,6 +270,9 @@ impl From<VerifyError> for rustls::Error {
             }
             VerifyError::Path(PathError::NotYetValid { not_before, now, .. }) => {
                 CertificateError::NotValidYetContext { time: unix(now), not_before: unix(not_before) }
+            }
+            VerifyError::Revoked { .. } | VerifyError::Path(PathError::Revoked { .. }) => {
+                CertificateError::Revoked
             }
             VerifyError::Path(PathError::UnknownIssuer { .. }) => CertificateError::UnknownIssuer,
             VerifyError::Path(PathError::Signature { .. }) => CertificateError::BadSignature,

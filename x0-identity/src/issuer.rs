@@ -1,0 +1,16 @@
+//! Issuing X.509-SVIDs to callers that keep their private keys.
+
+mod algorithm;
+mod encode;
+mod key;
+mod request;
+mod signer;
+
+use algorithm::KeyAlgorithm;
+
+pub use key::{RequestKey, RequestKeyError};
+pub use request::{CERTIFICATE_REQUEST_LEN_MAX, CertificateRequest, CertificateRequestError};
+pub use signer::{
+    CaSigner, CaSignerError, CaSignerOptions, FinishError, IssueRequest, IssueRequestError,
+    UnsignedCertificate,
+};
