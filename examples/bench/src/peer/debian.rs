@@ -42,7 +42,17 @@ pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let unpacked = aside.path().join("root");
     std::fs::create_dir_all(&archives)?;
     std::fs::create_dir_all(&unpacked)?;
-    run(Command::new("apt-get").arg("-qq").arg("download").args(packages).current_dir(&archives))
+    let download =
+        |lists: Option<&Path>| run(apt(lists).arg("download").args(packages).current_dir(&archives));
+    download(None)
+        .or_else(|_| {
+            // The system's lists are absent or name versions that no longer exist: fetch current ones, without changing
+            // those of the system.
+            let lists = aside.path().join("lists");
+            std::fs::create_dir_all(lists.join("partial"))?;
+            run(apt(Some(&lists)).arg("update"))?;
+            download(Some(&lists))
+        })
         .with_context(|| format!("cannot fetch {name}; run `{by_hand}`"))?;
     for archive in std::fs::read_dir(&archives)? {
         run(Command::new("dpkg").arg("-x").arg(archive?.path()).arg(&unpacked))?;
@@ -51,6 +61,25 @@ pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
     std::fs::rename(&unpacked, &root)
         .with_context(|| format!("cannot rename the unpacked packages to {}", root.display()))?;
     Ok(root)
+}
+
+/// apt-get, with package lists of its own in `lists` or with those of the system.
+fn apt(lists: Option<&Path>) -> Command {
+    let mut command = Command::new("apt-get");
+    command.arg("-qq");
+    if let Some(lists) = lists {
+        command.args(["-o", &format!("Dir::State::Lists={}", lists.display())]);
+        // No cache of the system that these lists would replace, and no other user that could not read them.
+        command.args([
+            "-o",
+            "Dir::Cache::pkgcache=",
+            "-o",
+            "Dir::Cache::srcpkgcache=",
+            "-o",
+            "APT::Sandbox::User=root",
+        ]);
+    }
+    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -1,8 +1,8 @@
 //! xdp-filter's program for addresses, loaded and run by bpftool; both from Debian's packages.
 //!
-//! bpftool keeps a loaded program only by pinning it, which needs a bpffs. A helper process mounts one in a
-//! mount namespace of its own, so that nothing is mounted elsewhere and nothing remains when this program
-//! ends.
+//! bpftool keeps a loaded program only by pinning it, which needs a bpffs, and the object pins its map in
+//! /sys/fs/bpf. A helper process mounts one in a mount namespace of its own, so that nothing is mounted
+//! elsewhere and nothing remains when this program ends.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,26 +27,26 @@ fn object(root: &Path) -> Option<PathBuf> {
     folders.flatten().map(|folder| folder.path().join("bpf/xdpfilt_alw_ip.o")).find(|path| path.is_file())
 }
 
+/// The place of the bpffs, which the object's own pins require.
+const BPFFS: &str = "/sys/fs/bpf";
+
 /// A bpffs in a mount namespace of its own, which ends with the process that holds it.
-struct Bpffs {
-    holder: Child,
-    mounted_at: PathBuf,
-}
+struct Bpffs(Child);
 
 impl Bpffs {
-    /// Mounts a bpffs over `folder`, visible only within the namespace.
-    fn mount(folder: &Path) -> Result<Bpffs> {
+    /// Mounts a bpffs over [`BPFFS`], visible only within the namespace.
+    fn mount() -> Result<Bpffs> {
         // `cat` ends when its standard input does, that is, at the latest when this process ends.
         let script = "mount -t bpf bpf \"$0\" && echo mounted && exec cat";
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", script])
-            .arg(folder)
+            .arg(BPFFS)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start `unshare`: install util-linux")?;
         let output = holder.stdout.take().context("`unshare` has no output")?;
-        let bpffs = Bpffs { holder, mounted_at: folder.to_owned() };
+        let bpffs = Bpffs(holder);
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         ensure!(line == "mounted\n", "cannot mount a bpffs in a mount namespace: run as root");
@@ -56,7 +56,7 @@ impl Bpffs {
     /// A command that sees the bpffs.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg("--mount").arg("--target").arg(self.holder.id().to_string()).arg("--").arg(program);
+        command.arg("--mount").arg("--target").arg(self.0.id().to_string()).arg("--").arg(program);
         command
     }
 }
@@ -65,8 +65,8 @@ impl Drop for Bpffs {
     fn drop(&mut self) {
         // The namespace, the mount and the pins in it end with the holder. One that has ended already is no
         // error.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -89,12 +89,9 @@ impl Loaded {
         let object = present().context("the package libxdp1 has no xdpfilt_alw_ip.o")?;
         let bpftool = find_program("bpftool").unwrap_or(fetched);
         let folder = tempfile::tempdir()?;
-        let mounted_at = folder.path().join("bpffs");
-        std::fs::create_dir(&mounted_at)?;
-        let bpffs = Bpffs::mount(&mounted_at)?;
         let loaded = Loaded {
-            pinned: bpffs.mounted_at.join("program"),
-            bpffs,
+            pinned: Path::new(BPFFS).join("program"),
+            bpffs: Bpffs::mount()?,
             bpftool,
             packet: folder.path().join("packet"),
             _folder: folder,
