@@ -355,7 +355,7 @@ impl Replica {
             saving: None,
         };
         replica.replay(&membership_entries, applied);
-        // The founders are durable before any message: a founder that forgets them could found a second group after a crash.
+        // The founders are durable before any message: without them it could found a second group after a crash.
         if is_new && !base.membership.is_empty() {
             replica.append(Write { base: Some(base), ..Write::default() }, None, Vec::new());
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod format;
 mod log_state;
+mod manifest;
 mod names;
 mod open;
 mod options;
@@ -29,6 +30,7 @@ use crate::storage::{
 
 use format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
 use log_state::{HeldIn, Location, LogState};
+use manifest::Manifest;
 use names::Name;
 use record::{Place, encoded_len, put_write};
 use segment::{Active, Segment, opening};
@@ -85,8 +87,10 @@ const BUFFER_LEN_MAX: usize = 4 << 20;
 ///
 /// One case remains. Damage to the last batch *and* its commit marker, or to the last batch after a power failure within the seconds
 /// before the operating system writes the commit marker, looks like a torn tail. No log that synchronises once per batch can distinguish
-/// these (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18); the copy of another member is needed. The
-/// loss of the whole file of the last segment cannot be detected either.
+/// these (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18); the copy of another member is needed.
+///
+/// The loss of the whole file of the last segment is detected by the file `manifest`, which has the sequence number of the newest segment.
+/// The loss of both files, or of the whole folder, cannot be detected.
 ///
 /// Recovered records are made durable before they are returned: records without a proof are written again and synchronised, because after
 /// a failed synchronisation the operating system may still return bytes that never reached the disk.
@@ -106,6 +110,7 @@ pub struct Wal {
     /// Oldest first; the active one is the last.
     segments: VecDeque<Segment>,
     active: Active,
+    manifest: Manifest,
     spares: Spares,
     /// The batch that is being written.
     buffer: Vec<u8>,
@@ -158,12 +163,14 @@ impl Wal {
         open::open(directory, options)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of a log, made in one place")]
     fn new(
         directory: Arc<dyn Directory>,
         options: WalOptions,
         state: LogState,
         segments: VecDeque<Segment>,
         active: Active,
+        manifest: Manifest,
         spares: Spares,
         lock: Box<dyn DirectoryLock>,
     ) -> Wal {
@@ -173,6 +180,7 @@ impl Wal {
             state,
             segments,
             active,
+            manifest,
             spares,
             buffer: Vec::new(),
             replaces_log: Vec::new(),
@@ -323,6 +331,12 @@ impl Wal {
         self.active = Active::create(&*self.directory, spare, &header, &opened)
             .map_err(|error| failed(error.operation, error.source, error.is_named))?;
         self.segments.push_back(Segment { sequence, len: header.file_len });
+        // Before the first batch of the segment is acknowledged, and after the segment is durable.
+        self.manifest.set(sequence).map_err(|source| WriteError::Io {
+            operation: "write",
+            file: path_of(&*self.directory, names::MANIFEST),
+            source,
+        })?;
         Ok(())
     }
 

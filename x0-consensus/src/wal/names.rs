@@ -1,6 +1,7 @@
 //! The names of the files of a log.
 
 pub(crate) const LOCK: &str = "lock";
+pub(crate) const MANIFEST: &str = "manifest";
 /// A file that is being written. Opening the log removes it, because it was never finished.
 const PARTIAL: &str = ".partial";
 const SEGMENT: &str = ".wal";
@@ -18,7 +19,7 @@ pub(crate) enum Name {
     },
     Spare(u64),
     Partial,
-    /// The lock, or a foreign file, which is not touched.
+    /// The lock, the manifest, or a foreign file: not touched by name.
     Other,
 }
 

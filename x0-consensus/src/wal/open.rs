@@ -12,6 +12,7 @@ use super::format::{
     NUMBER_MAX, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, SegmentHeaderError, VERSION,
 };
 use super::log_state::{Location, LogState};
+use super::manifest::Manifest;
 use super::names::{self, Name};
 use super::options::WalOptions;
 use super::record::Body;
@@ -292,9 +293,14 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
     }
     // Entries of removed segments must be before the base: otherwise a segment is missing.
     let is_head_missing = opening.state.removed_through > opening.state.base.index;
+    let found = Manifest::open(&*directory).map_err(|error| opening.io("read", names::MANIFEST, error))?;
+    let newest = headers.last().map_or(0, |header| header.sequence);
+    let recorded = found.as_ref().map_or(0, |(_, recorded)| *recorded);
     let missing = match headers.first() {
         Some(first) if is_head_missing => Some(first.sequence.saturating_sub(1)),
         None if !files.snapshots.is_empty() => Some(1),
+        // The segment was durable before the manifest recorded it, and the newest segment is never removed.
+        _ if recorded > newest => Some(recorded),
         _ => None,
     };
     if let Some(sequence) = missing {
@@ -337,13 +343,22 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         Some(active) => active,
         None => begin(&opening, options, &mut spares)?,
     };
+    let manifest = match found {
+        // A crash after the creation of the newest segment.
+        Some((mut manifest, recorded)) if recorded < active.sequence => {
+            manifest.set(active.sequence).map(|()| manifest)
+        }
+        Some((manifest, _)) => Ok(manifest),
+        None => Manifest::create(&*directory, active.sequence),
+    };
+    let manifest = manifest.map_err(|error| opening.io("write", names::MANIFEST, error))?;
     let mut segments: VecDeque<Segment> =
         headers.iter().map(|header| Segment { sequence: header.sequence, len: header.file_len }).collect();
     if segments.is_empty() {
         segments.push_back(Segment { sequence: active.sequence, len: active.len });
     }
     let state = opening.state;
-    Ok(Wal::new(directory, options, state, segments, active, spares, lock))
+    Ok(Wal::new(directory, options, state, segments, active, manifest, spares, lock))
 }
 
 /// Creates the first segment of a new log.

@@ -57,7 +57,7 @@ pub(crate) struct Node {
     pub(crate) transfers_failed: u64,
     /// Whether its disk has no space, as it has reported.
     pub(crate) is_full: bool,
-    /// Changes a job of the snapshot worker, until it says that it has done so.
+    /// Changes a job of the snapshot worker, until it has done so once.
     pub(crate) change_snapshot_job: Option<fn(SnapshotJob) -> (SnapshotJob, bool)>,
     pub(crate) snapshots_begun: u64,
     pub(crate) snapshots_staged: u64,
