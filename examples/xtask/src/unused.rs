@@ -1,8 +1,9 @@
 //! Dependencies that no source file mentions, and entries of the workspace table that no crate uses.
 //!
-//! A dependency counts as used when its name in Rust stands as a word in the sources: those below `src` for a normal
-//! dependency, all of the crate for a dev-dependency, where documentation counts too. A dependency that is used elsewhere,
-//! or only for its features, is listed in the manifest under `[package.metadata.x0] used-elsewhere`.
+//! A dependency counts as used when its name in Rust stands as a word in the sources: those below `src` for a
+//! normal dependency, all of the crate for a dev-dependency, where documentation counts too. A dependency
+//! that is used elsewhere, or only for its features, is listed in the manifest under
+//! `[package.metadata.x0] used-elsewhere`.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,7 +1,8 @@
-//! A channel of an x0-mesh `Mux` beside the bare transport and beside plain quinn, over loopback, in this process.
+//! A channel of an x0-mesh `Mux` beside the bare transport and beside plain quinn, over loopback, in this
+//! process.
 //!
-//! Two nodes, each a thread with a runtime of its own. In every case the systems take turns, each turn begins with another one and makes
-//! new connections, and the medians over the turns are reported.
+//! Two nodes, each a thread with a runtime of its own. In every case the systems take turns, each turn begins
+//! with another one and makes new connections, and the medians over the turns are reported.
 
 mod plain;
 mod x0;
@@ -159,8 +160,8 @@ fn measure(nodes: &Nodes, load: Load, turns: usize) -> Result<Case> {
     Ok(case)
 }
 
-/// A message begins with what the receiver does with it. The end of a turn says how many messages came before it, because bulk messages
-/// may come later.
+/// A message begins with what the receiver does with it. The end of a turn says how many messages came before
+/// it, because bulk messages may come later.
 mod mark {
     pub(super) const COUNT: u8 = 0;
     pub(super) const ECHO: u8 = 1;

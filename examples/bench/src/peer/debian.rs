@@ -46,8 +46,8 @@ pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
         |lists: Option<&Path>| run(apt(lists).arg("download").args(packages).current_dir(&archives));
     download(None)
         .or_else(|_| {
-            // The system's lists are absent or name versions that no longer exist: fetch current ones, without changing
-            // those of the system.
+            // The system's lists are absent or name versions that no longer exist: fetch current ones,
+            // without changing those of the system.
             let lists = aside.path().join("lists");
             std::fs::create_dir_all(lists.join("partial"))?;
             run(apt(Some(&lists)).arg("update"))?;

@@ -1,5 +1,5 @@
-//! quinn by itself, with the identities, windows and packet lengths of x0-mesh: a length before each message of the ordered stream, and a
-//! stream for each bulk message.
+//! quinn by itself, with the identities, windows and packet lengths of x0-mesh: a length before each message
+//! of the ordered stream, and a stream for each bulk message.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
