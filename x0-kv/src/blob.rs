@@ -61,7 +61,9 @@ mod store;
 pub use self::chunks::ChunkSet;
 #[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "members are reached over a mesh"))]
 pub(crate) use self::driver::{Event, SendMessage};
-pub use self::exchange::{BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Output};
+pub use self::exchange::{
+    BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Misbehavior, Output,
+};
 pub use self::fetch::{Fetch, FetchError, Progress};
 pub use self::handle::{BlobOptions, BlobStatus, Blobs};
 pub use self::id::{BlobId, BlobIdError};

@@ -175,7 +175,7 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
         assert_eq!(blocking(move || reader.verify(&found.id).unwrap()).await, []);
         for node in [&one, &two, &three] {
             let status = blobs(node).status();
-            assert!(status.liars.is_empty(), "{status:?}");
+            assert!(status.misbehaving.is_empty(), "{status:?}");
             assert_eq!((status.whole, status.partial), (1, 0));
         }
 

@@ -186,7 +186,7 @@ struct Driver<'a> {
     jobs: BTreeMap<BlobId, Job>,
     /// Chunks written and not committed.
     kept: BTreeMap<BlobId, Vec<u32>>,
-    liars: BTreeMap<NodeId, u64>,
+    misbehaving: BTreeMap<NodeId, u64>,
     now: Duration,
 }
 
@@ -200,7 +200,7 @@ pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: SendMess
         post,
         jobs: BTreeMap::new(),
         kept: BTreeMap::new(),
-        liars: BTreeMap::new(),
+        misbehaving: BTreeMap::new(),
         now: Duration::ZERO,
     };
     let mut telemetry = BlobTelemetry::new();
@@ -339,7 +339,7 @@ impl Driver<'_> {
                 };
                 self.end(id, &Err(error));
             }
-            Output::Liar { peer, .. } => *self.liars.entry(peer).or_default() += 1,
+            Output::Misbehaved { peer, .. } => *self.misbehaving.entry(peer).or_default() += 1,
         }
     }
 
@@ -365,8 +365,8 @@ impl Driver<'_> {
         status.fetching = self.exchange.fetching().count();
         status.pending_bytes = self.exchange.pending_bytes();
         status.totals = self.exchange.totals();
-        if status.liars != self.liars {
-            status.liars.clone_from(&self.liars);
+        if status.misbehaving != self.misbehaving {
+            status.misbehaving.clone_from(&self.misbehaving);
         }
     }
 }

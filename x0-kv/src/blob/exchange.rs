@@ -10,7 +10,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use self::fetch::Fetch;
-pub use self::io::{ExchangeOptions, ExchangeTotals, FetchFailure, Input, Lie, Output};
+pub use self::io::{ExchangeOptions, ExchangeTotals, FetchFailure, Input, Misbehavior, Output};
 use self::serve::Customer;
 use super::BlobId;
 use super::message::{self, Message};

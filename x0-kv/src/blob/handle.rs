@@ -78,7 +78,7 @@ pub struct BlobStatus {
     /// Bytes of chunks in memory, on their way to the disk or to others.
     pub pending_bytes: usize,
     /// Who served what is wrong, and for how many blobs, since the start.
-    pub liars: BTreeMap<NodeId, u64>,
+    pub misbehaving: BTreeMap<NodeId, u64>,
     /// What happened since the start.
     pub totals: ExchangeTotals,
 }

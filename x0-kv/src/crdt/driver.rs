@@ -66,7 +66,6 @@ struct Shared {
 
 /// What is read while it is not written.
 struct State {
-    map: CausalMap,
     replica: CrdtReplica<ReplyTo>,
     origin: Instant,
 }
@@ -130,7 +129,7 @@ impl Crdt {
             return Err(error.clone());
         }
         let state = self.0.shared.state();
-        Ok(reading::read(&state.map, state.replica.time_max(wall_ms()), read))
+        Ok(reading::read(state.replica.map(), state.replica.time_max(wall_ms()), read))
     }
 
     /// Writes, and answers when it is durable.
@@ -142,7 +141,7 @@ impl Crdt {
                 None if inbox.writes >= WRITES_MAX => OperationError::Overloaded,
                 None => {
                     inbox.writes += 1;
-                    inbox.inputs.push(Input::Write { write, reply });
+                    inbox.inputs.push(Input::Write { write, wall_ms: wall_ms(), reply });
                     drop(inbox);
                     self.0.shared.filled.notify_one();
                     return self.0.carry_on_without_thread();
@@ -175,7 +174,7 @@ impl Crdt {
 
     pub(crate) fn status(&self) -> CrdtStatus {
         let state = self.0.shared.state();
-        state.replica.status(&state.map)
+        state.replica.status()
     }
 
     pub(crate) fn watchers(&self) -> &Watchers {
@@ -232,12 +231,12 @@ impl Inbox {
 }
 
 impl Shared {
-    fn new(options: CrdtOptions, seed: u64, mut map: CausalMap) -> Arc<Shared> {
-        let replica = CrdtReplica::new(options, seed, Duration::ZERO, &mut map);
+    fn new(options: CrdtOptions, seed: u64, map: CausalMap) -> Arc<Shared> {
+        let replica = CrdtReplica::new(options, seed, Duration::ZERO, map);
         Arc::new(Shared {
             inbox: Mutex::new(Inbox::default()),
             filled: Condvar::new(),
-            state: RwLock::new(State { map, replica, origin: Instant::now() }),
+            state: RwLock::new(State { replica, origin: Instant::now() }),
             watchers: Watchers::default(),
         })
     }
@@ -263,13 +262,13 @@ impl Shared {
 
     fn handle(&self, inputs: Vec<Input<ReplyTo>>, outputs: &mut Vec<Output<ReplyTo>>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let State { map, replica, origin } = &mut *state;
-        let (now, wall_ms) = (origin.elapsed(), wall_ms());
-        for input in inputs {
-            replica.handle(now, wall_ms, input, map);
+        let State { replica, origin } = &mut *state;
+        let now = origin.elapsed();
+        for input in inputs.into_iter().chain([Input::Timeout]) {
+            // The replica has counted a datagram that it refuses.
+            let _ = replica.handle(now, input);
         }
-        replica.handle(now, wall_ms, Input::Tick, map);
-        while let Some(output) = replica.poll_output(now, map) {
+        while let Some(output) = replica.poll_output() {
             outputs.push(output);
         }
     }
@@ -307,7 +306,7 @@ fn drive(shared: &Shared, mut journal: Journal, mut post: Post) -> OperationErro
     loop {
         let wait = {
             let state = shared.state();
-            state.replica.poll_timeout().saturating_sub(state.origin.elapsed())
+            state.replica.poll_timeout().unwrap_or(Duration::MAX).saturating_sub(state.origin.elapsed())
         };
         let inputs = {
             let inbox = shared.lock();
@@ -320,7 +319,7 @@ fn drive(shared: &Shared, mut journal: Journal, mut post: Post) -> OperationErro
             inbox.take()
         };
         shared.handle(inputs, &mut outputs);
-        let record = journal.record(&shared.state().map);
+        let record = journal.record(shared.state().replica.map());
         if let Some(record) = record
             && let Err(error) = journal.write(record)
         {
@@ -334,7 +333,7 @@ fn drive(shared: &Shared, mut journal: Journal, mut post: Post) -> OperationErro
         }
         shared.carry_out(std::mem::take(&mut outputs), &mut *post);
         let state = shared.state();
-        telemetry.round(|| state.replica.status(&state.map));
+        telemetry.round(|| state.replica.status());
     }
 }
 

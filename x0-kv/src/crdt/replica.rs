@@ -19,16 +19,26 @@ const BEATS_PER_LEASE: u32 = 8;
 /// What drives a [`CrdtReplica`].
 #[derive(Debug)]
 pub(crate) enum Input<R> {
-    /// A write of a caller, who is answered at `reply`.
-    Write { write: Write, reply: R },
+    /// A write of a caller, who is answered at `reply`. `wall_ms` is the time since 1970 in ms, by the clock of this node.
+    Write { write: Write, wall_ms: u64, reply: R },
     /// A datagram of a node, which the transport has authenticated.
     Datagram { from: NodeId, payload: Bytes },
     /// A node can be reached (again).
     Up(NodeId),
     /// Who takes part.
     Members(BTreeSet<NodeId>),
-    /// The time that `poll_timeout` named has come.
-    Tick,
+    /// The time of `poll_timeout` has come.
+    Timeout,
+}
+
+/// A datagram is malformed or does not fit. It was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a datagram of {from} is malformed or does not fit: check that both nodes run compatible releases and share the hash key"
+)]
+pub(crate) struct HandleError {
+    /// The sender.
+    pub(crate) from: NodeId,
 }
 
 /// What is to be done once the map's changes are durable.
@@ -44,11 +54,14 @@ pub(crate) enum Output<R> {
 
 /// Brings the map of one node together with those of the other members. Does no I/O.
 ///
-/// The map is lent to each call, so that others may read it in between. The contract of a driver: hand over what has come by `handle`;
-/// take outputs by `poll_output` until there are none; make durable what changed in the map; then, and not before, carry the outputs
-/// out. Call again at the latest at `poll_timeout`.
+/// # The drain contract
+/// Pass what has arrived to `handle`; take outputs with `poll_output` until there are none; make durable what changed in `map`; then,
+/// and not before, carry the outputs out. Pass [`Input::Timeout`] at the latest at `poll_timeout`. An error of `handle` concerns one
+/// datagram and changes nothing.
 #[derive(Debug)]
 pub(crate) struct CrdtReplica<R> {
+    map: CausalMap,
+    now: Duration,
     options: CrdtOptions,
     seed: u64,
     clock: Clock,
@@ -65,10 +78,12 @@ pub(crate) struct CrdtReplica<R> {
 
 impl<R> CrdtReplica<R> {
     /// `seed` must differ from one start to the next. `now` is the first of the times to come.
-    pub(crate) fn new(options: CrdtOptions, seed: u64, now: Duration, map: &mut CausalMap) -> CrdtReplica<R> {
+    pub(crate) fn new(options: CrdtOptions, seed: u64, now: Duration, mut map: CausalMap) -> CrdtReplica<R> {
         *map.members_mut() = x0_crdt::Members::new(options.lease);
         let ahead_max_ms = u64::try_from(options.clock_ahead_max.as_millis()).unwrap_or(u64::MAX);
         CrdtReplica {
+            map,
+            now,
             clock: Clock::new(ahead_max_ms),
             options,
             seed,
@@ -82,24 +97,37 @@ impl<R> CrdtReplica<R> {
         }
     }
 
-    /// Takes an input. `wall_ms` is the time since 1970 in ms, as far as this node knows it.
-    pub(crate) fn handle(&mut self, now: Duration, wall_ms: u64, input: Input<R>, map: &mut CausalMap) {
+    /// The map as it is now, with writes that may not be durable yet.
+    pub(crate) fn map(&self) -> &CausalMap {
+        &self.map
+    }
+
+    /// Takes an input.
+    ///
+    /// # Errors
+    /// When a datagram is malformed or does not fit. It is counted and dropped.
+    pub(crate) fn handle(&mut self, now: Duration, input: Input<R>) -> Result<(), HandleError> {
+        self.now = now;
+        let mut handled = Ok(());
         match input {
-            Input::Write { write, reply } => {
-                let result = self.write(wall_ms, write, map);
+            Input::Write { write, wall_ms, reply } => {
+                let result = self.write(wall_ms, write);
                 self.outputs.push_back(Output::Reply { reply, result });
             }
             Input::Datagram { from, payload } => {
-                // Who is no member is not talked to.
-                let Some(session) = self.sessions.get_mut(&from) else { return };
-                if session.handle(now, SessionInput::Datagram(&payload), map).is_err() {
-                    self.totals.refused += 1;
+                // Only members are part of the exchange.
+                if let Some(session) = self.sessions.get_mut(&from) {
+                    let taken = session.handle(now, SessionInput::Datagram(&payload), &mut self.map);
+                    handled = taken.map_err(|_| {
+                        self.totals.refused += 1;
+                        HandleError { from }
+                    });
+                    self.gather(from);
                 }
-                self.gather(from);
             }
-            Input::Up(node) => self.tell(now, node, SessionInput::Changed, map),
-            Input::Members(members) => self.members(now, &members, map),
-            Input::Tick => {
+            Input::Up(node) => self.notify(now, node, SessionInput::Changed),
+            Input::Members(members) => self.members(now, &members),
+            Input::Timeout => {
                 let due: Vec<NodeId> = self
                     .sessions
                     .iter()
@@ -107,17 +135,18 @@ impl<R> CrdtReplica<R> {
                     .map(|(node, _)| *node)
                     .collect();
                 for node in due {
-                    self.tell(now, node, SessionInput::Timeout, map);
+                    self.notify(now, node, SessionInput::Timeout);
                 }
             }
         }
         if now >= self.beat_at {
-            self.beat(now, map);
+            self.beat(now);
         }
+        handled
     }
 
     /// What to do next, in order.
-    pub(crate) fn poll_output(&mut self, now: Duration, map: &mut CausalMap) -> Option<Output<R>> {
+    pub(crate) fn poll_output(&mut self) -> Option<Output<R>> {
         if self.outputs.is_empty()
             && let Some(source) = self.changed.take()
         {
@@ -125,15 +154,15 @@ impl<R> CrdtReplica<R> {
             let others: Vec<NodeId> =
                 self.sessions.keys().copied().filter(|node| Some(*node) != source).collect();
             for node in others {
-                self.tell(now, node, SessionInput::Changed, map);
+                self.notify(self.now, node, SessionInput::Changed);
             }
         }
         self.outputs.pop_front()
     }
 
-    /// When to call again at the latest.
-    pub(crate) fn poll_timeout(&self) -> Duration {
-        self.sessions.values().filter_map(Session::poll_timeout).fold(self.beat_at, Duration::min)
+    /// When [`Input::Timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Duration> {
+        Some(self.sessions.values().filter_map(Session::poll_timeout).fold(self.beat_at, Duration::min))
     }
 
     /// The latest time that wins over concurrent values.
@@ -141,7 +170,8 @@ impl<R> CrdtReplica<R> {
         packed(self.clock.limit(wall_ms))
     }
 
-    pub(crate) fn status(&self, map: &CausalMap) -> CrdtStatus {
+    pub(crate) fn status(&self) -> CrdtStatus {
+        let map = &self.map;
         let mut totals = self.totals;
         let past = &self.past;
         for stats in self.sessions.values().map(Session::stats) {
@@ -167,33 +197,28 @@ impl<R> CrdtReplica<R> {
         }
     }
 
-    fn write(
-        &mut self,
-        wall_ms: u64,
-        write: Write,
-        map: &mut CausalMap,
-    ) -> Result<CrdtOutcome, OperationError> {
+    fn write(&mut self, wall_ms: u64, write: Write) -> Result<CrdtOutcome, OperationError> {
         let (keys, outcome) = match write {
             Write::Put { key, value } => {
-                let time = self.time(wall_ms, map, &key)?;
-                map.put(&key, time, &value).map_err(refused)?;
+                let time = self.time(wall_ms, &key)?;
+                self.map.put(&key, time, &value).map_err(refused)?;
                 (vec![key.to_vec()], CrdtOutcome::Put(Timestamp::from_bits(time)))
             }
             Write::Add { key, amount } => {
-                let time = self.time(wall_ms, map, &key)?;
-                map.add(&key, time, amount).map_err(refused)?;
-                let sum = map.get(&key).map_or(0, |entry| entry.sum());
+                let time = self.time(wall_ms, &key)?;
+                self.map.add(&key, time, amount).map_err(refused)?;
+                let sum = self.map.get(&key).map_or(0, |entry| entry.sum());
                 (vec![key.to_vec()], CrdtOutcome::Counter(sum))
             }
             Write::Delete { key } => {
-                let existed = map.remove(&key).is_some();
+                let existed = self.map.remove(&key).is_some();
                 let keys = if existed { vec![key.to_vec()] } else { Vec::new() };
                 (keys, CrdtOutcome::Deleted(existed))
             }
             Write::Clear { prefix } => {
-                let (keys, is_done) = reading::keys_with(map, &prefix);
+                let (keys, is_done) = reading::keys_with(&self.map, &prefix);
                 for key in &keys {
-                    map.remove(key);
+                    self.map.remove(key);
                 }
                 let cleared = Cleared { removed: keys.len(), is_done };
                 (keys, CrdtOutcome::Cleared(cleared))
@@ -207,8 +232,8 @@ impl<R> CrdtReplica<R> {
     }
 
     /// A time for a write at `key`: later than all that it replaces, unless that is from a clock that is too far ahead.
-    fn time(&mut self, wall_ms: u64, map: &CausalMap, key: &[u8]) -> Result<u64, OperationError> {
-        if let Some(seen) = map.get(key).and_then(|entry| entry.siblings().map(|held| held.time).max()) {
+    fn time(&mut self, wall_ms: u64, key: &[u8]) -> Result<u64, OperationError> {
+        if let Some(seen) = self.map.get(key).and_then(|entry| entry.siblings().map(|held| held.time).max()) {
             let counter = u32::try_from(seen & ((1 << MOMENTS_PER_MS_BITS) - 1)).unwrap_or(u32::MAX);
             let stamp = Stamp::new(seen >> MOMENTS_PER_MS_BITS, counter);
             let _ = self.clock.observe(stamp, wall_ms);
@@ -222,8 +247,8 @@ impl<R> CrdtReplica<R> {
         stamp.map(packed).map_err(exhausted)
     }
 
-    fn members(&mut self, now: Duration, members: &BTreeSet<NodeId>, map: &mut CausalMap) {
-        let me = map.replica().node;
+    fn members(&mut self, now: Duration, members: &BTreeSet<NodeId>) {
+        let me = self.map.replica().node;
         let others = || members.iter().copied().filter(|node| node.get() != me);
         let (past, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.sessions).into_iter().partition(|(node, _)| !members.contains(node));
@@ -240,30 +265,30 @@ impl<R> CrdtReplica<R> {
                 self.seed = self.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(node.get() | 1);
                 let options: &SessionOptions = &self.options.session;
                 self.sessions.insert(node, Session::new(options, self.seed));
-                self.tell(now, node, SessionInput::Changed, map);
+                self.notify(now, node, SessionInput::Changed);
             }
         }
     }
 
     /// Says that this member is here, and forgets what all have seen, once it is known who all are.
-    fn beat(&mut self, now: Duration, map: &mut CausalMap) {
+    fn beat(&mut self, now: Duration) {
         self.beat_at = now + self.options.lease / BEATS_PER_LEASE;
-        let leased: BTreeSet<u64> = map.members().leased().map(|member| member.node).collect();
+        let leased: BTreeSet<u64> = self.map.members().leased().map(|member| member.node).collect();
         let all_heard = self.sessions.keys().all(|node| leased.contains(&node.get()));
         if all_heard || now.saturating_sub(self.started) > self.options.lease {
-            map.heartbeat(now);
+            self.map.heartbeat(now);
         } else {
             // A start forgets what others have seen of each other; without it history would be forgotten too early, which costs them a
             // reconciliation.
-            let (me, version) = (map.replica(), map.version());
-            map.members_mut().heartbeat(now, me, version);
+            let (me, version) = (self.map.replica(), self.map.version());
+            self.map.members_mut().heartbeat(now, me, version);
         }
     }
 
-    fn tell(&mut self, now: Duration, node: NodeId, input: SessionInput<'_>, map: &mut CausalMap) {
+    fn notify(&mut self, now: Duration, node: NodeId, input: SessionInput<'_>) {
         let Some(session) = self.sessions.get_mut(&node) else { return };
         // Only a datagram can be wrong.
-        let _ = session.handle(now, input, map);
+        let _ = session.handle(now, input, &mut self.map);
         self.gather(node);
     }
 

@@ -35,7 +35,7 @@ pub struct CrdtTotals {
     pub conflicts: u64,
     /// Keys at which a value stays beside a removal that had not seen it.
     pub contested_removals: u64,
-    /// Events that came with two contents: a writer with two lives under one name, or one who lies.
+    /// Events that came with two contents: a writer with two lives under one name, or one that equivocates.
     pub equivocations: u64,
     /// Bytes sent to other members.
     pub sent_bytes: u64,

@@ -55,7 +55,7 @@ fn a_blob_comes_whole_over_any_network_whoever_restarts() {
         assert_eq!(ended, Some(Ok(())), "seed {seed}");
         assert_eq!(world.store(1).read(&id).unwrap(), bytes, "seed {seed}");
         assert_eq!(world.store(1).verify(&id).unwrap(), [], "seed {seed}");
-        assert!(world.host(1).liars.is_empty(), "seed {seed}");
+        assert!(world.host(1).misbehaving.is_empty(), "seed {seed}");
     }
 }
 
@@ -168,7 +168,7 @@ fn a_damaged_chunk_is_found_by_who_serves_it_and_fetched_again() {
     world.fetch(1, id, len);
     assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
     assert_eq!(world.store(1).read(&id).unwrap(), bytes);
-    assert!(world.host(1).liars.is_empty(), "who finds its own damage does not lie");
+    assert!(world.host(1).misbehaving.is_empty(), "who finds its own damage is not misbehaving");
     for number in [2, 3] {
         let damaged = world.store(number).verify(&id).unwrap();
         assert!(damaged.is_empty() || damaged == [number as u32]);

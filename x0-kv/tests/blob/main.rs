@@ -1,11 +1,11 @@
-//! Blobs: the folder against a model and without power, the exchange over any network and among liars.
+//! Blobs: the folder against a model and without power, the exchange over any network and among misbehaving.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod crash;
 mod exchange;
 mod folder;
 mod hostile;
-mod liars;
+mod misbehaving;
 mod random;
 mod reference;
 mod world;

@@ -9,7 +9,7 @@ use x0_identity::NodeId;
 use x0_kv::Bytes;
 use x0_kv::blob::{
     BlobExchange, BlobId, BlobStore, BlobStoreOptions, ExchangeOptions, ExchangeTotals, FetchFailure,
-    Holding, Input, Lie, Output, Piece,
+    Holding, Input, Misbehavior, Output, Piece,
 };
 
 use crate::random::Random;
@@ -34,7 +34,7 @@ pub(crate) struct Host {
     life: u64,
     pub(crate) tamper: Option<Tamper>,
     pub(crate) done: BTreeMap<BlobId, Result<(), FetchFailure>>,
-    pub(crate) liars: Vec<(NodeId, Lie)>,
+    pub(crate) misbehaving: Vec<(NodeId, Misbehavior)>,
     /// Chunks that it read for others, in its whole life.
     pub(crate) reads: u64,
     /// What earlier lives did.
@@ -92,7 +92,7 @@ impl World {
                 life: 0,
                 tamper: None,
                 done: BTreeMap::new(),
-                liars: Vec::new(),
+                misbehaving: Vec::new(),
                 reads: 0,
                 before: Vec::new(),
             };
@@ -249,7 +249,9 @@ impl World {
                 host.done.insert(id, Err(failure));
                 return;
             }
-            Output::Liar { peer, lie, .. } => return host.liars.push((peer, lie)),
+            Output::Misbehaved { peer, misbehavior, .. } => {
+                return host.misbehaving.push((peer, misbehavior));
+            }
             other => panic!("{other:?}"),
         };
         // Files answer soon, or later, in any order.

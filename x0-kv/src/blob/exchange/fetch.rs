@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::{BlobExchange, FetchFailure, Lie, Output};
+use super::{BlobExchange, FetchFailure, Misbehavior, Output};
 use crate::blob::message::{Message, RANGES_MAX};
 use crate::blob::{BlobId, ChunkSet, Holding, Piece, merkle};
 
@@ -42,7 +42,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Source {
     /// It served what is wrong.
-    pub(super) is_liar: bool,
+    pub(super) is_misbehaving: bool,
     /// What it said that it holds, if anything.
     pub(super) chunks: Option<ChunkSet>,
     /// When it is asked (again), unless it holds all.
@@ -152,9 +152,11 @@ impl BlobExchange {
     pub(super) fn has(&mut self, now: Duration, from: NodeId, id: BlobId, holding: Holding) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         // Only who was asked is heard, so that what is kept for sources is bounded by their number.
-        let Some(source) = fetch.sources.get_mut(&from).filter(|source| !source.is_liar) else { return };
+        let Some(source) = fetch.sources.get_mut(&from).filter(|source| !source.is_misbehaving) else {
+            return;
+        };
         if BlobId::new(holding.len, &holding.root) != id {
-            return self.lied(from, id, Lie::Holding);
+            return self.misbehaved(from, id, Misbehavior::Holding);
         }
         if holding.len != fetch.len {
             // The name proves it: not the peer is wrong, the reference is.
@@ -203,20 +205,20 @@ impl BlobExchange {
             self.totals.redundant_bytes += len;
             return;
         };
-        let is_liar = fetch.sources.get(&from).is_none_or(|source| source.is_liar);
+        let is_misbehaving = fetch.sources.get(&from).is_none_or(|source| source.is_misbehaving);
         let Some((held, root)) = fetch.held.as_ref().filter(|_| !fetch.is_beginning) else {
             self.totals.redundant_bytes += len;
             return;
         };
         // One that comes late is as good as any, if there is room for what nobody waits for.
         let is_wanted = !held.contains(index) && !fetch.storing.contains(&index) && storing < 2 * asked_max;
-        if is_liar || !is_wanted {
+        if is_misbehaving || !is_wanted {
             self.totals.redundant_bytes += len;
             return;
         }
         if !piece.is_right(fetch.len, root, index) {
             self.totals.refused += 1;
-            return self.lied(from, id, Lie::Chunk);
+            return self.misbehaved(from, id, Misbehavior::Chunk);
         }
         if let Some(request) = fetch.requests.remove(&index)
             && let Some(peer) = self.peers.get_mut(&request.peer)
@@ -243,14 +245,14 @@ impl BlobExchange {
     }
 
     /// The peer is not asked for this blob again.
-    fn lied(&mut self, peer: NodeId, id: BlobId, lie: Lie) {
+    fn misbehaved(&mut self, peer: NodeId, id: BlobId, misbehavior: Misbehavior) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
         if let Some(source) = fetch.sources.get_mut(&peer) {
-            (source.is_liar, source.chunks) = (true, None);
+            (source.is_misbehaving, source.chunks) = (true, None);
         }
         self.forget(peer, id, |_| true);
-        self.totals.liars += 1;
-        self.outputs.push_back(Output::Liar { peer, id, lie });
+        self.totals.misbehaving += 1;
+        self.outputs.push_back(Output::Misbehaved { peer, id, misbehavior });
     }
 
     /// When something of this fetch is due.
@@ -358,12 +360,12 @@ impl BlobExchange {
 
 impl Source {
     fn new(pause: Duration) -> Source {
-        Source { is_liar: false, chunks: None, ask_at: Duration::ZERO, pause }
+        Source { is_misbehaving: false, chunks: None, ask_at: Duration::ZERO, pause }
     }
 
     /// Whether it may hold more than it said.
     fn is_to_be_asked(&self) -> bool {
-        !self.is_liar && !self.chunks.as_ref().is_some_and(ChunkSet::is_whole)
+        !self.is_misbehaving && !self.chunks.as_ref().is_some_and(ChunkSet::is_whole)
     }
 }
 
@@ -371,7 +373,7 @@ impl Fetch {
     /// The next chunk to ask this peer for, if there is one.
     fn next_chunk(&mut self, peer: &NodeId) -> Option<u32> {
         let (held, _) = self.held.as_ref().filter(|_| !self.is_beginning)?;
-        let offered = self.sources.get(peer).filter(|source| !source.is_liar)?.chunks.as_ref()?;
+        let offered = self.sources.get(peer).filter(|source| !source.is_misbehaving)?.chunks.as_ref()?;
         let count = held.count();
         let passed = (0..count).take_while(|offset| held.contains((self.cursor + offset) % count)).count();
         self.cursor = (self.cursor + u32::try_from(passed).unwrap_or(0)) % count.max(1);

@@ -181,14 +181,14 @@ pub enum Output {
         /// Why.
         failure: FetchFailure,
     },
-    /// A peer has served what is wrong. It is not asked for this blob again, until the fetch begins anew.
-    Liar {
+    /// A peer has served a wrong chunk or description. It is not asked for this blob again in this fetch.
+    Misbehaved {
         /// Who.
         peer: NodeId,
         /// For which blob.
         id: BlobId,
         /// What it did.
-        lie: Lie,
+        misbehavior: Misbehavior,
     },
 }
 
@@ -210,7 +210,7 @@ pub enum FetchFailure {
 /// What a peer served wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Lie {
+pub enum Misbehavior {
     /// A chunk that is not the blob's, or a path that does not lead to the root.
     Chunk,
     /// A length and root that the blob's name does not follow from.
@@ -242,5 +242,5 @@ pub struct ExchangeTotals {
     /// Messages that were malformed, chunks that were wrong, and wants that found the queue full.
     pub refused: u64,
     /// Peers that were found to serve what is wrong, counted once for each blob.
-    pub liars: u64,
+    pub misbehaving: u64,
 }

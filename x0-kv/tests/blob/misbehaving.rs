@@ -1,8 +1,8 @@
-//! Servers that lie: found, not asked again, and nothing of what they say is kept.
+//! Misbehaving servers: found, not asked again, and nothing of what they say is kept.
 
 use std::time::Duration;
 
-use x0_kv::blob::{BlobId, CHUNK_LEN, ChunkSet, FetchFailure, Holding, Lie, Piece};
+use x0_kv::blob::{BlobId, CHUNK_LEN, ChunkSet, FetchFailure, Holding, Misbehavior, Piece};
 
 use crate::random::Random;
 use crate::world::{Served, Tamper, World, node};
@@ -11,8 +11,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 type Change = fn(&mut Served<'_>);
 
-/// Each way to lie, and what it is found to be.
-fn lies() -> Vec<(&'static str, Lie, Change)> {
+/// Each kind of wrong answer, and the misbehavior that it is found to be.
+fn cases() -> Vec<(&'static str, Misbehavior, Change)> {
     fn piece(served: &mut Served<'_>, change: impl FnOnce(u32, &mut Vec<[u8; 32]>, &mut Vec<u8>)) {
         if let Served::Piece(index, Some(piece)) = served {
             let (mut path, mut bytes) = (piece.path.clone(), piece.bytes.to_vec());
@@ -28,23 +28,27 @@ fn lies() -> Vec<(&'static str, Lie, Change)> {
         }
     }
     vec![
-        ("one bit of the bytes", Lie::Chunk, |served| piece(served, |_, _, bytes| bytes[0] ^= 1)),
-        ("the last bit of the bytes", Lie::Chunk, |served| {
+        ("one bit of the bytes", Misbehavior::Chunk, |served| piece(served, |_, _, bytes| bytes[0] ^= 1)),
+        ("the last bit of the bytes", Misbehavior::Chunk, |served| {
             piece(served, |_, _, bytes| *bytes.last_mut().unwrap() ^= 0x80);
         }),
-        ("no bytes", Lie::Chunk, |served| piece(served, |_, _, bytes| bytes.clear())),
-        ("a byte less", Lie::Chunk, |served| piece(served, |_, _, bytes| bytes.truncate(bytes.len() - 1))),
-        ("one bit of the way", Lie::Chunk, |served| piece(served, |_, path, _| path[0][31] ^= 1)),
-        ("the top of the way", Lie::Chunk, |served| {
+        ("no bytes", Misbehavior::Chunk, |served| piece(served, |_, _, bytes| bytes.clear())),
+        ("a byte less", Misbehavior::Chunk, |served| {
+            piece(served, |_, _, bytes| bytes.truncate(bytes.len() - 1))
+        }),
+        ("one bit of the way", Misbehavior::Chunk, |served| piece(served, |_, path, _| path[0][31] ^= 1)),
+        ("the top of the way", Misbehavior::Chunk, |served| {
             piece(served, |_, path, _| path.last_mut().unwrap()[0] ^= 4);
         }),
-        ("a shorter way", Lie::Chunk, |served| piece(served, |_, path, _| path.truncate(path.len() - 1))),
-        ("a longer way", Lie::Chunk, |served| piece(served, |_, path, _| path.push([0; 32]))),
-        ("a way upside down", Lie::Chunk, |served| piece(served, |_, path, _| path.reverse())),
-        ("a greater length", Lie::Holding, |served| holding(served, |len, _| *len += 1)),
-        ("the greatest length", Lie::Holding, |served| holding(served, |len, _| *len = 64 << 30)),
-        ("no length", Lie::Holding, |served| holding(served, |len, _| *len = 0)),
-        ("another root", Lie::Holding, |served| holding(served, |_, root| root[3] ^= 1)),
+        ("a shorter way", Misbehavior::Chunk, |served| {
+            piece(served, |_, path, _| path.truncate(path.len() - 1))
+        }),
+        ("a longer way", Misbehavior::Chunk, |served| piece(served, |_, path, _| path.push([0; 32]))),
+        ("a way upside down", Misbehavior::Chunk, |served| piece(served, |_, path, _| path.reverse())),
+        ("a greater length", Misbehavior::Holding, |served| holding(served, |len, _| *len += 1)),
+        ("the greatest length", Misbehavior::Holding, |served| holding(served, |len, _| *len = 64 << 30)),
+        ("no length", Misbehavior::Holding, |served| holding(served, |len, _| *len = 0)),
+        ("another root", Misbehavior::Holding, |served| holding(served, |_, root| root[3] ^= 1)),
     ]
 }
 
@@ -54,8 +58,8 @@ fn bytes() -> Vec<u8> {
 }
 
 #[test]
-fn a_liar_is_found_and_the_blob_comes_from_an_honest_one() {
-    for (name, lie, change) in lies() {
+fn a_misbehaving_server_is_found_and_the_blob_comes_from_an_honest_one() {
+    for (name, misbehavior, change) in cases() {
         for seed in 0..4 {
             let mut world = World::new(seed, 3);
             let bytes = bytes();
@@ -63,8 +67,8 @@ fn a_liar_is_found_and_the_blob_comes_from_an_honest_one() {
             world.store(2).add(&bytes[..]).unwrap();
             world.host(2).tamper = Some(Box::new(change) as Tamper);
             world.fetch(1, id, len);
-            // The liar is first; without it nothing would be found.
-            while world.host(1).liars.is_empty() {
+            // The misbehaving server is first; without it nothing would be found.
+            while world.host(1).misbehaving.is_empty() {
                 assert!(world.step(HOUR), "{name}");
             }
             let window = u64::from(world.options.window_max);
@@ -72,28 +76,28 @@ fn a_liar_is_found_and_the_blob_comes_from_an_honest_one() {
             world.store(3).add(&bytes[..]).unwrap();
             assert_eq!(world.run(1, id, HOUR), Some(Ok(())), "{name}");
             assert_eq!(world.store(1).read(&id).unwrap(), bytes, "{name}");
-            assert_eq!(world.host(1).liars, [(node(2), lie)], "{name}: told once");
+            assert_eq!(world.host(1).misbehaving, [(node(2), misbehavior)], "{name}: reported once");
             assert!(world.host(2).reads <= window, "{name}: not asked again");
             let totals = world.host(1).exchange.totals();
-            assert_eq!((totals.liars, totals.received_chunks), (1, 5), "{name}");
+            assert_eq!((totals.misbehaving, totals.received_chunks), (1, 5), "{name}");
         }
     }
 }
 
 #[test]
 fn among_liars_only_nothing_is_kept_and_the_fetch_waits() {
-    for (name, _, change) in lies() {
+    for (name, _, change) in cases() {
         let mut world = World::new(7, 3);
         let bytes = bytes();
         let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
-        for liar in [2, 3] {
-            world.store(liar).add(&bytes[..]).unwrap();
-            world.host(liar).tamper = Some(Box::new(change) as Tamper);
+        for server in [2, 3] {
+            world.store(server).add(&bytes[..]).unwrap();
+            world.host(server).tamper = Some(Box::new(change) as Tamper);
         }
         world.fetch(1, id, len);
         assert_eq!(world.run(1, id, HOUR), None, "{name}");
-        assert_eq!(world.host(1).liars.len(), 2, "{name}");
-        // A lie about one chunk in five may leave others right (a way of one hash has no other end); of the wrong nothing is kept.
+        assert_eq!(world.host(1).misbehaving.len(), 2, "{name}");
+        // A misbehavior about one chunk in five may leave others right (a way of one hash has no other end); of the wrong nothing is kept.
         assert_eq!(world.store(1).verify(&id).unwrap_or_default(), [], "{name}");
         assert!(world.held(1, &id) < 5, "{name}");
         let reads = world.host(2).reads + world.host(3).reads;
@@ -112,7 +116,7 @@ fn a_reference_that_lies_about_the_length_is_found_by_an_honest_server() {
         world.fetch(1, id, stated);
         assert_eq!(world.run(1, id, HOUR), Some(Err(FetchFailure::Length { actual: len })));
         assert!(world.store(1).list().is_empty(), "nothing was begun");
-        assert!(world.host(1).liars.is_empty());
+        assert!(world.host(1).misbehaving.is_empty());
     }
 }
 
