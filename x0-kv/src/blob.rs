@@ -27,9 +27,9 @@
 //!
 //! # The method
 //! A blob is cut into chunks of [`CHUNK_LEN`] bytes, over which stands a Merkle tree (RFC 9162 §2.1.1, SHA-256). Its [`BlobId`] is a hash
-//! of the root and the length. Whoever fetches asks the members what they hold; the answer carries length and root, which the name
+//! of the root and the length. A member that fetches asks the others what they hold; the answer carries length and root, which the name
 //! proves. Then chunks are asked for, of several members at once, each of which comes with the hashes beside its way to the root, and is
-//! handed to the files only when that way leads there. A wrong one is known by itself: its sender is told of and not asked again for this
+//! handed to the files only when that way leads there. A wrong one is recognised by itself: its sender is reported and not asked again for this
 //! blob. What is held of a blob is on disk with a bit for each chunk, so that a restart goes on where it was, and what is only partly
 //! held is served as well.
 //!

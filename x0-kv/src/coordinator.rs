@@ -8,7 +8,7 @@
 //! # What it promises
 //! - **An answer to every call**, at the latest at its deadline, and only one.
 //! - **Once.** A write carries the stamp of a session that the coordinator opens when it first needs one. However often it is sent
-//!   again, it is applied once. When the store has forgotten the session, a write that was tried only once is stamped anew; one that was
+//!   again, it is applied once. When the store has forgotten the session, a write that was tried only once gets a new request id; one that was
 //!   tried before and of whose fate nothing is known ends in [`SessionExpired`](OperationError::SessionExpired).
 //! - **Linearizable reads** from the leader, which asks a quorum whether it still leads. All reads that wait share one round.
 //! - **Honest errors.** [`TimedOut`](OperationError::TimedOut) says whether the write may have been applied: it may when an attempt was
@@ -190,7 +190,7 @@ impl Coordinator {
         self.outgoing.take().map(|(to, payload)| Output::Send { to, payload })
     }
 
-    /// When to call [`handle`](Coordinator::handle) at the latest, in the time that it is told.
+    /// When [`Input::Timeout`] is due, in the time that is passed to [`handle`](Coordinator::handle).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         (self.due != Duration::MAX).then_some(self.due)

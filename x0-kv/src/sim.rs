@@ -89,7 +89,7 @@ pub struct Scenario {
 pub enum PlantedBug {
     /// The log says that its bytes are durable without a synchronisation.
     SkipSync,
-    /// The replica is told that a write is durable when it was asked for.
+    /// A write is reported as durable as soon as it is requested.
     AcknowledgeBeforePersist,
     /// A leader answers reads without asking a quorum whether it still leads.
     ReadWithoutQuorum,

@@ -65,9 +65,9 @@ impl Shared {
             filled: Condvar::new(),
             status: Mutex::default(),
         });
-        let told = Arc::downgrade(&shared);
+        let notified = Arc::downgrade(&shared);
         store.on_damage(Box::new(move |id| {
-            if let Some(shared) = told.upgrade() {
+            if let Some(shared) = notified.upgrade() {
                 shared.put(Event::Damaged { id });
             }
         }));
@@ -118,7 +118,7 @@ impl Shared {
         self.filled.notify_one();
     }
 
-    /// Takes nothing any more and releases the files; who waits is told.
+    /// Takes nothing any more and releases the files; answers the callers that wait.
     pub(super) fn close(&self) {
         let events = {
             let mut inbox = self.lock();
@@ -139,7 +139,7 @@ impl Shared {
     }
 }
 
-/// Who waits is told that there is nobody any more.
+/// Answers a caller that waits that the store is closed.
 fn refuse(event: Event) {
     if let Event::Fetch { waiting, .. } = event {
         waiting.end(Err(FetchError::Closed));
@@ -167,12 +167,12 @@ impl Drop for Tracked {
     }
 }
 
-/// A blob that is being fetched, and for whom.
+/// A blob that is being fetched, and the callers that wait for it.
 #[derive(Default)]
 struct Job {
     len: u64,
     waiting: Vec<Arc<Waiting>>,
-    /// It is fetched whoever waits: a chunk of it was damaged.
+    /// It is fetched without a caller: a chunk of it was damaged.
     is_repair: bool,
     /// Why it cannot be kept.
     error: Option<Arc<BlobWriteError>>,
@@ -190,7 +190,7 @@ struct Driver<'a> {
     now: Duration,
 }
 
-/// Runs until it is told to stop.
+/// Runs until it is stopped.
 pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: SendMessage) {
     let Some(store) = shared.store() else { return };
     let mut driver = Driver {
@@ -242,7 +242,7 @@ impl Driver<'_> {
                 let holding = self.store.holding(&id).filter(|_| !self.shared.is_alone);
                 if let Some(holding) = holding {
                     self.jobs.entry(id).or_default().is_repair = true;
-                    // Begun anew, for what the exchange takes for held is not.
+                    // The fetch begins again, because the exchange takes the chunk for held.
                     self.tell(Input::Cancel { id });
                     self.fetch(id, holding.len);
                 }
@@ -307,7 +307,7 @@ impl Driver<'_> {
                 self.tell(Input::Looked { to, id, holding });
             }
             Output::Read { ticket, id, index } => {
-                // A damaged chunk has told of itself.
+                // A damaged chunk was reported by the read.
                 let piece = self.store.read_piece(&id, index).ok();
                 self.tell(Input::Read { ticket, piece });
             }

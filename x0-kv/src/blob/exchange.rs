@@ -21,7 +21,7 @@ use crate::request::codec::DecodeError;
 /// It owns no file, socket, clock or thread. Files are the driver's: the exchange says which chunk is to be read or kept, and what comes
 /// from a peer is only handed out to be kept when it was proved to be what the blob's name says.
 ///
-/// Whoever fetches does all the asking and repeating. Whoever serves holds nothing for it but a bounded queue of chunks to be sent.
+/// The fetching peer does all the asking and repeating. The serving peer holds nothing for it but a bounded queue of chunks to send.
 ///
 /// # How to drive it
 /// 1. [`handle`](Self::handle) what happens: messages, peers that come and go, what the files answered, the time of
@@ -94,7 +94,7 @@ pub struct BlobExchange {
     /// Chunks being read for others, or handed out and not taken by the transport yet.
     flights: BTreeMap<u64, serve::Flight>,
     ticket_next: u64,
-    /// Whom was served last.
+    /// The peer that was served last.
     turn: Option<NodeId>,
     outputs: VecDeque<Output>,
     totals: ExchangeTotals,
@@ -199,7 +199,7 @@ impl BlobExchange {
     }
 
     fn message(&mut self, now: Duration, from: NodeId, message: Message) {
-        // A peer that speaks is reached, whatever was told of it.
+        // A peer that sends a message is reached, whatever the events said.
         self.up(from);
         match message {
             Message::Want { id, stamp, ranges } => self.wanted(from, id, stamp, &ranges),

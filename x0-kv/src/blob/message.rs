@@ -1,6 +1,6 @@
 //! What exchanges say to each other.
 //!
-//! Each message begins with [`MARK`], by which whoever shares a lane with others tells them apart: the messages of consensus begin with
+//! Each message begins with [`MARK`], which distinguishes them from others on a shared lane: the messages of consensus begin with
 //! their version, which is 1. Then the version of this format, the kind, the blob's name and the fields of the kind.
 
 use std::ops::Range;
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Whoever makes a name may cut as they like; what does not fit its place in the file is not taken.
+    /// The creator of a name may cut as it likes; a chunk that does not fit its place in the file is not accepted.
     #[test]
     fn a_chunk_of_another_length_is_not_right_even_if_the_tree_is_over_it() {
         let (short, long) = (vec![1; 10], vec![2; CHUNK_LEN]);

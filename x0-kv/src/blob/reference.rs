@@ -10,7 +10,7 @@ const VERSION: u8 = 1;
 
 /// Names a blob, and says how long it is, what it is and where it comes from: small enough to be a value of either kind of keyspace.
 ///
-/// The name fixes bytes and length; what is said beside it is the word of whoever wrote it.
+/// The name fixes bytes and length; everything else in the reference is a claim of its writer.
 ///
 /// ```
 /// use x0_kv::blob::{BlobId, BlobRef, Provenance};
@@ -35,7 +35,7 @@ pub struct BlobRef {
     pub provenance: Provenance,
 }
 
-/// Where a blob comes from, by the word of whoever wrote the reference.
+/// Where a blob comes from, as the writer of the reference claims.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Provenance {
     /// Who made it: at most [`MAKER_LEN_MAX`](Provenance::MAKER_LEN_MAX) bytes, a SPIFFE ID for instance. May be empty.

@@ -42,7 +42,7 @@ impl Default for BlobStoreOptions {
 /// - A blob that was added, and a chunk that was committed, survives the loss of power; so does every other blob, whatever is being
 ///   written at that moment. The claim that a chunk is held becomes durable with the next commit, at the latest when the blob is whole:
 ///   who loses power before fetches the chunks of one commit again.
-/// - Whatever is read was checked against the blob's name. Where the disk lost or changed a chunk, the reader is told, and the chunk
+/// - Whatever is read was checked against the blob's name. Where the disk lost or changed a chunk, the reader gets an error, and the chunk
 ///   counts as missing.
 /// - A folder opens whatever became of its files. A file that does not say any more what it is holds nothing, still takes its room, and
 ///   makes way when its blob is added, begun or removed.
@@ -53,7 +53,7 @@ struct Inner {
     directory: Arc<dyn Directory>,
     options: BlobStoreOptions,
     index: Mutex<Index>,
-    /// Is told of blobs that lost a chunk.
+    /// Receives blobs that lost a chunk.
     on_damage: OnceLock<OnDamage>,
     _lock: Box<dyn DirectoryLock>,
 }
@@ -72,7 +72,7 @@ struct Entry {
     layout: Option<Layout>,
     chunks: ChunkSet,
     file_len: u64,
-    /// Held while the file is written. It is another one when the blob was removed and begun anew.
+    /// Held while the file is written. It is another one when the blob was removed and begun again.
     writer: Arc<Mutex<Writer>>,
 }
 
@@ -130,7 +130,7 @@ impl BlobStore {
         let mut index = Index { entries: BTreeMap::new(), used: 0, temporary_next: 0 };
         for name in directory.list().map_err(failed(""))? {
             if name.ends_with(format::TEMPORARY_SUFFIX) {
-                // Nobody was told that it is there.
+                // Nobody was notified that it is there.
                 directory.remove(&name).map_err(failed(&name))?;
             } else if let Some(id) = format::id_of(&name) {
                 let entry = Entry::read(&*directory, &name, &id).map_err(failed(&name))?;
@@ -142,10 +142,10 @@ impl BlobStore {
         Ok(BlobStore(Arc::new(Inner { directory, options, index, on_damage, _lock: lock })))
     }
 
-    /// Who is told, from then on and by whoever reads, of blobs that lost a chunk.
-    pub(super) fn on_damage(&self, told: OnDamage) {
+    /// Sets the function that every reader calls with a blob that lost a chunk.
+    pub(super) fn on_damage(&self, notify: OnDamage) {
         // There is one driver.
-        let _ = self.0.on_damage.set(told);
+        let _ = self.0.on_damage.set(notify);
     }
 
     /// What is held of a blob, whole or in part.

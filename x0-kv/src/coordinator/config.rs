@@ -26,7 +26,7 @@ pub struct Config {
     /// Most operations of local callers that may wait; further ones are answered
     /// [`Overloaded`](crate::OperationError::Overloaded).
     pub calls_max: usize,
-    /// Most operations of other nodes that may wait here; further ones are told to come again.
+    /// The most operations of other nodes that wait here; further ones are answered that the node is busy.
     pub requests_max: usize,
     /// Most of those from one node, so that none keeps the others out.
     pub requests_per_peer_max: usize,

@@ -12,7 +12,7 @@ use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Operation, Query};
 use crate::request::outcome::Outcome;
 
-/// What a [`Coordinator`](super::Coordinator) is told.
+/// An input of a [`Coordinator`](super::Coordinator).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -25,7 +25,7 @@ pub enum Input {
         token: u64,
         /// What is asked.
         operation: Operation,
-        /// When to give up, in the time that `handle` is told; [`Config::call_timeout`](super::Config::call_timeout)
+        /// When to give up, in the time that is passed to `handle`; [`Config::call_timeout`](super::Config::call_timeout)
         /// from now if `None`.
         deadline: Option<Duration>,
     },
@@ -88,7 +88,7 @@ pub enum Input {
     },
 }
 
-/// What a [`Coordinator`](super::Coordinator) asks for and tells.
+/// An output of a [`Coordinator`](super::Coordinator).
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Output {
@@ -113,7 +113,7 @@ pub enum Output {
         /// What to read.
         query: Query,
     },
-    /// Send this to a peer on a lane that keeps the order. If that cannot be done, drop it and tell
+    /// Send this to a peer on a lane that keeps the order. If that cannot be done, drop it and report
     /// [`Input::Unreachable`].
     Send {
         /// The receiver.
@@ -130,12 +130,12 @@ pub enum Output {
     },
 }
 
-/// Why an input was not taken, or not all of it.
+/// An input was not accepted, or not all of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
     /// The payload is not a message of this protocol. What stood before the fault was taken, the rest was dropped.
-    #[error("a message of {from} cannot be read: {source}; check that both nodes run compatible releases")]
+    #[error("cannot read a message of {from}: check that both nodes run compatible releases")]
     Decode {
         /// The sender.
         from: NodeId,

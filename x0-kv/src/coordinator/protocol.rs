@@ -1,8 +1,8 @@
 //! What nodes send each other about operations.
 //!
-//! A message is a version (1), who it is from and whom it is for ([`Header`]), and any number of frames: requests and responses, as many as had gathered. A
+//! A message is a version (1), the coordinators that it is from and for ([`Header`]), and any number of frames: requests and responses, as many as had gathered. A
 //! frame is a tag, the number that the asker gave its request, and what the tag needs. Integers and byte strings are those of the other formats of this
-//! crate. The bytes inside of a frame are read by whom they are for: commands by the state machine, so that a write goes
+//! crate. The bytes inside a frame are decoded only at their destination: commands by the state machine, so that a write goes
 //! into the log as it came; operations and answers by the coordinator.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,8 +18,8 @@ pub(crate) const PROTOCOL_VERSION: u8 = 1;
 pub const MESSAGE_LEN_MAX: usize =
     (if COMMAND_LEN_MAX > OUTCOME_LEN_MAX { COMMAND_LEN_MAX } else { OUTCOME_LEN_MAX }) + 64;
 
-/// What stands at the head of a message. A node that starts anew counts its requests anew, so that answers to those before must be
-/// told from answers to those after.
+/// The head of a message. A node that starts again numbers its requests from the beginning, so that answers to earlier ones must be
+/// distinguished from answers to later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The start of the sender that its requests are of.

@@ -94,7 +94,7 @@ impl Coordinator {
         if let Some(Entry::Request(request)) = self.entries.remove(key) {
             self.requests -= 1;
             self.outgoing.end_request(request.from);
-            // An asker that has started anew since waits for nothing.
+            // A requester that has started again since then does not wait for the answer.
             if self.outgoing.instance(request.from) == request.instance {
                 self.respond_to(request.from, request.number, body);
             }

@@ -21,7 +21,7 @@ const REDIRECTS_MAX: u8 = 3;
 pub(super) enum Route {
     /// What the replica beside tells.
     Member { leader: Option<NodeId>, is_self: bool, term: u64 },
-    /// What members told.
+    /// Reports of members.
     Client { members: Vec<NodeId>, cursor: usize, leader: Option<NodeId> },
 }
 
@@ -51,7 +51,7 @@ impl Route {
         matches!(self, Route::Member { is_self: true, .. })
     }
 
-    /// Whom to send an operation to that cannot be carried out here.
+    /// The member to send an operation to that cannot be carried out here.
     fn target(&self) -> Option<NodeId> {
         match self {
             Route::Member { leader, .. } => *leader,
@@ -220,7 +220,7 @@ impl Coordinator {
     }
 
     /// This node leads no more. Reads that no round was begun for are tried at the next leader. Nodes that wait for a write are
-    /// told to ask there, too: its fate may be known there long before it is known here.
+    /// notified to ask there, too: the result may be known there long before it is known here.
     fn hand_over(&mut self) {
         let waiting = self.reads.take_waiting();
         for key in &waiting {

@@ -418,8 +418,8 @@ fn calls_and_requests_are_bounded_apart() {
         assert_eq!(pair.coordinator(1).requests(), taken);
     }
     assert_eq!(pair.coordinator(1).calls(), 3);
-    // Each of the others was told to come again.
-    let told = |pair: &Pair, to: u64| {
+    // Each of the others was answered that the node is busy.
+    let busy = |pair: &Pair, to: u64| {
         let mail = pair.mail.iter().filter(|(_, receiver, _)| *receiver == node(to));
         mail.flat_map(|(_, _, payload)| {
             protocol::Frames::new(payload).unwrap().1.map(Result::unwrap).collect::<Vec<_>>()
@@ -427,7 +427,7 @@ fn calls_and_requests_are_bounded_apart() {
         .filter(|frame| frame.body == protocol::Body::Busy)
         .count()
     };
-    assert_eq!((told(&pair, 2), told(&pair, 3), told(&pair, CLIENT)), (1, 3, 5));
+    assert_eq!((busy(&pair, 2), busy(&pair, 3), busy(&pair, CLIENT)), (1, 3, 5));
     pair.settle();
     assert_eq!((pair.coordinator(1).requests(), pair.coordinator(1).calls()), (0, 0));
 }
@@ -579,8 +579,9 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     protocol::put(&mut message, HEADER, u64::MAX, &protocol::Body::Answer { applied: Bytes::new() });
     pair.give(1, Input::Message { from: node(2), payload: message.freeze() });
     let (_, _, payload) = pair.mail.pop_back().unwrap();
-    let told: Vec<_> = protocol::Frames::new(&payload).unwrap().1.map(|frame| frame.unwrap().body).collect();
-    assert_eq!(told, [protocol::Body::Rejected, protocol::Body::Rejected]);
+    let bodies: Vec<_> =
+        protocol::Frames::new(&payload).unwrap().1.map(|frame| frame.unwrap().body).collect();
+    assert_eq!(bodies, [protocol::Body::Rejected, protocol::Body::Rejected]);
 }
 
 #[test]
@@ -718,7 +719,7 @@ fn an_answer_to_the_node_before_its_restart_is_not_taken() {
     let lost = pair.call(2, get("a"));
     let mail = pair.mail.pop_front().unwrap();
     pair.deliver(mail);
-    // The node starts anew. Its first request has the number that the lost one had.
+    // The node starts again. Its first request has the number that the lost one had.
     pair.members.get_mut(&2).unwrap().coordinator = Coordinator::new(Config::member(node(2)), 22);
     pair.tell_leader(2);
     let write = pair.call(1, put("a", "1"));

@@ -1,6 +1,6 @@
 //! The thread that drives a CRDT keyspace, and the handle to it.
 //!
-//! It decides nothing. What has come while it was busy is handled together, made durable by one record, and only then told.
+//! It decides nothing. What has come while it was busy is handled together, made durable by one record, and only then reported.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -26,11 +26,11 @@ const WRITES_MAX: usize = 1 << 16;
 /// Most datagrams that may wait: more than that are lost, as a network loses them.
 const DATAGRAMS_MAX: usize = 4096;
 
-/// Who is answered.
+/// The receiver of an answer.
 pub(crate) enum ReplyTo {
     /// A caller in this process.
     Caller(Completion<CrdtOutcome>),
-    /// Whoever this leads to.
+    /// A function that passes the answer on.
     Other(Box<dyn FnOnce(Result<CrdtOutcome, OperationError>) + Send + Sync>),
 }
 
@@ -283,7 +283,7 @@ impl Shared {
         }
     }
 
-    /// Takes nothing any more; who waits is told.
+    /// Accepts nothing any more, and answers the callers that wait.
     fn close(&self, error: &OperationError) {
         let inputs = {
             let mut inbox = self.lock();

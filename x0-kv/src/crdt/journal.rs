@@ -2,7 +2,7 @@
 //!
 //! It is a log of consensus' format that nobody else takes part in, so that torn tails, damage, full disks and group commit are dealt
 //! with where they already are. Its first entry holds a whole map, each further one what changed since the one before. When those
-//! outweigh the whole, the whole is written anew and what is before it is dropped.
+//! outweigh the whole, the whole is written again and the records before it are dropped.
 
 use bytes::Bytes;
 use x0_consensus::{

@@ -67,7 +67,7 @@ pub(crate) struct CrdtReplica<R> {
     clock: Clock,
     sessions: BTreeMap<NodeId, Session>,
     outputs: VecDeque<Output<R>>,
-    /// The map was changed, and the sessions except with this member have not been told.
+    /// The map was changed, and the sessions except that with this member have not been notified.
     changed: Option<Option<NodeId>>,
     started: Duration,
     beat_at: Duration,

@@ -71,7 +71,7 @@ struct Member {
     disk: Disk,
     replica: CrdtReplica<()>,
     journal: Journal,
-    /// What it wrote itself and was told to be done: its keys, and its part of the counter.
+    /// Its own acknowledged writes: its keys, and its part of the counter.
     keys: BTreeMap<Vec<u8>, Option<u64>>,
     counted: i64,
     /// Its clock is off by so much, in ms.
@@ -363,7 +363,7 @@ fn a_clock_that_runs_ahead_wins_nothing_by_it() {
         };
         assert_eq!(siblings.iter().map(|value| value.value.clone()).collect::<Vec<_>>(), ["ahead", "right"]);
     }
-    // Whoever has seen it and writes is later than it, or at least replaces it.
+    // A writer that has seen it is later than it, or at least replaces it.
     let write = Write::Put { key: "key".into(), value: "after".into() };
     world.round(1, vec![Input::Write { write, wall_ms: 0, reply: () }], true);
     world.converge(1);

@@ -51,7 +51,7 @@ pub(super) struct Context {
     pub(super) history: History,
     /// Answers that the workers have yet to see.
     pub(super) answers: Vec<Answer>,
-    /// What was applied at each index, from 1 on, by whoever was first: the entry and its outcome.
+    /// The entry and the outcome at each index, from 1 on, as the first node applied it.
     applied: Vec<(u64, u64)>,
     /// Who led each term.
     leaders: BTreeMap<u64, NodeId>,

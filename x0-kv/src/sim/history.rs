@@ -94,7 +94,7 @@ pub(super) struct History {
 
 /// What became of an answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Ending {
     Acknowledged,
     Failed,
     Unknown,
@@ -210,22 +210,22 @@ impl History {
     }
 
     /// The process that asked is no more.
-    pub(super) fn forget(&mut self, number: u64) -> Result<Told, String> {
-        let Some(open) = self.open.remove(&number) else { return Ok(Told::Failed) };
+    pub(super) fn forget(&mut self, number: u64) -> Result<Ending, String> {
+        let Some(open) = self.open.remove(&number) else { return Ok(Ending::Failed) };
         self.leave_open(&open)
     }
 
-    fn leave_open(&mut self, open: &Open) -> Result<Told, String> {
+    fn leave_open(&mut self, open: &Open) -> Result<Ending, String> {
         // What was never answered has its access without an answer.
         let operation = match open.asked {
             Asked::DropKeyspace => self.deletes(true),
             _ => match unanswered(&open.asked) {
                 Some(operation) => operation,
-                None => return Ok(Told::Failed),
+                None => return Ok(Ending::Failed),
             },
         };
         self.closed.push(Interval { invoked: open.invoked, returned: None, operation });
-        Ok(Told::Unknown)
+        Ok(Ending::Unknown)
     }
 
     /// An answer has come. What the worker sees by it is put into `seen`.
@@ -236,7 +236,7 @@ impl History {
         &mut self,
         (number, result): &Answer,
         seen: &mut BTreeMap<u64, Option<Versioned>>,
-    ) -> Result<Told, String> {
+    ) -> Result<Ending, String> {
         let Some(open) = self.open.remove(number) else {
             return Err(format!("operation {number} is answered twice, or was never asked for"));
         };
@@ -252,15 +252,15 @@ impl History {
                 match open.asked {
                     Asked::Get { .. } => &Outcome::Value(None),
                     Asked::Range => &Outcome::Page(Page::default()),
-                    _ => return Ok(Told::Failed),
+                    _ => return Ok(Ending::Failed),
                 }
             }
-            Err(_) => return Ok(Told::Failed),
+            Err(_) => return Ok(Ending::Failed),
         };
         let operation = self.access(&open.asked, outcome, seen)?;
         let returned = Some(self.now());
         self.closed.push(Interval { invoked: open.invoked, returned, operation });
-        Ok(Told::Acknowledged)
+        Ok(Ending::Acknowledged)
     }
 
     /// A value was seen at this revision: each is written once.

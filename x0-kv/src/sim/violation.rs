@@ -50,7 +50,7 @@ impl fmt::Display for Violation {
                 writeln!(formatter, "no order of these operations gives these answers:")?;
                 for interval in history {
                     let until = interval.returned.map_or("never".to_owned(), |moment| moment.to_string());
-                    writeln!(formatter, "  {} to {until}: {}", interval.invoked, Told(&interval.operation))?;
+                    writeln!(formatter, "  {} to {until}: {}", interval.invoked, Words(&interval.operation))?;
                 }
             }
             Cause::Invariant(what) => writeln!(formatter, "{what}")?,
@@ -63,7 +63,7 @@ impl fmt::Display for Violation {
 }
 
 /// An access in words.
-struct Told<'a>(&'a Access);
+struct Words<'a>(&'a Access);
 
 struct Value(Option<u64>);
 
@@ -107,7 +107,7 @@ fn tell_parts(formatter: &mut fmt::Formatter<'_>, parts: &[Part]) -> fmt::Result
     Ok(())
 }
 
-impl fmt::Display for Told<'_> {
+impl fmt::Display for Words<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Access::One { key, call } => tell_call(formatter, *key, call),

@@ -7,7 +7,7 @@ use super::random::Random;
 use super::schedule::{Place, Time};
 use crate::request::outcome::Versioned;
 
-/// Through whom a worker asks.
+/// The process through which a worker asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host {
     /// A node of the cluster.

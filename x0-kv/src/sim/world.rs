@@ -7,7 +7,7 @@ use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::context::{Context, Trouble, violation};
-use super::history::{Asked, Told};
+use super::history::{Asked, Ending};
 use super::network::Weather;
 use super::node::{Node, Running};
 use super::process::{Asking, Process, Ready};
@@ -465,8 +465,8 @@ impl World {
     pub(super) fn forget(&mut self, worker: usize) -> Result<(), Trouble> {
         if let Some(number) = self.workers[worker].asked.take() {
             match self.context.history.forget(number).map_err(Trouble::Violation)? {
-                Told::Unknown => self.context.report.unknown += 1,
-                Told::Failed | Told::Acknowledged => self.context.report.failed += 1,
+                Ending::Unknown => self.context.report.unknown += 1,
+                Ending::Failed | Ending::Acknowledged => self.context.report.failed += 1,
             }
         }
         self.ask_later(worker);
@@ -538,13 +538,13 @@ impl World {
             return violation(format!("operation {} is answered, and nobody waits for it", answer.0));
         };
         self.workers[worker].asked = None;
-        let told = self.context.history.answer(answer, &mut self.workers[worker].seen);
-        let told = told.map_err(Trouble::Violation)?;
+        let ending = self.context.history.answer(answer, &mut self.workers[worker].seen);
+        let ending = ending.map_err(Trouble::Violation)?;
         let report = &mut self.context.report;
-        let (count, mark) = match told {
-            Told::Acknowledged => (&mut report.acknowledged, 1),
-            Told::Failed => (&mut report.failed, 2),
-            Told::Unknown => (&mut report.unknown, 3),
+        let (count, mark) = match ending {
+            Ending::Acknowledged => (&mut report.acknowledged, 1),
+            Ending::Failed => (&mut report.failed, 2),
+            Ending::Unknown => (&mut report.unknown, 3),
         };
         *count += 1;
         self.context.trace.note(8, answer.0 << 2 | mark);

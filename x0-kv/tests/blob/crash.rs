@@ -18,9 +18,9 @@ struct Script {
     removed: Vec<u8>,
 }
 
-/// What was told to be done before the power went.
+/// The steps that were reported as done before the power went.
 #[derive(Default, Clone)]
-struct Told {
+struct Reported {
     added: bool,
     begun: bool,
     /// Chunks whose commit came back, and those before the last commit.
@@ -39,43 +39,43 @@ impl Script {
         Script { added, fetched, id, root, pieces, removed }
     }
 
-    fn run(&self, disk: &SimDirectory, told: &mut Told) -> Result<(), BlobWriteError> {
+    fn run(&self, disk: &SimDirectory, reported: &mut Reported) -> Result<(), BlobWriteError> {
         let Ok(store) = BlobStore::open_on(Arc::new(disk.clone()), BlobStoreOptions::default()) else {
             return Err(BlobWriteError::Closed);
         };
         store.add(&self.removed[..])?;
         store.add(&self.added[..])?;
-        told.added = true;
+        reported.added = true;
         store.begin(&self.id, self.fetched.len() as u64, &self.root)?;
-        told.begun = true;
+        reported.begun = true;
         for index in [2, 0, 1] {
             store.keep(&self.id, index, &self.pieces[index as usize])?;
             let is_whole = store.commit(&self.id)?;
-            told.durable = told.committed.len();
-            told.committed.push(index);
-            told.whole = is_whole;
+            reported.durable = reported.committed.len();
+            reported.committed.push(index);
+            reported.whole = is_whole;
         }
         store.remove(&BlobId::of(&self.removed))?;
-        told.removed = true;
+        reported.removed = true;
         Ok(())
     }
 
-    fn check(&self, disk: &SimDirectory, told: &Told, what: &str) {
+    fn check(&self, disk: &SimDirectory, reported: &Reported, what: &str) {
         let store = open(disk);
         let added = BlobId::of(&self.added);
-        if told.added {
+        if reported.added {
             assert_eq!(store.read(&added).unwrap(), self.added, "{what}");
         }
-        if told.begun {
+        if reported.begun {
             let chunks = store.holding(&self.id).expect(what).chunks;
-            for index in &told.committed[..told.durable] {
+            for index in &reported.committed[..reported.durable] {
                 assert!(chunks.contains(*index), "{what}: chunk {index} was durable");
             }
         }
-        if told.whole {
+        if reported.whole {
             assert_eq!(store.read(&self.id).unwrap(), self.fetched, "{what}");
         }
-        assert!(!told.removed || !store.is_whole(&BlobId::of(&self.removed)), "{what}");
+        assert!(!reported.removed || !store.is_whole(&BlobId::of(&self.removed)), "{what}");
         // Whatever is claimed to be held can be read, and is right.
         for blob in store.list() {
             assert_eq!(store.verify(&blob.id).unwrap(), [], "{what}: a claim was made before it was true");
@@ -101,9 +101,9 @@ fn disk_names(disk: &SimDirectory) -> Vec<String> {
 fn power_may_go_at_any_operation() {
     let script = Script::new();
     let disk = SimDirectory::new();
-    let mut told = Told::default();
-    script.run(&disk, &mut told).unwrap();
-    assert!(told.whole && told.removed);
+    let mut reported = Reported::default();
+    script.run(&disk, &mut reported).unwrap();
+    assert!(reported.whole && reported.removed);
     let operations = disk.operations();
     let mut runs = 0;
     for operation in 0..operations {
@@ -119,10 +119,10 @@ fn power_may_go_at_any_operation() {
             let what = format!("power lost at operation {operation} of {operations}, {fate:?}");
             let disk = SimDirectory::new();
             disk.plant(operation, Fault::PowerLoss);
-            let mut told = Told::default();
-            assert!(script.run(&disk, &mut told).is_err(), "{what}");
+            let mut reported = Reported::default();
+            assert!(script.run(&disk, &mut reported).is_err(), "{what}");
             disk.crash(fate);
-            script.check(&disk, &told, &what);
+            script.check(&disk, &reported, &what);
             runs += 1;
         }
     }
@@ -133,16 +133,16 @@ fn power_may_go_at_any_operation() {
 fn a_disk_that_refuses_now_and_then_loses_nothing() {
     let script = Script::new();
     let disk = SimDirectory::new();
-    script.run(&disk, &mut Told::default()).unwrap();
+    script.run(&disk, &mut Reported::default()).unwrap();
     for operation in 0..disk.operations() {
         for fault in [Fault::Error(std::io::ErrorKind::StorageFull), Fault::Half(std::io::ErrorKind::Other)] {
             let disk = SimDirectory::new();
             disk.plant(operation, fault);
-            let mut told = Told::default();
+            let mut reported = Reported::default();
             // A folder that cannot be synchronised is no reason to stop reading it.
-            let _ = script.run(&disk, &mut told);
+            let _ = script.run(&disk, &mut reported);
             disk.crash(Unsynced::Lost);
-            script.check(&disk, &told, &format!("{fault:?} at operation {operation}"));
+            script.check(&disk, &reported, &format!("{fault:?} at operation {operation}"));
         }
     }
 }
@@ -152,7 +152,7 @@ fn a_disk_that_refuses_now_and_then_loses_nothing() {
 fn damaged_files_do_not_keep_the_folder_from_opening() {
     let script = Script::new();
     let disk = SimDirectory::new();
-    script.run(&disk, &mut Told::default()).unwrap();
+    script.run(&disk, &mut Reported::default()).unwrap();
     let name = format!("{}.blob", script.id);
     let whole = disk.contents(&name).unwrap();
     let (bytes_at, nodes_at) = (4096, 4096 + script.fetched.len());
@@ -179,7 +179,7 @@ fn damaged_files_do_not_keep_the_folder_from_opening() {
     damages.push(("bytes behind the end".into(), long));
     for (what, file) in damages {
         let disk = SimDirectory::new();
-        script.run(&disk, &mut Told::default()).unwrap();
+        script.run(&disk, &mut Reported::default()).unwrap();
         disk.replace_contents(&name, file);
         let store = open(&disk);
         let id = script.id;

@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// The process ends and begins anew; without power what was not synchronised meets its fate.
+    /// The process ends and starts again; without power, bytes that were not synchronised may be lost.
     pub(crate) fn restart(&mut self, number: u64, fate: Option<Unsynced>, is_told: bool) {
         let id = node(number);
         self.host(number).store = None;
@@ -173,7 +173,7 @@ impl World {
 
     pub(crate) fn input(&mut self, at: NodeId, input: Input) {
         let now = self.now;
-        // What is malformed is told; nothing else is the matter.
+        // A malformed message is reported; everything else continues.
         let _ = self.hosts.get_mut(&at).unwrap().exchange.handle(now, input);
         while let Some(output) = self.hosts.get_mut(&at).unwrap().exchange.poll_output() {
             self.carry_out(at, output);

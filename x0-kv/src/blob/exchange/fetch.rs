@@ -1,4 +1,4 @@
-//! Fetching: whom to ask for what, and what to believe.
+//! Fetching: which peers to ask for which chunks, and how answers are verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -38,7 +38,7 @@ pub(super) struct Request {
     is_overdue: bool,
 }
 
-/// What a peer has told of a blob.
+/// What a peer has reported about a blob.
 #[derive(Debug)]
 pub(super) struct Source {
     /// It served what is wrong.

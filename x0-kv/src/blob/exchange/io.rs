@@ -65,7 +65,7 @@ pub enum Input {
     Up(NodeId),
     /// A peer cannot be reached any more. What was on its way to or from it may be lost.
     Down(NodeId),
-    /// Whom to ask for blobs, once they are up. Others are served, and not asked.
+    /// The peers to ask for blobs, once they are up. Others are served, and not asked.
     Sources(BTreeSet<NodeId>),
     /// A blob is to be fetched. Ends with [`Output::Complete`] or [`Output::Failed`].
     Fetch {
@@ -128,14 +128,14 @@ pub enum Input {
 pub enum Output {
     /// A message is to be sent. It may be lost.
     Send {
-        /// To whom.
+        /// The receiver.
         to: NodeId,
         /// The message.
         payload: Vec<u8>,
         /// If there is one, [`Input::Left`] is to follow when the message is not held any more.
         ticket: Option<u64>,
     },
-    /// It is to be told what is held of a blob: [`Input::Looked`].
+    /// Look up what is held of a blob: [`Input::Looked`].
     Look {
         /// Who wants to know.
         to: NodeId,

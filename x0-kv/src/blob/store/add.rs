@@ -60,7 +60,7 @@ impl BlobStore {
         self.0.directory.sync().map_err(self.0.failed(&name))
     }
 
-    /// Removes what nobody was told of. What stays in spite of that is removed when the folder is opened again.
+    /// Removes files that were never reported as added. What stays in spite of that is removed when the folder is opened again.
     pub(super) fn discard(&self, temporary: &str) {
         let _ = self.0.directory.remove(temporary);
     }

@@ -102,7 +102,7 @@ impl BlobStore {
             };
             file.write_at(layout.bits_at(), chunks.as_bytes())?;
             if chunks.is_whole() {
-                // Who is told so may forget where it came from.
+                // A caller that is notified may forget the source.
                 file.sync()?;
             }
             let is_whole = chunks.is_whole();
