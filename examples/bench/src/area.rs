@@ -5,6 +5,7 @@ pub(crate) mod ebpf;
 pub(crate) mod fsync;
 pub(crate) mod kv;
 pub(crate) mod mesh;
+pub(crate) mod rag;
 pub(crate) mod sim;
 
 use crate::peer;
@@ -54,6 +55,15 @@ pub(crate) fn all() -> Vec<Area> {
             name: "ebpf",
             about: "x0-ebpf's programs in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya; as root",
             needs: vec![need("xdp-filter (Debian: libxdp1, bpftool)", ebpf::xdp_filter::present(), fetched)],
+        },
+        Area {
+            name: "rag",
+            about: "x0-ml's graph index beside hnswlib, faiss and usearch: build, memory, queries at equal recall, filters, churn",
+            needs: vec![need(
+                "Python environment with hnswlib, faiss-cpu, usearch",
+                rag::present(),
+                "made with python3 -m venv and pip in a private folder; hnswlib needs a C++ compiler",
+            )],
         },
         Area {
             name: "sim",

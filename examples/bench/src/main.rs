@@ -38,6 +38,8 @@ enum Area {
     Mesh(area::mesh::Options),
     /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
     Ebpf(area::ebpf::Options),
+    /// x0-ml's graph index beside hnswlib, faiss and usearch
+    Rag(area::rag::Options),
     /// Hours of a cluster in virtual time, with faults of every kind and checked histories
     Sim(area::sim::Options),
     /// The time of a disk for 4 KiB and an fdatasync
@@ -45,6 +47,9 @@ enum Area {
     /// The process of the load generator, with orders on its standard input
     #[command(hide = true)]
     Load,
+    /// The process that measures x0-ml
+    #[command(hide = true)]
+    RagWorker(area::rag::worker::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
         Area::Crdt(options) => area::crdt::run(&options),
         Area::Mesh(options) => area::mesh::run(&options),
         Area::Ebpf(options) => area::ebpf::run(&options),
+        Area::Rag(options) => area::rag::run(&options),
+        Area::RagWorker(options) => area::rag::worker::run(&options),
         Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),
         Area::Load => load::serve(),

@@ -1,0 +1,205 @@
+//! The process that measures x0-ml.
+
+use std::collections::HashSet;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use x0_ml::index::{
+    HnswIndex, HnswOptions, Metric, Rerank, Search, SourceError, VectorId, VectorIndex, VectorSource,
+};
+
+use super::{Churn, Filtered, Point, Report, data};
+use crate::procfs;
+
+/// What the worker is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    folder: PathBuf,
+    dimensions: usize,
+    m: usize,
+    ef_construction: usize,
+    rounds: usize,
+    seed: u64,
+    /// Exact vectors stay in the file
+    #[arg(long)]
+    source: bool,
+}
+
+/// Vectors in the file of the data.
+struct File(std::fs::File);
+
+impl VectorSource for File {
+    fn read(&self, id: VectorId, vector: &mut [f32]) -> Result<(), SourceError> {
+        let mut bytes = vec![0; vector.len() * 4];
+        let offset = id.0 * bytes.len() as u64;
+        let read = self.0.read_exact_at(&mut bytes, offset);
+        read.map_err(|source| SourceError { id, source })?;
+        for (component, bytes) in vector.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *component = f32::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+}
+
+fn cpu() -> Result<Duration> {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Ok(Duration::new(u64::try_from(used.tv_sec)?, u32::try_from(used.tv_nsec)?))
+}
+
+fn resident() -> Result<f64> {
+    Ok(procfs::resident(&[std::process::id()])? as f64)
+}
+
+/// Measures and prints the report.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let path = options.folder.join("base.f32");
+    let queries = data::numbers(&options.folder.join("queries.f32"))?;
+    let truth = std::fs::read(options.folder.join("truth.u32"))?;
+    let truth: Vec<u64> = truth.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id).into()).collect();
+    let mut settings = HnswOptions::new(options.dimensions, Metric::InnerProduct)
+        .m(options.m)
+        .ef_construction(options.ef_construction)
+        .scan_len_max(0)
+        .seed(options.seed);
+    if options.source {
+        settings = settings.rerank(Rerank::Source(Arc::new(File(std::fs::File::open(&path)?))));
+    }
+    let before = resident()?;
+    let mut index = HnswIndex::new(settings.clone())?;
+    let began = cpu()?;
+    // Read in parts, so that the process never holds all vectors beside the index.
+    let file = std::fs::File::open(&path)?;
+    let count = usize::try_from(file.metadata()?.len())? / (4 * options.dimensions);
+    let mut bytes = vec![0; 4 * options.dimensions];
+    let mut vector = vec![0.0; options.dimensions];
+    for id in 0..count as u64 {
+        let offset = id * bytes.len() as u64;
+        file.read_exact_at(&mut bytes, offset)?;
+        for (component, bytes) in vector.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *component = f32::from_le_bytes(*bytes);
+        }
+        index.insert(VectorId(id), &vector)?;
+    }
+    let build_s = (cpu()? - began).as_secs_f64();
+    let memory_mb = (resident()? - before) / 1e6;
+    let curve = |index: &HnswIndex| -> Result<Vec<Point>> {
+        [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+            .into_iter()
+            .map(|ef| {
+                let began = cpu()?;
+                let mut found = Vec::new();
+                for query in queries.chunks_exact(options.dimensions) {
+                    found.push(index.search(&Search::new(query, 10).effort(ef))?);
+                }
+                let query_us = (cpu()? - began).as_secs_f64() * 1e6 / found.len() as f64;
+                let hits: usize = found
+                    .iter()
+                    .zip(truth.chunks_exact(10))
+                    .map(|(found, truth)| found.iter().filter(|near| truth.contains(&near.id.0)).count())
+                    .sum();
+                Ok(Point { ef, recall: hits as f64 / (found.len() * 10) as f64, query_us })
+            })
+            .collect()
+    };
+    let points = curve(&index)?;
+    let filters = if options.source { Vec::new() } else { filters(&index, &queries, options, count)? };
+    let churn = (options.rounds > 0 && !options.source)
+        .then(|| churn(&mut index, &settings, &path, options, count, &queries))
+        .transpose()?;
+    let name = "x0".to_owned();
+    println!("{}", serde_json::to_string(&Report { name, build_s, memory_mb, points, churn, filters })?);
+    Ok(())
+}
+
+/// Queries with filters, beside a scan of the vectors that pass, by the same kernels over 8-bit codes and the same ranking.
+fn filters(index: &HnswIndex, queries: &[f32], options: &Options, count: usize) -> Result<Vec<Filtered>> {
+    let base = data::numbers(&options.folder.join("base.f32"))?;
+    let vector = |id: usize| &base[id * options.dimensions..][..options.dimensions];
+    let mut reports = Vec::new();
+    for one_of in [2_u64, 10, 100, 1000] {
+        let passes = move |id: VectorId| (id.0.wrapping_mul(0x9e37_79b9) >> 7) % one_of == 0;
+        let passing: Vec<usize> = (0..count).filter(|id| passes(VectorId(*id as u64))).collect();
+        // A graph index of the passing vectors that always scans: the yardstick.
+        let all = HnswOptions::new(options.dimensions, Metric::InnerProduct).m(2).ef_construction(2);
+        let mut scan = HnswIndex::new(all.scan_len_max(usize::MAX))?;
+        for id in &passing {
+            scan.insert(VectorId(*id as u64), vector(*id))?;
+        }
+        let (mut hits, mut wanted) = (0, 0);
+        let (mut walk_us, mut scan_us) = (0.0, 0.0);
+        for query in queries.chunks_exact(options.dimensions) {
+            let began = cpu()?;
+            let found = index.search(&Search::new(query, 10).filter(&passes))?;
+            walk_us += (cpu()? - began).as_secs_f64() * 1e6;
+            let began = cpu()?;
+            scan.search(&Search::new(query, 10))?;
+            scan_us += (cpu()? - began).as_secs_f64() * 1e6;
+            let truth: HashSet<u64> = nearest(query, &passing, &vector);
+            wanted += truth.len();
+            hits += found.iter().filter(|near| truth.contains(&near.id.0)).count();
+        }
+        let asked = (queries.len() / options.dimensions) as f64;
+        reports.push(Filtered {
+            one_of: usize::try_from(one_of)?,
+            recall: f64::from(hits as u32) / f64::from(wanted as u32).max(1.0),
+            query_us: walk_us / asked,
+            scan_us: scan_us / asked,
+        });
+    }
+    Ok(reports)
+}
+
+/// The 10 nearest of `among` by `f32` inner products.
+fn nearest<'a>(query: &[f32], among: &[usize], vector: &dyn Fn(usize) -> &'a [f32]) -> HashSet<u64> {
+    let path = x0_ml::simd::Path::detect();
+    let mut scores: Vec<(f32, usize)> =
+        among.iter().map(|id| (path.dot_f32(query, vector(*id)), *id)).collect();
+    scores.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    scores.into_iter().take(10).map(|(_, id)| id as u64).collect()
+}
+
+/// Rounds that each replace a quarter of the vectors by new ones, then recall of this index and of a fresh one.
+fn churn(
+    index: &mut HnswIndex,
+    settings: &HnswOptions,
+    path: &PathBuf,
+    options: &Options,
+    count: usize,
+    queries: &[f32],
+) -> Result<Churn> {
+    let (dimensions, quarter) = (options.dimensions, count / 4);
+    let mut live = data::numbers(path)?;
+    let before = index.memory_len() as f64;
+    for round in 0..options.rounds {
+        let new = data::synthetic(dimensions, quarter, options.seed + 100 + round as u64);
+        for (place, vector) in new.chunks_exact(dimensions).enumerate() {
+            let id = (round * quarter + place) % count;
+            index.remove(VectorId(id as u64));
+            index.insert(VectorId(id as u64), vector)?;
+            live[id * dimensions..][..dimensions].copy_from_slice(vector);
+        }
+    }
+    let memory = index.memory_len() as f64 / before;
+    let mut fresh = HnswIndex::new(settings.clone())?;
+    for (id, vector) in live.chunks_exact(dimensions).enumerate() {
+        fresh.insert(VectorId(id as u64), vector)?;
+    }
+    let all: Vec<usize> = (0..count).collect();
+    let vector = |id: usize| &live[id * dimensions..][..dimensions];
+    let (mut churned, mut built, mut wanted) = (0, 0, 0);
+    for query in queries.chunks_exact(dimensions) {
+        let truth = nearest(query, &all, &vector);
+        let hits = |index: &HnswIndex| -> Result<usize> {
+            let found = index.search(&Search::new(query, 10).effort(128))?;
+            Ok(found.iter().filter(|near| truth.contains(&near.id.0)).count())
+        };
+        churned += hits(index)?;
+        built += hits(&fresh)?;
+        wanted += truth.len();
+    }
+    let share = |hits: usize| hits as f64 / wanted as f64;
+    Ok(Churn { recall: share(churned), fresh_recall: share(built), memory })
+}
