@@ -1,6 +1,7 @@
 //! [`CausalMap`]: byte strings to values that every replica may write at any time, as one replica's whole state.
 
 mod cell;
+mod clash;
 mod columns;
 mod delta;
 mod evict;
@@ -117,6 +118,8 @@ pub struct CausalMap {
     content: u64,
     siblings: usize,
     members: Members,
+    /// How often contents have changed without an event.
+    resolutions: u64,
 }
 
 impl CausalMap {
@@ -138,6 +141,7 @@ impl CausalMap {
             content: 0,
             siblings: 0,
             members: Members::default(),
+            resolutions: 0,
         }
     }
 
@@ -187,6 +191,7 @@ impl CausalMap {
         for sibling in cell.siblings() {
             self.lose(&key, sibling);
         }
+        // The removed values need no history of their own: a peer that lacks this event drops them by its tombstone.
         self.supersede_removals(&key);
         let seq = self.next_seq();
         self.recent.insert((self.me, seq), key.clone());
@@ -208,6 +213,7 @@ impl CausalMap {
         if value.len() > VALUE_LEN_MAX {
             return Err(WriteError::ValueTooLong { len: value.len() });
         }
+        // Nothing can fail from here on, so the event is taken now.
         let key = Key::new(key);
         let seq = self.next_seq();
         let sibling = Sibling { seq, time, value: Value::new(value), writer: self.me };
@@ -226,6 +232,7 @@ impl CausalMap {
         });
         self.gain(&key, &sibling);
         siblings.push(sibling);
+        // Always a cell: the new sibling is in it.
         if let Some(cell) = Cell::new(siblings) {
             self.recent.insert((self.me, seq), key.clone());
             self.cells.insert(key, cell);
@@ -249,6 +256,7 @@ impl CausalMap {
     /// Counts a sibling that is being added.
     fn gain(&mut self, key: &Key, sibling: &Sibling) {
         self.content = self.content.wrapping_add(item_hash(self.hash_key, &self.writers, key, sibling));
+        // Kept beside the cells, so that sessions need no pass over the map to choose a method.
         self.siblings += 1;
     }
 

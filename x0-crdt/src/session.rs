@@ -199,6 +199,7 @@ impl<R: Replicated> Session<R> {
         let announce_pause = options.retry_min;
         Self {
             options: SessionOptions {
+                // `part_len` and `next_symbols` subtract their headers from it: below the minimum they would underflow.
                 datagram_len_max: options.datagram_len_max.max(DATAGRAM_LEN_MIN),
                 ..options.clone()
             },
@@ -268,12 +269,15 @@ impl<R: Replicated> Session<R> {
         self.now = now;
         match input {
             SessionInput::Datagram(bytes) => {
+                // Counted even if it is malformed: the bytes were spent.
                 self.stats.received_bytes += bytes.len() as u64;
                 let message = Message::decode(bytes)?;
+                // Any well-formed datagram shows that the peer is alive, also an outdated one.
                 self.heard = now;
                 self.on_message(now, &message, state)
             }
             SessionInput::Changed => {
+                // The peer has not confirmed the new state yet.
                 self.in_sync = false;
                 self.announce_pause = self.options.retry_min;
                 // At most once per round trip, so that changes made together are announced together.
@@ -305,6 +309,7 @@ impl<R: Replicated> Session<R> {
             self.spoke = now;
             let nanos =
                 (datagram.len() as u64).saturating_mul(1_000_000_000) / self.options.bytes_per_second.max(1);
+            // Not before now: an unused budget is not saved up, so that a burst cannot exceed the rate.
             self.free_at = self.free_at.max(now) + Duration::from_nanos(nanos);
         }
         Some(output)
@@ -313,6 +318,7 @@ impl<R: Replicated> Session<R> {
     /// When to call [`handle`](Self::handle) with [`SessionInput::Timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
+        // A silent peer is sent nothing, so no wake-up is due for it: its next datagram is one.
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
@@ -344,6 +350,7 @@ impl<R: Replicated> Session<R> {
             .into_iter()
             .zip(&mut self.serving)
             .find_map(|(kind, serving)| serving.as_mut().filter(|s| !s.is_idle()).map(|s| (kind, s)))?;
+        // Kinds earlier in `ALL` go first: members wait for deltas.
         let part = outgoing.next()?;
         Some(Message::Part { kind, part }.encode())
     }
@@ -354,6 +361,7 @@ impl<R: Replicated> Session<R> {
 
     fn on_time(&mut self, now: Duration, state: &mut R) {
         self.retry_pull(now, state);
+        // Requests before the announcement below: while one is open, the announcement is deferred.
         for kind in Kind::ALL {
             self.retry_collecting(now, kind);
         }
@@ -365,6 +373,7 @@ impl<R: Replicated> Session<R> {
             self.announce_at = now + self.options.retry_max;
         } else if now >= self.announce_at {
             self.announce(now, state, true);
+            // Backs off while the peer is silent; any sign of it resets the pause.
             self.announce_pause = (self.announce_pause * 2).min(self.options.retry_max);
             let pause = if self.in_sync { self.options.announce_every } else { self.announce_pause };
             self.announce_at = now + pause;
@@ -372,6 +381,7 @@ impl<R: Replicated> Session<R> {
     }
 
     fn announce(&mut self, now: Duration, state: &R, asks: bool) {
+        // Remembered to recognize that a crossing announcement of the peer is answered already.
         self.announced = Some(state.frontier());
         self.announced_at = now;
         let members = state.members().hash(state.hash_key());
@@ -404,6 +414,7 @@ impl<R: Replicated> Session<R> {
                 Ok(())
             }
             Message::Gone { number } => {
+                // An answer to an older request has no meaning any more.
                 if self.pull.as_ref().is_some_and(|pull| pull.number == *number) {
                     // The peer restarted, or serves another request now: this side asks again, with its current version.
                     self.pull = None;
@@ -424,11 +435,13 @@ impl<R: Replicated> Session<R> {
 
     fn on_frontier(&mut self, now: Duration, theirs: Frontier, members: u64, asks: bool, state: &mut R) {
         let mine = state.frontier();
+        // Also when it is unequal: `begin_pull` chooses by it between history and reconciliation.
         self.peer = Some(theirs);
         if theirs == mine {
             // An announcement of this side that is under way answers theirs. If it is lost, they ask again.
             let is_answered =
                 self.announced == Some(mine) && now < self.announced_at + self.options.retry_min;
+            // Equality is symmetric: this side is in sync even if its answer is lost.
             self.on_equal(now, state);
             if asks && !is_answered {
                 self.announce(now, state, false);
@@ -441,8 +454,10 @@ impl<R: Replicated> Session<R> {
         }
         self.in_sync = false;
         self.announce_pause = self.options.retry_min;
+        // A pull that fails must not leave the two sides quiet for `announce_every`.
         self.announce_at = self.announce_at.min(now + self.options.retry_max);
         if theirs.version == mine.version {
+            // Equal versions identify equal events, so one event has two contents: its writer equivocates.
             self.stats.divergences += 1;
         }
         // A version that this side knows and has seen whole cannot bring anything: only the peer lacks something then.
@@ -460,6 +475,7 @@ impl<R: Replicated> Session<R> {
     fn on_equal(&mut self, now: Duration, state: &mut R) {
         let version = state.version();
         self.in_sync = true;
+        // The peer proved to be healthy.
         self.failures = 0;
         self.pull_after = now;
         self.pull = None;
@@ -471,6 +487,7 @@ impl<R: Replicated> Session<R> {
         self.collecting[Kind::Hashes as usize] = None;
         self.announce_pause = self.options.retry_min;
         self.announce_at = now + self.options.announce_every;
+        // Both sides know this version now, so either may name its next one by it.
         self.versions.insert(version.hash(state.hash_key()), version.clone());
         self.acknowledged = version;
     }
@@ -478,6 +495,7 @@ impl<R: Replicated> Session<R> {
     /// Begins to collect something other than a delta.
     fn collect(&mut self, now: Duration, kind: Kind, number: u64) {
         let slot = &mut self.collecting[kind as usize];
+        // Parts that arrived already stay; `retry_collecting` requests the others.
         if slot.as_ref().is_some_and(|collecting| collecting.number == number) {
             return;
         }
@@ -496,6 +514,7 @@ impl<R: Replicated> Session<R> {
         if now < collecting.retry_at {
             return;
         }
+        // About 25 seconds at the default pause.
         if collecting.tries >= 8 {
             // The peer is gone or does not hold it any more; it will request again what it needs.
             self.collecting[kind as usize] = None;
@@ -520,12 +539,14 @@ impl<R: Replicated> Session<R> {
         let len_max = self.options.transfer_len_max;
         let retry_min = self.options.retry_min;
         let Some(collecting) = &mut self.collecting[kind as usize] else { return Ok(()) };
+        // A part of an older transfer of this kind.
         if collecting.number != part.number {
             return Ok(());
         }
         let progress = collecting
             .incoming
             .take(part, len_max)
+            // A part that does not fit may be the one honest part after forged ones: start over.
             .inspect_err(|_| collecting.incoming = Incoming::default())?;
         collecting.tries = 0;
         // After the last part whatever is missing was lost, or overtaken by a little.
@@ -533,6 +554,7 @@ impl<R: Replicated> Session<R> {
         if progress != Progress::Whole {
             return Ok(());
         }
+        // Complete: the slot is free for the next transfer, whatever comes of this one.
         let Some(collecting) = self.collecting[kind as usize].take() else { return Ok(()) };
         // If the peer's state changed in between, the parts may be of two versions of the transfer: it is requested again when needed.
         let Ok(bytes) = Self::checked(&collecting.incoming.into_bytes(), state) else { return Ok(()) };
@@ -545,10 +567,12 @@ impl<R: Replicated> Session<R> {
             }
             Kind::Members => {
                 let mut input = ByteReader::new(&bytes);
+                // The rows are relative to the sender's version, which both know when they are equal.
                 let hash = u64::from_le_bytes(input.array("members")?);
                 let mine = state.version();
                 let base =
                     if mine.hash(state.hash_key()) == hash { Some(&mine) } else { self.versions.get(hash) };
+                // Without the base the rows cannot be read: the next equal announcements request them again.
                 if let Some(base) = base {
                     let me = state.replica();
                     state.members_mut().merge(now, me, base, &mut input)?;
@@ -560,6 +584,7 @@ impl<R: Replicated> Session<R> {
 
     fn version_ref(&mut self, version: &Version, state: &R) -> VersionRef {
         let key = state.hash_key();
+        // The peer may request this version by its hash, so it must be held until then.
         let hash = version.hash(key);
         self.versions.insert(hash, version.clone());
         let empty = Version::new();
@@ -581,6 +606,7 @@ impl<R: Replicated> Session<R> {
         let key = state.hash_key();
         let empty = Version::new();
         let made = reference.changes.as_ref().and_then(|(anchor, changes)| {
+            // The anchor 0 stands for the empty version.
             let base = if *anchor == 0 { Some(&empty) } else { self.versions.get(*anchor) };
             base.map(|base| base.clone().changed(changes))
         });

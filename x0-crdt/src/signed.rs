@@ -234,6 +234,7 @@ impl SignedMap {
         options: &SignedMapOptions,
         seed: u64,
     ) -> Self {
+        // Heartbeats are not saved: members are learned again from the peers.
         *map.members_mut() = crate::Members::new(options.lease);
         let chains = MapChains::open(&mut map, &options.chain, keys.verifier, keys.signer);
         Self {
@@ -331,6 +332,7 @@ impl SignedMap {
     pub fn sign(&mut self) -> Result<bool, SignBatchError> {
         let signed = self.chains.sign_pending(&mut self.map)?;
         self.sign_at = None;
+        // A batch is a value of the map like any other: the sessions spread it.
         if signed {
             self.changed = Some(None);
         }
@@ -404,6 +406,7 @@ impl SignedMap {
             }
             SignedInput::Disconnected { peer } => {
                 self.peers.remove(&peer);
+                // A later session with the peer starts over; datagrams of this one would only confuse it.
                 self.sends.retain(|(_, to, _)| *to != peer);
                 Ok(())
             }
@@ -473,6 +476,7 @@ impl SignedMap {
         if self.beat_at <= now {
             self.beat_at = now + self.options.lease / BEATS_PER_LEASE;
             self.map.heartbeat(now);
+            // After the heartbeat: pruning depends on what all members have seen.
             if self.chains.tidy(&mut self.map) > 0 {
                 self.changed = Some(None);
             }
@@ -485,6 +489,7 @@ impl SignedMap {
         loop {
             if let Err(error) = self.chains.sign_full(&mut self.map) {
                 self.notices.push_back(SignedOutput::SigningFailed { error });
+                // The values stay in the map unsigned, which readers can see.
                 // Tried again when the time comes, not with every input.
                 self.sign_at = self.sign_at.or(Some(self.now + self.options.sign_after));
             }

@@ -128,8 +128,10 @@ impl MapDelta {
                 DeltaExtent::Chosen => 2,
             }
         ];
+        // Against the receiver's version: one entry per writer that has written since, however many there are.
         put_changes(&self.context.changes_since(base), &mut out);
         if self.extent != DeltaExtent::Since {
+            // The floor mostly equals the context in a quiet group, and then takes one byte.
             put_changes(&self.floor.changes_since(&self.context), &mut out);
         }
         put_integer(self.writers.len() as u64, &mut out);
@@ -152,6 +154,7 @@ impl MapDelta {
         let mut last: &[u8] = &[];
         for (key, _) in &self.entries {
             let key = key.as_slice();
+            // Keys ascend, so neighbours share prefixes: only the tails are written.
             let same = key.iter().zip(last).take_while(|(a, b)| a == b).count();
             shared.push(same as u64);
             lens.push(key.len() as u64);
@@ -170,6 +173,7 @@ impl MapDelta {
             counts.push((end - begin) as u64);
             begin = *end;
         }
+        // Mostly all ones: a constant column of two bytes.
         columns::put_numbers(&counts, out);
         let column = |of: &dyn Fn(&DeltaItem) -> u64| self.items.iter().map(of).collect::<Vec<_>>();
         columns::put_numbers(
@@ -218,9 +222,11 @@ impl MapDelta {
             DeltaExtent::Since => Version::new(),
             DeltaExtent::Complete | DeltaExtent::Chosen => context.clone().changed(&changes(&mut input)?),
         };
+        // A writer takes at least nine bytes, so the count is bounded before the table is allocated.
         let count = input.count(9, "writers")?;
         let writers = (0..count).map(|_| ReplicaId::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
         let claimed = input.integer("entries")?;
+        // A constant column can claim any number of entries in two bytes: bounded by the length, see the padding in `encode`.
         let count = bounded(claimed, bytes.len())?;
         let keys = keys(&mut input, count)?;
         let (ends, items) = items(&mut input, count, bytes.len())?;
@@ -230,6 +236,7 @@ impl MapDelta {
             return Err(DecodeError::Trailing { len: padding.len() }.into());
         }
         let entries = keys.into_iter().zip(ends).collect();
+        // The other extents hold all that is live, so they fit any receiver.
         let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
         let delta = Self { extent, base, context, floor, writers, entries, items };
         delta.check()?;
@@ -293,6 +300,7 @@ fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError
             tail.and_then(|tail| usize::try_from(tail).ok()).ok_or(DecodeError::Range { what: WHAT })?;
         total = total.saturating_add(tail);
     }
+    // Packed text takes at least one bit per byte.
     if total > input.len().saturating_mul(8) {
         return Err(DecodeError::Truncated { what: WHAT }.into());
     }
@@ -303,6 +311,7 @@ fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError
     for (len, same) in lens.iter().zip(&shared) {
         // Both were bounded above.
         let (len, same) = (usize::try_from(*len).unwrap_or(0), usize::try_from(*same).unwrap_or(0));
+        // The first key shares nothing, and no key more than the one before it has.
         if same > last.len() {
             return Err(DecodeError::Range { what: WHAT }.into());
         }
@@ -343,6 +352,7 @@ fn items(
             by_event.push((*writer, *seq, by_event.len()));
         }
     }
+    // The times were written in this order, see `put_items`.
     by_event.sort_unstable();
     let mut by_place = alloc::vec![0; live];
     for ((_, _, place), time) in by_event.into_iter().zip(times) {
@@ -419,6 +429,7 @@ impl<'a> Collector<'a> {
         let mut items: Vec<DeltaItem> = Vec::with_capacity(self.keys.len());
         for key in self.keys {
             let known = |writer: u32, seq: u64| seq <= super::seq_of(&self.since, writer);
+            // Siblings that the receiver has are listed without their value: leaving one out would say that it is gone.
             let begin = items.len();
             for sibling in map.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
                 let is_asked = || {

@@ -26,6 +26,7 @@ impl CausalMap {
             keep
         });
         let is_found = siblings.len() < before;
+        self.resolutions += u64::from(is_found);
         if let Some(cell) = Cell::new(siblings) {
             self.cells.insert(key, cell);
         }
@@ -49,6 +50,7 @@ impl CausalMap {
         if after >= until {
             return Vec::new();
         }
+        // History names the keys of recent events; below the floor only a pass over the cells finds them.
         if after >= seq_of(&self.floor, number) {
             let recent = self.recent.range((number, after + 1)..=(number, until));
             let holds = |key: &Key, seq: u64| {
@@ -66,6 +68,7 @@ impl CausalMap {
                 }
             }
         }
+        // Cells are ordered by key, events are wanted in the order of writing.
         live.sort_unstable_by_key(|(seq, _)| *seq);
         live
     }

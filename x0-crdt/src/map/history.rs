@@ -31,6 +31,7 @@ impl CausalMap {
         if let Some((replica, _)) = floor.iter().find(|(replica, seq)| since.get(*replica) < *seq) {
             return Err(HistoryError::TooOld { dot: Dot::new(replica, since.get(replica) + 1) });
         }
+        // Only keys with an event that the receiver lacks: all others are equal on both sides, or newer there.
         let mut collector = Collector::new(self, since);
         collector.add_recent();
         let mut delta = collector.finish(DeltaExtent::Since);
@@ -48,6 +49,7 @@ impl CausalMap {
         for key in self.cells.keys() {
             collector.add(key);
         }
+        // The receiver passes tombstones on to members that have not seen the removals.
         for key in self.removals.keys() {
             collector.add(key);
         }
@@ -113,6 +115,7 @@ impl CausalMap {
                 self.recent.remove(&event);
             }
         }
+        // Values above have no tombstones, so only removals are left to visit.
         self.removals.retain(|_, events: &mut Vec<_>| {
             events.retain(|event| !collected(event));
             !events.is_empty()

@@ -4,6 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::cell::{Cell, Sibling};
+use super::clash::Clashes;
 use super::delta::{DeltaExtent, DeltaItem, Item, MapDelta};
 use super::small::Key;
 use super::{CausalMap, item_hash, seq_of};
@@ -21,9 +22,10 @@ pub enum JoinError {
         /// The event.
         dot: Dot,
     },
-    /// The delta holds events of this replica that it has not written: another process writes under its ID, or it lost its last events.
+    /// The delta holds events of this replica that it has not written, or has written otherwise: another process writes under its ID, or
+    /// it lost its last events.
     #[error(
-        "the delta holds event {dot} of this replica, which has written only {written}: restart it with a fresh incarnation"
+        "the delta holds event {dot} of this replica, which has not written it so among its {written} events: restart the replica with a fresh incarnation"
     )]
     Impostor {
         /// The event.
@@ -49,18 +51,20 @@ pub struct Joined {
     pub news: usize,
     /// Items that were not.
     pub redundant: usize,
-    /// Events that arrived with another content than the one held: their writer equivocates. The greater content is kept, as on every
-    /// replica.
-    pub equivocations: usize,
+    /// Events that arrived with another content than the one held, ascending: their writer equivocates, or lost its last events and wrote
+    /// on under its old ID. Every replica keeps the same content: a value rather than a removal, and of two values the one with the
+    /// greater time, then value, then key.
+    pub equivocating: Vec<Dot>,
 }
 
 /// A delta in terms of the map's own numbers of writers.
-struct Incoming<'a> {
+pub(super) struct Incoming<'a> {
     delta: &'a MapDelta,
     /// Of each of the delta's writers, its number here.
     numbers: Vec<u32>,
     /// Of each writer here, the last event that the sender has seen.
     context: Vec<u64>,
+    pub(super) clashes: Clashes,
 }
 
 impl Incoming<'_> {
@@ -112,6 +116,7 @@ impl CausalMap {
 
     pub(super) fn take_in(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
         let mut numbers = Vec::with_capacity(delta.writers.len());
+        // Writers that only the context names get numbers too: their events count as seen after the join.
         for (replica, _) in delta.context.iter() {
             self.writers.intern(replica).ok_or(JoinError::Writers)?;
         }
@@ -121,8 +126,13 @@ impl CausalMap {
         // The vectors by writer grow with the table, so that every number has a place in them.
         self.version.resize(self.writers.len(), 0);
         self.floor.resize(self.writers.len(), 0);
-        let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context) };
+        let clashes = self.clashes(delta, &numbers);
+        let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context), clashes };
         let mut joined = Joined::default();
+        if !incoming.clashes.is_empty() {
+            joined.equivocating.extend(incoming.clashes.dots());
+            joined.keys = self.take_out(&incoming.clashes);
+        }
         let mut begin = 0;
         for (key, end) in &delta.entries {
             let items = delta.items.get(begin..*end).unwrap_or_default();
@@ -134,6 +144,7 @@ impl CausalMap {
             DeltaExtent::Complete => self.drop_unlisted(&incoming, &mut joined),
             DeltaExtent::Chosen => self.drop_dots(&incoming, dots, &mut joined),
         }
+        // After the keys, because `join_key` decides by the version before the join whether an item is new.
         for (mine, theirs) in self.version.iter_mut().zip(&incoming.context) {
             *mine = (*mine).max(*theirs);
         }
@@ -143,10 +154,15 @@ impl CausalMap {
             for (mine, theirs) in self.floor.iter_mut().zip(floor) {
                 *mine = (*mine).max(theirs);
             }
+            // The floor rose, and with it history that this replica still held.
             self.drop_below_floor();
         }
+        // A key may be touched twice, as listed and as dropped.
         joined.keys.sort_unstable();
         joined.keys.dedup();
+        joined.equivocating.sort_unstable();
+        joined.equivocating.dedup();
+        self.resolutions += joined.equivocating.len() as u64;
         Ok(joined)
     }
 
@@ -155,6 +171,10 @@ impl CausalMap {
         let claimed = delta.context.get(self.replica);
         if claimed > written {
             return Err(JoinError::Impostor { dot: Dot::new(self.replica, claimed), written });
+        }
+        // As many events as it has written, but not the same ones: a restored copy that wrote on.
+        if let Some(dot) = self.foreign_own_event(delta) {
+            return Err(JoinError::Impostor { dot, written });
         }
         self.check_base(delta)
     }
@@ -191,7 +211,8 @@ impl CausalMap {
         // The causal join: a value stays if the sender has not seen it, or has seen it and still lists it.
         siblings.retain(|sibling| {
             let keep = !incoming.had_seen(sibling.writer, sibling.seq)
-                || incoming.lists(items, sibling.writer, sibling.seq);
+                || incoming.lists(items, sibling.writer, sibling.seq)
+                || incoming.keeps(sibling.writer, sibling.seq);
             if !keep {
                 self.content =
                     self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
@@ -204,11 +225,13 @@ impl CausalMap {
         // Tombstones stay even if the sender does not list them: it may have replaced them, or only collected them.
         let mut removals =
             if self.removals.is_empty() { Vec::new() } else { self.removals.remove(key).unwrap_or_default() };
+        // Counted once per key, not again with each later delta.
         let was_contested = before > 0 && !removals.is_empty();
         for item in items {
             let writer = incoming.number(item);
-            let seen = item.seq <= seq_of(&self.version, writer);
+            let seen = item.seq <= seq_of(&self.version, writer) && !incoming.admits(writer, item.seq);
             match &item.item {
+                // `check_base` has made sure that it is here, or was removed since.
                 Item::Known => joined.redundant += 1,
                 Item::Removed if seen => joined.redundant += 1,
                 // The values that it removed are gone by the rule above; the tombstone is for peers that lag behind.
@@ -221,7 +244,8 @@ impl CausalMap {
                     joined.redundant += 1;
                     let mine = siblings.iter_mut().find(|mine| mine.writer == writer && mine.seq == item.seq);
                     if let Some(mine) = mine.filter(|mine| (mine.time, &mine.value) != (*time, value)) {
-                        joined.equivocations += 1;
+                        joined.equivocating.push(Dot::new(self.writers.id(writer), item.seq));
+                        // Both contents have one dot, so neither is the older one.
                         // Any fixed order would do, as long as every replica keeps the same content.
                         if (*time, value) > (mine.time, &mine.value) {
                             let old = item_hash(self.hash_key, &self.writers, key, mine);
@@ -269,6 +293,7 @@ impl CausalMap {
     /// After a complete delta: drops the values that the sender has seen and does not hold, at keys that it does not list.
     fn drop_unlisted(&mut self, incoming: &Incoming<'_>, joined: &mut Joined) {
         let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
+        // Collected first: `join_key` changes the maps that are iterated.
         let rest: Vec<Key> = self
             .cells
             .keys()
@@ -289,8 +314,9 @@ impl CausalMap {
         let gone: BTreeSet<(u32, u64)> = dots
             .iter()
             .filter_map(|dot| Some((self.writers.number(dot.replica)?, dot.seq)))
-            .filter(|event| incoming.had_seen(event.0, event.1))
+            .filter(|event| incoming.had_seen(event.0, event.1) && !incoming.keeps(event.0, event.1))
             .collect();
+        // The usual case after a reconciliation that only added values; it spares the pass below.
         if gone.is_empty() {
             return;
         }

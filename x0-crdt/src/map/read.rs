@@ -69,6 +69,7 @@ impl<'a> Entry<'a> {
     /// The part of `replica` in the counter.
     #[must_use]
     pub fn part_of(&self, replica: ReplicaId) -> Option<i64> {
+        // A writer without a number has written nothing here.
         let number = self.map.writers.number(replica)?;
         self.cell.siblings().iter().find(|sibling| sibling.writer == number).and_then(part)
     }
@@ -156,6 +157,7 @@ impl CausalMap {
     /// The last event written here.
     #[must_use]
     pub fn last_dot(&self) -> Option<Dot> {
+        // After a restart as the same replica this includes the events of earlier runs.
         let seq = super::seq_of(&self.version, self.me);
         (seq > 0).then_some(Dot::new(self.replica, seq))
     }

@@ -65,6 +65,10 @@ impl Transfer for CausalMap {
         self.sibling_count()
     }
 
+    fn resolutions(&self) -> u64 {
+        self.resolutions
+    }
+
     fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
         self.item_hashes()
     }

@@ -39,6 +39,7 @@ impl CausalMap {
         // History differs between replicas that hold the same values.
         whole.recent = BTreeMap::new();
         whole.removals = BTreeMap::new();
+        // The floor depends on when each replica collected.
         whole.floor = alloc::vec![0; whole.floor.len()];
         whole.complete(&Version::new()).encode(&Version::new())
     }
@@ -63,6 +64,7 @@ impl CausalMap {
         if found != FORMAT {
             return Err(DecodeError::Version { found }.into());
         }
+        // Only informative: a fresh incarnation may go on from the bytes of an older one.
         let _saved_by = ReplicaId::decode(&mut input)?;
         let delta = MapDelta::decode(input.bytes("a saved map")?, &Version::new())?;
         input.finish()?;

@@ -61,6 +61,7 @@ impl Members {
 
     /// Counts a heartbeat of `member`, this replica, which has seen `version`. The caller repeats it several times per lease.
     pub fn heartbeat(&mut self, now: Duration, member: ReplicaId, version: Version) {
+        // Counts on from what peers reported of earlier runs, see `merge`.
         let beat = self.rows.get(&member).map_or(0, |row| row.beat).saturating_add(1);
         self.rows.insert(member, Row { beat, version, heard: now, expired: false });
     }
@@ -76,14 +77,17 @@ impl Members {
     pub fn expire(&mut self, now: Duration) {
         let lease = self.lease;
         for row in self.rows.values_mut() {
+            // Sticky: only a newer heartbeat brings the member back, not a clock that was corrected.
             row.expired |= now.saturating_sub(row.heard) > lease;
         }
+        // Kept for a while after retirement, so that an old heartbeat that is still passed around does not revive it.
         self.rows.retain(|_, row| now.saturating_sub(row.heard) <= lease.saturating_mul(4));
     }
 
     /// The version that every member has seen whose lease is not over: history up to here may be collected. `None` without such a member.
     #[must_use]
     pub fn stable(&self) -> Option<Version> {
+        // Without members nothing is stable: a replica alone must not collect what peers may lack.
         let mut leased = self.rows.values().filter(|row| !row.expired);
         let mut stable = leased.next()?.version.clone();
         for row in leased {
@@ -113,6 +117,7 @@ impl Members {
     #[must_use]
     pub fn hash(&self, key: HashKey) -> u64 {
         let mut bytes = Vec::with_capacity(self.rows.len() * 16);
+        // Versions are left out: they follow from the heartbeat, and hashing them costs more than comparing them saves.
         for (member, row) in self.rows.iter().filter(|(_, row)| !row.expired) {
             member.encode(&mut bytes);
             row.beat.encode(&mut bytes);
@@ -155,6 +160,7 @@ impl Members {
         }
         input.finish()?;
         for (member, beat, changes) in rows {
+            // Unknown members beyond the limit are dropped: a peer cannot fill the memory with invented ones.
             let newer = self.rows.get(&member).is_none_or(|row| row.beat < beat);
             let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
             if member == me {
@@ -165,6 +171,7 @@ impl Members {
                 }
             } else if newer && room {
                 let mut version = base.clone().changed(&changes);
+                // A report through a slower path may be older in part: versions only grow.
                 if let Some(row) = self.rows.get(&member) {
                     version.join(&row.version);
                 }

@@ -47,6 +47,8 @@ struct Sketch {
     version: Option<u64>,
     /// When all differing items are found: the hashes of the values here that the peer does not hold, ascending.
     local_only: Option<Vec<u64>>,
+    /// The count of resolutions here when the reconciliation began.
+    resolutions: u64,
 }
 
 impl Sketch {
@@ -70,6 +72,7 @@ impl Pull {
 
 impl<R: Replicated> Session<R> {
     pub(super) fn begin_pull(&mut self, now: Duration, state: &R) {
+        // One pull at a time: a second one would get the same delta again.
         if self.pull.is_some() || now < self.pull_after {
             return;
         }
@@ -78,6 +81,7 @@ impl<R: Replicated> Session<R> {
             Some(theirs) if theirs.version == state.frontier().version => {
                 self.reconcile(now, state.value_count(), state);
             }
+            // The serving side decides whether its history reaches back.
             _ => self.ask(now, Extent::Since, None, state),
         }
     }
@@ -88,17 +92,25 @@ impl<R: Replicated> Session<R> {
             self.ask(now, Extent::Complete, None, state);
             return;
         }
+        // The decoder keeps the set as it is now; `not_at_the_peer` accounts for what changes meanwhile.
         let items = state.item_hashes().map(|(hash, _)| hash);
         let decoder = SketchDecoder::new(CodedSymbols::new(state.hash_key(), items));
         self.ask(
             now,
             Extent::Chosen,
-            Some(Sketch { decoder, asked: 0, version: None, local_only: None }),
+            Some(Sketch {
+                decoder,
+                asked: 0,
+                version: None,
+                local_only: None,
+                resolutions: state.resolutions(),
+            }),
             state,
         );
     }
 
     fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, state: &R) {
+        // Parts of an older request carry another number and are dropped.
         self.number += 1;
         self.pull = Some(Pull {
             number: self.number,
@@ -120,6 +132,7 @@ impl<R: Replicated> Session<R> {
         let Some(pull) = self.pull.as_mut().filter(|pull| now >= pull.retry_at) else { return };
         // The first repetitions do not wait longer: on a lossy link the loss of a request says nothing about the peer.
         let doublings = pull.tries.saturating_sub(TRIES_EVEN).min(16);
+        // On a slow link parts arrive farther apart than `retry_min`: a repetition would double the load.
         let pause = retry_min.max(pull.gap * 2).saturating_mul(1 << doublings);
         pull.retry_at = now + pause.min(retry_max);
         if pull.tries > 0 {
@@ -135,10 +148,12 @@ impl<R: Replicated> Session<R> {
             self.send(&Message::Sketch { number, from: from as u64, count: count as u64 });
             return;
         }
+        // Some parts are here, so the peer holds the transfer: only the missing ones are requested.
         if !missing.is_empty() {
             self.send(&Message::Want { kind: Kind::Delta, number, missing });
             return;
         }
+        // The version at the first request, although this side may have seen more since: the number stands for one delta.
         let base = pull.base.clone();
         let version = self.version_ref(&base, state);
         self.send(&Message::Pull { number, version, extent });
@@ -166,6 +181,7 @@ impl<R: Replicated> Session<R> {
                     pull.gap = if pull.gap.is_zero() { apart } else { (pull.gap * 7 + apart) / 8 };
                 }
                 pull.arrived = Some(now);
+                // The peer is alive: the pauses start over.
                 pull.tries = 0;
                 if progress == Progress::None {
                     self.stats.redundant_bytes += part.bytes.len() as u64;
@@ -185,12 +201,18 @@ impl<R: Replicated> Session<R> {
     }
 
     fn finish_pull(&mut self, now: Duration, pull: Pull, state: &mut R) -> Result<(), SessionError> {
+        if pull.sketch.as_ref().is_some_and(|sketch| sketch.resolutions != state.resolutions()) {
+            // A content here has changed under its dot since the sets were compared: compare them again.
+            self.begin_pull(now, state);
+            return Ok(());
+        }
         let bytes = Self::checked(&pull.incoming.into_bytes(), state);
         let taken = bytes.and_then(|bytes| {
             state.join_encoded(&bytes, &pull.base, |state| {
                 pull.sketch.map(|sketch| sketch.not_at_the_peer(state)).unwrap_or_default()
             })
         });
+        // A delta that does not fit was made for a state that is gone, or by a hostile peer; both are requested again later.
         let (context, joined) = match taken {
             Ok(taken) => taken,
             Err(error) => {
@@ -204,6 +226,7 @@ impl<R: Replicated> Session<R> {
         let key = state.hash_key();
         // The peer made the delta for this base, so it knows the base: the next request can name its version by it.
         self.confirmed = Some(pull.base.hash(key));
+        // The sender has seen what it sent.
         self.acknowledged.join(&context);
         self.versions.insert(context.hash(key), context);
         self.versions.insert(pull.base.hash(key), pull.base);
@@ -211,6 +234,7 @@ impl<R: Replicated> Session<R> {
         // Announces what this side has now; the peer answers if its state has changed meanwhile.
         self.announce(now, state, false);
         self.announce_at = now + self.options.retry_min;
+        // The announcement of the peer may be newer than its delta: then the answer to ours decides.
         if self.peer == Some(state.frontier()) {
             self.on_equal(now, state);
         }
@@ -220,6 +244,7 @@ impl<R: Replicated> Session<R> {
     /// The pull failed: waits longer each time before the next, so that a peer with a damaged state costs little.
     fn give_up(&mut self, now: Duration) {
         self.pull = None;
+        // Doubled with each failure up to `retry_max`; `on_equal` and a join reset it.
         self.failures += 1;
         let pause = self.options.retry_min.saturating_mul(1 << self.failures.min(16));
         self.pull_after = now + pause.min(self.options.retry_max);
@@ -231,6 +256,7 @@ impl<R: Replicated> Session<R> {
         if self.pull.as_ref().is_none_or(|pull| pull.number != number || pull.extent != Extent::Since) {
             return;
         }
+        // Counted here and not in `reconcile`, which also serves divergent contents.
         self.stats.reconciliations += 1;
         self.reconcile(now, usize::try_from(items).unwrap_or(usize::MAX), state);
     }
@@ -257,6 +283,7 @@ impl<R: Replicated> Session<R> {
             return Ok(());
         }
         pull.tries = 0;
+        // A number beyond `usize` is a gap for the decoder, or too many symbols.
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         match sketch.decoder.add(from, bytes) {
             // A datagram in between was lost: the symbols from there on are requested again when no more arrive.
@@ -267,6 +294,7 @@ impl<R: Replicated> Session<R> {
             }
         }
         if !sketch.decoder.is_complete() {
+            // More of the requested symbols are on their way.
             if sketch.decoder.len() < sketch.asked {
                 pull.retry_at = now + retry_min;
             } else if sketch.decoder.len() > 2 * state.value_count() + ITEMS_FEW {
@@ -279,11 +307,14 @@ impl<R: Replicated> Session<R> {
             return Ok(());
         }
         let mut missing: Vec<u64> = sketch.decoder.remote_only().to_vec();
+        // Ascending, so that equal requests have equal bytes and the peer can search them.
         missing.sort_unstable();
         let mut local_only: Vec<u64> = sketch.decoder.local_only().to_vec();
         local_only.sort_unstable();
+        // Marks the reconciliation as complete: `retry_pull` now requests the delta.
         sketch.local_only = Some(local_only);
         pull.retry_at = now;
+        // The version of the peer comes first, so that it can refuse hashes of another state.
         let bytes = [version].iter().chain(&missing).flat_map(|hash| hash.to_le_bytes()).collect();
         self.serve(Kind::Hashes, number, bytes, state);
         // The peer requests the hashes when it is ready to serve them.

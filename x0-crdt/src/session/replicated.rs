@@ -56,6 +56,10 @@ pub trait Transfer {
     /// How many values are held.
     fn value_count(&self) -> usize;
 
+    /// How often contents have changed without an event: by the resolution of one event with two contents, or by an eviction. A set
+    /// reconciliation that began before such a change does not hold any more.
+    fn resolutions(&self) -> u64;
+
     /// The keyed hash of each value held, with its dot: the items of a set reconciliation.
     fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)>;
 

@@ -29,6 +29,7 @@ pub(super) struct Sketching {
     symbols: CodedSymbols,
     version: Version,
     version_hash: u64,
+    resolutions: u64,
     /// Symbols to send.
     pub(super) queue: Range<usize>,
 }
@@ -75,15 +76,18 @@ impl<R: Replicated> Session<R> {
             }
             return;
         }
+        // Without the version no delta can be made: it is collected by its hash first.
         let Some(since) = self.resolve(version, state) else {
             self.waiting = Some(Waiting { number, version: version.clone(), extent });
             self.collect(now, Kind::Version, version.hash);
             return;
         };
+        // The next request may name its version by this one.
         self.versions.insert(version.hash, since.clone());
         let made = match extent {
             Extent::Since => match state.encode_since(&since) {
                 Ok(delta) => Some(delta),
+                // The number of values lets the peer choose between a complete delta and a reconciliation.
                 Err(_) => {
                     let items = state.value_count() as u64;
                     self.send(&Message::Behind { number, items });
@@ -91,6 +95,7 @@ impl<R: Replicated> Session<R> {
                 }
             },
             Extent::Complete => Some(state.encode_complete(&since)),
+            // The hashes may be longer than a datagram: the requesting side holds them ready as a transfer.
             Extent::Chosen => {
                 self.waiting = Some(Waiting { number, version: version.clone(), extent });
                 self.collect(now, Kind::Hashes, number);
@@ -102,6 +107,7 @@ impl<R: Replicated> Session<R> {
         }
         // The request shows a version that this side lacks something of: it need not wait for an announcement.
         let news = !since.is_within(&state.version());
+        // What the peer itself reports replaces what this side concluded.
         self.acknowledged = since;
         if news {
             self.begin_pull(now, state);
@@ -116,6 +122,7 @@ impl<R: Replicated> Session<R> {
     }
 
     pub(super) fn on_want(&mut self, kind: Kind, number: u64, missing: &[Range<usize>], state: &R) {
+        // An idle transfer is sent again from the start if the request names no parts: the peer has none.
         let serving = self.serving[kind as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
             if !missing.is_empty() || outgoing.is_idle() {
@@ -125,9 +132,11 @@ impl<R: Replicated> Session<R> {
         }
         let bytes = match kind {
             Kind::Delta => {
+                // A restart or another request dropped the transfer: the peer must pull again.
                 self.send(&Message::Gone { number });
                 None
             }
+            // Only the side that reconciled holds them; it is not this one.
             Kind::Hashes => None,
             Kind::Version => self.versions.get(number).map(Self::version_bytes),
             Kind::Members => Some(Self::members_bytes(state)),
@@ -148,6 +157,7 @@ impl<R: Replicated> Session<R> {
         let version = Version::decode(&mut input)?;
         input.finish()?;
         self.versions.insert(version.hash(state.hash_key()), version);
+        // Kept only if this is the version that it waits for: otherwise the peer repeats its request.
         let waiting = self.waiting.take().filter(|waiting| self.resolve(&waiting.version, state).is_some());
         if let Some(waiting) = waiting {
             self.on_pull(now, waiting.number, &waiting.version, waiting.extent, state);
@@ -158,13 +168,17 @@ impl<R: Replicated> Session<R> {
     /// The hashes of the values that the peer lacks: answers the pull that waits for them.
     pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], state: &R) {
         let Some(waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else { return };
+        // The checksum has matched, so a remainder cannot come from an honest peer.
         let (hashes, _) = bytes.as_chunks::<8>();
         let mut hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
         // First the version that the peer reconciled with: a late request may have made this side sketch another one since.
         let version = hashes.next();
         let mut hashes: Vec<u64> = hashes.collect();
         hashes.sort_unstable();
-        let sketched = self.sketching.as_ref().filter(|sketching| version == Some(sketching.version_hash));
+        let sketched = self.sketching.as_ref().filter(|sketching| {
+            // A content that has changed under its dot is in no history: the peer would take its own copy for absent here.
+            version == Some(sketching.version_hash) && sketching.resolutions == state.resolutions()
+        });
         let sketched = sketched.map(|sketching| &sketching.version);
         let made = sketched
             .zip(self.resolve(&waiting.version, state))
@@ -174,21 +188,31 @@ impl<R: Replicated> Session<R> {
                 self.sketching = None;
                 self.serve_delta(number, delta, state);
             }
+            // The sketched version is not held any more, or its history was collected: the peer starts over.
             None => self.send(&Message::Gone { number }),
         }
     }
 
     /// Coded symbols are asked for: of the state as it is at the first request.
     pub(super) fn on_sketch(&mut self, number: u64, from: u64, count: u64, state: &R) {
+        // One sketch at a time bounds the memory that a peer can claim.
         if self.sketching.as_ref().is_none_or(|sketching| sketching.number != number) {
             let items = state.item_hashes().map(|(hash, _)| hash);
             let symbols = CodedSymbols::new(state.hash_key(), items);
             let version = state.version();
             let version_hash = version.hash(state.hash_key());
-            self.sketching = Some(Sketching { number, symbols, version, version_hash, queue: 0..0 });
+            self.sketching = Some(Sketching {
+                number,
+                symbols,
+                version,
+                version_hash,
+                resolutions: state.resolutions(),
+                queue: 0..0,
+            });
         }
         if let Some(sketching) = &mut self.sketching {
             let from = usize::try_from(from).unwrap_or(usize::MAX);
+            // Bounded twice: by the symbols that exist at all, and by those of one request.
             let end = from.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
             // The latest request replaces older ones: it names what the peer lacks now.
             sketching.queue = from..end.min(SYMBOLS_MAX).min(from.saturating_add(SYMBOLS_AT_ONCE));

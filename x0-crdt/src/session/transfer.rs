@@ -71,6 +71,7 @@ impl Outgoing {
     pub(super) fn next(&mut self) -> Option<Part<'_>> {
         let range = self.queue.first_mut()?;
         let index = range.start;
+        // Ranges are few (`RANGES_MAX` of a request), so removing the first one is cheap.
         range.start += 1;
         if range.start >= range.end {
             self.queue.remove(0);
@@ -131,6 +132,7 @@ impl Incoming {
         else {
             return Err(DecodeError::Range { what: "the index of a part" });
         };
+        // Only the last part may be shorter, by exactly what is left.
         if space.len() != part.bytes.len() {
             return Err(DecodeError::Range { what: "the length of a part" });
         }

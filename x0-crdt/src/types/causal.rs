@@ -135,10 +135,14 @@ impl<S: DotStore> Causal<S> {
         self.context.join(&delta.context) || changed
     }
 
-    /// Joins a store in which the dots of `context` are known, and no others; whether the store changed. The context is the caller's to
-    /// join.
-    pub(super) fn join_parts(&mut self, store: &S, context: &Context, scope: JoinScope) -> bool {
-        self.store.join(&self.context, store, context, scope)
+    /// Joins a store in which the dots of `context` are known, and no others, as if `unseen` had not been seen here. Returns whether the
+    /// store changed. The context is the caller's to join.
+    pub(super) fn join_parts(&mut self, store: &S, context: &Context, unseen: &Context) -> bool {
+        if unseen.is_empty() {
+            return self.store.join(&self.context, store, context, JoinScope::States);
+        }
+        let seen = self.context.difference(unseen);
+        self.store.join(&seen, store, context, JoinScope::States)
     }
 
     /// Counts events as seen.

@@ -1,5 +1,6 @@
 //! [`CausalReplica`]: a composed type as one replica of a group.
 
+mod clash;
 mod transfer;
 
 use alloc::collections::BTreeMap;
@@ -30,15 +31,17 @@ pub enum AdoptError {
 }
 
 /// The result of joining a delta into a [`CausalReplica`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StateJoined {
     /// Whether the store changed.
     pub changed: bool,
     /// Values of the delta that were new here.
     pub news: usize,
-    /// Events that arrived with another content than the one held: their writer equivocates. All replicas keep the same content.
-    pub equivocations: usize,
+    /// Events that arrived with another content than the one held, ascending: their writer equivocates, or lost its last events and wrote
+    /// on under its old ID. Every replica keeps the same content: a value rather than a removal, and of two values the one with the
+    /// greater canonical bytes, its path included.
+    pub equivocating: Vec<Dot>,
 }
 
 /// A [`Causal<S>`] as one replica of a group, so that a [`Session`](crate::Session) synchronizes it: the state, the name that it writes
@@ -98,6 +101,8 @@ pub struct CausalReplica<S> {
     /// The wrapping sum of `items`.
     content: u64,
     members: Members,
+    /// How often contents have changed without an event.
+    resolutions: u64,
 }
 
 impl<S: DotStore> CausalReplica<S> {
@@ -113,6 +118,7 @@ impl<S: DotStore> CausalReplica<S> {
             items: BTreeMap::new(),
             content: 0,
             members: Members::default(),
+            resolutions: 0,
         }
     }
 
@@ -163,7 +169,16 @@ impl<S: DotStore> CausalReplica<S> {
         let event = Dot::new(self.replica, self.last_seq());
         let mut own = Context::new();
         own.insert_range(self.replica, before + 1, event.seq);
-        self.record(event, delta.context().difference(&own));
+        let killed = delta.context().difference(&own);
+        // The last event stands for the whole change, because peers see all of it or nothing. The other removals among its events get
+        // the record too, so that each can be told from a value under the same dot.
+        for seq in before + 1..event.seq {
+            let dot = Dot::new(self.replica, seq);
+            if !hashes.contains_key(&dot) {
+                self.record(dot, killed.clone());
+            }
+        }
+        self.record(event, killed);
         Ok(Some(event))
     }
 
@@ -292,8 +307,8 @@ impl<S: DotStore> CausalReplica<S> {
     }
 
     /// Updates the items for a join of values with `hashes` whose other dots in `context` are gone. The contexts are those before the
-    /// join. Returns how many values are new, and how many have another content than the one held.
-    fn note(&mut self, context: &Context, hashes: &BTreeMap<Dot, u64>) -> (usize, usize) {
+    /// join. Returns how many values are new.
+    fn note(&mut self, context: &Context, hashes: &BTreeMap<Dot, u64>) -> usize {
         let gone: Vec<Dot> = context
             .ranges()
             .flat_map(|(replica, first, last)| {
@@ -305,19 +320,16 @@ impl<S: DotStore> CausalReplica<S> {
             let hash = self.items.remove(&dot).unwrap_or(0);
             self.content = self.content.wrapping_sub(hash);
         }
-        let (mut news, mut unequal) = (0, 0);
+        let mut news = 0;
         for (dot, hash) in hashes {
-            match self.items.get(dot) {
-                Some(held) => unequal += usize::from(held != hash),
-                None if self.state.context().contains(*dot) => {}
-                None => {
-                    self.items.insert(*dot, *hash);
-                    self.content = self.content.wrapping_add(*hash);
-                    news += 1;
-                }
+            // A dot that was seen and is not held was removed here.
+            if !self.items.contains_key(dot) && !self.state.context().contains(*dot) {
+                self.items.insert(*dot, *hash);
+                self.content = self.content.wrapping_add(*hash);
+                news += 1;
             }
         }
-        (news, unequal)
+        news
     }
 
     /// Computes the items from the state.

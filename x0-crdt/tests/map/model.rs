@@ -213,7 +213,7 @@ impl World {
                 let seen = self.replicas[from].seen.clone();
                 let receiver = &mut self.replicas[to];
                 let joined = receiver.map.join(&delta).unwrap();
-                assert_eq!(joined.equivocations, 0);
+                assert_eq!(joined.equivocating, []);
                 receiver.seen.extend(seen);
                 let again = receiver.map.join(&delta).unwrap();
                 assert_eq!((again.news, again.keys.len()), (0, 0), "a join is idempotent");

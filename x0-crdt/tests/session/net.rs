@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::{Members, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+use x0_crdt::{Dot, Members, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
 
 use super::random::Random;
 use super::subject::Subject;
@@ -51,6 +51,8 @@ pub(crate) struct Net<R: Subject> {
     online: Vec<bool>,
     /// Whether a writer gives one event two contents.
     equivocates: bool,
+    /// Events that joins found with two contents.
+    pub(crate) equivocating: BTreeSet<Dot>,
     log: Vec<String>,
 }
 
@@ -98,6 +100,7 @@ impl<R: Subject> Net<R> {
             lives: 0,
             online: vec![true; replicas],
             equivocates: false,
+            equivocating: BTreeSet::new(),
             log: Vec::new(),
         }
     }
@@ -167,6 +170,7 @@ impl<R: Subject> Net<R> {
                     match output {
                         SessionOutput::Joined(done) => {
                             self.log.push(format!("{:?}: {from} joined from {to}: {done:?}", self.now));
+                            self.equivocating.extend(R::equivocating(&done));
                             joined.insert((*from, *to));
                         }
                         SessionOutput::Send(datagram) => {

@@ -1,9 +1,11 @@
 //! The states that sessions synchronize, behind one interface, so that each test of sessions runs on all of them.
 
+use std::collections::BTreeMap;
+
 use x0_crdt::internal::Transfer;
 use x0_crdt::{
-    CausalMap, CausalReplica, HashKey, LwwRegister, OrMap, OrSet, ReplicaId, Replicated, Stamp,
-    dot_store_struct,
+    CausalMap, CausalReplica, Dot, HashKey, LwwRegister, OrMap, OrSet, ReplicaId, Replicated, SessionError,
+    Stamp, dot_store_struct,
 };
 
 pub(crate) const KEY: HashKey = HashKey::new(*b"a key of a test.");
@@ -35,13 +37,24 @@ pub(crate) trait Subject:
 
     /// Joins what `from` tells from history if it reaches back and `all` is not asked for, and else all that it holds.
     fn take_from(&mut self, from: &Self, all: bool) {
+        self.try_take_from(from, all).unwrap();
+    }
+
+    fn try_take_from(&mut self, from: &Self, all: bool) -> Result<Vec<Dot>, SessionError> {
         let since = self.version();
         let bytes = match from.encode_since(&since) {
             Ok(bytes) if !all => bytes,
             _ => from.encode_complete(&since),
         };
-        self.join_encoded(&bytes, &since, |_| Vec::new()).unwrap();
+        let (_, joined) = self.join_encoded(&bytes, &since, |_| Vec::new())?;
+        Ok(Self::equivocating(&joined))
     }
+
+    /// Events that a join found with two contents.
+    fn equivocating(joined: &Self::Joined) -> Vec<Dot>;
+
+    /// The key and the value of each dot that is held (of a composed type, of its registers).
+    fn contents(&self) -> BTreeMap<Dot, (Vec<u8>, Vec<u8>)>;
 }
 
 impl Subject for CausalMap {
@@ -83,6 +96,24 @@ impl Subject for CausalMap {
 
     fn remembered(&self) -> usize {
         self.history_len()
+    }
+
+    fn equivocating(joined: &Self::Joined) -> Vec<Dot> {
+        joined.equivocating.clone()
+    }
+
+    fn contents(&self) -> BTreeMap<Dot, (Vec<u8>, Vec<u8>)> {
+        let entries = self.range(b"");
+        let held = entries.flat_map(|entry| entry.siblings().map(move |held| (entry.key().to_vec(), held)));
+        let mut contents = BTreeMap::new();
+        for (key, held) in held {
+            assert!(
+                contents.insert(held.dot, (key, held.value.to_vec())).is_none(),
+                "{} at two keys",
+                held.dot
+            );
+        }
+        contents
     }
 }
 
@@ -150,5 +181,19 @@ impl Subject for CausalReplica<Composed> {
 
     fn remembered(&self) -> usize {
         self.history_len()
+    }
+
+    fn equivocating(joined: &Self::Joined) -> Vec<Dot> {
+        joined.equivocating.clone()
+    }
+
+    fn contents(&self) -> BTreeMap<Dot, (Vec<u8>, Vec<u8>)> {
+        let mut contents = BTreeMap::new();
+        for (key, register) in self.store().registers.iter() {
+            for (dot, _, value) in register.siblings() {
+                assert!(contents.insert(dot, (key.to_vec(), value.to_vec())).is_none(), "{dot} at two keys");
+            }
+        }
+        contents
     }
 }

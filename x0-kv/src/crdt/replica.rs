@@ -299,11 +299,11 @@ impl<R> CrdtReplica<R> {
             match output {
                 SessionOutput::Send(payload) => self.outputs.push_back(Output::Send { to: node, payload }),
                 SessionOutput::Joined(Joined {
-                    keys, conflicts, contested_removals, equivocations, ..
+                    keys, conflicts, contested_removals, equivocating, ..
                 }) => {
                     self.totals.conflicts += conflicts as u64;
                     self.totals.contested_removals += contested_removals as u64;
-                    self.totals.equivocations += equivocations as u64;
+                    self.totals.equivocations += equivocating.len() as u64;
                     self.changed = Some(match self.changed {
                         None => Some(node),
                         Some(source) => source.filter(|source| *source == node),

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use super::clash::Clashes;
 use super::{CausalReplica, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
@@ -10,7 +11,7 @@ use crate::session::Transfer;
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
-use crate::types::store::{DotStore, JoinScope, StoreForm};
+use crate::types::store::{DotStore, StoreForm};
 use crate::version::{changes, put_changes};
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
@@ -20,7 +21,7 @@ const DELTA_FORMAT: u8 = 1;
 const SAVED_FORMAT: u8 = 1;
 
 /// A delta of a [`CausalReplica`].
-struct StateDelta<S> {
+pub(super) struct StateDelta<S> {
     extent: DeltaExtent,
     /// What the receiver must have seen; empty unless the extent is `Since`.
     base: Version,
@@ -28,8 +29,8 @@ struct StateDelta<S> {
     version: Version,
     floor: Version,
     /// Of events that the receiver lacks, the dots that are gone by them.
-    history: BTreeMap<Dot, Context>,
-    store: S,
+    pub(super) history: BTreeMap<Dot, Context>,
+    pub(super) store: S,
 }
 
 impl<S: DotStore> StateDelta<S> {
@@ -99,7 +100,8 @@ impl<S: DotStore> CausalReplica<S> {
         let delta = StateDelta::decode(input.bytes("a saved state")?, &Version::new())?;
         input.finish()?;
         let mut restored = Self::new(replica, hash_key);
-        restored.join_delta(&delta, &[]);
+        let hashes = restored.hashes(&delta.store);
+        restored.join_delta(&delta, &hashes, Clashes::new(), &[]);
         Ok(restored)
     }
 
@@ -135,10 +137,14 @@ impl<S: DotStore> CausalReplica<S> {
         out
     }
 
-    fn check(&self, delta: &StateDelta<S>) -> Result<(), JoinError> {
+    fn check(&self, delta: &StateDelta<S>, clashes: &Clashes) -> Result<(), JoinError> {
         let (written, claimed) = (self.last_seq(), delta.version.get(self.replica));
         if claimed > written {
             return Err(JoinError::Impostor { dot: Dot::new(self.replica, claimed), written });
+        }
+        // As many events as it has written, but not the same ones: a restored copy that wrote on.
+        if let Some(dot) = clashes.keys().find(|dot| dot.replica == self.replica) {
+            return Err(JoinError::Impostor { dot: *dot, written });
         }
         let mine = self.version();
         // A delta from history says nothing of what lies before its base, so the base must have been seen here.
@@ -152,8 +158,13 @@ impl<S: DotStore> CausalReplica<S> {
         }
     }
 
-    fn join_delta(&mut self, delta: &StateDelta<S>, absent: &[Dot]) -> StateJoined {
-        let hashes = self.hashes(&delta.store);
+    fn join_delta(
+        &mut self,
+        delta: &StateDelta<S>,
+        hashes: &BTreeMap<Dot, u64>,
+        clashes: Clashes,
+        absent: &[Dot],
+    ) -> StateJoined {
         let seen = context(&delta.version);
         let mut known: Context = match delta.extent {
             DeltaExtent::Complete => seen.clone(),
@@ -169,23 +180,28 @@ impl<S: DotStore> CausalReplica<S> {
             }
         }
         for (event, killed) in &delta.history {
+            // A record of an event that was seen is here already, or was folded into a later one.
             if !self.state.context().contains(*event) {
                 self.record(*event, killed.clone());
             }
         }
-        let (news, equivocations) = self.note(&known, &hashes);
-        let changed = self.state.join_parts(&delta.store, &known, JoinScope::States);
-        self.state.see(&seen);
-        if equivocations > 0 {
-            // Which of two contents stays, or neither, is known only after the join.
+        let news = self.note(&known, hashes);
+        let changed = if clashes.is_empty() {
+            self.state.join_parts(&delta.store, &known, &Context::new())
+        } else {
+            let changed = self.join_clashing(delta, &known, &clashes);
+            // Values were exchanged under one dot.
             self.index();
-        }
+            self.resolutions += clashes.len() as u64;
+            changed
+        };
+        self.state.see(&seen);
         if delta.extent != DeltaExtent::Since {
             // The sender cannot name what it has collected: a peer that requests more from here is brought up from state as well.
             self.floor.join(&delta.floor);
             self.drop_below_floor();
         }
-        StateJoined { changed, news, equivocations }
+        StateJoined { changed, news, equivocating: clashes.into_keys().collect() }
     }
 
     /// Fails if history was forgotten that a receiver with `seen` lacks.
@@ -234,6 +250,10 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         self.items.len()
     }
 
+    fn resolutions(&self) -> u64 {
+        self.resolutions
+    }
+
     fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
         self.items.iter().map(|(dot, hash)| (*hash, *dot))
     }
@@ -274,9 +294,11 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         absent: impl FnOnce(&Self) -> Vec<Dot>,
     ) -> Result<(Version, StateJoined), SessionError> {
         let delta = StateDelta::decode(bytes, base)?;
-        self.check(&delta)?;
+        let hashes = self.hashes(&delta.store);
+        let clashes = self.clashes(&delta, &hashes);
+        self.check(&delta, &clashes)?;
         let absent = absent(self);
-        let joined = self.join_delta(&delta, &absent);
+        let joined = self.join_delta(&delta, &hashes, clashes, &absent);
         Ok((delta.version, joined))
     }
 }
