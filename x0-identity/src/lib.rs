@@ -2,6 +2,7 @@
 //!
 //! - [`NodeId`] names a node: 64 bits, never zero. Without features it is all of the crate that most libraries need, and `no_std`.
 //! - [`SpiffeId`] and [`TrustDomain`] hold every rule of the SPIFFE-ID specification.
+//! - [`Renewal`] is a protocol engine that decides when an SVID is renewed, and when by attestation.
 //! - `X509Svid` and `TrustBundle` (feature `x509`) hold certificates that were checked against the X509-SVID specification.
 //! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for JWT-SVIDs.
 //! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
@@ -87,6 +88,7 @@ mod jwt;
 mod node_id;
 #[cfg(feature = "rustls")]
 mod path;
+mod renewal;
 #[cfg(feature = "x509")]
 mod revocation;
 mod spiffe_id;
@@ -124,6 +126,7 @@ pub use jwt::{
 pub use node_id::{NodeId, ParseNodeIdError};
 #[cfg(feature = "rustls")]
 pub use path::{CertificateAt, PathError};
+pub use renewal::{Renewal, RenewalError, RenewalInput, RenewalOptions, RenewalOutput};
 #[cfg(feature = "x509")]
 pub use revocation::{ReadRevocationsError, RevocationError, RevocationView, Revoked};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
