@@ -216,3 +216,33 @@ fn records_of_a_signed_map_open() {
         }));
     }
 }
+
+/// Damaged bytes of every recorded format are an error or another valid state, and never a panic.
+#[test]
+fn damaged_records_never_panic() {
+    let read = |name: &str| recorded(name, || panic!("{name} is recorded"));
+    let (map, composed, records) =
+        (read("map-1.saved"), read("composed-1.saved"), unpack(&read("signed-1.records")));
+    let id = ReplicaId::new(1);
+    let mut random = keys::Random(7);
+    for _ in 0..2_000 {
+        let mut damage = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            for _ in 0..1 + random.below(3) {
+                let at = random.below(bytes.len());
+                match random.below(3) {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => bytes[at] = random.next() as u8,
+                    _ => bytes[at] ^= 1 << random.below(8),
+                }
+            }
+            bytes
+        };
+        let _ = CausalMap::restore(&damage(&map), id, KEY);
+        let _ = CausalReplica::<Composed>::restore(&damage(&composed), id, KEY);
+        let damaged: Vec<Vec<u8>> = records.iter().map(|record| damage(record)).collect();
+        let keys = ChainKeys::new(Key::of(1), Ring::of([1]));
+        let options = SignedMapOptions::default();
+        let _ = SignedMap::restore(damaged.iter().map(Vec::as_slice), id, KEY, keys, &options, 1);
+    }
+}

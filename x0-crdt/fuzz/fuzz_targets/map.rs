@@ -1,8 +1,8 @@
-//! Bytes from outside given to the decoder of differences, and what decodes given to a map: nothing panics.
+//! Bytes from outside given to the decoders of saved states and of deltas, and what decodes given to a map: nothing panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use x0_crdt::{CausalMap, HashKey, MapDelta, ReplicaId, Version};
+use x0_crdt::{CausalMap, CausalReplica, HashKey, MapDelta, OrMap, OrSet, ReplicaId, Version};
 
 const KEY: HashKey = HashKey::new([1; 16]);
 
@@ -10,6 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let mut map = CausalMap::new(ReplicaId::new(1), KEY);
     let _ = map.put(b"key-1", 1, b"here");
     let _ = CausalMap::restore(data, ReplicaId::new(2), KEY);
+    let _ = CausalReplica::<OrMap<u8, OrSet<u64>>>::restore(data, ReplicaId::new(2), KEY);
     for base in [Version::new(), map.version()] {
         if let Ok(delta) = MapDelta::decode(data, &base) {
             let _ = map.join(&delta);

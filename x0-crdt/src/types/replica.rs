@@ -171,7 +171,7 @@ impl<S: DotStore> CausalReplica<S> {
         own.insert_range(self.replica, before + 1, event.seq);
         let killed = delta.context().difference(&own);
         // The last event stands for the whole change, because peers see all of it or nothing. The other removals among its events get
-        // the record too, so that each can be told from a value under the same dot.
+        // the record too, so that a join can distinguish each from a value under the same dot.
         for seq in before + 1..event.seq {
             let dot = Dot::new(self.replica, seq);
             if !hashes.contains_key(&dot) {
