@@ -26,7 +26,7 @@ use crate::storage::Storage;
 /// When the storage cannot be recovered or read, does not fit the state machine, or a thread cannot be started. Nothing was changed.
 ///
 /// # Panics
-/// Outside of a tokio runtime, as [`tokio::spawn`](::tokio::spawn) does.
+/// Outside of a tokio runtime, as [`tokio::spawn`] does.
 pub fn start(
     options: Options,
     storage: impl Storage + 'static,
