@@ -1,8 +1,9 @@
 //! A replicated counter: three members with a log on disk each, which survive the loss of any one of them.
 //!
-//! `cargo run --release -p x0-consensus --example counter [FOLDER]` increments the counter by 1,000. Halfway it stops the leader, continues
-//! with the other two, restarts the stopped member from its log, and checks that all three have the same count. The members run in one
-//! process and pass their messages to each other directly; with sockets only `Mesh` changes.
+//! `cargo run --release -p x0-consensus --example counter [FOLDER]` increments the counter by 1,000. Halfway
+//! it stops the leader, continues with the other two, restarts the stopped member from its log, and checks
+//! that all three have the same count. The members run in one process and pass their messages to each other
+//! directly; with sockets only `Mesh` changes.
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
 use std::collections::BTreeMap;
@@ -19,8 +20,8 @@ use x0_consensus::{
     StateMachine, StateMachineError, Wal, WalOptions, local,
 };
 
-/// The state machine. A command has the next number, so that a repeated command counts once. The state is in memory, and is rebuilt from the
-/// log at each start.
+/// The state machine. A command has the next number, so that a repeated command counts once. The state is in
+/// memory, and is rebuilt from the log at each start.
 struct Counter(u64);
 
 impl StateMachine for Counter {

@@ -1,10 +1,12 @@
 //! The encoding of the messages between replicas.
 //!
-//! The encoding is this crate's own. `raft` 0.7 brings protobuf 2, whose decoder can be driven into unbounded recursion
-//! (RUSTSEC-2024-0437); it is never called on bytes from a network or a disk. Messages of Raft are decoded here field by field, every
-//! length is checked against the rest of the message before anything is allocated, and payloads are slices of the message.
+//! The encoding is this crate's own. `raft` 0.7 brings protobuf 2, whose decoder can be driven into unbounded
+//! recursion (RUSTSEC-2024-0437); it is never called on bytes from a network or a disk. Messages of Raft are
+//! decoded here field by field, every length is checked against the rest of the message before anything is
+//! allocated, and payloads are slices of the message.
 //!
-//! A message is a version byte, a kind byte and the fields of the kind. Integers are LEB128, at most ten bytes.
+//! A message is a version byte, a kind byte and the fields of the kind. Integers are LEB128, at most ten
+//! bytes.
 
 mod fields;
 mod membership;

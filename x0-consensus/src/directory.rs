@@ -9,9 +9,10 @@ pub use fs::FsDirectory;
 /// One flat folder with the operations that the log needs. A test can make each of them fail.
 ///
 /// # Durability
-/// The bytes of a file survive a power failure once [`DirectoryFile::sync`] has returned `Ok`; the existence and the name of a file once
-/// [`sync`](Directory::sync) has returned `Ok`. Until then any part may survive, in any order. After a failed `sync` any of the bytes may
-/// be durable, and a repeated `sync` proves nothing about them.
+/// The bytes of a file survive a power failure once [`DirectoryFile::sync`] has returned `Ok`; the existence
+/// and the name of a file once [`sync`](Directory::sync) has returned `Ok`. Until then any part may survive,
+/// in any order. After a failed `sync` any of the bytes may be durable, and a repeated `sync` proves nothing
+/// about them.
 ///
 /// # Errors
 /// A full disk is [`io::ErrorKind::StorageFull`] (or `QuotaExceeded`), a missing file
@@ -20,8 +21,8 @@ pub trait Directory: Send + Sync {
     /// The path of the folder, for messages.
     fn path(&self) -> String;
 
-    /// Locks the folder against other handles and processes until the guard is dropped or the process ends. The lock file has this
-    /// name.
+    /// Locks the folder against other handles and processes until the guard is dropped or the process ends.
+    /// The lock file has this name.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if the lock is held.

@@ -1,7 +1,8 @@
 //! Drivers: the code that carries out a replica's outputs.
 //!
-//! [`Executor`] has the replica and turns its outputs into jobs for three workers: [`LogWorker`], [`ApplyWorker`] and
-//! [`SnapshotWorker`]. All drivers and simulators pump the same executor and differ only in where a worker runs:
+//! [`Executor`] has the replica and turns its outputs into jobs for three workers: [`LogWorker`],
+//! [`ApplyWorker`] and [`SnapshotWorker`]. All drivers and simulators pump the same executor and differ only
+//! in where a worker runs:
 //!
 //! | driver | log | applying | snapshots |
 //! |---|---|---|---|
@@ -9,8 +10,8 @@
 //! | [`Pump`] and `tokio` | on a thread | small batches on the caller's task, all else on a thread | on a thread |
 //! | a simulator | in virtual time | in virtual time | in virtual time |
 //!
-//! An event loop that has other work besides the replica owns a [`Pump`] and polls it in its own task. A program that wants a replica
-//! with a [`Handle`] and an [`Observer`] starts [`local`] or `tokio`.
+//! An event loop that has other work besides the replica owns a [`Pump`] and polls it in its own task. A
+//! program that wants a replica with a [`Handle`] and an [`Observer`] starts [`local`] or `tokio`.
 
 mod apply_worker;
 mod completions;
@@ -45,8 +46,9 @@ pub use self::pump::Pump;
 pub use self::snapshot_worker::SnapshotWorker;
 pub use self::start::OpenError;
 
-/// Runs a job. A panic of the storage, the state machine or a snapshot ends the replica with a typed error and not the thread, which may
-/// be the caller's event loop. The worker is not used after that, so that a state which the panic left half changed is not seen.
+/// Runs a job. A panic of the storage, the state machine or a snapshot ends the replica with a typed error
+/// and not the thread, which may be the caller's event loop. The worker is not used after that, so that a
+/// state which the panic left half changed is not seen.
 fn contain(worker: &'static str, work: impl FnOnce() -> Result<Done, FatalError>) -> Done {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => done,

@@ -7,7 +7,8 @@ use x0_identity::NodeId;
 
 /// One place of the replicated log.
 ///
-/// Cloning is cheap: the payload is shared and never copied on its way from the proposer to the state machine.
+/// Cloning is cheap: the payload is shared and never copied on its way from the proposer to the state
+/// machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The term of the leader that created it.
@@ -30,15 +31,16 @@ pub enum EntryKind {
 }
 
 impl Entry {
-    /// Whether it is a command. The others are changes of the membership and the empty entry with which a leader opens its term.
+    /// Whether it is a command. The others are changes of the membership and the empty entry with which a
+    /// leader opens its term.
     #[must_use]
     pub fn is_command(&self) -> bool {
         self.kind == EntryKind::Normal && !self.payload.is_empty()
     }
 }
 
-/// The state of a replica that must survive a restart: `currentTerm` and `votedFor` (Ongaro 2014, figure 3.1). `commit` is optional and
-/// saves work after a start.
+/// The state of a replica that must survive a restart: `currentTerm` and `votedFor` (Ongaro 2014, figure
+/// 3.1). `commit` is optional and saves work after a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HardState {
     /// The newest term that the replica has seen; 0 before the first.
@@ -51,8 +53,8 @@ pub struct HardState {
 
 /// The members of a group as of some index.
 ///
-/// Outside a change only `voters` and `learners` are set. During a joint change (Ongaro 2014, section 4.3) a decision needs a majority of
-/// `voters` and a majority of `voters_outgoing`.
+/// Outside a change only `voters` and `learners` are set. During a joint change (Ongaro 2014, section 4.3) a
+/// decision needs a majority of `voters` and a majority of `voters_outgoing`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
     /// The members that vote and may lead.
@@ -85,8 +87,8 @@ impl Membership {
         !self.voters_outgoing.is_empty()
     }
 
-    /// Whether Raft can produce this membership: there is a voter, no member is a voter and a learner, and only a joint change has
-    /// `learners_next` and `auto_leave`.
+    /// Whether Raft can produce this membership: there is a voter, no member is a voter and a learner, and
+    /// only a joint change has `learners_next` and `auto_leave`.
     pub(crate) fn is_consistent(&self) -> bool {
         !self.voters.is_empty()
             && self.learners.is_disjoint(&self.voters)
@@ -112,7 +114,8 @@ impl Membership {
 
 /// The position before the first entry of a log, and what is known of the entries that were removed.
 ///
-/// The first entry of the log has the index `index + 1`. A log that was never shortened has the default base: index 0, term 0.
+/// The first entry of the log has the index `index + 1`. A log that was never shortened has the default base:
+/// index 0, term 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogBase {
     /// The last index that was removed.
@@ -123,7 +126,8 @@ pub struct LogBase {
     pub membership: Membership,
 }
 
-/// The state that a snapshot holds. The bytes of the snapshot are defined by the state machine and are streamed separately.
+/// The state that a snapshot holds. The bytes of the snapshot are defined by the state machine and are
+/// streamed separately.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotMeta {
     /// The last index whose effects are in it.

@@ -1,17 +1,20 @@
 //! Raft made whole: a replicated log with durable storage, snapshots, membership and drivers.
 //!
-//! - [`Replica`] is the protocol engine: one member of a group, around the `raft` crate. It owns no socket, file, clock, thread or random
-//!   source. It receives [`Input`]s and returns [`Output`]s.
-//! - [`Storage`] is the seam below it: the log, the vote and the snapshot of one node. [`Wal`] is the durable implementation, a write-ahead
-//!   log in checksummed segments over a [`Directory`]; [`MemoryStorage`] keeps everything in memory.
+//! - [`Replica`] is the protocol engine: one member of a group, around the `raft` crate. It owns no socket,
+//!   file, clock, thread or random source. It receives [`Input`]s and returns [`Output`]s.
+//! - [`Storage`] is the seam below it: the log, the vote and the snapshot of one node. [`Wal`] is the durable
+//!   implementation, a write-ahead log in checksummed segments over a [`Directory`]; [`MemoryStorage`] keeps
+//!   everything in memory.
 //! - [`StateMachine`] is the seam above it: the application that the log drives.
-//! - [`driver`] has the [`Executor`](driver::Executor), which turns outputs into jobs, and the drivers that run these jobs: [`local`] on one
-//!   thread, `tokio` (feature of that name) on a runtime, [`Pump`](driver::Pump) inside an event loop. [`local`] and `tokio` return a
-//!   [`Handle`]; they send messages through an [`Outbox`] and report events to an [`Observer`].
-//! - `sim` (feature) is a disk in memory with planted faults; `conformance` (feature) checks an implementation of [`Storage`].
+//! - [`driver`] has the [`Executor`](driver::Executor), which turns outputs into jobs, and the drivers that
+//!   run these jobs: [`local`] on one thread, `tokio` (feature of that name) on a runtime,
+//!   [`Pump`](driver::Pump) inside an event loop. [`local`] and `tokio` return a [`Handle`]; they send
+//!   messages through an [`Outbox`] and report events to an [`Observer`].
+//! - `sim` (feature) is a disk in memory with planted faults; `conformance` (feature) checks an
+//!   implementation of [`Storage`].
 //!
-//! Start with [`local`], which has the smallest whole program. `examples/counter.rs` is a group of three that survives the loss of its
-//! leader.
+//! Start with [`local`], which has the smallest whole program. `examples/counter.rs` is a group of three that
+//! survives the loss of its leader.
 //!
 //! # Features of the protocol
 //! - Pre-vote and check-quorum: a node that was cut off does not disturb the group when it returns.
@@ -55,14 +58,16 @@
 //! # The advisories of its dependencies
 //! `raft` 0.7, the newest release, brings two crates with advisories. A peer can reach neither:
 //!
-//! - RUSTSEC-2024-0437 (`protobuf` 2: a message can drive its decoder into unbounded recursion). Bytes from a network or a disk are
-//!   decoded by this crate's own codec, which fills `raft`'s structs field by field and bounds every length. `raft` parses only one message
-//!   as protobuf: a membership change that this process has just encoded.
-//! - RUSTSEC-2025-0057 (`fxhash` is unmaintained, and its hashes can be made to collide). `raft` hashes the ids of members, of which a
-//!   group has at most 128, and the numbers of read rounds. A peer chooses neither.
+//! - RUSTSEC-2024-0437 (`protobuf` 2: a message can drive its decoder into unbounded recursion). Bytes from a
+//!   network or a disk are decoded by this crate's own codec, which fills `raft`'s structs field by field and
+//!   bounds every length. `raft` parses only one message as protobuf: a membership change that this process
+//!   has just encoded.
+//! - RUSTSEC-2025-0057 (`fxhash` is unmaintained, and its hashes can be made to collide). `raft` hashes the
+//!   ids of members, of which a group has at most 128, and the numbers of read rounds. A peer chooses
+//!   neither.
 //!
-//! `raft` ends some impossible situations with a panic. Messages are validated before `raft` sees them. If it panics nevertheless, the
-//! replica stops with an error, and not the process.
+//! `raft` ends some impossible situations with a panic. Messages are validated before `raft` sees them. If it
+//! panics nevertheless, the replica stops with an error, and not the process.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -7,8 +7,8 @@ use x0_identity::NodeId;
 
 use crate::entry::Membership;
 
-/// A change of the membership. A change of one member is one step (Ongaro 2014, section 4.1); a change of several goes through a joint
-/// phase (section 4.3), which the leader leaves by itself.
+/// A change of the membership. A change of one member is one step (Ongaro 2014, section 4.1); a change of
+/// several goes through a joint phase (section 4.3), which the leader leaves by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MembershipChange {
     /// Members that become voters: new ones, or learners that are promoted.
@@ -44,7 +44,8 @@ impl MembershipChange {
         self
     }
 
-    /// Whether the change is not empty, names no node twice, leaves a voter, and leaves at most [`MEMBERS_MAX`](Self::MEMBERS_MAX) members.
+    /// Whether the change is not empty, names no node twice, leaves a voter, and leaves at most
+    /// [`MEMBERS_MAX`](Self::MEMBERS_MAX) members.
     pub(crate) fn is_possible(&self, before: &Membership) -> bool {
         let named = self.voters.len() + self.learners.len() + self.removed.len();
         let distinct: BTreeSet<_> = self.voters.iter().chain(&self.learners).chain(&self.removed).collect();

@@ -13,7 +13,8 @@ use crate::storage::{
     SnapshotWriter, Storage, TermRun, Write, WriteError,
 };
 
-/// A [`Storage`] in memory, for tests and as the model that other storages are compared with. It ends with the process.
+/// A [`Storage`] in memory, for tests and as the model that other storages are compared with. It ends with
+/// the process.
 ///
 /// A clone is another handle to the same log, so that a test can start a replica on it again.
 #[derive(Debug, Clone, Default)]
@@ -107,7 +108,8 @@ impl MemoryStorage {
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
-        // No code that can panic runs midway through a change, so that a poisoned lock has consistent contents.
+        // No code that can panic runs midway through a change, so that a poisoned lock has consistent
+        // contents.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,13 +21,14 @@ use crate::entry::Membership;
 pub struct Options {
     /// The id of this replica.
     pub id: NodeId,
-    /// The founders of the group. It has an effect only on an empty storage, and every founder must have the same value. Empty for a
-    /// replica that joins an existing group: a membership change of that group adds it.
+    /// The founders of the group. It has an effect only on an empty storage, and every founder must have the
+    /// same value. Empty for a replica that joins an existing group: a membership change of that group adds
+    /// it.
     pub bootstrap: Membership,
     /// The unit of all times below. Default 50 ms.
     pub tick: Duration,
-    /// The ticks without a message of a leader after which an election starts; the actual timeout is drawn between this and twice this.
-    /// Default 10.
+    /// The ticks without a message of a leader after which an election starts; the actual timeout is drawn
+    /// between this and twice this. Default 10.
     pub election_ticks: u32,
     /// The ticks between two heartbeats of a leader. Default 2.
     pub heartbeat_ticks: u32,
@@ -37,11 +38,14 @@ pub struct Options {
     pub message_len_max: usize,
     /// The most append messages in flight to one follower. Default 256.
     pub in_flight_messages_max: usize,
-    /// The most bytes of proposals that are not committed; further proposals are refused. Default 64 MiB, at least `message_len_max`.
+    /// The most bytes of proposals that are not committed; further proposals are refused. Default 64 MiB, at
+    /// least `message_len_max`.
     pub uncommitted_len_max: usize,
-    /// The bytes of entries kept in memory for followers that lag a little. Entries that are not applied stay in any case. Default 32 MiB.
+    /// The bytes of entries kept in memory for followers that lag a little. Entries that are not applied stay
+    /// in any case. Default 32 MiB.
     pub cache_len_max: usize,
-    /// The bytes by which the log grows before the state machine takes a checkpoint or a snapshot. Default 64 MiB.
+    /// The bytes by which the log grows before the state machine takes a checkpoint or a snapshot. Default 64
+    /// MiB.
     pub checkpoint_log_len: usize,
     /// The entries kept before a checkpoint, for followers that lag. Default 16384.
     pub retained_entries: u64,
@@ -51,8 +55,9 @@ pub struct Options {
     pub chunks_in_flight_max: usize,
     /// The most proposals, and the most reads, that wait for their result. Default 65536.
     pub waiting_max: usize,
-    /// Whether an executor waits for space when the disk is full: see [`Event::NoSpace`](crate::Event::NoSpace). Otherwise the replica
-    /// stops with [`FatalError::Write`](crate::FatalError::Write). Default `false`.
+    /// Whether an executor waits for space when the disk is full: see
+    /// [`Event::NoSpace`](crate::Event::NoSpace). Otherwise the replica stops with
+    /// [`FatalError::Write`](crate::FatalError::Write). Default `false`.
     pub waits_for_space: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Pseudo-random numbers that depend on a seed only.
 
-/// SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014). Small, and good enough to draw election
-/// timeouts and faults; not for secrets.
+/// SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014). Small, and good
+/// enough to draw election timeouts and faults; not for secrets.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(pub u64);
 

@@ -31,17 +31,20 @@ use crate::storage::{Recovered, Write};
 ///
 /// # The drain contract
 ///
-/// 1. Feed inputs to [`handle`](Replica::handle): messages, requests, and the results of its outputs. `now` is the time since any origin
-///    and never goes back.
-/// 2. Call [`poll_output`](Replica::poll_output) until it returns `None`. Outputs are made while they are drained, so that many inputs
-///    before one draining make one append and one message of many proposals.
-/// 3. Feed [`Input::Timeout`] once [`poll_timeout`](Replica::poll_timeout) has come. A later time is allowed, and counts as a pause.
+/// 1. Feed inputs to [`handle`](Replica::handle): messages, requests, and the results of its outputs. `now`
+///    is the time since any origin and never goes back.
+/// 2. Call [`poll_output`](Replica::poll_output) until it returns `None`. Outputs are made while they are
+///    drained, so that many inputs before one draining make one append and one message of many proposals.
+/// 3. Feed [`Input::Timeout`] once [`poll_timeout`](Replica::poll_timeout) has come. A later time is allowed,
+///    and counts as a pause.
 ///
-/// Outputs of one kind are carried out in their order; appending, applying and copying snapshots may run side by side. The results
-/// ([`Input::Persisted`], [`Input::Applied`] and so on) may arrive at any later time, in the order of the outputs. Only an
-/// [`Output::Send`] may be dropped. [`driver::Executor`](crate::driver::Executor) keeps this contract for a driver.
+/// Outputs of one kind are carried out in their order; appending, applying and copying snapshots may run side
+/// by side. The results ([`Input::Persisted`], [`Input::Applied`] and so on) may arrive at any later time, in
+/// the order of the outputs. Only an [`Output::Send`] may be dropped.
+/// [`driver::Executor`](crate::driver::Executor) keeps this contract for a driver.
 ///
-/// An error of `handle` documents its effect; all errors but [`HandleError::Failed`] leave the replica unchanged.
+/// An error of `handle` documents its effect; all errors but [`HandleError::Failed`] leave the replica
+/// unchanged.
 ///
 /// ```
 /// use std::time::Duration;
@@ -174,8 +177,8 @@ pub struct MemberProgress {
     pub matched_index: u64,
     /// How the leader replicates to the member.
     pub replication: Replication,
-    /// When the leader received the last message of the member, on the clock of [`Replica::handle`]; `None` if it received none in this
-    /// process.
+    /// When the leader received the last message of the member, on the clock of [`Replica::handle`]; `None`
+    /// if it received none in this process.
     pub last_message: Option<Duration>,
 }
 
@@ -231,10 +234,11 @@ pub enum StartError {
 }
 
 impl Replica {
-    /// Makes a replica that continues from the contents of its storage, with a state machine whose durable index is `durable_index`.
-    /// `unapplied` are the entries of [`Recovered::unapplied`].
+    /// Makes a replica that continues from the contents of its storage, with a state machine whose durable
+    /// index is `durable_index`. `unapplied` are the entries of [`Recovered::unapplied`].
     ///
-    /// The first output may be an [`Output::Restore`] of the storage's snapshot. The only voter of a group campaigns at once.
+    /// The first output may be an [`Output::Restore`] of the storage's snapshot. The only voter of a group
+    /// campaigns at once.
     ///
     /// # Errors
     /// When log and state machine do not fit together, or the options are out of bounds.
@@ -268,26 +272,29 @@ impl Replica {
         let wanted = recovered.unapplied(durable_index);
         let Recovered { mut hard_state, mut base, last_index, term_runs, membership_entries, snapshot } =
             recovered;
-        // Only an empty storage is bootstrapped: founders that are set again after a restart must not replace the membership of the log.
+        // Only an empty storage is bootstrapped: founders that are set again after a restart must not replace
+        // the membership of the log.
         if is_new {
             base.membership = options.bootstrap.clone();
         }
         // A state machine that lacks entries before the snapshot starts from the snapshot.
         let restore = snapshot.filter(|meta| meta.index > durable_index);
         let applied = restore.as_ref().map_or(durable_index, |meta| meta.index);
-        // The entries between the state and the base are lost: applying the later ones would give another state than on other members.
+        // The entries between the state and the base are lost: applying the later ones would give another
+        // state than on other members.
         if applied < base.index {
             return Err(StartError::StateLost { durable: durable_index, base: base.index });
         }
-        // The state machine has applied entries that the log no longer has: this member has acknowledged them and could now vote for a
-        // leader without them.
+        // The state machine has applied entries that the log no longer has: this member has acknowledged them
+        // and could now vote for a leader without them.
         if applied > last_index {
             return Err(StartError::LogLost { durable: durable_index, last: last_index });
         }
         if !unapplied.iter().map(|entry| entry.index).eq(wanted) {
             return Err(StartError::Unapplied);
         }
-        // The commit index is written without a synchronisation, so that a crash may lose its newest value: applied entries were committed.
+        // The commit index is written without a synchronisation, so that a crash may lose its newest value:
+        // applied entries were committed.
         hard_state.commit = hard_state.commit.clamp(applied, last_index.max(applied));
 
         let initial = raft::RaftState {
@@ -302,8 +309,9 @@ impl Replica {
             applied,
             max_size_per_msg: options.message_len_max as u64,
             max_inflight_msgs: options.in_flight_messages_max,
-            // A leader without a majority steps down, so that its clients find the next one (Ongaro 2014, section 6.2), and members with a
-            // leader refuse votes, so that a removed member does not disturb the group (section 4.2.3).
+            // A leader without a majority steps down, so that its clients find the next one (Ongaro 2014,
+            // section 6.2), and members with a leader refuse votes, so that a removed member does not disturb
+            // the group (section 4.2.3).
             check_quorum: true,
             // A member that was cut off asks before it raises its term (section 9.6).
             pre_vote: true,
@@ -313,12 +321,14 @@ impl Replica {
             skip_bcast_commit: true,
             batch_append: true,
             max_uncommitted_size: options.uncommitted_len_max as u64,
-            // Bounds one batch of the state machine, so that messages are not delayed by applying a long backlog.
+            // Bounds one batch of the state machine, so that messages are not delayed by applying a long
+            // backlog.
             max_committed_size_per_ready: 4 << 20,
             ..raft::Config::default()
         };
         let mut view = View::new(initial, base.clone(), term_runs, last_index);
-        // raft reads committed entries synchronously when it hands them out, so that all unapplied ones must be in memory.
+        // raft reads committed entries synchronously when it hands them out, so that all unapplied ones must
+        // be in memory.
         view.preload(unapplied);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let Ok(node) = RawNode::new(&raft_config, view, &logger) else {
@@ -355,7 +365,8 @@ impl Replica {
             saving: None,
         };
         replica.replay(&membership_entries, applied);
-        // The founders are durable before any message: without them it could found a second group after a crash.
+        // The founders are durable before any message: without them it could found a second group after a
+        // crash.
         if is_new && !base.membership.is_empty() {
             replica.append(Write { base: Some(base), ..Write::default() }, None, Vec::new());
         }
@@ -415,7 +426,8 @@ impl Replica {
             Input::Propose { token, payload } => self.propose(token, payload),
             Input::ReadIndex { token } => self.read_index(token),
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
-            // A follower of raft would forward the request, and the leader would transfer the leadership to the forwarding follower.
+            // A follower of raft would forward the request, and the leader would transfer the leadership to
+            // the forwarding follower.
             Input::TransferLeadership { to } if self.is_leader() => self.node.transfer_leader(to.get()),
             Input::TransferLeadership { .. } => {}
             Input::Persisted { number } => self.persisted(number),
@@ -438,8 +450,8 @@ impl Replica {
         self.failed
     }
 
-    /// The progress of the other members, by id; empty unless this replica is the leader. It shows whether a learner has caught up, and
-    /// whether a member can be removed without losing the majority.
+    /// The progress of the other members, by id; empty unless this replica is the leader. It shows whether a
+    /// learner has caught up, and whether a member can be removed without losing the majority.
     #[must_use]
     pub fn progress(&self) -> Vec<MemberProgress> {
         if !self.is_leader() {
@@ -467,7 +479,8 @@ impl Replica {
         members
     }
 
-    /// The voter to which this leader transfers its leadership best: one that it has heard of recently, with the longest log.
+    /// The voter to which this leader transfers its leadership best: one that it has heard of recently, with
+    /// the longest log.
     pub(crate) fn successor(&self) -> Option<NodeId> {
         let raft = &self.node.raft;
         let voters = raft.prs().conf().to_conf_state().voters;
@@ -499,7 +512,8 @@ impl Replica {
         }
     }
 
-    /// Updates an earlier [`status`](Replica::status), which costs less than a new one: the membership is compared and not rebuilt.
+    /// Updates an earlier [`status`](Replica::status), which costs less than a new one: the membership is
+    /// compared and not rebuilt.
     pub(crate) fn refresh(&self, status: &mut Status) {
         let log = &self.node.raft.raft_log;
         status.term = self.node.raft.term;
@@ -513,14 +527,16 @@ impl Replica {
         }
     }
 
-    /// When [`Input::Timeout`] is due. `None` once [`handle`](Replica::handle) has returned [`HandleError::Failed`].
+    /// When [`Input::Timeout`] is due. `None` once [`handle`](Replica::handle) has returned
+    /// [`HandleError::Failed`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         (!self.is_failure_returned).then_some(self.tick_at)
     }
 
-    /// Performs the ticks that are due. After a long pause only one election timeout of ticks counts: a process that was stopped must not
-    /// start an election for every timeout that it missed, and messages of the leader may already wait in its inbox.
+    /// Performs the ticks that are due. After a long pause only one election timeout of ticks counts: a
+    /// process that was stopped must not start an election for every timeout that it missed, and messages of
+    /// the leader may already wait in its inbox.
     fn elapse(&mut self, now: Duration) {
         let mut ticks = 0;
         while self.tick_at <= now && ticks <= self.options.election_ticks {
@@ -542,17 +558,19 @@ impl Replica {
         }
     }
 
-    /// Whether an election may start. `raft` reads the committed entries that are not applied, which do not exist while a snapshot is being
-    /// restored. It also assumes that the log of a new leader is durable to its end: with asynchronous appends a leader could otherwise
-    /// count its own entries before they are on its disk (Ongaro 2014, section 10.2.1).
+    /// Whether an election may start. `raft` reads the committed entries that are not applied, which do not
+    /// exist while a snapshot is being restored. It also assumes that the log of a new leader is durable to
+    /// its end: with asynchronous appends a leader could otherwise count its own entries before they are on
+    /// its disk (Ongaro 2014, section 10.2.1).
     fn may_campaign(&self) -> bool {
         let log = &self.node.raft.raft_log;
         log.applied >= self.node.store().base.index && log.persisted == log.last_index()
     }
 
-    /// Replaces the randomised election timeout (Ongaro 2014, section 3.4) that `raft` draws from the thread's random source whenever its
-    /// role changes. The value depends on seed and term only, so that it does not matter when `raft` has drawn, and a simulation is
-    /// repeated bit for bit. A split vote starts another term, which has other timeouts.
+    /// Replaces the randomised election timeout (Ongaro 2014, section 3.4) that `raft` draws from the
+    /// thread's random source whenever its role changes. The value depends on seed and term only, so that it
+    /// does not matter when `raft` has drawn, and a simulation is repeated bit for bit. A split vote starts
+    /// another term, which has other timeouts.
     fn draw_election_time(&mut self) {
         let election = u64::from(self.options.election_ticks);
         let id = self.options.id.get();
@@ -600,7 +618,8 @@ impl Replica {
 
     fn note_proposal(&mut self, token: u64) {
         let raft = &self.node.raft;
-        // Term and index identify the entry (log matching, section 3.5): the token gets the outcome of this entry and of no other.
+        // Term and index identify the entry (log matching, section 3.5): the token gets the outcome of this
+        // entry and of no other.
         self.proposals.push_back((raft.term, raft.raft_log.last_index(), token));
     }
 
@@ -617,8 +636,9 @@ impl Replica {
         } else if raft.lead_transferee.is_some() {
             DropReason::Transferring
         } else if self.status().membership.is_joint() || raft.pending_conf_index > raft.raft_log.applied {
-            // One change at a time (Ongaro 2014, section 4.1), and only once the entries of earlier terms are applied (Ongaro's
-            // correction of 2015 to single-server changes). raft would replace the change by an empty entry without an error.
+            // One change at a time (Ongaro 2014, section 4.1), and only once the entries of earlier terms are
+            // applied (Ongaro's correction of 2015 to single-server changes). raft would replace the change
+            // by an empty entry without an error.
             DropReason::ChangeInProgress
         } else {
             let mut payload = Vec::new();

@@ -34,8 +34,8 @@ pub struct Recovered {
     pub last_index: u64,
     /// The terms of all entries held, oldest first. Empty when no entry is held.
     pub term_runs: Vec<TermRun>,
-    /// All entries of kind `Membership` in the log, oldest first. Together with the base's membership they give the current membership
-    /// without reading the whole log.
+    /// All entries of kind `Membership` in the log, oldest first. Together with the base's membership they
+    /// give the current membership without reading the whole log.
     pub membership_entries: Vec<Entry>,
     /// The snapshot that was adopted last. [`Storage::snapshot_reader`] returns its bytes.
     pub snapshot: Option<SnapshotMeta>,
@@ -48,8 +48,9 @@ impl Recovered {
         *self == Recovered::default()
     }
 
-    /// The indexes of the entries that a state machine with this durable index has not applied. [`Replica::new`](crate::Replica::new)
-    /// takes these entries. A snapshot newer than the durable index replaces all entries up to its own index.
+    /// The indexes of the entries that a state machine with this durable index has not applied.
+    /// [`Replica::new`](crate::Replica::new) takes these entries. A snapshot newer than the durable index
+    /// replaces all entries up to its own index.
     #[must_use]
     pub fn unapplied(&self, durable_index: u64) -> Range<u64> {
         let snapshot = self.snapshot.as_ref().map_or(0, |meta| meta.index);
@@ -74,24 +75,28 @@ impl Recovered {
 
 /// The log, the vote and the snapshot of one node.
 ///
-/// Synchronous and object safe: the log thread of a driver owns it as `Box<dyn Storage>`, and a test calls it inline.
-/// `x0_consensus::conformance` (feature `conformance`) checks an implementation against this contract.
+/// Synchronous and object safe: the log thread of a driver owns it as `Box<dyn Storage>`, and a test calls it
+/// inline. `x0_consensus::conformance` (feature `conformance`) checks an implementation against this
+/// contract.
 ///
 /// # Order of calls
-/// [`recover`](Storage::recover) is called first, once; then the other methods in any order, one at a time (`&mut self`). A
-/// [`SnapshotWriter`] or [`SnapshotReader`] borrows nothing: it may live on another thread, beside writes, as long as it is needed.
-/// Dropping the storage at any moment is a crash that it must survive.
+/// [`recover`](Storage::recover) is called first, once; then the other methods in any order, one at a time
+/// (`&mut self`). A [`SnapshotWriter`] or [`SnapshotReader`] borrows nothing: it may live on another thread,
+/// beside writes, as long as it is needed. Dropping the storage at any moment is a crash that it must
+/// survive.
 ///
 /// # Durability
-/// When [`write`](Storage::write) returns `Ok` and one of the batch's writes has `must_sync`, the whole batch and everything that was
-/// written before it survive a power failure. A batch without `must_sync` may be lost, but only from the end: recovery always finds the
-/// result of a prefix of the sequence of [`Write`]s, each of them whole.
+/// When [`write`](Storage::write) returns `Ok` and one of the batch's writes has `must_sync`, the whole batch
+/// and everything that was written before it survive a power failure. A batch without `must_sync` may be
+/// lost, but only from the end: recovery always finds the result of a prefix of the sequence of [`Write`]s,
+/// each of them whole.
 ///
 /// # Errors
-/// Each variant of the errors documents its effect on the state. As a rule, a batch that is refused before its first byte is written
-/// changes nothing. A write that fails midway leaves the storage *poisoned*: every later `write` returns [`WriteError::Poisoned`] until
-/// the log is opened and recovered again. A failed synchronisation is never repeated: the kernel may have dropped the bytes, and would
-/// report success for bytes that are not on the disk.
+/// Each variant of the errors documents its effect on the state. As a rule, a batch that is refused before
+/// its first byte is written changes nothing. A write that fails midway leaves the storage *poisoned*: every
+/// later `write` returns [`WriteError::Poisoned`] until the log is opened and recovered again. A failed
+/// synchronisation is never repeated: the kernel may have dropped the bytes, and would report success for
+/// bytes that are not on the disk.
 pub trait Storage: Send {
     /// Returns the contents. The first call after opening.
     ///
@@ -99,37 +104,41 @@ pub trait Storage: Send {
     /// An error changes nothing; damaged files stay as they are for inspection.
     fn recover(&mut self) -> Result<Recovered, RecoverError>;
 
-    /// The term of the entry at `index`; `None` before the base or after the end. The base's own index has the base's term.
+    /// The term of the entry at `index`; `None` before the base or after the end. The base's own index has
+    /// the base's term.
     ///
     /// # Errors
     /// As [`read`](Storage::read), for storages that do not hold terms in memory.
     fn term(&self, index: u64) -> Result<Option<u64>, ReadError>;
 
-    /// Reads the entries of `indexes` from its start, at most `len_bytes_max` bytes of payload together but always at least one entry
-    /// unless the range is empty. Checksums are verified.
+    /// Reads the entries of `indexes` from its start, at most `len_bytes_max` bytes of payload together but
+    /// always at least one entry unless the range is empty. Checksums are verified.
     ///
     /// # Errors
-    /// [`ReadError::Compacted`] or [`ReadError::BeyondEnd`] when the range reaches out of the log; nothing is read then. An error
-    /// changes nothing.
+    /// [`ReadError::Compacted`] or [`ReadError::BeyondEnd`] when the range reaches out of the log; nothing is
+    /// read then. An error changes nothing.
     fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError>;
 
-    /// Performs these writes in their order, each of them atomically, and makes them durable together, with one synchronisation for the
-    /// batch. An empty batch does nothing.
+    /// Performs these writes in their order, each of them atomically, and makes them durable together, with
+    /// one synchronisation for the batch. An empty batch does nothing.
     ///
     /// # Errors
-    /// After any error nothing of the batch is acknowledged. A batch is checked as a whole before its first byte is written, so that a
-    /// refused batch changes nothing. [`WriteError`] documents the effect of each variant on the state.
+    /// After any error nothing of the batch is acknowledged. A batch is checked as a whole before its first
+    /// byte is written, so that a refused batch changes nothing. [`WriteError`] documents the effect of each
+    /// variant on the state.
     fn write(&mut self, batch: &[Write]) -> Result<(), WriteError>;
 
-    /// Begins to stage a snapshot. The snapshot is in use once it is finished *and* adopted by [`Write::snapshot`]; a staged snapshot that
-    /// was not adopted is removed by a restart. Several may be staged at once.
+    /// Begins to stage a snapshot. The snapshot is in use once it is finished *and* adopted by
+    /// [`Write::snapshot`]; a staged snapshot that was not adopted is removed by a restart. Several may be
+    /// staged at once.
     ///
     /// # Errors
     /// Nothing is staged, and existing snapshots stay.
     fn snapshot_writer(&mut self, meta: &SnapshotMeta)
     -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError>;
 
-    /// The snapshot that was adopted last, from its beginning. The reader stays valid when a newer snapshot is adopted.
+    /// The snapshot that was adopted last, from its beginning. The reader stays valid when a newer snapshot
+    /// is adopted.
     ///
     /// # Errors
     /// An error changes nothing.

@@ -17,8 +17,8 @@
 //! | `x0_consensus_congested_total` | counter | – | messages that the outbox dropped |
 //! | `x0_consensus_snapshots_total` | counter | `way`: sent, received, saved | snapshots started: for a member that lags, from the leader, of the own state |
 //!
-//! Install a recorder before a driver is started: handles that were made earlier record nothing. Several replicas of one process share
-//! these names, and their gauges overwrite each other.
+//! Install a recorder before a driver is started: handles that were made earlier record nothing. Several
+//! replicas of one process share these names, and their gauges overwrite each other.
 
 #[cfg(feature = "metrics")]
 mod recorded;

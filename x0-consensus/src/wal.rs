@@ -42,8 +42,8 @@ const BUFFER_LEN_MAX: usize = 4 << 20;
 
 /// A durable [`Storage`] in one folder: a write-ahead log.
 ///
-/// Open it once per folder. A second opening, in this process or another, is refused with [`RecoverError::Locked`] until the first log
-/// and its snapshot writers are dropped.
+/// Open it once per folder. A second opening, in this process or another, is refused with
+/// [`RecoverError::Locked`] until the first log and its snapshot writers are dropped.
 ///
 /// ```
 /// use x0_consensus::{Entry, EntryKind, Storage, Wal, WalOptions, Write};
@@ -63,46 +63,53 @@ const BUFFER_LEN_MAX: usize = 4 << 20;
 /// ```
 ///
 /// # Writing
-/// [`Storage::write`] encodes a batch of [`Write`]s, one record for each, appends it with one system call and makes it durable with one
-/// synchronisation. Segment files are filled with zeros before they are used, and used again when the head of the log is removed, so that
-/// a synchronisation writes the data and no metadata of the file system. A new segment opens with a record that repeats the hard state,
-/// the base and the snapshot, so that older segments can be removed whole.
+/// [`Storage::write`] encodes a batch of [`Write`]s, one record for each, appends it with one system call and
+/// makes it durable with one synchronisation. Segment files are filled with zeros before they are used, and
+/// used again when the head of the log is removed, so that a synchronisation writes the data and no metadata
+/// of the file system. A new segment opens with a record that repeats the hard state, the base and the
+/// snapshot, so that older segments can be removed whole.
 ///
 /// The byte format is described in `src/wal/format.rs` and `src/wal/snapshot.rs`.
 ///
 /// # Torn tail or damage
-/// After a crash the log may end in a batch of which any part is on the disk. That tail was never acknowledged and is dropped. Invalid
-/// bytes anywhere else are damage, and the log does not open: a silent repair would revoke an acknowledgement that this node gave to its
-/// group. Recovery distinguishes the two cases by these rules:
+/// After a crash the log may end in a batch of which any part is on the disk. That tail was never
+/// acknowledged and is dropped. Invalid bytes anywhere else are damage, and the log does not open: a silent
+/// repair would revoke an acknowledgement that this node gave to its group. Recovery distinguishes the two
+/// cases by these rules:
 ///
-/// * A segment with a successor was durable to its end before the successor got its name, and the successor records the offset of that
-///   end. Every byte up to there must be valid.
+/// * A segment with a successor was durable to its end before the successor got its name, and the successor
+///   records the offset of that end. Every byte up to there must be valid.
 /// * The opening of a segment and the length of its file were durable before the segment got its name.
-/// * In the last segment every record has the offset up to which the file was known to be durable when the record was written. After an
-///   invalid record the rest of the file is searched: a valid record header with an offset beyond the invalid record proves damage. The
-///   records of the torn batch cannot prove that, because their offset is the start of the batch.
-/// * After each durable batch a *commit marker* is written, a record header whose offset covers the batch. It is not synchronised (that
-///   would cost as much as the batch), but it survives the process at once and a power failure after some seconds. So the last batch is
-///   covered as well.
+/// * In the last segment every record has the offset up to which the file was known to be durable when the
+///   record was written. After an invalid record the rest of the file is searched: a valid record header with
+///   an offset beyond the invalid record proves damage. The records of the torn batch cannot prove that,
+///   because their offset is the start of the batch.
+/// * After each durable batch a *commit marker* is written, a record header whose offset covers the batch. It
+///   is not synchronised (that would cost as much as the batch), but it survives the process at once and a
+///   power failure after some seconds. So the last batch is covered as well.
 ///
-/// One case remains. Damage to the last batch *and* its commit marker, or to the last batch after a power failure within the seconds
-/// before the operating system writes the commit marker, looks like a torn tail. No log that synchronises once per batch can distinguish
-/// these (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST '18); the copy of another member is needed.
+/// One case remains. Damage to the last batch *and* its commit marker, or to the last batch after a power
+/// failure within the seconds before the operating system writes the commit marker, looks like a torn tail.
+/// No log that synchronises once per batch can distinguish these (Alagappan et al., "Protocol-Aware Recovery
+/// for Consensus-Based Storage", FAST '18); the copy of another member is needed.
 ///
-/// The loss of the whole file of the last segment is detected by the file `manifest`, which has the sequence number of the newest segment.
-/// The loss of both files, or of the whole folder, cannot be detected.
+/// The loss of the whole file of the last segment is detected by the file `manifest`, which has the sequence
+/// number of the newest segment. The loss of both files, or of the whole folder, cannot be detected.
 ///
-/// Recovered records are made durable before they are returned: records without a proof are written again and synchronised, because after
-/// a failed synchronisation the operating system may still return bytes that never reached the disk.
+/// Recovered records are made durable before they are returned: records without a proof are written again and
+/// synchronised, because after a failed synchronisation the operating system may still return bytes that
+/// never reached the disk.
 ///
 /// # When the disk is full
-/// Segments are created at full length before they are used, so that a full disk is found when the next segment is created, before the
-/// first byte of a batch is written: [`WriteError::Full`] changes nothing, and the same write may be repeated. After an error midway any
-/// part of the batch may be on the disk: the log is poisoned and must be opened again. Neither acknowledges anything.
+/// Segments are created at full length before they are used, so that a full disk is found when the next
+/// segment is created, before the first byte of a batch is written: [`WriteError::Full`] changes nothing, and
+/// the same write may be repeated. After an error midway any part of the batch may be on the disk: the log is
+/// poisoned and must be opened again. Neither acknowledges anything.
 ///
 /// # Bounds
-/// On the disk: the segments with entries after the base, the active segment, up to 4 spare files, one snapshot and the staged ones. In
-/// memory: 40 bytes for each 16 KiB of log, 16 bytes for each change of the term, and a buffer of the longest recent batch.
+/// On the disk: the segments with entries after the base, the active segment, up to 4 spare files, one
+/// snapshot and the staged ones. In memory: 40 bytes for each 16 KiB of log, 16 bytes for each change of the
+/// term, and a buffer of the longest recent batch.
 pub struct Wal {
     directory: Arc<dyn Directory>,
     options: WalOptions,
@@ -120,7 +127,8 @@ pub struct Wal {
     reader: Option<(u64, Box<dyn DirectoryFile>)>,
     snapshot_writers: u64,
     is_poisoned: bool,
-    /// The last field, so that it is dropped after everything that writes to the folder. Snapshot writers hold it, too.
+    /// The last field, so that it is dropped after everything that writes to the folder. Snapshot writers
+    /// hold it, too.
     lock: Arc<dyn DirectoryLock>,
 }
 
@@ -158,7 +166,8 @@ impl Wal {
     /// Opens the log in this folder, or creates one. The whole log is read and verified.
     ///
     /// # Errors
-    /// Nothing is changed before the whole log is verified. After that only I/O can fail, and opening may be repeated.
+    /// Nothing is changed before the whole log is verified. After that only I/O can fail, and opening may be
+    /// repeated.
     pub fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result<Wal, RecoverError> {
         open::open(directory, options)
     }
@@ -212,13 +221,15 @@ impl Wal {
             replaces_log.push(outline.add(write)?);
         }
         if len > 0 {
-            // A batch is never split over two segments: recovery decides about a torn tail in the last segment only.
+            // A batch is never split over two segments: recovery decides about a torn tail in the last
+            // segment only.
             if !self.active.has_room(len) {
                 self.rotate(len)?;
             }
             self.append(batch, &replaces_log)?;
         }
-        // A removed head cannot be restored, and an adopted snapshot replaces an older one: both are durable before the old files go.
+        // A removed head cannot be restored, and an adopted snapshot replaces an older one: both are durable
+        // before the old files go.
         let moves_head = batch.iter().any(|write| write.snapshot.is_some() || write.base.is_some());
         if moves_head || batch.iter().any(|write| write.must_sync) {
             self.sync()?;
@@ -241,7 +252,8 @@ impl Wal {
                 sequence: self.active.sequence,
                 offset: self.active.end + self.buffer.len() as u64,
                 number,
-                // The start of the batch, and not of the record: the records before it in this batch are not durable yet.
+                // The start of the batch, and not of the record: the records before it in this batch are not
+                // durable yet.
                 synced: self.active.synced,
             };
             put_write(&mut self.buffer, place, write, *replaces_log);
@@ -280,7 +292,8 @@ impl Wal {
         self.buffer.shrink_to(BUFFER_LEN_MAX);
         // Without a synchronisation there is nothing to prove.
         if self.active.synced == self.active.end && self.active.seal().is_err() {
-            // The batch is durable and is acknowledged. The next batch reports that the file cannot be written.
+            // The batch is durable and is acknowledged. The next batch reports that the file cannot be
+            // written.
             self.is_poisoned = true;
         }
         // From the middle of a segment on there is time to write the next one before it is needed.
@@ -308,7 +321,8 @@ impl Wal {
             opened[..SEGMENT_HEADER_LEN].copy_from_slice(&header.encode());
         }
         let failed = |operation, source, is_changed: bool| {
-            // Before the file has the name of a segment, a full disk has changed nothing that the log refers to.
+            // Before the file has the name of a segment, a full disk has changed nothing that the log refers
+            // to.
             if is_full(&source) && !is_changed {
                 WriteError::Full { file: file.clone() }
             } else {
@@ -322,7 +336,8 @@ impl Wal {
                 .make(&*self.directory, header.file_len)
                 .map_err(|source| failed("create", source, false))?,
         };
-        // The existence of the successor proves that this segment is durable, so that this one is synchronised first.
+        // The existence of the successor proves that this segment is durable, so that this one is
+        // synchronised first.
         self.active.sync().map_err(|source| WriteError::Io {
             operation: "synchronise",
             file: self.segment_path(self.active.sequence),
@@ -340,7 +355,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes the segments without an entry after the base. A failure only costs space, and the next call tries again.
+    /// Removes the segments without an entry after the base. A failure only costs space, and the next call
+    /// tries again.
     fn drop_head(&mut self) {
         // The segment of the oldest entry, or the active one, and all after it.
         let first_needed = self.state.runs.front().map_or(self.active.sequence, |run| run.sequence);
@@ -365,13 +381,15 @@ impl Wal {
             self.segments.pop_front();
             self.reader.take_if(|(sequence, _)| *sequence == segment.sequence);
         }
-        // A renamed file is used only once the rename is durable: after a crash it could otherwise have its old name, and new contents.
+        // A renamed file is used only once the rename is durable: after a crash it could otherwise have its
+        // old name, and new contents.
         if is_changed && self.directory.sync().is_ok() {
             recycled.into_iter().for_each(|number| self.spares.add(number));
         }
     }
 
-    /// Removes the snapshots older than the adopted one. A failure only costs space, and the next call tries again.
+    /// Removes the snapshots older than the adopted one. A failure only costs space, and the next call tries
+    /// again.
     fn drop_snapshots(&mut self) {
         let Some(adopted) = &self.state.snapshot else { return };
         for name in self.directory.list().unwrap_or_default() {
@@ -426,7 +444,8 @@ impl Storage for Wal {
         let written = self.try_write(batch);
         if let Err(error) = &written {
             self.buffer.clear();
-            // The bytes after the end are unknown now: a later batch must not follow them, and a failed synchronisation must not be repeated.
+            // The bytes after the end are unknown now: a later batch must not follow them, and a failed
+            // synchronisation must not be repeated.
             self.is_poisoned = !error.is_unchanged();
         }
         written

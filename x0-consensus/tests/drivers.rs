@@ -126,7 +126,8 @@ fn quick(number: u64, founders: &[u64]) -> Options {
     options
 }
 
-/// Proposes to the leader, and checks that each token has one outcome, in order; and that followers name the leader.
+/// Proposes to the leader, and checks that each token has one outcome, in order; and that followers name the
+/// leader.
 fn everything_is_answered_once(nodes: &[(Handle, Receiver<Event>)]) {
     const TOKENS: u64 = 2000;
     let leader = nodes.iter().position(|(_, events)| {
@@ -234,8 +235,8 @@ mod on_tokio {
         watcher.join().unwrap();
     }
 
-    /// A member that starts late gets a snapshot, with all work on real threads: the others save theirs, open one for it, and it stages
-    /// and restores that.
+    /// A member that starts late gets a snapshot, with all work on real threads: the others save theirs, open
+    /// one for it, and it stages and restores that.
     #[test]
     fn a_late_member_gets_a_snapshot() {
         let runtime =

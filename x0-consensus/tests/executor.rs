@@ -375,8 +375,8 @@ fn a_storage_that_fails_ends_the_replica() {
     assert!(matches!(*rig.failure(), FatalError::Write(WriteError::Full { .. })));
 }
 
-/// A group of one with a full disk: open and new proposals end at once, the writes are repeated each second and keep their order, and the
-/// replica continues when there is space.
+/// A group of one with a full disk: open and new proposals end at once, the writes are repeated each second
+/// and keep their order, and the replica continues when there is space.
 #[test]
 fn a_replica_that_waits_for_space_continues_by_itself() {
     let mut rig = Rig::with(Options::new(id()).bootstrap([id()]).waits_for_space(true));
@@ -710,7 +710,8 @@ fn jobs_and_results_have_a_debug_form() {
     assert_eq!(format!("{:?}", ApplyWorker::new(Echo::default())), "ApplyWorker { applied: 0, .. }");
 }
 
-/// A message to a peer that is dropped makes the replica send less; here there is no peer, and nothing happens.
+/// A message to a peer that is dropped makes the replica send less; here there is no peer, and nothing
+/// happens.
 #[test]
 fn congestion_is_no_failure() {
     let mut rig = Rig::new();

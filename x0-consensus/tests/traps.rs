@@ -1,4 +1,5 @@
-//! Known panics of `raft` 0.7, and messages of a hostile peer. Messages are encoded here by hand, independently of the crate's codec.
+//! Known panics of `raft` 0.7, and messages of a hostile peer. Messages are encoded here by hand,
+//! independently of the crate's codec.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
@@ -173,7 +174,8 @@ fn late_rejections_do_not_move_back_what_matches() {
     assert_eq!(node.replica.status().commit_index, last + 1);
 }
 
-/// "to_commit is out of range": a log that has lost entries receives the commit index of a leader that counts on them.
+/// "to_commit is out of range": a log that has lost entries receives the commit index of a leader that counts
+/// on them.
 #[test]
 fn a_log_that_lost_entries_stops_its_replica_and_not_the_process() {
     let mut node = Node::new();
@@ -258,7 +260,8 @@ fn hostile() -> impl Strategy<Value = Fields> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// No message of a member violates an invariant of `raft`: the replica continues, or fails because its log contradicts the group.
+    /// No message of a member violates an invariant of `raft`: the replica continues, or fails because its
+    /// log contradicts the group.
     #[test]
     fn a_hostile_member_does_not_break_the_engine(
         leads: bool, messages in prop::collection::vec((2_u64..=3, hostile(), any::<bool>()), 1..25)

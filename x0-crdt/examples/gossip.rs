@@ -1,11 +1,12 @@
 //! A map that any number of programs write to at once, over plain UDP.
 //!
-//! `cargo run -p x0-crdt --example gossip -- 127.0.0.1:7001 127.0.0.1:7002` is one node, the first address its own, the others those of
-//! its peers. Start one for each address, in any order. A line `key value` writes, a line `key` removes, no matter who can be reached;
-//! what others write is printed. The datagrams are not authenticated: among strangers, carry them over `x0_mesh` instead.
+//! `cargo run -p x0-crdt --example gossip -- 127.0.0.1:7001 127.0.0.1:7002` is one node, the first address
+//! its own, the others those of its peers. Start one for each address, in any order. A line `key value`
+//! writes, a line `key` removes, no matter who can be reached; what others write is printed. The datagrams
+//! are not authenticated: among strangers, carry them over `x0_mesh` instead.
 //!
-//! Without arguments it tries itself: three nodes on this machine, every third datagram lost, each writing and removing; and says what it
-//! took until all held the same.
+//! Without arguments it tries itself: three nodes on this machine, every third datagram lost, each writing
+//! and removing; and says what it took until all held the same.
 #![allow(clippy::print_stdout, reason = "a program that talks to who started it")]
 
 use std::collections::BTreeMap;
@@ -99,7 +100,8 @@ impl Node {
         Ok(())
     }
 
-    /// Waits for a datagram, or until something is due, and does all there is to do. The keys that others have changed.
+    /// Waits for a datagram, or until something is due, and does all there is to do. The keys that others
+    /// have changed.
     fn turn(&mut self) -> Result<Vec<String>, Box<dyn Error>> {
         let due = self.sessions.values().filter_map(Session::poll_timeout).min().unwrap_or(Duration::MAX);
         // A typed line waits for no longer than this.

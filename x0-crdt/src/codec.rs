@@ -1,8 +1,8 @@
 //! The canonical codec: equal values have equal bytes, and bytes that decode encode to themselves.
 //!
-//! Integers are base-128, low bits first, in their shortest form (signed ones zigzag); byte strings carry their length before them;
-//! collections carry their count and are in ascending order without repetition. A decoder accepts nothing else, and allocates nothing
-//! that the bytes at hand could not hold.
+//! Integers are base-128, low bits first, in their shortest form (signed ones zigzag); byte strings carry
+//! their length before them; collections carry their count and are in ascending order without repetition. A
+//! decoder accepts nothing else, and allocates nothing that the bytes at hand could not hold.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -133,7 +133,8 @@ impl<'a> ByteReader<'a> {
         Err(DecodeError::NotCanonical { what })
     }
 
-    /// A count or length of `what`, of things that take at least `each_min` bytes: no more than the bytes left can hold.
+    /// A count or length of `what`, of things that take at least `each_min` bytes: no more than the bytes
+    /// left can hold.
     ///
     /// # Errors
     /// Truncated, also when the count promises more than is there.
@@ -180,8 +181,8 @@ pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// A value with exactly one encoding.
 ///
-/// Contract: `decode(encode(v)) == v`; equal values have equal bytes; bytes that decode encode to themselves; `decode` never panics and
-/// reads exactly what `encode` wrote.
+/// Contract: `decode(encode(v)) == v`; equal values have equal bytes; bytes that decode encode to themselves;
+/// `decode` never panics and reads exactly what `encode` wrote.
 pub trait Canonical: Sized {
     /// Appends the bytes.
     fn encode(&self, out: &mut Vec<u8>);
@@ -331,7 +332,8 @@ impl<K: Canonical + Ord, V: Canonical> Canonical for BTreeMap<K, V> {
 
     fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         const WHAT: &str = "a map";
-        // Nothing is allocated by the count: the map grows with its entries. Each takes bytes of the input, or repeats a key and is refused.
+        // Nothing is allocated by the count: the map grows with its entries. Each takes bytes of the input,
+        // or repeats a key and is refused.
         let count = input.integer(WHAT)?;
         let mut map = Self::new();
         for _ in 0..count {

@@ -6,8 +6,9 @@ use crate::codec::{ByteReader, Canonical, DecodeError};
 
 /// A writer: one incarnation of one node.
 ///
-/// Events are counted per writer, so no two processes may ever write under one ID. A node that may lose its last events in a crash takes a
-/// fresh incarnation at each boot; a node that makes its events durable before a delta leaves may keep its incarnation.
+/// Events are counted per writer, so no two processes may ever write under one ID. A node that may lose its
+/// last events in a crash takes a fresh incarnation at each boot; a node that makes its events durable before
+/// a delta leaves may keep its incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReplicaId {
     /// The node.

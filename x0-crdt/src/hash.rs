@@ -6,8 +6,9 @@ use siphasher::sip::SipHasher13;
 
 /// The secret that the members of one map share for their hashes.
 ///
-/// Replicas compare, sum and reconcile the hashes of values instead of the values. An attacker that knows the secret can craft two values
-/// with one hash and so hide one from a set reconciliation: keep it among the members.
+/// Replicas compare, sum and reconcile the hashes of values instead of the values. An attacker that knows the
+/// secret can craft two values with one hash and so hide one from a set reconciliation: keep it among the
+/// members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashKey(u64, u64);
 

@@ -1,4 +1,5 @@
-//! Delta CRDTs and anti-entropy: replicated data that every replica may write at any time, for links that are slow and lossy.
+//! Delta CRDTs and anti-entropy: replicated data that every replica may write at any time, for links that are
+//! slow and lossy.
 //!
 //! ```
 //! use x0_crdt::{CausalMap, HashKey, ReplicaId};
@@ -41,51 +42,64 @@
 //! | evict | drop a value that is invalid; all replicas drop the same values, so it is no event |
 //!
 //! # Parts
-//! - [`CausalMap`]: a map from byte strings to values, as one replica's whole state. `x0-kv` keeps its always-writable keyspaces in it.
-//! - [`Causal`]: composable types for other states: registers, flags, counters, sets, maps of them to any depth, and structs of them
-//!   ([`dot_store_struct!`], [`lattice_struct!`]). [`Lattice`] is the seam: [`Lattice::delta`] is the smallest delta of two states,
-//!   [`Lattice::decompose`] splits a state into its irreducible pieces.
+//! - [`CausalMap`]: a map from byte strings to values, as one replica's whole state. `x0-kv` keeps its
+//!   always-writable keyspaces in it.
+//! - [`Causal`]: composable types for other states: registers, flags, counters, sets, maps of them to any
+//!   depth, and structs of them ([`dot_store_struct!`], [`lattice_struct!`]). [`Lattice`] is the seam:
+//!   [`Lattice::delta`] is the smallest delta of two states, [`Lattice::decompose`] splits a state into its
+//!   irreducible pieces.
 //! - [`CausalReplica`]: a [`Causal`] as one replica of a group, with history and members.
-//! - [`Session`]: the protocol engine of anti-entropy between two replicas of a map or of any composed type: 52 bytes when both are
-//!   equal, a delta in numbered parts when history reaches back, a set reconciliation when it does not. It owns no socket and no clock.
+//! - [`Session`]: the protocol engine of anti-entropy between two replicas of a map or of any composed type:
+//!   52 bytes when both are equal, a delta in numbered parts when history reaches back, a set reconciliation
+//!   when it does not. It owns no socket and no clock.
 //! - [`Members`]: the members of a group and their leases, which decide when tombstones are collected.
 //! - [`SignedMap`]: a map of writers that are not trusted, see [below](#signed-maps).
-//! - [`Clock`]: a hybrid logical clock, for registers in which the last write wins. It reads no clock, and trusts none that runs too far
-//!   ahead.
+//! - [`Clock`]: a hybrid logical clock, for registers in which the last write wins. It reads no clock, and
+//!   trusts none that runs too far ahead.
 //! - [`Canonical`]: the codec. Equal states have equal bytes.
 //!
-//! The feature `serde` puts the canonical bytes of [`Causal`], [`Delta`] and [`Context`] into serde's formats. The feature `compat-crdts`
-//! adds the module `compat`: import from and export to the sets, registers and counters of the crate `crdts`; it needs std.
+//! The feature `serde` puts the canonical bytes of [`Causal`], [`Delta`] and [`Context`] into serde's
+//! formats. The feature `compat-crdts` adds the module `compat`: import from and export to the sets,
+//! registers and counters of the crate `crdts`; it needs std.
 //!
 //! # Guarantees
 //! - Replicas that have seen the same events hold the same bytes, whatever was lost, doubled or reordered.
-//! - A write replaces the values that its writer had seen and nothing else: neither a clock that runs ahead nor a slow one loses data.
-//! - A removed value does not return and an added value is not lost, also when a replica returns after its lease with old state: history
-//!   is collected only when all members have seen it, and a replica that lags behind is reconciled by state.
-//! - Metadata beyond the values is 24 bytes for each writer ever, and nothing else once all members have seen everything.
-//! - No bytes from a peer cause a panic, hold more than [`SessionOptions::transfer_len_max`] unverified bytes, or change half of a state.
+//! - A write replaces the values that its writer had seen and nothing else: neither a clock that runs ahead
+//!   nor a slow one loses data.
+//! - A removed value does not return and an added value is not lost, also when a replica returns after its
+//!   lease with old state: history is collected only when all members have seen it, and a replica that lags
+//!   behind is reconciled by state.
+//! - Metadata beyond the values is 24 bytes for each writer ever, and nothing else once all members have seen
+//!   everything.
+//! - No bytes from a peer cause a panic, hold more than [`SessionOptions::transfer_len_max`] unverified
+//!   bytes, or change half of a state.
 //!
 //! # Limitations
-//! No text or lists. No reads across replicas: a read returns what has arrived here. A writer that gives one event two contents is
-//! resolved to one of them on all replicas, and only [`SignedMap`] can prove which writer it was. Deltas are joined whole, so a state must
-//! be small enough to be sent: large values belong beside it, with their hashes in it.
+//! No text or lists. No reads across replicas: a read returns what has arrived here. A writer that gives one
+//! event two contents is resolved to one of them on all replicas, and only [`SignedMap`] can prove which
+//! writer it was. Deltas are joined whole, so a state must be small enough to be sent: large values belong
+//! beside it, with their hashes in it.
 //!
 //! # Signed maps
-//! Versions identify events by dot, so they assume that a writer has one event per dot. [`SignedMap`] enforces it: each writer signs its
-//! events in batches that are chained by their hashes, and the batches travel in the map itself, under [`CHAIN_PREFIX`], so that sessions
-//! and journals carry them unchanged. [`Signer`] and [`Verifier`] are the caller's.
+//! Versions identify events by dot, so they assume that a writer has one event per dot. [`SignedMap`]
+//! enforces it: each writer signs its events in batches that are chained by their hashes, and the batches
+//! travel in the map itself, under [`CHAIN_PREFIX`], so that sessions and journals carry them unchanged.
+//! [`Signer`] and [`Verifier`] are the caller's.
 //!
-//! - A value counts as [`Verification::Valid`] when its writer's batch holds its digest. A value that contradicts the batch is evicted by
-//!   every replica; its writer is not blamed, because a carrier may have forged it.
-//! - Two batches that contradict each other are a proof that their writer equivocates. Proofs spread like values, and every replica keeps
-//!   the same events of that writer: those before the contradiction.
-//! - With batches of 64 events and Ed25519, a live value costs 38 bytes, and a writer without live values 172 bytes.
+//! - A value counts as [`Verification::Valid`] when its writer's batch holds its digest. A value that
+//!   contradicts the batch is evicted by every replica; its writer is not blamed, because a carrier may have
+//!   forged it.
+//! - Two batches that contradict each other are a proof that their writer equivocates. Proofs spread like
+//!   values, and every replica keeps the same events of that writer: those before the contradiction.
+//! - With batches of 64 events and Ed25519, a live value costs 38 bytes, and a writer without live values 172
+//!   bytes.
 //!
-//! It does not prevent a member from *removing* values: a forged event can take the place of a genuine one, and both are then gone. It
-//! does not prevent a member from claiming events of another writer that this writer has not written: that writer must take a fresh
-//! incarnation ([`JoinError::Impostor`]). A proof reaches as deep as checkpoints are held: those of live batches always, others 256 back
-//! and until a restart. An equivocation is found only if a path exists between two replicas that hold the two sides. A restored backup
-//! needs a fresh incarnation, or an honest writer signs two histories.
+//! It does not prevent a member from *removing* values: a forged event can take the place of a genuine one,
+//! and both are then gone. It does not prevent a member from claiming events of another writer that this
+//! writer has not written: that writer must take a fresh incarnation ([`JoinError::Impostor`]). A proof
+//! reaches as deep as checkpoints are held: those of live batches always, others 256 back and until a
+//! restart. An equivocation is found only if a path exists between two replicas that hold the two sides. A
+//! restored backup needs a fresh incarnation, or an honest writer signs two histories.
 //!
 //! # Place in the family
 //! The crate depends on no other x0 crate, is `no_std` with `alloc`, and requires no feature.
@@ -136,8 +150,8 @@ pub use types::{
 };
 pub use version::Version;
 
-/// Parts of the protocol that the tests, the fuzzers and the benchmarks reach into. No stable interface: anything in it may change in
-/// any release.
+/// Parts of the protocol that the tests, the fuzzers and the benchmarks reach into. No stable interface:
+/// anything in it may change in any release.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::random::SplitMix64;

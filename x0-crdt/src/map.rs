@@ -38,8 +38,8 @@ pub const VALUE_LEN_MAX: usize = 64 * 1024;
 pub struct Frontier {
     /// The hash of the version, the events seen.
     pub version: u64,
-    /// The sum of the hashes of all values held. Two replicas with equal versions and unequal contents have met a writer that gave one
-    /// event two contents.
+    /// The sum of the hashes of all values held. Two replicas with equal versions and unequal contents have
+    /// met a writer that gave one event two contents.
     pub content: u64,
 }
 
@@ -65,22 +65,25 @@ pub enum WriteError {
 
 /// A map from byte strings to causal cells: the whole state of one replica.
 ///
-/// Each write takes a [`Dot`] and replaces the values that its writer had seen at that key, and nothing else: a concurrent value of another
-/// replica stays beside it as a sibling until a later write has seen both. A removal takes a dot too and leaves a tombstone, its dot and
-/// the key without the value, until every member has seen it: see [`collect_tombstones`](Self::collect_tombstones).
+/// Each write takes a [`Dot`] and replaces the values that its writer had seen at that key, and nothing else:
+/// a concurrent value of another replica stays beside it as a sibling until a later write has seen both. A
+/// removal takes a dot too and leaves a tombstone, its dot and the key without the value, until every member
+/// has seen it: see [`collect_tombstones`](Self::collect_tombstones).
 ///
-/// Registers, flags, counters, sets and nested maps are paths of keys and ways to write ([`put`](Self::put), [`add`](Self::add)) and to
-/// read ([`Entry`]).
+/// Registers, flags, counters, sets and nested maps are paths of keys and ways to write ([`put`](Self::put),
+/// [`add`](Self::add)) and to read ([`Entry`]).
 ///
 /// # Convergence
-/// The state is a join-semilattice: a [`join`](Self::join) of any deltas in any order, repeated or not, brings replicas that saw
-/// the same events to equal [`encode_state`](Self::encode_state) bytes (Almeida, Shoker, Baquero: "Delta state replicated data types",
-/// 2018; the causal join of its section 7, on flat keys). A delta is joined whole, so that the version never has gaps and a
-/// reader never sees half of a peer's writes.
+/// The state is a join-semilattice: a [`join`](Self::join) of any deltas in any order, repeated or not,
+/// brings replicas that saw the same events to equal [`encode_state`](Self::encode_state) bytes (Almeida,
+/// Shoker, Baquero: "Delta state replicated data types", 2018; the causal join of its section 7, on flat
+/// keys). A delta is joined whole, so that the version never has gaps and a reader never sees half of a
+/// peer's writes.
 ///
 /// # Durability
-/// An event's number must never be used twice. Either [`saved`](Self::save) state reaches the disk before a delta that holds the
-/// event is sent, or each boot takes a fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
+/// An event's number must never be used twice. Either [`saved`](Self::save) state reaches the disk before a
+/// delta that holds the event is sent, or each boot takes a fresh [`ReplicaId::incarnation`]
+/// ([`restore`](Self::restore)).
 ///
 /// ```
 /// use x0_crdt::{CausalMap, HashKey, ReplicaId};
@@ -111,7 +114,8 @@ pub struct CausalMap {
     /// Of each writer, the event up to which tombstones were collected.
     floor: Vec<u64>,
     cells: BTreeMap<Key, Cell>,
-    /// Events above the floor that no later event has replaced, and their keys: what a peer that lacks them must receive.
+    /// Events above the floor that no later event has replaced, and their keys: what a peer that lacks them
+    /// must receive.
     recent: BTreeMap<(u32, u64), Key>,
     /// The removals among them: the tombstones.
     removals: BTreeMap<Key, Vec<(u32, u64)>>,
@@ -157,7 +161,8 @@ impl CausalMap {
         self.hash_key
     }
 
-    /// Writes a value over all values seen at `key`. `time` orders it among concurrent siblings on reading, nothing else.
+    /// Writes a value over all values seen at `key`. `time` orders it among concurrent siblings on reading,
+    /// nothing else.
     ///
     /// # Errors
     /// A key or value above its limit.
@@ -165,8 +170,8 @@ impl CausalMap {
         self.write(key, time, value, |_, _| true)
     }
 
-    /// Writes a value over the value of this replica at `key`, beside those of other replicas: the write of a counter, whose value is the
-    /// sum of one part per replica.
+    /// Writes a value over the value of this replica at `key`, beside those of other replicas: the write of a
+    /// counter, whose value is the sum of one part per replica.
     ///
     /// # Errors
     /// A key or value above its limit.
@@ -174,9 +179,11 @@ impl CausalMap {
         self.write(key, time, value, |me, sibling| sibling.writer == me)
     }
 
-    /// Adds to the counter at `key`: replaces this replica's part, an `i64`, by the sum. Saturates at the ends of `i64`.
+    /// Adds to the counter at `key`: replaces this replica's part, an `i64`, by the sum. Saturates at the
+    /// ends of `i64`.
     ///
-    /// A concurrent removal removes the parts that it has seen; a part that was added to meanwhile survives whole.
+    /// A concurrent removal removes the parts that it has seen; a part that was added to meanwhile survives
+    /// whole.
     ///
     /// # Errors
     /// A key above its limit.
@@ -191,7 +198,8 @@ impl CausalMap {
         for sibling in cell.siblings() {
             self.lose(&key, sibling);
         }
-        // The removed values need no history of their own: a peer that lacks this event drops them by its tombstone.
+        // The removed values need no history of their own: a peer that lacks this event drops them by its
+        // tombstone.
         self.supersede_removals(&key);
         let seq = self.next_seq();
         self.recent.insert((self.me, seq), key.clone());
@@ -217,7 +225,8 @@ impl CausalMap {
         let key = Key::new(key);
         let seq = self.next_seq();
         let sibling = Sibling { seq, time, value: Value::new(value), writer: self.me };
-        // The tombstones at this key are superseded: a peer that lacks them lacks this event too, and then receives the whole key.
+        // The tombstones at this key are superseded: a peer that lacks them lacks this event too, and then
+        // receives the whole key.
         self.supersede_removals(&key);
         let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
         siblings.retain(|old| {

@@ -27,7 +27,8 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
-    /// The first numbers of the reference implementation (xoshiro.di.unimi.it/splitmix64.c) for the seed 1234567.
+    /// The first numbers of the reference implementation (xoshiro.di.unimi.it/splitmix64.c) for the
+    /// seed 1234567.
     #[test]
     fn numbers_equal_those_of_the_reference_implementation() {
         let mut random = SplitMix64::new(1_234_567);

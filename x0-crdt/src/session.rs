@@ -52,7 +52,8 @@ pub enum SessionInput<'a> {
 pub enum SessionOutput<J = Joined> {
     /// Send this to the peer, as one datagram. It may be lost.
     Send(Vec<u8>),
-    /// The state has joined a delta: notify watchers, and the sessions with other peers by [`SessionInput::Changed`].
+    /// The state has joined a delta: notify watchers, and the sessions with other peers by
+    /// [`SessionInput::Changed`].
     Joined(J),
 }
 
@@ -63,7 +64,8 @@ pub enum SessionError {
     /// Malformed.
     #[error("a datagram of the peer cannot be decoded; it had no effect")]
     Datagram(#[from] DecodeError),
-    /// The checksum of a transfer does not match: it was damaged, or the peer has another [`HashKey`](crate::HashKey).
+    /// The checksum of a transfer does not match: it was damaged, or the peer has another
+    /// [`HashKey`](crate::HashKey).
     #[error(
         "the checksum of a transfer does not match; it is fetched again: if this repeats, compare the hash keys of the two sides"
     )]
@@ -94,7 +96,8 @@ pub struct SessionStats {
     pub joins: u64,
     /// Requests that were repeated because no answer arrived.
     pub retries: u64,
-    /// Times that equal versions had unequal contents: a writer equivocates. Both sides converge to the greater content.
+    /// Times that equal versions had unequal contents: a writer equivocates. Both sides converge to the
+    /// greater content.
     pub divergences: u64,
     /// Times that history did not reach back far enough, so that states were reconciled.
     pub reconciliations: u64,
@@ -102,20 +105,25 @@ pub struct SessionStats {
 
 /// The protocol engine of anti-entropy between two replicas: one per peer, on both sides.
 ///
-/// Each side compares frontiers (26 bytes) and pulls what it lacks. It sends its version, as changes to one that both sides know, and the
-/// peer answers with a delta in numbered parts; lost parts are requested again by number. Every datagram may be lost, doubled, delayed or
-/// reordered, and either side may restart at any time. The requesting side does all repetitions, so that a serving side holds no timers
-/// for a peer that is gone. A receiver sends a keep-alive of one byte in every `retry_min`, so that few parts are sent into a dead link.
+/// Each side compares frontiers (26 bytes) and pulls what it lacks. It sends its version, as changes to one
+/// that both sides know, and the peer answers with a delta in numbered parts; lost parts are requested again
+/// by number. Every datagram may be lost, doubled, delayed or reordered, and either side may restart at any
+/// time. The requesting side does all repetitions, so that a serving side holds no timers for a peer that is
+/// gone. A receiver sends a keep-alive of one byte in every `retry_min`, so that few parts are sent into a
+/// dead link.
 ///
 /// # Drain contract
-/// 1. Call [`handle`](Self::handle) for each datagram of the peer, each other change of the state, and each timeout. The state is lent to
-///    each call, because all sessions of a replica share it.
-/// 2. Then call [`poll_output`](Self::poll_output) until it returns `None`. Datagrams are spaced to the budget, so more may follow later.
-///    What `handle` changed in the state is durable before an output is carried out; see [`CausalMap`] on durability.
-/// 3. Call `handle` with [`SessionInput::Timeout`] at the time of [`poll_timeout`](Self::poll_timeout), and go on with 2.
+/// 1. Call [`handle`](Self::handle) for each datagram of the peer, each other change of the state, and each
+///    timeout. The state is lent to each call, because all sessions of a replica share it.
+/// 2. Then call [`poll_output`](Self::poll_output) until it returns `None`. Datagrams are spaced to the
+///    budget, so more may follow later. What `handle` changed in the state is durable before an output is
+///    carried out; see [`CausalMap`] on durability.
+/// 3. Call `handle` with [`SessionInput::Timeout`] at the time of [`poll_timeout`](Self::poll_timeout), and
+///    go on with 2.
 ///
-/// Times are since any origin and never go back. An error of `handle` concerns the one datagram: the state is as it was, and the driver
-/// need not answer. A late timeout or a dropped output delays the peers and loses nothing.
+/// Times are since any origin and never go back. An error of `handle` concerns the one datagram: the state is
+/// as it was, and the driver need not answer. A late timeout or a dropped output delays the peers and loses
+/// nothing.
 ///
 /// ```
 /// use core::time::Duration;
@@ -157,7 +165,8 @@ pub struct Session<R: Replicated = CausalMap> {
     /// No pull begins before this time; it grows while pulls fail.
     pull_after: Duration,
     failures: u32,
-    /// The number of the last request, never used twice in a session; two sessions with one peer differ by their seed.
+    /// The number of the last request, never used twice in a session; two sessions with one peer differ by
+    /// their seed.
     number: u64,
     /// What this side sends in parts, by kind.
     serving: [Option<Outgoing>; Kind::ALL.len()],
@@ -199,7 +208,8 @@ impl<R: Replicated> Session<R> {
         let announce_pause = options.retry_min;
         Self {
             options: SessionOptions {
-                // `part_len` and `next_symbols` subtract their headers from it: below the minimum they would underflow.
+                // `part_len` and `next_symbols` subtract their headers from it: below the minimum they would
+                // underflow.
                 datagram_len_max: options.datagram_len_max.max(DATAGRAM_LEN_MIN),
                 ..options.clone()
             },
@@ -210,7 +220,8 @@ impl<R: Replicated> Session<R> {
             pull: None,
             pull_after: Duration::ZERO,
             failures: 0,
-            // 28 random bits and room for 256 requests below them: short as an integer, and far apart for different seeds.
+            // 28 random bits and room for 256 requests below them: short as an integer, and far apart for
+            // different seeds.
             number: (SplitMix64::new(seed).next() >> 44) << 8,
             serving: [const { None }; Kind::ALL.len()],
             collecting: [const { None }; Kind::ALL.len()],
@@ -297,7 +308,8 @@ impl<R: Replicated> Session<R> {
     pub fn poll_output(&mut self) -> Option<SessionOutput<R::Joined>> {
         let now = self.now;
         let output = self.outputs.pop_front().or_else(|| {
-            // Answers above are short and leave at once; only the long rest is held to the budget, and to a peer that is alive.
+            // Answers above are short and leave at once; only the long rest is held to the budget, and to a
+            // peer that is alive.
             if now < self.free_at || now > self.silent_at() {
                 return None;
             }
@@ -369,7 +381,8 @@ impl<R: Replicated> Session<R> {
             self.send(&Message::Here);
         }
         if now >= self.announce_at && (self.pull.is_some() || self.is_sending()) {
-            // During a transfer an announcement is superfluous: the receiver announces its frontier when it has joined the delta.
+            // During a transfer an announcement is superfluous: the receiver announces its frontier when it
+            // has joined the delta.
             self.announce_at = now + self.options.retry_max;
         } else if now >= self.announce_at {
             self.announce(now, state, true);
@@ -416,7 +429,8 @@ impl<R: Replicated> Session<R> {
             Message::Gone { number } => {
                 // An answer to an older request has no meaning any more.
                 if self.pull.as_ref().is_some_and(|pull| pull.number == *number) {
-                    // The peer restarted, or serves another request now: this side asks again, with its current version.
+                    // The peer restarted, or serves another request now: this side asks again, with its
+                    // current version.
                     self.pull = None;
                     self.begin_pull(now, state);
                 }
@@ -460,7 +474,8 @@ impl<R: Replicated> Session<R> {
             // Equal versions identify equal events, so one event has two contents: its writer equivocates.
             self.stats.divergences += 1;
         }
-        // A version that this side knows and has seen whole cannot bring anything: only the peer lacks something then.
+        // A version that this side knows and has seen whole cannot bring anything: only the peer lacks
+        // something then.
         let nothing_new = theirs.version != mine.version
             && self.versions.get(theirs.version).is_some_and(|version| version.is_within(&state.version()));
         if !nothing_new {
@@ -556,7 +571,8 @@ impl<R: Replicated> Session<R> {
         }
         // Complete: the slot is free for the next transfer, whatever comes of this one.
         let Some(collecting) = self.collecting[kind as usize].take() else { return Ok(()) };
-        // If the peer's state changed in between, the parts may be of two versions of the transfer: it is requested again when needed.
+        // If the peer's state changed in between, the parts may be of two versions of the transfer: it is
+        // requested again when needed.
         let Ok(bytes) = Self::checked(&collecting.incoming.into_bytes(), state) else { return Ok(()) };
         match kind {
             Kind::Delta => Ok(()),
@@ -596,7 +612,8 @@ impl<R: Replicated> Session<R> {
             .into_iter()
             .map(|(anchor, base)| (anchor, version.changes_since(base)))
             .min_by_key(|(_, changes)| changes.len())
-            // A change takes at most 16 bytes. What does not fit one datagram is collected by the peer in parts, by its hash.
+            // A change takes at most 16 bytes. What does not fit one datagram is collected by the peer in
+            // parts, by its hash.
             .filter(|(_, changes)| changes.len() * 16 + 96 <= self.options.datagram_len_max);
         VersionRef { hash, changes }
     }

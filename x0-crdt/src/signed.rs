@@ -37,7 +37,8 @@ pub struct ChainKeys {
 }
 
 impl ChainKeys {
-    /// A signer of this replica's batches, and a verifier that knows the public key of every node, this one's included.
+    /// A signer of this replica's batches, and a verifier that knows the public key of every node, this one's
+    /// included.
     #[must_use]
     pub fn new(signer: impl Signer + Send + 'static, verifier: impl Verifier + Send + 'static) -> Self {
         Self { signer: Some(Box::new(signer)), verifier: Box::new(verifier) }
@@ -64,23 +65,30 @@ struct Peer {
     divergences: u64,
 }
 
-/// A [`CausalMap`] of writers that are not trusted: each signs its values in batches, every replica verifies them, and a writer that
-/// signs two histories (it *equivocates*) leaves a proof by which all replicas keep the same of it. The [module documentation of the
-/// crate](crate#signed-maps) describes the method and its limits.
+/// A [`CausalMap`] of writers that are not trusted: each signs its values in batches, every replica verifies
+/// them, and a writer that signs two histories (it *equivocates*) leaves a proof by which all replicas keep
+/// the same of it. The [module documentation of the crate](crate#signed-maps) describes the method and its
+/// limits.
 ///
-/// It is an engine: it owns the map, the chains of all writers and one [`Session`] per peer, and no socket, file, clock or thread.
-/// Writing to the map without its chains, or sending what is not durable, is not possible: the map is lent out read-only, and a
-/// [`SignedOutput::Send`] is handed out only after the [`PersistToken`] of the record before it has come back.
+/// It is an engine: it owns the map, the chains of all writers and one [`Session`] per peer, and no socket,
+/// file, clock or thread. Writing to the map without its chains, or sending what is not durable, is not
+/// possible: the map is lent out read-only, and a [`SignedOutput::Send`] is handed out only after the
+/// [`PersistToken`] of the record before it has come back.
 ///
 /// # Drain contract
-/// 1. Call [`handle`](Self::handle) for each input, and [`put`](Self::put), [`add`](Self::add), [`remove`](Self::remove) or
-///    [`join`](Self::join) for local changes. Times are since any origin and never go back.
-/// 2. Then call [`poll_output`](Self::poll_output) until it returns `None`, and carry the outputs out in order.
-/// 3. At [`SignedOutput::Persist`], make the record durable, then hand its token to [`SignedInput::Persisted`] and go on with 2. If the
-///    write fails, write the same bytes again or stop; a token that is dropped leaves the engine silent.
-/// 4. Call `handle` with [`SignedInput::Timeout`] at the time of [`poll_timeout`](Self::poll_timeout), and go on with 2.
+/// 1. Call [`handle`](Self::handle) for each input, and [`put`](Self::put), [`add`](Self::add),
+///    [`remove`](Self::remove) or [`join`](Self::join) for local changes. Times are since any origin and
+///    never go back.
+/// 2. Then call [`poll_output`](Self::poll_output) until it returns `None`, and carry the outputs out in
+///    order.
+/// 3. At [`SignedOutput::Persist`], make the record durable, then hand its token to
+///    [`SignedInput::Persisted`] and go on with 2. If the write fails, write the same bytes again or stop; a
+///    token that is dropped leaves the engine silent.
+/// 4. Call `handle` with [`SignedInput::Timeout`] at the time of [`poll_timeout`](Self::poll_timeout), and go
+///    on with 2.
 ///
-/// An error of `handle` concerns the one input. After a crash, [`restore`](Self::restore) from the records that are durable.
+/// An error of `handle` concerns the one input. After a crash, [`restore`](Self::restore) from the records
+/// that are durable.
 ///
 /// ```
 /// # use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -190,7 +198,8 @@ pub struct SignedMap {
     notices: VecDeque<SignedOutput>,
     /// Datagrams, each with the record that must be durable before it leaves.
     sends: VecDeque<(u64, u64, Vec<u8>)>,
-    /// The map was changed since the sessions were last driven; by the session with this peer alone, or otherwise.
+    /// The map was changed since the sessions were last driven; by the session with this peer alone, or
+    /// otherwise.
     changed: Option<Option<u64>>,
     /// When the pending events are signed, however few.
     sign_at: Option<Duration>,
@@ -198,7 +207,8 @@ pub struct SignedMap {
 }
 
 impl SignedMap {
-    /// An empty map, written to as `replica`. Members that sync share `hash_key`; `seed` differs from one start to the next.
+    /// An empty map, written to as `replica`. Members that sync share `hash_key`; `seed` differs from one
+    /// start to the next.
     #[must_use]
     pub fn new(
         replica: ReplicaId,
@@ -210,8 +220,8 @@ impl SignedMap {
         Self::with_map(CausalMap::new(replica, hash_key), Journal::default(), keys, options, seed)
     }
 
-    /// Goes on from the records of [`SignedOutput::Persist`], in order: as the same `replica` if all of them are there, as a fresh
-    /// incarnation if some may be missing.
+    /// Goes on from the records of [`SignedOutput::Persist`], in order: as the same `replica` if all of them
+    /// are there, as a fresh incarnation if some may be missing.
     ///
     /// # Errors
     /// Records that are damaged or out of order. Nothing was made of them.
@@ -260,7 +270,8 @@ impl SignedMap {
         &self.map
     }
 
-    /// Writes a value over all that is seen at `key`. `time` orders it among concurrent siblings on reading, nothing else.
+    /// Writes a value over all that is seen at `key`. `time` orders it among concurrent siblings on reading,
+    /// nothing else.
     ///
     /// # Errors
     /// A key or value above its limit, or a key under [`CHAIN_PREFIX`]. The map is as it was.
@@ -307,8 +318,8 @@ impl SignedMap {
         Ok(joined)
     }
 
-    /// Accepts a proof that a writer equivocates, which arrived in another way than in the map. A proof whose signatures do not hold
-    /// changes nothing.
+    /// Accepts a proof that a writer equivocates, which arrived in another way than in the map. A proof whose
+    /// signatures do not hold changes nothing.
     pub fn accept_proof(&mut self, proof: &EquivocationProof) {
         let reviewed = self.chains.accept_proof(&mut self.map, proof);
         if self.reviewed(BTreeSet::new(), reviewed) {
@@ -339,14 +350,16 @@ impl SignedMap {
         Ok(signed)
     }
 
-    /// The values at `key`, each with its verification. `None` if there is none, and for keys under [`CHAIN_PREFIX`].
+    /// The values at `key`, each with its verification. `None` if there is none, and for keys under
+    /// [`CHAIN_PREFIX`].
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<SignedEntry<'_>> {
         let entry = self.map.get(key).filter(|_| !key.starts_with(CHAIN_PREFIX))?;
         Some(SignedEntry { entry, chains: &self.chains })
     }
 
-    /// The entries in ascending order of their keys, from `first` on (inclusive), without those of the chains.
+    /// The entries in ascending order of their keys, from `first` on (inclusive), without those of the
+    /// chains.
     pub fn range<'a>(&'a self, first: &[u8]) -> impl DoubleEndedIterator<Item = SignedEntry<'a>> + use<'a> {
         let entries = self.map.range(first).filter(|entry| !entry.key().starts_with(CHAIN_PREFIX));
         entries.map(|entry| SignedEntry { entry, chains: &self.chains })
@@ -387,7 +400,8 @@ impl SignedMap {
         self.map.frontier()
     }
 
-    /// The connected peers, each with whether both sides stood at one frontier when the peer last sent something.
+    /// The connected peers, each with whether both sides stood at one frontier when the peer last sent
+    /// something.
     pub fn peers(&self) -> impl Iterator<Item = (u64, bool)> {
         self.peers.iter().map(|(peer, state)| (*peer, state.session.is_in_sync()))
     }
@@ -395,7 +409,8 @@ impl SignedMap {
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
-    /// The input had no effect: a datagram that is malformed or does not fit, an unknown peer, a token of another map.
+    /// The input had no effect: a datagram that is malformed or does not fit, an unknown peer, a token of
+    /// another map.
     pub fn handle(&mut self, now: Duration, input: SignedInput<'_>) -> Result<(), SignedHandleError> {
         self.now = now;
         let result = match input {
@@ -421,8 +436,8 @@ impl SignedMap {
         result
     }
 
-    /// The next output, in the order in which the driver carries them out. `None`: nothing is to be done before the next input or
-    /// [`poll_timeout`](Self::poll_timeout).
+    /// The next output, in the order in which the driver carries them out. `None`: nothing is to be done
+    /// before the next input or [`poll_timeout`](Self::poll_timeout).
     pub fn poll_output(&mut self) -> Option<SignedOutput> {
         if self.changed.is_some() {
             self.settle();
@@ -433,7 +448,8 @@ impl SignedMap {
         if let Some(persist) = self.journal.next_record(&self.map) {
             return Some(persist);
         }
-        // The record that a datagram depends on may still be on its way to the disk; all later datagrams wait as well.
+        // The record that a datagram depends on may still be on its way to the disk; all later datagrams wait
+        // as well.
         let (required, ..) = self.sends.front()?;
         if !self.journal.is_durable(*required) {
             return None;
@@ -483,7 +499,8 @@ impl SignedMap {
         }
     }
 
-    /// Signs full batches, lets the sessions see changes, and verifies what they joined, until nothing more follows.
+    /// Signs full batches, lets the sessions see changes, and verifies what they joined, until nothing more
+    /// follows.
     fn settle(&mut self) {
         let mut sends = Vec::new();
         loop {
@@ -520,7 +537,8 @@ impl SignedMap {
         self.sends.extend(sends.into_iter().map(|(peer, datagram)| (required, peer, datagram)));
     }
 
-    /// Takes the outputs of all sessions: appends datagrams to `sends`, and returns the keys that joins changed, by peer.
+    /// Takes the outputs of all sessions: appends datagrams to `sends`, and returns the keys that joins
+    /// changed, by peer.
     fn drain(&mut self, sends: &mut Vec<(u64, Vec<u8>)>) -> Vec<(u64, Vec<Vec<u8>>)> {
         let mut joined = Vec::new();
         for (peer, state) in &mut self.peers {
@@ -534,7 +552,8 @@ impl SignedMap {
         joined
     }
 
-    /// Publishes what is known of all chains if a session has met a peer that has seen the same events and holds other contents.
+    /// Publishes what is known of all chains if a session has met a peer that has seen the same events and
+    /// holds other contents.
     fn answer_divergences(&mut self) -> bool {
         let mut diverged = false;
         for state in self.peers.values_mut() {

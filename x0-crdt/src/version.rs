@@ -8,8 +8,8 @@ use crate::dot::{Dot, ReplicaId};
 
 /// A version vector: of each writer, all events up to a number.
 ///
-/// [`CausalMap`](crate::CausalMap) and [`CausalReplica`](crate::CausalReplica) join whole deltas or nothing, so that their versions have no
-/// gaps.
+/// [`CausalMap`](crate::CausalMap) and [`CausalReplica`](crate::CausalReplica) join whole deltas or nothing,
+/// so that their versions have no gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Version {
     seqs: BTreeMap<ReplicaId, u64>,
@@ -82,7 +82,8 @@ impl Version {
         self.seqs.is_empty()
     }
 
-    /// The changes that turn `base` into `self`: the entries that differ, with their number here (0 for none).
+    /// The changes that turn `base` into `self`: the entries that differ, with their number here (0 for
+    /// none).
     #[must_use]
     pub fn changes_since(&self, base: &Self) -> Vec<(ReplicaId, u64)> {
         let mut changes: Vec<_> = self.iter().filter(|(replica, seq)| base.get(*replica) != *seq).collect();

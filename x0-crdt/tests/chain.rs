@@ -1,4 +1,5 @@
-//! The chain of a writer against everything that may happen to it: tampering, loss, restarts, and writers that equivocate.
+//! The chain of a writer against everything that may happen to it: tampering, loss, restarts, and writers
+//! that equivocate.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! The hybrid logical clock against plain integers, under physical clocks that jump, and what a register makes of its stamps.
+//! The hybrid logical clock against plain integers, under physical clocks that jump, and what a register
+//! makes of its stamps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Beside the crate `crdts`: what goes there and comes back, the same histories on both, and the history on which its map diverges.
+//! Beside the crate `crdts`: what goes there and comes back, the same histories on both, and the history on
+//! which its map diverges.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,5 +1,6 @@
-//! Recorded bytes of every format must open: saved map and state, delta, session datagrams, chain, records of a signed map, and a
-//! composed type. `X0_CRDT_RECORD=1` records what is missing; recorded files are never rewritten.
+//! Recorded bytes of every format must open: saved map and state, delta, session datagrams, chain, records of
+//! a signed map, and a composed type. `X0_CRDT_RECORD=1` records what is missing; recorded files are never
+//! rewritten.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

@@ -1,4 +1,5 @@
-//! Every run of small systems, not some: the retirement protocol and the session under stateright's model checker.
+//! Every run of small systems, not some: the retirement protocol and the session under stateright's model
+//! checker.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -193,7 +194,8 @@ fn check_retirement<R: Subject>() {
     }
 }
 
-/// Two replicas and their sessions; datagrams are delivered in any order, lost, or delivered and kept to come again.
+/// Two replicas and their sessions; datagrams are delivered in any order, lost, or delivered and kept to come
+/// again.
 struct Sessions<R> {
     of: std::marker::PhantomData<R>,
     depth: usize,

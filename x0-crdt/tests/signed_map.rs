@@ -1,5 +1,5 @@
-//! [`SignedMap`](x0_crdt::SignedMap)s over a lossy network in virtual time, with disks that take their time and lose what they have not
-//! confirmed.
+//! [`SignedMap`](x0_crdt::SignedMap)s over a lossy network in virtual time, with disks that take their time
+//! and lose what they have not confirmed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

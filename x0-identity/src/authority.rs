@@ -28,9 +28,11 @@ use crate::{PemError, SigningError, SpiffeId, SvidError, TrustBundle, TrustDomai
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AuthorityOptions {
-    /// The validity of the authority's own certificate, which also bounds that of every SVID. The default is 365 days.
+    /// The validity of the authority's own certificate, which also bounds that of every SVID. The default is
+    /// 365 days.
     pub validity: Duration,
-    /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is 60 seconds.
+    /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is
+    /// 60 seconds.
     pub backdate: Duration,
 }
 
@@ -61,8 +63,8 @@ impl Default for AuthorityOptions {
 
 /// The signing authority of a trust domain, in memory: a self-signed certificate of ECDSA P-256 and its key.
 ///
-/// It issues every SPIFFE ID of its trust domain that the caller requests; the caller decides which workload receives which
-/// ID. It also generates the key of each SVID, from the randomness of the operating system.
+/// It issues every SPIFFE ID of its trust domain that the caller requests; the caller decides which workload
+/// receives which ID. It also generates the key of each SVID, from the randomness of the operating system.
 ///
 /// ```
 /// use std::time::Duration;
@@ -89,8 +91,8 @@ impl Authority {
     /// Creates an authority with a new key, valid from now on by the system's clock.
     ///
     /// # Errors
-    /// [`AuthorityError::Validity`], when the validity cannot be encoded, or [`AuthorityError::Generate`], when the system
-    /// provides no randomness.
+    /// [`AuthorityError::Validity`], when the validity cannot be encoded, or [`AuthorityError::Generate`],
+    /// when the system provides no randomness.
     pub fn new(trust_domain: TrustDomain, options: &AuthorityOptions) -> Result<Authority, AuthorityError> {
         Authority::new_at(trust_domain, options, SystemTime::now())
     }
@@ -138,8 +140,8 @@ impl Authority {
     /// Reads the certificate and the key of an authority as [`Authority::to_pem`] writes them.
     ///
     /// # Errors
-    /// [`AuthorityError`], when the text is damaged or lacks a part, the certificate breaks a rule for signing certificates or
-    /// has no SPIFFE ID, or the key does not belong to it.
+    /// [`AuthorityError`], when the text is damaged or lacks a part, the certificate breaks a rule for
+    /// signing certificates or has no SPIFFE ID, or the key does not belong to it.
     pub fn from_pem(pem: &[u8]) -> Result<Authority, AuthorityError> {
         let parts = read_parts(pem)?;
         let [certificate] = &parts.certificates[..] else {
@@ -157,8 +159,8 @@ impl Authority {
         Authority::from_parts(certificate, key, trust_domain, signer.validity)
     }
 
-    /// The certificate and the **private key** as PEM text. Every reader of the text can issue every SPIFFE ID of the trust
-    /// domain.
+    /// The certificate and the **private key** as PEM text. Every reader of the text can issue every SPIFFE
+    /// ID of the trust domain.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let mut pem = self.bundle.to_pem();
@@ -166,10 +168,12 @@ impl Authority {
         pem
     }
 
-    /// Issues an SVID with a new key, valid from now on by the system's clock, and not longer than the authority.
+    /// Issues an SVID with a new key, valid from now on by the system's clock, and not longer than the
+    /// authority.
     ///
     /// # Errors
-    /// [`IssueError`], when the SPIFFE ID is of another trust domain or has no path, or the authority is not valid.
+    /// [`IssueError`], when the SPIFFE ID is of another trust domain or has no path, or the authority is not
+    /// valid.
     pub fn issue(&self, spiffe_id: &SpiffeId, validity: Duration) -> Result<X509Svid, IssueError> {
         self.issue_at(spiffe_id, validity, SystemTime::now())
     }

@@ -1,6 +1,7 @@
 //! JSON (RFC 8259), read strictly: a name occurs once in an object, and what is nested is bounded.
 //!
-//! A parser that keeps the last of two equal names lets two readers see two documents (Trust Domain and Bundle §6.3).
+//! A parser that keeps the last of two equal names lets two readers see two documents (Trust Domain and
+//! Bundle §6.3).
 
 use std::string::String;
 use std::vec::Vec;

@@ -1,15 +1,21 @@
 //! SPIFFE identities for peers, without a server: names, certificates, trust bundles and TLS configurations.
 //!
-//! - [`NodeId`] names a node: 64 bits, never zero. Without features it is all of the crate that most libraries need, and `no_std`.
+//! - [`NodeId`] names a node: 64 bits, never zero. Without features it is all of the crate that most
+//!   libraries need, and `no_std`.
 //! - [`SpiffeId`] and [`TrustDomain`] hold every rule of the SPIFFE-ID specification.
 //! - [`Renewal`] is a protocol engine that decides when an SVID is renewed, and when by attestation.
-//! - `X509Svid` and `TrustBundle` (feature `x509`) hold certificates that were checked against the X509-SVID specification.
-//! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for JWT-SVIDs.
+//! - `X509Svid` and `TrustBundle` (feature `x509`) hold certificates that were checked against the X509-SVID
+//!   specification.
+//! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for
+//!   JWT-SVIDs.
 //! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
-//! - `CaSigner`, `RegistrationEntry` and `JoinTokens` (feature `issuer`) issue SVIDs to callers that keep their private keys.
-//! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3. They are built once
-//!   and read the current SVID and bundle at each handshake, so that a rotation drops no connection.
-//! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their own authority.
+//! - `CaSigner`, `RegistrationEntry` and `JoinTokens` (feature `issuer`) issue SVIDs to callers that keep
+//!   their private keys.
+//! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
+//!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
+//!   connection.
+//! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
+//!   own authority.
 //!
 //! # Glossary
 //!
@@ -58,7 +64,7 @@ let authority = Authority::new(TrustDomain::parse("example.org")?, &AuthorityOpt
 let node = NodeId::new(7).ok_or("zero names no node")?;
 let issue = || authority.issue(&SpiffeId::for_node(authority.trust_domain(), node), Duration::from_secs(3600));
 let identity = Identity::new(issue()?, authority.bundle())?;
-let (server, client) = (identity.server_config(), identity.client_config()); // for any rustls endpoint, built once
+let (server, client) = (identity.server_config(), identity.client_config()); // for any rustls endpoint
 identity.rotate(issue()?)?; // the next handshake presents the new SVID
 # drop((server, client));
 # Ok(())

@@ -6,7 +6,8 @@ use core::str::FromStr;
 
 /// A node of a mesh: 64 bits, never zero, written as 16 lower-case hexadecimal digits.
 ///
-/// The number is only a name. An SVID proves that a peer *is* the node: see `SpiffeId::for_node` and `SpiffeId::node_id`.
+/// The number is only a name. An SVID proves that a peer *is* the node: see `SpiffeId::for_node` and
+/// `SpiffeId::node_id`.
 ///
 /// ```
 /// use x0_identity::NodeId;

@@ -1,11 +1,13 @@
 //! Path validation: RFC 5280 §6.1 over the certificates that a peer presents.
 //!
-//! The search goes from the leaf to an authority of the bundle, through presented certificates in any order (RFC 8446 §4.4.2).
-//! A path that it finds is validated from the authority down. Signatures come first, so that nothing costly is done for
-//! certificates that no authority issued; each is checked once, whatever number of paths it lies on.
+//! The search goes from the leaf to an authority of the bundle, through presented certificates in any order
+//! (RFC 8446 §4.4.2). A path that it finds is validated from the authority down. Signatures come first, so
+//! that nothing costly is done for certificates that no authority issued; each is checked once, whatever
+//! number of paths it lies on.
 //!
-//! An authority's own constraints (path length, names, extended key usage, validity) apply to the path, as OpenSSL and Go do
-//! it; RFC 5280 §6.1.1 (d) leaves that to the application. Its policies do not: the tree begins below it (§6.1.2).
+//! An authority's own constraints (path length, names, extended key usage, validity) apply to the path, as
+//! OpenSSL and Go do it; RFC 5280 §6.1.1 (d) leaves that to the application. Its policies do not: the tree
+//! begins below it (§6.1.2).
 
 use std::string::String;
 use std::vec::Vec;
@@ -25,7 +27,8 @@ pub use error::{CertificateAt, PathError};
 use names::same_name;
 use policy::Policies;
 
-/// Signature checks of one validation. A chain of 8 takes 8; the rest is for issuers of one name with different keys.
+/// Signature checks of one validation. A chain of 8 takes 8; the rest is for issuers of one name with
+/// different keys.
 const SIGNATURES_MAX: usize = 24;
 /// Comparisons of a name with a name constraint in one validation, which take about 50 ns each.
 const COMPARISONS_MAX: usize = 20_000;
@@ -113,7 +116,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The certificate at a position of the chain as presented. Positions come from the search, which passes only readable ones.
+    /// The certificate at a position of the chain as presented. Positions come from the search, which passes
+    /// only readable ones.
     fn presented(&self, position: usize) -> Option<&'a Certificate<'a>> {
         match position.checked_sub(1) {
             None => Some(self.leaf),
@@ -121,7 +125,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Looks for issuers of the path's last certificate. `path` holds the positions of the intermediates, the leaf's issuer first.
+    /// Looks for issuers of the path's last certificate. `path` holds the positions of the intermediates, the
+    /// leaf's issuer first.
     fn extend(&mut self, path: &mut Vec<usize>) -> Result<bool, PathError> {
         self.budget.steps = self.budget.steps.checked_sub(1).ok_or(PathError::Steps)?;
         let last = path.last().copied().unwrap_or(0);
@@ -321,8 +326,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// RFC 5280 §4.2.1.12 says nothing of signers; X509-SVID §4.4 states that libraries differ. As Go, OpenSSL and webpki do,
-    /// the purposes of a signer bound those of the certificates below it.
+    /// RFC 5280 §4.2.1.12 says nothing of signers; X509-SVID §4.4 states that libraries differ. As Go,
+    /// OpenSSL and webpki do, the purposes of a signer bound those of the certificates below it.
     fn check_extended_key_usage(
         &self,
         certificate: &Certificate<'_>,

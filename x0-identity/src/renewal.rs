@@ -14,8 +14,8 @@ pub struct RenewalOptions {
     pub pause_max: Duration,
     /// An attempt without an answer counts as failed after this time. The default is 30 seconds.
     pub answer_max: Duration,
-    /// The longest time between two looks at the wall clock, which may jump and which goes on while the machine is suspended. The
-    /// default is 30 seconds.
+    /// The longest time between two looks at the wall clock, which may jump and which goes on while the
+    /// machine is suspended. The default is 30 seconds.
     pub clock_look: Duration,
 }
 
@@ -53,7 +53,8 @@ impl RenewalOptions {
     }
 }
 
-/// What a [`Renewal`] is given. `wall` is the time since 1970 by the system's clock, in which certificates say their validity.
+/// What a [`Renewal`] is given. `wall` is the time since 1970 by the system's clock, in which certificates
+/// say their validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RenewalInput {
@@ -62,7 +63,8 @@ pub enum RenewalInput {
         /// The system's clock.
         wall: Duration,
     },
-    /// The issuer has issued an SVID, which is in use now. Also the first input of a process that starts with an SVID.
+    /// The issuer has issued an SVID, which is in use now. Also the first input of a process that starts with
+    /// an SVID.
     Issued {
         /// The system's clock.
         wall: Duration,
@@ -83,8 +85,8 @@ pub enum RenewalInput {
     },
 }
 
-/// What the driver of a [`Renewal`] does. It answers with [`RenewalInput::Issued`], [`RenewalInput::Failed`] or
-/// [`RenewalInput::Rejected`].
+/// What the driver of a [`Renewal`] does. It answers with [`RenewalInput::Issued`], [`RenewalInput::Failed`]
+/// or [`RenewalInput::Rejected`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RenewalOutput {
@@ -93,7 +95,8 @@ pub enum RenewalOutput {
         /// Attempts since the last SVID, from 1.
         attempt: u32,
     },
-    /// Request an SVID by attestation: there is no current one, it is not valid now, or the issuer does not accept it.
+    /// Request an SVID by attestation: there is no current one, it is not valid now, or the issuer does not
+    /// accept it.
     Attest {
         /// Attempts since the last SVID, from 1.
         attempt: u32,
@@ -114,14 +117,16 @@ pub enum RenewalError {
 
 /// Decides when to renew an SVID, and whether with it or by attestation. It never gives up.
 ///
-/// An SVID is renewed at half of its validity, with a jitter of a tenth of it, so that nodes that started together do not come
-/// together. After a failure it tries again with growing pauses, for ever. It looks at the system's clock at least every
-/// [`RenewalOptions::clock_look`], and so recovers from a suspend, a clock that jumps, and an SVID that expired meanwhile.
+/// An SVID is renewed at half of its validity, with a jitter of a tenth of it, so that nodes that started
+/// together do not come together. After a failure it tries again with growing pauses, for ever. It looks at
+/// the system's clock at least every [`RenewalOptions::clock_look`], and so recovers from a suspend, a clock
+/// that jumps, and an SVID that expired meanwhile.
 ///
 /// # Drain contract
-/// After each [`Renewal::handle`], with or without an error, take outputs until [`Renewal::poll_output`] returns `None`. Then wait until
-/// [`Renewal::poll_timeout`] or an answer, whichever comes first. `now` is the time since any origin, from a clock that does not go
-/// back; it may stand still while the machine is suspended.
+/// After each [`Renewal::handle`], with or without an error, take outputs until [`Renewal::poll_output`]
+/// returns `None`. Then wait until [`Renewal::poll_timeout`] or an answer, whichever comes first. `now` is
+/// the time since any origin, from a clock that does not go back; it may stand still while the machine is
+/// suspended.
 ///
 /// ```
 /// use core::time::Duration;
@@ -255,7 +260,8 @@ impl Renewal {
             self.attempts = 0;
             self.rest(now, wall, renew_at);
         } else {
-            // By a clock that is far off it is due at once: not without a pause, or two clocks that differ make a storm.
+            // By a clock that is far off it is due at once: not without a pause, or two clocks that differ
+            // make a storm.
             self.pause(now);
         }
         Ok(())

@@ -27,13 +27,15 @@ pub enum Revoked {
     },
 }
 
-/// A set of revocations, bounded, each with the moment from which on it is not needed: the end of what it names.
+/// A set of revocations, bounded, each with the moment from which on it is not needed: the end of what it
+/// names.
 ///
-/// It is a state-based CRDT: [`RevocationView::merge`] is commutative, associative and idempotent, so that nodes may exchange views
-/// in any order, as a value of a key-value store or of their own. Nothing is taken back; an entry ends by itself.
+/// It is a state-based CRDT: [`RevocationView::merge`] is commutative, associative and idempotent, so that
+/// nodes may exchange views in any order, as a value of a key-value store or of their own. Nothing is taken
+/// back; an entry ends by itself.
 ///
-/// The view says what is revoked, not who may say so: take views only from peers that are authorized to revoke, or from a
-/// store that only they write.
+/// The view says what is revoked, not who may say so: take views only from peers that are authorized to
+/// revoke, or from a store that only they write.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -141,8 +143,8 @@ impl RevocationView {
         RevocationView::default()
     }
 
-    /// Revokes something until `expires`, which is the end of what it names at the earliest: from then on the entry may be removed.
-    /// Of two ends for one name the later counts. Says whether the view changed.
+    /// Revokes something until `expires`, which is the end of what it names at the earliest: from then on the
+    /// entry may be removed. Of two ends for one name the later counts. Says whether the view changed.
     ///
     /// # Errors
     /// [`RevocationError`], when the view is full or the name is too long.
@@ -182,7 +184,8 @@ impl RevocationView {
         Ok(changed)
     }
 
-    /// Removes the entries that are no longer needed. Let some minutes pass, so that nodes with a clock that lags keep refusing.
+    /// Removes the entries that are no longer needed. Let some minutes pass, so that nodes with a clock that
+    /// lags keep refusing.
     pub fn remove_expired(&mut self, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.entries.retain(|_, expires| *expires > now);
@@ -249,7 +252,8 @@ impl RevocationView {
         self.entries.contains_key(&revoked).then_some(revoked)
     }
 
-    /// The view as bytes: the version, then each entry with its kind, end and names, in order. Equal views have equal bytes.
+    /// The view as bytes: the version, then each entry with its kind, end and names, in order. Equal views
+    /// have equal bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = std::vec![VERSION];

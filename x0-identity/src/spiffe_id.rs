@@ -14,9 +14,9 @@ const NODE_PATH: &str = "/node/";
 
 /// A SPIFFE ID, `spiffe://trust-domain/path`, in its one valid spelling (SPIFFE-ID §2).
 ///
-/// Two IDs are equal if and only if their bytes are equal: an upper-case scheme or trust domain, which a lenient parser
-/// would fold (§2.4), is refused. The path may be empty. X509-SVID §3.1 demands a path of a workload; that rule is checked
-/// where certificates are read.
+/// Two IDs are equal if and only if their bytes are equal: an upper-case scheme or trust domain, which a
+/// lenient parser would fold (§2.4), is refused. The path may be empty. X509-SVID §3.1 demands a path of a
+/// workload; that rule is checked where certificates are read.
 ///
 /// ```
 /// use x0_identity::{NodeId, SpiffeId, TrustDomain};
@@ -77,7 +77,8 @@ impl SpiffeId {
     /// Builds an ID from a trust domain and path segments. An empty slice gives the ID of the trust domain.
     ///
     /// # Errors
-    /// [`ParseSpiffeIdError`] when a segment breaks a rule of SPIFFE-ID §2.2 (a `/` inside a segment does), or the ID is too long.
+    /// [`ParseSpiffeIdError`] when a segment breaks a rule of SPIFFE-ID §2.2 (a `/` inside a segment does),
+    /// or the ID is too long.
     pub fn from_segments(
         trust_domain: &TrustDomain,
         segments: &[&str],

@@ -1,4 +1,5 @@
-//! Mutual TLS 1.3 that follows a rotation: a verifier of the SPIFFE rules and rustls configurations around it.
+//! Mutual TLS 1.3 that follows a rotation: a verifier of the SPIFFE rules and rustls configurations around
+//! it.
 
 mod admission;
 mod bundles;

@@ -6,8 +6,8 @@ use core::str::FromStr;
 
 /// The name of a trust domain: the `host` of a SPIFFE ID (SPIFFE-ID §2.1).
 ///
-/// Names are compared byte for byte. The specification calls them case-insensitive (§2.4) and demands lower case (§2.1);
-/// upper case is therefore refused rather than folded, so that one domain has one spelling.
+/// Names are compared byte for byte. The specification calls them case-insensitive (§2.4) and demands lower
+/// case (§2.1); upper case is therefore refused rather than folded, so that one domain has one spelling.
 ///
 /// ```
 /// use x0_identity::TrustDomain;

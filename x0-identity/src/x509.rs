@@ -1,4 +1,5 @@
-//! X.509-SVIDs: what certificates and keys are, and the rules of X509-SVID that a single certificate must keep.
+//! X.509-SVIDs: what certificates and keys are, and the rules of X509-SVID that a single certificate must
+//! keep.
 
 mod bundle;
 mod bundle_set;

@@ -1,4 +1,5 @@
-//! Whatever comes from outside: no panic, and what is accepted means one thing. The targets in `fuzz/` go on from here.
+//! Whatever comes from outside: no panic, and what is accepted means one thing. The targets in `fuzz/` go on
+//! from here.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
-//! SPIFFE bundles and bundle maps: one test for each MUST of Trust Domain and Bundle, and of X509-SVID §6 and JWT-SVID §6.
+//! SPIFFE bundles and bundle maps: one test for each MUST of Trust Domain and Bundle, and of X509-SVID §6 and
+//! JWT-SVID §6.
 //!
 //! | Section | Rule | Test |
 //! |---|---|---|
@@ -263,7 +264,8 @@ fn tdb_4_1_3_no_usable_key_trusts_nothing() {
     }
 }
 
-/// One authority that breaks a rule is left out: the example of the specification itself has a name that ends with a slash.
+/// One authority that breaks a rule is left out: the example of the specification itself has a name that ends
+/// with a slash.
 #[test]
 fn an_authority_that_breaks_a_rule_is_left_out() {
     let signer = |uri: &str| Recipe::signer(uri, "signer").self_signed().bundle_json();

@@ -147,7 +147,8 @@ fn a_rotation_in_the_middle_of_a_handshake_disturbs_nothing() {
     common::handshake(&mut client, &mut server).unwrap();
 }
 
-/// Every node receives the new root before it is used, and drops the old one after every SVID was rotated: no gap.
+/// Every node receives the new root before it is used, and drops the old one after every SVID was rotated: no
+/// gap.
 #[test]
 fn the_root_changes_without_a_gap() {
     let (old, new) = (authority("example.org"), authority("example.org"));
@@ -208,7 +209,8 @@ fn no_session_is_resumed() {
     let eager_server = Arc::new(eager_server);
     assert_eq!(second_handshake(&one.client_config(), &eager_server), Some(HandshakeKind::Full));
 
-    // Each of the server's bars holds alone: no tickets though it remembers, no memory though it may send tickets.
+    // Each of the server's bars holds alone: no tickets though it remembers, no memory though it may send
+    // tickets.
     let mut remembering = rustls::ServerConfig::clone(&two.server_config());
     remembering.session_storage = ServerSessionMemoryCache::new(8);
     let mut sending = rustls::ServerConfig::clone(&two.server_config());
@@ -217,7 +219,8 @@ fn no_session_is_resumed() {
         assert_eq!(second_handshake(&eager_client, &Arc::new(server)), Some(HandshakeKind::Full));
     }
 
-    // That it is us who prevent it: two that want to do resume, and so get in after their authority was revoked.
+    // That it is us who prevent it: two that want to do resume, and so get in after their authority was
+    // revoked.
     assert_eq!(second_handshake(&eager_client, &eager_server), Some(HandshakeKind::Resumed));
     two.set_bundle(empty()).unwrap();
     connect(&eager_client, &eager_server).unwrap();

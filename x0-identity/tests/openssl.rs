@@ -1,4 +1,5 @@
-//! OpenSSL, asked for a second opinion on what the authority issues. Without it on the machine, nothing is tested here.
+//! OpenSSL, asked for a second opinion on what the authority issues. Without it on the machine, nothing is
+//! tested here.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Path validation: a table of chains that keep every rule or break one, three other verifiers as oracles, and budgets.
+//! Path validation: a table of chains that keep every rule or break one, three other verifiers as oracles,
+//! and budgets.
 #![cfg(feature = "rustls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 #![allow(clippy::print_stdout, reason = "what was compared is read in the log")]

@@ -1,4 +1,5 @@
-//! The renewal engine over seeds, in virtual time: skewed clocks, lost answers, restarts, a suspend and clock jumps.
+//! The renewal engine over seeds, in virtual time: skewed clocks, lost answers, restarts, a suspend and clock
+//! jumps.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 use std::time::Duration;

@@ -48,8 +48,8 @@ fn no_connection_fails_while_both_sides_rotate() {
                     match connect(&client_config, &server_config) {
                         Ok((client, server)) => {
                             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                            // Without a certificate nothing is seen, which is asked about in the end: a panic here would
-                            // leave the rotations waiting.
+                            // Without a certificate nothing is seen, which is asked about in the end: a panic
+                            // here would leave the rotations waiting.
                             seen[0].extend(server.peer_certificates().map(|chain| chain[0].clone()));
                             seen[1].extend(client.peer_certificates().map(|chain| chain[0].clone()));
                         }
@@ -61,7 +61,8 @@ fn no_connection_fails_while_both_sides_rotate() {
         }
         scope.spawn(|| {
             let _end = SetAtEnd(&over);
-            // Paced by the handshakes, not by a clock, and from now on: they may have run ahead while an SVID was issued.
+            // Paced by the handshakes, not by a clock, and from now on: they may have run ahead while an SVID
+            // was issued.
             let wait = || {
                 let begun = handshakes.load(Ordering::Acquire);
                 while handshakes.load(Ordering::Acquire) < begun + HANDSHAKES_EACH {
@@ -85,7 +86,8 @@ fn no_connection_fails_while_both_sides_rotate() {
     let [seen_of_client, seen_of_server] = seen.into_inner().unwrap();
     let issued = issued.into_inner().unwrap();
     assert_eq!(issued.len(), ROTATIONS);
-    // The first SVIDs and the last were presented, and most of those between: of four handshakes at most two had begun before.
+    // The first SVIDs and the last were presented, and most of those between: of four handshakes at most two
+    // had begun before.
     assert!(seen_of_client.contains(&issued[ROTATIONS - 1]), "the client's last SVID was never presented");
     assert!(seen_of_server.contains(&issued[ROTATIONS - 2]), "the server's last SVID was never presented");
     for (seen, first) in [(&seen_of_client, &first[0]), (&seen_of_server, &first[1])] {

@@ -150,7 +150,8 @@ fn spiffe_id_2_1_trust_domain_not_percent_encoded() {
 
 #[test]
 fn spiffe_id_2_1_addresses_and_names_alike() {
-    // An address, no address, a DNS name, and names that DNS does not allow: none is normalised, resolved or refused.
+    // An address, no address, a DNS name, and names that DNS does not allow: none is normalised, resolved or
+    // refused.
     for name in [
         "127.0.0.1",
         "1.2.3.256",
@@ -271,7 +272,8 @@ fn spiffe_id_2_3_trust_domain_of_255_bytes() {
     invalid_domain(&format!("{longest}d"), ParseTrustDomainError::Length { len: 256 });
 }
 
-/// Two IDs that differ only in the case of scheme or trust domain never are two identities: one of them is none.
+/// Two IDs that differ only in the case of scheme or trust domain never are two identities: one of them is
+/// none.
 #[test]
 fn spiffe_id_2_4_case() {
     invalid("SPIFFE://example.org/path", ParseSpiffeIdError::Scheme);
@@ -314,7 +316,8 @@ fn spiffe_id_3_2_id_and_key_are_signed() {
     assert_eq!(verifier.verify_client(&leaf.clone().into(), &[], now), Ok(id));
 
     let find = |needle: &[u8]| leaf.windows(needle.len()).position(|window| window == needle).unwrap();
-    // The first byte of the path, and one in the middle of the key (behind the curve's OID and the tag of the point).
+    // The first byte of the path, and one in the middle of the key (behind the curve's OID and the tag of the
+    // point).
     let key = find(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]) + 20;
     for position in [find(b"/honest") + 1, key] {
         let mut forged = leaf.clone();

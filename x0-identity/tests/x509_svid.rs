@@ -31,8 +31,8 @@
 //! | TDB 3 | the bundle of the SVID's trust domain is chosen | `trust_domain_and_bundle_3_other_domain_same_key` |
 //! | TDB 4.1.3 | an empty bundle MUST make all SVIDs untrusted | `trust_domain_and_bundle_4_1_3_empty_bundle` |
 //!
-//! Not applicable yet: sections 6.1 and 6.2 (`use`, `kid`, `x5c` of a JWK), because bundles are PEM so far and are neither
-//! published nor consumed as JWK Sets; this comes with federation.
+//! Not applicable yet: sections 6.1 and 6.2 (`use`, `kid`, `x5c` of a JWK), because bundles are PEM so far
+//! and are neither published nor consumed as JWK Sets; this comes with federation.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;
@@ -62,8 +62,8 @@ fn leaf() -> Recipe {
 /// Of the verifier asked directly, and of handshakes.
 type Judgements = (Vec<Result<SpiffeId, VerifyError>>, Vec<Result<SpiffeId, rustls::Error>>);
 
-/// Each way a chain can come before the verifier, as client and as server: directly, and in a handshake with an honest peer
-/// whose configuration is an `Identity`'s.
+/// Each way a chain can come before the verifier, as client and as server: directly, and in a handshake with
+/// an honest peer whose configuration is an `Identity`'s.
 fn verify_everywhere(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle) -> Judgements {
     let chain = leaf.chain(signers);
     let now = UnixTime::now();
@@ -112,7 +112,8 @@ fn accepted(leaf: &Issued, signers: &[&Issued], bundle: &TrustBundle) {
     }
 }
 
-/// Refused in every way, with an error that the closure accepts. A handshake carries that error, or has an alert for it.
+/// Refused in every way, with an error that the closure accepts. A handshake carries that error, or has an
+/// alert for it.
 #[track_caller]
 fn refused_with(
     leaf: &Issued,
@@ -371,7 +372,8 @@ fn x509_svid_4_1_path_len_of_an_authority_is_kept() {
     accepted(&leaf_of(&signer), &[&signer], &root.bundle());
 }
 
-/// Gap 3 of webpki: it refuses every chain under constraints on URIs. RFC 5280 §4.2.1.10 applies them to the host.
+/// Gap 3 of webpki: it refuses every chain under constraints on URIs. RFC 5280 §4.2.1.10 applies them to the
+/// host.
 #[test]
 fn x509_svid_4_2_name_constraints() {
     let constrained = |host: &str| {
@@ -697,7 +699,8 @@ fn an_extension_that_cannot_be_read_is_no_absent_one() {
     let id = tlv(URI, ID.as_bytes());
     let names = tlv(0x30, &id);
     let malformed = [
-        // A set and no sequence, the sequence of another class, bytes behind it, and one that ends in the middle of a name.
+        // A set and no sequence, the sequence of another class, bytes behind it, and one that ends in the
+        // middle of a name.
         (NAMES, "SubjectAltName", tlv(0x31, &id)),
         (NAMES, "SubjectAltName", tlv(0xb0, &id)),
         (NAMES, "SubjectAltName", [&names[..], &[5, 0]].concat()),

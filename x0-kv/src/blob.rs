@@ -19,31 +19,35 @@
 //! ```
 //!
 //! # The parts
-//! - [`BlobRef`] is what a keyspace holds: name, length, media type, provenance; at most [`BlobRef::LEN_MAX`] bytes.
+//! - [`BlobRef`] is what a keyspace holds: name, length, media type, provenance; at most [`BlobRef::LEN_MAX`]
+//!   bytes.
 //! - [`BlobStore`] is a folder of blobs, whole ones and those of which only some chunks are held.
 //! - [`BlobExchange`] is the engine that brings blobs from other nodes and serves one's own. It does no I/O.
-//! - [`Blobs`] joins the two on a thread of its own, behind [`Store::blobs`](crate::Store::blobs): in a node of a cluster (feature
-//!   `mesh`) over `Lane::Bulk`, in an embedded store without anybody to fetch from.
+//! - [`Blobs`] joins the two on a thread of its own, behind [`Store::blobs`](crate::Store::blobs): in a node
+//!   of a cluster (feature `mesh`) over `Lane::Bulk`, in an embedded store without anybody to fetch from.
 //!
 //! # The method
-//! A blob is cut into chunks of [`CHUNK_LEN`] bytes, over which stands a Merkle tree (RFC 9162 §2.1.1, SHA-256). Its [`BlobId`] is a hash
-//! of the root and the length. A member that fetches asks the others what they hold; the answer carries length and root, which the name
-//! proves. Then chunks are asked for, of several members at once, each of which comes with the hashes beside its way to the root, and is
-//! handed to the files only when that way leads there. A wrong one is recognised by itself: its sender is reported and not asked again for this
-//! blob. What is held of a blob is on disk with a bit for each chunk, so that a restart goes on where it was, and what is only partly
-//! held is served as well.
+//! A blob is cut into chunks of [`CHUNK_LEN`] bytes, over which stands a Merkle tree (RFC 9162 §2.1.1,
+//! SHA-256). Its [`BlobId`] is a hash of the root and the length. A member that fetches asks the others what
+//! they hold; the answer carries length and root, which the name proves. Then chunks are asked for, of
+//! several members at once, each of which comes with the hashes beside its way to the root, and is handed to
+//! the files only when that way leads there. A wrong one is recognised by itself: its sender is reported and
+//! not asked again for this blob. What is held of a blob is on disk with a bit for each chunk, so that a
+//! restart goes on where it was, and what is only partly held is served as well.
 //!
 //! # What it costs
-//! On the way, beside the chunk: about 45 bytes and 32 for each level of the tree, and a request of about 40 bytes for up to 8 chunks.
-//! Measured with the answers to who holds what: 208 bytes received and 26 sent for each chunk of a blob of 8 MiB, 363 and 41 of one of
-//! 256 MiB, that is 0.15 %. On disk: 4 KiB, and 64 bytes and a bit for each chunk. In memory: at most [`ExchangeOptions::asked_max`] chunks while
-//! fetching, 8 MiB unless set otherwise; while adding one chunk, and 96 bytes for each. A batch of chunks that arrive together costs one
-//! fsync.
+//! On the way, beside the chunk: about 45 bytes and 32 for each level of the tree, and a request of about 40
+//! bytes for up to 8 chunks. Measured with the answers to who holds what: 208 bytes received and 26 sent for
+//! each chunk of a blob of 8 MiB, 363 and 41 of one of 256 MiB, that is 0.15 %. On disk: 4 KiB, and 64 bytes
+//! and a bit for each chunk. In memory: at most [`ExchangeOptions::asked_max`] chunks while fetching, 8 MiB
+//! unless set otherwise; while adding one chunk, and 96 bytes for each. A batch of chunks that arrive
+//! together costs one fsync.
 //!
 //! # Limits
-//! A blob is of at most [`BLOB_LEN_MAX`] bytes. What is said of it beside name and length is not part of the name. Blobs are not encrypted
-//! on disk, any peer that the transport lets in can fetch a blob whose name it knows, and nothing is removed by itself: a node
-//! removes what it no longer wants, for instance what no key refers to.
+//! A blob is of at most [`BLOB_LEN_MAX`] bytes. What is said of it beside name and length is not part of the
+//! name. Blobs are not encrypted on disk, any peer that the transport lets in can fetch a blob whose name it
+//! knows, and nothing is removed by itself: a node removes what it no longer wants, for instance what no key
+//! refers to.
 
 mod chunks;
 #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "others are met over a mesh"))]

@@ -1,7 +1,8 @@
 //! The store on several nodes: replicas that agree over the channels of a [`Mux`](x0_mesh::Mux).
 //!
-//! A [`Node`] joins a folder, a mux and a tokio runtime to one member of a cluster. Its [`Store`](crate::Store) is the same handle as
-//! that of an embedded store, with the leader behind it, whichever node that is. A [`Client`](crate::Client) is a store without a member.
+//! A [`Node`] joins a folder, a mux and a tokio runtime to one member of a cluster. Its
+//! [`Store`](crate::Store) is the same handle as that of an embedded store, with the leader behind it,
+//! whichever node that is. A [`Client`](crate::Client) is a store without a member.
 //!
 //! # Structure
 //! The event loop of a node is one task. It polls a list of services, each with a channel of its own:
@@ -16,11 +17,13 @@
 //! | CRDT operations | `x0.kv.crdt.operations` | ordered | the same replica |
 //! | blobs | `x0.kv.blobs` | bulk | the blob exchange, on a thread |
 //!
-//! The integrator may register more channels on the same mux, for messages of its own over the same connections.
+//! The integrator may register more channels on the same mux, for messages of its own over the same
+//! connections.
 //!
-//! The event loop never waits for a disk. The log, large batches of entries, snapshots, ranges and reads of files have threads; small
-//! batches and single values of a state in memory are handled in the task itself. The event loop has neither clock nor runtime: the
-//! tokio driver pumps it in production, and the simulator (feature `sim`) pumps the same loop in virtual time.
+//! The event loop never waits for a disk. The log, large batches of entries, snapshots, ranges and reads of
+//! files have threads; small batches and single values of a state in memory are handled in the task itself.
+//! The event loop has neither clock nor runtime: the tokio driver pumps it in production, and the simulator
+//! (feature `sim`) pumps the same loop in virtual time.
 
 mod channel;
 mod client;

@@ -1,29 +1,34 @@
 //! Brings each operation to where it can be carried out, and its answer back.
 //!
-//! A [`Coordinator`] stands between the callers of one node and the replicas of all. Beside a replica ([`Role::Member`]) it proposes
-//! writes and begins reads where it leads, sends operations on to the leader where it does not, and serves what other nodes
-//! send. Outside of the cluster ([`Role::Client`]) it asks the members and follows their hints. It owns no replica, socket, clock or
-//! thread: a driver carries its [`Output`]s out and tells it what became of them.
+//! A [`Coordinator`] stands between the callers of one node and the replicas of all. Beside a replica
+//! ([`Role::Member`]) it proposes writes and begins reads where it leads, sends operations on to the leader
+//! where it does not, and serves what other nodes send. Outside of the cluster ([`Role::Client`]) it asks the
+//! members and follows their hints. It owns no replica, socket, clock or thread: a driver carries its
+//! [`Output`]s out and tells it what became of them.
 //!
 //! # What it promises
 //! - **An answer to every call**, at the latest at its deadline, and only one.
-//! - **Once.** A write carries the stamp of a session that the coordinator opens when it first needs one. However often it is sent
-//!   again, it is applied once. When the store has forgotten the session, a write that was tried only once gets a new request id; one that was
-//!   tried before and of whose fate nothing is known ends in [`SessionExpired`](OperationError::SessionExpired).
-//! - **Linearizable reads** from the leader, which asks a quorum whether it still leads. All reads that wait share one round.
-//! - **Honest errors.** [`TimedOut`](OperationError::TimedOut) says whether the write may have been applied: it may when an attempt was
-//!   made and its fate is not known.
-//! - **Bounds.** At most [`Config::calls_max`] calls and [`Config::requests_max`] requests of other nodes wait, each kind apart from the
-//!   other and no peer with more than its share, so that neither can crowd out the rest.
+//! - **Once.** A write carries the stamp of a session that the coordinator opens when it first needs one.
+//!   However often it is sent again, it is applied once. When the store has forgotten the session, a write
+//!   that was tried only once gets a new request id; one that was tried before and of whose fate nothing is
+//!   known ends in [`SessionExpired`](OperationError::SessionExpired).
+//! - **Linearizable reads** from the leader, which asks a quorum whether it still leads. All reads that wait
+//!   share one round.
+//! - **Honest errors.** [`TimedOut`](OperationError::TimedOut) says whether the write may have been applied:
+//!   it may when an attempt was made and its fate is not known.
+//! - **Bounds.** At most [`Config::calls_max`] calls and [`Config::requests_max`] requests of other nodes
+//!   wait, each kind apart from the other and no peer with more than its share, so that neither can crowd out
+//!   the rest.
 //!
-//! A client asks members only for what they can do themselves. It must be able to reach the leader: members do not pass its
-//! operations on.
+//! A client asks members only for what they can do themselves. It must be able to reach the leader: members
+//! do not pass its operations on.
 //!
 //! # How it is driven
 //! Hand over any number of inputs with [`handle`](Coordinator::handle), then take outputs with
 //! [`poll_output`](Coordinator::poll_output) until there are none, then wait for the next input or until
-//! [`poll_timeout`](Coordinator::poll_timeout). What is handed over between two drains shares messages and read rounds. An input that answers
-//! an output may be given between two polls. An error of `handle` leaves everything else as it was.
+//! [`poll_timeout`](Coordinator::poll_timeout). What is handed over between two drains shares messages and
+//! read rounds. An input that answers an output may be given between two polls. An error of `handle` leaves
+//! everything else as it was.
 //!
 //! ```
 //! use std::time::Duration;
@@ -59,8 +64,8 @@
 //! ```
 //!
 //! # Tokens
-//! The tokens of [`Output::Propose`] and [`Output::ReadIndex`] never have bit 62 set (the second highest): a driver may use those that have for what it asks
-//! of the replica itself.
+//! The tokens of [`Output::Propose`] and [`Output::ReadIndex`] never have bit 62 set (the second highest): a
+//! driver may use those that have for what it asks of the replica itself.
 
 mod call;
 mod config;
@@ -102,7 +107,8 @@ use crate::request::error::OperationError;
 pub struct Coordinator {
     config: Config,
     now: Duration,
-    /// Names this coordinator among all that its node ever had, so that what was meant for an earlier one is not taken.
+    /// Names this coordinator among all that its node ever had, so that what was meant for an earlier one is
+    /// not taken.
     instance: u64,
     random: Random,
     entries: Slab<Entry>,
@@ -124,8 +130,9 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator that knows no leader and has no session yet.
     ///
-    /// The `seed` must be a new one at each start of the node, from a source of true randomness: from it comes the name by which peers tell this
-    /// coordinator from the one before, whose late answers are not for it. The same seed and inputs give the same outputs.
+    /// The `seed` must be a new one at each start of the node, from a source of true randomness: from it
+    /// comes the name by which peers tell this coordinator from the one before, whose late answers are not
+    /// for it. The same seed and inputs give the same outputs.
     #[must_use]
     pub fn new(mut config: Config, seed: u64) -> Coordinator {
         let room = slab::ENTRIES_MAX / 4;

@@ -14,23 +14,26 @@
 //!
 //! # Guarantees
 //! - A write is acknowledged when it is on the disk of this node. No other node is asked.
-//! - Members that reach each other synchronise their stores, and members that have received the same writes hold the same state.
-//! - Where members wrote one key concurrently, all their values stay ([`CrdtStore::siblings`]) until a later write replaces them. A get
-//!   returns the latest.
+//! - Members that reach each other synchronise their stores, and members that have received the same writes
+//!   hold the same state.
+//! - Where members wrote one key concurrently, all their values stay ([`CrdtStore::siblings`]) until a later
+//!   write replaces them. A get returns the latest.
 //! - A removed key does not come back from a member that had not seen the removal.
 //!
 //! # Limitations
-//! - No operation that needs agreement: no compare-and-swap and no transaction, and none that spans this store and the linearizable
-//!   [`Store`](crate::Store). These operations do not exist on [`CrdtStore`].
-//! - Values hold at most [`limits::VALUE_LEN_MAX`] bytes. The state is held in memory, beside its journal on disk.
-//! - A keyspace is the set of keys with its name. It needs no creation, and ends with its last key. Its keys share one map with those
-//!   of the other keyspaces: each key of the map begins with the length and the name of its keyspace, so that no key of one keyspace
-//!   can be a key, or lie in a range, of another.
+//! - No operation that needs agreement: no compare-and-swap and no transaction, and none that spans this
+//!   store and the linearizable [`Store`](crate::Store). These operations do not exist on [`CrdtStore`].
+//! - Values hold at most [`limits::VALUE_LEN_MAX`] bytes. The state is held in memory, beside its journal on
+//!   disk.
+//! - A keyspace is the set of keys with its name. It needs no creation, and ends with its last key. Its keys
+//!   share one map with those of the other keyspaces: each key of the map begins with the length and the name
+//!   of its keyspace, so that no key of one keyspace can be a key, or lie in a range, of another.
 //!
 //! # Implementation
-//! A protocol engine without I/O holds a [`Session`](x0_crdt::Session) with each member. One thread drives it. Writes and received
-//! deltas that arrive together become one record of a journal, which has the format and the code of the replicated log. Only when the
-//! record is durable do answers, deltas and acknowledgements leave the node.
+//! A protocol engine without I/O holds a [`Session`](x0_crdt::Session) with each member. One thread drives
+//! it. Writes and received deltas that arrive together become one record of a journal, which has the format
+//! and the code of the replicated log. Only when the record is durable do answers, deltas and
+//! acknowledgements leave the node.
 
 #[cfg(feature = "mesh")]
 pub(crate) mod codec;
@@ -107,14 +110,14 @@ pub(crate) fn journal_in(folder: &Path) -> Result<Wal, JournalError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CrdtOptions {
-    /// A secret that all members share and that stays inside the cluster: with it one could construct values that a comparison of two
-    /// members takes for equal. It cannot be changed later.
+    /// A secret that all members share and that stays inside the cluster: with it one could construct values
+    /// that a comparison of two members takes for equal. It cannot be changed later.
     pub hash_key: HashKey,
-    /// The time without contact after which a member no longer holds back the collection of tombstones. It may still come back later.
-    /// The same on all members; 10 minutes by default.
+    /// The time without contact after which a member no longer holds back the collection of tombstones. It
+    /// may still come back later. The same on all members; 10 minutes by default.
     pub lease: Duration,
-    /// How far the clock of a writer may be ahead before its writes no longer win over concurrent ones. They stay visible as
-    /// siblings. 1 minute by default.
+    /// How far the clock of a writer may be ahead before its writes no longer win over concurrent ones. They
+    /// stay visible as siblings. 1 minute by default.
     pub clock_ahead_max: Duration,
     /// The limits of the sessions with other members.
     pub session: SessionOptions,

@@ -1,4 +1,5 @@
-//! A key-value store to embed: linearizable keyspaces over Raft and an always writable CRDT store, on one node or many.
+//! A key-value store to embed: linearizable keyspaces over Raft and an always writable CRDT store, on one
+//! node or many.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,30 +16,39 @@
 //!
 //! # Glossary
 //! - **Store**: the linearizable store, [`Store`]. All writes have one order, that of the log.
-//! - **CRDT store**: the always writable store beside it, `crdt::CrdtStore`. Members converge; there is no common order.
-//! - **Keyspace**: a named, isolated set of keys of either store: [`Keyspace`]. The default keyspace has no name.
-//! - **Operation**, **outcome**: a request to a store and its answer, [`Operation`] and [`Outcome`]. A **query** reads, a **mutation**
-//!   writes.
-//! - **Revision**: the log index of the write that set a value, [`Revision`]. **Timestamp**: the time of a write in a CRDT store.
-//! - **Command**: the payload of a log entry, [`Command`]. **Request id**: session and number of a write, [`RequestId`], by which a
-//!   retried write is applied once. **Session**: what the state remembers of one client for that purpose.
-//! - **State**: the replicated state machine, [`State`]. **Applied index**: the index of the last log entry that is part of it.
-//! - **Storage engine**: what holds the entries of a state, [`Engine`]. **Layer**: writes in memory above the base of a storage engine.
-//!   **Checkpoint**: a transaction that moves layers into the redb file.
-//! - **Snapshot**: the state at one applied index: as a stream of bytes for other members, or held in memory for a **scan**.
+//! - **CRDT store**: the always writable store beside it, `crdt::CrdtStore`. Members converge; there is no
+//!   common order.
+//! - **Keyspace**: a named, isolated set of keys of either store: [`Keyspace`]. The default keyspace has no
+//!   name.
+//! - **Operation**, **outcome**: a request to a store and its answer, [`Operation`] and [`Outcome`]. A
+//!   **query** reads, a **mutation** writes.
+//! - **Revision**: the log index of the write that set a value, [`Revision`]. **Timestamp**: the time of a
+//!   write in a CRDT store.
+//! - **Command**: the payload of a log entry, [`Command`]. **Request id**: session and number of a write,
+//!   [`RequestId`], by which a retried write is applied once. **Session**: what the state remembers of one
+//!   client for that purpose.
+//! - **State**: the replicated state machine, [`State`]. **Applied index**: the index of the last log entry
+//!   that is part of it.
+//! - **Storage engine**: what holds the entries of a state, [`Engine`]. **Layer**: writes in memory above the
+//!   base of a storage engine. **Checkpoint**: a transaction that moves layers into the redb file.
+//! - **Snapshot**: the state at one applied index: as a stream of bytes for other members, or held in memory
+//!   for a **scan**.
 //! - **Coordinator**: the protocol engine that brings operations to the leader and their answers back,
 //!   [`Coordinator`](coordinator::Coordinator).
-//! - **Entry**: a key with its value, its revision and the checksum of all three. **Scrub**: verifying all entries in the background.
+//! - **Entry**: a key with its value, its revision and the checksum of all three. **Scrub**: verifying all
+//!   entries in the background.
 //!
 //! # Structure
-//! [`Store`] and [`Keyspace`] are handles. They check an operation against the [`limits`] and submit it to an embedded replica, a node of
-//! a cluster or a client. A [`Pending`] answer is a future and can be waited for. [`OperationError`] says whether a write may have been
-//! applied. [`State`] is deterministic: the same log gives the same outcomes and the same snapshot in either storage engine. A [`Reader`]
-//! reads it from any thread, and [`verify`] verifies it.
+//! [`Store`] and [`Keyspace`] are handles. They check an operation against the [`limits`] and submit it to an
+//! embedded replica, a node of a cluster or a client. A [`Pending`] answer is a future and can be waited for.
+//! [`OperationError`] says whether a write may have been applied. [`State`] is deterministic: the same log
+//! gives the same outcomes and the same snapshot in either storage engine. A [`Reader`] reads it from any
+//! thread, and [`verify`] verifies it.
 //!
 //! # Formats
-//! Commands, outcomes, snapshots and the redb file each carry a version. A version that a replica does not know is refused, alike on
-//! every replica. Every entry carries a CRC-32C over keyspace, revision, key and value from the moment it is applied.
+//! Commands, outcomes, snapshots and the redb file each carry a version. A version that a replica does not
+//! know is refused, alike on every replica. Every entry carries a CRC-32C over keyspace, revision, key and
+//! value from the moment it is applied.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,19 +1,21 @@
 //! A whole cluster in virtual time, in one thread, with faults of every kind.
 //!
 //! [`run`] plays a [`Scenario`]: full nodes (replica, write-ahead log, state, coordinator) and clients outside, on links and disks
-//! that fail. All chance comes from the scenario's seed, so that the same scenario gives the same [`Report`], its
-//! [`trace_hash`](Report::trace_hash) included, and a [`Violation`] can be seen again.
+//! that fail. All chance comes from the scenario's seed, so that the same scenario gives the same [`Report`],
+//! its [`trace_hash`](Report::trace_hash) included, and a [`Violation`] can be seen again.
 //!
-//! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end or stand still, disks
-//! fail, fill up or get slow; links are cut in both directions or one, lose, delay, repeat and reorder; leadership is handed over and
-//! members come and go. Then all is mended, and then must hold:
+//! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end
+//! or stand still, disks fail, fill up or get slow; links are cut in both directions or one, lose, delay,
+//! repeat and reorder; leadership is handed over and members come and go. Then all is mended, and then must
+//! hold:
 //!
-//! - every client is answered, and can read; all members reach the same index with the same state, byte for byte;
+//! - every client is answered, and can read; all members reach the same index with the same state, byte for
+//!   byte;
 //! - the answers of the round could have come from one store that does one operation after the other
 //!   ([`linearizability`](crate::sim::linearizability)), and each value was written once.
 //!
-//! At every moment must hold: one leader per term; the same entry and the same outcome at an index on every node; no replica stops by
-//! itself, and no log that was not damaged is refused.
+//! At every moment must hold: one leader per term; the same entry and the same outcome at an index on every
+//! node; no replica stops by itself, and no log that was not damaged is refused.
 //!
 //! ```
 //! use std::time::Duration;
@@ -63,7 +65,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// Nodes that begin outside of the cluster and are let in at times. 1 unless set.
     pub spares: usize,
-    /// How many operations are asked for at the same time. A quarter of them is asked for on the nodes. 8 unless set.
+    /// How many operations are asked for at the same time. A quarter of them is asked for on the nodes. 8
+    /// unless set.
     pub clients: usize,
     /// How much virtual time to play, at least: the last round is played to its end. One minute unless set.
     pub duration: Duration,
@@ -133,7 +136,8 @@ impl Scenario {
         }
     }
 
-    /// One hour of a cluster to which something happens every few seconds, cheap enough to play thousands of them.
+    /// One hour of a cluster to which something happens every few seconds, cheap enough to play thousands of
+    /// them.
     #[must_use]
     pub fn hour(seed: u64) -> Scenario {
         Scenario {

@@ -31,8 +31,8 @@ const ENTRIES_PER_LOCK: usize = 64;
 
 /// The replicated state machine of the store: feed it the log, read it through a [`Reader`].
 ///
-/// It is deterministic: the same entries give the same outcomes and the same snapshot, byte for byte, whichever engine
-/// holds the data. No time, randomness or iteration order of a hash enters it.
+/// It is deterministic: the same entries give the same outcomes and the same snapshot, byte for byte,
+/// whichever engine holds the data. No time, randomness or iteration order of a hash enters it.
 #[derive(Debug)]
 pub struct State {
     shared: Shared,
@@ -126,10 +126,10 @@ impl State {
         }
     }
 
-    /// Applies the entries of the log that follow the last one applied. An entry is its index and its payload, which is
-    /// `None` where the log holds something that is not for the store, such as a change of membership. One outcome is
-    /// pushed for each payload. Entries at or below [`State::applied`] are passed over, but a payload still gets an
-    /// outcome, an empty one.
+    /// Applies the entries of the log that follow the last one applied. An entry is its index and its
+    /// payload, which is `None` where the log holds something that is not for the store, such as a change of
+    /// membership. One outcome is pushed for each payload. Entries at or below [`State::applied`] are passed
+    /// over, but a payload still gets an outcome, an empty one.
     ///
     /// # Errors
     /// When the engine fails. Outcomes already pushed are valid; the state is to be dropped and opened again.
@@ -174,18 +174,19 @@ impl State {
         Ok(())
     }
 
-    /// A consistent snapshot, to be read while entries are applied. Begins in constant time but for a look at each
-    /// session. While it lives, the memory engine keeps what is written meanwhile beside what it had.
+    /// A consistent snapshot, to be read while entries are applied. Begins in constant time but for a look at
+    /// each session. While it lives, the memory engine keeps what is written meanwhile beside what it had.
     pub fn snapshot(&mut self) -> Box<dyn Read + Send> {
         let view = self.shared.write().view();
         Box::new(snapshot::Writer::new(view, self.applied, &self.sessions))
     }
 
-    /// Replaces everything by a snapshot, of log index `expected` if given. A block at a time is read; the memory engine
-    /// holds the old and the new until the end, redb writes one transaction.
+    /// Replaces everything by a snapshot, of log index `expected` if given. A block at a time is read; the
+    /// memory engine holds the old and the new until the end, redb writes one transaction.
     ///
     /// # Errors
-    /// When the snapshot is damaged, of another version or index, or cannot be stored. The state is what it was.
+    /// When the snapshot is damaged, of another version or index, or cannot be stored. The state is what it
+    /// was.
     pub fn restore(&mut self, expected: Option<u64>, from: &mut dyn Read) -> Result<(), RestoreError> {
         match &mut self.engine {
             Engine::Memory => {
@@ -219,12 +220,12 @@ impl State {
         Ok(())
     }
 
-    /// Begins to make durable what is applied, and returns [`State::durable`] as it is then: of an earlier checkpoint if
-    /// this one goes on in the background. Does nothing in memory.
+    /// Begins to make durable what is applied, and returns [`State::durable`] as it is then: of an earlier
+    /// checkpoint if this one goes on in the background. Does nothing in memory.
     ///
     /// # Errors
-    /// When this or an earlier checkpoint failed. The file is at the checkpoint before; the state is to be dropped and
-    /// opened again when the cause is remedied.
+    /// When this or an earlier checkpoint failed. The file is at the checkpoint before; the state is to be
+    /// dropped and opened again when the cause is remedied.
     pub fn checkpoint(&mut self) -> Result<u64, EngineError> {
         match &mut self.engine {
             Engine::Memory => Ok(0),
@@ -390,7 +391,8 @@ fn apply_transaction(
     Ok(Ok(Outcome::Transaction(TransactionOutcome { held, revision, results })))
 }
 
-/// Whether the values that `actions` read are short enough together. Decided before anything is written, for all or nothing.
+/// Whether the values that `actions` read are short enough together. Decided before anything is written, for
+/// all or nothing.
 fn fits(tables: &Tables, space: &Space, actions: &[Action]) -> Result<bool, EngineError> {
     let mut len = 0;
     // A read sees the writes before it.

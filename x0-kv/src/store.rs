@@ -21,11 +21,12 @@ use crate::store::embedded::{OpenError, StoreOptions};
 use crate::store::keyspace::Keyspace;
 use crate::store::memory::Volatile;
 
-/// A linearizable key-value store: the same handle for data in this process, on this node of a cluster, or in a cluster that this
-/// process is a client of. Cheap to clone; every thread and task may have its own.
+/// A linearizable key-value store: the same handle for data in this process, on this node of a cluster, or in
+/// a cluster that this process is a client of. Cheap to clone; every thread and task may have its own.
 ///
-/// It dereferences to its default [`Keyspace`], whose methods read and write keys: `store.get("key")` reads `key` of the default
-/// keyspace. [`keyspace`](Store::keyspace) returns the handle of another one, and [`crdt`](Store::crdt) that of the CRDT store.
+/// It dereferences to its default [`Keyspace`], whose methods read and write keys: `store.get("key")` reads
+/// `key` of the default keyspace. [`keyspace`](Store::keyspace) returns the handle of another one, and
+/// [`crdt`](Store::crdt) that of the CRDT store.
 ///
 /// Operations of the CRDT store do not exist on this type:
 ///
@@ -57,7 +58,8 @@ impl Deref for Store {
 }
 
 impl Store {
-    /// A store in memory, lost with its last handle. It has no thread and no file: every answer is ready at once.
+    /// A store in memory, lost with its last handle. It has no thread and no file: every answer is ready at
+    /// once.
     #[must_use]
     pub fn open_in_memory() -> Store {
         Store::from_dispatch(Arc::new(Volatile::default()))
@@ -65,8 +67,8 @@ impl Store {
 
     /// Opens the store in the folder `path`, and creates the folder if it does not exist.
     ///
-    /// One thread writes the log; no other process is needed. An acknowledged write is on disk. The data is held in memory unless
-    /// [`open_with`](Store::open_with) selects another storage engine.
+    /// One thread writes the log; no other process is needed. An acknowledged write is on disk. The data is
+    /// held in memory unless [`open_with`](Store::open_with) selects another storage engine.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -82,8 +84,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`OpenError`] when the folder or a file in it cannot be opened, is in use by another process, or is damaged. Nothing on disk has
-    /// changed.
+    /// [`OpenError`] when the folder or a file in it cannot be opened, is in use by another process, or is
+    /// damaged. Nothing on disk has changed.
     pub fn open(path: impl AsRef<Path>) -> Result<Store, OpenError> {
         Store::open_with(path, &StoreOptions::default())
     }
@@ -100,10 +102,13 @@ impl Store {
         Store { default: Keyspace::new(dispatch, KeyspaceName::DEFAULT) }
     }
 
-    /// The handle of the keyspace `name`: a named, isolated set of keys. Does not ask the store whether it exists.
+    /// The handle of the keyspace `name`: a named, isolated set of keys. Does not ask the store whether it
+    /// exists.
     ///
-    /// Operations in a keyspace that does not exist end with [`KeyspaceMissing`](crate::OperationError::KeyspaceMissing);
-    /// [`create_keyspace`](Store::create_keyspace) creates it. A transaction and a range stay within one keyspace.
+    /// Operations in a keyspace that does not exist end with
+    /// [`KeyspaceMissing`](crate::OperationError::KeyspaceMissing);
+    /// [`create_keyspace`](Store::create_keyspace) creates it. A transaction and a range stay within one
+    /// keyspace.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -140,8 +145,9 @@ impl Store {
 
     /// Drops the keyspace `name` with all its keys, and returns whether it existed.
     ///
-    /// The keys are unreachable from then on. Their memory is released in bounded steps by later writes; the redb engine removes their
-    /// table with its next checkpoint. A keyspace created under the same name afterwards is empty.
+    /// The keys are unreachable from then on. Their memory is released in bounded steps by later writes; the
+    /// redb engine removes their table with its next checkpoint. A keyspace created under the same name
+    /// afterwards is empty.
     ///
     /// # Errors
     /// [`LimitError::KeyspaceName`] when `name` is not a valid name.
@@ -170,8 +176,9 @@ impl Store {
     /// The CRDT store beside this one: always writable, without agreement between members.
     ///
     /// # Errors
-    /// [`CrdtDisabled`](crate::crdt::CrdtDisabled) when this store was opened without one. A client cannot know: its operations end
-    /// with [`Unsupported`](crate::OperationError::Unsupported) if the member that it asks has none.
+    /// [`CrdtDisabled`](crate::crdt::CrdtDisabled) when this store was opened without one. A client cannot
+    /// know: its operations end with [`Unsupported`](crate::OperationError::Unsupported) if the member that
+    /// it asks has none.
     #[cfg(feature = "crdt")]
     pub fn crdt(&self) -> Result<crate::crdt::CrdtStore, crate::crdt::CrdtDisabled> {
         let dispatch = self.default.dispatch();
@@ -193,8 +200,8 @@ impl Store {
         self.default.ask(operation, Some)
     }
 
-    /// Closes the store for every handle, and returns when its files are released. Acknowledged writes are safe with or without it;
-    /// dropping the last handle does the same.
+    /// Closes the store for every handle, and returns when its files are released. Acknowledged writes are
+    /// safe with or without it; dropping the last handle does the same.
     pub fn close(&self) {
         self.default.dispatch().close();
     }

@@ -59,7 +59,8 @@ mod facade {
     pub(super) use metrics::*;
 }
 
-/// Whether anything is reported, so that a status that is only gathered for the metrics is not gathered without them.
+/// Whether anything is reported, so that a status that is only gathered for the metrics is not gathered
+/// without them.
 #[cfg_attr(
     not(any(feature = "crdt", feature = "blob")),
     allow(dead_code, reason = "only they gather a status")

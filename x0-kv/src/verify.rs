@@ -1,7 +1,7 @@
 //! Verification of a data folder, and of the state of a running replica.
 //!
-//! [`verify`] reads the files of a store that is closed. [`Scrub`] reads everything that a running replica holds, a step at a time, and
-//! yields digests by which replicas can be compared at one applied index.
+//! [`verify`] reads the files of a store that is closed. [`Scrub`] reads everything that a running replica
+//! holds, a step at a time, and yields digests by which replicas can be compared at one applied index.
 
 use std::path::PathBuf;
 
@@ -54,10 +54,11 @@ pub enum VerifyError {
     Engine(#[from] EngineError),
 }
 
-/// Verifies the redb file of the store in `folder`: the checksum of every page and of every entry, and the encoding of sessions and
-/// keyspaces. The store must be closed. Calls `progress` after each page of entries.
+/// Verifies the redb file of the store in `folder`: the checksum of every page and of every entry, and the
+/// encoding of sessions and keyspaces. The store must be closed. Calls `progress` after each page of entries.
 ///
-/// The log verifies its own files whenever it is opened, and blobs are verified when they are read; this function does not read them.
+/// The log verifies its own files whenever it is opened, and blobs are verified when they are read; this
+/// function does not read them.
 ///
 /// # Errors
 /// [`VerifyError`] with the file, and the key if an entry is damaged. The entries are not changed.
@@ -113,8 +114,8 @@ pub struct KeyspaceDigest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScrubReport {
-    /// The applied index that all entries were read at. `None` if the snapshot expired during the pass: all entries were verified, but
-    /// not at one index, so that the digests cannot be compared.
+    /// The applied index that all entries were read at. `None` if the snapshot expired during the pass: all
+    /// entries were verified, but not at one index, so that the digests cannot be compared.
     pub revision: Option<Revision>,
     /// The digest of each keyspace, the default one first.
     pub digests: Vec<KeyspaceDigest>,
@@ -135,11 +136,11 @@ pub enum ScrubStep {
     Done(ScrubReport),
 }
 
-/// Verifies everything that a replica holds, one page of at most 2 MiB at each step. It owns no clock and no thread: the caller decides
-/// how often to step, which is the limit of the rate.
+/// Verifies everything that a replica holds, one page of at most 2 MiB at each step. It owns no clock and no
+/// thread: the caller decides how often to step, which is the limit of the rate.
 ///
-/// A pass reads from one snapshot of the state, held like that of a [`Scan`](crate::Scan). When so much is written during a pass that
-/// the snapshot expires, the pass goes on from a newer one.
+/// A pass reads from one snapshot of the state, held like that of a [`Scan`](crate::Scan). When so much is
+/// written during a pass that the snapshot expires, the pass goes on from a newer one.
 ///
 /// ```
 /// use x0_kv::State;
@@ -183,7 +184,8 @@ impl Scrub {
     /// Verifies the next page.
     ///
     /// # Errors
-    /// [`ReadError::Engine`] when an entry is damaged or the file cannot be read. The next step begins a new pass.
+    /// [`ReadError::Engine`] when an entry is damaged or the file cannot be read. The next step begins a new
+    /// pass.
     pub fn step(&mut self) -> Result<ScrubStep, ReadError> {
         let rest = self.rest.get_or_insert_with(|| {
             let names = std::iter::once(KeyspaceName::DEFAULT).chain(self.reader.keyspaces());
@@ -239,8 +241,8 @@ impl Current {
         let mut bytes = 0;
         for KeyValue { key, value, revision } in entries {
             bytes += (key.len() + value.len()) as u64;
-            // A sum does not depend on the order in which the pages are read. Two checksums of the entry with different starts make
-            // 64 bits of it.
+            // A sum does not depend on the order in which the pages are read. Two checksums of the entry with
+            // different starts make 64 bits of it.
             let part = |start| {
                 let head = crc32c::crc32c_append(start, &revision.get().to_le_bytes());
                 crc32c::crc32c_append(crc32c::crc32c_append(head, key), value)

@@ -1,4 +1,5 @@
-//! Blobs between nodes of a real cluster: QUIC on the loopback, files, threads; the reference in a CRDT keyspace.
+//! Blobs between nodes of a real cluster: QUIC on the loopback, files, threads; the reference in a CRDT
+//! keyspace.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
@@ -162,7 +163,8 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
         let fetch = blobs(&two).fetch(&found);
         assert_eq!(fetch.progress().held_bytes, 20 * CHUNK_LEN as u64, "it is still there");
 
-        // A third has it from elsewhere: the rest comes from there, and nothing twice. The first mends itself.
+        // A third has it from elsewhere: the rest comes from there, and nothing twice. The first mends
+        // itself.
         let (adder, bytes) = (blobs(&three), content.clone());
         assert_eq!(blocking(move || adder.add(&bytes[..]).unwrap()).await.id, found.id);
         soon("the fetch", fetch).await.unwrap();

@@ -1,5 +1,5 @@
-//! Real nodes: QUIC on the loopback, files, threads. Their answers must be those of one store, while nodes are cut off, stopped and
-//! started again; and an integrator's own channel shares their connections.
+//! Real nodes: QUIC on the loopback, files, threads. Their answers must be those of one store, while nodes
+//! are cut off, stopped and started again; and an integrator's own channel shares their connections.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::future::poll_fn;
@@ -91,7 +91,8 @@ fn value_of(bytes: &[u8]) -> u64 {
     std::str::from_utf8(bytes).unwrap().parse().unwrap()
 }
 
-/// Carries out one operation. `None` when its answer does not matter: it had none, and is a read or certain to have done nothing.
+/// Carries out one operation. `None` when its answer does not matter: it had none, and is a read or certain
+/// to have done nothing.
 async fn operation(store: &Store, key: &str, number: u64, last: &mut Option<u64>) -> Option<(Call, bool)> {
     match number % 4 {
         0 | 1 => {
@@ -157,7 +158,8 @@ async fn real_nodes_under_faults_are_one_store() {
     let is_done = AtomicBool::new(false);
     let faults = async {
         for round in 0_usize.. {
-            // The leader is cut off, then hands over, then a node is stopped and starts again from its folder.
+            // The leader is cut off, then hands over, then a node is stopped and starts again from its
+            // folder.
             let leader =
                 nodes.iter().position(|node| node.status().is_leader()).unwrap_or(round % nodes.len());
             gates[leader].block_all();

@@ -1,5 +1,5 @@
-//! The bytes of commands, operations and outcomes: what is written is read back, and no bytes panic or allocate beyond
-//! their own length.
+//! The bytes of commands, operations and outcomes: what is written is read back, and no bytes panic or
+//! allocate beyond their own length.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

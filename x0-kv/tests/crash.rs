@@ -1,4 +1,5 @@
-//! Power lost at every operation of the disk, and during the recovery from that: nothing acknowledged is lost, nothing panics.
+//! Power lost at every operation of the disk, and during the recovery from that: nothing acknowledged is
+//! lost, nothing panics.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -166,7 +167,8 @@ fn script(disk: &SimDirectory, node: &mut Node, next: u64) -> Result<(), u64> {
     (next..WRITES).try_for_each(|number| node.put(disk, number).map_err(|Dead| number))
 }
 
-/// What each key must hold when all writes below `next` were acknowledged, and perhaps the one at `next` was made too.
+/// What each key must hold when all writes below `next` were acknowledged, and perhaps the one at `next` was
+/// made too.
 fn check(node: &Node, next: u64, what: &str) {
     for residue in 0..KEYS {
         let last = (0..next).rev().find(|number| number % KEYS == residue);

@@ -86,7 +86,8 @@ fn names(error: &EngineError, path: &Path) -> bool {
     }
 }
 
-/// Any single bit of the file: the state is that of a checkpoint, whole, or opening or reading says what is damaged.
+/// Any single bit of the file: the state is that of a checkpoint, whole, or opening or reading says what is
+/// damaged.
 #[test]
 fn a_flipped_bit_ends_in_an_error_or_a_whole_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +118,8 @@ fn a_flipped_bit_ends_in_an_error_or_a_whole_checkpoint() {
     assert!(refused > 0 && unused > 0);
 }
 
-/// Without the check at the start: a damaged value is never returned, a damaged page panics in nobody's thread.
+/// Without the check at the start: a damaged value is never returned, a damaged page panics in nobody's
+/// thread.
 #[test]
 fn a_damaged_value_is_never_returned_by_a_read() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! The state machine against a model: a sorted map for each keyspace and, per session, a map of outcomes.
 //!
-//! Every run drives the memory engine and the redb engine side by side through the same log, with snapshots, restores,
-//! checkpoints and reopenings at random points, and holds them to the same outcomes and the same snapshot bytes.
+//! Every run drives the memory engine and the redb engine side by side through the same log, with snapshots,
+//! restores, checkpoints and reopenings at random points, and holds them to the same outcomes and the same
+//! snapshot bytes.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 

@@ -1,7 +1,7 @@
 //! Recorded files and messages of version 1 of each format: they must open, and mean what they meant.
 //!
-//! `X0_KV_RECORD=1 cargo test -p x0-kv --features redb --test recorded` writes them again, which is only right as long as nothing is
-//! released.
+//! `X0_KV_RECORD=1 cargo test -p x0-kv --features redb --test recorded` writes them again, which is only
+//! right as long as nothing is released.
 #![cfg(feature = "redb")]
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,8 +1,8 @@
-//! Recorded messages of the services, and recorded folders of blobs and of the CRDT journal: version 1 of each format must be readable, and
-//! mean what it meant.
+//! Recorded messages of the services, and recorded folders of blobs and of the CRDT journal: version 1 of
+//! each format must be readable, and mean what it meant.
 //!
-//! `X0_KV_RECORD=1 cargo test -p x0-kv --features blob,crdt,mesh --test recorded_services` records again, which is right only as long as
-//! nothing is released.
+//! `X0_KV_RECORD=1 cargo test -p x0-kv --features blob,crdt,mesh --test recorded_services` records again,
+//! which is right only as long as nothing is released.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};

@@ -83,7 +83,8 @@ fn missing_and_repeated_blocks_are_noticed_although_each_is_whole() {
     refused(&blocks);
 }
 
-/// Damage that its checksum hides: restoring still returns, and what it accepts it writes again in the same bytes.
+/// Damage that its checksum hides: restoring still returns, and what it accepts it writes again in the same
+/// bytes.
 #[test]
 fn blocks_changed_with_their_checksums_do_no_harm() {
     let bytes = bytes_of(&mut filled(6));
@@ -206,7 +207,8 @@ fn snapshots_overlap_with_writes_and_each_other() {
     assert_eq!(entries, copy.reader().range(&KeyspaceName::DEFAULT, &RangeQuery::all()).unwrap().entries);
 }
 
-/// Readers in other threads see each batch whole once they see its index, and time never runs backwards for them.
+/// Readers in other threads see each batch whole once they see its index, and time never runs backwards for
+/// them.
 #[test]
 fn readers_see_applied_writes_while_more_are_applied() {
     let mut state = filled(0);

@@ -1,8 +1,8 @@
 //! How fast messages travel between two nodes of this machine, each a thread with a runtime of its own.
 //!
-//! `cargo run --release -p x0-mesh --features quic --example ping [bytes] [seconds]` sends a message, waits for its echo, and
-//! then keeps 64 and 1024 messages under way. The last figures are of plain TCP on the same machine, without encryption,
-//! one write for each message, for orientation.
+//! `cargo run --release -p x0-mesh --features quic --example ping [bytes] [seconds]` sends a message, waits
+//! for its echo, and then keeps 64 and 1024 messages under way. The last figures are of plain TCP on the same
+//! machine, without encryption, one write for each message, for orientation.
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 
 use std::error::Error;
@@ -213,7 +213,8 @@ fn report(
     println!("{name} {outstanding} under way: {per_second:.0} echoes/s{cpu}{round_trip}");
 }
 
-/// The CPU time of this process, where the system tells it as Linux does: fields 14 and 15 of `stat`, in 1/100 s.
+/// The CPU time of this process, where the system tells it as Linux does: fields 14 and 15 of `stat`, in
+/// 1/100 s.
 fn cpu_time() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

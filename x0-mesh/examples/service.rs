@@ -1,6 +1,8 @@
-//! A service of one's own on a channel of a mux, over QUIC: node 2 answers requests with their length, node 1 asks.
+//! A service of one's own on a channel of a mux, over QUIC: node 2 answers requests with their length, node 1
+//! asks.
 //!
-//! `cargo run -p x0-mesh --features quic --example service`. The mux could carry other services beside this one, over the same connection.
+//! `cargo run -p x0-mesh --features quic --example service`. The mux could carry other services beside this
+//! one, over the same connection.
 
 #![allow(clippy::print_stdout, reason = "an example that says what it does")]
 

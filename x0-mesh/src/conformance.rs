@@ -1,7 +1,7 @@
 //! The contract of [`Transport`] as a suite that any implementation can be run against.
 //!
-//! Implement [`Bench`], which makes transports and lets them run, and call [`check`]. A broken rule is a panic that names it,
-//! as in any test.
+//! Implement [`Bench`], which makes transports and lets them run, and call [`check`]. A broken rule is a
+//! panic that names it, as in any test.
 //!
 #![cfg_attr(feature = "sim", doc = "```")]
 #![cfg_attr(not(feature = "sim"), doc = "```ignore")]
@@ -49,11 +49,12 @@ pub trait Bench {
     /// The transport to be checked.
     type Transport: Transport;
 
-    /// Starts this node: number 1 or 2. The nodes of a check must be able to reach each other. A node whose transport was dropped may be
-    /// started again, under the same name and address.
+    /// Starts this node: number 1 or 2. The nodes of a check must be able to reach each other. A node whose
+    /// transport was dropped may be started again, under the same name and address.
     fn start(&mut self, node: NodeId) -> Self::Transport;
 
-    /// Polls until it is ready, letting time pass and tasks run in between, and polling again at the latest when the waker was called.
+    /// Polls until it is ready, letting time pass and tasks run in between, and polling again at the latest
+    /// when the waker was called.
     ///
     /// # Panics
     /// When it is not ready after a time that is far too long: so fails the check of a transport that stalls.

@@ -38,7 +38,8 @@ pub enum SendError {
         /// The longest message of the lane, in bytes.
         len_max: usize,
     },
-    /// The transport does not have this lane; `message_len_max` of it is zero. Or the peer's end of a channel does not have it.
+    /// The transport does not have this lane; `message_len_max` of it is zero. Or the peer's end of a channel
+    /// does not have it.
     #[error("cannot send: there is no {lane} lane; use another one, or configure more at both nodes")]
     NoLane {
         /// The lane.
@@ -47,7 +48,8 @@ pub enum SendError {
     /// The message is for the node that sends it.
     #[error("cannot send to this node itself: deliver the message without the transport")]
     ToSelf,
-    /// The peer is connected and has not registered this channel of a [`Mux`](crate::Mux). `Up` follows once it does.
+    /// The peer is connected and has not registered this channel of a [`Mux`](crate::Mux). `Up` follows once
+    /// it does.
     #[error("cannot send to {peer}: it has not registered channel {channel}; start the service there")]
     NoChannel {
         /// The peer.

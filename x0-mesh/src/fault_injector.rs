@@ -11,16 +11,19 @@ use crate::{
     DownReason, Lane, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport,
 };
 
-/// A transport that can be cut off from its peers, by a [`FaultHandle`], while the transport beneath stays connected.
+/// A transport that can be cut off from its peers, by a [`FaultHandle`], while the transport beneath stays
+/// connected.
 ///
-/// A peer that is cut off in both directions is down for the owner: `Down` with [`DownReason::Blocked`], [`SendError::Unreachable`],
-/// nothing received. When the cut ends and the peer is up beneath, it comes up in a new epoch.
+/// A peer that is cut off in both directions is down for the owner: `Down` with [`DownReason::Blocked`],
+/// [`SendError::Unreachable`], nothing received. When the cut ends and the peer is up beneath, it comes up in
+/// a new epoch.
 ///
-/// A cut in one [`Direction`] is a gray fault: the owner sees no event while it lasts. What it sends is taken and lost, or what the peer
-/// sends is. Since an epoch loses nothing, the owner sees `Down` with [`DownReason::Blocked`] and a new epoch when the cut ends.
+/// A cut in one [`Direction`] is a gray fault: the owner sees no event while it lasts. What it sends is taken
+/// and lost, or what the peer sends is. Since an epoch loses nothing, the owner sees `Down` with
+/// [`DownReason::Blocked`] and a new epoch when the cut ends.
 ///
-/// To the peer nothing is down in either case: what it sends is taken, and dropped here. To cut a link as a broken cable does, block at
-/// both ends. Epochs are the injector's own, and rise as those of any transport.
+/// To the peer nothing is down in either case: what it sends is taken, and dropped here. To cut a link as a
+/// broken cable does, block at both ends. Epochs are the injector's own, and rise as those of any transport.
 #[derive(Debug)]
 pub struct FaultInjector<T> {
     inner: T,
@@ -213,7 +216,8 @@ impl<T: Transport> FaultInjector<T> {
         self.last_epoch
     }
 
-    /// Turns what the handles did into events. Done before anything else, so that no message of an epoch is lost without its `Down`.
+    /// Turns what the handles did into events. Done before anything else, so that no message of an epoch is
+    /// lost without its `Down`.
     fn follow(&mut self) {
         if self.shared.changes.load(Ordering::Acquire) == self.seen {
             return;

@@ -1,25 +1,31 @@
 //! Authenticated messages between the nodes of a mesh.
 //!
-//! [`Transport`] is the seam: messages to nodes, on lanes that do not wait for one another, in epochs within which nothing is lost. An
-//! implementation moves bytes and knows the identity of each peer; it interprets nothing.
+//! [`Transport`] is the seam: messages to nodes, on lanes that do not wait for one another, in epochs within
+//! which nothing is lost. An implementation moves bytes and knows the identity of each peer; it interprets
+//! nothing.
 //!
 //! - [`Mux`]: many services on one transport, each on a channel of its own.
 //! - `quic` (feature of that name): the transport of production, QUIC with mutual TLS 1.3.
-//! - `sim` (feature): a network in virtual time that delays, loses, duplicates, reorders and cuts, from a seed.
+//! - `sim` (feature): a network in virtual time that delays, loses, duplicates, reorders and cuts, from a
+//!   seed.
 //! - [`FaultInjector`]: faults as middleware, for a running node.
 //! - `conformance` (feature): the contract of `Transport` as a suite for any implementation.
 //!
 //! # Glossary
-//! - *Node*: a process with an identity, known by its [`NodeId`](x0_identity::NodeId). A *peer* is another node.
+//! - *Node*: a process with an identity, known by its [`NodeId`](x0_identity::NodeId). A *peer* is another
+//!   node.
 //! - *Message*: bytes that arrive as a whole or not at all.
 //! - *Lane*: one of several ways to the same peer that do not wait for each other; see [`Lane`].
 //! - *Epoch*: the time between `Up` and `Down` of a peer. Messages are lost only together with their epoch.
 //! - *Back-pressure*: a full lane answers `Pending` and takes nothing.
 //! - *Channel*, *session*, *budget*, *credit*: see [`Mux`].
-//! - *Inbox*, *outbox*: messages that the owner has not received yet, and messages that QUIC has not taken yet.
+//! - *Inbox*, *outbox*: messages that the owner has not received yet, and messages that QUIC has not taken
+//!   yet.
 //! - *Handshake*: the first bytes that two nodes exchange on a QUIC connection, after that of TLS.
-//! - *Instance*: a number that is drawn when a transport is made, and tells a restarted peer from one that dials twice.
-//! - *Violation*: a rule of the protocol that a peer broke. It costs the peer its connection, and nothing else.
+//! - *Instance*: a number that is drawn when a transport is made, and tells a restarted peer from one that
+//!   dials twice.
+//! - *Violation*: a rule of the protocol that a peer broke. It costs the peer its connection, and nothing
+//!   else.
 //!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -11,7 +11,8 @@ pub struct Transmit<'a> {
     pub to: NodeId,
     /// The lane on which it travels.
     pub lane: Lane,
-    /// The message: at most [`Transport::message_len_max`](crate::Transport::message_len_max) bytes, and possibly none.
+    /// The message: at most [`Transport::message_len_max`](crate::Transport::message_len_max) bytes, and
+    /// possibly none.
     pub payload: &'a [u8],
 }
 

@@ -2,20 +2,23 @@
 //!
 //! # Glossary
 //! - *Channel*: what one service sends and receives on, known by its [`ChannelId`] on both nodes.
-//! - *Offer*: a node tells a peer that it has registered a channel, in which versions and with which lanes and budget.
-//! - *Session*: a channel between two nodes from the moment that both agreed on it until one of them withdraws it or the connection ends.
-//!   An epoch of a [`Channel`] is one session.
+//! - *Offer*: a node tells a peer that it has registered a channel, in which versions and with which lanes
+//!   and budget.
+//! - *Session*: a channel between two nodes from the moment that both agreed on it until one of them
+//!   withdraws it or the connection ends. An epoch of a [`Channel`] is one session.
 //! - *Budget*: the bytes of one lane of a session that may be on the way or wait to be received.
 //! - *Credit*: how much of a lane the receiver has consumed, so that the sender may send as much again.
 //!
 //! # Wire format, version 1
-//! Numbers are little-endian. Each message of the transport ends with a trailer of 5 bytes: the session (u32) and the lane of the channel
-//! (u8: the number of an ordered lane, 254 bulk, 255 datagram). The trailer stands at the end so that the receiver removes it without
-//! moving the message. Bulk messages travel on the transport's bulk lane, datagrams on its datagram lane, and each ordered lane of a
-//! channel on an ordered lane of the transport that the sender chooses.
+//! Numbers are little-endian. Each message of the transport ends with a trailer of 5 bytes: the session (u32)
+//! and the lane of the channel (u8: the number of an ordered lane, 254 bulk, 255 datagram). The trailer
+//! stands at the end so that the receiver removes it without moving the message. Bulk messages travel on the
+//! transport's bulk lane, datagrams on its datagram lane, and each ordered lane of a channel on an ordered
+//! lane of the transport that the sender chooses.
 //!
-//! Session 0 on lane 0 holds control messages; they travel on the transport's ordered lane 0. A control message is a sequence of frames,
-//! and may be empty. A name is its length (u8, 1 to 47) and as many visible ASCII characters.
+//! Session 0 on lane 0 holds control messages; they travel on the transport's ordered lane 0. A control
+//! message is a sequence of frames, and may be empty. A name is its length (u8, 1 to 47) and as many visible
+//! ASCII characters.
 //!
 //! | frame | kind (u8) | content | meaning |
 //! |---|---|---|---|
@@ -28,19 +31,20 @@
 //! | `CLOSE` | 7 | session (u32), reason (u8: 0 no such channel, 1 over budget) | the session is over, or was not accepted |
 //! | `CREDIT` | 8 | session (u32), lane (u8), bytes (u64) | the owner has consumed so much of the lane since the session began |
 //!
-//! A node sends `HELLO`, its offers and `OFFERS_END` when a connection comes up. A `HELLO` with the instance that the receiver knows changes
-//! nothing. One with another instance ends every session; a receiver that knew one before sends its own `HELLO`, with its own instance
-//! unchanged, its offers and `OFFERS_END` again. What comes before the first `HELLO` of a connection belongs to the one before it, and is
-//! skipped.
+//! A node sends `HELLO`, its offers and `OFFERS_END` when a connection comes up. A `HELLO` with the instance
+//! that the receiver knows changes nothing. One with another instance ends every session; a receiver that
+//! knew one before sends its own `HELLO`, with its own instance unchanged, its offers and `OFFERS_END` again.
+//! What comes before the first `HELLO` of a connection belongs to the one before it, and is skipped.
 //!
-//! The version of the service is the highest that both offers have; if there is none, both sides refuse the channel. A message counts
-//! its bytes and 64 more. A sender sends while less than half of the budget (the lower of both offers) is outstanding, or if the message
-//! fits the rest of it. The receiver reports credit when a quarter of its budget was consumed and not reported. Datagrams have no credit;
-//! they are dropped when a budget of them waits. A session number is drawn at random for each session, so that a message that was sent
-//! while the connection changed does not match a session of the next one.
+//! The version of the service is the highest that both offers have; if there is none, both sides refuse the
+//! channel. A message counts its bytes and 64 more. A sender sends while less than half of the budget (the
+//! lower of both offers) is outstanding, or if the message fits the rest of it. The receiver reports credit
+//! when a quarter of its budget was consumed and not reported. Datagrams have no credit; they are dropped
+//! when a budget of them waits. A session number is drawn at random for each session, so that a message that
+//! was sent while the connection changed does not match a session of the next one.
 //!
-//! A frame that is damaged, unknown or against these rules makes the receiver ignore the peer's mux, and report its channels as down,
-//! until it connects again.
+//! A frame that is damaged, unknown or against these rules makes the receiver ignore the peer's mux, and
+//! report its channels as down, until it connects again.
 
 mod channel;
 mod driver;
@@ -73,10 +77,11 @@ use driver::{Polling, Shared};
 
 /// Splits one [`Transport`] into channels, one for each service of a node.
 ///
-/// Each [`Channel`] is a `Transport` of its own: it has its own lanes, byte budget, back-pressure, negotiated version and epochs, and any
-/// task may own it. A channel that is not received from fills its own budget, and blocks neither another channel nor the transport.
-/// Channels that share a lane of the transport take turns. There is one connection to each peer, whatever the number of channels. Both
-/// nodes must run a mux on their transport.
+/// Each [`Channel`] is a `Transport` of its own: it has its own lanes, byte budget, back-pressure, negotiated
+/// version and epochs, and any task may own it. A channel that is not received from fills its own budget, and
+/// blocks neither another channel nor the transport. Channels that share a lane of the transport take turns.
+/// There is one connection to each peer, whatever the number of channels. Both nodes must run a mux on their
+/// transport.
 ///
 /// ```
 #[cfg_attr(feature = "sim", doc = " # fn main() -> Result<(), Box<dyn std::error::Error>> {")]
@@ -157,7 +162,8 @@ impl Mux {
         self.shared.lock().engine.stats
     }
 
-    /// Moves what can be moved, and registers the waker for more. It is never ready. Needed only where all channels may go unpolled.
+    /// Moves what can be moved, and registers the waker for more. It is never ready. Needed only where all
+    /// channels may go unpolled.
     pub fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<Infallible> {
         self.shared.poll(Polling::nothing(), |signal| signal.wait_to_drive(cx.waker()), |_| Poll::Pending)
     }

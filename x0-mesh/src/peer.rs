@@ -16,16 +16,20 @@ pub struct PeerEvent {
     pub kind: PeerEventKind,
 }
 
-/// What changed in the connection to a peer. See [`Transport`](crate::Transport#epochs) for what epochs promise.
+/// What changed in the connection to a peer. See [`Transport`](crate::Transport#epochs) for what epochs
+/// promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerEventKind {
-    /// Messages can be exchanged from now on. The same epoch comes up again only to end a [`PeerEventKind::Degraded`].
+    /// Messages can be exchanged from now on. The same epoch comes up again only to end a
+    /// [`PeerEventKind::Degraded`].
     Up {
-        /// Higher than any epoch of this peer that the transport has reported before, unless it ends a degradation.
+        /// Higher than any epoch of this peer that the transport has reported before, unless it ends a
+        /// degradation.
         epoch: u64,
     },
-    /// The peer does not answer at the moment. Nothing is lost so far: `Up` with the same epoch, or `Down`, follows.
+    /// The peer does not answer at the moment. Nothing is lost so far: `Up` with the same epoch, or `Down`,
+    /// follows.
     Degraded,
     /// The epoch is over. Messages to the peer that had not arrived by then are lost.
     Down {
@@ -113,7 +117,8 @@ pub enum DownReason {
     /// This node ended it.
     #[error("this node closed the connection")]
     Local,
-    /// A [`FaultInjector`](crate::FaultInjector) cuts the peer off, or did so in one direction during the epoch.
+    /// A [`FaultInjector`](crate::FaultInjector) cuts the peer off, or did so in one direction during the
+    /// epoch.
     #[error("a fault injector cuts the peer off")]
     Blocked,
 }

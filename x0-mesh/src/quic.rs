@@ -1,8 +1,9 @@
 //! The transport of production: QUIC (RFC 9000) with mutual TLS 1.3 (RFC 9001), by quinn on tokio.
 //!
-//! Each lane is what QUIC has for it, so that no lane waits for another: [`Lane::Ordered`](crate::Lane::Ordered) is one
-//! unidirectional stream that lives as long as the connection, [`Lane::Bulk`](crate::Lane::Bulk) one stream per message,
-//! [`Lane::Datagram`](crate::Lane::Datagram) a DATAGRAM frame (RFC 9221). The identity of a peer is that of its SVID.
+//! Each lane is what QUIC has for it, so that no lane waits for another:
+//! [`Lane::Ordered`](crate::Lane::Ordered) is one unidirectional stream that lives as long as the connection,
+//! [`Lane::Bulk`](crate::Lane::Bulk) one stream per message, [`Lane::Datagram`](crate::Lane::Datagram) a
+//! DATAGRAM frame (RFC 9221). The identity of a peer is that of its SVID.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,25 +43,29 @@
 //! ```
 //!
 //! # Connections
-//! A peer with an address is dialled, again and again, with a back-off that doubles and is jittered from the seed. A peer
-//! without one is accepted when it dials and its SVID is trusted and names a node; messages to it travel on the
-//! connection that it made. Of several connections between two nodes one is used: the node with the lower [`NodeId`]
-//! decides which, and says so in its handshake, so that two nodes which dial each other at once agree.
+//! A peer with an address is dialled, again and again, with a back-off that doubles and is jittered from the
+//! seed. A peer without one is accepted when it dials and its SVID is trusted and names a node; messages to
+//! it travel on the connection that it made. Of several connections between two nodes one is used: the node
+//! with the lower [`NodeId`] decides which, and says so in its handshake, so that two nodes which dial each
+//! other at once agree.
 //!
-//! A connection outlives a change of the SVIDs or bundles that it was made with, until the SVID that the peer presented expires: it ends
-//! then ([`DownReason::Expired`](crate::DownReason::Expired)), and a peer that has renewed its SVID by that time is back after one handshake.
-//! [`PeerBook::reconnect`] replaces a connection at a moment of the owner's choice by one with the current identities, and thereby also cuts
-//! off a node whose identity was revoked.
+//! A connection outlives a change of the SVIDs or bundles that it was made with, until the SVID that the peer
+//! presented expires: it ends then ([`DownReason::Expired`](crate::DownReason::Expired)), and a peer that has
+//! renewed its SVID by that time is back after one handshake. [`PeerBook::reconnect`] replaces a connection
+//! at a moment of the owner's choice by one with the current identities, and thereby also cuts off a node
+//! whose identity was revoked.
 //!
 //! # Wire format, version 1
-//! ALPN `x0-mesh/1` (RFC 9001 §8.1). The first stream that each side opens is its control stream. It begins with a handshake: `0`, the
-//! version (u8), the length of what follows (u16, at most 1024), the sender's instance (u64), the receiver's instance as the sender last
-//! knew it (u64), a sequence number (u64); further bytes are ignored. Numbers are little-endian. The side with the higher node id sends its
-//! handshake first, with the last sequence number that it received; the other side answers with a new one when it takes the connection, and
-//! closes it otherwise. A control stream does not end before the connection.
+//! ALPN `x0-mesh/1` (RFC 9001 §8.1). The first stream that each side opens is its control stream. It begins
+//! with a handshake: `0`, the version (u8), the length of what follows (u16, at most 1024), the sender's
+//! instance (u64), the receiver's instance as the sender last knew it (u64), a sequence number (u64); further
+//! bytes are ignored. Numbers are little-endian. The side with the higher node id sends its handshake first,
+//! with the last sequence number that it received; the other side answers with a new one when it takes the
+//! connection, and closes it otherwise. A control stream does not end before the connection.
 //!
-//! The other streams begin with their kind: `1`, the number of the lane (u8), then messages; or `2` and one message, then
-//! the end. A message is its length (u32) and its bytes. A DATAGRAM frame holds a message without its length.
+//! The other streams begin with their kind: `1`, the number of the lane (u8), then messages; or `2` and one
+//! message, then the end. A message is its length (u32) and its bytes. A DATAGRAM frame holds a message
+//! without its length.
 
 mod close;
 mod connection;

@@ -1,6 +1,7 @@
 //! Pseudo-random numbers from a seed.
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and good enough for jitter, simulated delays and session numbers. Not for secrets.
+/// SplitMix64 (Steele, Lea and Flood, 2014): small, and good enough for jitter, simulated delays and session
+/// numbers. Not for secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitMix64(u64);
 

@@ -1,10 +1,11 @@
 //! A network in virtual time: the same seed and the same calls give the same run, bit for bit.
 //!
-//! [`Network`] is the engine, for a simulator that has a clock of its own. [`SimMesh`] puts [`Transport`](crate::Transport)s on top of
-//! it, for code that has none.
+//! [`Network`] is the engine, for a simulator that has a clock of its own. [`SimMesh`] puts
+//! [`Transport`](crate::Transport)s on top of it, for code that has none.
 //!
-//! A bad link has the effects that it has on QUIC: a datagram is lost, duplicated or overtaken; on an ordered or bulk lane a lost packet only
-//! delays messages, and a cut that lasts ends the epoch with all messages on the way.
+//! A bad link has the effects that it has on QUIC: a datagram is lost, duplicated or overtaken; on an ordered
+//! or bulk lane a lost packet only delays messages, and a cut that lasts ends the epoch with all messages on
+//! the way.
 //!
 //! ```
 //! use std::time::Duration;

@@ -4,8 +4,8 @@ use std::future::{Future, poll_fn};
 
 use crate::{Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
-/// [`Transport`] for `async` code, under any runtime or none. Each future may be dropped at any time: a message is then
-/// either sent as a whole or not at all, and no received message is lost.
+/// [`Transport`] for `async` code, under any runtime or none. Each future may be dropped at any time: a
+/// message is then either sent as a whole or not at all, and no received message is lost.
 pub trait TransportExt: Transport {
     /// Waits until the lane takes the message.
     ///
@@ -28,7 +28,8 @@ pub trait TransportExt: Transport {
         poll_fn(move |cx| self.poll_event(cx))
     }
 
-    /// Waits for an event or a message, whichever comes first; events of an epoch come on the right side of its messages.
+    /// Waits for an event or a message, whichever comes first; events of an epoch come on the right side of
+    /// its messages.
     ///
     /// # Errors
     /// [`RecvError`], when there will never be another message.

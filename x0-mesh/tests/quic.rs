@@ -1,5 +1,5 @@
-//! The QUIC transport between nodes of one process. What every transport owes is in the conformance suite; here is what only
-//! this one has: identities, addresses, reconnection.
+//! The QUIC transport between nodes of one process. What every transport owes is in the conformance suite;
+//! here is what only this one has: identities, addresses, reconnection.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod quic_common;

@@ -1,4 +1,5 @@
-//! A node with a valid identity that breaks the protocol, and one that does not read: quinn by hand against the transport.
+//! A node with a valid identity that breaks the protocol, and one that does not read: quinn by hand against
+//! the transport.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod quic_common;
@@ -263,8 +264,8 @@ async fn fill(node: &mut QuicTransport, to: NodeId, lane: Lane) -> usize {
     taken
 }
 
-/// Head-of-line blocking, counted: a peer reads one lane and not the others, another peer reads all; each message of the
-/// lanes that are read passes while the rest stands still.
+/// Head-of-line blocking, counted: a peer reads one lane and not the others, another peer reads all; each
+/// message of the lanes that are read passes while the rest stands still.
 #[tokio::test]
 async fn a_lane_that_nobody_reads_holds_up_nothing_else() {
     const COUNT: usize = 2_000;

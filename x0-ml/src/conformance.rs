@@ -1,4 +1,5 @@
-//! Suites for implementations of the seams. Each function panics at the first rule that is broken, and names it.
+//! Suites for implementations of the seams. Each function panics at the first rule that is broken, and names
+//! it.
 //!
 //! ```
 //! use x0_ml::index::{ExactIndex, Metric};

@@ -1,6 +1,7 @@
 //! Vectors, found by nearness.
 //!
-//! [`HnswIndex`] is a graph for many vectors; [`ExactIndex`] compares with all of them. Both implement [`VectorIndex`].
+//! [`HnswIndex`] is a graph for many vectors; [`ExactIndex`] compares with all of them. Both implement
+//! [`VectorIndex`].
 //!
 //! ```
 //! use x0_ml::index::{HnswIndex, HnswOptions, Metric, Search, VectorId, VectorIndex};

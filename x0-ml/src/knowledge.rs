@@ -1,8 +1,8 @@
 //! A store of documents, kept in indexes.
 //!
-//! [`Knowledge`] is the protocol engine: it decides which documents to read, which chunks to embed and what to remove, and does no
-//! I/O. [`KnowledgeStore`] is the seam to the documents. [`KnowledgeBase`] is a driver without threads for one store, one embedder and
-//! one folder.
+//! [`Knowledge`] is the protocol engine: it decides which documents to read, which chunks to embed and what
+//! to remove, and does no I/O. [`KnowledgeStore`] is the seam to the documents. [`KnowledgeBase`] is a driver
+//! without threads for one store, one embedder and one folder.
 //!
 //! ```
 //! use std::time::Duration;

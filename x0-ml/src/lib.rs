@@ -21,42 +21,47 @@
 //! ```
 //!
 //! # Parts
-//! - [`chunk`]: texts cut at paragraphs and sentences into overlapping chunks of a bounded number of tokens, named by content.
+//! - [`chunk`]: texts cut at paragraphs and sentences into overlapping chunks of a bounded number of tokens,
+//!   named by content.
 //! - [`embed`]: [`Embedder`](embed::Embedder) (the seam) and a cache of vectors by chunk.
-//! - [`index`]: [`VectorIndex`](index::VectorIndex) (the seam), [`HnswIndex`](index::HnswIndex), [`ExactIndex`](index::ExactIndex).
+//! - [`index`]: [`VectorIndex`](index::VectorIndex) (the seam), [`HnswIndex`](index::HnswIndex),
+//!   [`ExactIndex`](index::ExactIndex).
 //! - [`lexical`]: BM25 with removals in place.
 //! - [`retrieve`]: fusion of both lists, filters, passages that can be cited.
 //! - [`knowledge`]: the protocol engine that keeps the indexes equal to a store, the seam
 //!   [`KnowledgeStore`](knowledge::KnowledgeStore), and a driver.
-//! - [`file`](mod@file): files with versions and checksums, replaced whole. [`simd`]: dot products with the same bits on every processor.
-//!   [`telemetry`]: the names of the metrics.
+//! - [`file`](mod@file): files with versions and checksums, replaced whole. [`simd`]: dot products with the
+//!   same bits on every processor. [`telemetry`]: the names of the metrics.
 //!
 //! Features: `conformance` (suites for the seams), `metrics`. The default is none of them.
 //!
 //! # Glossary
-//! - *Document*: a text with a name and a revision. *Chunk*: a byte range of a document; its [`ChunkId`](chunk::ChunkId) is a hash of
-//!   its text. *Passage*: a chunk, or overlapping chunks of one document, as a query returns it.
+//! - *Document*: a text with a name and a revision. *Chunk*: a byte range of a document; its
+//!   [`ChunkId`](chunk::ChunkId) is a hash of its text. *Passage*: a chunk, or overlapping chunks of one
+//!   document, as a query returns it.
 //! - *Codes*: a vector in 8 bits a component, with one scale.
-//! - *Walk*: a search over the links of a graph. *Scan* of an index: a comparison with every vector. *Scan* of a store: a comparison of all
-//!   revisions.
+//! - *Walk*: a search over the links of a graph. *Scan* of an index: a comparison with every vector. *Scan*
+//!   of a store: a comparison of all revisions.
 //! - *Version* of an index: what readers see after [`publish`](index::VectorIndex::publish).
 //! - *Catalogue*: the documents and chunks that the indexes hold, as bytes.
 //!
 //! # Guarantees
 //! - A removed vector or text is not returned again, and its bytes are in no file that is saved afterwards.
-//! - After a crash at any moment the indexes become those of the store again. Text that was embedded before is not embedded again.
+//! - After a crash at any moment the indexes become those of the store again. Text that was embedded before
+//!   is not embedded again.
 //! - One seed and one order of changes give the same index file on every processor.
-//! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not what they promise: at most 100
-//!   times their number (a file of one vector in each block of 64 slots).
+//! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not
+//!   what they promise: at most 100 times their number (a file of one vector in each block of 64 slots).
 //! - A search never waits for the writer.
 //!
 //! # Limitations
-//! [`HashedWords`](embed::HashedWords) knows words and no meaning; a model is brought by the caller. The lexical index is
-//! searched by its owner only, not beside the writer. Near-duplicates are merged when their text is equal or when they overlap in one
-//! document, not by likeness.
+//! [`HashedWords`](embed::HashedWords) knows words and no meaning; a model is brought by the caller. The
+//! lexical index is searched by its owner only, not beside the writer. Near-duplicates are merged when their
+//! text is equal or when they overlap in one document, not by likeness.
 //!
 //! # Dependencies
-//! The crate depends on no other x0 crate, starts no thread and opens no socket. `unsafe` is denied outside of [`simd`].
+//! The crate depends on no other x0 crate, starts no thread and opens no socket. `unsafe` is denied outside
+//! of [`simd`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,9 +1,9 @@
 //! Dot products by vector instructions, with the same bits on every processor.
 //!
-//! Sums of `i8` products are integers, so their order does not matter. Sums of `f32` products run in 32 lanes: lane `l` adds the
-//! products at `l`, `l + 32`, `l + 64`, ... in this order, and the lanes are added in halves (16 pairs, 8 pairs, ...). No path
-//! fuses a multiplication with an addition. An index that is built on one processor is therefore byte for byte the one that
-//! another processor builds.
+//! Sums of `i8` products are integers, so their order does not matter. Sums of `f32` products run in 32
+//! lanes: lane `l` adds the products at `l`, `l + 32`, `l + 64`, ... in this order, and the lanes are added
+//! in halves (16 pairs, 8 pairs, ...). No path fuses a multiplication with an addition. An index that is
+//! built on one processor is therefore byte for byte the one that another processor builds.
 //!
 //! ```
 //! use x0_ml::simd::Path;

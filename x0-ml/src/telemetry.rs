@@ -12,7 +12,8 @@
 //! | `x0_ml_applied_revision` | gauge | – | revision of the store up to which all changes are in the indexes |
 //! | `x0_ml_rebuilds_total` | counter | `cause`: damage, settings | indexes built again because the saved file could not be used |
 //!
-//! Install a recorder before a [`KnowledgeBase`](crate::knowledge::KnowledgeBase) is opened: handles made earlier stay silent.
+//! Install a recorder before a [`KnowledgeBase`](crate::knowledge::KnowledgeBase) is opened: handles made
+//! earlier stay silent.
 
 #[cfg(feature = "metrics")]
 mod recorded;

@@ -52,7 +52,8 @@ fn extremes_do_not_saturate() {
     assert!(Path::available().contains(&Path::detect()));
 }
 
-/// Lane `l` adds the products at `l`, `l + 32`, ...; the lanes are added in halves. A change of this order changes index files.
+/// Lane `l` adds the products at `l`, `l + 32`, ...; the lanes are added in halves. A change of this order
+/// changes index files.
 #[test]
 fn the_order_of_an_f32_sum_is_the_documented_one() {
     let a: Vec<f32> = (0..77_u8).map(|n| 1.0 / (f32::from(n) + 1.5)).collect();

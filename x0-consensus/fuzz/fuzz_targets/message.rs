@@ -1,4 +1,5 @@
-//! Messages of a member of the group: refused, accepted, or a failure of the replica with a reason; never a panic.
+//! Messages of a member of the group: refused, accepted, or a failure of the replica with a reason; never a
+//! panic.
 #![no_main]
 
 use std::time::Duration;

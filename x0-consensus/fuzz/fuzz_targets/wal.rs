@@ -1,6 +1,8 @@
-//! Any bytes as the records of a log: opening returns, and an accepted log can be read, continued and opened again.
+//! Any bytes as the records of a log: opening returns, and an accepted log can be read, continued and opened
+//! again.
 //!
-//! The input is cut into records with correct checksums, which a fuzzer would not find, after the opening of a real segment.
+//! The input is cut into records with correct checksums, which a fuzzer would not find, after the opening of
+//! a real segment.
 #![no_main]
 
 use std::sync::Arc;

@@ -43,7 +43,8 @@ impl Fields {
         for shift in (0..64).step_by(7) {
             let byte = self.u8(field)?;
             let bits = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit, and a last byte of zero would be a second encoding of the same number.
+            // The tenth byte has room for one bit, and a last byte of zero would be a second encoding of the
+            // same number.
             if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
                 return Err(DecodeError::Invalid { field });
             }

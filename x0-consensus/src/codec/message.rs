@@ -12,7 +12,8 @@ const CONTEXT_LEN_MAX: usize = 16;
 const ENTRY_LEN_MIN: usize = 3;
 const ENTRIES_MAX: usize = 1 << 20;
 
-/// The message types that are sent. Local messages of `raft`, forwarded proposals and whole snapshots are not.
+/// The message types that are sent. Local messages of `raft`, forwarded proposals and whole snapshots are
+/// not.
 pub(super) fn type_of(number: u8) -> Option<MessageType> {
     Some(match number {
         1 => MessageType::MsgAppend,
@@ -32,8 +33,8 @@ fn number_of(message_type: MessageType) -> Option<u8> {
     (1..=9).find(|number| type_of(*number) == Some(message_type))
 }
 
-/// An entry in the form of `raft`. The payload of a membership change is in the context, because `raft` decodes the data of such an entry
-/// as protobuf.
+/// An entry in the form of `raft`. The payload of a membership change is in the context, because `raft`
+/// decodes the data of such an entry as protobuf.
 pub(crate) fn to_raft_entry(entry: &Entry) -> RaftEntry {
     let mut raft = RaftEntry { term: entry.term, index: entry.index, ..RaftEntry::default() };
     match entry.kind {
@@ -46,7 +47,8 @@ pub(crate) fn to_raft_entry(entry: &Entry) -> RaftEntry {
     raft
 }
 
-/// An entry of `raft` in the form of this crate. A membership change without a payload is the one by which `raft` leaves a joint phase.
+/// An entry of `raft` in the form of this crate. A membership change without a payload is the one by which
+/// `raft` leaves a joint phase.
 pub(crate) fn from_raft_entry(raft: &RaftEntry) -> Entry {
     let (kind, payload) = match raft.entry_type {
         EntryType::EntryNormal => (EntryKind::Normal, raft.data.clone()),
@@ -57,8 +59,8 @@ pub(crate) fn from_raft_entry(raft: &RaftEntry) -> Entry {
     Entry { term: raft.term, index: raft.index, kind, payload }
 }
 
-/// Encodes a message; `None` for a type that is not sent, and for entries that do not follow the position of the message: the receiver
-/// would take them for others.
+/// Encodes a message; `None` for a type that is not sent, and for entries that do not follow the position of
+/// the message: the receiver would take them for others.
 pub(crate) fn encode_raft(message: &Message) -> Option<Vec<u8>> {
     let number = number_of(message.msg_type)?;
     let follows = |(entry, index): (&RaftEntry, u64)| entry.index == index;
@@ -97,8 +99,8 @@ pub(crate) fn encode_raft(message: &Message) -> Option<Vec<u8>> {
     Some(to)
 }
 
-/// Decodes the message after the version and kind bytes. Its entries continue the position of the message without gaps, with terms that do
-/// not decrease and do not exceed the message's own.
+/// Decodes the message after the version and kind bytes. Its entries continue the position of the message
+/// without gaps, with terms that do not decrease and do not exceed the message's own.
 pub(crate) fn decode_raft(from: &mut Fields) -> Result<Message, DecodeError> {
     let invalid = |field| DecodeError::Invalid { field };
     let mut message = Message {

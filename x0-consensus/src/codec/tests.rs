@@ -88,8 +88,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Recorded when the format was made. The files must not change: members with two releases exchange messages during an upgrade. For
-/// an intended change raise the version, keep the old files, and run this test with `X0_RECORD_FORMAT` set to record the new ones.
+/// Recorded when the format was made. The files must not change: members with two releases exchange messages
+/// during an upgrade. For an intended change raise the version, keep the old files, and run this test with
+/// `X0_RECORD_FORMAT` set to record the new ones.
 #[test]
 fn version_1_is_as_recorded() {
     let response = Message {
@@ -176,7 +177,8 @@ proptest! {
         prop_assert_eq!(decode(encode(&packet).into()), Ok(packet));
     }
 
-    /// Bytes are refused or read as something that is written as the same bytes: one message has one encoding.
+    /// Bytes are refused or read as something that is written as the same bytes: one message has one
+    /// encoding.
     #[test]
     fn whatever_is_read_is_written_alike(
         message in arbitrary_message(), is_chunk: bool, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)

@@ -379,7 +379,8 @@ fn snapshot_needs_adoption(open: &mut Open) -> Checked {
         return Err(format!("adopting a snapshot staged before a restart returned {refused:?}"));
     }
     same("the entries", all(&mut *storage)?, entries(1..=5, 1))?;
-    // Two concurrent writers of the same snapshot do not affect each other; the one that finishes last is adopted.
+    // Two concurrent writers of the same snapshot do not affect each other; the one that finishes last is
+    // adopted.
     let mut first = storage.snapshot_writer(&meta(4, 1)?).map_err(show)?;
     let mut second = storage.snapshot_writer(&meta(4, 1)?).map_err(show)?;
     first.write_all(b"first").map_err(show)?;

@@ -19,7 +19,8 @@ impl FsDirectory {
     /// Opens this folder and creates it, durably, if it does not exist.
     ///
     /// # Errors
-    /// The error of the operating system: no permission, no space, a file of that name. Folders that were created before the error stay.
+    /// The error of the operating system: no permission, no space, a file of that name. Folders that were
+    /// created before the error stay.
     pub fn open(path: impl AsRef<Path>) -> io::Result<FsDirectory> {
         // Absolute, so that a later change of the working directory has no effect.
         let path = std::path::absolute(path)?;
@@ -106,8 +107,8 @@ struct FsLock {
 }
 
 impl Drop for FsLock {
-    /// Unlocks explicitly: a child process that is being started at this moment inherits the handle until it executes its program, and
-    /// would keep the lock.
+    /// Unlocks explicitly: a child process that is being started at this moment inherits the handle until it
+    /// executes its program, and would keep the lock.
     fn drop(&mut self) {
         // Unlocking a locked file does not fail; if it did, closing the file unlocks it.
         let _ = self.file.unlock();

@@ -12,7 +12,8 @@ use crate::state_machine::StateMachine;
 
 const WORKER: &str = "apply";
 
-/// Carries out the [`ApplyJob`]s of an [`Executor`](super::Executor) on a [`StateMachine`], in their order, one at a time.
+/// Carries out the [`ApplyJob`]s of an [`Executor`](super::Executor) on a [`StateMachine`], in their order,
+/// one at a time.
 pub struct ApplyWorker<M> {
     machine: M,
     /// The index of the last entry in the state.

@@ -42,8 +42,8 @@ impl Completions {
         }
     }
 
-    /// Exchanges the results for `done`, which must be empty, and takes the worker if it is back. `false` if there is neither; only then
-    /// the waker is kept.
+    /// Exchanges the results for `done`, which must be empty, and takes the worker if it is back. `false` if
+    /// there is neither; only then the waker is kept.
     pub(super) fn take(&self, done: &mut Vec<Done>, applier: &mut Option<Applier>, waker: &Waker) -> bool {
         let mut inner = self.lock();
         if inner.done.is_empty() && inner.applier.is_none() {

@@ -16,7 +16,8 @@ pub trait Observer: Send {
     /// Receives an event.
     fn event(&mut self, event: Event);
 
-    /// Several outcomes follow; the observer need not wake anything before [`batch_end`](Observer::batch_end).
+    /// Several outcomes follow; the observer need not wake anything before
+    /// [`batch_end`](Observer::batch_end).
     fn batch_begin(&mut self) {}
 
     /// The batch of outcomes has ended.
@@ -73,10 +74,12 @@ pub enum Event {
     },
     /// A snapshot was not taken, sent or received. The replica continues and tries again.
     TransferFailed(Arc<TransferError>),
-    /// The disk has no space, and the replica waits for it ([`Options::waits_for_space`](crate::Options::waits_for_space)). Until
-    /// [`SpaceAvailable`](Event::SpaceAvailable) new proposals are dropped with [`DropReason::NoSpace`] and this replica acknowledges
-    /// nothing; reads go on. Open proposals are dropped with [`DropReason::Unknown`], and a leader transfers its leadership to an
-    /// active voter. The writes are repeated every second.
+    /// The disk has no space, and the replica waits for it
+    /// ([`Options::waits_for_space`](crate::Options::waits_for_space)). Until
+    /// [`SpaceAvailable`](Event::SpaceAvailable) new proposals are dropped with [`DropReason::NoSpace`] and
+    /// this replica acknowledges nothing; reads go on. Open proposals are dropped with
+    /// [`DropReason::Unknown`], and a leader transfers its leadership to an active voter. The writes are
+    /// repeated every second.
     NoSpace(Arc<WriteError>),
     /// The writes that waited for space are durable: the replica accepts proposals again.
     SpaceAvailable,
@@ -84,7 +87,8 @@ pub enum Event {
     Failed(Arc<FatalError>),
 }
 
-/// A replica stopped by itself. Nothing is acknowledged after that; everything that was acknowledged before is safe.
+/// A replica stopped by itself. Nothing is acknowledged after that; everything that was acknowledged before
+/// is safe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FatalError {

@@ -37,28 +37,32 @@ pub enum Effect {
     Event(Event),
 }
 
-/// A [`Replica`] and the jobs that its outputs become. It has no clock, no thread and no runtime; it is pumped.
+/// A [`Replica`] and the jobs that its outputs become. It has no clock, no thread and no runtime; it is
+/// pumped.
 ///
-/// The executor sorts the replica's outputs into effects, which are for its owner, and into jobs for three workers: the
-/// [`LogWorker`](super::LogWorker) owns the storage, the [`ApplyWorker`](super::ApplyWorker) owns the state machine, and the
-/// [`SnapshotWorker`](super::SnapshotWorker) copies snapshots. Each worker is a plain struct with a synchronous method. The owner decides
-/// only *where* a worker runs: inline, on a thread, or in virtual time after a delay.
+/// The executor sorts the replica's outputs into effects, which are for its owner, and into jobs for three
+/// workers: the [`LogWorker`](super::LogWorker) owns the storage, the [`ApplyWorker`](super::ApplyWorker)
+/// owns the state machine, and the [`SnapshotWorker`](super::SnapshotWorker) copies snapshots. Each worker is
+/// a plain struct with a synchronous method. The owner decides only *where* a worker runs: inline, on a
+/// thread, or in virtual time after a delay.
 ///
 /// # The drain contract
 ///
-/// 1. Feed messages and requests to [`handle`](Executor::handle), and results of jobs to [`complete`](Executor::complete). `now` is the
-///    time since any origin and never goes back.
-/// 2. Call [`poll_output`](Executor::poll_output) until it returns `None`. Jobs appear in the three queues meanwhile.
+/// 1. Feed messages and requests to [`handle`](Executor::handle), and results of jobs to
+///    [`complete`](Executor::complete). `now` is the time since any origin and never goes back.
+/// 2. Call [`poll_output`](Executor::poll_output) until it returns `None`. Jobs appear in the three queues
+///    meanwhile.
 /// 3. Take jobs from the front of [`log_jobs`](Executor::log_jobs), [`apply_jobs`](Executor::apply_jobs) and
-///    [`snapshot_jobs`](Executor::snapshot_jobs), now or later, and pass each to its worker. A queue belongs to one worker, which carries
-///    out one job at a time. The workers are independent of each other.
+///    [`snapshot_jobs`](Executor::snapshot_jobs), now or later, and pass each to its worker. A queue belongs
+///    to one worker, which carries out one job at a time. The workers are independent of each other.
 /// 4. Pass each result to `complete`, in the order of the jobs of that worker, and start again at 1.
 /// 5. Feed [`Input::Timeout`] once [`poll_timeout`](Executor::poll_timeout) has come.
 ///
-/// A simulator may delay a job or its result as long as it likes, and may drop the executor, the queues and the workers at any moment:
-/// that is a crash. It may not lose or reorder single jobs or results while the executor lives, unless it wants to show that this is a
-/// fault: a result that is passed before the job is done plants an acknowledgement of something that is not durable, and a job that is
-/// changed in the queue plants a fault of the storage or the state machine.
+/// A simulator may delay a job or its result as long as it likes, and may drop the executor, the queues and
+/// the workers at any moment: that is a crash. It may not lose or reorder single jobs or results while the
+/// executor lives, unless it wants to show that this is a fault: a result that is passed before the job is
+/// done plants an acknowledgement of something that is not durable, and a job that is changed in the queue
+/// plants a fault of the storage or the state machine.
 ///
 /// # Errors
 /// The executor stops by itself when the replica, the storage or the state machine fails: the last output is
@@ -139,7 +143,8 @@ enum WriterGap {
 }
 
 impl Executor {
-    /// Recovers the storage and makes a replica that continues from there. Blocks as long as the storage reads.
+    /// Recovers the storage and makes a replica that continues from there. Blocks as long as the storage
+    /// reads.
     ///
     /// # Errors
     /// When the storage cannot be recovered or read, or does not fit the state machine. Nothing was changed.
@@ -162,11 +167,12 @@ impl Executor {
         })
     }
 
-    /// Takes one input of the owner. The answers to the replica's outputs, such as [`Input::Persisted`], come from
-    /// [`complete`](Executor::complete) and are not for the owner to give.
+    /// Takes one input of the owner. The answers to the replica's outputs, such as [`Input::Persisted`], come
+    /// from [`complete`](Executor::complete) and are not for the owner to give.
     ///
     /// # Errors
-    /// See [`HandleError`]: only [`HandleError::Failed`] is final. All others drop a message of a peer and change nothing.
+    /// See [`HandleError`]: only [`HandleError::Failed`] is final. All others drop a message of a peer and
+    /// change nothing.
     pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
         if self.failed {
             return Err(HandleError::Failed(self.replica.failure().unwrap_or(FailReason::Worker)));
@@ -225,7 +231,8 @@ impl Executor {
             }),
             Done::ReaderOpened { from } => self.apply.fill(|meta| ApplyJob::Restore { meta, from }),
             Done::Applied { index, events } => {
-                // The outcomes leave before what the replica makes of it: a read that this index releases may show their effects.
+                // The outcomes leave before what the replica makes of it: a read that this index releases may
+                // show their effects.
                 self.effects.extend(events.into_iter().map(Effect::Event));
                 self.answer(now, Input::Applied { index });
             }
@@ -320,7 +327,8 @@ impl Executor {
             Output::Checkpoint => self.apply.push(ApplyJob::Checkpoint),
             Output::OpenSnapshot { transfer } => self.apply.push(ApplyJob::OpenSnapshot { transfer }),
             Output::Restore { meta } => {
-                // Opened in the order of the log's writes: a snapshot that is adopted later cannot take its place.
+                // Opened in the order of the log's writes: a snapshot that is adopted later cannot take its
+                // place.
                 self.log.push_back(LogJob::OpenReader { meta: meta.clone() });
                 self.apply.push_gap(meta);
             }
@@ -363,10 +371,11 @@ impl Executor {
         self.event(Event::TransferFailed(Arc::new(cause)));
     }
 
-    /// Transfers the leadership to the voter with the longest log, so that the group accepts proposals again. That voter may lack space as
-    /// well: then it transfers in turn.
+    /// Transfers the leadership to the voter with the longest log, so that the group accepts proposals again.
+    /// That voter may lack space as well: then it transfers in turn.
     fn transfer_to_space(&mut self, now: Duration) {
-        // The state machine applies nothing that is not durable here: the callers of open proposals would wait for space.
+        // The state machine applies nothing that is not durable here: the callers of open proposals would
+        // wait for space.
         self.replica.give_up_proposals();
         if let Some(to) = self.replica.successor() {
             self.answer(now, Input::TransferLeadership { to });

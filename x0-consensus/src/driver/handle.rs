@@ -11,8 +11,9 @@ use super::ended::Ended;
 use crate::membership::MembershipChange;
 use crate::replica::{Input, Status};
 
-/// Sends requests to a running replica. Clones belong to the same replica. No method blocks except [`wait_ended`](Handle::wait_ended);
-/// results go to the [`Observer`](super::Observer). Once the replica has stopped, requests have no result.
+/// Sends requests to a running replica. Clones belong to the same replica. No method blocks except
+/// [`wait_ended`](Handle::wait_ended); results go to the [`Observer`](super::Observer). Once the replica has
+/// stopped, requests have no result.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
@@ -120,7 +121,8 @@ impl Shared {
 }
 
 impl Handle {
-    /// Proposes a command. The result is [`Event::Outcome`](super::Event::Outcome) or [`Event::Dropped`](super::Event::Dropped).
+    /// Proposes a command. The result is [`Event::Outcome`](super::Event::Outcome) or
+    /// [`Event::Dropped`](super::Event::Dropped).
     pub fn propose(&self, token: u64, payload: Bytes) {
         self.shared.put(Input::Propose { token, payload });
     }
@@ -131,13 +133,14 @@ impl Handle {
         self.shared.put_with(|to| to.extend(inputs));
     }
 
-    /// Requests a linearizable read. The result is [`Event::ReadReady`](super::Event::ReadReady), after which the state machine may be
-    /// read, or [`Event::Dropped`](super::Event::Dropped).
+    /// Requests a linearizable read. The result is [`Event::ReadReady`](super::Event::ReadReady), after which
+    /// the state machine may be read, or [`Event::Dropped`](super::Event::Dropped).
     pub fn read_index(&self, token: u64) {
         self.shared.put(Input::ReadIndex { token });
     }
 
-    /// Changes the membership. The result is [`Event::Changed`](super::Event::Changed) or [`Event::Dropped`](super::Event::Dropped).
+    /// Changes the membership. The result is [`Event::Changed`](super::Event::Changed) or
+    /// [`Event::Dropped`](super::Event::Dropped).
     pub fn change_membership(&self, token: u64, change: MembershipChange) {
         self.shared.put(Input::ChangeMembership { token, change });
     }
@@ -166,8 +169,8 @@ impl Handle {
         lock(&self.shared.status).clone()
     }
 
-    /// Asks the replica to stop and returns at once; [`wait_ended`](Handle::wait_ended) waits. The replica stops as if the process were
-    /// killed, without losing anything that was acknowledged.
+    /// Asks the replica to stop and returns at once; [`wait_ended`](Handle::wait_ended) waits. The replica
+    /// stops as if the process were killed, without losing anything that was acknowledged.
     pub fn stop(&self) {
         self.shared.stop();
     }

@@ -72,8 +72,8 @@ pub enum ApplyJob {
 }
 
 impl ApplyJob {
-    /// Whether the job applies at most `entries_max` entries with at most `len_max` bytes of payload. A restore, a checkpoint and a
-    /// snapshot may take any time and are never small.
+    /// Whether the job applies at most `entries_max` entries with at most `len_max` bytes of payload. A
+    /// restore, a checkpoint and a snapshot may take any time and are never small.
     #[must_use]
     pub fn is_small(&self, entries_max: usize, len_max: usize) -> bool {
         match self {
@@ -134,8 +134,8 @@ pub enum SnapshotJob {
         /// The storage's writer, or the reason why there is none.
         to: Result<Box<dyn SnapshotWriter>, SnapshotWriteError>,
     },
-    /// Begins to stage a snapshot of the leader and discards one that another transfer has staged: [`Done::Nothing`], or
-    /// [`Done::Staged`] without a writer.
+    /// Begins to stage a snapshot of the leader and discards one that another transfer has staged:
+    /// [`Done::Nothing`], or [`Done::Staged`] without a writer.
     Begin {
         /// The transfer.
         transfer: u64,
@@ -188,7 +188,8 @@ pub enum Done {
         /// The number of the last write.
         number: u64,
     },
-    /// The disk has no space. The worker keeps this write and those that follow until [`LogJob::Retry`]; nothing is lost.
+    /// The disk has no space. The worker keeps this write and those that follow until [`LogJob::Retry`];
+    /// nothing is lost.
     NoSpace {
         /// The error of the storage, which is unchanged.
         error: WriteError,
@@ -306,7 +307,8 @@ impl fmt::Debug for Done {
     }
 }
 
-/// A snapshot was not opened, read, saved or staged. The replica continues: it takes or requests the snapshot again.
+/// A snapshot was not opened, read, saved or staged. The replica continues: it takes or requests the snapshot
+/// again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {

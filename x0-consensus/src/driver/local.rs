@@ -1,4 +1,5 @@
-//! A driver on one thread, without a runtime: for a group of one, for small devices, and where latency counts more than overlap.
+//! A driver on one thread, without a runtime: for a group of one, for small devices, and where latency counts
+//! more than overlap.
 //!
 //! ```
 //! use std::sync::mpsc;
@@ -78,11 +79,12 @@ use crate::storage::Storage;
 /// The thread's name.
 const THREAD: &str = "x0-consensus";
 
-/// Starts a replica on a thread of its own. Proposals that come while the log is being written are written together with the next
-/// write.
+/// Starts a replica on a thread of its own. Proposals that come while the log is being written are written
+/// together with the next write.
 ///
 /// # Errors
-/// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be started. Nothing was changed.
+/// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be
+/// started. Nothing was changed.
 pub fn start(
     options: Options,
     mut storage: impl Storage + 'static,
@@ -170,7 +172,8 @@ impl<S: Storage, M: StateMachine> Local<S, M> {
         let _ = self.executor.handle(now, input);
     }
 
-    /// Carries out everything. The log is written last, so that all writes of one round share one synchronisation.
+    /// Carries out everything. The log is written last, so that all writes of one round share one
+    /// synchronisation.
     fn drain(&mut self, now: Duration) {
         loop {
             while let Some(effect) = self.executor.poll_output() {

@@ -16,12 +16,14 @@ const WORKER: &str = "log";
 
 /// Carries out the [`LogJob`]s of an [`Executor`](super::Executor) on a [`Storage`].
 ///
-/// The jobs are carried out in their order, one at a time. Consecutive writes become one [`Storage::write`], that is, one
-/// synchronisation (group commit): the longer a synchronisation takes, the more writes wait and share the next one.
+/// The jobs are carried out in their order, one at a time. Consecutive writes become one [`Storage::write`],
+/// that is, one synchronisation (group commit): the longer a synchronisation takes, the more writes wait and
+/// share the next one.
 ///
 /// # When the disk is full
-/// A write that fails with [`WriteError::Full`] has changed nothing. The worker keeps it and all later writes, reports
-/// [`Done::NoSpace`], and repeats them in their order at [`LogJob::Retry`]. Reads go on meanwhile.
+/// A write that fails with [`WriteError::Full`] has changed nothing. The worker keeps it and all later
+/// writes, reports [`Done::NoSpace`], and repeats them in their order at [`LogJob::Retry`]. Reads go on
+/// meanwhile.
 pub struct LogWorker<S> {
     storage: S,
     batch_max: usize,
@@ -67,7 +69,8 @@ impl<S: Storage> LogWorker<S> {
         &mut self.storage
     }
 
-    /// Takes the first job from `jobs`, or the writes that stand first, and carries it out. `None` if there is no job.
+    /// Takes the first job from `jobs`, or the writes that stand first, and carries it out. `None` if there
+    /// is no job.
     ///
     /// A storage that fails or panics gives [`Done::Failed`]; nothing of the batch is acknowledged then.
     pub fn work(&mut self, jobs: &mut VecDeque<LogJob>) -> Option<Done> {
@@ -82,9 +85,11 @@ impl<S: Storage> LogWorker<S> {
             LogJob::Retry => self.retry(),
             LogJob::Fetch { range, len_max } => match self.storage.read(range, len_max) {
                 Ok(entries) => Ok(Done::Fetched { entries }),
-                // Damage in a log that was acknowledged is not repaired by asking again: a leader that cannot read its log must not lead.
+                // Damage in a log that was acknowledged is not repaired by asking again: a leader that cannot
+                // read its log must not lead.
                 Err(error @ ReadError::Corrupt { .. }) => Err(error.into()),
-                // Entries that were compacted meanwhile are requested again, as a snapshot; others with the next heartbeat.
+                // Entries that were compacted meanwhile are requested again, as a snapshot; others with the
+                // next heartbeat.
                 Err(_) => Ok(Done::Fetched { entries: Vec::new() }),
             },
             LogJob::OpenWriter { transfer, meta } => {

@@ -6,7 +6,8 @@ use crate::replica::Class;
 
 /// Sends a replica's messages to its peers. The driver calls it, and it must not block.
 pub trait Outbox: Send {
-    /// Sends a message, or drops it. Messages to one peer in one class should arrive in their order; Raft repairs loss and disorder.
+    /// Sends a message, or drops it. Messages to one peer in one class should arrive in their order; Raft
+    /// repairs loss and disorder.
     ///
     /// # Errors
     /// When the message was dropped. The replica then sends less to that peer.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// A queue of jobs in which a gap keeps the place of a job that is not complete yet. The jobs after a gap are held back until it is
-/// filled, so that the worker sees all jobs in the order in which they were added.
+/// A queue of jobs in which a gap keeps the place of a job that is not complete yet. The jobs after a gap are
+/// held back until it is filled, so that the worker sees all jobs in the order in which they were added.
 #[derive(Debug)]
 pub(super) struct Pipeline<J, G> {
     pub(super) ready: VecDeque<J>,

@@ -28,26 +28,32 @@ const INLINE_JOBS_MAX: usize = 4;
 
 /// An [`Executor`] with its workers on threads, for an event loop that polls it in its own task.
 ///
-/// It needs no runtime: any `Context` will do, and the owner keeps the timer of [`poll_timeout`](Pump::poll_timeout) together with its
-/// other timers. The contract is that of the executor, without the jobs:
+/// It needs no runtime: any `Context` will do, and the owner keeps the timer of
+/// [`poll_timeout`](Pump::poll_timeout) together with its other timers. The contract is that of the executor,
+/// without the jobs:
 ///
 /// 1. Feed [`handle`](Pump::handle).
-/// 2. Call [`poll_output`](Pump::poll_output) until it is pending. The task is woken when a worker has a result.
+/// 2. Call [`poll_output`](Pump::poll_output) until it is pending. The task is woken when a worker has a
+///    result.
 /// 3. Feed [`Input::Timeout`] once [`poll_timeout`](Pump::poll_timeout) has come.
 ///
 /// # Where the workers run, and why
-/// - The log has a thread. A synchronisation takes 0.1 ms on a good disk and seconds on a bad one, during which the event loop must send
-///   heartbeats; so not even a single small write is synchronised on the event loop. It costs one wake-up of the thread and one of the
-///   event loop. Messages that do not depend on the write are out before the thread is woken.
-/// - Small batches of entries (at most 256 entries and 256 KiB of payload, at most four batches together) are applied on the event loop,
-///   in the same poll in which they are committed: a wake-up costs more than applying them.
-/// - Larger batches, restores, checkpoints and opening a snapshot happen on a thread, to which the state machine is moved meanwhile.
-/// - Snapshots are read, saved and staged on a thread of their own, so that neither the log nor applying waits for them.
+/// - The log has a thread. A synchronisation takes 0.1 ms on a good disk and seconds on a bad one, during
+///   which the event loop must send heartbeats; so not even a single small write is synchronised on the event
+///   loop. It costs one wake-up of the thread and one of the event loop. Messages that do not depend on the
+///   write are out before the thread is woken.
+/// - Small batches of entries (at most 256 entries and 256 KiB of payload, at most four batches together) are
+///   applied on the event loop, in the same poll in which they are committed: a wake-up costs more than
+///   applying them.
+/// - Larger batches, restores, checkpoints and opening a snapshot happen on a thread, to which the state
+///   machine is moved meanwhile.
+/// - Snapshots are read, saved and staged on a thread of their own, so that neither the log nor applying
+///   waits for them.
 ///
 /// The last two threads are started when they are needed first.
 ///
-/// Dropping the pump ends the threads as if the process were killed, without losing anything that was acknowledged;
-/// [`ended`](Pump::ended) waits until the storage is closed.
+/// Dropping the pump ends the threads as if the process were killed, without losing anything that was
+/// acknowledged; [`ended`](Pump::ended) waits until the storage is closed.
 #[derive(Debug)]
 pub struct Pump {
     executor: Executor,
@@ -66,8 +72,8 @@ impl Pump {
     /// Recovers the storage and starts the log thread. `now` is the time of the owner's clock.
     ///
     /// # Errors
-    /// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be started. Nothing was
-    /// changed.
+    /// When the storage cannot be recovered or read, does not fit the state machine, or the thread cannot be
+    /// started. Nothing was changed.
     pub fn start(
         options: Options,
         mut storage: Box<dyn Storage>,
@@ -105,7 +111,8 @@ impl Pump {
         self.executor.congested(now, to);
     }
 
-    /// The next effect. Pending when the pump waits for inputs, results or the time; the task is woken for results only.
+    /// The next effect. Pending when the pump waits for inputs, results or the time; the task is woken for
+    /// results only.
     pub fn poll_output(&mut self, cx: &mut Context<'_>, now: Duration) -> Poll<Effect> {
         loop {
             if let Some(effect) = self.executor.poll_output() {
@@ -180,7 +187,8 @@ impl Pump {
         self.executor.refresh(status);
     }
 
-    /// Waits for the end of the pump: it has been dropped, its threads have stopped and its storage is closed.
+    /// Waits for the end of the pump: it has been dropped, its threads have stopped and its storage is
+    /// closed.
     #[must_use]
     pub fn ended(&self) -> Ended {
         self.ended.clone()

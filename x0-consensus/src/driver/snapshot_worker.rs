@@ -16,8 +16,8 @@ const WORKER: &str = "snapshot";
 
 /// Carries out the [`SnapshotJob`]s of an [`Executor`](super::Executor) in their order, one at a time.
 ///
-/// It holds the snapshots of the state machine that are open for a follower or for the storage, and the snapshot of the leader that is
-/// being staged. A failure ends the transfer concerned and not the replica.
+/// It holds the snapshots of the state machine that are open for a follower or for the storage, and the
+/// snapshot of the leader that is being staged. A failure ends the transfer concerned and not the replica.
 #[derive(Default)]
 pub struct SnapshotWorker {
     open: BTreeMap<u64, Box<dyn Read + Send>>,
@@ -96,7 +96,8 @@ impl SnapshotWorker {
     }
 }
 
-/// Reads a whole chunk, and whether it is the last one. A stream whose length is a multiple of the chunk's ends with an empty one.
+/// Reads a whole chunk, and whether it is the last one. A stream whose length is a multiple of the chunk's
+/// ends with an empty one.
 fn read_chunk(from: &mut Box<dyn Read + Send>, len_max: usize) -> io::Result<(Bytes, bool)> {
     let mut bytes = Vec::with_capacity(len_max);
     from.take(len_max as u64).read_to_end(&mut bytes)?;

@@ -1,5 +1,6 @@
-//! A driver on a tokio runtime: a task polls a [`Pump`], whose log, snapshots and long work of the state machine are on threads, so that
-//! appending, replicating and applying overlap. It works on the current-thread runtime as on the multi-threaded one; the runtime needs time.
+//! A driver on a tokio runtime: a task polls a [`Pump`], whose log, snapshots and long work of the state
+//! machine are on threads, so that appending, replicating and applying overlap. It works on the
+//! current-thread runtime as on the multi-threaded one; the runtime needs time.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -20,10 +21,12 @@ use crate::replica::Input;
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
 
-/// Starts a replica on the runtime that this is called in. See [`Pump`] for what happens on the task and what on threads.
+/// Starts a replica on the runtime that this is called in. See [`Pump`] for what happens on the task and what
+/// on threads.
 ///
 /// # Errors
-/// When the storage cannot be recovered or read, does not fit the state machine, or a thread cannot be started. Nothing was changed.
+/// When the storage cannot be recovered or read, does not fit the state machine, or a thread cannot be
+/// started. Nothing was changed.
 ///
 /// # Panics
 /// Outside of a tokio runtime, as [`tokio::spawn`] does.

@@ -42,8 +42,8 @@ pub enum Input {
         /// The change.
         change: MembershipChange,
     },
-    /// Transfers the leadership to `to`, which catches up first (Ongaro 2014, section 3.10). Proposals are refused meanwhile. It has no
-    /// effect on a replica that is not the leader.
+    /// Transfers the leadership to `to`, which catches up first (Ongaro 2014, section 3.10). Proposals are
+    /// refused meanwhile. It has no effect on a replica that is not the leader.
     TransferLeadership {
         /// The next leader.
         to: NodeId,
@@ -189,8 +189,9 @@ pub enum Output {
         /// The transfer.
         transfer: u64,
     },
-    /// Copy the snapshot that was opened for this transfer to the storage's [`snapshot_writer`](crate::Storage::snapshot_writer), finish it,
-    /// and report [`Input::SnapshotSaved`], or [`Input::SnapshotClosed`] if that failed.
+    /// Copy the snapshot that was opened for this transfer to the storage's
+    /// [`snapshot_writer`](crate::Storage::snapshot_writer), finish it, and report [`Input::SnapshotSaved`],
+    /// or [`Input::SnapshotClosed`] if that failed.
     SaveSnapshot {
         /// The transfer.
         transfer: u64,
@@ -204,7 +205,8 @@ pub enum Output {
         /// The step.
         step: StageStep,
     },
-    /// Restore the state machine from the storage's snapshot, in order with applying, and report [`Input::Restored`].
+    /// Restore the state machine from the storage's snapshot, in order with applying, and report
+    /// [`Input::Restored`].
     Restore {
         /// The state that the snapshot holds.
         meta: SnapshotMeta,
@@ -256,14 +258,15 @@ pub enum DropReason {
     Length,
     /// The leadership is being transferred. Nothing was done; send the request to the next leader.
     Transferring,
-    /// Another change of the membership has not ended, or this leader has not applied an entry of its term. Nothing was done; try again.
+    /// Another change of the membership has not ended, or this leader has not applied an entry of its term.
+    /// Nothing was done; try again.
     ChangeInProgress,
     /// The change is empty, names a node twice, or would leave no voter. Nothing was done.
     ChangeInvalid,
     /// An entry of another leader replaced it. It was not applied and never will be.
     Superseded,
-    /// The result is unknown: a snapshot replaced the log of this replica, or it was removed from the group. The request may have been
-    /// applied, or may be applied later.
+    /// The result is unknown: a snapshot replaced the log of this replica, or it was removed from the group.
+    /// The request may have been applied, or may be applied later.
     Unknown,
 }
 

@@ -26,11 +26,13 @@ pub(super) struct Flight {
 
 /// Splits an append message whose entries do not follow its position.
 ///
-/// With `batch_append`, `raft` joins entries to an append that has none yet, whatever the position of that append is
-/// (`util::is_continuous_ents` of raft-rs 0.7), for instance after a member's progress went back to an earlier index. A receiver that is
-/// raft-rs takes the index of each entry from the entry. On the wire of this crate it follows from the position of the message, so that
-/// such a message would put entries at the indexes of others. It becomes two: the append without entries, and the entries at their own
-/// position. Without the term of that position the entries are dropped, as if the message were lost, and sent again later.
+/// With `batch_append`, `raft` joins entries to an append that has none yet, whatever the position of that
+/// append is (`util::is_continuous_ents` of raft-rs 0.7), for instance after a member's progress went back to
+/// an earlier index. A receiver that is raft-rs takes the index of each entry from the entry. On the wire of
+/// this crate it follows from the position of the message, so that such a message would put entries at the
+/// indexes of others. It becomes two: the append without entries, and the entries at their own position.
+/// Without the term of that position the entries are dropped, as if the message were lost, and sent again
+/// later.
 fn align(mut message: Message, term_of: impl Fn(u64) -> Option<u64>) -> Vec<Message> {
     let position = message.entries.first().map(|first| first.index.saturating_sub(1));
     let Some(index) = position.filter(|position| *position != message.index) else { return vec![message] };
@@ -44,7 +46,8 @@ fn align(mut message: Message, term_of: impl Fn(u64) -> Option<u64>) -> Vec<Mess
     }
 }
 
-/// Splits an append message. With `batch_append`, `raft` joins the appends to one follower into a message of any length.
+/// Splits an append message. With `batch_append`, `raft` joins the appends to one follower into a message of
+/// any length.
 fn cut(mut message: Message, len_max: usize) -> Vec<Message> {
     let len_of = |entry: &RaftEntry| entry.data.len() + entry.context.len() + ENTRY_OVERHEAD_LEN;
     if message.entries.iter().map(len_of).sum::<usize>() <= len_max {
@@ -91,8 +94,9 @@ impl Replica {
         self.outputs.pop_front()
     }
 
-    /// Contains a panic: `raft` ends some impossible situations with one. Messages are validated before `raft` sees them; if it panics
-    /// nevertheless, the replica fails and the process continues. A build that aborts on panics ends there.
+    /// Contains a panic: `raft` ends some impossible situations with one. Messages are validated before
+    /// `raft` sees them; if it panics nevertheless, the replica fails and the process continues. A build that
+    /// aborts on panics ends there.
     pub(super) fn contain<T>(
         &mut self,
         run: impl FnOnce(&mut Replica) -> Result<T, HandleError>,
@@ -106,8 +110,8 @@ impl Replica {
         result
     }
 
-    /// Takes one ready apart, in the order that `raft` demands: entries and hard state to the log, messages that need no durability at
-    /// once, the others after the write.
+    /// Takes one ready apart, in the order that `raft` demands: entries and hard state to the log, messages
+    /// that need no durability at once, the others after the write.
     fn advance(&mut self) {
         let mut ready = self.node.ready();
         let number = ready.number();
@@ -121,13 +125,13 @@ impl Replica {
         if is_vote_written {
             self.send_messages(ready.take_messages());
         } else {
-            // A leader replicates its entries while it writes them to its own disk (Ongaro 2014, section 10.2.1), but its term and vote
-            // must be durable before (section 3.8): the only voter of a group leads at once, and after a crash it could lead the same
-            // term again with other entries.
+            // A leader replicates its entries while it writes them to its own disk (Ongaro 2014, section
+            // 10.2.1), but its term and vote must be durable before (section 3.8): the only voter of a group
+            // leads at once, and after a crash it could lead the same term again with other entries.
             messages.extend(ready.take_messages());
         }
-        // raft 0.7 hands a committed entry out once it is durable here, too, so that the state is never ahead of the log. Section 10.2.1
-        // would allow more.
+        // raft 0.7 hands a committed entry out once it is durable here, too, so that the state is never ahead
+        // of the log. Section 10.2.1 would allow more.
         let committed = ready.take_committed_entries();
         let snapshot = write.snapshot.clone();
         self.node.advance_append_async(ready);
@@ -138,7 +142,8 @@ impl Replica {
         if !write.is_empty() {
             self.append(write, Some(number), messages);
         } else if let Some(flight) = self.flights.back_mut() {
-            // Nothing to write, but an earlier write is not durable: the messages of this ready may depend on it.
+            // Nothing to write, but an earlier write is not durable: the messages of this ready may depend on
+            // it.
             flight.ready = Some(number);
             flight.messages.extend(messages);
         } else {
@@ -180,8 +185,8 @@ impl Replica {
             }
             self.unwritten = Some(hard_state);
         }
-        // The commit index need not be durable (section 3.8: it is found again from the log). It is written with the next write and causes
-        // none by itself.
+        // The commit index need not be durable (section 3.8: it is found again from the log). It is written
+        // with the next write and causes none by itself.
         if write.must_sync || !write.is_empty() {
             write.hard_state = self.unwritten.take();
         }
@@ -213,7 +218,8 @@ impl Replica {
     pub(super) fn send_messages(&mut self, messages: Vec<Message>) {
         for message in messages {
             let Some(to) = NodeId::new(message.to) else { continue };
-            // A snapshot does not fit into a message: it is streamed in chunks, and raft gets the result later.
+            // A snapshot does not fit into a message: it is streamed in chunks, and raft gets the result
+            // later.
             if message.msg_type == MessageType::MsgSnapshot {
                 self.begin_sending(to);
                 continue;
@@ -239,8 +245,9 @@ impl Replica {
                 let membership = self.membership_at(entry.index);
                 self.outputs.push_back(Output::Membership(membership));
             }
-            // Terms do not decrease along a log (section 3.5): no proposal of an earlier term or index can be committed after this
-            // entry. A proposal at the same index with another term was replaced by an entry of another leader.
+            // Terms do not decrease along a log (section 3.5): no proposal of an earlier term or index can be
+            // committed after this entry. A proposal at the same index with another term was replaced by an
+            // entry of another leader.
             while let Some((term, index, token)) = self.proposals.front().copied()
                 && (term, index) <= (entry.term, entry.index)
             {
@@ -257,8 +264,9 @@ impl Replica {
         self.leave_if_removed();
     }
 
-    /// A leader that was removed as a voter steps down once that entry is committed (Ongaro 2014, section 4.2.2); `raft` leaves that to its
-    /// caller. A member that was removed does not receive the fate of its proposals.
+    /// A leader that was removed as a voter steps down once that entry is committed (Ongaro 2014, section
+    /// 4.2.2); `raft` leaves that to its caller. A member that was removed does not receive the fate of its
+    /// proposals.
     fn leave_if_removed(&mut self) {
         let membership = self.membership_at(self.handed);
         let id = self.options.id;
@@ -278,8 +286,8 @@ impl Replica {
         }
     }
 
-    /// Performs a change of the membership. A change that cannot be decoded, or that `raft` refuses, has no effect. That must be so on
-    /// every replica alike, since all of them apply the same entry.
+    /// Performs a change of the membership. A change that cannot be decoded, or that `raft` refuses, has no
+    /// effect. That must be so on every replica alike, since all of them apply the same entry.
     pub(super) fn apply_membership(&mut self, entry: &Entry) {
         let change = if entry.payload.is_empty() {
             Ok(MembershipChange::default())
@@ -315,7 +323,8 @@ impl Replica {
     }
 
     pub(super) fn mark_applied(&mut self, index: u64) {
-        // A result that was for entries before an installed snapshot must not move the index beyond what was handed out.
+        // A result that was for entries before an installed snapshot must not move the index beyond what was
+        // handed out.
         let index = index.min(self.handed);
         if index > self.applied {
             self.applied = index;
@@ -331,7 +340,8 @@ impl Replica {
             return;
         }
         let led = self.role == StateRole::Leader;
-        // A leader of a later term cannot confirm the reads of an earlier one, and raft forgets the progress of followers with the term.
+        // A leader of a later term cannot confirm the reads of an earlier one, and raft forgets the progress
+        // of followers with the term.
         if led && (role != StateRole::Leader || term != self.term) {
             self.drop_reads(leader);
             self.end_sending();
@@ -380,7 +390,8 @@ impl Replica {
         self.node.store().clear_fetched();
     }
 
-    /// The durable state of the state machine covers the log up to `index`. 0: it is in memory, and a snapshot is saved instead.
+    /// The durable state of the state machine covers the log up to `index`. 0: it is in memory, and a
+    /// snapshot is saved instead.
     pub(super) fn checkpointed(&mut self, index: u64) {
         self.checkpointing = false;
         if index == 0 {
@@ -401,8 +412,8 @@ impl Replica {
         }
     }
 
-    /// Removes the log up to `covered` except for a tail: followers that lag a little get entries and not a snapshot (Ongaro 2014, section
-    /// 5.1.2 discusses when to take snapshots).
+    /// Removes the log up to `covered` except for a tail: followers that lag a little get entries and not a
+    /// snapshot (Ongaro 2014, section 5.1.2 discusses when to take snapshots).
     fn shorten(&mut self, covered: u64, snapshot: Option<SnapshotMeta>) {
         let index = covered.min(self.applied).saturating_sub(self.options.retained_entries);
         let base = (index > self.node.store().base.index).then(|| self.base_at(index)).flatten();
@@ -437,7 +448,8 @@ mod tests {
         }
     }
 
-    /// `raft` joins entries to an empty append at another position; the wire format has no index for each entry.
+    /// `raft` joins entries to an empty append at another position; the wire format has no index for each
+    /// entry.
     #[test]
     fn entries_travel_at_their_own_position() {
         let term_of = |index| (index >= 3).then_some(index / 2);

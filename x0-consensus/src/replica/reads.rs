@@ -7,11 +7,12 @@ use x0_identity::NodeId;
 
 use super::{DropReason, Output, Replica};
 
-/// The ticks after which a round is started again: its messages may have been lost in a way that heartbeats do not repair.
+/// The ticks after which a round is started again: its messages may have been lost in a way that heartbeats
+/// do not repair.
 const ROUND_TICKS_MAX: u32 = 20;
 
-/// Reads in progress. One round of heartbeats at a time confirms the leadership; reads that arrive meanwhile share the next round, which
-/// amortises its cost (section 6.4).
+/// Reads in progress. One round of heartbeats at a time confirms the leadership; reads that arrive meanwhile
+/// share the next round, which amortises its cost (section 6.4).
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// Reads that are not in a round.
@@ -42,11 +43,12 @@ impl Replica {
         self.outputs.push_back(Output::Dropped { token, reason });
     }
 
-    /// Starts a round for the reads that wait. A leader that has not committed an entry of its term does not know the newest committed
-    /// index (section 6.4, step 1), so that the reads wait until it has.
+    /// Starts a round for the reads that wait. A leader that has not committed an entry of its term does not
+    /// know the newest committed index (section 6.4, step 1), so that the reads wait until it has.
     pub(super) fn start_reads(&mut self) {
         if let Some((_, tokens)) = &mut self.reads.round {
-            // One round at a time: raft keeps a queue of rounds, and confirming a later one confirms all before it.
+            // One round at a time: raft keeps a queue of rounds, and confirming a later one confirms all
+            // before it.
             if self.reads.ticks < ROUND_TICKS_MAX {
                 return;
             }
@@ -84,8 +86,8 @@ impl Replica {
         }
     }
 
-    /// The leadership is lost. A read whose round no majority has confirmed is dropped; a confirmed one is still valid, because the majority
-    /// answered after the read had arrived.
+    /// The leadership is lost. A read whose round no majority has confirmed is dropped; a confirmed one is
+    /// still valid, because the majority answered after the read had arrived.
     pub(super) fn drop_reads(&mut self, leader: Option<NodeId>) {
         let round = self.reads.round.take().map(|(_, tokens)| tokens).unwrap_or_default();
         let reason = DropReason::NotLeader { leader: leader.filter(|leader| *leader != self.options.id) };

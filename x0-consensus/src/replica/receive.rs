@@ -85,8 +85,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Requests a snapshot: a log from the first entry does not contain the founders of the group, and a snapshot does. `raft` requests
-    /// one by itself only if the log holds an entry of the term.
+    /// Requests a snapshot: a log from the first entry does not contain the founders of the group, and a
+    /// snapshot does. `raft` requests one by itself only if the log holds an entry of the term.
     fn ask_for_snapshot(&mut self, append: &Message) {
         let heartbeat = Message {
             msg_type: MessageType::MsgHeartbeat,
@@ -125,13 +125,15 @@ impl Replica {
             return self.answer_chunk(from, answer(0, Verdict::Done));
         }
         if self.restoring.is_some() {
-            // The storage keeps one snapshot, which the state machine has not read. The sender repeats the chunk.
+            // The storage keeps one snapshot, which the state machine has not read. The sender repeats the
+            // chunk.
             return;
         }
         let found = self.receiving.as_ref().map(|found| (found.term, found.transfer, found.from));
         let wanted = (chunk.term, chunk.transfer, from);
         if found != Some(wanted) {
-            // A transfer that is being made durable ends first, and an older transfer was abandoned by its sender.
+            // A transfer that is being made durable ends first, and an older transfer was abandoned by its
+            // sender.
             let is_waited_for = self.receiving.as_ref().is_some_and(|receiving| receiving.finishing);
             if is_waited_for || found > Some(wanted) {
                 return;
@@ -183,7 +185,8 @@ impl Replica {
         self.outputs.push_back(Output::Send { to, class: Class::Message, payload: acknowledge.encode() });
     }
 
-    /// The snapshot is durable: `raft` receives it as if it had arrived in one message (Ongaro 2014, section 5.1).
+    /// The snapshot is durable: `raft` receives it as if it had arrived in one message (Ongaro 2014, section
+    /// 5.1).
     pub(super) fn staged(&mut self, transfer: u64, ok: bool) -> Result<(), HandleError> {
         let Some(receiving) = self.receiving.take_if(|receiving| receiving.stage == transfer) else {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Snapshots for members whose next entry is no longer in the log.
 //!
-//! Chunks are numbered and sent in a window. The receiver keeps chunks that overtake others and acknowledges the number that it needs
-//! next. That chunk is sent again when it is requested repeatedly, or after some ticks. Chunks that are not acknowledged stay in memory,
-//! which the window bounds on both sides.
+//! Chunks are numbered and sent in a window. The receiver keeps chunks that overtake others and acknowledges
+//! the number that it needs next. That chunk is sent again when it is requested repeatedly, or after some
+//! ticks. Chunks that are not acknowledged stay in memory, which the window bounds on both sides.
 
 use std::collections::VecDeque;
 
@@ -14,11 +14,13 @@ use super::{Class, Output, Replica};
 use crate::codec::{Acknowledge, Chunk, Verdict};
 use crate::entry::SnapshotMeta;
 
-/// The ticks without progress after which the first chunk is sent again, and after which the transfer is abandoned.
+/// The ticks without progress after which the first chunk is sent again, and after which the transfer is
+/// abandoned.
 const RESEND_TICKS: u32 = 4;
 const GIVE_UP_TICKS: u32 = 200;
 
-/// The number of repeated requests after which a chunk counts as lost and not as overtaken (as in TCP, RFC 5681 section 3.2).
+/// The number of repeated requests after which a chunk counts as lost and not as overtaken (as in TCP, RFC
+/// 5681 section 3.2).
 const REPEATS_LOST: u32 = 3;
 
 /// A snapshot that is being sent.
@@ -151,7 +153,8 @@ impl Replica {
             } else if sending.idle_ticks % RESEND_TICKS == 0
                 && let Some((bytes, last)) = sending.window.front()
             {
-                // The first chunk is enough: its acknowledgement has the number of the next one that is missing.
+                // The first chunk is enough: its acknowledgement has the number of the next one that is
+                // missing.
                 again.push((sending.to, sending.first, bytes.clone(), *last));
             }
         }
@@ -182,8 +185,8 @@ impl Replica {
                     return self.finish_sending(from, SnapshotStatus::Failure);
                 }
                 let advanced = acknowledge.next > sending.first;
-                // The last chunk stays in the window until the receiver has confirmed the whole snapshot: it is what is repeated until
-                // then.
+                // The last chunk stays in the window until the receiver has confirmed the whole snapshot: it
+                // is what is repeated until then.
                 while sending.first < acknowledge.next
                     && sending.window.front().is_some_and(|(_, last)| !last)
                 {

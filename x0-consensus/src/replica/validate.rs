@@ -4,8 +4,8 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::{FailReason, HandleError, Replica};
 
-/// The most terms that a message may be ahead. Raft adopts every higher term (Ongaro 2014, section 3.3), and one message with the highest
-/// possible term would end all elections.
+/// The most terms that a message may be ahead. Raft adopts every higher term (Ongaro 2014, section 3.3), and
+/// one message with the highest possible term would end all elections.
 const TERMS_AHEAD_MAX: u64 = 1 << 40;
 
 fn refused<T>(reason: &'static str) -> Result<T, HandleError> {
@@ -54,8 +54,8 @@ impl Replica {
         }
     }
 
-    /// A leader sends no commit index beyond the entries that this member has acknowledged (`raft` sends `min(matched, committed)`). A
-    /// greater one means that this log has lost acknowledged entries.
+    /// A leader sends no commit index beyond the entries that this member has acknowledged (`raft` sends
+    /// `min(matched, committed)`). A greater one means that this log has lost acknowledged entries.
     fn validate_heartbeat(&self, message: &Message) -> Result<bool, HandleError> {
         let raft = &self.node.raft;
         if message.term >= raft.term && message.commit > raft.raft_log.last_index() {
@@ -74,8 +74,8 @@ impl Replica {
         }
         let raft = &self.node.raft;
         let log = &raft.raft_log;
-        // Committed entries never change (Ongaro 2014, section 3.6, leader completeness). raft answers stale messages by itself; before
-        // the base there are no terms to compare.
+        // Committed entries never change (Ongaro 2014, section 3.6, leader completeness). raft answers stale
+        // messages by itself; before the base there are no terms to compare.
         let contradicts = |index: u64, term: u64| {
             index <= log.committed && log.term(index).is_ok_and(|held| held != 0 && held != term)
         };
@@ -103,7 +103,8 @@ impl Replica {
         if message.index > log.last_index() || message.reject_hint > message.index {
             return refused("the rejected index was never sent");
         }
-        // raft-rs issue 557: a late rejection must not move the next index to or below the index that is known to match.
+        // raft-rs issue 557: a late rejection must not move the next index to or below the index that is
+        // known to match.
         let hint = match message.log_term {
             0 => message.reject_hint,
             term => log.find_conflict_by_term(message.reject_hint, term).0,

@@ -86,8 +86,8 @@ impl View {
         (place < self.cache.len()).then_some(place)
     }
 
-    /// Appends entries and replaces those at and after the first one (Ongaro 2014, section 3.5: a conflicting entry and all after it are
-    /// deleted).
+    /// Appends entries and replaces those at and after the first one (Ongaro 2014, section 3.5: a conflicting
+    /// entry and all after it are deleted).
     pub(crate) fn append(&mut self, entries: &[RaftEntry]) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
         while self.terms.last().is_some_and(|run| run.first_index >= first) {
@@ -178,8 +178,8 @@ impl View {
         wanted
     }
 
-    /// `raft` repeats its request with every proposal and heartbeat, and one fetch is enough. Of two members at the same index the second
-    /// one requests it again later.
+    /// `raft` repeats its request with every proposal and heartbeat, and one fetch is enough. Of two members
+    /// at the same index the second one requests it again later.
     fn want(&self, wanted: Wanted) {
         let mut queue = self.wanted.borrow_mut();
         if self.fetching.get() != Some(wanted.low) && queue.iter().all(|other| other.low != wanted.low) {
@@ -238,7 +238,8 @@ impl raft::Storage for View {
             }
             return Ok(entries);
         }
-        // Only replication to followers can wait for a read of the disk; all other reads are of entries in memory.
+        // Only replication to followers can wait for a read of the disk; all other reads are of entries in
+        // memory.
         if context.can_async() {
             self.want(Wanted { context, low, high });
             return Err(StorageError::LogTemporarilyUnavailable.into());

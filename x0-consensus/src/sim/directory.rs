@@ -11,12 +11,14 @@ use crate::random::SplitMix64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The operation fails with this error and has no effect. A failed `sync` of a file behaves as on Linux: the bytes can still be read
-    /// and count as clean, and no later `sync` makes them durable.
+    /// The operation fails with this error and has no effect. A failed `sync` of a file behaves as on Linux:
+    /// the bytes can still be read and count as clean, and no later `sync` makes them durable.
     Error(io::ErrorKind),
-    /// A write takes effect in its first half and then fails with this error. Other operations behave as with [`Fault::Error`].
+    /// A write takes effect in its first half and then fails with this error. Other operations behave as with
+    /// [`Fault::Error`].
     Half(io::ErrorKind),
-    /// The power fails: the operation starts and returns an error, and so does every later one until [`SimDirectory::crash`].
+    /// The power fails: the operation starts and returns an error, and so does every later one until
+    /// [`SimDirectory::crash`].
     PowerLoss,
 }
 
@@ -28,16 +30,18 @@ pub enum Unsynced {
     Lost,
     /// All changes are kept.
     Kept,
-    /// A random subset of the 512-byte sectors of each write and of the changes of names is kept, drawn from this seed.
+    /// A random subset of the 512-byte sectors of each write and of the changes of names is kept, drawn from
+    /// this seed.
     Sectors(u64),
-    /// The changes up to a random moment are kept; the write at that moment is cut at a random byte. Both are drawn from this seed.
+    /// The changes up to a random moment are kept; the write at that moment is cut at a random byte. Both are
+    /// drawn from this seed.
     Cut(u64),
 }
 
 /// A deterministic [`Directory`] in memory with planted faults. A clone is another handle to the same disk.
 ///
-/// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are counted, and a fault can be
-/// planted in each of them, so that a test can visit every one.
+/// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are
+/// counted, and a fault can be planted in each of them, so that a test can visit every one.
 #[derive(Debug, Clone, Default)]
 pub struct SimDirectory {
     disk: Arc<Mutex<Disk>>,
@@ -217,7 +221,8 @@ impl SimDirectory {
         self.disk().faults.insert(operation, fault);
     }
 
-    /// Limits the sum of the lengths of all files; writes beyond it fail as on a full disk. `None` removes the limit.
+    /// Limits the sum of the lengths of all files; writes beyond it fail as on a full disk. `None` removes
+    /// the limit.
     pub fn set_capacity_bytes(&self, capacity_bytes: Option<u64>) {
         self.disk().capacity_bytes = capacity_bytes;
     }
@@ -228,8 +233,8 @@ impl SimDirectory {
         self.disk().is_down
     }
 
-    /// The power fails and returns: unsynchronised changes meet their fate, and all handles that were opened before fail. Planted faults
-    /// stay.
+    /// The power fails and returns: unsynchronised changes meet their fate, and all handles that were opened
+    /// before fail. Planted faults stay.
     pub fn crash(&self, unsynced: Unsynced) {
         self.disk().crash(unsynced);
     }

@@ -112,7 +112,8 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The entries do not continue the log, or an index exceeds 2^62: a bug of the caller. Nothing was changed.
+    /// The entries do not continue the log, or an index exceeds 2^62: a bug of the caller. Nothing was
+    /// changed.
     #[error(
         "entry {index} does not continue the log, which holds the indexes after {base_index} up to {last_index}: append entries without gaps"
     )]
@@ -124,7 +125,8 @@ pub enum WriteError {
         /// The last index at that point of the batch.
         last_index: u64,
     },
-    /// The base is at an index that is not in the log, or has another term: a bug of the caller. Nothing was changed.
+    /// The base is at an index that is not in the log, or has another term: a bug of the caller. Nothing was
+    /// changed.
     #[error("the log cannot start after index {index} of term {term}: it has no such entry")]
     BaseUnknown {
         /// The base's index.
@@ -132,7 +134,8 @@ pub enum WriteError {
         /// The base's term.
         term: u64,
     },
-    /// The snapshot to adopt is older than the adopted one or than the base: a bug of the caller. Nothing was changed.
+    /// The snapshot to adopt is older than the adopted one or than the base: a bug of the caller. Nothing was
+    /// changed.
     #[error(
         "the snapshot of index {index} is out of date: the storage has one of index {held_index}, or a log that starts there"
     )]
@@ -158,8 +161,8 @@ pub enum WriteError {
         /// The limit, in bytes.
         len_max: u64,
     },
-    /// The disk is full, which was found before the first byte of the batch was written. Nothing was changed; the same batch may be
-    /// written again when there is space.
+    /// The disk is full, which was found before the first byte of the batch was written. Nothing was changed;
+    /// the same batch may be written again when there is space.
     #[error(
         "no space left on the disk for {file}: free some space, then try again; everything that was acknowledged is safe"
     )]
@@ -167,7 +170,8 @@ pub enum WriteError {
         /// The file that could not be created.
         file: String,
     },
-    /// The operating system returned an error midway. Any part of the batch may be on the disk; the storage is poisoned.
+    /// The operating system returned an error midway. Any part of the batch may be on the disk; the storage
+    /// is poisoned.
     #[error(
         "cannot {operation} {file}; the log accepts no more writes: check the disk, then restart the node; everything that was \
          acknowledged is safe"
@@ -186,7 +190,8 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// Whether the storage is unchanged and keeps working, so that the same or another batch may be written. Otherwise it is poisoned.
+    /// Whether the storage is unchanged and keeps working, so that the same or another batch may be written.
+    /// Otherwise it is poisoned.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         !matches!(self, WriteError::Io { .. } | WriteError::Poisoned)

@@ -1,12 +1,13 @@
-//! The effect of a batch on a log, computed before the first byte is written, so that a batch is refused as a whole or not at all.
+//! The effect of a batch on a log, computed before the first byte is written, so that a batch is refused as a
+//! whole or not at all.
 
 use crate::entry::{LogBase, SnapshotMeta};
 
 use super::term_runs::TermRuns;
 use super::{Write, WriteError};
 
-/// The largest index. A log of a billion entries per second reaches it in 146 years; a larger number is damage, or an attempt to make a
-/// sum overflow.
+/// The largest index. A log of a billion entries per second reaches it in 146 years; a larger number is
+/// damage, or an attempt to make a sum overflow.
 pub(crate) const INDEX_MAX: u64 = 1 << 62;
 
 /// The contents of a log, for an [`Outline`].

@@ -1,4 +1,5 @@
-//! Telemetry that records nothing: the build without the feature `metrics`. The methods are those of `recorded`.
+//! Telemetry that records nothing: the build without the feature `metrics`. The methods are those of
+//! `recorded`.
 #![expect(clippy::unused_self, reason = "the signatures are those of `recorded`")]
 
 use crate::replica::{Output, Status};

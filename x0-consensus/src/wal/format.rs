@@ -1,7 +1,7 @@
 //! The encoding of a log on disk, format 1.
 //!
-//! All numbers are little-endian. A segment is a file whose name is its sequence number (16 hexadecimal digits, `.wal`). It is created at
-//! its full length and overwritten from the front:
+//! All numbers are little-endian. A segment is a file whose name is its sequence number (16 hexadecimal
+//! digits, `.wal`). It is created at its full length and overwritten from the front:
 //!
 //! ```text
 //! segment  = segment header (64) , state record , record* , [ commit marker ] , any bytes
@@ -16,13 +16,14 @@
 //! membership = auto leave u8 , 4 * ( count u32 , node u64 * )     (voters, outgoing voters, learners, next learners)
 //! ```
 //!
-//! The crc is CRC-32C. The crcs of a record's header and body start from the crc of the segment's sequence number and the record's offset,
-//! so that a record that a recycled file still holds from its earlier use, or a record at another offset, is invalid.
+//! The crc is CRC-32C. The crcs of a record's header and body start from the crc of the segment's sequence
+//! number and the record's offset, so that a record that a recycled file still holds from its earlier use, or
+//! a record at another offset, is invalid.
 //!
-//! `number` counts the records of the whole log. `synced` is the offset in this segment up to which the file was known to be durable when
-//! the record was written; it distinguishes a torn tail from damage (see [`Wal`](super::Wal)). A *commit marker* (`seal` in the code) is a
-//! record without a body that is written after a batch once that is durable. It does not use up its number, and the next record overwrites
-//! it.
+//! `number` counts the records of the whole log. `synced` is the offset in this segment up to which the file
+//! was known to be durable when the record was written; it distinguishes a torn tail from damage (see
+//! [`Wal`](super::Wal)). A *commit marker* (`seal` in the code) is a record without a body that is written
+//! after a batch once that is durable. It does not use up its number, and the next record overwrites it.
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -44,7 +45,8 @@ pub(crate) mod part {
     pub(crate) const SNAPSHOT: u32 = 1 << 1;
     pub(crate) const ENTRIES: u32 = 1 << 2;
     pub(crate) const BASE: u32 = 1 << 3;
-    /// The record opens a segment: it repeats everything but the entries, and ends with the last index of the log.
+    /// The record opens a segment: it repeats everything but the entries, and ends with the last index of the
+    /// log.
     pub(crate) const STATE: u32 = 1 << 4;
     /// The snapshot replaces the log.
     pub(crate) const REPLACES_LOG: u32 = 1 << 5;

@@ -13,8 +13,8 @@ use super::snapshot::FileSnapshotReader;
 
 /// Consecutive entries whose records are adjacent in one segment: an item of the index into the files.
 ///
-/// A run collects records up to [`RUN_LEN`] bytes. So the index takes 40 bytes for each 16 KiB (a quarter of a percent), and reading an
-/// entry reads at most 16 KiB more than its record.
+/// A run collects records up to [`RUN_LEN`] bytes. So the index takes 40 bytes for each 16 KiB (a quarter of
+/// a percent), and reading an entry reads at most 16 KiB more than its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) first_index: u64,
@@ -23,7 +23,8 @@ pub(crate) struct Run {
     pub(crate) sequence: u64,
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// Entries at its end were replaced: its records have entries that are no longer valid, so that no record may be added.
+    /// Entries at its end were replaced: its records have entries that are no longer valid, so that no record
+    /// may be added.
     pub(crate) is_cut: bool,
 }
 
@@ -46,8 +47,8 @@ pub(crate) struct LogState {
     pub(crate) term_runs: TermRuns,
     pub(crate) runs: VecDeque<Run>,
     pub(crate) membership_indexes: Vec<u64>,
-    /// During recovery: entries after the base and up to this index were in segments that were removed. The base must reach it before the
-    /// end of the recovery.
+    /// During recovery: entries after the base and up to this index were in segments that were removed. The
+    /// base must reach it before the end of the recovery.
     pub(crate) removed_through: u64,
 }
 
@@ -87,7 +88,8 @@ impl LogState {
         let end_index = self.last_index + 1;
         if let Some(run) = self.runs.back_mut() {
             let len = (at.offset + at.len).saturating_sub(run.offset);
-            // A run with replaced entries is not continued: reading it would find two entries of the same index.
+            // A run with replaced entries is not continued: reading it would find two entries of the same
+            // index.
             let joins =
                 run.sequence == at.sequence && run.end_index == first_index && len <= RUN_LEN && !run.is_cut;
             if joins {
@@ -239,7 +241,8 @@ impl LogState {
         }
     }
 
-    /// Starts from the state in the opening of the oldest segment. The entries of that state were in segments that were removed.
+    /// Starts from the state in the opening of the oldest segment. The entries of that state were in segments
+    /// that were removed.
     pub(crate) fn begin(&mut self, body: &Body, last_index: u64) {
         self.hard_state = body.hard_state.unwrap_or_default();
         self.base = body.base.clone().unwrap_or_default();

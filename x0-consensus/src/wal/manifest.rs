@@ -1,16 +1,17 @@
 //! The manifest: the sequence number of the newest segment, kept apart from the segments.
 //!
-//! Without it, a log whose newest segment file was deleted would look like a log that was never longer, and this member would take back
-//! entries that it has acknowledged.
+//! Without it, a log whose newest segment file was deleted would look like a log that was never longer, and
+//! this member would take back entries that it has acknowledged.
 //!
 //! ```text
 //! file = slot , zeros to 512 , slot , zeros to 512
 //! slot = magic (8) , version u32 , zeros (4) , sequence u64 , zeros (36) , crc u32
 //! ```
 //!
-//! All numbers are little-endian, and the crc is CRC-32C. A sequence is written to the slot of its parity, so that a torn write leaves the
-//! previous sequence in the other slot. The file is overwritten in place: it needs no space after its creation. A segment is durable before
-//! its sequence is written here, so that a manifest that is one behind is usual after a crash, and one that is ahead proves a loss.
+//! All numbers are little-endian, and the crc is CRC-32C. A sequence is written to the slot of its parity, so
+//! that a torn write leaves the previous sequence in the other slot. The file is overwritten in place: it
+//! needs no space after its creation. A segment is durable before its sequence is written here, so that a
+//! manifest that is one behind is usual after a crash, and one that is ahead proves a loss.
 
 use std::io;
 
@@ -50,7 +51,8 @@ fn decode(bytes: &[u8; SLOT_LEN]) -> Option<u64> {
 }
 
 impl Manifest {
-    /// Opens the manifest, and reads the sequence of the newest segment; 0 if no slot is valid. `None` if there is no manifest.
+    /// Opens the manifest, and reads the sequence of the newest segment; 0 if no slot is valid. `None` if
+    /// there is no manifest.
     pub(crate) fn open(directory: &dyn Directory) -> io::Result<Option<(Manifest, u64)>> {
         let file = match directory.open(names::MANIFEST) {
             Ok(file) => file,

@@ -1,4 +1,5 @@
-//! Opening a log: replay, the decision between a torn tail and damage, and the removal of files that an interrupted run left.
+//! Opening a log: replay, the decision between a torn tail and damage, and the removal of files that an
+//! interrupted run left.
 
 use std::collections::VecDeque;
 use std::io;
@@ -64,7 +65,8 @@ impl Files {
         Ok(files)
     }
 
-    /// The number of the oldest segments that are not connected to the rest: an interrupted removal left them.
+    /// The number of the oldest segments that are not connected to the rest: an interrupted removal left
+    /// them.
     fn detached(&self) -> usize {
         let apart = self.segments.windows(2).rposition(|pair| pair[0].checked_add(1) != Some(pair[1]));
         apart.map_or(0, |at| at + 1)
@@ -112,7 +114,8 @@ impl Opening<'_> {
         Ok(header)
     }
 
-    /// Replays a segment. `end` is the offset of the end of its records, as recorded by the next segment; `None` for the last segment.
+    /// Replays a segment. `end` is the offset of the end of its records, as recorded by the next segment;
+    /// `None` for the last segment.
     fn walk(
         &mut self,
         header: &SegmentHeader,
@@ -132,8 +135,8 @@ impl Opening<'_> {
                 record_at(&mut window, sequence, at).map_err(|error| self.io("read", &name, error))?;
             let (record, bytes) = match found {
                 Found::Record { header, body } => (header, body),
-                // The opening of a segment, and every record of a segment with a successor, was durable before the segment or its
-                // successor got its name: invalid bytes there are damage.
+                // The opening of a segment, and every record of a segment with a successor, was durable
+                // before the segment or its successor got its name: invalid bytes there are damage.
                 Found::Nothing(reason) if end.is_some() || at == opening_at => {
                     return Err(self.corrupt(sequence, at, reason));
                 }
@@ -234,11 +237,13 @@ impl Opening<'_> {
             let behind = walked.end + seal_len;
             (behind..end_of_content(&mut window, behind)?, walked.proven < walked.end)
         };
-        // Records without a proof of durability may come from the page cache after a synchronisation that failed. Linux marks such pages
-        // clean, so that a further synchronisation returns `Ok` and does nothing (Rebello et al., "Can Applications Recover from fsync
-        // Failures?", ATC '20). Only bytes that are written again are synchronised.
+        // Records without a proof of durability may come from the page cache after a synchronisation that
+        // failed. Linux marks such pages clean, so that a further synchronisation returns `Ok` and does
+        // nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC '20). Only bytes that
+        // are written again are synchronised.
         copy_in_place(file, walked.proven, walked.end)?;
-        // The bytes of a torn batch are erased: a later, shorter batch must not be followed by a record of the torn one that validates.
+        // The bytes of a torn batch are erased: a later, shorter batch must not be followed by a record of
+        // the torn one that validates.
         let zeros = [0; 4096];
         let mut at = behind.start;
         while at < behind.end {
@@ -311,8 +316,8 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         opening.snapshot(meta)?;
     }
 
-    // Names first: a file must not be written under a new name while a crash can bring its old name back. Then the records: files that
-    // they make obsolete are removed only once the records are durable.
+    // Names first: a file must not be written under a new name while a crash can bring its old name back.
+    // Then the records: files that they make obsolete are removed only once the records are durable.
     directory.sync().map_err(|error| opening.io("synchronise", "", error))?;
     let settled = match last {
         Some((header, walked)) => {

@@ -13,13 +13,16 @@ use crate::options::setters;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WalOptions {
-    /// The length of a segment file, in bytes. Space is returned to the disk in these units. 4 KiB to 1 GiB, default 16 MiB. A longer
-    /// batch gets a segment of its own length. The value may change from one opening to the next.
+    /// The length of a segment file, in bytes. Space is returned to the disk in these units. 4 KiB to 1 GiB,
+    /// default 16 MiB. A longer batch gets a segment of its own length. The value may change from one opening
+    /// to the next.
     pub segment_len: u64,
-    /// The longest batch, in bytes as encoded (payloads and 16 bytes per entry). 4 KiB to 1 GiB, default 256 MiB.
+    /// The longest batch, in bytes as encoded (payloads and 16 bytes per entry). 4 KiB to 1 GiB, default 256
+    /// MiB.
     pub batch_len_max: u64,
-    /// Whether a short-lived thread creates the next segment file before it is needed. Otherwise the write that needs the file creates it,
-    /// which is deterministic and slower by the time that it takes to write a segment of zeros. Default true.
+    /// Whether a short-lived thread creates the next segment file before it is needed. Otherwise the write
+    /// that needs the file creates it, which is deterministic and slower by the time that it takes to write a
+    /// segment of zeros. Default true.
     pub spare_in_background: bool,
 }
 

@@ -124,7 +124,8 @@ impl Wal {
     }
 }
 
-/// Turns locations into entries. The entries share the bytes of the run, unless that would keep alive more than twice their size.
+/// Turns locations into entries. The entries share the bytes of the run, unless that would keep alive more
+/// than twice their size.
 fn hand_out(bytes: Vec<u8>, places: Vec<EntryAt>, entries: &mut Vec<Entry>) {
     let wanted: usize = places.iter().map(|entry| entry.payload.len()).sum();
     let is_shared = wanted >= bytes.len() / 2;

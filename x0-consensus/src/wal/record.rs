@@ -285,7 +285,8 @@ impl Reader<'_> {
 }
 
 impl Body {
-    /// Decodes a body; `None` if it is invalid. All lengths are checked against the body before anything is allocated.
+    /// Decodes a body; `None` if it is invalid. All lengths are checked against the body before anything is
+    /// allocated.
     pub(crate) fn decode(parts: u32, body: &[u8]) -> Option<Body> {
         let mut reader = Reader { bytes: body, at: 0 };
         let has = |part| parts & part != 0;

@@ -74,9 +74,10 @@ pub(crate) fn record_at<'w>(window: &'w mut Window<'_>, sequence: u64, offset: u
     }
 }
 
-/// Searches after `offset`, where there is no valid record, for a proof that the file was durable beyond it: a valid record header with a
-/// greater `synced`. Without a proof nothing after `offset` was ever acknowledged, because a batch is acknowledged only after its
-/// synchronisation, and every later record and the commit marker have the offset of that.
+/// Searches after `offset`, where there is no valid record, for a proof that the file was durable beyond it:
+/// a valid record header with a greater `synced`. Without a proof nothing after `offset` was ever
+/// acknowledged, because a batch is acknowledged only after its synchronisation, and every later record and
+/// the commit marker have the offset of that.
 pub(crate) fn is_synced_beyond(window: &mut Window<'_>, sequence: u64, offset: u64) -> io::Result<bool> {
     let mut at = offset.next_multiple_of(ALIGNMENT as u64);
     while let Some(bytes) = window.get(at, RECORD_HEADER_LEN)? {

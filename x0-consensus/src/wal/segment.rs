@@ -51,8 +51,8 @@ pub(crate) fn opening(header: &SegmentHeader, state: &State<'_>) -> Vec<u8> {
 }
 
 impl Active {
-    /// Turns a spare file into a segment. The opening is durable before the file gets its name, so that a file with the name of a segment
-    /// always has a valid opening.
+    /// Turns a spare file into a segment. The opening is durable before the file gets its name, so that a
+    /// file with the name of a segment always has a valid opening.
     pub(crate) fn create(
         directory: &dyn Directory,
         spare: u64,
@@ -64,7 +64,8 @@ impl Active {
         let spare = names::spare(spare);
         let mut file = directory.open(&spare).map_err(unnamed("open"))?;
         file.write_at(0, opening).map_err(unnamed("write"))?;
-        // The content, then the name, then the name's durability: no crash leaves a named file without a valid opening.
+        // The content, then the name, then the name's durability: no crash leaves a named file without a
+        // valid opening.
         file.sync().map_err(unnamed("synchronise"))?;
         directory.rename(&spare, &names::segment(header.sequence)).map_err(named("rename"))?;
         directory.sync().map_err(named("synchronise the folder of"))?;
@@ -93,7 +94,8 @@ impl Active {
         Ok(())
     }
 
-    /// Writes the commit marker: the proof that all records up to here are durable. The marker itself is not synchronised.
+    /// Writes the commit marker: the proof that all records up to here are durable. The marker itself is not
+    /// synchronised.
     pub(crate) fn seal(&mut self) -> io::Result<()> {
         self.file.write_at(self.end, &seal(self.sequence, self.end, self.number))
     }

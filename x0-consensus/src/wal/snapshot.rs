@@ -7,10 +7,12 @@
 //! trailer = magic (8) , length of the snapshot u64 , zeros (12) , crc u32
 //! ```
 //!
-//! All numbers are little-endian, and the crc is CRC-32C. The crcs of blocks and trailer start from the crc of the header and the number of
-//! the block, so that a block is valid only at its own place. Each block is verified before a byte of it is returned.
+//! All numbers are little-endian, and the crc is CRC-32C. The crcs of blocks and trailer start from the crc
+//! of the header and the number of the block, so that a block is valid only at its own place. Each block is
+//! verified before a byte of it is returned.
 //!
-//! The file is written under a partial name, synchronised, and then renamed: a file with the name of a snapshot is whole.
+//! The file is written under a partial name, synchronised, and then renamed: a file with the name of a
+//! snapshot is whole.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +33,8 @@ const HEADER_LEN: u64 = 64;
 const TRAILER_LEN: u64 = 32;
 const BLOCK_LEN: u64 = 64 * 1024;
 const CRC_LEN: u64 = 4;
-/// Bytes after which the file is synchronised, so that a synchronisation of the log never waits for a whole snapshot.
+/// Bytes after which the file is synchronised, so that a synchronisation of the log never waits for a whole
+/// snapshot.
 const SYNC_LEN: u64 = 4 << 20;
 
 fn encode_header(meta: &SnapshotMeta) -> [u8; 64] {
@@ -212,7 +215,8 @@ pub(crate) struct FileSnapshotReader {
 }
 
 impl FileSnapshotReader {
-    /// Opens the snapshot of this index and term, and verifies header, trailer and length. `None` if there is no such file.
+    /// Opens the snapshot of this index and term, and verifies header, trailer and length. `None` if there is
+    /// no such file.
     pub(crate) fn open(
         directory: &dyn Directory,
         meta: &SnapshotMeta,

@@ -1,7 +1,8 @@
 //! Files for the next segments, created before they are needed.
 //!
-//! A synchronisation costs a quarter less when the blocks of the file were written before: the file system has no metadata to change. So
-//! a segment is filled with zeros once, and used again when the head of the log is removed.
+//! A synchronisation costs a quarter less when the blocks of the file were written before: the file system
+//! has no metadata to change. So a segment is filled with zeros once, and used again when the head of the log
+//! is removed.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use super::names;
 /// The most spare files; further ones are removed.
 pub(crate) const SPARES_MAX: usize = 4;
 
-/// Zeros are written and synchronised in steps of this many bytes, so that a synchronisation of the log never waits for a whole segment.
+/// Zeros are written and synchronised in steps of this many bytes, so that a synchronisation of the log never
+/// waits for a whole segment.
 const STEP_LEN: u64 = 1 << 20;
 
 /// The spare files, by their numbers.
@@ -99,8 +101,8 @@ impl Spares {
         self.preparation = thread.ok().map(|thread| Preparation { number, thread: Some(thread), stop });
     }
 
-    /// Takes a file, and waits for the thread if it creates one. A failure of the thread is ignored here: the caller creates a file itself
-    /// and gets the same error.
+    /// Takes a file, and waits for the thread if it creates one. A failure of the thread is ignored here: the
+    /// caller creates a file itself and gets the same error.
     pub(crate) fn take(&mut self) -> Option<u64> {
         if let Some(number) = self.ready.pop() {
             return Some(number);
@@ -118,7 +120,8 @@ impl Spares {
 }
 
 impl Drop for Preparation {
-    /// Stops the thread: the lock of the folder is released with the log, and nothing may write to the folder after that.
+    /// Stops the thread: the lock of the folder is released with the log, and nothing may write to the folder
+    /// after that.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

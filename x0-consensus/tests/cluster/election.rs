@@ -79,7 +79,8 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.isolate(&[leader]);
     let lost = cluster.propose(leader, 8);
     let read = cluster.read(leader);
-    // It steps down after an election timeout without a majority; the timeout that was running when it was cut off may count.
+    // It steps down after an election timeout without a majority; the timeout that was running when it was
+    // cut off may count.
     cluster.run_for(Duration::from_millis(1100));
     assert!(!cluster.nodes[&leader].process.as_ref().unwrap().replica().is_leader());
     assert!(cluster.dropped(read).is_some(), "no quorum has confirmed it");
@@ -92,7 +93,8 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.assert_unharmed();
 }
 
-/// Its messages arrive and no answers return: it steps down, and does not prevent the others from electing a leader.
+/// Its messages arrive and no answers return: it steps down, and does not prevent the others from electing a
+/// leader.
 #[test]
 fn a_leader_that_hears_nothing_steps_down() {
     let mut cluster = Cluster::new(5, 3);

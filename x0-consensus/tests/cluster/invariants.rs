@@ -63,7 +63,8 @@ impl Invariants {
         token
     }
 
-    /// Election safety, and leader completeness: a leader has all entries that were committed in earlier terms.
+    /// Election safety, and leader completeness: a leader has all entries that were committed in earlier
+    /// terms.
     pub(crate) fn elected(&mut self, node: u64, term: u64, last_index: u64, log: &Wal) {
         let leader = *self.leaders.entry(term).or_insert(node);
         assert_eq!(leader, node, "term {term} has two leaders");

@@ -187,8 +187,8 @@ fn a_group_of_one_grows_to_three_and_shrinks_again() {
     cluster.assert_unharmed();
 }
 
-/// The leader knows how far each member is: a member that is cut off keeps its index and its last message, and gets a snapshot when it is
-/// connected again.
+/// The leader knows how far each member is: a member that is cut off keeps its index and its last message,
+/// and gets a snapshot when it is connected again.
 #[test]
 fn a_leader_knows_the_progress_of_its_members() {
     let machine = Machine { snapshot_len: 200_000, ..Machine::default() };

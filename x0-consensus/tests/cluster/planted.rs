@@ -1,4 +1,5 @@
-//! Faults that are planted in the jobs of an executor, without a change of its code: the invariants find them.
+//! Faults that are planted in the jobs of an executor, without a change of its code: the invariants find
+//! them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

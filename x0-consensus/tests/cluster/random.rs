@@ -1,5 +1,6 @@
-//! All faults together, by seed: crashes during writes, links cut in one direction and in both, lost, duplicated and reordered messages,
-//! slow disks and slow state machines, membership changes, leadership transfers. `X0_SEEDS=1000..2000` runs other seeds.
+//! All faults together, by seed: crashes during writes, links cut in one direction and in both, lost,
+//! duplicated and reordered messages, slow disks and slow state machines, membership changes, leadership
+//! transfers. `X0_SEEDS=1000..2000` runs other seeds.
 
 use std::time::Duration;
 

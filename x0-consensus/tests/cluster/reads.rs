@@ -23,7 +23,8 @@ fn reads_see_what_was_acknowledged_before() {
     }
 }
 
-/// A new leader does not know the committed index: reads wait until its first entry is committed (Ongaro 2014, section 6.4).
+/// A new leader does not know the committed index: reads wait until its first entry is committed (Ongaro
+/// 2014, section 6.4).
 #[test]
 fn a_read_waits_for_the_first_commit_of_the_term() {
     let mut cluster = Cluster::new(5, 3);

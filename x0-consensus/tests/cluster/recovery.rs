@@ -149,7 +149,8 @@ fn nothing_acknowledged_is_lost_when_all_power_fails() {
     }
 }
 
-/// The disk of the leader fills up: the leadership moves to a member with space, and the full member catches up once it has space again.
+/// The disk of the leader fills up: the leadership moves to a member with space, and the full member catches
+/// up once it has space again.
 #[test]
 fn a_leader_without_space_transfers_its_leadership() {
     for seed in 0..10 {

@@ -41,8 +41,8 @@ fn run(log: &mut Wal, workload: &[Batch]) -> Progress {
     progress
 }
 
-/// Checks that the recovered contents are the result of a prefix of the writes that includes all acknowledged ones. Returns the length of
-/// the prefix.
+/// Checks that the recovered contents are the result of a prefix of the writes that includes all acknowledged
+/// ones. Returns the length of the prefix.
 fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> usize {
     let range = progress.acknowledged..=progress.begun;
     range.clone().find(|count| images[*count] == *found).unwrap_or_else(|| {
@@ -51,7 +51,8 @@ fn check(found: &Image, images: &[Image], progress: Progress, context: &str) -> 
     })
 }
 
-/// Reopens, checks, loses the power at once and checks again: recovered contents are durable. Then continues the workload.
+/// Reopens, checks, loses the power at once and checks again: recovered contents are durable. Then continues
+/// the workload.
 fn recover_and_go_on(directory: &SimDirectory, images: &[Image], progress: Progress, context: &str) {
     let mut log = open(directory, options(SEGMENT_LEN)).unwrap_or_else(|error| panic!("{context}: {error}"));
     let found = image(&mut log);
@@ -226,8 +227,8 @@ fn the_disk_fills_up() {
     assert!(refused > 50);
 }
 
-/// A synchronisation of the folder fails, the process restarts without a power failure, and then the power fails: only the second process
-/// makes the earlier changes of names durable.
+/// A synchronisation of the folder fails, the process restarts without a power failure, and then the power
+/// fails: only the second process makes the earlier changes of names durable.
 #[test]
 fn the_power_fails_after_an_error_and_a_restart() {
     let workload = workload();
@@ -260,8 +261,8 @@ fn the_power_fails_after_an_error_and_a_restart() {
     }
 }
 
-/// The second record of a torn batch is whole, in its place, and has the next number. It must not be replayed after a new first record of
-/// the same length.
+/// The second record of a torn batch is whole, in its place, and has the next number. It must not be replayed
+/// after a new first record of the same length.
 #[test]
 fn a_dropped_record_is_not_replayed() {
     let directory = SimDirectory::new();

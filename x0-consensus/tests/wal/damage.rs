@@ -43,7 +43,8 @@ fn is_noticed(directory: &SimDirectory, name: &str, expected: &Image, context: &
             false
         }
         Err(RecoverError::Corrupt { file, offset, .. }) => {
-            // If the end of a segment differs from the record in its successor, either of the two may be named.
+            // If the end of a segment differs from the record in its successor, either of the two may be
+            // named.
             let len = directory.contents(name).unwrap().len() as u64;
             assert!(offset <= len.max(SEGMENT_LEN), "{context}: offset {offset} of {file}");
             true
@@ -77,7 +78,8 @@ fn every_flipped_bit_of_a_closed_log_is_detected_or_harmless() {
     }
 }
 
-/// Without the commit marker, as after a power failure right after the last batch, only this batch can be taken for a torn one.
+/// Without the commit marker, as after a power failure right after the last batch, only this batch can be
+/// taken for a torn one.
 #[test]
 fn without_a_commit_marker_only_the_last_batch_is_in_doubt() {
     let directory = SimDirectory::new();
@@ -163,7 +165,8 @@ fn a_missing_or_misplaced_segment_is_detected() {
         let opened = open(&fork, options(SEGMENT_LEN));
         assert!(matches!(opened, Err(RecoverError::Missing { .. })), "without {name}: {opened:?}");
         if at + 1 == segments.len() {
-            // The last one is missed because of the manifest. Without it as well, the shorter log opens: the documented exception.
+            // The last one is missed because of the manifest. Without it as well, the shorter log opens: the
+            // documented exception.
             assert!(
                 matches!(&opened, Err(RecoverError::Missing { file }) if file.ends_with(name)),
                 "without {name}: {opened:?}"

@@ -37,8 +37,9 @@ fn format_1_is_read() {
     assert_eq!(image(&mut open(&directory, options(4096)).unwrap()), expected);
 }
 
-/// The format does not change by accident: the files that are written today equal the recorded ones. After an intended change, raise the
-/// version, keep the old folder, and run this test with `X0_RECORD_FORMAT` set to record the new files.
+/// The format does not change by accident: the files that are written today equal the recorded ones. After an
+/// intended change, raise the version, keep the old folder, and run this test with `X0_RECORD_FORMAT` set to
+/// record the new files.
 #[test]
 fn the_written_files_equal_the_recorded_ones() {
     let directory = SimDirectory::new();

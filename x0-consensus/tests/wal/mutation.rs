@@ -66,8 +66,8 @@ fn mutated_files_never_panic() {
     assert!(survived > 100, "{survived}");
 }
 
-/// Changes bodies and headers and corrects the checksums, so that the code after the checksums is reached. The layout is that of
-/// `src/wal/format.rs`.
+/// Changes bodies and headers and corrects the checksums, so that the code after the checksums is reached.
+/// The layout is that of `src/wal/format.rs`.
 fn forge(segment: &mut [u8], sequence: u64, random: &mut Random) {
     let mut at = 64;
     let seed_of = |at: usize| {

@@ -17,7 +17,8 @@ fn options() -> WalOptions {
     options
 }
 
-/// The child process: this test with the folder in its environment. It writes, and prints each acknowledged write, until it is killed.
+/// The child process: this test with the folder in its environment. It writes, and prints each acknowledged
+/// write, until it is killed.
 #[test]
 fn child_writes_until_it_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

@@ -104,8 +104,9 @@ pub(crate) fn adopt(index: u64, term: u64) -> Write {
     Write { snapshot: Some(snapshot), ..Write::default() }
 }
 
-/// All features of a log in few steps: batches of several writes, replaced entries, several segments and their reuse, a batch longer than a
-/// segment, snapshots that match and that conflict with the log, writes that need not be durable.
+/// All features of a log in few steps: batches of several writes, replaced entries, several segments and
+/// their reuse, a batch longer than a segment, snapshots that match and that conflict with the log, writes
+/// that need not be durable.
 pub(crate) fn workload() -> Vec<Batch> {
     vec![
         vec![base(0, 0)],

@@ -1,4 +1,5 @@
-//! Bytes from outside given to every decoder of `x0_crdt::chain`: nothing panics, and what decodes encodes to the same bytes.
+//! Bytes from outside given to every decoder of `x0_crdt::chain`: nothing panics, and what decodes encodes to
+//! the same bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

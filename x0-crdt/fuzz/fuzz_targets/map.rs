@@ -1,4 +1,5 @@
-//! Bytes from outside given to the decoders of saved states and of deltas, and what decodes given to a map: nothing panics.
+//! Bytes from outside given to the decoders of saved states and of deltas, and what decodes given to a map:
+//! nothing panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

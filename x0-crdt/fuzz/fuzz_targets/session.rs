@@ -1,4 +1,5 @@
-//! Datagrams from outside given to a session, each with its length before it: nothing panics, and no more is held than allowed.
+//! Datagrams from outside given to a session, each with its length before it: nothing panics, and no more is
+//! held than allowed.
 #![no_main]
 
 use core::time::Duration;

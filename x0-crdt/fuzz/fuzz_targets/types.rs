@@ -1,5 +1,5 @@
-//! Bytes from outside given to the decoders of the types and of their differences: nothing panics, what decodes encodes to the same
-//! bytes and can be joined, encoded and removed.
+//! Bytes from outside given to the decoders of the types and of their differences: nothing panics, what
+//! decodes encodes to the same bytes and can be joined, encoded and removed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -8,8 +8,8 @@ use super::error::ChainDecodeError;
 use super::merkle;
 use crate::codec::ByteReader;
 
-/// A [`Checkpoint`] and the digests of its events, in order; they lead to its root. Events that were overwritten are in it
-/// by digest only.
+/// A [`Checkpoint`] and the digests of its events, in order; they lead to its root. Events that were
+/// overwritten are in it by digest only.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
     checkpoint: Checkpoint,
@@ -50,7 +50,8 @@ impl Batch {
         digest.is_some_and(|digest| *digest == Digest::of_event(statement.writer(), seq, event))
     }
 
-    /// The proof for the event at `seq` alone; `None` if the batch does not cover `seq`. Costs a hash per event.
+    /// The proof for the event at `seq` alone; `None` if the batch does not cover `seq`. Costs a hash per
+    /// event.
     #[must_use]
     pub fn attest(&self, seq: u64) -> Option<Attestation> {
         let index = self.checkpoint.statement().index_of(seq)?;
@@ -81,8 +82,8 @@ impl Batch {
     }
 }
 
-/// The proof that a writer signed one event: a [`Checkpoint`] and the hashes from the event up to its root. A replica holds
-/// one for every event that is alive in its state, or the [`Batch`] that yields it.
+/// The proof that a writer signed one event: a [`Checkpoint`] and the hashes from the event up to its root. A
+/// replica holds one for every event that is alive in its state, or the [`Batch`] that yields it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attestation {
     checkpoint: Checkpoint,

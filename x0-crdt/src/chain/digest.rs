@@ -22,8 +22,9 @@ impl Digest {
     /// The head of a chain on which nothing stands yet.
     pub const GENESIS: Self = Self([0; 32]);
 
-    /// The digest of one event. ReplicaId and sequence number are hashed with the bytes, so an event cannot be moved to
-    /// another dot. The length of `event` is not bounded here; see [`EVENT_LEN_MAX`](super::EVENT_LEN_MAX).
+    /// The digest of one event. ReplicaId and sequence number are hashed with the bytes, so an event cannot
+    /// be moved to another dot. The length of `event` is not bounded here; see
+    /// [`EVENT_LEN_MAX`](super::EVENT_LEN_MAX).
     #[must_use]
     pub fn of_event(writer: ReplicaId, seq: u64, event: &[u8]) -> Self {
         hash(&[
@@ -35,8 +36,8 @@ impl Digest {
         ])
     }
 
-    /// The digest of a value of the map: of the event whose bytes are a 1, the time, the length of the key in four bytes, the key and
-    /// the value.
+    /// The digest of a value of the map: of the event whose bytes are a 1, the time, the length of the key in
+    /// four bytes, the key and the value.
     pub(super) fn of_value(writer: ReplicaId, seq: u64, key: &[u8], time: u64, value: &[u8]) -> Self {
         // Keys have at most `KEY_LEN_MAX` bytes.
         let len = u32::try_from(key.len()).unwrap_or(u32::MAX);
@@ -57,8 +58,8 @@ impl Digest {
         hash(&[NODE, &left.0, &right.0])
     }
 
-    /// The chain's head after a statement: it covers the head before, the span and the root, so two equal heads have
-    /// one history.
+    /// The chain's head after a statement: it covers the head before, the span and the root, so two equal
+    /// heads have one history.
     pub(super) fn of_link(statement: &[u8]) -> Self {
         hash(&[LINK, statement])
     }

@@ -10,11 +10,12 @@ use super::{VERSION, read_version};
 use crate::ReplicaId;
 use crate::codec::ByteReader;
 
-/// The proof that a writer equivocates: two signed statements that [conflict]. It needs nothing else: any replica with a
-/// [`Verifier`] can check it.
+/// The proof that a writer equivocates: two signed statements that [conflict]. It needs nothing else: any
+/// replica with a [`Verifier`] can check it.
 ///
-/// Having one says nothing until [`verify`](Self::verify) or [`ChainTracker::accept_proof`](super::ChainTracker::accept_proof) agree:
-/// [`new`](Self::new) and [`decode`](Self::decode) check that the statements conflict, not that they are signed.
+/// Having one says nothing until [`verify`](Self::verify) or
+/// [`ChainTracker::accept_proof`](super::ChainTracker::accept_proof) agree: [`new`](Self::new) and
+/// [`decode`](Self::decode) check that the statements conflict, not that they are signed.
 ///
 /// [conflict]: super::Statement::conflicts_with
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,8 +58,9 @@ impl EquivocationProof {
         [&self.first, &self.second]
     }
 
-    /// The last event that is kept of the writer: where the earlier of the two statements begins, because neither contradicts the
-    /// events before. It follows from the proof alone, so all replicas that hold it keep the same.
+    /// The last event that is kept of the writer: where the earlier of the two statements begins, because
+    /// neither contradicts the events before. It follows from the proof alone, so all replicas that hold it
+    /// keep the same.
     #[must_use]
     pub fn kept(&self) -> u64 {
         self.first.previous().seq

@@ -12,7 +12,8 @@ use super::tracker::{ChainLimits, Observed, Standing};
 /// Checkpoints of one writer whose signatures hold. No two of them conflict, so their spans are disjoint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
-    /// By where they begin. Those that begin at `head_seq` or later wait for what lies between; there is none exactly there.
+    /// By where they begin. Those that begin at `head_seq` or later wait for what lies between; there is none
+    /// exactly there.
     checkpoints: BTreeMap<u64, Checkpoint>,
     /// The end of the run without gaps.
     head_seq: u64,
@@ -98,8 +99,8 @@ impl History {
         }
     }
 
-    /// Takes a proof whose signatures hold. Says whether it changed anything, which is only if it reaches lower than the one
-    /// that is known: so any two replicas that know the same proofs keep the same.
+    /// Takes a proof whose signatures hold. Says whether it changed anything, which is only if it reaches
+    /// lower than the one that is known: so any two replicas that know the same proofs keep the same.
     pub(super) fn accept_proof(&mut self, proof: EquivocationProof) -> bool {
         let kept = proof.kept();
         if self.kept().is_some_and(|known| known <= kept) {
@@ -124,8 +125,8 @@ impl History {
         let statement = checkpoint.statement();
         let (begin, end) = (statement.previous().seq, statement.seq());
         let conflicts = |other: &&Checkpoint| other.statement().conflicts_with(statement);
-        // Spans are disjoint: only the last one before can reach into this one or end where it begins. Of the others, the
-        // first will do, for the proof reaches down to `begin` with any of them.
+        // Spans are disjoint: only the last one before can reach into this one or end where it begins. Of the
+        // others, the first will do, for the proof reaches down to `begin` with any of them.
         let before = self.checkpoints.range(..begin).next_back().map(|(_, other)| other).filter(conflicts);
         let other = before.or_else(|| {
             let within = self.checkpoints.range((Bound::Included(begin), Bound::Included(end)));
@@ -145,7 +146,8 @@ impl History {
         }
     }
 
-    /// Forgets the oldest of those behind the head, never the head itself, and the farthest of those that wait.
+    /// Forgets the oldest of those behind the head, never the head itself, and the farthest of those that
+    /// wait.
     fn trim(&mut self, limits: &ChainLimits) {
         let behind = self.checkpoints.range(..self.head_seq).count();
         for _ in limits.checkpoints_max.max(1)..behind {

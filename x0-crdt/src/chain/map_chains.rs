@@ -34,9 +34,11 @@ pub const MAP_BATCH_LEN_MAX: usize = 1024;
 pub struct ChainOptions {
     /// Events after which a batch is signed; 1 to [`MAP_BATCH_LEN_MAX`], others are moved into that range.
     pub batch_len_max: usize,
-    /// Batches of one writer whose digests are held. Values of further batches stay [`Verification::Unsigned`].
+    /// Batches of one writer whose digests are held. Values of further batches stay
+    /// [`Verification::Unsigned`].
     pub batches_max: usize,
-    /// Checkpoints and writers that are held. Contradictions are found with those; a checkpoint takes about 250 bytes.
+    /// Checkpoints and writers that are held. Contradictions are found with those; a checkpoint takes about
+    /// 250 bytes.
     pub limits: ChainLimits,
 }
 
@@ -64,7 +66,8 @@ impl ChainOptions {
 }
 
 impl Default for ChainOptions {
-    /// Batches of 64 events, 4,096 of them for each writer; 1,024 writers with 256 checkpoints each, and 16 that wait.
+    /// Batches of 64 events, 4,096 of them for each writer; 1,024 writers with 256 checkpoints each, and 16
+    /// that wait.
     fn default() -> Self {
         let limits = ChainLimits::default().checkpoints_max(256);
         Self { batch_len_max: 64, batches_max: 4096, limits }
@@ -101,18 +104,21 @@ pub struct Reviewed {
     pub equivocating: Vec<ReplicaId>,
 }
 
-/// The chains beside a [`CausalMap`]: signs what this replica writes, verifies what others have signed, drops what is invalid, and makes
-/// of two contradictory signatures a proof that every replica holds. See the module documentation for the method.
+/// The chains beside a [`CausalMap`]: signs what this replica writes, verifies what others have signed, drops
+/// what is invalid, and makes of two contradictory signatures a proof that every replica holds. See the
+/// module documentation for the method.
 ///
 /// [`SignedMap`](crate::SignedMap) keeps this contract:
 ///
 /// 1. [`open`](Self::open) before anything is written to the map.
-/// 2. After writes, [`sign_full`](Self::sign_full), and [`sign_pending`](Self::sign_pending) before a pause. As after every write, the map
-///    is durable before a session sends. A batch and the events that it covers are in one record, so either no peer has seen the batch or
-///    it is not signed again.
-/// 3. After each join, [`review`](Self::review) its keys, and make the map durable only after that. A join that is durable without its
-///    review is reviewed by the next `open`, but what this replica alone knew of a chain that the join replaced is then lost.
-/// 4. When [`SessionStats::divergences`](crate::SessionStats::divergences) has risen, [`diverged`](Self::diverged).
+/// 2. After writes, [`sign_full`](Self::sign_full), and [`sign_pending`](Self::sign_pending) before a pause.
+///    As after every write, the map is durable before a session sends. A batch and the events that it covers
+///    are in one record, so either no peer has seen the batch or it is not signed again.
+/// 3. After each join, [`review`](Self::review) its keys, and make the map durable only after that. A join
+///    that is durable without its review is reviewed by the next `open`, but what this replica alone knew of
+///    a chain that the join replaced is then lost.
+/// 4. When [`SessionStats::divergences`](crate::SessionStats::divergences) has risen,
+///    [`diverged`](Self::diverged).
 /// 5. Several times per lease, [`tidy`](Self::tidy).
 pub struct MapChains {
     replica: ReplicaId,
@@ -136,10 +142,12 @@ pub struct MapChains {
 }
 
 impl MapChains {
-    /// Opens the chains of `map`, which is reviewed as a whole: verdicts follow from the map and need no storage of their own. Without a
-    /// signer it verifies and signs nothing. With one, the verifier must know this replica's public key too.
+    /// Opens the chains of `map`, which is reviewed as a whole: verdicts follow from the map and need no
+    /// storage of their own. Without a signer it verifies and signs nothing. With one, the verifier must know
+    /// this replica's public key too.
     ///
-    /// The chain goes on from its head in the map. The map must be the one that was made durable last, or that of a fresh incarnation.
+    /// The chain goes on from its head in the map. The map must be the one that was made durable last, or
+    /// that of a fresh incarnation.
     #[must_use]
     pub fn open(
         map: &mut CausalMap,
@@ -173,7 +181,8 @@ impl MapChains {
         self.stats
     }
 
-    /// The end of a writer's chain, as far as it is known here. For this replica, the end of what it has signed.
+    /// The end of a writer's chain, as far as it is known here. For this replica, the end of what it has
+    /// signed.
     #[must_use]
     pub fn head(&self, writer: ReplicaId) -> Option<Head> {
         if writer == self.replica { Some(self.head) } else { self.tracker.head(writer) }

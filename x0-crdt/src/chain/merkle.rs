@@ -1,6 +1,7 @@
 //! The Merkle tree over a batch: the shape of RFC 9162 §2.1.1, the hashes of this module.
 //!
-//! The number of leaves is signed beside the root, so the shape, and with it the length of every path, is fixed.
+//! The number of leaves is signed beside the root, so the shape, and with it the length of every path, is
+//! fixed.
 
 use alloc::vec::Vec;
 
@@ -11,7 +12,8 @@ pub(super) fn split(count: usize) -> usize {
     1 << (usize::BITS - 1 - (count - 1).leading_zeros())
 }
 
-/// The root over `leaves`. Without leaves there is no tree: the answer is then [`Digest::GENESIS`], which no batch has.
+/// The root over `leaves`. Without leaves there is no tree: the answer is then [`Digest::GENESIS`], which no
+/// batch has.
 pub(super) fn root(leaves: &[Digest]) -> Digest {
     match leaves {
         [] => Digest::GENESIS,

@@ -10,8 +10,9 @@ use crate::ReplicaId;
 ///
 /// # Contract
 ///
-/// - The message begins with `x0-crdt chain checkpoint v1\0`, which names protocol and version. Sign it as it is, with a
-///   scheme that is unforgeable under chosen messages. A key that also signs elsewhere must do so under other contexts.
+/// - The message begins with `x0-crdt chain checkpoint v1\0`, which names protocol and version. Sign it as it
+///   is, with a scheme that is unforgeable under chosen messages. A key that also signs elsewhere must do so
+///   under other contexts.
 /// - The key belongs to the writer's *node*; all incarnations may share it, for the writer is in the message.
 /// - At most [`SIGNATURE_LEN_MAX`](crate::SIGNATURE_LEN_MAX) bytes come out, and at least one.
 /// - Two calls with one message may answer differently (ECDSA does): a checkpoint is signed once and stored.
@@ -42,13 +43,13 @@ impl<S: Signer + ?Sized> Signer for &S {
 /// # Contract
 ///
 /// - `Ok` means: the key of `writer.node` signed exactly `message`. An unknown writer is refused.
-/// - The answer is the same on every replica and does not change from `Ok` to an error while state of the writer is
-///   alive: a key that was rotated out still verifies what it signed. Where replicas disagree here, they disagree on
-///   what they hold.
+/// - The answer is the same on every replica and does not change from `Ok` to an error while state of the
+///   writer is alive: a key that was rotated out still verifies what it signed. Where replicas disagree here,
+///   they disagree on what they hold.
 /// - `message` begins as that of [`Signer`]; `signature` has at most
 ///   [`SIGNATURE_LEN_MAX`](crate::SIGNATURE_LEN_MAX) bytes. Both come from outside: it must not panic.
-/// - One signature per message: a scheme in which a third party makes a second valid signature out of a first does no
-///   harm, for conflicts are judged on what was signed.
+/// - One signature per message: a scheme in which a third party makes a second valid signature out of a first
+///   does no harm, for conflicts are judged on what was signed.
 pub trait Verifier {
     /// Checks `signature` over `message` against the key of `writer`.
     ///

@@ -22,9 +22,11 @@ impl Head {
     pub const GENESIS: Self = Self { seq: 0, digest: Digest::GENESIS };
 }
 
-/// The signed part of a [`Checkpoint`](super::Checkpoint): "after `previous`, my next `count` events have this root".
+/// The signed part of a [`Checkpoint`](super::Checkpoint): "after `previous`, my next `count` events have
+/// this root".
 ///
-/// An honest writer's statements tile its sequence numbers: they neither overlap nor contradict each other's heads.
+/// An honest writer's statements tile its sequence numbers: they neither overlap nor contradict each other's
+/// heads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Statement {
     writer: ReplicaId,
@@ -50,7 +52,8 @@ impl Statement {
         if previous.seq.checked_add(u64::from(count)).is_none() {
             return Err(ChainDecodeError::Sequence);
         }
-        // One spelling of the beginning: otherwise two first statements could differ in a field that means nothing.
+        // One spelling of the beginning: otherwise two first statements could differ in a field that means
+        // nothing.
         if previous.seq == 0 && previous.digest != Digest::GENESIS {
             return Err(ChainDecodeError::Genesis);
         }
@@ -101,8 +104,8 @@ impl Statement {
         (offset < u64::from(self.count)).then(|| usize::try_from(offset).ok()).flatten()
     }
 
-    /// Whether no honest writer signs both: they are of one writer, differ, and cover a common event, or one follows the
-    /// other but not from its head.
+    /// Whether no honest writer signs both: they are of one writer, differ, and cover a common event, or one
+    /// follows the other but not from its head.
     #[must_use]
     pub fn conflicts_with(&self, other: &Self) -> bool {
         if self.writer != other.writer || self == other {

@@ -18,7 +18,8 @@ use crate::ReplicaId;
 pub struct ChainLimits {
     /// Writers. Only one with a valid signature takes a place.
     pub writers_max: usize,
-    /// Checkpoints behind the head of each writer, the head's own among them; at least 1. The oldest are dropped first.
+    /// Checkpoints behind the head of each writer, the head's own among them; at least 1. The oldest are
+    /// dropped first.
     pub checkpoints_max: usize,
     /// Checkpoints of each writer that wait for a gap before them to close. The farthest are dropped first.
     pub waiting_max: usize,
@@ -72,8 +73,8 @@ pub enum Observed {
     },
     /// It lies behind the head. It contradicts nothing that is still held.
     Past,
-    /// It contradicts what is known. [`ChainTracker::proof`] is to be sent to all replicas, and the writer's live events after `kept`
-    /// are to be dropped.
+    /// It contradicts what is known. [`ChainTracker::proof`] is to be sent to all replicas, and the writer's
+    /// live events after `kept` are to be dropped.
     Equivocation {
         /// The last event that is kept.
         kept: u64,
@@ -88,21 +89,24 @@ pub enum Standing {
     Linked,
     /// Its checkpoint waits for a gap to close.
     Waiting,
-    /// Its checkpoint lies behind what is held: it is signed, and whether the head follows from it is not known.
+    /// Its checkpoint lies behind what is held: it is signed, and whether the head follows from it is not
+    /// known.
     Unlinked,
 }
 
-/// The chains of all writers as one replica knows them. Takes checkpoints, attested events and proofs in any order, any number of times.
+/// The chains of all writers as one replica knows them. Takes checkpoints, attested events and proofs in any
+/// order, any number of times.
 ///
 /// # Contract
 ///
-/// - No call needs to be followed by another, except: when [`observe`](Self::observe) yields [`Observed::Equivocation`], when
-///   [`accept_proof`](Self::accept_proof) yields `true`, or when [`kept`](Self::kept) has fallen after an event was refused, remove
-///   from the state what is alive of the writer's events after `kept`, and pass [`proof`](Self::proof) on.
+/// - No call needs to be followed by another, except: when [`observe`](Self::observe) yields
+///   [`Observed::Equivocation`], when [`accept_proof`](Self::accept_proof) yields `true`, or when
+///   [`kept`](Self::kept) has fallen after an event was refused, remove from the state what is alive of the
+///   writer's events after `kept`, and pass [`proof`](Self::proof) on.
 /// - Nothing is stored of what is refused, and nothing whose signature does not hold.
-/// - It keeps nothing on disk. Before a restart, store what [`checkpoints`](Self::checkpoints) and [`proofs`](Self::proofs)
-///   yield; afterwards give each writer's first checkpoint to [`adopt`](Self::adopt), the others to `observe`, the proofs to
-///   `accept_proof`.
+/// - It keeps nothing on disk. Before a restart, store what [`checkpoints`](Self::checkpoints) and
+///   [`proofs`](Self::proofs) yield; afterwards give each writer's first checkpoint to
+///   [`adopt`](Self::adopt), the others to `observe`, the proofs to `accept_proof`.
 #[derive(Clone, Debug, Default)]
 pub struct ChainTracker {
     limits: ChainLimits,
@@ -129,12 +133,12 @@ impl ChainTracker {
         self.take(checkpoint, verifier, false)
     }
 
-    /// Takes a checkpoint as the writer's head although the events before it are not known: for a replica that joins late and
-    /// takes the head with the state, or for a gap that no replica can fill any more. One that does not lead past the head is
-    /// only observed.
+    /// Takes a checkpoint as the writer's head although the events before it are not known: for a replica
+    /// that joins late and takes the head with the state, or for a gap that no replica can fill any more. One
+    /// that does not lead past the head is only observed.
     ///
-    /// A contradiction inside the gap is then found only where two replicas compare its live events; see the module's section on
-    /// convergence.
+    /// A contradiction inside the gap is then found only where two replicas compare its live events; see the
+    /// module's section on convergence.
     ///
     /// # Errors
     ///
@@ -167,8 +171,8 @@ impl ChainTracker {
         self.histories.entry(writer).or_default().place(checkpoint.clone(), &self.limits, adopt)
     }
 
-    /// Accepts an event by its attestation, and observes its checkpoint. If that reveals an equivocation, the event is
-    /// refused, and [`kept`](Self::kept) is what is left.
+    /// Accepts an event by its attestation, and observes its checkpoint. If that reveals an equivocation, the
+    /// event is refused, and [`kept`](Self::kept) is what is left.
     ///
     /// # Errors
     ///
@@ -223,8 +227,8 @@ impl ChainTracker {
         }
     }
 
-    /// Takes a proof from elsewhere. `true` if less is kept of the writer than before; a proof that would change nothing is not
-    /// examined.
+    /// Takes a proof from elsewhere. `true` if less is kept of the writer than before; a proof that would
+    /// change nothing is not examined.
     ///
     /// # Errors
     ///
@@ -245,8 +249,8 @@ impl ChainTracker {
         Ok(self.histories.entry(writer).or_default().accept_proof(proof.clone()))
     }
 
-    /// Where the writer's run without gaps ends. `None` if the writer is not known, or if a proof cut its chain at a place of
-    /// which no checkpoint is held.
+    /// Where the writer's run without gaps ends. `None` if the writer is not known, or if a proof cut its
+    /// chain at a place of which no checkpoint is held.
     #[must_use]
     pub fn head(&self, writer: ReplicaId) -> Option<Head> {
         self.histories.get(&writer)?.head()
@@ -279,7 +283,8 @@ impl ChainTracker {
         self.histories.keys().copied()
     }
 
-    /// Forgets a writer, its proof included: only for one whose incarnation the members have retired for good.
+    /// Forgets a writer, its proof included: only for one whose incarnation the members have retired for
+    /// good.
     pub fn forget(&mut self, writer: ReplicaId) {
         self.histories.remove(&writer);
     }

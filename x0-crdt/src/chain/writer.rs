@@ -25,8 +25,8 @@ pub enum Output {
         /// What [`ChainWriter::restore`] takes.
         state: Vec<u8>,
     },
-    /// Send this batch. It is durable in the state; a copy in the driver's own store must be durable before the *next*
-    /// [`Output::Persist`] is confirmed, because that state holds the next batch instead.
+    /// Send this batch. It is durable in the state; a copy in the driver's own store must be durable before
+    /// the *next* [`Output::Persist`] is confirmed, because that state holds the next batch instead.
     Send(Batch),
 }
 
@@ -43,26 +43,28 @@ enum Stage {
     Send,
 }
 
-/// The chain of one writer: an engine that takes the digests of its events and yields signed [batches](Batch).
+/// The chain of one writer: an engine that takes the digests of its events and yields signed
+/// [batches](Batch).
 ///
 /// # Drain contract
 ///
-/// 1. Give every event of the writer to [`append`](Self::append), in order, before its delta leaves; make the digest that
-///    comes back durable together with the dot counter (40 bytes with its sequence number).
-/// 2. After each append and [`flush`](Self::flush), call [`poll_output`](Self::poll_output) until it yields `None`.
-/// 3. At [`Output::Persist`], store the state durably, then call [`persisted`](Self::persisted) and poll on. If storing
-///    fails, store the same bytes again, or stop and restart; do not confirm. Once it is durable, the digests of step 1 up to
-///    [`head`](Self::head) are no longer needed.
+/// 1. Give every event of the writer to [`append`](Self::append), in order, before its delta leaves; make the
+///    digest that comes back durable together with the dot counter (40 bytes with its sequence number).
+/// 2. After each append and [`flush`](Self::flush), call [`poll_output`](Self::poll_output) until it yields
+///    `None`.
+/// 3. At [`Output::Persist`], store the state durably, then call [`persisted`](Self::persisted) and poll on.
+///    If storing fails, store the same bytes again, or stop and restart; do not confirm. Once it is durable,
+///    the digests of step 1 up to [`head`](Self::head) are no longer needed.
 /// 4. At [`Output::Send`], put the batch into the own store and send it.
-/// 5. After a restart, [`restore`](Self::restore) from the last stored state and give the stored digests from `next_seq` on
-///    to [`append_digest`](Self::append_digest). The last batch is handed out for sending once more, with the same bytes:
-///    it is not known whether it left before. At [`AppendError::BatchFull`], drain and go on. If no state was ever stored,
-///    nothing has left: take [`new`](Self::new) and the digests from 1 on. If the state is lost, damaged or from a backup,
-///    take a new incarnation.
+/// 5. After a restart, [`restore`](Self::restore) from the last stored state and give the stored digests from
+///    `next_seq` on to [`append_digest`](Self::append_digest). The last batch is handed out for sending once
+///    more, with the same bytes: it is not known whether it left before. At [`AppendError::BatchFull`], drain
+///    and go on. If no state was ever stored, nothing has left: take [`new`](Self::new) and the digests from
+///    1 on. If the state is lost, damaged or from a backup, take a new incarnation.
 ///
-/// Signing happens inside `poll_output`, at most one batch at a time: while one waits for its disk, events gather in the next.
-/// A batch is never signed twice. So a crash between any two steps either drops a batch that no peer has seen or sends one
-/// again that a peer may have seen; it never makes two.
+/// Signing happens inside `poll_output`, at most one batch at a time: while one waits for its disk, events
+/// gather in the next. A batch is never signed twice. So a crash between any two steps either drops a batch
+/// that no peer has seen or sends one again that a peer may have seen; it never makes two.
 pub struct ChainWriter {
     writer: ReplicaId,
     batch_len_max: usize,
@@ -184,8 +186,8 @@ impl ChainWriter {
         Ok(())
     }
 
-    /// Asks for a batch of what has been appended, however little, as before a pause or for an urgent event. Does nothing if
-    /// nothing was appended.
+    /// Asks for a batch of what has been appended, however little, as before a pause or for an urgent event.
+    /// Does nothing if nothing was appended.
     pub fn flush(&mut self) {
         self.flush = !self.open.is_empty();
     }
@@ -194,7 +196,8 @@ impl ChainWriter {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] if a batch is due and was not signed. The events stay appended; the next call tries again.
+    /// [`BatchError`] if a batch is due and was not signed. The events stay appended; the next call tries
+    /// again.
     pub fn poll_output(&mut self) -> Result<Option<Output>, BatchError> {
         if self.stage == Stage::Idle && (self.flush || self.open.len() >= self.batch_len_max) {
             self.sign_pending()?;
@@ -226,8 +229,9 @@ impl ChainWriter {
         Ok(())
     }
 
-    /// Compares a checkpoint of this writer that came from elsewhere with its state. A driver that restored calls it for the
-    /// heads its peers show, before it appends: a disk that was rolled back would otherwise make an honest writer fork.
+    /// Compares a checkpoint of this writer that came from elsewhere with its state. A driver that restored
+    /// calls it for the heads its peers show, before it appends: a disk that was rolled back would otherwise
+    /// make an honest writer fork.
     ///
     /// A checkpoint of another writer, or one before the last batch, is no news and passes.
     ///

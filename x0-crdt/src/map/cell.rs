@@ -5,7 +5,8 @@ use core::slice;
 
 use super::small::Value;
 
-/// One value at a key, and the event that wrote it. Writers are numbers of the map's own table here, to keep this at 40 bytes.
+/// One value at a key, and the event that wrote it. Writers are numbers of the map's own table here, to keep
+/// this at 40 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sibling {
     pub(super) seq: u64,

@@ -1,11 +1,14 @@
-//! One event with two contents: its writer equivocates, or lost its last events and wrote on under its old ID.
+//! One event with two contents: its writer equivocates, or lost its last events and wrote on under its old
+//! ID.
 //!
-//! An honest event has one content at one key. A dot at two keys, a dot with two values, and a value against a removal under one dot are
-//! resolved alike on every replica: a value wins over a removal, and of two values the one with the greater time, then value, then key.
-//! Whichever way the two contents meet, all replicas then hold the same one.
+//! An honest event has one content at one key. A dot at two keys, a dot with two values, and a value against
+//! a removal under one dot are resolved alike on every replica: a value wins over a removal, and of two
+//! values the one with the greater time, then value, then key. Whichever way the two contents meet, all
+//! replicas then hold the same one.
 //!
-//! If neither content is left to compare, there is nothing to resolve: a later write at the key of one content, of a writer that knew the
-//! other one, counts as a removal of it, like any write of a replica that has seen an event and does not hold its value.
+//! If neither content is left to compare, there is nothing to resolve: a later write at the key of one
+//! content, of a writer that knew the other one, counts as a removal of it, like any write of a replica that
+//! has seen an event and does not hold its value.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -44,7 +47,8 @@ impl Clashes {
 }
 
 impl CausalMap {
-    /// The items of a delta whose events were seen here, with their keys. In a delta from history these are few: values beside new ones.
+    /// The items of a delta whose events were seen here, with their keys. In a delta from history these are
+    /// few: values beside new ones.
     fn seen_items<'a>(&self, delta: &'a MapDelta, numbers: &[u32]) -> Vec<(Event, &'a Key, &'a DeltaItem)> {
         let mut seen = Vec::new();
         let mut begin = 0;
@@ -91,7 +95,8 @@ impl CausalMap {
                         clashes.kept.insert(event);
                     }
                 }
-                // Without its value the other content cannot be compared, and a removal never wins: the sender is the one to change.
+                // Without its value the other content cannot be compared, and a removal never wins: the
+                // sender is the one to change.
                 (Item::Known | Item::Removed, Some(_), _) => {
                     clashes.dots.insert(dot);
                     clashes.kept.insert(event);
@@ -161,8 +166,8 @@ impl CausalMap {
         keys
     }
 
-    /// The first event of this replica that a delta holds with another content than the one written here. Another process writes under
-    /// its ID, or it was restored from an old copy and wrote on.
+    /// The first event of this replica that a delta holds with another content than the one written here.
+    /// Another process writes under its ID, or it was restored from an old copy and wrote on.
     pub(super) fn foreign_own_event(&self, delta: &MapDelta) -> Option<Dot> {
         let mine = delta.writers.iter().position(|writer| *writer == self.replica)?;
         let numbers: Vec<u32> =

@@ -1,8 +1,9 @@
 //! Columns of numbers and of bytes, each in the shortest of a few plain forms.
 //!
-//! A delta is written column by column, so that what a thousand entries have in common is written once. Numbers are written as bits above
-//! their minimum, directly or as steps from one to the next, all as wide as the widest or each as wide as it needs (exponential Golomb
-//! codes); bytes of a small alphabet (digits, hexadecimal) are packed as its letters.
+//! A delta is written column by column, so that what a thousand entries have in common is written once.
+//! Numbers are written as bits above their minimum, directly or as steps from one to the next, all as wide as
+//! the widest or each as wide as it needs (exponential Golomb codes); bytes of a small alphabet (digits,
+//! hexadecimal) are packed as its letters.
 
 use alloc::vec::Vec;
 
@@ -15,7 +16,8 @@ const DIRECT: u8 = 1;
 /// The first, the least step (zigzag), then the steps above that.
 const STEPS: u8 = 2;
 
-/// The width that says: each number as wide as it needs. The order of the code and its length in bytes follow.
+/// The width that says: each number as wide as it needs. The order of the code and its length in bytes
+/// follow.
 const GOLOMB: u8 = 0;
 /// The highest order of the code: a number has 64 bits.
 const ORDER_MAX: u32 = 63;
@@ -151,7 +153,8 @@ impl Form {
         let mut bits = BitWriter::new(&mut codes);
         for number in numbers {
             let (above, below) = (number >> self.order, number & low(self.order));
-            // As many zeros as the upper part has bits beyond its leading one, the one, those bits; then the lower part.
+            // As many zeros as the upper part has bits beyond its leading one, the one, those bits; then the
+            // lower part.
             let upper = u128::from(above) + 1;
             let len = 127 - upper.leading_zeros();
             bits.put(0, len);

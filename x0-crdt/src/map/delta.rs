@@ -21,8 +21,8 @@ pub enum DeltaExtent {
     Since,
     /// All that the sender holds: a value that the sender has seen and that is not in it is gone.
     Complete,
-    /// Values that the receiver requested by hash, and the sender's newer history. The receiver knows from a set reconciliation which of
-    /// its values the sender does not hold.
+    /// Values that the receiver requested by hash, and the sender's newer history. The receiver knows from a
+    /// set reconciliation which of its values the sender does not hold.
     Chosen,
 }
 
@@ -128,7 +128,8 @@ impl MapDelta {
                 DeltaExtent::Chosen => 2,
             }
         ];
-        // Against the receiver's version: one entry per writer that has written since, however many there are.
+        // Against the receiver's version: one entry per writer that has written since, however many there
+        // are.
         put_changes(&self.context.changes_since(base), &mut out);
         if self.extent != DeltaExtent::Since {
             // The floor mostly equals the context in a quiet group, and then takes one byte.
@@ -141,7 +142,8 @@ impl MapDelta {
         put_integer(self.entries.len() as u64, &mut out);
         self.put_keys(&mut out);
         self.put_items(&mut out);
-        // Padded to a byte per item, so that the decoder can bound its allocations by the length of the bytes.
+        // Padded to a byte per item, so that the decoder can bound its allocations by the length of the
+        // bytes.
         let len = out.len().max(self.items.len());
         out.resize(len, 0);
         out
@@ -226,7 +228,8 @@ impl MapDelta {
         let count = input.count(9, "writers")?;
         let writers = (0..count).map(|_| ReplicaId::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
         let claimed = input.integer("entries")?;
-        // A constant column can claim any number of entries in two bytes: bounded by the length, see the padding in `encode`.
+        // A constant column can claim any number of entries in two bytes: bounded by the length, see the
+        // padding in `encode`.
         let count = bounded(claimed, bytes.len())?;
         let keys = keys(&mut input, count)?;
         let (ends, items) = items(&mut input, count, bytes.len())?;
@@ -429,7 +432,8 @@ impl<'a> Collector<'a> {
         let mut items: Vec<DeltaItem> = Vec::with_capacity(self.keys.len());
         for key in self.keys {
             let known = |writer: u32, seq: u64| seq <= super::seq_of(&self.since, writer);
-            // Siblings that the receiver has are listed without their value: leaving one out would say that it is gone.
+            // Siblings that the receiver has are listed without their value: leaving one out would say that
+            // it is gone.
             let begin = items.len();
             for sibling in map.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
                 let is_asked = || {
@@ -447,10 +451,12 @@ impl<'a> Collector<'a> {
                 let item = if known(*writer, *seq) { Item::Known } else { Item::Removed };
                 items.push(DeltaItem { writer: *writer, seq: *seq, item });
             }
-            // An entry without items is a key at which nothing is left: the receiver drops what it holds there.
+            // An entry without items is a key at which nothing is left: the receiver drops what it holds
+            // there.
             entries.push((key.clone(), begin));
         }
-        // The delta numbers its writers by ascending ID, so that equal deltas have equal bytes whatever the sender's own numbers are.
+        // The delta numbers its writers by ascending ID, so that equal deltas have equal bytes whatever the
+        // sender's own numbers are.
         let mut used: Vec<u32> = items.iter().map(|item| item.writer).collect();
         used.sort_unstable();
         used.dedup();

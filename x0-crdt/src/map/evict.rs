@@ -9,9 +9,10 @@ use crate::{Dot, ReplicaId};
 impl CausalMap {
     /// Evicts one value from the map, of any writer; its siblings stay. Returns whether it was there.
     ///
-    /// No event is written: `dot` counts as seen and gone, as after a removal that every member has seen. A replica that still holds the
-    /// value drops it when it compares contents with this one. Only for values that every replica judges alike by itself, such as invalid
-    /// signatures; [`remove`](Self::remove) notifies the other replicas.
+    /// No event is written: `dot` counts as seen and gone, as after a removal that every member has seen. A
+    /// replica that still holds the value drops it when it compares contents with this one. Only for values
+    /// that every replica judges alike by itself, such as invalid signatures; [`remove`](Self::remove)
+    /// notifies the other replicas.
     pub(crate) fn evict(&mut self, key: &[u8], dot: Dot) -> bool {
         let Some(writer) = self.writers.number(dot.replica) else { return false };
         let is_meant = |writer_of: u32, seq: u64| writer_of == writer && seq == dot.seq;
@@ -43,8 +44,9 @@ impl CausalMap {
         self.writers.number(writer).map_or(0, |number| seq_of(&self.floor, number))
     }
 
-    /// The entries with values that `writer` wrote in the events after `after` up to `until`, with the number of the event, ascending.
-    /// Costs as much as there are such events, or a pass over the map where history is forgotten.
+    /// The entries with values that `writer` wrote in the events after `after` up to `until`, with the number
+    /// of the event, ascending. Costs as much as there are such events, or a pass over the map where history
+    /// is forgotten.
     pub(crate) fn written(&self, writer: ReplicaId, after: u64, until: u64) -> Vec<(u64, Entry<'_>)> {
         let Some(number) = self.writers.number(writer) else { return Vec::new() };
         if after >= until {

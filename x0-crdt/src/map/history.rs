@@ -10,7 +10,8 @@ use crate::{Dot, Version};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HistoryError {
-    /// The receiver lacks an event whose history was collected here, because all members of that time had seen it.
+    /// The receiver lacks an event whose history was collected here, because all members of that time had
+    /// seen it.
     #[error(
         "the history of event {dot} was collected when all members had seen it: reconcile the states, or send the whole state"
     )]
@@ -24,14 +25,15 @@ impl CausalMap {
     /// The delta since the version `since`, from history.
     ///
     /// # Errors
-    /// [`HistoryError::TooOld`] if the receiver lags behind the collected history: send [`complete`](Self::complete) instead, or
-    /// [`chosen`](Self::chosen) after a set reconciliation.
+    /// [`HistoryError::TooOld`] if the receiver lags behind the collected history: send
+    /// [`complete`](Self::complete) instead, or [`chosen`](Self::chosen) after a set reconciliation.
     pub fn delta(&self, since: &Version) -> Result<MapDelta, HistoryError> {
         let floor = self.floor();
         if let Some((replica, _)) = floor.iter().find(|(replica, seq)| since.get(*replica) < *seq) {
             return Err(HistoryError::TooOld { dot: Dot::new(replica, since.get(replica) + 1) });
         }
-        // Only keys with an event that the receiver lacks: all others are equal on both sides, or newer there.
+        // Only keys with an event that the receiver lacks: all others are equal on both sides, or newer
+        // there.
         let mut collector = Collector::new(self, since);
         collector.add_recent();
         let mut delta = collector.finish(DeltaExtent::Since);
@@ -39,10 +41,12 @@ impl CausalMap {
         Ok(delta)
     }
 
-    /// All that is held, for a receiver that has seen `since`. The receiver drops every other value that this replica has seen.
+    /// All that is held, for a receiver that has seen `since`. The receiver drops every other value that this
+    /// replica has seen.
     #[must_use]
     pub fn complete(&self, since: &Version) -> MapDelta {
-        // A receiver with an equal version that requests everything holds other contents: nothing counts as known to it.
+        // A receiver with an equal version that requests everything holds other contents: nothing counts as
+        // known to it.
         let nothing = Version::new();
         let since = if *since == self.version() { &nothing } else { since };
         let mut collector = Collector::new(self, since);
@@ -58,10 +62,12 @@ impl CausalMap {
 
     /// The values with these hashes, and the history that is not in `since`.
     ///
-    /// `hashes` must be sorted. `sketched` is the version of this replica at which the receiver reconciled: later changes are included.
+    /// `hashes` must be sorted. `sketched` is the version of this replica at which the receiver reconciled:
+    /// later changes are included.
     ///
     /// # Errors
-    /// [`HistoryError::TooOld`] if history after `sketched` was collected meanwhile: the receiver starts over.
+    /// [`HistoryError::TooOld`] if history after `sketched` was collected meanwhile: the receiver starts
+    /// over.
     pub fn chosen(
         &self,
         since: &Version,
@@ -72,8 +78,8 @@ impl CausalMap {
         if let Some((replica, _)) = floor.iter().find(|(replica, seq)| sketched.get(*replica) < *seq) {
             return Err(HistoryError::TooOld { dot: Dot::new(replica, sketched.get(replica) + 1) });
         }
-        // History is sent from the earlier of both versions: a value that came here after the reconciliation began is listed, or the
-        // receiver would take it for absent and drop its own copy.
+        // History is sent from the earlier of both versions: a value that came here after the reconciliation
+        // began is listed, or the receiver would take it for absent and drop its own copy.
         let mut both = since.clone();
         both.meet(sketched);
         let mut collector = Collector::new(self, &both);
@@ -92,8 +98,9 @@ impl CausalMap {
 
     /// Collects the tombstones and the history of events that all members have seen. Values stay.
     ///
-    /// `stable` is the version that every member has seen, for instance from [`Members::stable`](crate::Members::stable). Nothing is lost
-    /// if it claims too much: a replica that lags behind is then brought up from state instead of history.
+    /// `stable` is the version that every member has seen, for instance from
+    /// [`Members::stable`](crate::Members::stable). Nothing is lost if it claims too much: a replica that
+    /// lags behind is then brought up from state instead of history.
     pub fn collect_tombstones(&mut self, stable: &Version) {
         let mut floor = stable.clone();
         // A floor above the own version would claim history of events that were never here.
@@ -106,7 +113,8 @@ impl CausalMap {
     pub(super) fn drop_below_floor(&mut self) {
         let floor = &self.floor;
         let collected = |(writer, seq): &(u32, u64)| *seq <= seq_of(floor, *writer);
-        // Ordered by writer, so that each writer's collected events are adjacent: they are cut off without a pass over the rest.
+        // Ordered by writer, so that each writer's collected events are adjacent: they are cut off without a
+        // pass over the rest.
         for writer in (0_u32..).take(floor.len()) {
             while let Some((event, _)) =
                 self.recent.range((writer, 0)..=(writer, seq_of(floor, writer))).next()

@@ -22,8 +22,8 @@ pub enum JoinError {
         /// The event.
         dot: Dot,
     },
-    /// The delta holds events of this replica that it has not written, or has written otherwise: another process writes under its ID, or
-    /// it lost its last events.
+    /// The delta holds events of this replica that it has not written, or has written otherwise: another
+    /// process writes under its ID, or it lost its last events.
     #[error(
         "the delta holds event {dot} of this replica, which has not written it so among its {written} events: restart the replica with a fresh incarnation"
     )]
@@ -51,9 +51,9 @@ pub struct Joined {
     pub news: usize,
     /// Items that were not.
     pub redundant: usize,
-    /// Events that arrived with another content than the one held, ascending: their writer equivocates, or lost its last events and wrote
-    /// on under its old ID. Every replica keeps the same content: a value rather than a removal, and of two values the one with the
-    /// greater time, then value, then key.
+    /// Events that arrived with another content than the one held, ascending: their writer equivocates, or
+    /// lost its last events and wrote on under its old ID. Every replica keeps the same content: a value
+    /// rather than a removal, and of two values the one with the greater time, then value, then key.
     pub equivocating: Vec<Dot>,
 }
 
@@ -91,8 +91,8 @@ impl CausalMap {
         self.join_and_drop(delta, &[])
     }
 
-    /// Joins a delta and drops the values of `dots` that the sender has seen: those that the receiver holds and that a set reconciliation
-    /// has not found on the sender.
+    /// Joins a delta and drops the values of `dots` that the sender has seen: those that the receiver holds
+    /// and that a set reconciliation has not found on the sender.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -101,11 +101,12 @@ impl CausalMap {
         self.take_in(delta, dots)
     }
 
-    /// Joins a delta from this replica's own journal: as [`join`](Self::join), but it may hold events of this replica, which from a peer
-    /// would show an impostor.
+    /// Joins a delta from this replica's own journal: as [`join`](Self::join), but it may hold events of this
+    /// replica, which from a peer would show an impostor.
     ///
-    /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta) since the version of
-    /// the last record. Where `delta` is refused, because the history since then was collected, the journal starts over with a `save`.
+    /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta)
+    /// since the version of the last record. Where `delta` is refused, because the history since then was
+    /// collected, the journal starts over with a `save`.
     ///
     /// # Errors
     /// A delta that was not made for this version; nothing of it is joined then.
@@ -149,7 +150,8 @@ impl CausalMap {
             *mine = (*mine).max(*theirs);
         }
         if delta.extent != DeltaExtent::Since {
-            // The sender cannot name what it has collected: a peer that requests more from here is brought up from state as well.
+            // The sender cannot name what it has collected: a peer that requests more from here is brought up
+            // from state as well.
             let floor = self.writers.by_number(&delta.floor);
             for (mine, theirs) in self.floor.iter_mut().zip(floor) {
                 *mine = (*mine).max(theirs);
@@ -180,7 +182,8 @@ impl CausalMap {
     }
 
     fn check_base(&self, delta: &MapDelta) -> Result<(), JoinError> {
-        // A delta from history says nothing of the events up to its base: without them the version would get a gap.
+        // A delta from history says nothing of the events up to its base: without them the version would get
+        // a gap.
         for (replica, seq) in delta.base.iter() {
             let seen = self.writers.number(replica).map_or(0, |number| seq_of(&self.version, number));
             if seen < seq.min(delta.context.get(replica)) {
@@ -203,7 +206,8 @@ impl CausalMap {
     }
 
     fn join_key(&mut self, incoming: &Incoming<'_>, key: &Key, items: &[DeltaItem], joined: &mut Joined) {
-        // The cell keeps its place in the map and is looked up once: most keys hold a value before and after the join.
+        // The cell keeps its place in the map and is looked up once: most keys hold a value before and after
+        // the join.
         let mut place = self.cells.get_mut(key);
         let mut siblings = place.as_deref_mut().map(Cell::take).unwrap_or_default();
         let before = siblings.len();
@@ -222,7 +226,8 @@ impl CausalMap {
             }
             keep
         });
-        // Tombstones stay even if the sender does not list them: it may have replaced them, or only collected them.
+        // Tombstones stay even if the sender does not list them: it may have replaced them, or only collected
+        // them.
         let mut removals =
             if self.removals.is_empty() { Vec::new() } else { self.removals.remove(key).unwrap_or_default() };
         // Counted once per key, not again with each later delta.
@@ -234,7 +239,8 @@ impl CausalMap {
                 // `check_base` has made sure that it is here, or was removed since.
                 Item::Known => joined.redundant += 1,
                 Item::Removed if seen => joined.redundant += 1,
-                // The values that it removed are gone by the rule above; the tombstone is for peers that lag behind.
+                // The values that it removed are gone by the rule above; the tombstone is for peers that lag
+                // behind.
                 Item::Removed => {
                     joined.news += 1;
                     removals.push((writer, item.seq));
@@ -290,7 +296,8 @@ impl CausalMap {
         }
     }
 
-    /// After a complete delta: drops the values that the sender has seen and does not hold, at keys that it does not list.
+    /// After a complete delta: drops the values that the sender has seen and does not hold, at keys that it
+    /// does not list.
     fn drop_unlisted(&mut self, incoming: &Incoming<'_>, joined: &mut Joined) {
         let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
         // Collected first: `join_key` changes the maps that are iterated.
@@ -308,8 +315,9 @@ impl CausalMap {
 
     /// Drops the values of `dots` that the sender has seen.
     fn drop_dots(&mut self, incoming: &Incoming<'_>, dots: &[Dot], joined: &mut Joined) {
-        // Keys that the delta lists are joined already: there the sender holds what it lists, even if it did not when the reconciliation
-        // began. An event that it lists at another key than this replica is no reason to keep it here.
+        // Keys that the delta lists are joined already: there the sender holds what it lists, even if it did
+        // not when the reconciliation began. An event that it lists at another key than this replica is no
+        // reason to keep it here.
         let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
         let gone: BTreeSet<(u32, u64)> = dots
             .iter()

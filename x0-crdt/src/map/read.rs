@@ -37,8 +37,8 @@ impl<'a> Entry<'a> {
         self.cell.siblings().iter().map(move |sibling| map.held(sibling))
     }
 
-    /// The value of a last-writer-wins register: of the siblings the one with the greatest time, then dot, then value. Equal on all
-    /// replicas that have seen the same events.
+    /// The value of a last-writer-wins register: of the siblings the one with the greatest time, then dot,
+    /// then value. Equal on all replicas that have seen the same events.
     #[must_use]
     pub fn latest(&self) -> Held<'a> {
         let [first, rest @ ..] = self.cell.siblings() else {
@@ -51,8 +51,8 @@ impl<'a> Entry<'a> {
             .fold(self.map.held(first), |best, next| if order(&next) > order(&best) { next } else { best })
     }
 
-    /// The latest of the values whose time is at most `time_max`, so that a clock that runs ahead does not win: later values stay visible
-    /// in [`siblings`](Self::siblings). `None` if all are later.
+    /// The latest of the values whose time is at most `time_max`, so that a clock that runs ahead does not
+    /// win: later values stay visible in [`siblings`](Self::siblings). `None` if all are later.
     #[must_use]
     pub fn latest_until(&self, time_max: u64) -> Option<Held<'a>> {
         self.siblings()
@@ -60,7 +60,8 @@ impl<'a> Entry<'a> {
             .max_by_key(|held| (held.time, held.dot, held.value))
     }
 
-    /// The value of a counter: the sum of its parts, saturating. Values that are not eight bytes count nothing.
+    /// The value of a counter: the sum of its parts, saturating. Values that are not eight bytes count
+    /// nothing.
     #[must_use]
     pub fn sum(&self) -> i64 {
         self.cell.siblings().iter().filter_map(part).fold(0, i64::saturating_add)
@@ -92,7 +93,8 @@ impl CausalMap {
         self.between(first, None)
     }
 
-    /// The entries from `first` on (inclusive) up to `end` (exclusive), ascending. Empty if `end` is below `first`.
+    /// The entries from `first` on (inclusive) up to `end` (exclusive), ascending. Empty if `end` is below
+    /// `first`.
     pub fn between<'a>(
         &'a self,
         first: &[u8],
@@ -130,7 +132,8 @@ impl CausalMap {
         self.siblings
     }
 
-    /// How many events are in the history for peers that may lack them. Zero when all members have seen all events.
+    /// How many events are in the history for peers that may lack them. Zero when all members have seen all
+    /// events.
     #[must_use]
     pub fn history_len(&self) -> usize {
         self.recent.len()

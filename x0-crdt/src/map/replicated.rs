@@ -20,7 +20,8 @@ impl CausalMap {
         &mut self.members
     }
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones
+    /// that all others have seen.
     ///
     /// The caller repeats it several times per lease.
     pub fn heartbeat(&mut self, now: Duration) {

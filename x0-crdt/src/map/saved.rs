@@ -53,8 +53,8 @@ impl CausalMap {
         out
     }
 
-    /// Restores the bytes of [`save`](Self::save), to go on as `replica`: the same one if no later event can have left this machine, a fresh
-    /// incarnation otherwise.
+    /// Restores the bytes of [`save`](Self::save), to go on as `replica`: the same one if no later event can
+    /// have left this machine, a fresh incarnation otherwise.
     ///
     /// # Errors
     /// Bytes that `save` cannot have written.

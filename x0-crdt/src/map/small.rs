@@ -72,7 +72,8 @@ impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> PartialOrd for Small<N, H> {
 impl<const N: usize, H: Deref<Target: AsRef<[u8]>>> Ord for Small<N, H> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            // Unused bytes are zero, and no byte is below zero. Most pairs differ in the first 16 bytes, which compare as one number.
+            // Unused bytes are zero, and no byte is below zero. Most pairs differ in the first 16 bytes,
+            // which compare as one number.
             (Self::Inline(len, bytes), Self::Inline(other_len, other)) => {
                 let head = |bytes: &[u8; N]| bytes.first_chunk().copied().map(u128::from_be_bytes);
                 head(bytes).cmp(&head(other)).then_with(|| bytes.cmp(other)).then(len.cmp(other_len))

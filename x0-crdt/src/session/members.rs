@@ -27,10 +27,12 @@ struct Row {
     expired: bool,
 }
 
-/// The members of a group and the version that each has seen, as far as their heartbeats arrived here, directly or through others.
+/// The members of a group and the version that each has seen, as far as their heartbeats arrived here,
+/// directly or through others.
 ///
-/// A member without a heartbeat for the length of a lease is retired: tombstones are collected without waiting for it. It loses nothing.
-/// When it returns, it is brought up from state instead of history, and its own events are new to the others.
+/// A member without a heartbeat for the length of a lease is retired: tombstones are collected without
+/// waiting for it. It loses nothing. When it returns, it is brought up from state instead of history, and its
+/// own events are new to the others.
 ///
 /// All members should have the same lease; a different one costs a reconciliation, not consistency.
 #[derive(Debug, Clone)]
@@ -59,7 +61,8 @@ impl Members {
         self.lease
     }
 
-    /// Counts a heartbeat of `member`, this replica, which has seen `version`. The caller repeats it several times per lease.
+    /// Counts a heartbeat of `member`, this replica, which has seen `version`. The caller repeats it several
+    /// times per lease.
     pub fn heartbeat(&mut self, now: Duration, member: ReplicaId, version: Version) {
         // Counts on from what peers reported of earlier runs, see `merge`.
         let beat = self.rows.get(&member).map_or(0, |row| row.beat).saturating_add(1);
@@ -80,11 +83,13 @@ impl Members {
             // Sticky: only a newer heartbeat brings the member back, not a clock that was corrected.
             row.expired |= now.saturating_sub(row.heard) > lease;
         }
-        // Kept for a while after retirement, so that an old heartbeat that is still passed around does not revive it.
+        // Kept for a while after retirement, so that an old heartbeat that is still passed around does not
+        // revive it.
         self.rows.retain(|_, row| now.saturating_sub(row.heard) <= lease.saturating_mul(4));
     }
 
-    /// The version that every member has seen whose lease is not over: history up to here may be collected. `None` without such a member.
+    /// The version that every member has seen whose lease is not over: history up to here may be collected.
+    /// `None` without such a member.
     #[must_use]
     pub fn stable(&self) -> Option<Version> {
         // Without members nothing is stable: a replica alone must not collect what peers may lack.
@@ -117,7 +122,8 @@ impl Members {
     #[must_use]
     pub fn hash(&self, key: HashKey) -> u64 {
         let mut bytes = Vec::with_capacity(self.rows.len() * 16);
-        // Versions are left out: they follow from the heartbeat, and hashing them costs more than comparing them saves.
+        // Versions are left out: they follow from the heartbeat, and hashing them costs more than comparing
+        // them saves.
         for (member, row) in self.rows.iter().filter(|(_, row)| !row.expired) {
             member.encode(&mut bytes);
             row.beat.encode(&mut bytes);
@@ -164,8 +170,8 @@ impl Members {
             let newer = self.rows.get(&member).is_none_or(|row| row.beat < beat);
             let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
             if member == me {
-                // Heartbeats of this replica before a restart: it counts on from there, or the others would ignore it until its count
-                // caught up.
+                // Heartbeats of this replica before a restart: it counts on from there, or the others would
+                // ignore it until its count caught up.
                 if let Some(row) = self.rows.get_mut(&me) {
                     row.beat = row.beat.max(beat);
                 }

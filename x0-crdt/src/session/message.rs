@@ -45,7 +45,8 @@ impl Kind {
 pub(super) struct VersionRef {
     /// Its hash, by which the receiver checks the version that it made of the changes.
     pub(super) hash: u64,
-    /// The hash of a version that the receiver knows, and the changes to it; 0 for the empty one. `None`: the receiver knows it, or collects it by its hash.
+    /// The hash of a version that the receiver knows, and the changes to it; 0 for the empty one. `None`: the
+    /// receiver knows it, or collects it by its hash.
     pub(super) changes: Option<(u64, Vec<(ReplicaId, u64)>)>,
 }
 

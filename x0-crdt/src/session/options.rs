@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-/// The budget of a session: bytes, pauses and limits. The defaults suit a local network; a radio needs its own.
+/// The budget of a session: bytes, pauses and limits. The defaults suit a local network; a radio needs its
+/// own.
 ///
 /// ```
 /// use core::time::Duration;
@@ -17,8 +18,8 @@ pub struct SessionOptions {
     pub datagram_len_max: usize,
     /// Bytes a second that the session may send; datagrams are spaced accordingly.
     pub bytes_per_second: u64,
-    /// The pause before the first repetition of a request. At least the round trip of the link. A peer that is silent for four times as
-    /// long is sent nothing more until it sends something.
+    /// The pause before the first repetition of a request. At least the round trip of the link. A peer that
+    /// is silent for four times as long is sent nothing more until it sends something.
     pub retry_min: Duration,
     /// The longest pause between repetitions while the peer is silent: what a link that is down costs.
     pub retry_max: Duration,

@@ -45,15 +45,16 @@ struct Sketch {
     asked: usize,
     /// The version of the peer that its symbols are of.
     version: Option<u64>,
-    /// When all differing items are found: the hashes of the values here that the peer does not hold, ascending.
+    /// When all differing items are found: the hashes of the values here that the peer does not hold,
+    /// ascending.
     local_only: Option<Vec<u64>>,
     /// The count of resolutions here when the reconciliation began.
     resolutions: u64,
 }
 
 impl Sketch {
-    /// The values held now that the peer did not hold when it was sketched: those that the reconciliation found, and those that arrived
-    /// here since it began.
+    /// The values held now that the peer did not hold when it was sketched: those that the reconciliation
+    /// found, and those that arrived here since it began.
     fn not_at_the_peer<R: Replicated>(&self, state: &R) -> Vec<Dot> {
         let local_only = self.local_only.as_deref().unwrap_or_default();
         state
@@ -86,7 +87,8 @@ impl<R: Replicated> Session<R> {
         }
     }
 
-    /// Compares states where history does not help: by set reconciliation, or by a complete delta where that is shorter.
+    /// Compares states where history does not help: by set reconciliation, or by a complete delta where that
+    /// is shorter.
     fn reconcile(&mut self, now: Duration, items: usize, state: &R) {
         if state.value_count() == 0 || items <= ITEMS_FEW {
             self.ask(now, Extent::Complete, None, state);
@@ -130,7 +132,8 @@ impl<R: Replicated> Session<R> {
     pub(super) fn retry_pull(&mut self, now: Duration, state: &R) {
         let (retry_min, retry_max) = (self.options.retry_min, self.options.retry_max);
         let Some(pull) = self.pull.as_mut().filter(|pull| now >= pull.retry_at) else { return };
-        // The first repetitions do not wait longer: on a lossy link the loss of a request says nothing about the peer.
+        // The first repetitions do not wait longer: on a lossy link the loss of a request says nothing about
+        // the peer.
         let doublings = pull.tries.saturating_sub(TRIES_EVEN).min(16);
         // On a slow link parts arrive farther apart than `retry_min`: a repetition would double the load.
         let pause = retry_min.max(pull.gap * 2).saturating_mul(1 << doublings);
@@ -153,7 +156,8 @@ impl<R: Replicated> Session<R> {
             self.send(&Message::Want { kind: Kind::Delta, number, missing });
             return;
         }
-        // The version at the first request, although this side may have seen more since: the number stands for one delta.
+        // The version at the first request, although this side may have seen more since: the number stands
+        // for one delta.
         let base = pull.base.clone();
         let version = self.version_ref(&base, state);
         self.send(&Message::Pull { number, version, extent });
@@ -212,7 +216,8 @@ impl<R: Replicated> Session<R> {
                 pull.sketch.map(|sketch| sketch.not_at_the_peer(state)).unwrap_or_default()
             })
         });
-        // A delta that does not fit was made for a state that is gone, or by a hostile peer; both are requested again later.
+        // A delta that does not fit was made for a state that is gone, or by a hostile peer; both are
+        // requested again later.
         let (context, joined) = match taken {
             Ok(taken) => taken,
             Err(error) => {
@@ -224,7 +229,8 @@ impl<R: Replicated> Session<R> {
         self.pull_after = now;
         self.stats.joins += 1;
         let key = state.hash_key();
-        // The peer made the delta for this base, so it knows the base: the next request can name its version by it.
+        // The peer made the delta for this base, so it knows the base: the next request can name its version
+        // by it.
         self.confirmed = Some(pull.base.hash(key));
         // The sender has seen what it sent.
         self.acknowledged.join(&context);
@@ -241,7 +247,8 @@ impl<R: Replicated> Session<R> {
         Ok(())
     }
 
-    /// The pull failed: waits longer each time before the next, so that a peer with a damaged state costs little.
+    /// The pull failed: waits longer each time before the next, so that a peer with a damaged state costs
+    /// little.
     fn give_up(&mut self, now: Duration) {
         self.pull = None;
         // Doubled with each failure up to `retry_max`; `on_equal` and a join reset it.
@@ -286,7 +293,8 @@ impl<R: Replicated> Session<R> {
         // A number beyond `usize` is a gap for the decoder, or too many symbols.
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         match sketch.decoder.add(from, bytes) {
-            // A datagram in between was lost: the symbols from there on are requested again when no more arrive.
+            // A datagram in between was lost: the symbols from there on are requested again when no more
+            // arrive.
             Ok(()) | Err(SketchError::Gap { .. }) => {}
             Err(error) => {
                 self.give_up(now);

@@ -8,8 +8,9 @@ use super::{Members, SessionError};
 use crate::map::{Frontier, HistoryError};
 use crate::{Dot, HashKey, ReplicaId, Version};
 
-/// A replica's whole state, as a [`Session`](super::Session) synchronizes it: a [`CausalMap`](crate::CausalMap), or a
-/// [`CausalReplica`](crate::CausalReplica) of any composed type. Both behave alike under loss, churn and restarts.
+/// A replica's whole state, as a [`Session`](super::Session) synchronizes it: a
+/// [`CausalMap`](crate::CausalMap), or a [`CausalReplica`](crate::CausalReplica) of any composed type. Both
+/// behave alike under loss, churn and restarts.
 ///
 /// The trait is sealed: the transfer methods of its private supertrait may change with the protocol.
 pub trait Replicated: Transfer {
@@ -34,7 +35,8 @@ pub trait Replicated: Transfer {
     /// Collects the tombstones and the history of events up to `stable`, which every member has seen.
     fn collect_tombstones(&mut self, stable: &Version);
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones
+    /// that all others have seen.
     ///
     /// The caller repeats it several times per lease.
     fn heartbeat(&mut self, now: Duration) {
@@ -56,8 +58,8 @@ pub trait Transfer {
     /// How many values are held.
     fn value_count(&self) -> usize;
 
-    /// How often contents have changed without an event: by the resolution of one event with two contents, or by an eviction. A set
-    /// reconciliation that began before such a change does not hold any more.
+    /// How often contents have changed without an event: by the resolution of one event with two contents, or
+    /// by an eviction. A set reconciliation that began before such a change does not hold any more.
     fn resolutions(&self) -> u64;
 
     /// The keyed hash of each value held, with its dot: the items of a set reconciliation.
@@ -77,8 +79,9 @@ pub trait Transfer {
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError>;
 
-    /// Joins an encoded delta whole, or nothing of it. `absent` names the values held here that the sender does not hold: they are
-    /// dropped if the sender had seen them. Returns the sender's version and what the join did.
+    /// Joins an encoded delta whole, or nothing of it. `absent` names the values held here that the sender
+    /// does not hold: they are dropped if the sender had seen them. Returns the sender's version and what the
+    /// join did.
     fn join_encoded(
         &mut self,
         bytes: &[u8],

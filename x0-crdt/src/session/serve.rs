@@ -70,7 +70,8 @@ impl<R: Replicated> Session<R> {
     ) {
         let serving = self.serving[Kind::Delta as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
-            // The request was repeated because the answer was lost; while parts are queued, it is still on its way.
+            // The request was repeated because the answer was lost; while parts are queued, it is still on
+            // its way.
             if outgoing.is_idle() {
                 outgoing.resend(&[]);
             }
@@ -105,7 +106,8 @@ impl<R: Replicated> Session<R> {
         if let Some(delta) = made {
             self.serve_delta(number, delta, state);
         }
-        // The request shows a version that this side lacks something of: it need not wait for an announcement.
+        // The request shows a version that this side lacks something of: it need not wait for an
+        // announcement.
         let news = !since.is_within(&state.version());
         // What the peer itself reports replaces what this side concluded.
         self.acknowledged = since;
@@ -171,12 +173,14 @@ impl<R: Replicated> Session<R> {
         // The checksum has matched, so a remainder cannot come from an honest peer.
         let (hashes, _) = bytes.as_chunks::<8>();
         let mut hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
-        // First the version that the peer reconciled with: a late request may have made this side sketch another one since.
+        // First the version that the peer reconciled with: a late request may have made this side sketch
+        // another one since.
         let version = hashes.next();
         let mut hashes: Vec<u64> = hashes.collect();
         hashes.sort_unstable();
         let sketched = self.sketching.as_ref().filter(|sketching| {
-            // A content that has changed under its dot is in no history: the peer would take its own copy for absent here.
+            // A content that has changed under its dot is in no history: the peer would take its own copy for
+            // absent here.
             version == Some(sketching.version_hash) && sketching.resolutions == state.resolutions()
         });
         let sketched = sketched.map(|sketching| &sketching.version);

@@ -61,7 +61,8 @@ impl Outgoing {
             .map(|range| range.start.min(parts)..range.end.min(parts))
             .filter(|range| range.start < range.end)
             .collect();
-        // The request names parts of a longer transfer under the same number: the peer starts over when it sees a part of this one.
+        // The request names parts of a longer transfer under the same number: the peer starts over when it
+        // sees a part of this one.
         if self.queue.is_empty() {
             self.queue.push(0..parts);
         }
@@ -110,8 +111,8 @@ pub(super) enum Progress {
 }
 
 impl Incoming {
-    /// Takes a part of a transfer of at most `len_max` bytes. A part with other lengths starts over: the sender made the transfer again, or
-    /// a part was damaged.
+    /// Takes a part of a transfer of at most `len_max` bytes. A part with other lengths starts over: the
+    /// sender made the transfer again, or a part was damaged.
     pub(super) fn take(&mut self, part: &Part<'_>, len_max: usize) -> Result<Progress, DecodeError> {
         const WHAT: &str = "the length of a transfer";
         let other = part.total_len != self.bytes.len() || part.part_len != self.part_len;

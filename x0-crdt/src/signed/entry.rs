@@ -17,13 +17,15 @@ impl<'a> SignedEntry<'a> {
         self.entry.key()
     }
 
-    /// All values that no write has replaced, in no particular order, each with its verification. Costs a hash over each value.
+    /// All values that no write has replaced, in no particular order, each with its verification. Costs a
+    /// hash over each value.
     pub fn siblings(&self) -> impl Iterator<Item = (Held<'a>, Verification)> + use<'a> {
         let (key, chains) = (self.entry.key(), self.chains);
         self.entry.siblings().map(move |held| (held, chains.verification(key, &held)))
     }
 
-    /// The latest of the valid values, by time, then dot, then value. `None` if no value at the key is valid (yet).
+    /// The latest of the valid values, by time, then dot, then value. `None` if no value at the key is valid
+    /// (yet).
     #[must_use]
     pub fn latest(&self) -> Option<Held<'a>> {
         self.valid().max_by_key(|held| (held.time, held.dot, held.value))

@@ -5,14 +5,16 @@ use alloc::vec::Vec;
 use crate::ReplicaId;
 use crate::chain::SignBatchError;
 
-/// The confirmation that a record is durable. Only [`SignedOutput::Persist`] yields one; it cannot be copied or made up.
+/// The confirmation that a record is durable. Only [`SignedOutput::Persist`] yields one; it cannot be copied
+/// or made up.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "datagrams wait until the token comes back in `SignedInput::Persisted`"]
 pub struct PersistToken {
     pub(super) number: u64,
 }
 
-/// An input of a [`SignedMap`](super::SignedMap). Peers are named by numbers of the driver's choice, such as their node.
+/// An input of a [`SignedMap`](super::SignedMap). Peers are named by numbers of the driver's choice, such as
+/// their node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SignedInput<'a> {
     /// A peer can be reached (again): a session with it begins.
@@ -63,12 +65,14 @@ pub enum SignedOutput {
         /// The keys, ascending.
         keys: Vec<Vec<u8>>,
     },
-    /// A writer equivocates: the values after [`EquivocationProof::kept`](crate::EquivocationProof::kept) were dropped.
+    /// A writer equivocates: the values after [`EquivocationProof::kept`](crate::EquivocationProof::kept)
+    /// were dropped.
     Equivocation {
         /// The writer. [`proof`](super::SignedMap::proof) returns the proof.
         writer: ReplicaId,
     },
-    /// A batch was not signed; the next timeout tries again. The values stay and are [`Unsigned`](crate::Verification::Unsigned).
+    /// A batch was not signed; the next timeout tries again. The values stay and are
+    /// [`Unsigned`](crate::Verification::Unsigned).
     SigningFailed {
         /// The cause.
         error: SignBatchError,

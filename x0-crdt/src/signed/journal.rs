@@ -66,7 +66,8 @@ impl Journal {
         Ok((map, journal))
     }
 
-    /// The record of what has changed since the last one. `None` if nothing has, or while the last one is not durable.
+    /// The record of what has changed since the last one. `None` if nothing has, or while the last one is not
+    /// durable.
     pub(super) fn next_record(&mut self, map: &CausalMap) -> Option<SignedOutput> {
         if self.handed_out != self.durable || !self.is_behind(map) {
             return None;

@@ -13,7 +13,8 @@ pub struct SignedMapOptions {
     pub chain: ChainOptions,
     /// The budget of each session.
     pub session: SessionOptions,
-    /// How long a member is waited for that sends nothing. A heartbeat is counted eight times in it, with one pass over the map each.
+    /// How long a member is waited for that sends nothing. A heartbeat is counted eight times in it, with one
+    /// pass over the map each.
     pub lease: Duration,
     /// How long a value may stay unsigned while its batch is not full.
     pub sign_after: Duration,

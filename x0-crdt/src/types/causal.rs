@@ -37,9 +37,10 @@ pub enum ApplyError {
 
 /// A replicated state: data in a [`DotStore`] and the [`Context`] of all events seen.
 ///
-/// Changes go through [`change`](Self::change), which returns the [`Delta`] to send. Deltas may arrive in any order, more than once,
-/// or not at all; a full state replaces lost ones. No two replicas may write as the same [`ReplicaId`], and one that lost its last events
-/// (it was restored from an old copy) must take a fresh incarnation. [`CausalReplica`](crate::CausalReplica) wraps a state for sessions.
+/// Changes go through [`change`](Self::change), which returns the [`Delta`] to send. Deltas may arrive in any
+/// order, more than once, or not at all; a full state replaces lost ones. No two replicas may write as the
+/// same [`ReplicaId`], and one that lost its last events (it was restored from an old copy) must take a fresh
+/// incarnation. [`CausalReplica`](crate::CausalReplica) wraps a state for sessions.
 ///
 /// ```
 /// use x0_crdt::{Causal, Lattice, ReplicaId};
@@ -135,8 +136,8 @@ impl<S: DotStore> Causal<S> {
         self.context.join(&delta.context) || changed
     }
 
-    /// Joins a store in which the dots of `context` are known, and no others, as if `unseen` had not been seen here. Returns whether the
-    /// store changed. The context is the caller's to join.
+    /// Joins a store in which the dots of `context` are known, and no others, as if `unseen` had not been
+    /// seen here. Returns whether the store changed. The context is the caller's to join.
     pub(super) fn join_parts(&mut self, store: &S, context: &Context, unseen: &Context) -> bool {
         if unseen.is_empty() {
             return self.store.join(&self.context, store, context, JoinScope::States);
@@ -152,7 +153,8 @@ impl<S: DotStore> Causal<S> {
 }
 
 fn check_ranges(mine: &Context, theirs: &Context) -> Result<(), ApplyError> {
-    // A join has at most as many ranges as both together: nearly always far below the limit, and then nothing is cloned.
+    // A join has at most as many ranges as both together: nearly always far below the limit, and then nothing
+    // is cloned.
     if mine.range_count() + theirs.range_count() <= RANGES_MAX {
         return Ok(());
     }
@@ -197,7 +199,8 @@ impl<S: DotStore> Lattice for Causal<S> {
     }
 }
 
-/// One change, or several joined, for other replicas: the new values, the dots of removed ones, and the keys that these touch.
+/// One change, or several joined, for other replicas: the new values, the dots of removed ones, and the keys
+/// that these touch.
 ///
 /// It is for replicas that join all changes as deltas or states; it is not a state by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -242,7 +245,8 @@ impl<S: DotStore> Delta<S> {
     }
 }
 
-/// Checks what holds in every store that operations made. A dot at two places would count as removed wherever only one of them is known.
+/// Checks what holds in every store that operations made. A dot at two places would count as removed wherever
+/// only one of them is known.
 pub(super) fn check_dots<S: DotStore>(store: &S, context: &Context) -> Result<(), DecodeError> {
     let mut dots = Vec::new();
     store.for_each_dot(&mut |dot| dots.push(dot));

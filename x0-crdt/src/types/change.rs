@@ -6,7 +6,8 @@ use crate::types::store::DotStore;
 
 /// An operation while it is being made: it assigns dots to new values and records the dots of removed ones.
 ///
-/// A store's operations take one and return the store of the delta; [`Causal::change`](crate::Causal::change) joins it in.
+/// A store's operations take one and return the store of the delta; [`Causal::change`](crate::Causal::change)
+/// joins it in.
 #[derive(Debug)]
 pub struct Change {
     replica: ReplicaId,
@@ -51,8 +52,8 @@ impl Change {
         self.context.insert(dot);
     }
 
-    /// Records that all values of a store are removed, and returns the store of that delta. If there was a value, this is an event of its
-    /// own.
+    /// Records that all values of a store are removed, and returns the store of that delta. If there was a
+    /// value, this is an event of its own.
     #[must_use = "the store belongs into the delta"]
     pub fn remove<S: DotStore>(&mut self, store: &S) -> S {
         let mut was_any = false;

@@ -62,11 +62,13 @@ pub enum Observed {
     },
 }
 
-/// A hybrid logical clock (Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical physical clocks", 2014): timestamps close to physical time,
-/// each later than all that this replica has taken or seen. It reads no clock itself.
+/// A hybrid logical clock (Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical physical clocks", 2014):
+/// timestamps close to physical time, each later than all that this replica has taken or seen. It reads no
+/// clock itself.
 ///
-/// The distance by which a timestamp of another replica may be ahead is bounded, so that one broken clock cannot advance all others. The
-/// paper leaves open what to do with the data under such a timestamp; see [`LwwRegister`](crate::types::LwwRegister).
+/// The distance by which a timestamp of another replica may be ahead is bounded, so that one broken clock
+/// cannot advance all others. The paper leaves open what to do with the data under such a timestamp; see
+/// [`LwwRegister`](crate::types::LwwRegister).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
     last: Stamp,
@@ -80,7 +82,8 @@ impl Clock {
         Self { last: Stamp::new(0, 0), ahead_max_ms }
     }
 
-    /// A clock that goes on after `last`, a stored timestamp: for a restart with a physical clock that was set back.
+    /// A clock that goes on after `last`, a stored timestamp: for a restart with a physical clock that was
+    /// set back.
     #[must_use]
     pub const fn resume(last: Stamp, ahead_max_ms: u64) -> Self {
         Self { last, ahead_max_ms }

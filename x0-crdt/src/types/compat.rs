@@ -2,9 +2,10 @@
 //!
 //! Its `Map` is not supported, because it diverges (`tests/compat/map.rs`). Needs std, as that crate does.
 //!
-//! Writers have names of any type there; `to_replica` and `to_actor` translate. No two actors may become one replica, nor the reverse.
-//! Events are numbered by each writer on its own, so after an import or export a writer goes on in one of the two only. That crate
-//! loses what arrives out of order: its copies must have taken in each writer's operations in order.
+//! Writers have names of any type there; `to_replica` and `to_actor` translate. No two actors may become one
+//! replica, nor the reverse. Events are numbered by each writer on its own, so after an import or export a
+//! writer goes on in one of the two only. That crate loses what arrives out of order: its copies must have
+//! taken in each writer's operations in order.
 //!
 //! ```
 //! use crdts::{CmRDT, Orswot};
@@ -70,7 +71,8 @@ pub enum ImportError {
     /// A sum is more than a sum here can be, or two actors were made one replica.
     #[error("a writer's sums do not fit: name each actor once, as a replica of its own")]
     DoesNotFit,
-    /// Several items of a set have one event: they were added in one operation, or two actors were made one replica.
+    /// Several items of a set have one event: they were added in one operation, or two actors were made one
+    /// replica.
     #[error(
         "event {dot} added several items: add them one by one there, and make each actor a replica of its own"
     )]
@@ -85,12 +87,12 @@ pub enum ImportError {
 
 /// Imports a set, with its dots: two replicas may import their own copies of one set and still agree.
 ///
-/// Removals that wait there for additions that have not arrived are not imported, because that crate does not show them: let the set
-/// take in all operations first.
+/// Removals that wait there for additions that have not arrived are not imported, because that crate does not
+/// show them: let the set take in all operations first.
 ///
 /// # Errors
-/// Several items have one event, because they were added in one operation. Here an event is at one place: a state without it there
-/// says that it is gone, and would take the other items with it.
+/// Several items have one event, because they were added in one operation. Here an event is at one place: a
+/// state without it there says that it is gone, and would take the other items with it.
 pub fn import_set<M, A>(
     set: &Orswot<M, A>,
     to_replica: impl Fn(&A) -> ReplicaId,
@@ -152,8 +154,8 @@ where
     Ok(result)
 }
 
-/// Imports a register: its values become writes of `replica`, side by side. That crate does not say who wrote which value, so only one
-/// replica may import a register; the others get it from there.
+/// Imports a register: its values become writes of `replica`, side by side. That crate does not say who wrote
+/// which value, so only one replica may import a register; the others get it from there.
 ///
 /// # Errors
 /// The replica has no event left.
@@ -186,8 +188,8 @@ fn encoded<V: Canonical>(value: &V) -> Vec<u8> {
     bytes
 }
 
-/// Exports a register. A value's clock says that it has seen all that is gone here, but none of the values beside it. What that is
-/// differs between replicas that have not seen the same, so let one of them export.
+/// Exports a register. A value's clock says that it has seen all that is gone here, but none of the values
+/// beside it. What that is differs between replicas that have not seen the same, so let one of them export.
 ///
 /// # Errors
 /// What was seen has gaps, or one writer has two values side by side.

@@ -7,15 +7,17 @@ use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::dot::{Dot, ReplicaId};
 use crate::types::lattice::Lattice;
 
-/// The most ranges that [`Causal::apply`](crate::Causal::apply) and [`Causal::merge`](crate::Causal::merge) let a context grow to.
+/// The most ranges that [`Causal::apply`](crate::Causal::apply) and [`Causal::merge`](crate::Causal::merge)
+/// let a context grow to.
 ///
 /// One writer seen without gaps is one range of 16 bytes.
 pub const RANGES_MAX: usize = 65_536;
 
 /// A causal context: of each writer, the events seen.
 ///
-/// They are kept as ranges, ascending, apart from each other by at least one event that was not seen. A writer without gaps is the
-/// one range from 1; lost and reordered deltas open gaps, and close them as they arrive.
+/// They are kept as ranges, ascending, apart from each other by at least one event that was not seen. A
+/// writer without gaps is the one range from 1; lost and reordered deltas open gaps, and close them as they
+/// arrive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
     seen: BTreeMap<ReplicaId, Vec<Range>>,
@@ -75,7 +77,8 @@ impl Context {
         self.insert_range(dot.replica, dot.seq, dot.seq)
     }
 
-    /// Adds the events from `first` to `last`, both included; whether one of them is new. Events are counted from 1: a 0 is none.
+    /// Adds the events from `first` to `last`, both included; whether one of them is new. Events are counted
+    /// from 1: a 0 is none.
     pub fn insert_range(&mut self, replica: ReplicaId, first: u64, last: u64) -> bool {
         let first = first.max(1);
         if first > last {
@@ -154,7 +157,8 @@ impl Context {
             .flat_map(|(replica, ranges)| ranges.iter().map(|range| (*replica, range.first, range.last)))
     }
 
-    /// The events, ascending. A peer can claim up to 2^64 of them: do not collect those of a context from outside.
+    /// The events, ascending. A peer can claim up to 2^64 of them: do not collect those of a context from
+    /// outside.
     pub fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
         self.ranges().flat_map(|(replica, first, last)| (first..=last).map(move |seq| Dot::new(replica, seq)))
     }
@@ -225,7 +229,8 @@ impl FromIterator<Dot> for Context {
     }
 }
 
-/// The distances between the ranges and their lengths, each less its minimum, so that no two byte strings decode to one context.
+/// The distances between the ranges and their lengths, each less its minimum, so that no two byte strings
+/// decode to one context.
 impl Canonical for Context {
     fn encode(&self, out: &mut Vec<u8>) {
         put_integer(self.seen.len() as u64, out);

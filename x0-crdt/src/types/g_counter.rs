@@ -5,9 +5,9 @@ use crate::types::store::{Dots, wrap_store};
 
 /// A counter that only grows: of each writer the sum of what it added, under its last dot.
 ///
-/// Under a key of a map it can be removed. A writer's amounts are one sum, so that a counter takes a dot per writer, not per addition:
-/// if a writer adds while another one removes the key, the whole sum of that writer comes back, and the sums of the other writers are gone.
-/// Two removals of the same amount remove it once.
+/// Under a key of a map it can be removed. A writer's amounts are one sum, so that a counter takes a dot per
+/// writer, not per addition: if a writer adds while another one removes the key, the whole sum of that writer
+/// comes back, and the sums of the other writers are gone. Two removals of the same amount remove it once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GCounter(Dots<u64>);
 

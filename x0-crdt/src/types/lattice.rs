@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use crate::codec::Canonical;
 
-/// A value with a join that is commutative, associative and idempotent: the order, number and grouping of joins do not matter.
+/// A value with a join that is commutative, associative and idempotent: the order, number and grouping of
+/// joins do not matter.
 ///
 /// `x <= y` means that joining `x` into `y` leaves `y` as it is.
 ///
@@ -28,10 +29,11 @@ pub trait Lattice: Clone + Eq + Canonical {
     #[must_use]
     fn delta(&self, since: &Self) -> Self;
 
-    /// The join-irreducible values (none of them a join of smaller ones) whose join is `self`. None of them is the bottom.
+    /// The join-irreducible values (none of them a join of smaller ones) whose join is `self`. None of them
+    /// is the bottom.
     ///
-    /// There is one for each event ever seen, also for those whose values are gone. A peer can claim up to 2^64 events: do not call it on a
-    /// state from outside.
+    /// There is one for each event ever seen, also for those whose values are gone. A peer can claim up to
+    /// 2^64 events: do not call it on a state from outside.
     #[must_use]
     fn decompose(&self) -> Vec<Self>;
 
@@ -148,8 +150,8 @@ fn lifted<L: Lattice>(value: &L) -> Vec<L> {
     if value.is_bottom() { alloc::vec![L::bottom()] } else { value.decompose() }
 }
 
-/// Makes a struct a [`Lattice`] (and [`Canonical`]) of its fields, which must be lattices; name all of them, in the order of their
-/// encoding. The struct must be `Clone + Eq`.
+/// Makes a struct a [`Lattice`] (and [`Canonical`]) of its fields, which must be lattices; name all of them,
+/// in the order of their encoding. The struct must be `Clone + Eq`.
 ///
 /// ```
 /// use x0_crdt::{Lattice, Max, Min, lattice_struct};

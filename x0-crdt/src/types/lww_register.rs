@@ -8,17 +8,19 @@ use crate::types::change::Change;
 use crate::types::clock::Stamp;
 use crate::types::store::{Dots, wrap_store};
 
-/// A register with the time of each write: a write replaces the values it has seen, whatever its time; of concurrent ones the latest
-/// wins, by (time, dot, value).
+/// A register with the time of each write: a write replaces the values it has seen, whatever its time; of
+/// concurrent ones the latest wins, by (time, dot, value).
 ///
-/// The values that lose stay, until a write that has seen them replaces them. Dropped at once, they would break associativity: let `a`
-/// at time 10 and `b` at time 5 be concurrent, and let `c` at time 3 replace `a`. If one replica joins `a` and `b` and drops `b`, then
-/// `c` leaves it with `c`; if another joins `a` and `c` first, then `b` wins over `c`. Kept, the siblings are `b` and `c` on both.
+/// The values that lose stay, until a write that has seen them replaces them. Dropped at once, they would
+/// break associativity: let `a` at time 10 and `b` at time 5 be concurrent, and let `c` at time 3 replace
+/// `a`. If one replica joins `a` and `b` and drops `b`, then `c` leaves it with `c`; if another joins `a` and
+/// `c` first, then `b` wins over `c`. Kept, the siblings are `b` and `c` on both.
 ///
-/// A writer whose clock runs ahead would win for as long as it is ahead. No bound on the times that are *joined* helps: a replica that
-/// refused a write because of its own clock would diverge from one that did not. So all are joined, and a read states how far it
-/// trusts: [`winner`](Self::winner) ignores what is stamped later than its limit and [`quarantined`](Self::quarantined) shows it. It
-/// becomes readable when the clocks have caught up, or is gone when a write replaces it.
+/// A writer whose clock runs ahead would win for as long as it is ahead. No bound on the times that are
+/// *joined* helps: a replica that refused a write because of its own clock would diverge from one that did
+/// not. So all are joined, and a read states how far it trusts: [`winner`](Self::winner) ignores what is
+/// stamped later than its limit and [`quarantined`](Self::quarantined) shows it. It becomes readable when the
+/// clocks have caught up, or is gone when a write replaces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LwwRegister<V>(Dots<(Stamp, V)>);
 
@@ -29,11 +31,13 @@ impl<V> Default for LwwRegister<V> {
 }
 
 impl<V: Clone + Eq + Canonical> LwwRegister<V> {
-    /// The value to show if no timestamp later than `limit` is trusted (see [`Clock::limit`](crate::types::Clock::limit)).
+    /// The value to show if no timestamp later than `limit` is trusted (see
+    /// [`Clock::limit`](crate::types::Clock::limit)).
     #[must_use]
     pub fn winner(&self, limit: Stamp) -> Option<&V> {
         let trusted = self.siblings().filter(|(_, stamp, _)| *stamp <= limit);
-        // The dots differ, so the values need not be compared: two values of one dot are settled when they are joined.
+        // The dots differ, so the values need not be compared: two values of one dot are settled when they
+        // are joined.
         trusted.max_by_key(|(dot, stamp, _)| (*stamp, *dot)).map(|(_, _, value)| value)
     }
 

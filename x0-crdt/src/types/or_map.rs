@@ -12,8 +12,9 @@ use crate::types::store::{DotStore, JoinScope, StoreForm};
 
 /// A map of any dot stores, also of maps.
 ///
-/// A key exists as long as there is a value under it. Removing a key removes the values seen under it; concurrent writes of other
-/// replicas stay ("observed remove"). The types under the key document what that means for them.
+/// A key exists as long as there is a value under it. Removing a key removes the values seen under it;
+/// concurrent writes of other replicas stay ("observed remove"). The types under the key document what that
+/// means for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrMap<K, S> {
     children: BTreeMap<K, S>,

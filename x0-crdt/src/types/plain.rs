@@ -6,8 +6,8 @@ use crate::types::store::{Dots, wrap_store};
 
 /// Any plain [`Lattice`] as a dot store, so that it can be a value in a map and be removed with its key.
 ///
-/// Its value is the join of the concurrent ones. An update carries all that it has seen: after a concurrent removal of the key
-/// the value comes back, joined with the update.
+/// Its value is the join of the concurrent ones. An update carries all that it has seen: after a concurrent
+/// removal of the key the value comes back, joined with the update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain<L>(Dots<L>);
 

@@ -3,10 +3,11 @@
 use crate::types::change::Change;
 use crate::types::store::{Dots, wrap_store};
 
-/// A counter that goes up and down: of each writer the two sums of what it added and took away, under its last dot.
+/// A counter that goes up and down: of each writer the two sums of what it added and took away, under its
+/// last dot.
 ///
-/// Under a key of a map it behaves like a [`GCounter`](super::GCounter): a removal takes away each writer's sums that it has seen, and a
-/// writer that counts on at the same time brings back its own, whole.
+/// Under a key of a map it behaves like a [`GCounter`](super::GCounter): a removal takes away each writer's
+/// sums that it has seen, and a writer that counts on at the same time brings back its own, whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PnCounter(Dots<(u64, u64)>);
 

@@ -38,25 +38,27 @@ pub struct StateJoined {
     pub changed: bool,
     /// Values of the delta that were new here.
     pub news: usize,
-    /// Events that arrived with another content than the one held, ascending: their writer equivocates, or lost its last events and wrote
-    /// on under its old ID. Every replica keeps the same content: a value rather than a removal, and of two values the one with the
-    /// greater canonical bytes, its path included.
+    /// Events that arrived with another content than the one held, ascending: their writer equivocates, or
+    /// lost its last events and wrote on under its old ID. Every replica keeps the same content: a value
+    /// rather than a removal, and of two values the one with the greater canonical bytes, its path included.
     pub equivocating: Vec<Dot>,
 }
 
-/// A [`Causal<S>`] as one replica of a group, so that a [`Session`](crate::Session) synchronizes it: the state, the name that it writes
-/// under, the group's members, and the history from which a peer learns which values were removed.
+/// A [`Causal<S>`] as one replica of a group, so that a [`Session`](crate::Session) synchronizes it: the
+/// state, the name that it writes under, the group's members, and the history from which a peer learns which
+/// values were removed.
 ///
-/// Changes go through [`change`](Self::change). Sessions exchange whole deltas, so the version has no gaps, as that of a
-/// [`CausalMap`](crate::CausalMap). The history holds one record per event that removed or replaced something and has not been replaced
-/// itself; [`collect_tombstones`](Self::collect_tombstones) drops the records that every member has seen. A replica that lags behind that is brought up by set
+/// Changes go through [`change`](Self::change). Sessions exchange whole deltas, so the version has no gaps,
+/// as that of a [`CausalMap`](crate::CausalMap). The history holds one record per event that removed or
+/// replaced something and has not been replaced itself; [`collect_tombstones`](Self::collect_tombstones)
+/// drops the records that every member has seen. A replica that lags behind that is brought up by set
 /// reconciliation of its values, one item per dot.
 ///
 /// A join costs a pass over the receiver's state; a delta costs a pass over the sender's.
 ///
 /// # Durability
-/// An event's number must never be used twice. Either [`save`](Self::save) reaches the disk before a session sends, or each boot takes a
-/// fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
+/// An event's number must never be used twice. Either [`save`](Self::save) reaches the disk before a session
+/// sends, or each boot takes a fresh [`ReplicaId::incarnation`] ([`restore`](Self::restore)).
 ///
 /// ```
 /// use core::time::Duration;
@@ -93,8 +95,8 @@ pub struct CausalReplica<S> {
     state: Causal<S>,
     /// The version up to which history was collected.
     floor: Version,
-    /// Of each event above the floor that removed or replaced something, the dots that are gone by it. Records of events that are gone
-    /// themselves are folded into the record of the event that replaced them.
+    /// Of each event above the floor that removed or replaced something, the dots that are gone by it.
+    /// Records of events that are gone themselves are folded into the record of the event that replaced them.
     history: BTreeMap<Dot, Context>,
     /// The keyed hash of each value held, by its dot.
     items: BTreeMap<Dot, u64>,
@@ -122,7 +124,8 @@ impl<S: DotStore> CausalReplica<S> {
         }
     }
 
-    /// Replicates a state that exists already, without history: peers that lag behind it reconcile their states.
+    /// Replicates a state that exists already, without history: peers that lag behind it reconcile their
+    /// states.
     ///
     /// # Errors
     /// The state has gaps in what it has seen.
@@ -156,7 +159,8 @@ impl<S: DotStore> CausalReplica<S> {
         let before = self.last_seq();
         let mut change = Change::new(self.replica, self.state.context());
         let store = make(self.state.store(), &mut change);
-        // A removal is an event of its own here: a peer learns from the version alone that it lacks something.
+        // A removal is an event of its own here: a peer learns from the version alone that it lacks
+        // something.
         change.ensure_event();
         let context = change.finish().ok_or(ChangeError::Exhausted { replica: self.replica })?;
         if context.is_empty() {
@@ -170,8 +174,9 @@ impl<S: DotStore> CausalReplica<S> {
         let mut own = Context::new();
         own.insert_range(self.replica, before + 1, event.seq);
         let killed = delta.context().difference(&own);
-        // The last event stands for the whole change, because peers see all of it or nothing. The other removals among its events get
-        // the record too, so that a join can distinguish each from a value under the same dot.
+        // The last event stands for the whole change, because peers see all of it or nothing. The other
+        // removals among its events get the record too, so that a join can distinguish each from a value
+        // under the same dot.
         for seq in before + 1..event.seq {
             let dot = Dot::new(self.replica, seq);
             if !hashes.contains_key(&dot) {
@@ -223,7 +228,8 @@ impl<S: DotStore> CausalReplica<S> {
         &mut self.members
     }
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones
+    /// that all others have seen.
     ///
     /// The caller repeats it several times per lease.
     pub fn heartbeat(&mut self, now: Duration) {
@@ -236,15 +242,16 @@ impl<S: DotStore> CausalReplica<S> {
         self.items.len()
     }
 
-    /// How many events are in the history for peers that may lack them. Zero when all members have seen all events.
+    /// How many events are in the history for peers that may lack them. Zero when all members have seen all
+    /// events.
     #[must_use]
     pub fn history_len(&self) -> usize {
         self.history.len()
     }
 
     /// Collects the history of events up to `stable`, which every member has seen, for instance
-    /// [`Members::stable`](crate::Members::stable). Nothing is lost if it claims too much: a replica that lags behind is brought up from
-    /// state.
+    /// [`Members::stable`](crate::Members::stable). Nothing is lost if it claims too much: a replica that
+    /// lags behind is brought up from state.
     pub fn collect_tombstones(&mut self, stable: &Version) {
         let mut floor = stable.clone();
         floor.meet(&self.version());
@@ -274,9 +281,9 @@ impl<S: DotStore> CausalReplica<S> {
 
     /// Records that `killed` are gone by `event`.
     fn record(&mut self, event: Dot, mut killed: Context) {
-        // An event that is gone has a record only if it had replaced something. A peer that lacks the later event may lack the
-        // earlier one as well, and gets both from one record; a peer that has seen the later one has seen the earlier one too,
-        // because deltas are joined whole.
+        // An event that is gone has a record only if it had replaced something. A peer that lacks the later
+        // event may lack the earlier one as well, and gets both from one record; a peer that has seen the
+        // later one has seen the earlier one too, because deltas are joined whole.
         let folded: Vec<Dot> = killed
             .ranges()
             .flat_map(|(replica, first, last)| {
@@ -294,7 +301,8 @@ impl<S: DotStore> CausalReplica<S> {
         }
     }
 
-    /// The keyed hash of each value of `store`, by its dot. The hash covers the path to the value, so one dot at two keys differs.
+    /// The keyed hash of each value of `store`, by its dot. The hash covers the path to the value, so one dot
+    /// at two keys differs.
     fn hashes(&self, store: &S) -> BTreeMap<Dot, u64> {
         let mut hashes = BTreeMap::new();
         let mut bytes = Vec::new();
@@ -306,8 +314,8 @@ impl<S: DotStore> CausalReplica<S> {
         hashes
     }
 
-    /// Updates the items for a join of values with `hashes` whose other dots in `context` are gone. The contexts are those before the
-    /// join. Returns how many values are new.
+    /// Updates the items for a join of values with `hashes` whose other dots in `context` are gone. The
+    /// contexts are those before the join. Returns how many values are new.
     fn note(&mut self, context: &Context, hashes: &BTreeMap<Dot, u64>) -> usize {
         let gone: Vec<Dot> = context
             .ranges()

@@ -1,4 +1,5 @@
-//! serde: each type is its canonical bytes in an envelope, in any format, so that every input passes the canonical decoder.
+//! serde: each type is its canonical bytes in an envelope, in any format, so that every input passes the
+//! canonical decoder.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -16,7 +16,8 @@ pub use dots::Dots;
 pub enum JoinScope {
     /// Both are states: every part is visited, and empty parts are dropped.
     States,
-    /// A delta is applied to a state: only the keys of the delta are visited, and parts that become empty are dropped.
+    /// A delta is applied to a state: only the keys of the delta are visited, and parts that become empty are
+    /// dropped.
     Apply,
     /// Both are deltas: every part is visited, and empty parts stay, because they mark touched keys.
     Deltas,
@@ -31,16 +32,17 @@ pub enum StoreForm {
     Delta,
 }
 
-/// Data of which every part is marked with the [`Dot`] of the event that wrote it (Almeida, Shoker, Baquero, "Delta state replicated
-/// data types", 2018).
+/// Data of which every part is marked with the [`Dot`] of the event that wrote it (Almeida, Shoker, Baquero,
+/// "Delta state replicated data types", 2018).
 ///
-/// A store alone cannot be joined: only the two contexts show whether a part that one side lacks is new or was removed. So stores are
-/// joined inside a [`Causal`](crate::Causal). A replica knows of each dot, at its place, one of: nothing; a value; that it is removed.
-/// This is also the order, so a removed value never returns. Each dot is at one place. If a writer gives one dot two values, every
-/// replica keeps the one with the greater canonical bytes.
+/// A store alone cannot be joined: only the two contexts show whether a part that one side lacks is new or
+/// was removed. So stores are joined inside a [`Causal`](crate::Causal). A replica knows of each dot, at its
+/// place, one of: nothing; a value; that it is removed. This is also the order, so a removed value never
+/// returns. Each dot is at one place. If a writer gives one dot two values, every replica keeps the one with
+/// the greater canonical bytes.
 ///
-/// The store of a delta keeps the keys that an operation touched, also if nothing is left under them, so that applying it visits those
-/// keys and no others.
+/// The store of a delta keeps the keys that an operation touched, also if nothing is left under them, so that
+/// applying it visits those keys and no others.
 pub trait DotStore: Clone + Eq + Default {
     /// Whether it is empty: no dot, and for a delta no touched key.
     fn is_empty(&self) -> bool;

@@ -1,4 +1,5 @@
-//! Bytes from outside never make a decoder panic, and what decodes encodes to the same bytes. Shared with the fuzz target.
+//! Bytes from outside never make a decoder panic, and what decodes encodes to the same bytes. Shared with the
+//! fuzz target.
 
 use x0_crdt::ReplicaId;
 use x0_crdt::internal::chain::{

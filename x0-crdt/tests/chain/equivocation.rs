@@ -8,8 +8,8 @@ use x0_crdt::internal::chain::{
 
 use super::keys::{Random, Ring, WRITER, chain, event};
 
-/// A replica as the module's page asks for it: it takes an event only when the tracker accepts it, holds the attestation as
-/// long as the event is alive, and removes what lies behind `kept`.
+/// A replica as the module's page asks for it: it takes an event only when the tracker accepts it, holds the
+/// attestation as long as the event is alive, and removes what lies behind `kept`.
 struct Replica {
     tracker: ChainTracker,
     alive: BTreeMap<u64, (Vec<u8>, Attestation)>,
@@ -68,7 +68,8 @@ fn scenario(seed: u64, limits: ChainLimits, everything: bool) {
     let fork = shared.iter().sum::<usize>() as u64 + 1;
     let sides: Vec<Vec<Batch>> = (0..2 + random.below(2))
         .map(|side| {
-            // A side may cut its batches elsewhere, which is a contradiction of its own even where the events are the same.
+            // A side may cut its batches elsewhere, which is a contradiction of its own even where the events
+            // are the same.
             let more = (0..2 + random.below(4)).map(|_| 1 + random.below(7));
             let sizes: Vec<usize> = shared.iter().copied().chain(more).collect();
             chain(WRITER, &sizes, u8::try_from(side + 1).expect("small"), fork)
@@ -186,7 +187,8 @@ fn each_kind_of_contradiction_is_a_proof_and_says_what_is_kept() {
     // The same events, cut otherwise.
     assert_eq!(kept(&[&ours[0], &ours[1]], &recut[1]), Some(4));
     assert_eq!(kept(&[&ours[0], &ours[1]], &recut[2]), Some(4));
-    // What follows the head does not follow from it; and the other way round, what waits does not follow from what comes.
+    // What follows the head does not follow from it; and the other way round, what waits does not follow from
+    // what comes.
     assert_eq!(kept(&[&ours[0], &ours[1]], &theirs[2]), Some(4));
     assert_eq!(kept(&[&theirs[2]], &ours[1]), Some(4));
     // Both wait: the span is the same.

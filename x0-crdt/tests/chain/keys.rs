@@ -64,7 +64,8 @@ pub(crate) fn drain(chain: &mut ChainWriter) -> Vec<Batch> {
     sent
 }
 
-/// A chain of batches with these sizes; from event `fork` on, the events are of version `side`, before it of version 0.
+/// A chain of batches with these sizes; from event `fork` on, the events are of version `side`, before it of
+/// version 0.
 pub(crate) fn chain(writer: ReplicaId, sizes: &[usize], side: u8, fork: u64) -> Vec<Batch> {
     let mut chain = ChainWriter::new(writer, 64, Key::boxed(writer.node)).expect("in range");
     let mut sent = Vec::new();

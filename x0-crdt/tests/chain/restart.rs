@@ -1,4 +1,5 @@
-//! A writer that loses its power at any step drops a batch that no peer has seen, or sends one again; it never makes two.
+//! A writer that loses its power at any step drops a batch that no peer has seen, or sends one again; it
+//! never makes two.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,8 +35,9 @@ impl Disk {
     }
 }
 
-/// One run of 40 events in which the power goes at step `crash`. `honest` keeps the contract; without it, batches are sent
-/// before they are stored. Every life writes events of its own, so reuse of a sequence number shows.
+/// One run of 40 events in which the power goes at step `crash`. `honest` keeps the contract; without it,
+/// batches are sent before they are stored. Every life writes events of its own, so reuse of a sequence
+/// number shows.
 fn run(crash: usize, seed: u64, honest: bool) -> (Vec<Batch>, bool) {
     let mut random = Random(seed);
     let steps = Rc::new(Cell::new(0));
@@ -94,7 +96,8 @@ fn run(crash: usize, seed: u64, honest: bool) -> (Vec<Batch>, bool) {
                 continue;
             }
             let digest = chain.append(seq, &event(lives, seq)).expect("in order");
-            // Without the digest on disk the event is as if it had not been: in half of the runs that is tried.
+            // Without the digest on disk the event is as if it had not been: in half of the runs that is
+            // tried.
             if dies(&steps) {
                 crashed = true;
                 continue 'life;
@@ -175,7 +178,7 @@ fn nothing_leaves_before_it_is_confirmed_and_after_a_crash_the_same_bytes_leave_
 }
 
 #[test]
-fn a_state_that_is_damaged_or_anothers_is_refused() {
+fn a_damaged_state_or_that_of_another_writer_is_refused() {
     let mut chain = ChainWriter::new(WRITER, 4, Key::boxed(1)).expect("in range");
     for seq in 1..=4 {
         chain.append(seq, &event(0, seq)).expect("in order");

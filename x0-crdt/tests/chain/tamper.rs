@@ -192,7 +192,8 @@ fn statements_outside_the_format_are_refused_by_name() {
         bytes[from..from + to.len()].copy_from_slice(to);
         Checkpoint::decode(&bytes)
     };
-    // Version 1 byte, node 8, incarnation 4, previous seq 8, previous head 32, count 2, root 32, length 1, signature.
+    // Version 1 byte, node 8, incarnation 4, previous seq 8, previous head 32, count 2, root 32, length 1,
+    // signature.
     assert!(changed(0, &[1]).is_ok());
     assert!(matches!(changed(0, &[2]), Err(ChainDecodeError::Bytes(_))));
     assert_eq!(changed(13, &u64::MAX.to_be_bytes()), Err(ChainDecodeError::Sequence));

@@ -208,8 +208,8 @@ fn two_histories_yield_a_proof_everywhere_and_all_keep_the_same() {
     }
 }
 
-/// While all replicas are connected, one history may replace the other before any replica can know; replicas may not differ, and no
-/// other writer may be accused.
+/// While all replicas are connected, one history may replace the other before any replica can know; replicas
+/// may not differ, and no other writer may be accused.
 #[test]
 fn two_histories_among_replicas_that_hear_each_other_leave_them_alike() {
     for seed in super::seeds(40) {

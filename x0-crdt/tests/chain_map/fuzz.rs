@@ -1,4 +1,5 @@
-//! A seeded run of invented entries against chains with a verifier that accepts every signature, so that the code behind it is reached.
+//! A seeded run of invented entries against chains with a verifier that accepts every signature, so that the
+//! code behind it is reached.
 
 use x0_crdt::internal::chain::{
     CHAIN_PREFIX, ChainLimits, ChainOptions, MapChains, SignError, Signer, Verifier, VerifyError,

@@ -44,7 +44,7 @@ fn check_signed(net: &Net, honest: u64, what: &str) {
 }
 
 #[test]
-fn what_a_carrier_invents_under_anothers_name_goes_and_the_name_stays_clean() {
+fn an_entry_that_a_carrier_invents_for_another_writer_is_removed_without_blame() {
     for seed in super::seeds(60) {
         let what = format!("seed {seed}");
         let mut random = Random(seed);

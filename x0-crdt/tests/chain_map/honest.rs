@@ -1,4 +1,5 @@
-//! Honest writers: all values become valid on all replicas, no proof arises, and chain entries without use are removed.
+//! Honest writers: all values become valid on all replicas, no proof arises, and chain entries without use
+//! are removed.
 
 use std::time::Duration;
 

@@ -48,7 +48,8 @@ impl Replica {
             None => CausalMap::restore(&self.journal.0, self.map.replica(), KEY).unwrap().version(),
         };
         match self.map.delta(&since) {
-            // An eviction is no event, so that only a whole record holds it; the next start evicts again without it.
+            // An eviction is no event, so that only a whole record holds it; the next start evicts again
+            // without it.
             Ok(delta) if self.journal.1.len() < 20 => {
                 self.journal.1.push((since.clone(), delta.encode(&since)));
             }
@@ -147,7 +148,8 @@ impl Net {
     /// A crash: what was not stored is lost, and so is all that was in memory.
     pub(crate) fn crash(&mut self, at: usize) {
         let mut map = self.replicas[at].replayed();
-        // Members count their heartbeats, and are not part of what is saved: they live on, as if they had been stored beside it.
+        // Members count their heartbeats, and are not part of what is saved: they live on, as if they had
+        // been stored beside it.
         *map.members_mut() = self.replicas[at].map.members().clone();
         self.replicas[at].chains = open(&mut map);
         self.replicas[at].map = map;
@@ -281,7 +283,8 @@ impl Net {
         self.replicas.iter().filter(|replica| replica.online)
     }
 
-    /// Word of who has seen what goes around, so that what all have seen is forgotten, and what is not needed is taken away.
+    /// Word of who has seen what goes around, so that what all have seen is forgotten, and what is not needed
+    /// is taken away.
     pub(crate) fn tidy(&mut self) {
         for _ in 0..4 {
             for at in 0..self.replicas.len() {

@@ -1,4 +1,5 @@
-//! Clocks of several nodes that tell each other the time, while the physical ones run fast, slow, and jump both ways.
+//! Clocks of several nodes that tell each other the time, while the physical ones run fast, slow, and jump
+//! both ways.
 
 use x0_crdt::{Clock, Observed, Stamp};
 

@@ -65,9 +65,10 @@ fn ann_bob_cai() -> [Pair; 3] {
     [ann, bob, cai]
 }
 
-/// The smallest history on which the map of `crdts` diverges (see below). Each write's clock is that of the whole map. A merge with
-/// ann, who has no key 20, strikes ann's event out of the clock of cai's value there, though no replica removed it; so bob's value, which
-/// still names ann's event, no longer is older than cai's, and comes back.
+/// The smallest history on which the map of `crdts` diverges (see below). Each write's clock is that of the
+/// whole map. A merge with ann, who has no key 20, strikes ann's event out of the clock of cai's value there,
+/// though no replica removed it; so bob's value, which still names ann's event, no longer is older than
+/// cai's, and comes back.
 #[test]
 fn their_map_of_registers_diverges_and_ours_does_not() {
     let [ann, bob, cai] = ann_bob_cai();
@@ -98,8 +99,8 @@ enum Step {
     Merge { to: usize, from: usize },
 }
 
-/// Every history of four steps, of three replicas and two keys. Of those of five steps, 24 of 248,832 diverge there: the one above
-/// under other names.
+/// Every history of four steps, of three replicas and two keys. Of those of five steps, 24 of 248,832 diverge
+/// there: the one above under other names.
 #[test]
 fn no_smaller_history_diverges() {
     let mut steps = Vec::new();

@@ -1,6 +1,7 @@
 //! The same random histories on our types and on theirs: what is read must be the same at every step.
 //!
-//! Operations reach theirs in causal order, because those that arrive earlier are lost there; ours gets them in any order too.
+//! Operations reach theirs in causal order, because those that arrive earlier are lost there; ours gets them
+//! in any order too.
 
 use core::fmt::Debug;
 

@@ -85,7 +85,8 @@ fn a_register_with_two_values_goes_there_and_is_written_over() {
     let exported = compat::export_register(&here, name).unwrap();
     assert_eq!(exported.read().val, [1, 2]);
 
-    // Imported, both values are of one writer: theirs cannot say that, so it is refused on the way back until one is written.
+    // Imported, both values are of one writer: theirs cannot say that, so it is refused on the way back until
+    // one is written.
     let mut imported = compat::import_register(&exported, ANN).unwrap();
     assert!(imported.store().values().eq(&[1, 2]));
     assert_eq!(compat::export_register(&imported, name), Err(ExportError::SameWriter { replica: ANN }));

@@ -1,5 +1,5 @@
-//! Bytes from outside never make a decoder of the types panic, what decodes encodes to the same bytes, and can be worked with like any
-//! other state. Shared with the fuzz target.
+//! Bytes from outside never make a decoder of the types panic, what decodes encodes to the same bytes, and
+//! can be worked with like any other state. Shared with the fuzz target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

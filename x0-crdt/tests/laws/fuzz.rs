@@ -141,7 +141,8 @@ fn no_bytes_make_a_decoder_panic() {
     assert!(taken > inputs / 10, "only {taken} got past a decoder: the mutations do not reach deep enough");
 }
 
-/// A store in which one event is at two keys decodes nowhere: it would be taken for gone where only one of them is known.
+/// A store in which one event is at two keys decodes nowhere: it would be taken for gone where only one of
+/// them is known.
 #[test]
 fn a_dot_at_two_places_is_refused() {
     use x0_crdt::OrSet;

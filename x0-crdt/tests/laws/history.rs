@@ -1,4 +1,5 @@
-//! Random histories: operations, deltas that are lost, repeated, late and joined on the way, full states, differences of states.
+//! Random histories: operations, deltas that are lost, repeated, late and joined on the way, full states,
+//! differences of states.
 
 use x0_crdt::{Causal, Delta, Lattice, ReplicaId};
 use x0_crdt::{from_bytes, to_bytes};
@@ -126,8 +127,8 @@ fn random_order(len: usize, random: &mut Random) -> Vec<usize> {
     order
 }
 
-/// Two replicas write under one name, so that one dot has two values: no replica may diverge for it, as far as states are joined, or
-/// deltas with deltas.
+/// Two replicas write under one name, so that one dot has two values: no replica may diverge for it, as far
+/// as states are joined, or deltas with deltas.
 pub(crate) fn equivocate<S: Subject>(seed: u64) {
     let mut random = Random::new(seed);
     let mut states = [Causal::<S>::new(), Causal::new(), Causal::new()];

@@ -1,7 +1,9 @@
-//! The laws of all types: in random histories, joins are commutative, associative and idempotent; deltas, states and a model of plain
-//! operations agree; equal states have equal bytes, and come back from them; a state is the join of its irreducible pieces.
+//! The laws of all types: in random histories, joins are commutative, associative and idempotent; deltas,
+//! states and a model of plain operations agree; equal states have equal bytes, and come back from them; a
+//! state is the join of its irreducible pieces.
 //!
-//! `X0_CRDT_HISTORIES` sets how many histories of each type are run (2,000 if unset), `X0_CRDT_SEED` where they start.
+//! `X0_CRDT_HISTORIES` sets how many histories of each type are run (2,000 if unset), `X0_CRDT_SEED` where
+//! they start.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 

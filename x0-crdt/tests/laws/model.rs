@@ -1,4 +1,5 @@
-//! What the types mean, without stores, contexts or joins: operations that a replica knows, and the items that are left of them.
+//! What the types mean, without stores, contexts or joins: operations that a replica knows, and the items
+//! that are left of them.
 
 use x0_crdt::Dot;
 
@@ -65,7 +66,8 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Makes an operation of a replica that knows `known`; the set with nothing but it, or nothing if it does nothing.
+    /// Makes an operation of a replica that knows `known`; the set with nothing but it, or nothing if it does
+    /// nothing.
     pub(crate) fn make(&mut self, known: u64, replica: x0_crdt::ReplicaId, act: Act) -> u64 {
         let mut kills = 0;
         let mut value = [0, 0];

@@ -1,4 +1,5 @@
-//! [`CausalMap`](x0_crdt::CausalMap) against a model that knows every event: values, deltas, and that no removed value returns.
+//! [`CausalMap`](x0_crdt::CausalMap) against a model that knows every event: values, deltas, and that no
+//! removed value returns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -30,7 +31,8 @@ fn replicas_hold_what_the_model_says_after_any_history() {
     }
 }
 
-/// Found by the model checker: a peer that has forgotten a removal does not list it, which is not to say that it was replaced.
+/// Found by the model checker: a peer that has forgotten a removal does not list it, which is not to say that
+/// it was replaced.
 #[test]
 fn a_removal_is_passed_on_after_a_join_from_a_replica_that_collected_it() {
     let key = HashKey::new([1; 16]);

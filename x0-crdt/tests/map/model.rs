@@ -110,7 +110,8 @@ impl World {
         }
     }
 
-    /// One tells another what it lacks, as far as it remembers; else all, or what a reconciliation would find.
+    /// One tells another what it lacks, as far as it remembers; else all, or what a reconciliation would
+    /// find.
     fn tell(&mut self, from: usize, random: &mut Random) {
         let to = random.below(self.replicas.len() as u64) as usize;
         if from == to {

@@ -119,7 +119,8 @@ impl<R: Subject> Churn<R> {
         (0..self.gone.len()).any(|other| other != at && version.is_within(&self.net.map(other).version()))
     }
 
-    /// The disk of a replica is replaced by an old one: it forgets what it saw, and others know what it wrote since.
+    /// The disk of a replica is replaced by an old one: it forgets what it saw, and others know what it wrote
+    /// since.
     fn return_to_backup(&mut self, at: usize) {
         if !self.known_elsewhere(at) {
             return;
@@ -220,7 +221,8 @@ fn a_silent_member_is_not_waited_for_after_its_lease_and_is_waited_for_again_whe
     assert_eq!(here.history_len(), 1);
 }
 
-/// Found by the signed maps: heartbeats of a restarted member were ignored until its count had reached that of before.
+/// Found by the signed maps: heartbeats of a restarted member were ignored until its count had reached that
+/// of before.
 #[test]
 fn heartbeats_of_a_member_that_restarts_under_its_own_name_count_at_once() {
     let mut net = Net::<CausalMap>::new(2, 1, &SessionOptions::default(), Link::default());

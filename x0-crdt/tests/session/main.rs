@@ -1,4 +1,5 @@
-//! [`Session`](x0_crdt::Session)s over a network in virtual time: loss, doubling, reordering, partitions, restarts, slow links.
+//! [`Session`](x0_crdt::Session)s over a network in virtual time: loss, doubling, reordering, partitions,
+//! restarts, slow links.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -60,7 +61,8 @@ fn radio() -> SessionOptions {
         .retry_min(Duration::from_millis(200))
 }
 
-/// A thousand changes over a link of one kilobyte a second, cut for half a minute at `cut`: how long that takes, and how many bytes.
+/// A thousand changes over a link of one kilobyte a second, cut for half a minute at `cut`: how long that
+/// takes, and how many bytes.
 fn cross(loss: u64, cut: Option<Duration>, seed: u64) -> (Duration, u64) {
     let link = Link { bytes_per_second: 1_000, delay: Duration::from_millis(50), loss, ..Link::default() };
     let mut random = Random::new(seed);
@@ -106,7 +108,8 @@ fn a_thousand_changes_cross_a_link_of_one_kilobyte_a_second_that_loses_a_third()
     assert!(took <= Duration::from_secs(15), "{took:?}");
 }
 
-/// A third is lost, so 1.43 times the bytes are owed to that; a cut may not cost much more, wherever it comes.
+/// A third is lost, so 1.43 times the bytes are owed to that; a cut may not cost much more, wherever it
+/// comes.
 #[test]
 fn a_cut_of_half_a_minute_on_top_of_losses_costs_little_wherever_it_comes() {
     let (_, lossless) = cross(0, None, 1);

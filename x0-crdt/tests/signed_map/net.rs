@@ -40,7 +40,8 @@ pub(crate) struct Net {
     wire: BTreeMap<(Duration, u64), (usize, usize, Vec<u8>)>,
     sent: u64,
     cuts: BTreeSet<(usize, usize)>,
-    /// Deltas refused because they hold events of the receiver that it has not written: it has lost what it had sent.
+    /// Deltas refused because they hold events of the receiver that it has not written: it has lost what it
+    /// had sent.
     pub(crate) impostors: u64,
 }
 

@@ -1,4 +1,5 @@
-//! The states that sessions synchronize, behind one interface, so that each test of sessions runs on all of them.
+//! The states that sessions synchronize, behind one interface, so that each test of sessions runs on all of
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +36,8 @@ pub(crate) trait Subject:
         !self.values(key).is_empty()
     }
 
-    /// Joins what `from` tells from history if it reaches back and `all` is not asked for, and else all that it holds.
+    /// Joins what `from` tells from history if it reaches back and `all` is not asked for, and else all that
+    /// it holds.
     fn take_from(&mut self, from: &Self, all: bool) {
         self.try_take_from(from, all).unwrap();
     }

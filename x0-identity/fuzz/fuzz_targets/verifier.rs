@@ -18,7 +18,8 @@ static KNOWN: LazyLock<Option<(Verifier, X509Svid)>> = LazyLock::new(|| {
     Some((Verifier::new(authority.bundle()), svid))
 });
 
-// The first byte says what is done to a valid chain; what follows is a certificate, or damage: position and byte in turn.
+// The first byte says what is done to a valid chain; what follows is a certificate, or damage: position and
+// byte in turn.
 fuzz_target!(|data: &[u8]| {
     let (verifier, svid) = KNOWN.as_ref().expect("an authority that issues");
     let Some((how, data)) = data.split_first() else { return };

@@ -49,10 +49,12 @@ impl JoinTokens {
         JoinTokens::default()
     }
 
-    /// Issues a token of 256 random bits. The workload that presents it before `expires` has the selector `join_token:<name>`.
+    /// Issues a token of 256 random bits. The workload that presents it before `expires` has the selector
+    /// `join_token:<name>`.
     ///
     /// # Errors
-    /// [`JoinTokenError`], when the name does not make a selector, there are too many tokens, or there is no randomness.
+    /// [`JoinTokenError`], when the name does not make a selector, there are too many tokens, or there is no
+    /// randomness.
     pub fn issue(&mut self, name: &str, expires: SystemTime) -> Result<String, JoinTokenError> {
         let selector = Selector::parse(&std::format!("join_token:{name}"))?;
         if self.tokens.len() >= Self::TOKENS_MAX {

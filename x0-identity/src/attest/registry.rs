@@ -8,7 +8,8 @@ use std::vec::Vec;
 
 use crate::SpiffeId;
 
-/// A property of a workload that an attestor has proved, written as `kind:value`: `join_token:rack-7`, `unix:uid:1000`.
+/// A property of a workload that an attestor has proved, written as `kind:value`: `join_token:rack-7`,
+/// `unix:uid:1000`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector(String);
 
@@ -55,7 +56,8 @@ impl fmt::Debug for Selector {
     }
 }
 
-/// Which workloads receive a SPIFFE ID, and with what: a workload matches if it has every selector of the entry.
+/// Which workloads receive a SPIFFE ID, and with what: a workload matches if it has every selector of the
+/// entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistrationEntry {
     spiffe_id: SpiffeId,
@@ -80,8 +82,8 @@ pub enum RegistrationEntryError {
 }
 
 impl RegistrationEntry {
-    /// Builds an entry without selectors, which every attested workload matches, and without DNS names. `validity` is that of each
-    /// SVID at most.
+    /// Builds an entry without selectors, which every attested workload matches, and without DNS names.
+    /// `validity` is that of each SVID at most.
     #[must_use]
     pub fn new(spiffe_id: SpiffeId, validity: Duration) -> RegistrationEntry {
         RegistrationEntry {

@@ -15,11 +15,12 @@ use crate::{BundleError, JsonError, TrustBundle, TrustDomain};
 /// The longest bundle that is parsed, in bytes. 64 authorities of 16 KiB take 1.4 MiB.
 pub const BUNDLE_LEN_MAX: usize = 2 * 1024 * 1024;
 
-/// The authorities of a trust domain for X.509-SVIDs and JWT-SVIDs, with a sequence number and a refresh hint (Trust Domain and
-/// Bundle §4).
+/// The authorities of a trust domain for X.509-SVIDs and JWT-SVIDs, with a sequence number and a refresh hint
+/// (Trust Domain and Bundle §4).
 ///
-/// An element of a bundle that cannot be used does not make the others unusable: it is left out, and [`SpiffeBundle::refused`] says
-/// why. Members that no document defines (and the `crl` fields of proposals, which are not enforced) are kept and written back.
+/// An element of a bundle that cannot be used does not make the others unusable: it is left out, and
+/// [`SpiffeBundle::refused`] says why. Members that no document defines (and the `crl` fields of proposals,
+/// which are not enforced) are kept and written back.
 ///
 /// ```
 /// use x0_identity::{SpiffeBundle, TrustDomain};
@@ -161,7 +162,8 @@ impl SpiffeBundle {
     /// Reads the bundle of a trust domain. The text does not contain the name of the domain (§3).
     ///
     /// # Errors
-    /// [`SpiffeBundleError`], when the text is not a SPIFFE bundle. Single elements that cannot be used are left out instead.
+    /// [`SpiffeBundleError`], when the text is not a SPIFFE bundle. Single elements that cannot be used are
+    /// left out instead.
     pub fn from_json(trust_domain: TrustDomain, json: &[u8]) -> Result<SpiffeBundle, SpiffeBundleError> {
         if json.len() > BUNDLE_LEN_MAX {
             return Err(SpiffeBundleError::Length { len: json.len() });

@@ -168,7 +168,8 @@ impl JwtAuthority {
     }
 }
 
-/// The JSON Web Key of an X.509 authority (X509-SVID §6.1). `None`, when its key has no parameters that RFC 7518 defines.
+/// The JSON Web Key of an X.509 authority (X509-SVID §6.1). `None`, when its key has no parameters that RFC
+/// 7518 defines.
 pub(super) fn write_authority(certificate: &pki_types::CertificateDer<'_>) -> Option<Json> {
     let parsed = Certificate::parse(certificate).ok()?;
     let mut members = match PublicKey::read(parsed.public_key_algorithm, parsed.public_key)? {

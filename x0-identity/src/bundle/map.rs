@@ -61,8 +61,8 @@ impl BundleMap {
     /// Reads a map. Refresh hints of single bundles are dropped: they say nothing of the map (§5.1.1).
     ///
     /// # Errors
-    /// [`BundleMapError`], when the text is not a bundle map or one of its bundles cannot be read. Single elements of bundles that
-    /// cannot be used are left out, see [`SpiffeBundle::refused`].
+    /// [`BundleMapError`], when the text is not a bundle map or one of its bundles cannot be read. Single
+    /// elements of bundles that cannot be used are left out, see [`SpiffeBundle::refused`].
     pub fn from_json(json: &[u8]) -> Result<BundleMap, BundleMapError> {
         if json.len() > BUNDLE_MAP_LEN_MAX {
             return Err(BundleMapError::Length { len: json.len() });

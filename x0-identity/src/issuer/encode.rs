@@ -40,7 +40,8 @@ pub(super) fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
     sequence(&[&element(OBJECT_IDENTIFIER, &[0x55, 0x1d, number]), critical, &element(OCTET_STRING, value)])
 }
 
-/// RFC 5280 §4.1.2.5: `UTCTime` through 2049, `GeneralizedTime` from 2050. `seconds` is between 1970 and 9999.
+/// RFC 5280 §4.1.2.5: `UTCTime` through 2049, `GeneralizedTime` from 2050. `seconds` is between 1970
+/// and 9999.
 pub(super) fn time(seconds: i64) -> Vec<u8> {
     // The proleptic Gregorian calendar, with years that begin in March.
     let days = seconds.div_euclid(86_400) + 719_468;

@@ -11,8 +11,9 @@ use super::KeyAlgorithm;
 use super::encode::{bits, element, sequence};
 use crate::{SvidError, X509Svid};
 
-/// A new private key of ECDSA P-256 that never leaves the workload: the issuer receives [`RequestKey::request`], and
-/// [`RequestKey::into_svid`] joins the key with the chain that the issuer returns.
+/// A new private key of ECDSA P-256 that never leaves the workload: the issuer receives
+/// [`RequestKey::request`], and [`RequestKey::into_svid`] joins the key with the chain that the issuer
+/// returns.
 pub struct RequestKey {
     pkcs8: Vec<u8>,
     request: Vec<u8>,
@@ -60,7 +61,8 @@ impl RequestKey {
     /// Joins the key with the chain that an issuer returned, the leaf first.
     ///
     /// # Errors
-    /// [`SvidError`], when a certificate of the chain breaks a rule of X509-SVID. `Identity` checks that the key belongs to the leaf.
+    /// [`SvidError`], when a certificate of the chain breaks a rule of X509-SVID. `Identity` checks that the
+    /// key belongs to the leaf.
     pub fn into_svid(self, chain: Vec<CertificateDer<'static>>) -> Result<X509Svid, SvidError> {
         X509Svid::from_der(chain, PrivateKeyDer::Pkcs8(self.pkcs8.into()))
     }

@@ -8,8 +8,8 @@ use crate::x509::der::{BIT_STRING, INTEGER, Malformed, Reader, SEQUENCE, only, w
 /// The longest certificate request that is parsed, in bytes. One with a key of RSA 8192 takes about 2.3 KiB.
 pub const CERTIFICATE_REQUEST_LEN_MAX: usize = 16 * 1024;
 
-/// A public key whose owner has signed the request. Names and extensions that the request asks for are not read: an issuer takes
-/// them from the registration entry.
+/// A public key whose owner has signed the request. Names and extensions that the request asks for are not
+/// read: an issuer takes them from the registration entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRequest {
     public_key_info: Vec<u8>,

@@ -18,7 +18,8 @@ use crate::{RegistrationEntry, SigningError, SpiffeId, TrustDomain};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CaSignerOptions {
-    /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is 60 seconds.
+    /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is
+    /// 60 seconds.
     pub backdate: Duration,
 }
 
@@ -57,8 +58,9 @@ impl IssueRequest {
     }
 }
 
-/// The certificate of an authority, whose key signs elsewhere: in this process, in a hardware module, or by several parties. It
-/// says what is to be signed ([`CaSigner::begin`]) and assembles the certificate with the signature ([`CaSigner::finish`]).
+/// The certificate of an authority, whose key signs elsewhere: in this process, in a hardware module, or by
+/// several parties. It says what is to be signed ([`CaSigner::begin`]) and assembles the certificate with the
+/// signature ([`CaSigner::finish`]).
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -102,8 +104,8 @@ pub struct UnsignedCertificate {
 }
 
 impl UnsignedCertificate {
-    /// The bytes to be signed with the authority's key: with ECDSA (P-256 with SHA-256, P-384 with SHA-384; the signature in ASN.1),
-    /// Ed25519, or RSA (PKCS #1 with SHA-256).
+    /// The bytes to be signed with the authority's key: with ECDSA (P-256 with SHA-256, P-384 with SHA-384;
+    /// the signature in ASN.1), Ed25519, or RSA (PKCS #1 with SHA-256).
     #[must_use]
     pub fn to_be_signed(&self) -> &[u8] {
         &self.signed
@@ -111,12 +113,12 @@ impl UnsignedCertificate {
 }
 
 impl CaSigner {
-    /// Takes the certificate of the authority, and its issuers up to the root without the root, if the authority is not the root
-    /// itself.
+    /// Takes the certificate of the authority, and its issuers up to the root without the root, if the
+    /// authority is not the root itself.
     ///
     /// # Errors
-    /// [`CaSignerError`], when a certificate breaks a rule for signing certificates, has no SPIFFE ID, or has a key that is not
-    /// supported.
+    /// [`CaSignerError`], when a certificate breaks a rule for signing certificates, has no SPIFFE ID, or has
+    /// a key that is not supported.
     pub fn new(
         certificate: CertificateDer<'static>,
         upstream: Vec<CertificateDer<'static>>,
@@ -153,11 +155,13 @@ impl CaSigner {
         to_system_time(self.validity.not_after)
     }
 
-    /// Builds the certificate of a leaf, with the DNS names of its entry and a random serial number. Its validity ends at the
-    /// earliest of what is requested, what the entry allows, until when the entry is admitted, and the end of the authority.
+    /// Builds the certificate of a leaf, with the DNS names of its entry and a random serial number. Its
+    /// validity ends at the earliest of what is requested, what the entry allows, until when the entry is
+    /// admitted, and the end of the authority.
     ///
     /// # Errors
-    /// [`IssueRequestError`], when the entry is not for the request, is no longer admitted, or the authority is not valid.
+    /// [`IssueRequestError`], when the entry is not for the request, is no longer admitted, or the authority
+    /// is not valid.
     pub fn begin(
         &self,
         entry: &RegistrationEntry,

@@ -54,7 +54,8 @@ impl JwtAlgorithm {
         self != JwtAlgorithm::Es512
     }
 
-    /// Whether a key is of the kind that the algorithm takes: a key verifies signatures of no other algorithm (RFC 8725 §3.1).
+    /// Whether a key is of the kind that the algorithm takes: a key verifies signatures of no other algorithm
+    /// (RFC 8725 §3.1).
     pub(super) fn takes(self, key: &JwtKey) -> bool {
         match key {
             JwtKey::Rsa { .. } => self.rsa().is_some(),

@@ -18,7 +18,8 @@ use crate::base64::{Alphabet, encode};
 use crate::json::Json;
 use crate::{JwtAuthority, JwtKey, KeyEncodingError, SpiffeId, TrustDomain};
 
-/// Issues JWT-SVIDs of a trust domain with one key. The caller decides which workload receives which SPIFFE ID.
+/// Issues JWT-SVIDs of a trust domain with one key. The caller decides which workload receives which SPIFFE
+/// ID.
 pub struct JwtIssuer {
     trust_domain: TrustDomain,
     authority: JwtAuthority,
@@ -44,8 +45,8 @@ impl JwtIssuer {
         JwtIssuer::from_pkcs8(trust_domain, key_id, JwtAlgorithm::Es256, pkcs8.as_ref())
     }
 
-    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with at least 2048 bits, or of ECDSA with the curve
-    /// of the algorithm.
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with at least 2048 bits, or of
+    /// ECDSA with the curve of the algorithm.
     ///
     /// # Errors
     /// [`JwtKeyError`], when the key id is empty, or the key is not one for the algorithm.
@@ -102,7 +103,8 @@ impl JwtIssuer {
         &self.trust_domain
     }
 
-    /// Issues a JWT-SVID for an audience, valid from `now` on for whole seconds. One audience is recommended (JWT-SVID §3.2).
+    /// Issues a JWT-SVID for an audience, valid from `now` on for whole seconds. One audience is recommended
+    /// (JWT-SVID §3.2).
     ///
     /// # Errors
     /// [`JwtIssueError`]; the issuer is unchanged.

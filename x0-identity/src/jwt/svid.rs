@@ -14,7 +14,8 @@ use crate::{BundleMap, JsonError, ParseSpiffeIdError, SpiffeId, TrustDomain};
 /// The longest token that is parsed, in bytes.
 pub const JWT_SVID_LEN_MAX: usize = 16 * 1024;
 
-/// A JWT-SVID whose signature and claims were validated. It is a bearer token: keep it as secret as a password until it expires.
+/// A JWT-SVID whose signature and claims were validated. It is a bearer token: keep it as secret as a
+/// password until it expires.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JwtSvid {
     pub(super) token: String,
@@ -101,7 +102,8 @@ impl JwtSvidValidator {
         JwtSvidValidator { audience: audience.into(), leeway: Duration::ZERO }
     }
 
-    /// Sets how far clocks may differ: a token is accepted so much longer, and so much before its `nbf`. The default is zero.
+    /// Sets how far clocks may differ: a token is accepted so much longer, and so much before its `nbf`. The
+    /// default is zero.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> JwtSvidValidator {
         self.leeway = leeway;
@@ -209,7 +211,8 @@ fn read_object(part: &str) -> Result<Json, JwtSvidError> {
     }
 }
 
-/// Seconds since 1970, of which fractions are allowed (RFC 7519 §2). None, when it is none or not representable.
+/// Seconds since 1970, of which fractions are allowed (RFC 7519 §2). None, when it is none or not
+/// representable.
 fn numeric_date(value: &Json) -> Option<SystemTime> {
     let Json::Number(text) = value else { return None };
     let seconds = match text.parse::<u64>() {
@@ -219,8 +222,8 @@ fn numeric_date(value: &Json) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(seconds)
 }
 
-/// With the key that the header names, or without a name with each that the algorithm takes. Keys of other trust domains are not
-/// looked at.
+/// With the key that the header names, or without a name with each that the algorithm takes. Keys of other
+/// trust domains are not looked at.
 fn verify(
     header: &Header,
     trust_domain: &TrustDomain,

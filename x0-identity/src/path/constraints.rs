@@ -1,7 +1,7 @@
 //! Name constraints (RFC 5280 §4.2.1.10, §6.1.3 (b) and (c), §6.1.4 (g)).
 //!
-//! The permitted subtrees of RFC 5280 §6.1.2 are the intersection of those of every signer. A name lies in an intersection if it
-//! lies in each part, so the parts are kept as they are and each is asked.
+//! The permitted subtrees of RFC 5280 §6.1.2 are the intersection of those of every signer. A name lies in an
+//! intersection if it lies in each part, so the parts are kept as they are and each is asked.
 
 use super::names::{EMAIL_ADDRESS, attributes, begins_with};
 use super::{Budget, PathError};
@@ -63,8 +63,8 @@ pub(super) fn check(
                 check_name((name.tag, content), permitted, excluded, budget)?;
             }
         }
-        // "When the certificate does not include a subject alternative name, the constraint MUST be applied to the attribute of
-        // type emailAddress in the subject distinguished name."
+        // "When the certificate does not include a subject alternative name, the constraint MUST be applied
+        // to the attribute of type emailAddress in the subject distinguished name."
         None => {
             for address in attributes(certificate.subject, EMAIL_ADDRESS) {
                 check_name((RFC822_NAME, address), permitted, excluded, budget)?;
@@ -107,7 +107,8 @@ fn base_of<'a>(subtrees: &mut Reader<'a>, form: u8) -> Result<Option<&'a [u8]>, 
     if base.tag != form {
         return Ok(None);
     }
-    // "minimum MUST be zero, and maximum MUST be absent": other values are not processed, and so refuse the name.
+    // "minimum MUST be zero, and maximum MUST be absent": other values are not processed, and so refuse the
+    // name.
     if subtree.optional(MINIMUM)?.map(small_integer).transpose()?.unwrap_or(0) != 0 || !subtree.is_empty() {
         return Err(Broken::Name);
     }
@@ -139,8 +140,9 @@ fn ends_with(name: &[u8], end: &[u8]) -> bool {
     name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end)
 }
 
-/// "Any DNS name that can be constructed by simply adding zero or more labels to the left-hand side of the name satisfies the
-/// name constraint." A leading dot demands at least one label, as OpenSSL, Go and webpki read it.
+/// "Any DNS name that can be constructed by simply adding zero or more labels to the left-hand side of the
+/// name satisfies the name constraint." A leading dot demands at least one label, as OpenSSL, Go and webpki
+/// read it.
 fn within_domain(name: &[u8], base: &[u8]) -> bool {
     if base.is_empty() || name.eq_ignore_ascii_case(base) {
         return true;
@@ -149,7 +151,8 @@ fn within_domain(name: &[u8], base: &[u8]) -> bool {
     boundary && name.len() > base.len() && ends_with(name, base)
 }
 
-/// A wildcard stands for every name of one more label: it is permitted if all of them are, and excluded if one of them is.
+/// A wildcard stands for every name of one more label: it is permitted if all of them are, and excluded if
+/// one of them is.
 fn dns_matches(name: &[u8], base: &[u8], subtree: Subtree) -> bool {
     match name.strip_prefix(b"*.") {
         Some(parent) if subtree == Subtree::Excluded => {
@@ -161,8 +164,8 @@ fn dns_matches(name: &[u8], base: &[u8], subtree: Subtree) -> bool {
     }
 }
 
-/// "The constraint MUST be specified as a fully qualified domain name and MAY specify a host or a domain": with a leading dot
-/// it covers the hosts below a domain, without one a single host.
+/// "The constraint MUST be specified as a fully qualified domain name and MAY specify a host or a domain":
+/// with a leading dot it covers the hosts below a domain, without one a single host.
 fn host_matches(host: &[u8], base: &[u8]) -> bool {
     if base.first() == Some(&b'.') {
         host.len() > base.len() && ends_with(host, base)
@@ -171,7 +174,8 @@ fn host_matches(host: &[u8], base: &[u8]) -> bool {
     }
 }
 
-/// The host of a URI, `None` if it has none that is a domain name: "the application MUST reject the certificate".
+/// The host of a URI, `None` if it has none that is a domain name: "the application MUST reject the
+/// certificate".
 fn uri_host(uri: &[u8]) -> Option<&[u8]> {
     let uri = core::str::from_utf8(uri).ok()?;
     let (scheme, rest) = uri.split_once("://")?;

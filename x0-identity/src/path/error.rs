@@ -25,8 +25,8 @@ impl fmt::Display for CertificateAt {
     }
 }
 
-/// No valid path leads from the leaf to an authority of the bundle (RFC 5280 §6.1). Of several paths, the error is that of the one
-/// that passed most checks.
+/// No valid path leads from the leaf to an authority of the bundle (RFC 5280 §6.1). Of several paths, the
+/// error is that of the one that passed most checks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {

@@ -75,9 +75,10 @@ fn same_attribute(one: Element<'_>, other: Element<'_>) -> bool {
     one_kind == other_kind && same_value(one, other)
 }
 
-/// §7.1: `PrintableString` and `UTF8String` are compared without case and with spaces collapsed; §7.2 and §7.3 say so of
-/// `IA5String`. Other types are compared by their bytes, which the section allows. Of the string preparation of RFC 4518 the
-/// steps for case and spaces are applied; texts that differ in their Unicode normalization are different names.
+/// §7.1: `PrintableString` and `UTF8String` are compared without case and with spaces collapsed; §7.2 and
+/// §7.3 say so of `IA5String`. Other types are compared by their bytes, which the section allows. Of the
+/// string preparation of RFC 4518 the steps for case and spaces are applied; texts that differ in their
+/// Unicode normalization are different names.
 fn same_value(one: Element<'_>, other: Element<'_>) -> bool {
     // `Iterator::eq` stops at the first difference and allocates nothing.
     match (value_text(one), value_text(other)) {

@@ -1,7 +1,8 @@
 //! Certificate policies (RFC 5280 §6.1.3 (d) to (f), §6.1.4 (a), (b), (h) to (j), §6.1.5 (a), (b), (g)).
 //!
-//! No initial policy is demanded, so what the valid policy tree decides is only whether it is empty. The tree grows exponentially
-//! (RFC 9618 §3); whether it is empty follows from the policies that its last level expects, a set.
+//! No initial policy is demanded, so what the valid policy tree decides is only whether it is empty. The tree
+//! grows exponentially (RFC 9618 §3); whether it is empty follows from the policies that its last level
+//! expects, a set.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,8 @@ const QUALIFIERS: [&[u8]; 2] = [&[0x2b, 6, 1, 5, 5, 7, 2, 1], &[0x2b, 6, 1, 5, 5
 pub(super) struct Policies<'a> {
     /// The expected policies of the last level; empty when the tree is NULL.
     expected: BTreeSet<&'a [u8]>,
-    /// Certificates after which a valid policy is demanded, after which mapping ends, and after which `anyPolicy` ends.
+    /// Certificates after which a valid policy is demanded, after which mapping ends, and after which
+    /// `anyPolicy` ends.
     explicit_policy: u32,
     policy_mapping: u32,
     inhibit_any: u32,
@@ -141,8 +143,8 @@ fn read_policies<'a>(
                 let kind = qualifier.expect(OBJECT_IDENTIFIER)?;
                 qualifier.element()?;
                 qualifier.finish()?;
-                // "If this extension is critical, the path validation software MUST be able to interpret this extension
-                // (including the optional qualifier), or MUST reject the certificate."
+                // "If this extension is critical, the path validation software MUST be able to interpret this
+                // extension (including the optional qualifier), or MUST reject the certificate."
                 if criticality == Criticality::Critical && !QUALIFIERS.contains(&kind) {
                     return Err(Malformed);
                 }

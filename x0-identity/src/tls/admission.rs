@@ -35,13 +35,13 @@ impl Watchers {
     }
 }
 
-/// The admission of one peer, from [`Identity::admit`](crate::Identity::admit). As a future it becomes ready, with the reason, when
-/// the chain of the peer is no longer valid: its certificate, SPIFFE ID or authority was revoked, its authority left the bundle,
-/// or it expired. The owner of the connection closes it then.
+/// The admission of one peer, from [`Identity::admit`](crate::Identity::admit). As a future it becomes ready,
+/// with the reason, when the chain of the peer is no longer valid: its certificate, SPIFFE ID or authority
+/// was revoked, its authority left the bundle, or it expired. The owner of the connection closes it then.
 ///
-/// The future is woken by changes of bundles and revocations, not by time: it needs no runtime. Await it together with a timer
-/// for [`Admission::expires`], and poll it again when the timer fires. An identity that was built with a source of bundles does not
-/// see changes of the source: poll the admission after a change.
+/// The future is woken by changes of bundles and revocations, not by time: it needs no runtime. Await it
+/// together with a timer for [`Admission::expires`], and poll it again when the timer fires. An identity that
+/// was built with a source of bundles does not see changes of the source: poll the admission after a change.
 pub struct Admission {
     verifier: Arc<Verifier>,
     watchers: Arc<Watchers>,

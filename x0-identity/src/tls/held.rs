@@ -57,7 +57,8 @@ impl ResolvesServerCert for Resolver {
 }
 
 impl ResolvesClientCert for Resolver {
-    /// Ignores the server's hints and schemes: there is one SVID, and the server decides whether to refuse it.
+    /// Ignores the server's hints and schemes: there is one SVID, and the server decides whether to refuse
+    /// it.
     fn resolve(
         &self,
         _root_hint_subjects: &[&[u8]],

@@ -16,19 +16,20 @@ use super::held::Resolver;
 use super::{Admission, Bundles, Held, KeyError, PeerRole, Swap, Verifier, VerifyError, Watchers};
 use crate::{BundleSource, NodeId, RevocationView, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
-/// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones share one
-/// identity.
+/// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones
+/// share one identity.
 ///
-/// The configurations are built once, for mutual TLS 1.3 with ring's cryptography (whatever the process's default provider
-/// is). Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`] and [`Identity::set_bundle`] take
-/// effect with the next handshake, do not disturb one in progress, and rebuild nothing. An established connection
-/// continues until its owner closes it: see [`Identity::admit`].
+/// The configurations are built once, for mutual TLS 1.3 with ring's cryptography (whatever the process's
+/// default provider is). Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`]
+/// and [`Identity::set_bundle`] take effect with the next handshake, do not disturb one in progress, and
+/// rebuild nothing. An established connection continues until its owner closes it: see [`Identity::admit`].
 ///
 /// # Sessions are never resumed
-/// In a resumed TLS 1.3 session neither side presents a certificate. A peer whose authority left the bundle, or whose SVID
-/// expired, would be accepted on an old ticket for as long as tickets live, and a rotated SVID would not be presented. The
-/// server therefore sends no tickets and keeps no sessions, the client stores none, and there is no early data. The cost is
-/// a full handshake per connection. Keep these settings in a clone of a configuration.
+/// In a resumed TLS 1.3 session neither side presents a certificate. A peer whose authority left the bundle,
+/// or whose SVID expired, would be accepted on an old ticket for as long as tickets live, and a rotated SVID
+/// would not be presented. The server therefore sends no tickets and keeps no sessions, the client stores
+/// none, and there is no early data. The cost is a full handshake per connection. Keep these settings in a
+/// clone of a configuration.
 #[derive(Clone)]
 pub struct Identity(Arc<Shared>);
 
@@ -50,15 +51,16 @@ impl Identity {
     /// Builds the identity from an SVID and the bundle to trust. The bundle must trust the SVID now.
     ///
     /// # Errors
-    /// [`IdentityError`], when the key does not belong to the leaf, the bundle does not trust the SVID, or rustls refuses the
-    /// configuration.
+    /// [`IdentityError`], when the key does not belong to the leaf, the bundle does not trust the SVID, or
+    /// rustls refuses the configuration.
     pub fn new(svid: X509Svid, bundle: TrustBundle) -> Result<Identity, IdentityError> {
         let bundles = Arc::new(Bundles::new(bundle));
         Identity::build(svid, Arc::clone(&bundles) as _, Some(bundles))
     }
 
-    /// Builds the identity from an SVID and a source of bundles, which is read at each handshake. The source must trust the SVID
-    /// now. [`Identity::set_bundle`] and [`Identity::federate`] are not available: change the source instead.
+    /// Builds the identity from an SVID and a source of bundles, which is read at each handshake. The source
+    /// must trust the SVID now. [`Identity::set_bundle`] and [`Identity::federate`] are not available: change
+    /// the source instead.
     ///
     /// # Errors
     /// As for [`Identity::new`].
@@ -118,8 +120,8 @@ impl Identity {
     /// Presents another SVID of the same SPIFFE ID from the next handshake on.
     ///
     /// # Errors
-    /// [`RotateError`], when the SPIFFE ID differs, the key does not belong to the leaf, or the bundle does not trust the SVID
-    /// now. The current SVID stays in use.
+    /// [`RotateError`], when the SPIFFE ID differs, the key does not belong to the leaf, or the bundle does
+    /// not trust the SVID now. The current SVID stays in use.
     pub fn rotate(&self, svid: X509Svid) -> Result<(), RotateError> {
         if *svid.spiffe_id() != self.0.spiffe_id {
             return Err(RotateError::SpiffeId {
@@ -133,9 +135,9 @@ impl Identity {
         Ok(())
     }
 
-    /// Trusts another bundle of the same trust domain from the next handshake on. Authorities that are not in it are
-    /// revoked; an empty bundle refuses every peer. To change the root without a gap: first distribute a bundle with both
-    /// roots, then rotate the SVIDs, then remove the old root.
+    /// Trusts another bundle of the same trust domain from the next handshake on. Authorities that are not in
+    /// it are revoked; an empty bundle refuses every peer. To change the root without a gap: first distribute
+    /// a bundle with both roots, then rotate the SVIDs, then remove the old root.
     ///
     /// # Errors
     /// [`SetBundleError`], when the bundle is of another trust domain. The current bundle stays in use.
@@ -153,13 +155,14 @@ impl Identity {
         Ok(())
     }
 
-    /// Trusts the bundle of another trust domain beside its own from the next handshake on, in the place of the one that is
-    /// trusted for that domain. Authorize peers by their whole SPIFFE ID then: paths of two domains are
-    /// unrelated, and [`peer_node_id`](crate::peer_node_id) does not tell their nodes apart. A mesh transport that identifies nodes
-    /// by number only needs an identity that is not federated.
+    /// Trusts the bundle of another trust domain beside its own from the next handshake on, in the place of
+    /// the one that is trusted for that domain. Authorize peers by their whole SPIFFE ID then: paths of two
+    /// domains are unrelated, and [`peer_node_id`](crate::peer_node_id) does not tell their nodes apart. A
+    /// mesh transport that identifies nodes by number only needs an identity that is not federated.
     ///
     /// # Errors
-    /// [`SetBundleError`], when the bundle is of the identity's own trust domain, or the identity was built with a source.
+    /// [`SetBundleError`], when the bundle is of the identity's own trust domain, or the identity was built
+    /// with a source.
     pub fn federate(&self, bundle: TrustBundle) -> Result<(), SetBundleError> {
         let trust_domain = self.0.spiffe_id.trust_domain();
         if bundle.trust_domain() == trust_domain {
@@ -185,8 +188,9 @@ impl Identity {
         Ok(())
     }
 
-    /// Refuses what a view names, from the next handshake on, and wakes the admissions of established connections. The view takes
-    /// the place of the current one: merge it into [`Identity::revocations`] if the other entries stay.
+    /// Refuses what a view names, from the next handshake on, and wakes the admissions of established
+    /// connections. The view takes the place of the current one: merge it into [`Identity::revocations`] if
+    /// the other entries stay.
     pub fn set_revocations(&self, view: RevocationView) {
         self.0.revocations.store(view);
         self.0.watchers.wake_all();
@@ -198,8 +202,8 @@ impl Identity {
         RevocationView::clone(&self.0.revocations.load())
     }
 
-    /// Admits the peer of an established connection, given its chain (in rustls, `peer_certificates`) and its role. The
-    /// [`Admission`] becomes ready when the connection is to be closed.
+    /// Admits the peer of an established connection, given its chain (in rustls, `peer_certificates`) and its
+    /// role. The [`Admission`] becomes ready when the connection is to be closed.
     ///
     /// # Errors
     /// [`VerifyError`], when the chain is not valid now.
@@ -214,15 +218,15 @@ impl Identity {
         Admission::new(Arc::clone(&self.0.verifier), Arc::clone(&self.0.watchers), id, chain, role, now)
     }
 
-    /// The configuration for accepting connections; every call returns the same one. It sets no ALPN: clone it and set
-    /// `alpn_protocols` if the protocol above has a name.
+    /// The configuration for accepting connections; every call returns the same one. It sets no ALPN: clone
+    /// it and set `alpn_protocols` if the protocol above has a name.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.server_config)
     }
 
-    /// The configuration for dialling; every call returns the same one. It sets no ALPN, as [`Identity::server_config`].
-    /// rustls requires a server name: pass any, it is neither sent nor verified.
+    /// The configuration for dialling; every call returns the same one. It sets no ALPN, as
+    /// [`Identity::server_config`]. rustls requires a server name: pass any, it is neither sent nor verified.
     #[must_use]
     pub fn client_config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.0.client_config)
@@ -246,7 +250,8 @@ impl Identity {
         self.0.spiffe_id.node_id()
     }
 
-    /// The last second in which the current SVID is valid. Rotate well before; half of the lifetime is customary.
+    /// The last second in which the current SVID is valid. Rotate well before; half of the lifetime is
+    /// customary.
     #[must_use]
     pub fn svid_expires(&self) -> SystemTime {
         self.0.held.load().svid.not_after()
@@ -267,7 +272,8 @@ impl Identity {
     }
 }
 
-/// Refuses an SVID that peers with the same bundle would refuse, so that the operator sees the error before the peers do.
+/// Refuses an SVID that peers with the same bundle would refuse, so that the operator sees the error before
+/// the peers do.
 fn verify_own(svid: &X509Svid, verifier: &Verifier) -> Result<(), VerifyError> {
     let now = UnixTime::now();
     let Some((leaf, intermediates)) = svid.chain().split_first() else { return Ok(()) };

@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// A slot that many handshakes read and a rotation replaces.
 ///
-/// A lock around an `Arc` and no `arc-swap`: it is held for the copy of a pointer, tens of nanoseconds beside the hundreds
-/// of microseconds of a handshake, so a further dependency would buy nothing that could be measured.
+/// A lock around an `Arc` and no `arc-swap`: it is held for the copy of a pointer, tens of nanoseconds beside
+/// the hundreds of microseconds of a handshake, so a further dependency would buy nothing that could be
+/// measured.
 #[derive(Debug)]
 pub(super) struct Swap<T>(RwLock<Arc<T>>);
 

@@ -22,18 +22,19 @@ use crate::{
 
 /// Accepts a peer that has an SVID of a trusted domain, as client and as server.
 ///
-/// Checked are the rules of X509-SVID for the leaf and for each signer of the path, and the path itself as of RFC 5280. The
-/// server name that a client dialled is **not** looked at: an SVID names a workload, not a host. The caller authorizes the
-/// peer after the handshake, by the SPIFFE ID that it reads with [`peer_spiffe_id`](crate::peer_spiffe_id) or
-/// [`peer_node_id`](crate::peer_node_id).
+/// Checked are the rules of X509-SVID for the leaf and for each signer of the path, and the path itself as of
+/// RFC 5280. The server name that a client dialled is **not** looked at: an SVID names a workload, not a
+/// host. The caller authorizes the peer after the handshake, by the SPIFFE ID that it reads with
+/// [`peer_spiffe_id`](crate::peer_spiffe_id) or [`peer_node_id`](crate::peer_node_id).
 ///
 /// # Decisions
 /// RFC 5280 and X509-SVID leave some questions open. This verifier decides them so:
-/// - An authority's path length, name constraints, extended key usage and validity apply to the path, as in OpenSSL and Go.
-/// - The extended key usage of a signer bounds that of the leaf (X509-SVID §4.4): a client under a signer for `serverAuth` only is
-///   refused.
-/// - Name constraints are processed for URIs (on the host, RFC 5280 §4.2.1.10), DNS names, directory names, e-mail addresses and
-///   IP addresses. A certificate with a constrained name of another form is refused.
+/// - An authority's path length, name constraints, extended key usage and validity apply to the path, as in
+///   OpenSSL and Go.
+/// - The extended key usage of a signer bounds that of the leaf (X509-SVID §4.4): a client under a signer for
+///   `serverAuth` only is refused.
+/// - Name constraints are processed for URIs (on the host, RFC 5280 §4.2.1.10), DNS names, directory names,
+///   e-mail addresses and IP addresses. A certificate with a constrained name of another form is refused.
 /// - Names are compared without case and with spaces collapsed (RFC 5280 §7.1).
 /// - Encodings are strict DER, except that a default FALSE may be written out.
 /// - A critical CRL distribution point refuses the certificate: revocation lists are not read.
@@ -46,8 +47,9 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Builds a verifier with a fixed bundle, for a caller that builds the rustls configuration. `Identity::verifier` gives one
-    /// that follows the identity's bundle. Such a configuration must not resume sessions either: see `Identity`.
+    /// Builds a verifier with a fixed bundle, for a caller that builds the rustls configuration.
+    /// `Identity::verifier` gives one that follows the identity's bundle. Such a configuration must not
+    /// resume sessions either: see `Identity`.
     #[must_use]
     pub fn new(bundle: TrustBundle) -> Verifier {
         Verifier::with_source(Arc::new(TrustBundleSet::from(bundle)))
@@ -93,7 +95,8 @@ impl Verifier {
         self.verify(end_entity, intermediates, now, Usage::Server)
     }
 
-    /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then path validation.
+    /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then path
+    /// validation.
     fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -106,7 +109,8 @@ impl Verifier {
         }
         let (certificate, leaf) = read_leaf(end_entity)?;
         let trust_domain = leaf.spiffe_id.trust_domain();
-        // Trust Domain and Bundle §3. That the source gives the bundle of this domain is its contract, and cheap to check.
+        // Trust Domain and Bundle §3. That the source gives the bundle of this domain is its contract, and
+        // cheap to check.
         let bundle = self.bundles.bundle(trust_domain);
         let Some(bundle) = bundle.filter(|bundle| bundle.trust_domain() == trust_domain) else {
             return Err(VerifyError::TrustDomain { spiffe_id: leaf.spiffe_id });
@@ -208,8 +212,9 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// A chain is not trusted. The error of a failed handshake carries it inside `rustls::CertificateError::Other`, except for
-/// those errors for which TLS has an alert of its own, such as an expired certificate: they become the matching variant.
+/// A chain is not trusted. The error of a failed handshake carries it inside
+/// `rustls::CertificateError::Other`, except for those errors for which TLS has an alert of its own, such as
+/// an expired certificate: they become the matching variant.
 #[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
@@ -245,7 +250,8 @@ pub enum VerifyError {
     Path(#[from] PathError),
 }
 
-/// The message with its causes: `rustls` shows the errors that it carries with `Debug`, and operators read that text.
+/// The message with its causes: `rustls` shows the errors that it carries with `Debug`, and operators read
+/// that text.
 impl std::fmt::Debug for VerifyError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{self}")?;

@@ -10,7 +10,8 @@ use crate::TrustDomain;
 /// The signing certificates that are authoritative for one trust domain.
 ///
 /// The name and the certificates belong together (Trust Domain and Bundle §3): a certificate of the bundle is
-/// trusted for SVIDs of this domain only. An empty bundle is valid; every SVID is untrusted under it (§4.1.3).
+/// trusted for SVIDs of this domain only. An empty bundle is valid; every SVID is untrusted under it
+/// (§4.1.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     trust_domain: TrustDomain,
@@ -26,7 +27,8 @@ impl TrustBundle {
     /// Builds the bundle of a domain. A duplicate certificate counts once.
     ///
     /// # Errors
-    /// [`BundleError`], when there are too many authorities or one breaks a rule of X509-SVID for signing certificates.
+    /// [`BundleError`], when there are too many authorities or one breaks a rule of X509-SVID for signing
+    /// certificates.
     pub fn new(
         trust_domain: TrustDomain,
         authorities: Vec<CertificateDer<'static>>,
@@ -44,7 +46,8 @@ impl TrustBundle {
         TrustBundle { trust_domain, authorities: Vec::new(), subjects: Vec::new() }
     }
 
-    /// Reads the bundle of a domain from the certificates of a PEM text. A text without certificates gives an empty bundle.
+    /// Reads the bundle of a domain from the certificates of a PEM text. A text without certificates gives an
+    /// empty bundle.
     ///
     /// # Errors
     /// [`BundleError`], when the text is damaged or holds a private key, or as for [`TrustBundle::new`].
@@ -56,7 +59,8 @@ impl TrustBundle {
         TrustBundle::new(trust_domain, parts.certificates)
     }
 
-    /// The certificates as PEM text. The text does not contain the name of the domain: store the name with it.
+    /// The certificates as PEM text. The text does not contain the name of the domain: store the name with
+    /// it.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let mut pem = String::new();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::TrustBundle;
 use crate::TrustDomain;
 
-/// Trust bundles keyed by trust domain. Bundles are never merged: an authority is trusted for its own domain only (Trust Domain
-/// and Bundle §3).
+/// Trust bundles keyed by trust domain. Bundles are never merged: an authority is trusted for its own domain
+/// only (Trust Domain and Bundle §3).
 ///
 /// ```
 /// use x0_identity::{TrustBundle, TrustBundleSet, TrustDomain};
@@ -83,11 +83,12 @@ impl From<TrustBundle> for TrustBundleSet {
     }
 }
 
-/// The seam between verifiers and whatever stores bundles. A verifier asks at each handshake, so an answer takes effect with the
-/// next one.
+/// The seam between verifiers and whatever stores bundles. A verifier asks at each handshake, so an answer
+/// takes effect with the next one.
 ///
-/// The implementation returns the current bundle of the domain that it is asked for, or `None` if it trusts no authority of it; it
-/// never returns the bundle of another domain (a verifier refuses that). It is called from handshakes: it does not block on I/O.
+/// The implementation returns the current bundle of the domain that it is asked for, or `None` if it trusts
+/// no authority of it; it never returns the bundle of another domain (a verifier refuses that). It is called
+/// from handshakes: it does not block on I/O.
 pub trait BundleSource: fmt::Debug + Send + Sync {
     /// The current bundle of a trust domain.
     fn bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<TrustBundle>>;

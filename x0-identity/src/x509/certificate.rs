@@ -10,7 +10,8 @@ use super::der::{
     boolean, check_integer, check_oid, named_bits, only, small_integer, time, whole_bytes,
 };
 
-/// The longest certificate that is parsed, in bytes. An SVID with a SPIFFE ID of full length takes about 3 KiB.
+/// The longest certificate that is parsed, in bytes. An SVID with a SPIFFE ID of full length takes about 3
+/// KiB.
 pub const CERTIFICATE_LEN_MAX: usize = 16 * 1024;
 
 /// Bytes are not a certificate that the rules can be applied to.
@@ -37,7 +38,8 @@ pub enum EncodingError {
     /// The certificate has version 1 or 2, which have no extensions (RFC 5280 §4.1.2.1).
     #[error("the certificate is not of X.509 version 3: issue it again with extensions")]
     Version,
-    /// The certificate names one signature algorithm inside the signed part and another outside (RFC 5280 §4.1.1.2).
+    /// The certificate names one signature algorithm inside the signed part and another outside (RFC 5280
+    /// §4.1.1.2).
     #[error("the certificate names two different signature algorithms: issue it again")]
     SignatureAlgorithm,
     /// An extension occurs twice (RFC 5280 §4.2), so that two readers may see two certificates.
@@ -64,7 +66,8 @@ pub(crate) struct Validity {
     pub(crate) not_after: i64,
 }
 
-/// A moment in seconds since 1970. A moment that the platform cannot represent becomes 1970: an SVID that expired long ago.
+/// A moment in seconds since 1970. A moment that the platform cannot represent becomes 1970: an SVID that
+/// expired long ago.
 pub(crate) fn to_system_time(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let origin = SystemTime::UNIX_EPOCH;
@@ -335,8 +338,9 @@ impl<'a> Certificate<'a> {
         Ok(())
     }
 
-    /// §4.2: a critical extension that is not processed refuses the certificate, but only where a path is validated. Key
-    /// identifiers are among them: they are hints here, and RFC 5280 forbids marking them critical.
+    /// §4.2: a critical extension that is not processed refuses the certificate, but only where a path is
+    /// validated. Key identifiers are among them: they are hints here, and RFC 5280 forbids marking them
+    /// critical.
     fn leave_out(&mut self, oid: &'a [u8], criticality: Criticality) {
         if criticality == Criticality::Critical && self.unknown_critical.is_none() {
             self.unknown_critical = Some(oid);
@@ -433,8 +437,8 @@ pub(crate) const URI: u8 = 0x86;
 pub(crate) const IP_ADDRESS: u8 = 0x87;
 pub(crate) const REGISTERED_ID: u8 = 0x88;
 
-/// The URIs of a subject alternative name, by their raw tags: a name with bytes that are not text counts like any other, so
-/// that no second identity is visible to another parser and not to this one.
+/// The URIs of a subject alternative name, by their raw tags: a name with bytes that are not text counts like
+/// any other, so that no second identity is visible to another parser and not to this one.
 fn uris(names: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let mut uris = Vec::new();
     let mut names = Reader::new(names);

@@ -42,8 +42,8 @@ impl<'a> Reader<'a> {
         self.0
     }
 
-    /// The next element. Tag numbers above 30 occur nowhere in a certificate's profile, so their long form is refused
-    /// (§8.1.2.4); a length has its shortest form (§10.1).
+    /// The next element. Tag numbers above 30 occur nowhere in a certificate's profile, so their long form is
+    /// refused (§8.1.2.4); a length has its shortest form (§10.1).
     pub(crate) fn element(&mut self) -> Result<Element<'a>, Malformed> {
         let (&tag, rest) = self.0.split_first().ok_or(Malformed)?;
         if tag & 0x1f == 0x1f {
@@ -170,8 +170,8 @@ pub(crate) fn check_oid(content: &[u8]) -> Result<(), Malformed> {
     if content.is_empty() || !starts { Err(Malformed) } else { Ok(()) }
 }
 
-/// Seconds since 1970 of a `UTCTime` or `GeneralizedTime` in the forms that RFC 5280 §4.1.2.5 demands: in UTC, with seconds,
-/// without fractions.
+/// Seconds since 1970 of a `UTCTime` or `GeneralizedTime` in the forms that RFC 5280 §4.1.2.5 demands: in
+/// UTC, with seconds, without fractions.
 pub(crate) fn time(element: Element<'_>) -> Result<i64, Malformed> {
     let two = |digits: &[u8]| match *digits {
         [high @ b'0'..=b'9', low @ b'0'..=b'9'] => Ok(i64::from(high - b'0') * 10 + i64::from(low - b'0')),

@@ -66,8 +66,8 @@ pub enum LeafError {
 
 /// Checks every rule of X509-SVID for a leaf certificate and returns its SPIFFE ID.
 ///
-/// Signature and validity are **not** checked: that takes a trust bundle, see `Verifier`. Pass a certificate of a connection
-/// that the verifier has accepted, or of a file that the caller trusts.
+/// Signature and validity are **not** checked: that takes a trust bundle, see `Verifier`. Pass a certificate
+/// of a connection that the verifier has accepted, or of a file that the caller trusts.
 ///
 /// # Errors
 /// [`LeafError`] names the first rule that is broken.

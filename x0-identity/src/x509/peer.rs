@@ -27,8 +27,8 @@ pub enum PeerError {
     },
 }
 
-/// The SPIFFE ID at the head of a chain that a verifier **has already accepted** (in rustls, the `peer_certificates` of a
-/// connection whose handshake is over). The chain itself is not verified again.
+/// The SPIFFE ID at the head of a chain that a verifier **has already accepted** (in rustls, the
+/// `peer_certificates` of a connection whose handshake is over). The chain itself is not verified again.
 ///
 /// # Errors
 /// [`PeerError`], when the chain is empty or the leaf breaks a rule of X509-SVID.
@@ -36,20 +36,23 @@ pub fn peer_spiffe_id(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerErro
     Ok(spiffe_id_of(chain.first().ok_or(PeerError::NoCertificate)?)?)
 }
 
-/// The node at the head of a chain that a verifier **has already accepted**, as for [`peer_spiffe_id`], of any trust domain: for a
-/// verifier that trusts one. With more than one use [`peer_node_id_in`].
+/// The node at the head of a chain that a verifier **has already accepted**, as for [`peer_spiffe_id`], of
+/// any trust domain: for a verifier that trusts one. With more than one use [`peer_node_id_in`].
 ///
 /// # Errors
-/// [`PeerError`], when the chain is empty, the leaf breaks a rule of X509-SVID, or the SPIFFE ID is not that of a node.
+/// [`PeerError`], when the chain is empty, the leaf breaks a rule of X509-SVID, or the SPIFFE ID is not that
+/// of a node.
 pub fn peer_node_id(chain: &[CertificateDer<'_>]) -> Result<NodeId, PeerError> {
     let spiffe_id = peer_spiffe_id(chain)?;
     spiffe_id.node_id().ok_or(PeerError::NotANode { spiffe_id })
 }
 
-/// As [`peer_node_id`], for nodes of one trust domain: a federated domain has nodes of its own, with the same numbers.
+/// As [`peer_node_id`], for nodes of one trust domain: a federated domain has nodes of its own, with the same
+/// numbers.
 ///
 /// # Errors
-/// [`PeerError`], as for [`peer_node_id`], and [`PeerError::NotANode`] when the SPIFFE ID is of another trust domain.
+/// [`PeerError`], as for [`peer_node_id`], and [`PeerError::NotANode`] when the SPIFFE ID is of another trust
+/// domain.
 pub fn peer_node_id_in(
     trust_domain: &TrustDomain,
     chain: &[CertificateDer<'_>],
@@ -59,8 +62,9 @@ pub fn peer_node_id_in(
     node.ok_or(PeerError::NotANode { spiffe_id })
 }
 
-/// The last second in which the SVID at the head of a chain is valid. A verifier **has already accepted** the chain, as for
-/// [`peer_spiffe_id`]. Close the connection at that moment: the SVID no longer proves the identity of the peer.
+/// The last second in which the SVID at the head of a chain is valid. A verifier **has already accepted** the
+/// chain, as for [`peer_spiffe_id`]. Close the connection at that moment: the SVID no longer proves the
+/// identity of the peer.
 ///
 /// # Errors
 /// [`PeerError`], when the chain is empty or the leaf breaks a rule of X509-SVID.

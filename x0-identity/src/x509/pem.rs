@@ -72,7 +72,8 @@ pub(crate) fn write_key(key: &PrivateKeyDer<'_>, pem: &mut String) {
     let label = match key {
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
-        // PKCS #8, and any variant that pki-types adds: its documentation says that it will be a form of PKCS #8.
+        // PKCS #8, and any variant that pki-types adds: its documentation says that it will be a form of
+        // PKCS #8.
         _ => "PRIVATE KEY",
     };
     write_section(label, key.secret_der(), pem);

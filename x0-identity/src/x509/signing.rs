@@ -52,8 +52,8 @@ pub enum SigningError {
 
 /// Checks every rule of X509-SVID for a signing certificate and returns its SPIFFE ID, if it has one.
 ///
-/// The ID is optional, and it may name another trust domain than the one that the certificate signs for (X509-SVID §3.2 says
-/// SHOULD). Signature and validity are not checked.
+/// The ID is optional, and it may name another trust domain than the one that the certificate signs for
+/// (X509-SVID §3.2 says SHOULD). Signature and validity are not checked.
 ///
 /// # Errors
 /// [`SigningError`] names the first rule that is broken.
@@ -86,7 +86,8 @@ impl Signer {
         if !usage.key_cert_sign() {
             return Err(SigningError::KeyUsageCertSign);
         }
-        // An authority is an SVID if it has a SPIFFE ID (§3.2); the rules of SVIDs do not apply to one with other URIs only.
+        // An authority is an SVID if it has a SPIFFE ID (§3.2); the rules of SVIDs do not apply to one with
+        // other URIs only.
         let spiffe_id = match certificate.uris[..] {
             [uri] if claims_spiffe(uri) => {
                 let uri = core::str::from_utf8(uri).map_err(|_| SigningError::UriNotText)?;

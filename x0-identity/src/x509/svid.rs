@@ -15,8 +15,9 @@ use crate::{NodeId, SpiffeId};
 
 /// An X.509-SVID: a leaf certificate, the intermediates behind it, and the leaf's private key.
 ///
-/// Each certificate was checked against the rules of X509-SVID for a single certificate. Two properties need cryptography and
-/// are checked by `Identity` instead: an authority of the bundle signed the chain, and the key belongs to the leaf.
+/// Each certificate was checked against the rules of X509-SVID for a single certificate. Two properties need
+/// cryptography and are checked by `Identity` instead: an authority of the bundle signed the chain, and the
+/// key belongs to the leaf.
 pub struct X509Svid {
     /// The leaf first, then each signer of the one before.
     chain: Vec<CertificateDer<'static>>,
@@ -48,8 +49,8 @@ impl X509Svid {
         Ok(X509Svid { chain, key, leaf })
     }
 
-    /// Reads PEM text with the certificates in order, the leaf first, and one private key (PKCS #8, SEC 1 or PKCS #1)
-    /// anywhere among them. Sections of other kinds are skipped.
+    /// Reads PEM text with the certificates in order, the leaf first, and one private key (PKCS #8, SEC 1 or
+    /// PKCS #1) anywhere among them. Sections of other kinds are skipped.
     ///
     /// # Errors
     /// [`SvidError`], when the text is damaged, the key is missing, or as for [`X509Svid::from_der`].

@@ -183,7 +183,8 @@ pub(crate) fn seconds_since_1970(moment: SystemTime) -> u64 {
     moment.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Takes a handshake to its end, and one message each way behind it, so that what a server sends late (tickets) arrives.
+/// Takes a handshake to its end, and one message each way behind it, so that what a server sends late
+/// (tickets) arrives.
 pub(crate) fn handshake(
     client: &mut ClientConnection,
     server: &mut ServerConnection,

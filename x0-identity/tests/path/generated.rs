@@ -114,8 +114,8 @@ fn perturb(random: &mut Random, forge: Forge, leaf: bool) -> Forge {
     forge.set(15, true, &tlv(3, KEY_CERT_SIGN))
 }
 
-/// An authority that webpki takes whole, signers that may break a rule, a leaf, extraneous certificates, any order. No empty
-/// subjects of signers, no self-issued ones and at most 6, where webpki differs.
+/// An authority that webpki takes whole, signers that may break a rule, a leaf, extraneous certificates, any
+/// order. No empty subjects of signers, no self-issued ones and at most 6, where webpki differs.
 fn generate(random: &mut Random) -> Vector {
     let root = Forge::root("root", 1);
     let mut signers: Vec<Forge> = Vec::new();

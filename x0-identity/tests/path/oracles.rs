@@ -41,7 +41,8 @@ fn is_spiffe_rule(vector: &Vector) -> bool {
     })
 }
 
-/// Why a peer judges otherwise: how the vector's section begins, a part of its name, what the peer does, and the reason.
+/// Why a peer judges otherwise: how the vector's section begins, a part of its name, what the peer does, and
+/// the reason.
 struct Difference {
     section: &'static str,
     name: &'static str,

@@ -452,7 +452,8 @@ fn name_constraints(table: &mut Table) {
     const URI: u8 = 0x86;
     const IP: u8 = 0x87;
     table.section = "X509-SVID §4.2, RFC 5280 §4.2.1.10";
-    // Form, name, base, whether the name lies inside; a name that cannot be judged lies neither inside nor outside.
+    // Form, name, base, whether the name lies inside; a name that cannot be judged lies neither inside nor
+    // outside.
     let cases: &[(u8, &str, &str, Option<bool>)] = &[
         (URI, "https://example.net/a", "example.net", Some(true)),
         (URI, "https://example.net:443/a", "example.net", Some(true)),

@@ -1,5 +1,6 @@
-//! Messages from a peer to an exchange that fetches a blob and serves another: it goes on and keeps its bounds, and hands out to be kept
-//! only what the blob's name stands for. References from a keyspace: what is read is written in the same way.
+//! Messages from a peer to an exchange that fetches a blob and serves another: it goes on and keeps its
+//! bounds, and hands out to be kept only what the blob's name stands for. References from a keyspace: what is
+//! read is written in the same way.
 #![no_main]
 
 use std::time::Duration;

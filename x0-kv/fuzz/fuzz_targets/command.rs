@@ -1,4 +1,5 @@
-//! Bytes from a log or a peer: decoding returns, and what it accepts has one encoding. Applying them never fails.
+//! Bytes from a log or a peer: decoding returns, and what it accepts has one encoding. Applying them never
+//! fails.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

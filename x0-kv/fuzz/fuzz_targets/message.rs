@@ -1,4 +1,5 @@
-//! Messages from a peer, to a leader and to a client that waits for answers: both go on, keep their bounds and answer their caller once.
+//! Messages from a peer, to a leader and to a client that waits for answers: both go on, keep their bounds
+//! and answer their caller once.
 #![no_main]
 
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Bytes that claim to be a snapshot: restoring returns, takes all or nothing, and what it took it writes again.
+//! Bytes that claim to be a snapshot: restoring returns, takes all or nothing, and what it took it writes
+//! again.
 //!
 //! The input is cut into blocks that get the checksums a fuzzer would not find.
 #![no_main]

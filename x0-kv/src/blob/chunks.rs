@@ -21,8 +21,8 @@ impl ChunkSet {
         ChunkSet::from_bytes(count, &vec![0xFF; count.div_ceil(8) as usize])
     }
 
-    /// The chunks of `count` whose bits are set in `bytes`, the lowest bit of the first byte first. What is missing in `bytes` is not in
-    /// the set, and what is beyond `count` is left out.
+    /// The chunks of `count` whose bits are set in `bytes`, the lowest bit of the first byte first. What is
+    /// missing in `bytes` is not in the set, and what is beyond `count` is left out.
     #[must_use]
     pub fn from_bytes(count: u32, bytes: &[u8]) -> ChunkSet {
         let mut set = ChunkSet::none(count);

@@ -18,18 +18,21 @@ use crate::request::codec::DecodeError;
 
 /// Brings blobs from nodes that hold them, chunk by chunk, and serves those that are held here.
 ///
-/// It owns no file, socket, clock or thread. Files are the driver's: the exchange says which chunk is to be read or kept, and what comes
-/// from a peer is only handed out to be kept when it was proved to be what the blob's name says.
+/// It owns no file, socket, clock or thread. Files are the driver's: the exchange says which chunk is to be
+/// read or kept, and what comes from a peer is only handed out to be kept when it was proved to be what the
+/// blob's name says.
 ///
-/// The fetching peer does all the asking and repeating. The serving peer holds nothing for it but a bounded queue of chunks to send.
+/// The fetching peer does all the asking and repeating. The serving peer holds nothing for it but a bounded
+/// queue of chunks to send.
 ///
 /// # How to drive it
-/// 1. [`handle`](Self::handle) what happens: messages, peers that come and go, what the files answered, the time of
-///    [`poll_timeout`](Self::poll_timeout);
-/// 2. then carry out what [`poll_output`](Self::poll_output) gives until it gives none. Outputs that ask for an answer name the input
-///    that is the answer; it may come at once or later, and in any order.
+/// 1. [`handle`](Self::handle) what happens: messages, peers that come and go, what the files answered, the
+///    time of [`poll_timeout`](Self::poll_timeout);
+/// 2. then carry out what [`poll_output`](Self::poll_output) gives until it gives none. Outputs that ask for
+///    an answer name the input that is the answer; it may come at once or later, and in any order.
 ///
-/// The times are since any origin and never go back. An error of `handle` concerns one message and needs no answer.
+/// The times are since any origin and never go back. An error of `handle` concerns one message and needs no
+/// answer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -115,8 +118,8 @@ struct Peer {
 }
 
 impl BlobExchange {
-    /// An exchange without peers. `seed` should differ from node to node: nodes that fetch the same blob then begin at different chunks,
-    /// and can serve each other.
+    /// An exchange without peers. `seed` should differ from node to node: nodes that fetch the same blob then
+    /// begin at different chunks, and can serve each other.
     #[must_use]
     pub fn new(options: ExchangeOptions, seed: u64) -> BlobExchange {
         BlobExchange {

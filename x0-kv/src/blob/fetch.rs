@@ -50,8 +50,9 @@ pub struct Progress {
 
 /// A blob that is being fetched: await it, in any runtime, or [`wait`](Fetch::wait) for it.
 ///
-/// It goes on until the blob is whole, however long nobody who holds it can be reached. Dropping it ends the fetch, unless somebody else
-/// waits for the same blob; what was kept stays, and the next fetch goes on from there.
+/// It goes on until the blob is whole, however long nobody who holds it can be reached. Dropping it ends the
+/// fetch, unless somebody else waits for the same blob; what was kept stays, and the next fetch goes on from
+/// there.
 #[must_use = "a fetch ends when it is dropped"]
 pub struct Fetch {
     pub(super) waiting: Arc<Waiting>,

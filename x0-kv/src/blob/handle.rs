@@ -29,8 +29,8 @@ pub struct BlobOptions {
 
 /// The blobs of a node, from [`Store::blobs`](crate::Store::blobs). Clones are the same ones.
 ///
-/// All but [`fetch`](Blobs::fetch) and [`status`](Blobs::status) wait for the disk: in asynchronous code call them where that is allowed,
-/// such as in `tokio::task::spawn_blocking`.
+/// All but [`fetch`](Blobs::fetch) and [`status`](Blobs::status) wait for the disk: in asynchronous code call
+/// them where that is allowed, such as in `tokio::task::spawn_blocking`.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -104,7 +104,8 @@ impl Blobs {
         Ok(Blobs(Arc::new(Running { shared, thread: Mutex::new(thread) })))
     }
 
-    /// Adds what `from` gives, and returns when it is durable. What is said of it beside name and length is for the caller to fill in.
+    /// Adds what `from` gives, and returns when it is durable. What is said of it beside name and length is
+    /// for the caller to fill in.
     ///
     /// # Errors
     /// Those of [`BlobStore::add`].
@@ -165,7 +166,8 @@ impl Blobs {
         self.held()?.reader(id)
     }
 
-    /// Checks every chunk that is held. Those that are damaged count as missing, and are fetched again if there is anybody to ask.
+    /// Checks every chunk that is held. Those that are damaged count as missing, and are fetched again if
+    /// there is anybody to ask.
     ///
     /// # Errors
     /// Those of [`BlobStore::verify`].
@@ -173,7 +175,8 @@ impl Blobs {
         self.held()?.verify(id)
     }
 
-    /// Removes a blob here, and ends its fetches; other nodes keep theirs. Answers whether there was anything.
+    /// Removes a blob here, and ends its fetches; other nodes keep theirs. Answers whether there was
+    /// anything.
     ///
     /// # Errors
     /// Those of [`BlobStore::remove`].

@@ -1,7 +1,8 @@
 //! The Merkle tree over the chunks of a blob: the shape and the hashes of RFC 9162 §2.1.1, over SHA-256.
 //!
-//! A leaf is the hash of `0x00` and a chunk, an inner node that of `0x01` and its two children. Nodes are numbered in order, leaf `i` as
-//! `2i`, so that a tree of `n` leaves is an array of `2n - 1` hashes of which any part may be known.
+//! A leaf is the hash of `0x00` and a chunk, an inner node that of `0x01` and its two children. Nodes are
+//! numbered in order, leaf `i` as `2i`, so that a tree of `n` leaves is an array of `2n - 1` hashes of which
+//! any part may be known.
 
 use sha2::{Digest as _, Sha256};
 
@@ -30,8 +31,8 @@ fn node(left: &Digest, right: &Digest) -> Digest {
     hash(&[&[NODE], left, right])
 }
 
-/// The name of a blob: its length and the root over its chunks. A root alone leaves the number of leaves open: the path of one leaf can
-/// be right in trees of several sizes.
+/// The name of a blob: its length and the root over its chunks. A root alone leaves the number of leaves
+/// open: the path of one leaf can be right in trees of several sizes.
 pub(super) fn name(len: u64, root: &Digest) -> Digest {
     hash(&[&[BLOB], &len.to_be_bytes(), root])
 }
@@ -62,7 +63,8 @@ pub(super) fn node_count(count: u32) -> u32 {
     (2 * count).saturating_sub(1)
 }
 
-/// The siblings of leaf `index` among `count` up to the root, the lowest first: the number of each, and whether it is the left one.
+/// The siblings of leaf `index` among `count` up to the root, the lowest first: the number of each, and
+/// whether it is the left one.
 pub(super) fn siblings(index: u32, count: u32) -> Vec<(u32, bool)> {
     let (mut start, mut count, mut found) = (0, count, Vec::new());
     while count > 1 {
@@ -80,7 +82,8 @@ pub(super) fn siblings(index: u32, count: u32) -> Vec<(u32, bool)> {
     found
 }
 
-/// The root that `path` leads to from leaf `index` of `count`; `None` if the path has not the length that the place asks for.
+/// The root that `path` leads to from leaf `index` of `count`; `None` if the path has not the length that the
+/// place asks for.
 pub(super) fn climb(leaf: Digest, index: u32, count: u32, path: &[Digest]) -> Option<Digest> {
     let siblings = siblings(index, count);
     if index >= count || siblings.len() != path.len() {
@@ -128,7 +131,8 @@ mod tests {
         super::super::BlobId::from_bytes(digest).to_string()
     }
 
-    /// RFC 9162 fixes the hashes; these are the values that Certificate Transparency's implementations test with (RFC 6962 has the same tree).
+    /// RFC 9162 fixes the hashes; these are the values that Certificate Transparency's implementations test
+    /// with (RFC 6962 has the same tree).
     #[test]
     fn the_roots_are_those_of_the_rfc() {
         assert_eq!(hex(tree(&[]).1), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
@@ -187,7 +191,8 @@ mod tests {
     #[test]
     fn the_length_is_part_of_the_name() {
         let (nodes, root) = tree(&leaves(3));
-        // The path of the first leaf is as right in a tree of four as in the one of three; only the name tells.
+        // The path of the first leaf is as right in a tree of four as in the one of three; only the name
+        // tells.
         let path = [nodes[2], nodes[4]];
         assert_eq!(climb(nodes[0], 0, 3, &path), Some(root));
         assert_eq!(climb(nodes[0], 0, 4, &path), Some(root));

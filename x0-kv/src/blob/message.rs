@@ -1,7 +1,8 @@
 //! What exchanges say to each other.
 //!
-//! Each message begins with [`MARK`], which distinguishes them from others on a shared lane: the messages of consensus begin with
-//! their version, which is 1. Then the version of this format, the kind, the blob's name and the fields of the kind.
+//! Each message begins with [`MARK`], which distinguishes them from others on a shared lane: the messages of
+//! consensus begin with their version, which is 1. Then the version of this format, the kind, the blob's name
+//! and the fields of the kind.
 
 use std::ops::Range;
 
@@ -40,8 +41,8 @@ pub(super) enum Message {
     Want { id: BlobId, stamp: u64, ranges: Vec<Range<u32>> },
     /// There is this much of it. Length and root prove themselves: the name follows from them.
     Have { id: BlobId, holding: Holding },
-    /// A chunk, and the way from it to the root. The stamp is that of the want: a chunk may be wanted again while it is on its way, and
-    /// only the stamp tells how long it took.
+    /// A chunk, and the way from it to the root. The stamp is that of the want: a chunk may be wanted again
+    /// while it is on its way, and only the stamp tells how long it took.
     Chunk { id: BlobId, stamp: u64, index: u32, piece: Piece },
     /// There is nothing of it.
     Gone { id: BlobId },
@@ -268,7 +269,8 @@ mod tests {
         }
     }
 
-    /// Whatever is decoded is encoded to the same bytes: nothing has two forms, and nothing is taken that is not said.
+    /// Whatever is decoded is encoded to the same bytes: nothing has two forms, and nothing is taken that is
+    /// not said.
     fn check(bytes: Vec<u8>) {
         let bytes = Bytes::from(bytes);
         if let Ok(message) = decode(&bytes) {
@@ -276,7 +278,8 @@ mod tests {
         }
     }
 
-    /// The creator of a name may cut as it likes; a chunk that does not fit its place in the file is not accepted.
+    /// The creator of a name may cut as it likes; a chunk that does not fit its place in the file is not
+    /// accepted.
     #[test]
     fn a_chunk_of_another_length_is_not_right_even_if_the_tree_is_over_it() {
         let (short, long) = (vec![1; 10], vec![2; CHUNK_LEN]);

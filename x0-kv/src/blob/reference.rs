@@ -8,7 +8,8 @@ use crate::request::codec::{DecodeError, Decoder, put_bytes, put_u64};
 /// The version of the encoding.
 const VERSION: u8 = 1;
 
-/// Names a blob, and says how long it is, what it is and where it comes from: small enough to be a value of either kind of keyspace.
+/// Names a blob, and says how long it is, what it is and where it comes from: small enough to be a value of
+/// either kind of keyspace.
 ///
 /// The name fixes bytes and length; everything else in the reference is a claim of its writer.
 ///
@@ -29,7 +30,8 @@ pub struct BlobRef {
     pub id: BlobId,
     /// Its length in bytes, at most [`BLOB_LEN_MAX`].
     pub len: u64,
-    /// What it is, as in RFC 6838: at most [`MEDIA_TYPE_LEN_MAX`](BlobRef::MEDIA_TYPE_LEN_MAX) bytes. May be empty.
+    /// What it is, as in RFC 6838: at most [`MEDIA_TYPE_LEN_MAX`](BlobRef::MEDIA_TYPE_LEN_MAX) bytes. May be
+    /// empty.
     pub media_type: String,
     /// Where it comes from.
     pub provenance: Provenance,
@@ -38,7 +40,8 @@ pub struct BlobRef {
 /// Where a blob comes from, as the writer of the reference claims.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Provenance {
-    /// Who made it: at most [`MAKER_LEN_MAX`](Provenance::MAKER_LEN_MAX) bytes, a SPIFFE ID for instance. May be empty.
+    /// Who made it: at most [`MAKER_LEN_MAX`](Provenance::MAKER_LEN_MAX) bytes, a SPIFFE ID for instance. May
+    /// be empty.
     pub maker: String,
     /// What it was made from: at most [`PARENTS_MAX`](Provenance::PARENTS_MAX).
     pub parents: Vec<BlobId>,

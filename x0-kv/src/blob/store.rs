@@ -39,13 +39,14 @@ impl Default for BlobStoreOptions {
 /// Its methods block on the disk and may be called from any thread.
 ///
 /// # What it promises
-/// - A blob that was added, and a chunk that was committed, survives the loss of power; so does every other blob, whatever is being
-///   written at that moment. The claim that a chunk is held becomes durable with the next commit, at the latest when the blob is whole:
-///   who loses power before fetches the chunks of one commit again.
-/// - Whatever is read was checked against the blob's name. Where the disk lost or changed a chunk, the reader gets an error, and the chunk
-///   counts as missing.
-/// - A folder opens whatever became of its files. A file that does not say any more what it is holds nothing, still takes its room, and
-///   makes way when its blob is added, begun or removed.
+/// - A blob that was added, and a chunk that was committed, survives the loss of power; so does every other
+///   blob, whatever is being written at that moment. The claim that a chunk is held becomes durable with the
+///   next commit, at the latest when the blob is whole: who loses power before fetches the chunks of one
+///   commit again.
+/// - Whatever is read was checked against the blob's name. Where the disk lost or changed a chunk, the reader
+///   gets an error, and the chunk counts as missing.
+/// - A folder opens whatever became of its files. A file that does not say any more what it is holds nothing,
+///   still takes its room, and makes way when its blob is added, begun or removed.
 #[derive(Clone)]
 pub struct BlobStore(Arc<Inner>);
 
@@ -179,7 +180,8 @@ impl BlobStore {
         self.0.index().used
     }
 
-    /// Removes a blob, or what is held of it. Answers whether there was anything. Who reads it at the moment may still do so.
+    /// Removes a blob, or what is held of it. Answers whether there was anything. Who reads it at the moment
+    /// may still do so.
     ///
     /// # Errors
     /// [`BlobWriteError::Io`]; it is then held still, or comes back when the folder is opened again.

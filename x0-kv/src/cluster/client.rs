@@ -42,8 +42,9 @@ impl ClientOptions {
 
 /// A client of a cluster. Dropped, it ends at once; [`close`](Client::close) ends the connections properly.
 ///
-/// The transport of the mux must be able to reach the members by their ids, and each process needs an id of its own: see
-/// [`Transport`](x0_mesh::Transport). Operations go to the leader. While there is none they wait, at most until they time out.
+/// The transport of the mux must be able to reach the members by their ids, and each process needs an id of
+/// its own: see [`Transport`](x0_mesh::Transport). Operations go to the leader. While there is none they
+/// wait, at most until they time out.
 pub struct Client {
     store: Store,
     alarm: Alarm,
@@ -53,11 +54,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts a client with its channels on `mux`; does not wait for any member to be reached. Needs a tokio runtime with time around
-    /// it.
+    /// Starts a client with its channels on `mux`; does not wait for any member to be reached. Needs a tokio
+    /// runtime with time around it.
     ///
     /// # Errors
-    /// [`StartError::Identity`], [`StartError::Channel`] and [`StartError::MessageLength`], when the mux does not fit.
+    /// [`StartError::Identity`], [`StartError::Channel`] and [`StartError::MessageLength`], when the mux does
+    /// not fit.
     pub fn connect(options: ClientOptions, mux: &Mux) -> Result<Client, StartError> {
         let local = options.coordinator.local;
         check_identity(mux, local)?;

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::event_loop::{End, EventLoop};
 
-/// Runs an event loop to its end, then drops it: its threads have ended and its files are released when this returns.
+/// Runs an event loop to its end, then drops it: its threads have ended and its files are released when this
+/// returns.
 pub(super) async fn run(mut event_loop: EventLoop) -> End {
     let origin = Instant::now();
     let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -19,8 +20,8 @@ pub(super) async fn run(mut event_loop: EventLoop) -> End {
                 return Poll::Ready(end);
             }
             let Some(due) = event_loop.poll_timeout() else { return Poll::Pending };
-            // A timer that fires too early costs less than moving it with each message: it is moved to a later time only when it
-            // has fired.
+            // A timer that fires too early costs less than moving it with each message: it is moved to a
+            // later time only when it has fired.
             if wake.is_none_or(|wake| due < wake) {
                 wake = Some(due);
                 sleep.as_mut().reset(origin + due);
@@ -32,7 +33,8 @@ pub(super) async fn run(mut event_loop: EventLoop) -> End {
         }
     })
     .await;
-    // Threads are waited for, which may wait for a disk. Without a runtime there is nobody to wait for the result.
+    // Threads are waited for, which may wait for a disk. Without a runtime there is nobody to wait for the
+    // result.
     let _ = tokio::task::spawn_blocking(move || drop(event_loop)).await;
     end
 }

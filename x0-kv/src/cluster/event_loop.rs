@@ -11,8 +11,9 @@ use crate::request::error::OperationError;
 /// How often all services are polled before other tasks get a turn.
 const ROUNDS_MAX: usize = 8;
 
-/// A list of services, polled until none of them has anything to do. It has no clock and no runtime: the owner passes `now`, and polls
-/// again when it is woken or when [`poll_timeout`](EventLoop::poll_timeout) has come.
+/// A list of services, polled until none of them has anything to do. It has no clock and no runtime: the
+/// owner passes `now`, and polls again when it is woken or when [`poll_timeout`](EventLoop::poll_timeout) has
+/// come.
 pub(crate) struct EventLoop {
     services: Vec<Box<dyn Service>>,
     bus: Bus,
@@ -39,13 +40,14 @@ impl EventLoop {
         self.services.push(Box::new(service));
     }
 
-    /// Does what can be done at `now`. When this is ready, callers have been answered, and the loop is to be dropped.
+    /// Does what can be done at `now`. When this is ready, callers have been answered, and the loop is to be
+    /// dropped.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Duration) -> Poll<End> {
         for _ in 0..ROUNDS_MAX {
             match self.round(cx, now) {
                 Ok(true) => {}
-                // A caller may have come after the round. The waker is set only now, so that callers that come while the loop
-                // runs do not wake it.
+                // A caller may have come after the round. The waker is set only now, so that callers that
+                // come while the loop runs do not wake it.
                 Ok(false) if !self.alarm.sleep(cx.waker()) => return Poll::Pending,
                 Ok(false) => {}
                 Err(end) => {

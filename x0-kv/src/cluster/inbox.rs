@@ -13,8 +13,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Wakes the event loop. Clones wake the same one.
 ///
-/// A burst of callers costs the event loop one wake-up: the waker is taken by the first of them and set again only when the loop has
-/// found nothing more to do.
+/// A burst of callers costs the event loop one wake-up: the waker is taken by the first of them and set again
+/// only when the loop has found nothing more to do.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Alarm(Arc<AlarmState>);
 
@@ -46,7 +46,8 @@ impl Alarm {
         self.0.is_stopping.load(Ordering::SeqCst)
     }
 
-    /// Whether it was raised since this was asked last. The inboxes are to be read after this call, not before.
+    /// Whether it was raised since this was asked last. The inboxes are to be read after this call, not
+    /// before.
     pub(super) fn take(&self) -> bool {
         self.0.is_raised.swap(false, Ordering::SeqCst)
     }

@@ -15,7 +15,8 @@ pub enum ChangeError {
     /// Another change is in progress, or this leader was elected a moment ago. The membership is as it was.
     #[error("cannot change the membership: another change is in progress; try again in a moment")]
     InProgress,
-    /// The members already are as the change would make them, or no voter would remain. The membership is as it was.
+    /// The members already are as the change would make them, or no voter would remain. The membership is as
+    /// it was.
     #[error(
         "cannot change the membership: the members already have these roles, or no voter would remain; compare with `Node::status`"
     )]

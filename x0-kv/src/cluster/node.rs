@@ -34,7 +34,8 @@ use crate::seed::random_seed;
 use crate::state::State;
 use crate::store::Store;
 
-/// A running member of a cluster. Dropped, it stops as a process that is killed would; everything that it acknowledged is durable.
+/// A running member of a cluster. Dropped, it stops as a process that is killed would; everything that it
+/// acknowledged is durable.
 ///
 /// Its methods may be called from any thread.
 pub struct Node {
@@ -50,11 +51,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the folder and starts the node, with its channels on `mux`. Reads the log, so that it may take a while. Needs a tokio
-    /// runtime with time around it.
+    /// Opens the folder and starts the node, with its channels on `mux`. Reads the log, so that it may take a
+    /// while. Needs a tokio runtime with time around it.
     ///
-    /// The node holds its channels until it ends. Other channels of the mux belong to the caller: they carry the caller's messages over
-    /// the connections of the node.
+    /// The node holds its channels until it ends. Other channels of the mux belong to the caller: they carry
+    /// the caller's messages over the connections of the node.
     ///
     /// # Errors
     /// When folder, log, storage engine, mux and options do not make a node. Nothing runs then.
@@ -69,8 +70,8 @@ impl Node {
         Node::start_with(options, Box::new(storage), state, folder, mux)
     }
 
-    /// As [`start`](Node::start), on a storage and a state of the caller. The options' storage engine and log settings are not used; the
-    /// folder is used only for blobs; a CRDT keyspace is held in memory alone.
+    /// As [`start`](Node::start), on a storage and a state of the caller. The options' storage engine and log
+    /// settings are not used; the folder is used only for blobs; a CRDT keyspace is held in memory alone.
     ///
     /// # Errors
     /// As [`start`](Node::start).
@@ -203,8 +204,8 @@ impl Node {
         made.await.unwrap_or(Err(ChangeError::Closed))
     }
 
-    /// Hands the leadership to another voter, if this node is the leader. Returns at once; [`NodeEvent::Leader`](super::NodeEvent::Leader)
-    /// reports the new leader.
+    /// Hands the leadership to another voter, if this node is the leader. Returns at once;
+    /// [`NodeEvent::Leader`](super::NodeEvent::Leader) reports the new leader.
     pub fn transfer_leadership(&self, to: NodeId) {
         self.requests.put(Request::TransferLeadership { to });
     }
@@ -224,8 +225,9 @@ impl Node {
     }
 
     /// Stops the node, and returns when its files are released. Operations in progress are answered
-    /// [`Closed`](crate::OperationError::Closed). If the node is the leader, the others elect a new one after a timeout;
-    /// [`transfer_leadership`](Node::transfer_leadership) before the shutdown spares them the wait.
+    /// [`Closed`](crate::OperationError::Closed). If the node is the leader, the others elect a new one after
+    /// a timeout; [`transfer_leadership`](Node::transfer_leadership) before the shutdown spares them the
+    /// wait.
     ///
     /// # Errors
     /// [`NodeError`], when it had failed before.

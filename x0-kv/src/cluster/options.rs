@@ -34,7 +34,8 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// Node `id` with its data in `folder`. It waits to be added to a cluster, unless it is one of the [founders](NodeOptions::founders).
+    /// Node `id` with its data in `folder`. It waits to be added to a cluster, unless it is one of the
+    /// [founders](NodeOptions::founders).
     pub fn new(id: NodeId, folder: impl Into<PathBuf>) -> NodeOptions {
         NodeOptions {
             folder: folder.into(),

@@ -69,8 +69,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends waiting messages as far as the lanes accept them. A lane that refuses a message loses all that wait for it; returns the
-    /// peers concerned.
+    /// Sends waiting messages as far as the lanes accept them. A lane that refuses a message loses all that
+    /// wait for it; returns the peers concerned.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> Vec<NodeId> {
         let mut lost = Vec::new();
         if self.waiting.is_empty() {

@@ -21,7 +21,8 @@ pub(crate) trait Readers: Send + Sync {
     fn read(&self, read: Read) -> Result<(), Full>;
 }
 
-/// Readers on threads of their own, which start with the first read and end with the last handle. Clones share the threads.
+/// Readers on threads of their own, which start with the first read and end with the last handle. Clones
+/// share the threads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReaderThreads(Arc<OnceLock<SyncSender<Read>>>);
 

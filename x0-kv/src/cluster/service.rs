@@ -19,13 +19,13 @@ pub(crate) const RECEIVED_MAX: usize = 1024;
 
 /// One protocol of the cluster: a channel, an engine and the requests of callers.
 ///
-/// The event loop polls all services in turn until none of them has anything left to do. A service never waits: it takes in what has
-/// arrived, carries out what its engine wants, and leaves the rest to the next poll. It never blocks either: work that can wait for a
-/// disk, or that takes more than some microseconds, belongs to a thread, which puts the result into an
-/// [`Inbox`](super::inbox::Inbox).
+/// The event loop polls all services in turn until none of them has anything left to do. A service never
+/// waits: it takes in what has arrived, carries out what its engine wants, and leaves the rest to the next
+/// poll. It never blocks either: work that can wait for a disk, or that takes more than some microseconds,
+/// belongs to a thread, which puts the result into an [`Inbox`](super::inbox::Inbox).
 pub(crate) trait Service: Send {
-    /// Does what can be done at `now`, and says whether there was anything. `is_raised` says whether an inbox may have received
-    /// something since the last poll.
+    /// Does what can be done at `now`, and says whether there was anything. `is_raised` says whether an inbox
+    /// may have received something since the last poll.
     ///
     /// # Errors
     /// When the node cannot go on.

@@ -1,7 +1,7 @@
 //! Messages of the status service.
 //!
-//! A request is the version (1) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their order; lists are preceded
-//! by their length. Integers are those of the other formats of this crate.
+//! A request is the version (1) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their
+//! order; lists are preceded by their length. Integers are those of the other formats of this crate.
 
 use std::collections::BTreeSet;
 
@@ -127,7 +127,8 @@ mod tests {
         assert_eq!(decode(&encode_request()), Ok(Message::Request));
     }
 
-    /// Every byte damaged in turn, every length cut: refused or read as something else, never a panic, and what is read can be written.
+    /// Every byte damaged in turn, every length cut: refused or read as something else, never a panic, and
+    /// what is read can be written.
     #[test]
     fn damaged_messages_do_no_harm() {
         let answer = encode_answer(&status());

@@ -27,7 +27,8 @@ const INLINE_LEN_MAX: usize = 64 << 10;
 
 /// A thread for the log, one for the state machine and one for snapshots.
 ///
-/// A state in memory is applied in the event loop's task while batches are small: it takes some microseconds, less than to wake a thread.
+/// A state in memory is applied in the event loop's task while batches are small: it takes some microseconds,
+/// less than to wake a thread.
 pub(crate) struct ThreadWorkers {
     log: Worker<LogJob>,
     apply: Worker<ApplyJob>,
@@ -87,7 +88,8 @@ impl ThreadWorkers {
     }
 
     fn apply(&mut self, job: ApplyJob) {
-        // A page of a range is read under the state's lock. The thread waits for that, the event loop does not.
+        // A page of a range is read under the state's lock. The thread waits for that, the event loop does
+        // not.
         if self.is_inline
             && self.applying == 0
             && job.is_small(INLINE_ENTRIES_MAX, INLINE_LEN_MAX)
@@ -128,7 +130,8 @@ fn is_of_apply(done: &Done) -> bool {
     matches!(done, Applied { .. } | Restored { .. } | Checkpointed { .. } | SnapshotOpened { .. })
 }
 
-/// A thread and its queue of jobs. Dropped, it drops the jobs that have not begun and waits for the one that has.
+/// A thread and its queue of jobs. Dropped, it drops the jobs that have not begun and waits for the one that
+/// has.
 struct Worker<J> {
     queue: Arc<Queue<J>>,
     thread: Option<JoinHandle<()>>,

@@ -6,8 +6,8 @@ use x0_identity::NodeId;
 
 use crate::request::limits::SESSION_WINDOW_MAX;
 
-/// How a [`Coordinator`](super::Coordinator) behaves. [`Config::member`] and [`Config::client`] have defaults for nodes
-/// within a few milliseconds of each other; change what is needed of them.
+/// How a [`Coordinator`](super::Coordinator) behaves. [`Config::member`] and [`Config::client`] have defaults
+/// for nodes within a few milliseconds of each other; change what is needed of them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -19,7 +19,8 @@ pub struct Config {
     pub call_timeout: Duration,
     /// How long one node is given to answer before the operation is tried again.
     pub attempt_timeout: Duration,
-    /// The first wait before a retry, on average. It doubles from one retry of the same operation to the next.
+    /// The first wait before a retry, on average. It doubles from one retry of the same operation to the
+    /// next.
     pub retry_delay_min: Duration,
     /// The longest wait before a retry, on average.
     pub retry_delay_max: Duration,
@@ -30,10 +31,11 @@ pub struct Config {
     pub requests_max: usize,
     /// Most of those from one node, so that none keeps the others out.
     pub requests_per_peer_max: usize,
-    /// How many rounds to a quorum may be under way for linearizable reads. Reads that come meanwhile share the next one.
+    /// How many rounds to a quorum may be under way for linearizable reads. Reads that come meanwhile share
+    /// the next one.
     pub read_rounds_max: usize,
-    /// A message to a peer is closed once it is this long, in bytes. A single longer operation or answer goes alone, in a
-    /// message of at most [`MESSAGE_LEN_MAX`](super::MESSAGE_LEN_MAX).
+    /// A message to a peer is closed once it is this long, in bytes. A single longer operation or answer goes
+    /// alone, in a message of at most [`MESSAGE_LEN_MAX`](super::MESSAGE_LEN_MAX).
     pub batch_len: usize,
 }
 
@@ -45,7 +47,8 @@ pub enum Role {
     Member,
     /// Outside of the cluster.
     Client {
-        /// The members to ask, in this order after a random first. They tell who leads, also when it is none of these.
+        /// The members to ask, in this order after a random first. They tell who leads, also when it is none
+        /// of these.
         members: Vec<NodeId>,
     },
 }

@@ -16,17 +16,18 @@ use crate::request::outcome::Outcome;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
-    /// The time of [`poll_timeout`](super::Coordinator::poll_timeout) has come. Any other input reports the time just as well.
+    /// The time of [`poll_timeout`](super::Coordinator::poll_timeout) has come. Any other input reports the
+    /// time just as well.
     Timeout,
-    /// A local caller asks for an operation, which keeps within the [limits](crate::request::limits). Answered by exactly one
-    /// [`Output::Reply`], unless it is cancelled.
+    /// A local caller asks for an operation, which keeps within the [limits](crate::request::limits).
+    /// Answered by exactly one [`Output::Reply`], unless it is cancelled.
     Call {
         /// The caller's name for it, unique among the calls not yet answered.
         token: u64,
         /// What is asked.
         operation: Operation,
-        /// When to give up, in the time that is passed to `handle`; [`Config::call_timeout`](super::Config::call_timeout)
-        /// from now if `None`.
+        /// When to give up, in the time that is passed to `handle`;
+        /// [`Config::call_timeout`](super::Config::call_timeout) from now if `None`.
         deadline: Option<Duration>,
     },
     /// The caller wants no answer any more. A write that is under way may be applied or not.
@@ -134,7 +135,8 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// The payload is not a message of this protocol. What stood before the fault was taken, the rest was dropped.
+    /// The payload is not a message of this protocol. What stood before the fault was taken, the rest was
+    /// dropped.
     #[error("cannot read a message of {from}: check that both nodes run compatible releases")]
     Decode {
         /// The sender.

@@ -1,9 +1,10 @@
 //! What nodes send each other about operations.
 //!
-//! A message is a version (1), the coordinators that it is from and for ([`Header`]), and any number of frames: requests and responses, as many as had gathered. A
-//! frame is a tag, the number that the asker gave its request, and what the tag needs. Integers and byte strings are those of the other formats of this
-//! crate. The bytes inside a frame are decoded only at their destination: commands by the state machine, so that a write goes
-//! into the log as it came; operations and answers by the coordinator.
+//! A message is a version (1), the coordinators that it is from and for ([`Header`]), and any number of
+//! frames: requests and responses, as many as had gathered. A frame is a tag, the number that the asker gave
+//! its request, and what the tag needs. Integers and byte strings are those of the other formats of this
+//! crate. The bytes inside a frame are decoded only at their destination: commands by the state machine, so
+//! that a write goes into the log as it came; operations and answers by the coordinator.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_identity::NodeId;
@@ -18,8 +19,8 @@ pub(crate) const PROTOCOL_VERSION: u8 = 1;
 pub const MESSAGE_LEN_MAX: usize =
     (if COMMAND_LEN_MAX > OUTCOME_LEN_MAX { COMMAND_LEN_MAX } else { OUTCOME_LEN_MAX }) + 64;
 
-/// The head of a message. A node that starts again numbers its requests from the beginning, so that answers to earlier ones must be
-/// distinguished from answers to later ones.
+/// The head of a message. A node that starts again numbers its requests from the beginning, so that answers
+/// to earlier ones must be distinguished from answers to later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The start of the sender that its requests are of.

@@ -19,7 +19,8 @@ impl Reads {
         self.waiting.push(key);
     }
 
-    /// Begins a round for all that wait, unless nothing does or enough rounds are under way. Answers its token.
+    /// Begins a round for all that wait, unless nothing does or enough rounds are under way. Answers its
+    /// token.
     pub(super) fn begin(&mut self, rounds_max: usize) -> Option<u64> {
         if self.waiting.is_empty() || self.rounds.len() >= rounds_max {
             return None;

@@ -127,8 +127,8 @@ impl Coordinator {
         self.respond(key, &body);
     }
 
-    /// A response, to whichever of our requests. One that nobody waits for, or from another node than was asked, is passed
-    /// over.
+    /// A response, to whichever of our requests. One that nobody waits for, or from another node than was
+    /// asked, is passed over.
     fn response(&mut self, from: NodeId, number: u64, body: Body) {
         let Some((key, attempt)) = Key::of(number) else { return };
         let Some(call) = self.call_mut(key).filter(|call| call.place == Place::Sent { to: from }) else {
@@ -136,7 +136,8 @@ impl Coordinator {
         };
         let is_latest = call.attempt == attempt;
         match body {
-            // Of whichever attempt at this node: the stamp makes writes the same, and a read was made after the call.
+            // Of whichever attempt at this node: the stamp makes writes the same, and a read was made after
+            // the call.
             Body::Answer { applied } => self.answered(key, &applied),
             _ if !is_latest => {}
             Body::NotLeader { leader } => self.redirect(key, from, leader),

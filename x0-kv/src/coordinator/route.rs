@@ -13,7 +13,8 @@ use super::slab::Key;
 use crate::coordinator::protocol::Body;
 use crate::request::operation::{Consistency, Operation};
 
-/// How often an operation follows a hint before it waits a little: two nodes may point at each other during an election.
+/// How often an operation follows a hint before it waits a little: two nodes may point at each other during
+/// an election.
 const REDIRECTS_MAX: u8 = 3;
 
 /// What is known of who leads.
@@ -219,8 +220,9 @@ impl Coordinator {
         }
     }
 
-    /// This node leads no more. Reads that no round was begun for are tried at the next leader. Nodes that wait for a write are
-    /// notified to ask there, too: the result may be known there long before it is known here.
+    /// This node leads no more. Reads that no round was begun for are tried at the next leader. Nodes that
+    /// wait for a write are notified to ask there, too: the result may be known there long before it is known
+    /// here.
     fn hand_over(&mut self) {
         let waiting = self.reads.take_waiting();
         for key in &waiting {

@@ -1,7 +1,7 @@
 //! Entries under tokens that are never mistaken for one another.
 //!
-//! A token is an index (24 bits), the number of an attempt (8 bits) and the entry's generation (30 bits). Its two top bits
-//! are zero.
+//! A token is an index (24 bits), the number of an attempt (8 bits) and the entry's generation (30 bits). Its
+//! two top bits are zero.
 
 const INDEX_BITS: u32 = 24;
 const GENERATION_SHIFT: u32 = 32;

@@ -52,7 +52,8 @@ struct Member {
     rounds: Vec<u64>,
 }
 
-/// Three members and a client. Messages wait in `mail`, proposals with their member, until the test has them carried on.
+/// Three members and a client. Messages wait in `mail`, proposals with their member, until the test has them
+/// carried on.
 struct Pair {
     now: Duration,
     members: BTreeMap<u64, Member>,
@@ -607,8 +608,8 @@ fn the_window_of_a_session_holds_writes_back() {
     assert!(pair.replies.iter().all(|(_, _, result)| result.is_ok()));
 }
 
-/// Seeded: messages lost and late, leaders that come and go, proposals that are lost with them. Each call gets one answer, and each write is
-/// applied at most once.
+/// Seeded: messages lost and late, leaders that come and go, proposals that are lost with them. Each call
+/// gets one answer, and each write is applied at most once.
 #[test]
 fn chaos() {
     for seed in 0..300 {
@@ -680,8 +681,8 @@ fn chaos() {
             let coordinator = pair.coordinator(number);
             assert_eq!((coordinator.calls(), coordinator.poll_timeout()), (0, None), "seed {seed}");
         }
-        // Applied more than once, a key's value would be older than another write of the same key; each key is written by one
-        // call, so its stamp may take effect only once: count by outcome.
+        // Applied more than once, a key's value would be older than another write of the same key; each key
+        // is written by one call, so its stamp may take effect only once: count by outcome.
         let mut state = State::in_memory();
         let mut effective: BTreeMap<Bytes, u32> = BTreeMap::new();
         for (index, payload) in (1..).zip(&pair.log) {

@@ -1,5 +1,5 @@
-//! The types of a CRDT keyspace in a build without the feature `crdt`: none of them has a value, so that code which handles an
-//! optional keyspace needs no second version.
+//! The types of a CRDT keyspace in a build without the feature `crdt`: none of them has a value, so that code
+//! which handles an optional keyspace needs no second version.
 #![allow(dead_code, reason = "which of it is used depends on the other features")]
 
 use std::path::Path;

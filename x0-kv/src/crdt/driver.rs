@@ -1,6 +1,7 @@
 //! The thread that drives a CRDT keyspace, and the handle to it.
 //!
-//! It decides nothing. What has come while it was busy is handled together, made durable by one record, and only then reported.
+//! It decides nothing. What has come while it was busy is handled together, made durable by one record, and
+//! only then reported.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -46,7 +47,8 @@ impl ReplyTo {
 /// Where datagrams go.
 pub(crate) type Post = Box<dyn FnMut(NodeId, Bytes) + Send>;
 
-/// The handle to a CRDT keyspace. Clones are the same one; it ends with [`close`](Crdt::close), or when nobody holds it.
+/// The handle to a CRDT keyspace. Clones are the same one; it ends with [`close`](Crdt::close), or when
+/// nobody holds it.
 #[derive(Clone)]
 pub(crate) struct Crdt(Arc<Running>);
 
@@ -246,7 +248,8 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // A poisoned lock says that the thread died while it wrote: the inbox is closed then, and nothing is read any more.
+    // A poisoned lock says that the thread died while it wrote: the inbox is closed then, and nothing is read
+    // any more.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

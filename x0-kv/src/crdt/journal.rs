@@ -1,8 +1,9 @@
 //! The journal of a CRDT keyspace: what makes its writes durable before they leave the node.
 //!
-//! It is a log of consensus' format that nobody else takes part in, so that torn tails, damage, full disks and group commit are dealt
-//! with where they already are. Its first entry holds a whole map, each further one what changed since the one before. When those
-//! outweigh the whole, the whole is written again and the records before it are dropped.
+//! It is a log of consensus' format that nobody else takes part in, so that torn tails, damage, full disks
+//! and group commit are dealt with where they already are. Its first entry holds a whole map, each further
+//! one what changed since the one before. When those outweigh the whole, the whole is written again and the
+//! records before it are dropped.
 
 use bytes::Bytes;
 use x0_consensus::{
@@ -25,7 +26,8 @@ const DIFFERENCES_LEN_MIN: u64 = 1 << 20;
 /// How much is read at once when it is opened.
 const READ_LEN: usize = 8 << 20;
 
-/// Why the journal of a CRDT keyspace could not be opened or written. What was acknowledged before is on the disk as it was.
+/// Why the journal of a CRDT keyspace could not be opened or written. What was acknowledged before is on the
+/// disk as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
@@ -105,8 +107,8 @@ pub(super) struct Record {
 }
 
 impl Journal {
-    /// Opens what is held, or begins it. `fresh` is the incarnation of a node that begins: another one each time, so that a node that
-    /// lost its folder does not give old names to new events.
+    /// Opens what is held, or begins it. `fresh` is the incarnation of a node that begins: another one each
+    /// time, so that a node that lost its folder does not give old names to new events.
     pub(super) fn open(
         mut storage: Box<dyn Storage>,
         node: NodeId,

@@ -5,12 +5,13 @@
 use crate::request::limits::{KEYSPACE_NAME_LEN_MAX, RANGE_ENTRIES_MAX};
 use crate::request::operation::RangeQuery;
 
-/// Longest key. A key holds at least one byte. Shorter than in a [`Store`](crate::Store): the name of the keyspace shares the
-/// room of the key.
+/// Longest key. A key holds at least one byte. Shorter than in a [`Store`](crate::Store): the name of the
+/// keyspace shares the room of the key.
 pub const KEY_LEN_MAX: usize = x0_crdt::KEY_LEN_MAX - 1 - KEYSPACE_NAME_LEN_MAX;
 /// Longest value. A value may be empty. Store a longer one as a blob, and the reference to it here.
 pub const VALUE_LEN_MAX: usize = x0_crdt::VALUE_LEN_MAX;
-/// Most values of one key that [`siblings`](crate::crdt::CrdtStore::siblings) returns: as many as fit an answer at their longest.
+/// Most values of one key that [`siblings`](crate::crdt::CrdtStore::siblings) returns: as many as fit an
+/// answer at their longest.
 pub const SIBLINGS_MAX: usize = 32;
 /// Most keys that one [`clear`](crate::crdt::CrdtStore::clear) removes.
 pub const CLEAR_KEYS_MAX: usize = 1024;

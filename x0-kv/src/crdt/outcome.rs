@@ -11,13 +11,15 @@ pub(crate) const MOMENTS_PER_MS_BITS: u32 = 16;
 
 /// The time of a write in a CRDT store, by the hybrid logical clock of its writer.
 ///
-/// It is greater than the timestamp of every write that the write replaced. Timestamps of writers that did not see each other
-/// follow their wall clocks. It is not a [`Revision`](crate::Revision): two writes may carry the same timestamp.
+/// It is greater than the timestamp of every write that the write replaced. Timestamps of writers that did
+/// not see each other follow their wall clocks. It is not a [`Revision`](crate::Revision): two writes may
+/// carry the same timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The timestamp with this representation: milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
+    /// The timestamp with this representation: milliseconds since 1970 in the upper 48 bits, a counter in the
+    /// lower 16.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Timestamp {
         Timestamp(bits)
@@ -67,7 +69,8 @@ pub struct CrdtEntry {
 pub struct CrdtPage {
     /// The entries, in the order asked for.
     pub entries: Vec<CrdtEntry>,
-    /// The start of the next page, for [`RangeQuery::resume`](crate::RangeQuery::resume); `None` at the end of the range.
+    /// The start of the next page, for [`RangeQuery::resume`](crate::RangeQuery::resume); `None` at the end
+    /// of the range.
     pub continuation: Option<Bytes>,
 }
 

@@ -11,7 +11,8 @@ use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::{RANGE_ENTRIES_MAX, RANGE_PAGE_LEN_MAX};
 use crate::request::operation::RangeQuery;
 
-/// Answers `read` from `map`. A value with a time after `time_max` is the latest one only if all values of its key are that late.
+/// Answers `read` from `map`. A value with a time after `time_max` is the latest one only if all values of
+/// its key are that late.
 pub(super) fn read(map: &CausalMap, time_max: u64, read: &Read) -> CrdtOutcome {
     match read {
         Read::Get { key } => {

@@ -19,7 +19,8 @@ const BEATS_PER_LEASE: u32 = 8;
 /// What drives a [`CrdtReplica`].
 #[derive(Debug)]
 pub(crate) enum Input<R> {
-    /// A write of a caller, who is answered at `reply`. `wall_ms` is the time since 1970 in ms, by the clock of this node.
+    /// A write of a caller, who is answered at `reply`. `wall_ms` is the time since 1970 in ms, by the clock
+    /// of this node.
     Write { write: Write, wall_ms: u64, reply: R },
     /// A datagram of a node, which the transport has authenticated.
     Datagram { from: NodeId, payload: Bytes },
@@ -55,9 +56,9 @@ pub(crate) enum Output<R> {
 /// Brings the map of one node together with those of the other members. Does no I/O.
 ///
 /// # The drain contract
-/// Pass what has arrived to `handle`; take outputs with `poll_output` until there are none; make durable what changed in `map`; then,
-/// and not before, carry the outputs out. Pass [`Input::Timeout`] at the latest at `poll_timeout`. An error of `handle` concerns one
-/// datagram and changes nothing.
+/// Pass what has arrived to `handle`; take outputs with `poll_output` until there are none; make durable what
+/// changed in `map`; then, and not before, carry the outputs out. Pass [`Input::Timeout`] at the latest at
+/// `poll_timeout`. An error of `handle` concerns one datagram and changes nothing.
 #[derive(Debug)]
 pub(crate) struct CrdtReplica<R> {
     map: CausalMap,
@@ -231,7 +232,8 @@ impl<R> CrdtReplica<R> {
         Ok(outcome)
     }
 
-    /// A time for a write at `key`: later than all that it replaces, unless that is from a clock that is too far ahead.
+    /// A time for a write at `key`: later than all that it replaces, unless that is from a clock that is too
+    /// far ahead.
     fn time(&mut self, wall_ms: u64, key: &[u8]) -> Result<u64, OperationError> {
         if let Some(seen) = self.map.get(key).and_then(|entry| entry.siblings().map(|held| held.time).max()) {
             let counter = u32::try_from(seen & ((1 << MOMENTS_PER_MS_BITS) - 1)).unwrap_or(u32::MAX);
@@ -278,8 +280,8 @@ impl<R> CrdtReplica<R> {
         if all_heard || now.saturating_sub(self.started) > self.options.lease {
             self.map.heartbeat(now);
         } else {
-            // A start forgets what others have seen of each other; without it history would be forgotten too early, which costs them a
-            // reconciliation.
+            // A start forgets what others have seen of each other; without it history would be forgotten too
+            // early, which costs them a reconciliation.
             let (me, version) = (self.map.replica(), self.map.version());
             self.map.members_mut().heartbeat(now, me, version);
         }

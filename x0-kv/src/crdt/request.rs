@@ -46,7 +46,8 @@ pub(crate) enum Write {
     },
 }
 
-/// Splits a key of the map into the name of its keyspace and the key of the caller. `None` if it begins with no valid name.
+/// Splits a key of the map into the name of its keyspace and the key of the caller. `None` if it begins with
+/// no valid name.
 pub(crate) fn split(key: &Bytes) -> Option<(KeyspaceName, Bytes)> {
     let len = 1 + usize::from(*key.first()?);
     if key.len() < len {
@@ -95,8 +96,9 @@ fn inner_key(key: &Bytes) -> Result<Bytes, CrdtLimitError> {
 
 /// The messages between a client and a member.
 ///
-/// A message is a version (1), a kind (0 request, 1 answer, 2 failure), the number that the client gave the request, and the fields
-/// of the kind. Integers and byte strings have the encoding of the other formats of this crate.
+/// A message is a version (1), a kind (0 request, 1 answer, 2 failure), the number that the client gave the
+/// request, and the fields of the kind. Integers and byte strings have the encoding of the other formats of
+/// this crate.
 #[cfg(feature = "mesh")]
 pub(crate) mod wire {
     use bytes::{BufMut, Bytes, BytesMut};
@@ -328,7 +330,8 @@ mod tests {
         }
     }
 
-    /// Every byte of every message damaged in every bit, every length cut: refused, or another message that can be written.
+    /// Every byte of every message damaged in every bit, every length cut: refused, or another message that
+    /// can be written.
     #[test]
     fn damaged_messages_do_no_harm() {
         for message in messages() {

@@ -15,7 +15,8 @@ pub struct CrdtStatus {
     pub keys: usize,
     /// How many values they hold: more than keys where concurrent writes wait to be resolved.
     pub siblings: usize,
-    /// How many events are remembered for members that may lack them, removals among them: 0 when all members have seen all.
+    /// How many events are remembered for members that may lack them, removals among them: 0 when all members
+    /// have seen all.
     pub history_events: usize,
     /// Each other member, and whether both stood at one frontier when it was last heard of.
     pub peers: BTreeMap<NodeId, bool>,

@@ -26,11 +26,11 @@ pub type CrdtPending<T> = Pending<T, CrdtOutcome>;
 #[non_exhaustive]
 pub struct CrdtDisabled;
 
-/// An always writable store: a write is done when it is on the disk of this node, and the members converge when they reach each
-/// other. Returned by [`Store::crdt`](crate::Store::crdt).
+/// An always writable store: a write is done when it is on the disk of this node, and the members converge
+/// when they reach each other. Returned by [`Store::crdt`](crate::Store::crdt).
 ///
-/// A handle addresses one keyspace, at first the default one. It is cheap to clone; every thread and task may have its own. See the
-/// [module](crate::crdt) for guarantees and limitations.
+/// A handle addresses one keyspace, at first the default one. It is cheap to clone; every thread and task may
+/// have its own. See the [module](crate::crdt) for guarantees and limitations.
 ///
 /// Operations that need agreement between members do not exist on this type:
 ///
@@ -67,8 +67,8 @@ impl CrdtStore {
 
     /// A handle to the keyspace `name` of this CRDT store.
     ///
-    /// A keyspace of a CRDT store is not created: it exists on a node as long as the node holds a key of it, because a creation
-    /// would need agreement. [`clear`](CrdtStore::clear) empties it.
+    /// A keyspace of a CRDT store is not created: it exists on a node as long as the node holds a key of it,
+    /// because a creation would need agreement. [`clear`](CrdtStore::clear) empties it.
     ///
     /// # Errors
     /// [`LimitError::KeyspaceName`] when `name` is not a valid name.
@@ -91,9 +91,11 @@ impl CrdtStore {
         })
     }
 
-    /// Removes up to [`CLEAR_KEYS_MAX`](limits::CLEAR_KEYS_MAX) keys of this keyspace. Repeat it until [`Cleared::is_done`].
+    /// Removes up to [`CLEAR_KEYS_MAX`](limits::CLEAR_KEYS_MAX) keys of this keyspace. Repeat it until
+    /// [`Cleared::is_done`].
     ///
-    /// Each removal covers the values that this node knows: what another member writes at the same time stays.
+    /// Each removal covers the values that this node knows: what another member writes at the same time
+    /// stays.
     pub fn clear(&self) -> CrdtPending<Cleared> {
         let prefix = self.keyspace.qualify(&[]).into();
         self.submit(Ok(Request::Write(Write::Clear { prefix })), |outcome| match outcome {
@@ -111,8 +113,8 @@ impl CrdtStore {
         })
     }
 
-    /// All values of `key`, the latest first: several if members wrote it concurrently and no write has seen all of them since. At
-    /// most [`SIBLINGS_MAX`](limits::SIBLINGS_MAX).
+    /// All values of `key`, the latest first: several if members wrote it concurrently and no write has seen
+    /// all of them since. At most [`SIBLINGS_MAX`](limits::SIBLINGS_MAX).
     pub fn siblings(&self, key: impl Into<Bytes>) -> CrdtPending<Vec<CrdtValue>> {
         let request = self.key(&key.into()).map(|key| Request::Read(Read::Siblings { key }));
         self.submit(request, |outcome| match outcome {
@@ -145,8 +147,8 @@ impl CrdtStore {
 
     /// Adds `amount` to the counter at `key`, which starts at 0, and returns the sum as this node knows it.
     ///
-    /// Additions of several members all count, also when the members do not reach each other. Use the key of a counter for counting
-    /// alone: a get of it returns the part of one node.
+    /// Additions of several members all count, also when the members do not reach each other. Use the key of
+    /// a counter for counting alone: a get of it returns the part of one node.
     pub fn add(&self, key: impl Into<Bytes>, amount: i64) -> CrdtPending<i64> {
         let request = self.key(&key.into()).map(|key| Request::Write(Write::Add { key, amount }));
         self.submit(request, counter)
@@ -158,8 +160,8 @@ impl CrdtStore {
         self.submit(request, counter)
     }
 
-    /// One page of `range`. Continue with [`RangeQuery::resume`] while there is a continuation. Each page shows the state at the
-    /// moment it is read.
+    /// One page of `range`. Continue with [`RangeQuery::resume`] while there is a continuation. Each page
+    /// shows the state at the moment it is read.
     pub fn range(&self, range: &RangeQuery) -> CrdtPending<CrdtPage> {
         let request = limits::check_range(range).map(|()| {
             let start = self.keyspace.qualify(&range.start).into();
@@ -175,7 +177,8 @@ impl CrdtStore {
         })
     }
 
-    /// Reports the keys beginning with `prefix` that change from now on, on this node, whichever member wrote them.
+    /// Reports the keys beginning with `prefix` that change from now on, on this node, whichever member wrote
+    /// them.
     ///
     /// # Errors
     /// [`Unsupported`](OperationError::Unsupported) on a client, which is not a member and holds no data.

@@ -341,7 +341,8 @@ fn a_write_is_told_at_once() {
     }
 }
 
-/// The clock of one member is an hour ahead: what it writes is seen, but does not win over concurrent writes for an hour.
+/// The clock of one member is an hour ahead: what it writes is seen, but does not win over concurrent writes
+/// for an hour.
 #[test]
 fn a_clock_that_runs_ahead_wins_nothing_by_it() {
     let mut world = World::new(1);

@@ -1,4 +1,5 @@
-//! The encoding of an [`Applied`]: the answer of the state machine to a log entry, which sessions remember and nodes send.
+//! The encoding of an [`Applied`]: the answer of the state machine to a log entry, which sessions remember
+//! and nodes send.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

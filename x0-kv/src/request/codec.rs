@@ -1,9 +1,9 @@
 //! The primitives of all encodings of this crate: integers, byte strings and their bounds.
 //!
-//! Integers are little-endian base-128 (as in protobuf and WebAssembly) in their shortest form, byte strings carry their
-//! length before them. Every length is checked against its limit and against what is left before anything is kept, and
-//! byte strings are slices of the input, not copies. Decoding what was encoded gives the same value, and a decoded value
-//! encodes to the same bytes.
+//! Integers are little-endian base-128 (as in protobuf and WebAssembly) in their shortest form, byte strings
+//! carry their length before them. Every length is checked against its limit and against what is left before
+//! anything is kept, and byte strings are slices of the input, not copies. Decoding what was encoded gives
+//! the same value, and a decoded value encodes to the same bytes.
 
 use bytes::{BufMut, Bytes};
 

@@ -1,8 +1,9 @@
 //! Commands: the payloads of log entries. Also the encoding of operations between nodes.
 //!
-//! A command is a version (1), a kind, and the fields of the kind; see [`Command::encode`]. A write names its keyspace: a byte string
-//! that is empty for the default keyspace. A name that is not valid makes the command malformed, and a keyspace that does not exist
-//! makes it refused, on every replica alike. CRDT stores are not part of the log.
+//! A command is a version (1), a kind, and the fields of the kind; see [`Command::encode`]. A write names its
+//! keyspace: a byte string that is empty for the default keyspace. A name that is not valid makes the command
+//! malformed, and a keyspace that does not exist makes it refused, on every replica alike. CRDT stores are
+//! not part of the log.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -34,7 +35,8 @@ pub enum Command {
         /// The session.
         session: u64,
     },
-    /// A write. With a request id it is applied once however often it is in the log; without one it is applied each time.
+    /// A write. With a request id it is applied once however often it is in the log; without one it is
+    /// applied each time.
     Write {
         /// The session of the client, and the number of the write in it.
         request_id: Option<RequestId>,
@@ -45,7 +47,8 @@ pub enum Command {
     },
 }
 
-/// Identifies a write, so that a retried one is applied once: Ongaro, "Consensus: Bridging Theory and Practice" §6.3.
+/// Identifies a write, so that a retried one is applied once: Ongaro, "Consensus: Bridging Theory and
+/// Practice" §6.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId {
     /// The session, from [`Outcome::SessionOpened`](crate::Outcome::SessionOpened).

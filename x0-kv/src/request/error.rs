@@ -35,8 +35,8 @@ pub enum OperationError {
         /// Whether it may have been applied, or may still be.
         ambiguous: bool,
     },
-    /// The session of the write is no longer known. The write may or may not have been applied: read before writing
-    /// again.
+    /// The session of the write is no longer known. The write may or may not have been applied: read before
+    /// writing again.
     #[error("the session expired: the write may or may not have been applied; read before writing again")]
     SessionExpired,
     /// The reads of a transaction answer too much. Nothing was done.
@@ -48,8 +48,8 @@ pub enum OperationError {
     /// The keyspace does not exist. Nothing was done.
     #[error("the keyspace does not exist: create it first")]
     KeyspaceMissing,
-    /// The snapshot of a scan is not held any more: too much was written, too many other scans began, or another node leads now. The
-    /// entries returned before are valid.
+    /// The snapshot of a scan is not held any more: too much was written, too many other scans began, or
+    /// another node leads now. The entries returned before are valid.
     #[error("the snapshot of the scan is not held any more: begin a new scan after the last entry")]
     SnapshotExpired,
     /// As many keyspaces exist as are allowed. Nothing was done.
@@ -66,15 +66,15 @@ pub enum OperationError {
         /// What was asked for.
         what: &'static str,
     },
-    /// The store has stopped, by [`close`](crate::Store::close) or because its last handle went away. A write may or may
-    /// not have been applied.
+    /// The store has stopped, by [`close`](crate::Store::close) or because its last handle went away. A write
+    /// may or may not have been applied.
     #[error("the store is closed")]
     Closed,
     /// An entry that the operation reads is damaged. Its value is not returned, and nothing was done.
     #[error(transparent)]
     Damaged(Box<DamagedEntry>),
-    /// The store failed and stopped serving: a disk error, a full disk, a damaged file. A write may or may not have been applied;
-    /// acknowledged writes are safe. Remedy the cause and open it again.
+    /// The store failed and stopped serving: a disk error, a full disk, a damaged file. A write may or may
+    /// not have been applied; acknowledged writes are safe. Remedy the cause and open it again.
     #[error("the store failed: remedy the cause and open it again")]
     Failed {
         /// The cause, with the file concerned.
@@ -150,7 +150,8 @@ impl OperationError {
 }
 
 impl OperationError {
-    /// The refusal of the state machine that this error stands for, if it does: another node answers it to its client.
+    /// The refusal of the state machine that this error stands for, if it does: another node answers it to
+    /// its client.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::KeyspaceMissing => Some(Refusal::KeyspaceMissing),

@@ -73,8 +73,8 @@ impl KeyspaceName {
         &self.0
     }
 
-    /// `key` of this keyspace as one byte string: the length of the name (1 byte), the name, the key. No such string of one
-    /// keyspace is a prefix of one of another, since the length comes first.
+    /// `key` of this keyspace as one byte string: the length of the name (1 byte), the name, the key. No such
+    /// string of one keyspace is a prefix of one of another, since the length comes first.
     pub(crate) fn qualify(&self, key: &[u8]) -> Vec<u8> {
         let mut qualified = Vec::with_capacity(1 + self.0.len() + key.len());
         // At most `KEYSPACE_NAME_LEN_MAX`, which fits.

@@ -1,7 +1,7 @@
 //! The limits of every linearizable store, embedded or clustered. All lengths are in bytes.
 //!
-//! They are part of the replicated format: every replica must decide alike whether a command is valid, so that they are constants and
-//! not options. The CRDT store has limits of its own (`crdt::limits`).
+//! They are part of the replicated format: every replica must decide alike whether a command is valid, so
+//! that they are constants and not options. The CRDT store has limits of its own (`crdt::limits`).
 
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{
@@ -26,7 +26,8 @@ pub const RANGE_ENTRIES_MAX: u32 = 4096;
 pub const RANGE_PAGE_LEN_MAX: usize = 2 << 20;
 /// Most snapshots that a node holds for scans; the least recently used one makes room for another.
 pub const SCANS_MAX: usize = 32;
-/// Most bytes written after the snapshot of a scan was taken, which is the memory that it costs; then it is released.
+/// Most bytes written after the snapshot of a scan was taken, which is the memory that it costs; then it is
+/// released.
 pub const SCAN_WRITTEN_LEN_MAX: u64 = 64 << 20;
 /// Longest encoded command, which is the payload of one log entry.
 pub const COMMAND_LEN_MAX: usize = TRANSACTION_LEN_MAX + (64 << 10);
@@ -36,7 +37,8 @@ pub const OUTCOME_LEN_MAX: usize = RANGE_PAGE_LEN_MAX + (128 << 10);
 pub const SESSIONS_MAX: usize = 4096;
 /// Most writes of one session between the oldest that its client still waits for and the newest.
 pub const SESSION_WINDOW_MAX: u64 = 4096;
-/// Most bytes of remembered outcomes over all sessions; beyond it the least recently used sessions are forgotten.
+/// Most bytes of remembered outcomes over all sessions; beyond it the least recently used sessions are
+/// forgotten.
 pub const SESSION_OUTCOMES_LEN_MAX: usize = 64 << 20;
 
 /// An operation breaks a limit of the [module](self). Nothing was done.

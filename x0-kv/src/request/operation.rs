@@ -30,8 +30,8 @@ pub enum Operation {
 /// How fresh a read is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Consistency {
-    /// Sees every write acknowledged before the read began, by any node. Costs a round to a quorum, shared by the reads
-    /// that wait for it.
+    /// Sees every write acknowledged before the read began, by any node. Costs a round to a quorum, shared by
+    /// the reads that wait for it.
     #[default]
     Linearizable,
     /// Answered at once by the node that is asked, from what it has applied: it may lag behind.
@@ -62,8 +62,8 @@ pub enum Query {
 
 /// A snapshot that a node holds for a scan.
 ///
-/// The state at one revision is the same on all members, so that a snapshot of the same id on another member cannot hold another
-/// state.
+/// The state at one revision is the same on all members, so that a snapshot of the same id on another member
+/// cannot hold another state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SnapshotId {
     /// The revision of the state: the index of the last log entry that is part of it.
@@ -79,7 +79,8 @@ pub struct RangeQuery {
     pub start: Bytes,
     /// Where to stop, not included; `None` means to the end.
     pub end: Option<Bytes>,
-    /// Most entries in the page, 1 to [`RANGE_ENTRIES_MAX`]. The page may hold fewer and still have a continuation.
+    /// Most entries in the page, 1 to [`RANGE_ENTRIES_MAX`]. The page may hold fewer and still have a
+    /// continuation.
     pub limit: u32,
     /// From the greatest key downwards.
     pub reverse: bool,
@@ -102,7 +103,8 @@ impl RangeQuery {
     #[must_use]
     pub fn prefix(prefix: impl Into<Bytes>) -> RangeQuery {
         let start = prefix.into();
-        // The least key above all that share the prefix: drop trailing 0xff bytes, then add one to the last byte.
+        // The least key above all that share the prefix: drop trailing 0xff bytes, then add one to the last
+        // byte.
         let end = start.iter().rposition(|byte| *byte != u8::MAX).map(|last| {
             let mut end = start[..=last].to_vec();
             end[last] += 1;
@@ -125,7 +127,8 @@ impl RangeQuery {
         self
     }
 
-    /// The query for what follows a page that ended with `continuation` ([`Page::continuation`](crate::Page)).
+    /// The query for what follows a page that ended with `continuation`
+    /// ([`Page::continuation`](crate::Page)).
     #[must_use]
     pub fn resume(&self, continuation: Bytes) -> RangeQuery {
         let mut next = self.clone();
@@ -153,7 +156,8 @@ pub enum Mutation {
         /// The key.
         key: Bytes,
     },
-    /// Sets `key` to `value` if it is as expected. Answers [`Outcome::CompareAndSwap`](crate::Outcome::CompareAndSwap).
+    /// Sets `key` to `value` if it is as expected. Answers
+    /// [`Outcome::CompareAndSwap`](crate::Outcome::CompareAndSwap).
     CompareAndSwap {
         /// The key.
         key: Bytes,
@@ -185,8 +189,8 @@ pub enum Expect {
 
 /// Conditions on keys, and what to do when all of them hold or when one does not.
 ///
-/// The conditions are judged and the chosen branch is carried out at one point of the log: no other write comes between.
-/// Actions run in their order and see those before them.
+/// The conditions are judged and the chosen branch is carried out at one point of the log: no other write
+/// comes between. Actions run in their order and see those before them.
 ///
 /// ```
 /// use x0_kv::{Expect, Transaction};
@@ -274,7 +278,8 @@ impl Transaction {
         self
     }
 
-    /// What to do when a condition does not hold: the actions that `build` adds to the empty transaction it is given.
+    /// What to do when a condition does not hold: the actions that `build` adds to the empty transaction it
+    /// is given.
     #[must_use]
     pub fn otherwise(mut self, build: impl FnOnce(Transaction) -> Transaction) -> Transaction {
         self.alternatives.extend(build(Transaction::new()).actions);

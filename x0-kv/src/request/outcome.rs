@@ -77,8 +77,9 @@ pub struct KeyValue {
 pub struct Page {
     /// The entries, in the order asked for.
     pub entries: Vec<KeyValue>,
-    /// Where the next page begins, for [`RangeQuery::resume`](crate::RangeQuery::resume); `None` when the range is
-    /// exhausted. A page can hold fewer entries than asked for, even none, and still have a continuation.
+    /// Where the next page begins, for [`RangeQuery::resume`](crate::RangeQuery::resume); `None` when the
+    /// range is exhausted. A page can hold fewer entries than asked for, even none, and still have a
+    /// continuation.
     pub continuation: Option<Bytes>,
 }
 
@@ -87,7 +88,8 @@ pub struct Page {
 pub struct ScanPage {
     /// The page.
     pub page: Page,
-    /// The snapshot, for [`Query::Scan`](crate::Query::Scan). It is held only while the page has a continuation.
+    /// The snapshot, for [`Query::Scan`](crate::Query::Scan). It is held only while the page has a
+    /// continuation.
     pub snapshot: SnapshotId,
 }
 
@@ -131,12 +133,13 @@ pub enum ActionResult {
     },
 }
 
-/// Why a command of the log, or a query, was not carried out. Every replica refuses it alike, and no key has changed.
+/// Why a command of the log, or a query, was not carried out. Every replica refuses it alike, and no key has
+/// changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The session was never opened, was closed, or made room for others. Whether an earlier attempt of the same write
-    /// was applied is no longer known.
+    /// The session was never opened, was closed, or made room for others. Whether an earlier attempt of the
+    /// same write was applied is no longer known.
     #[error("the session is not known (any more): open a new one")]
     SessionExpired,
     /// The client said that it has the answer to this write, and sends it again.

@@ -14,8 +14,8 @@ type Reply<O> = Result<O, OperationError>;
 
 /// The answer to a submitted operation: a future for any runtime, or a blocking [`wait`](Pending::wait).
 ///
-/// Dropping it discards the answer; the store still carries the operation out. `T` is the type of the answer, `O` the type of the
-/// outcomes of the store that it comes from.
+/// Dropping it discards the answer; the store still carries the operation out. `T` is the type of the answer,
+/// `O` the type of the outcomes of the store that it comes from.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

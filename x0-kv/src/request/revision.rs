@@ -4,8 +4,9 @@ use std::fmt;
 
 /// The log index of the write that set a value: the version of a key in a [`Store`](crate::Store).
 ///
-/// A later write of any key in any keyspace has a greater revision. [`Expect::Revision`](crate::Expect::Revision) compares it. A
-/// CRDT store has no such order; its values carry a `crdt::Timestamp` instead.
+/// A later write of any key in any keyspace has a greater revision.
+/// [`Expect::Revision`](crate::Expect::Revision) compares it. A CRDT store has no such order; its values
+/// carry a `crdt::Timestamp` instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(u64);
 

@@ -18,16 +18,18 @@ pub const WATCH_KEYS_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Changes {
-    /// The keys that were written or removed, by any client of any member. Read them to see their current values.
+    /// The keys that were written or removed, by any client of any member. Read them to see their current
+    /// values.
     pub keys: BTreeSet<Bytes>,
-    /// More keys changed than are held, or the whole keyspace was replaced or dropped: read the whole range again.
+    /// More keys changed than are held, or the whole keyspace was replaced or dropped: read the whole range
+    /// again.
     pub is_cut: bool,
 }
 
 /// Reports which keys changed on the node at hand. Returned by [`Keyspace::watch`](crate::Keyspace::watch).
 ///
-/// Several changes of one key between two reads are reported once, so that no writer ever waits for a watch. No change is missed.
-/// Dropping the watch ends it.
+/// Several changes of one key between two reads are reported once, so that no writer ever waits for a watch.
+/// No change is missed. Dropping the watch ends it.
 pub struct Watch {
     slot: Arc<Slot>,
 }

@@ -99,8 +99,8 @@ impl<T: Transport> Transport for Cable<T> {
     }
 }
 
-/// The channel of a service whose protocol must bear it that messages are lost, doubled and overtaken by others, as no lane of the
-/// transport in order would do it.
+/// The channel of a service whose protocol must bear it that messages are lost, doubled and overtaken by
+/// others, as no lane of the transport in order would do it.
 pub(super) struct Lossy<T> {
     inner: T,
     weather: SharedWeather,

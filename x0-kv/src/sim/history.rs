@@ -321,7 +321,8 @@ impl History {
             (Asked::Delete { key }, Outcome::Delete { existed }) => {
                 one(*key, Call::Delete { existed: Some(*existed) })
             }
-            // It changes no key: the operations before it found no keyspace, those after it find an empty one.
+            // It changes no key: the operations before it found no keyspace, those after it find an empty
+            // one.
             (Asked::CreateKeyspace, Outcome::KeyspaceCreated { .. }) => Ok(self.deletes(false)),
             (Asked::DropKeyspace, Outcome::KeyspaceDropped { .. }) => Ok(self.deletes(true)),
             (Asked::Swap { key, expect, value }, Outcome::CompareAndSwap(swap)) => {
@@ -389,8 +390,8 @@ impl History {
         self.open.len()
     }
 
-    /// Checks the round: the shortest history that shows a fault, if there is one. How many sets of keys could not be decided is
-    /// counted.
+    /// Checks the round: the shortest history that shows a fault, if there is one. How many sets of keys
+    /// could not be decided is counted.
     pub(super) fn check(&mut self, undecided: &mut u64) -> Result<(), Vec<Interval<Access>>> {
         for part in partition(std::mem::take(&mut self.closed)) {
             match check(&Registers, &part, STEPS_MAX) {

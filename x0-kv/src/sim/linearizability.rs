@@ -1,14 +1,16 @@
 //! Could this history have happened one operation at a time?
 //!
-//! The checker of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's memory of configurations
-//! already tried ("Testing for linearizability", 2017): it looks for an order of the operations in which each takes
-//! effect between its invocation and its return and answers what the sequential [`Model`] would. Linearizability is
-//! local, so [`register`] checks each key by itself, and [`registers`] each set of keys that transactions connect.
+//! The checker of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's memory of
+//! configurations already tried ("Testing for linearizability", 2017): it looks for an order of the
+//! operations in which each takes effect between its invocation and its return and answers what the
+//! sequential [`Model`] would. Linearizability is local, so [`register`] checks each key by itself, and
+//! [`registers`] each set of keys that transactions connect.
 //!
-//! An operation that was never answered ([`Interval::returned`] is `None`) may take effect at any moment after its
-//! invocation, or never. Its model step must then accept whatever the answer would have been.
+//! An operation that was never answered ([`Interval::returned`] is `None`) may take effect at any moment
+//! after its invocation, or never. Its model step must then accept whatever the answer would have been.
 //!
-//! The search is exponential at worst; `steps_max` bounds it, and a search that ran out says so instead of guessing.
+//! The search is exponential at worst; `steps_max` bounds it, and a search that ran out says so instead of
+//! guessing.
 //!
 //! ```
 //! use x0_kv::linearizability::{Interval, Verdict, check, register::{Call, Register}};
@@ -43,8 +45,8 @@ pub trait Model {
     /// The state after `operation` ran in `state`, or `None` if it could not have answered as it did.
     fn step(&self, state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
 
-    /// Whether `operation`, answered as it was, leaves every state that it fits as it is. The search is shorter for each that is known
-    /// to; `false`, the default, is always right.
+    /// Whether `operation`, answered as it was, leaves every state that it fits as it is. The search is
+    /// shorter for each that is known to; `false`, the default, is always right.
     fn is_read(&self, operation: &Self::Operation) -> bool {
         let _ = operation;
         false
@@ -56,8 +58,8 @@ pub trait Model {
 pub struct Interval<O> {
     /// When the client asked.
     pub invoked: u64,
-    /// When the client had the answer; `None` if it never had one. An answer and an invocation at the same moment count
-    /// as concurrent.
+    /// When the client had the answer; `None` if it never had one. An answer and an invocation at the same
+    /// moment count as concurrent.
     pub returned: Option<u64>,
     /// What was asked and answered.
     pub operation: O,
@@ -66,7 +68,8 @@ pub struct Interval<O> {
 /// What [`check`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// An order exists: indices into the history. Unanswered operations that need not have happened are left out.
+    /// An order exists: indices into the history. Unanswered operations that need not have happened are left
+    /// out.
     Linearizable {
         /// The order found.
         order: Vec<usize>,
@@ -97,8 +100,8 @@ impl Ordered {
     }
 }
 
-/// An invocation or a return, in a doubly linked list by index: the search takes an operation's two events out and puts
-/// them back in the reverse order.
+/// An invocation or a return, in a doubly linked list by index: the search takes an operation's two events
+/// out and puts them back in the reverse order.
 struct Event {
     operation: usize,
     /// For an invocation: the place of the operation's return, if it has one.
@@ -189,12 +192,13 @@ impl Timeline {
 /// Which operations are tried, in this order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// Answered reads. One that fits may as well come now as later: whatever can follow without it can follow with it. So
-    /// nothing else is tried in its place.
+    /// Answered reads. One that fits may as well come now as later: whatever can follow without it can follow
+    /// with it. So nothing else is tried in its place.
     Read,
     /// The other answered ones.
     Answered,
-    /// Unanswered ones, which need not have happened. Those that would change nothing are left for when they do.
+    /// Unanswered ones, which need not have happened. Those that would change nothing are left for when they
+    /// do.
     Unanswered,
 }
 

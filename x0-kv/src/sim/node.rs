@@ -1,4 +1,5 @@
-//! One full node in virtual time: the production event loop, and the workers whose jobs take as long as the world says.
+//! One full node in virtual time: the production event loop, and the workers whose jobs take as long as the
+//! world says.
 
 use std::collections::VecDeque;
 use std::io::Read as _;

@@ -16,14 +16,16 @@ use crate::telemetry::{CheckpointTelemetry, StateTelemetry};
 pub struct RedbOptions {
     /// Bytes of the file that are kept in memory. 64 MiB unless set.
     pub cache_len: usize,
-    /// Bytes of writes that gather in memory before a checkpoint is begun by itself. While one is being written as much
-    /// again may gather; then applying waits for it, so that twice this is the most that is held. 64 MiB unless set.
+    /// Bytes of writes that gather in memory before a checkpoint is begun by itself. While one is being
+    /// written as much again may gather; then applying waits for it, so that twice this is the most that is
+    /// held. 64 MiB unless set.
     pub overlay_len_max: usize,
     /// Whether checkpoints are written by a thread of their own (the default) or by the caller of
     /// [`State::checkpoint`](crate::State::checkpoint), which makes every step repeatable.
     pub background: bool,
-    /// Whether the checksum of every page is verified when the file is opened, which reads the whole file. The default. Without it, a
-    /// damaged page can hide keys until it is verified by [`verify`](crate::verify::verify); a damaged value is found by every read.
+    /// Whether the checksum of every page is verified when the file is opened, which reads the whole file.
+    /// The default. Without it, a damaged page can hide keys until it is verified by
+    /// [`verify`](crate::verify::verify); a damaged value is found by every read.
     pub verify_on_open: bool,
 }
 
@@ -138,11 +140,12 @@ impl Drop for Durable {
 }
 
 impl State {
-    /// A state in the redb file at `path`, which is created if there is none. It is at the last checkpoint that became
-    /// durable; the log is to be replayed from [`State::durable`].
+    /// A state in the redb file at `path`, which is created if there is none. It is at the last checkpoint
+    /// that became durable; the log is to be replayed from [`State::durable`].
     ///
     /// # Errors
-    /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not changed.
+    /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not
+    /// changed.
     pub fn redb(path: &Path, options: RedbOptions) -> Result<State, EngineError> {
         State::on_file(File::open(path, options.cache_len, options.verify_on_open)?, options)
     }

@@ -1,8 +1,9 @@
 //! Client sessions: what makes a retried write apply once.
 //!
-//! After Ongaro, "Consensus: Bridging Theory and Practice" §6.3: the session's id is the log index of the command that
-//! opened it, and the outcomes of its recent writes are part of the replicated state. Which session is forgotten, and
-//! when, depends on nothing but the log, so that every replica answers a retry alike.
+//! After Ongaro, "Consensus: Bridging Theory and Practice" §6.3: the session's id is the log index of the
+//! command that opened it, and the outcomes of its recent writes are part of the replicated state. Which
+//! session is forgotten, and when, depends on nothing but the log, so that every replica answers a retry
+//! alike.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -40,8 +41,8 @@ pub(crate) struct Session {
     outcomes_len: usize,
 }
 
-/// All sessions. Each is shared with the checkpoint or snapshot that is being written, and copied when it changes
-/// meanwhile.
+/// All sessions. Each is shared with the checkpoint or snapshot that is being written, and copied when it
+/// changes meanwhile.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sessions {
     by_id: BTreeMap<u64, Arc<Session>>,
@@ -72,7 +73,8 @@ impl Sessions {
         }
     }
 
-    /// Decides about the write `request_id` at log index `index`, and forgets the outcomes that its client has acknowledged.
+    /// Decides about the write `request_id` at log index `index`, and forgets the outcomes that its client
+    /// has acknowledged.
     pub(crate) fn admit(&mut self, request_id: RequestId, index: u64) -> Admission {
         let Some(session) = self.by_id.get_mut(&request_id.session) else {
             return Admission::Refused(Refusal::SessionExpired);

@@ -5,13 +5,15 @@
 //! block*       kind (1) | length of payload (4, little-endian) | payload | CRC-32C of kind, length and payload (4)
 //! ```
 //!
-//! Blocks come in this order: one header (applied index), one block of keyspaces (name and id, ascending by name), sessions, entries,
-//! one end (how many sessions and entries there were). A block of entries begins with the id of its keyspace and ends after the first
-//! entry that fills it to 64 KiB. Ids ascend over the blocks of entries and keys ascend within a keyspace; each keyspace has at least
-//! one block. So the same state has the same bytes whichever storage engine holds it.
+//! Blocks come in this order: one header (applied index), one block of keyspaces (name and id, ascending by
+//! name), sessions, entries, one end (how many sessions and entries there were). A block of entries begins
+//! with the id of its keyspace and ends after the first entry that fills it to 64 KiB. Ids ascend over the
+//! blocks of entries and keys ascend within a keyspace; each keyspace has at least one block. So the same
+//! state has the same bytes whichever storage engine holds it.
 //!
-//! An entry is key, revision, value and the checksum that it got when it was written (4, little-endian). The checksum is verified when
-//! the snapshot is written and when it is read: the checksum of a block alone would cover damage that happened before.
+//! An entry is key, revision, value and the checksum that it got when it was written (4, little-endian). The
+//! checksum is verified when the snapshot is written and when it is read: the checksum of a block alone would
+//! cover damage that happened before.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -373,7 +375,8 @@ impl Blocks<'_> {
         self.from.read_exact(&mut head)?;
         let [kind, len @ ..] = head;
         let len = u32::from_le_bytes(len) as usize;
-        // One header, one block of keyspaces, then sessions and entries in that order, then the end. Checked before the length is used.
+        // One header, one block of keyspaces, then sessions and entries in that order, then the end. Checked
+        // before the length is used.
         if kind < self.kind
             || kind > END
             || (block == 0) != (kind == HEADER)

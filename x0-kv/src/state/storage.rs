@@ -1,14 +1,17 @@
 //! Storage engines: where keys and values are held.
 //!
-//! A [`Tables`] is a stack: an active layer that takes the writes, layers frozen for a snapshot or a checkpoint, and a [`Base`] beneath.
-//! With the memory base and nothing frozen, writes go straight into the base. Freezing the active layer gives a consistent view, or the
-//! input of a checkpoint, in constant time while writes go on:
+//! A [`Tables`] is a stack: an active layer that takes the writes, layers frozen for a snapshot or a
+//! checkpoint, and a [`Base`] beneath. With the memory base and nothing frozen, writes go straight into the
+//! base. Freezing the active layer gives a consistent view, or the input of a checkpoint, in constant time
+//! while writes go on:
 //!
-//! - memory: while a view exists, writes gather in layers above the base; when it is dropped, every later write also moves a few
-//!   entries down, until the layers are empty again. A view copies nothing; it costs what is written while it exists.
+//! - memory: while a view exists, writes gather in layers above the base; when it is dropped, every later
+//!   write also moves a few entries down, until the layers are empty again. A view copies nothing; it costs
+//!   what is written while it exists.
 //! - redb: the frozen layers are written to the file in one transaction, and dropped when it is durable.
 //!
-//! Every layer and base holds one sorted map for each keyspace. Every entry carries a checksum that is verified when it is read.
+//! Every layer and base holds one sorted map for each keyspace. Every entry carries a checksum that is
+//! verified when it is read.
 
 pub(crate) mod entry;
 mod error;
@@ -33,11 +36,11 @@ use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::RangeQuery;
 use crate::request::outcome::Versioned;
 
-/// How many entries each write moves towards the base once the view that kept them above it is gone. More than one, so that the
-/// layers run empty.
+/// How many entries each write moves towards the base once the view that kept them above it is gone. More
+/// than one, so that the layers run empty.
 const SETTLE_PER_WRITE: usize = 4;
-/// How many entries of dropped keyspaces each write releases. More than one, so that the memory is released although keyspaces are
-/// dropped as fast as they are filled.
+/// How many entries of dropped keyspaces each write releases. More than one, so that the memory is released
+/// although keyspaces are dropped as fast as they are filled.
 const RELEASE_PER_WRITE: usize = 64;
 
 /// What lies beneath the layers. Entries are compared with their checksums before they are returned.
@@ -200,8 +203,8 @@ impl Tables {
         }
     }
 
-    /// Moves up to `count` entries from the lowest layer into a base in memory, unless a view still reads either. Once the layers are
-    /// empty, the dropped keyspaces leave the base, too.
+    /// Moves up to `count` entries from the lowest layer into a base in memory, unless a view still reads
+    /// either. Once the layers are empty, the dropped keyspaces leave the base, too.
     fn settle(&mut self, count: usize) {
         let Some(base) = Arc::get_mut(&mut self.base).and_then(Base::in_memory_mut) else {
             return;
@@ -295,7 +298,8 @@ impl View {
 
 /// The tables, behind the lock that readers and the applying thread take, and the snapshots of scans.
 ///
-/// Applying holds the lock for a few dozen entries at a time. Readers hold it for a lookup or a page in memory, never for a disk.
+/// Applying holds the lock for a few dozen entries at a time. Readers hold it for a lookup or a page in
+/// memory, never for a disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared(Arc<(RwLock<Tables>, Scans)>);
 
@@ -308,8 +312,8 @@ impl Shared {
         &self.0.1
     }
 
-    // A poisoned lock says that a thread died while it applied. The tables then hold what it applied, which is committed; it will apply
-    // no more, and nothing further is acknowledged.
+    // A poisoned lock says that a thread died while it applied. The tables then hold what it applied, which
+    // is committed; it will apply no more, and nothing further is acknowledged.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {
         self.0.0.read().unwrap_or_else(PoisonError::into_inner)
     }

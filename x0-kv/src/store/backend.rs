@@ -1,4 +1,5 @@
-//! What a [`Store`](crate::Store) handle dispatches to: a state in this process, a node of a cluster, or a client of one.
+//! What a [`Store`](crate::Store) handle dispatches to: a state in this process, a node of a cluster, or a
+//! client of one.
 
 use crate::blob::Blobs;
 use crate::crdt::{CrdtOutcome, Request};

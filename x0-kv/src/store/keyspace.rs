@@ -17,15 +17,16 @@ use crate::store::backend::Dispatch;
 use crate::store::scan::Scan;
 use crate::telemetry::StoreTelemetry;
 
-/// A named, isolated set of keys of a [`Store`](crate::Store). Returned by [`Store::keyspace`](crate::Store::keyspace); a store
-/// dereferences to its default keyspace. Cheap to clone.
+/// A named, isolated set of keys of a [`Store`](crate::Store). Returned by
+/// [`Store::keyspace`](crate::Store::keyspace); a store dereferences to its default keyspace. Cheap to clone.
 ///
-/// Every method returns at once with a [`Pending`] answer. Reads are linearizable unless their name says local: they see every write
-/// that was acknowledged, to any client, before they began. Writes that wait for their answers at the same time may be applied in any
-/// order; wait for one before submitting another that must come after it.
+/// Every method returns at once with a [`Pending`] answer. Reads are linearizable unless their name says
+/// local: they see every write that was acknowledged, to any client, before they began. Writes that wait for
+/// their answers at the same time may be applied in any order; wait for one before submitting another that
+/// must come after it.
 ///
-/// Keys and values are bytes: anything that turns into [`Bytes`] without a copy, such as `&'static str`, `String` or `Vec<u8>`. The
-/// [limits](crate::limits) are checked before anything else.
+/// Keys and values are bytes: anything that turns into [`Bytes`] without a copy, such as `&'static str`,
+/// `String` or `Vec<u8>`. The [limits](crate::limits) are checked before anything else.
 #[derive(Clone)]
 pub struct Keyspace {
     dispatch: Arc<dyn Dispatch>,
@@ -58,7 +59,8 @@ impl Keyspace {
         self.read_value(key.into(), Consistency::Linearizable)
     }
 
-    /// As [`get`](Keyspace::get), from the applied state of the node at hand, which may lag. Asks no other node.
+    /// As [`get`](Keyspace::get), from the applied state of the node at hand, which may lag. Asks no other
+    /// node.
     pub fn get_local(&self, key: impl Into<Bytes>) -> Pending<Option<Versioned>> {
         self.read_value(key.into(), Consistency::Local)
     }
@@ -79,7 +81,8 @@ impl Keyspace {
         })
     }
 
-    /// One page of `range`. Continue with [`RangeQuery::resume`] while there is a continuation: a later page shows a later state.
+    /// One page of `range`. Continue with [`RangeQuery::resume`] while there is a continuation: a later page
+    /// shows a later state.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -109,7 +112,8 @@ impl Keyspace {
         self.read_page(range, Consistency::Local)
     }
 
-    /// All entries of `range` as they are at one revision, read a page at a time: a stream, or a blocking iterator.
+    /// All entries of `range` as they are at one revision, read a page at a time: a stream, or a blocking
+    /// iterator.
     pub fn scan(&self, range: RangeQuery) -> Scan {
         Scan::new(self.clone(), range, Consistency::Linearizable)
     }
@@ -119,7 +123,8 @@ impl Keyspace {
         Scan::new(self.clone(), range, Consistency::Local)
     }
 
-    /// Sets `key` to `value` if its current state is `expect`; otherwise writes nothing and returns the current state.
+    /// Sets `key` to `value` if its current state is `expect`; otherwise writes nothing and returns the
+    /// current state.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -153,7 +158,8 @@ impl Keyspace {
         })
     }
 
-    /// Reports the keys beginning with `prefix` that change from now on, on the node at hand, whichever client wrote them.
+    /// Reports the keys beginning with `prefix` that change from now on, on the node at hand, whichever
+    /// client wrote them.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

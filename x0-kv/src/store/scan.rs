@@ -16,14 +16,16 @@ use crate::store::keyspace::Keyspace;
 
 /// All entries of a range as they are at one revision. Returned by [`Keyspace::scan`].
 ///
-/// It is a [`Stream`] for any runtime, and an [`IntoIterator`] whose iterator blocks the calling thread. Pages are read when they are
-/// needed; every page comes from the state at the [`revision`](Scan::revision) of the first one.
+/// It is a [`Stream`] for any runtime, and an [`IntoIterator`] whose iterator blocks the calling thread.
+/// Pages are read when they are needed; every page comes from the state at the [`revision`](Scan::revision)
+/// of the first one.
 ///
 /// The node that answers the first page holds a snapshot of that state for the others. It holds at most
 /// [`SCANS_MAX`](crate::limits::SCANS_MAX) snapshots, the least recently used making room, and each one until
-/// [`SCAN_WRITTEN_LEN_MAX`](crate::limits::SCAN_WRITTEN_LEN_MAX) bytes were written after it was taken, for that is the memory that it
-/// costs. When the snapshot is gone, or the leader that held it, the scan ends with
-/// [`SnapshotExpired`](OperationError::SnapshotExpired): the entries before are valid, and a new scan can begin after the last one.
+/// [`SCAN_WRITTEN_LEN_MAX`](crate::limits::SCAN_WRITTEN_LEN_MAX) bytes were written after it was taken, for
+/// that is the memory that it costs. When the snapshot is gone, or the leader that held it, the scan ends
+/// with [`SnapshotExpired`](OperationError::SnapshotExpired): the entries before are valid, and a new scan
+/// can begin after the last one.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

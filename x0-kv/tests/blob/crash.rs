@@ -1,4 +1,5 @@
-//! Power lost at every operation of the disk, and files damaged in every way: the folder opens, and nothing wrong is read.
+//! Power lost at every operation of the disk, and files damaged in every way: the folder opens, and nothing
+//! wrong is read.
 
 use std::sync::Arc;
 

@@ -91,7 +91,8 @@ fn what_is_held_is_not_asked_for_again() {
             let after = world.host(1).exchange.totals();
             assert_eq!(after.asked_chunks, u64::from(11 - held), "seed {seed}: what is missing, once");
             assert_eq!(after.timeouts, 0);
-            // In bytes: all lives together received the blob, and what was under way or not durable when the first ended.
+            // In bytes: all lives together received the blob, and what was under way or not durable when the
+            // first ended.
             let received = kept.received_chunk_bytes + after.received_chunk_bytes;
             let wasted = (asked + u64::from(held_at_kill - held.min(held_at_kill)) + 1) * CHUNK_LEN as u64;
             assert!(received <= len + wasted, "seed {seed}: {received} for {len}");
@@ -291,7 +292,8 @@ fn a_peer_cannot_make_a_server_queue_without_bound() {
     assert_eq!(world.host(1).exchange.pending_bytes(), 0);
 }
 
-/// A transport that takes nothing: what is read for peers stays bounded, and the next is read when something has left.
+/// A transport that takes nothing: what is read for peers stays bounded, and the next is read when something
+/// has left.
 #[test]
 fn no_more_is_read_for_peers_than_may_be_under_way() {
     let options = ExchangeOptions::default();

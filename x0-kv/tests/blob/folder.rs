@@ -1,4 +1,5 @@
-//! The folder against a model: what was added is there, what was damaged is found, what does not fit is refused.
+//! The folder against a model: what was added is there, what was damaged is found, what does not fit is
+//! refused.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};

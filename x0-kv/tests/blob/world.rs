@@ -1,4 +1,5 @@
-//! Nodes with folders on disks that can crash, over a network that loses, doubles and reorders, in virtual time.
+//! Nodes with folders on disks that can crash, over a network that loses, doubles and reorders, in virtual
+//! time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Bytes of a QUIC stream from a peer, in pieces: the same messages come out however they are cut, none is over the bound, nothing panics.
+//! Bytes of a QUIC stream from a peer, in pieces: the same messages come out however they are cut, none is
+//! over the bound, nothing panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -11,7 +11,8 @@ use crate::{Lane, Transmit, Transport, TransportExt};
 const LEN: usize = 32 << 10;
 /// A lane that takes so many messages without any being received has no bound.
 const MESSAGES_MAX: usize = 1 << 13;
-/// How often in a row a lane refuses before it counts as full: messages that it took may still be on their way out.
+/// How often in a row a lane refuses before it counts as full: messages that it took may still be on their
+/// way out.
 const REFUSALS: usize = 64;
 
 /// Lanes take turns: after so many messages of one, another has had its turn.
@@ -49,7 +50,8 @@ pub(super) fn full_lane<B: Bench>(pair: &mut Pair<'_, B>) {
     let taken = fill(pair);
     let waiting = pattern(taken, LEN);
     let transmit = Transmit { to: Side::Left.peer(), lane: FULL, payload: &waiting };
-    // One is offered again and again while the others are received; it must find room in the end, and be there once.
+    // One is offered again and again while the others are received; it must find room in the end, and be
+    // there once.
     let (mut sent, mut number) = (false, 0);
     let mut found = Vec::new();
     let strange = pair.wait(|nodes, cx| {

@@ -13,9 +13,10 @@ use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Tra
 
 /// A channel of a [`Mux`](super::Mux): a [`Transport`] for one service.
 ///
-/// Its epochs are sessions: a peer is up once both nodes have registered the channel and agreed on a version. A peer that is connected
-/// without having the channel is reported with [`DownReason::NoChannel`](crate::DownReason::NoChannel), and sending to it is
-/// [`SendError::NoChannel`]. While the sides are agreeing, sending is pending.
+/// Its epochs are sessions: a peer is up once both nodes have registered the channel and agreed on a version.
+/// A peer that is connected without having the channel is reported with
+/// [`DownReason::NoChannel`](crate::DownReason::NoChannel), and sending to it is [`SendError::NoChannel`].
+/// While the sides are agreeing, sending is pending.
 pub struct Channel {
     shared: Arc<Shared>,
     local: NodeId,
@@ -34,7 +35,8 @@ impl Channel {
         self.offer.channel
     }
 
-    /// The version that was agreed on with a peer, for the epoch whose `Up` was polled last; `None` if its `Down` was polled too.
+    /// The version that was agreed on with a peer, for the epoch whose `Up` was polled last; `None` if its
+    /// `Down` was polled too.
     #[must_use]
     pub fn version(&self, peer: NodeId) -> Option<u16> {
         self.shared.lock().engine.version(self.slot, peer)

@@ -74,7 +74,8 @@ pub(super) struct Core {
     wakers: Vec<Waker>,
 }
 
-/// Which ordered lane of the transport each ordered lane of a channel uses. Only the sender knows: the receiver goes by the trailer.
+/// Which ordered lane of the transport each ordered lane of a channel uses. Only the sender knows: the
+/// receiver goes by the trailer.
 #[derive(Debug)]
 struct Lanes {
     /// How many lanes of channels use each.
@@ -89,7 +90,8 @@ impl Lanes {
         Lanes { uses: vec![0; count], by_slot: BTreeMap::new() }
     }
 
-    /// Gives each lane of a channel the lane that the fewest others use. The first one is for control messages, if there are more.
+    /// Gives each lane of a channel the lane that the fewest others use. The first one is for control
+    /// messages, if there are more.
     fn register(&mut self, slot: usize, ordered_lanes: u8) {
         let first = usize::from(self.uses.len() > 1);
         let mut lanes = Vec::with_capacity(ordered_lanes.into());
@@ -229,7 +231,8 @@ impl Core {
         self.flush(Polling::nothing());
     }
 
-    /// Takes in what the transport has, for every channel, until it has nothing more: only then does it call the signal again.
+    /// Takes in what the transport has, for every channel, until it has nothing more: only then does it call
+    /// the signal again.
     pub(super) fn pump(&mut self, polling: Polling) {
         if !self.signal.take_ready() || self.over.is_some() {
             return;
@@ -357,7 +360,8 @@ impl Core {
         }
     }
 
-    /// The answer to a message for a peer that is not up: an empty control message finds out whether the transport is still trying.
+    /// The answer to a message for a peer that is not up: an empty control message finds out whether the
+    /// transport is still trying.
     fn reach(&mut self, to: NodeId, lane: Lane) -> Poll<Result<(), SendError>> {
         if !self.reaching.contains(&to) {
             let mut cx = Context::from_waker(&self.waker);

@@ -23,9 +23,9 @@ const FRAMES_MAX: usize = 8 * CHANNELS_MAX;
 /// The protocol engine of a mux.
 ///
 /// # Drain contract
-/// After each call of [`handle`](Engine::handle) or of a method that changes it, take outputs until there are none. An error of
-/// `handle` ends the sessions with that peer and leaves everything else as it was; outputs are to be taken all the same. There is no
-/// `poll_timeout`: nothing here waits for time to pass.
+/// After each call of [`handle`](Engine::handle) or of a method that changes it, take outputs until there are
+/// none. An error of `handle` ends the sessions with that peer and leaves everything else as it was; outputs
+/// are to be taken all the same. There is no `poll_timeout`: nothing here waits for time to pass.
 #[derive(Debug)]
 pub(super) struct Engine {
     local: NodeId,
@@ -256,7 +256,8 @@ impl Engine {
         None
     }
 
-    /// The control lane to this peer is full, or is not any more. While it is full, no control message for it is given out.
+    /// The control lane to this peer is full, or is not any more. While it is full, no control message for it
+    /// is given out.
     pub(super) fn hold(&mut self, peer: NodeId, is_held: bool) {
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.is_held = is_held;
@@ -287,7 +288,8 @@ impl Engine {
         if let Some(out) = index(&registered.offer, lane).and_then(|index| link.lanes.get(index)) {
             let budget = u64::from(offer.lane_budget.min(registered.offer.lane_budget));
             let outstanding = out.sent - out.consumed;
-            // One message of any length goes while half of the budget is free; see `Inbox::next_message` for why that cannot stall.
+            // One message of any length goes while half of the budget is free; see `Inbox::next_message` for
+            // why that cannot stall.
             if outstanding >= budget / 2 && outstanding + cost(len) > budget {
                 return Err(NotNow::Wait);
             }
@@ -464,7 +466,8 @@ impl Engine {
                     peer.is_complete = false;
                     peer.offers.clear();
                     if before.is_some() {
-                        // It does not know what it was sent before: its connection ended and began without an event on this side.
+                        // It does not know what it was sent before: its connection ended and began without an
+                        // event on this side.
                         for slot in self.slots() {
                             self.end(from, slot, &DownReason::Replaced, LinkState::Idle);
                         }
@@ -540,7 +543,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens a session if both sides have the channel and it is ours to open, or notices that there will be none.
+    /// Opens a session if both sides have the channel and it is ours to open, or notices that there will be
+    /// none.
     fn consider(&mut self, id: NodeId, slot: usize) {
         let Some(peer) = self.peers.get(&id).filter(|peer| peer.peer_instance.is_some() && !peer.is_ignored)
         else {
@@ -579,8 +583,8 @@ impl Engine {
         self.push(id, Frame::Open { session, channel: ours.channel });
     }
 
-    /// A number that no session with the peer has. Drawn, not counted: a message that a transport carried from one connection to the next
-    /// must not match a session of the latter.
+    /// A number that no session with the peer has. Drawn, not counted: a message that a transport carried
+    /// from one connection to the next must not match a session of the latter.
     fn draw(&mut self, id: NodeId) -> u32 {
         loop {
             let session = (self.random.next() >> 32) as u32;

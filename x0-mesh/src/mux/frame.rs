@@ -1,4 +1,5 @@
-//! The bytes of a mux: the trailer of each message, and the frames of control messages. See the wire format in [`super`].
+//! The bytes of a mux: the trailer of each message, and the frames of control messages. See the wire format
+//! in [`super`].
 
 use super::id::ChannelId;
 use crate::{Lane, Violation};
@@ -13,7 +14,8 @@ pub(super) const CONTROL: u32 = 0;
 const BULK: u8 = 254;
 const DATAGRAM: u8 = 255;
 
-/// Where a message belongs. It stands behind the message, so that the receiver removes it without moving the message.
+/// Where a message belongs. It stands behind the message, so that the receiver removes it without moving the
+/// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trailer {
     pub(super) session: u32,

@@ -9,7 +9,8 @@ use super::frame::{Frame, Frames, Offer, Trailer};
 use super::id::ChannelId;
 use crate::{Lane, PeerEvent, PeerEventKind};
 
-/// The first byte chooses what becomes of the others: frames to be decoded, or messages for an engine that has a channel.
+/// The first byte chooses what becomes of the others: frames to be decoded, or messages for an engine that
+/// has a channel.
 pub(crate) fn run(bytes: &[u8]) {
     match bytes.split_first() {
         None => {}

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-/// The name of a channel, for instance `x0.kv.consensus`: 1 to [`ChannelId::LEN_MAX`] visible ASCII characters.
+/// The name of a channel, for instance `x0.kv.consensus`: 1 to [`ChannelId::LEN_MAX`] visible ASCII
+/// characters.
 ///
-/// Two nodes talk on a channel when both registered the same name. A name is chosen by the service and should begin with something that
-/// the service owns, such as a domain or a crate name.
+/// Two nodes talk on a channel when both registered the same name. A name is chosen by the service and should
+/// begin with something that the service owns, such as a domain or a crate name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId {
     /// Zeros behind the name, so that the derived comparisons compare names.
@@ -17,7 +18,8 @@ impl ChannelId {
     /// The longest name, in bytes.
     pub const LEN_MAX: usize = 47;
 
-    /// A name, or `None` if it is empty, longer than [`ChannelId::LEN_MAX`], or holds anything but visible ASCII characters.
+    /// A name, or `None` if it is empty, longer than [`ChannelId::LEN_MAX`], or holds anything but visible
+    /// ASCII characters.
     ///
     /// ```
     /// use x0_mesh::ChannelId;

@@ -28,8 +28,8 @@ pub(super) struct Inbox {
     last_epoch: u64,
 }
 
-/// One peer, by epoch. The messages of a later epoch, and its `Up`, wait for the last message of the one before: that is the contract of
-/// `Transport` about epochs.
+/// One peer, by epoch. The messages of a later epoch, and its `Up`, wait for the last message of the one
+/// before: that is the contract of `Transport` about epochs.
 #[derive(Debug, Default)]
 struct PeerInbox {
     segments: VecDeque<Segment>,
@@ -176,7 +176,8 @@ impl Inbox {
     /// The peer does not answer, or answers again.
     pub(super) fn degraded(&mut self, peer: NodeId, is_degraded: bool) {
         let Some(inbox) = self.peers.get_mut(&peer) else { return };
-        // Behind what waits to be received nothing is reported: that a peer is slow is news of this moment only.
+        // Behind what waits to be received nothing is reported: that a peer is slow is news of this moment
+        // only.
         if inbox.segments.len() != 1 {
             return;
         }
@@ -253,8 +254,8 @@ impl Inbox {
                 continue;
             };
             in_lane.consumed += cost(payload.len());
-            // A quarter: a sender is blocked when half of its budget is in use, so some of it is always under way to be reported, and
-            // reports are rare.
+            // A quarter: a sender is blocked when half of its budget is in use, so some of it is always under
+            // way to be reported, and reports are rare.
             let is_due = lane != Lane::Datagram && in_lane.consumed - in_lane.reported >= budget / 4;
             let credit = (is_due && segment.down.is_none()).then_some(segment.session);
             in_lane.is_listed = !in_lane.messages.is_empty();

@@ -10,8 +10,8 @@ use super::id::ChannelId;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MuxOptions {
-    /// Session numbers are drawn from it. A simulation sets it, so that a run can be repeated; in production it must differ each time
-    /// that a node starts. Drawn from the system's randomness unless set.
+    /// Session numbers are drawn from it. A simulation sets it, so that a run can be repeated; in production
+    /// it must differ each time that a node starts. Drawn from the system's randomness unless set.
     pub seed: u64,
 }
 
@@ -36,18 +36,21 @@ impl MuxOptions {
 pub struct ChannelOptions {
     /// The name under which both nodes register the channel; see [`ChannelId`] for what a name may be.
     pub name: String,
-    /// The versions of the service's protocol that this node speaks. The highest one that both nodes speak is agreed on, per peer and
-    /// epoch; see [`Channel::version`](super::Channel::version). `1..=1` unless set.
+    /// The versions of the service's protocol that this node speaks. The highest one that both nodes speak is
+    /// agreed on, per peer and epoch; see [`Channel::version`](super::Channel::version). `1..=1` unless set.
     pub versions: RangeInclusive<u16>,
-    /// How many ordered lanes the channel has, numbered from 0: at most [`ChannelOptions::ORDERED_LANES_MAX`]. 1 unless set.
+    /// How many ordered lanes the channel has, numbered from 0: at most
+    /// [`ChannelOptions::ORDERED_LANES_MAX`]. 1 unless set.
     pub ordered_lanes: u8,
     /// Whether the channel has a bulk lane. `true` unless set; without effect where the transport has none.
     pub bulk: bool,
-    /// Whether the channel has a datagram lane. `true` unless set; without effect where the transport has none.
+    /// Whether the channel has a datagram lane. `true` unless set; without effect where the transport has
+    /// none.
     pub datagram: bool,
-    /// The byte budget of one lane with one peer: how many bytes may be on the way or wait to be received, in either direction, before
-    /// the lane is full. One message may exceed it. Each message counts [`ChannelOptions::MESSAGE_COST`] bytes besides its own. From
-    /// [`ChannelOptions::BUDGET_MIN`] to 1 GiB; 16 MiB unless set.
+    /// The byte budget of one lane with one peer: how many bytes may be on the way or wait to be received, in
+    /// either direction, before the lane is full. One message may exceed it. Each message counts
+    /// [`ChannelOptions::MESSAGE_COST`] bytes besides its own. From [`ChannelOptions::BUDGET_MIN`] to 1 GiB;
+    /// 16 MiB unless set.
     pub lane_budget: u32,
 }
 

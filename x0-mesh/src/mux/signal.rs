@@ -10,10 +10,11 @@ use x0_identity::NodeId;
 use super::engine::Wake;
 use crate::Lane;
 
-/// The waker that the transport beneath is given. It has a lock of its own, because a transport may call it from inside of its methods.
+/// The waker that the transport beneath is given. It has a lock of its own, because a transport may call it
+/// from inside of its methods.
 ///
-/// A task that is woken drives the mux for all channels, so each one that waits is woken: one that is busy must not keep the others
-/// waiting.
+/// A task that is woken drives the mux for all channels, so each one that waits is woken: one that is busy
+/// must not keep the others waiting.
 #[derive(Debug)]
 pub(super) struct Signal {
     /// Whether the transport may have something.
@@ -23,7 +24,8 @@ pub(super) struct Signal {
     drive: Mutex<Option<Waker>>,
 }
 
-/// The wakers of one channel, as the contract of `Transport` has them: the last of each kind that was pending.
+/// The wakers of one channel, as the contract of `Transport` has them: the last of each kind that was
+/// pending.
 #[derive(Debug, Default)]
 struct Waiting {
     receiver: Option<Waker>,
@@ -141,7 +143,8 @@ impl StdWake for Signal {
     }
 
     fn wake_by_ref(self: &std::sync::Arc<Self>) {
-        // In this order: a task either sees the flag after it has registered its waker, or its waker is found here.
+        // In this order: a task either sees the flag after it has registered its waker, or its waker is found
+        // here.
         self.set_ready();
         let mut wakers = Vec::new();
         self.take_all(&mut wakers);

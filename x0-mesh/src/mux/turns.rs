@@ -11,8 +11,9 @@ const QUANTUM: usize = 64 << 10;
 
 /// Lanes of the transport that were full, and which channels wait for them.
 ///
-/// A lane that has room again wakes every channel that waits, and the first to run could take all of it each time. So a channel that sent
-/// [`QUANTUM`] bytes while others wait gives way once: it wakes them, then itself.
+/// A lane that has room again wakes every channel that waits, and the first to run could take all of it each
+/// time. So a channel that sent [`QUANTUM`] bytes while others wait gives way once: it wakes them, then
+/// itself.
 #[derive(Debug, Default)]
 pub(super) struct Turns(BTreeMap<(NodeId, Lane), Turn>);
 

@@ -68,7 +68,8 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
     match error {
         ConnectionError::TimedOut => DownReason::TimedOut,
         ConnectionError::LocallyClosed => DownReason::Local,
-        // A stateless reset (RFC 9000 §10.3). Its key is drawn when a transport is made, so only the peer of this connection can send it.
+        // A stateless reset (RFC 9000 §10.3). Its key is drawn when a transport is made, so only the peer of
+        // this connection can send it.
         ConnectionError::Reset => DownReason::Closed,
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code::CLOSED => DownReason::Closed,

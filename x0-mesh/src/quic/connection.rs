@@ -20,8 +20,8 @@ use super::shared::Shared;
 use super::state::Adopted;
 use crate::{DownReason, Expected, StreamName, Violation};
 
-/// Chunks that one wake-up takes. A chunk is mostly the content of one packet, so this bounds how long a task runs, and amortises the
-/// lock on the shared state.
+/// Chunks that one wake-up takes. A chunk is mostly the content of one packet, so this bounds how long a task
+/// runs, and amortises the lock on the shared state.
 const CHUNKS: usize = 64;
 
 /// How long a change of the system's clock may go unnoticed.
@@ -39,12 +39,13 @@ fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     chain.map(|chain| *chain).unwrap_or_default()
 }
 
-/// Returns when the SVID at the other end has expired. TLS checks validity during the handshake only (RFC 5280 §6.1.3), and a connection
-/// may outlive it by weeks.
+/// Returns when the SVID at the other end has expired. TLS checks validity during the handshake only (RFC
+/// 5280 §6.1.3), and a connection may outlive it by weeks.
 async fn expired(connection: &Connection) {
     // A peer without one was not accepted.
     let Ok(not_after) = x0_identity::peer_not_after(&chain(connection)) else { return };
-    // The system's clock may be set during the sleep. A certificate is valid to the end of its last second (RFC 5280 §4.1.2.5).
+    // The system's clock may be set during the sleep. A certificate is valid to the end of its last second
+    // (RFC 5280 §4.1.2.5).
     let rest = || (not_after + Duration::from_secs(1)).duration_since(SystemTime::now()).ok();
     while let Some(rest) = rest() {
         sleep(rest.clamp(Duration::from_millis(1), CLOCK_CHECK)).await;
@@ -58,8 +59,9 @@ pub(super) struct Established {
     control: (SendStream, RecvStream),
 }
 
-/// Exchanges handshakes until it is decided whether the connection is used. Everything after the decision is in [`Established::run`], so
-/// that the caller may drop this future before the decision, but never holds a connection that was chosen and is not run.
+/// Exchanges handshakes until it is decided whether the connection is used. Everything after the decision is
+/// in [`Established::run`], so that the caller may drop this future before the decision, but never holds a
+/// connection that was chosen and is not run.
 pub(super) async fn establish(
     shared: &Shared,
     connection: Connection,
@@ -68,7 +70,8 @@ pub(super) async fn establish(
     let decides = shared.lock().decides(peer);
     let exchange = async {
         let mut send = connection.open_uni().await.map_err(|error| dial_failure(&error))?;
-        // The node that decides answers, and only when it takes the connection: a peer never sees one come up that is refused.
+        // The node that decides answers, and only when it takes the connection: a peer never sees one come up
+        // that is refused.
         if !decides {
             let handshake = shared.lock().handshake_for(peer);
             send.write_all(&handshake.encode()).await.map_err(|error| write_failure(&connection, error))?;
@@ -126,7 +129,8 @@ struct Tasks {
 enum Stop {
     /// The connection or the epoch is over.
     Over,
-    /// The stream that the task reads or writes ended, was reset (RFC 9000 §3.2), or the peer stopped reading it (§3.5).
+    /// The stream that the task reads or writes ended, was reset (RFC 9000 §3.2), or the peer stopped reading
+    /// it (§3.5).
     Ended,
     Violation(Violation),
 }
@@ -168,7 +172,8 @@ impl From<ReadExactError> for Stop {
 impl From<WriteError> for Stop {
     fn from(error: WriteError) -> Stop {
         match error {
-            // This transport never sends STOP_SENDING (RFC 9000 §19.5), and a lane that lost bytes cannot go on.
+            // This transport never sends STOP_SENDING (RFC 9000 §19.5), and a lane that lost bytes cannot go
+            // on.
             WriteError::Stopped(_) => Stop::Ended,
             _ => Stop::Over,
         }
@@ -185,8 +190,9 @@ impl Established {
         let mut set = JoinSet::new();
         set.spawn(tasks.clone().guard(tasks.clone().control(control, adopted.handshake)));
         for number in 0..tasks.shared.config.ordered_lanes {
-            // Opened now, so that bulk messages cannot use up the streams that the peer allows (RFC 9000 §4.6). The peer learns of the
-            // stream with its first byte (§2.1), so an unused lane costs nothing.
+            // Opened now, so that bulk messages cannot use up the streams that the peer allows (RFC 9000
+            // §4.6). The peer learns of the stream with its first byte (§2.1), so an unused lane costs
+            // nothing.
             let Ok(stream) = tasks.connection.open_uni().await else { break };
             set.spawn(tasks.clone().guard(tasks.clone().write_lane(stream, number)));
         }
@@ -243,7 +249,8 @@ impl Tasks {
                 stream.write_all(&[kind::ORDERED, number]).await.map_err(ended)?;
             }
             while !bytes.is_empty() {
-                // quinn takes as much as the peer's credit allows (RFC 9000 §4.1), and keeps the buffer without a copy.
+                // quinn takes as much as the peer's credit allows (RFC 9000 §4.1), and keeps the buffer
+                // without a copy.
                 let written = stream.write_chunks(std::slice::from_mut(&mut bytes)).await.map_err(ended)?;
                 self.shared.written(self.peer, self.epoch, lane, written.bytes);
             }
@@ -279,7 +286,8 @@ impl Tasks {
         mut payload: Bytes,
         lane: usize,
     ) -> Result<(), Stop> {
-        // Ordered lanes go first: a bulk message may take seconds, and a heartbeat behind it would be late (RFC 9000 §2.3).
+        // Ordered lanes go first: a bulk message may take seconds, and a heartbeat behind it would be late
+        // (RFC 9000 §2.3).
         let _ = stream.set_priority(-1);
         let mut head = [kind::BULK, 0, 0, 0, 0];
         head[1..].copy_from_slice(&length(payload.len()));
@@ -298,7 +306,8 @@ impl Tasks {
     async fn read_datagrams(self) -> Result<(), Stop> {
         loop {
             let Ok(payload) = self.connection.read_datagram().await else { return Ok(()) };
-            // RFC 9221 §3: the transport parameter bounds frames, and by it quinn bounds memory. This bound is the protocol's own.
+            // RFC 9221 §3: the transport parameter bounds frames, and by it quinn bounds memory. This bound
+            // is the protocol's own.
             let len_max = super::transport::DATAGRAM_LEN_MAX;
             if payload.len() > len_max {
                 let (len, len_max) = (payload.len() as u64, len_max as u64);
@@ -308,7 +317,8 @@ impl Tasks {
                 let lane = state.datagram();
                 let room = state.receive_queue_len_max;
                 let segment = state.peers.get_mut(&self.peer)?.inbox.running(self.epoch)?;
-                // Where the owner does not keep up, datagrams are dropped here (RFC 9221 §5.3). An empty one takes room too.
+                // Where the owner does not keep up, datagrams are dropped here (RFC 9221 §5.3). An empty one
+                // takes room too.
                 let waiting = segment.lanes.get(lane)?;
                 if waiting.len + payload.len() > room || waiting.messages.len() > room / 64 {
                     return Some(());
@@ -372,7 +382,8 @@ impl Tasks {
                     state.deliver(self.peer, self.epoch, lane, messages.drain(..), wakers)
                 });
                 result?;
-                // Not to read on is what slows the peer down: quinn grants credit for what was read (RFC 9000 §4.1).
+                // Not to read on is what slows the peer down: quinn grants credit for what was read (RFC 9000
+                // §4.1).
                 if !has_room.ok_or(Stop::Over)? {
                     self.shared.room(self.peer, self.epoch, lane, 0).await.ok_or(Stop::Over)?;
                 }
@@ -388,7 +399,8 @@ impl Tasks {
         let mut header = [0; 4];
         stream.read_exact(&mut header).await.map_err(|error| ended(error.into()))?;
         let len = check_len(u32::from_le_bytes(header), len_max)?;
-        // Room is reserved before the content is read, so that many bulk messages at once cannot exceed the inbox.
+        // Room is reserved before the content is read, so that many bulk messages at once cannot exceed the
+        // inbox.
         self.shared.room(self.peer, self.epoch, lane, len).await.ok_or(Stop::Over)?;
         let mut decoder = FrameDecoder::new(len_max);
         let mut messages = Vec::new();

@@ -37,7 +37,8 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
         }
         pause = shared.config.backoff_min;
         shared.linked(peer, false).await;
-        // Both ends notice the loss at about the same time. Jitter keeps them, and the other nodes, from dialling at once.
+        // Both ends notice the loss at about the same time. Jitter keeps them, and the other nodes, from
+        // dialling at once.
         race(sleep(jitter.spread(pause)), shared.linked(peer, true)).await;
     }
 }
@@ -72,7 +73,8 @@ pub(super) async fn accept_always(shared: Arc<Shared>) {
             incoming.refuse();
             continue;
         };
-        // RFC 9000 §8.1.2: under load a Retry makes sure that the address is the sender's, before a handshake costs anything.
+        // RFC 9000 §8.1.2: under load a Retry makes sure that the address is the sender's, before a handshake
+        // costs anything.
         let is_loaded = shared.incoming.available_permits() < shared.config.incoming_max / 2;
         if is_loaded && !incoming.remote_address_validated() && incoming.may_retry() {
             let _ = incoming.retry();
@@ -104,8 +106,8 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
     }
     match establish(&shared, connection, peer).await {
         Ok(established) => established.run(Arc::clone(&shared), peer).await,
-        // The peer that dialled gets the reason. Here only a violation becomes an event, and an attempt of this node to reach the peer
-        // goes on.
+        // The peer that dialled gets the reason. Here only a violation becomes an event, and an attempt of
+        // this node to reach the peer goes on.
         Err(Failure::Reported(reason @ DownReason::Malformed { .. })) => {
             shared.change(|state, wakers| {
                 if !state.peer(peer).is_reaching {

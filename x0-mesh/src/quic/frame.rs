@@ -5,7 +5,8 @@ use crate::Violation;
 /// How much is allocated because of an announced length alone.
 const TRUSTED_LEN_MAX: usize = 64 << 10;
 
-/// Decodes messages, however their bytes are cut into pieces: QUIC streams have no message boundaries (RFC 9000 §2.2).
+/// Decodes messages, however their bytes are cut into pieces: QUIC streams have no message boundaries (RFC
+/// 9000 §2.2).
 #[derive(Debug)]
 pub(super) struct FrameDecoder {
     len_max: usize,
@@ -27,7 +28,8 @@ impl FrameDecoder {
         self.header_len == 0
     }
 
-    /// Takes bytes and appends the messages that they complete. After an error the stream must not be read any further.
+    /// Takes bytes and appends the messages that they complete. After an error the stream must not be read
+    /// any further.
     pub(super) fn push(&mut self, mut bytes: &[u8], messages: &mut Vec<Vec<u8>>) -> Result<(), Violation> {
         while !bytes.is_empty() {
             if self.header_len < 4 {
@@ -138,7 +140,8 @@ mod tests {
         assert!(!decoder.is_between());
     }
 
-    /// The body of `fuzz/fuzz_targets/frame.rs`, with bytes from a seed: nothing panics, and no message is over the bound.
+    /// The body of `fuzz/fuzz_targets/frame.rs`, with bytes from a seed: nothing panics, and no message is
+    /// over the bound.
     #[test]
     fn arbitrary_bytes_do_no_harm() {
         let mut random = SplitMix64::new(11);

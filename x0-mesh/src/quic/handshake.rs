@@ -22,7 +22,8 @@ pub(super) struct Handshake {
     pub(super) instance: u64,
     /// The receiver's instance as the sender knows it, or 0.
     pub(super) known_instance: u64,
-    /// From the node that decides: the number of this connection. From the other one: the last number that it received.
+    /// From the node that decides: the number of this connection. From the other one: the last number that it
+    /// received.
     pub(super) sequence: u64,
 }
 
@@ -38,7 +39,8 @@ impl Handshake {
         bytes
     }
 
-    /// The length of the body. A later version may have a longer one, of which this version reads the beginning.
+    /// The length of the body. A later version may have a longer one, of which this version reads the
+    /// beginning.
     pub(super) fn body_len(head: [u8; HEAD_LEN]) -> Result<usize, Violation> {
         let len = usize::from(u16::from_le_bytes([head[2], head[3]]));
         if head[0] != kind::CONTROL || head[1] < VERSION || !(BODY_LEN..=BODY_LEN_MAX).contains(&len) {

@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use crate::DownReason;
 
-/// The messages of one peer, by epoch. Those of a later epoch, and its `Up`, wait until the last message of the epoch before was received:
-/// so `Down` comes after the last message of its epoch.
+/// The messages of one peer, by epoch. Those of a later epoch, and its `Up`, wait until the last message of
+/// the epoch before was received: so `Down` comes after the last message of its epoch.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) segments: VecDeque<Segment>,
@@ -58,7 +58,8 @@ impl InLane {
     pub(super) fn pop(&mut self, len_max: usize) -> Option<Vec<u8>> {
         let message = self.messages.pop_front()?;
         self.len = self.len.saturating_sub(message.len());
-        // Not at each message: a reader that wakes finds room for many, and the peer gets its credit in large steps.
+        // Not at each message: a reader that wakes finds room for many, and the peer gets its credit in large
+        // steps.
         if self.is_waited_for && self.len <= len_max / 2 {
             self.is_waited_for = false;
             self.room.notify_waiters();

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-/// Settings of a [`QuicTransport`](super::QuicTransport). Lengths are in bytes. Each field has a method of its name that sets it.
+/// Settings of a [`QuicTransport`](super::QuicTransport). Lengths are in bytes. Each field has a method of
+/// its name that sets it.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct QuicOptions {
@@ -23,30 +24,35 @@ pub struct QuicOptions {
     pub client: Arc<rustls::ClientConfig>,
     /// The peers to dial from the beginning. [`PeerBook`](super::PeerBook) changes them later.
     pub peers: Vec<(NodeId, SocketAddr)>,
-    /// How many ordered lanes there are, numbered from 0: at most [`QuicOptions::ORDERED_LANES_MAX`]. 8 unless set. It must be the same
-    /// at each node: a peer that uses a lane which the receiver lacks loses the connection.
+    /// How many ordered lanes there are, numbered from 0: at most [`QuicOptions::ORDERED_LANES_MAX`]. 8
+    /// unless set. It must be the same at each node: a peer that uses a lane which the receiver lacks loses
+    /// the connection.
     pub ordered_lanes: u8,
     /// The longest message of an ordered lane, sent or received. 8 MiB and 64 KiB unless set.
     pub message_len_max: usize,
     /// The longest message of the bulk lane, sent or received. 64 MiB unless set.
     pub bulk_len_max: usize,
-    /// How many bulk messages travel to one peer at once: from 1 to [`QuicOptions::BULK_STREAMS_MAX`]. 8 unless set.
-    pub bulk_streams: u8,
-    /// How many bytes of one lane to one peer wait to be sent before the lane is full. A single message may be longer. 4 MiB unless set.
-    pub send_queue_len_max: usize,
-    /// How many bytes of one lane from one peer wait to be received before the peer is slowed down. A single message may be longer.
-    /// 4 MiB unless set.
-    pub receive_queue_len_max: usize,
-    /// How many bytes of one stream may be on the way, which bounds the speed of a lane over a given distance (RFC 9000 §4.1). 4 MiB
+    /// How many bulk messages travel to one peer at once: from 1 to [`QuicOptions::BULK_STREAMS_MAX`]. 8
     /// unless set.
+    pub bulk_streams: u8,
+    /// How many bytes of one lane to one peer wait to be sent before the lane is full. A single message may
+    /// be longer. 4 MiB unless set.
+    pub send_queue_len_max: usize,
+    /// How many bytes of one lane from one peer wait to be received before the peer is slowed down. A single
+    /// message may be longer. 4 MiB unless set.
+    pub receive_queue_len_max: usize,
+    /// How many bytes of one stream may be on the way, which bounds the speed of a lane over a given distance
+    /// (RFC 9000 §4.1). 4 MiB unless set.
     pub stream_window: u32,
     /// How many bytes to one peer may be unacknowledged in total. 32 MiB unless set.
     pub send_window: u64,
     /// A peer from which nothing arrives for so long is down (RFC 9000 §10.1). 2 s unless set.
     pub idle_timeout: Duration,
-    /// How often a connection without traffic is probed (RFC 9000 §10.1.2); at most half of `idle_timeout`. 500 ms unless set.
+    /// How often a connection without traffic is probed (RFC 9000 §10.1.2); at most half of `idle_timeout`.
+    /// 500 ms unless set.
     pub keep_alive: Duration,
-    /// How long one attempt to reach a peer may take, and how long a peer may take for its handshake. 1 s unless set.
+    /// How long one attempt to reach a peer may take, and how long a peer may take for its handshake. 1 s
+    /// unless set.
     pub dial_timeout: Duration,
     /// The pause after the first failed attempt. It doubles with each. 50 ms unless set.
     pub backoff_min: Duration,
@@ -54,10 +60,12 @@ pub struct QuicOptions {
     pub backoff_max: Duration,
     /// The round-trip time that is assumed before it is measured. 10 ms unless set.
     pub round_trip_initial: Duration,
-    /// The longest UDP payload that is probed for (RFC 9000 §14.3): from 1200 to [`QuicOptions::DATAGRAM_LEN_LIMIT`]. Longer ones cost
-    /// less per byte; a path that does not carry them is noticed. 6500 unless set.
+    /// The longest UDP payload that is probed for (RFC 9000 §14.3): from 1200 to
+    /// [`QuicOptions::DATAGRAM_LEN_LIMIT`]. Longer ones cost less per byte; a path that does not carry them
+    /// is noticed. 6500 unless set.
     pub datagram_len_max: u16,
-    /// How many peers that this node did not dial may be connected, or in the middle of a handshake. 1024 unless set.
+    /// How many peers that this node did not dial may be connected, or in the middle of a handshake. 1024
+    /// unless set.
     pub incoming_max: usize,
     /// The seed of the jitter of the back-off. Different in each process unless set.
     pub seed: u64,
@@ -84,8 +92,9 @@ impl QuicOptions {
     /// The most bulk messages that travel to one peer at once.
     pub const BULK_STREAMS_MAX: u8 = 16;
 
-    /// The most that `datagram_len_max` may be. quinn hands up to ten packets at once to the system, which refuses more than
-    /// 65507 bytes; what is refused is lost, looks like a path that carries no long packets, and makes the connection slow.
+    /// The most that `datagram_len_max` may be. quinn hands up to ten packets at once to the system, which
+    /// refuses more than 65507 bytes; what is refused is lost, looks like a path that carries no long
+    /// packets, and makes the connection slow.
     pub const DATAGRAM_LEN_LIMIT: u16 = 6550;
 
     /// The usual limits, and no peers.
@@ -191,7 +200,8 @@ impl fmt::Debug for QuicOptions {
     }
 }
 
-/// A number that differs in each process and call, from the system's randomness by way of the standard library's hasher.
+/// A number that differs in each process and call, from the system's randomness by way of the standard
+/// library's hasher.
 pub(super) fn unpredictable() -> u64 {
     RandomState::new().hash_one(std::time::SystemTime::now())
 }

@@ -81,7 +81,8 @@ impl Outbox {
 }
 
 impl OutLane {
-    /// Takes a message if there is room, and returns the task to wake for it; otherwise registers the owner's waker.
+    /// Takes a message if there is room, and returns the task to wake for it; otherwise registers the owner's
+    /// waker.
     pub(super) fn push(
         &mut self,
         cx: &Context<'_>,
@@ -126,7 +127,8 @@ impl OutLane {
         bytes
     }
 
-    /// QUIC has taken bytes. Returns the owner's waker if half of the outbox is free: to wake it for each message would cost more.
+    /// QUIC has taken bytes. Returns the owner's waker if half of the outbox is free: to wake it for each
+    /// message would cost more.
     pub(super) fn written(&mut self, len: usize, len_max: usize) -> Option<Waker> {
         self.len = self.len.saturating_sub(len);
         if self.len <= len_max / 2 { self.sender.take() } else { None }

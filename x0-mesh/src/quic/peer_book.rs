@@ -11,7 +11,8 @@ use super::dial::dial_always;
 use super::shared::Shared;
 use crate::DownReason;
 
-/// The peers that a [`QuicTransport`](super::QuicTransport) dials. Clones change the same transport; once it is dropped they do nothing.
+/// The peers that a [`QuicTransport`](super::QuicTransport) dials. Clones change the same transport; once it
+/// is dropped they do nothing.
 #[derive(Clone)]
 pub struct PeerBook(Weak<Shared>);
 
@@ -31,7 +32,8 @@ impl PeerBook {
             if entry.address == Some(address) {
                 return;
             }
-            // Messages are taken for a peer that is reached for the first time, and not for one that was down before.
+            // Messages are taken for a peer that is reached for the first time, and not for one that was down
+            // before.
             entry.is_reaching |= entry.address.is_none() && entry.link.is_none();
             entry.address = Some(address);
             let dialer = shared.runtime.spawn(dial_always(Arc::clone(&shared), peer, address));
@@ -41,8 +43,8 @@ impl PeerBook {
         });
     }
 
-    /// Closes the connection to the peer, if there is one, so that the next one uses the current identities. The side that dialled it dials
-    /// again.
+    /// Closes the connection to the peer, if there is one, so that the next one uses the current identities.
+    /// The side that dialled it dials again.
     pub fn reconnect(&self, peer: NodeId) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.change(|state, wakers| {
@@ -54,7 +56,8 @@ impl PeerBook {
         });
     }
 
-    /// Stops dialling the peer, and closes the connection to it. The peer may still dial this node: revoke its identity to prevent that.
+    /// Stops dialling the peer, and closes the connection to it. The peer may still dial this node: revoke
+    /// its identity to prevent that.
     pub fn remove_peer(&self, peer: NodeId) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.change(|state, wakers| {

@@ -42,7 +42,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and calls the wakers once the lock is free: a waker may run code that takes the lock again.
+    /// Changes the state, and calls the wakers once the lock is free: a waker may run code that takes the
+    /// lock again.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State, &mut Vec<Waker>) -> R) -> R {
         let mut wakers = Vec::new();
         let result = change(&mut self.lock(), &mut wakers);
@@ -84,7 +85,8 @@ impl Shared {
         }
     }
 
-    /// Waits until a lane has room for a message, and reserves it; with length zero, until there is any room. `None` when the epoch is over.
+    /// Waits until a lane has room for a message, and reserves it; with length zero, until there is any room.
+    /// `None` when the epoch is over.
     pub(super) async fn room(&self, peer: NodeId, epoch: u64, lane: usize, len: usize) -> Option<()> {
         loop {
             let room = {

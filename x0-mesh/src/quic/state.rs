@@ -1,4 +1,5 @@
-//! The state that the transport and its tasks share, behind one lock that is held briefly. No I/O happens here.
+//! The state that the transport and its tasks share, behind one lock that is held briefly. No I/O happens
+//! here.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -48,7 +49,8 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     /// Whether it is being reached for the first time since it got an address.
     pub(super) is_reaching: bool,
-    /// The reason of the last event of a failed attempt: more attempts that fail for the same reason are not events.
+    /// The reason of the last event of a failed attempt: more attempts that fail for the same reason are not
+    /// events.
     last_failure: Option<DownReason>,
     /// The peer's instance, and the last sequence number it sent.
     last: (u64, u64),
@@ -127,7 +129,8 @@ impl State {
         self.peers.entry(peer).or_insert_with(|| Peer::new(ordered_lanes))
     }
 
-    /// Of two nodes the one with the lower id decides which connection is used: two that dial each other at once must agree.
+    /// Of two nodes the one with the lower id decides which connection is used: two that dial each other at
+    /// once must agree.
     pub(super) fn decides(&self, peer: NodeId) -> bool {
         self.local < peer
     }
@@ -157,7 +160,8 @@ impl State {
             let is_duplicate = link.instance == handshake.instance
                 && link.connection.close_reason().is_none()
                 && if decides {
-                    // A peer that knew of the link when it sent its handshake has lost it since, or it would not have dialled.
+                    // A peer that knew of the link when it sent its handshake has lost it since, or it would
+                    // not have dialled.
                     handshake.known_instance != instance || handshake.sequence < link.sequence
                 } else {
                     handshake.sequence <= link.sequence
@@ -283,7 +287,8 @@ impl State {
         Some(event)
     }
 
-    /// Removes a peer without an address, once nothing of it is left: peers that dial must not make the table grow for ever.
+    /// Removes a peer without an address, once nothing of it is left: peers that dial must not make the table
+    /// grow for ever.
     pub(super) fn forget(&mut self, id: NodeId) {
         let is_gone = self.peers.get(&id).is_some_and(|peer| {
             peer.address.is_none()
@@ -296,7 +301,8 @@ impl State {
         }
     }
 
-    /// Takes in messages of a lane. Returns whether the lane has room for more; `None` when the epoch is over.
+    /// Takes in messages of a lane. Returns whether the lane has room for more; `None` when the epoch is
+    /// over.
     pub(super) fn deliver(
         &mut self,
         id: NodeId,

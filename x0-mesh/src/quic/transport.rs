@@ -25,20 +25,21 @@ use super::shared::Shared;
 use super::state::State;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
-/// Fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), after the longest headers, the AEAD's tag (RFC 9001 §5.3) and the
-/// frame's own header (RFC 9221 §4).
+/// Fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), after the longest headers, the
+/// AEAD's tag (RFC 9001 §5.3) and the frame's own header (RFC 9221 §4).
 pub(super) const DATAGRAM_LEN_MAX: usize = 1100;
 /// The socket buffer that the system is asked for, in bytes; it may grant less.
 const SOCKET_LEN: usize = 4 << 20;
-/// The unidirectional streams that a peer may open: the control stream, the ordered lanes, bulk messages (RFC 9000 §4.6).
+/// The unidirectional streams that a peer may open: the control stream, the ordered lanes, bulk messages (RFC
+/// 9000 §4.6).
 const STREAMS_MAX: u32 = 1 + QuicOptions::ORDERED_LANES_MAX as u32 + QuicOptions::BULK_STREAMS_MAX as u32;
 const ALPN: &[u8] = b"x0-mesh/1";
 
 /// Messages over QUIC. See the [module](super) for what it does, and [`Transport`] for what it promises.
 ///
-/// It works by tasks on the runtime that it was bound in, as long as that runs; its own methods may be called from any
-/// thread and executor. Dropping it closes every connection and loses the messages that are on the way; [`QuicTransport::close`] also
-/// waits until the peers can have received the close.
+/// It works by tasks on the runtime that it was bound in, as long as that runs; its own methods may be called
+/// from any thread and executor. Dropping it closes every connection and loses the messages that are on the
+/// way; [`QuicTransport::close`] also waits until the peers can have received the close.
 pub struct QuicTransport {
     shared: Arc<Shared>,
     /// Tells when quinn has dropped the socket.
@@ -111,8 +112,8 @@ impl QuicTransport {
         PeerBook::new(&self.shared)
     }
 
-    /// Closes every connection, and waits until the peers can have received the close (RFC 9000 §10.2) and the port is free. Messages that
-    /// are on the way are lost.
+    /// Closes every connection, and waits until the peers can have received the close (RFC 9000 §10.2) and
+    /// the port is free. Messages that are on the way are lost.
     pub async fn close(self) {
         let endpoint = self.shared.endpoint.clone();
         let socket = Weak::clone(&self.socket);
@@ -150,14 +151,16 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
     discovery.upper_bound(config.datagram_len_max);
     let receive_window = u64::from(config.stream_window) * u64::from(STREAMS_MAX);
     transport
-        // None is used, so a peer that opens one breaks the protocol (RFC 9000 §4.6), and quinn closes the connection.
+        // None is used, so a peer that opens one breaks the protocol (RFC 9000 §4.6), and quinn closes the
+        // connection.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         // `QuicOptions::check` has made sure that it fits.
         .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
         .keep_alive_interval(Some(config.keep_alive))
         .stream_receive_window(VarInt::from_u32(config.stream_window))
-        // The window of the connection (RFC 9000 §4.1) is so wide that streams which are not read leave room for the others.
+        // The window of the connection (RFC 9000 §4.1) is so wide that streams which are not read leave room
+        // for the others.
         .receive_window(VarInt::from_u64(receive_window).unwrap_or(VarInt::MAX))
         .send_window(config.send_window)
         .initial_rtt(config.round_trip_initial)
@@ -302,7 +305,8 @@ fn remember(kept: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Whether there was room. A datagram that cannot be sent for another reason is lost, as datagrams may be (RFC 9221 §5).
+/// Whether there was room. A datagram that cannot be sent for another reason is lost, as datagrams may be
+/// (RFC 9221 §5).
 fn send_datagram(connection: &quinn::Connection, payload: &[u8], trailer: &[u8]) -> bool {
     if connection.datagram_send_buffer_space() < payload.len() + trailer.len() {
         return false;

@@ -11,7 +11,8 @@ pub struct LinkProfile {
     pub delay_min: Duration,
     /// The longest, unless it is lost or overtaken on the way.
     pub delay_max: Duration,
-    /// How often a packet is lost. A datagram is gone then; a message of the other lanes arrives one retransmission later.
+    /// How often a packet is lost. A datagram is gone then; a message of the other lanes arrives one
+    /// retransmission later.
     pub loss: f64,
     /// How often a datagram arrives twice.
     pub duplication: f64,

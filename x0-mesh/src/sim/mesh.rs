@@ -44,7 +44,8 @@ impl SimMesh {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a node and returns its transport; a node that runs already restarts. Dropping the transport is a crash of the node.
+    /// Starts a node and returns its transport; a node that runs already restarts. Dropping the transport is
+    /// a crash of the node.
     #[must_use]
     pub fn transport(&self, node: NodeId) -> SimTransport {
         let mut inner = self.lock();
@@ -97,7 +98,8 @@ impl SimMesh {
         self.lock().network.poll_timeout()
     }
 
-    /// Sets the time, for a simulator that has a schedule of its own. Nothing may be due before `now`; time never goes back.
+    /// Sets the time, for a simulator that has a schedule of its own. Nothing may be due before `now`; time
+    /// never goes back.
     pub fn advance_to(&self, now: Duration) {
         let mut inner = self.lock();
         inner.now = inner.now.max(now);

@@ -9,10 +9,11 @@ use super::link::LinkProfile;
 use crate::random::SplitMix64;
 use crate::{DownReason, Lane, PeerEvent, PeerEventKind, SendError};
 
-/// Nodes and the links between them, in virtual time. It owns no clock: `now` is the time since any origin and never runs backwards.
+/// Nodes and the links between them, in virtual time. It owns no clock: `now` is the time since any origin
+/// and never runs backwards.
 ///
-/// After each call take outputs with [`poll_output`](Network::poll_output) until there are none, and again when
-/// [`poll_timeout`](Network::poll_timeout) has come.
+/// After each call take outputs with [`poll_output`](Network::poll_output) until there are none, and again
+/// when [`poll_timeout`](Network::poll_timeout) has come.
 #[derive(Debug)]
 pub struct Network {
     random: SplitMix64,
@@ -144,7 +145,8 @@ impl Network {
         outputs
     }
 
-    /// Ends a node as if its process were killed: messages on the way to it are lost, and its peers notice after the detection time.
+    /// Ends a node as if its process were killed: messages on the way to it are lost, and its peers notice
+    /// after the detection time.
     pub fn crash(&mut self, now: Duration, node: NodeId) {
         if let Some(state) = self.nodes.get_mut(&node) {
             state.is_up = false;
@@ -158,7 +160,8 @@ impl Network {
         self.watch(now, |one, other| ends(from, to) == (one, other));
     }
 
-    /// Lets nothing pass between nodes of different groups; the nodes of no group are one more group. Other cuts end.
+    /// Lets nothing pass between nodes of different groups; the nodes of no group are one more group. Other
+    /// cuts end.
     pub fn partition(&mut self, now: Duration, groups: &[&[NodeId]]) -> Vec<Output> {
         let outputs = self.heal(now);
         let group = |node: &NodeId| groups.iter().position(|group| group.contains(node));
@@ -193,7 +196,8 @@ impl Network {
         outputs
     }
 
-    /// Ends the epoch between two nodes, with all that is on the way, and begins the next one unless something is cut.
+    /// Ends the epoch between two nodes, with all that is on the way, and begins the next one unless
+    /// something is cut.
     pub fn reset(&mut self, now: Duration, one: NodeId, other: NodeId) -> Vec<Output> {
         let mut outputs = Vec::new();
         let reason = DownReason::Failed { detail: "reset by the simulation".into() };
@@ -212,8 +216,8 @@ impl Network {
     /// Sends a message.
     ///
     /// # Errors
-    /// [`SendError::ToSelf`], [`SendError::UnknownPeer`] if the peer was never started, and [`SendError::Unreachable`] between two
-    /// epochs. Nothing was sent.
+    /// [`SendError::ToSelf`], [`SendError::UnknownPeer`] if the peer was never started, and
+    /// [`SendError::Unreachable`] between two epochs. Nothing was sent.
     pub fn send(
         &mut self,
         now: Duration,
@@ -251,7 +255,8 @@ impl Network {
         self.queue.keys().next().map(|(at, _)| *at)
     }
 
-    /// The outputs of the next occurrence that is due by now; empty when there is none. Both ends may notice one occurrence.
+    /// The outputs of the next occurrence that is due by now; empty when there is none. Both ends may notice
+    /// one occurrence.
     pub fn poll_output(&mut self, now: Duration) -> Vec<Output> {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((at, _), occurrence) = entry.remove_entry();
@@ -301,7 +306,8 @@ impl Network {
         self.profiles.get(&(from, to)).copied().unwrap_or(self.profile)
     }
 
-    /// The arrival time of a message on a reliable lane. On an ordered one it is not before that of earlier messages.
+    /// The arrival time of a message on a reliable lane. On an ordered one it is not before that of earlier
+    /// messages.
     fn arrival(&mut self, now: Duration, from: NodeId, to: NodeId, lane: Lane) -> Duration {
         let at = now + self.profile(from, to).reliable(&mut self.random);
         if lane == Lane::Bulk {

@@ -7,8 +7,8 @@ use x0_identity::NodeId;
 use super::mesh::SimMesh;
 use crate::{Lane, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
-/// A node's transport in a [`SimMesh`]. Lanes `Ordered(0)` to `Ordered(15)`; messages of up to 16 MiB, datagrams of up to 1,200 bytes.
-/// A lane to a peer holds 1 MiB that was not received yet, or one message.
+/// A node's transport in a [`SimMesh`]. Lanes `Ordered(0)` to `Ordered(15)`; messages of up to 16 MiB,
+/// datagrams of up to 1,200 bytes. A lane to a peer holds 1 MiB that was not received yet, or one message.
 #[derive(Debug)]
 pub struct SimTransport {
     mesh: SimMesh,

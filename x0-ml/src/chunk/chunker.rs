@@ -107,10 +107,11 @@ pub enum ChunkError {
 
 /// Cuts texts into chunks of a bounded number of tokens, each overlapping the one before.
 ///
-/// For every text: the spans are byte ranges on character boundaries, cover the text without gap, start in strictly ascending
-/// order and end in strictly ascending order (the last chunk is never a mere copy of the overlap). A chunk ends where a paragraph
-/// or else a sentence ends, if one ends in its last fifth. No chunk has more tokens than the options allow when it is tokenized
-/// alone, but for one whose single token becomes more of them. An empty text has no chunks.
+/// For every text: the spans are byte ranges on character boundaries, cover the text without gap, start in
+/// strictly ascending order and end in strictly ascending order (the last chunk is never a mere copy of the
+/// overlap). A chunk ends where a paragraph or else a sentence ends, if one ends in its last fifth. No chunk
+/// has more tokens than the options allow when it is tokenized alone, but for one whose single token becomes
+/// more of them. An empty text has no chunks.
 #[derive(Debug, Clone)]
 pub struct Chunker<T> {
     tokens: T,
@@ -124,7 +125,8 @@ impl<T: TokenSpans> Chunker<T> {
     /// A chunker over a tokenizer.
     ///
     /// # Errors
-    /// [`ChunkError::Options`] if no text token is left beside the special ones, or if the overlap is above 50 %.
+    /// [`ChunkError::Options`] if no text token is left beside the special ones, or if the overlap is above
+    /// 50 %.
     pub fn new(options: ChunkOptions, tokens: T) -> Result<Self, ChunkError> {
         let size = options.tokens_max.saturating_sub(options.special_tokens);
         if size == 0 {
@@ -167,8 +169,8 @@ impl<T: TokenSpans> Chunker<T> {
         }
     }
 
-    /// The chunk that begins at token `first` and ends after `covered`, the tokens that earlier chunks hold; and the token after
-    /// its end.
+    /// The chunk that begins at token `first` and ends after `covered`, the tokens that earlier chunks hold;
+    /// and the token after its end.
     fn chunk(
         &self,
         text: &str,
@@ -200,7 +202,8 @@ impl<T: TokenSpans> Chunker<T> {
         }
     }
 
-    /// The best end of a chunk from token `first`: the last paragraph, sentence or word that ends in its last fifth.
+    /// The best end of a chunk from token `first`: the last paragraph, sentence or word that ends in its last
+    /// fifth.
     fn end(&self, text: &str, spans: &[Range<usize>], first: usize) -> usize {
         let most = first + self.size;
         if most >= spans.len() {
@@ -220,7 +223,8 @@ impl<T: TokenSpans> Chunker<T> {
             .unwrap_or(earliest)
     }
 
-    /// Tokens on character boundaries, checked against the contract of the seam. Tokens that start in one character are one.
+    /// Tokens on character boundaries, checked against the contract of the seam. Tokens that start in one
+    /// character are one.
     fn spans(&self, text: &str) -> Result<Vec<Range<usize>>, ChunkError> {
         let mut spans = Vec::new();
         self.tokens.spans(text, &mut spans).map_err(ChunkError::Tokens)?;

@@ -8,8 +8,8 @@ use crate::hash::{Digest, digest_of};
 
 /// Name of a chunk: the SHA-256 of the chunker's version, the tokenizer's name and the text.
 ///
-/// Time, path and document are not part of it. Unchanged text keeps its name when its document changes elsewhere, and equal
-/// text in two documents has one name, so that it is embedded once.
+/// Time, path and document are not part of it. Unchanged text keeps its name when its document changes
+/// elsewhere, and equal text in two documents has one name, so that it is embedded once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkId(Digest);
 

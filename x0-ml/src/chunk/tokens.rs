@@ -27,9 +27,9 @@ impl TokenizerId {
 /// A tokenizer, as far as a [`Chunker`](super::Chunker) needs one: text to byte ranges of tokens.
 ///
 /// # Contract
-/// The ranges lie inside the text, start in ascending order and do not count special tokens. Equal text gives equal ranges. A
-/// range may begin inside a character (byte-level tokenizers do that); the chunker moves such a cut to the start of the
-/// character.
+/// The ranges lie inside the text, start in ascending order and do not count special tokens. Equal text gives
+/// equal ranges. A range may begin inside a character (byte-level tokenizers do that); the chunker moves such
+/// a cut to the start of the character.
 pub trait TokenSpans {
     /// The name of the tokenizer.
     fn id(&self) -> TokenizerId;
@@ -66,7 +66,8 @@ impl TokenError {
     }
 }
 
-/// Tokens without a vocabulary: runs of letters and digits, and single other characters that are not white space.
+/// Tokens without a vocabulary: runs of letters and digits, and single other characters that are not white
+/// space.
 ///
 /// It serves lexical-only collections and tests. A model's own tokenizer makes more tokens of the same text.
 #[derive(Debug, Clone, Copy, Default)]

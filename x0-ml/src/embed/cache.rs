@@ -13,8 +13,9 @@ const HEADER: usize = 8 + 4 + 4 + 32 + 4;
 
 /// The vectors of one model by chunk, in a file that is appended to.
 ///
-/// A record is a chunk's name, its vector and a CRC-32C. A record at the end that a crash left incomplete is dropped when the file is
-/// opened. A wrong record with a right one after it is damage: an error that names the offset. Only places are kept in memory.
+/// A record is a chunk's name, its vector and a CRC-32C. A record at the end that a crash left incomplete is
+/// dropped when the file is opened. A wrong record with a right one after it is damage: an error that names
+/// the offset. Only places are kept in memory.
 #[derive(Debug)]
 pub struct EmbeddingCache {
     name: String,

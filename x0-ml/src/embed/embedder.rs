@@ -67,8 +67,9 @@ impl Embedded {
 /// A model that turns texts into vectors.
 ///
 /// # Contract
-/// Equal texts give equal vectors, whatever other texts are in the call, to a cosine of 0.999999 at least. Every component is finite. A text
-/// longer than [`tokens_max`](Self::tokens_max) is an error or is counted as truncated.
+/// Equal texts give equal vectors, whatever other texts are in the call, to a cosine of 0.999999 at least.
+/// Every component is finite. A text longer than [`tokens_max`](Self::tokens_max) is an error or is counted
+/// as truncated.
 pub trait Embedder: Send + Sync {
     /// The name of the model.
     fn model(&self) -> &ModelId;

@@ -1,15 +1,17 @@
 //! Hierarchical navigable small worlds (Malkov, Yashunin 2016) over 8-bit codes, with removals in place.
 //!
 //! # How readers and the writer share it
-//! All arrays are divided into blocks of 64 rows behind reference counts. `publish` hands the present blocks to readers as one
-//! version and swaps a pointer. The writer copies a block at its first change after that, and only if a reader can still see it.
-//! A search takes the pointer and never waits; a version lives as long as a search that uses it.
+//! All arrays are divided into blocks of 64 rows behind reference counts. `publish` hands the present blocks
+//! to readers as one version and swaps a pointer. The writer copies a block at its first change after that,
+//! and only if a reader can still see it. A search takes the pointer and never waits; a version lives as long
+//! as a search that uses it.
 //!
 //! # How removals work
-//! A link from `a` to `b` is either answered by a link from `b` to `a`, or `a` stands in a list of `b` that only the writer holds.
-//! All nodes that point to a removed one are therefore known. Their links to it are replaced by links to its neighbours, its codes are
-//! overwritten with zeros, and its slot goes to the next insertion. No node keeps zero links towards it, and from time to time
-//! a sweep links nodes again that cannot be reached from the entry point.
+//! A link from `a` to `b` is either answered by a link from `b` to `a`, or `a` stands in a list of `b` that
+//! only the writer holds. All nodes that point to a removed one are therefore known. Their links to it are
+//! replaced by links to its neighbours, its codes are overwritten with zeros, and its slot goes to the next
+//! insertion. No node keeps zero links towards it, and from time to time a sweep links nodes again that
+//! cannot be reached from the entry point.
 
 mod blocks;
 mod file;
@@ -57,7 +59,8 @@ impl HnswIndex {
         Ok(Self { writer, published })
     }
 
-    /// Bytes that the writer's version of the index holds, readers' versions and allocator overhead not counted.
+    /// Bytes that the writer's version of the index holds, readers' versions and allocator overhead not
+    /// counted.
     #[must_use]
     pub fn memory_len(&self) -> usize {
         self.writer.memory_len()
@@ -69,8 +72,8 @@ impl HnswIndex {
         self.writer.unreachable().len()
     }
 
-    /// Links vectors again that no walk reaches. It takes time in proportion to the number of vectors; removals run it from
-    /// time to time.
+    /// Links vectors again that no walk reaches. It takes time in proportion to the number of vectors;
+    /// removals run it from time to time.
     pub fn sweep(&mut self) {
         self.writer.sweep();
     }

@@ -20,7 +20,8 @@ pub struct Search<'a> {
     pub k: usize,
     /// Returns only vectors that pass it; applied before the nearest are chosen.
     pub filter: Option<Filter<'a>>,
-    /// Candidates of a graph walk; `None`: the index's own setting. More give a better recall and take longer.
+    /// Candidates of a graph walk; `None`: the index's own setting. More give a better recall and take
+    /// longer.
     pub effort: Option<usize>,
 }
 
@@ -59,7 +60,8 @@ impl fmt::Debug for Search<'_> {
 
 /// Searches the version of an index that was published last.
 ///
-/// A search never waits for the writer, and sees one version: all changes before a [`VectorIndex::publish`] or none of them.
+/// A search never waits for the writer, and sees one version: all changes before a [`VectorIndex::publish`]
+/// or none of them.
 pub trait VectorReader: Send + Sync {
     /// The nearest vectors, the nearest first; equal scores in the order of their numbers.
     ///
@@ -79,12 +81,12 @@ pub trait VectorReader: Send + Sync {
 /// A set of vectors with numbers, searched by nearness. One writer changes it.
 ///
 /// # Contract
-/// - `insert` with a known number replaces the vector; `search` and `len` on the index itself see every change at once, readers see
-///   it after `publish`.
+/// - `insert` with a known number replaces the vector; `search` and `len` on the index itself see every
+///   change at once, readers see it after `publish`.
 /// - A removed vector is not returned again and takes no part in later searches.
 /// - Vectors with components that are not finite are refused, and nothing changes.
-/// - `restore(save())` gives an index that returns what the saved one returned. Damaged bytes are an error, and the index keeps what it
-///   held.
+/// - `restore(save())` gives an index that returns what the saved one returned. Damaged bytes are an error,
+///   and the index keeps what it held.
 pub trait VectorIndex: Send + Sync {
     /// Components of a vector.
     fn dimensions(&self) -> usize;

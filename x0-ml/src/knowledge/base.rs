@@ -29,7 +29,8 @@ pub struct KnowledgeBaseOptions {
     pub chunk: ChunkOptions,
     /// Settings of the lexical index.
     pub lexical: LexicalOptions,
-    /// Settings of the vector index; `None`: the defaults with the cosine. Dimensions are those of the embedder.
+    /// Settings of the vector index; `None`: the defaults with the cosine. Dimensions are those of the
+    /// embedder.
     pub index: Option<HnswOptions>,
 }
 
@@ -125,10 +126,11 @@ pub enum KnowledgeError {
     Query(#[source] QueryError),
 }
 
-/// One collection: a store, an embedder, a folder and the indexes over them, driven by calls of [`step`](Self::step).
+/// One collection: a store, an embedder, a folder and the indexes over them, driven by calls of
+/// [`step`](Self::step).
 ///
-/// The folder holds `embeddings.cache` and `knowledge.index`. Damage of either is reported by [`opening`](Self::opening), and what is lost
-/// is built again.
+/// The folder holds `embeddings.cache` and `knowledge.index`. Damage of either is reported by
+/// [`opening`](Self::opening), and what is lost is built again.
 pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     engine: Knowledge,
     store: S,
@@ -258,11 +260,12 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         self.cache.len()
     }
 
-    /// Does one step: carries one output out, or takes one change of the store. `false`: nothing is to be done before
-    /// [`poll_timeout`](Self::poll_timeout).
+    /// Does one step: carries one output out, or takes one change of the store. `false`: nothing is to be
+    /// done before [`poll_timeout`](Self::poll_timeout).
     ///
     /// # Errors
-    /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder are tried again.
+    /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder
+    /// are tried again.
     pub fn step(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
         if let Some(output) = self.engine.poll_output() {
             self.carry_out(now, output)?;
@@ -397,7 +400,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         self.handle(now, answer)
     }
 
-    /// The vectors of chunks, from the cache or the model. New ones go to the cache first, so that they are never computed again.
+    /// The vectors of chunks, from the cache or the model. New ones go to the cache first, so that they are
+    /// never computed again.
     fn embed(&mut self, chunks: &[NewChunk]) -> Result<Vec<f32>, ()> {
         let dimensions = self.embedder.dimensions();
         let mut vectors = vec![0.0; chunks.len() * dimensions];

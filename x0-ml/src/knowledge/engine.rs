@@ -16,13 +16,14 @@ use crate::retrieve::{Document, DocumentId, Known, Passages};
 /// Keeps indexes equal to a store: the protocol engine. It owns no store, model, index, file or clock.
 ///
 /// # Drain contract
-/// After each [`handle`](Self::handle), call [`poll_output`](Self::poll_output) until it returns `None` and carry the outputs out in
-/// their order; only then give the next input. At [`poll_timeout`](Self::poll_timeout), give [`Input::Timeout`]. `Insert`, `Remove` and
-/// `Publish` need no answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time; a `Save` may wait
-/// beside it. An error of `handle` changes nothing.
+/// After each [`handle`](Self::handle), call [`poll_output`](Self::poll_output) until it returns `None` and
+/// carry the outputs out in their order; only then give the next input. At
+/// [`poll_timeout`](Self::poll_timeout), give [`Input::Timeout`]. `Insert`, `Remove` and `Publish` need no
+/// answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time; a
+/// `Save` may wait beside it. An error of `handle` changes nothing.
 ///
-/// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max) chunks. Until it is complete, queries
-/// cite its earlier revision.
+/// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max)
+/// chunks. Until it is complete, queries cite its earlier revision.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,7 +65,8 @@ pub struct Knowledge {
     scan: Option<Scan>,
     /// A scan is to begin when the present one ends.
     is_scan_due: bool,
-    /// More changed than `pending` holds: the scan begins when all of `pending` is done, so that each scan makes progress.
+    /// More changed than `pending` holds: the scan begins when all of `pending` is done, so that each scan
+    /// makes progress.
     has_overflown: bool,
     /// Chunks in the indexes, or on their way, that no complete document holds.
     unfinished: BTreeSet<VectorId>,
@@ -178,8 +180,8 @@ impl Knowledge {
         Self::over(options, Catalogue::default())
     }
 
-    /// An engine for indexes that were saved together with `catalogue`. Its first output may remove chunks of documents that were not
-    /// complete. Give [`Input::Rescan`] first.
+    /// An engine for indexes that were saved together with `catalogue`. Its first output may remove chunks of
+    /// documents that were not complete. Give [`Input::Rescan`] first.
     ///
     /// # Errors
     /// [`Damage`]; begin with empty indexes then.
@@ -537,7 +539,8 @@ impl Knowledge {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
-        // A step that failed holds back the next one, so that a store that is away is not asked without pause.
+        // A step that failed holds back the next one, so that a store that is away is not asked without
+        // pause.
         if self.work.is_none() && self.scan.is_none() && self.retry_at.is_none() {
             if self.is_scan_due && (self.pending.is_empty() || !self.has_overflown) {
                 (self.is_scan_due, self.has_overflown) = (false, false);

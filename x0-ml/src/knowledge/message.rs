@@ -119,7 +119,8 @@ pub enum Output {
         /// The chunks.
         chunks: Vec<NewChunk>,
     },
-    /// Insert chunks into the vector index and the lexical index. They are not cited before their document is complete.
+    /// Insert chunks into the vector index and the lexical index. They are not cited before their document is
+    /// complete.
     Insert {
         /// The chunks.
         chunks: Vec<NewChunk>,

@@ -13,7 +13,8 @@ const LEXICAL: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot<'a> {
-    /// Hash of the settings that the contents depend on, such as model and chunker. Others make the file useless.
+    /// Hash of the settings that the contents depend on, such as model and chunker. Others make the file
+    /// useless.
     pub fingerprint: [u8; 32],
     /// State of the engine.
     pub catalogue: &'a [u8],

@@ -55,7 +55,8 @@ impl LexicalOptions {
     }
 }
 
-/// Texts by their words, ranked by BM25 (Robertson, Zaragoza 2009; the inverse document frequency of Lucene, which is never negative).
+/// Texts by their words, ranked by BM25 (Robertson, Zaragoza 2009; the inverse document frequency of Lucene,
+/// which is never negative).
 ///
 /// Removals and updates change the lists of the words in place; nothing of a removed text stays.
 #[derive(Debug, Clone)]
@@ -181,7 +182,8 @@ impl LexicalIndex {
         true
     }
 
-    /// The `k` best texts for a query that pass the filter, the best first; equal scores in the order of their numbers.
+    /// The `k` best texts for a query that pass the filter, the best first; equal scores in the order of
+    /// their numbers.
     ///
     /// The score of a word that stands twice in the query counts twice.
     #[must_use]

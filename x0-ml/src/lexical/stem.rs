@@ -11,7 +11,8 @@ pub enum Stemming {
     English,
 }
 
-/// Cuts the suffixes of an English word in lower case. Words with other characters than `a` to `z` stay as they are.
+/// Cuts the suffixes of an English word in lower case. Words with other characters than `a` to `z` stay as
+/// they are.
 pub fn stem_english(word: &mut String) {
     if word.len() < 3 || !word.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return;

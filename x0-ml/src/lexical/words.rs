@@ -12,8 +12,8 @@ fn is_ideograph(character: char) -> bool {
 
 /// Calls `each` with every word, in lower case.
 ///
-/// A word is a run of letters and digits. An identifier (runs with `_`, `-`, `.`, `:` or `/` between them, or hyphens before the first)
-/// is a word as a whole, and its runs are words too.
+/// A word is a run of letters and digits. An identifier (runs with `_`, `-`, `.`, `:` or `/` between them, or
+/// hyphens before the first) is a word as a whole, and its runs are words too.
 pub fn words(text: &str, each: &mut dyn FnMut(&str)) {
     let mut lower = String::new();
     let mut done = 0;
@@ -50,7 +50,8 @@ fn put(word: &str, lower: &mut String, each: &mut dyn FnMut(&str)) {
     each(lower);
 }
 
-/// Bytes of the identifier at the start of the text: runs of letters and digits with single joints between them.
+/// Bytes of the identifier at the start of the text: runs of letters and digits with single joints between
+/// them.
 fn identifier_len(text: &str) -> usize {
     let is_part = |c: char| c.is_alphanumeric() && !is_ideograph(c);
     let mut end = 0;

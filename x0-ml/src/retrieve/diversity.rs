@@ -1,7 +1,7 @@
 //! Choice of entries that differ from each other, and the seam of models that rank pairs.
 
-/// Maximal marginal relevance (Carbonell, Goldstein 1998): the places of `k` entries, chosen one after the other by
-/// `lambda * relevance - (1 - lambda) * greatest similarity to a chosen one`.
+/// Maximal marginal relevance (Carbonell, Goldstein 1998): the places of `k` entries, chosen one after the
+/// other by `lambda * relevance - (1 - lambda) * greatest similarity to a chosen one`.
 ///
 /// `similarity` is called with two places. `lambda` 1 keeps the order of relevance.
 #[must_use]

@@ -8,7 +8,8 @@ use crate::index::{Neighbour, VectorId};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Fusion {
-    /// Reciprocal rank fusion (Cormack, Clarke, Büttcher 2009): a list adds `1 / (k + rank)`. Scores do not matter.
+    /// Reciprocal rank fusion (Cormack, Clarke, Büttcher 2009): a list adds `1 / (k + rank)`. Scores do not
+    /// matter.
     Reciprocal {
         /// How little the first ranks count; 60 by default.
         k: f32,

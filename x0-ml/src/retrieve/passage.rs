@@ -80,7 +80,8 @@ pub(crate) struct Held {
     pub(crate) places: Vec<Place>,
 }
 
-/// The documents and chunks that the indexes hold. A chunk that stands in several documents has one number and several places.
+/// The documents and chunks that the indexes hold. A chunk that stands in several documents has one number
+/// and several places.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Passages {
     pub(crate) documents: BTreeMap<DocumentId, Known>,
@@ -130,7 +131,8 @@ impl Passages {
         self.chunks.keys().copied()
     }
 
-    /// Puts a document in the place of its earlier revision. Returns the numbers of chunks that stand nowhere any more.
+    /// Puts a document in the place of its earlier revision. Returns the numbers of chunks that stand nowhere
+    /// any more.
     pub(crate) fn replace(
         &mut self,
         document: &DocumentId,

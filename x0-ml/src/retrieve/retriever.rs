@@ -125,8 +125,9 @@ impl<'a> Retriever<'a> {
 
     /// The best passages, the best first.
     ///
-    /// Overlapping chunks of one document become one passage with the ranks and the score of the best of them. A chunk that stands in
-    /// several documents that pass the filter is cited from the first of them by name.
+    /// Overlapping chunks of one document become one passage with the ranks and the score of the best of
+    /// them. A chunk that stands in several documents that pass the filter is cited from the first of them by
+    /// name.
     ///
     /// # Errors
     /// [`QueryError`].

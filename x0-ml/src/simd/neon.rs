@@ -1,4 +1,5 @@
-//! NEON, which every aarch64 processor has. The `f32` sums are the portable ones, compiled with NEON as the baseline.
+//! NEON, which every aarch64 processor has. The `f32` sums are the portable ones, compiled with NEON as the
+//! baseline.
 #![allow(unsafe_code, reason = "vector instructions; every block says why it is sound")]
 
 use std::arch::aarch64::{

@@ -1,4 +1,5 @@
-//! The sums in plain Rust: the definition of their order, and the body that other paths compile for their instructions.
+//! The sums in plain Rust: the definition of their order, and the body that other paths compile for their
+//! instructions.
 
 /// Lanes of an `f32` sum.
 const LANES: usize = 32;

@@ -1,4 +1,5 @@
-//! AVX2 and AVX-512 VNNI. The functions here are called only through a [`Path`](super::Path) that was found at run time.
+//! AVX2 and AVX-512 VNNI. The functions here are called only through a [`Path`](super::Path) that was found
+//! at run time.
 #![allow(unsafe_code, reason = "vector instructions; every block says why it is sound")]
 
 use std::arch::x86_64::{
@@ -58,8 +59,8 @@ pub(super) fn avx512_dot_i8(query: &[i8], rows: &[&[i8]], sums: &mut [i32]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn inner(query: &[i8], rows: &[&[i8]], sums: &mut [i32]) {
         let (query, _) = query.as_chunks::<CODES_MULTIPLE>();
-        // dpbusd multiplies unsigned by signed bytes: a code plus 128 is its byte with the top bit turned over, and
-        // 128 times the sum of the query's codes is taken off at the end.
+        // dpbusd multiplies unsigned by signed bytes: a code plus 128 is its byte with the top bit turned
+        // over, and 128 times the sum of the query's codes is taken off at the end.
         let top = _mm512_set1_epi8(i8::MIN);
         let ones = _mm512_set1_epi8(1);
         let mut offset = _mm512_setzero_si512();
@@ -98,7 +99,8 @@ pub(super) fn avx512_dot_i8(query: &[i8], rows: &[&[i8]], sums: &mut [i32]) {
 #[inline]
 pub(super) fn prefetch(bytes: &[i8]) {
     for line in bytes.chunks(64) {
-        // SAFETY: a prefetch reads nothing architecturally, and the address lies in a live slice. SSE is part of x86-64.
+        // SAFETY: a prefetch reads nothing architecturally, and the address lies in a live slice. SSE is part
+        // of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
     }
 }

@@ -14,8 +14,8 @@ struct Inode {
     written: Vec<u8>,
 }
 
-/// Files with what is durable of them. From the chosen operation on, everything fails; [`restart`](Self::restart) then keeps what is
-/// durable, and of the rest what the seed chooses.
+/// Files with what is durable of them. From the chosen operation on, everything fails;
+/// [`restart`](Self::restart) then keeps what is durable, and of the rest what the seed chooses.
 #[derive(Debug, Clone)]
 pub(crate) struct SimFolder {
     inodes: Vec<Inode>,

@@ -117,7 +117,8 @@ pub(crate) fn remove(store: &Shared, name: &str) {
     store.clone().remove(&name.into()).unwrap();
 }
 
-/// Asserts that the base holds exactly the store's documents and answers as a base that is built from the store.
+/// Asserts that the base holds exactly the store's documents and answers as a base that is built from the
+/// store.
 pub(crate) fn check(base: &Base, store: &Shared) {
     let fresh_store =
         Shared { store: Arc::new(Mutex::new(store.store.lock().unwrap().clone())), ..Shared::default() };

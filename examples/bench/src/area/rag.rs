@@ -1,6 +1,8 @@
-//! x0-ml's graph index beside hnswlib, faiss and usearch: build, memory, queries at equal recall, filters, churn.
+//! x0-ml's graph index beside hnswlib, faiss and usearch: build, memory, queries at equal recall, filters,
+//! churn.
 //!
-//! Each system runs in a process of its own with one thread, over the same files of vectors. Times are processor time.
+//! Each system runs in a process of its own with one thread, over the same files of vectors. Times are
+//! processor time.
 
 mod data;
 mod peers;
@@ -38,7 +40,8 @@ pub(crate) struct Options {
     /// Vectors to index
     #[arg(long, default_value_t = 50_000)]
     vectors: usize,
-    /// File of little-endian f32 vectors to take them from, such as embeddings of a corpus; made from the seed by default
+    /// File of little-endian f32 vectors to take them from, such as embeddings of a corpus; made from the
+    /// seed by default
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// Components of a vector
@@ -79,7 +82,8 @@ pub(crate) struct Report {
     pub(crate) build_s: f64,
     pub(crate) memory_mb: f64,
     pub(crate) points: Vec<Point>,
-    /// After churn: recall of a query at the greatest `ef`, of the churned and of a fresh index, and memory to before.
+    /// After churn: recall of a query at the greatest `ef`, of the churned and of a fresh index, and memory
+    /// to before.
     pub(crate) churn: Option<Churn>,
     /// By the share that passes.
     pub(crate) filters: Vec<Filtered>,

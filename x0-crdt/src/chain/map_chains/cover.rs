@@ -20,8 +20,9 @@ pub(super) enum Leaf {
     Unknown,
 }
 
-/// A batch from which the digests of events that are gone have been pruned: of each largest part of the Merkle tree without a live
-/// event one hash is left, and none where all of it was void from the start, because any replica can compute that.
+/// A batch from which the digests of events that are gone have been pruned: of each largest part of the
+/// Merkle tree without a live event one hash is left, and none where all of it was void from the start,
+/// because any replica can compute that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Cover {
     checkpoint: Checkpoint,
@@ -117,7 +118,8 @@ impl Cover {
         }
     }
 
-    /// The hash of a part of the tree; [`Digest::GENESIS`] where a hash is missing, which never leads to the root.
+    /// The hash of a part of the tree; [`Digest::GENESIS`] where a hash is missing, which never leads to the
+    /// root.
     fn hash(&self, low: usize, high: usize, cursor: &mut Cursor) -> Digest {
         if !self.has_live(low, high) {
             if !self.is_void(low, high) {
@@ -144,7 +146,8 @@ impl Cover {
         self.void.get(low..high).is_some_and(|void| void.iter().all(|void| *void))
     }
 
-    /// The bytes: the checkpoint's, two bits for each event, 32 bytes for each live one and for each pruned part.
+    /// The bytes: the checkpoint's, two bits for each event, 32 bytes for each live one and for each pruned
+    /// part.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.checkpoint.encode();
         let mut live = alloc::vec![false; self.void.len()];
@@ -187,7 +190,8 @@ impl Cover {
         let cover = Self { checkpoint, live, void, pruned };
         let mut cursor = Cursor::default();
         let root = cover.hash(0, usize::from(count), &mut cursor);
-        // Too few digests lead to another root; too many are left over; a void place inside a pruned part cannot be verified.
+        // Too few digests lead to another root; too many are left over; a void place inside a pruned part
+        // cannot be verified.
         let is_whole = cursor.pruned == cover.pruned.len() && cover == cover.retain(|_| true);
         if root != cover.statement().root() || !is_whole {
             return Err(ChainDecodeError::Root);

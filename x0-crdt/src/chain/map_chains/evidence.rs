@@ -1,4 +1,5 @@
-//! Evidence: checkpoints that a replica publishes under its own name when a chain does not continue as it was known.
+//! Evidence: checkpoints that a replica publishes under its own name when a chain does not continue as it was
+//! known.
 
 use alloc::vec::Vec;
 
@@ -18,15 +19,17 @@ const OPENED_MAX: usize = 64;
 
 impl MapChains {
     /// Answers a session that met a peer with the same version and other contents, which
-    /// [`SessionStats::divergences`](crate::SessionStats::divergences) counts. Some writer has given the two sides different events, and
-    /// the map alone does not show which one: so this replica publishes the last checkpoint of every chain as it knows it. A replica that
-    /// holds two checkpoints that contradict each other makes the proof. At most 64 chains per call; a further call goes on with others.
+    /// [`SessionStats::divergences`](crate::SessionStats::divergences) counts. Some writer has given the two
+    /// sides different events, and the map alone does not show which one: so this replica publishes the last
+    /// checkpoint of every chain as it knows it. A replica that holds two checkpoints that contradict each
+    /// other makes the proof. At most 64 chains per call; a further call goes on with others.
     ///
-    /// It also re-issues its own recent batches: where a forgery took the place of one, the two sides differ in what they hold for that
-    /// event, and sessions cannot exchange it.
+    /// It also re-issues its own recent batches: where a forgery took the place of one, the two sides differ
+    /// in what they hold for that event, and sessions cannot exchange it.
     ///
-    /// Honest replicas with one version hold the same, except while one has dropped a value and the other has not yet. A call in vain
-    /// costs about 190 bytes for each writer, until [`tidy`](Self::tidy), and each batch at most once.
+    /// Honest replicas with one version hold the same, except while one has dropped a value and the other has
+    /// not yet. A call in vain costs about 190 bytes for each writer, until [`tidy`](Self::tidy), and each
+    /// batch at most once.
     pub fn diverged(&mut self, map: &mut CausalMap) -> Reviewed {
         let mut work = Work::default();
         self.renew(map, &mut work);
@@ -40,7 +43,8 @@ impl MapChains {
         self.finish(map, work)
     }
 
-    /// Re-issues the chain entries of this replica that some member may not have seen and that were not re-issued before.
+    /// Re-issues the chain entries of this replica that some member may not have seen and that were not
+    /// re-issued before.
     fn renew(&mut self, map: &mut CausalMap, work: &mut Work) {
         if self.tracker.kept(self.replica).is_some() {
             return;
@@ -61,7 +65,8 @@ impl MapChains {
         self.renewed = map.last_seen(self.replica);
     }
 
-    /// Publishes the last `count` checkpoints of a chain up to event `until`, beside what this replica published before.
+    /// Publishes the last `count` checkpoints of a chain up to event `until`, beside what this replica
+    /// published before.
     pub(super) fn publish_evidence(
         &mut self,
         map: &mut CausalMap,

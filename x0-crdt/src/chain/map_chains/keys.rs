@@ -4,18 +4,20 @@ use alloc::vec::Vec;
 
 use crate::ReplicaId;
 
-/// The prefix of all keys that belong to signed chains. A [`SignedMap`](crate::SignedMap) drops every other entry under it.
+/// The prefix of all keys that belong to signed chains. A [`SignedMap`](crate::SignedMap) drops every other
+/// entry under it.
 pub const CHAIN_PREFIX: &[u8] = b"\0chain/";
 
-/// A reserved key. In the order in which a review takes them: a proof settles what follows, and batches lead up to the head.
+/// A reserved key. In the order in which a review takes them: a proof settles what follows, and batches lead
+/// up to the head.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum ChainKey {
     /// The proof that a writer equivocates. Any replica may write it.
     Proof(ReplicaId),
     /// A signed batch of a writer's events after a number. Its node writes it.
     Batch(ReplicaId, u64),
-    /// The last checkpoint of a writer. Its node writes it. The key never changes, so that replicas that hold two chains of a writer
-    /// always differ at it.
+    /// The last checkpoint of a writer. Its node writes it. The key never changes, so that replicas that hold
+    /// two chains of a writer always differ at it.
     Head(ReplicaId),
     /// Checkpoints of the first replica that the second has seen and now misses. The second writes it.
     Evidence(ReplicaId, ReplicaId),
@@ -69,7 +71,8 @@ impl ChainKey {
         }
     }
 
-    /// Whether `author` may write there. Entries of other authors are dropped, so that no replica can fill the keys of another one.
+    /// Whether `author` may write there. Entries of other authors are dropped, so that no replica can fill
+    /// the keys of another one.
     pub(super) fn admits(self, author: ReplicaId) -> bool {
         match self {
             Self::Proof(_) => true,

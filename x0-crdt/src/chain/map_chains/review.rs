@@ -11,7 +11,8 @@ use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
 use super::{MapChains, Reviewed, Verification};
 use crate::{CausalMap, Dot, Entry, ReplicaId};
 
-/// Up to so many batches over events without history are looked up one by one; for more, one pass over the map is cheaper.
+/// Up to so many batches over events without history are looked up one by one; for more, one pass over the
+/// map is cheaper.
 const LOOKUPS_MAX: usize = 4;
 
 /// The findings of a review.
@@ -32,11 +33,11 @@ pub(super) struct Work {
 }
 
 impl MapChains {
-    /// Verifies what a join has changed: drops values that are forged or behind what is kept of their writer, and finds writers that
-    /// equivocate. `keys` are those of [`Joined`](crate::Joined).
+    /// Verifies what a join has changed: drops values that are forged or behind what is kept of their writer,
+    /// and finds writers that equivocate. `keys` are those of [`Joined`](crate::Joined).
     ///
-    /// Every replica drops the same values, so a drop is no event. Entries that are missing in the map (a proof, evidence, a chain entry
-    /// of this replica that a peer removed) are written as this replica.
+    /// Every replica drops the same values, so a drop is no event. Entries that are missing in the map (a
+    /// proof, evidence, a chain entry of this replica that a peer removed) are written as this replica.
     pub fn review(&mut self, map: &mut CausalMap, keys: &[Vec<u8>]) -> Reviewed {
         let mut work = Work::default();
         let mut reserved = BTreeSet::new();
@@ -69,7 +70,8 @@ impl MapChains {
         self.finish(map, work)
     }
 
-    /// As [`review`](Self::review), of all keys: when the [`Verifier`](super::super::Verifier) has learned keys.
+    /// As [`review`](Self::review), of all keys: when the [`Verifier`](super::super::Verifier) has learned
+    /// keys.
     pub fn review_all(&mut self, map: &mut CausalMap) -> Reviewed {
         let mut work = Work::default();
         self.unknown.clear();
@@ -146,8 +148,8 @@ impl MapChains {
         }
     }
 
-    /// Drops what an equivocating writer signed after what is kept of it. Its earlier batches stay, whatever event carried them: they
-    /// verify by themselves.
+    /// Drops what an equivocating writer signed after what is kept of it. Its earlier batches stay, whatever
+    /// event carried them: they verify by themselves.
     fn purge(&mut self, map: &mut CausalMap, writer: ReplicaId, work: &mut Work) {
         let Some(kept) = self.tracker.kept(writer) else { return };
         if let Some(covers) = self.covers.get_mut(&writer) {

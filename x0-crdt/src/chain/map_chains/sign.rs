@@ -13,7 +13,8 @@ use super::cover::Cover;
 use super::keys::{CHAIN_PREFIX, ChainKey, is_reserved};
 use crate::{CausalMap, ReplicaId, WriteError};
 
-/// Why pending events were not signed. Earlier batches stay, the events stay pending, and the next call tries again.
+/// Why pending events were not signed. Earlier batches stay, the events stay pending, and the next call tries
+/// again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignBatchError {
@@ -25,7 +26,8 @@ pub enum SignBatchError {
         "this replica's events cannot be signed: the chains were opened for another replica; open them for this one"
     )]
     OtherReplica,
-    /// A proof exists that this replica equivocates: it lost what it had signed, or its key is used elsewhere.
+    /// A proof exists that this replica equivocates: it lost what it had signed, or its key is used
+    /// elsewhere.
     #[error(
         "this replica's events cannot be signed: it has signed two histories after event {kept}, as after a restored backup; write as a fresh incarnation"
     )]
@@ -52,10 +54,12 @@ pub enum SignBatchError {
 }
 
 impl MapChains {
-    /// Signs all live values written to the map since the last batch, and puts the batches into the map. Returns whether it wrote: the
-    /// map must then be durable before the sessions are notified, as after any write.
+    /// Signs all live values written to the map since the last batch, and puts the batches into the map.
+    /// Returns whether it wrote: the map must then be durable before the sessions are notified, as after any
+    /// write.
     ///
-    /// Does nothing if no value written since is live: batches, removals and overwritten values need no batch.
+    /// Does nothing if no value written since is live: batches, removals and overwritten values need no
+    /// batch.
     ///
     /// # Errors
     /// [`SignBatchError`].
@@ -90,7 +94,8 @@ impl MapChains {
         if self.unknown.contains(&self.replica) {
             return Err(SignBatchError::UnknownSelf);
         }
-        // Signs everything before it puts anything: if the signer fails, the chain's end is still the one in the map.
+        // Signs everything before it puts anything: if the signer fails, the chain's end is still the one in
+        // the map.
         let mut covers: Vec<Cover> = Vec::new();
         let mut head = self.head;
         let mut rest = live.as_slice();
@@ -112,7 +117,8 @@ impl MapChains {
         for cover in covers {
             let begin = cover.statement().previous().seq;
             map.put(&ChainKey::Batch(self.replica, begin).to_key(), 0, &cover.encode())?;
-            // Held like the checkpoints of others. It does not matter here whether the verifier knows this replica's key.
+            // Held like the checkpoints of others. It does not matter here whether the verifier knows this
+            // replica's key.
             let _ = self.tracker.observe(cover.checkpoint(), self.verifier.as_ref());
             self.covers.entry(self.replica).or_default().insert(begin, cover);
             self.stats.signed += 1;
@@ -123,13 +129,13 @@ impl MapChains {
         Ok(true)
     }
 
-    /// Prunes and removes batches of this node that are not needed any more. Returns how many entries it changed; if any, the sessions
-    /// must be notified.
+    /// Prunes and removes batches of this node that are not needed any more. Returns how many entries it
+    /// changed; if any, the sessions must be notified.
     ///
-    /// Of the batches of this node, all incarnations included, it prunes those of which half or more is gone, and removes those that
-    /// cover no live value and that all members have seen (so that no member sees a gap in the chain), which follows from
-    /// [`CausalMap::heartbeat`] or [`CausalMap::collect_tombstones`]. Costs a pass over the map. The writes are events like any other and need no
-    /// signature.
+    /// Of the batches of this node, all incarnations included, it prunes those of which half or more is gone,
+    /// and removes those that cover no live value and that all members have seen (so that no member sees a
+    /// gap in the chain), which follows from [`CausalMap::heartbeat`] or [`CausalMap::collect_tombstones`].
+    /// Costs a pass over the map. The writes are events like any other and need no signature.
     pub fn tidy(&mut self, map: &mut CausalMap) -> usize {
         let mine = |replica: ReplicaId| replica.node == map.replica().node;
         let alive: BTreeSet<(ReplicaId, u64)> = map
@@ -211,13 +217,15 @@ fn live(map: &CausalMap, writer: ReplicaId, after: u64, until: u64) -> Vec<(u64,
     live
 }
 
-/// Splits off `rest` what the next batch after `head` covers: the number of events, and of each the digest if it is live.
+/// Splits off `rest` what the next batch after `head` covers: the number of events, and of each the digest if
+/// it is live.
 fn chunk(head: Head, rest: &mut &[(u64, Digest)], live_max: usize) -> (u16, Vec<Option<Digest>>) {
     let end = head.seq.saturating_add(BATCH_LEN_MAX as u64);
     let within = rest.iter().take(live_max).take_while(|(seq, _)| *seq <= end).count();
     let (live, after) = rest.split_at_checked(within).unwrap_or((rest, &[]));
     *rest = after;
-    // Up to the last live event; what follows waits for the next batch. A stretch without live events is a batch of its own.
+    // Up to the last live event; what follows waits for the next batch. A stretch without live events is a
+    // batch of its own.
     let end = live.last().map_or(end, |(seq, _)| *seq);
     let count = u16::try_from(end.saturating_sub(head.seq)).unwrap_or(u16::MAX);
     let mut leaves = alloc::vec![None; usize::from(count)];

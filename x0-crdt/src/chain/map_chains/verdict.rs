@@ -37,7 +37,8 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Takes in one of several values at a key: of the good ones, the one of the highest rank is kept, the others are dropped.
+    /// Takes in one of several values at a key: of the good ones, the one of the highest rank is kept, the
+    /// others are dropped.
     pub(super) fn keep_best<T, R: Ord>(
         &mut self,
         best: &mut Option<(T, Dot)>,
@@ -94,7 +95,8 @@ impl MapChains {
         let mut observed = self.tracker.observe(checkpoint, verifier);
         if follows && matches!(observed, Ok(Observed::Waiting { .. }) | Err(ObserveError::PendingFull { .. }))
         {
-            // The events between are gone. A replica that has seen them may know that they contradict what is known here.
+            // The events between are gone. A replica that has seen them may know that they contradict what is
+            // known here.
             if verdicts.known > 0 {
                 verdicts.suspects.push((writer, verdicts.known));
             }
@@ -120,7 +122,8 @@ impl MapChains {
         Verdict::Good
     }
 
-    /// Whether it is this replica's own chain and no proof exists against it, so that lost entries are put back.
+    /// Whether it is this replica's own chain and no proof exists against it, so that lost entries are put
+    /// back.
     pub(super) fn is_mine(&self, writer: ReplicaId) -> bool {
         writer == self.replica && self.tracker.kept(writer).is_none()
     }

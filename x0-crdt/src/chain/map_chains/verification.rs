@@ -50,7 +50,8 @@ impl MapChains {
         entry.siblings().filter(move |held| self.verification(key, held) == Verification::Valid)
     }
 
-    /// The latest of the values that their writers have signed: by time, then dot, then value, as [`Entry::latest`].
+    /// The latest of the values that their writers have signed: by time, then dot, then value, as
+    /// [`Entry::latest`].
     #[must_use]
     pub fn latest<'a>(&'a self, entry: &Entry<'a>) -> Option<Held<'a>> {
         self.valid_values(entry).max_by_key(|held| (held.time, held.dot, held.value))

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use super::mapping::{Mapping, map};
 use super::symbols::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, Symbol};
 
-/// Why symbols were not accepted. Items found before stay; after [`SketchError::Corrupt`] they are meaningless.
+/// Why symbols were not accepted. Items found before stay; after [`SketchError::Corrupt`] they are
+/// meaningless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SketchError {
@@ -26,7 +27,8 @@ pub enum SketchError {
     /// More symbols than [`SYMBOLS_MAX`].
     #[error("more than {SYMBOLS_MAX} symbols: request the whole state instead")]
     TooMany,
-    /// More items came out than symbols went in: the symbols are not of one set, or were made with another key.
+    /// More items came out than symbols went in: the symbols are not of one set, or were made with another
+    /// key.
     #[error(
         "the symbols contradict each other: start over; if it happens again, compare the hash keys of the two sides"
     )]
@@ -130,7 +132,8 @@ impl SketchDecoder {
             if check != symbol.check {
                 continue;
             }
-            // Honest symbols never yield more items than there are symbols: this bounds the work for hostile ones.
+            // Honest symbols never yield more items than there are symbols: this bounds the work for hostile
+            // ones.
             if self.found.len() >= self.rest.len() {
                 return Err(SketchError::Corrupt);
             }

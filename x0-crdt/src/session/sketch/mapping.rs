@@ -22,8 +22,8 @@ pub(super) fn map(key: HashKey, item: u64) -> (u32, Mapping) {
 impl Mapping {
     /// Goes on to the symbol after `next`.
     ///
-    /// The gap is drawn by inverting its distribution, section 4.2 of the paper: (i + 3/2)(1/sqrt(u) - 1) for u uniform in (0, 1], here
-    /// in whole numbers, so that all machines agree.
+    /// The gap is drawn by inverting its distribution, section 4.2 of the paper: (i + 3/2)(1/sqrt(u) - 1) for
+    /// u uniform in (0, 1], here in whole numbers, so that all machines agree.
     pub(super) fn advance(&mut self) {
         let random = self.random.next();
         // sqrt(u) in units of 2^-32, from 1.

@@ -80,7 +80,8 @@ impl CodedSymbols {
         self.items.is_empty()
     }
 
-    /// The bytes of up to `count` symbols from number `from` on, [`SYMBOL_LEN`] each: fewer at [`SYMBOLS_MAX`].
+    /// The bytes of up to `count` symbols from number `from` on, [`SYMBOL_LEN`] each: fewer at
+    /// [`SYMBOLS_MAX`].
     #[must_use]
     pub fn encode(&mut self, from: usize, count: usize) -> Vec<u8> {
         let end = from.saturating_add(count).min(SYMBOLS_MAX);
@@ -104,7 +105,8 @@ impl CodedSymbols {
         self.symbols.get(number).copied().unwrap_or_default()
     }
 
-    /// Makes at least so many symbols. At least doubles them, because each growth costs a pass over all items.
+    /// Makes at least so many symbols. At least doubles them, because each growth costs a pass over all
+    /// items.
     fn grow(&mut self, len: usize) {
         let made = self.symbols.len();
         if len <= made {

@@ -13,9 +13,11 @@ use crate::types::context::Context;
 use crate::types::store::Dots;
 use crate::types::{GCounter, PnCounter};
 
-/// Imports a counter. That crate does not list the actors of one: name all that ever counted, each with its replica.
+/// Imports a counter. That crate does not list the actors of one: name all that ever counted, each with its
+/// replica.
 ///
-/// A writer's sum becomes the number of its event too, so two replicas may import their own copies of one counter and still agree.
+/// A writer's sum becomes the number of its event too, so two replicas may import their own copies of one
+/// counter and still agree.
 ///
 /// # Errors
 /// An actor is missing, or a sum does not fit.
@@ -55,7 +57,8 @@ pub fn export_g_counter<A: Ord + Clone + Debug>(
     result
 }
 
-/// Imports a counter that goes up and down. As [`import_g_counter`]; the number of a writer's event is the sum of its two sums.
+/// Imports a counter that goes up and down. As [`import_g_counter`]; the number of a writer's event is the
+/// sum of its two sums.
 ///
 /// # Errors
 /// An actor is missing, or its sums do not fit.

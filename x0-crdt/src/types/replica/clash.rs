@@ -1,7 +1,9 @@
-//! One event with two contents: its writer equivocates, or lost its last events and wrote on under its old ID.
+//! One event with two contents: its writer equivocates, or lost its last events and wrote on under its old
+//! ID.
 //!
-//! All replicas resolve it alike: a value wins over a removal, and of two values the one with the greater canonical bytes, which begin
-//! with the path to the value. So one dot at two places, which the causal join alone would count as removed at both, keeps one value.
+//! All replicas resolve it alike: a value wins over a removal, and of two values the one with the greater
+//! canonical bytes, which begin with the path to the value. So one dot at two places, which the causal join
+//! alone would count as removed at both, keeps one value.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -45,7 +47,8 @@ impl<S: DotStore> CausalReplica<S> {
         clashes
     }
 
-    /// Joins the store of a delta of which some events have another content here. `known` are the dots that the delta speaks of.
+    /// Joins the store of a delta of which some events have another content here. `known` are the dots that
+    /// the delta speaks of.
     pub(super) fn join_clashing(
         &mut self,
         delta: &StateDelta<S>,
@@ -56,7 +59,8 @@ impl<S: DotStore> CausalReplica<S> {
             |wins: bool| clashes.iter().filter(move |(_, theirs)| **theirs == wins).map(|(dot, _)| *dot);
         let (theirs, mine): (Context, Context) = (with(true).collect(), with(false).collect());
         let nothing = S::default();
-        // The losing contents are removed on their side first, so that the join meets each dot at one place only.
+        // The losing contents are removed on their side first, so that the join meets each dot at one place
+        // only.
         let mut store = delta.store.clone();
         store.join(known, &nothing, &mine, JoinScope::States);
         let removed = self.state.join_parts(&nothing, &theirs, &Context::new());

@@ -85,8 +85,8 @@ impl<S: DotStore> CausalReplica<S> {
         out
     }
 
-    /// Reads back what [`save`](Self::save) wrote, to go on as `replica`: the same one if nothing that it wrote can have left this
-    /// machine after the bytes were saved, a fresh incarnation otherwise.
+    /// Reads back what [`save`](Self::save) wrote, to go on as `replica`: the same one if nothing that it
+    /// wrote can have left this machine after the bytes were saved, a fresh incarnation otherwise.
     ///
     /// # Errors
     /// Bytes that `save` cannot have written.
@@ -147,7 +147,8 @@ impl<S: DotStore> CausalReplica<S> {
             return Err(JoinError::Impostor { dot: *dot, written });
         }
         let mine = self.version();
-        // A delta from history says nothing of what lies before its base, so the base must have been seen here.
+        // A delta from history says nothing of what lies before its base, so the base must have been seen
+        // here.
         match delta
             .base
             .iter()
@@ -197,7 +198,8 @@ impl<S: DotStore> CausalReplica<S> {
         };
         self.state.see(&seen);
         if delta.extent != DeltaExtent::Since {
-            // The sender cannot name what it has collected: a peer that requests more from here is brought up from state as well.
+            // The sender cannot name what it has collected: a peer that requests more from here is brought up
+            // from state as well.
             self.floor.join(&delta.floor);
             self.drop_below_floor();
         }
@@ -274,7 +276,8 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError> {
         self.check_history(sketched)?;
-        // What came here after the reconciliation began is sent again, so that the receiver does not take it for absent.
+        // What came here after the reconciliation began is sent again, so that the receiver does not take it
+        // for absent.
         let mut known = since.clone();
         known.meet(sketched);
         let asked: Context = self

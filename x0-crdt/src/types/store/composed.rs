@@ -47,8 +47,8 @@ impl<A: DotStore, B: DotStore> DotStore for (A, B) {
     }
 }
 
-/// Makes a struct a [`DotStore`](crate::types::store::DotStore) of its fields, which must be dot stores; name all of them, in the order of
-/// their encoding. The struct must be `Clone + Eq + Default`.
+/// Makes a struct a [`DotStore`](crate::types::store::DotStore) of its fields, which must be dot stores; name
+/// all of them, in the order of their encoding. The struct must be `Clone + Eq + Default`.
 ///
 /// An operation on a field is a struct with the field's delta and defaults for the rest.
 ///

@@ -227,8 +227,8 @@ impl BlobExchange {
                 peer.asked = peer.asked.saturating_sub(1);
             }
             if request.peer == from {
-                // The stamp says which want it answers, if there were several. Down in steps: one that found the way free says little of
-                // eight that wait for each other.
+                // The stamp says which want it answers, if there were several. Down in steps: one that found
+                // the way free says little of eight that wait for each other.
                 let took = Duration::from_millis(millis(now).saturating_sub(stamp));
                 let patience = took.saturating_mul(4).max(peer.patience / 4);
                 peer.patience = patience.clamp(self.options.patience_min, CHUNK_PATIENCE_MAX);

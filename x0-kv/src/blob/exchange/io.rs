@@ -12,10 +12,11 @@ use crate::blob::{BlobId, ChunkSet, Holding, Piece};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExchangeOptions {
-    /// Most chunks that are asked of one peer at once. It begins with 1, and adds one for each that comes in time. 8 unless set.
+    /// Most chunks that are asked of one peer at once. It begins with 1, and adds one for each that comes in
+    /// time. 8 unless set.
     pub window_max: u32,
-    /// Most chunks that are asked of all peers at once, or are about to be kept: with the length of a chunk, what a fetch may hold in
-    /// memory. 32 unless set.
+    /// Most chunks that are asked of all peers at once, or are about to be kept: with the length of a chunk,
+    /// what a fetch may hold in memory. 32 unless set.
     pub asked_max: usize,
     /// Most blobs that are fetched at once. 64 unless set.
     pub fetches_max: usize,
@@ -25,10 +26,12 @@ pub struct ExchangeOptions {
     pub serving_bytes_max: usize,
     /// The same for all peers together. 16 MiB unless set.
     pub serving_bytes_total_max: usize,
-    /// How long the first chunk of a peer is waited for; later ones four times as long as was measured. What is lost with a connection
-    /// is not waited for at all, so that this is for links that lose by themselves. 30 s unless set.
+    /// How long the first chunk of a peer is waited for; later ones four times as long as was measured. What
+    /// is lost with a connection is not waited for at all, so that this is for links that lose by themselves.
+    /// 30 s unless set.
     pub patience_first: Duration,
-    /// How long a chunk is waited for at least, and after how long a peer that lacks a blob is asked again at first. 1 s unless set.
+    /// How long a chunk is waited for at least, and after how long a peer that lacks a blob is asked again at
+    /// first. 1 s unless set.
     pub patience_min: Duration,
     /// After how long it is asked again at most; the time doubles. 60 s unless set.
     pub patience_max: Duration,

@@ -111,7 +111,8 @@ impl BlobExchange {
         // Without a flight the peer has gone meanwhile.
         let Some(Flight { to, id, index, stamp, .. }) = self.flights.remove(&ticket) else { return };
         let Some(piece) = piece else {
-            // It has another picture of what is held here than is true: it is notified once for all chunks of this blob that it wants.
+            // It has another picture of what is held here than is true: it is notified once for all chunks of
+            // this blob that it wants.
             let is_more = |peer: &super::Peer| peer.customer.queue.iter().any(|(wanted, _, _)| *wanted == id);
             if !self.peers.get(&to).is_some_and(is_more) {
                 self.look(to, id);

@@ -10,8 +10,8 @@ use crate::blob::merkle::{self, Digest};
 use crate::blob::{BLOB_LEN_MAX, BlobId, BlobRef, CHUNK_LEN, ChunkSet};
 
 impl BlobStore {
-    /// Adds a blob and returns when it is durable. One that is held already is written nevertheless, and then let go; one held in part is
-    /// whole afterwards. Holds one chunk in memory, and 96 bytes for each.
+    /// Adds a blob and returns when it is durable. One that is held already is written nevertheless, and then
+    /// let go; one held in part is whole afterwards. Holds one chunk in memory, and 96 bytes for each.
     ///
     /// # Errors
     /// Those of [`BlobWriteError`]. Nothing was added then.
@@ -60,7 +60,8 @@ impl BlobStore {
         self.0.directory.sync().map_err(self.0.failed(&name))
     }
 
-    /// Removes files that were never reported as added. What stays in spite of that is removed when the folder is opened again.
+    /// Removes files that were never reported as added. What stays in spite of that is removed when the
+    /// folder is opened again.
     pub(super) fn discard(&self, temporary: &str) {
         let _ = self.0.directory.remove(temporary);
     }

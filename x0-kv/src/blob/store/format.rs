@@ -6,7 +6,8 @@
 //! + len  the nodes of the tree, 32 bytes each, by their number; those that are not known are zeros
 //! + tree a bit for each chunk, set when the chunk and the hashes beside its way to the root are durable
 //! ```
-//! What the file is too short for counts as zeros. A bit is only a claim: a reader checks each chunk against the root.
+//! What the file is too short for counts as zeros. A bit is only a claim: a reader checks each chunk against
+//! the root.
 
 use std::io;
 

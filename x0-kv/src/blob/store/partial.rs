@@ -12,12 +12,13 @@ use crate::blob::{BlobId, ChunkSet, Piece, merkle};
 pub(super) type Shared = Arc<Mutex<Writer>>;
 
 impl BlobStore {
-    /// Makes room for the blob of `len` bytes with this root over its chunks, durably, and answers which chunks are held: none, unless
-    /// there was something of it already.
+    /// Makes room for the blob of `len` bytes with this root over its chunks, durably, and answers which
+    /// chunks are held: none, unless there was something of it already.
     ///
     /// # Errors
-    /// [`BlobWriteError::Wrong`] when the name does not follow from length and root, [`Full`](BlobWriteError::Full),
-    /// [`TooManyPartial`](BlobWriteError::TooManyPartial) and [`Io`](BlobWriteError::Io). Nothing was begun then.
+    /// [`BlobWriteError::Wrong`] when the name does not follow from length and root,
+    /// [`Full`](BlobWriteError::Full), [`TooManyPartial`](BlobWriteError::TooManyPartial) and
+    /// [`Io`](BlobWriteError::Io). Nothing was begun then.
     pub fn begin(&self, id: &BlobId, len: u64, root: &[u8; 32]) -> Result<ChunkSet, BlobWriteError> {
         if BlobId::new(len, root) != *id {
             return Err(BlobWriteError::Wrong { id: *id });
@@ -53,7 +54,8 @@ impl BlobStore {
         Ok(chunks)
     }
 
-    /// Writes a chunk of a blob that was begun, after it was proved to be one. It is held once [`commit`](BlobStore::commit) says so.
+    /// Writes a chunk of a blob that was begun, after it was proved to be one. It is held once
+    /// [`commit`](BlobStore::commit) says so.
     ///
     /// # Errors
     /// [`BlobWriteError::NotHeld`], [`Wrong`](BlobWriteError::Wrong) and [`Io`](BlobWriteError::Io).
@@ -79,10 +81,12 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Makes the chunks that were kept so far durable, and only then says that they are held. Answers whether the blob is whole.
+    /// Makes the chunks that were kept so far durable, and only then says that they are held. Answers whether
+    /// the blob is whole.
     ///
     /// # Errors
-    /// [`BlobWriteError::NotHeld`] and [`Io`](BlobWriteError::Io); the chunks kept since the last commit are not held then.
+    /// [`BlobWriteError::NotHeld`] and [`Io`](BlobWriteError::Io); the chunks kept since the last commit are
+    /// not held then.
     pub fn commit(&self, id: &BlobId) -> Result<bool, BlobWriteError> {
         let (layout, shared) = self.writer(id)?;
         let name = format::file_name(id);
@@ -124,7 +128,8 @@ impl BlobStore {
         self.0.failed(&format::file_name(id))(source)
     }
 
-    /// The file was not found: it was removed, by us meanwhile, or by somebody else. Then it is not held any more.
+    /// The file was not found: it was removed, by us meanwhile, or by somebody else. Then it is not held any
+    /// more.
     pub(super) fn lost(&self, id: &BlobId, writer: &Shared) {
         let mut index = self.0.index();
         if let Some(entry) = index.entries.get(id).filter(|entry| Arc::ptr_eq(&entry.writer, writer)) {

@@ -53,8 +53,8 @@ impl BlobStore {
         Ok(bytes)
     }
 
-    /// Reads bytes from `offset` on, until the buffer is full or the blob ends; answers how many. What is not held is an error only if it
-    /// is read.
+    /// Reads bytes from `offset` on, until the buffer is full or the blob ends; answers how many. What is not
+    /// held is an error only if it is read.
     ///
     /// # Errors
     /// As [`read_piece`](BlobStore::read_piece). The buffer may be filled in part.

@@ -1,4 +1,5 @@
-//! The blob service: messages between the exchange of this member, which has a thread of its own, and those of other members.
+//! The blob service: messages between the exchange of this member, which has a thread of its own, and those
+//! of other members.
 
 use std::collections::BTreeSet;
 use std::path::Path;

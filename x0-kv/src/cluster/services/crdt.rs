@@ -1,4 +1,5 @@
-//! The services of a CRDT store: one that keeps the members in sync, one for requests of clients, and one in a client.
+//! The services of a CRDT store: one that keeps the members in sync, one for requests of clients, and one in
+//! a client.
 
 mod client;
 mod operations;
@@ -17,7 +18,8 @@ use crate::cluster::remote::CrdtSide;
 use crate::coordinator::Config;
 use crate::crdt::{Crdt, CrdtOptions};
 
-/// Registers the services of a CRDT keyspace. Its journal lies in the folder `crdt` of `folder`, or in memory.
+/// Registers the services of a CRDT keyspace. Its journal lies in the folder `crdt` of `folder`, or in
+/// memory.
 pub(in super::super) fn start_crdt(
     part: &mut Part<'_>,
     options: Option<CrdtOptions>,

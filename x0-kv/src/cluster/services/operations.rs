@@ -28,7 +28,8 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
     message_len_min: crate::coordinator::MESSAGE_LEN_MAX,
     waiting_len_max: 32 << 20,
 };
-/// The most operations that wait in the inbox; the coordinator has a bound of its own for those that it has accepted.
+/// The most operations that wait in the inbox; the coordinator has a bound of its own for those that it has
+/// accepted.
 const CALLS_MAX: usize = 1 << 16;
 
 /// The result of a read of the local state, by the coordinator's token.
@@ -38,7 +39,8 @@ pub(crate) type Queried = (u64, Result<Outcome, OperationError>);
 #[derive(Debug, Clone)]
 pub(crate) struct Calls(Inbox<Call>);
 
-/// An operation, its caller, and the time at which the caller gives up; after the configured timeout if `None`.
+/// An operation, its caller, and the time at which the caller gives up; after the configured timeout if
+/// `None`.
 type Call = (Operation, Completion, Option<Duration>);
 
 impl Calls {
@@ -190,7 +192,8 @@ impl Operations {
         }
     }
 
-    /// Reads the local state here if that takes some microseconds at most, or lets a reader do it: then there is no answer yet.
+    /// Reads the local state here if that takes some microseconds at most, or lets a reader do it: then there
+    /// is no answer yet.
     fn query(
         &self,
         token: u64,

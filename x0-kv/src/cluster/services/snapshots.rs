@@ -1,6 +1,8 @@
-//! The snapshot service: snapshots of the state, in chunks, from the leader to a member that lags too far behind for the log.
+//! The snapshot service: snapshots of the state, in chunks, from the leader to a member that lags too far
+//! behind for the log.
 //!
-//! They have a channel of their own, so that a large snapshot does not fill the budget of the replicas' other messages.
+//! They have a channel of their own, so that a large snapshot does not fill the budget of the replicas' other
+//! messages.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

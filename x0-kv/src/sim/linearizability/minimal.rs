@@ -4,9 +4,9 @@ use super::{Interval, Model, Verdict, check};
 
 /// Cuts a history that is not linearizable down to one that still is not and that a person can read.
 ///
-/// First everything is dropped that began after the fault was complete. Then operations are dropped one by one as long as the fault
-/// remains, of those that `is_needed` does not hold back: it is asked whether dropping an operation would make a fault of its
-/// own, as the write of a value that another operation read.
+/// First everything is dropped that began after the fault was complete. Then operations are dropped one by
+/// one as long as the fault remains, of those that `is_needed` does not hold back: it is asked whether
+/// dropping an operation would make a fault of its own, as the write of a value that another operation read.
 ///
 /// A history that is linearizable, or that cannot be decided within `steps_max`, comes back as it was.
 #[must_use]

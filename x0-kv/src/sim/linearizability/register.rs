@@ -2,7 +2,8 @@
 
 use super::Model;
 
-/// One key. Values are numbers; a test gives each write a number of its own, so that a read names the write it saw.
+/// One key. Values are numbers; a test gives each write a number of its own, so that a read names the write
+/// it saw.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Register;
 

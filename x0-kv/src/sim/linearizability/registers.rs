@@ -1,8 +1,9 @@
 //! The model of several keys and of operations that touch more than one at once.
 //!
-//! Linearizability is local: a history holds if the part of each object holds. With transactions the object is not the key
-//! but a set of keys that transactions connect. [`partition`] splits a history into these sets, so that each is searched by itself:
-//! keys that no transaction ever named together stay apart, and cost no more than with [`Register`].
+//! Linearizability is local: a history holds if the part of each object holds. With transactions the object
+//! is not the key but a set of keys that transactions connect. [`partition`] splits a history into these
+//! sets, so that each is searched by itself: keys that no transaction ever named together stay apart, and
+//! cost no more than with [`Register`].
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,8 @@ pub enum Access {
     Together {
         /// Keys and what each must hold.
         conditions: Vec<(u64, Option<u64>)>,
-        /// Taken when every condition holds. What an unanswered one would have read is left open by [`Part::Look`].
+        /// Taken when every condition holds. What an unanswered one would have read is left open by
+        /// [`Part::Look`].
         actions: Vec<Part>,
         /// Taken otherwise.
         alternatives: Vec<Part>,
@@ -145,7 +147,8 @@ impl Access {
     }
 }
 
-/// The part of a history that shows its fault: see [`super::minimal`]. Writes of values that another operation names are kept.
+/// The part of a history that shows its fault: see [`super::minimal`]. Writes of values that another
+/// operation names are kept.
 #[must_use]
 pub fn minimal(history: Vec<Interval<Access>>, steps_max: u64) -> Vec<Interval<Access>> {
     let is_needed = |history: &[Interval<Access>], index: usize| {
@@ -208,8 +211,8 @@ impl Model for Registers {
     }
 }
 
-/// Splits a history by the sets of keys that its operations connect. The sets come in the order of their least keys, the
-/// operations of each in the order they had.
+/// Splits a history by the sets of keys that its operations connect. The sets come in the order of their
+/// least keys, the operations of each in the order they had.
 #[must_use]
 pub fn partition(history: Vec<Interval<Access>>) -> Vec<Vec<Interval<Access>>> {
     let mut parents: BTreeMap<u64, u64> = BTreeMap::new();

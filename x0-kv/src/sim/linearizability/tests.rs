@@ -26,7 +26,8 @@ fn linearizable(history: &[Interval<Call>], expect: bool) {
     }
 }
 
-/// The order must be one that the model takes and that no operation precedes which returned before another began.
+/// The order must be one that the model takes and that no operation precedes which returned before another
+/// began.
 fn replay(history: &[Interval<Call>], order: &[usize]) {
     let mut state = None;
     for (position, index) in order.iter().enumerate() {

@@ -11,8 +11,9 @@ use crate::request::keyspace::KeyspaceName;
 use crate::request::outcome::KeyValue;
 use crate::request::revision::Revision;
 
-/// A keyspace that exists. Its id is the log index of the command that created it, and 0 for the default keyspace: an id is never used
-/// for two keyspaces, so that entries of a dropped one cannot appear in a new one of the same name.
+/// A keyspace that exists. Its id is the log index of the command that created it, and 0 for the default
+/// keyspace: an id is never used for two keyspaces, so that entries of a dropped one cannot appear in a new
+/// one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Space {
     pub(crate) id: u64,
@@ -68,8 +69,9 @@ impl Spaces {
     }
 }
 
-/// The checksum of an entry: CRC-32C over keyspace, revision, key and value. It is computed where a command is applied, and travels
-/// with the entry through layers, files and snapshots: whatever changes one of its bits later is noticed by the next read.
+/// The checksum of an entry: CRC-32C over keyspace, revision, key and value. It is computed where a command
+/// is applied, and travels with the entry through layers, files and snapshots: whatever changes one of its
+/// bits later is noticed by the next read.
 pub(crate) fn checksum(space: u64, revision: u64, key: &[u8], value: &[u8]) -> u32 {
     let mut head = [0_u8; 24];
     head[..8].copy_from_slice(&space.to_le_bytes());
@@ -139,7 +141,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// An entry whose checksum does not match: a bit of it changed after it was written. Its value is not returned.
+/// An entry whose checksum does not match: a bit of it changed after it was written. Its value is not
+/// returned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the entry of key {key:?} in keyspace {keyspace} is damaged in {place}: its checksum does not match; check the hardware, and restore this replica from another one"

@@ -6,8 +6,8 @@ use super::entry::DamagedEntry;
 
 /// A storage engine failed: a disk error, a damaged file, or a damaged entry. No wrong value was returned.
 ///
-/// An error while commands are applied or a checkpoint is written stops the replica; opening it again restores the last durable state.
-/// An error while a key is read ends that read.
+/// An error while commands are applied or a checkpoint is written stops the replica; opening it again
+/// restores the last durable state. An error while a key is read ends that read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -24,8 +24,8 @@ pub enum EngineError {
     /// The checksum of an entry does not match.
     #[error(transparent)]
     Damaged(Box<DamagedEntry>),
-    /// The storage library panicked on the file, which is most likely damaged. The file is not used any more until the store is opened
-    /// again.
+    /// The storage library panicked on the file, which is most likely damaged. The file is not used any more
+    /// until the store is opened again.
     #[error(
         "cannot {action} {}: the storage library panicked, so that the file is most likely damaged: {message}; restore this replica from another one",
         .path.display()

@@ -78,8 +78,8 @@ impl Layer {
 
     /// Sets or, with no value, deletes `key`. `checksum` is that of the entry.
     ///
-    /// Key and value are copied: as slices they would keep the network message or log block that they came in alive, which can be a
-    /// thousand times their size.
+    /// Key and value are copied: as slices they would keep the network message or log block that they came in
+    /// alive, which can be a thousand times their size.
     pub(crate) fn put(&mut self, space: u64, key: &[u8], revision: u64, value: Option<&[u8]>, checksum: u32) {
         self.insert(space, key, Slot { revision, value: value.map(Bytes::copy_from_slice), checksum });
     }

@@ -12,8 +12,8 @@ use crate::request::limits::RANGE_ENTRIES_MAX;
 use crate::request::operation::RangeQuery;
 use crate::request::outcome::Page;
 
-/// The part of a page that lies in layers: its entries are collected while the tables are locked and merged with a base
-/// that may have to read a disk after they are unlocked.
+/// The part of a page that lies in layers: its entries are collected while the tables are locked and merged
+/// with a base that may have to read a disk after they are unlocked.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     entries: Vec<(Bytes, Slot)>,
@@ -65,8 +65,8 @@ impl Overlay {
         Overlay { entries, cut: merged.peek_key().is_some() }
     }
 
-    /// One page of `range`: at most its limit of entries and, unless the first alone is longer, `len_max` bytes of keys
-    /// and values.
+    /// One page of `range`: at most its limit of entries and, unless the first alone is longer, `len_max`
+    /// bytes of keys and values.
     pub(crate) fn page(
         self,
         base: &dyn Base,

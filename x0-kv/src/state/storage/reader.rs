@@ -87,7 +87,8 @@ impl Reader {
         })
     }
 
-    /// The value of `key`, if it can be read at once: it is in memory, and no thread applies entries at this moment.
+    /// The value of `key`, if it can be read at once: it is in memory, and no thread applies entries at this
+    /// moment.
     #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
     pub(crate) fn get_in_memory(
         &self,
@@ -104,7 +105,8 @@ impl Reader {
         Some(found.map_err(ReadError::from))
     }
 
-    /// One page of `range`, as it is at one moment. A limit of zero, or one that is too large, counts as the largest.
+    /// One page of `range`, as it is at one moment. A limit of zero, or one that is too large, counts as the
+    /// largest.
     ///
     /// # Errors
     /// As [`Reader::get`].
@@ -122,8 +124,8 @@ impl Reader {
         Ok(page.page())
     }
 
-    /// One page of a scan. The first page takes a snapshot of the applied state, which is held for the other pages as long as its
-    /// bounds allow: see [`Scan`](crate::Scan).
+    /// One page of a scan. The first page takes a snapshot of the applied state, which is held for the other
+    /// pages as long as its bounds allow: see [`Scan`](crate::Scan).
     ///
     /// # Errors
     /// As [`Reader::get`], and [`ReadError::SnapshotExpired`].

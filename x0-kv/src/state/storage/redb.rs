@@ -1,14 +1,17 @@
 //! The base in a redb file.
 //!
-//! Only checkpoints write the file. Each is one transaction that holds the effects of the log up to one index, the keyspaces and sessions
-//! as they were then, and that index. A crash leaves the file at the last committed checkpoint, and the log is replayed from there.
+//! Only checkpoints write the file. Each is one transaction that holds the effects of the log up to one
+//! index, the keyspaces and sessions as they were then, and that index. A crash leaves the file at the last
+//! committed checkpoint, and the log is replayed from there.
 //!
-//! Every keyspace has a table of its own, named after its id. An entry is its revision, its checksum (both little-endian) and the value.
+//! Every keyspace has a table of its own, named after its id. An entry is its revision, its checksum (both
+//! little-endian) and the value.
 //!
-//! Facts of redb 4.6 that this relies on (its documentation and `docs/design.md`): a commit is atomic; readers keep the version they
-//! began with; `set_quick_repair` stores the allocator state with each commit and commits in two phases, so that opening after a crash
-//! does not walk the whole file; the file is locked against a second process; a write error makes every later operation fail until the
-//! file is opened again; checksums of pages are verified by `check_integrity`, not by reads; a damaged page can make it panic.
+//! Facts of redb 4.6 that this relies on (its documentation and `docs/design.md`): a commit is atomic;
+//! readers keep the version they began with; `set_quick_repair` stores the allocator state with each commit
+//! and commits in two phases, so that opening after a crash does not walk the whole file; the file is locked
+//! against a second process; a write error makes every later operation fail until the file is opened again;
+//! checksums of pages are verified by `check_integrity`, not by reads; a damaged page can make it panic.
 
 mod base;
 mod checkpoint;

@@ -8,11 +8,12 @@ use super::View;
 use crate::request::limits::{SCAN_WRITTEN_LEN_MAX, SCANS_MAX};
 use crate::request::operation::SnapshotId;
 
-/// How many bytes may be written before the snapshot of a finished scan is released. Its last page may have to be sent again.
+/// How many bytes may be written before the snapshot of a finished scan is released. Its last page may have
+/// to be sent again.
 const FINISHED_WRITTEN_LEN_MAX: u64 = 64 << 10;
 
-/// The snapshots of scans that are not finished. Bounded in number, and each by the bytes written since it was taken, which is what it
-/// costs. No clock is involved, so that a simulated node behaves as a real one.
+/// The snapshots of scans that are not finished. Bounded in number, and each by the bytes written since it
+/// was taken, which is what it costs. No clock is involved, so that a simulated node behaves as a real one.
 #[derive(Debug, Default)]
 pub(crate) struct Scans {
     /// How many there are, so that applying entries costs one load when there are none.
@@ -37,7 +38,8 @@ struct Scan {
 }
 
 impl Scans {
-    /// Holds `view`, taken when `written` bytes had been written. The least recently used snapshot makes room.
+    /// Holds `view`, taken when `written` bytes had been written. The least recently used snapshot makes
+    /// room.
     pub(crate) fn hold(&self, view: View, revision: crate::Revision, written: u64) -> SnapshotId {
         let mut held = self.lock();
         held.next_number += 1;

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// What a view made gather above the base ends in it as if there had been no view: nothing more, nothing less.
+/// What a view made gather above the base ends in it as if there had been no view: nothing more, nothing
+/// less.
 #[test]
 fn layers_run_empty_when_no_view_holds_them() {
     let mut viewed = Tables::new(Arc::new(Layer::default()), Spaces::default(), 0);

@@ -1,5 +1,5 @@
-//! Two engines and what lies between them, driven at random: whatever happens, the contract of `Transport` about epochs holds, and once
-//! nothing happens any more both sides agree.
+//! Two engines and what lies between them, driven at random: whatever happens, the contract of `Transport`
+//! about epochs holds, and once nothing happens any more both sides agree.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -83,7 +83,8 @@ impl World {
         }
     }
 
-    /// What is on the way is lost. What an engine sends before it knows travels in the next epoch, as the contract of `Transport` has it.
+    /// What is on the way is lost. What an engine sends before it knows travels in the next epoch, as the
+    /// contract of `Transport` has it.
     fn disconnect(&mut self) {
         if self.is_connected {
             self.is_connected = false;
@@ -326,7 +327,8 @@ fn whatever_happens_epochs_are_kept_and_both_sides_agree() {
             world.connect();
             world.settle();
             world.check();
-            // Nobody is stuck: on a channel that is up each lane takes more than its budget, as long as it is received.
+            // Nobody is stuck: on a channel that is up each lane takes more than its budget, as long as it is
+            // received.
             let is_open = (0..2).all(|side| world.owners[side].contains_key(&0));
             if is_open {
                 let taken = (0..64).filter(|_| {

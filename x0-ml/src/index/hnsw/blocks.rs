@@ -11,7 +11,8 @@ pub(super) struct Blocks<T> {
     blocks: Vec<Arc<[T]>>,
     stride: usize,
     fill: T,
-    /// The block of rows that were never written. All such blocks are this one, so that free slots take no memory.
+    /// The block of rows that were never written. All such blocks are this one, so that free slots take no
+    /// memory.
     unwritten: Arc<[T]>,
 }
 

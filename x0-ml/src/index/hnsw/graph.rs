@@ -35,7 +35,8 @@ pub(super) struct Graph {
     pub(super) vectors: Option<Blocks<f32>>,
 }
 
-/// A distance and the slot that is so far away, in one number whose order is that of the distance, then of the slot.
+/// A distance and the slot that is so far away, in one number whose order is that of the distance, then of
+/// the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Near(u64);
 

@@ -149,7 +149,8 @@ impl Writer {
     }
 }
 
-/// Layers of a node: one more with a chance of 1 in `m` each. Integers only, so that every processor draws the same.
+/// Layers of a node: one more with a chance of 1 in `m` each. Integers only, so that every processor draws
+/// the same.
 fn layers_of(seed: u64, number: u64, m: usize) -> usize {
     // SplitMix64 (Steele, Lea, Flood 2014) of the number.
     let mut z = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

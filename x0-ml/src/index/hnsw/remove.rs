@@ -156,7 +156,8 @@ impl Writer {
         let mut scratch = std::mem::take(&mut self.scratch);
         let found = self.graph.walk(0, from, nearest, Limits::nearest(ef), &mut scratch).unwrap_or_default();
         self.scratch = scratch;
-        // The descent runs over upper layers and can end on the node itself, which the lowest layer does not reach.
+        // The descent runs over upper layers and can end on the node itself, which the lowest layer does not
+        // reach.
         let most = self.graph.options.links_max(0);
         let has_room = |near: &&Near| near.slot() != slot && self.graph.links_of(0, near.slot()).len() < most;
         let parent = found.iter().find(has_room).or_else(|| found.iter().find(|near| near.slot() != slot));

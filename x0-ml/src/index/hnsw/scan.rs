@@ -15,7 +15,8 @@ const MEASURED_PER_CANDIDATE: usize = 16;
 const FILTERS_PER_DISTANCE: usize = 8;
 
 impl Graph {
-    /// The nearest nodes by codes that pass the filter, the nearest first; at least `keep`, if there are so many.
+    /// The nearest nodes by codes that pass the filter, the nearest first; at least `keep`, if there are so
+    /// many.
     pub(super) fn candidates(&self, from: From<'_>, search: &Search<'_>, keep: usize) -> Vec<Near> {
         let ef = search.effort.unwrap_or(self.options.ef_search).max(keep);
         if self.len > self.options.scan_len_max

@@ -1,4 +1,5 @@
-//! The systems, each in a process of its own. The Python ones share a virtual environment in x0-bench's folder.
+//! The systems, each in a process of its own. The Python ones share a virtual environment in x0-bench's
+//! folder.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -114,7 +114,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Queries with filters, beside a scan of the vectors that pass, by the same kernels over 8-bit codes and the same ranking.
+/// Queries with filters, beside a scan of the vectors that pass, by the same kernels over 8-bit codes and the
+/// same ranking.
 fn filters(index: &HnswIndex, queries: &[f32], options: &Options, count: usize) -> Result<Vec<Filtered>> {
     let base = data::numbers(&options.folder.join("base.f32"))?;
     let vector = |id: usize| &base[id * options.dimensions..][..options.dimensions];
@@ -161,7 +162,8 @@ fn nearest<'a>(query: &[f32], among: &[usize], vector: &dyn Fn(usize) -> &'a [f3
     scores.into_iter().take(10).map(|(_, id)| id as u64).collect()
 }
 
-/// Rounds that each replace a quarter of the vectors by new ones, then recall of this index and of a fresh one.
+/// Rounds that each replace a quarter of the vectors by new ones, then recall of this index and of a fresh
+/// one.
 fn churn(
     index: &mut HnswIndex,
     settings: &HnswOptions,

@@ -159,7 +159,8 @@ impl Waiting {
         Waiting { members, reached: BTreeSet::new(), timeout, next: 0, calls: BTreeMap::new() }
     }
 
-    /// The first of the members that is reached: the same one as long as it is, so that a client reads its own writes.
+    /// The first of the members that is reached: the same one as long as it is, so that a client reads its
+    /// own writes.
     fn member(&self) -> Option<NodeId> {
         self.members.iter().copied().find(|member| self.reached.contains(member))
     }

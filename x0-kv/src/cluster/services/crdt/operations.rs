@@ -66,7 +66,8 @@ impl CrdtOperations {
         let answers = self.answers.clone();
         match request {
             Request::Read(read) => {
-                // The thread of the keyspace holds its lock while it joins the state of another member, which can take long.
+                // The thread of the keyspace holds its lock while it joins the state of another member, which
+                // can take long.
                 let crdt = crdt.clone();
                 let job = Box::new(move || answers.put((from, encode(number, crdt.read(&read)))));
                 let refused = self.readers.read(job).is_err();

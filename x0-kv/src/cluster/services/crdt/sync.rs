@@ -1,4 +1,5 @@
-//! The CRDT sync service: datagrams between the keyspace of this member, which has a thread of its own, and those of other members.
+//! The CRDT sync service: datagrams between the keyspace of this member, which has a thread of its own, and
+//! those of other members.
 
 use std::path::PathBuf;
 use std::task::{Context, Poll};
@@ -36,7 +37,8 @@ pub(crate) struct CrdtSync {
     taken: Vec<Datagram>,
 }
 
-/// Opens the keyspace and registers the service. The journal lies in the folder `crdt` of `folder`, or in memory.
+/// Opens the keyspace and registers the service. The journal lies in the folder `crdt` of `folder`, or in
+/// memory.
 pub(super) fn start(
     part: &mut Part<'_>,
     mut options: CrdtOptions,

@@ -12,7 +12,8 @@ use super::file::File;
 use super::{HEAD_LEN, KEYSPACES, REVISION_LEN, SESSIONS, WhileDoing, table_name};
 use crate::state::session::{Session, Sessions};
 
-/// The input of one checkpoint. Made while nothing is applied, in constant time but for a look at each session; run by any thread.
+/// The input of one checkpoint. Made while nothing is applied, in constant time but for a look at each
+/// session; run by any thread.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) file: Arc<File>,

@@ -19,8 +19,8 @@ use crate::request::codec::Decoder;
 use crate::request::keyspace::KeyspaceName;
 use crate::state::session::{Session, Sessions};
 
-/// The open file. After a panic of redb it refuses every operation: its state in memory is not known, so that it must be dropped and
-/// opened again.
+/// The open file. After a panic of redb it refuses every operation: its state in memory is not known, so that
+/// it must be dropped and opened again.
 pub(crate) struct File {
     /// `None` only while it is dropped.
     database: Option<Database>,
@@ -38,8 +38,8 @@ pub(crate) struct Opened {
 }
 
 impl File {
-    /// Opens or creates the file. With `verify`, the checksum of every page is verified first: otherwise a damaged page could hide keys,
-    /// for redb does not verify pages when it reads them.
+    /// Opens or creates the file. With `verify`, the checksum of every page is verified first: otherwise a
+    /// damaged page could hide keys, for redb does not verify pages when it reads them.
     pub(crate) fn open(path: &Path, cache_len: usize, verify: bool) -> Result<Opened, EngineError> {
         let open = || {
             let mut builder = Builder::new();
