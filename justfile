@@ -6,7 +6,7 @@ check:
 
 # Run all tests
 test *arguments:
-    cargo test --workspace --all-features {{arguments}}
+    cargo test --workspace {{arguments}}
 
 # Format the code and wrap the comments
 fmt:
