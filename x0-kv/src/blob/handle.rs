@@ -39,8 +39,7 @@ pub struct BlobOptions {
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path();
-/// let mut options = StoreOptions::default();
-/// options.blobs = Some(BlobOptions::default());
+/// let options = StoreOptions::new().blobs(BlobOptions::default());
 /// let store = Store::open_with(path, &options)?;
 /// let blobs = store.blobs().expect("they were asked for");
 ///
