@@ -26,7 +26,7 @@ pub enum OperationError {
     /// No leader could be reached, or no quorum. Nothing was done; try again later.
     #[error("no leader can be reached: {reason}")]
     Unavailable {
-        /// What was missing.
+        /// The missing condition.
         reason: &'static str,
     },
     /// The time allowed for it ran out.
@@ -39,7 +39,7 @@ pub enum OperationError {
     /// writing again.
     #[error("the session expired: the write may or may not have been applied; read before writing again")]
     SessionExpired,
-    /// The reads of a transaction answer too much. Nothing was done.
+    /// The results of the reads of a transaction are too long together. Nothing was done.
     #[error(
         "the transaction reads more than {} bytes: read less in one transaction",
         crate::request::limits::TRANSACTION_LEN_MAX
@@ -63,7 +63,7 @@ pub enum OperationError {
         "{what} is not available here: a watch needs a store on a member, a CRDT operation a member that was started with a CRDT store"
     )]
     Unsupported {
-        /// What was asked for.
+        /// The operation.
         what: &'static str,
     },
     /// The store has stopped, by [`close`](crate::Store::close) or because its last handle went away. A write

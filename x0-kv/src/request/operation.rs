@@ -34,7 +34,7 @@ pub enum Consistency {
     /// the reads that wait for it.
     #[default]
     Linearizable,
-    /// Answered at once by the node that is asked, from what it has applied: it may lag behind.
+    /// Answered at once from the applied state of the node at hand, which may lag.
     Local,
 }
 
@@ -77,7 +77,7 @@ pub struct SnapshotId {
 pub struct RangeQuery {
     /// The first key; empty means from the beginning.
     pub start: Bytes,
-    /// Where to stop, not included; `None` means to the end.
+    /// The end, not included; `None` means after the last key.
     pub end: Option<Bytes>,
     /// Most entries in the page, 1 to [`RANGE_ENTRIES_MAX`]. The page may hold fewer and still have a
     /// continuation.
@@ -161,7 +161,7 @@ pub enum Mutation {
     CompareAndSwap {
         /// The key.
         key: Bytes,
-        /// What it must be now.
+        /// Its expected state.
         expect: Expect,
         /// Its new value.
         value: Bytes,
@@ -176,7 +176,7 @@ pub enum Mutation {
     DropKeyspace,
 }
 
-/// What a key is expected to be.
+/// The expected state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// It has no value.
@@ -187,9 +187,9 @@ pub enum Expect {
     Revision(Revision),
 }
 
-/// Conditions on keys, and what to do when all of them hold or when one does not.
+/// Conditions on keys, the actions for when all of them hold, and those for when one does not.
 ///
-/// The conditions are judged and the chosen branch is carried out at one point of the log: no other write
+/// The conditions are evaluated and the chosen branch is carried out at one point of the log: no other write
 /// comes between. Actions run in their order and see those before them.
 ///
 /// ```
@@ -217,7 +217,7 @@ pub struct Transaction {
 pub struct Condition {
     /// The key.
     pub key: Bytes,
-    /// What it must be.
+    /// Its expected state.
     pub expect: Expect,
 }
 
@@ -278,8 +278,8 @@ impl Transaction {
         self
     }
 
-    /// What to do when a condition does not hold: the actions that `build` adds to the empty transaction it
-    /// is given.
+    /// Sets the actions for when a condition does not hold: those that `build` adds to the empty transaction
+    /// it is given.
     #[must_use]
     pub fn otherwise(mut self, build: impl FnOnce(Transaction) -> Transaction) -> Transaction {
         self.alternatives.extend(build(Transaction::new()).actions);

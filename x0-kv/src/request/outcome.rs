@@ -51,7 +51,7 @@ pub enum Outcome {
     Keyspaces(Vec<KeyspaceName>),
 }
 
-/// A value and when it was written.
+/// A value and the revision of the write that set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {
     /// The value.
@@ -67,7 +67,7 @@ pub struct KeyValue {
     pub key: Bytes,
     /// The value.
     pub value: Bytes,
-    /// The log index of the write that set it.
+    /// The revision of the write that set it.
     pub revision: Revision,
 }
 
@@ -77,7 +77,7 @@ pub struct KeyValue {
 pub struct Page {
     /// The entries, in the order asked for.
     pub entries: Vec<KeyValue>,
-    /// Where the next page begins, for [`RangeQuery::resume`](crate::RangeQuery::resume); `None` when the
+    /// The start of the next page, for [`RangeQuery::resume`](crate::RangeQuery::resume); `None` when the
     /// range is exhausted. A page can hold fewer entries than asked for, even none, and still have a
     /// continuation.
     pub continuation: Option<Bytes>,
@@ -103,7 +103,7 @@ pub enum Swap {
     },
     /// The key was not as expected; nothing was written.
     Kept {
-        /// What it holds.
+        /// Its current state.
         current: Option<Versioned>,
     },
 }
@@ -151,7 +151,7 @@ pub enum Refusal {
         crate::request::limits::SESSION_WINDOW_MAX
     )]
     WindowExceeded,
-    /// What the reads of the transaction would answer is too long.
+    /// The results of the reads of the transaction are too long together.
     #[error(
         "the transaction reads more than {} bytes: read less in one transaction",
         crate::request::limits::TRANSACTION_LEN_MAX

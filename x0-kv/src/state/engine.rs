@@ -1,24 +1,24 @@
-//! What holds the data.
+//! The choice of the storage engine.
 
 use std::path::Path;
 
 use crate::state::State;
 use crate::state::storage::EngineError;
 
-/// What holds a node's data.
+/// The storage engine of a node.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Engine {
-    /// Memory. The log and a snapshot beside it fill it again after a start.
+    /// Memory. A start fills it again from the log and its snapshot.
     #[default]
     Memory,
-    /// A redb file in the node's folder, fed by checkpoints, for more data than memory holds.
+    /// A redb file in the folder of the node, written by checkpoints: for more data than memory holds.
     #[cfg(feature = "redb")]
     Redb(crate::RedbOptions),
 }
 
 impl Engine {
-    /// The state in `folder`, which exists.
+    /// Opens the state in `folder`, which exists.
     #[cfg_attr(not(feature = "redb"), expect(unused_variables, reason = "only redb has a file"))]
     pub(crate) fn state(&self, folder: &Path) -> Result<State, EngineError> {
         match self {

@@ -1,4 +1,4 @@
-//! The state as what a replicated log drives.
+//! The state as the state machine of a replicated log.
 
 use std::io::Read;
 

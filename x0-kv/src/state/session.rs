@@ -1,4 +1,4 @@
-//! Client sessions: what makes a retried write apply once.
+//! Client sessions, by which a retried write is applied once.
 //!
 //! After Ongaro, "Consensus: Bridging Theory and Practice" §6.3: the session's id is the log index of the
 //! command that opened it, and the outcomes of its recent writes are part of the replicated state. Which
@@ -15,15 +15,15 @@ use crate::request::command::RequestId;
 use crate::request::limits::{OUTCOME_LEN_MAX, SESSION_OUTCOMES_LEN_MAX, SESSION_WINDOW_MAX, SESSIONS_MAX};
 use crate::request::outcome::Refusal;
 
-/// What a remembered outcome is counted as beyond its bytes: its place in the queue and its allocation.
+/// The memory that a remembered outcome takes beyond its bytes: its place in the queue and its allocation.
 const OUTCOME_OVERHEAD_LEN: usize = 64;
 
 /// The decision about a write that carries a request id.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is new: apply it and [`record`](Sessions::record) what it answers.
+    /// It is new: apply it and [`record`](Sessions::record) its outcome.
     Fresh,
-    /// It was applied before and answered this.
+    /// It was applied before, with this outcome.
     Known(Bytes),
     /// It must not be applied.
     Refused(Refusal),
@@ -108,7 +108,7 @@ impl Sessions {
         Admission::Fresh
     }
 
-    /// Remembers what a [`Fresh`](Admission::Fresh) write answered.
+    /// Remembers the outcome of a [`Fresh`](Admission::Fresh) write.
     pub(crate) fn record(&mut self, request_id: RequestId, outcome: Bytes) {
         let Some(session) = self.by_id.get_mut(&request_id.session) else {
             return;
@@ -141,7 +141,7 @@ impl Sessions {
         self.by_id.iter().map(|(id, session)| (*id, session))
     }
 
-    /// The sessions used by a command behind log index `index`.
+    /// The sessions used by a command after log index `index`.
     #[cfg_attr(not(feature = "redb"), expect(dead_code, reason = "only a durable engine writes changes"))]
     pub(crate) fn used_after(&self, index: u64) -> Vec<(u64, Arc<Session>)> {
         let used = self.by_id.iter().filter(|(_, session)| session.last_used > index);

@@ -23,9 +23,9 @@ use crate::store::backend::{Dispatch, no_crdt};
 
 // Evaluated when this is compiled.
 const ID: NodeId = NodeId::new(1).unwrap();
-/// Most writes that may wait for the disk.
+/// Most writes that wait for the disk.
 const CALLS_MAX: usize = 65536;
-/// The token of the read at the start; writes have smaller ones.
+/// The token of the read at the start. Tokens of writes are smaller.
 const OPENED: u64 = u64::MAX;
 
 /// The settings of an embedded store.
@@ -137,16 +137,16 @@ struct Part {
     blobs: Option<Blobs>,
 }
 
-/// As [`open`], on a storage and a state of one's own.
+/// As [`open`], on this storage and state.
 fn open_on(storage: impl Storage + 'static, state: State, part: Part) -> Result<Store, OpenError> {
-    // Nobody else takes part, so that any name will do.
+    // The group has no other member, so that any id will do.
     let mut config = x0_consensus::Options::new(ID).bootstrap([ID]);
     // A group of one has no elections and no heartbeats: ticks only wake a device that could sleep.
     config.tick = Duration::from_secs(1);
     let (reader, watchers) = (state.reader(), state.watchers());
     let calls = Arc::new(Calls::default());
-    let handle = local::start(config, storage, state, (), Told(Arc::clone(&calls)))?;
-    // Everything acknowledged in the past is to be seen by the first read.
+    let handle = local::start(config, storage, state, (), CallObserver(Arc::clone(&calls)))?;
+    // The first read must see every write that was acknowledged before the restart.
     handle.read_index(OPENED);
     match calls.wait_opened() {
         Ok(()) => Ok(Store::from_dispatch(Arc::new(Embedded { handle, reader, calls, watchers, part }))),
@@ -157,7 +157,7 @@ fn open_on(storage: impl Storage + 'static, state: State, part: Part) -> Result<
     }
 }
 
-/// What is behind an embedded [`Store`].
+/// The replica and the other parts that an embedded [`Store`] dispatches to.
 struct Embedded {
     handle: Handle,
     reader: Reader,
@@ -304,10 +304,10 @@ impl Calls {
     }
 }
 
-/// The replica's way back.
-struct Told(Arc<Calls>);
+/// Completes the calls when the replica reports their outcomes.
+struct CallObserver(Arc<Calls>);
 
-impl Observer for Told {
+impl Observer for CallObserver {
     fn event(&mut self, event: Event) {
         match event {
             Event::Outcome { token, outcome, .. } => {
@@ -327,8 +327,8 @@ impl Observer for Told {
     }
 }
 
-impl Drop for Told {
-    /// The replica's thread has ended, whatever the reason.
+impl Drop for CallObserver {
+    /// Runs when the thread of the replica has ended, for any reason.
     fn drop(&mut self) {
         self.0.close(OperationError::Closed);
     }
