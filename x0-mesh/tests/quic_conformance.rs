@@ -33,7 +33,8 @@ impl Loopback {
     fn bind(&mut self, node: NodeId) -> QuicTransport {
         let _inside = self.runtime.enter();
         let mut config = self.domain.config(node.get());
-        config.idle_timeout = Duration::from_secs(1);
+        // Long, so that a busy machine does not end an epoch inside of a rule; a node that stops says so.
+        config.idle_timeout = Duration::from_secs(20);
         config.keep_alive = Duration::from_millis(250);
         config.backoff_max = Duration::from_millis(100);
         let transport = QuicTransport::bind(config).unwrap();

@@ -12,7 +12,7 @@ use super::engine::{Engine, Input, NotNow, Output, Wake};
 use super::error::RegisterError;
 use super::frame::{Offer, TRAILER_LEN, Trailer};
 use super::options::{ChannelOptions, MuxOptions};
-use super::signal::Signal;
+use super::signal::{Signal, Wakers};
 use super::stats::MuxStats;
 use super::turns::Turns;
 use crate::telemetry::MuxTelemetry;
@@ -71,7 +71,7 @@ pub(super) struct Core {
     gave_way: bool,
     over: Option<RecvError>,
     /// Called once the lock is free.
-    wakers: Vec<Waker>,
+    wakers: Wakers,
 }
 
 /// Which ordered lane of the transport each ordered lane of a channel uses. Only the sender knows: the
@@ -80,14 +80,14 @@ pub(super) struct Core {
 struct Lanes {
     /// How many lanes of channels use each.
     uses: Vec<usize>,
-    by_slot: BTreeMap<usize, Vec<u8>>,
+    by_slot: Vec<Vec<u8>>,
 }
 
 impl Lanes {
     fn new(transport: &dyn Transport) -> Lanes {
         let count =
             (0..=u8::MAX).take_while(|lane| transport.message_len_max(Lane::Ordered(*lane)) > 0).count();
-        Lanes { uses: vec![0; count], by_slot: BTreeMap::new() }
+        Lanes { uses: vec![0; count], by_slot: Vec::new() }
     }
 
     /// Gives each lane of a channel the lane that the fewest others use. The first one is for control
@@ -103,11 +103,16 @@ impl Lanes {
             }
             lanes.push(u8::try_from(lane).unwrap_or(0));
         }
-        self.by_slot.insert(slot, lanes);
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, Vec::new);
+        }
+        if let Some(entry) = self.by_slot.get_mut(slot) {
+            *entry = lanes;
+        }
     }
 
     fn unregister(&mut self, slot: usize) {
-        for lane in self.by_slot.remove(&slot).unwrap_or_default() {
+        for lane in self.by_slot.get_mut(slot).map(std::mem::take).unwrap_or_default() {
             if let Some(uses) = self.uses.get_mut(usize::from(lane)) {
                 *uses -= 1;
             }
@@ -117,7 +122,7 @@ impl Lanes {
     fn of(&self, slot: usize, lane: Lane) -> Option<Lane> {
         match lane {
             Lane::Ordered(number) => {
-                let lanes = self.by_slot.get(&slot)?;
+                let lanes = self.by_slot.get(slot)?;
                 lanes.get(usize::from(number)).map(|lane| Lane::Ordered(*lane))
             }
             lane => Some(lane),
@@ -147,7 +152,7 @@ impl Shared {
             turns: Turns::default(),
             gave_way: false,
             over: None,
-            wakers: Vec::new(),
+            wakers: Wakers::default(),
         };
         Shared { core: Mutex::new(core), signal }
     }
@@ -166,7 +171,7 @@ impl Shared {
         }
         let wakers = std::mem::take(&mut core.wakers);
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.wake();
         result
     }
 
@@ -336,7 +341,7 @@ impl Core {
                 self.signal.take(other, Wake::Senders, &mut self.wakers);
             }
             // Behind the others, so that an executor which is fair runs them first.
-            self.wakers.push(cx.waker().clone());
+            self.wakers.add(cx.waker().clone());
             self.gave_way = true;
             return Poll::Pending;
         }

@@ -94,6 +94,8 @@ struct Registered {
 #[derive(Debug)]
 struct Link {
     state: LinkState,
+    /// The peer's offer, while a session is open: what every message is checked against.
+    offer: Option<Offer>,
     /// The ordered lanes, then bulk.
     lanes: Vec<OutLane>,
 }
@@ -188,6 +190,7 @@ impl Engine {
         self.names.insert(channel, slot);
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
         for peer in peers {
+            self.set(peer, slot, LinkState::Idle);
             self.push(peer, Frame::Offer(offer));
             self.consider(peer, slot);
         }
@@ -267,17 +270,14 @@ impl Engine {
 
     /// The trailer for a message that may be sent now. [`Engine::sent`] follows if it was.
     pub(super) fn reserve(&self, slot: usize, to: NodeId, lane: Lane, len: usize) -> Result<Trailer, NotNow> {
-        let Some(peer) = self.peers.get(&to) else { return Err(NotNow::NotUp) };
         let registered = self.channels.get(slot).and_then(Option::as_ref).ok_or(NotNow::Wait)?;
-        let link = registered.links.get(&to).ok_or(NotNow::Wait)?;
-        let session = match link.state {
-            LinkState::Open { session, .. } => session,
-            LinkState::Refused(error) => return Err(NotNow::Refused(error)),
-            LinkState::Idle | LinkState::Opening { .. } | LinkState::Deferred { .. } => {
-                return Err(NotNow::Wait);
-            }
+        // There is a link to each peer that is up.
+        let link = registered.links.get(&to).ok_or(NotNow::NotUp)?;
+        let (session, offer) = match (link.state, &link.offer) {
+            (LinkState::Open { session, .. }, Some(offer)) => (session, offer),
+            (LinkState::Refused(error), _) => return Err(NotNow::Refused(error)),
+            _ => return Err(NotNow::Wait),
         };
-        let offer = peer.offers.get(&registered.offer.channel).ok_or(NotNow::Wait)?;
         let len_max = offer.len_max(lane);
         if len > len_max {
             return Err(NotNow::Refused(SendError::TooLong { len, len_max }));
@@ -655,6 +655,9 @@ impl Engine {
     fn up(&mut self, id: NodeId, slot: usize, session: u32, version: u16) {
         self.set(id, slot, LinkState::Open { session, version });
         if let Some(registered) = self.channels.get_mut(slot).and_then(Option::as_mut) {
+            if let (Some(link), Some(peer)) = (registered.links.get_mut(&id), self.peers.get(&id)) {
+                link.offer = peer.offers.get(&registered.offer.channel).copied();
+            }
             registered.inbox.up(id, session, version);
         }
         for wake in [Wake::Event, Wake::Receiver, Wake::Senders] {
@@ -714,14 +717,17 @@ impl Engine {
 
     fn set(&mut self, id: NodeId, slot: usize, state: LinkState) {
         let Some(registered) = self.channels.get_mut(slot).and_then(Option::as_mut) else { return };
+        if !self.peers.contains_key(&id) {
+            return;
+        }
         let lanes = vec![OutLane::default(); usize::from(registered.offer.ordered_lanes) + 1];
         match registered.links.get_mut(&id) {
             Some(link) if link.state.session() == state.session() && state.session().is_some() => {
                 link.state = state;
             }
-            Some(link) => *link = Link { state, lanes },
+            Some(link) => *link = Link { state, offer: None, lanes },
             None => {
-                registered.links.insert(id, Link { state, lanes });
+                registered.links.insert(id, Link { state, offer: None, lanes });
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake as StdWake, Waker};
 
 use x0_identity::NodeId;
@@ -19,9 +19,15 @@ use crate::Lane;
 pub(super) struct Signal {
     /// Whether the transport may have something.
     is_ready: AtomicBool,
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<AllWaiting>,
+}
+
+#[derive(Debug, Default)]
+struct AllWaiting {
+    /// By slot.
+    channels: Vec<Waiting>,
     /// Of `Mux::poll_drive`.
-    drive: Mutex<Option<Waker>>,
+    drive: Option<Waker>,
 }
 
 /// The wakers of one channel, as the contract of `Transport` has them: the last of each kind that was
@@ -29,17 +35,53 @@ pub(super) struct Signal {
 #[derive(Debug, Default)]
 struct Waiting {
     receiver: Option<Waker>,
+    /// Whether the receiver waits for events too: one waker is cheaper than two.
+    is_for_events: bool,
     event: Option<Waker>,
     senders: BTreeMap<(NodeId, Lane), Waker>,
 }
 
+impl Waiting {
+    fn take_receiver(&mut self) -> Option<Waker> {
+        self.is_for_events = false;
+        self.receiver.take()
+    }
+}
+
+/// Wakers to be called once no lock is held. Most often there is one, which takes no allocation.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    first: Option<Waker>,
+    rest: Vec<Waker>,
+}
+
+impl Wakers {
+    /// Adds a waker, unless its task is woken already.
+    pub(super) fn add(&mut self, waker: Waker) {
+        match &self.first {
+            None => self.first = Some(waker),
+            Some(first) if first.will_wake(&waker) => {}
+            Some(_) if self.rest.iter().any(|other| other.will_wake(&waker)) => {}
+            Some(_) => self.rest.push(waker),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn wake(self) {
+        self.first.into_iter().chain(self.rest).for_each(Waker::wake);
+    }
+}
+
 impl Signal {
     pub(super) fn new() -> Signal {
-        Signal { is_ready: AtomicBool::new(true), waiting: Mutex::new(Vec::new()), drive: Mutex::new(None) }
+        Signal { is_ready: AtomicBool::new(true), waiting: Mutex::default() }
     }
 
     /// A panic elsewhere leaves the list as it was.
-    fn lock(&self) -> MutexGuard<'_, Vec<Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, AllWaiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,15 +98,13 @@ impl Signal {
         self.is_ready() && self.is_ready.swap(false, Ordering::AcqRel)
     }
 
-    fn of<R>(&self, slot: usize, change: impl FnOnce(&mut Waiting) -> R) -> R {
-        let mut waiting = self.lock();
+    fn of(&self, slot: usize, change: impl FnOnce(&mut Waiting)) {
+        let waiting = &mut self.lock().channels;
         if waiting.len() <= slot {
             waiting.resize_with(slot + 1, Waiting::default);
         }
-        // Just made as long as that.
-        match waiting.get_mut(slot) {
-            Some(entry) => change(entry),
-            None => change(&mut Waiting::default()),
+        if let Some(entry) = waiting.get_mut(slot) {
+            change(entry);
         }
     }
 
@@ -79,7 +119,7 @@ impl Signal {
     pub(super) fn wait_for_next(&self, slot: usize, waker: &Waker) {
         self.of(slot, |waiting| {
             keep(&mut waiting.receiver, waker);
-            keep(&mut waiting.event, waker);
+            waiting.is_for_events = true;
         });
     }
 
@@ -94,7 +134,7 @@ impl Signal {
     }
 
     pub(super) fn wait_to_drive(&self, waker: &Waker) {
-        keep(&mut self.drive.lock().unwrap_or_else(PoisonError::into_inner), waker);
+        keep(&mut self.lock().drive, waker);
     }
 
     /// Removes every waker of a channel.
@@ -103,27 +143,30 @@ impl Signal {
     }
 
     /// Removes the wakers of one kind.
-    pub(super) fn take(&self, slot: usize, wake: Wake, wakers: &mut Vec<Waker>) {
+    pub(super) fn take(&self, slot: usize, wake: Wake, wakers: &mut Wakers) {
         self.of(slot, |waiting| match wake {
-            Wake::Receiver => wakers.extend(waiting.receiver.take()),
-            Wake::Event => wakers.extend(waiting.event.take()),
-            Wake::Senders => wakers.extend(std::mem::take(&mut waiting.senders).into_values()),
+            Wake::Receiver => waiting.take_receiver().into_iter().for_each(|waker| wakers.add(waker)),
+            Wake::Event => {
+                waiting.event.take().into_iter().for_each(|waker| wakers.add(waker));
+                if waiting.is_for_events {
+                    waiting.take_receiver().into_iter().for_each(|waker| wakers.add(waker));
+                }
+            }
+            Wake::Senders => {
+                std::mem::take(&mut waiting.senders).into_values().for_each(|waker| wakers.add(waker));
+            }
         });
     }
 
-    /// Removes every waker; those of one task are returned once.
-    pub(super) fn take_all(&self, wakers: &mut Vec<Waker>) {
-        let mut add = |waker: Waker| {
-            if !wakers.iter().any(|other| other.will_wake(&waker)) {
-                wakers.push(waker);
-            }
-        };
-        self.drive.lock().unwrap_or_else(PoisonError::into_inner).take().into_iter().for_each(&mut add);
-        for waiting in self.lock().iter_mut() {
-            waiting.receiver.take().into_iter().for_each(&mut add);
-            waiting.event.take().into_iter().for_each(&mut add);
+    /// Removes every waker.
+    pub(super) fn take_all(&self, wakers: &mut Wakers) {
+        let mut all = self.lock();
+        all.drive.take().into_iter().for_each(|waker| wakers.add(waker));
+        for waiting in &mut all.channels {
+            waiting.take_receiver().into_iter().for_each(|waker| wakers.add(waker));
+            waiting.event.take().into_iter().for_each(|waker| wakers.add(waker));
             if !waiting.senders.is_empty() {
-                std::mem::take(&mut waiting.senders).into_values().for_each(&mut add);
+                std::mem::take(&mut waiting.senders).into_values().for_each(|waker| wakers.add(waker));
             }
         }
     }
@@ -138,16 +181,15 @@ fn keep(kept: &mut Option<Waker>, waker: &Waker) {
 }
 
 impl StdWake for Signal {
-    fn wake(self: std::sync::Arc<Self>) {
+    fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
-    fn wake_by_ref(self: &std::sync::Arc<Self>) {
-        // In this order: a task either sees the flag after it has registered its waker, or its waker is found
-        // here.
+    fn wake_by_ref(self: &Arc<Self>) {
+        // In this order: a task either sees the flag after it has registered its waker, or its waker is found here.
         self.set_ready();
-        let mut wakers = Vec::new();
+        let mut wakers = Wakers::default();
         self.take_all(&mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.wake();
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::Violation;
 
-/// How much is allocated because of an announced length alone.
-const TRUSTED_LEN_MAX: usize = 64 << 10;
+/// How much is allocated because of an announced length alone. A little more than 64 KiB, so that a message of that length with the trailer
+/// of a mux is one allocation.
+const TRUSTED_LEN_MAX: usize = (64 << 10) + 64;
 
 /// Decodes messages, however their bytes are cut into pieces: QUIC streams have no message boundaries (RFC
 /// 9000 §2.2).

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::oneshot;
 use x0_identity::{Identity, NodeId};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
@@ -100,8 +100,17 @@ async fn serve(mut transport: impl Transport, mut stopped: oneshot::Receiver<()>
 }
 
 async fn receive(transport: &mut impl Transport, payload: &mut Vec<u8>) -> Result<()> {
-    while !matches!(transport.next(payload).await?, Next::Message(_)) {}
-    Ok(())
+    loop {
+        match transport.next(payload).await? {
+            Next::Message(_) => return Ok(()),
+            // The answer is lost with the connection.
+            Next::Event(event) => {
+                if let PeerEventKind::Down { reason, .. } = event.kind {
+                    bail!("the connection was lost while measuring: {reason}");
+                }
+            }
+        }
+    }
 }
 
 async fn measure(transport: &mut impl Transport, to: NodeId, load: Load) -> Result<Found> {
