@@ -184,6 +184,7 @@ impl Shared {
     ) -> Poll<R> {
         self.change(|core| {
             loop {
+                // Before the look into the inbox: lanes take turns only among messages that are here.
                 core.pump(polling);
                 if let Poll::Ready(ready) = poll(core) {
                     core.flush(polling);
@@ -242,6 +243,7 @@ impl Core {
         if !self.signal.take_ready() || self.over.is_some() {
             return;
         }
+        // The signal also stands for control lanes that have room again.
         self.retry();
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
@@ -274,6 +276,8 @@ impl Core {
             // The engine has counted it and ended what it concerns.
             let _ = self.engine.handle(Duration::ZERO, input);
         }
+        // The transport has more and will not call the signal for it: the tasks of the other channels go on,
+        // as does this one.
         self.flush(polling);
         self.signal.set_ready();
         self.signal.take_all(&mut self.wakers);

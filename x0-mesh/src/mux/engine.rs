@@ -176,6 +176,7 @@ impl Engine {
         if self.names.contains_key(&channel) {
             return Err(RegisterError::Taken { channel });
         }
+        // A slot of a channel that was withdrawn is used again: sessions of the old one were removed with it.
         let free = self.channels.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.channels.len());
         if slot >= CHANNELS_MAX {
@@ -241,6 +242,9 @@ impl Engine {
             {
                 frame.encode(&mut body);
             }
+            // After the frames: credit of a session that a frame opened means nothing before it. Only the
+            // latest count of a lane is kept, so credit never piles up, however long the control lane is
+            // full.
             while body.len() < CONTROL_LEN_MAX
                 && let Some(((session, lane), slot)) = peer.credits.pop_first()
             {
@@ -349,6 +353,7 @@ impl Engine {
 
     fn push(&mut self, to: NodeId, frame: Frame) {
         let Some(peer) = self.peers.get_mut(&to).filter(|peer| !peer.is_ignored) else { return };
+        // Every frame answers something, so only a peer that asks faster than it reads gets here.
         if peer.frames.len() >= FRAMES_MAX {
             self.ignore(to, Violation::ControlFlood);
             return;
@@ -416,6 +421,7 @@ impl Engine {
         if trailer == Trailer::CONTROL && matches!(lane, Lane::Ordered(_)) {
             return self.control(from, message.get(..len).unwrap_or_default());
         }
+        // A transport may deliver in any order between lanes, but never changes the lane of a message.
         let is_of_lane = match (trailer.lane, lane) {
             (Lane::Ordered(_), Lane::Ordered(_)) => true,
             (inner, outer) => inner == outer,
@@ -439,6 +445,7 @@ impl Engine {
             Delivered::Ready => self.wakes.push_back((slot, Wake::Receiver)),
             Delivered::Later => {}
             Delivered::Dropped => self.stats.dropped_messages += 1,
+            // Only this session ends: other channels of the peer kept to their budgets.
             Delivered::OverBudget => {
                 let session = trailer.session;
                 let reason = DownReason::Malformed { violation: Violation::ChannelBudget };
@@ -516,6 +523,7 @@ impl Engine {
                     if consumed > out.sent {
                         return Err(Violation::Credit);
                     }
+                    // A count, not a difference: a credit that is repeated or overtaken does no harm.
                     out.consumed = out.consumed.max(consumed);
                     self.wakes.push_back((slot, Wake::Senders));
                 }
@@ -530,6 +538,7 @@ impl Engine {
         if peer.offers.len() >= CHANNELS_MAX && !peer.offers.contains_key(&offer.channel) {
             return Err(Violation::ControlFlood);
         }
+        // The same offer again changes nothing: a peer repeats its offers when this side began again.
         let before = peer.offers.insert(offer.channel, offer);
         let Some(slot) = self.names.get(&offer.channel).copied() else {
             self.stats.unknown_channels += u64::from(before.is_none());
@@ -572,7 +581,8 @@ impl Engine {
             self.fail(id, slot, reason);
             return;
         }
-        // Of two nodes the lower one opens, so that a channel has one session.
+        // Of two nodes the lower one opens, so that a channel has one session. An inbox without room puts it
+        // off: `resume` tries again.
         if self.local > id || !registered.inbox.has_room(id) {
             self.set(id, slot, LinkState::Idle);
             return;
@@ -623,6 +633,8 @@ impl Engine {
             self.push(from, Frame::Close { session, code: CloseCode::NoChannel });
             return Ok(());
         };
+        // The peer opens a second session when it withdrew the channel and registered it again while the
+        // first was being accepted.
         self.end(from, slot, &DownReason::Replaced, LinkState::Idle);
         self.accept(from, slot, session, version);
         Ok(())
@@ -633,6 +645,8 @@ impl Engine {
             self.set(from, slot, LinkState::Deferred { session });
             return;
         }
+        // `ACCEPT` and the first messages travel on different lanes. The side that opened keeps messages that
+        // overtake.
         self.begin(from, slot, session);
         self.up(from, slot, session, version);
         self.push(from, Frame::Accept { session });
@@ -692,6 +706,7 @@ impl Engine {
         let state = registered.links.get(&id).map_or(LinkState::Idle, |link| link.state);
         match state.session() {
             Some(session) => {
+                // Messages that arrived can still be received; later ones of this session are stale.
                 registered.inbox.down(id, session, reason.clone());
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.sessions.remove(&session);

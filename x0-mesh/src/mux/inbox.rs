@@ -124,6 +124,7 @@ impl Inbox {
 
     /// Begins a session that the peer has not accepted: what arrives is kept until [`Inbox::up`].
     pub(super) fn begin(&mut self, peer: NodeId, session: u32) {
+        // Also an attempt that fails takes a number: epochs rise strictly.
         self.last_epoch += 1;
         let lanes = (0..usize::from(self.ordered_lanes) + 2).map(|_| InLane::default()).collect();
         let segment = Segment {
@@ -210,6 +211,8 @@ impl Inbox {
         let Some(index) = self.index(lane) else { return Delivered::Dropped };
         let budget = self.lane_budget;
         let Some(inbox) = self.peers.get_mut(&peer) else { return Delivered::Dropped };
+        // Only the first epoch can be received from: the next one waits until the owner has taken the last
+        // message of this one.
         let is_front = inbox.segments.len() == 1;
         let Some(segment) = inbox.running(session) else { return Delivered::Dropped };
         let is_up = segment.version.is_some();

@@ -186,7 +186,8 @@ impl StdWake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // In this order: a task either sees the flag after it has registered its waker, or its waker is found here.
+        // In this order: a task either sees the flag after it has registered its waker, or its waker is found
+        // here.
         self.set_ready();
         let mut wakers = Wakers::default();
         self.take_all(&mut wakers);

@@ -58,6 +58,7 @@ pub(super) fn close_for(connection: &quinn::Connection, reason: &DownReason) {
 pub(super) fn dial_failure(error: &ConnectionError) -> Failure {
     match error {
         ConnectionError::ApplicationClosed(close) if close.error_code == code::DUPLICATE => Failure::Quiet,
+        // Before the first answer a timeout says that there is no answer, not that a peer fell silent.
         ConnectionError::TimedOut => Failure::Reported(DownReason::Unreachable),
         error => Failure::Reported(down_reason(error)),
     }
@@ -95,6 +96,7 @@ fn failed(error: &ConnectionError) -> DownReason {
 }
 
 fn tls_reason(code: u64, text: &str) -> Option<DownReason> {
+    // RFC 9001 §8.1: no common ALPN closes the connection with this alert.
     if code == CRYPTO_NO_APPLICATION_PROTOCOL {
         return Some(DownReason::Refused { detail: "the peer does not speak x0-mesh/1".into() });
     }

@@ -93,6 +93,8 @@ pub(super) async fn establish(
             Ok(Established { connection, adopted, control: (send, receive) })
         }
         Err(failure) => {
+            // The peer gets the reason as well: a quiet failure has already closed the connection with its
+            // own code.
             if let Failure::Reported(reason) = &failure {
                 close_for(&connection, reason);
             }
@@ -187,6 +189,7 @@ impl Established {
         let epoch = adopted.epoch;
         let violation = Arc::new(OnceLock::new());
         let tasks = Tasks { shared, connection, peer, epoch, violation };
+        // Dropping the set aborts every task: none outlives its connection.
         let mut set = JoinSet::new();
         set.spawn(tasks.clone().guard(tasks.clone().control(control, adopted.handshake)));
         for number in 0..tasks.shared.config.ordered_lanes {
@@ -200,6 +203,7 @@ impl Established {
         set.spawn(tasks.clone().guard(tasks.clone().read_datagrams()));
         set.spawn(tasks.clone().guard(tasks.clone().accept()));
         let end = race(tasks.connection.closed(), expired(&tasks.connection)).await;
+        // The violation that a task found says more than the close that it caused.
         let reason = match (end, tasks.violation.get()) {
             (_, Some(violation)) => DownReason::Malformed { violation: *violation },
             (Winner::First(error), None) => down_reason(&error),
@@ -268,9 +272,11 @@ impl Tasks {
         loop {
             let Ok(permit) = Arc::clone(&streams).acquire_owned().await else { return Ok(()) };
             while messages.try_join_next().is_some() {}
+            // After the permit, so that messages wait where they count against the lane.
             let Some(payload) = self.shared.outgoing(self.peer, self.epoch, lane).await else {
                 return Ok(());
             };
+            // Waits when the peer has not yet finished reading earlier ones (RFC 9000 §4.6).
             let Ok(stream) = self.connection.open_uni().await else { return Ok(()) };
             let tasks = self.clone();
             messages.spawn(async move {
@@ -337,6 +343,7 @@ impl Tasks {
             (0..self.shared.config.ordered_lanes).map(|_| OnceLock::new()).collect();
         let mut streams = JoinSet::new();
         while let Ok(stream) = self.connection.accept_uni().await {
+            // Finished tasks are removed, or a long connection would collect one for each bulk message.
             while streams.try_join_next().is_some() {}
             let task = self.clone().read(stream, Arc::clone(&lanes));
             streams.spawn(self.clone().guard(task));
@@ -409,6 +416,7 @@ impl Tasks {
         let mut chunks: Vec<Bytes> = vec![Bytes::new(); CHUNKS];
         while let Some(count) = stream.read_chunks(&mut chunks).await.map_err(|error| ended(error.into()))? {
             for chunk in chunks.iter_mut().take(count) {
+                // One message for each stream: its end is the end of the message.
                 missing = missing.checked_sub(chunk.len()).ok_or(Violation::TrailingBytes)?;
                 decoder.push(chunk, &mut messages)?;
                 *chunk = Bytes::new();

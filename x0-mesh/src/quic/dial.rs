@@ -19,9 +19,12 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
     let mut jitter = Jitter::new(shared.config.seed ^ peer.get().rotate_left(17));
     let mut pause = shared.config.backoff_min;
     loop {
+        // Whichever comes first: this attempt, or a connection that the peer made.
         if let Winner::First(attempt) = race(dial(&shared, peer, address), shared.linked(peer, true)).await {
             match attempt {
                 Ok(established) => {
+                    // In a task of its own: this one may be aborted by a new address, and the connection is
+                    // kept then.
                     shared.runtime.spawn(established.run(Arc::clone(&shared), peer));
                 }
                 Err(failure) => {
@@ -35,6 +38,7 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
                 }
             }
         }
+        // Connected, by either side: the next loss begins with short pauses again.
         pause = shared.config.backoff_min;
         shared.linked(peer, false).await;
         // Both ends notice the loss at about the same time. Jitter keeps them, and the other nodes, from
@@ -57,6 +61,7 @@ async fn dial(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Esta
         close_for(&connection, &reason);
         Failure::Reported(reason)
     })?;
+    // TLS has verified that the peer is trusted, not that it is the one that was meant.
     if found != peer {
         let reason = wrong_identity(peer, found);
         close_for(&connection, &reason);
@@ -92,6 +97,7 @@ pub(super) async fn accept_always(shared: Arc<Shared>) {
 
 async fn accept(shared: Arc<Shared>, incoming: Incoming) {
     let Ok(connecting) = incoming.accept() else { return };
+    // A peer that stops in the middle of the handshake gives its permit back.
     let Ok(Ok(connection)) = timeout(shared.config.dial_timeout, connecting).await else { return };
     let peer = match identity(&connection) {
         Ok(peer) => peer,
@@ -100,6 +106,7 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
             return;
         }
     };
+    // Its own address in its own list, or a copied identity.
     if peer == shared.config.local {
         connection.close(code::IDENTITY, b"the SVID names the node that was dialled");
         return;

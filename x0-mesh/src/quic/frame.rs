@@ -2,8 +2,8 @@
 
 use crate::Violation;
 
-/// How much is allocated because of an announced length alone. A little more than 64 KiB, so that a message of that length with the trailer
-/// of a mux is one allocation.
+/// How much is allocated because of an announced length alone. A little more than 64 KiB, so that a message
+/// of that length with the trailer of a mux is one allocation.
 const TRUSTED_LEN_MAX: usize = (64 << 10) + 64;
 
 /// Decodes messages, however their bytes are cut into pieces: QUIC streams have no message boundaries (RFC
@@ -33,6 +33,7 @@ impl FrameDecoder {
     /// any further.
     pub(super) fn push(&mut self, mut bytes: &[u8], messages: &mut Vec<Vec<u8>>) -> Result<(), Violation> {
         while !bytes.is_empty() {
+            // A length may be cut by the end of a packet, like everything on a stream.
             if self.header_len < 4 {
                 let taken = bytes.len().min(4 - self.header_len);
                 let (head, rest) = bytes.split_at(taken);
@@ -43,6 +44,7 @@ impl FrameDecoder {
                     return Ok(());
                 }
                 let len = u32::from_le_bytes(self.header);
+                // Before anything is allocated for it.
                 self.missing = check_len(len, self.len_max)?;
                 self.body = Vec::with_capacity(self.missing.min(TRUSTED_LEN_MAX));
             }

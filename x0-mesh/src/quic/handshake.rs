@@ -43,6 +43,7 @@ impl Handshake {
     /// beginning.
     pub(super) fn body_len(head: [u8; HEAD_LEN]) -> Result<usize, Violation> {
         let len = usize::from(u16::from_le_bytes([head[2], head[3]]));
+        // A later version is read as this one: what it adds comes after the fields of this one.
         if head[0] != kind::CONTROL || head[1] < VERSION || !(BODY_LEN..=BODY_LEN_MAX).contains(&len) {
             return Err(Violation::Handshake);
         }

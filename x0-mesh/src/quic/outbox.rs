@@ -51,6 +51,7 @@ impl Outbox {
 
     /// Keeps a datagram for the first epoch, if there is room.
     pub(super) fn keep_datagram(&mut self, payload: &[u8], trailer: &[u8]) -> bool {
+        // One more byte each, so that empty datagrams are bounded too.
         let len = self.datagrams_len + payload.len() + trailer.len() + 1;
         let has_room = len <= EARLY_DATAGRAMS_LEN_MAX;
         if has_room {
@@ -92,6 +93,8 @@ impl OutLane {
     ) -> Result<Option<Waker>, Full> {
         let message_len = payload.len() + trailer.len();
         let len = HEADER_LEN + message_len;
+        // A message longer than the bound is taken by an empty outbox: each message of a legal length is
+        // taken sooner or later.
         if self.len != 0 && self.len.saturating_add(len) > len_max {
             match &mut self.sender {
                 Some(sender) => sender.clone_from(cx.waker()),
@@ -101,6 +104,8 @@ impl OutLane {
         }
         match &mut self.content {
             Content::Stream(stream) => {
+                // Written bytes are handed out as slices of the same allocation; a new one is made when it is
+                // used up.
                 if stream.capacity() - stream.len() < len {
                     stream.reserve(len.max(CHUNK_LEN));
                 }
@@ -121,6 +126,7 @@ impl OutLane {
             Content::Stream(stream) => Some(stream.split().freeze()),
             Content::Messages(messages) => messages.pop_front(),
         };
+        // Registered only when there is nothing, so that a busy lane wakes nobody.
         if bytes.is_none() {
             self.writer = Some(cx.waker().clone());
         }

@@ -36,6 +36,7 @@ impl PeerBook {
             // before.
             entry.is_reaching |= entry.address.is_none() && entry.link.is_none();
             entry.address = Some(address);
+            // The dialer holds the shared state, which ends it when the transport is dropped.
             let dialer = shared.runtime.spawn(dial_always(Arc::clone(&shared), peer, address));
             if let Some(before) = entry.dialer.replace(dialer.abort_handle()) {
                 before.abort();
@@ -72,6 +73,7 @@ impl PeerBook {
                 link.connection.close(code::REMOVED, b"the peer was removed");
                 state.end(peer, epoch, DownReason::Local, wakers);
             } else {
+                // Messages for a first epoch that will not come.
                 entry.outbox.clear(wakers);
             }
             state.forget(peer);

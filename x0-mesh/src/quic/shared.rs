@@ -33,6 +33,8 @@ impl Shared {
         endpoint: Endpoint,
         runtime: Handle,
     ) -> Shared {
+        // Bounds the state that strangers can make this node keep before they have shown an identity (RFC
+        // 9000 §21.1).
         let incoming = Arc::new(Semaphore::new(config.incoming_max.min(Semaphore::MAX_PERMITS)));
         Shared { state: Mutex::new(state), config, client, endpoint, runtime, incoming }
     }
@@ -54,6 +56,8 @@ impl Shared {
     /// The next bytes to write on a lane; `None` when the epoch is over.
     pub(super) async fn outgoing(&self, peer: NodeId, epoch: u64, lane: usize) -> Option<Bytes> {
         poll_fn(|cx| {
+            // The waker is registered under the same lock as the look: a message that comes in between finds
+            // it.
             let mut state = self.lock();
             let Some(peer) = state.peers.get_mut(&peer) else { return Poll::Ready(None) };
             if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
@@ -73,6 +77,7 @@ impl Shared {
         let sender = {
             let mut state = self.lock();
             state.telemetry.sent(len);
+            // Bytes of an epoch that ended were taken off with it.
             let Some(peer) = state.peers.get_mut(&peer) else { return };
             if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
                 return;
@@ -107,6 +112,7 @@ impl Shared {
                     lane.len += len;
                     return Some(());
                 }
+                // So that a message that is taken only notifies when a reader waits.
                 lane.is_waited_for = true;
             }
             notified.await;

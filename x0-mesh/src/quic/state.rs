@@ -149,6 +149,7 @@ impl State {
         handshake: &Handshake,
         wakers: &mut Vec<Waker>,
     ) -> Result<Adopted, Failure> {
+        // A handshake may finish after the owner closed the transport: nobody would ever receive from it.
         if self.over.is_some() {
             return Err(Failure::Quiet);
         }
@@ -157,6 +158,9 @@ impl State {
         let lanes = self.datagram() + 1;
         let peer = self.peer(id);
         if let Some(link) = &peer.link {
+            // Both nodes may dial at the same time, or again before one of them has noticed a loss. A
+            // duplicate is one that is not newer than the link; another instance means that the peer
+            // restarted, and its old connection is dead.
             let is_duplicate = link.instance == handshake.instance
                 && link.connection.close_reason().is_none()
                 && if decides {
@@ -164,6 +168,8 @@ impl State {
                     // not have dialled.
                     handshake.known_instance != instance || handshake.sequence < link.sequence
                 } else {
+                    // The deciding node numbers connections upwards, so a lower number is an older decision
+                    // that arrived late.
                     handshake.sequence <= link.sequence
                 };
             if is_duplicate {
@@ -171,6 +177,8 @@ impl State {
                 return Err(Failure::Quiet);
             }
         }
+        // An owner that does not receive must not make epochs pile up: the peer tries again with its
+        // back-off.
         if peer.inbox.segments.len() >= SEGMENTS_MAX || peer.unreported >= EVENTS_MAX {
             connection.close(code::BUSY, b"earlier messages were not received yet");
             return Err(Failure::Quiet);
@@ -178,8 +186,11 @@ impl State {
         if let Some(link) = &peer.link {
             let epoch = link.epoch;
             link.connection.close(code::REPLACED, b"another connection is used from now on");
+            // Before the new epoch begins: the contract has `Down` of the old one before `Up` of the new one.
             self.end(id, epoch, DownReason::Replaced, wakers);
         }
+        // One counter for all peers: epochs rise per peer as they must, also for a peer that was removed and
+        // came back.
         self.last_epoch += 1;
         self.telemetry.up();
         let epoch = self.last_epoch;
@@ -196,6 +207,8 @@ impl State {
             let _ = connection.send_datagram(datagram);
         }
         peer.changed.notify_waiters();
+        // Otherwise messages of the epoch before wait to be received, and `advance` reports the epoch after
+        // them.
         if peer.inbox.segments.len() == 1 {
             self.report(id, PeerEventKind::Up { epoch }, wakers);
         }
@@ -207,10 +220,12 @@ impl State {
     /// An epoch is over.
     pub(super) fn end(&mut self, id: NodeId, epoch: u64, reason: DownReason, wakers: &mut Vec<Waker>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        // The task of a connection that was replaced ends later than its epoch.
         if peer.link.as_ref().is_none_or(|link| link.epoch != epoch) {
             return;
         }
         peer.link = None;
+        // What QUIC has not taken is lost with the epoch: it must not travel in the next one.
         self.telemetry.down();
         peer.outbox.clear(wakers);
         if let Some(segment) = peer.inbox.running(epoch) {
@@ -224,6 +239,7 @@ impl State {
     pub(super) fn fail(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         self.telemetry.dial_failed();
+        // The peer may have come through by dialling while this attempt failed.
         if peer.link.is_some() {
             return;
         }
@@ -246,6 +262,7 @@ impl State {
         loop {
             let Some(peer) = self.peers.get_mut(&id) else { return };
             let Some(front) = peer.inbox.segments.front_mut() else { return };
+            // `Down` comes after the last message of its epoch.
             if front.count > 0 {
                 return;
             }
@@ -262,6 +279,7 @@ impl State {
                     }
                 }
             }
+            // The next epoch may hold messages that the receiver was not woken for when they came.
             if !self.turns.is_empty() {
                 wakers.extend(self.recv_waker.take());
             }
@@ -313,6 +331,7 @@ impl State {
     ) -> Option<bool> {
         let len_max = self.receive_queue_len_max;
         let inbox = &mut self.peers.get_mut(&id)?.inbox;
+        // Messages of a later epoch are kept, and listed once the epoch before was received.
         let is_front = inbox.segments.len() == 1;
         let segment = inbox.running(epoch)?;
         let lane = segment.lanes.get_mut(number)?;
@@ -340,6 +359,7 @@ impl State {
             let segment = self.peers.get_mut(&id).and_then(|peer| peer.inbox.segments.front_mut());
             let Some(segment) = segment else { continue };
             let Some(lane) = segment.lanes.get_mut(number) else { continue };
+            // A lane of an epoch that ended without messages may still be listed.
             let Some(message) = lane.pop(len_max) else {
                 lane.is_listed = false;
                 continue;
@@ -361,6 +381,7 @@ impl State {
         if self.over.is_none() {
             self.over = Some(reason);
         }
+        // Tasks hold the shared state: without their end it would never be dropped.
         for peer in self.peers.values_mut() {
             if let Some(dialer) = peer.dialer.take() {
                 dialer.abort();

@@ -56,6 +56,8 @@ impl QuicTransport {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let transport_config = Arc::new(transport_config(&config));
 
+        // A copy of the configuration, not of the resolver in it: rotation of the identity reaches each later
+        // handshake.
         let mut server = (*config.server).clone();
         server.alpn_protocols = vec![ALPN.to_vec()];
         let server = QuicServerConfig::try_from(server).map_err(|_| BindError::Tls)?;
@@ -148,6 +150,8 @@ impl QuicTransport {
 fn transport_config(config: &QuicOptions) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
+    // Long packets cost one system call and one AEAD operation for more bytes; the path is probed before they
+    // are used (RFC 9000 §14.3).
     discovery.upper_bound(config.datagram_len_max);
     let receive_window = u64::from(config.stream_window) * u64::from(STREAMS_MAX);
     transport
@@ -220,6 +224,7 @@ impl Transport for QuicTransport {
             let Some(entry) = state.peers.get_mut(&peer) else {
                 return Poll::Ready(Err(SendError::UnknownPeer { peer }));
             };
+            // Between two epochs a message would travel in an epoch that its owner does not know of.
             if entry.link.is_none() && !entry.is_reaching {
                 return Poll::Ready(Err(SendError::Unreachable { peer }));
             }
@@ -230,6 +235,7 @@ impl Transport for QuicTransport {
                 },
                 None => {
                     let taken = match &entry.link {
+                        // Straight to QUIC: a datagram that waits is worth less than the next one.
                         Some(link) => send_datagram(&link.connection, payload, trailer),
                         None => entry.outbox.keep_datagram(payload, trailer),
                     };
@@ -240,6 +246,7 @@ impl Transport for QuicTransport {
                 }
             }
         };
+        // After the lock is free: the task takes it as soon as it runs.
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -269,7 +276,8 @@ impl Transport for QuicTransport {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, payload: &mut Vec<u8>) -> Poll<Result<Next, RecvError>> {
-        // One look at the state instead of two.
+        // One look at the state instead of two. Events first, so that an epoch's `Up` comes before its
+        // messages.
         self.shared.change(|state, wakers| {
             if let Some(event) = state.next_event() {
                 return Poll::Ready(Ok(Next::Event(event)));
