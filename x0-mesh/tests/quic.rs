@@ -95,7 +95,7 @@ async fn a_client_that_the_server_does_not_trust_is_never_up() {
 }
 
 #[tokio::test]
-async fn somebody_else_at_the_address_is_named() {
+async fn another_node_at_the_address_is_named() {
     let domain = Domain::new("example.org");
     let (mut server, address) = bind(domain.config(1));
     let (mut client, _) = bind(domain.config(2).peer(node(7), address));
@@ -111,7 +111,7 @@ async fn somebody_else_at_the_address_is_named() {
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_is_unreachable_once() {
+async fn an_unreachable_address_is_reported_once() {
     let domain = Domain::new("example.org");
     let (server, address) = bind(domain.config(1));
     soon(server.close()).await;
@@ -155,9 +155,9 @@ async fn a_peer_that_comes_back_at_its_port_is_up_in_a_higher_epoch() {
     }
 }
 
-/// A node that vanishes without a word, and begins anew before anybody has missed it.
+/// A node that stops without a close, and restarts before its peer notices.
 #[tokio::test]
-async fn a_peer_that_begins_anew_replaces_itself() {
+async fn a_peer_that_restarts_replaces_its_connection() {
     let domain = Domain::new("example.org");
     for (server_number, client_number) in [(1, 2), (2, 1)] {
         let mut config = domain.config(server_number);
@@ -255,7 +255,7 @@ async fn two_nodes_that_dial_each_other_use_one_connection() {
 }
 
 #[tokio::test]
-async fn who_does_not_receive_slows_the_sender_down_and_loses_nothing() {
+async fn an_owner_that_does_not_receive_slows_the_sender_down_and_loses_nothing() {
     let domain = Domain::new("example.org");
     let limits = |mut config: x0_mesh::quic::QuicOptions| {
         config.send_queue_len_max = 20_000;
@@ -327,7 +327,7 @@ async fn one_message_over_the_bound_of_a_queue_is_taken_alone() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_said() {
+async fn what_cannot_be_sent_is_an_error() {
     let domain = Domain::new("example.org");
     let (mut client, _) = bind(domain.config(2));
     let mut try_send = |to, lane, payload: &[u8]| {
@@ -361,7 +361,7 @@ async fn a_removed_peer_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_connection_is_made_anew_on_demand_from_either_end() {
+async fn a_connection_is_replaced_on_demand_from_either_end() {
     let domain = Domain::new("example.org");
     let (mut server, address) = bind(domain.config(1));
     let (mut client, _) = bind(domain.config(2).peer(node(1), address));
@@ -394,11 +394,11 @@ async fn a_connection_ends_with_the_svid_of_the_peer_and_comes_back_with_another
     up(&mut two, 1).await;
 
     assert_eq!(down(&mut one, 2).await, (epoch, DownReason::Expired));
-    let (_, told) = down(&mut two, 1).await;
-    assert!(matches!(&told, DownReason::Untrusted { detail } if detail.contains("expired")), "{told}");
+    let (_, reason) = down(&mut two, 1).await;
+    assert!(matches!(&reason, DownReason::Untrusted { detail } if detail.contains("expired")), "{reason}");
     // It tries on, and is turned away.
-    let (_, told) = down(&mut two, 1).await;
-    assert!(matches!(&told, DownReason::Untrusted { .. }), "{told}");
+    let (_, reason) = down(&mut two, 1).await;
+    assert!(matches!(&reason, DownReason::Untrusted { .. }), "{reason}");
 
     identity.rotate(domain.svid(2, Duration::from_secs(3600))).unwrap();
     assert!(up(&mut one, 2).await > epoch);

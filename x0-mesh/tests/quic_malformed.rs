@@ -201,7 +201,7 @@ async fn a_handshake_that_is_none_is_refused() {
         let raw = Raw::dial(&bench.domain, bench.address, first).await;
         assert_eq!(raw.closed().await, VIOLATION, "{first:?}");
     }
-    // One reason, told once.
+    // One reason, one event.
     bench.expect("handshake", Violation::Handshake).await;
     let mut raw = Raw::dial(&bench.domain, bench.address, &[0, 1]).await;
     raw.control.finish().unwrap();
@@ -227,7 +227,7 @@ async fn a_bad_handshake_beside_a_good_connection_changes_nothing() {
     up(&mut bench.node, RAW).await;
     let bad = Raw::dial(&bench.domain, bench.address, &[9; 30]).await;
     assert_eq!(bad.closed().await, VIOLATION);
-    // And a second connection of the same instance, which cannot have heard of the first, is one too many.
+    // And a second connection of the same instance, which cannot know of the first, is one too many.
     let twin = Raw::dial(&bench.domain, bench.address, &handshake()).await;
     assert_eq!(twin.closed().await, VarInt::from_u32(1));
     let _stream = good.stream(&[1, 0, 1, 0, 0, 0, 8]).await;
@@ -365,7 +365,7 @@ async fn a_peer_that_comes_again_and_again_is_bounded_by_what_is_received() {
         raw.connection.close(VarInt::from_u32(0), b"");
     }
     assert!(busy >= 3, "{busy}");
-    // Everything is still told in order: up, its message, down, the next.
+    // Everything still comes in order: up, its message, down, the next epoch.
     let mut seen = Vec::new();
     while seen.len() < 8 - busy {
         let epoch = up(&mut node, RAW).await;

@@ -193,7 +193,7 @@ fn eventful_run(seed: u64) -> (u64, Vec<Vec<u8>>) {
     let mesh = SimMesh::new(seed);
     mesh.set_profile(BAD);
     let mut transports: Vec<_> = (1..=4).map(|number| mesh.transport(node(number))).collect();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     for round in 0_u64..200 {
         match round % 40 {
@@ -214,12 +214,12 @@ fn eventful_run(seed: u64) -> (u64, Vec<Vec<u8>>) {
             let mut payload = Vec::new();
             while transport.poll_event(&mut cx).is_ready() {}
             while transport.poll_recv(&mut cx, &mut payload).is_ready() {
-                heard.push(payload.clone());
+                received.push(payload.clone());
                 while transport.poll_event(&mut cx).is_ready() {}
             }
         }
     }
-    (mesh.trace_hash(), heard)
+    (mesh.trace_hash(), received)
 }
 
 #[test]
@@ -238,10 +238,13 @@ fn a_cut_in_one_direction_stops_that_direction() {
     network.start(Duration::ZERO, two);
     network.cut(Duration::ZERO, one, two);
     network.send(Duration::ZERO, one, two, Lane::Datagram, b"lost".to_vec()).unwrap();
-    network.send(Duration::ZERO, two, one, Lane::Datagram, b"heard".to_vec()).unwrap();
-    let heard = network.poll_output(Duration::from_millis(900));
-    assert!(matches!(&heard[..], [Output::Deliver(delivery)] if delivery.payload == b"heard"), "{heard:?}");
-    // Who hears nothing takes the peer for lost, on both sides.
+    network.send(Duration::ZERO, two, one, Lane::Datagram, b"received".to_vec()).unwrap();
+    let received = network.poll_output(Duration::from_millis(900));
+    assert!(
+        matches!(&received[..], [Output::Deliver(delivery)] if delivery.payload == b"received"),
+        "{received:?}"
+    );
+    // A side that receives nothing gives the connection up, and so does the other.
     let ended = network.poll_output(Duration::from_secs(2));
     assert_eq!(ended.len(), 2);
     assert_eq!(
@@ -259,9 +262,9 @@ fn a_short_cut_loses_nothing() {
     mesh.block_on(one.send(&transmit)).unwrap().unwrap();
     mesh.advance(Duration::from_millis(500));
     mesh.heal();
-    let mut heard = Vec::new();
-    while !matches!(mesh.block_on(two.next(&mut heard)).unwrap(), Ok(Next::Message(_))) {}
-    assert_eq!(heard, b"patience");
+    let mut received = Vec::new();
+    while !matches!(mesh.block_on(two.next(&mut received)).unwrap(), Ok(Next::Message(_))) {}
+    assert_eq!(received, b"patience");
 }
 
 proptest! {
@@ -281,10 +284,10 @@ proptest! {
             let transmit = Transmit { to: node(2), lane: Lane::Ordered(3), payload: &payload };
             mesh.block_on(one.send(&transmit)).unwrap().unwrap();
         }
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for (number, len) in lens.iter().enumerate() {
-            while !matches!(mesh.block_on(two.next(&mut heard)).unwrap(), Ok(Next::Message(_))) {}
-            prop_assert_eq!(&heard, &vec![number.to_le_bytes()[0]; *len]);
+            while !matches!(mesh.block_on(two.next(&mut received)).unwrap(), Ok(Next::Message(_))) {}
+            prop_assert_eq!(&received, &vec![number.to_le_bytes()[0]; *len]);
         }
     }
 }

@@ -747,7 +747,7 @@ impl Engine {
         }
     }
 
-    /// Hears no more of a peer that broke the protocol, until it connects again.
+    /// Ignores a peer that broke the protocol until it connects again, and ends its sessions.
     fn ignore(&mut self, id: NodeId, violation: Violation) {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.is_ignored) else { return };
         peer.is_ignored = true;
