@@ -271,8 +271,8 @@ impl Renewal {
         match self.state {
             // The answer is lost.
             State::Waiting { until } if now >= until => self.pause(now),
-            State::Waiting { .. } => return,
-            State::Paused { until } if now < until => return,
+            State::Waiting { .. } => {}
+            State::Paused { until } if now < until => {}
             State::Paused { .. } | State::Idle { .. } => match self.svid {
                 Some(held) if is_current(held, wall) && wall < held.renew_at && !self.rejected => {
                     self.rest(now, wall, held.renew_at);
