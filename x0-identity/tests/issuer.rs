@@ -339,7 +339,6 @@ fn a_workload_matches_entries_whose_selectors_it_has() {
     assert_eq!(matching(&["unix:uid:1000", "unix:gid:7", "unix:path:/bin/a"]), [web]);
     assert_eq!(matching(&["join_token:rack-7"]), [node]);
     assert_eq!(matching(&["join_token:rack-8"]), []);
-    let mut registry = registry;
     assert!(registry.remove(&named("web")).is_some());
     assert_eq!(registry.iter().count(), 2);
     for text in ["", "a", ":a", "a:", ":"] {

@@ -2,12 +2,16 @@
 
 use x0_identity::NodeId;
 
+fn remedy(leader: Option<NodeId>) -> String {
+    leader.map_or_else(|| "ask again when there is one".into(), |leader| format!("ask node {leader}"))
+}
+
 /// Why the membership was not changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
     /// This node is not the leader. The membership is as it was.
-    #[error("cannot change the membership: this node is not the leader{}", .leader.map(|leader| format!("; ask node {leader}")).unwrap_or_else(|| "; ask again when there is one".into()))]
+    #[error("cannot change the membership: this node is not the leader; {}", remedy(*.leader))]
     NotLeader {
         /// The leader, if this node knows one.
         leader: Option<NodeId>,

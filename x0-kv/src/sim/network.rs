@@ -29,10 +29,11 @@ impl Weather {
 
     /// As the mesh takes it. Packets that are lost delay the messages of lanes in order.
     pub(super) fn profile(&self) -> LinkProfile {
-        let mut profile = LinkProfile::default();
-        profile.delay_min = Duration::from_micros(self.delay_min);
-        profile.delay_max = Duration::from_micros(self.delay_max);
-        profile.loss = self.lost as f64 / 4000.0;
-        profile
+        LinkProfile {
+            delay_min: Duration::from_micros(self.delay_min),
+            delay_max: Duration::from_micros(self.delay_max),
+            loss: self.lost as f64 / 4000.0,
+            ..LinkProfile::default()
+        }
     }
 }

@@ -195,7 +195,7 @@ impl World {
 
     /// The leader of the greatest term.
     pub(super) fn leader(&self) -> Option<Place> {
-        let leads = |node: &&Node| node.running.as_ref().is_some_and(|running| running.leads());
+        let leads = |node: &&Node| node.running.as_ref().is_some_and(Running::leads);
         let term = |node: &&Node| node.running.as_ref().map_or(0, |running| running.status().term);
         self.nodes.iter().filter(leads).max_by_key(term).map(|node| node.place)
     }

@@ -179,9 +179,8 @@ impl Consensus {
                         bus.snapshots.push_back((to, payload.into()));
                     }
                     Effect::Send { to, payload, .. } => {
-                        if self.outbox.send(cx, to, LANE, payload.into()).is_err() {
-                            self.executor.congested(now, to);
-                        }
+                        let sent = self.outbox.send(cx, to, LANE, payload.into());
+                        sent.unwrap_or_else(|_| self.executor.congested(now, to));
                     }
                     Effect::Event(event) => self.event(event, bus)?,
                     _ => {}

@@ -98,7 +98,7 @@ impl Reader {
         let tables = self.shared.try_read()?;
         let Some(space) = tables.resolve(keyspace) else { return Some(Err(ReadError::KeyspaceMissing)) };
         let found = match tables.slot(&space, key) {
-            Some(slot) => slot.versioned(&space, key).map_err(EngineError::from),
+            Some(slot) => slot.versioned(&space, key),
             None if tables.base.in_memory().is_some() => tables.base.get(&space, key),
             None => return None,
         };
