@@ -1,6 +1,12 @@
 //! Real nodes: QUIC on the loopback, files, threads. Their answers must be those of one store, while nodes
 //! are cut off, stopped and started again; and an integrator's own channel shares their connections.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking; its numbers are small"
+)]
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

@@ -143,7 +143,7 @@ fn a_folder_of_blobs() {
         record("blobs", &path, false);
     }
     let folder = copied("blobs", None);
-    let store = BlobStore::open(&folder.path().join("blobs"), BlobStoreOptions::default()).unwrap();
+    let store = BlobStore::open(folder.path().join("blobs"), BlobStoreOptions::default()).unwrap();
     let read = store.read(&BlobId::of(CONTENT)).unwrap();
     assert_eq!(read, CONTENT);
 }

@@ -34,14 +34,14 @@ fn cases() -> Vec<(&'static str, Misbehavior, Change)> {
         }),
         ("no bytes", Misbehavior::Chunk, |served| piece(served, |_, _, bytes| bytes.clear())),
         ("a byte less", Misbehavior::Chunk, |served| {
-            piece(served, |_, _, bytes| bytes.truncate(bytes.len() - 1))
+            piece(served, |_, _, bytes| bytes.truncate(bytes.len() - 1));
         }),
         ("one bit of the way", Misbehavior::Chunk, |served| piece(served, |_, path, _| path[0][31] ^= 1)),
         ("the top of the way", Misbehavior::Chunk, |served| {
             piece(served, |_, path, _| path.last_mut().unwrap()[0] ^= 4);
         }),
         ("a shorter way", Misbehavior::Chunk, |served| {
-            piece(served, |_, path, _| path.truncate(path.len() - 1))
+            piece(served, |_, path, _| path.truncate(path.len() - 1));
         }),
         ("a longer way", Misbehavior::Chunk, |served| piece(served, |_, path, _| path.push([0; 32]))),
         ("a way upside down", Misbehavior::Chunk, |served| piece(served, |_, path, _| path.reverse())),

@@ -121,7 +121,7 @@ fn filters(index: &HnswIndex, queries: &[f32], options: &Options, count: usize) 
     let vector = |id: usize| &base[id * options.dimensions..][..options.dimensions];
     let mut reports = Vec::new();
     for one_of in [2_u64, 10, 100, 1000] {
-        let passes = move |id: VectorId| (id.0.wrapping_mul(0x9e37_79b9) >> 7) % one_of == 0;
+        let passes = move |id: VectorId| (id.0.wrapping_mul(0x9e37_79b9) >> 7).is_multiple_of(one_of);
         let passing: Vec<usize> = (0..count).filter(|id| passes(VectorId(*id as u64))).collect();
         // A graph index of the passing vectors that always scans: the yardstick.
         let all = HnswOptions::new(options.dimensions, Metric::InnerProduct).m(2).ef_construction(2);
@@ -145,7 +145,7 @@ fn filters(index: &HnswIndex, queries: &[f32], options: &Options, count: usize) 
         let asked = (queries.len() / options.dimensions) as f64;
         reports.push(Filtered {
             one_of: usize::try_from(one_of)?,
-            recall: f64::from(hits as u32) / f64::from(wanted as u32).max(1.0),
+            recall: hits as f64 / (wanted as f64).max(1.0),
             query_us: walk_us / asked,
             scan_us: scan_us / asked,
         });
