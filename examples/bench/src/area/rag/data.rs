@@ -1,6 +1,6 @@
 //! Vectors, queries and the true neighbours, in files that every system reads.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use x0_ml::index::{ExactIndex, Metric, Search, VectorId, VectorIndex};
@@ -51,12 +51,12 @@ fn name(path: &Path) -> String {
 }
 
 /// Little-endian numbers of a file.
-pub(crate) fn numbers(path: &PathBuf) -> Result<Vec<f32>> {
+pub(crate) fn numbers(path: &Path) -> Result<Vec<f32>> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-fn read(path: &PathBuf, dimensions: usize, count: usize) -> Result<Vec<f32>> {
+fn read(path: &Path, dimensions: usize, count: usize) -> Result<Vec<f32>> {
     let mut vectors = numbers(path)?;
     let found = vectors.len() / dimensions;
     ensure!(

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +167,7 @@ fn nearest<'a>(query: &[f32], among: &[usize], vector: &dyn Fn(usize) -> &'a [f3
 fn churn(
     index: &mut HnswIndex,
     settings: &HnswOptions,
-    path: &PathBuf,
+    path: &Path,
     options: &Options,
     count: usize,
     queries: &[f32],
