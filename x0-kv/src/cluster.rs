@@ -24,6 +24,17 @@
 //! files have threads; small batches and single values of a state in memory are handled in the task itself.
 //! The event loop has neither clock nor runtime: the tokio driver pumps it in production, and the simulator
 //! (feature `sim`) pumps the same loop in virtual time.
+//!
+//! # The cost of a put
+//! A put of a client waits for one request to the leader, one append to a follower, one synchronisation of
+//! the follower's log (the leader's own runs at the same time), and the two answers. On each node the event
+//! loop and the log thread wake up for it; no other task or thread of this crate takes part. Three nodes and
+//! a client in one process make these system calls per put, warm-up included (2026-11-28, `strace -c -f` on
+//! the example `put_cost 1000`): 2.9 `fdatasync`, 5.7 `pwrite64`, 7.8 `sendmsg`, 13.5 `recvmmsg`, 15.6
+//! `epoll_wait`, 7.3 `futex`, and 2.9 `write`, which wake a runtime from a log thread. In a profile of the
+//! same program (`perf record`) 58 % of the time is in the kernel, 9 % in QUIC and TLS, 5 % in tokio, and
+//! 11 % in the crates of this workspace. The rest of the time of a put is therefore in the system calls of
+//! UDP and files and in wake-ups, not in its path through the services.
 
 mod channel;
 mod client;
