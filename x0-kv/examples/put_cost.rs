@@ -1,7 +1,8 @@
-//! The cost of a put: latency, processor time and context switches of three nodes and one client in this process, each on a runtime with
-//! one worker. Linux only: it reads `/proc`.
+//! The cost of a put: latency, processor time and context switches of three nodes and one client in this
+//! process, each on a runtime with one worker. Linux only: it reads `/proc`.
 //!
-//! `cargo run --release -p x0-kv --features mesh --example put_cost [puts]`; under `strace -c -f` it counts system calls.
+//! `cargo run --release -p x0-kv --features mesh --example put_cost [puts]`; under `strace -c -f` it counts
+//! system calls.
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 
 use std::error::Error;

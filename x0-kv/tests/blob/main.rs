@@ -1,4 +1,5 @@
-//! Blobs: the folder against a model and without power, the exchange over any network and with misbehaving peers.
+//! Blobs: the folder against a model and without power, the exchange over any network and with misbehaving
+//! peers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod crash;
