@@ -15,6 +15,7 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     let Some(config) = args.config else {
         bail!("--config is missing: name the client.toml that `x0-node init` wrote");
     };
+    check_mode(args.crdt, &args.command)?;
     let config = ClientConfig::load(&config)?;
     let connection = Connection::open(&config).await?;
     let done = tokio::select! {
@@ -24,6 +25,19 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     let done = done.map_err(|error| connection.explain(error));
     connection.close().await;
     done
+}
+
+/// Refuses a command that the selected store does not have, before a connection is opened.
+fn check_mode(is_crdt: bool, command: &KvCommand) -> Result<()> {
+    match (is_crdt, command) {
+        (true, KvCommand::Cas { .. }) => {
+            bail!("a CRDT store has no compare-and-swap: leave out --crdt to use the linearizable store")
+        }
+        (false, KvCommand::Add { .. } | KvCommand::Siblings { .. }) => {
+            bail!("only a CRDT store has counters and siblings: add --crdt")
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn dispatch(store: &Store, is_crdt: bool, command: KvCommand) -> Result<bool> {

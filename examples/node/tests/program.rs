@@ -161,7 +161,7 @@ fn a_node_alone_serves_its_crdt_keyspace() {
     assert!(cluster.answer(&["range", "--crdt", "--keys-only"]).contains("greeting"));
     let swap = cluster.kv(&["cas", "greeting", "hi", "--expect", "hello", "--crdt"]);
     let text = String::from_utf8(swap.stderr).unwrap();
-    assert!(swap.status.code() == Some(1) && text.contains("linearizable keyspace"), "{text}");
+    assert!(swap.status.code() == Some(1) && text.contains("linearizable store"), "{text}");
     cluster.answer(&["del", "greeting", "--crdt"]);
     assert_eq!(cluster.kv(&["get", "greeting", "--crdt"]).status.code(), Some(3));
 }
