@@ -30,6 +30,11 @@ impl Alarm {
     /// Makes the event loop look at its inboxes.
     pub(crate) fn raise(&self) {
         self.0.is_raised.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Wakes the event loop, if it sleeps.
+    pub(super) fn wake(&self) {
         let waker = lock(&self.0.waker).take();
         if let Some(waker) = waker {
             waker.wake();

@@ -37,6 +37,11 @@ pub(crate) trait Service: Send {
         bus: &mut Bus,
     ) -> Result<bool, NodeError>;
 
+    /// Whether another service has left something for this one on the bus.
+    fn wants(&self, _bus: &Bus) -> bool {
+        false
+    }
+
     /// When to poll again at the latest.
     fn poll_timeout(&self) -> Option<Duration> {
         None

@@ -59,6 +59,7 @@ pub(super) struct Running {
     start: u32,
     pub(super) process: Process,
     requests: Inbox<Request>,
+    alarm: Alarm,
     status: ReplicaStatus,
     events: Arc<Mutex<Vec<NodeEvent>>>,
     changes: Vec<oneshot::Receiver<Result<(), ChangeError>>>,
@@ -186,13 +187,19 @@ impl Node {
             event_loop.add(FaultyBus { planted, status });
         }
         event_loop.add(Snapshots::new(open(&snapshots::CHANNEL)?));
-        event_loop.add(Status::new(id, open(&status::CHANNEL)?, Inbox::new(alarm), Some(status.clone())));
+        event_loop.add(Status::new(
+            id,
+            open(&status::CHANNEL)?,
+            Inbox::new(alarm.clone()),
+            Some(status.clone()),
+        ));
         let batch_max = if context.random.chance(200) { 1 } else { 64 };
         Ok(Running {
             place: self.place,
             start: self.start,
             process: Process::new(self.place, self.start, event_loop, calls, peers, switch),
             requests,
+            alarm,
             status,
             events,
             changes: Vec::new(),
@@ -377,6 +384,7 @@ impl Running {
 
     fn done(&self, done: Done) {
         self.jobs.lock().done.push_back(done);
+        self.alarm.raise();
     }
 
     /// The log thread is done with what it had in hand.

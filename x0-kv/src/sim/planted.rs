@@ -16,6 +16,10 @@ pub(super) struct FaultyBus {
 }
 
 impl Service for FaultyBus {
+    fn wants(&self, bus: &Bus) -> bool {
+        !bus.coordinator.is_empty() || !bus.replica.is_empty()
+    }
+
     fn poll(
         &mut self,
         _cx: &mut Context<'_>,

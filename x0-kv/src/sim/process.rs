@@ -44,8 +44,12 @@ impl Ready {
 
     /// All of them, in order; none is set then.
     pub(super) fn take(&self) -> impl Iterator<Item = Place> + use<> {
-        let bits = self.0.swap(0, Ordering::Relaxed);
-        (0..Ready::PLACES_MAX).filter(move |place| bits >> place & 1 == 1)
+        let mut bits = self.0.swap(0, Ordering::Relaxed);
+        std::iter::from_fn(move || {
+            let place = (bits != 0).then(|| bits.trailing_zeros() as Place)?;
+            bits &= bits - 1;
+            Some(place)
+        })
     }
 
     /// A waker that sets a process.

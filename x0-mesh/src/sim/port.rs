@@ -15,6 +15,9 @@ pub(super) struct Port {
     peers: BTreeMap<NodeId, VecDeque<Epoch>>,
     /// The peer and lane of the last turn.
     last: Option<(NodeId, Lane)>,
+    /// Events and messages that were not taken: most calls find nothing, and need not look at every peer.
+    events: usize,
+    messages: usize,
     pub(super) receiver: Option<Waker>,
     pub(super) watcher: Option<Waker>,
     pub(super) senders: BTreeMap<(NodeId, Lane), Waker>,
@@ -44,29 +47,38 @@ impl Port {
         match event.kind {
             kind @ PeerEventKind::Down { .. } => {
                 if let Some(epoch) = epochs.back_mut() {
-                    epoch.down = Some(kind);
+                    self.events += usize::from(epoch.down.replace(kind).is_none());
                 }
             }
-            kind => epochs.push_back(Epoch { up: Some(kind), ..Epoch::default() }),
+            kind => {
+                self.events += 1;
+                epochs.push_back(Epoch { up: Some(kind), ..Epoch::default() });
+            }
         }
     }
 
     pub(super) fn push_message(&mut self, from: NodeId, lane: Lane, payload: Vec<u8>) {
         if let Some(epoch) = self.peers.get_mut(&from).and_then(VecDeque::back_mut) {
             epoch.lanes.entry(lane).or_default().push_back(payload);
+            self.messages += 1;
         }
     }
 
     pub(super) fn pop_event(&mut self) -> Option<PeerEvent> {
+        if self.events == 0 {
+            return None;
+        }
         for (peer, epochs) in &mut self.peers {
             let Some(epoch) = epochs.front_mut() else { continue };
             if let Some(kind) = epoch.up.take() {
+                self.events -= 1;
                 return Some(PeerEvent { peer: *peer, kind });
             }
             if !epoch.has_messages()
                 && let Some(kind) = epoch.down.take()
             {
                 epochs.pop_front();
+                self.events -= 1;
                 return Some(PeerEvent { peer: *peer, kind });
             }
         }
@@ -75,6 +87,9 @@ impl Port {
 
     /// Peers and lanes take turns.
     pub(super) fn pop_message(&mut self) -> Option<(Received, Vec<u8>)> {
+        if self.messages == 0 {
+            return None;
+        }
         let last = self.last;
         let mut waiting: Vec<(NodeId, Lane)> = Vec::new();
         for (peer, epochs) in &self.peers {
@@ -87,6 +102,7 @@ impl Port {
         self.last = Some((from, lane));
         let epoch = self.peers.get_mut(&from)?.front_mut()?;
         let payload = epoch.lanes.get_mut(&lane)?.pop_front()?;
+        self.messages -= 1;
         Some((Received { from, lane }, payload))
     }
 }

@@ -236,6 +236,10 @@ impl Consensus {
 }
 
 impl Service for Consensus {
+    fn wants(&self, bus: &Bus) -> bool {
+        !bus.replica.is_empty()
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -219,6 +219,10 @@ impl Operations {
 }
 
 impl Service for Operations {
+    fn wants(&self, bus: &Bus) -> bool {
+        !bus.coordinator.is_empty()
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -33,6 +33,10 @@ impl Snapshots {
 }
 
 impl Service for Snapshots {
+    fn wants(&self, bus: &Bus) -> bool {
+        !bus.snapshots.is_empty()
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
