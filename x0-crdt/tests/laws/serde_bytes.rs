@@ -121,7 +121,8 @@ fn what_serde_carries_is_the_canonical_bytes() {
 fn what_comes_in_by_serde_is_checked() {
     let mut bytes = to_bytes(&Causal::<Store>::new());
     bytes.push(0);
-    let refused: Error = de::Error::custom("1 bytes follow the end");
+    let message = "1 bytes follow the end of the value: the bytes are damaged, or of another type";
+    let refused: Error = de::Error::custom(message);
     assert_eq!(both::<Causal<Store>>(&bytes), [Err(refused.clone()), Err(refused.clone())]);
     assert_eq!(both::<Delta<Store>>(&bytes), [Err(refused.clone()), Err(refused)]);
     assert!(both::<Context>(&[9, 0]).iter().all(Result::is_err), "another version");
