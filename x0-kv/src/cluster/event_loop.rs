@@ -100,8 +100,8 @@ impl EventLoop {
         self.services.iter().any(|slot| slot.ready.is_set.load(Ordering::SeqCst))
     }
 
-    /// Polls the services that may have something to do: their channel was woken, their time has come, another
-    /// service has left something for them, or an inbox was filled.
+    /// Polls the services that may have something to do: their channel was woken, their time has come,
+    /// another service has left something for them, or an inbox was filled.
     fn round(&mut self, now: Duration) -> Result<bool, End> {
         let EventLoop { services, bus, alarm } = self;
         let is_raised = alarm.take();
