@@ -2,7 +2,7 @@
 //!
 //! A [`Node`] joins a folder, a mux and a tokio runtime to one member of a cluster. Its
 //! [`Store`](crate::Store) is the same handle as that of an embedded store, with the leader behind it,
-//! whichever node that is. A [`Client`](crate::Client) is a store without a member.
+//! whichever node that is. A [`Client`] is a store without a member.
 //!
 //! # Structure
 //! The event loop of a node is one task. It polls a list of services, each with a channel of its own:

@@ -12,7 +12,7 @@
 //! - every client is answered, and can read; all members reach the same index with the same state, byte for
 //!   byte;
 //! - the answers of the round could have come from one store that does one operation after the other
-//!   ([`linearizability`](crate::sim::linearizability)), and each value was written once.
+//!   ([`linearizability`]), and each value was written once.
 //!
 //! At every moment must hold: one leader per term; the same entry and the same outcome at an index on every
 //! node; no replica stops by itself, and no log that was not damaged is refused.
