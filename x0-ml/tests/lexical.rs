@@ -157,6 +157,24 @@ fn scores_are_those_of_the_formula() {
     assert!(index.search("fish", 9, Some(&not_first)).iter().all(|near| near.id == VectorId(1)));
 }
 
+/// Scores are sums of floating-point numbers. Their order once followed the numbers of the terms, and so the
+/// history of the index.
+#[test]
+fn scores_do_not_depend_on_the_history() {
+    let texts = [(1, "a bc c ab ca c a"), (2, "a a ab a a a"), (3, "a a")];
+    let (mut changed, mut fresh) =
+        (LexicalIndex::new(LexicalOptions::new()), LexicalIndex::new(LexicalOptions::new()));
+    for (id, text) in [(1, "a ac ba bb aa"), (3, "a a a c")].into_iter().chain(texts) {
+        changed.insert(VectorId(id), text);
+    }
+    for (id, text) in texts {
+        fresh.insert(VectorId(id), text);
+    }
+    for query in ["a", "b c", "ab bc ca"] {
+        assert_eq!(changed.search(query, 20, None), fresh.search(query, 20, None), "of {query}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 

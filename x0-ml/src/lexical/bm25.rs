@@ -188,15 +188,17 @@ impl LexicalIndex {
     /// The score of a word that stands twice in the query counts twice.
     #[must_use]
     pub fn search(&self, query: &str, k: usize, filter: Option<Filter<'_>>) -> Vec<Neighbour> {
-        let mut terms = BTreeMap::<usize, f32>::new();
+        // In the order of the words: floating-point sums depend on their order, and the numbers of terms
+        // depend on the history of the index, which the scores must not.
+        let mut terms = BTreeMap::<String, (usize, f32)>::new();
         self.each_word(query, &mut |word| {
             if let Some(term) = self.terms.get(word) {
-                *terms.entry(*term).or_default() += 1.0;
+                terms.entry(word.to_owned()).or_insert((*term, 0.0)).1 += 1.0;
             }
         });
         let mut scores = vec![0.0_f32; self.texts.len()];
         let mean = self.len_total as f32 / self.len().max(1) as f32;
-        for (term, weight) in terms {
+        for (term, weight) in terms.into_values() {
             let list = &self.postings[term];
             let (all, having) = (self.len() as f32, list.len() as f32);
             let rarity = (1.0 + (all - having + 0.5) / (having + 0.5)).ln();
