@@ -3,6 +3,8 @@
 #[cfg(feature = "redb")]
 pub(crate) mod durable;
 pub(crate) mod engine;
+#[cfg(feature = "mesh")]
+mod in_memory;
 mod machine;
 pub(crate) mod session;
 pub(crate) mod snapshot;
@@ -68,18 +70,6 @@ enum Engine {
 }
 
 impl State {
-    /// Whether everything is in memory, so that applying never waits for a disk.
-    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
-    pub(crate) fn is_in_memory(&self) -> bool {
-        matches!(self.engine, Engine::Memory)
-    }
-
-    /// Whether a reader holds the state at this moment, so that applying would wait for it.
-    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only an event loop must not wait"))]
-    pub(crate) fn is_read(&self) -> bool {
-        self.shared.is_locked()
-    }
-
     /// A state in memory alone: empty at first, and lost with the process. Snapshot and log fill it again.
     #[must_use]
     pub fn in_memory() -> State {

@@ -27,15 +27,13 @@ const INLINE_LEN_MAX: usize = 64 << 10;
 
 /// A thread for the log, one for the state machine and one for snapshots.
 ///
-/// A state in memory is applied in the event loop's task while batches are small: it takes some microseconds,
-/// less than to wake a thread.
+/// A small batch is applied in the event loop's task when the state needs no disk for it: that takes some
+/// microseconds, less than to wake a thread.
 pub(crate) struct ThreadWorkers {
     log: Worker<LogJob>,
     apply: Worker<ApplyJob>,
     snapshots: Worker<SnapshotJob>,
     machine: Arc<Mutex<ApplyWorker<State>>>,
-    /// Whether entries may be applied in the event loop's task.
-    is_inline: bool,
     /// Jobs of the apply thread without a result yet. The state machine belongs to the thread meanwhile.
     applying: usize,
     done: Inbox<Done>,
@@ -50,7 +48,6 @@ impl ThreadWorkers {
         state: State,
         done: Inbox<Done>,
     ) -> Result<ThreadWorkers, FatalError> {
-        let is_inline = state.is_in_memory();
         let mut log = LogWorker::new(storage);
         let machine = Arc::new(Mutex::new(ApplyWorker::new(state)));
         let mut snapshots = SnapshotWorker::new();
@@ -79,7 +76,6 @@ impl ThreadWorkers {
             apply,
             snapshots,
             machine,
-            is_inline,
             applying: 0,
             done,
             taken: Vec::new(),
@@ -88,13 +84,12 @@ impl ThreadWorkers {
     }
 
     fn apply(&mut self, job: ApplyJob) {
-        // A page of a range is read under the state's lock. The thread waits for that, the event loop does
-        // not.
-        if self.is_inline
-            && self.applying == 0
+        // Order: nothing is applied here while the thread has jobs.
+        if self.applying == 0
             && job.is_small(INLINE_ENTRIES_MAX, INLINE_LEN_MAX)
+            && let ApplyJob::Apply { entries, .. } = &job
             && let Ok(mut machine) = self.machine.try_lock()
-            && !machine.machine().is_read()
+            && machine.machine().applies_in_memory(entries.iter().map(|entry| &entry.payload))
         {
             let result = machine.work(job);
             self.ready.push_back(result);

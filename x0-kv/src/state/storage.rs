@@ -27,8 +27,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Try
 
 pub(crate) use self::entry::{Space, Spaces, Stored};
 pub use self::error::EngineError;
-pub(crate) use self::layer::Layer;
-use self::layer::{Bounds, ENTRY_OVERHEAD_LEN, Slot, Slots};
+use self::layer::{Bounds, Slot, Slots};
+pub(crate) use self::layer::{ENTRY_OVERHEAD_LEN, Layer};
 use self::page::{Overlay, StoredPage};
 pub use self::reader::{ReadError, Reader};
 use self::scans::Scans;
@@ -162,7 +162,8 @@ impl Tables {
         std::iter::once(&self.active).chain(self.frozen.iter().map(|layer| &**layer))
     }
 
-    fn slot(&self, space: &Space, key: &[u8]) -> Option<&Slot> {
+    /// The write of `key` in the newest layer that has one.
+    pub(crate) fn slot(&self, space: &Space, key: &[u8]) -> Option<&Slot> {
         if self.active.is_empty() && self.frozen.is_empty() {
             return None;
         }
