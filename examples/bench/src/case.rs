@@ -76,6 +76,16 @@ impl Case {
         median(self.values.get(&(metric, system))?)
     }
 
+    /// The median over the turns of one system's value divided by another's in the same turn. The speed of a
+    /// machine drifts from turn to turn, and this is less sensitive to it than the ratio of two medians.
+    /// `None` unless both were measured in each turn.
+    pub(crate) fn paired_ratio(&self, metric: Metric, system: usize, beside: usize) -> Option<f64> {
+        let values = self.values.get(&(metric, system))?;
+        let others = self.values.get(&(metric, beside)).filter(|others| others.len() == values.len())?;
+        let ratios: Vec<f64> = values.iter().zip(others).map(|(value, other)| value / other).collect();
+        median(&ratios)
+    }
+
     /// Adds a target: `found` must be at most `most`.
     pub(crate) fn aim(&mut self, what: impl Into<String>, found: Option<f64>, most: f64, unit: &'static str) {
         self.aims.push(Aim { what: what.into(), found, most, unit });
@@ -165,6 +175,18 @@ mod tests {
     use super::*;
 
     const BYTES: Metric = Metric { name: "bytes", unit: "B" };
+
+    #[test]
+    fn a_ratio_is_that_of_values_of_the_same_turn() {
+        let mut case = Case::new("area", "a case", "how", ["x0", "a"].map(str::to_owned).to_vec());
+        for (x0, peer) in [(1.0, 2.0), (10.0, 20.0), (3.0, 1.0)] {
+            case.add(BYTES, 0, x0);
+            case.add(BYTES, 1, peer);
+        }
+        assert_eq!(case.paired_ratio(BYTES, 0, 1), Some(0.5));
+        case.add(BYTES, 0, 1.0);
+        assert_eq!(case.paired_ratio(BYTES, 0, 1), None);
+    }
 
     #[test]
     fn rows_hold_medians_ratios_aims_and_what_is_missing() {
