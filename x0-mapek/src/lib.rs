@@ -1,30 +1,44 @@
 //! A self-healing control loop: Monitor, Analyze, Plan and Execute over shared Knowledge (MAPE-K).
 //!
-//! **Not built yet.** This page fixes the scope and the seam of the crate, so that the other crates of the
-//! family leave room for it. The crate has no items.
+//! **In progress.** The detectors are complete: [`detect`]. The loop itself, with its policy seam, guards and
+//! records, is being built.
 //!
-//! # Planned scope
+//! The crate depends on no other x0 crate. It has no clock, thread or source of randomness: the caller passes
+//! readings and `now`, a time since any origin.
 //!
-//! - `Policy`, the seam: a pure function of the knowledge that proposes a plan of actions. It performs no I/O
-//!   and reads no clock.
-//! - Guards that accept or refuse each action of a plan: rate limits, a limit on the share of nodes that one
-//!   plan touches, and quorum safety.
-//! - Executors that carry out the accepted actions.
-//! - A record of each decision with the readings that led to it, so that an operator can ask why an action
-//!   was taken.
+//! ```
+//! use std::time::Duration;
+//! use x0_mapek::detect::{Cusum, CusumOptions};
+//!
+//! // The latency of a put in milliseconds. A threefold latency is a fault.
+//! let mut latency = Cusum::new(CusumOptions::new());
+//! let mut now = Duration::ZERO;
+//! for reading in 0..500 {
+//!     now += Duration::from_millis(100);
+//!     let normal = 5.0 + f64::from(reading % 3);
+//!     assert!(!latency.observe(now, normal)?.is_suspect());
+//! }
+//! let found = (0..20).find(|_| {
+//!     now += Duration::from_millis(100);
+//!     latency.observe(now, 18.0).is_ok_and(|verdict| verdict.is_suspect())
+//! });
+//! assert!(found.is_some_and(|readings| readings < 10));
+//! # Ok::<(), x0_mapek::detect::ReadingError>(())
+//! ```
 //!
 //! # Glossary
 //!
 //! | term | meaning |
 //! |---|---|
+//! | subject | a thing that can be healthy or not: a node, a link, a process, a disk |
+//! | signal | a quantity of a subject that is measured again and again |
+//! | reading | one value of a signal at one time |
+//! | baseline | the level and spread of a signal while it is normal |
 //! | policy | a healing policy; permission is `Authorizer` in `x0-identity` |
 //! | knowledge | the readings and derived facts that monitor and analyzer maintain and a policy reads |
 //! | plan | the actions that a policy proposes in one round |
 //! | guard | a check that accepts or refuses an action before it is executed |
 //! | executor | the code that carries out an accepted action |
-//!
-//! # Place in the family
-//!
-//! The crate depends on no other x0 crate. Executors for the mesh, the replicated log and identities will be
-//! behind features named after those crates.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod detect;

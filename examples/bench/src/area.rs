@@ -4,6 +4,7 @@ pub(crate) mod crdt;
 pub(crate) mod ebpf;
 pub(crate) mod fsync;
 pub(crate) mod kv;
+pub(crate) mod mapek;
 pub(crate) mod mesh;
 pub(crate) mod rag;
 pub(crate) mod sim;
@@ -49,6 +50,11 @@ pub(crate) fn all() -> Vec<Area> {
         Area {
             name: "mesh",
             about: "a channel of an x0-mesh mux beside the bare transport and plain quinn, all built in: round trips, throughput",
+            needs: Vec::new(),
+        },
+        Area {
+            name: "mapek",
+            about: "x0-mapek's detectors beside a textbook cumulative sum and the theoretical limit: delay, false alarms, cost",
             needs: Vec::new(),
         },
         Area {

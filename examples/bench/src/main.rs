@@ -36,6 +36,8 @@ enum Area {
     Crdt(area::crdt::Options),
     /// A channel of an x0-mesh mux beside the bare transport and plain quinn
     Mesh(area::mesh::Options),
+    /// The detectors of x0-mapek beside a textbook cumulative sum and the theoretical limit
+    Mapek(area::mapek::Options),
     /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
     Ebpf(area::ebpf::Options),
     /// x0-ml's graph index beside hnswlib, faiss and usearch
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Area::Kv(options) => area::kv::run(&options),
         Area::Crdt(options) => area::crdt::run(&options),
         Area::Mesh(options) => area::mesh::run(&options),
+        Area::Mapek(options) => area::mapek::run(&options),
         Area::Ebpf(options) => area::ebpf::run(&options),
         Area::Rag(options) => area::rag::run(&options),
         Area::RagWorker(options) => area::rag::worker::run(&options),
