@@ -13,7 +13,11 @@
 mod cache;
 mod embedder;
 mod hashed_words;
+#[cfg(feature = "minilm")]
+mod minilm;
 
 pub use cache::{EmbeddingCache, Opened};
 pub use embedder::{EmbedError, Embedded, Embedder, ModelId, Overflow};
 pub use hashed_words::HashedWords;
+#[cfg(feature = "minilm")]
+pub use minilm::{LoadError, MiniLm, MiniLmOptions, MiniLmTokens};

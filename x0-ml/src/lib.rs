@@ -33,7 +33,8 @@
 //! - [`file`](mod@file): files with versions and checksums, replaced whole. [`simd`]: dot products with the
 //!   same bits on every processor. [`telemetry`]: the names of the metrics.
 //!
-//! Features: `conformance` (suites for the seams), `metrics`. The default is none of them.
+//! Features: `minilm` (all-MiniLM-L6-v2 and its kind on candle: 130 more crates), `conformance` (suites for
+//! the seams), `metrics`. The default is none of them.
 //!
 //! # Glossary
 //! - *Document*: a text with a name and a revision. *Chunk*: a byte range of a document; its
@@ -55,13 +56,13 @@
 //! - A search never waits for the writer.
 //!
 //! # Limitations
-//! [`HashedWords`](embed::HashedWords) knows words and no meaning; a model is brought by the caller. The
-//! lexical index is searched by its owner only, not beside the writer. Near-duplicates are merged when their
-//! text is equal or when they overlap in one document, not by likeness.
+//! [`HashedWords`](embed::HashedWords) knows words and no meaning; meaning needs the feature `minilm` or a
+//! model of the caller. The lexical index is searched by its owner only, not beside the writer.
+//! Near-duplicates are merged when their text is equal or when they overlap in one document, not by likeness.
 //!
 //! # Dependencies
-//! The crate depends on no other x0 crate, starts no thread and opens no socket. `unsafe` is denied outside
-//! of [`simd`].
+//! The crate depends on no other x0 crate, opens no socket, and starts no thread without the feature
+//! `minilm`. `unsafe` is denied outside of [`simd`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

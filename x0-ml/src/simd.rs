@@ -13,6 +13,10 @@
 //! assert!(sums.iter().all(|sum| *sum == sums[0]));
 //! ```
 
+#[cfg(feature = "minilm")]
+mod activation;
+#[cfg(feature = "minilm")]
+mod activation_paths;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
