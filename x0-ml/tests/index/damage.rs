@@ -117,6 +117,81 @@ fn other_settings_are_named() {
     assert!(exact.restore(&file).unwrap_err().to_string().contains("not usable"));
 }
 
+/// One node in each block of slots: the index saves it without the free slots, and a file that has them is
+/// refused before anything is allocated for them.
+#[test]
+fn files_with_nearly_all_slots_free_are_bounded() {
+    let data = Vectors::new(8, 4, 11).take(6400);
+    let mut index = hnsw(options().ef_construction(8), &data);
+    let remove = |index: &mut HnswIndex, one_of: u64| {
+        for id in (0..6400).filter(|id| id % one_of != 0) {
+            index.remove(x0_ml::index::VectorId(id));
+        }
+    };
+    let bounded = |file: &[u8]| {
+        let mut restored = HnswIndex::new(options()).unwrap();
+        restored.restore(file).unwrap();
+        assert!(restored.memory_len() <= 20 * file.len(), "{} of {}", restored.memory_len(), file.len());
+        assert!(restored.save() == file);
+        restored
+    };
+    remove(&mut index, 8);
+    let slots = |file: &[u8]| u32::from_le_bytes(section(file, 1)[12..16].try_into().unwrap());
+    let file = index.save();
+    assert_eq!((index.len(), slots(&file)), (800, 6400));
+    bounded(&file);
+    remove(&mut index, 64);
+    let file = index.save();
+    assert_eq!((index.len(), slots(&file)), (100, 100));
+    let restored = bounded(&file);
+    for query in data.iter().take(50) {
+        let search = Search::new(query, 10);
+        assert_eq!(restored.search(&search).unwrap(), index.search(&search).unwrap());
+    }
+    // The layer counts of the file before, one node in 64 left: right checksums do not help it.
+    let mut sparse = bounded(&file).save();
+    let layers = section(&sparse, 2).to_vec();
+    let spread: Vec<u8> = layers.iter().flat_map(|count| [&[*count][..], &[0; 63]].concat()).collect();
+    replace(&mut sparse, 2, &spread);
+    let at = offset(&sparse, 1) + 12;
+    sparse[at..at + 4].copy_from_slice(&6400_u32.to_le_bytes());
+    resign(&mut sparse);
+    let error = HnswIndex::new(options()).unwrap().restore(&sparse).unwrap_err();
+    assert!(format!("{error:?}").contains("nearly all slots are free"), "{error:?}");
+}
+
+fn word(file: &[u8], at: usize) -> usize {
+    u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize
+}
+
+fn entry(file: &[u8], name: u32) -> usize {
+    let entries = (16..).step_by(24);
+    entries.take(7).find(|at| file[*at..at + 4] == name.to_le_bytes()).unwrap()
+}
+
+fn offset(file: &[u8], name: u32) -> usize {
+    word(file, entry(file, name) + 8)
+}
+
+fn section(file: &[u8], name: u32) -> &[u8] {
+    &file[offset(file, name)..][..word(file, entry(file, name) + 16)]
+}
+
+/// Puts another section in the place of one; those behind it move.
+fn replace(file: &mut Vec<u8>, name: u32, bytes: &[u8]) {
+    let (at, len) = (offset(file, name), section(file, name).len());
+    let grown = bytes.len() - len;
+    file.splice(at..at + len, bytes.iter().copied());
+    let own = entry(file, name);
+    file[own + 16..own + 24].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    for entry in (16..16 + 24 * 7).step_by(24) {
+        let offset = word(file, entry + 8);
+        if offset > at {
+            file[entry + 8..entry + 16].copy_from_slice(&((offset + grown) as u64).to_le_bytes());
+        }
+    }
+}
+
 /// A table or layer count may promise anything; what is allocated follows the bytes that are there.
 #[test]
 fn free_slots_take_no_memory() {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use super::blocks::ROWS;
 use super::graph::{Graph, LAYERS_MAX};
 use super::options::HnswOptions;
 use super::quantize::square;
@@ -25,12 +26,27 @@ const CODES: u32 = 5;
 const LINKS: u32 = 6;
 const VECTORS: u32 = 7;
 
+/// Whether so few slots hold a node that a file without the free ones is written. A block of slots takes
+/// memory for all of them: without this, a file could make its reader allocate 64 times as much as it holds.
+fn is_sparse(live: usize, slots: u32) -> bool {
+    slots as usize > 8 * live.max(ROWS)
+}
+
 /// The sections. Free slots have a layer count of 0 and take no space elsewhere.
 pub(super) fn save(writer: &Writer) -> Vec<u8> {
     let graph = &writer.graph;
     let options = &graph.options;
     let live = || (0..graph.slots).filter(|slot| graph.layers_of(*slot) > 0);
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    // The number of a slot in the file. The order of nodes is that of their slots either way.
+    let is_dense = is_sparse(graph.len, graph.slots);
+    let mut renumbered = Vec::new();
+    if is_dense {
+        renumbered = vec![0; graph.slots as usize];
+        live().enumerate().for_each(|(place, slot)| renumbered[slot as usize] = number(place));
+    }
+    let place = |slot: u32| renumbered.get(slot as usize).copied().unwrap_or(slot);
+    let slots = if is_dense { number(graph.len) } else { graph.slots };
     let mut file = SectionWriter::new(KIND, VERSION);
 
     let mut settings = Vec::new();
@@ -38,8 +54,8 @@ pub(super) fn save(writer: &Writer) -> Vec<u8> {
         options.metric.code(),
         number(options.dimensions),
         number(options.m),
-        graph.slots,
-        graph.entry.unwrap_or(NONE),
+        slots,
+        graph.entry.map_or(NONE, place),
     ] {
         settings.extend(setting.to_le_bytes());
     }
@@ -47,7 +63,8 @@ pub(super) fn save(writer: &Writer) -> Vec<u8> {
         settings.extend(setting.to_le_bytes());
     }
     file.section(SETTINGS, settings);
-    file.section(LAYERS, (0..graph.slots).map(|slot| graph.layers.row(slot)[0]).collect());
+    let is_kept = |count: &u8| *count > 0 || !is_dense;
+    file.section(LAYERS, (0..graph.slots).map(|slot| graph.layers.row(slot)[0]).filter(is_kept).collect());
     file.section(IDS, live().flat_map(|slot| graph.id(slot).0.to_le_bytes()).collect());
     file.section(SCALES, live().flat_map(|slot| graph.scales.row(slot)[0][0].to_le_bytes()).collect());
     let mut codes = Vec::with_capacity(graph.len * options.dimensions);
@@ -60,7 +77,7 @@ pub(super) fn save(writer: &Writer) -> Vec<u8> {
         for layer in 0..graph.layers_of(slot) {
             let row = graph.links_of(layer, slot);
             links.extend(number(row.len()).to_le_bytes());
-            links.extend(row.iter().flat_map(|link| link.to_le_bytes()));
+            links.extend(row.iter().flat_map(|link| place(*link).to_le_bytes()));
         }
     }
     file.section(LINKS, links);
@@ -94,8 +111,14 @@ pub(super) fn restore(file: &[u8], options: &HnswOptions) -> Result<Writer, Rest
     let seed = settings.u64()?;
 
     let mut layers = sections.section(LAYERS)?;
-    // Everything that is allocated below is bounded by this length, which is that of bytes in the file.
+    // Everything that is allocated below is bounded by this length, which is that of bytes in the file, and
+    // by the number of nodes among them.
     layers.expect(slots as usize, 1)?;
+    let mut nodes = layers.clone();
+    let nodes = nodes.bytes(slots as usize)?.iter().filter(|count| **count > 0).count();
+    if is_sparse(nodes, slots) {
+        return Err(layers.damage("nearly all slots are free").into());
+    }
     let mut graph = Graph::new(HnswOptions { seed, ..options.clone() });
     graph.slots = slots;
     graph.reserve(slots as usize);
