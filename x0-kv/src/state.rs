@@ -152,12 +152,14 @@ impl State {
             }
             let changed = tables.gathered_changes();
             let written = tables.written;
-            drop(tables);
-            self.shared.scans().expire(written);
+            // Before any read can see these entries: an owner of a watch who reads a revision and then the
+            // watch has every change up to that revision.
             self.watchers.0.changed(&changed.keys);
             for keyspace in &changed.dropped {
                 self.watchers.0.replaced(Some(keyspace));
             }
+            drop(tables);
+            self.shared.scans().expire(written);
             self.telemetry.batch_applied(self.applied, self.sessions.len());
             self.relieve()?;
         }

@@ -2,7 +2,8 @@
 //!
 //! [`Knowledge`] is the protocol engine: it decides which documents to read, which chunks to embed and what
 //! to remove, and does no I/O. [`KnowledgeStore`] is the seam to the documents. [`KnowledgeBase`] is a driver
-//! without threads for one store, one embedder and one folder.
+//! without threads for one store, one embedder and one folder. Documents of a cluster live in a collection of
+//! x0-kv: module `kv`, by the feature of that name.
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,6 +33,8 @@
 mod base;
 mod catalogue;
 mod engine;
+#[cfg(feature = "kv")]
+pub mod kv;
 mod message;
 mod options;
 mod snapshot;

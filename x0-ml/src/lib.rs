@@ -33,8 +33,8 @@
 //! - [`file`](mod@file): files with versions and checksums, replaced whole. [`simd`]: dot products with the
 //!   same bits on every processor. [`telemetry`]: the names of the metrics.
 //!
-//! Features: `minilm` (all-MiniLM-L6-v2 and its kind on candle: 130 more crates), `conformance` (suites for
-//! the seams), `metrics`. The default is none of them.
+//! Features: `kv` (collections in a store of x0-kv), `minilm` (all-MiniLM-L6-v2 and its kind on candle: 130
+//! more crates), `conformance` (suites for the seams), `metrics`. The default is none of them.
 //!
 //! # Glossary
 //! - *Document*: a text with a name and a revision. *Chunk*: a byte range of a document; its
@@ -52,7 +52,7 @@
 //!   is not embedded again.
 //! - One seed and one order of changes give the same index file on every processor.
 //! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not
-//!   what they promise: at most 100 times their number (a file of one vector in each block of 64 slots).
+//!   what they promise: at most 20 times their number (a file of one vector in each 8 slots).
 //! - A search never waits for the writer.
 //!
 //! # Limitations
@@ -61,8 +61,8 @@
 //! Near-duplicates are merged when their text is equal or when they overlap in one document, not by likeness.
 //!
 //! # Dependencies
-//! The crate depends on no other x0 crate, opens no socket, and starts no thread without the feature
-//! `minilm`. `unsafe` is denied outside of [`simd`].
+//! The crate depends on no other x0 crate but with the feature `kv`, opens no socket, and starts no thread
+//! without the feature `minilm`. `unsafe` is denied outside of [`simd`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -10,8 +10,8 @@ use crate::retrieve::{Document, DocumentId};
 /// - Each change has a higher revision than all before. A document's revision is that of its last change.
 /// - `list` returns documents in the order of their names, at most `max`, each after `after`.
 /// - `poll_change` returns changes in the order of their revisions, those after the last [`Change::Cut`]
-///   without gap. A store that cannot report all of them says `Cut`; the documents are then compared one by
-///   one.
+///   without gap; several changes of one document may be reported as the last of them. A store that cannot
+///   report all of them says `Cut`; the documents are then compared one by one.
 pub trait KnowledgeStore: Send {
     /// Writes a document and returns its revision.
     ///

@@ -1,0 +1,187 @@
+//! Collections in a store of x0-kv, of both kinds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use x0_kv::Store;
+use x0_ml::chunk::ChunkOptions;
+use x0_ml::conformance;
+use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
+use x0_ml::file::DiskFolder;
+use x0_ml::knowledge::kv::{CollectionKind, KvKnowledge, KvKnowledgeError, KvKnowledgeOptions};
+use x0_ml::knowledge::{Change, KnowledgeBase, KnowledgeBaseOptions, KnowledgeStore};
+use x0_ml::retrieve::{Document, Mode};
+
+const KINDS: [CollectionKind; 2] = [CollectionKind::Linearizable, CollectionKind::Crdt];
+
+fn create(store: &Store, kind: CollectionKind) -> KvKnowledge {
+    KvKnowledge::create(store, "manuals", kind, KvKnowledgeOptions::new()).unwrap()
+}
+
+/// Counts the texts that are embedded.
+#[derive(Clone)]
+struct Counting(HashedWords, Arc<AtomicUsize>);
+
+impl Counting {
+    fn new() -> Self {
+        Self(HashedWords::new(32), Arc::default())
+    }
+
+    fn take(&self) -> usize {
+        self.1.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Embedder for Counting {
+    fn model(&self) -> &ModelId {
+        self.0.model()
+    }
+    fn dimensions(&self) -> usize {
+        self.0.dimensions()
+    }
+    fn tokens_max(&self) -> usize {
+        self.0.tokens_max()
+    }
+    fn embed(&self, texts: &[&str], vectors: &mut [f32]) -> Result<Embedded, EmbedError> {
+        self.1.fetch_add(texts.len(), Ordering::Relaxed);
+        self.0.embed(texts, vectors)
+    }
+}
+
+type Base = KnowledgeBase<KvKnowledge, Counting, DiskFolder>;
+
+fn base(collection: KvKnowledge, embedder: &Counting, folder: &std::path::Path) -> Base {
+    let options = KnowledgeBaseOptions::new().chunk(ChunkOptions::new().tokens_max(40));
+    let mut base =
+        Base::open(options, collection, embedder.clone(), DiskFolder::new(folder).unwrap()).unwrap();
+    base.run(Duration::ZERO).unwrap();
+    base
+}
+
+fn page(number: usize) -> String {
+    (0..40).map(|n| format!("Sentence {n} of page {number} names topic{number}x{n}.\n\n")).collect()
+}
+
+#[test]
+fn both_kinds_keep_the_contract() {
+    for kind in KINDS {
+        conformance::knowledge_store(&mut create(&Store::open_in_memory(), kind));
+    }
+}
+
+#[test]
+fn a_collection_is_kept_where_it_was_created() {
+    for kind in KINDS {
+        let store = Store::open_in_memory();
+        let open = || KvKnowledge::open(&store, "manuals", KvKnowledgeOptions::new());
+        assert!(matches!(open(), Err(KvKnowledgeError::Missing { .. })));
+        let _first = create(&store, kind);
+        assert_eq!(create(&store, kind).kind(), kind, "creating it again opens it");
+        assert_eq!(open().unwrap().kind(), kind);
+        let other = KINDS[usize::from(kind == KINDS[0])];
+        let refused = KvKnowledge::create(&store, "manuals", other, KvKnowledgeOptions::new());
+        assert!(matches!(refused, Err(KvKnowledgeError::Kind { found, .. }) if found == kind));
+        let named = KvKnowledge::create(&store, "no name", kind, KvKnowledgeOptions::new());
+        assert!(matches!(named, Err(KvKnowledgeError::Name(_))));
+    }
+}
+
+#[test]
+fn names_and_texts_have_limits() {
+    for kind in KINDS {
+        let store = Store::open_in_memory();
+        let mut collection = create(&store, kind);
+        for name in [String::new(), "n".repeat(5000)] {
+            assert!(collection.put(&name.as_str().into(), Document::new("text")).is_err());
+        }
+        let mut document = Document::new("text");
+        document.source = "s".repeat(2 << 20);
+        assert!(collection.put(&"source".into(), document).is_err());
+        assert_eq!(collection.list(None, 10).unwrap().documents, []);
+    }
+}
+
+#[test]
+fn every_member_sees_changes_and_embeds_only_new_text() {
+    for kind in KINDS {
+        let (store, folder) = (Store::open_in_memory(), tempfile::tempdir().unwrap());
+        let mut writer = create(&store, kind);
+        let embedder = Counting::new();
+        let mut node = base(create(&store, kind), &embedder, folder.path());
+        for number in 0..20 {
+            writer.put(&format!("page{number:02}").as_str().into(), Document::new(page(number))).unwrap();
+        }
+        node.run(Duration::ZERO).unwrap();
+        assert!(embedder.take() > 100);
+        let found = node.query("topic7x21", 3, Mode::Lexical).unwrap();
+        assert_eq!(found[0].document.as_str(), "page07");
+
+        // The same text again, under the same and under another name.
+        let revision = writer.put(&"page07".into(), Document::new(page(7))).unwrap();
+        writer.put(&"copy".into(), Document::new(page(7))).unwrap();
+        node.run(Duration::ZERO).unwrap();
+        assert_eq!(embedder.take(), 0);
+        assert!(node.engine().applied() >= revision);
+
+        // One paragraph changes.
+        let changed = page(3).replace("topic3x20", "another topic");
+        writer.put(&"page03".into(), Document::new(changed)).unwrap();
+        let gone = writer.remove(&"page07".into()).unwrap().unwrap();
+        node.run(Duration::ZERO).unwrap();
+        assert!((1..=2).contains(&embedder.take()));
+        assert!(node.engine().applied() >= gone);
+        let found = node.query("topic7x21", 3, Mode::Lexical).unwrap();
+        assert_eq!(found.iter().map(|hit| hit.document.as_str()).collect::<Vec<_>>(), ["copy"]);
+
+        // A restart compares revisions and embeds nothing, also if changes were missed.
+        node.save(Duration::ZERO).unwrap();
+        drop(node);
+        writer.remove(&"copy".into()).unwrap();
+        let node = base(create(&store, kind), &embedder, folder.path());
+        assert_eq!((embedder.take(), node.engine().passages().documents_len()), (0, 19));
+        assert!(node.query("topic7x21", 3, Mode::Lexical).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_cut_watch_leads_to_a_comparison() {
+    let (store, folder) = (Store::open_in_memory(), tempfile::tempdir().unwrap());
+    let mut writer = create(&store, KINDS[0]);
+    let embedder = Counting::new();
+    let mut node = base(create(&store, KINDS[0]), &embedder, folder.path());
+    // More documents than a watch holds keys.
+    for number in 0..x0_kv::WATCH_KEYS_MAX + 10 {
+        writer
+            .put(&format!("{number}").as_str().into(), Document::new(format!("topic{}", number % 50)))
+            .unwrap();
+    }
+    let mut probe = create(&store, KINDS[0]);
+    assert_eq!(probe.poll_change(), None, "a watch begins when the collection is opened");
+    node.run(Duration::ZERO).unwrap();
+    assert_eq!(node.engine().stats().scans, 2);
+    assert_eq!(node.engine().passages().documents_len(), x0_kv::WATCH_KEYS_MAX + 10);
+    assert_eq!(embedder.take(), 50);
+    store.drop_keyspace("x0-ml/manuals").unwrap().wait().unwrap();
+    assert_eq!(probe.poll_change(), Some(Change::Cut));
+}
+
+#[test]
+fn a_waker_is_woken_by_a_change() {
+    struct Flag(AtomicUsize);
+    impl std::task::Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let store = Store::open_in_memory();
+    let (mut writer, mut reader) = (create(&store, KINDS[0]), create(&store, KINDS[0]));
+    let flag = Arc::new(Flag(AtomicUsize::new(0)));
+    reader.set_waker(Arc::clone(&flag).into());
+    assert_eq!(reader.poll_change(), None);
+    writer.put(&"page".into(), Document::new("text")).unwrap();
+    assert_eq!(flag.0.load(Ordering::Relaxed), 1);
+    assert!(matches!(reader.poll_change(), Some(Change::Changed { .. })));
+}
