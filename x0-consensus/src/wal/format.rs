@@ -154,6 +154,8 @@ impl RecordHeader {
         bytes[12..16].copy_from_slice(&self.parts.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.synced.to_le_bytes());
+        // The header has a checksum of its own: recovery trusts `body_len` and `synced` before it reads the
+        // body.
         let crc = crc32c_append(seed, &bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -185,6 +187,8 @@ impl RecordHeader {
 /// A commit marker with this number at this offset.
 pub(crate) fn seal(sequence: u64, offset: u64, number: u64) -> [u8; RECORD_HEADER_LEN] {
     let seed = seed(sequence, offset);
+    // Its `synced` is its own offset: everything before it is durable. The number is that of the next record,
+    // which overwrites it, so that numbers have no gap.
     RecordHeader { body_crc: seed, body_len: 0, parts: part::SEAL, number, synced: offset }.encode(seed)
 }
 

@@ -59,6 +59,7 @@ impl LogState {
             return;
         }
         self.last_index = index - 1;
+        // An entry that was replaced need not be found in a segment: only its replacement must.
         self.removed_through = self.removed_through.min(index - 1);
         self.term_runs.truncate_from(index);
         while let Some(run) = self.runs.back_mut() {
@@ -70,6 +71,8 @@ impl LogState {
             }
             self.runs.pop_back();
         }
+        // A membership is in effect as soon as its entry is in the log (Raft thesis, §4.1), so that removing
+        // the entry must bring back the one before it: `recover` reads the entries that are left.
         let kept = self.membership_indexes.partition_point(|held| *held < index);
         self.membership_indexes.truncate(kept);
     }
@@ -113,7 +116,10 @@ impl LogState {
         let index = base.index;
         self.base = base;
         self.term_runs.drop_through(index, self.last_index);
+        // A base after the last entry empties the log, as after an adopted snapshot.
         self.last_index = self.last_index.max(index);
+        // A run that reaches past the base stays whole: its records before the base are skipped when it is
+        // read.
         while self.runs.front().is_some_and(|run| run.end_index <= index + 1) {
             self.runs.pop_front();
         }
@@ -123,6 +129,9 @@ impl LogState {
 
     /// Adopts a snapshot.
     pub(crate) fn adopt(&mut self, meta: SnapshotMeta, replaces_log: bool) {
+        // Only a snapshot that contradicts the log, or is ahead of it, replaces the log. Entries after a
+        // snapshot of the same index and term stay: they may be acknowledged (Raft thesis, §5.1,
+        // `InstallSnapshot`).
         if replaces_log {
             self.last_index = meta.index;
             self.removed_through = 0;
@@ -137,6 +146,8 @@ impl LogState {
 
 impl LogState {
     pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        // The base has no entry, but its term is needed: the first append after it names the base as its
+        // previous entry (Raft thesis, §3.5).
         if index == self.base.index {
             Some(self.base.term)
         } else if index < self.base.index || index > self.last_index {
@@ -161,6 +172,7 @@ impl LogState {
             self.adopt(meta.clone(), body.replaces_log);
         }
         if let Some(entries) = &body.entries {
+            // A gap, or entries before the base, cannot be written: `Outline` refuses such a batch.
             if entries.first_index <= self.base.index || entries.first_index > self.last_index + 1 {
                 return Err("the entries of a record do not continue the log");
             }
@@ -225,6 +237,7 @@ impl Held for HeldIn<'_> {
             Err(SnapshotReadError::Io { operation, file, source }) => {
                 Err(WriteError::Io { operation, file, source })
             }
+            // A damaged file counts as not staged, so that it is not adopted and the leader sends it again.
             Err(SnapshotReadError::Corrupt { .. }) => Ok(false),
         }
     }

@@ -63,6 +63,8 @@ impl Manifest {
         for slot in 0..2 {
             let mut bytes = [0; SLOT_LEN];
             file.read_at(slot * SLOT_DISTANCE, &mut bytes)?;
+            // One slot is torn after a crash in `set`: the other one has the previous sequence. A manifest
+            // that is behind proves less, but nothing wrong.
             newest = newest.max(decode(&bytes).unwrap_or(0));
         }
         Ok(Some((Manifest { file }, newest)))
@@ -75,12 +77,15 @@ impl Manifest {
         file.write_at(0, &[0; 2 * 512])?;
         let mut manifest = Manifest { file };
         manifest.set(newest)?;
+        // The name as well: without it the file is gone after a power loss although its content was
+        // synchronised (fsync(2): the directory needs a synchronisation of its own).
         directory.sync()?;
         Ok(manifest)
     }
 
     /// Records the newest segment, durably.
     pub(crate) fn set(&mut self, newest: u64) -> io::Result<()> {
+        // Alternating: the slot that is being overwritten is never the only valid one.
         self.file.write_at(newest % 2 * SLOT_DISTANCE, &encode(newest))?;
         self.file.sync()
     }

@@ -40,12 +40,14 @@ pub(crate) fn partial(name: &str, number: u64) -> String {
 }
 
 fn number(digits: &str) -> Option<u64> {
+    // Exactly the form that is written: "1.wal" or capitals are files of another program.
     let is_ours = digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if is_ours { u64::from_str_radix(digits, 16).ok() } else { None }
 }
 
 impl Name {
     pub(crate) fn parse(name: &str) -> Name {
+        // First: a partial name contains the complete name of the file that it becomes.
         if name.ends_with(PARTIAL) {
             return Name::Partial;
         }

@@ -60,6 +60,7 @@ impl Files {
                 Name::Other => {}
             }
         }
+        // A folder has no order.
         files.segments.sort_unstable();
         files.spares.sort_unstable();
         Ok(files)
@@ -166,10 +167,13 @@ impl Opening<'_> {
                 return Err(self.corrupt(sequence, at, "a record that cannot be read"));
             };
             let performed = match (body.last_index, at == opening_at) {
+                // The segments before the oldest one are removed: its opening is the only source of their
+                // state.
                 (Some(last_index), true) if is_first => {
                     self.state.begin(&body, last_index);
                     Ok(())
                 }
+                // For later segments it is a check: replay has led to this state, or a record is missing.
                 (Some(last_index), true) if self.state.agrees(&body, last_index) => Ok(()),
                 (None, false) => self.state.replay(&body, bytes, Location { sequence, offset: at, len }),
                 _ => Err("a segment that does not continue the one before"),
@@ -201,6 +205,7 @@ impl Opening<'_> {
 
     /// Removes the files that an interrupted run left; the log refers to none of them.
     fn clear(&self, files: &Files, segments_detached: &[u64]) -> io::Result<()> {
+        // A staged snapshot that no record adopts belongs to a transfer that ended with the process.
         let adopted = self.state.snapshot.as_ref().map(|meta| (meta.index, meta.term));
         let leftover = files.snapshots.iter().filter(|position| Some(**position) != adopted);
         let names = segments_detached
@@ -219,6 +224,7 @@ impl Opening<'_> {
         let mut spares = Spares::default();
         for (at, number) in numbers.iter().enumerate() {
             let name = names::spare(*number);
+            // Another length: the options have changed since.
             let is_usable = at < SPARES_MAX && self.directory.open(&name)?.len_bytes()? == segment_len;
             if is_usable {
                 spares.add(*number);

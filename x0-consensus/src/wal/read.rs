@@ -42,6 +42,7 @@ impl Wal {
             let mut taken = self.entries_of(run, &bytes, index..end)?;
             let within = taken.iter().take_while(|entry| {
                 len = len.saturating_add(entry.payload.len());
+                // The first entry always, however long: otherwise replication of a long entry never moves on.
                 entry.index == indexes.start || len <= len_bytes_max
             });
             let within = within.count();
@@ -78,6 +79,7 @@ impl Wal {
         // Bounded: a run is as long as a record that was written or verified here, that is, at most a batch.
         let mut bytes = vec![0; usize::try_from(run.len).unwrap_or(usize::MAX)];
         let filled = file.read_at(run.offset, &mut bytes).map_err(|error| failed("read", error))?;
+        // Segments have their full length from the start: a short read is no end of a log, but damage.
         if filled < bytes.len() {
             return Err(self.damaged(run.sequence, run.offset + filled as u64, "the file was cut short"));
         }
@@ -106,6 +108,8 @@ impl Wal {
                 Body::decode(header.parts, body).ok_or_else(|| damaged("a record that cannot be read"))?;
             if let Some(held) = decoded.entries {
                 for entry in held.iter(body).filter(|entry| indexes.contains(&entry.index)) {
+                    // A run without replaced entries has each index once and in order; an index that comes
+                    // twice would hand out a replaced entry.
                     if entry.index != next {
                         return Err(damaged("a record has the wrong entries"));
                     }

@@ -122,8 +122,12 @@ pub(crate) fn put_write(bytes: &mut Vec<u8>, place: Place, write: &Write, replac
             parts |= part::HARD_STATE;
             put_hard_state(bytes, hard_state);
         }
+        // The parts have the order in which they take effect: a snapshot may replace the log that the entries
+        // continue, and the base may only be set once the entries before it are there.
         if let Some(meta) = &write.snapshot {
             parts |= part::SNAPSHOT;
+            // Decided when the batch is written and recorded: recovery cannot compare the snapshot with
+            // entries that are in removed segments.
             if replaces_log {
                 parts |= part::REPLACES_LOG;
             }
@@ -268,6 +272,7 @@ impl Reader<'_> {
             KIND_MEMBERSHIP => EntryKind::Membership,
             _ => return None,
         };
+        // A range and no copy: recovery walks over the whole log and needs no payload.
         let payload = self.at..self.at.checked_add(len).filter(|end| *end <= self.bytes.len())?;
         self.at = payload.end;
         Some(EntryAt { index, term, kind, payload })
@@ -279,6 +284,7 @@ impl Reader<'_> {
         if first_index == 0 || count == 0 || first_index > INDEX_MAX {
             return None;
         }
+        // Walked once here, so that `Entries::iter` cannot end early and lose entries silently.
         (0..count).try_for_each(|_| self.entry(0).map(|_| ()))?;
         Some(Entries { first_index, count, bytes: start..self.at })
     }
@@ -303,6 +309,7 @@ impl Body {
             base: if has(part::BASE) { Some(reader.base()?) } else { None },
             last_index: if has(part::STATE) { Some(reader.index()?) } else { None },
         };
+        // Exactly one encoding for a body: bytes left over would be a part that this version does not know.
         let padding = body.get(reader.at..)?;
         // The first record of a segment has all parts of the state, and never entries.
         let is_state_whole =

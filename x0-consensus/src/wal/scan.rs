@@ -67,6 +67,7 @@ pub(crate) fn record_at<'w>(window: &'w mut Window<'_>, sequence: u64, offset: u
     };
     match window.get(offset + RECORD_HEADER_LEN as u64, header.body_len as usize)? {
         None => Ok(Found::Nothing("the file ends inside a record")),
+        // A valid header alone proves nothing about the body: a torn batch may lack any of its sectors.
         Some(body) if crc32c_append(seed, body) != header.body_crc => {
             Ok(Found::Nothing("a record's checksum is wrong"))
         }
@@ -83,6 +84,8 @@ pub(crate) fn is_synced_beyond(window: &mut Window<'_>, sequence: u64, offset: u
     while let Some(bytes) = window.get(at, RECORD_HEADER_LEN)? {
         // Computing the seed costs more than the other checks, and zeros do not need it.
         if bytes.iter().any(|byte| *byte != 0)
+            // The header is enough: that it was written proves the synchronisation before it, even if its own
+            // body is torn.
             && RecordHeader::decode(bytes, seed(sequence, at)).is_some_and(|header| header.synced > offset)
         {
             return Ok(true);

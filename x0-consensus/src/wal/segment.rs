@@ -88,6 +88,8 @@ impl Active {
     /// Makes the written records durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if self.synced < self.end {
+            // On an error `synced` stays, and the log is poisoned: a repeated fsync may return `Ok` for pages
+            // that the kernel dropped (Rebello et al., ATC '20).
             self.file.sync()?;
             self.synced = self.end;
         }
@@ -97,6 +99,7 @@ impl Active {
     /// Writes the commit marker: the proof that all records up to here are durable. The marker itself is not
     /// synchronised.
     pub(crate) fn seal(&mut self) -> io::Result<()> {
+        // Without a synchronisation: that would double the cost of a batch, and the batch itself is durable.
         self.file.write_at(self.end, &seal(self.sequence, self.end, self.number))
     }
 }

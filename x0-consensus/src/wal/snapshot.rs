@@ -140,6 +140,7 @@ impl FileSnapshotWriter {
         }
         // Reset at the end: a block that failed midway must not be followed by another one.
         self.is_failed = true;
+        // Seeded with header and number: a block of another snapshot, or at another place, is invalid here.
         let crc = crc32c_append(block_seed(self.header_crc, self.blocks), &self.block);
         self.block.extend_from_slice(&crc.to_le_bytes());
         self.file.write_at(HEADER_LEN + self.blocks * (BLOCK_LEN + CRC_LEN), &self.block)?;
@@ -189,6 +190,7 @@ impl SnapshotWriter for FileSnapshotWriter {
         self.file.sync().map_err(|error| self.error("synchronise", error))?;
         self.directory.rename(&self.partial, &self.name).map_err(|error| self.error("rename", error))?;
         self.is_finished = true;
+        // The log refers to the snapshot by its name from the next write on: the name must survive a crash.
         self.directory.sync().map_err(|error| self.error("synchronise the folder of", error))
     }
 }
@@ -244,6 +246,7 @@ impl FileSnapshotReader {
         let mut trailer = [0; 32];
         let filled = file.read_at(trailer_at, &mut trailer).map_err(|error| io_error("read", error))?;
         let len = read_u64(&trailer, 8).unwrap_or(0);
+        // Length and trailer together: a file that was cut or extended has its trailer at another place.
         if filled < trailer.len()
             || trailer != encode_trailer(header_crc, len)
             || file_len(len) != Some(found_len)
@@ -270,6 +273,8 @@ impl FileSnapshotReader {
             bytes.resize(len + 4, 0);
             let filled = self.file.read_at(offset, &mut bytes)?;
             let crc = crc32c_append(block_seed(self.header_crc, number), &bytes[..len]);
+            // Before a byte is returned: a follower would otherwise install damage that its own checksums
+            // then confirm.
             if filled < bytes.len() || read_u32(&bytes, len) != Some(crc) {
                 let error = SnapshotReadError::Corrupt {
                     file: self.path.clone(),

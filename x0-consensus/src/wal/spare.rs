@@ -41,6 +41,8 @@ fn make(directory: &dyn Directory, number: u64, len: u64, stop: &AtomicBool) -> 
     let partial = names::partial(&name, 0);
     let made = (|| {
         let mut file = directory.create(&partial)?;
+        // The zeros are durable before the name: a file with the name of a spare has its full length, so that
+        // a batch in it never needs space.
         fill(&mut *file, len, stop)?;
         directory.rename(&partial, &name)?;
         directory.sync()
@@ -60,6 +62,8 @@ fn fill(file: &mut dyn DirectoryFile, len: u64, stop: &AtomicBool) -> io::Result
             return Err(io::ErrorKind::Interrupted.into());
         }
         let step = usize::try_from((len - offset).min(STEP_LEN)).unwrap_or(0);
+        // Written, and not only allocated: an allocated block is marked as unwritten, and the first write to
+        // it changes metadata, which the next synchronisation of the log would have to write as well.
         file.write_at(offset, &zeros[..step])?;
         file.sync()?;
         offset += step as u64;
@@ -108,6 +112,7 @@ impl Spares {
             return Some(number);
         }
         let mut preparation = self.preparation.take()?;
+        // Waiting is shorter than a second file would take, and two writers would slow each other.
         let made = preparation.thread.take()?.join();
         matches!(made, Ok(Ok(()))).then_some(preparation.number)
     }
