@@ -112,7 +112,7 @@ use crate::codec::{self, ByteReader};
 /// The version of every encoding of this module. It opens each of them, and [`CONTEXT`] ends with it.
 pub const VERSION: u8 = 1;
 
-/// What every signed message begins with: the protocol, what is signed, and the version.
+/// The beginning of every signed message: the protocol, the kind of content, and the version.
 pub const CONTEXT: &[u8] = b"x0-crdt chain checkpoint v1\0";
 
 /// Most bytes of an event.

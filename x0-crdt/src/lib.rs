@@ -94,8 +94,8 @@
 //! - With batches of 64 events and Ed25519, a live value costs 38 bytes, and a writer without live values 172
 //!   bytes.
 //!
-//! It does not prevent a member from *removing* values: a forged event can take the place of a genuine one,
-//! and both are then gone. It does not prevent a member from claiming events of another writer that this
+//! Signatures do not prevent a member from *removing* values: a forged event can take the place of a genuine
+//! one, and both are then gone. They do not prevent a member from claiming events of another writer that this
 //! writer has not written: that writer must take a fresh incarnation ([`JoinError::Impostor`]). A proof
 //! reaches as deep as checkpoints are held: those of live batches always, others 256 back and until a
 //! restart. An equivocation is found only if a path exists between two replicas that hold the two sides. A
@@ -171,7 +171,7 @@ pub mod internal {
     pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
 }
 
-/// What the macros of this crate need where they are used.
+/// Items that the macros of this crate need where they are used.
 #[doc(hidden)]
 pub mod __private {
     pub use alloc::vec::Vec;

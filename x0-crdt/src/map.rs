@@ -1,4 +1,5 @@
-//! [`CausalMap`]: byte strings to values that every replica may write at any time, as one replica's whole state.
+//! [`CausalMap`]: byte strings to values that every replica may write at any time, as one replica's whole
+//! state.
 
 mod cell;
 mod clash;
@@ -109,9 +110,9 @@ pub struct CausalMap {
     me: u32,
     hash_key: HashKey,
     writers: Writers,
-    /// Of each writer, the last event seen.
+    /// The last event seen of each writer.
     version: Vec<u64>,
-    /// Of each writer, the event up to which tombstones were collected.
+    /// The event of each writer up to which tombstones were collected.
     floor: Vec<u64>,
     cells: BTreeMap<Key, Cell>,
     /// Events above the floor that no later event has replaced, and their keys: what a peer that lacks them

@@ -168,9 +168,9 @@ pub struct Session<R: Replicated = CausalMap> {
     /// The number of the last request, never used twice in a session; two sessions with one peer differ by
     /// their seed.
     number: u64,
-    /// What this side sends in parts, by kind.
+    /// The content that this side sends in parts, by kind.
     serving: [Option<Outgoing>; Kind::ALL.len()],
-    /// What this side collects besides a delta, by kind.
+    /// The content that this side collects besides a delta, by kind.
     collecting: [Option<Collecting>; Kind::ALL.len()],
     /// A pull of the peer that waits for what it refers to.
     waiting: Option<Waiting>,

@@ -70,10 +70,10 @@ struct Peer {
 /// the same of it. The [module documentation of the crate](crate#signed-maps) describes the method and its
 /// limits.
 ///
-/// It is an engine: it owns the map, the chains of all writers and one [`Session`] per peer, and no socket,
-/// file, clock or thread. Writing to the map without its chains, or sending what is not durable, is not
-/// possible: the map is lent out read-only, and a [`SignedOutput::Send`] is handed out only after the
-/// [`PersistToken`] of the record before it has come back.
+/// A signed map is a protocol engine: it owns the map, the chains of all writers and one [`Session`] per
+/// peer, and no socket, file, clock or thread. Writing to the map without its chains, or sending events that
+/// are not durable, is not possible: the map is lent out read-only, and a [`SignedOutput::Send`] is handed
+/// out only after the [`PersistToken`] of the record before it has come back.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each input, and [`put`](Self::put), [`add`](Self::add),
@@ -519,7 +519,7 @@ impl SignedMap {
             }
             for (peer, keys) in self.drain(&mut sends) {
                 let reviewed = self.chains.review(&mut self.map, &keys);
-                // What the review itself wrote or dropped is news to the source as well.
+                // Events that the review itself wrote or dropped are news to the source as well.
                 let is_news = self.reviewed(keys.into_iter().collect(), reviewed);
                 let source = Some(peer).filter(|_| !is_news);
                 self.changed =

@@ -53,7 +53,7 @@ impl<R: Subject> Replicas<R> {
         self.seen[at].insert(number);
     }
 
-    /// What each holds is what the model says: nothing removed is back, nothing added is lost.
+    /// Each replica holds the values of the model: nothing removed is back, nothing added is lost.
     fn holds_what_stands(&self) -> bool {
         self.maps.iter().zip(&self.seen).all(|(map, seen)| {
             let held: BTreeSet<usize> =

@@ -53,7 +53,7 @@ impl Arguments {
     }
 }
 
-/// What was read at one moment.
+/// The counters at one moment.
 struct Reading {
     at: Instant,
     links: Vec<LinkCounters>,

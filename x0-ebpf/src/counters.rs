@@ -130,7 +130,7 @@ impl Peer {
     }
 }
 
-/// What went to and came from a peer, on all interfaces the program is attached to.
+/// The traffic to and from a peer, on all interfaces that the program is attached to.
 ///
 /// "Received" is what XDP or TC ingress saw, "sent" what TC egress saw. Attach only one of the first two to
 /// an interface, or the peer counts twice.

@@ -71,9 +71,9 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It is dropped.
+    /// The packet is dropped.
     Dropped,
-    /// It arrives.
+    /// The packet arrives.
     Arrives {
         /// The bit that is flipped, counted from the packet's first byte, lowest bit first.
         flipped: Option<u64>,

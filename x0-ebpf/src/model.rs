@@ -1,4 +1,4 @@
-//! What the link program is to make of a frame, in plain Rust: the reference it is tested against.
+//! The link program in plain Rust: the reference that the eBPF program is tested against.
 //!
 //! Written from the RFCs and from the contract in bpf/include/packet.h, on slices: no pointer, no map, no
 //! shared code.
@@ -25,7 +25,7 @@ pub enum Cause {
     Mac,
 }
 
-/// What is to become of a frame, and what is to be counted.
+/// The fate of a frame, and the counters that it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Judgement {
@@ -33,7 +33,7 @@ pub struct Judgement {
     pub dropped: Option<Cause>,
     /// Malformed: passed, and no rule asked.
     pub broken: bool,
-    /// Whose it is, when it arrives.
+    /// The peer of the frame, when it arrives.
     pub peer: Option<Peer>,
     /// The flow it belongs to, when it arrives.
     pub flow: Option<Flow>,
@@ -48,7 +48,7 @@ pub struct Model {
     pub drop_v4: bool,
     /// IPv6 that no rule covers is dropped.
     pub drop_v6: bool,
-    /// What makes a peer.
+    /// The definition of a peer.
     pub peer_by: PeerBy,
 }
 
@@ -155,7 +155,7 @@ impl Model {
         self.rules.contains(&(Source::Mac(mac), Action::Drop))
     }
 
-    /// What is to become of a frame that arrives. Any bytes will do.
+    /// The fate of a frame that arrives. Any bytes will do.
     #[must_use]
     pub fn judge(&self, frame: &[u8]) -> Judgement {
         let mut judgement = Judgement { dropped: None, broken: false, peer: None, flow: None };

@@ -48,7 +48,7 @@ pub enum ProbeError {
         "the tracepoint tcp:tcp_probe has no field `{field}`: use `SocketProgram`, and report the kernel's version"
     )]
     Format {
-        /// What is missing.
+        /// The missing part.
         field: &'static str,
     },
     /// A capability is missing.

@@ -64,7 +64,7 @@ pub enum LoadError {
         folder: PathBuf,
         /// The map's name.
         map: String,
-        /// What differs.
+        /// The difference.
         cause: String,
     },
     /// The pin folder cannot be used.
@@ -80,7 +80,7 @@ pub enum LoadError {
     Damaged {
         /// The object's name.
         object: &'static str,
-        /// What is missing.
+        /// The missing part.
         missing: String,
     },
     /// Another system call failed.

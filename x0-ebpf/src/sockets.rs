@@ -21,7 +21,7 @@ use crate::sys::Map;
 pub struct SocketCounters {
     /// Connections that were established.
     pub opened: u64,
-    /// Those of them that are closed.
+    /// The sockets among them that are closed.
     pub closed: u64,
     /// The smoothed round-trip time of the latest sample of any connection.
     pub rtt: Option<Duration>,

@@ -103,9 +103,9 @@ pub(crate) struct Map {
     fd: OwnedFd,
     kind: u32,
     key_len: usize,
-    /// Of one entry as user space sees it: all CPUs of a per-CPU map.
+    /// The length of one entry as user space sees it: all CPUs of a per-CPU map.
     value_len: usize,
-    /// Of one CPU's value, padded to eight bytes where the map is per-CPU.
+    /// The length of the value of one CPU, padded to eight bytes where the map is per-CPU.
     stride: usize,
     entries_max: u32,
 }

@@ -1,4 +1,4 @@
-//! What is missing is named, with its remedy: on the texts of other machines.
+//! A missing capability is named, with its remedy: on the texts of other machines.
 
 #![allow(
     clippy::unwrap_used,

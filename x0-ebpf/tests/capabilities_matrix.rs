@@ -22,7 +22,7 @@ const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
-/// What the tests run as another user: says what it may, and does it.
+/// The program that the tests run as another user: it reports its capabilities, and uses them.
 #[test]
 fn child() {
     if std::env::var_os("X0_CHILD").is_none() {
@@ -72,7 +72,7 @@ fn loads() {
 struct Case {
     set: &'static str,
     effective: u64,
-    /// What is missing for links, and for tracing.
+    /// The missing capabilities for links, and for tracing.
     links: &'static str,
     tracing: &'static str,
 }
@@ -125,8 +125,7 @@ fn root_is_what_its_bounding_set_leaves() {
     done_as_said("root in a container", "CAP_BPF", &said);
 }
 
-/// Where nothing is missing everything works; where something is, each refusal names it and says how to grant
-/// it.
+/// With all capabilities everything works; without one, each refusal names it and says how to grant it.
 fn done_as_said(case: &str, missing: &str, said: &str) {
     if !cfg!(all(feature = "ebpf", feature = "testing")) {
         return;
@@ -170,7 +169,7 @@ fn can_drop_capabilities() -> bool {
 }
 
 fn as_nobody(set: &str) -> String {
-    // That user must be able to read the program, wherever the target folder is.
+    // The other user must be able to read the program, in any target folder.
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let program = folder.path().join("program");

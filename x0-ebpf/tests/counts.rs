@@ -55,7 +55,7 @@ impl Wire {
         generator.counted()
     }
 
-    /// What the backends say of both ends, sent at the left and received at the right.
+    /// The counts of the backends at both ends, sent at the left and received at the right.
     fn counted(&self) -> Vec<(&'static str, DirectionCounters, DirectionCounters)> {
         let sources: [&(dyn StatsSource + Sync); 2] = [&RtnetlinkSource, &ProcNetDevSource];
         sources
@@ -69,7 +69,7 @@ impl Wire {
     }
 }
 
-/// What went out and what came in.
+/// The packets that went out and that came in.
 fn link(
     namespace: &Namespace,
     source: &(dyn StatsSource + Sync),

@@ -148,7 +148,7 @@ fn rules(random: &mut Random) -> Vec<(Source, Action)> {
     rules.into_iter().collect()
 }
 
-/// What the model expects of everything that was counted.
+/// The counts that the model expects.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Expected {
     packets: u64,

@@ -14,7 +14,7 @@ use x0_ebpf::{
     Direction, Fault, FaultInjector, LoadError, ProbeError, ProbeProgram, Share, SocketError, SocketProgram,
 };
 
-/// Where a cgroup (version 2) is mounted.
+/// The mount point of a cgroup (version 2).
 fn cgroup() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     let found = mounts.lines().find_map(|line| {

@@ -159,7 +159,7 @@ mod privileged {
         let before = find(&read(&mut *stats), pair.right().name()).rx;
         let _ = generator.send(&frame);
         let after = find(&read(&mut *stats), pair.right().name()).rx;
-        // It may count as dropped there: the wire is part of the machine.
+        // The packet may count as dropped there: the wire is part of the machine.
         assert_eq!((after.packets, after.bytes), (before.packets, before.bytes));
         pair.mend().unwrap();
         // A packet socket reports once that its link was down.

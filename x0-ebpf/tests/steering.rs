@@ -65,7 +65,8 @@ fn after_the_flip_nothing_is_lost() {
                 while Instant::now() < due {
                     std::hint::spin_loop();
                 }
-                // What the cut link refuses is lost before the flip; after it nothing may be refused.
+                // The packets that the cut link refuses before the flip are lost; after it no packet may be
+                // refused.
                 let _ = generator.send(&frame.clone().number(number).build());
                 number += 1;
                 sent.store(number, Ordering::Release);

@@ -29,7 +29,7 @@ const SVID_VALIDITY: Duration = Duration::from_secs(300);
 /// Without an answer for so long, a connection has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the connections have in common.
+/// The state that the connections share.
 #[derive(Default)]
 struct Tally {
     connections: AtomicUsize,
@@ -124,7 +124,7 @@ fn serve(listener: &TcpListener, config: &Arc<ServerConfig>, tally: &Tally) {
         let over = tally.over.load(Ordering::Acquire);
         let answered = accepted.map_err(Failure::from).and_then(|(stream, _)| answer(stream, config, tally));
         match answered {
-            // Who says nothing when it is over only came to wake us.
+            // A connection that sends nothing after the end was made only to wake this task.
             Err(_) if over => return,
             Err(failure) => tally.fail("server", &failure),
             Ok(()) => {}

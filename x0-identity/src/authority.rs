@@ -63,8 +63,9 @@ impl Default for AuthorityOptions {
 
 /// The signing authority of a trust domain, in memory: a self-signed certificate of ECDSA P-256 and its key.
 ///
-/// It issues every SPIFFE ID of its trust domain that the caller requests; the caller decides which workload
-/// receives which ID. It also generates the key of each SVID, from the randomness of the operating system.
+/// An authority issues every SPIFFE ID of its trust domain that the caller requests; the caller decides which
+/// workload receives which ID. It also generates the key of each SVID, from the randomness of the operating
+/// system.
 ///
 /// ```
 /// use std::time::Duration;

@@ -66,7 +66,7 @@ pub(crate) fn decode(text: &str, alphabet: Alphabet) -> Option<Vec<u8>> {
             };
             bits = bits << 6 | u32::from(sextet);
         }
-        // Of 2 digits 8 bits count, of 3 digits 16: the others are zero.
+        // Two digits hold 8 bits, three digits 16: the other bits are zero.
         let (len, unused) = match group.len() {
             4 => (3, 0),
             3 => (2, 2),

@@ -35,14 +35,14 @@ const COMPARISONS_MAX: usize = 20_000;
 /// Certificates that the search looks at. A chain in order takes one step per certificate.
 const STEPS_MAX: usize = 512;
 
-/// What the peer acts as.
+/// The role of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Usage {
     Client,
     Server,
 }
 
-/// What one validation may still spend.
+/// The rest of the budget of one validation.
 struct Budget {
     signatures: usize,
     comparisons: usize,
@@ -104,7 +104,7 @@ struct Search<'a> {
     now: i64,
     usage: Usage,
     budget: Budget,
-    /// What is known of signatures: position of the certificate, its issuer, and whether it verified.
+    /// The signatures that were checked: position of the certificate, its issuer, and whether it verified.
     signatures: Vec<(usize, CertificateAt, bool)>,
     refusal: Option<(Stage, PathError)>,
 }

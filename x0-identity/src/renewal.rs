@@ -53,8 +53,8 @@ impl RenewalOptions {
     }
 }
 
-/// What a [`Renewal`] is given. `wall` is the time since 1970 by the system's clock, in which certificates
-/// say their validity.
+/// An input of a [`Renewal`]. `wall` is the time since 1970 by the system's clock, in which certificates
+/// state their validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RenewalInput {
@@ -85,8 +85,8 @@ pub enum RenewalInput {
     },
 }
 
-/// What the driver of a [`Renewal`] does. It answers with [`RenewalInput::Issued`], [`RenewalInput::Failed`]
-/// or [`RenewalInput::Rejected`].
+/// An output of a [`Renewal`]. Its driver answers with [`RenewalInput::Issued`], [`RenewalInput::Failed`] or
+/// [`RenewalInput::Rejected`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RenewalOutput {

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use crate::x509::{Certificate, to_system_time};
 use crate::{EncodingError, SpiffeId};
 
-/// What an entry of a [`RevocationView`] names.
+/// The subject of an entry of a [`RevocationView`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Revoked {
@@ -30,9 +30,9 @@ pub enum Revoked {
 /// A set of revocations, bounded, each with the moment from which on it is not needed: the end of what it
 /// names.
 ///
-/// It is a state-based CRDT: [`RevocationView::merge`] is commutative, associative and idempotent, so that
-/// nodes may exchange views in any order, as a value of a key-value store or of their own. Nothing is taken
-/// back; an entry ends by itself.
+/// A view is a state-based CRDT: [`RevocationView::merge`] is commutative, associative and idempotent, so
+/// that nodes may exchange views in any order, as a value of a key-value store or of their own. Nothing is
+/// taken back; an entry ends by itself.
 ///
 /// The view says what is revoked, not who may say so: take views only from peers that are authorized to
 /// revoke, or from a store that only they write.

@@ -1,4 +1,4 @@
-//! What an authority issues, keeps and refuses.
+//! Certificates that an authority issues, keeps and refuses.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;
@@ -92,7 +92,7 @@ fn a_bundle_is_bounded() {
     let full = TrustBundle::new(domain("example.org"), authorities.clone()).unwrap();
     authorities.push(key_signs(64));
     assert_eq!(TrustBundle::new(domain("example.org"), authorities), Err(BundleError::Authorities));
-    // What cannot be taken whole changes nothing.
+    // A bundle that cannot be taken as a whole changes nothing.
     let mut bundle = full.clone();
     assert_eq!(bundle.extend(&authority().bundle()), Err(BundleError::Authorities));
     assert_eq!(bundle, full);

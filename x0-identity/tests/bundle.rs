@@ -495,7 +495,7 @@ proptest! {
             let position = position.index(bytes.len());
             bytes[position] = byte;
         }
-        // What is read is written and read again as the same.
+        // A bundle that was read is written and read again as the same.
         if let Ok(map) = BundleMap::from_json(&bytes) {
             let text = map.to_json();
             let again = BundleMap::from_json(text.as_bytes()).unwrap();

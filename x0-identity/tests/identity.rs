@@ -1,4 +1,4 @@
-//! What an `Identity` lets in, what it follows, and that no session is resumed.
+//! The peers that an `Identity` accepts, the rotations that it follows, and that no session is resumed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;
@@ -219,8 +219,8 @@ fn no_session_is_resumed() {
         assert_eq!(second_handshake(&eager_client, &Arc::new(server)), Some(HandshakeKind::Full));
     }
 
-    // That it is us who prevent it: two that want to do resume, and so get in after their authority was
-    // revoked.
+    // This crate prevents resumption: two peers that permit it do resume, and so get in after their authority
+    // was revoked.
     assert_eq!(second_handshake(&eager_client, &eager_server), Some(HandshakeKind::Resumed));
     two.set_bundle(empty()).unwrap();
     connect(&eager_client, &eager_server).unwrap();

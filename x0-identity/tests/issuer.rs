@@ -171,7 +171,7 @@ fn openssl_accepts_the_request_and_the_host_name() {
         };
         let (verified, text) = verify("web.example.org");
         assert!(verified, "{text}");
-        // What the requester asked for is not in the certificate.
+        // The names that the requester put into the request are not in the certificate.
         assert!(!verify("evil.example.org").0);
     }
 }

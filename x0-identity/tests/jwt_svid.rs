@@ -112,7 +112,7 @@ fn validate_token(token: &str) -> Result<SpiffeId, JwtSvidError> {
     validated.map(|svid| svid.spiffe_id().clone())
 }
 
-/// Of a token with a valid signature.
+/// The claims of a token with a valid signature.
 fn validate(header: &Value, claims: &Value) -> Result<SpiffeId, JwtSvidError> {
     validate_token(&sign_text(&header.to_string(), &claims.to_string()))
 }

@@ -27,7 +27,8 @@ fn unix(seconds: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds.unsigned_abs()))
 }
 
-/// What our verifier says of a chain as client and as server. An authority that no bundle takes is left out.
+/// The result of this crate's verifier for a chain as client and as server. An authority that no bundle
+/// accepts is left out.
 fn ours(vector: &Vector) -> [Result<SpiffeId, VerifyError>; 2] {
     let authorities = vector
         .bundle

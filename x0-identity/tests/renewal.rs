@@ -31,7 +31,7 @@ struct World {
     seed: u64,
     /// True time since the beginning.
     time: Duration,
-    /// What the engine's clock did not count.
+    /// The time that the engine's clock did not count.
     suspended: Duration,
     /// The node's clock is this much behind 300 seconds ahead.
     skew: Duration,

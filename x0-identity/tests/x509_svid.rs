@@ -59,7 +59,7 @@ fn leaf() -> Recipe {
     Recipe::leaf(ID)
 }
 
-/// Of the verifier asked directly, and of handshakes.
+/// The result of the verifier called directly, and of handshakes.
 type Judgements = (Vec<Result<SpiffeId, VerifyError>>, Vec<Result<SpiffeId, rustls::Error>>);
 
 /// Each way a chain can come before the verifier, as client and as server: directly, and in a handshake with
@@ -294,7 +294,7 @@ fn x509_svid_3_2_signer_has_no_path() {
         &recipe("spiffe://example.org/"),
         SigningError::SpiffeId(ParseSpiffeIdError::TrailingSlash),
     );
-    // It SHOULD, not MUST, be an SVID, and of the trust domain it signs for.
+    // A signing certificate SHOULD, not MUST, be an SVID, and of the trust domain that it signs for.
     let root = root();
     for signer in [recipe("spiffe://example.com"), intermediate().with(|signer| signer.names.clear())] {
         let signer = signer.signed_by(&root);
@@ -568,7 +568,7 @@ fn x509_svid_5_1_unknown_issuer() {
 
 #[test]
 fn x509_svid_5_1_signature_of_another_key() {
-    // Of the same name as the root, but not with its key.
+    // This authority has the name of the root, but not its key.
     let (root, impostor) = (root(), root());
     path_refused(
         &leaf_of(&impostor),
@@ -690,7 +690,7 @@ fn a_certificate_that_is_too_long_is_not_read() {
     leaf_refused_encoding(&trailing.into(), EncodingError::TrailingData { len: 1 });
 }
 
-/// What a rule depends on and cannot be read is not passed over, as if it were absent.
+/// An extension that a rule depends on and that cannot be read is not ignored as if it were absent.
 #[test]
 fn an_extension_that_cannot_be_read_is_no_absent_one() {
     const NAMES: u64 = 17;

@@ -28,7 +28,7 @@ use crate::{
 pub struct FaultInjector<T> {
     inner: T,
     shared: Arc<Shared>,
-    /// What is cut, as of the last look at the handles.
+    /// The directions that are cut, as of the last look at the handles.
     cuts: Cuts,
     /// How many changes of the handles were seen by then.
     seen: u64,
@@ -71,7 +71,7 @@ struct Control {
     wakers: BTreeMap<Waiting, Waker>,
 }
 
-/// What the owner waits for.
+/// The wakers of the owner.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Waiting {
     Event,

@@ -25,7 +25,7 @@ pub struct Received {
     pub lane: Lane,
 }
 
-/// What [`Transport::poll_next`](crate::Transport::poll_next) found.
+/// The result of [`Transport::poll_next`](crate::Transport::poll_next).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// The connection to a peer changed.

@@ -156,7 +156,7 @@ impl Mux {
         self.shared.lock().local()
     }
 
-    /// What was counted since the mux was made.
+    /// The counts since the mux was made.
     #[must_use]
     pub fn stats(&self) -> MuxStats {
         self.shared.lock().engine.stats

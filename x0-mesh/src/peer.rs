@@ -12,12 +12,12 @@ use crate::ChannelId;
 pub struct PeerEvent {
     /// The peer.
     pub peer: NodeId,
-    /// What changed.
+    /// The kind of change.
     pub kind: PeerEventKind,
 }
 
-/// What changed in the connection to a peer. See [`Transport`](crate::Transport#epochs) for what epochs
-/// promise.
+/// A change of the connection to a peer. See [`Transport`](crate::Transport#epochs) for the guarantees of
+/// epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerEventKind {
@@ -160,7 +160,7 @@ pub enum Violation {
     StreamEnd {
         /// The stream.
         stream: StreamName,
-        /// What should have come.
+        /// The expected part.
         expected: Expected,
     },
     /// A bulk message continues beyond its announced length.
@@ -233,7 +233,7 @@ impl fmt::Display for StreamName {
     }
 }
 
-/// What should have come where a stream ended.
+/// The part that was expected where a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {

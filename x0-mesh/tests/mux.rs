@@ -43,7 +43,7 @@ impl Bench for Simulated {
         let mut cx = Context::from_waker(Waker::noop());
         while poll(&mut cx).is_pending() {
             self.muxes.drive(&mut cx);
-            // What a mux sent while it was driven may be all that can happen.
+            // A message that a mux sent while it was driven may be all that can happen.
             if poll(&mut cx).is_ready() {
                 return;
             }

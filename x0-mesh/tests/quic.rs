@@ -59,7 +59,7 @@ async fn order_holds_on_a_lane_under_load() {
 #[tokio::test]
 async fn another_trust_domain_is_refused() {
     let ours = Domain::new("example.org");
-    // Of the same name, but by another authority.
+    // This SVID has the same name, but is of another authority.
     for theirs in [Domain::new("example.com"), Domain::new("example.org")] {
         let (mut server, address) = bind(ours.config(1));
         let (mut client, _) = bind(theirs.config(2).peer(node(1), address));
@@ -228,7 +228,7 @@ async fn two_nodes_that_dial_each_other_use_one_connection() {
             high.peers().set_peer(node(1), low_address);
             low.peers().set_peer(node(2), high_address);
         }
-        // They travel in the first epoch, and none is lost on a connection that is given up.
+        // The messages travel in the first epoch, and none is lost on a connection that is given up.
         const COUNT: u8 = 50;
         for number in 0..COUNT {
             assert!(offer(&mut low, 2, Lane::Ordered(0), &[number]));
@@ -273,7 +273,7 @@ async fn an_owner_that_does_not_receive_slows_the_sender_down_and_loses_nothing(
             payload
         };
         let mut sent = 0_u64;
-        // Nobody receives: it must come to a stop, and within what the queues and the windows hold.
+        // Without a receiver the sender must come to a stop, within the bounds of the queues and the windows.
         let stopped = tokio::time::timeout(Duration::from_millis(500), async {
             loop {
                 send(&mut client, 1, lane, &payload(sent)).await;
@@ -283,7 +283,7 @@ async fn an_owner_that_does_not_receive_slows_the_sender_down_and_loses_nothing(
         });
         assert!(stopped.await.is_err());
         assert!(!offer(&mut client, 1, lane, &payload(sent)));
-        // Who waits is woken once somebody receives.
+        // A waiting sender is woken once the receiver receives.
         let bytes = payload(sent);
         let transmit = Transmit { to: node(1), lane, payload: &bytes };
         let mut numbers = Vec::new();
@@ -396,7 +396,7 @@ async fn a_connection_ends_with_the_svid_of_the_peer_and_comes_back_with_another
     assert_eq!(down(&mut one, 2).await, (epoch, DownReason::Expired));
     let (_, reason) = down(&mut two, 1).await;
     assert!(matches!(&reason, DownReason::Untrusted { detail } if detail.contains("expired")), "{reason}");
-    // It tries on, and is turned away.
+    // The peer dials again, and is refused again.
     let (_, reason) = down(&mut two, 1).await;
     assert!(matches!(&reason, DownReason::Untrusted { .. }), "{reason}");
 

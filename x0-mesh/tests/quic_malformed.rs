@@ -125,7 +125,7 @@ fn the_end_of_a_stream_names_the_stream_and_what_was_expected() {
 async fn a_peer_that_breaks_a_rule_loses_its_own_connection() {
     let mut bench = Bench::new().await;
     let length = |len: u64, len_max: u64| Violation::MessageLength { len, len_max };
-    // What is sent on a stream, whether the stream ends there, and the rule it breaks.
+    // The bytes on a stream, whether the stream ends there, and the rule that they break.
     let cases: [(&str, &[u8], bool, Violation); 15] = [
         ("unknown kind", &[7], false, Violation::StreamKind { kind: 7 }),
         ("second control stream", &[0], false, Violation::StreamTwice),

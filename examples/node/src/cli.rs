@@ -220,7 +220,7 @@ pub(crate) struct ExpectArgs {
     /// The revision it must have
     #[arg(long, value_name = "N")]
     pub(crate) revision: Option<u64>,
-    /// It must have no value
+    /// The key must have no value
     #[arg(long)]
     pub(crate) absent: bool,
 }

@@ -106,7 +106,7 @@ impl Cluster {
             .unwrap()
     }
 
-    /// What the command printed; it must succeed.
+    /// The output of the command, which must succeed.
     fn answer(&self, arguments: &[&str]) -> String {
         let output = self.kv(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");

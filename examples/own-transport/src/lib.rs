@@ -20,7 +20,7 @@ const MESSAGE_LEN_MAX: usize = 8 << 20;
 /// How many messages of one peer and lane may lie in a box.
 const LANE_MESSAGES_MAX: usize = 64;
 
-/// Where the nodes of this process find each other. Clones are the same one.
+/// The place where the nodes of this process find each other. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Switchboard(Arc<Mutex<Boxes>>);
 
@@ -31,7 +31,7 @@ struct Boxes {
     epochs: u64,
 }
 
-/// What a node has not taken yet.
+/// The events and messages that a node has not taken yet.
 #[derive(Debug, Default)]
 struct Inbox {
     peers: BTreeMap<NodeId, VecDeque<Epoch>>,
@@ -39,7 +39,7 @@ struct Inbox {
     wakers: Vec<Waker>,
 }
 
-/// What there is to tell of an epoch: its beginning, its messages, its end.
+/// The news of an epoch: its beginning, its messages, its end.
 #[derive(Debug)]
 struct Epoch {
     number: u64,

@@ -72,7 +72,7 @@ fn places(metadata: &Value) -> Result<BTreeMap<String, Place>> {
             place.row = row;
         }
     }
-    // What a crate always has through another of its dependencies.
+    // The dependencies that a crate always has through another of its dependencies.
     for name in LIBRARIES {
         let below: Vec<String> =
             places.get(name).into_iter().flat_map(|place| place.below.keys().cloned()).collect();

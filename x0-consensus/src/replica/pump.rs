@@ -311,7 +311,7 @@ impl Replica {
         self.memberships.clear();
         self.memberships.push_back((meta.index, meta.membership.clone()));
         self.outputs.push_back(Output::Membership(meta.membership.clone()));
-        // It is unknown whether the proposals were applied before the snapshot was taken.
+        // The proposals may or may not have been applied before the snapshot was taken.
         self.give_up_proposals();
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn crash(
 ) {
     if random.chance(500) && matches!(jobs.front(), Some(LogJob::Write { .. })) {
         directory.plant(directory.operations() + random.below(3), Fault::PowerLoss);
-        // It may be durable nevertheless: the result is lost with the process.
+        // The write may be durable nevertheless: the result is lost with the process.
         let _ = log.work(&mut jobs);
     }
     drop(log);

@@ -79,8 +79,8 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.isolate(&[leader]);
     let lost = cluster.propose(leader, 8);
     let read = cluster.read(leader);
-    // It steps down after an election timeout without a majority; the timeout that was running when it was
-    // cut off may count.
+    // The leader steps down after an election timeout without a majority; the timeout that was running when
+    // it was cut off may count.
     cluster.run_for(Duration::from_millis(1100));
     assert!(!cluster.nodes[&leader].process.as_ref().unwrap().replica().is_leader());
     assert!(cluster.dropped(read).is_some(), "no quorum has confirmed it");

@@ -108,7 +108,7 @@ fn superseded_proposals_are_dropped_exactly_once() {
     }
 }
 
-/// It leads again before the indexes of its old proposals are filled: the new proposals get their own
+/// The node leads again before the indexes of its old proposals are filled: the new proposals get their own
 /// results.
 #[test]
 fn a_leader_that_comes_back_keeps_old_and_new_proposals_apart() {

@@ -49,7 +49,7 @@ fn a_laggard_is_served_from_the_storage() {
             cluster.run_until_done(&tokens);
         }
         cluster.heal();
-        // It catches up while further entries are proposed and written.
+        // The node catches up while further entries are proposed and written.
         for _ in 0..200 {
             cluster.propose(leader, 300);
             cluster.run_for(Duration::from_micros(500));

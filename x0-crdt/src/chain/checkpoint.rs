@@ -12,7 +12,7 @@ use crate::codec::ByteReader;
 
 /// A [`Statement`] with its writer's signature: self-contained, so any replica may carry it.
 ///
-/// It proves nothing until [`verify`](Self::verify) accepts it.
+/// A checkpoint proves nothing until [`verify`](Self::verify) accepts it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Checkpoint {
     statement: Statement,

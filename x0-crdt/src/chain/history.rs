@@ -141,7 +141,7 @@ impl History {
     /// Closes gaps that are none any more.
     fn advance(&mut self) {
         while let Some(next) = self.checkpoints.get(&self.head_seq) {
-            // They do not conflict, so the next one follows from the head.
+            // The two do not conflict, so the next one follows from the head.
             self.head_seq = next.seq();
         }
     }

@@ -134,7 +134,7 @@ pub struct MapChains {
     heads: BTreeMap<ReplicaId, Checkpoint>,
     /// The batches in the map, by writer and first event.
     covers: BTreeMap<ReplicaId, BTreeMap<u64, Cover>>,
-    /// Of the proofs in the map, what they keep.
+    /// The events that the proofs in the map keep.
     published: BTreeMap<ReplicaId, u64>,
     /// Writers of checkpoints in the map that the verifier does not know.
     unknown: BTreeSet<ReplicaId>,

@@ -16,7 +16,8 @@ use crate::ReplicaId;
 /// - The key belongs to the writer's *node*; all incarnations may share it, for the writer is in the message.
 /// - At most [`SIGNATURE_LEN_MAX`](crate::SIGNATURE_LEN_MAX) bytes come out, and at least one.
 /// - Two calls with one message may answer differently (ECDSA does): a checkpoint is signed once and stored.
-/// - It does not block for long: [`SignedMap`](crate::SignedMap) calls it from `handle` and `poll_output`.
+/// - A signer does not block for long: [`SignedMap`](crate::SignedMap) calls it from `handle` and
+///   `poll_output`.
 pub trait Signer {
     /// Signs `message`.
     ///

@@ -1,4 +1,5 @@
-//! [`ChainTracker`]: the chains of all writers as a receiver knows them, from checkpoints and events in any order.
+//! [`ChainTracker`]: the chains of all writers as a receiver knows them, from checkpoints and events in any
+//! order.
 
 use alloc::collections::BTreeMap;
 
@@ -59,22 +60,22 @@ impl Default for ChainLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Observed {
-    /// It is held already.
+    /// The checkpoint is held already.
     Duplicate,
     /// The run without gaps now ends at event `head`.
     Extended {
         /// The last event of the run.
         head: u64,
     },
-    /// It waits for what follows event `after`.
+    /// The checkpoint waits for the events after event `after`.
     Waiting {
         /// The last event without a gap before it.
         after: u64,
     },
-    /// It lies behind the head. It contradicts nothing that is still held.
+    /// The checkpoint lies before the head. It contradicts nothing that is still held.
     Past,
-    /// It contradicts what is known. [`ChainTracker::proof`] is to be sent to all replicas, and the writer's
-    /// live events after `kept` are to be dropped.
+    /// The checkpoint contradicts one that is known. Send [`ChainTracker::proof`] to all replicas, and drop
+    /// the writer's live events after `kept`.
     Equivocation {
         /// The last event that is kept.
         kept: u64,
@@ -104,9 +105,9 @@ pub enum Standing {
 ///   [`kept`](Self::kept) has fallen after an event was refused, remove from the state what is alive of the
 ///   writer's events after `kept`, and pass [`proof`](Self::proof) on.
 /// - Nothing is stored of what is refused, and nothing whose signature does not hold.
-/// - It keeps nothing on disk. Before a restart, store what [`checkpoints`](Self::checkpoints) and
-///   [`proofs`](Self::proofs) yield; afterwards give each writer's first checkpoint to
-///   [`adopt`](Self::adopt), the others to `observe`, the proofs to `accept_proof`.
+/// - The tracker keeps nothing on disk. Before a restart, store the items of
+///   [`checkpoints`](Self::checkpoints) and [`proofs`](Self::proofs); afterwards give each writer's first
+///   checkpoint to [`adopt`](Self::adopt), the others to `observe`, the proofs to `accept_proof`.
 #[derive(Clone, Debug, Default)]
 pub struct ChainTracker {
     limits: ChainLimits,
@@ -249,7 +250,7 @@ impl ChainTracker {
         Ok(self.histories.entry(writer).or_default().accept_proof(proof.clone()))
     }
 
-    /// Where the writer's run without gaps ends. `None` if the writer is not known, or if a proof cut its
+    /// The end of the writer's run without gaps. `None` if the writer is not known, or if a proof cut its
     /// chain at a place of which no checkpoint is held.
     #[must_use]
     pub fn head(&self, writer: ReplicaId) -> Option<Head> {

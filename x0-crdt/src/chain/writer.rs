@@ -22,7 +22,7 @@ pub enum Output {
     Persist {
         /// Names this state in [`ChainWriter::persisted`].
         number: u64,
-        /// What [`ChainWriter::restore`] takes.
+        /// The input of [`ChainWriter::restore`].
         state: Vec<u8>,
     },
     /// Send this batch. It is durable in the state; a copy in the driver's own store must be durable before
@@ -33,13 +33,13 @@ pub enum Output {
 /// The progress of the last signed batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// It is out, or there is none.
+    /// The batch has been handed out, or there is none.
     Idle,
-    /// It is signed, and the state with it has not been handed out.
+    /// The batch is signed, and the state with it has not been handed out.
     Persist,
     /// The state with it was handed out under this number.
     Persisting(u64),
-    /// It is durable.
+    /// The batch is durable.
     Send,
 }
 
@@ -237,8 +237,8 @@ impl ChainWriter {
     ///
     /// # Errors
     ///
-    /// [`OwnError::RolledBack`] or [`OwnError::Forked`]: append nothing more, take a new incarnation. A checkpoint whose
-    /// signature does not hold passes, for then it says nothing.
+    /// [`OwnError::RolledBack`] or [`OwnError::Forked`]: append nothing more, take a new incarnation. A
+    /// checkpoint whose signature does not hold passes, for then it says nothing.
     pub fn check_own(&self, checkpoint: &Checkpoint, verifier: &dyn Verifier) -> Result<(), OwnError> {
         if checkpoint.writer() != self.writer {
             return Ok(());

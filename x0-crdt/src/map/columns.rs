@@ -102,9 +102,9 @@ const fn bits_of(number: u64) -> u32 {
 
 /// How numbers that begin at 0 are written, and how many bytes that takes.
 struct Form {
-    /// Of all numbers, in bits; None for codes.
+    /// The bits of all numbers; `None` for codes.
     width: Option<u32>,
-    /// Of the codes.
+    /// The bits of the codes.
     order: u32,
     len: usize,
 }

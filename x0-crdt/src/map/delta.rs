@@ -29,7 +29,7 @@ pub enum DeltaExtent {
 /// The state of one event at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
-    /// It wrote this value, which is live.
+    /// The event wrote this value, which is live.
     Live { time: u64, value: Value },
     /// A live value or a tombstone that the receiver has already.
     Known,
@@ -400,7 +400,7 @@ fn items(
 /// Collects keys of a map into a delta.
 pub(super) struct Collector<'a> {
     map: &'a CausalMap,
-    /// Of each of the map's writers, the last event that the receiver has seen.
+    /// The last event that the receiver has seen of each of the map's writers.
     pub(super) since: Vec<u64>,
     keys: BTreeSet<&'a Key>,
     /// The hashes of values that the receiver requests though it has seen their events, sorted.

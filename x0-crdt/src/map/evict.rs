@@ -94,7 +94,7 @@ mod tests {
         assert!(!here.evict(b"k", theirs));
         assert_eq!(here.get(b"k").unwrap().latest().dot, mine);
         assert_eq!(here.last_seen(theirs.replica), 1);
-        // It does not come back, and a replica that holds it drops it when contents are compared.
+        // The value does not come back, and a replica that holds it drops it when contents are compared.
         here.join(&there.complete(&here.version())).unwrap();
         assert_eq!(here.sibling_count(), 1);
         there.join(&here.complete(&there.version())).unwrap();

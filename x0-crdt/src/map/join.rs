@@ -60,9 +60,9 @@ pub struct Joined {
 /// A delta in terms of the map's own numbers of writers.
 pub(super) struct Incoming<'a> {
     delta: &'a MapDelta,
-    /// Of each of the delta's writers, its number here.
+    /// The number here of each of the delta's writers.
     numbers: Vec<u32>,
-    /// Of each writer here, the last event that the sender has seen.
+    /// The last event that the sender has seen of each writer here.
     context: Vec<u64>,
     pub(super) clashes: Clashes,
 }

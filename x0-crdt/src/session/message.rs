@@ -53,7 +53,7 @@ pub(super) struct VersionRef {
 /// The extent of a requested delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// What has changed since the version.
+    /// The changes since the version.
     Since,
     /// All.
     Complete,

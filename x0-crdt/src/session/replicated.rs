@@ -52,7 +52,7 @@ pub trait Replicated: Transfer {
 
 /// The part of a replicated state that only sessions call.
 pub trait Transfer {
-    /// What a join did, for the driver.
+    /// The result of a join, for the driver.
     type Joined: Clone + Debug + PartialEq;
 
     /// How many values are held.

@@ -109,7 +109,7 @@ impl<R: Replicated> Session<R> {
         // The request shows a version that this side lacks something of: it need not wait for an
         // announcement.
         let news = !since.is_within(&state.version());
-        // What the peer itself reports replaces what this side concluded.
+        // A report of the peer itself replaces this side's own conclusions.
         self.acknowledged = since;
         if news {
             self.begin_pull(now, state);

@@ -104,7 +104,7 @@ pub(super) struct Incoming {
 /// The effect of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It had arrived before.
+    /// The part had arrived before.
     None,
     More,
     Whole,

@@ -23,7 +23,7 @@ pub enum SignedHandleError {
     Session {
         /// The peer.
         peer: u64,
-        /// What was wrong.
+        /// The cause.
         #[source]
         source: SessionError,
     },
@@ -50,7 +50,7 @@ pub enum OpenError {
     Decode {
         /// Its place, from 0.
         index: usize,
-        /// What was wrong.
+        /// The cause.
         #[source]
         source: DecodeError,
     },
@@ -59,7 +59,7 @@ pub enum OpenError {
     Snapshot {
         /// Its place, from 0.
         index: usize,
-        /// What was wrong.
+        /// The cause.
         #[source]
         source: RestoreError,
     },
@@ -68,7 +68,7 @@ pub enum OpenError {
     Delta {
         /// Its place, from 0.
         index: usize,
-        /// What was wrong.
+        /// The cause.
         #[source]
         source: DeltaError,
     },
@@ -79,7 +79,7 @@ pub enum OpenError {
     Order {
         /// Its place, from 0.
         index: usize,
-        /// What was wrong.
+        /// The cause.
         #[source]
         source: JoinError,
     },

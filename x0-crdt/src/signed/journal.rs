@@ -14,7 +14,7 @@ const DELTA: u8 = 2;
 /// After so many deltas a record holds the whole map again, so that a restart reads a bounded number of them.
 const DELTAS_MAX: usize = 256;
 
-/// What is durable, and what is on its way to the disk.
+/// The records that are durable, and those on their way to the disk.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     /// The version that the last record holds; `None` before the first one.

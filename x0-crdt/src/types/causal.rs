@@ -202,7 +202,7 @@ impl<S: DotStore> Lattice for Causal<S> {
 /// One change, or several joined, for other replicas: the new values, the dots of removed ones, and the keys
 /// that these touch.
 ///
-/// It is for replicas that join all changes as deltas or states; it is not a state by itself.
+/// A delta is for replicas that join all changes as deltas or states; it is not a state by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delta<S> {
     store: S,

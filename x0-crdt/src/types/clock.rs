@@ -55,7 +55,7 @@ pub enum ClockError {
 pub enum Observed {
     /// The clock is now at or after it.
     Adopted,
-    /// It is too far ahead of the physical time: the clock did not move.
+    /// The time is too far ahead of the physical time: the clock did not move.
     TooFarAhead {
         /// How far, in ms.
         ahead_ms: u64,

@@ -15,7 +15,7 @@ pub const RANGES_MAX: usize = 65_536;
 
 /// A causal context: of each writer, the events seen.
 ///
-/// They are kept as ranges, ascending, apart from each other by at least one event that was not seen. A
+/// The events are kept as ranges, ascending, apart from each other by at least one event that was not seen. A
 /// writer without gaps is the one range from 1; lost and reordered deltas open gaps, and close them as they
 /// arrive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

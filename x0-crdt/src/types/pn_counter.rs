@@ -12,7 +12,7 @@ use crate::types::store::{Dots, wrap_store};
 pub struct PnCounter(Dots<(u64, u64)>);
 
 impl PnCounter {
-    /// What all writers added, less what they took away.
+    /// The sum of all additions, less all subtractions.
     #[must_use]
     pub fn value(&self) -> i128 {
         self.0.iter().map(|(_, (up, down))| i128::from(*up) - i128::from(*down)).sum()

@@ -95,8 +95,8 @@ pub struct CausalReplica<S> {
     state: Causal<S>,
     /// The version up to which history was collected.
     floor: Version,
-    /// Of each event above the floor that removed or replaced something, the dots that are gone by it.
-    /// Records of events that are gone themselves are folded into the record of the event that replaced them.
+    /// The dots that each event above the floor removed or replaced. Records of events that are gone
+    /// themselves are folded into the record of the event that replaced them.
     history: BTreeMap<Dot, Context>,
     /// The keyed hash of each value held, by its dot.
     items: BTreeMap<Dot, u64>,

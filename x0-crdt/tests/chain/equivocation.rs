@@ -124,7 +124,8 @@ fn scenario(seed: u64, limits: ChainLimits, everything: bool) {
         assert_eq!(events(replica), events(&replicas[0]), "seed {seed}: they keep different events");
         assert!(replica.alive.keys().all(|seq| Some(*seq) <= kept), "seed {seed}");
         if everything {
-            // Everybody saw all: what is kept is exactly what the sides agree on, and all of it is there.
+            // All replicas saw all events: the kept events are exactly those that the sides agree on, and all
+            // of them are there.
             assert_eq!(kept, Some(fork - 1), "seed {seed}");
             assert_eq!(replica.alive.len() as u64, fork - 1, "seed {seed}");
         }
@@ -187,8 +188,8 @@ fn each_kind_of_contradiction_is_a_proof_and_says_what_is_kept() {
     // The same events, cut otherwise.
     assert_eq!(kept(&[&ours[0], &ours[1]], &recut[1]), Some(4));
     assert_eq!(kept(&[&ours[0], &ours[1]], &recut[2]), Some(4));
-    // What follows the head does not follow from it; and the other way round, what waits does not follow from
-    // what comes.
+    // A batch after the head does not follow from it; and conversely a waiting batch does not follow from the
+    // one that comes.
     assert_eq!(kept(&[&ours[0], &ours[1]], &theirs[2]), Some(4));
     assert_eq!(kept(&[&theirs[2]], &ours[1]), Some(4));
     // Both wait: the span is the same.
@@ -298,7 +299,7 @@ fn a_statement_at_the_very_end_of_what_is_kept_can_still_give_it_away() {
         let _ = tracker.observe(batch.checkpoint(), &ring);
     }
     assert_eq!(tracker.kept(WRITER), Some(8));
-    // It begins where what is kept ends, but says that another batch lies before.
+    // The batch begins where the kept chain ends, but states another predecessor.
     let other = chain(WRITER, &[4, 4, 4], 2, 5);
     assert_eq!(tracker.observe(other[2].checkpoint(), &ring), Ok(Observed::Equivocation { kept: 4 }));
 }

@@ -228,7 +228,7 @@ fn a_disk_that_was_rolled_back_is_noticed_when_a_peer_still_knows() {
     assert_eq!(restored(2).check_own(sent[0].checkpoint(), &ring), Ok(()));
     let forked = &chain(WRITER, &[2, 2, 2], 1, 5)[2];
     assert_eq!(restored(2).check_own(forked.checkpoint(), &ring), Err(OwnError::Forked(6)));
-    // What it did not sign says nothing about it.
+    // A batch that the writer did not sign proves nothing about it.
     assert_eq!(restored(0).check_own(head, &Ring::of([])), Ok(()));
 }
 

@@ -67,7 +67,7 @@ fn one_that_joins_late_adopts_the_head_and_links_from_there() {
         "the head does not go back"
     );
     assert_eq!(tracker.head(WRITER), Some(batches[6].checkpoint().head()));
-    // What was adopted is still held against the writer.
+    // An adopted checkpoint is still evidence against the writer.
     let forked = chain(WRITER, &[3; 8], 1, 13);
     assert_eq!(tracker.observe(forked[4].checkpoint(), &ring), Ok(Observed::Equivocation { kept: 12 }));
     assert_eq!(tracker.adopt(batches[7].checkpoint(), &ring), Err(ObserveError::Quarantined { kept: 12 }));

@@ -8,7 +8,7 @@ use x0_crdt::{CausalMap, ReplicaId, Version};
 use super::keys::{Key, Ring, drain};
 use super::net::{KEY, KNOWN, open, options};
 
-/// What is under the prefix, by its kind.
+/// The entries under the prefix, by their kind.
 fn entry(map: &CausalMap, kind: u8) -> (Vec<u8>, Vec<u8>) {
     let prefix = [CHAIN_PREFIX, &[kind]].concat();
     let entry = map.prefix(&prefix).next().unwrap();
@@ -49,7 +49,7 @@ fn mask(bits: usize) -> u8 {
     if bits >= 8 { 0xff } else { (1 << bits) - 1 }
 }
 
-/// What the fifth signs of its first `count` events, whatever they are.
+/// The signature of the fifth writer over its first `count` events, with any content.
 fn signed(count: u64) -> Batch {
     let mut chain = ChainWriter::new(ReplicaId::new(5), 64, Key::boxed(5)).unwrap();
     for seq in 1..=count {

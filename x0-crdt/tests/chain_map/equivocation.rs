@@ -33,9 +33,9 @@ fn write(net: &mut Net, random: &mut Random, at: usize, touched: &mut BTreeSet<V
 
 struct Fork {
     net: Net,
-    /// Where the common history ends, as far as it is signed.
+    /// The end of the common history, as far as it is signed.
     head: u64,
-    /// What stood of the equivocating then.
+    /// The values of the equivocating writer at that time.
     stood: BTreeSet<(Vec<u8>, Dot)>,
     touched: BTreeSet<Vec<u8>>,
     /// A replica has forgotten what only its memory knew, so that the proof may reach less deep.
@@ -54,7 +54,7 @@ fn fork(seed: u64, random: &mut Random) -> Fork {
             net.run(Duration::from_millis(300));
         }
     }
-    // What both histories begin with is signed, so that neither signs it alone and alike.
+    // The common beginning of both histories is signed, so that neither signs it alone and alike.
     let equivocating = &mut net.replicas[4];
     equivocating.chains.sign_pending(&mut equivocating.map).unwrap();
     net.changed(4);
@@ -139,7 +139,7 @@ fn check(net: &Net, fork_head: u64, expected: &BTreeSet<(Vec<u8>, Dot)>, seed: u
             verifications.values().all(|(_, verification)| *verification == Verification::Unsigned),
             "seed {seed} at {me}: {verifications:?}"
         );
-        // What was kept is still proven.
+        // The kept values are still proven.
         assert!(
             verifications.keys().all(|(_, dot)| dot.replica != EQUIVOCATING),
             "seed {seed} at {me}: {verifications:?}"

@@ -57,7 +57,7 @@ impl Replica {
         }
     }
 
-    /// What the disk yields after a crash.
+    /// The content of the disk after a crash.
     pub(crate) fn replayed(&self) -> CausalMap {
         let mut map = CausalMap::restore(&self.journal.0, self.map.replica(), KEY).unwrap();
         for (base, bytes) in &self.journal.1 {

@@ -40,7 +40,7 @@ fn what_is_stamped_too_far_ahead_is_taken_in_and_shown_but_not_read() {
     assert_eq!(there.store().winner(Clock::new(1_000).limit(far.time_ms)), Some(&2));
     assert_eq!(to_bytes(&there), to_bytes(&register));
 
-    // It is read from the ms on in which it is no longer too far ahead.
+    // The value is read from the millisecond on in which it is no longer too far ahead.
     now_ms = far.time_ms - 1_001;
     assert_eq!(register.store().winner(clock.limit(now_ms)), Some(&1));
     now_ms += 1;
@@ -48,7 +48,7 @@ fn what_is_stamped_too_far_ahead_is_taken_in_and_shown_but_not_read() {
     assert_eq!(register.store().quarantined(clock.limit(now_ms)).count(), 0);
     assert_eq!(clock.observe(far, now_ms), Observed::Adopted);
 
-    // Who writes over it is rid of it, at whatever time.
+    // A later write replaces it, at any time.
     let stamp = Stamp::new(0, 0);
     register.change(HONEST, |register, change| register.set(change, stamp, 3)).unwrap();
     register.join(&theirs);

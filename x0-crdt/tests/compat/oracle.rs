@@ -28,7 +28,7 @@ trait Flat: DotStore + Debug {
     /// Whether both read the same.
     fn is_as(&self, theirs: &Self::Theirs) -> bool;
 
-    /// What must hold between two replicas that have seen whole histories.
+    /// The condition between two replicas that have seen whole histories.
     fn compare(ours: [&Causal<Self>; 2], theirs: [&Self::Theirs; 2]);
 }
 
@@ -220,7 +220,7 @@ struct Pair<S: Flat> {
 struct Operation<S: Flat> {
     delta: Delta<S>,
     op: Option<<S::Theirs as CmRDT>::Op>,
-    /// What its maker knew.
+    /// The events that its maker knew.
     after: u64,
 }
 

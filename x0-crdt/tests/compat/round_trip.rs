@@ -26,7 +26,7 @@ fn a_set_goes_on_after_an_import_and_after_an_export() {
     let mut here = compat::import_set(&there, replica).unwrap();
     assert!(here.store().iter().eq(&[1, 3]));
 
-    // What is gone there stays gone, and a new event is none of the old.
+    // A removed value stays removed, and a new event is none of the old.
     let mut older = Orswot::<u8, _>::new();
     for item in [1, 2] {
         older.apply(older.add(item, older.read_ctx().derive_add_ctx("ann")));

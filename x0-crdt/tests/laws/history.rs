@@ -12,7 +12,7 @@ use crate::subject::{Subject, items};
 struct Replica<S> {
     id: ReplicaId,
     state: Causal<S>,
-    /// What it knows of the model's operations.
+    /// The operations of the model that the replica knows.
     known: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What holds for every lattice.
+//! Laws of every lattice.
 
 use core::fmt::Debug;
 
@@ -12,7 +12,7 @@ pub(crate) fn joined<L: Lattice + Debug>(a: &L, b: &L) -> L {
     result
 }
 
-/// What three values must satisfy. `thorough` adds the costly ones.
+/// The laws of three values. `thorough` adds the costly ones.
 pub(crate) fn check<L: Lattice + Debug>(a: &L, b: &L, c: &L, thorough: bool) {
     let ab = joined(a, b);
     assert_eq!(ab, joined(b, a), "commutative");

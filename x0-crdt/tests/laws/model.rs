@@ -1,9 +1,9 @@
-//! What the types mean, without stores, contexts or joins: operations that a replica knows, and the items
-//! that are left of them.
+//! The meaning of the types, without stores, contexts or joins: operations that a replica knows, and the
+//! items that are left of them.
 
 use x0_crdt::Dot;
 
-/// Where an item is: the keys down to it.
+/// The place of an item: the keys down to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Path {
     keys: [u8; 3],
@@ -30,7 +30,7 @@ pub(crate) struct Item {
     pub(crate) value: [u64; 2],
 }
 
-/// What an operation writes.
+/// The value that an operation writes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Write {
     Nothing,
@@ -41,10 +41,10 @@ pub(crate) enum Write {
     AtLeast(u64),
 }
 
-/// What an operation does.
+/// The effect of an operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Act {
-    /// It removes what is seen from here on down.
+    /// The operation removes the items that it has seen from here on down.
     pub(crate) path: Path,
     /// And only what its own writer wrote.
     pub(crate) only_own: bool,

@@ -21,8 +21,8 @@ fn act(path: Path, write: Write) -> Act {
     Act { path, only_own: false, write }
 }
 
-/// What a store holds, by dots and values alone, for types that do not show their dots: each dot on its own
-/// is read by `read`.
+/// The content of a store, by dots and values alone, for types that do not show their dots: each dot on its
+/// own is read by `read`.
 fn by_dot<S: DotStore>(store: &S, path: Path, items: &mut Vec<Item>, read: impl Fn(&S) -> [u64; 2]) {
     store.split(&mut |dot: Dot, piece: S| items.push(Item { path, dot, value: read(&piece) }));
 }

@@ -53,7 +53,7 @@ fn a_removal_is_passed_on_after_a_join_from_a_replica_that_collected_it() {
     assert_eq!(b.get(b"key").unwrap().siblings().map(|held| held.value).collect::<Vec<_>>(), [b"mine"]);
 }
 
-/// What a difference leaves out must be here: or events would count as seen that never came.
+/// Values that a delta leaves out must be here: otherwise events would count as seen that never came.
 #[test]
 fn a_difference_for_a_later_version_is_refused() {
     let key = HashKey::new([1; 16]);

@@ -130,7 +130,7 @@ impl World {
         self.mail.push((to, since.clone(), delta.encode(&since), sender.seen.clone()));
     }
 
-    /// What a session does with sketches, without the sketches.
+    /// The exchange of a session with sketches, without the sketches.
     fn reconcile(&mut self, from: usize, to: usize) {
         let (sender, receiver) = (&self.replicas[from], &self.replicas[to]);
         let theirs: BTreeMap<u64, Dot> = sender.map.item_hashes().collect();

@@ -18,7 +18,7 @@ struct Churn<R: Subject> {
     /// Every key ever written, once; and those that were removed.
     added: BTreeSet<Vec<u8>>,
     removed: BTreeSet<Vec<u8>>,
-    /// What each replica has seen removed: it must never see that again.
+    /// The values that each replica has seen removed: it must never see them again.
     gone: Vec<BTreeSet<Vec<u8>>>,
     /// Saved states of earlier, and what was added since by that replica alone.
     backups: BTreeMap<usize, Vec<u8>>,
@@ -127,7 +127,7 @@ impl<R: Subject> Churn<R> {
         }
         if let Some(saved) = self.backups.remove(&at) {
             self.net.boot(at, &saved, &mut self.random);
-            // It may see again what it saw removed in the life that is forgotten.
+            // The replica may see values again that it saw removed before its restart.
             self.gone[at].clear();
         }
     }
@@ -137,7 +137,7 @@ impl<R: Subject> Churn<R> {
             for key in &self.gone[at] {
                 assert!(!self.net.map(at).holds(key), "{} came back at {at}", key.escape_ascii());
             }
-            // Who has seen all that was ever written has seen removed what it does not hold.
+            // A replica that has seen all events has seen the removal of each value that it does not hold.
             let map = self.net.map(at);
             let version = map.version();
             if (0..self.gone.len()).all(|other| self.net.map(other).version().is_within(&version)) {

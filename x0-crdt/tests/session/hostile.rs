@@ -7,7 +7,7 @@ use x0_crdt::{CausalMap, CausalReplica, ReplicaId, Session, SessionInput, Sessio
 use super::random::Random;
 use super::subject::{Composed, Subject};
 
-/// What two honest sessions say to each other, of every kind there is.
+/// The datagrams of two honest sessions, of every kind.
 fn recorded<R: Subject>() -> Vec<Vec<u8>> {
     let options = SessionOptions::default().datagram_len_max(200);
     let mut maps = [1, 2].map(|node| R::create(ReplicaId::new(node)));

@@ -199,7 +199,7 @@ fn contents_of_one_event_that_differ_become_the_same() {
 }
 
 fn resolve<R: Subject>() {
-    // Of many values sketches are compared, of few the whole is sent.
+    // Many values are compared by sketches; few are sent as a whole.
     for (keys, same_key) in [(5, true), (5, false), (200, true), (200, false)] {
         let mut net = Net::<R>::new(2, 1, &SessionOptions::default(), Link::default());
         let mut honest = R::create(ReplicaId::new(7));

@@ -8,14 +8,14 @@ use x0_crdt::{Dot, Members, ReplicaId, Session, SessionInput, SessionOptions, Se
 use super::random::Random;
 use super::subject::Subject;
 
-/// What a link does to datagrams, in each direction by itself.
+/// The faults of a link, in each direction by itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Link {
     pub(crate) bytes_per_second: u64,
     pub(crate) delay: Duration,
     /// Up to so much more, so that datagrams overtake each other.
     pub(crate) jitter: Duration,
-    /// Of a hundred, how many are lost, and how many arrive twice.
+    /// The percentage of datagrams that are lost, and that arrive twice.
     pub(crate) loss: u64,
     pub(crate) doubled: u64,
 }

@@ -15,7 +15,7 @@ const ROUND: f64 = 64.0;
 const ADDRESSES: usize = 65_536;
 const PREFIXES_MAX: usize = 1 << 20;
 
-/// Where to look up.
+/// The map of the look-ups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupTable {
     /// The filter's tables: a hash per family with a Bloom filter in front.
@@ -24,7 +24,7 @@ pub enum LookupTable {
     KernelTrie,
 }
 
-/// What a measurement saw.
+/// The result of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Lookups {

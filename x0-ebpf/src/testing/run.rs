@@ -135,7 +135,7 @@ impl LinkProgram {
         Ok(Runner::new(self.loaded().descriptor("x0_pass")?, true))
     }
 
-    /// What test runs counted at a point.
+    /// The counts of test runs at a point.
     ///
     /// # Errors
     /// [`RunError`].

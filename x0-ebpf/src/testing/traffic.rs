@@ -55,7 +55,7 @@ pub enum TrafficError {
     },
 }
 
-/// What went by.
+/// The traffic that was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counted {
     /// Frames.
@@ -134,7 +134,7 @@ impl Generator {
         Ok(())
     }
 
-    /// What was sent.
+    /// The traffic that was sent.
     #[must_use]
     pub const fn counted(&self) -> Counted {
         self.counted
@@ -220,7 +220,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// What was received.
+    /// The traffic that was received.
     #[must_use]
     pub const fn counted(&self) -> Counted {
         self.counted

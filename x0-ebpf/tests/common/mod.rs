@@ -1,4 +1,4 @@
-//! What several test files use.
+//! Helpers of several test files.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::cast_possible_truncation)]
 

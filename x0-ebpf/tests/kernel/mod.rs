@@ -1,4 +1,4 @@
-//! What the tests of the programs share: loading, or saying why not; packets.
+//! Helpers of the tests of the programs: loading, or the reason why not; packets.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::cast_possible_truncation)]
 

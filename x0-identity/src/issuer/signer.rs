@@ -38,7 +38,7 @@ impl CaSignerOptions {
     }
 }
 
-/// What a workload requests. DNS names are not among it: they come from the registration entry.
+/// The request of a workload. DNS names are not part of it: they come from the registration entry.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IssueRequest {
@@ -89,7 +89,7 @@ impl IssueRequest {
 #[derive(Debug, Clone)]
 pub struct CaSigner {
     certificate: CertificateDer<'static>,
-    /// What a leaf presents beside itself.
+    /// The certificates that a leaf presents beside itself.
     presented: Vec<CertificateDer<'static>>,
     algorithm: KeyAlgorithm,
     validity: Validity,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::SigningError;
 
-/// Where a certificate of a path stands.
+/// The position of a certificate in a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CertificateAt {

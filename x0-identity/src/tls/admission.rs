@@ -52,7 +52,7 @@ pub struct Admission {
     expires: SystemTime,
 }
 
-/// What the peer of a connection acts as.
+/// The role of the peer of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerRole {

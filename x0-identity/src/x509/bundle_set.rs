@@ -67,7 +67,7 @@ impl TrustBundleSet {
 }
 
 impl FromIterator<TrustBundle> for TrustBundleSet {
-    /// Of several bundles of one trust domain the last stays.
+    /// The last of several bundles of one trust domain stays.
     fn from_iter<I: IntoIterator<Item = TrustBundle>>(bundles: I) -> TrustBundleSet {
         let mut set = TrustBundleSet::new();
         for bundle in bundles {

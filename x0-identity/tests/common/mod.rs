@@ -25,7 +25,7 @@ pub(crate) const SERVER_AUTH: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1];
 pub(crate) const CLIENT_AUTH: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
 pub(crate) const ANY_USAGE: &[u8] = &[0x06, 4, 0x55, 0x1d, 37, 0];
 
-/// What a certificate is to say, extension by extension, so that each rule can be broken alone.
+/// The content of a certificate, extension by extension, so that each rule can be broken alone.
 #[derive(Clone)]
 pub(crate) struct Recipe {
     /// None leaves the basic constraints out.
@@ -232,7 +232,7 @@ pub(crate) fn connect(
     Ok((client, server))
 }
 
-/// What a peer that keeps no rule presents.
+/// The certificates of a peer that keeps no rule.
 pub(crate) fn presenting(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'static>,

@@ -65,7 +65,7 @@ fn seven_hundred_constraints_by_seven_hundred_names() {
     check(&verifier(&[&root]), &[leaf.build(), signer.build()], |error| {
         *error == VerifyError::Path(PathError::Comparisons)
     });
-    // What a domain needs stays far below: 100 constraints and 100 names.
+    // A domain with 100 constraints and 100 names stays far below the budget.
     let bases: Vec<u8> =
         (0..100).flat_map(|n| tlv(0x30, &tlv(0x82, format!("{n}.net").as_bytes()))).collect();
     let signer = Forge::signer("signer", 2, &root).set(30, true, &sequence(&[&tlv(0xa1, &bases)]));

@@ -100,13 +100,13 @@ pub(crate) struct Forge {
     pub(crate) not_before: Vec<u8>,
     pub(crate) not_after: Vec<u8>,
     pub(crate) subject: Vec<u8>,
-    /// What follows the key: unique identifiers.
+    /// The fields after the key: unique identifiers.
     pub(crate) unique: Vec<u8>,
     /// In order: the number under `id-ce`, 0 for others, and the whole extension.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     pub(crate) key: usize,
     pub(crate) signer: usize,
-    /// What becomes of the signature.
+    /// The change of the signature.
     pub(crate) signature: fn(Vec<u8>) -> Vec<u8>,
 }
 

@@ -10,7 +10,7 @@ use super::forge::{
 /// A chain, a bundle, a moment, and what a verifier says of them.
 pub(crate) struct Vector {
     pub(crate) name: String,
-    /// Where the rule is stated.
+    /// The section that states the rule.
     pub(crate) section: &'static str,
     /// The leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,

@@ -23,7 +23,8 @@ const PUMP_MAX: usize = 256;
 /// The lane of control messages.
 const CONTROL: Lane = Lane::Ordered(0);
 
-/// What the channel that drives the mux is being polled for: its owner is answered, and needs no waker.
+/// The operation for which the channel that drives the mux is polled: its owner is answered, and needs no
+/// waker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Polling {
     pub(super) slot: usize,
@@ -46,7 +47,7 @@ impl Polling {
     }
 }
 
-/// What a mux and its channels share.
+/// The state that a mux and its channels share.
 #[derive(Debug)]
 pub(super) struct Shared {
     core: Mutex<Core>,
@@ -191,7 +192,7 @@ impl Shared {
                     return Poll::Ready(ready);
                 }
                 wait(&self.signal);
-                // What came before the waker was registered has called the signal, or will call the waker.
+                // An event before the waker was registered has called the signal, or will call the waker.
                 if std::mem::take(&mut core.gave_way) || !self.signal.is_ready() {
                     return Poll::Pending;
                 }
@@ -263,7 +264,7 @@ impl Core {
                         self.held.remove(&event.peer);
                         self.turns.forget_peer(event.peer);
                     }
-                    // Who waits to send to a peer that could not be reached finds out why.
+                    // A channel that waits to send to a peer that could not be reached gets the reason.
                     self.signal.take_all(&mut self.wakers);
                     Input::Event(event)
                 }

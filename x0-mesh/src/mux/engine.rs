@@ -39,7 +39,7 @@ pub(super) struct Engine {
     pub(super) stats: MuxStats,
 }
 
-/// What happens to a mux.
+/// An input of a mux.
 #[derive(Debug)]
 pub(super) enum Input {
     /// The transport reports an event.
@@ -48,7 +48,7 @@ pub(super) enum Input {
     Message { from: NodeId, lane: Lane, message: Vec<u8> },
 }
 
-/// What the driver does.
+/// An output of a mux, for its driver.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Output {
     /// Send this control message.
@@ -57,7 +57,7 @@ pub(super) enum Output {
     Wake { slot: usize, wake: Wake },
 }
 
-/// What the owner of a channel may wait for.
+/// An event that the owner of a channel may wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wake {
     Receiver,
@@ -122,7 +122,7 @@ enum LinkState {
 #[derive(Debug, Clone, Copy, Default)]
 struct OutLane {
     sent: u64,
-    /// What the peer reported.
+    /// The state that the peer reported.
     consumed: u64,
 }
 
@@ -229,7 +229,7 @@ impl Engine {
         }
     }
 
-    /// What to do next; `None` when everything is done.
+    /// The next output; `None` when everything is done.
     pub(super) fn poll_output(&mut self) -> Option<Output> {
         if let Some((slot, wake)) = self.wakes.pop_front() {
             return Some(Output::Wake { slot, wake });
@@ -331,7 +331,7 @@ impl Engine {
             peer.credits.insert((session, taken.received.lane), slot);
             self.dirty.insert(from);
         }
-        // It was the last of an epoch that is over: its `Down` can be polled now.
+        // The message was the last of an epoch that is over: its `Down` can be polled now.
         if !has_events && self.inbox(slot).is_some_and(Inbox::has_events) {
             self.wakes.push_back((slot, Wake::Event));
             self.resume(from, slot);
@@ -431,7 +431,7 @@ impl Engine {
         }
         let slot = peer.sessions.get(&trailer.session).copied();
         let Some(slot) = slot else {
-            // Of a session that has ended: both sides know, or are about to.
+            // The message belongs to a session that has ended: both sides know, or are about to.
             self.stats.stale_messages += 1;
             return Ok(());
         };
@@ -473,8 +473,8 @@ impl Engine {
                     peer.is_complete = false;
                     peer.offers.clear();
                     if before.is_some() {
-                        // It does not know what it was sent before: its connection ended and began without an
-                        // event on this side.
+                        // The peer does not know the earlier messages: its connection ended and began without
+                        // an event on this side.
                         for slot in self.slots() {
                             self.end(from, slot, &DownReason::Replaced, LinkState::Idle);
                         }
@@ -581,8 +581,8 @@ impl Engine {
             self.fail(id, slot, reason);
             return;
         }
-        // Of two nodes the lower one opens, so that a channel has one session. An inbox without room puts it
-        // off: `resume` tries again.
+        // The node with the lower id opens the session, so that a channel has one. An inbox without room
+        // postpones it: `resume` tries again.
         if self.local > id || !registered.inbox.has_room(id) {
             self.set(id, slot, LinkState::Idle);
             return;

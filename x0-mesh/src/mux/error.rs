@@ -27,7 +27,7 @@ pub enum RegisterError {
         channel: ChannelId,
         /// The field of [`ChannelOptions`](super::ChannelOptions).
         field: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         rule: &'static str,
     },
     /// The mux has as many channels as it can have.

@@ -6,7 +6,7 @@ use crate::{Lane, Violation};
 
 /// The version of the wire format.
 pub(super) const VERSION: u8 = 1;
-/// What a mux appends to each message.
+/// The trailer that a mux appends to each message.
 pub(super) const TRAILER_LEN: usize = 5;
 /// The session of control messages.
 pub(super) const CONTROL: u32 = 0;
@@ -14,8 +14,8 @@ pub(super) const CONTROL: u32 = 0;
 const BULK: u8 = 254;
 const DATAGRAM: u8 = 255;
 
-/// Where a message belongs. It stands behind the message, so that the receiver removes it without moving the
-/// message.
+/// The channel and session of a message. The trailer follows the message, so that the receiver removes it
+/// without moving the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trailer {
     pub(super) session: u32,

@@ -1,4 +1,4 @@
-//! What bytes from a peer reach first, for `fuzz/` and for the suite.
+//! The decoders that bytes of a peer reach first, for `fuzz/` and for the suite.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
 }
 
-/// What is decoded is encoded to the same bytes.
+/// A decoded frame is encoded to the same bytes.
 fn decode(body: &[u8]) {
     let mut frames = Frames::new(body);
     let mut bytes = Vec::new();
@@ -65,7 +65,7 @@ fn drive(is_lower: bool, mut script: &[u8]) {
             // Whole messages, as they are, and as control messages.
             0 => {}
             1 => message.extend_from_slice(&Trailer::CONTROL.encode()),
-            // Of the session that is open, or was.
+            // The session that is open, or was.
             2 => message.extend_from_slice(&Trailer { session, lane: Lane::Ordered(0) }.encode()),
             3 => message.extend_from_slice(&Trailer { session, lane: Lane::Bulk }.encode()),
             // The frames that need to know the session.

@@ -12,7 +12,7 @@ const SEGMENTS_MAX: usize = 4;
 /// The same for events of one peer that were not polled.
 const EVENTS_MAX: usize = 32;
 
-/// What a message counts against the budget of its lane.
+/// The cost of a message, which counts against the budget of its lane.
 pub(super) fn cost(len: usize) -> u64 {
     (len + ChannelOptions::MESSAGE_COST) as u64
 }
@@ -56,7 +56,8 @@ struct Segment {
 #[derive(Debug, Default)]
 struct InLane {
     messages: VecDeque<Vec<u8>>,
-    /// What arrived, what the owner took, and what the peer knows of the latter; each counted by [`cost`].
+    /// The costs that arrived, that the owner took, and of the latter those that the peer knows; each counted
+    /// by [`cost`].
     received: u64,
     consumed: u64,
     reported: u64,
@@ -64,12 +65,12 @@ struct InLane {
     is_listed: bool,
 }
 
-/// What became of a message that arrived.
+/// The fate of a message that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivered {
     /// The owner can take it, and may not know of it yet.
     Ready,
-    /// It waits behind others.
+    /// The message waits after others.
     Later,
     /// A datagram without room, or a message of a lane that the channel lacks.
     Dropped,
@@ -155,7 +156,7 @@ impl Inbox {
         let Some(inbox) = self.peers.get_mut(&peer) else { return };
         let Some(segment) = inbox.running(session) else { return };
         if segment.version.is_none() {
-            // It was never up, so nothing of it can be received.
+            // The epoch was never up, so nothing of it can be received.
             for lane in &mut segment.lanes {
                 lane.messages.clear();
             }

@@ -26,7 +26,7 @@ pub(super) struct Signal {
 struct AllWaiting {
     /// By slot.
     channels: Vec<Waiting>,
-    /// Of `Mux::poll_drive`.
+    /// The waker of `Mux::poll_drive`.
     drive: Option<Waker>,
 }
 

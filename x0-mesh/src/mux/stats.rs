@@ -1,6 +1,6 @@
 //! Counts of a mux.
 
-/// What a [`Mux`](super::Mux) counted since it was made. The counts never fall.
+/// Counts of a [`Mux`](super::Mux) since it was made. The counts never fall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MuxStats {

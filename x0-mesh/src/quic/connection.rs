@@ -117,7 +117,7 @@ fn handshake_failure(error: ReadExactError) -> Failure {
     }
 }
 
-/// What the tasks of one connection share.
+/// The state that the tasks of one connection share.
 #[derive(Clone)]
 struct Tasks {
     shared: Arc<Shared>,
@@ -323,8 +323,8 @@ impl Tasks {
                 let lane = state.datagram();
                 let room = state.receive_queue_len_max;
                 let segment = state.peers.get_mut(&self.peer)?.inbox.running(self.epoch)?;
-                // Where the owner does not keep up, datagrams are dropped here (RFC 9221 §5.3). An empty one
-                // takes room too.
+                // Datagrams that the owner does not receive in time are dropped here (RFC 9221 §5.3). An
+                // empty one takes room too.
                 let waiting = segment.lanes.get(lane)?;
                 if waiting.len + payload.len() > room || waiting.messages.len() > room / 64 {
                     return Some(());

@@ -89,7 +89,7 @@ mod tests {
         for head in [[1, 1, 24, 0], [0, 0, 24, 0], [0, 1, 23, 0], [0, 1, 1, 4], [0, 1, 255, 255]] {
             assert_eq!(Handshake::body_len(head), Err(Violation::Handshake), "{head:?}");
         }
-        // Of a later version.
+        // The message is of a later version.
         assert_eq!(Handshake::body_len([0, 2, 0, 4]), Ok(1024));
         assert_eq!(Handshake::decode(&[0; 23]), Err(Violation::Handshake));
     }

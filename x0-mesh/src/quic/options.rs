@@ -236,7 +236,7 @@ pub enum BindError {
     Limit {
         /// The field of [`QuicOptions`].
         field: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         rule: &'static str,
     },
     /// The TLS configuration has no cipher suite for QUIC.

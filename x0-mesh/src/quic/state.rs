@@ -129,8 +129,8 @@ impl State {
         self.peers.entry(peer).or_insert_with(|| Peer::new(ordered_lanes))
     }
 
-    /// Of two nodes the one with the lower id decides which connection is used: two that dial each other at
-    /// once must agree.
+    /// The node with the lower id decides which connection is used: two that dial each other at once must
+    /// agree.
     pub(super) fn decides(&self, peer: NodeId) -> bool {
         self.local < peer
     }
@@ -225,7 +225,7 @@ impl State {
             return;
         }
         peer.link = None;
-        // What QUIC has not taken is lost with the epoch: it must not travel in the next one.
+        // Messages that QUIC has not taken are lost with the epoch: they must not travel in the next one.
         self.telemetry.down();
         peer.outbox.clear(wakers);
         if let Some(segment) = peer.inbox.running(epoch) {

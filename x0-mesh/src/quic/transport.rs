@@ -37,9 +37,9 @@ const ALPN: &[u8] = b"x0-mesh/1";
 
 /// Messages over QUIC. See the [module](super) for what it does, and [`Transport`] for what it promises.
 ///
-/// It works by tasks on the runtime that it was bound in, as long as that runs; its own methods may be called
-/// from any thread and executor. Dropping it closes every connection and loses the messages that are on the
-/// way; [`QuicTransport::close`] also waits until the peers can have received the close.
+/// The transport works by tasks on the runtime that it was bound in, as long as that runs; its own methods
+/// may be called from any thread and executor. Dropping it closes every connection and loses the messages
+/// that are on the way; [`QuicTransport::close`] also waits until the peers can have received the close.
 pub struct QuicTransport {
     shared: Arc<Shared>,
     /// Tells when quinn has dropped the socket.

@@ -215,7 +215,7 @@ impl<T: TokenSpans> Chunker<T> {
             .unwrap_or(most)
     }
 
-    /// Where the chunk after `first..end` starts: in the overlap, at a word if there is one.
+    /// The start of the chunk after `first..end`: in the overlap, at a word if there is one.
     fn start(&self, text: &str, spans: &[Range<usize>], first: usize, end: usize) -> usize {
         let earliest = end.saturating_sub(self.overlap).max(first + 1).min(end);
         (earliest..end)

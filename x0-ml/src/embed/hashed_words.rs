@@ -6,7 +6,8 @@ use crate::simd::Path;
 
 /// Words hashed into components (feature hashing): texts that share words have near vectors.
 ///
-/// It knows no meaning. Tests, examples and nodes without a model use it; retrieval quality needs a model.
+/// The embedder knows no meaning. Tests, examples and nodes without a model use it; retrieval quality needs a
+/// model.
 #[derive(Debug, Clone)]
 pub struct HashedWords {
     model: ModelId,

@@ -1,4 +1,4 @@
-//! What is wrong with a file.
+//! Damage of a file.
 
 use std::io;
 
@@ -6,9 +6,9 @@ use std::io;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("damaged at byte {offset}: {reason}")]
 pub struct Damage {
-    /// Where the first wrong part begins, in bytes from the start of the file.
+    /// The offset of the first damaged part, in bytes from the start of the file.
     pub offset: u64,
-    /// What is wrong there.
+    /// The kind of damage.
     pub reason: &'static str,
 }
 
@@ -25,7 +25,7 @@ pub enum FileError {
     /// The operating system failed.
     #[error("cannot {action} {name}; the last whole version of the file is unchanged")]
     Io {
-        /// What was tried: `read`, `write`, `sync`, `rename`, `append to`, `list`.
+        /// The operation: `read`, `write`, `sync`, `rename`, `append to`, `list`.
         action: &'static str,
         /// Name of the file in its folder.
         name: String,
@@ -38,7 +38,7 @@ pub enum FileError {
     Damaged {
         /// Name of the file in its folder.
         name: String,
-        /// Where and what.
+        /// The place and the kind.
         #[source]
         source: Damage,
     },

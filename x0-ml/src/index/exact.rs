@@ -22,8 +22,8 @@ const VECTORS: u32 = 3;
 
 /// The exact index: it compares a query with every vector, in the order in which they lie in memory.
 ///
-/// It is right by construction, which makes it the oracle of the tests, and is fast enough below some
-/// thousand vectors.
+/// The index is correct by construction, which makes it the oracle of the tests, and is fast enough below
+/// some thousand vectors.
 pub struct ExactIndex {
     rows: Rows,
     row_of: HashMap<VectorId, usize>,

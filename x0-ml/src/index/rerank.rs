@@ -1,4 +1,4 @@
-//! Where the exact vectors for the last ranking come from.
+//! The source of the exact vectors for the last ranking.
 
 use std::fmt;
 use std::sync::Arc;

@@ -148,7 +148,7 @@ pub struct OptionsError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InsertError {
-    /// It has another number of components.
+    /// The vector has another number of components.
     #[error(
         "a vector of {found} components does not fit an index of {expected}; use the embedder that the index was made for"
     )]

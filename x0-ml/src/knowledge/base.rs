@@ -70,7 +70,7 @@ impl KnowledgeBaseOptions {
     }
 }
 
-/// What [`KnowledgeBase::open`] found in its folder.
+/// The report of [`KnowledgeBase::open`] about its folder.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Opening {
@@ -103,7 +103,7 @@ pub enum KnowledgeError {
     Snapshot {
         /// Name of the file.
         name: &'static str,
-        /// Where and what.
+        /// The place and the kind.
         #[source]
         source: Damage,
     },
@@ -231,7 +231,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         Ok(())
     }
 
-    /// What was found in the folder.
+    /// The report about the folder.
     #[must_use]
     pub fn opening(&self) -> &Opening {
         &self.opening

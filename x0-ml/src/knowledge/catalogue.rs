@@ -14,7 +14,7 @@ const CHUNKS: u32 = 2;
 const DOCUMENTS: u32 = 3;
 const UNFINISHED: u32 = 4;
 
-/// What survives a restart.
+/// The part that survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Catalogue {
     pub(super) passages: Passages,

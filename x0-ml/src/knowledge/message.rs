@@ -1,4 +1,4 @@
-//! What enters and leaves the engine.
+//! Inputs and outputs of the protocol engine.
 
 use std::ops::Range;
 use std::sync::Arc;

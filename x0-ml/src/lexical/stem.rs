@@ -130,7 +130,7 @@ fn step_5(word: &mut String) {
     }
 }
 
-/// What stands before the suffix.
+/// The part before the suffix.
 fn ends<'a>(word: &'a str, suffix: &str) -> Option<&'a str> {
     word.strip_suffix(suffix)
 }

@@ -1,4 +1,4 @@
-//! Where chunks stand.
+//! The place of a chunk in its document.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -41,7 +41,7 @@ impl From<&str> for DocumentId {
 pub struct Document {
     /// Its text.
     pub text: String,
-    /// Where it comes from; empty if that does not matter.
+    /// The source of the document; may be empty.
     pub source: String,
     /// Words to filter by.
     pub tags: BTreeSet<String>,
@@ -63,7 +63,7 @@ pub struct Place {
     pub span: Range<usize>,
 }
 
-/// What is known of a document without its text.
+/// The description of a document without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) revision: u64,

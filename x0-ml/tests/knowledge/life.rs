@@ -1,4 +1,4 @@
-//! What a node does all day.
+//! The daily life of a node.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;

@@ -49,7 +49,7 @@ enum Way {
     Bulk,
 }
 
-/// What is measured.
+/// The measurements.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     name: &'static str,
@@ -86,7 +86,7 @@ const LOADS: [Load; 5] = [
     Load { name: "1 MiB, bulk, one way", way: Way::Bulk, len: 1 << 20, count: 60, is_echoed: false },
 ];
 
-/// What one turn found.
+/// The result of one turn.
 enum Found {
     RoundTrips(Histogram),
     Took(Duration),

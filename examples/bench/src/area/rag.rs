@@ -75,7 +75,7 @@ pub(crate) struct Point {
     pub(crate) query_us: f64,
 }
 
-/// What a worker prints, one JSON object in one line.
+/// The output of a worker, one JSON object in one line.
 #[derive(Debug, Clone, Deserialize, serde::Serialize)]
 pub(crate) struct Report {
     pub(crate) name: String,

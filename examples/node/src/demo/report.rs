@@ -38,7 +38,7 @@ pub(crate) struct Report {
     pub(crate) rotation_gap_ms: u64,
     /// Keys written to the CRDT keyspace on both sides of the partition, each acknowledged by one node.
     pub(crate) crdt_written: u64,
-    /// Those of them that are missing on a node at the end, and lost additions to the counter.
+    /// The acknowledged writes that are missing on a node at the end, and lost additions to the counter.
     pub(crate) crdt_lost: u64,
     /// Values of the key that both sides wrote; two are correct.
     pub(crate) crdt_siblings: usize,

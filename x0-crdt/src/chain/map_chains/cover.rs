@@ -12,7 +12,7 @@ use crate::codec::ByteReader;
 /// The digest of one event, as far as a batch holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Leaf {
-    /// It wrote a value with this digest.
+    /// The event wrote a value with this digest.
     Live(Digest),
     /// No live value when the batch was signed: a removal, an overwritten value, or chain data.
     Void,
@@ -28,7 +28,7 @@ pub(super) struct Cover {
     checkpoint: Checkpoint,
     /// By place, ascending.
     live: Vec<(u16, Digest)>,
-    /// Of each place, whether it is void; false wherever a hash stands for it.
+    /// Whether each place is void; false wherever a hash stands for it.
     void: Vec<bool>,
     /// The hashes of what is pruned, in order.
     pruned: Vec<Digest>,

@@ -24,8 +24,8 @@ impl MapChains {
     /// checkpoint of every chain as it knows it. A replica that holds two checkpoints that contradict each
     /// other makes the proof. At most 64 chains per call; a further call goes on with others.
     ///
-    /// It also re-issues its own recent batches: where a forgery took the place of one, the two sides differ
-    /// in what they hold for that event, and sessions cannot exchange it.
+    /// The call also re-issues own recent batches: where a forgery took the place of one, the two sides
+    /// hold different content for that event, and sessions cannot exchange it.
     ///
     /// Honest replicas with one version hold the same, except while one has dropped a value and the other has
     /// not yet. A call in vain costs about 190 bytes for each writer, until [`tidy`](Self::tidy), and each

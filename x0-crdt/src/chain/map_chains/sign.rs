@@ -132,10 +132,11 @@ impl MapChains {
     /// Prunes and removes batches of this node that are not needed any more. Returns how many entries it
     /// changed; if any, the sessions must be notified.
     ///
-    /// Of the batches of this node, all incarnations included, it prunes those of which half or more is gone,
-    /// and removes those that cover no live value and that all members have seen (so that no member sees a
-    /// gap in the chain), which follows from [`CausalMap::heartbeat`] or [`CausalMap::collect_tombstones`].
-    /// Costs a pass over the map. The writes are events like any other and need no signature.
+    /// Among the batches of this node, all incarnations included, it prunes those of which half or more is
+    /// gone, and removes those that cover no live value and that all members have seen (so that no member
+    /// sees a gap in the chain), which follows from [`CausalMap::heartbeat`] or
+    /// [`CausalMap::collect_tombstones`]. Costs a pass over the map. The writes are events like any other and
+    /// need no signature.
     pub fn tidy(&mut self, map: &mut CausalMap) -> usize {
         let mine = |replica: ReplicaId| replica.node == map.replica().node;
         let alive: BTreeSet<(ReplicaId, u64)> = map

@@ -52,7 +52,7 @@ impl MapChains {
         work.lost.extend(verdicts.lost.map(|value| (bytes, value)));
     }
 
-    /// Of several proofs, the one that keeps least stays: all replicas choose the same.
+    /// The proof that keeps least stays: all replicas choose the same.
     fn take_proof(&mut self, writer: ReplicaId, siblings: &[(Dot, Vec<u8>)], verdicts: &mut Verdicts) {
         let mut best: Option<(u64, &[u8], Dot)> = None;
         for (dot, bytes) in siblings {
@@ -90,7 +90,7 @@ impl MapChains {
         verdicts: &mut Verdicts,
     ) {
         let mut best: Option<(Cover, Dot)> = None;
-        // What this replica has put there itself needs no verification.
+        // Values that this replica has put there itself need no verification.
         let is_mine = self.is_mine(writer);
         let mine = self.covers.get(&writer).and_then(|covers| covers.get(&begin)).filter(|_| is_mine);
         let mine = mine.map(Cover::encode);

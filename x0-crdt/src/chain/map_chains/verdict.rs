@@ -13,9 +13,9 @@ use crate::{Dot, ReplicaId};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Good,
-    /// It stays in the map and is not used: this replica cannot verify it.
+    /// The value stays in the map and is not used: this replica cannot verify it.
     Ignored,
-    /// It can never be valid.
+    /// The value can never be valid.
     Garbage,
     /// Its writer equivocates, and it comes after what is kept.
     Quarantined,

@@ -23,12 +23,12 @@ const SAVED_FORMAT: u8 = 1;
 /// A delta of a [`CausalReplica`].
 pub(super) struct StateDelta<S> {
     extent: DeltaExtent,
-    /// What the receiver must have seen; empty unless the extent is `Since`.
+    /// The version that the receiver must have seen; empty unless the extent is `Since`.
     base: Version,
     /// All that the sender has seen.
     version: Version,
     floor: Version,
-    /// Of events that the receiver lacks, the dots that are gone by them.
+    /// The dots that are gone by events that the receiver lacks.
     pub(super) history: BTreeMap<Dot, Context>,
     pub(super) store: S,
 }
@@ -276,8 +276,8 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError> {
         self.check_history(sketched)?;
-        // What came here after the reconciliation began is sent again, so that the receiver does not take it
-        // for absent.
+        // Events that came here after the reconciliation began are sent again, so that the receiver does not
+        // take them for absent.
         let mut known = since.clone();
         known.meet(sketched);
         let asked: Context = self

@@ -46,9 +46,10 @@ struct World {
     random: SplitMix64,
     engines: [Engine; 2],
     owners: [BTreeMap<usize, Owner>; 2],
-    /// What the transport carries from each side, by lane; the last is bulk, and in no order.
+    /// The messages of each side that the transport carries, by lane; the last is bulk, and in no order.
     wires: [Wires; 2],
-    /// What the transport reports and the engine has not taken. Before it has, it receives nothing.
+    /// The events that the transport reports and the engine has not taken. Before it has, it receives
+    /// nothing.
     events: [VecDeque<PeerEventKind>; 2],
     epoch: u64,
     is_connected: bool,
@@ -83,8 +84,8 @@ impl World {
         }
     }
 
-    /// What is on the way is lost. What an engine sends before it knows travels in the next epoch, as the
-    /// contract of `Transport` has it.
+    /// Messages on the way are lost. A message that an engine sends before it knows travels in the next
+    /// epoch, as the contract of `Transport` permits.
     fn disconnect(&mut self) {
         if self.is_connected {
             self.is_connected = false;
@@ -327,8 +328,8 @@ fn whatever_happens_epochs_are_kept_and_both_sides_agree() {
             world.connect();
             world.settle();
             world.check();
-            // Nobody is stuck: on a channel that is up each lane takes more than its budget, as long as it is
-            // received.
+            // No lane is stuck: on a channel that is up each lane takes more than its budget, as long as it
+            // is received.
             let is_open = (0..2).all(|side| world.owners[side].contains_key(&0));
             if is_open {
                 let taken = (0..64).filter(|_| {
@@ -471,7 +472,7 @@ fn a_sender_over_the_budget_loses_the_channel_and_no_other() {
     assert!(outputs(&mut engine).is_empty());
     engine.handle(Duration::ZERO, message(LEN_MAX)).unwrap();
     assert_eq!(outputs(&mut engine), [Frame::Close { session, code: CloseCode::Budget }]);
-    // What came before can be received, then the end.
+    // Earlier messages can be received, then the end.
     for len in [LEN_MAX, LEN_MAX, 800] {
         assert_eq!(engine.next_message(slot).unwrap().payload.len(), len);
     }

@@ -20,7 +20,7 @@ pub(super) struct Graph {
     /// Slots in use or free.
     pub(super) slots: u32,
     pub(super) len: usize,
-    /// Where every walk begins: a node of the highest layer.
+    /// The start of every walk: a node of the highest layer.
     pub(super) entry: Option<u32>,
     pub(super) ids: Blocks<u64>,
     /// Layers that a slot's node is on; 0: the slot is free.
@@ -59,7 +59,7 @@ impl Near {
     }
 }
 
-/// What distances are measured from.
+/// The vector from which distances are measured.
 #[derive(Clone, Copy)]
 pub(super) struct From<'a> {
     pub(super) codes: &'a [i8],

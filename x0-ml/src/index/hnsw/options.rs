@@ -21,7 +21,7 @@ pub struct HnswOptions {
     pub ef_search: usize,
     /// Vectors up to which a search compares with all of them instead of walking; 1,000 by default.
     pub scan_len_max: usize,
-    /// Where exact vectors come from; [`Rerank::Memory`] by default.
+    /// The source of the exact vectors; [`Rerank::Memory`] by default.
     pub rerank: Rerank,
     /// Seed of the layers that nodes are put on; 0 by default.
     pub seed: u64,

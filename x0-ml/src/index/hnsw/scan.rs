@@ -42,7 +42,7 @@ impl Graph {
         let Some(filter) = search.filter else { return Some(usize::MAX) };
         let passing = self.estimate(filter);
         let scan = passing + self.len / FILTERS_PER_DISTANCE;
-        // Of the nodes that it meets, a walk can keep only the share that passes.
+        // A walk can keep only those of the nodes it meets that pass the filter.
         let walk = (ef * MEASURED_PER_CANDIDATE).checked_mul(self.len)?.checked_div(passing)?;
         // A walk that is given up costs at most half a scan.
         (walk < scan / 2).then_some(scan / 2)

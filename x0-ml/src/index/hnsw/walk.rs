@@ -20,7 +20,7 @@ pub(super) struct Scratch {
     pub(super) measured: usize,
 }
 
-/// What a walk looks for, and when it gives up.
+/// The goal of a walk, and its bound.
 #[derive(Clone, Copy)]
 pub(super) struct Limits<'a> {
     /// Nodes to find.

@@ -10,7 +10,7 @@ use crate::case::{Case, Metric};
 
 const JOIN: Metric = Metric { name: "join", unit: "ms" };
 
-/// What the merge of crdts may be divided by.
+/// The divisor for the merge of crdts.
 const LESS: f64 = 100.0;
 
 pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {

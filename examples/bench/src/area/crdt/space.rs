@@ -10,7 +10,7 @@ use crate::memory;
 const MEMORY: Metric = Metric { name: "memory", unit: "B/key" };
 const SAVED: Metric = Metric { name: "saved", unit: "B/key" };
 
-/// Where yrs stands among the systems.
+/// The place of yrs among the systems.
 const YRS: usize = 2;
 /// How much of the memory of yrs a key may take.
 const OF_YRS: f64 = 0.6;

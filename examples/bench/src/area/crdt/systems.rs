@@ -32,7 +32,7 @@ pub(super) trait Couple {
     fn put(&mut self, pairs: &[Pair]) -> Result<()>;
     /// Brings the second up to the first. Gives the bytes that crossed the wire, in both directions.
     fn sync(&mut self) -> Result<usize>;
-    /// What the second holds at a key.
+    /// The value of the second replica at a key.
     fn there(&self, key: &str) -> Option<u32>;
 }
 

@@ -31,7 +31,7 @@ struct Sides {
     differences: u32,
 }
 
-/// What one reconciliation took, or the mean of several.
+/// The cost of one reconciliation, or the mean of several.
 struct Took {
     bytes: f64,
     uncached: f64,

@@ -14,7 +14,7 @@ use x0_ml::index::{
 use super::{Churn, Filtered, Point, Report, data};
 use crate::procfs;
 
-/// What the worker is asked for.
+/// The request to the worker.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     folder: PathBuf,

@@ -8,12 +8,12 @@ use x0_crdt::{CausalMap, Session, SessionInput, SessionOptions, SessionOutput};
 
 use crate::random::Random;
 
-/// What carries the datagrams, the same in both directions.
+/// The link of the datagrams, the same in both directions.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Link {
     pub(in super::super) bytes_per_second: u64,
     pub(in super::super) delay: Duration,
-    /// Of a hundred datagrams, how many are lost.
+    /// Lost datagrams, in percent.
     pub(in super::super) loss: u32,
 }
 

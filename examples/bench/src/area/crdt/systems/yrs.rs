@@ -21,7 +21,7 @@ impl Document {
         Self { doc, map }
     }
 
-    /// What the receiver of the state vector lacks.
+    /// The changes that the receiver of the state vector lacks.
     fn difference(&self, state_vector: &[u8]) -> Result<Vec<u8>> {
         let since = StateVector::decode_v1(state_vector)?;
         Ok(self.doc.transact().encode_diff_v2(&since))
