@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_format_has_no_fields() {
+    fn unknown_formats_have_no_fields() {
         for text in [
             "",
             "field:",

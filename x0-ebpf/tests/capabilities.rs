@@ -118,7 +118,7 @@ fn kernel_types(names: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn where_everything_is_there_everything_can_be_used() {
+fn with_all_capabilities_everything_can_be_used() {
     let probe = Machine::new("6.12.1", BPF | NET_ADMIN | PERFMON).probe();
     for feature in Feature::ALL {
         probe.can(feature).unwrap_or_else(|missing| panic!("{missing}"));

@@ -320,7 +320,7 @@ fn truncated_at_every_byte() {
 /// No malformed packet may be dropped, regardless of the rules: an allow list without rules drops only
 /// packets that it can parse.
 #[test]
-fn what_cannot_be_read_passes() {
+fn frames_that_cannot_be_parsed_pass() {
     let Some(mut program) = load(LinkOptions::default()) else { return };
     program.filter().expect("a filter").set_default_drop(true, true).expect("set");
     let runner = program.runner(Point::Xdp).expect("a runner");

@@ -232,7 +232,7 @@ fn flows_have_ports_and_bounds() {
 }
 
 #[test]
-fn what_falls_out_of_the_cache_is_still_counted() {
+fn values_that_leave_the_cache_are_still_counted() {
     let Some(mut program) = load(LinkOptions::default().peers_max(1 << 16)) else {
         return;
     };

@@ -110,7 +110,7 @@ fn after_the_flip_nothing_is_lost() {
 }
 
 #[test]
-fn what_cannot_be_is_said() {
+fn impossible_requests_are_refused_with_a_reason() {
     let (Some(here), Some(there)) = (common::namespace(), common::namespace()) else { return };
     let Some(mut steering) = granted(Steering::load()) else { return };
     let (first, second) =

@@ -40,7 +40,7 @@ fn an_svid_goes_through_pem() {
 }
 
 #[test]
-fn what_is_no_svid() {
+fn certificates_that_are_no_svid() {
     let svid = authority().issue(&workload(), MINUTE).unwrap();
     let pem = svid.to_pem();
     let (certificates, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").unwrap());
@@ -113,7 +113,7 @@ fn an_authority_goes_through_pem_and_issues_on() {
 }
 
 #[test]
-fn what_is_no_authority() {
+fn certificates_that_are_no_authority() {
     let pem = authority().to_pem();
     let (certificate, key) = pem.split_at(pem.find("-----BEGIN PRIVATE").unwrap());
     let other = authority().to_pem();
@@ -133,7 +133,7 @@ fn what_is_no_authority() {
 }
 
 #[test]
-fn it_issues_within_its_domain_only() {
+fn an_authority_issues_within_its_domain_only() {
     let authority = authority();
     let elsewhere = SpiffeId::parse("spiffe://example.com/workload").unwrap();
     assert!(matches!(authority.issue(&elsewhere, MINUTE), Err(IssueError::TrustDomain { .. })));
@@ -162,7 +162,7 @@ fn an_svid_does_not_outlive_its_authority() {
 }
 
 #[test]
-fn what_a_certificate_cannot_say_is_refused() {
+fn requests_beyond_a_certificate_are_refused() {
     for validity in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(260_000_000_000)] {
         let options = AuthorityOptions::default().validity(validity);
         assert!(matches!(Authority::new(domain("example.org"), &options), Err(AuthorityError::Validity)));

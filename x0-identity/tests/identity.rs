@@ -48,7 +48,7 @@ fn both_sides_learn_who_the_other_is() {
 }
 
 #[test]
-fn who_is_no_node_is_told_apart() {
+fn ids_that_name_no_node_are_recognised() {
     let authority = authority("example.org");
     let id = SpiffeId::parse("spiffe://example.org/operator").unwrap();
     let svid = authority.issue(&id, MINUTE).unwrap();
@@ -244,7 +244,7 @@ fn a_revoked_authority_is_out_with_the_next_handshake() {
 }
 
 #[test]
-fn what_cannot_be_rotated_in_leaves_the_svid_that_was_held() {
+fn a_failed_rotation_leaves_the_held_svid() {
     let authority = authority("example.org");
     let node = node(&authority, 1);
     let serial_number = node.svid_serial_number();
@@ -273,7 +273,7 @@ fn what_cannot_be_rotated_in_leaves_the_svid_that_was_held() {
 }
 
 #[test]
-fn what_is_no_identity() {
+fn certificates_that_are_no_identity() {
     let authority = authority("example.org");
     let svid = authority.issue(&node_id(1), MINUTE).unwrap();
     assert!(matches!(

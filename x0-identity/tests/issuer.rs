@@ -271,7 +271,7 @@ fn the_entry_and_the_authority_bound_what_is_issued() {
 }
 
 #[test]
-fn what_cannot_sign_is_no_signer() {
+fn certificates_that_cannot_sign_are_no_signers() {
     let take = |certificate: CertificateDer<'static>, upstream| {
         CaSigner::new(certificate, upstream, CaSignerOptions::default().backdate(Duration::ZERO)).map(drop)
     };

@@ -207,7 +207,7 @@ fn an_issuer_that_rejects_the_svid_gets_an_attestation() {
 }
 
 #[test]
-fn it_never_gives_up_and_never_floods() {
+fn renewal_never_gives_up_and_never_floods() {
     let mut world = World::new(5);
     world.run(seconds(30 * 86_400), |_| Answer::Failed);
     // Between one attempt in 60 s and one in 30 s.

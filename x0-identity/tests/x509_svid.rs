@@ -198,7 +198,7 @@ fn intermediate() -> Recipe {
 const UNKNOWN: PathError = PathError::UnknownIssuer { position: 0 };
 
 #[test]
-fn what_keeps_every_rule_is_accepted() {
+fn certificates_that_keep_every_rule_are_accepted() {
     leaf_accepted(&leaf());
     let root = root();
     let signer = intermediate().signed_by(&root);

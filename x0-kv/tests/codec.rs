@@ -230,7 +230,7 @@ fn hostile_lengths_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn what_this_version_does_not_know_is_named() {
+fn invalid_commands_are_named() {
     assert_eq!(Command::decode(&Bytes::from_static(&[9, 0])), Err(DecodeError::Version { found: 9 }));
     // A keyspace whose name has a space in it, and the creation of the default one.
     let elsewhere = Bytes::from_static(&[1, 3, 3, b'a', b' ', b'b', 1, 1, b'k']);

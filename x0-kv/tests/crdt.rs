@@ -10,7 +10,7 @@ fn options(key: u8) -> StoreOptions {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_opening_again() {
+fn acknowledged_writes_are_there_after_opening_again() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..4_i64 {
         let store = Store::open_with(folder.path(), &options(1)).unwrap();

@@ -20,7 +20,7 @@ fn open(path: &Path, engine: &Engine) -> Store {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_again() {
+fn acknowledged_writes_are_there_after_a_restart() {
     for engine in engines() {
         let folder = tempfile::tempdir().unwrap();
         let mut expected = Vec::new();

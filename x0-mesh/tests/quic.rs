@@ -327,7 +327,7 @@ async fn one_message_over_the_bound_of_a_queue_is_taken_alone() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_an_error() {
+async fn messages_that_cannot_be_sent_are_errors() {
     let domain = Domain::new("example.org");
     let (mut client, _) = bind(domain.config(2));
     let mut try_send = |to, lane, payload: &[u8]| {

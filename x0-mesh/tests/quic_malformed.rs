@@ -236,7 +236,7 @@ async fn a_bad_handshake_beside_a_good_connection_changes_nothing() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_the_protocol_is_told() {
+async fn a_peer_without_the_protocol_gets_an_error() {
     let bench = Bench::new().await;
     let mut config = (*bench.domain.identity(RAW).client_config()).clone();
     config.alpn_protocols = vec![b"h3".to_vec()];

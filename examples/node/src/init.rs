@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_init_writes_can_be_read() {
+    fn files_of_init_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("new");
         let layout = init(&root, "example.org", &addresses(3), Engine::Memory, DAY).unwrap();

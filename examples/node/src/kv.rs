@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_stays_on_its_line() {
+    fn printed_text_stays_on_its_line() {
         assert_eq!(printable("grün".as_bytes()), "grün");
         assert_eq!(printable(b"a\nb\tc\\"), "a\\nb\\tc\\\\");
         assert_eq!(printable(b"\xff\x00"), "\\xff\\x00");

@@ -25,7 +25,7 @@ impl Bench for Threadless {
 }
 
 #[test]
-fn it_keeps_the_contract() {
+fn the_transport_keeps_the_contract() {
     let report = conformance::check(&mut Threadless(Switchboard::default()));
     assert!(report.skipped.is_empty(), "{report:?}");
 }

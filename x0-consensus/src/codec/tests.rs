@@ -172,7 +172,7 @@ fn arbitrary_message() -> impl Strategy<Value = Message> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(message in arbitrary_message()) {
+    fn written_values_are_read_back(message in arbitrary_message()) {
         let packet = Packet::Raft(Box::new(message));
         prop_assert_eq!(decode(encode(&packet).into()), Ok(packet));
     }

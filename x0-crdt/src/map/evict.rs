@@ -82,7 +82,7 @@ mod tests {
     use crate::HashKey;
 
     #[test]
-    fn what_is_expelled_is_gone_with_its_hash_and_its_siblings_stay() {
+    fn an_evicted_value_is_gone_with_its_hash_and_its_siblings_stay() {
         let key = HashKey::new([1; 16]);
         let [mut here, mut there] = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), key));
         let mine = here.put(b"k", 1, b"mine").unwrap();

@@ -155,7 +155,7 @@ fn three_replicas_that_hear_different_parts_all_hold_a_proof_and_keep_the_same()
 }
 
 #[test]
-fn they_agree_with_hardly_any_memory_too() {
+fn replicas_agree_with_hardly_any_memory_too() {
     for seed in 2000..2200 {
         scenario(seed, ChainLimits::default().writers_max(1).checkpoints_max(1).waiting_max(1), false);
     }

@@ -95,7 +95,7 @@ fn writers_are_counted_and_only_the_genuine_take_a_place() {
 }
 
 #[test]
-fn what_a_tracker_knew_is_given_back_after_a_restart() {
+fn a_restored_tracker_knows_what_it_knew_before() {
     let ring = Ring::of([1, 2]);
     let honest = chain(ReplicaId::new(2), &[3; 9], 0, 1);
     let (ours, theirs) = (chain(WRITER, &[4, 4, 4], 0, 1), chain(WRITER, &[4, 4, 4], 1, 9));

@@ -102,7 +102,7 @@ fn a_batch_at_the_place_of_another_is_dropped() {
 }
 
 #[test]
-fn what_is_not_signed_is_dropped() {
+fn unsigned_values_are_dropped() {
     let (mut there, _, mut here, mut reader) = pair();
     for kind in *b"bh" {
         let (key, mut value) = entry(&there, kind);
@@ -116,7 +116,7 @@ fn what_is_not_signed_is_dropped() {
 }
 
 #[test]
-fn what_somebody_else_puts_in_place_of_a_batch_is_dropped_be_it_genuine_and_the_writer_puts_its_own_back() {
+fn a_foreign_value_in_place_of_a_batch_is_dropped_and_the_writer_restores_its_own() {
     let (mut there, mut writer, mut here, mut reader) = pair();
     let mut hostile = CausalMap::new(ReplicaId::new(6), KEY);
     hostile.join(&there.delta(&Version::new()).unwrap()).unwrap();

@@ -22,7 +22,7 @@ fn joined(a: &Register, b: &Register) -> Register {
 }
 
 #[test]
-fn what_is_stamped_too_far_ahead_is_taken_in_and_shown_but_not_read() {
+fn values_stamped_too_far_ahead_are_kept_and_shown_but_not_read() {
     let (mut now_ms, far) = (10_000, Stamp::new(3_600_000, 7));
     let mut clock = Clock::new(1_000);
     let mine = written(HONEST, clock.tick(now_ms).unwrap(), 1);

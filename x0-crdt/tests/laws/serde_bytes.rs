@@ -100,7 +100,7 @@ fn both<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> [Result<T, Error>; 2] {
 }
 
 #[test]
-fn what_serde_carries_is_the_canonical_bytes() {
+fn serde_carries_the_canonical_bytes() {
     let mut state = Causal::<Store>::new();
     let delta = state.change(ReplicaId::new(1), |map, change| {
         map.update(change, "a".into(), |set, change| set.add(change, 7))
@@ -118,7 +118,7 @@ fn what_serde_carries_is_the_canonical_bytes() {
 }
 
 #[test]
-fn what_comes_in_by_serde_is_checked() {
+fn values_from_serde_are_checked() {
     let mut bytes = to_bytes(&Causal::<Store>::new());
     bytes.push(0);
     let message = "1 bytes follow the end of the value: the bytes are damaged, or of another type";

@@ -69,7 +69,7 @@ mod tests {
     use crate::x509::der::{Reader, time as read_time};
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_values_are_read_back() {
         for len in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x10000] {
             let content = vec![7; len];
             let der = element(4, &content);

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn encoded_values_are_decoded() {
         for message in samples() {
             let bytes = Bytes::from(encode(&message));
             assert_eq!(bytes[0], MARK);

@@ -269,7 +269,7 @@ impl World {
 }
 
 #[test]
-fn what_was_acknowledged_is_everywhere_after_any_network_and_any_crash() {
+fn acknowledged_writes_are_everywhere_after_any_network_and_any_crash() {
     for seed in 0..seeds(300) {
         let mut world = World::new(seed);
         for _ in 0..200 + world.random.below(600) {
@@ -305,7 +305,7 @@ fn what_was_acknowledged_is_everywhere_after_any_network_and_any_crash() {
 }
 
 #[test]
-fn what_all_members_have_seen_is_forgotten() {
+fn tombstones_that_all_members_have_seen_are_collected() {
     let mut world = World::new(5);
     for at in 0..world.members.len() {
         for _ in 0..40 {

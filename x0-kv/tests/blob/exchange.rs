@@ -60,7 +60,7 @@ fn a_blob_comes_whole_over_any_network_whoever_restarts() {
 }
 
 #[test]
-fn what_is_held_is_not_asked_for_again() {
+fn held_chunks_are_not_requested_again() {
     for seed in seeds(30) {
         for fate in [None, Some(Unsynced::Lost)] {
             let mut world = World::new(seed, 3);
@@ -128,7 +128,7 @@ fn several_servers_share_the_work_and_the_overhead_is_small() {
 
 /// Two nodes fetch the same from one: what one has of it, it serves to the other.
 #[test]
-fn what_is_held_in_part_is_served() {
+fn partial_blobs_are_served() {
     let mut world = World::new(11, 3);
     let bytes = Random(11).bytes(40 * CHUNK_LEN);
     let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
@@ -204,7 +204,7 @@ fn a_slow_link_carries_each_chunk_about_once() {
 }
 
 #[test]
-fn what_a_peer_owes_that_goes_away_is_asked_of_another_at_once() {
+fn chunks_of_a_lost_peer_are_requested_of_another_at_once() {
     let mut world = World::new(37, 3);
     let bytes = Random(37).bytes(12 * CHUNK_LEN);
     let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
@@ -223,7 +223,7 @@ fn what_a_peer_owes_that_goes_away_is_asked_of_another_at_once() {
 }
 
 #[test]
-fn what_a_peer_does_not_have_any_more_is_asked_of_another_at_once() {
+fn chunks_that_a_peer_lost_are_requested_of_another_at_once() {
     let mut world = World::new(41, 3);
     let bytes = Random(41).bytes(12 * CHUNK_LEN);
     let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);

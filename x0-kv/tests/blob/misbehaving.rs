@@ -122,7 +122,7 @@ fn a_reference_that_lies_about_the_length_is_found_by_an_honest_server() {
 }
 
 #[test]
-fn what_nobody_asked_for_is_not_kept() {
+fn unrequested_chunks_are_not_kept() {
     let mut world = World::new(3, 3);
     let bytes = bytes();
     let id = BlobId::of(&bytes);

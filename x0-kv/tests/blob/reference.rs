@@ -35,7 +35,7 @@ fn a_reference_is_small_and_comes_back_as_it_was() {
 }
 
 #[test]
-fn what_is_too_long_is_refused_on_either_side() {
+fn long_messages_are_refused_on_either_side() {
     let changes: [fn(&mut BlobRef); 5] = [
         |reference| reference.len += 1,
         |reference| reference.media_type.push('x'),

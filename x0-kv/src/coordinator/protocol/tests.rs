@@ -32,7 +32,7 @@ fn message() -> Bytes {
 }
 
 #[test]
-fn what_is_put_is_read_back() {
+fn put_values_are_read_back() {
     let message = message();
     let (header, read) = Frames::new(&message).unwrap();
     assert_eq!(header, HEADER);
