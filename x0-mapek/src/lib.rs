@@ -1,30 +1,25 @@
 //! A self-healing control loop: Monitor, Analyze, Plan and Execute over shared Knowledge (MAPE-K).
 //!
-//! **In progress.** The detectors are complete: [`detect`]. The loop itself, with its policy seam, guards and
-//! records, is being built.
+//! A loop takes readings, asks a policy what to do about them, lets guards decide, gives out the actions that
+//! pass, and compares the state after each action with that before. An action that made it worse is taken
+//! back. Every decision is a [`Record`] that explains itself, the refusals among them.
 //!
-//! The crate depends on no other x0 crate. It has no clock, thread or source of randomness: the caller passes
-//! readings and `now`, a time since any origin.
+//! | part | type | who provides it |
+//! |---|---|---|
+//! | Monitor, Analyze | [`Knowledge`], with the detectors of [`detect`] | you |
+//! | Plan | [`Policy`] proposes [`Candidate`]s | you |
+//! | guards | pause, grace, local health, storm, planned changes, stability, back-off, budget, one disruptive action, blast radius, precondition, safety, approval: [`Refusal`] | the loop |
+//! | Execute | [`Output::Execute`] of your [`Action`] | you |
+//! | verdict, undo, escalation, records | [`Event`], [`Record`] | the loop |
 //!
-//! ```
-//! use std::time::Duration;
-//! use x0_mapek::detect::{Cusum, CusumOptions};
+//! The crate depends on no other x0 crate. [`Loop`] is a protocol engine: it has no clock, thread or source
+//! of randomness; the caller passes inputs with `now`, a time since any origin, and carries out its outputs.
+//! The same inputs give the same records, byte for byte. The contract and an example are at [`Loop`]; the
+//! example `pool` heals the threads of its own program.
 //!
-//! // The latency of a put in milliseconds. A threefold latency is a fault.
-//! let mut latency = Cusum::new(CusumOptions::new());
-//! let mut now = Duration::ZERO;
-//! for reading in 0..500 {
-//!     now += Duration::from_millis(100);
-//!     let normal = 5.0 + f64::from(reading % 3);
-//!     assert!(!latency.observe(now, normal)?.is_suspect());
-//! }
-//! let found = (0..20).find(|_| {
-//!     now += Duration::from_millis(100);
-//!     latency.observe(now, 18.0).is_ok_and(|verdict| verdict.is_suspect())
-//! });
-//! assert!(found.is_some_and(|readings| readings < 10));
-//! # Ok::<(), x0_mapek::detect::ReadingError>(())
-//! ```
+//! # Limitations
+//! Not built yet: adapters to the other crates of the family, diagnosis from several observers, replay of
+//! records with another policy, a conformance suite for policies, telemetry.
 //!
 //! # Glossary
 //!
@@ -37,8 +32,28 @@
 //! | policy | a healing policy; permission is `Authorizer` in `x0-identity` |
 //! | knowledge | the readings and derived facts that monitor and analyzer maintain and a policy reads |
 //! | plan | the actions that a policy proposes in one round |
+//! | candidate | an action that a policy proposes, with its reasons |
 //! | guard | a check that accepts or refuses an action before it is executed |
 //! | executor | the code that carries out an accepted action |
+//! | badness | the number that an action is to reduce, such as a latency |
+//! | verdict | whether an action helped, changed nothing, or made it worse |
+//! | storm | so many unhealthy subjects that a common cause is likely |
+//! | fence | a number that says which claim an action belongs to: a store refuses actions with an old one |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod action;
 pub mod detect;
+mod engine;
+mod guard;
+mod knowledge;
+mod options;
+mod plan;
+pub mod record;
+
+pub use self::action::{Action, Disruption, Expectation};
+pub use self::engine::{Command, HandleError, Input, Loop, Output};
+pub use self::guard::Refusal;
+pub use self::knowledge::{Knowledge, Reading};
+pub use self::options::{LoopOptions, Mode};
+pub use self::plan::{CANDIDATES_MAX, Candidate, Diagnosis, EVIDENCE_MAX, Evidence, Plan, Policy};
+pub use self::record::{Event, Record};
