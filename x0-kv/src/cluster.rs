@@ -64,8 +64,12 @@ pub use self::node::Node;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
 
+use std::sync::Arc;
+
 use x0_identity::NodeId;
 use x0_mesh::PeerEvent;
+
+use crate::request::member::Members;
 
 /// An event of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +86,12 @@ pub enum NodeEvent {
     Membership {
         /// The new membership.
         membership: x0_consensus::Membership,
+    },
+    /// The member table has changed: addresses or incarnations. A transport that dials its peers takes their
+    /// addresses from here. Also reported when the node starts.
+    Members {
+        /// The new table.
+        members: Arc<Members>,
     },
     /// The connection to a peer has changed.
     Peer(PeerEvent),

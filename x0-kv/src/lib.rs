@@ -89,6 +89,7 @@ pub use request::command::{COMMAND_VERSION, Command, RequestId};
 pub use request::error::{FailureCause, OperationError};
 pub use request::keyspace::KeyspaceName;
 pub use request::limits;
+pub use request::member::{Member, MemberChange, Members};
 pub use request::operation::{
     Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, SnapshotId, Transaction,
 };

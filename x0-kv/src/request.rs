@@ -6,6 +6,7 @@ pub(crate) mod command;
 pub(crate) mod error;
 pub(crate) mod keyspace;
 pub mod limits;
+pub(crate) mod member;
 pub(crate) mod operation;
 pub(crate) mod outcome;
 pub(crate) mod pending;

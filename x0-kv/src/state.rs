@@ -19,6 +19,7 @@ use crate::request::applied::encode_applied;
 use crate::request::command::Command;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::{KEYSPACES_MAX, TRANSACTION_LEN_MAX};
+use crate::request::member::Members;
 use crate::request::operation::{Action, Condition, Expect, Mutation, Transaction};
 use crate::request::outcome::{ActionResult, Applied, Outcome, Refusal, Swap, TransactionOutcome, Versioned};
 use crate::request::revision::Revision;
@@ -74,7 +75,12 @@ impl State {
     #[must_use]
     pub fn in_memory() -> State {
         State {
-            shared: Shared::new(Tables::new(Arc::new(Layer::default()), Spaces::default(), 0)),
+            shared: Shared::new(Tables::new(
+                Arc::new(Layer::default()),
+                Spaces::default(),
+                Members::default(),
+                0,
+            )),
             sessions: Sessions::default(),
             applied: 0,
             engine: Engine::Memory,
@@ -152,6 +158,9 @@ impl State {
             }
             let changed = tables.gathered_changes();
             let written = tables.written;
+            if let Some(members) = tables.changed_members() {
+                self.shared.members().publish(members);
+            }
             // Before any read can see these entries: an owner of a watch who reads a revision and then the
             // watch has every change up to that revision.
             self.watchers.0.changed(&changed.keys);
@@ -183,7 +192,7 @@ impl State {
         match &mut self.engine {
             Engine::Memory => {
                 let mut base = Layer::default();
-                let Restored { applied, spaces, sessions } =
+                let Restored { applied, spaces, members, sessions } =
                     snapshot::read(from, expected, |space, entries| {
                         for Stored { key, value, revision, checksum } in entries {
                             base.put(space.id, &key, revision, Some(&value), checksum);
@@ -192,22 +201,24 @@ impl State {
                     })?;
                 self.applied = applied;
                 self.sessions = sessions;
-                self.shared.write().replace(Tables::new(Arc::new(base), spaces, applied));
+                self.shared.write().replace(Tables::new(Arc::new(base), spaces, members, applied));
             }
             #[cfg(feature = "redb")]
             Engine::Redb(durable) => {
                 durable.join()?;
                 let mut replacement = storage::redb::Replacement::begin(&durable.file)?;
-                let Restored { applied, spaces, sessions } =
+                let Restored { applied, spaces, members, sessions } =
                     snapshot::read(from, expected, |space, entries| replacement.put(space, &entries))?;
-                replacement.commit(&sessions, &spaces, applied)?;
+                replacement.commit(&sessions, &spaces, &members, applied)?;
                 let base = durable.file.base(&spaces)?;
                 self.applied = applied;
                 self.sessions = sessions;
                 (durable.checkpointed, durable.begun) = (applied, applied);
-                self.shared.write().replace(Tables::new(base, spaces, applied));
+                self.shared.write().replace(Tables::new(base, spaces, members, applied));
             }
         }
+        let members = self.shared.read().members();
+        self.shared.members().publish(members);
         self.watchers.0.replaced(None);
         Ok(())
     }
@@ -288,6 +299,7 @@ fn apply_command(
             sessions.close(session);
             Ok(Outcome::SessionKept)
         }
+        Ok(Command::Member(change)) => tables.change_members(&change).map(|()| Outcome::MemberChanged),
         Ok(Command::Write { request_id: None, keyspace, mutation }) => {
             apply_mutation(tables, index, &keyspace, &mutation)?
         }

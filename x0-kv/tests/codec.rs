@@ -5,11 +5,12 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use x0_identity::NodeId;
 use x0_kv::{
     Action, ActionResult, Bytes, Command, Condition, Consistency, DecodeError, Expect, KeyValue,
-    KeyspaceName, Mutation, Operation, Outcome, Page, Query, RangeQuery, Refusal, RequestId, Revision,
-    ScanPage, SnapshotId, Swap, Transaction, TransactionOutcome, Versioned, decode_applied, encode_applied,
-    limits,
+    KeyspaceName, MemberChange, Mutation, Operation, Outcome, Page, Query, RangeQuery, Refusal, RequestId,
+    Revision, ScanPage, SnapshotId, Swap, Transaction, TransactionOutcome, Versioned, decode_applied,
+    encode_applied, limits,
 };
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -85,6 +86,19 @@ fn command() -> impl Strategy<Value = Command> {
             keyspace,
             mutation: if creates { Mutation::CreateKeyspace } else { Mutation::DropKeyspace },
         }),
+        member_change().prop_map(Command::Member),
+    ]
+}
+
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    let node = || (1..=u64::MAX).prop_map(|node| NodeId::new(node).unwrap());
+    prop_oneof![
+        (node(), vec("[!-~]{1,255}", 0..=limits::MEMBER_ADDRESSES_MAX))
+            .prop_map(|(node, addresses)| MemberChange::Addresses { node, addresses }),
+        (node(), any::<u64>(), any::<u64>()).prop_map(|(node, expected, incarnation)| {
+            MemberChange::Incarnation { node, expected, incarnation }
+        }),
+        node().prop_map(|node| MemberChange::Remove { node }),
     ]
 }
 
@@ -149,6 +163,9 @@ fn applied() -> impl Strategy<Value = Result<Outcome, Refusal>> {
             Ok(Outcome::ScanPage(ScanPage { page, snapshot: SnapshotId { revision, number } }))
         }),
         Just(Err(Refusal::KeyspacesExceeded)),
+        Just(Err(Refusal::IncarnationConflict)),
+        Just(Err(Refusal::MembersExceeded)),
+        Just(Ok(Outcome::MemberChanged)),
         any::<bool>().prop_map(|is_new| Ok(Outcome::KeyspaceCreated { is_new })),
         any::<bool>().prop_map(|existed| Ok(Outcome::KeyspaceDropped { existed })),
         vec(named(), 0..4).prop_map(|names| Ok(Outcome::Keyspaces(names))),

@@ -11,10 +11,11 @@ use std::io::Read;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use x0_identity::NodeId;
 use x0_kv::{
-    Action, ActionResult, Applied, Bytes, Command, Condition, Expect, KeyValue, KeyspaceName, Mutation,
-    Outcome, RangeQuery, ReadError, Refusal, RequestId, Revision, State, Swap, Transaction,
-    TransactionOutcome, Versioned, decode_applied,
+    Action, ActionResult, Applied, Bytes, Command, Condition, Expect, KeyValue, KeyspaceName, Member,
+    MemberChange, Mutation, Outcome, RangeQuery, ReadError, Refusal, RequestId, Revision, State, Swap,
+    Transaction, TransactionOutcome, Versioned, decode_applied,
 };
 
 /// What happens next.
@@ -29,6 +30,7 @@ enum Step {
     Retry,
     OpenSession,
     CloseSession(u8),
+    Member(MemberChange),
     Nonsense(Vec<u8>),
     /// An entry of the log that is not for the store.
     Skip,
@@ -89,6 +91,17 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
+fn member_change() -> impl Strategy<Value = MemberChange> {
+    let node = || (1_u64..4).prop_map(|node| NodeId::new(node).unwrap());
+    prop_oneof![
+        (node(), vec("[ab]", 0..3)).prop_map(|(node, addresses)| MemberChange::Addresses { node, addresses }),
+        (node(), 0_u64..3, 0_u64..3).prop_map(|(node, expected, incarnation)| {
+            MemberChange::Incarnation { node, expected, incarnation }
+        }),
+        node().prop_map(|node| MemberChange::Remove { node }),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (proptest::option::of(0_u8..4), 0_u8..4, mutation())
@@ -101,6 +114,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Retry),
         2 => Just(Step::OpenSession),
         1 => (0_u8..4).prop_map(Step::CloseSession),
+        2 => member_change().prop_map(Step::Member),
         1 => vec(any::<u8>(), 0..8).prop_map(Step::Nonsense),
         1 => Just(Step::Skip),
         2 => Just(Step::HoldSnapshot),
@@ -126,12 +140,13 @@ fn name(keyspace: u8) -> KeyspaceName {
 struct Model {
     keyspaces: BTreeMap<KeyspaceName, BTreeMap<Bytes, Versioned>>,
     sessions: BTreeMap<u64, BTreeMap<u64, Applied>>,
+    members: BTreeMap<NodeId, Member>,
 }
 
 impl Default for Model {
     fn default() -> Model {
         let keyspaces = BTreeMap::from([(KeyspaceName::DEFAULT, BTreeMap::new())]);
-        Model { keyspaces, sessions: BTreeMap::new() }
+        Model { keyspaces, sessions: BTreeMap::new(), members: BTreeMap::new() }
     }
 }
 
@@ -148,6 +163,23 @@ impl Model {
             Command::CloseSession { session } => {
                 self.sessions.remove(session);
                 Ok(Outcome::SessionKept)
+            }
+            Command::Member(MemberChange::Addresses { node, addresses }) => {
+                self.members.entry(*node).or_default().addresses = addresses.clone();
+                Ok(Outcome::MemberChanged)
+            }
+            Command::Member(MemberChange::Incarnation { node, expected, incarnation }) => {
+                let registered = self.members.get(node).map_or(0, |member| member.incarnation);
+                if ![*expected, *incarnation].contains(&registered) {
+                    return Err(Refusal::IncarnationConflict);
+                }
+                self.members.entry(*node).or_default().incarnation = *incarnation;
+                Ok(Outcome::MemberChanged)
+            }
+            Command::Member(change) => {
+                let MemberChange::Remove { node } = change else { panic!("{change:?}") };
+                self.members.remove(node);
+                Ok(Outcome::MemberChanged)
             }
             Command::Write { request_id: None, keyspace, mutation } => self.mutate(index, keyspace, mutation),
             Command::Write { request_id: Some(request_id), keyspace, mutation } => {
@@ -316,6 +348,7 @@ fn check(steps: &[Step], mut subjects: Vec<Subject>) {
                 entry =
                     opened.get(usize::from(*at)).map(|session| Command::CloseSession { session: *session });
             }
+            Step::Member(change) => entry = Some(Command::Member(change.clone())),
             Step::Nonsense(bytes) => {
                 let mut payload = vec![0xff];
                 payload.extend_from_slice(bytes);
@@ -388,6 +421,8 @@ fn check(steps: &[Step], mut subjects: Vec<Subject>) {
         let names = subject.state().reader().keyspaces();
         assert!(names.iter().eq(model.keyspaces.keys().filter(|name| !name.is_default())), "{names:?}");
         assert_eq!(subject.state().session_count(), model.sessions.len());
+        let members = subject.state().reader().members();
+        assert!(members.iter().eq(model.members.iter().map(|(node, member)| (*node, member))), "{members:?}");
         assert!(bytes_of(subject.state()) == first, "{}: another snapshot than memory's", subject.name);
         subject.let_go();
     }

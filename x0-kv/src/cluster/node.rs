@@ -104,7 +104,7 @@ impl Node {
             observe: options.observe,
             ..Bus::default()
         };
-        let replica = ReplicaStatus::new(&executor);
+        let replica = ReplicaStatus::new(&executor, state.reader());
         let (requests, calls) = (Inbox::new(alarm.clone()), Calls::new(Inbox::new(alarm.clone())));
         let local = LocalState {
             reader: state.reader(),
@@ -160,7 +160,7 @@ impl Node {
     /// The status of this node.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        NodeStatus::new(self.id, &self.replica.get(), &self.peers)
+        NodeStatus::new(self.id, &self.replica, &self.peers)
     }
 
     /// The status of the CRDT keyspace, if the node has one.

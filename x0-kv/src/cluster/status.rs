@@ -1,11 +1,14 @@
 //! Where a node stands.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::peers::Peers;
+use super::services::consensus::ReplicaStatus;
+use crate::request::member::Members;
 
 /// Where a node stands, by its own account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub struct NodeStatus {
     pub applied: u64,
     /// Who takes part, as far as it knows.
     pub membership: Membership,
+    /// Addresses and incarnation of each member, as of `applied`.
+    pub members: Arc<Members>,
     /// The other nodes, and clients, that it reaches now.
     pub reached: BTreeSet<NodeId>,
     /// How many messages it could not read since it started: of another version, or damaged.
@@ -30,14 +35,16 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    pub(super) fn new(node: NodeId, replica: &x0_consensus::Status, peers: &Peers) -> NodeStatus {
+    pub(super) fn new(node: NodeId, status: &ReplicaStatus, peers: &Peers) -> NodeStatus {
+        let replica = status.get();
         NodeStatus {
             node,
             leader: replica.leader,
             term: replica.term,
             committed: replica.commit_index,
             applied: replica.applied_index,
-            membership: replica.membership.clone(),
+            membership: replica.membership,
+            members: status.members(),
             reached: peers.reached(),
             decode_errors: peers.decode_error_count(),
         }

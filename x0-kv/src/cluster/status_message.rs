@@ -4,6 +4,7 @@
 //! order; lists are preceded by their length. Integers are those of the other formats of this crate.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_consensus::Membership;
@@ -11,6 +12,8 @@ use x0_identity::NodeId;
 
 use super::NodeStatus;
 use crate::request::codec::{self, DecodeError, Decoder};
+use crate::request::limits::MEMBERS_LEN_MAX;
+use crate::request::member::Members;
 
 const STATUS_VERSION: u8 = 1;
 /// Most nodes in one of the lists.
@@ -28,7 +31,8 @@ pub(super) fn encode_request() -> Bytes {
 }
 
 pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
-    let NodeStatus { node, leader, term, committed, applied, membership, reached, decode_errors } = status;
+    let NodeStatus { node, leader, term, committed, applied, membership, members, reached, decode_errors } =
+        status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
     to.put_u8(1);
@@ -41,6 +45,9 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         put_nodes(&mut to, nodes);
     }
     to.put_u8(membership.auto_leave.into());
+    let mut table = BytesMut::new();
+    members.encode(&mut table);
+    codec::put_bytes(&mut to, &table);
     put_nodes(&mut to, reached);
     codec::put_u64(&mut to, *decode_errors);
     to.freeze()
@@ -75,9 +82,15 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
             learners_next: nodes(from)?,
             auto_leave: from.bool("end of a joint membership")?,
         },
+        members: members(from)?,
         reached: nodes(from)?,
         decode_errors: from.u64("count of messages")?,
     })
+}
+
+fn members(from: &mut Decoder<'_>) -> Result<Arc<Members>, DecodeError> {
+    let table = from.bytes("member table", MEMBERS_LEN_MAX)?;
+    Members::decode(&mut Decoder::new(&table)).map(Arc::new)
 }
 
 fn put_nodes(to: &mut BytesMut, nodes: &BTreeSet<NodeId>) {
@@ -100,6 +113,7 @@ fn node(from: &mut Decoder<'_>) -> Result<NodeId, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::member::MemberChange;
 
     fn status() -> NodeStatus {
         let node = |number| NodeId::new(number).unwrap();
@@ -114,6 +128,12 @@ mod tests {
                 learners: [node(7)].into(),
                 auto_leave: true,
                 ..Membership::default()
+            },
+            members: {
+                let mut members = Members::default();
+                let addresses = vec!["a:1".into(), "b:2".into()];
+                members.change(&MemberChange::Addresses { node: node(1), addresses }).unwrap();
+                Arc::new(members)
             },
             reached: [node(2)].into(),
             decode_errors: 5,

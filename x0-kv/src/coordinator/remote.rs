@@ -10,6 +10,7 @@ use super::port::{HandleError, Output};
 use super::slab::Key;
 use crate::coordinator::protocol::{Body, Frames};
 use crate::request::applied::encode_applied;
+use crate::request::command::is_of_members;
 use crate::request::error::OperationError;
 use crate::request::operation::Operation;
 use crate::request::outcome::Outcome;
@@ -32,12 +33,13 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The command goes into the log as it came: if it is none, every replica refuses it alike.
+    /// The command goes into the log as it came: if it is none, every replica refuses it alike. The member
+    /// table is not changed this way: the peer may be a client.
     fn asked_to_propose(&mut self, from: NodeId, number: u64, command: Bytes) {
         if !self.route.is_self() {
             return self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
         }
-        if command.is_empty() {
+        if command.is_empty() || is_of_members(&command) {
             return self.respond_to(from, number, &Body::Rejected);
         }
         let instance = self.outgoing.instance(from);

@@ -34,6 +34,8 @@ pub fn encode_applied(applied: &Applied) -> Bytes {
                     Refusal::KeyspaceMissing => 5,
                     Refusal::KeyspacesExceeded => 6,
                     Refusal::SnapshotExpired => 7,
+                    Refusal::IncarnationConflict => 8,
+                    Refusal::MembersExceeded => 9,
                 },
         ),
         Ok(outcome) => put_outcome(&mut to, outcome),
@@ -80,6 +82,7 @@ pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
             let snapshot = SnapshotId { revision: revision(&mut from)?, number: from.u64("snapshot")? };
             Ok(Outcome::ScanPage(ScanPage { page: page(&mut from)?, snapshot }))
         }
+        13 => Ok(Outcome::MemberChanged),
         0x80 => Err(Refusal::SessionExpired),
         0x81 => Err(Refusal::SequenceAcknowledged),
         0x82 => Err(Refusal::WindowExceeded),
@@ -88,6 +91,8 @@ pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
         0x85 => Err(Refusal::KeyspaceMissing),
         0x86 => Err(Refusal::KeyspacesExceeded),
         0x87 => Err(Refusal::SnapshotExpired),
+        0x88 => Err(Refusal::IncarnationConflict),
+        0x89 => Err(Refusal::MembersExceeded),
         tag => return Err(DecodeError::Tag { what: "kind of outcome", tag }),
     };
     from.finish()?;
@@ -158,6 +163,7 @@ fn put_outcome(to: &mut BytesMut, outcome: &Outcome) {
             to.put_u8(10);
             to.put_u8((*existed).into());
         }
+        Outcome::MemberChanged => to.put_u8(13),
         Outcome::Keyspaces(names) => {
             to.put_u8(11);
             codec::put_u64(to, names.len() as u64);

@@ -12,6 +12,7 @@ use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::{
     self, COMMAND_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_LEN_MAX,
 };
+use crate::request::member::MemberChange;
 use crate::request::operation::{
     Action, Condition, Consistency, Expect, Mutation, Operation, Query, RangeQuery, SnapshotId, Transaction,
 };
@@ -19,6 +20,8 @@ use crate::request::revision::Revision;
 
 /// The version of the formats of this module.
 pub const COMMAND_VERSION: u8 = 1;
+/// The kind of a change of the member table.
+const MEMBER_KIND: u8 = 5;
 
 /// One command of the replicated log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub enum Command {
         /// The change.
         mutation: Mutation,
     },
+    /// A change of the member table. Members propose it; no operation of a client becomes one.
+    Member(MemberChange),
 }
 
 /// Identifies a write, so that a retried one is applied once: Ongaro, "Consensus: Bridging Theory and
@@ -67,6 +72,13 @@ impl Command {
             Command::OpenSession => Bytes::from_static(&[COMMAND_VERSION, 0]),
             Command::KeepSession { session } => session_command(1, *session),
             Command::CloseSession { session } => session_command(2, *session),
+            Command::Member(change) => {
+                let mut to = BytesMut::with_capacity(64);
+                to.put_u8(COMMAND_VERSION);
+                to.put_u8(MEMBER_KIND);
+                change.encode(&mut to);
+                to.freeze()
+            }
             Command::Write { request_id, keyspace, mutation } => {
                 Command::encode_write(*request_id, keyspace, mutation)
             }
@@ -124,11 +136,18 @@ impl Command {
                 let (keyspace, mutation) = keyspace_and_mutation(&mut from)?;
                 Command::Write { request_id: Some(request_id), keyspace, mutation }
             }
+            MEMBER_KIND => Command::Member(MemberChange::decode(&mut from)?),
             tag => return Err(DecodeError::Tag { what: "kind of command", tag }),
         };
         from.finish()?;
         Ok(command)
     }
+}
+
+/// Whether `payload` is a command that only a member may propose by itself. A peer that sends one as the
+/// write of a client is refused.
+pub(crate) fn is_of_members(payload: &[u8]) -> bool {
+    payload.starts_with(&[COMMAND_VERSION, MEMBER_KIND])
 }
 
 impl Operation {

@@ -171,6 +171,8 @@ impl From<Refusal> for OperationError {
             Refusal::KeyspaceMissing => OperationError::KeyspaceMissing,
             Refusal::SnapshotExpired => OperationError::SnapshotExpired,
             Refusal::KeyspacesExceeded => OperationError::KeyspacesExceeded,
+            // No operation of a store changes the member table.
+            Refusal::IncarnationConflict | Refusal::MembersExceeded => OperationError::NotUnderstood,
         }
     }
 }

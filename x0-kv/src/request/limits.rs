@@ -29,6 +29,15 @@ pub const SCANS_MAX: usize = 32;
 /// Most bytes written after the snapshot of a scan was taken, which is the memory that it costs; then it is
 /// released.
 pub const SCAN_WRITTEN_LEN_MAX: u64 = 64 << 20;
+/// Most members in the member table, over all roles.
+pub const MEMBERS_MAX: usize = 128;
+/// Most addresses of one member.
+pub const MEMBER_ADDRESSES_MAX: usize = 8;
+/// Longest address of a member.
+pub const MEMBER_ADDRESS_LEN_MAX: usize = 255;
+/// Longest encoded member table.
+pub(crate) const MEMBERS_LEN_MAX: usize =
+    MEMBERS_MAX * (MEMBER_ADDRESSES_MAX * (MEMBER_ADDRESS_LEN_MAX + 2) + 32);
 /// Longest encoded command, which is the payload of one log entry.
 pub const COMMAND_LEN_MAX: usize = TRANSACTION_LEN_MAX + (64 << 10);
 /// Longest encoded outcome of a command or answer to a query.
@@ -84,6 +93,20 @@ pub enum LimitError {
     )]
     TransactionTooLong {
         /// Their summed length in bytes.
+        len: usize,
+    },
+    /// A member has too many addresses.
+    #[error("the member has {count} addresses: at most {MEMBER_ADDRESSES_MAX} are allowed")]
+    MemberAddresses {
+        /// How many there are.
+        count: usize,
+    },
+    /// An address of a member is not valid.
+    #[error(
+        "an address of {len} bytes is not valid: an address holds 1 to {MEMBER_ADDRESS_LEN_MAX} printable ASCII characters without spaces"
+    )]
+    MemberAddress {
+        /// Its length in bytes.
         len: usize,
     },
     /// A range asks for no entries or for more than fit a page.

@@ -49,6 +49,8 @@ pub enum Outcome {
     },
     /// To a query for all keyspaces: their names in ascending order, without the default one.
     Keyspaces(Vec<KeyspaceName>),
+    /// To a change of the member table: it is as the change would make it.
+    MemberChanged,
 }
 
 /// A value and the revision of the write that set it.
@@ -169,6 +171,13 @@ pub enum Refusal {
     /// There are as many keyspaces as are allowed.
     #[error("{} keyspaces exist, which is the limit: drop one first", crate::request::limits::KEYSPACES_MAX)]
     KeyspacesExceeded,
+    /// Another incarnation of the member is registered than the change expects. The member table is as it
+    /// was.
+    #[error("another incarnation of the member is registered: read the member table again")]
+    IncarnationConflict,
+    /// The member table has as many members as are allowed.
+    #[error("{} members exist, which is the limit: remove one first", crate::request::limits::MEMBERS_MAX)]
+    MembersExceeded,
 }
 
 /// The result of applying one command: the same on every replica.

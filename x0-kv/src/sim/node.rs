@@ -154,7 +154,7 @@ impl Node {
         let consensus_channel = open(&consensus::CHANNEL)?.wrapped(lossy);
 
         let jobs = SharedJobs::default();
-        let status = ReplicaStatus::new(&executor);
+        let status = ReplicaStatus::new(&executor, machine.state.reader());
         let local = LocalState {
             reader: machine.state.reader(),
             readers: Box::new(jobs.clone()),

@@ -152,10 +152,10 @@ impl State {
 
     /// A state on what was found in `file`.
     pub(crate) fn on_file(
-        Opened { file, sessions, spaces, applied }: Opened,
+        Opened { file, sessions, spaces, members, applied }: Opened,
         options: RedbOptions,
     ) -> Result<State, EngineError> {
-        let tables = Tables::new(file.base(&spaces)?, spaces, applied);
+        let tables = Tables::new(file.base(&spaces)?, spaces, members, applied);
         Ok(State {
             shared: Shared::new(tables),
             sessions,

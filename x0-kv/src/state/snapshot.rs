@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Blocks come in this order: one header (applied index), one block of keyspaces (name and id, ascending by
-//! name), sessions, entries, one end (how many sessions and entries there were). A block of entries begins
-//! with the id of its keyspace and ends after the first entry that fills it to 64 KiB. Ids ascend over the
-//! blocks of entries and keys ascend within a keyspace; each keyspace has at least one block. So the same
-//! state has the same bytes whichever storage engine holds it.
+//! name), one block of members (id, addresses and incarnation, ascending by id), sessions, entries, one end
+//! (how many sessions and entries there were). A block of entries begins with the id of its keyspace and ends
+//! after the first entry that fills it to 64 KiB. Ids ascend over the blocks of entries and keys ascend
+//! within a keyspace; each keyspace has at least one block. So the same state has the same bytes whichever
+//! storage engine holds it.
 //!
 //! An entry is key, revision, value and the checksum that it got when it was written (4, little-endian). The
 //! checksum is verified when the snapshot is written and when it is read: the checksum of a block alone would
@@ -23,9 +24,10 @@ use bytes::{BufMut, Bytes};
 use crate::request::codec::{self, DecodeError, Decoder};
 use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::{
-    KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, KEYSPACES_MAX, RANGE_ENTRIES_MAX, SESSION_OUTCOMES_LEN_MAX,
-    VALUE_LEN_MAX,
+    KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, KEYSPACES_MAX, MEMBERS_LEN_MAX, RANGE_ENTRIES_MAX,
+    SESSION_OUTCOMES_LEN_MAX, VALUE_LEN_MAX,
 };
+use crate::request::member::Members;
 use crate::request::operation::RangeQuery;
 use crate::state::session::{Session, Sessions};
 use crate::state::storage::entry::{Space, Spaces, Stored, checksum};
@@ -42,9 +44,10 @@ const CHECKSUM_LEN: usize = 4;
 
 const HEADER: u8 = 1;
 const KEYSPACES: u8 = 2;
-const SESSIONS: u8 = 3;
-const ENTRIES: u8 = 4;
-const END: u8 = 5;
+const MEMBERS: u8 = 3;
+const SESSIONS: u8 = 4;
+const ENTRIES: u8 = 5;
+const END: u8 = 6;
 const KEYSPACES_LEN_MAX: usize = KEYSPACES_MAX * (KEYSPACE_NAME_LEN_MAX + 16);
 
 /// A snapshot was not restored. The state is what it was before.
@@ -126,6 +129,7 @@ pub(crate) struct Writer {
 enum Stage {
     Header,
     Keyspaces,
+    Members,
     Sessions,
     Entries,
     End,
@@ -184,6 +188,12 @@ impl Writer {
                     codec::put_bytes(&mut self.block, name.as_bytes());
                     codec::put_u64(&mut self.block, id);
                 }
+                self.finish(from);
+                self.stage = Stage::Members;
+            }
+            Stage::Members => {
+                let from = self.begin(MEMBERS);
+                self.view.members().encode(&mut self.block);
                 self.finish(from);
                 self.stage = Stage::Sessions;
             }
@@ -267,6 +277,7 @@ fn put_entry(to: &mut Vec<u8>, entry: &Stored) {
 pub(crate) struct Restored {
     pub(crate) applied: u64,
     pub(crate) spaces: Spaces,
+    pub(crate) members: Members,
     pub(crate) sessions: Sessions,
 }
 
@@ -291,6 +302,7 @@ pub(crate) fn read(
     let mut sessions = Sessions::default();
     let mut applied = 0;
     let mut spaces = Spaces::default();
+    let mut members = Members::default();
     let mut entry_count = 0;
     // The keyspaces whose entries have not come yet, and the last key of the current one.
     let mut following = Vec::new().into_iter();
@@ -313,6 +325,7 @@ pub(crate) fn read(
                 spaces = keyspaces(&mut payload_from, applied).map_err(malformed)?;
                 following = spaces.by_id().into_iter();
             }
+            MEMBERS => members = Members::decode(&mut payload_from).map_err(malformed)?,
             ENTRIES => {
                 let id = payload_from.u64("keyspace").map_err(malformed)?;
                 let entries = entries(&mut payload_from).map_err(malformed)?;
@@ -352,7 +365,7 @@ pub(crate) fn read(
                     Some(expected) if expected != applied => {
                         Err(RestoreError::Index { expected, found: applied })
                     }
-                    _ => Ok(Restored { applied, spaces, sessions }),
+                    _ => Ok(Restored { applied, spaces, members, sessions }),
                 };
             }
         }
@@ -375,17 +388,19 @@ impl Blocks<'_> {
         self.from.read_exact(&mut head)?;
         let [kind, len @ ..] = head;
         let len = u32::from_le_bytes(len) as usize;
-        // One header, one block of keyspaces, then sessions and entries in that order, then the end. Checked
-        // before the length is used.
+        // One header, one block of keyspaces, one of members, then sessions and entries in that order, then
+        // the end. Checked before the length is used.
         if kind < self.kind
             || kind > END
             || (block == 0) != (kind == HEADER)
             || (block == 1) != (kind == KEYSPACES)
+            || (block == 2) != (kind == MEMBERS)
         {
             return Err(damaged("its kind is not one that may come here"));
         }
         let len_max = match kind {
             KEYSPACES => KEYSPACES_LEN_MAX,
+            MEMBERS => MEMBERS_LEN_MAX,
             SESSIONS => BLOCK_LEN_MAX,
             _ => BLOCK_LEN_MIN + VALUE_LEN_MAX + KEY_LEN_MAX + 64,
         };
@@ -404,7 +419,8 @@ impl Blocks<'_> {
             return Err(damaged("its checksum does not match"));
         }
         self.count += 1;
-        self.kind = if kind == HEADER { KEYSPACES } else { kind.max(SESSIONS) };
+        // Headers, keyspaces and members have one block each.
+        self.kind = if kind < SESSIONS { kind + 1 } else { kind };
         Ok((kind, payload.into()))
     }
 }

@@ -16,6 +16,7 @@
 pub(crate) mod entry;
 mod error;
 mod layer;
+mod members;
 mod memory;
 mod page;
 mod reader;
@@ -29,12 +30,14 @@ pub(crate) use self::entry::{Space, Spaces, Stored};
 pub use self::error::EngineError;
 use self::layer::{Bounds, Slot, Slots};
 pub(crate) use self::layer::{ENTRY_OVERHEAD_LEN, Layer};
+use self::members::MemberTable;
 use self::page::{Overlay, StoredPage};
 pub use self::reader::{ReadError, Reader};
 use self::scans::Scans;
 use crate::request::keyspace::KeyspaceName;
+use crate::request::member::{MemberChange, Members};
 use crate::request::operation::RangeQuery;
-use crate::request::outcome::Versioned;
+use crate::request::outcome::{Refusal, Versioned};
 
 /// How many entries each write moves towards the base once the view that kept them above it is gone. More
 /// than one, so that the layers run empty.
@@ -74,6 +77,8 @@ pub(crate) struct Tables {
     /// The index of the last log entry that is part of it.
     pub(crate) applied: u64,
     spaces: Arc<Spaces>,
+    members: Arc<Members>,
+    members_changed: bool,
     active: Layer,
     /// Newest first.
     frozen: Vec<Arc<Layer>>,
@@ -108,10 +113,12 @@ impl Tables {
         self.changed.take().unwrap_or_default()
     }
 
-    pub(crate) fn new(base: Arc<dyn Base>, spaces: Spaces, applied: u64) -> Tables {
+    pub(crate) fn new(base: Arc<dyn Base>, spaces: Spaces, members: Members, applied: u64) -> Tables {
         Tables {
             applied,
             spaces: Arc::new(spaces),
+            members: Arc::new(members),
+            members_changed: false,
             active: Layer::default(),
             frozen: Vec::new(),
             base,
@@ -156,6 +163,23 @@ impl Tables {
             changed.dropped.push(name.to_owned_name());
         }
         true
+    }
+
+    /// The member table.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members)
+    }
+
+    /// Makes a change of the member table.
+    pub(crate) fn change_members(&mut self, change: &MemberChange) -> Result<(), Refusal> {
+        Arc::make_mut(&mut self.members).change(change)?;
+        self.members_changed = true;
+        Ok(())
+    }
+
+    /// The member table, if it was changed since this was called last.
+    pub(crate) fn changed_members(&mut self) -> Option<Arc<Members>> {
+        std::mem::take(&mut self.members_changed).then(|| self.members())
     }
 
     fn layers(&self) -> impl Iterator<Item = &Layer> {
@@ -255,7 +279,12 @@ impl Tables {
 
     /// Everything as it is now, for as long as the view exists, while writes go on. Constant time.
     pub(crate) fn view(&mut self) -> View {
-        View { layers: self.freeze(), base: Arc::clone(&self.base), spaces: Arc::clone(&self.spaces) }
+        View {
+            layers: self.freeze(),
+            base: Arc::clone(&self.base),
+            spaces: Arc::clone(&self.spaces),
+            members: Arc::clone(&self.members),
+        }
     }
 
     /// Takes `base`, which holds what `layers` did, in their place.
@@ -272,9 +301,14 @@ pub(crate) struct View {
     layers: Vec<Arc<Layer>>,
     base: Arc<dyn Base>,
     spaces: Arc<Spaces>,
+    members: Arc<Members>,
 }
 
 impl View {
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
     pub(crate) fn spaces(&self) -> &Spaces {
         &self.spaces
     }
@@ -297,20 +331,27 @@ impl View {
     }
 }
 
-/// The tables, behind the lock that readers and the applying thread take, and the snapshots of scans.
+/// The tables, behind the lock that readers and the applying thread take, the snapshots of scans, and the
+/// member table.
 ///
 /// Applying holds the lock for a few dozen entries at a time. Readers hold it for a lookup or a page in
 /// memory, never for a disk.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared(Arc<(RwLock<Tables>, Scans)>);
+pub(crate) struct Shared(Arc<(RwLock<Tables>, Scans, MemberTable)>);
 
 impl Shared {
     pub(crate) fn new(tables: Tables) -> Shared {
-        Shared(Arc::new((RwLock::new(tables), Scans::default())))
+        let members = MemberTable::new(tables.members());
+        Shared(Arc::new((RwLock::new(tables), Scans::default(), members)))
     }
 
     pub(crate) fn scans(&self) -> &Scans {
         &self.0.1
+    }
+
+    /// The member table, for readers that must not wait while entries are applied.
+    pub(crate) fn members(&self) -> &MemberTable {
+        &self.0.2
     }
 
     // A poisoned lock says that a thread died while it applied. The tables then hold what it applied, which

@@ -20,6 +20,8 @@ use super::super::workers::Workers;
 use super::super::{NodeError, NodeEvent};
 use crate::coordinator;
 use crate::request::error::OperationError;
+use crate::request::member::Members;
+use crate::state::storage::Reader;
 
 /// Raft repairs loss, but a lane in order spares it the repair.
 const LANE: Lane = Lane::Ordered(0);
@@ -43,13 +45,22 @@ pub(crate) enum Request {
     TransferLeadership { to: NodeId },
 }
 
-/// The status of the replica, kept by the service and read by any thread.
+/// The status of the replica, kept by the service and read by any thread, and the member table.
 #[derive(Debug, Clone)]
-pub(crate) struct ReplicaStatus(Arc<Mutex<x0_consensus::Status>>);
+pub(crate) struct ReplicaStatus {
+    status: Arc<Mutex<x0_consensus::Status>>,
+    state: Reader,
+}
 
 impl ReplicaStatus {
-    pub(crate) fn new(executor: &Executor) -> ReplicaStatus {
-        ReplicaStatus(Arc::new(Mutex::new(executor.replica().status())))
+    /// The status of the replica of `executor`, whose state `state` reads.
+    pub(crate) fn new(executor: &Executor, state: Reader) -> ReplicaStatus {
+        ReplicaStatus { status: Arc::new(Mutex::new(executor.replica().status())), state }
+    }
+
+    /// The member table as of the last batch that was applied.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        self.state.members()
     }
 
     /// The status as of the end of the last poll.
@@ -59,7 +70,7 @@ impl ReplicaStatus {
 
     fn lock(&self) -> MutexGuard<'_, x0_consensus::Status> {
         // Nothing that can panic runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,6 +83,8 @@ pub(crate) struct Consensus {
     changes: BTreeMap<u64, oneshot::Sender<Result<(), ChangeError>>>,
     changes_made: u64,
     status: ReplicaStatus,
+    /// The version of the member table that was reported last.
+    members_version: u64,
     taken: Vec<Request>,
 }
 
@@ -91,6 +104,7 @@ impl Consensus {
             changes: BTreeMap::new(),
             changes_made: 0,
             status,
+            members_version: 0,
             taken: Vec::new(),
         }
     }
@@ -227,6 +241,15 @@ impl Consensus {
         Ok(())
     }
 
+    /// Reports the member table if it has changed.
+    fn report_members(&mut self, bus: &mut Bus) {
+        let version = self.status.state.members_version();
+        if version != self.members_version {
+            self.members_version = version;
+            bus.observed(NodeEvent::Members { members: self.status.members() });
+        }
+    }
+
     fn answer(&mut self, token: u64, result: Result<(), ChangeError>) {
         if let Some(answer) = self.changes.remove(&token) {
             // The caller may have stopped waiting.
@@ -249,6 +272,7 @@ impl Service for Consensus {
     ) -> Result<bool, NodeError> {
         let is_busy = self.take_in(cx, now, is_raised, bus)?;
         self.carry_out(cx, now, bus)?;
+        self.report_members(bus);
         if is_busy {
             let status = self.status.clone();
             self.executor.refresh(&mut status.lock());

@@ -57,7 +57,7 @@ impl Status {
         match status_message::decode(payload) {
             Ok(Message::Request) => {
                 if let Some(replica) = &self.replica {
-                    let status = NodeStatus::new(self.local, &replica.get(), &bus.peers);
+                    let status = NodeStatus::new(self.local, replica, &bus.peers);
                     // A node that does not accept the answer asks again.
                     let _ = self.outbox.send(cx, from, LANE, status_message::encode_answer(&status));
                 }

@@ -7,6 +7,7 @@ use super::{EngineError, Shared, Tables};
 use crate::request::error::OperationError;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::RANGE_PAGE_LEN_MAX;
+use crate::request::member::Members;
 use crate::request::operation::{Query, RangeQuery, SnapshotId};
 use crate::request::outcome::{Outcome, Page, ScanPage, Versioned};
 use crate::request::revision::Revision;
@@ -65,6 +66,18 @@ impl Reader {
             Query::Scan { range, snapshot } => Outcome::ScanPage(self.scan(keyspace, range, *snapshot)?),
             Query::Keyspaces => Outcome::Keyspaces(self.keyspaces()),
         })
+    }
+
+    /// The member table. Does not wait while entries are applied.
+    #[must_use]
+    pub fn members(&self) -> Arc<Members> {
+        self.shared.members().get()
+    }
+
+    /// A number that rises with each change of the member table; at least 1.
+    #[must_use]
+    pub fn members_version(&self) -> u64 {
+        self.shared.members().version()
     }
 
     /// The names of all keyspaces in ascending order, without the default one.

@@ -31,6 +31,8 @@ use super::layer::Bounds;
 /// Name and id of each keyspace but the default one.
 const KEYSPACES: TableDefinition<'_, &str, u64> = TableDefinition::new("keyspaces");
 const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions");
+/// The member table, in one value.
+const MEMBERS: TableDefinition<'_, (), &[u8]> = TableDefinition::new("members");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT_VERSION: u64 = 1;
 /// An entry begins with its revision and its checksum.

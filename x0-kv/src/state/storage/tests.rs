@@ -6,8 +6,8 @@ use super::*;
 /// less.
 #[test]
 fn layers_run_empty_when_no_view_holds_them() {
-    let mut viewed = Tables::new(Arc::new(Layer::default()), Spaces::default(), 0);
-    let mut plain = Tables::new(Arc::new(Layer::default()), Spaces::default(), 0);
+    let mut viewed = Tables::new(Arc::new(Layer::default()), Spaces::default(), Members::default(), 0);
+    let mut plain = Tables::new(Arc::new(Layer::default()), Spaces::default(), Members::default(), 0);
     let mut views = std::collections::VecDeque::new();
     for index in 0..3000_u64 {
         // Towards the end one key alone, so that what the views left behind stays as they left it.

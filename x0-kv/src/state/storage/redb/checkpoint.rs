@@ -9,7 +9,8 @@ use super::super::entry::{Space, Stored};
 use super::super::layer::Merged;
 use super::super::{EngineError, Layer, Spaces, View, page};
 use super::file::File;
-use super::{HEAD_LEN, KEYSPACES, REVISION_LEN, SESSIONS, WhileDoing, table_name};
+use super::{HEAD_LEN, KEYSPACES, MEMBERS, REVISION_LEN, SESSIONS, WhileDoing, table_name};
+use crate::request::member::Members;
 use crate::state::session::{Session, Sessions};
 
 /// The input of one checkpoint. Made while nothing is applied, in constant time but for a look at each
@@ -49,6 +50,7 @@ impl Checkpoint {
                 sessions.insert(id, &*encoded).while_doing("write", file.path())?;
             }
         }
+        write_members(file, &transaction, self.view.members())?;
         file.commit(transaction, self.applied)
     }
 
@@ -115,6 +117,7 @@ impl Replacement {
         self,
         sessions: &Sessions,
         spaces: &Spaces,
+        members: &Members,
         applied: u64,
     ) -> Result<(), EngineError> {
         let Replacement { file, transaction } = self;
@@ -129,9 +132,23 @@ impl Replacement {
                     table.insert(id, &*encoded).while_doing("write", file.path())?;
                 }
             }
+            write_members(&file, &transaction, members)?;
             file.commit(transaction, applied)
         })
     }
+}
+
+/// Writes the member table, unless the file has this one.
+fn write_members(file: &File, transaction: &WriteTransaction, members: &Members) -> Result<(), EngineError> {
+    let path = file.path();
+    let mut table = transaction.open_table(MEMBERS).while_doing("write", path)?;
+    let mut encoded = Vec::new();
+    members.encode(&mut encoded);
+    let known = table.get(()).while_doing("write", path)?.is_some_and(|known| known.value() == encoded);
+    if !known {
+        table.insert((), &*encoded).while_doing("write", path)?;
+    }
+    Ok(())
 }
 
 /// Writes the list of keyspaces, and removes the tables of those that are not in it.

@@ -14,9 +14,10 @@ use redb::{
 
 use super::super::{Base, EngineError, Spaces};
 use super::base::RedbBase;
-use super::{FORMAT_VERSION, KEYSPACES, META, SESSIONS, WhileDoing, table_name};
+use super::{FORMAT_VERSION, KEYSPACES, MEMBERS, META, SESSIONS, WhileDoing, table_name};
 use crate::request::codec::Decoder;
 use crate::request::keyspace::KeyspaceName;
+use crate::request::member::Members;
 use crate::state::session::{Session, Sessions};
 
 /// The open file. After a panic of redb it refuses every operation: its state in memory is not known, so that
@@ -34,6 +35,7 @@ pub(crate) struct Opened {
     pub(crate) file: Arc<File>,
     pub(crate) sessions: Sessions,
     pub(crate) spaces: Spaces,
+    pub(crate) members: Members,
     pub(crate) applied: u64,
 }
 
@@ -56,8 +58,8 @@ impl File {
             path: path.to_owned(),
             has_panicked: AtomicBool::new(false),
         });
-        let (sessions, spaces, applied) = file.guarded("open", || file.recover())?;
-        Ok(Opened { file, sessions, spaces, applied })
+        let (sessions, spaces, members, applied) = file.guarded("open", || file.recover())?;
+        Ok(Opened { file, sessions, spaces, members, applied })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -85,12 +87,12 @@ impl File {
         result
     }
 
-    fn recover(&self) -> Result<(Sessions, Spaces, u64), EngineError> {
+    fn recover(&self) -> Result<(Sessions, Spaces, Members, u64), EngineError> {
         let transaction = self.database()?.begin_read().while_doing("open", &self.path)?;
         let meta = match transaction.open_table(META) {
             Err(TableError::TableDoesNotExist(_)) => {
                 self.create()?;
-                return Ok((Sessions::default(), Spaces::default(), 0));
+                return Ok((Sessions::default(), Spaces::default(), Members::default(), 0));
             }
             meta => meta.while_doing("open", &self.path)?,
         };
@@ -107,7 +109,8 @@ impl File {
         }
         let sessions = self.sessions(&transaction)?;
         let spaces = self.spaces(&transaction)?;
-        Ok((sessions, spaces, read("applied")?.unwrap_or(0)))
+        let members = self.members(&transaction)?;
+        Ok((sessions, spaces, members, read("applied")?.unwrap_or(0)))
     }
 
     fn sessions(&self, transaction: &ReadTransaction) -> Result<Sessions, EngineError> {
@@ -136,11 +139,21 @@ impl File {
         Ok(spaces)
     }
 
+    fn members(&self, transaction: &ReadTransaction) -> Result<Members, EngineError> {
+        let table = transaction.open_table(MEMBERS).while_doing("open", &self.path)?;
+        let Some(encoded) = table.get(()).while_doing("open", &self.path)? else {
+            return Ok(Members::default());
+        };
+        let encoded = Bytes::copy_from_slice(encoded.value());
+        Members::decode(&mut Decoder::new(&encoded)).while_doing("open", &self.path)
+    }
+
     /// Makes the tables of a new file.
     fn create(&self) -> Result<(), EngineError> {
         let transaction = self.begin_write()?;
         transaction.open_table(KEYSPACES).while_doing("write", &self.path)?;
         transaction.open_table(SESSIONS).while_doing("write", &self.path)?;
+        transaction.open_table(MEMBERS).while_doing("write", &self.path)?;
         self.commit(transaction, 0)
     }
 
