@@ -42,6 +42,8 @@ enum Area {
     Ebpf(area::ebpf::Options),
     /// x0-ml's graph index beside hnswlib, faiss and usearch
     Rag(area::rag::Options),
+    /// The quality of x0-ml's rankings on manuals from Debian
+    RagQuality(area::rag::quality::Options),
     /// Hours of a cluster in virtual time, with faults of every kind and checked histories
     Sim(area::sim::Options),
     /// The time of a disk for 4 KiB and an fdatasync
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Area::Mapek(options) => area::mapek::run(&options),
         Area::Ebpf(options) => area::ebpf::run(&options),
         Area::Rag(options) => area::rag::run(&options),
+        Area::RagQuality(options) => area::rag::quality::run(&options),
         Area::RagWorker(options) => area::rag::worker::run(&options),
         Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),

@@ -6,6 +6,7 @@
 
 mod data;
 mod peers;
+pub(crate) mod quality;
 pub(crate) mod worker;
 
 use std::path::PathBuf;

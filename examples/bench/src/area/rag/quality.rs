@@ -1,0 +1,166 @@
+//! The quality of retrieval on manuals from Debian: headings as queries, the text below them as the answer.
+//!
+//! A query is a heading that occurs once. Headings are not part of the text. A chunk is relevant if it holds
+//! 60 % of the first 400 characters below the heading.
+
+mod corpus;
+mod dense;
+mod measure;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use x0_ml::chunk::{ChunkOptions, Chunker};
+use x0_ml::index::{Neighbour, VectorId};
+use x0_ml::lexical::{LexicalIndex, LexicalOptions};
+use x0_ml::retrieve::{Fusion, fuse};
+
+use crate::case::{Case, Metric};
+use crate::row;
+use corpus::Corpus;
+use dense::Dense;
+use measure::Outcome;
+
+/// Entries of each list that are fused.
+const DEPTH: usize = 100;
+
+/// Shares are of queries, in percent; smaller is better throughout, so that all metrics are what was missed.
+const MISSED: Metric = Metric { name: "not among the first 10", unit: "%" };
+const RANK: Metric = Metric { name: "1 - MRR", unit: "%" };
+const GAIN: Metric = Metric { name: "1 - nDCG@10", unit: "%" };
+
+/// The quality of rankings by meaning, by words, and of their fusion
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Write the rows as a JSON array to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Folder of all-MiniLM-L6-v2; without it, rankings by meaning are not measured. Needs the feature
+    /// `minilm`
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// Tokens of a chunk; can be repeated
+    #[arg(long = "tokens", default_values_t = [512], value_name = "N")]
+    tokens: Vec<usize>,
+    /// Use every n-th page: for a first look, not for a claim
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    every: usize,
+    /// Threads of the model
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+/// Measures, prints and writes the rows.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let corpus = Corpus::make(options.every)?;
+    eprintln!("{} pages, {} queries", corpus.pages.len(), corpus.queries.len());
+    let model = options.model.as_deref().map(|folder| Dense::load(folder, options.threads)).transpose()?;
+    let mut cases = Vec::new();
+    for tokens in &options.tokens {
+        cases.push(case(&corpus, *tokens, model.as_ref())?);
+    }
+    for case in &cases {
+        println!("{case}");
+    }
+    if let Some(path) = &options.json {
+        let rows: Vec<row::Row> = cases.iter().flat_map(Case::rows).collect();
+        row::write(path, &rows).context("cannot write the rows")?;
+    }
+    Ok(())
+}
+
+/// The chunks of the corpus, each with its page and place.
+pub(crate) struct Chunks {
+    pub(crate) chunks: Vec<(usize, x0_ml::chunk::Chunk)>,
+}
+
+fn case(corpus: &Corpus, tokens: usize, model: Option<&Dense>) -> Result<Case> {
+    let chunk = ChunkOptions::new().tokens_max(tokens);
+    let mut chunks = Chunks { chunks: Vec::new() };
+    for (page, text) in corpus.pages.iter().enumerate() {
+        let cut = match model {
+            Some(model) => Chunker::new(chunk, model.tokens())?.chunks(&text.text)?,
+            None => Chunker::new(chunk, x0_ml::chunk::WordTokens)?.chunks(&text.text)?,
+        };
+        chunks.chunks.extend(cut.into_iter().map(|chunk| (page, chunk)));
+    }
+    let names =
+        ["fusion", "by words (BM25)", "by meaning, exact", "by meaning, graph", "fusion, weighted 0.5"];
+    let how = format!(
+        "{} pages of postgresql-doc-15, debian-handbook and debian-policy, {} headings as queries, {} chunks of at most {tokens} {} with\n\
+         20 % overlap. Intervals are paired bootstraps of 2,000 rounds.",
+        corpus.pages.len(),
+        corpus.queries.len(),
+        chunks.chunks.len(),
+        if model.is_some() { "tokens" } else { "words" },
+    );
+    let mut case =
+        Case::new("rag", format!("quality, {tokens} tokens"), how, names.map(str::to_owned).to_vec());
+
+    let mut lexical = LexicalIndex::new(LexicalOptions::new());
+    for (id, (page, chunk)) in chunks.chunks.iter().enumerate() {
+        lexical.insert(VectorId(id as u64), &corpus.pages[*page].text[chunk.span.clone()]);
+    }
+    let relevant: Vec<Vec<usize>> = corpus.queries.iter().map(|query| query.relevant(&chunks)).collect();
+    let outcomes = |list: &dyn Fn(usize) -> Result<Vec<VectorId>>| -> Result<Vec<Outcome>> {
+        (0..corpus.queries.len()).map(|query| Ok(Outcome::of(&list(query)?, &relevant[query]))).collect()
+    };
+    let ids = |list: &[Neighbour]| list.iter().map(|near| near.id).collect::<Vec<_>>();
+    let words = |query: usize| lexical.search(&corpus.queries[query].text, DEPTH, None);
+    let by_words = outcomes(&|query| Ok(ids(&words(query))))?;
+    record(&mut case, 1, &by_words);
+    let Some(model) = model else {
+        for (system, name) in names.iter().enumerate().filter(|(system, _)| *system != 1) {
+            case.miss(system, format!("{name} needs --model and the feature `minilm`"));
+        }
+        return Ok(case);
+    };
+    let indexed = model.index(corpus, &chunks)?;
+    let exact = outcomes(&|query| Ok(ids(&indexed.exact(query, DEPTH)?)))?;
+    let graph = outcomes(&|query| Ok(ids(&indexed.graph(query, DEPTH)?)))?;
+    let fused = |fusion: Fusion| {
+        outcomes(&|query| {
+            let list = fuse(&indexed.graph(query, DEPTH)?, &words(query), fusion);
+            Ok(list.iter().map(|fused| fused.id).collect())
+        })
+    };
+    let fusion = fused(Fusion::default())?;
+    record(&mut case, 0, &fusion);
+    record(&mut case, 2, &exact);
+    record(&mut case, 3, &graph);
+    record(&mut case, 4, &fused(Fusion::Weighted { dense: 0.5 })?);
+
+    let gain = |outcome: &Outcome| outcome.gain;
+    let is_words_better = measure::mean(&by_words, gain) > measure::mean(&graph, gain);
+    let better = if is_words_better { &by_words } else { &graph };
+    for (what, value) in
+        [("hit@10", (|outcome: &Outcome| outcome.hit) as fn(&Outcome) -> f64), ("nDCG@10", gain)]
+    {
+        let (low, high) = measure::interval(&fusion, better, value);
+        case.aim(
+            format!(
+                "{what}: 0 is above what the better list ({}) gains on fusion; fusion is better by {:.4} to {:.4} (95 %)",
+                if is_words_better { "by words" } else { "by meaning" },
+                low,
+                high
+            ),
+            Some(-low),
+            0.0,
+            "",
+        );
+    }
+    case.aim(
+        "nDCG@10 of exact search to that of the graph",
+        Some(measure::mean(&exact, gain) / measure::mean(&graph, gain)),
+        1.0 / 0.99,
+        "x",
+    );
+    Ok(case)
+}
+
+fn record(case: &mut Case, system: usize, outcomes: &[Outcome]) {
+    let percent = |value: fn(&Outcome) -> f64| 100.0 * (1.0 - measure::mean(outcomes, value));
+    case.add(MISSED, system, percent(|outcome| outcome.hit));
+    case.add(RANK, system, percent(|outcome| outcome.reciprocal));
+    case.add(GAIN, system, percent(|outcome| outcome.gain));
+}
