@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Kv(KvArgs),
     /// Print the leader, the reachable nodes and the progress of each node
     Status(StatusArgs),
+    /// Search documents that the nodes keep, and change them
+    Rag(crate::rag::cli::RagArgs),
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use x0_identity::NodeId;
 
+use crate::http::config::HttpConfig;
+use crate::rag::config::RagConfig;
+
 /// The configuration of `x0-node run`. Paths in the file are relative to its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +40,12 @@ pub(crate) struct NodeConfig {
     pub(crate) join: bool,
     /// Every node of the cluster, this one included.
     pub(crate) members: Vec<Member>,
+    /// The listeners of the HTTP front.
+    #[serde(default)]
+    pub(crate) http: Vec<HttpConfig>,
+    /// Retrieval over collections of documents.
+    #[serde(default)]
+    pub(crate) rag: Option<RagConfig>,
 }
 
 /// The configuration of `x0-node kv` and `x0-node status`.
@@ -109,6 +118,8 @@ pub(crate) enum ConfigError {
     Empty { path: PathBuf, field: &'static str },
     #[error("{}: `{field}` names {}, which does not exist; `x0-node issue` writes identities", .path.display(), .file.display())]
     Missing { path: PathBuf, field: &'static str, file: PathBuf },
+    #[error("{}: {reason}", .path.display())]
+    Section { path: PathBuf, reason: String },
 }
 
 impl NodeConfig {
@@ -124,7 +135,20 @@ impl NodeConfig {
         }
         present(path, "svid", &config.svid)?;
         present(path, "bundle", &config.bundle)?;
+        config.check_sections(path).map_err(|reason| ConfigError::Section { path: path.into(), reason })?;
         Ok(config)
+    }
+
+    /// Checks `[[http]]` and `[rag]`, and makes their paths relative to the configuration.
+    fn check_sections(&mut self, path: &Path) -> Result<(), String> {
+        for listener in &mut self.http {
+            listener.check(self.rag.is_some())?;
+            for file in [&mut listener.certificate, &mut listener.key].into_iter().flatten() {
+                *file = beside(path, file);
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        self.rag.as_mut().map_or(Ok(()), |rag| rag.check(folder, self.crdt_key.is_some()))
     }
 
     /// The other members.
@@ -274,6 +298,37 @@ address = "127.0.0.1:7402"
         check("node = \"0000000000000001\"", "node = \"0000000000000000\"", &["number nodes from 1"]);
         check("svid.pem", "other.pem", &["`svid`", "other.pem", "does not exist", "x0-node issue"]);
         check("svid = ", "engine = \"tape\"\nsvid = ", &["unknown variant `tape`", "`redb`"]);
+    }
+
+    #[test]
+    fn sections_are_checked() {
+        let section = "[[http]]\naddress = \"127.0.0.1:7501\"\nroutes = [\"rag\"]\ntls = \"off\"\n[rag]\n\
+                       collections = [{ name = \"manuals\" }, { name = \"notes\" }]\n";
+        let config = load(&format!("{GOOD}{section}")).unwrap();
+        assert_eq!((config.http.len(), config.rag.unwrap().collections.len()), (1, 2));
+        let check = |from: &str, to: &str, expect: &[&str]| {
+            let message = load(&format!("{GOOD}{}", section.replacen(from, to, 1))).unwrap_err();
+            for word in expect {
+                assert!(message.contains(word), "{message:?} lacks {word:?}");
+            }
+        };
+        check("127.0.0.1:7501", "0.0.0.0:7501", &["loopback", "\"mutual\""]);
+        check("\"off\"", "\"server\"", &["`certificate` and `key`"]);
+        check("\"off\"", "\"off\"\nkey = \"a\"", &["`certificate` and `key`"]);
+        check("\"off\"", "\"none\"", &["unknown variant `none`"]);
+        check("[\"rag\"]", "[]", &["no `routes`"]);
+        check("\"notes\"", "\"manuals\"", &["listed twice"]);
+        check("\"notes\"", "\"no tes\"", &["ASCII letters"]);
+        check("\"notes\"", "\"notes\", store = \"crdt\"", &["crdt_key"]);
+        check("[rag]", "[rag]\nmodel = \"missing\"", &["model.safetensors", "rag model"]);
+        check(
+            "collections = [{ name = \"manuals\" }, { name = \"notes\" }]",
+            "collections = []",
+            &["no `collections`"],
+        );
+        let start = section.find("[rag]").unwrap();
+        let message = load(&format!("{GOOD}{}", &section[..start])).unwrap_err();
+        assert!(message.contains("add the section [rag]"), "{message}");
     }
 
     #[test]

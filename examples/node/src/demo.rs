@@ -1,11 +1,11 @@
 //! `x0-node demo`: the guarantees of a cluster under faults.
 
 mod child;
-mod cluster;
+pub(crate) mod cluster;
 mod load;
 mod records;
 mod report;
-mod screen;
+pub(crate) mod screen;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

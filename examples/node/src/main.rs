@@ -7,10 +7,12 @@ mod config;
 mod control;
 mod demo;
 mod fatal;
+mod http;
 mod identity;
 mod init;
 mod kv;
 mod log;
+mod rag;
 mod reach;
 mod run;
 mod signals;
@@ -64,6 +66,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Issue(args) => issue(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => runtime()?.block_on(run::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Rag(args) => {
+            let held = runtime()?.block_on(rag::commands::rag(args))?;
+            Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Kv(args) => {
             let is_as_expected = runtime()?.block_on(kv::kv(args))?;
             Ok(if is_as_expected { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_AS_EXPECTED) })

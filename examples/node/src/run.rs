@@ -19,8 +19,11 @@ use crate::cli::RunArgs;
 use crate::config::{self, NodeConfig};
 use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::fatal::{self, Panics};
+use crate::http::Http;
+use crate::http::config::Route;
 use crate::log::Log;
-use crate::{identity, signals};
+use crate::rag::Rag;
+use crate::{http, identity, signals};
 
 /// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -56,6 +59,8 @@ struct Running {
     seen: Seen,
     log: Log,
     panics: Panics,
+    /// They end with the node.
+    _services: (Option<Rag>, Option<Http>),
 }
 
 /// The members that are up, each with its epoch. Shared with what observes the node.
@@ -114,7 +119,28 @@ async fn start(args: &RunArgs) -> Result<Running> {
     };
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
-    Ok(Running { config, node, identity, peers, faults, seen, log, panics })
+    let services = services(&config, &node, &identity, &log)?;
+    Ok(Running { config, node, identity, peers, faults, seen, log, panics, _services: services })
+}
+
+/// Starts what `[rag]` and `[[http]]` ask for.
+fn services(
+    config: &NodeConfig,
+    node: &Node,
+    identity: &Identity,
+    log: &Log,
+) -> Result<(Option<Rag>, Option<Http>)> {
+    let folder = config.data_dir.join("rag");
+    let rag = config.rag.as_ref().map(|rag| Rag::start(rag, &folder, node.store(), log)).transpose()?;
+    if config.http.is_empty() {
+        return Ok((rag, None));
+    }
+    let router = |route: Route| match route {
+        // The configuration was refused if it has this route and no section [rag].
+        Route::Rag => rag.as_ref().map(Rag::router).unwrap_or_default(),
+    };
+    let http = http::start(&config.http, identity, log, router)?;
+    Ok((rag, Some(http)))
 }
 
 fn is_port_in_use(error: &anyhow::Error) -> bool {

@@ -40,9 +40,21 @@ struct Place {
 impl Cluster {
     /// Issues identities and starts `count` nodes below `root`.
     pub(crate) async fn start(root: &Path, count: usize) -> Result<Cluster> {
+        Cluster::start_with(root, count, &|_| String::new()).await
+    }
+
+    /// As [`start`](Cluster::start), with lines for the configuration of each node.
+    pub(crate) async fn start_with(
+        root: &Path,
+        count: usize,
+        extra: &dyn Fn(usize) -> String,
+    ) -> Result<Cluster> {
         for _ in 0..PORT_ATTEMPTS {
             let addresses = free_addresses(count)?;
             let layout = init::init(root, TRUST_DOMAIN, &addresses, Engine::Redb, VALIDITY)?;
+            for number in 1..=count {
+                append(&layout.node_config(number), &extra(number))?;
+            }
             match Cluster::start_on(layout, addresses).await {
                 Ok(cluster) => return Ok(cluster),
                 Err(StartError::Other(error)) => return Err(error),
@@ -263,6 +275,12 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
         PORTS.start,
         PORTS.end
     )
+}
+
+fn append(path: &Path, lines: &str) -> Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::options().append(true).open(path)?;
+    file.write_all(lines.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn empty(root: &Path) -> Result<()> {

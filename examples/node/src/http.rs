@@ -1,0 +1,170 @@
+//! The HTTP front of a node: `[[http]]` listeners, each with its routes and a TLS mode.
+//!
+//! It runs on a thread and a runtime of its own, so that no request delays the node's event loop. Headers,
+//! bodies, connections, requests and their time are bounded. HTTP/1.1 only.
+
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod problem;
+mod tls;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, oneshot};
+use x0_identity::Identity;
+
+use self::config::{HttpConfig, Route};
+use self::problem::Problem;
+use crate::log::Log;
+
+/// Most connections of one listener; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+/// Most requests of one listener that are carried out at a time; further ones get the answer 429.
+const REQUESTS_MAX: usize = 64;
+const HEADERS_MAX: usize = 64;
+const HEAD_LEN_MAX: usize = 16 << 10;
+/// The time for a TLS handshake, and for the head of a request.
+const HEAD_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
+/// The time for a whole request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// The running listeners. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Http {
+    _stop: oneshot::Sender<()>,
+}
+
+/// Binds all listeners and serves them. `router` makes the routes of one kind.
+pub(crate) fn start(
+    listeners: &[HttpConfig],
+    identity: &Identity,
+    log: &Log,
+    router: impl Fn(Route) -> Router,
+) -> Result<Http> {
+    let mut bound = Vec::new();
+    for listener in listeners {
+        let socket = TcpListener::bind(listener.address).with_context(|| {
+            format!("cannot listen on {} for HTTP: choose another `address` in [[http]]", listener.address)
+        })?;
+        socket.set_nonblocking(true).context("cannot configure the socket of the HTTP listener")?;
+        let routes = listener.routes.iter().fold(Router::new(), |routes, route| routes.merge(router(*route)));
+        bound.push((socket, tls::acceptor(listener, identity)?, bounded(routes)));
+        log.event("http-listening", format!("address={} tls={}", listener.address, listener.tls.name()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime of the HTTP front")?;
+    let (stop, stopped) = oneshot::channel();
+    let serve = move || {
+        runtime.block_on(async {
+            for (socket, tls, routes) in bound {
+                tokio::spawn(accept(socket, tls, routes));
+            }
+            // An error is the drop of the sender.
+            let _ = stopped.await;
+        });
+        // Blocking tasks end by themselves.
+        runtime.shutdown_background();
+    };
+    std::thread::Builder::new().name("http".into()).spawn(serve).context("cannot start the HTTP thread")?;
+    Ok(Http { _stop: stop })
+}
+
+/// The routes with the limits of requests, and problems for what is not there.
+pub(crate) fn bounded(routes: Router) -> Router {
+    let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let limit = move |request: Request, next: Next| {
+        let slots = Arc::clone(&slots);
+        async move {
+            let Ok(_slot) = slots.try_acquire() else {
+                return Problem::new(429, "too many requests are being carried out: try again later")
+                    .into_response();
+            };
+            match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => {
+                    Problem::new(503, "the request took too long: try again, or ask for less").into_response()
+                }
+            }
+        }
+    };
+    routes
+        .fallback(|| async {
+            Problem::new(404, "there is no such resource: compare the path with the documentation")
+        })
+        .method_not_allowed_fallback(|| async { Problem::new(405, "the resource does not have this method") })
+        .layer(from_fn(limit))
+}
+
+async fn accept(socket: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, routes: Router) {
+    // Fails only outside of a runtime.
+    let Ok(socket) = tokio::net::TcpListener::from_std(socket) else { return };
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                // Out of files, mostly: some connection ends.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tls, routes) = (tls.clone(), routes.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => serve(stream, routes).await,
+                Some(tls) => {
+                    // A client that is refused learns it from the handshake.
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_LIMIT, tls.accept(stream)).await {
+                        serve(stream, routes).await;
+                    }
+                }
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// Serves one connection to its end. Its errors concern its client alone.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router) {
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    server.max_headers(HEADERS_MAX).max_buf_size(HEAD_LEN_MAX);
+    let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
+}
+
+/// The body of a request, of at most `len_max` bytes.
+pub(crate) async fn body(request: Request, len_max: usize) -> Result<axum::body::Bytes, Problem> {
+    axum::body::to_bytes(request.into_body(), len_max).await.map_err(|error| {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            if error.is::<http_body_util::LengthLimitError>() {
+                return Problem::new(
+                    413,
+                    format!("the body is longer than the {len_max} bytes that are allowed"),
+                );
+            }
+            cause = error.source();
+        }
+        Problem::new(400, "the body of the request ended before its announced length")
+    })
+}
+
+/// A response with a JSON body.
+pub(crate) fn json(value: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => ([("content-type", "application/json")], body).into_response(),
+        Err(_) => Problem::new(500, "the answer cannot be written as JSON").into_response(),
+    }
+}

@@ -1,0 +1,109 @@
+//! The embedding model of a node.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use x0_ml::chunk::{ChunkOptions, TokenError, TokenSpans, TokenizerId, WordTokens};
+use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
+
+use super::config::WORDS;
+
+/// Components of the vectors of words.
+const WORD_DIMENSIONS: usize = 256;
+
+/// A model. Copies share its weights.
+#[derive(Clone)]
+pub(crate) struct Model {
+    name: String,
+    embedder: Arc<dyn Embedder>,
+    tokens: Tokens,
+}
+
+impl Model {
+    /// `words`, or the model in a folder.
+    pub(crate) fn load(model: &Path, threads: usize) -> Result<Model> {
+        if model == Path::new(WORDS) {
+            let embedder = Arc::new(HashedWords::new(WORD_DIMENSIONS));
+            return Ok(Model { name: WORDS.to_owned(), embedder, tokens: Tokens(Arc::new(WordTokens)) });
+        }
+        load_folder(model, threads)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn tokens(&self) -> Tokens {
+        self.tokens.clone()
+    }
+
+    pub(crate) fn chunk_options(&self) -> ChunkOptions {
+        ChunkOptions::new()
+    }
+
+    /// The vector of one text; what does not fit is left out.
+    pub(crate) fn vector(&self, text: &str) -> Result<Vec<f32>, EmbedError> {
+        let mut vector = vec![0.0; self.embedder.dimensions()];
+        self.embedder.embed(&[text], &mut vector).map(|_| vector)
+    }
+}
+
+#[cfg(feature = "minilm")]
+fn load_folder(folder: &Path, threads: usize) -> Result<Model> {
+    use anyhow::Context;
+    use x0_ml::embed::{MiniLm, MiniLmOptions, Overflow};
+
+    let options = MiniLmOptions::new().threads(threads).overflow(Overflow::Truncate);
+    let model = MiniLm::from_folder(folder, options)
+        .with_context(|| format!("cannot load the model in {}", folder.display()))?;
+    let tokens = Tokens(Arc::new(model.tokens()));
+    Ok(Model { name: folder.display().to_string(), embedder: Arc::new(model), tokens })
+}
+
+#[cfg(not(feature = "minilm"))]
+fn load_folder(folder: &Path, _threads: usize) -> Result<Model> {
+    anyhow::bail!(
+        "this x0-node was built without the feature `minilm` and cannot load {}: build it with --features minilm, or set \
+         `model = \"{WORDS}\"` in [rag]",
+        folder.display()
+    )
+}
+
+impl Embedder for Model {
+    fn model(&self) -> &ModelId {
+        self.embedder.model()
+    }
+
+    fn dimensions(&self) -> usize {
+        self.embedder.dimensions()
+    }
+
+    fn tokens_max(&self) -> usize {
+        self.embedder.tokens_max()
+    }
+
+    fn embed(&self, texts: &[&str], vectors: &mut [f32]) -> Result<Embedded, EmbedError> {
+        self.embedder.embed(texts, vectors)
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The tokens of a model.
+#[derive(Clone)]
+pub(crate) struct Tokens(Arc<dyn TokenSpans + Send + Sync>);
+
+impl TokenSpans for Tokens {
+    fn id(&self) -> TokenizerId {
+        self.0.id()
+    }
+
+    fn spans(&self, text: &str, spans: &mut Vec<std::ops::Range<usize>>) -> Result<(), TokenError> {
+        self.0.spans(text, spans)
+    }
+}

@@ -1,0 +1,280 @@
+//! The routes over real connections, and the limits and TLS modes of the HTTP front.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use x0_identity::{Authority, AuthorityOptions, Identity, SpiffeId, TrustDomain};
+use x0_kv::Store;
+
+use super::Rag;
+use super::config::RagConfig;
+use crate::http::Http;
+use crate::http::client::try_ask;
+use crate::http::config::{HttpConfig, Route, TlsMode};
+use crate::http::problem::Problem;
+use crate::log::Log;
+
+struct Front {
+    address: SocketAddr,
+    identity: Identity,
+    folder: tempfile::TempDir,
+    _http: Http,
+}
+
+impl Front {
+    fn start(tls: TlsMode) -> Front {
+        let folder = tempfile::tempdir().unwrap();
+        let domain: TrustDomain = "front.test".parse().unwrap();
+        let authority = Authority::new(domain.clone(), &AuthorityOptions::default()).unwrap();
+        let id = SpiffeId::for_node(&domain, crate::init::node_id(1).unwrap());
+        let svid = authority.issue(&id, Duration::from_secs(3600)).unwrap();
+        std::fs::write(folder.path().join("svid.pem"), svid.to_pem()).unwrap();
+        let identity = Identity::new(svid, authority.bundle()).unwrap();
+        let log = Log::start("test").unwrap();
+        let config: RagConfig =
+            toml::from_str("collections = [{ name = \"manuals\" }, { name = \"notes\", store = \"crdt\" }]")
+                .unwrap();
+        let rag = Rag::start(&config, folder.path(), &Store::open_in_memory(), &log).unwrap();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let file = (tls == TlsMode::Server).then(|| folder.path().join("svid.pem"));
+        let listener =
+            HttpConfig { address, routes: vec![Route::Rag], tls, certificate: file.clone(), key: file };
+        let http = crate::http::start(&[listener], &identity, &log, |Route::Rag| rag.router()).unwrap();
+        Front { address, identity, folder, _http: http }
+    }
+
+    async fn json(&self, method: &str, path: &str, body: Value) -> Result<Value, Problem> {
+        self.send(method, path, "application/json", body.to_string()).await
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: String,
+    ) -> Result<Value, Problem> {
+        try_ask(self.address, method, path, content_type, body.into()).await.unwrap()
+    }
+
+    async fn query(&self, body: Value) -> Result<Value, Problem> {
+        self.json("POST", "/api/v1/rag/query", body).await
+    }
+
+    /// Asks until the collections are open.
+    async fn open(&self) -> Value {
+        loop {
+            let status = self.json("GET", "/api/v1/rag/status", Value::Null).await.unwrap();
+            if status["collections"].as_array().unwrap().iter().all(|state| state["unavailable"].is_null()) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn documents(answer: &Value) -> Vec<&str> {
+    answer["hits"].as_array().unwrap().iter().map(|hit| hit["document"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn documents_are_written_found_and_removed() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    for collection in ["manuals", "notes"] {
+        let path = |id: &str| format!("/api/v1/rag/collections/{collection}/documents/{id}");
+        let text = "A node that loses its link asks its other neighbours.";
+        let body = json!({"text": text, "source": "handbook", "tags": ["links"]});
+        front.json("PUT", &path("a%20guide/links"), body).await.unwrap();
+        let written =
+            front.send("PUT", &path("plain"), "text/plain", "The harbour is dark.".into()).await.unwrap();
+        let revision = written["revision"].as_u64().unwrap();
+        for mode in ["hybrid", "dense", "lexical"] {
+            let query = json!({"collection": collection, "query": "lost link", "k": 1, "mode": mode,
+                "min_revision": revision, "explain": true});
+            let answer = front.query(query).await.unwrap();
+            assert_eq!(documents(&answer), ["a guide/links"]);
+            let hit = &answer["hits"][0];
+            assert_eq!((hit["text"].as_str(), &hit["span"]), (Some(text), &json!([0, text.len()])));
+            assert!(answer["applied"].as_u64() >= Some(revision));
+            assert_eq!(answer["explain"]["documents"], 2);
+            assert_eq!(hit["rank_lexical"].is_null(), mode == "dense");
+            assert_eq!(hit["rank_dense"].is_null(), mode == "lexical");
+        }
+        for (filter, expect) in [
+            (json!({"source": "handbook"}), 1),
+            (json!({"tag": "links", "revision_max": revision}), 1),
+            (json!({"revision_min": revision}), 1),
+            (json!({"source": "other"}), 0),
+        ] {
+            let query = json!({"collection": collection, "query": "link harbour", "filter": filter});
+            assert_eq!(documents(&front.query(query).await.unwrap()).len(), expect);
+        }
+        let removed = front.json("DELETE", &path("plain"), Value::Null).await.unwrap();
+        let query = json!({"collection": collection, "query": "harbour", "mode": "lexical",
+            "min_revision": removed["revision"]});
+        assert_eq!(documents(&front.query(query).await.unwrap()), [""; 0]);
+        assert_eq!(front.json("DELETE", &path("plain"), Value::Null).await.unwrap_err().status, 404);
+    }
+    let status = front.open().await;
+    assert_eq!(status["model"], "words");
+    assert_eq!(
+        (&status["collections"][0]["documents"], &status["collections"][1]["store"]),
+        (&1.into(), &"crdt".into())
+    );
+}
+
+#[tokio::test]
+async fn wrong_requests_are_problems_with_field_and_remedy() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    let check = async |body: Value, status: u16, field: &str, word: &str| {
+        let problem = front.query(body.clone()).await.unwrap_err();
+        assert_eq!((problem.status, problem.field.as_deref()), (status, Some(field)), "{body}: {problem:?}");
+        assert!(problem.detail.contains(word), "{problem:?}");
+    };
+    let query = |field: &str, value: Value| {
+        let mut body = json!({"collection": "manuals", "query": "link"});
+        body[field] = value;
+        body
+    };
+    check(query("k", json!(0)), 400, "k", "1 to 100").await;
+    check(query("query", json!(" ")), 400, "query", "empty").await;
+    check(query("query", json!("x".repeat(9000))), 400, "query", "shorten").await;
+    check(query("colour", json!(1)), 400, "colour", "unknown field").await;
+    check(query("mode", json!("fuzzy")), 400, "fuzzy", "hybrid").await;
+    check(query("filter", json!({"revision_min": 2, "revision_max": 1})), 400, "filter", "exchange").await;
+    check(query("collection", json!("other")), 404, "collection", "manuals, notes").await;
+    let problem = front.query(query("min_revision", json!(1_u64 << 60))).await.unwrap_err();
+    assert_eq!(problem.status, 503, "{problem:?}");
+    assert!(problem.detail.contains("try again"), "{problem:?}");
+
+    let send = async |method: &str, path: &str, body: String| {
+        front.send(method, path, "application/json", body).await.unwrap_err()
+    };
+    assert_eq!(send("POST", "/api/v1/rag/query", "{".into()).await.status, 400);
+    assert_eq!(send("POST", "/api/v1/rag/query", " ".repeat(70_000)).await.status, 413);
+    assert_eq!(send("GET", "/api/v1/rag/query", String::new()).await.status, 405);
+    assert_eq!(send("GET", "/api/v1/other", String::new()).await.status, 404);
+    let path = "/api/v1/rag/collections/manuals/documents/a";
+    assert_eq!(send("PUT", path, "{}".into()).await.field.as_deref(), Some("text"));
+    assert_eq!(send("PUT", path, " ".repeat(9 << 20)).await.status, 413);
+    let long = format!("/api/v1/rag/collections/manuals/documents/{}", "n".repeat(1025));
+    assert_eq!(send("DELETE", &long, String::new()).await.field.as_deref(), Some("id"));
+    let binary = try_ask::<Value>(front.address, "PUT", path, "text/plain", vec![0xff].into()).await.unwrap();
+    assert_eq!(binary.unwrap_err().field.as_deref(), Some("text"));
+}
+
+#[tokio::test]
+async fn requests_above_the_limit_are_refused_at_once() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    // Each waits for a revision that does not come.
+    let body =
+        json!({"collection": "manuals", "query": "link", "mode": "lexical", "min_revision": 1_u64 << 60});
+    let asked: Vec<_> = (0..80)
+        .map(|_| {
+            let (address, body) = (front.address, body.to_string());
+            tokio::spawn(async move {
+                let path = "/api/v1/rag/query";
+                try_ask::<Value>(address, "POST", path, "application/json", body.into())
+                    .await
+                    .unwrap()
+                    .unwrap_err()
+                    .status
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(answer.await.unwrap());
+    }
+    assert_eq!(answers.iter().filter(|status| **status == 429).count(), 16, "{answers:?}");
+    assert_eq!(answers.iter().filter(|status| **status == 503).count(), 64, "{answers:?}");
+}
+
+/// What a node answers to bytes.
+async fn exchange(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    bytes: &[u8],
+) -> String {
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const STATUS: &[u8] = b"GET /api/v1/rag/status HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let front = Front::start(TlsMode::Off);
+    let head = |headers: String| {
+        format!("GET /api/v1/rag/status HTTP/1.1\r\nhost: a\r\n{headers}connection: close\r\n\r\n")
+    };
+    let many: String = (0..100).map(|n| format!("a{n}: b\r\n")).collect();
+    let long = format!("a: {}\r\n", "b".repeat(40_000));
+    for (headers, expect) in [(String::new(), "200"), (many, "431"), (long, "431")] {
+        let stream = TcpStream::connect(front.address).await.unwrap();
+        let answer = exchange(stream, head(headers).as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expect}")), "{answer}");
+    }
+    // A head that does not end: the connection is closed.
+    let stream = TcpStream::connect(front.address).await.unwrap();
+    exchange(stream, b"GET / HTTP/1.1\r\nhost: ").await;
+    for garbage in [&b"\0\xff\r\n\r\n"[..], b"GET / HTTP/9.9\r\n\r\n", b"\r\n\r\n\r\nPUT"] {
+        let stream = TcpStream::connect(front.address).await.unwrap();
+        exchange(stream, garbage).await;
+    }
+}
+
+#[tokio::test]
+async fn tls_modes_keep_their_word() {
+    let connect = async |front: &Front, config: std::sync::Arc<rustls::ClientConfig>| {
+        let stream = TcpStream::connect(front.address).await.unwrap();
+        let stream = tokio_rustls::TlsConnector::from(config).connect("x".try_into().unwrap(), stream).await;
+        match stream {
+            Ok(stream) => exchange(stream, STATUS).await,
+            Err(error) => error.to_string(),
+        }
+    };
+    let mutual = Front::start(TlsMode::Mutual);
+    assert!(connect(&mutual, mutual.identity.client_config()).await.starts_with("HTTP/1.1 200"));
+    // The same verifier, without a certificate of the client.
+    let anonymous = |front: &Front| -> std::sync::Arc<rustls::ClientConfig> {
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(front.identity.verifier())
+            .with_no_client_auth()
+            .into()
+    };
+    let refused = connect(&mutual, anonymous(&mutual)).await;
+    assert!(!refused.contains("HTTP"), "{refused}");
+    // Without TLS there is no answer either.
+    let stream = TcpStream::connect(mutual.address).await.unwrap();
+    assert!(!exchange(stream, STATUS).await.contains("HTTP"));
+    let server = Front::start(TlsMode::Server);
+    assert!(connect(&server, anonymous(&server)).await.starts_with("HTTP/1.1 200"));
+    std::fs::write(server.folder.path().join("other.pem"), "nothing").unwrap();
+    let other = Some(server.folder.path().join("other.pem"));
+    let listener = HttpConfig {
+        address: server.address,
+        routes: vec![Route::Rag],
+        tls: TlsMode::Server,
+        certificate: other.clone(),
+        key: other,
+    };
+    let error = crate::http::start(&[listener], &server.identity, &Log::start("test").unwrap(), |_| {
+        axum::Router::new()
+    });
+    assert!(error.unwrap_err().to_string().contains("cannot listen"), "the address is taken");
+}
