@@ -13,6 +13,7 @@
 //! | consensus | `x0.kv.consensus` | ordered | [`Executor`](x0_consensus::driver::Executor) |
 //! | snapshots | `x0.kv.snapshots` | bulk | the same executor |
 //! | status | `x0.kv.status` | ordered | – |
+//! | space | `x0.kv.space` | ordered | – |
 //! | CRDT sync | `x0.kv.crdt.sync` | datagram | the CRDT replica, on a thread |
 //! | CRDT operations | `x0.kv.crdt.operations` | ordered | the same replica |
 //! | blobs | `x0.kv.blobs` | bulk | the blob exchange, on a thread |
@@ -63,6 +64,7 @@ pub use self::membership::ChangeError;
 pub use self::node::Node;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
+pub use crate::space::{SpaceOptions, SpaceStatus};
 
 use std::sync::Arc;
 
@@ -93,6 +95,12 @@ pub enum NodeEvent {
         /// The new table.
         members: Arc<Members>,
     },
+    /// The space on the disk of this node has become short, or is not short any more.
+    Space(SpaceStatus),
+    /// The journal of the CRDT store cannot be written, for another reason than a lack of space. Until the
+    /// next start the store refuses writes with this error, and is read from memory.
+    #[cfg(feature = "crdt")]
+    CrdtFailed(crate::OperationError),
     /// The connection to a peer has changed.
     Peer(PeerEvent),
 }

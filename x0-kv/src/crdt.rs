@@ -68,6 +68,7 @@ pub(crate) use self::request::{Read, Request, Write};
 pub use self::status::{CrdtStatus, CrdtTotals};
 pub use self::store::{CrdtDisabled, CrdtPending, CrdtStore};
 use crate::seed::random_seed;
+use crate::space::Space;
 /// Types of x0-crdt in the options and the status of a CRDT store.
 pub use x0_crdt::{Frontier, HashKey, SessionOptions};
 
@@ -79,7 +80,7 @@ pub(crate) fn open_embedded(
 ) -> Result<Option<Crdt>, JournalError> {
     let open = |options: &CrdtOptions| {
         let journal = Box::new(journal_in(folder)?);
-        Crdt::start(options.clone(), node, random_seed(), journal, Box::new(|_, _| {}))
+        Crdt::start(options.clone(), node, random_seed(), journal, Box::new(|_, _| {}), Space::default())
     };
     options.map(open).transpose()
 }

@@ -70,6 +70,11 @@ mod request;
 mod seed;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg_attr(
+    not(all(feature = "mesh", feature = "redb")),
+    allow(dead_code, reason = "a node measures it, and its engine and stores wait for it")
+)]
+mod space;
 mod state;
 mod store;
 #[cfg(feature = "metrics")]

@@ -35,6 +35,9 @@ pub(crate) struct NodeConfig {
     /// keyspace.
     #[serde(default, deserialize_with = "crdt_key")]
     pub(crate) crdt_key: Option<[u8; 16]>,
+    /// The space that is kept free on the disk of the data, in MiB: with less the node refuses writes.
+    #[serde(default = "reserve_mib_default")]
+    pub(crate) reserve_mib: u64,
     /// Whether the node joins a running cluster instead of founding one with the others.
     #[serde(default)]
     pub(crate) join: bool,
@@ -208,6 +211,10 @@ fn present(path: &Path, field: &'static str, file: &Path) -> Result<(), ConfigEr
         return Ok(());
     }
     Err(ConfigError::Missing { path: path.into(), field, file: file.into() })
+}
+
+fn reserve_mib_default() -> u64 {
+    64
 }
 
 fn timeout_ms_default() -> u64 {

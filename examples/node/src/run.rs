@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
-use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
+use x0_kv::cluster::{Node, NodeEvent, NodeOptions, SpaceOptions};
 use x0_kv::{CrdtOptions, Engine, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
 use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind};
@@ -102,6 +102,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     if config.engine == config::Engine::Redb {
         options = options.engine(Engine::Redb(RedbOptions::default()));
     }
+    options = options.space(SpaceOptions::default().reserve_len(config.reserve_mib << 20));
     if let Some(key) = config.crdt_key {
         options = options.crdt(CrdtOptions::new(key));
     }
@@ -340,6 +341,32 @@ impl Observer {
                 self.log.event(
                     "membership",
                     format!("voters={} learners={}", ids(&membership.voters), ids(&membership.learners)),
+                );
+            }
+            NodeEvent::Space(space) => {
+                let free = space.free.map_or_else(|| "unknown".to_owned(), |free| free.to_string());
+                let event = if space.is_short() { "no-space" } else { "space-available" };
+                self.log.event(
+                    event,
+                    format!(
+                        "free={free} reserve={} log_waits={} checkpoint_waits={} journal_waits={}{}",
+                        space.reserve,
+                        space.log_waits,
+                        space.checkpoint_waits,
+                        space.journal_waits,
+                        if space.is_short() {
+                            " effect=writes are refused, reads go on; free some space"
+                        } else {
+                            ""
+                        }
+                    ),
+                );
+            }
+            NodeEvent::CrdtFailed(error) => {
+                let error = causes(&anyhow::Error::new(error.clone()));
+                self.log.event(
+                    "crdt-failed",
+                    format!("effect=the CRDT keyspace is read-only until the next start why={error}"),
                 );
             }
             NodeEvent::Peer(PeerEvent { peer, kind, .. }) if self.members.contains(peer) => {

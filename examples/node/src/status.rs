@@ -28,6 +28,9 @@ struct Row {
     committed: Option<u64>,
     applied: Option<u64>,
     peers_reached: Option<usize>,
+    space_free: Option<u64>,
+    /// The node refuses writes for lack of space.
+    is_short_of_space: bool,
 }
 
 /// Prints the status of every node. An error if none answers.
@@ -62,6 +65,8 @@ fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Ro
         committed: status.map(|status| status.committed),
         applied: status.map(|status| status.applied),
         peers_reached: status.map(|status| status.reached.iter().filter(is_peer).count()),
+        space_free: status.and_then(|status| status.space.free),
+        is_short_of_space: status.is_some_and(|status| status.space.is_short()),
     }
 }
 
@@ -84,8 +89,8 @@ async fn all<F: Future>(waiting: Vec<F>) -> Vec<F::Output> {
 
 fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<16}  {:<21}  {:<11}  {:>5}  {:>10}  {:>10}  {:>8}\n",
-        "node", "address", "state", "term", "committed", "applied", "peers up"
+        "{:<16}  {:<21}  {:<11}  {:>5}  {:>10}  {:>10}  {:>8}  {}\n",
+        "node", "address", "state", "term", "committed", "applied", "peers up", "space"
     );
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     for row in rows {
@@ -96,8 +101,13 @@ fn table(rows: &[Row]) -> String {
             (true, false, None) => "no leader",
         };
         let reached = row.peers_reached.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let space = match (row.is_reached, row.is_short_of_space) {
+            (false, _) => "-",
+            (true, false) => "ok",
+            (true, true) => "short: refuses writes",
+        };
         let line = format!(
-            "{:<16}  {:<21}  {state:<11}  {:>5}  {:>10}  {:>10}  {reached:>8}\n",
+            "{:<16}  {:<21}  {state:<11}  {:>5}  {:>10}  {:>10}  {reached:>8}  {space}\n",
             row.node,
             row.address,
             number(row.term),

@@ -23,6 +23,7 @@ use super::service::Bus;
 use super::services::consensus::{self, Consensus, ReplicaStatus, Request};
 use super::services::operations::{self, Calls, LocalState, Operations};
 use super::services::snapshots::{self, Snapshots};
+use super::services::space::{self, SpaceService};
 use super::services::status::{self, Status};
 use super::status::NodeStatus;
 use super::workers::ThreadWorkers;
@@ -31,6 +32,7 @@ use crate::blob::Blobs;
 use crate::coordinator::Coordinator;
 use crate::crdt::Crdt;
 use crate::seed::random_seed;
+use crate::space::Space;
 use crate::state::State;
 use crate::store::Store;
 
@@ -45,6 +47,7 @@ pub struct Node {
     requests: Inbox<Request>,
     replica: ReplicaStatus,
     peers: Arc<Peers>,
+    space: Space,
     #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "there is none"))]
     crdt: Option<Crdt>,
     end: watch::Receiver<Option<End>>,
@@ -65,9 +68,13 @@ impl Node {
         std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
         let storage = Wal::open_path(path.join("log"), options.log);
         let storage = storage.map_err(x0_consensus::OpenError::from)?;
-        let state = options.engine.state(path)?;
+        let space = Space::new(options.space);
+        let state = options.engine.state(path, Some(&space))?;
+        space.watch(path).map_err(|source| {
+            StartError::Thread(x0_consensus::FatalError::Thread { thread: "x0-kv space", source })
+        })?;
         let folder = Some(path.clone());
-        Node::start_with(options, Box::new(storage), state, folder, mux)
+        Node::start_with(options, Box::new(storage), state, folder, space, mux)
     }
 
     /// As [`start`](Node::start), on a storage and a state of the caller. The options' storage engine and log
@@ -82,7 +89,7 @@ impl Node {
         mux: &Mux,
     ) -> Result<Node, StartError> {
         check_identity(mux, options.consensus.id)?;
-        Node::start_with(options, Box::new(storage), state, None, mux)
+        Node::start_with(options, Box::new(storage), state, None, Space::default(), mux)
     }
 
     fn start_with(
@@ -90,16 +97,21 @@ impl Node {
         mut storage: Box<dyn Storage>,
         state: State,
         journal: Option<PathBuf>,
+        space: Space,
         mux: &Mux,
     ) -> Result<Node, StartError> {
         let id = options.consensus.id;
         let alarm = Alarm::default();
         let peers = Arc::new(Peers::default());
         let readers = ReaderThreads::default();
-        let executor = Executor::open(options.consensus, &mut storage, &state, Duration::ZERO)?;
+        let woken = alarm.clone();
+        space.on_change(move || woken.raise());
+        // The node reports the lack of space and refuses writes meanwhile.
+        let consensus = options.consensus.waits_for_space(true);
+        let executor = Executor::open(consensus, &mut storage, &state, Duration::ZERO)?;
         let membership = executor.replica().status().membership;
         let bus = Bus {
-            membership: Some(membership),
+            membership: Some(membership.clone()),
             peers: Arc::clone(&peers),
             observe: options.observe,
             ..Bus::default()
@@ -118,19 +130,30 @@ impl Node {
             consensus::CHANNEL.open(mux)?,
             snapshots::CHANNEL.open(mux)?,
             status::CHANNEL.open(mux)?,
+            space::CHANNEL.open(mux)?,
         );
         let workers = ThreadWorkers::start(storage, state, Inbox::new(alarm.clone()));
         let workers = Box::new(workers.map_err(StartError::Thread)?);
 
         let mut event_loop = EventLoop::new(alarm.clone(), bus);
-        let mut part =
-            services::Part { event_loop: &mut event_loop, mux, alarm: &alarm, readers: &readers, id };
+        // The first to be dropped: it ends the waits of the threads of the others.
+        event_loop.add(SpaceService::new(channels.4, space.clone(), &membership));
+        let mut part = services::Part {
+            event_loop: &mut event_loop,
+            mux,
+            alarm: &alarm,
+            readers: &readers,
+            space: &space,
+            id,
+        };
         let crdt = services::start_crdt(&mut part, options.crdt, journal)?;
         let blobs = services::start_blobs(&mut part, options.blobs, &options.folder)?;
         event_loop.add(Operations::new(channels.0, coordinator, calls.clone(), Some(local)));
-        event_loop.add(Consensus::new(channels.1, executor, workers, requests.clone(), replica.clone()));
+        let consensus = Consensus::new(channels.1, executor, workers, requests.clone(), replica.clone());
+        event_loop.add(consensus.space(space.clone()));
         event_loop.add(Snapshots::new(channels.2));
-        event_loop.add(Status::new(id, channels.3, Inbox::new(alarm.clone()), Some(replica.clone())));
+        let status = Status::new(id, channels.3, Inbox::new(alarm.clone()), Some(replica.clone()));
+        event_loop.add(status.space(space.clone()));
 
         let (ended, end) = watch::channel(None);
         tokio::spawn(run(event_loop, crdt.clone(), blobs.clone(), ended));
@@ -142,7 +165,7 @@ impl Node {
             blobs,
         };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Node { id, store, alarm, requests, replica, peers, crdt, end })
+        Ok(Node { id, store, alarm, requests, replica, peers, space, crdt, end })
     }
 
     /// The id of this node.
@@ -160,7 +183,7 @@ impl Node {
     /// The status of this node.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        NodeStatus::new(self.id, &self.replica, &self.peers)
+        NodeStatus::new(self.id, &self.replica, &self.peers, self.space.status())
     }
 
     /// The status of the CRDT keyspace, if the node has one.

@@ -10,6 +10,7 @@ use super::NodeEvent;
 use crate::blob::BlobOptions;
 use crate::coordinator;
 use crate::crdt::CrdtOptions;
+use crate::space::SpaceOptions;
 use crate::state::engine::Engine;
 
 /// Settings of a [`Node`](super::Node): [`NodeOptions::new`], then change what is needed.
@@ -25,6 +26,8 @@ pub struct NodeOptions {
     pub log: WalOptions,
     /// The coordinator's settings.
     pub coordinator: coordinator::Config,
+    /// The reserve on the disk of the folder.
+    pub space: SpaceOptions,
     /// The CRDT keyspace, if there is to be one: [`NodeOptions::crdt`].
     pub(crate) crdt: Option<CrdtOptions>,
     /// The blobs, if there are to be any: [`NodeOptions::blobs`].
@@ -43,6 +46,7 @@ impl NodeOptions {
             consensus: x0_consensus::Options::new(id),
             log: WalOptions::default(),
             coordinator: coordinator::Config::member(id),
+            space: SpaceOptions::default(),
             crdt: None,
             blobs: None,
             observe: None,
@@ -60,6 +64,13 @@ impl NodeOptions {
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> NodeOptions {
         self.engine = engine;
+        self
+    }
+
+    /// Sets the reserve on the disk of the folder.
+    #[must_use]
+    pub fn space(mut self, space: SpaceOptions) -> NodeOptions {
+        self.space = space;
         self
     }
 

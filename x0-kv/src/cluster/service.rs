@@ -10,6 +10,7 @@ use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::peers::Peers;
+use super::services::space::SpaceView;
 use super::{NodeError, NodeEvent};
 use crate::coordinator;
 use crate::request::error::OperationError;
@@ -66,6 +67,8 @@ pub(crate) struct Bus {
     pub(crate) coordinator: VecDeque<coordinator::Input>,
     /// Snapshot messages to send.
     pub(crate) snapshots: VecDeque<(NodeId, Bytes)>,
+    /// Which members have space on their disks.
+    pub(crate) space: SpaceView,
     /// A new membership, until all services know it.
     pub(crate) membership: Option<Membership>,
     /// Peers that are reached.

@@ -13,6 +13,7 @@ mod crdt;
 mod crdt;
 pub(crate) mod operations;
 pub(crate) mod snapshots;
+pub(crate) mod space;
 pub(crate) mod status;
 
 use std::collections::BTreeSet;
@@ -27,12 +28,9 @@ pub(super) use self::crdt::{start_crdt, start_crdt_client};
 use super::event_loop::EventLoop;
 use super::inbox::Alarm;
 use super::readers::ReaderThreads;
+use crate::space::Space;
 
 /// All nodes of a membership.
-#[cfg_attr(
-    not(any(feature = "blob", feature = "crdt")),
-    expect(dead_code, reason = "only their services need it")
-)]
 fn members_of(membership: &Membership) -> BTreeSet<NodeId> {
     let Membership { voters, voters_outgoing, learners, learners_next, .. } = membership;
     [voters, voters_outgoing, learners, learners_next].into_iter().flatten().copied().collect()
@@ -48,5 +46,6 @@ pub(super) struct Part<'a> {
     pub(super) mux: &'a Mux,
     pub(super) alarm: &'a Alarm,
     pub(super) readers: &'a ReaderThreads,
+    pub(super) space: &'a Space,
     pub(super) id: NodeId,
 }

@@ -9,6 +9,7 @@ use x0_identity::NodeId;
 use super::peers::Peers;
 use super::services::consensus::ReplicaStatus;
 use crate::request::member::Members;
+use crate::space::SpaceStatus;
 
 /// Where a node stands, by its own account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +33,12 @@ pub struct NodeStatus {
     pub reached: BTreeSet<NodeId>,
     /// How many messages it could not read since it started: of another version, or damaged.
     pub decode_errors: u64,
+    /// The space on its disk.
+    pub space: SpaceStatus,
 }
 
 impl NodeStatus {
-    pub(super) fn new(node: NodeId, status: &ReplicaStatus, peers: &Peers) -> NodeStatus {
+    pub(super) fn new(node: NodeId, status: &ReplicaStatus, peers: &Peers, space: SpaceStatus) -> NodeStatus {
         let replica = status.get();
         NodeStatus {
             node,
@@ -47,6 +50,7 @@ impl NodeStatus {
             members: status.members(),
             reached: peers.reached(),
             decode_errors: peers.decode_error_count(),
+            space,
         }
     }
 

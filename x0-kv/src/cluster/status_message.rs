@@ -14,6 +14,7 @@ use super::NodeStatus;
 use crate::request::codec::{self, DecodeError, Decoder};
 use crate::request::limits::MEMBERS_LEN_MAX;
 use crate::request::member::Members;
+use crate::space::SpaceStatus;
 
 const STATUS_VERSION: u8 = 1;
 /// Most nodes in one of the lists.
@@ -31,8 +32,18 @@ pub(super) fn encode_request() -> Bytes {
 }
 
 pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
-    let NodeStatus { node, leader, term, committed, applied, membership, members, reached, decode_errors } =
-        status;
+    let NodeStatus {
+        node,
+        leader,
+        term,
+        committed,
+        applied,
+        membership,
+        members,
+        reached,
+        decode_errors,
+        space,
+    } = status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
     to.put_u8(1);
@@ -50,6 +61,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
     codec::put_bytes(&mut to, &table);
     put_nodes(&mut to, reached);
     codec::put_u64(&mut to, *decode_errors);
+    put_space(&mut to, space);
     to.freeze()
 }
 
@@ -85,6 +97,30 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
         members: members(from)?,
         reached: nodes(from)?,
         decode_errors: from.u64("count of messages")?,
+        space: space(from)?,
+    })
+}
+
+fn put_space(to: &mut BytesMut, space: &SpaceStatus) {
+    let SpaceStatus { free, reserve, is_low, log_waits, checkpoint_waits, journal_waits } = *space;
+    to.put_u8(free.is_some().into());
+    codec::put_u64(to, free.unwrap_or(0));
+    codec::put_u64(to, reserve);
+    for condition in [is_low, log_waits, checkpoint_waits, journal_waits] {
+        to.put_u8(condition.into());
+    }
+}
+
+fn space(from: &mut Decoder<'_>) -> Result<SpaceStatus, DecodeError> {
+    let is_known = from.bool("presence of the free space")?;
+    let free = from.u64("free space")?;
+    Ok(SpaceStatus {
+        free: is_known.then_some(free),
+        reserve: from.u64("reserve")?,
+        is_low: from.bool("condition of the disk")?,
+        log_waits: from.bool("condition of the disk")?,
+        checkpoint_waits: from.bool("condition of the disk")?,
+        journal_waits: from.bool("condition of the disk")?,
     })
 }
 
@@ -137,6 +173,12 @@ mod tests {
             },
             reached: [node(2)].into(),
             decode_errors: 5,
+            space: SpaceStatus {
+                free: Some(1 << 40),
+                reserve: 300,
+                log_waits: true,
+                ..SpaceStatus::default()
+            },
         }
     }
 

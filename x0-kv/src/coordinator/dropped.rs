@@ -13,6 +13,8 @@ pub enum DropReason {
     },
     /// Too much is waiting already. Nothing was appended; try again later.
     Full,
+    /// The disk has no space for it, here or on most members. Nothing was appended; free some space.
+    NoSpace,
     /// Too long, or empty. Nothing was appended.
     Length,
     /// The leadership is being handed over. Nothing was appended; try again in a moment, at the next leader.

@@ -135,6 +135,7 @@ impl Coordinator {
                 key,
                 OperationError::Unavailable { reason: "the write is longer than the log takes" },
             ),
+            DropReason::NoSpace => self.no_space(key),
             DropReason::Unknown => {
                 self.abandon_attempt(key);
                 self.delay(key);
@@ -151,6 +152,21 @@ impl Coordinator {
         let is_ambiguous = self.call_mut(key).is_some_and(|call| call.is_ambiguous);
         let error = if is_ambiguous { OperationError::TimedOut { ambiguous: true } } else { error };
         self.reply(key, Err(error));
+    }
+
+    /// Ends a call for which the disks have no space. Without a session, so do all writes that wait for one.
+    pub(super) fn no_space(&mut self, key: Key) {
+        let is_opening = self.call_mut(key).is_some_and(|call| matches!(call.ask, Ask::OpenSession));
+        if is_opening {
+            self.session = Session::None;
+            self.end_call(key);
+        }
+        let refused = if is_opening { std::mem::take(&mut self.queued) } else { [key].into() };
+        for key in refused {
+            let Some(call) = self.call_mut(key) else { continue };
+            let ambiguous = call.is_ambiguous;
+            self.reply(key, Err(OperationError::NoSpace { ambiguous }));
+        }
     }
 
     /// An answer has come for a call.

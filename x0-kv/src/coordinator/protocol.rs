@@ -56,6 +56,8 @@ pub(crate) enum Body {
     Unknown,
     /// Nothing was done, nor will it be: it is not understood here, or longer than the log takes.
     Rejected,
+    /// Nothing was done: the disks have no space for it.
+    NoSpace,
 }
 
 impl Body {
@@ -68,6 +70,7 @@ impl Body {
             Body::Busy => 4,
             Body::Unknown => 5,
             Body::Rejected => 6,
+            Body::NoSpace => 7,
         }
     }
 
@@ -99,7 +102,7 @@ pub(crate) fn put(to: &mut BytesMut, header: Header, request: u64, body: &Body) 
             codec::put_bytes(to, bytes);
         }
         Body::NotLeader { leader } => codec::put_u64(to, leader.map_or(0, NodeId::get)),
-        Body::Busy | Body::Unknown | Body::Rejected => {}
+        Body::Busy | Body::Unknown | Body::Rejected | Body::NoSpace => {}
     }
 }
 
@@ -136,6 +139,7 @@ impl<'a> Frames<'a> {
             4 => Body::Busy,
             5 => Body::Unknown,
             6 => Body::Rejected,
+            7 => Body::NoSpace,
             tag => return Err(DecodeError::Tag { what: "kind of frame", tag }),
         };
         Ok(Some(Frame { request, body }))

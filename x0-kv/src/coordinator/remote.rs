@@ -123,6 +123,7 @@ impl Coordinator {
             DropReason::NotLeader { leader } => Body::NotLeader { leader },
             DropReason::Superseded => Body::NotLeader { leader: self.route.leader() },
             DropReason::Full | DropReason::Transferring => Body::Busy,
+            DropReason::NoSpace => Body::NoSpace,
             DropReason::Length => Body::Rejected,
             DropReason::Unknown => Body::Unknown,
         };
@@ -144,6 +145,7 @@ impl Coordinator {
             _ if !is_latest => {}
             Body::NotLeader { leader } => self.redirect(key, from, leader),
             Body::Busy => self.delay(key),
+            Body::NoSpace => self.no_space(key),
             Body::Unknown => {
                 self.abandon_attempt(key);
                 self.delay(key);

@@ -338,6 +338,40 @@ fn a_new_leader_takes_over_what_the_old_one_left() {
     }
 }
 
+/// Without space a write ends at once, unambiguously, whether it needs a session first or has one.
+#[test]
+fn a_write_without_space_ends_at_once_and_did_nothing() {
+    for from in [1, 2, CLIENT] {
+        for has_session in [false, true] {
+            let mut pair = Pair::new();
+            pair.elect(Some(1));
+            if has_session {
+                let first = pair.call(from, step("", "1"));
+                pair.settle();
+                pair.reply(first).unwrap();
+            }
+            let writes = [pair.call(from, put("a", "1")), pair.call(from, put("b", "1"))];
+            while let Some(mail) = pair.mail.pop_front() {
+                pair.deliver(mail);
+            }
+            let proposed = std::mem::take(&mut pair.members.get_mut(&1).unwrap().proposed);
+            assert!(!proposed.is_empty());
+            for (token, _) in proposed {
+                pair.give(1, Input::Dropped { token, reason: DropReason::NoSpace });
+            }
+            pair.settle();
+            for write in writes {
+                let refused = Err(OperationError::NoSpace { ambiguous: false });
+                assert_eq!(pair.reply(write), refused, "from {from}");
+            }
+            // With space again, the next write takes the usual way.
+            let next = pair.call(from, put("a", "2"));
+            pair.settle();
+            pair.reply(next).unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_waits_for_a_leader_goes_when_there_is_one() {
     let mut pair = Pair::new();

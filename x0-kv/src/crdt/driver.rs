@@ -1,7 +1,10 @@
 //! The thread that drives a CRDT keyspace, and the handle to it.
 //!
-//! It decides nothing. What has come while it was busy is handled together, made durable by one record, and
-//! only then reported.
+//! What has come while it was busy is handled together, made durable by one record, and only then reported.
+//!
+//! When the disk has no space for a record, its changes are undone: the map is read again from the journal.
+//! Writes are refused and datagrams dropped until the journal can be written again, and reads go on. After
+//! any other error of the journal that lasts until the next start.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -9,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use x0_consensus::Storage;
+use x0_consensus::{Storage, WriteError};
 use x0_crdt::{CausalMap, HashKey, ReplicaId};
 use x0_identity::NodeId;
 
@@ -20,12 +23,16 @@ use super::{CrdtOptions, CrdtStatus, Read, Request, Write, reading};
 use crate::request::error::OperationError;
 use crate::request::pending::{Answer, Completion};
 use crate::request::watch::Watchers;
+use crate::space::{Lack, Space};
 use crate::telemetry::CrdtTelemetry;
 
 /// Most writes that may wait.
 const WRITES_MAX: usize = 1 << 16;
 /// Most datagrams that may wait: more than that are lost, as a network loses them.
 const DATAGRAMS_MAX: usize = 4096;
+
+/// The time after which the journal is tried again when it had no space.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The receiver of an answer.
 pub(crate) enum ReplyTo {
@@ -64,6 +71,7 @@ struct Shared {
     filled: Condvar,
     state: RwLock<State>,
     watchers: Watchers,
+    space: Space,
 }
 
 /// What is read while it is not written.
@@ -78,7 +86,10 @@ struct Inbox {
     writes: usize,
     datagrams: usize,
     is_stopping: bool,
+    /// Why nothing is accepted any more.
     closed: Option<OperationError>,
+    /// Why only reads are accepted: the journal cannot be written.
+    failed: Option<OperationError>,
 }
 
 impl Crdt {
@@ -89,15 +100,20 @@ impl Crdt {
         seed: u64,
         storage: Box<dyn Storage>,
         post: Post,
+        space: Space,
     ) -> Result<Crdt, JournalError> {
         // The upper half, for the lower one is used by the sessions.
-        let fresh = (seed >> 32) as u32;
-        let (journal, map) = Journal::open(storage, node, fresh, options.hash_key)?;
-        let shared = Shared::new(options, seed, map);
-        let driven = Arc::clone(&shared);
+        let (fresh, key) = ((seed >> 32) as u32, options.hash_key);
+        let (journal, map) = Journal::open(storage, node, fresh, key)?;
+        let shared = Shared::new(options, seed, map, space);
+        let driver = Driver { shared: Arc::clone(&shared), post, node, key, retry_at: None };
         let thread = std::thread::Builder::new().name("x0-kv crdt".into()).spawn(move || {
-            let end = drive(&driven, journal, post);
-            driven.close(&end);
+            let shared = Arc::clone(&driver.shared);
+            match driver.run(journal) {
+                Ok(()) => shared.close(&OperationError::Closed),
+                // Reads go on without the thread.
+                Err(error) => shared.fail(&error),
+            }
         });
         // Without a thread there is nothing to wait for the writes that are to come.
         let thread = thread.map_err(|error| shared.close(&OperationError::failed(error))).ok();
@@ -109,7 +125,7 @@ impl Crdt {
         let (options, node) =
             (CrdtOptions::new([0; 16]), ReplicaId::with_incarnation(1, (seed >> 32) as u32));
         let map = CausalMap::new(node, HashKey::new([0; 16]));
-        let shared = Shared::new(options, seed, map);
+        let shared = Shared::new(options, seed, map, Space::default());
         Crdt(Arc::new(Running { shared, is_volatile: true, thread: Mutex::new(None) }))
     }
 
@@ -138,8 +154,9 @@ impl Crdt {
     pub(crate) fn write(&self, write: Write, reply: ReplyTo) {
         let refusal = {
             let mut inbox = self.0.shared.lock();
-            match &inbox.closed {
+            match inbox.closed.as_ref().or(inbox.failed.as_ref()) {
                 Some(error) => error.clone(),
+                None if self.0.shared.has_no_space() => OperationError::NoSpace { ambiguous: false },
                 None if inbox.writes >= WRITES_MAX => OperationError::Overloaded,
                 None => {
                     inbox.writes += 1;
@@ -156,7 +173,8 @@ impl Crdt {
     /// Takes a datagram of another member.
     pub(crate) fn datagram(&self, from: NodeId, payload: Bytes) {
         let mut inbox = self.0.shared.lock();
-        if inbox.datagrams < DATAGRAMS_MAX && inbox.closed.is_none() {
+        let is_accepting = inbox.closed.is_none() && inbox.failed.is_none();
+        if inbox.datagrams < DATAGRAMS_MAX && is_accepting {
             inbox.datagrams += 1;
             inbox.inputs.push(Input::Datagram { from, payload });
             drop(inbox);
@@ -172,6 +190,12 @@ impl Crdt {
     /// Who takes part.
     pub(crate) fn members(&self, members: BTreeSet<NodeId>) {
         self.0.shared.put(Input::Members(members));
+    }
+
+    /// The error that ended the writing of the journal, if there is one.
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "a node reports it"))]
+    pub(crate) fn failure(&self) -> Option<OperationError> {
+        self.0.shared.lock().failed.clone()
     }
 
     pub(crate) fn status(&self) -> CrdtStatus {
@@ -233,13 +257,14 @@ impl Inbox {
 }
 
 impl Shared {
-    fn new(options: CrdtOptions, seed: u64, map: CausalMap) -> Arc<Shared> {
+    fn new(options: CrdtOptions, seed: u64, map: CausalMap, space: Space) -> Arc<Shared> {
         let replica = CrdtReplica::new(options, seed, Duration::ZERO, map);
         Arc::new(Shared {
             inbox: Mutex::new(Inbox::default()),
             filled: Condvar::new(),
             state: RwLock::new(State { replica, origin: Instant::now() }),
             watchers: Watchers::default(),
+            space,
         })
     }
 
@@ -256,7 +281,7 @@ impl Shared {
 
     fn put(&self, input: Input<ReplyTo>) {
         let mut inbox = self.lock();
-        if inbox.closed.is_none() {
+        if inbox.closed.is_none() && inbox.failed.is_none() {
             inbox.inputs.push(input);
             drop(inbox);
             self.filled.notify_one();
@@ -286,6 +311,11 @@ impl Shared {
         }
     }
 
+    /// Whether writes are refused for lack of space.
+    fn has_no_space(&self) -> bool {
+        self.space.has(Lack::Journal) || self.space.has(Lack::Reserve)
+    }
+
     /// Accepts nothing any more, and answers the callers that wait.
     fn close(&self, error: &OperationError) {
         let inputs = {
@@ -293,50 +323,137 @@ impl Shared {
             inbox.closed.get_or_insert_with(|| error.clone());
             inbox.take()
         };
-        for input in inputs {
-            if let Input::Write { reply, .. } = input {
-                reply.answer(Err(error.clone()));
-            }
-        }
+        refuse(inputs, error);
         self.watchers.close();
+    }
+
+    /// Accepts no writes any more, and answers the callers that wait.
+    fn fail(&self, error: &OperationError) {
+        let inputs = {
+            let mut inbox = self.lock();
+            inbox.failed.get_or_insert_with(|| error.clone());
+            inbox.take()
+        };
+        refuse(inputs, error);
+        self.space.notify();
     }
 }
 
-/// Runs until it is stopped or the journal fails, and says which.
-fn drive(shared: &Shared, mut journal: Journal, mut post: Post) -> OperationError {
-    let mut telemetry = CrdtTelemetry::new();
-    let mut outputs = Vec::new();
-    loop {
+/// Answers the callers among `inputs` with `error`.
+fn refuse(inputs: Vec<Input<ReplyTo>>, error: &OperationError) {
+    for input in inputs {
+        if let Input::Write { reply, .. } = input {
+            reply.answer(Err(error.clone()));
+        }
+    }
+}
+
+/// The work of the thread.
+struct Driver {
+    shared: Arc<Shared>,
+    post: Post,
+    node: NodeId,
+    key: HashKey,
+    /// While the journal has no space: when to try it again.
+    retry_at: Option<Instant>,
+}
+
+impl Driver {
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// When the journal fails for another reason than a lack of space.
+    fn run(mut self, mut journal: Journal) -> Result<(), OperationError> {
+        let mut telemetry = CrdtTelemetry::new();
+        let mut outputs = Vec::new();
+        while let Some(mut inputs) = self.next() {
+            if self.retry_at.is_some() {
+                self.retry(&mut journal)?;
+            }
+            if self.retry_at.is_some() {
+                // Whatever would change the map is refused: it could not be written.
+                let refused = |input: &mut Input<ReplyTo>| {
+                    matches!(input, Input::Write { .. } | Input::Datagram { .. })
+                };
+                let refused = inputs.extract_if(.., refused).collect();
+                refuse(refused, &OperationError::NoSpace { ambiguous: false });
+            }
+            self.shared.handle(inputs, &mut outputs);
+            let record = journal.record(self.shared.state().replica.map());
+            let written = record.map_or(Ok(()), |record| journal.write(record));
+            match written {
+                Ok(()) => self.shared.carry_out(std::mem::take(&mut outputs), &mut *self.post),
+                Err(error) => journal = self.undo(journal, error, std::mem::take(&mut outputs))?,
+            }
+            let state = self.shared.state();
+            telemetry.round(|| state.replica.status());
+        }
+        Ok(())
+    }
+
+    /// Waits for inputs or the time. `None` when the thread is to end.
+    fn next(&self) -> Option<Vec<Input<ReplyTo>>> {
         let wait = {
-            let state = shared.state();
+            let state = self.shared.state();
             state.replica.poll_timeout().unwrap_or(Duration::MAX).saturating_sub(state.origin.elapsed())
         };
-        let inputs = {
-            let inbox = shared.lock();
-            let idle = |inbox: &mut Inbox| inbox.inputs.is_empty() && !inbox.is_stopping;
-            let (mut inbox, _) =
-                shared.filled.wait_timeout_while(inbox, wait, idle).unwrap_or_else(PoisonError::into_inner);
-            if inbox.is_stopping && inbox.inputs.is_empty() {
-                return OperationError::Closed;
-            }
-            inbox.take()
+        let retry = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = retry.map_or(wait, |retry| retry.min(wait));
+        let inbox = self.shared.lock();
+        let idle = |inbox: &mut Inbox| inbox.inputs.is_empty() && !inbox.is_stopping;
+        let (mut inbox, _) =
+            self.shared.filled.wait_timeout_while(inbox, wait, idle).unwrap_or_else(PoisonError::into_inner);
+        if inbox.is_stopping && inbox.inputs.is_empty() { None } else { Some(inbox.take()) }
+    }
+
+    /// Undoes the changes that were not written, and answers their callers.
+    fn undo(
+        &mut self,
+        journal: Journal,
+        error: JournalError,
+        outputs: Vec<Output<ReplyTo>>,
+    ) -> Result<Journal, OperationError> {
+        let is_full = matches!(error, JournalError::Write(WriteError::Full { .. }));
+        let error = match is_full {
+            true => OperationError::NoSpace { ambiguous: false },
+            false => OperationError::failed(error),
         };
-        shared.handle(inputs, &mut outputs);
-        let record = journal.record(shared.state().replica.map());
-        if let Some(record) = record
-            && let Err(error) = journal.write(record)
-        {
-            let error = OperationError::failed(error);
-            for output in outputs {
-                if let Output::Reply { reply, .. } = output {
-                    reply.answer(Err(error.clone()));
-                }
-            }
-            return error;
+        if is_full {
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+            self.shared.space.set(Lack::Journal, true);
         }
-        shared.carry_out(std::mem::take(&mut outputs), &mut *post);
-        let state = shared.state();
-        telemetry.round(|| state.replica.status());
+        let reloaded = journal.reload(self.node, self.key).map(|(journal, map)| {
+            self.shared.state.write().unwrap_or_else(PoisonError::into_inner).replica.reset(map);
+            journal
+        });
+        // After the map is as it was: a caller who reads after the answer must not see the write.
+        for output in outputs {
+            if let Output::Reply { reply, .. } = output {
+                reply.answer(Err(error.clone()));
+            }
+        }
+        if is_full { reloaded.map_err(OperationError::failed) } else { Err(error) }
+    }
+
+    /// Tries whether the journal can be written again, with a record of all that is held.
+    fn retry(&mut self, journal: &mut Journal) -> Result<(), OperationError> {
+        if self.retry_at.is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        let whole = journal.whole(self.shared.state().replica.map());
+        let is_spacious = self.shared.space.status().free.is_some() && !self.shared.space.has(Lack::Reserve);
+        match journal.write(whole) {
+            Err(JournalError::Write(WriteError::Full { .. })) if !is_spacious => {
+                self.retry_at = Some(Instant::now() + RETRY_AFTER);
+                return Ok(());
+            }
+            // There is space for records that are shorter than the whole.
+            Ok(()) | Err(JournalError::Write(WriteError::Full { .. })) => {}
+            Err(error) => return Err(OperationError::failed(error)),
+        }
+        self.retry_at = None;
+        self.shared.space.set(Lack::Journal, false);
+        Ok(())
     }
 }
 
@@ -345,3 +462,6 @@ fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

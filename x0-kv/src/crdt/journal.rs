@@ -110,11 +110,35 @@ impl Journal {
     /// Opens what is held, or begins it. `fresh` is the incarnation of a node that begins: another one each
     /// time, so that a node that lost its folder does not give old names to new events.
     pub(super) fn open(
-        mut storage: Box<dyn Storage>,
+        storage: Box<dyn Storage>,
         node: NodeId,
         fresh: u32,
         key: HashKey,
     ) -> Result<(Journal, CausalMap), JournalError> {
+        let (mut journal, map) = Journal::read(storage, node, key)?;
+        let is_new = map.is_none();
+        let map = map.unwrap_or_else(|| CausalMap::new(ReplicaId::with_incarnation(node.get(), fresh), key));
+        (journal.version, journal.frontier) = (map.version(), map.frontier());
+        if is_new {
+            let record = journal.whole(&map);
+            journal.write(record)?;
+        }
+        Ok((journal, map))
+    }
+
+    /// The map as the journal holds it, without what could not be written.
+    pub(super) fn reload(self, node: NodeId, key: HashKey) -> Result<(Journal, CausalMap), JournalError> {
+        let (mut journal, map) = Journal::read(self.storage, node, key)?;
+        let map = map.ok_or(JournalError::Damaged { index: journal.index, reason: Damage::Begin })?;
+        (journal.version, journal.frontier) = (map.version(), map.frontier());
+        Ok((journal, map))
+    }
+
+    fn read(
+        mut storage: Box<dyn Storage>,
+        node: NodeId,
+        key: HashKey,
+    ) -> Result<(Journal, Option<CausalMap>), JournalError> {
         let recovered = storage.recover()?;
         let mut next = recovered.base.index + 1;
         let mut map: Option<CausalMap> = None;
@@ -132,15 +156,9 @@ impl Journal {
                 next = entry.index + 1;
             }
         }
-        let is_new = map.is_none();
-        let map = map.unwrap_or_else(|| CausalMap::new(ReplicaId::with_incarnation(node.get(), fresh), key));
-        let (version, frontier) = (map.version(), map.frontier());
-        let mut journal = Journal { storage, index: next - 1, version, frontier, differences_len, whole_len };
-        if is_new {
-            let record = journal.whole(&map);
-            journal.write(record)?;
-        }
-        Ok((journal, map))
+        // The caller sets them to those of the map.
+        let (version, frontier) = (Version::default(), Frontier { version: 0, content: 0 });
+        Ok((Journal { storage, index: next - 1, version, frontier, differences_len, whole_len }, map))
     }
 
     /// What is to be written for the map to be durable, if anything.
@@ -162,7 +180,8 @@ impl Journal {
         Some(Record { payload, version: map.version(), frontier })
     }
 
-    fn whole(&self, map: &CausalMap) -> Record {
+    /// A record of all that is held.
+    pub(super) fn whole(&self, map: &CausalMap) -> Record {
         let mut payload = Vec::with_capacity(HEAD_LEN);
         payload.push(WHOLE);
         payload.extend_from_slice(&map.replica().node.to_le_bytes());

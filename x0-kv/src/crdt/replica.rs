@@ -98,6 +98,18 @@ impl<R> CrdtReplica<R> {
         }
     }
 
+    /// Replaces the map by the state that is durable, after a record that could not be written. Nothing of
+    /// what was undone has left the node, so that its event numbers are free. The members are the same.
+    pub(crate) fn reset(&mut self, mut map: CausalMap) {
+        *map.members_mut() = x0_crdt::Members::new(self.options.lease);
+        self.map = map;
+        self.outputs.clear();
+        self.changed = None;
+        let members = self.sessions.keys().copied().collect();
+        self.members(self.now, &BTreeSet::new());
+        self.members(self.now, &members);
+    }
+
     /// The map as it is now, with writes that may not be durable yet.
     pub(crate) fn map(&self) -> &CausalMap {
         &self.map

@@ -130,15 +130,21 @@ pub(crate) mod wire {
         Unsupported,
         /// It has too much to do.
         Overloaded,
-        /// It stops or has failed.
+        /// It stops.
         Closed,
+        /// Its disk has no space for a write.
+        NoSpace,
+        /// It has failed.
+        Failed,
     }
 
     impl Failure {
         pub(crate) fn of(error: &OperationError) -> Failure {
             match error {
                 OperationError::Overloaded => Failure::Overloaded,
-                OperationError::Closed | OperationError::Failed { .. } => Failure::Closed,
+                OperationError::Closed => Failure::Closed,
+                OperationError::NoSpace { .. } => Failure::NoSpace,
+                OperationError::Failed { .. } => Failure::Failed,
                 _ => Failure::Unsupported,
             }
         }
@@ -148,6 +154,10 @@ pub(crate) mod wire {
                 Failure::Unsupported => OperationError::Unsupported { what: "this" },
                 Failure::Overloaded => OperationError::Overloaded,
                 Failure::Closed => OperationError::TimedOut { ambiguous: true },
+                Failure::NoSpace => OperationError::NoSpace { ambiguous: false },
+                Failure::Failed => {
+                    OperationError::failed("the journal of the member failed: its log has the cause")
+                }
             }
         }
     }
@@ -173,6 +183,8 @@ pub(crate) mod wire {
                     Failure::Unsupported => 0,
                     Failure::Overloaded => 1,
                     Failure::Closed => 2,
+                    Failure::NoSpace => 3,
+                    Failure::Failed => 4,
                 });
             }
         }
@@ -235,6 +247,8 @@ pub(crate) mod wire {
                     0 => Failure::Unsupported,
                     1 => Failure::Overloaded,
                     2 => Failure::Closed,
+                    3 => Failure::NoSpace,
+                    4 => Failure::Failed,
                     tag => return Err(DecodeError::Tag { what: "failure", tag }),
                 };
                 Message::Answer { number, result: Err(failure) }
@@ -317,6 +331,8 @@ mod tests {
             Err(Failure::Unsupported),
             Err(Failure::Overloaded),
             Err(Failure::Closed),
+            Err(Failure::NoSpace),
+            Err(Failure::Failed),
         ];
         let requests = requests.map(|request| Message::Request { number: 300, request });
         let results = results.map(|result| Message::Answer { number: 0, result });

@@ -23,6 +23,17 @@ pub enum OperationError {
     /// Too many operations wait already. Nothing was done; try again when some have been answered.
     #[error("too many operations wait for an answer: slow down and try again")]
     Overloaded,
+    /// The disk of the leader, or of most members, has less free space than the reserve that is kept for what
+    /// was acknowledged. Reads go on, and writes succeed again by themselves when there is space.
+    #[error(
+        "there is no space for the write{}: free some space on the disks of the members",
+        if *.ambiguous { "; an earlier attempt may or may not have been applied" } else { ", and nothing was done" }
+    )]
+    NoSpace {
+        /// Whether an earlier attempt may have been applied, or may still be. `false` unless a member stopped
+        /// or lost its leadership while it carried the write out.
+        ambiguous: bool,
+    },
     /// No leader could be reached, or no quorum. Nothing was done; try again later.
     #[error("no leader can be reached: {reason}")]
     Unavailable {
@@ -143,7 +154,7 @@ impl OperationError {
             | Self::Damaged(_)
             | Self::Unsupported { .. }
             | Self::NotUnderstood => false,
-            Self::TimedOut { ambiguous } => *ambiguous,
+            Self::TimedOut { ambiguous } | Self::NoSpace { ambiguous } => *ambiguous,
             Self::SessionExpired | Self::Closed | Self::Failed { .. } => true,
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::space::Space;
 use crate::state::session::Sessions;
 use crate::state::storage::redb::{Checkpoint, File, Opened};
 use crate::state::storage::{EngineError, Shared, Tables};
@@ -75,6 +76,8 @@ pub(super) struct Durable {
     pub(super) running: Option<JoinHandle<Result<(), EngineError>>>,
     /// The index of the one that is running.
     pub(super) running_applied: u64,
+    /// Checkpoints wait for space, unless there is none.
+    pub(super) space: Option<Space>,
 }
 
 impl Durable {
@@ -130,9 +133,13 @@ impl Durable {
     }
 }
 
-/// A checkpoint that was begun is brought to its end, so that the file is free when the state is gone.
+/// A checkpoint that was begun is brought to its end, so that the file is free when the state is gone. One
+/// that waits for space ends without a change.
 impl Drop for Durable {
     fn drop(&mut self) {
+        if let Some(space) = &self.space {
+            space.stop();
+        }
         if let Some(running) = self.running.take() {
             drop(running.join());
         }
@@ -147,13 +154,24 @@ impl State {
     /// When the file cannot be opened, is in use by another process, or is not one of this crate. It was not
     /// changed.
     pub fn redb(path: &Path, options: RedbOptions) -> Result<State, EngineError> {
-        State::on_file(File::open(path, options.cache_len, options.verify_on_open)?, options)
+        State::redb_in(path, options, None)
+    }
+
+    /// As [`State::redb`]. With `space`, checkpoints and restored snapshots wait for it when the disk is full.
+    pub(crate) fn redb_in(
+        path: &Path,
+        options: RedbOptions,
+        space: Option<&Space>,
+    ) -> Result<State, EngineError> {
+        let opened = File::open(path, options.cache_len, options.verify_on_open, space)?;
+        State::on_file(opened, options, space)
     }
 
     /// A state on what was found in `file`.
     pub(crate) fn on_file(
         Opened { file, sessions, spaces, members, applied }: Opened,
         options: RedbOptions,
+        space: Option<&Space>,
     ) -> Result<State, EngineError> {
         let tables = Tables::new(file.base(&spaces)?, spaces, members, applied);
         Ok(State {
@@ -167,6 +185,7 @@ impl State {
                 begun: applied,
                 running: None,
                 running_applied: applied,
+                space: space.cloned(),
             }),
             telemetry: StateTelemetry::new(),
             watchers: Owned::default(),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::space::Space;
 use crate::state::State;
 use crate::state::storage::EngineError;
 
@@ -19,12 +20,13 @@ pub enum Engine {
 
 impl Engine {
     /// Opens the state in `folder`, which exists.
+    /// With `space`, checkpoints wait for it when the disk is full.
     #[cfg_attr(not(feature = "redb"), expect(unused_variables, reason = "only redb has a file"))]
-    pub(crate) fn state(&self, folder: &Path) -> Result<State, EngineError> {
+    pub(crate) fn state(&self, folder: &Path, space: Option<&Space>) -> Result<State, EngineError> {
         match self {
             Engine::Memory => Ok(State::in_memory()),
             #[cfg(feature = "redb")]
-            Engine::Redb(options) => State::redb(&folder.join("data.redb"), options.clone()),
+            Engine::Redb(options) => State::redb_in(&folder.join("data.redb"), options.clone(), space),
         }
     }
 }

@@ -123,7 +123,7 @@ pub enum OpenError {
 pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {
     std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
     let storage = Wal::open_path(path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
-    let state = options.engine.state(path)?;
+    let state = options.engine.state(path, None)?;
     let part = Part {
         crdt: crdt::open_embedded(path, options.crdt.as_ref(), ID)?,
         blobs: blob::open_embedded(path, options.blobs.as_ref())?,

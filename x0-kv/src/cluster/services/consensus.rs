@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use x0_consensus::driver::{Effect, Executor};
-use x0_consensus::{Class, DropReason, Event, HandleError, Input, MembershipChange};
+use x0_consensus::{Class, DropReason, Event, HandleError, Input, Membership, MembershipChange};
 use x0_identity::NodeId;
 use x0_mesh::{Lane, PeerEventKind};
 
@@ -21,6 +21,7 @@ use super::super::{NodeError, NodeEvent};
 use crate::coordinator;
 use crate::request::error::OperationError;
 use crate::request::member::Members;
+use crate::space::{Lack, Space};
 use crate::state::storage::Reader;
 
 /// Raft repairs loss, but a lane in order spares it the repair.
@@ -35,6 +36,11 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
 
 /// Tokens with this bit are those of membership changes: the coordinator never uses it.
 const CHANGE_TOKEN: u64 = 1 << 62;
+
+/// The time that the next leader gets before writes are refused for lack of space.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(500);
+/// The time after which the leadership is handed over again.
+const HAND_OVER_AFTER: Duration = Duration::from_secs(2);
 
 /// A request of a caller to the replica.
 #[derive(Debug)]
@@ -86,6 +92,11 @@ pub(crate) struct Consensus {
     /// The version of the member table that was reported last.
     members_version: u64,
     taken: Vec<Request>,
+    local: NodeId,
+    membership: Membership,
+    space: Space,
+    /// When the leadership was last handed to a member with space.
+    handed_over: Option<Duration>,
 }
 
 impl Consensus {
@@ -96,6 +107,7 @@ impl Consensus {
         requests: Inbox<Request>,
         status: ReplicaStatus,
     ) -> Consensus {
+        let x0_consensus::Status { id, membership, .. } = executor.replica().status();
         Consensus {
             outbox,
             executor,
@@ -106,7 +118,17 @@ impl Consensus {
             status,
             members_version: 0,
             taken: Vec::new(),
+            local: id,
+            membership,
+            space: Space::default(),
+            handed_over: None,
         }
+    }
+
+    /// Sets where the lack of space is reported.
+    pub(crate) fn space(mut self, space: Space) -> Consensus {
+        self.space = space;
+        self
     }
 
     /// Gives the replica an input. A failure is reported by the executor's last event.
@@ -134,6 +156,36 @@ impl Consensus {
         }
     }
 
+    /// Why a leader must not take a proposal: it, or a quorum, has no space on its disk.
+    fn refusal(&self, now: Duration, bus: &Bus) -> Option<coordinator::DropReason> {
+        let is_leader = self.executor.replica().is_leader();
+        if !is_leader || !bus.space.refuses_writes(self.local, &self.membership) {
+            return None;
+        }
+        // The next leader takes it in a moment.
+        let is_handing_over = self.handed_over.is_some_and(|at| now < at + HAND_OVER_LIMIT);
+        Some(match is_handing_over {
+            true => coordinator::DropReason::Transferring,
+            false => coordinator::DropReason::NoSpace,
+        })
+    }
+
+    /// Hands the leadership to a voter with space, if there is one.
+    fn hand_over(&mut self, now: Duration, bus: &Bus) {
+        if !self.executor.replica().is_leader()
+            || self.handed_over.is_some_and(|at| now < at + HAND_OVER_AFTER)
+        {
+            return;
+        }
+        let reached = bus.peers.reached();
+        let has_space = |voter: &&NodeId| **voter != self.local && !bus.space.lacking.contains(*voter);
+        let voters = self.membership.voters.iter();
+        if let Some(to) = voters.filter(has_space).copied().find(|voter| reached.contains(voter)) {
+            self.handed_over = Some(now);
+            self.handle(now, Input::TransferLeadership { to });
+        }
+    }
+
     /// Takes in everything that has arrived.
     fn take_in(
         &mut self,
@@ -157,8 +209,17 @@ impl Consensus {
             match input {
                 // Snapshot messages come from another channel, and can be malformed like any message.
                 Input::Message { from, payload } => self.message(now, bus, from, payload),
+                Input::Propose { token, payload } => match self.refusal(now, bus) {
+                    Some(reason) => {
+                        bus.coordinator.push_back(coordinator::Input::Dropped { token, reason });
+                    }
+                    None => self.handle(now, Input::Propose { token, payload }),
+                },
                 input => self.handle(now, input),
             }
+        }
+        if bus.space.own.refuses_writes() {
+            self.hand_over(now, bus);
         }
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
@@ -232,9 +293,12 @@ impl Consensus {
                 bus.observed(NodeEvent::Leader { leader, term });
             }
             Event::Membership { membership } => {
+                self.membership = membership.clone();
                 bus.membership = Some(membership.clone());
                 bus.observed(NodeEvent::Membership { membership });
             }
+            Event::NoSpace(_) => self.space.set(Lack::Log, true),
+            Event::SpaceAvailable => self.space.set(Lack::Log, false),
             Event::Failed(cause) => return Err(NodeError::Replica(cause)),
             _ => {}
         }
@@ -308,6 +372,7 @@ fn drop_reason(reason: DropReason) -> coordinator::DropReason {
         DropReason::Length => coordinator::DropReason::Length,
         DropReason::Transferring => coordinator::DropReason::Transferring,
         DropReason::Superseded => coordinator::DropReason::Superseded,
+        DropReason::NoSpace => coordinator::DropReason::NoSpace,
         // A proposal must not be repeated unless it is certain that the first attempt has no effect.
         _ => coordinator::DropReason::Unknown,
     }

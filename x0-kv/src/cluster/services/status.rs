@@ -18,6 +18,7 @@ use super::super::status_message::{self, Message};
 use super::super::{NodeError, NodeEvent, NodeStatus};
 use super::consensus::ReplicaStatus;
 use crate::request::error::OperationError;
+use crate::space::Space;
 
 /// Requests and answers: one lane, in order.
 const LANE: Lane = Lane::Ordered(0);
@@ -40,6 +41,7 @@ pub(crate) struct Status {
     waiting: BTreeMap<NodeId, Vec<StatusRequest>>,
     /// `None` on a client.
     replica: Option<ReplicaStatus>,
+    space: Space,
     taken: Vec<StatusRequest>,
 }
 
@@ -50,14 +52,21 @@ impl Status {
         requests: Inbox<StatusRequest>,
         replica: Option<ReplicaStatus>,
     ) -> Status {
-        Status { local, outbox, requests, waiting: BTreeMap::new(), replica, taken: Vec::new() }
+        let (waiting, space) = (BTreeMap::new(), Space::default());
+        Status { local, outbox, requests, waiting, replica, space, taken: Vec::new() }
+    }
+
+    /// Sets the space that the status of this node has.
+    pub(crate) fn space(mut self, space: Space) -> Status {
+        self.space = space;
+        self
     }
 
     fn message(&mut self, cx: &mut Context<'_>, bus: &Bus, from: NodeId, payload: &bytes::Bytes) {
         match status_message::decode(payload) {
             Ok(Message::Request) => {
                 if let Some(replica) = &self.replica {
-                    let status = NodeStatus::new(self.local, replica, &bus.peers);
+                    let status = NodeStatus::new(self.local, replica, &bus.peers, self.space.status());
                     // A node that does not accept the answer asks again.
                     let _ = self.outbox.send(cx, from, LANE, status_message::encode_answer(&status));
                 }

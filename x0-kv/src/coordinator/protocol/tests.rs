@@ -10,7 +10,7 @@ fn frames(message: &Bytes) -> Vec<Result<Frame, DecodeError>> {
     }
 }
 
-fn bodies() -> [Body; 8] {
+fn bodies() -> [Body; 9] {
     [
         Body::Propose { command: Bytes::from_static(b"command") },
         Body::Read { operation: Bytes::new() },
@@ -20,6 +20,7 @@ fn bodies() -> [Body; 8] {
         Body::Busy,
         Body::Unknown,
         Body::Rejected,
+        Body::NoSpace,
     ]
 }
 

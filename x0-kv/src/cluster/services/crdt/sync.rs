@@ -15,7 +15,7 @@ use crate::cluster::inbox::Inbox;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
 use crate::cluster::services::{Part, members_of};
-use crate::cluster::{NodeError, StartError};
+use crate::cluster::{NodeError, NodeEvent, StartError};
 use crate::crdt::{Crdt, CrdtOptions};
 use crate::request::error::OperationError;
 use crate::seed::random_seed;
@@ -35,6 +35,8 @@ pub(crate) struct CrdtSync {
     crdt: Crdt,
     datagrams: Inbox<Datagram>,
     taken: Vec<Datagram>,
+    /// A failure of the journal was reported.
+    is_failed: bool,
 }
 
 /// Opens the keyspace and registers the service. The journal lies in the folder `crdt` of `folder`, or in
@@ -54,8 +56,9 @@ pub(super) fn start(
     let datagrams = Inbox::new(part.alarm.clone());
     let sent = datagrams.clone();
     let send = Box::new(move |to, payload| sent.put((to, payload)));
-    let crdt = Crdt::start(options, part.id, random_seed(), journal, send)?;
-    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, taken: Vec::new() });
+    let crdt = Crdt::start(options, part.id, random_seed(), journal, send, part.space.clone())?;
+    let (datagrams, taken) = (datagrams, Vec::new());
+    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, taken, is_failed: false });
     Ok(crdt)
 }
 
@@ -65,7 +68,7 @@ impl Service for CrdtSync {
         cx: &mut Context<'_>,
         _now: Duration,
         is_raised: bool,
-        _bus: &mut Bus,
+        bus: &mut Bus,
     ) -> Result<bool, NodeError> {
         let mut is_busy = false;
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
@@ -89,6 +92,12 @@ impl Service for CrdtSync {
                 let _ = self.outbox.send(cx, to, LANE, payload);
             }
             self.taken = datagrams;
+            if !self.is_failed
+                && let Some(error) = self.crdt.failure()
+            {
+                self.is_failed = true;
+                bus.observed(NodeEvent::CrdtFailed(error));
+            }
         }
         Ok(is_busy)
     }

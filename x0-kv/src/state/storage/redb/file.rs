@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
     WriteTransaction,
 };
 
 use super::super::{Base, EngineError, Spaces};
+use super::backend::WaitingBackend;
 use super::base::RedbBase;
 use super::{FORMAT_VERSION, KEYSPACES, MEMBERS, META, SESSIONS, WhileDoing, table_name};
 use crate::request::codec::Decoder;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::member::Members;
+use crate::space::Space;
 use crate::state::session::{Session, Sessions};
 
 /// The open file. After a panic of redb it refuses every operation: its state in memory is not known, so that
@@ -42,14 +45,29 @@ pub(crate) struct Opened {
 impl File {
     /// Opens or creates the file. With `verify`, the checksum of every page is verified first: otherwise a
     /// damaged page could hide keys, for redb does not verify pages when it reads them.
-    pub(crate) fn open(path: &Path, cache_len: usize, verify: bool) -> Result<Opened, EngineError> {
+    /// With `space`, writes wait for space once the file is open.
+    pub(crate) fn open(
+        path: &Path,
+        cache_len: usize,
+        verify: bool,
+        space: Option<&Space>,
+    ) -> Result<Opened, EngineError> {
+        let is_armed = Arc::new(AtomicBool::new(false));
         let open = || {
             let mut builder = Builder::new();
             builder.set_cache_size(cache_len).set_check_integrity_on_open(verify);
-            builder.create(path).while_doing("open", path)
+            let Some(space) = space else { return builder.create(path).while_doing("open", path) };
+            let mut options = std::fs::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = options.open(path).while_doing("open", path)?;
+            let backend = FileBackend::new(file).while_doing("open", path)?;
+            let backend = WaitingBackend::new(backend, space.clone(), Arc::clone(&is_armed));
+            builder.create_with_backend(backend).while_doing("open", path)
         };
         let database = unwinding("open", path, open)?;
-        File::recovered(database, path)
+        let opened = File::recovered(database, path)?;
+        is_armed.store(true, Ordering::Release);
+        Ok(opened)
     }
 
     pub(super) fn recovered(database: Database, path: &Path) -> Result<Opened, EngineError> {

@@ -97,6 +97,7 @@ fn open(backend: Recorder) -> Result<State, EngineError> {
     State::on_file(
         File::recovered(database, path)?,
         RedbOptions { background: false, ..RedbOptions::default() },
+        None,
     )
 }
 
