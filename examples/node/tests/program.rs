@@ -346,7 +346,7 @@ impl Disk {
             std::env::var_os("CI").is_none(),
             "under CI this must run, but no disk can be mounted: {mounted:?}"
         );
-        println!("skipped: cannot mount a small disk: {mounted:?}");
+        eprintln!("skipped: cannot mount a small disk: {mounted:?}");
         None
     }
 

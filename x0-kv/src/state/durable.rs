@@ -157,7 +157,8 @@ impl State {
         State::redb_in(path, options, None)
     }
 
-    /// As [`State::redb`]. With `space`, checkpoints and restored snapshots wait for it when the disk is full.
+    /// As [`State::redb`]. With `space`, checkpoints and restored snapshots wait for it when the disk is
+    /// full.
     pub(crate) fn redb_in(
         path: &Path,
         options: RedbOptions,

@@ -11,7 +11,8 @@
 //! readers keep the version they began with; `set_quick_repair` stores the allocator state with each commit
 //! and commits in two phases, so that opening after a crash does not walk the whole file; the file is locked
 //! against a second process; a write error makes every later operation fail until the file is opened again,
-//! which is why a file without space waits (`backend.rs`); checksums of pages are verified by `check_integrity`, not by reads; a damaged page can make it panic.
+//! which is why a file without space waits (`backend.rs`); checksums of pages are verified by
+//! `check_integrity`, not by reads; a damaged page can make it panic.
 
 mod backend;
 mod base;
