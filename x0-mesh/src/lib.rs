@@ -50,7 +50,7 @@ pub use error::{RecvError, SendError};
 pub use fault_injector::{Direction, FaultHandle, FaultInjector};
 pub use lane::Lane;
 pub use message::{Next, Received, Transmit};
-pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxOptions, MuxStats, RegisterError};
+pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxDriver, MuxOptions, MuxStats, RegisterError};
 pub use peer::{DownReason, Expected, PeerEvent, PeerEventKind, StreamName, Violation};
 pub use transport::Transport;
 pub use transport_ext::TransportExt;

@@ -47,6 +47,7 @@
 //! report its channels as down, until it connects again.
 
 mod channel;
+mod drive;
 mod driver;
 mod engine;
 mod error;
@@ -67,6 +68,7 @@ use std::task::{Context, Poll};
 use x0_identity::NodeId;
 
 pub use channel::Channel;
+pub use drive::MuxDriver;
 pub use error::RegisterError;
 pub use id::ChannelId;
 pub use options::{ChannelOptions, MuxOptions};
@@ -122,7 +124,8 @@ use driver::{Polling, Shared};
 /// # Who drives it
 /// A mux has no task. Polling any channel for anything moves messages and control messages for all of them, and the tasks of those that
 /// have something are woken. While no channel of a node is polled, nothing is received and no session begins there; a program whose
-/// channels may all go unpolled for long spawns [`Mux::poll_drive`].
+/// channels may all go unpolled for long spawns [`Mux::poll_drive`]. A program whose channels belong to one task gives that task the
+/// [`Mux::driver`]: then a message wakes it for the one channel that has something, instead of for all of them.
 ///
 /// # Ends
 /// The transport is dropped with the last of the mux's clones and channels. Dropping a channel withdraws it from every peer, which see
@@ -160,6 +163,13 @@ impl Mux {
     #[must_use]
     pub fn stats(&self) -> MuxStats {
         self.shared.lock().engine.stats
+    }
+
+    /// The driver of the mux, which moves messages for all channels; `None` if there is one already. See
+    /// [`MuxDriver`] for the duties of its owner.
+    #[must_use]
+    pub fn driver(&self) -> Option<MuxDriver> {
+        MuxDriver::new(&self.shared)
     }
 
     /// Moves what can be moved, and registers the waker for more. It is never ready. Needed only where all

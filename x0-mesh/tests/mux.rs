@@ -3,7 +3,9 @@
 
 mod mux_common;
 
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use mux_common::{Muxes, Service};
@@ -11,8 +13,8 @@ use x0_identity::NodeId;
 use x0_mesh::conformance::{self, Bench};
 use x0_mesh::sim::{LinkProfile, SimMesh};
 use x0_mesh::{
-    Channel, ChannelId, ChannelOptions, DownReason, Lane, Mux, MuxOptions, Next, PeerEvent, PeerEventKind,
-    RegisterError, SendError, Transmit, Transport,
+    Channel, ChannelId, ChannelOptions, DownReason, Lane, Mux, MuxDriver, MuxOptions, Next, PeerEvent,
+    PeerEventKind, RegisterError, SendError, Transmit, Transport,
 };
 
 fn node(number: u64) -> NodeId {
@@ -240,4 +242,67 @@ fn a_channel_that_nobody_receives_from_blocks_no_other() {
     assert_eq!(messages(&mut slow_end).len(), taken);
     pair.settle();
     assert_eq!(send(&mut slow, 2, ORDERED, &[7; 30_000]), Poll::Ready(Ok(())));
+}
+
+/// Counts wake-ups.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Woken {
+    /// How often since the last call.
+    fn take(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// With a driver, a message wakes the driver's task, and that one the task of the channel which received it.
+/// Without the driver the channels move messages themselves again.
+#[test]
+fn a_driver_wakes_only_the_channel_that_has_something() {
+    let pair = Pair::new(3);
+    let (mut sender, mut receiver) = pair.both(&ChannelOptions::new("test.one"));
+    let (_kept, mut other) = pair.both(&ChannelOptions::new("test.two"));
+    let mut driver = pair.two.driver().unwrap();
+    assert!(pair.two.driver().is_none(), "a mux has one driver");
+    let (drive, receive, idle) =
+        (Arc::new(Woken::default()), Arc::new(Woken::default()), Arc::new(Woken::default()));
+    let wakers = [&drive, &receive, &idle].map(|woken| Waker::from(Arc::clone(woken)));
+    let mut payload = Vec::new();
+    let mut listen = |channel: &mut Channel, waker: &Waker| {
+        let mut cx = Context::from_waker(waker);
+        // The events of the session first.
+        while channel.poll_next(&mut cx, &mut payload).is_ready() {}
+    };
+    let poll = |driver: &mut MuxDriver| {
+        assert!(driver.poll(&mut Context::from_waker(&wakers[0])).is_pending());
+    };
+    poll(&mut driver);
+    listen(&mut receiver, &wakers[1]);
+    listen(&mut other, &wakers[2]);
+    poll(&mut driver);
+    let counts = || [&drive, &receive, &idle].map(|woken| woken.take());
+    counts();
+
+    assert!(send(&mut sender, 2, ORDERED, b"one").is_ready());
+    while pair.mesh.step() {}
+    assert_eq!(counts(), [1, 0, 0]);
+    poll(&mut driver);
+    assert_eq!(counts(), [0, 1, 0]);
+    assert_eq!(messages(&mut receiver), [b"one"]);
+
+    // What has arrived when the driver goes is left to the channels.
+    listen(&mut receiver, &wakers[1]);
+    assert!(send(&mut sender, 2, ORDERED, b"two").is_ready());
+    while pair.mesh.step() {}
+    counts();
+    drop(driver);
+    assert_eq!(counts(), [0, 1, 1]);
+    assert_eq!(messages(&mut receiver), [b"two"]);
+    assert!(pair.two.driver().is_some());
 }

@@ -158,6 +158,10 @@ impl Shared {
         Shared { core: Mutex::new(core), signal }
     }
 
+    pub(super) fn signal(&self) -> &Signal {
+        &self.signal
+    }
+
     /// Nothing in it panics, and what its owner's code does happens outside.
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -174,6 +178,19 @@ impl Shared {
         drop(core);
         wakers.wake();
         result
+    }
+
+    /// Moves messages for all channels, once: the task is woken again if there is more, so that those of the
+    /// channels have their turn.
+    pub(super) fn drive(&self, waker: &Waker) {
+        self.change(|core| {
+            core.pump(Polling::nothing());
+            self.signal.wait_to_drive(waker);
+            // What came before the waker was registered has called the signal.
+            if self.signal.is_ready() {
+                core.wakers.add(waker.clone());
+            }
+        });
     }
 
     /// Tries something until it is ready, or there is nothing new that could make it so.

@@ -14,7 +14,8 @@ use crate::Lane;
 /// from inside of its methods.
 ///
 /// A task that is woken drives the mux for all channels, so each one that waits is woken: one that is busy
-/// must not keep the others waiting.
+/// must not keep the others waiting. With a `MuxDriver` it is woken alone, beside those that wait to send,
+/// because the transport may have room for them.
 #[derive(Debug)]
 pub(super) struct Signal {
     /// Whether the transport may have something.
@@ -26,8 +27,10 @@ pub(super) struct Signal {
 struct AllWaiting {
     /// By slot.
     channels: Vec<Waiting>,
-    /// The waker of `Mux::poll_drive`.
+    /// The waker of `Mux::poll_drive` and of `MuxDriver::poll`.
     drive: Option<Waker>,
+    /// There is a `MuxDriver`, which moves messages for all channels.
+    has_driver: bool,
 }
 
 /// The wakers of one channel, as the contract of `Transport` has them: the last of each kind that was
@@ -137,6 +140,19 @@ impl Signal {
         keep(&mut self.lock().drive, waker);
     }
 
+    /// From now on a driver moves messages. Whether there was none.
+    pub(super) fn begin_driving(&self) -> bool {
+        !std::mem::replace(&mut self.lock().has_driver, true)
+    }
+
+    /// The driver is gone. Returns the wakers of those who move what it may have left.
+    pub(super) fn end_driving(&self) -> Wakers {
+        self.lock().has_driver = false;
+        let mut wakers = Wakers::default();
+        self.take_all(&mut wakers);
+        wakers
+    }
+
     /// Removes every waker of a channel.
     pub(super) fn clear(&self, slot: usize) {
         self.of(slot, |waiting| *waiting = Waiting::default());
@@ -156,6 +172,19 @@ impl Signal {
                 std::mem::take(&mut waiting.senders).into_values().for_each(|waker| wakers.add(waker));
             }
         });
+    }
+
+    /// Removes every waker that the transport concerns: with a driver, its own and those of senders.
+    fn take_concerned(&self, wakers: &mut Wakers) {
+        let mut all = self.lock();
+        if !all.has_driver {
+            drop(all);
+            return self.take_all(wakers);
+        }
+        all.drive.take().into_iter().for_each(|waker| wakers.add(waker));
+        for waiting in all.channels.iter_mut().filter(|waiting| !waiting.senders.is_empty()) {
+            std::mem::take(&mut waiting.senders).into_values().for_each(|waker| wakers.add(waker));
+        }
     }
 
     /// Removes every waker.
@@ -190,7 +219,7 @@ impl StdWake for Signal {
         // here.
         self.set_ready();
         let mut wakers = Wakers::default();
-        self.take_all(&mut wakers);
+        self.take_concerned(&mut wakers);
         wakers.wake();
     }
 }

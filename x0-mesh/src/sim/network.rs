@@ -390,7 +390,14 @@ impl Network {
             match output {
                 // The bytes of the message, not their text: formatting took most of a simulation's time.
                 Output::Deliver(Delivery { to, from, lane, payload }) => {
-                    self.note_bytes(format!("{from} {to} {lane} {}", payload.len()).as_bytes());
+                    let lane = match lane {
+                        Lane::Datagram => 0x100,
+                        Lane::Bulk => 0x101,
+                        Lane::Ordered(number) => u64::from(*number),
+                    };
+                    for word in [from.get(), to.get(), lane, payload.len() as u64] {
+                        self.note_word(word);
+                    }
                     self.note_bytes(payload);
                 }
                 Output::Event { .. } => self.note_bytes(format!("{output:?}").as_bytes()),
@@ -398,10 +405,17 @@ impl Network {
         }
     }
 
-    /// FNV-1a.
+    /// In words: byte by byte this is most of the cost of a message.
     fn note_bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.note_word(u64::from_le_bytes(*word)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.note_word(u64::from_le_bytes(last));
+    }
+
+    /// FNV-1a on words, with a rotation: a product carries nothing from the high bits to the low ones.
+    fn note_word(&mut self, word: u64) {
+        self.trace = (self.trace ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
     }
 }

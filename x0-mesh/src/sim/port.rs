@@ -1,6 +1,7 @@
 //! Messages and events that a node has not taken yet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::task::Waker;
 
 use x0_identity::NodeId;
@@ -15,9 +16,10 @@ pub(super) struct Port {
     peers: BTreeMap<NodeId, VecDeque<Epoch>>,
     /// The peer and lane of the last turn.
     last: Option<(NodeId, Lane)>,
-    /// Events and messages that were not taken: most calls find nothing, and need not look at every peer.
+    /// Lanes with messages that may be received: those of the first epoch of a peer, once its `Up` is taken.
+    turns: BTreeSet<(NodeId, Lane)>,
+    /// Events that were not taken: most calls find none, and need not look at every peer.
     events: usize,
-    messages: usize,
     pub(super) receiver: Option<Waker>,
     pub(super) watcher: Option<Waker>,
     pub(super) senders: BTreeMap<(NodeId, Lane), Waker>,
@@ -58,9 +60,12 @@ impl Port {
     }
 
     pub(super) fn push_message(&mut self, from: NodeId, lane: Lane, payload: Vec<u8>) {
-        if let Some(epoch) = self.peers.get_mut(&from).and_then(VecDeque::back_mut) {
-            epoch.lanes.entry(lane).or_default().push_back(payload);
-            self.messages += 1;
+        let Some(epochs) = self.peers.get_mut(&from) else { return };
+        let is_first = epochs.len() == 1;
+        let Some(epoch) = epochs.back_mut() else { return };
+        epoch.lanes.entry(lane).or_default().push_back(payload);
+        if is_first && epoch.up.is_none() {
+            self.turns.insert((from, lane));
         }
     }
 
@@ -72,11 +77,14 @@ impl Port {
             let Some(epoch) = epochs.front_mut() else { continue };
             if let Some(kind) = epoch.up.take() {
                 self.events -= 1;
+                let lanes = epoch.lanes.iter().filter(|(_, queue)| !queue.is_empty());
+                self.turns.extend(lanes.map(|(lane, _)| (*peer, *lane)));
                 return Some(PeerEvent { peer: *peer, kind });
             }
             if !epoch.has_messages()
                 && let Some(kind) = epoch.down.take()
             {
+                // The `Up` of the next epoch is not taken, so that none of its lanes has a turn yet.
                 epochs.pop_front();
                 self.events -= 1;
                 return Some(PeerEvent { peer: *peer, kind });
@@ -87,22 +95,15 @@ impl Port {
 
     /// Peers and lanes take turns.
     pub(super) fn pop_message(&mut self) -> Option<(Received, Vec<u8>)> {
-        if self.messages == 0 {
-            return None;
-        }
-        let last = self.last;
-        let mut waiting: Vec<(NodeId, Lane)> = Vec::new();
-        for (peer, epochs) in &self.peers {
-            let front = epochs.front().filter(|epoch| epoch.up.is_none());
-            let lanes = front.into_iter().flat_map(|epoch| &epoch.lanes);
-            waiting.extend(lanes.filter(|(_, queue)| !queue.is_empty()).map(|(lane, _)| (*peer, *lane)));
-        }
-        let next = waiting.iter().find(|turn| last.is_none_or(|last| **turn > last)).or(waiting.first());
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.turns.range((after, Bound::Unbounded)).next().or_else(|| self.turns.first());
         let (from, lane) = *next?;
         self.last = Some((from, lane));
-        let epoch = self.peers.get_mut(&from)?.front_mut()?;
-        let payload = epoch.lanes.get_mut(&lane)?.pop_front()?;
-        self.messages -= 1;
+        let queue = self.peers.get_mut(&from)?.front_mut()?.lanes.get_mut(&lane)?;
+        let payload = queue.pop_front()?;
+        if queue.is_empty() {
+            self.turns.remove(&(from, lane));
+        }
         Some((Received { from, lane }, payload))
     }
 }
