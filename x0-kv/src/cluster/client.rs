@@ -66,6 +66,7 @@ impl Client {
         let (alarm, peers) = (Alarm::default(), Arc::new(Peers::default()));
         let mut event_loop =
             EventLoop::new(alarm.clone(), Bus { peers: Arc::clone(&peers), ..Bus::default() });
+        services::drive::start(&mut event_loop, mux);
         let crdt = services::start_crdt_client(&mut event_loop, mux, &alarm, &options.coordinator)?;
         let (calls, requests) = (Calls::new(Inbox::new(alarm.clone())), Inbox::new(alarm.clone()));
         let coordinator = Coordinator::new(options.coordinator, random_seed());

@@ -136,7 +136,8 @@ impl Node {
         let workers = Box::new(workers.map_err(StartError::Thread)?);
 
         let mut event_loop = EventLoop::new(alarm.clone(), bus);
-        // The first to be dropped: it ends the waits of the threads of the others.
+        services::drive::start(&mut event_loop, mux);
+        // Dropped before the services that have threads: it ends the waits of the threads of the others.
         event_loop.add(SpaceService::new(channels.4, space.clone(), &membership));
         let mut part = services::Part {
             event_loop: &mut event_loop,

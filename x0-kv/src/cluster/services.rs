@@ -11,6 +11,7 @@ mod crdt;
 #[cfg(not(feature = "crdt"))]
 #[path = "services/no_crdt.rs"]
 mod crdt;
+pub(crate) mod drive;
 pub(crate) mod operations;
 pub(crate) mod snapshots;
 pub(crate) mod space;

@@ -30,6 +30,7 @@ use crate::cluster::inbox::{Alarm, Inbox};
 use crate::cluster::peers::Peers;
 use crate::cluster::service::Bus;
 use crate::cluster::services::consensus::{self, Consensus, ReplicaStatus, Request};
+use crate::cluster::services::drive;
 use crate::cluster::services::operations::{self, Calls, LocalState, Operations};
 use crate::cluster::services::snapshots::{self, Snapshots};
 use crate::cluster::services::status::{self, Status};
@@ -171,6 +172,7 @@ impl Node {
         let bus = Bus { peers: Arc::clone(&peers), observe: Some(Box::new(observe)), ..Bus::default() };
 
         let mut event_loop = EventLoop::new(alarm.clone(), bus);
+        drive::start(&mut event_loop, &mux);
         event_loop.add(Operations::new(open(&operations::CHANNEL)?, coordinator, calls.clone(), Some(local)));
         let faulty = context.planted.map(|planted| (planted, status.clone()));
         if let Some((planted, status)) = faulty.clone() {

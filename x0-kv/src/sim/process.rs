@@ -16,6 +16,7 @@ use crate::cluster::event_loop::{End, EventLoop};
 use crate::cluster::inbox::{Alarm, Inbox};
 use crate::cluster::peers::Peers;
 use crate::cluster::service::Bus;
+use crate::cluster::services::drive;
 use crate::cluster::services::operations::{self, Calls, Operations};
 use crate::cluster::services::status::{self, Status};
 use crate::coordinator::{self, Coordinator};
@@ -121,6 +122,7 @@ impl Process {
         let calls = Calls::new(Inbox::new(alarm.clone()));
         let mut event_loop =
             EventLoop::new(alarm.clone(), Bus { peers: Arc::clone(&peers), ..Bus::default() });
+        drive::start(&mut event_loop, &mux);
         event_loop.add(Operations::new(open(&operations::CHANNEL)?, coordinator, calls.clone(), None));
         event_loop.add(Status::new(id, open(&status::CHANNEL)?, Inbox::new(alarm), None));
         Ok(Process::new(place, start, event_loop, calls, peers, switch))
