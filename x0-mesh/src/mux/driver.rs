@@ -265,10 +265,16 @@ impl Core {
         self.retry();
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
+        let mut is_called = false;
         for _ in 0..PUMP_MAX {
+            // A transport may call the signal from inside of its methods: what it means is found by this poll.
+            is_called |= self.signal.take_ready();
             let mut message = Vec::new();
             let input = match self.transport.poll_next(&mut cx, &mut message) {
                 Poll::Pending => {
+                    if is_called {
+                        self.retry();
+                    }
                     self.flush(polling);
                     return;
                 }
