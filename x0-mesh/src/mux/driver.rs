@@ -267,7 +267,7 @@ impl Core {
         let mut cx = Context::from_waker(&waker);
         let mut is_called = false;
         for _ in 0..PUMP_MAX {
-            // A transport may call the signal from inside of its methods: what it means is found by this poll.
+            // A transport may call the signal inside of its methods. This poll finds what that means.
             is_called |= self.signal.take_ready();
             let mut message = Vec::new();
             let input = match self.transport.poll_next(&mut cx, &mut message) {
