@@ -58,6 +58,8 @@ pub(crate) enum Operation {
     Put,
     /// Linearizable.
     Get,
+    /// Puts, while one more client reads ranges of 4,096 entries without a pause. Only for x0.
+    PutBesideRanges,
 }
 
 /// One stretch of load.
@@ -103,6 +105,7 @@ impl Operation {
         match self {
             Operation::Put => "put",
             Operation::Get => "get",
+            Operation::PutBesideRanges => "put beside ranges of 4,096",
         }
     }
 }

@@ -13,27 +13,35 @@ impl State {
     ///
     /// With redb a write goes to the layers above the file. Only commands that depend on an earlier value
     /// read the file, and only if no layer has the key.
-    pub(crate) fn applies_in_memory<'a>(&self, payloads: impl Iterator<Item = &'a Bytes> + Clone) -> bool {
+    pub(crate) fn applies_in_memory<'a>(
+        &self,
+        mut payloads: impl Iterator<Item = &'a Bytes> + Clone,
+    ) -> bool {
         if self.shared.is_locked() {
             return false;
         }
-        match &self.engine {
-            Engine::Memory => true,
+        let Some(layers_len_max) = self.engine.layers_len_max() else { return true };
+        let Some(tables) = self.shared.try_read() else { return false };
+        // The checkpoint that begins when the layers are full looks at each session, and may wait for the one
+        // before: neither belongs into an event loop.
+        let added: usize = payloads.clone().map(|payload| payload.len() + ENTRY_OVERHEAD_LEN).sum();
+        tables.layers_len() + added < layers_len_max
+            && payloads.all(|payload| reads_layers_alone(&tables, payload))
+    }
+}
+
+impl Engine {
+    /// The bytes of layers at which a checkpoint begins; `None` when everything is in memory.
+    fn layers_len_max(&self) -> Option<usize> {
+        match self {
+            Engine::Memory => None,
             #[cfg(feature = "redb")]
-            Engine::Redb(durable) => {
-                let Some(tables) = self.shared.try_read() else { return false };
-                // The checkpoint that begins when the layers are full looks at each session, and may wait for
-                // the one before: neither belongs into an event loop.
-                let added: usize = payloads.clone().map(|payload| payload.len() + ENTRY_OVERHEAD_LEN).sum();
-                tables.layers_len() + added < durable.options.overlay_len_max
-                    && payloads.into_iter().all(|payload| reads_layers_alone(&tables, payload))
-            }
+            Engine::Redb(durable) => Some(durable.options.overlay_len_max),
         }
     }
 }
 
 /// Whether all that the command reads is in the layers.
-#[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "without redb everything is in memory"))]
 fn reads_layers_alone(tables: &Tables, payload: &Bytes) -> bool {
     let Ok(Command::Write { keyspace, mutation, .. }) = Command::decode(payload) else {
         // Sessions are in memory, and a command that cannot be decoded has no effect.

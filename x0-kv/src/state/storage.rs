@@ -265,7 +265,10 @@ impl Tables {
     }
 
     /// Bytes held in layers, not in the base.
-    #[cfg(feature = "redb")]
+    #[cfg_attr(
+        not(any(feature = "redb", feature = "mesh")),
+        allow(dead_code, reason = "only redb has a bound")
+    )]
     pub(crate) fn layers_len(&self) -> usize {
         self.layers().map(Layer::len_bytes).sum()
     }

@@ -30,6 +30,11 @@ pub(crate) trait Client: Clone + 'static {
 
     /// A linearizable read. The length of the value, `None` if there is none.
     fn get(&self, key: Bytes) -> impl Future<Output = Result<Option<usize>>>;
+
+    /// A linearizable read of the first `count` entries. Their number.
+    fn range(&self, count: u32) -> impl Future<Output = Result<usize>> {
+        async move { bail!("ranges of {count} entries are measured with x0 alone") }
+    }
 }
 
 /// Executes orders from standard input until it ends.

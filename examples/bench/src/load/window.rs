@@ -16,6 +16,8 @@ use crate::statistics::Histogram;
 
 /// Requests in flight while the key space is filled.
 const FILL_CLIENTS: u32 = 64;
+/// Entries of a range that is read beside puts: a page that x0-kv answers at once.
+const RANGE_ENTRIES: u32 = 4096;
 
 /// Writes every key once.
 pub(crate) async fn fill<C: Client>(connections: &[C], keys: KeySpace) -> Result<()> {
@@ -67,6 +69,9 @@ pub(crate) async fn run<C: Client>(connections: &[C], keys: KeySpace, window: &W
     for connection in connections.iter().cycle().take(window.clients) {
         tasks.spawn_local(one_client(connection.clone(), Rc::clone(&shared), Random::new(seeds.next())));
     }
+    if let (Operation::PutBesideRanges, Some(connection)) = (window.operation, connections.first()) {
+        tasks.spawn_local(ranges(connection.clone(), Rc::clone(&shared)));
+    }
     stay(&mut tasks, window.warm_up).await?;
     let cpu_before = (procfs::cpu(servers)?, procfs::cpu(&own)?);
     let begin = Instant::now();
@@ -101,7 +106,9 @@ async fn one_client<C: Client>(client: C, shared: Rc<Shared>, mut random: Random
         let number = random.below(shared.keys.keys);
         let key = shared.names[number as usize].clone();
         match shared.operation {
-            Operation::Put => client.put(key, value(shared.keys, random.next())).await?,
+            Operation::Put | Operation::PutBesideRanges => {
+                client.put(key, value(shared.keys, random.next())).await?;
+            }
             Operation::Get => match client.get(key).await? {
                 Some(len) if len == shared.keys.value_len => {}
                 other => bail!("key {number} was read as {other:?}, not as {} bytes", shared.keys.value_len),
@@ -114,6 +121,19 @@ async fn one_client<C: Client>(client: C, shared: Rc<Shared>, mut random: Random
         }
         before = after;
         // Without this yield a store that responds at once would starve the clock and the other clients.
+        tokio::task::coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+/// One range after the other, which do not count.
+async fn ranges<C: Client>(client: C, shared: Rc<Shared>) -> Result<()> {
+    while !shared.ending.get() {
+        let expected = shared.keys.keys.min(RANGE_ENTRIES) as usize;
+        let found = client.range(RANGE_ENTRIES).await?;
+        if found != expected {
+            bail!("a range has {found} entries, not {expected}");
+        }
         tokio::task::coop::consume_budget().await;
     }
     Ok(())

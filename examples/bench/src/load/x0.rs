@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use x0_identity::{Identity, NodeId, TrustBundle, TrustDomain, X509Svid};
-use x0_kv::{Client as KvClient, ClientOptions, Keyspace, Store};
+use x0_kv::{Client as KvClient, ClientOptions, Keyspace, RangeQuery, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{Mux, MuxOptions};
 
@@ -102,6 +102,11 @@ impl Client for Store {
 
     async fn get(&self, key: Bytes) -> Result<Option<usize>> {
         Ok(Keyspace::get(self, key).await?.map(|found| found.value.len()))
+    }
+
+    async fn range(&self, count: u32) -> Result<usize> {
+        let range = RangeQuery { limit: count, ..RangeQuery::prefix("bench/") };
+        Ok(Keyspace::range(self, range).await?.entries.len())
     }
 }
 
