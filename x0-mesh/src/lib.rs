@@ -6,6 +6,7 @@
 //!
 //! - [`Mux`]: many services on one transport, each on a channel of its own.
 //! - `quic` (feature of that name): the transport of production, QUIC with mutual TLS 1.3.
+//! - `router` (feature): routes over several hops, as a protocol engine; no transport uses it yet.
 //! - `sim` (feature): a network in virtual time that delays, loses, duplicates, reorders and cuts, from a
 //!   seed.
 //! - [`FaultInjector`]: faults as middleware, for a running node.
@@ -29,6 +30,9 @@
 //!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "router")]
+extern crate alloc;
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -40,6 +44,8 @@ mod peer;
 #[cfg(feature = "quic")]
 pub mod quic;
 mod random;
+#[cfg(feature = "router")]
+pub mod router;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod telemetry;
@@ -62,6 +68,8 @@ pub mod fuzz {
     pub use crate::mux::fuzz as mux;
     #[cfg(feature = "quic")]
     pub use crate::quic::fuzz_frames as frames;
+    #[cfg(feature = "router")]
+    pub use crate::router::fuzz::run as router;
 }
 
 /// The code of the readme, as a test.

@@ -1,0 +1,207 @@
+//! Inputs, outputs and snapshots of a router.
+
+use alloc::vec::Vec;
+
+use x0_identity::NodeId;
+
+use super::{Distance, LinkCost, LinkId};
+
+/// What happens to a router.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// A link is usable in both directions and leads to this neighbour, whose identity was verified; or the
+    /// cost of a link that is up has changed, or a degraded link has recovered.
+    LinkUp {
+        /// The link.
+        link: LinkId,
+        /// The neighbour.
+        peer: NodeId,
+        /// The cost of sending over it.
+        cost: LinkCost,
+    },
+    /// A link loses frames or answers late. It stays in use, at eight times its metric, until another route
+    /// is known: make before break.
+    LinkDegraded {
+        /// The link.
+        link: LinkId,
+    },
+    /// A link is not usable. No message of it is taken any more.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// A message of the neighbour's router.
+    Message {
+        /// The link on which it arrived.
+        link: LinkId,
+        /// Its bytes.
+        message: &'a [u8],
+    },
+    /// The time of [`Router::poll_timeout`](super::Router::poll_timeout) has come.
+    Timeout,
+}
+
+/// What a driver does for a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Send a message to the router of a neighbour. It may be lost, repeated or overtaken.
+    Send {
+        /// The link.
+        link: LinkId,
+        /// The neighbour at its other end.
+        peer: NodeId,
+        /// The bytes.
+        message: Vec<u8>,
+    },
+    /// The route to a destination has changed. [`Router::route`](super::Router::route) has it.
+    RouteChanged {
+        /// The destination.
+        destination: NodeId,
+        /// The neighbour that is used from now on, if any.
+        next: Option<NodeId>,
+    },
+    /// Something that an operator or a healing policy should know.
+    Report(Report),
+}
+
+/// A finding about the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Report {
+    /// A neighbour relays a route to this node with a sequence number that this node never used: some member
+    /// forges routes, and traffic to this node may vanish there. This node outbids the number if it can.
+    #[error(
+        "{neighbour} relays sequence number {seqno} of this node, which is at {own}: a member forges routes to this node"
+    )]
+    ForgedSeqno {
+        /// The neighbour, which may be honest.
+        neighbour: NodeId,
+        /// The sequence number.
+        seqno: u32,
+        /// The sequence number of this node at that time.
+        own: u32,
+    },
+    /// A destination was ignored because the table is full. Reported once for each neighbour and session.
+    #[error(
+        "{destination} is ignored: the table holds {destinations_max} destinations; raise `destinations_max`"
+    )]
+    TableFull {
+        /// The destination.
+        destination: NodeId,
+        /// The limit.
+        destinations_max: usize,
+    },
+}
+
+/// Why a route is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RouteKind {
+    /// The next hop satisfies the feasibility condition: every packet may take it.
+    Feasible,
+    /// No next hop is feasible at the moment. Packets travel with a bound, until the destination answers with
+    /// a newer sequence number.
+    Detour,
+}
+
+/// The route to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Route {
+    /// The destination.
+    pub destination: NodeId,
+    /// The neighbour.
+    pub next: NodeId,
+    /// The best link to it.
+    pub link: LinkId,
+    /// The distance from this node.
+    pub distance: Distance,
+    /// The price of a GB over all links and relays of the path; saturates.
+    pub price: u16,
+    /// The region that the destination advertises.
+    pub region: u16,
+    /// Why it is used.
+    pub kind: RouteKind,
+    /// How many other neighbours are feasible: each takes over at once when this one fails.
+    pub backups: usize,
+}
+
+/// A packet that has to be forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// The destination.
+    pub destination: NodeId,
+    /// The neighbour that it came from; `None` for a packet of this node.
+    pub from: Option<NodeId>,
+    /// The bound that it carries. `None` until a node has put it on a detour.
+    pub bound: Option<u32>,
+}
+
+/// Where a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NextHop {
+    /// The neighbour.
+    pub peer: NodeId,
+    /// The link to it.
+    pub link: LinkId,
+    /// The bound that the packet carries from here on.
+    pub bound: Option<u32>,
+    /// The price of a GB on the whole path. A service that may not use paid paths refuses a price above zero.
+    pub price: u16,
+}
+
+/// A packet cannot be forwarded; it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// No neighbour advertises the destination.
+    #[error("no route to {destination}: wait for `RouteChanged`")]
+    NoRoute {
+        /// The destination.
+        destination: NodeId,
+    },
+    /// The packet is on a detour, and no neighbour is nearer to the destination than its bound.
+    #[error("no neighbour is within the bound {bound} of the detour to {destination}: the packet is dropped")]
+    Bound {
+        /// The destination.
+        destination: NodeId,
+        /// The bound of the packet.
+        bound: u32,
+    },
+}
+
+/// The session with a neighbour: both ends have to agree on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The number that this node chose.
+    pub local: u32,
+    /// The number that the neighbour chose.
+    pub remote: u32,
+}
+
+/// Counts of a router since it was made, and the size of its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RouterStats {
+    /// Messages that were sent.
+    pub sent_messages: u64,
+    /// Bytes of these messages, without the headers of the layers below.
+    pub sent_bytes: u64,
+    /// Entries of these messages.
+    pub sent_entries: u64,
+    /// Messages that were sent again, at least in part.
+    pub retransmissions: u64,
+    /// Messages that were refused.
+    pub refused_messages: u64,
+    /// Destinations that were ignored because the table was full.
+    pub ignored_destinations: u64,
+    /// Times that the last feasible next hop of a destination was lost.
+    pub starvations: u64,
+    /// Destinations that are kept, this node among them.
+    pub destinations: usize,
+    /// Neighbours in use.
+    pub neighbours: usize,
+}

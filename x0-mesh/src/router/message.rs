@@ -1,0 +1,278 @@
+//! The bytes of router messages. Nothing is allocated while decoding, so that nothing has to be bounded.
+//!
+//! # Wire format, version 1
+//! Numbers are little-endian; `varint` is LEB128 in its shortest form, up to 32 bits.
+//!
+//! | field | bytes | meaning |
+//! |---|---|---|
+//! | version | 1 | 1 |
+//! | flags | 1 | bit 0: a number follows; the other bits are 0 |
+//! | session | 4 | of the sender, not 0 |
+//! | to session | 4 | of the receiver as the sender knows it; 0: unknown |
+//! | number | 4 | with bit 0 only: entries are acknowledged by this number; not 0 |
+//! | acks | 1 + 4 each | numbers of messages that arrived, at most 16 |
+//! | entries | | to the end of the message; only with bit 0 |
+//!
+//! An entry begins with a byte: its kind in the lower four bits, the depth in the upper four (update only).
+//!
+//! | kind | content |
+//! |---|---|
+//! | 1 update | node 8, seqno 4, metric varint, price varint (16 bits), region varint (16 bits) |
+//! | 2 retraction | node 8 |
+//! | 3 request | node 8, seqno 4, hops 1 |
+
+use alloc::vec::Vec;
+
+use x0_identity::NodeId;
+
+use super::{Distance, MessageError};
+
+pub(super) const VERSION: u8 = 1;
+/// Acknowledgements in one message.
+pub(super) const ACKS_MAX: usize = 16;
+/// The longest header: with a number and all acknowledgements.
+pub(super) const HEADER_LEN_MAX: usize = 14 + 1 + 4 * ACKS_MAX;
+/// The longest entry: an update.
+pub(super) const ENTRY_LEN_MAX: usize = 1 + 8 + 4 + 5 + 3 + 3;
+/// The deepest detour that the format can express.
+pub(super) const DEPTH_MAX: u8 = 15;
+
+const NUMBERED: u8 = 1;
+
+/// What a neighbour says of its way to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Advert {
+    pub(super) distance: Distance,
+    pub(super) price: u16,
+    /// How many times a packet is turned around on the way; 0 for a route of the distance-vector protocol.
+    pub(super) depth: u8,
+}
+
+impl Advert {
+    pub(super) const NONE: Advert = Advert { distance: Distance::WORST, price: 0, depth: 0 };
+
+    pub(super) const fn is_some(&self) -> bool {
+        self.distance.is_finite()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    Update { node: NodeId, advert: Advert, region: u16 },
+    Retraction { node: NodeId },
+    Request { node: NodeId, seqno: u32, hops: u8 },
+}
+
+mod kind {
+    pub(super) const UPDATE: u8 = 1;
+    pub(super) const RETRACTION: u8 = 2;
+    pub(super) const REQUEST: u8 = 3;
+}
+
+impl Entry {
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Entry::Update { node, advert, region } => {
+                bytes.push(kind::UPDATE | advert.depth.min(DEPTH_MAX) << 4);
+                bytes.extend_from_slice(&node.get().to_le_bytes());
+                bytes.extend_from_slice(&advert.distance.seqno.to_le_bytes());
+                put_varint(bytes, advert.distance.metric);
+                put_varint(bytes, u32::from(advert.price));
+                put_varint(bytes, u32::from(*region));
+            }
+            Entry::Retraction { node } => {
+                bytes.push(kind::RETRACTION);
+                bytes.extend_from_slice(&node.get().to_le_bytes());
+            }
+            Entry::Request { node, seqno, hops } => {
+                bytes.push(kind::REQUEST);
+                bytes.extend_from_slice(&node.get().to_le_bytes());
+                bytes.extend_from_slice(&seqno.to_le_bytes());
+                bytes.push(*hops);
+            }
+        }
+    }
+}
+
+/// The header of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) session: u32,
+    pub(super) to_session: u32,
+    pub(super) number: Option<u32>,
+}
+
+impl Header {
+    /// Begins a message; entries follow. At most [`ACKS_MAX`] acknowledgements are taken.
+    pub(super) fn encode(&self, acks: &[u32], bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&[VERSION, u8::from(self.number.is_some())]);
+        bytes.extend_from_slice(&self.session.to_le_bytes());
+        bytes.extend_from_slice(&self.to_session.to_le_bytes());
+        if let Some(number) = self.number {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let acks = acks.get(..ACKS_MAX).unwrap_or(acks);
+        // At most 16.
+        bytes.push(u8::try_from(acks.len()).unwrap_or(0));
+        for ack in acks {
+            bytes.extend_from_slice(&ack.to_le_bytes());
+        }
+    }
+}
+
+/// A message whose every byte was checked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) header: Header,
+    acks: &'a [u8],
+    entries: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Checks a whole message, so that an invalid one has no effect.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Message<'a>, MessageError> {
+        let mut reader = Reader { bytes, len: bytes.len() };
+        let [version] = reader.array()?;
+        if version != VERSION {
+            return Err(MessageError::Version { version });
+        }
+        let [flags] = reader.array()?;
+        if flags & !NUMBERED != 0 {
+            return Err(MessageError::Flags { flags });
+        }
+        let header = Header {
+            session: reader.nonzero("session")?,
+            to_session: reader.u32()?,
+            number: if flags & NUMBERED == 0 { None } else { Some(reader.nonzero("number")?) },
+        };
+        let [acks] = reader.array()?;
+        let acks_len = usize::from(acks);
+        if acks_len > ACKS_MAX {
+            return Err(MessageError::Value { field: "acknowledgement count", offset: reader.offset() - 1 });
+        }
+        let acks = reader.slice(4 * acks_len)?;
+        let entries = reader.bytes;
+        if header.number.is_none() && !entries.is_empty() {
+            return Err(MessageError::Unnumbered { offset: reader.offset() });
+        }
+        while !reader.bytes.is_empty() {
+            reader.entry()?;
+        }
+        Ok(Message { header, acks, entries })
+    }
+
+    pub(super) fn acks(&self) -> impl Iterator<Item = u32> + 'a {
+        let (acks, _) = self.acks.as_chunks::<4>();
+        acks.iter().map(|ack| u32::from_le_bytes(*ack))
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + 'a {
+        let mut reader = Reader { bytes: self.entries, len: self.entries.len() };
+        // Each entry was checked by `decode`.
+        core::iter::from_fn(move || if reader.bytes.is_empty() { None } else { reader.entry().ok() })
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn offset(&self) -> usize {
+        self.len - self.bytes.len()
+    }
+
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], MessageError> {
+        let (slice, rest) =
+            self.bytes.split_at_checked(len).ok_or(MessageError::Truncated { offset: self.len })?;
+        self.bytes = rest;
+        Ok(slice)
+    }
+
+    fn array<const LEN: usize>(&mut self) -> Result<[u8; LEN], MessageError> {
+        let (array, rest) =
+            self.bytes.split_first_chunk::<LEN>().ok_or(MessageError::Truncated { offset: self.len })?;
+        self.bytes = rest;
+        Ok(*array)
+    }
+
+    fn u32(&mut self) -> Result<u32, MessageError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn nonzero(&mut self, field: &'static str) -> Result<u32, MessageError> {
+        let offset = self.offset();
+        let number = self.u32()?;
+        if number == 0 { Err(MessageError::Value { field, offset }) } else { Ok(number) }
+    }
+
+    fn varint(&mut self, field: &'static str) -> Result<u32, MessageError> {
+        let offset = self.offset();
+        let mut number = 0_u64;
+        for shift in [0, 7, 14, 21, 28] {
+            let [byte] = self.array()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                // The shortest form only, so that a message has one encoding.
+                let is_shortest = byte != 0 || shift == 0;
+                return u32::try_from(number)
+                    .ok()
+                    .filter(|_| is_shortest)
+                    .ok_or(MessageError::Value { field, offset });
+            }
+        }
+        Err(MessageError::Value { field, offset })
+    }
+
+    fn varint16(&mut self, field: &'static str) -> Result<u16, MessageError> {
+        let offset = self.offset();
+        u16::try_from(self.varint(field)?).map_err(|_| MessageError::Value { field, offset })
+    }
+
+    fn node(&mut self) -> Result<NodeId, MessageError> {
+        let offset = self.offset();
+        NodeId::new(u64::from_le_bytes(self.array()?)).ok_or(MessageError::Value { field: "node", offset })
+    }
+
+    fn entry(&mut self) -> Result<Entry, MessageError> {
+        let offset = self.offset();
+        let [first] = self.array()?;
+        let (kind, depth) = (first & 0xf, first >> 4);
+        if depth != 0 && kind != kind::UPDATE {
+            return Err(MessageError::Kind { kind: first, offset });
+        }
+        Ok(match kind {
+            kind::UPDATE => {
+                let node = self.node()?;
+                let seqno = self.u32()?;
+                let offset = self.offset();
+                let metric = self.varint("metric")?;
+                if metric == Distance::METRIC_INFINITE {
+                    return Err(MessageError::Value { field: "metric", offset });
+                }
+                let price = self.varint16("price")?;
+                let advert = Advert { distance: Distance { seqno, metric }, price, depth };
+                Entry::Update { node, advert, region: self.varint16("region")? }
+            }
+            kind::RETRACTION => Entry::Retraction { node: self.node()? },
+            kind::REQUEST => {
+                Entry::Request { node: self.node()?, seqno: self.u32()?, hops: self.array::<1>()?[0] }
+            }
+            _ => return Err(MessageError::Kind { kind: first, offset }),
+        })
+    }
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        let [low, ..] = number.to_le_bytes();
+        bytes.push(low | 0x80);
+        number >>= 7;
+    }
+    let [low, ..] = number.to_le_bytes();
+    bytes.push(low);
+}
+
+#[cfg(test)]
+mod tests;
