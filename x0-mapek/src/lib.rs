@@ -42,6 +42,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod action;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod detect;
 mod engine;
 mod guard;
