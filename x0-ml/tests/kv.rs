@@ -1,6 +1,15 @@
 //! Collections in a store of x0-kv, of both kinds.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests"
+)]
+
+#[path = "knowledge/folder.rs"]
+mod folder;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +21,10 @@ use x0_ml::conformance;
 use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
 use x0_ml::file::DiskFolder;
 use x0_ml::knowledge::kv::{CollectionKind, KvKnowledge, KvKnowledgeError, KvKnowledgeOptions};
-use x0_ml::knowledge::{Change, KnowledgeBase, KnowledgeBaseOptions, KnowledgeStore};
+use x0_ml::knowledge::{Change, KnowledgeBase, KnowledgeBaseOptions, KnowledgeOptions, KnowledgeStore};
 use x0_ml::retrieve::{Document, Mode};
+
+use crate::folder::{SharedFolder, SimFolder};
 
 const KINDS: [CollectionKind; 2] = [CollectionKind::Linearizable, CollectionKind::Crdt];
 
@@ -184,4 +195,79 @@ fn a_waker_is_woken_by_a_change() {
     writer.put(&"page".into(), Document::new("text")).unwrap();
     assert_eq!(flag.0.load(Ordering::Relaxed), 1);
     assert!(matches!(reader.poll_change(), Some(Change::Changed { .. })));
+}
+
+type Node = KnowledgeBase<KvKnowledge, Counting, SharedFolder>;
+
+fn node(store: &Store, kind: CollectionKind, folder: SharedFolder) -> Option<Node> {
+    let knowledge = KnowledgeOptions::new().batch_max(3).page_max(2).save_changes(2);
+    let options = KnowledgeBaseOptions::new().chunk(ChunkOptions::new().tokens_max(40)).knowledge(knowledge);
+    Node::open(options, create(store, kind), Counting::new(), folder).ok()
+}
+
+/// Documents come, change and go while a node indexes them and saves. Its folder loses the power at operation
+/// `at`; returns the number of operations.
+fn crash(kind: CollectionKind, seed: u64, at: Option<usize>) -> usize {
+    let store = Store::open_in_memory();
+    let mut writer = create(&store, kind);
+    let mut folder = SimFolder::new(seed);
+    if let Some(at) = at {
+        folder.crash_at(at);
+    }
+    let folder = SharedFolder::new(folder);
+    let mut running = node(&store, kind, folder.clone());
+    for round in 0..5 {
+        let name = ["alpha", "beta", "gamma", "alpha", "delta"][round];
+        writer.put(&name.into(), Document::new(page(round))).unwrap();
+        if round == 3 {
+            writer.remove(&"beta".into()).unwrap();
+        }
+        while let Some(base) = running.as_mut().filter(|_| !folder.has_crashed()) {
+            if !base.step(Duration::from_secs(round as u64)).unwrap() {
+                break;
+            }
+        }
+    }
+    drop(running);
+    let mut image = folder.take();
+    let operations = image.operations();
+    image.restart();
+    let mut again = node(&store, kind, SharedFolder::new(image)).unwrap();
+    again.run(Duration::ZERO).unwrap();
+    let mut fresh = node(&store, kind, SharedFolder::new(SimFolder::new(9))).unwrap();
+    fresh.run(Duration::ZERO).unwrap();
+    let documents = |base: &Node| {
+        let passages = base.engine().passages();
+        passages.documents().map(|(document, revision)| (document.clone(), revision)).collect::<Vec<_>>()
+    };
+    assert_eq!(documents(&again), writer.list(None, 100).unwrap().documents);
+    assert_eq!(documents(&again), documents(&fresh));
+    assert_eq!(again.engine().applied(), fresh.engine().applied());
+    assert_eq!(again.reader().len(), fresh.reader().len(), "the index holds the live chunks only");
+    for query in ["topic3x20", "sentence 7 of page 4", "topic1x1"] {
+        for mode in [Mode::Dense, Mode::Lexical] {
+            let answers = |base: &Node| {
+                let hits = base.query(query, 1000, mode).unwrap();
+                let mut hits: Vec<_> =
+                    hits.iter().map(|hit| (hit.document.clone(), hit.span.start, hit.revision)).collect();
+                hits.sort();
+                hits
+            };
+            assert_eq!(answers(&again), answers(&fresh), "{query} {mode:?}");
+        }
+    }
+    operations
+}
+
+#[test]
+fn after_a_crash_at_any_file_operation_the_index_is_that_of_the_collection() {
+    for kind in KINDS {
+        let operations = crash(kind, 1, None);
+        assert!(operations > 20, "{operations}");
+        for at in 0..=operations {
+            for seed in 0..2 {
+                crash(kind, seed, Some(at));
+            }
+        }
+    }
 }

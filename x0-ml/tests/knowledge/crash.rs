@@ -1,11 +1,10 @@
 //! The power goes at every operation of the folder, and between any two steps.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use x0_ml::knowledge::{Knowledge, KnowledgeOptions};
 
-use crate::folder::SimFolder;
+use crate::folder::{SharedFolder, SimFolder};
 use crate::support::{Base, Counting, Shared, check, open, put, remove, text};
 
 /// Ingests, changes and saves, until the folder fails or the steps are used up.
@@ -62,51 +61,6 @@ fn crash(seed: u64, at_operation: Option<usize>, steps: usize) -> (usize, usize)
     base.run(Duration::ZERO).unwrap();
     check(&base, &store);
     (operations, done)
-}
-
-/// A folder that the test can look into while a base owns it.
-#[derive(Debug, Clone)]
-struct SharedFolder(Arc<std::sync::Mutex<SimFolder>>);
-
-impl SharedFolder {
-    fn new(folder: SimFolder) -> Self {
-        Self(Arc::new(std::sync::Mutex::new(folder)))
-    }
-
-    fn has_crashed(&self) -> bool {
-        self.0.lock().unwrap().has_crashed()
-    }
-
-    fn take(&self) -> SimFolder {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-impl x0_ml::file::Folder for SharedFolder {
-    fn read(&mut self, name: &str) -> std::io::Result<Option<Vec<u8>>> {
-        self.0.lock().unwrap().read(name)
-    }
-    fn read_at(&mut self, name: &str, offset: u64, bytes: &mut [u8]) -> std::io::Result<()> {
-        self.0.lock().unwrap().read_at(name, offset, bytes)
-    }
-    fn write(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.lock().unwrap().write(name, bytes)
-    }
-    fn append(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.lock().unwrap().append(name, bytes)
-    }
-    fn sync(&mut self, name: &str) -> std::io::Result<()> {
-        self.0.lock().unwrap().sync(name)
-    }
-    fn rename(&mut self, from: &str, to: &str) -> std::io::Result<()> {
-        self.0.lock().unwrap().rename(from, to)
-    }
-    fn remove(&mut self, name: &str) -> std::io::Result<()> {
-        self.0.lock().unwrap().remove(name)
-    }
-    fn sync_folder(&mut self) -> std::io::Result<()> {
-        self.0.lock().unwrap().sync_folder()
-    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use x0_ml::file::Folder;
 
@@ -154,5 +155,50 @@ impl Folder for SimFolder {
             self.durable_names = self.names.clone();
         }
         done(is_whole)
+    }
+}
+
+/// A folder that the test can look into while a base owns it.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedFolder(Arc<Mutex<SimFolder>>);
+
+impl SharedFolder {
+    pub(crate) fn new(folder: SimFolder) -> Self {
+        Self(Arc::new(Mutex::new(folder)))
+    }
+
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.0.lock().unwrap().has_crashed()
+    }
+
+    pub(crate) fn take(&self) -> SimFolder {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Folder for SharedFolder {
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.0.lock().unwrap().read(name)
+    }
+    fn read_at(&mut self, name: &str, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.lock().unwrap().read_at(name, offset, bytes)
+    }
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().write(name, bytes)
+    }
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().append(name, bytes)
+    }
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.0.lock().unwrap().sync(name)
+    }
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.0.lock().unwrap().rename(from, to)
+    }
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.lock().unwrap().remove(name)
+    }
+    fn sync_folder(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap().sync_folder()
     }
 }
