@@ -39,6 +39,11 @@ impl<T: Clone> Blocks<T> {
         &mut Arc::make_mut(&mut self.blocks[row / ROWS])[row % ROWS * self.stride..][..self.stride]
     }
 
+    /// The rows of each block, one after the other.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &[T]> {
+        self.blocks.iter().map(|block| &**block)
+    }
+
     pub(super) fn clear(&mut self, row: u32) {
         let fill = self.fill.clone();
         self.row_mut(row).fill(fill);

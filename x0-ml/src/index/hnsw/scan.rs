@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use super::blocks::ROWS;
 use super::graph::{From, Graph, Near};
 use super::walk::{Limits, Scratch};
+use crate::index::vector::VectorId;
 use crate::index::vector_index::{Filter, Search};
 
 /// Slots that are asked to estimate how many vectors pass a filter.
@@ -63,17 +64,8 @@ impl Graph {
     /// The `keep` nearest of all nodes that pass.
     fn scan(&self, from: From<'_>, filter: Option<Filter<'_>>, keep: usize) -> Vec<Near> {
         let mut best = BinaryHeap::with_capacity(keep + 1);
-        let mut slots = Vec::with_capacity(ROWS);
-        let mut next = 0;
-        while next < self.slots {
-            slots.clear();
-            while next < self.slots && slots.len() < ROWS {
-                if self.layers_of(next) > 0 && filter.is_none_or(|filter| filter(self.id(next))) {
-                    slots.push(next);
-                }
-                next += 1;
-            }
-            self.distances(from, &slots, |near| {
+        let mut measure = |slots: &[u32]| {
+            self.distances(from, slots, |near| {
                 if best.len() < keep {
                     best.push(near);
                 } else if best.peek().is_some_and(|worst| near < *worst) {
@@ -81,7 +73,20 @@ impl Graph {
                     best.push(near);
                 }
             });
+        };
+        // Slots of a block are written without a branch on the filter, which no processor could predict.
+        let (mut slots, mut len) = ([0_u32; 2 * ROWS], 0);
+        for (first, (layers, ids)) in (0..).step_by(ROWS).zip(self.layers.blocks().zip(self.ids.blocks())) {
+            for (slot, (layers, id)) in (first..self.slots).zip(layers.iter().zip(ids)) {
+                slots[len] = slot;
+                len += usize::from(*layers > 0 && filter.is_none_or(|filter| filter(VectorId(*id))));
+            }
+            if len >= ROWS {
+                measure(&slots[..len]);
+                len = 0;
+            }
         }
+        measure(&slots[..len]);
         best.into_sorted_vec()
     }
 }
