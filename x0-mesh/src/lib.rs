@@ -37,6 +37,7 @@ extern crate alloc;
 pub mod conformance;
 mod error;
 mod fault_injector;
+mod guest;
 mod lane;
 mod message;
 mod mux;
@@ -54,6 +55,7 @@ mod transport_ext;
 
 pub use error::{RecvError, SendError};
 pub use fault_injector::{Direction, FaultHandle, FaultInjector};
+pub use guest::is_guest;
 pub use lane::Lane;
 pub use message::{Next, Received, Transmit};
 pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxDriver, MuxOptions, MuxStats, RegisterError};

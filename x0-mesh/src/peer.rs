@@ -77,6 +77,9 @@ pub enum DownReason {
     /// The SVID of the peer has expired, and the peer has not connected with a newer one.
     #[error("the SVID that the peer connected with has expired: renew the SVID of the peer")]
     Expired,
+    /// The SVID of this node has expired, and the peer does not accept it any more.
+    #[error("the SVID of this node has expired: renew it")]
+    OwnIdentityExpired,
     /// The peer refused the connection.
     #[error("the peer refused the connection: {detail}")]
     Refused {

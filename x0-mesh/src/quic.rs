@@ -49,6 +49,11 @@
 //! with the lower [`NodeId`] decides which, and says so in its handshake, so that two nodes which dial each
 //! other at once agree.
 //!
+//! With [`QuicOptions::guests`] a peer is also accepted whose SVID does not name a node, such as a client.
+//! Each process of that identity, told apart by the instance in its handshake, gets an id for as long as it
+//! is connected: see [`is_guest`](crate::is_guest). [`PeerBook::guest_identity`] has its SPIFFE ID. The node
+//! always decides which connection of a guest is used.
+//!
 //! A connection outlives a change of the SVIDs or bundles that it was made with, until the SVID that the peer
 //! presented expires: it ends then ([`DownReason::Expired`](crate::DownReason::Expired)), and a peer that has
 //! renewed its SVID by that time is back after one handshake. [`PeerBook::reconnect`] replaces a connection
@@ -73,6 +78,7 @@ mod dial;
 mod frame;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
+mod guests;
 mod handshake;
 mod inbox;
 mod jitter;

@@ -10,6 +10,7 @@ use crate::{DownReason, Violation};
 const DETAIL_LEN_MAX: usize = 200;
 /// RFC 9000 §20.1, RFC 9001 §4.8: a TLS alert is 0x100 and the number of the alert.
 const CRYPTO: u64 = 0x100;
+const CRYPTO_CERTIFICATE_EXPIRED: u64 = CRYPTO + 45;
 const CRYPTO_NO_APPLICATION_PROTOCOL: u64 = CRYPTO + 120;
 
 /// The application's error codes of CONNECTION_CLOSE (RFC 9000 §20.2). They are part of the wire format.
@@ -75,11 +76,15 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code::CLOSED => DownReason::Closed,
             code::REPLACED => DownReason::Replaced,
-            code::EXPIRED => DownReason::Untrusted {
-                detail: "the SVID that this node connected with has expired; renew it".into(),
-            },
+            code::EXPIRED => DownReason::OwnIdentityExpired,
             code => DownReason::Refused { detail: application_detail(code, &close.reason) },
         },
+        // The peer has verified the SVID of this node (RFC 8446 §6.2).
+        ConnectionError::ConnectionClosed(close)
+            if u64::from(close.error_code) == CRYPTO_CERTIFICATE_EXPIRED =>
+        {
+            DownReason::OwnIdentityExpired
+        }
         ConnectionError::ConnectionClosed(close) => {
             tls_reason(close.error_code.into(), &String::from_utf8_lossy(&close.reason))
                 .unwrap_or_else(|| failed(error))

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use x0_identity::NodeId;
+use x0_identity::{NodeId, PeerError, SpiffeId};
 
 use super::close::{Failure, close_for, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
@@ -25,12 +25,31 @@ use crate::{DownReason, Expected, StreamName, Violation};
 const CHUNKS: usize = 64;
 
 /// How long a change of the system's clock may go unnoticed.
-const CLOCK_CHECK: Duration = Duration::from_secs(60);
+const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
-/// The node at the other end, from its SVID, which the TLS handshake has verified (X509-SVID §5).
-pub(super) fn identity(connection: &Connection) -> Result<NodeId, DownReason> {
-    x0_identity::peer_node_id(&chain(connection))
-        .map_err(|error| DownReason::Untrusted { detail: error.to_string().into() })
+/// The identity at the other end.
+#[derive(Debug, Clone)]
+pub(super) enum Remote {
+    Node(NodeId),
+    /// Its id is known once its handshake has come, which tells the processes of one identity apart.
+    Guest(SpiffeId),
+}
+
+/// The node at the other end, from its SVID, which the TLS handshake has verified (X509-SVID §5), or the
+/// guest, if `guests` are accepted.
+pub(super) fn identity(connection: &Connection, guests: bool) -> Result<Remote, DownReason> {
+    let chain = chain(connection);
+    let untrusted = |error: PeerError| DownReason::Untrusted { detail: error.to_string().into() };
+    match x0_identity::peer_node_id(&chain) {
+        // An id of a guest must not be one that an SVID names.
+        Ok(node) if guests && crate::is_guest(node) => {
+            let detail = format!("node {node} has an id that is reserved for guests: issue it a lower one");
+            Err(DownReason::Untrusted { detail: detail.into() })
+        }
+        Ok(node) => Ok(Remote::Node(node)),
+        Err(PeerError::NotANode { spiffe_id }) if guests => Ok(Remote::Guest(spiffe_id)),
+        Err(error) => Err(untrusted(error)),
+    }
 }
 
 fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
@@ -65,15 +84,22 @@ pub(super) struct Established {
 pub(super) async fn establish(
     shared: &Shared,
     connection: Connection,
-    peer: NodeId,
-) -> Result<Established, Failure> {
-    let decides = shared.lock().decides(peer);
+    remote: &Remote,
+) -> Result<(Established, NodeId), Failure> {
+    let decides = match remote {
+        Remote::Node(peer) => shared.lock().decides(*peer),
+        Remote::Guest(_) => true,
+    };
     let exchange = async {
         let mut send = connection.open_uni().await.map_err(|error| dial_failure(&error))?;
         // The node that decides answers, and only when it takes the connection: a peer never sees one come up
         // that is refused.
         if !decides {
-            let handshake = shared.lock().handshake_for(peer);
+            let handshake = match remote {
+                Remote::Node(peer) => shared.lock().handshake_for(*peer),
+                // Unreachable: this node decides.
+                Remote::Guest(_) => return Err(Violation::Handshake.into()),
+            };
             send.write_all(&handshake.encode()).await.map_err(|error| write_failure(&connection, error))?;
         }
         let mut receive = connection.accept_uni().await.map_err(|error| dial_failure(&error))?;
@@ -88,9 +114,17 @@ pub(super) async fn establish(
         timeout(shared.config.dial_timeout, exchange).await.unwrap_or(Err(Violation::HandshakeLate.into()));
     match exchanged {
         Ok((send, receive, handshake)) => {
-            let adopted =
-                shared.change(|state, wakers| state.adopt(peer, &connection, &handshake, wakers))?;
-            Ok(Established { connection, adopted, control: (send, receive) })
+            let (peer, adopted) = shared.change(|state, wakers| {
+                let peer = match remote {
+                    Remote::Node(peer) => *peer,
+                    Remote::Guest(spiffe_id) => state.guests.admit(spiffe_id.clone(), handshake.instance),
+                };
+                let adopted = state.adopt(peer, &connection, &handshake, wakers);
+                // Nothing is left of a guest that was refused.
+                state.forget(peer);
+                adopted.map(|adopted| (peer, adopted))
+            })?;
+            Ok((Established { connection, adopted, control: (send, receive) }, peer))
         }
         Err(failure) => {
             // The peer gets the reason as well: a quiet failure has already closed the connection with its

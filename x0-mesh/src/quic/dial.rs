@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use x0_identity::NodeId;
 
 use super::close::{Failure, close_for, code, dial_failure, wrong_identity};
-use super::connection::{Established, establish, identity};
+use super::connection::{Established, Remote, establish, identity};
 use super::jitter::Jitter;
 use super::race::{Winner, race};
 use super::shared::Shared;
@@ -22,7 +22,7 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
         // Whichever comes first: this attempt, or a connection that the peer made.
         if let Winner::First(attempt) = race(dial(&shared, peer, address), shared.linked(peer, true)).await {
             match attempt {
-                Ok(established) => {
+                Ok((established, _)) => {
                     // In a task of its own: this one may be aborted by a new address, and the connection is
                     // kept then.
                     shared.runtime.spawn(established.run(Arc::clone(&shared), peer));
@@ -47,7 +47,7 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
     }
 }
 
-async fn dial(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Established, Failure> {
+async fn dial(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<(Established, NodeId), Failure> {
     // The identity is the SVID's, so the server name (RFC 6066 §3) is neither sent nor verified.
     let connecting = shared
         .endpoint
@@ -57,17 +57,19 @@ async fn dial(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<Esta
         .await
         .map_err(|_| Failure::Reported(DownReason::Unreachable))?
         .map_err(|error| dial_failure(&error))?;
-    let found = identity(&connection).map_err(|reason| {
-        close_for(&connection, &reason);
-        Failure::Reported(reason)
-    })?;
     // TLS has verified that the peer is trusted, not that it is the one that was meant.
-    if found != peer {
-        let reason = wrong_identity(peer, found);
-        close_for(&connection, &reason);
-        return Err(Failure::Reported(reason));
-    }
-    establish(shared, connection, peer).await
+    let reason = match identity(&connection, false) {
+        Ok(remote @ Remote::Node(found)) if found == peer => {
+            return establish(shared, connection, &remote).await;
+        }
+        Ok(Remote::Node(found)) => wrong_identity(peer, found),
+        Ok(Remote::Guest(spiffe_id)) => {
+            DownReason::Untrusted { detail: format!("{spiffe_id} is not a node").into() }
+        }
+        Err(reason) => reason,
+    };
+    close_for(&connection, &reason);
+    Err(Failure::Reported(reason))
 }
 
 /// Accepts peers that dial, until the endpoint ends.
@@ -99,23 +101,23 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
     let Ok(connecting) = incoming.accept() else { return };
     // A peer that stops in the middle of the handshake gives its permit back.
     let Ok(Ok(connection)) = timeout(shared.config.dial_timeout, connecting).await else { return };
-    let peer = match identity(&connection) {
-        Ok(peer) => peer,
+    let remote = match identity(&connection, shared.config.guests) {
+        Ok(remote) => remote,
         Err(reason) => {
             connection.close(code::IDENTITY, reason.to_string().as_bytes());
             return;
         }
     };
     // Its own address in its own list, or a copied identity.
-    if peer == shared.config.local {
+    if matches!(remote, Remote::Node(peer) if peer == shared.config.local) {
         connection.close(code::IDENTITY, b"the SVID names the node that was dialled");
         return;
     }
-    match establish(&shared, connection, peer).await {
-        Ok(established) => established.run(Arc::clone(&shared), peer).await,
+    match (establish(&shared, connection, &remote).await, remote) {
+        (Ok((established, peer)), _) => established.run(Arc::clone(&shared), peer).await,
         // The peer that dialled gets the reason. Here only a violation becomes an event, and an attempt of
         // this node to reach the peer goes on.
-        Err(Failure::Reported(reason @ DownReason::Malformed { .. })) => {
+        (Err(Failure::Reported(reason @ DownReason::Malformed { .. })), Remote::Node(peer)) => {
             shared.change(|state, wakers| {
                 if !state.peer(peer).is_reaching {
                     state.fail(peer, reason, wakers);
@@ -123,6 +125,6 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
                 state.forget(peer);
             });
         }
-        Err(_) => {}
+        (Err(_), _) => {}
     }
 }

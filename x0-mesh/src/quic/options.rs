@@ -67,6 +67,9 @@ pub struct QuicOptions {
     /// How many peers that this node did not dial may be connected, or in the middle of a handshake. 1024
     /// unless set.
     pub incoming_max: usize,
+    /// Whether workloads that are not nodes, such as clients, may connect. Each of their connections gets an
+    /// id of its own: see [`is_guest`](crate::is_guest). No unless set.
+    pub guests: bool,
     /// The seed of the jitter of the back-off. Different in each process unless set.
     pub seed: u64,
 }
@@ -127,8 +130,20 @@ impl QuicOptions {
             round_trip_initial: Duration::from_millis(10),
             datagram_len_max: 6500,
             incoming_max: 1024,
+            guests: false,
             seed: unpredictable(),
         }
+    }
+
+    /// The usual limits for a guest: a process whose SVID is not that of a node. It dials nodes that accept
+    /// guests, and any number of such processes may share one SVID.
+    #[must_use]
+    pub fn guest(
+        bind: SocketAddr,
+        server: Arc<rustls::ServerConfig>,
+        client: Arc<rustls::ClientConfig>,
+    ) -> QuicOptions {
+        QuicOptions::new(crate::guest::guest(unpredictable()), bind, server, client)
     }
 
     /// Adds a peer to dial.
@@ -155,6 +170,7 @@ impl QuicOptions {
         round_trip_initial: Duration,
         datagram_len_max: u16,
         incoming_max: usize,
+        guests: bool,
         seed: u64,
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use x0_identity::NodeId;
+use x0_identity::{NodeId, SpiffeId};
 
 use super::close::code;
 use super::dial::dial_always;
@@ -42,6 +42,13 @@ impl PeerBook {
                 before.abort();
             }
         });
+    }
+
+    /// The SPIFFE ID of a guest that is connected, or whose last event was not polled. `None` for a node,
+    /// whose id is part of its SPIFFE ID.
+    #[must_use]
+    pub fn guest_identity(&self, peer: NodeId) -> Option<SpiffeId> {
+        self.0.upgrade()?.lock().guests.identity(peer)
     }
 
     /// Closes the connection to the peer, if there is one, so that the next one uses the current identities.

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use x0_identity::NodeId;
 
 use super::close::{Failure, code};
+use super::guests::Guests;
 use super::handshake::Handshake;
 use super::inbox::{Inbox, Segment};
 use super::outbox::Outbox;
@@ -30,6 +31,7 @@ pub(super) struct State {
     ordered_lanes: u8,
     pub(super) receive_queue_len_max: usize,
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) guests: Guests,
     pub(super) events: VecDeque<PeerEvent>,
     /// Lanes that have messages, in the order of their turns: each gives one message, so that none starves.
     turns: VecDeque<(NodeId, usize)>,
@@ -109,6 +111,7 @@ impl State {
             ordered_lanes,
             receive_queue_len_max,
             peers: BTreeMap::new(),
+            guests: Guests::default(),
             events: VecDeque::new(),
             turns: VecDeque::new(),
             recv_waker: None,
@@ -316,6 +319,7 @@ impl State {
         });
         if is_gone {
             self.peers.remove(&id);
+            self.guests.forget(id);
         }
     }
 
