@@ -14,9 +14,13 @@
 //! | snapshots | `x0.kv.snapshots` | bulk | the same executor |
 //! | status | `x0.kv.status` | ordered | – |
 //! | space | `x0.kv.space` | ordered | – |
+//! | admin | `x0.kv.admin` | ordered | [`AdminEngine`](crate::admin::AdminEngine) |
 //! | CRDT sync | `x0.kv.crdt.sync` | datagram | the CRDT replica, on a thread |
 //! | CRDT operations | `x0.kv.crdt.operations` | ordered | the same replica |
 //! | blobs | `x0.kv.blobs` | bulk | the blob exchange, on a thread |
+//!
+//! Consensus, snapshots, space, CRDT sync and blobs accept messages of members only, requests of operators
+//! only those of operators: see [`PeerRole`](crate::admin::PeerRole). Other messages are refused and counted.
 //!
 //! The integrator may register more channels on the same mux, for messages of its own over the same
 //! connections.

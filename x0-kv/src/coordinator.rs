@@ -20,8 +20,15 @@
 //!   wait, each kind apart from the other and no peer with more than its share, so that neither can crowd out
 //!   the rest.
 //!
-//! A client asks members only for what they can do themselves. It must be able to reach the leader: members
-//! do not pass its operations on.
+//! # Ways to the leader
+//! Members report the leader, and its loss, to each client that they are connected to, so that a client turns
+//! to the next leader when the first member knows it. A client that does not reach the leader, or gets no
+//! answer of it, sends its operations to another member, which passes them on.
+//!
+//! At most [`Config::in_flight_len_max`] bytes of operations are on the way to one node. A driver that
+//! reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once as long as
+//! the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips and length
+//! explain.
 //!
 //! # How it is driven
 //! Hand over any number of inputs with [`handle`](Coordinator::handle), then take outputs with
@@ -70,6 +77,7 @@
 mod call;
 mod config;
 mod dropped;
+mod flight;
 mod local;
 mod outgoing;
 mod port;
@@ -83,7 +91,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -94,6 +102,7 @@ pub use self::port::{HandleError, Input, Output};
 pub use crate::coordinator::protocol::MESSAGE_LEN_MAX;
 
 use self::call::{Call, Entry, Place};
+use self::flight::Flights;
 use self::outgoing::Outgoing;
 use self::random::Random;
 use self::reads::Reads;
@@ -101,6 +110,9 @@ use self::route::Route;
 use self::session::Session;
 use self::slab::{Key, Slab};
 use crate::request::error::OperationError;
+
+/// The most peers to which the leader is reported.
+const WATCHERS_MAX: usize = 4096;
 
 /// The engine: see the [module](self).
 #[derive(Debug)]
@@ -123,6 +135,13 @@ pub struct Coordinator {
     reads: Reads,
     outputs: VecDeque<Output>,
     outgoing: Outgoing,
+    flights: Flights,
+    /// Calls that wait for room on the way to their peer. Some may be gone.
+    held: VecDeque<Key>,
+    /// Peers that want to know the leader.
+    watchers: BTreeSet<NodeId>,
+    /// The identity of this client has expired.
+    is_expired: bool,
     /// No entry wants to be looked at before.
     due: Duration,
 }
@@ -157,6 +176,10 @@ impl Coordinator {
             reads: Reads::default(),
             outputs: VecDeque::new(),
             outgoing: Outgoing::new(instance),
+            flights: Flights::default(),
+            held: VecDeque::new(),
+            watchers: BTreeSet::new(),
+            is_expired: false,
             due: Duration::MAX,
         }
     }
@@ -174,6 +197,8 @@ impl Coordinator {
             Input::Cancel { token } => self.cancel(token),
             Input::Message { from, payload } => handled = self.message(from, &payload),
             Input::Unreachable { peer } => self.unreachable(peer),
+            Input::Reachable { peer } => self.reachable(peer),
+            Input::IdentityExpired => self.identity_expired(),
             Input::Leader { leader, term, is_self } => self.leader_changed(leader, term, is_self),
             Input::Outcome { token, index: _, outcome } => self.applied(token, outcome),
             Input::ReadReady { token, index: _ } => self.read_ready(token),
@@ -183,6 +208,7 @@ impl Coordinator {
         if self.due <= self.now {
             self.expire();
         }
+        self.send_held();
         handled
     }
 
@@ -251,16 +277,15 @@ impl Coordinator {
                 self.time_out(key);
             } else {
                 match place {
-                    Place::Sent { to } => {
-                        self.route.fail(to);
-                        self.abandon_attempt(key);
-                        self.route_call(key);
-                    }
+                    Place::Sent { to } => self.lose_patience(key, to),
                     Place::Delayed => self.route_call(key),
                     // These wait for the deadline alone.
-                    Place::Queued | Place::Parked | Place::Proposed | Place::Reading | Place::Querying => {
-                        self.arm(key, deadline);
-                    }
+                    Place::Queued
+                    | Place::Parked
+                    | Place::Held
+                    | Place::Proposed
+                    | Place::Reading
+                    | Place::Querying => self.arm(key, deadline),
                 }
             }
         }
@@ -268,8 +293,7 @@ impl Coordinator {
 
     fn time_out(&mut self, key: Key) {
         let Some(call) = self.call_mut(key) else { return };
-        let is_under_way = matches!(call.place, Place::Sent { .. } | Place::Proposed);
-        let ambiguous = call.ask.is_write() && (call.is_ambiguous || is_under_way);
+        let ambiguous = call.may_be_applied();
         let error = match call.place {
             Place::Parked if !ambiguous => OperationError::Unavailable { reason: "no leader is known" },
             _ => OperationError::TimedOut { ambiguous },

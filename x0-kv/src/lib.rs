@@ -52,6 +52,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "mesh")]
+pub mod admin;
 #[cfg(feature = "blob")]
 pub mod blob;
 #[cfg(not(feature = "blob"))]

@@ -9,6 +9,7 @@
 //! | `x0_kv_overlay_bytes` | gauge | – | writes in memory that are not in a checkpoint yet (redb) |
 //! | `x0_kv_checkpoints_total` | counter | – | checkpoints made durable (redb) |
 //! | `x0_kv_checkpoint_seconds` | histogram | – | time to write one checkpoint (redb) |
+//! | `x0_kv_refused_messages_total` | counter | `channel`: the name of the channel | messages refused because of the role of their sender |
 //! | `x0_kv_crdt_joins_total` | counter | – | deltas of other members that were joined (CRDT store, as are those below) |
 //! | `x0_kv_crdt_conflicts_total` | counter | `type` | `values`: keys that got concurrent values; `removal`: keys whose value stays although a concurrent removal had not seen it; `equivocation`: events received with two contents |
 //! | `x0_kv_crdt_reconciliations_total` | counter | – | states reconciled because the history did not reach far enough back |
@@ -37,6 +38,8 @@ mod crdt;
 mod describe;
 #[cfg(not(feature = "metrics"))]
 mod disabled;
+#[cfg(feature = "mesh")]
+mod refused;
 mod state;
 mod store;
 
@@ -46,6 +49,8 @@ pub(crate) use self::blob::BlobTelemetry;
 pub(crate) use self::crdt::{CrdtStoreTelemetry, CrdtTelemetry};
 #[cfg(feature = "metrics")]
 pub use self::describe::describe;
+#[cfg(feature = "mesh")]
+pub(crate) use self::refused::RefusedTelemetry;
 #[cfg(feature = "redb")]
 pub(crate) use self::state::CheckpointTelemetry;
 pub(crate) use self::state::{CommandResult, StateTelemetry};

@@ -3,7 +3,7 @@
 use x0_mesh::{ChannelOptions, Lane, Mux, Transport};
 
 use super::StartError;
-use super::outbox::Outbox;
+use super::outbox::{Access, Outbox};
 
 /// The channel of a service.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,11 @@ pub(crate) struct ChannelSpec {
 }
 
 impl ChannelSpec {
+    /// As [`open`](ChannelSpec::open), for messages of members: those of other roles are refused.
+    pub(crate) fn open_for_members(&self, mux: &Mux, access: &Access) -> Result<Outbox, StartError> {
+        Ok(self.open(mux)?.for_members(self.name, access.clone()))
+    }
+
     /// Registers the channel.
     ///
     /// # Errors

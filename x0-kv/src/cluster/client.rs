@@ -16,11 +16,13 @@ use super::node::check_identity;
 use super::peers::Peers;
 use super::remote::Remote;
 use super::service::Bus;
+use super::services::admin::{self, AdminCalls, AdminClient};
 use super::services::operations::{self, Calls, Operations};
 use super::services::status::{self, Status, StatusRequest};
 use super::status::NodeStatus;
 use super::{driver, services};
-use crate::coordinator::{self, Coordinator};
+use crate::admin::{AdminError, AdminReply, AdminRequest};
+use crate::coordinator::{self, Coordinator, Role};
 use crate::seed::random_seed;
 use crate::store::Store;
 
@@ -49,6 +51,7 @@ pub struct Client {
     store: Store,
     alarm: Alarm,
     requests: Inbox<StatusRequest>,
+    admin: AdminCalls,
     peers: Arc<Peers>,
     end: watch::Receiver<Option<End>>,
 }
@@ -69,6 +72,12 @@ impl Client {
         services::drive::start(&mut event_loop, mux);
         let crdt = services::start_crdt_client(&mut event_loop, mux, &alarm, &options.coordinator)?;
         let (calls, requests) = (Calls::new(Inbox::new(alarm.clone())), Inbox::new(alarm.clone()));
+        let admin = AdminCalls::new(Inbox::new(alarm.clone()));
+        let members = match &options.coordinator.role {
+            Role::Client { members } => members.clone(),
+            Role::Member => Vec::new(),
+        };
+        event_loop.add(AdminClient::new(admin::CHANNEL.open(mux)?, members, admin.clone()));
         let coordinator = Coordinator::new(options.coordinator, random_seed());
         event_loop.add(Operations::new(operations::CHANNEL.open(mux)?, coordinator, calls.clone(), None));
         event_loop.add(Status::new(local, status::CHANNEL.open(mux)?, requests.clone(), None));
@@ -76,7 +85,7 @@ impl Client {
         tokio::spawn(async move { ended.send_replace(Some(driver::run(event_loop).await)) });
         let remote = Remote { alarm: alarm.clone(), calls, watchers: None, crdt, blobs: None };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Client { store, alarm, requests, peers, end })
+        Ok(Client { store, alarm, requests, admin, peers, end })
     }
 
     /// The cluster's store.
@@ -96,6 +105,15 @@ impl Client {
         let (answer, status) = oneshot::channel();
         self.requests.put(StatusRequest { node, answer });
         tokio::time::timeout(limit, status).await.ok()?.ok()
+    }
+
+    /// Sends a request of an operator to a member that is reached. The identity of this client must be that
+    /// of an operator.
+    ///
+    /// # Errors
+    /// [`AdminError`], which says why nothing was changed, or that the result is not known.
+    pub async fn admin(&self, request: AdminRequest) -> Result<AdminReply, AdminError> {
+        self.admin.call(request).await
     }
 
     /// Ends the client, and returns when its channels are released. Operations in progress are answered

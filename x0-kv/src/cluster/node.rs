@@ -1,5 +1,6 @@
 //! A running member of a cluster.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use super::event_loop::{End, EventLoop};
 use super::inbox::{Alarm, Inbox};
 use super::membership::ChangeError;
 use super::options::NodeOptions;
+use super::outbox::Access;
 use super::peers::Peers;
 use super::readers::ReaderThreads;
 use super::remote::{CrdtSide, Remote};
 use super::service::Bus;
+use super::services::admin::{self, Admin, AdminCalls};
 use super::services::consensus::{self, Consensus, ReplicaStatus, Request};
 use super::services::operations::{self, Calls, LocalState, Operations};
 use super::services::snapshots::{self, Snapshots};
@@ -28,6 +31,7 @@ use super::services::status::{self, Status};
 use super::status::NodeStatus;
 use super::workers::ThreadWorkers;
 use super::{driver, services};
+use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
 use crate::coordinator::Coordinator;
 use crate::crdt::Crdt;
@@ -48,6 +52,7 @@ pub struct Node {
     replica: ReplicaStatus,
     peers: Arc<Peers>,
     space: Space,
+    admin: AdminCalls,
     #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "there is none"))]
     crdt: Option<Crdt>,
     end: watch::Receiver<Option<End>>,
@@ -114,6 +119,7 @@ impl Node {
             membership: Some(membership.clone()),
             peers: Arc::clone(&peers),
             observe: options.observe,
+            admin: Some(VecDeque::new()),
             ..Bus::default()
         };
         let replica = ReplicaStatus::new(&executor, state.reader());
@@ -125,12 +131,14 @@ impl Node {
         };
         let watchers = state.watchers();
         let coordinator = Coordinator::new(options.coordinator, random_seed());
+        let access = Access { roles: options.roles, peers: Arc::clone(&peers) };
         let channels = (
             operations::CHANNEL.open(mux)?,
-            consensus::CHANNEL.open(mux)?,
-            snapshots::CHANNEL.open(mux)?,
+            consensus::CHANNEL.open_for_members(mux, &access)?,
+            snapshots::CHANNEL.open_for_members(mux, &access)?,
             status::CHANNEL.open(mux)?,
-            space::CHANNEL.open(mux)?,
+            space::CHANNEL.open_for_members(mux, &access)?,
+            admin::CHANNEL.open(mux)?,
         );
         let workers = ThreadWorkers::start(storage, state, Inbox::new(alarm.clone()));
         let workers = Box::new(workers.map_err(StartError::Thread)?);
@@ -146,12 +154,16 @@ impl Node {
             readers: &readers,
             space: &space,
             id,
+            access: &access,
         };
         let crdt = services::start_crdt(&mut part, options.crdt, journal)?;
         let blobs = services::start_blobs(&mut part, options.blobs, &options.folder)?;
         event_loop.add(Operations::new(channels.0, coordinator, calls.clone(), Some(local)));
         let consensus = Consensus::new(channels.1, executor, workers, requests.clone(), replica.clone());
         event_loop.add(consensus.space(space.clone()));
+        let admin = AdminCalls::new(Inbox::new(alarm.clone()));
+        let engine = AdminEngine::new(id, options.addresses);
+        event_loop.add(Admin::new(channels.5, engine, access.roles.clone(), admin.clone()));
         event_loop.add(Snapshots::new(channels.2));
         let status = Status::new(id, channels.3, Inbox::new(alarm.clone()), Some(replica.clone()));
         event_loop.add(status.space(space.clone()));
@@ -166,7 +178,7 @@ impl Node {
             blobs,
         };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Node { id, store, alarm, requests, replica, peers, space, crdt, end })
+        Ok(Node { id, store, alarm, requests, replica, peers, space, admin, crdt, end })
     }
 
     /// The id of this node.
@@ -192,6 +204,14 @@ impl Node {
     #[must_use]
     pub fn crdt_status(&self) -> Option<crate::crdt::CrdtStatus> {
         self.crdt.as_ref().map(Crdt::status)
+    }
+
+    /// Carries out a request of an operator: on the leader, to which it is forwarded.
+    ///
+    /// # Errors
+    /// [`AdminError`], which says why nothing was changed, or that the result is not known.
+    pub async fn admin(&self, request: AdminRequest) -> Result<AdminReply, AdminError> {
+        self.admin.call(request).await
     }
 
     /// Adds a node that receives the log and has no vote. Ask the leader for this and for the other changes.

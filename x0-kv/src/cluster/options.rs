@@ -7,6 +7,7 @@ use x0_consensus::{Membership, WalOptions};
 use x0_identity::NodeId;
 
 use super::NodeEvent;
+use crate::admin::PeerRoles;
 use crate::blob::BlobOptions;
 use crate::coordinator;
 use crate::crdt::CrdtOptions;
@@ -32,6 +33,11 @@ pub struct NodeOptions {
     pub(crate) crdt: Option<CrdtOptions>,
     /// The blobs, if there are to be any: [`NodeOptions::blobs`].
     pub(crate) blobs: Option<BlobOptions>,
+    /// The addresses at which the other members reach this one, for the member table; none leaves the table
+    /// alone.
+    pub addresses: Vec<String>,
+    /// The roles of the peers. Unless set, guests of the transport are clients and all others members.
+    pub roles: PeerRoles,
     /// Receives the events of the node, in the task of its event loop: it must be quick and must not wait.
     pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
 }
@@ -49,6 +55,8 @@ impl NodeOptions {
             space: SpaceOptions::default(),
             crdt: None,
             blobs: None,
+            addresses: Vec::new(),
+            roles: PeerRoles::default(),
             observe: None,
         }
     }
@@ -87,6 +95,20 @@ impl NodeOptions {
     #[must_use]
     pub fn blobs(mut self, options: BlobOptions) -> NodeOptions {
         self.blobs = Some(options);
+        self
+    }
+
+    /// Sets the addresses at which the other members reach this one.
+    #[must_use]
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = String>) -> NodeOptions {
+        self.addresses = addresses.into_iter().collect();
+        self
+    }
+
+    /// Sets the roles of the peers.
+    #[must_use]
+    pub fn roles(mut self, roles: PeerRoles) -> NodeOptions {
+        self.roles = roles;
         self
     }
 

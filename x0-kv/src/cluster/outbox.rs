@@ -1,11 +1,18 @@
 //! A channel with room for the messages that its lanes do not accept at once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use x0_identity::NodeId;
 use x0_mesh::{Lane, PeerEvent, Received, RecvError, Transmit, Transport};
+
+use super::peers::Peers;
+use crate::admin::{PeerRole, PeerRoles};
+
+/// The most messages that are refused before other services get their turn.
+const REFUSED_MAX: usize = 256;
 
 /// The channel of one service and the messages that wait for it, by peer and lane.
 pub(crate) struct Outbox {
@@ -14,6 +21,15 @@ pub(crate) struct Outbox {
     /// The most bytes that wait for one lane of one peer.
     len_max: usize,
     buffer: Vec<u8>,
+    /// The name of the channel and the roles of its peers, if it accepts messages of members only.
+    members_only: Option<(&'static str, Access)>,
+}
+
+/// The roles of the peers, and the counter of messages that are refused because of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Access {
+    pub(crate) roles: PeerRoles,
+    pub(crate) peers: Arc<Peers>,
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +44,13 @@ pub(crate) struct Lost;
 
 impl Outbox {
     pub(crate) fn new(channel: Box<dyn Transport>, len_max: usize) -> Outbox {
-        Outbox { channel, waiting: BTreeMap::new(), len_max, buffer: Vec::new() }
+        Outbox { channel, waiting: BTreeMap::new(), len_max, buffer: Vec::new(), members_only: None }
+    }
+
+    /// Refuses the messages of peers that are not members.
+    pub(crate) fn for_members(mut self, channel: &'static str, access: Access) -> Outbox {
+        self.members_only = Some((channel, access));
+        self
     }
 
     /// With something between the service and the channel.
@@ -103,8 +125,21 @@ impl Outbox {
 
     /// The next message.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Received, Bytes), RecvError>> {
-        let received = self.channel.poll_recv(cx, &mut self.buffer)?;
-        received.map(|received| Ok((received, Bytes::from(std::mem::take(&mut self.buffer)))))
+        for _ in 0..REFUSED_MAX {
+            let Poll::Ready(received) = self.channel.poll_recv(cx, &mut self.buffer)? else {
+                return Poll::Pending;
+            };
+            if let Some((channel, access)) = &self.members_only
+                && access.roles.of(received.from) != PeerRole::Member
+            {
+                access.peers.refused(channel);
+                continue;
+            }
+            return Poll::Ready(Ok((received, Bytes::from(std::mem::take(&mut self.buffer)))));
+        }
+        // The other services get their turn although a peer sends as fast as it can.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The next event of a peer.

@@ -7,11 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind};
 
+use crate::telemetry::RefusedTelemetry;
+
 /// Kept by the services, read by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     reached: Mutex<BTreeSet<NodeId>>,
     decode_errors: AtomicU64,
+    refused: AtomicU64,
+    telemetry: RefusedTelemetry,
 }
 
 impl Peers {
@@ -31,6 +35,16 @@ impl Peers {
     /// A message of this peer cannot be read: the peer runs another version, or sends garbage.
     pub(super) fn decode_error(&self, _peer: NodeId) {
         self.decode_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message was refused because of the role of its sender.
+    pub(super) fn refused(&self, channel: &'static str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.telemetry.refused(channel);
+    }
+
+    pub(crate) fn refused_count(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn reached(&self) -> BTreeSet<NodeId> {

@@ -12,6 +12,7 @@ use x0_identity::NodeId;
 use super::peers::Peers;
 use super::services::space::SpaceView;
 use super::{NodeError, NodeEvent};
+use crate::admin;
 use crate::coordinator;
 use crate::request::error::OperationError;
 
@@ -69,6 +70,10 @@ pub(crate) struct Bus {
     pub(crate) snapshots: VecDeque<(NodeId, Bytes)>,
     /// Which members have space on their disks.
     pub(crate) space: SpaceView,
+    /// Steps of the admin engine for the replica.
+    pub(crate) admin_steps: VecDeque<admin::Output>,
+    /// Inputs of the admin engine, on a node that has one.
+    pub(crate) admin: Option<VecDeque<admin::Input>>,
     /// A new membership, until all services know it.
     pub(crate) membership: Option<Membership>,
     /// Peers that are reached.
@@ -78,6 +83,13 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
+    /// Leaves an input for the admin engine, if there is one.
+    pub(crate) fn admin(&mut self, input: impl FnOnce() -> admin::Input) {
+        if let Some(inputs) = &mut self.admin {
+            inputs.push_back(input());
+        }
+    }
+
     /// Reports an event of the node.
     pub(crate) fn observed(&mut self, event: NodeEvent) {
         if let Some(observe) = &mut self.observe {
@@ -87,6 +99,10 @@ impl Bus {
 
     /// Whether a service has left something for another one.
     pub(super) fn is_empty(&self) -> bool {
-        self.replica.is_empty() && self.coordinator.is_empty() && self.snapshots.is_empty()
+        self.replica.is_empty()
+            && self.coordinator.is_empty()
+            && self.snapshots.is_empty()
+            && self.admin_steps.is_empty()
+            && self.admin.as_ref().is_none_or(VecDeque::is_empty)
     }
 }

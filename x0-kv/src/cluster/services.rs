@@ -1,5 +1,6 @@
 //! The services of a cluster, one file each. See [`Service`](super::service::Service).
 
+pub(crate) mod admin;
 #[cfg(feature = "blob")]
 mod blobs;
 #[cfg(not(feature = "blob"))]
@@ -28,6 +29,7 @@ pub(crate) use self::crdt::CrdtCalls;
 pub(super) use self::crdt::{start_crdt, start_crdt_client};
 use super::event_loop::EventLoop;
 use super::inbox::Alarm;
+use super::outbox::Access;
 use super::readers::ReaderThreads;
 use crate::space::Space;
 
@@ -49,4 +51,5 @@ pub(super) struct Part<'a> {
     pub(super) readers: &'a ReaderThreads,
     pub(super) space: &'a Space,
     pub(super) id: NodeId,
+    pub(super) access: &'a Access,
 }

@@ -35,6 +35,8 @@ pub struct NodeStatus {
     pub decode_errors: u64,
     /// The space on its disk.
     pub space: SpaceStatus,
+    /// How many messages it refused since it started because of the role of their sender.
+    pub refused_messages: u64,
 }
 
 impl NodeStatus {
@@ -51,6 +53,7 @@ impl NodeStatus {
             reached: peers.reached(),
             decode_errors: peers.decode_error_count(),
             space,
+            refused_messages: peers.refused_count(),
         }
     }
 

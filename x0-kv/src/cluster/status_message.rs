@@ -42,6 +42,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         members,
         reached,
         decode_errors,
+        refused_messages,
         space,
     } = status;
     let mut to = BytesMut::with_capacity(128);
@@ -61,6 +62,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
     codec::put_bytes(&mut to, &table);
     put_nodes(&mut to, reached);
     codec::put_u64(&mut to, *decode_errors);
+    codec::put_u64(&mut to, *refused_messages);
     put_space(&mut to, space);
     to.freeze()
 }
@@ -97,6 +99,7 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
         members: members(from)?,
         reached: nodes(from)?,
         decode_errors: from.u64("count of messages")?,
+        refused_messages: from.u64("count of messages")?,
         space: space(from)?,
     })
 }
@@ -179,6 +182,7 @@ mod tests {
                 log_waits: true,
                 ..SpaceStatus::default()
             },
+            refused_messages: 6,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
+use crate::coordinator::protocol::Body;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Mutation, Operation, Query};
 
@@ -30,6 +31,13 @@ pub(super) struct Call {
     pub(super) wake: Duration,
     /// Counts the attempts, modulo 256. Answers that nothing was done count only for the latest.
     pub(super) attempt: u8,
+    /// The peer to which its bytes count, and their number.
+    pub(super) sent: Option<(NodeId, usize)>,
+    pub(super) sent_at: Duration,
+    /// How often no answer came in time.
+    pub(super) timeouts: u8,
+    /// Whether the peer passes it on to the leader.
+    pub(super) is_relayed: bool,
     /// How often it was put off: the next delay depends on it.
     pub(super) delays: u8,
     /// How often it was sent on at once because of a hint.
@@ -59,7 +67,31 @@ pub(super) enum Ask {
     Taken,
 }
 
+impl Call {
+    /// Whether the write may have been applied, or may still be.
+    pub(super) fn may_be_applied(&self) -> bool {
+        let is_under_way = matches!(self.place, Place::Sent { .. } | Place::Proposed);
+        self.ask.is_write() && (self.is_ambiguous || is_under_way)
+    }
+}
+
 impl Ask {
+    /// The frame that asks a node for it; `None` if it is not for another node.
+    pub(super) fn body(&self, is_relay: bool) -> Option<Body> {
+        let (bytes, is_proposed) = match self {
+            Ask::Command { command, .. } => (command.clone(), true),
+            Ask::OpenSession => (crate::Command::OpenSession.encode(), true),
+            Ask::Read(operation) => (operation.encode(), false),
+            Ask::Write { .. } | Ask::Taken => return None,
+        };
+        Some(match (is_proposed, is_relay) {
+            (true, false) => Body::Propose { command: bytes },
+            (true, true) => Body::RelayPropose { command: bytes },
+            (false, false) => Body::Read { operation: bytes },
+            (false, true) => Body::RelayRead { operation: bytes },
+        })
+    }
+
     /// Whether an attempt of unknown fate leaves something behind.
     pub(super) fn is_write(&self) -> bool {
         matches!(self, Ask::Write { .. } | Ask::Command { .. })
@@ -75,6 +107,8 @@ pub(super) enum Place {
     Parked,
     /// Here, until its next attempt.
     Delayed,
+    /// Here, until there is room on the way to its peer.
+    Held,
     /// At another node.
     Sent { to: NodeId },
     /// At the local replica.
@@ -95,6 +129,8 @@ pub(super) struct Request {
     pub(super) number: u64,
     /// Whether it is a write.
     pub(super) is_proposed: bool,
+    /// The leader that has it, if this node passed it on.
+    pub(super) relayed_to: Option<NodeId>,
     /// What to read, until the driver has it.
     pub(super) query: Option<(KeyspaceName, Query)>,
 }

@@ -17,8 +17,14 @@ pub struct Config {
     pub role: Role,
     /// How long an operation may take unless its call says otherwise.
     pub call_timeout: Duration,
-    /// How long one node is given to answer before the operation is tried again.
+    /// How long a node may be silent, at most, before an operation that it has is tried elsewhere. The time
+    /// follows the measured round trips; the time of a transmission comes on top.
     pub attempt_timeout: Duration,
+    /// The same at least.
+    pub attempt_timeout_min: Duration,
+    /// The most bytes of operations that are on their way to one node. Further ones wait here; a single one
+    /// may be longer.
+    pub in_flight_len_max: usize,
     /// The first wait before a retry, on average. It doubles from one retry of the same operation to the
     /// next.
     pub retry_delay_min: Duration,
@@ -62,6 +68,8 @@ impl Config {
             role: Role::Member,
             call_timeout: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(1),
+            attempt_timeout_min: Duration::from_millis(300),
+            in_flight_len_max: 4 << 20,
             retry_delay_min: Duration::from_millis(10),
             retry_delay_max: Duration::from_millis(500),
             calls_max: usize::try_from(SESSION_WINDOW_MAX).unwrap_or(usize::MAX),
@@ -70,6 +78,12 @@ impl Config {
             read_rounds_max: 4,
             batch_len: 256 << 10,
         }
+    }
+
+    /// After this time an attempt is repeated although the connection may still have it: a peer can lose an
+    /// answer without losing the connection.
+    pub(super) fn carried_limit(&self) -> Duration {
+        self.attempt_timeout.saturating_mul(5)
     }
 
     /// For a node outside of the cluster that `members` make.

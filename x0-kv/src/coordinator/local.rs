@@ -19,6 +19,11 @@ use crate::request::outcome::{Applied, Outcome, Refusal};
 impl Coordinator {
     pub(super) fn call(&mut self, caller: u64, operation: Operation, deadline: Option<Duration>) {
         let deadline = self.deadline(deadline);
+        if self.is_expired {
+            let result = Err(OperationError::IdentityExpired { ambiguous: false });
+            self.outputs.push_back(Output::Reply { token: caller, result });
+            return;
+        }
         let is_local = self.route.is_member() && Coordinator::is_local(&operation);
         let (ask, place) = match operation {
             Operation::Write { keyspace, mutation } => (Ask::Write { keyspace, mutation }, Place::Queued),
@@ -196,6 +201,7 @@ impl Coordinator {
                 match Command::decode(&command) {
                     // This was the only attempt, and it found the session gone: nothing was written.
                     Ok(Command::Write { keyspace, mutation, .. }) if !is_ambiguous => {
+                        self.release(key);
                         let Some(call) = self.call_mut(key) else { return };
                         call.ask = Ask::Write { keyspace, mutation };
                         call.place = Place::Queued;
@@ -277,6 +283,7 @@ impl Coordinator {
 
     /// Takes a call out. Answers its caller's token.
     fn end_call(&mut self, key: Key) -> Option<u64> {
+        self.release(key);
         let Some(Entry::Call(call)) = self.entries.remove(key) else { return None };
         if let Ask::Command { session, sequence, .. } = call.ask
             && let Session::Open(window) = &mut self.session
@@ -303,6 +310,10 @@ impl Call {
             deadline,
             wake: deadline,
             attempt: 0,
+            sent: None,
+            sent_at: Duration::ZERO,
+            timeouts: 0,
+            is_relayed: false,
             delays: 0,
             redirects: 0,
             is_ambiguous: false,

@@ -9,6 +9,8 @@ use crate::coordinator::protocol::{self, Body, Header};
 
 /// Most bytes that gather for one peer between two drains, but for the last frame.
 const GATHERED_LEN_MAX: usize = 16 << 20;
+/// Frames of at most this length are always taken: a request is never left without any answer.
+const SMALL_LEN: usize = 64;
 /// How many peers keep their buffer while there is nothing to do for them.
 const IDLE_PEERS_MAX: usize = 64;
 
@@ -57,7 +59,7 @@ impl Outgoing {
     /// Adds a frame for `to`. Answers `false`, and adds nothing, when too much has gathered for it already.
     pub(super) fn put(&mut self, to: NodeId, batch_len: usize, request: u64, body: &Body) -> bool {
         let peer = self.peers.entry(to).or_default();
-        if peer.gathered_len > GATHERED_LEN_MAX {
+        if peer.gathered_len > GATHERED_LEN_MAX && body.len_max() > SMALL_LEN {
             return false;
         }
         if peer.gathered_len == 0 {

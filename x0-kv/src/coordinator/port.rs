@@ -47,6 +47,16 @@ pub enum Input {
         /// The peer.
         peer: NodeId,
     },
+    /// This peer is connected from now on. What is sent to it arrives, unless
+    /// [`Unreachable`](Input::Unreachable) is reported: an operation is not sent again to a peer that still
+    /// has it. A driver that reports this of one peer reports it of all.
+    Reachable {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The identity of this client has expired, so that no member accepts it. Calls end with
+    /// [`IdentityExpired`](OperationError::IdentityExpired) until a peer is reachable again.
+    IdentityExpired,
 
     /// Who leads has changed, or the term: what the replica said. Not for clients.
     Leader {

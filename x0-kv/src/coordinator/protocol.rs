@@ -58,6 +58,14 @@ pub(crate) enum Body {
     Rejected,
     /// Nothing was done: the disks have no space for it.
     NoSpace,
+    /// Report the leader from now on. Not a request: its number means nothing, as that of `Leader`.
+    Watch,
+    /// The leader of this term, if there is one.
+    Leader { term: u64, leader: Option<NodeId> },
+    /// As `Propose`; a member that does not lead passes it on to the leader.
+    RelayPropose { command: Bytes },
+    /// As `Read`; a member that does not lead passes it on to the leader.
+    RelayRead { operation: Bytes },
 }
 
 impl Body {
@@ -71,6 +79,10 @@ impl Body {
             Body::Unknown => 5,
             Body::Rejected => 6,
             Body::NoSpace => 7,
+            Body::Watch => 8,
+            Body::Leader { .. } => 9,
+            Body::RelayPropose { .. } => 10,
+            Body::RelayRead { .. } => 11,
         }
     }
 
@@ -78,7 +90,9 @@ impl Body {
     pub(crate) fn len_max(&self) -> usize {
         24 + match self {
             Body::Propose { command: bytes }
+            | Body::RelayPropose { command: bytes }
             | Body::Read { operation: bytes }
+            | Body::RelayRead { operation: bytes }
             | Body::Answer { applied: bytes } => bytes.len(),
             _ => 0,
         }
@@ -97,12 +111,18 @@ pub(crate) fn put(to: &mut BytesMut, header: Header, request: u64, body: &Body) 
     codec::put_u64(to, request);
     match body {
         Body::Propose { command: bytes }
+        | Body::RelayPropose { command: bytes }
         | Body::Read { operation: bytes }
+        | Body::RelayRead { operation: bytes }
         | Body::Answer { applied: bytes } => {
             codec::put_bytes(to, bytes);
         }
         Body::NotLeader { leader } => codec::put_u64(to, leader.map_or(0, NodeId::get)),
-        Body::Busy | Body::Unknown | Body::Rejected | Body::NoSpace => {}
+        Body::Leader { term, leader } => {
+            codec::put_u64(to, *term);
+            codec::put_u64(to, leader.map_or(0, NodeId::get));
+        }
+        Body::Busy | Body::Unknown | Body::Rejected | Body::NoSpace | Body::Watch => {}
     }
 }
 
@@ -140,6 +160,10 @@ impl<'a> Frames<'a> {
             5 => Body::Unknown,
             6 => Body::Rejected,
             7 => Body::NoSpace,
+            8 => Body::Watch,
+            9 => Body::Leader { term: self.from.u64("term")?, leader: NodeId::new(self.from.u64("leader")?) },
+            10 => Body::RelayPropose { command: self.from.bytes("command", COMMAND_LEN_MAX)? },
+            11 => Body::RelayRead { operation: self.from.bytes("operation", COMMAND_LEN_MAX)? },
             tag => return Err(DecodeError::Tag { what: "kind of frame", tag }),
         };
         Ok(Some(Frame { request, body }))

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use x0_identity::NodeId;
 
-use super::Coordinator;
 use super::call::{Entry, Place, Request};
 use super::dropped::DropReason;
 use super::port::{HandleError, Output};
 use super::slab::Key;
+use super::{Coordinator, WATCHERS_MAX};
 use crate::coordinator::protocol::{Body, Frames};
 use crate::request::applied::encode_applied;
 use crate::request::command::is_of_members;
@@ -20,11 +20,23 @@ impl Coordinator {
         let refused = |source| HandleError::Decode { from, source };
         let (header, frames) = Frames::new(payload).map_err(refused)?;
         self.outgoing.heard(from, header.from);
+        self.flights.heard(from, self.now);
+        self.route.trust(from);
         for frame in frames {
             let frame = frame.map_err(refused)?;
             match frame.body {
                 Body::Propose { command } => self.asked_to_propose(from, frame.request, command),
                 Body::Read { operation } => self.asked_to_read(from, frame.request, &operation),
+                Body::RelayPropose { command } => {
+                    self.asked_to_relay(from, frame.request, Body::Propose { command });
+                }
+                Body::RelayRead { operation } => {
+                    self.asked_to_relay(from, frame.request, Body::Read { operation });
+                }
+                Body::Watch => self.watched(from),
+                Body::Leader { term, leader } if header.to == self.instance => {
+                    self.leader_reported(from, term, leader);
+                }
                 body if header.to == self.instance => self.response(from, frame.request, body),
                 // For an earlier coordinator of this node.
                 _ => {}
@@ -37,13 +49,15 @@ impl Coordinator {
     /// table is not changed this way: the peer may be a client.
     fn asked_to_propose(&mut self, from: NodeId, number: u64, command: Bytes) {
         if !self.route.is_self() {
-            return self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
+            self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
+            return;
         }
         if command.is_empty() || is_of_members(&command) {
-            return self.respond_to(from, number, &Body::Rejected);
+            self.respond_to(from, number, &Body::Rejected);
+            return;
         }
         let instance = self.outgoing.instance(from);
-        let request = Request { from, instance, number, is_proposed: true, query: None };
+        let request = Request { from, instance, number, is_proposed: true, relayed_to: None, query: None };
         if let Some(key) = self.begin_request(request) {
             self.outputs.push_back(Output::Propose { token: key.token(0), payload: command });
         }
@@ -56,18 +70,87 @@ impl Coordinator {
                 let Operation::Read { keyspace, query, .. } = operation else { return };
                 (is_local, (keyspace, query))
             }
-            _ => return self.respond_to(from, number, &Body::Rejected),
+            _ => {
+                self.respond_to(from, number, &Body::Rejected);
+                return;
+            }
         };
         if !is_local && !self.route.is_self() {
-            return self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
+            self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
+            return;
         }
         let instance = self.outgoing.instance(from);
-        let request = Request { from, instance, number, is_proposed: false, query: Some(query) };
+        let query = Some(query);
+        let request = Request { from, instance, number, is_proposed: false, relayed_to: None, query };
         let Some(key) = self.begin_request(request) else { return };
         if is_local {
             self.query(key);
         } else {
             self.reads.wait(key);
+        }
+    }
+
+    /// A client that does not reach the leader asks this member to pass a request on.
+    fn asked_to_relay(&mut self, from: NodeId, number: u64, body: Body) {
+        if !self.route.is_member() {
+            self.respond_to(from, number, &Body::Rejected);
+            return;
+        }
+        let is_proposed = match body {
+            Body::Propose { command } if self.route.is_self() => {
+                return self.asked_to_propose(from, number, command);
+            }
+            Body::Read { operation } if self.route.is_self() => {
+                return self.asked_to_read(from, number, &operation);
+            }
+            // The leader takes what this member sends for a member's own.
+            Body::Propose { ref command } if command.is_empty() || is_of_members(command) => {
+                self.respond_to(from, number, &Body::Rejected);
+                return;
+            }
+            Body::Propose { .. } => true,
+            _ => false,
+        };
+        let Some(leader) = self.route.leader().filter(|leader| *leader != from) else {
+            self.respond_to(from, number, &Body::NotLeader { leader: None });
+            return;
+        };
+        let instance = self.outgoing.instance(from);
+        let relayed_to = Some(leader);
+        let request = Request { from, instance, number, is_proposed, relayed_to, query: None };
+        let Some(key) = self.begin_request(request) else { return };
+        if !self.outgoing.put(leader, self.config.batch_len, key.token(0), &body) {
+            self.respond(key, &Body::Busy);
+        }
+    }
+
+    /// Requests that were passed on to another node than `leader` get an answer: their fate is not known.
+    pub(super) fn end_relays(&mut self, is_lost: impl Fn(NodeId) -> bool) {
+        for position in 0..self.entries.positions() {
+            let Some(key) = self.entries.key_at(position) else { continue };
+            if let Some(Entry::Request(request)) = self.entries.get_mut(key)
+                && request.relayed_to.is_some_and(&is_lost)
+            {
+                let body = if request.is_proposed { Body::Unknown } else { Body::Busy };
+                self.respond(key, &body);
+            }
+        }
+    }
+
+    /// A peer wants to know the leader from now on.
+    fn watched(&mut self, from: NodeId) {
+        let Some((term, leader)) = self.route.of_member() else { return };
+        if self.watchers.len() < WATCHERS_MAX || self.watchers.contains(&from) {
+            self.watchers.insert(from);
+        }
+        self.respond_to(from, 0, &Body::Leader { term, leader });
+    }
+
+    /// Reports the leader to the peers that want to know it.
+    pub(super) fn report_leader(&mut self) {
+        let Some((term, leader)) = self.route.of_member() else { return };
+        for watcher in self.watchers.iter().copied().collect::<Vec<_>>() {
+            self.respond_to(watcher, 0, &Body::Leader { term, leader });
         }
     }
 
@@ -86,9 +169,8 @@ impl Coordinator {
         key
     }
 
-    fn respond_to(&mut self, to: NodeId, number: u64, body: &Body) {
-        // What finds no room is asked for again.
-        self.outgoing.put(to, self.config.batch_len, number, body);
+    fn respond_to(&mut self, to: NodeId, number: u64, body: &Body) -> bool {
+        self.outgoing.put(to, self.config.batch_len, number, body)
     }
 
     /// Ends a request with its response.
@@ -97,8 +179,12 @@ impl Coordinator {
             self.requests -= 1;
             self.outgoing.end_request(request.from);
             // A requester that has started again since then does not wait for the answer.
-            if self.outgoing.instance(request.from) == request.instance {
-                self.respond_to(request.from, request.number, body);
+            if self.outgoing.instance(request.from) == request.instance
+                && !self.respond_to(request.from, request.number, body)
+            {
+                // A long answer finds no room: a short one makes the requester ask again.
+                let body = if request.is_proposed { Body::Unknown } else { Body::Busy };
+                self.respond_to(request.from, request.number, &body);
             }
         }
     }
@@ -134,10 +220,22 @@ impl Coordinator {
     /// asked, is passed over.
     fn response(&mut self, from: NodeId, number: u64, body: Body) {
         let Some((key, attempt)) = Key::of(number) else { return };
+        if let Some(Entry::Request(request)) = self.entries.get_mut(key)
+            && request.relayed_to == Some(from)
+        {
+            // The leader has changed: this member does not know the next one better than its requester.
+            let body = if let Body::NotLeader { .. } = body { Body::Busy } else { body };
+            return self.respond(key, &body);
+        }
+        let now = self.now;
         let Some(call) = self.call_mut(key).filter(|call| call.place == Place::Sent { to: from }) else {
             return;
         };
         let is_latest = call.attempt == attempt;
+        let (took, is_first) = (now.saturating_sub(call.sent_at), call.timeouts == 0);
+        if is_latest && is_first && matches!(body, Body::Answer { .. }) {
+            self.flights.answered(from, took);
+        }
         match body {
             // Of whichever attempt at this node: the stamp makes writes the same, and a read was made after
             // the call.
@@ -151,7 +249,7 @@ impl Coordinator {
                 self.delay(key);
             }
             Body::Rejected => self.refused_for_good(key, OperationError::NotUnderstood),
-            Body::Propose { .. } | Body::Read { .. } => {}
+            _ => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where an operation goes, and where next.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -7,23 +8,90 @@ use x0_identity::NodeId;
 use super::Coordinator;
 use super::call::{Ask, Call, Entry, Place, Request};
 use super::config::Role;
+use super::flight::Flights;
 use super::port::Output;
 use super::random::Random;
 use super::slab::Key;
 use crate::coordinator::protocol::Body;
+use crate::request::error::OperationError;
 use crate::request::operation::{Consistency, Operation};
 
 /// How often an operation follows a hint before it waits a little: two nodes may point at each other during
 /// an election.
 const REDIRECTS_MAX: u8 = 3;
 
-/// What is known of who leads.
+/// What is known of the leader.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// What the replica beside tells.
-    Member { leader: Option<NodeId>, is_self: bool, term: u64 },
-    /// Reports of members.
-    Client { members: Vec<NodeId>, cursor: usize, leader: Option<NodeId> },
+    /// What the replica beside reports.
+    Member {
+        leader: Option<NodeId>,
+        is_self: bool,
+        term: u64,
+    },
+    Client(ClientRoute),
+}
+
+/// What members report to a client.
+#[derive(Debug, Default)]
+pub(super) struct ClientRoute {
+    members: Vec<NodeId>,
+    cursor: usize,
+    leader: Option<NodeId>,
+    /// The last report of each member that is connected: its term and leader.
+    reports: BTreeMap<NodeId, (u64, Option<NodeId>)>,
+    /// Members that did not answer in time and have sent nothing since.
+    suspects: BTreeSet<NodeId>,
+}
+
+/// Where an operation is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) to: NodeId,
+    /// Whether the member is asked to pass it on.
+    pub(super) is_relay: bool,
+}
+
+impl ClientRoute {
+    /// The latest report says that there is no leader.
+    fn is_leaderless(&self) -> bool {
+        !self.reports.is_empty() && self.leader.is_none()
+    }
+
+    fn direct(&self) -> Option<NodeId> {
+        self.leader.or_else(|| self.members.get(self.cursor).copied())
+    }
+
+    fn target(&self, flights: &Flights) -> Option<Target> {
+        // It is sent as soon as a member reports the next leader.
+        if self.is_leaderless() {
+            return None;
+        }
+        let direct = self.direct()?;
+        let is_good = |member: &NodeId| flights.is_up(*member) && !self.suspects.contains(member);
+        if !flights.is_any_up() || is_good(&direct) {
+            return Some(Target { to: direct, is_relay: false });
+        }
+        let others = self.members.iter().cycle().skip(self.cursor).take(self.members.len());
+        match others.copied().find(is_good) {
+            Some(to) => Some(Target { to, is_relay: self.leader.is_some() }),
+            None => Some(Target { to: direct, is_relay: false }),
+        }
+    }
+
+    fn next(&mut self) {
+        self.leader = None;
+        self.cursor = (self.cursor + 1) % self.members.len().max(1);
+    }
+
+    /// The leader by the latest of the reports.
+    fn conclude(&mut self) {
+        // Of one term a report that names the leader is later than one that knows of none.
+        let latest = self.reports.values().max_by_key(|(term, leader)| (*term, leader.is_some()));
+        if let Some((_, leader)) = latest {
+            self.leader = *leader;
+        }
+    }
 }
 
 impl Route {
@@ -33,14 +101,15 @@ impl Route {
             Role::Client { members } => {
                 let cursor = random.below(members.len() as u64);
                 let cursor = usize::try_from(cursor).unwrap_or_default();
-                Route::Client { members: members.clone(), cursor, leader: None }
+                Route::Client(ClientRoute { members: members.clone(), cursor, ..ClientRoute::default() })
             }
         }
     }
 
     pub(super) fn leader(&self) -> Option<NodeId> {
         match self {
-            Route::Member { leader, .. } | Route::Client { leader, .. } => *leader,
+            Route::Member { leader, .. } => *leader,
+            Route::Client(route) => route.leader,
         }
     }
 
@@ -52,25 +121,43 @@ impl Route {
         matches!(self, Route::Member { is_self: true, .. })
     }
 
-    /// The member to send an operation to that cannot be carried out here.
-    fn target(&self) -> Option<NodeId> {
+    /// Term and leader, on a member.
+    pub(super) fn of_member(&self) -> Option<(u64, Option<NodeId>)> {
         match self {
-            Route::Member { leader, .. } => *leader,
-            Route::Client { members, cursor, leader } => leader.or_else(|| members.get(*cursor).copied()),
+            Route::Member { leader, term, .. } => Some((*term, *leader)),
+            Route::Client(_) => None,
         }
     }
 
-    /// A node did not answer, or cannot be reached: a client turns to the next one.
+    /// The node to send an operation to that cannot be carried out here.
+    pub(super) fn target(&self, flights: &Flights) -> Option<Target> {
+        match self {
+            Route::Member { leader, .. } => leader.map(|to| Target { to, is_relay: false }),
+            Route::Client(route) => route.target(flights),
+        }
+    }
+
+    /// A node did not answer, or cannot be reached: a client without reports turns to the next one.
     pub(super) fn fail(&mut self, node: NodeId) {
-        if self.target() == Some(node) {
-            self.next();
+        if let Route::Client(route) = self
+            && route.reports.is_empty()
+            && route.direct() == Some(node)
+        {
+            route.next();
         }
     }
 
-    fn next(&mut self) {
-        if let Route::Client { members, cursor, leader } = self {
-            *leader = None;
-            *cursor = (*cursor + 1) % members.len().max(1);
+    /// A member that is connected did not answer in time.
+    fn suspect(&mut self, node: NodeId) {
+        if let Route::Client(route) = self {
+            route.suspects.insert(node);
+        }
+    }
+
+    /// A member has sent something.
+    pub(super) fn trust(&mut self, node: NodeId) {
+        if let Route::Client(route) = self {
+            route.suspects.remove(&node);
         }
     }
 }
@@ -81,6 +168,7 @@ impl Coordinator {
         if self.is_idle_opening(key) {
             return self.give_up_opening(key);
         }
+        self.release(key);
         let Some(call) = self.call_mut(key) else { return };
         call.attempt = call.attempt.wrapping_add(1);
         let (attempt, deadline) = (call.attempt, call.deadline);
@@ -101,8 +189,8 @@ impl Coordinator {
             call.place = Place::Proposed;
             self.outputs.push_back(Output::Propose { token: key.token(attempt), payload });
             self.arm(key, deadline);
-        } else if let Some(to) = self.route.target() {
-            self.send_call(key, to);
+        } else if let Some(target) = self.route.target(&self.flights) {
+            self.send_call(key, target);
         } else {
             if let Some(call) = self.call_mut(key) {
                 call.place = Place::Parked;
@@ -111,26 +199,85 @@ impl Coordinator {
         }
     }
 
-    fn send_call(&mut self, key: Key, to: NodeId) {
-        let until = self.now.saturating_add(self.config.attempt_timeout);
-        let batch_len = self.config.batch_len;
+    fn send_call(&mut self, key: Key, Target { to, is_relay }: Target) {
+        let (batch_len, now) = (self.config.batch_len, self.now);
         let Some(Entry::Call(call)) = self.entries.get_mut(key) else { return };
-        let body = match &call.ask {
-            Ask::Command { command, .. } => Body::Propose { command: command.clone() },
-            Ask::OpenSession => Body::Propose { command: crate::Command::OpenSession.encode() },
-            Ask::Read(operation) => Body::Read { operation: operation.encode() },
-            Ask::Write { .. } | Ask::Taken => return,
-        };
+        let Some(body) = call.ask.body(is_relay) else { return };
+        let (len, deadline) = (body.len_max(), call.deadline);
+        if !self.flights.has_room(to, len, self.config.in_flight_len_max) {
+            call.place = Place::Held;
+            self.held.push_back(key);
+            return self.arm(key, deadline);
+        }
         if self.outgoing.put(to, batch_len, key.token(call.attempt), &body) {
+            self.flights.begin(to, len);
             call.place = Place::Sent { to };
-            self.arm(key, until);
+            (call.sent, call.sent_at, call.is_relayed) = (Some((to, len)), now, is_relay);
+            let patience = self.flights.patience(to, &self.config, call.timeouts);
+            self.arm(key, now.saturating_add(patience));
         } else {
             self.delay(key);
         }
     }
 
+    /// The bytes of a call are not on the way any more, or its answer is not waited for.
+    pub(super) fn release(&mut self, key: Key) {
+        if let Some((to, len)) = self.call_mut(key).and_then(|call| call.sent.take()) {
+            self.flights.end(to, len);
+        }
+    }
+
+    /// Sends the calls that wait for room, as far as there is any.
+    pub(super) fn send_held(&mut self) {
+        while let Some(key) = self.held.front().copied() {
+            let Some(call) = self.call_mut(key).filter(|call| call.place == Place::Held) else {
+                self.held.pop_front();
+                continue;
+            };
+            let len = call.ask.body(false).map_or(0, |body| body.len_max());
+            if !self.route.is_self()
+                && let Some(target) = self.route.target(&self.flights)
+                && !self.flights.has_room(target.to, len, self.config.in_flight_len_max)
+            {
+                return;
+            }
+            self.held.pop_front();
+            self.route_call(key);
+        }
+    }
+
+    /// The answer to an attempt has not come in time.
+    pub(super) fn lose_patience(&mut self, key: Key, to: NodeId) {
+        let now = self.now;
+        let Some(call) = self.call_mut(key) else { return };
+        let (timeouts, sent_at) = (call.timeouts, call.sent_at);
+        let patience = self.flights.patience(to, &self.config, timeouts);
+        // A peer that answers others, in order, comes to this one.
+        let heard_at = self.flights.heard_at(to).max(sent_at);
+        let due = heard_at.saturating_add(patience);
+        let may_wait = now < sent_at.saturating_add(self.config.carried_limit());
+        if due > now && may_wait {
+            return self.arm(key, due);
+        }
+        let Some(call) = self.call_mut(key) else { return };
+        call.timeouts = timeouts.saturating_add(1);
+        if self.flights.is_up(to) {
+            self.route.suspect(to);
+            // The connection still has it, and would only carry it twice.
+            if may_wait && self.route.target(&self.flights).is_some_and(|target| target.to == to) {
+                let patience = self.flights.patience(to, &self.config, timeouts.saturating_add(1));
+                return self.arm(key, now.saturating_add(patience));
+            }
+        } else {
+            self.route.fail(to);
+        }
+        self.abandon_attempt(key);
+        self.route_call(key);
+    }
+
     /// Tries a call again after a while.
     pub(super) fn delay(&mut self, key: Key) {
+        self.release(key);
         let Some(call) = self.call_mut(key) else { return };
         let delays = call.delays;
         call.delays = delays.saturating_add(1);
@@ -152,20 +299,16 @@ impl Coordinator {
     /// A node said that it does not lead, and who may.
     pub(super) fn redirect(&mut self, key: Key, from: NodeId, hint: Option<NodeId>) {
         let hint = hint.filter(|hint| *hint != from);
-        match &mut self.route {
-            Route::Client { leader, cursor, members } => {
-                let target = leader.or_else(|| members.get(*cursor).copied());
-                if target == Some(from) {
-                    match hint {
-                        Some(_) => *leader = hint,
-                        None => self.route.next(),
-                    }
-                }
+        // The replica beside a member reports by itself.
+        if let Route::Client(route) = &mut self.route
+            && route.direct() == Some(from)
+        {
+            match hint {
+                Some(_) => route.leader = hint,
+                None => route.next(),
             }
-            // The replica beside will hear of it.
-            Route::Member { .. } => {}
         }
-        let target = self.route.target();
+        let target = self.route.target(&self.flights).map(|target| target.to);
         let is_known = self.route.is_self() || (target.is_some() && target != Some(from));
         let Some(call) = self.call_mut(key) else { return };
         if is_known && hint.is_some() && call.redirects < REDIRECTS_MAX {
@@ -176,15 +319,91 @@ impl Coordinator {
         }
     }
 
-    /// Whatever waits for `peer` is tried again, elsewhere if there is one.
+    /// What waits for `peer` is tried again, elsewhere if there is one.
     pub(super) fn unreachable(&mut self, peer: NodeId) {
+        self.flights.down(peer);
+        self.watchers.remove(&peer);
+        if let Route::Client(route) = &mut self.route {
+            route.suspects.remove(&peer);
+            if route.reports.remove(&peer).is_some() {
+                route.conclude();
+            }
+        }
         self.route.fail(peer);
+        let other = self
+            .route
+            .target(&self.flights)
+            .is_some_and(|target| target.to != peer && !self.route.is_member() && self.flights.is_any_up());
         for position in 0..self.entries.positions() {
             let Some(key) = self.entries.key_at(position) else { continue };
             if self.call_mut(key).is_some_and(|call| call.place == Place::Sent { to: peer }) {
                 self.abandon_attempt(key);
-                self.delay(key);
+                if other { self.route_call(key) } else { self.delay(key) }
             }
+        }
+        self.end_relays(|leader| leader == peer);
+        self.wake_parked();
+    }
+
+    pub(super) fn reachable(&mut self, peer: NodeId) {
+        self.flights.up(peer);
+        self.is_expired = false;
+        if let Route::Client(_) = self.route {
+            self.outgoing.put(peer, self.config.batch_len, 0, &Body::Watch);
+        }
+    }
+
+    /// Calls that wait for a leader are tried, if a client has no report any more that there is none.
+    fn wake_parked(&mut self) {
+        if self.route.is_member() || self.route.target(&self.flights).is_none() {
+            return;
+        }
+        for position in 0..self.entries.positions() {
+            let Some(key) = self.entries.key_at(position) else { continue };
+            if self.call_mut(key).is_some_and(|call| call.place == Place::Parked) {
+                self.route_call(key);
+            }
+        }
+    }
+
+    /// A member has reported the leader to this client.
+    pub(super) fn leader_reported(&mut self, from: NodeId, term: u64, leader: Option<NodeId>) {
+        let Route::Client(route) = &mut self.route else { return };
+        // Reports of nodes that are not connected would stay.
+        if !self.flights.is_up(from) {
+            return;
+        }
+        let before = route.leader;
+        route.reports.insert(from, (term, leader));
+        route.conclude();
+        let Some(new) = route.leader else { return };
+        let has_changed = before != Some(new);
+        for position in 0..self.entries.positions() {
+            let Some(key) = self.entries.key_at(position) else { continue };
+            let Some(call) = self.call_mut(key) else { continue };
+            match call.place {
+                Place::Parked => self.route_call(key),
+                Place::Delayed if has_changed => self.route_call(key),
+                Place::Sent { to } if has_changed && to != new && !call.is_relayed => {
+                    self.abandon_attempt(key);
+                    self.route_call(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// No member accepts the identity of this client: its calls end.
+    pub(super) fn identity_expired(&mut self) {
+        if self.route.is_member() || self.flights.is_any_up() {
+            return;
+        }
+        self.is_expired = true;
+        for position in 0..self.entries.positions() {
+            let Some(key) = self.entries.key_at(position) else { continue };
+            let Some(call) = self.call_mut(key).filter(|call| call.caller.is_some()) else { continue };
+            let ambiguous = call.may_be_applied();
+            self.reply(key, Err(OperationError::IdentityExpired { ambiguous }));
         }
     }
 
@@ -194,10 +413,15 @@ impl Coordinator {
             return;
         }
         let was_self = std::mem::replace(is_self, new_is_self);
+        let has_changed = (*leader, *term) != (new, new_term);
         (*leader, *term) = (new, new_term);
+        if has_changed {
+            self.report_leader();
+        }
         if was_self && !new_is_self {
             self.hand_over();
         }
+        self.end_relays(|relayed| new != Some(relayed));
         if new.is_none() {
             return;
         }

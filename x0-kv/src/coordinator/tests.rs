@@ -1,5 +1,7 @@
 //! Coordinators over a log that the test holds in its hand.
 
+mod ways;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -289,14 +291,15 @@ fn a_write_whose_answer_is_lost_is_applied_once() {
         pair.settle();
         assert!(matches!(pair.reply(first), Ok(Outcome::CompareAndSwap(Swap::Swapped { .. }))));
         let second = pair.call(CLIENT, step("1", "2"));
-        for _ in 0..lose {
+        for attempt in 0..lose {
             // The answer of each attempt is lost: of the request, or of the response.
             while let Some(mail) = pair.mail.pop_front() {
                 pair.deliver(mail);
                 pair.decide();
                 pair.mail.retain(|(_, to, _)| *to != node(CLIENT));
             }
-            pair.advance(Duration::from_millis(1500));
+            // The patience doubles with each.
+            pair.advance(Duration::from_millis(1050 << attempt));
         }
         pair.settle();
         assert!(matches!(pair.reply(second), Ok(Outcome::CompareAndSwap(Swap::Swapped { .. }))));

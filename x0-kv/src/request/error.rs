@@ -46,6 +46,15 @@ pub enum OperationError {
         /// Whether it may have been applied, or may still be.
         ambiguous: bool,
     },
+    /// The identity of this client has expired, so that no member accepts it: renew its SVID.
+    #[error(
+        "the SVID of this client has expired: renew it{}",
+        if *.ambiguous { "; the write may or may not have been applied" } else { "; nothing was done" }
+    )]
+    IdentityExpired {
+        /// Whether it may have been applied, or may still be.
+        ambiguous: bool,
+    },
     /// The session of the write is no longer known. The write may or may not have been applied: read before
     /// writing again.
     #[error("the session expired: the write may or may not have been applied; read before writing again")]
@@ -154,7 +163,9 @@ impl OperationError {
             | Self::Damaged(_)
             | Self::Unsupported { .. }
             | Self::NotUnderstood => false,
-            Self::TimedOut { ambiguous } | Self::NoSpace { ambiguous } => *ambiguous,
+            Self::TimedOut { ambiguous }
+            | Self::NoSpace { ambiguous }
+            | Self::IdentityExpired { ambiguous } => *ambiguous,
             Self::SessionExpired | Self::Closed | Self::Failed { .. } => true,
         }
     }

@@ -10,6 +10,11 @@ pub fn describe() {
     describe_gauge!("x0_kv_overlay_bytes", Unit::Bytes, "Writes in memory that are not in a checkpoint yet");
     describe_counter!("x0_kv_checkpoints_total", Unit::Count, "Checkpoints made durable");
     describe_histogram!("x0_kv_checkpoint_seconds", Unit::Seconds, "Time to write a checkpoint");
+    describe_counter!(
+        "x0_kv_refused_messages_total",
+        Unit::Count,
+        "Messages refused because of the role of their sender"
+    );
     describe_counter!("x0_kv_crdt_joins_total", Unit::Count, "Deltas of other members that were joined");
     describe_counter!("x0_kv_crdt_conflicts_total", Unit::Count, "Conflicts of concurrent writers, by type");
     describe_counter!(

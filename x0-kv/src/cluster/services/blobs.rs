@@ -44,7 +44,7 @@ pub(crate) struct BlobTransfer {
 
 /// Opens the blobs in the folder `blobs` of `folder` and registers the service.
 fn start(part: &mut Part<'_>, options: BlobOptions, folder: &Path) -> Result<Blobs, StartError> {
-    let outbox = CHANNEL.open(part.mux)?;
+    let outbox = CHANNEL.open_for_members(part.mux, part.access)?;
     let messages = Inbox::new(part.alarm.clone());
     let sent = messages.clone();
     let send: SendMessage = Box::new(move |to, payload| sent.put((to, payload)));

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use x0_consensus::driver::{Effect, Executor};
-use x0_consensus::{Class, DropReason, Event, HandleError, Input, Membership, MembershipChange};
+use x0_consensus::{
+    Class, DropReason, Event, HandleError, Input, MemberProgress, Membership, MembershipChange, Replication,
+};
 use x0_identity::NodeId;
 use x0_mesh::{Lane, PeerEventKind};
 
@@ -18,9 +20,13 @@ use super::super::outbox::Outbox;
 use super::super::service::{Bus, RECEIVED_MAX, Service};
 use super::super::workers::Workers;
 use super::super::{NodeError, NodeEvent};
+use crate::admin::{self, StepError};
 use crate::coordinator;
+use crate::request::applied::decode_applied;
+use crate::request::command::Command;
 use crate::request::error::OperationError;
 use crate::request::member::Members;
+use crate::request::outcome::{Outcome, Refusal};
 use crate::space::{Lack, Space};
 use crate::state::storage::Reader;
 
@@ -80,17 +86,26 @@ impl ReplicaStatus {
     }
 }
 
+/// Where a change came from.
+#[derive(Debug)]
+enum Asker {
+    Caller(oneshot::Sender<Result<(), ChangeError>>),
+    /// The admin engine, with its token.
+    Admin(u64),
+}
+
 /// The consensus service; see the [module](self).
 pub(crate) struct Consensus {
     outbox: Outbox,
     executor: Executor,
     workers: Box<dyn Workers>,
     requests: Inbox<Request>,
-    changes: BTreeMap<u64, oneshot::Sender<Result<(), ChangeError>>>,
+    changes: BTreeMap<u64, Asker>,
     changes_made: u64,
     status: ReplicaStatus,
     /// The version of the member table that was reported last.
     members_version: u64,
+    is_membership_reported: bool,
     taken: Vec<Request>,
     local: NodeId,
     membership: Membership,
@@ -117,6 +132,7 @@ impl Consensus {
             changes_made: 0,
             status,
             members_version: 0,
+            is_membership_reported: false,
             taken: Vec::new(),
             local: id,
             membership,
@@ -147,9 +163,7 @@ impl Consensus {
     fn request(&mut self, now: Duration, request: Request) {
         match request {
             Request::Change { change, answer } => {
-                self.changes_made += 1;
-                let token = CHANGE_TOKEN | self.changes_made;
-                self.changes.insert(token, answer);
+                let token = self.asked(Asker::Caller(answer));
                 self.handle(now, Input::ChangeMembership { token, change });
             }
             Request::TransferLeadership { to } => self.handle(now, Input::TransferLeadership { to }),
@@ -183,6 +197,55 @@ impl Consensus {
         if let Some(to) = voters.filter(has_space).copied().find(|voter| reached.contains(voter)) {
             self.handed_over = Some(now);
             self.handle(now, Input::TransferLeadership { to });
+        }
+    }
+
+    /// A token of the replica for a request of this asker.
+    fn asked(&mut self, asker: Asker) -> u64 {
+        self.changes_made += 1;
+        let token = CHANGE_TOKEN | self.changes_made;
+        self.changes.insert(token, asker);
+        token
+    }
+
+    /// Carries out a step of the admin engine.
+    fn admin_step(&mut self, now: Duration, step: admin::Output, bus: &mut Bus) {
+        match step {
+            admin::Output::Inspect { token } => {
+                let group = self.group(now);
+                bus.admin(|| admin::Input::Inspected { token, group });
+            }
+            admin::Output::Change { token, change } => {
+                let token = self.asked(Asker::Admin(token));
+                self.handle(now, Input::ChangeMembership { token, change });
+            }
+            admin::Output::Propose { token, change } => {
+                let (token, payload) = (self.asked(Asker::Admin(token)), Command::Member(change).encode());
+                self.handle(now, Input::Propose { token, payload });
+            }
+            admin::Output::Transfer { to } => self.handle(now, Input::TransferLeadership { to }),
+            // For the admin service itself.
+            admin::Output::Send { .. } | admin::Output::Reply { .. } => {}
+        }
+    }
+
+    /// The group as this replica knows it.
+    fn group(&self, now: Duration) -> admin::Group {
+        let replica = self.executor.replica();
+        let status = replica.status();
+        let progress = |member: MemberProgress| admin::Progress {
+            node: member.id,
+            matched: member.matched_index,
+            is_receiving_snapshot: member.replication == Replication::Snapshot,
+            silent_for: member.last_message.map(|last| now.saturating_sub(last)),
+        };
+        admin::Group {
+            local: status.id,
+            term: status.term,
+            committed: status.commit_index,
+            membership: status.membership,
+            members: self.status.members(),
+            progress: replica.progress().into_iter().map(progress).collect(),
         }
     }
 
@@ -220,6 +283,10 @@ impl Consensus {
         }
         if bus.space.own.refuses_writes() {
             self.hand_over(now, bus);
+        }
+        while let Some(step) = bus.admin_steps.pop_front() {
+            is_busy = true;
+            self.admin_step(now, step, bus);
         }
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
@@ -274,15 +341,23 @@ impl Consensus {
 
     fn event(&mut self, event: Event, bus: &mut Bus) -> Result<(), NodeError> {
         match event {
+            Event::Outcome { token, outcome, .. } if token & CHANGE_TOKEN != 0 => {
+                let result = match decode_applied(&outcome) {
+                    Ok(Ok(Outcome::MemberChanged)) => Ok(()),
+                    Ok(Err(Refusal::MembersExceeded)) => Err(StepError::Full),
+                    _ => Err(StepError::Unknown),
+                };
+                self.answer_admin(token, result, bus);
+            }
             Event::Outcome { token, index, outcome } => {
                 bus.coordinator.push_back(coordinator::Input::Outcome { token, index, outcome });
             }
             Event::ReadReady { token, index } => {
                 bus.coordinator.push_back(coordinator::Input::ReadReady { token, index });
             }
-            Event::Changed { token, .. } => self.answer(token, Ok(())),
+            Event::Changed { token, .. } => self.answer(token, Ok(()), bus),
             Event::Dropped { token, reason } if token & CHANGE_TOKEN != 0 => {
-                self.answer(token, Err(change_error(reason)));
+                self.answer(token, Err(reason), bus);
             }
             Event::Dropped { token, reason } => {
                 let reason = drop_reason(reason);
@@ -290,11 +365,14 @@ impl Consensus {
             }
             Event::Leader { leader, term, is_self } => {
                 bus.coordinator.push_back(coordinator::Input::Leader { leader, term, is_self });
+                bus.admin(|| admin::Input::Leader { leader, term });
                 bus.observed(NodeEvent::Leader { leader, term });
             }
             Event::Membership { membership } => {
                 self.membership = membership.clone();
                 bus.membership = Some(membership.clone());
+                // Reported with the member table, also when that stays as it is.
+                self.is_membership_reported = false;
                 bus.observed(NodeEvent::Membership { membership });
             }
             Event::NoSpace(_) => self.space.set(Lack::Log, true),
@@ -308,23 +386,44 @@ impl Consensus {
     /// Reports the member table if it has changed.
     fn report_members(&mut self, bus: &mut Bus) {
         let version = self.status.state.members_version();
-        if version != self.members_version {
-            self.members_version = version;
-            bus.observed(NodeEvent::Members { members: self.status.members() });
+        let has_changed = std::mem::replace(&mut self.members_version, version) != version;
+        if !has_changed && self.is_membership_reported {
+            return;
+        }
+        self.is_membership_reported = true;
+        let members = self.status.members();
+        let membership = self.executor.replica().status().membership;
+        let input = admin::Input::Members { membership, members: Arc::clone(&members) };
+        bus.admin(|| input);
+        if has_changed {
+            bus.observed(NodeEvent::Members { members });
         }
     }
 
-    fn answer(&mut self, token: u64, result: Result<(), ChangeError>) {
-        if let Some(answer) = self.changes.remove(&token) {
-            // The caller may have stopped waiting.
-            let _ = answer.send(result);
+    fn answer(&mut self, token: u64, result: Result<(), DropReason>, bus: &mut Bus) {
+        match self.changes.remove(&token) {
+            Some(Asker::Caller(answer)) => {
+                // The caller may have stopped waiting.
+                let _ = answer.send(result.map_err(change_error));
+            }
+            Some(Asker::Admin(token)) => {
+                let result = result.map_err(step_error);
+                bus.admin(|| admin::Input::Done { token, result });
+            }
+            None => {}
+        }
+    }
+
+    fn answer_admin(&mut self, token: u64, result: Result<(), StepError>, bus: &mut Bus) {
+        if let Some(Asker::Admin(token)) = self.changes.remove(&token) {
+            bus.admin(|| admin::Input::Done { token, result });
         }
     }
 }
 
 impl Service for Consensus {
     fn wants(&self, bus: &Bus) -> bool {
-        !bus.replica.is_empty()
+        !bus.replica.is_empty() || !bus.admin_steps.is_empty()
     }
 
     fn poll(
@@ -361,6 +460,15 @@ fn change_error(reason: DropReason) -> ChangeError {
         DropReason::ChangeInProgress | DropReason::Full | DropReason::Transferring => ChangeError::InProgress,
         DropReason::ChangeInvalid | DropReason::Length => ChangeError::Invalid,
         _ => ChangeError::Unknown,
+    }
+}
+
+fn step_error(reason: DropReason) -> StepError {
+    match reason {
+        DropReason::NotLeader { .. } | DropReason::Superseded => StepError::NotLeader,
+        DropReason::ChangeInProgress | DropReason::Full | DropReason::Transferring => StepError::InProgress,
+        DropReason::ChangeInvalid | DropReason::Length => StepError::Invalid,
+        _ => StepError::Unknown,
     }
 }
 

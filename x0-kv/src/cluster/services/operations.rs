@@ -1,9 +1,11 @@
 //! The operations service: callers, the coordinator, and reads of the local state.
 
+use std::collections::BTreeSet;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use x0_mesh::{Lane, PeerEventKind};
+use x0_identity::NodeId;
+use x0_mesh::{DownReason, Lane, PeerEventKind};
 
 use super::super::NodeError;
 use super::super::channel::ChannelSpec;
@@ -77,6 +79,8 @@ pub(crate) struct Operations {
     coordinator: Coordinator,
     calls: Calls,
     waiting: Waiting,
+    /// Peers that are connected.
+    up: BTreeSet<NodeId>,
     /// `None` on a client.
     state: Option<LocalState>,
     taken_calls: Vec<Call>,
@@ -95,6 +99,7 @@ impl Operations {
             coordinator,
             calls,
             waiting: Waiting::default(),
+            up: BTreeSet::new(),
             state,
             taken_calls: Vec::new(),
             taken_queried: Vec::new(),
@@ -104,6 +109,14 @@ impl Operations {
     fn handle(&mut self, now: Duration, bus: &Bus, input: Input) {
         if let Err(HandleError::Decode { from, .. }) = self.coordinator.handle(now, input) {
             bus.peers.decode_error(from);
+        }
+    }
+
+    /// A message to this peer was lost. The peer may be connected nevertheless.
+    fn lost(&mut self, now: Duration, bus: &Bus, peer: NodeId) {
+        self.handle(now, bus, Input::Unreachable { peer });
+        if self.up.contains(&peer) {
+            self.handle(now, bus, Input::Reachable { peer });
         }
     }
 
@@ -142,9 +155,21 @@ impl Operations {
         // Events before messages: a message belongs to the epoch whose `Up` was polled last.
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
-            if let PeerEventKind::Down { .. } = event.kind {
-                self.outbox.forget(event.peer);
-                self.handle(now, bus, Input::Unreachable { peer: event.peer });
+            let peer = event.peer;
+            match event.kind {
+                PeerEventKind::Up { .. } => {
+                    self.up.insert(peer);
+                    self.handle(now, bus, Input::Reachable { peer });
+                }
+                PeerEventKind::Down { reason, .. } => {
+                    self.up.remove(&peer);
+                    self.outbox.forget(peer);
+                    self.handle(now, bus, Input::Unreachable { peer });
+                    if reason == DownReason::OwnIdentityExpired {
+                        self.handle(now, bus, Input::IdentityExpired);
+                    }
+                }
+                _ => {}
             }
         }
         for _ in 0..RECEIVED_MAX {
@@ -167,7 +192,7 @@ impl Operations {
                 Output::Reply { token, result } => self.waiting.complete(token, result),
                 Output::Send { to, payload } => {
                     if self.outbox.send(cx, to, LANE, payload).is_err() {
-                        self.handle(now, bus, Input::Unreachable { peer: to });
+                        self.lost(now, bus, to);
                     }
                 }
                 Output::Propose { token, payload } if self.state.is_some() => {
@@ -188,7 +213,7 @@ impl Operations {
             }
         }
         for peer in self.outbox.flush(cx) {
-            self.handle(now, bus, Input::Unreachable { peer });
+            self.lost(now, bus, peer);
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) fn start(
         Some(folder) => Box::new(crate::crdt::journal_in(&folder)?),
         None => Box::new(MemoryStorage::new()),
     };
-    let outbox = CHANNEL.open(part.mux)?;
+    let outbox = CHANNEL.open_for_members(part.mux, part.access)?;
     let len_max = outbox.message_len_max(LANE);
     options.session.datagram_len_max = options.session.datagram_len_max.min(len_max);
     let datagrams = Inbox::new(part.alarm.clone());

@@ -1,0 +1,224 @@
+//! Ways to the leader: bytes in flight, silence, relays, and reports of the leader.
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+/// A client that is connected to these members.
+fn connected(to: &[u64]) -> Pair {
+    let mut pair = Pair::new();
+    pair.elect(Some(1));
+    for member in to {
+        pair.give(CLIENT, Input::Reachable { peer: node(*member) });
+    }
+    pair.settle();
+    let warm = pair.call(CLIENT, put("warm", "up"));
+    pair.settle();
+    pair.reply(warm).unwrap();
+    pair
+}
+
+/// Mail of the client to this member.
+fn sent_to(pair: &Pair, member: u64) -> usize {
+    pair.mail.iter().filter(|(from, to, _)| *from == CLIENT && *to == node(member)).count()
+}
+
+fn long_put() -> Operation {
+    write(Mutation::Put { key: "k".into(), value: vec![0; MIB - 100].into() })
+}
+
+#[test]
+fn bytes_on_the_way_are_bounded() {
+    let mut pair = connected(&[1]);
+    let calls: Vec<u64> = (0..20).map(|_| pair.call(CLIENT, long_put())).collect();
+    let sent: usize = pair.mail.iter().map(|(_, _, payload)| payload.len()).sum();
+    assert!(sent > 3 * MIB && sent <= 4 * MIB, "{sent}");
+    // Nothing is sent twice although the transmission takes its time.
+    pair.advance(Duration::from_millis(900));
+    let again: usize = pair.mail.iter().map(|(_, _, payload)| payload.len()).sum();
+    assert_eq!(sent, again);
+    pair.settle();
+    for call in calls {
+        pair.reply(call).unwrap();
+    }
+    assert_eq!(pair.log.len(), 22, "the session, the first write, and each of the others once");
+}
+
+#[test]
+fn calls_that_wait_for_room_time_out_unambiguously_and_leave_no_bytes_behind() {
+    let mut pair = connected(&[1]);
+    let calls: Vec<u64> = (0..6).map(|_| pair.call(CLIENT, long_put())).collect();
+    pair.mail.clear();
+    pair.advance(Duration::from_secs(11));
+    let ambiguous: Vec<bool> =
+        calls.iter().map(|call| pair.reply(*call).unwrap_err().is_ambiguous()).collect();
+    assert_eq!(ambiguous.iter().filter(|it| **it).count(), 4, "{ambiguous:?}");
+    pair.mail.clear();
+    let later = pair.call(CLIENT, long_put());
+    assert_eq!(sent_to(&pair, 1), 1, "there is room again");
+    pair.settle();
+    pair.reply(later).unwrap();
+}
+
+#[test]
+fn a_peer_that_has_a_call_does_not_get_it_again() {
+    let mut pair = connected(&[1]);
+    let call = pair.call(CLIENT, get("warm"));
+    let mail = pair.mail.pop_front().unwrap();
+    for _ in 0..8 {
+        pair.advance(Duration::from_millis(500));
+        assert_eq!(sent_to(&pair, 1), 0);
+    }
+    pair.deliver(mail);
+    pair.settle();
+    assert!(is_value(&pair.reply(call), "up"));
+    // An answer can be lost without the connection: in the end it is sent again.
+    let call = pair.call(CLIENT, get("warm"));
+    pair.mail.clear();
+    for _ in 0..14 {
+        pair.advance(Duration::from_millis(500));
+    }
+    assert!(sent_to(&pair, 1) >= 1);
+    pair.settle();
+    assert!(is_value(&pair.reply(call), "up"));
+}
+
+#[test]
+fn a_client_cut_off_from_the_leader_is_served_through_another_member() {
+    let mut pair = connected(&[2, 3]);
+    for operation in [put("a", "1"), get("a")] {
+        let call = pair.call(CLIENT, operation);
+        assert_eq!(sent_to(&pair, 1), 0);
+        pair.settle();
+        assert!(pair.reply(call).is_ok());
+    }
+    for member in [1, 2, 3] {
+        assert_eq!(pair.coordinator(member).requests(), 0);
+    }
+}
+
+/// The connection to the leader is up, but nothing passes.
+#[test]
+fn a_silent_leader_is_reached_through_another_member_within_a_second() {
+    let mut pair = connected(&[1, 2, 3]);
+    let calls = [pair.call(CLIENT, put("a", "1")), pair.call(CLIENT, get("warm"))];
+    let begun = pair.now;
+    while pair.coordinator(CLIENT).calls() > 0 {
+        pair.mail.retain(|(from, to, _)| !(*from == CLIENT && *to == node(1)));
+        pair.mail.retain(|(from, to, _)| !(*from == 1 && *to == node(CLIENT)));
+        if pair.mail.is_empty() {
+            pair.decide();
+            if pair.mail.is_empty() {
+                pair.advance(Duration::from_millis(10));
+            }
+        } else {
+            let mail = pair.mail.pop_front().unwrap();
+            pair.deliver(mail);
+        }
+    }
+    assert!(pair.now - begun <= Duration::from_secs(1), "{:?}", pair.now - begun);
+    calls.iter().for_each(|call| drop(pair.reply(*call).unwrap()));
+    // The others go the same way at once.
+    let next = pair.call(CLIENT, put("a", "2"));
+    assert_eq!(sent_to(&pair, 1), 0);
+    pair.settle();
+    pair.reply(next).unwrap();
+}
+
+#[test]
+fn the_next_leader_gets_the_calls_as_soon_as_a_member_knows_it() {
+    let mut pair = connected(&[1, 2, 3]);
+    let waiting = pair.call(CLIENT, step("", "1"));
+    // The leader dies with the call: the others report that they have none.
+    pair.mail.clear();
+    pair.elect(None);
+    pair.mail.retain(|(from, ..)| *from != 1);
+    while let Some(mail) = pair.mail.pop_front() {
+        pair.deliver(mail);
+    }
+    let parked = pair.call(CLIENT, get("warm"));
+    assert!(pair.mail.is_empty(), "nobody is asked while there is no leader");
+    pair.members.get_mut(&1).unwrap().proposed.clear();
+    pair.elect(Some(2));
+    pair.mail.retain(|(from, to, _)| *from != 1 && *to != node(1));
+    pair.settle();
+    // No time has passed.
+    assert!(matches!(pair.reply(waiting), Ok(Outcome::CompareAndSwap(Swap::Swapped { .. }))));
+    assert!(is_value(&pair.reply(parked), "up"));
+}
+
+#[test]
+fn a_relay_that_loses_the_leader_says_that_the_result_is_unknown() {
+    let mut pair = connected(&[2, 3]);
+    let call = pair.call(CLIENT, step("", "1"));
+    let relay = pair.mail.iter().find(|(from, ..)| *from == CLIENT).unwrap().1.get();
+    // The leader has it, and dies before it answers.
+    while let Some(mail) = pair.mail.pop_front() {
+        pair.deliver(mail);
+    }
+    let (_, payload) = pair.members[&1].proposed[0].clone();
+    pair.commit(payload);
+    pair.members.get_mut(&1).unwrap().proposed.clear();
+    pair.give(relay, Input::Unreachable { peer: node(1) });
+    assert_eq!(pair.coordinator(relay).requests(), 0);
+    pair.elect(Some(3));
+    for _ in 0..10 {
+        pair.settle();
+        pair.advance(Duration::from_millis(20));
+    }
+    assert!(matches!(pair.reply(call), Ok(Outcome::CompareAndSwap(Swap::Swapped { .. }))), "applied once");
+}
+
+#[test]
+fn a_relay_does_not_carry_commands_of_members() {
+    let mut pair = connected(&[2]);
+    let change = crate::MemberChange::Remove { node: node(1) };
+    let command = Command::Member(change).encode();
+    for body in
+        [protocol::Body::RelayPropose { command: command.clone() }, protocol::Body::Propose { command }]
+    {
+        let mut message = bytes::BytesMut::new();
+        protocol::put(&mut message, HEADER, 1, &body);
+        let to = if matches!(body, protocol::Body::Propose { .. }) { 1 } else { 2 };
+        pair.give(to, Input::Message { from: node(CLIENT), payload: message.freeze() });
+        let (_, _, payload) = pair.mail.pop_front().unwrap();
+        let frame = protocol::Frames::new(&payload).unwrap().1.next().unwrap().unwrap();
+        assert_eq!(frame.body, protocol::Body::Rejected);
+    }
+    assert!(pair.members[&1].proposed.is_empty() && pair.mail.is_empty());
+}
+
+#[test]
+fn an_expired_identity_ends_calls_at_once() {
+    let mut pair = connected(&[1, 2]);
+    let calls = [pair.call(CLIENT, put("a", "1")), pair.call(CLIENT, get("a"))];
+    pair.give(CLIENT, Input::Unreachable { peer: node(1) });
+    pair.give(CLIENT, Input::IdentityExpired);
+    assert!(pair.replies.is_empty(), "another member still accepts it");
+    pair.give(CLIENT, Input::Unreachable { peer: node(2) });
+    pair.give(CLIENT, Input::IdentityExpired);
+    assert_eq!(pair.reply(calls[0]), Err(OperationError::IdentityExpired { ambiguous: true }));
+    assert_eq!(pair.reply(calls[1]), Err(OperationError::IdentityExpired { ambiguous: false }));
+    let later = pair.call(CLIENT, get("a"));
+    assert_eq!(pair.reply(later), Err(OperationError::IdentityExpired { ambiguous: false }));
+    // It was renewed.
+    pair.mail.clear();
+    pair.give(CLIENT, Input::Reachable { peer: node(1) });
+    let read = pair.call(CLIENT, get("warm"));
+    pair.settle();
+    assert!(is_value(&pair.reply(read), "up"));
+}
+
+#[test]
+fn a_leader_with_many_watchers_keeps_its_bound() {
+    let mut pair = connected(&[]);
+    let mut message = bytes::BytesMut::new();
+    protocol::put(&mut message, HEADER, 0, &protocol::Body::Watch);
+    let payload = message.freeze();
+    for watcher in 0..WATCHERS_MAX as u64 + 10 {
+        pair.give(1, Input::Message { from: node(1000 + watcher), payload: payload.clone() });
+    }
+    assert_eq!(pair.coordinator(1).watchers.len(), WATCHERS_MAX);
+    pair.give(1, Input::Unreachable { peer: node(1000) });
+    assert_eq!(pair.coordinator(1).watchers.len(), WATCHERS_MAX - 1);
+}

@@ -1,0 +1,260 @@
+//! Real nodes over QUIC: operators change the members through any node, members are dialled at their
+//! replicated addresses, and the role of an identity decides which messages are accepted.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_kv::admin::{
+    AdminError, AdminReply, AdminRequest, MemberInfo, MemberList, MemberRole, PeerRole, PeerRoles,
+};
+use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
+use x0_kv::{Client, ClientOptions};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
+use x0_mesh::{ChannelOptions, Lane, Mux, MuxOptions, Transmit, Transport, is_guest};
+
+fn id(number: u64) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+/// Generous: only a test that fails waits for it.
+async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} takes too long"))
+}
+
+struct Machine {
+    authority: Authority,
+    folder: tempfile::TempDir,
+}
+
+fn any() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let domain = TrustDomain::parse("members.test").unwrap();
+        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
+        Machine { authority, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn identity(&self, spiffe_id: &SpiffeId) -> Identity {
+        let svid = self.authority.issue(spiffe_id, Duration::from_secs(3600)).unwrap();
+        Identity::new(svid, self.authority.bundle()).unwrap()
+    }
+
+    fn guest_id(&self, name: &str) -> SpiffeId {
+        SpiffeId::from_segments(self.authority.trust_domain(), &[name, "1"]).unwrap()
+    }
+
+    /// A node that dials `peers`, and later the members at their replicated addresses.
+    fn node(&self, number: u64, founders: u64, peers: &[(NodeId, SocketAddr)]) -> (Node, SocketAddr) {
+        let spiffe_id = SpiffeId::for_node(self.authority.trust_domain(), id(number));
+        let identity = self.identity(&spiffe_id);
+        let mut quic =
+            QuicOptions::new(id(number), any(), identity.server_config(), identity.client_config())
+                .guests(true);
+        quic.peers = peers.to_vec();
+        let transport = QuicTransport::bind(quic).unwrap();
+        let address = transport.local_addr().unwrap();
+        let (book, guests) = (transport.peers(), transport.peers());
+        let operator = self.guest_id("operator");
+        let roles = PeerRoles::new(move |peer| match guests.guest_identity(peer) {
+            Some(identity) if identity == operator => PeerRole::Operator,
+            _ if is_guest(peer) => PeerRole::Client,
+            _ => PeerRole::Member,
+        });
+        let mut options = NodeOptions::new(id(number), self.folder.path().join(number.to_string()))
+            .addresses([address.to_string()])
+            .roles(roles)
+            .observe(move |event| {
+                if let NodeEvent::Members { members } = event {
+                    for (node, member) in members.iter() {
+                        if let Some(address) = member.addresses.first() {
+                            book.set_peer(node, address.parse().unwrap());
+                        }
+                    }
+                }
+            });
+        if number <= founders {
+            options = options.founders((1..=founders).map(id));
+        }
+        (Node::start(options, &Mux::new(transport, MuxOptions::default())).unwrap(), address)
+    }
+
+    /// Three nodes. Each later one knows the addresses of the earlier ones.
+    fn three(&self) -> (Vec<Node>, Vec<(NodeId, SocketAddr)>) {
+        let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+        for number in 1..=3 {
+            let (node, address) = self.node(number, 3, &addresses);
+            nodes.push(node);
+            addresses.push((id(number), address));
+        }
+        (nodes, addresses)
+    }
+
+    fn mux(&self, name: &str, peers: &[(NodeId, SocketAddr)]) -> Mux {
+        let identity = self.identity(&self.guest_id(name));
+        let mut quic = QuicOptions::guest(any(), identity.server_config(), identity.client_config());
+        quic.peers = peers.to_vec();
+        Mux::new(QuicTransport::bind(quic).unwrap(), MuxOptions::default())
+    }
+
+    fn client(&self, name: &str, peers: &[(NodeId, SocketAddr)]) -> Client {
+        let mux = self.mux(name, peers);
+        let options = ClientOptions::new(mux.local(), peers.iter().map(|(node, _)| *node));
+        Client::connect(options, &mux).unwrap()
+    }
+}
+
+async fn list(client: &Client) -> MemberList {
+    match client.admin(AdminRequest::Members).await.unwrap() {
+        AdminReply::Members(list) => list,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the list is as wanted.
+async fn listed(client: &Client, what: &str, is_wanted: impl Fn(&MemberList) -> bool) -> MemberList {
+    soon(what, async {
+        loop {
+            if let Ok(AdminReply::Members(list)) = client.admin(AdminRequest::Members).await
+                && is_wanted(&list)
+            {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+/// Repeats a request while a change is in progress or its result is not known.
+async fn change(client: &Client, request: AdminRequest) -> Result<AdminReply, AdminError> {
+    soon("a change", async {
+        loop {
+            match client.admin(request.clone()).await {
+                Err(AdminError::InProgress | AdminError::NoLeader) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
+    })
+    .await
+}
+
+fn find(list: &MemberList, number: u64) -> Option<&MemberInfo> {
+    list.members.iter().find(|member| member.node == id(number))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_change_the_members_through_any_node() {
+    let machine = Machine::new();
+    let (mut nodes, addresses) = machine.three();
+    // The operator knows one node, whichever part that has.
+    let operator = machine.client("operator", &addresses[1..2]);
+    let announced = listed(&operator, "the addresses", |list| {
+        list.members.iter().all(|member| member.addresses.len() == 1 && member.is_reached)
+    });
+    assert_eq!(announced.await.members.len(), 3);
+
+    // Node 4 knows nobody: it is dialled at the address of the member table.
+    let (node, address) = machine.node(4, 0, &[]);
+    nodes.push(node);
+    let stranger = change(&operator, AdminRequest::Promote { node: id(4) }).await;
+    assert_eq!(stranger, Err(AdminError::NotAMember { node: id(4) }));
+    let add = AdminRequest::Add { node: id(4), addresses: vec![address.to_string()] };
+    assert_eq!(change(&operator, add).await, Ok(AdminReply::Done));
+    let has_caught_up = |list: &MemberList| {
+        find(list, 4).is_some_and(|member| member.is_reached && member.matched + 10 > list.committed)
+    };
+    let learning = listed(&operator, "the learner", has_caught_up).await;
+    assert_eq!(find(&learning, 4).unwrap().role, MemberRole::Learner);
+    let promote = AdminRequest::Promote { node: id(4) };
+    assert_eq!(change(&operator, promote.clone()).await, Ok(AdminReply::Done));
+    assert_eq!(change(&operator, promote).await, Ok(AdminReply::Done), "a repetition does no harm");
+    assert_eq!(find(&list(&operator).await, 4).unwrap().role, MemberRole::Voter);
+
+    // The leader goes to node 2, then the request to remove it is handed over with the leadership.
+    let transfer = AdminRequest::Transfer { to: Some(id(2)) };
+    assert_eq!(change(&operator, transfer).await, Ok(AdminReply::Done));
+    listed(&operator, "the transfer", |list| list.leader == id(2)).await;
+    assert_eq!(change(&operator, AdminRequest::Remove { node: id(2) }).await, Ok(AdminReply::Done));
+
+    // Of the three that are left one is down: the next removal would lose the quorum.
+    let operator = machine.client("operator", &[addresses[0], (id(4), address)]);
+    let left = listed(&operator, "the removal", |list| find(list, 2).is_none()).await;
+    assert_eq!(left.members.len(), 3);
+    let down = if left.leader == id(3) { 1 } else { 3 };
+    let position = nodes.iter().position(|node| node.id() == id(down)).unwrap();
+    nodes.remove(position).shutdown().await.unwrap();
+    listed(&operator, "the silence", |list| !find(list, down).unwrap().is_reached).await;
+    let other =
+        left.members.iter().map(|member| member.node).find(|node| *node != left.leader && *node != id(down));
+    let removed = change(&operator, AdminRequest::Remove { node: other.unwrap() }).await;
+    assert_eq!(removed, Err(AdminError::QuorumLost { voters: 2, reached: 1, needed: 2 }));
+    assert_eq!(change(&operator, AdminRequest::Remove { node: id(down) }).await, Ok(AdminReply::Done));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_neither_administer_nor_speak_for_members() {
+    let machine = Machine::new();
+    let (nodes, addresses) = machine.three();
+    let mux = machine.mux("client", &addresses);
+    let mut consensus = mux.channel(ChannelOptions::new("x0.kv.consensus").ordered_lanes(1)).unwrap();
+    let options = ClientOptions::new(mux.local(), addresses.iter().map(|(node, _)| *node));
+    let client = Client::connect(options, &mux).unwrap();
+    soon("the first write", client.store().put("key", "value")).await.unwrap();
+    for request in [AdminRequest::Members, AdminRequest::Remove { node: id(2) }] {
+        assert_eq!(client.admin(request).await, Err(AdminError::NotAnOperator));
+    }
+    let before = nodes[2].status().refused_messages;
+    let transmit = Transmit { to: id(3), lane: Lane::Ordered(0), payload: b"not of a member" };
+    soon("the message", poll_fn(|cx| consensus.poll_send(cx, &transmit))).await.unwrap();
+    soon("the refusal", async {
+        while nodes[2].status().refused_messages == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let status = nodes[2].status();
+    assert!(status.refused_messages > 0 && status.decode_errors == 0, "{status:?}");
+    soon("another write", client.store().put("key", "value")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_clients_with_one_identity_do_not_disturb_each_other() {
+    let machine = Machine::new();
+    let (nodes, addresses) = machine.three();
+    let clients: Vec<Client> = (0..16).map(|_| machine.client("client", &addresses)).collect();
+    for client in &clients {
+        soon("the first write", client.store().put("ready", "")).await.unwrap();
+    }
+    let works: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(number, client)| {
+            let store = client.store().clone();
+            tokio::spawn(async move {
+                for step in 0..50 {
+                    store.put(format!("{number}/{step}"), "value").await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for work in works {
+        soon("the writes", work).await.unwrap();
+    }
+    for client in &clients {
+        assert_eq!(client.reached().len(), 3);
+    }
+    for node in &nodes {
+        let guests = node.status().reached.iter().filter(|peer| is_guest(**peer)).count();
+        assert_eq!(guests, 16, "each process has a connection of its own");
+    }
+}
