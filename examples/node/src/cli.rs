@@ -1,9 +1,11 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use x0_identity::NodeId;
 
 use crate::config::Engine;
 
@@ -24,7 +26,7 @@ pub(crate) enum Command {
     /// Run the demo: five nodes on this machine, a real data set, a killed leader, a partition, and a table
     /// of results
     Demo(DemoArgs),
-    /// Write an authority, and configurations and identities for nodes and a client
+    /// Write an authority, and configurations and identities for nodes, a client and an operator
     Init(InitArgs),
     /// Issue new identities with the authority that `init` wrote
     Issue(IssueArgs),
@@ -36,6 +38,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Search documents that the nodes keep, and change them
     Rag(crate::rag::cli::RagArgs),
+    /// List and change the members of a running cluster, with an operator's identity
+    Member(MemberArgs),
+    /// Show the leader of a running cluster, or hand the leadership over, with an operator's identity
+    Leader(LeaderArgs),
 }
 
 #[derive(Debug, Args)]
@@ -89,9 +95,12 @@ pub(crate) struct IssueArgs {
     /// The folder that `init` wrote
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: PathBuf,
-    /// Renew the identity of this node (1, 2, ...); without it, those of the client
+    /// Renew the identity of this node (1, 2, ...); without it, those of the client and the operator
     #[arg(long, value_name = "N")]
     pub(crate) node: Option<u32>,
+    /// Write identity and configuration of a new node with this UDP address, which joins the cluster
+    #[arg(long, value_name = "IP:PORT", requires = "node")]
+    pub(crate) address: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) validity: ValidityArgs,
 }
@@ -127,6 +136,102 @@ pub(crate) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// The operator's configuration
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MemberArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(subcommand)]
+    pub(crate) command: MemberCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Print the members, their roles, addresses and progress
+    List,
+    /// Add a node as a learner and wait until it has caught up
+    Add {
+        /// The number of the new node (1, 2, ...), or its id in 16 hexadecimal digits
+        #[arg(value_parser = node_id)]
+        node: NodeId,
+        #[command(flatten)]
+        new: NewMemberArgs,
+    },
+    /// Make a learner that has caught up a voter
+    Promote {
+        /// The learner
+        #[arg(value_parser = node_id)]
+        node: NodeId,
+    },
+    /// Remove a member; refused if that would lose the quorum
+    Remove {
+        /// The member
+        #[arg(value_parser = node_id)]
+        node: NodeId,
+    },
+    /// Replace a member: add the new node, wait until it has caught up, then exchange them in one change
+    Replace {
+        /// The member that leaves
+        #[arg(value_parser = node_id)]
+        old: NodeId,
+        /// The node that takes its place
+        #[arg(value_parser = node_id)]
+        new_node: NodeId,
+        #[command(flatten)]
+        new: NewMemberArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewMemberArgs {
+    /// A UDP address of the new node; may be repeated, the preferred one first
+    #[arg(long = "address", value_name = "IP:PORT", required = true)]
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The time to wait until the new node has caught up, in seconds
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub(crate) wait_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaderArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(subcommand)]
+    pub(crate) command: LeaderCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaderCommand {
+    /// Print the leader
+    Show,
+    /// Hand the leadership over
+    Transfer {
+        /// The next leader; without it, the voter with the longest log
+        #[arg(value_parser = node_id)]
+        to: Option<NodeId>,
+    },
+}
+
+/// A node by its number, or by its id in 16 hexadecimal digits.
+fn node_id(text: &str) -> Result<NodeId, String> {
+    let node = match text.parse::<u64>() {
+        Ok(number) if text.len() < NodeId::DISPLAY_LEN => NodeId::new(number),
+        _ => text.parse().ok(),
+    };
+    node.ok_or_else(|| {
+        format!("`{text}` is not a node: write its number, or its id in 16 hexadecimal digits")
+    })
 }
 
 #[derive(Debug, Args)]
@@ -236,6 +341,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_is_named_by_its_number_or_its_id() {
+        let id = |number| NodeId::new(number).unwrap();
+        for (text, expect) in
+            [("4", Some(id(4))), ("0000000000000010", Some(id(16))), ("0", None), ("ff", None), ("", None)]
+        {
+            assert_eq!(node_id(text).ok(), expect, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
-use x0_identity::NodeId;
+use x0_identity::{NodeId, SpiffeId};
 
 use crate::http::config::HttpConfig;
 use crate::rag::config::RagConfig;
@@ -41,7 +41,11 @@ pub(crate) struct NodeConfig {
     /// Whether the node joins a running cluster instead of founding one with the others.
     #[serde(default)]
     pub(crate) join: bool,
-    /// Every node of the cluster, this one included.
+    /// The SPIFFE IDs of the operators, who may change the members and the leader.
+    #[serde(default, deserialize_with = "spiffe_ids")]
+    pub(crate) operators: Vec<SpiffeId>,
+    /// Every node of the cluster, this one included. Members that are added later are in the member table of
+    /// the cluster.
     pub(crate) members: Vec<Member>,
     /// The listeners of the HTTP front.
     #[serde(default)]
@@ -51,14 +55,14 @@ pub(crate) struct NodeConfig {
     pub(crate) rag: Option<RagConfig>,
 }
 
-/// The configuration of `x0-node kv` and `x0-node status`.
+/// The configuration of `x0-node kv`, `status`, `member` and `leader`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientConfig {
     /// The SPIFFE trust domain of the cluster.
     pub(crate) trust_domain: String,
-    /// The identities of the client, PEM. Each serves one command at a time.
-    pub(crate) svids: Vec<PathBuf>,
+    /// Certificate chain and key, PEM. Any number of commands may use them at once.
+    pub(crate) svid: PathBuf,
     /// The authorities that are trusted, PEM.
     pub(crate) bundle: PathBuf,
     /// The time after which an operation fails, in milliseconds.
@@ -165,13 +169,8 @@ impl ClientConfig {
     pub(crate) fn load(path: &Path) -> Result<ClientConfig, ConfigError> {
         let mut config: ClientConfig = read(path)?;
         check_members(path, &config.members)?;
-        if config.svids.is_empty() {
-            return Err(ConfigError::Empty { path: path.into(), field: "svids" });
-        }
-        for svid in &mut config.svids {
-            *svid = beside(path, svid);
-            present(path, "svids", svid)?;
-        }
+        config.svid = beside(path, &config.svid);
+        present(path, "svid", &config.svid)?;
         config.bundle = beside(path, &config.bundle);
         present(path, "bundle", &config.bundle)?;
         Ok(config)
@@ -223,6 +222,13 @@ fn timeout_ms_default() -> u64 {
 
 fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
     String::deserialize(from)?.parse().map_err(de::Error::custom)
+}
+
+fn spiffe_ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SpiffeId>, D::Error> {
+    let parse = |text: String| {
+        text.parse().map_err(|error| de::Error::custom(format!("`{text}` is not a SPIFFE ID: {error}")))
+    };
+    Vec::<String>::deserialize(from)?.into_iter().map(parse).collect()
 }
 
 fn crdt_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 16]>, D::Error> {
@@ -305,6 +311,7 @@ address = "127.0.0.1:7402"
         check("node = \"0000000000000001\"", "node = \"0000000000000000\"", &["number nodes from 1"]);
         check("svid.pem", "other.pem", &["`svid`", "other.pem", "does not exist", "x0-node issue"]);
         check("svid = ", "engine = \"tape\"\nsvid = ", &["unknown variant `tape`", "`redb`"]);
+        check("svid = ", "operators = [\"bob\"]\nsvid = ", &["`bob` is not a SPIFFE ID", "spiffe://"]);
     }
 
     #[test]

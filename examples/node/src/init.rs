@@ -9,15 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId, TrustDomain};
 
-use crate::config::{Engine, Member};
+use crate::config::{Engine, Member, NodeConfig};
 
-/// The number of identities of a client, which is the number of commands that can run at the same time.
-const CLIENT_IDENTITIES: u64 = 8;
-/// The base of client ids. Node ids count from 1.
-const CLIENT_ID_BASE: u64 = 0xc000_0000_0000_0000;
+/// The paths of the SPIFFE IDs of the client and the operator.
+const CLIENT_PATH: [&str; 2] = ["client", "1"];
+const OPERATOR_PATH: [&str; 2] = ["operator", "1"];
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// The paths in a folder of `init`: `authority/`, `node-1/` and so on, `client/`.
+/// The paths in a folder of `init`: `authority/`, `node-1/` and so on, `client/`, `operator/`.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     root: PathBuf,
@@ -41,6 +40,14 @@ impl Layout {
         self.client().join("client.toml")
     }
 
+    pub(crate) fn operator_config(&self) -> PathBuf {
+        self.operator().join("operator.toml")
+    }
+
+    fn operator(&self) -> PathBuf {
+        self.root.join("operator")
+    }
+
     fn client(&self) -> PathBuf {
         self.root.join("client")
     }
@@ -59,11 +66,7 @@ pub(crate) fn node_id(number: usize) -> Result<NodeId> {
     NodeId::new(u64::try_from(number)?).context("nodes are numbered from 1")
 }
 
-fn client_id(number: u64) -> Result<NodeId> {
-    NodeId::new(CLIENT_ID_BASE + number).context("clients are numbered from 1")
-}
-
-/// Writes an authority, a node for each address, and a client. `root` must be empty or absent.
+/// Writes an authority, a node for each address, a client and an operator. `root` must be empty or absent.
 pub(crate) fn init(
     root: &Path,
     trust_domain: &str,
@@ -92,27 +95,62 @@ pub(crate) fn init(
         let folder = layout.node(number);
         issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
         write_public(&folder.join("bundle.pem"), &bundle)?;
-        let config = node_toml(*member, &trust_domain, engine, crdt_key, &members);
+        let own = OwnPart { member: *member, engine, crdt_key: Some(crdt_key), is_joining: false };
+        let config = node_toml(&own, &trust_domain, &[operator_id(&trust_domain)?], &members);
         write_private(&layout.node_config(number), &config)?;
     }
-    let svids = issue_to_client(&authority, &layout, validity)?;
-    write_public(&layout.client().join("bundle.pem"), &bundle)?;
-    write_public(&layout.client_config(), &client_toml(&trust_domain, &svids, &members))?;
+    issue_to_guests(&authority, &layout, validity)?;
+    for (folder, config) in
+        [(layout.client(), layout.client_config()), (layout.operator(), layout.operator_config())]
+    {
+        write_public(&folder.join("bundle.pem"), &bundle)?;
+        write_public(&config, &client_toml(&trust_domain, &members))?;
+    }
     Ok(layout)
 }
 
-/// Issues new identities with the authority in `root`: to a node, or to the client.
+/// Writes an identity and a configuration for one more node, which joins the cluster in `root`. Returns the
+/// path of its configuration.
+pub(crate) fn extend(root: &Path, number: usize, address: SocketAddr, validity: Duration) -> Result<PathBuf> {
+    let layout = Layout::new(root);
+    let authority = authority(&layout)?;
+    let folder = layout.node(number);
+    if folder.exists() {
+        bail!("the folder {} exists: give the new node another number", folder.display());
+    }
+    // All nodes have the same settings. The first that is still there lends its own.
+    let config = (1..number).map(|other| layout.node_config(other)).find(|path| path.is_file());
+    let config = config.context("no folder of another node is here to copy the settings from")?;
+    let config = NodeConfig::load(&config)?;
+    let member = Member { node: node_id(number)?, address };
+    let mut members = config.members.clone();
+    if let Some(taken) = members.iter().find(|other| other.address == address) {
+        bail!("node {} has the address {address}: choose another one", taken.node);
+    }
+    members.push(member);
+    issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
+    write_public(&folder.join("bundle.pem"), &authority.bundle().to_pem())?;
+    let crdt_key = config.crdt_key.map(u128::from_be_bytes);
+    let own = OwnPart { member, engine: config.engine, crdt_key, is_joining: true };
+    let text = node_toml(&own, authority.trust_domain(), &config.operators, &members);
+    write_private(&layout.node_config(number), &text)?;
+    Ok(layout.node_config(number))
+}
+
+/// The authority that `init` wrote.
+fn authority(layout: &Layout) -> Result<Authority> {
+    let path = layout.authority();
+    let pem = std::fs::read(&path).with_context(|| {
+        format!("cannot read {}; --dir names the folder that `x0-node init` wrote", path.display())
+    })?;
+    Authority::from_pem(&pem).with_context(|| format!("cannot use the authority in {}", path.display()))
+}
+
+/// Issues new identities with the authority in `root`: to a node, or to the client and the operator.
 pub(crate) fn issue(root: &Path, node: Option<usize>, validity: Duration) -> Result<()> {
     let layout = Layout::new(root);
-    let read = |path: &Path| {
-        std::fs::read(path).with_context(|| {
-            format!("cannot read {}; --dir names the folder that `x0-node init` wrote", path.display())
-        })
-    };
-    let pem = read(&layout.authority())?;
-    let authority = Authority::from_pem(&pem)
-        .with_context(|| format!("cannot use the authority in {}", layout.authority().display()))?;
-    let Some(number) = node else { return issue_to_client(&authority, &layout, validity).map(drop) };
+    let authority = authority(&layout)?;
+    let Some(number) = node else { return issue_to_guests(&authority, &layout, validity) };
     let folder = layout.node(number);
     if !folder.is_dir() {
         bail!(
@@ -128,20 +166,32 @@ fn domain(name: &str) -> Result<TrustDomain> {
 }
 
 fn issue_to(authority: &Authority, path: &Path, node: NodeId, validity: Duration) -> Result<()> {
-    let id = SpiffeId::for_node(authority.trust_domain(), node);
-    let svid = authority.issue(&id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
+    issue_id(authority, path, &SpiffeId::for_node(authority.trust_domain(), node), validity)
+}
+
+fn issue_id(authority: &Authority, path: &Path, id: &SpiffeId, validity: Duration) -> Result<()> {
+    let svid = authority.issue(id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
     write_private(path, &svid.to_pem())
 }
 
-/// The names of the files written, within the client's folder.
-fn issue_to_client(authority: &Authority, layout: &Layout, validity: Duration) -> Result<Vec<String>> {
-    (1..=CLIENT_IDENTITIES)
-        .map(|number| {
-            let name = format!("svid-{number}.pem");
-            issue_to(authority, &layout.client().join(&name), client_id(number)?, validity)?;
-            Ok(name)
-        })
-        .collect()
+/// Issues an identity to the client and one to the operator.
+fn issue_to_guests(authority: &Authority, layout: &Layout, validity: Duration) -> Result<()> {
+    let domain = authority.trust_domain();
+    let client = SpiffeId::from_segments(domain, &CLIENT_PATH)?;
+    issue_id(authority, &layout.client().join("svid.pem"), &client, validity)?;
+    issue_id(authority, &layout.operator().join("svid.pem"), &operator_id(domain)?, validity)
+}
+
+fn operator_id(domain: &TrustDomain) -> Result<SpiffeId> {
+    Ok(SpiffeId::from_segments(domain, &OPERATOR_PATH)?)
+}
+
+/// The part of a node's configuration that differs between nodes.
+struct OwnPart {
+    member: Member,
+    engine: Engine,
+    crdt_key: Option<u128>,
+    is_joining: bool,
 }
 
 fn random_key() -> Result<u128> {
@@ -151,12 +201,16 @@ fn random_key() -> Result<u128> {
 }
 
 fn node_toml(
-    own: Member,
+    own: &OwnPart,
     trust_domain: &TrustDomain,
-    engine: Engine,
-    crdt_key: u128,
+    operators: &[SpiffeId],
     members: &[Member],
 ) -> String {
+    let operators: Vec<String> = operators.iter().map(|operator| format!("\"{operator}\"")).collect();
+    let crdt_key = own.crdt_key.map_or_else(String::new, |key| {
+        format!("# A secret of the members, the same on each.\ncrdt_key = \"{key:032x}\"\n")
+    });
+    let join = if own.is_joining { "# The node joins a running cluster.\njoin = true\n" } else { "" };
     format!(
         "# x0-node run --config this file. Paths are relative to its folder.\n\
          node = \"{}\"\n\
@@ -166,26 +220,27 @@ fn node_toml(
          engine = \"{}\"\n\
          svid = \"svid.pem\"\n\
          bundle = \"bundle.pem\"\n\
-         # A secret of the members, the same on each.\n\
-         crdt_key = \"{crdt_key:032x}\"\n\
+         {crdt_key}\
+         {join}\
+         # SPIFFE IDs that may change the members and the leader.\n\
+         operators = [{}]\n\
          {}",
-        own.node,
-        own.address,
-        engine.name(),
+        own.member.node,
+        own.member.address,
+        own.engine.name(),
+        operators.join(", "),
         members_toml(members)
     )
 }
 
-fn client_toml(trust_domain: &TrustDomain, svids: &[String], members: &[Member]) -> String {
-    let svids: Vec<String> = svids.iter().map(|svid| format!("\"{svid}\"")).collect();
+fn client_toml(trust_domain: &TrustDomain, members: &[Member]) -> String {
     format!(
-        "# x0-node kv ... --config this file. Each identity serves one command at a time.\n\
+        "# x0-node kv, status, member and leader: --config this file.\n\
          trust_domain = \"{trust_domain}\"\n\
-         svids = [{}]\n\
+         svid = \"svid.pem\"\n\
          bundle = \"bundle.pem\"\n\
          timeout_ms = 10000\n\
          {}",
-        svids.join(", "),
         members_toml(members)
     )
 }
@@ -245,11 +300,31 @@ mod tests {
             assert!(config.crdt_key.is_some_and(|key| key != [0; 16]));
             crate::identity::load(&config.trust_domain, &config.svid, &config.bundle).unwrap();
         }
-        let client = ClientConfig::load(&layout.client_config()).unwrap();
-        assert_eq!(client.svids.len(), 8);
-        for svid in &client.svids {
-            crate::identity::load(&client.trust_domain, svid, &client.bundle).unwrap();
+        for (config, path) in
+            [(layout.client_config(), "/client/1"), (layout.operator_config(), "/operator/1")]
+        {
+            let config = ClientConfig::load(&config).unwrap();
+            let identity = crate::identity::load(&config.trust_domain, &config.svid, &config.bundle).unwrap();
+            assert_eq!(identity.spiffe_id().path(), path);
         }
+    }
+
+    #[test]
+    fn one_more_node_has_the_settings_of_the_others_and_joins() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = init(folder.path(), "example.org", &addresses(3), Engine::Memory, DAY).unwrap();
+        let address: SocketAddr = ([127, 0, 0, 1], 7404).into();
+        let path = extend(folder.path(), 4, address, DAY).unwrap();
+        let (new, old) =
+            (NodeConfig::load(&path).unwrap(), NodeConfig::load(&layout.node_config(1)).unwrap());
+        assert!(new.join && !old.join && new.listen == address);
+        assert_eq!((new.engine, new.crdt_key, &new.operators), (old.engine, old.crdt_key, &old.operators));
+        assert_eq!((new.operators.len(), new.members.len(), new.peers().count()), (1, 4, 3));
+        crate::identity::load(&new.trust_domain, &new.svid, &new.bundle).unwrap();
+        let again = extend(folder.path(), 4, address, DAY).unwrap_err().to_string();
+        assert!(again.contains("exists"), "{again}");
+        let taken = extend(folder.path(), 5, addresses(1)[0], DAY).unwrap_err().to_string();
+        assert!(taken.contains("has the address"), "{taken}");
     }
 
     #[cfg(unix)]
@@ -262,7 +337,8 @@ mod tests {
             layout.authority(),
             layout.node(1).join("svid.pem"),
             layout.node_config(1),
-            layout.client().join("svid-1.pem"),
+            layout.client().join("svid.pem"),
+            layout.operator().join("svid.pem"),
         ];
         for key in files {
             assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", key.display());

@@ -12,6 +12,7 @@ mod identity;
 mod init;
 mod kv;
 mod log;
+mod member;
 mod rag;
 mod reach;
 mod run;
@@ -65,6 +66,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Init(args) => init(&args).map(|()| ExitCode::SUCCESS),
         Command::Issue(args) => issue(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => runtime()?.block_on(run::run(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Member(args) => runtime()?.block_on(member::member(args)).map(|()| ExitCode::SUCCESS),
+        Command::Leader(args) => runtime()?.block_on(member::leader(args)).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
         Command::Rag(args) => {
             let held = runtime()?.block_on(rag::commands::rag(args))?;
@@ -100,19 +103,33 @@ fn init(args: &InitArgs) -> Result<()> {
     }
     text.push_str(&format!(
         "Then write and read:\n    x0-node kv put greeting hello --config {0}\n    x0-node kv get greeting --config {0}\n\
+         Show and change the members:\n    x0-node member list --config {2}\n\
          The key in {1} signs every identity: do not copy it to the nodes.\n",
         layout.client_config().display(),
         args.dir.join("authority").display(),
+        layout.operator_config().display(),
     ));
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
 fn issue(args: &IssueArgs) -> Result<()> {
     let node = args.node.map(usize::try_from).transpose()?;
+    if let (Some(number), Some(address)) = (node, args.address) {
+        let path = init::extend(&args.dir, number, address, args.validity.validity())?;
+        let text = format!(
+            "Start the new node and add it:\n    x0-node run --config {}\n    x0-node member add {number} --address {address} --config {}\n",
+            path.display(),
+            init::Layout::new(&args.dir).operator_config().display(),
+        );
+        return std::io::stdout()
+            .lock()
+            .write_all(text.as_bytes())
+            .context("cannot write to standard output");
+    }
     init::issue(&args.dir, node, args.validity.validity())?;
     let text = match node {
         Some(number) => format!("Node {number} has a new identity. Send SIGHUP to its process to use it.\n"),
-        None => "The client has new identities.\n".to_owned(),
+        None => "The client and the operator have new identities.\n".to_owned(),
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
 }

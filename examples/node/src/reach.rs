@@ -39,7 +39,11 @@ impl Reach {
         let is_refused = |member: &Member| {
             matches!(
                 self.down.get(&member.node),
-                Some(DownReason::Untrusted { .. } | DownReason::WrongIdentity { .. })
+                Some(
+                    DownReason::Untrusted { .. }
+                        | DownReason::WrongIdentity { .. }
+                        | DownReason::OwnIdentityExpired
+                )
             )
         };
         !self.has_been_up && members.iter().all(is_refused)

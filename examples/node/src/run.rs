@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
+use x0_kv::admin::{PeerRole, PeerRoles};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions, SpaceOptions};
-use x0_kv::{CrdtOptions, Engine, RangeQuery, RedbOptions, Store};
+use x0_kv::{CrdtOptions, Engine, Members, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
-use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind};
+use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
 
 use crate::causes::causes;
 use crate::cli::RunArgs;
@@ -83,6 +84,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let mut quic =
         QuicOptions::new(config.node, config.listen, identity.server_config(), identity.client_config());
     quic.peers = config.peers().map(|peer| (peer.node, peer.address)).collect();
+    quic.guests = true;
     let transport = QuicTransport::bind(quic)?;
     let peers = transport.peers();
     let (transport, faults) = FaultInjector::new(transport);
@@ -94,8 +96,24 @@ async fn start(args: &RunArgs) -> Result<Running> {
         log: log.clone(),
         members: config.peers().map(|peer| peer.node).collect(),
         seen: Arc::clone(&seen),
+        book: peers.clone(),
     };
-    let mut options = NodeOptions::new(id, &config.data_dir).observe(move |event| observer.observe(&event));
+    let (operators, guests) = (config.operators.clone(), peers.clone());
+    let roles = PeerRoles::new(move |peer| {
+        if !is_guest(peer) {
+            return PeerRole::Member;
+        }
+        // A guest that is gone has no identity any more.
+        match guests.guest_identity(peer) {
+            Some(identity) if operators.contains(&identity) => PeerRole::Operator,
+            _ => PeerRole::Client,
+        }
+    });
+    let own = config.members.iter().find(|member| member.node == id);
+    let mut options = NodeOptions::new(id, &config.data_dir)
+        .addresses(own.map(|member| member.address.to_string()))
+        .roles(roles)
+        .observe(move |event| observer.observe(&event));
     if !config.join {
         options = options.founders(config.members.iter().map(|member| member.node));
     }
@@ -322,8 +340,9 @@ fn len(bytes: &[u8]) -> [u8; 8] {
 struct Observer {
     log: Log,
     /// The other members. Connections of clients, which last for one command, are not logged.
-    members: Vec<NodeId>,
+    members: BTreeSet<NodeId>,
     seen: Seen,
+    book: PeerBook,
 }
 
 impl Observer {
@@ -336,6 +355,13 @@ impl Observer {
                 self.log.event("no-leader", format!("term={term}"));
             }
             NodeEvent::Membership { membership } => {
+                let roles = [
+                    &membership.voters,
+                    &membership.voters_outgoing,
+                    &membership.learners,
+                    &membership.learners_next,
+                ];
+                self.membership_changed(&roles.into_iter().flatten().copied().collect());
                 let ids =
                     |ids: &BTreeSet<NodeId>| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
                 self.log.event(
@@ -369,10 +395,34 @@ impl Observer {
                     format!("effect=the CRDT keyspace is read-only until the next start why={error}"),
                 );
             }
+            NodeEvent::Members { members } => self.members_changed(members),
             NodeEvent::Peer(PeerEvent { peer, kind, .. }) if self.members.contains(peer) => {
                 self.peer(*peer, kind);
             }
             _ => {}
+        }
+    }
+
+    /// Dials the members at the addresses of the member table.
+    fn members_changed(&mut self, members: &Members) {
+        for (node, member) in members.iter() {
+            // An address that is not one of this transport belongs to another transport of the member.
+            if let Some(address) = member.addresses.iter().find_map(|address| address.parse().ok()) {
+                self.book.set_peer(node, address);
+                self.members.insert(node);
+            }
+        }
+    }
+
+    /// Stops dialling the nodes that are not members any more. They may still dial this node.
+    fn membership_changed(&mut self, all: &BTreeSet<NodeId>) {
+        // A node that waits to be added knows no membership.
+        if !all.is_empty() {
+            let gone: Vec<NodeId> = self.members.difference(all).copied().collect();
+            for node in gone {
+                self.members.remove(&node);
+                self.book.remove_peer(node);
+            }
         }
     }
 

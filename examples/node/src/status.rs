@@ -28,6 +28,7 @@ struct Row {
     committed: Option<u64>,
     applied: Option<u64>,
     peers_reached: Option<usize>,
+    refused_messages: Option<u64>,
     space_free: Option<u64>,
     /// The node refuses writes for lack of space.
     is_short_of_space: bool,
@@ -65,6 +66,7 @@ fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Ro
         committed: status.map(|status| status.committed),
         applied: status.map(|status| status.applied),
         peers_reached: status.map(|status| status.reached.iter().filter(is_peer).count()),
+        refused_messages: status.map(|status| status.refused_messages),
         space_free: status.and_then(|status| status.space.free),
         is_short_of_space: status.is_some_and(|status| status.space.is_short()),
     }

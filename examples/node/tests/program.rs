@@ -581,3 +581,88 @@ fn a_damaged_data_file_ends_in_a_failure_that_names_it() {
     assert!(text.lines().any(|line| line.starts_with("x0-node: ") && line.contains("/data")), "{text}");
     assert!(served.is_empty() || served.trim_end() == value, "a wrong value was served");
 }
+
+/// Carries out a command of an operator, or of the owner of another configuration.
+fn administer(cluster: &Cluster, config: &str, arguments: &[&str]) -> Output {
+    x0_node().args(arguments).arg("--config").arg(cluster.path(config)).output().unwrap()
+}
+
+#[test]
+fn a_member_is_replaced_by_the_operator_and_by_nobody_else() {
+    let mut cluster = Cluster::init(3);
+    for number in 1..=3 {
+        cluster.start(number);
+    }
+    cluster.answer(&["put", "key", "value"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    drop(socket);
+    let folder = cluster.path("");
+    let issued = x0_node()
+        .args(["issue", "--node", "4", "--address", &address, "--dir"])
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert!(issued.status.success(), "{issued:?}");
+    cluster.start(4);
+
+    let replace = ["member", "replace", "3", "4", "--address", &address, "--json"];
+    let refused = administer(&cluster, "client/client.toml", &replace);
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && text.contains("is not an operator"), "{text}");
+
+    let replaced = administer(&cluster, "operator/operator.toml", &replace);
+    assert!(replaced.status.success(), "{replaced:?}");
+    let again = administer(&cluster, "operator/operator.toml", &["member", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    let members: Vec<_> = list["members"].as_array().unwrap().iter().collect();
+    let nodes: Vec<_> = members.iter().map(|member| member["node"].as_str().unwrap()).collect();
+    assert_eq!(nodes, ["0000000000000001", "0000000000000002", "0000000000000004"]);
+    assert!(members.iter().all(|member| member["role"] == "voter" && member["addresses"][0].is_string()));
+
+    let to = nodes[usize::from(list["leader"] == nodes[0])];
+    let moved = administer(&cluster, "operator/operator.toml", &["leader", "transfer", to, "--json"]);
+    assert!(moved.status.success(), "{moved:?}");
+    let shown: serde_json::Value = serde_json::from_slice(&moved.stdout).unwrap();
+    assert_eq!(shown["leader"], to);
+
+    // With node 2 down, the quorum of the members that are left must not be lost.
+    cluster.nodes[1].kill();
+    let begun = Instant::now();
+    let text = loop {
+        let removed = administer(&cluster, "operator/operator.toml", &["member", "remove", "4"]);
+        let text = String::from_utf8(removed.stderr).unwrap();
+        assert!(!removed.status.success(), "{text}");
+        // The other voters notice the loss after a moment.
+        if text.contains("lose the quorum") || begun.elapsed() > LIMIT {
+            break text;
+        }
+    };
+    assert!(text.contains("lose the quorum"), "{text}");
+    assert_eq!(cluster.answer(&["get", "key"]).trim(), "value");
+}
+
+#[test]
+fn any_number_of_commands_share_the_identity_of_the_client() {
+    let mut cluster = Cluster::init(1);
+    cluster.start(1);
+    cluster.answer(&["put", "key", "value"]);
+    let config = cluster.path("client/client.toml");
+    let commands: Vec<Child> = (0..16)
+        .map(|number| {
+            x0_node()
+                .args(["kv", "put", &format!("key/{number}"), "value", "--config"])
+                .arg(&config)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for command in commands {
+        let output = command.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let keys = cluster.answer(&["range", "key/", "--keys-only"]);
+    assert_eq!(keys.lines().count(), 16);
+}

@@ -33,14 +33,14 @@ impl X0 {
         Ok(Self { members, trust_domain, folder, clients: Vec::new(), stores: Vec::new() })
     }
 
-    async fn open(&self, number: usize) -> Result<KvClient> {
-        let svid = X509Svid::from_pem(&read(&self.folder.join(format!("svid-{number}.pem")))?)?;
+    async fn open(&self) -> Result<KvClient> {
+        let svid = X509Svid::from_pem(&read(&self.folder.join("svid.pem"))?)?;
         let bundle =
             TrustBundle::from_pem(self.trust_domain.clone(), &read(&self.folder.join("bundle.pem"))?)?;
         let identity = Identity::new(svid, bundle)?;
-        let local = identity.node_id().context("the client's identity names no node")?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut quic = QuicOptions::new(local, any, identity.server_config(), identity.client_config());
+        let mut quic = QuicOptions::guest(any, identity.server_config(), identity.client_config());
+        let local = quic.local;
         quic.peers.clone_from(&self.members);
         let transport = QuicTransport::bind(quic)?;
         let members = self.members.iter().map(|(node, _)| *node);
@@ -64,7 +64,7 @@ impl System for X0 {
 
     async fn connections(&mut self, count: usize) -> Result<&[Store]> {
         while self.clients.len() < count {
-            let client = self.open(self.clients.len() + 1).await?;
+            let client = self.open().await?;
             self.stores.push(client.store().clone());
             self.clients.push(client);
         }
