@@ -1,6 +1,7 @@
 //! The protocol engine: one member of a Raft group.
 
 mod events;
+mod pace;
 mod pump;
 mod reads;
 mod receive;
@@ -16,6 +17,7 @@ use raft::{ProgressState, RawNode, StateRole};
 use x0_identity::NodeId;
 
 pub use self::events::{Class, DropReason, FailReason, HandleError, Input, Output, StageStep};
+use self::pace::Pace;
 use self::pump::Flight;
 use self::reads::Reads;
 use self::receive::Receiving;
@@ -120,6 +122,10 @@ pub struct Replica {
     fetching: Option<view::Wanted>,
     transfers: u64,
     sending: Vec<Sending>,
+    /// The pace of the snapshots that are sent.
+    pace: Pace,
+    /// The time of the last input.
+    now: Duration,
     receiving: Option<Receiving>,
     /// The snapshot that is installed and that the state machine has not restored.
     restoring: Option<u64>,
@@ -358,6 +364,8 @@ impl Replica {
             fetching: None,
             transfers: 0,
             sending: Vec::new(),
+            pace: Pace::new(),
+            now: Duration::ZERO,
             receiving: None,
             restoring: None,
             log_grown: 0,
@@ -414,6 +422,7 @@ impl Replica {
     }
 
     fn take(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
+        self.now = now;
         match input {
             Input::Timeout => self.elapse(now),
             Input::Message { from, payload } => {
@@ -555,6 +564,8 @@ impl Replica {
             }
             self.resend_chunks();
             self.reads.tick();
+            self.pace.tick(now, !self.sending.is_empty());
+            self.read_more_chunks();
         }
     }
 
@@ -620,7 +631,9 @@ impl Replica {
         let raft = &self.node.raft;
         // Term and index identify the entry (log matching, section 3.5): the token gets the outcome of this
         // entry and of no other.
-        self.proposals.push_back((raft.term, raft.raft_log.last_index(), token));
+        let index = raft.raft_log.last_index();
+        self.proposals.push_back((raft.term, index, token));
+        self.pace.proposed(self.now, index);
     }
 
     fn leader_hint(&self) -> Option<NodeId> {

@@ -260,6 +260,7 @@ impl Replica {
             }
         }
         self.handed = last;
+        self.pace.committed(self.now, last);
         self.outputs.push_back(Output::Apply { entries, proposals });
         self.leave_if_removed();
     }

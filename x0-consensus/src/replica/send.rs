@@ -2,7 +2,8 @@
 //!
 //! Chunks are numbered and sent in a window. The receiver keeps chunks that overtake others and acknowledges
 //! the number that it needs next. That chunk is sent again when it is requested repeatedly, or after some
-//! ticks. Chunks that are not acknowledged stay in memory, which the window bounds on both sides.
+//! ticks. Chunks that are not acknowledged stay in memory, which the window bounds on both sides. The pace of
+//! the transfers follows the latency of proposals.
 
 use std::collections::VecDeque;
 
@@ -114,10 +115,18 @@ impl Replica {
             && !sending.reading
             && !sending.read_all
             && sending.window.len() < self.options.chunks_in_flight_max
+            && self.pace.take_chunk()
         {
             sending.reading = true;
             let transfer = sending.transfer;
             self.outputs.push_back(Output::ReadChunk { transfer, len_max: self.options.chunk_len });
+        }
+    }
+
+    /// Reads chunks that the pace allows from now on.
+    pub(super) fn read_more_chunks(&mut self) {
+        for to in self.sending.iter().map(Sending::to).collect::<Vec<_>>() {
+            self.read_chunks(to);
         }
     }
 
@@ -246,6 +255,7 @@ impl Replica {
 
     /// Ends all transfers: the leadership is lost.
     pub(super) fn end_sending(&mut self) {
+        self.pace.reset();
         for ended in std::mem::take(&mut self.sending) {
             self.outputs.push_back(Output::CloseSnapshot { transfer: ended.transfer });
         }
