@@ -6,8 +6,9 @@
 //!
 //! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end
 //! or stand still, disks fail, fill up or get slow; links are cut in both directions or one, lose, delay,
-//! repeat and reorder; leadership is handed over and members come and go. Then all is mended, and then must
-//! hold:
+//! repeat and reorder; leadership is handed over and members come and go. Folders are damaged, emptied and
+//! rolled back, one at a time, and their nodes replaced. Log lines are not read. Then all is mended, and then
+//! must hold:
 //!
 //! - every client is answered, and can read; all members reach the same index with the same state, byte for
 //!   byte;
@@ -15,7 +16,8 @@
 //!   ([`linearizability`]), and each value was written once.
 //!
 //! At every moment must hold: one leader per term; the same entry and the same outcome at an index on every
-//! node; no replica stops by itself, and no log that was not damaged is refused.
+//! node; no replica stops by itself, no log that was not damaged is refused, and one that was is refused with
+//! the name of the file.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,10 +31,12 @@
 
 mod cable;
 mod context;
+mod damage;
 mod disk;
 mod faults;
 mod history;
 pub mod linearizability;
+mod log_sink;
 mod network;
 mod node;
 mod planted;
@@ -74,6 +78,8 @@ pub struct Scenario {
     pub storm: Duration,
     /// How long from one fault to the next, on average.
     pub fault_every: Duration,
+    /// Of a thousand faults, how many are of a folder: damaged, emptied, rolled back. 45 unless set.
+    pub folder_faults: u64,
     /// How long a client waits between an answer and the next operation, on average.
     pub think: Duration,
     /// The unit of the replicas' times.
@@ -102,17 +108,41 @@ pub enum PlantedBug {
     WrongToken,
     /// The executor's worker discards a snapshot and reports that it restored it.
     RestoreWithoutIndex,
+    /// The log returns entries from a disk that rots without verifying them.
+    ReadUnverified,
+    /// The log opens although the segment that its manifest names is missing.
+    IgnoreManifest,
+    /// A node whose folder was emptied votes and acknowledges at once, as if it had never done so before.
+    EmptiedFolderVotes,
+    /// A node serves from an older copy of its folder.
+    OlderCopyServes,
+    /// A write for which the log has no space is reported as durable.
+    AcknowledgeWithoutSpace,
+    /// A checkpoint for which there is no space is reported as saved.
+    SaveWithoutSpace,
+    /// The event loop waits until its log lines are read.
+    WaitForLog,
+    /// A write that takes longer than a second is reported as durable while it is under way.
+    AcknowledgeSlowWrite,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 6] = [
+    pub const ALL: [PlantedBug; 14] = [
         PlantedBug::SkipSync,
         PlantedBug::AcknowledgeBeforePersist,
         PlantedBug::ReadWithoutQuorum,
         PlantedBug::ApplyTwice,
         PlantedBug::WrongToken,
         PlantedBug::RestoreWithoutIndex,
+        PlantedBug::ReadUnverified,
+        PlantedBug::IgnoreManifest,
+        PlantedBug::EmptiedFolderVotes,
+        PlantedBug::OlderCopyServes,
+        PlantedBug::AcknowledgeWithoutSpace,
+        PlantedBug::SaveWithoutSpace,
+        PlantedBug::WaitForLog,
+        PlantedBug::AcknowledgeSlowWrite,
     ];
 }
 
@@ -128,11 +158,26 @@ impl Scenario {
             duration: Duration::from_secs(60),
             storm: Duration::from_secs(10),
             fault_every: Duration::from_millis(700),
+            folder_faults: 45,
             think: Duration::from_millis(100),
             tick: Duration::from_millis(50),
             election_ticks: 10,
             heartbeat_ticks: 2,
             planted: None,
+        }
+    }
+
+    /// A short history in which folders are damaged, emptied and rolled back all the time.
+    #[must_use]
+    pub fn amnesia(seed: u64) -> Scenario {
+        Scenario {
+            nodes: 3,
+            clients: 4,
+            duration: Duration::from_secs(5),
+            storm: Duration::from_secs(5),
+            fault_every: Duration::from_millis(400),
+            folder_faults: 500,
+            ..Scenario::new(seed)
         }
     }
 

@@ -270,6 +270,19 @@ impl SimDirectory {
         disk.names.get(name).and_then(|file| disk.files.get(file)).map(|file| file.bytes.clone())
     }
 
+    /// The names of all files.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.disk().names.keys().cloned().collect()
+    }
+
+    /// Damages the folder: removes a file, durably and without an operation.
+    pub fn remove_file(&self, name: &str) {
+        let mut disk = self.disk();
+        disk.names.remove(name);
+        disk.names_durable.remove(name);
+    }
+
     /// Damages a file: replaces its content by `bytes`, durably and without an operation.
     pub fn replace_contents(&self, name: &str, bytes: Vec<u8>) {
         let mut disk = self.disk();

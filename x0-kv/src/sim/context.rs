@@ -26,6 +26,10 @@ pub(super) enum Trouble {
     Violation(String),
     /// A node's process ended over its disk.
     Disk,
+    /// A node refuses what its folder holds, for this reason.
+    Damaged(String),
+    /// A leader counts on entries that the log of a node does not hold.
+    LogLost(String),
 }
 
 pub(super) fn violation<T>(what: impl Into<String>) -> Result<T, Trouble> {

@@ -1,7 +1,7 @@
 //! A node's disk.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use x0_consensus::sim::{SimDirectory, Unsynced};
 use x0_consensus::{Directory, DirectoryFile, DirectoryLock};
@@ -12,21 +12,25 @@ use super::random::Random;
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) folder: SimDirectory,
+    /// A copy of the folder that was made before.
+    copy: Option<SimDirectory>,
+    full: Full,
     /// The planted bug: synchronisations do nothing.
     forgets: bool,
 }
 
 impl Disk {
     pub(super) fn new(forgets: bool) -> Disk {
-        Disk { folder: SimDirectory::new(), forgets }
+        Disk { folder: SimDirectory::new(), copy: None, full: Full::default(), forgets }
     }
 
     /// As the log sees it.
     pub(super) fn directory(&self) -> Arc<dyn Directory> {
-        match self.forgets {
-            false => Arc::new(self.folder.clone()),
-            true => Arc::new(Unsyncing(self.folder.clone())),
-        }
+        let folder: Box<dyn Directory> = match self.forgets {
+            false => Box::new(self.folder.clone()),
+            true => Box::new(Unsyncing(self.folder.clone())),
+        };
+        Arc::new(Bounded { folder, full: self.full.clone() })
     }
 
     /// The power goes. What was planted is gone with it.
@@ -44,12 +48,134 @@ impl Disk {
     /// Gives room again.
     pub(super) fn mend(&self) {
         self.folder.set_capacity_bytes(None);
+        self.full.set(None);
+    }
+
+    /// Leaves no room: for anything, or for files of one kind.
+    pub(super) fn fill(&self, kind: Option<FileKind>) {
+        match kind {
+            None => self.folder.set_capacity_bytes(Some(0)),
+            kind => self.full.set(kind),
+        }
+    }
+
+    /// Makes a copy, as an operator would of a running node.
+    pub(super) fn take_copy(&mut self) {
+        self.copy = Some(self.folder.fork());
+    }
+
+    pub(super) fn has_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Replaces the folder by the copy.
+    pub(super) fn roll_back(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            copy.crash(Unsynced::Kept);
+            self.folder = copy;
+        }
+    }
+
+    /// Replaces the folder by an empty one.
+    pub(super) fn empty(&mut self) {
+        self.folder = SimDirectory::new();
+        self.copy = None;
+    }
+
+    /// Flips a bit of a file.
+    pub(super) fn flip_bit(&mut self, random: &mut Random) {
+        let names = self.folder.names();
+        let Some(name) = names.get(random.place(names.len())) else { return };
+        let Some(mut bytes) = self.folder.contents(name).filter(|bytes| !bytes.is_empty()) else { return };
+        // Most of a segment is not written yet: a bit of what is, if there is any.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+        let at = random.place(used);
+        bytes[at] ^= 1 << random.below(8);
+        self.folder.replace_contents(name, bytes);
+    }
+
+    /// Removes the newest segment of the log, and with `forgets` also what says that it was there. Whether
+    /// there was one.
+    pub(super) fn remove_segment(&self, forgets: bool) -> bool {
+        let newest = self.folder.names().into_iter().rfind(|name| name.ends_with(".wal"));
+        let Some(newest) = newest else { return false };
+        self.folder.remove_file(&newest);
+        if forgets {
+            self.folder.remove_file("manifest");
+        }
+        true
     }
 
     /// Takes away what was planted and never met.
     pub(super) fn repair(&mut self) {
-        self.folder.set_capacity_bytes(None);
+        self.mend();
         self.folder = self.folder.fork();
+    }
+}
+
+/// What a file belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileKind {
+    Log,
+    Checkpoint,
+}
+
+/// The kind of files for which there is no room. Shared by a disk and the directories on it.
+#[derive(Debug, Clone, Default)]
+struct Full(Arc<Mutex<Option<FileKind>>>);
+
+impl Full {
+    fn set(&self, kind: Option<FileKind>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kind;
+    }
+
+    fn check(&self, name: &str) -> io::Result<()> {
+        let kind = if name.contains(".snapshot") { FileKind::Checkpoint } else { FileKind::Log };
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(full) if full == kind => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A folder in which there is no room for new files of one kind.
+struct Bounded {
+    folder: Box<dyn Directory>,
+    full: Full,
+}
+
+impl Directory for Bounded {
+    fn path(&self) -> String {
+        self.folder.path()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DirectoryLock>> {
+        self.folder.lock(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DirectoryFile>> {
+        self.full.check(name)?;
+        self.folder.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DirectoryFile>> {
+        self.folder.open(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.folder.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.folder.remove(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.folder.list()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.folder.sync()
     }
 }
 

@@ -4,6 +4,7 @@ use x0_consensus::MembershipChange;
 use x0_consensus::sim::Fault;
 
 use super::context::Trouble;
+use super::disk::FileKind;
 use super::id_of;
 use super::network::Weather;
 use super::process::Process;
@@ -15,7 +16,18 @@ impl World {
     /// The next fault.
     pub(super) fn fault(&mut self) -> Result<(), Trouble> {
         let place = self.any_node();
-        match self.context.random.below(100) {
+        if self.context.random.chance(self.scenario.folder_faults) {
+            return self.damage(place);
+        }
+        match self.context.random.below(105) {
+            99..101 => {
+                self.nodes[place].disk.take_copy();
+                Ok(())
+            }
+            101..104 => {
+                self.nodes[place].log_sink.block(true);
+                Ok(())
+            }
             0..10 => self.crash(place),
             10..15 => {
                 let leader = self.leader().unwrap_or(place);
@@ -192,21 +204,28 @@ impl World {
     /// One of the next operations of the disk fails, or is where the power goes, or the disk is full.
     fn plant(&mut self, place: Place) {
         let random = &mut self.context.random;
-        let folder = &self.nodes[place].disk.folder;
+        let disk = &self.nodes[place].disk;
+        let folder = &disk.folder;
         let operation = folder.operations() + random.below(30);
-        match random.below(5) {
-            0 => folder.set_capacity_bytes(Some(0)),
-            1 => folder.plant(operation, Fault::Error(std::io::ErrorKind::Other)),
-            2 => folder.plant(operation, Fault::Half(std::io::ErrorKind::Other)),
+        match random.below(6) {
+            0 | 1 => {
+                disk.fill([None, Some(FileKind::Log), Some(FileKind::Checkpoint)][random.place(3)]);
+                self.context.report.disks_full += 1;
+                // A node that does not wait for space ends, and gets it when it starts again.
+                self.mend_later(3 * SECOND, Mend::Space(place));
+            }
+            2 => folder.plant(operation, Fault::Error(std::io::ErrorKind::Other)),
+            3 => folder.plant(operation, Fault::Half(std::io::ErrorKind::Other)),
             _ => folder.plant(operation, Fault::PowerLoss),
         }
     }
 
     fn slow_down(&mut self, place: Place) {
-        let (disk, apply) = match self.context.random.below(4) {
+        let (disk, apply) = match self.context.random.below(5) {
             0 => (20 * MILLISECOND, 0),
             1 => (500 * MILLISECOND, 0),
             2 => (0, 100 * MILLISECOND),
+            3 => (4 * SECOND, 0),
             _ => (50 * MILLISECOND, 50 * MILLISECOND),
         };
         self.nodes[place].slow_down(disk, apply);

@@ -10,19 +10,21 @@ use tokio::sync::oneshot;
 use x0_consensus::driver::{ApplyJob, ApplyWorker, Done, Executor, LogJob, LogWorker, SnapshotWorker};
 use x0_consensus::sim::Fault;
 use x0_consensus::{
-    FatalError, MembershipChange, OpenError, ReadError, RecoverError, SnapshotReadError, Wal, WalOptions,
-    WriteError,
+    FailReason, FatalError, MembershipChange, OpenError, ReadError, RecoverError, SnapshotReadError, Wal,
+    WalOptions, WriteError,
 };
 use x0_identity::NodeId;
 use x0_mesh::{Mux, MuxOptions};
 
 use super::cable::{Cable, Lossy, Switch};
 use super::context::{Context, Trouble, violation};
+use super::damage::{Damage, Replacement};
 use super::disk::Disk;
-use super::planted::FaultyBus;
+use super::log_sink::LogSink;
+use super::planted::{FaultyBus, SimLog};
 use super::process::{Asking, Process};
 use super::random::Random;
-use super::schedule::{Event, Place, Time};
+use super::schedule::{Event, Place, SECOND, Time};
 use super::workers::{Observed, SharedJobs, SimWorkers};
 use super::{PlantedBug, id_of};
 use crate::cluster::event_loop::{End, EventLoop};
@@ -49,6 +51,15 @@ pub(super) struct Node {
     pub(super) running: Option<Running>,
     /// The process stands still until then.
     pub(super) paused_until: Time,
+    /// Whether it founds the cluster with others, as long as it has its first folder.
+    pub(super) is_founder: bool,
+    /// What was done to its folder.
+    pub(super) damage: Option<Damage>,
+    pub(super) replacement: Option<Replacement>,
+    /// Whether it was replaced: a leader that was deposed long ago may count on its first folder.
+    pub(super) was_replaced: bool,
+    /// Nobody takes what it writes to its log.
+    pub(super) log_sink: LogSink,
     /// How long its disk and its applying take beyond the usual, at most.
     pub(super) disk_lag: Time,
     pub(super) apply_lag: Time,
@@ -66,7 +77,7 @@ pub(super) struct Running {
     changes: Vec<oneshot::Receiver<Result<(), ChangeError>>>,
 
     jobs: SharedJobs,
-    log: LogWorker<Wal>,
+    log: LogWorker<SimLog>,
     machine: ApplyWorker<Observed>,
     snapshots: SnapshotWorker,
     /// What the threads have in hand.
@@ -78,6 +89,8 @@ pub(super) struct Running {
     apply_lag: Time,
     /// The most writes that are made durable together.
     batch_max: usize,
+    /// The write in hand takes longer than a second.
+    is_slow: bool,
 }
 
 impl std::fmt::Debug for Running {
@@ -87,9 +100,14 @@ impl std::fmt::Debug for Running {
 }
 
 impl Node {
-    pub(super) fn new(place: Place, forgets: bool) -> Node {
+    pub(super) fn new(place: Place, is_founder: bool, forgets: bool) -> Node {
         Node {
             place,
+            is_founder,
+            damage: None,
+            replacement: None,
+            was_replaced: false,
+            log_sink: LogSink::default(),
             disk: Disk::new(forgets),
             start: 0,
             running: None,
@@ -130,6 +148,13 @@ impl Node {
             OpenError::Recover(RecoverError::Io { .. }) | OpenError::Read(ReadError::Io { .. }) => {
                 Trouble::Disk
             }
+            // A flipped bit may be one of the version.
+            OpenError::Recover(
+                RecoverError::Corrupt { .. }
+                | RecoverError::Missing { .. }
+                | RecoverError::UnsupportedVersion { .. },
+            )
+            | OpenError::Read(ReadError::Corrupt { .. }) => Trouble::Damaged(causes(error)),
             error => Trouble::Violation(format!("node {} cannot start: {error}", id_of(self.place))),
         }
     }
@@ -167,7 +192,11 @@ impl Node {
         let workers = Box::new(SimWorkers { jobs: jobs.clone(), planted: context.planted });
         let events = Arc::new(Mutex::new(Vec::new()));
         let observed = Arc::clone(&events);
-        let observe = move |event| observed.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        let (sink, waits) = (self.log_sink.clone(), context.is_planted(PlantedBug::WaitForLog));
+        let observe = move |event| {
+            observed.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            sink.line(waits);
+        };
         let peers = Arc::new(Peers::default());
         let bus = Bus { peers: Arc::clone(&peers), observe: Some(Box::new(observe)), ..Bus::default() };
 
@@ -206,7 +235,7 @@ impl Node {
             events,
             changes: Vec::new(),
             jobs,
-            log: LogWorker::new(log).batch_max(batch_max),
+            log: LogWorker::new(SimLog::new(log, context)).batch_max(batch_max),
             machine: ApplyWorker::new(machine),
             snapshots: SnapshotWorker::new(),
             logging: VecDeque::new(),
@@ -216,6 +245,7 @@ impl Node {
             disk_lag: self.disk_lag,
             apply_lag: self.apply_lag,
             batch_max,
+            is_slow: false,
         })
     }
 
@@ -249,6 +279,26 @@ impl Node {
             (running.disk_lag, running.apply_lag) = (disk_lag, apply_lag);
         }
     }
+}
+
+/// The result of a write that went well.
+fn written(job: &LogJob) -> Option<Done> {
+    match job {
+        LogJob::Write { number, .. } => Some(Done::Persisted { number: *number }),
+        _ => None,
+    }
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 impl Running {
@@ -309,6 +359,12 @@ impl Running {
             FatalError::Write(WriteError::Full { .. } | WriteError::Io { .. } | WriteError::Poisoned)
             | FatalError::Read(ReadError::Io { .. })
             | FatalError::SnapshotRead(SnapshotReadError::Io { .. }) => Trouble::Disk,
+            FatalError::Replica(FailReason::LogLost) => {
+                Trouble::LogLost(format!("node {} fails: {cause}", id_of(self.place)))
+            }
+            FatalError::Read(ReadError::Corrupt { .. })
+            | FatalError::SnapshotRead(_)
+            | FatalError::StateMachine(_) => Trouble::Damaged(causes(&**cause)),
             cause => Trouble::Violation(format!("node {} fails: {cause}", id_of(self.place))),
         }
     }
@@ -359,8 +415,17 @@ impl Running {
                 None => None,
             };
             if let Some(lag) = lag {
-                let at = context.now + lag + context.random.below(self.disk_lag + 1);
-                context.schedule.put(at, Event::Logged { place, start });
+                let lag = lag + context.random.below(self.disk_lag + 1);
+                self.is_slow = lag > SECOND;
+                if self.is_slow
+                    && let Some(LogJob::Write { .. }) = self.logging.front()
+                {
+                    context.report.slow_writes += 1;
+                    if context.is_planted(PlantedBug::AcknowledgeSlowWrite) {
+                        jobs.done.extend(self.logging.iter().filter_map(written));
+                    }
+                }
+                context.schedule.put(context.now + lag, Event::Logged { place, start });
             }
         }
         if self.applying.is_none() {
@@ -391,7 +456,19 @@ impl Running {
 
     /// The log thread is done with what it had in hand.
     pub(super) fn logged(&mut self, context: &mut Context) {
+        let number = self.logging.front().and_then(written);
         let Some(done) = self.log.work(&mut self.logging) else { return };
+        let done = match (done, number) {
+            (Done::NoSpace { .. }, Some(number))
+                if context.is_planted(PlantedBug::AcknowledgeWithoutSpace) =>
+            {
+                number
+            }
+            (done, _) => done,
+        };
+        if self.is_slow && context.is_planted(PlantedBug::AcknowledgeSlowWrite) {
+            return;
+        }
         if let Done::Persisted { number } = &done {
             context.trace.note(5, number ^ (self.place as u64) << 48);
             if context.is_planted(PlantedBug::AcknowledgeBeforePersist) {
@@ -433,7 +510,14 @@ impl Running {
     /// The snapshot thread is done with what it had in hand.
     pub(super) fn copied(&mut self, context: &mut Context) {
         let Some(job) = self.copying.take() else { return };
-        let done = self.snapshots.work(job);
+        let done = match self.snapshots.work(job) {
+            Done::Saved { transfer, meta, result: Err(_) }
+                if context.is_planted(PlantedBug::SaveWithoutSpace) =>
+            {
+                Done::Saved { transfer, meta, result: Ok(()) }
+            }
+            done => done,
+        };
         if let Done::Saved { result: Ok(()), .. } = &done {
             context.report.snapshots_saved += 1;
         }

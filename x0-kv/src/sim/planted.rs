@@ -1,9 +1,16 @@
-//! Services with a planted bug, between those of a node.
+//! Services and a log with a planted bug, between those of a node.
 
+use std::ops::Range;
 use std::task::Context;
 use std::time::Duration;
 
+use x0_consensus::{
+    Entry, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError, SnapshotReader,
+    SnapshotWriteError, SnapshotWriter, Storage, Wal, Write, WriteError,
+};
+
 use super::PlantedBug;
+use super::random::Random;
 use crate::cluster::NodeError;
 use crate::cluster::service::{Bus, Service};
 use crate::cluster::services::consensus::ReplicaStatus;
@@ -49,6 +56,58 @@ impl FaultyBus {
             answers.push_back(Input::ReadReady { token: *token, index: status.applied_index });
             false
         });
+    }
+}
+
+/// The log of a node. With the planted bug it does not verify what it reads from a disk that rots.
+pub(super) struct SimLog {
+    log: Wal,
+    rot: Option<Random>,
+}
+
+impl SimLog {
+    pub(super) fn new(log: Wal, context: &mut super::context::Context) -> SimLog {
+        let rots = context.is_planted(PlantedBug::ReadUnverified);
+        SimLog { log, rot: rots.then(|| Random::new(context.random.next())) }
+    }
+}
+
+impl Storage for SimLog {
+    fn recover(&mut self) -> Result<Recovered, RecoverError> {
+        self.log.recover()
+    }
+
+    fn term(&self, index: u64) -> Result<Option<u64>, ReadError> {
+        self.log.term(index)
+    }
+
+    fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        let mut entries = self.log.read(indexes, len_bytes_max)?;
+        if let Some(random) = &mut self.rot
+            && random.chance(20)
+            && let Some(entry) = entries.iter_mut().rfind(|entry| !entry.payload.is_empty())
+        {
+            let mut payload = entry.payload.to_vec();
+            let at = random.place(payload.len());
+            payload[at] ^= 1 << random.below(8);
+            entry.payload = payload.into();
+        }
+        Ok(entries)
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), WriteError> {
+        self.log.write(batch)
+    }
+
+    fn snapshot_writer(
+        &mut self,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError> {
+        self.log.snapshot_writer(meta)
+    }
+
+    fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
+        self.log.snapshot_reader()
     }
 }
 

@@ -59,6 +59,24 @@ pub struct Report {
     pub membership_changes: u64,
     /// Handovers of leadership asked for.
     pub transfers: u64,
+    /// Bits flipped in files of stopped nodes.
+    pub flipped_bits: u64,
+    /// Log segments removed from the folders of stopped nodes.
+    pub segments_lost: u64,
+    /// Folders that were emptied.
+    pub folders_emptied: u64,
+    /// Folders that were replaced by an older copy.
+    pub folders_rolled_back: u64,
+    /// Damaged folders that were refused.
+    pub folders_refused: u64,
+    /// Damaged nodes that were removed and joined again with an empty folder.
+    pub nodes_replaced: u64,
+    /// Disks that were full, as a whole or for the log or checkpoints alone.
+    pub disks_full: u64,
+    /// Log lines that were dropped because nothing read them.
+    pub log_lines_dropped: u64,
+    /// Writes that took longer than a second.
+    pub slow_writes: u64,
     /// Events carried out.
     pub events: u64,
     /// A hash of every message delivered, write, crash and answer: the same seed gives the same.
@@ -87,7 +105,7 @@ impl Report {
         self.clone().counts_mut().into_iter().map(|(name, count)| (name, *count)).collect()
     }
 
-    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 26] {
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 35] {
         [
             ("rounds", &mut self.rounds),
             ("operations", &mut self.operations),
@@ -114,6 +132,15 @@ impl Report {
             ("snapshots installed", &mut self.snapshots_installed),
             ("membership changes", &mut self.membership_changes),
             ("transfers", &mut self.transfers),
+            ("flipped bits", &mut self.flipped_bits),
+            ("segments lost", &mut self.segments_lost),
+            ("folders emptied", &mut self.folders_emptied),
+            ("folders rolled back", &mut self.folders_rolled_back),
+            ("folders refused", &mut self.folders_refused),
+            ("nodes replaced", &mut self.nodes_replaced),
+            ("disks full", &mut self.disks_full),
+            ("log lines dropped", &mut self.log_lines_dropped),
+            ("slow writes", &mut self.slow_writes),
             ("events", &mut self.events),
         ]
     }

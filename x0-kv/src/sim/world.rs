@@ -7,6 +7,7 @@ use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::context::{Context, Trouble, violation};
+use super::damage::Replacement;
 use super::history::{Asked, Ending};
 use super::network::Weather;
 use super::node::{Node, Running};
@@ -67,7 +68,8 @@ impl From<Trouble> for Failure {
 
 impl World {
     pub(super) fn new(scenario: &Scenario) -> Result<World, Trouble> {
-        let nodes = scenario.nodes.max(1) + scenario.spares;
+        let founders = scenario.nodes.max(1);
+        let nodes = founders + scenario.spares;
         let outsides = scenario.clients.div_ceil(2).max(1);
         let places = (nodes + outsides).min(Ready::PLACES_MAX);
         let outsides = places - nodes;
@@ -88,6 +90,7 @@ impl World {
         config.retained_entries = [0, 5, 50][random.place(3)];
         config.chunk_len = [256, 1 << 10, 16 << 10][random.place(3)];
         config.chunks_in_flight_max = [1, 3, 8][random.place(3)];
+        config.waits_for_space = random.chance(500);
         let outside = |number| Process::client(&mut context, nodes + number, members.clone(), 0);
         let outsides = (0..outsides).map(outside).collect::<Result<Vec<_>, _>>()?;
         let workers = (0..scenario.clients).map(|number| {
@@ -102,7 +105,7 @@ impl World {
         Ok(World {
             wakers: (0..places).map(|place| context.ready.waker(place)).collect(),
             workers: workers.collect(),
-            nodes: (0..nodes).map(|place| Node::new(place, forgets)).collect(),
+            nodes: (0..nodes).map(|place| Node::new(place, place < founders, forgets)).collect(),
             outsides,
             context,
             scenario: scenario.clone(),
@@ -132,6 +135,9 @@ impl World {
             Err(Failure::Cause(cause)) => cause,
             Err(Failure::Trouble(Trouble::Violation(what))) => Cause::Invariant(what),
             Err(Failure::Trouble(Trouble::Disk)) => Cause::Invariant("a disk fault was not met".into()),
+            Err(Failure::Trouble(Trouble::Damaged(why) | Trouble::LogLost(why))) => {
+                Cause::Invariant(format!("damage was not met: {why}"))
+            }
         };
         let (scenario, at) = (self.scenario, self.context.time());
         Err(Box::new(Violation { scenario, at, cause, report }))
@@ -149,15 +155,21 @@ impl World {
             self.workers[worker].seen.clear();
             self.ask_later(worker);
         }
+        // While all is well: what is acknowledged later is not in it.
+        let copied = self.context.random.place(self.nodes.len());
+        self.nodes[copied].disk.take_copy();
         let storm = self.storm;
         let first = self.context.now + self.context.random.around(SECOND);
         self.context.schedule.put(first, Event::Fault { storm });
         self.run_until(until)?;
         self.is_storming = false;
         self.mend_all()?;
+        self.replace_damaged()?;
         self.wait("the clients have their answers", |world| world.context.history.open_count() == 0)?;
         self.read_all()?;
+        self.wait("damaged nodes are replaced", World::is_intact)?;
         self.wait("the replicas agree", World::is_converged)?;
+        self.read_logs();
         self.compare()?;
         let undecided = &mut self.context.report.undecided;
         self.context.history.check(undecided).map_err(Cause::History)?;
@@ -169,12 +181,20 @@ impl World {
         let deadline = self.context.now + CALM_MAX;
         while !is_so(self) {
             if self.context.now > deadline {
-                let nodes = self.nodes.iter().map(|node| format!("  {:?}", node.running)).collect::<Vec<_>>();
-                return Err(Cause::Stuck { what, nodes: nodes.join("\n") }.into());
+                return Err(Cause::Stuck { what, nodes: self.describe() }.into());
             }
             self.run_until(self.context.now + 100 * MILLISECOND)?;
         }
         Ok(())
+    }
+
+    /// The nodes, one on a line.
+    fn describe(&self) -> String {
+        let nodes = self.nodes.iter().map(|node| {
+            let Node { damage, replacement, running, .. } = node;
+            format!("  {damage:?} {replacement:?} {running:?}")
+        });
+        nodes.collect::<Vec<_>>().join("\n")
     }
 
     /// Every client outside reads everything, and must be answered.
@@ -187,8 +207,8 @@ impl World {
         }
         self.wait("the clients read", |world| world.context.history.open_count() == 0)?;
         if self.context.report.failed > failed {
-            let what = "a client cannot read although all is well";
-            return Err(Trouble::Violation(what.into()).into());
+            let what = format!("a client cannot read although all is well:\n{}", self.describe());
+            return Err(Trouble::Violation(what).into());
         }
         Ok(())
     }
@@ -289,6 +309,9 @@ impl World {
                 Poll::Ready(end) => violation(format!("a client ends: {end:?}")),
             };
         };
+        if node.log_sink.is_waited_for() {
+            return Ok(());
+        }
         if node.paused_until > self.context.now {
             let (at, start) = (node.paused_until, node.start);
             self.context.schedule.put(at, Event::Resume { place, start });
@@ -332,12 +355,15 @@ impl World {
                 Ok(())
             }),
             Event::Start { place, start } => {
-                if self.nodes[place].start == start && self.nodes[place].running.is_none() {
+                let node = &self.nodes[place];
+                let is_refused = node.replacement == Some(Replacement::Remove);
+                if node.start == start && node.running.is_none() && !is_refused {
                     self.start(place)?;
                 }
                 Ok(())
             }
             Event::Ask { worker } => self.ask(worker),
+            Event::Replace { place } => self.replace(place),
             Event::Fault { storm } => {
                 if storm != self.storm || !self.is_storming {
                     return Ok(());
@@ -370,7 +396,9 @@ impl World {
                 Host::Node(place) => place,
                 Host::Outside(_) => return Some(event),
             },
-            Event::Start { .. } | Event::Fault { .. } | Event::Mend { .. } => return Some(event),
+            Event::Start { .. } | Event::Replace { .. } | Event::Fault { .. } | Event::Mend { .. } => {
+                return Some(event);
+            }
         };
         match self.nodes.get(place) {
             Some(node) if node.paused_until > self.context.now => {
@@ -395,6 +423,8 @@ impl World {
         let Some(running) = &mut node.running else { return Ok(()) };
         match act(running, &mut self.context) {
             Err(Trouble::Disk) => self.disk_failed(place),
+            Err(Trouble::Damaged(why)) => self.refuses(place, &why),
+            Err(Trouble::LogLost(why)) => self.log_lost(place, why),
             // The power may have gone in a place that makes little of an error, such as a snapshot.
             Ok(()) if self.nodes[place].disk.folder.is_down() => self.disk_failed(place),
             other => other,
@@ -429,12 +459,13 @@ impl World {
     pub(super) fn start(&mut self, place: Place) -> Result<(), Trouble> {
         let mut config = self.config.clone();
         config.id = id_of(place);
-        if place < self.scenario.nodes.max(1) {
+        let node = &mut self.nodes[place];
+        if node.is_founder {
             config = config.bootstrap((0..self.scenario.nodes.max(1)).map(id_of));
         }
-        let node = &mut self.nodes[place];
         match node.start(&mut self.context, config) {
             Err(Trouble::Disk) => self.disk_failed(place),
+            Err(Trouble::Damaged(why)) => self.refuses(place, &why),
             other => {
                 self.context.ready.set(place);
                 other
@@ -561,11 +592,20 @@ impl World {
             node.slow_down(0, 0);
             node.paused_until = 0;
             node.disk.mend();
-            if node.running.is_none() {
+            if node.running.is_none() && node.replacement != Some(Replacement::Remove) {
                 self.start(place)?;
             }
         }
         Ok(())
+    }
+
+    /// Reads the logs that nothing read. They stay unread until all is well: that must not depend on them.
+    fn read_logs(&mut self) {
+        for place in 0..self.nodes.len() {
+            let sink = &self.nodes[place].log_sink;
+            sink.block(false);
+            self.context.report.log_lines_dropped += sink.take_dropped();
+        }
     }
 
     fn mend(&mut self, mend: Mend) {
@@ -573,6 +613,7 @@ impl World {
             Mend::Links => self.context.mesh.heal(),
             Mend::Slowness(place) => self.nodes[place].slow_down(0, 0),
             Mend::Weather => self.context.set_weather(Weather::CALM),
+            Mend::Space(place) => self.nodes[place].disk.mend(),
         }
     }
 }

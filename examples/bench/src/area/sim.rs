@@ -23,6 +23,10 @@ pub(crate) struct Options {
     /// Threads; by default as many as there are processors
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Simulate this many short histories in which folders are damaged, emptied and rolled back, instead of
+    /// hours
+    #[arg(long, value_name = "N", conflicts_with_all = ["hours", "dense"])]
+    pub(crate) histories: Option<u64>,
     /// Simulate minutes full of faults instead of hours with a fault every few seconds; `hours` counts both
     #[arg(long)]
     pub(crate) dense: bool,
@@ -37,10 +41,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(threads) => threads.max(1),
         None => std::thread::available_parallelism()?.get(),
     };
-    let progress = ProgressBar::new(options.hours);
-    progress.set_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} hours  {elapsed} of {duration}  {wide_msg}",
-    )?);
+    let (count, unit) = match options.histories {
+        Some(histories) => (histories, "histories"),
+        None => (options.hours, "hours"),
+    };
+    let progress = ProgressBar::new(count);
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{elapsed}} of {{duration}}  {{wide_msg}}");
+    progress.set_style(ProgressStyle::with_template(&template)?);
     progress.enable_steady_tick(Duration::from_millis(200));
     let begun = Instant::now();
     let next = AtomicU64::new(0);
@@ -49,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= options.hours || lock(&violation).is_some() {
+            if number >= count || lock(&violation).is_some() {
                 return;
             }
             match hour(options, options.seed + number) {
@@ -95,9 +102,12 @@ fn alone(metric: &'static str, value: f64) -> Row {
     Row { area: "sim", case, metric, unit: "1", x0: Some(value), peer: None, peer_name, ratio: None }
 }
 
-/// One hour: of one scenario, or of many short ones.
+/// One hour, of one scenario or of many short ones; or one short history.
 fn hour(options: &Options, seed: u64) -> Result<Report, String> {
     let tell = |violation: Box<x0_kv::sim::Violation>| violation.to_string();
+    if options.histories.is_some() {
+        return play(&Scenario::amnesia(seed)).map_err(tell);
+    }
     if !options.dense {
         return play(&Scenario::hour(seed)).map_err(tell);
     }
