@@ -1,0 +1,149 @@
+//! The network of a run: a namespace for each node and one for the clients, joined by a router.
+//!
+//! A packet is dropped where it arrives, by nftables, so that the sender notices nothing. Everything ends
+//! with the process: the namespaces have no names.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use x0_ebpf::testing::{Namespace, VethPair};
+
+/// A participant: the nodes from 0 on, then the clients.
+pub(super) type Place = usize;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Arena {
+    _router: Namespace,
+    ends: Vec<End>,
+    /// From whom to whom nothing passes.
+    cuts: BTreeSet<(Place, Place)>,
+    /// Of a thousand packets that arrive at a place, how many are lost.
+    losses: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct End {
+    namespace: Namespace,
+    pair: VethPair,
+}
+
+impl Arena {
+    /// A network with this many nodes, and a place for clients behind them.
+    pub(super) fn new(nodes: usize) -> Result<Arena> {
+        let router = Namespace::new()?;
+        let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+        router.run(forward)?.context("cannot let a namespace forward packets")?;
+        let end = |_| {
+            let namespace = Namespace::new()?;
+            let mut pair = VethPair::new(&router, &namespace)?;
+            pair.assign_addresses()?;
+            let via = pair.left().address().to_string();
+            let mut route = Command::new("ip");
+            route.args(["route", "add", "default", "via", &via]);
+            run_in(&namespace, &mut route, "")?;
+            Ok(End { namespace, pair })
+        };
+        let ends = (0..=nodes).map(end).collect::<Result<Vec<_>>>()?;
+        Ok(Arena { losses: vec![0; ends.len()], _router: router, ends, cuts: BTreeSet::new() })
+    }
+
+    pub(super) fn address(&self, place: Place) -> Ipv4Addr {
+        self.ends[place].pair.right().address()
+    }
+
+    /// Where the clients are.
+    pub(super) fn clients(&self) -> Place {
+        self.ends.len() - 1
+    }
+
+    /// Starts a program in the namespace of a place.
+    pub(super) fn spawn(&self, place: Place, command: &mut Command) -> Result<std::process::Child> {
+        let program = command.get_program().to_owned();
+        let child = self.ends[place].namespace.run(|| command.spawn())?;
+        child.with_context(|| format!("cannot start {}", program.display()))
+    }
+
+    /// Drops what `from` sends to `to`.
+    pub(super) fn cut(&mut self, from: Place, to: Place) -> Result<()> {
+        self.cuts.insert((from, to));
+        self.install(to)
+    }
+
+    /// Drops what crosses from one side to the other.
+    pub(super) fn partition(&mut self, is_left: &[bool]) -> Result<()> {
+        for from in 0..self.ends.len() {
+            for to in (0..self.ends.len()).filter(|to| is_left[*to] != is_left[from]) {
+                self.cuts.insert((from, to));
+            }
+        }
+        (0..self.ends.len()).try_for_each(|place| self.install(place))
+    }
+
+    /// Loses so many of a thousand packets that arrive at each place.
+    pub(super) fn lose(&mut self, of_thousand: u32) -> Result<()> {
+        self.losses.fill(of_thousand);
+        (0..self.ends.len()).try_for_each(|place| self.install(place))
+    }
+
+    /// Ends all cuts and losses.
+    pub(super) fn heal(&mut self) -> Result<()> {
+        self.cuts.clear();
+        self.lose(0)
+    }
+
+    /// The rules of a place, which replace those before in one step.
+    fn install(&self, place: Place) -> Result<()> {
+        let rules = rules(
+            self.cuts.iter().filter(|(_, to)| *to == place).map(|(from, _)| self.address(*from)),
+            self.losses[place],
+        );
+        run_in(&self.ends[place].namespace, Command::new("nft").args(["-f", "-"]), &rules)
+    }
+}
+
+/// A script for `nft -f`.
+fn rules(cut: impl Iterator<Item = Ipv4Addr>, lost: u32) -> String {
+    let mut script = String::from("add table inet faults\ndelete table inet faults\ntable inet faults {\n");
+    script.push_str("  chain input {\n    type filter hook input priority 0; policy accept;\n");
+    for address in cut {
+        // Writing to a string cannot fail.
+        let _ = writeln!(script, "    ip saddr {address} drop");
+    }
+    if lost > 0 {
+        let _ = writeln!(script, "    meta l4proto udp numgen random mod 1000 < {lost} drop");
+    }
+    script.push_str("  }\n}\n");
+    script
+}
+
+fn run_in(namespace: &Namespace, command: &mut Command, input: &str) -> Result<()> {
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let program = command.get_program().to_owned();
+    let cannot = || format!("cannot run {}: is it installed?", program.display());
+    let mut child = namespace.run(|| command.spawn())?.with_context(cannot)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).with_context(cannot)?;
+    }
+    let output = child.wait_with_output().with_context(cannot)?;
+    if !output.status.success() {
+        bail!("{} failed: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_drop_what_is_cut_and_a_share_of_the_rest() {
+        let script = rules([Ipv4Addr::new(10, 0, 0, 2)].into_iter(), 150);
+        assert!(script.contains("ip saddr 10.0.0.2 drop\n") && script.contains("mod 1000 < 150 drop"));
+        assert!(!rules(std::iter::empty(), 0).contains("drop"));
+    }
+}
