@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// The client's configuration, as `x0-node init` writes it
     #[arg(long)]
     config: PathBuf,
-    /// The number of this client, which chooses its identity and its values
+    /// The number of this client, which its values contain
     #[arg(long)]
     number: u64,
     /// The round, which has keys of its own
@@ -77,7 +77,7 @@ async fn work(options: &Options) -> Result<()> {
         Mode::Work { .. } => (None, CALL_TIMEOUT),
         Mode::Prepare | Mode::Read { .. } => (None, CALL_TIMEOUT_CALM),
     };
-    let client = connect::connect(&options.config, options.number, member, timeout)?;
+    let client = connect::connect(&options.config, member, timeout)?;
     let store = client.store().clone();
     if let Mode::Replica { .. } = options.mode {
         return replica(&store, options.round).await;

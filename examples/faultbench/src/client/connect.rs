@@ -15,7 +15,7 @@ use x0_mesh::{Mux, MuxOptions};
 #[derive(Debug, Deserialize)]
 struct Config {
     trust_domain: String,
-    svids: Vec<PathBuf>,
+    svid: PathBuf,
     bundle: PathBuf,
     members: Vec<Member>,
 }
@@ -26,24 +26,16 @@ struct Member {
     address: SocketAddr,
 }
 
-/// Client `number`, of all members or of one of them.
-pub(super) fn connect(
-    config_path: &Path,
-    number: u64,
-    member: Option<u64>,
-    timeout: Duration,
-) -> Result<Client> {
+/// A client of all members, or of one of them. Any number of processes share its identity.
+pub(super) fn connect(config_path: &Path, member: Option<u64>, timeout: Duration) -> Result<Client> {
     let folder = config_path.parent().context("the configuration has no folder")?;
     let text = String::from_utf8(read(config_path)?).context("the configuration is not text")?;
     let config: Config =
         toml::from_str(&text).with_context(|| format!("cannot parse {}", config_path.display()))?;
     let trust_domain: TrustDomain = config.trust_domain.parse()?;
-    let place = usize::try_from(number)? % config.svids.len().max(1);
-    let svid = config.svids.get(place).context("the configuration names no identity")?;
-    let svid = X509Svid::from_pem(&read(&folder.join(svid))?)?;
+    let svid = X509Svid::from_pem(&read(&folder.join(&config.svid))?)?;
     let bundle = TrustBundle::from_pem(trust_domain, &read(&folder.join(&config.bundle))?)?;
     let identity = Identity::new(svid, bundle)?;
-    let local = identity.node_id().context("the identity of the client names no node")?;
     let mut members = Vec::new();
     for Member { node, address } in &config.members {
         let node: NodeId = node.parse()?;
@@ -52,7 +44,8 @@ pub(super) fn connect(
         }
     }
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let mut quic = QuicOptions::new(local, any, identity.server_config(), identity.client_config());
+    let mut quic = QuicOptions::guest(any, identity.server_config(), identity.client_config());
+    let local = quic.local;
     quic.peers.clone_from(&members);
     let transport = QuicTransport::bind(quic).context("cannot open a socket")?;
     let mut options = ClientOptions::new(local, members.iter().map(|(node, _)| *node));
