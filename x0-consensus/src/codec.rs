@@ -6,21 +6,26 @@
 //! allocated, and payloads are slices of the message.
 //!
 //! A message is a version byte, a kind byte and the fields of the kind. Integers are LEB128, at most ten
-//! bytes.
+//! bytes. A message of version 2 ends with an envelope, which a replica with an incarnation adds.
 
+mod envelope;
 mod fields;
+mod hello;
 mod membership;
 mod message;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
+pub(crate) use self::envelope::{ENVELOPE_VERSION, Envelope};
 pub(crate) use self::fields::{Fields, put_bytes, put_u64};
+pub(crate) use self::hello::Hello;
 pub(crate) use self::membership::{decode_change, decode_membership, encode_change, encode_membership};
 pub(crate) use self::message::{decode_raft, encode_raft, from_raft_entry, to_raft_entry};
 pub(crate) use self::transfer::{Acknowledge, Chunk, Verdict};
 
-/// The version of messages that this crate writes and reads.
+/// The version of messages that this crate writes and reads. A replica with an incarnation writes version 2,
+/// which differs by the envelope at the end.
 pub const MESSAGE_VERSION: u8 = 1;
 /// The longest message, in bytes. A receiver refuses a longer one before it decodes it.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;
@@ -37,6 +42,8 @@ pub(crate) mod kind {
     pub(crate) const CHUNK: u8 = 2;
     /// The acknowledgement of a chunk.
     pub(crate) const ACKNOWLEDGE: u8 = 3;
+    /// A founder looks for the others, or is answered.
+    pub(crate) const HELLO: u8 = 4;
 }
 
 /// Bytes cannot be decoded as a message. They changed nothing.

@@ -1,9 +1,11 @@
 //! The seam below the write-ahead log: one folder of files.
 
+mod fingerprint;
 mod fs;
 
 use std::io;
 
+pub use fingerprint::Fingerprint;
 pub use fs::FsDirectory;
 
 /// One flat folder with the operations that the log needs. A test can make each of them fail.
@@ -63,6 +65,19 @@ pub trait Directory: Send + Sync {
     /// # Errors
     /// The error of the operating system.
     fn sync(&self) -> io::Result<()>;
+
+    /// The fingerprint of a file, or of the folder itself if `name` is `None`. A copy of the folder or of the
+    /// file has another one; a write, a rename or a restart changes none. `Ok(None)`, the default, means that
+    /// there are no fingerprints here: copies are not detected then.
+    ///
+    /// A simulated disk that can be rolled back implements this: see `sim::SimDirectory::copy`.
+    ///
+    /// # Errors
+    /// The error of the operating system; [`io::ErrorKind::NotFound`] if there is no such file.
+    fn fingerprint(&self, name: Option<&str>) -> io::Result<Option<Fingerprint>> {
+        let _ = name;
+        Ok(None)
+    }
 }
 
 /// A file of a [`Directory`], addressed by offsets.

@@ -1,6 +1,6 @@
 //! The parts of a replicated log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use x0_identity::NodeId;
@@ -51,6 +51,16 @@ pub struct HardState {
     pub commit: u64,
 }
 
+/// The incarnation of a member that may vote and acknowledge: see the docs of
+/// [`Replica`](crate::Replica#incarnations).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Registration {
+    /// The incarnation.
+    pub incarnation: u64,
+    /// The index of the entry that registered it; 0 if the group was founded with it.
+    pub index: u64,
+}
+
 /// The members of a group as of some index.
 ///
 /// Outside a change only `voters` and `learners` are set. During a joint change (Ongaro 2014, section 4.3) a
@@ -67,6 +77,10 @@ pub struct Membership {
     pub learners_next: BTreeSet<NodeId>,
     /// Whether the leader ends the joint change by itself once it is committed.
     pub auto_leave: bool,
+    /// The id of the group, made of its founders' incarnations; 0 for a group that was founded without them.
+    pub cluster: u64,
+    /// The registered incarnation of each member that has one.
+    pub incarnations: BTreeMap<NodeId, Registration>,
 }
 
 impl Membership {
@@ -87,6 +101,11 @@ impl Membership {
         !self.voters_outgoing.is_empty()
     }
 
+    /// Whether there is a cluster id or an incarnation.
+    pub(crate) fn has_identity(&self) -> bool {
+        self.cluster != 0 || !self.incarnations.is_empty()
+    }
+
     /// Whether Raft can produce this membership: there is a voter, no member is a voter and a learner, and
     /// only a joint change has `learners_next` and `auto_leave`.
     pub(crate) fn is_consistent(&self) -> bool {
@@ -96,6 +115,7 @@ impl Membership {
             && self.learners_next.is_subset(&self.voters_outgoing)
             && self.learners_next.is_disjoint(&self.voters)
             && (self.is_joint() || !self.auto_leave)
+            && self.incarnations.keys().all(|node| self.contains(*node))
     }
 
     /// Whether this node is a member in any role.

@@ -92,17 +92,17 @@ mod wal;
 
 pub use bytes::Bytes;
 pub use codec::{DecodeError, MESSAGE_LEN_MAX, MESSAGE_VERSION, PAYLOAD_LEN_MAX};
-pub use directory::{Directory, DirectoryFile, DirectoryLock, FsDirectory};
+pub use directory::{Directory, DirectoryFile, DirectoryLock, Fingerprint, FsDirectory};
 #[cfg(feature = "tokio")]
 pub use driver::tokio;
 pub use driver::{Congested, Event, FatalError, Handle, Observer, OpenError, Outbox, local};
-pub use entry::{Entry, EntryKind, HardState, LogBase, Membership, SnapshotMeta};
+pub use entry::{Entry, EntryKind, HardState, LogBase, Membership, Registration, SnapshotMeta};
 pub use membership::MembershipChange;
 pub use memory::MemoryStorage;
 pub use options::Options;
 pub use replica::{
-    Class, DropReason, FailReason, HandleError, Input, MemberProgress, Output, Replica, Replication,
-    StageStep, StartError, Status,
+    Acknowledged, Class, DropReason, FailReason, HandleError, Input, MemberProgress, Output, Replica,
+    Replication, StageStep, Standing, StartError, Status,
 };
 pub use state_machine::{StateMachine, StateMachineError};
 pub use storage::{

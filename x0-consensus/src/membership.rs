@@ -1,6 +1,6 @@
 //! Changes of the membership.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use x0_identity::NodeId;
@@ -17,6 +17,8 @@ pub struct MembershipChange {
     pub learners: BTreeSet<NodeId>,
     /// Members that leave.
     pub removed: BTreeSet<NodeId>,
+    /// Incarnations that are registered with the change. A leader adds that of a new member by itself.
+    pub incarnations: BTreeMap<NodeId, u64>,
 }
 
 impl MembershipChange {
@@ -83,6 +85,7 @@ pub(crate) fn from_conf_state(state: &ConfState) -> Membership {
         voters_outgoing: nodes(&state.voters_outgoing),
         learners_next: nodes(&state.learners_next),
         auto_leave: state.auto_leave,
+        ..Membership::default()
     }
 }
 

@@ -1,10 +1,12 @@
 //! The options of a replica.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use x0_identity::NodeId;
 
 use crate::entry::Membership;
+use crate::replica::Acknowledged;
 
 /// The options of a replica. All replicas of a group should have the same times.
 ///
@@ -25,6 +27,14 @@ pub struct Options {
     /// same value. Empty for a replica that joins an existing group: a membership change of that group adds
     /// it.
     pub bootstrap: Membership,
+    /// The incarnation of this replica: a random number that belongs to its log and that is lost with it,
+    /// such as [`Wal::incarnation`](crate::Wal::incarnation). All replicas of a group should have one, or
+    /// none: see the docs of [`Replica`](crate::Replica#incarnations). Default 0, which means none: a replica
+    /// that has lost its log may then vote, and a committed entry may be lost.
+    pub incarnation: u64,
+    /// What this replica knew of the other members before it was started:
+    /// [`Replica::acknowledged`](crate::Replica::acknowledged). Default: nothing.
+    pub acknowledged: BTreeMap<NodeId, Acknowledged>,
     /// The unit of all times below. Default 50 ms.
     pub tick: Duration,
     /// The ticks without a message of a leader after which an election starts; the actual timeout is drawn
@@ -68,6 +78,8 @@ impl Options {
         Options {
             id,
             bootstrap: Membership::default(),
+            incarnation: 0,
+            acknowledged: BTreeMap::new(),
             tick: Duration::from_millis(50),
             election_ticks: 10,
             heartbeat_ticks: 2,
@@ -112,6 +124,8 @@ macro_rules! setters {
 pub(crate) use setters;
 
 setters! { Options:
+    incarnation: u64,
+    acknowledged: BTreeMap<NodeId, Acknowledged>,
     tick: Duration,
     election_ticks: u32,
     heartbeat_ticks: u32,

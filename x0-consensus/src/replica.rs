@@ -1,6 +1,7 @@
 //! The protocol engine: one member of a Raft group.
 
 mod events;
+mod incarnations;
 mod pace;
 mod pump;
 mod reads;
@@ -17,6 +18,8 @@ use raft::{ProgressState, RawNode, StateRole};
 use x0_identity::NodeId;
 
 pub use self::events::{Class, DropReason, FailReason, HandleError, Input, Output, StageStep};
+pub use self::incarnations::{Acknowledged, Standing};
+use self::incarnations::{Founding, Incarnations};
 use self::pace::Pace;
 use self::pump::Flight;
 use self::reads::Reads;
@@ -24,7 +27,7 @@ use self::receive::Receiving;
 use self::send::Sending;
 use self::view::{View, to_raft_hard_state};
 use crate::entry::{Entry, HardState, LogBase, Membership, SnapshotMeta};
-use crate::membership::{from_conf_state, to_conf_state};
+use crate::membership::from_conf_state;
 use crate::options::Options;
 use crate::random::SplitMix64;
 use crate::storage::{Recovered, Write};
@@ -47,6 +50,44 @@ use crate::storage::{Recovered, Write};
 ///
 /// An error of `handle` documents its effect; all errors but [`HandleError::Failed`] leave the replica
 /// unchanged.
+///
+/// # Incarnations
+/// Raft assumes that a member never loses what it has acknowledged. A member whose log was emptied or rolled
+/// back, and that votes on under its id, makes a majority of members without an entry that a majority had
+/// acknowledged: the entry is lost (amnesia). With [`Options::incarnation`] a replica knows whether its log
+/// is the one that the group counts on:
+///
+/// - The incarnation is a random number that belongs to the log and is lost with it. The membership, which is
+///   part of the replicated log, has the registered incarnation of each member.
+/// - **Founding.** A founder with an empty log asks the other founders first. The group is founded when all
+///   of them have answered with empty logs, and the incarnations of all are registered with it. If one of
+///   them knows the group, this founder has lost its log.
+/// - **Votes.** A replica whose incarnation is not the registered one does not campaign and grants no vote
+///   and no pre-vote. A candidate names in each message which incarnation of the receiver it knows, and the
+///   knowledge of the later entry decides.
+/// - **Acknowledgements.** A leader reduces the acknowledgements of such a member to the commit index, so
+///   that they control the flow of entries and commit none. Its heartbeat responses confirm no read and do
+///   not keep the leader in office.
+/// - **Return.** When the member has caught up, the leader registers its incarnation with an entry. That
+///   entry is committed by a majority of the voters without the returned one. The member votes once it has
+///   applied it. The number of voters is the same at every moment.
+///
+/// No entry is lost: let *m* of *n* voters be a majority. An entry that was committed with the
+/// acknowledgement of the lost log is on *m* - 1 other voters. The registration is on *m* other voters, and
+/// any *m* of the *n* - 1 others have one in common with those *m* - 1. So the leader of the registration has
+/// the entry, or was not elected; and a candidate without the registration, which might lack the entry, needs
+/// a vote of one that has it and refuses. For the same reason no second leader comes from a vote that the
+/// lost log had granted and the new one grants again.
+///
+/// While too many voters have lost their logs at once, no registration is committed: the group has no leader,
+/// and [`Standing`] says why. Limits:
+///
+/// - The only voter of a group cannot know that its log was emptied. Of two voters, one that was emptied is
+///   registered only while the other one stays the leader.
+/// - If all founders have lost their logs, they found a new group.
+/// - A log that is rolled back together with its incarnation and its fingerprints (a snapshot of a whole
+///   disk) is detected only by members that saw, as a leader, what it had acknowledged
+///   ([`Replica::acknowledged`]); it stops with [`FailReason::LogLost`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -134,6 +175,10 @@ pub struct Replica {
     log_grown: usize,
     checkpointing: bool,
     saving: Option<u64>,
+
+    incarnations: Incarnations,
+    /// The position of a snapshot on its way through `raft`, which carries no incarnations.
+    arriving: Option<SnapshotMeta>,
 }
 
 impl std::fmt::Debug for Replica {
@@ -171,6 +216,10 @@ pub struct Status {
     pub applied_index: u64,
     /// The membership.
     pub membership: Membership,
+    /// Whether it may vote and acknowledge.
+    pub standing: Standing,
+    /// See [`Replica::acknowledged`].
+    pub acknowledged: BTreeMap<NodeId, Acknowledged>,
 }
 
 /// The progress of a member, as its leader knows it.
@@ -186,6 +235,9 @@ pub struct MemberProgress {
     /// When the leader received the last message of the member, on the clock of [`Replica::handle`]; `None`
     /// if it received none in this process.
     pub last_message: Option<Duration>,
+    /// Whether its acknowledgements count. Otherwise it has another log than the registered one, and is
+    /// registered when it has caught up.
+    pub is_counted: bool,
 }
 
 /// How a leader replicates to a member.
@@ -207,7 +259,7 @@ pub enum StartError {
     /// The state machine lacks entries that the log no longer holds, and there is no snapshot.
     #[error(
         "the state machine has lost its state: it is at index {durable}, the log starts after {base} and there is no \
-         snapshot; restore it from a backup, or let this member join again with an empty folder"
+         snapshot; move the whole folder away and let this member rejoin with an empty one"
     )]
     StateLost {
         /// The durable index of the state machine.
@@ -217,8 +269,8 @@ pub enum StartError {
     },
     /// The log lacks entries that the state machine has applied.
     #[error(
-        "the log has lost entries: the state machine is at index {durable}, the log ends at {last}; restore it from a \
-         backup, or let this member join again with an empty folder"
+        "the log has lost entries: the state machine is at index {durable}, the log ends at {last}; move the whole folder \
+         away and let this member rejoin with an empty one"
     )]
     LogLost {
         /// The durable index of the state machine.
@@ -280,9 +332,22 @@ impl Replica {
             recovered;
         // Only an empty storage is bootstrapped: founders that are set again after a restart must not replace
         // the membership of the log.
-        if is_new {
-            base.membership = options.bootstrap.clone();
+        let (id, incarnation) = (options.id, options.incarnation);
+        let is_unfounded = base.membership.is_empty()
+            && last_index == 0
+            && snapshot.is_none()
+            && !options.bootstrap.is_empty();
+        let mut founding = None;
+        if is_unfounded && incarnation == 0 {
+            if is_new {
+                base.membership = options.bootstrap.clone();
+            }
+        } else if is_unfounded && options.bootstrap.nodes().all(|founder| founder == id) {
+            base.membership = incarnations::founded(&options.bootstrap, &BTreeMap::from([(id, incarnation)]));
+        } else if is_unfounded {
+            founding = Some(Founding::new(id, incarnation));
         }
+        let is_founded = is_unfounded && !base.membership.is_empty();
         // A state machine that lacks entries before the snapshot starts from the snapshot.
         let restore = snapshot.filter(|meta| meta.index > durable_index);
         let applied = restore.as_ref().map_or(durable_index, |meta| meta.index);
@@ -303,43 +368,16 @@ impl Replica {
         // applied entries were committed.
         hard_state.commit = hard_state.commit.clamp(applied, last_index.max(applied));
 
-        let initial = raft::RaftState {
-            hard_state: to_raft_hard_state(&hard_state),
-            conf_state: to_conf_state(&base.membership),
-        };
-        let election = options.election_ticks as usize;
-        let raft_config = raft::Config {
-            id: options.id.get(),
-            election_tick: election,
-            heartbeat_tick: options.heartbeat_ticks as usize,
-            applied,
-            max_size_per_msg: options.message_len_max as u64,
-            max_inflight_msgs: options.in_flight_messages_max,
-            // A leader without a majority steps down, so that its clients find the next one (Ongaro 2014,
-            // section 6.2), and members with a leader refuse votes, so that a removed member does not disturb
-            // the group (section 4.2.3).
-            check_quorum: true,
-            // A member that was cut off asks before it raises its term (section 9.6).
-            pre_vote: true,
-            min_election_tick: election,
-            max_election_tick: 2 * election + 1,
-            // The commit index travels with the next append or heartbeat, which saves a message per commit.
-            skip_bcast_commit: true,
-            batch_append: true,
-            max_uncommitted_size: options.uncommitted_len_max as u64,
-            // Bounds one batch of the state machine, so that messages are not delayed by applying a long
-            // backlog.
-            max_committed_size_per_ready: 4 << 20,
-            ..raft::Config::default()
-        };
-        let mut view = View::new(initial, base.clone(), term_runs, last_index);
+        let raft_state = to_raft_hard_state(&hard_state);
+        let mut view = View::new(base.clone(), term_runs, last_index);
+        view.initial.hard_state = raft_state;
         // raft reads committed entries synchronously when it hands them out, so that all unapplied ones must
         // be in memory.
         view.preload(unapplied);
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let Ok(node) = RawNode::new(&raft_config, view, &logger) else {
+        let Some(node) = make_raft(&options, view, applied) else {
             return wrong("raft refuses the combination of times and lengths");
         };
+        let acknowledged = options.acknowledged.clone();
         let mut replica = Replica {
             tick_at: now + options.tick,
             term: hard_state.term,
@@ -371,11 +409,13 @@ impl Replica {
             log_grown: 0,
             checkpointing: false,
             saving: None,
+            incarnations: Incarnations { founding, acknowledged, ..Incarnations::default() },
+            arriving: None,
         };
         replica.replay(&membership_entries, applied);
         // The founders are durable before any message: without them it could found a second group after a
         // crash.
-        if is_new && !base.membership.is_empty() {
+        if is_founded {
             replica.append(Write { base: Some(base), ..Write::default() }, None, Vec::new());
         }
         // The snapshot comes before the entries after it, which are handed out once it is restored.
@@ -384,6 +424,7 @@ impl Replica {
             replica.outputs.push_back(Output::Restore { meta });
         }
         replica.draw_election_time();
+        replica.tick_incarnations();
         let membership = replica.status().membership;
         if membership.voters.len() == 1
             && membership.voters.contains(&replica.options.id)
@@ -437,7 +478,9 @@ impl Replica {
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
             // A follower of raft would forward the request, and the leader would transfer the leadership to
             // the forwarding follower.
-            Input::TransferLeadership { to } if self.is_leader() => self.node.transfer_leader(to.get()),
+            Input::TransferLeadership { to } if self.is_leader() && self.is_counted(to) => {
+                self.node.transfer_leader(to.get());
+            }
             Input::TransferLeadership { .. } => {}
             Input::Persisted { number } => self.persisted(number),
             Input::Applied { index } => self.mark_applied(index),
@@ -481,7 +524,13 @@ impl Replica {
                     ProgressState::Replicate => Replication::Replicate,
                 };
                 let last_message = self.last_messages.get(&id).copied();
-                Some(MemberProgress { id, matched_index: progress.matched, replication, last_message })
+                Some(MemberProgress {
+                    id,
+                    matched_index: progress.matched,
+                    replication,
+                    last_message,
+                    is_counted: self.is_counted(id),
+                })
             })
             .collect();
         members.sort_unstable_by_key(|member| member.id);
@@ -495,6 +544,7 @@ impl Replica {
         let voters = raft.prs().conf().to_conf_state().voters;
         let progress = voters.iter().filter(|voter| **voter != self.options.id.get()).filter_map(|voter| {
             let progress = raft.prs().get(*voter)?;
+            NodeId::new(*voter).filter(|voter| self.is_counted(*voter))?;
             progress.recent_active.then_some((progress.matched, *voter))
         });
         progress.max().filter(|_| self.is_leader()).and_then(|(_, voter)| NodeId::new(voter))
@@ -517,8 +567,15 @@ impl Replica {
             last_index: log.last_index(),
             commit_index: log.committed,
             applied_index: self.applied,
-            membership: from_conf_state(&self.node.raft.prs().conf().to_conf_state()),
+            membership: self.present_membership(),
+            standing: self.incarnations.standing.clone(),
+            acknowledged: self.incarnations.acknowledged.clone(),
         }
+    }
+
+    fn present_membership(&self) -> Membership {
+        let roles = from_conf_state(&self.node.raft.prs().conf().to_conf_state());
+        self.with_identity(roles, &crate::membership::MembershipChange::default(), 0)
     }
 
     /// Updates an earlier [`status`](Replica::status), which costs less than a new one: the membership is
@@ -532,7 +589,13 @@ impl Replica {
         status.applied_index = self.applied;
         let membership = self.memberships.back();
         if membership.is_some_and(|(_, membership)| *membership != status.membership) {
-            status.membership = from_conf_state(&self.node.raft.prs().conf().to_conf_state());
+            status.membership = self.present_membership();
+        }
+        if status.standing != self.incarnations.standing {
+            status.standing = self.incarnations.standing.clone();
+        }
+        if status.acknowledged != self.incarnations.acknowledged {
+            status.acknowledged.clone_from(&self.incarnations.acknowledged);
         }
     }
 
@@ -551,9 +614,10 @@ impl Replica {
         while self.tick_at <= now && ticks <= self.options.election_ticks {
             // A follower that may not campaign does not count ticks: its timeout starts when it may.
             if self.is_leader() || self.may_campaign() {
-                self.node.tick();
+                self.tick();
                 self.draw_election_time();
             }
+            self.tick_incarnations();
             self.tick_at += self.options.tick;
             ticks += 1;
         }
@@ -572,10 +636,13 @@ impl Replica {
     /// Whether an election may start. `raft` reads the committed entries that are not applied, which do not
     /// exist while a snapshot is being restored. It also assumes that the log of a new leader is durable to
     /// its end: with asynchronous appends a leader could otherwise count its own entries before they are on
-    /// its disk (Ongaro 2014, section 10.2.1).
+    /// its disk (Ongaro 2014, section 10.2.1). A candidate votes for itself, and may not if another log is
+    /// registered for its id.
     fn may_campaign(&self) -> bool {
         let log = &self.node.raft.raft_log;
-        log.applied >= self.node.store().base.index && log.persisted == log.last_index()
+        log.applied >= self.node.store().base.index
+            && log.persisted == log.last_index()
+            && self.is_registered()
     }
 
     /// Replaces the randomised election timeout (Ongaro 2014, section 3.4) that `raft` draws from the
@@ -654,14 +721,20 @@ impl Replica {
             // by an empty entry without an error.
             DropReason::ChangeInProgress
         } else {
-            let mut payload = Vec::new();
-            crate::codec::encode_change(&mut payload, change);
-            match self.node.propose_conf_change(payload, crate::membership::to_conf_change(change)) {
+            let proposed = self.complete_change(change).map_err(|()| DropReason::ChangeInvalid);
+            match proposed.and_then(|change| self.propose_change(&change)) {
                 Ok(()) => return self.note_proposal(token),
-                Err(_) => DropReason::Full,
+                Err(reason) => reason,
             }
         };
         self.outputs.push_back(Output::Dropped { token, reason });
+    }
+
+    fn propose_change(&mut self, change: &crate::membership::MembershipChange) -> Result<(), DropReason> {
+        let mut payload = Vec::new();
+        crate::codec::encode_change(&mut payload, change);
+        let proposed = self.node.propose_conf_change(payload, crate::membership::to_conf_change(change));
+        proposed.map_err(|_| DropReason::Full)
     }
 
     /// The membership after the entry at `index` was applied.
@@ -680,4 +753,46 @@ impl Replica {
         let LogBase { index, term, membership } = self.base_at(index)?;
         Some(SnapshotMeta { index, term, membership })
     }
+}
+
+/// `raft` with these options on this log.
+fn make_raft(options: &Options, view: View, applied: u64) -> Option<RawNode<View>> {
+    let election = options.election_ticks as usize;
+    let raft_config = raft::Config {
+        id: options.id.get(),
+        election_tick: election,
+        heartbeat_tick: options.heartbeat_ticks as usize,
+        applied,
+        max_size_per_msg: options.message_len_max as u64,
+        max_inflight_msgs: options.in_flight_messages_max,
+        // A leader without a majority steps down, so that its clients find the next one (Ongaro 2014, section
+        // 6.2), and members with a leader refuse votes, so that a removed member does not disturb the group
+        // (section 4.2.3).
+        check_quorum: true,
+        // A member that was cut off asks before it raises its term (section 9.6).
+        pre_vote: true,
+        min_election_tick: election,
+        max_election_tick: 2 * election + 1,
+        // The commit index travels with the next append or heartbeat, which saves a message per commit.
+        skip_bcast_commit: true,
+        batch_append: true,
+        max_uncommitted_size: options.uncommitted_len_max as u64,
+        // Bounds one batch of the state machine, so that messages are not delayed by applying a long backlog.
+        max_committed_size_per_ready: 4 << 20,
+        ..raft::Config::default()
+    };
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    RawNode::new(&raft_config, view, &logger).ok()
+}
+
+/// `raft` on an empty log with this base.
+fn make_node(
+    options: &Options,
+    hard_state: &raft::eraftpb::HardState,
+    base: &LogBase,
+    applied: u64,
+) -> Option<RawNode<View>> {
+    let mut view = View::new(base.clone(), Vec::new(), base.index);
+    view.initial.hard_state = hard_state.clone();
+    make_raft(options, view, applied)
 }

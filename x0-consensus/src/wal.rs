@@ -6,6 +6,7 @@ mod manifest;
 mod names;
 mod open;
 mod options;
+mod origin;
 mod read;
 mod record;
 mod scan;
@@ -32,6 +33,7 @@ use format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
 use log_state::{HeldIn, Location, LogState};
 use manifest::Manifest;
 use names::Name;
+use origin::Origin;
 use record::{Place, encoded_len, put_write};
 use segment::{Active, Segment, opening};
 use snapshot::{FileSnapshotReader, FileSnapshotWriter};
@@ -96,6 +98,17 @@ const BUFFER_LEN_MAX: usize = 4 << 20;
 /// The loss of the whole file of the last segment is detected by the file `manifest`, which has the sequence
 /// number of the newest segment. The loss of both files, or of the whole folder, cannot be detected.
 ///
+/// # Copies
+/// A folder that was restored from a copy lacks what was acknowledged after the copy was made. The file
+/// `origin` has the [`Fingerprint`](crate::Fingerprint)s of the folder and its files, and an *incarnation*,
+/// the number of the replica that writes this log. A copy is refused with [`RecoverError::Copied`]; with
+/// [`WalOptions::accepts_copy`] it is opened, and [`adopt`](Wal::adopt) makes it the original, usually with a
+/// new incarnation. An emptied folder gets a new incarnation. See the docs of [`Replica`](crate::Replica) for
+/// the use of incarnations.
+///
+/// A copy of a whole disk or file system, such as a snapshot of a virtual machine, has the fingerprints of
+/// its original and is not detected.
+///
 /// Recovered records are made durable before they are returned: records without a proof are written again and
 /// synchronised, because after a failed synchronisation the operating system may still return bytes that
 /// never reached the disk.
@@ -118,6 +131,7 @@ pub struct Wal {
     segments: VecDeque<Segment>,
     active: Active,
     manifest: Manifest,
+    origin: Origin,
     spares: Spares,
     /// The batch that is being written.
     buffer: Vec<u8>,
@@ -172,6 +186,34 @@ impl Wal {
         open::open(directory, options)
     }
 
+    /// The number that distinguishes the replica that writes this log from earlier ones of the same id, whose
+    /// folders were lost: for [`Options::incarnation`](crate::Options::incarnation). 0 if the folder has
+    /// none.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.origin.incarnation()
+    }
+
+    /// The part of the folder that is a copy; `None` if the folder is the one that the log was written in. A
+    /// log that is a copy is opened only with [`WalOptions::accepts_copy`].
+    #[must_use]
+    pub fn is_copy(&self) -> Option<&'static str> {
+        self.origin.copied()
+    }
+
+    /// Makes a copied folder the original, durably, under this incarnation. With the present
+    /// [`incarnation`](Wal::incarnation) the caller vouches that the replica has acknowledged nothing that
+    /// the copy lacks; with a new random one, its group treats the replica as one that has lost its folder.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`]: the folder counts as a copy under its old incarnation, or is adopted under the new
+    /// one.
+    pub fn adopt(&mut self, incarnation: u64) -> Result<(), WriteError> {
+        let newest = self.active.sequence;
+        let adopted = self.origin.adopt(&*self.directory, newest, incarnation);
+        adopted.map_err(|source| self.origin_error(source))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of a log, made in one place")]
     fn new(
         directory: Arc<dyn Directory>,
@@ -180,6 +222,7 @@ impl Wal {
         segments: VecDeque<Segment>,
         active: Active,
         manifest: Manifest,
+        origin: Origin,
         spares: Spares,
         lock: Box<dyn DirectoryLock>,
     ) -> Wal {
@@ -190,6 +233,7 @@ impl Wal {
             segments,
             active,
             manifest,
+            origin,
             spares,
             buffer: Vec::new(),
             replaces_log: Vec::new(),
@@ -352,7 +396,11 @@ impl Wal {
             file: path_of(&*self.directory, names::MANIFEST),
             source,
         })?;
-        Ok(())
+        self.origin.set(&*self.directory, sequence).map_err(|source| self.origin_error(source))
+    }
+
+    fn origin_error(&self, source: std::io::Error) -> WriteError {
+        WriteError::Io { operation: "write", file: path_of(&*self.directory, names::ORIGIN), source }
     }
 
     /// Removes the segments without an entry after the base. A failure only costs space, and the next call

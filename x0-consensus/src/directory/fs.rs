@@ -3,8 +3,10 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::time::UNIX_EPOCH;
 
-use super::{Directory, DirectoryFile, DirectoryLock};
+use super::{Directory, DirectoryFile, DirectoryLock, Fingerprint};
 
 /// A folder of the file system.
 ///
@@ -98,6 +100,16 @@ impl Directory for FsDirectory {
 
     fn sync(&self) -> io::Result<()> {
         sync_folder(&self.path)
+    }
+
+    #[cfg(unix)]
+    fn fingerprint(&self, name: Option<&str>) -> io::Result<Option<Fingerprint>> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = fs::metadata(name.map_or_else(|| self.path.clone(), |name| self.path.join(name)))?;
+        // `statx` on Linux. An error means that the file system does not record it.
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|time| u64::try_from(time.as_nanos()).ok());
+        Ok(Some(Fingerprint::new(metadata.dev(), metadata.ino(), born_ns)))
     }
 }
 
@@ -198,6 +210,21 @@ mod tests {
         directory.rename("file", "other").unwrap();
         assert_eq!(directory.list().unwrap(), ["other"]);
         assert_eq!(directory.open("file").err().map(|error| error.kind()), Some(io::ErrorKind::NotFound));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_copy_has_another_fingerprint_and_a_renamed_file_has_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = FsDirectory::open(folder.path()).unwrap();
+        directory.create("file").unwrap().write_at(0, b"1").unwrap();
+        let of = |name| directory.fingerprint(name).unwrap().unwrap();
+        let (file, whole) = (of(Some("file")), of(None));
+        directory.rename("file", "other").unwrap();
+        directory.open("other").unwrap().write_at(0, b"2").unwrap();
+        assert!(of(Some("other")).is_same(&file) && of(None).is_same(&whole));
+        fs::copy(folder.path().join("other"), folder.path().join("copy")).unwrap();
+        assert!(!of(Some("copy")).is_same(&file) && !whole.is_same(&file));
     }
 
     #[test]

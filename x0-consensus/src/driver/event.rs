@@ -7,7 +7,7 @@ use x0_identity::NodeId;
 
 use super::job::TransferError;
 use crate::entry::Membership;
-use crate::replica::{DropReason, FailReason};
+use crate::replica::{DropReason, FailReason, Standing};
 use crate::state_machine::StateMachineError;
 use crate::storage::{ReadError, SnapshotReadError, WriteError};
 
@@ -71,6 +71,11 @@ pub enum Event {
     Membership {
         /// The new membership.
         membership: Membership,
+    },
+    /// The right of this replica to vote and acknowledge has changed.
+    Standing {
+        /// The new standing.
+        standing: Standing,
     },
     /// A snapshot was not taken, sent or received. The replica continues and tries again.
     TransferFailed(Arc<TransferError>),

@@ -360,6 +360,7 @@ impl Executor {
             Output::Dropped { token, reason } => self.event(Event::Dropped { token, reason }),
             Output::Leader { leader, term, is_self } => self.event(Event::Leader { leader, term, is_self }),
             Output::Membership(membership) => self.event(Event::Membership { membership }),
+            Output::Standing(standing) => self.event(Event::Standing { standing }),
         }
     }
 

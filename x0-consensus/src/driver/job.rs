@@ -14,6 +14,7 @@ use crate::storage::{SnapshotReader, SnapshotWriteError, SnapshotWriter, Write, 
 /// A job for the [`LogWorker`](super::LogWorker).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "nearly all jobs of the log are writes")]
 pub enum LogJob {
     /// Makes a write durable: [`Done::Persisted`].
     Write {

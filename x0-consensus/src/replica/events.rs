@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
+use super::Standing;
 use crate::codec::DecodeError;
 use crate::entry::{Entry, Membership, SnapshotMeta};
 use crate::membership::MembershipChange;
@@ -116,6 +117,7 @@ pub enum Input {
 /// An output of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "an append is among the most frequent outputs")]
 pub enum Output {
     /// Write this to the storage, and report [`Input::Persisted`].
     Append {
@@ -165,6 +167,8 @@ pub enum Output {
     },
     /// The membership has changed.
     Membership(Membership),
+    /// The right of this replica to vote and acknowledge has changed.
+    Standing(Standing),
     /// Read these entries from the storage, and report [`Input::Fetched`].
     Fetch {
         /// Their indexes.
@@ -261,7 +265,8 @@ pub enum DropReason {
     /// Another change of the membership has not ended, or this leader has not applied an entry of its term.
     /// Nothing was done; try again.
     ChangeInProgress,
-    /// The change is empty, names a node twice, or would leave no voter. Nothing was done.
+    /// The change is empty, names a node twice, would leave no voter, or makes a voter of a node that this
+    /// leader has never heard of: add that node as a learner first. Nothing was done.
     ChangeInvalid,
     /// An entry of another leader replaced it. It was not applied and never will be.
     Superseded,
@@ -294,7 +299,8 @@ pub enum HandleError {
 pub enum FailReason {
     /// The leader counts on entries of this log that the log does not hold.
     #[error(
-        "the log has lost entries that it acknowledged; remove this member and let it join again with an empty folder"
+        "the log has lost entries that this member acknowledged: its disk was rolled back or damaged. Move the data folder away and \
+         start again with an empty one; the member then rejoins without a vote until the others have brought it up to date"
     )]
     LogLost,
     /// The leader's log contradicts entries that are committed here.

@@ -160,11 +160,12 @@ impl Replica {
         let mut write = Write { must_sync: ready.must_sync(), ..Write::default() };
         if !ready.snapshot().is_empty() {
             let metadata = ready.snapshot().get_metadata();
-            let meta = SnapshotMeta {
-                index: metadata.index,
-                term: metadata.term,
-                membership: from_conf_state(metadata.get_conf_state()),
-            };
+            let roles = from_conf_state(metadata.get_conf_state());
+            // `raft` has the roles alone; it hands out the snapshot that it received last.
+            let arrived = self.arriving.take();
+            let arrived = arrived.filter(|meta| (meta.index, meta.term) == (metadata.index, metadata.term));
+            let membership = arrived.map_or(roles, |meta| meta.membership);
+            let meta = SnapshotMeta { index: metadata.index, term: metadata.term, membership };
             // The entries that follow in the same ready continue the snapshot.
             self.node.mut_store().replace(LogBase::from(meta.clone()));
             write.snapshot = Some(meta);
@@ -227,7 +228,7 @@ impl Replica {
             for message in align(message, |index| self.node.store().term_of(index)) {
                 for part in cut(message, self.options.message_len_max) {
                     if let Some(payload) = encode_raft(&part) {
-                        self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
+                        self.send(to, Class::Message, payload);
                     }
                 }
             }
@@ -299,9 +300,11 @@ impl Replica {
         if let Ok(change) = change
             && let Ok(state) = self.node.apply_conf_change(&to_conf_change(&change))
         {
-            let membership = from_conf_state(&state);
+            let membership = self.with_identity(from_conf_state(&state), &change, entry.index);
             self.last_messages.retain(|member, _| membership.contains(*member));
+            self.forget_strangers(&membership);
             self.memberships.push_back((entry.index, membership));
+            self.note_standing();
         }
     }
 
@@ -312,6 +315,8 @@ impl Replica {
         self.memberships.clear();
         self.memberships.push_back((meta.index, meta.membership.clone()));
         self.outputs.push_back(Output::Membership(meta.membership.clone()));
+        self.forget_strangers(&meta.membership);
+        self.note_standing();
         // The proposals may or may not have been applied before the snapshot was taken.
         self.give_up_proposals();
     }

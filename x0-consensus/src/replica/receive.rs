@@ -9,7 +9,8 @@ use x0_identity::NodeId;
 use super::view::to_raft_snapshot;
 use super::{Class, HandleError, Output, Replica, StageStep};
 use crate::codec::{
-    Acknowledge, Chunk, DecodeError, Fields, MESSAGE_LEN_MAX, MESSAGE_VERSION, Verdict, decode_raft, kind,
+    Acknowledge, Chunk, DecodeError, ENVELOPE_VERSION, Envelope, Fields, Hello, MESSAGE_LEN_MAX,
+    MESSAGE_VERSION, Verdict, decode_raft, kind,
 };
 use crate::entry::SnapshotMeta;
 
@@ -36,24 +37,37 @@ impl Replica {
             let (len, max) = (payload.len() as u64, MESSAGE_LEN_MAX as u64);
             return Err(DecodeError::TooLong { field: "message", len, max }.into());
         }
+        let mut payload = payload;
+        let envelope = Envelope::split(&mut payload)?;
         let mut fields = Fields::new(payload);
         let found = fields.u8("version")?;
-        if found != MESSAGE_VERSION {
+        if found != MESSAGE_VERSION && found != ENVELOPE_VERSION {
             return Err(DecodeError::Version { found }.into());
         }
-        match fields.u8("kind")? {
+        let kind = fields.u8("kind")?;
+        self.note_sender(from, &envelope)?;
+        match kind {
+            kind::HELLO => {
+                let hello = Hello::decode(&mut fields)?;
+                fields.finish()?;
+                self.receive_hello(from, &envelope, hello);
+                Ok(())
+            }
             kind::RAFT => {
                 let mut message = decode_raft(&mut fields)?;
                 fields.finish()?;
                 // The sender is the authenticated peer, and not what the message claims.
                 message.from = from.get();
                 message.to = self.options.id.get();
-                self.step(message)
+                self.step(message, &envelope)
             }
             kind::CHUNK => {
                 let chunk = Chunk::decode(&mut fields)?;
                 fields.finish()?;
                 self.check_sender(from.get(), chunk.term)?;
+                if !self.is_founded(from, &envelope) {
+                    return Ok(());
+                }
                 self.receive_chunk(from, chunk);
                 Ok(())
             }
@@ -61,7 +75,7 @@ impl Replica {
                 let acknowledge = Acknowledge::decode(&mut fields)?;
                 fields.finish()?;
                 if acknowledge.term == self.node.raft.term && self.is_leader() {
-                    self.acknowledged(from, &acknowledge);
+                    self.chunk_acknowledged(from, &acknowledge);
                 }
                 Ok(())
             }
@@ -69,8 +83,13 @@ impl Replica {
         }
     }
 
-    fn step(&mut self, message: Message) -> Result<(), HandleError> {
-        if !self.validate(&message)? {
+    fn step(&mut self, mut message: Message, envelope: &Envelope) -> Result<(), HandleError> {
+        self.check_sender(message.from, message.term)?;
+        let from = NodeId::new(message.from);
+        if from.is_some_and(|from| !self.is_founded(from, envelope)) {
+            return Ok(());
+        }
+        if !self.admit(&mut message, envelope) || !self.validate(&message)? {
             return Ok(());
         }
         if message.msg_type == MessageType::MsgAppend
@@ -182,7 +201,7 @@ impl Replica {
     }
 
     fn answer_chunk(&mut self, to: NodeId, acknowledge: Acknowledge) {
-        self.outputs.push_back(Output::Send { to, class: Class::Message, payload: acknowledge.encode() });
+        self.send(to, Class::Message, acknowledge.encode());
     }
 
     /// The snapshot is durable: `raft` receives it as if it had arrived in one message (Ongaro 2014, section
@@ -204,6 +223,7 @@ impl Replica {
                 ..Message::default()
             };
             message.set_snapshot(to_raft_snapshot(&receiving.meta));
+            self.arriving = Some(receiving.meta.clone());
             let _ = self.node.step(message);
         }
         self.answer_chunk(receiving.from, acknowledge);

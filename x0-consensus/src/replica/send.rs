@@ -148,7 +148,7 @@ impl Replica {
         let Some(sending) = self.sending.iter().find(|sending| sending.to == to) else { return };
         let Some(position) = sending.meta.clone() else { return };
         let chunk = Chunk { term, transfer: sending.transfer, number, last, position, bytes };
-        self.outputs.push_back(Output::Send { to, class: Class::Snapshot, payload: chunk.encode() });
+        self.send(to, Class::Snapshot, chunk.encode());
     }
 
     /// Repeats chunks that were not acknowledged for some ticks, and abandons transfers without an answer.
@@ -175,7 +175,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn acknowledged(&mut self, from: NodeId, acknowledge: &Acknowledge) {
+    pub(super) fn chunk_acknowledged(&mut self, from: NodeId, acknowledge: &Acknowledge) {
         let Some(sending) = self
             .sending
             .iter_mut()
@@ -224,6 +224,11 @@ impl Replica {
             Verdict::Done => self.finish_sending(from, SnapshotStatus::Finish),
             Verdict::Failed => self.finish_sending(from, SnapshotStatus::Failure),
         }
+    }
+
+    /// Ends the transfer to a member whose log is another one now.
+    pub(super) fn stop_sending(&mut self, to: NodeId) {
+        self.finish_sending(to, SnapshotStatus::Failure);
     }
 
     fn finish_sending(&mut self, to: NodeId, status: SnapshotStatus) {

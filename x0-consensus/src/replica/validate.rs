@@ -13,9 +13,9 @@ fn refused<T>(reason: &'static str) -> Result<T, HandleError> {
 }
 
 impl Replica {
-    /// Whether `raft` may see the message. `Ok(false)`: the message is stale and is dropped.
+    /// Whether `raft` may see the message, whose sender was checked. `Ok(false)`: the message is stale and is
+    /// dropped.
     pub(super) fn validate(&self, message: &Message) -> Result<bool, HandleError> {
-        self.check_sender(message.from, message.term)?;
         let raft = &self.node.raft;
         let is_led_by_us = self.is_leader() && message.term == raft.term;
         match message.msg_type {
@@ -43,7 +43,7 @@ impl Replica {
     }
 
     /// Ends the replica, but only for a message of a member: a stranger must not be able to.
-    fn fail<T>(&self, from: u64, reason: FailReason) -> Result<T, HandleError> {
+    pub(super) fn fail<T>(&self, from: u64, reason: FailReason) -> Result<T, HandleError> {
         let membership = self.memberships.back().map(|(_, membership)| membership);
         let is_stranger = membership
             .is_some_and(|known| !known.is_empty() && !known.nodes().any(|node| node.get() == from));

@@ -49,9 +49,9 @@ fn entry_len(entry: &RaftEntry) -> usize {
 }
 
 impl View {
-    pub(crate) fn new(initial: RaftState, base: LogBase, terms: Vec<TermRun>, last_index: u64) -> View {
+    pub(crate) fn new(base: LogBase, terms: Vec<TermRun>, last_index: u64) -> View {
         View {
-            initial,
+            initial: RaftState { conf_state: to_conf_state(&base.membership), ..RaftState::default() },
             base,
             terms,
             cache: VecDeque::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::directory::{Directory, DirectoryFile, DirectoryLock};
+use crate::directory::{Directory, DirectoryFile, DirectoryLock, Fingerprint};
 use crate::random::SplitMix64;
 
 /// A fault that a [`SimDirectory`] has in one of its operations.
@@ -42,6 +42,12 @@ pub enum Unsynced {
 ///
 /// Operations that change something (create, write, sync of a file, rename, remove, sync of the folder) are
 /// counted, and a fault can be planted in each of them, so that a test can visit every one.
+///
+/// # Lost and restored folders
+/// An emptied folder is a [`new`](SimDirectory::new) one in place of the old. A folder that is rolled back is
+/// a [`copy`](SimDirectory::copy) that was made earlier: its fingerprints differ from those that the log has
+/// recorded. A disk that is rolled back as a whole, which no fingerprint shows, is an earlier
+/// [`fork`](SimDirectory::fork).
 #[derive(Debug, Clone, Default)]
 pub struct SimDirectory {
     disk: Arc<Mutex<Disk>>,
@@ -49,6 +55,8 @@ pub struct SimDirectory {
 
 #[derive(Debug, Default)]
 struct Disk {
+    /// How often the folder was copied: the time of birth of the folder and of all files in it.
+    copies: u64,
     files: BTreeMap<u64, Inode>,
     names: BTreeMap<String, u64>,
     names_durable: BTreeMap<String, u64>,
@@ -258,9 +266,19 @@ impl SimDirectory {
             operations: disk.operations,
             is_down: disk.is_down,
             generation: disk.generation,
+            copies: disk.copies,
             ..Disk::default()
         };
         SimDirectory { disk: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// As [`fork`](SimDirectory::fork), with files that were copied one by one: the folder and its files have
+    /// other fingerprints.
+    #[must_use]
+    pub fn copy(&self) -> SimDirectory {
+        let copy = self.fork();
+        copy.disk().copies += 1;
+        copy
     }
 
     /// The bytes of a file as a reader sees them.
@@ -390,6 +408,19 @@ impl Directory for SimDirectory {
             matches!(change, Change::Write { .. })
         });
         Ok(())
+    }
+
+    fn fingerprint(&self, name: Option<&str>) -> io::Result<Option<Fingerprint>> {
+        let disk = self.disk();
+        if disk.is_down {
+            return Err(io::Error::other("the power is off"));
+        }
+        // The folder has an inode that no file has.
+        let inode = match name {
+            Some(name) => *disk.names.get(name).ok_or(io::ErrorKind::NotFound)? + 2,
+            None => 1,
+        };
+        Ok(Some(Fingerprint::new(0, inode, Some(disk.copies + 1))))
     }
 }
 

@@ -14,7 +14,9 @@ pub enum RecoverError {
     },
     /// Bytes that were acknowledged as durable differ from the ones that were written.
     #[error(
-        "{file} is damaged at byte {offset} ({reason}) in a part that was acknowledged as durable: restore the folder from a copy, or empty it and let the node rejoin the cluster as a new member"
+        "{file} is damaged at byte {offset} ({reason}) in a part that was acknowledged as durable. Do not restore a copy of the \
+         folder: it would lack what this replica has acknowledged since. Move the folder away and start again with an empty one: the \
+         replica then rejoins its group without a vote, and votes again once the other members have brought it up to date"
     )]
     Corrupt {
         /// The file.
@@ -26,12 +28,26 @@ pub enum RecoverError {
     },
     /// A file that the log refers to is missing.
     #[error(
-        "{file} is missing, though the log refers to it: restore it from a copy, or empty the folder and let the node rejoin the \
-         cluster as a new member"
+        "{file} is missing, though the log refers to it. Put that file back if it was only moved; do not restore a copy. Otherwise \
+         move the folder away and start again with an empty one: the replica then rejoins its group without a vote, and votes \
+         again once the other members have brought it up to date"
     )]
     Missing {
         /// The file.
         file: String,
+    },
+    /// The folder, or a part of it, is a copy of the one that this log was written in: it was restored or
+    /// moved to another file system. The replica may have acknowledged entries and votes that the copy lacks.
+    #[error(
+        "{path} is a copy: {part} is not the one that the log was written in. A copy may lack entries and votes that this replica \
+         has acknowledged, so it is not used as it is. If the copy was made on purpose, adopt it: the replica then rejoins its \
+         group under a new incarnation and loses nothing"
+    )]
+    Copied {
+        /// The folder.
+        path: String,
+        /// The part of the folder that differs.
+        part: &'static str,
     },
     /// The file was written by a newer release.
     #[error(
@@ -85,8 +101,9 @@ pub enum ReadError {
     },
     /// The bytes differ from the ones that were written.
     #[error(
-        "{file} is damaged at byte {offset} ({reason}): stop this node, restore its folder from a copy, or empty it and let the \
-         node rejoin the cluster as a new member"
+        "{file} is damaged at byte {offset} ({reason}): stop this node, move its folder away and start it again with an empty one. \
+         It then rejoins its group without a vote until the other members have brought it up to date; a restored copy of the \
+         folder would lack what it has acknowledged since"
     )]
     Corrupt {
         /// The file.
@@ -226,7 +243,7 @@ pub enum SnapshotWriteError {
 pub enum SnapshotReadError {
     /// The bytes differ from the ones that were written.
     #[error(
-        "{file} is damaged at byte {offset} ({reason}): take a new snapshot, or restore the file from a copy"
+        "{file} is damaged at byte {offset} ({reason}): take a new snapshot, or move the folder away and start with an empty one"
     )]
     Corrupt {
         /// The file.

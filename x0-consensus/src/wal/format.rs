@@ -13,8 +13,11 @@
 //! snapshot = index u64 , term u64 , membership
 //! entries  = first index u64 , count u32 , ( term u64 , length u32 , kind u32 , payload )*
 //! base     = index u64 , term u64 , membership
-//! membership = auto leave u8 , 4 * ( count u32 , node u64 * )     (voters, outgoing voters, learners, next learners)
+//! membership = flags u8 , 4 * ( count u32 , node u64 * ) , [ identity ]     (voters, outgoing voters, learners, next learners)
+//! identity = cluster u64 , count u32 , ( node u64 , incarnation u64 , index u64 )*
 //! ```
+//!
+//! The flags of a membership are 1 (auto leave) and 2 (an identity follows).
 //!
 //! The crc is CRC-32C. The crcs of a record's header and body start from the crc of the segment's sequence
 //! number and the record's offset, so that a record that a recycled file still holds from its earlier use, or

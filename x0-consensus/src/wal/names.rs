@@ -2,6 +2,7 @@
 
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const MANIFEST: &str = "manifest";
+pub(crate) const ORIGIN: &str = "origin";
 /// A file that is being written. Opening the log removes it, because it was never finished.
 const PARTIAL: &str = ".partial";
 const SEGMENT: &str = ".wal";
@@ -19,7 +20,7 @@ pub(crate) enum Name {
     },
     Spare(u64),
     Partial,
-    /// The lock, the manifest, or a foreign file: not touched by name.
+    /// The lock, the manifest, the origin, or a foreign file: not touched by name.
     Other,
 }
 

@@ -16,6 +16,7 @@ use super::log_state::{Location, LogState};
 use super::manifest::Manifest;
 use super::names::{self, Name};
 use super::options::WalOptions;
+use super::origin::Origin;
 use super::record::Body;
 use super::scan::{Found, Window, end_of_content, is_synced_beyond, record_at};
 use super::segment::{Active, Segment, opening};
@@ -321,6 +322,11 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
     if let Some(meta) = &opening.state.snapshot {
         opening.snapshot(meta)?;
     }
+    let origin =
+        Origin::open(&*directory, newest).map_err(|error| opening.io("read", names::ORIGIN, error))?;
+    if let Some(part) = origin.as_ref().and_then(Origin::copied).filter(|_| !options.accepts_copy) {
+        return Err(RecoverError::Copied { path: directory.path(), part });
+    }
 
     // Names first: a file must not be written under a new name while a crash can bring its old name back.
     // Then the records: files that they make obsolete are removed only once the records are durable.
@@ -363,13 +369,27 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         None => Manifest::create(&*directory, active.sequence),
     };
     let manifest = manifest.map_err(|error| opening.io("write", names::MANIFEST, error))?;
+    let newest = active.sequence;
+    let origin = match origin {
+        // A log of a caller that used no incarnations before.
+        Some(mut origin)
+            if origin.incarnation() == 0 && options.incarnation != 0 && origin.copied().is_none() =>
+        {
+            origin.adopt(&*directory, newest, options.incarnation).map(|()| origin)
+        }
+        // A crash after the creation of the newest segment.
+        Some(mut origin) if origin.sequence() != newest => origin.set(&*directory, newest).map(|()| origin),
+        Some(origin) => Ok(origin),
+        None => Origin::create(&*directory, newest, options.incarnation),
+    };
+    let origin = origin.map_err(|error| opening.io("write", names::ORIGIN, error))?;
     let mut segments: VecDeque<Segment> =
         headers.iter().map(|header| Segment { sequence: header.sequence, len: header.file_len }).collect();
     if segments.is_empty() {
         segments.push_back(Segment { sequence: active.sequence, len: active.len });
     }
     let state = opening.state;
-    Ok(Wal::new(directory, options, state, segments, active, manifest, spares, lock))
+    Ok(Wal::new(directory, options, state, segments, active, manifest, origin, spares, lock))
 }
 
 /// Creates the first segment of a new log.

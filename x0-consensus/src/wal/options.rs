@@ -24,19 +24,34 @@ pub struct WalOptions {
     /// that needs the file creates it, which is deterministic and slower by the time that it takes to write a
     /// segment of zeros. Default true.
     pub spare_in_background: bool,
+    /// The incarnation of a folder that has none yet: a random number that no earlier folder of this replica
+    /// had. An existing folder keeps its own. Default 0, which means that the folder has no incarnation.
+    pub incarnation: u64,
+    /// Whether a copied folder is opened instead of refused with
+    /// [`RecoverError::Copied`](crate::RecoverError::Copied). [`Wal::is_copy`](super::Wal::is_copy) reports
+    /// it then, until [`Wal::adopt`](super::Wal::adopt). Default false.
+    pub accepts_copy: bool,
 }
 
 setters! { WalOptions:
     segment_len: u64,
     batch_len_max: u64,
     spare_in_background: bool,
+    incarnation: u64,
+    accepts_copy: bool,
 }
 
 const LEN_MAX: u64 = 1 << 30;
 
 impl Default for WalOptions {
     fn default() -> WalOptions {
-        WalOptions { segment_len: 16 << 20, batch_len_max: 256 << 20, spare_in_background: true }
+        WalOptions {
+            segment_len: 16 << 20,
+            batch_len_max: 256 << 20,
+            spare_in_background: true,
+            incarnation: 0,
+            accepts_copy: false,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crc32c::crc32c_append;
 use x0_identity::NodeId;
 
-use crate::entry::{EntryKind, HardState, LogBase, Membership, SnapshotMeta};
+use crate::entry::{EntryKind, HardState, LogBase, Membership, Registration, SnapshotMeta};
 use crate::storage::Write;
 use crate::storage::outline::INDEX_MAX;
 
@@ -15,6 +15,8 @@ use super::format::{ALIGNMENT, RECORD_HEADER_LEN, RecordHeader, part, read_u32, 
 const ENTRY_HEADER_LEN: usize = 16;
 const KIND_NORMAL: u32 = 0;
 const KIND_MEMBERSHIP: u32 = 1;
+/// The flag of a membership that has a cluster id and incarnations. A release without them refuses it.
+const IDENTITY: u8 = 2;
 
 /// The location of a record, and the other fields of its header.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +39,8 @@ pub(crate) struct State<'a> {
 fn membership_len(membership: &Membership) -> u64 {
     let roles =
         [&membership.voters, &membership.voters_outgoing, &membership.learners, &membership.learners_next];
-    1 + roles.iter().map(|role| 4 + 8 * role.len() as u64).sum::<u64>()
+    let identity = if membership.has_identity() { 12 + 24 * membership.incarnations.len() as u64 } else { 0 };
+    1 + roles.iter().map(|role| 4 + 8 * role.len() as u64).sum::<u64>() + identity
 }
 
 /// The length of the record of a write, header and padding included.
@@ -73,12 +76,20 @@ fn put_hard_state(bytes: &mut Vec<u8>, hard_state: HardState) {
 }
 
 fn put_membership(bytes: &mut Vec<u8>, membership: &Membership) {
-    bytes.push(u8::from(membership.auto_leave));
+    let has_identity = membership.has_identity();
+    bytes.push(u8::from(membership.auto_leave) | if has_identity { IDENTITY } else { 0 });
     for role in
         [&membership.voters, &membership.voters_outgoing, &membership.learners, &membership.learners_next]
     {
         put_len(bytes, role.len());
         role.iter().for_each(|node| put_u64(bytes, node.get()));
+    }
+    if has_identity {
+        put_u64(bytes, membership.cluster);
+        put_len(bytes, membership.incarnations.len());
+        for (node, Registration { incarnation, index }) in &membership.incarnations {
+            [node.get(), *incarnation, *index].iter().for_each(|number| put_u64(bytes, *number));
+        }
     }
 }
 
@@ -241,19 +252,33 @@ impl Reader<'_> {
     }
 
     fn membership(&mut self) -> Option<Membership> {
-        let auto_leave = match self.bytes.get(self.at)? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
+        let flags = *self.bytes.get(self.at)?;
+        if flags & !(1 | IDENTITY) != 0 {
+            return None;
+        }
         self.at += 1;
-        Some(Membership {
-            auto_leave,
+        let mut membership = Membership {
+            auto_leave: flags & 1 != 0,
             voters: self.role()?,
             voters_outgoing: self.role()?,
             learners: self.role()?,
             learners_next: self.role()?,
-        })
+            ..Membership::default()
+        };
+        if flags & IDENTITY != 0 {
+            membership.cluster = self.u64()?;
+            let count = self.u32()? as usize;
+            // Checked before the allocation, as for a role.
+            if count > (self.bytes.len() - self.at) / 24 {
+                return None;
+            }
+            for _ in 0..count {
+                let node = self.u64().and_then(NodeId::new)?;
+                let registration = Registration { incarnation: self.u64()?, index: self.u64()? };
+                membership.incarnations.insert(node, registration);
+            }
+        }
+        Some(membership)
     }
 
     fn index(&mut self) -> Option<u64> {

@@ -107,6 +107,8 @@ pub(crate) struct Cluster {
     configure: fn(&mut Options),
     pub(crate) machine: Machine,
     pub(crate) planted: Planted,
+    /// Whether the folders have incarnations.
+    pub(crate) has_incarnations: bool,
     /// A digest of all events, if a test needs one: it takes longer than the rest.
     pub(crate) trace: Option<u64>,
 }
@@ -133,12 +135,58 @@ impl Cluster {
             configure,
             machine,
             planted: Planted::Nothing,
+            has_incarnations: false,
             trace: None,
         };
         for node in 1..=size {
             cluster.join(node);
         }
         cluster
+    }
+
+    /// As [`new`](Cluster::new), with an incarnation in each folder.
+    pub(crate) fn with_incarnations(
+        seed: u64,
+        size: u64,
+        machine: Machine,
+        configure: fn(&mut Options),
+    ) -> Cluster {
+        let mut cluster = Cluster::with(seed, 0, machine, configure);
+        cluster.has_incarnations = true;
+        cluster.found(size);
+        cluster
+    }
+
+    /// Starts the founders 1 to `size`.
+    pub(crate) fn found(&mut self, size: u64) {
+        self.founders = (1..=size).collect();
+        for node in 1..=size {
+            self.join(node);
+        }
+    }
+
+    /// The folder of a node that is down is emptied.
+    pub(crate) fn empty(&mut self, number: u64) {
+        self.replace_folder(number, SimDirectory::new(), self.machine.clone());
+    }
+
+    /// The folder of a node that is down is replaced by this one.
+    pub(crate) fn replace_folder(&mut self, number: u64, directory: SimDirectory, mut machine: Machine) {
+        machine.crash();
+        let node = self.nodes.get_mut(&number).unwrap();
+        assert!(node.process.is_none(), "a running process holds its folder");
+        node.directory = directory;
+        *node.shared.lock() = machine;
+    }
+
+    /// A copy of the folder of a node, file by file, as a backup makes it.
+    pub(crate) fn backup(&self, number: u64) -> (SimDirectory, Machine) {
+        let node = self.node(number);
+        let copy = node.directory.copy();
+        copy.crash(x0_consensus::sim::Unsynced::Lost);
+        let mut machine = node.machine();
+        machine.crash();
+        (copy, machine)
     }
 
     /// A new node: a founder, or a node that is not a member yet.
@@ -187,7 +235,9 @@ impl Cluster {
         let now = self.now;
         let node = self.nodes.get_mut(&number).unwrap();
         assert!(node.process.is_none());
-        let mut log = disk::open(&node.directory);
+        let incarnation = if self.has_incarnations { self.random.next_u64() | 1 } else { 0 };
+        let mut log = disk::open(&node.directory, incarnation);
+        node.options.incarnation = log.incarnation();
         let executor = Executor::open(node.options.clone(), &mut log, &node.shared, now).unwrap();
         let is_held = |index: &u64| log.term(*index).unwrap().is_some();
         // The base has a term, and its entry is not in the log.
@@ -379,7 +429,7 @@ impl Cluster {
                 self.invariants.elected(number, term, last_index, process.log.storage());
                 self.leaders.push((term, number));
             }
-            Event::Leader { .. } | Event::Membership { .. } => {}
+            Event::Leader { .. } | Event::Membership { .. } | Event::Standing { .. } => {}
             Event::TransferFailed(_) => node.transfers_failed += 1,
             Event::NoSpace(_) => node.is_full = true,
             Event::SpaceAvailable => node.is_full = false,

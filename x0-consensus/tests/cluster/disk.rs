@@ -9,11 +9,18 @@ use x0_consensus::{Wal, WalOptions};
 
 use crate::network::Random;
 
-pub(crate) fn open(directory: &SimDirectory) -> Wal {
+/// Opens the log. A new folder gets this incarnation, and a copy is adopted with it.
+pub(crate) fn open(directory: &SimDirectory, incarnation: u64) -> Wal {
     let mut options = WalOptions::default();
     options.segment_len = 32 * 1024;
     options.spare_in_background = false;
-    Wal::open(Arc::new(directory.clone()), options).unwrap()
+    options.incarnation = incarnation;
+    options.accepts_copy = true;
+    let mut log = Wal::open(Arc::new(directory.clone()), options).unwrap();
+    if log.is_copy().is_some() {
+        log.adopt(incarnation).unwrap();
+    }
+    log
 }
 
 /// The power fails, perhaps during the write that is due.

@@ -9,6 +9,7 @@
 mod cluster;
 mod disk;
 mod election;
+mod incarnations;
 mod invariants;
 mod machine;
 mod membership;

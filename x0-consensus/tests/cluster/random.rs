@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, id};
 use crate::machine::Machine;
 use crate::network::pick;
 
-fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+pub(crate) fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let asked = std::env::var("X0_SEEDS").ok();
     let range = asked.as_deref().and_then(|asked| asked.split_once(".."));
     range.and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?)).unwrap_or(usual)

@@ -70,7 +70,7 @@ fn a_lost_log_and_a_lost_state_are_distinguished() {
     cluster.run_until_done(&tokens);
     cluster.crash(1);
     let directory = cluster.node(1).directory.clone();
-    let mut log = disk::open(&directory);
+    let mut log = disk::open(&directory, 0);
     let recovered = log.recover().unwrap();
     let options = || Options::new(id(1)).bootstrap([id(1)]);
     let begin = |recovered: &Recovered, unapplied: &[Entry], durable| {

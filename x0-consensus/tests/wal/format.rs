@@ -49,7 +49,8 @@ fn the_written_files_equal_the_recorded_ones() {
         log_write(&mut log, &batch);
     }
     drop(log);
-    for name in directory.list().unwrap() {
+    // The origin has the fingerprints of its disk, and its own test of the encoding.
+    for name in directory.list().unwrap().into_iter().filter(|name| name != "origin") {
         let bytes = directory.contents(&name).unwrap();
         if std::env::var_os("X0_RECORD_FORMAT").is_some() {
             fs::create_dir_all(folder(1)).unwrap();

@@ -11,5 +11,6 @@ mod damage;
 mod format;
 mod model;
 mod mutation;
+mod origin;
 mod process;
 mod support;
