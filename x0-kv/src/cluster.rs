@@ -46,6 +46,7 @@ mod client;
 mod driver;
 pub(crate) mod error;
 pub(crate) mod event_loop;
+mod folder;
 pub(crate) mod inbox;
 mod membership;
 mod node;
@@ -64,6 +65,7 @@ pub(crate) mod workers;
 pub(crate) use self::channel::ChannelSpec;
 pub use self::client::{Client, ClientOptions};
 pub use self::error::{NodeError, StartError};
+pub use self::folder::{Adoption, DataFolder};
 pub use self::membership::ChangeError;
 pub use self::node::Node;
 pub use self::options::NodeOptions;
@@ -72,6 +74,7 @@ pub use crate::space::{SpaceOptions, SpaceStatus};
 
 use std::sync::Arc;
 
+pub use x0_consensus::Standing;
 use x0_identity::NodeId;
 use x0_mesh::PeerEvent;
 
@@ -105,6 +108,11 @@ pub enum NodeEvent {
     /// next start the store refuses writes with this error, and is read from memory.
     #[cfg(feature = "crdt")]
     CrdtFailed(crate::OperationError),
+    /// The right of this node to vote and acknowledge has changed.
+    Standing {
+        /// The new standing.
+        standing: Standing,
+    },
     /// The connection to a peer has changed.
     Peer(PeerEvent),
 }

@@ -79,7 +79,7 @@ pub(crate) fn open_embedded(
     node: NodeId,
 ) -> Result<Option<Crdt>, JournalError> {
     let open = |options: &CrdtOptions| {
-        let journal = Box::new(journal_in(folder)?);
+        let journal = Box::new(journal_in(folder, options, node)?);
         Crdt::start(options.clone(), node, random_seed(), journal, Box::new(|_, _| {}), Space::default())
     };
     options.map(open).transpose()
@@ -91,12 +91,15 @@ pub(crate) fn volatile() -> Option<Crdt> {
     Some(Crdt::volatile(random_seed()))
 }
 
-/// The journal in the folder `crdt` of `folder`.
-pub(crate) fn journal_in(folder: &Path) -> Result<Wal, JournalError> {
+/// The journal in the folder `crdt` of `folder`. A copy gets a fresh incarnation.
+pub(crate) fn journal_in(folder: &Path, options: &CrdtOptions, node: NodeId) -> Result<Wal, JournalError> {
     // What changes at once is small next to what the replicated log takes.
     let mut log = WalOptions::default();
     log.segment_len = 1 << 20;
-    Ok(Wal::open_path(folder.join("crdt"), log)?)
+    log.accepts_copy = true;
+    // The upper half, as for a new keyspace.
+    let fresh = (random_seed() >> 32) as u32;
+    journal::Journal::renew(Wal::open_path(folder.join("crdt"), log)?, node, fresh, options.hash_key)
 }
 
 /// The settings of the CRDT store of a node.

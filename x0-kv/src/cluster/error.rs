@@ -21,6 +21,20 @@ pub enum StartError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The folder belongs to another node.
+    #[error(
+        "{} is the data folder of {}, and this is node {node}: use the folder of one node",
+        .path.display(),
+        .found.map_or_else(|| "something else".to_owned(), |found| format!("node {found}"))
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// The node that it belongs to, if its file `identity` can be read.
+        found: Option<NodeId>,
+        /// The node that opens it.
+        node: NodeId,
+    },
     /// The log cannot be opened or recovered, or does not belong to the data.
     #[error(transparent)]
     Log(#[from] x0_consensus::OpenError),
@@ -63,6 +77,18 @@ pub enum StartError {
     #[cfg(feature = "blob")]
     #[error(transparent)]
     Blobs(#[from] crate::blob::BlobOpenError),
+}
+
+impl StartError {
+    /// Whether the node was refused because its data folder is a copy:
+    /// [`DataFolder::adopt`](super::DataFolder::adopt) accepts it.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        match self {
+            StartError::Log(error) => super::folder::is_copy(error),
+            _ => false,
+        }
+    }
 }
 
 /// A running node or client stopped by itself. Everything that was acknowledged before is durable.

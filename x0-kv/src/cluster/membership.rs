@@ -22,7 +22,8 @@ pub enum ChangeError {
     /// The members already are as the change would make them, or no voter would remain. The membership is as
     /// it was.
     #[error(
-        "cannot change the membership: the members already have these roles, or no voter would remain; compare with `Node::status`"
+        "cannot change the membership: the members already have these roles, no voter would remain, or the leader has never heard of a \
+         new voter, which must be a learner first; compare with `Node::status`"
     )]
     Invalid,
     /// Another leader took over. The change may or may not have been made.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use x0_consensus::driver::Executor;
-use x0_consensus::{MembershipChange, Storage, Wal};
+use x0_consensus::{MembershipChange, Storage};
 use x0_identity::NodeId;
 use x0_mesh::Mux;
 
@@ -30,7 +30,7 @@ use super::services::space::{self, SpaceService};
 use super::services::status::{self, Status};
 use super::status::NodeStatus;
 use super::workers::ThreadWorkers;
-use super::{driver, services};
+use super::{driver, folder, services};
 use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
 use crate::coordinator::Coordinator;
@@ -67,12 +67,13 @@ impl Node {
     ///
     /// # Errors
     /// When folder, log, storage engine, mux and options do not make a node. Nothing runs then.
-    pub fn start(options: NodeOptions, mux: &Mux) -> Result<Node, StartError> {
+    pub fn start(mut options: NodeOptions, mux: &Mux) -> Result<Node, StartError> {
         check_identity(mux, options.consensus.id)?;
         let path = &options.folder;
         std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
-        let storage = Wal::open_path(path.join("log"), options.log);
-        let storage = storage.map_err(x0_consensus::OpenError::from)?;
+        let storage = folder::open_log(path, options.consensus.id, options.log)?;
+        options.consensus.incarnation = storage.incarnation();
+        options.consensus.acknowledged = folder::read_acknowledged(path);
         let space = Space::new(options.space);
         let state = options.engine.state(path, Some(&space))?;
         space.watch(path).map_err(|source| {
@@ -156,7 +157,7 @@ impl Node {
             id,
             access: &access,
         };
-        let crdt = services::start_crdt(&mut part, options.crdt, journal)?;
+        let crdt = services::start_crdt(&mut part, options.crdt, journal.clone())?;
         let blobs = services::start_blobs(&mut part, options.blobs, &options.folder)?;
         event_loop.add(Operations::new(channels.0, coordinator, calls.clone(), Some(local)));
         let consensus = Consensus::new(channels.1, executor, workers, requests.clone(), replica.clone());
@@ -170,6 +171,11 @@ impl Node {
 
         let (ended, end) = watch::channel(None);
         tokio::spawn(run(event_loop, crdt.clone(), blobs.clone(), ended));
+        if let Some(path) = journal {
+            let mut end = end.clone();
+            let ended = async move { drop(end.wait_for(Option::is_some).await) };
+            tokio::spawn(folder::keep_acknowledged(path, replica.clone(), ended));
+        }
         let remote = Remote {
             alarm: alarm.clone(),
             calls,

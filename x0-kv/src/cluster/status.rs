@@ -1,9 +1,9 @@
 //! Where a node stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use x0_consensus::Membership;
+use x0_consensus::{Membership, Standing};
 use x0_identity::NodeId;
 
 use super::peers::Peers;
@@ -31,6 +31,10 @@ pub struct NodeStatus {
     pub members: Arc<Members>,
     /// The other nodes, and clients, that it reaches now.
     pub reached: BTreeSet<NodeId>,
+    /// Whether it may vote and acknowledge.
+    pub standing: Standing,
+    /// The highest index that each other member was seen to have acknowledged, by this node as a leader.
+    pub acknowledged: BTreeMap<NodeId, u64>,
     /// How many messages it could not read since it started: of another version, or damaged.
     pub decode_errors: u64,
     /// The space on its disk.
@@ -51,6 +55,8 @@ impl NodeStatus {
             membership: replica.membership,
             members: status.members(),
             reached: peers.reached(),
+            standing: replica.standing.clone(),
+            acknowledged: replica.acknowledged.iter().map(|(node, seen)| (*node, seen.index)).collect(),
             decode_errors: peers.decode_error_count(),
             space,
             refused_messages: peers.refused_count(),

@@ -1,13 +1,13 @@
 //! Messages of the status service.
 //!
-//! A request is the version (1) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their
+//! A request is the version (2) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their
 //! order; lists are preceded by their length. Integers are those of the other formats of this crate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use x0_consensus::Membership;
+use x0_consensus::{Membership, Standing};
 use x0_identity::NodeId;
 
 use super::NodeStatus;
@@ -16,7 +16,7 @@ use crate::request::limits::MEMBERS_LEN_MAX;
 use crate::request::member::Members;
 use crate::space::SpaceStatus;
 
-const STATUS_VERSION: u8 = 1;
+const STATUS_VERSION: u8 = 2;
 /// Most nodes in one of the lists.
 const NODES_MAX: usize = 4096;
 
@@ -44,6 +44,8 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         decode_errors,
         refused_messages,
         space,
+        standing,
+        acknowledged,
     } = status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
@@ -64,6 +66,13 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
     codec::put_u64(&mut to, *decode_errors);
     codec::put_u64(&mut to, *refused_messages);
     put_space(&mut to, space);
+    put_standing(&mut to, standing);
+    let count = acknowledged.len().min(NODES_MAX);
+    codec::put_u64(&mut to, count as u64);
+    for (node, index) in acknowledged.iter().take(count) {
+        codec::put_u64(&mut to, node.get());
+        codec::put_u64(&mut to, *index);
+    }
     to.freeze()
 }
 
@@ -95,13 +104,21 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
             learners: nodes(from)?,
             learners_next: nodes(from)?,
             auto_leave: from.bool("end of a joint membership")?,
+            ..Membership::default()
         },
         members: members(from)?,
         reached: nodes(from)?,
         decode_errors: from.u64("count of messages")?,
         refused_messages: from.u64("count of messages")?,
         space: space(from)?,
+        standing: standing(from)?,
+        acknowledged: acknowledged(from)?,
     })
+}
+
+fn acknowledged(from: &mut Decoder<'_>) -> Result<BTreeMap<NodeId, u64>, DecodeError> {
+    let count = from.len("count of nodes", NODES_MAX)?;
+    (0..count).map(|_| Ok((node(from)?, from.u64("acknowledged index")?))).collect()
 }
 
 fn put_space(to: &mut BytesMut, space: &SpaceStatus) {
@@ -130,6 +147,31 @@ fn space(from: &mut Decoder<'_>) -> Result<SpaceStatus, DecodeError> {
 fn members(from: &mut Decoder<'_>) -> Result<Arc<Members>, DecodeError> {
     let table = from.bytes("member table", MEMBERS_LEN_MAX)?;
     Members::decode(&mut Decoder::new(&table)).map(Arc::new)
+}
+
+fn put_standing(to: &mut BytesMut, standing: &Standing) {
+    match standing {
+        Standing::Founding { missing } => {
+            to.put_u8(1);
+            put_nodes(to, missing);
+        }
+        Standing::Rejoining { registered } => {
+            to.put_u8(2);
+            codec::put_u64(to, *registered);
+        }
+        Standing::Outsider => to.put_u8(3),
+        _ => to.put_u8(0),
+    }
+}
+
+fn standing(from: &mut Decoder<'_>) -> Result<Standing, DecodeError> {
+    match from.u8("standing")? {
+        0 => Ok(Standing::Member),
+        1 => Ok(Standing::Founding { missing: nodes(from)? }),
+        2 => Ok(Standing::Rejoining { registered: from.u64("registered incarnation")? }),
+        3 => Ok(Standing::Outsider),
+        tag => Err(DecodeError::Tag { what: "standing", tag }),
+    }
 }
 
 fn put_nodes(to: &mut BytesMut, nodes: &BTreeSet<NodeId>) {
@@ -183,6 +225,8 @@ mod tests {
                 ..SpaceStatus::default()
             },
             refused_messages: 6,
+            standing: Standing::Founding { missing: [node(3)].into() },
+            acknowledged: [(node(2), 399)].into(),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use x0_consensus::{
-    Entry, EntryKind, HardState, LogBase, Membership, NodeId, ReadError, RecoverError, Storage,
+    Entry, EntryKind, HardState, LogBase, Membership, NodeId, ReadError, RecoverError, Storage, Wal,
     Write as LogWrite, WriteError,
 };
 use x0_crdt::{
@@ -87,8 +87,8 @@ pub enum Damage {
 }
 
 /// See the [module](self).
-pub(super) struct Journal {
-    storage: Box<dyn Storage>,
+pub(super) struct Journal<S: Storage + ?Sized = dyn Storage> {
+    storage: Box<S>,
     /// The last entry.
     index: u64,
     /// What is in it.
@@ -106,15 +106,38 @@ pub(super) struct Record {
     frontier: Frontier,
 }
 
-impl Journal {
+impl Journal<Wal> {
+    /// Gives the keyspace in a copied folder a fresh incarnation, durably. The copy lacks events that the
+    /// folder has written since: under their numbers it must write no others.
+    ///
+    /// # Errors
+    /// The folder counts as a copy as before, and nothing was written under the old incarnation.
+    pub(super) fn renew(storage: Wal, node: NodeId, fresh: u32, key: HashKey) -> Result<Wal, JournalError> {
+        if storage.is_copy().is_none() {
+            return Ok(storage);
+        }
+        let (mut journal, map) = Journal::open(Box::new(storage), node, fresh, key)?;
+        let replica = ReplicaId::with_incarnation(node.get(), fresh);
+        let damaged =
+            |error: RestoreError| JournalError::Damaged { index: journal.index, reason: error.into() };
+        let map = CausalMap::restore(&map.save(), replica, key).map_err(damaged)?;
+        // First the incarnation, then the fingerprints: a crash between the two leaves a copy.
+        let record = journal.whole(&map);
+        journal.write(record)?;
+        journal.storage.adopt(u64::from(fresh).max(1))?;
+        Ok(*journal.storage)
+    }
+}
+
+impl<S: Storage + ?Sized> Journal<S> {
     /// Opens what is held, or begins it. `fresh` is the incarnation of a node that begins: another one each
     /// time, so that a node that lost its folder does not give old names to new events.
     pub(super) fn open(
-        storage: Box<dyn Storage>,
+        storage: Box<S>,
         node: NodeId,
         fresh: u32,
         key: HashKey,
-    ) -> Result<(Journal, CausalMap), JournalError> {
+    ) -> Result<(Journal<S>, CausalMap), JournalError> {
         let (mut journal, map) = Journal::read(storage, node, key)?;
         let is_new = map.is_none();
         let map = map.unwrap_or_else(|| CausalMap::new(ReplicaId::with_incarnation(node.get(), fresh), key));
@@ -127,7 +150,7 @@ impl Journal {
     }
 
     /// The map as the journal holds it, without what could not be written.
-    pub(super) fn reload(self, node: NodeId, key: HashKey) -> Result<(Journal, CausalMap), JournalError> {
+    pub(super) fn reload(self, node: NodeId, key: HashKey) -> Result<(Journal<S>, CausalMap), JournalError> {
         let (mut journal, map) = Journal::read(self.storage, node, key)?;
         let map = map.ok_or(JournalError::Damaged { index: journal.index, reason: Damage::Begin })?;
         (journal.version, journal.frontier) = (map.version(), map.frontier());
@@ -135,10 +158,10 @@ impl Journal {
     }
 
     fn read(
-        mut storage: Box<dyn Storage>,
+        mut storage: Box<S>,
         node: NodeId,
         key: HashKey,
-    ) -> Result<(Journal, Option<CausalMap>), JournalError> {
+    ) -> Result<(Journal<S>, Option<CausalMap>), JournalError> {
         let recovered = storage.recover()?;
         let mut next = recovered.base.index + 1;
         let mut map: Option<CausalMap> = None;

@@ -123,7 +123,8 @@ impl World {
         self.lives += 1;
         let fresh = u32::try_from(self.lives & 0xFFFF_FFFF).unwrap();
         let key = options(7).hash_key;
-        let (journal, map) = Journal::open(Box::new(disk.clone()), id, fresh, key).unwrap();
+        let storage: Box<dyn Storage> = Box::new(disk.clone());
+        let (journal, map) = Journal::open(storage, id, fresh, key).unwrap();
         let replica = CrdtReplica::new(options(7), self.lives, self.now, map);
         Member { id, disk, replica, journal, keys: BTreeMap::new(), counted: 0, skew_ms }
     }

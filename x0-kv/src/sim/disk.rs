@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use x0_consensus::sim::{SimDirectory, Unsynced};
-use x0_consensus::{Directory, DirectoryFile, DirectoryLock};
+use x0_consensus::{Directory, DirectoryFile, DirectoryLock, Fingerprint};
 
 use super::random::Random;
 
@@ -177,6 +177,10 @@ impl Directory for Bounded {
     fn sync(&self) -> io::Result<()> {
         self.folder.sync()
     }
+
+    fn fingerprint(&self, name: Option<&str>) -> io::Result<Option<Fingerprint>> {
+        self.folder.fingerprint(name)
+    }
 }
 
 /// A folder whose synchronisations say that they were done and were not.
@@ -209,6 +213,10 @@ impl Directory for Unsyncing {
 
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
+    }
+
+    fn fingerprint(&self, name: Option<&str>) -> io::Result<Option<Fingerprint>> {
+        self.0.fingerprint(name)
     }
 
     /// Names are made durable: the bug is about the log's bytes.

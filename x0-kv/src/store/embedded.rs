@@ -122,7 +122,9 @@ pub enum OpenError {
 
 pub(crate) fn open(path: &Path, options: &StoreOptions) -> Result<Store, OpenError> {
     std::fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
-    let storage = Wal::open_path(path.join("log"), options.log).map_err(x0_consensus::OpenError::from)?;
+    // A copy of a store without other members has acknowledged nothing that any other node relies on.
+    let log = options.log.accepts_copy(true);
+    let storage = Wal::open_path(path.join("log"), log).map_err(x0_consensus::OpenError::from)?;
     let state = options.engine.state(path, None)?;
     let part = Part {
         crdt: crdt::open_embedded(path, options.crdt.as_ref(), ID)?,

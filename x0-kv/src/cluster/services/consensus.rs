@@ -377,6 +377,7 @@ impl Consensus {
             }
             Event::NoSpace(_) => self.space.set(Lack::Log, true),
             Event::SpaceAvailable => self.space.set(Lack::Log, false),
+            Event::Standing { standing } => bus.observed(NodeEvent::Standing { standing }),
             Event::Failed(cause) => return Err(NodeError::Replica(cause)),
             _ => {}
         }

@@ -47,7 +47,7 @@ pub(super) fn start(
     folder: Option<PathBuf>,
 ) -> Result<Crdt, StartError> {
     let journal: Box<dyn Storage> = match folder {
-        Some(folder) => Box::new(crate::crdt::journal_in(&folder)?),
+        Some(folder) => Box::new(crate::crdt::journal_in(&folder, &options, part.id)?),
         None => Box::new(MemoryStorage::new()),
     };
     let outbox = CHANNEL.open_for_members(part.mux, part.access)?;
