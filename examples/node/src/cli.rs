@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Member(MemberArgs),
     /// Show the leader of a running cluster, or hand the leadership over, with an operator's identity
     Leader(LeaderArgs),
+    /// Work on the data folder of a node that does not run
+    Data(DataArgs),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +128,29 @@ pub(crate) struct RunArgs {
     /// Take orders from standard input, and stop when it ends
     #[arg(long, hide = true)]
     pub(crate) control: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Accept a data folder that was copied or moved to another file system on purpose
+    Adopt(AdoptArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Let the node vote at once: for a copy that was made after the node ran for the last time. If that is
+    /// not so, acknowledged writes may be lost
+    #[arg(long)]
+    pub(crate) assume_latest: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod config;
 mod control;
+mod data;
 mod demo;
 mod fatal;
 mod http;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use self::cli::{Cli, Command, InitArgs, IssueArgs};
+use self::cli::{Cli, Command, DataArgs, DataCommand, InitArgs, IssueArgs};
 
 /// The exit code of `kv get` and `kv cas` if the key has no value or another one than expected.
 const EXIT_NOT_AS_EXPECTED: u8 = 3;
@@ -68,6 +69,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => runtime()?.block_on(run::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Member(args) => runtime()?.block_on(member::member(args)).map(|()| ExitCode::SUCCESS),
         Command::Leader(args) => runtime()?.block_on(member::leader(args)).map(|()| ExitCode::SUCCESS),
+        Command::Data(DataArgs { command: DataCommand::Adopt(args) }) => {
+            runtime()?.block_on(data::adopt(&args)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
         Command::Rag(args) => {
             let held = runtime()?.block_on(rag::commands::rag(args))?;

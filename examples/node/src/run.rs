@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
 use x0_kv::admin::{PeerRole, PeerRoles};
-use x0_kv::cluster::{Node, NodeEvent, NodeOptions, SpaceOptions};
+use x0_kv::cluster::{Node, NodeEvent, NodeOptions, SpaceOptions, Standing, StartError};
 use x0_kv::{CrdtOptions, Engine, Members, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
 use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
@@ -127,9 +128,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let mux = Mux::new(transport, MuxOptions::default());
     // The storage engine panics on damage that it does not expect. Nothing of the node is used after that.
     let node = match catch_unwind(AssertUnwindSafe(|| Node::start(options, &mux))) {
-        Ok(node) => {
-            node.with_context(|| format!("cannot start with the data in {}", config.data_dir.display()))?
-        }
+        Ok(node) => node.map_err(|error| explain(error, &config, &args.config))?,
         Err(panic) => {
             panics.check(&config.data_dir)?;
             // Unreachable as long as the hook of `panics` is in place.
@@ -160,6 +159,20 @@ fn services(
     };
     let http = http::start(&config.http, identity, log, router)?;
     Ok((rag, Some(http)))
+}
+
+/// The error of a node that did not start, with the command that helps.
+fn explain(error: StartError, config: &NodeConfig, path: &Path) -> anyhow::Error {
+    let data = config.data_dir.display();
+    let text = match error.is_copy() {
+        true => format!(
+            "cannot start with the data in {data}: if it was copied or moved on purpose, run `x0-node data adopt --config {}`, then \
+             start the node again",
+            path.display()
+        ),
+        false => format!("cannot start with the data in {data}"),
+    };
+    anyhow::Error::new(error).context(text)
 }
 
 fn is_port_in_use(error: &anyhow::Error) -> bool {
@@ -396,6 +409,7 @@ impl Observer {
                 );
             }
             NodeEvent::Members { members } => self.members_changed(members),
+            NodeEvent::Standing { standing } => self.standing(standing),
             NodeEvent::Peer(PeerEvent { peer, kind, .. }) if self.members.contains(peer) => {
                 self.peer(*peer, kind);
             }
@@ -423,6 +437,23 @@ impl Observer {
                 self.members.remove(&node);
                 self.book.remove_peer(node);
             }
+        }
+    }
+
+    fn standing(&mut self, standing: &Standing) {
+        match standing {
+            Standing::Member => self.log.event("voting", "why=the data folder is the registered one"),
+            Standing::Founding { missing } => {
+                let missing = missing.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+                let why =
+                    "the data folder is empty, and the cluster is founded when all members have answered";
+                self.log.event("waiting-for-founders", format!("missing={missing} why={why}"));
+            }
+            Standing::Rejoining { registered } => {
+                let why = "the data folder was emptied or adopted; a majority of the other members must be reachable";
+                self.log.event("rejoining", format!("registered={registered:016x} why={why}"));
+            }
+            _ => self.log.event("waiting-to-be-added", "why=this node is not a member of the cluster yet"),
         }
     }
 
