@@ -15,6 +15,7 @@
 //! | status | `x0.kv.status` | ordered | – |
 //! | space | `x0.kv.space` | ordered | – |
 //! | admin | `x0.kv.admin` | ordered | [`AdminEngine`](crate::admin::AdminEngine) |
+//! | scrub | `x0.kv.scrub` | ordered | the scrub |
 //! | CRDT sync | `x0.kv.crdt.sync` | datagram | the CRDT replica, on a thread |
 //! | CRDT operations | `x0.kv.crdt.operations` | ordered | the same replica |
 //! | blobs | `x0.kv.blobs` | bulk | the blob exchange, on a thread |
@@ -70,6 +71,7 @@ pub use self::membership::ChangeError;
 pub use self::node::Node;
 pub use self::options::NodeOptions;
 pub use self::status::NodeStatus;
+pub use crate::scrub::{ScrubEvent, ScrubOptions, ScrubStatus};
 pub use crate::space::{SpaceOptions, SpaceStatus};
 
 use std::sync::Arc;
@@ -113,6 +115,8 @@ pub enum NodeEvent {
         /// The new standing.
         standing: Standing,
     },
+    /// The scrub has found or repaired damage, or has completed a pass.
+    Scrub(ScrubEvent),
     /// The connection to a peer has changed.
     Peer(PeerEvent),
 }

@@ -68,6 +68,8 @@ pub mod crdt;
 #[path = "crdt/absent.rs"]
 mod crdt;
 mod request;
+#[cfg(feature = "mesh")]
+mod scrub;
 #[cfg(any(feature = "mesh", feature = "crdt", feature = "blob"))]
 mod seed;
 #[cfg(feature = "sim")]

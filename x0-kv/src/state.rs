@@ -154,6 +154,7 @@ impl State {
                 if fresh {
                     self.applied = index;
                     tables.applied = index;
+                    tables.reached();
                 }
             }
             let changed = tables.gathered_changes();

@@ -27,6 +27,13 @@
 //! | `x0_kv_blob_pending_bytes` | gauge | – | bytes of chunks in memory |
 //! | `x0_kv_blob_stored_bytes` | gauge | – | bytes of blob files |
 //! | `x0_kv_blobs` | gauge | `held`: whole, partial | blobs stored |
+//! | `x0_kv_disk_free_bytes` | gauge | – | free space on the disk of a node, as it was when a condition changed last |
+//! | `x0_kv_disk_short` | gauge | – | 1 while the node refuses writes for lack of space |
+//! | `x0_kv_scrub_passes_total` | counter | – | passes of the scrub that this node completed as the leader |
+//! | `x0_kv_scrub_entries_total` | counter | – | entries verified by the scrub |
+//! | `x0_kv_scrub_damaged_total` | counter | – | damaged entries found |
+//! | `x0_kv_scrub_repaired_total` | counter | – | damaged entries replaced by those of another member |
+//! | `x0_kv_scrub_diverged_total` | counter | – | ranges that differ from those of the majority |
 //!
 //! Install a recorder before opening a store: a handle that was made earlier never reports.
 
@@ -39,6 +46,8 @@ mod describe;
 #[cfg(not(feature = "metrics"))]
 mod disabled;
 #[cfg(feature = "mesh")]
+mod health;
+#[cfg(feature = "mesh")]
 mod refused;
 mod state;
 mod store;
@@ -49,6 +58,8 @@ pub(crate) use self::blob::BlobTelemetry;
 pub(crate) use self::crdt::{CrdtStoreTelemetry, CrdtTelemetry};
 #[cfg(feature = "metrics")]
 pub use self::describe::describe;
+#[cfg(feature = "mesh")]
+pub(crate) use self::health::HealthTelemetry;
 #[cfg(feature = "mesh")]
 pub(crate) use self::refused::RefusedTelemetry;
 #[cfg(feature = "redb")]

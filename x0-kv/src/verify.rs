@@ -241,18 +241,22 @@ impl Current {
         let mut bytes = 0;
         for KeyValue { key, value, revision } in entries {
             bytes += (key.len() + value.len()) as u64;
-            // A sum does not depend on the order in which the pages are read. Two checksums of the entry with
-            // different starts make 64 bits of it.
-            let part = |start| {
-                let head = crc32c::crc32c_append(start, &revision.get().to_le_bytes());
-                crc32c::crc32c_append(crc32c::crc32c_append(head, key), value)
-            };
-            let hash = u64::from(part(0)) << 32 | u64::from(part(0x9E37_79B9));
-            self.digest.sum = self.digest.sum.wrapping_add(mixed(hash));
+            let hash = entry_hash(revision.get(), key, value);
+            self.digest.sum = self.digest.sum.wrapping_add(hash);
         }
         self.digest.entries += entries.len() as u64;
         (entries.len() as u64, bytes)
     }
+}
+
+/// The hash of an entry. A digest is the sum of them, which does not depend on the order of the pages.
+pub(crate) fn entry_hash(revision: u64, key: &[u8], value: &[u8]) -> u64 {
+    // Two checksums of the entry with different starts make 64 bits of it.
+    let part = |start| {
+        let head = crc32c::crc32c_append(start, &revision.to_le_bytes());
+        crc32c::crc32c_append(crc32c::crc32c_append(head, key), value)
+    };
+    mixed(u64::from(part(0)) << 32 | u64::from(part(0x9E37_79B9)))
 }
 
 /// Spreads the bits of a hash, so that a sum of such hashes does not cancel out: the finalizer of SplitMix64.

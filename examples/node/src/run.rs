@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
 use x0_kv::admin::{PeerRole, PeerRoles};
-use x0_kv::cluster::{Node, NodeEvent, NodeOptions, SpaceOptions, Standing, StartError};
-use x0_kv::{CrdtOptions, Engine, Members, RangeQuery, RedbOptions, Store};
+use x0_kv::cluster::{Node, NodeEvent, NodeOptions, ScrubEvent, SpaceOptions, Standing, StartError};
+use x0_kv::{CrdtOptions, Engine, KeyspaceName, Members, RangeQuery, RedbOptions, Store};
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
 use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
 
@@ -401,6 +401,7 @@ impl Observer {
                     ),
                 );
             }
+            NodeEvent::Scrub(event) => self.scrub(event),
             NodeEvent::CrdtFailed(error) => {
                 let error = causes(&anyhow::Error::new(error.clone()));
                 self.log.event(
@@ -454,6 +455,35 @@ impl Observer {
                 self.log.event("rejoining", format!("registered={registered:016x} why={why}"));
             }
             _ => self.log.event("waiting-to-be-added", "why=this node is not a member of the cluster yet"),
+        }
+    }
+
+    fn scrub(&self, event: &ScrubEvent) {
+        let at = |keyspace: &KeyspaceName, key: &[u8]| {
+            format!("keyspace={} key={:?}", keyspace.as_str(), String::from_utf8_lossy(key))
+        };
+        match event {
+            ScrubEvent::Damaged { keyspace, key } => {
+                self.log.event(
+                    "scrub-damaged",
+                    format!("{} effect=reads of it fail until it is repaired", at(keyspace, key)),
+                );
+            }
+            ScrubEvent::Repaired { keyspace, key, from } => {
+                self.log.event("scrub-repaired", format!("{} from={from}", at(keyspace, key)));
+            }
+            ScrubEvent::Diverged { node, keyspace, start, index, .. } => {
+                self.log.event(
+                    "scrub-diverged",
+                    format!("member={node} index={index} {} effect=it refuses reads of the range; replace the member", at(keyspace, start)),
+                );
+            }
+            ScrubEvent::Failed { message } => self.log.event("scrub-failed", format!("why={message}")),
+            ScrubEvent::Completed { entries, bytes, members } => {
+                self.log
+                    .event("scrub-completed", format!("entries={entries} bytes={bytes} members={members}"));
+            }
+            _ => {}
         }
     }
 

@@ -32,6 +32,8 @@ struct Row {
     space_free: Option<u64>,
     /// The node refuses writes for lack of space.
     is_short_of_space: bool,
+    /// Damaged entries and ranges that are not repaired.
+    damage: Option<u64>,
 }
 
 /// Prints the status of every node. An error if none answers.
@@ -69,6 +71,10 @@ fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Ro
         refused_messages: status.map(|status| status.refused_messages),
         space_free: status.and_then(|status| status.space.free),
         is_short_of_space: status.is_some_and(|status| status.space.is_short()),
+        damage: status.map(|status| {
+            let scrub = status.scrub;
+            scrub.damaged.saturating_sub(scrub.repaired) + scrub.diverged
+        }),
     }
 }
 

@@ -19,12 +19,13 @@ use super::membership::ChangeError;
 use super::options::NodeOptions;
 use super::outbox::Access;
 use super::peers::Peers;
-use super::readers::ReaderThreads;
+use super::readers::{ReaderThreads, Readers};
 use super::remote::{CrdtSide, Remote};
 use super::service::Bus;
 use super::services::admin::{self, Admin, AdminCalls};
 use super::services::consensus::{self, Consensus, ReplicaStatus, Request};
 use super::services::operations::{self, Calls, LocalState, Operations};
+use super::services::scrub::{self, Scrub};
 use super::services::snapshots::{self, Snapshots};
 use super::services::space::{self, SpaceService};
 use super::services::status::{self, Status};
@@ -35,6 +36,7 @@ use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
 use crate::coordinator::Coordinator;
 use crate::crdt::Crdt;
+use crate::scrub::engine::Scrubber;
 use crate::seed::random_seed;
 use crate::space::Space;
 use crate::state::State;
@@ -130,6 +132,7 @@ impl Node {
             readers: Box::new(readers.clone()),
             queried: Inbox::new(alarm.clone()),
         };
+        let scrub_reader: (_, Box<dyn Readers>) = (state.reader(), Box::new(readers.clone()));
         let watchers = state.watchers();
         let coordinator = Coordinator::new(options.coordinator, random_seed());
         let access = Access { roles: options.roles, peers: Arc::clone(&peers) };
@@ -140,6 +143,7 @@ impl Node {
             status::CHANNEL.open(mux)?,
             space::CHANNEL.open_for_members(mux, &access)?,
             admin::CHANNEL.open(mux)?,
+            scrub::CHANNEL.open_for_members(mux, &access)?,
         );
         let workers = ThreadWorkers::start(storage, state, Inbox::new(alarm.clone()));
         let workers = Box::new(workers.map_err(StartError::Thread)?);
@@ -168,6 +172,10 @@ impl Node {
         event_loop.add(Snapshots::new(channels.2));
         let status = Status::new(id, channels.3, Inbox::new(alarm.clone()), Some(replica.clone()));
         event_loop.add(status.space(space.clone()));
+
+        let engine = Scrubber::new(options.scrub, id, random_seed());
+        let done = Inbox::new(alarm.clone());
+        event_loop.add(Scrub::new(channels.6, engine, (id, &membership), scrub_reader, done));
 
         let (ended, end) = watch::channel(None);
         tokio::spawn(run(event_loop, crdt.clone(), blobs.clone(), ended));

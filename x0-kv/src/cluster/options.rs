@@ -11,6 +11,7 @@ use crate::admin::PeerRoles;
 use crate::blob::BlobOptions;
 use crate::coordinator;
 use crate::crdt::CrdtOptions;
+use crate::scrub::ScrubOptions;
 use crate::space::SpaceOptions;
 use crate::state::engine::Engine;
 
@@ -29,6 +30,8 @@ pub struct NodeOptions {
     pub coordinator: coordinator::Config,
     /// The reserve on the disk of the folder.
     pub space: SpaceOptions,
+    /// The background scrub.
+    pub scrub: ScrubOptions,
     /// The CRDT keyspace, if there is to be one: [`NodeOptions::crdt`].
     pub(crate) crdt: Option<CrdtOptions>,
     /// The blobs, if there are to be any: [`NodeOptions::blobs`].
@@ -53,6 +56,7 @@ impl NodeOptions {
             log: WalOptions::default(),
             coordinator: coordinator::Config::member(id),
             space: SpaceOptions::default(),
+            scrub: ScrubOptions::default(),
             crdt: None,
             blobs: None,
             addresses: Vec::new(),
@@ -79,6 +83,13 @@ impl NodeOptions {
     #[must_use]
     pub fn space(mut self, space: SpaceOptions) -> NodeOptions {
         self.space = space;
+        self
+    }
+
+    /// Sets the background scrub.
+    #[must_use]
+    pub fn scrub(mut self, scrub: ScrubOptions) -> NodeOptions {
+        self.scrub = scrub;
         self
     }
 

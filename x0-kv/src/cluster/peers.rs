@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind};
 
+use crate::scrub::ScrubStatus;
 use crate::telemetry::RefusedTelemetry;
 
 /// Kept by the services, read by any thread.
@@ -16,6 +17,7 @@ pub(crate) struct Peers {
     decode_errors: AtomicU64,
     refused: AtomicU64,
     telemetry: RefusedTelemetry,
+    scrub: Mutex<ScrubStatus>,
 }
 
 impl Peers {
@@ -53,5 +55,14 @@ impl Peers {
 
     pub(crate) fn decode_error_count(&self) -> u64 {
         self.decode_errors.load(Ordering::Relaxed)
+    }
+
+    /// What the scrub has found.
+    pub(crate) fn scrub(&self) -> ScrubStatus {
+        *self.scrub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn scrubbed(&self, status: ScrubStatus) {
+        *self.scrub.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 }

@@ -15,6 +15,7 @@ use super::{NodeError, NodeEvent};
 use crate::admin;
 use crate::coordinator;
 use crate::request::error::OperationError;
+use crate::state::storage::entry::DamagedEntry;
 
 /// The most messages that a service takes in before it carries out what they ask for.
 pub(crate) const RECEIVED_MAX: usize = 1024;
@@ -68,6 +69,10 @@ pub(crate) struct Bus {
     pub(crate) coordinator: VecDeque<coordinator::Input>,
     /// Snapshot messages to send.
     pub(crate) snapshots: VecDeque<(NodeId, Bytes)>,
+    /// Damaged entries that reads have found.
+    pub(crate) damaged: VecDeque<Box<DamagedEntry>>,
+    /// The leader, if this node knows one.
+    pub(crate) leader: Option<NodeId>,
     /// Which members have space on their disks.
     pub(crate) space: SpaceView,
     /// Steps of the admin engine for the replica.

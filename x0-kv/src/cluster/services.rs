@@ -14,6 +14,7 @@ mod crdt;
 mod crdt;
 pub(crate) mod drive;
 pub(crate) mod operations;
+pub(crate) mod scrub;
 pub(crate) mod snapshots;
 pub(crate) mod space;
 pub(crate) mod status;

@@ -9,6 +9,7 @@ use x0_identity::NodeId;
 use super::peers::Peers;
 use super::services::consensus::ReplicaStatus;
 use crate::request::member::Members;
+use crate::scrub::ScrubStatus;
 use crate::space::SpaceStatus;
 
 /// Where a node stands, by its own account.
@@ -41,6 +42,8 @@ pub struct NodeStatus {
     pub space: SpaceStatus,
     /// How many messages it refused since it started because of the role of their sender.
     pub refused_messages: u64,
+    /// What its scrub has found since it started.
+    pub scrub: ScrubStatus,
 }
 
 impl NodeStatus {
@@ -60,6 +63,7 @@ impl NodeStatus {
             decode_errors: peers.decode_error_count(),
             space,
             refused_messages: peers.refused_count(),
+            scrub: peers.scrub(),
         }
     }
 

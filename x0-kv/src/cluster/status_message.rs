@@ -14,6 +14,7 @@ use super::NodeStatus;
 use crate::request::codec::{self, DecodeError, Decoder};
 use crate::request::limits::MEMBERS_LEN_MAX;
 use crate::request::member::Members;
+use crate::scrub::ScrubStatus;
 use crate::space::SpaceStatus;
 
 const STATUS_VERSION: u8 = 2;
@@ -46,6 +47,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         space,
         standing,
         acknowledged,
+        scrub,
     } = status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
@@ -73,6 +75,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         codec::put_u64(&mut to, node.get());
         codec::put_u64(&mut to, *index);
     }
+    put_scrub(&mut to, scrub);
     to.freeze()
 }
 
@@ -113,6 +116,7 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
         space: space(from)?,
         standing: standing(from)?,
         acknowledged: acknowledged(from)?,
+        scrub: scrub(from)?,
     })
 }
 
@@ -174,6 +178,24 @@ fn standing(from: &mut Decoder<'_>) -> Result<Standing, DecodeError> {
     }
 }
 
+fn put_scrub(to: &mut BytesMut, scrub: &ScrubStatus) {
+    let ScrubStatus { passes, entries, damaged, repaired, diverged } = *scrub;
+    for count in [passes, entries, damaged, repaired, diverged] {
+        codec::put_u64(to, count);
+    }
+}
+
+fn scrub(from: &mut Decoder<'_>) -> Result<ScrubStatus, DecodeError> {
+    let mut count = || from.u64("count of the scrub");
+    Ok(ScrubStatus {
+        passes: count()?,
+        entries: count()?,
+        damaged: count()?,
+        repaired: count()?,
+        diverged: count()?,
+    })
+}
+
 fn put_nodes(to: &mut BytesMut, nodes: &BTreeSet<NodeId>) {
     let count = nodes.len().min(NODES_MAX);
     codec::put_u64(to, count as u64);
@@ -227,6 +249,7 @@ mod tests {
             refused_messages: 6,
             standing: Standing::Founding { missing: [node(3)].into() },
             acknowledged: [(node(2), 399)].into(),
+            scrub: ScrubStatus { passes: 1, entries: 2000, damaged: 3, repaired: 2, diverged: 1 },
         }
     }
 

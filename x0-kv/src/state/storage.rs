@@ -16,6 +16,7 @@
 pub(crate) mod entry;
 mod error;
 mod layer;
+pub(crate) mod mark;
 mod members;
 mod memory;
 mod page;
@@ -23,6 +24,11 @@ mod reader;
 #[cfg(feature = "redb")]
 pub(crate) mod redb;
 mod scans;
+#[cfg(feature = "mesh")]
+mod scrub;
+#[cfg(not(feature = "mesh"))]
+#[path = "storage/unchecked.rs"]
+mod scrub;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
@@ -91,6 +97,11 @@ pub(crate) struct Tables {
     pub(crate) written: u64,
     /// Changes since they were last taken, if there are watches.
     changed: Option<ChangedKeys>,
+    /// A view that was requested at an index that is not applied yet.
+    mark: Option<mark::Mark>,
+    /// Ranges that must not be read: they differ from those of the other members.
+    #[cfg(feature = "mesh")]
+    blocked: Vec<crate::scrub::message::KeyRange>,
 }
 
 /// What a batch of commands changed.
@@ -126,6 +137,9 @@ impl Tables {
             released: Vec::new(),
             written: 0,
             changed: None,
+            mark: None,
+            #[cfg(feature = "mesh")]
+            blocked: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ impl Counter {
     pub(super) fn increment(self, _count: u64) {}
 
     #[cfg_attr(
-        not(any(feature = "crdt", feature = "blob")),
+        not(any(feature = "crdt", feature = "blob", feature = "mesh")),
         allow(dead_code, reason = "only they count in totals")
     )]
     #[inline]

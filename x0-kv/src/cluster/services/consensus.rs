@@ -366,6 +366,7 @@ impl Consensus {
             Event::Leader { leader, term, is_self } => {
                 bus.coordinator.push_back(coordinator::Input::Leader { leader, term, is_self });
                 bus.admin(|| admin::Input::Leader { leader, term });
+                bus.leader = leader;
                 bus.observed(NodeEvent::Leader { leader, term });
             }
             Event::Membership { membership } => {

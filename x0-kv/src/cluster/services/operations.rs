@@ -144,6 +144,9 @@ impl Operations {
             }
             for (token, answer) in queried.drain(..) {
                 is_busy = true;
+                if let Err(OperationError::Damaged(entry)) = &answer {
+                    bus.damaged.push_back(entry.clone());
+                }
                 self.handle(now, bus, Input::Queried { token, answer });
             }
             self.taken_queried = queried;
@@ -207,6 +210,9 @@ impl Operations {
                 }
                 Output::Query { token, keyspace, query } => {
                     if let Some(answer) = self.query(token, keyspace, query) {
+                        if let Err(OperationError::Damaged(entry)) = &answer {
+                            bus.damaged.push_back(entry.clone());
+                        }
                         self.handle(now, bus, Input::Queried { token, answer });
                     }
                 }

@@ -21,6 +21,7 @@ use super::super::{NodeError, NodeEvent};
 use super::members_of;
 use crate::request::error::OperationError;
 use crate::space::{Space, SpaceStatus};
+use crate::telemetry::HealthTelemetry;
 
 /// The latest state wins, and the order says which it is.
 const LANE: Lane = Lane::Ordered(0);
@@ -70,12 +71,13 @@ pub(crate) struct SpaceService {
     reported: SpaceStatus,
     members: BTreeSet<NodeId>,
     repeat_at: Option<Duration>,
+    telemetry: HealthTelemetry,
 }
 
 impl SpaceService {
     pub(crate) fn new(outbox: Outbox, space: Space, membership: &Membership) -> SpaceService {
         let (reported, members) = (SpaceStatus::default(), members_of(membership));
-        SpaceService { outbox, space, reported, members, repeat_at: None }
+        SpaceService { outbox, space, reported, members, repeat_at: None, telemetry: HealthTelemetry::new() }
     }
 
     fn send(&mut self, cx: &mut Context<'_>, to: NodeId) {
@@ -94,6 +96,7 @@ impl SpaceService {
         }
         let was_refusing = std::mem::replace(&mut self.reported, status).refuses_writes();
         bus.space.own = status;
+        self.telemetry.space(&status);
         if is_changed {
             bus.observed(NodeEvent::Space(status));
         }

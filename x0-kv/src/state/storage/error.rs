@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::entry::DamagedEntry;
+use crate::request::keyspace::KeyspaceName;
 
 /// A storage engine failed: a disk error, a damaged file, or a damaged entry. No wrong value was returned.
 ///
@@ -24,6 +25,15 @@ pub enum EngineError {
     /// The checksum of an entry does not match.
     #[error(transparent)]
     Damaged(Box<DamagedEntry>),
+    /// The range differs from that of the majority of the members, as the scrub has found. It is not read, so
+    /// that no wrong value is returned.
+    #[error(
+        "the data of keyspace `{keyspace}` differs from that of the other members: read it from another member, and replace this one"
+    )]
+    Diverged {
+        /// The keyspace.
+        keyspace: KeyspaceName,
+    },
     /// The storage library panicked on the file, which is most likely damaged. The file is not used any more
     /// until the store is opened again.
     #[error(

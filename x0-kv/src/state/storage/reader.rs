@@ -41,7 +41,7 @@ impl From<ReadError> for OperationError {
 /// Reads the applied state from any thread while another thread applies entries. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    shared: Shared,
+    pub(super) shared: Shared,
 }
 
 impl Reader {
@@ -92,6 +92,7 @@ impl Reader {
     /// When the keyspace does not exist, or the storage engine cannot read the entry.
     pub fn get(&self, keyspace: &KeyspaceName, key: &[u8]) -> Result<Option<Versioned>, ReadError> {
         let tables = self.shared.read();
+        tables.check_key(keyspace, key)?;
         let space = tables.resolve(keyspace).ok_or(ReadError::KeyspaceMissing)?;
         Ok(match tables.slot(&space, key) {
             Some(slot) => slot.versioned(&space, key)?,
@@ -109,6 +110,9 @@ impl Reader {
         key: &[u8],
     ) -> Option<Result<Option<Versioned>, ReadError>> {
         let tables = self.shared.try_read()?;
+        if let Err(error) = tables.check_key(keyspace, key) {
+            return Some(Err(error));
+        }
         let Some(space) = tables.resolve(keyspace) else { return Some(Err(ReadError::KeyspaceMissing)) };
         let found = match tables.slot(&space, key) {
             Some(slot) => slot.versioned(&space, key),
@@ -125,6 +129,7 @@ impl Reader {
     /// As [`Reader::get`].
     pub fn range(&self, keyspace: &KeyspaceName, range: &RangeQuery) -> Result<Page, ReadError> {
         let tables = self.shared.read();
+        tables.check(keyspace, range)?;
         let space = tables.resolve(keyspace).ok_or(ReadError::KeyspaceMissing)?;
         let Some(bounds) = page::bounds(range) else { return Ok(Page::default()) };
         let overlay = Overlay::collect(tables.layers(), &space, range, bounds);
@@ -152,10 +157,13 @@ impl Reader {
         let (view, revision, written) = match snapshot {
             Some(id) => {
                 let view = scans.get(id).ok_or(ReadError::SnapshotExpired)?;
-                (view, id.revision, self.shared.read().written)
+                let tables = self.shared.read();
+                tables.check(keyspace, range)?;
+                (view, id.revision, tables.written)
             }
             None => {
                 let mut tables = self.shared.write();
+                tables.check(keyspace, range)?;
                 (tables.view(), Revision::new(tables.applied), tables.written)
             }
         };
