@@ -109,7 +109,7 @@ pub use storage::{
     ReadError, RecoverError, Recovered, SnapshotReadError, SnapshotReader, SnapshotWriteError,
     SnapshotWriter, Storage, TermRun, Write, WriteError,
 };
-pub use wal::{Wal, WalOptions};
+pub use wal::{Wal, WalOptions, WalReport};
 pub use x0_identity::NodeId;
 
 /// The code of the README compiles.

@@ -13,6 +13,7 @@ mod scan;
 mod segment;
 mod snapshot;
 mod spare;
+mod verify;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use options::WalOptions;
+pub use verify::WalReport;
 
 use crate::directory::{Directory, DirectoryFile, DirectoryLock, FsDirectory, is_full};
 use crate::entry::{Entry, SnapshotMeta};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::directory::{Directory, DirectoryFile};
+use crate::directory::{Directory, DirectoryFile, DirectoryLock};
 use crate::entry::SnapshotMeta;
 use crate::storage::{RecoverError, SnapshotReadError};
 
@@ -277,20 +277,48 @@ fn copy_in_place(file: &mut dyn DirectoryFile, start: u64, end: u64) -> io::Resu
     Ok(())
 }
 
-/// Opens the log in this folder, or creates one.
-pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result<Wal, RecoverError> {
-    if let Some(reason) = options.violation() {
-        return Err(RecoverError::Options { reason });
-    }
-    let lock = directory.lock(names::LOCK).map_err(|source| match source.kind() {
+/// Locks the folder of a log.
+pub(super) fn lock(directory: &dyn Directory) -> Result<Box<dyn DirectoryLock>, RecoverError> {
+    directory.lock(names::LOCK).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => RecoverError::Locked { path: directory.path() },
-        _ => RecoverError::Io { operation: "lock", file: path_of(&*directory, names::LOCK), source },
-    })?;
-    let mut opening = Opening { directory: &*directory, state: LogState::default() };
-    let files = Files::list(&*directory).map_err(|error| opening.io("list", "", error))?;
-    let (detached, connected) = files.segments.split_at(files.detached());
+        _ => RecoverError::Io { operation: "lock", file: path_of(directory, names::LOCK), source },
+    })
+}
 
-    // Nothing is changed before the whole log is read and verified.
+/// A log that was read and verified as a whole. Nothing was changed.
+pub(super) struct Replayed<'a> {
+    opening: Opening<'a>,
+    files: Files,
+    /// The oldest segments that are not connected to the rest.
+    detached: Vec<u64>,
+    headers: Vec<SegmentHeader>,
+    last: Option<(SegmentHeader, Walked)>,
+    manifest: Option<(Manifest, u64)>,
+}
+
+impl Replayed<'_> {
+    pub(super) fn snapshot(&self) -> Option<&SnapshotMeta> {
+        self.opening.state.snapshot.as_ref()
+    }
+
+    pub(super) fn segment_count(&self) -> u64 {
+        self.headers.len() as u64
+    }
+
+    /// The indexes of the base and of the last entry.
+    pub(super) fn indexes(&self) -> (u64, u64) {
+        (self.opening.state.base.index, self.opening.state.last_index)
+    }
+}
+
+/// Reads and verifies the log in this folder. Calls `progress` with the length of each segment.
+pub(super) fn replay<'a>(
+    directory: &'a dyn Directory,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Replayed<'a>, RecoverError> {
+    let mut opening = Opening { directory, state: LogState::default() };
+    let files = Files::list(directory).map_err(|error| opening.io("list", "", error))?;
+    let (detached, connected) = files.segments.split_at(files.detached());
     let headers =
         connected.iter().map(|sequence| opening.header(*sequence)).collect::<Result<Vec<_>, _>>()?;
     let mut last: Option<(SegmentHeader, Walked)> = None;
@@ -301,11 +329,12 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
             let sequence = header.sequence + 1;
             return Err(opening.corrupt(sequence, 0, "a segment that does not continue the one before"));
         }
+        progress(header.file_len);
         last = Some((*header, walked));
     }
     // Entries of removed segments must be before the base: otherwise a segment is missing.
     let is_head_missing = opening.state.removed_through > opening.state.base.index;
-    let found = Manifest::open(&*directory).map_err(|error| opening.io("read", names::MANIFEST, error))?;
+    let found = Manifest::open(directory).map_err(|error| opening.io("read", names::MANIFEST, error))?;
     let newest = headers.last().map_or(0, |header| header.sequence);
     let recorded = found.as_ref().map_or(0, |(_, recorded)| *recorded);
     let missing = match headers.first() {
@@ -316,12 +345,25 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         _ => None,
     };
     if let Some(sequence) = missing {
-        return Err(RecoverError::Missing { file: path_of(&*directory, &names::segment(sequence)) });
+        return Err(RecoverError::Missing { file: path_of(directory, &names::segment(sequence)) });
     }
-    opening.state.removed_through = 0;
     if let Some(meta) = &opening.state.snapshot {
         opening.snapshot(meta)?;
     }
+    let detached = detached.to_vec();
+    Ok(Replayed { opening, files, detached, headers, last, manifest: found })
+}
+
+/// Opens the log in this folder, or creates one.
+pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result<Wal, RecoverError> {
+    if let Some(reason) = options.violation() {
+        return Err(RecoverError::Options { reason });
+    }
+    let lock = lock(&*directory)?;
+    let Replayed { mut opening, files, detached, headers, last, manifest: found } =
+        replay(&*directory, &mut |_| {})?;
+    opening.state.removed_through = 0;
+    let newest = headers.last().map_or(0, |header| header.sequence);
     let origin =
         Origin::open(&*directory, newest).map_err(|error| opening.io("read", names::ORIGIN, error))?;
     if let Some(part) = origin.as_ref().and_then(Origin::copied).filter(|_| !options.accepts_copy) {
@@ -353,7 +395,7 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         }
         None => None,
     };
-    opening.clear(&files, detached).map_err(|error| opening.io("clear", "", error))?;
+    opening.clear(&files, &detached).map_err(|error| opening.io("clear", "", error))?;
     let mut spares =
         opening.spares(&files.spares, options.segment_len).map_err(|error| opening.io("clear", "", error))?;
     let active = match settled {
