@@ -61,6 +61,7 @@ mod merkle;
 mod message;
 mod reference;
 mod store;
+mod verify;
 
 pub use self::chunks::ChunkSet;
 #[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "members are reached over a mesh"))]
@@ -76,6 +77,7 @@ pub use self::reference::{BlobRef, BlobRefError, Provenance};
 pub use self::store::{
     BlobInfo, BlobOpenError, BlobReadError, BlobReader, BlobStore, BlobStoreOptions, BlobWriteError,
 };
+pub(crate) use self::verify::verify_in;
 
 /// Length of every chunk but the last, in bytes. Part of the format.
 pub const CHUNK_LEN: usize = 256 << 10;

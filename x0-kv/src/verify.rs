@@ -1,9 +1,22 @@
 //! Verification of a data folder, and of the state of a running replica.
 //!
-//! [`verify`] reads the files of a store that is closed. [`Scrub`] reads everything that a running replica
-//! holds, a step at a time, and yields digests by which replicas can be compared at one applied index.
+//! [`verify_folder`] reads all files of a store or node that is stopped, [`verify`] its redb file.
+//! [`Scrub`] reads everything that a running replica holds, a step at a time, and yields digests by which
+//! replicas can be compared at one applied index.
+
+#[cfg(feature = "redb")]
+mod data;
+#[cfg(not(feature = "redb"))]
+#[path = "verify/no_data.rs"]
+mod data;
+mod folder;
 
 use std::path::PathBuf;
+
+use self::data::verify_data;
+#[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "the scrub of a member needs it"))]
+pub(crate) use self::folder::with_causes;
+pub use self::folder::{FolderPart, FolderProgress, FolderReport, PartReport, verify_folder};
 
 use crate::request::keyspace::KeyspaceName;
 use crate::request::limits::RANGE_ENTRIES_MAX;
@@ -42,7 +55,7 @@ pub struct VerifyReport {
 pub enum VerifyError {
     /// The folder holds no file that this function verifies.
     #[error(
-        "there is nothing to verify in {}: it holds no file `data.redb`; name the data folder of a store with the redb engine",
+        "there is nothing to verify in {}: it holds no data of a store; name the data folder of a store or node",
         .folder.display()
     )]
     NothingToVerify {
@@ -57,8 +70,7 @@ pub enum VerifyError {
 /// Verifies the redb file of the store in `folder`: the checksum of every page and of every entry, and the
 /// encoding of sessions and keyspaces. The store must be closed. Calls `progress` after each page of entries.
 ///
-/// The log verifies its own files whenever it is opened, and blobs are verified when they are read; this
-/// function does not read them.
+/// [`verify_folder`] verifies the other files of the folder, too.
 ///
 /// # Errors
 /// [`VerifyError`] with the file, and the key if an entry is damaged. The entries are not changed.

@@ -9,7 +9,7 @@ use crate::request::limits::{RANGE_ENTRIES_MAX, RANGE_PAGE_LEN_MAX, SCAN_WRITTEN
 use crate::request::operation::RangeQuery;
 use crate::scrub::engine::{Digested, Installed, Place};
 use crate::scrub::message::{Held, KeyRange, RangeDigest};
-use crate::verify::entry_hash;
+use crate::verify::{entry_hash, with_causes};
 
 /// Most damaged keys of one range that are reported; the rest is found by the next pass.
 const DAMAGED_MAX: usize = 256;
@@ -90,7 +90,7 @@ impl Reader {
                     page.continuation
                 }
                 Err(EngineError::Damaged(entry)) if found.damaged.len() < DAMAGED_MAX => {
-                    // The entries before it on this page are read again: up to the damaged one, then after it.
+                    // The entries before it on this page are read again, then those after it.
                     let key = entry.key;
                     if query.start < key {
                         let before = RangeQuery { end: Some(key.clone()), ..query.clone() };
@@ -203,16 +203,4 @@ impl Reader {
             tables.blocked.push(range);
         }
     }
-}
-
-/// The message of an error and of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

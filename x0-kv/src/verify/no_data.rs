@@ -1,0 +1,13 @@
+//! What stands for the verification of the redb file in a build without that engine.
+
+use std::path::Path;
+
+use super::folder::{FolderPart, FolderProgress, PartReport};
+
+/// Reports a redb file as one that cannot be verified.
+pub(super) fn verify_data(folder: &Path, _: &mut dyn FnMut(FolderProgress)) -> Option<PartReport> {
+    let path = folder.join("data.redb");
+    let mut report = path.is_file().then(|| PartReport::new(FolderPart::Data, &path))?;
+    report.damage.push(format!("cannot verify {}: this build has no redb engine", path.display()));
+    Some(report)
+}
