@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Kv(KvArgs),
     /// Print the leader, the reachable nodes and the progress of each node
     Status(StatusArgs),
+    /// Verify all files of a stopped node: log, snapshot, data, CRDT journal and blobs
+    Verify(VerifyArgs),
     /// Search documents that the nodes keep, and change them
     Rag(crate::rag::cli::RagArgs),
     /// List and change the members of a running cluster, with an operator's identity
@@ -257,6 +259,19 @@ fn node_id(text: &str) -> Result<NodeId, String> {
     node.ok_or_else(|| {
         format!("`{text}` is not a node: write its number, or its id in 16 hexadecimal digits")
     })
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The data folder
+    #[arg(long, value_name = "FOLDER", required_unless_present = "config", conflicts_with = "config")]
+    pub(crate) data: Option<PathBuf>,
+    /// The node's configuration, which names the data folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

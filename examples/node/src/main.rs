@@ -19,6 +19,7 @@ mod reach;
 mod run;
 mod signals;
 mod status;
+mod verify;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -77,6 +78,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let held = runtime()?.block_on(rag::commands::rag(args))?;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Verify(args) => verify::verify(&args).map(|()| ExitCode::SUCCESS),
         Command::Kv(args) => {
             let is_as_expected = runtime()?.block_on(kv::kv(args))?;
             Ok(if is_as_expected { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_AS_EXPECTED) })

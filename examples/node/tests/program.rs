@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -338,7 +338,7 @@ impl Disk {
     fn mount(path: &Path) -> Option<Disk> {
         fs::create_dir_all(path).unwrap();
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(path).output();
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=128m", "tmpfs"]).arg(path).output();
         if mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
             return Some(Disk(path.to_owned()));
         }
@@ -373,13 +373,13 @@ fn a_full_disk_refuses_writes_and_resumes_by_itself() {
     let Some(disk) = Disk::mount(&data) else { return };
     let text = fs::read_to_string(cluster.config(1)).unwrap();
     let line = text.lines().find(|line| line.starts_with("data_dir")).unwrap();
-    fs::write(cluster.config(1), text.replace(line, "data_dir = \"small\"\nreserve_mib = 8")).unwrap();
+    fs::write(cluster.config(1), text.replace(line, "data_dir = \"small\"\nreserve_mib = 40")).unwrap();
     let node = cluster.start(1);
-    let value = "x".repeat(100_000);
+    let value = "x".repeat(1_000_000);
     cluster.answer(&["put", "before", "v", "--crdt"]);
     let mut acknowledged = 0;
     let text = loop {
-        let output = cluster.kv(&["put", &format!("key/{acknowledged:05}"), &value]);
+        let output = cluster.put_long(&format!("key/{acknowledged:05}"), &value);
         if !output.status.success() {
             break String::from_utf8(output.stderr).unwrap();
         }
@@ -418,7 +418,6 @@ fn a_full_disk_refuses_writes_and_resumes_by_itself() {
 /// Standard error as a pipe that is full and that nobody reads until the test does.
 #[cfg(unix)]
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
-    use std::io::Write;
     let (reader, mut writer) = std::io::pipe().unwrap();
     // The writer of a pipe blocks when it is full, so that this thread must not be the one that finds out.
     let mut filler = writer.try_clone().unwrap();
@@ -478,7 +477,6 @@ fn a_full_pipe_at_standard_error_stops_nothing() {
 #[test]
 #[cfg(unix)]
 fn sigterm_ends_a_blocked_event_loop() {
-    use std::io::Write;
     let cluster = Cluster::init(1);
     let (_reader, writer) = full_pipe();
     let mut child = x0_node()
@@ -524,7 +522,6 @@ fn damage_pages(file: &Path, pattern: &[u8]) -> usize {
 #[test]
 #[cfg(unix)]
 fn a_damaged_data_file_ends_in_a_failure_that_names_it() {
-    use std::io::Write;
     const PUTS: usize = 80;
     let mut cluster = Cluster::init(1);
     let node = cluster.start(1);
@@ -555,6 +552,28 @@ fn a_damaged_data_file_ends_in_a_failure_that_names_it() {
     }
     signal(&cluster.nodes[node].child, "TERM");
     assert_eq!(cluster.nodes[node].ended().0, Some(0));
+    let verify = |arguments: &[&str]| {
+        x0_node().arg("verify").arg("--config").arg(cluster.config(1)).args(arguments).output().unwrap()
+    };
+    let verified = verify(&["--json"]);
+    assert!(verified.status.success(), "{verified:?}");
+    let text = String::from_utf8(verified.stdout).unwrap();
+    for part in ["log", "data", "journal"] {
+        assert!(text.contains(&format!("{{\"part\":\"{part}\"")), "{text}");
+    }
+    // One bit of one value: found by the verification, and by a start.
+    let intact = fs::read(&file).unwrap();
+    let mut rotten = intact.clone();
+    let at = rotten.windows(12).rposition(|window| window == b"rottenrotten").unwrap();
+    rotten[at] ^= 4;
+    fs::write(&file, rotten).unwrap();
+    let verified = verify(&[]);
+    let text = String::from_utf8(verified.stderr).unwrap();
+    assert_eq!(verified.status.code(), Some(1), "{text}");
+    assert!(text.contains("data.redb") && text.contains("damaged"), "{text}");
+    let text = refusal(&cluster.config(1));
+    assert!(text.contains("data.redb"), "{text}");
+    fs::write(&file, intact).unwrap();
     assert!(damage_pages(&file, b"rottenrotten") > 0, "no page holds a value");
     let mut child =
         x0_node().arg("run").arg("--config").arg(cluster.config(1)).stderr(Stdio::piped()).spawn().unwrap();
