@@ -145,7 +145,7 @@ pub(crate) struct Scrubber {
     status: ScrubStatus,
 
     pass: Pass,
-    /// The number of the pass; other members see it.
+    /// The number of the view, which other members see as that of the pass.
     number: u64,
     /// How often a view was tried in a row.
     marks: u32,
@@ -287,7 +287,6 @@ impl Scrubber {
     fn advance(&mut self) {
         match &self.pass {
             Pass::Pausing { until } if self.is_leader && self.is_on() && *until <= self.now => {
-                self.number += 1;
                 (self.entries, self.bytes) = (0, 0);
                 self.ready = self.members.clone();
                 self.start = Bytes::new();
@@ -312,6 +311,8 @@ impl Scrubber {
     /// Takes a view on all members that are part of the pass, so many entries ahead.
     fn begin_view(&mut self, ahead: u64) {
         self.marks += 1;
+        // A number of its own: an answer that belongs to an earlier view must not be compared.
+        self.number += 1;
         self.serves = None;
         self.pass = Pass::Marking { index: None, until: self.now + MARK_LIMIT };
         self.outputs.push_back(Output::Mark { ahead });

@@ -87,7 +87,15 @@ impl Overlay {
         // The last key that was dealt with, whether or not it is in the page.
         let mut passed: Option<Bytes> = None;
         let more = loop {
-            if matches!(beneath.peek(), Some(Err(_))) {
+            // A damaged entry that a later write hides is passed over. Any other error ends the page.
+            let is_readable = match (over.peek(), beneath.peek()) {
+                (Some((over, _)), Some(Err(EngineError::Damaged(entry)))) => {
+                    before(over, &entry.key) != Ordering::Greater
+                }
+                (_, Some(Err(_))) => false,
+                _ => true,
+            };
+            if !is_readable {
                 beneath.next().transpose()?;
             }
             let order = match (over.peek(), beneath.peek()) {
@@ -95,6 +103,7 @@ impl Overlay {
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some((over, _)), Some(Ok(beneath))) => before(over, &beneath.key),
+                (Some((over, _)), Some(Err(EngineError::Damaged(entry)))) => before(over, &entry.key),
                 (Some(_), Some(Err(_))) => continue,
             };
             if page.entries.len() >= entries_max(range) {
@@ -108,7 +117,8 @@ impl Overlay {
                 (entry.key.clone(), Some(entry))
             } else {
                 if order == Ordering::Equal {
-                    beneath.next().transpose()?;
+                    // Hidden, damaged or not.
+                    drop(beneath.next());
                 }
                 let Some((key, slot)) = over.next() else { continue };
                 let live = slot.stored(space, &key)?;

@@ -70,14 +70,15 @@ impl Base for RedbBase {
             .file
             .guarded("read", || table.range::<&[u8]>(bounds).while_doing("read", self.file.path()))?;
         let mut range = Some(range);
-        // Fused after an error: what follows a damaged page is not known.
+        // Fused after an error of the file: what follows a damaged page is not known. An entry that does not
+        // match its checksum does not end the range.
         Ok(Box::new(std::iter::from_fn(move || {
             let entries = range.as_mut()?;
             let next = self.file.guarded("read", || {
                 let found = if reverse { entries.next_back() } else { entries.next() };
                 found.map(|found| self.found(space, found)).transpose()
             });
-            if !matches!(next, Ok(Some(_))) {
+            if !matches!(next, Ok(Some(_)) | Err(EngineError::Damaged(_))) {
                 let ended = range.take();
                 // Its drop touches pages.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
