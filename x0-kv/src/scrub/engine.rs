@@ -475,6 +475,7 @@ impl Scrubber {
         }
     }
 
+    #[expect(clippy::collapsible_match, reason = "a guard that changes something would hide it")]
     fn message(&mut self, from: NodeId, message: Message) {
         match message {
             Message::Prepare { pass, index } => {

@@ -189,8 +189,7 @@ impl Scrub {
         let refused = match output {
             Output::Mark { ahead } => {
                 self.view = None;
-                let marked = done.clone();
-                let marked = move |index| input(&marked, Input::Marked { index });
+                let marked = move |index| input(&done, Input::Marked { index });
                 self.readers.read(Box::new(move || reader.mark(ahead, marked, taken)))
             }
             Output::MarkAt { index } => {
