@@ -106,6 +106,21 @@ impl Cluster {
             .unwrap()
     }
 
+    /// Puts a value that is too long for a command line.
+    fn put_long(&self, key: &str, value: &str) -> Output {
+        let mut put = x0_node()
+            .args(["kv", "put", key, "-", "--config"])
+            .arg(self.path("client/client.toml"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that fails early does not read its input.
+        let _ = put.stdin.take().unwrap().write_all(value.as_bytes());
+        put.wait_with_output().unwrap()
+    }
+
     /// The output of the command, which must succeed.
     fn answer(&self, arguments: &[&str]) -> String {
         let output = self.kv(arguments);
