@@ -357,6 +357,8 @@ impl Driver<'_> {
 
     fn end(&mut self, id: BlobId, result: &Result<(), FetchError>) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        // A caller that reads the totals after its fetch finds the fetch in them.
+        self.tell_status();
         job.waiting.iter().for_each(|waiting| waiting.end(result.clone()));
     }
 
