@@ -73,7 +73,7 @@ pub(crate) enum RagCommand {
     },
     /// Print the state of the collections on a node
     Status {
-        /// The address of a node's [[http]] listener without TLS
+        /// The address of a node's `[[http]]` listener without TLS
         #[arg(long, default_value = "127.0.0.1:7501", value_name = "IP:PORT")]
         address: SocketAddr,
         /// Print JSON
@@ -87,7 +87,7 @@ pub(crate) enum RagCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// The address of a node's [[http]] listener without TLS
+    /// The address of a node's `[[http]]` listener without TLS
     #[arg(long, default_value = "127.0.0.1:7501", value_name = "IP:PORT")]
     pub(crate) address: SocketAddr,
     /// The collection
