@@ -129,7 +129,7 @@ impl Group {
                 node,
                 role: self.role(node)?,
                 addresses: entry.map(|entry| entry.addresses.clone()).unwrap_or_default(),
-                incarnation: entry.map_or(0, |entry| entry.incarnation),
+                incarnation: self.membership.incarnations.get(&node).map_or(0, |held| held.incarnation),
                 matched: if node == self.local { self.committed } else { self.matched(node) },
                 is_receiving_snapshot: self
                     .progress_of(node)

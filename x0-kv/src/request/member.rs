@@ -19,7 +19,10 @@ pub struct Member {
     /// The addresses at which its peers reach it, the preferred one first. Their form is that of the
     /// transport; the store compares and stores them only.
     pub addresses: Vec<String>,
-    /// The number of the data folder that may speak for this member; 0 if none is registered.
+    /// The number of a data folder, for tables that are kept outside of a cluster; 0 in the table of a
+    /// cluster. The incarnation that may speak for a member is registered in
+    /// [`Membership::incarnations`](x0_consensus::Membership::incarnations), because it must change at the
+    /// same index as the roles.
     pub incarnation: u64,
 }
 

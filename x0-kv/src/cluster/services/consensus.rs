@@ -237,7 +237,11 @@ impl Consensus {
             node: member.id,
             matched: member.matched_index,
             is_receiving_snapshot: member.replication == Replication::Snapshot,
-            silent_for: member.last_message.map(|last| now.saturating_sub(last)),
+            // A voter that has lost its folder counts for no quorum until it is registered again.
+            silent_for: member
+                .last_message
+                .filter(|_| member.is_counted)
+                .map(|last| now.saturating_sub(last)),
         };
         admin::Group {
             local: status.id,
