@@ -102,6 +102,7 @@ impl Disk {
         self.folder.remove_file(&newest);
         if forgets {
             self.folder.remove_file("manifest");
+            self.folder.remove_file("origin");
         }
         true
     }
