@@ -1,10 +1,8 @@
 //! The operations service: callers, the coordinator, and reads of the local state.
 
-use std::collections::BTreeSet;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use x0_identity::NodeId;
 use x0_mesh::{DownReason, Lane, PeerEventKind};
 
 use super::super::NodeError;
@@ -79,8 +77,6 @@ pub(crate) struct Operations {
     coordinator: Coordinator,
     calls: Calls,
     waiting: Waiting,
-    /// Peers that are connected.
-    up: BTreeSet<NodeId>,
     /// `None` on a client.
     state: Option<LocalState>,
     taken_calls: Vec<Call>,
@@ -99,7 +95,6 @@ impl Operations {
             coordinator,
             calls,
             waiting: Waiting::default(),
-            up: BTreeSet::new(),
             state,
             taken_calls: Vec::new(),
             taken_queried: Vec::new(),
@@ -109,14 +104,6 @@ impl Operations {
     fn handle(&mut self, now: Duration, bus: &Bus, input: Input) {
         if let Err(HandleError::Decode { from, .. }) = self.coordinator.handle(now, input) {
             bus.peers.decode_error(from);
-        }
-    }
-
-    /// A message to this peer was lost. The peer may be connected nevertheless.
-    fn lost(&mut self, now: Duration, bus: &Bus, peer: NodeId) {
-        self.handle(now, bus, Input::Unreachable { peer });
-        if self.up.contains(&peer) {
-            self.handle(now, bus, Input::Reachable { peer });
         }
     }
 
@@ -160,12 +147,8 @@ impl Operations {
             is_busy = true;
             let peer = event.peer;
             match event.kind {
-                PeerEventKind::Up { .. } => {
-                    self.up.insert(peer);
-                    self.handle(now, bus, Input::Reachable { peer });
-                }
+                PeerEventKind::Up { .. } => self.handle(now, bus, Input::Reachable { peer }),
                 PeerEventKind::Down { reason, .. } => {
-                    self.up.remove(&peer);
                     self.outbox.forget(peer);
                     self.handle(now, bus, Input::Unreachable { peer });
                     if reason == DownReason::OwnIdentityExpired {
@@ -195,7 +178,7 @@ impl Operations {
                 Output::Reply { token, result } => self.waiting.complete(token, result),
                 Output::Send { to, payload } => {
                     if self.outbox.send(cx, to, LANE, payload).is_err() {
-                        self.lost(now, bus, to);
+                        self.handle(now, bus, Input::Unreachable { peer: to });
                     }
                 }
                 Output::Propose { token, payload } if self.state.is_some() => {
@@ -219,7 +202,7 @@ impl Operations {
             }
         }
         for peer in self.outbox.flush(cx) {
-            self.lost(now, bus, peer);
+            self.handle(now, bus, Input::Unreachable { peer });
         }
     }
 
