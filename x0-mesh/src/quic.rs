@@ -50,9 +50,9 @@
 //! other at once agree.
 //!
 //! With [`QuicOptions::guests`] a peer is also accepted whose SVID does not name a node, such as a client.
-//! Each process of that identity, told apart by the instance in its handshake, gets an id for as long as it
-//! is connected: see [`is_guest`](crate::is_guest). [`PeerBook::guest_identity`] has its SPIFFE ID. The node
-//! always decides which connection of a guest is used.
+//! Each process of that identity, distinguished by the instance in its handshake, gets an id for as long as
+//! it is connected: see [`is_guest`](crate::is_guest). [`PeerBook::guest_identity`] has its SPIFFE ID. The
+//! node always decides which connection of a guest is used.
 //!
 //! A connection outlives a change of the SVIDs or bundles that it was made with, until the SVID that the peer
 //! presented expires: it ends then ([`DownReason::Expired`](crate::DownReason::Expired)), and a peer that has

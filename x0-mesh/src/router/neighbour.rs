@@ -186,7 +186,7 @@ impl Neighbour {
             // A first message may be a late one of an ended session; the neighbour corrects that, see below.
             None => true,
             // Only a message that names our session is certainly not older than it; and a neighbour that
-            // restarted within it is told from a late message by the list.
+            // restarted within it is distinguished from a late message by the list.
             Some(_) => knows_us && !self.ended.contains(&from),
         };
         if !is_new {

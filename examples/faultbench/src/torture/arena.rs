@@ -20,7 +20,7 @@ pub(super) type Place = usize;
 pub(super) struct Arena {
     _router: Namespace,
     ends: Vec<End>,
-    /// From whom to whom nothing passes.
+    /// The directions, from sender to receiver, in which nothing passes.
     cuts: BTreeSet<(Place, Place)>,
     /// Of a thousand packets that arrive at a place, how many are lost.
     losses: Vec<u32>,
