@@ -11,7 +11,7 @@ use x0_kv::admin::{
     AdminError, AdminReply, AdminRequest, MemberInfo, MemberList, MemberRole, PeerRole, PeerRoles,
 };
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
-use x0_kv::{Client, ClientOptions};
+use x0_kv::{Client, ClientOptions, OperationError};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{ChannelOptions, Lane, Mux, MuxOptions, Transmit, Transport, is_guest};
 
@@ -43,7 +43,11 @@ impl Machine {
     }
 
     fn identity(&self, spiffe_id: &SpiffeId) -> Identity {
-        let svid = self.authority.issue(spiffe_id, Duration::from_secs(3600)).unwrap();
+        self.identity_for(spiffe_id, Duration::from_secs(3600))
+    }
+
+    fn identity_for(&self, spiffe_id: &SpiffeId, validity: Duration) -> Identity {
+        let svid = self.authority.issue(spiffe_id, validity).unwrap();
         Identity::new(svid, self.authority.bundle()).unwrap()
     }
 
@@ -98,17 +102,23 @@ impl Machine {
     }
 
     fn mux(&self, name: &str, peers: &[(NodeId, SocketAddr)]) -> Mux {
-        let identity = self.identity(&self.guest_id(name));
+        self.mux_of(&self.identity(&self.guest_id(name)), peers)
+    }
+
+    fn mux_of(&self, identity: &Identity, peers: &[(NodeId, SocketAddr)]) -> Mux {
         let mut quic = QuicOptions::guest(any(), identity.server_config(), identity.client_config());
         quic.peers = peers.to_vec();
         Mux::new(QuicTransport::bind(quic).unwrap(), MuxOptions::default())
     }
 
     fn client(&self, name: &str, peers: &[(NodeId, SocketAddr)]) -> Client {
-        let mux = self.mux(name, peers);
-        let options = ClientOptions::new(mux.local(), peers.iter().map(|(node, _)| *node));
-        Client::connect(options, &mux).unwrap()
+        connect(&self.mux(name, peers), peers)
     }
+}
+
+fn connect(mux: &Mux, peers: &[(NodeId, SocketAddr)]) -> Client {
+    let options = ClientOptions::new(mux.local(), peers.iter().map(|(node, _)| *node));
+    Client::connect(options, mux).unwrap()
 }
 
 async fn list(client: &Client) -> MemberList {
@@ -207,8 +217,7 @@ async fn clients_neither_administer_nor_speak_for_members() {
     let (nodes, addresses) = machine.three();
     let mux = machine.mux("client", &addresses);
     let mut consensus = mux.channel(ChannelOptions::new("x0.kv.consensus").ordered_lanes(1)).unwrap();
-    let options = ClientOptions::new(mux.local(), addresses.iter().map(|(node, _)| *node));
-    let client = Client::connect(options, &mux).unwrap();
+    let client = connect(&mux, &addresses);
     soon("the first write", client.store().put("key", "value")).await.unwrap();
     for request in [AdminRequest::Members, AdminRequest::Remove { node: id(2) }] {
         assert_eq!(client.admin(request).await, Err(AdminError::NotAnOperator));
@@ -257,4 +266,32 @@ async fn sixteen_clients_with_one_identity_do_not_disturb_each_other() {
         let guests = node.status().reached.iter().filter(|peer| is_guest(**peer)).count();
         assert_eq!(guests, 16, "each process has a connection of its own");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_identity_expires_gets_that_reason() {
+    let machine = Machine::new();
+    let (_nodes, addresses) = machine.three();
+    let identity = machine.identity_for(&machine.guest_id("client"), Duration::from_secs(3));
+    let client = connect(&machine.mux_of(&identity, &addresses), &addresses);
+    soon("the first write", client.store().put("key", "value")).await.unwrap();
+    let error = soon("the expiry", async {
+        loop {
+            if let Err(error) = client.store().put("key", "value").await {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(matches!(error, OperationError::IdentityExpired { .. }), "{error}");
+    // Renewed in place: the next handshake uses it.
+    let svid = machine.authority.issue(&machine.guest_id("client"), Duration::from_secs(3600)).unwrap();
+    identity.rotate(svid).unwrap();
+    soon("the next write", async {
+        while client.store().put("key", "value").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
