@@ -3,7 +3,7 @@
 //! A reserve is kept free for what was acknowledged or proposed before: entries of the log, checkpoints,
 //! records of the journal. When less than the reserve is free, the node refuses writes. The free space is
 //! asked from the file system (`statvfs`) a few times per second. A file that is allocated in advance would
-//! not do: whoever writes first would take its space, it would have to be made again while space is short,
+//! not do: the first writer would take its space, it would have to be made again while space is short,
 //! and other processes use the disk, too.
 //!
 //! `statvfs` does not know the quota of a user, and between two readings more than the reserve may be

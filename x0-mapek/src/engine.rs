@@ -361,7 +361,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         &self.knowledge
     }
 
-    /// The knowledge, to be told more than readings.
+    /// The knowledge, for facts other than readings.
     pub fn knowledge_mut(&mut self) -> &mut K {
         &mut self.knowledge
     }
