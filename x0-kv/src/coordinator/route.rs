@@ -330,10 +330,11 @@ impl Coordinator {
             }
         }
         self.route.fail(peer);
-        let other = self
-            .route
-            .target(&self.flights)
-            .is_some_and(|target| target.to != peer && !self.route.is_member() && self.flights.is_any_up());
+        // At once only to a peer that is connected. Each loss marks its peer as not connected, so that this ends;
+        // two peers that are not connected would hand a call to each other for ever.
+        let is_other_up =
+            |target: Target| target.to != peer && !self.route.is_member() && self.flights.is_up(target.to);
+        let other = self.route.target(&self.flights).is_some_and(is_other_up);
         for position in 0..self.entries.positions() {
             let Some(key) = self.entries.key_at(position) else { continue };
             if self.call_mut(key).is_some_and(|call| call.place == Place::Sent { to: peer }) {
