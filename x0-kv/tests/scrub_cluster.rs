@@ -123,8 +123,8 @@ async fn a_rotten_value_is_never_served_and_is_repaired() {
         let stopped = nodes.pop().unwrap();
         stopped.shutdown().await.unwrap();
         let file = machine.folder.path().join(format!("{NODES}/data.redb"));
-        // A read of the scrub that has not ended holds the file a little longer than the node: it is closed when it
-        // can be opened.
+        // A read of the scrub that has not ended holds the file a little longer than the node: it is closed
+        // when it can be opened.
         until("the file is not released", async || State::redb(&file, RedbOptions::default()).is_ok()).await;
         let rotten: Vec<usize> = (0..KEYS).step_by(17).filter(|number| rot(&file, *number) > 0).collect();
         assert!(rotten.len() > 3, "the checkpoint holds too little");

@@ -330,8 +330,8 @@ impl Coordinator {
             }
         }
         self.route.fail(peer);
-        // At once only to a peer that is connected. Each loss marks its peer as not connected, so that this ends;
-        // two peers that are not connected would hand a call to each other for ever.
+        // At once only to a peer that is connected. Each loss marks its peer as not connected, so that this
+        // ends; two peers that are not connected would hand a call to each other for ever.
         let is_other_up =
             |target: Target| target.to != peer && !self.route.is_member() && self.flights.is_up(target.to);
         let other = self.route.target(&self.flights).is_some_and(is_other_up);
