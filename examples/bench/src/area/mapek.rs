@@ -72,7 +72,7 @@ impl Signal {
     }
 }
 
-/// What is compared: whether a reading makes the detector suspect.
+/// A detector in the comparison: whether a reading makes it suspect.
 trait Detector: Clone {
     fn is_suspect(&mut self, now: Duration, value: f64) -> bool;
 }
