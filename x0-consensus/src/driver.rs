@@ -7,11 +7,12 @@
 //! | driver | log | applying | snapshots |
 //! |---|---|---|---|
 //! | [`local`] | on its one thread | on its one thread | on its one thread |
-//! | [`Pump`] and `tokio` | on a thread | small batches on the caller's task, all else on a thread | on a thread |
+//! | [`ThreadWorkers`], [`Pump`] and `tokio` | on a thread | small batches on the caller's task, all else on a thread | on a thread |
 //! | a simulator | in virtual time | in virtual time | in virtual time |
 //!
-//! An event loop that has other work besides the replica owns a [`Pump`] and polls it in its own task. A
-//! program that wants a replica with a [`Handle`] and an [`Observer`] starts [`local`] or `tokio`.
+//! An event loop that has other work besides the replica owns a [`Pump`] and polls it in its own task; one
+//! that also runs in a simulator owns the executor, and [`ThreadWorkers`] in production. A program that wants
+//! a replica with a [`Handle`] and an [`Observer`] starts [`local`] or `tokio`.
 
 mod apply_worker;
 mod completions;
@@ -31,6 +32,7 @@ mod start;
 mod threads;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod workers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -45,6 +47,7 @@ pub use self::outbox::{Congested, Outbox};
 pub use self::pump::Pump;
 pub use self::snapshot_worker::SnapshotWorker;
 pub use self::start::OpenError;
+pub use self::workers::ThreadWorkers;
 
 /// Runs a job. A panic of the storage, the state machine or a snapshot ends the replica with a typed error
 /// and not the thread, which may be the caller's event loop. The worker is not used after that, so that a

@@ -11,11 +11,12 @@ use crate::entry::{Entry, SnapshotMeta};
 /// order give the same state and the same outcomes on every replica, independent of the time, the machine and
 /// the history of the process.
 ///
-/// Synchronous. A driver applies a small batch on the task of its event loop, so that applying must not wait
-/// for anything; larger batches, [`restore`](StateMachine::restore), [`checkpoint`](StateMachine::checkpoint)
-/// and [`snapshot`](StateMachine::snapshot) run on a thread ([`driver`](crate::driver) has the details), and
-/// a test calls all of them inline. After an error the replica stops; open the state machine again to
-/// continue from what was durable.
+/// Synchronous. A driver may apply a small batch on the task of its event loop if
+/// [`can_apply_inline`](StateMachine::can_apply_inline) permits it; larger batches,
+/// [`restore`](StateMachine::restore), [`checkpoint`](StateMachine::checkpoint) and
+/// [`snapshot`](StateMachine::snapshot) run on a thread ([`driver`](crate::driver) has the details), and a
+/// test calls all of them inline. After an error the replica stops; open the state machine again to continue
+/// from what was durable.
 pub trait StateMachine: Send {
     /// The last index whose effects survive a crash at this moment: 0 for a state machine in memory. After a
     /// start the entries after it are applied again.
@@ -28,6 +29,13 @@ pub trait StateMachine: Send {
     /// # Errors
     /// The state may hold a part of the entries.
     fn apply(&mut self, entries: &[Entry], outcomes: &mut Vec<Bytes>) -> Result<(), StateMachineError>;
+
+    /// Whether applying a small batch of entries (some dozens) would take some microseconds at this moment
+    /// and wait for nothing, so that a driver may do it on the task of its event loop. `true` unless
+    /// implemented; a state machine that may wait for a disk or a lock returns `false`.
+    fn can_apply_inline(&self) -> bool {
+        true
+    }
 
     /// The whole state as it is now, as a stream. Entries that are applied while it is read must not change
     /// it.
@@ -60,6 +68,10 @@ impl<M: StateMachine + ?Sized> StateMachine for Box<M> {
 
     fn apply(&mut self, entries: &[Entry], outcomes: &mut Vec<Bytes>) -> Result<(), StateMachineError> {
         (**self).apply(entries, outcomes)
+    }
+
+    fn can_apply_inline(&self, entries: &[Entry]) -> bool {
+        (**self).can_apply_inline(entries)
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Read + Send>, StateMachineError> {

@@ -3,7 +3,6 @@
 #[cfg(feature = "redb")]
 pub(crate) mod durable;
 pub(crate) mod engine;
-#[cfg(feature = "mesh")]
 mod in_memory;
 mod machine;
 pub(crate) mod session;
@@ -34,8 +33,8 @@ const ENTRIES_PER_LOCK: usize = 64;
 
 /// The replicated state machine of the store: feed it the log, read it through a [`Reader`].
 ///
-/// It is deterministic: the same entries give the same outcomes and the same snapshot, byte for byte,
-/// whichever engine holds the data. No time, randomness or iteration order of a hash enters it.
+/// A state is deterministic: the same entries give the same outcomes and the same snapshot, byte for byte,
+/// whichever storage engine holds the data. No time, randomness or iteration order of a hash enters it.
 #[derive(Debug)]
 pub struct State {
     shared: Shared,
@@ -263,7 +262,7 @@ impl State {
     fn relieve(&mut self) -> Result<(), EngineError> {
         match &mut self.engine {
             Engine::Memory => {
-                // Nobody reads it here.
+                // The list of expired sessions is for the storage engine on disk alone.
                 self.sessions.take_forgotten();
                 Ok(())
             }

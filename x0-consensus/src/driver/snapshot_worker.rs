@@ -16,8 +16,9 @@ const WORKER: &str = "snapshot";
 
 /// Carries out the [`SnapshotJob`]s of an [`Executor`](super::Executor) in their order, one at a time.
 ///
-/// It holds the snapshots of the state machine that are open for a follower or for the storage, and the
-/// snapshot of the leader that is being staged. A failure ends the transfer concerned and not the replica.
+/// The worker holds the snapshots of the state machine that are open for a follower or for the storage, and
+/// the snapshot of the leader that is being staged. A failure ends the transfer concerned and not the
+/// replica.
 #[derive(Default)]
 pub struct SnapshotWorker {
     open: BTreeMap<u64, Box<dyn Read + Send>>,

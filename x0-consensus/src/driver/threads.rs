@@ -1,134 +1,108 @@
-//! The threads of a [`Pump`](super::Pump): each runs one worker.
+//! A thread that runs one worker, and its queue of jobs.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::{io, thread};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::completions::{Applier, Completions};
 use super::ended::EndGuard;
-use super::event::FatalError;
-use super::job::{ApplyJob, Done, LogJob, SnapshotJob};
-use super::log_worker::LogWorker;
-use super::snapshot_worker::SnapshotWorker;
-use crate::storage::Storage;
+use super::start::OpenError;
 
-pub(super) const LOG_THREAD: &str = "x0-log";
-const APPLY_THREAD: &str = "x0-apply";
-const SNAPSHOT_THREAD: &str = "x0-snapshot";
+/// The work of a thread: carries out the jobs that wait, and returns whether the thread goes on.
+type Work<J> = Box<dyn FnMut(&mut VecDeque<J>) -> bool + Send>;
 
-/// What every thread of a pump holds.
-#[derive(Debug, Clone)]
-pub(super) struct Way {
-    pub(super) completions: Arc<Completions>,
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(super) guard: EndGuard,
-}
-
-/// Runs `run` on a thread for every message, until the sender is dropped or `run` returns `false`.
-fn spawn<T: Send + 'static>(
+/// A thread and its queue of jobs. Dropped, it drops the jobs that have not begun, and the thread ends after
+/// the one that has.
+pub(super) struct Thread<J> {
     name: &'static str,
-    way: Way,
-    mut run: impl FnMut(T, &Receiver<T>, &Completions) -> bool + Send + 'static,
-) -> io::Result<Sender<T>> {
-    let (to, jobs) = mpsc::channel();
-    let body = move || {
-        while let Ok(job) = jobs.recv() {
-            if !run(job, &jobs, &way.completions) {
-                break;
-            }
-        }
-        // The worker first: the driver has ended only once the storage is closed.
-        drop(run);
-        drop(way);
-    };
-    thread::Builder::new().name(name.into()).spawn(body)?;
-    Ok(to)
+    queue: Arc<Queue<J>>,
+    /// Moved to the thread when it starts.
+    idle: Option<(Work<J>, EndGuard)>,
 }
 
-/// Starts the thread that owns the storage.
-pub(super) fn log(storage: Box<dyn Storage>, way: Way) -> io::Result<Sender<LogJob>> {
-    let mut worker = LogWorker::new(storage);
-    let mut queue = VecDeque::new();
-    spawn(LOG_THREAD, way, move |job, jobs, completions| {
-        queue.push_back(job);
-        loop {
-            // Writes that came while the last one was being synchronised share the next synchronisation.
-            queue.extend(jobs.try_iter());
-            let Some(done) = worker.work(&mut queue) else { return true };
-            let failed = matches!(done, Done::Failed(_));
-            completions.put(done);
-            if failed {
-                return false;
-            }
-        }
-    })
+struct Queue<J> {
+    jobs: Mutex<Jobs<J>>,
+    filled: Condvar,
 }
 
-/// A thread that is started with its first job.
-#[derive(Debug)]
-pub(super) struct Lazy<T> {
-    to: Option<Sender<T>>,
-    name: &'static str,
-    way: Way,
-    start: fn(&'static str, Way) -> io::Result<Sender<T>>,
+struct Jobs<J> {
+    waiting: VecDeque<J>,
+    is_stopping: bool,
 }
 
-impl<T> Lazy<T> {
-    /// Sends a job. A thread that ended has reported why.
-    pub(super) fn send(&mut self, job: T) {
-        if self.to.is_none() {
-            match (self.start)(self.name, self.way.clone()) {
-                Ok(to) => self.to = Some(to),
-                Err(source) => {
-                    let failure = FatalError::Thread { thread: self.name, source };
-                    return self.way.completions.put(Done::Failed(failure));
-                }
-            }
-        }
-        if let Some(to) = &self.to {
-            // The receiver is gone only after it reported a failure.
-            let _ = to.send(job);
-        }
+impl<J> fmt::Debug for Thread<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// The thread for snapshots.
-pub(super) fn snapshots(way: Way) -> Lazy<SnapshotJob> {
-    Lazy { to: None, name: SNAPSHOT_THREAD, way, start: start_snapshots }
-}
+impl<J: Send + 'static> Thread<J> {
+    /// A thread that has not started. The guard is dropped after the work and all jobs.
+    pub(super) fn new(
+        name: &'static str,
+        guard: EndGuard,
+        work: impl FnMut(&mut VecDeque<J>) -> bool + Send + 'static,
+    ) -> Thread<J> {
+        let jobs = Mutex::new(Jobs { waiting: VecDeque::new(), is_stopping: false });
+        let queue = Arc::new(Queue { jobs, filled: Condvar::new() });
+        Thread { name, queue, idle: Some((Box::new(work), guard)) }
+    }
 
-fn start_snapshots(name: &'static str, way: Way) -> io::Result<Sender<SnapshotJob>> {
-    let mut worker = SnapshotWorker::new();
-    spawn(name, way, move |job, _, completions| {
-        let done = worker.work(job);
-        let failed = matches!(done, Done::Failed(_));
-        if !matches!(done, Done::Nothing) {
-            completions.put(done);
+    /// Starts the thread, unless it has started.
+    ///
+    /// # Errors
+    /// When the system cannot start a thread. Jobs are never carried out then.
+    pub(super) fn start(&mut self) -> Result<(), OpenError> {
+        let Some((mut work, guard)) = self.idle.take() else { return Ok(()) };
+        let queue = Arc::clone(&self.queue);
+        let body = move || {
+            let mut taken = VecDeque::new();
+            while queue.take(&mut taken) && work(&mut taken) {}
+            // The owner of `Ended` may open the storage and the state machine again at once: whatever holds
+            // their files goes before the guard.
+            drop((work, taken, queue));
+            drop(guard);
+        };
+        let started = std::thread::Builder::new().name(self.name.into()).spawn(body);
+        started.map(drop).map_err(|source| OpenError::Thread { thread: self.name, source })
+    }
+
+    /// Adds jobs, all of them before the thread sees the first: writes that wait together share one
+    /// synchronisation.
+    pub(super) fn push(&mut self, jobs: impl ExactSizeIterator<Item = J>) -> Result<(), OpenError> {
+        if jobs.len() == 0 {
+            return Ok(());
         }
-        !failed
-    })
+        self.queue.lock().waiting.extend(jobs);
+        self.queue.filled.notify_one();
+        self.start()
+    }
 }
 
-/// The apply worker on its way to its thread, with the jobs that it has there.
-pub(super) type Errand = (Applier, VecDeque<ApplyJob>);
+impl<J> Queue<J> {
+    fn lock(&self) -> MutexGuard<'_, Jobs<J>> {
+        // Nothing that can panic runs under this lock.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// The thread for what the state machine may take long for. The worker is moved there and back.
-pub(super) fn apply(way: Way) -> Lazy<Errand> {
-    Lazy { to: None, name: APPLY_THREAD, way, start: start_apply }
+    /// Waits for jobs. `false` when the thread is to end.
+    fn take(&self, taken: &mut VecDeque<J>) -> bool {
+        let idle = |jobs: &mut Jobs<J>| jobs.waiting.is_empty() && !jobs.is_stopping;
+        let jobs = self.filled.wait_while(self.lock(), idle);
+        let mut jobs = jobs.unwrap_or_else(PoisonError::into_inner);
+        taken.append(&mut jobs.waiting);
+        !jobs.is_stopping
+    }
 }
 
-fn start_apply(name: &'static str, way: Way) -> io::Result<Sender<Errand>> {
-    spawn(name, way, |(mut worker, jobs): Errand, _, completions| {
-        for job in jobs {
-            let done = worker.work(job);
-            let failed = matches!(done, Done::Failed(_));
-            completions.put(done);
-            if failed {
-                return false;
-            }
-        }
-        completions.give_back(worker);
-        true
-    })
+impl<J> Drop for Thread<J> {
+    fn drop(&mut self) {
+        let not_begun = {
+            let mut jobs = self.queue.lock();
+            jobs.is_stopping = true;
+            std::mem::take(&mut jobs.waiting)
+        };
+        self.queue.filled.notify_one();
+        // Outside of the lock: a job holds readers and writers of snapshots, whose drop may touch the disk.
+        drop(not_begun);
+    }
 }

@@ -35,7 +35,7 @@ pub enum StartError {
         /// The node that opens it.
         node: NodeId,
     },
-    /// The log cannot be opened or recovered, or does not belong to the data.
+    /// The log cannot be opened or recovered, or does not belong to the data; or a thread cannot be started.
     #[error(transparent)]
     Log(#[from] x0_consensus::OpenError),
     /// The file of the storage engine cannot be opened.
@@ -66,9 +66,6 @@ pub enum StartError {
         /// The longest message that is sent on it, in bytes.
         needed: usize,
     },
-    /// A thread cannot be started.
-    #[error(transparent)]
-    Thread(FatalError),
     /// The journal of the CRDT keyspace cannot be opened.
     #[cfg(feature = "crdt")]
     #[error(transparent)]

@@ -30,7 +30,7 @@ use super::services::snapshots::{self, Snapshots};
 use super::services::space::{self, SpaceService};
 use super::services::status::{self, Status};
 use super::status::NodeStatus;
-use super::workers::ThreadWorkers;
+use super::workers::NodeWorkers;
 use super::{driver, folder, services};
 use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
@@ -145,8 +145,7 @@ impl Node {
             admin::CHANNEL.open(mux)?,
             scrub::CHANNEL.open_for_members(mux, &access)?,
         );
-        let workers = ThreadWorkers::start(storage, state, Inbox::new(alarm.clone()));
-        let workers = Box::new(workers.map_err(StartError::Thread)?);
+        let workers = Box::new(NodeWorkers::start(storage, state)?);
 
         let mut event_loop = EventLoop::new(alarm.clone(), bus);
         services::drive::start(&mut event_loop, mux);

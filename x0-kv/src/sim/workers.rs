@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use x0_consensus::driver::{ApplyJob, Done, Executor, LogJob, SnapshotJob};
@@ -39,7 +40,7 @@ pub(super) struct SimWorkers {
 }
 
 impl Workers for SimWorkers {
-    fn start(&mut self, executor: &mut Executor) {
+    fn take_jobs(&mut self, executor: &mut Executor) {
         let mut jobs = self.jobs.lock();
         if self.planted == Some(PlantedBug::AcknowledgeBeforePersist) {
             for job in executor.log_jobs().iter() {
@@ -53,8 +54,9 @@ impl Workers for SimWorkers {
         jobs.snapshots.append(executor.snapshot_jobs());
     }
 
-    fn poll_done(&mut self, _is_raised: bool) -> Option<Done> {
-        self.jobs.lock().done.pop_front()
+    fn poll_done(&mut self, _: &mut Context<'_>) -> Poll<Done> {
+        // The world polls the event loop after each job that it has done.
+        self.jobs.lock().done.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
 

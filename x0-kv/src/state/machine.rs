@@ -17,6 +17,10 @@ impl StateMachine for State {
         State::apply(self, entries, outcomes).map_err(StateMachineError::new)
     }
 
+    fn can_apply_inline(&self, entries: &[Entry]) -> bool {
+        self.applies_in_memory(entries.iter().map(|entry| &entry.payload))
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn Read + Send>, StateMachineError> {
         Ok(State::snapshot(self))
     }

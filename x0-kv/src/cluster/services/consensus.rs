@@ -295,7 +295,6 @@ impl Consensus {
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
             if let PeerEventKind::Down { .. } = event.kind {
-                self.outbox.forget(event.peer);
                 self.handle(now, Input::Unreachable { peer: event.peer });
             }
         }
@@ -305,7 +304,7 @@ impl Consensus {
             let (received, payload) = received?;
             self.message(now, bus, received.from, payload);
         }
-        while let Some(done) = self.workers.poll_done(is_raised) {
+        while let Poll::Ready(done) = self.workers.poll_done(cx) {
             is_busy = true;
             self.executor.complete(now, done);
         }
@@ -316,8 +315,9 @@ impl Consensus {
         Ok(is_busy)
     }
 
-    /// Carries out what the replica wants, until it wants nothing more.
-    fn carry_out(&mut self, cx: &mut Context<'_>, now: Duration, bus: &mut Bus) -> Result<(), NodeError> {
+    /// Carries out what the replica wants, until it wants nothing more. Whether a job was done meanwhile.
+    fn carry_out(&mut self, cx: &mut Context<'_>, now: Duration, bus: &mut Bus) -> Result<bool, NodeError> {
+        let mut is_busy = false;
         loop {
             while let Some(effect) = self.executor.poll_output() {
                 match effect {
@@ -332,15 +332,16 @@ impl Consensus {
                     _ => {}
                 }
             }
-            self.workers.start(&mut self.executor);
+            self.workers.take_jobs(&mut self.executor);
             // A job that was small enough is done already.
-            let Some(done) = self.workers.poll_done(false) else { break };
+            let Poll::Ready(done) = self.workers.poll_done(cx) else { break };
+            is_busy = true;
             self.executor.complete(now, done);
         }
         for peer in self.outbox.flush(cx) {
             self.executor.congested(now, peer);
         }
-        Ok(())
+        Ok(is_busy)
     }
 
     fn event(&mut self, event: Event, bus: &mut Bus) -> Result<(), NodeError> {
@@ -439,8 +440,8 @@ impl Service for Consensus {
         is_raised: bool,
         bus: &mut Bus,
     ) -> Result<bool, NodeError> {
-        let is_busy = self.take_in(cx, now, is_raised, bus)?;
-        self.carry_out(cx, now, bus)?;
+        let mut is_busy = self.take_in(cx, now, is_raised, bus)?;
+        is_busy |= self.carry_out(cx, now, bus)?;
         self.report_members(bus);
         if is_busy {
             let status = self.status.clone();
