@@ -37,5 +37,5 @@ mod transport;
 
 pub use link::LinkProfile;
 pub use mesh::SimMesh;
-pub use network::{Delivery, Network, Output};
+pub use network::{Delivery, Input, Network, Output};
 pub use transport::SimTransport;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use x0_identity::NodeId;
 use x0_mesh::conformance::{self, Bench};
-use x0_mesh::sim::{LinkProfile, Network, Output, SimMesh, SimTransport};
+use x0_mesh::sim::{Input, LinkProfile, Network, Output, SimMesh, SimTransport};
 use x0_mesh::{
     FaultInjector, Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport,
     TransportExt,
@@ -68,7 +68,7 @@ fn a_fault_injector_without_faults_keeps_the_contract() {
     conforms(1, LinkProfile::default(), |transport| Box::new(FaultInjector::new(transport).0));
 }
 
-/// What a faulty transport does to a message that it received.
+/// The change that a faulty transport makes to a received message.
 #[derive(Clone, Copy)]
 enum Fault {
     Swap,
@@ -237,18 +237,29 @@ fn a_cut_in_one_direction_stops_that_direction() {
     network.start(Duration::ZERO, one);
     network.start(Duration::ZERO, two);
     network.cut(Duration::ZERO, one, two);
-    network.send(Duration::ZERO, one, two, Lane::Datagram, b"lost".to_vec()).unwrap();
-    network.send(Duration::ZERO, two, one, Lane::Datagram, b"received".to_vec()).unwrap();
-    let received = network.poll_output(Duration::from_millis(900));
+    let send = |from, to, lane, payload: &[u8]| Input::Send { from, to, lane, payload: payload.to_vec() };
+    // The network's outputs, after its occurrences until then.
+    let run = |network: &mut Network, end| {
+        let mut outputs = Vec::new();
+        while network.poll_timeout().is_some_and(|due| due <= end) {
+            network.handle(end, Input::Timeout).unwrap();
+            outputs.extend(std::iter::from_fn(|| network.poll_output()));
+        }
+        outputs
+    };
+    assert_eq!(std::iter::from_fn(|| network.poll_output()).count(), 2, "both ends are connected");
+    network.handle(Duration::ZERO, send(one, two, Lane::Datagram, b"lost")).unwrap();
+    network.handle(Duration::ZERO, send(two, one, Lane::Datagram, b"received")).unwrap();
+    let received = run(&mut network, Duration::from_millis(900));
     assert!(
         matches!(&received[..], [Output::Deliver(delivery)] if delivery.payload == b"received"),
         "{received:?}"
     );
     // A side that receives nothing gives the connection up, and so does the other.
-    let ended = network.poll_output(Duration::from_secs(2));
+    let ended = run(&mut network, Duration::from_secs(2));
     assert_eq!(ended.len(), 2);
     assert_eq!(
-        network.send(Duration::from_secs(2), two, one, Lane::Bulk, Vec::new()),
+        network.handle(Duration::from_secs(2), send(two, one, Lane::Bulk, b"")),
         Err(SendError::Unreachable { peer: one })
     );
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use super::link::LinkProfile;
-use super::network::{Network, Output};
+use super::network::{Input, Network, Output};
 use super::port::Port;
 use super::transport::SimTransport;
 use crate::{Lane, PeerEventKind};
@@ -53,8 +53,8 @@ impl SimMesh {
         inner.ports.insert(node, Port::new(life));
         inner.under_way.retain(|(from, to, _), _| *from != node && *to != node);
         let now = inner.now;
-        let outputs = inner.network.start(now, node);
-        let wakers = inner.dispatch(outputs);
+        inner.network.start(now, node);
+        let wakers = inner.dispatch();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
         SimTransport::new(self.clone(), node, life)
@@ -105,11 +105,11 @@ impl SimMesh {
         inner.now = inner.now.max(now);
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut Network, Duration) -> Vec<Output>) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Network, Duration)) {
         let mut inner = self.lock();
         let now = inner.now;
-        let outputs = change(&mut inner.network, now);
-        let wakers = inner.dispatch(outputs);
+        change(&mut inner.network, now);
+        let wakers = inner.dispatch();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -132,8 +132,9 @@ impl SimMesh {
         let Some(due) = inner.network.poll_timeout() else { return false };
         inner.now = inner.now.max(due);
         let now = inner.now;
-        let outputs = inner.network.poll_output(now);
-        let wakers = inner.dispatch(outputs);
+        // Only a message can be refused.
+        let _ = inner.network.handle(now, Input::Timeout);
+        let wakers = inner.dispatch();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
         true
@@ -164,10 +165,10 @@ impl SimMesh {
 }
 
 impl Inner {
-    /// Puts outputs into the ports of their nodes. Returns the wakers to call.
-    pub(super) fn dispatch(&mut self, outputs: Vec<Output>) -> Vec<Waker> {
+    /// Puts the outputs of the network into the ports of their nodes. Returns the wakers to call.
+    pub(super) fn dispatch(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        for output in outputs {
+        while let Some(output) = self.network.poll_output() {
             match output {
                 Output::Deliver(delivery) => {
                     let Some(port) = self.ports.get_mut(&delivery.to) else { continue };

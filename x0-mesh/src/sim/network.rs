@@ -1,6 +1,6 @@
-//! The simulated network, as an engine without a clock.
+//! The simulated network, as a protocol engine without a clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -9,11 +9,43 @@ use super::link::LinkProfile;
 use crate::random::SplitMix64;
 use crate::{DownReason, Lane, PeerEvent, PeerEventKind, SendError};
 
-/// Nodes and the links between them, in virtual time. It owns no clock: `now` is the time since any origin
-/// and never runs backwards.
+/// Nodes and the links between them, in virtual time. The network owns no clock: `now` is the time since any
+/// origin and never runs backwards.
 ///
-/// After each call take outputs with [`poll_output`](Network::poll_output) until there are none, and again
-/// when [`poll_timeout`](Network::poll_timeout) has come.
+/// # The drain contract
+/// Nodes start and links fail by the methods of the network; messages and the time are inputs of
+/// [`handle`](Network::handle). After each of both take outputs with [`poll_output`](Network::poll_output)
+/// until there are none. Feed [`Input::Timeout`] when [`poll_timeout`](Network::poll_timeout) has come, again
+/// and again until it has a later time: each input is one occurrence.
+///
+/// ```
+/// use std::time::Duration;
+/// use x0_identity::NodeId;
+/// use x0_mesh::Lane;
+/// use x0_mesh::sim::{Input, Network, Output};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (from, to) = (NodeId::new(1).ok_or("zero")?, NodeId::new(2).ok_or("zero")?);
+/// let mut network = Network::new(42);
+/// network.start(Duration::ZERO, from);
+/// network.start(Duration::ZERO, to);
+/// let (lane, payload) = (Lane::Ordered(0), b"hello".to_vec());
+/// network.handle(Duration::ZERO, Input::Send { from, to, lane, payload })?;
+///
+/// let mut received = Vec::new();
+/// loop {
+///     while let Some(output) = network.poll_output() {
+///         if let Output::Deliver(delivery) = output {
+///             received.push(delivery.payload);
+///         }
+///     }
+///     let Some(now) = network.poll_timeout() else { break };
+///     network.handle(now, Input::Timeout)?;
+/// }
+/// assert_eq!(received, [b"hello"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Network {
     random: SplitMix64,
@@ -32,6 +64,7 @@ pub struct Network {
     /// Messages that wait for the end of a cut.
     held: Vec<Travelling>,
     numbers: u64,
+    outputs: VecDeque<Output>,
     trace: u64,
 }
 
@@ -76,6 +109,26 @@ pub struct Delivery {
     pub payload: Vec<u8>,
 }
 
+/// An input of a [`Network`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Input {
+    /// A node sends a message.
+    Send {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The lane.
+        lane: Lane,
+        /// The message.
+        payload: Vec<u8>,
+    },
+    /// The time of [`poll_timeout`](Network::poll_timeout) has come: the next occurrence that is due takes
+    /// place.
+    Timeout,
+}
+
 /// An output of a [`Network`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -111,6 +164,7 @@ impl Network {
             queue: BTreeMap::new(),
             held: Vec::new(),
             numbers: 0,
+            outputs: VecDeque::new(),
             trace: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -131,18 +185,15 @@ impl Network {
     }
 
     /// Starts a node, for the first time or again. It is reached by every node that is up and not cut off.
-    pub fn start(&mut self, now: Duration, node: NodeId) -> Vec<Output> {
-        let mut outputs = Vec::new();
+    pub fn start(&mut self, now: Duration, node: NodeId) {
         let again = self.nodes.insert(node, Node { is_up: true }).is_some();
         let others: Vec<NodeId> = self.nodes.keys().copied().filter(|other| *other != node).collect();
         for other in others {
             if again {
-                self.disconnect(ends(node, other), Some(node), &DownReason::Replaced, &mut outputs);
+                self.disconnect(ends(node, other), Some(node), &DownReason::Replaced);
             }
-            self.connect(now, ends(node, other), &mut outputs);
+            self.connect(now, ends(node, other));
         }
-        self.note(&outputs);
-        outputs
     }
 
     /// Ends a node as if its process were killed: messages on the way to it are lost, and its peers notice
@@ -162,8 +213,8 @@ impl Network {
 
     /// Lets nothing pass between nodes of different groups; the nodes of no group are one more group. Other
     /// cuts end.
-    pub fn partition(&mut self, now: Duration, groups: &[&[NodeId]]) -> Vec<Output> {
-        let outputs = self.heal(now);
+    pub fn partition(&mut self, now: Duration, groups: &[&[NodeId]]) {
+        self.heal(now);
         let group = |node: &NodeId| groups.iter().position(|group| group.contains(node));
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for from in &nodes {
@@ -171,18 +222,16 @@ impl Network {
                 self.cut(now, *from, *to);
             }
         }
-        outputs
     }
 
     /// Ends every cut. Messages that waited for that arrive after the usual time, if their epoch lasts.
-    pub fn heal(&mut self, now: Duration) -> Vec<Output> {
+    pub fn heal(&mut self, now: Duration) {
         self.cuts.clear();
         for travelling in std::mem::take(&mut self.held) {
             let Delivery { from, to, lane, .. } = travelling.delivery;
             let at = self.arrival(now, from, to, lane);
             self.enqueue(at, Occurrence::Arrive(travelling));
         }
-        let mut outputs = Vec::new();
         let broken: Vec<_> = self
             .connections
             .iter()
@@ -190,21 +239,16 @@ impl Network {
             .map(|(ends, _)| *ends)
             .collect();
         for ends in broken {
-            self.connect(now, ends, &mut outputs);
+            self.connect(now, ends);
         }
-        self.note(&outputs);
-        outputs
     }
 
     /// Ends the epoch between two nodes, with all that is on the way, and begins the next one unless
     /// something is cut.
-    pub fn reset(&mut self, now: Duration, one: NodeId, other: NodeId) -> Vec<Output> {
-        let mut outputs = Vec::new();
+    pub fn reset(&mut self, now: Duration, one: NodeId, other: NodeId) {
         let reason = DownReason::Failed { detail: "reset by the simulation".into() };
-        self.disconnect(ends(one, other), None, &reason, &mut outputs);
-        self.connect(now, ends(one, other), &mut outputs);
-        self.note(&outputs);
-        outputs
+        self.disconnect(ends(one, other), None, &reason);
+        self.connect(now, ends(one, other));
     }
 
     /// Whether messages sent from one to the other go into an epoch.
@@ -213,12 +257,22 @@ impl Network {
         self.connections.get(&ends(from, to)).is_some_and(|connection| connection.is_up)
     }
 
-    /// Sends a message.
+    /// Takes an input.
     ///
     /// # Errors
-    /// [`SendError::ToSelf`], [`SendError::UnknownPeer`] if the peer was never started, and
-    /// [`SendError::Unreachable`] between two epochs. Nothing was sent.
-    pub fn send(
+    /// For a message that cannot be sent: [`SendError::ToSelf`], [`SendError::UnknownPeer`] if the peer was
+    /// never started, and [`SendError::Unreachable`] between two epochs. Nothing was sent.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), SendError> {
+        match input {
+            Input::Send { from, to, lane, payload } => self.send(now, from, to, lane, payload),
+            Input::Timeout => {
+                self.occur(now);
+                Ok(())
+            }
+        }
+    }
+
+    fn send(
         &mut self,
         now: Duration,
         from: NodeId,
@@ -255,29 +309,30 @@ impl Network {
         self.queue.keys().next().map(|(at, _)| *at)
     }
 
-    /// The outputs of the next occurrence that is due by now; empty when there is none. Both ends may notice
-    /// one occurrence.
-    pub fn poll_output(&mut self, now: Duration) -> Vec<Output> {
-        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= now) {
+    /// The next output, or `None` when the network waits for inputs or the time.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Lets the next occurrence that is due by now take place. An occurrence that no node notices is none.
+    fn occur(&mut self, now: Duration) {
+        let before = self.outputs.len();
+        while self.outputs.len() == before
+            && let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= now)
+        {
             let ((at, _), occurrence) = entry.remove_entry();
-            let mut outputs = Vec::new();
             match occurrence {
-                Occurrence::Arrive(travelling) => self.arrive(travelling, &mut outputs),
+                Occurrence::Arrive(travelling) => self.arrive(travelling),
                 Occurrence::Detect { ends, epoch } => {
                     if self.connections.get(&ends).is_some_and(|connection| connection.epoch == epoch)
                         && !self.stands(ends)
                     {
-                        self.disconnect(ends, None, &DownReason::TimedOut, &mut outputs);
-                        self.connect(at, ends, &mut outputs);
+                        self.disconnect(ends, None, &DownReason::TimedOut);
+                        self.connect(at, ends);
                     }
                 }
             }
-            if !outputs.is_empty() {
-                self.note(&outputs);
-                return outputs;
-            }
         }
-        Vec::new()
     }
 
     /// A digest of all outputs so far: equal for equal runs.
@@ -286,7 +341,7 @@ impl Network {
         self.trace
     }
 
-    fn arrive(&mut self, travelling: Travelling, outputs: &mut Vec<Output>) {
+    fn arrive(&mut self, travelling: Travelling) {
         let Delivery { from, to, lane, .. } = travelling.delivery;
         let is_current = self
             .connections
@@ -296,7 +351,7 @@ impl Network {
             return;
         }
         if !self.cuts.contains(&(from, to)) {
-            outputs.push(Output::Deliver(travelling.delivery));
+            self.output(Output::Deliver(travelling.delivery));
         } else if lane != Lane::Datagram {
             self.held.push(travelling);
         }
@@ -340,7 +395,7 @@ impl Network {
         }
     }
 
-    fn connect(&mut self, now: Duration, ends: (NodeId, NodeId), outputs: &mut Vec<Output>) {
+    fn connect(&mut self, now: Duration, ends: (NodeId, NodeId)) {
         let stands = self.stands(ends);
         let connection = self.connections.entry(ends).or_insert(Connection { epoch: 0, is_up: false });
         if connection.is_up || !stands {
@@ -358,18 +413,12 @@ impl Network {
         });
         let (one, other) = ends;
         for (at, peer) in [(one, other), (other, one)] {
-            outputs.push(Output::Event { at, event: PeerEvent { peer, kind: PeerEventKind::Up { epoch } } });
+            self.output(Output::Event { at, event: PeerEvent { peer, kind: PeerEventKind::Up { epoch } } });
         }
     }
 
     /// Both ends give the connection up; the node that has just started knows nothing of it.
-    fn disconnect(
-        &mut self,
-        ends: (NodeId, NodeId),
-        started: Option<NodeId>,
-        reason: &DownReason,
-        outputs: &mut Vec<Output>,
-    ) {
+    fn disconnect(&mut self, ends: (NodeId, NodeId), started: Option<NodeId>, reason: &DownReason) {
         let Some(connection) = self.connections.get_mut(&ends).filter(|connection| connection.is_up) else {
             return;
         };
@@ -380,29 +429,28 @@ impl Network {
         for (at, peer) in [(one, other), (other, one)] {
             if started != Some(at) && self.nodes.get(&at).is_some_and(|node| node.is_up) {
                 let kind = PeerEventKind::Down { epoch, reason: reason.clone() };
-                outputs.push(Output::Event { at, event: PeerEvent { peer, kind } });
+                self.output(Output::Event { at, event: PeerEvent { peer, kind } });
             }
         }
     }
 
-    fn note(&mut self, outputs: &[Output]) {
-        for output in outputs {
-            match output {
-                // The bytes of the message, not their text: formatting took most of a simulation's time.
-                Output::Deliver(Delivery { to, from, lane, payload }) => {
-                    let lane = match lane {
-                        Lane::Datagram => 0x100,
-                        Lane::Bulk => 0x101,
-                        Lane::Ordered(number) => u64::from(*number),
-                    };
-                    for word in [from.get(), to.get(), lane, payload.len() as u64] {
-                        self.note_word(word);
-                    }
-                    self.note_bytes(payload);
+    fn output(&mut self, output: Output) {
+        match &output {
+            // The bytes of the message, not their text: formatting took most of a simulation's time.
+            Output::Deliver(Delivery { to, from, lane, payload }) => {
+                let lane = match lane {
+                    Lane::Datagram => 0x100,
+                    Lane::Bulk => 0x101,
+                    Lane::Ordered(number) => u64::from(*number),
+                };
+                for word in [from.get(), to.get(), lane, payload.len() as u64] {
+                    self.note_word(word);
                 }
-                Output::Event { .. } => self.note_bytes(format!("{output:?}").as_bytes()),
+                self.note_bytes(payload);
             }
+            Output::Event { .. } => self.note_bytes(format!("{output:?}").as_bytes()),
         }
+        self.outputs.push_back(output);
     }
 
     /// In words: byte by byte this is most of the cost of a message.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use x0_identity::NodeId;
 
 use super::mesh::SimMesh;
+use super::network::Input;
 use crate::{Lane, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
 /// A node's transport in a [`SimMesh`]. Lanes `Ordered(0)` to `Ordered(15)`; messages of up to 16 MiB,
@@ -83,7 +84,9 @@ impl Transport for SimTransport {
             return Poll::Pending;
         }
         let now = inner.now;
-        let sent = inner.network.send(now, self.local, to, lane, [payload, trailer].concat());
+        let sent = inner
+            .network
+            .handle(now, Input::Send { from: self.local, to, lane, payload: [payload, trailer].concat() });
         // A datagram that is lost is never received, so datagrams do not count against the lane.
         if sent.is_ok() && lane != Lane::Datagram {
             *inner.under_way.entry(key).or_default() += cost;
@@ -102,7 +105,7 @@ impl Transport for SimTransport {
             port.receiver = Some(cx.waker().clone());
             return Poll::Pending;
         };
-        // It may have been the last of an epoch that is over.
+        // The message may have been the last of an epoch that is over.
         let watcher = port.watcher.take();
         let cost = message.len() + MESSAGE_OVERHEAD_LEN;
         let sender = inner.release(received.from, self.local, received.lane, cost);
