@@ -19,35 +19,39 @@
 //! ```
 //!
 //! # The parts
-//! - [`BlobRef`] is what a keyspace holds: name, length, media type, provenance; at most [`BlobRef::LEN_MAX`]
-//!   bytes.
-//! - [`BlobStore`] is a folder of blobs, whole ones and those of which only some chunks are held.
-//! - [`BlobExchange`] is the engine that brings blobs from other nodes and serves one's own. It does no I/O.
-//! - [`Blobs`] joins the two on a thread of its own, behind [`Store::blobs`](crate::Store::blobs): in a node
-//!   of a cluster (feature `mesh`) over `Lane::Bulk`, in an embedded store without anybody to fetch from.
+//! - [`BlobRef`] is the value in a keyspace: id, length, media type and provenance of a blob, in at most
+//!   [`BlobRef::LEN_MAX`] bytes.
+//! - [`BlobStore`] is a folder of blobs. It holds whole blobs and blobs of which some chunks are missing.
+//! - [`BlobExchange`] is the protocol engine that fetches blobs from other nodes and serves the node's own.
+//!   It does no I/O.
+//! - [`Blobs`] joins the two on a thread, behind [`Store::blobs`](crate::Store::blobs): in a node of a
+//!   cluster (feature `mesh`) over `Lane::Bulk`, in an embedded store without peers to fetch from.
 //!
 //! # The method
-//! A blob is cut into chunks of [`CHUNK_LEN`] bytes, over which stands a Merkle tree (RFC 9162 §2.1.1,
-//! SHA-256). Its [`BlobId`] is a hash of the root and the length. A member that fetches asks the others what
-//! they hold; the answer carries length and root, which the name proves. Then chunks are asked for, of
-//! several members at once, each of which comes with the hashes beside its way to the root, and is handed to
-//! the files only when that way leads there. A wrong one is recognised by itself: its sender is reported and
-//! not asked again for this blob. What is held of a blob is on disk with a bit for each chunk, so that a
-//! restart goes on where it was, and what is only partly held is served as well.
+//! A blob is cut into chunks of [`CHUNK_LEN`] bytes, which are the leaves of a Merkle tree (RFC 9162 §2.1.1,
+//! SHA-256). Its [`BlobId`] is a hash of the root and the length.
 //!
-//! # What it costs
-//! On the way, beside the chunk: about 45 bytes and 32 for each level of the tree, and a request of about 40
-//! bytes for up to 8 chunks. Measured with the answers to who holds what: 208 bytes received and 26 sent for
-//! each chunk of a blob of 8 MiB, 363 and 41 of one of 256 MiB, that is 0.15 %. On disk: 4 KiB, and 64 bytes
-//! and a bit for each chunk. In memory: at most [`ExchangeOptions::asked_max`] chunks while fetching, 8 MiB
-//! unless set otherwise; while adding one chunk, and 96 bytes for each. A batch of chunks that arrive
-//! together costs one fsync.
+//! A member that fetches a blob asks the others which chunks they hold. Their answer contains length and
+//! root, which the id proves. Then it requests chunks of several members at once. A chunk comes with the
+//! hashes of its Merkle path, and is written only if the path leads to the root. So each wrong chunk is
+//! recognised by itself: its sender is reported and not asked again for this blob.
 //!
-//! # Limits
-//! A blob is of at most [`BLOB_LEN_MAX`] bytes. What is said of it beside name and length is not part of the
-//! name. Blobs are not encrypted on disk, any peer that the transport lets in can fetch a blob whose name it
-//! knows, and nothing is removed by itself: a node removes what it no longer wants, for instance what no key
-//! refers to.
+//! A bit for each chunk on disk says whether it is held. A fetch continues from there after a restart, and
+//! other members can fetch the chunks that are held already.
+//!
+//! # Costs
+//! - Network: about 45 bytes for each chunk and 32 for each level of the tree, and a request of about 40
+//!   bytes for up to 8 chunks. Measured with the answers about availability: 208 bytes received and 26 sent
+//!   for each chunk of a blob of 8 MiB, 363 and 41 of one of 256 MiB, that is 0.15 %.
+//! - Disk: 4 KiB for each blob, and 64 bytes and a bit for each chunk. Chunks that arrive together share one
+//!   fsync.
+//! - Memory: while fetching at most [`ExchangeOptions::asked_max`] chunks, 8 MiB unless set otherwise; while
+//!   adding one chunk, and 96 bytes for each chunk.
+//!
+//! # Limits A blob has at most [`BLOB_LEN_MAX`] bytes. The id proves content and length, but not the media
+//! type and provenance in a reference. Blobs are not encrypted on disk. Any peer that the transport accepts
+//! can fetch a blob whose id it knows. A node removes no blob by itself: the application removes those to
+//! which no key refers.
 
 mod chunks;
 #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "others are met over a mesh"))]
@@ -67,7 +71,7 @@ pub use self::chunks::ChunkSet;
 #[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "members are reached over a mesh"))]
 pub(crate) use self::driver::{Event, SendMessage};
 pub use self::exchange::{
-    BlobExchange, ExchangeOptions, ExchangeTotals, FetchFailure, Input, Misbehavior, Output,
+    BlobExchange, ExchangeInput, ExchangeOptions, ExchangeOutput, ExchangeTotals, FetchFailure, Misbehavior,
 };
 pub use self::fetch::{Fetch, FetchError, Progress};
 pub use self::handle::{BlobOptions, BlobStatus, Blobs};
@@ -79,12 +83,12 @@ pub use self::store::{
 };
 pub(crate) use self::verify::verify_in;
 
-/// Length of every chunk but the last, in bytes. Part of the format.
+/// The length of every chunk but the last, in bytes. Part of the format.
 pub const CHUNK_LEN: usize = 256 << 10;
-/// Longest blob, in bytes.
+/// The longest blob, in bytes.
 pub const BLOB_LEN_MAX: u64 = 64 << 30;
 
-/// The blobs in the folder `blobs` of `folder`, if there are to be any, for a node without others.
+/// Opens the folder `blobs` in `folder` for an embedded store, which has no peers. `None` without options.
 pub(crate) fn open_embedded(
     folder: &std::path::Path,
     options: Option<&BlobOptions>,

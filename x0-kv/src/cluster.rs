@@ -53,6 +53,7 @@ mod membership;
 mod node;
 mod options;
 pub(crate) mod outbox;
+pub(crate) mod outgoing;
 pub(crate) mod peers;
 pub(crate) mod readers;
 pub(crate) mod remote;
@@ -119,4 +120,10 @@ pub enum NodeEvent {
     Scrub(ScrubEvent),
     /// The connection to a peer has changed.
     Peer(PeerEvent),
+}
+
+/// Runs the fuzz target of the status service.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_status(message: &bytes::Bytes) {
+    status_message::fuzz(message);
 }

@@ -1,52 +1,52 @@
-//! Brings each operation to where it can be carried out, and its answer back.
+//! The coordinator: routes the operations of callers to the leader, and their answers back.
 //!
-//! A [`Coordinator`] stands between the callers of one node and the replicas of all. Beside a replica
-//! ([`Role::Member`]) it proposes writes and begins reads where it leads, sends operations on to the leader
-//! where it does not, and serves what other nodes send. Outside of the cluster ([`Role::Client`]) it asks the
-//! members and follows their hints. It owns no replica, socket, clock or thread: a driver carries its
-//! [`Output`]s out and tells it what became of them.
+//! A [`Coordinator`] stands between the callers of one node and the replicas of all nodes. Beside a replica
+//! ([`Role::Member`]) it proposes writes and begins reads if its replica is the leader, sends operations to
+//! the leader otherwise, and serves the requests of other nodes. Outside of the cluster ([`Role::Client`]) it
+//! sends operations to the members and follows their hints. It owns no replica, socket, clock or thread: a
+//! driver carries out its [`Output`]s and reports their results.
 //!
-//! # What it promises
+//! # Guarantees
 //! - **An answer to every call**, at the latest at its deadline, and only one.
-//! - **Once.** A write carries the stamp of a session that the coordinator opens when it first needs one.
-//!   However often it is sent again, it is applied once. When the store has forgotten the session, a write
-//!   that was tried only once gets a new request id; one that was tried before and of whose fate nothing is
-//!   known ends in [`SessionExpired`](OperationError::SessionExpired).
-//! - **Linearizable reads** from the leader, which asks a quorum whether it still leads. All reads that wait
-//!   share one round.
-//! - **Honest errors.** [`TimedOut`](OperationError::TimedOut) says whether the write may have been applied:
-//!   it may when an attempt was made and its fate is not known.
-//! - **Bounds.** At most [`Config::calls_max`] calls and [`Config::requests_max`] requests of other nodes
-//!   wait, each kind apart from the other and no peer with more than its share, so that neither can crowd out
-//!   the rest.
+//! - **Applied once.** A write carries a request id: a session, which the coordinator opens when it first
+//!   needs one, and a number (Raft thesis, §6.3). However often a write is repeated, it is applied once. If
+//!   the store has expired the session, a write with one attempt gets a new request id; a write with an
+//!   earlier attempt of unknown fate ends in [`SessionExpired`](OperationError::SessionExpired).
+//! - **Linearizable reads** from the leader, which confirms its leadership with a quorum (Raft thesis, §6.4).
+//!   All reads that wait share one round.
+//! - **Precise errors.** [`TimedOut`](OperationError::TimedOut) says whether the write may have been applied:
+//!   it may if an attempt was made whose fate is unknown.
+//! - **Bounds.** At most [`CoordinatorOptions::calls_max`] calls of local callers and
+//!   [`CoordinatorOptions::requests_max`] requests of other nodes wait. The two are counted apart, and each
+//!   peer has a share of the requests, so that no caller or peer blocks the others.
 //!
 //! # Ways to the leader
 //! Members report the leader, and its loss, to each client that they are connected to, so that a client turns
 //! to the next leader when the first member knows it. A client that does not reach the leader, or gets no
 //! answer of it, sends its operations to another member, which passes them on.
 //!
-//! At most [`Config::in_flight_len_max`] bytes of operations are on the way to one node. A driver that
+//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. A driver that
 //! reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once as long as
 //! the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips and length
 //! explain.
 //!
-//! # How it is driven
-//! Hand over any number of inputs with [`handle`](Coordinator::handle), then take outputs with
+//! # The drain contract
+//! Feed any number of inputs to [`handle`](Coordinator::handle), then take outputs with
 //! [`poll_output`](Coordinator::poll_output) until there are none, then wait for the next input or until
-//! [`poll_timeout`](Coordinator::poll_timeout). What is handed over between two drains shares messages and
-//! read rounds. An input that answers an output may be given between two polls. An error of `handle` leaves
-//! everything else as it was.
+//! [`poll_timeout`](Coordinator::poll_timeout). Inputs between two drains share messages and read rounds. An
+//! input that answers an output may be fed between two polls. An error of `handle` concerns one message and
+//! changes nothing else.
 //!
 //! ```
 //! use std::time::Duration;
 //! use x0_identity::NodeId;
-//! use x0_kv::coordinator::{Config, Coordinator, Input, Output};
+//! use x0_kv::coordinator::{CoordinatorOptions, Coordinator, Input, Output};
 //! use x0_kv::{Bytes, Consistency, KeyspaceName, Operation, Outcome, Query, State};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let node = NodeId::new(1).ok_or("zero names no node")?;
 //! let reader = State::in_memory().reader();
-//! let mut coordinator = Coordinator::new(Config::member(node), 42);
+//! let mut coordinator = Coordinator::new(CoordinatorOptions::member(node), 42);
 //! let mut now = Duration::ZERO;
 //!
 //! let query = Query::Get { key: Bytes::from_static(b"key") };
@@ -61,7 +61,7 @@
 //!             coordinator.handle(now, Input::Queried { token, answer })?;
 //!         }
 //!         Output::Reply { token, result } => replies.push((token, result)),
-//!         other => panic!("a local read needs nobody else: {other:?}"),
+//!         other => panic!("a local read needs no other node: {other:?}"),
 //!     }
 //! }
 //! assert_eq!(replies, [(7, Ok(Outcome::Value(None)))]);
@@ -72,13 +72,13 @@
 //!
 //! # Tokens
 //! The tokens of [`Output::Propose`] and [`Output::ReadIndex`] never have bit 62 set (the second highest): a
-//! driver may use those that have for what it asks of the replica itself.
+//! driver may use tokens with this bit for its own requests to the replica.
 
 mod call;
-mod config;
 mod dropped;
 mod flight;
 mod local;
+mod options;
 mod outgoing;
 mod port;
 pub(crate) mod protocol;
@@ -96,8 +96,8 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-pub use self::config::{Config, Role};
 pub use self::dropped::DropReason;
+pub use self::options::{CoordinatorOptions, Role};
 pub use self::port::{HandleError, Input, Output};
 pub use crate::coordinator::protocol::MESSAGE_LEN_MAX;
 
@@ -117,10 +117,10 @@ const WATCHERS_MAX: usize = 4096;
 /// The engine: see the [module](self).
 #[derive(Debug)]
 pub struct Coordinator {
-    config: Config,
+    options: CoordinatorOptions,
     now: Duration,
-    /// Names this coordinator among all that its node ever had, so that what was meant for an earlier one is
-    /// not taken.
+    /// Distinguishes this coordinator from those of earlier starts of the node, so that an answer to an
+    /// earlier one is not taken.
     instance: u64,
     random: Random,
     entries: Slab<Entry>,
@@ -130,7 +130,7 @@ pub struct Coordinator {
     requests: usize,
     route: Route,
     session: Session,
-    /// Writes that wait for a stamp. Some may be gone.
+    /// Writes that wait for a request id. Some of the keys may be stale.
     queued: VecDeque<Key>,
     reads: Reads,
     outputs: VecDeque<Output>,
@@ -149,21 +149,21 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator that knows no leader and has no session yet.
     ///
-    /// The `seed` must be a new one at each start of the node, from a source of true randomness: from it
-    /// comes the name by which peers tell this coordinator from the one before, whose late answers are not
-    /// for it. The same seed and inputs give the same outputs.
+    /// `seed` must come from a source of true randomness at each start of the node: by a number made from it
+    /// peers distinguish this coordinator from that of an earlier start, so that it does not get the late
+    /// answers of that one. The same seed and inputs give the same outputs.
     #[must_use]
-    pub fn new(mut config: Config, seed: u64) -> Coordinator {
+    pub fn new(mut options: CoordinatorOptions, seed: u64) -> Coordinator {
         let room = slab::ENTRIES_MAX / 4;
-        config.calls_max = config.calls_max.min(room);
-        config.requests_max = config.requests_max.min(room);
-        config.batch_len = config.batch_len.min(MESSAGE_LEN_MAX);
-        config.read_rounds_max = config.read_rounds_max.max(1);
+        options.calls_max = options.calls_max.min(room);
+        options.requests_max = options.requests_max.min(room);
+        options.batch_len = options.batch_len.min(MESSAGE_LEN_MAX);
+        options.read_rounds_max = options.read_rounds_max.max(1);
         let mut random = Random::new(seed);
         let instance = random.next();
-        let route = Route::new(&config.role, &mut random);
+        let route = Route::new(&options.role, &mut random);
         Coordinator {
-            config,
+            options,
             now: Duration::ZERO,
             instance,
             random,
@@ -187,7 +187,7 @@ impl Coordinator {
     /// Takes an input at the time `now`, which never runs backwards.
     ///
     /// # Errors
-    /// When bytes of a peer are not what they should be.
+    /// When a message of a peer cannot be decoded.
     pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), HandleError> {
         self.now = self.now.max(now);
         let mut handled = Ok(());
@@ -212,12 +212,12 @@ impl Coordinator {
         handled
     }
 
-    /// The next thing to do or to know. To be called until there is none, before the next wait.
+    /// The next output, or `None` when the coordinator waits for inputs or the time.
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
-        if let Some(token) = self.reads.begin(self.config.read_rounds_max) {
+        if let Some(token) = self.reads.begin(self.options.read_rounds_max) {
             return Some(Output::ReadIndex { token });
         }
         self.outgoing.take().map(|(to, payload)| Output::Send { to, payload })
@@ -241,7 +241,7 @@ impl Coordinator {
         self.requests
     }
 
-    /// Who is thought to lead.
+    /// The leader, as far as this coordinator knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.route.leader()

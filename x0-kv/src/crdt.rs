@@ -93,7 +93,7 @@ pub(crate) fn volatile() -> Option<Crdt> {
 
 /// The journal in the folder `crdt` of `folder`. A copy gets a fresh incarnation.
 pub(crate) fn journal_in(folder: &Path, options: &CrdtOptions, node: NodeId) -> Result<Wal, JournalError> {
-    // What changes at once is small next to what the replicated log takes.
+    // Segments are small: the changes of a CRDT store are small compared to those of the replicated log.
     let mut log = WalOptions::default();
     log.segment_len = 1 << 20;
     log.accepts_copy = true;

@@ -67,6 +67,12 @@ pub mod crdt;
 #[cfg(not(feature = "crdt"))]
 #[path = "crdt/absent.rs"]
 mod crdt;
+/// Entries of the targets in `fuzz/`.
+#[cfg(all(fuzzing, feature = "mesh", feature = "crdt"))]
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(all(test, feature = "mesh"))]
+mod recorded;
 mod request;
 #[cfg(feature = "mesh")]
 mod scrub;

@@ -1,8 +1,9 @@
 //! A whole cluster in virtual time, in one thread, with faults of every kind.
 //!
-//! [`run`] plays a [`Scenario`]: full nodes (replica, write-ahead log, state, coordinator) and clients outside, on links and disks
-//! that fail. All chance comes from the scenario's seed, so that the same scenario gives the same [`Report`],
-//! its [`trace_hash`](Report::trace_hash) included, and a [`Violation`] can be seen again.
+//! [`run`] plays a [`Scenario`]: full nodes (replica, write-ahead log, state, coordinator) and clients
+//! outside, on links and disks that fail. All chance comes from the scenario's seed, so that the same
+//! scenario gives the same [`Report`], its [`trace_hash`](Report::trace_hash) included, and a [`Violation`]
+//! can be seen again.
 //!
 //! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end
 //! or stand still, disks fail, fill up or get slow; links are cut in both directions or one, lose, delay,
@@ -59,11 +60,11 @@ pub use self::violation::{Cause, Violation};
 
 use self::schedule::Place;
 
-/// What to play.
+/// The parameters of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Scenario {
-    /// Where all chance comes from.
+    /// The seed of all random choices.
     pub seed: u64,
     /// Nodes that found the cluster. 5 unless set.
     pub nodes: usize,

@@ -24,8 +24,8 @@ use crate::store::memory::Volatile;
 /// A linearizable key-value store: the same handle for data in this process, on this node of a cluster, or in
 /// a cluster that this process is a client of. Cheap to clone; every thread and task may have its own.
 ///
-/// It dereferences to its default [`Keyspace`], whose methods read and write keys: `store.get("key")` reads
-/// `key` of the default keyspace. [`keyspace`](Store::keyspace) returns the handle of another one, and
+/// A store dereferences to its default [`Keyspace`], whose methods read and write keys: `store.get("key")`
+/// reads `key` of the default keyspace. [`keyspace`](Store::keyspace) returns the handle of another one, and
 /// [`crdt`](Store::crdt) that of the CRDT store.
 ///
 /// Operations of the CRDT store do not exist on this type:

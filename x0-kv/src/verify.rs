@@ -35,7 +35,7 @@ pub struct VerifyProgress {
     pub bytes: u64,
 }
 
-/// What a verification without an error has read.
+/// Counts of a verification without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -214,7 +214,7 @@ impl Scrub {
         };
         let ScanPage { page, snapshot } = match page {
             Ok(page) => page,
-            // It was dropped meanwhile, and has no digest.
+            // The keyspace was dropped meanwhile, and has no digest.
             Err(ReadError::KeyspaceMissing) => return Ok(ScrubStep::Read { entries: 0, bytes: 0 }),
             Err(error) => {
                 self.finish();

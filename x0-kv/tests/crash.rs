@@ -167,8 +167,8 @@ fn script(disk: &SimDirectory, node: &mut Node, next: u64) -> Result<(), u64> {
     (next..WRITES).try_for_each(|number| node.put(disk, number).map_err(|Dead| number))
 }
 
-/// What each key must hold when all writes below `next` were acknowledged, and perhaps the one at `next` was
-/// made too.
+/// The value that each key must hold when all writes below `next` were acknowledged, and the one at `next`
+/// was perhaps made.
 fn check(node: &Node, next: u64, what: &str) {
     for residue in 0..KEYS {
         let last = (0..next).rev().find(|number| number % KEYS == residue);

@@ -127,6 +127,6 @@ fn a_damaged_log_is_refused_and_named() {
     std::fs::write(&log, &bytes).unwrap();
     let said = Store::open(folder.path()).unwrap_err().to_string();
     assert!(said.contains(log.to_str().unwrap()) && said.contains("damaged"), "{said}");
-    // It was not repaired in silence.
+    // The damage was not repaired silently.
     assert_eq!(std::fs::read(&log).unwrap(), bytes);
 }

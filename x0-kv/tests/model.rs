@@ -18,7 +18,7 @@ use x0_kv::{
     Transaction, TransactionOutcome, Versioned, decode_applied,
 };
 
-/// What happens next.
+/// One step of the test.
 #[derive(Debug, Clone)]
 enum Step {
     Write {
@@ -136,7 +136,7 @@ fn name(keyspace: u8) -> KeyspaceName {
     }
 }
 
-/// What the store should be.
+/// The expected state of the store.
 struct Model {
     keyspaces: BTreeMap<KeyspaceName, BTreeMap<Bytes, Versioned>>,
     sessions: BTreeMap<u64, BTreeMap<u64, Applied>>,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 use x0_kv::blob::{self, BlobExchange, BlobId, BlobStore, BlobStoreOptions, ExchangeOptions};
-use x0_kv::coordinator::{Config, Coordinator, Input, Output};
+use x0_kv::coordinator::{Coordinator, CoordinatorOptions, Input, Output};
 use x0_kv::{Bytes, CrdtOptions, KeyspaceName, Mutation, Operation, Store, StoreOptions};
 
 const CONTENT: &[u8] = b"the content of a recorded blob";
@@ -58,7 +58,7 @@ fn put() -> Operation {
 
 #[test]
 fn messages_of_coordinators() {
-    let mut client = Coordinator::new(Config::client(node(9), vec![node(1)]), 1);
+    let mut client = Coordinator::new(CoordinatorOptions::client(node(9), vec![node(1)]), 1);
     client.handle(Duration::ZERO, Input::Call { token: 1, operation: put(), deadline: None }).unwrap();
     let mut sent = Vec::new();
     while let Some(output) = client.poll_output() {
@@ -68,7 +68,7 @@ fn messages_of_coordinators() {
     }
     assert!(!sent.is_empty());
     for payload in recorded("coordinator.hex", &sent) {
-        let mut member = Coordinator::new(Config::member(node(1)), 2);
+        let mut member = Coordinator::new(CoordinatorOptions::member(node(1)), 2);
         let leader = Input::Leader { leader: Some(node(1)), term: 1, is_self: true };
         member.handle(Duration::ZERO, leader).unwrap();
         member.handle(Duration::ZERO, Input::Message { from: node(9), payload }).unwrap();
@@ -80,22 +80,27 @@ fn messages_of_coordinators() {
 fn messages_of_blob_exchanges() {
     let mut exchange = BlobExchange::new(ExchangeOptions::default(), 1);
     let now = Duration::ZERO;
-    exchange.handle(now, blob::Input::Sources([node(2)].into())).unwrap();
-    exchange.handle(now, blob::Input::Up(node(2))).unwrap();
+    exchange.handle(now, blob::ExchangeInput::Sources([node(2)].into())).unwrap();
+    exchange.handle(now, blob::ExchangeInput::Up(node(2))).unwrap();
     let id = BlobId::of(CONTENT);
-    exchange.handle(now, blob::Input::Fetch { id, len: CONTENT.len() as u64, holding: None }).unwrap();
+    exchange
+        .handle(now, blob::ExchangeInput::Fetch { id, len: CONTENT.len() as u64, holding: None })
+        .unwrap();
     let mut sent = Vec::new();
     while let Some(output) = exchange.poll_output() {
-        if let blob::Output::Send { payload, .. } = output {
+        if let blob::ExchangeOutput::Send { payload, .. } = output {
             sent.push(payload.into());
         }
     }
     assert!(!sent.is_empty());
     for payload in recorded("blob.hex", &sent) {
         let mut server = BlobExchange::new(ExchangeOptions::default(), 2);
-        server.handle(now, blob::Input::Up(node(1))).unwrap();
-        server.handle(now, blob::Input::Message { from: node(1), payload }).unwrap();
-        assert!(matches!(server.poll_output(), Some(blob::Output::Look { .. })), "it looks the blob up");
+        server.handle(now, blob::ExchangeInput::Up(node(1))).unwrap();
+        server.handle(now, blob::ExchangeInput::Message { from: node(1), payload }).unwrap();
+        assert!(
+            matches!(server.poll_output(), Some(blob::ExchangeOutput::Look { .. })),
+            "it looks the blob up"
+        );
     }
 }
 

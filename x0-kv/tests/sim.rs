@@ -74,7 +74,7 @@ fn caught(planted: PlantedBug) -> (u64, Cause) {
         scenario.duration = Duration::from_secs(60);
         scenario.planted = Some(planted);
         if let Err(violation) = run(&scenario) {
-            // It is the bug that was seen, and nothing else.
+            // The violation is that of the planted bug, and no other.
             scenario.planted = None;
             play(&scenario);
             return (seed, violation.cause);

@@ -165,7 +165,7 @@ fn the_largest_entries_travel() {
     assert_eq!(rest.entries.first().map(|entry| entry.key[0]), Some(1));
 }
 
-/// What readers of several snapshots, dropped at different times, leave behind is what was written.
+/// Readers of several snapshots, dropped at different times, leave exactly the writes behind.
 #[test]
 fn snapshots_overlap_with_writes_and_each_other() {
     let mut state = filled(500);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use x0_identity::NodeId;
 use x0_kv::Bytes;
-use x0_kv::blob::{BlobExchange, BlobId, BlobRef, ChunkSet, ExchangeOptions, Holding, Input, Output, Piece};
+use x0_kv::blob::{BlobExchange, BlobId, BlobRef, ChunkSet, ExchangeOptions, Holding, ExchangeInput, ExchangeOutput, Piece};
 
 /// The blob that is fetched; short, so that a fuzzer may come upon it.
 const WANTED: &[u8] = b"wanted";
@@ -24,9 +24,9 @@ fuzz_target!(|data: &[u8]| {
     let mut exchange = BlobExchange::new(options.clone(), 1);
     let now = Duration::ZERO;
     for input in [
-        Input::Sources([peer].into()),
-        Input::Up(peer),
-        Input::Fetch { id, len: WANTED.len() as u64, holding: None },
+        ExchangeInput::Sources([peer].into()),
+        ExchangeInput::Up(peer),
+        ExchangeInput::Fetch { id, len: WANTED.len() as u64, holding: None },
     ] {
         exchange.handle(now, input).unwrap();
     }
@@ -35,26 +35,26 @@ fuzz_target!(|data: &[u8]| {
     while let [low, high, after @ ..] = rest {
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
         let (message, after) = after.split_at(len);
-        let _ = exchange.handle(now, Input::Message { from: peer, payload: Bytes::copy_from_slice(message) });
+        let _ = exchange.handle(now, ExchangeInput::Message { from: peer, payload: Bytes::copy_from_slice(message) });
         while let Some(output) = exchange.poll_output() {
             let answer = match output {
-                Output::Begin { id: begun, len, .. } => {
+                ExchangeOutput::Begin { id: begun, len, .. } => {
                     assert_eq!((begun, len), (id, WANTED.len() as u64));
-                    Input::Begun { id, chunks: Some(ChunkSet::none(1)) }
+                    ExchangeInput::Begun { id, chunks: Some(ChunkSet::none(1)) }
                 }
-                Output::Keep { id: kept, index, piece } => {
+                ExchangeOutput::Keep { id: kept, index, piece } => {
                     assert_eq!((kept, index, &piece.bytes[..]), (id, 0, WANTED));
-                    Input::Kept { id, index, is_kept: true }
+                    ExchangeInput::Kept { id, index, is_kept: true }
                 }
-                Output::Look { to, id } => {
+                ExchangeOutput::Look { to, id } => {
                     let holding = Holding::new(3 << 18, [7; 32], ChunkSet::none(3));
-                    Input::Looked { to, id, holding: (id.as_bytes()[0] & 1 == 0).then_some(holding) }
+                    ExchangeInput::Looked { to, id, holding: (id.as_bytes()[0] & 1 == 0).then_some(holding) }
                 }
-                Output::Read { ticket, index, .. } => {
+                ExchangeOutput::Read { ticket, index, .. } => {
                     let piece = Piece::new(vec![[1; 32]; 2], Bytes::from_static(b"chunk"));
-                    Input::Read { ticket, piece: (index < 3).then_some(piece) }
+                    ExchangeInput::Read { ticket, piece: (index < 3).then_some(piece) }
                 }
-                Output::Send { ticket: Some(ticket), .. } => Input::Left { ticket },
+                ExchangeOutput::Send { ticket: Some(ticket), .. } => ExchangeInput::Left { ticket },
                 _ => continue,
             };
             exchange.handle(now, answer).unwrap();

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use x0_identity::NodeId;
-use x0_kv::coordinator::{Config, Coordinator, Input, Output};
+use x0_kv::coordinator::{CoordinatorOptions, Coordinator, Input, Output};
 use x0_kv::{Bytes, KeyspaceName, Mutation, Operation, Outcome};
 
 fuzz_target!(|data: &[u8]| {
     let (peer, local) = (NodeId::new(1).unwrap(), NodeId::new(2).unwrap());
     let payload = Bytes::copy_from_slice(data);
-    let mut config = Config::member(local);
-    config.requests_max = 16;
-    let mut leader = Coordinator::new(config, 1);
-    let mut client = Coordinator::new(Config::client(local, vec![peer]), 2);
+    let mut options = CoordinatorOptions::member(local);
+    options.requests_max = 16;
+    let mut leader = Coordinator::new(options, 1);
+    let mut client = Coordinator::new(CoordinatorOptions::client(local, vec![peer]), 2);
     let now = Duration::ZERO;
     leader.handle(now, Input::Leader { leader: Some(local), term: 1, is_self: true }).unwrap();
     for token in 0..2 {

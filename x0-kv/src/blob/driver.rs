@@ -9,24 +9,24 @@ use x0_identity::NodeId;
 
 use super::fetch::{FetchError, Waiting};
 use super::handle::BlobStatus;
-use super::{BlobExchange, BlobId, BlobStore, BlobWriteError, FetchFailure, Input, Output};
+use super::{BlobExchange, BlobId, BlobStore, BlobWriteError, ExchangeInput, ExchangeOutput, FetchFailure};
 use crate::telemetry::BlobTelemetry;
 
 /// Most bytes of messages that may wait; more than that are lost.
 const MESSAGES_LEN_MAX: usize = 32 << 20;
-/// What a message counts for beyond its bytes.
+/// The bytes that a message counts for beyond its length.
 const MESSAGE_OVERHEAD_LEN: usize = 128;
 /// How long the thread sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Where messages go.
+/// Sends a message to a member.
 pub(crate) type SendMessage = Box<dyn FnMut(NodeId, Bytes) + Send>;
 
-/// What happens to the driver.
+/// An event for the driver.
 pub(crate) enum Event {
     /// To the exchange.
-    Engine(Input),
-    /// Somebody waits for a blob.
+    Engine(ExchangeInput),
+    /// A caller waits for a blob.
     Fetch { id: BlobId, len: u64, waiting: Arc<Waiting> },
     /// And waits no more.
     Dropped { id: BlobId, waiting: Weak<Waiting> },
@@ -38,7 +38,7 @@ pub(crate) enum Event {
     Removed { id: BlobId },
 }
 
-/// What the thread and the handles share.
+/// The state that the thread and the handles share.
 pub(crate) struct Shared {
     /// `None` when it is closed.
     store: Mutex<Option<BlobStore>>,
@@ -99,7 +99,7 @@ impl Shared {
         let len = inbox.messages_len + payload.len() + MESSAGE_OVERHEAD_LEN;
         if len <= MESSAGES_LEN_MAX && !inbox.is_closed {
             inbox.messages_len = len;
-            inbox.events.push(Event::Engine(Input::Message { from, payload }));
+            inbox.events.push(Event::Engine(ExchangeInput::Message { from, payload }));
             drop(inbox);
             self.filled.notify_one();
         }
@@ -129,7 +129,7 @@ impl Shared {
         drop(self.store.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// What has come; `None` when it is to end.
+    /// Waits for events; `None` when the thread is to end.
     fn wait(&self, limit: Duration) -> Option<Vec<Event>> {
         let idle = |inbox: &mut Inbox| inbox.events.is_empty() && !inbox.is_stopping;
         let (mut inbox, _) =
@@ -162,7 +162,7 @@ impl AsRef<[u8]> for Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.put(Event::Engine(Input::Left { ticket: self.ticket }));
+            shared.put(Event::Engine(ExchangeInput::Left { ticket: self.ticket }));
         }
     }
 }
@@ -172,7 +172,7 @@ impl Drop for Tracked {
 struct Job {
     len: u64,
     waiting: Vec<Arc<Waiting>>,
-    /// It is fetched without a caller: a chunk of it was damaged.
+    /// The blob is fetched without a caller: a chunk of it was damaged.
     is_repair: bool,
     /// Why it cannot be kept.
     error: Option<Arc<BlobWriteError>>,
@@ -182,7 +182,7 @@ struct Driver<'a> {
     shared: &'a Arc<Shared>,
     store: BlobStore,
     exchange: BlobExchange,
-    post: SendMessage,
+    send: SendMessage,
     jobs: BTreeMap<BlobId, Job>,
     /// Chunks written and not committed.
     kept: BTreeMap<BlobId, Vec<u32>>,
@@ -191,13 +191,13 @@ struct Driver<'a> {
 }
 
 /// Runs until it is stopped.
-pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: SendMessage) {
+pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, send: SendMessage) {
     let Some(store) = shared.store() else { return };
     let mut driver = Driver {
         shared,
         store,
         exchange,
-        post,
+        send,
         jobs: BTreeMap::new(),
         kept: BTreeMap::new(),
         misbehaving: BTreeMap::new(),
@@ -212,9 +212,9 @@ pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: SendMess
         for event in events {
             driver.event(event);
         }
-        driver.tell(Input::Timeout);
+        driver.input(ExchangeInput::Timeout);
         driver.carry_out();
-        driver.tell_status();
+        driver.publish_status();
         telemetry.round(|| shared.status());
     }
     for job in driver.jobs.values() {
@@ -225,7 +225,7 @@ pub(super) fn drive(shared: &Arc<Shared>, exchange: BlobExchange, post: SendMess
 impl Driver<'_> {
     fn event(&mut self, event: Event) {
         match event {
-            Event::Engine(input) => self.tell(input),
+            Event::Engine(input) => self.input(input),
             Event::Fetch { id, len, waiting } => {
                 self.jobs.entry(id).or_default().waiting.push(waiting);
                 self.fetch(id, len);
@@ -235,7 +235,7 @@ impl Driver<'_> {
                 job.waiting.retain(|held| !std::ptr::eq(Arc::as_ptr(held), waiting.as_ptr()));
                 if job.waiting.is_empty() && !job.is_repair {
                     self.jobs.remove(&id);
-                    self.tell(Input::Cancel { id });
+                    self.input(ExchangeInput::Cancel { id });
                 }
             }
             Event::Damaged { id } => {
@@ -243,18 +243,18 @@ impl Driver<'_> {
                 if let Some(holding) = holding {
                     self.jobs.entry(id).or_default().is_repair = true;
                     // The fetch begins again, because the exchange takes the chunk for held.
-                    self.tell(Input::Cancel { id });
+                    self.input(ExchangeInput::Cancel { id });
                     self.fetch(id, holding.len);
                 }
             }
             Event::Added { id } => {
                 if self.jobs.contains_key(&id) && self.store.is_whole(&id) {
-                    self.tell(Input::Cancel { id });
+                    self.input(ExchangeInput::Cancel { id });
                     self.end(id, &Ok(()));
                 }
             }
             Event::Removed { id } => {
-                self.tell(Input::Cancel { id });
+                self.input(ExchangeInput::Cancel { id });
                 self.end(id, &Err(FetchError::Removed));
             }
         }
@@ -265,11 +265,11 @@ impl Driver<'_> {
             job.len = len;
         }
         let holding = self.store.holding(&id);
-        self.tell(Input::Fetch { id, len, holding });
+        self.input(ExchangeInput::Fetch { id, len, holding });
     }
 
-    fn tell(&mut self, input: Input) {
-        // What cannot be read is counted by the exchange.
+    fn input(&mut self, input: ExchangeInput) {
+        // The exchange counts messages that cannot be decoded.
         let _ = self.exchange.handle(self.now, input);
     }
 
@@ -278,7 +278,7 @@ impl Driver<'_> {
             while let Some(output) = self.exchange.poll_output() {
                 self.output(output);
             }
-            // What came together is made durable together.
+            // Chunks that came together are made durable together.
             let kept = std::mem::take(&mut self.kept);
             if kept.is_empty() {
                 return;
@@ -288,44 +288,44 @@ impl Driver<'_> {
                 let is_kept = committed.is_ok();
                 self.failed(id, committed.err());
                 for index in indexes {
-                    self.tell(Input::Kept { id, index, is_kept });
+                    self.input(ExchangeInput::Kept { id, index, is_kept });
                 }
                 self.progress(id);
             }
         }
     }
 
-    fn output(&mut self, output: Output) {
+    fn output(&mut self, output: ExchangeOutput) {
         match output {
-            Output::Send { to, payload, ticket: None } => (self.post)(to, payload.into()),
-            Output::Send { to, payload, ticket: Some(ticket) } => {
+            ExchangeOutput::Send { to, payload, ticket: None } => (self.send)(to, payload.into()),
+            ExchangeOutput::Send { to, payload, ticket: Some(ticket) } => {
                 let tracked = Tracked { payload, ticket, shared: Arc::downgrade(self.shared) };
-                (self.post)(to, Bytes::from_owner(tracked));
+                (self.send)(to, Bytes::from_owner(tracked));
             }
-            Output::Look { to, id } => {
+            ExchangeOutput::Look { to, id } => {
                 let holding = self.store.holding(&id);
-                self.tell(Input::Looked { to, id, holding });
+                self.input(ExchangeInput::Looked { to, id, holding });
             }
-            Output::Read { ticket, id, index } => {
+            ExchangeOutput::Read { ticket, id, index } => {
                 // A damaged chunk was reported by the read.
                 let piece = self.store.read_piece(&id, index).ok();
-                self.tell(Input::Read { ticket, piece });
+                self.input(ExchangeInput::Read { ticket, piece });
             }
-            Output::Begin { id, len, root } => {
+            ExchangeOutput::Begin { id, len, root } => {
                 let begun = self.store.begin(&id, len, &root);
                 let chunks = begun.map_err(|error| self.failed(id, Some(error))).ok();
-                self.tell(Input::Begun { id, chunks });
+                self.input(ExchangeInput::Begun { id, chunks });
                 self.progress(id);
             }
-            Output::Keep { id, index, piece } => match self.store.keep(&id, index, &piece) {
+            ExchangeOutput::Keep { id, index, piece } => match self.store.keep(&id, index, &piece) {
                 Ok(()) => self.kept.entry(id).or_default().push(index),
                 Err(error) => {
                     self.failed(id, Some(error));
-                    self.tell(Input::Kept { id, index, is_kept: false });
+                    self.input(ExchangeInput::Kept { id, index, is_kept: false });
                 }
             },
-            Output::Complete { id } => self.end(id, &Ok(())),
-            Output::Failed { id, failure } => {
+            ExchangeOutput::Complete { id } => self.end(id, &Ok(())),
+            ExchangeOutput::Failed { id, failure } => {
                 let job = self.jobs.get(&id);
                 let error = match failure {
                     FetchFailure::Length { actual } => {
@@ -339,7 +339,7 @@ impl Driver<'_> {
                 };
                 self.end(id, &Err(error));
             }
-            Output::Misbehaved { peer, .. } => *self.misbehaving.entry(peer).or_default() += 1,
+            ExchangeOutput::Misbehaved { peer, .. } => *self.misbehaving.entry(peer).or_default() += 1,
         }
     }
 
@@ -358,11 +358,11 @@ impl Driver<'_> {
     fn end(&mut self, id: BlobId, result: &Result<(), FetchError>) {
         let Some(job) = self.jobs.remove(&id) else { return };
         // A caller that reads the totals after its fetch finds the fetch in them.
-        self.tell_status();
+        self.publish_status();
         job.waiting.iter().for_each(|waiting| waiting.end(result.clone()));
     }
 
-    fn tell_status(&self) {
+    fn publish_status(&self) {
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.fetching = self.exchange.fetching().count();
         status.pending_bytes = self.exchange.pending_bytes();

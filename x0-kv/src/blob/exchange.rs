@@ -1,4 +1,4 @@
-//! The exchange of blobs, as an engine.
+//! The exchange of blobs between nodes, as a protocol engine.
 
 mod fetch;
 mod io;
@@ -10,35 +10,38 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use self::fetch::Fetch;
-pub use self::io::{ExchangeOptions, ExchangeTotals, FetchFailure, Input, Misbehavior, Output};
+pub use self::io::{
+    ExchangeInput, ExchangeOptions, ExchangeOutput, ExchangeTotals, FetchFailure, Misbehavior,
+};
 use self::serve::Customer;
 use super::BlobId;
 use super::message::{self, Message};
 use crate::request::codec::DecodeError;
 
-/// Brings blobs from nodes that hold them, chunk by chunk, and serves those that are held here.
+/// Fetches blobs from nodes that hold them, chunk by chunk, and serves the blobs that this node holds.
 ///
-/// It owns no file, socket, clock or thread. Files are the driver's: the exchange says which chunk is to be
-/// read or kept, and what comes from a peer is only handed out to be kept when it was proved to be what the
-/// blob's name says.
+/// The exchange owns no file, socket, clock or thread. Files belong to the driver: the exchange requests that
+/// a chunk is read or kept. A chunk of a peer is handed out only after its Merkle path was verified against
+/// the id of the blob.
 ///
-/// The fetching peer does all the asking and repeating. The serving peer holds nothing for it but a bounded
+/// The fetching node sends all requests and repeats them. The serving node holds nothing for it but a bounded
 /// queue of chunks to send.
 ///
-/// # How to drive it
-/// 1. [`handle`](Self::handle) what happens: messages, peers that come and go, what the files answered, the
-///    time of [`poll_timeout`](Self::poll_timeout);
-/// 2. then carry out what [`poll_output`](Self::poll_output) gives until it gives none. Outputs that ask for
-///    an answer name the input that is the answer; it may come at once or later, and in any order.
+/// # The drain contract
+/// 1. Feed [`handle`](Self::handle) with messages, connected and lost peers, results of the files, and
+///    [`ExchangeInput::Timeout`] once [`poll_timeout`](Self::poll_timeout) has come.
+/// 2. Then carry out the outputs of [`poll_output`](Self::poll_output) until it returns `None`. An output
+///    that needs an answer names the input that is the answer, which may follow at once or later, in any
+///    order.
 ///
-/// The times are since any origin and never go back. An error of `handle` concerns one message and needs no
-/// answer.
+/// `now` is the time since any origin and never goes back. An error of `handle` concerns one message, which
+/// is dropped, and needs no reaction.
 ///
 /// ```
 /// use std::time::Duration;
 /// use x0_identity::NodeId;
 /// use x0_kv::Bytes;
-/// use x0_kv::blob::{BlobExchange, BlobStore, BlobStoreOptions, ExchangeOptions, Input, Output};
+/// use x0_kv::blob::{BlobExchange, BlobStore, BlobStoreOptions, ExchangeOptions, ExchangeInput, ExchangeOutput};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
@@ -50,30 +53,30 @@ use crate::request::codec::DecodeError;
 ///
 /// let now = Duration::ZERO;
 /// for (engine, peer) in engines.iter_mut().zip([nodes[1], nodes[0]]) {
-///     engine.handle(now, Input::Sources(nodes.into()))?;
-///     engine.handle(now, Input::Up(peer))?;
+///     engine.handle(now, ExchangeInput::Sources(nodes.into()))?;
+///     engine.handle(now, ExchangeInput::Up(peer))?;
 /// }
-/// engines[1].handle(now, Input::Fetch { id: blob.id, len: blob.len, holding: None })?;
+/// engines[1].handle(now, ExchangeInput::Fetch { id: blob.id, len: blob.len, holding: None })?;
 /// let mut is_complete = false;
 /// while !is_complete {
 ///     for at in 0..2 {
 ///         while let Some(output) = engines[at].poll_output() {
 ///             let (store, other) = (&stores[at], 1 - at);
 ///             let answer = match output {
-///                 Output::Send { payload, ticket, .. } => {
-///                     engines[other].handle(now, Input::Message { from: nodes[at], payload: Bytes::from(payload) })?;
+///                 ExchangeOutput::Send { payload, ticket, .. } => {
+///                     engines[other].handle(now, ExchangeInput::Message { from: nodes[at], payload: Bytes::from(payload) })?;
 ///                     let Some(ticket) = ticket else { continue };
-///                     Input::Left { ticket }
+///                     ExchangeInput::Left { ticket }
 ///                 }
-///                 Output::Look { to, id } => Input::Looked { to, id, holding: store.holding(&id) },
-///                 Output::Read { ticket, id, index } => Input::Read { ticket, piece: store.read_piece(&id, index).ok() },
-///                 Output::Begin { id, len, root } => Input::Begun { id, chunks: Some(store.begin(&id, len, &root)?) },
-///                 Output::Keep { id, index, piece } => {
+///                 ExchangeOutput::Look { to, id } => ExchangeInput::Looked { to, id, holding: store.holding(&id) },
+///                 ExchangeOutput::Read { ticket, id, index } => ExchangeInput::Read { ticket, piece: store.read_piece(&id, index).ok() },
+///                 ExchangeOutput::Begin { id, len, root } => ExchangeInput::Begun { id, chunks: Some(store.begin(&id, len, &root)?) },
+///                 ExchangeOutput::Keep { id, index, piece } => {
 ///                     store.keep(&id, index, &piece)?;
 ///                     store.commit(&id)?;
-///                     Input::Kept { id, index, is_kept: true }
+///                     ExchangeInput::Kept { id, index, is_kept: true }
 ///                 }
-///                 Output::Complete { .. } => {
+///                 ExchangeOutput::Complete { .. } => {
 ///                     is_complete = true;
 ///                     continue;
 ///                 }
@@ -99,20 +102,20 @@ pub struct BlobExchange {
     ticket_next: u64,
     /// The peer that was served last.
     turn: Option<NodeId>,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<ExchangeOutput>,
     totals: ExchangeTotals,
 }
 
 /// A peer that is reached.
 #[derive(Debug)]
 struct Peer {
-    /// How many chunks may be asked of it at once.
+    /// The most chunks that are requested of it at once.
     window: u32,
-    /// How many are.
+    /// The chunks that are requested of it.
     asked: u32,
-    /// How long an answer is waited for.
+    /// The time to wait for an answer.
     patience: Duration,
-    /// It is not asked before: it was late.
+    /// The peer was late: no request goes to it before this time.
     resume_at: Option<Duration>,
     customer: Customer,
 }
@@ -136,7 +139,7 @@ impl BlobExchange {
         }
     }
 
-    /// What was done so far.
+    /// The counts since the start.
     #[must_use]
     pub const fn totals(&self) -> ExchangeTotals {
         self.totals
@@ -147,13 +150,13 @@ impl BlobExchange {
         self.fetches.keys().copied()
     }
 
-    /// How many chunks are asked of all peers and may still come in time.
+    /// The number of chunks that are requested of all peers and not overdue.
     #[must_use]
     pub fn asked_chunks(&self) -> usize {
         self.peers.values().map(|peer| peer.asked as usize).sum()
     }
 
-    /// Bytes of chunks that are handed out to be kept, or to be sent, and not done with.
+    /// The bytes of chunks that were handed out to be kept or sent, and whose answer is missing.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         let serving: usize = self.flights.values().map(|flight| flight.len).sum();
@@ -164,25 +167,25 @@ impl BlobExchange {
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
-    /// The message could not be read. Nothing changed but the count of refused ones.
-    pub fn handle(&mut self, now: Duration, input: Input) -> Result<(), DecodeError> {
+    /// The message cannot be decoded. Nothing changed but the count of refused messages.
+    pub fn handle(&mut self, now: Duration, input: ExchangeInput) -> Result<(), DecodeError> {
         match input {
-            Input::Message { from, payload } => {
+            ExchangeInput::Message { from, payload } => {
                 self.totals.received_bytes += payload.len() as u64;
                 let message = message::decode(&payload).inspect_err(|_| self.totals.refused += 1)?;
                 self.message(now, from, message);
             }
-            Input::Up(peer) => self.up(peer),
-            Input::Down(peer) => self.down(peer),
-            Input::Sources(sources) => self.sources = sources,
-            Input::Fetch { id, len, holding } => self.fetch(id, len, holding),
-            Input::Cancel { id } => self.cancel(&id),
-            Input::Begun { id, chunks } => self.begun(id, chunks),
-            Input::Kept { id, index, is_kept } => self.kept(id, index, is_kept),
-            Input::Looked { to, id, holding } => self.looked(to, id, holding),
-            Input::Read { ticket, piece } => self.was_read(ticket, piece),
-            Input::Left { ticket } => self.left(ticket),
-            Input::Timeout => {}
+            ExchangeInput::Up(peer) => self.up(peer),
+            ExchangeInput::Down(peer) => self.down(peer),
+            ExchangeInput::Sources(sources) => self.sources = sources,
+            ExchangeInput::Fetch { id, len, holding } => self.fetch(id, len, holding),
+            ExchangeInput::Cancel { id } => self.cancel(&id),
+            ExchangeInput::Begun { id, chunks } => self.begun(id, chunks),
+            ExchangeInput::Kept { id, index, is_kept } => self.kept(id, index, is_kept),
+            ExchangeInput::Looked { to, id, holding } => self.looked(to, id, holding),
+            ExchangeInput::Read { ticket, piece } => self.was_read(ticket, piece),
+            ExchangeInput::Left { ticket } => self.left(ticket),
+            ExchangeInput::Timeout => {}
         }
         self.serve();
         self.expire(now);
@@ -190,12 +193,12 @@ impl BlobExchange {
         Ok(())
     }
 
-    /// What to do next, if anything.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    /// The next output, or `None` when the exchange waits for inputs or the time.
+    pub fn poll_output(&mut self) -> Option<ExchangeOutput> {
         self.outputs.pop_front()
     }
 
-    /// When [`Input::Timeout`] is due, if ever.
+    /// When [`ExchangeInput::Timeout`] is due, if ever.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.fetches.values().filter_map(|fetch| self.due(fetch)).min()
@@ -228,7 +231,7 @@ impl BlobExchange {
         self.flights.retain(|_, flight| flight.to != peer);
         for fetch in self.fetches.values_mut() {
             fetch.requests.retain(|_, request| request.peer != peer);
-            // What it served wrongly is not forgotten because it went away.
+            // A reconnect does not clear the record of wrong chunks: a peer could serve more of them.
             if let Some(source) = fetch.sources.get_mut(&peer) {
                 (source.chunks, source.ask_at) = (None, Duration::ZERO);
             }
@@ -238,7 +241,7 @@ impl BlobExchange {
     fn send(&mut self, to: NodeId, message: &Message, ticket: Option<u64>) {
         let payload = message::encode(message);
         self.totals.sent_bytes += payload.len() as u64;
-        self.outputs.push_back(Output::Send { to, payload, ticket });
+        self.outputs.push_back(ExchangeOutput::Send { to, payload, ticket });
     }
 
     /// SplitMix64.

@@ -16,12 +16,12 @@ pub enum FetchError {
     /// The reference is wrong about the length: the name proves another.
     #[error("the blob is {actual} bytes long, the reference says {stated}: get a right reference")]
     Length {
-        /// What the reference says, in bytes.
+        /// The length in the reference, in bytes.
         stated: u64,
-        /// What it is, in bytes.
+        /// The length of the blob, in bytes.
         actual: u64,
     },
-    /// It could not be kept.
+    /// The blob could not be written to the folder.
     #[error("the blob cannot be kept: {0}")]
     Storage(Arc<BlobWriteError>),
     /// Too many are being fetched.
@@ -50,16 +50,16 @@ pub struct Progress {
 
 /// A blob that is being fetched: await it, in any runtime, or [`wait`](Fetch::wait) for it.
 ///
-/// It goes on until the blob is whole, however long nobody who holds it can be reached. Dropping it ends the
-/// fetch, unless somebody else waits for the same blob; what was kept stays, and the next fetch goes on from
-/// there.
+/// The fetch lasts until the blob is whole, however long no member that holds the blob can be reached.
+/// Dropping it ends the fetch, unless another caller waits for the same blob; chunks that were kept stay, and
+/// the next fetch continues from there.
 #[must_use = "a fetch ends when it is dropped"]
 pub struct Fetch {
     pub(super) waiting: Arc<Waiting>,
     pub(super) on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-/// What the driver and who waits share.
+/// The state that the driver and a waiting caller share.
 pub(crate) struct Waiting {
     state: Mutex<State>,
     done: Condvar,

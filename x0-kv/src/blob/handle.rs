@@ -21,9 +21,9 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BlobOptions {
-    /// What the folder may hold.
+    /// Settings of the folder.
     pub store: BlobStoreOptions,
-    /// What the exchange with other nodes may spend.
+    /// Settings of the exchange with other nodes.
     pub exchange: ExchangeOptions,
 }
 
@@ -62,7 +62,7 @@ struct Running {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Where the blobs of a node stand.
+/// The status of a node's blobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BlobStatus {
@@ -76,27 +76,28 @@ pub struct BlobStatus {
     pub fetching: usize,
     /// Bytes of chunks in memory, on their way to the disk or to others.
     pub pending_bytes: usize,
-    /// Who served what is wrong, and for how many blobs, since the start.
+    /// The peers that served wrong chunks, and for how many blobs, since the start.
     pub misbehaving: BTreeMap<NodeId, u64>,
-    /// What happened since the start.
+    /// Counts since the start.
     pub totals: ExchangeTotals,
 }
 
 impl Blobs {
-    /// Those in the folder `blobs` of `folder`. Without a way to others there is nobody to fetch from.
+    /// Opens the folder `blobs` in `folder` and starts the driver. Without a function that sends there is no
+    /// peer to fetch from.
     pub(crate) fn start(
         folder: &Path,
         options: BlobOptions,
         seed: u64,
-        post: Option<SendMessage>,
+        send: Option<SendMessage>,
     ) -> Result<Blobs, BlobOpenError> {
         let store = BlobStore::open(folder.join("blobs"), options.store)?;
-        let shared = Shared::new(&store, post.is_none());
+        let shared = Shared::new(&store, send.is_none());
         let driven = Arc::clone(&shared);
         let exchange = BlobExchange::new(options.exchange, seed);
-        let post = post.unwrap_or_else(|| Box::new(|_, _| {}));
+        let send = send.unwrap_or_else(|| Box::new(|_, _| {}));
         let thread = std::thread::Builder::new().name("x0-kv blob".into()).spawn(move || {
-            driver::drive(&driven, exchange, post);
+            driver::drive(&driven, exchange, send);
         });
         // Without a thread nothing is fetched or served.
         let thread = thread.map_err(|_| shared.close()).ok();
@@ -110,7 +111,7 @@ impl Blobs {
     /// Those of [`BlobStore::add`].
     pub fn add(&self, from: impl Read) -> Result<BlobRef, BlobWriteError> {
         let added = self.0.shared.store().ok_or(BlobWriteError::Closed)?.add(from)?;
-        // Who fetches it has it.
+        // A fetch of this blob that runs is complete now.
         self.0.shared.put(Event::Added { id: added.id });
         Ok(added)
     }
@@ -191,7 +192,7 @@ impl Blobs {
         self.0.shared.store().map(|store| store.list()).unwrap_or_default()
     }
 
-    /// Where they stand.
+    /// The current status.
     #[must_use]
     pub fn status(&self) -> BlobStatus {
         self.0.shared.status()

@@ -1,4 +1,4 @@
-//! What a blob is called.
+//! The name of a blob.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,9 +8,9 @@ use super::merkle::{self, Digest};
 /// The name of a blob, which follows from its bytes alone: equal bytes, equal name; and nobody finds other
 /// bytes of that name.
 ///
-/// It is `SHA-256(0x02, length as 8 bytes big-endian, root)`, the root being that of the Merkle tree of RFC
-/// 9162 §2.1.1 over chunks of [`CHUNK_LEN`](super::CHUNK_LEN) bytes. So the name fixes the length too, and
-/// each chunk can be checked by itself. Written as 64 hex digits.
+/// A blob id is `SHA-256(0x02, length as 8 bytes big-endian, root)`, the root being that of the Merkle tree
+/// of RFC 9162 §2.1.1 over chunks of [`CHUNK_LEN`](super::CHUNK_LEN) bytes. So the id fixes the length too,
+/// and each chunk can be verified by itself. Written as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(Digest);
 

@@ -1,4 +1,4 @@
-//! What exchanges say to each other.
+//! Messages between exchanges.
 //!
 //! Each message begins with [`MARK`], which distinguishes them from others on a shared lane: the messages of
 //! consensus begin with their version, which is 1. Then the version of this format, the kind, the blob's name
@@ -34,7 +34,7 @@ const GONE: u8 = 4;
 const _: () = assert!(BLOB_LEN_MAX / CHUNK_LEN as u64 <= 1 << PATH_MAX);
 const _: () = assert!(BLOB_LEN_MAX / CHUNK_LEN as u64 / 8 + 128 <= MESSAGE_LEN_MAX as u64);
 
-/// What one exchange says to another.
+/// A message from one exchange to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
     /// These chunks are wanted; without any, it is asked what there is. The stamp comes back with them.
@@ -48,7 +48,7 @@ pub(super) enum Message {
     Gone { id: BlobId },
 }
 
-/// What somebody holds of a blob.
+/// The part of a blob that a node holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holding {
@@ -186,7 +186,7 @@ const COUNT_MAX: usize = 1 << PATH_MAX;
 
 fn decode_index(from: &mut Decoder<'_>) -> Result<u32, DecodeError> {
     let index = from.len("number of a chunk", COUNT_MAX - 1)?;
-    // It is below 2^18.
+    // The index is below 2^18.
     Ok(u32::try_from(index).unwrap_or(u32::MAX))
 }
 

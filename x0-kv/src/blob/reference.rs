@@ -1,4 +1,4 @@
-//! What stands in a keyspace for a blob.
+//! The reference to a blob, which is the value in a keyspace.
 
 use bytes::Bytes;
 
@@ -30,20 +30,20 @@ pub struct BlobRef {
     pub id: BlobId,
     /// Its length in bytes, at most [`BLOB_LEN_MAX`].
     pub len: u64,
-    /// What it is, as in RFC 6838: at most [`MEDIA_TYPE_LEN_MAX`](BlobRef::MEDIA_TYPE_LEN_MAX) bytes. May be
+    /// The media type of RFC 6838: at most [`MEDIA_TYPE_LEN_MAX`](BlobRef::MEDIA_TYPE_LEN_MAX) bytes. May be
     /// empty.
     pub media_type: String,
-    /// Where it comes from.
+    /// The provenance of the blob.
     pub provenance: Provenance,
 }
 
-/// Where a blob comes from, as the writer of the reference claims.
+/// The provenance of a blob, as the writer of the reference claims it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Provenance {
-    /// Who made it: at most [`MAKER_LEN_MAX`](Provenance::MAKER_LEN_MAX) bytes, a SPIFFE ID for instance. May
+    /// The maker: at most [`MAKER_LEN_MAX`](Provenance::MAKER_LEN_MAX) bytes, a SPIFFE ID for instance. May
     /// be empty.
     pub maker: String,
-    /// What it was made from: at most [`PARENTS_MAX`](Provenance::PARENTS_MAX).
+    /// The blobs from which it was made: at most [`PARENTS_MAX`](Provenance::PARENTS_MAX).
     pub parents: Vec<BlobId>,
     /// Anything else: at most [`NOTE_LEN_MAX`](Provenance::NOTE_LEN_MAX) bytes. May be empty.
     pub note: String,
@@ -69,7 +69,7 @@ pub enum BlobRefError {
         field: &'static str,
         /// Its length.
         len: u64,
-        /// What is allowed.
+        /// The limit.
         max: u64,
     },
     /// A text is not UTF-8.

@@ -18,7 +18,7 @@ use self::format::Layout;
 pub use self::read::BlobReader;
 use super::{BlobId, ChunkSet, Holding};
 
-/// What a [`BlobStore`] may hold.
+/// Settings of a [`BlobStore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobStoreOptions {
@@ -85,7 +85,7 @@ struct Writer {
     kept: Vec<u32>,
 }
 
-/// What is held of a blob.
+/// A blob of which this store holds chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobInfo {
@@ -131,7 +131,7 @@ impl BlobStore {
         let mut index = Index { entries: BTreeMap::new(), used: 0, temporary_next: 0 };
         for name in directory.list().map_err(failed(""))? {
             if name.ends_with(format::TEMPORARY_SUFFIX) {
-                // Nobody was notified that it is there.
+                // A file with a temporary name was not acknowledged to a caller.
                 directory.remove(&name).map_err(failed(&name))?;
             } else if let Some(id) = format::id_of(&name) {
                 let entry = Entry::read(&*directory, &name, &id).map_err(failed(&name))?;
@@ -149,7 +149,7 @@ impl BlobStore {
         let _ = self.0.on_damage.set(notify);
     }
 
-    /// What is held of a blob, whole or in part.
+    /// The held part of a blob, which may be the whole.
     #[must_use]
     pub fn holding(&self, id: &BlobId) -> Option<Holding> {
         let index = self.0.index();
@@ -192,7 +192,7 @@ impl BlobStore {
         }
         let name = format::file_name(id);
         match self.0.directory.remove(&name) {
-            // Somebody else took the file away.
+            // Another process has removed the file.
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(self.0.failed(&name))?,
         }

@@ -22,7 +22,7 @@ use super::services::status::{self, Status, StatusRequest};
 use super::status::NodeStatus;
 use super::{driver, services};
 use crate::admin::{AdminError, AdminReply, AdminRequest};
-use crate::coordinator::{self, Coordinator, Role};
+use crate::coordinator::{Coordinator, CoordinatorOptions, Role};
 use crate::seed::random_seed;
 use crate::store::Store;
 
@@ -31,14 +31,14 @@ use crate::store::Store;
 #[non_exhaustive]
 pub struct ClientOptions {
     /// The coordinator's settings: how long operations may take, how many may wait.
-    pub coordinator: coordinator::Config,
+    pub coordinator: CoordinatorOptions,
 }
 
 impl ClientOptions {
     /// Client `local` of the cluster of `members`.
     #[must_use]
     pub fn new(local: NodeId, members: impl IntoIterator<Item = NodeId>) -> ClientOptions {
-        ClientOptions { coordinator: coordinator::Config::client(local, members.into_iter().collect()) }
+        ClientOptions { coordinator: CoordinatorOptions::client(local, members.into_iter().collect()) }
     }
 }
 

@@ -52,7 +52,7 @@ impl Wake for Ready {
 /// Why an event loop ended.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
-    /// It was asked to.
+    /// The caller asked for it.
     Stopped,
     /// A service cannot go on.
     Failed(NodeError),

@@ -9,7 +9,7 @@ use x0_identity::NodeId;
 use super::NodeEvent;
 use crate::admin::PeerRoles;
 use crate::blob::BlobOptions;
-use crate::coordinator;
+use crate::coordinator::CoordinatorOptions;
 use crate::crdt::CrdtOptions;
 use crate::scrub::ScrubOptions;
 use crate::space::SpaceOptions;
@@ -27,7 +27,7 @@ pub struct NodeOptions {
     /// The settings of the write-ahead log.
     pub log: WalOptions,
     /// The coordinator's settings.
-    pub coordinator: coordinator::Config,
+    pub coordinator: CoordinatorOptions,
     /// The reserve on the disk of the folder.
     pub space: SpaceOptions,
     /// The background scrub.
@@ -54,7 +54,7 @@ impl NodeOptions {
             engine: Engine::default(),
             consensus: x0_consensus::Options::new(id),
             log: WalOptions::default(),
-            coordinator: coordinator::Config::member(id),
+            coordinator: CoordinatorOptions::member(id),
             space: SpaceOptions::default(),
             scrub: ScrubOptions::default(),
             crdt: None,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use x0_identity::NodeId;
-use x0_mesh::{Lane, PeerEvent, Received, RecvError, Transmit, Transport};
+use x0_mesh::{Lane, PeerEvent, PeerEventKind, Received, RecvError, Transmit, Transport};
 
 use super::peers::Peers;
 use crate::admin::{PeerRole, PeerRoles};
@@ -118,11 +118,6 @@ impl Outbox {
         lost
     }
 
-    /// Drops the messages that wait for a peer that cannot be reached.
-    pub(crate) fn forget(&mut self, peer: NodeId) {
-        self.waiting.retain(|(to, _), _| *to != peer);
-    }
-
     /// The next message.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Received, Bytes), RecvError>> {
         for _ in 0..REFUSED_MAX {
@@ -142,8 +137,13 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// The next event of a peer.
+    /// The next event of a peer. Messages that wait for a peer whose connection has ended are dropped: they
+    /// must not travel in its next epoch.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
-        self.channel.poll_event(cx)
+        let event = self.channel.poll_event(cx);
+        if let Poll::Ready(PeerEvent { peer, kind: PeerEventKind::Down { .. }, .. }) = &event {
+            self.waiting.retain(|(to, _), _| to != peer);
+        }
+        event
     }
 }

@@ -40,7 +40,7 @@ fn members_of(membership: &Membership) -> BTreeSet<NodeId> {
     [voters, voters_outgoing, learners, learners_next].into_iter().flatten().copied().collect()
 }
 
-/// What a service that belongs to a feature is started with.
+/// The parts with which a service that belongs to a feature is started.
 #[cfg_attr(
     not(all(feature = "crdt", feature = "blob")),
     allow(dead_code, reason = "only these services need it")

@@ -1,4 +1,4 @@
-//! Where a node stands.
+//! The status of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::request::member::Members;
 use crate::scrub::ScrubStatus;
 use crate::space::SpaceStatus;
 
-/// Where a node stands, by its own account.
+/// The status of a node, as the node itself reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeStatus {
     /// Which node.
     pub node: NodeId,
-    /// Who leads, as far as it knows; itself if it leads.
+    /// The leader, as far as the node knows; the node itself if it is the leader.
     pub leader: Option<NodeId>,
     /// The term it is in.
     pub term: u64,
@@ -26,7 +26,7 @@ pub struct NodeStatus {
     pub committed: u64,
     /// The last log index whose effects its reads show.
     pub applied: u64,
-    /// Who takes part, as far as it knows.
+    /// The membership, as far as the node knows.
     pub membership: Membership,
     /// Addresses and incarnation of each member, as of `applied`.
     pub members: Arc<Members>,

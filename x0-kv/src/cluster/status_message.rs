@@ -213,9 +213,18 @@ fn node(from: &mut Decoder<'_>) -> Result<NodeId, DecodeError> {
     NodeId::new(from.u64("node")?).ok_or(DecodeError::Tag { what: "node", tag: 0 })
 }
 
+/// A decoded message is encoded and decoded to itself.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(message: &Bytes) {
+    if let Ok(Message::Answer(status)) = decode(message) {
+        assert_eq!(decode(&encode_answer(&status)), Ok(Message::Answer(status)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recorded::recorded;
     use crate::request::member::MemberChange;
 
     fn status() -> NodeStatus {
@@ -254,14 +263,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn recorded_messages_mean_what_they_meant() {
+        let messages = recorded("status.hex", &[encode_request(), encode_answer(&status())]);
+        let decoded: Vec<_> = messages.iter().map(decode).collect();
+        assert_eq!(decoded, [Ok(Message::Request), Ok(Message::Answer(Box::new(status())))]);
+    }
+
+    #[test]
+    fn encoded_messages_are_decoded() {
         let answer = encode_answer(&status());
         assert_eq!(decode(&answer), Ok(Message::Answer(Box::new(status()))));
         assert_eq!(decode(&encode_request()), Ok(Message::Request));
     }
 
-    /// Every byte damaged in turn, every length cut: refused or read as something else, never a panic, and
-    /// what is read can be written.
+    /// Every byte damaged in turn, every length cut: refused or decoded as another message that can be encoded,
+    /// never a panic.
     #[test]
     fn damaged_messages_do_no_harm() {
         let answer = encode_answer(&status());

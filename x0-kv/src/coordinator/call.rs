@@ -1,4 +1,4 @@
-//! What waits in a coordinator.
+//! Operations without an answer.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::request::operation::{Mutation, Operation, Query};
 /// An operation that has no answer yet.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// Of a local caller, or the coordinator's own.
+    /// An operation of a local caller, or of the coordinator itself.
     Call(Call),
-    /// Of another node.
+    /// An operation of another node.
     Request(Request),
 }
 
-/// An operation of a local caller, carried to an answer whatever it takes.
+/// An operation of a local caller, which is tried until it has an answer.
 #[derive(Debug)]
 pub(super) struct Call {
     /// The caller's token; `None` when the coordinator opens its session.
     pub(super) caller: Option<u64>,
     pub(super) ask: Ask,
     pub(super) place: Place,
-    /// When to give up.
+    /// The time to give up.
     pub(super) deadline: Duration,
-    /// When to look at it again; never behind the deadline.
+    /// The time to look at it again; never after the deadline.
     pub(super) wake: Duration,
     /// Counts the attempts, modulo 256. Answers that nothing was done count only for the latest.
     pub(super) attempt: u8,
@@ -40,23 +40,23 @@ pub(super) struct Call {
     pub(super) is_relayed: bool,
     /// How often it was put off: the next delay depends on it.
     pub(super) delays: u8,
-    /// How often it was sent on at once because of a hint.
+    /// The number of times it was sent to another node at once because of a hint.
     pub(super) redirects: u8,
     /// Whether an attempt of which no fate is known may have written, or may still.
     pub(super) is_ambiguous: bool,
 }
 
-/// What is asked.
+/// The operation of a call.
 #[derive(Debug)]
 pub(super) enum Ask {
-    /// A session for the writes to come.
+    /// The opening of a session for later writes.
     OpenSession,
     /// A write that waits for a session, or for room in its window.
     Write {
         keyspace: KeyspaceName,
         mutation: Mutation,
     },
-    /// A write with its stamp, as it goes into the log.
+    /// A write with its request id, as it enters the log.
     Command {
         session: u64,
         sequence: u64,
@@ -98,14 +98,14 @@ impl Ask {
     }
 }
 
-/// Where an operation is.
+/// The place where an operation waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In the queue for a stamp.
+    /// In the queue for a request id.
     Queued,
-    /// Here, since no leader is known.
+    /// On this node, because no leader is known.
     Parked,
-    /// Here, until its next attempt.
+    /// On this node, until its next attempt.
     Delayed,
     /// Here, until there is room on the way to its peer.
     Held,
@@ -123,9 +123,9 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) from: NodeId,
-    /// The start of the asker that asked.
+    /// The start of the requester to which the request belongs.
     pub(super) instance: u64,
-    /// The asker's number for it.
+    /// The requester's number for it.
     pub(super) number: u64,
     /// Whether it is a write.
     pub(super) is_proposed: bool,

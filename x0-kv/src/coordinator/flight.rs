@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::config::Config;
+use super::options::CoordinatorOptions;
 
 /// The speed that a connection has at least, in bytes per second: a longer transmission is waited for longer.
 const SPEED_MIN: u64 = 4 << 20;
@@ -94,8 +94,8 @@ impl Flights {
 
     /// How long an attempt waits for any answer of the peer, by what is on the way to it and by how often the
     /// operation was tried in vain.
-    pub(super) fn patience(&self, peer: NodeId, config: &Config, timeouts: u8) -> Duration {
-        let (min, max) = (config.attempt_timeout_min.min(config.attempt_timeout), config.attempt_timeout);
+    pub(super) fn patience(&self, peer: NodeId, options: &CoordinatorOptions, timeouts: u8) -> Duration {
+        let (min, max) = (options.attempt_timeout_min.min(options.attempt_timeout), options.attempt_timeout);
         let flight = self.0.get(&peer);
         let round_trips = flight.and_then(|flight| flight.round_trip);
         let base = round_trips.map_or(max, |time| time.saturating_mul(ROUND_TRIPS).clamp(min, max));
@@ -112,21 +112,21 @@ mod tests {
     #[test]
     fn patience_follows_round_trips_length_and_vain_attempts() {
         let peer = NodeId::new(1).unwrap();
-        let config = Config::member(peer);
+        let options = CoordinatorOptions::member(peer);
         let mut flights = Flights::default();
         let ms = Duration::from_millis;
-        assert_eq!(flights.patience(peer, &config, 0), config.attempt_timeout);
+        assert_eq!(flights.patience(peer, &options, 0), options.attempt_timeout);
         flights.up(peer);
         flights.answered(peer, ms(1));
-        assert_eq!(flights.patience(peer, &config, 0), config.attempt_timeout_min);
-        assert_eq!(flights.patience(peer, &config, 2), config.attempt_timeout_min * 4);
+        assert_eq!(flights.patience(peer, &options, 0), options.attempt_timeout_min);
+        assert_eq!(flights.patience(peer, &options, 2), options.attempt_timeout_min * 4);
         flights.begin(peer, 4 << 20);
-        assert_eq!(flights.patience(peer, &config, 0), config.attempt_timeout_min + ms(1000));
+        assert_eq!(flights.patience(peer, &options, 0), options.attempt_timeout_min + ms(1000));
         flights.end(peer, 4 << 20);
         for _ in 0..100 {
             flights.answered(peer, ms(100));
         }
-        let patience = flights.patience(peer, &config, 0);
+        let patience = flights.patience(peer, &options, 0);
         assert!(patience > ms(750) && patience <= ms(800), "{patience:?}");
     }
 

@@ -29,7 +29,7 @@ impl Coordinator {
             Operation::Write { keyspace, mutation } => (Ask::Write { keyspace, mutation }, Place::Queued),
             read @ Operation::Read { .. } => (Ask::Read(read), Place::Parked),
         };
-        let key = match self.calls < self.config.calls_max {
+        let key = match self.calls < self.options.calls_max {
             true => self.entries.insert(Entry::Call(Call::new(Some(caller), ask, place, deadline))),
             false => None,
         };
@@ -113,7 +113,8 @@ impl Coordinator {
     pub(super) fn applied(&mut self, token: u64, outcome: Bytes) {
         let Some((key, _)) = Key::of(token) else { return };
         match self.entries.get_mut(key) {
-            // Of whichever attempt: the stamp makes them the same write.
+            // The outcome of any attempt is that of the call: all attempts carry one request id, so that the
+            // write is applied once.
             Some(Entry::Call(_)) => self.answered(key, &outcome),
             Some(Entry::Request(_)) => self.respond_applied(key, outcome),
             None => {}

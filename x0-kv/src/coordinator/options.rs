@@ -1,4 +1,4 @@
-//! How a coordinator behaves.
+//! Settings of a coordinator.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use x0_identity::NodeId;
 
 use crate::request::limits::SESSION_WINDOW_MAX;
 
-/// How a [`Coordinator`](super::Coordinator) behaves. [`Config::member`] and [`Config::client`] have defaults
-/// for nodes within a few milliseconds of each other; change what is needed of them.
+/// Settings of a [`Coordinator`](super::Coordinator). The defaults of [`member`](CoordinatorOptions::member)
+/// and [`client`](CoordinatorOptions::client) suit nodes within a few milliseconds of each other.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Config {
-    /// Whose coordinator it is.
+pub struct CoordinatorOptions {
+    /// The node of the coordinator.
     pub local: NodeId,
-    /// Whether a replica is at hand.
+    /// Member or client.
     pub role: Role,
-    /// How long an operation may take unless its call says otherwise.
+    /// The deadline of an operation whose call has none, from the call on. 10 s unless set.
     pub call_timeout: Duration,
     /// How long a node may be silent, at most, before an operation that it has is tried elsewhere. The time
     /// follows the measured round trips; the time of a transmission comes on top.
@@ -28,24 +28,25 @@ pub struct Config {
     /// The first wait before a retry, on average. It doubles from one retry of the same operation to the
     /// next.
     pub retry_delay_min: Duration,
-    /// The longest wait before a retry, on average.
+    /// The longest wait before a retry, on average. 500 ms unless set.
     pub retry_delay_max: Duration,
-    /// Most operations of local callers that may wait; further ones are answered
+    /// The most operations of local callers that wait; further ones are answered
     /// [`Overloaded`](crate::OperationError::Overloaded).
     pub calls_max: usize,
-    /// The most operations of other nodes that wait here; further ones are answered that the node is busy.
+    /// The most operations of other nodes that wait here; to further ones the node answers that it is busy.
     pub requests_max: usize,
-    /// Most of those from one node, so that none keeps the others out.
+    /// The most operations of one other node that wait here, so that no node keeps the others out.
     pub requests_per_peer_max: usize,
-    /// How many rounds to a quorum may be under way for linearizable reads. Reads that come meanwhile share
-    /// the next one.
+    /// The most rounds to a quorum that are under way for linearizable reads. Reads that come meanwhile share
+    /// the next one. 4 unless set.
     pub read_rounds_max: usize,
-    /// A message to a peer is closed once it is this long, in bytes. A single longer operation or answer goes
-    /// alone, in a message of at most [`MESSAGE_LEN_MAX`](super::MESSAGE_LEN_MAX).
+    /// The length of a message to a peer, in bytes, at which no further operation or answer is added to it. A
+    /// longer operation or answer has a message to itself, of at most
+    /// [`MESSAGE_LEN_MAX`](super::MESSAGE_LEN_MAX).
     pub batch_len: usize,
 }
 
-/// Whether a replica is at hand.
+/// The place of a coordinator: beside a replica or outside of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
@@ -53,17 +54,17 @@ pub enum Role {
     Member,
     /// Outside of the cluster.
     Client {
-        /// The members to ask, in this order after a random first. They tell who leads, also when it is none
-        /// of these.
+        /// The members to send operations to, in this order after a random first. Members report their
+        /// leader, which need not be one of these.
         members: Vec<NodeId>,
     },
 }
 
-impl Config {
+impl CoordinatorOptions {
     /// For a node with a replica.
     #[must_use]
-    pub fn member(local: NodeId) -> Config {
-        Config {
+    pub fn member(local: NodeId) -> CoordinatorOptions {
+        CoordinatorOptions {
             local,
             role: Role::Member,
             call_timeout: Duration::from_secs(10),
@@ -88,7 +89,63 @@ impl Config {
 
     /// For a node outside of the cluster that `members` make.
     #[must_use]
-    pub fn client(local: NodeId, members: Vec<NodeId>) -> Config {
-        Config { role: Role::Client { members }, ..Config::member(local) }
+    pub fn client(local: NodeId, members: Vec<NodeId>) -> CoordinatorOptions {
+        CoordinatorOptions { role: Role::Client { members }, ..CoordinatorOptions::member(local) }
+    }
+
+    /// Sets the deadline of an operation whose call has none.
+    #[must_use]
+    pub fn call_timeout(mut self, call_timeout: Duration) -> CoordinatorOptions {
+        self.call_timeout = call_timeout;
+        self
+    }
+
+    /// Sets the time that one node has to answer before the operation is tried again.
+    #[must_use]
+    pub fn attempt_timeout(mut self, attempt_timeout: Duration) -> CoordinatorOptions {
+        self.attempt_timeout = attempt_timeout;
+        self
+    }
+
+    /// Sets the most operations of local callers that wait.
+    #[must_use]
+    pub fn calls_max(mut self, calls_max: usize) -> CoordinatorOptions {
+        self.calls_max = calls_max;
+        self
+    }
+
+    /// Sets the most operations of other nodes that wait.
+    #[must_use]
+    pub fn requests_max(mut self, requests_max: usize) -> CoordinatorOptions {
+        self.requests_max = requests_max;
+        self
+    }
+
+    /// Sets the most operations of one other node that wait.
+    #[must_use]
+    pub fn requests_per_peer_max(mut self, requests_per_peer_max: usize) -> CoordinatorOptions {
+        self.requests_per_peer_max = requests_per_peer_max;
+        self
+    }
+
+    /// Sets the most rounds to a quorum that are under way for linearizable reads.
+    #[must_use]
+    pub fn read_rounds_max(mut self, read_rounds_max: usize) -> CoordinatorOptions {
+        self.read_rounds_max = read_rounds_max;
+        self
+    }
+
+    /// Sets the length of a message at which no further operation is added to it, in bytes.
+    #[must_use]
+    pub fn batch_len(mut self, batch_len: usize) -> CoordinatorOptions {
+        self.batch_len = batch_len;
+        self
+    }
+
+    /// Sets the first and the longest wait before a retry, on average.
+    #[must_use]
+    pub fn retry_delay(mut self, min: Duration, max: Duration) -> CoordinatorOptions {
+        (self.retry_delay_min, self.retry_delay_max) = (min, max);
+        self
     }
 }

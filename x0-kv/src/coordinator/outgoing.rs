@@ -14,7 +14,7 @@ const SMALL_LEN: usize = 64;
 /// How many peers keep their buffer while there is nothing to do for them.
 const IDLE_PEERS_MAX: usize = 64;
 
-/// What is to be sent, and how much of each peer's work is under way.
+/// The frames that wait to be sent, and the count of requests of each peer that are being carried out here.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     /// This coordinator's name.

@@ -1,4 +1,4 @@
-//! What goes into a coordinator and what comes out.
+//! Inputs and outputs of a coordinator.
 
 use std::time::Duration;
 
@@ -16,33 +16,33 @@ use crate::request::outcome::Outcome;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
-    /// The time of [`poll_timeout`](super::Coordinator::poll_timeout) has come. Any other input reports the
-    /// time just as well.
+    /// The time of [`poll_timeout`](super::Coordinator::poll_timeout) has come. Every other input passes the
+    /// time as well.
     Timeout,
     /// A local caller asks for an operation, which keeps within the [limits](crate::request::limits).
     /// Answered by exactly one [`Output::Reply`], unless it is cancelled.
     Call {
-        /// The caller's name for it, unique among the calls not yet answered.
+        /// The caller's number for the call, unique among the calls without an answer.
         token: u64,
-        /// What is asked.
+        /// The operation.
         operation: Operation,
         /// When to give up, in the time that is passed to `handle`;
-        /// [`Config::call_timeout`](super::Config::call_timeout) from now if `None`.
+        /// [`CoordinatorOptions::call_timeout`](super::CoordinatorOptions::call_timeout) from now if `None`.
         deadline: Option<Duration>,
     },
-    /// The caller wants no answer any more. A write that is under way may be applied or not.
+    /// The caller does not wait any more. A write that is under way may be applied or not.
     Cancel {
-        /// The caller's name for it.
+        /// The caller's number for the call.
         token: u64,
     },
-    /// A peer sent this, on a lane that keeps the order and repeats nothing.
+    /// A message of a peer, on a lane that keeps the order and repeats nothing.
     Message {
         /// The sender, as the transport authenticated it.
         from: NodeId,
-        /// What the peer's [`Output::Send`] gave out. Writes keep referring to these bytes: no copy is made.
+        /// The payload of the peer's [`Output::Send`]. Writes keep referring to these bytes: no copy is made.
         payload: Bytes,
     },
-    /// What was sent to this peer last was lost, or will be: operations that wait for it are tried elsewhere.
+    /// The last messages to this peer were lost, or will be: operations that wait for it are tried elsewhere.
     Unreachable {
         /// The peer.
         peer: NodeId,
@@ -58,43 +58,43 @@ pub enum Input {
     /// [`IdentityExpired`](OperationError::IdentityExpired) until a peer is reachable again.
     IdentityExpired,
 
-    /// Who leads has changed, or the term: what the replica said. Not for clients.
+    /// The leader or the term has changed, as the local replica reports it. Not for clients.
     Leader {
-        /// Who leads, as far as is known here.
+        /// The leader, as far as is known here.
         leader: Option<NodeId>,
-        /// The term. News of an older one is ignored.
+        /// The term. The input is ignored if a newer term is known.
         term: u64,
         /// Whether it is this node.
         is_self: bool,
     },
     /// Answers [`Output::Propose`]: the entry was applied here.
     Outcome {
-        /// The proposal's.
+        /// The token of the proposal.
         token: u64,
-        /// The entry's index.
+        /// The index of the entry.
         index: u64,
-        /// What the state machine answered: an encoded [`Applied`](crate::Applied).
+        /// The outcome of the state machine: an encoded [`Applied`](crate::Applied).
         outcome: Bytes,
     },
-    /// Answers [`Output::ReadIndex`]: everything acknowledged before it was asked for is applied here.
+    /// Answers [`Output::ReadIndex`]: all writes that were acknowledged before the request are applied here.
     ReadReady {
-        /// The read's.
+        /// The token of the read.
         token: u64,
-        /// The index that was waited for.
+        /// The index that is applied.
         index: u64,
     },
     /// Answers [`Output::Propose`] or [`Output::ReadIndex`]: the replica dropped it.
     Dropped {
-        /// The proposal's or the read's.
+        /// The token of the proposal or read.
         token: u64,
-        /// Why.
+        /// The reason.
         reason: DropReason,
     },
     /// Answers [`Output::Query`].
     Queried {
-        /// The query's.
+        /// The token of the query.
         token: u64,
-        /// What the state answered.
+        /// The answer of the state.
         answer: Result<Outcome, OperationError>,
     },
 }
@@ -105,23 +105,23 @@ pub enum Input {
 pub enum Output {
     /// Propose this to the local replica; answer [`Input::Outcome`] or [`Input::Dropped`].
     Propose {
-        /// For the answer. Tokens of proposals and reads are distinct among those in use.
+        /// The token of the answer. Tokens of proposals and reads in use are distinct.
         token: u64,
         /// The entry's payload.
         payload: Bytes,
     },
     /// Ask the local replica for a read index; answer [`Input::ReadReady`] or [`Input::Dropped`].
     ReadIndex {
-        /// For the answer.
+        /// The token of the answer.
         token: u64,
     },
     /// Read the local state, which is fresh enough; answer [`Input::Queried`].
     Query {
-        /// For the answer.
+        /// The token of the answer.
         token: u64,
         /// The keyspace to read.
         keyspace: KeyspaceName,
-        /// What to read.
+        /// The query.
         query: Query,
     },
     /// Send this to a peer on a lane that keeps the order. If that cannot be done, drop it and report
@@ -134,24 +134,24 @@ pub enum Output {
     },
     /// The answer to a call.
     Reply {
-        /// The caller's name for it.
+        /// The caller's number for the call.
         token: u64,
         /// The answer.
         result: Result<Outcome, OperationError>,
     },
 }
 
-/// An input was not accepted, or not all of it.
+/// An input was not accepted, or not completely.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// The payload is not a message of this protocol. What stood before the fault was taken, the rest was
+    /// The payload is not a message of this protocol. The frames before the fault were accepted, the rest was
     /// dropped.
     #[error("cannot read a message of {from}: check that both nodes run compatible releases")]
     Decode {
         /// The sender.
         from: NodeId,
-        /// What is wrong with it.
+        /// The cause.
         source: DecodeError,
     },
 }

@@ -1,10 +1,10 @@
-//! What nodes send each other about operations.
+//! Messages between coordinators.
 //!
-//! A message is a version (1), the coordinators that it is from and for ([`Header`]), and any number of
-//! frames: requests and responses, as many as had gathered. A frame is a tag, the number that the asker gave
-//! its request, and what the tag needs. Integers and byte strings are those of the other formats of this
+//! A message is a version (1), the sending and the receiving coordinator ([`Header`]), and any number of
+//! frames: the requests and responses since the last message. A frame is a tag, the requester's number of its
+//! request, and the fields of the tag. Integers and byte strings are encoded as in the other formats of this
 //! crate. The bytes inside a frame are decoded only at their destination: commands by the state machine, so
-//! that a write goes into the log as it came; operations and answers by the coordinator.
+//! that a write enters the log as it came; operations and answers by the coordinator.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_identity::NodeId;
@@ -23,9 +23,9 @@ pub const MESSAGE_LEN_MAX: usize =
 /// to earlier ones must be distinguished from answers to later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The start of the sender that its requests are of.
+    /// The start of the sender, to which its requests belong.
     pub(crate) from: u64,
-    /// The start of the receiver that the responses are for; 0 if the sender has heard of none.
+    /// The start of the receiver, to which the responses belong; 0 if the sender knows none.
     pub(crate) to: u64,
 }
 
@@ -34,27 +34,28 @@ const HEADER_LEN: usize = 1 + 8 + 8;
 /// One request or response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// The asker's number for the request: the response repeats it.
+    /// The requester's number for the request: the response repeats it.
     pub(crate) request: u64,
     pub(crate) body: Body,
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// Put this command into the log and answer what applying it answered.
+    /// A request to append this command to the log and to answer with its outcome.
     Propose { command: Bytes },
-    /// Answer this read.
+    /// A request to answer this read.
     Read { operation: Bytes },
-    /// It was done, and answered this.
+    /// The operation was done, with this outcome.
     Answer { applied: Bytes },
-    /// Nothing was done: this node does not lead.
+    /// Nothing was done: this node is not the leader.
     NotLeader { leader: Option<NodeId> },
-    /// Nothing was done: come again.
+    /// Nothing was done: the node is busy, try again.
     Busy,
-    /// It may or may not have been done.
+    /// The operation may or may not have been done.
     Unknown,
-    /// Nothing was done, nor will it be: it is not understood here, or longer than the log takes.
+    /// Nothing was done, and repeating the request is useless: it cannot be decoded here, or is longer than
+    /// an entry of the log may be.
     Rejected,
     /// Nothing was done: the disks have no space for it.
     NoSpace,

@@ -1,4 +1,4 @@
-//! Where delays come from.
+//! Random delays.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What other nodes send: their requests, and their responses to ours.
+//! Messages of other nodes: their requests, and their responses to requests of this node.
 
 use bytes::Bytes;
 use x0_identity::NodeId;
@@ -119,7 +119,7 @@ impl Coordinator {
         let relayed_to = Some(leader);
         let request = Request { from, instance, number, is_proposed, relayed_to, query: None };
         let Some(key) = self.begin_request(request) else { return };
-        if !self.outgoing.put(leader, self.config.batch_len, key.token(0), &body) {
+        if !self.outgoing.put(leader, self.options.batch_len, key.token(0), &body) {
             self.respond(key, &Body::Busy);
         }
     }
@@ -157,8 +157,8 @@ impl Coordinator {
     /// Makes room for a request, or turns it away.
     fn begin_request(&mut self, request: Request) -> Option<Key> {
         let (from, number) = (request.from, request.number);
-        let has_room = self.requests < self.config.requests_max
-            && self.outgoing.requests(from) < self.config.requests_per_peer_max;
+        let has_room = self.requests < self.options.requests_max
+            && self.outgoing.requests(from) < self.options.requests_per_peer_max;
         let key = has_room.then(|| self.entries.insert(Entry::Request(request))).flatten();
         if key.is_some() {
             self.requests += 1;
@@ -170,7 +170,7 @@ impl Coordinator {
     }
 
     fn respond_to(&mut self, to: NodeId, number: u64, body: &Body) -> bool {
-        self.outgoing.put(to, self.config.batch_len, number, body)
+        self.outgoing.put(to, self.options.batch_len, number, body)
     }
 
     /// Ends a request with its response.
@@ -237,8 +237,8 @@ impl Coordinator {
             self.flights.answered(from, took);
         }
         match body {
-            // Of whichever attempt at this node: the stamp makes writes the same, and a read was made after
-            // the call.
+            // The answer to any attempt at this node is valid: all attempts of a write carry one request id,
+            // and a read was made after the call.
             Body::Answer { applied } => self.answered(key, &applied),
             _ if !is_latest => {}
             Body::NotLeader { leader } => self.redirect(key, from, leader),

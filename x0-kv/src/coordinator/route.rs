@@ -1,4 +1,4 @@
-//! Where an operation goes, and where next.
+//! The target of an operation, and the next target after a failed attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use x0_identity::NodeId;
 
 use super::Coordinator;
 use super::call::{Ask, Call, Entry, Place, Request};
-use super::config::Role;
 use super::flight::Flights;
+use super::options::Role;
 use super::port::Output;
 use super::random::Random;
 use super::slab::Key;
@@ -200,11 +200,11 @@ impl Coordinator {
     }
 
     fn send_call(&mut self, key: Key, Target { to, is_relay }: Target) {
-        let (batch_len, now) = (self.config.batch_len, self.now);
+        let (batch_len, now) = (self.options.batch_len, self.now);
         let Some(Entry::Call(call)) = self.entries.get_mut(key) else { return };
         let Some(body) = call.ask.body(is_relay) else { return };
         let (len, deadline) = (body.len_max(), call.deadline);
-        if !self.flights.has_room(to, len, self.config.in_flight_len_max) {
+        if !self.flights.has_room(to, len, self.options.in_flight_len_max) {
             call.place = Place::Held;
             self.held.push_back(key);
             return self.arm(key, deadline);
@@ -213,7 +213,7 @@ impl Coordinator {
             self.flights.begin(to, len);
             call.place = Place::Sent { to };
             (call.sent, call.sent_at, call.is_relayed) = (Some((to, len)), now, is_relay);
-            let patience = self.flights.patience(to, &self.config, call.timeouts);
+            let patience = self.flights.patience(to, &self.options, call.timeouts);
             self.arm(key, now.saturating_add(patience));
         } else {
             self.delay(key);
@@ -237,7 +237,7 @@ impl Coordinator {
             let len = call.ask.body(false).map_or(0, |body| body.len_max());
             if !self.route.is_self()
                 && let Some(target) = self.route.target(&self.flights)
-                && !self.flights.has_room(target.to, len, self.config.in_flight_len_max)
+                && !self.flights.has_room(target.to, len, self.options.in_flight_len_max)
             {
                 return;
             }
@@ -251,11 +251,11 @@ impl Coordinator {
         let now = self.now;
         let Some(call) = self.call_mut(key) else { return };
         let (timeouts, sent_at) = (call.timeouts, call.sent_at);
-        let patience = self.flights.patience(to, &self.config, timeouts);
+        let patience = self.flights.patience(to, &self.options, timeouts);
         // A peer that answers others, in order, comes to this one.
         let heard_at = self.flights.heard_at(to).max(sent_at);
         let due = heard_at.saturating_add(patience);
-        let may_wait = now < sent_at.saturating_add(self.config.carried_limit());
+        let may_wait = now < sent_at.saturating_add(self.options.carried_limit());
         if due > now && may_wait {
             return self.arm(key, due);
         }
@@ -265,7 +265,7 @@ impl Coordinator {
             self.route.suspect(to);
             // The connection still has it, and would only carry it twice.
             if may_wait && self.route.target(&self.flights).is_some_and(|target| target.to == to) {
-                let patience = self.flights.patience(to, &self.config, timeouts.saturating_add(1));
+                let patience = self.flights.patience(to, &self.options, timeouts.saturating_add(1));
                 return self.arm(key, now.saturating_add(patience));
             }
         } else {
@@ -283,7 +283,7 @@ impl Coordinator {
         call.delays = delays.saturating_add(1);
         call.redirects = 0;
         call.place = Place::Delayed;
-        let (min, max) = (self.config.retry_delay_min, self.config.retry_delay_max);
+        let (min, max) = (self.options.retry_delay_min, self.options.retry_delay_max);
         let mean = min.saturating_mul(1 << delays.min(16)).min(max);
         let wake = self.now.saturating_add(self.random.around(mean));
         self.arm(key, wake);
@@ -350,7 +350,7 @@ impl Coordinator {
         self.flights.up(peer);
         self.is_expired = false;
         if let Route::Client(_) = self.route {
-            self.outgoing.put(peer, self.config.batch_len, 0, &Body::Watch);
+            self.outgoing.put(peer, self.options.batch_len, 0, &Body::Watch);
         }
     }
 
@@ -481,6 +481,6 @@ impl Coordinator {
     }
 
     pub(super) fn deadline(&self, asked: Option<Duration>) -> Duration {
-        asked.unwrap_or_else(|| self.now.saturating_add(self.config.call_timeout))
+        asked.unwrap_or_else(|| self.now.saturating_add(self.options.call_timeout))
     }
 }

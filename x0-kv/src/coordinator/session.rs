@@ -44,7 +44,7 @@ impl Window {
         RequestId { session: self.id, sequence, acknowledged_below: self.base }
     }
 
-    /// Nobody waits for this write any more.
+    /// No caller waits for this write any more.
     pub(super) fn end(&mut self, sequence: u64) {
         let place = sequence.checked_sub(self.base).and_then(|ahead| usize::try_from(ahead).ok());
         if let Some(is_done) = place.and_then(|place| self.is_done.get_mut(place)) {

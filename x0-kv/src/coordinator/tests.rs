@@ -49,7 +49,7 @@ fn is_value(result: &Result<Outcome, OperationError>, value: &str) -> bool {
 struct Member {
     coordinator: Coordinator,
     state: State,
-    /// What the coordinator proposed and nobody has decided on.
+    /// Proposals of the coordinator that are not decided.
     proposed: Vec<(u64, Bytes)>,
     rounds: Vec<u64>,
 }
@@ -69,16 +69,16 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
-        Pair::with(|config| config)
+        Pair::with(|options| options)
     }
 
-    fn with(change: impl Fn(Config) -> Config) -> Pair {
+    fn with(change: impl Fn(CoordinatorOptions) -> CoordinatorOptions) -> Pair {
         let members = [1, 2, 3, CLIENT].into_iter().map(|number| {
-            let config = match number {
-                CLIENT => Config::client(node(number), vec![node(1), node(2), node(3)]),
-                _ => Config::member(node(number)),
+            let options = match number {
+                CLIENT => CoordinatorOptions::client(node(number), vec![node(1), node(2), node(3)]),
+                _ => CoordinatorOptions::member(node(number)),
             };
-            let coordinator = Coordinator::new(change(config), number);
+            let coordinator = Coordinator::new(change(options), number);
             let (proposed, rounds) = (Vec::new(), Vec::new());
             (number, Member { coordinator, state: State::in_memory(), proposed, rounds })
         });
@@ -264,7 +264,7 @@ fn what_comes_between_two_drains_shares_messages_and_rounds() {
 
 #[test]
 fn a_message_is_closed_when_it_is_long_enough() {
-    let mut pair = Pair::with(|config| Config { batch_len: 1000, ..config });
+    let mut pair = Pair::with(|options| CoordinatorOptions { batch_len: 1000, ..options });
     pair.elect(Some(1));
     let warm = pair.call(2, put("warm", "up"));
     pair.settle();
@@ -390,7 +390,7 @@ fn what_waits_for_a_leader_goes_when_there_is_one() {
 fn a_time_out_says_whether_the_write_may_have_been_applied() {
     let limit = Duration::from_secs(11);
     let mut pair = Pair::new();
-    // Nobody leads: nothing was done.
+    // There is no leader: nothing was done.
     let calls = [pair.call(2, put("a", "1")), pair.call(2, get("a"))];
     pair.advance(limit);
     for (call, expected) in calls.into_iter().zip([
@@ -439,10 +439,14 @@ fn a_deadline_of_its_own_counts() {
 
 #[test]
 fn calls_and_requests_are_bounded_apart() {
-    let mut pair =
-        Pair::with(|config| Config { calls_max: 3, requests_max: 6, requests_per_peer_max: 4, ..config });
+    let mut pair = Pair::with(|options| CoordinatorOptions {
+        calls_max: 3,
+        requests_max: 6,
+        requests_per_peer_max: 4,
+        ..options
+    });
     pair.elect(Some(1));
-    // Nobody decides: what comes stays.
+    // Nothing is decided: all operations stay.
     let calls: Vec<u64> = (0..4).map(|_| pair.call(1, get("a"))).collect();
     assert_eq!(pair.reply(calls[3]), Err(OperationError::Overloaded));
     let mut message = bytes::BytesMut::new();
@@ -472,7 +476,8 @@ fn calls_and_requests_are_bounded_apart() {
 
 #[test]
 fn what_was_turned_away_for_want_of_room_comes_again() {
-    let mut pair = Pair::with(|config| Config { requests_max: 1, requests_per_peer_max: 1, ..config });
+    let mut pair =
+        Pair::with(|options| CoordinatorOptions { requests_max: 1, requests_per_peer_max: 1, ..options });
     pair.elect(Some(1));
     let calls: Vec<u64> = (0..8).map(|_| pair.call(2, put("a", "1"))).collect();
     for _ in 0..100 {
@@ -625,7 +630,7 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
 #[test]
 fn the_window_of_a_session_holds_writes_back() {
     let max = usize::try_from(crate::request::limits::SESSION_WINDOW_MAX).unwrap();
-    let mut pair = Pair::with(|config| Config { calls_max: 2 * max, ..config });
+    let mut pair = Pair::with(|options| CoordinatorOptions { calls_max: 2 * max, ..options });
     pair.elect(Some(1));
     let warm = pair.call(1, put("a", "1"));
     pair.settle();
@@ -651,7 +656,8 @@ fn the_window_of_a_session_holds_writes_back() {
 fn chaos() {
     for seed in 0..300 {
         let mut random = Random::new(seed);
-        let mut pair = Pair::with(|config| Config { calls_max: 12, requests_per_peer_max: 8, ..config });
+        let mut pair =
+            Pair::with(|options| CoordinatorOptions { calls_max: 12, requests_per_peer_max: 8, ..options });
         let mut asked = 0;
         for _ in 0..400 {
             match random.below(12) {
@@ -758,7 +764,7 @@ fn an_answer_to_the_node_before_its_restart_is_not_taken() {
     let mail = pair.mail.pop_front().unwrap();
     pair.deliver(mail);
     // The node starts again. Its first request has the number that the lost one had.
-    pair.members.get_mut(&2).unwrap().coordinator = Coordinator::new(Config::member(node(2)), 22);
+    pair.members.get_mut(&2).unwrap().coordinator = Coordinator::new(CoordinatorOptions::member(node(2)), 22);
     pair.tell_leader(2);
     let write = pair.call(1, put("a", "1"));
     let token = pair.members.get_mut(&1).unwrap().rounds.pop().unwrap();

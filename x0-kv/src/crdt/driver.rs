@@ -1,6 +1,7 @@
 //! The thread that drives a CRDT keyspace, and the handle to it.
 //!
-//! What has come while it was busy is handled together, made durable by one record, and only then reported.
+//! Requests and datagrams that arrive while the driver is busy are handled together, made durable by one
+//! record, and only then answered.
 //!
 //! When the disk has no space for a record, its changes are undone: the map is read again from the journal.
 //! Writes are refused and datagrams dropped until the journal can be written again, and reads go on. After
@@ -51,8 +52,8 @@ impl ReplyTo {
     }
 }
 
-/// Where datagrams go.
-pub(crate) type Post = Box<dyn FnMut(NodeId, Bytes) + Send>;
+/// Sends a datagram to a member.
+pub(crate) type SendMessage = Box<dyn FnMut(NodeId, Bytes) + Send>;
 
 /// The handle to a CRDT keyspace. Clones are the same one; it ends with [`close`](Crdt::close), or when
 /// nobody holds it.
@@ -74,7 +75,7 @@ struct Shared {
     space: Space,
 }
 
-/// What is read while it is not written.
+/// The state that handles read between two rounds of the driver.
 struct State {
     replica: CrdtReplica<ReplyTo>,
     origin: Instant,
@@ -99,14 +100,14 @@ impl Crdt {
         node: NodeId,
         seed: u64,
         storage: Box<dyn Storage>,
-        post: Post,
+        send: SendMessage,
         space: Space,
     ) -> Result<Crdt, JournalError> {
         // The upper half, for the lower one is used by the sessions.
         let (fresh, key) = ((seed >> 32) as u32, options.hash_key);
         let (journal, map) = Journal::open(storage, node, fresh, key)?;
         let shared = Shared::new(options, seed, map, space);
-        let driver = Driver { shared: Arc::clone(&shared), post, node, key, retry_at: None };
+        let driver = Driver { shared: Arc::clone(&shared), send, node, key, retry_at: None };
         let thread = std::thread::Builder::new().name("x0-kv crdt".into()).spawn(move || {
             let shared = Arc::clone(&driver.shared);
             match driver.run(journal) {
@@ -187,7 +188,7 @@ impl Crdt {
         self.0.shared.put(Input::Up(node));
     }
 
-    /// Who takes part.
+    /// The members.
     pub(crate) fn members(&self, members: BTreeSet<NodeId>) {
         self.0.shared.put(Input::Members(members));
     }
@@ -219,7 +220,7 @@ impl Running {
         self.shared.filled.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // It has closed the inbox even if it panicked.
+            // The thread has closed the inbox even if it panicked.
             let _ = thread.join();
         }
         self.shared.close(&OperationError::Closed);
@@ -301,10 +302,10 @@ impl Shared {
         }
     }
 
-    fn carry_out(&self, outputs: Vec<Output<ReplyTo>>, post: &mut dyn FnMut(NodeId, Bytes)) {
+    fn carry_out(&self, outputs: Vec<Output<ReplyTo>>, send: &mut dyn FnMut(NodeId, Bytes)) {
         for output in outputs {
             match output {
-                Output::Send { to, payload } => post(to, payload.into()),
+                Output::Send { to, payload } => send(to, payload.into()),
                 Output::Reply { reply, result } => reply.answer(result),
                 Output::Changed { keys } => self.watchers.changed(&keys),
             }
@@ -351,7 +352,7 @@ fn refuse(inputs: Vec<Input<ReplyTo>>, error: &OperationError) {
 /// The work of the thread.
 struct Driver {
     shared: Arc<Shared>,
-    post: Post,
+    send: SendMessage,
     node: NodeId,
     key: HashKey,
     /// While the journal has no space: when to try it again.
@@ -371,7 +372,7 @@ impl Driver {
                 self.retry(&mut journal)?;
             }
             if self.retry_at.is_some() {
-                // Whatever would change the map is refused: it could not be written.
+                // Changes of the map are refused: they could not be written.
                 let refused = |input: &mut Input<ReplyTo>| {
                     matches!(input, Input::Write { .. } | Input::Datagram { .. })
                 };
@@ -382,7 +383,7 @@ impl Driver {
             let record = journal.record(self.shared.state().replica.map());
             let written = record.map_or(Ok(()), |record| journal.write(record));
             match written {
-                Ok(()) => self.shared.carry_out(std::mem::take(&mut outputs), &mut *self.post),
+                Ok(()) => self.shared.carry_out(std::mem::take(&mut outputs), &mut *self.send),
                 Err(error) => journal = self.undo(journal, error, std::mem::take(&mut outputs))?,
             }
             let state = self.shared.state();

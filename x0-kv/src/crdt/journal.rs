@@ -1,9 +1,9 @@
-//! The journal of a CRDT keyspace: what makes its writes durable before they leave the node.
+//! The journal of a CRDT keyspace: makes its writes durable before they leave the node.
 //!
-//! It is a log of consensus' format that nobody else takes part in, so that torn tails, damage, full disks
-//! and group commit are dealt with where they already are. Its first entry holds a whole map, each further
-//! one what changed since the one before. When those outweigh the whole, the whole is written again and the
-//! records before it are dropped.
+//! The journal is a log of x0-consensus with one member, so that torn tails, damage, full disks and group
+//! commit are handled by the same code. Its first entry holds a complete map, each further one the delta
+//! since the entry before. When the deltas outweigh the map, a new complete map is written and the entries
+//! before it are dropped.
 
 use bytes::Bytes;
 use x0_consensus::{
@@ -14,16 +14,16 @@ use x0_crdt::{
     CausalMap, DeltaError, Frontier, HashKey, JoinError, MapDelta, ReplicaId, RestoreError, Version,
 };
 
-/// Entries say with their first byte what they are.
+/// The first byte of an entry is its kind.
 const WHOLE: u8 = 0;
-const DIFFERENCE: u8 = 1;
-/// Of a whole: kind, node, incarnation, what the hash key makes of a constant.
+const DELTA: u8 = 1;
+/// The head of a complete map: kind, node, incarnation, and a digest of a constant under the hash key.
 const HEAD_LEN: usize = 1 + 8 + 4 + 8;
 /// The term of all entries; a log of one has no elections.
 const TERM: u64 = 1;
-/// Below this length of differences it is not worth writing a whole.
-const DIFFERENCES_LEN_MIN: u64 = 1 << 20;
-/// How much is read at once when it is opened.
+/// Below this length of deltas no complete map is written.
+const DELTAS_LEN_MIN: u64 = 1 << 20;
+/// The bytes that are read at once when the journal is opened.
 const READ_LEN: usize = 8 << 20;
 
 /// Why the journal of a CRDT keyspace could not be opened or written. What was acknowledged before is on the
@@ -40,48 +40,48 @@ pub enum JournalError {
     /// The log beneath cannot be written.
     #[error("the journal of the CRDT keyspace cannot be written: {0}")]
     Write(#[from] WriteError),
-    /// An entry is not what this crate writes.
+    /// An entry is damaged.
     #[error(
         "entry {index} of the journal of the CRDT keyspace is damaged: {reason}; move the folder away, and the other members bring back all that they have seen"
     )]
     Damaged {
-        /// Which entry.
+        /// The index of the entry.
         index: u64,
-        /// What is wrong with it.
+        /// The kind of damage.
         reason: Damage,
     },
-    /// It belongs to another node.
+    /// The journal belongs to another node.
     #[error(
         "the journal of the CRDT keyspace is of node {found:016x}, this is node {node}: use the folder of one node"
     )]
     Node {
-        /// Whose it is.
+        /// The node that wrote the journal.
         found: u64,
-        /// Who opens it.
+        /// The node that opens it.
         node: NodeId,
     },
-    /// It was written with another hash key.
+    /// The journal was written with another hash key.
     #[error("the CRDT keyspace was made with another hash key: use that one, on all members")]
     HashKey,
 }
 
-/// What is wrong with an entry.
+/// The kind of damage of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It is not of a kind that is known, or too short.
-    #[error("it is of no known kind")]
+    /// The entry is of no known kind, or too short.
+    #[error("the entry is of no known kind")]
     Kind,
-    /// The first is not a whole map.
-    #[error("it does not hold a whole map")]
+    /// The first entry is not a complete map.
+    #[error("the first entry is not a complete map")]
     Begin,
-    /// The whole map is malformed.
+    /// A complete map is malformed.
     #[error(transparent)]
     Whole(#[from] RestoreError),
-    /// A difference is malformed.
+    /// A delta is malformed.
     #[error(transparent)]
-    Difference(#[from] DeltaError),
-    /// A difference does not follow.
+    Delta(#[from] DeltaError),
+    /// A delta does not follow the entry before it.
     #[error(transparent)]
     Order(#[from] JoinError),
 }
@@ -91,15 +91,15 @@ pub(super) struct Journal<S: Storage + ?Sized = dyn Storage> {
     storage: Box<S>,
     /// The last entry.
     index: u64,
-    /// What is in it.
+    /// The version of the map that the entries give.
     version: Version,
     frontier: Frontier,
-    /// Bytes of differences since the last whole, and of that whole.
-    differences_len: u64,
+    /// The bytes of deltas since the last complete map, and of that map.
+    deltas_len: u64,
     whole_len: u64,
 }
 
-/// What is to be written next.
+/// The next entry.
 pub(super) struct Record {
     payload: Vec<u8>,
     version: Version,
@@ -165,41 +165,41 @@ impl<S: Storage + ?Sized> Journal<S> {
         let recovered = storage.recover()?;
         let mut next = recovered.base.index + 1;
         let mut map: Option<CausalMap> = None;
-        let (mut differences_len, mut whole_len) = (0, 0);
+        let (mut deltas_len, mut whole_len) = (0, 0);
         while next <= recovered.last_index {
             for entry in storage.read(next..recovered.last_index + 1, READ_LEN)? {
                 let len = entry.payload.len() as u64;
                 if entry.payload.first() == Some(&WHOLE) {
                     map = Some(read_whole(&entry, node, key)?);
-                    (differences_len, whole_len) = (0, len);
+                    (deltas_len, whole_len) = (0, len);
                 } else {
-                    read_difference(&entry, map.as_mut())?;
-                    differences_len += len;
+                    read_delta(&entry, map.as_mut())?;
+                    deltas_len += len;
                 }
                 next = entry.index + 1;
             }
         }
         // The caller sets them to those of the map.
         let (version, frontier) = (Version::default(), Frontier { version: 0, content: 0 });
-        Ok((Journal { storage, index: next - 1, version, frontier, differences_len, whole_len }, map))
+        Ok((Journal { storage, index: next - 1, version, frontier, deltas_len, whole_len }, map))
     }
 
-    /// What is to be written for the map to be durable, if anything.
+    /// The entry that makes the map durable; `None` if it is durable already.
     pub(super) fn record(&self, map: &CausalMap) -> Option<Record> {
         let frontier = map.frontier();
         if frontier == self.frontier {
             return None;
         }
-        let difference = match map.delta(&self.version) {
-            // Events of one name with two contents change what is held, not what was seen.
+        let delta = match map.delta(&self.version) {
+            // Two contents of one event name change the values but not the version: no delta contains them.
             Ok(delta) if frontier.version != self.frontier.version => delta,
             _ => return Some(self.whole(map)),
         };
-        if self.differences_len > DIFFERENCES_LEN_MIN.max(self.whole_len * 2) {
+        if self.deltas_len > DELTAS_LEN_MIN.max(self.whole_len * 2) {
             return Some(self.whole(map));
         }
-        let mut payload = vec![DIFFERENCE];
-        payload.extend_from_slice(&difference.encode(&self.version));
+        let mut payload = vec![DELTA];
+        payload.extend_from_slice(&delta.encode(&self.version));
         Some(Record { payload, version: map.version(), frontier })
     }
 
@@ -233,9 +233,9 @@ impl<S: Storage + ?Sized> Journal<S> {
         self.index = index;
         (self.version, self.frontier) = (version, frontier);
         if is_whole {
-            (self.differences_len, self.whole_len) = (0, len);
+            (self.deltas_len, self.whole_len) = (0, len);
         } else {
-            self.differences_len += len;
+            self.deltas_len += len;
         }
         Ok(())
     }
@@ -261,9 +261,9 @@ fn read_whole(entry: &Entry, node: NodeId, key: HashKey) -> Result<CausalMap, Jo
     CausalMap::restore(saved, replica, key).map_err(|error| damaged(error.into()))
 }
 
-fn read_difference(entry: &Entry, map: Option<&mut CausalMap>) -> Result<(), JournalError> {
+fn read_delta(entry: &Entry, map: Option<&mut CausalMap>) -> Result<(), JournalError> {
     let damaged = |reason| JournalError::Damaged { index: entry.index, reason };
-    let Some((&DIFFERENCE, bytes)) = entry.payload.split_first() else { return Err(damaged(Damage::Kind)) };
+    let Some((&DELTA, bytes)) = entry.payload.split_first() else { return Err(damaged(Damage::Kind)) };
     let map = map.ok_or(damaged(Damage::Begin))?;
     let delta = MapDelta::decode(bytes, &map.version()).map_err(|error| damaged(error.into()))?;
     map.replay(&delta).map_err(|error| damaged(error.into()))?;

@@ -1,6 +1,6 @@
 //! The limits of a CRDT store. All lengths are in bytes.
 //!
-//! They are constants because every member must accept what another member accepted.
+//! The limits are constants because every member must accept what another member accepted.
 
 use crate::request::limits::{KEYSPACE_NAME_LEN_MAX, RANGE_ENTRIES_MAX};
 use crate::request::operation::RangeQuery;

@@ -11,9 +11,9 @@ pub(crate) const MOMENTS_PER_MS_BITS: u32 = 16;
 
 /// The time of a write in a CRDT store, by the hybrid logical clock of its writer.
 ///
-/// It is greater than the timestamp of every write that the write replaced. Timestamps of writers that did
-/// not see each other follow their wall clocks. It is not a [`Revision`](crate::Revision): two writes may
-/// carry the same timestamp.
+/// A timestamp is greater than those of all writes that its write replaced. Timestamps of writers that did
+/// not see each other follow their wall clocks. A timestamp is not a [`Revision`](crate::Revision): two
+/// writes may carry the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
@@ -83,7 +83,7 @@ pub struct Cleared {
     pub is_done: bool,
 }
 
-/// What a CRDT store answers to one request.
+/// The outcome of a request to a CRDT store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CrdtOutcome {

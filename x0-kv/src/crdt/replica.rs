@@ -1,4 +1,4 @@
-//! The engine of a CRDT keyspace on one node: its clock, and a session with each other member.
+//! The protocol engine of a CRDT keyspace on one node: its clock, and a session with each other member.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::status::CrdtTotals;
 use super::{CrdtOptions, CrdtStatus, Write, reading};
 use crate::request::error::OperationError;
 
-/// How often in a lease a member says that it is there.
-const BEATS_PER_LEASE: u32 = 8;
+/// Heartbeats of a member in a lease.
+const HEARTBEATS_PER_LEASE: u32 = 8;
 
-/// What drives a [`CrdtReplica`].
+/// An input of a [`CrdtReplica`].
 #[derive(Debug)]
 pub(crate) enum Input<R> {
     /// A write of a caller, who is answered at `reply`. `wall_ms` is the time since 1970 in ms, by the clock
@@ -26,7 +26,7 @@ pub(crate) enum Input<R> {
     Datagram { from: NodeId, payload: Bytes },
     /// A node can be reached (again).
     Up(NodeId),
-    /// Who takes part.
+    /// The members of the cluster.
     Members(BTreeSet<NodeId>),
     /// The time of `poll_timeout` has come.
     Timeout,
@@ -42,10 +42,10 @@ pub(crate) struct HandleError {
     pub(crate) from: NodeId,
 }
 
-/// What is to be done once the map's changes are durable.
+/// An output of a [`CrdtReplica`], to be carried out once the changes of the map are durable.
 #[derive(Debug)]
 pub(crate) enum Output<R> {
-    /// Send this. It may be lost.
+    /// Send a datagram, which may be lost.
     Send { to: NodeId, payload: Vec<u8> },
     /// Answer a caller.
     Reply { reply: R, result: Result<CrdtOutcome, OperationError> },
@@ -53,12 +53,12 @@ pub(crate) enum Output<R> {
     Changed { keys: Vec<Vec<u8>> },
 }
 
-/// Brings the map of one node together with those of the other members. Does no I/O.
+/// Synchronises the map of one node with those of the other members. Does no I/O.
 ///
 /// # The drain contract
-/// Pass what has arrived to `handle`; take outputs with `poll_output` until there are none; make durable what
-/// changed in `map`; then, and not before, carry the outputs out. Pass [`Input::Timeout`] at the latest at
-/// `poll_timeout`. An error of `handle` concerns one datagram and changes nothing.
+/// Feed inputs to `handle`; take outputs with `poll_output` until there are none; make the changes of `map`
+/// durable; then, and not before, carry the outputs out. Feed [`Input::Timeout`] once the time of
+/// `poll_timeout` has come. An error of `handle` concerns one datagram and changes nothing.
 #[derive(Debug)]
 pub(crate) struct CrdtReplica<R> {
     map: CausalMap,
@@ -71,9 +71,9 @@ pub(crate) struct CrdtReplica<R> {
     /// The map was changed, and the sessions except that with this member have not been notified.
     changed: Option<Option<NodeId>>,
     started: Duration,
-    beat_at: Duration,
+    heartbeat_at: Duration,
     totals: CrdtTotals,
-    /// Of sessions that ended.
+    /// The totals of sessions that ended.
     past: CrdtTotals,
 }
 
@@ -92,7 +92,7 @@ impl<R> CrdtReplica<R> {
             outputs: VecDeque::new(),
             changed: None,
             started: now,
-            beat_at: now,
+            heartbeat_at: now,
             totals: CrdtTotals::default(),
             past: CrdtTotals::default(),
         }
@@ -152,18 +152,19 @@ impl<R> CrdtReplica<R> {
                 }
             }
         }
-        if now >= self.beat_at {
-            self.beat(now);
+        if now >= self.heartbeat_at {
+            self.heartbeat(now);
         }
         handled
     }
 
-    /// What to do next, in order.
+    /// The next output, or `None` when the replica waits for inputs or the time. Outputs are carried out in
+    /// order.
     pub(crate) fn poll_output(&mut self) -> Option<Output<R>> {
         if self.outputs.is_empty()
             && let Some(source) = self.changed.take()
         {
-            // Once for all that changed together.
+            // Once for all changes together.
             let others: Vec<NodeId> =
                 self.sessions.keys().copied().filter(|node| Some(*node) != source).collect();
             for node in others {
@@ -175,7 +176,7 @@ impl<R> CrdtReplica<R> {
 
     /// When [`Input::Timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
-        Some(self.sessions.values().filter_map(Session::poll_timeout).fold(self.beat_at, Duration::min))
+        Some(self.sessions.values().filter_map(Session::poll_timeout).fold(self.heartbeat_at, Duration::min))
     }
 
     /// The latest time that wins over concurrent values.
@@ -285,8 +286,8 @@ impl<R> CrdtReplica<R> {
     }
 
     /// Says that this member is here, and forgets what all have seen, once it is known who all are.
-    fn beat(&mut self, now: Duration) {
-        self.beat_at = now + self.options.lease / BEATS_PER_LEASE;
+    fn heartbeat(&mut self, now: Duration) {
+        self.heartbeat_at = now + self.options.lease / HEARTBEATS_PER_LEASE;
         let leased: BTreeSet<u64> = self.map.members().leased().map(|member| member.node).collect();
         let all_heard = self.sessions.keys().all(|node| leased.contains(&node.get()));
         if all_heard || now.saturating_sub(self.started) > self.options.lease {

@@ -128,13 +128,13 @@ pub(crate) mod wire {
     pub(crate) enum Failure {
         /// The member has no such keyspace, or does not understand the request.
         Unsupported,
-        /// It has too much to do.
+        /// The member is overloaded.
         Overloaded,
-        /// It stops.
+        /// The member stops.
         Closed,
-        /// Its disk has no space for a write.
+        /// The disk of the member has no space for a write.
         NoSpace,
-        /// It has failed.
+        /// The member has failed.
         Failed,
     }
 
@@ -286,6 +286,14 @@ pub(crate) mod wire {
         request.check().map_err(DecodeError::from)?;
         Ok(request)
     }
+
+    /// A decoded message is encoded and decoded to itself.
+    #[cfg(fuzzing)]
+    pub(crate) fn fuzz(message: &Bytes) {
+        if let Ok(read) = decode(message) {
+            assert_eq!(decode(&encode(&read)), Ok(read));
+        }
+    }
 }
 
 #[cfg(all(test, feature = "mesh"))]
@@ -295,6 +303,7 @@ mod tests {
     use super::wire::{Failure, Message, decode, encode};
     use super::{Read, Request, Write};
     use crate::crdt::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
+    use crate::recorded::recorded;
     use crate::request::keyspace::KeyspaceName;
     use crate::request::operation::RangeQuery;
 
@@ -340,7 +349,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn recorded_messages_mean_what_they_meant() {
+        let encoded: Vec<Bytes> = messages().iter().map(encode).collect();
+        for (message, made) in recorded("crdt_operations.hex", &encoded).iter().zip(messages()) {
+            assert_eq!(decode(message), Ok(made));
+        }
+    }
+
+    #[test]
+    fn encoded_messages_are_decoded() {
         for message in messages() {
             assert_eq!(decode(&encode(&message)), Ok(message));
         }
@@ -365,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Random bytes behind the head of a message.
+    /// Random bytes after the head of a message.
     #[test]
     fn random_messages_do_no_harm() {
         let mut state = 1_u64;
@@ -384,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_limit_is_refused() {
+    fn requests_beyond_a_limit_are_refused() {
         let long = Request::Write(Write::Put { key: "\x00key".into(), value: vec![0; 65_537].into() });
         let empty = Request::Read(Read::Get { key: Bytes::new() });
         let empty_inside = Request::Read(Read::Get { key: "\x01a".into() });

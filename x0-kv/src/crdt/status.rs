@@ -1,11 +1,11 @@
-//! Where a CRDT keyspace stands.
+//! The status of a CRDT keyspace.
 
 use std::collections::BTreeMap;
 
 use x0_crdt::Frontier;
 use x0_identity::NodeId;
 
-/// Where a CRDT keyspace stands on one node, by its own account.
+/// The status of a CRDT keyspace on one node, as the node itself reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CrdtStatus {
@@ -22,11 +22,11 @@ pub struct CrdtStatus {
     pub peers: BTreeMap<NodeId, bool>,
     /// Bytes held of transfers that are not whole yet.
     pub pending_bytes: usize,
-    /// What happened since the start.
+    /// Counts since the start.
     pub totals: CrdtTotals,
 }
 
-/// What has happened in a CRDT keyspace since its start.
+/// Counts of a CRDT keyspace since the start of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CrdtTotals {

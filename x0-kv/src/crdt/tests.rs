@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// What outlives its process.
+/// The part of a node that outlives its process.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<MemoryStorage>>);
 
@@ -374,7 +374,7 @@ fn a_clock_that_runs_ahead_wins_nothing_by_it() {
 }
 
 #[test]
-fn the_journal_is_begun_anew_when_differences_outweigh_the_whole() {
+fn a_complete_map_is_written_when_deltas_outweigh_it() {
     let (disk, key) = (Disk::default(), HashKey::new([1; 16]));
     let (mut journal, mut map) = Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap();
     for round in 0..400_u64 {

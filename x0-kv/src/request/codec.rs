@@ -14,7 +14,7 @@ pub enum DecodeError {
     /// The bytes end too early.
     #[error("the bytes end in the middle of {what}")]
     Truncated {
-        /// What was being read.
+        /// The field.
         what: &'static str,
     },
     /// The format is of another version.
@@ -26,7 +26,7 @@ pub enum DecodeError {
     /// A tag has no meaning.
     #[error("tag {tag} is not a known {what}")]
     Tag {
-        /// What the tag should have named.
+        /// The field.
         what: &'static str,
         /// The tag.
         tag: u8,
@@ -34,7 +34,7 @@ pub enum DecodeError {
     /// A length or count is above its limit.
     #[error("{what} of length {len} is above the limit of {max}")]
     TooLong {
-        /// What is too long.
+        /// The field.
         what: &'static str,
         /// Its length.
         len: u64,
@@ -44,7 +44,7 @@ pub enum DecodeError {
     /// An integer is not in its shortest form or overflows.
     #[error("an integer in {what} is not in its shortest form")]
     Integer {
-        /// What was being read.
+        /// The field.
         what: &'static str,
     },
     /// The items of a list are not in ascending order, or one of them is not valid at its place.
@@ -59,7 +59,7 @@ pub enum DecodeError {
         /// How many.
         len: usize,
     },
-    /// What was read breaks a limit of the store.
+    /// The value breaks a limit of the store.
     #[error(transparent)]
     Limit(#[from] crate::request::limits::LimitError),
     /// A request breaks a limit of the CRDT store.

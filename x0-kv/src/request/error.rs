@@ -13,10 +13,10 @@ use crate::state::storage::entry::DamagedEntry;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OperationError {
-    /// It breaks a limit. Nothing was done.
+    /// The operation breaks a limit. Nothing was done.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// It breaks a limit of the CRDT store. Nothing was done.
+    /// The operation breaks a limit of the CRDT store. Nothing was done.
     #[cfg(feature = "crdt")]
     #[error(transparent)]
     CrdtLimit(#[from] crate::crdt::limits::CrdtLimitError),

@@ -1,7 +1,7 @@
 //! The limits of every linearizable store, embedded or clustered. All lengths are in bytes.
 //!
-//! They are part of the replicated format: every replica must decide alike whether a command is valid, so
-//! that they are constants and not options. The CRDT store has limits of its own (`crdt::limits`).
+//! The limits are part of the replicated format: every replica must decide alike whether a command is valid,
+//! so that they are constants and not options. The CRDT store has limits of its own (`crdt::limits`).
 
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{

@@ -179,11 +179,11 @@ pub enum Mutation {
 /// The expected state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
-    /// It has no value.
+    /// The key has no value.
     Absent,
-    /// It has exactly this value.
+    /// The key has exactly this value.
     Value(Bytes),
-    /// It has a value, last written at this revision.
+    /// The key has a value, last written at this revision.
     Revision(Revision),
 }
 

@@ -124,11 +124,11 @@ pub struct TransactionOutcome {
 /// The result of one action of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActionResult {
-    /// Of a get.
+    /// The outcome of a get.
     Value(Option<Versioned>),
-    /// Of a put.
+    /// The outcome of a put.
     Put,
-    /// Of a delete.
+    /// The outcome of a delete.
     Delete {
         /// Whether the key had a value.
         existed: bool,

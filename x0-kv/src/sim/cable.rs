@@ -1,4 +1,5 @@
-//! What the simulator puts between the mux of a node and the network, and between a service and its channel.
+//! The layers of the simulator between the mux of a node and the network, and between a service and its
+//! channel.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What everyone in the world shares.
+//! State that all parts of the simulated world share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use super::{PlantedBug, Scenario};
 use crate::request::error::OperationError;
 use crate::request::outcome::Outcome;
 
-/// Why something cannot go on.
+/// The reason why a process or the simulation ends.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// What must never be.
+    /// An invariant is broken.
     Violation(String),
-    /// A node's process ended over its disk.
+    /// The disk of a node failed, which ended its process.
     Disk,
     /// A node refuses what its folder holds, for this reason.
     Damaged(String),
@@ -39,7 +39,7 @@ pub(super) fn violation<T>(what: impl Into<String>) -> Result<T, Trouble> {
 /// An answer to a worker.
 pub(super) type Answer = (u64, Result<Outcome, OperationError>);
 
-/// Time, chance, links, and what is held against everyone.
+/// Time, randomness, links, and the records that the invariants are checked against.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) now: Time,
@@ -57,7 +57,7 @@ pub(super) struct Context {
     pub(super) answers: Vec<Answer>,
     /// The entry and the outcome at each index, from 1 on, as the first node applied it.
     applied: Vec<(u64, u64)>,
-    /// Who led each term.
+    /// The leader of each term.
     leaders: BTreeMap<u64, NodeId>,
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! The faults of a round.
 
 use x0_consensus::MembershipChange;
 use x0_consensus::sim::Fault;

@@ -1,4 +1,4 @@
-//! What the clients asked and were answered.
+//! The operations of the clients and their answers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +21,7 @@ const STEPS_MAX: u64 = 5_000_000;
 /// Steps of each search while a fault is cut down to what a person can read.
 const MINIMAL_STEPS_MAX: u64 = 200_000;
 
-/// What a worker asks for: keys and values are numbers here.
+/// The operation of a worker: keys and values are numbers here.
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
     Get {
@@ -92,7 +92,7 @@ pub(super) struct History {
     revisions: HashMap<u64, Revision>,
 }
 
-/// What became of an answer.
+/// The fate of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Acknowledged,
@@ -153,7 +153,7 @@ impl History {
         }
     }
 
-    /// What the store is asked.
+    /// The operation as the store receives it.
     pub(super) fn operation(&self, asked: &Asked) -> Operation {
         let keyspace = self.keyspace();
         let read = |query| {
@@ -216,7 +216,7 @@ impl History {
     }
 
     fn leave_open(&mut self, open: &Open) -> Result<Ending, String> {
-        // What was never answered has its access without an answer.
+        // An operation without an answer has its access without an answer.
         let operation = match open.asked {
             Asked::DropKeyspace => self.deletes(true),
             _ => match unanswered(&open.asked) {
@@ -321,8 +321,8 @@ impl History {
             (Asked::Delete { key }, Outcome::Delete { existed }) => {
                 one(*key, Call::Delete { existed: Some(*existed) })
             }
-            // It changes no key: the operations before it found no keyspace, those after it find an empty
-            // one.
+            // Dropping the keyspace changes no key: operations before it find no keyspace, those after it
+            // find an empty one.
             (Asked::CreateKeyspace, Outcome::KeyspaceCreated { .. }) => Ok(self.deletes(false)),
             (Asked::DropKeyspace, Outcome::KeyspaceDropped { .. }) => Ok(self.deletes(true)),
             (Asked::Swap { key, expect, value }, Outcome::CompareAndSwap(swap)) => {
@@ -351,7 +351,7 @@ impl History {
                             let answer = match found {
                                 Some(found) => {
                                     let number = number_of(&found.value)?;
-                                    // What it wrote itself has its revision as well.
+                                    // A value that the transaction wrote itself has its revision as well.
                                     self.observe(number, found.revision)?;
                                     Some(number)
                                 }
@@ -416,7 +416,7 @@ fn unanswered_part(step: &Step) -> Part {
     }
 }
 
-/// What is known of a write that was never answered. A read tells nothing then.
+/// The access of a write without an answer. A read without an answer says nothing.
 fn unanswered(asked: &Asked) -> Option<Access> {
     match asked {
         Asked::Get { .. } | Asked::Range | Asked::CreateKeyspace | Asked::DropKeyspace => None,

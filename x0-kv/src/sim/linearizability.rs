@@ -36,10 +36,10 @@ pub use minimal::minimal;
 pub trait Model {
     /// An operation together with its answer, if there was one.
     type Operation;
-    /// What the object holds between operations.
+    /// The state of the object between operations.
     type State: Clone + Eq + Hash;
 
-    /// What the object holds at first.
+    /// The first state of the object.
     fn initial(&self) -> Self::State;
 
     /// The state after `operation` ran in `state`, or `None` if it could not have answered as it did.
@@ -61,11 +61,11 @@ pub struct Interval<O> {
     /// When the client had the answer; `None` if it never had one. An answer and an invocation at the same
     /// moment count as concurrent.
     pub returned: Option<u64>,
-    /// What was asked and answered.
+    /// The operation and its answer.
     pub operation: O,
 }
 
-/// What [`check`] found.
+/// The result of [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// An order exists: indices into the history. Unanswered operations that need not have happened are left

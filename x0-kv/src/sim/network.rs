@@ -11,7 +11,7 @@ use super::schedule::{MILLISECOND, Time};
 pub(super) struct Weather {
     pub(super) delay_min: Time,
     pub(super) delay_max: Time,
-    /// Of a thousand messages of consensus: how many are overtaken by others, are lost, or come twice.
+    /// The messages of consensus that are overtaken, lost or duplicated, in thousandths.
     pub(super) late: u64,
     pub(super) lost: u64,
     pub(super) twice: u64,

@@ -80,7 +80,7 @@ pub(super) struct Running {
     log: LogWorker<SimLog>,
     machine: ApplyWorker<Observed>,
     snapshots: SnapshotWorker,
-    /// What the threads have in hand.
+    /// The jobs that the threads carry out at this moment.
     logging: VecDeque<LogJob>,
     applying: Option<ApplyJob>,
     copying: Option<x0_consensus::driver::SnapshotJob>,
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// What [`Node::start`](crate::cluster::Node::start) does, with virtual workers.
+    /// Starts a node as [`Node::start`](crate::cluster::Node::start) does, with virtual workers.
     fn assemble(
         &self,
         context: &mut Context,
@@ -188,7 +188,8 @@ impl Node {
         };
         let calls = Calls::new(Inbox::new(alarm.clone()));
         let requests = Inbox::new(alarm.clone());
-        let coordinator = Coordinator::new(coordinator::Config::member(id), context.random.next());
+        let coordinator =
+            Coordinator::new(coordinator::CoordinatorOptions::member(id), context.random.next());
         let workers = Box::new(SimWorkers { jobs: jobs.clone(), planted: context.planted });
         let events = Arc::new(Mutex::new(Vec::new()));
         let observed = Arc::clone(&events);
@@ -305,7 +306,7 @@ impl Running {
     /// Begins what the disk's threads have in hand and does not finish it. Whether there was anything.
     fn interrupt(&mut self) -> bool {
         if let Some(LogJob::Write { .. }) = self.logging.front() {
-            // Nobody sees how it ends.
+            // The process has ended: the result has no receiver.
             let _ = self.log.work(&mut self.logging);
             return true;
         }
@@ -398,7 +399,7 @@ impl Running {
         let mut jobs = self.jobs.lock();
         let (place, start) = (self.place, self.start);
         if self.logging.is_empty() {
-            // Of writes all that are there, as far as they are made durable together.
+            // A group of writes is taken together, as far as they are made durable together.
             while let Some(job) = jobs.log.front() {
                 let is_write = matches!(job, LogJob::Write { .. });
                 if !self.logging.is_empty() && (!is_write || self.logging.len() >= self.batch_max) {
@@ -533,7 +534,7 @@ impl Running {
         }
     }
 
-    /// What it has applied, and a hash of it.
+    /// The applied index, and a hash of the state.
     pub(super) fn digest(&mut self) -> (u64, u64) {
         let mut bytes = Vec::new();
         let state = &mut self.machine.machine_mut().state;

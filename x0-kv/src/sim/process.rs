@@ -113,7 +113,7 @@ impl Process {
         let (id, alarm, switch) = (id_of(place), Alarm::default(), Switch::default());
         let transport = Cable::new(context.mesh.transport(id), switch.clone(), context.traffic.clone());
         let mux = Mux::new(transport, MuxOptions::default().seed(context.random.next()));
-        let config = coordinator::Config::client(id, members);
+        let config = coordinator::CoordinatorOptions::client(id, members);
         let coordinator = Coordinator::new(config, context.random.next());
         let open = |channel: &crate::cluster::ChannelSpec| {
             channel.open(&mux).map_err(|error| Trouble::Violation(format!("no channel: {error}")))

@@ -1,9 +1,9 @@
-//! What a simulation saw.
+//! The report of a simulation.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What happened in a simulation, or in several: [`Report::add`].
+/// Counts of a simulation, or of several: [`Report::add`].
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
@@ -27,7 +27,7 @@ pub struct Report {
     pub elections: u64,
     /// Nodes that lost their power, many at once counted each.
     pub crashes: u64,
-    /// Those of them in the midst of an operation of the disk.
+    /// The crashes among them in the midst of an operation of the disk.
     pub torn_writes: u64,
     /// Node processes that ended while the power stayed.
     pub kills: u64,

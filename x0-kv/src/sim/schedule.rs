@@ -1,4 +1,4 @@
-//! What happens next.
+//! The schedule of the simulated world.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -9,27 +9,27 @@ pub(super) type Time = u64;
 pub(super) const MILLISECOND: Time = 1000;
 pub(super) const SECOND: Time = 1_000_000;
 
-/// Who takes part: nodes first, then the clients outside.
+/// The place of a process: nodes first, then the clients outside.
 pub(super) type Place = usize;
 
-/// Something that happens at a moment. What names a `start` is of that start of the node only.
+/// An event at a moment. An event with a `start` is for that start of the node only.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// What a node or a client waits for may be due.
+    /// The timer of a node or client may be due.
     Wake { place: Place, start: u32 },
     /// A process that stood still goes on.
     Resume { place: Place, start: u32 },
-    /// The log thread is done with what it had in hand.
+    /// The log thread has done its job.
     Logged { place: Place, start: u32 },
-    /// The applying thread is.
+    /// The apply thread has done its job.
     Applied { place: Place, start: u32 },
-    /// The snapshot thread is.
+    /// The snapshot thread has done its job.
     Copied { place: Place, start: u32 },
-    /// The reading thread is.
+    /// The reading thread has done its job.
     Read { place: Place, start: u32 },
     /// A node that is down starts.
     Start { place: Place, start: u32 },
-    /// A worker asks for something.
+    /// A worker calls its next operation.
     Ask { worker: usize },
     /// The next fault of the storm of this number.
     Fault { storm: u64 },
@@ -39,7 +39,7 @@ pub(super) enum Event {
     Mend { storm: u64, mend: Mend },
 }
 
-/// What ends by itself.
+/// The end of a fault.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Mend {
     Links,

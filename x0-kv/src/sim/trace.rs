@@ -1,4 +1,4 @@
-//! What tells two runs apart.
+//! The trace of a run: a hash that differs between two runs that differ.
 
 use super::random::mix;
 

@@ -1,4 +1,4 @@
-//! What must never be.
+//! Violations of the invariants.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use crate::sim::linearizability::Interval;
 use crate::sim::linearizability::register::{Call, Swapped};
 use crate::sim::linearizability::registers::{Access, Part};
 
-/// Something that must never be was seen. It is seen again by [`run`](super::run) with the same scenario.
+/// An invariant was broken. [`run`](super::run) with the same scenario breaks it again.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Violation {
-    /// What was played.
+    /// The scenario.
     pub scenario: Scenario,
     /// When in virtual time.
     pub at: Duration,
-    /// What was seen.
+    /// The observation.
     pub cause: Cause,
-    /// What had happened by then.
+    /// The counts until then.
     pub report: Report,
 }
 
-/// What a [`Violation`] was.
+/// The kind of a [`Violation`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Cause {
     /// The answers of a round could not have come from one store: the shortest part that shows it.
     History(Vec<Interval<Access>>),
-    /// What holds at every moment did not.
+    /// An invariant of every moment did not hold.
     Invariant(String),
-    /// All was mended, and the cluster did not get well.
+    /// All faults ended, and the cluster did not recover.
     Stuck {
-        /// What did not come.
+        /// The condition that was not reached.
         what: &'static str,
         /// The replicas.
         nodes: String,

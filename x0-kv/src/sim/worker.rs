@@ -1,4 +1,4 @@
-//! Who asks, and for what.
+//! The workers: each calls one operation after the other.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::random::Random;
 use super::schedule::{Place, Time};
 use crate::request::outcome::Versioned;
 
-/// The process through which a worker asks.
+/// The process through which a worker calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host {
     /// A node of the cluster.
@@ -16,15 +16,15 @@ pub(super) enum Host {
     Outside(usize),
 }
 
-/// Asks for one thing after the other.
+/// A caller of one operation after the other.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) host: Host,
     /// The number of the operation it waits for.
     pub(super) asked: Option<u64>,
-    /// When it asks for the next.
+    /// The time of the next call.
     pub(super) ask_at: Time,
-    /// What it saw last of each key.
+    /// The last observation of each key.
     pub(super) seen: BTreeMap<u64, Option<Versioned>>,
 }
 
@@ -33,7 +33,7 @@ impl Worker {
         Worker { host, asked: None, ask_at: Time::MAX, seen: BTreeMap::new() }
     }
 
-    /// What to expect of a key: what was seen last, or at times nothing.
+    /// The expectation of a conditional write: the last observation of the key, or at times none.
     fn expect(&self, random: &mut Random, key: u64) -> Option<Seen> {
         let versioned = self.seen.get(&key).cloned().flatten()?;
         let value = u64::from_be_bytes(*versioned.value.first_chunk()?);
@@ -41,7 +41,7 @@ impl Worker {
         (!random.chance(100)).then_some(Seen { value, by_revision })
     }
 
-    /// The next thing to ask for, with `value` and those behind it for what it writes.
+    /// The next operation. Its writes carry `value` and the values after it.
     pub(super) fn think(&self, random: &mut Random, keys: u64, value: u64, is_named: bool) -> Asked {
         let key = random.below(keys);
         // The default keyspace cannot be dropped.

@@ -220,7 +220,7 @@ impl World {
         self.nodes.iter().filter(leads).max_by_key(term).map(|node| node.place)
     }
 
-    /// Who takes part, as the leader has it.
+    /// The membership, as the leader knows it.
     pub(super) fn membership(&self) -> Option<Membership> {
         let running = self.nodes[self.leader()?].running.as_ref()?;
         Some(running.status().membership)
@@ -383,7 +383,7 @@ impl World {
         }
     }
 
-    /// What happens at a node that stands still happens later.
+    /// An event at a node that stands still is postponed.
     fn put_off(&mut self, event: Event) -> Option<Event> {
         let place = match &event {
             Event::Wake { place, .. }

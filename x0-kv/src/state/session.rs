@@ -21,11 +21,11 @@ const OUTCOME_OVERHEAD_LEN: usize = 64;
 /// The decision about a write that carries a request id.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is new: apply it and [`record`](Sessions::record) its outcome.
+    /// The request is new: apply it and [`record`](Sessions::record) its outcome.
     Fresh,
-    /// It was applied before, with this outcome.
+    /// The request was applied before, with this outcome.
     Known(Bytes),
-    /// It must not be applied.
+    /// The request must not be applied.
     Refused(Refusal),
 }
 

@@ -54,19 +54,19 @@ const KEYSPACES_LEN_MAX: usize = KEYSPACES_MAX * (KEYSPACE_NAME_LEN_MAX + 16);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// It could not be read.
+    /// The stream could not be read.
     #[error("cannot read the snapshot")]
     Read(#[from] io::Error),
-    /// It is not a snapshot of this crate.
+    /// The stream is not a snapshot of this crate.
     #[error("these bytes are not a snapshot of x0-kv")]
     NotASnapshot,
-    /// It is of another version.
+    /// The snapshot is of another version.
     #[error("the snapshot has format version {found}, this version of the crate knows {SNAPSHOT_VERSION}")]
     Version {
         /// The version found.
         found: u8,
     },
-    /// It was damaged on its way.
+    /// The snapshot was damaged on its way.
     #[error("the snapshot is damaged in block {block}: {reason}")]
     Damaged {
         /// Which block, counted from 0.
@@ -94,7 +94,7 @@ pub enum RestoreError {
         /// The key of the entry.
         key: Bytes,
     },
-    /// It is of another log index than announced.
+    /// The snapshot is of another log index than announced.
     #[error("the snapshot is of log index {found}, expected {expected}")]
     Index {
         /// The index announced.

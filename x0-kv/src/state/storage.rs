@@ -52,7 +52,7 @@ const SETTLE_PER_WRITE: usize = 4;
 /// although keyspaces are dropped as fast as they are filled.
 const RELEASE_PER_WRITE: usize = 64;
 
-/// What lies beneath the layers. Entries are compared with their checksums before they are returned.
+/// The tables below the layers. Entries are compared with their checksums before they are returned.
 pub(crate) trait Base: Send + Sync + std::fmt::Debug {
     fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Versioned>, EngineError>;
 
@@ -104,7 +104,7 @@ pub(crate) struct Tables {
     blocked: Vec<crate::scrub::message::KeyRange>,
 }
 
-/// What a batch of commands changed.
+/// The changes of a batch of commands.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedKeys {
     /// Qualified keys.

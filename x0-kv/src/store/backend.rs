@@ -1,5 +1,5 @@
-//! What a [`Store`](crate::Store) handle dispatches to: a state in this process, a node of a cluster, or a
-//! client of one.
+//! The target of the requests of a [`Store`](crate::Store) handle: a state in this process, a node of a
+//! cluster, or a client of one.
 
 use crate::blob::Blobs;
 use crate::crdt::{CrdtOutcome, Request};

@@ -16,7 +16,7 @@ use crate::store::keyspace::Keyspace;
 
 /// All entries of a range as they are at one revision. Returned by [`Keyspace::scan`].
 ///
-/// It is a [`Stream`] for any runtime, and an [`IntoIterator`] whose iterator blocks the calling thread.
+/// A scan is a [`Stream`] for any runtime, and an [`IntoIterator`] whose iterator blocks the calling thread.
 /// Pages are read when they are needed; every page comes from the state at the [`revision`](Scan::revision)
 /// of the first one.
 ///

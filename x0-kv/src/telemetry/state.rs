@@ -4,7 +4,7 @@
 pub(crate) use self::checkpoint::CheckpointTelemetry;
 use super::facade::{Counter, Gauge, counter, gauge};
 
-/// What became of a command.
+/// The fate of a command.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CommandResult {
     Applied,

@@ -9,7 +9,7 @@ use x0_kv::blob::{BlobId, BlobReadError, BlobStore, BlobStoreOptions, BlobWriteE
 use crate::folder::{open, pieces};
 use crate::random::Random;
 
-/// What happens to the folder, and what must be true from then on.
+/// An operation on the folder, and the condition that holds from then on.
 struct Script {
     added: Vec<u8>,
     fetched: Vec<u8>,
@@ -193,7 +193,7 @@ fn damaged_files_do_not_keep_the_folder_from_opening() {
         }
         assert_eq!(store.read(&BlobId::of(&script.added)).unwrap(), script.added, "{what}: another blob");
         assert_eq!(store.list().len(), 2, "{what}");
-        // It is mended chunk by chunk, or as a whole, or removed.
+        // The blob is repaired chunk by chunk, or added again, or removed.
         store.verify(&id).unwrap_or_default();
         let chunks = store.begin(&id, script.fetched.len() as u64, &script.root).unwrap();
         let missing: Vec<u32> = chunks.missing().collect();

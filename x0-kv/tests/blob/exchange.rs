@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use x0_consensus::sim::Unsynced;
 use x0_kv::blob::{
-    BlobExchange, BlobId, CHUNK_LEN, ExchangeOptions, FetchFailure, Input, MARK, Output, Piece,
+    BlobExchange, BlobId, CHUNK_LEN, ExchangeInput, ExchangeOptions, ExchangeOutput, FetchFailure, MARK,
+    Piece,
 };
 
 use crate::random::{Random, seeds};
@@ -145,7 +146,7 @@ fn partial_blobs_are_served() {
     assert_eq!(world.held(2, &id), held);
     assert!((20..40).contains(&held));
     assert!(world.host(1).reads >= 20);
-    // It comes back, and both end.
+    // The peer comes back, and both fetches end.
     world.store(3).add(&bytes[..]).unwrap();
     assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
     assert_eq!(world.run(2, id, HOUR), Some(Ok(())));
@@ -180,7 +181,7 @@ fn a_damaged_chunk_is_found_by_who_serves_it_and_fetched_again() {
     }
 }
 
-/// What was asked for is not asked for again and again while it is on its way, however slow that is.
+/// A chunk that is on its way is not requested again, however slow the link is.
 #[test]
 fn a_slow_link_carries_each_chunk_about_once() {
     for rate in [1_000, 5_000, 20_000, 100_000, 1_000_000] {
@@ -215,7 +216,7 @@ fn chunks_of_a_lost_peer_are_requested_of_another_at_once() {
     }
     world.store(3).add(&bytes[..]).unwrap();
     world.cut(2);
-    world.input(node(1), Input::Down(node(2)));
+    world.input(node(1), ExchangeInput::Down(node(2)));
     assert_eq!(world.run(1, id, HOUR), Some(Ok(())));
     let totals = world.host(1).exchange.totals();
     assert_eq!(totals.timeouts, 0);
@@ -265,7 +266,7 @@ fn too_many_fetches_are_refused_and_cancelled_ones_are_forgotten() {
         assert_eq!(refused, (number == max).then_some(Err(FetchFailure::TooMany)));
     }
     let first = BlobId::of(&0_u64.to_le_bytes());
-    world.input(node(1), Input::Cancel { id: first });
+    world.input(node(1), ExchangeInput::Cancel { id: first });
     assert_eq!(world.host(1).exchange.fetching().count() as u64, max - 1);
     world.fetch(1, first, 8);
     assert!(!world.host(1).done.contains_key(&first));
@@ -306,11 +307,11 @@ fn no_more_is_read_for_peers_than_may_be_under_way() {
     let mut drain = |exchange: &mut BlobExchange| {
         while let Some(output) = exchange.poll_output() {
             match output {
-                Output::Read { ticket, .. } => {
+                ExchangeOutput::Read { ticket, .. } => {
                     let piece = Some(Piece::new(Vec::new(), vec![0; CHUNK_LEN].into()));
-                    exchange.handle(Duration::ZERO, Input::Read { ticket, piece }).unwrap();
+                    exchange.handle(Duration::ZERO, ExchangeInput::Read { ticket, piece }).unwrap();
                 }
-                Output::Send { to, ticket, .. } => sent.push((to, ticket.unwrap())),
+                ExchangeOutput::Send { to, ticket, .. } => sent.push((to, ticket.unwrap())),
                 other => panic!("{other:?}"),
             }
             assert!(exchange.pending_bytes() <= options.serving_bytes_total_max);
@@ -319,7 +320,7 @@ fn no_more_is_read_for_peers_than_may_be_under_way() {
     };
     for peer in 1..=20 {
         exchange
-            .handle(Duration::ZERO, Input::Message { from: node(peer), payload: want.clone().into() })
+            .handle(Duration::ZERO, ExchangeInput::Message { from: node(peer), payload: want.clone().into() })
             .unwrap();
         let sent = drain(&mut exchange);
         let own = sent.iter().filter(|(to, _)| *to == node(peer)).count();
@@ -327,16 +328,16 @@ fn no_more_is_read_for_peers_than_may_be_under_way() {
     }
     let sent = drain(&mut exchange);
     assert!(sent.len() >= options.serving_bytes_total_max / CHUNK_LEN - 2, "{}", sent.len());
-    // What leaves makes room for as much, peer after peer, until all have all.
+    // A chunk that was sent makes room for as much, peer after peer, until each peer has all of its chunks.
     while let Some((_, ticket)) = drain(&mut exchange).get(left).copied() {
-        exchange.handle(Duration::ZERO, Input::Left { ticket }).unwrap();
+        exchange.handle(Duration::ZERO, ExchangeInput::Left { ticket }).unwrap();
         left += 1;
     }
     assert_eq!((left, exchange.pending_bytes()), (20 * 60, 0));
-    // Who goes away is owed nothing.
-    exchange.handle(Duration::ZERO, Input::Message { from: node(1), payload: want.into() }).unwrap();
+    // The queue of a peer that disconnects is dropped.
+    exchange.handle(Duration::ZERO, ExchangeInput::Message { from: node(1), payload: want.into() }).unwrap();
     drain(&mut exchange);
     assert!(exchange.pending_bytes() > 0);
-    exchange.handle(Duration::ZERO, Input::Down(node(1))).unwrap();
+    exchange.handle(Duration::ZERO, ExchangeInput::Down(node(1))).unwrap();
     assert_eq!(exchange.pending_bytes(), 0);
 }

@@ -30,7 +30,7 @@ pub(crate) fn pieces(bytes: &[u8]) -> (BlobId, [u8; 32], Vec<Piece>) {
     (id, holding.root, pieces)
 }
 
-/// What the folder should hold.
+/// The expected content of the folder.
 #[derive(Default)]
 struct Model {
     whole: BTreeMap<BlobId, Vec<u8>>,
@@ -279,7 +279,7 @@ fn damage_is_found_counted_as_missing_and_mended() {
             assert_eq!(damaged, [((place - 4096) / CHUNK_LEN) as u32]);
             assert!(matches!(store.read(&id), Err(BlobReadError::Missing { .. })));
         }
-        // It is known after opening again, and mended as a blob that is fetched.
+        // The damage is known after opening again, and repaired as a blob that is fetched.
         disk.crash(Unsynced::Lost);
         drop(store);
         let store = open(&disk);
@@ -301,7 +301,7 @@ fn a_folder_is_used_by_one() {
     let second = BlobStore::open(folder.path(), BlobStoreOptions::default());
     assert!(matches!(second, Err(BlobOpenError::InUse { .. })));
     let id = store.add(&b"on a real disk"[..]).unwrap().id;
-    // What is not ours is left alone.
+    // Files of other programs are left alone.
     std::fs::write(folder.path().join("README"), "hands off").unwrap();
     std::fs::write(folder.path().join("7.tmp"), "left over").unwrap();
     drop(store);

@@ -43,7 +43,7 @@ fn anything(random: &mut Random, tape: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn a_peer_that_says_anything_keeps_nobody_from_the_blob() {
-    // What is said in an honest fetch, of the very blob, is what the peer begins with.
+    // The hostile peer begins with the messages of an honest fetch of the same blob.
     let bytes = Random(77).bytes(5 * CHUNK_LEN + 1);
     let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
     let mut honest = World::new(77, 2);

@@ -1,4 +1,4 @@
-//! What stands in a keyspace for a blob.
+//! The references to blobs.
 
 use x0_kv::Bytes;
 use x0_kv::blob::{BLOB_LEN_MAX, BlobId, BlobRef, BlobRefError, Provenance};

@@ -9,8 +9,8 @@ use x0_consensus::sim::{SimDirectory, Unsynced};
 use x0_identity::NodeId;
 use x0_kv::Bytes;
 use x0_kv::blob::{
-    BlobExchange, BlobId, BlobStore, BlobStoreOptions, ExchangeOptions, ExchangeTotals, FetchFailure,
-    Holding, Input, Misbehavior, Output, Piece,
+    BlobExchange, BlobId, BlobStore, BlobStoreOptions, ExchangeInput, ExchangeOptions, ExchangeOutput,
+    ExchangeTotals, FetchFailure, Holding, Misbehavior, Piece,
 };
 
 use crate::random::Random;
@@ -19,10 +19,10 @@ pub(crate) fn node(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-/// What a node does to what it serves.
+/// A fault of a serving node.
 pub(crate) type Tamper = Box<dyn FnMut(&mut Served<'_>)>;
 
-/// What a node is about to serve.
+/// An answer of a node before it is served.
 pub(crate) enum Served<'a> {
     Holding(&'a mut Option<Holding>),
     Piece(u32, &'a mut Option<Piece>),
@@ -38,13 +38,13 @@ pub(crate) struct Host {
     pub(crate) misbehaving: Vec<(NodeId, Misbehavior)>,
     /// Chunks that it read for others, in its whole life.
     pub(crate) reads: u64,
-    /// What earlier lives did.
+    /// The totals of earlier processes of this node.
     pub(crate) before: Vec<ExchangeTotals>,
 }
 
 enum Happening {
     Message { from: NodeId, payload: Vec<u8> },
-    Answer { life: u64, input: Input },
+    Answer { life: u64, input: ExchangeInput },
     Up { peer: NodeId },
     Wake,
 }
@@ -55,11 +55,12 @@ pub(crate) struct World {
     pub(crate) hosts: BTreeMap<NodeId, Host>,
     queue: BTreeMap<(Duration, u64), (NodeId, Happening)>,
     number: u64,
-    /// Of a thousand messages.
+    /// Lost messages, in thousandths.
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) options: ExchangeOptions,
-    /// What each node can send, in bytes a second, if that is bounded, and until when it is busy.
+    /// The bandwidth of each node in bytes a second, if it is bounded, and the time until which the node is
+    /// busy.
     pub(crate) rate: Option<u64>,
     busy_until: BTreeMap<NodeId, Duration>,
     /// Messages that were sent, the first ones.
@@ -123,9 +124,9 @@ impl World {
             Some(BlobStore::open_on(Arc::new(host.disk.clone()), BlobStoreOptions::default()).unwrap());
         let old = std::mem::replace(&mut host.exchange, BlobExchange::new(options, seed));
         host.before.push(old.totals());
-        self.input(id, Input::Sources(everybody.clone()));
+        self.input(id, ExchangeInput::Sources(everybody.clone()));
         for other in everybody {
-            self.input(id, Input::Up(other));
+            self.input(id, ExchangeInput::Up(other));
         }
     }
 
@@ -143,13 +144,13 @@ impl World {
         let others: Vec<NodeId> = self.hosts.keys().copied().filter(|other| *other != id).collect();
         for other in others {
             if is_told {
-                self.input(other, Input::Down(id));
+                self.input(other, ExchangeInput::Down(id));
                 self.after(Duration::from_millis(50), other, Happening::Up { peer: id });
             }
         }
     }
 
-    /// What is on its way to and from this node goes with its connections.
+    /// Messages on the way to and from this node are lost with its connections.
     pub(crate) fn cut(&mut self, number: u64) {
         let id = node(number);
         self.queue.retain(|_, (to, happening)| {
@@ -165,14 +166,14 @@ impl World {
     pub(crate) fn fetch(&mut self, number: u64, id: BlobId, len: u64) {
         let holding = self.store(number).holding(&id);
         self.host(number).done.remove(&id);
-        self.input(node(number), Input::Fetch { id, len, holding });
+        self.input(node(number), ExchangeInput::Fetch { id, len, holding });
     }
 
     pub(crate) fn message(&mut self, to: u64, from: u64, payload: Bytes) {
-        self.input(node(to), Input::Message { from: node(from), payload });
+        self.input(node(to), ExchangeInput::Message { from: node(from), payload });
     }
 
-    pub(crate) fn input(&mut self, at: NodeId, input: Input) {
+    pub(crate) fn input(&mut self, at: NodeId, input: ExchangeInput) {
         let now = self.now;
         // A malformed message is reported; everything else continues.
         let _ = self.hosts.get_mut(&at).unwrap().exchange.handle(now, input);
@@ -190,12 +191,12 @@ impl World {
         assert!(exchange.pending_bytes() <= bound);
     }
 
-    fn carry_out(&mut self, at: NodeId, output: Output) {
+    fn carry_out(&mut self, at: NodeId, output: ExchangeOutput) {
         let host = self.hosts.get_mut(&at).unwrap();
         let life = host.life;
         let store = host.store.clone().unwrap();
         let answer = match output {
-            Output::Send { to, payload, ticket } => {
+            ExchangeOutput::Send { to, payload, ticket } => {
                 if self.tape.len() < TAPE_MAX {
                     self.tape.push(payload.clone());
                 }
@@ -218,39 +219,41 @@ impl World {
                     }
                 }
                 let Some(ticket) = ticket else { return };
-                Input::Left { ticket }
+                ExchangeInput::Left { ticket }
             }
-            Output::Look { to, id } => {
+            ExchangeOutput::Look { to, id } => {
                 let mut holding = store.holding(&id);
                 if let Some(tamper) = &mut host.tamper {
                     tamper(&mut Served::Holding(&mut holding));
                 }
-                Input::Looked { to, id, holding }
+                ExchangeInput::Looked { to, id, holding }
             }
-            Output::Read { ticket, id, index } => {
+            ExchangeOutput::Read { ticket, id, index } => {
                 host.reads += 1;
                 let mut piece = store.read_piece(&id, index).ok();
                 if let Some(tamper) = &mut host.tamper {
                     tamper(&mut Served::Piece(index, &mut piece));
                 }
-                Input::Read { ticket, piece }
+                ExchangeInput::Read { ticket, piece }
             }
-            Output::Begin { id, len, root } => Input::Begun { id, chunks: store.begin(&id, len, &root).ok() },
-            Output::Keep { id, index, piece } => {
+            ExchangeOutput::Begin { id, len, root } => {
+                ExchangeInput::Begun { id, chunks: store.begin(&id, len, &root).ok() }
+            }
+            ExchangeOutput::Keep { id, index, piece } => {
                 store.keep(&id, index, &piece).unwrap();
                 store.commit(&id).unwrap();
-                Input::Kept { id, index, is_kept: true }
+                ExchangeInput::Kept { id, index, is_kept: true }
             }
-            Output::Complete { id } => {
+            ExchangeOutput::Complete { id } => {
                 assert!(store.is_whole(&id));
                 host.done.insert(id, Ok(()));
                 return;
             }
-            Output::Failed { id, failure } => {
+            ExchangeOutput::Failed { id, failure } => {
                 host.done.insert(id, Err(failure));
                 return;
             }
-            Output::Misbehaved { peer, misbehavior, .. } => {
+            ExchangeOutput::Misbehaved { peer, misbehavior, .. } => {
                 return host.misbehaving.push((peer, misbehavior));
             }
             other => panic!("{other:?}"),
@@ -271,14 +274,14 @@ impl World {
         self.now = due;
         match happening {
             Happening::Message { from, payload } => {
-                self.input(at, Input::Message { from, payload: payload.into() });
+                self.input(at, ExchangeInput::Message { from, payload: payload.into() });
             }
             Happening::Answer { life, input } if life == self.hosts[&at].life => self.input(at, input),
             Happening::Answer { .. } => {}
-            Happening::Up { peer } => self.input(at, Input::Up(peer)),
+            Happening::Up { peer } => self.input(at, ExchangeInput::Up(peer)),
             Happening::Wake => {
                 if self.hosts[&at].exchange.poll_timeout().is_some_and(|due| due <= self.now) {
-                    self.input(at, Input::Timeout);
+                    self.input(at, ExchangeInput::Timeout);
                 }
             }
         }

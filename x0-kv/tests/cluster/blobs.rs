@@ -1,102 +1,50 @@
-//! Blobs between nodes of a real cluster: QUIC on the loopback, files, threads; the reference in a CRDT
-//! keyspace.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Blobs between nodes; the reference in a CRDT keyspace.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
 use x0_kv::blob::{
     BlobOptions, BlobReadError, BlobRef, BlobStore, BlobStoreOptions, Blobs, CHUNK_LEN, Fetch, FetchError,
 };
-use x0_kv::cluster::{Node, NodeOptions};
+use x0_kv::cluster::Node;
 use x0_kv::{Client, ClientOptions, CrdtOptions, Store};
-use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
-use x0_mesh::{Mux, MuxOptions};
 
-const NODES: u64 = 3;
+use crate::machine::{Machine, NODES, id, soon, until};
 
-fn id(number: u64) -> NodeId {
-    NodeId::new(number).unwrap()
-}
-
-struct Cluster {
-    authority: Authority,
-    folder: tempfile::TempDir,
-    addresses: Vec<(NodeId, SocketAddr)>,
-    books: Vec<PeerBook>,
-}
-
-impl Cluster {
-    fn new() -> Cluster {
-        let domain = TrustDomain::parse("blobs.test").unwrap();
-        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        Cluster { authority, folder, addresses: Vec::new(), books: Vec::new() }
-    }
-
-    fn transport(&mut self, number: u64) -> QuicTransport {
-        let spiffe_id = SpiffeId::for_node(self.authority.trust_domain(), id(number));
-        let svid = self.authority.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
-        let identity = Identity::new(svid, self.authority.bundle()).unwrap();
-        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut config =
-            QuicOptions::new(id(number), bind, identity.server_config(), identity.client_config());
-        config.peers = self.addresses.iter().filter(|(peer, _)| *peer != id(number)).copied().collect();
-        let transport = QuicTransport::bind(config).unwrap();
-        let address = transport.local_addr().unwrap();
-        self.books.iter().for_each(|book| book.set_peer(id(number), address));
-        self.books.push(transport.peers());
-        self.addresses.retain(|(peer, _)| *peer != id(number));
-        self.addresses.push((id(number), address));
-        transport
-    }
-
-    fn path(&self, number: u64) -> PathBuf {
-        self.folder.path().join(number.to_string())
-    }
-
-    fn node(&mut self, number: u64) -> Node {
-        let transport = self.transport(number);
-        let mut blobs = BlobOptions::default();
-        // Nobody is far away.
-        blobs.exchange.patience_min = Duration::from_millis(100);
-        blobs.exchange.patience_max = Duration::from_millis(500);
-        let options = NodeOptions::new(id(number), self.path(number))
-            .founders((1..=NODES).map(id))
-            .crdt(CrdtOptions::new([7; 16]))
-            .blobs(blobs);
-        Node::start(options, &Mux::new(transport, MuxOptions::default())).unwrap()
-    }
-}
-
-/// Generous: only a test that fails waits for it.
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(60), future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} takes too long"))
-}
-
-/// Looks again until it is so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    soon(what, async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+/// Starts a member with blobs and a CRDT keyspace.
+fn start(machine: &mut Machine, number: u64) -> Node {
+    let (mux, _) = machine.mux(number);
+    let mut blobs = BlobOptions::default();
+    // All members are on this machine.
+    blobs.exchange.patience_min = Duration::from_millis(100);
+    blobs.exchange.patience_max = Duration::from_millis(500);
+    let options = machine.options(number).crdt(CrdtOptions::new([7; 16])).blobs(blobs);
+    Node::start(options, &mux).unwrap()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
+/// Reads the totals at the moment when a fetch wakes its caller.
+struct AtEnd {
+    blobs: Blobs,
+    received: Mutex<Option<u64>>,
+}
+
+impl Wake for AtEnd {
+    fn wake(self: Arc<Self>) {
+        *self.received.lock().unwrap() = Some(self.blobs.status().totals.received_chunks);
+    }
+}
+
 fn blobs(node: &Node) -> Blobs {
     node.store().blobs().unwrap()
 }
 
-/// What stands at a key of the CRDT keyspace, once it is there.
+/// The reference at a key of the CRDT keyspace, once it is there.
 async fn reference(store: &Store, key: &'static str) -> BlobRef {
     let crdt = store.crdt().unwrap();
     let mut watch = crdt.watch(key).unwrap();
@@ -128,14 +76,14 @@ fn damage(folder: &Path, reference: &BlobRef, first: usize) {
 }
 
 #[test]
-fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
+fn a_blob_is_fetched_from_its_holders_and_a_restart_continues() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut cluster = Cluster::new();
-        let (one, two, three) = (cluster.node(1), cluster.node(2), cluster.node(3));
+        let mut machine = Machine::new();
+        let (one, two, three) = (start(&mut machine, 1), start(&mut machine, 2), start(&mut machine, 3));
         let content = content();
 
-        // One node adds it, and says so where all can read it.
+        // One node adds it, and puts the reference where all nodes read it.
         let (adder, bytes) = (blobs(&one), content.clone());
         let mut added = blocking(move || adder.add(&bytes[..]).unwrap()).await;
         added.media_type = "application/octet-stream".into();
@@ -145,8 +93,8 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
         let found = reference(two.store(), "adapter/7").await;
         assert_eq!(found, added);
 
-        // Its disk forgets the last twelve chunks: the other gets twenty, and waits.
-        damage(&cluster.path(1), &added, 20);
+        // Its disk loses the last twelve chunks: the other node gets twenty, and waits.
+        damage(&machine.path(1), &added, 20);
         let fetch = blobs(&two).fetch(&found);
         until("the sound chunks", || fetch.progress().held_bytes == 20 * CHUNK_LEN as u64).await;
         assert_eq!(fetch.progress().total_bytes, 8 << 20);
@@ -155,16 +103,16 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
         let unread = blocking(move || reader.read(&added.id)).await;
         assert!(matches!(unread, Err(BlobReadError::Missing { .. })));
 
-        // It stops in the middle, and its caller hears of it.
+        // The fetching node stops, and its caller gets an error.
         soon("the stop", two.shutdown()).await.unwrap();
         assert!(matches!(soon("the answer", fetch).await, Err(FetchError::Closed)));
-        let two = cluster.node(2);
+        let two = start(&mut machine, 2);
         let found = reference(two.store(), "adapter/7").await;
         let fetch = blobs(&two).fetch(&found);
         assert_eq!(fetch.progress().held_bytes, 20 * CHUNK_LEN as u64, "it is still there");
 
-        // A third has it from elsewhere: the rest comes from there, and nothing twice. The first mends
-        // itself.
+        // The third node gets the blob from its own disk: the rest comes from there, and no chunk twice. The
+        // first node repairs its copy.
         let (adder, bytes) = (blobs(&three), content.clone());
         assert_eq!(blocking(move || adder.add(&bytes[..]).unwrap()).await.id, found.id);
         soon("the fetch", fetch).await.unwrap();
@@ -181,7 +129,7 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
             assert_eq!((status.whole, status.partial), (1, 0));
         }
 
-        // What was in flight has left, and what is removed is gone here alone.
+        // Chunks in flight have left, and a removed blob is removed on one node alone.
         until("the queues to empty", || {
             [&one, &two, &three].iter().all(|node| blobs(node).status().pending_bytes == 0)
         })
@@ -196,45 +144,52 @@ fn a_blob_is_fetched_from_who_has_it_and_a_restart_goes_on_where_it_was() {
 }
 
 #[test]
-fn fetches_end_when_nobody_waits_and_a_client_has_none() {
+fn a_fetch_without_callers_ends_and_a_client_has_no_blobs() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut cluster = Cluster::new();
-        let nodes = [cluster.node(1), cluster.node(2), cluster.node(3)];
+        let mut machine = Machine::new();
+        let nodes = [start(&mut machine, 1), start(&mut machine, 2), start(&mut machine, 3)];
         let nowhere = BlobRef::new(x0_kv::blob::BlobId::of(b"nowhere"), 7);
         let held = blobs(&nodes[0]);
         let (first, second): (Fetch, Fetch) = (held.fetch(&nowhere), held.fetch(&nowhere));
         until("the fetch to begin", || held.status().fetching == 1).await;
         drop(first);
-        // Another call, to be behind the first in the queue.
+        // A further call, which is in the queue after the drop of the first.
         let third = held.fetch(&BlobRef::new(x0_kv::blob::BlobId::of(b"never"), 5));
         until("the other to begin", || held.status().fetching == 2).await;
         drop((second, third));
         until("the fetches to end", || held.status().fetching == 0).await;
 
-        // A wrong length is found, by a node that knows the right one.
+        // A node that has the blob disproves a wrong length.
         let adder = blobs(&nodes[1]);
         let mut wrong = blocking(move || adder.add(&b"seven by seven"[..]).unwrap()).await;
         wrong.len = 15;
         let error = soon("the answer", held.fetch(&wrong)).await.unwrap_err();
         assert!(matches!(error, FetchError::Length { stated: 15, actual: 14 }), "{error}");
         wrong.len = 14;
-        soon("the fetch", held.fetch(&wrong)).await.unwrap();
+        let observer = Arc::new(AtEnd { blobs: held.clone(), received: Mutex::default() });
+        let mut fetch = Box::pin(held.fetch(&wrong));
+        let waker = Waker::from(Arc::clone(&observer));
+        if fetch.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            until("the end of the fetch", || observer.received.lock().unwrap().is_some()).await;
+            assert_eq!(
+                *observer.received.lock().unwrap(),
+                Some(1),
+                "the totals contain the fetch at its end"
+            );
+        }
+        soon("the fetch", fetch).await.unwrap();
 
-        let transport = cluster.transport(9);
-        let client = Client::connect(
-            ClientOptions::new(id(9), (1..=NODES).map(id)),
-            &Mux::new(transport, MuxOptions::default()),
-        )
-        .unwrap();
+        let (mux, _) = machine.mux(9);
+        let client = Client::connect(ClientOptions::new(id(9), (1..=NODES).map(id)), &mux).unwrap();
         assert!(client.store().blobs().is_none());
         client.close().await;
         for node in nodes {
             let kept = blobs(&node);
             soon("the stop", node.shutdown()).await.unwrap();
-            // Who kept a handle hears that it is closed, and does not keep the folder.
+            // A handle that outlives the node reports that it is closed, and does not hold the folder.
             assert!(matches!(soon("the answer", kept.fetch(&nowhere)).await, Err(FetchError::Closed)));
         }
-        BlobStore::open(cluster.path(1).join("blobs"), BlobStoreOptions::default()).unwrap();
+        BlobStore::open(machine.path(1).join("blobs"), BlobStoreOptions::default()).unwrap();
     });
 }

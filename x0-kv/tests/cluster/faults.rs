@@ -1,85 +1,20 @@
-//! Real nodes: QUIC on the loopback, files, threads. Their answers must be those of one store, while nodes
-//! are cut off, stopped and started again; and an integrator's own channel shares their connections.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "a test fails by panicking; its numbers are small"
-)]
+//! Nodes that are cut off, stopped and started again answer as one store.
 
-use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
-use std::time::Duration;
 
-use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
-use x0_kv::cluster::{Node, NodeOptions};
+use x0_kv::cluster::Node;
 use x0_kv::linearizability::register::{Call, Register, Swapped};
 use x0_kv::linearizability::{Interval, Verdict, check};
 use x0_kv::{Client, ClientOptions, Expect, Store, Swap};
-use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
-use x0_mesh::{
-    Channel, ChannelOptions, FaultHandle, FaultInjector, Lane, Mux, MuxOptions, Next, Transmit, Transport,
-};
+use x0_mesh::FaultHandle;
 
-const NODES: u64 = 3;
+use crate::machine::{Machine, NODES, id, soon, until};
+
 const KEYS: u64 = 3;
 /// Operations of each worker: short enough for the search, long enough to meet every fault.
 const OPERATIONS: u64 = 120;
 const WORKERS: u64 = 4;
-
-fn id(number: u64) -> NodeId {
-    NodeId::new(number).unwrap()
-}
-
-struct Machine {
-    authority: Authority,
-    folder: tempfile::TempDir,
-    addresses: Vec<(NodeId, SocketAddr)>,
-    books: Vec<PeerBook>,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        let domain = TrustDomain::parse("cluster.test").unwrap();
-        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        Machine { authority, folder, addresses: Vec::new(), books: Vec::new() }
-    }
-
-    fn mux(&mut self, number: u64) -> (Mux, FaultHandle) {
-        let spiffe_id = SpiffeId::for_node(self.authority.trust_domain(), id(number));
-        let svid = self.authority.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
-        let identity = Identity::new(svid, self.authority.bundle()).unwrap();
-        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut config =
-            QuicOptions::new(id(number), bind, identity.server_config(), identity.client_config());
-        config.peers = self.addresses.iter().filter(|(peer, _)| *peer != id(number)).copied().collect();
-        let transport = QuicTransport::bind(config).unwrap();
-        let address = transport.local_addr().unwrap();
-        self.books.iter().for_each(|book| book.set_peer(id(number), address));
-        self.books.push(transport.peers());
-        self.addresses.retain(|(peer, _)| *peer != id(number));
-        self.addresses.push((id(number), address));
-        let (gate, handle) = FaultInjector::new(transport);
-        (Mux::new(gate, MuxOptions::default()), handle)
-    }
-
-    fn options(&self, number: u64) -> NodeOptions {
-        NodeOptions::new(id(number), self.folder.path().join(number.to_string()))
-            .founders((1..=NODES).map(id))
-    }
-}
-
-/// Generous: only a test that fails waits for it.
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(90), future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} takes too long"))
-}
 
 /// One moment after the other, for invocations and returns of all workers.
 #[derive(Default)]
@@ -144,12 +79,11 @@ async fn work(store: Store, worker: u64, clock: Arc<Clock>, history: History) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_nodes_under_faults_are_one_store() {
     let mut machine = Machine::new();
-    let mut nodes = Vec::new();
-    let mut gates = Vec::new();
+    let (mut nodes, mut handles): (Vec<Node>, Vec<FaultHandle>) = (Vec::new(), Vec::new());
     for number in 1..=NODES {
-        let (mux, gate) = machine.mux(number);
+        let (mux, handle) = machine.mux(number);
         nodes.push(Node::start(machine.options(number), &mux).unwrap());
-        gates.push(gate);
+        handles.push(handle);
     }
     let (mux, _) = machine.mux(9);
     let client = Client::connect(ClientOptions::new(id(9), (1..=NODES).map(id)), &mux).unwrap();
@@ -163,24 +97,39 @@ async fn real_nodes_under_faults_are_one_store() {
         .collect();
     let is_done = AtomicBool::new(false);
     let faults = async {
-        for round in 0_usize.. {
-            // The leader is cut off, then hands over, then a node is stopped and starts again from its
-            // folder.
-            let leader =
-                nodes.iter().position(|node| node.status().is_leader()).unwrap_or(round % nodes.len());
-            gates[leader].block_all();
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            gates[leader].unblock_all();
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let to = id((leader as u64 + 1) % NODES + 1);
-            nodes.iter().for_each(|node| node.transfer_leadership(to));
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            let number = round as u64 % NODES + 1;
-            let stopped = nodes.remove(number as usize - 1);
-            stopped.shutdown().await.unwrap();
-            let (mux, gate) = machine.mux(number);
-            nodes.insert(number as usize - 1, Node::start(machine.options(number), &mux).unwrap());
-            gates[number as usize - 1] = gate;
+        for number in (1..=NODES).cycle() {
+            // The leader is cut off until the others have another one, and all nodes agree again when it is
+            // back.
+            let mut leader = 0;
+            until("a leader", || {
+                leader = nodes.iter().position(|node| node.status().is_leader()).unwrap_or(leader);
+                nodes[leader].status().is_leader()
+            })
+            .await;
+            handles[leader].block_all();
+            until("a leader of the others", || {
+                nodes.iter().enumerate().any(|(at, node)| at != leader && node.status().is_leader())
+            })
+            .await;
+            handles[leader].unblock_all();
+            until("one leader for all nodes", || {
+                let known = nodes[leader].status().leader;
+                known.is_some() && nodes.iter().all(|node| node.status().leader == known)
+            })
+            .await;
+            // Then the leadership is transferred. A transfer is given up when the target lags.
+            let to = (leader + 1) % nodes.len();
+            until("the transfer", || {
+                nodes.iter().for_each(|node| node.transfer_leadership(nodes[to].id()));
+                nodes[to].status().is_leader()
+            })
+            .await;
+            // Then a node stops, and starts again from its folder.
+            let at = number as usize - 1;
+            nodes.remove(at).shutdown().await.unwrap();
+            let (mux, handle) = machine.mux(number);
+            nodes.insert(at, Node::start(machine.options(number), &mux).unwrap());
+            handles[at] = handle;
             if is_done.load(Ordering::SeqCst) {
                 break;
             }
@@ -204,58 +153,5 @@ async fn real_nodes_under_faults_are_one_store() {
             Verdict::Linearizable { .. } => {}
             other => panic!("key {key}: {other:?}"),
         }
-    }
-}
-
-/// Sends a message and receives one.
-async fn talk(channel: &mut Channel, peer: NodeId) -> Vec<u8> {
-    let (mut is_sent, mut is_received) = (false, false);
-    let mut payload = Vec::new();
-    poll_fn(|cx| {
-        while !is_received {
-            match channel.poll_next(cx, &mut payload) {
-                Poll::Ready(Ok(Next::Message(received))) => {
-                    assert_eq!(received.from, peer);
-                    is_received = true;
-                }
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(error)) => panic!("{error}"),
-                Poll::Pending => break,
-            }
-        }
-        // The message of the peer may come before the channel takes the own one.
-        if !is_sent {
-            let hello = Transmit { to: peer, lane: Lane::Ordered(0), payload: b"hello" };
-            match channel.poll_send(cx, &hello) {
-                Poll::Ready(Ok(())) => is_sent = true,
-                // Not up yet; an event follows.
-                Poll::Ready(Err(_)) | Poll::Pending => {}
-            }
-        }
-        if is_sent && is_received { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    payload
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_own_channel_shares_the_connections_of_a_running_cluster() {
-    let mut machine = Machine::new();
-    let (mut nodes, mut muxes) = (Vec::new(), Vec::new());
-    for number in 1..=NODES {
-        let (mux, _) = machine.mux(number);
-        nodes.push(Node::start(machine.options(number), &mux).unwrap());
-        muxes.push(mux);
-    }
-    soon("a write", nodes[0].store().put("key", "value")).await.unwrap();
-    let channel = |number: usize| muxes[number].channel(ChannelOptions::new("cluster.test.chat")).unwrap();
-    let (mut one, mut two) = (channel(0), channel(1));
-    assert!(muxes[0].channel(ChannelOptions::new("cluster.test.chat")).is_err(), "the name is taken");
-    assert!(muxes[0].channel(ChannelOptions::new("x0.kv.consensus")).is_err(), "the node holds its channels");
-    let talked = async { tokio::join!(talk(&mut one, id(2)), talk(&mut two, id(1))) };
-    assert_eq!(soon("the talk", talked).await, (b"hello".to_vec(), b"hello".to_vec()));
-    assert_eq!(soon("a read", nodes[2].store().get("key")).await.unwrap().unwrap().value, "value");
-    for node in nodes {
-        node.shutdown().await.unwrap();
     }
 }

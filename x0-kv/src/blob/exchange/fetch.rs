@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::{BlobExchange, FetchFailure, Misbehavior, Output};
+use super::{BlobExchange, ExchangeOutput, FetchFailure, Misbehavior};
 use crate::blob::message::{Message, RANGES_MAX};
 use crate::blob::{BlobId, ChunkSet, Holding, Piece, merkle};
 
@@ -17,7 +17,7 @@ const CHUNK_PATIENCE_MAX: Duration = Duration::from_secs(1200);
 #[derive(Debug)]
 pub(super) struct Fetch {
     len: u64,
-    /// What is held, and the root, once they are known and there is room.
+    /// The chunks that are held, and the root, once they are known and there is space.
     held: Option<(ChunkSet, [u8; 32])>,
     /// The driver makes room.
     is_beginning: bool,
@@ -34,16 +34,16 @@ pub(super) struct Fetch {
 pub(super) struct Request {
     pub(super) peer: NodeId,
     due: Duration,
-    /// It may still come, and is not waited for.
+    /// The chunk may still come, but another peer may be asked for it.
     is_overdue: bool,
 }
 
-/// What a peer has reported about a blob.
+/// The state of a peer as a source of one blob.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// It served what is wrong.
+    /// The peer served a wrong chunk.
     pub(super) is_misbehaving: bool,
-    /// What it said that it holds, if anything.
+    /// The chunks that the peer has reported to hold.
     pub(super) chunks: Option<ChunkSet>,
     /// When it is asked (again), unless it holds all.
     pub(super) ask_at: Duration,
@@ -63,7 +63,7 @@ impl BlobExchange {
             _ => None,
         };
         if let Some(failure) = failure {
-            self.outputs.push_back(Output::Failed { id, failure });
+            self.outputs.push_back(ExchangeOutput::Failed { id, failure });
             return;
         }
         let count = merkle::chunk_count(len);
@@ -101,7 +101,7 @@ impl BlobExchange {
 
     fn fail(&mut self, id: BlobId, failure: FetchFailure) {
         self.cancel(&id);
-        self.outputs.push_back(Output::Failed { id, failure });
+        self.outputs.push_back(ExchangeOutput::Failed { id, failure });
     }
 
     /// Ends the fetch if all is held.
@@ -112,7 +112,7 @@ impl BlobExchange {
             .is_some_and(|fetch| fetch.held.as_ref().is_some_and(|(held, _)| held.is_whole()));
         if is_whole {
             self.cancel(&id);
-            self.outputs.push_back(Output::Complete { id });
+            self.outputs.push_back(ExchangeOutput::Complete { id });
         }
     }
 
@@ -171,7 +171,7 @@ impl BlobExchange {
         if fetch.held.is_none() {
             fetch.held = Some((ChunkSet::none(merkle::chunk_count(fetch.len)), holding.root));
             fetch.is_beginning = true;
-            self.outputs.push_back(Output::Begin { id, len: holding.len, root: holding.root });
+            self.outputs.push_back(ExchangeOutput::Begin { id, len: holding.len, root: holding.root });
         }
         self.forget(from, id, |index| !chunks.contains(index));
     }
@@ -241,7 +241,7 @@ impl BlobExchange {
         fetch.storing.insert(index);
         self.totals.received_chunks += 1;
         self.totals.received_chunk_bytes += len;
-        self.outputs.push_back(Output::Keep { id, index, piece });
+        self.outputs.push_back(ExchangeOutput::Keep { id, index, piece });
     }
 
     /// The peer is not asked for this blob again.
@@ -252,7 +252,7 @@ impl BlobExchange {
         }
         self.forget(peer, id, |_| true);
         self.totals.misbehaving += 1;
-        self.outputs.push_back(Output::Misbehaved { peer, id, misbehavior });
+        self.outputs.push_back(ExchangeOutput::Misbehaved { peer, id, misbehavior });
     }
 
     /// When something of this fetch is due.
@@ -386,7 +386,7 @@ impl Fetch {
     }
 }
 
-/// What a stamp counts.
+/// Stamps count milliseconds.
 fn millis(now: Duration) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

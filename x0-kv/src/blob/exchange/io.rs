@@ -1,4 +1,4 @@
-//! What goes into an exchange and what comes out.
+//! Options, inputs and outputs of an exchange.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,32 +8,33 @@ use x0_identity::NodeId;
 
 use crate::blob::{BlobId, ChunkSet, Holding, Piece};
 
-/// What an exchange may spend, and how patient it is.
+/// Settings of a [`BlobExchange`](super::super::BlobExchange): bounds on memory, and how long it waits for
+/// peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExchangeOptions {
-    /// Most chunks that are asked of one peer at once. It begins with 1, and adds one for each that comes in
-    /// time. 8 unless set.
+    /// The most chunks that are requested of one peer at once. A peer begins with 1, and each chunk that
+    /// comes in time adds one. 8 unless set.
     pub window_max: u32,
-    /// Most chunks that are asked of all peers at once, or are about to be kept: with the length of a chunk,
-    /// what a fetch may hold in memory. 32 unless set.
+    /// The most chunks that are requested of all peers at once or wait to be kept. Times the length of a
+    /// chunk, this bounds the memory of all fetches. 32 unless set.
     pub asked_max: usize,
-    /// Most blobs that are fetched at once. 64 unless set.
+    /// The most blobs that are fetched at once. 64 unless set.
     pub fetches_max: usize,
-    /// Most chunks that wait to be served to one peer; more that it wants are not heard. 64 unless set.
+    /// The most chunks that wait to be served to one peer; requests for more are dropped. 64 unless set.
     pub queue_max: usize,
-    /// Most bytes that are read for one peer and not on their way yet. 2 MiB unless set.
+    /// The most bytes of chunks that are read for one peer and not sent yet. 2 MiB unless set.
     pub serving_bytes_max: usize,
     /// The same for all peers together. 16 MiB unless set.
     pub serving_bytes_total_max: usize,
-    /// How long the first chunk of a peer is waited for; later ones four times as long as was measured. What
-    /// is lost with a connection is not waited for at all, so that this is for links that lose by themselves.
-    /// 30 s unless set.
+    /// The time to wait for the first chunk of a peer; for later ones it is four times the measured time. A
+    /// chunk that was lost with its connection is requested again at once, so that this matters only on links
+    /// that lose messages. 30 s unless set.
     pub patience_first: Duration,
-    /// How long a chunk is waited for at least, and after how long a peer that lacks a blob is asked again at
-    /// first. 1 s unless set.
+    /// The shortest time to wait for a chunk, and the first pause before a peer that lacks a blob is asked
+    /// again. 1 s unless set.
     pub patience_min: Duration,
-    /// After how long it is asked again at most; the time doubles. 60 s unless set.
+    /// The longest such pause; the pause doubles each time. 60 s unless set.
     pub patience_max: Duration,
 }
 
@@ -53,144 +54,144 @@ impl Default for ExchangeOptions {
     }
 }
 
-/// What happens to an exchange.
+/// An input of a [`BlobExchange`](super::super::BlobExchange).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Input {
+pub enum ExchangeInput {
     /// A message of a peer.
     Message {
-        /// Whose, as the transport has verified.
+        /// The sender, as the transport has authenticated it.
         from: NodeId,
         /// The message.
         payload: Bytes,
     },
     /// A peer can be reached.
     Up(NodeId),
-    /// A peer cannot be reached any more. What was on its way to or from it may be lost.
+    /// A peer cannot be reached any more. Messages on the way to or from it may be lost.
     Down(NodeId),
     /// The peers to ask for blobs, once they are up. Others are served, and not asked.
     Sources(BTreeSet<NodeId>),
-    /// A blob is to be fetched. Ends with [`Output::Complete`] or [`Output::Failed`].
+    /// A request to fetch a blob. Ends with [`ExchangeOutput::Complete`] or [`ExchangeOutput::Failed`].
     Fetch {
-        /// Which.
+        /// The blob.
         id: BlobId,
         /// Its length in bytes, as its reference says.
         len: u64,
-        /// What is held of it already.
+        /// The chunks that are held already.
         holding: Option<Holding>,
     },
-    /// A blob is not to be fetched any more. What was kept of it stays; nothing is answered.
+    /// The end of a request to fetch a blob. The chunks that were kept stay; there is no output.
     Cancel {
-        /// Which.
+        /// The blob.
         id: BlobId,
     },
-    /// The answer to [`Output::Begin`].
+    /// The answer to [`ExchangeOutput::Begin`].
     Begun {
-        /// Which blob.
+        /// The blob.
         id: BlobId,
-        /// What is held of it; `None` if there can be no room for it.
+        /// The chunks that are held; `None` if there is no space for the blob.
         chunks: Option<ChunkSet>,
     },
-    /// The answer to [`Output::Keep`].
+    /// The answer to [`ExchangeOutput::Keep`].
     Kept {
-        /// Which blob.
+        /// The blob.
         id: BlobId,
-        /// Which chunk.
+        /// The number of the chunk.
         index: u32,
         /// Whether it is held now; otherwise the fetch fails.
         is_kept: bool,
     },
-    /// The answer to [`Output::Look`].
+    /// The answer to [`ExchangeOutput::Look`].
     Looked {
-        /// Who wants to know.
+        /// The peer that asks.
         to: NodeId,
-        /// Which blob.
+        /// The blob.
         id: BlobId,
-        /// What is held of it.
+        /// The chunks that are held of it.
         holding: Option<Holding>,
     },
-    /// The answer to [`Output::Read`].
+    /// The answer to [`ExchangeOutput::Read`].
     Read {
-        /// That of the output.
+        /// The ticket of the output.
         ticket: u64,
         /// The chunk, verified; `None` if it is not held.
         piece: Option<Piece>,
     },
-    /// What had this ticket has left: the transport has taken it, or lost it.
+    /// The message with this ticket is not held any more: the transport has sent it or dropped it.
     Left {
-        /// That of [`Output::Send`].
+        /// The ticket of [`ExchangeOutput::Send`].
         ticket: u64,
     },
     /// The time of [`poll_timeout`](super::BlobExchange::poll_timeout) has come.
     Timeout,
 }
 
-/// What an exchange wants done.
+/// An output of a [`BlobExchange`](super::super::BlobExchange).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Output {
+pub enum ExchangeOutput {
     /// A message is to be sent. It may be lost.
     Send {
         /// The receiver.
         to: NodeId,
         /// The message.
         payload: Vec<u8>,
-        /// If there is one, [`Input::Left`] is to follow when the message is not held any more.
+        /// If there is one, [`ExchangeInput::Left`] is to follow when the message is not held any more.
         ticket: Option<u64>,
     },
-    /// Look up what is held of a blob: [`Input::Looked`].
+    /// Look up what is held of a blob: [`ExchangeInput::Looked`].
     Look {
-        /// Who wants to know.
+        /// The peer that asks.
         to: NodeId,
-        /// Which blob.
+        /// The blob.
         id: BlobId,
     },
-    /// A chunk is to be read for a peer: [`Input::Read`].
+    /// A chunk is to be read for a peer: [`ExchangeInput::Read`].
     Read {
         /// To be given back.
         ticket: u64,
-        /// Which blob.
+        /// The blob.
         id: BlobId,
-        /// Which chunk.
+        /// The number of the chunk.
         index: u32,
     },
-    /// Room is to be made for a blob, whose length and root are proved: [`Input::Begun`].
+    /// Room is to be made for a blob, whose length and root are proved: [`ExchangeInput::Begun`].
     Begin {
-        /// Which blob.
+        /// The blob.
         id: BlobId,
         /// Its length in bytes.
         len: u64,
         /// The root over its chunks.
         root: [u8; 32],
     },
-    /// A chunk is to be kept, which is proved to be the blob's: [`Input::Kept`].
+    /// A chunk is to be kept, which is proved to be the blob's: [`ExchangeInput::Kept`].
     Keep {
-        /// Which blob.
+        /// The blob.
         id: BlobId,
-        /// Which chunk.
+        /// The number of the chunk.
         index: u32,
         /// The chunk.
         piece: Piece,
     },
     /// Every chunk of a blob is kept.
     Complete {
-        /// Which blob.
+        /// The blob.
         id: BlobId,
     },
     /// A fetch has ended without the blob. What was kept of it stays.
     Failed {
-        /// Which blob.
+        /// The blob.
         id: BlobId,
         /// Why.
         failure: FetchFailure,
     },
     /// A peer has served a wrong chunk or description. It is not asked for this blob again in this fetch.
     Misbehaved {
-        /// Who.
+        /// The peer.
         peer: NodeId,
         /// For which blob.
         id: BlobId,
-        /// What it did.
+        /// The kind of misbehaviour.
         misbehavior: Misbehavior,
     },
 }
@@ -210,7 +211,7 @@ pub enum FetchFailure {
     TooMany,
 }
 
-/// What a peer served wrongly.
+/// A kind of wrong message of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Misbehavior {
@@ -220,7 +221,7 @@ pub enum Misbehavior {
     Holding,
 }
 
-/// What an exchange has done so far.
+/// Counts of an exchange since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ExchangeTotals {

@@ -5,14 +5,14 @@ use std::ops::{Bound, Range};
 
 use x0_identity::NodeId;
 
-use super::{BlobExchange, Output};
+use super::{BlobExchange, ExchangeOutput};
 use crate::blob::message::Message;
 use crate::blob::{BlobId, Holding, MESSAGE_LEN_MAX, Piece};
 
 /// Most questions of one peer that the driver is asked at once.
 const LOOKS_MAX: usize = 64;
 
-/// What a peer wants.
+/// The requests of one peer that wait to be served.
 #[derive(Debug, Default)]
 pub(super) struct Customer {
     /// Blob, chunk, and the stamp of the want.
@@ -37,7 +37,7 @@ impl BlobExchange {
             return self.look(from, id);
         }
         for index in ranges.iter().cloned().flatten() {
-            // Who asks again for what is still to come gets it once.
+            // A peer that repeats a request for a chunk that is queued or in flight gets it once.
             let is_coming =
                 peer.customer.queue.iter().any(|(queued, number, _)| (*queued, *number) == (id, index))
                     || self
@@ -63,7 +63,7 @@ impl BlobExchange {
             return;
         }
         peer.customer.looks += 1;
-        self.outputs.push_back(Output::Look { to, id });
+        self.outputs.push_back(ExchangeOutput::Look { to, id });
     }
 
     pub(super) fn looked(&mut self, to: NodeId, id: BlobId, holding: Option<Holding>) {
@@ -103,7 +103,7 @@ impl BlobExchange {
             let ticket = self.ticket_next;
             self.ticket_next += 1;
             self.flights.insert(ticket, Flight { to, id, index, stamp, len: MESSAGE_LEN_MAX });
-            self.outputs.push_back(Output::Read { ticket, id, index });
+            self.outputs.push_back(ExchangeOutput::Read { ticket, id, index });
         }
     }
 
@@ -111,7 +111,7 @@ impl BlobExchange {
         // Without a flight the peer has gone meanwhile.
         let Some(Flight { to, id, index, stamp, .. }) = self.flights.remove(&ticket) else { return };
         let Some(piece) = piece else {
-            // It has another picture of what is held here than is true: it is notified once for all chunks of
+            // The peer believes that this node holds more than it does. It is notified once for all chunks of
             // this blob that it wants.
             let is_more = |peer: &super::Peer| peer.customer.queue.iter().any(|(wanted, _, _)| *wanted == id);
             if !self.peers.get(&to).is_some_and(is_more) {

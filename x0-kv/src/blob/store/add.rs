@@ -23,7 +23,8 @@ impl BlobStore {
                 let len = layout.len;
                 if self.is_whole(&id) {
                     self.discard(&name);
-                    // Somebody else may have given it its name just now, and not be done.
+                    // A concurrent call may have renamed its file to this name, and not have synchronised the
+                    // folder.
                     self.0.directory.sync().map_err(self.0.failed(&name))?;
                 } else {
                     self.install(room, &name, &id, Entry::new(layout, ChunkSet::all(layout.count())))?;
@@ -81,7 +82,7 @@ impl Room<'_> {
         Ok(())
     }
 
-    /// It is used now.
+    /// Keeps the space: the file uses it from now on.
     fn keep(mut self) {
         self.taken = 0;
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with the files of blobs.
+//! Errors of the files of blobs.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::blob::{BLOB_LEN_MAX, BlobId};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobOpenError {
-    /// Somebody else uses it.
+    /// Another process uses the folder.
     #[error("the folder {folder} is in use: stop the other process, or choose another folder")]
     InUse {
         /// The folder.
@@ -28,7 +28,7 @@ pub enum BlobOpenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobWriteError {
-    /// What was to be added could not be read. Nothing was added.
+    /// The source of the bytes could not be read. Nothing was added.
     #[error("cannot read what is to be added: {source}")]
     Source {
         /// The cause.
@@ -44,7 +44,7 @@ pub enum BlobWriteError {
         /// Bytes allowed.
         max: u64,
     },
-    /// It is longer than any blob may be. Nothing was added.
+    /// The blob is longer than the limit. Nothing was added.
     #[error("the blob is longer than {BLOB_LEN_MAX} bytes: split it")]
     TooLong,
     /// Too many are held in part already. Nothing was begun.
@@ -53,7 +53,7 @@ pub enum BlobWriteError {
         /// How many are allowed.
         max: usize,
     },
-    /// It is not held, not even in part.
+    /// The blob is not held, not even in part.
     #[error("the blob {id} is not held: begin it first")]
     NotHeld {
         /// Which blob.
@@ -82,7 +82,7 @@ pub enum BlobWriteError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobReadError {
-    /// It is not held, not even in part.
+    /// The blob is not held, not even in part.
     #[error("the blob {id} is not held: fetch it first")]
     NotHeld {
         /// Which blob.
@@ -96,7 +96,7 @@ pub enum BlobReadError {
         /// Which chunk.
         index: u32,
     },
-    /// What is on the disk is not what was written. The chunk counts as missing from now on.
+    /// The bytes on the disk differ from those that were written. The chunk counts as missing from now on.
     #[error(
         "chunk {index} of the blob {id} was damaged on the disk: fetch the blob again, and look after the disk"
     )]

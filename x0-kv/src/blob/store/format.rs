@@ -18,14 +18,14 @@ use crate::blob::{BLOB_LEN_MAX, BlobId, CHUNK_LEN, ChunkSet};
 
 const MAGIC: [u8; 8] = *b"x0blob\0\x01";
 const HEADER_LEN: usize = 8 + 32 + 8 + 32 + 4;
-/// Where the bytes begin: a page.
+/// The offset of the bytes of the blob: a page.
 pub(super) const BYTES_AT: u64 = 4096;
 /// Files of blobs that are there under their name.
 const SUFFIX: &str = ".blob";
 /// Files that are being made. What is left of them is removed when the folder is opened.
 pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// Where things are in the file of one blob.
+/// The offsets in the file of one blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) len: u64,
@@ -65,7 +65,7 @@ impl Layout {
         header
     }
 
-    /// What the file says of itself; `None` if it is not the file of this blob, or damaged.
+    /// Decodes the header of the file; `None` if it is not the file of this blob, or damaged.
     pub(super) fn read(file: &dyn DirectoryFile, id: &BlobId) -> io::Result<Option<Layout>> {
         let mut header = [0; HEADER_LEN];
         file.read_at(0, &mut header)?;

@@ -114,7 +114,7 @@ impl BlobStore {
     }
 }
 
-/// What is there, right or not; what is not there is zeros or too short.
+/// Reads the bytes without verifying them; a chunk that is not held is zeros or too short.
 fn read_piece(file: &dyn DirectoryFile, layout: &Layout, index: u32) -> io::Result<Piece> {
     let mut bytes = vec![0; merkle::chunk_len(layout.len, index)];
     let read = file.read_at(layout.chunk_at(index), &mut bytes)?;
@@ -130,7 +130,7 @@ fn read_piece(file: &dyn DirectoryFile, layout: &Layout, index: u32) -> io::Resu
 
 /// Reads a blob from beginning to end, or from anywhere. Made by [`BlobStore::reader`].
 ///
-/// What is wrong is a [`BlobReadError`] inside of the [`io::Error`].
+/// The cause in the [`io::Error`] is a [`BlobReadError`].
 #[derive(Debug)]
 pub struct BlobReader {
     store: BlobStore,
@@ -153,7 +153,7 @@ impl BlobReader {
         if self.position >= self.len || buffer.is_empty() {
             return Ok(0);
         }
-        // It is below 2^18: the position is within the blob.
+        // The index is below 2^18: the position is within the blob.
         let index = u32::try_from(self.position / CHUNK_LEN as u64).unwrap_or(u32::MAX);
         let offset = usize::try_from(self.position % CHUNK_LEN as u64).unwrap_or(0);
         let bytes = match &self.chunk {

@@ -139,7 +139,6 @@ impl Service for Admin {
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
             if let PeerEventKind::Down { .. } = event.kind {
-                self.outbox.forget(event.peer);
                 self.handle(now, bus, Input::Unreachable { peer: event.peer });
             }
         }
@@ -259,10 +258,7 @@ impl Service for AdminClient {
             is_busy = true;
             match event.kind {
                 PeerEventKind::Up { .. } => drop(self.reached.insert(event.peer)),
-                PeerEventKind::Down { .. } => {
-                    self.outbox.forget(event.peer);
-                    self.down(event.peer);
-                }
+                PeerEventKind::Down { .. } => self.down(event.peer),
                 _ => {}
             }
         }

@@ -6,18 +6,17 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use x0_consensus::Membership;
 use x0_identity::NodeId;
 use x0_mesh::{Lane, PeerEventKind};
 
 use super::super::channel::ChannelSpec;
-use super::super::inbox::Inbox;
 use super::super::outbox::Outbox;
+use super::super::outgoing::Outgoing;
 use super::super::service::{Bus, RECEIVED_MAX, Service};
 use super::super::{NodeError, StartError};
 use super::{Part, members_of};
-use crate::blob::{BlobOptions, Blobs, Event, Input, SendMessage};
+use crate::blob::{BlobOptions, Blobs, Event, ExchangeInput, SendMessage};
 use crate::request::error::OperationError;
 use crate::seed::random_seed;
 
@@ -31,30 +30,27 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
     waiting_len_max: 8 << 20,
 };
 
-/// A message of the exchange, to send.
-pub(crate) type Message = (NodeId, Bytes);
-
 /// The blob service; see the [module](self).
 pub(crate) struct BlobTransfer {
     outbox: Outbox,
     blobs: Blobs,
-    messages: Inbox<Message>,
-    taken: Vec<Message>,
+    /// Messages of the exchange.
+    messages: Outgoing,
 }
 
 /// Opens the blobs in the folder `blobs` of `folder` and registers the service.
 fn start(part: &mut Part<'_>, options: BlobOptions, folder: &Path) -> Result<Blobs, StartError> {
     let outbox = CHANNEL.open_for_members(part.mux, part.access)?;
-    let messages = Inbox::new(part.alarm.clone());
-    let sent = messages.clone();
+    let messages = Outgoing::new(part.alarm.clone());
+    let sent = messages.inbox();
     let send: SendMessage = Box::new(move |to, payload| sent.put((to, payload)));
     let blobs = Blobs::start(folder, options, random_seed(), Some(send))?;
-    part.event_loop.add(BlobTransfer { outbox, blobs: blobs.clone(), messages, taken: Vec::new() });
+    part.event_loop.add(BlobTransfer { outbox, blobs: blobs.clone(), messages });
     Ok(blobs)
 }
 
 impl BlobTransfer {
-    fn put(&self, input: Input) {
+    fn put(&self, input: ExchangeInput) {
         self.blobs.put(Event::Engine(input));
     }
 }
@@ -71,11 +67,8 @@ impl Service for BlobTransfer {
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
             match event.kind {
-                PeerEventKind::Up { .. } => self.put(Input::Up(event.peer)),
-                PeerEventKind::Down { .. } => {
-                    self.outbox.forget(event.peer);
-                    self.put(Input::Down(event.peer));
-                }
+                PeerEventKind::Up { .. } => self.put(ExchangeInput::Up(event.peer)),
+                PeerEventKind::Down { .. } => self.put(ExchangeInput::Down(event.peer)),
                 _ => {}
             }
         }
@@ -85,23 +78,14 @@ impl Service for BlobTransfer {
             let (received, payload) = received?;
             self.blobs.message(received.from, payload);
         }
-        if is_raised {
-            let mut messages = std::mem::take(&mut self.taken);
-            self.messages.take(&mut messages);
-            for (to, payload) in messages.drain(..) {
-                is_busy = true;
-                // The receiver asks again.
-                let _ = self.outbox.send(cx, to, LANE, payload);
-            }
-            self.taken = messages;
-        }
+        is_busy |= is_raised && self.messages.send(cx, &mut self.outbox, LANE);
         self.outbox.flush(cx);
         Ok(is_busy)
     }
 
     fn members_changed(&mut self, membership: &Membership) {
         let members: BTreeSet<NodeId> = members_of(membership);
-        self.put(Input::Sources(members));
+        self.put(ExchangeInput::Sources(members));
     }
 
     fn close(&mut self, error: &OperationError) {

@@ -15,7 +15,7 @@ use crate::cluster::error::StartError;
 use crate::cluster::event_loop::EventLoop;
 use crate::cluster::inbox::{Alarm, Inbox};
 use crate::cluster::remote::CrdtSide;
-use crate::coordinator::Config;
+use crate::coordinator::CoordinatorOptions;
 use crate::crdt::{Crdt, CrdtOptions};
 
 /// Registers the services of a CRDT keyspace. Its journal lies in the folder `crdt` of `folder`, or in
@@ -38,9 +38,9 @@ pub(in super::super) fn start_crdt_client(
     event_loop: &mut EventLoop,
     mux: &Mux,
     alarm: &Alarm,
-    config: &Config,
+    options: &CoordinatorOptions,
 ) -> Result<CrdtSide, StartError> {
     let calls = CrdtCalls::new(Inbox::new(alarm.clone()));
-    client::start(event_loop, mux, calls.clone(), config)?;
+    client::start(event_loop, mux, calls.clone(), options)?;
     Ok(CrdtSide::Client(calls))
 }

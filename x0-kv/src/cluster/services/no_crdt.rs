@@ -9,7 +9,7 @@ use crate::cluster::error::StartError;
 use crate::cluster::event_loop::EventLoop;
 use crate::cluster::inbox::Alarm;
 use crate::cluster::remote::CrdtSide;
-use crate::coordinator::Config;
+use crate::coordinator::CoordinatorOptions;
 use crate::crdt::{Crdt, CrdtOptions, CrdtOutcome, Request};
 use crate::request::pending::Answer;
 
@@ -39,7 +39,7 @@ pub(in super::super) fn start_crdt_client(
     _: &mut EventLoop,
     _: &Mux,
     _: &Alarm,
-    _: &Config,
+    _: &CoordinatorOptions,
 ) -> Result<CrdtSide, StartError> {
     Ok(CrdtSide::Member(None))
 }

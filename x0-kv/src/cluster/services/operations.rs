@@ -149,7 +149,6 @@ impl Operations {
             match event.kind {
                 PeerEventKind::Up { .. } => self.handle(now, bus, Input::Reachable { peer }),
                 PeerEventKind::Down { reason, .. } => {
-                    self.outbox.forget(peer);
                     self.handle(now, bus, Input::Unreachable { peer });
                     if reason == DownReason::OwnIdentityExpired {
                         self.handle(now, bus, Input::IdentityExpired);

@@ -1,14 +1,14 @@
 //! The snapshot service: snapshots of the state, in chunks, from the leader to a member that lags too far
 //! behind for the log.
 //!
-//! They have a channel of their own, so that a large snapshot does not fill the budget of the replicas' other
-//! messages.
+//! Snapshots have a channel of their own, so that a large snapshot does not fill the budget of the replicas'
+//! other messages.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use x0_consensus::Input;
-use x0_mesh::{Lane, PeerEventKind};
+use x0_mesh::Lane;
 
 use super::super::NodeError;
 use super::super::channel::ChannelSpec;
@@ -45,11 +45,8 @@ impl Service for Snapshots {
         bus: &mut Bus,
     ) -> Result<bool, NodeError> {
         let mut is_busy = false;
-        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+        while self.outbox.poll_event(cx).is_ready() {
             is_busy = true;
-            if let PeerEventKind::Down { .. } = event.kind {
-                self.outbox.forget(event.peer);
-            }
         }
         for _ in 0..RECEIVED_MAX {
             let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };

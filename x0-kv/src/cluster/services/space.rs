@@ -125,11 +125,8 @@ impl Service for SpaceService {
             is_busy = true;
             match event.kind {
                 PeerEventKind::Up { .. } if self.reported.refuses_writes() => self.send(cx, event.peer),
-                // It says so again when it is back.
-                PeerEventKind::Down { .. } => {
-                    self.outbox.forget(event.peer);
-                    bus.space.lacking.remove(&event.peer);
-                }
+                // The peer reports a full disk again in its next epoch.
+                PeerEventKind::Down { .. } => drop(bus.space.lacking.remove(&event.peer)),
                 _ => {}
             }
         }

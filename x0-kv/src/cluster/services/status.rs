@@ -1,6 +1,6 @@
 //! The status service: answers requests for the status of this node, and asks other nodes for theirs.
 //!
-//! It also keeps the set of peers that are reached, for all who want to know.
+//! The service also keeps the set of peers that are reached, which the status of the node reports.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};
@@ -95,7 +95,6 @@ impl Service for Status {
             is_busy = true;
             bus.peers.event(&event);
             if let PeerEventKind::Down { .. } = event.kind {
-                self.outbox.forget(event.peer);
                 self.waiting.remove(&event.peer);
             }
             bus.observed(NodeEvent::Peer(event));

@@ -57,7 +57,7 @@ where
     left
 }
 
-/// What was known of the history at `moment`: later answers have not come yet, and later calls were not made.
+/// The history as known at `moment`: without later answers and later calls.
 fn until<O: Clone>(
     history: &[Interval<O>],
     moment: u64,

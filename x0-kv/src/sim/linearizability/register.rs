@@ -22,7 +22,7 @@ pub enum Call {
     },
     /// Reads the value. A read without an answer tells nothing: leave it out of the history.
     Get {
-        /// What was read.
+        /// The value that was read.
         answer: Option<u64>,
     },
     /// Sets the value if it is as expected.
@@ -41,9 +41,9 @@ pub enum Call {
 pub enum Swapped {
     /// The key was as expected and has the new value.
     Yes,
-    /// It was not; this is what it held.
+    /// The value was kept; the register held this one.
     No {
-        /// What it held.
+        /// The value of the register.
         current: Option<u64>,
     },
 }

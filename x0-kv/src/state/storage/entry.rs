@@ -122,7 +122,7 @@ pub(crate) fn verify(
     })))
 }
 
-/// Where a damaged entry was found.
+/// The place of a damaged entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
@@ -149,7 +149,7 @@ impl fmt::Display for Place {
 )]
 #[non_exhaustive]
 pub struct DamagedEntry {
-    /// Where it was found.
+    /// The place of the damage.
     pub place: Place,
     /// The keyspace of the key.
     pub keyspace: KeyspaceName,

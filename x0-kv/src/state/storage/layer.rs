@@ -19,7 +19,7 @@ pub(crate) struct Slot {
     pub(crate) revision: u64,
     /// `None` says that the key was deleted, and hides what lies beneath.
     pub(crate) value: Option<Bytes>,
-    /// Of the entry; 0 for a deletion.
+    /// The checksum of the entry; 0 for a deletion.
     pub(crate) checksum: u32,
 }
 

@@ -2,8 +2,7 @@
 
 use super::*;
 
-/// What a view made gather above the base ends in it as if there had been no view: nothing more, nothing
-/// less.
+/// Layers that a view kept above the base end in it as if there had been no view: nothing more, nothing less.
 #[test]
 fn layers_run_empty_when_no_view_holds_them() {
     let mut viewed = Tables::new(Arc::new(Layer::default()), Spaces::default(), Members::default(), 0);

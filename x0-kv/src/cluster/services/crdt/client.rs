@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use x0_identity::NodeId;
 use x0_mesh::{Mux, PeerEventKind};
 
@@ -13,7 +14,7 @@ use crate::cluster::inbox::Inbox;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
 use crate::cluster::{NodeError, StartError};
-use crate::coordinator::{Config, Role};
+use crate::coordinator::{CoordinatorOptions, Role};
 use crate::crdt::wire::{self, Failure, Message};
 use crate::crdt::{CrdtOutcome, Request};
 use crate::request::error::OperationError;
@@ -54,13 +55,13 @@ pub(super) fn start(
     event_loop: &mut EventLoop,
     mux: &Mux,
     calls: CrdtCalls,
-    config: &Config,
+    options: &CoordinatorOptions,
 ) -> Result<(), StartError> {
-    let members = match &config.role {
+    let members = match &options.role {
         Role::Client { members } => members.clone(),
         Role::Member => Vec::new(),
     };
-    let waiting = Waiting::new(members, config.call_timeout);
+    let waiting = Waiting::new(members, options.call_timeout);
     event_loop.add(CrdtClient { outbox: CHANNEL.open(mux)?, calls, waiting, taken: Vec::new() });
     Ok(())
 }
@@ -87,10 +88,7 @@ impl Service for CrdtClient {
             is_busy = true;
             let messages = match event.kind {
                 PeerEventKind::Up { .. } => self.waiting.up(event.peer),
-                PeerEventKind::Down { .. } => {
-                    self.outbox.forget(event.peer);
-                    self.waiting.down(event.peer)
-                }
+                PeerEventKind::Down { .. } => self.waiting.down(event.peer),
                 _ => Vec::new(),
             };
             self.send(cx, messages);
@@ -222,7 +220,7 @@ impl Waiting {
             match call.request {
                 // Another member can answer as well.
                 Request::Read(_) => call.asked = None,
-                // It may have been done, and sending it to another member would be a second write.
+                // The write may have been done, and sending it to another member would be a second write.
                 Request::Write(_) => self.give_up(number),
             }
         }

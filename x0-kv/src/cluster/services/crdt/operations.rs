@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use x0_identity::NodeId;
-use x0_mesh::{Lane, PeerEventKind};
+use x0_mesh::Lane;
 
 use crate::cluster::channel::ChannelSpec;
-use crate::cluster::inbox::Inbox;
 use crate::cluster::outbox::Outbox;
+use crate::cluster::outgoing::Outgoing;
 use crate::cluster::readers::{ReaderThreads, Readers};
 use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
 use crate::cluster::services::Part;
@@ -29,17 +29,14 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
     waiting_len_max: 8 << 20,
 };
 
-/// An answer to send.
-pub(crate) type ToSend = (NodeId, Bytes);
-
 /// The CRDT operations service of a member; see the [module](self).
 pub(crate) struct CrdtOperations {
     outbox: Outbox,
     /// `None` on a member without such a keyspace, which says so.
     crdt: Option<Crdt>,
     readers: ReaderThreads,
-    answers: Inbox<ToSend>,
-    taken: Vec<ToSend>,
+    /// Answers of threads.
+    answers: Outgoing,
 }
 
 fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
@@ -49,9 +46,9 @@ fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
 
 /// Registers the service.
 pub(super) fn start(part: &mut Part<'_>, crdt: Option<Crdt>) -> Result<(), StartError> {
-    let (readers, answers) = (part.readers.clone(), Inbox::new(part.alarm.clone()));
+    let (readers, answers) = (part.readers.clone(), Outgoing::new(part.alarm.clone()));
     let outbox = CHANNEL.open(part.mux)?;
-    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers, taken: Vec::new() });
+    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers });
     Ok(())
 }
 
@@ -63,7 +60,7 @@ impl CrdtOperations {
             let message = Message::Answer { number, result: Err(Failure::Unsupported) };
             return Ok(Some(wire::encode(&message)));
         };
-        let answers = self.answers.clone();
+        let answers = self.answers.inbox();
         match request {
             Request::Read(read) => {
                 // The thread of the keyspace holds its lock while it joins the state of another member, which
@@ -91,11 +88,8 @@ impl Service for CrdtOperations {
         bus: &mut Bus,
     ) -> Result<bool, NodeError> {
         let mut is_busy = false;
-        while let Poll::Ready(event) = self.outbox.poll_event(cx) {
+        while self.outbox.poll_event(cx).is_ready() {
             is_busy = true;
-            if let PeerEventKind::Down { .. } = event.kind {
-                self.outbox.forget(event.peer);
-            }
         }
         for _ in 0..RECEIVED_MAX {
             let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
@@ -108,15 +102,7 @@ impl Service for CrdtOperations {
                 Err(_) => bus.peers.decode_error(received.from),
             }
         }
-        if is_raised {
-            let mut answers = std::mem::take(&mut self.taken);
-            self.answers.take(&mut answers);
-            for (to, payload) in answers.drain(..) {
-                is_busy = true;
-                let _ = self.outbox.send(cx, to, LANE, payload);
-            }
-            self.taken = answers;
-        }
+        is_busy |= is_raised && self.answers.send(cx, &mut self.outbox, LANE);
         self.outbox.flush(cx);
         Ok(is_busy)
     }

@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use x0_consensus::{Membership, MemoryStorage, Storage};
-use x0_identity::NodeId;
 use x0_mesh::{Lane, PeerEventKind};
 
 use crate::cluster::channel::ChannelSpec;
-use crate::cluster::inbox::Inbox;
 use crate::cluster::outbox::Outbox;
+use crate::cluster::outgoing::Outgoing;
 use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
 use crate::cluster::services::{Part, members_of};
 use crate::cluster::{NodeError, NodeEvent, StartError};
@@ -26,15 +24,12 @@ const LANE: Lane = Lane::Datagram;
 pub(crate) const CHANNEL: ChannelSpec =
     ChannelSpec { name: "x0.kv.crdt.sync", lane: LANE, message_len_min: 128, waiting_len_max: 256 << 10 };
 
-/// A datagram to send.
-pub(crate) type Datagram = (NodeId, Bytes);
-
 /// The CRDT sync service; see the [module](self).
 pub(crate) struct CrdtSync {
     outbox: Outbox,
     crdt: Crdt,
-    datagrams: Inbox<Datagram>,
-    taken: Vec<Datagram>,
+    /// Datagrams of the sessions.
+    datagrams: Outgoing,
     /// A failure of the journal was reported.
     is_failed: bool,
 }
@@ -53,12 +48,11 @@ pub(super) fn start(
     let outbox = CHANNEL.open_for_members(part.mux, part.access)?;
     let len_max = outbox.message_len_max(LANE);
     options.session.datagram_len_max = options.session.datagram_len_max.min(len_max);
-    let datagrams = Inbox::new(part.alarm.clone());
-    let sent = datagrams.clone();
+    let datagrams = Outgoing::new(part.alarm.clone());
+    let sent = datagrams.inbox();
     let send = Box::new(move |to, payload| sent.put((to, payload)));
     let crdt = Crdt::start(options, part.id, random_seed(), journal, send, part.space.clone())?;
-    let (datagrams, taken) = (datagrams, Vec::new());
-    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, taken, is_failed: false });
+    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, is_failed: false });
     Ok(crdt)
 }
 
@@ -84,14 +78,7 @@ impl Service for CrdtSync {
             self.crdt.datagram(received.from, payload);
         }
         if is_raised {
-            let mut datagrams = std::mem::take(&mut self.taken);
-            self.datagrams.take(&mut datagrams);
-            for (to, payload) in datagrams.drain(..) {
-                is_busy = true;
-                // A session sends again what is not confirmed.
-                let _ = self.outbox.send(cx, to, LANE, payload);
-            }
-            self.taken = datagrams;
+            is_busy |= self.datagrams.send(cx, &mut self.outbox, LANE);
             if !self.is_failed
                 && let Some(error) = self.crdt.failure()
             {

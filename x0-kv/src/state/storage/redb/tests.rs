@@ -159,7 +159,8 @@ fn a_crash_at_any_step_leaves_an_old_checkpoint_that_the_log_completes() {
     for crash in reported[0].0..=steps.len() {
         let synced =
             steps[..crash].iter().rposition(|step| matches!(step, Step::Sync)).map_or(0, |at| at + 1);
-        // What was not synced: all lost, all there, the last of it torn, and two arbitrary parts of it.
+        // Fates of unsynced writes: all lost, all there, the last of them torn, and two arbitrary parts of
+        // them.
         for variant in 0..5 {
             let mut image = Vec::new();
             steps[..synced].iter().for_each(|step| step.redo(&mut image, usize::MAX));

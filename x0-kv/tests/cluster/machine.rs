@@ -1,0 +1,81 @@
+//! The nodes of a cluster on this machine, and waiting for conditions.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_kv::cluster::NodeOptions;
+use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
+use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions};
+
+/// The members of each cluster: nodes 1 to 3.
+pub(crate) const NODES: u64 = 3;
+
+pub(crate) fn id(number: u64) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+/// The authority of a cluster, the folders of its nodes and their addresses.
+pub(crate) struct Machine {
+    authority: Authority,
+    folder: tempfile::TempDir,
+    addresses: Vec<(NodeId, SocketAddr)>,
+    books: Vec<PeerBook>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Machine {
+        let domain = TrustDomain::parse("cluster.test").unwrap();
+        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        Machine { authority, folder, addresses: Vec::new(), books: Vec::new() }
+    }
+
+    /// A mux on a new QUIC transport of a node, whose address all other nodes learn, and the handle that cuts
+    /// it off.
+    pub(crate) fn mux(&mut self, number: u64) -> (Mux, FaultHandle) {
+        let spiffe_id = SpiffeId::for_node(self.authority.trust_domain(), id(number));
+        let svid = self.authority.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
+        let identity = Identity::new(svid, self.authority.bundle()).unwrap();
+        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut options =
+            QuicOptions::new(id(number), bind, identity.server_config(), identity.client_config());
+        options.peers = self.addresses.iter().filter(|(peer, _)| *peer != id(number)).copied().collect();
+        let transport = QuicTransport::bind(options).unwrap();
+        let address = transport.local_addr().unwrap();
+        self.books.iter().for_each(|book| book.set_peer(id(number), address));
+        self.books.push(transport.peers());
+        self.addresses.retain(|(peer, _)| *peer != id(number));
+        self.addresses.push((id(number), address));
+        let (transport, faults) = FaultInjector::new(transport);
+        (Mux::new(transport, MuxOptions::default()), faults)
+    }
+
+    /// The folder of a node.
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
+        self.folder.path().join(number.to_string())
+    }
+
+    /// The options of a member.
+    pub(crate) fn options(&self, number: u64) -> NodeOptions {
+        NodeOptions::new(id(number), self.path(number)).founders((1..=NODES).map(id))
+    }
+}
+
+/// Waits for a future. The limit is generous: only a test that fails reaches it.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(90), future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} takes too long"))
+}
+
+/// Checks a condition until it holds.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
