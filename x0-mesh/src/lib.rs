@@ -23,8 +23,8 @@
 //! - *Inbox*, *outbox*: messages that the owner has not received yet, and messages that QUIC has not taken
 //!   yet.
 //! - *Handshake*: the first bytes that two nodes exchange on a QUIC connection, after that of TLS.
-//! - *Instance*: a number that is drawn when a transport is made, and tells a restarted peer from one that
-//!   dials twice.
+//! - *Instance*: a number that is drawn when a transport is made, and distinguishes a restarted peer from one
+//!   that dials twice.
 //! - *Violation*: a rule of the protocol that a peer broke. It costs the peer its connection, and nothing
 //!   else.
 //!

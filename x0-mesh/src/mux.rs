@@ -2,7 +2,7 @@
 //!
 //! # Glossary
 //! - *Channel*: what one service sends and receives on, known by its [`ChannelId`] on both nodes.
-//! - *Offer*: a node tells a peer that it has registered a channel, in which versions and with which lanes
+//! - *Offer*: a node notifies a peer that it has registered a channel, in which versions and with which lanes
 //!   and budget.
 //! - *Session*: a channel between two nodes from the moment that both agreed on it until one of them
 //!   withdraws it or the connection ends. An epoch of a [`Channel`] is one session.

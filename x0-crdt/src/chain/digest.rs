@@ -71,7 +71,7 @@ impl Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Eight digits tell two digests apart in a log line.
+        // Eight digits distinguish two digests in a log line.
         self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

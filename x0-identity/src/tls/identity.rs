@@ -157,7 +157,7 @@ impl Identity {
 
     /// Trusts the bundle of another trust domain beside its own from the next handshake on, in the place of
     /// the one that is trusted for that domain. Authorize peers by their whole SPIFFE ID then: paths of two
-    /// domains are unrelated, and [`peer_node_id`](crate::peer_node_id) does not tell their nodes apart. A
+    /// domains are unrelated, and [`peer_node_id`](crate::peer_node_id) does not distinguish their nodes. A
     /// mesh transport that identifies nodes by number only needs an identity that is not federated.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ fn refuse(event: Event) {
     }
 }
 
-/// A message that tells when it is not held any more.
+/// A message that notifies the driver when it is not held any more.
 struct Tracked {
     payload: Vec<u8>,
     ticket: u64,

@@ -27,7 +27,7 @@ pub enum FetchError {
     /// Too many are being fetched.
     #[error("too many blobs are being fetched: wait for one of them")]
     TooMany,
-    /// There is nobody to fetch it from: the store is embedded.
+    /// There is no peer to fetch the blob from: the store is embedded.
     #[error("there is nobody to fetch the blob from: only a node of a cluster has others to ask")]
     Alone,
     /// The blob was removed meanwhile.

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use super::merkle::{self, Digest};
 
-/// The name of a blob, which follows from its bytes alone: equal bytes, equal name; and nobody finds other
-/// bytes of that name.
+/// The name of a blob, computed from its bytes alone: equal bytes have equal names, and finding other bytes
+/// of the same name is infeasible.
 ///
 /// A blob id is `SHA-256(0x02, length as 8 bytes big-endian, root)`, the root being that of the Merkle tree
 /// of RFC 9162 §2.1.1 over chunks of [`CHUNK_LEN`](super::CHUNK_LEN) bytes. So the id fixes the length too,
@@ -52,7 +52,7 @@ impl fmt::Display for BlobId {
 
 impl fmt::Debug for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Eight digits tell two blobs apart in a log line.
+        // Eight digits distinguish two blobs in a log line.
         self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

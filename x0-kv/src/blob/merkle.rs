@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn the_length_is_part_of_the_name() {
         let (nodes, root) = tree(&leaves(3));
-        // The path of the first leaf is as right in a tree of four as in the one of three; only the name
-        // tells.
+        // The path of the first leaf is valid in a tree of four as well as in the one of three; only the name
+        // distinguishes them.
         let path = [nodes[2], nodes[4]];
         assert_eq!(climb(nodes[0], 0, 3, &path), Some(root));
         assert_eq!(climb(nodes[0], 0, 4, &path), Some(root));

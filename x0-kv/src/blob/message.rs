@@ -42,7 +42,7 @@ pub(super) enum Message {
     /// There is this much of it. Length and root prove themselves: the name follows from them.
     Have { id: BlobId, holding: Holding },
     /// A chunk, and the way from it to the root. The stamp is that of the want: a chunk may be wanted again
-    /// while it is on its way, and only the stamp tells how long it took.
+    /// while it is on its way, and only the stamp shows how long it took.
     Chunk { id: BlobId, stamp: u64, index: u32, piece: Piece },
     /// There is nothing of it.
     Gone { id: BlobId },

@@ -33,8 +33,7 @@ pub(super) async fn run(mut event_loop: EventLoop) -> End {
         }
     })
     .await;
-    // Threads are waited for, which may wait for a disk. Without a runtime there is nobody to wait for the
-    // result.
+    // Dropping waits for threads, which may wait for a disk. Without a runtime the result has no receiver.
     let _ = tokio::task::spawn_blocking(move || drop(event_loop)).await;
     end
 }

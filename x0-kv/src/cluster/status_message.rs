@@ -276,8 +276,8 @@ mod tests {
         assert_eq!(decode(&encode_request()), Ok(Message::Request));
     }
 
-    /// Every byte damaged in turn, every length cut: refused or decoded as another message that can be encoded,
-    /// never a panic.
+    /// Every byte damaged in turn, every length cut: refused or decoded as another message that can be
+    /// encoded, never a panic.
     #[test]
     fn damaged_messages_do_no_harm() {
         let answer = encode_answer(&status());

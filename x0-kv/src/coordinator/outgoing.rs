@@ -17,7 +17,7 @@ const IDLE_PEERS_MAX: usize = 64;
 /// The frames that wait to be sent, and the count of requests of each peer that are being carried out here.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// This coordinator's name.
+    /// The number of this coordinator's start.
     local: u64,
     peers: BTreeMap<NodeId, Peer>,
     /// Peers with something to send, in the order in which they got it.
@@ -30,7 +30,7 @@ struct Peer {
     closed: VecDeque<Bytes>,
     gathered_len: usize,
     requests: usize,
-    /// The name of the peer's coordinator, as last heard; 0 before.
+    /// The number of the start of the peer's coordinator in its last message; 0 before the first.
     instance: u64,
 }
 
@@ -39,8 +39,8 @@ impl Outgoing {
         Outgoing { local, peers: BTreeMap::new(), ready: VecDeque::new() }
     }
 
-    /// A message of this peer has come, from the coordinator of this name.
-    pub(super) fn heard(&mut self, from: NodeId, instance: u64) {
+    /// A message of this peer has come, from the coordinator of this start.
+    pub(super) fn received_from(&mut self, from: NodeId, instance: u64) {
         let peer = self.peers.entry(from).or_default();
         if peer.instance != instance {
             // A message is for one coordinator.
@@ -51,7 +51,7 @@ impl Outgoing {
         }
     }
 
-    /// The name of this peer's coordinator; 0 before anything was heard of it.
+    /// The number of the start of this peer's coordinator; 0 before its first message.
     pub(super) fn instance(&self, of: NodeId) -> u64 {
         self.peers.get(&of).map_or(0, |peer| peer.instance)
     }

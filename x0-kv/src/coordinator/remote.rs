@@ -19,8 +19,8 @@ impl Coordinator {
     pub(super) fn message(&mut self, from: NodeId, payload: &Bytes) -> Result<(), HandleError> {
         let refused = |source| HandleError::Decode { from, source };
         let (header, frames) = Frames::new(payload).map_err(refused)?;
-        self.outgoing.heard(from, header.from);
-        self.flights.heard(from, self.now);
+        self.outgoing.received_from(from, header.from);
+        self.flights.received_from(from, self.now);
         self.route.trust(from);
         for frame in frames {
             let frame = frame.map_err(refused)?;
@@ -216,8 +216,8 @@ impl Coordinator {
         self.respond(key, &body);
     }
 
-    /// A response, to whichever of our requests. One that nobody waits for, or from another node than was
-    /// asked, is passed over.
+    /// A response to a request of this node. A response without a waiting call, or of another node than the
+    /// call was sent to, is ignored.
     fn response(&mut self, from: NodeId, number: u64, body: Body) {
         let Some((key, attempt)) = Key::of(number) else { return };
         if let Some(Entry::Request(request)) = self.entries.get_mut(key)

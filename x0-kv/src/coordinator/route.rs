@@ -435,7 +435,7 @@ impl Coordinator {
                     self.abandon_attempt(key);
                     self.route_call(key);
                 }
-                // The replica tells its fate in any case, but that can take until the partition ends.
+                // The replica reports its fate in any case, but that can take until the partition ends.
                 Place::Proposed if !new_is_self => {
                     self.abandon_attempt(key);
                     self.route_call(key);

@@ -320,7 +320,7 @@ fn a_new_leader_takes_over_what_the_old_one_left() {
         while let Some(mail) = pair.mail.pop_front() {
             pair.deliver(mail);
         }
-        // The leader's entry is committed, which nobody but the next leader gets to know.
+        // The leader's entry is committed, which only the next leader gets to know.
         let (_, payload) = pair.members[&1].proposed[0].clone();
         pair.commit(payload);
         pair.elect(Some(3));
@@ -505,7 +505,7 @@ fn a_forgotten_session_is_opened_anew_unless_the_write_was_tried_before() {
     pair.settle();
     assert!(matches!(pair.reply(again), Ok(Outcome::CompareAndSwap(Swap::Swapped { .. }))));
 
-    // Tried before, and nobody knows with what result.
+    // Tried before, with an unknown result.
     let lost = pair.call(2, step("2", "3"));
     let mail = pair.mail.pop_front().unwrap();
     pair.deliver(mail);
@@ -615,7 +615,7 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     let handled = pair.coordinator(1).handle(now, Input::Message { from: node(2), payload });
     assert!(matches!(handled, Err(HandleError::Decode { from, .. }) if from == node(2)));
     assert_eq!(pair.coordinator(1).requests(), 1);
-    // An operation that is none, and an answer that nobody asked for.
+    // Bytes that are no operation, and an answer without a request.
     let mut message = bytes::BytesMut::new();
     protocol::put(&mut message, HEADER, 2, &protocol::Body::Read { operation: "no".into() });
     protocol::put(&mut message, HEADER, 3, &protocol::Body::Propose { command: Bytes::new() });

@@ -55,8 +55,8 @@ impl ReplyTo {
 /// Sends a datagram to a member.
 pub(crate) type SendMessage = Box<dyn FnMut(NodeId, Bytes) + Send>;
 
-/// The handle to a CRDT keyspace. Clones are the same one; it ends with [`close`](Crdt::close), or when
-/// nobody holds it.
+/// The handle to a CRDT keyspace. Clones are the same one; the keyspace ends with [`close`](Crdt::close), or
+/// with its last handle.
 #[derive(Clone)]
 pub(crate) struct Crdt(Arc<Running>);
 

@@ -18,7 +18,7 @@ pub struct CrdtStatus {
     /// How many events are remembered for members that may lack them, removals among them: 0 when all members
     /// have seen all.
     pub history_events: usize,
-    /// Each other member, and whether both stood at one frontier when it was last heard of.
+    /// Each other member, and whether both had one frontier at its last message.
     pub peers: BTreeMap<NodeId, bool>,
     /// Bytes held of transfers that are not whole yet.
     pub pending_bytes: usize,

@@ -325,7 +325,7 @@ fn tombstones_that_all_members_have_seen_are_collected() {
     }
 }
 
-/// Members in sync hear of a write in a few round trips, not when they next compare.
+/// Members in sync receive a write in a few round trips, not when they next compare.
 #[test]
 fn a_write_is_told_at_once() {
     for seed in 0..20 {

@@ -140,7 +140,7 @@ impl World {
         Ok(())
     }
 
-    /// Two sides that do not hear each other, clients on both.
+    /// Two sides that do not reach each other, clients on both.
     fn partition(&mut self) {
         self.context.report.partitions += 1;
         self.context.mesh.heal();
@@ -174,7 +174,7 @@ impl World {
         self.mend_later(2 * SECOND, Mend::Links);
     }
 
-    /// A node is heard by some others no more, or hears them no more.
+    /// Some others receive nothing from a node any more, or it receives nothing from them.
     fn cut_one_way(&mut self, place: Place) {
         self.context.report.asymmetric_cuts += 1;
         let hears = self.context.random.chance(500);

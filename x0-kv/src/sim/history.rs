@@ -100,7 +100,7 @@ pub(super) enum Ending {
     Unknown,
 }
 
-/// A value of many lengths, that tells its number.
+/// A value of many lengths, which contains its number.
 pub(super) fn value_of(number: u64) -> Bytes {
     let len = usize::try_from(number.wrapping_mul(0x9e37_79b9) >> 7 & 0xff).unwrap_or(0);
     let mut value = BytesMut::with_capacity(8 + len);

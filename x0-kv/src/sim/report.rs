@@ -17,7 +17,7 @@ pub struct Report {
     pub acknowledged: u64,
     /// Operations that ended in an error that says that nothing was done.
     pub failed: u64,
-    /// Writes of which nobody knows whether they were done.
+    /// Writes of unknown fate.
     pub unknown: u64,
     /// Histories for which the search for an order ran out of steps.
     pub undecided: u64,

@@ -171,8 +171,8 @@ struct Embedded {
 impl Dispatch for Embedded {
     fn submit(&self, operation: Operation) -> Answer {
         match operation {
-            // A write is applied before it is acknowledged and nobody else writes, so that what is applied is
-            // what a linearizable read must see.
+            // A write is applied before it is acknowledged and there is no other replica, so that the applied
+            // state is the one that a linearizable read must return.
             Operation::Read { keyspace, query, .. } => Answer::ready(match self.calls.closed() {
                 None => self.reader.query(&keyspace, &query),
                 Some(error) => Err(error),

@@ -84,7 +84,7 @@ pub(super) fn other_lane<B: Bench>(pair: &mut Pair<'_, B>) {
             other => pair.broken(&format!("{other:?} on a lane that is empty")),
         }
     }
-    // Time to arrive, while nobody receives.
+    // Time to arrive, while there is no receiver.
     for _ in 0..REFUSALS {
         let_time_pass(pair);
     }

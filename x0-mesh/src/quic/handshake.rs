@@ -18,7 +18,7 @@ pub(super) mod kind {
 /// See the wire format in the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Handshake {
-    /// Drawn when a transport is made: it tells a peer that restarted from one that dials twice.
+    /// Drawn when a transport is made: it distinguishes a peer that restarted from one that dials twice.
     pub(super) instance: u64,
     /// The receiver's instance as the sender knows it, or 0.
     pub(super) known_instance: u64,

@@ -126,7 +126,7 @@ impl OutLane {
             Content::Stream(stream) => Some(stream.split().freeze()),
             Content::Messages(messages) => messages.pop_front(),
         };
-        // Registered only when there is nothing, so that a busy lane wakes nobody.
+        // Registered only when there is nothing, so that a busy lane wakes no task.
         if bytes.is_none() {
             self.writer = Some(cx.waker().clone());
         }

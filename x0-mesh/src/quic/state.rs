@@ -152,7 +152,7 @@ impl State {
         handshake: &Handshake,
         wakers: &mut Vec<Waker>,
     ) -> Result<Adopted, Failure> {
-        // A handshake may finish after the owner closed the transport: nobody would ever receive from it.
+        // A handshake may finish after the owner closed the transport: no owner would ever receive from it.
         if self.over.is_some() {
             return Err(Failure::Quiet);
         }

@@ -42,7 +42,7 @@ const ALPN: &[u8] = b"x0-mesh/1";
 /// that are on the way; [`QuicTransport::close`] also waits until the peers can have received the close.
 pub struct QuicTransport {
     shared: Arc<Shared>,
-    /// Tells when quinn has dropped the socket.
+    /// Reports when quinn has dropped the socket.
     socket: Weak<dyn AsyncUdpSocket>,
 }
 

@@ -229,7 +229,7 @@ async fn write_requests(mut stream: OwnedWriteHalf, shared: Rc<Shared>) {
         if output.is_empty() {
             shared.written.notified().await;
         } else if stream.write_all(&output).await.is_err() {
-            return; // The reader sees the end as well, and tells those who wait.
+            return; // The reader sees the end as well, and notifies the waiting callers.
         }
     }
 }
@@ -240,7 +240,7 @@ async fn read_answers(mut stream: OwnedReadHalf, mut input: BytesMut, shared: Rc
         if answer.is_err() {
             let state = &mut *shared.state.borrow_mut();
             state.closed = true;
-            state.waiting.clear(); // Dropped senders tell those who wait.
+            state.waiting.clear(); // Dropped senders notify the waiting callers.
             shared.written.notify_one();
             return;
         }
@@ -335,7 +335,7 @@ fn put_set_data(output: &mut BytesMut, key: &[u8], value: &[u8]) {
 fn put_create(output: &mut BytesMut, path: &str, value: &[u8]) {
     put_buffer(output, path.as_bytes());
     put_buffer(output, value);
-    output.put_u32(1); // one access rule: everybody may do everything
+    output.put_u32(1); // one access rule: every client may do everything
     output.put_i32(0x1f);
     put_buffer(output, b"world");
     put_buffer(output, b"anyone");

@@ -151,7 +151,8 @@ impl BlobExchange {
 
     pub(super) fn has(&mut self, now: Duration, from: NodeId, id: BlobId, holding: Holding) {
         let Some(fetch) = self.fetches.get_mut(&id) else { return };
-        // Only who was asked is heard, so that what is kept for sources is bounded by their number.
+        // Only peers that were asked are taken into account, so that their number bounds the state of
+        // sources.
         let Some(source) = fetch.sources.get_mut(&from).filter(|source| !source.is_misbehaving) else {
             return;
         };
@@ -210,7 +211,7 @@ impl BlobExchange {
             self.totals.redundant_bytes += len;
             return;
         };
-        // One that comes late is as good as any, if there is room for what nobody waits for.
+        // A late chunk is as good as any other, if there is room for chunks without a request.
         let is_wanted = !held.contains(index) && !fetch.storing.contains(&index) && storing < 2 * asked_max;
         if is_misbehaving || !is_wanted {
             self.totals.redundant_bytes += len;

@@ -239,7 +239,7 @@ pub struct ExchangeTotals {
     pub served_chunk_bytes: u64,
     /// Chunks asked for, those asked for again included.
     pub asked_chunks: u64,
-    /// Chunks that nobody waited for any more, or came twice, or found no room: bytes for nothing.
+    /// Bytes of chunks that were not needed any more, came twice, or found no room.
     pub redundant_bytes: u64,
     /// Requests that were not answered in time.
     pub timeouts: u64,

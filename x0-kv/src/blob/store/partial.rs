@@ -128,8 +128,7 @@ impl BlobStore {
         self.0.failed(&format::file_name(id))(source)
     }
 
-    /// The file was not found: it was removed, by us meanwhile, or by somebody else. Then it is not held any
-    /// more.
+    /// Drops the entry of a file that was not found: a concurrent call, or another process, has removed it.
     pub(super) fn lost(&self, id: &BlobId, writer: &Shared) {
         let mut index = self.0.index();
         if let Some(entry) = index.entries.get(id).filter(|entry| Arc::ptr_eq(&entry.writer, writer)) {

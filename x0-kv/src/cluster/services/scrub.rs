@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use x0_consensus::Membership;
 use x0_identity::NodeId;
-use x0_mesh::{Lane, PeerEventKind};
+use x0_mesh::Lane;
 
 use super::super::channel::ChannelSpec;
 use super::super::inbox::Inbox;

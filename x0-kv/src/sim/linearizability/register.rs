@@ -20,7 +20,7 @@ pub enum Call {
         /// Whether there was one; `None` if no answer came.
         existed: Option<bool>,
     },
-    /// Reads the value. A read without an answer tells nothing: leave it out of the history.
+    /// Reads the value. A read without an answer says nothing: leave it out of the history.
     Get {
         /// The value that was read.
         answer: Option<u64>,

@@ -78,7 +78,7 @@ impl Access {
 }
 
 impl Access {
-    /// The same without its answer; `None` for what only reads, which tells nothing then.
+    /// The same without its answer; `None` for a read, which says nothing then.
     #[must_use]
     pub fn unanswered(&self) -> Option<Access> {
         let forget = |call: &Call| match *call {
