@@ -48,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The state of the inbox when the loop takes from it.
-pub(super) enum Mail {
+pub(super) enum Taken {
     /// There were inputs, which are now in the vector.
     Inputs,
     /// The inbox is empty; the waker is called when an input arrives.
@@ -80,20 +80,20 @@ impl Shared {
     }
 
     /// Exchanges the inputs for `inputs`, which must be empty. The waker is kept only if there are none.
-    pub(super) fn take(&self, inputs: &mut Vec<Input>, waker: &Waker) -> Mail {
+    pub(super) fn take(&self, inputs: &mut Vec<Input>, waker: &Waker) -> Taken {
         let mut inbox = lock(&self.inbox);
         if inbox.stop {
-            return Mail::Stop;
+            return Taken::Stop;
         }
         if inbox.inputs.is_empty() {
             if !inbox.waker.as_ref().is_some_and(|held| held.will_wake(waker)) {
                 inbox.waker = Some(waker.clone());
             }
-            return Mail::Nothing;
+            return Taken::Nothing;
         }
         std::mem::swap(&mut inbox.inputs, inputs);
         self.messages_len.store(0, Ordering::Relaxed);
-        Mail::Inputs
+        Taken::Inputs
     }
 
     pub(super) fn stop(&self) {

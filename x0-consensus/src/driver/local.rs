@@ -66,7 +66,7 @@ use super::delivery::Delivery;
 use super::ended::Ended;
 use super::event::Observer;
 use super::executor::Executor;
-use super::handle::{Handle, Mail, Shared};
+use super::handle::{Handle, Shared, Taken};
 use super::log_worker::LogWorker;
 use super::outbox::Outbox;
 use super::snapshot_worker::SnapshotWorker;
@@ -143,14 +143,14 @@ impl<S: Storage, M: StateMachine> Local<S, M> {
                 break;
             }
             match self.shared.take(&mut inputs, &waker) {
-                Mail::Stop => break,
-                Mail::Inputs => {
+                Taken::Stop => break,
+                Taken::Inputs => {
                     let now = self.origin.elapsed();
                     for input in inputs.drain(..) {
                         self.handle(now, input);
                     }
                 }
-                Mail::Nothing => self.sleep(),
+                Taken::Nothing => self.sleep(),
             }
             let now = self.origin.elapsed();
             if self.executor.poll_timeout().is_some_and(|due| due <= now) {

@@ -12,7 +12,7 @@ use ::tokio::time::{Instant, Sleep};
 
 use super::delivery::Delivery;
 use super::event::Observer;
-use super::handle::{Handle, Mail, Shared};
+use super::handle::{Handle, Shared, Taken};
 use super::outbox::Outbox;
 use super::pump::Pump;
 use super::start::OpenError;
@@ -90,15 +90,15 @@ impl EventLoop {
                 return Poll::Ready(());
             }
             let mut inputs = std::mem::take(&mut self.inputs);
-            let mail = self.shared.0.take(&mut inputs, cx.waker());
+            let taken = self.shared.0.take(&mut inputs, cx.waker());
             for input in inputs.drain(..) {
                 self.handle(now, input);
             }
             self.inputs = inputs;
-            match mail {
-                Mail::Stop => return Poll::Ready(()),
-                Mail::Nothing if self.poll_timer(cx).is_pending() => return Poll::Pending,
-                Mail::Inputs | Mail::Nothing => {}
+            match taken {
+                Taken::Stop => return Poll::Ready(()),
+                Taken::Nothing if self.poll_timer(cx).is_pending() => return Poll::Pending,
+                Taken::Inputs | Taken::Nothing => {}
             }
             let now = self.origin.elapsed();
             if self.pump.poll_timeout().is_some_and(|due| due <= now) {

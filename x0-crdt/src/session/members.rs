@@ -18,11 +18,11 @@ pub const MEMBERS_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     /// The count of its heartbeats; a row with a greater count is newer.
-    beat: u64,
+    heartbeat: u64,
     /// The version that it had seen at that heartbeat.
     version: Version,
     /// When the heartbeat first arrived here.
-    heard: Duration,
+    received_at: Duration,
     /// No heartbeat arrived for a lease.
     expired: bool,
 }
@@ -65,8 +65,8 @@ impl Members {
     /// times per lease.
     pub fn heartbeat(&mut self, now: Duration, member: ReplicaId, version: Version) {
         // Counts on from what peers reported of earlier runs, see `merge`.
-        let beat = self.rows.get(&member).map_or(0, |row| row.beat).saturating_add(1);
-        self.rows.insert(member, Row { beat, version, heard: now, expired: false });
+        let heartbeat = self.rows.get(&member).map_or(0, |row| row.heartbeat).saturating_add(1);
+        self.rows.insert(member, Row { heartbeat, version, received_at: now, expired: false });
     }
 
     /// Adds to the version of a member what it reported itself.
@@ -81,11 +81,11 @@ impl Members {
         let lease = self.lease;
         for row in self.rows.values_mut() {
             // Sticky: only a newer heartbeat brings the member back, not a clock that was corrected.
-            row.expired |= now.saturating_sub(row.heard) > lease;
+            row.expired |= now.saturating_sub(row.received_at) > lease;
         }
         // Kept for a while after retirement, so that an old heartbeat that is still passed around does not
         // revive it.
-        self.rows.retain(|_, row| now.saturating_sub(row.heard) <= lease.saturating_mul(4));
+        self.rows.retain(|_, row| now.saturating_sub(row.received_at) <= lease.saturating_mul(4));
     }
 
     /// The version that every member has seen whose lease is not over: history up to here may be collected.
@@ -126,7 +126,7 @@ impl Members {
         // them saves.
         for (member, row) in self.rows.iter().filter(|(_, row)| !row.expired) {
             member.encode(&mut bytes);
-            row.beat.encode(&mut bytes);
+            row.heartbeat.encode(&mut bytes);
         }
         key.hash(&[b"members", &bytes])
     }
@@ -137,7 +137,7 @@ impl Members {
         put_integer(leased.len() as u64, out);
         for (member, row) in leased {
             member.encode(out);
-            row.beat.encode(out);
+            row.heartbeat.encode(out);
             let changes = row.version.changes_since(base);
             put_integer(changes.len() as u64, out);
             for change in &changes {
@@ -158,22 +158,22 @@ impl Members {
         let mut rows = Vec::with_capacity(count);
         for _ in 0..count {
             let member = ReplicaId::decode(input)?;
-            let beat = u64::decode(input)?;
+            let heartbeat = u64::decode(input)?;
             let changed = input.count(10, "changes of a version")?;
             let changes =
                 (0..changed).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
-            rows.push((member, beat, changes));
+            rows.push((member, heartbeat, changes));
         }
         input.finish()?;
-        for (member, beat, changes) in rows {
+        for (member, heartbeat, changes) in rows {
             // Unknown members beyond the limit are dropped: a peer cannot fill the memory with invented ones.
-            let newer = self.rows.get(&member).is_none_or(|row| row.beat < beat);
+            let newer = self.rows.get(&member).is_none_or(|row| row.heartbeat < heartbeat);
             let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
             if member == me {
                 // Heartbeats of this replica before a restart: it counts on from there, or the others would
                 // ignore it until its count caught up.
                 if let Some(row) = self.rows.get_mut(&me) {
-                    row.beat = row.beat.max(beat);
+                    row.heartbeat = row.heartbeat.max(heartbeat);
                 }
             } else if newer && room {
                 let mut version = base.clone().changed(&changes);
@@ -181,7 +181,7 @@ impl Members {
                 if let Some(row) = self.rows.get(&member) {
                     version.join(&row.version);
                 }
-                self.rows.insert(member, Row { beat, version, heard: now, expired: false });
+                self.rows.insert(member, Row { heartbeat, version, received_at: now, expired: false });
             }
         }
         Ok(())

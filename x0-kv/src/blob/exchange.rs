@@ -13,7 +13,7 @@ use self::fetch::Fetch;
 pub use self::io::{
     ExchangeInput, ExchangeOptions, ExchangeOutput, ExchangeTotals, FetchFailure, Misbehavior,
 };
-use self::serve::Customer;
+use self::serve::PeerRequests;
 use super::BlobId;
 use super::message::{self, Message};
 use crate::request::codec::DecodeError;
@@ -117,7 +117,7 @@ struct Peer {
     patience: Duration,
     /// The peer was late: no request goes to it before this time.
     resume_at: Option<Duration>,
-    customer: Customer,
+    requests: PeerRequests,
 }
 
 impl BlobExchange {
@@ -222,7 +222,7 @@ impl BlobExchange {
             asked: 0,
             patience,
             resume_at: None,
-            customer: Customer::default(),
+            requests: PeerRequests::default(),
         });
     }
 

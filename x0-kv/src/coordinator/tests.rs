@@ -54,7 +54,7 @@ struct Member {
     rounds: Vec<u64>,
 }
 
-/// Three members and a client. Messages wait in `mail`, proposals with their member, until the test has them
+/// Three members and a client. Messages wait in `in_flight`, proposals with their member, until the test has them
 /// carried on.
 struct Pair {
     now: Duration,
@@ -62,7 +62,7 @@ struct Pair {
     log: Vec<Bytes>,
     leader: Option<u64>,
     term: u64,
-    mail: VecDeque<(u64, NodeId, Bytes)>,
+    in_flight: VecDeque<(u64, NodeId, Bytes)>,
     replies: Vec<(u64, u64, Result<Outcome, OperationError>)>,
     next_token: u64,
 }
@@ -88,7 +88,7 @@ impl Pair {
             log: Vec::new(),
             leader: None,
             term: 0,
-            mail: VecDeque::new(),
+            in_flight: VecDeque::new(),
             replies: Vec::new(),
             next_token: 100,
         }
@@ -133,7 +133,7 @@ impl Pair {
                 }
                 Output::Send { to, payload } => {
                     assert!(payload.len() <= MESSAGE_LEN_MAX);
-                    self.mail.push_back((number, to, payload));
+                    self.in_flight.push_back((number, to, payload));
                 }
                 Output::Reply { token, result } => self.replies.push((number, token, result)),
             }
@@ -174,8 +174,8 @@ impl Pair {
     fn settle(&mut self) {
         loop {
             self.decide();
-            if let Some(mail) = self.mail.pop_front() {
-                self.deliver(mail);
+            if let Some(message) = self.in_flight.pop_front() {
+                self.deliver(message);
             } else if self.is_decided() {
                 return;
             }
@@ -245,9 +245,9 @@ fn what_comes_between_two_drains_shares_messages_and_rounds() {
         pair.coordinator(2).handle(now, Input::Call { token, operation, deadline: None }).unwrap();
     }
     pair.drain(2);
-    assert_eq!(pair.mail.len(), 1);
-    let mail = pair.mail.pop_front().unwrap();
-    pair.deliver(mail);
+    assert_eq!(pair.in_flight.len(), 1);
+    let message = pair.in_flight.pop_front().unwrap();
+    pair.deliver(message);
     assert_eq!((pair.members[&1].rounds.len(), pair.members[&1].proposed.len()), (1, 128));
     let leader = pair.members.get_mut(&1).unwrap();
     let token = leader.rounds.pop().unwrap();
@@ -257,7 +257,7 @@ fn what_comes_between_two_drains_shares_messages_and_rounds() {
         pair.coordinator(1).handle(now, Input::Outcome { token, index: 1, outcome }).unwrap();
     }
     pair.drain(1);
-    assert_eq!(pair.mail.len(), 1);
+    assert_eq!(pair.in_flight.len(), 1);
     pair.settle();
     assert_eq!(pair.replies.len(), 256);
 }
@@ -276,7 +276,7 @@ fn a_message_is_closed_when_it_is_long_enough() {
         pair.coordinator(2).handle(now, Input::Call { token, operation, deadline: None }).unwrap();
     }
     pair.drain(2);
-    let lens: Vec<usize> = pair.mail.iter().map(|(_, _, payload)| payload.len()).collect();
+    let lens: Vec<usize> = pair.in_flight.iter().map(|(_, _, payload)| payload.len()).collect();
     assert!(lens.iter().filter(|len| **len > 1000).count() == 1 && lens.len() == 5, "{lens:?}");
     pair.settle();
     assert_eq!(pair.replies.len(), 10);
@@ -293,10 +293,10 @@ fn a_write_whose_answer_is_lost_is_applied_once() {
         let second = pair.call(CLIENT, step("1", "2"));
         for attempt in 0..lose {
             // The answer of each attempt is lost: of the request, or of the response.
-            while let Some(mail) = pair.mail.pop_front() {
-                pair.deliver(mail);
+            while let Some(message) = pair.in_flight.pop_front() {
+                pair.deliver(message);
                 pair.decide();
-                pair.mail.retain(|(_, to, _)| *to != node(CLIENT));
+                pair.in_flight.retain(|(_, to, _)| *to != node(CLIENT));
             }
             // The patience doubles with each.
             pair.advance(Duration::from_millis(1050 << attempt));
@@ -317,8 +317,8 @@ fn a_new_leader_takes_over_what_the_old_one_left() {
         pair.reply(first).unwrap();
         let write = pair.call(from, step("1", "2"));
         let read = pair.call(from, get("counter"));
-        while let Some(mail) = pair.mail.pop_front() {
-            pair.deliver(mail);
+        while let Some(message) = pair.in_flight.pop_front() {
+            pair.deliver(message);
         }
         // The leader's entry is committed, which only the next leader gets to know.
         let (_, payload) = pair.members[&1].proposed[0].clone();
@@ -380,7 +380,7 @@ fn what_waits_for_a_leader_goes_when_there_is_one() {
     let mut pair = Pair::new();
     let calls = [pair.call(2, put("a", "1")), pair.call(2, get("a"))];
     pair.settle();
-    assert!(pair.replies.is_empty() && pair.mail.is_empty());
+    assert!(pair.replies.is_empty() && pair.in_flight.is_empty());
     pair.elect(Some(1));
     pair.settle();
     assert!(calls.iter().all(|call| pair.reply(*call).is_ok()));
@@ -462,12 +462,13 @@ fn calls_and_requests_are_bounded_apart() {
     assert_eq!(pair.coordinator(1).calls(), 3);
     // Each of the others was answered that the node is busy.
     let busy = |pair: &Pair, to: u64| {
-        let mail = pair.mail.iter().filter(|(_, receiver, _)| *receiver == node(to));
-        mail.flat_map(|(_, _, payload)| {
-            protocol::Frames::new(payload).unwrap().1.map(Result::unwrap).collect::<Vec<_>>()
-        })
-        .filter(|frame| frame.body == protocol::Body::Busy)
-        .count()
+        let message = pair.in_flight.iter().filter(|(_, receiver, _)| *receiver == node(to));
+        message
+            .flat_map(|(_, _, payload)| {
+                protocol::Frames::new(payload).unwrap().1.map(Result::unwrap).collect::<Vec<_>>()
+            })
+            .filter(|frame| frame.body == protocol::Body::Busy)
+            .count()
     };
     assert_eq!((busy(&pair, 2), busy(&pair, 3), busy(&pair, CLIENT)), (1, 3, 5));
     pair.settle();
@@ -507,10 +508,10 @@ fn a_forgotten_session_is_opened_anew_unless_the_write_was_tried_before() {
 
     // Tried before, with an unknown result.
     let lost = pair.call(2, step("2", "3"));
-    let mail = pair.mail.pop_front().unwrap();
-    pair.deliver(mail);
+    let message = pair.in_flight.pop_front().unwrap();
+    pair.deliver(message);
     pair.decide();
-    pair.mail.clear();
+    pair.in_flight.clear();
     forget_all_sessions(&mut pair);
     pair.advance(Duration::from_millis(1500));
     pair.settle();
@@ -544,10 +545,10 @@ fn a_session_that_nobody_needs_is_not_asked_for_again() {
     let mut pair = Pair::new();
     pair.elect(Some(1));
     let token = pair.call(2, put("a", "1"));
-    pair.mail.clear();
+    pair.in_flight.clear();
     pair.give(2, Input::Cancel { token });
     pair.advance(Duration::from_secs(2));
-    assert!(pair.mail.is_empty());
+    assert!(pair.in_flight.is_empty());
     assert_eq!(pair.coordinator(2).poll_timeout(), None);
     let next = pair.call(2, put("a", "1"));
     pair.settle();
@@ -569,11 +570,11 @@ fn a_client_follows_hints_and_turns_from_who_cannot_be_reached() {
     }
     // The leader dies: the client asks the others until one leads.
     let call = pair.call(CLIENT, get("a"));
-    pair.mail.clear();
+    pair.in_flight.clear();
     pair.give(CLIENT, Input::Unreachable { peer: node(3) });
     pair.elect(Some(1));
     for _ in 0..100 {
-        pair.mail.retain(|(_, to, _)| *to != node(3));
+        pair.in_flight.retain(|(_, to, _)| *to != node(3));
         pair.settle();
         pair.advance(Duration::from_millis(50));
     }
@@ -588,11 +589,11 @@ fn responses_count_once_and_only_from_whom_was_asked() {
     pair.settle();
     pair.reply(first).unwrap();
     let second = pair.call(2, put("a", "2"));
-    while let Some(mail) = pair.mail.pop_front().filter(|(_, to, _)| *to == node(1)) {
-        pair.deliver(mail);
+    while let Some(message) = pair.in_flight.pop_front().filter(|(_, to, _)| *to == node(1)) {
+        pair.deliver(message);
     }
     pair.decide();
-    let (_, to, payload) = pair.mail.pop_front().unwrap();
+    let (_, to, payload) = pair.in_flight.pop_front().unwrap();
     assert_eq!(to, node(2));
     pair.give(2, Input::Message { from: node(3), payload: payload.clone() });
     assert!(pair.replies.is_empty(), "it was not asked");
@@ -621,7 +622,7 @@ fn bytes_that_are_no_message_are_refused_behind_what_was_one() {
     protocol::put(&mut message, HEADER, 3, &protocol::Body::Propose { command: Bytes::new() });
     protocol::put(&mut message, HEADER, u64::MAX, &protocol::Body::Answer { applied: Bytes::new() });
     pair.give(1, Input::Message { from: node(2), payload: message.freeze() });
-    let (_, _, payload) = pair.mail.pop_back().unwrap();
+    let (_, _, payload) = pair.in_flight.pop_back().unwrap();
     let bodies: Vec<_> =
         protocol::Frames::new(&payload).unwrap().1.map(|frame| frame.unwrap().body).collect();
     assert_eq!(bodies, [protocol::Body::Rejected, protocol::Body::Rejected]);
@@ -697,7 +698,7 @@ fn chaos() {
                     let put = write(Mutation::Put { key: value.clone(), value });
                     pair.call(from, if random.below(2) == 0 { get("1") } else { put });
                 }
-                4 => drop(pair.mail.pop_front()),
+                4 => drop(pair.in_flight.pop_front()),
                 5 => {
                     let peer = node(random.below(3) + 1);
                     let from = [1, 2, 3, CLIENT][usize::try_from(random.below(4)).unwrap()];
@@ -707,8 +708,8 @@ fn chaos() {
                 }
                 6 => pair.advance(Duration::from_millis(random.below(700))),
                 7..=9 => {
-                    if let Some(mail) = pair.mail.pop_front() {
-                        pair.deliver(mail);
+                    if let Some(message) = pair.in_flight.pop_front() {
+                        pair.deliver(message);
                     }
                 }
                 _ => pair.decide(),
@@ -761,15 +762,15 @@ fn an_answer_to_the_node_before_its_restart_is_not_taken() {
     let mut pair = Pair::new();
     pair.elect(Some(1));
     let lost = pair.call(2, get("a"));
-    let mail = pair.mail.pop_front().unwrap();
-    pair.deliver(mail);
+    let message = pair.in_flight.pop_front().unwrap();
+    pair.deliver(message);
     // The node starts again. Its first request has the number that the lost one had.
     pair.members.get_mut(&2).unwrap().coordinator = Coordinator::new(CoordinatorOptions::member(node(2)), 22);
     pair.tell_leader(2);
     let write = pair.call(1, put("a", "1"));
     let token = pair.members.get_mut(&1).unwrap().rounds.pop().unwrap();
     pair.give(1, Input::ReadReady { token, index: 1 });
-    let late = pair.mail.pop_front().unwrap();
+    let late = pair.in_flight.pop_front().unwrap();
     pair.settle();
     pair.reply(write).unwrap();
     let read = pair.call(2, get("a"));

@@ -93,7 +93,7 @@ struct World {
     random: Random,
     now: Duration,
     members: Vec<Member>,
-    mail: VecDeque<(NodeId, NodeId, Bytes)>,
+    network: VecDeque<(NodeId, NodeId, Bytes)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     lives: u64,
 }
@@ -106,7 +106,7 @@ impl World {
             random,
             now: Duration::ZERO,
             members: Vec::new(),
-            mail: VecDeque::new(),
+            network: VecDeque::new(),
             cut: BTreeSet::new(),
             lives: seed << 20,
         };
@@ -162,7 +162,7 @@ impl World {
         let mut done = Vec::new();
         for output in outputs {
             match output {
-                Output::Send { to, payload } => self.mail.push_back((member.id, to, payload.into())),
+                Output::Send { to, payload } => self.network.push_back((member.id, to, payload.into())),
                 Output::Reply { result, .. } => done.push(result.unwrap()),
                 Output::Changed { .. } => {}
             }
@@ -209,15 +209,15 @@ impl World {
     }
 
     fn deliver(&mut self, lossy: bool) {
-        let Some(len) = (self.mail.len() as u64).checked_sub(1) else { return };
+        let Some(len) = (self.network.len() as u64).checked_sub(1) else { return };
         let at = if lossy { self.random.below(len + 1) } else { 0 };
-        let Some((from, to, payload)) = self.mail.remove(usize::try_from(at).unwrap()) else { return };
+        let Some((from, to, payload)) = self.network.remove(usize::try_from(at).unwrap()) else { return };
         let fate = if lossy { self.random.below(8) } else { 7 };
         if fate == 0 || self.cut.contains(&(from, to)) {
             return;
         }
         if fate == 1 {
-            self.mail.push_back((from, to, payload.clone()));
+            self.network.push_back((from, to, payload.clone()));
         }
         let at = self.members.iter().position(|member| member.id == to).unwrap();
         self.round(at, vec![Input::Datagram { from, payload }], true);
@@ -259,7 +259,7 @@ impl World {
     }
 
     fn pass(&mut self) {
-        while !self.mail.is_empty() {
+        while !self.network.is_empty() {
             self.deliver(false);
         }
         self.now += Duration::from_millis(10);

@@ -14,7 +14,7 @@ const LOOKS_MAX: usize = 64;
 
 /// The requests of one peer that wait to be served.
 #[derive(Debug, Default)]
-pub(super) struct Customer {
+pub(super) struct PeerRequests {
     /// Blob, chunk, and the stamp of the want.
     queue: VecDeque<(BlobId, u32, u64)>,
     looks: usize,
@@ -39,7 +39,7 @@ impl BlobExchange {
         for index in ranges.iter().cloned().flatten() {
             // A peer that repeats a request for a chunk that is queued or in flight gets it once.
             let is_coming =
-                peer.customer.queue.iter().any(|(queued, number, _)| (*queued, *number) == (id, index))
+                peer.requests.queue.iter().any(|(queued, number, _)| (*queued, *number) == (id, index))
                     || self
                         .flights
                         .values()
@@ -47,28 +47,28 @@ impl BlobExchange {
             if is_coming {
                 continue;
             }
-            if peer.customer.queue.len() >= self.options.queue_max {
+            if peer.requests.queue.len() >= self.options.queue_max {
                 self.totals.refused += 1;
                 break;
             }
-            peer.customer.queue.push_back((id, index, stamp));
+            peer.requests.queue.push_back((id, index, stamp));
         }
     }
 
     /// Asks the driver what there is.
     fn look(&mut self, to: NodeId, id: BlobId) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        if peer.customer.looks >= LOOKS_MAX {
+        if peer.requests.looks >= LOOKS_MAX {
             self.totals.refused += 1;
             return;
         }
-        peer.customer.looks += 1;
+        peer.requests.looks += 1;
         self.outputs.push_back(ExchangeOutput::Look { to, id });
     }
 
     pub(super) fn looked(&mut self, to: NodeId, id: BlobId, holding: Option<Holding>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        peer.customer.looks = peer.customer.looks.saturating_sub(1);
+        peer.requests.looks = peer.requests.looks.saturating_sub(1);
         let message = match holding {
             Some(holding) => Message::Have { id, holding },
             None => Message::Gone { id },
@@ -89,14 +89,14 @@ impl BlobExchange {
                 own == 0 || own + MESSAGE_LEN_MAX <= self.options.serving_bytes_max
             };
             let waiting = |(to, peer): (&NodeId, &super::Peer)| {
-                (!peer.customer.queue.is_empty() && may(to)).then_some(*to)
+                (!peer.requests.queue.is_empty() && may(to)).then_some(*to)
             };
             let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
             let next = self.peers.range((after, Bound::Unbounded)).find_map(waiting);
             let Some(to) = next.or_else(|| self.peers.iter().find_map(waiting)) else { return };
             self.turn = Some(to);
             let Some((id, index, stamp)) =
-                self.peers.get_mut(&to).and_then(|peer| peer.customer.queue.pop_front())
+                self.peers.get_mut(&to).and_then(|peer| peer.requests.queue.pop_front())
             else {
                 return;
             };
@@ -113,7 +113,7 @@ impl BlobExchange {
         let Some(piece) = piece else {
             // The peer believes that this node holds more than it does. It is notified once for all chunks of
             // this blob that it wants.
-            let is_more = |peer: &super::Peer| peer.customer.queue.iter().any(|(wanted, _, _)| *wanted == id);
+            let is_more = |peer: &super::Peer| peer.requests.queue.iter().any(|(wanted, _, _)| *wanted == id);
             if !self.peers.get(&to).is_some_and(is_more) {
                 self.look(to, id);
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use x0_identity::NodeId;
 use x0_mesh::{Mux, PeerEventKind};
 
-use super::operations::{CHANNEL, ToSend};
+use super::operations::CHANNEL;
 use crate::cluster::event_loop::EventLoop;
 use crate::cluster::inbox::Inbox;
 use crate::cluster::outbox::Outbox;
@@ -67,7 +67,7 @@ pub(super) fn start(
 }
 
 impl CrdtClient {
-    fn send(&mut self, cx: &mut Context<'_>, messages: impl IntoIterator<Item = ToSend>) {
+    fn send(&mut self, cx: &mut Context<'_>, messages: impl IntoIterator<Item = (NodeId, Bytes)>) {
         for (to, payload) in messages {
             // A request that is lost ends at its deadline, or when the member is down.
             let _ = self.outbox.send(cx, to, CHANNEL.lane, payload);
@@ -168,7 +168,7 @@ impl Waiting {
         now: Duration,
         request: Request,
         completion: Completion<CrdtOutcome>,
-    ) -> Option<ToSend> {
+    ) -> Option<(NodeId, Bytes)> {
         if self.calls.len() >= CALLS_MAX {
             completion.complete(Err(OperationError::Overloaded));
             return None;
@@ -189,13 +189,13 @@ impl Waiting {
         }
     }
 
-    fn up(&mut self, node: NodeId) -> Vec<ToSend> {
+    fn up(&mut self, node: NodeId) -> Vec<(NodeId, Bytes)> {
         self.reached.insert(node);
         self.ask()
     }
 
     /// Sends the calls that no member was asked for yet.
-    fn ask(&mut self) -> Vec<ToSend> {
+    fn ask(&mut self) -> Vec<(NodeId, Bytes)> {
         let Some(member) = self.member() else { return Vec::new() };
         let unasked = self.calls.iter_mut().filter(|(_, call)| call.asked.is_none());
         unasked
@@ -207,7 +207,7 @@ impl Waiting {
             .collect()
     }
 
-    fn down(&mut self, node: NodeId) -> Vec<ToSend> {
+    fn down(&mut self, node: NodeId) -> Vec<(NodeId, Bytes)> {
         self.reached.remove(&node);
         let asked: Vec<u64> = self
             .calls
