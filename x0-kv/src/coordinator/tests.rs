@@ -233,7 +233,7 @@ fn every_node_writes_and_reads_wherever_the_leader_is() {
 }
 
 #[test]
-fn what_comes_between_two_drains_shares_messages_and_rounds() {
+fn inputs_between_two_drains_share_messages_and_rounds() {
     let mut pair = Pair::new();
     pair.elect(Some(1));
     let warm = pair.call(2, put("warm", "up"));
@@ -376,7 +376,7 @@ fn a_write_without_space_ends_at_once_and_did_nothing() {
 }
 
 #[test]
-fn what_waits_for_a_leader_goes_when_there_is_one() {
+fn waiting_operations_go_to_a_new_leader() {
     let mut pair = Pair::new();
     let calls = [pair.call(2, put("a", "1")), pair.call(2, get("a"))];
     pair.settle();
@@ -476,7 +476,7 @@ fn calls_and_requests_are_bounded_apart() {
 }
 
 #[test]
-fn what_was_turned_away_for_want_of_room_comes_again() {
+fn messages_refused_for_want_of_room_are_sent_again() {
     let mut pair =
         Pair::with(|options| CoordinatorOptions { requests_max: 1, requests_per_peer_max: 1, ..options });
     pair.elect(Some(1));
