@@ -30,10 +30,10 @@ pub trait StateMachine: Send {
     /// The state may hold a part of the entries.
     fn apply(&mut self, entries: &[Entry], outcomes: &mut Vec<Bytes>) -> Result<(), StateMachineError>;
 
-    /// Whether applying a small batch of entries (some dozens) would take some microseconds at this moment
+    /// Whether applying this small batch of entries (some dozens) would take some microseconds at this moment
     /// and wait for nothing, so that a driver may do it on the task of its event loop. `true` unless
     /// implemented; a state machine that may wait for a disk or a lock returns `false`.
-    fn can_apply_inline(&self) -> bool {
+    fn can_apply_inline(&self, _entries: &[Entry]) -> bool {
         true
     }
 

@@ -1,4 +1,5 @@
-//! [`Members`]: the members of a group and the version that each has seen, which decides what may be collected.
+//! [`Members`]: the members of a group and the version that each has seen, which decides what may be
+//! collected.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -54,8 +54,8 @@ struct Member {
     rounds: Vec<u64>,
 }
 
-/// Three members and a client. Messages wait in `in_flight`, proposals with their member, until the test has them
-/// carried on.
+/// Three members and a client. Messages wait in `in_flight`, proposals with their member, until the test has
+/// them carried on.
 struct Pair {
     now: Duration,
     members: BTreeMap<u64, Member>,
