@@ -25,10 +25,10 @@
 //! to the next leader when the first member knows it. A client that does not reach the leader, or gets no
 //! answer of it, sends its operations to another member, which passes them on.
 //!
-//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. A driver that
-//! reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once as long as
-//! the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips and length
-//! explain.
+//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. A driver
+//! that reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once as long
+//! as the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips and
+//! length explain.
 //!
 //! # The drain contract
 //! Feed any number of inputs to [`handle`](Coordinator::handle), then take outputs with

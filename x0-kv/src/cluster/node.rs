@@ -79,7 +79,7 @@ impl Node {
         let space = Space::new(options.space);
         let state = options.engine.state(path, Some(&space))?;
         space.watch(path).map_err(|source| {
-            StartError::Thread(x0_consensus::FatalError::Thread { thread: "x0-kv space", source })
+            StartError::Log(x0_consensus::OpenError::Thread { thread: "x0-kv space", source })
         })?;
         let folder = Some(path.clone());
         Node::start_with(options, Box::new(storage), state, folder, space, mux)

@@ -75,7 +75,7 @@ impl Flights {
     }
 
     /// A message of the peer has come.
-    pub(super) fn heard(&mut self, peer: NodeId, now: Duration) {
+    pub(super) fn received_from(&mut self, peer: NodeId, now: Duration) {
         if let Some(flight) = self.0.get_mut(&peer) {
             flight.heard_at = now;
         }

@@ -354,8 +354,8 @@ fn a_write_without_space_ends_at_once_and_did_nothing() {
                 pair.reply(first).unwrap();
             }
             let writes = [pair.call(from, put("a", "1")), pair.call(from, put("b", "1"))];
-            while let Some(mail) = pair.mail.pop_front() {
-                pair.deliver(mail);
+            while let Some(message) = pair.in_flight.pop_front() {
+                pair.deliver(message);
             }
             let proposed = std::mem::take(&mut pair.members.get_mut(&1).unwrap().proposed);
             assert!(!proposed.is_empty());

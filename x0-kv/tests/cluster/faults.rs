@@ -15,6 +15,7 @@ const KEYS: u64 = 3;
 /// Operations of each worker: short enough for the search, long enough to meet every fault.
 const OPERATIONS: u64 = 120;
 const WORKERS: u64 = 4;
+const OPERATIONS_BETWEEN_FAULTS: usize = 20;
 
 /// One moment after the other, for invocations and returns of all workers.
 #[derive(Default)]
@@ -96,6 +97,15 @@ async fn real_nodes_under_faults_are_one_store() {
         })
         .collect();
     let is_done = AtomicBool::new(false);
+    // Between two faults the cluster works: otherwise the workers would meet faults alone.
+    let progress = async || {
+        let before = history.lock().unwrap().len();
+        until("operations between faults", || {
+            is_done.load(Ordering::SeqCst)
+                || history.lock().unwrap().len() >= before + OPERATIONS_BETWEEN_FAULTS
+        })
+        .await;
+    };
     let faults = async {
         for number in (1..=NODES).cycle() {
             // The leader is cut off until the others have another one, and all nodes agree again when it is
@@ -117,6 +127,7 @@ async fn real_nodes_under_faults_are_one_store() {
                 known.is_some() && nodes.iter().all(|node| node.status().leader == known)
             })
             .await;
+            progress().await;
             // Then the leadership is transferred. A transfer is given up when the target lags.
             let to = (leader + 1) % nodes.len();
             until("the transfer", || {
@@ -124,12 +135,14 @@ async fn real_nodes_under_faults_are_one_store() {
                 nodes[to].status().is_leader()
             })
             .await;
+            progress().await;
             // Then a node stops, and starts again from its folder.
             let at = number as usize - 1;
             nodes.remove(at).shutdown().await.unwrap();
             let (mux, handle) = machine.mux(number);
             nodes.insert(at, Node::start(machine.options(number), &mux).unwrap());
             handles[at] = handle;
+            progress().await;
             if is_done.load(Ordering::SeqCst) {
                 break;
             }

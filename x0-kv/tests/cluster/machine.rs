@@ -65,7 +65,7 @@ impl Machine {
 
 /// Waits for a future. The limit is generous: only a test that fails reaches it.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(90), future)
+    tokio::time::timeout(Duration::from_secs(240), future)
         .await
         .unwrap_or_else(|_| panic!("{what} takes too long"))
 }

@@ -11,29 +11,30 @@ use crate::machine::{Machine, NODES, id, soon};
 
 /// Sends a message and receives one.
 async fn talk(channel: &mut Channel, peer: NodeId) -> Vec<u8> {
-    let mut is_sent = false;
+    let (mut is_sent, mut is_received) = (false, false);
     let mut payload = Vec::new();
     poll_fn(|cx| {
-        loop {
+        while !is_received {
             match channel.poll_next(cx, &mut payload) {
                 Poll::Ready(Ok(Next::Message(received))) => {
                     assert_eq!(received.from, peer);
-                    return Poll::Ready(());
+                    is_received = true;
                 }
                 Poll::Ready(Ok(_)) => continue,
                 Poll::Ready(Err(error)) => panic!("{error}"),
-                Poll::Pending => {}
+                Poll::Pending => break,
             }
-            if is_sent {
-                return Poll::Pending;
-            }
+        }
+        // The message of the peer may come before the channel takes the own one.
+        if !is_sent {
             let hello = Transmit { to: peer, lane: Lane::Ordered(0), payload: b"hello" };
             match channel.poll_send(cx, &hello) {
                 Poll::Ready(Ok(())) => is_sent = true,
                 // Not up yet; an event follows.
-                Poll::Ready(Err(_)) | Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) | Poll::Pending => {}
             }
         }
+        if is_sent && is_received { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     payload

@@ -20,7 +20,7 @@ fn connected(to: &[u64]) -> Pair {
 
 /// Mail of the client to this member.
 fn sent_to(pair: &Pair, member: u64) -> usize {
-    pair.mail.iter().filter(|(from, to, _)| *from == CLIENT && *to == node(member)).count()
+    pair.in_flight.iter().filter(|(from, to, _)| *from == CLIENT && *to == node(member)).count()
 }
 
 fn long_put() -> Operation {
@@ -31,11 +31,11 @@ fn long_put() -> Operation {
 fn bytes_on_the_way_are_bounded() {
     let mut pair = connected(&[1]);
     let calls: Vec<u64> = (0..20).map(|_| pair.call(CLIENT, long_put())).collect();
-    let sent: usize = pair.mail.iter().map(|(_, _, payload)| payload.len()).sum();
+    let sent: usize = pair.in_flight.iter().map(|(_, _, payload)| payload.len()).sum();
     assert!(sent > 3 * MIB && sent <= 4 * MIB, "{sent}");
     // Nothing is sent twice although the transmission takes its time.
     pair.advance(Duration::from_millis(900));
-    let again: usize = pair.mail.iter().map(|(_, _, payload)| payload.len()).sum();
+    let again: usize = pair.in_flight.iter().map(|(_, _, payload)| payload.len()).sum();
     assert_eq!(sent, again);
     pair.settle();
     for call in calls {
@@ -48,12 +48,12 @@ fn bytes_on_the_way_are_bounded() {
 fn calls_that_wait_for_room_time_out_unambiguously_and_leave_no_bytes_behind() {
     let mut pair = connected(&[1]);
     let calls: Vec<u64> = (0..6).map(|_| pair.call(CLIENT, long_put())).collect();
-    pair.mail.clear();
+    pair.in_flight.clear();
     pair.advance(Duration::from_secs(11));
     let ambiguous: Vec<bool> =
         calls.iter().map(|call| pair.reply(*call).unwrap_err().is_ambiguous()).collect();
     assert_eq!(ambiguous.iter().filter(|it| **it).count(), 4, "{ambiguous:?}");
-    pair.mail.clear();
+    pair.in_flight.clear();
     let later = pair.call(CLIENT, long_put());
     assert_eq!(sent_to(&pair, 1), 1, "there is room again");
     pair.settle();
@@ -64,17 +64,17 @@ fn calls_that_wait_for_room_time_out_unambiguously_and_leave_no_bytes_behind() {
 fn a_peer_that_has_a_call_does_not_get_it_again() {
     let mut pair = connected(&[1]);
     let call = pair.call(CLIENT, get("warm"));
-    let mail = pair.mail.pop_front().unwrap();
+    let message = pair.in_flight.pop_front().unwrap();
     for _ in 0..8 {
         pair.advance(Duration::from_millis(500));
         assert_eq!(sent_to(&pair, 1), 0);
     }
-    pair.deliver(mail);
+    pair.deliver(message);
     pair.settle();
     assert!(is_value(&pair.reply(call), "up"));
     // An answer can be lost without the connection: in the end it is sent again.
     let call = pair.call(CLIENT, get("warm"));
-    pair.mail.clear();
+    pair.in_flight.clear();
     for _ in 0..14 {
         pair.advance(Duration::from_millis(500));
     }
@@ -104,16 +104,16 @@ fn a_silent_leader_is_reached_through_another_member_within_a_second() {
     let calls = [pair.call(CLIENT, put("a", "1")), pair.call(CLIENT, get("warm"))];
     let begun = pair.now;
     while pair.coordinator(CLIENT).calls() > 0 {
-        pair.mail.retain(|(from, to, _)| !(*from == CLIENT && *to == node(1)));
-        pair.mail.retain(|(from, to, _)| !(*from == 1 && *to == node(CLIENT)));
-        if pair.mail.is_empty() {
+        pair.in_flight.retain(|(from, to, _)| !(*from == CLIENT && *to == node(1)));
+        pair.in_flight.retain(|(from, to, _)| !(*from == 1 && *to == node(CLIENT)));
+        if pair.in_flight.is_empty() {
             pair.decide();
-            if pair.mail.is_empty() {
+            if pair.in_flight.is_empty() {
                 pair.advance(Duration::from_millis(10));
             }
         } else {
-            let mail = pair.mail.pop_front().unwrap();
-            pair.deliver(mail);
+            let message = pair.in_flight.pop_front().unwrap();
+            pair.deliver(message);
         }
     }
     assert!(pair.now - begun <= Duration::from_secs(1), "{:?}", pair.now - begun);
@@ -130,17 +130,17 @@ fn the_next_leader_gets_the_calls_as_soon_as_a_member_knows_it() {
     let mut pair = connected(&[1, 2, 3]);
     let waiting = pair.call(CLIENT, step("", "1"));
     // The leader dies with the call: the others report that they have none.
-    pair.mail.clear();
+    pair.in_flight.clear();
     pair.elect(None);
-    pair.mail.retain(|(from, ..)| *from != 1);
-    while let Some(mail) = pair.mail.pop_front() {
-        pair.deliver(mail);
+    pair.in_flight.retain(|(from, ..)| *from != 1);
+    while let Some(message) = pair.in_flight.pop_front() {
+        pair.deliver(message);
     }
     let parked = pair.call(CLIENT, get("warm"));
-    assert!(pair.mail.is_empty(), "nobody is asked while there is no leader");
+    assert!(pair.in_flight.is_empty(), "nobody is asked while there is no leader");
     pair.members.get_mut(&1).unwrap().proposed.clear();
     pair.elect(Some(2));
-    pair.mail.retain(|(from, to, _)| *from != 1 && *to != node(1));
+    pair.in_flight.retain(|(from, to, _)| *from != 1 && *to != node(1));
     pair.settle();
     // No time has passed.
     assert!(matches!(pair.reply(waiting), Ok(Outcome::CompareAndSwap(Swap::Swapped { .. }))));
@@ -151,10 +151,10 @@ fn the_next_leader_gets_the_calls_as_soon_as_a_member_knows_it() {
 fn a_relay_that_loses_the_leader_says_that_the_result_is_unknown() {
     let mut pair = connected(&[2, 3]);
     let call = pair.call(CLIENT, step("", "1"));
-    let relay = pair.mail.iter().find(|(from, ..)| *from == CLIENT).unwrap().1.get();
+    let relay = pair.in_flight.iter().find(|(from, ..)| *from == CLIENT).unwrap().1.get();
     // The leader has it, and dies before it answers.
-    while let Some(mail) = pair.mail.pop_front() {
-        pair.deliver(mail);
+    while let Some(message) = pair.in_flight.pop_front() {
+        pair.deliver(message);
     }
     let (_, payload) = pair.members[&1].proposed[0].clone();
     pair.commit(payload);
@@ -181,11 +181,11 @@ fn a_relay_does_not_carry_commands_of_members() {
         protocol::put(&mut message, HEADER, 1, &body);
         let to = if matches!(body, protocol::Body::Propose { .. }) { 1 } else { 2 };
         pair.give(to, Input::Message { from: node(CLIENT), payload: message.freeze() });
-        let (_, _, payload) = pair.mail.pop_front().unwrap();
+        let (_, _, payload) = pair.in_flight.pop_front().unwrap();
         let frame = protocol::Frames::new(&payload).unwrap().1.next().unwrap().unwrap();
         assert_eq!(frame.body, protocol::Body::Rejected);
     }
-    assert!(pair.members[&1].proposed.is_empty() && pair.mail.is_empty());
+    assert!(pair.members[&1].proposed.is_empty() && pair.in_flight.is_empty());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn an_expired_identity_ends_calls_at_once() {
     let later = pair.call(CLIENT, get("a"));
     assert_eq!(pair.reply(later), Err(OperationError::IdentityExpired { ambiguous: false }));
     // It was renewed.
-    pair.mail.clear();
+    pair.in_flight.clear();
     pair.give(CLIENT, Input::Reachable { peer: node(1) });
     let read = pair.call(CLIENT, get("warm"));
     pair.settle();
