@@ -7,6 +7,7 @@
 //! - [`Mux`]: many services on one transport, each on a channel of its own.
 //! - `quic` (feature of that name): the transport of production, QUIC with mutual TLS 1.3.
 //! - `router` (feature): routes over several hops, as a protocol engine; no transport uses it yet.
+//! - `liveness` (feature): whether a link works in each direction, as a protocol engine.
 //! - `sim` (feature): a network in virtual time that delays, loses, duplicates, reorders and cuts, from a
 //!   seed.
 //! - [`FaultInjector`]: faults as middleware, for a running node.
@@ -39,6 +40,8 @@ mod error;
 mod fault_injector;
 mod guest;
 mod lane;
+#[cfg(feature = "liveness")]
+pub mod liveness;
 mod message;
 mod mux;
 mod peer;
@@ -67,6 +70,8 @@ pub use transport_ext::TransportExt;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
+    #[cfg(feature = "liveness")]
+    pub use crate::liveness::fuzz::run as liveness;
     pub use crate::mux::fuzz as mux;
     #[cfg(feature = "quic")]
     pub use crate::quic::fuzz_frames as frames;

@@ -49,6 +49,8 @@ mod damping;
 mod distance;
 mod engine;
 mod error;
+#[cfg(feature = "sim")]
+mod falsify;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod io;
@@ -61,6 +63,9 @@ mod table;
 
 pub use distance::Distance;
 pub use engine::Router;
+#[cfg(feature = "sim")]
+pub(crate) use falsify::falsify;
+
 pub use error::{HandleError, MessageError};
 pub use io::{ForwardError, Input, NextHop, Output, Packet, Report, Route, RouteKind, RouterStats, Session};
 pub use link::{LinkCost, LinkId};

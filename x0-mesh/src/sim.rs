@@ -3,6 +3,9 @@
 //! [`Network`] is the engine, for a simulator that has a clock of its own. [`SimMesh`] puts
 //! [`Transport`](crate::Transport)s on top of it, for code that has none.
 //!
+//! [`Fabric`] simulates routers and single links instead of connections between all nodes: for routing, and
+//! for thousands of nodes.
+//!
 //! A bad link has the effects that it has on QUIC: a datagram is lost, duplicated or overtaken; on an ordered
 //! or bulk lane a lost packet only delays messages, and a cut that lasts ends the epoch with all messages on
 //! the way.
@@ -29,12 +32,17 @@
 //! # }
 //! ```
 
+mod fabric;
 mod link;
 mod mesh;
 mod network;
 mod port;
 mod transport;
 
+pub use fabric::{
+    Change, Checks, Fabric, FabricLink, FabricOptions, FabricStats, FabricViolation, Forgery, Loss,
+    PacketOutcome, Topology,
+};
 pub use link::LinkProfile;
 pub use mesh::SimMesh;
 pub use network::{Delivery, Input, Network, Output};

@@ -1,0 +1,353 @@
+//! Routers in every connected network of up to five nodes, under stateright's model checker: any message in
+//! flight may be delivered next, lost, or delivered twice; links are cut and healed, nodes restart without
+//! their state. In each state that is reached, routes have no loop and feasibility distances fall along them.
+//!
+//! The search is breadth-first from converged networks and bounded: `STATES_MAX` states for each network.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use stateright::{Checker, Model, Property};
+use x0_identity::NodeId;
+use x0_mesh::router::{Input, LinkCost, LinkId, Output, RouteKind, Router, RouterOptions, Session};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// States of one network, unless the environment variable `X0_MODEL_STATES` has another number.
+const STATES_MAX: usize = 1500;
+
+fn states_max() -> usize {
+    std::env::var("X0_MODEL_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(STATES_MAX)
+}
+
+type Pair = (usize, usize);
+
+fn node(at: usize) -> NodeId {
+    NodeId::new(at as u64 + 1).unwrap()
+}
+
+fn pairs(nodes: usize) -> Vec<Pair> {
+    (0..nodes).flat_map(|one| (one + 1..nodes).map(move |other| (one, other))).collect()
+}
+
+fn is_connected(nodes: usize, links: &BTreeSet<Pair>) -> bool {
+    let mut reached = BTreeSet::from([0]);
+    while let Some((one, other)) =
+        links.iter().find(|(one, other)| reached.contains(one) != reached.contains(other))
+    {
+        reached.extend([*one, *other]);
+    }
+    reached.len() == nodes
+}
+
+fn permutations(items: Vec<usize>) -> Vec<Vec<usize>> {
+    if items.len() < 2 {
+        return vec![items];
+    }
+    let mut all = Vec::new();
+    for position in 0..items.len() {
+        let mut rest = items.clone();
+        let first = rest.remove(position);
+        for mut tail in permutations(rest) {
+            tail.insert(0, first);
+            all.push(tail);
+        }
+    }
+    all
+}
+
+/// Every connected graph of this size, once for each shape.
+fn networks(nodes: usize) -> Vec<BTreeSet<Pair>> {
+    let pairs = pairs(nodes);
+    let orders = permutations((0..nodes).collect());
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for bits in 0_u32..1 << pairs.len() {
+        let chosen = pairs.iter().zip(0..).filter(|(_, bit)| bits >> bit & 1 == 1);
+        let links: BTreeSet<Pair> = chosen.map(|(pair, _)| *pair).collect();
+        if !is_connected(nodes, &links) || seen.contains(&links) {
+            continue;
+        }
+        for order in &orders {
+            let renamed = links.iter().map(|(one, other)| {
+                let (one, other) = (order[*one], order[*other]);
+                (one.min(other), one.max(other))
+            });
+            seen.insert(renamed.collect::<BTreeSet<Pair>>());
+        }
+        found.push(links);
+    }
+    found
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    now: Duration,
+    routers: Vec<Router>,
+    /// Links that are cut.
+    cut: BTreeSet<usize>,
+    /// Messages in flight: link, receiver, bytes. A set: a message may arrive twice anyway.
+    flying: BTreeSet<(usize, usize, Vec<u8>)>,
+    /// How many faults of each kind may still happen: cuts and heals, restarts, losses, doublings, timers.
+    left: [u8; 5],
+    starts: u32,
+    key: u64,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.key.hash(hasher);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for State {}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Action {
+    Deliver(usize),
+    Double(usize),
+    Lose(usize),
+    Cut(usize),
+    Heal(usize),
+    Restart(usize),
+    Tick,
+}
+
+struct Network {
+    nodes: usize,
+    links: Vec<Pair>,
+}
+
+fn router(at: usize, starts: u32) -> Router {
+    let options = RouterOptions::new((u64::from(starts) << 8) | at as u64)
+        .seqno(1 + starts)
+        // Rounds of updates do not wait: fewer timers, more orders of messages.
+        .update_interval(Duration::ZERO, Duration::ZERO);
+    Router::new(node(at), options)
+}
+
+impl Network {
+    fn link_up(&self, state: &mut State, at: usize, link: usize) {
+        let (one, other) = self.links[link];
+        let peer = node(if at == one { other } else { one });
+        let cost = LinkCost::new(100);
+        let link = LinkId(u32::try_from(link).unwrap());
+        state.routers[at].handle(state.now, Input::LinkUp { link, peer, cost }).unwrap();
+        self.drain(state, at);
+    }
+
+    fn drain(&self, state: &mut State, at: usize) {
+        while let Some(output) = state.routers[at].poll_output() {
+            if let Output::Send { link, message, .. } = output {
+                let link = link.0 as usize;
+                let (one, other) = self.links[link];
+                if !state.cut.contains(&link) {
+                    state.flying.insert((link, if at == one { other } else { one }, message));
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, state: &mut State, (link, to, message): (usize, usize, Vec<u8>)) {
+        let link = LinkId(u32::try_from(link).unwrap());
+        let _ = state.routers[to].handle(state.now, Input::Message { link, message: &message });
+        self.drain(state, to);
+    }
+
+    fn tick(&self, state: &mut State) {
+        let next = state.routers.iter().filter_map(Router::poll_timeout).min();
+        state.now = next.unwrap_or(state.now).max(state.now);
+        for at in 0..self.nodes {
+            state.routers[at].handle(state.now, Input::Timeout).unwrap();
+            self.drain(state, at);
+        }
+    }
+
+    /// A network at rest.
+    fn converged(&self) -> State {
+        let mut state = State {
+            now: SECOND,
+            routers: (0..self.nodes).map(|at| router(at, 0)).collect(),
+            cut: BTreeSet::new(),
+            flying: BTreeSet::new(),
+            left: [2, 1, 1, 1, 2],
+            starts: 0,
+            key: 0,
+        };
+        for link in 0..self.links.len() {
+            let (one, other) = self.links[link];
+            self.link_up(&mut state, one, link);
+            self.link_up(&mut state, other, link);
+        }
+        loop {
+            while let Some(first) = state.flying.pop_first() {
+                self.deliver(&mut state, first);
+            }
+            let next = state.routers.iter().filter_map(Router::poll_timeout).min();
+            if next.is_none_or(|at| at > SECOND * 10) {
+                break;
+            }
+            self.tick(&mut state);
+        }
+        state
+    }
+
+    /// The next hop for every packet, over a session that both ends agree on.
+    fn next(&self, state: &State, at: usize, destination: usize) -> Option<usize> {
+        let route = state.routers[at].route(node(destination))?;
+        let next = usize::try_from(route.next.get() - 1).unwrap();
+        let session = state.routers[at].session(route.next)?;
+        let mirrored = Session { local: session.remote, remote: session.local };
+        let agrees = state.routers[next].session(node(at)) == Some(mirrored);
+        (route.kind == RouteKind::Feasible && agrees).then_some(next)
+    }
+
+    fn is_sound(&self, state: &State) -> bool {
+        (0..self.nodes).all(|at| {
+            (0..self.nodes).all(|destination| {
+                let Some(next) = self.next(state, at, destination) else { return true };
+                let distance = |at: usize| state.routers[at].feasibility_distance(node(destination));
+                let falls =
+                    distance(next).is_some_and(|next| distance(at).is_some_and(|at| next.is_better_than(at)));
+                let mut current = Some(next);
+                let mut steps = 0;
+                while let Some(hop) = current {
+                    steps += 1;
+                    if hop == at || steps > self.nodes {
+                        return false;
+                    }
+                    current = self.next(state, hop, destination);
+                }
+                falls
+            })
+        })
+    }
+}
+
+impl Model for Network {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.converged()]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let [changes, restarts, losses, doublings, timers] = state.left;
+        for message in 0..state.flying.len() {
+            actions.push(Action::Deliver(message));
+            if losses > 0 {
+                actions.push(Action::Lose(message));
+            }
+            if doublings > 0 {
+                actions.push(Action::Double(message));
+            }
+        }
+        if changes > 0 {
+            for link in 0..self.links.len() {
+                actions.push(if state.cut.contains(&link) { Action::Heal(link) } else { Action::Cut(link) });
+            }
+        }
+        if restarts > 0 {
+            actions.extend((0..self.nodes).map(Action::Restart));
+        }
+        if timers > 0 {
+            actions.push(Action::Tick);
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Deliver(message) => {
+                let message = state.flying.iter().nth(message).cloned()?;
+                state.flying.remove(&message);
+                self.deliver(&mut state, message);
+            }
+            Action::Double(message) => {
+                state.left[3] -= 1;
+                let message = state.flying.iter().nth(message).cloned()?;
+                self.deliver(&mut state, message);
+            }
+            Action::Lose(message) => {
+                state.left[2] -= 1;
+                let message = state.flying.iter().nth(message).cloned()?;
+                state.flying.remove(&message);
+            }
+            Action::Cut(link) => {
+                state.left[0] -= 1;
+                state.cut.insert(link);
+                let (one, other) = self.links[link];
+                for at in [one, other] {
+                    let link = LinkId(u32::try_from(link).unwrap());
+                    // A node that has restarted reports no link yet.
+                    let _ = state.routers[at].handle(state.now, Input::LinkDown { link });
+                    self.drain(&mut state, at);
+                }
+            }
+            Action::Heal(link) => {
+                state.left[0] -= 1;
+                state.cut.remove(&link);
+                let (one, other) = self.links[link];
+                self.link_up(&mut state, one, link);
+                self.link_up(&mut state, other, link);
+            }
+            Action::Restart(at) => {
+                // Its neighbours do not notice: the links stay up for them.
+                state.left[1] -= 1;
+                state.starts += 1;
+                state.routers[at] = router(at, state.starts);
+                for link in 0..self.links.len() {
+                    let (one, other) = self.links[link];
+                    if (one == at || other == at) && !state.cut.contains(&link) {
+                        self.link_up(&mut state, at, link);
+                    }
+                }
+            }
+            Action::Tick => {
+                state.left[4] -= 1;
+                self.tick(&mut state);
+            }
+        }
+        let mut hasher = DefaultHasher::new();
+        format!("{:?}", (&state.now, &state.routers, &state.cut, &state.flying, &state.left))
+            .hash(&mut hasher);
+        state.key = hasher.finish();
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![Property::always(
+            "no loop, and feasibility distances fall",
+            |network: &Network, state: &State| network.is_sound(state),
+        )]
+    }
+}
+
+#[test]
+fn every_network_of_up_to_five_nodes() {
+    let (mut count, mut states) = (0, 0);
+    for nodes in 2..=5 {
+        for links in networks(nodes) {
+            let network = Network { nodes, links: links.into_iter().collect() };
+            let converged = network.converged();
+            for at in 0..nodes {
+                assert_eq!(converged.routers[at].routes().count(), nodes - 1);
+            }
+            let checker = network.checker().target_state_count(states_max()).spawn_bfs().join();
+            checker.assert_properties();
+            states += checker.unique_state_count();
+            count += 1;
+        }
+    }
+    println!("{count} networks, {states} states");
+    assert_eq!(count, 1 + 2 + 6 + 21);
+}
