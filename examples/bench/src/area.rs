@@ -49,7 +49,7 @@ pub(crate) fn all() -> Vec<Area> {
         },
         Area {
             name: "mesh",
-            about: "a channel of an x0-mesh mux beside the bare transport and plain quinn, all built in: round trips, throughput",
+            about: "a channel of an x0-mesh mux beside the bare transport and plain quinn, and grids of routers beside babel-protocol, all built in",
             needs: Vec::new(),
         },
         Area {

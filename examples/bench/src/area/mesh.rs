@@ -4,8 +4,11 @@
 //! Two nodes, each a thread with a runtime of its own. In every case the systems take turns, each turn begins
 //! with another one and makes new connections. The medians over the turns are reported; a channel and the
 //! transport are compared within each turn, because the speed of a machine drifts.
+//!
+//! Then grids of routers of x0-mesh beside those of babel-protocol, both in virtual time; see [`routes`].
 
 mod plain;
+mod routes;
 mod x0;
 
 use std::path::PathBuf;
@@ -33,6 +36,9 @@ pub(crate) struct Options {
     /// Only the cases whose name contains this text
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) case: String,
+    /// Nodes in a row and in a column of the large grid of routers
+    #[arg(long, default_value_t = 15)]
+    pub(crate) side: usize,
 }
 
 const P50: Metric = Metric { name: "round trip, median", unit: "us" };
@@ -130,6 +136,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{case}");
         rows.extend(case.rows());
     }
+    let sides = if options.quick { [6, 6] } else { [10, options.side] };
+    for (side, is_large) in sides.into_iter().zip([false, true]) {
+        let name = format!("routers of a {side} by {side} grid");
+        if name.contains(&options.case) {
+            let case = grids(name, side, is_large)?;
+            println!("{case}");
+            rows.extend(case.rows());
+        }
+    }
     if let Some(path) = &options.json {
         row::write(path, &rows)?;
     }
@@ -169,6 +184,42 @@ fn measure(nodes: &Nodes, load: Load, turns: usize) -> Result<Case> {
         let ratio = case.paired_ratio(*metric, 0, 1);
         let what = format!("{} of a channel beside the transport in the same turn", metric.name);
         case.aim(what, ratio, CHANNEL_MOST, "x");
+    }
+    Ok(case)
+}
+
+const WALL: Metric = Metric { name: "wall time", unit: "s" };
+const MEMORY: Metric = Metric { name: "memory for each pair", unit: "B" };
+const CONTROL: Metric = Metric { name: "control bytes of a node", unit: "B/s" };
+/// By how much a grid has to be simulated faster, and in less memory, than one of babel-protocol.
+const WALL_RATIO: f64 = 100.0;
+const MEMORY_RATIO: f64 = 12.0;
+
+/// One grid of each system over the same virtual time, one after the other.
+fn grids(name: String, side: usize, is_large: bool) -> Result<Case> {
+    let time = Duration::from_secs(60);
+    let how = format!(
+        "{} nodes over {} s of virtual time from their start, one run; control bytes are payloads. Babel's contain its \
+         Hellos; the detection of cuts is not simulated for x0-mesh.",
+        side * side,
+        time.as_secs()
+    );
+    let systems = ["x0-mesh router", "babel-protocol 0.8.1"].map(str::to_owned).to_vec();
+    let mut case = Case::new("mesh", name, how, systems);
+    let x0 = routes::fabric(side, time, crate::memory::allocated)?;
+    let babel = routes::babel(side, time, crate::memory::allocated)?;
+    for (system, found) in [&x0, &babel].into_iter().enumerate() {
+        case.add(WALL, system, found.wall.as_secs_f64());
+        case.add(MEMORY, system, found.bytes_per_pair);
+        case.add(CONTROL, system, found.control_per_node_second);
+    }
+    if is_large {
+        let most = babel.wall.as_secs_f64() / WALL_RATIO;
+        case.aim(WALL.name, Some(x0.wall.as_secs_f64()), most, WALL.unit);
+        case.aim(MEMORY.name, Some(x0.bytes_per_pair), babel.bytes_per_pair / MEMORY_RATIO, MEMORY.unit);
+    } else {
+        let most = babel.control_per_node_second;
+        case.aim(CONTROL.name, Some(x0.control_per_node_second), most, CONTROL.unit);
     }
     Ok(case)
 }
