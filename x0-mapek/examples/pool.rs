@@ -1,115 +1,41 @@
-//! Heals the worker threads of this program: one hangs, and the loop replaces it.
-//!
-//! `cargo run -p x0-mapek --example pool`
-#![allow(clippy::print_stdout, reason = "a program that prints what it does")]
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//! Heals the worker threads of this program: one crashes, one hangs, one is slow.
+use std::sync::{Arc, atomic::AtomicU32, atomic::Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use x0_mapek::{Input, Loop, LoopOptions, Mode, Reading, limits::*};
 
-use x0_mapek::{
-    Action, Disruption, Expectation, Input, Knowledge, Loop, LoopOptions, Mode, Output, Plan, Policy, Reading,
-};
-use x0_mapek::{Candidate, Diagnosis, detect::ReadingError};
-
-/// The seconds since each worker finished a job.
-struct Silence([f64; 4]);
-
-impl Knowledge for Silence {
-    type Subject = usize;
-    fn observe(&mut self, _: Duration, reading: &Reading<usize>) -> Result<(), ReadingError> {
-        self.0.get_mut(reading.subject).into_iter().for_each(|silence| *silence = reading.value);
-        Ok(())
-    }
-    fn subject_count(&self) -> usize {
-        self.0.len()
-    }
-    fn unhealthy(&self, _: Duration, each: &mut dyn FnMut(&usize)) {
-        (0..4).filter(|worker| self.0[*worker] > 0.5).for_each(|worker| each(&worker));
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Replace(usize);
-
-impl Action<Silence> for Replace {
-    fn kind(&self) -> &'static str {
-        "replace"
-    }
-    fn subject(&self) -> &usize {
-        &self.0
-    }
-    fn disruption(&self) -> Disruption {
-        Disruption::Brief
-    }
-    fn badness(&self, silence: &Silence) -> Option<f64> {
-        silence.0.get(self.0).copied()
-    }
-    fn expectation(&self) -> Expectation {
-        Expectation { within: Duration::from_millis(500), improvement: 0.5 }
-    }
-}
-
-struct ReplaceSilent;
-
-impl Policy<Silence, Replace> for ReplaceSilent {
-    fn name(&self) -> &'static str {
-        "replace-silent"
-    }
-    fn decide(&mut self, _: Duration, silence: &Silence, plan: &mut Plan<Replace>) {
-        silence.unhealthy(Duration::ZERO, &mut |worker| {
-            let diagnosis = Diagnosis { cause: "hang", confidence: 0.9, runner_up: None };
-            plan.propose(Candidate { action: Replace(*worker), diagnosis, utility: 1.0, evidence: vec![] });
-        });
-    }
-}
-
-/// A worker: it counts a job every 10 ms. One that hangs never ends its second job.
-fn start(hangs: bool, jobs: &Arc<AtomicU64>) {
-    let jobs = Arc::clone(jobs);
-    std::thread::spawn(move || {
-        loop {
-            let is_stuck = hangs && jobs.load(Relaxed) == 1;
-            std::thread::sleep(if is_stuck { Duration::MAX } else { Duration::from_millis(10) });
+/// A worker: it counts a job every 10 ms. From its third job on it crashes (0), hangs (1) or is slow (2).
+fn start(fault: usize, jobs: Arc<AtomicU32>) -> Result<(), String> {
+    let work = move || {
+        for job in 0.. {
+            let millis = if job < 3 { 10 } else { [0, u64::MAX, 300, 10][fault] };
+            std::thread::sleep(Duration::from_millis(millis));
+            assert!((fault, job) != (0, 3), "a fault that this example injects");
             jobs.fetch_add(1, Relaxed);
         }
-    });
+    };
+    std::thread::Builder::new().spawn(work).map(drop).map_err(|error| error.to_string())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let pool: [Arc<AtomicU64>; 4] = Default::default();
-    (0..4).for_each(|worker| start(worker == 2, &pool[worker]));
-    let options = LoopOptions::new().mode(Mode::Active).period(Duration::from_millis(100));
-    let options = options.grace(Duration::from_millis(200)).stability(Duration::from_millis(300));
-    let mut healer = Loop::new(Silence([0.0; 4]), Box::new(ReplaceSilent), options);
-    let begun = Instant::now();
-    let mut last = [(0, begun); 4];
-    loop {
-        std::thread::sleep(Duration::from_millis(50));
-        for (subject, (jobs, last)) in pool.iter().zip(&mut last).enumerate() {
-            if jobs.load(Relaxed) != last.0 {
-                *last = (jobs.load(Relaxed), Instant::now());
-            }
-            let value = last.1.elapsed().as_secs_f64();
-            healer.handle(
-                begun.elapsed(),
-                Input::Reading(Reading { subject, signal: "silence_seconds", value }),
-            )?;
+    let pool: [Arc<AtomicU32>; 4] = Default::default();
+    (0..4).try_for_each(|worker| start(worker, pool[worker].clone()))?;
+    let limits = Limits::new(0..4).limit("job_seconds", 0.1, "slow").limit("job_seconds", 1.0, "dead");
+    let options = LoopOptions::new().mode(Mode::Active).grace(Duration::ZERO).budget(1.0).storm(1.0);
+    let mut healer = Loop::new(limits, Box::new(RestartBeyondLimits::default()), options);
+    let (begun, mut healed) = (Instant::now(), 0);
+    while healed < 3 {
+        let before = pool.each_ref().map(|jobs| jobs.load(Relaxed));
+        std::thread::sleep(Duration::from_millis(400));
+        for (subject, jobs) in pool.iter().enumerate() {
+            let value = 0.4 / f64::from(jobs.load(Relaxed) - before[subject]).max(0.1);
+            let job = Input::Reading(Reading { subject, signal: "job_seconds", value });
+            healer.handle(begun.elapsed(), job)?;
         }
-        while let Some(output) = healer.poll_output() {
-            match output {
-                Output::Execute { id, action: Replace(worker), .. } => {
-                    start(false, &pool[worker]);
-                    healer.handle(begun.elapsed(), Input::Outcome { id, result: Ok(()) })?;
-                }
-                Output::Record(record) => {
-                    println!("{}\n", record.explain());
-                    if record.event.name() == "improved" {
-                        return Ok(());
-                    }
-                }
-                _ => {}
-            }
+        let restart = |action: &Restart<usize>| start(3, pool[action.subject].clone());
+        for record in healer.drain(begun.elapsed(), restart)? {
+            eprintln!("{}\n", record.explain());
+            healed += usize::from(record.event.name() == "improved");
         }
     }
+    Ok(())
 }

@@ -63,6 +63,11 @@ pub enum ReadingError {
         /// The value.
         value: f64,
     },
+    /// The reading is of a subject or signal that the knowledge does not have.
+    #[error(
+        "the reading is of a subject or signal that is not known: add it to the knowledge, or drop the reading"
+    )]
+    Unknown,
     /// The reading is older than the one before.
     #[error(
         "the reading is of {now:?}, before the last one of {last:?}: use one clock that never runs backwards"

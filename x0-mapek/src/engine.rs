@@ -13,7 +13,9 @@ use crate::detect::{LocalHealth, LocalHealthOptions, ReadingError};
 use crate::knowledge::{Knowledge, Reading};
 use crate::options::LoopOptions;
 use crate::plan::{CANDIDATES_MAX, Candidate, Policy};
-use crate::record::{Event, Record};
+use crate::record::{Event, Ranked, Record};
+use crate::telemetry::LoopTelemetry;
+use crate::trace;
 
 /// Questions to a person that are remembered.
 const QUESTIONS_MAX: usize = 64;
@@ -267,6 +269,7 @@ pub struct Loop<K: Knowledge, A> {
     outputs: VecDeque<Output<K::Subject, A>>,
     actions: u64,
     records: u64,
+    telemetry: LoopTelemetry,
 }
 
 /// A subject and a kind of action.
@@ -299,14 +302,19 @@ struct Proposed {
 /// An action between its decision and its verdict.
 #[derive(Debug, Clone)]
 struct InFlight<A> {
-    candidate: Candidate<A>,
-    policy: &'static str,
+    ranked: Ranked<A>,
     fence: Option<u64>,
     stage: Stage,
     /// When the stage ends by itself.
     due: Duration,
-    /// The badness before the action.
-    before: Option<f64>,
+    /// The badness before the action; NaN if it was not known.
+    before: f64,
+}
+
+impl<A> InFlight<A> {
+    fn action(&self) -> &A {
+        &self.ranked.candidate.action
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -346,6 +354,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             outputs: VecDeque::new(),
             actions: 0,
             records: 0,
+            telemetry: LoopTelemetry::new(),
         }
     }
 
@@ -374,7 +383,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
 
     /// The actions between their decision and their verdict: number and action.
     pub fn in_flight(&self) -> impl Iterator<Item = (u64, &A)> {
-        self.in_flight.iter().map(|(id, flight)| (*id, &flight.candidate.action))
+        self.in_flight.iter().map(|(id, flight)| (*id, flight.action()))
     }
 
     /// Takes an input; see the drain contract of the type.
@@ -386,7 +395,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             return Err(HandleError::TimeBackwards { now, last: self.last });
         }
         match input {
-            Input::Reading(reading) => self.knowledge.observe(now, &reading)?,
+            Input::Reading(reading) => self.observe(now, &reading)?,
             Input::Timeout => {}
             Input::Outcome { id, result } => self.outcome(now, id, result)?,
             Input::Claim { id, fence } => self.claimed(now, id, fence)?,
@@ -412,6 +421,38 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             self.work(now);
         }
         Ok(())
+    }
+
+    fn observe(&mut self, now: Duration, reading: &Reading<K::Subject>) -> Result<(), ReadingError> {
+        let _span = trace::monitor(reading.signal);
+        let observed = self.knowledge.observe(now, reading);
+        self.telemetry.reading(observed.is_ok());
+        observed
+    }
+
+    /// Takes all outputs of a loop whose actions are carried out at once, with `execute`, and returns its
+    /// records. Questions to a person and escalations are in the records too. An action is claimed for
+    /// nothing: leave [`LoopOptions::claims`] off.
+    ///
+    /// # Errors
+    /// See [`HandleError`].
+    pub fn drain(
+        &mut self,
+        now: Duration,
+        mut execute: impl FnMut(&A) -> Result<(), String>,
+    ) -> Result<Vec<Record>, HandleError> {
+        let mut records = Vec::new();
+        while let Some(output) = self.poll_output() {
+            match output {
+                Output::Execute { id, action, .. } | Output::Undo { id, action, .. } => {
+                    self.handle(now, Input::Outcome { id, result: execute(&action) })?;
+                }
+                Output::Claim { id, .. } => self.handle(now, Input::Claim { id, fence: None })?,
+                Output::Record(record) => records.push(*record),
+                Output::Approve { .. } | Output::Escalate { .. } => {}
+            }
+        }
+        Ok(records)
     }
 
     /// The next output; `None` when everything is done.
@@ -462,9 +503,10 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     /// Gives out an action that is decided and, where needed, claimed.
     fn execute(&mut self, now: Duration, id: u64) {
         let Some(flight) = self.in_flight.get_mut(&id) else { return };
+        let _span = trace::execute(id, flight.ranked.round);
         flight.stage = Stage::Executing;
         flight.due = now + self.options.execution_max;
-        let (action, fence) = (flight.candidate.action.clone(), flight.fence);
+        let (action, fence) = (flight.action().clone(), flight.fence);
         let flight = flight.clone();
         self.record(now, id, &flight, Event::Executing { fence });
         self.outputs.push_back(Output::Execute { id, action, fence });
@@ -477,7 +519,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             self.in_flight.get_mut(&id).filter(is_running).ok_or(HandleError::UnknownAction { id })?;
         if flight.stage == Stage::Executing && result.is_ok() {
             flight.stage = Stage::Verifying;
-            flight.due = now + flight.candidate.action.expectation().within;
+            flight.due = now + flight.action().expectation().within;
             let flight = flight.clone();
             self.record(now, id, &flight, Event::Executed);
             return Ok(());
@@ -505,16 +547,20 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
 
     /// Hands the subject over to a person once too many actions did not help.
     fn after_attempt(&mut self, now: Duration, id: u64, flight: &InFlight<A>) {
-        let attempts = self.histories.attempts(flight.candidate.action.subject());
+        let attempts = self.histories.attempts(flight.action().subject());
         if attempts >= self.options.attempts_max {
             self.escalate(now, id, flight, format!("{attempts} actions have not helped"));
         }
     }
 
     fn escalate(&mut self, now: Duration, id: u64, flight: &InFlight<A>, reason: String) {
-        let subject = flight.candidate.action.subject().clone();
+        self.call_person(now, id, &flight.ranked, reason);
+    }
+
+    fn call_person(&mut self, now: Duration, id: u64, ranked: &Ranked<A>, reason: String) {
+        let subject = ranked.candidate.action.subject().clone();
         if self.histories.escalate(&subject) {
-            self.record(now, id, flight, Event::Escalated { reason: reason.clone() });
+            self.push_record(now, id, ranked, Event::Escalated { reason: reason.clone() });
             self.outputs.push_back(Output::Escalate { subject, reason });
         }
     }
@@ -522,7 +568,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     /// Takes an action back, if it can be.
     fn undo(&mut self, now: Duration, id: u64) {
         let Some(flight) = self.in_flight.get_mut(&id) else { return };
-        let Some(action) = flight.candidate.action.undo() else {
+        let Some(action) = flight.action().undo() else {
             let Some(flight) = self.in_flight.remove(&id) else { return };
             self.after_attempt(now, id, &flight);
             return;
@@ -536,21 +582,14 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     }
 
     fn record(&mut self, at: Duration, id: u64, flight: &InFlight<A>, event: Event) {
-        self.push_record(at, id, flight.policy, &flight.candidate, event);
+        self.push_record(at, id, &flight.ranked, event);
     }
 
-    fn push_record(
-        &mut self,
-        at: Duration,
-        id: u64,
-        policy: &'static str,
-        candidate: &Candidate<A>,
-        event: Event,
-    ) {
+    fn push_record(&mut self, at: Duration, id: u64, ranked: &Ranked<A>, event: Event) {
         self.records += 1;
-        let subject = format!("{:?}", candidate.action.subject());
-        let kind = candidate.action.kind();
-        let record = Record::new(self.records, at, id, policy, kind, &subject, candidate, event);
+        let record = Record::new::<K, A>(self.records, at, id, ranked, event);
+        self.telemetry.record(&record);
+        trace::record(&record);
         self.outputs.push_back(Output::Record(Box::new(record)));
     }
 }

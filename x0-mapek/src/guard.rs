@@ -4,6 +4,30 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+/// The names of all guards, in the order in which the loop asks them.
+pub const GUARDS: [&str; 17] = [
+    "pause",
+    "grace",
+    "local-health",
+    "storm",
+    "planned",
+    "utility",
+    "escalated",
+    "busy",
+    "back-off",
+    "stability",
+    "diagnosis",
+    "disruption",
+    "budget",
+    "blast-radius",
+    "precondition",
+    "safety",
+    "approval",
+];
+
+/// The guards that judge only actions which disturb their subject.
+pub const DISRUPTION_GUARDS: [&str; 3] = ["disruption", "budget", "blast-radius"];
+
 /// The reason why a candidate was not carried out in a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,6 +64,8 @@ pub enum Refusal {
         /// Since when it has been proposed.
         since: Duration,
     },
+    /// The policy sees that something is wrong, and no cause: a person is called instead.
+    UnknownCause,
     /// Its utility is not positive.
     Useless,
     /// Its precondition does not hold.
@@ -96,6 +122,7 @@ impl Refusal {
             Refusal::Storm { .. } => "storm",
             Refusal::Planned { .. } => "planned",
             Refusal::Unstable { .. } => "stability",
+            Refusal::UnknownCause => "diagnosis",
             Refusal::Useless => "utility",
             Refusal::Impossible { .. } => "precondition",
             Refusal::Unsafe { .. } => "safety",
@@ -126,6 +153,7 @@ impl fmt::Display for Refusal {
             }
             Refusal::Planned { until } => write!(f, "a planned change of the subject lasts until {until:?}"),
             Refusal::Unstable { since } => write!(f, "it has been proposed only since {since:?}"),
+            Refusal::UnknownCause => f.write_str("the cause is not known, so that no action can be chosen"),
             Refusal::Useless => f.write_str("its utility is not positive"),
             Refusal::Impossible { reason } => write!(f, "it cannot be carried out: {reason}"),
             Refusal::Unsafe { reason } => write!(f, "the system would not be safe after it: {reason}"),

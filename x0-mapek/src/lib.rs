@@ -17,9 +17,25 @@
 //! The same inputs give the same records, byte for byte. The contract and an example are at [`Loop`]; the
 //! example `pool` heals the threads of its own program.
 //!
+//! # Beside the loop
+//! | module | for |
+//! |---|---|
+//! | [`detect`] | readings of one signal: has it changed? |
+//! | [`diagnose`] | summaries of several observers: what is the cause? |
+//! | [`limits`] | a ready healer with fixed limits, for a pool of workers |
+//! | [`claim`] | several healers: one acts, and another takes over when it stops half-way |
+//! | [`record`] | decisions as data; replay with another policy, arithmetic repeated |
+//! | [`telemetry`] | metrics |
+//!
+//! # Spans
+//! With the feature `tracing` the parts of a round are spans: `mapek.monitor` (level trace, field `signal`),
+//! `mapek.round`, `mapek.analyze`, `mapek.plan` and `mapek.guard` (debug, field `round`), `mapek.execute` and
+//! `mapek.verify` (debug, fields `action` and `round`). Each record is a log line of level info with the
+//! fields `record`, `round`, `action`, `kind`, `subject`, `cause` and `event`: the numbers are those of the
+//! record.
+//!
 //! # Limitations
-//! Not built yet: adapters to the other crates of the family, diagnosis from several observers, replay of
-//! records with another policy, a conformance suite for policies, telemetry.
+//! Not built yet: adapters to the other crates of the family.
 //!
 //! # Glossary
 //!
@@ -42,20 +58,37 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod action;
+pub mod claim;
+mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod detect;
+pub mod diagnose;
 mod engine;
 mod guard;
 mod knowledge;
+pub mod limits;
 mod options;
 mod plan;
 pub mod record;
+pub mod telemetry;
+mod trace;
 
 pub use self::action::{Action, Disruption, Expectation};
+pub use self::codec::{DecodeError, TEXT_LEN_MAX};
 pub use self::engine::{Command, HandleError, Input, Loop, Output};
-pub use self::guard::Refusal;
+pub use self::guard::{DISRUPTION_GUARDS, GUARDS, Refusal};
 pub use self::knowledge::{Knowledge, Reading};
 pub use self::options::{LoopOptions, Mode};
-pub use self::plan::{CANDIDATES_MAX, Candidate, Diagnosis, EVIDENCE_MAX, Evidence, Plan, Policy};
+pub use self::plan::{
+    ALTERNATIVES_MAX, CANDIDATES_MAX, Candidate, Diagnosis, EVIDENCE_MAX, Evidence, Plan, Policy,
+    UNKNOWN_CAUSE,
+};
 pub use self::record::{Event, Record};
+
+/// The mutated inputs of a test against hostile bytes: 100,000, or `X0_MAPEK_MUTATIONS`.
+#[cfg(test)]
+fn mutations() -> u64 {
+    let number = std::env::var("X0_MAPEK_MUTATIONS").ok().and_then(|number| number.parse().ok());
+    number.unwrap_or(100_000)
+}

@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const CANDIDATES_MAX: usize = 64;
 /// The most pieces of evidence of a candidate.
 pub const EVIDENCE_MAX: usize = 16;
+/// The most other candidates for the same subject that a record names.
+pub const ALTERNATIVES_MAX: usize = 8;
+/// The cause of a diagnosis that found none. Nothing is done for it: the loop hands the subject to a person.
+pub const UNKNOWN_CAUSE: &str = "unknown";
 
 /// A reading that led to a candidate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +27,7 @@ pub struct Evidence {
 /// The cause that a policy sees behind the readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Diagnosis {
-    /// The cause, such as `slow-disk`.
+    /// The cause, such as `slow-disk`; [`UNKNOWN_CAUSE`] leads to an escalation and never to an action.
     pub cause: &'static str,
     /// The confidence in it, from 0 to 1.
     pub confidence: f64,

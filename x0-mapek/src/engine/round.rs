@@ -1,6 +1,6 @@
 //! One round of the loop: verdicts of earlier actions, then a plan and its guards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{InFlight, Loop, Output, Proposed, QUESTIONS_MAX, Stage};
@@ -8,8 +8,9 @@ use crate::action::{Action, Disruption};
 use crate::guard::Refusal;
 use crate::knowledge::Knowledge;
 use crate::options::{LoopOptions, Mode};
-use crate::plan::{Candidate, Plan};
-use crate::record::Event;
+use crate::plan::{ALTERNATIVES_MAX, Candidate, Plan, UNKNOWN_CAUSE};
+use crate::record::{Event, Judgement, Ranked, judge, share};
+use crate::trace;
 
 /// The factor on the utility of an action that changed nothing, and of one that made it worse.
 const NO_EFFECT: f64 = 0.5;
@@ -45,38 +46,30 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     /// Compares the state after an action with that before.
     fn verify(&mut self, now: Duration, id: u64) {
         let Some(flight) = self.in_flight.get(&id) else { return };
-        let action = &flight.candidate.action;
+        let _span = trace::verify(id, flight.ranked.round);
+        let action = flight.action();
         let (kind, subject) = (action.kind(), action.subject().clone());
-        let improvement = action.expectation().improvement.clamp(0.0, 1.0);
         let half_life = self.options.penalty_half_life;
-        let (before, after) = (flight.before, action.badness(&self.knowledge));
+        let (before, after) = (flight.before, action.badness(&self.knowledge).unwrap_or(f64::NAN));
+        let judgement = judge(before, after, share(action.expectation().improvement));
         let flight = flight.clone();
-        // What is not known is no proof: neither of an improvement nor of damage.
-        let (Some(before), Some(after)) = (before, after) else {
-            self.in_flight.remove(&id);
-            self.record(
-                now,
-                id,
-                &flight,
-                Event::NoEffect { before: before.unwrap_or(0.0), after: after.unwrap_or(0.0) },
-            );
-            self.histories.penalise(now, &subject, kind, NO_EFFECT, half_life);
-            self.after_attempt(now, id, &flight);
-            return;
-        };
-        if after <= before * (1.0 - improvement) {
-            self.in_flight.remove(&id);
-            self.histories.improved(&subject, kind);
-            self.record(now, id, &flight, Event::Improved { before, after });
-        } else if after >= before * (1.0 + improvement) && after > before {
-            self.histories.penalise(now, &subject, kind, WORSE, half_life);
-            self.record(now, id, &flight, Event::Worse { before, after });
-            self.undo(now, id);
-        } else {
-            self.in_flight.remove(&id);
-            self.histories.penalise(now, &subject, kind, NO_EFFECT, half_life);
-            self.record(now, id, &flight, Event::NoEffect { before, after });
-            self.after_attempt(now, id, &flight);
+        match judgement {
+            Judgement::Improved => {
+                self.in_flight.remove(&id);
+                self.histories.improved(&subject, kind);
+                self.record(now, id, &flight, Event::Improved { before, after });
+            }
+            Judgement::Worse => {
+                self.histories.penalise(now, &subject, kind, WORSE, half_life);
+                self.record(now, id, &flight, Event::Worse { before, after });
+                self.undo(now, id);
+            }
+            Judgement::NoEffect => {
+                self.in_flight.remove(&id);
+                self.histories.penalise(now, &subject, kind, NO_EFFECT, half_life);
+                self.record(now, id, &flight, Event::NoEffect { before, after });
+                self.after_attempt(now, id, &flight);
+            }
         }
     }
 
@@ -87,6 +80,8 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         if self.paused.is_some_and(|until| until.is_some_and(|until| until <= now)) {
             self.paused = None;
         }
+        let _span = trace::round(self.rounds);
+        let analyze = trace::analyze(self.rounds);
         let mut unhealthy = BTreeSet::new();
         self.knowledge.unhealthy(now, &mut |subject| {
             unhealthy.insert(subject.clone());
@@ -94,10 +89,13 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         let count = self.knowledge.subject_count();
         let storm_limit = LoopOptions::share(self.options.storm, count, 2);
         self.weather(now, unhealthy.len(), storm_limit);
+        drop(analyze);
+        self.telemetry.round(unhealthy.len(), self.in_flight.len(), self.storm.is_on);
         if self.options.mode == Mode::Observe {
             self.advice.clear();
             return;
         }
+        let planning = trace::plan(self.rounds);
         let mut plan = Plan::new();
         self.policy.decide(now, &self.knowledge, &mut plan);
         let name = self.policy.name();
@@ -106,28 +104,56 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         candidates.append(&mut self.advice);
         self.shadows(now);
         self.remember(now, &candidates);
-        let mut ranked: Vec<(f64, &'static str, Candidate<A>)> = candidates
-            .into_iter()
-            .map(|(source, candidate)| (self.effective_utility(now, &candidate), source, candidate))
-            .collect();
-        // Stable: of equal ones the first proposed comes first, so that equal inputs give equal records.
-        ranked.sort_by(|(one, ..), (other, ..)| other.total_cmp(one));
-        for (utility, source, candidate) in ranked {
-            match self.check(now, utility, &candidate, &unhealthy, storm_limit) {
-                Ok(()) => self.begin(now, source, candidate),
-                Err(Refusal::Approval) => self.ask(now, source, &candidate),
-                Err(refusal) => self.refused(now, source, &candidate, &refusal),
+        let ranked = self.rank(now, candidates);
+        drop(planning);
+        for ranked in ranked {
+            let guarding = trace::guard(self.rounds, ranked.candidate.action.kind());
+            let checked = self.check(now, &ranked, &unhealthy, storm_limit);
+            drop(guarding);
+            match checked {
+                Ok(()) => self.begin(now, ranked),
+                Err(Refusal::Approval) => self.ask(now, &ranked),
+                Err(refusal) => {
+                    self.refused(now, &ranked, &refusal);
+                    if refusal == Refusal::UnknownCause {
+                        self.call_person(
+                            now,
+                            0,
+                            &ranked,
+                            "something is wrong, and its cause is not known".into(),
+                        );
+                    }
+                }
             }
         }
     }
 
-    /// The utility with the penalty of earlier failures. What is not a number is useless.
-    fn effective_utility(&self, now: Duration, candidate: &Candidate<A>) -> f64 {
-        let action = &candidate.action;
+    /// The candidates with their penalties and alternatives, the most useful first.
+    fn rank(&self, now: Duration, candidates: Vec<(&'static str, Candidate<A>)>) -> Vec<Ranked<A>> {
         let half_life = self.options.penalty_half_life;
-        let utility =
-            candidate.utility * self.histories.factor(now, action.subject(), action.kind(), half_life);
-        if utility.is_nan() { 0.0 } else { utility }
+        let with_penalty = |(policy, candidate): (&'static str, Candidate<A>)| {
+            let (subject, kind) = (candidate.action.subject(), candidate.action.kind());
+            let penalty = self.histories.factor(now, subject, kind, half_life);
+            Ranked { penalty, ..Ranked::new(policy, candidate, self.rounds) }
+        };
+        let mut ranked: Vec<Ranked<A>> = candidates.into_iter().map(with_penalty).collect();
+        // Stable: of equal ones the first proposed comes first, so that equal inputs give equal records.
+        ranked.sort_by(|one, other| other.utility().total_cmp(&one.utility()));
+        let mut beside: BTreeMap<K::Subject, Vec<(usize, &'static str, f64)>> = BTreeMap::new();
+        for (place, ranked) in ranked.iter().enumerate() {
+            let action = &ranked.candidate.action;
+            let beside = beside.entry(action.subject().clone()).or_default();
+            // One more than a record names: its own candidate is among them.
+            if beside.len() <= ALTERNATIVES_MAX {
+                beside.push((place, action.kind(), ranked.utility()));
+            }
+        }
+        for (place, ranked) in ranked.iter_mut().enumerate() {
+            let others = beside.get(ranked.candidate.action.subject()).into_iter().flatten();
+            let others = others.filter(|(other, ..)| *other != place).take(ALTERNATIVES_MAX);
+            ranked.alternatives = others.map(|(_, kind, utility)| (*kind, *utility)).collect();
+        }
+        ranked
     }
 
     /// Begins and ends the storm stop.
@@ -160,11 +186,11 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     fn check(
         &self,
         now: Duration,
-        utility: f64,
-        candidate: &Candidate<A>,
+        ranked: &Ranked<A>,
         unhealthy: &BTreeSet<K::Subject>,
         storm_limit: usize,
     ) -> Result<(), Refusal> {
+        let candidate = &ranked.candidate;
         let action = &candidate.action;
         let subject = action.subject();
         let key = (subject.clone(), action.kind());
@@ -185,14 +211,13 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         if let Some(until) = self.planned.get(subject) {
             return Err(Refusal::Planned { until: *until });
         }
-        if utility <= 0.0 {
+        if ranked.utility() <= 0.0 {
             return Err(Refusal::Useless);
         }
         if self.histories.is_escalated(subject) {
             return Err(Refusal::Escalated);
         }
-        if let Some((id, _)) =
-            self.in_flight.iter().find(|(_, flight)| flight.candidate.action.subject() == subject)
+        if let Some((id, _)) = self.in_flight.iter().find(|(_, flight)| flight.action().subject() == subject)
         {
             return Err(Refusal::Busy { id: *id });
         }
@@ -203,6 +228,9 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         let since = self.proposed.get(&key).map_or(now, |proposed| proposed.since);
         if now - since < options.stability {
             return Err(Refusal::Unstable { since });
+        }
+        if candidate.diagnosis.cause == UNKNOWN_CAUSE {
+            return Err(Refusal::UnknownCause);
         }
         if action.disruption() > Disruption::None {
             self.check_disruption(now, candidate, unhealthy)?;
@@ -223,11 +251,11 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         unhealthy: &BTreeSet<K::Subject>,
     ) -> Result<(), Refusal> {
         let subject = candidate.action.subject();
-        let disruptive = |flight: &InFlight<A>| flight.candidate.action.disruption() > Disruption::None;
+        let disruptive = |flight: &InFlight<A>| flight.action().disruption() > Disruption::None;
         if let Some((id, _)) = self.in_flight.iter().find(|(_, flight)| disruptive(flight)) {
             return Err(Refusal::Disruptive { id: *id });
         }
-        let acted_on = self.in_flight.values().map(|flight| flight.candidate.action.subject());
+        let acted_on = self.in_flight.values().map(|flight| flight.action().subject());
         let others: BTreeSet<_> =
             unhealthy.iter().chain(acted_on).filter(|other| *other != subject).collect();
         let limit = LoopOptions::share(self.options.budget, self.knowledge.subject_count(), 1);
@@ -243,9 +271,10 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     }
 
     /// Decides for an action that passed every guard.
-    fn begin(&mut self, now: Duration, policy: &'static str, candidate: Candidate<A>) {
+    fn begin(&mut self, now: Duration, ranked: Ranked<A>) {
         self.actions += 1;
         let id = self.actions;
+        let candidate = &ranked.candidate;
         let (action, cause) = (&candidate.action, candidate.diagnosis.cause);
         let key = (action.subject().clone(), action.kind());
         self.approved.remove(&key);
@@ -253,13 +282,13 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         // The candidate has to prove itself again before the next attempt.
         self.proposed.remove(&key);
         if self.options.mode == Mode::DryRun {
-            self.push_record(now, id, policy, &candidate, Event::WouldExecute);
+            self.push_record(now, id, &ranked, Event::WouldExecute);
             return;
         }
-        let before = action.badness(&self.knowledge);
+        let before = action.badness(&self.knowledge).unwrap_or(f64::NAN);
         let action = action.clone();
         let due = now + self.options.execution_max;
-        let flight = InFlight { candidate, policy, fence: None, stage: Stage::Claiming, due, before };
+        let flight = InFlight { ranked, fence: None, stage: Stage::Claiming, due, before };
         self.in_flight.insert(id, flight);
         if self.options.claims {
             self.outputs.push_back(Output::Claim { id, action });
@@ -269,9 +298,10 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     }
 
     /// Asks a person, once for each candidate.
-    fn ask(&mut self, now: Duration, source: &'static str, candidate: &Candidate<A>) {
-        let key = (candidate.action.subject().clone(), candidate.action.kind());
-        self.refused(now, source, candidate, &Refusal::Approval);
+    fn ask(&mut self, now: Duration, ranked: &Ranked<A>) {
+        let action = &ranked.candidate.action;
+        let key = (action.subject().clone(), action.kind());
+        self.refused(now, ranked, &Refusal::Approval);
         if self.questions.values().any(|asked| *asked == key) {
             return;
         }
@@ -281,11 +311,12 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         self.actions += 1;
         let id = self.actions;
         self.questions.insert(id, key);
-        self.outputs.push_back(Output::Approve { id, action: candidate.action.clone() });
+        self.outputs.push_back(Output::Approve { id, action: action.clone() });
     }
 
     /// Records a refusal, unless the same guard refused the candidate in the round before.
-    fn refused(&mut self, now: Duration, source: &'static str, candidate: &Candidate<A>, refusal: &Refusal) {
+    fn refused(&mut self, now: Duration, ranked: &Ranked<A>, refusal: &Refusal) {
+        let candidate = &ranked.candidate;
         let key = (candidate.action.subject().clone(), candidate.action.kind());
         let guard = refusal.guard();
         if let Some(proposed) = self.proposed.get_mut(&key)
@@ -294,7 +325,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             return;
         }
         let event = Event::Refused { guard: guard.into(), reason: refusal.to_string() };
-        self.push_record(now, 0, source, candidate, event);
+        self.push_record(now, 0, ranked, event);
     }
 
     /// Records what the shadow policies propose newly.
@@ -307,7 +338,8 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             for candidate in plan.candidates() {
                 let name = format!("{} {:?}", candidate.action.kind(), candidate.action.subject());
                 if !shadow.proposed.contains(&name) {
-                    self.push_record(now, 0, shadow.policy.name(), candidate, Event::Shadow);
+                    let ranked = Ranked::new(shadow.policy.name(), candidate.clone(), self.rounds);
+                    self.push_record(now, 0, &ranked, Event::Shadow);
                 }
                 proposed.insert(name);
             }

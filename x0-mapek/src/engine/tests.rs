@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::action::{Disruption, Expectation};
+use crate::guard::Refusal;
 use crate::options::Mode;
 use crate::plan::{Diagnosis, Evidence, Plan};
 
@@ -581,4 +582,165 @@ fn random_worlds_never_break_a_guard() {
         acted += usize::from(!log.is_empty());
     }
     assert!(acted > 250, "{acted}");
+}
+
+/// Proposes an action for a subject whose cause it does not know.
+struct Puzzled;
+
+impl Policy<World, Act> for Puzzled {
+    fn name(&self) -> &'static str {
+        "puzzled"
+    }
+
+    fn decide(&mut self, _: Duration, world: &World, plan: &mut Plan<Act>) {
+        for (subject, _) in world.values.iter().filter(|(_, value)| **value > 1.0) {
+            let diagnosis = Diagnosis {
+                cause: crate::plan::UNKNOWN_CAUSE,
+                confidence: 0.8,
+                runner_up: Some(("slow", 0.2)),
+            };
+            let action = Act { kind: "restart", subject: *subject };
+            plan.propose(Candidate { action, diagnosis, utility: 1.0, evidence: vec![] });
+        }
+    }
+}
+
+#[test]
+fn an_unknown_cause_calls_a_person_once_and_is_never_acted_on() {
+    let world = World { values: (0..10).map(|subject| (subject, 0.1)).collect(), ..World::default() };
+    let mut healer = Loop::new(world, Box::new(Puzzled), options());
+    healer.handle(Duration::ZERO, Input::Timeout).unwrap();
+    healer.put(SECOND, reading(3, 9.0));
+    let outputs = run(&mut healer, 60 * SECOND);
+    assert_eq!(executed(&outputs), []);
+    assert_eq!(guards(&outputs), ["stability", "diagnosis", "escalated"]);
+    let escalated: Vec<_> =
+        outputs.iter().filter(|output| matches!(output, Output::Escalate { subject: 3, .. })).collect();
+    assert_eq!(escalated.len(), 1);
+}
+
+#[test]
+fn records_name_the_round_the_penalty_and_the_alternatives() {
+    let mut healer = healer(options(), &["restart", "renew"]);
+    healer.put(SECOND, reading(3, 9.0));
+    let outputs = run(&mut healer, 4 * SECOND);
+    let record = outputs.iter().find_map(|output| match output {
+        Output::Record(record) if record.event.name() == "executing" => Some(record),
+        _ => None,
+    });
+    let record = record.unwrap();
+    assert_eq!((record.kind.as_str(), record.penalty, record.improvement), ("restart", 1.0, 0.3));
+    assert_eq!(record.alternatives.len(), 1);
+    assert_eq!((record.alternatives[0].kind.as_str(), record.alternatives[0].utility), ("renew", 0.75));
+    // Rounds are 500 ms apart, and the first one is at 500 ms.
+    assert_eq!(u128::from(record.round), record.at.as_millis() / 500);
+    healer.put(4 * SECOND, Input::Outcome { id: 1, result: Ok(()) });
+    // It changed nothing: from now on the penalty is in the records, and decays.
+    let outputs = run(&mut healer, 120 * SECOND);
+    let penalties: Vec<f64> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Record(record) if record.kind == "restart" && record.penalty < 1.0 => {
+                Some(record.penalty)
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(
+        !penalties.is_empty() && penalties.iter().all(|penalty| (0.5..0.6).contains(penalty)),
+        "{penalties:?}"
+    );
+    for output in &outputs {
+        if let Output::Record(record) = output {
+            record.recompute().unwrap();
+        }
+    }
+}
+
+#[test]
+fn drain_carries_out_what_is_given_out() {
+    let mut healer = healer(options().claims(true), &["restart"]);
+    healer.put(SECOND, reading(3, 9.0));
+    healer.put(4 * SECOND, Input::Timeout);
+    // Nobody claims for it.
+    let records = healer.drain(4 * SECOND, |_| panic!()).unwrap();
+    assert_eq!(records.last().unwrap().event.name(), "claim-lost");
+    let mut healer = self::healer(options().approve("move"), &["restart", "move"]);
+    healer.put(SECOND, reading(3, 9.0));
+    healer.put(4 * SECOND, Input::Timeout);
+    let mut done = Vec::new();
+    let records = healer.drain(4 * SECOND, |action| {
+        done.push(action.kind);
+        Err("no such worker".into())
+    });
+    let names: Vec<_> = records.unwrap().iter().map(|record| record.event.name()).collect();
+    assert_eq!((done, names.last()), (vec!["restart"], Some(&"failed")));
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn the_metrics_count_readings_rounds_records_and_refusals() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        crate::telemetry::describe();
+        let mut healer = healer(options(), &["restart"]);
+        healer.put(SECOND, reading(3, 9.0));
+        assert!(healer.handle(SECOND, reading(3, f64::NAN)).is_err());
+        run(&mut healer, 4 * SECOND);
+    });
+    let mut found = BTreeMap::new();
+    for (key, unit, text, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        assert!(unit.is_some() && text.is_some(), "{key}");
+        let label = key.labels().next().map(|label| label.value().to_owned());
+        let value = match value {
+            DebugValue::Counter(value) => value as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(_) => panic!(),
+        };
+        if value > 0.0 {
+            found.insert((key.name().to_owned(), label), value);
+        }
+    }
+    let expect = [
+        ("x0_mapek_events_total", Some("executing"), 1.0),
+        ("x0_mapek_events_total", Some("refused"), 2.0),
+        ("x0_mapek_in_flight", None, 1.0),
+        ("x0_mapek_readings_total", None, 1.0),
+        ("x0_mapek_refusals_total", Some("busy"), 1.0),
+        ("x0_mapek_refusals_total", Some("stability"), 1.0),
+        ("x0_mapek_refused_readings_total", None, 1.0),
+        ("x0_mapek_rounds_total", None, 8.0),
+        ("x0_mapek_unhealthy", None, 1.0),
+    ];
+    let expect = expect.map(|(name, label, value)| ((name.to_owned(), label.map(str::to_owned)), value));
+    assert_eq!(found, BTreeMap::from(expect));
+}
+
+#[test]
+fn each_refusal_names_a_guard_of_the_list_once() {
+    use crate::guard::GUARDS;
+    let time = SECOND;
+    let all = [
+        Refusal::Paused { until: None },
+        Refusal::Grace { until: time },
+        Refusal::LateTimers { score: 1 },
+        Refusal::Storm { unhealthy: 2, limit: 2 },
+        Refusal::Planned { until: time },
+        Refusal::Useless,
+        Refusal::Escalated,
+        Refusal::Busy { id: 1 },
+        Refusal::BackOff { until: time },
+        Refusal::Unstable { since: time },
+        Refusal::UnknownCause,
+        Refusal::Disruptive { id: 1 },
+        Refusal::Budget { others: 1, limit: 1 },
+        Refusal::BlastRadius { limit: 1 },
+        Refusal::Impossible { reason: "".into() },
+        Refusal::Unsafe { reason: "".into() },
+        Refusal::Approval,
+    ];
+    assert_eq!(all.map(|refusal| refusal.guard()), GUARDS);
 }

@@ -1,43 +1,9 @@
 //! The canonical bytes of a record.
 
-use std::time::Duration;
-
-use super::{Event, EvidenceRecord, Record, TEXT_LEN_MAX};
-use crate::plan::EVIDENCE_MAX;
-
-const VERSION: u8 = 1;
-
-/// Bytes are not a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecordDecodeError {
-    /// The bytes end too early.
-    #[error("the record ends at byte {offset}, where more must follow: it was cut")]
-    Cut {
-        /// The length of the bytes.
-        offset: usize,
-    },
-    /// The version is not known.
-    #[error("the record has version {version}, and this build reads version 1: read it with a newer one")]
-    Version {
-        /// The version.
-        version: u8,
-    },
-    /// A field has a value that no record has.
-    #[error("the record has an invalid {field} before byte {offset}: it is damaged")]
-    Invalid {
-        /// The field.
-        field: &'static str,
-        /// The offset behind it.
-        offset: usize,
-    },
-    /// Bytes follow the record.
-    #[error("{len} bytes follow the record: it is damaged")]
-    Trailing {
-        /// How many.
-        len: usize,
-    },
-}
+use super::{AlternativeRecord, Event, EvidenceRecord, Record};
+use crate::action::Disruption;
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::plan::{ALTERNATIVES_MAX, EVIDENCE_MAX};
 
 mod tag {
     pub(super) const REFUSED: u8 = 1;
@@ -55,157 +21,66 @@ mod tag {
     pub(super) const ESCALATED: u8 = 13;
 }
 
-/// Writes fields.
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn byte(&mut self, byte: u8) {
-        self.0.push(byte);
-    }
-
-    fn number(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn value(&mut self, value: f64) {
-        self.number(value.to_bits());
-    }
-
-    fn time(&mut self, time: Duration) {
-        self.number(time.as_secs());
-        self.0.extend_from_slice(&time.subsec_nanos().to_le_bytes());
-    }
-
-    fn text(&mut self, text: &str) {
-        let text = super::cut(text);
-        // `cut` leaves at most 200 bytes.
-        self.byte(u8::try_from(text.len()).unwrap_or(0));
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    fn event(&mut self, event: &Event) {
-        let mut verdict = |tag, before: &f64, after: &f64| {
-            self.byte(tag);
-            self.value(*before);
-            self.value(*after);
+impl Event {
+    fn encode(&self, encoder: &mut Encoder) {
+        let verdict = |encoder: &mut Encoder, tag, before: &f64, after: &f64| {
+            encoder.byte(tag);
+            encoder.value(*before);
+            encoder.value(*after);
         };
-        match event {
-            Event::Improved { before, after } => verdict(tag::IMPROVED, before, after),
-            Event::NoEffect { before, after } => verdict(tag::NO_EFFECT, before, after),
-            Event::Worse { before, after } => verdict(tag::WORSE, before, after),
-            Event::Refused { guard, reason } => {
-                self.byte(tag::REFUSED);
-                self.text(guard);
-                self.text(reason);
+        let fenced = |encoder: &mut Encoder, tag, fence: Option<u64>| {
+            encoder.byte(tag);
+            encoder.presence(fence.is_some());
+            if let Some(fence) = fence {
+                encoder.number(fence);
             }
-            Event::Shadow => self.byte(tag::SHADOW),
-            Event::WouldExecute => self.byte(tag::WOULD_EXECUTE),
-            Event::ClaimLost => self.byte(tag::CLAIM_LOST),
-            Event::Executed => self.byte(tag::EXECUTED),
-            Event::Undone => self.byte(tag::UNDONE),
-            Event::Executing { fence } => self.fenced(tag::EXECUTING, *fence),
-            Event::Undoing { fence } => self.fenced(tag::UNDOING, *fence),
+        };
+        match self {
+            Event::Improved { before, after } => verdict(encoder, tag::IMPROVED, before, after),
+            Event::NoEffect { before, after } => verdict(encoder, tag::NO_EFFECT, before, after),
+            Event::Worse { before, after } => verdict(encoder, tag::WORSE, before, after),
+            Event::Refused { guard, reason } => {
+                encoder.byte(tag::REFUSED);
+                encoder.text(guard);
+                encoder.text(reason);
+            }
+            Event::Shadow => encoder.byte(tag::SHADOW),
+            Event::WouldExecute => encoder.byte(tag::WOULD_EXECUTE),
+            Event::ClaimLost => encoder.byte(tag::CLAIM_LOST),
+            Event::Executed => encoder.byte(tag::EXECUTED),
+            Event::Undone => encoder.byte(tag::UNDONE),
+            Event::Executing { fence } => fenced(encoder, tag::EXECUTING, *fence),
+            Event::Undoing { fence } => fenced(encoder, tag::UNDOING, *fence),
             Event::Failed { reason } => {
-                self.byte(tag::FAILED);
-                self.text(reason);
+                encoder.byte(tag::FAILED);
+                encoder.text(reason);
             }
             Event::Escalated { reason } => {
-                self.byte(tag::ESCALATED);
-                self.text(reason);
+                encoder.byte(tag::ESCALATED);
+                encoder.text(reason);
             }
         }
     }
 
-    fn fenced(&mut self, tag: u8, fence: Option<u64>) {
-        self.byte(tag);
-        self.byte(u8::from(fence.is_some()));
-        if let Some(fence) = fence {
-            self.number(fence);
-        }
-    }
-}
-
-/// Reads fields.
-struct Decoder<'a> {
-    bytes: &'a [u8],
-    offset: usize,
-}
-
-impl<'a> Decoder<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], RecordDecodeError> {
-        let end = self.offset.saturating_add(len);
-        let taken =
-            self.bytes.get(self.offset..end).ok_or(RecordDecodeError::Cut { offset: self.bytes.len() })?;
-        self.offset = end;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordDecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn invalid(&self, field: &'static str) -> RecordDecodeError {
-        RecordDecodeError::Invalid { field, offset: self.offset }
-    }
-
-    fn byte(&mut self) -> Result<u8, RecordDecodeError> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn number(&mut self) -> Result<u64, RecordDecodeError> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn value(&mut self) -> Result<f64, RecordDecodeError> {
-        self.number().map(f64::from_bits)
-    }
-
-    fn time(&mut self) -> Result<Duration, RecordDecodeError> {
-        let seconds = self.number()?;
-        let nanos = u32::from_le_bytes(self.array()?);
-        // A second or more of nanoseconds would be a second form of the same time.
-        if nanos >= 1_000_000_000 { Err(self.invalid("time")) } else { Ok(Duration::new(seconds, nanos)) }
-    }
-
-    fn text(&mut self) -> Result<String, RecordDecodeError> {
-        let len = usize::from(self.byte()?);
-        if len > TEXT_LEN_MAX {
-            return Err(self.invalid("length of a text"));
-        }
-        let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| self.invalid("text"))
-    }
-
-    fn is_present(&mut self) -> Result<bool, RecordDecodeError> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(self.invalid("presence")),
-        }
-    }
-
-    fn fence(&mut self) -> Result<Option<u64>, RecordDecodeError> {
-        if self.is_present()? { self.number().map(Some) } else { Ok(None) }
-    }
-
-    fn event(&mut self) -> Result<Event, RecordDecodeError> {
-        Ok(match self.byte()? {
-            tag::REFUSED => Event::Refused { guard: self.text()?, reason: self.text()? },
+    fn decode(decoder: &mut Decoder<'_>) -> Result<Event, DecodeError> {
+        let fence = |decoder: &mut Decoder<'_>| {
+            if decoder.is_present()? { decoder.number().map(Some) } else { Ok(None) }
+        };
+        Ok(match decoder.byte()? {
+            tag::REFUSED => Event::Refused { guard: decoder.text()?, reason: decoder.text()? },
             tag::SHADOW => Event::Shadow,
             tag::WOULD_EXECUTE => Event::WouldExecute,
             tag::CLAIM_LOST => Event::ClaimLost,
-            tag::EXECUTING => Event::Executing { fence: self.fence()? },
+            tag::EXECUTING => Event::Executing { fence: fence(decoder)? },
             tag::EXECUTED => Event::Executed,
-            tag::FAILED => Event::Failed { reason: self.text()? },
-            tag::IMPROVED => Event::Improved { before: self.value()?, after: self.value()? },
-            tag::NO_EFFECT => Event::NoEffect { before: self.value()?, after: self.value()? },
-            tag::WORSE => Event::Worse { before: self.value()?, after: self.value()? },
-            tag::UNDOING => Event::Undoing { fence: self.fence()? },
+            tag::FAILED => Event::Failed { reason: decoder.text()? },
+            tag::IMPROVED => Event::Improved { before: decoder.value()?, after: decoder.value()? },
+            tag::NO_EFFECT => Event::NoEffect { before: decoder.value()?, after: decoder.value()? },
+            tag::WORSE => Event::Worse { before: decoder.value()?, after: decoder.value()? },
+            tag::UNDOING => Event::Undoing { fence: fence(decoder)? },
             tag::UNDONE => Event::Undone,
-            tag::ESCALATED => Event::Escalated { reason: self.text()? },
-            _ => return Err(self.invalid("event")),
+            tag::ESCALATED => Event::Escalated { reason: decoder.text()? },
+            _ => return Err(decoder.invalid("event")),
         })
     }
 }
@@ -214,53 +89,68 @@ impl Record {
     /// The canonical bytes; see the [module](self::super).
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut encoder = Encoder(Vec::with_capacity(256));
-        encoder.byte(VERSION);
+        let mut encoder = Encoder::new();
         encoder.number(self.number);
         encoder.time(self.at);
+        encoder.number(self.round);
         encoder.number(self.action);
         for text in [&self.policy, &self.kind, &self.subject, &self.cause] {
             encoder.text(text);
         }
+        encoder.byte(match self.disruption {
+            Disruption::None => 0,
+            Disruption::Brief => 1,
+            Disruption::Irreversible => 2,
+        });
         encoder.value(self.confidence);
-        encoder.byte(u8::from(self.runner_up.is_some()));
+        encoder.presence(self.runner_up.is_some());
         if let Some((cause, confidence)) = &self.runner_up {
             encoder.text(cause);
             encoder.value(*confidence);
         }
         encoder.value(self.utility);
+        encoder.value(self.penalty);
+        encoder.value(self.improvement);
+        encoder.time(self.within);
         let evidence = self.evidence.iter().take(EVIDENCE_MAX);
-        encoder.byte(u8::try_from(evidence.len()).unwrap_or(0));
+        encoder.count(evidence.len());
         for EvidenceRecord { signal, value, threshold, age } in evidence {
             encoder.text(signal);
             encoder.value(*value);
             encoder.value(*threshold);
             encoder.time(*age);
         }
-        encoder.event(&self.event);
-        encoder.0
+        let alternatives = self.alternatives.iter().take(ALTERNATIVES_MAX);
+        encoder.count(alternatives.len());
+        for AlternativeRecord { kind, utility } in alternatives {
+            encoder.text(kind);
+            encoder.value(*utility);
+        }
+        self.event.encode(&mut encoder);
+        encoder.finish()
     }
 
     /// The record of some bytes.
     ///
     /// # Errors
     /// When the bytes are not exactly one record.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Record, RecordDecodeError> {
-        let mut decoder = Decoder { bytes, offset: 0 };
-        let version = decoder.byte()?;
-        if version != VERSION {
-            return Err(RecordDecodeError::Version { version });
-        }
-        let (number, at, action) = (decoder.number()?, decoder.time()?, decoder.number()?);
+    pub fn from_bytes(bytes: &[u8]) -> Result<Record, DecodeError> {
+        let mut decoder = Decoder::new("record", bytes)?;
+        let (number, at) = (decoder.number()?, decoder.time()?);
+        let (round, action) = (decoder.number()?, decoder.number()?);
         let (policy, kind) = (decoder.text()?, decoder.text()?);
         let (subject, cause) = (decoder.text()?, decoder.text()?);
+        let disruption = match decoder.byte()? {
+            0 => Disruption::None,
+            1 => Disruption::Brief,
+            2 => Disruption::Irreversible,
+            _ => return Err(decoder.invalid("disruption")),
+        };
         let confidence = decoder.value()?;
         let runner_up = if decoder.is_present()? { Some((decoder.text()?, decoder.value()?)) } else { None };
-        let utility = decoder.value()?;
-        let count = usize::from(decoder.byte()?);
-        if count > EVIDENCE_MAX {
-            return Err(decoder.invalid("number of readings"));
-        }
+        let (utility, penalty, improvement) = (decoder.value()?, decoder.value()?, decoder.value()?);
+        let within = decoder.time()?;
+        let count = decoder.count(EVIDENCE_MAX, "number of readings")?;
         let mut evidence = Vec::with_capacity(count);
         for _ in 0..count {
             let (signal, value) = (decoder.text()?, decoder.value()?);
@@ -271,23 +161,31 @@ impl Record {
                 age: decoder.time()?,
             });
         }
-        let event = decoder.event()?;
-        let len = bytes.len() - decoder.offset;
-        if len > 0 {
-            return Err(RecordDecodeError::Trailing { len });
+        let count = decoder.count(ALTERNATIVES_MAX, "number of alternatives")?;
+        let mut alternatives = Vec::with_capacity(count);
+        for _ in 0..count {
+            alternatives.push(AlternativeRecord { kind: decoder.text()?, utility: decoder.value()? });
         }
+        let event = Event::decode(&mut decoder)?;
+        decoder.finish()?;
         Ok(Record {
             number,
             at,
+            round,
             action,
             policy,
             kind,
             subject,
             cause,
+            disruption,
             confidence,
             runner_up,
             utility,
+            penalty,
+            improvement,
+            within,
             evidence,
+            alternatives,
             event,
         })
     }

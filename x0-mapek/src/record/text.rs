@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Event, EvidenceRecord, Record};
+use super::{AlternativeRecord, Event, EvidenceRecord, Record, effective};
+use crate::action::Disruption;
 
 /// A text as a JSON string (RFC 8259 section 7), on one line.
 fn quote(out: &mut String, text: &str) {
@@ -33,6 +34,40 @@ fn number(out: &mut String, value: f64) {
     }
 }
 
+fn disruption(disruption: Disruption) -> &'static str {
+    match disruption {
+        Disruption::None => "none",
+        Disruption::Brief => "brief",
+        Disruption::Irreversible => "irreversible",
+    }
+}
+
+/// A badness, which may not be known.
+struct Badness(f64);
+
+impl std::fmt::Display for Badness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_nan() { f.write_str("unknown") } else { write!(f, "{}", self.0) }
+    }
+}
+
+/// The names of all events, as in [`Event::name`].
+pub(crate) const EVENTS: [&str; 13] = [
+    "refused",
+    "shadow",
+    "would-execute",
+    "claim-lost",
+    "executing",
+    "executed",
+    "failed",
+    "improved",
+    "no-effect",
+    "worse",
+    "undoing",
+    "undone",
+    "escalated",
+];
+
 impl Event {
     /// The name of the event, as in JSON.
     #[must_use]
@@ -62,7 +97,7 @@ impl Record {
         let mut out = String::with_capacity(512);
         let _ = write!(out, "{{\"number\":{},\"at\":", self.number);
         number(&mut out, self.at.as_secs_f64());
-        let _ = write!(out, ",\"action\":{}", self.action);
+        let _ = write!(out, ",\"round\":{},\"action\":{}", self.round, self.action);
         for (name, text) in [
             ("policy", &self.policy),
             ("kind", &self.kind),
@@ -72,7 +107,7 @@ impl Record {
             let _ = write!(out, ",\"{name}\":");
             quote(&mut out, text);
         }
-        out.push_str(",\"confidence\":");
+        let _ = write!(out, ",\"disruption\":\"{}\",\"confidence\":", disruption(self.disruption));
         number(&mut out, self.confidence);
         if let Some((cause, confidence)) = &self.runner_up {
             out.push_str(",\"runner_up\":{\"cause\":");
@@ -81,8 +116,15 @@ impl Record {
             number(&mut out, *confidence);
             out.push('}');
         }
-        out.push_str(",\"utility\":");
-        number(&mut out, self.utility);
+        for (name, value) in [
+            ("utility", self.utility),
+            ("penalty", self.penalty),
+            ("improvement", self.improvement),
+            ("within", self.within.as_secs_f64()),
+        ] {
+            let _ = write!(out, ",\"{name}\":");
+            number(&mut out, value);
+        }
         out.push_str(",\"evidence\":[");
         for (place, EvidenceRecord { signal, value, threshold, age }) in self.evidence.iter().enumerate() {
             out.push_str(if place == 0 { "{\"signal\":" } else { ",{\"signal\":" });
@@ -91,6 +133,14 @@ impl Record {
                 let _ = write!(out, ",\"{name}\":");
                 number(&mut out, value);
             }
+            out.push('}');
+        }
+        out.push_str("],\"alternatives\":[");
+        for (place, AlternativeRecord { kind, utility }) in self.alternatives.iter().enumerate() {
+            out.push_str(if place == 0 { "{\"kind\":" } else { ",{\"kind\":" });
+            quote(&mut out, kind);
+            out.push_str(",\"utility\":");
+            number(&mut out, *utility);
             out.push('}');
         }
         let _ = write!(out, "],\"event\":\"{}\"", self.event.name());
@@ -132,6 +182,8 @@ impl Record {
     /// at 12.500s, restart of worker 3: executing (action 1)
     /// because restart-slow sees hang (confidence 0.90; next likely: load, 0.10)
     ///   job_seconds was 7, threshold 1, 0.200s old
+    ///   utility 1; beside it: stop 0.25
+    ///   expected: less by a share of 0.5 within 2.000s
     /// ```
     #[must_use]
     pub fn explain(&self) -> String {
@@ -145,11 +197,15 @@ impl Record {
             Event::Executing { fence: None } => write!(out, "executing"),
             Event::Executed => write!(out, "executed; the verdict follows"),
             Event::Failed { reason } => write!(out, "failed: {reason}"),
-            Event::Improved { before, after } => write!(out, "helped: {before} before, {after} after"),
-            Event::NoEffect { before, after } => {
-                write!(out, "changed nothing: {before} before, {after} after")
+            Event::Improved { before, after } => {
+                write!(out, "helped: {} before, {} after", Badness(*before), Badness(*after))
             }
-            Event::Worse { before, after } => write!(out, "made it worse: {before} before, {after} after"),
+            Event::NoEffect { before, after } => {
+                write!(out, "changed nothing: {} before, {} after", Badness(*before), Badness(*after))
+            }
+            Event::Worse { before, after } => {
+                write!(out, "made it worse: {} before, {} after", Badness(*before), Badness(*after))
+            }
             Event::Undoing { fence: Some(fence) } => write!(out, "being undone, fence {fence}"),
             Event::Undoing { fence: None } => write!(out, "being undone"),
             Event::Undone => write!(out, "undone"),
@@ -168,6 +224,17 @@ impl Record {
             let age = age.as_secs_f64();
             let _ = write!(out, "\n  {signal} was {value}, threshold {threshold}, {age:.3}s old");
         }
+        let _ = write!(out, "\n  utility {}", self.utility);
+        if self.penalty < 1.0 {
+            let effective = effective(self.utility, self.penalty);
+            let _ =
+                write!(out, ", {effective} after the penalty {} for what did not help before", self.penalty);
+        }
+        for (place, AlternativeRecord { kind, utility }) in self.alternatives.iter().enumerate() {
+            let _ = write!(out, "{} {kind} {utility}", if place == 0 { "; beside it:" } else { "," });
+        }
+        let within = self.within.as_secs_f64();
+        let _ = write!(out, "\n  expected: less by a share of {} within {within:.3}s", self.improvement);
         out
     }
 }
