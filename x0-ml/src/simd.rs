@@ -122,13 +122,13 @@ impl Path {
     }
 }
 
-/// Asks the processor to load the bytes into its cache; changes nothing else.
+/// Asks the processor to load the values into its cache; changes nothing else.
 #[inline]
-pub(crate) fn prefetch(bytes: &[i8]) {
+pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    x86::prefetch(bytes);
+    x86::prefetch(values);
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = values;
 }
 
 impl fmt::Debug for Path {

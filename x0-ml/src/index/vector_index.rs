@@ -20,8 +20,9 @@ pub struct Search<'a> {
     pub k: usize,
     /// Returns only vectors that pass it; applied before the nearest are chosen.
     pub filter: Option<Filter<'a>>,
-    /// Candidates of a graph walk; `None`: the index's own setting. More give a better recall and take
-    /// longer.
+    /// Candidates of a graph walk, at least [`k`](Self::k); `None`: the index's own setting. More give a
+    /// better recall and take longer. Of a walk of an [`HnswIndex`](super::HnswIndex), the best `4 * k`
+    /// candidates, or all if there are fewer, are ranked by their exact vectors.
     pub effort: Option<usize>,
 }
 

@@ -97,10 +97,11 @@ pub(super) fn avx512_dot_i8(query: &[i8], rows: &[&[i8]], sums: &mut [i32]) {
 }
 
 #[inline]
-pub(super) fn prefetch(bytes: &[i8]) {
-    for line in bytes.chunks(64) {
+pub(super) fn prefetch<T>(values: &[T]) {
+    let first = values.as_ptr().cast::<i8>();
+    for line in (0..size_of_val(values)).step_by(64) {
         // SAFETY: a prefetch reads nothing architecturally, and the address lies in a live slice. SSE is part
         // of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.add(line)) };
     }
 }

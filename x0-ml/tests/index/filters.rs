@@ -91,3 +91,47 @@ fn a_source_gives_the_ranking_of_memory() {
         assert!(matches!(failed, Err(SearchError::Source(SourceError { id: VectorId(9999), .. }))));
     }
 }
+
+#[test]
+fn a_filter_may_search_another_graph_in_the_same_thread() {
+    let mut vectors = Vectors::new(16, 10, 11);
+    let (data, queries) = (vectors.take(600), vectors.take(20));
+    let options = || HnswOptions::new(16, Metric::Cosine).scan_len_max(0);
+    let (outer, inner) = (hnsw(options(), &data), hnsw(options(), &data[..300]));
+    for query in &queries {
+        let wanted = Search::new(query, 5);
+        let alone = inner.search(&wanted).unwrap();
+        // The walk of the filter's search must leave that of the outer one as it is.
+        let nested = |id: VectorId| {
+            assert_eq!(inner.search(&wanted).unwrap(), alone);
+            id.0.is_multiple_of(2)
+        };
+        let plain = |id: VectorId| id.0.is_multiple_of(2);
+        assert_eq!(
+            outer.search(&Search::new(query, 5).filter(&nested)).unwrap(),
+            outer.search(&Search::new(query, 5).filter(&plain)).unwrap()
+        );
+    }
+}
+
+#[test]
+fn effort_is_kept_below_the_candidates_of_the_ranking() {
+    let mut vectors = Vectors::new(32, 200, 12);
+    let (data, queries) = (vectors.take(3000), vectors.take(100));
+    let index = hnsw(HnswOptions::new(32, Metric::InnerProduct).scan_len_max(0), &data);
+    let exact = exact(32, Metric::InnerProduct, &data);
+    let hits = |effort: usize| -> usize {
+        let mut hits = 0;
+        for query in &queries {
+            let truth = exact.search(&Search::new(query, 10)).unwrap();
+            let found = index.search(&Search::new(query, 10).effort(effort)).unwrap();
+            assert_eq!(found.len(), 10, "never fewer than asked for");
+            hits += found.iter().filter(|near| truth.iter().any(|true_one| true_one.id == near.id)).count();
+        }
+        hits
+    };
+    // Ten candidates are fewer than the forty that are ranked: the caller gets the short walk that it asked
+    // for.
+    let (least, most) = (hits(1), hits(40));
+    assert!(least < most, "{least} of {most}");
+}

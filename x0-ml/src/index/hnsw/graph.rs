@@ -137,16 +137,20 @@ impl Graph {
     /// Calls `each` with the distance of every slot, in their order.
     #[inline]
     pub(super) fn distances(&self, from: From<'_>, slots: &[u32], mut each: impl FnMut(Near)) {
-        const STEP: usize = 32;
-        let mut sums = [0_i32; STEP];
-        for slots in slots.chunks(STEP) {
-            let mut rows: [&[i8]; STEP] = [&[]; STEP];
-            for (row, slot) in rows.iter_mut().zip(slots) {
-                *row = self.codes.row(*slot);
-                prefetch(row);
+        // The codes of one step are on their way from memory while those of the step before are summed.
+        const STEP: usize = 8;
+        let mut steps = slots.chunks(STEP);
+        let mut rows: [&[i8]; STEP] = [&[]; STEP];
+        let Some(mut step) = steps.next() else { return };
+        self.load(step, &mut rows);
+        loop {
+            let (present, next) = (rows, steps.next());
+            if let Some(next) = next {
+                self.load(next, &mut rows);
             }
-            self.options.path.dot_i8(from.codes, &rows[..slots.len()], &mut sums);
-            for (slot, sum) in slots.iter().zip(sums) {
+            let mut sums = [0_i32; STEP];
+            self.options.path.dot_i8(from.codes, &present[..step.len()], &mut sums);
+            for (slot, sum) in step.iter().zip(sums) {
                 let [scale, square] = self.scales.row(*slot)[0];
                 let product = sum as f32 * from.scale * scale;
                 let distance = match self.options.metric {
@@ -155,6 +159,28 @@ impl Graph {
                 };
                 each(Near::new(distance, *slot));
             }
+            match next {
+                Some(next) => step = next,
+                None => return,
+            }
+        }
+    }
+
+    /// The codes of the slots, with a request to the processor to load them and their scales.
+    #[inline]
+    fn load<'a>(&'a self, slots: &[u32], rows: &mut [&'a [i8]]) {
+        for (row, slot) in rows.iter_mut().zip(slots) {
+            *row = self.codes.row(*slot);
+            prefetch(row);
+            prefetch(self.scales.row(*slot));
+        }
+    }
+
+    /// Asks the processor to load the links of a node on the lowest layer.
+    #[inline]
+    pub(super) fn prefetch_links(&self, layer: usize, slot: u32) {
+        if layer == 0 {
+            prefetch(self.links.row(slot));
         }
     }
 

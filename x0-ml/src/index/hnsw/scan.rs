@@ -1,5 +1,6 @@
 //! The choice between a walk and a scan, and the scan.
 
+use std::cell::RefCell;
 use std::collections::BinaryHeap;
 
 use super::blocks::ROWS;
@@ -15,22 +16,30 @@ const MEASURED_PER_CANDIDATE: usize = 16;
 /// Calls of a filter that take as long as one distance.
 const FILTERS_PER_DISTANCE: usize = 8;
 
+thread_local! {
+    /// Memory of the walks of searches in this thread: a bit for each slot of the largest index, and heaps.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 impl Graph {
     /// The nearest nodes by codes that pass the filter, the nearest first; at least `keep`, if there are so
     /// many.
     pub(super) fn candidates(&self, from: From<'_>, search: &Search<'_>, keep: usize) -> Vec<Near> {
-        let ef = search.effort.unwrap_or(self.options.ef_search).max(keep);
+        let ef = search.effort.unwrap_or(self.options.ef_search).max(search.k.min(keep));
         if self.len > self.options.scan_len_max
             && let Some(entry) = self.entry
             && let Some(measured_max) = self.worth_walking(search, ef)
         {
-            let mut scratch = Scratch::default();
             let nearest = self.descend(from, entry, 0);
-            let found =
-                self.walk(0, from, nearest, Limits { ef, filter: search.filter, measured_max }, &mut scratch);
+            let limits = Limits { ef, filter: search.filter, measured_max };
+            // A filter may itself search another index in this thread: such a search has memory of its own.
+            let found = SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+                Ok(mut scratch) => self.walk(0, from, nearest, limits, &mut scratch),
+                Err(_) => self.walk(0, from, nearest, limits, &mut Scratch::default()),
+            });
             // A filter whose vectors lie far from the query ends a walk late or early; the scan then answers.
             if let Some(found) = found
-                && (search.filter.is_none() || found.len() >= keep)
+                && (search.filter.is_none() || found.len() >= keep.min(ef))
             {
                 return found;
             }

@@ -11,8 +11,6 @@ use crate::index::vector_index::Filter;
 pub(super) struct Scratch {
     /// A bit for each slot.
     visited: Vec<u64>,
-    /// Words of `visited` that are not zero.
-    touched: Vec<u32>,
     candidates: BinaryHeap<Reverse<Near>>,
     best: BinaryHeap<Near>,
     fresh: Vec<u32>,
@@ -39,10 +37,8 @@ impl Limits<'_> {
 
 impl Scratch {
     fn begin(&mut self, slots: u32) {
+        self.visited.clear();
         self.visited.resize((slots as usize).div_ceil(64), 0);
-        for word in self.touched.drain(..) {
-            self.visited[word as usize] = 0;
-        }
         self.candidates.clear();
         self.best.clear();
     }
@@ -51,15 +47,24 @@ impl Scratch {
     #[inline]
     fn visit(&mut self, slot: u32) -> bool {
         let word = &mut self.visited[slot as usize / 64];
-        let bit = 1 << (slot % 64);
-        if *word & bit != 0 {
-            return false;
+        let before = *word;
+        *word |= 1 << (slot % 64);
+        *word != before
+    }
+
+    /// Marks the slots and keeps those that were not marked in `fresh`.
+    #[inline]
+    fn visit_all(&mut self, slots: &[u32]) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.resize(slots.len().max(fresh.len()), 0);
+        let mut len = 0;
+        // Without a branch on the mark, which no processor could predict.
+        for slot in slots {
+            fresh[len] = *slot;
+            len += usize::from(self.visit(*slot));
         }
-        if *word == 0 {
-            self.touched.push(slot / 64);
-        }
-        *word |= bit;
-        true
+        fresh.truncate(len);
+        self.fresh = fresh;
     }
 }
 
@@ -89,21 +94,18 @@ impl Graph {
             if is_full && scratch.best.peek().is_some_and(|worst| nearest > *worst) {
                 break;
             }
-            let mut fresh = std::mem::take(&mut scratch.fresh);
-            fresh.clear();
-            for link in self.links_of(layer, nearest.slot()) {
-                if scratch.visit(*link) {
-                    fresh.push(*link);
-                }
-            }
-            scratch.measured += fresh.len();
+            scratch.visit_all(self.links_of(layer, nearest.slot()));
+            scratch.measured += scratch.fresh.len();
             if scratch.measured > measured_max {
-                scratch.fresh = fresh;
                 return None;
             }
-            let (best, candidates) = (&mut scratch.best, &mut scratch.candidates);
-            self.distances(from, &fresh, |near| {
+            let Scratch { best, candidates, fresh, .. } = &mut *scratch;
+            self.distances(from, fresh, |near| {
                 if best.len() < ef || best.peek().is_some_and(|worst| near < *worst) {
+                    if candidates.peek().is_none_or(|Reverse(first)| near < *first) {
+                        // The next node of the walk, unless a nearer one follows.
+                        self.prefetch_links(layer, near.slot());
+                    }
                     candidates.push(Reverse(near));
                     if passes(near.slot()) {
                         best.push(near);
@@ -113,7 +115,6 @@ impl Graph {
                     }
                 }
             });
-            scratch.fresh = fresh;
         }
         let mut found: Vec<Near> = scratch.best.drain().collect();
         found.sort_unstable();
