@@ -70,7 +70,8 @@ use crate::storage::{Recovered, Write};
 ///   not keep the leader in office.
 /// - **Return.** When the member has caught up, the leader registers its incarnation with an entry. That
 ///   entry is committed by a majority of the voters without the returned one. The member votes once it has
-///   applied it. The number of voters is the same at every moment.
+///   applied it. The number of voters is the same at every moment. Every member makes the commit index of
+///   the entry durable when it applies it, so that the registration is known after a restart of all.
 ///
 /// No entry is lost: let *m* of *n* voters be a majority. An entry that was committed with the
 /// acknowledgement of the lost log is on *m* - 1 other voters. The registration is on *m* other voters, and

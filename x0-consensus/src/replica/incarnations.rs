@@ -77,6 +77,8 @@ pub(super) struct Incarnations {
     /// The incarnation that each member used last.
     pub(super) seen: BTreeMap<NodeId, u64>,
     pub(super) acknowledged: BTreeMap<NodeId, Acknowledged>,
+    /// The last index through which the log is that of the leader, and the term of that leader.
+    pub(super) matched: (u64, u64),
     /// As it was reported last.
     pub(super) standing: Standing,
 }
@@ -181,7 +183,9 @@ impl Replica {
         // Entries that were committed and acknowledged by this log are gone: the disk was rolled back.
         let is_own =
             envelope.registered.incarnation == self.options.incarnation && self.options.incarnation != 0;
-        if is_own && envelope.acknowledged > self.node.raft.raft_log.last_index() && self.is_registered() {
+        let last_index = self.node.raft.raft_log.last_index();
+        // Also of a log that was rolled back to the time before it had a membership.
+        if is_own && envelope.acknowledged > last_index && self.may_vote(envelope.registered) {
             return self.fail(from.get(), FailReason::LogLost);
         }
         if envelope.incarnation == 0 || self.node.raft.prs().get(from.get()).is_none() {
@@ -217,9 +221,14 @@ impl Replica {
             {
                 return false;
             }
-            // A leader that counts on the lost log sends a commit index beyond the end of this one.
+            // A leader that counts on the lost log sends a commit index of that log. This one may be shorter,
+            // or end in entries that were replaced since: only those that the leader has matched in its term
+            // are its own.
             MessageType::MsgHeartbeat if !self.may_vote(envelope.registered) => {
-                message.commit = message.commit.min(self.node.raft.raft_log.last_index());
+                let (term, index) = self.incarnations.matched;
+                let matched = if term == message.term { index } else { 0 };
+                let log = &self.node.raft.raft_log;
+                message.commit = message.commit.min(log.committed.max(matched.min(log.last_index())));
             }
             // An acknowledgement of committed entries moves nothing but the flow of entries to that member.
             MessageType::MsgAppendResponse if is_suspended && !message.reject => {

@@ -118,7 +118,7 @@ impl Replica {
         // The change of the leader comes before the outputs that depend on it.
         self.note_leader();
         self.note_reads(ready.take_read_states());
-        let write = self.write_of(&mut ready);
+        let mut write = self.write_of(&mut ready);
         let mut messages = ready.take_persisted_messages();
         let is_vote_written = self.vote_write <= self.writes
             && self.flights.front().is_none_or(|flight| flight.number > self.vote_write);
@@ -138,7 +138,13 @@ impl Replica {
         if let Some(meta) = &snapshot {
             self.install(meta);
         }
-        self.hand_out(&committed);
+        let is_registered = self.hand_out(&committed);
+        // Without that commit index, a restart of all members would leave no one that knows the registered
+        // incarnations: no member may count one that is not known to be committed.
+        if is_registered && self.options.incarnation != 0 {
+            write.hard_state = self.unwritten.take().or(write.hard_state);
+            write.must_sync |= write.hard_state.is_some();
+        }
         if !write.is_empty() {
             self.append(write, Some(number), messages);
         } else if let Some(flight) = self.flights.back_mut() {
@@ -219,6 +225,9 @@ impl Replica {
     pub(super) fn send_messages(&mut self, messages: Vec<Message>) {
         for message in messages {
             let Some(to) = NodeId::new(message.to) else { continue };
+            if message.msg_type == MessageType::MsgAppendResponse && !message.reject {
+                self.incarnations.matched = (message.term, message.index);
+            }
             // A snapshot does not fit into a message: it is streamed in chunks, and raft gets the result
             // later.
             if message.msg_type == MessageType::MsgSnapshot {
@@ -236,12 +245,15 @@ impl Replica {
     }
 
     /// Hands committed entries out to be applied, and performs the changes of the membership among them.
-    fn hand_out(&mut self, committed: &[RaftEntry]) {
-        let Some(last) = committed.last().map(|entry| entry.index) else { return };
+    /// Returns whether there were any.
+    fn hand_out(&mut self, committed: &[RaftEntry]) -> bool {
+        let Some(last) = committed.last().map(|entry| entry.index) else { return false };
         let entries: Vec<Entry> = committed.iter().map(from_raft_entry).collect();
         let mut proposals = Vec::new();
+        let mut is_changed = false;
         for entry in &entries {
             if entry.kind == EntryKind::Membership {
+                is_changed = true;
                 self.apply_membership(entry);
                 let membership = self.membership_at(entry.index);
                 self.outputs.push_back(Output::Membership(membership));
@@ -264,6 +276,7 @@ impl Replica {
         self.pace.committed(self.now, last);
         self.outputs.push_back(Output::Apply { entries, proposals });
         self.leave_if_removed();
+        is_changed
     }
 
     /// A leader that was removed as a voter steps down once that entry is committed (Ongaro 2014, section

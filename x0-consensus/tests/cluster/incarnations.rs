@@ -184,6 +184,89 @@ fn a_disk_that_was_rolled_back_is_detected_by_a_leader_that_saw_more() {
     assert_eq!(cluster.node(b).failed, Some(FailReason::LogLost));
 }
 
+/// The image of the disk is of the time before the group was founded, so that the log has no membership.
+#[test]
+fn a_disk_that_was_rolled_back_to_the_time_before_the_founding_is_detected() {
+    // The others know the founding only from a snapshot.
+    let compact = |options: &mut x0_consensus::Options| {
+        (options.checkpoint_log_len, options.retained_entries) = (2000, 0);
+    };
+    let mut cluster = Cluster::with_incarnations(9, 3, Machine::default(), compact);
+    let images: Vec<_> =
+        (1..=3).map(|node| (cluster.node(node).directory.fork(), cluster.node(node).machine())).collect();
+    cluster.settle();
+    let (a, others) = roles(&mut cluster);
+    let b = others[0];
+    for _ in 0..10 {
+        cluster.propose_many(a, 10, 100);
+        cluster.settle();
+    }
+    cluster.run_for(Duration::from_secs(1));
+    cluster.crash(b);
+    cluster.crash(others[1]);
+    let image = images.into_iter().nth(usize::try_from(b).unwrap() - 1).unwrap();
+    image.0.crash(x0_consensus::sim::Unsynced::Kept);
+    cluster.replace_folder(b, image.0, image.1);
+    let seen = cluster.node(a).process.as_ref().unwrap().replica().acknowledged().clone();
+    cluster.crash(a);
+    cluster.nodes.get_mut(&a).unwrap().options.acknowledged = seen;
+    cluster.start(b);
+    cluster.start(a);
+    cluster.run_until("the member notices", |cluster| cluster.node(b).failed.is_some());
+    assert_eq!(cluster.node(b).failed, Some(FailReason::LogLost));
+    assert_eq!(cluster.leader(), None, "it has voted before it noticed");
+}
+
+/// The copy ends in entries that were never committed, and that the group has replaced since.
+#[test]
+fn a_restored_copy_does_not_commit_the_entries_at_its_end() {
+    let mut cluster = cluster(11, 3);
+    cluster.settle();
+    let (a, _) = roles(&mut cluster);
+    cluster.isolate(&[a]);
+    cluster.propose_many(a, 5, 100);
+    cluster.run_for(Duration::from_millis(100));
+    let backup = cluster.backup(a);
+    cluster.crash(a);
+    cluster.heal();
+    cluster.elect();
+    for _ in 0..20 {
+        cluster.put();
+    }
+    cluster.start(a);
+    cluster.settle();
+    cluster.crash(a);
+    // Nothing is under way to the copy: its first message is a heartbeat of the leader, which counts on the
+    // lost folder until it receives a message of the new one.
+    cluster.run_for(Duration::from_secs(1));
+    cluster.replace_folder(a, backup.0, backup.1);
+    cluster.start(a);
+    cluster.run_until("the copy votes", are_all_members);
+    cluster.settle();
+    cluster.assert_unharmed();
+}
+
+/// No write follows a registration, all members restart, and another one has lost its folder meanwhile.
+#[test]
+fn a_registration_is_known_after_a_restart_of_all() {
+    for seed in 0..10 {
+        let mut cluster = cluster(seed, 3);
+        cluster.settle();
+        let (_, others) = roles(&mut cluster);
+        cluster.crash(others[0]);
+        cluster.empty(others[0]);
+        cluster.start(others[0]);
+        cluster.run_until("the emptied folder votes", are_all_members);
+        cluster.run_for(Duration::from_secs(1));
+        (1..=3).for_each(|node| cluster.crash(node));
+        cluster.empty(others[1]);
+        (1..=3).for_each(|node| cluster.start(node));
+        cluster.run_until("the second emptied folder votes", are_all_members);
+        cluster.settle();
+        cluster.assert_unharmed();
+    }
+}
+
 #[test]
 fn with_too_many_folders_lost_there_is_no_service() {
     let mut cluster = cluster(5, 3);
