@@ -8,13 +8,17 @@
 //! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end
 //! or stand still, disks fail, fill up or get slow; links are cut in both directions or one, lose, delay,
 //! repeat and reorder; leadership is handed over and members come and go. Folders are damaged, emptied and
-//! rolled back, one at a time, and their nodes replaced. Log lines are not read. Then all is mended, and then
-//! must hold:
+//! rolled back, one at a time, and their nodes rejoin under a new incarnation, as those of the product do.
+//! Log lines are not read. Then all is mended, and then must hold:
 //!
 //! - every client is answered, and can read; all members reach the same index with the same state, byte for
 //!   byte;
 //! - the answers of the round could have come from one store that does one operation after the other
 //!   ([`linearizability`]), and each value was written once.
+//!
+//! At times the disk of a node is then rolled back as a whole, which the others detect by what they have kept
+//! about it; and some histories end with the loss of a majority of the folders, after which the cluster must
+//! refuse service and every node must report why.
 //!
 //! At every moment must hold: one leader per term; the same entry and the same outcome at an index on every
 //! node; no replica stops by itself, no log that was not damaged is refused, and one that was is refused with
@@ -31,6 +35,7 @@
 //! ```
 
 mod cable;
+mod calm;
 mod context;
 mod damage;
 mod disk;
@@ -81,6 +86,11 @@ pub struct Scenario {
     pub fault_every: Duration,
     /// Of a thousand faults, how many are of a folder: damaged, emptied, rolled back. 45 unless set.
     pub folder_faults: u64,
+    /// Of a thousand storms, how many are followed by a disk that is rolled back as a whole, if there are
+    /// three voters. 200 unless set.
+    pub disk_rollbacks: u64,
+    /// Of a thousand histories, how many end with the loss of a majority of the folders. 100 unless set.
+    pub majority_losses: u64,
     /// How long a client waits between an answer and the next operation, on average.
     pub think: Duration,
     /// The unit of the replicas' times.
@@ -113,10 +123,15 @@ pub enum PlantedBug {
     ReadUnverified,
     /// The log opens although the segment that its manifest names is missing.
     IgnoreManifest,
-    /// A node whose folder was emptied votes and acknowledges at once, as if it had never done so before.
+    /// An emptied folder keeps its incarnation, so that its node votes and acknowledges at once.
     EmptiedFolderVotes,
-    /// A node serves from an older copy of its folder.
+    /// An older copy of a folder is adopted under its old incarnation.
     OlderCopyServes,
+    /// A node does not keep what it saw acknowledged by the others, so that a disk that was rolled back as a
+    /// whole is not detected.
+    ForgetAcknowledged,
+    /// When a majority of the folders is lost at once, they keep their incarnations.
+    LostMajorityServes,
     /// A write for which the log has no space is reported as durable.
     AcknowledgeWithoutSpace,
     /// A checkpoint for which there is no space is reported as saved.
@@ -129,7 +144,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [PlantedBug; 14] = [
+    pub const ALL: [PlantedBug; 16] = [
         PlantedBug::SkipSync,
         PlantedBug::AcknowledgeBeforePersist,
         PlantedBug::ReadWithoutQuorum,
@@ -140,6 +155,8 @@ impl PlantedBug {
         PlantedBug::IgnoreManifest,
         PlantedBug::EmptiedFolderVotes,
         PlantedBug::OlderCopyServes,
+        PlantedBug::ForgetAcknowledged,
+        PlantedBug::LostMajorityServes,
         PlantedBug::AcknowledgeWithoutSpace,
         PlantedBug::SaveWithoutSpace,
         PlantedBug::WaitForLog,
@@ -160,6 +177,8 @@ impl Scenario {
             storm: Duration::from_secs(10),
             fault_every: Duration::from_millis(700),
             folder_faults: 45,
+            disk_rollbacks: 200,
+            majority_losses: 100,
             think: Duration::from_millis(100),
             tick: Duration::from_millis(50),
             election_ticks: 10,
@@ -178,6 +197,8 @@ impl Scenario {
             storm: Duration::from_secs(5),
             fault_every: Duration::from_millis(400),
             folder_faults: 500,
+            disk_rollbacks: 500,
+            majority_losses: 250,
             ..Scenario::new(seed)
         }
     }

@@ -1,18 +1,17 @@
-//! Damage to what a node has acknowledged, and its safe replacement.
+//! Damage to what a node has acknowledged, and its way back.
 //!
-//! A node whose folder was damaged, emptied or rolled back has lost what the others count on. It must refuse
-//! to start, or be kept from it by its operator: here the operator is [`World::replace`]. It removes the node
-//! from the membership, and only when that is committed the node starts with an empty folder and joins again.
-//! The group survives this as long as a majority of the folders is intact, so one node at a time is damaged.
-
-use x0_consensus::MembershipChange;
+//! A node whose folder was damaged, emptied or rolled back has lost what the others count on. An emptied
+//! folder gets a new incarnation, and the node rejoins by itself: it neither votes nor counts until the
+//! leader has registered that incarnation. A damaged folder and a copy are refused by name, and the operator
+//! does what the message says: empties the folder, or adopts the copy ([`World::recover`]). The group
+//! survives this as long as a majority of the folders is intact, so one node at a time is damaged.
 
 use super::context::{Trouble, violation};
 use super::schedule::{Event, MILLISECOND, Place};
 use super::world::World;
 use super::{PlantedBug, id_of};
 
-/// How long the operator waits between two steps of a replacement.
+/// How long the operator waits between two steps.
 const STEP: u64 = 200 * MILLISECOND;
 
 /// What was done to the folder of a node.
@@ -22,43 +21,56 @@ pub(super) enum Damage {
     Rot,
     /// The newest segment of the log is gone.
     MissingSegment,
-    /// The folder is empty.
-    Emptied,
-    /// The folder is a copy that was made before.
+    /// The folder is a copy that was made before, file by file.
     RolledBack,
+    /// The whole disk is an earlier one, with the fingerprints of the original.
+    DiskRolledBack,
 }
 
-/// How far the replacement of a damaged node is.
+/// How far the recovery of a damaged node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replacement {
-    /// The node is down, and to be removed from the membership.
-    Remove,
-    /// It runs with an empty folder, and is to become a voter again.
-    Join,
+pub(super) enum Recovery {
+    /// The node has refused its folder and is down until its operator acts.
+    Refused,
+    /// It runs under another incarnation than the registered one.
+    Rejoining,
 }
 
 impl World {
     /// Damages the folder of a node, if a majority of intact ones remains without it.
     pub(super) fn damage(&mut self, place: Place) -> Result<(), Trouble> {
-        let Some(membership) = self.membership() else { return Ok(()) };
-        let is_intact = |node: &super::node::Node| node.damage.is_none() && node.replacement.is_none();
-        if !self.nodes.iter().all(is_intact)
-            || membership.is_joint()
-            || membership.voters.len() < 3
-            || !membership.voters.contains(&id_of(place))
-        {
+        if !self.is_intact() || !self.can_lose(place) {
             return Ok(());
         }
-        let kind = self.context.random.below(4);
         // The process ends and the power stays: after a power failure a flipped bit in the last batch looks
         // like a torn write, which no log that synchronises once for each batch can tell apart.
-        match kind {
-            0 => self.rot(place)?,
-            1 => self.lose_segment(place)?,
-            2 => self.empty(place)?,
-            _ => self.roll_back(place)?,
+        match self.context.random.below(4) {
+            0 => self.rot(place),
+            1 => self.lose_segment(place),
+            2 => self.empty(place),
+            _ => self.roll_back(place),
         }
-        Ok(())
+    }
+
+    /// Whether the other voters are a majority of members that know each other's incarnations, and that know
+    /// them after a power failure as well.
+    pub(super) fn can_lose(&self, place: Place) -> bool {
+        let Some(leader) = self.leader().and_then(|leader| self.nodes[leader].running.as_ref()) else {
+            return false;
+        };
+        let membership = leader.status().membership;
+        let others: Vec<_> = membership.voters.iter().filter(|voter| **voter != id_of(place)).collect();
+        if membership.is_joint() || others.len() + 1 != membership.voters.len() || others.len() < 2 {
+            return false;
+        }
+        let newest = membership.incarnations.values().map(|held| held.index).max().unwrap_or(0);
+        leader.applied_index() >= self.context.entries()
+            && self.nodes.iter().filter(|node| others.contains(&&id_of(node.place))).all(|node| {
+                let held = membership.incarnations.get(&id_of(node.place));
+                held.is_some_and(|held| held.incarnation == node.incarnation)
+                    && node.running.as_ref().is_some_and(|running| running.applied_index() >= newest)
+                    && node.disk.durable_commit() >= newest
+            })
     }
 
     fn rot(&mut self, place: Place) -> Result<(), Trouble> {
@@ -78,6 +90,7 @@ impl World {
         let node = &mut self.nodes[place];
         if node.disk.remove_segment(forgets) {
             node.damage = Some(Damage::MissingSegment);
+            node.keeps_incarnation = forgets;
         }
         self.start_later(place);
         Ok(())
@@ -86,13 +99,25 @@ impl World {
     fn empty(&mut self, place: Place) -> Result<(), Trouble> {
         self.context.report.folders_emptied += 1;
         self.stop(place, false)?;
-        self.nodes[place].disk.empty();
-        if self.context.is_planted(PlantedBug::EmptiedFolderVotes) {
-            self.start_later(place);
-            return Ok(());
-        }
-        self.nodes[place].damage = Some(Damage::Emptied);
-        self.refuse(place)
+        self.rejoin_empty(place);
+        self.start_later(place);
+        Ok(())
+    }
+
+    /// Empties the folder of a node that is down.
+    pub(super) fn rejoin_empty(&mut self, place: Place) {
+        let is_kept = self.context.is_planted(PlantedBug::EmptiedFolderVotes);
+        let node = &mut self.nodes[place];
+        node.disk.empty();
+        node.acknowledged.clear();
+        node.damage = None;
+        node.keeps_incarnation = is_kept;
+        self.rejoins(place);
+    }
+
+    fn rejoins(&mut self, place: Place) {
+        self.nodes[place].recovery = Some(Recovery::Rejoining);
+        self.recover_later(place);
     }
 
     fn roll_back(&mut self, place: Place) -> Result<(), Trouble> {
@@ -101,102 +126,115 @@ impl World {
         }
         self.context.report.folders_rolled_back += 1;
         self.stop(place, false)?;
-        self.nodes[place].disk.roll_back();
-        if self.context.is_planted(PlantedBug::OlderCopyServes) {
-            self.start_later(place);
-            return Ok(());
-        }
-        self.nodes[place].damage = Some(Damage::RolledBack);
-        self.refuse(place)
+        let node = &mut self.nodes[place];
+        node.disk.roll_back();
+        node.acknowledged.clear();
+        node.damage = Some(Damage::RolledBack);
+        self.start_later(place);
+        Ok(())
     }
 
     /// A node refuses what its folder holds, at its start or later, and says why.
     pub(super) fn refuses(&mut self, place: Place, why: &str) -> Result<(), Trouble> {
-        // The message names a file of the folder.
-        if !why.contains("sim/") {
+        // The message names the folder or a file of it.
+        if !why.contains("sim/") && !why.contains("sim is a copy") {
             return violation(format!("node {} refuses its folder and names no file: {why}", id_of(place)));
         }
         if self.nodes[place].damage.is_none() {
             return violation(format!("node {} refuses a folder that is intact: {why}", id_of(place)));
         }
-        self.stop(place, false)?;
         self.refuse(place)
     }
 
-    /// A leader counts on entries that the log of a node lacks. One that does not know yet that the node was
-    /// replaced may do so, and the node starts again.
+    /// The others know of acknowledgements that the log of a node lacks.
     pub(super) fn log_lost(&mut self, place: Place, why: String) -> Result<(), Trouble> {
-        if !self.nodes[place].was_replaced {
+        if self.nodes[place].damage != Some(Damage::DiskRolledBack) {
             return violation(why);
         }
-        self.stop(place, false)?;
-        self.start_later(place);
-        Ok(())
+        self.refuse(place)
     }
 
-    /// A node has refused its folder: the operator replaces it.
+    /// The node stays down until its operator acts.
     pub(super) fn refuse(&mut self, place: Place) -> Result<(), Trouble> {
+        self.stop(place, false)?;
         self.context.report.folders_refused += 1;
-        self.nodes[place].replacement = Some(Replacement::Remove);
-        self.replace_later(place);
+        self.nodes[place].recovery = Some(Recovery::Refused);
+        self.recover_later(place);
         Ok(())
     }
 
-    fn replace_later(&mut self, place: Place) {
-        self.context.schedule.put(self.context.now + STEP, Event::Replace { place });
+    fn recover_later(&mut self, place: Place) {
+        self.context.schedule.put(self.context.now + STEP, Event::Recover { place });
     }
 
-    /// Damage that no read has found is replaced as well before the replicas are compared.
+    /// Damage that no read has found is repaired as well before the replicas are compared.
     pub(super) fn replace_damaged(&mut self) -> Result<(), Trouble> {
         for place in 0..self.nodes.len() {
-            if self.nodes[place].damage.is_some() && self.nodes[place].replacement.is_none() {
-                self.stop(place, false)?;
-                self.nodes[place].replacement = Some(Replacement::Remove);
-                self.replace_later(place);
+            if self.nodes[place].damage.is_some() && self.nodes[place].recovery.is_none() {
+                self.refuse(place)?;
             }
         }
         Ok(())
     }
 
-    /// Whether no node is damaged or being replaced.
+    /// Whether no node is damaged or rejoining.
     pub(super) fn is_intact(&self) -> bool {
-        self.nodes.iter().all(|node| node.damage.is_none() && node.replacement.is_none())
+        self.nodes.iter().all(|node| node.damage.is_none() && node.recovery.is_none())
     }
 
-    /// The next step of a replacement.
-    pub(super) fn replace(&mut self, place: Place) -> Result<(), Trouble> {
-        let Some(replacement) = self.nodes[place].replacement else { return Ok(()) };
-        self.replace_later(place);
-        let Some(leader) = self.leader() else { return Ok(()) };
-        let Some(running) = self.nodes[leader].running.as_ref() else { return Ok(()) };
-        let (status, applied) = (running.status(), running.applied_index());
-        // A leader that is not one any more may know a membership before this node was added.
-        if status.membership.is_joint() || applied < self.context.entries() {
-            return Ok(());
+    /// The next step of a recovery.
+    pub(super) fn recover(&mut self, place: Place) -> Result<(), Trouble> {
+        match self.nodes[place].recovery {
+            None => Ok(()),
+            Some(Recovery::Refused) => self.repair(place),
+            Some(Recovery::Rejoining) => {
+                if self.has_rejoined(place) {
+                    self.nodes[place].recovery = None;
+                    self.context.report.nodes_rejoined += 1;
+                } else {
+                    self.recover_later(place);
+                }
+                Ok(())
+            }
         }
-        let id = id_of(place);
-        let is_member = status.membership.contains(id);
-        let change = match replacement {
-            Replacement::Remove if is_member => MembershipChange::default().remove(id),
-            Replacement::Remove => {
-                let node = &mut self.nodes[place];
-                node.disk.empty();
-                node.is_founder = false;
-                node.was_replaced = true;
+    }
+
+    /// The operator adopts a copy, and empties any other folder.
+    fn repair(&mut self, place: Place) -> Result<(), Trouble> {
+        let is_kept = self.context.is_planted(PlantedBug::OlderCopyServes);
+        let node = &mut self.nodes[place];
+        match node.damage {
+            Some(Damage::RolledBack | Damage::DiskRolledBack) => {
+                if node.adopt(&mut self.context, is_kept).is_err() {
+                    // The disk is full, or its power failed.
+                    node.disk.repair();
+                    self.recover_later(place);
+                    return Ok(());
+                }
                 node.damage = None;
-                node.replacement = Some(Replacement::Join);
-                self.context.report.nodes_replaced += 1;
-                return self.start(place);
+                self.rejoins(place);
             }
-            Replacement::Join if status.membership.voters.contains(&id) => {
-                self.nodes[place].replacement = None;
-                return Ok(());
-            }
-            Replacement::Join => MembershipChange::default().voter(id),
+            _ => self.rejoin_empty(place),
+        }
+        self.start(place)
+    }
+
+    /// Whether the present incarnation of a node is registered and the node knows it, or the node is no
+    /// longer a member.
+    fn has_rejoined(&self, place: Place) -> bool {
+        let (Some(leader), Some(node)) = (self.leader(), self.nodes.get(place)) else { return false };
+        let (Some(leader), Some(running)) = (&self.nodes[leader].running, &node.running) else {
+            return false;
         };
-        self.with(leader, None, |running, _| {
-            running.change(change);
-            Ok(())
-        })
+        let membership = leader.status().membership;
+        // A leader that is not one any more may know an earlier membership.
+        if membership.is_joint() || leader.applied_index() < self.context.entries() {
+            return false;
+        }
+        let held = membership.incarnations.get(&id_of(place));
+        !membership.contains(id_of(place))
+            || held.is_some_and(|held| {
+                held.incarnation == node.incarnation && running.applied_index() >= held.index
+            })
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use x0_consensus::sim::{SimDirectory, Unsynced};
-use x0_consensus::{Directory, DirectoryFile, DirectoryLock, Fingerprint};
+use x0_consensus::{Directory, DirectoryFile, DirectoryLock, Fingerprint, Storage, Wal, WalOptions};
 
 use super::random::Random;
 
@@ -12,8 +12,10 @@ use super::random::Random;
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) folder: SimDirectory,
-    /// A copy of the folder that was made before.
+    /// A copy of the folder that was made before, file by file.
     copy: Option<SimDirectory>,
+    /// An image of the whole disk that was made before.
+    image: Option<SimDirectory>,
     full: Full,
     /// The planted bug: synchronisations do nothing.
     forgets: bool,
@@ -21,7 +23,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(forgets: bool) -> Disk {
-        Disk { folder: SimDirectory::new(), copy: None, full: Full::default(), forgets }
+        Disk { folder: SimDirectory::new(), copy: None, image: None, full: Full::default(), forgets }
     }
 
     /// As the log sees it.
@@ -61,7 +63,26 @@ impl Disk {
 
     /// Makes a copy, as an operator would of a running node.
     pub(super) fn take_copy(&mut self) {
-        self.copy = Some(self.folder.fork());
+        self.copy = Some(self.folder.copy());
+    }
+
+    /// Makes an image of the whole disk, which has the fingerprints of the original.
+    pub(super) fn take_image(&mut self) {
+        self.image = Some(self.folder.fork());
+    }
+
+    /// Discards the image.
+    pub(super) fn drop_image(&mut self) {
+        self.image = None;
+    }
+
+    /// Replaces the disk by its image. Whether there is one.
+    pub(super) fn restore_image(&mut self) -> bool {
+        let Some(image) = self.image.take() else { return false };
+        image.crash(Unsynced::Kept);
+        self.folder = image;
+        self.copy = None;
+        true
     }
 
     pub(super) fn has_copy(&self) -> bool {
@@ -73,13 +94,24 @@ impl Disk {
         if let Some(copy) = self.copy.take() {
             copy.crash(Unsynced::Kept);
             self.folder = copy;
+            self.image = None;
         }
     }
 
     /// Replaces the folder by an empty one.
     pub(super) fn empty(&mut self) {
         self.folder = SimDirectory::new();
-        self.copy = None;
+        (self.copy, self.image) = (None, None);
+    }
+
+    /// The commit index that the log has after a power failure now; 0 if it cannot be read.
+    pub(super) fn durable_commit(&self) -> u64 {
+        let folder = self.folder.fork();
+        folder.crash(Unsynced::Lost);
+        let options = WalOptions::default().spare_in_background(false).segment_len(16 << 10);
+        let opened = Wal::open(Arc::new(folder), options);
+        let recovered = opened.and_then(|mut log| log.recover());
+        recovered.map_or(0, |recovered| recovered.hard_state.commit.max(recovered.base.index))
     }
 
     /// Flips a bit of a file.
@@ -94,8 +126,8 @@ impl Disk {
         self.folder.replace_contents(name, bytes);
     }
 
-    /// Removes the newest segment of the log, and with `forgets` also what says that it was there. Whether
-    /// there was one.
+    /// Removes the newest segment of the log, and with `forgets` also the files that say that it was there.
+    /// Whether there was one.
     pub(super) fn remove_segment(&self, forgets: bool) -> bool {
         let newest = self.folder.names().into_iter().rfind(|name| name.ends_with(".wal"));
         let Some(newest) = newest else { return false };

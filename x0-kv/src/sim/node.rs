@@ -1,7 +1,7 @@
 //! One full node in virtual time: the production event loop, and the workers whose jobs take as long as the
 //! world says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 use x0_consensus::driver::{ApplyJob, ApplyWorker, Done, Executor, LogJob, LogWorker, SnapshotWorker};
 use x0_consensus::sim::Fault;
 use x0_consensus::{
-    FailReason, FatalError, MembershipChange, OpenError, ReadError, RecoverError, SnapshotReadError, Wal,
-    WalOptions, WriteError,
+    Acknowledged, FailReason, FatalError, MembershipChange, OpenError, ReadError, RecoverError,
+    SnapshotReadError, Wal, WalOptions, WriteError,
 };
 use x0_identity::NodeId;
 use x0_mesh::{Mux, MuxOptions};
 
 use super::cable::{Cable, Lossy, Switch};
 use super::context::{Context, Trouble, violation};
-use super::damage::{Damage, Replacement};
+use super::damage::{Damage, Recovery};
 use super::disk::Disk;
 use super::log_sink::LogSink;
 use super::planted::{FaultyBus, SimLog};
@@ -51,13 +51,19 @@ pub(super) struct Node {
     pub(super) running: Option<Running>,
     /// The process stands still until then.
     pub(super) paused_until: Time,
-    /// Whether it founds the cluster with others, as long as it has its first folder.
+    /// Whether it founds the cluster with others.
     pub(super) is_founder: bool,
-    /// What was done to its folder.
+    /// The incarnation of its folder, as of its last start; 0 before the first.
+    pub(super) incarnation: u64,
+    /// The planted bug: its next folder keeps the incarnation.
+    pub(super) keeps_incarnation: bool,
+    /// The file of the folder with what the node saw acknowledged by the others.
+    pub(super) acknowledged: BTreeMap<NodeId, Acknowledged>,
+    /// When that file is written again.
+    pub(super) keep_at: Time,
+    /// The damage to its folder that was not repaired.
     pub(super) damage: Option<Damage>,
-    pub(super) replacement: Option<Replacement>,
-    /// Whether it was replaced: a leader that was deposed long ago may count on its first folder.
-    pub(super) was_replaced: bool,
+    pub(super) recovery: Option<Recovery>,
     /// Nobody takes what it writes to its log.
     pub(super) log_sink: LogSink,
     /// How long its disk and its applying take beyond the usual, at most.
@@ -104,9 +110,12 @@ impl Node {
         Node {
             place,
             is_founder,
+            incarnation: 0,
+            keeps_incarnation: false,
+            acknowledged: BTreeMap::new(),
+            keep_at: 0,
             damage: None,
-            replacement: None,
-            was_replaced: false,
+            recovery: None,
             log_sink: LogSink::default(),
             disk: Disk::new(forgets),
             start: 0,
@@ -121,14 +130,20 @@ impl Node {
     pub(super) fn start(
         &mut self,
         context: &mut Context,
-        config: x0_consensus::Options,
+        mut config: x0_consensus::Options,
     ) -> Result<(), Trouble> {
         self.start += 1;
-        let mut options = WalOptions::default();
-        options.spare_in_background = false;
-        options.segment_len = 16 << 10;
+        let options = self.log_options(context);
         let opened = Wal::open(self.disk.directory(), options).map_err(OpenError::from);
         let mut log = opened.map_err(|error| self.cannot_open(&error))?;
+        if self.damage == Some(Damage::RolledBack) {
+            return violation(format!("node {} runs from an older copy of its folder", id_of(self.place)));
+        }
+        self.incarnation = log.incarnation();
+        config.incarnation = self.incarnation;
+        if !context.is_planted(PlantedBug::ForgetAcknowledged) {
+            config.acknowledged.clone_from(&self.acknowledged);
+        }
         let id = config.id;
         let machine = Observed {
             state: State::in_memory(),
@@ -143,6 +158,38 @@ impl Node {
         Ok(())
     }
 
+    fn log_options(&mut self, context: &mut Context) -> WalOptions {
+        let fresh = context.random.next().max(1);
+        let is_kept = std::mem::take(&mut self.keeps_incarnation) && self.incarnation != 0;
+        WalOptions::default().spare_in_background(false).segment_len(16 << 10).incarnation(if is_kept {
+            self.incarnation
+        } else {
+            fresh
+        })
+    }
+
+    /// What `x0-node data adopt` does: the copy becomes the original, under a new incarnation. With
+    /// `keeps_incarnation`, the planted bug, under its old one.
+    pub(super) fn adopt(&mut self, context: &mut Context, keeps_incarnation: bool) -> Result<(), String> {
+        let options = self.log_options(context);
+        let incarnation = options.incarnation;
+        let opened = Wal::open(self.disk.directory(), options.accepts_copy(true));
+        let mut log = opened.map_err(|error| causes(&error))?;
+        let incarnation = if keeps_incarnation { log.incarnation() } else { incarnation };
+        log.adopt(incarnation).map_err(|error| causes(&error))
+    }
+
+    /// What the node has to keep about the others is written once a second, as by the product.
+    pub(super) fn keep_acknowledged(&mut self, now: Time) {
+        if now < self.keep_at {
+            return;
+        }
+        if let Some(running) = &self.running {
+            self.acknowledged = running.status().acknowledged;
+            self.keep_at = now + SECOND;
+        }
+    }
+
     fn cannot_open(&self, error: &OpenError) -> Trouble {
         match error {
             OpenError::Recover(RecoverError::Io { .. }) | OpenError::Read(ReadError::Io { .. }) => {
@@ -152,6 +199,7 @@ impl Node {
             OpenError::Recover(
                 RecoverError::Corrupt { .. }
                 | RecoverError::Missing { .. }
+                | RecoverError::Copied { .. }
                 | RecoverError::UnsupportedVersion { .. },
             )
             | OpenError::Read(ReadError::Corrupt { .. }) => Trouble::Damaged(causes(error)),

@@ -69,8 +69,12 @@ pub struct Report {
     pub folders_rolled_back: u64,
     /// Damaged folders that were refused.
     pub folders_refused: u64,
-    /// Damaged nodes that were removed and joined again with an empty folder.
-    pub nodes_replaced: u64,
+    /// Nodes that became members again under a new incarnation.
+    pub nodes_rejoined: u64,
+    /// Disks that were rolled back as a whole, and detected by what the others had kept.
+    pub disks_rolled_back: u64,
+    /// Histories that ended with the loss of a majority of the folders, and with refused service.
+    pub majorities_lost: u64,
     /// Disks that were full, as a whole or for the log or checkpoints alone.
     pub disks_full: u64,
     /// Log lines that were dropped because nothing read them.
@@ -105,7 +109,7 @@ impl Report {
         self.clone().counts_mut().into_iter().map(|(name, count)| (name, *count)).collect()
     }
 
-    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 35] {
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 37] {
         [
             ("rounds", &mut self.rounds),
             ("operations", &mut self.operations),
@@ -137,7 +141,9 @@ impl Report {
             ("folders emptied", &mut self.folders_emptied),
             ("folders rolled back", &mut self.folders_rolled_back),
             ("folders refused", &mut self.folders_refused),
-            ("nodes replaced", &mut self.nodes_replaced),
+            ("nodes rejoined", &mut self.nodes_rejoined),
+            ("disks rolled back", &mut self.disks_rolled_back),
+            ("majorities lost", &mut self.majorities_lost),
             ("disks full", &mut self.disks_full),
             ("log lines dropped", &mut self.log_lines_dropped),
             ("slow writes", &mut self.slow_writes),

@@ -33,8 +33,8 @@ pub(super) enum Event {
     Ask { worker: usize },
     /// The next fault of the storm of this number.
     Fault { storm: u64 },
-    /// The operator takes the next step to replace a damaged node.
-    Replace { place: Place },
+    /// The next step by which a node whose folder was damaged becomes a member again.
+    Recover { place: Place },
     /// A fault ends: the links, or the slowness of a node.
     Mend { storm: u64, mend: Mend },
 }

@@ -7,7 +7,7 @@ use x0_consensus::Membership;
 use x0_identity::NodeId;
 
 use super::context::{Context, Trouble, violation};
-use super::damage::Replacement;
+use super::damage::Recovery;
 use super::history::{Asked, Ending};
 use super::network::Weather;
 use super::node::{Node, Running};
@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) storm: u64,
     pub(super) is_storming: bool,
     /// The next operation, and the next value.
-    asked: u64,
+    pub(super) asked: u64,
     /// Replaces the founders' configuration, but for who it is.
     config: x0_consensus::Options,
 }
@@ -122,6 +122,9 @@ impl World {
         while done.is_ok() && self.context.now < duration {
             done = self.round();
         }
+        if done.is_ok() && self.context.random.chance(self.scenario.majority_losses) {
+            done = self.lose_majority();
+        }
         let mut report = self.context.report.clone();
         report.virtual_time = self.context.time();
         report.entries = self.context.entries();
@@ -155,9 +158,10 @@ impl World {
             self.workers[worker].seen.clear();
             self.ask_later(worker);
         }
-        // While all is well: what is acknowledged later is not in it.
+        // While all is well: what is acknowledged later is not in them.
         let copied = self.context.random.place(self.nodes.len());
         self.nodes[copied].disk.take_copy();
+        let image = self.take_image();
         let storm = self.storm;
         let first = self.context.now + self.context.random.around(SECOND);
         self.context.schedule.put(first, Event::Fault { storm });
@@ -167,17 +171,20 @@ impl World {
         self.replace_damaged()?;
         self.wait("the clients have their answers", |world| world.context.history.open_count() == 0)?;
         self.read_all()?;
-        self.wait("damaged nodes are replaced", World::is_intact)?;
+        self.wait("damaged nodes are members again", World::is_intact)?;
         self.wait("the replicas agree", World::is_converged)?;
         self.read_logs();
         self.compare()?;
+        if let Some(image) = image {
+            self.roll_back_disk(image)?;
+        }
         let undecided = &mut self.context.report.undecided;
         self.context.history.check(undecided).map_err(Cause::History)?;
         self.context.report.rounds += 1;
         Ok(())
     }
 
-    fn wait(&mut self, what: &'static str, is_so: impl Fn(&World) -> bool) -> Result<(), Failure> {
+    pub(super) fn wait(&mut self, what: &'static str, is_so: impl Fn(&World) -> bool) -> Result<(), Failure> {
         let deadline = self.context.now + CALM_MAX;
         while !is_so(self) {
             if self.context.now > deadline {
@@ -189,10 +196,10 @@ impl World {
     }
 
     /// The nodes, one on a line.
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let nodes = self.nodes.iter().map(|node| {
-            let Node { damage, replacement, running, .. } = node;
-            format!("  {damage:?} {replacement:?} {running:?}")
+            let Node { damage, recovery, running, incarnation, .. } = node;
+            format!("  {damage:?} {recovery:?} {incarnation} {running:?}")
         });
         nodes.collect::<Vec<_>>().join("\n")
     }
@@ -230,7 +237,7 @@ impl World {
         (0..self.nodes.len()).filter(|place| membership.contains(id_of(*place))).collect()
     }
 
-    fn is_converged(&self) -> bool {
+    pub(super) fn is_converged(&self) -> bool {
         let Some(running) = self.leader().and_then(|leader| self.nodes[leader].running.as_ref()) else {
             return false;
         };
@@ -245,7 +252,7 @@ impl World {
     }
 
     /// All members hold the same.
-    fn compare(&mut self) -> Result<(), Trouble> {
+    pub(super) fn compare(&mut self) -> Result<(), Trouble> {
         let Some(membership) = self.membership() else { return Ok(()) };
         let mut first = None;
         for place in self.members(&membership) {
@@ -317,7 +324,10 @@ impl World {
             self.context.schedule.put(at, Event::Resume { place, start });
             return Ok(());
         }
-        self.with(place, None, |running, context| running.poll(context, &waker))
+        self.with(place, None, |running, context| running.poll(context, &waker))?;
+        let now = self.context.now;
+        self.nodes[place].keep_acknowledged(now);
+        Ok(())
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Trouble> {
@@ -356,14 +366,14 @@ impl World {
             }),
             Event::Start { place, start } => {
                 let node = &self.nodes[place];
-                let is_refused = node.replacement == Some(Replacement::Remove);
+                let is_refused = node.recovery == Some(Recovery::Refused);
                 if node.start == start && node.running.is_none() && !is_refused {
                     self.start(place)?;
                 }
                 Ok(())
             }
             Event::Ask { worker } => self.ask(worker),
-            Event::Replace { place } => self.replace(place),
+            Event::Recover { place } => self.recover(place),
             Event::Fault { storm } => {
                 if storm != self.storm || !self.is_storming {
                     return Ok(());
@@ -396,7 +406,7 @@ impl World {
                 Host::Node(place) => place,
                 Host::Outside(_) => return Some(event),
             },
-            Event::Start { .. } | Event::Replace { .. } | Event::Fault { .. } | Event::Mend { .. } => {
+            Event::Start { .. } | Event::Recover { .. } | Event::Fault { .. } | Event::Mend { .. } => {
                 return Some(event);
             }
         };
@@ -534,7 +544,7 @@ impl World {
         self.ask_for(worker, asked, patience)
     }
 
-    fn ask_for(&mut self, worker: usize, asked: Asked, patience: Time) -> Result<(), Trouble> {
+    pub(super) fn ask_for(&mut self, worker: usize, asked: Asked, patience: Time) -> Result<(), Trouble> {
         let host = self.workers[worker].host;
         if matches!(host, Host::Node(place) if self.nodes[place].running.is_none()) {
             self.ask_later(worker);
@@ -592,7 +602,7 @@ impl World {
             node.slow_down(0, 0);
             node.paused_until = 0;
             node.disk.mend();
-            if node.running.is_none() && node.replacement != Some(Replacement::Remove) {
+            if node.running.is_none() && node.recovery != Some(Recovery::Refused) {
                 self.start(place)?;
             }
         }
