@@ -50,7 +50,7 @@
 //!   irreducible pieces.
 //! - [`CausalReplica`]: a [`Causal`] as one replica of a group, with history and members.
 //! - [`Session`]: the protocol engine of anti-entropy between two replicas of a map or of any composed type:
-//!   52 bytes when both are equal, a delta in numbered parts when history reaches back, a set reconciliation
+//!   28 bytes when both are equal, a delta in numbered parts when history reaches back, a set reconciliation
 //!   when it does not. It owns no socket and no clock.
 //! - [`Members`]: the members of a group and their leases, which decide when tombstones are collected.
 //! - [`SignedMap`]: a map of writers that are not trusted, see [below](#signed-maps).

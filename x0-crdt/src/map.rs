@@ -3,7 +3,7 @@
 
 mod cell;
 mod clash;
-mod columns;
+pub(crate) mod columns;
 mod delta;
 mod evict;
 mod history;

@@ -1,5 +1,6 @@
 //! [`Session`]: synchronizes a replica with one peer over datagrams.
 
+mod meet;
 mod members;
 mod message;
 mod options;
@@ -14,6 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use members::Table;
 pub use members::{MEMBERS_MAX, Members};
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
@@ -33,6 +35,9 @@ use crate::{CausalMap, DeltaError, Frontier, JoinError, Version};
 /// For how many `retry_min` parts are sent to a silent peer. A receiving peer sends something in each.
 const SILENCE: u32 = 4;
 
+/// After so many announcements in a row without an answer a change of the state does not hasten the next one.
+const UNANSWERED_MAX: u32 = 6;
+
 /// The least limit of a datagram, in bytes: the longest message that is not split must fit.
 const DATAGRAM_LEN_MIN: usize = 128;
 
@@ -43,6 +48,8 @@ pub enum SessionInput<'a> {
     Datagram(&'a [u8]),
     /// The state was changed outside this session: written to, or joined with a third replica.
     Changed,
+    /// The peer can be reached again, as the transport reports: the pauses of a peer that was silent end.
+    Reachable,
     /// The time of [`Session::poll_timeout`] has come.
     Timeout,
 }
@@ -64,11 +71,12 @@ pub enum SessionError {
     /// Malformed.
     #[error("a datagram of the peer cannot be decoded; it had no effect")]
     Datagram(#[from] DecodeError),
-    /// The checksum of a transfer does not match: it was damaged, or the peer has another
-    /// [`HashKey`](crate::HashKey).
-    #[error(
-        "the checksum of a transfer does not match; it is fetched again: if this repeats, compare the hash keys of the two sides"
-    )]
+    /// The peer has another [`HashKey`](crate::HashKey). Until it announces itself with the same one, nothing
+    /// is exchanged, and this side sends one datagram in each [`SessionOptions::retry_max`].
+    #[error("the peer has another hash key, so nothing is exchanged with it: set one key on both sides")]
+    KeyMismatch,
+    /// The checksum of a transfer does not match: it was damaged.
+    #[error("the checksum of a transfer does not match: it was damaged, and is fetched again")]
     Checksum,
     /// A delta is malformed. It was dropped whole.
     #[error("a delta of the peer is malformed; the state is as it was")]
@@ -105,12 +113,18 @@ pub struct SessionStats {
 
 /// The protocol engine of anti-entropy between two replicas: one per peer, on both sides.
 ///
-/// Each side compares frontiers (26 bytes) and pulls what it lacks. It sends its version, as changes to one
-/// that both sides know, and the peer answers with a delta in numbered parts; lost parts are requested again
-/// by number. Every datagram may be lost, doubled, delayed or reordered, and either side may restart at any
-/// time. The requesting side does all repetitions, so that a serving side holds no timers for a peer that is
-/// gone. A receiver sends a keep-alive of one byte in every `retry_min`, so that few parts are sent into a
-/// dead link.
+/// Each side compares frontiers (26 bytes, or 14 when nothing has changed) and pulls what it lacks. It sends
+/// its version, as changes to one that both sides know, and the peer answers with a delta in numbered parts;
+/// lost parts are requested again by number. Every datagram may be lost, doubled, delayed or reordered, and
+/// either side may restart at any time. The requesting side does all repetitions, so that a serving side
+/// holds no timers for a peer that is gone. A receiver sends a keep-alive of one byte in every `retry_min`,
+/// so that few parts are sent into a dead link. While no pull makes progress, each side sends at most one
+/// datagram in each [`retry_max`](SessionOptions::retry_max), besides its answers to the peer's requests.
+///
+/// Announcements carry a check value of the hash key, so that a mismatch is an error and no endless exchange.
+/// When only the members differ, one side sends four bits of each member's heartbeat count, from which the
+/// other one restores the counts, and the newer rows are exchanged. As long as every member has seen all
+/// events, this happens five times in a lease at most.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram of the peer, each other change of the state, and each
@@ -165,6 +179,10 @@ pub struct Session<R: Replicated = CausalMap> {
     /// No pull begins before this time; it grows while pulls fail.
     pull_after: Duration,
     failures: u32,
+    /// Pulls that began again at once since the last progress, because the peer had dropped what it served.
+    restarts: u32,
+    /// Requests and announcements since the last progress or failure: what an attempt has cost.
+    spent: u32,
     /// The number of the last request, never used twice in a session; two sessions with one peer differ by
     /// their seed.
     number: u64,
@@ -182,12 +200,26 @@ pub struct Session<R: Replicated = CausalMap> {
     /// The version that the peer last reported.
     acknowledged: Version,
     peer: Option<Frontier>,
+    /// The frontier that both sides had when they were last in sync.
+    agreed: Option<Frontier>,
+    /// The pair of frontiers, the peer's and this side's, with which a pull cannot succeed.
+    barren: Option<(Frontier, Frontier)>,
     in_sync: bool,
+    /// The peer has another hash key.
+    mismatch: bool,
     announce_at: Duration,
     announce_pause: Duration,
     /// The frontier that this side last announced, and when.
     announced: Option<Frontier>,
     announced_at: Duration,
+    /// Announcements since the last datagram of the peer.
+    unanswered: u32,
+    /// The heartbeats that this side last sent for comparison.
+    compared: Option<(u32, Table)>,
+    /// While nothing waits for heartbeats, none are compared before this time.
+    compare_at: Duration,
+    /// When something that this side is getting last made progress.
+    progress: Duration,
     /// When the last datagram of the peer arrived, and when this side last sent one.
     heard: Duration,
     spoke: Duration,
@@ -220,6 +252,8 @@ impl<R: Replicated> Session<R> {
             pull: None,
             pull_after: Duration::ZERO,
             failures: 0,
+            restarts: 0,
+            spent: 0,
             // 28 random bits and room for 256 requests below them: short as an integer, and far apart for
             // different seeds.
             number: (SplitMix64::new(seed).next() >> 44) << 8,
@@ -231,11 +265,18 @@ impl<R: Replicated> Session<R> {
             confirmed: None,
             acknowledged: Version::new(),
             peer: None,
+            agreed: None,
+            barren: None,
             in_sync: false,
+            mismatch: false,
             announce_at: Duration::ZERO,
             announce_pause,
             announced: None,
             announced_at: Duration::ZERO,
+            unanswered: 0,
+            compared: None,
+            compare_at: Duration::ZERO,
+            progress: Duration::ZERO,
             heard: Duration::ZERO,
             spoke: Duration::ZERO,
         }
@@ -251,6 +292,12 @@ impl<R: Replicated> Session<R> {
     #[must_use]
     pub const fn is_in_sync(&self) -> bool {
         self.in_sync
+    }
+
+    /// Whether the last announcement of the peer showed another [`HashKey`](crate::HashKey).
+    #[must_use]
+    pub const fn has_key_mismatch(&self) -> bool {
+        self.mismatch
     }
 
     /// The version of the peer, as it reported itself.
@@ -285,15 +332,25 @@ impl<R: Replicated> Session<R> {
                 let message = Message::decode(bytes)?;
                 // Any well-formed datagram shows that the peer is alive, also an outdated one.
                 self.heard = now;
+                self.unanswered = 0;
                 self.on_message(now, &message, state)
             }
             SessionInput::Changed => {
                 // The peer has not confirmed the new state yet.
                 self.in_sync = false;
-                self.announce_pause = self.options.retry_min;
-                // At most once per round trip, so that changes made together are announced together.
-                let earliest = self.announced.map_or(now, |_| self.announced_at + self.options.retry_min);
-                self.announce_at = self.announce_at.min(earliest.max(now));
+                // A peer that has been silent for long learns of the change when it sends something again.
+                if self.unanswered <= UNANSWERED_MAX {
+                    self.hasten(now);
+                }
+                self.on_time(now, state);
+                Ok(())
+            }
+            SessionInput::Reachable => {
+                self.unanswered = 0;
+                self.hasten(now);
+                if let Some(pull) = &mut self.pull {
+                    pull.hasten(now);
+                }
                 self.on_time(now, state);
                 Ok(())
             }
@@ -302,6 +359,18 @@ impl<R: Replicated> Session<R> {
                 Ok(())
             }
         }
+    }
+
+    /// Announces soon.
+    fn hasten(&mut self, now: Duration) {
+        // Nothing but another key of the peer ends a mismatch.
+        if self.mismatch {
+            return;
+        }
+        self.announce_pause = self.options.retry_min;
+        // At most once per round trip, so that changes made together are announced together.
+        let earliest = self.announced.map_or(now, |_| self.announced_at + self.options.retry_min);
+        self.announce_at = self.announce_at.min(earliest.max(now));
     }
 
     /// The next output, if there is one; more may follow at [`poll_timeout`](Self::poll_timeout).
@@ -352,8 +421,9 @@ impl<R: Replicated> Session<R> {
     fn here_at(&self) -> Option<Duration> {
         let at = self.spoke + self.options.retry_min;
         let is_getting = self.pull.is_some() || self.collecting.iter().any(Option::is_some);
-        // To a silent peer the repeated requests are sign enough.
-        (is_getting && at <= self.silent_at()).then_some(at)
+        // To a silent peer the repeated requests are sign enough, and to one that answers other things.
+        let until = self.silent_at().min(self.progress + self.options.retry_min * SILENCE * SILENCE);
+        (is_getting && at <= until).then_some(at)
     }
 
     /// The next part of what this side sends, by the order of the kinds.
@@ -368,6 +438,7 @@ impl<R: Replicated> Session<R> {
     }
 
     fn send(&mut self, message: &Message<'_>) {
+        self.spent = self.spent.saturating_add(1);
         self.outputs.push_back(SessionOutput::Send(message.encode()));
     }
 
@@ -386,19 +457,12 @@ impl<R: Replicated> Session<R> {
             self.announce_at = now + self.options.retry_max;
         } else if now >= self.announce_at {
             self.announce(now, state, true);
+            self.unanswered = self.unanswered.saturating_add(1);
             // Backs off while the peer is silent; any sign of it resets the pause.
             self.announce_pause = (self.announce_pause * 2).min(self.options.retry_max);
             let pause = if self.in_sync { self.options.announce_every } else { self.announce_pause };
             self.announce_at = now + pause;
         }
-    }
-
-    fn announce(&mut self, now: Duration, state: &R, asks: bool) {
-        // Remembered to recognize that a crossing announcement of the peer is answered already.
-        self.announced = Some(state.frontier());
-        self.announced_at = now;
-        let members = state.members().hash(state.hash_key());
-        self.send(&Message::Frontier { frontier: state.frontier(), members, asks });
     }
 
     fn on_message(
@@ -408,10 +472,20 @@ impl<R: Replicated> Session<R> {
         state: &mut R,
     ) -> Result<(), SessionError> {
         match message {
-            Message::Frontier { frontier, members, asks } => {
-                self.on_frontier(now, *frontier, *members, *asks, state);
+            Message::Frontier { frontier, key_check, about } => {
+                self.on_announcement(now, *frontier, *key_check, *about, state)
+            }
+            // Nothing but an announcement shows that the peer has the same key again.
+            _ if self.mismatch => Err(SessionError::KeyMismatch),
+            Message::Same { hash, about } => {
+                self.on_same(now, *hash, *about, state);
                 Ok(())
             }
+            Message::Beats { version, hash, quiet, bytes } => {
+                self.on_beats(now, *version, *hash, *quiet, bytes, state);
+                Ok(())
+            }
+            Message::Rows { version, base, bytes } => self.on_rows(now, *version, *base, bytes, state),
             Message::Pull { number, version, extent } => {
                 self.on_pull(now, *number, version, *extent, state);
                 Ok(())
@@ -431,8 +505,7 @@ impl<R: Replicated> Session<R> {
                 if self.pull.as_ref().is_some_and(|pull| pull.number == *number) {
                     // The peer restarted, or serves another request now: this side asks again, with its
                     // current version.
-                    self.pull = None;
-                    self.begin_pull(now, state);
+                    self.pull_again(now, state);
                 }
                 Ok(())
             }
@@ -445,66 +518,6 @@ impl<R: Replicated> Session<R> {
             }
             Message::Here => Ok(()),
         }
-    }
-
-    fn on_frontier(&mut self, now: Duration, theirs: Frontier, members: u64, asks: bool, state: &mut R) {
-        let mine = state.frontier();
-        // Also when it is unequal: `begin_pull` chooses by it between history and reconciliation.
-        self.peer = Some(theirs);
-        if theirs == mine {
-            // An announcement of this side that is under way answers theirs. If it is lost, they ask again.
-            let is_answered =
-                self.announced == Some(mine) && now < self.announced_at + self.options.retry_min;
-            // Equality is symmetric: this side is in sync even if its answer is lost.
-            self.on_equal(now, state);
-            if asks && !is_answered {
-                self.announce(now, state, false);
-            }
-            if members != state.members().hash(state.hash_key()) {
-                // Equal states with unequal members: only the heartbeats are exchanged.
-                self.collect(now, Kind::Members, members);
-            }
-            return;
-        }
-        self.in_sync = false;
-        self.announce_pause = self.options.retry_min;
-        // A pull that fails must not leave the two sides quiet for `announce_every`.
-        self.announce_at = self.announce_at.min(now + self.options.retry_max);
-        if theirs.version == mine.version {
-            // Equal versions identify equal events, so one event has two contents: its writer equivocates.
-            self.stats.divergences += 1;
-        }
-        // A version that this side knows and has seen whole cannot bring anything: only the peer lacks
-        // something then.
-        let nothing_new = theirs.version != mine.version
-            && self.versions.get(theirs.version).is_some_and(|version| version.is_within(&state.version()));
-        if !nothing_new {
-            self.begin_pull(now, state);
-        } else if asks {
-            // The announcement lets the peer see what it lacks.
-            self.announce(now, state, false);
-        }
-    }
-
-    /// Both sides have one frontier: drops every transfer, because none can bring anything any more.
-    fn on_equal(&mut self, now: Duration, state: &mut R) {
-        let version = state.version();
-        self.in_sync = true;
-        // The peer proved to be healthy.
-        self.failures = 0;
-        self.pull_after = now;
-        self.pull = None;
-        self.serving[Kind::Delta as usize] = None;
-        self.serving[Kind::Hashes as usize] = None;
-        self.sketching = None;
-        self.waiting = None;
-        self.collecting[Kind::Version as usize] = None;
-        self.collecting[Kind::Hashes as usize] = None;
-        self.announce_pause = self.options.retry_min;
-        self.announce_at = now + self.options.announce_every;
-        // Both sides know this version now, so either may name its next one by it.
-        self.versions.insert(version.hash(state.hash_key()), version.clone());
-        self.acknowledged = version;
     }
 
     /// Begins to collect something other than a delta.
@@ -564,6 +577,7 @@ impl<R: Replicated> Session<R> {
             // A part that does not fit may be the one honest part after forged ones: start over.
             .inspect_err(|_| collecting.incoming = Incoming::default())?;
         collecting.tries = 0;
+        self.progress = now;
         // After the last part whatever is missing was lost, or overtaken by a little.
         collecting.retry_at = if part.last { now + retry_min / 8 } else { now + retry_min };
         if progress != Progress::Whole {

@@ -23,7 +23,7 @@ const GOLOMB: u8 = 0;
 const ORDER_MAX: u32 = 63;
 
 /// Appends a column of numbers. The reader must know how many they are.
-pub(super) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
+pub(crate) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
     let Some(first) = numbers.first() else { return };
     if numbers.iter().all(|number| number == first) {
         out.push(CONSTANT);
@@ -54,7 +54,7 @@ pub(super) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
 }
 
 /// Reads `count` numbers of `what`.
-pub(super) fn numbers(
+pub(crate) fn numbers(
     input: &mut ByteReader<'_>,
     count: usize,
     what: &'static str,

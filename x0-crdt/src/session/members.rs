@@ -1,9 +1,13 @@
 //! [`Members`]: the members of a group and the version that each has seen, which decides what may be
 //! collected.
 
+mod table;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
+
+pub(super) use table::{Table, lower};
 
 use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::hash::HashKey;
@@ -167,24 +171,36 @@ impl Members {
         }
         input.finish()?;
         for (member, heartbeat, changes) in rows {
-            // Unknown members beyond the limit are dropped: a peer cannot fill the memory with invented ones.
-            let newer = self.rows.get(&member).is_none_or(|row| row.heartbeat < heartbeat);
-            let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
-            if member == me {
-                // Heartbeats of this replica before a restart: it counts on from there, or the others would
-                // ignore it until its count caught up.
-                if let Some(row) = self.rows.get_mut(&me) {
-                    row.heartbeat = row.heartbeat.max(heartbeat);
-                }
-            } else if newer && room {
-                let mut version = base.clone().changed(&changes);
-                // A report through a slower path may be older in part: versions only grow.
-                if let Some(row) = self.rows.get(&member) {
-                    version.join(&row.version);
-                }
-                self.rows.insert(member, Row { heartbeat, version, received_at: now, expired: false });
-            }
+            self.adopt(now, me, member, heartbeat, || base.clone().changed(&changes));
         }
         Ok(())
+    }
+
+    /// Takes the row of a member if its heartbeat is newer than the one known here.
+    fn adopt(
+        &mut self,
+        now: Duration,
+        me: ReplicaId,
+        member: ReplicaId,
+        heartbeat: u64,
+        version: impl FnOnce() -> Version,
+    ) {
+        // Unknown members beyond the limit are dropped: a peer cannot fill the memory with invented ones.
+        let newer = self.rows.get(&member).is_none_or(|row| row.heartbeat < heartbeat);
+        let room = self.rows.len() < MEMBERS_MAX || self.rows.contains_key(&member);
+        if member == me {
+            // Heartbeats of this replica before a restart: it counts on from there, or the others would
+            // ignore it until its count caught up.
+            if let Some(row) = self.rows.get_mut(&me) {
+                row.heartbeat = row.heartbeat.max(heartbeat);
+            }
+        } else if newer && room {
+            let mut version = version();
+            // A report through a slower path may be older in part: versions only grow.
+            if let Some(row) = self.rows.get(&member) {
+                version.join(&row.version);
+            }
+            self.rows.insert(member, Row { heartbeat, version, received_at: now, expired: false });
+        }
     }
 }

@@ -61,10 +61,43 @@ pub(super) enum Extent {
     Chosen,
 }
 
+/// The part that every announcement has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct About {
+    /// The summary of the sender's members.
+    pub(super) members: u32,
+    /// Every member is known to have seen all that the sender has seen.
+    pub(super) quiet: bool,
+    /// The receiver answers with an announcement of its own.
+    pub(super) asks: bool,
+}
+
+impl About {
+    fn put(self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.asks) | u8::from(self.quiet) << 1);
+        out.extend_from_slice(&self.members.to_le_bytes());
+    }
+
+    fn read(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+        let flags = input.byte("flags")?;
+        if flags > 3 {
+            return Err(DecodeError::Tag { what: "flag", tag: flags });
+        }
+        Ok(Self { members: short(input)?, quiet: flags & 2 != 0, asks: flags & 1 != 0 })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message<'a> {
-    /// The sender's frontier. `asks`: the receiver answers with its own.
-    Frontier { frontier: Frontier, members: u64, asks: bool },
+    /// The sender's frontier, and the check value of its hash key.
+    Frontier { frontier: Frontier, key_check: u32, about: About },
+    /// The hash of a frontier that both sides had when they were last in sync, instead of the frontier.
+    Same { hash: u64, about: About },
+    /// The heartbeats of the sender's members at the version of this hash (its lower half), by their low
+    /// bits: requests the rows that are newer at the receiver. `hash` is that of the whole numbers.
+    Beats { version: u32, hash: u32, quiet: bool, bytes: &'a [u8] },
+    /// The rows of members that are newer than the heartbeats of this hash.
+    Rows { version: u32, base: u32, bytes: &'a [u8] },
     /// Requests a delta.
     Pull { number: u64, version: VersionRef, extent: Extent },
     /// Requests the missing parts of an answer, or another transfer; the number of a version is its hash.
@@ -92,6 +125,9 @@ const GONE: u8 = 6;
 const SKETCH: u8 = 7;
 const SYMBOLS: u8 = 8;
 const HERE: u8 = 9;
+const SAME: u8 = 10;
+const BEATS: u8 = 11;
+const ROWS: u8 = 12;
 
 /// The version of the session's datagrams, in the high bits of their first byte.
 const VERSION: u8 = 1 << 4;
@@ -100,12 +136,30 @@ impl<'a> Message<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         match self {
-            Self::Frontier { frontier, members, asks } => {
+            Self::Frontier { frontier, key_check, about } => {
                 out.push(VERSION | FRONTIER);
                 out.extend_from_slice(&frontier.version.to_le_bytes());
                 out.extend_from_slice(&frontier.content.to_le_bytes());
-                out.extend_from_slice(&members.to_le_bytes());
-                asks.encode(&mut out);
+                out.extend_from_slice(&key_check.to_le_bytes());
+                about.put(&mut out);
+            }
+            Self::Same { hash, about } => {
+                out.push(VERSION | SAME);
+                out.extend_from_slice(&hash.to_le_bytes());
+                about.put(&mut out);
+            }
+            Self::Beats { version, hash, quiet, bytes } => {
+                out.push(VERSION | BEATS);
+                out.extend_from_slice(&version.to_le_bytes());
+                out.extend_from_slice(&hash.to_le_bytes());
+                quiet.encode(&mut out);
+                out.extend_from_slice(bytes);
+            }
+            Self::Rows { version, base, bytes } => {
+                out.push(VERSION | ROWS);
+                out.extend_from_slice(&version.to_le_bytes());
+                out.extend_from_slice(&base.to_le_bytes());
+                out.extend_from_slice(bytes);
             }
             Self::Pull { number, version, extent } => {
                 out.push(VERSION | PULL);
@@ -175,8 +229,20 @@ impl<'a> Message<'a> {
         let message = match first & 0x0f {
             FRONTIER => Self::Frontier {
                 frontier: Frontier { version: hash(&mut input)?, content: hash(&mut input)? },
-                members: hash(&mut input)?,
-                asks: bool::decode(&mut input)?,
+                key_check: short(&mut input)?,
+                about: About::read(&mut input)?,
+            },
+            SAME => Self::Same { hash: hash(&mut input)?, about: About::read(&mut input)? },
+            BEATS => Self::Beats {
+                version: short(&mut input)?,
+                hash: short(&mut input)?,
+                quiet: bool::decode(&mut input)?,
+                bytes: input.take(input.len(), "heartbeats")?,
+            },
+            ROWS => Self::Rows {
+                version: short(&mut input)?,
+                base: short(&mut input)?,
+                bytes: input.take(input.len(), "rows of members")?,
             },
             PULL => Self::Pull {
                 number: input.integer("a number")?,
@@ -229,6 +295,10 @@ impl<'a> Message<'a> {
 
 fn hash(input: &mut ByteReader<'_>) -> Result<u64, DecodeError> {
     Ok(u64::from_le_bytes(input.array("a hash")?))
+}
+
+fn short(input: &mut ByteReader<'_>) -> Result<u32, DecodeError> {
+    Ok(u32::from_le_bytes(input.array("a hash")?))
 }
 
 fn version_ref(input: &mut ByteReader<'_>) -> Result<VersionRef, DecodeError> {

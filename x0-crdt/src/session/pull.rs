@@ -16,6 +16,12 @@ const ITEMS_FEW: usize = 16;
 /// How many coded symbols are requested first.
 const SYMBOLS_FIRST: usize = 32;
 
+/// The most pauses after an attempt that failed.
+const SPENT_MAX: u32 = 64;
+
+/// How often a pull begins again at once before it counts as failed.
+const RESTARTS_MAX: u32 = 4;
+
 /// How many times a request is repeated before the pauses grow.
 const TRIES_EVEN: u32 = 4;
 
@@ -66,6 +72,12 @@ impl Sketch {
 }
 
 impl Pull {
+    /// Repeats the request at once.
+    pub(super) const fn hasten(&mut self, now: Duration) {
+        self.tries = 0;
+        self.retry_at = now;
+    }
+
     pub(super) const fn pending_bytes(&self) -> usize {
         self.incoming.pending_bytes()
     }
@@ -75,6 +87,10 @@ impl<R: Replicated> Session<R> {
     pub(super) fn begin_pull(&mut self, now: Duration, state: &R) {
         // One pull at a time: a second one would get the same delta again.
         if self.pull.is_some() || now < self.pull_after {
+            return;
+        }
+        // The same delta would be refused again, however long it is.
+        if self.barren.is_some() && self.barren == self.peer.map(|theirs| (theirs, state.frontier())) {
             return;
         }
         match self.peer {
@@ -142,6 +158,13 @@ impl<R: Replicated> Session<R> {
             self.stats.retries += 1;
         }
         pull.tries += 1;
+        let is_started = !pull.incoming.missing().is_empty() || pull.sketch.is_some();
+        if !is_started && pull.tries > TRIES_EVEN && pull.tries.is_multiple_of(2) {
+            // The peer does not serve this pull. It may take this side for one with another key, or have
+            // changed since: its announcement decides.
+            self.announce(now, state, true);
+            return;
+        }
         let (number, extent, missing) = (pull.number, pull.extent, pull.incoming.missing());
         if let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) {
             // Half as many again as there are: few are sent in vain, at a round trip each.
@@ -176,6 +199,7 @@ impl<R: Replicated> Session<R> {
             self.stats.redundant_bytes += part.bytes.len() as u64;
             return Ok(());
         };
+        self.spent = self.spent.saturating_add(1);
         match pull.incoming.take(part, len_max) {
             Ok(Progress::Whole) => {}
             Ok(progress) => {
@@ -189,6 +213,8 @@ impl<R: Replicated> Session<R> {
                 pull.tries = 0;
                 if progress == Progress::None {
                     self.stats.redundant_bytes += part.bytes.len() as u64;
+                } else {
+                    self.progress = now;
                 }
                 // After the last part whatever is missing was lost, or overtaken by a little.
                 let patience = if part.last { pull.gap.min(retry_min) } else { retry_min.max(pull.gap * 2) };
@@ -207,9 +233,10 @@ impl<R: Replicated> Session<R> {
     fn finish_pull(&mut self, now: Duration, pull: Pull, state: &mut R) -> Result<(), SessionError> {
         if pull.sketch.as_ref().is_some_and(|sketch| sketch.resolutions != state.resolutions()) {
             // A content here has changed under its dot since the sets were compared: compare them again.
-            self.begin_pull(now, state);
+            self.pull_again(now, state);
             return Ok(());
         }
+        let before = state.frontier();
         let bytes = Self::checked(&pull.incoming.into_bytes(), state);
         let taken = bytes.and_then(|bytes| {
             state.join_encoded(&bytes, &pull.base, |state| {
@@ -221,12 +248,13 @@ impl<R: Replicated> Session<R> {
         let (context, joined) = match taken {
             Ok(taken) => taken,
             Err(error) => {
+                if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
+                    self.barren = self.peer.map(|theirs| (theirs, before));
+                }
                 self.give_up(now);
                 return Err(error);
             }
         };
-        self.failures = 0;
-        self.pull_after = now;
         self.stats.joins += 1;
         let key = state.hash_key();
         // The peer made the delta for this base, so it knows the base: the next request can name its version
@@ -239,7 +267,13 @@ impl<R: Replicated> Session<R> {
         self.outputs.push_back(SessionOutput::Joined(joined));
         // Announces what this side has now; the peer answers if its state has changed meanwhile.
         self.announce(now, state, false);
-        self.announce_at = now + self.options.retry_min;
+        if state.frontier() == before {
+            // A delta that brings nothing, again and again, must not go on at the pace of the round trip.
+            self.give_up(now);
+        } else {
+            self.made_progress(now);
+            self.announce_at = now + self.options.retry_min;
+        }
         // The announcement of the peer may be newer than its delta: then the answer to ours decides.
         if self.peer == Some(state.frontier()) {
             self.on_equal(now, state);
@@ -249,13 +283,33 @@ impl<R: Replicated> Session<R> {
 
     /// The pull failed: waits longer each time before the next, so that a peer with a damaged state costs
     /// little.
-    fn give_up(&mut self, now: Duration) {
+    pub(super) fn give_up(&mut self, now: Duration) {
+        let (retry_min, retry_max) = (self.options.retry_min, self.options.retry_max);
         self.pull = None;
-        // Doubled with each failure up to `retry_max`; `on_equal` and a join reset it.
+        // Doubled with each failure up to `retry_max`; `made_progress` resets it.
         self.failures += 1;
-        let pause = self.options.retry_min.saturating_mul(1 << self.failures.min(16));
-        self.pull_after = now + pause.min(self.options.retry_max);
-        self.announce_at = self.announce_at.min(self.pull_after);
+        let pause = retry_min.saturating_mul(1 << self.failures.min(16));
+        let spent = core::mem::take(&mut self.spent).clamp(1, SPENT_MAX);
+        if pause < retry_max {
+            self.pull_after = now + pause;
+            self.announce_at = self.announce_at.min(self.pull_after);
+        } else {
+            // A stalemate: as many pauses as the attempt took datagrams of both sides, so that it costs one
+            // in each.
+            self.pull_after = now + retry_max * spent;
+            self.announce_at = self.pull_after;
+        }
+    }
+
+    /// The peer does not hold any more what it served: pulls again at once, but not for ever.
+    pub(super) fn pull_again(&mut self, now: Duration, state: &R) {
+        self.restarts += 1;
+        if self.restarts > RESTARTS_MAX {
+            self.give_up(now);
+            return;
+        }
+        self.pull = None;
+        self.begin_pull(now, state);
     }
 
     /// The peer's history does not reach back to this side's version.
@@ -285,11 +339,17 @@ impl<R: Replicated> Session<R> {
         };
         if *sketch.version.get_or_insert(version) != version {
             // The peer started over from another state: symbols of two states do not fit together.
-            self.pull = None;
-            self.reconcile(now, usize::MAX, state);
+            self.restarts += 1;
+            if self.restarts > RESTARTS_MAX {
+                self.give_up(now);
+            } else {
+                self.pull = None;
+                self.reconcile(now, usize::MAX, state);
+            }
             return Ok(());
         }
         pull.tries = 0;
+        self.progress = now;
         // A number beyond `usize` is a gap for the decoder, or too many symbols.
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         match sketch.decoder.add(from, bytes) {

@@ -113,6 +113,11 @@ impl<R: Subject> Net<R> {
         self.bytes
     }
 
+    /// How many pairs of replicas have sessions.
+    pub(crate) fn links(&self) -> usize {
+        self.sessions.len() / 2
+    }
+
     pub(crate) fn map(&self, at: usize) -> &R {
         &self.maps[at]
     }

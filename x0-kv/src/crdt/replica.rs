@@ -138,7 +138,7 @@ impl<R> CrdtReplica<R> {
                     self.gather(from);
                 }
             }
-            Input::Up(node) => self.notify(now, node, SessionInput::Changed),
+            Input::Up(node) => self.notify(now, node, SessionInput::Reachable),
             Input::Members(members) => self.members(now, &members),
             Input::Timeout => {
                 let due: Vec<NodeId> = self
