@@ -186,7 +186,7 @@ impl Replica {
         let last_index = self.node.raft.raft_log.last_index();
         // Also of a log that was rolled back to the time before it had a membership.
         if is_own && envelope.acknowledged > last_index && self.may_vote(envelope.registered) {
-            return self.fail(from.get(), FailReason::LogLost);
+            return self.fail(from.get(), envelope, FailReason::LogLost);
         }
         if envelope.incarnation == 0 || self.node.raft.prs().get(from.get()).is_none() {
             return Ok(());

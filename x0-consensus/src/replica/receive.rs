@@ -89,7 +89,7 @@ impl Replica {
         if from.is_some_and(|from| !self.is_founded(from, envelope)) {
             return Ok(());
         }
-        if !self.admit(&mut message, envelope) || !self.validate(&message)? {
+        if !self.admit(&mut message, envelope) || !self.validate(&message, envelope)? {
             return Ok(());
         }
         if message.msg_type == MessageType::MsgAppend

@@ -3,6 +3,7 @@
 use raft::eraftpb::{Message, MessageType};
 
 use super::{FailReason, HandleError, Replica};
+use crate::codec::Envelope;
 
 /// The most terms that a message may be ahead. Raft adopts every higher term (Ongaro 2014, section 3.3), and
 /// one message with the highest possible term would end all elections.
@@ -15,15 +16,15 @@ fn refused<T>(reason: &'static str) -> Result<T, HandleError> {
 impl Replica {
     /// Whether `raft` may see the message, whose sender was checked. `Ok(false)`: the message is stale and is
     /// dropped.
-    pub(super) fn validate(&self, message: &Message) -> Result<bool, HandleError> {
+    pub(super) fn validate(&self, message: &Message, envelope: &Envelope) -> Result<bool, HandleError> {
         let raft = &self.node.raft;
         let is_led_by_us = self.is_leader() && message.term == raft.term;
         match message.msg_type {
             MessageType::MsgHeartbeat | MessageType::MsgAppend if is_led_by_us => {
                 refused("two leaders claim the same term")
             }
-            MessageType::MsgHeartbeat => self.validate_heartbeat(message),
-            MessageType::MsgAppend => self.validate_append(message),
+            MessageType::MsgHeartbeat => self.validate_heartbeat(message, envelope),
+            MessageType::MsgAppend => self.validate_append(message, envelope),
             MessageType::MsgAppendResponse if is_led_by_us => self.validate_response(message),
             // raft campaigns at once on this message, also when it must not.
             MessageType::MsgTimeoutNow => Ok(self.may_campaign()),
@@ -42,12 +43,21 @@ impl Replica {
         Ok(())
     }
 
-    /// Ends the replica, but only for a message of a member: a stranger must not be able to.
-    pub(super) fn fail<T>(&self, from: u64, reason: FailReason) -> Result<T, HandleError> {
+    /// Ends the replica, but only for a message of a member: a stranger must not be able to. A sender that
+    /// names the incarnation of this log was a member after that was registered, also if this log was rolled
+    /// back to a time before the sender became one: the number is random, and only the membership holds it.
+    pub(super) fn fail<T>(
+        &self,
+        from: u64,
+        envelope: &Envelope,
+        reason: FailReason,
+    ) -> Result<T, HandleError> {
+        let own = self.options.incarnation;
+        let names_this_log = own != 0 && envelope.registered.incarnation == own;
         let membership = self.memberships.back().map(|(_, membership)| membership);
-        let is_stranger = membership
+        let is_unknown = membership
             .is_some_and(|known| !known.is_empty() && !known.nodes().any(|node| node.get() == from));
-        if is_stranger {
+        if is_unknown && !names_this_log {
             refused("a node that is not a member contradicts the log")
         } else {
             Err(HandleError::Failed(reason))
@@ -56,15 +66,15 @@ impl Replica {
 
     /// A leader sends no commit index beyond the entries that this member has acknowledged (`raft` sends
     /// `min(matched, committed)`). A greater one means that this log has lost acknowledged entries.
-    fn validate_heartbeat(&self, message: &Message) -> Result<bool, HandleError> {
+    fn validate_heartbeat(&self, message: &Message, envelope: &Envelope) -> Result<bool, HandleError> {
         let raft = &self.node.raft;
         if message.term >= raft.term && message.commit > raft.raft_log.last_index() {
-            return self.fail(message.from, FailReason::LogLost);
+            return self.fail(message.from, envelope, FailReason::LogLost);
         }
         Ok(true)
     }
 
-    fn validate_append(&self, message: &Message) -> Result<bool, HandleError> {
+    fn validate_append(&self, message: &Message, envelope: &Envelope) -> Result<bool, HandleError> {
         // raft treats an index that it does not hold as one of term 0, and would append with a gap.
         if (message.index == 0) != (message.log_term == 0) {
             return refused("index and term of the position contradict each other");
@@ -83,7 +93,7 @@ impl Replica {
             && (contradicts(message.index, message.log_term)
                 || message.entries.iter().any(|entry| contradicts(entry.index, entry.term)))
         {
-            return self.fail(message.from, FailReason::Diverged);
+            return self.fail(message.from, envelope, FailReason::Diverged);
         }
         Ok(true)
     }

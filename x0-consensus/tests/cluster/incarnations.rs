@@ -184,6 +184,40 @@ fn a_disk_that_was_rolled_back_is_detected_by_a_leader_that_saw_more() {
     assert_eq!(cluster.node(b).failed, Some(FailReason::LogLost));
 }
 
+/// The leader became a member after the image was made, so that the log does not know it. It names the
+/// incarnation of the log, and no stranger could.
+#[test]
+fn a_disk_that_was_rolled_back_is_detected_by_a_member_that_it_does_not_know() {
+    let mut cluster = cluster(6, 3);
+    cluster.settle();
+    let (a, others) = roles(&mut cluster);
+    let b = others[0];
+    let image = (cluster.node(b).directory.fork(), cluster.node(b).machine());
+    image.0.crash(x0_consensus::sim::Unsynced::Lost);
+    cluster.join(4);
+    let learner = cluster.change(a, MembershipChange::default().learner(id(4)));
+    cluster.run_until_done(&[learner]);
+    cluster.run_until("the learner is registered", |cluster| {
+        cluster.status(a).membership.incarnations.contains_key(&id(4))
+    });
+    cluster.settle();
+    let voter = cluster.change(a, MembershipChange::default().voter(id(4)));
+    cluster.run_until_done(&[voter]);
+    cluster.settle();
+    cluster.elect_this(4);
+    for _ in 0..20 {
+        cluster.put();
+    }
+    cluster.settle();
+    cluster.crash(b);
+    cluster.replace_folder(b, image.0, image.1);
+    cluster.start(b);
+    cluster.run_until("the member notices", |cluster| cluster.node(b).failed.is_some());
+    assert_eq!(cluster.node(b).failed, Some(FailReason::LogLost));
+    // By the first message of the leader, and not by the answers to a campaign of its own.
+    assert_eq!(cluster.node(b).refused, []);
+}
+
 /// The image of the disk is of the time before the group was founded, so that the log has no membership.
 #[test]
 fn a_disk_that_was_rolled_back_to_the_time_before_the_founding_is_detected() {
