@@ -49,6 +49,9 @@ pub trait Action<K: Knowledge + ?Sized>: Clone + fmt::Debug {
 
     /// Whether the system is safe *after* the action: that a quorum remains, for example.
     ///
+    /// The knowledge may be old. An executor that changes a membership checks it again on the leader's state,
+    /// in the same step as the fence: the model check in this crate finds the harm without it.
+    ///
     /// # Errors
     /// The reason why it would not be.
     fn is_safe(&self, knowledge: &K) -> Result<(), Cow<'static, str>> {

@@ -605,4 +605,6 @@ impl<K: Knowledge, A: fmt::Debug> fmt::Debug for Loop<K, A> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
