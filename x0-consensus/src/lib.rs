@@ -101,8 +101,8 @@ pub use membership::MembershipChange;
 pub use memory::MemoryStorage;
 pub use options::Options;
 pub use replica::{
-    Acknowledged, Class, DropReason, FailReason, HandleError, Input, MemberProgress, Output, Replica,
-    Replication, StageStep, Standing, StartError, Status,
+    Acknowledged, Class, DropReason, FailReason, Fence, FencedRequest, HandleError, Input, MemberProgress,
+    Output, Replica, Replication, StageStep, Standing, StartError, Status,
 };
 pub use state_machine::{StateMachine, StateMachineError};
 pub use storage::{

@@ -1,6 +1,7 @@
 //! The protocol engine: one member of a Raft group.
 
 mod events;
+mod fence;
 mod incarnations;
 mod pace;
 mod pump;
@@ -18,6 +19,7 @@ use raft::{ProgressState, RawNode, StateRole};
 use x0_identity::NodeId;
 
 pub use self::events::{Class, DropReason, FailReason, HandleError, Input, Output, StageStep};
+pub use self::fence::{Fence, FencedRequest};
 pub use self::incarnations::{Acknowledged, Standing};
 use self::incarnations::{Founding, Incarnations};
 use self::pace::Pace;
@@ -217,10 +219,27 @@ pub struct Status {
     pub applied_index: u64,
     /// The membership.
     pub membership: Membership,
+    /// When the oldest write that is not durable yet was handed out, on the clock of [`Replica::handle`].
+    /// A log on a slow disk is seen here first: heartbeats do not wait for the disk.
+    pub writing_since: Option<Duration>,
     /// Whether it may vote and acknowledge.
     pub standing: Standing,
     /// See [`Replica::acknowledged`].
     pub acknowledged: BTreeMap<NodeId, Acknowledged>,
+}
+
+impl Status {
+    /// The state on which a request may be planned.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence { term: self.term, membership: self.membership.clone() }
+    }
+
+    /// The age of the oldest write that is not durable, at `now`; zero without one.
+    #[must_use]
+    pub fn write_age(&self, now: Duration) -> Duration {
+        self.writing_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
 }
 
 /// The progress of a member, as its leader knows it.
@@ -477,12 +496,9 @@ impl Replica {
             Input::Propose { token, payload } => self.propose(token, payload),
             Input::ReadIndex { token } => self.read_index(token),
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
-            // A follower of raft would forward the request, and the leader would transfer the leadership to
-            // the forwarding follower.
-            Input::TransferLeadership { to } if self.is_leader() && self.is_counted(to) => {
-                self.node.transfer_leader(to.get());
-            }
-            Input::TransferLeadership { .. } => {}
+            Input::TransferLeadership { to } => self.transfer_leadership(to),
+            Input::TakeOver => self.take_over(),
+            Input::Fenced { token, fence, request } => self.fenced(token, &fence, request),
             Input::Persisted { number } => self.persisted(number),
             Input::Applied { index } => self.mark_applied(index),
             Input::Fetched { entries } => self.fetched(&entries),
@@ -569,6 +585,7 @@ impl Replica {
             commit_index: log.committed,
             applied_index: self.applied,
             membership: self.present_membership(),
+            writing_since: self.writing_since(),
             standing: self.incarnations.standing.clone(),
             acknowledged: self.incarnations.acknowledged.clone(),
         }
@@ -588,6 +605,7 @@ impl Replica {
         status.last_index = log.last_index();
         status.commit_index = log.committed;
         status.applied_index = self.applied;
+        status.writing_since = self.writing_since();
         let membership = self.memberships.back();
         if membership.is_some_and(|(_, membership)| *membership != status.membership) {
             status.membership = self.present_membership();

@@ -9,7 +9,7 @@ use x0_identity::NodeId;
 
 use super::ended::Ended;
 use crate::membership::MembershipChange;
-use crate::replica::{Input, Status};
+use crate::replica::{Fence, FencedRequest, Input, Status};
 
 /// Sends requests to a running replica. Clones belong to the same replica. No method blocks except
 /// [`wait_ended`](Handle::wait_ended); results go to the [`Observer`](super::Observer). Once the replica has
@@ -148,6 +148,18 @@ impl Handle {
     /// Transfers the leadership to another voter, if this replica is the leader.
     pub fn transfer_leadership(&self, to: NodeId) {
         self.shared.put(Input::TransferLeadership { to });
+    }
+
+    /// Campaigns in spite of the leader; see [`Input::TakeOver`].
+    pub fn take_over(&self) {
+        self.shared.put(Input::TakeOver);
+    }
+
+    /// Makes a request that takes effect only on the term and membership of `fence`. If it is not, the result
+    /// is [`Event::Dropped`](super::Event::Dropped) with
+    /// [`DropReason::Stale`](crate::DropReason::Stale).
+    pub fn request_fenced(&self, token: u64, fence: Fence, request: FencedRequest) {
+        self.shared.put(Input::Fenced { token, fence, request });
     }
 
     /// Delivers a message of an authenticated peer. It is dropped if 256 MiB of messages wait already.

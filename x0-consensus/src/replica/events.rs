@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use x0_identity::NodeId;
 
-use super::Standing;
+use super::{Fence, FencedRequest, Standing};
 use crate::codec::DecodeError;
 use crate::entry::{Entry, Membership, SnapshotMeta};
 use crate::membership::MembershipChange;
@@ -48,6 +48,24 @@ pub enum Input {
     TransferLeadership {
         /// The next leader.
         to: NodeId,
+    },
+    /// Campaigns at once, although there is a leader, and without waiting for it: a leader that is slow and
+    /// not silent can neither be asked to transfer its leadership nor be voted out by a timeout. Voters grant
+    /// the vote in spite of their leader. The log must still be as long as theirs. It has no effect on a
+    /// leader, a learner, or a replica that may not vote.
+    ///
+    /// A sick replica that repeats this disturbs a healthy group: first let most voters agree that the leader
+    /// is sick, and on one replica that takes over.
+    TakeOver,
+    /// A request that takes effect only if this replica has the term and membership of `fence`. Otherwise it
+    /// is dropped with [`DropReason::Stale`].
+    Fenced {
+        /// The token of the request.
+        token: u64,
+        /// The state on which the request was planned.
+        fence: Fence,
+        /// The request.
+        request: FencedRequest,
     },
     /// The append of this number and all before it are durable.
     Persisted {
@@ -268,6 +286,9 @@ pub enum DropReason {
     /// The change is empty, names a node twice, would leave no voter, or makes a voter of a node that this
     /// leader has never heard of: add that node as a learner first. Nothing was done.
     ChangeInvalid,
+    /// The term or the membership is not the one on which the request was planned. Nothing was done; plan it
+    /// again.
+    Stale,
     /// An entry of another leader replaced it. It was not applied and never will be.
     Superseded,
     /// The result is unknown: a snapshot replaced the log of this replica, or it was removed from the group.

@@ -1,6 +1,7 @@
 //! From the ready state of `raft` to outputs, and from their results back to `raft`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 use raft::{Ready, StateRole};
@@ -16,6 +17,8 @@ use crate::storage::Write;
 #[derive(Debug)]
 pub(super) struct Flight {
     number: u64,
+    /// When it was handed out.
+    at: Duration,
     /// The latest ready of `raft` that is durable when this write is.
     ready: Option<u64>,
     /// Messages that must not be sent before the write is durable.
@@ -203,8 +206,13 @@ impl Replica {
     pub(super) fn append(&mut self, write: Write, ready: Option<u64>, messages: Vec<Message>) {
         self.writes += 1;
         let snapshot = write.snapshot.clone();
-        self.flights.push_back(Flight { number: self.writes, ready, messages, snapshot });
+        self.flights.push_back(Flight { number: self.writes, at: self.now, ready, messages, snapshot });
         self.outputs.push_back(Output::Append { number: self.writes, write });
+    }
+
+    /// When the oldest write that is not durable was handed out.
+    pub(super) fn writing_since(&self) -> Option<Duration> {
+        self.flights.front().map(|flight| flight.at)
     }
 
     pub(super) fn persisted(&mut self, number: u64) {

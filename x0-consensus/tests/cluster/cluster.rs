@@ -11,8 +11,8 @@ use x0_consensus::driver::{
 };
 use x0_consensus::sim::SimDirectory;
 use x0_consensus::{
-    DropReason, Event, FailReason, FatalError, HandleError, Input, Membership, MembershipChange, NodeId,
-    Options, Replica, Status, Storage as _, Wal,
+    DropReason, Event, FailReason, FatalError, Fence, FencedRequest, HandleError, Input, Membership,
+    MembershipChange, NodeId, Options, Replica, Status, Storage as _, Wal,
 };
 
 use crate::disk;
@@ -605,6 +605,12 @@ impl Cluster {
     pub(crate) fn change(&mut self, node: u64, change: MembershipChange) -> u64 {
         let token = self.invariants.ask(node, Asked::Change);
         self.feed(node, Input::ChangeMembership { token, change });
+        token
+    }
+
+    pub(crate) fn fenced(&mut self, node: u64, fence: Fence, request: FencedRequest) -> u64 {
+        let token = self.invariants.ask(node, Asked::Change);
+        self.feed(node, Input::Fenced { token, fence, request });
         token
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use x0_consensus::Input;
+use x0_consensus::{DropReason, Fence, FencedRequest, Input, MembershipChange};
 
 use crate::cluster::{Cluster, id};
 use crate::machine::Machine;
@@ -117,7 +117,7 @@ fn leadership_is_transferred() {
     let begun = cluster.now;
     cluster.feed(leader, Input::TransferLeadership { to: id(to) });
     let refused = cluster.propose(leader, 8);
-    assert_eq!(cluster.dropped(refused), Some(x0_consensus::DropReason::Transferring));
+    assert_eq!(cluster.dropped(refused), Some(DropReason::Transferring));
     cluster.run_until("the other leads", |cluster| cluster.leader() == Some(to));
     assert!(cluster.now - begun < Duration::from_millis(50), "without an election time");
     cluster.settle();
@@ -150,7 +150,7 @@ fn a_voter_does_not_campaign_before_its_log_is_durable() {
     let mut cluster = Cluster::new(8, 2);
     cluster.elect_this(1);
     cluster.settle();
-    let change = x0_consensus::MembershipChange::default().remove(id(1));
+    let change = MembershipChange::default().remove(id(1));
     let token = cluster.change(1, change);
     cluster.run_until_done(&[token]);
     cluster.run_until("the other leads", |cluster| cluster.leader() == Some(2));
@@ -176,4 +176,116 @@ fn the_same_seed_gives_the_same_trace() {
     };
     assert_eq!(run(9), run(9));
     assert_ne!(run(9).0, run(10).0);
+}
+
+/// A leader that is well keeps its lease, and a voter takes over nevertheless; at the next moment nothing
+/// else has changed.
+#[test]
+fn a_voter_takes_over_from_a_leader_that_does_not_answer() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::new(seed, 3);
+        let leader = cluster.elect();
+        cluster.settle();
+        let heir = (1..=3).find(|node| *node != leader).unwrap();
+        let (begun, term) = (cluster.now, cluster.status(leader).term);
+        cluster.feed(heir, Input::TakeOver);
+        cluster.run_until("the heir leads", |cluster| cluster.leader() == Some(heir));
+        assert!(cluster.now - begun < Duration::from_millis(50), "seed {seed}: without an election time");
+        assert_eq!(cluster.status(heir).term, term + 1, "seed {seed}");
+        cluster.settle();
+        cluster.assert_unharmed();
+    }
+}
+
+/// A leader and a learner take over nothing, and a voter whose log is shorter is not elected.
+#[test]
+fn only_a_voter_with_a_whole_log_takes_over() {
+    let mut cluster = Cluster::new(9, 3);
+    let leader = cluster.elect();
+    cluster.join(4);
+    let token = cluster.change(leader, MembershipChange::default().learner(id(4)));
+    cluster.run_until_done(&[token]);
+    cluster.settle();
+    let term = cluster.status(leader).term;
+    cluster.feed(leader, Input::TakeOver);
+    cluster.feed(4, Input::TakeOver);
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!((cluster.leader(), cluster.status(leader).term), (Some(leader), term));
+    let late = (1..=3).find(|node| *node != leader).unwrap();
+    cluster.isolate(&[late]);
+    let tokens = cluster.propose_many(leader, 20, 64);
+    cluster.run_until_done(&tokens);
+    cluster.heal();
+    cluster.feed(late, Input::TakeOver);
+    cluster.run_until("somebody leads in a later term", |cluster| {
+        cluster.leader().is_some_and(|leader| cluster.status(leader).term > term)
+    });
+    assert_ne!(cluster.leader(), Some(late));
+    cluster.settle();
+    cluster.assert_unharmed();
+}
+
+#[test]
+fn a_request_on_an_old_plan_is_stale() {
+    let mut cluster = Cluster::new(10, 3);
+    let leader = cluster.elect();
+    cluster.settle();
+    let to = (1..=3).find(|node| *node != leader).unwrap();
+    let requests = || {
+        [
+            FencedRequest::TakeOver,
+            FencedRequest::TransferLeadership { to: id(to) },
+            FencedRequest::ChangeMembership(MembershipChange::default().learner(id(to))),
+        ]
+    };
+    let present = cluster.status(leader).fence();
+    assert_eq!(present, cluster.status(to).fence(), "another member may plan");
+    let mut smaller = present.clone();
+    smaller.membership.voters.remove(&id(to));
+    for fence in [Fence { term: present.term + 1, ..present.clone() }, smaller] {
+        for request in requests() {
+            let token = cluster.fenced(leader, fence.clone(), request);
+            assert_eq!(cluster.dropped(token), Some(DropReason::Stale));
+        }
+    }
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!((cluster.leader(), cluster.status(leader).fence()), (Some(leader), present.clone()));
+    // On the present one they take effect, and so the plans of the same moment are old.
+    let [take_over, transfer, change] = requests();
+    let token = cluster.fenced(leader, present.clone(), change);
+    cluster.run_until_done(&[token]);
+    cluster.settle();
+    let token = cluster.fenced(leader, present, transfer);
+    assert_eq!(cluster.dropped(token), Some(DropReason::Stale));
+    let heir = (1..=3).find(|node| *node != leader && *node != to).unwrap();
+    let fence = cluster.status(leader).fence();
+    cluster.fenced(leader, fence, FencedRequest::TransferLeadership { to: id(heir) });
+    cluster.run_until("the heir leads", |cluster| cluster.leader() == Some(heir));
+    cluster.settle();
+    let fence = cluster.status(leader).fence();
+    cluster.fenced(leader, fence, take_over);
+    cluster.run_until("the first leads again", |cluster| cluster.leader() == Some(leader));
+    cluster.settle();
+    cluster.assert_unharmed();
+}
+
+/// A slow disk shows in the age of the oldest write, and heartbeats hide it: the leader stays.
+#[test]
+fn the_age_of_the_oldest_write_shows_a_slow_disk() {
+    let mut cluster = Cluster::new(11, 3);
+    let leader = cluster.elect();
+    cluster.settle();
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!(cluster.status(leader).writing_since, None);
+    assert_eq!(cluster.status(leader).write_age(cluster.now), Duration::ZERO);
+    let begun = cluster.now;
+    // Of the leader's disk alone: its write is handed to the disk before the next line.
+    let usual = std::mem::replace(&mut cluster.disk_latency, Duration::from_secs(2000));
+    cluster.propose(leader, 64);
+    cluster.disk_latency = usual;
+    cluster.propose(leader, 64);
+    cluster.run_for(Duration::from_secs(3));
+    let status = cluster.status(leader);
+    assert_eq!((status.writing_since, status.leader), (Some(begun), Some(id(leader))));
+    assert_eq!(status.write_age(cluster.now), Duration::from_secs(3));
 }
