@@ -143,6 +143,12 @@ pub trait Storage: Send {
     /// # Errors
     /// An error changes nothing.
     fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError>;
+
+    /// The bytes that the log occupies, for the metric `x0_consensus_log_bytes`; `None` if the storage does
+    /// not count them.
+    fn len_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl<S: Storage + ?Sized> Storage for Box<S> {
@@ -171,5 +177,9 @@ impl<S: Storage + ?Sized> Storage for Box<S> {
 
     fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
         (**self).snapshot_reader()
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        (**self).len_bytes()
     }
 }

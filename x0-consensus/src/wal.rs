@@ -523,4 +523,8 @@ impl Storage for Wal {
             }),
         }
     }
+
+    fn len_bytes(&self) -> Option<u64> {
+        Some(self.segments.iter().map(|segment| segment.len).sum())
+    }
 }

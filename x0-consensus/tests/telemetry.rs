@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use x0_consensus::{
@@ -64,10 +65,15 @@ fn a_leader_of_one_records_its_writes_and_its_status() {
         local::start(Options::new(id).bootstrap([id]), MemoryStorage::new(), Nothing, (), Tell(sender))
             .unwrap()
     });
+    // Generous: only a test that fails waits for it.
+    let next = || events.recv_timeout(Duration::from_secs(30)).unwrap();
     for token in 1..=10 {
         replica.propose(token, Bytes::from("command"));
-        while !matches!(events.recv().unwrap(), Event::Outcome { token: done, .. } if done == token) {}
+        while !matches!(next(), Event::Outcome { token: done, .. } if done == token) {}
     }
+    // Longer than an entry may be: refused, so that its commit is not timed.
+    replica.propose(11, Bytes::from(vec![0; x0_consensus::PAYLOAD_LEN_MAX + 1]));
+    while !matches!(next(), Event::Dropped { token: 11, .. }) {}
     replica.stop();
     replica.wait_ended();
     let status = replica.status();
@@ -84,7 +90,12 @@ fn a_leader_of_one_records_its_writes_and_its_status() {
     assert!(value("log_entries_total") >= 11.0);
     assert!(value("log_write_seconds") >= 11.0);
     assert!(value("log_writes_total") >= value("log_write_seconds"));
-    assert_eq!((value("dropped_total"), value("snapshots_total sent")), (0.0, 0.0));
+    assert_eq!((value("dropped_total"), value("snapshots_total sent")), (1.0, 0.0));
+    // One commit for each command that was accepted, and one election.
+    assert_eq!((value("commit_seconds"), value("election_seconds")), (10.0, 1.0));
+    assert!((1.0..=11.0).contains(&value("apply_seconds")));
+    // A group of one has no follower, and so no series of one.
+    assert!(!values.keys().any(|name| name.starts_with("x0_consensus_follower_lag_entries")));
 
     let bare: Vec<_> = values.iter().filter(|(_, (_, described))| !described).collect();
     assert!(bare.is_empty(), "not described: {bare:?}");

@@ -98,6 +98,10 @@ mod renewal;
 #[cfg(feature = "x509")]
 mod revocation;
 mod spiffe_id;
+#[cfg(feature = "metrics")]
+pub mod telemetry;
+#[cfg(all(feature = "rustls", not(feature = "metrics")))]
+mod telemetry;
 #[cfg(feature = "rustls")]
 mod tls;
 mod trust_domain;

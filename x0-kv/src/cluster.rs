@@ -71,7 +71,7 @@ pub use self::folder::{Adoption, DataFolder};
 pub use self::membership::ChangeError;
 pub use self::node::Node;
 pub use self::options::NodeOptions;
-pub use self::status::NodeStatus;
+pub use self::status::{NodeStatus, StatusHandle};
 pub use crate::scrub::{ScrubEvent, ScrubOptions, ScrubStatus};
 pub use crate::space::{SpaceOptions, SpaceStatus};
 

@@ -86,6 +86,7 @@ mod random;
 mod reads;
 mod remote;
 mod route;
+pub(crate) mod served;
 mod session;
 mod slab;
 #[cfg(test)]
@@ -107,6 +108,7 @@ use self::outgoing::Outgoing;
 use self::random::Random;
 use self::reads::Reads;
 use self::route::Route;
+use self::served::{Served, ServedLog};
 use self::session::Session;
 use self::slab::{Key, Slab};
 use crate::request::error::OperationError;
@@ -142,6 +144,9 @@ pub struct Coordinator {
     watchers: BTreeSet<NodeId>,
     /// The identity of this client has expired.
     is_expired: bool,
+    /// Calls that were sent again to a named leader.
+    redirects: u64,
+    served: ServedLog,
     /// No entry wants to be looked at before.
     due: Duration,
 }
@@ -180,6 +185,8 @@ impl Coordinator {
             held: VecDeque::new(),
             watchers: BTreeSet::new(),
             is_expired: false,
+            redirects: 0,
+            served: ServedLog::default(),
             due: Duration::MAX,
         }
     }
@@ -239,6 +246,17 @@ impl Coordinator {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests
+    }
+
+    /// How many calls were sent again because a node named the leader.
+    #[must_use]
+    pub fn redirects(&self) -> u64 {
+        self.redirects
+    }
+
+    /// The requests of other nodes that were answered since this was last called, for the metrics.
+    pub(crate) fn take_served(&mut self) -> impl Iterator<Item = Served> + '_ {
+        self.served.drain()
     }
 
     /// The leader, as far as this coordinator knows.

@@ -169,7 +169,8 @@ impl State {
             }
             drop(tables);
             self.shared.scans().expire(written);
-            self.telemetry.batch_applied(self.applied, self.sessions.len());
+            let expired = self.sessions.take_expired();
+            self.telemetry.batch_applied(self.applied, self.sessions.len(), expired);
             self.relieve()?;
         }
         Ok(())

@@ -3,9 +3,15 @@
 //! | name | kind | labels | meaning |
 //! |---|---|---|---|
 //! | `x0_kv_operations_total` | counter | `store`: linearizable, crdt; `kind`: the operation, such as get, put or transaction | operations submitted to a store |
+//! | `x0_kv_operation_seconds` | histogram | `kind`: read, write; `consistency`: linearizable, local, crdt | from the submission of an operation to its answer, failed ones included: of callers on this node, and from the arrival of requests of clients and members that this node answered (an operation that a member forwards is counted at both) |
+//! | `x0_kv_operation_errors_total` | counter | `kind`: read, write; `error`: the variants of [`OperationError`](crate::OperationError) in snake case | operations that ended in an error |
+//! | `x0_kv_operations_waiting` | gauge | – | operations submitted and not answered yet |
+//! | `x0_kv_redirects_total` | counter | – | operations sent again to the leader that another node had named |
+//! | `x0_kv_watches` | gauge | – | watches that are held |
 //! | `x0_kv_commands_total` | counter | `result`: applied, repeated, refused | commands of the log that reached the state machine |
 //! | `x0_kv_applied_index` | gauge | – | log index of the last entry applied |
 //! | `x0_kv_sessions` | gauge | – | client sessions remembered |
+//! | `x0_kv_sessions_expired_total` | counter | – | client sessions that were forgotten to make room for others |
 //! | `x0_kv_overlay_bytes` | gauge | – | writes in memory that are not in a checkpoint yet (redb) |
 //! | `x0_kv_checkpoints_total` | counter | – | checkpoints made durable (redb) |
 //! | `x0_kv_checkpoint_seconds` | histogram | – | time to write one checkpoint (redb) |
@@ -47,6 +53,7 @@ mod describe;
 mod disabled;
 #[cfg(feature = "mesh")]
 mod health;
+mod operation;
 #[cfg(feature = "mesh")]
 mod refused;
 mod state;
@@ -60,6 +67,9 @@ pub(crate) use self::crdt::{CrdtStoreTelemetry, CrdtTelemetry};
 pub use self::describe::describe;
 #[cfg(feature = "mesh")]
 pub(crate) use self::health::HealthTelemetry;
+#[cfg(feature = "mesh")]
+pub(crate) use self::operation::RedirectTelemetry;
+pub(crate) use self::operation::{AnswerTimer, OperationKind, OperationTelemetry, WatchTelemetry};
 #[cfg(feature = "mesh")]
 pub(crate) use self::refused::RefusedTelemetry;
 #[cfg(feature = "redb")]
@@ -77,11 +87,7 @@ mod facade {
 
 /// Whether anything is reported, so that a status that is only gathered for the metrics is not gathered
 /// without them.
-#[cfg_attr(
-    not(any(feature = "crdt", feature = "blob")),
-    allow(dead_code, reason = "only they gather a status")
-)]
-const IS_ENABLED: bool = cfg!(feature = "metrics");
+pub(crate) const IS_ENABLED: bool = cfg!(feature = "metrics");
 
 #[cfg(test)]
 mod tests;

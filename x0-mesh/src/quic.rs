@@ -91,7 +91,7 @@ mod state;
 mod transport;
 
 pub use options::{BindError, QuicOptions};
-pub use peer_book::PeerBook;
+pub use peer_book::{LinkState, PeerBook, PeerLink};
 pub use transport::QuicTransport;
 
 #[cfg(doc)]

@@ -8,10 +8,24 @@
 //! | `x0_mesh_up_total` | counter | – | QUIC epochs begun; those beyond the number of peers are reconnections |
 //! | `x0_mesh_down_total` | counter | – | QUIC epochs ended |
 //! | `x0_mesh_dial_failures_total` | counter | – | attempts to reach a peer over QUIC that failed |
+//! | `x0_mesh_reconnections_total` | counter | – | QUIC epochs begun with a peer that had been up before |
+//! | `x0_mesh_datagrams_total` | counter | `direction`: sent, received | datagrams handed to QUIC, and datagrams that arrived |
+//! | `x0_mesh_handshake_failures_total` | counter | `reason`: the variants of [`DownReason`](crate::DownReason) in snake case | connections, dialled or accepted, that failed before their epoch began |
+//! | `x0_mesh_peer_up` | gauge | `peer`: the id of a member | 1 while the peer is connected, else 0 |
+//! | `x0_mesh_peer_rtt_seconds` | gauge | `peer` | the smoothed round-trip time of QUIC (RFC 9002 §5.3) |
+//! | `x0_mesh_peer_loss_ratio` | gauge | `peer`, `direction`: sent | the share of QUIC packets lost since the reading before |
+//! | `x0_mesh_peer_last_message_age_seconds` | gauge | `peer` | the time since the last message of the peer; it grows while the peer is silent |
 //! | `x0_mesh_mux_unknown_channels_total` | counter | – | channels that peers offered and that this node has not registered |
 //! | `x0_mesh_mux_stale_messages_total` | counter | – | messages of sessions that had ended when they arrived |
 //! | `x0_mesh_mux_dropped_messages_total` | counter | – | datagrams without room, and messages on lanes that a channel lacks |
 //! | `x0_mesh_mux_violations_total` | counter | – | peers that broke the protocol of the mux |
+//!
+//! The gauges per peer are set by `PeerGauges::publish`, which the owner calls before it reads them. A peer is one with an
+//! address in the `PeerBook`; of a peer that was removed, `up` is 0 and the others are NaN. QUIC knows the loss in the direction of
+//! sending only.
+//!
+//! Reserved for the router, and absent until a node uses one: `x0_mesh_link_quality` (gauge; `peer`, `direction`: sent, received),
+//! `x0_mesh_route_changes_total`, `x0_mesh_failovers_total` (`cause`) and `x0_mesh_control_bytes_total` (`direction`).
 //!
 //! Install a recorder before a transport or a mux is made: handles made earlier count nothing.
 
@@ -20,11 +34,60 @@ mod facade;
 #[cfg(not(feature = "metrics"))]
 #[path = "telemetry/noop.rs"]
 mod facade;
+#[cfg(all(feature = "metrics", feature = "quic"))]
+mod peers;
 
 #[cfg(feature = "metrics")]
 pub use facade::describe;
+#[cfg(all(feature = "metrics", feature = "quic"))]
+pub use peers::PeerGauges;
 
 use facade::Counter;
+
+#[cfg(feature = "quic")]
+use crate::DownReason;
+
+/// The label `reason` for each variant of [`DownReason`], in the order of [`place`].
+#[cfg(feature = "quic")]
+const REASONS: [&str; 15] = [
+    "closed",
+    "timed_out",
+    "unreachable",
+    "replaced",
+    "wrong_identity",
+    "untrusted",
+    "expired",
+    "own_identity_expired",
+    "refused",
+    "malformed",
+    "failed",
+    "no_channel",
+    "channel_version",
+    "local",
+    "blocked",
+];
+
+/// The place of a reason in [`REASONS`].
+#[cfg(feature = "quic")]
+fn place(reason: &DownReason) -> usize {
+    match reason {
+        DownReason::Closed => 0,
+        DownReason::TimedOut => 1,
+        DownReason::Unreachable => 2,
+        DownReason::Replaced => 3,
+        DownReason::WrongIdentity { .. } => 4,
+        DownReason::Untrusted { .. } => 5,
+        DownReason::Expired => 6,
+        DownReason::OwnIdentityExpired => 7,
+        DownReason::Refused { .. } => 8,
+        DownReason::Malformed { .. } => 9,
+        DownReason::Failed { .. } => 10,
+        DownReason::NoChannel { .. } => 11,
+        DownReason::ChannelVersion { .. } => 12,
+        DownReason::Local => 13,
+        DownReason::Blocked => 14,
+    }
+}
 
 /// Counts of a QUIC transport.
 #[cfg(feature = "quic")]
@@ -35,6 +98,9 @@ pub(crate) struct QuicTelemetry {
     up: Counter,
     down: Counter,
     dial_failures: Counter,
+    reconnections: Counter,
+    datagrams: [Counter; 2],
+    handshake_failures: [Counter; REASONS.len()],
 }
 
 #[cfg(feature = "quic")]
@@ -47,6 +113,11 @@ impl QuicTelemetry {
             up: facade::counter("x0_mesh_up_total"),
             down: facade::counter("x0_mesh_down_total"),
             dial_failures: facade::counter("x0_mesh_dial_failures_total"),
+            reconnections: facade::counter("x0_mesh_reconnections_total"),
+            datagrams: ["sent", "received"]
+                .map(|way| facade::labelled("x0_mesh_datagrams_total", "direction", way)),
+            handshake_failures: REASONS
+                .map(|reason| facade::labelled("x0_mesh_handshake_failures_total", "reason", reason)),
         }
     }
 
@@ -69,6 +140,22 @@ impl QuicTelemetry {
 
     pub(crate) fn dial_failed(&self) {
         self.dial_failures.increment(1);
+    }
+
+    pub(crate) fn reconnected(&self) {
+        self.reconnections.increment(1);
+    }
+
+    pub(crate) fn datagrams_sent(&self, count: usize) {
+        self.datagrams[0].increment(count as u64);
+    }
+
+    pub(crate) fn datagrams_received(&self, count: usize) {
+        self.datagrams[1].increment(count as u64);
+    }
+
+    pub(crate) fn handshake_failed(&self, reason: &DownReason) {
+        self.handshake_failures[place(reason)].increment(1);
     }
 }
 

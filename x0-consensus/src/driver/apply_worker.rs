@@ -9,6 +9,7 @@ use super::event::{Event, FatalError};
 use super::job::{ApplyJob, Done};
 use crate::entry::{Entry, EntryKind};
 use crate::state_machine::StateMachine;
+use crate::telemetry::ApplyTelemetry;
 
 const WORKER: &str = "apply";
 
@@ -19,6 +20,7 @@ pub struct ApplyWorker<M> {
     /// The index of the last entry in the state.
     applied: u64,
     outcomes: Vec<Bytes>,
+    telemetry: ApplyTelemetry,
 }
 
 impl<M> fmt::Debug for ApplyWorker<M> {
@@ -30,7 +32,8 @@ impl<M> fmt::Debug for ApplyWorker<M> {
 impl<M: StateMachine> ApplyWorker<M> {
     /// A worker on a state machine that is at its durable index.
     pub fn new(machine: M) -> ApplyWorker<M> {
-        ApplyWorker { applied: machine.durable_index(), machine, outcomes: Vec::new() }
+        let telemetry = ApplyTelemetry::new();
+        ApplyWorker { applied: machine.durable_index(), machine, outcomes: Vec::new(), telemetry }
     }
 
     /// The state machine.
@@ -61,7 +64,8 @@ impl<M: StateMachine> ApplyWorker<M> {
 
     fn apply(&mut self, entries: &[Entry], proposals: &[(u64, u64)]) -> Result<Done, FatalError> {
         self.outcomes.clear();
-        self.machine.apply(entries, &mut self.outcomes)?;
+        let ApplyWorker { machine, outcomes, telemetry, .. } = self;
+        telemetry.timed(|| machine.apply(entries, outcomes))?;
         let commands = entries.iter().filter(|entry| entry.is_command()).count();
         if self.outcomes.len() != commands {
             return Err(FatalError::Outcomes { outcomes: self.outcomes.len(), commands });

@@ -163,7 +163,7 @@ impl Executor {
             snapshots: Pipeline::default(),
             no_space: None,
             failed: false,
-            telemetry: DriverTelemetry::new(),
+            telemetry: DriverTelemetry::new(now),
         })
     }
 
@@ -191,6 +191,7 @@ impl Executor {
             *retry_at = None;
             self.log.push_back(LogJob::Retry);
         }
+        self.telemetry.input(now, &input);
         let result = self.replica.handle(now, input);
         if let Err(HandleError::Failed(reason)) = &result {
             self.fail(FatalError::Replica(*reason));
@@ -315,6 +316,7 @@ impl Executor {
     pub fn refresh(&mut self, status: &mut Status) {
         self.replica.refresh(status);
         self.telemetry.status(status);
+        self.telemetry.progress(status.last_index, || self.replica.progress());
     }
 
     /// Sorts one output of the replica.

@@ -145,6 +145,7 @@ impl<S: Storage> LogWorker<S> {
         let LogWorker { storage, writes, telemetry, stalled, .. } = self;
         match telemetry.timed(writes, |writes| storage.write(writes)) {
             Ok(()) => {
+                telemetry.size(storage.len_bytes());
                 writes.clear();
                 Ok(Done::Persisted { number: last })
             }

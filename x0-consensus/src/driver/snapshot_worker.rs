@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::contain;
 use super::job::{Done, SnapshotJob, TransferError};
 use crate::storage::SnapshotWriter;
+use crate::telemetry::SnapshotTelemetry;
 
 /// A snapshot is copied to the storage in pieces of this many bytes.
 const COPY_LEN: usize = 256 << 10;
@@ -23,6 +24,7 @@ const WORKER: &str = "snapshot";
 pub struct SnapshotWorker {
     open: BTreeMap<u64, Box<dyn Read + Send>>,
     staging: Option<(u64, Box<dyn SnapshotWriter>)>,
+    telemetry: SnapshotTelemetry,
 }
 
 impl fmt::Debug for SnapshotWorker {
@@ -43,7 +45,10 @@ impl SnapshotWorker {
 
     /// Carries out a job. [`Done::Failed`] only if a reader or writer panics.
     pub fn work(&mut self, job: SnapshotJob) -> Done {
-        contain(WORKER, || Ok(self.step(job)))
+        self.telemetry.job(&job);
+        let done = contain(WORKER, || Ok(self.step(job)));
+        self.telemetry.done(&done);
+        done
     }
 
     fn step(&mut self, job: SnapshotJob) -> Done {

@@ -1,34 +1,17 @@
 //! Telemetry through the `metrics` facade.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use x0_identity::NodeId;
 
-use crate::replica::{Output, StageStep, Status};
-use crate::storage::Write;
+use crate::replica::{Input, MemberProgress, Output, StageStep, Status};
 
-/// Describes each name to the installed recorder.
-pub fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_gauge!("x0_consensus_term", Unit::Count, "The term");
-    describe_gauge!("x0_consensus_is_leader", Unit::Count, "1 while this replica leads");
-    describe_gauge!("x0_consensus_voters", Unit::Count, "Members that vote");
-    describe_gauge!("x0_consensus_last_index", Unit::Count, "The last index of the log");
-    describe_gauge!("x0_consensus_commit_index", Unit::Count, "The last index known to be committed");
-    describe_gauge!("x0_consensus_applied_index", Unit::Count, "The last index applied");
-    describe_counter!("x0_consensus_leader_changes_total", Unit::Count, "Changes of the leader or the term");
-    describe_counter!(
-        "x0_consensus_dropped_total",
-        Unit::Count,
-        "Proposals, reads and changes that were dropped"
-    );
-    describe_counter!("x0_consensus_log_writes_total", Unit::Count, "Writes made durable");
-    describe_counter!("x0_consensus_log_entries_total", Unit::Count, "Entries made durable");
-    describe_histogram!("x0_consensus_log_write_seconds", Unit::Seconds, "The time of one group of writes");
-    describe_counter!("x0_consensus_sent_bytes_total", Unit::Bytes, "Bytes of messages handed to the outbox");
-    describe_counter!("x0_consensus_congested_total", Unit::Count, "Messages that the outbox dropped");
-    describe_counter!("x0_consensus_snapshots_total", Unit::Count, "Snapshots started, by way");
-}
+/// Most proposals whose commit is timed at once. The replica has fewer: their payloads are bounded.
+const PROPOSALS_MAX: usize = 1 << 16;
+/// How often the progress of the members is shown: gathering it looks at each.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Counts the outputs of a replica and shows its status.
 #[derive(Debug)]
@@ -41,10 +24,21 @@ pub(crate) struct DriverTelemetry {
     sent_bytes: Counter,
     congested: Counter,
     snapshots: [Counter; 3],
+    /// The time of the last input.
+    now: Duration,
+    /// Tokens of proposals and when they came, in the order of their indexes.
+    proposals: VecDeque<(u64, Duration)>,
+    commit_seconds: Histogram,
+    /// Since when no leader is known.
+    leaderless: Option<Duration>,
+    election_seconds: Histogram,
+    lags: BTreeMap<NodeId, Gauge>,
+    progress_at: Option<Duration>,
 }
 
 impl DriverTelemetry {
-    pub(crate) fn new() -> DriverTelemetry {
+    /// Telemetry of a replica that starts at `now`.
+    pub(crate) fn new(now: Duration) -> DriverTelemetry {
         DriverTelemetry {
             gauges: [
                 gauge!("x0_consensus_term"),
@@ -61,6 +55,73 @@ impl DriverTelemetry {
             congested: counter!("x0_consensus_congested_total"),
             snapshots: ["sent", "received", "saved"]
                 .map(|way| counter!("x0_consensus_snapshots_total", "way" => way)),
+            now,
+            proposals: VecDeque::new(),
+            commit_seconds: histogram!("x0_consensus_commit_seconds"),
+            leaderless: Some(now),
+            election_seconds: histogram!("x0_consensus_election_seconds"),
+            lags: BTreeMap::new(),
+            progress_at: None,
+        }
+    }
+
+    /// The replica takes this input.
+    pub(crate) fn input(&mut self, now: Duration, input: &Input) {
+        self.now = now;
+        if let Input::Propose { token, .. } = input {
+            if self.proposals.len() == PROPOSALS_MAX {
+                self.proposals.pop_front();
+            }
+            self.proposals.push_back((*token, now));
+        }
+    }
+
+    /// Shows how far the members lag behind the leader's log.
+    pub(crate) fn progress(&mut self, last_index: u64, members: impl FnOnce() -> Vec<MemberProgress>) {
+        if self.progress_at.is_some_and(|at| self.now < at + PROGRESS_EVERY) {
+            return;
+        }
+        self.progress_at = Some(self.now);
+        let members = members();
+        for member in &members {
+            // A member is added by an operator: the number of series is bounded.
+            self.lags.entry(member.id).or_insert_with(
+                || gauge!("x0_consensus_follower_lag_entries", "peer" => member.id.to_string()),
+            );
+        }
+        for (id, gauge) in &self.lags {
+            let member = members.iter().find(|member| member.id == *id);
+            let lag = member.map_or(0, |member| last_index.saturating_sub(member.matched_index));
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            gauge.set(lag as f64);
+        }
+    }
+
+    fn committed(&mut self, proposals: &[(u64, u64)]) {
+        for (_, token) in proposals {
+            // The first one, unless proposals before it were dropped.
+            if let Some(at) = self.proposals.iter().position(|(proposed, _)| proposed == token)
+                && let Some((_, proposed_at)) = self.proposals.drain(..=at).next_back()
+            {
+                self.commit_seconds.record(self.now.saturating_sub(proposed_at));
+            }
+        }
+    }
+
+    fn leader(&mut self, is_known: bool) {
+        if !is_known {
+            self.leaderless.get_or_insert(self.now);
+        } else if let Some(since) = self.leaderless.take() {
+            self.election_seconds.record(self.now.saturating_sub(since));
+        }
+    }
+
+    fn dropped(&mut self, token: u64) {
+        // Refused ones are the last, superseded ones the first.
+        if self.proposals.back().is_some_and(|(proposed, _)| *proposed == token) {
+            self.proposals.pop_back();
+        } else if self.proposals.front().is_some_and(|(proposed, _)| *proposed == token) {
+            self.proposals.pop_front();
         }
     }
 
@@ -82,7 +143,13 @@ impl DriverTelemetry {
         }
     }
 
-    pub(crate) fn output(&self, output: &Output) {
+    pub(crate) fn output(&mut self, output: &Output) {
+        match output {
+            Output::Apply { proposals, .. } => self.committed(proposals),
+            Output::Leader { leader, .. } => self.leader(leader.is_some()),
+            Output::Dropped { token, .. } => self.dropped(*token),
+            _ => {}
+        }
         let [sent, received, saved] = &self.snapshots;
         let (counter, count) = match output {
             Output::Send { payload, .. } => (&self.sent_bytes, payload.len() as u64),
@@ -98,36 +165,5 @@ impl DriverTelemetry {
 
     pub(crate) fn congested(&self) {
         self.congested.increment(1);
-    }
-}
-
-/// Counts the writes of a log.
-pub(crate) struct LogTelemetry {
-    writes: Counter,
-    entries: Counter,
-    seconds: Histogram,
-}
-
-impl LogTelemetry {
-    pub(crate) fn new() -> LogTelemetry {
-        LogTelemetry {
-            writes: counter!("x0_consensus_log_writes_total"),
-            entries: counter!("x0_consensus_log_entries_total"),
-            seconds: histogram!("x0_consensus_log_write_seconds"),
-        }
-    }
-
-    /// Runs `write`, and counts and times it if it succeeds.
-    pub(crate) fn timed<E>(
-        &self,
-        writes: &[Write],
-        write: impl FnOnce(&[Write]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let begun = Instant::now();
-        write(writes)?;
-        self.seconds.record(begun.elapsed());
-        self.writes.increment(writes.len() as u64);
-        self.entries.increment(writes.iter().map(|write| write.entries.len() as u64).sum());
-        Ok(())
     }
 }

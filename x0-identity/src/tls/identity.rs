@@ -14,6 +14,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::held::Resolver;
 use super::{Admission, Bundles, Held, KeyError, PeerRole, Swap, Verifier, VerifyError, Watchers};
+use crate::telemetry::IdentityTelemetry;
 use crate::{BundleSource, NodeId, RevocationView, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
 /// The SVID of this process, the bundle that it trusts, and the rustls configurations that read both. Clones
@@ -42,6 +43,7 @@ struct Shared {
     revocations: Arc<Swap<RevocationView>>,
     watchers: Arc<Watchers>,
     admissions: AtomicU64,
+    telemetry: IdentityTelemetry,
     verifier: Arc<Verifier>,
     server_config: Arc<ServerConfig>,
     client_config: Arc<ClientConfig>,
@@ -78,6 +80,7 @@ impl Identity {
         let verifier = Arc::new(Verifier::reading(Arc::clone(&bundles), Arc::clone(&revocations)));
         verify_own(&held.svid, &verifier)?;
         let spiffe_id = held.svid.spiffe_id().clone();
+        let telemetry = IdentityTelemetry::new(held.svid.not_after());
         let held = Arc::new(Swap::new(held));
         let resolver = Arc::new(Resolver(Arc::clone(&held)));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -111,6 +114,7 @@ impl Identity {
             revocations,
             watchers: Arc::default(),
             admissions: AtomicU64::new(0),
+            telemetry,
             verifier,
             server_config: Arc::new(server_config),
             client_config: Arc::new(client_config),
@@ -131,7 +135,9 @@ impl Identity {
         }
         let held = Held::new(svid)?;
         verify_own(&held.svid, &self.0.verifier)?;
+        let not_after = held.svid.not_after();
         self.0.held.store(held);
+        self.0.telemetry.rotated(not_after);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use rustls::{
 
 use super::Swap;
 use crate::path::{Usage, read_leaf, validate};
+use crate::telemetry::VerifierTelemetry;
 use crate::x509::Certificate;
 use crate::{
     BundleSource, EncodingError, LeafError, PathError, RevocationView, Revoked, SpiffeId, TrustBundle,
@@ -44,6 +45,7 @@ pub struct Verifier {
     bundles: Arc<dyn BundleSource>,
     revocations: Arc<Swap<RevocationView>>,
     algorithms: WebPkiSupportedAlgorithms,
+    telemetry: VerifierTelemetry,
 }
 
 impl Verifier {
@@ -66,7 +68,7 @@ impl Verifier {
         revocations: Arc<Swap<RevocationView>>,
     ) -> Verifier {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Verifier { bundles, revocations, algorithms }
+        Verifier { bundles, revocations, algorithms, telemetry: VerifierTelemetry::new() }
     }
 
     /// Verifies the chain of a peer that acts as a client, the leaf first, and returns its SPIFFE ID.
@@ -79,7 +81,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.verify(end_entity, intermediates, now, Usage::Client)
+        self.telemetry.timed(|| self.verify(end_entity, intermediates, now, Usage::Client))
     }
 
     /// Verifies the chain of a peer that acts as a server, the leaf first, and returns its SPIFFE ID.
@@ -92,7 +94,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.verify(end_entity, intermediates, now, Usage::Server)
+        self.telemetry.timed(|| self.verify(end_entity, intermediates, now, Usage::Server))
     }
 
     /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then path

@@ -29,7 +29,7 @@ use super::services::scrub::{self, Scrub};
 use super::services::snapshots::{self, Snapshots};
 use super::services::space::{self, SpaceService};
 use super::services::status::{self, Status};
-use super::status::NodeStatus;
+use super::status::{NodeStatus, StatusHandle};
 use super::workers::NodeWorkers;
 use super::{driver, folder, services};
 use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
@@ -210,6 +210,13 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         NodeStatus::new(self.id, &self.replica, &self.peers, self.space.status())
+    }
+
+    /// A handle that reads the status, for another thread.
+    #[must_use]
+    pub fn status_handle(&self) -> StatusHandle {
+        let (replica, peers) = (self.replica.clone(), Arc::clone(&self.peers));
+        StatusHandle { id: self.id, replica, peers, space: self.space.clone() }
     }
 
     /// The status of the CRDT keyspace, if the node has one.

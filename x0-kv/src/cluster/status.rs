@@ -10,7 +10,7 @@ use super::peers::Peers;
 use super::services::consensus::ReplicaStatus;
 use crate::request::member::Members;
 use crate::scrub::ScrubStatus;
-use crate::space::SpaceStatus;
+use crate::space::{Space, SpaceStatus};
 
 /// The status of a node, as the node itself reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,24 @@ pub struct NodeStatus {
     pub refused_messages: u64,
     /// What its scrub has found since it started.
     pub scrub: ScrubStatus,
+}
+
+/// Reads the status of a node from any thread, also when the event loop of the node does not run. It keeps
+/// nothing of the node running.
+#[derive(Debug, Clone)]
+pub struct StatusHandle {
+    pub(super) id: NodeId,
+    pub(super) replica: ReplicaStatus,
+    pub(super) peers: Arc<Peers>,
+    pub(super) space: Space,
+}
+
+impl StatusHandle {
+    /// The status, as of the last turn of the event loop.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus::new(self.id, &self.replica, &self.peers, self.space.status())
+    }
 }
 
 impl NodeStatus {

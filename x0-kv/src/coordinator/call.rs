@@ -131,6 +131,10 @@ pub(super) struct Request {
     pub(super) is_proposed: bool,
     /// The leader that has it, if this node passed it on.
     pub(super) relayed_to: Option<NodeId>,
+    /// When it came.
+    pub(super) begun: Duration,
+    /// Whether any member may answer it from its state as it is.
+    pub(super) is_local: bool,
     /// What to read, until the driver has it.
     pub(super) query: Option<(KeyspaceName, Query)>,
 }

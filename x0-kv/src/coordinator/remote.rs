@@ -57,7 +57,17 @@ impl Coordinator {
             return;
         }
         let instance = self.outgoing.instance(from);
-        let request = Request { from, instance, number, is_proposed: true, relayed_to: None, query: None };
+        let (begun, is_local) = (self.now, false);
+        let request = Request {
+            from,
+            instance,
+            number,
+            is_proposed: true,
+            relayed_to: None,
+            begun,
+            is_local,
+            query: None,
+        };
         if let Some(key) = self.begin_request(request) {
             self.outputs.push_back(Output::Propose { token: key.token(0), payload: command });
         }
@@ -81,7 +91,9 @@ impl Coordinator {
         }
         let instance = self.outgoing.instance(from);
         let query = Some(query);
-        let request = Request { from, instance, number, is_proposed: false, relayed_to: None, query };
+        let begun = self.now;
+        let request =
+            Request { from, instance, number, is_proposed: false, relayed_to: None, begun, is_local, query };
         let Some(key) = self.begin_request(request) else { return };
         if is_local {
             self.query(key);
@@ -117,7 +129,9 @@ impl Coordinator {
         };
         let instance = self.outgoing.instance(from);
         let relayed_to = Some(leader);
-        let request = Request { from, instance, number, is_proposed, relayed_to, query: None };
+        let (begun, is_local) = (self.now, false);
+        let request =
+            Request { from, instance, number, is_proposed, relayed_to, begun, is_local, query: None };
         let Some(key) = self.begin_request(request) else { return };
         if !self.outgoing.put(leader, self.options.batch_len, key.token(0), &body) {
             self.respond(key, &Body::Busy);
@@ -178,6 +192,7 @@ impl Coordinator {
         if let Some(Entry::Request(request)) = self.entries.remove(key) {
             self.requests -= 1;
             self.outgoing.end_request(request.from);
+            self.served.note(&request, self.now, body);
             // A requester that has started again since then does not wait for the answer.
             if self.outgoing.instance(request.from) == request.instance
                 && !self.respond_to(request.from, request.number, body)

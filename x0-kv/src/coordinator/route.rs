@@ -313,6 +313,7 @@ impl Coordinator {
         let Some(call) = self.call_mut(key) else { return };
         if is_known && hint.is_some() && call.redirects < REDIRECTS_MAX {
             call.redirects += 1;
+            self.redirects += 1;
             self.route_call(key);
         } else {
             self.delay(key);

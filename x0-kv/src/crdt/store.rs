@@ -201,8 +201,8 @@ impl CrdtStore {
     ) -> CrdtPending<T> {
         let answer = match request {
             Ok(request) => {
-                self.telemetry.submitted(&request);
-                self.dispatch.submit_crdt(request)
+                let timer = self.telemetry.submitted(&request);
+                self.dispatch.submit_crdt(request).timed(timer)
             }
             Err(limit) => Answer::ready(Err(limit.into())),
         };

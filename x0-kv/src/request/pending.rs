@@ -9,6 +9,7 @@ use std::thread::Thread;
 
 use crate::request::error::OperationError;
 use crate::request::outcome::Outcome;
+use crate::telemetry::AnswerTimer;
 
 type Reply<O> = Result<O, OperationError>;
 
@@ -77,12 +78,12 @@ impl<T, O> Future for Pending<T, O> {
                 let mut state = slot.lock();
                 match std::mem::replace(&mut *state, SlotState::Taken) {
                     SlotState::Answered(reply) => Some(reply),
-                    SlotState::Waiting(waker) => {
+                    SlotState::Waiting(waker, timer) => {
                         let waker = match waker {
                             Some(waker) if waker.will_wake(cx.waker()) => waker,
                             _ => cx.waker().clone(),
                         };
-                        *state = SlotState::Waiting(Some(waker));
+                        *state = SlotState::Waiting(Some(waker), timer);
                         return Poll::Pending;
                     }
                     SlotState::Taken => None,
@@ -121,6 +122,19 @@ impl<O> Answer<O> {
         Answer::Ready(Some(reply))
     }
 
+    /// Ends `timer` with the answer.
+    pub(crate) fn timed(self, timer: AnswerTimer) -> Answer<O> {
+        match &self {
+            Answer::Ready(reply) => timer.end(reply.as_ref().and_then(|reply| reply.as_ref().err())),
+            Answer::Waiting(slot) => match &mut *slot.lock() {
+                SlotState::Waiting(_, place) => *place = timer,
+                SlotState::Answered(reply) => timer.end(reply.as_ref().err()),
+                SlotState::Taken => timer.end(None),
+            },
+        }
+        self
+    }
+
     /// The answer, if it is there.
     #[cfg_attr(not(feature = "sim"), allow(dead_code, reason = "for the simulator"))]
     pub(crate) fn try_take(&mut self) -> Option<Reply<O>> {
@@ -139,7 +153,7 @@ impl<O> Answer<O> {
     }
 
     pub(crate) fn waiting() -> (Completion<O>, Answer<O>) {
-        let slot = Arc::new(Slot(Mutex::new(SlotState::Waiting(None))));
+        let slot = Arc::new(Slot(Mutex::new(SlotState::Waiting(None, AnswerTimer::default()))));
         (Completion(Some(Arc::clone(&slot))), Answer::Waiting(slot))
     }
 }
@@ -156,7 +170,7 @@ impl<O> Slot<O> {
 
 #[derive(Debug)]
 enum SlotState<O> {
-    Waiting(Option<Waker>),
+    Waiting(Option<Waker>, AnswerTimer),
     Answered(Reply<O>),
     Taken,
 }
@@ -172,8 +186,13 @@ impl<O> Completion<O> {
 
     fn answer(&mut self, reply: Reply<O>) {
         let Some(slot) = self.0.take() else { return };
-        let before = std::mem::replace(&mut *slot.lock(), SlotState::Answered(reply));
-        if let SlotState::Waiting(Some(waker)) = before {
+        let mut state = slot.lock();
+        if let SlotState::Waiting(_, timer) = &mut *state {
+            std::mem::take(timer).end(reply.as_ref().err());
+        }
+        let before = std::mem::replace(&mut *state, SlotState::Answered(reply));
+        drop(state);
+        if let SlotState::Waiting(Some(waker), _) = before {
             waker.wake();
         }
     }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::Bytes;
 
 use crate::request::keyspace::KeyspaceName;
+use crate::telemetry::WatchTelemetry;
 
 /// Most keys that a watch holds for its owner. When more have changed, it only sets [`Changes::is_cut`].
 pub const WATCH_KEYS_MAX: usize = 4096;
@@ -85,6 +86,7 @@ struct Slot {
     /// How many bytes of it are the keyspace.
     qualifier_len: usize,
     seen: Mutex<Seen>,
+    _counted: WatchTelemetry,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +124,8 @@ impl Watchers {
     /// Watches the keys of `keyspace` that begin with `prefix`, from now on.
     pub(crate) fn watch(&self, keyspace: &KeyspaceName, prefix: &[u8]) -> Watch {
         let (prefix, qualifier_len) = (keyspace.qualify(prefix), keyspace.qualifier_len());
-        let slot = Arc::new(Slot { prefix, qualifier_len, seen: Mutex::default() });
+        let slot =
+            Arc::new(Slot { prefix, qualifier_len, seen: Mutex::default(), _counted: WatchTelemetry::new() });
         let mut watches = self.lock();
         slot.lock().is_closed = watches.is_closed;
         watches.slots.retain(|slot| slot.strong_count() > 0);

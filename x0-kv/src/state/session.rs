@@ -49,6 +49,8 @@ pub(crate) struct Sessions {
     outcomes_len: usize,
     /// Sessions closed or forgotten since [`take_forgotten`](Sessions::take_forgotten).
     forgotten: Vec<u64>,
+    /// Sessions forgotten to make room since [`take_expired`](Sessions::take_expired).
+    expired: u64,
 }
 
 impl Sessions {
@@ -125,10 +127,16 @@ impl Sessions {
         }
     }
 
+    /// The sessions forgotten to make room since this was last called.
+    pub(crate) fn take_expired(&mut self) -> u64 {
+        std::mem::take(&mut self.expired)
+    }
+
     /// Finding it looks at every session, which happens only when the store is full of them.
     fn forget_least_recently_used(&mut self) {
         if let Some((id, _)) = self.by_id.iter().min_by_key(|(_, session)| session.last_used) {
             self.close(*id);
+            self.expired += 1;
         }
     }
 

@@ -209,14 +209,13 @@ impl Keyspace {
     }
 
     pub(crate) fn ask<T>(&self, operation: Operation, read: fn(Outcome) -> Option<T>) -> Pending<T> {
+        // Before the dispatch, which may answer at once.
+        let timer = self.telemetry.submitted(&operation);
         let answer = match limits::check(&operation) {
-            Ok(()) => {
-                self.telemetry.submitted(&operation);
-                self.dispatch.submit(operation)
-            }
+            Ok(()) => self.dispatch.submit(operation),
             Err(limit) => Answer::ready(Err(limit.into())),
         };
-        Pending::new(answer, read)
+        Pending::new(answer.timed(timer), read)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The CRDT store.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::IS_ENABLED;
 use super::facade::{Counter, Gauge, counter, gauge};
+use super::{AnswerTimer, OperationKind, OperationTelemetry};
 use crate::crdt::{CrdtStatus, Read, Request, Write};
 
 /// How often the status is reported: gathering it looks at the whole map.
@@ -11,21 +13,22 @@ const EVERY: Duration = Duration::from_millis(100);
 const KINDS: [&str; 9] =
     ["get", "siblings", "counter", "range", "keyspaces", "put", "add", "delete", "clear"];
 
-/// Counts the operations that are submitted to a CRDT store.
+/// Counts and times the operations that are submitted to a CRDT store. Clones share the handles.
 #[derive(Clone)]
 pub(crate) struct CrdtStoreTelemetry {
-    operations: [Counter; KINDS.len()],
+    operations: Arc<[Counter; KINDS.len()]>,
+    times: OperationTelemetry,
 }
 
 impl CrdtStoreTelemetry {
     pub(crate) fn new() -> CrdtStoreTelemetry {
         let operations =
             KINDS.map(|kind| counter!("x0_kv_operations_total", "store" => "crdt", "kind" => kind));
-        CrdtStoreTelemetry { operations }
+        CrdtStoreTelemetry { operations: Arc::new(operations), times: OperationTelemetry::new() }
     }
 
     #[inline]
-    pub(crate) fn submitted(&self, request: &Request) {
+    pub(crate) fn submitted(&self, request: &Request) -> AnswerTimer {
         let kind = match request {
             Request::Read(Read::Get { .. }) => 0,
             Request::Read(Read::Siblings { .. }) => 1,
@@ -38,6 +41,10 @@ impl CrdtStoreTelemetry {
             Request::Write(Write::Clear { .. }) => 8,
         };
         self.operations[kind].increment(1);
+        self.times.submitted(match request {
+            Request::Read(_) => OperationKind::CrdtRead,
+            Request::Write(_) => OperationKind::CrdtWrite,
+        })
     }
 }
 

@@ -59,4 +59,18 @@ pub fn describe() {
     describe_counter!("x0_kv_scrub_damaged_total", Unit::Count, "Damaged entries found");
     describe_counter!("x0_kv_scrub_repaired_total", Unit::Count, "Damaged entries replaced");
     describe_counter!("x0_kv_scrub_diverged_total", Unit::Count, "Ranges that differ from the majority");
+    describe_histogram!(
+        "x0_kv_operation_seconds",
+        Unit::Seconds,
+        "From the submission of an operation to its answer"
+    );
+    describe_counter!("x0_kv_operation_errors_total", Unit::Count, "Operations that ended in an error");
+    describe_gauge!("x0_kv_operations_waiting", Unit::Count, "Operations submitted and not answered yet");
+    describe_counter!("x0_kv_redirects_total", Unit::Count, "Operations sent again to a named leader");
+    describe_gauge!("x0_kv_watches", Unit::Count, "Watches that are held");
+    describe_counter!(
+        "x0_kv_sessions_expired_total",
+        Unit::Count,
+        "Sessions forgotten to make room for others"
+    );
 }

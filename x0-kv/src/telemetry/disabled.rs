@@ -24,6 +24,14 @@ impl Gauge {
     #[inline]
     #[expect(clippy::unused_self, reason = "as the gauge of the facade")]
     pub(super) fn set(self, _value: f64) {}
+
+    #[inline]
+    #[expect(clippy::unused_self, reason = "as the gauge of the facade")]
+    pub(super) fn increment(self, _value: f64) {}
+
+    #[inline]
+    #[expect(clippy::unused_self, reason = "as the gauge of the facade")]
+    pub(super) fn decrement(self, _value: f64) {}
 }
 
 #[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only checkpoints are timed"))]

@@ -18,6 +18,7 @@ pub(crate) struct StateTelemetry {
     batch: [u64; 3],
     applied_index: Gauge,
     sessions: Gauge,
+    sessions_expired: Counter,
     overlay_bytes: Gauge,
 }
 
@@ -35,6 +36,7 @@ impl StateTelemetry {
             batch: [0; 3],
             applied_index: gauge!("x0_kv_applied_index"),
             sessions: gauge!("x0_kv_sessions"),
+            sessions_expired: counter!("x0_kv_sessions_expired_total"),
             overlay_bytes: gauge!("x0_kv_overlay_bytes"),
         }
     }
@@ -50,12 +52,15 @@ impl StateTelemetry {
 
     #[inline]
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-    pub(crate) fn batch_applied(&mut self, index: u64, sessions: usize) {
+    pub(crate) fn batch_applied(&mut self, index: u64, sessions: usize, expired: u64) {
         for (counter, count) in self.commands.iter().zip(&mut self.batch) {
             counter.increment(std::mem::take(count));
         }
         self.applied_index.set(index as f64);
         self.sessions.set(sessions as f64);
+        if expired > 0 {
+            self.sessions_expired.increment(expired);
+        }
     }
 
     #[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only checkpoints shorten the overlay"))]

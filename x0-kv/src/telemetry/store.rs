@@ -1,7 +1,10 @@
 //! Operations submitted to a linearizable store.
 
+use std::sync::Arc;
+
 use super::facade::{Counter, counter};
-use crate::request::operation::{Mutation, Operation, Query};
+use super::{AnswerTimer, OperationKind, OperationTelemetry};
+use crate::request::operation::{Consistency, Mutation, Operation, Query};
 
 const KINDS: [&str; 10] = [
     "get",
@@ -16,21 +19,22 @@ const KINDS: [&str; 10] = [
     "scan_page",
 ];
 
-/// Counts the operations that are submitted to a store.
+/// Counts and times the operations that are submitted to a store. Clones share the handles.
 #[derive(Clone)]
 pub(crate) struct StoreTelemetry {
-    operations: [Counter; KINDS.len()],
+    operations: Arc<[Counter; KINDS.len()]>,
+    times: OperationTelemetry,
 }
 
 impl StoreTelemetry {
     pub(crate) fn new() -> StoreTelemetry {
         let operations =
             KINDS.map(|kind| counter!("x0_kv_operations_total", "store" => "linearizable", "kind" => kind));
-        StoreTelemetry { operations }
+        StoreTelemetry { operations: Arc::new(operations), times: OperationTelemetry::new() }
     }
 
     #[inline]
-    pub(crate) fn submitted(&self, operation: &Operation) {
+    pub(crate) fn submitted(&self, operation: &Operation) -> AnswerTimer {
         let kind = match operation {
             Operation::Read { query: Query::Get { .. }, .. } => 0,
             Operation::Read { query: Query::Range(_), .. } => 1,
@@ -46,5 +50,10 @@ impl StoreTelemetry {
             },
         };
         self.operations[kind].increment(1);
+        self.times.submitted(match operation {
+            Operation::Write { .. } => OperationKind::Write,
+            Operation::Read { consistency: Consistency::Local, .. } => OperationKind::LocalRead,
+            Operation::Read { .. } => OperationKind::Read,
+        })
     }
 }

@@ -18,6 +18,7 @@ fn the_table_and_the_descriptions_name_the_metrics_in_use() {
         include_str!("blob.rs"),
         include_str!("refused.rs"),
         include_str!("health.rs"),
+        include_str!("operation.rs"),
     ];
     let used: BTreeSet<_> = used.into_iter().flat_map(names).collect();
     assert!(used.len() >= 17, "{used:?}");

@@ -100,12 +100,16 @@ pub(super) async fn accept_always(shared: Arc<Shared>) {
 async fn accept(shared: Arc<Shared>, incoming: Incoming) {
     let Ok(connecting) = incoming.accept() else { return };
     // A peer that stops in the middle of the handshake gives its permit back.
-    let Ok(Ok(connection)) = timeout(shared.config.dial_timeout, connecting).await else { return };
+    let connection = match timeout(shared.config.dial_timeout, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return failed(&shared, &dial_failure(&error)),
+        Err(_) => return failed(&shared, &Failure::Reported(DownReason::TimedOut)),
+    };
     let remote = match identity(&connection, shared.config.guests) {
         Ok(remote) => remote,
         Err(reason) => {
             connection.close(code::IDENTITY, reason.to_string().as_bytes());
-            return;
+            return failed(&shared, &Failure::Reported(reason));
         }
     };
     // Its own address in its own list, or a copied identity.
@@ -119,12 +123,21 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
         // this node to reach the peer goes on.
         (Err(Failure::Reported(reason @ DownReason::Malformed { .. })), Remote::Node(peer)) => {
             shared.change(|state, wakers| {
-                if !state.peer(peer).is_reaching {
+                if state.peer(peer).is_reaching {
+                    state.telemetry.handshake_failed(&reason);
+                } else {
                     state.fail(peer, reason, wakers);
                 }
                 state.forget(peer);
             });
         }
-        (Err(_), _) => {}
+        (Err(failure), _) => failed(&shared, &failure),
+    }
+}
+
+/// Counts an accepted connection that failed in its handshake.
+fn failed(shared: &Shared, failure: &Failure) {
+    if let Failure::Reported(reason) = failure {
+        shared.lock().telemetry.handshake_failed(reason);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use x0_identity::{NodeId, SpiffeId};
 
@@ -15,6 +16,32 @@ use crate::DownReason;
 /// is dropped they do nothing.
 #[derive(Clone)]
 pub struct PeerBook(Weak<Shared>);
+
+/// The connection to a peer with an address, as [`PeerBook::links`] shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerLink {
+    /// The peer.
+    pub peer: NodeId,
+    /// The time since the last message of the peer arrived; `None` before the first one.
+    pub last_message_age: Option<Duration>,
+    /// The connection in use; `None` while there is none.
+    pub up: Option<LinkState>,
+}
+
+/// The state of a connection that is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkState {
+    /// The epoch.
+    pub epoch: u64,
+    /// The smoothed round-trip time (RFC 9002 §5.3).
+    pub rtt: Duration,
+    /// QUIC packets sent since the connection was made.
+    pub sent_packets: u64,
+    /// Those that were found lost (RFC 9002 §6).
+    pub lost_packets: u64,
+}
 
 impl PeerBook {
     pub(super) fn new(shared: &Arc<Shared>) -> PeerBook {
@@ -42,6 +69,24 @@ impl PeerBook {
                 before.abort();
             }
         });
+    }
+
+    /// The connections to the peers that have an address, by id. Empty once the transport is dropped.
+    #[must_use]
+    pub fn links(&self) -> Vec<PeerLink> {
+        let Some(shared) = self.0.upgrade() else { return Vec::new() };
+        let state = shared.lock();
+        let peers = state.peers.iter().filter(|(_, entry)| entry.address.is_some());
+        let link = |(peer, entry): (&NodeId, &super::state::Peer)| PeerLink {
+            peer: *peer,
+            last_message_age: entry.heard_at.map(|at| at.elapsed()),
+            up: entry.link.as_ref().map(|link| {
+                let path = link.connection.stats().path;
+                let (rtt, sent_packets, lost_packets) = (path.rtt, path.sent_packets, path.lost_packets);
+                LinkState { epoch: link.epoch, rtt, sent_packets, lost_packets }
+            }),
+        };
+        peers.map(link).collect()
     }
 
     /// The SPIFFE ID of a guest that is connected, or whose last event was not polled. `None` for a node,

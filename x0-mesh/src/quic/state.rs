@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use quinn::Connection;
 use tokio::sync::Notify;
@@ -58,6 +59,8 @@ pub(super) struct Peer {
     last: (u64, u64),
     pub(super) outbox: Outbox,
     pub(super) inbox: Inbox,
+    /// When its last message arrived.
+    pub(super) heard_at: Option<Instant>,
     /// Events that the owner has not polled.
     unreported: usize,
     /// Notified when the link comes or goes.
@@ -92,6 +95,7 @@ impl Peer {
             last: (0, 0),
             outbox: Outbox::new(ordered_lanes),
             inbox: Inbox::default(),
+            heard_at: None,
             unreported: 0,
             changed: Arc::default(),
         }
@@ -198,6 +202,9 @@ impl State {
         self.telemetry.up();
         let epoch = self.last_epoch;
         let sequence = if decides { epoch } else { handshake.sequence };
+        if self.peers.get(&id).is_some_and(|peer| peer.last != (0, 0)) {
+            self.telemetry.reconnected();
+        }
         let peer = self.peer(id);
         peer.last = (handshake.instance, sequence);
         peer.is_reaching = false;
@@ -205,14 +212,18 @@ impl State {
         peer.link =
             Some(Link { epoch, connection: connection.clone(), instance: handshake.instance, sequence });
         peer.inbox.segments.push_back(Segment::up(epoch, lanes));
-        for datagram in peer.outbox.take_datagrams() {
+        let datagrams = peer.outbox.take_datagrams();
+        let datagrams_count = datagrams.len();
+        for datagram in datagrams {
             // A datagram may be lost.
             let _ = connection.send_datagram(datagram);
         }
         peer.changed.notify_waiters();
+        let is_next = peer.inbox.segments.len() == 1;
+        self.telemetry.datagrams_sent(datagrams_count);
         // Otherwise messages of the epoch before wait to be received, and `advance` reports the epoch after
         // them.
-        if peer.inbox.segments.len() == 1 {
+        if is_next {
             self.report(id, PeerEventKind::Up { epoch }, wakers);
         }
         let handshake =
@@ -242,6 +253,7 @@ impl State {
     pub(super) fn fail(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         self.telemetry.dial_failed();
+        self.telemetry.handshake_failed(&reason);
         // The peer may have come through by dialling while this attempt failed.
         if peer.link.is_some() {
             return;
@@ -334,7 +346,10 @@ impl State {
         wakers: &mut Vec<Waker>,
     ) -> Option<bool> {
         let len_max = self.receive_queue_len_max;
-        let inbox = &mut self.peers.get_mut(&id)?.inbox;
+        let is_datagram = number == self.datagram();
+        let peer = self.peers.get_mut(&id)?;
+        peer.heard_at = Some(Instant::now());
+        let inbox = &mut peer.inbox;
         // Messages of a later epoch are kept, and listed once the epoch before was received.
         let is_front = inbox.segments.len() == 1;
         let segment = inbox.running(epoch)?;
@@ -346,6 +361,9 @@ impl State {
         }
         let count = lane.messages.len() - count;
         self.telemetry.received(count, lane.len - len);
+        if is_datagram {
+            self.telemetry.datagrams_received(count);
+        }
         segment.count += count;
         if is_front && !lane.is_listed && !lane.messages.is_empty() {
             lane.is_listed = true;

@@ -239,8 +239,13 @@ impl Transport for QuicTransport {
                         Some(link) => send_datagram(&link.connection, payload, trailer),
                         None => entry.outbox.keep_datagram(payload, trailer),
                     };
+                    let is_linked = entry.link.is_some();
                     if !taken {
                         return Poll::Ready(Err(SendError::Congested { peer, lane }));
+                    }
+                    // Others are counted when the peer is reached.
+                    if is_linked {
+                        state.telemetry.datagrams_sent(1);
                     }
                     None
                 }

@@ -6,9 +6,14 @@ pub(super) fn counter(name: &'static str) -> Counter {
     metrics::counter!(name)
 }
 
+#[cfg(feature = "quic")]
+pub(super) fn labelled(name: &'static str, key: &'static str, value: &'static str) -> Counter {
+    metrics::counter!(name, key => value)
+}
+
 /// Gives the installed recorder the unit and the meaning of each name.
 pub fn describe() {
-    use metrics::{Unit, describe_counter};
+    use metrics::{Unit, describe_counter, describe_gauge};
     describe_counter!("x0_mesh_sent_bytes_total", Unit::Bytes, "Bytes of messages handed to QUIC");
     describe_counter!(
         "x0_mesh_received_bytes_total",
@@ -26,5 +31,28 @@ pub fn describe() {
         "x0_mesh_mux_violations_total",
         Unit::Count,
         "Peers that broke the protocol of the mux"
+    );
+    describe_counter!(
+        "x0_mesh_reconnections_total",
+        Unit::Count,
+        "QUIC epochs begun with a peer that had been up before"
+    );
+    describe_counter!("x0_mesh_datagrams_total", Unit::Count, "Datagrams, by direction");
+    describe_counter!(
+        "x0_mesh_handshake_failures_total",
+        Unit::Count,
+        "Connections that failed before their epoch began, by reason"
+    );
+    describe_gauge!("x0_mesh_peer_up", Unit::Count, "1 while the peer is connected");
+    describe_gauge!("x0_mesh_peer_rtt_seconds", Unit::Seconds, "The smoothed round-trip time to the peer");
+    describe_gauge!(
+        "x0_mesh_peer_loss_ratio",
+        Unit::Count,
+        "The share of packets lost since the reading before, by direction"
+    );
+    describe_gauge!(
+        "x0_mesh_peer_last_message_age_seconds",
+        Unit::Seconds,
+        "The time since the last message of the peer"
     );
 }

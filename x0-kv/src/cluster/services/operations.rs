@@ -18,6 +18,7 @@ use crate::request::operation::{Operation, Query};
 use crate::request::outcome::Outcome;
 use crate::request::pending::{Answer, Completion};
 use crate::state::storage::Reader;
+use crate::telemetry::{OperationTelemetry, RedirectTelemetry};
 
 /// Requests and answers: one lane, in order.
 const LANE: Lane = Lane::Ordered(0);
@@ -81,6 +82,8 @@ pub(crate) struct Operations {
     state: Option<LocalState>,
     taken_calls: Vec<Call>,
     taken_queried: Vec<Queried>,
+    telemetry: RedirectTelemetry,
+    times: OperationTelemetry,
 }
 
 impl Operations {
@@ -98,6 +101,8 @@ impl Operations {
             state,
             taken_calls: Vec::new(),
             taken_queried: Vec::new(),
+            telemetry: RedirectTelemetry::new(),
+            times: OperationTelemetry::new(),
         }
     }
 
@@ -245,6 +250,10 @@ impl Service for Operations {
     ) -> Result<bool, NodeError> {
         let is_busy = self.take_in(cx, now, is_raised, bus)?;
         self.carry_out(cx, now, bus);
+        self.telemetry.redirects(self.coordinator.redirects());
+        for served in self.coordinator.take_served() {
+            self.times.served(served.kind, served.took, served.error.as_ref());
+        }
         Ok(is_busy)
     }
 

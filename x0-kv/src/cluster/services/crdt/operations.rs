@@ -18,6 +18,7 @@ use crate::crdt::wire::{self, Failure, Message};
 use crate::crdt::{Crdt, CrdtOutcome, ReplyTo, Request};
 use crate::request::codec::DecodeError;
 use crate::request::error::OperationError;
+use crate::telemetry::{OperationKind, OperationTelemetry};
 
 /// Requests and answers: one lane, in order.
 const LANE: Lane = Lane::Ordered(0);
@@ -37,6 +38,7 @@ pub(crate) struct CrdtOperations {
     readers: ReaderThreads,
     /// Answers of threads.
     answers: Outgoing,
+    times: OperationTelemetry,
 }
 
 fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
@@ -48,7 +50,8 @@ fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
 pub(super) fn start(part: &mut Part<'_>, crdt: Option<Crdt>) -> Result<(), StartError> {
     let (readers, answers) = (part.readers.clone(), Outgoing::new(part.alarm.clone()));
     let outbox = CHANNEL.open(part.mux)?;
-    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers });
+    let times = OperationTelemetry::new();
+    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers, times });
     Ok(())
 }
 
@@ -66,12 +69,21 @@ impl CrdtOperations {
                 // The thread of the keyspace holds its lock while it joins the state of another member, which
                 // can take long.
                 let crdt = crdt.clone();
-                let job = Box::new(move || answers.put((from, encode(number, crdt.read(&read)))));
+                let timer = self.times.submitted(OperationKind::CrdtRead);
+                let job = Box::new(move || {
+                    let result = crdt.read(&read);
+                    timer.end(result.as_ref().err());
+                    answers.put((from, encode(number, result)));
+                });
                 let refused = self.readers.read(job).is_err();
                 Ok(refused.then(|| encode(number, Err(OperationError::Overloaded))))
             }
             Request::Write(write) => {
-                let answer = move |result| answers.put((from, encode(number, result)));
+                let timer = self.times.submitted(OperationKind::CrdtWrite);
+                let answer = move |result: Result<CrdtOutcome, OperationError>| {
+                    timer.end(result.as_ref().err());
+                    answers.put((from, encode(number, result)));
+                };
                 crdt.write(write, ReplyTo::Other(Box::new(answer)));
                 Ok(None)
             }
