@@ -117,6 +117,9 @@ mod map;
 mod random;
 mod session;
 mod signed;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod telemetry;
 mod types;
 mod version;
 

@@ -137,6 +137,9 @@ pub mod stats;
 mod steering;
 #[cfg(feature = "ebpf")]
 mod sys;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
