@@ -36,6 +36,10 @@ pub(crate) enum Command {
     Kv(KvArgs),
     /// Print the leader, the reachable nodes and the progress of each node
     Status(StatusArgs),
+    /// Examine a running cluster: members, leader, lag, links, SVIDs and disks, each finding with its remedy
+    Doctor(DoctorArgs),
+    /// Start Prometheus and Alertmanager for a cluster on this machine
+    Observe(ObserveArgs),
     /// Verify all files of a stopped node: log, snapshot, data, CRDT journal and blobs
     Verify(VerifyArgs),
     /// Search documents that the nodes keep, and change them
@@ -127,6 +131,9 @@ pub(crate) struct RunArgs {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// The format of the log on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log: crate::log::record::Format,
     /// Take orders from standard input, and stop when it ends
     #[arg(long, hide = true)]
     pub(crate) control: bool,
@@ -163,6 +170,50 @@ pub(crate) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The client's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// An HTTP listener of a node with the route "metrics", without TLS; may be repeated
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http: Vec<SocketAddr>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ObserveArgs {
+    #[command(subcommand)]
+    pub(crate) command: ObserveCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ObserveCommand {
+    /// Fetch Debian's packages, write the configuration files, and run both until Ctrl-C
+    Up(ObserveUpArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ObserveUpArgs {
+    /// The folder for programs, configuration and data, which is created if it is absent
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: PathBuf,
+    /// An HTTP listener of a node with the route "metrics", without TLS; may be repeated
+    #[arg(long, value_name = "IP:PORT", required = true)]
+    pub(crate) http: Vec<SocketAddr>,
+    /// The TCP port of Prometheus on the loopback
+    #[arg(long, default_value_t = 9090)]
+    pub(crate) prometheus_port: u16,
+    /// The TCP port of Alertmanager on the loopback
+    #[arg(long, default_value_t = 9093)]
+    pub(crate) alertmanager_port: u16,
+    /// The URL to which Alertmanager sends alerts, such as a local receiver; without it they are only shown
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
+use x0_identity::NodeId;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{Mux, MuxOptions};
@@ -32,12 +33,13 @@ impl Connection {
                 config.svid.display()
             );
         }
-        let is_ipv6 = config.members.iter().any(|member| member.address.is_ipv6());
+        let peers = resolved(&config.members)?;
+        let is_ipv6 = peers.iter().any(|(_, address)| address.is_ipv6());
         let bind: SocketAddr =
             if is_ipv6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
         let mut quic = QuicOptions::guest(bind, identity.server_config(), identity.client_config());
         let local = quic.local;
-        quic.peers = config.members.iter().map(|member| (member.node, member.address)).collect();
+        quic.peers = peers;
         let transport = QuicTransport::bind(quic).context("cannot open a socket")?;
         let mut options = ClientOptions::new(local, config.members.iter().map(|member| member.node));
         options.coordinator.call_timeout = Duration::from_millis(config.timeout_ms);
@@ -81,5 +83,23 @@ impl Connection {
 
     pub(crate) async fn close(self) {
         self.client.close().await;
+    }
+}
+
+/// The addresses of the members whose names are known now. An error if there is none.
+fn resolved(members: &[Member]) -> Result<Vec<(NodeId, SocketAddr)>> {
+    let mut failure = None;
+    let mut peers = Vec::new();
+    for member in members {
+        match member.address.resolve() {
+            Ok(address) => peers.push((member.node, address)),
+            Err(error) => failure = Some((member, error)),
+        }
+    }
+    match failure {
+        Some((member, error)) if peers.is_empty() => Err(error).with_context(|| {
+            format!("cannot resolve {}: check `members` and the name server of this machine", member.address)
+        }),
+        _ => Ok(peers),
     }
 }

@@ -1,5 +1,8 @@
 //! The configuration files of a node and of a client.
 
+pub(crate) mod address;
+mod environment;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use x0_identity::{NodeId, SpiffeId};
 
+use self::address::Address;
 use crate::http::config::HttpConfig;
+use crate::observe::config::ObserveConfig;
 use crate::rag::config::RagConfig;
 
 /// The configuration of `x0-node run`. Paths in the file are relative to its folder.
@@ -50,6 +55,9 @@ pub(crate) struct NodeConfig {
     /// The listeners of the HTTP front.
     #[serde(default)]
     pub(crate) http: Vec<HttpConfig>,
+    /// The limits of the probes.
+    #[serde(default)]
+    pub(crate) observe: ObserveConfig,
     /// Retrieval over collections of documents.
     #[serde(default)]
     pub(crate) rag: Option<RagConfig>,
@@ -73,13 +81,12 @@ pub(crate) struct ClientConfig {
 }
 
 /// A node of the cluster and its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Member {
     #[serde(deserialize_with = "node_id")]
     pub(crate) node: NodeId,
-    #[serde(deserialize_with = "address")]
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
 }
 
 /// The storage engine of a node.
@@ -118,7 +125,7 @@ pub(crate) enum ConfigError {
         "{}: nodes {first} and {second} have the same address {address}; give each an address of its own",
         .path.display()
     )]
-    DuplicateAddress { path: PathBuf, address: SocketAddr, first: NodeId, second: NodeId },
+    DuplicateAddress { path: PathBuf, address: Address, first: NodeId, second: NodeId },
     #[error("{}: `node` is {node}, which is not among `members`; add it there, with its address", .path.display())]
     NotAMember { path: PathBuf, node: NodeId },
     #[error("{}: `{field}` is empty; it needs at least one entry", .path.display())]
@@ -132,7 +139,22 @@ pub(crate) enum ConfigError {
 impl NodeConfig {
     /// Reads and checks the file at `path`.
     pub(crate) fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
-        let mut config: NodeConfig = read(path)?;
+        NodeConfig::load_with(path, |name| std::env::var(name).ok())
+    }
+
+    /// As [`load`](NodeConfig::load), with these variables of the environment.
+    fn load_with(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<NodeConfig, ConfigError> {
+        let overrides = environment::overrides(variable)
+            .map_err(|reason| ConfigError::Section { path: path.into(), reason })?;
+        let mut config: NodeConfig = if overrides.is_empty() {
+            read(path)?
+        } else {
+            let mut table: toml::Table = read(path)?;
+            table.extend(overrides);
+            table
+                .try_into()
+                .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?
+        };
         check_members(path, &config.members)?;
         if !config.members.iter().any(|member| member.node == config.node) {
             return Err(ConfigError::NotAMember { path: path.into(), node: config.node });
@@ -148,6 +170,7 @@ impl NodeConfig {
 
     /// Checks `[[http]]` and `[rag]`, and makes their paths relative to the configuration.
     fn check_sections(&mut self, path: &Path) -> Result<(), String> {
+        self.observe.check()?;
         for listener in &mut self.http {
             listener.check(self.rag.is_some())?;
             for file in [&mut listener.certificate, &mut listener.key].into_iter().flatten() {
@@ -160,7 +183,7 @@ impl NodeConfig {
 
     /// The other members.
     pub(crate) fn peers(&self) -> impl Iterator<Item = Member> + '_ {
-        self.members.iter().copied().filter(|member| member.node != self.node)
+        self.members.iter().cloned().filter(|member| member.node != self.node)
     }
 }
 
@@ -189,11 +212,13 @@ fn check_members(path: &Path, members: &[Member]) -> Result<(), ConfigError> {
     }
     let mut nodes = BTreeMap::new();
     let mut addresses = BTreeMap::new();
-    for &Member { node, address } in members {
+    for Member { node, address } in members {
+        let node = *node;
         if nodes.insert(node, address).is_some() {
             return Err(ConfigError::DuplicateNode { path: path.into(), node });
         }
         if let Some(first) = addresses.insert(address, node) {
+            let address = address.clone();
             return Err(ConfigError::DuplicateAddress { path: path.into(), address, first, second: node });
         }
     }
@@ -288,6 +313,34 @@ address = "127.0.0.1:7402"
         assert_eq!((config.engine, config.join, config.members.len()), (Engine::Redb, false, 2));
         assert!(config.data_dir.is_absolute() && config.data_dir.ends_with("data"));
         assert_eq!(config.peers().map(|peer| peer.node.get()).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn the_environment_replaces_values_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["svid.pem", "bundle.pem"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, GOOD.replace("127.0.0.1:7402", "x0-1.x0:7402")).unwrap();
+        let load = |pairs: &'static [(&str, &str)]| {
+            NodeConfig::load_with(&path, |name| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let config =
+            load(&[("X0_NODE_ID", "x0-1"), ("X0_LISTEN", "127.0.0.1:9"), ("X0_DATA_DIR", "/var/x0")])
+                .unwrap();
+        assert_eq!((config.node.get(), config.listen.port()), (2, 9));
+        assert_eq!(config.data_dir, Path::new("/var/x0"));
+        assert_eq!(load(&[]).unwrap().members[1].address.to_string(), "x0-1.x0:7402");
+        let config = load(&[("X0_MEMBERS", "1=a:1,2=b:2,3=c:3")]).unwrap();
+        assert_eq!(config.members.len(), 3);
+        // What the environment gives is checked as the file is.
+        let error = load(&[("X0_NODE_ID", "x0-8")]).unwrap_err().to_string();
+        assert!(error.contains("not among `members`"), "{error}");
+        let error = load(&[("X0_NODE_ID", "pod")]).unwrap_err().to_string();
+        assert!(error.contains("X0_NODE_ID"), "{error}");
     }
 
     /// Each bad file is refused, by a message that holds the words a person needs to find the cause.

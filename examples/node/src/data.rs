@@ -80,7 +80,8 @@ async fn ask(config: &NodeConfig) -> Result<Vec<(NodeId, Option<u64>)>> {
         false => (Ipv4Addr::UNSPECIFIED, 0).into(),
     };
     let mut quic = QuicOptions::new(config.node, bind, identity.server_config(), identity.client_config());
-    quic.peers = config.peers().map(|peer| (peer.node, peer.address)).collect();
+    // A member whose name is not known now is not asked.
+    quic.peers = config.peers().filter_map(|peer| Some((peer.node, peer.address.resolve().ok()?))).collect();
     let transport = QuicTransport::bind(quic).context("cannot open a socket")?;
     let others: Vec<NodeId> = config.peers().map(|peer| peer.node).collect();
     let options = ClientOptions::new(config.node, others.iter().copied());

@@ -10,7 +10,7 @@ mod tls;
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -26,6 +26,7 @@ use x0_identity::Identity;
 use self::config::{HttpConfig, Route};
 use self::problem::Problem;
 use crate::log::Log;
+use crate::observe::telemetry;
 
 /// Most connections of one listener; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
@@ -103,6 +104,15 @@ pub(crate) fn bounded(routes: Router) -> Router {
         })
         .method_not_allowed_fallback(|| async { Problem::new(405, "the resource does not have this method") })
         .layer(from_fn(limit))
+        .layer(from_fn(count))
+}
+
+/// Counts and times requests, those that the limits refuse included.
+async fn count(request: Request, next: Next) -> Response {
+    let (endpoint, begun) = (telemetry::endpoint(request.uri().path()), Instant::now());
+    let response = next.run(request).await;
+    telemetry::request(endpoint, response.status().as_u16(), begun.elapsed());
+    response
 }
 
 async fn accept(socket: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, routes: Router) {

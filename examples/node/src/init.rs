@@ -87,15 +87,16 @@ pub(crate) fn init(
     write_private(&layout.authority(), &authority.to_pem())?;
     write_public(&layout.bundle(), &bundle)?;
 
-    let members =
-        (1..).zip(addresses).map(|(number, &address)| Ok(Member { node: node_id(number)?, address }));
+    let members = (1..)
+        .zip(addresses)
+        .map(|(number, &address)| Ok(Member { node: node_id(number)?, address: address.into() }));
     let members = members.collect::<Result<Vec<_>>>()?;
     let crdt_key = random_key()?;
     for (number, member) in (1..).zip(&members) {
         let folder = layout.node(number);
         issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
         write_public(&folder.join("bundle.pem"), &bundle)?;
-        let own = OwnPart { member: *member, engine, crdt_key: Some(crdt_key), is_joining: false };
+        let own = OwnPart { member: member.clone(), engine, crdt_key: Some(crdt_key), is_joining: false };
         let config = node_toml(&own, &trust_domain, &[operator_id(&trust_domain)?], &members);
         write_private(&layout.node_config(number), &config)?;
     }
@@ -122,12 +123,12 @@ pub(crate) fn extend(root: &Path, number: usize, address: SocketAddr, validity: 
     let config = (1..number).map(|other| layout.node_config(other)).find(|path| path.is_file());
     let config = config.context("no folder of another node is here to copy the settings from")?;
     let config = NodeConfig::load(&config)?;
-    let member = Member { node: node_id(number)?, address };
+    let member = Member { node: node_id(number)?, address: address.into() };
     let mut members = config.members.clone();
-    if let Some(taken) = members.iter().find(|other| other.address == address) {
+    if let Some(taken) = members.iter().find(|other| other.address == member.address) {
         bail!("node {} has the address {address}: choose another one", taken.node);
     }
-    members.push(member);
+    members.push(member.clone());
     issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
     write_public(&folder.join("bundle.pem"), &authority.bundle().to_pem())?;
     let crdt_key = config.crdt_key.map(u128::from_be_bytes);

@@ -2,23 +2,28 @@
 //!
 //! A thread of its own writes the lines from a bounded queue. The queue accepts a line without waiting, so
 //! that a full pipe or a slow terminal delays nothing but the log. Lines that find the queue full are dropped
-//! and counted; the next line that fits is preceded by one that states their number.
+//! and counted; the next line that fits is preceded by one that states their number. All formats leave through
+//! this queue.
+
+pub(crate) mod record;
 
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use self::record::{Format, Level};
+use crate::observe::telemetry;
 
 /// The maximum number of lines in the queue.
 const LINES_MAX: usize = 1024;
-/// The maximum length of a line in bytes; longer ones are cut.
-const LINE_LEN_MAX: usize = 8 << 10;
 
 /// A handle of the log. Clones write to the same queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     node: Arc<str>,
+    format: Format,
     queue: Arc<Queue>,
 }
 
@@ -38,17 +43,21 @@ struct State {
 
 impl Log {
     /// Starts the thread that writes to standard error. It ends with the process.
-    pub(crate) fn start(node: impl Display) -> std::io::Result<Log> {
-        Log::start_to(node, |line| {
+    pub(crate) fn start(node: impl Display, format: Format) -> std::io::Result<Log> {
+        Log::start_to(node, format, |line| {
             // One write, so that lines do not mix with those of other writers. A log that cannot be written
             // is no reason to stop.
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
         })
     }
 
-    fn start_to(node: impl Display, mut write: impl FnMut(&str) + Send + 'static) -> std::io::Result<Log> {
+    fn start_to(
+        node: impl Display,
+        format: Format,
+        mut write: impl FnMut(&str) + Send + 'static,
+    ) -> std::io::Result<Log> {
         let queue = Arc::<Queue>::default();
-        let log = Log { node: node.to_string().into(), queue: Arc::clone(&queue) };
+        let log = Log { node: node.to_string().into(), format, queue: Arc::clone(&queue) };
         std::thread::Builder::new().name("log".into()).spawn(move || {
             loop {
                 let line = queue.take();
@@ -61,15 +70,20 @@ impl Log {
 
     /// Queues a line, or counts it as dropped. Never waits for the log to be written.
     pub(crate) fn event(&self, event: &str, details: impl Display) {
+        if let (Level::Error, component) = record::class(event) {
+            telemetry::error(component);
+        }
         let line = self.line(event, details);
         let mut state = self.queue.lock();
         let needed = 1 + usize::from(state.dropped > 0);
         if state.lines.len() + needed > LINES_MAX {
             state.dropped += 1;
+            telemetry::record_dropped();
             return;
         }
         self.state_dropped(&mut state);
         state.lines.push_back(line);
+        telemetry::record_queued();
         self.queue.changed.notify_all();
     }
 
@@ -98,17 +112,7 @@ impl Log {
     }
 
     fn line(&self, event: &str, details: impl Display) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A line break in the details would look like a line of its own.
-        let details = details.to_string().replace('\n', " | ");
-        let mut line = format!("{} node={} event={event} {details}", timestamp(now.as_millis()), self.node);
-        if line.len() > LINE_LEN_MAX {
-            let end = (0..=LINE_LEN_MAX).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-            line.truncate(end);
-        }
-        line.truncate(line.trim_end().len());
-        line.push('\n');
-        line
+        record::line(self.format, &self.node, event, &details.to_string())
     }
 }
 
@@ -150,7 +154,7 @@ pub(crate) fn last_words(text: &str, limit: Duration) {
 }
 
 /// A time in RFC 3339, UTC. The calendar is that of "days from civil" (Howard Hinnant).
-fn timestamp(unix_ms: u128) -> String {
+pub(crate) fn timestamp(unix_ms: u128) -> String {
     let seconds = unix_ms / 1000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
@@ -176,7 +180,7 @@ mod tests {
         let written = Arc::<Mutex<Vec<String>>>::default();
         let (permit, permits) = mpsc::channel();
         let lines = Arc::clone(&written);
-        let log = Log::start_to("n", move |line| {
+        let log = Log::start_to("n", Format::Text, move |line| {
             if permits.recv().is_ok() {
                 lines.lock().unwrap().push(line.to_owned());
             }
@@ -216,7 +220,6 @@ mod tests {
         let (log, ..) = gated();
         let line = log.line("e", "a\nb");
         assert!(line.ends_with("event=e a | b\n") && line.matches('\n').count() == 1, "{line}");
-        assert!(log.line("e", "ü".repeat(LINE_LEN_MAX)).len() <= LINE_LEN_MAX + 1);
     }
 
     #[test]

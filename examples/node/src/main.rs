@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod data;
 mod demo;
+mod doctor;
 mod fatal;
 mod http;
 mod identity;
@@ -14,8 +15,10 @@ mod init;
 mod kv;
 mod log;
 mod member;
+mod observe;
 mod rag;
 mod reach;
+mod resolve;
 mod run;
 mod signals;
 mod status;
@@ -30,7 +33,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use self::cli::{Cli, Command, DataArgs, DataCommand, InitArgs, IssueArgs};
+use self::cli::{Cli, Command, DataArgs, DataCommand, InitArgs, IssueArgs, ObserveArgs, ObserveCommand};
 
 /// The exit code of `kv get` and `kv cas` if the key has no value or another one than expected.
 const EXIT_NOT_AS_EXPECTED: u8 = 3;
@@ -72,6 +75,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Leader(args) => runtime()?.block_on(member::leader(args)).map(|()| ExitCode::SUCCESS),
         Command::Data(DataArgs { command: DataCommand::Adopt(args) }) => {
             runtime()?.block_on(data::adopt(&args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Doctor(args) => {
+            let is_sound = runtime()?.block_on(doctor::doctor(&args))?;
+            Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Observe(ObserveArgs { command: ObserveCommand::Up(args) }) => {
+            runtime()?.block_on(observe::up::up(&args)).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
         Command::Rag(args) => {

@@ -109,7 +109,10 @@ mod tests {
     use super::*;
 
     fn member(number: u64) -> Member {
-        Member { node: NodeId::new(number).unwrap(), address: ([127, 0, 0, 1], 7401).into() }
+        Member {
+            node: NodeId::new(number).unwrap(),
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], 7401)).into(),
+        }
     }
 
     fn note(reach: &mut Reach, number: u64, kind: PeerEventKind) {

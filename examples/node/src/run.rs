@@ -18,13 +18,16 @@ use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventK
 
 use crate::causes::causes;
 use crate::cli::RunArgs;
+use crate::config::address::Address;
 use crate::config::{self, NodeConfig};
 use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::fatal::{self, Panics};
 use crate::http::Http;
-use crate::http::config::Route;
+use crate::http::config::{HttpConfig, Route};
 use crate::log::Log;
+use crate::observe::Observe;
 use crate::rag::Rag;
+use crate::resolve::Names;
 use crate::{http, identity, signals};
 
 /// The time that a stopping leader waits for another leader.
@@ -62,7 +65,7 @@ struct Running {
     log: Log,
     panics: Panics,
     /// They end with the node.
-    _services: (Option<Rag>, Option<Http>),
+    _services: (Option<Rag>, [Option<Http>; 2]),
 }
 
 /// The members that are up, each with its epoch. Shared with what observes the node.
@@ -70,7 +73,9 @@ type Seen = Arc<Mutex<BTreeMap<NodeId, u64>>>;
 
 async fn start(args: &RunArgs) -> Result<Running> {
     let config = NodeConfig::load(&args.config)?;
-    let log = Log::start(config.node).context("cannot start the thread of the log")?;
+    // Before anything makes a handle of a metric.
+    let observe = Observe::install(&config)?;
+    let log = Log::start(config.node, args.log).context("cannot start the thread of the log")?;
     fatal::end_after_stop(&log)?;
     let panics = Panics::watch(&log);
     let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
@@ -84,10 +89,19 @@ async fn start(args: &RunArgs) -> Result<Running> {
     }
     let mut quic =
         QuicOptions::new(config.node, config.listen, identity.server_config(), identity.client_config());
-    quic.peers = config.peers().map(|peer| (peer.node, peer.address)).collect();
+    // Names are resolved while the node runs: the name of a member may come later than this node.
+    let names = Names::default();
+    for peer in config.peers() {
+        match peer.address {
+            Address::Socket(address) => quic.peers.push((peer.node, address)),
+            name @ Address::Name { .. } => names.insert(peer.node, &name),
+        }
+    }
     quic.guests = true;
     let transport = QuicTransport::bind(quic)?;
     let peers = transport.peers();
+    observe.starting(&identity, &peers, &log)?;
+    let early = early_listeners(&config, &observe, &identity, &log)?;
     let (transport, faults) = FaultInjector::new(transport);
     log.event("listening", format!("address={} identity={}", config.listen, identity.spiffe_id()));
 
@@ -98,7 +112,13 @@ async fn start(args: &RunArgs) -> Result<Running> {
         members: config.peers().map(|peer| peer.node).collect(),
         seen: Arc::clone(&seen),
         book: peers.clone(),
+        names: names.clone(),
+        own: id,
     };
+    let up = Arc::clone(&seen);
+    let reached =
+        move || up.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect::<BTreeSet<_>>();
+    names.spawn(reached, peers.clone(), log.clone());
     let (operators, guests) = (config.operators.clone(), peers.clone());
     let roles = PeerRoles::new(move |peer| {
         if !is_guest(peer) {
@@ -137,27 +157,50 @@ async fn start(args: &RunArgs) -> Result<Running> {
     };
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
-    let services = services(&config, &node, &identity, &log)?;
-    Ok(Running { config, node, identity, peers, faults, seen, log, panics, _services: services })
+    observe.started(&node);
+    let (rag, late) = services(&config, &node, &observe, &identity, &log)?;
+    Ok(Running { config, node, identity, peers, faults, seen, log, panics, _services: (rag, [early, late]) })
 }
 
-/// Starts what `[rag]` and `[[http]]` ask for.
+/// Starts the listeners that need nothing of the node, so that probes are answered while it reads its log.
+fn early_listeners(
+    config: &NodeConfig,
+    observe: &Observe,
+    identity: &Identity,
+    log: &Log,
+) -> Result<Option<Http>> {
+    let listeners: Vec<HttpConfig> = config.http.iter().filter(|one| !needs_node(one)).cloned().collect();
+    if listeners.is_empty() {
+        return Ok(None);
+    }
+    http::start(&listeners, identity, log, |route| observe.router(route)).map(Some)
+}
+
+/// Whether a listener serves the data of the node.
+fn needs_node(listener: &HttpConfig) -> bool {
+    listener.routes.contains(&Route::Rag)
+}
+
+/// Starts what `[rag]` and the listeners that serve it ask for.
 fn services(
     config: &NodeConfig,
     node: &Node,
+    observe: &Observe,
     identity: &Identity,
     log: &Log,
 ) -> Result<(Option<Rag>, Option<Http>)> {
     let folder = config.data_dir.join("rag");
     let rag = config.rag.as_ref().map(|rag| Rag::start(rag, &folder, node.store(), log)).transpose()?;
-    if config.http.is_empty() {
+    let listeners: Vec<HttpConfig> = config.http.iter().filter(|one| needs_node(one)).cloned().collect();
+    if listeners.is_empty() {
         return Ok((rag, None));
     }
     let router = |route: Route| match route {
         // The configuration was refused if it has this route and no section [rag].
         Route::Rag => rag.as_ref().map(Rag::router).unwrap_or_default(),
+        route => observe.router(route),
     };
-    let http = http::start(&config.http, identity, log, router)?;
+    let http = http::start(&listeners, identity, log, router)?;
     Ok((rag, Some(http)))
 }
 
@@ -356,6 +399,8 @@ struct Observer {
     members: BTreeSet<NodeId>,
     seen: Seen,
     book: PeerBook,
+    names: Names,
+    own: NodeId,
 }
 
 impl Observer {
@@ -422,10 +467,18 @@ impl Observer {
     fn members_changed(&mut self, members: &Members) {
         for (node, member) in members.iter() {
             // An address that is not one of this transport belongs to another transport of the member.
-            if let Some(address) = member.addresses.iter().find_map(|address| address.parse().ok()) {
-                self.book.set_peer(node, address);
-                self.members.insert(node);
+            let Some(address) = member.addresses.iter().find_map(|address| address.parse().ok()) else {
+                continue;
+            };
+            match address {
+                Address::Socket(address) => {
+                    self.names.remove(node);
+                    self.book.set_peer(node, address);
+                }
+                name @ Address::Name { .. } if node != self.own => self.names.insert(node, &name),
+                Address::Name { .. } => {}
             }
+            self.members.insert(node);
         }
     }
 
@@ -436,6 +489,7 @@ impl Observer {
             let gone: Vec<NodeId> = self.members.difference(all).copied().collect();
             for node in gone {
                 self.members.remove(&node);
+                self.names.remove(node);
                 self.book.remove_peer(node);
             }
         }

@@ -44,7 +44,7 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
     let asked: Vec<_> =
         config.members.iter().map(|member| connection.client().status(member.node, LIMIT)).collect();
     for (member, status) in config.members.iter().zip(all(asked).await) {
-        rows.push(row(&config, *member, status.as_ref()));
+        rows.push(row(&config, member, status.as_ref()));
     }
     let text = if args.json { format!("{}\n", serde_json::to_string(&rows)?) } else { table(&rows) };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
@@ -56,7 +56,7 @@ pub(crate) async fn status(args: &StatusArgs) -> Result<()> {
     Ok(())
 }
 
-fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Row {
+fn row(config: &ClientConfig, member: &Member, status: Option<&NodeStatus>) -> Row {
     let is_peer = |id: &&x0_identity::NodeId| config.members.iter().any(|member| member.node == **id);
     Row {
         node: member.node.to_string(),
@@ -79,7 +79,7 @@ fn row(config: &ClientConfig, member: Member, status: Option<&NodeStatus>) -> Ro
 }
 
 /// Waits for all futures concurrently.
-async fn all<F: Future>(waiting: Vec<F>) -> Vec<F::Output> {
+pub(crate) async fn all<F: Future>(waiting: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = waiting.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|cx| {
         for (future, done) in &mut waiting {

@@ -47,6 +47,18 @@ pub(crate) async fn try_ask<T: DeserializeOwned>(
     Ok(Err(problem.unwrap_or_else(|_| Problem::new(status.as_u16(), String::from_utf8_lossy(&body)))))
 }
 
+/// Reads a path as text.
+pub(crate) async fn text(address: SocketAddr, path: &str) -> Result<String> {
+    let (status, body) =
+        tokio::time::timeout(LIMIT, exchange(address, "GET", path, "text/plain", Bytes::new()))
+            .await
+            .with_context(|| format!("the node at {address} did not answer within {LIMIT:?}"))??;
+    if !status.is_success() {
+        bail!("the node at {address} answers {path} with {status}: give the listener the route");
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
 async fn exchange(
     address: SocketAddr,
     method: &str,

@@ -29,6 +29,10 @@ pub(crate) struct HttpConfig {
 pub(crate) enum Route {
     /// `/api/v1/rag`.
     Rag,
+    /// `/metrics`.
+    Metrics,
+    /// `/livez`, `/readyz` and `/health`.
+    Health,
 }
 
 /// The security of a listener.

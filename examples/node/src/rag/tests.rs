@@ -35,7 +35,7 @@ impl Front {
         let svid = authority.issue(&id, Duration::from_secs(3600)).unwrap();
         std::fs::write(folder.path().join("svid.pem"), svid.to_pem()).unwrap();
         let identity = Identity::new(svid, authority.bundle()).unwrap();
-        let log = Log::start("test").unwrap();
+        let log = Log::start("test", Default::default()).unwrap();
         let config: RagConfig =
             toml::from_str("collections = [{ name = \"manuals\" }, { name = \"notes\", store = \"crdt\" }]")
                 .unwrap();
@@ -46,7 +46,7 @@ impl Front {
         let file = (tls == TlsMode::Server).then(|| folder.path().join("svid.pem"));
         let listener =
             HttpConfig { address, routes: vec![Route::Rag], tls, certificate: file.clone(), key: file };
-        let http = crate::http::start(&[listener], &identity, &log, |Route::Rag| rag.router()).unwrap();
+        let http = crate::http::start(&[listener], &identity, &log, |_| rag.router()).unwrap();
         Front { address, identity, folder, _http: http }
     }
 
@@ -273,8 +273,11 @@ async fn tls_modes_keep_their_word() {
         certificate: other.clone(),
         key: other,
     };
-    let error = crate::http::start(&[listener], &server.identity, &Log::start("test").unwrap(), |_| {
-        axum::Router::new()
-    });
+    let error = crate::http::start(
+        &[listener],
+        &server.identity,
+        &Log::start("test", Default::default()).unwrap(),
+        |_| axum::Router::new(),
+    );
     assert!(error.unwrap_err().to_string().contains("cannot listen"), "the address is taken");
 }

@@ -1,0 +1,101 @@
+//! Observation of a node: `/metrics`, `/livez`, `/readyz` and `/health` on the HTTP front, and the thread that
+//! keeps them current.
+//!
+//! Nothing here runs on the thread of the event loop but a beat, an atomic store some times per second.
+//! Without a listener that serves `metrics` no recorder is installed, and the metrics of all crates cost
+//! nothing.
+
+pub(crate) mod config;
+pub(crate) mod health;
+mod metrics;
+mod probe;
+mod process;
+pub(crate) mod telemetry;
+pub(crate) mod up;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use x0_identity::Identity;
+use x0_kv::cluster::Node;
+use x0_mesh::quic::PeerBook;
+
+use self::health::{Health, State};
+use self::metrics::Metrics;
+use crate::config::NodeConfig;
+use crate::http::config::Route;
+use crate::log::Log;
+
+/// How often the thread evaluates the health and drains the histograms.
+const EVERY: Duration = Duration::from_secs(1);
+/// The time between two beats of the event loop.
+const BEAT_EVERY: Duration = Duration::from_millis(200);
+
+/// The outputs of one node. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Observe {
+    metrics: Option<Metrics>,
+    health: Arc<Health>,
+}
+
+impl Observe {
+    /// Installs the recorder if a listener serves `metrics`. It comes before every part of the node that
+    /// makes handles: a handle made earlier records nothing.
+    pub(crate) fn install(config: &NodeConfig) -> Result<Observe> {
+        let wants = config.http.iter().any(|listener| listener.routes.contains(&Route::Metrics));
+        let metrics = if wants { Some(Metrics::install()?) } else { None };
+        Ok(Observe { metrics, health: Arc::new(Health::new(config.observe)) })
+    }
+
+    /// Has the identity and the peers observed, before the node starts.
+    pub(crate) fn starting(&self, identity: &Identity, peers: &PeerBook, log: &Log) -> Result<()> {
+        self.health.starting(identity.clone());
+        if let Some(metrics) = &self.metrics {
+            metrics.peers(peers.clone());
+        }
+        let (observe, log) = (self.clone(), log.clone());
+        let turn = move || {
+            loop {
+                observe.turn(&log);
+                std::thread::sleep(EVERY);
+            }
+        };
+        // It ends with the process.
+        std::thread::Builder::new().name("observe".into()).spawn(turn).context("cannot start a thread")?;
+        Ok(())
+    }
+
+    /// Observes the node from now on. Spawns the beat on the runtime of the caller, which is that of the
+    /// event loop.
+    pub(crate) fn started(&self, node: &Node) {
+        self.health.started(node.status_handle());
+        let health = Arc::clone(&self.health);
+        tokio::spawn(async move {
+            loop {
+                health.beat();
+                tokio::time::sleep(BEAT_EVERY).await;
+            }
+        });
+    }
+
+    /// The routes of `metrics` or `health`.
+    pub(crate) fn router(&self, route: Route) -> Router {
+        match route {
+            Route::Metrics => self.metrics.as_ref().map(Metrics::router).unwrap_or_default(),
+            Route::Health => probe::router(&self.health),
+            Route::Rag => Router::new(),
+        }
+    }
+
+    fn turn(&self, log: &Log) {
+        for (component, state, reason) in self.health.turn() {
+            let event = if state == State::Ok { "health-restored" } else { "health-impaired" };
+            log.event(event, format!("part={component} state={} why={reason}", state.name()));
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.upkeep();
+        }
+    }
+}

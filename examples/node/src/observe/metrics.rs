@@ -1,0 +1,196 @@
+//! `/metrics`: the recorder of the process in the Prometheus text format 0.0.4.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use x0_mesh::quic::PeerBook;
+use x0_mesh::telemetry::PeerGauges;
+
+use super::process::Process;
+use super::telemetry;
+
+/// The least upper bound of a bucket, in seconds, and the ratio of one bound to the next.
+type Buckets = (f64, f64, usize);
+/// From 20 us to 10 s. With a ratio of at most 1.25 a quantile is within some percent of the exact one.
+const FINE: Buckets = (2e-5, 1.25, 60);
+/// From 100 us to 52 s.
+const COARSE: Buckets = (1e-4, 2.0, 20);
+/// From 1 ms to 16 s.
+const REQUEST: Buckets = (1e-3, 4.0, 8);
+/// The histograms with fine buckets: those whose quantiles operators look at.
+const FINE_NAMES: [&str; 3] =
+    ["x0_kv_operation_seconds", "x0_consensus_commit_seconds", "x0_consensus_log_write_seconds"];
+
+/// The recorder of the process. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Metrics(Arc<Inner>);
+
+struct Inner {
+    handle: PrometheusHandle,
+    process: Process,
+    /// `None` until the transport is there.
+    peers: Mutex<Option<PeerGauges>>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Installs the recorder of the process, and describes the names of all crates.
+    pub(crate) fn install() -> Result<Metrics> {
+        let handle = builder()?.install_recorder().context("cannot install the recorder of the metrics")?;
+        x0_kv::telemetry::describe();
+        x0_consensus::telemetry::describe();
+        x0_mesh::telemetry::describe();
+        x0_identity::telemetry::describe();
+        x0_ml::telemetry::describe();
+        telemetry::describe();
+        Ok(Metrics(Arc::new(Inner { handle, process: Process::new(), peers: Mutex::default() })))
+    }
+
+    /// Shows the peers of a transport from now on.
+    pub(crate) fn peers(&self, book: PeerBook) {
+        *self.0.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(PeerGauges::new(book));
+    }
+
+    /// Moves the samples of the histograms to their buckets. Without it they pile up until a scrape.
+    pub(crate) fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        Router::new().route("/metrics", get(read)).with_state(self.clone())
+    }
+
+    fn text(&self) -> String {
+        let begun = Instant::now();
+        if let Some(peers) = &mut *self.0.peers.lock().unwrap_or_else(PoisonError::into_inner) {
+            peers.publish();
+        }
+        let mut text = self.0.handle.render();
+        self.0.process.write(&mut text);
+        telemetry::scrape(begun.elapsed(), text.len());
+        text
+    }
+}
+
+async fn read(State(metrics): State<Metrics>) -> Response {
+    ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], metrics.text()).into_response()
+}
+
+fn builder() -> Result<PrometheusBuilder> {
+    let mut builder = PrometheusBuilder::new()
+        .set_buckets(&bounds(COARSE))
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                Matcher::Full("x0_node_http_request_seconds".into()),
+                &bounds(REQUEST),
+            )
+        })
+        .context("the buckets of the metrics are not valid")?;
+    for name in FINE_NAMES {
+        builder = builder
+            .set_buckets_for_metric(Matcher::Full(name.into()), &bounds(FINE))
+            .context("the buckets of the metrics are not valid")?;
+    }
+    Ok(builder)
+}
+
+/// The bounds, in seconds, rounded to three digits so that they are short.
+fn bounds((first, ratio, count): Buckets) -> Vec<f64> {
+    let exact = (0..count).scan(first, |bound, _| {
+        let now = *bound;
+        *bound *= ratio;
+        Some(now)
+    });
+    exact
+        .map(|bound: f64| {
+            let scale = 10f64.powf(2.0 - bound.log10().floor());
+            (bound * scale).round() / scale
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::{Key, Label, Level, Metadata, Recorder};
+
+    use super::*;
+
+    const METADATA: Metadata<'static> = Metadata::new("test", Level::INFO, None);
+
+    #[test]
+    fn bounds_grow_by_their_ratio() {
+        let fine = bounds(FINE);
+        assert!(fine.len() <= 60 && fine[0] <= 2e-5 && *fine.last().unwrap() >= 10.0, "{fine:?}");
+        for pair in fine.windows(2) {
+            let ratio = pair[1] / pair[0];
+            assert!((1.2..1.26).contains(&ratio), "{pair:?}");
+        }
+    }
+
+    /// `histogram_quantile` of Prometheus: linear between the bounds of the bucket.
+    fn quantile(text: &str, quantile: f64) -> f64 {
+        let buckets: Vec<(f64, f64)> = text
+            .lines()
+            .filter_map(|line| {
+                let (_, rest) = line.split_once("le=\"")?;
+                let (bound, count) = rest.split_once("\"} ")?;
+                Some((bound.replace("+Inf", "inf").parse().ok()?, count.parse().ok()?))
+            })
+            .collect();
+        let rank = quantile * buckets.last().unwrap().1;
+        let at = buckets.iter().position(|(_, count)| *count >= rank).unwrap();
+        let (low, before) = if at == 0 { (0.0, 0.0) } else { buckets[at - 1] };
+        let (high, count) = buckets[at];
+        low + (high - low) * (rank - before) / (count - before)
+    }
+
+    #[test]
+    fn quantiles_of_the_buckets_are_near_the_exact_ones() {
+        let recorder = builder().unwrap().build_recorder();
+        let key = Key::from_name("x0_kv_operation_seconds");
+        let histogram = recorder.register_histogram(&key, &METADATA);
+        // Latencies of a store: a log-normal body of 1.5 ms, with a tail. Uniform numbers by a fixed generator.
+        let mut seed = 1u64;
+        let mut uniform = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((seed >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        };
+        let mut samples: Vec<f64> = (0..100_000)
+            .map(|_| {
+                let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+                1.5e-3 * (0.6 * normal).exp() + if uniform() < 0.01 { 0.02 * uniform() } else { 0.0 }
+            })
+            .collect();
+        samples.iter().for_each(|sample| histogram.record(*sample));
+        samples.sort_unstable_by(f64::total_cmp);
+        let text = recorder.handle().render();
+        for part in [0.5, 0.9, 0.95, 0.99, 0.999] {
+            let exact = samples[(part * samples.len() as f64) as usize];
+            let found = quantile(&text, part);
+            assert!((found / exact - 1.0).abs() <= 0.1, "p{part}: {found} instead of {exact}");
+        }
+    }
+
+    #[test]
+    fn hostile_label_values_stay_in_their_line() {
+        let recorder = builder().unwrap().build_recorder();
+        let value = "a\"b\\c\nx0_evil 1\n# TYPE evil counter\0\u{202e}";
+        let key = Key::from_parts("x0_test_total", vec![Label::new("peer", value)]);
+        recorder.register_counter(&key, &METADATA).increment(7);
+        let text = recorder.handle().render();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("peer=")).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert!(lines[0].ends_with(" 7") && !text.lines().any(|line| line.starts_with("x0_evil")), "{text}");
+    }
+}
