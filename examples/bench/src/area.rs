@@ -6,6 +6,7 @@ pub(crate) mod fsync;
 pub(crate) mod kv;
 pub(crate) mod mapek;
 pub(crate) mod mesh;
+pub(crate) mod observe;
 pub(crate) mod rag;
 pub(crate) mod sim;
 
@@ -70,6 +71,11 @@ pub(crate) fn all() -> Vec<Area> {
                 rag::present(),
                 "made with python3 -m venv and pip in a private folder; hnswlib needs a C++ compiler",
             )],
+        },
+        Area {
+            name: "observe",
+            about: "the cost of metrics and JSON logs of x0-node, beside etcd that is scraped the same way",
+            needs: vec![need("etcd (Debian: etcd-server)", peer::etcd::present(), fetched)],
         },
         Area {
             name: "sim",

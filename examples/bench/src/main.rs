@@ -44,6 +44,8 @@ enum Area {
     Rag(area::rag::Options),
     /// The quality of x0-ml's rankings on manuals from Debian
     RagQuality(area::rag::quality::Options),
+    /// The cost of metrics and JSON logs, beside etcd that is scraped the same way
+    Observe(area::observe::Options),
     /// Hours of a cluster in virtual time, with faults of every kind and checked histories
     Sim(area::sim::Options),
     /// The time of a disk for 4 KiB and an fdatasync
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Area::Rag(options) => area::rag::run(&options),
         Area::RagQuality(options) => area::rag::quality::run(&options),
         Area::RagWorker(options) => area::rag::worker::run(&options),
+        Area::Observe(options) => area::observe::run(&options),
         Area::Sim(options) => area::sim::run(&options),
         Area::Fsync(options) => area::fsync::run(&options),
         Area::Load => load::serve(),

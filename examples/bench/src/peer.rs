@@ -30,6 +30,14 @@ impl Cluster {
         self.servers.iter().map(Server::pid).collect()
     }
 
+    /// The client ports of etcd, which serve its metrics; none of other systems.
+    pub(crate) fn client_ports(&self) -> Vec<u16> {
+        match &self.target {
+            Target::Etcd { endpoints, .. } => endpoints.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The error with the reason of a server that has ended, if there is one.
     pub(crate) fn why(&mut self, error: anyhow::Error) -> anyhow::Error {
         let ended = self.servers.iter_mut().find_map(|server| server.check().err());

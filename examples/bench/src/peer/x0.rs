@@ -1,5 +1,6 @@
 //! Three x0 nodes, each a process of `x0-node run` with the files of `x0-node init`.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,9 +46,23 @@ fn build(cargo: &Path) -> Result<()> {
     run(command.current_dir(env!("CARGO_MANIFEST_DIR"))).map(drop)
 }
 
+/// The outputs for operators.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outputs {
+    /// A listener that serves `/metrics` and the probes.
+    pub(crate) metrics: bool,
+    /// JSON lines instead of text.
+    pub(crate) json_logs: bool,
+}
+
 /// Starts three nodes with the files of `x0-node init`: storage engine redb, mutual TLS 1.3 on every
 /// connection.
 pub(crate) fn start(data: &Path) -> Result<Cluster> {
+    start_with(data, Outputs::default()).map(|(cluster, _)| cluster)
+}
+
+/// As `start`, with these outputs. Returns the ports that serve the metrics.
+pub(crate) fn start_with(data: &Path, outputs: Outputs) -> Result<(Cluster, Vec<u16>)> {
     let program = program()?;
     let folder = tempfile::Builder::new().prefix("x0-").tempdir_in(data)?;
     let root = folder.path().join("cluster");
@@ -65,9 +80,19 @@ pub(crate) fn start(data: &Path) -> Result<Cluster> {
             "--dir",
         ])
         .arg(&root))?;
+    let metrics = if outputs.metrics { free_ports(SERVERS)? } else { Vec::new() };
+    for (n, port) in (1..).zip(&metrics) {
+        let path = root.join(format!("node-{n}/node.toml"));
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path)?;
+        let routes = "routes = [\"metrics\", \"health\"]\ntls = \"off\"";
+        writeln!(file, "\n[[http]]\naddress = \"127.0.0.1:{port}\"\n{routes}")?;
+    }
     let servers = (1..=SERVERS).map(|n| {
         Server::start(&format!("x0-n{n}"), &program, folder.path(), |command| {
             command.arg("run").arg("--config").arg(root.join(format!("node-{n}/node.toml")));
+            if outputs.json_logs {
+                command.args(["--log", "json"]);
+            }
         })
     });
     let servers = servers.collect::<Result<Vec<_>>>()?;
@@ -76,7 +101,7 @@ pub(crate) fn start(data: &Path) -> Result<Cluster> {
         trust_domain: TRUST_DOMAIN.to_owned(),
         client: root.join("client"),
     };
-    Ok(Cluster { name: "x0-kv".to_owned(), servers, target, _folder: folder })
+    Ok((Cluster { name: "x0-kv".to_owned(), servers, target, _folder: folder }, metrics))
 }
 
 /// No servers: the load generator opens the store itself.
