@@ -1,5 +1,5 @@
 //! The metrics of sessions.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 

@@ -168,18 +168,18 @@ fn fields_of(details: &str) -> Vec<(&str, &str)> {
     let mut fields = Vec::new();
     let mut rest = details.trim();
     while !rest.is_empty() {
-        let Some(key_len) = key_len(rest) else {
+        let Some(end_of_key) = key_len(rest) else {
             fields.push(("text", rest));
             break;
         };
-        let (key, value) = (&rest[..key_len], &rest[key_len + 1..]);
+        let (key, value) = (&rest[..end_of_key], &rest[end_of_key + 1..]);
         let end = match () {
             () if matches!(key, "why" | "effect") => value.len(),
             () if value.starts_with('"') => quoted_len(value),
             () => value
                 .match_indices(' ')
                 .map(|(at, _)| at)
-                .find(|at| self::key_len(&value[at + 1..]).is_some())
+                .find(|at| key_len(&value[at + 1..]).is_some())
                 .unwrap_or(value.len()),
         };
         fields.push((key, value[..end].trim_end()));
@@ -267,8 +267,8 @@ mod tests {
         let mut text = String::new();
         for number in 0..count {
             // Bytes of a key as a scrub logs them, of every value and at every place.
-            let key: Vec<u8> =
-                (0..24).map(|at: u32| (number.wrapping_mul(2_654_435_761) >> (at % 25)) as u8).collect();
+            let mixed = number.wrapping_mul(2_654_435_761);
+            let key: Vec<u8> = (0..24).map(|at| (mixed >> at).to_le_bytes()[0]).collect();
             let key = String::from_utf8_lossy(&key);
             let why = format!("{key}\n\0\u{1b}[31m\u{202e}{HOSTILE}");
             let details = format!("keyspace=k number={number} key={key:?} why={why}");

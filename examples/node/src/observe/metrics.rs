@@ -176,6 +176,7 @@ mod tests {
         samples.sort_unstable_by(f64::total_cmp);
         let text = recorder.handle().render();
         for part in [0.5, 0.9, 0.95, 0.99, 0.999] {
+            #[expect(clippy::cast_possible_truncation, reason = "a part of the length")]
             let exact = samples[(part * samples.len() as f64) as usize];
             let found = quantile(&text, part);
             assert!((found / exact - 1.0).abs() <= 0.1, "p{part}: {found} instead of {exact}");

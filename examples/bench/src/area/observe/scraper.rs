@@ -28,6 +28,7 @@ impl Scrapes {
     pub(super) fn percentile_ms(&self, share: f64) -> f64 {
         let mut sorted = self.times.clone();
         sorted.sort_unstable();
+        #[expect(clippy::cast_possible_truncation, reason = "a part of the length")]
         let at = (share * sorted.len() as f64) as usize;
         sorted.get(at.min(sorted.len().saturating_sub(1))).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
