@@ -183,7 +183,7 @@ impl NodeConfig {
 
     /// The other members.
     pub(crate) fn peers(&self) -> impl Iterator<Item = Member> + '_ {
-        self.members.iter().cloned().filter(|member| member.node != self.node)
+        self.members.iter().filter(|member| member.node != self.node).cloned()
     }
 }
 

@@ -20,11 +20,14 @@ fn x0_node() -> Command {
     Command::new(env!("CARGO_BIN_EXE_x0-node"))
 }
 
+/// The lines of a log so far.
+type Lines = Arc<Mutex<Vec<String>>>;
+
 /// Three running nodes with listeners, and the lines of their logs.
 struct Cluster {
     folder: TempDir,
     base: u16,
-    nodes: BTreeMap<u16, (Child, Arc<Mutex<Vec<String>>>)>,
+    nodes: BTreeMap<u16, (Child, Lines)>,
 }
 
 impl Cluster {
@@ -49,7 +52,7 @@ impl Cluster {
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let lines = Arc::<Mutex<Vec<String>>>::default();
+            let lines = Lines::default();
             let (from, to) = (child.stderr.take().unwrap(), Arc::clone(&lines));
             std::thread::spawn(move || {
                 for line in BufReader::new(from).lines().map_while(Result::ok) {
