@@ -24,8 +24,8 @@
 //! | `x0_consensus_snapshot_seconds` | histogram | `way`: sent, received, saved | from the opening of a snapshot to its last chunk |
 //! | `x0_consensus_snapshot_bytes_total` | counter | `way`: sent, received | bytes of snapshots read for members, and of the leader's snapshot staged |
 //!
-//! `log_write_seconds` includes the synchronisation (fsync), and is nearly all of it. The number of series is bounded: `peer` is a member
-//! of the group.
+//! `log_write_seconds` includes the synchronisation (fsync), and is nearly all of it. The number of series is
+//! bounded: `peer` is a member of the group.
 //!
 //! Install a recorder before a driver is started: handles that were made earlier record nothing. Several
 //! replicas of one process share these names, and their gauges overwrite each other.

@@ -20,12 +20,13 @@
 //! | `x0_mesh_mux_dropped_messages_total` | counter | – | datagrams without room, and messages on lanes that a channel lacks |
 //! | `x0_mesh_mux_violations_total` | counter | – | peers that broke the protocol of the mux |
 //!
-//! The gauges per peer are set by `PeerGauges::publish`, which the owner calls before it reads them. A peer is one with an
-//! address in the `PeerBook`; of a peer that was removed, `up` is 0 and the others are NaN. QUIC knows the loss in the direction of
-//! sending only.
+//! The gauges per peer are set by `PeerGauges::publish`, which the owner calls before it reads them. A peer
+//! is one with an address in the `PeerBook`; of a peer that was removed, `up` is 0 and the others are NaN.
+//! QUIC knows the loss in the direction of sending only.
 //!
-//! Reserved for the router, and absent until a node uses one: `x0_mesh_link_quality` (gauge; `peer`, `direction`: sent, received),
-//! `x0_mesh_route_changes_total`, `x0_mesh_failovers_total` (`cause`) and `x0_mesh_control_bytes_total` (`direction`).
+//! Reserved for the router, and absent until a node uses one: `x0_mesh_link_quality` (gauge; `peer`,
+//! `direction`: sent, received), `x0_mesh_route_changes_total`, `x0_mesh_failovers_total` (`cause`) and
+//! `x0_mesh_control_bytes_total` (`direction`).
 //!
 //! Install a recorder before a transport or a mux is made: handles made earlier count nothing.
 

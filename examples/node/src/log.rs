@@ -2,8 +2,8 @@
 //!
 //! A thread of its own writes the lines from a bounded queue. The queue accepts a line without waiting, so
 //! that a full pipe or a slow terminal delays nothing but the log. Lines that find the queue full are dropped
-//! and counted; the next line that fits is preceded by one that states their number. All formats leave through
-//! this queue.
+//! and counted; the next line that fits is preceded by one that states their number. All formats leave
+//! through this queue.
 
 pub(crate) mod record;
 

@@ -1,5 +1,5 @@
-//! Observation of a node: `/metrics`, `/livez`, `/readyz` and `/health` on the HTTP front, and the thread that
-//! keeps them current.
+//! Observation of a node: `/metrics`, `/livez`, `/readyz` and `/health` on the HTTP front, and the thread
+//! that keeps them current.
 //!
 //! Nothing here runs on the thread of the event loop but a beat, an atomic store some times per second.
 //! Without a listener that serves `metrics` no recorder is installed, and the metrics of all crates cost

@@ -125,7 +125,8 @@ fn json(now: u128, node: &str, event: &str, details: &str) -> String {
     loop {
         let mut fields = Map::new();
         for (key, value) in fields_of(details) {
-            // The strings of several log readers, such as rsyslog's, end with the first NUL: its picture does not.
+            // The strings of several log readers, such as rsyslog's, end with the first NUL: its picture does
+            // not.
             fields.insert(key.into(), value[..boundary(value, len_max)].replace('\0', "\u{2400}").into());
         }
         let record = serde_json::json!({

@@ -160,7 +160,8 @@ mod tests {
         let recorder = builder().unwrap().build_recorder();
         let key = Key::from_name("x0_kv_operation_seconds");
         let histogram = recorder.register_histogram(&key, &METADATA);
-        // Latencies of a store: a log-normal body of 1.5 ms, with a tail. Uniform numbers by a fixed generator.
+        // Latencies of a store: a log-normal body of 1.5 ms, with a tail. Uniform numbers by a fixed
+        // generator.
         let mut seed = 1u64;
         let mut uniform = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
