@@ -201,12 +201,36 @@ fn an_expired_identity_ends_calls_at_once() {
     assert_eq!(pair.reply(calls[1]), Err(OperationError::IdentityExpired { ambiguous: false }));
     let later = pair.call(CLIENT, get("a"));
     assert_eq!(pair.reply(later), Err(OperationError::IdentityExpired { ambiguous: false }));
-    // It was renewed.
+    // The identity was renewed.
     pair.in_flight.clear();
     pair.give(CLIENT, Input::Reachable { peer: node(1) });
     let read = pair.call(CLIENT, get("warm"));
     pair.settle();
     assert!(is_value(&pair.reply(read), "up"));
+}
+
+/// A node that the client does not list is connected, none of the members is. Each loss of a call must lead
+/// to a wait, and not to the next member that is not connected: the event loop would not end its round.
+#[test]
+fn calls_wait_while_no_member_is_connected() {
+    let mut pair = Pair::new();
+    pair.elect(Some(1));
+    pair.give(CLIENT, Input::Reachable { peer: node(7) });
+    pair.in_flight.clear();
+    let call = pair.call(CLIENT, put("a", "1"));
+    let mut losses = 0;
+    while let Some((from, to, _)) = pair.in_flight.pop_front() {
+        assert_eq!((from, to == node(7)), (CLIENT, false));
+        losses += 1;
+        assert!(losses < 10, "the call goes from member to member without a pause");
+        pair.give(CLIENT, Input::Unreachable { peer: to });
+    }
+    assert_eq!(losses, 1);
+    pair.give(CLIENT, Input::Reachable { peer: node(1) });
+    pair.advance(Duration::from_secs(1));
+    pair.in_flight.retain(|(_, to, _)| *to != node(7));
+    pair.settle();
+    pair.reply(call).unwrap();
 }
 
 #[test]
