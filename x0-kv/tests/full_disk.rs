@@ -4,29 +4,23 @@
 #![cfg(all(feature = "mesh", feature = "redb", feature = "crdt", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+#[path = "cluster/machine.rs"]
+mod machine;
+
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use x0_consensus::WalOptions;
-use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
 use x0_kv::cluster::{Node, NodeOptions, SpaceOptions};
 use x0_kv::{Client, ClientOptions, CrdtOptions, Engine, OperationError, RedbOptions, Store};
-use x0_mesh::quic::{PeerBook, QuicOptions, QuicTransport};
-use x0_mesh::{Mux, MuxOptions};
 
-const NODES: u64 = 3;
+use self::machine::{Machine, NODES, id, soon, until, until_async};
+
 const DISK_LEN: u64 = 64 << 20;
 const RESERVE_LEN: u64 = 16 << 20;
 const SEGMENT_LEN: u64 = 2 << 20;
 const VALUE_LEN: usize = 10_000;
-/// Generous: only a test that fails waits for it.
-const LIMIT: Duration = Duration::from_secs(90);
-
-fn id(number: u64) -> NodeId {
-    NodeId::new(number).unwrap()
-}
 
 /// A small disk. Dropped, it is gone.
 struct Disk(PathBuf);
@@ -67,29 +61,25 @@ struct Cluster {
     nodes: Vec<Node>,
     client: Client,
     disks: Vec<Disk>,
-    _folder: tempfile::TempDir,
+    _machine: Machine,
 }
 
 impl Cluster {
     async fn start(change: impl Fn(NodeOptions) -> NodeOptions) -> Option<Cluster> {
-        let domain = TrustDomain::parse("full.test").unwrap();
-        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let mut machine = Machine::new();
         let mut disks = Vec::new();
         for number in 1..=NODES {
-            disks.push(Disk::mount(folder.path().join(number.to_string()))?);
+            disks.push(Disk::mount(machine.path(number))?);
         }
-        let (mut books, mut addresses) = (Vec::new(), Vec::new());
         let nodes = (1..=NODES).map(|number| {
-            let mux = mux(&authority, number, &mut books, &mut addresses);
-            Node::start(change(options(number, &disks[usize::try_from(number - 1).unwrap()].0)), &mux)
-                .unwrap()
+            let (mux, _) = machine.mux(number);
+            Node::start(change(options(machine.options(number))), &mux).unwrap()
         });
         let nodes: Vec<_> = nodes.collect();
-        let mux = mux(&authority, 9, &mut books, &mut addresses);
+        let (mux, _) = machine.mux(9);
         let client = Client::connect(ClientOptions::new(id(9), (1..=NODES).map(id)), &mux).unwrap();
-        tokio::time::timeout(LIMIT, client.store().put("ready", "")).await.unwrap().unwrap();
-        Some(Cluster { nodes, client, disks, _folder: folder })
+        soon("the first write", client.store().put("ready", "")).await.unwrap();
+        Some(Cluster { nodes, client, disks, _machine: machine })
     }
 
     fn leader(&self) -> usize {
@@ -99,14 +89,13 @@ impl Cluster {
 
     async fn stop(self) {
         for node in self.nodes {
-            tokio::time::timeout(LIMIT, node.shutdown()).await.expect("a node does not stop").unwrap();
+            soon("the end of a node", node.shutdown()).await.unwrap();
         }
     }
 }
 
-fn options(number: u64, folder: &Path) -> NodeOptions {
-    let mut options = NodeOptions::new(id(number), folder)
-        .founders((1..=NODES).map(id))
+fn options(options: NodeOptions) -> NodeOptions {
+    let mut options = options
         .space(SpaceOptions::default().reserve_len(RESERVE_LEN))
         .crdt(CrdtOptions::new([7; 16]))
         .engine(Engine::Redb(RedbOptions::default().overlay_len_max(1 << 20)));
@@ -116,43 +105,15 @@ fn options(number: u64, folder: &Path) -> NodeOptions {
     options
 }
 
-fn mux(
-    authority: &Authority,
-    number: u64,
-    books: &mut Vec<PeerBook>,
-    addresses: &mut Vec<(NodeId, SocketAddr)>,
-) -> Mux {
-    let spiffe_id = SpiffeId::for_node(authority.trust_domain(), id(number));
-    let svid = authority.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
-    let identity = Identity::new(svid, authority.bundle()).unwrap();
-    let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = QuicOptions::new(id(number), bind, identity.server_config(), identity.client_config());
-    config.peers = addresses.clone();
-    let transport = QuicTransport::bind(config).unwrap();
-    let address = transport.local_addr().unwrap();
-    books.iter().for_each(|book| book.set_peer(id(number), address));
-    books.push(transport.peers());
-    addresses.push((id(number), address));
-    Mux::new(transport, MuxOptions::default())
-}
-
 async fn put(store: &Store, number: usize) -> Result<(), OperationError> {
     let put = store.put(format!("key/{number:05}"), vec![b'v'; VALUE_LEN]);
-    tokio::time::timeout(LIMIT, put).await.expect("a put has no answer").map(drop)
+    soon("a put", put).await.map(drop)
 }
 
 /// The error says that there is no space, and came within a second.
 fn check_refused(begun: Instant, error: &OperationError) {
     assert!(matches!(error, OperationError::NoSpace { .. }), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(1), "after {:?}: {error}", begun.elapsed());
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition().await {
-        assert!(begun.elapsed() < LIMIT, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn check_held(cluster: &Cluster, acknowledged: usize) {
@@ -170,13 +131,10 @@ async fn one_of_three_nodes_without_space_hands_over_and_resumes() {
     let full = cluster.leader();
     cluster.disks[full].fill(RESERVE_LEN / 2);
     let node = &cluster.nodes[full];
-    until("the leader without space leads on", async || {
-        node.status().space.is_low && !node.status().is_leader()
-    })
-    .await;
+    until("the hand-over", || node.status().space.is_low && !node.status().is_leader()).await;
     let client = cluster.client.store();
     let mut acknowledged = 0;
-    until("writes do not go on", async || put(client, 0).await.is_ok()).await;
+    until_async("writes", async || put(client, 0).await.is_ok()).await;
     acknowledged += 1;
     for number in 1..100 {
         put(client, number).await.unwrap();
@@ -189,8 +147,8 @@ async fn one_of_three_nodes_without_space_hands_over_and_resumes() {
     assert_eq!(crdt.get("key").await.unwrap(), None);
     assert!(node.store().get_local("key/00000").await.is_ok());
     cluster.disks[full].release();
-    until("the CRDT store does not resume", async || crdt.put("key", "value").await.is_ok()).await;
-    until("the status does not resume", async || !node.status().space.is_short()).await;
+    until_async("the CRDT store", async || crdt.put("key", "value").await.is_ok()).await;
+    until("the status", || !node.status().space.is_short()).await;
     check_held(&cluster, acknowledged).await;
     cluster.stop().await;
 }
@@ -205,8 +163,7 @@ async fn three_nodes_without_space_refuse_writes_at_once_and_resume() {
         put(client, number).await.unwrap();
     }
     cluster.disks.iter().for_each(|disk| disk.fill(RESERVE_LEN / 2));
-    until("a node does not notice", async || cluster.nodes.iter().all(|node| node.status().space.is_low))
-        .await;
+    until("the reading of the space", || cluster.nodes.iter().all(|node| node.status().space.is_low)).await;
     let stores: Vec<_> = cluster.nodes.iter().map(Node::store).chain([client]).cloned().collect();
     for store in stores.iter().cycle().take(40) {
         let begun = Instant::now();
@@ -223,7 +180,7 @@ async fn three_nodes_without_space_refuse_writes_at_once_and_resume() {
     check_refused(begun, &client.crdt().unwrap().put("key", "value").await.unwrap_err());
     assert_eq!(client.crdt().unwrap().get("key").await.unwrap(), None);
     cluster.disks.iter().for_each(Disk::release);
-    until("writes do not resume", async || put(client, 50).await.is_ok()).await;
+    until_async("writes", async || put(client, 50).await.is_ok()).await;
     assert_eq!(client.get("key/99999").await.unwrap(), None, "a refused write was applied");
     check_held(&cluster, 51).await;
     cluster.stop().await;
@@ -255,7 +212,7 @@ async fn disks_that_are_full_to_the_last_byte_lose_nothing() {
         assert!(counted < 10_000, "the journals never fill up");
     };
     assert_eq!(error, OperationError::NoSpace { ambiguous: false });
-    until("a node does not report it", async || {
+    until("the reports", || {
         cluster.nodes.iter().filter(|node| node.status().space.refuses_writes()).count() > 1
     })
     .await;
@@ -265,14 +222,14 @@ async fn disks_that_are_full_to_the_last_byte_lose_nothing() {
         assert!(store.get_local("key/00000").await.is_ok());
     }
     cluster.disks.iter().for_each(Disk::release);
-    until("writes do not resume", async || put(client, 99_998).await.is_ok()).await;
-    until("the CRDT store does not resume", async || crdt.put("after", "").await.is_ok()).await;
+    until_async("writes", async || put(client, 99_998).await.is_ok()).await;
+    until_async("the CRDT store", async || crdt.put("after", "").await.is_ok()).await;
     check_held(&cluster, acknowledged).await;
     for number in 0..counted {
         assert!(crdt.get(format!("crdt/{number:05}")).await.unwrap().is_some(), "key {number} is lost");
     }
     for node in &cluster.nodes {
-        until("a node does not resume", async || !node.status().space.is_short()).await;
+        until("a node", || !node.status().space.is_short()).await;
     }
     cluster.stop().await;
 }

@@ -2,11 +2,14 @@
 //! replicated addresses, and the role of an identity decides which messages are accepted.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "cluster/machine.rs"]
+mod machine;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{Identity, NodeId, SpiffeId};
 use x0_kv::admin::{
     AdminError, AdminReply, AdminRequest, MemberInfo, MemberList, MemberRole, PeerRole, PeerRoles,
 };
@@ -15,53 +18,25 @@ use x0_kv::{Client, ClientOptions, OperationError};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{ChannelOptions, Lane, Mux, MuxOptions, Transmit, Transport, is_guest};
 
-fn id(number: u64) -> NodeId {
-    NodeId::new(number).unwrap()
-}
+use self::machine::{any_port, id, soon, until};
 
-/// Generous: only a test that fails waits for it.
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(60), future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} takes too long"))
-}
+const HOUR: Duration = Duration::from_secs(3600);
 
-struct Machine {
-    authority: Authority,
-    folder: tempfile::TempDir,
-}
-
-fn any() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
+/// Members that learn each other's addresses from the member table, and guests.
+struct Machine(machine::Machine);
 
 impl Machine {
     fn new() -> Machine {
-        let domain = TrustDomain::parse("members.test").unwrap();
-        let authority = Authority::new(domain, &AuthorityOptions::default()).unwrap();
-        Machine { authority, folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn identity(&self, spiffe_id: &SpiffeId) -> Identity {
-        self.identity_for(spiffe_id, Duration::from_secs(3600))
-    }
-
-    fn identity_for(&self, spiffe_id: &SpiffeId, validity: Duration) -> Identity {
-        let svid = self.authority.issue(spiffe_id, validity).unwrap();
-        Identity::new(svid, self.authority.bundle()).unwrap()
+        Machine(machine::Machine::new())
     }
 
     fn guest_id(&self, name: &str) -> SpiffeId {
-        SpiffeId::from_segments(self.authority.trust_domain(), &[name, "1"]).unwrap()
+        SpiffeId::from_segments(self.0.trust_domain(), &[name, "1"]).unwrap()
     }
 
     /// A node that dials `peers`, and later the members at their replicated addresses.
     fn node(&self, number: u64, founders: u64, peers: &[(NodeId, SocketAddr)]) -> (Node, SocketAddr) {
-        let spiffe_id = SpiffeId::for_node(self.authority.trust_domain(), id(number));
-        let identity = self.identity(&spiffe_id);
-        let mut quic =
-            QuicOptions::new(id(number), any(), identity.server_config(), identity.client_config())
-                .guests(true);
+        let mut quic = self.0.quic(number).guests(true);
         quic.peers = peers.to_vec();
         let transport = QuicTransport::bind(quic).unwrap();
         let address = transport.local_addr().unwrap();
@@ -72,7 +47,7 @@ impl Machine {
             _ if is_guest(peer) => PeerRole::Client,
             _ => PeerRole::Member,
         });
-        let mut options = NodeOptions::new(id(number), self.folder.path().join(number.to_string()))
+        let mut options = NodeOptions::new(id(number), self.0.path(number))
             .addresses([address.to_string()])
             .roles(roles)
             .observe(move |event| {
@@ -102,11 +77,11 @@ impl Machine {
     }
 
     fn mux(&self, name: &str, peers: &[(NodeId, SocketAddr)]) -> Mux {
-        self.mux_of(&self.identity(&self.guest_id(name)), peers)
+        self.mux_of(&self.0.identity(&self.guest_id(name), HOUR), peers)
     }
 
     fn mux_of(&self, identity: &Identity, peers: &[(NodeId, SocketAddr)]) -> Mux {
-        let mut quic = QuicOptions::guest(any(), identity.server_config(), identity.client_config());
+        let mut quic = QuicOptions::guest(any_port(), identity.server_config(), identity.client_config());
         quic.peers = peers.to_vec();
         Mux::new(QuicTransport::bind(quic).unwrap(), MuxOptions::default())
     }
@@ -225,12 +200,7 @@ async fn clients_neither_administer_nor_speak_for_members() {
     let before = nodes[2].status().refused_messages;
     let transmit = Transmit { to: id(3), lane: Lane::Ordered(0), payload: b"not of a member" };
     soon("the message", poll_fn(|cx| consensus.poll_send(cx, &transmit))).await.unwrap();
-    soon("the refusal", async {
-        while nodes[2].status().refused_messages == before {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until("the refusal", || nodes[2].status().refused_messages > before).await;
     let status = nodes[2].status();
     assert!(status.refused_messages > 0 && status.decode_errors == 0, "{status:?}");
     soon("another write", client.store().put("key", "value")).await.unwrap();
@@ -272,7 +242,7 @@ async fn sixteen_clients_with_one_identity_do_not_disturb_each_other() {
 async fn a_client_whose_identity_expires_gets_that_reason() {
     let machine = Machine::new();
     let (_nodes, addresses) = machine.three();
-    let identity = machine.identity_for(&machine.guest_id("client"), Duration::from_secs(3));
+    let identity = machine.0.identity(&machine.guest_id("client"), Duration::from_secs(3));
     let client = connect(&machine.mux_of(&identity, &addresses), &addresses);
     soon("the first write", client.store().put("key", "value")).await.unwrap();
     let error = soon("the expiry", async {
@@ -286,7 +256,7 @@ async fn a_client_whose_identity_expires_gets_that_reason() {
     .await;
     assert!(matches!(error, OperationError::IdentityExpired { .. }), "{error}");
     // Renewed in place: the next handshake uses it.
-    let svid = machine.authority.issue(&machine.guest_id("client"), Duration::from_secs(3600)).unwrap();
+    let svid = machine.0.svid(&machine.guest_id("client"), HOUR);
     identity.rotate(svid).unwrap();
     soon("the next write", async {
         while client.store().put("key", "value").await.is_err() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use x0_consensus::driver::Executor;
 use x0_consensus::{MembershipChange, Storage};
 use x0_identity::NodeId;
@@ -45,7 +46,7 @@ use crate::store::Store;
 /// A running member of a cluster. Dropped, it stops as a process that is killed would; everything that it
 /// acknowledged is durable.
 ///
-/// Its methods may be called from any thread.
+/// The methods may be called from any thread.
 pub struct Node {
     id: NodeId,
     store: Store,
@@ -177,12 +178,13 @@ impl Node {
         event_loop.add(Scrub::new(channels.6, engine, (id, &membership), scrub_reader, done));
 
         let (ended, end) = watch::channel(None);
-        tokio::spawn(run(event_loop, crdt.clone(), blobs.clone(), ended));
-        if let Some(path) = journal {
-            let mut end = end.clone();
-            let ended = async move { drop(end.wait_for(Option::is_some).await) };
-            tokio::spawn(folder::keep_acknowledged(path, replica.clone(), ended));
-        }
+        let keeper = journal.map(|path| {
+            let (stop, stopped) = oneshot::channel::<()>();
+            let stopped = async move { drop(stopped.await) };
+            Keeper { task: tokio::spawn(folder::keep_acknowledged(path, replica.clone(), stopped)), stop }
+        });
+        let parts = Parts { keeper, readers, crdt: crdt.clone(), blobs: blobs.clone() };
+        tokio::spawn(run(event_loop, parts, ended));
         let remote = Remote {
             alarm: alarm.clone(),
             calls,
@@ -288,10 +290,11 @@ impl Node {
         }
     }
 
-    /// Stops the node, and returns when its files are released. Operations in progress are answered
-    /// [`Closed`](crate::OperationError::Closed). If the node is the leader, the others elect a new one after
-    /// a timeout; [`transfer_leadership`](Node::transfer_leadership) before the shutdown spares them the
-    /// wait.
+    /// Stops the node, and returns when its files are released; ten seconds later at the latest if a read of
+    /// its state does not end, for instance because the disk does not answer. Operations in progress are
+    /// answered [`Closed`](crate::OperationError::Closed). If the node is the leader, the others elect a new
+    /// one after a timeout; [`transfer_leadership`](Node::transfer_leadership) before the shutdown spares
+    /// them the wait.
     ///
     /// # Errors
     /// [`NodeError`], when it had failed before.
@@ -313,16 +316,31 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Runs a node to its end, and reports it when everything is released.
-async fn run(
-    event_loop: EventLoop,
+/// The parts of a node beside its event loop that hold its files.
+struct Parts {
+    keeper: Option<Keeper>,
+    readers: ReaderThreads,
     crdt: Option<Crdt>,
     blobs: Option<Blobs>,
-    ended: watch::Sender<Option<End>>,
-) {
+}
+
+/// The task that keeps what the replica knows of the other members. It ends when `stop` is dropped.
+struct Keeper {
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Runs a node to its end, and reports it when everything is released.
+async fn run(event_loop: EventLoop, parts: Parts, ended: watch::Sender<Option<End>>) {
     let end = driver::run(event_loop).await;
-    // Both wait for their threads, which may wait for the disk.
+    let Parts { keeper, readers, crdt, blobs } = parts;
+    if let Some(Keeper { task, stop }) = keeper {
+        drop(stop);
+        let _ = task.await;
+    }
+    // All of them wait for their threads, which may wait for the disk.
     let close = move || {
+        readers.close();
         crdt.iter().for_each(Crdt::close);
         blobs.iter().for_each(Blobs::close);
     };
