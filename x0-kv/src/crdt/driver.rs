@@ -442,7 +442,7 @@ impl Driver {
             return Ok(());
         }
         let whole = journal.whole(self.shared.state().replica.map());
-        let is_spacious = self.shared.space.status().free.is_some() && !self.shared.space.has(Lack::Reserve);
+        let is_spacious = self.shared.space.is_measured() && !self.shared.space.has(Lack::Reserve);
         match journal.write(whole) {
             Err(JournalError::Write(WriteError::Full { .. })) if !is_spacious => {
                 self.retry_at = Some(Instant::now() + RETRY_AFTER);

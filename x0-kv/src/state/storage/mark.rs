@@ -20,6 +20,7 @@ impl fmt::Debug for Mark {
 }
 
 /// Everything as it was at one applied index.
+#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only members compare their states"))]
 #[derive(Debug)]
 pub(crate) struct Marked {
     pub(crate) index: u64,
