@@ -95,9 +95,6 @@ fn member_change() -> impl Strategy<Value = MemberChange> {
     prop_oneof![
         (node(), vec("[!-~]{1,255}", 0..=limits::MEMBER_ADDRESSES_MAX))
             .prop_map(|(node, addresses)| MemberChange::Addresses { node, addresses }),
-        (node(), any::<u64>(), any::<u64>()).prop_map(|(node, expected, incarnation)| {
-            MemberChange::Incarnation { node, expected, incarnation }
-        }),
         node().prop_map(|node| MemberChange::Remove { node }),
     ]
 }
@@ -163,7 +160,6 @@ fn applied() -> impl Strategy<Value = Result<Outcome, Refusal>> {
             Ok(Outcome::ScanPage(ScanPage { page, snapshot: SnapshotId { revision, number } }))
         }),
         Just(Err(Refusal::KeyspacesExceeded)),
-        Just(Err(Refusal::IncarnationConflict)),
         Just(Err(Refusal::MembersExceeded)),
         Just(Ok(Outcome::MemberChanged)),
         any::<bool>().prop_map(|is_new| Ok(Outcome::KeyspaceCreated { is_new })),

@@ -95,9 +95,6 @@ fn member_change() -> impl Strategy<Value = MemberChange> {
     let node = || (1_u64..4).prop_map(|node| NodeId::new(node).unwrap());
     prop_oneof![
         (node(), vec("[ab]", 0..3)).prop_map(|(node, addresses)| MemberChange::Addresses { node, addresses }),
-        (node(), 0_u64..3, 0_u64..3).prop_map(|(node, expected, incarnation)| {
-            MemberChange::Incarnation { node, expected, incarnation }
-        }),
         node().prop_map(|node| MemberChange::Remove { node }),
     ]
 }
@@ -166,14 +163,6 @@ impl Model {
             }
             Command::Member(MemberChange::Addresses { node, addresses }) => {
                 self.members.entry(*node).or_default().addresses = addresses.clone();
-                Ok(Outcome::MemberChanged)
-            }
-            Command::Member(MemberChange::Incarnation { node, expected, incarnation }) => {
-                let registered = self.members.get(node).map_or(0, |member| member.incarnation);
-                if ![*expected, *incarnation].contains(&registered) {
-                    return Err(Refusal::IncarnationConflict);
-                }
-                self.members.entry(*node).or_default().incarnation = *incarnation;
                 Ok(Outcome::MemberChanged)
             }
             Command::Member(change) => {

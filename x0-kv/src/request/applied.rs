@@ -34,8 +34,7 @@ pub fn encode_applied(applied: &Applied) -> Bytes {
                     Refusal::KeyspaceMissing => 5,
                     Refusal::KeyspacesExceeded => 6,
                     Refusal::SnapshotExpired => 7,
-                    Refusal::IncarnationConflict => 8,
-                    Refusal::MembersExceeded => 9,
+                    Refusal::MembersExceeded => 8,
                 },
         ),
         Ok(outcome) => put_outcome(&mut to, outcome),
@@ -91,8 +90,7 @@ pub fn decode_applied(bytes: &Bytes) -> Result<Applied, DecodeError> {
         0x85 => Err(Refusal::KeyspaceMissing),
         0x86 => Err(Refusal::KeyspacesExceeded),
         0x87 => Err(Refusal::SnapshotExpired),
-        0x88 => Err(Refusal::IncarnationConflict),
-        0x89 => Err(Refusal::MembersExceeded),
+        0x88 => Err(Refusal::MembersExceeded),
         tag => return Err(DecodeError::Tag { what: "kind of outcome", tag }),
     };
     from.finish()?;

@@ -194,7 +194,7 @@ impl From<Refusal> for OperationError {
             Refusal::SnapshotExpired => OperationError::SnapshotExpired,
             Refusal::KeyspacesExceeded => OperationError::KeyspacesExceeded,
             // No operation of a store changes the member table.
-            Refusal::IncarnationConflict | Refusal::MembersExceeded => OperationError::NotUnderstood,
+            Refusal::MembersExceeded => OperationError::NotUnderstood,
         }
     }
 }

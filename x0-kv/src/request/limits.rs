@@ -106,7 +106,7 @@ pub enum LimitError {
         "an address of {len} bytes is not valid: an address holds 1 to {MEMBER_ADDRESS_LEN_MAX} printable ASCII characters without spaces"
     )]
     MemberAddress {
-        /// Its length in bytes.
+        /// The length of the address in bytes.
         len: usize,
     },
     /// A range asks for no entries or for more than fit a page.

@@ -1,7 +1,7 @@
-//! The member table: addresses and incarnation of each member, as part of the replicated state.
+//! The member table: the addresses of each member, as part of the replicated state.
 //!
-//! The membership of the replicated log says which nodes vote. The member table says where they are reached
-//! and which data folder speaks for them. It is changed by commands of the log, so that every replica has the
+//! The membership of the replicated log says which nodes vote, and which data folder speaks for each of them.
+//! The member table says where they are reached. Commands of the log change it, so that every replica has the
 //! same table at the same applied index.
 
 use std::collections::BTreeMap;
@@ -19,11 +19,6 @@ pub struct Member {
     /// The addresses at which its peers reach it, the preferred one first. Their form is that of the
     /// transport; the store compares and stores them only.
     pub addresses: Vec<String>,
-    /// The number of a data folder, for tables that are kept outside of a cluster; 0 in the table of a
-    /// cluster. The incarnation that may speak for a member is registered in
-    /// [`Membership::incarnations`](x0_consensus::Membership::incarnations), because it must change at the
-    /// same index as the roles.
-    pub incarnation: u64,
 }
 
 /// A change of the member table. Applied twice in succession, it has the effect of once.
@@ -34,18 +29,8 @@ pub enum MemberChange {
     Addresses {
         /// The member.
         node: NodeId,
-        /// Its addresses, at most [`MEMBER_ADDRESSES_MAX`].
+        /// The addresses of the member, at most [`MEMBER_ADDRESSES_MAX`].
         addresses: Vec<String>,
-    },
-    /// Registers an incarnation of a member, which is added to the table if it is not there. Refused with
-    /// [`Refusal::IncarnationConflict`] unless the registered one is `expected`, or `incarnation` already.
-    Incarnation {
-        /// The member.
-        node: NodeId,
-        /// The incarnation that is replaced; 0 if none is registered.
-        expected: u64,
-        /// The new one.
-        incarnation: u64,
     },
     /// Removes a member from the table.
     Remove {
@@ -71,14 +56,8 @@ impl MemberChange {
                 codec::put_u64(to, node.get());
                 put_addresses(to, addresses);
             }
-            MemberChange::Incarnation { node, expected, incarnation } => {
-                to.put_u8(1);
-                for number in [node.get(), *expected, *incarnation] {
-                    codec::put_u64(to, number);
-                }
-            }
             MemberChange::Remove { node } => {
-                to.put_u8(2);
+                to.put_u8(1);
                 codec::put_u64(to, node.get());
             }
         }
@@ -87,12 +66,7 @@ impl MemberChange {
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<MemberChange, DecodeError> {
         match from.u8("kind of member change")? {
             0 => Ok(MemberChange::Addresses { node: node(from)?, addresses: addresses(from)? }),
-            1 => Ok(MemberChange::Incarnation {
-                node: node(from)?,
-                expected: from.u64("expected incarnation")?,
-                incarnation: from.u64("incarnation")?,
-            }),
-            2 => Ok(MemberChange::Remove { node: node(from)? }),
+            1 => Ok(MemberChange::Remove { node: node(from)? }),
             tag => Err(DecodeError::Tag { what: "kind of member change", tag }),
         }
     }
@@ -134,13 +108,6 @@ impl Members {
             MemberChange::Addresses { node, addresses } => {
                 self.entry(*node)?.addresses.clone_from(addresses);
             }
-            MemberChange::Incarnation { node, expected, incarnation } => {
-                let registered = self.get(*node).map_or(0, |member| member.incarnation);
-                if registered != *expected && registered != *incarnation {
-                    return Err(Refusal::IncarnationConflict);
-                }
-                self.entry(*node)?.incarnation = *incarnation;
-            }
             MemberChange::Remove { node } => drop(self.by_id.remove(node)),
         }
         Ok(())
@@ -157,7 +124,6 @@ impl Members {
         for (node, member) in self.iter() {
             codec::put_u64(to, node.get());
             put_addresses(to, &member.addresses);
-            codec::put_u64(to, member.incarnation);
         }
     }
 
@@ -166,8 +132,7 @@ impl Members {
         let mut members = Members::default();
         while from.remaining() > 0 {
             let node = node(from)?;
-            let member =
-                Member { addresses: addresses(from)?, incarnation: from.u64("incarnation of a member")? };
+            let member = Member { addresses: addresses(from)? };
             if members.by_id.last_key_value().is_some_and(|(last, _)| *last >= node) {
                 return Err(DecodeError::Order { what: "members" });
             }
@@ -230,22 +195,18 @@ mod tests {
     }
 
     #[test]
-    fn an_incarnation_is_replaced_only_by_a_change_that_knows_it() {
+    fn a_repeated_change_has_the_effect_of_once() {
         let mut members = Members::default();
-        let register =
-            |expected, incarnation| MemberChange::Incarnation { node: id(1), expected, incarnation };
-        assert_eq!(members.change(&register(0, 7)), Ok(()));
-        assert_eq!(members.change(&register(0, 7)), Ok(()), "a repetition has the effect of once");
-        let before = members.clone();
-        assert_eq!(members.change(&register(0, 8)), Err(Refusal::IncarnationConflict));
-        assert_eq!(members.change(&register(6, 8)), Err(Refusal::IncarnationConflict));
-        assert_eq!(members, before);
-        members.change(&addresses_of(1, "a:1")).unwrap();
-        assert_eq!(members.change(&register(7, 8)), Ok(()));
-        let expected = Member { addresses: vec!["a:1".into()], incarnation: 8 };
-        assert_eq!(members.get(id(1)), Some(&expected));
-        members.change(&MemberChange::Remove { node: id(1) }).unwrap();
-        assert!(members.is_empty());
+        for address in ["a:1", "b:2"] {
+            for _ in 0..2 {
+                assert_eq!(members.change(&addresses_of(1, address)), Ok(()));
+                assert_eq!(members.get(id(1)), Some(&Member { addresses: vec![address.into()] }));
+            }
+        }
+        for _ in 0..2 {
+            assert_eq!(members.change(&MemberChange::Remove { node: id(1) }), Ok(()));
+            assert!(members.is_empty());
+        }
     }
 
     #[test]
@@ -256,14 +217,12 @@ mod tests {
         }
         let beyond = MEMBERS_MAX as u64 + 1;
         assert_eq!(members.change(&addresses_of(beyond, "a:1")), Err(Refusal::MembersExceeded));
-        let register = MemberChange::Incarnation { node: id(beyond), expected: 0, incarnation: 1 };
-        assert_eq!(members.change(&register), Err(Refusal::MembersExceeded));
         assert_eq!(members.change(&addresses_of(1, "b:1")), Ok(()));
         assert_eq!(members.len(), MEMBERS_MAX);
         let (mut encoded, mut longer) = (Vec::new(), Vec::new());
         members.encode(&mut encoded);
         longer.extend_from_slice(&encoded);
-        longer.extend_from_slice(&[0x81, 0x01, 0, 0]);
+        longer.extend_from_slice(&[0x81, 0x01, 0]);
         let bytes = Bytes::from(longer);
         assert!(matches!(Members::decode(&mut Decoder::new(&bytes)), Err(DecodeError::TooLong { .. })));
         let bytes = Bytes::from(encoded);
@@ -277,9 +236,6 @@ mod tests {
         let mut members = Members::default();
         members.change(&addresses_of(1, "10.0.0.1:7401")).unwrap();
         members.change(&addresses_of(300, "[::1]:7401")).unwrap();
-        members
-            .change(&MemberChange::Incarnation { node: id(300), expected: 0, incarnation: u64::MAX })
-            .unwrap();
         let mut encoded = Vec::new();
         members.encode(&mut encoded);
         let whole = Bytes::from(encoded);

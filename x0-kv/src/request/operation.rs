@@ -148,7 +148,7 @@ pub enum Mutation {
     Put {
         /// The key.
         key: Bytes,
-        /// Its new value.
+        /// The new value of the key.
         value: Bytes,
     },
     /// Removes `key`. Answers [`Outcome::Delete`](crate::Outcome::Delete).
@@ -161,9 +161,9 @@ pub enum Mutation {
     CompareAndSwap {
         /// The key.
         key: Bytes,
-        /// Its expected state.
+        /// The expected state of the key.
         expect: Expect,
-        /// Its new value.
+        /// The new value of the key.
         value: Bytes,
     },
     /// Several at once, all or nothing. Answers [`Outcome::Transaction`](crate::Outcome::Transaction).
@@ -217,7 +217,7 @@ pub struct Transaction {
 pub struct Condition {
     /// The key.
     pub key: Bytes,
-    /// Its expected state.
+    /// The expected state of the key.
     pub expect: Expect,
 }
 
@@ -233,7 +233,7 @@ pub enum Action {
     Put {
         /// The key.
         key: Bytes,
-        /// Its new value.
+        /// The new value of the key.
         value: Bytes,
     },
     /// Removes a key.

@@ -105,7 +105,7 @@ pub enum Swap {
     },
     /// The key was not as expected; nothing was written.
     Kept {
-        /// Its current state.
+        /// The current state of the key.
         current: Option<Versioned>,
     },
 }
@@ -171,10 +171,6 @@ pub enum Refusal {
     /// There are as many keyspaces as are allowed.
     #[error("{} keyspaces exist, which is the limit: drop one first", crate::request::limits::KEYSPACES_MAX)]
     KeyspacesExceeded,
-    /// Another incarnation of the member is registered than the change expects. The member table is as it
-    /// was.
-    #[error("another incarnation of the member is registered: read the member table again")]
-    IncarnationConflict,
     /// The member table has as many members as are allowed.
     #[error("{} members exist, which is the limit: remove one first", crate::request::limits::MEMBERS_MAX)]
     MembersExceeded,
