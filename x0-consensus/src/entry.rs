@@ -13,9 +13,9 @@ use x0_identity::NodeId;
 pub struct Entry {
     /// The term of the leader that created it.
     pub term: u64,
-    /// Its index: counted from 1, without gaps.
+    /// The index in the log: counted from 1, without gaps.
     pub index: u64,
-    /// Its receiver.
+    /// The receiver of the entry.
     pub kind: EntryKind,
     /// The bytes. Empty for the entry with which a leader opens its term.
     pub payload: Bytes,

@@ -32,7 +32,7 @@ pub struct Options {
     /// none: see the docs of [`Replica`](crate::Replica#incarnations). Default 0, which means none: a replica
     /// that has lost its log may then vote, and a committed entry may be lost.
     pub incarnation: u64,
-    /// What this replica knew of the other members before it was started:
+    /// The acknowledgements of other members that this replica knew of before it was started:
     /// [`Replica::acknowledged`](crate::Replica::acknowledged). Default: nothing.
     pub acknowledged: BTreeMap<NodeId, Acknowledged>,
     /// The unit of all times below. Default 50 ms.

@@ -205,9 +205,9 @@ impl std::fmt::Debug for Replica {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Its id.
+    /// The id of the replica.
     pub id: NodeId,
-    /// Its term.
+    /// The term of the replica.
     pub term: u64,
     /// The leader of that term, if it knows one.
     pub leader: Option<NodeId>,

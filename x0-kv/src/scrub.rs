@@ -62,7 +62,7 @@ impl ScrubOptions {
     }
 }
 
-/// What the scrub of a node has found since its start.
+/// The totals of the scrub of a node since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ScrubStatus {

@@ -5,8 +5,8 @@
 //! scenario gives the same [`Report`], its [`trace_hash`](Report::trace_hash) included, and a [`Violation`]
 //! can be seen again.
 //!
-//! It goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes end
-//! or stand still, disks fail, fill up or get slow; links are cut in both directions or one, lose, delay,
+//! A run goes in rounds. In each there is a storm first: nodes lose their power, writes are torn, processes
+//! end or stand still, disks fail, fill up or get slow; links are cut in both directions or one, lose, delay,
 //! repeat and reorder; leadership is handed over and members come and go. Folders are damaged, emptied and
 //! rolled back, one at a time, and their nodes rejoin under a new incarnation, as those of the product do.
 //! Log lines are not read. Then all is mended, and then must hold:

@@ -60,9 +60,9 @@ pub(crate) enum Answer {
     /// Whether the conditions held.
     Transferred(bool),
     Balances(Vec<u64>),
-    /// Nothing was done.
+    /// The operation was refused, and had no effect.
     Refused(String),
-    /// It may have been done.
+    /// The operation may have been done.
     Unknown(String),
     /// The answer is none to the question, such as a value that nobody wrote.
     Wrong(String),

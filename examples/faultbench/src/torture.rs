@@ -32,7 +32,7 @@ use self::storm::Storm;
 use crate::history::{self, Operation};
 use crate::random::Random;
 
-/// What to do for how long.
+/// The load and the faults of a run, and its length.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// How long to run, in minutes; the last round is completed

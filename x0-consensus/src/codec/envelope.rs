@@ -10,8 +10,8 @@ pub(crate) const ENVELOPE_VERSION: u8 = 2;
 const NUMBERS: usize = 5;
 const LEN: usize = NUMBERS * 8;
 
-/// What a message says about its sender and its receiver. It is at the end of the message, in a fixed length,
-/// so that it is added without moving the entries.
+/// The part of a message that names its sender and its receiver. It is at the end of the message, in a fixed
+/// length, so that it is added without moving the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Envelope {
     /// The cluster of the sender; 0 if it knows none.

@@ -18,14 +18,14 @@ use crate::storage::{SnapshotReader, SnapshotWriteError, SnapshotWriter, Write, 
 pub enum LogJob {
     /// Makes a write durable: [`Done::Persisted`].
     Write {
-        /// Its number, ascending.
+        /// The number of the write, ascending.
         number: u64,
         /// The change.
         write: Write,
     },
     /// Reads entries: [`Done::Fetched`].
     Fetch {
-        /// Their indexes.
+        /// The indexes of the entries.
         range: Range<u64>,
         /// Most bytes of payload to read.
         len_max: usize,

@@ -189,7 +189,7 @@ pub enum Output {
     Standing(Standing),
     /// Read these entries from the storage, and report [`Input::Fetched`].
     Fetch {
-        /// Their indexes.
+        /// The indexes of the entries.
         range: Range<u64>,
         /// The most bytes of payload to read.
         len_max: usize,

@@ -21,23 +21,22 @@ const LAG_MAX: u64 = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Standing {
-    /// It is a member, and its log speaks for it. Also a replica without an incarnation.
+    /// The replica is a member, and its log speaks for it. Also a replica without an incarnation.
     #[default]
     Member,
-    /// It is a founder with an empty log, and waits until all founders have answered. It has not heard of
-    /// these.
+    /// The replica is a founder with an empty log, and waits until all founders have answered.
     Founding {
         /// The founders that have not answered.
         missing: BTreeSet<NodeId>,
     },
-    /// It is a member, and another log is registered for it: its own was lost, restored or adopted. It
-    /// receives entries and neither votes nor counts for commits. The leader registers it by itself when it
-    /// has caught up; that needs a majority of the voters without this one.
+    /// The replica is a member, and another log is registered for it: its own was lost, restored or adopted.
+    /// It receives entries and neither votes nor counts for commits. The leader registers it by itself when
+    /// it has caught up; that needs a majority of the voters without this one.
     Rejoining {
         /// The incarnation that is registered.
         registered: u64,
     },
-    /// It is not a member of any group that it knows of, and waits to be added to one.
+    /// The replica is not a member of any group that it knows of, and waits to be added to one.
     Outsider,
 }
 
@@ -68,7 +67,7 @@ pub(super) struct Founding {
     ticks_left: u32,
 }
 
-/// What a replica knows of the incarnations in its group beyond the membership.
+/// Facts about the incarnations in a group that the membership does not contain.
 #[derive(Debug, Default)]
 pub(super) struct Incarnations {
     pub(super) founding: Option<Founding>,
@@ -279,7 +278,7 @@ impl Replica {
         progress.is_some_and(|progress| std::mem::replace(&mut progress.recent_active, is_active))
     }
 
-    /// What is due once per tick.
+    /// The work that is due once per tick.
     pub(super) fn tick_incarnations(&mut self) {
         if self.options.incarnation == 0 {
             return;
@@ -332,8 +331,8 @@ impl Replica {
         let returned = returned.chain([own]).find(|(node, incarnation)| {
             let is_caught_up = *node == self.options.id
                 || raft.prs().get(node.get()).is_some_and(|progress| {
-                    // It has received something, and it receives entries and no snapshot. `raft` may still
-                    // probe it: a reduced acknowledgement does not end that.
+                    // The member has received something, and it receives entries and no snapshot. `raft` may
+                    // still probe it: a reduced acknowledgement does not end that.
                     progress.matched > 0
                         && progress.state != ProgressState::Snapshot
                         && progress.matched.saturating_add(LAG_MAX) >= log.committed

@@ -81,7 +81,7 @@ impl Pace {
             None if self.idle_ticks > 2 => self.rate = CEILING,
             None => {}
         }
-        // What was not used in a tick does not add up to a burst.
+        // A rate that was not used in a tick does not add up to a burst.
         self.left = (self.left.min(CHUNK) + self.rate).min(CEILING + CHUNK);
     }
 

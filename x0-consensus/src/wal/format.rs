@@ -190,8 +190,8 @@ impl RecordHeader {
 /// A commit marker with this number at this offset.
 pub(crate) fn seal(sequence: u64, offset: u64, number: u64) -> [u8; RECORD_HEADER_LEN] {
     let seed = seed(sequence, offset);
-    // Its `synced` is its own offset: everything before it is durable. The number is that of the next record,
-    // which overwrites it, so that numbers have no gap.
+    // The `synced` of a marker is its own offset: everything before it is durable. The number is that of the
+    // next record, which overwrites it, so that numbers have no gap.
     RecordHeader { body_crc: seed, body_len: 0, parts: part::SEAL, number, synced: offset }.encode(seed)
 }
 

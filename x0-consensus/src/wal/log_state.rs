@@ -64,7 +64,7 @@ impl LogState {
         self.term_runs.truncate_from(index);
         while let Some(run) = self.runs.back_mut() {
             if run.first_index < index {
-                // Its records stay on the disk and contain the replaced entries.
+                // The records of the run stay on the disk and contain the replaced entries.
                 run.is_cut |= run.end_index > index;
                 run.end_index = run.end_index.min(index);
                 break;

@@ -93,8 +93,8 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.assert_unharmed();
 }
 
-/// Its messages arrive and no answers return: it steps down, and does not prevent the others from electing a
-/// leader.
+/// The leader's messages arrive and no answers return: it steps down, and does not prevent the others from
+/// electing a leader.
 #[test]
 fn a_leader_that_hears_nothing_steps_down() {
     let mut cluster = Cluster::new(5, 3);

@@ -76,7 +76,7 @@ fn an_emptied_member_does_not_make_a_majority_without_an_acknowledged_entry() {
         cluster.run_until("B votes again", are_all_members);
         assert!(cluster.is_done(token));
         assert_eq!(cluster.status(a).membership.voters.len(), 3, "the number of voters is as it was");
-        // It counts again: with A down, B and C are a majority that has everything.
+        // B counts again: with A down, B and C are a majority that has everything.
         cluster.settle();
         cluster.crash(a);
         cluster.put();

@@ -19,7 +19,7 @@ use crate::request::member::{MemberChange, Members};
 pub struct Group {
     /// The leader itself.
     pub local: NodeId,
-    /// Its term.
+    /// The term of the leader.
     pub term: u64,
     /// The last committed index.
     pub committed: u64,
@@ -44,7 +44,7 @@ pub struct Progress {
     pub silent_for: Option<Duration>,
 }
 
-/// What is done about a request.
+/// The decision about a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Nothing: it is done already.
@@ -54,7 +54,7 @@ pub(super) enum Decision {
     Transfer {
         to: NodeId,
     },
-    /// These changes, one after the other.
+    /// Several changes, one after the other.
     Steps(Vec<Step>),
 }
 

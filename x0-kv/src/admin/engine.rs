@@ -43,10 +43,10 @@ pub enum Input {
         from: NodeId,
         /// The role of the sender's identity.
         role: PeerRole,
-        /// What the peer's [`Output::Send`] gave out.
+        /// The payload of the peer's [`Output::Send`].
         payload: Bytes,
     },
-    /// What was sent to this peer was lost, or will be.
+    /// Messages that were sent to a peer are lost, or will be.
     Unreachable {
         /// The peer.
         peer: NodeId,
@@ -150,7 +150,7 @@ pub enum HandleError {
     Decode {
         /// The sender.
         from: NodeId,
-        /// What is wrong with it.
+        /// The error in the message.
         source: DecodeError,
     },
     /// A peer sent a message that its role does not permit. It was dropped; a request was answered.
@@ -216,7 +216,7 @@ enum Origin {
     Call { token: u64 },
     /// A peer.
     Peer { node: NodeId, number: u64 },
-    /// This engine, which announces the addresses of its node.
+    /// The engine itself, which announces the addresses of its node.
     Own,
 }
 
@@ -399,8 +399,8 @@ impl AdminEngine {
                         _ => self.route(token),
                     }
                 }
-                // These have no effect, or the same one twice. The former leader may have begun the others,
-                // and answers them: a leader that is removed hands its request over.
+                // Reads and addresses have no effect, or the same one twice. The former leader may have begun
+                // the others, and answers them: a leader that is removed hands its request over.
                 Place::Forwarded { to } if Some(to) != leader => match job.request {
                     AdminRequest::Members | AdminRequest::SetAddresses { .. } => self.route(token),
                     _ => {}

@@ -50,7 +50,7 @@ pub enum AdminRequest {
     SetAddresses {
         /// The member.
         node: NodeId,
-        /// Its addresses.
+        /// The addresses of the member.
         addresses: Vec<String>,
     },
 }
@@ -70,7 +70,7 @@ pub enum AdminReply {
 pub struct MemberList {
     /// The leader.
     pub leader: NodeId,
-    /// Its term.
+    /// The term of the leader.
     pub term: u64,
     /// The last committed index.
     pub committed: u64,
@@ -83,7 +83,7 @@ pub struct MemberList {
 pub struct MemberInfo {
     /// The member.
     pub node: NodeId,
-    /// Its part in the membership.
+    /// The part of the member in the membership.
     pub role: MemberRole,
     /// The addresses at which its peers reach it.
     pub addresses: Vec<String>,
@@ -101,11 +101,11 @@ pub struct MemberInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberRole {
-    /// It votes.
+    /// The member votes.
     Voter,
-    /// It receives the log and has no vote.
+    /// The member receives the log and has no vote.
     Learner,
-    /// It votes until the change in progress ends.
+    /// The member votes until the change in progress ends.
     Leaving,
 }
 
@@ -134,7 +134,7 @@ pub enum AdminError {
     QuorumLost {
         /// The voters after the change.
         voters: u64,
-        /// Those of them that the leader reaches.
+        /// The voters among them that the leader reaches.
         reached: u64,
         /// The majority of them.
         needed: u64,

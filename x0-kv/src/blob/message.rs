@@ -269,8 +269,7 @@ mod tests {
         }
     }
 
-    /// Whatever is decoded is encoded to the same bytes: nothing has two forms, and nothing is taken that is
-    /// not said.
+    /// A decoded message is encoded to the same bytes: no message has two forms.
     fn check(bytes: Vec<u8>) {
         let bytes = Bytes::from(bytes);
         if let Ok(message) = decode(&bytes) {

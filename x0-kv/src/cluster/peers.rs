@@ -57,7 +57,7 @@ impl Peers {
         self.decode_errors.load(Ordering::Relaxed)
     }
 
-    /// What the scrub has found.
+    /// The totals of the scrub.
     pub(crate) fn scrub(&self) -> ScrubStatus {
         *self.scrub.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -42,7 +42,7 @@ pub struct NodeStatus {
     pub space: SpaceStatus,
     /// How many messages it refused since it started because of the role of their sender.
     pub refused_messages: u64,
-    /// What its scrub has found since it started.
+    /// The totals of the scrub since the node started.
     pub scrub: ScrubStatus,
 }
 

@@ -1,4 +1,4 @@
-//! What is on its way to each peer, and how long the peer takes to answer.
+//! Requests on their way to each peer, and the time that the peer takes to answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -47,9 +47,9 @@ pub enum Input {
         /// The peer.
         peer: NodeId,
     },
-    /// This peer is connected from now on. What is sent to it arrives, unless
-    /// [`Unreachable`](Input::Unreachable) is reported: an operation is not sent again to a peer that still
-    /// has it. A driver that reports this of one peer reports it of all.
+    /// A peer is connected from now on. Messages to it arrive, unless [`Unreachable`](Input::Unreachable) is
+    /// reported: an operation is not sent again to a peer that still has it. A driver that reports this of
+    /// one peer reports it of all.
     Reachable {
         /// The peer.
         peer: NodeId,

@@ -20,10 +20,10 @@ use crate::request::operation::{Consistency, Operation};
 /// an election.
 const REDIRECTS_MAX: u8 = 3;
 
-/// What is known of the leader.
+/// The knowledge about the leader.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// What the replica beside reports.
+    /// The last report of the replica beside.
     Member {
         leader: Option<NodeId>,
         is_self: bool,
@@ -32,7 +32,7 @@ pub(super) enum Route {
     Client(ClientRoute),
 }
 
-/// What members report to a client.
+/// The reports of members to a client.
 #[derive(Debug, Default)]
 pub(super) struct ClientRoute {
     members: Vec<NodeId>,
@@ -63,7 +63,7 @@ impl ClientRoute {
     }
 
     fn target(&self, flights: &Flights) -> Option<Target> {
-        // It is sent as soon as a member reports the next leader.
+        // The operation is sent as soon as a member reports the next leader.
         if self.is_leaderless() {
             return None;
         }
@@ -320,7 +320,7 @@ impl Coordinator {
         }
     }
 
-    /// What waits for `peer` is tried again, elsewhere if there is one.
+    /// Calls that wait for `peer` are tried again, at another member if there is one.
     pub(super) fn unreachable(&mut self, peer: NodeId) {
         self.flights.down(peer);
         self.watchers.remove(&peer);
@@ -446,7 +446,7 @@ impl Coordinator {
         }
     }
 
-    /// This node leads no more. Reads that no round was begun for are tried at the next leader. Nodes that
+    /// The node leads no more. Reads that no round was begun for are tried at the next leader. Nodes that
     /// wait for a write are notified to ask there, too: the result may be known there long before it is known
     /// here.
     fn hand_over(&mut self) {

@@ -28,7 +28,7 @@ pub enum CrdtLimitError {
     /// A key, or the bound of a range, is too long.
     #[error("the key is {len} bytes long: a key of a CRDT store holds at most {KEY_LEN_MAX} bytes")]
     KeyTooLong {
-        /// Its length in bytes.
+        /// The length of the key in bytes.
         len: usize,
     },
     /// A value is too long.
@@ -36,7 +36,7 @@ pub enum CrdtLimitError {
         "the value is {len} bytes long: a value of a CRDT store holds at most {VALUE_LEN_MAX} bytes; store it as a blob and the reference to it here"
     )]
     ValueTooLong {
-        /// Its length in bytes.
+        /// The length of the value in bytes.
         len: usize,
     },
     /// A range asks for no entries or for more than fit a page.

@@ -226,7 +226,7 @@ fn counter(outcome: CrdtOutcome) -> Option<i64> {
 
 /// The least byte string that is greater than all with this qualifier.
 fn after(mut qualifier: Vec<u8>) -> Bytes {
-    // Its last byte is a length of at most `KEYSPACE_NAME_LEN_MAX` or a character of a name: never 255.
+    // The last byte is a length of at most `KEYSPACE_NAME_LEN_MAX` or a character of a name: never 255.
     if let Some(last) = qualifier.last_mut() {
         *last += 1;
     }

@@ -71,7 +71,7 @@ struct Member {
     disk: Disk,
     replica: CrdtReplica<()>,
     journal: Journal,
-    /// Its own acknowledged writes: its keys, and its part of the counter.
+    /// The acknowledged writes of this member: its keys, and its part of the counter.
     keys: BTreeMap<Vec<u8>, Option<u64>>,
     counted: i64,
     /// Its clock is off by so much, in ms.

@@ -65,10 +65,10 @@ pub(crate) struct Digested {
     pub(crate) failure: Option<String>,
 }
 
-/// What became of an entry of another member.
+/// The fate of an entry of another member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Installed {
-    /// It has replaced the damaged one.
+    /// The entry has replaced the damaged one.
     Replaced,
     /// The entry is not damaged any more: it was written or deleted meanwhile.
     Unneeded,
@@ -342,7 +342,7 @@ impl Scrubber {
         if *index != taken {
             return;
         }
-        // Those after the one in which the pass goes on. New ones are read by the next pass.
+        // The keyspaces after the one in which the pass goes on. New ones are read by the next pass.
         match self.keyspaces.front().cloned() {
             None => self.keyspaces = std::iter::once(KeyspaceName::DEFAULT).chain(keyspaces).collect(),
             Some(current) if !current.is_default() && !keyspaces.contains(&current) => {

@@ -27,7 +27,7 @@ pub(crate) struct RangeDigest {
     pub(crate) sum: u64,
 }
 
-/// What a member holds at a key.
+/// The entry that a member holds at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Held {
     Nothing,
@@ -35,7 +35,7 @@ pub(crate) enum Held {
         revision: u64,
         value: Bytes,
     },
-    /// It cannot say: it lags behind the requester, or its own entry is damaged.
+    /// The member cannot say: it lags behind the requester, or its own entry is damaged.
     Unknown,
 }
 

@@ -14,7 +14,7 @@ use super::{PlantedBug, id_of};
 /// How long the operator waits between two steps.
 const STEP: u64 = 200 * MILLISECOND;
 
-/// What was done to the folder of a node.
+/// The damage to the folder of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
     /// A bit of a file is flipped. The node may find it now, later or never: not every bit is read.
@@ -32,7 +32,7 @@ pub(super) enum Damage {
 pub(super) enum Recovery {
     /// The node has refused its folder and is down until its operator acts.
     Refused,
-    /// It runs under another incarnation than the registered one.
+    /// The node runs under another incarnation than the registered one.
     Rejoining,
 }
 

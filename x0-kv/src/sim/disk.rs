@@ -146,7 +146,7 @@ impl Disk {
     }
 }
 
-/// What a file belongs to.
+/// The part of a node that a file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
     Log,

@@ -1,4 +1,4 @@
-//! What takes the log lines of a node.
+//! The receiver of the log lines of a node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -64,7 +64,7 @@ pub(super) struct Node {
     /// The damage to its folder that was not repaired.
     pub(super) damage: Option<Damage>,
     pub(super) recovery: Option<Recovery>,
-    /// Nobody takes what it writes to its log.
+    /// The receiver of its log lines, which may not take them.
     pub(super) log_sink: LogSink,
     /// How long its disk and its applying take beyond the usual, at most.
     pub(super) disk_lag: Time,

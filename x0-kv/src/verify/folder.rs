@@ -57,7 +57,7 @@ pub struct FolderProgress {
 pub struct PartReport {
     /// The part.
     pub part: FolderPart,
-    /// Its file or folder.
+    /// The file or folder of the part.
     pub path: PathBuf,
     /// Log entries, entries of keyspaces, or blobs.
     pub entries: u64,

@@ -1,4 +1,4 @@
-//! What stands for the verification of the redb file in a build without that engine.
+//! A replacement of the verification of the redb file in a build without that engine.
 
 use std::path::Path;
 

@@ -93,7 +93,7 @@ fn a_blob_is_fetched_from_its_holders_and_a_restart_continues() {
         let found = reference(two.store(), "adapter/7").await;
         assert_eq!(found, added);
 
-        // Its disk loses the last twelve chunks: the other node gets twenty, and waits.
+        // The disk of node 1 loses the last twelve chunks: the other node gets twenty, and waits.
         damage(&machine.path(1), &added, 20);
         let fetch = blobs(&two).fetch(&found);
         until("the sound chunks", || fetch.progress().held_bytes == 20 * CHUNK_LEN as u64).await;

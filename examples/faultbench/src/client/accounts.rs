@@ -8,7 +8,7 @@ use crate::history::Answer;
 
 /// How many accounts there are.
 pub(crate) const ACCOUNTS: u64 = 8;
-/// What each holds at first.
+/// The balance of each account at first.
 pub(crate) const BALANCE: u64 = 1000;
 
 fn key(account: u64) -> String {

@@ -14,7 +14,7 @@ use crate::random::Random;
 /// The pause between two operations of one task, in milliseconds.
 const PAUSE_MS: (u64, u64) = (5, 60);
 
-/// What the tasks of a client share.
+/// The state that the tasks of a client share.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) store: Store,

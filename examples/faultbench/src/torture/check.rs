@@ -1,4 +1,4 @@
-//! What must hold of the histories of a round.
+//! Checks of the histories of a round.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::history::{Answer, Asked, Operation};
 /// Steps of the search for an order of the operations on one key.
 const STEPS_MAX: u64 = 3_000_000;
 
-/// What a check counted.
+/// The totals of a check.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) operations: u64,
@@ -120,7 +120,7 @@ pub(super) fn added(operations: &[Operation]) -> BTreeMap<u64, u64> {
     acknowledged.collect()
 }
 
-/// What a replica lacks of the acknowledged keys, or holds with another value.
+/// The acknowledged keys that a replica lacks, or holds with another value.
 pub(super) fn missing(added: &BTreeMap<u64, u64>, replica: &[(u64, Option<u64>)]) -> Vec<u64> {
     let held: BTreeMap<u64, Option<u64>> = replica.iter().copied().collect();
     added.iter().filter(|(key, value)| held.get(key) != Some(&Some(**value))).map(|(key, _)| *key).collect()

@@ -1,4 +1,4 @@
-//! What goes wrong in a run.
+//! The faults of a run.
 
 use std::fmt;
 
@@ -65,7 +65,7 @@ impl Fault {
         Fault::MissingSegment,
     ];
 
-    /// Those of a run that names none.
+    /// The faults of a run that names none.
     pub(super) const DEFAULT: [Fault; 14] = [
         Fault::Kill,
         Fault::KillLeader,
@@ -91,7 +91,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What ends a fault.
+/// The action that ends a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mend {
     Links,

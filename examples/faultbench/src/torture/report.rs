@@ -1,4 +1,4 @@
-//! What a run counted and found.
+//! The totals and the findings of a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -39,7 +39,7 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
 /// How often the leader and the reached members are looked up.
 const MEMBERS_EVERY: Duration = Duration::from_millis(200);
 
-/// What a thread has done.
+/// The result of a thread.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// An answer for the engine.
@@ -162,7 +162,7 @@ impl Scrub {
     fn carry_out(&mut self, cx: &mut Context<'_>, bus: &mut Bus) {
         while let Some(output) = self.engine.poll_output() {
             match output {
-                // What is lost is asked for again, or left out of the pass.
+                // A lost message is sent again, or its range is left out of the pass.
                 Output::Send { to, payload } => drop(self.outbox.send(cx, to, LANE, payload)),
                 Output::Event(event) => bus.observed(NodeEvent::Scrub(event)),
                 Output::Release => self.view = None,

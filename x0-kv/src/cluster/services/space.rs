@@ -67,7 +67,7 @@ impl SpaceView {
 pub(crate) struct SpaceService {
     outbox: Outbox,
     space: Space,
-    /// What was reported last.
+    /// The status that was reported last.
     reported: SpaceStatus,
     members: BTreeSet<NodeId>,
     repeat_at: Option<Duration>,

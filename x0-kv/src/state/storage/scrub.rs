@@ -1,4 +1,4 @@
-//! What the scrub of a member reads and repairs.
+//! Reads and repairs of the scrub of a member.
 
 use bytes::Bytes;
 
@@ -163,7 +163,7 @@ impl Reader {
 
     /// Replaces a damaged entry by what another member held at the index `applied`.
     ///
-    /// That is right as long as the entry is still damaged: nothing has been written to the key since, for
+    /// A repair is right as long as the entry is still damaged: nothing has been written to the key since, as
     /// that would have replaced it. The other member had applied at least as much as this node when the
     /// damage was found, and this node has applied as much as that now.
     ///

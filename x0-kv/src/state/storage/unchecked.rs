@@ -1,4 +1,4 @@
-//! What stands for the scrub in a build without members.
+//! A replacement of the scrub in a build without members.
 
 use super::{ReadError, Tables};
 use crate::request::keyspace::KeyspaceName;

@@ -80,7 +80,7 @@ impl Base for RedbBase {
             });
             if !matches!(next, Ok(Some(_)) | Err(EngineError::Damaged(_))) {
                 let ended = range.take();
-                // Its drop touches pages.
+                // Dropping a range touches pages.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
             }
             next.transpose()
