@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, SendDatagramError,
+    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, SendDatagramError,
     TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,6 +22,7 @@ use super::options::{BindError, QuicOptions, unpredictable};
 use super::outbox::joined;
 use super::peer_book::PeerBook;
 use super::shared::Shared;
+use super::socket::wrap;
 use super::state::State;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
@@ -75,8 +76,7 @@ impl QuicTransport {
             .max_udp_payload_size(config.datagram_len_max)
             .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 6550" })?;
         let opened = socket(config.bind).and_then(|socket| {
-            let runtime = Arc::new(TokioRuntime);
-            let socket = runtime.wrap_udp_socket(socket)?;
+            let (socket, runtime) = (wrap(socket)?, Arc::new(TokioRuntime));
             let weak = Arc::downgrade(&socket);
             let endpoint =
                 Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, runtime)?;
