@@ -29,7 +29,7 @@ use self::fault::Fault;
 use self::node::Start;
 use self::report::Report;
 use self::storm::Storm;
-use crate::history::{self, Operation};
+use crate::history;
 use crate::random::Random;
 
 /// The load and the faults of a run, and its length.
@@ -96,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         None => temporary.path().to_owned(),
     };
     let cluster = Cluster::new(program(options)?, &root, options.nodes.into())?;
-    let faults = if options.faults.is_empty() { Fault::DEFAULT.to_vec() } else { options.faults.clone() };
+    let faults = if options.faults.is_empty() { Fault::ALL.to_vec() } else { options.faults.clone() };
     let report = Report::new(seed);
     let mut run =
         Run { options, root, cluster, report, random: Random::new(seed), faults, clients: Vec::new() };
@@ -183,13 +183,33 @@ impl Run<'_> {
             ));
         };
         let Run { cluster, report, random, faults, clients, .. } = self;
-        Storm::new(cluster, report, random, faults, clients)?
+        let lost_at = Storm::new(cluster, report, random, faults, clients)?
             .run(Duration::from_secs(self.options.storm_s), tick)?;
-        self.calm(round, keys, &histories)
+        self.calm(round, keys, &histories, lost_at)?;
+        self.replace_flipped()
+    }
+
+    /// Flipped bits that no read has met are still there: the node gets an empty folder, and rejoins.
+    fn replace_flipped(&mut self) -> Result<()> {
+        for place in 0..self.cluster.nodes.len() {
+            let node = &mut self.cluster.nodes[place];
+            node.is_damaged = false;
+            if !std::mem::take(&mut node.has_flips) {
+                continue;
+            }
+            node.kill()?;
+            folder::empty(&node.data())?;
+            if let Start::Refused(why) = self.cluster.start(place)? {
+                self.report.violation(&format!("node {} refuses an empty folder: {why}", place + 1));
+            }
+            let is_well = self.cluster.wait_until_well(RECOVERY_LIMIT)?;
+            is_well.unwrap_or_else(|why| self.report.violation(&format!("after an emptied folder: {why}")));
+        }
+        Ok(())
     }
 
     /// All faults are over: everything must be well again, and what was seen must fit.
-    fn calm(&mut self, round: u64, keys: u64, histories: &[PathBuf]) -> Result<()> {
+    fn calm(&mut self, round: u64, keys: u64, histories: &[PathBuf], lost_at: Option<u64>) -> Result<()> {
         let begun = Instant::now();
         let is_well = self.cluster.wait_until_well(RECOVERY_LIMIT)?;
         self.report.recovery_max = self.report.recovery_max.max(begun.elapsed());
@@ -219,13 +239,10 @@ impl Run<'_> {
         let wrong = check::histories(&operations, &mut counts);
         self.report.counts = counts;
         wrong.into_iter().for_each(|what| self.report.violation(&what));
-        self.check_crdt(round, &operations)?;
+        self.check_crdt(round, &check::added(&operations, lost_at))?;
         self.cluster.wait_until_well(RECOVERY_LIMIT)?.unwrap_or_else(|why| self.report.violation(&why));
         if let Err(why) = self.cluster.compare()? {
             self.report.violation(&why);
-        }
-        for node in &mut self.cluster.nodes {
-            node.is_damaged = false;
         }
         if self.options.dir.is_none() {
             for history in histories.iter().chain([&read]).filter(|history| history.exists()) {
@@ -236,36 +253,38 @@ impl Run<'_> {
     }
 
     /// Each acknowledged CRDT key is on all replicas in the end.
-    fn check_crdt(&mut self, round: u64, operations: &[Operation]) -> Result<()> {
-        let added = check::added(operations);
-        self.report.counts.adds += added.len() as u64;
-        for place in 0..self.cluster.nodes.len() {
-            let begun = Instant::now();
-            loop {
-                let member = self.cluster.nodes[place].number();
-                let unused = self.root.join("replica");
-                let child = self.client(READER, &unused, &["replica", "--member", &member.to_string()]);
-                let missing = match child.and_then(|child| succeed(child, "read a replica")) {
-                    Ok(output) => check::missing(&added, &serde_json::from_slice::<Vec<_>>(&output)?),
-                    Err(error) if begun.elapsed() > CONVERGENCE_LIMIT => return Err(error),
-                    Err(_) => continue,
-                };
-                if missing.is_empty() {
-                    break;
+    fn check_crdt(&mut self, round: u64, added: &check::Added) -> Result<()> {
+        self.report.counts.adds += (added.kept.len() + added.risked.len()) as u64;
+        let begun = Instant::now();
+        loop {
+            let replicas = self.replicas();
+            let is_late = begun.elapsed() > CONVERGENCE_LIMIT;
+            let why = match replicas {
+                Ok(replicas) => check::replicas(added, &replicas),
+                Err(error) if is_late => return Err(error),
+                Err(error) => Some(error.to_string()),
+            };
+            match why {
+                None => return Ok(()),
+                Some(why) if is_late => {
+                    self.report.violation(&format!("{why} of round {round}"));
+                    return Ok(());
                 }
-                if begun.elapsed() > CONVERGENCE_LIMIT {
-                    self.report.violation(&format!(
-                        "node {member} lacks {} of {} acknowledged CRDT keys of round {round}, the first of them {:x?}",
-                        missing.len(),
-                        added.len(),
-                        missing.first()
-                    ));
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(200));
+                Some(_) => std::thread::sleep(Duration::from_millis(200)),
             }
         }
-        Ok(())
+    }
+
+    /// The CRDT keys of the round on each node.
+    fn replicas(&self) -> Result<Vec<check::Replica>> {
+        let unused = self.root.join("replica");
+        let read = |node: &node::Node| {
+            let child = self.client(READER, &unused, &["replica", "--member", &node.number().to_string()])?;
+            let output = succeed(child, "read a replica")?;
+            let keys: Vec<(u64, Option<u64>)> = serde_json::from_slice(&output)?;
+            Ok(keys.into_iter().collect())
+        };
+        self.cluster.nodes.iter().map(read).collect()
     }
 
     /// Starts a client process in the namespace of the clients.

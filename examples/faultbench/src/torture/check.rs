@@ -111,19 +111,50 @@ fn explain(key: u64, history: &[Interval<Call>], longest: &[usize]) -> String {
 }
 
 /// The CRDT keys whose addition was acknowledged, with their values.
-pub(super) fn added(operations: &[Operation]) -> BTreeMap<u64, u64> {
-    let acknowledged =
-        operations.iter().filter_map(|operation| match (operation.asked, &operation.returned) {
-            (Asked::Add { key, value }, Some((_, Answer::Done))) => Some((key, value)),
-            _ => None,
-        });
-    acknowledged.collect()
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// These are on every replica in the end.
+    pub(super) kept: BTreeMap<u64, u64>,
+    /// These were acknowledged before the folder of a node was lost. That node may have been the only one
+    /// that had them: they are on all replicas or on none.
+    pub(super) risked: BTreeMap<u64, u64>,
 }
 
-/// The acknowledged keys that a replica lacks, or holds with another value.
-pub(super) fn missing(added: &BTreeMap<u64, u64>, replica: &[(u64, Option<u64>)]) -> Vec<u64> {
-    let held: BTreeMap<u64, Option<u64>> = replica.iter().copied().collect();
-    added.iter().filter(|(key, value)| held.get(key) != Some(&Some(**value))).map(|(key, _)| *key).collect()
+/// The keys that a replica holds.
+pub(super) type Replica = BTreeMap<u64, Option<u64>>;
+
+/// The acknowledged additions, if a folder was lost at this time or never.
+pub(super) fn added(operations: &[Operation], lost_at: Option<u64>) -> Added {
+    let mut added = Added::default();
+    for operation in operations {
+        if let (Asked::Add { key, value }, Some((at, Answer::Done))) = (operation.asked, &operation.returned)
+        {
+            let is_risked = lost_at.is_some_and(|lost_at| *at <= lost_at);
+            let keys = if is_risked { &mut added.risked } else { &mut added.kept };
+            keys.insert(key, value);
+        }
+    }
+    added
+}
+
+/// A reason why these replicas are not what they must be in the end.
+pub(super) fn replicas(added: &Added, replicas: &[Replica]) -> Option<String> {
+    for (place, replica) in replicas.iter().enumerate() {
+        let lacks = |(key, value): &(&u64, &u64)| replica.get(key) != Some(&Some(**value));
+        let is_elsewhere = |(key, _): &(&u64, &u64)| replicas.iter().any(|other| other.contains_key(key));
+        let kept = added.kept.iter().filter(lacks);
+        let missing: Vec<u64> =
+            kept.chain(added.risked.iter().filter(is_elsewhere).filter(lacks)).map(|(key, _)| *key).collect();
+        if let Some(first) = missing.first() {
+            return Some(format!(
+                "node {} lacks {} of {} acknowledged CRDT keys, the first of them {first:x}",
+                place + 1,
+                missing.len(),
+                added.kept.len() + added.risked.len()
+            ));
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -186,11 +217,20 @@ mod tests {
     fn an_addition_that_a_replica_lacks_is_found() {
         let add = |key, answer| operation(1, Asked::Add { key, value: key }, Some((2, answer)));
         let operations = [add(1, Answer::Done), add(2, Answer::Unknown(String::new())), add(3, Answer::Done)];
-        let added = added(&operations);
-        assert_eq!(added.keys().copied().collect::<Vec<_>>(), [1, 3]);
-        assert!(missing(&added, &[(1, Some(1)), (3, Some(3)), (9, Some(9))]).is_empty());
-        assert_eq!(missing(&added, &[(1, Some(1)), (3, None)]), [3]);
-        assert_eq!(missing(&added, &[(2, Some(2))]), [1, 3]);
+        let held = |keys: &[u64]| keys.iter().map(|key| (*key, Some(*key))).collect::<Replica>();
+        let kept = added(&operations, None);
+        assert_eq!(kept.kept.keys().copied().collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(replicas(&kept, &[held(&[1, 3, 9]), held(&[1, 2, 3])]), None);
+        let missing = replicas(&kept, &[held(&[1, 3]), held(&[1])]).unwrap();
+        assert!(missing.contains("node 2 lacks 1 of 2"), "{missing}");
+        let wrong: Replica = [(1, Some(1)), (3, None)].into();
+        assert!(replicas(&kept, &[wrong]).is_some());
+        // A folder was lost after these: all replicas lack them, or none.
+        let risked = added(&operations, Some(2));
+        assert_eq!(replicas(&risked, &[held(&[]), held(&[])]), None);
+        assert_eq!(replicas(&risked, &[held(&[3]), held(&[3])]), None);
+        assert!(replicas(&risked, &[held(&[3]), held(&[])]).is_some());
+        assert!(replicas(&added(&operations, Some(1)), &[held(&[]), held(&[])]).is_some());
     }
 
     #[test]

@@ -64,24 +64,6 @@ impl Fault {
         Fault::RollBack,
         Fault::MissingSegment,
     ];
-
-    /// The faults of a run that names none.
-    pub(super) const DEFAULT: [Fault; 14] = [
-        Fault::Kill,
-        Fault::KillLeader,
-        Fault::KillAll,
-        Fault::Terminate,
-        Fault::Pause,
-        Fault::Partition,
-        Fault::IsolateLeader,
-        Fault::CutClients,
-        Fault::OneWay,
-        Fault::Loss,
-        Fault::ClockJump,
-        Fault::FullDisk,
-        Fault::BlockedLog,
-        Fault::KillClient,
-    ];
 }
 
 impl fmt::Display for Fault {

@@ -31,8 +31,10 @@ pub(super) struct Node {
     /// Configuration, log and the folder `data`.
     pub(super) folder: PathBuf,
     process: Option<Process>,
-    /// Something was done to the folder that makes the node refuse it.
+    /// Something was done to the folder in this round that makes the node refuse it.
     pub(super) is_damaged: bool,
+    /// Bits of the folder were flipped, and it was not emptied since.
+    pub(super) has_flips: bool,
     /// The disk was full since the process started.
     pub(super) was_full: bool,
 }
@@ -76,7 +78,7 @@ pub(super) enum Start {
 
 impl Node {
     pub(super) fn new(place: Place, folder: PathBuf) -> Node {
-        Node { place, folder, process: None, is_damaged: false, was_full: false }
+        Node { place, folder, process: None, is_damaged: false, has_flips: false, was_full: false }
     }
 
     /// As a person counts them.

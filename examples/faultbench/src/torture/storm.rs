@@ -10,6 +10,7 @@ use super::fault::{Fault, Mend};
 use super::folder;
 use super::node::Start;
 use super::report::Report;
+use crate::history;
 use crate::random::Random;
 
 const POLL: Duration = Duration::from_millis(20);
@@ -17,6 +18,8 @@ const POLL: Duration = Duration::from_millis(20);
 const PAUSE_MS: (u64, u64) = (200, 1500);
 /// Bits flipped in one file.
 const FLIPS_MAX: u64 = 200;
+/// The longest time between an acknowledgement of a node and its arrival at the client, in nanoseconds.
+const ON_ITS_WAY_NS: u64 = 1_000_000_000;
 
 /// One round of faults.
 pub(super) struct Storm<'a> {
@@ -27,9 +30,9 @@ pub(super) struct Storm<'a> {
     pub(super) clients: &'a mut Vec<Child>,
     /// When each fault ends.
     mends: Vec<(Instant, Mend)>,
-    /// The node whose folder suffers in this round, and whether it has.
+    /// The node whose folder suffers in this round, and when it has.
     victim: usize,
-    has_suffered: bool,
+    lost_at: Option<u64>,
 }
 
 impl<'a> Storm<'a> {
@@ -47,11 +50,11 @@ impl<'a> Storm<'a> {
             folder::copy(&node.data(), &node.folder.join("older"))?;
         }
         let mends = Vec::new();
-        Ok(Storm { cluster, report, random, faults, clients, mends, victim, has_suffered: false })
+        Ok(Storm { cluster, report, random, faults, clients, mends, victim, lost_at: None })
     }
 
-    /// Faults until the time has come, then ends all of them.
-    pub(super) fn run(&mut self, lasts: Duration, mut tick: impl FnMut()) -> Result<()> {
+    /// Faults until the time has come, then ends all of them. Returns when a folder was lost, if one was.
+    pub(super) fn run(&mut self, lasts: Duration, mut tick: impl FnMut()) -> Result<Option<u64>> {
         let until = Instant::now() + lasts;
         let mut next = Instant::now() + self.random.milliseconds(PAUSE_MS.0, PAUSE_MS.1);
         while Instant::now() < until {
@@ -71,7 +74,8 @@ impl<'a> Storm<'a> {
                 next = Instant::now() + self.random.milliseconds(PAUSE_MS.0, PAUSE_MS.1);
             }
         }
-        self.end()
+        self.end()?;
+        Ok(self.lost_at)
     }
 
     /// Notes nodes that ended by themselves: only damage and a full disk may end them.
@@ -191,12 +195,14 @@ impl<'a> Storm<'a> {
 
     /// Does something to the folder of the victim, once in a round.
     fn damage(&mut self, fault: Fault) -> Result<bool> {
-        if std::mem::replace(&mut self.has_suffered, true) {
+        if self.lost_at.is_some() {
             return Ok(false);
         }
         let place = self.victim;
         let node = &mut self.cluster.nodes[place];
         node.kill()?;
+        // An acknowledgement may be on its way to the client.
+        self.lost_at = Some(history::now()? + ON_ITS_WAY_NS);
         node.is_damaged = true;
         let data = node.data();
         folder::release(&data)?;
@@ -204,6 +210,7 @@ impl<'a> Storm<'a> {
             Fault::FlipBits => {
                 let count = self.random.between(1, FLIPS_MAX);
                 let file = folder::flip(&data, count, self.random)?;
+                node.has_flips = true;
                 self.report.note(format!("flipped {count} bits of {}", file.as_deref().unwrap_or("no file")));
             }
             Fault::EmptyFolder => folder::empty(&data)?,
@@ -244,6 +251,7 @@ impl<'a> Storm<'a> {
             self.report.refused += 1;
             self.report.note(format!("node {} refused its folder: {why}", place + 1));
             folder::empty(&node.data())?;
+            self.cluster.nodes[place].has_flips = false;
         } else if !disk_is_full {
             self.report.violation(&format!("node {} does not start: {why}", place + 1));
         }
