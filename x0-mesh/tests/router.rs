@@ -165,7 +165,7 @@ fn impossible_metrics_are_refused() {
     router.handle(MS, Input::LinkUp { link, peer: node(2), cost: LinkCost::new(1) }).unwrap();
     for (destination, metric) in [(3_u8, 0_u8), (2, 5)] {
         let mut message = vec![1, 1, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
-        message.extend_from_slice(&[1, destination, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, metric, 0, 0]);
+        message.extend_from_slice(&[1, destination, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, metric, 0, 0, 0]);
         let refused = router.handle(MS, Input::Message { link, message: &message });
         let destination = node(u64::from(destination));
         let metric = u32::from(metric);
@@ -176,20 +176,26 @@ fn impossible_metrics_are_refused() {
 
 #[test]
 fn routes_carry_price_region_and_distance() {
-    let relay = |price| Some(LinkCost { metric: 5, price });
+    let relay = |price| Some(LinkCost::new(5).price(price));
     let mut net = Net::new([
         RouterOptions::new(1),
         RouterOptions::new(2).relay(relay(3)),
         RouterOptions::new(3).region(77),
     ]);
-    net.join(0, 1, LinkCost { metric: 100, price: 10 });
-    net.join(1, 2, LinkCost { metric: 200, price: 20 });
+    net.join(0, 1, LinkCost::new(100).price(10).mtu(1400));
+    let second = net.join(1, 2, LinkCost::new(200).price(20).mtu(1300));
     net.settle();
     let route = net.route(0, 2).unwrap();
     assert_eq!((route.next, route.distance.metric, route.price, route.region), (node(2), 305, 33, 77));
     assert_eq!((route.kind, route.backups), (RouteKind::Feasible, 0));
+    // The least of both links; and it follows a change of either.
+    assert_eq!((route.mtu, net.route(2, 0).unwrap().mtu), (1300, 1300));
+    assert_eq!(net.route(1, 0).unwrap().mtu, 1400);
     let hop = net.routers[0].forward(&packet(node(3))).unwrap();
-    assert_eq!((hop.peer, hop.bound, hop.price), (node(2), None, 33));
+    assert_eq!((hop.peer, hop.bound, hop.price, hop.mtu), (node(2), None, 33, 1400));
+    net.up(second, LinkCost::new(200).price(20).mtu(1200));
+    net.settle();
+    assert_eq!(net.route(0, 2).unwrap().mtu, 1200);
     let missing = net.routers[0].forward(&packet(node(9)));
     assert_eq!(missing, Err(ForwardError::NoRoute { destination: node(9) }));
     let bounded = Packet { bound: Some(1), ..packet(node(3)) };
@@ -274,6 +280,18 @@ fn a_link_that_fails_repeatedly_is_a_last_resort() {
     assert_eq!(net.route(0, 1).unwrap().next, node(3));
     net.run(60 * SECOND);
     assert_eq!(net.route(0, 1).unwrap().next, node(2));
+}
+
+#[test]
+fn damping_can_be_switched_off() {
+    let mut net = Net::new((0..2).map(|seed| RouterOptions::new(seed).damping(false)));
+    let flapping = net.join(0, 1, LinkCost::new(100));
+    for _ in 0..5 {
+        net.down(flapping);
+        net.up(flapping, LinkCost::new(100));
+        net.run(100 * MS);
+    }
+    assert_eq!(net.route(0, 1).unwrap().distance.metric, 100);
 }
 
 #[test]

@@ -247,6 +247,9 @@ impl Router {
 
     /// Counts the failure of a link. Links that failed long ago are forgotten when there are many.
     fn penalise(&mut self, link: LinkId) {
+        if !self.options.damping {
+            return;
+        }
         let now = self.now;
         if self.damping.len() >= self.options.neighbours_max * self.options.links_max {
             self.damping.retain(|_, state| !state.is_over(now));
@@ -290,7 +293,7 @@ impl Router {
         let effective = |state: &LinkState| {
             let damped = damping.get(&state.id).map_or(state.cost.metric, |d| d.metric(state.cost.metric));
             let factor = if state.is_degraded { DEGRADED_FACTOR } else { 1 };
-            LinkCost { metric: damped.saturating_mul(factor), price: state.cost.price }
+            LinkCost { metric: damped.saturating_mul(factor), ..state.cost }
         };
         let rated = neighbour.links.iter().map(|state| (state.id, effective(state)));
         let Some(best) = rated.min_by_key(|(id, cost)| (cost.metric, *id)) else { return };

@@ -39,7 +39,7 @@ fn drive(seed: u64, mut script: &[u8]) {
     let mut sessions = [0_u32; 3];
     for (link, number) in [(0, 2), (1, 3), (2, 4)] {
         let Some(peer) = node(number) else { return };
-        let cost = LinkCost { metric: 10 * link, price: 1 };
+        let cost = LinkCost::new(10 * link).price(1);
         let _ = router.handle(now, Input::LinkUp { link: LinkId(link), peer, cost });
     }
     while let Some((action, rest)) = script.split_first() {

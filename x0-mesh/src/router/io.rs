@@ -120,6 +120,8 @@ pub struct Route {
     pub distance: Distance,
     /// The price of a GB over all links and relays of the path; saturates.
     pub price: u16,
+    /// The longest datagram that passes all links of the path, in bytes; `u16::MAX` without a limit.
+    pub mtu: u16,
     /// The region that the destination advertises.
     pub region: u16,
     /// Why it is used.
@@ -151,6 +153,8 @@ pub struct NextHop {
     pub bound: Option<u32>,
     /// The price of a GB on the whole path. A service that may not use paid paths refuses a price above zero.
     pub price: u16,
+    /// The longest datagram that the link carries, in bytes.
+    pub mtu: u16,
 }
 
 /// A packet cannot be forwarded; it is dropped.

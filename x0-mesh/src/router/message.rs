@@ -17,7 +17,7 @@
 //!
 //! | kind | content |
 //! |---|---|
-//! | 1 update | node 8, seqno 4, metric varint, price varint (16 bits), region varint (16 bits) |
+//! | 1 update | node 8, seqno 4, metric varint, price varint (16 bits), mtu varint (16 bits, 0: no limit), region varint (16 bits) |
 //! | 2 retraction | node 8 |
 //! | 3 request | node 8, seqno 4, hops 1 |
 
@@ -33,7 +33,7 @@ pub(super) const ACKS_MAX: usize = 16;
 /// The longest header: with a number and all acknowledgements.
 pub(super) const HEADER_LEN_MAX: usize = 14 + 1 + 4 * ACKS_MAX;
 /// The longest entry: an update.
-pub(super) const ENTRY_LEN_MAX: usize = 1 + 8 + 4 + 5 + 3 + 3;
+pub(super) const ENTRY_LEN_MAX: usize = 1 + 8 + 4 + 5 + 3 + 3 + 3;
 /// The deepest detour that the format can express.
 pub(super) const DEPTH_MAX: u8 = 15;
 
@@ -44,12 +44,14 @@ const NUMBERED: u8 = 1;
 pub(super) struct Advert {
     pub(super) distance: Distance,
     pub(super) price: u16,
+    /// The longest datagram that passes; `u16::MAX` without a limit, never 0.
+    pub(super) mtu: u16,
     /// How many times a packet is turned around on the way; 0 for a route of the distance-vector protocol.
     pub(super) depth: u8,
 }
 
 impl Advert {
-    pub(super) const NONE: Advert = Advert { distance: Distance::WORST, price: 0, depth: 0 };
+    pub(super) const NONE: Advert = Advert { distance: Distance::WORST, price: 0, mtu: u16::MAX, depth: 0 };
 
     pub(super) const fn is_some(&self) -> bool {
         self.distance.is_finite()
@@ -78,6 +80,7 @@ impl Entry {
                 bytes.extend_from_slice(&advert.distance.seqno.to_le_bytes());
                 put_varint(bytes, advert.distance.metric);
                 put_varint(bytes, u32::from(advert.price));
+                put_varint(bytes, if advert.mtu == u16::MAX { 0 } else { u32::from(advert.mtu) });
                 put_varint(bytes, u32::from(*region));
             }
             Entry::Retraction { node } => {
@@ -252,7 +255,14 @@ impl<'a> Reader<'a> {
                     return Err(MessageError::Value { field: "metric", offset });
                 }
                 let price = self.varint16("price")?;
-                let advert = Advert { distance: Distance { seqno, metric }, price, depth };
+                let offset = self.offset();
+                let mtu = match self.varint16("mtu")? {
+                    0 => u16::MAX,
+                    // One encoding: no limit is 0.
+                    u16::MAX => return Err(MessageError::Value { field: "mtu", offset }),
+                    mtu => mtu,
+                };
+                let advert = Advert { distance: Distance { seqno, metric }, price, mtu, depth };
                 Entry::Update { node, advert, region: self.varint16("region")? }
             }
             kind::RETRACTION => Entry::Retraction { node: self.node()? },

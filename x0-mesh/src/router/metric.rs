@@ -224,6 +224,7 @@ impl Metric for Cost {
         LinkCost {
             metric: inner.metric.saturating_add(u32::from(self.preference) * LEVEL),
             price: inner.price.saturating_add(self.price),
+            mtu: inner.mtu,
         }
     }
 }

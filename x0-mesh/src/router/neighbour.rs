@@ -42,6 +42,7 @@ pub(super) struct Row {
     /// `CLEAN`, `DIRTY`, or the number of a message in flight.
     pub(super) sync: u32,
     price: u16,
+    mtu: u16,
     depth: u8,
     /// `HELD` and `SENT`.
     flags: u8,
@@ -53,8 +54,15 @@ const HELD: u8 = 1;
 const SENT: u8 = 2;
 
 impl Row {
-    const EMPTY: Row =
-        Row { seqno: 0, metric: Distance::METRIC_INFINITE, sync: CLEAN, price: 0, depth: 0, flags: 0 };
+    const EMPTY: Row = Row {
+        seqno: 0,
+        metric: Distance::METRIC_INFINITE,
+        sync: CLEAN,
+        price: 0,
+        mtu: u16::MAX,
+        depth: 0,
+        flags: 0,
+    };
 
     pub(super) fn is_held(&self) -> bool {
         self.flags & HELD != 0
@@ -64,6 +72,7 @@ impl Row {
         Advert {
             distance: Distance { seqno: self.seqno, metric: self.metric },
             price: self.price,
+            mtu: self.mtu,
             depth: self.depth,
         }
     }
@@ -262,7 +271,7 @@ impl Neighbour {
         let row = self.row_mut(index);
         let is_changed = row.advert() != advert;
         (row.seqno, row.metric) = (advert.distance.seqno, advert.distance.metric);
-        (row.price, row.depth) = (advert.price, advert.depth);
+        (row.price, row.mtu, row.depth) = (advert.price, advert.mtu, advert.depth);
         is_changed
     }
 

@@ -41,6 +41,8 @@ pub struct RouterOptions {
     /// How many times a packet may be turned around on a detour; 0 switches detours off, and 15 is the
     /// largest. 3 unless set.
     pub detour_depth_max: u8,
+    /// Whether a link that fails three times within seconds is a last resort for a while. Yes unless set.
+    pub damping: bool,
 }
 
 impl Default for RouterOptions {
@@ -49,7 +51,7 @@ impl Default for RouterOptions {
             seed: 0,
             seqno: 1,
             region: 0,
-            relay: Some(LinkCost { metric: 0, price: 0 }),
+            relay: Some(LinkCost::new(0)),
             destinations_max: 16_384,
             neighbours_max: 256,
             links_max: 8,
@@ -58,6 +60,7 @@ impl Default for RouterOptions {
             update_interval_max: Duration::from_millis(80),
             hold_down: Duration::from_secs(60),
             detour_depth_max: 3,
+            damping: true,
         }
     }
 }
@@ -129,6 +132,13 @@ impl RouterOptions {
     #[must_use]
     pub fn detour_depth_max(mut self, detour_depth_max: u8) -> RouterOptions {
         self.detour_depth_max = detour_depth_max;
+        self
+    }
+
+    /// Sets [`RouterOptions::damping`].
+    #[must_use]
+    pub fn damping(mut self, damping: bool) -> RouterOptions {
+        self.damping = damping;
         self
     }
 

@@ -37,6 +37,7 @@ impl Router {
             link: neighbour.best.0,
             distance: used.total,
             price: used.price,
+            mtu: used.mtu,
             region: destination.region,
             kind,
             backups,
@@ -76,6 +77,7 @@ impl Router {
             link: neighbour.best.0,
             bound: is_bounded.then_some(candidate.advert.distance.metric),
             price: candidate.price,
+            mtu: neighbour.best.1.mtu,
         })
     }
 

@@ -14,6 +14,7 @@ pub(super) struct Candidate {
     /// From this node.
     pub(super) total: Distance,
     pub(super) price: u16,
+    pub(super) mtu: u16,
 }
 
 impl Candidate {
@@ -36,7 +37,8 @@ impl Router {
             let cost = neighbour.best.1;
             let total = advert.distance.through(cost.metric);
             let price = advert.price.saturating_add(cost.price);
-            total.is_finite().then_some(Candidate { slot, advert, total, price })
+            let mtu = advert.mtu.min(cost.mtu);
+            total.is_finite().then_some(Candidate { slot, advert, total, price, mtu })
         })
     }
 
@@ -163,14 +165,14 @@ impl Router {
         let distance = Distance { seqno: candidate.total.seqno, metric };
         let distance = if distance.is_better_than(feasible) { feasible } else { distance };
         let depth = candidate.advert.depth + u8::from(is_detour);
-        Advert { distance, price: candidate.price.saturating_add(relay.price), depth }
+        Advert { distance, price: candidate.price.saturating_add(relay.price), mtu: candidate.mtu, depth }
     }
 
     /// What a neighbour is to know of a destination.
     pub(super) fn advert_to(&self, slot: Slot, index: u32) -> Advert {
         if index == SELF {
             let distance = Distance { seqno: self.seqno, metric: 0 };
-            return Advert { distance, price: 0, depth: 0 };
+            return Advert { distance, price: 0, mtu: u16::MAX, depth: 0 };
         }
         let Some(destination) = self.table.get(index) else { return Advert::NONE };
         if destination.selection.slot() != Some(slot) {
@@ -190,6 +192,7 @@ fn is_news(old: Advert, new: Advert, share: u32) -> bool {
     let is_same = old.is_some() == new.is_some()
         && old.distance.seqno == new.distance.seqno
         && old.depth == new.depth
-        && old.price == new.price;
+        && old.price == new.price
+        && old.mtu == new.mtu;
     !is_same || old.distance.metric.abs_diff(new.distance.metric) > old.distance.metric / share
 }

@@ -5,16 +5,20 @@ fn node(number: u64) -> NodeId {
 }
 
 fn sample() -> (Header, Vec<u32>, Vec<Entry>) {
-    let advert =
-        |metric, price, depth| Advert { distance: Distance { seqno: 0x0102_0304, metric }, price, depth };
+    let advert = |metric, price, mtu, depth| Advert {
+        distance: Distance { seqno: 0x0102_0304, metric },
+        price,
+        mtu,
+        depth,
+    };
     let entries = vec![
-        Entry::Update { node: node(1), advert: advert(0, 0, 0), region: 0 },
+        Entry::Update { node: node(1), advert: advert(0, 0, u16::MAX, 0), region: 0 },
         Entry::Update {
             node: node(u64::MAX),
-            advert: advert(u32::MAX - 1, u16::MAX, DEPTH_MAX),
+            advert: advert(u32::MAX - 1, u16::MAX, u16::MAX - 1, DEPTH_MAX),
             region: u16::MAX,
         },
-        Entry::Update { node: node(7), advert: advert(300, 9, 2), region: 128 },
+        Entry::Update { node: node(7), advert: advert(300, 9, 1200, 2), region: 128 },
         Entry::Retraction { node: node(2) },
         Entry::Request { node: node(3), seqno: 9, hops: 64 },
     ];
