@@ -33,6 +33,8 @@
 
 mod epochs;
 mod lanes;
+#[cfg(feature = "link")]
+pub mod link;
 mod pair;
 mod pressure;
 mod refusals;

@@ -6,7 +6,10 @@
 //!
 //! - [`Mux`]: many services on one transport, each on a channel of its own.
 //! - `quic` (feature of that name): the transport of production, QUIC with mutual TLS 1.3.
-//! - `router` (feature): routes over several hops, as a protocol engine; no transport uses it yet.
+//! - `link` (feature): frames to direct neighbours, the seam below the mesh; `link::Link`.
+//! - `datagram` (feature): datagrams to nodes that are several hops away, as a protocol engine.
+//! - `mesh` (feature): the driver of `datagram` on tokio, and QUIC over it.
+//! - `router` (feature): routes over several hops, as a protocol engine.
 //! - `liveness` (feature): whether a link works in each direction, as a protocol engine.
 //! - `sim` (feature): a network in virtual time that delays, loses, duplicates, reorders and cuts, from a
 //!   seed.
@@ -36,12 +39,18 @@ extern crate alloc;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "datagram")]
+pub mod datagram;
 mod error;
 mod fault_injector;
 mod guest;
 mod lane;
+#[cfg(feature = "link")]
+pub mod link;
 #[cfg(feature = "liveness")]
 pub mod liveness;
+#[cfg(feature = "mesh")]
+pub mod mesh;
 mod message;
 mod mux;
 mod peer;
@@ -70,6 +79,8 @@ pub use transport_ext::TransportExt;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
+    #[cfg(feature = "datagram")]
+    pub use crate::datagram::fuzz::run as datagram;
     #[cfg(feature = "liveness")]
     pub use crate::liveness::fuzz::run as liveness;
     pub use crate::mux::fuzz as mux;

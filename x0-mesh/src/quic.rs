@@ -95,9 +95,17 @@ mod socket;
 mod state;
 mod transport;
 
+#[cfg(feature = "mesh")]
+pub(crate) use jitter::Jitter;
+#[cfg(feature = "mesh")]
+pub(crate) use options::unpredictable;
 pub use options::{BindError, QuicOptions};
 pub use peer_book::{LinkState, PeerBook, PeerLink};
-pub use transport::QuicTransport;
+/// The socket of [`QuicTransport::bind_on`].
+pub use quinn::AsyncUdpSocket;
+#[cfg(feature = "mesh")]
+pub(crate) use race::race;
+pub use transport::{QuicTransport, udp_socket};
 
 #[cfg(doc)]
 use x0_identity::NodeId;

@@ -25,7 +25,7 @@ impl SplitMix64 {
     }
 
     /// Whether something of this probability happens.
-    #[cfg(feature = "sim")]
+    #[cfg(any(feature = "sim", feature = "link"))]
     pub(crate) fn happens(&mut self, probability: f64) -> bool {
         const STEPS: f64 = 4_294_967_296.0;
         // 32 bits are exact in a float.

@@ -306,6 +306,12 @@ impl Liveness {
         self.suspicion = None;
         if !self.hears {
             self.heard_frames += 1;
+            if self.heard_frames == 1 {
+                // The next one need not wait for the peer's next probe: after a cut both ends are up one
+                // round trip after the first frame.
+                self.wants_answer = true;
+                self.answer_due = true;
+            }
             if self.heard_frames >= FRAMES_TO_UP {
                 self.hears = true;
                 // The peer waits for this.

@@ -236,6 +236,7 @@ impl Established {
         set.spawn(tasks.clone().guard(tasks.clone().write_bulk()));
         set.spawn(tasks.clone().guard(tasks.clone().read_datagrams()));
         set.spawn(tasks.clone().guard(tasks.clone().accept()));
+        set.spawn(tasks.clone().watch());
         let end = race(tasks.connection.closed(), expired(&tasks.connection)).await;
         // The violation that a task found says more than the close that it caused.
         let reason = match (end, tasks.violation.get()) {
@@ -260,6 +261,23 @@ impl Tasks {
         {
             let _ = self.violation.set(violation);
             close_for(&self.connection, &DownReason::Malformed { violation });
+        }
+    }
+
+    /// Reports that the peer is silent, long before that ends the epoch, and when it is heard again.
+    async fn watch(self) {
+        // Something arrives at least this often as long as nothing is lost: each keep-alive is acknowledged.
+        let expected = self.shared.config.keep_alive * 3 / 2;
+        let mut received = self.connection.stats().udp_rx.datagrams;
+        let mut is_silent = false;
+        loop {
+            sleep(if is_silent { expected / 16 } else { expected }).await;
+            let before = std::mem::replace(&mut received, self.connection.stats().udp_rx.datagrams);
+            let was_silent = std::mem::replace(&mut is_silent, received == before);
+            if is_silent != was_silent {
+                let (peer, epoch) = (self.peer, self.epoch);
+                self.shared.change(|state, wakers| state.set_degraded(peer, epoch, is_silent, wakers));
+            }
         }
     }
 

@@ -218,7 +218,7 @@ impl fmt::Debug for QuicOptions {
 
 /// A number that differs in each process and call, from the system's randomness by way of the standard
 /// library's hasher.
-pub(super) fn unpredictable() -> u64 {
+pub(crate) fn unpredictable() -> u64 {
     RandomState::new().hash_one(std::time::SystemTime::now())
 }
 

@@ -4,13 +4,13 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-pub(super) enum Winner<A, B> {
+pub(crate) enum Winner<A, B> {
     First(A),
     Second(B),
 }
 
 /// The first one is polled first, so it wins when both are ready.
-pub(super) async fn race<A, B>(
+pub(crate) async fn race<A, B>(
     first: impl Future<Output = A>,
     second: impl Future<Output = B>,
 ) -> Winner<A, B> {

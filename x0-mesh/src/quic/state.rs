@@ -63,6 +63,8 @@ pub(super) struct Peer {
     pub(super) heard_at: Option<Instant>,
     /// Events that the owner has not polled.
     unreported: usize,
+    /// Whether the last event of the running epoch was `Degraded`.
+    is_degraded: bool,
     /// Notified when the link comes or goes.
     pub(super) changed: Arc<Notify>,
 }
@@ -97,6 +99,7 @@ impl Peer {
             inbox: Inbox::default(),
             heard_at: None,
             unreported: 0,
+            is_degraded: false,
             changed: Arc::default(),
         }
     }
@@ -239,6 +242,7 @@ impl State {
             return;
         }
         peer.link = None;
+        peer.is_degraded = false;
         // Messages that QUIC has not taken are lost with the epoch: they must not travel in the next one.
         self.telemetry.down();
         peer.outbox.clear(wakers);
@@ -247,6 +251,41 @@ impl State {
         }
         peer.changed.notify_waiters();
         self.advance(id, wakers);
+    }
+
+    /// The peer of the running epoch is silent, or is heard again.
+    pub(super) fn set_degraded(
+        &mut self,
+        id: NodeId,
+        epoch: u64,
+        is_degraded: bool,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let is_running = peer.link.as_ref().is_some_and(|link| link.epoch == epoch);
+        if !is_running || peer.is_degraded == is_degraded {
+            return;
+        }
+        if is_degraded {
+            // An epoch whose `Up` still waits is not reported as degraded, nor is one to an owner that does
+            // not poll events.
+            if peer.inbox.segments.len() != 1 || peer.unreported >= EVENTS_MAX {
+                return;
+            }
+            peer.is_degraded = true;
+            self.report(id, PeerEventKind::Degraded, wakers);
+            return;
+        }
+        peer.is_degraded = false;
+        let last = self.events.iter().rposition(|event| event.peer == id);
+        match last.filter(|at| self.events.get(*at).is_some_and(|e| e.kind == PeerEventKind::Degraded)) {
+            // It was not polled, and is over.
+            Some(at) => {
+                self.events.remove(at);
+                peer.unreported = peer.unreported.saturating_sub(1);
+            }
+            None => self.report(id, PeerEventKind::Up { epoch }, wakers),
+        }
     }
 
     /// An attempt to reach the peer has failed.

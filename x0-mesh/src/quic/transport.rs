@@ -54,6 +54,18 @@ impl QuicTransport {
     /// [`BindError`]; nothing is left behind.
     pub fn bind(config: QuicOptions) -> Result<QuicTransport, BindError> {
         config.check()?;
+        let socket = udp_socket(config.bind)?;
+        QuicTransport::bind_on(config, socket)
+    }
+
+    /// Listens and dials on a socket of the caller, such as that of a `Mesh` (feature `mesh`);
+    /// [`QuicOptions::bind`] is not used. The socket is dropped with the transport. Set
+    /// [`QuicOptions::datagram_len_max`] to what it carries: longer packets are tried, and cost time.
+    ///
+    /// # Errors
+    /// [`BindError`]; nothing is left behind.
+    pub fn bind_on(config: QuicOptions, socket: Arc<dyn AsyncUdpSocket>) -> Result<QuicTransport, BindError> {
+        config.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let transport_config = Arc::new(transport_config(&config));
 
@@ -75,17 +87,11 @@ impl QuicTransport {
         endpoint_config
             .max_udp_payload_size(config.datagram_len_max)
             .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 6550" })?;
-        let opened = socket(config.bind).and_then(|socket| {
-            let (socket, runtime) = (wrap(socket)?, Arc::new(TokioRuntime));
-            let weak = Arc::downgrade(&socket);
-            let endpoint =
-                Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, runtime)?;
-            Ok((endpoint, weak))
-        });
-        let (endpoint, socket) = opened.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::AddressInUse { address: config.bind },
-            _ => BindError::Socket { address: config.bind, source },
-        })?;
+        let weak = Arc::downgrade(&socket);
+        let endpoint =
+            Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, Arc::new(TokioRuntime))
+                .map_err(|source| BindError::Socket { address: config.bind, source })?;
+        let socket = weak;
 
         let state =
             State::new(config.local, unpredictable(), config.ordered_lanes, config.receive_queue_len_max);
@@ -170,6 +176,20 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
         .initial_rtt(config.round_trip_initial)
         .mtu_discovery_config(Some(discovery));
     transport
+}
+
+/// Opens a UDP socket on the tokio runtime of the caller, as [`QuicTransport::bind`] does.
+///
+/// # Errors
+/// [`BindError`]; nothing is left behind.
+pub fn udp_socket(address: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError> {
+    // Before the socket, so that the error says what is missing.
+    tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+    let opened = socket(address).and_then(wrap);
+    opened.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
+        _ => BindError::Socket { address, source },
+    })
 }
 
 fn socket(address: SocketAddr) -> io::Result<UdpSocket> {

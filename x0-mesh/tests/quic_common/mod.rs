@@ -27,7 +27,11 @@ impl Domain {
     }
 
     pub(crate) fn identity(&self, number: u64) -> Identity {
-        Identity::new(self.svid(number, Duration::from_secs(3600)), self.0.bundle()).unwrap()
+        self.identity_for(number, Duration::from_secs(3600))
+    }
+
+    pub(crate) fn identity_for(&self, number: u64, validity: Duration) -> Identity {
+        Identity::new(self.svid(number, validity), self.0.bundle()).unwrap()
     }
 
     /// On any port.

@@ -1,0 +1,492 @@
+//! The engine: its contract, its state, and what each input does.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use x0_identity::NodeId;
+
+use super::facts::{DatagramStats, LinkFacts, PathFacts};
+use super::flood::Seen;
+use super::frame::{FLOOD_OVERHEAD, Flood, control};
+use super::link::Link;
+use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
+use crate::liveness::{LivenessInput, LivenessOutput, LivenessState};
+use crate::random::SplitMix64;
+use crate::router::{self, LinkCost, LinkId, Router};
+
+mod receive;
+mod send;
+
+/// Datagrams of one node over the links of its ports. See the [module](super).
+///
+/// # Drain contract
+/// `now` is the time since any origin and must not run backwards. After each call of
+/// [`handle`](Datagrams::handle), [`send`](Datagrams::send) and [`flood`](Datagrams::flood), successful or
+/// not, take outputs with [`poll_output`](Datagrams::poll_output) until there are none, then wait for the
+/// next input or until [`poll_timeout`](Datagrams::poll_timeout), and hand in [`Input::Timeout`] then. Hand
+/// in frames that wait on a port before a timeout that is due: they are the better evidence. An error says
+/// what happened to the state; the engine remains usable.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use std::time::Duration;
+/// use x0_identity::NodeId;
+/// use x0_mesh::datagram::{DatagramOptions, Datagrams, FrameKeys, Input, Output, PortId, PortOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let nodes = [NodeId::new(1).ok_or("zero")?, NodeId::new(2).ok_or("zero")?];
+/// let addresses: [SocketAddr; 2] = ["[fe80::1]:1".parse()?, "[fe80::2]:1".parse()?];
+/// let port = PortId(0);
+/// let mut now = Duration::ZERO;
+/// // Exported from the neighbours' mutual-TLS connection.
+/// let material = [7; FrameKeys::MATERIAL_LEN];
+/// let mut ends = [0, 1].map(|at| Datagrams::new(nodes[at], DatagramOptions::new(at as u64 + 1)));
+/// for at in [0, 1] {
+///     ends[at].add_port(port, PortOptions::new(1232));
+///     let (peer, address) = (nodes[1 - at], addresses[1 - at]);
+///     let keys = FrameKeys::new(&material, at == 0);
+///     ends[at].handle(now, Input::Keyed { port, peer, address, keys })?;
+/// }
+/// let mut arrived = None;
+/// while arrived.is_none() {
+///     if ends[0].mtu(nodes[1]).is_some() {
+///         ends[0].send(now, nodes[1], b"hello")?;
+///     }
+///     for at in [0, 1] {
+///         while let Some(output) = ends[at].poll_output() {
+///             match output {
+///                 Output::Transmit { mut frame, .. } => {
+///                     let (from, frame) = (addresses[at], &mut frame[..]);
+///                     ends[1 - at].handle(now, Input::Frame { port, from, frame })?;
+///                 }
+///                 Output::Datagram { source, payload } => arrived = Some((source, payload)),
+///                 _ => {}
+///             }
+///         }
+///     }
+///     now = ends.iter().filter_map(Datagrams::poll_timeout).min().unwrap_or(now).max(now);
+///     for end in &mut ends {
+///         end.handle(now, Input::Timeout)?;
+///     }
+/// }
+/// assert_eq!(arrived, Some((nodes[0], b"hello".to_vec())));
+/// assert_eq!(ends[0].mtu(nodes[1]), Some(1200));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Datagrams {
+    local: NodeId,
+    options: DatagramOptions,
+    now: Duration,
+    router: Router,
+    ports: BTreeMap<PortId, PortOptions>,
+    links: BTreeMap<LinkId, Link>,
+    by_peer: BTreeMap<(PortId, NodeId), LinkId>,
+    /// Two links may have the same index.
+    by_index: BTreeMap<u32, Vec<LinkId>>,
+    links_made: u32,
+    /// Links whose detection may have outputs.
+    touched: Vec<LinkId>,
+    outputs: VecDeque<Output>,
+    seen: Seen,
+    random: SplitMix64,
+    stats: DatagramStats,
+}
+
+impl Datagrams {
+    /// A node without ports.
+    #[must_use]
+    pub fn new(local: NodeId, options: DatagramOptions) -> Datagrams {
+        Datagrams {
+            local,
+            now: Duration::ZERO,
+            router: Router::new(local, options.router.clone()),
+            ports: BTreeMap::new(),
+            links: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            by_index: BTreeMap::new(),
+            links_made: 0,
+            touched: Vec::new(),
+            outputs: VecDeque::new(),
+            seen: Seen::default(),
+            random: SplitMix64::new(options.router.seed.rotate_left(31) ^ local.get()),
+            stats: DatagramStats::default(),
+            options,
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn local(&self) -> NodeId {
+        self.local
+    }
+
+    /// Adds a port, or changes its settings; links that it has keep their cost until it is measured again.
+    pub fn add_port(&mut self, port: PortId, options: PortOptions) {
+        self.ports.insert(port, options);
+    }
+
+    /// Hands in what happened.
+    ///
+    /// # Errors
+    /// [`HandleError`]; nothing changed.
+    pub fn handle(&mut self, now: Duration, input: Input<'_>) -> Result<(), HandleError> {
+        self.now = self.now.max(now);
+        let result = match input {
+            Input::Keyed { port, peer, address, keys } => self.keyed(port, peer, address, keys),
+            Input::Ended { link } => self.ended(link),
+            Input::Frame { port, from, frame } => {
+                self.frame(port, from, frame);
+                Ok(())
+            }
+            Input::MtuChanged { port, mtu } => self.mtu_changed(port, mtu),
+            Input::Timeout => {
+                self.timeout();
+                Ok(())
+            }
+        };
+        self.settle();
+        result
+    }
+
+    /// The next thing to do, `None` when there is nothing until the next input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due. May be in the past, and then is due at once.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.links.values().filter_map(Link::timeout).chain(self.router.poll_timeout()).min()
+    }
+
+    /// The longest datagram that the current path to a destination carries, in bytes; `None` without a route.
+    #[must_use]
+    pub fn mtu(&self, to: NodeId) -> Option<usize> {
+        self.router.route(to).map(|route| usize::from(route.mtu))
+    }
+
+    /// All paths, in no particular order.
+    pub fn paths(&self) -> impl Iterator<Item = PathFacts> {
+        self.router.routes().map(|route| PathFacts {
+            destination: route.destination,
+            next: route.next,
+            link: route.link,
+            kind: route.kind,
+            metric: route.distance.metric,
+            price: route.price,
+            region: route.region,
+            mtu: usize::from(route.mtu),
+            backups: route.backups,
+        })
+    }
+
+    /// All links, in the order in which they were made.
+    pub fn links(&self) -> impl Iterator<Item = LinkFacts> {
+        self.links.values().map(|link| {
+            let sample = link.liveness.sample();
+            LinkFacts {
+                link: link.id,
+                port: link.port,
+                peer: link.peer,
+                address: link.address,
+                state: link.liveness.state(),
+                reason: link.reason,
+                rtt: sample.rtt,
+                receive_ratio: sample.receive_ratio,
+                send_ratio: sample.send_ratio,
+                cost: link.cost.unwrap_or_else(|| self.cost(link)),
+                mtu: link.mtu(),
+                sent_frames: link.sent_frames,
+                sent_bytes: link.sent_bytes,
+                control_bytes: link.control_bytes,
+                received_frames: link.received_frames,
+                received_bytes: link.received_bytes,
+            }
+        })
+    }
+
+    /// The link to a peer on a port, once it has keys.
+    #[must_use]
+    pub fn link(&self, port: PortId, peer: NodeId) -> Option<LinkId> {
+        self.by_peer.get(&(port, peer)).copied()
+    }
+
+    /// The state of a link, `None` if there is no such link.
+    #[must_use]
+    pub fn link_state(&self, link: LinkId) -> Option<LivenessState> {
+        self.links.get(&link).map(|link| link.liveness.state())
+    }
+
+    /// Counts.
+    #[must_use]
+    pub fn stats(&self) -> DatagramStats {
+        self.stats
+    }
+
+    /// The router, for its routes and counts.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    fn keyed(
+        &mut self,
+        port: PortId,
+        peer: NodeId,
+        address: SocketAddr,
+        keys: FrameKeys,
+    ) -> Result<(), HandleError> {
+        let mtu = self.ports.get(&port).ok_or(HandleError::UnknownPort { port })?.mtu;
+        if peer == self.local {
+            return Err(HandleError::LinkToSelf { port });
+        }
+        let id = if let Some(id) = self.by_peer.get(&(port, peer)) {
+            *id
+        } else {
+            let links_max = self.options.links_max;
+            if self.links.len() >= links_max {
+                return Err(HandleError::Full { peer, links_max });
+            }
+            let id = LinkId(self.links_made);
+            // After 2^32 links numbers are used again, of links that ended long ago.
+            self.links_made = self.links_made.wrapping_add(1);
+            self.by_peer.insert((port, peer), id);
+            self.links.insert(id, Link::new(id, port, peer, address, mtu, self.options.liveness.clone()));
+            id
+        };
+        let Some(link) = self.links.get_mut(&id) else { return Err(HandleError::UnknownLink { link: id }) };
+        let dropped = link.add_keys(keys);
+        link.address = address;
+        let indices: Vec<u32> = link.indices().collect();
+        link.detect(self.now, LivenessInput::Timeout);
+        self.touched.push(id);
+        if let Some(dropped) = dropped {
+            self.forget_index(dropped, id);
+        }
+        for index in indices {
+            let links = self.by_index.entry(index).or_default();
+            if !links.contains(&id) {
+                links.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_index(&mut self, index: u32, id: LinkId) {
+        if let Some(links) = self.by_index.get_mut(&index) {
+            links.retain(|link| *link != id);
+            if links.is_empty() {
+                self.by_index.remove(&index);
+            }
+        }
+    }
+
+    fn ended(&mut self, id: LinkId) -> Result<(), HandleError> {
+        let link = self.links.remove(&id).ok_or(HandleError::UnknownLink { link: id })?;
+        self.by_peer.remove(&(link.port, link.peer));
+        for index in link.indices() {
+            self.forget_index(index, id);
+        }
+        if link.cost.is_some() {
+            // Known to the router, so it cannot refuse.
+            let _ = self.router.handle(self.now, router::Input::LinkDown { link: id });
+        }
+        let (peer, state) = (link.peer, LivenessState::Down);
+        self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: None });
+        Ok(())
+    }
+
+    fn mtu_changed(&mut self, port: PortId, mtu: usize) -> Result<(), HandleError> {
+        self.ports.get_mut(&port).ok_or(HandleError::UnknownPort { port })?.mtu = mtu;
+        let ids: Vec<LinkId> =
+            self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
+        for id in ids {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.frame_len_max = mtu;
+            }
+            self.rate(id);
+        }
+        Ok(())
+    }
+
+    fn timeout(&mut self) {
+        let now = self.now;
+        let due: Vec<LinkId> = self
+            .links
+            .values()
+            .filter(|link| link.timeout().is_some_and(|at| at <= now))
+            .map(|link| link.id)
+            .collect();
+        for id in due {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            link.detect(now, LivenessInput::Timeout);
+            self.touched.push(id);
+            let (peer, port, address) = (link.peer, link.port, link.address);
+            let announcements = link.announcements_due(now);
+            let Some(sessions) = self.sessions(peer) else { continue };
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            for nodes in announcements {
+                if let Some(frame) = link.announce(now, nodes, sessions) {
+                    self.outputs.push_back(Output::Transmit { port, to: address, frame });
+                }
+            }
+        }
+        if self.router.poll_timeout().is_some_and(|at| at <= now) {
+            // A timeout is never refused.
+            let _ = self.router.handle(now, router::Input::Timeout);
+        }
+    }
+
+    /// The sessions of the router with a neighbour: this node's, then the neighbour's.
+    fn sessions(&self, peer: NodeId) -> Option<(u32, u32)> {
+        self.router.session(peer).map(|session| (session.local, session.remote))
+    }
+
+    /// What a link costs. Its ratios are those of a perfect link until they are measured: it came up by
+    /// frames that arrived.
+    fn cost(&self, link: &Link) -> LinkCost {
+        let mut sample = link.liveness.sample();
+        sample.receive_ratio.get_or_insert(1.0);
+        sample.send_ratio.get_or_insert(1.0);
+        let cost = self.ports.get(&link.port).map_or(LinkCost::new(1), |port| port.metric.cost(&sample));
+        cost.mtu(cost.mtu.min(u16::try_from(link.mtu()).unwrap_or(u16::MAX - 1)))
+    }
+
+    /// Reports the cost of a link to the router if it has changed.
+    fn rate(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id).filter(|link| link.cost.is_some()) else { return };
+        let cost = self.cost(link);
+        // A degraded link has a cost of its own until it recovers.
+        if link.cost == Some(cost) || link.liveness.state() != LivenessState::Up {
+            return;
+        }
+        let peer = link.peer;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.cost = Some(cost);
+        }
+        // The link is up already, so it cannot be refused.
+        let _ = self.router.handle(self.now, router::Input::LinkUp { link: id, peer, cost });
+    }
+
+    /// Does what detection and router want, until neither wants anything.
+    fn settle(&mut self) {
+        let mut is_busy = true;
+        while core::mem::take(&mut is_busy) {
+            for id in core::mem::take(&mut self.touched) {
+                while let Some(output) = self.links.get_mut(&id).and_then(|link| link.liveness.poll_output())
+                {
+                    is_busy = true;
+                    self.detected(id, output);
+                }
+            }
+            while let Some(output) = self.router.poll_output() {
+                is_busy = true;
+                self.routed(output);
+            }
+        }
+    }
+
+    fn detected(&mut self, id: LinkId, output: LivenessOutput) {
+        match output {
+            LivenessOutput::Probe(probe) => self.send_control(id, &[&[control::PROBE], &probe]),
+            LivenessOutput::Changed { state, reason } => {
+                let Some(link) = self.links.get(&id) else { return };
+                let (peer, cost, was_known) = (link.peer, self.cost(link), link.cost.is_some());
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.reason = Some(reason);
+                    link.cost = (state != LivenessState::Down).then_some(cost);
+                }
+                let now = self.now;
+                let up = router::Input::LinkUp { link: id, peer, cost };
+                // What the router refuses, such as one neighbour too many, is a link that it does not use.
+                let _ = match state {
+                    LivenessState::Up => self.router.handle(now, up),
+                    LivenessState::Degraded => {
+                        if !was_known {
+                            let _ = self.router.handle(now, up);
+                        }
+                        self.router.handle(now, router::Input::LinkDegraded { link: id })
+                    }
+                    LivenessState::Down => self.router.handle(now, router::Input::LinkDown { link: id }),
+                };
+                self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
+            }
+        }
+    }
+
+    fn routed(&mut self, output: router::Output) {
+        match output {
+            router::Output::Send { link, message, .. } => {
+                self.send_control(link, &[&[control::ROUTER], &message]);
+                self.sent(link);
+            }
+            router::Output::RouteChanged { destination, next } => {
+                self.outputs.push_back(Output::RouteChanged { destination, next });
+            }
+            router::Output::Report(report) => self.outputs.push_back(Output::Report(report)),
+        }
+    }
+
+    fn send_control(&mut self, id: LinkId, parts: &[&[u8]]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (port, to) = (link.port, link.address);
+        if let Some(frame) = link.control(parts) {
+            self.outputs.push_back(Output::Transmit { port, to, frame });
+        }
+        if link.takes_renewal() {
+            self.outputs.push_back(Output::RenewKeys { link: id });
+        }
+    }
+
+    /// Traffic was sent over a link.
+    fn sent(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detect(self.now, LivenessInput::Sent);
+            self.touched.push(id);
+        }
+    }
+
+    /// Sends a message to all nodes that can be reached, this one not included. A node receives it once, as
+    /// long as it is not lost on all ways.
+    ///
+    /// # Errors
+    /// [`DatagramError::TooLong`]: it does not fit the shortest link of this node. Nothing was sent.
+    pub fn flood(&mut self, now: Duration, payload: &[u8]) -> Result<(), DatagramError> {
+        self.now = self.now.max(now);
+        let shortest = self.links.values().map(|link| link.frame_len_max).min();
+        let mtu = shortest.unwrap_or(usize::MAX).saturating_sub(FLOOD_OVERHEAD);
+        if payload.len() > mtu {
+            return Err(DatagramError::TooLong { len: payload.len(), mtu });
+        }
+        let number = self.random.next();
+        let flood = Flood { hop_limit: self.options.hop_limit, origin: self.local, number };
+        self.seen.insert(self.local, number);
+        self.spread(flood, payload, None);
+        self.settle();
+        Ok(())
+    }
+
+    /// Sends a flooded message to each neighbour but one.
+    fn spread(&mut self, flood: Flood, payload: &[u8], from: Option<NodeId>) {
+        let mut last = None;
+        // Over one link to each neighbour. Links of one neighbour need not be next to each other in the
+        // table.
+        let mut links: Vec<(NodeId, u32, LinkId)> = self
+            .links
+            .values()
+            .filter_map(|link| Some((link.peer, link.cost?.metric, link.id)))
+            .filter(|(peer, ..)| Some(*peer) != from && *peer != flood.origin)
+            .collect();
+        links.sort_unstable();
+        for (peer, _, id) in links {
+            if last.replace(peer) != Some(peer) {
+                self.send_control(id, &[&flood.encode(), payload]);
+                self.sent(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Frames from neighbours.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use x0_identity::NodeId;
+
+use super::super::frame::{Flood, Header, control, decode_nodes, decode_outer, kind};
+use super::super::protection::Refused;
+use super::super::{Output, PortId};
+use super::Datagrams;
+use super::send::Drop;
+use crate::liveness::LivenessInput;
+use crate::router::{self, LinkId};
+
+impl Datagrams {
+    /// Takes a frame: finds its keys, opens it, and does what it says.
+    pub(super) fn frame(&mut self, port: PortId, from: SocketAddr, frame: &mut [u8]) {
+        let Some((first, index, low)) = decode_outer(frame) else {
+            self.stats.refused += 1;
+            return;
+        };
+        let links = self.by_index.get(&index).map_or_else(Vec::new, Clone::clone);
+        let mut refused = Refused::Forged;
+        // Nearly always one. A failed attempt leaves the bytes unusable, so all attempts but the last use a
+        // copy.
+        for (left, id) in (0..links.len()).rev().zip(links) {
+            let mut copy = if left > 0 { frame.to_vec() } else { Vec::new() };
+            let bytes = if left > 0 { &mut copy[..] } else { &mut *frame };
+            match self.open(id, port, from, (first, index, low), bytes) {
+                Ok((set, plain)) => {
+                    self.opened(id, first, set, plain);
+                    return;
+                }
+                Err(Refused::Replayed) => refused = Refused::Replayed,
+                Err(Refused::Forged) => {}
+            }
+        }
+        match refused {
+            Refused::Replayed => self.stats.replayed += 1,
+            Refused::Forged => self.stats.refused += 1,
+        }
+    }
+
+    /// Opens a frame with the keys of a link: the position of the keys, and the content.
+    fn open<'a>(
+        &mut self,
+        id: LinkId,
+        port: PortId,
+        from: SocketAddr,
+        (first, index, low): (u8, u32, u32),
+        frame: &'a mut [u8],
+    ) -> Result<(usize, &'a [u8]), Refused> {
+        let link = self.links.get(&id).filter(|link| link.port == port).ok_or(Refused::Forged)?;
+        let sessions = match first {
+            kind::CONTROL => None,
+            // The sender's comes first.
+            _ => {
+                Some(self.sessions(link.peer).map(|(local, remote)| (remote, local)).ok_or(Refused::Forged)?)
+            }
+        };
+        let link = self.links.get_mut(&id).ok_or(Refused::Forged)?;
+        let set =
+            link.key_sets().iter().position(|set| set.protection.index() == index).ok_or(Refused::Forged)?;
+        let protection = &mut link.key_sets()[set].protection;
+        let number = protection.check(low)?;
+        let len = frame.len();
+        let (plain, is_newest) = protection.open(number, frame, sessions)?;
+        link.received_frames += 1;
+        link.received_bytes += len as u64;
+        // The neighbour is where its newest authentic frame came from.
+        if is_newest {
+            link.address = from;
+        }
+        Ok((set, plain))
+    }
+
+    /// Does what an authentic frame says.
+    pub(in crate::datagram) fn opened(&mut self, id: LinkId, first: u8, set: usize, plain: &[u8]) {
+        let is_valid = match first {
+            kind::CONTROL => self.control(id, set, plain),
+            _ => self.datagram(id, first == kind::LONG, set, plain),
+        };
+        self.stats.malformed += u64::from(is_valid.is_none());
+    }
+
+    fn control(&mut self, id: LinkId, set: usize, plain: &[u8]) -> Option<()> {
+        let now = self.now;
+        let ([kind], content) = plain.split_first_chunk::<1>()?;
+        let link = self.links.get_mut(&id)?;
+        let peer = link.peer;
+        self.touched.push(id);
+        if *kind == control::PROBE {
+            link.detect(now, LivenessInput::Probe(content));
+            self.rate(id);
+            return Some(());
+        }
+        link.detect(now, LivenessInput::Received);
+        match *kind {
+            control::ROUTER => {
+                // Detection may have brought the link up just now.
+                self.settle();
+                // A refused message is counted by the router, and has no effect.
+                let _ = self.router.handle(now, router::Input::Message { link: id, message: content });
+            }
+            control::LABEL => {
+                let label = u16::from_le_bytes(content.try_into().ok()?);
+                link.key_sets().get_mut(set)?.labels.acknowledge(label);
+                self.send_waiting(id);
+            }
+            control::FLOOD => {
+                let (flood, payload) = Flood::decode(content)?;
+                if flood.origin == self.local || !self.seen.insert(flood.origin, flood.number) {
+                    self.stats.flood_duplicates += 1;
+                    return Some(());
+                }
+                self.stats.floods += 1;
+                self.outputs.push_back(Output::Flood { origin: flood.origin, payload: payload.to_vec() });
+                if flood.hop_limit > 1 {
+                    self.spread(Flood { hop_limit: flood.hop_limit - 1, ..flood }, payload, Some(peer));
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn datagram(&mut self, id: LinkId, is_long: bool, set: usize, plain: &[u8]) -> Option<()> {
+        let link = self.links.get_mut(&id)?;
+        let peer = link.peer;
+        link.detect(self.now, LivenessInput::Received);
+        self.touched.push(id);
+        let (header, rest) = Header::decode(plain)?;
+        let labels = &mut link.key_sets().get_mut(set)?.labels;
+        let (nodes, payload) = if is_long {
+            let (destination, source, payload) = decode_nodes(rest)?;
+            let nodes = (destination, source);
+            if header.label != 0 {
+                if !labels.learn(header.label, nodes) {
+                    return None;
+                }
+                self.send_control(id, &[&[control::LABEL], &header.label.to_le_bytes()]);
+            }
+            (nodes, payload)
+        } else {
+            (labels.nodes(header.label)?, rest)
+        };
+        if header.announces {
+            return (is_long && payload.is_empty()).then_some(());
+        }
+        self.arrived(peer, nodes, header, payload);
+        Some(())
+    }
+
+    /// A datagram is at this node: for it, or to be sent on.
+    fn arrived(&mut self, peer: NodeId, nodes: (NodeId, NodeId), header: Header, payload: &[u8]) {
+        let (destination, source) = nodes;
+        if destination == self.local {
+            self.stats.received += 1;
+            self.outputs.push_back(Output::Datagram { source, payload: payload.to_vec() });
+            return;
+        }
+        if header.hop_limit <= 1 {
+            self.stats.hop_limit += 1;
+            return;
+        }
+        // Only a late datagram, or that of a misbehaving neighbour, comes to a node that offers no routes.
+        if self.options.router.relay.is_none() {
+            self.stats.no_route += 1;
+            return;
+        }
+        let header = Header { hop_limit: header.hop_limit - 1, ..header };
+        match self.forward(Some(peer), nodes, header, payload) {
+            Ok(()) => {
+                self.stats.relayed += 1;
+                self.stats.relayed_bytes += payload.len() as u64;
+            }
+            Err(Drop::NoRoute) => self.stats.no_route += 1,
+            Err(Drop::TooLong) => self.stats.too_long += 1,
+        }
+    }
+}

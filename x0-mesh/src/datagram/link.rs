@@ -1,0 +1,217 @@
+//! One link: a neighbour on a port, with its keys and its detection.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use x0_identity::NodeId;
+
+use super::frame::{Header, NODES_LEN, OVERHEAD, SHORT_LEN, kind};
+use super::label::{Form, Labels, Nodes};
+use super::protection::Protection;
+use super::{FrameKeys, PortId};
+use crate::liveness::{Liveness, LivenessInput, LivenessOptions, LivenessReason};
+use crate::router::{LinkCost, LinkId};
+
+/// Sets of keys that are accepted: two connections may be made at once, and the older keys are in use until
+/// the newer ones are confirmed.
+const KEYS_MAX: usize = 3;
+/// Datagrams that wait until their label is acknowledged.
+const WAITING_MAX: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct KeySet {
+    pub(super) protection: Protection,
+    pub(super) labels: Labels,
+    is_renewal_reported: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) port: PortId,
+    pub(super) peer: NodeId,
+    pub(super) address: SocketAddr,
+    /// The newest last. Never empty.
+    keys: Vec<KeySet>,
+    pub(super) liveness: Liveness,
+    pub(super) reason: Option<LivenessReason>,
+    /// As the router knows it; `None` while it is down.
+    pub(super) cost: Option<LinkCost>,
+    /// The longest frame.
+    pub(super) frame_len_max: usize,
+    /// Datagrams without an acknowledged label, whose long form does not fit.
+    waiting: VecDeque<(Nodes, Header, Vec<u8>)>,
+    pub(super) sent_frames: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) control_bytes: u64,
+    pub(super) received_frames: u64,
+    pub(super) received_bytes: u64,
+}
+
+/// What became of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Frame(Vec<u8>),
+    /// The datagram waits; an announcement of its label may be due. True: an older datagram was dropped for
+    /// it.
+    Waits(Option<Vec<u8>>, bool),
+    TooLong,
+}
+
+impl Link {
+    pub(super) fn new(
+        id: LinkId,
+        port: PortId,
+        peer: NodeId,
+        address: SocketAddr,
+        frame_len_max: usize,
+        liveness: LivenessOptions,
+    ) -> Link {
+        Link {
+            id,
+            port,
+            peer,
+            address,
+            keys: Vec::new(),
+            liveness: Liveness::new(liveness),
+            reason: None,
+            cost: None,
+            frame_len_max,
+            waiting: VecDeque::new(),
+            sent_frames: 0,
+            sent_bytes: 0,
+            control_bytes: 0,
+            received_frames: 0,
+            received_bytes: 0,
+        }
+    }
+
+    /// Adds keys, and returns the index of those that are dropped for them.
+    pub(super) fn add_keys(&mut self, keys: FrameKeys) -> Option<u32> {
+        let dropped = (self.keys.len() == KEYS_MAX).then(|| self.keys.remove(0).protection.index());
+        let protection = Protection::new(keys);
+        self.keys.push(KeySet { protection, labels: Labels::default(), is_renewal_reported: false });
+        dropped
+    }
+
+    pub(super) fn key_sets(&mut self) -> &mut [KeySet] {
+        &mut self.keys
+    }
+
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
+        self.keys.iter().map(|set| set.protection.index())
+    }
+
+    /// The newest keys that the peer certainly has: the server of a connection has completed the handshake
+    /// after its client, and a frame of the peer shows that it has the keys. Else the newest.
+    fn current(&mut self) -> Option<&mut KeySet> {
+        let is_usable = |set: &KeySet| !set.protection.is_client() || set.protection.is_confirmed();
+        let position = self.keys.iter().rposition(is_usable).or(self.keys.len().checked_sub(1))?;
+        self.keys.get_mut(position)
+    }
+
+    /// The longest datagram.
+    pub(super) fn mtu(&self) -> usize {
+        self.frame_len_max.saturating_sub(OVERHEAD)
+    }
+
+    /// A control frame; `None` when it does not fit, or the keys are used up.
+    pub(super) fn control(&mut self, parts: &[&[u8]]) -> Option<Vec<u8>> {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>() + OVERHEAD - SHORT_LEN;
+        if len > self.frame_len_max {
+            return None;
+        }
+        let frame = self.current()?.protection.protect(kind::CONTROL, parts, None)?;
+        self.control_bytes += frame.len() as u64;
+        self.count_sent(&frame);
+        Some(frame)
+    }
+
+    fn count_sent(&mut self, frame: &[u8]) {
+        self.sent_frames += 1;
+        self.sent_bytes += frame.len() as u64;
+    }
+
+    /// A frame with a datagram in the shortest form that the peer understands.
+    pub(super) fn datagram(
+        &mut self,
+        now: Duration,
+        nodes: Nodes,
+        header: Header,
+        payload: &[u8],
+        sessions: (u32, u32),
+    ) -> Sent {
+        if payload.len() > self.mtu() {
+            return Sent::TooLong;
+        }
+        let frame_len_max = self.frame_len_max;
+        let Some(set) = self.current() else { return Sent::TooLong };
+        let frame = match set.labels.form(nodes) {
+            Form::Short { label } => {
+                let header = Header { label, ..header }.encode();
+                set.protection.protect(kind::SHORT, &[&header, payload], Some(sessions))
+            }
+            Form::Long { label } => {
+                let len = OVERHEAD + NODES_LEN + payload.len();
+                if len > frame_len_max {
+                    if label == 0 {
+                        return Sent::TooLong;
+                    }
+                    let announcement = self.announce(now, nodes, sessions);
+                    let is_dropped = self.waiting.len() == WAITING_MAX && self.waiting.pop_front().is_some();
+                    self.waiting.push_back((nodes, header, payload.to_vec()));
+                    return Sent::Waits(announcement, is_dropped);
+                }
+                let header = Header { label, ..header }.encode();
+                let (destination, source) = (nodes.0.get().to_le_bytes(), nodes.1.get().to_le_bytes());
+                let parts: [&[u8]; 4] = [&header, &destination, &source, payload];
+                set.protection.protect(kind::LONG, &parts, Some(sessions))
+            }
+        };
+        let Some(frame) = frame else { return Sent::TooLong };
+        self.count_sent(&frame);
+        Sent::Frame(frame)
+    }
+
+    /// A frame that announces the label of these nodes, if it is due.
+    pub(super) fn announce(&mut self, now: Duration, nodes: Nodes, sessions: (u32, u32)) -> Option<Vec<u8>> {
+        let set = self.current()?;
+        let Form::Long { label } = set.labels.form(nodes) else { return None };
+        if !set.labels.announce(nodes, now) {
+            return None;
+        }
+        let header = Header { hop_limit: 1, announces: true, label, bound: None }.encode();
+        let (destination, source) = (nodes.0.get().to_le_bytes(), nodes.1.get().to_le_bytes());
+        let frame = set.protection.protect(kind::LONG, &[&header, &destination, &source], Some(sessions))?;
+        self.control_bytes += frame.len() as u64;
+        self.count_sent(&frame);
+        Some(frame)
+    }
+
+    /// The pairs of nodes whose label has to be announced again.
+    pub(super) fn announcements_due(&mut self, now: Duration) -> Vec<Nodes> {
+        self.current().map_or_else(Vec::new, |set| set.labels.due(now))
+    }
+
+    /// The datagrams that can be sent now, because their labels are known.
+    pub(super) fn take_waiting(&mut self) -> Vec<(Nodes, Header, Vec<u8>)> {
+        self.waiting.drain(..).collect()
+    }
+
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let labels = self.keys.iter().filter_map(|set| set.labels.timeout());
+        self.liveness.poll_timeout().into_iter().chain(labels).min()
+    }
+
+    /// Whether new keys are wanted: true once for each set.
+    pub(super) fn takes_renewal(&mut self) -> bool {
+        let Some(set) = self.current() else { return false };
+        set.protection.wants_renewal() && !core::mem::replace(&mut set.is_renewal_reported, true)
+    }
+
+    pub(super) fn detect(&mut self, now: Duration, input: LivenessInput<'_>) {
+        self.liveness.handle(now, input);
+    }
+}

@@ -1,0 +1,88 @@
+//! Settings.
+
+use alloc::boxed::Box;
+
+use crate::liveness::LivenessOptions;
+use crate::router::{Etx, Metric, RouterOptions};
+
+/// Settings of a [`Datagrams`](super::Datagrams).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DatagramOptions {
+    /// The settings of the router.
+    pub router: RouterOptions,
+    /// The settings of the detection on each link.
+    pub liveness: LivenessOptions,
+    /// How many nodes a datagram passes at most. 32 unless set.
+    pub hop_limit: u8,
+    /// How many links are used. 512 unless set.
+    pub links_max: usize,
+}
+
+impl DatagramOptions {
+    /// The usual settings. The seed must differ each time that the node starts.
+    #[must_use]
+    pub fn new(seed: u64) -> DatagramOptions {
+        let [a, b, c, d, ..] = seed.to_le_bytes();
+        DatagramOptions {
+            router: RouterOptions::new(seed),
+            liveness: LivenessOptions::new(u32::from_le_bytes([a, b, c, d])),
+            hop_limit: 32,
+            links_max: 512,
+        }
+    }
+
+    /// Sets [`DatagramOptions::router`].
+    #[must_use]
+    pub fn router(mut self, router: RouterOptions) -> DatagramOptions {
+        self.router = router;
+        self
+    }
+
+    /// Sets [`DatagramOptions::liveness`].
+    #[must_use]
+    pub fn liveness(mut self, liveness: LivenessOptions) -> DatagramOptions {
+        self.liveness = liveness;
+        self
+    }
+
+    /// Sets [`DatagramOptions::hop_limit`]; zero counts as 1.
+    #[must_use]
+    pub fn hop_limit(mut self, hop_limit: u8) -> DatagramOptions {
+        self.hop_limit = hop_limit.max(1);
+        self
+    }
+
+    /// Sets [`DatagramOptions::links_max`].
+    #[must_use]
+    pub fn links_max(mut self, links_max: usize) -> DatagramOptions {
+        self.links_max = links_max;
+        self
+    }
+}
+
+/// Settings of a port.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PortOptions {
+    /// The longest frame, in bytes. Messages of the router are 25 bytes longer as frames: with ports that
+    /// carry less than 1225 bytes, set [`RouterOptions::message_len_max`] accordingly.
+    pub mtu: usize,
+    /// What its links cost. [`Etx`] unless set.
+    pub metric: Box<dyn Metric>,
+}
+
+impl PortOptions {
+    /// A port with frames of up to `mtu` bytes.
+    #[must_use]
+    pub fn new(mtu: usize) -> PortOptions {
+        PortOptions { mtu, metric: Box::new(Etx) }
+    }
+
+    /// Sets [`PortOptions::metric`].
+    #[must_use]
+    pub fn metric(mut self, metric: impl Metric + 'static) -> PortOptions {
+        self.metric = Box::new(metric);
+        self
+    }
+}

@@ -1,0 +1,188 @@
+//! Neighbours: dialling, accepting, and keys from their connections.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use quinn::{Connection, Endpoint, Incoming, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::node::Shared;
+use crate::datagram::{FrameKeys, PortId};
+use crate::liveness::LivenessState;
+use crate::quic::{Jitter, race};
+use crate::router::LinkId;
+
+/// How long a connection is kept after its keys were taken, so that the other end can take them too.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a link stays down before its keys are renewed: the peer may have restarted.
+const REDIAL: Duration = Duration::from_millis(150);
+/// The close code of a neighbour that cannot be used.
+const REFUSED: VarInt = VarInt::from_u32(1);
+
+/// The settings of all ports.
+#[derive(Debug, Clone)]
+pub(super) struct Timing {
+    pub(super) dial_timeout: Duration,
+    pub(super) backoff_min: Duration,
+    pub(super) backoff_max: Duration,
+    pub(super) keys_lifetime: Duration,
+    pub(super) seed: u64,
+}
+
+/// A neighbour with keys.
+struct Keyed {
+    link: LinkId,
+    /// When new keys are due.
+    renew_in: Duration,
+}
+
+/// Takes the keys of a connection whose TLS handshake is complete on this side.
+fn take_keys(
+    shared: &Weak<Shared>,
+    port: PortId,
+    connection: &Connection,
+    is_client: bool,
+    keys_lifetime: Duration,
+) -> Option<Keyed> {
+    let shared = shared.upgrade()?;
+    let chain =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())?;
+    // TLS has verified that the SVID is trusted; guests are no neighbours.
+    let peer = x0_identity::peer_node_id(&chain).ok()?;
+    // A certificate is valid to the end of its last second (RFC 5280 §4.1.2.5).
+    let expiry = x0_identity::peer_not_after(&chain).ok()? + Duration::from_secs(1);
+    let mut material = [0; FrameKeys::MATERIAL_LEN];
+    connection.export_keying_material(&mut material, FrameKeys::LABEL, b"").ok()?;
+    let keys = FrameKeys::new(&material, is_client);
+    let address = connection.remote_address();
+    let now = shared.now();
+    let link = shared.lock().keyed(now, (port, peer, address), keys, expiry).ok()?;
+    let valid = expiry.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(Keyed { link, renew_in: (valid / 2).clamp(Duration::from_millis(100), keys_lifetime) })
+}
+
+/// Keeps a connection until the other end has certainly taken its keys.
+async fn linger(connection: Connection) {
+    race(sleep(LINGER), connection.closed()).await;
+}
+
+/// Accepts neighbours that dial, until the task is aborted.
+pub(super) async fn accept_always(
+    shared: Weak<Shared>,
+    endpoint: Endpoint,
+    port: PortId,
+    incoming_max: usize,
+    timing: Timing,
+) {
+    // Bounds the state that strangers can make this node keep before they have shown an identity (RFC 9000
+    // §21.1).
+    let permits = Arc::new(Semaphore::new(incoming_max.min(Semaphore::MAX_PERMITS)));
+    let mut tasks = JoinSet::new();
+    while let Some(incoming) = endpoint.accept().await {
+        while tasks.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let (shared, timing) = (Weak::clone(&shared), timing.clone());
+        tasks.spawn(async move {
+            accept(shared, incoming, port, &timing).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn accept(shared: Weak<Shared>, incoming: Incoming, port: PortId, timing: &Timing) {
+    let Ok(connecting) = incoming.accept() else { return };
+    let Ok(Ok(connection)) = timeout(timing.dial_timeout, connecting).await else { return };
+    match take_keys(&shared, port, &connection, false, timing.keys_lifetime) {
+        Some(_) => linger(connection).await,
+        None => {
+            connection.close(REFUSED, b"the SVID does not name another node, or there are too many links");
+        }
+    }
+}
+
+/// Dials a neighbour whenever its link needs keys, until the task is aborted.
+pub(super) async fn dial_always(
+    shared: Weak<Shared>,
+    endpoint: Endpoint,
+    client: quinn::ClientConfig,
+    port: PortId,
+    address: SocketAddr,
+    timing: Timing,
+) {
+    let mut jitter = Jitter::new(timing.seed ^ u64::from(address.port()) << 32 ^ u64::from(port.0));
+    let mut pause = timing.backoff_min;
+    let mut lingering = JoinSet::new();
+    loop {
+        while lingering.try_join_next().is_some() {}
+        // The identity is the SVID's, so the server name (RFC 6066 §3) is neither sent nor verified.
+        let attempt = async {
+            let connecting = endpoint.connect_with(client.clone(), address, "x0-mesh").ok()?;
+            let connection = timeout(timing.dial_timeout, connecting).await.ok()?.ok()?;
+            let keyed = take_keys(&shared, port, &connection, true, timing.keys_lifetime);
+            if keyed.is_none() {
+                connection
+                    .close(REFUSED, b"the SVID does not name another node, or there are too many links");
+            }
+            Some((keyed?, connection))
+        };
+        let Some((keyed, connection)) = attempt.await else {
+            if shared.strong_count() == 0 {
+                return;
+            }
+            sleep(jitter.spread(pause)).await;
+            pause = (pause * 2).min(timing.backoff_max);
+            continue;
+        };
+        lingering.spawn(linger(connection));
+        if !needed(&shared, keyed, &mut jitter, &mut pause, &timing).await {
+            return;
+        }
+    }
+}
+
+/// Waits until new keys are needed; false when the mesh has ended.
+async fn needed(
+    shared: &Weak<Shared>,
+    keyed: Keyed,
+    jitter: &mut Jitter,
+    pause: &mut Duration,
+    timing: &Timing,
+) -> bool {
+    let renew_at = Instant::now() + keyed.renew_in;
+    // The first probes are on their way.
+    let mut down_until = Instant::now() + jitter.spread(REDIAL * 2).max(*pause);
+    loop {
+        let Some(strong) = shared.upgrade() else { return false };
+        let changed = Arc::clone(&strong.links_changed);
+        let notified = changed.notified();
+        let (state, wants_renewal) = {
+            let core = strong.lock();
+            (core.engine.link_state(keyed.link), core.renewals.contains(&keyed.link))
+        };
+        drop(strong);
+        let now = Instant::now();
+        match state {
+            _ if wants_renewal || now >= renew_at => return true,
+            None => return true,
+            Some(LivenessState::Down) => {
+                if now >= down_until {
+                    *pause = (*pause * 2).min(timing.backoff_max);
+                    return true;
+                }
+                race(notified, sleep_until(down_until.min(renew_at))).await;
+            }
+            Some(_) => {
+                *pause = timing.backoff_min;
+                race(notified, sleep_until(renew_at)).await;
+                down_until = Instant::now() + jitter.spread(REDIAL);
+            }
+        }
+    }
+}

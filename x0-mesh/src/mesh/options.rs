@@ -1,0 +1,161 @@
+//! Settings of the driver.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use x0_identity::NodeId;
+
+use crate::datagram::DatagramOptions;
+use crate::link::Link;
+use crate::quic::unpredictable;
+use crate::router::{Etx, Metric};
+
+/// A link of a node, and the neighbours to dial on it. Neighbours that dial are accepted if their SVID is
+/// trusted and names a node.
+pub struct MeshPort {
+    pub(super) link: Box<dyn Link>,
+    pub(super) neighbours: Vec<SocketAddr>,
+    pub(super) metric: Box<dyn Metric>,
+}
+
+impl MeshPort {
+    /// A port without neighbours to dial.
+    #[must_use]
+    pub fn new(link: impl Link + 'static) -> MeshPort {
+        MeshPort { link: Box::new(link), neighbours: Vec::new(), metric: Box::new(Etx) }
+    }
+
+    /// Adds a neighbour to dial.
+    #[must_use]
+    pub fn neighbour(mut self, address: SocketAddr) -> MeshPort {
+        self.neighbours.push(address);
+        self
+    }
+
+    /// Sets what the links of the port cost. [`Etx`] unless set.
+    #[must_use]
+    pub fn metric(mut self, metric: impl Metric + 'static) -> MeshPort {
+        self.metric = Box::new(metric);
+        self
+    }
+}
+
+impl fmt::Debug for MeshPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MeshPort")
+            .field("local", &self.link.local())
+            .field("neighbours", &self.neighbours)
+            .field("metric", &self.metric)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Mesh`](super::Mesh).
+#[non_exhaustive]
+pub struct MeshOptions {
+    /// This node. The SVID in the TLS configurations must name the same node.
+    pub local: NodeId,
+    /// For neighbours that dial. It must demand a client certificate. The mesh sets the ALPN.
+    pub server: Arc<rustls::ServerConfig>,
+    /// For neighbours that are dialled. The mesh sets the ALPN.
+    pub client: Arc<rustls::ClientConfig>,
+    /// The links.
+    pub ports: Vec<MeshPort>,
+    /// The settings of the protocol.
+    pub datagrams: DatagramOptions,
+    /// How long one attempt to reach a neighbour may take. 1 s unless set.
+    pub dial_timeout: Duration,
+    /// The pause after the first failed attempt. It doubles with each. 50 ms unless set.
+    pub backoff_min: Duration,
+    /// The longest pause between attempts. 2 s unless set.
+    pub backoff_max: Duration,
+    /// The longest life of keys. 1 h unless set.
+    pub keys_lifetime: Duration,
+    /// How many neighbours may be in the middle of a handshake that this node did not dial. 64 unless set.
+    pub incoming_max: usize,
+}
+
+impl MeshOptions {
+    /// The usual settings, and no port. Sessions and flooded messages are numbered from a random seed, and
+    /// the router's sequence number from the system's clock.
+    #[must_use]
+    pub fn new(
+        local: NodeId,
+        server: Arc<rustls::ServerConfig>,
+        client: Arc<rustls::ClientConfig>,
+    ) -> MeshOptions {
+        let mut datagrams = DatagramOptions::new(unpredictable());
+        let seconds = std::time::UNIX_EPOCH.elapsed().map_or(1, |elapsed| elapsed.as_secs());
+        // From 2020 on, so that 32 bits last until 2156. A number that is too low is corrected by neighbours.
+        let seqno = u32::try_from(seconds.saturating_sub(1_577_836_800)).unwrap_or(u32::MAX / 2);
+        datagrams.router = datagrams.router.seqno(seqno);
+        MeshOptions {
+            local,
+            server,
+            client,
+            ports: Vec::new(),
+            datagrams,
+            dial_timeout: Duration::from_secs(1),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(2),
+            keys_lifetime: Duration::from_secs(3600),
+            incoming_max: 64,
+        }
+    }
+
+    /// Adds a link.
+    #[must_use]
+    pub fn port(mut self, port: MeshPort) -> MeshOptions {
+        self.ports.push(port);
+        self
+    }
+
+    /// Sets [`MeshOptions::datagrams`].
+    #[must_use]
+    pub fn datagrams(mut self, datagrams: DatagramOptions) -> MeshOptions {
+        self.datagrams = datagrams;
+        self
+    }
+
+    /// Sets [`MeshOptions::dial_timeout`].
+    #[must_use]
+    pub fn dial_timeout(mut self, dial_timeout: Duration) -> MeshOptions {
+        self.dial_timeout = dial_timeout;
+        self
+    }
+
+    /// Sets [`MeshOptions::backoff_min`] and [`MeshOptions::backoff_max`].
+    #[must_use]
+    pub fn backoff(mut self, min: Duration, max: Duration) -> MeshOptions {
+        self.backoff_min = min;
+        self.backoff_max = max.max(min);
+        self
+    }
+
+    /// Sets [`MeshOptions::keys_lifetime`].
+    #[must_use]
+    pub fn keys_lifetime(mut self, keys_lifetime: Duration) -> MeshOptions {
+        self.keys_lifetime = keys_lifetime;
+        self
+    }
+
+    /// Sets [`MeshOptions::incoming_max`].
+    #[must_use]
+    pub fn incoming_max(mut self, incoming_max: usize) -> MeshOptions {
+        self.incoming_max = incoming_max;
+        self
+    }
+}
+
+impl fmt::Debug for MeshOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MeshOptions")
+            .field("local", &self.local)
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,418 @@
+//! Nodes with datagrams over links in virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use x0_identity::NodeId;
+use x0_mesh::datagram::{
+    DatagramError, DatagramOptions, Datagrams, FrameKeys, HandleError, Input, Output, PortId, PortOptions,
+};
+use x0_mesh::liveness::LivenessState;
+use x0_mesh::router::RouterOptions;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const PORT: PortId = PortId(0);
+const MTU: usize = 1232;
+
+fn node(number: usize) -> NodeId {
+    NodeId::new(number as u64).unwrap()
+}
+
+fn address(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], u16::try_from(number).unwrap()))
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Flying {
+    at: std::cmp::Reverse<(Duration, u64)>,
+    from: usize,
+    to: usize,
+    frame: Vec<u8>,
+}
+
+/// Nodes are numbered from 1; each has one port, and frames take 1 ms.
+struct Net {
+    now: Duration,
+    nodes: Vec<Datagrams>,
+    flying: BinaryHeap<Flying>,
+    sent: u64,
+    /// No frame passes from the first to the second.
+    cut: BTreeMap<(usize, usize), bool>,
+    /// Where frames of a node come from, if not from its own address.
+    moved: BTreeMap<usize, SocketAddr>,
+    datagrams: Vec<(Duration, usize, NodeId, Vec<u8>)>,
+    floods: Vec<(usize, NodeId, Vec<u8>)>,
+    ended: usize,
+    longest: usize,
+    keys: u8,
+}
+
+impl Net {
+    fn new(count: usize) -> Net {
+        Net::with(count, |options| options)
+    }
+
+    fn with(count: usize, change: impl Fn(DatagramOptions) -> DatagramOptions) -> Net {
+        let nodes = (1..=count).map(|number| {
+            let mut node = Datagrams::new(node(number), change(DatagramOptions::new(number as u64)));
+            node.add_port(PORT, PortOptions::new(MTU));
+            node
+        });
+        Net {
+            now: SECOND,
+            nodes: nodes.collect(),
+            flying: BinaryHeap::new(),
+            sent: 0,
+            cut: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            datagrams: Vec::new(),
+            floods: Vec::new(),
+            ended: 0,
+            longest: 0,
+            keys: 0,
+        }
+    }
+
+    fn ring(count: usize) -> Net {
+        let mut net = Net::new(count);
+        for number in 1..=count {
+            net.join(number, number % count + 1);
+        }
+        net.run(SECOND);
+        net
+    }
+
+    fn line(count: usize) -> Net {
+        let mut net = Net::new(count);
+        for number in 1..count {
+            net.join(number, number + 1);
+        }
+        net.run(SECOND);
+        net
+    }
+
+    /// As after a handshake in which the first one was the client.
+    fn join(&mut self, one: usize, other: usize) {
+        self.keys += 1;
+        let mut material = [self.keys; FrameKeys::MATERIAL_LEN];
+        material[0] = 1;
+        self.key(one, other, &material, true);
+        self.key(other, one, &material, false);
+    }
+
+    fn key(&mut self, at: usize, peer: usize, material: &[u8; FrameKeys::MATERIAL_LEN], is_client: bool) {
+        let keys = FrameKeys::new(material, is_client);
+        let input = Input::Keyed { port: PORT, peer: node(peer), address: address(peer), keys };
+        self.nodes[at - 1].handle(self.now, input).unwrap();
+    }
+
+    fn cut(&mut self, one: usize, other: usize, is_cut: bool) {
+        self.cut.insert((one, other), is_cut);
+        self.cut.insert((other, one), is_cut);
+    }
+
+    fn collect(&mut self) {
+        for number in 1..=self.nodes.len() {
+            while let Some(output) = self.nodes[number - 1].poll_output() {
+                match output {
+                    Output::Transmit { port, to, frame } => {
+                        assert_eq!(port, PORT);
+                        self.sent += 1;
+                        self.longest = self.longest.max(frame.len());
+                        let to = usize::from(to.port());
+                        if !self.cut.get(&(number, to)).copied().unwrap_or(false) {
+                            let at = std::cmp::Reverse((self.now + MS, self.sent));
+                            self.flying.push(Flying { at, from: number, to, frame });
+                        }
+                    }
+                    Output::Datagram { source, payload } => {
+                        self.datagrams.push((self.now, number, source, payload));
+                    }
+                    Output::Flood { origin, payload } => self.floods.push((number, origin, payload)),
+                    Output::LinkChanged { reason: None, .. } => self.ended += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.collect();
+            let frame = self.flying.peek().map(|flying| flying.at.0.0);
+            let timeout = self.nodes.iter().filter_map(Datagrams::poll_timeout).min();
+            let next = frame.into_iter().chain(timeout).min().unwrap_or(until);
+            if next > until {
+                self.now = until;
+                return;
+            }
+            self.now = self.now.max(next);
+            while let Some(flying) = self.flying.peek().filter(|flying| flying.at.0.0 <= self.now) {
+                let (from, to) = (flying.from, flying.to);
+                let mut frame = self.flying.pop().unwrap().frame;
+                let from = self.moved.get(&from).copied().unwrap_or(address(from));
+                let Some(node) = self.nodes.get_mut(to - 1) else { continue };
+                node.handle(self.now, Input::Frame { port: PORT, from, frame: &mut frame }).unwrap();
+            }
+            for node in &mut self.nodes {
+                if node.poll_timeout().is_some_and(|at| at <= self.now) {
+                    node.handle(self.now, Input::Timeout).unwrap();
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, payload: &[u8]) -> Result<(), DatagramError> {
+        self.nodes[from - 1].send(self.now, node(to), payload)
+    }
+
+    /// Sends a datagram each millisecond; the longest pause between two that arrive.
+    fn gap(&mut self, from: usize, to: usize, time: Duration) -> Duration {
+        self.datagrams.clear();
+        let (begin, until) = (self.now, self.now + time);
+        while self.now < until {
+            let _ = self.send(from, to, &[7; 100]);
+            self.run(MS);
+        }
+        let times = self.datagrams.iter().filter(|(_, at, ..)| *at == to).map(|(at, ..)| *at);
+        let all: Vec<Duration> = std::iter::once(begin).chain(times).chain(std::iter::once(until)).collect();
+        all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+}
+
+#[test]
+fn datagrams_cross_several_hops_and_fit_the_ipv6_minimum() {
+    let mut net = Net::line(4);
+    assert_eq!(net.nodes[0].mtu(node(4)), Some(1200));
+    let payload: Vec<u8> = (0..=255).cycle().take(1200).collect();
+    net.send(1, 4, &payload).unwrap();
+    net.send(1, 4, &[]).unwrap();
+    net.send(4, 1, b"back").unwrap();
+    net.run(200 * MS);
+    let mut arrived: Vec<_> =
+        net.datagrams.iter().map(|(_, at, from, bytes)| (*at, *from, bytes.clone())).collect();
+    arrived.sort();
+    assert_eq!(arrived, [(1, node(4), b"back".to_vec()), (4, node(1), vec![]), (4, node(1), payload)]);
+    // A frame of 1200 bytes is as long as the link allows: it had the short form on each of them.
+    assert_eq!(net.longest, MTU);
+    assert!(net.nodes[1].stats().relayed >= 3 && net.nodes[1].stats().relayed_bytes >= 1204);
+    let refused = net.send(1, 4, &[0; 1201]);
+    assert_eq!(refused, Err(DatagramError::TooLong { len: 1201, mtu: 1200 }));
+    assert_eq!(net.send(1, 9, b""), Err(DatagramError::NoRoute { to: node(9) }));
+    assert_eq!(net.send(1, 1, b""), Err(DatagramError::ToSelf { to: node(1) }));
+}
+
+#[test]
+fn the_mtu_follows_the_path() {
+    let mut net = Net::ring(5);
+    assert_eq!(net.nodes[0].mtu(node(3)), Some(1200));
+    let changed = Input::MtuChanged { port: PORT, mtu: 1000 };
+    net.nodes[1].handle(net.now, changed).unwrap();
+    net.run(SECOND);
+    // Over node 2, whose links are short now.
+    let path = net.nodes[0].paths().find(|path| path.destination == node(3)).unwrap();
+    assert_eq!((path.next, path.mtu, path.backups), (node(2), 968, 0));
+    assert_eq!(net.send(1, 3, &[0; 1000]), Err(DatagramError::TooLong { len: 1000, mtu: 968 }));
+    net.cut(1, 2, true);
+    net.run(SECOND);
+    assert_eq!(net.nodes[0].mtu(node(3)), Some(1200));
+}
+
+/// Item 1 of the mesh's goals, in virtual time: probes each millisecond across the link that is cut.
+#[test]
+fn a_silent_cut_heals_within_80_ms() {
+    for offset in 0..20 {
+        let mut net = Net::ring(5);
+        assert!(net.gap(2, 3, (500 + offset * 7) * MS) < 60 * MS);
+        net.cut(2, 3, true);
+        let gap = net.gap(2, 3, SECOND);
+        assert!(gap <= 80 * MS, "offset {offset}: {gap:?}");
+        net.cut(2, 3, false);
+        let gap = net.gap(2, 3, SECOND);
+        assert!(gap < 20 * MS, "offset {offset}, healed: {gap:?}");
+    }
+}
+
+#[test]
+fn a_cut_in_one_direction_is_left_by_both() {
+    let mut net = Net::ring(5);
+    net.gap(2, 3, 300 * MS);
+    net.cut.insert((2, 3), true);
+    assert!(net.gap(2, 3, SECOND) <= 100 * MS);
+    assert!(net.gap(3, 2, SECOND) <= 60 * MS);
+    for (at, peer) in [(1, 3), (2, 2)] {
+        let facts = net.nodes[at].links().find(|link| link.peer == node(peer)).unwrap();
+        assert_eq!(facts.state, LivenessState::Down);
+    }
+}
+
+#[test]
+fn a_single_path_is_back_within_100_ms_of_healing() {
+    for cut in [200, 500, 1000, 1500, 20_000] {
+        let mut net = Net::line(3);
+        net.gap(1, 3, 300 * MS);
+        net.cut(2, 3, true);
+        net.run(cut * MS);
+        net.cut(2, 3, false);
+        let begin = net.now;
+        net.gap(1, 3, SECOND);
+        let first = net.datagrams.iter().find(|(_, at, ..)| *at == 3).unwrap().0;
+        assert!(first - begin <= 125 * MS, "after a cut of {cut} ms: {:?}", first - begin);
+    }
+}
+
+#[test]
+fn frames_are_neither_replayed_nor_forged() {
+    let mut net = Net::line(2);
+    net.send(1, 2, b"once").unwrap();
+    net.collect();
+    let frames: Vec<Vec<u8>> = net.flying.iter().map(|flying| flying.frame.clone()).collect();
+    net.run(100 * MS);
+    assert_eq!(net.datagrams.len(), 1);
+    let before = net.nodes[1].stats();
+    for frame in &frames {
+        let mut changed = frame.clone();
+        changed[20] ^= 1;
+        // Repeated, changed, cut off, and from a node without keys.
+        for mut bytes in [frame.clone(), changed, frame[..frame.len() / 2].to_vec(), vec![0x11; 60]] {
+            let input = Input::Frame { port: PORT, from: address(1), frame: &mut bytes };
+            net.nodes[1].handle(net.now, input).unwrap();
+        }
+    }
+    net.run(100 * MS);
+    assert_eq!(net.datagrams.len(), 1);
+    let after = net.nodes[1].stats();
+    let (replayed, refused) = (after.replayed - before.replayed, after.refused - before.refused);
+    assert_eq!(replayed + refused, 4 * frames.len() as u64);
+    assert!(replayed >= 2 * frames.len() as u64 && refused >= frames.len() as u64);
+}
+
+/// A neighbour is where its newest frame comes from: a change of its address costs nothing.
+#[test]
+fn a_neighbour_may_move() {
+    let mut net = Net::line(2);
+    net.moved.insert(1, address(77));
+    net.send(1, 2, b"moved").unwrap();
+    net.run(20 * MS);
+    let facts = net.nodes[1].links().next().unwrap();
+    assert_eq!((facts.address, facts.state), (address(77), LivenessState::Up));
+    // A forged frame from elsewhere moves nothing.
+    let mut forged = vec![0x10; 60];
+    let input = Input::Frame { port: PORT, from: address(66), frame: &mut forged };
+    net.nodes[1].handle(net.now, input).unwrap();
+    assert_eq!(net.nodes[1].links().next().unwrap().address, address(77));
+}
+
+#[test]
+fn new_keys_replace_old_ones_without_loss() {
+    let mut net = Net::line(2);
+    for round in 0..8 {
+        // Both dial in turn, and the client knows of the keys before the server.
+        let mut material = [100 + round; FrameKeys::MATERIAL_LEN];
+        material[40] = 3;
+        let (client, server) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
+        net.key(client, server, &material, true);
+        assert!(net.gap(1, 2, 50 * MS) < 10 * MS, "round {round}");
+        net.key(server, client, &material, false);
+        assert!(net.gap(1, 2, 700 * MS) < 10 * MS, "round {round}");
+        assert!(net.gap(2, 1, 700 * MS) < 10 * MS, "round {round}");
+    }
+    assert_eq!(net.nodes[0].links().count(), 1);
+}
+
+#[test]
+fn an_ended_link_takes_and_sends_nothing() {
+    let mut net = Net::line(3);
+    let link = net.nodes[0].link(PORT, node(2)).unwrap();
+    net.nodes[0].handle(net.now, Input::Ended { link }).unwrap();
+    assert_eq!(net.send(1, 3, b"x"), Err(DatagramError::NoRoute { to: node(3) }));
+    let again = net.nodes[0].handle(net.now, Input::Ended { link });
+    assert_eq!(again, Err(HandleError::UnknownLink { link }));
+    net.run(2 * SECOND);
+    assert_eq!((net.nodes[0].links().count(), net.nodes[0].paths().count(), net.ended), (0, 0, 1));
+    assert!(net.nodes[0].stats().refused > 0);
+    assert_eq!(net.nodes[2].mtu(node(1)), None);
+    // The peer renews its SVID, and both make keys again.
+    net.join(1, 2);
+    net.run(SECOND);
+    net.send(1, 3, b"again").unwrap();
+    net.run(100 * MS);
+    assert_eq!(net.datagrams.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_a_link_is_refused() {
+    let mut net = Net::with(2, |options| options.links_max(1));
+    let keys = || FrameKeys::new(&[1; FrameKeys::MATERIAL_LEN], true);
+    let input = |port, peer| Input::Keyed { port, peer: node(peer), address: address(peer), keys: keys() };
+    let node = &mut net.nodes[0];
+    let unknown = PortId(9);
+    assert_eq!(node.handle(net.now, input(unknown, 2)), Err(HandleError::UnknownPort { port: unknown }));
+    assert_eq!(node.handle(net.now, input(PORT, 1)), Err(HandleError::LinkToSelf { port: PORT }));
+    assert_eq!(node.handle(net.now, input(PORT, 2)), Ok(()));
+    assert!(matches!(node.handle(net.now, input(PORT, 3)), Err(HandleError::Full { links_max: 1, .. })));
+    let changed = Input::MtuChanged { port: unknown, mtu: 1 };
+    assert_eq!(node.handle(net.now, changed), Err(HandleError::UnknownPort { port: unknown }));
+}
+
+#[test]
+fn a_flood_reaches_each_node_once() {
+    let mut net = Net::ring(6);
+    net.join(1, 4);
+    net.run(SECOND);
+    net.nodes[2].flood(net.now, b"to all").unwrap();
+    net.run(200 * MS);
+    let mut reached: Vec<usize> = net.floods.iter().map(|(at, ..)| *at).collect();
+    reached.sort_unstable();
+    assert_eq!(reached, [1, 2, 4, 5, 6]);
+    assert!(net.floods.iter().all(|(_, origin, payload)| (*origin, &payload[..]) == (node(3), b"to all")));
+    let too_long = net.nodes[2].flood(net.now, &[0; 1300]);
+    assert!(matches!(too_long, Err(DatagramError::TooLong { len: 1300, .. })));
+}
+
+#[test]
+fn a_flood_ends_at_its_hop_limit() {
+    let mut net = Net::with(5, |options| options.hop_limit(2));
+    for number in 1..5 {
+        net.join(number, number + 1);
+    }
+    net.run(SECOND);
+    net.nodes[0].flood(net.now, b"near").unwrap();
+    net.send(1, 3, b"near").unwrap();
+    net.send(1, 4, b"far").unwrap();
+    net.run(200 * MS);
+    assert_eq!(net.floods.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(net.datagrams.iter().map(|(_, at, ..)| *at).collect::<Vec<_>>(), [3]);
+    assert_eq!(net.nodes[2].stats().hop_limit, 1);
+}
+
+#[test]
+fn a_node_that_relays_nothing_is_no_path() {
+    let mut net = Net::with(3, |options| {
+        let router = RouterOptions::new(options.router.seed).relay(None);
+        options.router(router)
+    });
+    net.join(1, 2);
+    net.join(2, 3);
+    net.run(SECOND);
+    assert_eq!(net.send(1, 3, b"x"), Err(DatagramError::NoRoute { to: node(3) }));
+    net.send(1, 2, b"direct").unwrap();
+    net.run(100 * MS);
+    assert_eq!(net.datagrams.len(), 1);
+}
+
+/// Control traffic of an idle node, in bytes per second without headers of lower layers.
+#[test]
+fn an_idle_ring_is_quiet() {
+    let mut net = Net::ring(5);
+    net.run(5 * SECOND);
+    let bytes = |net: &Net| net.nodes[0].links().map(|link| link.sent_bytes).sum::<u64>();
+    let before = bytes(&net);
+    net.run(20 * SECOND);
+    let each = (bytes(&net) - before) / 20 / 2;
+    assert!(each < 265, "{each} B/s for each neighbour");
+}

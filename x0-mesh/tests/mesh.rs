@@ -1,0 +1,324 @@
+//! Nodes of a mesh on tokio: handshakes, keys, QUIC over several hops.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod quic_common;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use quic_common::{Domain, down, node, receive, send, soon, up};
+use tokio::time::timeout;
+use x0_identity::{Identity, NodeId};
+use x0_mesh::link::{Link, LinkFaultHandle, LinkFaultInjector, MemorySegment, UdpLink, UdpLinkOptions};
+use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, StartError, address};
+use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
+use x0_mesh::{Lane, PeerEvent, PeerEventKind, Transmit, Transport, TransportExt};
+
+/// A line or ring of nodes, each link a memory segment of its own with a fault injector at one end.
+struct Nodes {
+    meshes: Vec<Mesh>,
+    transports: Vec<QuicTransport>,
+    faults: Vec<LinkFaultHandle>,
+}
+
+fn end(number: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], number))
+}
+
+fn options_of(identity: &Identity, number: u64) -> MeshOptions {
+    MeshOptions::new(node(number), identity.server_config(), identity.client_config())
+}
+
+impl Nodes {
+    /// Links join positions. The first of each dials.
+    fn start(domain: &Domain, count: u64, links: &[(usize, usize)]) -> Nodes {
+        let identities: Vec<Identity> = (1..=count).map(|number| domain.identity(number)).collect();
+        let mut ports: Vec<Vec<MeshPort>> = identities.iter().map(|_| Vec::new()).collect();
+        let mut faults = Vec::new();
+        for (one, other) in links {
+            let segment = MemorySegment::new(1232);
+            let (link, handle) = LinkFaultInjector::new(segment.link(end(1)), 1);
+            faults.push(handle);
+            ports[*one].push(MeshPort::new(link).neighbour(end(2)));
+            ports[*other].push(MeshPort::new(segment.link(end(2))));
+        }
+        let (mut meshes, mut transports) = (Vec::new(), Vec::new());
+        for ((identity, number), ports) in identities.iter().zip(1..).zip(ports) {
+            let options = ports.into_iter().fold(options_of(identity, number), MeshOptions::port);
+            let mesh = Mesh::start(options).unwrap();
+            transports.push(transport(identity, number, count, &mesh));
+            meshes.push(mesh);
+        }
+        Nodes { meshes, transports, faults }
+    }
+
+    fn line(domain: &Domain, count: u64) -> Nodes {
+        let links: Vec<(usize, usize)> =
+            (1..usize::try_from(count).unwrap()).map(|at| (at - 1, at)).collect();
+        Nodes::start(domain, count, &links)
+    }
+}
+
+/// The ends of epochs that were reported so far.
+async fn ends(transport: &mut QuicTransport) -> Vec<PeerEvent> {
+    let mut ends = Vec::new();
+    while let Ok(event) = timeout(Duration::from_millis(1), transport.event()).await {
+        if matches!(event.kind, PeerEventKind::Down { .. }) {
+            ends.push(event);
+        }
+    }
+    ends
+}
+
+/// Over the mesh, to all other nodes.
+fn transport(identity: &Identity, number: u64, count: u64, mesh: &Mesh) -> QuicTransport {
+    let (server, client) = (identity.server_config(), identity.client_config());
+    let mut options = QuicOptions::new(node(number), address(node(number)), server, client)
+        .datagram_len_max(1200)
+        .idle_timeout(Duration::from_secs(10))
+        .seed(number);
+    for peer in (1..=count).filter(|peer| *peer != number) {
+        options = options.peer(node(peer), address(node(peer)));
+    }
+    QuicTransport::bind_on(options, mesh.socket()).unwrap()
+}
+
+#[tokio::test]
+async fn nodes_that_are_three_hops_apart_exchange_messages() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::line(&domain, 4);
+    up(&mut nodes.transports[0], 4).await;
+    let long: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    send(&mut nodes.transports[0], 4, Lane::Ordered(0), &long).await;
+    send(&mut nodes.transports[0], 4, Lane::Bulk, &long).await;
+    let mut lanes = Vec::new();
+    for _ in 0..2 {
+        let (from, lane, payload) = receive(&mut nodes.transports[3]).await;
+        assert_eq!(from, 1);
+        assert!(payload == long);
+        lanes.push(lane);
+    }
+    lanes.sort();
+    assert_eq!(lanes, [Lane::Ordered(0), Lane::Bulk]);
+    let relay = nodes.meshes[1].stats();
+    assert!(relay.relayed_bytes > 600_000, "{relay:?}");
+    let path = nodes.meshes[0].paths().into_iter().find(|path| path.destination == node(4)).unwrap();
+    assert_eq!((path.next, path.mtu), (node(2), 1200));
+    assert!(format!("{:?}", nodes.meshes[0]).contains("rtt"));
+}
+
+/// The epoch of an end-to-end connection outlives a cut of the link that carries it.
+#[tokio::test]
+async fn a_cut_link_is_left_and_no_epoch_is_lost() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::start(&domain, 4, &[(0, 1), (1, 2), (2, 3), (3, 0)]);
+    let epoch = up(&mut nodes.transports[0], 2).await;
+    nodes.meshes[0].reached(node(3)).await;
+    nodes.faults[0].cut();
+    let begin = Instant::now();
+    send(&mut nodes.transports[0], 2, Lane::Ordered(0), b"around").await;
+    let (from, _, payload) = receive(&mut nodes.transports[1]).await;
+    assert_eq!((from, &payload[..]), (1, &b"around"[..]));
+    // Far less; a busy machine is slow.
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    let path = nodes.meshes[0].paths().into_iter().find(|path| path.destination == node(2)).unwrap();
+    assert_eq!(path.next, node(4));
+    nodes.faults[0].mend();
+    send(&mut nodes.transports[1], 1, Lane::Ordered(0), b"back").await;
+    assert_eq!(receive(&mut nodes.transports[0]).await.2, b"back");
+    assert!(ends(&mut nodes.transports[0]).await.is_empty(), "epoch {epoch} is kept");
+}
+
+/// Cuts of a single path, up to three quarters of the idle timeout of a plain QUIC connection.
+#[tokio::test]
+async fn blips_of_a_single_path_lose_no_epoch() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::line(&domain, 3);
+    up(&mut nodes.transports[0], 3).await;
+    for cut in [200, 500, 800, 1000, 1300, 1500] {
+        let [sender, _, receiver] = &mut nodes.transports[..] else { panic!("three") };
+        nodes.faults[1].cut();
+        let mut number = 0_u32;
+        // Messages are offered during the cut, as of a busy service.
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(cut) {
+            send(sender, 3, Lane::Ordered(0), &number.to_le_bytes()).await;
+            number += 1;
+            pace.tick().await;
+        }
+        nodes.faults[1].mend();
+        let healed = Instant::now();
+        for expected in 0..number {
+            let (_, _, payload) = receive(receiver).await;
+            assert_eq!(payload, expected.to_le_bytes(), "after a cut of {cut} ms");
+        }
+        println!("cut of {cut} ms: {number} messages, all delivered {:?} after healing", healed.elapsed());
+        assert!(healed.elapsed() < Duration::from_secs(2), "{cut}: {:?}", healed.elapsed());
+    }
+    for transport in &mut nodes.transports {
+        assert_eq!(ends(transport).await, []);
+    }
+}
+
+/// The silence of a peer is reported before it ends the epoch, and so is its end.
+#[tokio::test]
+async fn a_silent_peer_is_degraded() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::line(&domain, 2);
+    let epoch = up(&mut nodes.transports[0], 2).await;
+    nodes.faults[0].cut();
+    let next = soon(nodes.transports[0].event()).await;
+    assert_eq!((next.peer, next.kind), (node(2), PeerEventKind::Degraded));
+    nodes.faults[0].mend();
+    let next = soon(nodes.transports[0].event()).await;
+    assert_eq!((next.peer, next.kind), (node(2), PeerEventKind::Up { epoch }));
+}
+
+#[tokio::test]
+async fn a_stranger_is_no_neighbour() {
+    let (domain, strangers) = (Domain::new("mesh.test"), Domain::new("other.test"));
+    let segment = MemorySegment::new(1232);
+    let (identity, stranger) = (domain.identity(1), strangers.identity(2));
+    let port = MeshPort::new(segment.link(end(1))).neighbour(end(2));
+    let mesh = Mesh::start(options_of(&identity, 1).port(port)).unwrap();
+    let port = MeshPort::new(segment.link(end(2))).neighbour(end(1));
+    let other = Mesh::start(options_of(&stranger, 2).port(port)).unwrap();
+    // And a trusted one, which shows that the port works.
+    let port = MeshPort::new(segment.link(end(3))).neighbour(end(1));
+    let friend = Mesh::start(options_of(&domain.identity(3), 3).port(port)).unwrap();
+    soon(friend.reached(node(1))).await;
+    soon(mesh.reached(node(3))).await;
+    assert_eq!(mesh.links().iter().map(|link| link.peer).collect::<Vec<_>>(), [node(3)]);
+    assert!(other.links().is_empty());
+}
+
+#[tokio::test]
+async fn a_link_ends_with_the_svid_of_the_peer_and_renewal_keeps_it() {
+    let domain = Domain::new("mesh.test");
+    let segment = MemorySegment::new(1232);
+    let lasting = domain.identity(1);
+    let port = MeshPort::new(segment.link(end(1)));
+    let mesh = Mesh::start(options_of(&lasting, 1).port(port)).unwrap();
+    // One that is not renewed.
+    let short = domain.identity_for(2, Duration::from_secs(2));
+    let port = MeshPort::new(segment.link(end(2))).neighbour(end(1));
+    let ending = Mesh::start(options_of(&short, 2).port(port)).unwrap();
+    // One that is.
+    let rotated = domain.identity_for(3, Duration::from_secs(2));
+    let port = MeshPort::new(segment.link(end(3))).neighbour(end(1));
+    let options = options_of(&rotated, 3).port(port).keys_lifetime(Duration::from_millis(300));
+    let renewed = Mesh::start(options).unwrap();
+    soon(mesh.reached(node(2))).await;
+    soon(mesh.reached(node(3))).await;
+    rotated.rotate(domain.svid(3, Duration::from_secs(3600))).unwrap();
+    soon(mesh.until(|mesh| mesh.links().iter().all(|link| link.peer != node(2)))).await;
+    assert_eq!(mesh.links().iter().map(|link| link.peer).collect::<Vec<_>>(), [node(3)]);
+    assert_eq!(mesh.mtu(node(3)), Some(1200));
+    drop((ending, renewed));
+}
+
+#[tokio::test]
+async fn a_peer_that_restarts_is_reached_again() {
+    let domain = Domain::new("mesh.test");
+    let segment = MemorySegment::new(1232);
+    let port = MeshPort::new(segment.link(end(1))).neighbour(end(2));
+    let mesh = Mesh::start(options_of(&domain.identity(1), 1).port(port)).unwrap();
+    let start = || {
+        let port = MeshPort::new(segment.link(end(2)));
+        Mesh::start(options_of(&domain.identity(2), 2).port(port)).unwrap()
+    };
+    let peer = start();
+    soon(mesh.reached(node(2))).await;
+    soon(peer.reached(node(1))).await;
+    drop(peer);
+    let peer = start();
+    // The new process has no keys until it is dialled.
+    soon(peer.reached(node(1))).await;
+    assert_eq!(peer.mtu(node(1)), Some(1200));
+}
+
+#[tokio::test]
+async fn udp_links_carry_a_mesh_and_floods() {
+    let domain = Domain::new("mesh.test");
+    let open = || UdpLink::open(&UdpLinkOptions::new("[::1]:0".parse().unwrap())).unwrap();
+    let (one, two, three) = (open(), open(), open());
+    let (two_at, three_at) = (two.local(), three.local());
+    let start = |number, port| Mesh::start(options_of(&domain.identity(number), number).port(port)).unwrap();
+    let one = start(1, MeshPort::new(one).neighbour(two_at));
+    let two = start(2, MeshPort::new(two).neighbour(three_at));
+    let three = start(3, MeshPort::new(three));
+    soon(one.reached(node(3))).await;
+    soon(three.reached(node(1))).await;
+    one.flood(b"to all").unwrap();
+    for mesh in [&two, &three] {
+        assert_eq!(soon(mesh.recv_flood()).await, (node(1), b"to all".to_vec()));
+    }
+    let identity = domain.identity(1);
+    let mut near = transport(&identity, 1, 3, &one);
+    let mut far = transport(&domain.identity(3), 3, 3, &three);
+    up(&mut near, 3).await;
+    send(&mut near, 3, Lane::Ordered(0), b"over udp").await;
+    assert_eq!(receive(&mut far).await.2, b"over udp");
+    // The transport gives the socket back; then the mesh ends.
+    soon(near.close()).await;
+    drop(one);
+    let _ = soon(down(&mut far, 1)).await;
+}
+
+/// A node that is reached over the mesh by members and directly by others, on one transport.
+#[tokio::test]
+async fn a_transport_uses_the_mesh_and_a_socket_beside_it() {
+    let domain = Domain::new("mesh.test");
+    let segment = MemorySegment::new(1232);
+    let one = domain.identity(1);
+    let mesh = Mesh::start(options_of(&one, 1).port(MeshPort::new(segment.link(end(1))))).unwrap();
+    let port = MeshPort::new(segment.link(end(2))).neighbour(end(1));
+    let member = Mesh::start(options_of(&domain.identity(2), 2).port(port)).unwrap();
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        let direct = udp_socket(local.parse().unwrap()).unwrap();
+        let listening = direct.local_addr().unwrap();
+        let options = QuicOptions::new(node(1), listening, one.server_config(), one.client_config());
+        let mut both = QuicTransport::bind_on(options, mesh.socket_beside(direct)).unwrap();
+        let mut near = transport(&domain.identity(2), 2, 1, &member);
+        let mut config = domain.config(3);
+        config.bind = local.parse().unwrap();
+        let mut outside = QuicTransport::bind(config.peer(node(1), listening)).unwrap();
+        for (number, other) in [(2, &mut near), (3, &mut outside)] {
+            send(other, 1, Lane::Ordered(0), b"to both").await;
+            let (from, _, payload) = receive(&mut both).await;
+            assert_eq!((from, &payload[..]), (number, &b"to both"[..]));
+            send(&mut both, number, Lane::Ordered(0), b"answer").await;
+            assert_eq!(receive(other).await.2, b"answer");
+        }
+        soon(near.close()).await;
+        soon(both.close()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_transport_on_an_ended_mesh_says_so() {
+    let domain = Domain::new("mesh.test");
+    let identity = domain.identity(1);
+    let mesh = Mesh::start(options_of(&identity, 1)).unwrap();
+    let mut transport = transport(&identity, 1, 2, &mesh);
+    drop(mesh);
+    let mut payload = Vec::new();
+    assert!(soon(transport.recv(&mut payload)).await.is_err());
+    let to: NodeId = node(2);
+    let sent = soon(transport.send(&Transmit { to, lane: Lane::Bulk, payload: b"x" })).await;
+    assert!(sent.is_err());
+    assert_eq!(transport.local(), node(1));
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let domain = Domain::new("mesh.test");
+    let identity = domain.identity(1);
+    assert!(matches!(Mesh::start(options_of(&identity, 1)), Err(StartError::NoRuntime)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let port = MeshPort::new(MemorySegment::new(1000).link(end(1)));
+    let refused = Mesh::start(options_of(&identity, 1).port(port)).unwrap_err();
+    assert!(refused.to_string().contains("1000"), "{refused}");
+}
