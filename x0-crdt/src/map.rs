@@ -11,6 +11,7 @@ mod join;
 mod read;
 mod replicated;
 mod saved;
+mod short;
 mod small;
 mod writers;
 

@@ -5,6 +5,7 @@ mod members;
 mod message;
 mod options;
 mod pull;
+mod push;
 mod replicated;
 mod serve;
 pub(crate) mod sketch;
@@ -78,6 +79,26 @@ pub enum SessionError {
     /// The checksum of a transfer does not match: it was damaged.
     #[error("the checksum of a transfer does not match: it was damaged, and is fetched again")]
     Checksum,
+    /// A delta of the peer is longer than this side takes. The peer was notified.
+    #[error(
+        "a delta of the peer has {len} bytes, above the limit of {limit}: raise SessionOptions::transfer_len_max on this side; the state is as it was"
+    )]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// [`SessionOptions::transfer_len_max`] of this side.
+        limit: usize,
+    },
+    /// The peer refuses a delta of this side, because it is longer than the peer takes.
+    #[error(
+        "the peer refuses a delta of {len} bytes, above its limit of {limit}: raise SessionOptions::transfer_len_max of the peer"
+    )]
+    Refused {
+        /// Its length in bytes.
+        len: usize,
+        /// [`SessionOptions::transfer_len_max`] of the peer.
+        limit: u64,
+    },
     /// A delta is malformed. It was dropped whole.
     #[error("a delta of the peer is malformed; the state is as it was")]
     Delta(#[from] DeltaError),
@@ -113,13 +134,15 @@ pub struct SessionStats {
 
 /// The protocol engine of anti-entropy between two replicas: one per peer, on both sides.
 ///
-/// Each side compares frontiers (26 bytes, or 14 when nothing has changed) and pulls what it lacks. It sends
-/// its version, as changes to one that both sides know, and the peer answers with a delta in numbered parts;
-/// lost parts are requested again by number. Every datagram may be lost, doubled, delayed or reordered, and
-/// either side may restart at any time. The requesting side does all repetitions, so that a serving side
-/// holds no timers for a peer that is gone. A receiver sends a keep-alive of one byte in every `retry_min`,
-/// so that few parts are sent into a dead link. While no pull makes progress, each side sends at most one
-/// datagram in each [`retry_max`](SessionOptions::retry_max), besides its answers to the peer's requests.
+/// A small change of a side that was in sync is pushed in one datagram with the announcement. Apart from
+/// that, each side compares frontiers (26 bytes, or 14 when nothing has changed) and pulls what it lacks. It
+/// sends its version, as changes to one that both sides know, and the peer answers with a delta in numbered
+/// parts; lost parts are requested again by number. Every datagram may be lost, doubled, delayed or
+/// reordered, and either side may restart at any time. The requesting side does all repetitions, so that a
+/// serving side holds no timers for a peer that is gone. A receiver sends a keep-alive of one byte in every
+/// `retry_min`, so that few parts are sent into a dead link. While no pull makes progress, each side sends at
+/// most one datagram in each [`retry_max`](SessionOptions::retry_max), besides its answers to the peer's
+/// requests.
 ///
 /// Announcements carry a check value of the hash key, so that a mismatch is an error and no endless exchange.
 /// When only the members differ, one side sends four bits of each member's heartbeat count, from which the
@@ -207,6 +230,8 @@ pub struct Session<R: Replicated = CausalMap> {
     in_sync: bool,
     /// The peer has another hash key.
     mismatch: bool,
+    /// The longest delta that the peer takes, as far as it has refused one.
+    peer_limit: Option<u64>,
     announce_at: Duration,
     announce_pause: Duration,
     /// The frontier that this side last announced, and when.
@@ -269,6 +294,7 @@ impl<R: Replicated> Session<R> {
             barren: None,
             in_sync: false,
             mismatch: false,
+            peer_limit: None,
             announce_at: Duration::ZERO,
             announce_pause,
             announced: None,
@@ -517,6 +543,10 @@ impl<R: Replicated> Session<R> {
                 self.on_symbols(now, *number, *version, *from, bytes, state)
             }
             Message::Here => Ok(()),
+            Message::Push { base, result, about, bytes } => {
+                self.on_push(now, *base, *result, *about, bytes, state)
+            }
+            Message::Refuse { number, limit } => self.on_refuse(*number, *limit),
         }
     }
 

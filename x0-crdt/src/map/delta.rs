@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::small::{Key, Value};
-use super::{CausalMap, KEY_LEN_MAX, VALUE_LEN_MAX, columns};
+use super::{CausalMap, KEY_LEN_MAX, VALUE_LEN_MAX, columns, short};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::version::{changes, put_changes};
 use crate::{Dot, ReplicaId, Version};
@@ -120,6 +120,15 @@ impl MapDelta {
     /// The bytes, as short as knowing `base`, the receiver's version, makes them.
     #[must_use]
     pub fn encode(&self, base: &Version) -> Vec<u8> {
+        let columns = self.encode_columns(base);
+        // Below a dozen items the columns' own headers are longer than the items.
+        match self.encode_short(base) {
+            Some(short) if short.len() < columns.len() => short,
+            _ => columns,
+        }
+    }
+
+    fn encode_columns(&self, base: &Version) -> Vec<u8> {
         let mut out = alloc::vec![
             FORMAT,
             match self.extent {
@@ -210,6 +219,11 @@ impl MapDelta {
     pub fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
         let mut input = ByteReader::new(bytes);
         let found = input.byte("a delta")?;
+        if found == short::FORMAT {
+            let delta = Self::decode_short(&mut input, base)?;
+            delta.check()?;
+            return Ok(delta);
+        }
         if found != FORMAT {
             return Err(DecodeError::Version { found }.into());
         }

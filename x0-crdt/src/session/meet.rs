@@ -29,11 +29,12 @@ impl<R: Replicated> Session<R> {
         self.announced_at = now;
         let quiet = state.members().is_quiet(&state.version());
         let about = About { members: state.members().summary(key), quiet, asks };
-        self.send(&if self.agreed == Some(frontier) {
-            Message::Same { hash: same_hash(key, frontier), about }
-        } else {
-            Message::Frontier { frontier, key_check: key_check(key), about }
-        });
+        let hash = same_hash(key, frontier);
+        if self.agreed == Some(frontier) {
+            self.send(&Message::Same { hash, about });
+        } else if !(asks && self.push(state, hash, about)) {
+            self.send(&Message::Frontier { frontier, key_check: key_check(key), about });
+        }
     }
 
     pub(super) fn on_announcement(
@@ -82,7 +83,12 @@ impl<R: Replicated> Session<R> {
         }
     }
 
-    fn on_frontier(&mut self, now: Duration, theirs: Frontier, about: About, state: &mut R) {
+    /// Whether the state has the frontier of this hash.
+    pub(super) fn has_result(&self, result: u64, state: &R) -> bool {
+        result == same_hash(state.hash_key(), state.frontier())
+    }
+
+    pub(super) fn on_frontier(&mut self, now: Duration, theirs: Frontier, about: About, state: &mut R) {
         let mine = state.frontier();
         // Also when it is unequal: `begin_pull` chooses by it between history and reconciliation.
         let is_news = self.peer.replace(theirs) != Some(theirs);

@@ -114,6 +114,11 @@ pub(super) enum Message<'a> {
     Symbols { number: u64, version: u64, from: u64, bytes: &'a [u8] },
     /// The keep-alive of a receiver.
     Here,
+    /// The delta since a version that both sides had (its hash), whose join yields the frontier of the hash
+    /// `result`: an announcement that needs no pull.
+    Push { base: u64, result: u64, about: About, bytes: &'a [u8] },
+    /// Refuses a delta: it is longer than the sender of this takes.
+    Refuse { number: u64, limit: u64 },
 }
 
 const FRONTIER: u8 = 1;
@@ -128,6 +133,8 @@ const HERE: u8 = 9;
 const SAME: u8 = 10;
 const BEATS: u8 = 11;
 const ROWS: u8 = 12;
+const PUSH: u8 = 13;
+const REFUSE: u8 = 14;
 
 /// The version of the session's datagrams, in the high bits of their first byte.
 const VERSION: u8 = 1 << 4;
@@ -216,6 +223,18 @@ impl<'a> Message<'a> {
                 out.extend_from_slice(bytes);
             }
             Self::Here => out.push(VERSION | HERE),
+            Self::Push { base, result, about, bytes } => {
+                out.push(VERSION | PUSH);
+                out.extend_from_slice(&base.to_le_bytes());
+                out.extend_from_slice(&result.to_le_bytes());
+                about.put(&mut out);
+                out.extend_from_slice(bytes);
+            }
+            Self::Refuse { number, limit } => {
+                out.push(VERSION | REFUSE);
+                put_integer(*number, &mut out);
+                put_integer(*limit, &mut out);
+            }
         }
         out
     }
@@ -286,6 +305,13 @@ impl<'a> Message<'a> {
                 bytes: input.take(input.len(), "symbols")?,
             },
             HERE => Self::Here,
+            PUSH => Self::Push {
+                base: hash(&mut input)?,
+                result: hash(&mut input)?,
+                about: About::read(&mut input)?,
+                bytes: input.take(input.len(), "a delta")?,
+            },
+            REFUSE => Self::Refuse { number: input.integer("a number")?, limit: input.integer("a limit")? },
             tag => return Err(DecodeError::Tag { what: "datagram", tag }),
         };
         input.finish()?;

@@ -200,6 +200,11 @@ impl<R: Replicated> Session<R> {
             return Ok(());
         };
         self.spent = self.spent.saturating_add(1);
+        if part.total_len > len_max {
+            self.send(&Message::Refuse { number: part.number, limit: len_max as u64 });
+            self.give_up(now);
+            return Err(SessionError::TooLong { len: part.total_len, limit: len_max });
+        }
         match pull.incoming.take(part, len_max) {
             Ok(Progress::Whole) => {}
             Ok(progress) => {

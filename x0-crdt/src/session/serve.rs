@@ -40,12 +40,22 @@ impl<R: Replicated> Session<R> {
         self.options.datagram_len_max - 24
     }
 
-    pub(super) fn serve(&mut self, kind: Kind, number: u64, mut bytes: Vec<u8>, state: &R) {
+    pub(super) fn serve(&mut self, kind: Kind, number: u64, bytes: Vec<u8>, state: &R) {
         let part_len = self.part_len();
+        let mut outgoing = Outgoing::new(number, Self::with_checksum(bytes, state), part_len);
+        // The peer refuses it by the first part.
+        if kind == Kind::Delta && self.peer_limit.is_some_and(|limit| outgoing.len() as u64 > limit) {
+            outgoing.only_first();
+        }
+        self.serving[kind as usize] = Some(outgoing);
+    }
+
+    /// The bytes of a transfer with their checksum.
+    pub(super) fn with_checksum(mut bytes: Vec<u8>, state: &R) -> Vec<u8> {
         // Keyed, so that two sides with different hash keys fail here, before anything is joined.
         let checksum = state.hash_key().hash(&[b"transfer", &bytes]);
         bytes.extend_from_slice(&checksum.to_le_bytes());
-        self.serving[kind as usize] = Some(Outgoing::new(number, bytes, part_len));
+        bytes
     }
 
     /// The transferred bytes, if their checksum matches.

@@ -40,6 +40,11 @@ impl Outgoing {
         outgoing
     }
 
+    /// The length of the transfer in bytes.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn parts(&self) -> usize {
         self.bytes.len().div_ceil(self.part_len).max(1)
     }
@@ -51,6 +56,14 @@ impl Outgoing {
     /// Sends no part until one is requested.
     pub(super) fn pause(&mut self) {
         self.queue.clear();
+    }
+
+    /// Sends the first part alone.
+    pub(super) fn only_first(&mut self) {
+        self.queue.truncate(1);
+        if let Some(range) = self.queue.first_mut() {
+            range.end = range.start + 1;
+        }
     }
 
     /// Queues the missing parts, or all if none are named.

@@ -131,6 +131,35 @@ impl<S: DotStore> Causal<S> {
         Ok(self.join(other))
     }
 
+    /// The part of this state that a replica that has seen `since` lacks, for its [`merge`](Self::merge): the
+    /// values whose events are not in `since`, and of the others which are gone.
+    ///
+    /// A replica needs to send its [`context`](Self::context) alone, a few bytes, to get what it lacks in one
+    /// answer. [`Lattice::delta`] of two whole states is smaller where values of `since` were removed: it
+    /// names the removed ones, and this part the ones that stay.
+    ///
+    /// ```
+    /// use x0_crdt::{Causal, OrSet, ReplicaId};
+    ///
+    /// let mut here = Causal::<OrSet<String>>::new();
+    /// let mut there = here.clone();
+    /// here.change(ReplicaId::new(1), |set, change| set.add(change, "hello".into()))?;
+    /// there.merge(&here.delta_since(there.context()))?;
+    /// assert!(there.store().contains("hello"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn delta_since(&self, since: &Context) -> Self {
+        let store = self.store.delta(&self.context, &S::default(), since, &mut Context::new());
+        let mut unchanged = Context::new();
+        self.store.for_each_dot(&mut |dot| {
+            if since.contains(dot) {
+                unchanged.insert(dot);
+            }
+        });
+        Self { store, context: self.context.difference(&unchanged) }
+    }
+
     pub(super) fn join_delta(&mut self, delta: &Delta<S>) -> bool {
         let changed = self.store.join(&self.context, &delta.store, &delta.context, JoinScope::Apply);
         self.context.join(&delta.context) || changed

@@ -61,6 +61,9 @@ pub(crate) fn run<S: Subject>(seed: u64) {
     }
     let states: Vec<&Causal<S>> = replicas.iter().map(|replica| &replica.state).collect();
     laws::check(states[0], states[1], states[2], seed.is_multiple_of(8));
+    let [from, to] = [states[0], states[1]];
+    let since = from.delta_since(to.context());
+    assert_eq!(laws::joined(to, &since), laws::joined(to, from), "the context alone yields what is missing");
     if let Some(((a, _), (b, _), (c, _))) = three(&deltas, &mut random) {
         check_deltas(a, b, c);
     }

@@ -8,6 +8,7 @@ mod clash;
 mod hostile;
 mod idle;
 mod net;
+mod push;
 #[path = "../map/random.rs"]
 mod random;
 mod stalemate;

@@ -118,6 +118,11 @@ impl<R: Subject> Net<R> {
         self.sessions.len() / 2
     }
 
+    /// How many datagrams were sent.
+    pub(crate) fn datagrams(&self) -> u64 {
+        self.sessions.values().map(|session| session.stats().sent_datagrams).sum()
+    }
+
     pub(crate) fn map(&self, at: usize) -> &R {
         &self.maps[at]
     }

@@ -1,0 +1,101 @@
+//! Small deltas that travel with the announcement: a change arrives after one one-way trip.
+
+use core::time::Duration;
+
+use super::message::{About, Kind, Message};
+use super::{Replicated, Session, SessionError, SessionOutput};
+use crate::Version;
+
+/// The most events of a pushed delta.
+const EVENTS_MAX: u64 = 64;
+
+/// After so many announcements in a row without an answer nothing is pushed: on a link that is down an
+/// announcement is shorter.
+const UNANSWERED_MAX: u32 = 3;
+
+/// The bytes of a push besides the delta and its checksum.
+const HEADER_LEN: usize = 22;
+
+impl<R: Replicated> Session<R> {
+    /// Announces a change by the change itself, if both sides were in sync before it and it fits a datagram.
+    /// Returns whether it did.
+    pub(super) fn push(&mut self, state: &R, result: u64, about: About) -> bool {
+        let Some(agreed) = self.agreed.filter(|_| self.unanswered < UNANSWERED_MAX) else { return false };
+        // The peer lacks something that it is getting already, or has something that this side lacks.
+        if self.pull.is_some() || self.serving[Kind::Delta as usize].is_some() {
+            return false;
+        }
+        let Some(base) = self.versions.get(agreed.version) else { return false };
+        let version = state.version();
+        let events = |(replica, seq): (_, u64)| seq.saturating_sub(base.get(replica));
+        let events = version.iter().map(events).fold(0_u64, u64::saturating_add);
+        // Checked before the delta is made: a long one would be made in vain.
+        if events == 0 || events > EVENTS_MAX {
+            return false;
+        }
+        let Ok(bytes) = state.encode_since(base) else { return false };
+        let bytes = Self::with_checksum(bytes, state);
+        if HEADER_LEN + bytes.len() > self.options.datagram_len_max {
+            return false;
+        }
+        // The peer will have this version, so it can name its next one by it.
+        self.versions.insert(version.hash(state.hash_key()), version);
+        self.send(&Message::Push { base: agreed.version, result, about, bytes: &bytes });
+        true
+    }
+
+    pub(super) fn on_push(
+        &mut self,
+        now: Duration,
+        base: u64,
+        result: u64,
+        about: About,
+        bytes: &[u8],
+        state: &mut R,
+    ) -> Result<(), SessionError> {
+        if !self.has_result(result, state) {
+            let delta = Self::checked(bytes, state)?;
+            let seen = state.version();
+            let Some(base) = self.versions.get(base).filter(|base| base.is_within(&seen)).cloned() else {
+                // This side has restarted, or has met other versions since: it compares frontiers.
+                self.in_sync = false;
+                self.agreed = None;
+                self.announce(now, state, true);
+                return Ok(());
+            };
+            self.join_push(&base, &delta, state)?;
+        }
+        if self.has_result(result, state) {
+            let mine = state.frontier();
+            self.on_frontier(now, mine, about, state);
+            return Ok(());
+        }
+        // This side has more than the peer: its frontier, and no push, because a push of the peer may cross
+        // it.
+        self.in_sync = false;
+        self.agreed = None;
+        self.announce(now, state, true);
+        Ok(())
+    }
+
+    fn join_push(&mut self, base: &Version, delta: &[u8], state: &mut R) -> Result<(), SessionError> {
+        let before = state.frontier();
+        let (context, joined) = state.join_encoded(delta, base, |_| alloc::vec::Vec::new())?;
+        if state.frontier() != before {
+            self.stats.joins += 1;
+            self.outputs.push_back(SessionOutput::Joined(joined));
+        }
+        // The sender has seen what it sent.
+        self.acknowledged.join(&context);
+        self.versions.insert(context.hash(state.hash_key()), context);
+        Ok(())
+    }
+
+    /// The peer does not take a delta of this side.
+    pub(super) fn on_refuse(&mut self, number: u64, limit: u64) -> Result<(), SessionError> {
+        let serving = &mut self.serving[Kind::Delta as usize];
+        let Some(refused) = serving.take_if(|outgoing| outgoing.number == number) else { return Ok(()) };
+        self.peer_limit = Some(limit);
+        Err(SessionError::Refused { len: refused.len(), limit })
+    }
+}
