@@ -284,6 +284,16 @@ impl Executor {
         if self.failed { None } else { self.replica.poll_timeout() }
     }
 
+    /// Whether a [`Done::Persisted`] may wait until the owner has another reason to run: the next input, at
+    /// the latest the timeout. That is so on a leader whose write commits nothing before another member
+    /// acknowledges it. Most writes of a leader are durable before the first acknowledgement, and a wake-up
+    /// for each of them would only cost time. Ask when [`poll_output`](Executor::poll_output) has returned
+    /// `None`; the answer holds until the next input or result.
+    #[must_use]
+    pub fn can_wait_for_log(&self) -> bool {
+        !self.failed && self.no_space.is_none() && self.replica.can_wait_for_log()
+    }
+
     /// The jobs of the [`LogWorker`](super::LogWorker) that have not begun.
     pub fn log_jobs(&mut self) -> &mut VecDeque<LogJob> {
         &mut self.log

@@ -38,8 +38,9 @@ type Applier = ApplyWorker<Box<dyn StateMachine>>;
 /// # Where the workers run, and why
 /// - The log has a thread. A synchronisation takes 0.1 ms on a good disk and seconds on a bad one, during
 ///   which the event loop must send heartbeats; so not even a single small write is synchronised on the event
-///   loop. It costs one wake-up of the thread and one of the event loop. Messages that do not depend on the
-///   write are out before the thread is woken.
+///   loop. It costs one wake-up of the thread and one of the event loop; none of the event loop when nothing
+///   follows from the write before another member acknowledges it. Messages that do not depend on the write
+///   are out before the thread is woken.
 /// - A small batch of entries (at most 64 entries and 64 KiB of payload) is applied on the event loop if the
 ///   state machine [permits it](StateMachine::can_apply_inline), in the same poll in which it is committed: a
 ///   wake-up costs more than applying it.
@@ -60,6 +61,8 @@ pub struct ThreadWorkers {
     /// Jobs of the apply thread whose result has not been taken. While there are any, the next ones go to the
     /// thread as well: applied here, they would overtake.
     applying: usize,
+    /// As the executor said when its jobs were taken last.
+    can_wait_for_log: bool,
     completions: Arc<Completions>,
     /// For reuse.
     taken: Vec<Done>,
@@ -126,6 +129,7 @@ impl ThreadWorkers {
             snapshots,
             applier,
             applying: 0,
+            can_wait_for_log: false,
             completions,
             taken: Vec::new(),
             ready: VecDeque::new(),
@@ -142,6 +146,7 @@ impl ThreadWorkers {
         for error in [log, snapshots, apply].into_iter().filter_map(Result::err) {
             self.ready.extend(failure(error));
         }
+        self.can_wait_for_log = executor.can_wait_for_log();
     }
 
     /// Applies small batches here, and gives the others to the thread.
@@ -162,9 +167,10 @@ impl ThreadWorkers {
     }
 
     /// The next result, for [`Executor::complete`]. Pending when there is none; the task is woken when a
-    /// thread has one.
+    /// thread has one that [cannot wait](Executor::can_wait_for_log). Poll again after each input.
     pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
-        if self.ready.is_empty() && self.completions.take(&mut self.taken, cx.waker()) {
+        if self.ready.is_empty() && self.completions.take(&mut self.taken, cx.waker(), self.can_wait_for_log)
+        {
             self.applying -= self.taken.iter().filter(|done| is_of_apply(done)).count();
             self.ready.extend(self.taken.drain(..));
         }

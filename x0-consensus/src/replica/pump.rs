@@ -230,6 +230,25 @@ impl Replica {
         }
     }
 
+    /// Whether nothing follows from the durability of the writes in flight until another member acknowledges
+    /// entries: no message waits for them, no committed entry waits to be applied, and with these entries
+    /// alone nothing is committed.
+    pub(crate) fn can_wait_for_log(&self) -> bool {
+        let (raft, own) = (&self.node.raft, self.options.id.get());
+        let is_awaited = |flight: &Flight| !flight.messages.is_empty() || flight.snapshot.is_some();
+        if !self.is_leader()
+            || raft.prs().conf().voters().is_singleton()
+            || self.flights.iter().any(is_awaited)
+            // Handed out once they are durable here, too.
+            || raft.raft_log.committed > raft.raft_log.persisted
+        {
+            return false;
+        }
+        // An entry that another member has acknowledged may be committed with this replica's write.
+        let committed = raft.raft_log.committed;
+        raft.prs().iter().all(|(member, progress)| *member == own || progress.matched <= committed)
+    }
+
     pub(super) fn send_messages(&mut self, messages: Vec<Message>) {
         for message in messages {
             let Some(to) = NodeId::new(message.to) else { continue };

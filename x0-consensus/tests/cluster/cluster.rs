@@ -33,6 +33,8 @@ pub(crate) struct Process {
     log_jobs: VecDeque<LogJob>,
     apply_jobs: VecDeque<ApplyJob>,
     snapshot_jobs: VecDeque<SnapshotJob>,
+    /// Results that wait until the replica has another reason to run.
+    waiting: Vec<Done>,
     /// Whether an event is scheduled at which the worker does its next job.
     is_busy: [bool; 3],
 }
@@ -254,6 +256,7 @@ impl Cluster {
             log_jobs: VecDeque::new(),
             apply_jobs: VecDeque::new(),
             snapshot_jobs: VecDeque::new(),
+            waiting: Vec::new(),
             is_busy: [false; 3],
         });
         self.drain(number);
@@ -307,6 +310,10 @@ impl Cluster {
             Ok(()) => {}
             Err(HandleError::Failed(reason)) => node.failed = Some(reason),
             Err(refused) => node.refused.push(refused),
+        }
+        // Durable writes that waited for another reason to run.
+        for done in process.waiting.drain(..) {
+            process.executor.complete(now, done);
         }
     }
 
@@ -493,7 +500,14 @@ impl Cluster {
                 self.note(&(number, &done));
                 let now = self.now;
                 let process = self.nodes.get_mut(&number).unwrap().process.as_mut().unwrap();
-                process.executor.complete(now, done);
+                if matches!(done, Done::Persisted { .. }) && process.executor.can_wait_for_log() {
+                    process.waiting.push(done);
+                } else {
+                    for done in process.waiting.drain(..).chain([done]) {
+                        process.executor.complete(now, done);
+                    }
+                }
+                // The worker begins its next job in any case.
                 self.drain(number);
             }
         }

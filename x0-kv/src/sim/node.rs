@@ -499,8 +499,14 @@ impl Running {
     }
 
     fn done(&self, done: Done) {
-        self.jobs.lock().done.push_back(done);
-        self.alarm.raise();
+        let mut jobs = self.jobs.lock();
+        // As the threads of a node do.
+        let is_patient = jobs.can_wait_for_log && matches!(done, Done::Persisted { .. });
+        jobs.done.push_back(done);
+        drop(jobs);
+        if !is_patient {
+            self.alarm.raise();
+        }
     }
 
     /// The log thread is done with what it had in hand.

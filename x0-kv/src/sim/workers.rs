@@ -21,6 +21,8 @@ pub(super) struct Jobs {
     pub(super) snapshots: VecDeque<SnapshotJob>,
     pub(super) reads: VecDeque<Read>,
     pub(super) done: VecDeque<Done>,
+    /// A durable write does not wake the event loop.
+    pub(super) can_wait_for_log: bool,
 }
 
 /// Shared by a node and its event loop; one thread uses it.
@@ -52,10 +54,11 @@ impl Workers for SimWorkers {
         jobs.log.append(executor.log_jobs());
         jobs.apply.append(executor.apply_jobs());
         jobs.snapshots.append(executor.snapshot_jobs());
+        jobs.can_wait_for_log = executor.can_wait_for_log();
     }
 
     fn poll_done(&mut self, _: &mut Context<'_>) -> Poll<Done> {
-        // The world polls the event loop after each job that it has done.
+        // The world wakes the event loop after each job that it has done, unless the result can wait.
         self.jobs.lock().done.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
