@@ -198,7 +198,7 @@ impl Health {
         findings(&self.reading(), &self.limits)
     }
 
-    /// Since when each component is in its state. Call [`turn`](Health::turn) before.
+    /// The state of each component as it was noted last, and since when.
     pub(crate) fn since(&self) -> BTreeMap<&'static str, (State, SystemTime)> {
         lock(&self.since).clone()
     }

@@ -32,14 +32,15 @@ async fn readyz(Shared(health): Shared<Arc<Health>>, RawQuery(query): RawQuery) 
 }
 
 async fn report(Shared(health): Shared<Arc<Health>>) -> Response {
-    health.turn();
     let (findings, since) = (health.findings(), health.since());
     let components = findings.iter().map(|finding| {
-        let since = since.get(finding.component).map(|(_, at)| unix_ms(*at));
+        // The thread that notes changes, and logs them, may not have seen this state yet.
+        let noted = since.get(finding.component).filter(|(state, _)| *state == finding.state);
+        let since = unix_ms(noted.map_or_else(SystemTime::now, |(_, at)| *at));
         json!({
             "component": finding.component,
             "state": finding.state.name(),
-            "since": since.map(timestamp),
+            "since": timestamp(since),
             "reason": finding.reason,
             "remedy": finding.remedy,
         })
