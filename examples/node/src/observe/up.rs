@@ -46,8 +46,9 @@ pub(crate) async fn up(args: &ObserveUpArgs) -> Result<()> {
     write(&args.dir.join("alertmanager.yml"), &alertmanager_yml(args.webhook.as_deref()))?;
     let file = |name: &str| args.dir.join(name).display().to_string();
     let mut programs = [
-        start(
-            &root.join("usr/bin/prometheus-alertmanager"),
+        start_inside(
+            &root,
+            "usr/bin/prometheus-alertmanager",
             &args.dir.join("alertmanager.log"),
             &[
                 format!("--config.file={}", file("alertmanager.yml")),
@@ -125,6 +126,19 @@ fn start(program: &Path, log: &Path, arguments: &[String]) -> Result<Running> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(both).stderr(log);
     command.spawn().map(Running).with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// Starts a program of the unpacked packages that reads files below /usr/share: Debian's Alertmanager opens
+/// its templates there. It sees those of the packages, in a mount namespace of its own.
+fn start_inside(root: &Path, program: &str, log: &Path, arguments: &[String]) -> Result<Running> {
+    // unshare and the shell replace themselves, so that the process that is started is the program.
+    let mount = "mount --bind \"$0/usr/share\" /usr/share && exec \"$@\"";
+    let root = root.canonicalize().with_context(|| format!("cannot find {}", root.display()))?;
+    let mut all: Vec<String> =
+        ["--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c", mount].map(String::from).into();
+    all.extend([root.display().to_string(), root.join(program).display().to_string()]);
+    all.extend_from_slice(arguments);
+    start(Path::new("unshare"), log, &all)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
