@@ -37,22 +37,27 @@ impl World {
     /// must detect it by what it has kept.
     ///
     /// With the third voter up, a leader that knows nothing about the image could bring it up to date
-    /// unnoticed. That loses nothing, and shows nothing.
+    /// unnoticed. That loses nothing, and shows nothing. Removed members are stopped as well, as their
+    /// operator must do: one that does not know of its removal and an image of that time may be a majority of
+    /// the former membership.
     pub(super) fn roll_back_disk(&mut self, image: Image) -> Result<(), Failure> {
         // What the leader knows is kept within a second.
         self.run_until(self.context.now + 2 * SECOND)?;
         let Image { place, incarnation, last_index } = image;
-        let Some(third) = self.third_voter(image) else {
+        if !self.is_one_of_three(image) {
             self.nodes[place].disk.drop_image();
             return Ok(());
-        };
+        }
         let (Some(leader), id) = (self.leader(), id_of(place)) else { return Ok(()) };
         let kept = self.nodes[leader].acknowledged.get(&id);
         if !kept.is_some_and(|kept| kept.incarnation == incarnation && kept.index > last_index) {
             self.nodes[place].disk.drop_image();
             return Ok(());
         }
-        for stopped in [leader, place, third] {
+        let others: Vec<Place> = (0..self.nodes.len())
+            .filter(|other| ![leader, place].contains(other) && self.nodes[*other].running.is_some())
+            .collect();
+        for stopped in others.iter().copied().chain([leader, place]) {
             self.stop(stopped, false)?;
         }
         let node = &mut self.nodes[place];
@@ -66,23 +71,21 @@ impl World {
             world.nodes[place].damage != Some(Damage::DiskRolledBack) || world.nodes[place].recovery.is_some()
         })?;
         self.context.report.disks_rolled_back += 1;
-        self.start(third)?;
+        for other in others {
+            self.start(other)?;
+        }
         self.wait("a node with a disk that was rolled back is a member again", World::is_intact)?;
         self.wait("the replicas agree after that", World::is_converged)?;
         self.compare()?;
         Ok(())
     }
 
-    /// The third of three voters, if the others are the leader and the node of the image with its folder.
-    fn third_voter(&self, image: Image) -> Option<Place> {
-        let voters = self.membership()?.voters;
-        let leader = self.leader()?;
-        let is_there = voters.contains(&id_of(image.place)) && leader != image.place;
+    /// Whether the node of the image is one of three voters, with its folder, and does not lead.
+    fn is_one_of_three(&self, image: Image) -> bool {
+        let Some(membership) = self.membership() else { return false };
+        let is_there = membership.voters.contains(&id_of(image.place)) && self.leader() != Some(image.place);
         let is_same = self.nodes[image.place].incarnation == image.incarnation;
-        let mut others = (0..self.nodes.len())
-            .filter(|place| voters.contains(&id_of(*place)) && *place != leader && *place != image.place);
-        let third = others.next()?;
-        (voters.len() == 3 && is_there && is_same && self.can_lose(image.place)).then_some(third)
+        membership.voters.len() == 3 && is_there && is_same && self.can_lose(image.place)
     }
 
     /// Empties the folders of a majority of the voters at once. From then on the cluster must refuse service,
