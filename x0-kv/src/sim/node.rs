@@ -101,7 +101,17 @@ pub(super) struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.status.get().fmt(formatter)
+        let waiting = self.jobs.lock();
+        formatter
+            .debug_struct("Running")
+            .field("status", &self.status.get())
+            .field("logging", &self.logging.len())
+            .field("log_jobs", &waiting.log.len())
+            .field("is_applying", &self.applying.is_some())
+            .field("apply_jobs", &waiting.apply.len())
+            .field("is_copying", &self.copying.is_some())
+            .field("lags", &(self.disk_lag, self.apply_lag))
+            .finish_non_exhaustive()
     }
 }
 
@@ -512,7 +522,13 @@ impl Running {
     /// The log thread is done with what it had in hand.
     pub(super) fn logged(&mut self, context: &mut Context) {
         let number = self.logging.front().and_then(written);
-        let Some(done) = self.log.work(&mut self.logging) else { return };
+        let Some(mut done) = self.log.work(&mut self.logging) else { return };
+        // Writes behind those that wait for space leave the queue one by one.
+        while matches!(done, Done::Nothing)
+            && let Some(next) = self.log.work(&mut self.logging)
+        {
+            done = next;
+        }
         let done = match (done, number) {
             (Done::NoSpace { .. }, Some(number))
                 if context.is_planted(PlantedBug::AcknowledgeWithoutSpace) =>
