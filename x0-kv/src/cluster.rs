@@ -34,9 +34,11 @@
 //! # The cost of a put
 //! A put of a client waits for one request to the leader, one append to a follower, one synchronisation of
 //! the follower's log (the leader's own runs at the same time), and the two answers. On each node the event
-//! loop and the log thread wake up for it; no other task or thread of this crate takes part. Three nodes and
-//! a client in one process make these system calls per put, warm-up included (2026-11-28, `strace -c -f` on
-//! the example `put_cost 1000`): 2.9 `fdatasync`, 5.7 `pwrite64`, 7.8 `sendmsg`, 13.5 `recvmmsg`, 15.6
+//! loop and the log thread wake up for it; no other task or thread of this crate takes part. The event loop
+//! of the leader is not woken for the leader's own write before a follower has acknowledged it. Three nodes
+//! and a client in one process made these system calls per put, warm-up included (2026-11-28, `strace -c -f`
+//! on the example `put_cost 1000`; before that rule, and before x0-mesh had a socket of its own, which spares
+//! reads that find nothing): 2.9 `fdatasync`, 5.7 `pwrite64`, 7.8 `sendmsg`, 13.5 `recvmmsg`, 15.6
 //! `epoll_wait`, 7.3 `futex`, and 2.9 `write`, which wake a runtime from a log thread. In a profile of the
 //! same program (`perf record`) 58 % of the time is in the kernel, 9 % in QUIC and TLS, 5 % in tokio, and
 //! 11 % in the crates of this workspace. The rest of the time of a put is therefore in the system calls of
