@@ -10,7 +10,7 @@
 //! | `x0_mesh_dial_failures_total` | counter | – | attempts to reach a peer over QUIC that failed |
 //! | `x0_mesh_reconnections_total` | counter | – | QUIC epochs begun with a peer that had been up before |
 //! | `x0_mesh_datagrams_total` | counter | `direction`: sent, received | datagrams handed to QUIC, and datagrams that arrived |
-//! | `x0_mesh_handshake_failures_total` | counter | `reason`: the variants of [`DownReason`](crate::DownReason) in snake case | connections, dialled or accepted, that failed before their epoch began |
+//! | `x0_mesh_handshake_failures_total` | counter | `reason`: the variants of [`DownReason`] in snake case | connections, dialled or accepted, that failed before their epoch began |
 //! | `x0_mesh_peer_up` | gauge | `peer`: the id of a member | 1 while the peer is connected, else 0 |
 //! | `x0_mesh_peer_rtt_seconds` | gauge | `peer` | the smoothed round-trip time of QUIC (RFC 9002 §5.3) |
 //! | `x0_mesh_peer_loss_ratio` | gauge | `peer`, `direction`: sent | the share of QUIC packets lost since the reading before |

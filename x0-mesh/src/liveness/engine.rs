@@ -90,7 +90,7 @@ pub enum LivenessOutput {
 ///
 /// let mut ends = [Liveness::new(LivenessOptions::new(1)), Liveness::new(LivenessOptions::new(2))];
 /// let mut now = Duration::ZERO;
-/// while ends.iter().any(|end| end.state() != LivenessState::Up) {
+/// loop {
 ///     for at in [0, 1] {
 ///         ends[at].handle(now, LivenessInput::Timeout);
 ///         while let Some(output) = ends[at].poll_output() {
@@ -98,6 +98,9 @@ pub enum LivenessOutput {
 ///                 ends[1 - at].handle(now, LivenessInput::Probe(&probe));
 ///             }
 ///         }
+///     }
+///     if ends.iter().all(|end| end.state() == LivenessState::Up) {
+///         break;
 ///     }
 ///     now = ends.iter().filter_map(Liveness::poll_timeout).min().unwrap_or(now).max(now);
 /// }
