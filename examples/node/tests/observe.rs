@@ -261,6 +261,12 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         assert!(begun.elapsed() < LIMIT, "{text}");
         std::thread::sleep(Duration::from_millis(50));
     }
+    // The line may follow the gauge.
+    let begun = Instant::now();
+    while !cluster.nodes[&2].1.lock().unwrap().iter().any(|line| line.contains("health-impaired")) {
+        assert!(begun.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(20));
+    }
     logs.push(cluster.kill(2));
     for line in logs.iter().flatten() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
