@@ -105,6 +105,8 @@ impl<R: Replicated> Session<R> {
             return;
         }
         self.in_sync = false;
+        // The peer has left that frontier: it needs this side's whole frontier to choose how to pull.
+        self.agreed = None;
         if is_news {
             self.announce_pause = self.options.retry_min;
         }
