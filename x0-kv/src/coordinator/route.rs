@@ -300,10 +300,15 @@ impl Coordinator {
     pub(super) fn redirect(&mut self, key: Key, from: NodeId, hint: Option<NodeId>) {
         let hint = hint.filter(|hint| *hint != from);
         // The replica beside a member reports by itself.
-        if let Route::Client(route) = &mut self.route
-            && route.direct() == Some(from)
-        {
+        if let Route::Client(route) = &mut self.route {
             match hint {
+                _ if route.direct() != Some(from) => {
+                    // It was asked to pass the operation on and knows no leader: it was removed from the
+                    // cluster, or is cut off. Others are asked until it sends something.
+                    if hint.is_none() {
+                        route.suspects.insert(from);
+                    }
+                }
                 Some(_) => route.leader = hint,
                 None => route.next(),
             }

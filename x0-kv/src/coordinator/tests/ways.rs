@@ -97,6 +97,29 @@ fn a_client_cut_off_from_the_leader_is_served_through_another_member() {
     }
 }
 
+/// The client does not know the address of the leader, and one of the members that it knows was removed: it
+/// still runs, and hears of no leader any more.
+#[test]
+fn a_removed_member_does_not_keep_a_client_from_the_others() {
+    for removed in [2, 3] {
+        let mut pair = connected(&[2, 3]);
+        let term = pair.term;
+        pair.give(removed, Input::Leader { leader: None, term, is_self: false });
+        pair.settle();
+        for step in 0..4 {
+            let call = pair.call(CLIENT, if step % 2 == 0 { put("a", "1") } else { get("a") });
+            let begun = pair.now;
+            pair.settle();
+            while pair.coordinator(CLIENT).calls() > 0 && pair.now < begun + Duration::from_secs(1) {
+                pair.advance(Duration::from_millis(10));
+                pair.settle();
+            }
+            assert_eq!(pair.coordinator(CLIENT).calls(), 0, "node {removed} was removed, step {step}");
+            pair.reply(call).unwrap();
+        }
+    }
+}
+
 /// The connection to the leader is up, but nothing passes.
 #[test]
 fn a_silent_leader_is_reached_through_another_member_within_a_second() {
