@@ -9,5 +9,6 @@
 
 mod blobs;
 mod faults;
+mod figures;
 mod machine;
 mod own_channel;
