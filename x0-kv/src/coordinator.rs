@@ -7,7 +7,9 @@
 //! driver carries out its [`Output`]s and reports their results.
 //!
 //! # Guarantees
-//! - **An answer to every call**, at the latest at its deadline, and only one.
+//! - **An answer to every call**, at the latest at its deadline, and only one. Without a deadline of its own a
+//!   call has [`CoordinatorOptions::call_timeout`], and [`CoordinatorOptions::turn_timeout`] to wait for its
+//!   turn.
 //! - **Applied once.** A write carries a request id: a session, which the coordinator opens when it first
 //!   needs one, and a number (Raft thesis, §6.3). However often a write is repeated, it is applied once. If
 //!   the store has expired the session, a write with one attempt gets a new request id; a write with an
@@ -25,7 +27,8 @@
 //! to the next leader when the first member knows it. A client that does not reach the leader, or gets no
 //! answer of it, sends its operations to another member, which passes them on.
 //!
-//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. A driver
+//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. Others wait
+//! for their turn, and their time stands still as long as the node answers the operations before them. A driver
 //! that reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once as long
 //! as the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips and
 //! length explain.
@@ -297,13 +300,11 @@ impl Coordinator {
                 match place {
                     Place::Sent { to } => self.lose_patience(key, to),
                     Place::Delayed => self.route_call(key),
+                    Place::Held => self.wait_for_turn(key),
                     // These wait for the deadline alone.
-                    Place::Queued
-                    | Place::Parked
-                    | Place::Held
-                    | Place::Proposed
-                    | Place::Reading
-                    | Place::Querying => self.arm(key, deadline),
+                    Place::Queued | Place::Parked | Place::Proposed | Place::Reading | Place::Querying => {
+                        self.arm(key, deadline);
+                    }
                 }
             }
         }

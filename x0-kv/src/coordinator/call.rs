@@ -27,6 +27,10 @@ pub(super) struct Call {
     pub(super) place: Place,
     /// The time to give up.
     pub(super) deadline: Duration,
+    /// The deadline at the latest, with all the time that it waits for its turn.
+    pub(super) limit: Duration,
+    /// The wait for its turn, during which its time stands still.
+    pub(super) turn: Option<Turn>,
     /// The time to look at it again; never after the deadline.
     pub(super) wake: Duration,
     /// Counts the attempts, modulo 256. Answers that nothing was done count only for the latest.
@@ -44,6 +48,14 @@ pub(super) struct Call {
     pub(super) redirects: u8,
     /// Whether an attempt of which no fate is known may have written, or may still.
     pub(super) is_ambiguous: bool,
+}
+
+/// The wait of a call for room on the way to its peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    pub(super) begun: Duration,
+    /// The time that the call has from its turn on.
+    pub(super) time_left: Duration,
 }
 
 /// The operation of a call.

@@ -16,7 +16,11 @@ const DOUBLINGS_MAX: u8 = 4;
 
 /// The requests on their way, by peer.
 #[derive(Debug, Default)]
-pub(super) struct Flights(BTreeMap<NodeId, Flight>);
+pub(super) struct Flights {
+    peers: BTreeMap<NodeId, Flight>,
+    /// When any peer last answered an operation.
+    answered_at: Duration,
+}
 
 #[derive(Debug, Default)]
 struct Flight {
@@ -31,37 +35,37 @@ struct Flight {
 
 impl Flights {
     pub(super) fn up(&mut self, peer: NodeId) {
-        self.0.entry(peer).or_default().is_up = true;
+        self.peers.entry(peer).or_default().is_up = true;
     }
 
     pub(super) fn down(&mut self, peer: NodeId) {
-        if let Some(flight) = self.0.get_mut(&peer) {
+        if let Some(flight) = self.peers.get_mut(&peer) {
             flight.is_up = false;
         }
         self.forget(peer);
     }
 
     pub(super) fn is_up(&self, peer: NodeId) -> bool {
-        self.0.get(&peer).is_some_and(|flight| flight.is_up)
+        self.peers.get(&peer).is_some_and(|flight| flight.is_up)
     }
 
     pub(super) fn is_any_up(&self) -> bool {
-        self.0.values().any(|flight| flight.is_up)
+        self.peers.values().any(|flight| flight.is_up)
     }
 
     /// Whether a request of this length may be sent: a single one always may.
     pub(super) fn has_room(&self, peer: NodeId, len: usize, len_max: usize) -> bool {
-        self.0.get(&peer).is_none_or(|flight| flight.requests == 0 || flight.len + len <= len_max)
+        self.peers.get(&peer).is_none_or(|flight| flight.requests == 0 || flight.len + len <= len_max)
     }
 
     pub(super) fn begin(&mut self, peer: NodeId, len: usize) {
-        let flight = self.0.entry(peer).or_default();
+        let flight = self.peers.entry(peer).or_default();
         flight.requests += 1;
         flight.len += len;
     }
 
     pub(super) fn end(&mut self, peer: NodeId, len: usize) {
-        if let Some(flight) = self.0.get_mut(&peer) {
+        if let Some(flight) = self.peers.get_mut(&peer) {
             flight.requests = flight.requests.saturating_sub(1);
             flight.len = flight.len.saturating_sub(len);
         }
@@ -69,25 +73,34 @@ impl Flights {
     }
 
     fn forget(&mut self, peer: NodeId) {
-        if self.0.get(&peer).is_some_and(|flight| !flight.is_up && flight.requests == 0) {
-            self.0.remove(&peer);
+        if self.peers.get(&peer).is_some_and(|flight| !flight.is_up && flight.requests == 0) {
+            self.peers.remove(&peer);
         }
     }
 
     /// A message of the peer has come.
     pub(super) fn received_from(&mut self, peer: NodeId, now: Duration) {
-        if let Some(flight) = self.0.get_mut(&peer) {
+        if let Some(flight) = self.peers.get_mut(&peer) {
             flight.heard_at = now;
         }
     }
 
     pub(super) fn heard_at(&self, peer: NodeId) -> Duration {
-        self.0.get(&peer).map_or(Duration::ZERO, |flight| flight.heard_at)
+        self.peers.get(&peer).map_or(Duration::ZERO, |flight| flight.heard_at)
+    }
+
+    /// An operation was answered.
+    pub(super) fn moved_on(&mut self, now: Duration) {
+        self.answered_at = now;
+    }
+
+    pub(super) fn answered_at(&self) -> Duration {
+        self.answered_at
     }
 
     /// An attempt was answered that was made once (RFC 6298 §3).
     pub(super) fn answered(&mut self, peer: NodeId, took: Duration) {
-        if let Some(flight) = self.0.get_mut(&peer) {
+        if let Some(flight) = self.peers.get_mut(&peer) {
             flight.round_trip = Some(flight.round_trip.map_or(took, |before| (before * 7 + took) / 8));
         }
     }
@@ -96,7 +109,7 @@ impl Flights {
     /// operation was tried in vain.
     pub(super) fn patience(&self, peer: NodeId, options: &CoordinatorOptions, timeouts: u8) -> Duration {
         let (min, max) = (options.attempt_timeout_min.min(options.attempt_timeout), options.attempt_timeout);
-        let flight = self.0.get(&peer);
+        let flight = self.peers.get(&peer);
         let round_trips = flight.and_then(|flight| flight.round_trip);
         let base = round_trips.map_or(max, |time| time.saturating_mul(ROUND_TRIPS).clamp(min, max));
         let len = flight.map_or(0, |flight| flight.len as u64);
@@ -140,6 +153,6 @@ mod tests {
         flights.end(peer, 6);
         flights.up(peer);
         flights.down(peer);
-        assert!(flights.0.is_empty());
+        assert!(flights.peers.is_empty());
     }
 }

@@ -18,7 +18,14 @@ use crate::request::outcome::{Applied, Outcome, Refusal};
 
 impl Coordinator {
     pub(super) fn call(&mut self, caller: u64, operation: Operation, deadline: Option<Duration>) {
-        let deadline = self.deadline(deadline);
+        // A caller that names its deadline gets its answer by then, whatever the operation waits for.
+        let (deadline, limit) = match deadline {
+            Some(deadline) => (deadline, deadline),
+            None => {
+                let deadline = self.now.saturating_add(self.options.call_timeout);
+                (deadline, deadline.saturating_add(self.options.turn_timeout))
+            }
+        };
         if self.is_expired {
             let result = Err(OperationError::IdentityExpired { ambiguous: false });
             self.outputs.push_back(Output::Reply { token: caller, result });
@@ -30,7 +37,10 @@ impl Coordinator {
             read @ Operation::Read { .. } => (Ask::Read(read), Place::Parked),
         };
         let key = match self.calls < self.options.calls_max {
-            true => self.entries.insert(Entry::Call(Call::new(Some(caller), ask, place, deadline))),
+            true => {
+                let call = Call { limit, ..Call::new(Some(caller), ask, place, deadline) };
+                self.entries.insert(Entry::Call(call))
+            }
             false => None,
         };
         let Some(key) = key else {
@@ -309,6 +319,8 @@ impl Call {
             ask,
             place,
             deadline,
+            limit: deadline,
+            turn: None,
             wake: deadline,
             attempt: 0,
             sent: None,

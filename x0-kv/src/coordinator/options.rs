@@ -15,8 +15,13 @@ pub struct CoordinatorOptions {
     pub local: NodeId,
     /// Member or client.
     pub role: Role,
-    /// The deadline of an operation whose call has none, from the call on. 10 s unless set.
+    /// The time of an operation whose call has no deadline, from the call on. 10 s unless set.
     pub call_timeout: Duration,
+    /// The longest time, on top of [`call_timeout`](CoordinatorOptions::call_timeout), that such an operation
+    /// waits for its turn within [`in_flight_len_max`](CoordinatorOptions::in_flight_len_max). It ends before,
+    /// after `call_timeout`, if no operation is answered in that time. 5 min unless set; with zero, the wait for
+    /// its turn counts as any other time.
+    pub turn_timeout: Duration,
     /// How long a node may be silent, at most, before an operation that it has is tried elsewhere. The time
     /// follows the measured round trips; the time of a transmission comes on top.
     pub attempt_timeout: Duration,
@@ -68,6 +73,7 @@ impl CoordinatorOptions {
             local,
             role: Role::Member,
             call_timeout: Duration::from_secs(10),
+            turn_timeout: Duration::from_secs(300),
             attempt_timeout: Duration::from_secs(1),
             attempt_timeout_min: Duration::from_millis(300),
             in_flight_len_max: 4 << 20,
@@ -97,6 +103,13 @@ impl CoordinatorOptions {
     #[must_use]
     pub fn call_timeout(mut self, call_timeout: Duration) -> CoordinatorOptions {
         self.call_timeout = call_timeout;
+        self
+    }
+
+    /// Sets the longest time that an operation waits for its turn, on top of its other time.
+    #[must_use]
+    pub fn turn_timeout(mut self, turn_timeout: Duration) -> CoordinatorOptions {
+        self.turn_timeout = turn_timeout;
         self
     }
 

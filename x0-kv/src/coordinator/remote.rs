@@ -251,6 +251,9 @@ impl Coordinator {
         if is_latest && is_first && matches!(body, Body::Answer { .. }) {
             self.flights.answered(from, took);
         }
+        if matches!(body, Body::Answer { .. }) {
+            self.flights.moved_on(now);
+        }
         match body {
             // The answer to any attempt at this node is valid: all attempts of a write carry one request id,
             // and a read was made after the call.

@@ -1,12 +1,11 @@
 //! The target of an operation, and the next target after a failed attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use x0_identity::NodeId;
 
 use super::Coordinator;
-use super::call::{Ask, Call, Entry, Place, Request};
+use super::call::{Ask, Call, Entry, Place, Request, Turn};
 use super::flight::Flights;
 use super::options::Role;
 use super::port::Output;
@@ -169,6 +168,7 @@ impl Coordinator {
             return self.give_up_opening(key);
         }
         self.release(key);
+        self.end_turn(key);
         let Some(call) = self.call_mut(key) else { return };
         call.attempt = call.attempt.wrapping_add(1);
         let (attempt, deadline) = (call.attempt, call.deadline);
@@ -203,11 +203,9 @@ impl Coordinator {
         let (batch_len, now) = (self.options.batch_len, self.now);
         let Some(Entry::Call(call)) = self.entries.get_mut(key) else { return };
         let Some(body) = call.ask.body(is_relay) else { return };
-        let (len, deadline) = (body.len_max(), call.deadline);
+        let len = body.len_max();
         if !self.flights.has_room(to, len, self.options.in_flight_len_max) {
-            call.place = Place::Held;
-            self.held.push_back(key);
-            return self.arm(key, deadline);
+            return self.hold(key);
         }
         if self.outgoing.put(to, batch_len, key.token(call.attempt), &body) {
             self.flights.begin(to, len);
@@ -224,6 +222,39 @@ impl Coordinator {
     pub(super) fn release(&mut self, key: Key) {
         if let Some((to, len)) = self.call_mut(key).and_then(|call| call.sent.take()) {
             self.flights.end(to, len);
+        }
+    }
+
+    /// Puts a call behind those that wait for room. Its time stands still meanwhile: no node is silent, the
+    /// calls before it are long. It ends early only if none of these is answered, or at its limit.
+    fn hold(&mut self, key: Key) {
+        let (now, call_timeout) = (self.now, self.options.call_timeout);
+        let Some(call) = self.call_mut(key) else { return };
+        call.place = Place::Held;
+        if call.limit > call.deadline {
+            call.turn = Some(Turn { begun: now, time_left: call.deadline.saturating_sub(now) });
+            call.deadline = call.limit;
+        }
+        self.held.push_back(key);
+        self.arm(key, now.saturating_add(call_timeout));
+    }
+
+    /// Ends a call that waits for its turn while no operation at all is answered, or lets it wait on.
+    pub(super) fn wait_for_turn(&mut self, key: Key) {
+        let (now, answered_at) = (self.now, self.flights.answered_at());
+        let call_timeout = self.options.call_timeout;
+        let Some(call) = self.call_mut(key) else { return };
+        let (deadline, turn) = (call.deadline, call.turn);
+        let due = turn.map_or(deadline, |turn| turn.begun.max(answered_at).saturating_add(call_timeout));
+        if due <= now { self.time_out(key) } else { self.arm(key, due) }
+    }
+
+    /// The time of a call goes on, if it stood still.
+    fn end_turn(&mut self, key: Key) {
+        let now = self.now;
+        let Some(call) = self.call_mut(key) else { return };
+        if let Some(turn) = call.turn.take() {
+            call.deadline = now.saturating_add(turn.time_left).min(call.limit);
         }
     }
 
@@ -484,9 +515,5 @@ impl Coordinator {
     /// A read that the local state may answer as it is.
     pub(super) fn is_local(operation: &Operation) -> bool {
         matches!(operation, Operation::Read { consistency: Consistency::Local, .. })
-    }
-
-    pub(super) fn deadline(&self, asked: Option<Duration>) -> Duration {
-        asked.unwrap_or_else(|| self.now.saturating_add(self.options.call_timeout))
     }
 }

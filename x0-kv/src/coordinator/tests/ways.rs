@@ -60,6 +60,79 @@ fn calls_that_wait_for_room_time_out_unambiguously_and_leave_no_bytes_behind() {
     pair.reply(later).unwrap();
 }
 
+/// One second for each of the next messages to the leader. Answers are short.
+fn pass_slowly(pair: &mut Pair, count: usize) {
+    for _ in 0..count {
+        let Some(message) = pair.in_flight.pop_front() else { return };
+        pair.advance(Duration::from_secs(1));
+        pair.deliver(message);
+        pair.decide();
+        while let Some(place) = pair.in_flight.iter().position(|(_, to, _)| *to == node(CLIENT)) {
+            let answer = pair.in_flight.remove(place).unwrap();
+            pair.deliver(answer);
+        }
+    }
+}
+
+#[test]
+fn the_time_of_calls_stands_still_while_they_wait_for_their_turn() {
+    let mut pair = connected(&[1]);
+    let calls: Vec<u64> = (0..40).map(|_| pair.call(CLIENT, long_put())).collect();
+    let begun = pair.now;
+    pass_slowly(&mut pair, usize::MAX);
+    assert_eq!(
+        pair.now - begun,
+        Duration::from_secs(40),
+        "four times the time of a call, nothing sent twice"
+    );
+    for call in calls {
+        pair.reply(call).unwrap();
+    }
+}
+
+#[test]
+fn calls_wait_for_their_turn_until_nothing_is_answered_or_until_their_limit() {
+    // The peer falls silent after 15 s.
+    let mut pair = connected(&[1]);
+    let calls: Vec<u64> = (0..40).map(|_| pair.call(CLIENT, long_put())).collect();
+    let begun = pair.now;
+    pass_slowly(&mut pair, 15);
+    pair.in_flight.clear();
+    while pair.coordinator(CLIENT).calls() > 0 {
+        pair.advance(Duration::from_millis(100));
+        pair.in_flight.clear();
+    }
+    // The calls on the way end after 10 s. Those that get their room are sent; the others end 10 s after the
+    // last answer.
+    assert_eq!(pair.now - begun, Duration::from_secs(34));
+    let results: Vec<_> = calls.iter().map(|call| pair.reply(*call)).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 15);
+    let timed_out =
+        |ambiguous| results.iter().filter(move |it| **it == Err(OperationError::TimedOut { ambiguous }));
+    assert_eq!((timed_out(true).count(), timed_out(false).count()), (7, 18));
+
+    // 10 s and 5 s: the 15 first calls are answered, and with them those that are on the way.
+    let mut pair = Pair::with(|options| options.turn_timeout(Duration::from_secs(5)));
+    pair.elect(Some(1));
+    let warm = pair.call(CLIENT, put("warm", "up"));
+    pair.settle();
+    pair.reply(warm).unwrap();
+    let calls: Vec<u64> = (0..40).map(|_| pair.call(CLIENT, long_put())).collect();
+    pass_slowly(&mut pair, usize::MAX);
+    let answered = calls.iter().filter(|call| pair.reply(**call).is_ok()).count();
+    assert!((14..=15).contains(&answered), "{answered}");
+
+    // A deadline of the caller holds, whatever the call waits for.
+    let mut pair = connected(&[1]);
+    let deadline = Some(pair.now + Duration::from_secs(12));
+    for token in 0..40 {
+        pair.give(CLIENT, Input::Call { token, operation: long_put(), deadline });
+    }
+    pass_slowly(&mut pair, usize::MAX);
+    let answered = (0..40).filter(|token| pair.reply(*token).is_ok()).count();
+    assert!((11..=12).contains(&answered), "{answered}");
+}
+
 #[test]
 fn a_peer_that_has_a_call_does_not_get_it_again() {
     let mut pair = connected(&[1]);
