@@ -51,6 +51,12 @@ fn check<T: TokenSpans>(text: &str, options: ChunkOptions, tokens: T) {
     assert_eq!(chunks, chunker.chunks(text).unwrap());
 }
 
+/// The smallest case in which a chunk that gave up its overlap was followed by one with the same start.
+#[test]
+fn a_chunk_without_overlap_is_followed_by_a_later_one() {
+    check("aééaa", ChunkOptions::new().tokens_max(2).special_tokens(0).overlap_percent(50), PairTokens);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -159,25 +159,25 @@ impl<T: TokenSpans> Chunker<T> {
         let spans = self.spans(text)?;
         let (mut first, mut covered) = (0, 0);
         loop {
-            let (end, chunk) = self.chunk(text, &spans, first, covered)?;
+            let (tokens, chunk) = self.chunk(text, &spans, first, covered)?;
             chunks.push(chunk);
-            if end >= spans.len() {
+            if tokens.end >= spans.len() {
                 return Ok(chunks);
             }
-            first = self.start(text, &spans, first, end);
-            covered = end;
+            first = self.start(text, &spans, &tokens);
+            covered = tokens.end;
         }
     }
 
-    /// The chunk that begins at token `first` and ends after `covered`, the tokens that earlier chunks hold;
-    /// and the token after its end.
+    /// The chunk that ends after `covered`, the tokens that earlier chunks hold, and its tokens. It begins at
+    /// token `first`, or at `covered` where no chunk from `first` on is short enough.
     fn chunk(
         &self,
         text: &str,
         spans: &[Range<usize>],
         mut first: usize,
         covered: usize,
-    ) -> Result<(usize, Chunk), ChunkError> {
+    ) -> Result<(Range<usize>, Chunk), ChunkError> {
         let mut end = self.end(text, spans, first);
         loop {
             let from = if first == 0 { 0 } else { spans[first].start };
@@ -198,7 +198,7 @@ impl<T: TokenSpans> Chunker<T> {
                 }
             }
             let id = ChunkId::of(self.tokens.id(), part);
-            return Ok((end, Chunk { id, span: from..to, tokens }));
+            return Ok((first..end, Chunk { id, span: from..to, tokens }));
         }
     }
 
@@ -215,10 +215,11 @@ impl<T: TokenSpans> Chunker<T> {
             .unwrap_or(most)
     }
 
-    /// The start of the chunk after `first..end`: in the overlap, at a word if there is one.
-    fn start(&self, text: &str, spans: &[Range<usize>], first: usize, end: usize) -> usize {
-        let earliest = end.saturating_sub(self.overlap).max(first + 1).min(end);
-        (earliest..end)
+    /// The start of the chunk after the one of `tokens`: in the overlap, at a word if there is one.
+    fn start(&self, text: &str, spans: &[Range<usize>], tokens: &Range<usize>) -> usize {
+        // Starts ascend also where the overlap is as long as the chunk itself.
+        let earliest = tokens.end.saturating_sub(self.overlap).max(tokens.start + 1).min(tokens.end);
+        (earliest..tokens.end)
             .find(|start| boundary(text, &spans[start - 1], spans[*start].start) > Boundary::Inside)
             .unwrap_or(earliest)
     }
