@@ -50,6 +50,32 @@ pub(crate) enum Command {
     Leader(LeaderArgs),
     /// Work on the data folder of a node that does not run
     Data(DataArgs),
+    /// Print what the healer of a node on this machine decided, and why
+    Heal(HealArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealArgs {
+    /// The node's configuration, which names the data folder
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON, one object on a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: HealCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HealCommand {
+    /// Print the records that are kept, the oldest first, each on a line
+    Log,
+    /// Explain a record: readings, thresholds, guards and effect
+    Why {
+        /// The number of the record, as `heal log` prints it; numbers begin again when the node starts, and
+        /// the latest record of the number is meant
+        number: u64,
+    },
 }
 
 #[derive(Debug, Args)]

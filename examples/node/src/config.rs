@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use x0_identity::{NodeId, SpiffeId};
 
 use self::address::Address;
+use crate::heal::config::HealConfig;
 use crate::http::config::HttpConfig;
 use crate::observe::config::ObserveConfig;
 use crate::rag::config::RagConfig;
@@ -61,6 +62,9 @@ pub(crate) struct NodeConfig {
     /// Retrieval over collections of documents.
     #[serde(default)]
     pub(crate) rag: Option<RagConfig>,
+    /// The healer of the node.
+    #[serde(default)]
+    pub(crate) heal: HealConfig,
 }
 
 /// The configuration of `x0-node kv`, `status`, `member` and `leader`.
@@ -168,9 +172,10 @@ impl NodeConfig {
         Ok(config)
     }
 
-    /// Checks `[[http]]` and `[rag]`, and makes their paths relative to the configuration.
+    /// Checks `[[http]]`, `[observe]`, `[heal]` and `[rag]`, and makes their paths relative to the configuration.
     fn check_sections(&mut self, path: &Path) -> Result<(), String> {
         self.observe.check()?;
+        self.heal.check()?;
         for listener in &mut self.http {
             listener.check(self.rag.is_some())?;
             for file in [&mut listener.certificate, &mut listener.key].into_iter().flatten() {
@@ -365,6 +370,23 @@ address = "127.0.0.1:7402"
         check("svid.pem", "other.pem", &["`svid`", "other.pem", "does not exist", "x0-node issue"]);
         check("svid = ", "engine = \"tape\"\nsvid = ", &["unknown variant `tape`", "`redb`"]);
         check("svid = ", "operators = [\"bob\"]\nsvid = ", &["`bob` is not a SPIFFE ID", "spiffe://"]);
+    }
+
+    #[test]
+    fn the_healer_is_configured_or_refused() {
+        use crate::heal::config::HealMode;
+        assert_eq!(load(GOOD).unwrap().heal.mode, HealMode::DryRun);
+        let config = load(&format!("{GOOD}[heal]\nmode = \"active\"\nslow_disk_ms = 500\n")).unwrap();
+        assert_eq!((config.heal.mode, config.heal.slow_disk_ms), (HealMode::Active, 500));
+        let check = |section: &str, expect: &[&str]| {
+            let message = load(&format!("{GOOD}[heal]\n{section}\n")).unwrap_err();
+            for word in expect {
+                assert!(message.contains(word), "{message:?} lacks {word:?}");
+            }
+        };
+        check("mode = \"brave\"", &["unknown variant `brave`", "`dry-run`", "`active`"]);
+        check("slow_disk_ms = 7", &["`heal.slow_disk_ms` is 7", "at least 100"]);
+        check("slow = 7", &["unknown field `slow`", "`slow_disk_ms`"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod data;
 mod demo;
 mod doctor;
 mod fatal;
+mod heal;
 mod http;
 mod identity;
 mod init;
@@ -88,6 +89,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let held = runtime()?.block_on(rag::commands::rag(args))?;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Heal(args) => heal::commands::heal(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::verify(&args).map(|()| ExitCode::SUCCESS),
         Command::Kv(args) => {
             let is_as_expected = runtime()?.block_on(kv::kv(args))?;

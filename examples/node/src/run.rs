@@ -22,6 +22,7 @@ use crate::config::address::Address;
 use crate::config::{self, NodeConfig};
 use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::fatal::{self, Panics};
+use crate::heal::Healer;
 use crate::http::Http;
 use crate::http::config::{HttpConfig, Route};
 use crate::log::Log;
@@ -225,6 +226,7 @@ fn is_port_in_use(error: &anyhow::Error) -> bool {
 impl Running {
     async fn serve(self, mut orders: Option<UnboundedReceiver<Result<Order, String>>>) -> Result<()> {
         let (mut stops, mut reloads) = (signals::Stops::new()?, signals::HangUps::new()?);
+        let mut healer = Healer::start(&self.config, &self.log)?;
         loop {
             tokio::select! {
                 ended = self.node.ended() => {
@@ -237,6 +239,7 @@ impl Running {
                     self.log.flush(fatal::LOG_LIMIT);
                     return self.panics.check(&self.config.data_dir);
                 }
+                () = healer.due() => healer.work(&self.node),
                 () = stops.next() => break,
                 () = reloads.next() => {
                     if let Err(error) = self.reload() {

@@ -221,6 +221,15 @@ impl Node {
         StatusHandle { id: self.id, replica, peers, space: self.space.clone() }
     }
 
+    /// When the oldest write of the log that is not yet on the disk was handed out, on a clock of the node;
+    /// `None` without one. Two equal answers are the same write: a caller measures its age on its own clock.
+    ///
+    /// A slow disk shows here, and not in the messages of the node, which do not wait for the disk.
+    #[must_use]
+    pub fn writing_since(&self) -> Option<std::time::Duration> {
+        self.replica.get().writing_since
+    }
+
     /// The status of the CRDT keyspace, if the node has one.
     #[cfg(feature = "crdt")]
     #[must_use]

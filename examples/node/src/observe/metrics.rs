@@ -53,6 +53,7 @@ impl Metrics {
         x0_mesh::telemetry::describe();
         x0_identity::telemetry::describe();
         x0_ml::telemetry::describe();
+        x0_mapek::telemetry::describe();
         telemetry::describe();
         Ok(Metrics(Arc::new(Inner { handle, process: Process::new(), peers: Mutex::default() })))
     }
