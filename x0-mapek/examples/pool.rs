@@ -31,8 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let job = Input::Reading(Reading { subject, signal: "job_seconds", value });
             healer.handle(begun.elapsed(), job)?;
         }
-        let restart = |action: &Restart<usize>| start(3, pool[action.subject].clone());
-        for record in healer.drain(begun.elapsed(), restart)? {
+        for record in healer.drain(begun.elapsed(), |action| start(3, pool[action.subject].clone()))? {
             eprintln!("{}\n", record.explain());
             healed += usize::from(record.event.name() == "improved");
         }
