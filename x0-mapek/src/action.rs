@@ -38,6 +38,13 @@ pub trait Action<K: Knowledge + ?Sized>: Clone + fmt::Debug {
     /// How much the action disturbs its subject.
     fn disruption(&self) -> Disruption;
 
+    /// Whether the action follows from a judgement on something other than the process of the loop itself. A
+    /// process whose timers are late accuses no other, and the guard `local-health` refuses such actions. An
+    /// action of a process on itself returns `false`: that its timers are late may be the very reason for it.
+    fn accuses_other(&self) -> bool {
+        true
+    }
+
     /// Whether the action can be carried out as things are.
     ///
     /// # Errors

@@ -202,7 +202,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         if now < grace {
             return Err(Refusal::Grace { until: grace });
         }
-        if !self.health.may_accuse() {
+        if action.accuses_other() && !self.health.may_accuse() {
             return Err(Refusal::LateTimers { score: self.health.score() });
         }
         if self.storm.is_on {
