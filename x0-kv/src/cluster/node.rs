@@ -29,7 +29,7 @@ use super::services::operations::{self, Calls, LocalState, Operations};
 use super::services::scrub::{self, Scrub};
 use super::services::snapshots::{self, Snapshots};
 use super::services::space::{self, SpaceService};
-use super::services::status::{self, Status};
+use super::services::status::{self, Status, StatusRequest};
 use super::status::{NodeStatus, StatusHandle};
 use super::workers::NodeWorkers;
 use super::{driver, folder, services};
@@ -55,6 +55,7 @@ pub struct Node {
     replica: ReplicaStatus,
     peers: Arc<Peers>,
     space: Space,
+    statuses: Inbox<StatusRequest>,
     admin: AdminCalls,
     #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "there is none"))]
     crdt: Option<Crdt>,
@@ -170,7 +171,8 @@ impl Node {
         let engine = AdminEngine::new(id, options.addresses);
         event_loop.add(Admin::new(channels.5, engine, access.roles.clone(), admin.clone()));
         event_loop.add(Snapshots::new(channels.2));
-        let status = Status::new(id, channels.3, Inbox::new(alarm.clone()), Some(replica.clone()));
+        let statuses = Inbox::new(alarm.clone());
+        let status = Status::new(id, channels.3, statuses.clone(), Some(replica.clone()));
         event_loop.add(status.space(space.clone()));
 
         let engine = Scrubber::new(options.scrub, id, random_seed());
@@ -193,7 +195,7 @@ impl Node {
             blobs,
         };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Node { id, store, alarm, requests, replica, peers, space, admin, crdt, end })
+        Ok(Node { id, store, alarm, requests, replica, peers, space, statuses, admin, crdt, end })
     }
 
     /// The id of this node.
@@ -226,7 +228,7 @@ impl Node {
     ///
     /// A slow disk shows here, and not in the messages of the node, which do not wait for the disk.
     #[must_use]
-    pub fn writing_since(&self) -> Option<std::time::Duration> {
+    pub fn writing_since(&self) -> Option<Duration> {
         self.replica.get().writing_since
     }
 
@@ -237,12 +239,31 @@ impl Node {
         self.crdt.as_ref().map(Crdt::status)
     }
 
-    /// Carries out a request of an operator: on the leader, to which it is forwarded.
+    /// Asks another member for its status. The future ends with `None` if there is no answer within `limit`.
+    pub fn status_of(
+        &self,
+        member: NodeId,
+        limit: Duration,
+    ) -> impl Future<Output = Option<NodeStatus>> + Send + use<> {
+        let requests = self.statuses.clone();
+        async move {
+            let (answer, status) = oneshot::channel();
+            requests.put(StatusRequest { node: member, answer });
+            tokio::time::timeout(limit, status).await.ok()?.ok()
+        }
+    }
+
+    /// Carries out a request of an operator: on the leader, to which it is forwarded. Nothing is done before the
+    /// future is polled.
     ///
     /// # Errors
     /// [`AdminError`], which says why nothing was changed, or that the result is not known.
-    pub async fn admin(&self, request: AdminRequest) -> Result<AdminReply, AdminError> {
-        self.admin.call(request).await
+    pub fn admin(
+        &self,
+        request: AdminRequest,
+    ) -> impl Future<Output = Result<AdminReply, AdminError>> + Send + use<> {
+        let calls = self.admin.clone();
+        async move { calls.call(request).await }
     }
 
     /// Adds a node that receives the log and has no vote. Ask the leader for this and for the other changes.
