@@ -1,49 +1,59 @@
-//! The healer of a node: it judges the disk of its own node, and hands the leadership over if it is slow.
+//! The healer of a node: a leader that is slow hands the leadership over, and replaces dead voters.
 //!
-//! Raft replaces a leader that is silent, and keeps one whose disk is slow: heartbeats do not pass the disk,
-//! and every write waits for it. Each node judges only itself, with readings of its own log, so that no node
-//! is accused by another. The loop is `x0_mapek::Loop` with all its guards; `[heal]` sets its mode, and the
-//! default is a dry run: everything is recorded, nothing is done.
+//! Raft replaces a leader that is silent. It keeps one whose disk is slow, because heartbeats do not pass the
+//! disk, and one whose process runs only part of the time, because some heartbeats arrive in time. Each node
+//! judges itself, by the age of its own writes and the lateness of its own timers. It accuses another one only of
+//! being dead, and only together with a majority of the voters. The loop is `x0_mapek::Loop` with all its guards;
+//! `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
 //!
 //! The records are in the folder `heal` of the data folder, at most 512 KiB. `x0-node heal log` lists them
 //! and `x0-node heal why` explains one.
 
+mod action;
 pub(crate) mod commands;
 pub(crate) mod config;
-mod disk;
 mod records;
+mod samples;
+mod view;
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::future::pending;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use x0_identity::NodeId;
+use x0_kv::admin::AdminRequest;
 use x0_kv::cluster::{Node, NodeStatus};
-use x0_mapek::{Input, Loop, LoopOptions, Mode, Reading, Record};
+use x0_mapek::{Input, Loop, LoopOptions, Mode, Output, Reading, Record};
 
+use self::action::{Act, Heal};
 use self::config::{HealConfig, HealMode};
-use self::disk::{Disk, LeaveSlowDisk, Transfer, WRITE_AGE};
 use self::records::Records;
+use self::samples::{SAMPLE, Samples};
+use self::view::{Place, SILENCE, STALLED_SHARE, STALLS, View, WRITE_AGE};
+use crate::causes::causes;
 use crate::config::NodeConfig;
 use crate::log::Log;
 
-/// The distance of two samples.
-const SAMPLE: Duration = Duration::from_millis(100);
-/// The samples whose largest one is the reading: between two writes a slow disk is idle.
-const SAMPLES: usize = 20;
-/// The entries by which the next leader may lag.
+/// The entries by which the next leader or voter may lag.
 const LAG_MAX: u64 = 1000;
+/// The time in which another voter says whether it reaches a voter that seems to be dead.
+const WITNESS_LIMIT: Duration = Duration::from_secs(1);
+
+/// The end of an action that takes time: its number and its result.
+type Ended = (u64, Result<(), String>);
 
 /// The healer of a node. Without one ([`HealMode::Off`]) it does nothing.
 pub(crate) struct Healer(Option<Active>);
 
 struct Active {
-    healer: Loop<Disk, Transfer>,
+    healer: Loop<View, Act>,
+    ended: (Sender<Ended>, Receiver<Ended>),
     begun: Instant,
-    samples: Interval,
-    ages: WriteAges,
+    ticks: Interval,
+    samples: Samples,
     records: Records,
     log: Log,
 }
@@ -54,17 +64,18 @@ impl Healer {
         let Some(healer) = engine(config.node, &config.heal) else { return Ok(Healer(None)) };
         let records = Records::start(&config.data_dir.join("heal"), log)
             .context("cannot start the thread that writes the records of the healer")?;
-        let mut samples = interval(SAMPLE);
-        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (begun, ages) = (Instant::now(), WriteAges::default());
-        Ok(Healer(Some(Active { healer, begun, samples, ages, records, log: log.clone() })))
+        let mut ticks = interval(SAMPLE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (begun, samples) = (Instant::now(), Samples::default());
+        let ended = channel();
+        Ok(Healer(Some(Active { healer, ended, begun, ticks, samples, records, log: log.clone() })))
     }
 
     /// Waits until the next sample is due.
     pub(crate) async fn due(&mut self) {
         match &mut self.0 {
             Some(active) => {
-                active.samples.tick().await;
+                active.ticks.tick().await;
             }
             None => pending().await,
         }
@@ -72,24 +83,103 @@ impl Healer {
 
     /// Takes a sample of the node, and does what the loop decides.
     pub(crate) fn work(&mut self, node: &Node) {
-        let Some(active) = &mut self.0 else { return };
-        let now = Instant::now();
-        let status = node.status();
-        active.healer.knowledge_mut().set(status.is_leader(), heir(&status), status.membership.voters.len());
-        let subject = node.id();
-        let value = active.ages.sample(now, node.writing_since()).as_secs_f64();
-        let now = now - active.begun;
-        let reading = Input::Reading(Reading { subject, signal: WRITE_AGE, value });
-        // Time does not run backwards, and an age is a usable value.
-        let _ = active.healer.handle(now, reading);
-        let decided = active.healer.drain(now, |transfer| {
-            node.transfer_leadership(transfer.to);
-            Ok(())
-        });
-        for record in decided.into_iter().flatten() {
-            active.log.event("heal", line(&record));
-            active.records.keep(&record);
+        if let Some(active) = &mut self.0 {
+            active.work(node);
         }
+    }
+}
+
+impl Active {
+    fn work(&mut self, node: &Node) {
+        let now = self.begun.elapsed();
+        let status = node.status();
+        self.healer.knowledge_mut().set(place(&status));
+        let sample = self.samples.take(now, node.writing_since());
+        let own = [
+            (status.node, STALLS, f64::from(sample.stalls)),
+            (status.node, STALLED_SHARE, sample.stalled_share),
+            (status.node, WRITE_AGE, sample.write_age.as_secs_f64()),
+        ];
+        let others = status.membership.voters.iter().copied().filter(|voter| *voter != status.node);
+        let silences = self.samples.silences(now, others, &status.reached);
+        let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
+        for (subject, signal, value) in own.into_iter().chain(silences) {
+            // Time does not run backwards, and what is out of range is refused and counted by the loop.
+            let _ = self.healer.handle(now, Input::Reading(Reading { subject, signal, value }));
+        }
+        while let Ok((id, result)) = self.ended.1.try_recv() {
+            // The loop has given up on an action that took too long.
+            let _ = self.healer.handle(now, Input::Outcome { id, result });
+        }
+        while let Some(output) = self.healer.poll_output() {
+            match output {
+                Output::Execute { id, action, .. } | Output::Undo { id, action, .. } => {
+                    self.execute(now, node, &status, id, action);
+                }
+                Output::Record(record) => {
+                    self.log.event("heal", line(&record));
+                    self.records.keep(&record);
+                }
+                // Its record is in the log of the node.
+                _ => {}
+            }
+        }
+    }
+
+    fn execute(&mut self, now: Duration, node: &Node, status: &NodeStatus, id: u64, action: Act) {
+        match action {
+            Act::Transfer { to, .. } => {
+                node.transfer_leadership(to);
+                let _ = self.healer.handle(now, Input::Outcome { id, result: Ok(()) });
+            }
+            Act::Replace { dead, spare } => {
+                let (replace, ended) = (replace(node, status, dead, spare), self.ended.0.clone());
+                tokio::spawn(async move {
+                    let result = replace.await;
+                    // The healer may have ended.
+                    let _ = ended.send((id, result));
+                });
+            }
+        }
+    }
+}
+
+/// Replaces a voter, once a majority of the voters does not reach it. The leader, which is this node or its
+/// successor, checks again in the step of the change that the spare has caught up and that a majority of the
+/// voters after the change is reached.
+fn replace(
+    node: &Node,
+    status: &NodeStatus,
+    dead: NodeId,
+    spare: NodeId,
+) -> impl Future<Output = Result<(), String>> + use<> {
+    let voters = status.membership.voters.clone();
+    let others = voters.iter().copied().filter(|voter| *voter != status.node && *voter != dead);
+    let asked: Vec<_> = others.map(|voter| node.status_of(voter, WITNESS_LIMIT)).collect();
+    let change = node.admin(AdminRequest::Replace { old: dead, new: spare });
+    async move {
+        let answers = crate::status::all(asked).await;
+        witnessed(&voters, dead, answers.iter().flatten())?;
+        change.await.map(drop).map_err(|error| causes(&error.into()))
+    }
+}
+
+/// Whether this node and those that answered are a majority of the voters, and none of them reaches the voter.
+fn witnessed<'a>(
+    voters: &BTreeSet<NodeId>,
+    dead: NodeId,
+    answers: impl Iterator<Item = &'a NodeStatus>,
+) -> Result<(), String> {
+    let mut witnesses = 1;
+    for answer in answers {
+        if answer.reached.contains(&dead) {
+            return Err(format!("node {} reaches it", answer.node));
+        }
+        witnesses += 1;
+    }
+    match witnesses * 2 > voters.len() {
+        true => Ok(()),
+        false => Err(format!("only {witnesses} of {} voters say that it is not reached", voters.len())),
     }
 }
 
@@ -100,7 +190,7 @@ fn line(record: &Record) -> String {
 }
 
 /// The loop of a node; `None` if it is off.
-fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<Disk, Transfer>> {
+fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<View, Act>> {
     let mode = match config.mode {
         HealMode::Off => return None,
         HealMode::Observe => Mode::Observe,
@@ -112,39 +202,29 @@ fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<Disk, Transfer>> {
         .grace(Duration::from_secs(10))
         .stability(Duration::from_secs(1))
         .back_off(Duration::from_secs(30));
-    let limit = Duration::from_millis(config.slow_disk_ms);
-    Some(Loop::new(Disk::new(node, limit), Box::new(LeaveSlowDisk), options))
+    let view = View::new(
+        node,
+        Duration::from_millis(config.slow_disk_ms),
+        config.replace_after_s.map(Duration::from_secs),
+    );
+    Some(Loop::new(view, Box::new(Heal), options))
 }
 
-/// The voter that takes the leadership over: one that is reached, and whose log lags least.
-fn heir(status: &NodeStatus) -> Option<NodeId> {
-    let is_near = |index: u64| index + LAG_MAX >= status.committed;
-    let voters = status.membership.voters.iter().filter(|voter| **voter != status.node);
-    let reached = voters.filter(|voter| status.reached.contains(voter));
-    let indexes = reached.filter_map(|voter| Some((*status.acknowledged.get(voter)?, *voter)));
-    indexes.filter(|(index, _)| is_near(*index)).max().map(|(_, voter)| voter)
-}
-
-/// The largest age of a write in the last samples.
-#[derive(Debug, Default)]
-struct WriteAges {
-    /// The write that waits, by its time on the clock of the node, and when it was seen first.
-    waiting: Option<(Duration, Instant)>,
-    ages: VecDeque<Duration>,
-}
-
-impl WriteAges {
-    fn sample(&mut self, now: Instant, since: Option<Duration>) -> Duration {
-        self.waiting = since.map(|since| match self.waiting {
-            Some((before, seen)) if before == since => (since, seen),
-            _ => (since, now),
-        });
-        let age = self.waiting.map_or(Duration::ZERO, |(_, seen)| now - seen);
-        if self.ages.len() == SAMPLES {
-            self.ages.pop_front();
-        }
-        self.ages.push_back(age);
-        self.ages.iter().copied().max().unwrap_or_default()
+/// The place of a node in its group. Heir and spare are the voter and the learner that are reached and whose
+/// logs lag least.
+fn place(status: &NodeStatus) -> Place {
+    let best = |members: &BTreeSet<NodeId>| {
+        let others = members.iter().filter(|member| **member != status.node);
+        let reached = others.filter(|member| status.reached.contains(member));
+        let indexes = reached.filter_map(|member| Some((*status.acknowledged.get(member)?, *member)));
+        indexes.filter(|(index, _)| index + LAG_MAX >= status.committed).max().map(|(_, member)| member)
+    };
+    Place {
+        is_leader: status.is_leader(),
+        heir: best(&status.membership.voters),
+        spare: best(&status.membership.learners),
+        voters: status.membership.voters.clone(),
+        reached: status.reached.clone(),
     }
 }
 

@@ -5,6 +5,9 @@ use serde::Deserialize;
 /// The least limit: a disk under load takes some tens of milliseconds.
 const SLOW_DISK_MS_MIN: u64 = 100;
 
+/// The least silence of a dead member: a restart takes a few seconds.
+const REPLACE_AFTER_S_MIN: u64 = 10;
+
 /// The section `[heal]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,6 +16,9 @@ pub(crate) struct HealConfig {
     pub(crate) mode: HealMode,
     /// A disk is slow when a write of the log waits this long for it, in milliseconds.
     pub(crate) slow_disk_ms: u64,
+    /// A voter that is silent for this long, in seconds, is replaced by a learner that has caught up. Without it
+    /// no voter is replaced.
+    pub(crate) replace_after_s: Option<u64>,
 }
 
 /// What the healer does.
@@ -31,12 +37,18 @@ pub(crate) enum HealMode {
 
 impl Default for HealConfig {
     fn default() -> HealConfig {
-        HealConfig { mode: HealMode::DryRun, slow_disk_ms: 300 }
+        HealConfig { mode: HealMode::DryRun, slow_disk_ms: 300, replace_after_s: None }
     }
 }
 
 impl HealConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(seconds) = self.replace_after_s.filter(|seconds| *seconds < REPLACE_AFTER_S_MIN) {
+            return Err(format!(
+                "`heal.replace_after_s` is {seconds}, and a member that restarts would be replaced; write at least \
+                 {REPLACE_AFTER_S_MIN}, better the time of a reboot, or remove the line: no member is replaced then"
+            ));
+        }
         if self.slow_disk_ms >= SLOW_DISK_MS_MIN {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use x0_mapek::conformance::{Situation, check};
-use x0_mapek::{Input, Reading, Record};
+use x0_mapek::{Action, Input, Reading, Record};
 
 use super::*;
 
@@ -9,6 +9,21 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn id(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
+}
+
+/// The place of node 1 in a group of three that all reach each other.
+fn place_of(is_leader: bool, heir: Option<NodeId>) -> Place {
+    let voters: BTreeSet<_> = [id(1), id(2), id(3)].into();
+    let reached = [id(2), id(3)].into();
+    Place { is_leader, heir, spare: None, voters, reached }
+}
+
+/// The next leader, if this is a transfer.
+fn next_leader(action: &Act) -> Option<NodeId> {
+    match action {
+        Act::Transfer { to, .. } => Some(*to),
+        Act::Replace { .. } => None,
+    }
 }
 
 fn config(mode: HealMode) -> HealConfig {
@@ -22,11 +37,11 @@ fn minute(mode: HealMode, is_leader: bool, heir: Option<NodeId>, age: f64) -> (V
     for step in 0..600_u32 {
         let now = Duration::from_millis(100) * step;
         // The leadership is gone once it is handed over.
-        healer.knowledge_mut().set(is_leader && done.is_empty(), heir, 3);
+        healer.knowledge_mut().set(place_of(is_leader && done.is_empty(), heir));
         let reading = Reading { subject: id(1), signal: WRITE_AGE, value: age };
         healer.handle(now, Input::Reading(reading)).unwrap();
-        let decided = healer.drain(now, |transfer| {
-            done.push(transfer.to);
+        let decided = healer.drain(now, |action| {
+            done.extend(next_leader(action));
             Ok(())
         });
         records.extend(decided.unwrap());
@@ -71,6 +86,122 @@ fn nothing_is_done_in_a_dry_run_without_an_heir_or_as_a_follower() {
     assert!(engine(id(1), &config(HealMode::Off)).is_none());
 }
 
+/// A leader that runs only part of the time: readings of a minute.
+fn starved_minute(share: f64, stalls: f64) -> (Vec<NodeId>, Vec<Record>) {
+    let mut healer = engine(id(1), &config(HealMode::Active)).unwrap();
+    let (mut done, mut records) = (Vec::new(), Vec::new());
+    // Its own timers are so late that it may accuse no other node; it may judge itself.
+    for step in 0..60_u32 {
+        let now = Duration::from_millis(1100) * step;
+        healer.knowledge_mut().set(place_of(done.is_empty(), Some(id(3))));
+        for (signal, value) in [(STALLS, stalls), (STALLED_SHARE, share), (WRITE_AGE, 0.0)] {
+            healer.handle(now, Input::Reading(Reading { subject: id(1), signal, value })).unwrap();
+        }
+        let decided = healer.drain(now, |action| {
+            done.extend(next_leader(action));
+            Ok(())
+        });
+        records.extend(decided.unwrap());
+    }
+    (done, records)
+}
+
+#[test]
+fn a_starved_leader_hands_the_leadership_over_and_a_paused_one_does_not() {
+    let (done, records) = starved_minute(0.8, 4.0);
+    assert_eq!(done, [id(3)]);
+    assert_eq!(names(&records), ["refused", "executing", "executed", "improved"]);
+    assert_eq!((records[1].cause.as_str(), records[1].evidence.len()), ("starved", 2));
+    for record in &records {
+        record.recompute().unwrap();
+    }
+    // One long pause, and many short ones.
+    assert_eq!(starved_minute(0.8, 2.0), (vec![], vec![]));
+    assert_eq!(starved_minute(0.4, 9.0), (vec![], vec![]));
+}
+
+/// A minute and a half of a leader whose voter 3 is dead, with spare 4 if `has_spare`. What was done, and the
+/// records.
+fn dead_voter(
+    mode: HealMode,
+    after: Option<u64>,
+    reached: &[u64],
+    has_spare: bool,
+) -> (Vec<Act>, Vec<Record>) {
+    let config = HealConfig { replace_after_s: after, ..config(mode) };
+    let mut healer = engine(id(1), &config).unwrap();
+    let mut samples = Samples::default();
+    let (mut done, mut records) = (Vec::new(), Vec::new());
+    for step in 0..900_u32 {
+        let now = Duration::from_millis(100) * step;
+        let mut place = place_of(true, Some(id(2)));
+        place.reached = reached.iter().copied().map(id).collect();
+        place.spare = has_spare.then_some(id(4));
+        if !done.is_empty() {
+            place.voters = [id(1), id(2), id(4)].into();
+            place.spare = None;
+        }
+        let others: Vec<_> = place.voters.iter().copied().filter(|voter| *voter != id(1)).collect();
+        let silences = samples.silences(now, others.into_iter(), &place.reached);
+        healer.knowledge_mut().set(place);
+        for (subject, silent) in silences {
+            let reading = Reading { subject, signal: SILENCE, value: silent.as_secs_f64() };
+            healer.handle(now, Input::Reading(reading)).unwrap();
+        }
+        let decided = healer.drain(now, |action| {
+            done.push(*action);
+            Ok(())
+        });
+        records.extend(decided.unwrap());
+    }
+    (done, records)
+}
+
+#[test]
+fn a_dead_voter_is_replaced_by_a_spare_after_its_time() {
+    let (done, records) = dead_voter(HealMode::Active, Some(60), &[2, 4], true);
+    assert_eq!(done, [Act::Replace { dead: id(3), spare: id(4) }]);
+    assert_eq!(names(&records), ["refused", "executing", "executed", "improved"]);
+    assert!(records[1].at >= 61 * SECOND && records[1].at < 63 * SECOND, "{:?}", records[1].at);
+    assert_eq!((records[1].cause.as_str(), records[1].evidence[0].threshold), ("dead", 60.0));
+    for record in &records {
+        record.recompute().unwrap();
+    }
+}
+
+#[test]
+fn a_dead_voter_is_kept_without_a_setting_a_spare_or_a_majority() {
+    for (after, reached, has_spare) in [
+        (None, &[2, 4][..], true),
+        (Some(60), &[2][..], false),
+        (Some(120), &[2, 4][..], true),
+        (Some(60), &[2, 3, 4][..], true),
+    ] {
+        let (done, records) = dead_voter(HealMode::Active, after, reached, has_spare);
+        assert_eq!((done, records), (vec![], vec![]), "{after:?} {reached:?} {has_spare}");
+    }
+    // Two of three voters are dead: a common cause is likely, and no change could be committed.
+    let (done, records) = dead_voter(HealMode::Active, Some(60), &[4], true);
+    assert!(done.is_empty() && names(&records).iter().all(|name| *name == "refused"), "{records:?}");
+    let (done, records) = dead_voter(HealMode::DryRun, Some(60), &[2, 4], true);
+    assert!(done.is_empty() && names(&records).contains(&"would-execute"), "{records:?}");
+}
+
+#[test]
+fn a_change_that_leaves_no_reached_majority_is_unsafe() {
+    let mut view = View::new(id(1), SECOND, Some(60 * SECOND));
+    let action = Act::Replace { dead: id(3), spare: id(4) };
+    for (reached, expect) in [(&[2, 4][..], true), (&[4][..], true), (&[2][..], true), (&[][..], false)] {
+        let reached = reached.iter().copied().map(id).collect();
+        let place = Place { spare: Some(id(4)), reached, ..place_of(true, None) };
+        view.set(place);
+        assert_eq!(action.is_safe(&view).is_ok(), expect, "{:?}", view.place.reached);
+    }
+    // The voter has returned.
+    view.set(Place { spare: Some(id(4)), ..place_of(true, None) });
+    assert!(action.precondition(&view).unwrap_err().contains("reached again"));
+}
+
 /// Both disks are slow: each healer hands over at most three times, and then calls a person.
 #[test]
 fn a_transfer_that_does_not_help_ends_with_an_escalation() {
@@ -79,7 +210,7 @@ fn a_transfer_that_does_not_help_ends_with_an_escalation() {
     for step in 0..36_000_u32 {
         let now = Duration::from_millis(100) * step;
         // It is the leader again at once.
-        healer.knowledge_mut().set(true, Some(id(2)), 3);
+        healer.knowledge_mut().set(place_of(true, Some(id(2))));
         let reading = Reading { subject: id(1), signal: WRITE_AGE, value: 0.5 };
         healer.handle(now, Input::Reading(reading)).unwrap();
         let decided = healer.drain(now, |_| {
@@ -95,30 +226,16 @@ fn a_transfer_that_does_not_help_ends_with_an_escalation() {
 #[test]
 fn the_policy_keeps_the_contract() {
     let knowledge = || {
-        let mut disk = Disk::new(id(1), Duration::from_millis(300));
-        disk.set(true, Some(id(2)), 3);
-        disk
+        let mut view = View::new(id(1), Duration::from_millis(300), Some(60 * SECOND));
+        view.set(place_of(true, Some(id(2))));
+        view
     };
     let situation = |value, is_healed| Situation {
         readings: vec![(SECOND, Reading { subject: id(1), signal: WRITE_AGE, value })],
         stale_after: 2 * SECOND,
         is_healed,
     };
-    check(knowledge, || LeaveSlowDisk, &[situation(0.1, false), situation(0.5, true)]).unwrap();
-}
-
-#[test]
-fn the_age_is_that_of_the_write_that_waits_and_is_remembered_for_two_seconds() {
-    let begun = Instant::now();
-    let mut ages = WriteAges::default();
-    let mut at = |step: u32, since: Option<u64>| {
-        ages.sample(begun + SAMPLE * step, since.map(Duration::from_secs)).as_millis()
-    };
-    assert_eq!([at(0, None), at(1, Some(7)), at(2, Some(7)), at(5, Some(7))], [0, 0, 100, 400]);
-    // Another write begins at zero; the longest wait of the last 20 samples counts.
-    assert_eq!([at(6, Some(8)), at(7, None)], [400, 400]);
-    let later: Vec<_> = (8..30).map(|step| at(step, None)).collect();
-    assert_eq!((later[16], later[17]), (400, 0));
+    check(knowledge, || Heal, &[situation(0.1, false), situation(0.5, true)]).unwrap();
 }
 
 #[test]

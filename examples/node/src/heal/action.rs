@@ -1,0 +1,132 @@
+//! The actions of a node's healer, and the policy that proposes them.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use x0_identity::NodeId;
+use x0_mapek::{Action, Candidate, Diagnosis, Disruption, Evidence, Expectation, Plan, Policy};
+
+use super::view::{OwnCause, View};
+
+/// What the healer of a leader does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Hands the leadership over, because this node is slow.
+    Transfer { from: NodeId, to: NodeId, cause: OwnCause },
+    /// Makes a learner that has caught up a voter in the place of a dead one, in one change.
+    Replace { dead: NodeId, spare: NodeId },
+}
+
+impl Action<View> for Act {
+    fn kind(&self) -> &'static str {
+        match self {
+            Act::Transfer { .. } => "transfer-leadership",
+            Act::Replace { .. } => "replace-voter",
+        }
+    }
+
+    fn subject(&self) -> &NodeId {
+        match self {
+            Act::Transfer { from: subject, .. } | Act::Replace { dead: subject, .. } => subject,
+        }
+    }
+
+    fn disruption(&self) -> Disruption {
+        match self {
+            Act::Transfer { .. } => Disruption::Brief,
+            Act::Replace { .. } => Disruption::Irreversible,
+        }
+    }
+
+    fn accuses_other(&self) -> bool {
+        matches!(self, Act::Replace { .. })
+    }
+
+    fn precondition(&self, view: &View) -> Result<(), Cow<'static, str>> {
+        let place = &view.place;
+        match self {
+            _ if !place.is_leader => Err("this node is not the leader".into()),
+            Act::Replace { dead, .. } if place.reached.contains(dead) => {
+                Err("the voter is reached again".into())
+            }
+            Act::Transfer { .. } | Act::Replace { .. } => Ok(()),
+        }
+    }
+
+    fn is_safe(&self, view: &View) -> Result<(), Cow<'static, str>> {
+        let place = &view.place;
+        match *self {
+            // An heir that lags or has just returned makes it worse (CockroachDB #115659).
+            Act::Transfer { to, .. } if place.heir != Some(to) => {
+                Err("the next leader lags or is not reached".into())
+            }
+            Act::Transfer { .. } => Ok(()),
+            Act::Replace { spare, .. } if place.spare != Some(spare) => {
+                Err("the spare lags or is not reached".into())
+            }
+            Act::Replace { dead, spare } => {
+                let after: BTreeSet<_> =
+                    place.voters.iter().copied().filter(|voter| *voter != dead).chain([spare]).collect();
+                if place.has_quorum(view.node, &after) {
+                    Ok(())
+                } else {
+                    Err("a majority of the voters after the change is not reached".into())
+                }
+            }
+        }
+    }
+
+    fn badness(&self, view: &View) -> Option<f64> {
+        match self {
+            // The group waits for its leader alone; the next leader has a healer of its own, which judges the
+            // other node.
+            Act::Transfer { .. } if !view.place.is_leader => Some(0.0),
+            Act::Transfer { from, cause, .. } => view.reading(*from, cause.signal()),
+            // The redundancy that is missing.
+            Act::Replace { dead, .. } => Some(f64::from(u8::from(view.place.voters.contains(dead)))),
+        }
+    }
+
+    fn expectation(&self) -> Expectation {
+        Expectation { within: Duration::from_secs(3), improvement: 0.5 }
+    }
+}
+
+/// A leader that is slow itself hands the leadership over, and replaces dead voters.
+pub(super) struct Heal;
+
+impl Policy<View, Act> for Heal {
+    fn name(&self) -> &'static str {
+        "heal-leader"
+    }
+
+    fn decide(&mut self, now: Duration, view: &View, plan: &mut Plan<Act>) {
+        let place = &view.place;
+        if !place.is_leader {
+            return;
+        }
+        if let (Some((cause, evidence)), Some(to)) = (view.own_cause(now), place.heir) {
+            let action = Act::Transfer { from: view.node, to, cause };
+            plan.propose(candidate(action, cause.name(), "overload", evidence));
+        }
+        if let Some(spare) = place.spare {
+            for (dead, evidence) in view.dead(now) {
+                plan.propose(candidate(Act::Replace { dead, spare }, "dead", "cut-off", vec![evidence]));
+            }
+        }
+    }
+}
+
+fn candidate(
+    action: Act,
+    cause: &'static str,
+    other: &'static str,
+    evidence: Vec<Evidence>,
+) -> Candidate<Act> {
+    // At the limit both answers are as likely; far beyond it the limit can hardly be wrong.
+    let factor = evidence.iter().map(|one| one.value / one.threshold).fold(0.0, f64::max);
+    let confidence = factor / (1.0 + factor);
+    let diagnosis = Diagnosis { cause, confidence, runner_up: Some((other, 1.0 - confidence)) };
+    Candidate { action, diagnosis, utility: factor, evidence }
+}

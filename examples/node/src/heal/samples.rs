@@ -1,0 +1,142 @@
+//! Samples of the own node, every 100 ms.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use x0_identity::NodeId;
+
+/// The distance of two samples.
+pub(super) const SAMPLE: Duration = Duration::from_millis(100);
+/// The time that is remembered: between two writes a slow disk is idle.
+const WINDOW: Duration = Duration::from_secs(2);
+/// A sample that is this late was delayed by a stall, and not by the turns of other tasks.
+const STALL: Duration = Duration::from_millis(100);
+/// The longest time between two samples that counts for the age of a write: for the rest of the time the process
+/// did not run, and the disk may have been done.
+const STEP_MAX: Duration = Duration::from_millis(150);
+
+/// The last two seconds of the node.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    /// The time of the last sample.
+    last: Option<Duration>,
+    /// The write that waits, by its time on the clock of the node, and its age.
+    waiting: Option<(Duration, Duration)>,
+    /// The age of the write that waited, by time.
+    ages: VecDeque<(Duration, Duration)>,
+    /// By how much samples were late, by time.
+    stalls: VecDeque<(Duration, Duration)>,
+    /// Since when each voter has not been reached.
+    silent: BTreeMap<NodeId, Duration>,
+}
+
+/// What a sample says of the last two seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sample {
+    /// The largest age of a write.
+    pub(super) write_age: Duration,
+    /// The share of the time in which the process did not run.
+    pub(super) stalled_share: f64,
+    /// How often it did not run.
+    pub(super) stalls: u32,
+}
+
+impl Samples {
+    /// Takes a sample; `since` identifies the oldest write that is not on the disk.
+    pub(super) fn take(&mut self, now: Duration, since: Option<Duration>) -> Sample {
+        let passed = self.last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        self.last = Some(now);
+        let late = passed.saturating_sub(SAMPLE);
+        if late >= STALL {
+            self.stalls.push_back((now, late));
+        }
+        self.waiting = since.map(|since| match self.waiting {
+            Some((before, age)) if before == since => (since, age + passed.min(STEP_MAX)),
+            _ => (since, Duration::ZERO),
+        });
+        self.ages.push_back((now, self.waiting.map_or(Duration::ZERO, |(_, age)| age)));
+        for times in [&mut self.ages, &mut self.stalls] {
+            while times.front().is_some_and(|(at, _)| *at + WINDOW <= now) {
+                times.pop_front();
+            }
+        }
+        let stalled: Duration = self.stalls.iter().map(|(_, late)| *late).sum();
+        Sample {
+            write_age: self.ages.iter().map(|(_, age)| *age).max().unwrap_or_default(),
+            stalled_share: (stalled.as_secs_f64() / WINDOW.as_secs_f64()).min(1.0),
+            stalls: u32::try_from(self.stalls.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// How long each of these voters has not been reached; zero for one that is reached. The time begins with the
+    /// first sample without the voter.
+    pub(super) fn silences(
+        &mut self,
+        now: Duration,
+        voters: impl Iterator<Item = NodeId>,
+        reached: &BTreeSet<NodeId>,
+    ) -> Vec<(NodeId, Duration)> {
+        let since = |voter: NodeId| match reached.contains(&voter) {
+            true => (voter, now),
+            false => (voter, self.silent.get(&voter).copied().unwrap_or(now)),
+        };
+        self.silent = voters.map(since).collect();
+        self.silent.iter().map(|(voter, since)| (*voter, now.saturating_sub(*since))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_write_that_waits_and_is_remembered_for_two_seconds() {
+        let mut samples = Samples::default();
+        let mut at =
+            |at: u64, since: Option<u64>| samples.take(millis(at), since.map(millis)).write_age.as_millis();
+        assert_eq!([at(0, None), at(100, Some(7)), at(200, Some(7)), at(320, Some(7))], [0, 0, 100, 220]);
+        // Another write begins at zero; the longest wait of the last two seconds counts.
+        assert_eq!([at(400, Some(8)), at(500, None)], [220, 220]);
+        let later: Vec<_> = (6..30).map(|step| at(step * 100, None)).collect();
+        assert_eq!((later[17], later[18]), (220, 0));
+    }
+
+    #[test]
+    fn silence_begins_again_after_each_sign_of_life() {
+        let mut samples = Samples::default();
+        let [two, three] = [2, 3].map(|number| NodeId::new(number).unwrap());
+        let mut at = |at: u64, reached: &[NodeId]| {
+            let reached = reached.iter().copied().collect();
+            let silences = samples.silences(millis(at), [two, three].into_iter(), &reached);
+            silences.iter().map(|(_, silent)| silent.as_millis()).collect::<Vec<_>>()
+        };
+        assert_eq!(at(500, &[two]), [0, 0]);
+        assert_eq!(at(600, &[two]), [0, 100]);
+        assert_eq!(at(900, &[]), [300, 400]);
+        assert_eq!(at(1000, &[three]), [400, 0]);
+        assert_eq!(at(1100, &[]), [500, 100]);
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_part_of_the_time_blames_no_disk() {
+        let mut samples = Samples::default();
+        let mut last = samples.take(millis(0), None);
+        // Stopped for 350 of every 400 ms, with a write that begins and ends in between.
+        for step in 1..20 {
+            last = samples.take(millis(step * 400), (step % 2 == 0).then(|| millis(step)));
+        }
+        assert_eq!((last.stalls, last.write_age), (5, Duration::ZERO));
+        assert!((last.stalled_share - 0.75).abs() < 1e-9, "{last:?}");
+        // One pause is one stall, and is forgotten.
+        for step in 0..30 {
+            last = samples.take(millis(9000 + step * 100), None);
+        }
+        assert_eq!((last.stalls, last.stalled_share), (0, 0.0));
+        let paused = samples.take(millis(20_000), None);
+        assert_eq!((paused.stalls, paused.stalled_share), (1, 1.0));
+    }
+}
