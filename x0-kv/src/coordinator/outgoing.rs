@@ -30,6 +30,8 @@ struct Peer {
     closed: VecDeque<Bytes>,
     gathered_len: usize,
     requests: usize,
+    /// A report of the leader may be due at any time, and needs the number below.
+    is_watcher: bool,
     /// The number of the start of the peer's coordinator in its last message; 0 before the first.
     instance: u64,
 }
@@ -48,6 +50,21 @@ impl Outgoing {
                 peer.closed.push_back(peer.open.split().freeze());
             }
             peer.instance = instance;
+        }
+    }
+
+    /// The start of this peer's coordinator is remembered until the peer is [`down`](Outgoing::down).
+    pub(super) fn watch(&mut self, peer: NodeId) {
+        self.peers.entry(peer).or_default().is_watcher = true;
+    }
+
+    /// The connection to this peer is lost.
+    pub(super) fn down(&mut self, peer: NodeId) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.is_watcher = false;
+        // Clients of one command would stay, and push out the peers that are connected.
+        if state.requests == 0 && state.gathered_len == 0 && state.closed.is_empty() {
+            self.peers.remove(&peer);
         }
     }
 
@@ -89,7 +106,7 @@ impl Outgoing {
             self.ready.pop_front();
             return self.take();
         }
-        if peer.requests == 0 && !idle_max {
+        if peer.requests == 0 && !peer.is_watcher && !idle_max {
             self.peers.remove(&to);
         }
         self.ready.pop_front();

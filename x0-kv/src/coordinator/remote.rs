@@ -156,6 +156,7 @@ impl Coordinator {
         let Some((term, leader)) = self.route.of_member() else { return };
         if self.watchers.len() < WATCHERS_MAX || self.watchers.contains(&from) {
             self.watchers.insert(from);
+            self.outgoing.watch(from);
         }
         self.respond_to(from, 0, &Body::Leader { term, leader });
     }

@@ -360,6 +360,7 @@ impl Coordinator {
     pub(super) fn unreachable(&mut self, peer: NodeId) {
         self.flights.down(peer);
         self.watchers.remove(&peer);
+        self.outgoing.down(peer);
         if let Route::Client(route) = &mut self.route {
             route.suspects.remove(&peer);
             if route.reports.remove(&peer).is_some() {

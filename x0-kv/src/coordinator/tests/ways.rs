@@ -342,3 +342,29 @@ fn a_leader_with_many_watchers_keeps_its_bound() {
     pair.give(1, Input::Unreachable { peer: node(1000) });
     assert_eq!(pair.coordinator(1).watchers.len(), WATCHERS_MAX - 1);
 }
+
+/// More clients than keep their buffers: a report without the number of the client's start would be ignored, and
+/// its operations would wait for a leader until their deadline.
+#[test]
+fn every_watcher_is_reported_the_leader_by_the_number_of_its_start() {
+    let mut pair = connected(&[]);
+    let mut message = bytes::BytesMut::new();
+    protocol::put(&mut message, HEADER, 0, &protocol::Body::Watch);
+    let payload = message.freeze();
+    let watchers = 1000..1200;
+    for watcher in watchers.clone() {
+        pair.give(1, Input::Message { from: node(watcher), payload: payload.clone() });
+    }
+    pair.in_flight.clear();
+    pair.elect(Some(2));
+    let to_watcher = |(from, to, _): &&(u64, NodeId, Bytes)| *from == 1 && watchers.contains(&to.get());
+    let reports: Vec<_> = pair.in_flight.iter().filter(to_watcher).collect();
+    assert_eq!(reports.len(), 200);
+    for (_, to, report) in reports {
+        assert_eq!(protocol::Frames::new(report).unwrap().0.to, HEADER.from, "{to}");
+    }
+    for watcher in watchers {
+        pair.give(1, Input::Unreachable { peer: node(watcher) });
+        assert_eq!(pair.coordinator(1).outgoing.instance(node(watcher)), 0);
+    }
+}
