@@ -32,7 +32,7 @@ use self::action::{Act, Heal};
 use self::config::{HealConfig, HealMode};
 use self::records::Records;
 use self::samples::{SAMPLE, Samples};
-use self::view::{Place, SILENCE, STALLED_SHARE, STALLS, View, WRITE_AGE};
+use self::view::{Member, Place, SILENCE, STALLED_SHARE, STALLS, View, WRITE_AGE};
 use crate::causes::causes;
 use crate::config::NodeConfig;
 use crate::log::Log;
@@ -105,7 +105,8 @@ impl Active {
         let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
         for (subject, signal, value) in own.into_iter().chain(silences) {
             // Time does not run backwards, and what is out of range is refused and counted by the loop.
-            let _ = self.healer.handle(now, Input::Reading(Reading { subject, signal, value }));
+            let reading = Reading { subject: Member(subject), signal, value };
+            let _ = self.healer.handle(now, Input::Reading(reading));
         }
         while let Ok((id, result)) = self.ended.1.try_recv() {
             // The loop has given up on an action that took too long.
@@ -132,7 +133,7 @@ impl Active {
                 node.transfer_leadership(to);
                 let _ = self.healer.handle(now, Input::Outcome { id, result: Ok(()) });
             }
-            Act::Replace { dead, spare } => {
+            Act::Replace { dead: Member(dead), spare } => {
                 let (replace, ended) = (replace(node, status, dead, spare), self.ended.0.clone());
                 tokio::spawn(async move {
                     let result = replace.await;
@@ -199,6 +200,8 @@ fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<View, Act>> {
     };
     let options = LoopOptions::new()
         .mode(mode)
+        // A starved process takes a sample every few hundred milliseconds, and each must be a round.
+        .period(Duration::from_millis(200))
         .grace(Duration::from_secs(10))
         .stability(Duration::from_secs(1))
         .back_off(Duration::from_secs(30));

@@ -7,15 +7,15 @@ use std::time::Duration;
 use x0_identity::NodeId;
 use x0_mapek::{Action, Candidate, Diagnosis, Disruption, Evidence, Expectation, Plan, Policy};
 
-use super::view::{OwnCause, View};
+use super::view::{Member, OwnCause, View};
 
 /// What the healer of a leader does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
     /// Hands the leadership over, because this node is slow.
-    Transfer { from: NodeId, to: NodeId, cause: OwnCause },
+    Transfer { from: Member, to: NodeId, cause: OwnCause },
     /// Makes a learner that has caught up a voter in the place of a dead one, in one change.
-    Replace { dead: NodeId, spare: NodeId },
+    Replace { dead: Member, spare: NodeId },
 }
 
 impl Action<View> for Act {
@@ -26,7 +26,7 @@ impl Action<View> for Act {
         }
     }
 
-    fn subject(&self) -> &NodeId {
+    fn subject(&self) -> &Member {
         match self {
             Act::Transfer { from: subject, .. } | Act::Replace { dead: subject, .. } => subject,
         }
@@ -47,7 +47,7 @@ impl Action<View> for Act {
         let place = &view.place;
         match self {
             _ if !place.is_leader => Err("this node is not the leader".into()),
-            Act::Replace { dead, .. } if place.reached.contains(dead) => {
+            Act::Replace { dead, .. } if place.reached.contains(&dead.0) => {
                 Err("the voter is reached again".into())
             }
             Act::Transfer { .. } | Act::Replace { .. } => Ok(()),
@@ -67,7 +67,7 @@ impl Action<View> for Act {
             }
             Act::Replace { dead, spare } => {
                 let after: BTreeSet<_> =
-                    place.voters.iter().copied().filter(|voter| *voter != dead).chain([spare]).collect();
+                    place.voters.iter().copied().filter(|voter| *voter != dead.0).chain([spare]).collect();
                 if place.has_quorum(view.node, &after) {
                     Ok(())
                 } else {
@@ -82,9 +82,9 @@ impl Action<View> for Act {
             // The group waits for its leader alone; the next leader has a healer of its own, which judges the
             // other node.
             Act::Transfer { .. } if !view.place.is_leader => Some(0.0),
-            Act::Transfer { from, cause, .. } => view.reading(*from, cause.signal()),
+            Act::Transfer { from, cause, .. } => view.reading(from.0, cause.signal()),
             // The redundancy that is missing.
-            Act::Replace { dead, .. } => Some(f64::from(u8::from(view.place.voters.contains(dead)))),
+            Act::Replace { dead, .. } => Some(f64::from(u8::from(view.place.voters.contains(&dead.0)))),
         }
     }
 
@@ -107,12 +107,17 @@ impl Policy<View, Act> for Heal {
             return;
         }
         if let (Some((cause, evidence)), Some(to)) = (view.own_cause(now), place.heir) {
-            let action = Act::Transfer { from: view.node, to, cause };
+            let action = Act::Transfer { from: Member(view.node), to, cause };
             plan.propose(candidate(action, cause.name(), "overload", evidence));
         }
         if let Some(spare) = place.spare {
             for (dead, evidence) in view.dead(now) {
-                plan.propose(candidate(Act::Replace { dead, spare }, "dead", "cut-off", vec![evidence]));
+                plan.propose(candidate(
+                    Act::Replace { dead: Member(dead), spare },
+                    "dead",
+                    "cut-off",
+                    vec![evidence],
+                ));
             }
         }
     }

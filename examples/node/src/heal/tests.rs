@@ -38,7 +38,7 @@ fn minute(mode: HealMode, is_leader: bool, heir: Option<NodeId>, age: f64) -> (V
         let now = Duration::from_millis(100) * step;
         // The leadership is gone once it is handed over.
         healer.knowledge_mut().set(place_of(is_leader && done.is_empty(), heir));
-        let reading = Reading { subject: id(1), signal: WRITE_AGE, value: age };
+        let reading = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: age };
         healer.handle(now, Input::Reading(reading)).unwrap();
         let decided = healer.drain(now, |action| {
             done.extend(next_leader(action));
@@ -95,7 +95,7 @@ fn starved_minute(share: f64, stalls: f64) -> (Vec<NodeId>, Vec<Record>) {
         let now = Duration::from_millis(1100) * step;
         healer.knowledge_mut().set(place_of(done.is_empty(), Some(id(3))));
         for (signal, value) in [(STALLS, stalls), (STALLED_SHARE, share), (WRITE_AGE, 0.0)] {
-            healer.handle(now, Input::Reading(Reading { subject: id(1), signal, value })).unwrap();
+            healer.handle(now, Input::Reading(Reading { subject: Member(id(1)), signal, value })).unwrap();
         }
         let decided = healer.drain(now, |action| {
             done.extend(next_leader(action));
@@ -145,7 +145,7 @@ fn dead_voter(
         let silences = samples.silences(now, others.into_iter(), &place.reached);
         healer.knowledge_mut().set(place);
         for (subject, silent) in silences {
-            let reading = Reading { subject, signal: SILENCE, value: silent.as_secs_f64() };
+            let reading = Reading { subject: Member(subject), signal: SILENCE, value: silent.as_secs_f64() };
             healer.handle(now, Input::Reading(reading)).unwrap();
         }
         let decided = healer.drain(now, |action| {
@@ -160,7 +160,7 @@ fn dead_voter(
 #[test]
 fn a_dead_voter_is_replaced_by_a_spare_after_its_time() {
     let (done, records) = dead_voter(HealMode::Active, Some(60), &[2, 4], true);
-    assert_eq!(done, [Act::Replace { dead: id(3), spare: id(4) }]);
+    assert_eq!(done, [Act::Replace { dead: Member(id(3)), spare: id(4) }]);
     assert_eq!(names(&records), ["refused", "executing", "executed", "improved"]);
     assert!(records[1].at >= 61 * SECOND && records[1].at < 63 * SECOND, "{:?}", records[1].at);
     assert_eq!((records[1].cause.as_str(), records[1].evidence[0].threshold), ("dead", 60.0));
@@ -190,7 +190,7 @@ fn a_dead_voter_is_kept_without_a_setting_a_spare_or_a_majority() {
 #[test]
 fn a_change_that_leaves_no_reached_majority_is_unsafe() {
     let mut view = View::new(id(1), SECOND, Some(60 * SECOND));
-    let action = Act::Replace { dead: id(3), spare: id(4) };
+    let action = Act::Replace { dead: Member(id(3)), spare: id(4) };
     for (reached, expect) in [(&[2, 4][..], true), (&[4][..], true), (&[2][..], true), (&[][..], false)] {
         let reached = reached.iter().copied().map(id).collect();
         let place = Place { spare: Some(id(4)), reached, ..place_of(true, None) };
@@ -211,7 +211,7 @@ fn a_transfer_that_does_not_help_ends_with_an_escalation() {
         let now = Duration::from_millis(100) * step;
         // It is the leader again at once.
         healer.knowledge_mut().set(place_of(true, Some(id(2))));
-        let reading = Reading { subject: id(1), signal: WRITE_AGE, value: 0.5 };
+        let reading = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: 0.5 };
         healer.handle(now, Input::Reading(reading)).unwrap();
         let decided = healer.drain(now, |_| {
             done += 1;
@@ -231,7 +231,7 @@ fn the_policy_keeps_the_contract() {
         view
     };
     let situation = |value, is_healed| Situation {
-        readings: vec![(SECOND, Reading { subject: id(1), signal: WRITE_AGE, value })],
+        readings: vec![(SECOND, Reading { subject: Member(id(1)), signal: WRITE_AGE, value })],
         stale_after: 2 * SECOND,
         is_healed,
     };
@@ -280,7 +280,7 @@ fn why_names_the_guards_and_repeats_the_arithmetic() {
     let (_, records) = minute(HealMode::Active, true, Some(id(2)), 0.5);
     let text = commands::why(&records[0]);
     for expect in [
-        "transfer-leadership of",
+        "transfer-leadership of node 0000000000000001",
         "slow-disk",
         "write_age_seconds was 0.5, threshold 0.3",
         "guards passed: pause; refused: grace; not asked: local-health",

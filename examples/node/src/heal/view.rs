@@ -1,6 +1,7 @@
 //! Knowledge: what a node knows of itself and of the other voters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -27,6 +28,16 @@ const OWN_SIGNALS: [(&str, f64); 3] = [(WRITE_AGE, 3600.0), (STALLED_SHARE, 1.0)
 const SILENCE_MAX: f64 = 3.2e9;
 /// A reading of this age says nothing.
 const STALE: Duration = Duration::from_secs(2);
+
+/// A member as a subject of the loop: records name it by its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Member(pub(super) NodeId);
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {}", self.0)
+    }
+}
 
 /// The place of the node in the group.
 #[derive(Debug, Clone, Default)]
@@ -105,19 +116,19 @@ impl View {
 }
 
 impl Knowledge for View {
-    type Subject = NodeId;
+    type Subject = Member;
 
-    fn observe(&mut self, now: Duration, reading: &Reading<NodeId>) -> Result<(), ReadingError> {
-        let Reading { subject, signal, value } = *reading;
-        let max = match subject == self.node {
+    fn observe(&mut self, now: Duration, reading: &Reading<Member>) -> Result<(), ReadingError> {
+        let Reading { subject: Member(node), signal, value } = *reading;
+        let max = match node == self.node {
             true => OWN_SIGNALS.iter().find(|(name, _)| *name == signal).map(|(_, max)| *max),
-            false => (signal == SILENCE && self.place.voters.contains(&subject)).then_some(SILENCE_MAX),
+            false => (signal == SILENCE && self.place.voters.contains(&node)).then_some(SILENCE_MAX),
         };
         // A NaN is not in the range either.
         if !(0.0..=max.ok_or(ReadingError::Unknown)?).contains(&value) {
             return Err(ReadingError::OutOfRange { value });
         }
-        self.readings.insert((subject, signal), (value, now));
+        self.readings.insert((node, signal), (value, now));
         Ok(())
     }
 
@@ -127,12 +138,12 @@ impl Knowledge for View {
 
     /// A dead voter counts only while a spare can replace it: otherwise it would hold back the transfer from a
     /// slow leader for as long as it is dead.
-    fn unhealthy(&self, now: Duration, each: &mut dyn FnMut(&NodeId)) {
+    fn unhealthy(&self, now: Duration, each: &mut dyn FnMut(&Member)) {
         if self.own_cause(now).is_some() {
-            each(&self.node);
+            each(&Member(self.node));
         }
         if self.place.spare.is_some() {
-            self.dead(now).for_each(|(voter, _)| each(&voter));
+            self.dead(now).for_each(|(voter, _)| each(&Member(voter)));
         }
     }
 }
