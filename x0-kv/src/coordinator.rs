@@ -7,9 +7,9 @@
 //! driver carries out its [`Output`]s and reports their results.
 //!
 //! # Guarantees
-//! - **An answer to every call**, at the latest at its deadline, and only one. Without a deadline of its own a
-//!   call has [`CoordinatorOptions::call_timeout`], and [`CoordinatorOptions::turn_timeout`] to wait for its
-//!   turn.
+//! - **An answer to every call**, at the latest at its deadline, and only one. Without a deadline of its own
+//!   a call has [`CoordinatorOptions::call_timeout`], and [`CoordinatorOptions::turn_timeout`] to wait for
+//!   its turn.
 //! - **Applied once.** A write carries a request id: a session, which the coordinator opens when it first
 //!   needs one, and a number (Raft thesis, §6.3). However often a write is repeated, it is applied once. If
 //!   the store has expired the session, a write with one attempt gets a new request id; a write with an
@@ -27,11 +27,11 @@
 //! to the next leader when the first member knows it. A client that does not reach the leader, or gets no
 //! answer of it, sends its operations to another member, which passes them on.
 //!
-//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. Others wait
-//! for their turn, and their time stands still as long as the node answers the operations before them. A driver
-//! that reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once as long
-//! as the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips and
-//! length explain.
+//! At most [`CoordinatorOptions::in_flight_len_max`] bytes of operations are on the way to one node. Others
+//! wait for their turn, and their time stands still as long as the node answers the operations before them. A
+//! driver that reports which peers are connected ([`Input::Reachable`]) has an operation sent to a peer once
+//! as long as the connection lasts: it is tried elsewhere when the peer is silent for longer than round trips
+//! and length explain.
 //!
 //! # The drain contract
 //! Feed any number of inputs to [`handle`](Coordinator::handle), then take outputs with

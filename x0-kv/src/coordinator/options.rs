@@ -18,9 +18,9 @@ pub struct CoordinatorOptions {
     /// The time of an operation whose call has no deadline, from the call on. 10 s unless set.
     pub call_timeout: Duration,
     /// The longest time, on top of [`call_timeout`](CoordinatorOptions::call_timeout), that such an operation
-    /// waits for its turn within [`in_flight_len_max`](CoordinatorOptions::in_flight_len_max). It ends before,
-    /// after `call_timeout`, if no operation is answered in that time. 5 min unless set; with zero, the wait for
-    /// its turn counts as any other time.
+    /// waits for its turn within [`in_flight_len_max`](CoordinatorOptions::in_flight_len_max). It ends
+    /// before, after `call_timeout`, if no operation is answered in that time. 5 min unless set; with zero,
+    /// the wait for its turn counts as any other time.
     pub turn_timeout: Duration,
     /// How long a node may be silent, at most, before an operation that it has is tried elsewhere. The time
     /// follows the measured round trips; the time of a transmission comes on top.
