@@ -172,7 +172,8 @@ impl NodeConfig {
         Ok(config)
     }
 
-    /// Checks `[[http]]`, `[observe]`, `[heal]` and `[rag]`, and makes their paths relative to the configuration.
+    /// Checks `[[http]]`, `[observe]`, `[heal]` and `[rag]`, and makes their paths relative to the
+    /// configuration.
     fn check_sections(&mut self, path: &Path) -> Result<(), String> {
         self.observe.check()?;
         self.heal.check()?;

@@ -2,9 +2,9 @@
 //!
 //! Raft replaces a leader that is silent. It keeps one whose disk is slow, because heartbeats do not pass the
 //! disk, and one whose process runs only part of the time, because some heartbeats arrive in time. Each node
-//! judges itself, by the age of its own writes and the lateness of its own timers. It accuses another one only of
-//! being dead, and only together with a majority of the voters. The loop is `x0_mapek::Loop` with all its guards;
-//! `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
+//! judges itself, by the age of its own writes and the lateness of its own timers. It accuses another one
+//! only of being dead, and only together with a majority of the voters. The loop is `x0_mapek::Loop` with all
+//! its guards; `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
 //!
 //! The records are in the folder `heal` of the data folder, at most 512 KiB. `x0-node heal log` lists them
 //! and `x0-node heal why` explains one.
@@ -160,21 +160,19 @@ fn replace(
     let change = node.admin(AdminRequest::Replace { old: dead, new: spare });
     async move {
         let answers = crate::status::all(asked).await;
-        witnessed(&voters, dead, answers.iter().flatten())?;
+        let answers = answers.iter().flatten();
+        witnessed(&voters, answers.map(|status| (status.node, status.reached.contains(&dead))))?;
         change.await.map(drop).map_err(|error| causes(&error.into()))
     }
 }
 
-/// Whether this node and those that answered are a majority of the voters, and none of them reaches the voter.
-fn witnessed<'a>(
-    voters: &BTreeSet<NodeId>,
-    dead: NodeId,
-    answers: impl Iterator<Item = &'a NodeStatus>,
-) -> Result<(), String> {
+/// Whether this node and those that answered are a majority of the voters, and none of them reaches the
+/// voter. An answer is its node, and whether that reaches the voter.
+fn witnessed(voters: &BTreeSet<NodeId>, answers: impl Iterator<Item = (NodeId, bool)>) -> Result<(), String> {
     let mut witnesses = 1;
-    for answer in answers {
-        if answer.reached.contains(&dead) {
-            return Err(format!("node {} reaches it", answer.node));
+    for (node, is_reached) in answers {
+        if is_reached {
+            return Err(format!("node {node} reaches it"));
         }
         witnesses += 1;
     }

@@ -1,5 +1,5 @@
-//! The healer of a node, with three real processes: what it does about a fault that Raft does not heal, what it
-//! records, and that it does nothing in a dry run or without a fault.
+//! The healer of a node, with three real processes: what it does about a fault that Raft does not heal, what
+//! it records, and that it does nothing in a dry run or without a fault.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -199,8 +199,8 @@ impl Cluster {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Puts until the start-up grace is over. No healer may have recorded anything, a refusal neither, and the
-    /// leader, which is returned, has not changed.
+    /// Puts until the start-up grace is over. No healer may have recorded anything, a refusal neither, and
+    /// the leader, which is returned, has not changed.
     fn healthy_run(&self) -> usize {
         let leader = self.a_leader();
         while self.started.elapsed() < GRACE {

@@ -253,8 +253,8 @@ impl Node {
         }
     }
 
-    /// Carries out a request of an operator: on the leader, to which it is forwarded. Nothing is done before the
-    /// future is polled.
+    /// Carries out a request of an operator: on the leader, to which it is forwarded. Nothing is done before
+    /// the future is polled.
     ///
     /// # Errors
     /// [`AdminError`], which says why nothing was changed, or that the result is not known.

@@ -16,8 +16,8 @@ pub(crate) struct HealConfig {
     pub(crate) mode: HealMode,
     /// A disk is slow when a write of the log waits this long for it, in milliseconds.
     pub(crate) slow_disk_ms: u64,
-    /// A voter that is silent for this long, in seconds, is replaced by a learner that has caught up. Without it
-    /// no voter is replaced.
+    /// A voter that is silent for this long, in seconds, is replaced by a learner that has caught up. Without
+    /// it no voter is replaced.
     pub(crate) replace_after_s: Option<u64>,
 }
 

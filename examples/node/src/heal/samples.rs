@@ -11,8 +11,8 @@ pub(super) const SAMPLE: Duration = Duration::from_millis(100);
 const WINDOW: Duration = Duration::from_secs(2);
 /// A sample that is this late was delayed by a stall, and not by the turns of other tasks.
 const STALL: Duration = Duration::from_millis(100);
-/// The longest time between two samples that counts for the age of a write: for the rest of the time the process
-/// did not run, and the disk may have been done.
+/// The longest time between two samples that counts for the age of a write: for the rest of the time the
+/// process did not run, and the disk may have been done.
 const STEP_MAX: Duration = Duration::from_millis(150);
 
 /// The last two seconds of the node.
@@ -68,8 +68,8 @@ impl Samples {
         }
     }
 
-    /// How long each of these voters has not been reached; zero for one that is reached. The time begins with the
-    /// first sample without the voter.
+    /// How long each of these voters has not been reached; zero for one that is reached. The time begins with
+    /// the first sample without the voter.
     pub(super) fn silences(
         &mut self,
         now: Duration,

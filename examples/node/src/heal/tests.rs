@@ -187,6 +187,19 @@ fn a_dead_voter_is_kept_without_a_setting_a_spare_or_a_majority() {
     assert!(done.is_empty() && names(&records).contains(&"would-execute"), "{records:?}");
 }
 
+/// The leader alone is cut off from a voter that the others reach, or nobody else answers.
+#[test]
+fn a_voter_is_dead_only_for_a_majority() {
+    let voters: BTreeSet<_> = (1..=5).map(id).collect();
+    let with =
+        |answers: &[(u64, bool)]| witnessed(&voters, answers.iter().map(|(node, is)| (id(*node), *is)));
+    assert_eq!(with(&[(2, false), (3, false), (4, false)]), Ok(()));
+    assert_eq!(with(&[(2, false), (3, false)]), Ok(()));
+    assert!(with(&[(2, false)]).unwrap_err().contains("only 2 of 5 voters"));
+    assert!(with(&[]).unwrap_err().contains("only 1 of 5 voters"));
+    assert!(with(&[(2, false), (3, false), (4, true)]).unwrap_err().contains("reaches it"));
+}
+
 #[test]
 fn a_change_that_leaves_no_reached_majority_is_unsafe() {
     let mut view = View::new(id(1), SECOND, Some(60 * SECOND));

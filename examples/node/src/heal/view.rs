@@ -136,8 +136,8 @@ impl Knowledge for View {
         self.place.voters.len()
     }
 
-    /// A dead voter counts only while a spare can replace it: otherwise it would hold back the transfer from a
-    /// slow leader for as long as it is dead.
+    /// A dead voter counts only while a spare can replace it: otherwise it would hold back the transfer from
+    /// a slow leader for as long as it is dead.
     fn unhealthy(&self, now: Duration, each: &mut dyn FnMut(&Member)) {
         if self.own_cause(now).is_some() {
             each(&Member(self.node));

@@ -343,8 +343,8 @@ fn a_leader_with_many_watchers_keeps_its_bound() {
     assert_eq!(pair.coordinator(1).watchers.len(), WATCHERS_MAX - 1);
 }
 
-/// More clients than keep their buffers: a report without the number of the client's start would be ignored, and
-/// its operations would wait for a leader until their deadline.
+/// More clients than keep their buffers: a report without the number of the client's start would be ignored,
+/// and its operations would wait for a leader until their deadline.
 #[test]
 fn every_watcher_is_reported_the_leader_by_the_number_of_its_start() {
     let mut pair = connected(&[]);
