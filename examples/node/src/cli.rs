@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Start Prometheus and Alertmanager for a cluster on this machine
     Observe(ObserveArgs),
+    /// Show the links and the paths of the mesh of nodes with `[[links]]`
+    Mesh(crate::mesh::cli::MeshArgs),
     /// Verify all files of a stopped node: log, snapshot, data, CRDT journal and blobs
     Verify(VerifyArgs),
     /// Search documents that the nodes keep, and change them
@@ -328,7 +330,7 @@ pub(crate) enum LeaderCommand {
 }
 
 /// A node by its number, or by its id in 16 hexadecimal digits.
-fn node_id(text: &str) -> Result<NodeId, String> {
+pub(crate) fn node_id(text: &str) -> Result<NodeId, String> {
     let node = match text.parse::<u64>() {
         Ok(number) if text.len() < NodeId::DISPLAY_LEN => NodeId::new(number),
         _ => text.parse().ok(),

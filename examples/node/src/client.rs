@@ -8,12 +8,30 @@ use tokio::sync::watch;
 use x0_identity::NodeId;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
-use x0_mesh::{Mux, MuxOptions};
+use x0_mesh::{Mux, MuxOptions, Transport};
 
 use crate::causes::causes;
 use crate::config::{ClientConfig, Member};
 use crate::identity;
 use crate::reach::{Reach, Watched};
+
+/// Opens a socket with the client's identity, and starts to connect to the members.
+pub(crate) fn transport(config: &ClientConfig) -> Result<QuicTransport> {
+    let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
+    if let Some(node) = identity.node_id() {
+        bail!(
+            "{} is the identity of node {node}: use that of a client or an operator, which `x0-node init` writes",
+            config.svid.display()
+        );
+    }
+    let peers = resolved(&config.members)?;
+    let is_ipv6 = peers.iter().any(|(_, address)| address.is_ipv6());
+    let bind: SocketAddr =
+        if is_ipv6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
+    let mut quic = QuicOptions::guest(bind, identity.server_config(), identity.client_config());
+    quic.peers = peers;
+    QuicTransport::bind(quic).context("cannot open a socket")
+}
 
 /// A client of the cluster.
 #[derive(Debug)]
@@ -26,22 +44,9 @@ pub(crate) struct Connection {
 impl Connection {
     /// Opens a socket and starts to connect to the members, without waiting for them.
     pub(crate) async fn open(config: &ClientConfig) -> Result<Connection> {
-        let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
-        if let Some(node) = identity.node_id() {
-            bail!(
-                "{} is the identity of node {node}: use that of a client or an operator, which `x0-node init` writes",
-                config.svid.display()
-            );
-        }
-        let peers = resolved(&config.members)?;
-        let is_ipv6 = peers.iter().any(|(_, address)| address.is_ipv6());
-        let bind: SocketAddr =
-            if is_ipv6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-        let mut quic = QuicOptions::guest(bind, identity.server_config(), identity.client_config());
-        let local = quic.local;
-        quic.peers = peers;
-        let transport = QuicTransport::bind(quic).context("cannot open a socket")?;
-        let mut options = ClientOptions::new(local, config.members.iter().map(|member| member.node));
+        let transport = transport(config)?;
+        let mut options =
+            ClientOptions::new(transport.local(), config.members.iter().map(|member| member.node));
         options.coordinator.call_timeout = Duration::from_millis(config.timeout_ms);
         let (transport, reach) = Watched::new(transport);
         let client = Client::connect(options, &Mux::new(transport, MuxOptions::default()))?;

@@ -13,6 +13,7 @@ use x0_identity::{NodeId, SpiffeId};
 use self::address::Address;
 use crate::heal::config::HealConfig;
 use crate::http::config::HttpConfig;
+use crate::mesh::LinkConfig;
 use crate::observe::config::ObserveConfig;
 use crate::rag::config::RagConfig;
 
@@ -53,6 +54,13 @@ pub(crate) struct NodeConfig {
     /// Every node of the cluster, this one included. Members that are added later are in the member table of
     /// the cluster.
     pub(crate) members: Vec<Member>,
+    /// The links of the node: with any, members are reached over the mesh, and their addresses are those for
+    /// clients.
+    #[serde(default)]
+    pub(crate) links: Vec<LinkConfig>,
+    /// A number for the place of the node, which all nodes of the mesh learn.
+    #[serde(default)]
+    pub(crate) region: u16,
     /// The listeners of the HTTP front.
     #[serde(default)]
     pub(crate) http: Vec<HttpConfig>,
@@ -274,7 +282,7 @@ fn crdt_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 16]>, D::E
     }
 }
 
-fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+pub(crate) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(from)?;
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Ok(address),

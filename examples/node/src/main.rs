@@ -16,6 +16,7 @@ mod init;
 mod kv;
 mod log;
 mod member;
+mod mesh;
 mod observe;
 mod rag;
 mod reach;
@@ -85,6 +86,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(observe::up::up(&args)).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Mesh(args) => runtime()?.block_on(mesh::commands::mesh(args)).map(|()| ExitCode::SUCCESS),
         Command::Rag(args) => {
             let held = runtime()?.block_on(rag::commands::rag(args))?;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,7 +13,7 @@ use x0_identity::{Identity, NodeId};
 use x0_kv::admin::{PeerRole, PeerRoles};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions, ScrubEvent, SpaceOptions, Standing, StartError};
 use x0_kv::{CrdtOptions, Engine, KeyspaceName, Members, RangeQuery, RedbOptions, Store};
-use x0_mesh::quic::{BindError, PeerBook, QuicOptions, QuicTransport};
+use x0_mesh::quic::{BindError, PeerBook, QuicOptions};
 use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
 
 use crate::causes::causes;
@@ -29,7 +29,7 @@ use crate::log::Log;
 use crate::observe::Observe;
 use crate::rag::Rag;
 use crate::resolve::Names;
-use crate::{http, identity, signals};
+use crate::{http, identity, mesh, signals};
 
 /// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -88,18 +88,21 @@ async fn start(args: &RunArgs) -> Result<Running> {
             config.node
         );
     }
+    let has_mesh = !config.links.is_empty();
     let mut quic =
         QuicOptions::new(config.node, config.listen, identity.server_config(), identity.client_config());
     // Names are resolved while the node runs: the name of a member may come later than this node.
     let names = Names::default();
     for peer in config.peers() {
         match peer.address {
+            // Over the mesh, the address of a member follows from its id.
+            _ if has_mesh => quic.peers.push((peer.node, x0_mesh::mesh::address(peer.node))),
             Address::Socket(address) => quic.peers.push((peer.node, address)),
             name @ Address::Name { .. } => names.insert(peer.node, &name),
         }
     }
     quic.guests = true;
-    let transport = QuicTransport::bind(quic)?;
+    let (transport, mesh) = mesh::transport(&config, &identity, quic)?;
     let peers = transport.peers();
     observe.starting(&identity, &peers, &log)?;
     let early = early_listeners(&config, &observe, &identity, &log)?;
@@ -115,6 +118,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         book: peers.clone(),
         names: names.clone(),
         own: id,
+        has_mesh,
     };
     let up = Arc::clone(&seen);
     let reached =
@@ -156,6 +160,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
             resume_unwind(panic)
         }
     };
+    mesh::serve(&mux, mesh)?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);
@@ -404,6 +409,8 @@ struct Observer {
     book: PeerBook,
     names: Names,
     own: NodeId,
+    /// Members are reached over the mesh.
+    has_mesh: bool,
 }
 
 impl Observer {
@@ -469,6 +476,11 @@ impl Observer {
     /// Dials the members at the addresses of the member table.
     fn members_changed(&mut self, members: &Members) {
         for (node, member) in members.iter() {
+            if self.has_mesh {
+                self.book.set_peer(node, x0_mesh::mesh::address(node));
+                self.members.insert(node);
+                continue;
+            }
             // An address that is not one of this transport belongs to another transport of the member.
             let Some(address) = member.addresses.iter().find_map(|address| address.parse().ok()) else {
                 continue;

@@ -1,0 +1,94 @@
+//! The mesh of a node with `[[links]]`: its links, and the service that answers `x0-node mesh`.
+
+pub(crate) mod cli;
+pub(crate) mod commands;
+mod rows;
+mod service;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use x0_identity::Identity;
+use x0_mesh::Mux;
+use x0_mesh::link::{UdpLink, UdpLinkOptions};
+use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
+use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
+use x0_mesh::router::{Cost, Etx};
+
+use crate::config::{NodeConfig, address};
+
+/// A connection outlives the time in which the mesh finds another way.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A link of a node: a UDP port, and neighbours on it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LinkConfig {
+    /// The UDP address of the link.
+    #[serde(deserialize_with = "address")]
+    pub(crate) address: SocketAddr,
+    /// The addresses of neighbours to dial. Others may dial this node.
+    #[serde(default)]
+    pub(crate) neighbours: Vec<SocketAddr>,
+    /// The longest frame, in bytes: the MTU of the path less the headers of IP and UDP.
+    #[serde(default = "mtu_default")]
+    pub(crate) mtu: usize,
+    /// 0: used whenever it is the best; 1 to 3: used only while no path of a lower number exists.
+    #[serde(default)]
+    pub(crate) preference: u8,
+    /// The price of a GB, in the smallest unit of a currency.
+    #[serde(default)]
+    pub(crate) price: u16,
+}
+
+fn mtu_default() -> usize {
+    1232
+}
+
+/// The transport of a node: over its links to the members if it has any, and directly to clients.
+pub(crate) fn transport(
+    config: &NodeConfig,
+    identity: &Identity,
+    quic: QuicOptions,
+) -> Result<(QuicTransport, Option<Arc<Mesh>>)> {
+    if config.links.is_empty() {
+        return Ok((QuicTransport::bind(quic)?, None));
+    }
+    let mut options = MeshOptions::new(config.node, identity.server_config(), identity.client_config());
+    options.datagrams.router = options.datagrams.router.region(config.region);
+    for link in &config.links {
+        let opened = UdpLink::open(&UdpLinkOptions::new(link.address).mtu(link.mtu))?;
+        let metric = Cost::new(Etx).preference(link.preference).price(link.price);
+        let port = MeshPort::new(opened).metric(metric);
+        options = options.port(link.neighbours.iter().copied().fold(port, MeshPort::neighbour));
+    }
+    let mesh = Mesh::start(options).context("cannot start the mesh")?;
+    let direct = udp_socket(config.listen)?;
+    let transport = QuicTransport::bind_on(quic.idle_timeout(IDLE_TIMEOUT), mesh.socket_beside(direct))?;
+    Ok((transport, Some(Arc::new(mesh))))
+}
+
+/// Answers `x0-node mesh` until the mux ends.
+pub(crate) fn serve(mux: &Mux, mesh: Option<Arc<Mesh>>) -> Result<()> {
+    service::start(mux, mesh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_has_usual_values() {
+        let link: LinkConfig = toml::from_str("address = \"127.0.0.1:7601\"").unwrap();
+        assert_eq!((link.mtu, link.preference, link.price, link.neighbours.len()), (1232, 0, 0, 0));
+        let text =
+            "address = \"127.0.0.1:7601\"\nneighbours = [\"192.0.2.1:7601\"]\nprice = 9\npreference = 1";
+        let link: LinkConfig = toml::from_str(text).unwrap();
+        assert_eq!((link.preference, link.price, link.neighbours.len()), (1, 9, 1));
+        assert!(toml::from_str::<LinkConfig>("address = \"127.0.0.1:0\"").is_err());
+        assert!(toml::from_str::<LinkConfig>("address = \"127.0.0.1:1\"\nneighbors = []").is_err());
+    }
+}
