@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use x0_identity::NodeId;
 
-use crate::entry::Membership;
+use crate::codec::{Fields, decode_change};
+use crate::entry::{Entry, Membership};
 
 /// A change of the membership. A change of one member is one step (Ongaro 2014, section 4.1); a change of
 /// several goes through a joint phase (section 4.3), which the leader leaves by itself.
@@ -44,6 +45,15 @@ impl MembershipChange {
     pub fn remove(mut self, node: NodeId) -> MembershipChange {
         self.removed.insert(node);
         self
+    }
+
+    /// The change of an entry of kind `Membership`; `None` if it cannot be decoded, so that it has no effect.
+    pub(crate) fn of_entry(entry: &Entry) -> Option<MembershipChange> {
+        if entry.payload.is_empty() {
+            return Some(MembershipChange::default());
+        }
+        let mut fields = Fields::new(entry.payload.clone());
+        decode_change(&mut fields).and_then(|change| fields.finish().map(|()| change)).ok()
     }
 
     /// Whether the change is not empty, names no node twice, leaves a voter, and leaves at most

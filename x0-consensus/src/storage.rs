@@ -12,7 +12,10 @@ pub use error::{ReadError, RecoverError, SnapshotReadError, SnapshotWriteError, 
 pub use snapshot::{SnapshotReader, SnapshotWriter};
 pub use write::Write;
 
+use x0_identity::NodeId;
+
 use crate::entry::{Entry, HardState, LogBase, SnapshotMeta};
+use crate::membership::MembershipChange;
 
 /// A run of entries of one term, up to the next run or the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,23 @@ impl Recovered {
     #[must_use]
     pub fn is_new(&self) -> bool {
         *self == Recovered::default()
+    }
+
+    /// Whether `node` may be the only voter of its group, by what the log says: no other member is certain to
+    /// have its entries.
+    #[must_use]
+    pub fn may_be_only_voter(&self, node: NodeId) -> bool {
+        // The entries after the commit index may be committed or not.
+        [self.hard_state.commit, u64::MAX].into_iter().any(|limit| {
+            let mut voters = self.base.membership.voters.clone();
+            for entry in self.membership_entries.iter().filter(|entry| entry.index <= limit) {
+                // An entry without effect changes nothing on any member.
+                let Some(change) = MembershipChange::of_entry(entry) else { continue };
+                voters.extend(&change.voters);
+                voters.retain(|voter| !change.removed.contains(voter) && !change.learners.contains(voter));
+            }
+            voters.iter().all(|voter| *voter == node)
+        })
     }
 
     /// The indexes of the entries that a state machine with this durable index has not applied.
@@ -181,5 +201,39 @@ impl<S: Storage + ?Sized> Storage for Box<S> {
 
     fn len_bytes(&self) -> Option<u64> {
         (**self).len_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::encode_change;
+    use crate::entry::{EntryKind, Membership};
+
+    fn id(number: u64) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    fn entry(index: u64, change: &MembershipChange) -> Entry {
+        let mut payload = Vec::new();
+        encode_change(&mut payload, change);
+        Entry { index, term: 1, kind: EntryKind::Membership, payload: payload.into() }
+    }
+
+    #[test]
+    fn a_log_says_who_may_be_the_only_voter() {
+        let founded = |voters: &[u64]| {
+            let membership = Membership::of_voters(voters.iter().copied().map(id));
+            Recovered { base: LogBase { membership, ..LogBase::default() }, ..Recovered::default() }
+        };
+        assert!(founded(&[]).may_be_only_voter(id(1)) && founded(&[1]).may_be_only_voter(id(1)));
+        assert!(!founded(&[1, 2]).may_be_only_voter(id(1)));
+        let mut grown = founded(&[1]);
+        grown.membership_entries = vec![entry(5, &MembershipChange::default().voter(id(2)))];
+        assert!(grown.may_be_only_voter(id(1)), "the change may not be committed");
+        grown.hard_state.commit = 5;
+        assert!(!grown.may_be_only_voter(id(1)));
+        grown.membership_entries.push(entry(6, &MembershipChange::default().remove(id(2))));
+        assert!(grown.may_be_only_voter(id(1)), "the change may be committed");
     }
 }

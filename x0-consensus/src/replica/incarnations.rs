@@ -187,6 +187,7 @@ impl Replica {
         if is_own && envelope.acknowledged > last_index && self.may_vote(envelope.registered) {
             return self.fail(from.get(), envelope, FailReason::LogLost);
         }
+        self.note_replaced(envelope.registered.incarnation);
         if envelope.incarnation == 0 || self.node.raft.prs().get(from.get()).is_none() {
             return Ok(());
         }
@@ -195,6 +196,17 @@ impl Replica {
             self.reset_progress(from);
         }
         Ok(())
+    }
+
+    /// An outsider that is no founder learns from any message of a member that another log is registered for
+    /// it: it was emptied, and returns.
+    fn note_replaced(&mut self, registered: u64) {
+        let own = self.options.incarnation;
+        let is_outsider = self.incarnations.founding.is_none()
+            && !self.membership().is_some_and(|membership| membership.contains(self.options.id));
+        if is_outsider && own != 0 && registered != 0 && registered != own {
+            self.be_replaced(Some(registered));
+        }
     }
 
     /// Forgets what a member has acknowledged under another incarnation: its log is another one.

@@ -8,7 +8,7 @@ use raft::{Ready, StateRole};
 use x0_identity::NodeId;
 
 use super::{Class, DropReason, FailReason, HandleError, Output, Replica};
-use crate::codec::{Fields, decode_change, encode_raft, from_raft_entry};
+use crate::codec::{encode_raft, from_raft_entry};
 use crate::entry::{Entry, EntryKind, HardState, LogBase, SnapshotMeta};
 use crate::membership::{MembershipChange, from_conf_state, to_conf_change};
 use crate::storage::Write;
@@ -331,13 +331,7 @@ impl Replica {
     /// Performs a change of the membership. A change that cannot be decoded, or that `raft` refuses, has no
     /// effect. That must be so on every replica alike, since all of them apply the same entry.
     pub(super) fn apply_membership(&mut self, entry: &Entry) {
-        let change = if entry.payload.is_empty() {
-            Ok(MembershipChange::default())
-        } else {
-            let mut fields = Fields::new(entry.payload.clone());
-            decode_change(&mut fields).and_then(|change| fields.finish().map(|()| change))
-        };
-        if let Ok(change) = change
+        if let Some(change) = MembershipChange::of_entry(entry)
             && let Ok(state) = self.node.apply_conf_change(&to_conf_change(&change))
         {
             let membership = self.with_identity(from_conf_state(&state), &change, entry.index);
