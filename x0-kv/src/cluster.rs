@@ -59,6 +59,7 @@ pub(crate) mod outgoing;
 pub(crate) mod peers;
 pub(crate) mod readers;
 pub(crate) mod remote;
+mod repair;
 pub(crate) mod service;
 pub(crate) mod services;
 mod status;
@@ -117,6 +118,14 @@ pub enum NodeEvent {
     Standing {
         /// The new standing.
         standing: Standing,
+    },
+    /// The storage engine's file was damaged beyond the repair of ranges: log and data were set aside, and the
+    /// node gets its data from the other members ([`NodeOptions::repair`]). Reported when the node starts.
+    SetAside {
+        /// The folder with the damaged files.
+        to: std::path::PathBuf,
+        /// The error of the storage engine.
+        damage: String,
     },
     /// The scrub has found or repaired damage, or has completed a pass.
     Scrub(ScrubEvent),

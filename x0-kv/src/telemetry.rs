@@ -35,6 +35,7 @@
 //! | `x0_kv_blobs` | gauge | `held`: whole, partial | blobs stored |
 //! | `x0_kv_disk_free_bytes` | gauge | – | free space on the disk of a node, as it was when a condition changed last |
 //! | `x0_kv_disk_short` | gauge | – | 1 while the node refuses writes for lack of space |
+//! | `x0_kv_folders_set_aside_total` | counter | – | times that damaged files of a data folder were set aside |
 //! | `x0_kv_scrub_passes_total` | counter | – | passes of the scrub that this node completed as the leader |
 //! | `x0_kv_scrub_entries_total` | counter | – | entries verified by the scrub |
 //! | `x0_kv_scrub_damaged_total` | counter | – | damaged entries found |
@@ -52,6 +53,8 @@ mod describe;
 #[cfg(not(feature = "metrics"))]
 mod disabled;
 #[cfg(feature = "mesh")]
+mod folder;
+#[cfg(feature = "mesh")]
 mod health;
 mod operation;
 #[cfg(feature = "mesh")]
@@ -65,6 +68,8 @@ pub(crate) use self::blob::BlobTelemetry;
 pub(crate) use self::crdt::{CrdtStoreTelemetry, CrdtTelemetry};
 #[cfg(feature = "metrics")]
 pub use self::describe::describe;
+#[cfg(feature = "mesh")]
+pub(crate) use self::folder::FolderTelemetry;
 #[cfg(feature = "mesh")]
 pub(crate) use self::health::HealthTelemetry;
 #[cfg(feature = "mesh")]

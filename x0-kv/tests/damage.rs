@@ -80,7 +80,9 @@ fn build(path: &Path) -> BTreeMap<u64, Vec<u8>> {
 
 fn names(error: &EngineError, path: &Path) -> bool {
     match error {
-        EngineError::File { path: named, .. } | EngineError::Panicked { path: named, .. } => named == path,
+        EngineError::File { path: named, .. }
+        | EngineError::Corrupt { path: named, .. }
+        | EngineError::Panicked { path: named, .. } => named == path,
         EngineError::Damaged(entry) => entry.place == Place::File(path.to_owned()),
         _ => false,
     }

@@ -9,7 +9,7 @@ use x0_mesh::{RecvError, RegisterError};
 
 use crate::state::storage::EngineError;
 
-/// A node or client did not start. Its folder is as it was.
+/// A node or client did not start. Its folder is as it was, but for damaged files that were set aside.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

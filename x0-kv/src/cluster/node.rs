@@ -32,7 +32,7 @@ use super::services::space::{self, SpaceService};
 use super::services::status::{self, Status, StatusRequest};
 use super::status::{NodeStatus, StatusHandle};
 use super::workers::NodeWorkers;
-use super::{driver, folder, services};
+use super::{driver, folder, repair, services};
 use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
 use crate::coordinator::Coordinator;
@@ -75,16 +75,17 @@ impl Node {
         check_identity(mux, options.consensus.id)?;
         let path = &options.folder;
         std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
-        let storage = folder::open_log(path, options.consensus.id, options.log)?;
-        options.consensus.incarnation = storage.incarnation();
-        options.consensus.acknowledged = folder::read_acknowledged(path);
         let space = Space::new(options.space);
-        let state = options.engine.state(path, Some(&space))?;
-        space.watch(path).map_err(|source| {
+        let path = path.clone();
+        let (storage, state, set_aside) = repair::open(&mut options, &space)?;
+        options.consensus.incarnation = storage.incarnation();
+        options.consensus.acknowledged = folder::read_acknowledged(&path);
+        space.watch(&path).map_err(|source| {
             StartError::Log(x0_consensus::OpenError::Thread { thread: "x0-kv space", source })
         })?;
-        let folder = Some(path.clone());
-        Node::start_with(options, Box::new(storage), state, folder, space, mux)
+        let node = Node::start_with(options, Box::new(storage), state, Some(path), space, mux)?;
+        node.peers.set_aside(set_aside);
+        Ok(node)
     }
 
     /// As [`start`](Node::start), on a storage and a state of the caller. The options' storage engine and log

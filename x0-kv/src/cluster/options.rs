@@ -32,6 +32,10 @@ pub struct NodeOptions {
     pub space: SpaceOptions,
     /// The background scrub.
     pub scrub: ScrubOptions,
+    /// Whether log and data are set aside when the file of the storage engine is damaged beyond the repair of
+    /// ranges: the node starts empty, under a new incarnation, and the other members bring it up to date. They
+    /// must be a majority without it. Otherwise, and unless set, the node does not start.
+    pub repair: bool,
     /// The CRDT keyspace, if there is to be one: [`NodeOptions::crdt`].
     pub(crate) crdt: Option<CrdtOptions>,
     /// The blobs, if there are to be any: [`NodeOptions::blobs`].
@@ -57,6 +61,7 @@ impl NodeOptions {
             coordinator: CoordinatorOptions::member(id),
             space: SpaceOptions::default(),
             scrub: ScrubOptions::default(),
+            repair: false,
             crdt: None,
             blobs: None,
             addresses: Vec::new(),
@@ -90,6 +95,14 @@ impl NodeOptions {
     #[must_use]
     pub fn scrub(mut self, scrub: ScrubOptions) -> NodeOptions {
         self.scrub = scrub;
+        self
+    }
+
+    /// Sets whether a damaged file of the storage engine is set aside, so that the other members bring the node
+    /// up to date.
+    #[must_use]
+    pub fn repair(mut self, repair: bool) -> NodeOptions {
+        self.repair = repair;
         self
     }
 

@@ -18,6 +18,7 @@ pub(crate) struct Peers {
     refused: AtomicU64,
     telemetry: RefusedTelemetry,
     scrub: Mutex<ScrubStatus>,
+    set_aside: AtomicU64,
 }
 
 impl Peers {
@@ -64,5 +65,14 @@ impl Peers {
 
     pub(super) fn scrubbed(&self, status: ScrubStatus) {
         *self.scrub.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// How often damaged files of the data folder were set aside.
+    pub(crate) fn set_aside_count(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_aside(&self, count: u32) {
+        self.set_aside.store(count.into(), Ordering::Relaxed);
     }
 }

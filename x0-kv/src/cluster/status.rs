@@ -44,6 +44,8 @@ pub struct NodeStatus {
     pub refused_messages: u64,
     /// The totals of the scrub since the node started.
     pub scrub: ScrubStatus,
+    /// How often its files were set aside because of damage, as far as the folders `damaged-N` are still there.
+    pub set_aside: u64,
 }
 
 /// Reads the status of a node from any thread, also when the event loop of the node does not run. It keeps
@@ -82,6 +84,7 @@ impl NodeStatus {
             space,
             refused_messages: peers.refused_count(),
             scrub: peers.scrub(),
+            set_aside: peers.set_aside_count(),
         }
     }
 

@@ -48,6 +48,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         standing,
         acknowledged,
         scrub,
+        set_aside,
     } = status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
@@ -76,6 +77,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         codec::put_u64(&mut to, *index);
     }
     put_scrub(&mut to, scrub);
+    codec::put_u64(&mut to, *set_aside);
     to.freeze()
 }
 
@@ -117,6 +119,7 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
         standing: standing(from)?,
         acknowledged: acknowledged(from)?,
         scrub: scrub(from)?,
+        set_aside: from.u64("count of folders")?,
     })
 }
 
@@ -259,6 +262,7 @@ mod tests {
             standing: Standing::Founding { missing: [node(3)].into() },
             acknowledged: [(node(2), 399)].into(),
             scrub: ScrubStatus { passes: 1, entries: 2000, damaged: 3, repaired: 2, diverged: 1 },
+            set_aside: 4,
         }
     }
 

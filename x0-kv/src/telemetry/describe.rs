@@ -54,6 +54,11 @@ pub fn describe() {
     describe_gauge!("x0_kv_blobs", Unit::Count, "Blobs stored");
     describe_gauge!("x0_kv_disk_free_bytes", Unit::Bytes, "Free space on the disk of a node");
     describe_gauge!("x0_kv_disk_short", Unit::Count, "1 while writes are refused for lack of space");
+    describe_counter!(
+        "x0_kv_folders_set_aside_total",
+        Unit::Count,
+        "Times that damaged files of a data folder were set aside"
+    );
     describe_counter!("x0_kv_scrub_passes_total", Unit::Count, "Passes of the scrub completed as the leader");
     describe_counter!("x0_kv_scrub_entries_total", Unit::Count, "Entries verified by the scrub");
     describe_counter!("x0_kv_scrub_damaged_total", Unit::Count, "Damaged entries found");

@@ -17,6 +17,7 @@ fn the_table_and_the_descriptions_name_the_metrics_in_use() {
         include_str!("crdt.rs"),
         include_str!("blob.rs"),
         include_str!("refused.rs"),
+        include_str!("folder.rs"),
         include_str!("health.rs"),
         include_str!("operation.rs"),
     ];

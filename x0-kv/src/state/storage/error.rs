@@ -22,6 +22,19 @@ pub enum EngineError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file is damaged: a page of it does not match its checksum, or it is not a file of the engine.
+    #[error(
+        "cannot {action} {}: the file is damaged; get the data of this replica from another one",
+        .path.display()
+    )]
+    Corrupt {
+        /// The operation.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The checksum of an entry does not match.
     #[error(transparent)]
     Damaged(Box<DamagedEntry>),
@@ -48,4 +61,12 @@ pub enum EngineError {
         /// The message of the panic.
         message: String,
     },
+}
+
+impl EngineError {
+    /// Whether a file is damaged beyond single entries and ranges, which the scrub repairs.
+    #[must_use]
+    pub fn is_file_damaged(&self) -> bool {
+        matches!(self, EngineError::Corrupt { .. } | EngineError::Panicked { .. })
+    }
 }

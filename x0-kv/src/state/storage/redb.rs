@@ -23,7 +23,7 @@ mod tests;
 
 use std::path::Path;
 
-use redb::TableDefinition;
+use redb::{DatabaseError, StorageError, TableDefinition, TableError, TransactionError};
 
 pub(crate) use self::checkpoint::{Checkpoint, Replacement};
 pub(crate) use self::file::{File, Opened};
@@ -54,6 +54,30 @@ trait WhileDoing<T> {
 
 impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> WhileDoing<T> for Result<T, E> {
     fn while_doing(self, action: &'static str, path: &Path) -> Result<T, EngineError> {
-        self.map_err(|source| EngineError::File { action, path: path.to_owned(), source: source.into() })
+        self.map_err(|source| {
+            let (path, source) = (path.to_owned(), source.into());
+            match is_corruption(&*source) {
+                true => EngineError::Corrupt { action, path, source },
+                false => EngineError::File { action, path, source },
+            }
+        })
+    }
+}
+
+/// Whether an error of redb says that the file is damaged.
+fn is_corruption(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_storage = |error: &StorageError| matches!(error, StorageError::Corrupted(_));
+    match error.downcast_ref::<DatabaseError>() {
+        Some(DatabaseError::Storage(error)) => of_storage(error),
+        Some(_) => false,
+        None => match error.downcast_ref::<TableError>() {
+            Some(TableError::Storage(error)) => of_storage(error),
+            Some(_) => false,
+            None => match error.downcast_ref::<TransactionError>() {
+                Some(TransactionError::Storage(error)) => of_storage(error),
+                Some(_) => false,
+                None => error.downcast_ref::<StorageError>().is_some_and(of_storage),
+            },
+        },
     }
 }
