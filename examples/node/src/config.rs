@@ -45,6 +45,10 @@ pub(crate) struct NodeConfig {
     /// The space that is kept free on the disk of the data, in MiB: with less the node refuses writes.
     #[serde(default = "reserve_mib_default")]
     pub(crate) reserve_mib: u64,
+    /// Whether the node sets a damaged data file aside and gets its data from the other members, instead of
+    /// refusing to start.
+    #[serde(default)]
+    pub(crate) repair: bool,
     /// Whether the node joins a running cluster instead of founding one with the others.
     #[serde(default)]
     pub(crate) join: bool,

@@ -46,8 +46,15 @@ impl Panics {
     /// Returns some time after the first panic, so that an error of the node that it caused is reported
     /// first.
     pub(crate) async fn happened(&self) {
-        self.noted.notified().await;
+        while self.first.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.noted.notified().await;
+        }
         tokio::time::sleep(PANIC_GRACE).await;
+    }
+
+    /// Forgets a panic of the storage engine whose file was set aside: nothing of it is used any more.
+    pub(crate) fn forget(&self) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// An error if any thread has panicked.

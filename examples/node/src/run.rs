@@ -119,6 +119,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         names: names.clone(),
         own: id,
         has_mesh,
+        panics: panics.clone(),
     };
     let up = Arc::clone(&seen);
     let reached =
@@ -139,6 +140,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let mut options = NodeOptions::new(id, &config.data_dir)
         .addresses(own.map(|member| member.address.to_string()))
         .roles(roles)
+        .repair(config.repair)
         .observe(move |event| observer.observe(&event));
     if !config.join {
         options = options.founders(config.members.iter().map(|member| member.node));
@@ -213,7 +215,13 @@ fn services(
 /// The error of a node that did not start, with the command that helps.
 fn explain(error: StartError, config: &NodeConfig, path: &Path) -> anyhow::Error {
     let data = config.data_dir.display();
+    let is_damaged = matches!(&error, StartError::Engine(error) if error.is_file_damaged());
     let text = match error.is_copy() {
+        false if is_damaged && !config.repair => format!(
+            "cannot start with the data in {data}: with `repair = true` in {} the node sets its damaged files aside, and gets the \
+             data from the other members, if a majority of the members is intact",
+            path.display()
+        ),
         true => format!(
             "cannot start with the data in {data}: if it was copied or moved on purpose, run `x0-node data adopt --config {}`, then \
              start the node again",
@@ -411,6 +419,7 @@ struct Observer {
     own: NodeId,
     /// Members are reached over the mesh.
     has_mesh: bool,
+    panics: Panics,
 }
 
 impl Observer {
@@ -455,6 +464,11 @@ impl Observer {
                         }
                     ),
                 );
+            }
+            NodeEvent::SetAside { to, damage } => {
+                self.panics.forget();
+                let effect = "the node gets its data from the other members, and votes when it has caught up";
+                self.log.event("set-aside", format!("to={} effect={effect} why={damage}", to.display()));
             }
             NodeEvent::Scrub(event) => self.scrub(event),
             NodeEvent::CrdtFailed(error) => {

@@ -34,6 +34,8 @@ struct Row {
     is_short_of_space: bool,
     /// Damaged entries and ranges that are not repaired.
     damage: Option<u64>,
+    /// How often damaged files were set aside.
+    set_aside: Option<u64>,
 }
 
 /// Prints the status of every node. An error if none answers.
@@ -75,6 +77,7 @@ fn row(config: &ClientConfig, member: &Member, status: Option<&NodeStatus>) -> R
             let scrub = status.scrub;
             scrub.damaged.saturating_sub(scrub.repaired) + scrub.diverged
         }),
+        set_aside: status.map(|status| status.set_aside),
     }
 }
 

@@ -351,3 +351,39 @@ fn a_restored_crdt_folder_loses_no_write() {
         }
     }
 }
+
+/// Damages every page of the data file but the first.
+fn damage_pages(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    for page in bytes.chunks_exact_mut(4096).skip(1) {
+        page[8..16].copy_from_slice(b"damaged!");
+    }
+    fs::write(file, bytes).unwrap();
+}
+
+/// Damaged pages: the node does not start, or gets its data from the others if its configuration says so.
+#[test]
+fn a_damaged_data_file_is_repaired_from_the_other_members() {
+    let mut cluster = Cluster::started();
+    cluster.acknowledge_on_two("key");
+    let (a, b) = (cluster.a, cluster.b);
+    damage_pages(&cluster.data(b).join("data.redb"));
+    let text = cluster.refusal(b);
+    assert!(text.contains("data.redb") && text.contains("`repair = true`"), "{text}");
+    let config = fs::read_to_string(cluster.config(b)).unwrap();
+    fs::write(cluster.config(b), format!("repair = true\n{config}")).unwrap();
+    // `a` has the acknowledged write: without it the two others are no majority of intact folders.
+    cluster.assert_kept("key");
+    assert!(cluster.data(b).join("damaged-1/data.redb").is_file());
+    cluster.wait_for_event(b, "set-aside");
+    assert_eq!(cluster.status(|row| row["set_aside"] == 1), [b]);
+    // The third member loses its data the same way, and the repaired one counts.
+    cluster.kill(cluster.c);
+    cluster.start(a);
+    damage_pages(&cluster.data(cluster.c).join("data.redb"));
+    let config = fs::read_to_string(cluster.config(cluster.c)).unwrap();
+    fs::write(cluster.config(cluster.c), format!("repair = true\n{config}")).unwrap();
+    cluster.start(cluster.c);
+    cluster.wait_for_event(cluster.c, "voting");
+    cluster.get_until_done("key", "kept");
+}

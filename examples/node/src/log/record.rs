@@ -62,7 +62,7 @@ pub(crate) fn class(event: &str) -> (Level, &'static str) {
         "peer-silent" | "peer-down" | "peer-unreached" | "peer-unresolved" => (Level::Warning, "mesh"),
         "identity-rotated" => (Level::Info, "identity"),
         "reload-failed" => (Level::Error, "identity"),
-        "no-space" => (Level::Error, "disk"),
+        "no-space" | "set-aside" => (Level::Error, "disk"),
         "space-available" => (Level::Info, "disk"),
         "scrub-completed" | "scrub-repaired" => (Level::Info, "scrub"),
         "scrub-damaged" | "scrub-diverged" | "scrub-failed" => (Level::Error, "scrub"),
