@@ -58,7 +58,7 @@
 //! |---|---|
 //! | 1 | a probe of [`liveness`](crate::liveness) |
 //! | 2 | a message of [`router`](crate::router) |
-//! | 3 | an acknowledged label (2 bytes) |
+//! | 3 | an acknowledged label (2 bytes), under the keys of that label |
 //! | 4 | flooding: hop limit (1 byte, not 0), origin (8, not 0), number (8), payload |
 //!
 //! A node takes a flooded message once, by origin and number, and sends it to its other neighbours while the

@@ -184,6 +184,27 @@ impl Net {
     }
 }
 
+/// Both ends dial at once, and each has the keys of the other one's connection last.
+#[test]
+fn ends_that_prefer_different_keys_exchange_long_datagrams() {
+    let mut net = Net::new(2);
+    let (mut one, mut other) = ([1; FrameKeys::MATERIAL_LEN], [2; FrameKeys::MATERIAL_LEN]);
+    (one[0], other[0]) = (3, 3);
+    net.key(1, 2, &one, true);
+    net.key(2, 1, &other, true);
+    net.key(1, 2, &other, false);
+    net.key(2, 1, &one, false);
+    net.run(SECOND);
+    // The first labels of each end, which wait for their acknowledgements.
+    for (from, to) in [(1, 2), (2, 1)] {
+        net.send(from, to, &[7; 1200]).unwrap();
+    }
+    net.run(200 * MS);
+    let mut arrived: Vec<_> = net.datagrams.iter().map(|(_, at, _, bytes)| (*at, bytes.len())).collect();
+    arrived.sort_unstable();
+    assert_eq!(arrived, [(1, 1200), (2, 1200)]);
+}
+
 #[test]
 fn datagrams_cross_several_hops_and_fit_the_ipv6_minimum() {
     let mut net = Net::line(4);

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::frame::{Header, NODES_LEN, OVERHEAD, SHORT_LEN, kind};
+use super::frame::{Header, NODES_LEN, OVERHEAD, SHORT_LEN, control, kind};
 use super::label::{Form, Labels, Nodes};
 use super::protection::Protection;
 use super::{FrameKeys, PortId};
@@ -124,6 +124,16 @@ impl Link {
             return None;
         }
         let frame = self.current()?.protection.protect(kind::CONTROL, parts, None)?;
+        self.control_bytes += frame.len() as u64;
+        self.count_sent(&frame);
+        Some(frame)
+    }
+
+    /// The acknowledgement of a label, under the keys that the label belongs to: each end has an opinion of its
+    /// own about the newest ones, for as long as both dial.
+    pub(super) fn acknowledgement(&mut self, set: usize, label: u16) -> Option<Vec<u8>> {
+        let parts: [&[u8]; 2] = [&[control::LABEL], &label.to_le_bytes()];
+        let frame = self.keys.get_mut(set)?.protection.protect(kind::CONTROL, &parts, None)?;
         self.control_bytes += frame.len() as u64;
         self.count_sent(&frame);
         Some(frame)

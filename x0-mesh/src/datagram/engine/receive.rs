@@ -139,7 +139,10 @@ impl Datagrams {
                 if !labels.learn(header.label, nodes) {
                     return None;
                 }
-                self.send_control(id, &[&[control::LABEL], &header.label.to_le_bytes()]);
+                let (port, to) = (link.port, link.address);
+                if let Some(frame) = link.acknowledgement(set, header.label) {
+                    self.outputs.push_back(Output::Transmit { port, to, frame });
+                }
             }
             (nodes, payload)
         } else {
