@@ -19,6 +19,12 @@ pub(crate) enum Order {
     Isolate,
     /// Unblock all messages.
     Heal,
+    /// Begin to lose all frames of the links to this neighbour.
+    CutLink { peer: u64 },
+    /// Lose no frames of the links to this neighbour.
+    MendLink { peer: u64 },
+    /// Reply with the state of the mesh.
+    Mesh,
     /// Reload the identity from its files and reconnect to every peer with it.
     Reload,
     /// Reply with the digest of all keys and values of this replica.
@@ -43,6 +49,7 @@ pub(crate) enum Reply {
     Done,
     Digest(Digest),
     Crdt(CrdtState),
+    Mesh(MeshState),
     /// The order failed, or the node cannot start.
     Failed {
         why: String,
@@ -61,6 +68,15 @@ pub(crate) struct Status {
     pub(crate) applied: u64,
     /// The members that are up, each with the epoch of its connection, which grows from one to the next.
     pub(crate) peers: Vec<(u64, u64)>,
+}
+
+/// The mesh as a node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MeshState {
+    /// The destinations that are reached, each with its next hop.
+    pub(crate) next: Vec<(u64, u64)>,
+    /// Bytes of datagrams of other nodes that this node sent on.
+    pub(crate) relayed_bytes: u64,
 }
 
 /// The digest of the data of a node.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tempfile::TempDir;
+use x0_kv::Store;
 
 use self::cluster::Cluster;
 use self::load::Load;
@@ -35,6 +36,9 @@ const LEADERLESS: Duration = Duration::from_millis(2500);
 const CUT: Duration = Duration::from_millis(2000);
 const RETURN: Duration = Duration::from_millis(1500);
 const ROTATION: Duration = Duration::from_millis(1500);
+/// How long the link under the leader is cut: longer than an election timeout, so that a leader that is not
+/// heard would be deposed.
+const LINK_CUT: Duration = Duration::from_millis(1100);
 /// The writes of each side of the partition to the CRDT keyspace: keys, an addition to a counter, and one key
 /// that both write.
 const CRDT_KEYS: u32 = 100;
@@ -88,6 +92,7 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
         cluster.pids(),
         folder.path().display()
     ));
+    screen.say("their links are a ring over UDP on the loopback, each with a fault injector (not network namespaces)");
     screen.doing("waiting for an election");
     let all = cluster.running(&[]);
     let (leader, term) = cluster.leader(&all, STEP_LIMIT).await?;
@@ -99,7 +104,9 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     let mut stage = Steps { screen, load: &mut load };
 
     screen.say("writing starts, over QUIC with mutual TLS, and continues to the end");
-    stage.write("writing", SHARE, STEADY).await?;
+    stage.load.stage(SHARE, STEADY);
+    cut_link(&mut cluster, &stage, connection.store(), (leader, term), report).await?;
+    stage.finish("writing").await?;
 
     let killed = leader;
     stage.load.stage(SHARE, LEADERLESS);
@@ -206,6 +213,51 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     if args.keep || args.dir.is_some() {
         screen.say(format!("identities, data and logs are kept in {}", folder.path().display()));
     }
+    Ok(())
+}
+
+/// Cuts the link from the leader to the next node in the ring, without a sign to either, and mends it.
+async fn cut_link(
+    cluster: &mut Cluster,
+    steps: &Steps<'_>,
+    store: &Store,
+    (leader, term): (usize, u64),
+    report: &mut Report,
+) -> Result<()> {
+    let neighbour = cluster.next(leader);
+    steps.screen.doing("waiting for all connections");
+    cluster.settled([leader, neighbour], STEP_LIMIT).await?;
+    let epochs = cluster.epochs().await?;
+    let relayed = cluster.relayed_bytes().await?;
+    steps.load.reset_gap();
+    steps.screen.doing("without the link under the leader");
+    let peer = crate::init::node_id(neighbour)?.get();
+    let at = Instant::now();
+    cluster.order(leader, &Order::CutLink { peer }).await?;
+    // An entry that the neighbour cannot have before the mesh has found the other way.
+    load::put(store, &Bytes::from("probe/link"), &Bytes::from("1"), || {}).await?;
+    let target = cluster.status(leader).await?.committed;
+    cluster.applied(neighbour, target, STEP_LIMIT).await?;
+    report.failover_ms = milliseconds(at.elapsed())?;
+    tokio::time::sleep(LINK_CUT.saturating_sub(at.elapsed())).await;
+    report.relayed_bytes = cluster.relayed_bytes().await?.saturating_sub(relayed);
+    report.epochs_lost = epochs.difference(&cluster.epochs().await?).count();
+    let (leader_after, term_after) = cluster.leader(&cluster.running(&[]), STEP_LIMIT).await?;
+    if (leader_after, term_after) != (leader, term) {
+        report.failures.push(format!(
+            "the cut link changed the leader from node {leader}, term {term}, to node {leader_after}, term {term_after}"
+        ));
+    }
+    let gap = milliseconds(steps.load.longest_gap())?;
+    cluster.order(leader, &Order::MendLink { peer }).await?;
+    steps.screen.say(format!(
+        "the link from node {leader}, the leader, to node {neighbour} was cut for {:.1} s: a write passed the other way round the ring \
+         after {} ms; node {leader_after} is leader, term {term_after}; {} connections were lost; never {} ms without an acknowledged write",
+        at.elapsed().as_secs_f64(),
+        report.failover_ms,
+        report.epochs_lost,
+        gap + 1,
+    ));
     Ok(())
 }
 

@@ -9,16 +9,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use x0_identity::Identity;
+use x0_identity::{Identity, NodeId};
 use x0_mesh::Mux;
-use x0_mesh::link::{UdpLink, UdpLinkOptions};
+use x0_mesh::datagram::PathFacts;
+use x0_mesh::link::{LinkFaultHandle, LinkFaultInjector, UdpLink, UdpLinkOptions};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
 use x0_mesh::router::{Cost, Etx};
 
 use crate::config::{NodeConfig, address};
+use crate::control::MeshState;
 
 /// A connection outlives the time in which the mesh finds another way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,31 +50,72 @@ fn mtu_default() -> usize {
     1232
 }
 
+/// The mesh of a node.
+#[derive(Debug)]
+pub(crate) struct NodeMesh {
+    mesh: Mesh,
+    /// One for each port, by its number; none unless the node was started with fault injectors.
+    faults: Vec<LinkFaultHandle>,
+}
+
+impl NodeMesh {
+    /// Begins or ends to lose all frames of the links to a neighbour, in both directions.
+    pub(crate) fn set_cut(&self, peer: NodeId, is_cut: bool) -> Result<()> {
+        let links = self.mesh.links().into_iter().filter(|link| link.peer == peer);
+        let handles: Vec<_> = links
+            .filter_map(|link| usize::try_from(link.port.0).ok().and_then(|port| self.faults.get(port)))
+            .collect();
+        if handles.is_empty() {
+            bail!("cannot cut a link to node {peer}: there is none with a fault injector");
+        }
+        handles.into_iter().for_each(|handle| if is_cut { handle.cut() } else { handle.mend() });
+        Ok(())
+    }
+
+    /// The next hop to each node that is reached, and the bytes that were relayed.
+    pub(crate) fn state(&self) -> MeshState {
+        let next = |path: PathFacts| (path.destination.get(), path.next.get());
+        MeshState {
+            next: self.mesh.paths().into_iter().map(next).collect(),
+            relayed_bytes: self.mesh.stats().relayed_bytes,
+        }
+    }
+}
+
 /// The transport of a node: over its links to the members if it has any, and directly to clients.
 pub(crate) fn transport(
     config: &NodeConfig,
     identity: &Identity,
     quic: QuicOptions,
-) -> Result<(QuicTransport, Option<Arc<Mesh>>)> {
+    has_faults: bool,
+) -> Result<(QuicTransport, Option<Arc<NodeMesh>>)> {
     if config.links.is_empty() {
         return Ok((QuicTransport::bind(quic)?, None));
     }
     let mut options = MeshOptions::new(config.node, identity.server_config(), identity.client_config());
     options.datagrams.router = options.datagrams.router.region(config.region);
+    let mut faults = Vec::new();
     for link in &config.links {
         let opened = UdpLink::open(&UdpLinkOptions::new(link.address).mtu(link.mtu))?;
         let metric = Cost::new(Etx).preference(link.preference).price(link.price);
-        let port = MeshPort::new(opened).metric(metric);
+        let port = if has_faults {
+            let (opened, handle) = LinkFaultInjector::new(opened, u64::from(link.address.port()));
+            faults.push(handle);
+            MeshPort::new(opened)
+        } else {
+            MeshPort::new(opened)
+        };
+        let port = port.metric(metric);
         options = options.port(link.neighbours.iter().copied().fold(port, MeshPort::neighbour));
     }
     let mesh = Mesh::start(options).context("cannot start the mesh")?;
     let direct = udp_socket(config.listen)?;
     let transport = QuicTransport::bind_on(quic.idle_timeout(IDLE_TIMEOUT), mesh.socket_beside(direct))?;
-    Ok((transport, Some(Arc::new(mesh))))
+    Ok((transport, Some(Arc::new(NodeMesh { mesh, faults }))))
 }
 
 /// Answers `x0-node mesh` until the mux ends.
-pub(crate) fn serve(mux: &Mux, mesh: Option<Arc<Mesh>>) -> Result<()> {
+pub(crate) fn serve(mux: &Mux, mesh: Option<Arc<NodeMesh>>) -> Result<()> {
     service::start(mux, mesh)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use x0_identity::{Identity, NodeId};
 use x0_kv::admin::{PeerRole, PeerRoles};
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions, ScrubEvent, SpaceOptions, Standing, StartError};
 use x0_kv::{CrdtOptions, Engine, KeyspaceName, Members, RangeQuery, RedbOptions, Store};
+use x0_mesh::link::UdpLinkError;
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions};
 use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
 
@@ -26,6 +28,7 @@ use crate::heal::Healer;
 use crate::http::Http;
 use crate::http::config::{HttpConfig, Route};
 use crate::log::Log;
+use crate::mesh::NodeMesh;
 use crate::observe::Observe;
 use crate::rag::Rag;
 use crate::resolve::Names;
@@ -61,6 +64,7 @@ struct Running {
     node: Node,
     identity: Identity,
     peers: PeerBook,
+    mesh: Option<Arc<NodeMesh>>,
     faults: FaultHandle,
     seen: Seen,
     log: Log,
@@ -102,7 +106,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         }
     }
     quic.guests = true;
-    let (transport, mesh) = mesh::transport(&config, &identity, quic)?;
+    let (transport, mesh) = mesh::transport(&config, &identity, quic, args.control)?;
     let peers = transport.peers();
     observe.starting(&identity, &peers, &log)?;
     let early = early_listeners(&config, &observe, &identity, &log)?;
@@ -162,12 +166,23 @@ async fn start(args: &RunArgs) -> Result<Running> {
             resume_unwind(panic)
         }
     };
-    mesh::serve(&mux, mesh)?;
+    mesh::serve(&mux, mesh.clone())?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);
     let (rag, late) = services(&config, &node, &observe, &identity, &log)?;
-    Ok(Running { config, node, identity, peers, faults, seen, log, panics, _services: (rag, [early, late]) })
+    Ok(Running {
+        config,
+        node,
+        identity,
+        peers,
+        mesh,
+        faults,
+        seen,
+        log,
+        panics,
+        _services: (rag, [early, late]),
+    })
 }
 
 /// Starts the listeners that need nothing of the node, so that probes are answered while it reads its log.
@@ -233,7 +248,9 @@ fn explain(error: StartError, config: &NodeConfig, path: &Path) -> anyhow::Error
 }
 
 fn is_port_in_use(error: &anyhow::Error) -> bool {
+    let of_link = |error: &UdpLinkError| matches!(error, UdpLinkError::Socket { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
     error.downcast_ref::<BindError>().is_some_and(|error| matches!(error, BindError::AddressInUse { .. }))
+        || error.downcast_ref::<UdpLinkError>().is_some_and(of_link)
 }
 
 impl Running {
@@ -280,6 +297,9 @@ impl Running {
                 self.faults.unblock_all();
                 Ok(Reply::Done)
             }
+            Ok(Order::CutLink { peer }) => self.set_cut(peer, true),
+            Ok(Order::MendLink { peer }) => self.set_cut(peer, false),
+            Ok(Order::Mesh) => self.mesh().map(|mesh| Reply::Mesh(mesh.state())),
             Ok(Order::Reload) => self.reload().map(|()| Reply::Done),
             Ok(Order::Digest) => {
                 digest(self.node.store(), self.node.status().applied).await.map(Reply::Digest)
@@ -291,6 +311,15 @@ impl Running {
             Ok(Order::Stop) => Ok(Reply::Done),
         };
         done.unwrap_or_else(|error| Reply::Failed { why: causes(&error), is_port_in_use: false })
+    }
+
+    fn mesh(&self) -> Result<&NodeMesh> {
+        self.mesh.as_deref().context("this node has no [[links]]")
+    }
+
+    fn set_cut(&self, peer: u64, is_cut: bool) -> Result<Reply> {
+        let peer = NodeId::new(peer).context("0 is no node")?;
+        self.mesh()?.set_cut(peer, is_cut).map(|()| Reply::Done)
     }
 
     async fn crdt_state(&self) -> Result<CrdtState> {

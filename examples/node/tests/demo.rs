@@ -41,6 +41,9 @@ fn every_check_passes_and_the_json_has_the_figures() {
     // An election cannot be faster; without a kill the time would be shorter.
     assert!(json["leaderless_ms"].as_u64().unwrap() > 50, "{json}");
     assert!(json["catch_up_ms"].as_u64().unwrap() > 0 && json["rotation_ms"].is_u64(), "{json}");
+    // Less than the time of an election, which a cut link must not cause.
+    assert!(json["failover_ms"].as_u64().unwrap() < 1000, "{json}");
+    assert!(json["relayed_bytes"].as_u64().unwrap() > 0 && json["epochs_lost"] == 0, "{json}");
     assert!(json["updates_acknowledged"].as_u64().unwrap() > 0, "{json}");
     assert_eq!((&json["held"], &json["replicas_identical"]), (&true.into(), &true.into()), "{json}");
     for (field, value) in [("crdt_written", 200), ("crdt_lost", 0), ("crdt_siblings", 2)] {

@@ -1,6 +1,6 @@
 //! The nodes of the demo as processes on this machine, and their faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::child::{NodeProcess, StartError};
 use crate::config::Engine;
-use crate::control::{CrdtState, Digest, Order, Reply, Status};
+use crate::control::{CrdtState, Digest, MeshState, Order, Reply, Status};
 use crate::init::{self, Layout};
 
 pub(crate) const TRUST_DOMAIN: &str = "demo.x0";
@@ -38,22 +38,36 @@ struct Place {
 }
 
 impl Cluster {
-    /// Issues identities and starts `count` nodes below `root`.
+    /// Issues identities and starts `count` nodes below `root`, which reach each other over the links of a
+    /// ring.
     pub(crate) async fn start(root: &Path, count: usize) -> Result<Cluster> {
-        Cluster::start_with(root, count, &|_| String::new()).await
+        Cluster::start_each(root, count, 2 * count, &ring).await
     }
 
-    /// As [`start`](Cluster::start), with lines for the configuration of each node.
+    /// Issues identities and starts `count` nodes below `root`, which reach each other directly, with lines
+    /// for the configuration of each node.
     pub(crate) async fn start_with(
         root: &Path,
         count: usize,
         extra: &dyn Fn(usize) -> String,
     ) -> Result<Cluster> {
+        Cluster::start_each(root, count, 0, &|number, _| extra(number)).await
+    }
+
+    /// Starts nodes with lines for the configuration of each, which follow from its number and `ends_count`
+    /// free addresses.
+    async fn start_each(
+        root: &Path,
+        count: usize,
+        ends_count: usize,
+        extra: &dyn Fn(usize, &[SocketAddr]) -> String,
+    ) -> Result<Cluster> {
         for _ in 0..PORT_ATTEMPTS {
-            let addresses = free_addresses(count)?;
+            let mut addresses = free_addresses(count + ends_count)?;
+            let ends = addresses.split_off(count);
             let layout = init::init(root, TRUST_DOMAIN, &addresses, Engine::Redb, VALIDITY)?;
             for number in 1..=count {
-                append(&layout.node_config(number), &extra(number))?;
+                append(&layout.node_config(number), &extra(number, &ends))?;
             }
             match Cluster::start_on(layout, addresses).await {
                 Ok(cluster) => return Ok(cluster),
@@ -108,6 +122,57 @@ impl Cluster {
         match self.order(number, &Order::Digest).await? {
             Reply::Digest(digest) => Ok(digest),
             other => bail!("node {number} sent an unexpected reply: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn mesh(&mut self, number: usize) -> Result<MeshState> {
+        match self.order(number, &Order::Mesh).await? {
+            Reply::Mesh(state) => Ok(state),
+            other => bail!("node {number} sent an unexpected reply: {other:?}"),
+        }
+    }
+
+    /// The bytes that the running nodes have relayed so far.
+    pub(crate) async fn relayed_bytes(&mut self) -> Result<u64> {
+        let mut relayed = 0;
+        for number in self.running(&[]) {
+            relayed += self.mesh(number).await?.relayed_bytes;
+        }
+        Ok(relayed)
+    }
+
+    /// The connections of the running nodes: the node, the peer, the epoch.
+    pub(crate) async fn epochs(&mut self) -> Result<BTreeSet<(usize, u64, u64)>> {
+        let mut epochs = BTreeSet::new();
+        for number in self.running(&[]) {
+            let peers = self.status(number).await?.peers;
+            epochs.extend(peers.into_iter().map(|(peer, epoch)| (number, peer, epoch)));
+        }
+        Ok(epochs)
+    }
+
+    /// The node after node `number` in the ring.
+    pub(crate) fn next(&self, number: usize) -> usize {
+        number % self.len() + 1
+    }
+
+    /// Waits until every node is connected to every other, and two neighbours reach each other directly.
+    pub(crate) async fn settled(&mut self, pair: [usize; 2], limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let connections = self.len() * (self.len() - 1);
+            let mut is_settled = self.epochs().await?.len() == connections;
+            for (from, to) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+                let to = init::node_id(to)?.get();
+                is_settled &= self.mesh(from).await?.next.contains(&(to, to));
+            }
+            if is_settled {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                bail!("not every node is connected to every other after {limit:?}");
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -253,6 +318,18 @@ impl Cluster {
     }
 }
 
+/// The links of node `number` in a ring: one to the next node and one to the node before. Both ends dial, so
+/// that a node that was started again waits for no other.
+fn ring(number: usize, ends: &[SocketAddr]) -> String {
+    let count = ends.len() / 2;
+    // Link n, from 0, joins the nodes n + 1 and n + 2 by the ends 2n and 2n + 1.
+    let (after, before) = (number - 1, (number + count - 2) % count);
+    let links = [(ends[2 * after], ends[2 * after + 1]), (ends[2 * before + 1], ends[2 * before])];
+    let link =
+        |(own, neighbour)| format!("\n[[links]]\naddress = \"{own}\"\nneighbours = [\"{neighbour}\"]\n");
+    links.into_iter().map(link).collect()
+}
+
 /// Unused addresses below the range of ephemeral ports, so that the system assigns none of them to another
 /// program while a node is down.
 fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
@@ -302,5 +379,17 @@ mod tests {
         }
         addresses.dedup();
         assert_eq!(addresses.len(), 9);
+    }
+
+    #[test]
+    fn the_links_of_a_ring_join_each_node_with_the_next() {
+        let end = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ends: Vec<SocketAddr> = (0..6).map(end).collect();
+        let links = |number| {
+            let text = ring(number, &ends);
+            let addresses: Vec<String> = text.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+            addresses.join(" ").replace("127.0.0.1:", "")
+        };
+        assert_eq!([1, 2, 3].map(links), ["0 1 5 4", "2 3 1 0", "4 5 3 2"]);
     }
 }

@@ -25,6 +25,13 @@ pub(crate) struct Report {
     pub(crate) updates_acknowledged: u64,
     /// Failed operations that were retried.
     pub(crate) repeated: u64,
+    /// From the cut of the link between the leader and its neighbour until the neighbour has applied an entry
+    /// that was written after it.
+    pub(crate) failover_ms: u64,
+    /// Connections between nodes that ended while that link was cut.
+    pub(crate) epochs_lost: usize,
+    /// Bytes that nodes sent on for other nodes meanwhile.
+    pub(crate) relayed_bytes: u64,
     /// From the kill of the leader to the first acknowledgement of a write that started later.
     pub(crate) leaderless_ms: u64,
     /// From the restart of the killed node until it has applied the entries that were committed at the
@@ -77,6 +84,8 @@ impl Report {
             format!("{} records were not read back as written", self.written.saturating_sub(self.read_back)),
         );
         fail(self.updates_acknowledged > 0, "no update was acknowledged".to_owned());
+        fail(self.epochs_lost == 0, format!("{} connections ended with the cut link", self.epochs_lost));
+        fail(self.relayed_bytes > 0, "no node relayed for another while a link was cut".to_owned());
         fail(self.crdt_written > 0, "nothing was written to the CRDT keyspace".to_owned());
         fail(self.crdt_lost == 0, format!("{} writes to the CRDT keyspace were lost", self.crdt_lost));
         fail(
@@ -99,6 +108,15 @@ impl Report {
                 "updates",
                 self.updates_acknowledged.to_string(),
                 "acknowledged; the last one of each key was read back".to_owned(),
+            ),
+            (
+                "link under the leader cut",
+                format!("{} ms", self.failover_ms),
+                format!(
+                    "until a write passed the other way; {} connections lost, {} KiB relayed",
+                    self.epochs_lost,
+                    self.relayed_bytes / 1024
+                ),
             ),
             (
                 "without a leader",
@@ -167,6 +185,7 @@ mod tests {
             read_back: 3,
             updates_acknowledged: 1,
             replicas_identical: true,
+            relayed_bytes: 1,
             crdt_written: 200,
             crdt_siblings: 2,
             crdt_identical: true,
@@ -195,6 +214,8 @@ mod tests {
         check(|report| report.written = 0, "nothing was written");
         check(|report| report.updates_acknowledged = 0, "no update");
         check(|report| report.replicas_identical = false, "the replicas differ");
+        check(|report| report.epochs_lost = 2, "2 connections ended");
+        check(|report| report.relayed_bytes = 0, "no node relayed");
         check(|report| report.crdt_written = 0, "nothing was written to the CRDT keyspace");
         check(|report| report.crdt_lost = 3, "3 writes to the CRDT keyspace were lost");
         check(|report| report.crdt_siblings = 1, "has 1 values instead of two");
@@ -204,7 +225,17 @@ mod tests {
     #[test]
     fn the_documented_fields_are_present() {
         let json = serde_json::to_value(good()).unwrap();
-        for field in ["written", "acknowledged", "read_back", "lost", "leaderless_ms", "catch_up_ms"] {
+        for field in [
+            "written",
+            "acknowledged",
+            "read_back",
+            "lost",
+            "leaderless_ms",
+            "catch_up_ms",
+            "failover_ms",
+            "epochs_lost",
+            "relayed_bytes",
+        ] {
             assert!(json[field].is_u64(), "{field}");
         }
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use x0_identity::NodeId;
-use x0_mesh::mesh::Mesh;
 use x0_mesh::{Channel, ChannelOptions, Lane, Mux, Next, Received, SendError, Transmit, TransportExt};
 
+use super::NodeMesh;
 use super::rows::Report;
 
 const SERVICE: &str = "x0-node/mesh";
@@ -16,17 +16,17 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const LANE: Lane = Lane::Ordered(0);
 
 /// Registers the service; a task of the runtime answers.
-pub(super) fn start(mux: &Mux, mesh: Option<Arc<Mesh>>) -> Result<()> {
+pub(super) fn start(mux: &Mux, mesh: Option<Arc<NodeMesh>>) -> Result<()> {
     let channel = mux.channel(ChannelOptions::new(SERVICE)).context("cannot register the mesh service")?;
     tokio::spawn(answer(channel, mesh));
     Ok(())
 }
 
-async fn answer(mut channel: Channel, mesh: Option<Arc<Mesh>>) {
+async fn answer(mut channel: Channel, mesh: Option<Arc<NodeMesh>>) {
     let mut request = Vec::new();
     while let Ok(next) = channel.next(&mut request).await {
         let Next::Message(Received { from, .. }) = next else { continue };
-        let report = mesh.as_deref().map(Report::of);
+        let report = mesh.as_deref().map(|node| Report::of(&node.mesh));
         let Ok(payload) = serde_json::to_vec(&report) else { continue };
         // A client that does not read its answer must not block the service: it asks again.
         let answer = Transmit { to: from, lane: LANE, payload: &payload };
