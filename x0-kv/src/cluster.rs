@@ -119,8 +119,9 @@ pub enum NodeEvent {
         /// The new standing.
         standing: Standing,
     },
-    /// The storage engine's file was damaged beyond the repair of ranges: log and data were set aside, and the
-    /// node gets its data from the other members ([`NodeOptions::repair`]). Reported when the node starts.
+    /// The storage engine's file was damaged beyond the repair of ranges: log and data were set aside, and
+    /// the node gets its data from the other members ([`NodeOptions::repair`]). Reported when the node
+    /// starts.
     SetAside {
         /// The folder with the damaged files.
         to: std::path::PathBuf,

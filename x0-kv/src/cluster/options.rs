@@ -33,8 +33,8 @@ pub struct NodeOptions {
     /// The background scrub.
     pub scrub: ScrubOptions,
     /// Whether log and data are set aside when the file of the storage engine is damaged beyond the repair of
-    /// ranges: the node starts empty, under a new incarnation, and the other members bring it up to date. They
-    /// must be a majority without it. Otherwise, and unless set, the node does not start.
+    /// ranges: the node starts empty, under a new incarnation, and the other members bring it up to date.
+    /// They must be a majority without it. Otherwise, and unless set, the node does not start.
     pub repair: bool,
     /// The CRDT keyspace, if there is to be one: [`NodeOptions::crdt`].
     pub(crate) crdt: Option<CrdtOptions>,
@@ -98,8 +98,8 @@ impl NodeOptions {
         self
     }
 
-    /// Sets whether a damaged file of the storage engine is set aside, so that the other members bring the node
-    /// up to date.
+    /// Sets whether a damaged file of the storage engine is set aside, so that the other members bring the
+    /// node up to date.
     #[must_use]
     pub fn repair(mut self, repair: bool) -> NodeOptions {
         self.repair = repair;

@@ -5,17 +5,17 @@
 //! | `damaged-1`, `damaged-2`, ... | `log` and `data.redb` as they were set aside, for the operator |
 //!
 //! # Design
-//! The scrub repairs entries and ranges of a file that can be read. A damaged page of `data.redb` can hide any
-//! number of keys, and the log alone cannot replace the file, because a checkpoint shortens it. With
+//! The scrub repairs entries and ranges of a file that can be read. A damaged page of `data.redb` can hide
+//! any number of keys, and the log alone cannot replace the file, because a checkpoint shortens it. With
 //! [`NodeOptions::repair`](super::NodeOptions::repair) the node then starts with empty files, and the other
 //! members bring it up to date.
 //!
 //! - The log goes with the data. It counts what this member has acknowledged, so that it must not speak for a
 //!   member without the data. The new log has a **new incarnation**: by the rules of
-//!   [`Replica`](x0_consensus::Replica#incarnations) it neither votes nor acknowledges until a majority of the
-//!   voters, without this member, has registered it. If more than a minority sets its files aside, no such
-//!   majority exists: the cluster refuses service, and no acknowledged write is lost. The intact parts of the
-//!   files are kept.
+//!   [`Replica`](x0_consensus::Replica#incarnations) it neither votes nor acknowledges until a majority of
+//!   the voters, without this member, has registered it. If more than a minority sets its files aside, no
+//!   such majority exists: the cluster refuses service, and no acknowledged write is lost. The intact parts
+//!   of the files are kept.
 //! - A node that has set files aside **never founds** a cluster, so that founders that are all damaged do not
 //!   become a new, empty cluster.
 //! - The files of a member that may be the **only voter** stay where they are: nobody else has its data.

@@ -44,7 +44,8 @@ pub struct NodeStatus {
     pub refused_messages: u64,
     /// The totals of the scrub since the node started.
     pub scrub: ScrubStatus,
-    /// How often its files were set aside because of damage, as far as the folders `damaged-N` are still there.
+    /// How often its files were set aside because of damage, as far as the folders `damaged-N` are still
+    /// there.
     pub set_aside: u64,
 }
 
