@@ -129,8 +129,8 @@ impl Link {
         Some(frame)
     }
 
-    /// The acknowledgement of a label, under the keys that the label belongs to: each end has an opinion of its
-    /// own about the newest ones, for as long as both dial.
+    /// The acknowledgement of a label, under the keys that the label belongs to: each end has an opinion of
+    /// its own about the newest ones, for as long as both dial.
     pub(super) fn acknowledgement(&mut self, set: usize, label: u16) -> Option<Vec<u8>> {
         let parts: [&[u8]; 2] = [&[control::LABEL], &label.to_le_bytes()];
         let frame = self.keys.get_mut(set)?.protection.protect(kind::CONTROL, &parts, None)?;
