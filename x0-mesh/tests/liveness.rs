@@ -25,6 +25,8 @@ struct Link {
     loss: [f64; 2],
     delay: Duration,
     jitter: Duration,
+    /// Frames wait below the ends until then, as those that wait for the resolution of an address.
+    held: Option<Duration>,
     /// Traffic of each end, one frame in this time.
     traffic: [Option<Duration>; 2],
     next_traffic: [Duration; 2],
@@ -46,6 +48,7 @@ impl Link {
             loss: [0.0; 2],
             delay: MS / 5,
             jitter: MS / 10,
+            held: None,
             traffic: [None; 2],
             next_traffic: [SECOND; 2],
             stopped: [Duration::ZERO; 2],
@@ -81,7 +84,8 @@ impl Link {
             return;
         }
         self.frames += 1;
-        let at = self.now + self.delay + self.jitter.mul_f64(self.draw());
+        let from_below = self.held.map_or(self.now, |held| held.max(self.now));
+        let at = from_below + self.delay + self.jitter.mul_f64(self.draw());
         self.flying.insert((at, self.frames), (1 - from, frame));
     }
 
@@ -260,6 +264,44 @@ fn the_peer_is_up_soon_after_healing_however_long_the_cut_was() {
             link.run(150 * MS);
             assert_eq!(link.states(), [LivenessState::Up; 2], "seed {seed}, {cut:?}");
         }
+    }
+}
+
+/// The frames of a cut are not lost: they arrive together when it is over. The next cut is noticed all the
+/// same.
+#[test]
+fn frames_that_waited_during_a_cut_do_not_delay_the_detection_of_the_next() {
+    for cut in [300, 1500, 5000] {
+        for seed in 0..20 {
+            let mut link = Link::up(seed);
+            link.traffic = [Some(MS); 2];
+            link.jitter = Duration::ZERO;
+            link.run(500 * MS);
+            link.held = Some(link.now + cut * MS);
+            link.run(cut * MS + 100 * MS);
+            assert_eq!(link.states(), [LivenessState::Up; 2], "cut of {cut} ms, seed {seed}");
+            for end in &link.ends {
+                let rtt = end.sample().rtt.unwrap();
+                assert!(rtt < 2 * MS, "after a cut of {cut} ms, seed {seed}: {rtt:?}");
+            }
+            link.loss = [1.0; 2];
+            link.run(80 * MS);
+            assert_eq!(link.states(), [LivenessState::Down; 2], "after a cut of {cut} ms, seed {seed}");
+        }
+    }
+}
+
+/// The first probes to a peer that is not there yet may wait as well.
+#[test]
+fn the_first_round_trip_is_not_the_time_until_the_peer_is_there() {
+    for seed in 0..20 {
+        let mut link = Link::new(seed);
+        link.jitter = Duration::ZERO;
+        link.held = Some(link.now + 3 * SECOND);
+        link.run(5 * SECOND);
+        assert_eq!(link.states(), [LivenessState::Up; 2], "seed {seed}");
+        let rtt = link.ends.each_ref().map(|end| end.sample().rtt.unwrap());
+        assert!(rtt.iter().all(|rtt| *rtt < 2 * MS), "seed {seed}: {rtt:?}");
     }
 }
 

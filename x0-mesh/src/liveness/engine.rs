@@ -151,6 +151,8 @@ pub struct Liveness {
     probes_since_up: u32,
     /// The smoothed round-trip time and its deviation (RFC 6298).
     round_trip: Option<(Duration, Duration)>,
+    /// It was measured while the link was down: the first sample of the link that is up replaces it.
+    is_round_trip_provisional: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -194,6 +196,7 @@ impl Liveness {
             probes: VecDeque::new(),
             probes_since_up: 0,
             round_trip: None,
+            is_round_trip_provisional: false,
             options,
         }
     }
@@ -380,8 +383,17 @@ impl Liveness {
         }
     }
 
+    /// Takes a sample of the round-trip time. While the link is down, frames may wait below this engine
+    /// (Linux keeps them until the neighbour's address is resolved, RFC 4861 §7.2.2) and arrive when the cut
+    /// is over. A sample with such a wait would make this end patient for seconds: it would not notice the
+    /// next cut.
     fn measure(&mut self, sample: Duration) {
-        self.round_trip = Some(match self.round_trip {
+        let is_down = self.state == LivenessState::Down;
+        if is_down && self.round_trip.is_some() {
+            return;
+        }
+        let was_provisional = core::mem::replace(&mut self.is_round_trip_provisional, is_down);
+        self.round_trip = Some(match self.round_trip.filter(|_| !was_provisional) {
             None => (sample, sample / 2),
             Some((smoothed, deviation)) => {
                 let difference = smoothed.abs_diff(sample);
@@ -440,9 +452,10 @@ impl Liveness {
     fn judge(&mut self, cause: LivenessReason) {
         let works = self.hears && self.peer_hears;
         if works && self.state == LivenessState::Down {
-            // What was lost during a cut is not the quality of the link after it.
+            // What was lost or delayed during a cut is not the quality of the link after it.
             (self.window, self.window_len, self.peer_probe) = (0, 0, None);
             (self.send_ratio, self.probes_since_up) = (None, 0);
+            self.probes.clear();
         }
         let worst = match (self.receive_ratio(), self.send_ratio) {
             (Some(receive), Some(send)) => receive.min(send),
