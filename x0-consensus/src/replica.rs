@@ -1,5 +1,6 @@
 //! The protocol engine: one member of a Raft group.
 
+mod degraded;
 mod events;
 mod fence;
 mod incarnations;
@@ -52,6 +53,14 @@ use crate::storage::{Recovered, Write};
 ///
 /// An error of `handle` documents its effect; all errors but [`HandleError::Failed`] leave the replica
 /// unchanged.
+///
+/// # Degraded paths
+/// A transport may keep the connection to a silent peer, because its path may heal:
+/// [`Input::Degraded`]. A follower then waits one election timeout longer for its leader, and a leader counts
+/// the peer as active in one more check of its quorum, so that a leader on a degraded path is not deposed at
+/// once. A message of the peer or [`Input::Unreachable`] ends this grace. It has an effect only if the
+/// transport reports the silence before the election timeout, and it concerns timers only: the guarantees of
+/// Raft do not depend on them.
 ///
 /// # Incarnations
 /// Raft assumes that a member never loses what it has acknowledged. A member whose log was emptied or rolled
@@ -161,6 +170,8 @@ pub struct Replica {
     role: StateRole,
     /// When each member sent its last valid message.
     last_messages: BTreeMap<NodeId, Duration>,
+    /// Members on degraded paths, and whether each has counted as active since.
+    degraded: BTreeMap<NodeId, bool>,
     term: u64,
 
     fetching: Option<view::Wanted>,
@@ -419,6 +430,7 @@ impl Replica {
             leader: None,
             role: StateRole::Follower,
             last_messages: BTreeMap::new(),
+            degraded: BTreeMap::new(),
             fetching: None,
             transfers: 0,
             sending: Vec::new(),
@@ -491,6 +503,7 @@ impl Replica {
                 // Only members: their number is bounded, that of other senders is not.
                 if self.node.raft.prs().get(from.get()).is_some() {
                     self.last_messages.insert(from, now);
+                    self.degraded.remove(&from);
                 }
             }
             Input::Propose { token, payload } => self.propose(token, payload),
@@ -509,7 +522,11 @@ impl Replica {
             Input::Restored { index } => self.restored(index),
             Input::Checkpointed { index } => self.checkpointed(index),
             Input::SnapshotSaved { meta } => self.snapshot_saved(meta),
-            Input::Unreachable { peer } => self.node.report_unreachable(peer.get()),
+            Input::Unreachable { peer } => {
+                self.degraded.remove(&peer);
+                self.node.report_unreachable(peer.get());
+            }
+            Input::Degraded { peer } => self.path_degraded(peer),
         }
         Ok(())
     }
@@ -633,6 +650,7 @@ impl Replica {
         while self.tick_at <= now && ticks <= self.options.election_ticks {
             // A follower that may not campaign does not count ticks: its timeout starts when it may.
             if self.is_leader() || self.may_campaign() {
+                self.grant_grace();
                 self.tick();
                 self.draw_election_time();
             }
@@ -673,7 +691,8 @@ impl Replica {
         let id = self.options.id.get();
         let of_replica = SplitMix64(self.options.seed ^ id.rotate_left(32)).next_u64();
         let extra = SplitMix64(of_replica ^ self.node.raft.term).below(election + 1);
-        let ticks = usize::try_from(election + extra).unwrap_or(self.options.election_ticks as usize);
+        let grace = u64::from(self.grace_ticks());
+        let ticks = usize::try_from(election + extra + grace).unwrap_or(self.options.election_ticks as usize);
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 
@@ -791,7 +810,8 @@ fn make_raft(options: &Options, view: View, applied: u64) -> Option<RawNode<View
         // A member that was cut off asks before it raises its term (section 9.6).
         pre_vote: true,
         min_election_tick: election,
-        max_election_tick: 2 * election + 1,
+        // The largest time that is drawn, and the grace of a leader on a degraded path.
+        max_election_tick: 3 * election + 1,
         // The commit index travels with the next append or heartbeat, which saves a message per commit.
         skip_bcast_commit: true,
         batch_append: true,

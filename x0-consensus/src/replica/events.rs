@@ -125,8 +125,14 @@ pub enum Input {
         /// The state that the snapshot holds.
         meta: SnapshotMeta,
     },
-    /// A message to this peer could not be delivered.
+    /// A message to this peer could not be delivered, or the connection to it has ended.
     Unreachable {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// Nothing arrives from this peer at the moment, and the transport keeps the connection to it. See
+    /// [`Replica`](crate::Replica#degraded-paths).
+    Degraded {
         /// The peer.
         peer: NodeId,
     },

@@ -336,6 +336,7 @@ impl Replica {
         {
             let membership = self.with_identity(from_conf_state(&state), &change, entry.index);
             self.last_messages.retain(|member, _| membership.contains(*member));
+            self.degraded.retain(|member, _| membership.contains(*member));
             self.forget_strangers(&membership);
             self.memberships.push_back((entry.index, membership));
             self.note_standing();

@@ -93,6 +93,53 @@ fn a_leader_that_is_cut_off_steps_down() {
     cluster.assert_unharmed();
 }
 
+/// The paths of a leader are cut for longer than an election timeout, and the transports say that they keep
+/// the connections.
+#[test]
+fn a_leader_on_a_degraded_path_is_not_deposed() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(seed, 3);
+        let leader = cluster.elect();
+        let term = cluster.status(leader).term;
+        cluster.isolate(&[leader]);
+        let lasting = cluster.propose(leader, 8);
+        cluster.run_for(Duration::from_millis(300));
+        for other in (1..=3).filter(|other| *other != leader) {
+            cluster.feed(leader, Input::Degraded { peer: id(other) });
+            cluster.feed(other, Input::Degraded { peer: id(leader) });
+        }
+        cluster.run_for(Duration::from_millis(500));
+        cluster.heal();
+        cluster.run_until_done(&[lasting]);
+        cluster.run_for(Duration::from_secs(5));
+        assert_eq!((cluster.leader(), cluster.status(leader).term), (Some(leader), term), "seed {seed}");
+        cluster.settle();
+        cluster.assert_unharmed();
+    }
+}
+
+/// The grace of a leader that has failed is bounded, and ends with the connection.
+#[test]
+fn a_crashed_leader_on_a_degraded_path_is_replaced() {
+    for (is_kept, limit) in [(true, 2700), (false, 2200)] {
+        for seed in 0..10 {
+            let mut cluster = Cluster::new(seed, 3);
+            let first = cluster.elect();
+            cluster.crash(first);
+            let died = cluster.now;
+            for other in (1..=3).filter(|other| *other != first) {
+                cluster.feed(other, Input::Degraded { peer: id(first) });
+                if !is_kept {
+                    cluster.feed(other, Input::Unreachable { peer: id(first) });
+                }
+            }
+            assert_ne!(cluster.elect(), first);
+            assert!(cluster.now - died < Duration::from_millis(limit), "{:?}", cluster.now - died);
+            cluster.assert_unharmed();
+        }
+    }
+}
+
 /// The leader's messages arrive and no answers return: it steps down, and does not prevent the others from
 /// electing a leader.
 #[test]

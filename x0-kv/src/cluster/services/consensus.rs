@@ -294,8 +294,11 @@ impl Consensus {
         }
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
-            if let PeerEventKind::Down { .. } = event.kind {
-                self.handle(now, Input::Unreachable { peer: event.peer });
+            match event.kind {
+                PeerEventKind::Down { .. } => self.handle(now, Input::Unreachable { peer: event.peer }),
+                // A leader whose path is about to heal is not deposed. A message of it ends the degradation.
+                PeerEventKind::Degraded => self.handle(now, Input::Degraded { peer: event.peer }),
+                _ => {}
             }
         }
         for _ in 0..RECEIVED_MAX {
