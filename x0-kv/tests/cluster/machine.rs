@@ -51,10 +51,14 @@ impl Machine {
         Identity::new(self.svid(spiffe_id, validity), self.authority.bundle()).unwrap()
     }
 
+    /// The identity of a node.
+    pub(crate) fn node_identity(&self, number: u64) -> Identity {
+        self.identity(&SpiffeId::for_node(self.trust_domain(), id(number)), Duration::from_secs(3600))
+    }
+
     /// The options of a node's transport on a free port, without peers.
     pub(crate) fn quic(&self, number: u64) -> QuicOptions {
-        let spiffe_id = SpiffeId::for_node(self.trust_domain(), id(number));
-        let identity = self.identity(&spiffe_id, Duration::from_secs(3600));
+        let identity = self.node_identity(number);
         QuicOptions::new(id(number), any_port(), identity.server_config(), identity.client_config())
     }
 
