@@ -403,11 +403,10 @@ pub(crate) fn open(directory: Arc<dyn Directory>, options: WalOptions) -> Result
         None => begin(&opening, options, &mut spares)?,
     };
     let manifest = match found {
-        // A crash after the creation of the newest segment.
-        Some((mut manifest, recorded)) if recorded < active.sequence => {
-            manifest.set(active.sequence).map(|()| manifest)
-        }
-        Some((manifest, _)) => Ok(manifest),
+        // A crash after the creation of the newest segment leaves the manifest one behind. And where it is
+        // not, its number may come from the page cache after a synchronisation that failed: only bytes that
+        // are written again are synchronised (see `settle_tail`).
+        Some((mut manifest, _)) => manifest.set(active.sequence).map(|()| manifest),
         None => Manifest::create(&*directory, active.sequence),
     };
     let manifest = manifest.map_err(|error| opening.io("write", names::MANIFEST, error))?;
