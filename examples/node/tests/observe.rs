@@ -159,6 +159,7 @@ fn tables() -> BTreeSet<&'static str> {
         include_str!("../../../x0-mesh/src/telemetry.rs"),
         include_str!("../../../x0-identity/src/telemetry.rs"),
         include_str!("../../../x0-ml/src/telemetry.rs"),
+        include_str!("../../../x0-mapek/src/telemetry.rs"),
         include_str!("../src/observe/telemetry.rs"),
     ];
     let lines = tables.into_iter().flat_map(str::lines).filter(|line| line.starts_with("//! | `"));
