@@ -48,7 +48,7 @@ pub struct Claim {
 
 impl Claim {
     /// A claim on an action of which nothing was done yet, with a lease of 10 s. Texts longer than
-    /// [`TEXT_LEN_MAX`](crate::record::TEXT_LEN_MAX) are cut.
+    /// [`TEXT_LEN_MAX`](crate::TEXT_LEN_MAX) are cut.
     #[must_use]
     pub fn new(holder: u64, action: u64, kind: &str, subject: &str) -> Claim {
         let (kind, subject) = (cut(kind), cut(subject));
