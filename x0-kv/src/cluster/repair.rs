@@ -44,12 +44,14 @@ const SET_ASIDE_MAX: u32 = 4;
 /// set aside.
 pub(super) fn open(options: &mut NodeOptions, space: &Space) -> Result<(Wal, State, u32), StartError> {
     let (path, id) = (options.folder.clone(), options.consensus.id);
+    // Also without a damage: the series is there from the start.
+    let telemetry = FolderTelemetry::new();
     let mut log = folder::open_log(&path, id, options.log)?;
     let state = match options.engine.state(&path, Some(space)) {
         Err(error) if options.repair && error.is_file_damaged() => {
             let (to, damage) = set_aside(&path, id, log, error)?;
             log = folder::open_log(&path, id, options.log)?;
-            FolderTelemetry::new().set_aside();
+            telemetry.set_aside();
             if let Some(observe) = &mut options.observe {
                 observe(NodeEvent::SetAside { to, damage });
             }
