@@ -198,6 +198,10 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
     while (1..=NODES).any(|n| value(&cluster.get(n, "/metrics").1, "x0_consensus_applied_index") < 21.0) {
         assert!(Instant::now() < deadline);
     }
+    // The thread that looks at the disk has had its first turn.
+    while (1..=NODES).any(|n| !cluster.get(n, "/metrics").1.contains("\nx0_node_disk_free_bytes ")) {
+        assert!(Instant::now() < deadline);
+    }
 
     let mut live = BTreeSet::new();
     let tables = tables();
