@@ -79,9 +79,9 @@ fn recover_and_go_on(directory: &SimDirectory, images: &[Image], progress: Progr
     assert_eq!(image(&mut log), expected, "{context}: what was written after the recovery");
 }
 
-/// After an error at any operation, a log that was opened again is used, and the power fails. The loss of its
-/// newest segment is noticed nevertheless. (A record in the manifest whose synchronisation had failed could be
-/// read after the start, and was gone after the power failure.)
+/// After an error at any operation, a log that was opened again is used, and the power fails. The loss of
+/// its newest segment is noticed nevertheless. (A record in the manifest whose synchronisation had failed
+/// could be read after the start, and was gone after the power failure.)
 #[test]
 fn the_loss_of_a_segment_is_noticed_after_an_error_at_any_operation() {
     let workload = workload();
