@@ -121,7 +121,7 @@ impl Active {
                     self.log.event("heal", line(&record));
                     self.records.keep(&record);
                 }
-                // Its record is in the log of the node.
+                // The log of the node has the record of any other output.
                 _ => {}
             }
         }

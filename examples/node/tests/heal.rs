@@ -33,7 +33,7 @@ fn x0_node() -> Command {
 /// Three nodes with a healer, and when the last one was started.
 struct Cluster {
     folder: TempDir,
-    /// Those of nodes 1 to 3, and of a spare.
+    /// The processes of nodes 1 to 3, and of a spare.
     processes: [Option<Child>; 4],
     started: Instant,
     /// The section `[heal]` of all nodes.
@@ -475,7 +475,7 @@ fn a_spare_replaces_a_dead_voter_which_is_none_when_it_returns() {
     for _ in 0..3 {
         cluster.put().unwrap();
     }
-    // It knows no leader, so that an operator who asks it would wait until his command gives up.
+    // A replaced voter knows no leader: a command that asks it would wait until it gives up.
     let operator = cluster.operator_without(dead);
     until("the members", || {
         let roles = cluster.roles_by(&operator);

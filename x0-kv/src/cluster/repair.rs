@@ -81,7 +81,7 @@ fn set_aside(
     if count >= SET_ASIDE_MAX || (recovered.may_be_only_voter(id) && !is_left) {
         return Err(error.into());
     }
-    // Its lock is held in the folder that moves.
+    // The lock of the log is held in the folder that moves.
     drop(log);
     let to = path.join(format!("damaged-{}", count + 1));
     move_files(path, &to).map_err(|source| StartError::Folder { path: to.clone(), source })?;

@@ -151,7 +151,7 @@ pub struct Liveness {
     probes_since_up: u32,
     /// The smoothed round-trip time and its deviation (RFC 6298).
     round_trip: Option<(Duration, Duration)>,
-    /// It was measured while the link was down: the first sample of the link that is up replaces it.
+    /// Measured while the link was down: the first sample of the link that is up replaces it.
     is_round_trip_provisional: bool,
 }
 

@@ -27,11 +27,11 @@ pub(crate) struct HealConfig {
 pub(crate) enum HealMode {
     /// Nothing.
     Off,
-    /// It takes readings and plans nothing.
+    /// Readings are taken, and nothing is planned.
     Observe,
-    /// It records what it would do.
+    /// What the healer would do is recorded.
     DryRun,
-    /// It acts.
+    /// Actions are executed.
     Active,
 }
 

@@ -90,7 +90,7 @@ fn nothing_is_done_in_a_dry_run_without_an_heir_or_as_a_follower() {
 fn starved_minute(share: f64, stalls: f64) -> (Vec<NodeId>, Vec<Record>) {
     let mut healer = engine(id(1), &config(HealMode::Active)).unwrap();
     let (mut done, mut records) = (Vec::new(), Vec::new());
-    // Its own timers are so late that it may accuse no other node; it may judge itself.
+    // A node whose timers are this late may accuse no other node; it may judge itself.
     for step in 0..60_u32 {
         let now = Duration::from_millis(1100) * step;
         healer.knowledge_mut().set(place_of(done.is_empty(), Some(id(3))));
@@ -222,7 +222,7 @@ fn a_transfer_that_does_not_help_ends_with_an_escalation() {
     let (mut done, mut records) = (0, Vec::new());
     for step in 0..36_000_u32 {
         let now = Duration::from_millis(100) * step;
-        // It is the leader again at once.
+        // The node is the leader again at once.
         healer.knowledge_mut().set(place_of(true, Some(id(2))));
         let reading = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: 0.5 };
         healer.handle(now, Input::Reading(reading)).unwrap();
