@@ -5,11 +5,12 @@ use core::fmt;
 use std::string::String;
 use std::time::{Duration, SystemTime};
 use std::vec;
+use std::vec::Vec;
 
 use pki_types::{CertificateDer, PrivateKeyDer};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SigningKey,
 };
 use time::OffsetDateTime;
 
@@ -217,6 +218,22 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(IssueError::generate)?.der().clone();
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         Ok(X509Svid::from_der(vec![certificate], key)?)
+    }
+
+    /// Signs bytes with the key of the authority (ECDSA P-256 with SHA-256, ASN.1), such as those of
+    /// `UnsignedCertificate::to_be_signed`. The caller has checked what the bytes say.
+    ///
+    /// # Errors
+    /// [`IssueError::Generate`], when the system provides no randomness.
+    pub fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, IssueError> {
+        self.issuer.key().sign(to_be_signed).map_err(IssueError::generate)
+    }
+
+    /// The certificate of the authority, for `CaSigner::new`.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        // The bundle holds one certificate since the construction.
+        &self.bundle.authorities()[0]
     }
 
     /// The trust domain.

@@ -269,6 +269,12 @@ impl Identity {
         self.0.held.load().svid.serial_number().to_vec()
     }
 
+    /// The certificates of the current SVID, the leaf first.
+    #[must_use]
+    pub fn svid_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.0.held.load().svid.chain().to_vec()
+    }
+
     /// The current bundle of the identity's own trust domain; an empty one if the source has none.
     #[must_use]
     pub fn trust_bundle(&self) -> TrustBundle {

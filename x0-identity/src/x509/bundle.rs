@@ -129,6 +129,26 @@ impl TrustBundle {
         &self.authorities
     }
 
+    /// The authority that a chain leads to, by the names and key identifiers of the certificates (RFC 5280
+    /// §4.1.2.4, §4.2.1.1). No signature is verified: for reports on chains that were verified before.
+    /// `None`, when no authority of the bundle has issued the last certificate of the chain.
+    #[must_use]
+    pub fn authority_of(&self, chain: &[CertificateDer<'_>]) -> Option<&CertificateDer<'static>> {
+        let last = Certificate::parse(chain.last()?).ok()?;
+        let candidates = self.subjects.iter().zip(&self.authorities);
+        let mut named = candidates.filter(|(subject, _)| subject.as_slice() == last.issuer);
+        let is_key = |authority: &CertificateDer<'_>| {
+            let own = Certificate::parse(authority)
+                .ok()
+                .and_then(|parsed| parsed.subject_key_id.map(<[u8]>::to_vec));
+            match (last.authority_key_id, own) {
+                (Some(wanted), Some(own)) => wanted == own,
+                _ => true,
+            }
+        };
+        named.find(|(_, authority)| is_key(authority)).map(|(_, authority)| authority)
+    }
+
     /// Whether the bundle has no authority; every SVID is untrusted under it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
