@@ -30,12 +30,14 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Issue new identities with the authority that `init` wrote
     Issue(IssueArgs),
-    /// Run one node until SIGTERM or Ctrl-C stops it; SIGHUP reloads its identity
+    /// Run one node until SIGTERM or Ctrl-C stops it; it reloads its identity and bundle when they change
     Run(RunArgs),
     /// Read and write in a running cluster
     Kv(KvArgs),
     /// Print the leader, the reachable nodes and the progress of each node
     Status(StatusArgs),
+    /// Print the identities of this client and of each node: valid until, signed by, next renewal
+    Identity(crate::identity::commands::IdentityArgs),
     /// Examine a running cluster: members, leader, lag, links, SVIDs and disks, each finding with its remedy
     Doctor(DoctorArgs),
     /// Start Prometheus and Alertmanager for a cluster on this machine

@@ -230,7 +230,7 @@ fn of_scrapes(scrapes: &[(String, Option<Scrape>)], now: f64) -> Vec<Finding> {
                 true => format!("the oldest SVID is that of {address}, valid for {:.0} min", left / 60.0),
                 false => format!("the SVID of {address} has expired"),
             },
-            "issue a new one (x0-node issue --node) and send SIGHUP to the node",
+            "issue a new one (x0-node issue --node) into the folder of the node, which notices it",
         ));
     }
     let disks = read.iter().filter_map(|(address, scrape)| Some((scrape.fsync_p99?, *address)));

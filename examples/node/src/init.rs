@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId, TrustDomain};
+use x0_identity::{
+    Authority, AuthorityOptions, CaSigner, CaSignerOptions, CertificateRequest, IssueRequest, NodeId,
+    RegistrationEntry, RequestKey, SpiffeId, TrustDomain, X509Svid,
+};
 
 use crate::config::{Engine, Member, NodeConfig};
 
@@ -171,8 +174,21 @@ fn issue_to(authority: &Authority, path: &Path, node: NodeId, validity: Duration
 }
 
 fn issue_id(authority: &Authority, path: &Path, id: &SpiffeId, validity: Duration) -> Result<()> {
-    let svid = authority.issue(id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
+    let svid = sign(authority, id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
     write_private(path, &svid.to_pem())
+}
+
+/// Generates a key for an identity that this command writes, and issues the identity to it as the issuer
+/// does.
+fn sign(authority: &Authority, id: &SpiffeId, validity: Duration) -> Result<X509Svid> {
+    let key = RequestKey::generate()?;
+    let signer = CaSigner::new(authority.certificate().clone(), Vec::new(), CaSignerOptions::default())?;
+    let request = CertificateRequest::from_der(key.request())?;
+    let request = IssueRequest::new(id.clone(), request, validity);
+    let entry = RegistrationEntry::new(id.clone(), validity);
+    let unsigned = signer.begin(&entry, &request, SystemTime::now())?;
+    let signature = authority.sign(unsigned.to_be_signed())?;
+    Ok(key.into_svid(signer.finish(&unsigned, &signature)?)?)
 }
 
 /// Issues an identity to the client and one to the operator.

@@ -20,6 +20,7 @@ mod mesh;
 mod observe;
 mod rag;
 mod reach;
+mod report;
 mod resolve;
 mod run;
 mod signals;
@@ -85,6 +86,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Observe(ObserveArgs { command: ObserveCommand::Up(args) }) => {
             runtime()?.block_on(observe::up::up(&args)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Identity(args) => {
+            runtime()?.block_on(identity::commands::identity(&args)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Status(args) => runtime()?.block_on(status::status(&args)).map(|()| ExitCode::SUCCESS),
         Command::Mesh(args) => runtime()?.block_on(mesh::commands::mesh(args)).map(|()| ExitCode::SUCCESS),
         Command::Rag(args) => {
@@ -148,7 +152,9 @@ fn issue(args: &IssueArgs) -> Result<()> {
     }
     init::issue(&args.dir, node, args.validity.validity())?;
     let text = match node {
-        Some(number) => format!("Node {number} has a new identity. Send SIGHUP to its process to use it.\n"),
+        Some(number) => format!(
+            "Node {number} has a new identity. Its process uses it as soon as the file is in its folder.\n"
+        ),
         None => "The client and the operator have new identities.\n".to_owned(),
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")

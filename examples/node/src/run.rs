@@ -27,6 +27,8 @@ use crate::fatal::{self, Panics};
 use crate::heal::Healer;
 use crate::http::Http;
 use crate::http::config::{HttpConfig, Route};
+use crate::identity::files::Files;
+use crate::identity::report::SharedRenewing;
 use crate::log::Log;
 use crate::mesh::NodeMesh;
 use crate::observe::Observe;
@@ -63,6 +65,7 @@ struct Running {
     config: NodeConfig,
     node: Node,
     identity: Identity,
+    files: Files,
     peers: PeerBook,
     mesh: Option<Arc<NodeMesh>>,
     faults: FaultHandle,
@@ -83,6 +86,9 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let log = Log::start(config.node, args.log).context("cannot start the thread of the log")?;
     fatal::end_after_stop(&log)?;
     let panics = Panics::watch(&log);
+    // Before they are read, so that no change is missed.
+    let files = Files::watch(vec![config.svid.clone(), config.bundle.clone()])
+        .context("cannot start the thread that watches the files of the identity")?;
     let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
     if identity.node_id() != Some(config.node) {
         bail!(
@@ -167,6 +173,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         }
     };
     mesh::serve(&mux, mesh.clone())?;
+    identity::report::serve(&mux, identity.clone(), SharedRenewing::default())?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);
@@ -175,6 +182,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         config,
         node,
         identity,
+        files,
         peers,
         mesh,
         faults,
@@ -254,7 +262,7 @@ fn is_port_in_use(error: &anyhow::Error) -> bool {
 }
 
 impl Running {
-    async fn serve(self, mut orders: Option<UnboundedReceiver<Result<Order, String>>>) -> Result<()> {
+    async fn serve(mut self, mut orders: Option<UnboundedReceiver<Result<Order, String>>>) -> Result<()> {
         let (mut stops, mut reloads) = (signals::Stops::new()?, signals::HangUps::new()?);
         let mut healer = Healer::start(&self.config, &self.log)?;
         loop {
@@ -271,11 +279,8 @@ impl Running {
                 }
                 () = healer.due() => healer.work(&self.node),
                 () = stops.next() => break,
-                () = reloads.next() => {
-                    if let Err(error) = self.reload() {
-                        self.log.event("reload-failed", format!("why={}", causes(&error)));
-                    }
-                }
+                () = reloads.next() => self.reload_or_log(),
+                () = self.files.changed() => self.reload_or_log(),
                 order = next(&mut orders) => match order {
                     None | Some(Ok(Order::Stop)) => break,
                     Some(order) => control::reply(&self.carry_out(order).await),
@@ -350,12 +355,25 @@ impl Running {
         }
     }
 
-    /// Reads the identity from its file again and reconnects to every peer with it.
+    fn reload_or_log(&self) {
+        if let Err(error) = self.reload() {
+            self.log.event("reload-failed", format!("why={}", causes(&error)));
+        }
+    }
+
+    /// Reads the identity and the bundle from their files again, and reconnects to every peer with a new
+    /// identity.
     fn reload(&self) -> Result<()> {
-        identity::reload(&self.identity, &self.config.svid)?;
-        self.log.event("identity-rotated", format!("identity={}", self.identity.spiffe_id()));
-        for peer in self.config.peers() {
-            self.peers.reconnect(peer.node);
+        let reloaded = identity::reload(&self.identity, &self.config.svid, &self.config.bundle)?;
+        if reloaded.bundle {
+            let count = self.identity.trust_bundle().authorities().len();
+            self.log.event("bundle-changed", format!("authorities={count}"));
+        }
+        if reloaded.svid {
+            self.log.event("identity-rotated", format!("identity={}", self.identity.spiffe_id()));
+            for peer in self.config.peers() {
+                self.peers.reconnect(peer.node);
+            }
         }
         Ok(())
     }

@@ -1,0 +1,71 @@
+//! Services that answer each request with a report as JSON. A request is empty.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use x0_identity::NodeId;
+use x0_mesh::{Channel, ChannelOptions, Lane, Mux, Next, Received, SendError, Transmit, TransportExt};
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+const LANE: Lane = Lane::Ordered(0);
+
+/// Registers a service; a task of the runtime answers with what `report` writes at that moment.
+pub(crate) fn start(
+    mux: &Mux,
+    service: &'static str,
+    report: impl Fn() -> serde_json::Result<Vec<u8>> + Send + 'static,
+) -> Result<()> {
+    let channel = mux
+        .channel(ChannelOptions::new(service))
+        .with_context(|| format!("cannot register the service {service}"))?;
+    tokio::spawn(answer(channel, report));
+    Ok(())
+}
+
+async fn answer(mut channel: Channel, report: impl Fn() -> serde_json::Result<Vec<u8>>) {
+    let mut request = Vec::new();
+    while let Ok(next) = channel.next(&mut request).await {
+        let Next::Message(Received { from, .. }) = next else { continue };
+        let Ok(payload) = report() else { continue };
+        // A client that does not read its answer must not block the service: it asks again.
+        let answer = Transmit { to: from, lane: LANE, payload: &payload };
+        let _ = tokio::time::timeout(ANSWER_LIMIT, channel.send(&answer)).await;
+    }
+}
+
+/// A client's end of a service.
+pub(crate) struct Asker {
+    channel: Channel,
+}
+
+impl Asker {
+    pub(crate) fn new(mux: &Mux, service: &'static str) -> Result<Asker> {
+        let channel = mux
+            .channel(ChannelOptions::new(service))
+            .with_context(|| format!("cannot use the service {service}"))?;
+        Ok(Asker { channel })
+    }
+
+    /// The report of a node. Waits until the node is connected.
+    pub(crate) async fn report<R: DeserializeOwned>(&mut self, node: NodeId) -> Result<R> {
+        let mut payload = Vec::new();
+        loop {
+            match self.channel.send(&Transmit { to: node, lane: LANE, payload: b"" }).await {
+                Ok(()) => break,
+                Err(SendError::Unreachable { .. } | SendError::UnknownPeer { .. }) => {
+                    // An event follows each change.
+                    self.channel.next(&mut payload).await?;
+                }
+                Err(error) => return Err(error).with_context(|| format!("cannot ask node {node}")),
+            }
+        }
+        loop {
+            if let Next::Message(Received { from, .. }) = self.channel.next(&mut payload).await?
+                && from == node
+            {
+                return serde_json::from_slice(&payload).context("cannot parse the answer");
+            }
+        }
+    }
+}
