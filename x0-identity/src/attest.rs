@@ -3,7 +3,7 @@
 mod join_token;
 mod registry;
 
-pub use join_token::{JoinTokenError, JoinTokens};
+pub use join_token::{JoinTokenError, JoinTokens, StoredToken};
 pub use registry::{
     MemoryRegistry, RegistrationEntry, RegistrationEntryError, Registry, Selector, SelectorError,
 };

@@ -6,7 +6,8 @@ mod key;
 mod request;
 mod signer;
 
-use algorithm::KeyAlgorithm;
+pub(crate) use algorithm::KeyAlgorithm;
+pub(crate) use key::sign;
 
 pub use key::{RequestKey, RequestKeyError};
 pub use request::{CERTIFICATE_REQUEST_LEN_MAX, CertificateRequest, CertificateRequestError};

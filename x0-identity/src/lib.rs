@@ -10,7 +10,7 @@
 //!   JWT-SVIDs.
 //! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
 //! - `CaSigner`, `RegistrationEntry` and `JoinTokens` (feature `issuer`) issue SVIDs to callers that keep
-//!   their private keys.
+//!   their private keys. `IssuanceServer` and `IssuanceClient` are both sides of issuing over the network.
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
 //!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
 //!   connection.
@@ -31,6 +31,8 @@
 //! | identity | the current SVID and bundle of this process, with the TLS configurations that read them |
 //! | registration entry | which workloads receive a SPIFFE ID, by selectors, with what validity and DNS names |
 //! | selector | a property of a workload that an attestor has proved |
+//! | issuer | the process that has SVIDs signed by an authority for workloads over the network |
+//! | evidence | what a workload presents to an issuer: a join token, or an SVID |
 //! | revocation | the end of the trust in a certificate, a SPIFFE ID or an authority before it expires |
 //! | admission | the acceptance of a peer for an established connection, which ends with a revocation or expiry |
 //! | rotation | the replacement of an SVID by a newer one of the same SPIFFE ID; of a root: of an authority by a newer one |
@@ -86,6 +88,8 @@ mod base64;
 #[cfg(feature = "bundle")]
 mod bundle;
 #[cfg(feature = "issuer")]
+mod issuance;
+#[cfg(feature = "issuer")]
 mod issuer;
 #[cfg(feature = "bundle")]
 mod json;
@@ -111,7 +115,7 @@ mod x509;
 #[cfg(feature = "issuer")]
 pub use attest::{
     JoinTokenError, JoinTokens, MemoryRegistry, RegistrationEntry, RegistrationEntryError, Registry,
-    Selector, SelectorError,
+    Selector, SelectorError, StoredToken,
 };
 #[cfg(feature = "authority")]
 pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
@@ -119,6 +123,14 @@ pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 pub use bundle::{
     BUNDLE_LEN_MAX, BUNDLE_MAP_LEN_MAX, BundleMap, BundleMapError, JwtAuthority, JwtKey, KeyEncodingError,
     Refusal, Refused, SpiffeBundle, SpiffeBundleError,
+};
+#[cfg(feature = "issuer")]
+pub use issuance::{
+    Evidence, ExchangeFailure, ISSUANCE_ALPN, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL,
+    ISSUANCE_REQUEST_LEN_MAX, IssuanceAnswer, IssuanceClient, IssuanceClientError, IssuanceClientInput,
+    IssuanceClientOutput, IssuanceFailure, IssuanceMessageError, IssuanceRefusal, IssuanceRequest,
+    IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput,
+    PresentedEvidence, Proof,
 };
 #[cfg(feature = "issuer")]
 pub use issuer::{
@@ -140,6 +152,8 @@ pub use renewal::{Renewal, RenewalError, RenewalInput, RenewalOptions, RenewalOu
 #[cfg(feature = "x509")]
 pub use revocation::{ReadRevocationsError, RevocationError, RevocationView, Revoked};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
+#[cfg(all(feature = "issuer", feature = "rustls"))]
+pub use tls::issuance_client_config;
 #[cfg(feature = "rustls")]
 pub use tls::{
     Admission, Identity, IdentityError, KeyError, PeerRole, RotateError, SetBundleError, Verifier,

@@ -5,6 +5,8 @@ mod admission;
 mod bundles;
 mod held;
 mod identity;
+#[cfg(feature = "issuer")]
+mod issuance;
 mod swap;
 mod verifier;
 
@@ -16,4 +18,6 @@ use swap::Swap;
 pub use admission::{Admission, PeerRole};
 pub use held::KeyError;
 pub use identity::{Identity, IdentityError, RotateError, SetBundleError};
+#[cfg(feature = "issuer")]
+pub use issuance::issuance_client_config;
 pub use verifier::{Verifier, VerifyError};

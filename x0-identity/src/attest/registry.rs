@@ -136,6 +136,11 @@ impl RegistrationEntry {
         &self.spiffe_id
     }
 
+    /// The selectors that a workload must have.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.selectors.iter()
+    }
+
     /// The DNS names.
     #[must_use]
     pub fn dns_names(&self) -> &[String] {
@@ -165,6 +170,9 @@ impl RegistrationEntry {
 pub trait Registry {
     /// The entries that a workload with these selectors matches at this time, ordered by SPIFFE ID.
     fn matching(&self, selectors: &BTreeSet<Selector>, now: SystemTime) -> Vec<RegistrationEntry>;
+
+    /// The entry of a SPIFFE ID, if it is admitted at this time: for a workload that renews.
+    fn entry(&self, spiffe_id: &SpiffeId, now: SystemTime) -> Option<RegistrationEntry>;
 }
 
 /// Registration entries in memory, one for each SPIFFE ID.
@@ -199,5 +207,10 @@ impl MemoryRegistry {
 impl Registry for MemoryRegistry {
     fn matching(&self, selectors: &BTreeSet<Selector>, now: SystemTime) -> Vec<RegistrationEntry> {
         self.entries.values().filter(|entry| entry.matches(selectors, now)).cloned().collect()
+    }
+
+    fn entry(&self, spiffe_id: &SpiffeId, now: SystemTime) -> Option<RegistrationEntry> {
+        let entry = self.entries.get(spiffe_id)?;
+        entry.admitted_until.is_none_or(|until| now <= until).then(|| entry.clone())
     }
 }

@@ -9,7 +9,7 @@ use crate::x509::der::{OBJECT_IDENTIFIER, Reader};
 
 /// The algorithm of a key, which fixes the algorithm that it signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyAlgorithm {
+pub(crate) enum KeyAlgorithm {
     P256,
     P384,
     Ed25519,
@@ -18,7 +18,7 @@ pub(super) enum KeyAlgorithm {
 
 impl KeyAlgorithm {
     /// From the content of the `AlgorithmIdentifier` of a key.
-    pub(super) fn of_key(algorithm: &[u8]) -> Option<KeyAlgorithm> {
+    pub(crate) fn of_key(algorithm: &[u8]) -> Option<KeyAlgorithm> {
         let mut fields = Reader::new(algorithm);
         let oid = fields.expect(OBJECT_IDENTIFIER).ok()?;
         match oid {
@@ -43,7 +43,7 @@ impl KeyAlgorithm {
         }
     }
 
-    pub(super) fn verifies(self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
         let algorithm: &dyn VerificationAlgorithm = match self {
             KeyAlgorithm::P256 => &ECDSA_P256_SHA256_ASN1,
             KeyAlgorithm::P384 => &ECDSA_P384_SHA384_ASN1,

@@ -1,6 +1,8 @@
 //! The verifier of peers' chains.
 
 use std::sync::Arc;
+#[cfg(feature = "issuer")]
+use std::time::Duration;
 use std::time::SystemTime;
 use std::vec::Vec;
 
@@ -16,6 +18,8 @@ use super::Swap;
 use crate::path::{Usage, read_leaf, validate};
 use crate::telemetry::VerifierTelemetry;
 use crate::x509::Certificate;
+#[cfg(feature = "issuer")]
+use crate::x509::to_system_time;
 use crate::{
     BundleSource, EncodingError, LeafError, PathError, RevocationView, Revoked, SpiffeId, TrustBundle,
     TrustBundleSet, X509Svid,
@@ -95,6 +99,26 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
         self.telemetry.timed(|| self.verify(end_entity, intermediates, now, Usage::Server))
+    }
+
+    /// Verifies a chain that expired at most `grace` ago, the leaf first, as it was when the leaf expired;
+    /// one that is valid as it is now. Returns its SPIFFE ID. For an issuer that renews after the expiry;
+    /// revocations apply.
+    ///
+    /// # Errors
+    /// [`VerifyError`] names the first rule that is broken; a chain that expired earlier is expired.
+    #[cfg(feature = "issuer")]
+    pub fn verify_with_grace(
+        &self,
+        chain: &[CertificateDer<'_>],
+        grace: Duration,
+        now: SystemTime,
+    ) -> Result<SpiffeId, VerifyError> {
+        let (leaf, signers) = chain.split_first().ok_or(VerifyError::ChainLength { len: 0 })?;
+        let not_after = to_system_time(read_leaf(leaf)?.1.validity.not_after);
+        let at = if now > not_after && now <= not_after + grace { not_after } else { now };
+        let at = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        self.verify_client(leaf, signers, at)
     }
 
     /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then path
