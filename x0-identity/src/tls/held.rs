@@ -14,7 +14,8 @@ use crate::X509Svid;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) svid: X509Svid,
-    certified_key: Arc<CertifiedKey>,
+    /// `None`, when handshakes present nothing.
+    certified_key: Option<Arc<CertifiedKey>>,
 }
 
 impl Held {
@@ -23,10 +24,15 @@ impl Held {
             rustls::crypto::ring::sign::any_supported_type(svid.key()).map_err(|_| KeyError::Unsupported)?;
         let certified_key = CertifiedKey::new(svid.chain().to_vec(), key);
         match certified_key.keys_match() {
-            Ok(()) => Ok(Held { svid, certified_key: Arc::new(certified_key) }),
+            Ok(()) => Ok(Held { svid, certified_key: Some(Arc::new(certified_key)) }),
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(KeyError::Mismatch),
             Err(_) => Err(KeyError::Unsupported),
         }
+    }
+
+    /// The same, but handshakes present nothing.
+    pub(super) fn withdrawn(&self) -> Held {
+        Held { svid: self.svid.clone(), certified_key: None }
     }
 }
 
@@ -52,7 +58,7 @@ pub(super) struct Resolver(pub(super) Arc<Swap<Held>>);
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.load().certified_key))
+        self.0.load().certified_key.clone()
     }
 }
 
@@ -64,10 +70,10 @@ impl ResolvesClientCert for Resolver {
         _root_hint_subjects: &[&[u8]],
         _schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.load().certified_key))
+        self.0.load().certified_key.clone()
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.load().certified_key.is_some()
     }
 }

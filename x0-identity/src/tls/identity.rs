@@ -141,6 +141,14 @@ impl Identity {
         Ok(())
     }
 
+    /// Ceases to present the SVID from the next handshake on, until [`Identity::rotate`]: its issuer withdrew
+    /// it (a Workload API redacts it, §5.2.1). Handshakes fail until then: a server without a certificate
+    /// accepts nobody, and peers refuse a client without one. Established connections continue.
+    pub fn withdraw(&self) {
+        let withdrawn = self.0.held.load().withdrawn();
+        self.0.held.store(withdrawn);
+    }
+
     /// Trusts another bundle of the same trust domain from the next handshake on. Authorities that are not in
     /// it are revoked; an empty bundle refuses every peer. To change the root without a gap: first distribute
     /// a bundle with both roots, then rotate the SVIDs, then remove the old root.
