@@ -2,6 +2,8 @@
 
 mod document;
 mod jwk;
+#[cfg(feature = "workload-api")]
+mod key_set;
 mod map;
 
 pub use document::{BUNDLE_LEN_MAX, Refusal, Refused, SpiffeBundle, SpiffeBundleError};

@@ -14,6 +14,8 @@
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
 //!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
 //!   connection.
+//! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
+//!   and is a client of any.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
 //!   own authority.
 //!
@@ -30,6 +32,8 @@
 //! | bundle | the authorities of one trust domain; bundles of several domains are kept in a set and never merged |
 //! | identity | the current SVID and bundle of this process, with the TLS configurations that read them |
 //! | registration entry | which workloads receive a SPIFFE ID, by selectors, with what validity and DNS names |
+//! | Workload API | the interface through which a workload on the same machine receives its SVIDs and bundles |
+//! | caller | a process that connected to a Workload API; what it is entitled to is its workload |
 //! | selector | a property of a workload that an attestor has proved |
 //! | issuer | the process that has SVIDs signed by an authority for workloads over the network |
 //! | evidence | what a workload presents to an issuer: a join token, or an SVID |
@@ -87,6 +91,8 @@ mod authority;
 mod base64;
 #[cfg(feature = "bundle")]
 mod bundle;
+#[cfg(feature = "workload-api")]
+mod grpc;
 #[cfg(feature = "issuer")]
 mod issuance;
 #[cfg(feature = "issuer")]
@@ -109,6 +115,8 @@ mod telemetry;
 #[cfg(feature = "rustls")]
 mod tls;
 mod trust_domain;
+#[cfg(feature = "workload-api")]
+pub mod workload_api;
 #[cfg(feature = "x509")]
 mod x509;
 
@@ -166,6 +174,14 @@ pub use x509::{
     PemError, SigningError, SvidError, TrustBundle, TrustBundleSet, X509Svid, peer_node_id, peer_node_id_in,
     peer_not_after, peer_spiffe_id, spiffe_id_of, spiffe_id_of_signer,
 };
+
+/// Entries of the targets in `fuzz/`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz {
+    #[cfg(feature = "workload-api")]
+    pub use crate::grpc::decode_header_blocks;
+}
 
 /// The code of README.md, compiled as doctests.
 #[cfg(all(doctest, feature = "authority", feature = "rustls"))]

@@ -38,7 +38,7 @@ pub struct SpiffeBundle {
     jwt_authorities: Vec<JwtAuthority>,
     sequence: Option<u64>,
     refresh_hint: Option<Duration>,
-    refused: Vec<Refused>,
+    pub(super) refused: Vec<Refused>,
     /// Members of the set that no document defines.
     further: Vec<(String, Json)>,
 }
@@ -213,7 +213,7 @@ impl SpiffeBundle {
         }
     }
 
-    fn add_jwt(&mut self, authority: JwtAuthority) -> Result<(), Refusal> {
+    pub(super) fn add_jwt(&mut self, authority: JwtAuthority) -> Result<(), Refusal> {
         if self.jwt_authorities.iter().any(|present| present.key_id() == authority.key_id()) {
             return Err(Refusal::DuplicateKeyId);
         }

@@ -50,6 +50,12 @@ impl JwtSvid {
         self.expires
     }
 
+    /// All claims, an object.
+    #[cfg(feature = "workload-api")]
+    pub(crate) fn claims(&self) -> &Json {
+        &self.claims
+    }
+
     /// A further claim that is a text, such as `jti`.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&str> {

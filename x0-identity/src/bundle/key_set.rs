@@ -1,0 +1,49 @@
+//! The JSON Web Key Sets of the Workload API (§6.2.2): keys for JWT-SVIDs only, for validators that do not
+//! know SPIFFE.
+
+use std::string::String;
+use std::vec;
+
+use super::{BUNDLE_LEN_MAX, JwtAuthority, Refusal, Refused, SpiffeBundle, SpiffeBundleError};
+use crate::json::Json;
+use crate::{TrustBundle, TrustDomain};
+
+impl SpiffeBundle {
+    /// The keys for JWT-SVIDs. They have no `use`: `jwt-svid` is no use of RFC 7517 §4.2, and validators skip
+    /// keys whose use they do not know.
+    pub(crate) fn jwt_key_set(&self) -> String {
+        let keys = self.jwt_authorities().iter().map(|authority| {
+            let Json::Object(mut members) = authority.write() else { return Json::Null };
+            members.retain(|(name, _)| name != "use");
+            Json::Object(members)
+        });
+        let mut text = String::new();
+        Json::Object(vec![("keys".into(), Json::Array(keys.collect()))]).write(&mut text);
+        text
+    }
+
+    /// Reads a key set of the Workload API. Keys that cannot be used are left out, as in a SPIFFE bundle.
+    pub(crate) fn from_jwt_key_set(
+        trust_domain: TrustDomain,
+        json: &[u8],
+    ) -> Result<SpiffeBundle, SpiffeBundleError> {
+        if json.len() > BUNDLE_LEN_MAX {
+            return Err(SpiffeBundleError::Length { len: json.len() });
+        }
+        let set = Json::parse(json)?;
+        let Some(Json::Array(keys)) = set.get("keys") else { return Err(SpiffeBundleError::Keys) };
+        let mut bundle = SpiffeBundle::new(TrustBundle::empty(trust_domain));
+        for (position, key) in keys.iter().enumerate() {
+            let added = match key.get("use").map(Json::as_str) {
+                None | Some(Some("jwt-svid")) => {
+                    JwtAuthority::read(key).and_then(|authority| bundle.add_jwt(authority))
+                }
+                Some(_) => Err(Refusal::Use),
+            };
+            if let Err(source) = added {
+                bundle.refused.push(Refused { position, source });
+            }
+        }
+        Ok(bundle)
+    }
+}

@@ -1,0 +1,99 @@
+//! Clients that others wrote, unmodified: `spiffe` 0.3 of PyPI (gRPC core) and `spiffe` 0.19 of crates.io
+//! (tonic).
+//!
+//! `.ci/run` installs the first, builds the second (`tests/foreign/`), and names them in `X0_SPIFFE_PYTHON`
+//! (an interpreter) and `X0_SPIFFE_RUST` (the program). Each prints what it received, and waits for what the
+//! server sends next.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use crate::drivers::{PATIENCE, Running};
+use crate::kit::Domain;
+
+const ROTATIONS: usize = 20;
+
+/// The program, or `None` outside of CI.
+fn program(variable: &str, arguments: &[&str]) -> Option<Command> {
+    let Some(program) = std::env::var_os(variable) else {
+        assert!(std::env::var_os("X0_SPIFFE_CI").is_none(), "CI names the client in {variable}");
+        println!("skipped: {variable} names no client; .ci/run has one");
+        return None;
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(Stdio::piped());
+    Some(command)
+}
+
+struct Client(Child, Lines<BufReader<ChildStdout>>);
+
+impl Client {
+    fn start(mut command: Command, running: &Running) -> Client {
+        let mut child = command.arg(running.address.to_string()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Client(child, lines)
+    }
+
+    #[track_caller]
+    fn expect(&mut self, expected: &str) {
+        let line = self.1.next().expect("a line").unwrap();
+        assert_eq!(line, expected);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The end of the default SVID's leaf, as the clients print it.
+fn tail(running: &Running) -> String {
+    let workload = running.callers.get().unwrap();
+    assert!(workload.spiffe_ids().next().is_some());
+    // The client of this crate is the second opinion.
+    let options = x0_identity::workload_api::ClientOptions::default();
+    let client = x0_identity::workload_api::Client::start(running.address.clone(), options).unwrap();
+    let context = client.x509_context(PATIENCE).unwrap();
+    let leaf = &context.svids()[0].svid.chain()[0];
+    leaf[leaf.len() - 16..].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn serve(command: Command) {
+    let (example, foreign) = (Domain::new("example.org"), Domain::new("example.com"));
+    let workload = || example.workload(&["web", "batch"]).with_federated(foreign.bundle()).unwrap();
+    let running = Running::new(Some(workload()));
+    let mut client = Client::start(command, &running);
+    let first = tail(&running);
+    client.expect(&format!("svid spiffe://example.org/web {first}"));
+    client.expect("svids spiffe://example.org/web spiffe://example.org/batch");
+    client.expect("bundles example.com=1 example.org=1");
+    client.expect("jwt-bundles example.com=1 example.org=1");
+    client.expect("jwt-svid spiffe://example.org/web");
+    client.expect("jwt-svids spiffe://example.org/web spiffe://example.org/batch");
+    client.expect("valid spiffe://example.org/web");
+    client.expect("invalid INVALID_ARGUMENT");
+    client.expect(&format!("update {first}"));
+    for _ in 0..ROTATIONS {
+        running.set(Some(workload()));
+        client.expect(&format!("update {}", tail(&running)));
+    }
+    running.set(None);
+    client.expect("ended PERMISSION_DENIED");
+    assert!(client.0.wait().unwrap().success());
+}
+
+#[test]
+fn the_client_of_python() {
+    if let Some(command) = program("X0_SPIFFE_PYTHON", &["tests/foreign/client.py"]) {
+        serve(command);
+    }
+}
+
+#[test]
+fn the_client_of_rust() {
+    if let Some(command) = program("X0_SPIFFE_RUST", &[]) {
+        serve(command);
+    }
+}
