@@ -15,7 +15,7 @@
 //!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
 //!   connection.
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
-//!   and is a client of any.
+//!   and is a client of any. With the feature `sds` it serves Envoy as well.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
 //!   own authority.
 //!

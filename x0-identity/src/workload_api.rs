@@ -13,6 +13,17 @@
 //! messages are this crate's own (see ARCHITECTURE.md for the reason), with bounds on frames, header lists,
 //! tables, streams, messages and what waits to be sent.
 //!
+//! # Envoy
+//! With the feature `sds` the server streams secrets to Envoy on the same socket (`StreamSecrets` of the
+//! secret discovery service, version 3), under the names that SPIRE uses: the SPIFFE ID of an SVID or of a
+//! trust domain, `default` (the default SVID), `ROOTCA` (the bundle of the own trust domain) and `ALL` (all
+//! bundles, for Envoy's SPIFFE validator). Envoy sends the security header if its configuration says so:
+//!
+//! ```yaml
+//! envoy_grpc: { cluster_name: workload_api }
+//! initial_metadata: [{ key: workload.spiffe.io, value: "true" }]
+//! ```
+//!
 //! # Decisions where the documents leave a choice
 //! | subject | decision |
 //! |---|---|
@@ -22,6 +33,7 @@
 //! | an invalid token (§6.2.3), an empty mandatory field (§4.5) | `InvalidArgument` with the reason |
 //! | updates that arrive while a message is sent (§4.3) | the newest one follows; those in between are dropped |
 //! | WIT-SVIDs (§7), server reflection | `Unimplemented` |
+//! | secrets for Envoy | the same rules: security header, `PermissionDenied`; `StreamSecrets` only |
 //! | certificate revocation lists | never sent, and not enforced when received |
 //! | SVIDs of several trust domains | one server per trust domain; a client takes any |
 //! | JWT bundles (§6.2.2) | keys without `use`, which validators that do not know SPIFFE would skip |
@@ -42,6 +54,11 @@ mod identity_feed;
 mod jwt_request;
 mod messages;
 mod method;
+#[cfg(feature = "sds")]
+mod secrets;
+#[cfg(not(feature = "sds"))]
+#[path = "workload_api/no_secrets.rs"]
+mod secrets;
 #[cfg(unix)]
 mod server;
 mod server_connection;

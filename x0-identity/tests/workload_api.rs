@@ -1,5 +1,5 @@
 //! The Workload API: one test for each MUST and MUST NOT of SPIFFE_Workload_API.md and
-//! SPIFFE_Workload_Endpoint.md, hostile peers, the drivers, and clients that others wrote.
+//! SPIFFE_Workload_Endpoint.md, hostile peers, the drivers, secrets for Envoy, and clients that others wrote.
 //!
 //! | Section | Rule | Test |
 //! |---|---|---|
@@ -71,5 +71,7 @@ mod pair;
 mod proto;
 #[path = "workload_api/raw.rs"]
 mod raw;
+#[path = "workload_api/secrets.rs"]
+mod secrets;
 #[path = "workload_api/server.rs"]
 mod server;

@@ -1,4 +1,6 @@
-//! The methods of the service `SpiffeWorkloadAPI`.
+//! The methods of the service `SpiffeWorkloadAPI`, and of the discovery of secrets.
+
+use super::secrets;
 
 /// A method that this crate serves and calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -8,15 +10,18 @@ pub(super) enum Method {
     FetchJwtSvid,
     FetchJwtBundles,
     ValidateJwtSvid,
+    /// Only with the feature `sds`.
+    StreamSecrets,
 }
 
 impl Method {
-    pub(super) const ALL: [Method; 5] = [
+    pub(super) const ALL: [Method; 6] = [
         Method::FetchX509Svid,
         Method::FetchX509Bundles,
         Method::FetchJwtSvid,
         Method::FetchJwtBundles,
         Method::ValidateJwtSvid,
+        Method::StreamSecrets,
     ];
 
     pub(super) fn path(self) -> &'static str {
@@ -26,10 +31,12 @@ impl Method {
             Method::FetchJwtSvid => "/SpiffeWorkloadAPI/FetchJWTSVID",
             Method::FetchJwtBundles => "/SpiffeWorkloadAPI/FetchJWTBundles",
             Method::ValidateJwtSvid => "/SpiffeWorkloadAPI/ValidateJWTSVID",
+            Method::StreamSecrets => secrets::PATH.unwrap_or_default(),
         }
     }
 
     pub(super) fn from_path(path: &[u8]) -> Option<Method> {
-        Method::ALL.into_iter().find(|method| method.path().as_bytes() == path)
+        let mut known = Method::ALL.into_iter().filter(|method| !method.path().is_empty());
+        known.find(|method| method.path().as_bytes() == path)
     }
 }

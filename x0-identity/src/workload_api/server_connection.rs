@@ -9,9 +9,11 @@ use std::vec::Vec;
 use super::jwt_request::{JwtAnswer, JwtCall, JwtRequest};
 use super::messages::{JwtSvidRequest, ValidateJwtSvidRequest};
 use super::method::Method;
+use super::secrets::SecretStream;
 use super::{ServerOptions, Workload};
 use crate::grpc::{
     Code, DecodeError, ErrorCode, Event, Fields, FrameError, Http2, Limits, Messages, Reader, Status,
+    frame_message,
 };
 
 /// The security header (Workload Endpoint §3).
@@ -116,6 +118,19 @@ enum CallState {
     Waiting,
     /// The message that the client has, or is being sent.
     Streaming(Arc<[u8]>),
+    /// Requests and responses follow each other.
+    Secrets { messages: Messages, stream: SecretStream, responded: bool },
+}
+
+impl Call {
+    /// Whether the fields of the response are sent.
+    fn has_response(&self) -> bool {
+        match self.state {
+            CallState::Reading(_) | CallState::Waiting => false,
+            CallState::Streaming(_) => true,
+            CallState::Secrets { responded, .. } => responded,
+        }
+    }
 }
 
 impl ServerConnection {
@@ -255,7 +270,13 @@ impl ServerConnection {
         }
         let deadline =
             fields.get("grpc-timeout").and_then(timeout).map(|timeout| now.saturating_add(timeout));
-        let state = CallState::Reading(Messages::new(self.request_len_max));
+        let messages = Messages::new(self.request_len_max);
+        let state = match method {
+            Method::StreamSecrets => {
+                CallState::Secrets { messages, stream: SecretStream::default(), responded: false }
+            }
+            _ => CallState::Reading(messages),
+        };
         self.calls.insert(stream, Call { method, state, deadline });
         if end {
             self.read(stream, &[], true);
@@ -266,6 +287,10 @@ impl ServerConnection {
     fn read(&mut self, stream: u32, bytes: &[u8], end: bool) {
         let Some(call) = self.calls.get_mut(&stream) else { return };
         let method = call.method;
+        if let CallState::Secrets { messages, .. } = &mut call.state {
+            messages.push(bytes);
+            return self.read_secrets(stream, end);
+        }
         let CallState::Reading(messages) = &mut call.state else {
             if !bytes.is_empty() {
                 self.refuse(stream, &cardinality());
@@ -279,9 +304,44 @@ impl ServerConnection {
             Ok(None) if end => self.refuse(stream, &cardinality()),
             Ok(None) => {}
             Err(FrameError::Compressed) => self.refuse(stream, &compressed()),
-            Err(FrameError::Length) => {
-                let message = "the request is longer than the server allows";
-                self.refuse(stream, &Status::new(Code::ResourceExhausted, message));
+            Err(FrameError::Length) => self.refuse(stream, &too_long()),
+        }
+    }
+
+    /// Data of a stream of secrets came.
+    fn read_secrets(&mut self, id: u32, end: bool) {
+        loop {
+            let Some(Call { state: CallState::Secrets { messages, stream, .. }, .. }) =
+                self.calls.get_mut(&id)
+            else {
+                return;
+            };
+            let response = match (messages.next(), &self.workload) {
+                (Ok(None), _) => break,
+                (Err(FrameError::Compressed), _) => Err(compressed()),
+                (Err(FrameError::Length), _) => Err(too_long()),
+                (Ok(Some(_)), None) => Err(denied()),
+                (Ok(Some(request)), Some(workload)) => stream.request(&request, workload),
+            };
+            self.respond_secrets(id, response);
+        }
+        if end {
+            self.refuse(id, &Status::ok());
+        }
+    }
+
+    fn respond_secrets(&mut self, id: u32, response: Result<Option<Vec<u8>>, Status>) {
+        match response {
+            Err(status) => self.refuse(id, &status),
+            Ok(None) => {}
+            Ok(Some(message)) => {
+                if let Some(Call { state: CallState::Secrets { responded, .. }, .. }) =
+                    self.calls.get_mut(&id)
+                    && !core::mem::replace(responded, true)
+                {
+                    self.http.respond(id, [(":status", "200"), CONTENT_TYPE], false);
+                }
+                self.http.send(id, frame_message(&message));
             }
         }
     }
@@ -298,6 +358,8 @@ impl ServerConnection {
                 }
                 return;
             }
+            // A stream of requests, which `read_secrets` takes.
+            Method::StreamSecrets => return,
             Method::FetchJwtSvid => JwtSvidRequest::decode(request).map(JwtCall::Issue),
             Method::ValidateJwtSvid => ValidateJwtSvidRequest::decode(request).map(JwtCall::Validate),
         };
@@ -355,6 +417,22 @@ impl ServerConnection {
                 }
             }
         }
+        self.push_secrets();
+    }
+
+    fn push_secrets(&mut self) {
+        let mut responses = Vec::new();
+        for (id, call) in &mut self.calls {
+            if let CallState::Secrets { stream, .. } = &mut call.state {
+                responses.push((
+                    *id,
+                    self.workload.as_ref().ok_or_else(denied).and_then(|workload| stream.update(workload)),
+                ));
+            }
+        }
+        for (id, response) in responses {
+            self.respond_secrets(id, response);
+        }
     }
 
     fn answer(&mut self, answer: JwtAnswer) {
@@ -377,7 +455,7 @@ impl ServerConnection {
     /// Ends a call without a message. It may have none of the fields of a response yet.
     fn refuse(&mut self, stream: u32, status: &Status) {
         let call = self.calls.remove(&stream);
-        if call.is_some_and(|call| matches!(call.state, CallState::Streaming(_))) {
+        if call.is_some_and(|call| call.has_response()) {
             return self.finish(stream, status, true);
         }
         let trailers = status.trailers();
@@ -424,6 +502,10 @@ impl ServerConnection {
 
 fn denied() -> Status {
     Status::new(Code::PermissionDenied, "the caller has no identity; it may be registered later")
+}
+
+fn too_long() -> Status {
+    Status::new(Code::ResourceExhausted, "the request is longer than the server allows")
 }
 
 fn compressed() -> Status {

@@ -1,11 +1,11 @@
-//! A decoder and an encoder of messages that read `tests/data/workloadapi.proto`: a second implementation, by
-//! the specification's text.
+//! A decoder and an encoder of messages that read `tests/data/workloadapi.proto` and `sds.proto`: a second
+//! implementation, by the specification's text.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-const PROTO: &str = include_str!("../data/workloadapi.proto");
+const PROTO: &str = concat!(include_str!("../data/workloadapi.proto"), include_str!("../data/sds.proto"));
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Item {
