@@ -16,6 +16,8 @@ pub struct IdentityFeed {
     identity: Identity,
     hint: Option<String>,
     context: Option<Arc<X509Context>>,
+    /// Whether the identity presents the SVID of the context: it was neither redacted nor refused.
+    is_presented: bool,
 }
 
 /// An identity does not follow a context.
@@ -60,7 +62,8 @@ impl IdentityFeed {
         let trust_domain = svid.spiffe_id().trust_domain().clone();
         let bundle = bundle_of(&context, &trust_domain);
         let identity = Identity::new(svid, bundle)?;
-        let mut feed = IdentityFeed { identity, hint: hint.map(Into::into), context: None };
+        let mut feed =
+            IdentityFeed { identity, hint: hint.map(Into::into), context: None, is_presented: true };
         feed.set_bundles(&context)?;
         feed.context = Some(context);
         Ok(feed)
@@ -82,6 +85,7 @@ impl IdentityFeed {
         let svid = self.svid_in(&context).cloned();
         let before = self.context.replace(context);
         let Some(svid) = svid else {
+            self.is_presented = false;
             self.identity.withdraw();
             return Err(IdentityFeedError::Redacted { spiffe_id: self.identity.spiffe_id().clone() });
         };
@@ -89,8 +93,11 @@ impl IdentityFeed {
             .as_ref()
             .and_then(|before| self.svid_in(before))
             .is_some_and(|before| before.chain() == svid.chain());
-        if !unchanged {
+        // An SVID that was refused is offered again: its bundle may have come since, or its time.
+        if !(unchanged && self.is_presented) {
+            self.is_presented = false;
             self.identity.rotate(svid)?;
+            self.is_presented = true;
         }
         Ok(())
     }
@@ -98,6 +105,7 @@ impl IdentityFeed {
     /// The workload is entitled to nothing: the identity presents no SVID until the next context.
     pub fn deny(&mut self) {
         self.context = None;
+        self.is_presented = false;
         self.identity.withdraw();
     }
 

@@ -115,6 +115,24 @@ fn api_4_4_nothing_earlier_is_retained() {
 }
 
 #[test]
+fn an_svid_that_was_refused_is_offered_again() {
+    let (example, next) = (Domain::new("example.org"), Domain::new("example.org"));
+    let mut pair = Pair::new(ClientOptions::default(), Some(example.workload(&["web"])));
+    pair.run(SECOND);
+    let mut feed = IdentityFeed::new(Arc::new(pair.context().clone()), None).unwrap();
+    let serial = feed.identity().svid_serial_number();
+    // The SVID of the next root comes before its bundle.
+    let svid = next.svid("web");
+    pair.set(Some(Workload::new(example.bundle()).with_svid(svid.clone(), "").unwrap()));
+    let error = feed.update(Arc::new(pair.context().clone())).unwrap_err();
+    assert!(matches!(error, IdentityFeedError::Rotate(_)), "{error}");
+    assert_eq!(feed.identity().svid_serial_number(), serial, "the one before stays in use");
+    pair.set(Some(Workload::new(next.bundle()).with_svid(svid.clone(), "").unwrap()));
+    feed.update(Arc::new(pair.context().clone())).unwrap();
+    assert_eq!(feed.identity().svid_serial_number(), svid.serial_number());
+}
+
+#[test]
 fn a_connection_that_ends_is_followed_by_another() {
     let example = Domain::new("example.org");
     let mut pair = Pair::new(ClientOptions::default(), Some(example.workload(&["web"])));
