@@ -19,6 +19,9 @@ use crate::request::member::{MemberChange, Members, check_addresses};
 const JOBS_MAX: usize = 64;
 /// How long a request may take.
 const JOB_LIMIT: Duration = Duration::from_secs(10);
+/// How long the request of a peer waits for a leader to be known, longer than an election. A member that was
+/// removed hears of none ever: the peer then asks another member.
+const PEER_PARKED_LIMIT: Duration = Duration::from_secs(2);
 /// The pause before a request is tried again that found another change in progress.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often a member compares its addresses with the member table.
@@ -205,6 +208,8 @@ struct Job {
     origin: Origin,
     request: AdminRequest,
     place: Place,
+    /// When it ends without a leader.
+    parked_limit: Duration,
     deadline: Duration,
     /// When to try again, if it waits for that.
     retry: Option<Duration>,
@@ -240,6 +245,14 @@ enum Place {
 pub(super) enum Step {
     Member(MemberChange),
     Membership(MembershipChange),
+}
+
+impl Job {
+    /// When it ends in its present place.
+    fn limit(&self) -> Duration {
+        let is_without_leader = self.place == Place::Parked && self.retry.is_none();
+        if is_without_leader { self.parked_limit.min(self.deadline) } else { self.deadline }
+    }
 }
 
 impl AdminEngine {
@@ -293,7 +306,7 @@ impl AdminEngine {
     /// When [`Input::Timeout`] is due, in the time that is passed to [`handle`](AdminEngine::handle).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let jobs = self.jobs.values().map(|job| job.retry.map_or(job.deadline, |at| at.min(job.deadline)));
+        let jobs = self.jobs.values().map(|job| job.retry.map_or(job.limit(), |at| at.min(job.limit())));
         jobs.chain(self.announce_at.filter(|_| self.must_announce())).min()
     }
 
@@ -353,7 +366,12 @@ impl AdminEngine {
         self.jobs_begun += 1;
         let token = self.jobs_begun;
         let deadline = now.saturating_add(JOB_LIMIT);
-        self.jobs.insert(token, Job { origin, request, place: Place::Parked, deadline, retry: None });
+        let parked_limit = match origin {
+            Origin::Peer { .. } => now.saturating_add(PEER_PARKED_LIMIT),
+            Origin::Call { .. } | Origin::Own => deadline,
+        };
+        let job = Job { origin, request, place: Place::Parked, parked_limit, deadline, retry: None };
+        self.jobs.insert(token, job);
         self.route(token);
     }
 
@@ -473,12 +491,12 @@ impl AdminEngine {
     }
 
     fn expire(&mut self, now: Duration) {
-        let due = |job: &Job| job.deadline <= now || job.retry.is_some_and(|at| at <= now);
+        let due = |job: &Job| job.limit() <= now || job.retry.is_some_and(|at| at <= now);
         let tokens: Vec<u64> =
             self.jobs.iter().filter(|(_, job)| due(job)).map(|(token, _)| *token).collect();
         for token in tokens {
             let Some(job) = self.jobs.get(&token) else { continue };
-            if job.deadline > now {
+            if job.limit() > now {
                 self.route(token);
                 continue;
             }

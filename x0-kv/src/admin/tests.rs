@@ -205,6 +205,25 @@ fn waiting_requests_are_bounded_in_number_and_time() {
 }
 
 #[test]
+fn the_request_of_a_peer_is_soon_handed_back_by_a_member_without_a_leader() {
+    // A member that was removed never hears of a leader.
+    let mut removed = AdminEngine::new(id(2), Vec::new());
+    from_operator(&mut removed, request(AdminRequest::Members));
+    assert_eq!(removed.poll_output(), None, "an election may be under way");
+    let due = removed.poll_timeout().unwrap();
+    assert_eq!(due, SECOND * 2);
+    removed.handle(due, Input::Timeout).unwrap();
+    let (to, payload) = sent(&mut removed);
+    assert_eq!((to, response(&payload)), (operator(), Err(AdminError::NoLeader)));
+    assert_eq!((removed.jobs(), removed.poll_timeout()), (0, None));
+    // A request that the leader has is not handed back so early.
+    let mut follower = engine(2, 1);
+    from_operator(&mut follower, request(AdminRequest::Members));
+    assert_eq!(sent(&mut follower).0, id(1));
+    assert_eq!(follower.poll_timeout(), Some(SECOND * 10));
+}
+
+#[test]
 fn a_member_announces_its_addresses_until_the_table_has_them() {
     let addresses = vec!["10.0.0.2:1".to_owned()];
     let mut engine = AdminEngine::new(id(2), addresses.clone());

@@ -184,7 +184,14 @@ struct ClientCall {
     call: AdminCall,
     /// The member that has the request.
     asked: Option<NodeId>,
+    /// Members that knew no leader, one of which may have been removed from the cluster.
+    leaderless: BTreeSet<NodeId>,
     deadline: Duration,
+}
+
+/// The member to ask next: the first that is reached and has not said that it knows no leader.
+fn next_member(members: &[NodeId], reached: &BTreeSet<NodeId>, call: &ClientCall) -> Option<NodeId> {
+    members.iter().copied().find(|member| reached.contains(member) && !call.leaderless.contains(member))
 }
 
 impl AdminClient {
@@ -202,17 +209,32 @@ impl AdminClient {
 
     /// Sends the requests that no member has.
     fn ask(&mut self, cx: &mut Context<'_>) {
-        let Some(member) = self.members.iter().copied().find(|member| self.reached.contains(member)) else {
-            return;
-        };
         for (number, call) in &mut self.waiting {
-            if call.asked.is_none() {
+            if call.asked.is_none()
+                && let Some(member) = next_member(&self.members, &self.reached, call)
+            {
                 let message = Message::Request { number: *number, request: call.call.request.clone() };
                 if self.outbox.send(cx, member, LANE, message::encode(&message)).is_ok() {
                     call.asked = Some(member);
                 }
             }
         }
+    }
+
+    /// The member that had the request has answered. One that knows no leader has done nothing, so that
+    /// others are asked before the caller gets this result.
+    fn answered(&mut self, number: u64, from: NodeId, result: AdminResult) {
+        let Some(call) = self.waiting.get_mut(&number).filter(|call| call.asked == Some(from)) else {
+            return;
+        };
+        if result == Err(AdminError::NoLeader) {
+            call.leaderless.insert(from);
+            if next_member(&self.members, &self.reached, call).is_some() {
+                call.asked = None;
+                return;
+            }
+        }
+        self.end(number, result);
     }
 
     fn end(&mut self, number: u64, result: AdminResult) {
@@ -267,12 +289,7 @@ impl Service for AdminClient {
             is_busy = true;
             let (received, payload) = received?;
             match message::decode(&payload) {
-                Ok(Message::Response { number, result })
-                    if self.waiting.get(&number).is_some_and(|call| call.asked == Some(received.from)) =>
-                {
-                    self.end(number, result);
-                }
-                Ok(Message::Response { .. }) => {}
+                Ok(Message::Response { number, result }) => self.answered(number, received.from, result),
                 Ok(_) | Err(_) => bus.peers.decode_error(received.from),
             }
         }
@@ -287,7 +304,8 @@ impl Service for AdminClient {
                 }
                 self.calls_made += 1;
                 let deadline = now.saturating_add(CALL_LIMIT);
-                self.waiting.insert(self.calls_made, ClientCall { call, asked: None, deadline });
+                let call = ClientCall { call, asked: None, leaderless: BTreeSet::new(), deadline };
+                self.waiting.insert(self.calls_made, call);
             }
             self.taken = calls;
         }
