@@ -2,12 +2,14 @@
 
 mod history;
 mod round;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use self::history::Histories;
+pub use self::status::{ActionStatus, LoopStatus, WhyNot};
 use crate::action::Action;
 use crate::detect::{LocalHealth, LocalHealthOptions, ReadingError};
 use crate::knowledge::{Knowledge, Reading};

@@ -76,7 +76,7 @@ mod trace;
 
 pub use self::action::{Action, Disruption, Expectation};
 pub use self::codec::{DecodeError, TEXT_LEN_MAX};
-pub use self::engine::{Command, HandleError, Input, Loop, Output};
+pub use self::engine::{ActionStatus, Command, HandleError, Input, Loop, LoopStatus, Output, WhyNot};
 pub use self::guard::{DISRUPTION_GUARDS, GUARDS, Refusal};
 pub use self::knowledge::{Knowledge, Reading};
 pub use self::options::{LoopOptions, Mode};

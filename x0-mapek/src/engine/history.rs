@@ -94,6 +94,11 @@ impl<S: Ord + Clone> Histories<S> {
         self.subjects.get(subject).is_some_and(|history| history.is_escalated)
     }
 
+    /// The subjects that a person has not acknowledged.
+    pub(super) fn escalated(&self) -> impl Iterator<Item = &S> {
+        self.subjects.iter().filter(|(_, history)| history.is_escalated).map(|(subject, _)| subject)
+    }
+
     /// `false` if it was escalated already.
     pub(super) fn escalate(&mut self, subject: &S) -> bool {
         let history = self.subjects.entry(subject.clone()).or_default();

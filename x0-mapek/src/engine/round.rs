@@ -82,10 +82,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         }
         let _span = trace::round(self.rounds);
         let analyze = trace::analyze(self.rounds);
-        let mut unhealthy = BTreeSet::new();
-        self.knowledge.unhealthy(now, &mut |subject| {
-            unhealthy.insert(subject.clone());
-        });
+        let unhealthy = self.unhealthy(now);
         let count = self.knowledge.subject_count();
         let storm_limit = LoopOptions::share(self.options.storm, count, 2);
         self.weather(now, unhealthy.len(), storm_limit);
@@ -129,7 +126,11 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     }
 
     /// The candidates with their penalties and alternatives, the most useful first.
-    fn rank(&self, now: Duration, candidates: Vec<(&'static str, Candidate<A>)>) -> Vec<Ranked<A>> {
+    pub(super) fn rank(
+        &self,
+        now: Duration,
+        candidates: Vec<(&'static str, Candidate<A>)>,
+    ) -> Vec<Ranked<A>> {
         let half_life = self.options.penalty_half_life;
         let with_penalty = |(policy, candidate): (&'static str, Candidate<A>)| {
             let (subject, kind) = (candidate.action.subject(), candidate.action.kind());
@@ -183,7 +184,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
     }
 
     /// The guards, in the order in which their reasons help a reader most.
-    fn check(
+    pub(super) fn check(
         &self,
         now: Duration,
         ranked: &Ranked<A>,

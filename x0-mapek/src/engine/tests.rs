@@ -339,6 +339,49 @@ fn a_person_approves_where_the_settings_ask_for_it() {
 
 /// Each guard refuses on its own: everything else would let the action pass.
 #[test]
+fn an_operator_sees_what_the_loop_does_and_why_it_does_not_act() {
+    let mut healer = healer(options().approve("restart").attempts_max(1), &["restart"]);
+    healer.put(Duration::ZERO, reading(1, 0.5));
+    healer.put(Duration::ZERO, reading(2, 7.0));
+    let why = healer.why_not(Duration::ZERO, &1);
+    assert_eq!(why, WhyNot { is_unhealthy: false, candidates: Vec::new() });
+    let asked = run(&mut healer, 20 * SECOND);
+    assert_eq!(executed(&asked), []);
+    let now = healer.last;
+    let why = healer.why_not(now, &2);
+    assert_eq!(why.candidates, [("restart", Err(Refusal::Approval))]);
+    let status = healer.status(now);
+    let question = &status.questions[0];
+    assert_eq!((question.subject, question.kind, question.stage), (2, "restart", "asking"));
+    assert_eq!((&status.unhealthy[..], &status.escalated[..], status.paused), (&[2][..], &[][..], None));
+    assert!(status.in_flight.is_empty() && status.grace_until.is_none() && !status.is_storm);
+    // A pause is the first guard, and its end is seen without a round.
+    healer.put(now, Input::Command(Command::Pause { until: Some(now + SECOND) }));
+    assert_eq!(healer.status(now).paused, Some(Some(now + SECOND)));
+    assert_eq!(healer.why_not(now, &2).candidates[0].1.as_ref().unwrap_err().guard(), "pause");
+    assert_eq!(healer.status(now + SECOND).paused, None);
+    healer.put(now, Input::Command(Command::Resume));
+    // Asking changes nothing: the approved action is carried out once, and nothing else was recorded.
+    healer.put(now, Input::Command(Command::Approve { id: status.questions[0].id }));
+    assert_eq!(healer.why_not(now, &2).candidates, [("restart", Ok(()))]);
+    drain(&mut healer);
+    while healer.in_flight().next().is_none() {
+        let due = healer.poll_timeout();
+        healer.put(due, Input::Timeout);
+    }
+    let status = healer.status(healer.last);
+    assert_eq!((status.in_flight[0].subject, status.in_flight[0].stage), (2, "executing"));
+    assert!(status.questions.is_empty());
+    let id = status.in_flight[0].id;
+    healer.put(healer.last, Input::Outcome { id, result: Err("no".into()) });
+    assert_eq!(healer.status(healer.last).escalated, [2]);
+    let last = healer.last;
+    assert_eq!(healer.why_not(last, &2).candidates, [("restart", Err(Refusal::Escalated))]);
+    healer.put(last, Input::Command(Command::Acknowledge { subject: 2 }));
+    assert!(healer.status(last).escalated.is_empty());
+}
+
+#[test]
 fn every_guard_holds_an_action_back() {
     let refused_by = |options: LoopOptions, kinds: &[&'static str], prepare: &dyn Fn(&mut Healer)| {
         let mut healer = healer(options, kinds);
