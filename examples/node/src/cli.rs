@@ -54,13 +54,14 @@ pub(crate) enum Command {
     Leader(LeaderArgs),
     /// Work on the data folder of a node that does not run
     Data(DataArgs),
-    /// Print what the healer of a node on this machine decided, and why
+    /// Print what healers do, what they decided and why; pause them and approve their actions
     Heal(HealArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct HealArgs {
-    /// The node's configuration, which names the data folder
+    /// For `log` and `why` the node's configuration, which names the data folder; for the others that of a
+    /// client, or of an operator where they change something
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// Print JSON, one object on a line
@@ -80,6 +81,51 @@ pub(crate) enum HealCommand {
         /// the latest record of the number is meant
         number: u64,
     },
+    /// Print what the healer of each node does: mode, pause, unhealthy nodes, questions, actions in flight
+    Status,
+    /// Print why the healers do nothing about a node: what they propose, and the guard that refuses it
+    WhyNot {
+        /// The node: its number, or its id in 16 hexadecimal digits
+        #[arg(value_parser = node_id)]
+        node: NodeId,
+    },
+    /// Let the healers of all nodes begin no action, also over restarts of the nodes
+    Pause {
+        /// How long, such as 30m, 90s or 2h; until `heal resume` unless set
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
+        time: Option<Duration>,
+        /// Why, for the log and `heal status`
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// End a pause
+    Resume,
+    /// Approve an action that waits for a person, as `approve` in `[heal]` asks; it holds for ten minutes
+    Approve {
+        /// The number of the question, as `heal status` prints it
+        id: u64,
+        /// The node whose healer asks
+        #[arg(long, value_parser = node_id, value_name = "NODE")]
+        node: NodeId,
+    },
+    /// Say that a person has looked at a node that was escalated: the healers may act on it again
+    Acknowledge {
+        /// The node
+        #[arg(value_parser = node_id)]
+        node: NodeId,
+    },
+}
+
+/// A time such as `90s`, `30m` or `2h`, of at least a second and at most a year.
+fn time(text: &str) -> Result<Duration, String> {
+    const YEAR: u64 = 366 * 24 * 3600;
+    let seconds = [("s", 1), ("m", 60), ("h", 3600), ("d", 24 * 3600)]
+        .into_iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(factor));
+    match seconds {
+        Some(seconds @ 1..=YEAR) => Ok(Duration::from_secs(seconds)),
+        _ => Err("write a whole number and a unit, such as 90s, 30m, 2h or 1d, of at most a year".into()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -7,11 +7,15 @@
 //! its guards; `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
 //!
 //! The records are in the folder `heal` of the data folder, at most 512 KiB. `x0-node heal log` lists them
-//! and `x0-node heal why` explains one.
+//! and `x0-node heal why` explains one. Operators ask a running healer, pause it, and approve what `[heal]`
+//! leaves to a person: see `control`. A pause is kept in the folder `heal`, so that a restart does not end
+//! it.
 
 mod action;
 pub(crate) mod commands;
 pub(crate) mod config;
+mod control;
+mod pause;
 mod records;
 mod samples;
 mod view;
@@ -19,17 +23,23 @@ mod view;
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use x0_identity::NodeId;
-use x0_kv::admin::AdminRequest;
+use x0_kv::admin::{AdminRequest, PeerRoles};
 use x0_kv::cluster::{Node, NodeStatus};
-use x0_mapek::{Input, Loop, LoopOptions, Mode, Output, Reading, Record};
+use x0_mapek::{Command, HandleError, Input, Loop, LoopOptions, Mode, Output, Reading, Record};
+use x0_mesh::Mux;
 
 use self::action::{Act, Heal};
 use self::config::{HealConfig, HealMode};
+use self::control::{
+    ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, Unhealthy, WhyNot, seconds_to,
+};
+use self::pause::Paused;
 use self::records::Records;
 use self::samples::{SAMPLE, Samples};
 use self::view::{Member, Place, SILENCE, STALLED_SHARE, STALLS, View, WRITE_AGE};
@@ -55,20 +65,38 @@ struct Active {
     ticks: Interval,
     samples: Samples,
     records: Records,
+    requests: mpsc::Receiver<Request>,
+    /// The pause that an operator ordered.
+    paused: Option<Paused>,
     log: Log,
 }
 
 impl Healer {
-    /// Starts the thread that writes the records, if there is a healer.
-    pub(crate) fn start(config: &NodeConfig, log: &Log) -> Result<Healer> {
-        let Some(healer) = engine(config.node, &config.heal) else { return Ok(Healer(None)) };
-        let records = Records::start(&config.data_dir.join("heal"), log)
+    /// Starts the service that answers operators, and the thread that writes the records, if there is a
+    /// healer. A pause from before the start goes on.
+    pub(crate) fn start(config: &NodeConfig, mux: &Mux, roles: PeerRoles, log: &Log) -> Result<Healer> {
+        let requests = control::serve(mux, roles)?;
+        let Some(mut healer) = engine(config.node, &config.heal) else { return Ok(Healer(None)) };
+        let folder = config.data_dir.join("heal");
+        let paused = pause::read(&folder).unwrap_or_else(|error| {
+            log.event("heal-pause-unreadable", format!("folder={} why={error}", folder.display()));
+            // A healer that might be paused must not act.
+            Some(Paused { until: None, reason: "the file of the pause cannot be read".into() })
+        });
+        let paused = paused.filter(|paused| !paused.is_over(SystemTime::now()));
+        if let Some(paused) = &paused {
+            let until = paused.rest(SystemTime::now());
+            let _ = healer.handle(Duration::ZERO, Input::Command(Command::Pause { until }));
+            log.event("heal-paused", paused);
+        }
+        let records = Records::start(&folder, log)
             .context("cannot start the thread that writes the records of the healer")?;
         let mut ticks = interval(SAMPLE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (begun, samples) = (Instant::now(), Samples::default());
         let ended = channel();
-        Ok(Healer(Some(Active { healer, ended, begun, ticks, samples, records, log: log.clone() })))
+        let log = log.clone();
+        Ok(Healer(Some(Active { healer, ended, begun, ticks, samples, records, requests, paused, log })))
     }
 
     /// Waits until the next sample is due.
@@ -112,6 +140,10 @@ impl Active {
             // The loop has given up on an action that took too long.
             let _ = self.healer.handle(now, Input::Outcome { id, result });
         }
+        while let Ok(Request { ask, answer }) = self.requests.try_recv() {
+            // The service may have given up.
+            let _ = answer.send(self.answer(now, ask));
+        }
         while let Some(output) = self.healer.poll_output() {
             match output {
                 Output::Execute { id, action, .. } | Output::Undo { id, action, .. } => {
@@ -125,6 +157,55 @@ impl Active {
                 _ => {}
             }
         }
+    }
+
+    fn answer(&mut self, now: Duration, ask: Ask) -> Answer {
+        let command = match ask {
+            Ask::Status => return Answer::Status(Box::new(self.status(now))),
+            Ask::WhyNot { node } => {
+                let Some(node) = NodeId::new(node) else { return Answer::Refused("0 is no node".into()) };
+                return Answer::WhyNot(why_not(&mut self.healer, now, node));
+            }
+            Ask::Pause { seconds, reason } => {
+                let rest = seconds.map(Duration::from_secs);
+                self.set_paused(Some(Paused::new(SystemTime::now(), rest, reason)));
+                Command::Pause { until: rest.map(|rest| now.saturating_add(rest)) }
+            }
+            Ask::Resume => {
+                self.set_paused(None);
+                Command::Resume
+            }
+            Ask::Approve { id } => {
+                self.log.event("heal-approved", format!("question={id}"));
+                Command::Approve { id }
+            }
+            Ask::Acknowledge { node } => {
+                let Some(node) = NodeId::new(node) else { return Answer::Refused("0 is no node".into()) };
+                self.log.event("heal-acknowledged", format!("node={node}"));
+                Command::Acknowledge { subject: Member(node) }
+            }
+        };
+        match self.healer.handle(now, Input::Command(command)) {
+            Ok(()) => Answer::Done,
+            Err(HandleError::UnknownAction { id }) => Answer::Refused(format!(
+                "no question {id} waits for an approval: `x0-node heal status` lists those that do"
+            )),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
+    fn set_paused(&mut self, paused: Option<Paused>) {
+        match &paused {
+            Some(paused) => self.log.event("heal-paused", paused),
+            None => self.log.event("heal-resumed", ""),
+        }
+        self.records.pause(paused.clone());
+        self.paused = paused;
+    }
+
+    fn status(&self, now: Duration) -> Status {
+        let reason = self.paused.as_ref().map(|paused| paused.reason.clone()).unwrap_or_default();
+        status(&self.healer, now, reason)
     }
 
     fn execute(&mut self, now: Duration, node: &Node, status: &NodeStatus, id: u64, action: Act) {
@@ -182,6 +263,67 @@ fn witnessed(voters: &BTreeSet<NodeId>, answers: impl Iterator<Item = (NodeId, b
     }
 }
 
+/// What a healer does. `reason` is that of its pause.
+fn status(healer: &Loop<View, Act>, now: Duration, reason: String) -> Status {
+    let (of, view) = (healer.status(now), healer.knowledge());
+    let row = |action: x0_mapek::ActionStatus<Member>| ActionRow {
+        id: action.id,
+        kind: action.kind.into(),
+        node: action.subject.0.to_string(),
+        stage: action.stage.into(),
+    };
+    let readings = |node: NodeId| {
+        let evidence = view.evidence(now, node).into_iter();
+        let row = |one: x0_mapek::Evidence| ReadingRow {
+            signal: one.signal.into(),
+            value: one.value,
+            threshold: one.threshold,
+        };
+        evidence.map(row).collect()
+    };
+    let unhealthy = |Member(node): &Member| Unhealthy { node: node.to_string(), readings: readings(*node) };
+    Status {
+        mode: mode(of.mode).into(),
+        is_leader: view.place.is_leader,
+        paused: of
+            .paused
+            .map(|until| control::Pause { seconds: until.map(|until| seconds_to(now, until)), reason }),
+        grace_s: of.grace_until.map_or(0, |until| seconds_to(now, until)),
+        is_storm: of.is_storm,
+        unhealthy: of.unhealthy.iter().map(unhealthy).collect(),
+        escalated: of.escalated.iter().map(|Member(node)| node.to_string()).collect(),
+        questions: of.questions.into_iter().map(row).collect(),
+        in_flight: of.in_flight.into_iter().map(row).collect(),
+    }
+}
+
+/// Why a healer does nothing about a node.
+fn why_not(healer: &mut Loop<View, Act>, now: Duration, node: NodeId) -> WhyNot {
+    let why = healer.why_not(now, &Member(node));
+    let row = |(kind, checked): (&'static str, Result<(), x0_mapek::Refusal>)| {
+        let (guard, reason) = match checked {
+            Ok(()) => (String::new(), String::new()),
+            Err(refusal) => (refusal.guard().into(), refusal.to_string()),
+        };
+        CandidateRow { kind: kind.into(), guard, reason }
+    };
+    WhyNot {
+        mode: mode(healer.options().mode).into(),
+        is_leader: healer.knowledge().place.is_leader,
+        is_unhealthy: why.is_unhealthy,
+        candidates: why.candidates.into_iter().map(row).collect(),
+    }
+}
+
+/// The mode as the configuration writes it.
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "observe",
+        Mode::DryRun => "dry-run",
+        Mode::Active => "active",
+    }
+}
+
 /// A record on one line.
 fn line(record: &Record) -> String {
     let text = record.explain();
@@ -203,6 +345,7 @@ fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<View, Act>> {
         .grace(Duration::from_secs(10))
         .stability(Duration::from_secs(1))
         .back_off(Duration::from_secs(30));
+    let options = config.approve.iter().fold(options, |options, kind| options.approve(kind.name()));
     let view = View::new(
         node,
         Duration::from_millis(config.slow_disk_ms),

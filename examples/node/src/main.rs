@@ -95,7 +95,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let held = runtime()?.block_on(rag::commands::rag(args))?;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Heal(args) => heal::commands::heal(&args).map(|()| ExitCode::SUCCESS),
+        Command::Heal(args) => runtime()?.block_on(heal::commands::heal(&args)).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::verify(&args).map(|()| ExitCode::SUCCESS),
         Command::Kv(args) => {
             let is_as_expected = runtime()?.block_on(kv::kv(args))?;

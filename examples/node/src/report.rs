@@ -1,4 +1,4 @@
-//! Services that answer each request with a report as JSON. A request is empty.
+//! Services that answer each request with a report as JSON. Most requests are empty.
 
 use std::time::Duration;
 
@@ -16,18 +16,34 @@ pub(crate) fn start(
     service: &'static str,
     report: impl Fn() -> serde_json::Result<Vec<u8>> + Send + 'static,
 ) -> Result<()> {
+    answering(mux, service, move |_, _| std::future::ready(report().ok()))
+}
+
+/// Registers a service; a task of the runtime answers one request after the other with what `answer` returns
+/// for its sender and bytes, or not.
+pub(crate) fn answering<F>(
+    mux: &Mux,
+    service: &'static str,
+    answer: impl Fn(NodeId, Vec<u8>) -> F + Send + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Option<Vec<u8>>> + Send + 'static,
+{
     let channel = mux
         .channel(ChannelOptions::new(service))
         .with_context(|| format!("cannot register the service {service}"))?;
-    tokio::spawn(answer(channel, report));
+    tokio::spawn(run(channel, answer));
     Ok(())
 }
 
-async fn answer(mut channel: Channel, report: impl Fn() -> serde_json::Result<Vec<u8>>) {
+async fn run<F>(mut channel: Channel, answer: impl Fn(NodeId, Vec<u8>) -> F)
+where
+    F: Future<Output = Option<Vec<u8>>>,
+{
     let mut request = Vec::new();
     while let Ok(next) = channel.next(&mut request).await {
         let Next::Message(Received { from, .. }) = next else { continue };
-        let Ok(payload) = report() else { continue };
+        let Some(payload) = answer(from, std::mem::take(&mut request)).await else { continue };
         // A client that does not read its answer must not block the service: it asks again.
         let answer = Transmit { to: from, lane: LANE, payload: &payload };
         let _ = tokio::time::timeout(ANSWER_LIMIT, channel.send(&answer)).await;
@@ -49,9 +65,14 @@ impl Asker {
 
     /// The report of a node. Waits until the node is connected.
     pub(crate) async fn report<R: DeserializeOwned>(&mut self, node: NodeId) -> Result<R> {
+        self.ask(node, b"").await
+    }
+
+    /// The answer of a node to a request. Waits until the node is connected.
+    pub(crate) async fn ask<R: DeserializeOwned>(&mut self, node: NodeId, request: &[u8]) -> Result<R> {
         let mut payload = Vec::new();
         loop {
-            match self.channel.send(&Transmit { to: node, lane: LANE, payload: b"" }).await {
+            match self.channel.send(&Transmit { to: node, lane: LANE, payload: request }).await {
                 Ok(()) => break,
                 Err(SendError::Unreachable { .. } | SendError::UnknownPeer { .. }) => {
                     // An event follows each change.

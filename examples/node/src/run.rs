@@ -68,6 +68,7 @@ struct Running {
     files: Files,
     peers: PeerBook,
     mesh: Option<Arc<NodeMesh>>,
+    healer: Healer,
     faults: FaultHandle,
     seen: Seen,
     log: Log,
@@ -149,7 +150,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let own = config.members.iter().find(|member| member.node == id);
     let mut options = NodeOptions::new(id, &config.data_dir)
         .addresses(own.map(|member| member.address.to_string()))
-        .roles(roles)
+        .roles(roles.clone())
         .repair(config.repair)
         .observe(move |event| observer.observe(&event));
     if !config.join {
@@ -173,6 +174,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         }
     };
     mesh::serve(&mux, mesh.clone())?;
+    let healer = Healer::start(&config, &mux, roles, &log)?;
     identity::report::serve(&mux, identity.clone(), SharedRenewing::default())?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
@@ -185,6 +187,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         files,
         peers,
         mesh,
+        healer,
         faults,
         seen,
         log,
@@ -264,7 +267,6 @@ fn is_port_in_use(error: &anyhow::Error) -> bool {
 impl Running {
     async fn serve(mut self, mut orders: Option<UnboundedReceiver<Result<Order, String>>>) -> Result<()> {
         let (mut stops, mut reloads) = (signals::Stops::new()?, signals::HangUps::new()?);
-        let mut healer = Healer::start(&self.config, &self.log)?;
         loop {
             tokio::select! {
                 ended = self.node.ended() => {
@@ -277,7 +279,7 @@ impl Running {
                     self.log.flush(fatal::LOG_LIMIT);
                     return self.panics.check(&self.config.data_dir);
                 }
-                () = healer.due() => healer.work(&self.node),
+                () = self.healer.due() => self.healer.work(&self.node),
                 () = stops.next() => break,
                 () = reloads.next() => self.reload_or_log(),
                 () = self.files.changed() => self.reload_or_log(),

@@ -252,7 +252,7 @@ fn build_slow_disk(library: &Path) {
     assert!(built.status.success(), "{built:?}");
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < LIMIT, "{LIMIT:?} have passed without: {what}");
@@ -381,6 +381,50 @@ fn a_dry_run_records_what_it_would_do_and_does_nothing() {
     }
     assert_eq!(cluster.leader(), Some(slow));
     assert_eq!(cluster.record(slow, "executing"), None);
+}
+
+#[test]
+fn an_operator_pauses_the_healers_and_approves_what_they_ask() {
+    let mut cluster = Cluster::started("mode = \"active\"\napprove = [\"transfer-leadership\"]");
+    let slow = cluster.a_leader();
+    let heal = |cluster: &Cluster, arguments: &[&str]| {
+        let arguments: Vec<&str> = ["heal"].iter().chain(arguments).copied().collect();
+        let output = cluster.run(&arguments, &cluster.path(OPERATOR));
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    // Only an operator may.
+    let client = cluster.run(&["heal", "pause", "--reason", "mine"], &cluster.path("client/client.toml"));
+    let refused = String::from_utf8_lossy(&client.stderr);
+    assert!(!client.status.success() && refused.contains("only an operator"), "{refused}");
+    let (is_done, _) = heal(&cluster, &["pause", "--for", "1h", "--reason", "maintenance"]);
+    assert!(is_done);
+    cluster.slow_down(slow);
+    until("the reason", || {
+        cluster.put().unwrap();
+        heal(&cluster, &["why-not", &slow.to_string()]).1.contains("guard `pause`")
+    });
+    // A restart does not end it.
+    let follower = slow % 3 + 1;
+    cluster.kill(follower);
+    cluster.start(follower);
+    until("the pause after the restart", || {
+        heal(&cluster, &["status"]).1.matches("s more: maintenance").count() == 3
+    });
+    assert!(heal(&cluster, &["resume"]).0);
+    let mut question = String::new();
+    until("a question", || {
+        cluster.put().unwrap();
+        question = heal(&cluster, &["status"]).1;
+        question.contains("heal approve ")
+    });
+    assert_eq!(cluster.leader(), Some(slow), "nothing is done before a person approves");
+    let id = question.split("question ").nth(1).unwrap().split(':').next().unwrap().to_owned();
+    assert!(!heal(&cluster, &["approve", "999", "--node", &slow.to_string()]).0);
+    assert!(heal(&cluster, &["approve", &id, "--node", &slow.to_string()]).0);
+    until("another leader", || {
+        cluster.put().unwrap();
+        cluster.leader().is_some_and(|leader| leader != slow)
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 use x0_mapek::{Action, Candidate, Diagnosis, Disruption, Evidence, Expectation, Plan, Policy};
 
+use super::config::ActionKind;
 use super::view::{Member, OwnCause, View};
 
 /// What the healer of a leader does.
@@ -21,8 +22,8 @@ pub(super) enum Act {
 impl Action<View> for Act {
     fn kind(&self) -> &'static str {
         match self {
-            Act::Transfer { .. } => "transfer-leadership",
-            Act::Replace { .. } => "replace-voter",
+            Act::Transfer { .. } => ActionKind::TransferLeadership.name(),
+            Act::Replace { .. } => ActionKind::ReplaceVoter.name(),
         }
     }
 

@@ -1,25 +1,202 @@
-//! `x0-node heal`: what the healer of a node on this machine decided, and why.
+//! `x0-node heal`: what healers do, what they decided, and why.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use x0_identity::NodeId;
 use x0_mapek::Record;
 use x0_mapek::record::GuardVerdict;
+use x0_mesh::{Mux, MuxOptions};
 
+use super::control::{ActionRow, Answer, Ask, SERVICE, Status, WhyNot};
 use super::{line, records};
 use crate::cli::{HealArgs, HealCommand};
-use crate::config::NodeConfig;
+use crate::client;
+use crate::config::{ClientConfig, NodeConfig};
+use crate::report::Asker;
 
-pub(crate) fn heal(args: &HealArgs) -> Result<()> {
-    let path =
-        args.config.as_ref().context("--config FILE is missing: name the configuration of the node")?;
+/// The time in which a node must answer, including the connection.
+const LIMIT: Duration = Duration::from_secs(3);
+
+pub(crate) async fn heal(args: &HealArgs) -> Result<()> {
+    let path = args
+        .config
+        .as_ref()
+        .context("--config FILE is missing: name the configuration of the node, or of an operator")?;
+    let text = match &args.command {
+        HealCommand::Log | HealCommand::Why { .. } => local(args, path)?,
+        command => remote(args, path, ask(command)).await?,
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// The request of a command to running nodes.
+fn ask(command: &HealCommand) -> Ask {
+    match command {
+        HealCommand::WhyNot { node } => Ask::WhyNot { node: node.get() },
+        HealCommand::Pause { time, reason } => {
+            Ask::Pause { seconds: time.map(|time| time.as_secs()), reason: reason.clone() }
+        }
+        HealCommand::Resume => Ask::Resume,
+        HealCommand::Approve { id, .. } => Ask::Approve { id: *id },
+        HealCommand::Acknowledge { node } => Ask::Acknowledge { node: node.get() },
+        HealCommand::Log | HealCommand::Why { .. } | HealCommand::Status => Ask::Status,
+    }
+}
+
+/// The answer of a node.
+#[derive(Debug, Serialize)]
+struct Row {
+    node: String,
+    /// `None` of a node that did not answer.
+    answer: Option<Answer>,
+}
+
+/// Asks the healers of all nodes, or of one. An error if one of them does not do what an operator asks for.
+async fn remote(args: &HealArgs, path: &Path, ask: Ask) -> Result<String> {
+    let config = ClientConfig::load(path)?;
+    let mut nodes: Vec<NodeId> = config.members.iter().map(|member| member.node).collect();
+    if let HealCommand::Approve { node, .. } = &args.command {
+        nodes.retain(|member| member == node);
+        if nodes.is_empty() {
+            bail!("node {node} is none of the `members` of {}: name one of them", path.display());
+        }
+    }
+    let mux = Mux::new(client::transport(&config)?, MuxOptions::default());
+    let mut asker = Asker::new(&mux, SERVICE)?;
+    let request = serde_json::to_vec(&ask)?;
+    let mut rows = Vec::new();
+    for node in nodes {
+        let answer = tokio::time::timeout(LIMIT, asker.ask(node, &request)).await.ok().transpose()?;
+        rows.push(Row { node: node.to_string(), answer });
+    }
+    let text = if args.json {
+        rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect::<Result<String>>()?
+    } else {
+        rows.iter().map(described).collect()
+    };
+    match failure(&rows, matches!(ask, Ask::Status | Ask::WhyNot { .. })) {
+        Some(failure) => {
+            std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
+            bail!(failure)
+        }
+        None => Ok(text),
+    }
+}
+
+/// Why a command failed. One that only reads has failed if no node answers.
+fn failure(rows: &[Row], only_reads: bool) -> Option<String> {
+    let seconds = LIMIT.as_secs();
+    let silent: Vec<&str> =
+        rows.iter().filter(|row| row.answer.is_none()).map(|row| row.node.as_str()).collect();
+    if silent.len() == rows.len() {
+        return Some(format!(
+            "no node answered within {seconds} s: check that the nodes run and that this client may connect"
+        ));
+    }
+    if only_reads {
+        return None;
+    }
+    let refused = rows.iter().find_map(|row| match &row.answer {
+        Some(Answer::Refused(why)) => Some(format!("node {} refused: {why}", row.node)),
+        _ => None,
+    });
+    let incomplete = || {
+        let nodes = silent.join(", ");
+        format!("node {nodes} did not answer within {seconds} s: repeat the command when it runs again")
+    };
+    refused.or_else(|| (!silent.is_empty()).then(incomplete))
+}
+
+fn described(row: &Row) -> String {
+    let text = match &row.answer {
+        None => "does not answer\n".to_owned(),
+        Some(Answer::Off) => "the healer is off: `mode` in [heal]\n".into(),
+        Some(Answer::Done) => "done\n".into(),
+        Some(Answer::Refused(why)) => format!("refused: {why}\n"),
+        Some(Answer::Status(status)) => of_status(status),
+        Some(Answer::WhyNot(why)) => of_why_not(why),
+    };
+    format!("node {}: {text}", row.node)
+}
+
+fn of_status(status: &Status) -> String {
+    let place = if status.is_leader { "leader" } else { "not the leader, so that it only watches" };
+    let mut text = format!("{}, {place}\n", status.mode);
+    if let Some(pause) = &status.paused {
+        let end = match pause.seconds {
+            Some(seconds) => format!("for {seconds} s more"),
+            None => "until `x0-node heal resume`".into(),
+        };
+        let _ = writeln!(text, "  paused {end}: {}", pause.reason.escape_debug());
+    }
+    if status.grace_s > 0 {
+        let _ = writeln!(text, "  has just started, and may act in {} s", status.grace_s);
+    }
+    if status.is_storm {
+        text.push_str("  holds: so many nodes are unhealthy that a common cause is likely\n");
+    }
+    for unhealthy in &status.unhealthy {
+        let _ = write!(text, "  node {} is unhealthy:", unhealthy.node);
+        for reading in &unhealthy.readings {
+            let _ =
+                write!(text, " {} {:.3} (threshold {})", reading.signal, reading.value, reading.threshold);
+        }
+        text.push('\n');
+    }
+    for node in &status.escalated {
+        let _ = writeln!(
+            text,
+            "  node {node} was left to a person: `x0-node heal acknowledge {node}` hands it back"
+        );
+    }
+    for ActionRow { id, kind, node, .. } in &status.questions {
+        let _ = writeln!(text, "  question {id}: {kind} of node {node}? `x0-node heal approve {id}`");
+    }
+    for ActionRow { id, kind, node, stage } in &status.in_flight {
+        let _ = writeln!(text, "  action {id}: {kind} of node {node}, {stage}");
+    }
+    text
+}
+
+fn of_why_not(why: &WhyNot) -> String {
+    match why {
+        WhyNot { is_unhealthy: false, candidates, .. } if candidates.is_empty() => {
+            "sees nothing wrong with it\n".into()
+        }
+        WhyNot { is_leader: false, .. } => "is not the leader, and only the leader's healer acts\n".into(),
+        WhyNot { mode, .. } if mode == "observe" => "only observes: `mode` in [heal]\n".into(),
+        WhyNot { candidates, .. } if candidates.is_empty() => {
+            "sees that it is unhealthy, and knows no action that helps: there is no other voter, or no spare, \
+             that is reached and has caught up\n"
+                .into()
+        }
+        WhyNot { mode, candidates, .. } => {
+            let mut text = String::new();
+            for one in candidates {
+                let _ = match one.guard.as_str() {
+                    "" if mode == "dry-run" => {
+                        writeln!(text, "{} passes all guards, and `mode` is dry-run", one.kind)
+                    }
+                    "" => writeln!(text, "{} passes all guards", one.kind),
+                    guard => writeln!(text, "{} is held by the guard `{guard}`: {}", one.kind, one.reason),
+                };
+            }
+            text
+        }
+    }
+}
+
+/// The records in the data folder of a node on this machine.
+fn local(args: &HealArgs, path: &Path) -> Result<String> {
     let folder = NodeConfig::load(path)?.data_dir.join("heal");
     let records = records::read(&folder)
         .with_context(|| format!("cannot read the records of the healer in {}", folder.display()))?;
-    let text = match args.command {
-        HealCommand::Log if args.json => records.iter().map(|record| record.to_json() + "\n").collect(),
-        HealCommand::Log => records.iter().map(|record| line(record) + "\n").collect(),
+    Ok(match args.command {
         HealCommand::Why { number } => {
             let Some(record) = records.iter().rev().find(|record| record.number == number) else {
                 bail!(
@@ -30,8 +207,9 @@ pub(crate) fn heal(args: &HealArgs) -> Result<()> {
             };
             if args.json { record.to_json() + "\n" } else { why(record) }
         }
-    };
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+        _ if args.json => records.iter().map(|record| record.to_json() + "\n").collect(),
+        _ => records.iter().map(|record| line(record) + "\n").collect(),
+    })
 }
 
 /// All that a record says, with the guards, and whether its numbers follow from each other.
@@ -59,4 +237,94 @@ pub(super) fn why(record: &Record) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::{CandidateRow, Pause, ReadingRow, Unhealthy};
+    use super::*;
+
+    fn row(answer: Option<Answer>) -> Row {
+        Row { node: "0000000000000002".into(), answer }
+    }
+
+    fn text(answer: Answer) -> String {
+        described(&row(Some(answer)))
+    }
+
+    #[test]
+    fn a_status_is_readable_and_says_what_to_do() {
+        let action = |id, stage: &str| ActionRow {
+            id,
+            kind: "replace-voter".into(),
+            node: "7".into(),
+            stage: stage.into(),
+        };
+        let status = Status {
+            mode: "active".into(),
+            is_leader: true,
+            paused: Some(Pause { seconds: None, reason: "upgrade\n\u{1b}[2J".into() }),
+            grace_s: 4,
+            is_storm: true,
+            unhealthy: vec![Unhealthy {
+                node: "7".into(),
+                readings: vec![ReadingRow { signal: "silent_seconds".into(), value: 12.5, threshold: 10.0 }],
+            }],
+            escalated: vec!["8".into()],
+            questions: vec![action(3, "asking")],
+            in_flight: vec![action(4, "verifying")],
+        };
+        let shown = text(Answer::Status(Box::new(status)));
+        for part in [
+            "active, leader",
+            "paused until `x0-node heal resume`: upgrade\\n\\u{1b}[2J",
+            "may act in 4 s",
+            "common cause",
+            "silent_seconds 12.500 (threshold 10)",
+            "heal acknowledge 8",
+            "heal approve 3",
+            "action 4: replace-voter of node 7, verifying",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let watching =
+            Status { paused: Some(Pause { seconds: Some(5), reason: String::new() }), ..Status::default() };
+        let shown = text(Answer::Status(Box::new(watching)));
+        assert!(shown.contains("only watches") && shown.contains("for 5 s more"), "{shown}");
+    }
+
+    #[test]
+    fn why_not_names_the_first_reason_that_matters() {
+        let why = |is_leader, mode: &str, is_unhealthy, guard: Option<&str>| {
+            let candidate = |guard: &str| CandidateRow {
+                kind: "replace-voter".into(),
+                guard: guard.into(),
+                reason: "a reason".into(),
+            };
+            let candidates = guard.map(candidate).into_iter().collect();
+            text(Answer::WhyNot(WhyNot { mode: mode.into(), is_leader, is_unhealthy, candidates }))
+        };
+        assert!(why(true, "active", false, None).contains("nothing wrong"));
+        assert!(why(false, "active", true, None).contains("only the leader's healer acts"));
+        assert!(why(true, "observe", true, None).contains("only observes"));
+        assert!(why(true, "active", true, None).contains("no spare"));
+        assert!(why(true, "active", true, Some("storm")).contains("guard `storm`: a reason"));
+        assert!(why(true, "dry-run", true, Some("")).contains("`mode` is dry-run"));
+        assert!(why(true, "active", true, Some("")).ends_with("passes all guards\n"));
+    }
+
+    #[test]
+    fn a_change_fails_unless_every_node_makes_it() {
+        let refused = Answer::Refused("no".into());
+        assert_eq!(failure(&[row(Some(Answer::Done)), row(Some(Answer::Off))], false), None);
+        assert!(
+            failure(&[row(Some(Answer::Done)), row(None)], false).unwrap().contains("repeat the command")
+        );
+        assert!(failure(&[row(None), row(Some(refused.clone()))], false).unwrap().contains("refused: no"));
+        assert_eq!(failure(&[row(None), row(Some(refused))], true), None);
+        assert!(failure(&[row(None)], true).unwrap().contains("no node answered"));
+        assert!(text(Answer::Off).contains("[heal]") && text(Answer::Done).contains("done"));
+        assert!(described(&row(None)).contains("does not answer"));
+        assert!(text(Answer::Refused("no".into())).contains("refused: no"));
+    }
 }

@@ -19,6 +19,26 @@ pub(crate) struct HealConfig {
     /// A voter that is silent for this long, in seconds, is replaced by a learner that has caught up. Without
     /// it no voter is replaced.
     pub(crate) replace_after_s: Option<u64>,
+    /// Actions that wait for `x0-node heal approve`.
+    pub(crate) approve: Vec<ActionKind>,
+}
+
+/// A kind of action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ActionKind {
+    TransferLeadership,
+    ReplaceVoter,
+}
+
+impl ActionKind {
+    /// The name in records and in the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ActionKind::TransferLeadership => "transfer-leadership",
+            ActionKind::ReplaceVoter => "replace-voter",
+        }
+    }
 }
 
 /// What the healer does.
@@ -37,7 +57,7 @@ pub(crate) enum HealMode {
 
 impl Default for HealConfig {
     fn default() -> HealConfig {
-        HealConfig { mode: HealMode::DryRun, slow_disk_ms: 300, replace_after_s: None }
+        HealConfig { mode: HealMode::DryRun, slow_disk_ms: 300, replace_after_s: None, approve: Vec::new() }
     }
 }
 

@@ -11,6 +11,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use x0_mapek::Record;
 
+use super::pause::{self, Paused};
+
 use crate::log::Log;
 
 /// The length of a file from which on it is full.
@@ -28,8 +30,16 @@ fn older(folder: &Path) -> PathBuf {
     folder.join("records.old")
 }
 
+/// What is to be written.
+enum Job {
+    /// A record, as its canonical bytes.
+    Record(Vec<u8>),
+    /// The pause that an operator ordered, or none.
+    Pause(Option<Paused>),
+}
+
 /// The way to the thread that writes.
-pub(super) struct Records(SyncSender<Vec<u8>>);
+pub(super) struct Records(SyncSender<Job>);
 
 impl Records {
     pub(super) fn start(folder: &Path, log: &Log) -> io::Result<Records> {
@@ -46,12 +56,17 @@ impl Records {
 
     /// Queues a record. It is dropped if the disk does not keep up; the log has its first line.
     pub(super) fn keep(&self, record: &Record) {
-        let _ = self.0.try_send(record.to_bytes());
+        let _ = self.0.try_send(Job::Record(record.to_bytes()));
+    }
+
+    /// Queues a pause, or its end. A restart forgets what a disk did not take in time.
+    pub(super) fn pause(&self, paused: Option<Paused>) {
+        let _ = self.0.try_send(Job::Pause(paused));
     }
 }
 
 /// Writes until the healer ends, or the disk fails.
-fn write_all(folder: &Path, records: &Receiver<Vec<u8>>) -> io::Result<()> {
+fn write_all(folder: &Path, jobs: &Receiver<Job>) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     // A torn record at the end would hide all after it: what is read is written again.
     let kept = read_file(&newer(folder))?;
@@ -60,7 +75,14 @@ fn write_all(folder: &Path, records: &Receiver<Vec<u8>>) -> io::Result<()> {
     for record in kept {
         len += append(&mut file, &record.to_bytes())?;
     }
-    while let Ok(bytes) = records.recv() {
+    while let Ok(job) = jobs.recv() {
+        let bytes = match job {
+            Job::Record(bytes) => bytes,
+            Job::Pause(paused) => {
+                pause::write(folder, paused.as_ref())?;
+                continue;
+            }
+        };
         if len >= FILE_LEN_MAX {
             fs::rename(newer(folder), older(folder))?;
             (file, len) = (create(&newer(folder))?, 0);
@@ -118,7 +140,7 @@ pub(super) fn write_for_test(folder: &Path, records: impl IntoIterator<Item = Re
     let records: Vec<_> = records.into_iter().collect();
     let (sender, receiver) = sync_channel(records.len().max(1));
     for record in records {
-        sender.send(record.to_bytes()).unwrap();
+        sender.send(Job::Record(record.to_bytes())).unwrap();
     }
     drop(sender);
     write_all(folder, &receiver).unwrap();

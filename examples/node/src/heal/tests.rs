@@ -305,3 +305,48 @@ fn why_names_the_guards_and_repeats_the_arithmetic() {
     forged.utility = 0.0;
     assert!(commands::why(&forged).contains("damaged or forged"));
 }
+
+#[test]
+fn an_operator_sees_questions_pauses_and_the_guard_that_holds() {
+    let config =
+        HealConfig { approve: vec![config::ActionKind::TransferLeadership], ..config(HealMode::Active) };
+    let mut healer = engine(id(1), &config).unwrap();
+    healer.knowledge_mut().set(place_of(true, Some(id(2))));
+    let feed = |healer: &mut Loop<View, Act>, step: u32| {
+        let now = Duration::from_millis(100) * step;
+        let reading = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: 0.5 };
+        healer.handle(now, Input::Reading(reading)).unwrap();
+        let mut executed = Vec::new();
+        healer
+            .drain(now, |action| {
+                executed.push(*action);
+                Ok(())
+            })
+            .unwrap();
+        (now, executed)
+    };
+    let (now, _) = feed(&mut healer, 1);
+    let early = status(&healer, now, String::new());
+    assert_eq!((early.grace_s, early.mode.as_str(), early.is_leader), (10, "active", true));
+    for step in 2..200 {
+        assert_eq!(feed(&mut healer, step).1, [], "a person must approve");
+    }
+    let now = Duration::from_millis(100) * 199;
+    let shown = status(&healer, now, String::new());
+    assert_eq!((shown.questions.len(), shown.questions[0].kind.as_str()), (1, "transfer-leadership"));
+    assert_eq!((shown.grace_s, shown.unhealthy[0].readings[0].threshold), (0, 0.3));
+    let why = why_not(&mut healer, now, id(1));
+    assert_eq!((why.candidates[0].guard.as_str(), why.is_unhealthy), ("approval", true));
+    assert_eq!(why_not(&mut healer, now, id(2)).candidates, []);
+
+    let pause = Input::Command(Command::Pause { until: Some(now + SECOND * 90) });
+    healer.handle(now, pause).unwrap();
+    let paused = status(&healer, now, "upgrade".into()).paused.unwrap();
+    assert_eq!((paused.seconds, paused.reason.as_str()), (Some(90), "upgrade"));
+    assert_eq!(why_not(&mut healer, now, id(1)).candidates[0].guard, "pause");
+    healer.handle(now, Input::Command(Command::Resume)).unwrap();
+    healer.handle(now, Input::Command(Command::Approve { id: shown.questions[0].id })).unwrap();
+    let acted = (200..220).any(|step| !feed(&mut healer, step).1.is_empty());
+    assert!(acted, "the approved action is carried out");
+    assert_eq!(why_not(&mut healer, SECOND * 22, id(1)).mode, "active");
+}

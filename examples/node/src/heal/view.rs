@@ -107,6 +107,14 @@ impl View {
         Some((OwnCause::SlowDisk, vec![slow]))
     }
 
+    /// The readings that make this node unhealthy.
+    pub(super) fn evidence(&self, now: Duration, node: NodeId) -> Vec<Evidence> {
+        if node == self.node {
+            return self.own_cause(now).map(|(_, evidence)| evidence).unwrap_or_default();
+        }
+        self.dead(now).filter(|(dead, _)| *dead == node).map(|(_, evidence)| evidence).collect()
+    }
+
     /// The voters that count as dead, with the reading that says so.
     pub(super) fn dead(&self, now: Duration) -> impl Iterator<Item = (NodeId, Evidence)> + '_ {
         let others = self.place.voters.iter().filter(|voter| **voter != self.node);
