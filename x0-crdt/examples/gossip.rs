@@ -128,6 +128,8 @@ impl Node {
                         joined = true;
                         keys.extend(news.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()));
                     }
+                    // Nothing is kept on disk.
+                    SessionOutput::Staged(_) => {}
                 }
             }
             if joined {

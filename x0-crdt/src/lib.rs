@@ -32,6 +32,8 @@
 //! | tombstone | the record of a removal in the history |
 //! | tombstone collection | dropping the history that all members have seen |
 //! | member, lease | a replica whose heartbeats arrive; after a lease without one it is not waited for |
+//! | range | what a replica holds between two keys, and what it has seen |
+//! | stage | a long state that arrives range by range, beside the map |
 //! | reconciliation | finding the values in which two states differ, where history does not reach back |
 //! | batch | events of one writer under one signature |
 //! | checkpoint | the signed end of a batch, which names the end of the batch before it |
@@ -77,8 +79,9 @@
 //! # Limitations
 //! No text or lists. No reads across replicas: a read returns what has arrived here. A writer that gives one
 //! event two contents is resolved to one of them on all replicas, and only [`SignedMap`] can prove which
-//! writer it was. Deltas are joined whole, so a state must be small enough to be sent: large values belong
-//! beside it, with their hashes in it.
+//! writer it was. Deltas are joined whole. A long [`CausalMap`] is sent by key ranges and joined beside the
+//! map, which needs the memory of both; a state of another type must be small enough to be sent. Large values
+//! belong beside the state, with their hashes in it.
 //!
 //! # Signed maps
 //! Versions identify events by dot, so they assume that a writer has one event per dot. [`SignedMap`]
@@ -170,8 +173,8 @@ pub mod internal {
         (&mut signed.map, &mut signed.chains)
     }
 
-    pub use crate::session::Transfer;
     pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
+    pub use crate::session::{StageBegin, StageStep, StageTaken, Transfer};
 }
 
 /// Items that the macros of this crate need where they are used.

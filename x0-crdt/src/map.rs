@@ -13,8 +13,10 @@ mod replicated;
 mod saved;
 mod short;
 mod small;
+mod stage;
 mod writers;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -126,6 +128,12 @@ pub struct CausalMap {
     members: Members,
     /// How often contents have changed without an event.
     resolutions: u64,
+    /// A state that arrives by key ranges.
+    stage: Option<Box<stage::Stage>>,
+    /// What is left of maps that a stage has replaced.
+    remains: Vec<stage::Remains>,
+    /// How many times a session has begun to fetch ranges.
+    claims: u64,
 }
 
 impl CausalMap {
@@ -148,6 +156,9 @@ impl CausalMap {
             siblings: 0,
             members: Members::default(),
             resolutions: 0,
+            stage: None,
+            remains: Vec::new(),
+            claims: 0,
         }
     }
 

@@ -6,6 +6,7 @@ mod message;
 mod options;
 mod pull;
 mod push;
+mod ranges;
 mod replicated;
 mod serve;
 pub(crate) mod sketch;
@@ -22,7 +23,7 @@ use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::Pull;
 pub use replicated::Replicated;
-pub use replicated::Transfer;
+pub use replicated::{StageBegin, StageStep, StageTaken, Transfer};
 use serve::{Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
@@ -38,6 +39,9 @@ const SILENCE: u32 = 4;
 
 /// After so many announcements in a row without an answer a change of the state does not hasten the next one.
 const UNANSWERED_MAX: u32 = 6;
+
+/// The least limit of versions, members and hashes, which do not shrink with the transfers.
+const TABLE_LEN_MAX: usize = 64 << 10;
 
 /// The least limit of a datagram, in bytes: the longest message that is not split must fit.
 const DATAGRAM_LEN_MIN: usize = 128;
@@ -63,6 +67,10 @@ pub enum SessionOutput<J = Joined> {
     /// The state has joined a delta: notify watchers, and the sessions with other peers by
     /// [`SessionInput::Changed`].
     Joined(J),
+    /// A part of a long state has arrived, and does not count yet. A replica with a journal may write this
+    /// record to it, and then goes on from here after a restart: see
+    /// [`CausalMap::replay_range`]. Nothing is lost if it does not.
+    Staged(Vec<u8>),
 }
 
 /// Why a datagram was refused. It had no effect; the session goes on and requests again what it lacks.
@@ -79,7 +87,7 @@ pub enum SessionError {
     /// The checksum of a transfer does not match: it was damaged.
     #[error("the checksum of a transfer does not match: it was damaged, and is fetched again")]
     Checksum,
-    /// A delta of the peer is longer than this side takes. The peer was notified.
+    /// A delta of the peer is longer than this side takes, and cannot be split. The peer was notified.
     #[error(
         "a delta of the peer has {len} bytes, above the limit of {limit}: raise SessionOptions::transfer_len_max on this side; the state is as it was"
     )]
@@ -143,6 +151,10 @@ pub struct SessionStats {
 /// `retry_min`, so that few parts are sent into a dead link. While no pull makes progress, each side sends at
 /// most one datagram in each [`retry_max`](SessionOptions::retry_max), besides its answers to the peer's
 /// requests.
+///
+/// A map that is too long for one transfer is pulled range by range, each in one transfer of at most 512 KiB.
+/// The ranges are joined beside the map, in steps that [`poll_timeout`](Self::poll_timeout) asks for at once,
+/// and become visible together. Between two ranges the serving side holds nothing.
 ///
 /// Announcements carry a check value of the hash key, so that a mismatch is an error and no endless exchange.
 /// When only the members differ, one side sends four bits of each member's heartbeat count, from which the
@@ -232,6 +244,8 @@ pub struct Session<R: Replicated = CausalMap> {
     mismatch: bool,
     /// The longest delta that the peer takes, as far as it has refused one.
     peer_limit: Option<u64>,
+    /// The number of the last range that this side has sent.
+    range_number: Option<u64>,
     announce_at: Duration,
     announce_pause: Duration,
     /// The frontier that this side last announced, and when.
@@ -243,6 +257,12 @@ pub struct Session<R: Replicated = CausalMap> {
     compared: Option<(u32, Table)>,
     /// While nothing waits for heartbeats, none are compared before this time.
     compare_at: Duration,
+    /// The number under which this session fetches ranges.
+    stage: Option<u64>,
+    /// Work on the state's stage is due.
+    is_staging: bool,
+    /// The state's stage is of another peer.
+    is_foreign: bool,
     /// When something that this side is getting last made progress.
     progress: Duration,
     /// When the last datagram of the peer arrived, and when this side last sent one.
@@ -295,6 +315,7 @@ impl<R: Replicated> Session<R> {
             in_sync: false,
             mismatch: false,
             peer_limit: None,
+            range_number: None,
             announce_at: Duration::ZERO,
             announce_pause,
             announced: None,
@@ -302,6 +323,9 @@ impl<R: Replicated> Session<R> {
             unanswered: 0,
             compared: None,
             compare_at: Duration::ZERO,
+            stage: None,
+            is_staging: false,
+            is_foreign: false,
             progress: Duration::ZERO,
             heard: Duration::ZERO,
             spoke: Duration::ZERO,
@@ -351,6 +375,7 @@ impl<R: Replicated> Session<R> {
         state: &mut R,
     ) -> Result<(), SessionError> {
         self.now = now;
+        self.work(now, state);
         match input {
             SessionInput::Datagram(bytes) => {
                 // Counted even if it is malformed: the bytes were spent.
@@ -429,7 +454,9 @@ impl<R: Replicated> Session<R> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        [sending, asking, collecting, self.here_at(), Some(self.announce_at)].into_iter().flatten().min()
+        let staging = self.is_staging.then_some(self.now);
+        let times = [sending, asking, collecting, self.here_at(), staging, Some(self.announce_at)];
+        times.into_iter().flatten().min()
     }
 
     /// Whether parts or symbols wait to be sent.
@@ -477,7 +504,7 @@ impl<R: Replicated> Session<R> {
         if self.here_at().is_some_and(|at| at <= now) {
             self.send(&Message::Here);
         }
-        if now >= self.announce_at && (self.pull.is_some() || self.is_sending()) {
+        if now >= self.announce_at && (self.pull.is_some() || self.is_staging || self.is_sending()) {
             // During a transfer an announcement is superfluous: the receiver announces its frontier when it
             // has joined the delta.
             self.announce_at = now + self.options.retry_max;
@@ -512,8 +539,14 @@ impl<R: Replicated> Session<R> {
                 Ok(())
             }
             Message::Rows { version, base, bytes } => self.on_rows(now, *version, *base, bytes, state),
-            Message::Pull { number, version, extent } => {
-                self.on_pull(now, *number, version, *extent, state);
+            Message::Pull { number, version, extent, range } => {
+                let waiting = Waiting {
+                    number: *number,
+                    version: version.clone(),
+                    extent: *extent,
+                    range: range.clone(),
+                };
+                self.on_pull(now, waiting, state);
                 Ok(())
             }
             Message::Want { kind, number, missing } => {
@@ -546,7 +579,11 @@ impl<R: Replicated> Session<R> {
             Message::Push { base, result, about, bytes } => {
                 self.on_push(now, *base, *result, *about, bytes, state)
             }
-            Message::Refuse { number, limit } => self.on_refuse(*number, *limit),
+            Message::Refuse { number, limit } => self.on_refuse(*number, *limit, state),
+            Message::Ranges { number } => {
+                self.on_ranges(now, *number, state);
+                Ok(())
+            }
         }
     }
 
@@ -594,7 +631,7 @@ impl<R: Replicated> Session<R> {
         part: &Part<'_>,
         state: &mut R,
     ) -> Result<(), SessionError> {
-        let len_max = self.options.transfer_len_max;
+        let len_max = self.options.transfer_len_max.max(TABLE_LEN_MAX);
         let retry_min = self.options.retry_min;
         let Some(collecting) = &mut self.collecting[kind as usize] else { return Ok(()) };
         // A part of an older transfer of this kind.
@@ -622,7 +659,7 @@ impl<R: Replicated> Session<R> {
             Kind::Delta => Ok(()),
             Kind::Version => self.on_version(now, &bytes, state),
             Kind::Hashes => {
-                self.on_hashes(collecting.number, &bytes, state);
+                self.on_hashes(now, collecting.number, &bytes, state);
                 Ok(())
             }
             Kind::Members => {

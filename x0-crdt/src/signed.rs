@@ -546,6 +546,8 @@ impl SignedMap {
                 match output {
                     SessionOutput::Send(datagram) => sends.push((*peer, datagram)),
                     SessionOutput::Joined(done) => joined.push((*peer, done.keys)),
+                    // After a restart a long transfer starts over.
+                    SessionOutput::Staged(_) => {}
                 }
             }
         }

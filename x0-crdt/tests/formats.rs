@@ -74,6 +74,52 @@ fn a_saved_map_opens() {
     assert_eq!(map.frontier(), sample::<CausalMap>(1).frontier());
 }
 
+/// A map with a state that arrives by key ranges, and the records of its ranges.
+fn staged() -> (CausalMap, Vec<Vec<u8>>) {
+    let options = SessionOptions::default().transfer_len_max(500);
+    let mut maps = [sample::<CausalMap>(1), CausalMap::create(ReplicaId::new(2))];
+    for number in 0..40_u64 {
+        let value = (1..6_u64).flat_map(|n| (number * n).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
+        maps[0].put_value(&number.to_be_bytes(), number, &value.collect::<Vec<_>>());
+    }
+    maps[1].put_value(b"mine", 1, b"value");
+    let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
+    let (mut records, mut now) = (Vec::new(), Duration::ZERO);
+    while records.len() < 2 {
+        assert!(now < Duration::from_secs(60), "it comes by ranges");
+        for side in 0..2 {
+            sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]).unwrap();
+            while let Some(output) = sessions[side].poll_output() {
+                match output {
+                    SessionOutput::Send(datagram) => {
+                        let input = SessionInput::Datagram(&datagram);
+                        sessions[1 - side].handle(now, input, &mut maps[1 - side]).unwrap();
+                    }
+                    SessionOutput::Staged(record) if side == 1 => records.push(record),
+                    _ => {}
+                }
+            }
+        }
+        now += Duration::from_millis(5);
+    }
+    let [_, map] = maps;
+    (map, records)
+}
+
+#[test]
+fn a_saved_map_with_a_stage_opens_and_so_do_the_records_of_ranges() {
+    let id = ReplicaId::new(2);
+    let map = CausalMap::restore_as(&recorded("map-2.saved", || staged().0.save()), id);
+    assert_eq!(map.frontier(), staged().0.frontier());
+    assert_eq!(map.keys(), [b"mine"]);
+    let mut map = CausalMap::create(id);
+    map.put_value(b"mine", 1, b"value");
+    for record in unpack(&recorded("map-2.ranges", || pack(&staged().1))) {
+        map.replay_range(&record).unwrap();
+    }
+    assert_eq!(map.keys(), [b"mine"]);
+}
+
 #[test]
 fn a_delta_of_a_map_decodes() {
     let base = Version::from_iter([(ReplicaId::new(1), 20)]);

@@ -268,7 +268,7 @@ impl<R: Subject> SessionsState<R> {
             while let Some(output) = sessions[touched].poll_output() {
                 match output {
                     SessionOutput::Send(datagram) => wire.push((1 - touched, datagram)),
-                    SessionOutput::Joined(_) => {}
+                    SessionOutput::Joined(_) | SessionOutput::Staged(_) => {}
                 }
             }
             // Whole differences only: who has seen an event of a writer has seen those before it.

@@ -10,7 +10,13 @@ const KEY: HashKey = HashKey::new([1; 16]);
 fuzz_target!(|data: &[u8]| {
     let mut map = CausalMap::new(ReplicaId::new(1), KEY);
     let _ = map.put(b"key-1", 1, b"here");
-    let _ = CausalMap::restore(data, ReplicaId::new(2), KEY);
+    if let Ok(restored) = CausalMap::restore(data, ReplicaId::new(2), KEY) {
+        assert!(CausalMap::restore(&restored.save(), ReplicaId::new(2), KEY).is_ok());
+    }
+    if map.replay_range(data).is_ok() {
+        map.replay_ranges();
+        assert!(CausalMap::restore(&map.save(), ReplicaId::new(2), KEY).is_ok());
+    }
     let _ = CausalReplica::<OrMap<u8, OrSet<u64>>>::restore(data, ReplicaId::new(2), KEY);
     for base in [Version::new(), map.version()] {
         if let Ok(delta) = MapDelta::decode(data, &base) {

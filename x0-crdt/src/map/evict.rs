@@ -28,6 +28,9 @@ impl CausalMap {
         });
         let is_found = siblings.len() < before;
         self.resolutions += u64::from(is_found);
+        if is_found {
+            self.evict_staged(key.as_slice(), dot);
+        }
         if let Some(cell) = Cell::new(siblings) {
             self.cells.insert(key, cell);
         }

@@ -105,6 +105,10 @@ impl CausalMap {
         let mut floor = stable.clone();
         // A floor above the own version would claim history of events that were never here.
         floor.meet(&self.version());
+        // What was written since a stage began is found by its history.
+        if let Some(stage) = &self.stage {
+            floor.meet(stage.base());
+        }
         floor.join(&self.floor());
         self.floor = self.writers.by_number(&floor);
         self.drop_below_floor();

@@ -2,13 +2,14 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use super::cell::{Cell, Sibling};
 use super::clash::Clashes;
 use super::delta::{DeltaExtent, DeltaItem, Item, MapDelta};
 use super::small::Key;
 use super::{CausalMap, item_hash, seq_of};
-use crate::Dot;
+use crate::{Dot, Version};
 
 /// Why a delta was not joined. The state is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +42,8 @@ pub enum JoinError {
 /// The result of a join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joined {
-    /// The keys whose values changed, ascending.
+    /// The keys whose values changed, ascending. Of a state that arrived by key ranges: in the order in which
+    /// they arrived, some of them twice.
     pub keys: Vec<Vec<u8>>,
     /// Keys that now hold concurrent values and did not before.
     pub conflicts: usize,
@@ -55,6 +57,10 @@ pub struct Joined {
     /// lost its last events and wrote on under its old ID. Every replica keeps the same content: a value
     /// rather than a removal, and of two values the one with the greater time, then value, then key.
     pub equivocating: Vec<Dot>,
+    /// Set if the state arrived by key ranges: the version of the peer that was joined. A journal that has
+    /// the records of [`SessionOutput::Staged`](crate::SessionOutput::Staged) notes here that they count, see
+    /// [`CausalMap::replay_ranges`].
+    pub ranges: Option<Version>,
 }
 
 /// A delta in terms of the map's own numbers of writers.
@@ -116,6 +122,58 @@ impl CausalMap {
     }
 
     pub(super) fn take_in(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
+        let numbers = self.number_writers(delta)?;
+        let clashes = self.clashes(delta, &numbers);
+        let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context), clashes };
+        let mut joined = Joined::default();
+        if !incoming.clashes.is_empty() {
+            joined.equivocating.extend(incoming.clashes.dots());
+            joined.keys = self.take_out(&incoming.clashes);
+        }
+        self.join_entries(&incoming, &mut joined);
+        match delta.extent {
+            DeltaExtent::Since => {}
+            DeltaExtent::Complete => self.drop_unlisted(&incoming, &[], None, &mut joined),
+            DeltaExtent::Chosen => self.drop_dots(&incoming, dots, &mut joined),
+        }
+        // After the keys, because `join_key` decides by the version before the join whether an item is new.
+        for (mine, theirs) in self.version.iter_mut().zip(&incoming.context) {
+            *mine = (*mine).max(*theirs);
+        }
+        self.raise_floor(delta);
+        // A key may be touched twice, as listed and as dropped.
+        joined.keys.sort_unstable();
+        joined.keys.dedup();
+        joined.equivocating.sort_unstable();
+        joined.equivocating.dedup();
+        self.resolutions += joined.equivocating.len() as u64;
+        self.prune_stage();
+        Ok(joined)
+    }
+
+    /// Joins a delta that says nothing of keys below `from` and from `end` on. The version stays.
+    pub(super) fn take_in_range(
+        &mut self,
+        delta: &MapDelta,
+        from: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<Joined, JoinError> {
+        let numbers = self.number_writers(delta)?;
+        let context = self.writers.by_number(&delta.context);
+        // One event with two contents is found when the contents are compared.
+        let incoming = Incoming { delta, numbers, context, clashes: Clashes::default() };
+        let mut joined = Joined::default();
+        self.join_entries(&incoming, &mut joined);
+        if delta.extent == DeltaExtent::Complete {
+            self.drop_unlisted(&incoming, from, end, &mut joined);
+        }
+        self.raise_floor(delta);
+        joined.keys.sort_unstable();
+        Ok(joined)
+    }
+
+    /// Gives the writers of a delta numbers here. Returns those of its table.
+    fn number_writers(&mut self, delta: &MapDelta) -> Result<Vec<u32>, JoinError> {
         let mut numbers = Vec::with_capacity(delta.writers.len());
         // Writers that only the context names get numbers too: their events count as seen after the join.
         for (replica, _) in delta.context.iter() {
@@ -127,45 +185,30 @@ impl CausalMap {
         // The vectors by writer grow with the table, so that every number has a place in them.
         self.version.resize(self.writers.len(), 0);
         self.floor.resize(self.writers.len(), 0);
-        let clashes = self.clashes(delta, &numbers);
-        let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context), clashes };
-        let mut joined = Joined::default();
-        if !incoming.clashes.is_empty() {
-            joined.equivocating.extend(incoming.clashes.dots());
-            joined.keys = self.take_out(&incoming.clashes);
-        }
+        Ok(numbers)
+    }
+
+    fn join_entries(&mut self, incoming: &Incoming<'_>, joined: &mut Joined) {
         let mut begin = 0;
-        for (key, end) in &delta.entries {
-            let items = delta.items.get(begin..*end).unwrap_or_default();
+        for (key, end) in &incoming.delta.entries {
+            let items = incoming.delta.items.get(begin..*end).unwrap_or_default();
             begin = *end;
-            self.join_key(&incoming, key, items, &mut joined);
+            self.join_key(incoming, key, items, joined);
         }
-        match delta.extent {
-            DeltaExtent::Since => {}
-            DeltaExtent::Complete => self.drop_unlisted(&incoming, &mut joined),
-            DeltaExtent::Chosen => self.drop_dots(&incoming, dots, &mut joined),
+    }
+
+    fn raise_floor(&mut self, delta: &MapDelta) {
+        if delta.extent == DeltaExtent::Since {
+            return;
         }
-        // After the keys, because `join_key` decides by the version before the join whether an item is new.
-        for (mine, theirs) in self.version.iter_mut().zip(&incoming.context) {
-            *mine = (*mine).max(*theirs);
+        // The sender cannot name what it has collected: a peer that requests more from here is brought up
+        // from state as well.
+        let floor = self.writers.by_number(&delta.floor);
+        for (mine, theirs) in self.floor.iter_mut().zip(floor) {
+            *mine = (*mine).max(theirs);
         }
-        if delta.extent != DeltaExtent::Since {
-            // The sender cannot name what it has collected: a peer that requests more from here is brought up
-            // from state as well.
-            let floor = self.writers.by_number(&delta.floor);
-            for (mine, theirs) in self.floor.iter_mut().zip(floor) {
-                *mine = (*mine).max(theirs);
-            }
-            // The floor rose, and with it history that this replica still held.
-            self.drop_below_floor();
-        }
-        // A key may be touched twice, as listed and as dropped.
-        joined.keys.sort_unstable();
-        joined.keys.dedup();
-        joined.equivocating.sort_unstable();
-        joined.equivocating.dedup();
-        self.resolutions += joined.equivocating.len() as u64;
-        Ok(joined)
+        // The floor rose, and with it history that this replica still held.
+        self.drop_below_floor();
     }
 
     fn check(&self, delta: &MapDelta) -> Result<(), JoinError> {
@@ -234,7 +277,11 @@ impl CausalMap {
         let was_contested = before > 0 && !removals.is_empty();
         for item in items {
             let writer = incoming.number(item);
-            let seen = item.seq <= seq_of(&self.version, writer) && !incoming.admits(writer, item.seq);
+            // A stage holds events that its version does not have yet.
+            let is_held = siblings.iter().any(|mine| (mine.writer, mine.seq) == (writer, item.seq))
+                || removals.contains(&(writer, item.seq));
+            let seen =
+                (item.seq <= seq_of(&self.version, writer) && !incoming.admits(writer, item.seq)) || is_held;
             match &item.item {
                 // `check_base` has made sure that it is here, or was removed since.
                 Item::Known => joined.redundant += 1,
@@ -296,18 +343,23 @@ impl CausalMap {
         }
     }
 
-    /// After a complete delta: drops the values that the sender has seen and does not hold, at keys that it
-    /// does not list.
-    fn drop_unlisted(&mut self, incoming: &Incoming<'_>, joined: &mut Joined) {
+    /// After a complete delta of the keys from `from` on, below `end`: drops the values that the sender has
+    /// seen and does not hold, at keys that it does not list.
+    fn drop_unlisted(
+        &mut self,
+        incoming: &Incoming<'_>,
+        from: &[u8],
+        end: Option<&[u8]>,
+        joined: &mut Joined,
+    ) {
         let listed: BTreeSet<&[u8]> = incoming.delta.entries.iter().map(|(key, _)| key.as_slice()).collect();
         // Collected first: `join_key` changes the maps that are iterated.
-        let rest: Vec<Key> = self
-            .cells
-            .keys()
-            .chain(self.removals.keys())
-            .filter(|key| !listed.contains(key.as_slice()))
-            .cloned()
-            .collect();
+        let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(from)));
+        let span = (Bound::Included(from), end);
+        let cells = self.cells.range::<[u8], _>(span).map(|(key, _)| key);
+        let removals = self.removals.range::<[u8], _>(span).map(|(key, _)| key);
+        let rest: Vec<Key> =
+            cells.chain(removals).filter(|key| !listed.contains(key.as_slice())).cloned().collect();
         for key in rest {
             self.join_key(incoming, &key, &[], joined);
         }

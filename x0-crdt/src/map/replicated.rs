@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::delta::MapDelta;
 use super::{CausalMap, Frontier, HistoryError, Joined};
-use crate::session::Transfer;
+use crate::session::{StageBegin, StageStep, StageTaken, Transfer};
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl CausalMap {
@@ -89,6 +89,49 @@ impl Transfer for CausalMap {
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError> {
         Ok(self.chosen(since, sketched, hashes)?.encode(since))
+    }
+
+    fn has_ranges(&self) -> bool {
+        true
+    }
+
+    fn is_long(&self, since: &Version, complete: bool) -> bool {
+        self.is_long(since, complete)
+    }
+
+    fn encode_range(&self, since: &Version, from: &[u8], len_max: usize) -> Option<Vec<u8>> {
+        Some(self.encode_range_from(since, from, len_max))
+    }
+
+    fn begin_stage(
+        &mut self,
+        now: Duration,
+        claim: Option<u64>,
+        patience: Duration,
+        renew: bool,
+    ) -> StageBegin {
+        self.begin_stage(now, claim, patience, renew)
+    }
+
+    fn stage_needs(&self) -> Option<(Version, Vec<u8>)> {
+        self.stage_needs()
+    }
+
+    fn take_range(
+        &mut self,
+        now: Duration,
+        claim: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<StageTaken, SessionError> {
+        self.take_range(now, claim, bytes)
+    }
+
+    fn step_stage(&mut self) -> StageStep<Joined> {
+        self.step_stage()
+    }
+
+    fn expire_stage(&mut self, now: Duration) {
+        self.expire_stage(now);
     }
 
     fn join_encoded(

@@ -1,16 +1,20 @@
 //! The saved form of a [`CausalMap`].
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::cell::{Cell, Sibling};
 use super::delta::{DeltaError, MapDelta};
+use super::stage::Stage;
 use super::{CausalMap, JoinError};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes};
 use crate::hash::HashKey;
 use crate::{ReplicaId, Version};
 
 const FORMAT: u8 = 1;
+/// With a state that arrives by key ranges.
+const STAGED_FORMAT: u8 = 2;
 
 /// Why a saved state was not restored. Nothing was made of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,15 +45,20 @@ impl CausalMap {
         whole.removals = BTreeMap::new();
         // The floor depends on when each replica collected.
         whole.floor = alloc::vec![0; whole.floor.len()];
+        whole.stage = None;
         whole.complete(&Version::new()).encode(&Version::new())
     }
 
-    /// The whole replica, its history included, to be restored on this machine.
+    /// The whole replica, its history and what has arrived by key ranges included, to be restored on this
+    /// machine.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let mut out = alloc::vec![FORMAT];
+        let mut out = alloc::vec![if self.stage.is_some() { STAGED_FORMAT } else { FORMAT }];
         self.replica.encode(&mut out);
         put_bytes(&self.complete(&Version::new()).encode(&Version::new()), &mut out);
+        if let Some(stage) = &self.stage {
+            stage.encode(self, &mut out);
+        }
         out
     }
 
@@ -61,16 +70,19 @@ impl CausalMap {
     pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
         let mut input = ByteReader::new(bytes);
         let found = input.byte("a saved map")?;
-        if found != FORMAT {
+        if found != FORMAT && found != STAGED_FORMAT {
             return Err(DecodeError::Version { found }.into());
         }
         // Only informative: a fresh incarnation may go on from the bytes of an older one.
         let _saved_by = ReplicaId::decode(&mut input)?;
         let delta = MapDelta::decode(input.bytes("a saved map")?, &Version::new())?;
-        input.finish()?;
         let mut map = Self::new(replica, hash_key);
         // The bytes hold events of this replica, which `join` would refuse as an impostor's.
         map.take_in(&delta, &[])?;
+        if found == STAGED_FORMAT {
+            map.stage = Some(Box::new(Stage::decode(&map, &mut input)?));
+        }
+        input.finish()?;
         Ok(map)
     }
 }

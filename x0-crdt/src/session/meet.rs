@@ -132,6 +132,7 @@ impl<R: Replicated> Session<R> {
     pub(super) fn on_equal(&mut self, now: Duration, state: &mut R) {
         let version = state.version();
         self.in_sync = true;
+        (self.stage, self.is_foreign) = (None, false);
         self.agreed = Some(state.frontier());
         // The peer proved to be healthy.
         self.made_progress(now);

@@ -59,6 +59,17 @@ pub(super) enum Extent {
     Complete,
     /// The values of the hashes that the requesting side holds ready, and what has changed.
     Chosen,
+    /// A range of keys, see [`RangeRef`].
+    Range,
+}
+
+/// A range of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RangeRef {
+    /// The most bytes.
+    pub(super) len_max: u64,
+    /// Its first key. `None`: the requesting side holds it ready.
+    pub(super) from: Option<Vec<u8>>,
 }
 
 /// The part that every announcement has.
@@ -99,7 +110,7 @@ pub(super) enum Message<'a> {
     /// The rows of members that are newer than the heartbeats of this hash.
     Rows { version: u32, base: u32, bytes: &'a [u8] },
     /// Requests a delta.
-    Pull { number: u64, version: VersionRef, extent: Extent },
+    Pull { number: u64, version: VersionRef, extent: Extent, range: Option<RangeRef> },
     /// Requests the missing parts of an answer, or another transfer; the number of a version is its hash.
     Want { kind: Kind, number: u64, missing: Vec<Range<usize>> },
     /// A part.
@@ -119,6 +130,8 @@ pub(super) enum Message<'a> {
     Push { base: u64, result: u64, about: About, bytes: &'a [u8] },
     /// Refuses a delta: it is longer than the sender of this takes.
     Refuse { number: u64, limit: u64 },
+    /// The answer to a pull that is too long for one transfer: to be requested by ranges.
+    Ranges { number: u64 },
 }
 
 const FRONTIER: u8 = 1;
@@ -135,6 +148,7 @@ const BEATS: u8 = 11;
 const ROWS: u8 = 12;
 const PUSH: u8 = 13;
 const REFUSE: u8 = 14;
+const RANGES: u8 = 15;
 
 /// The version of the session's datagrams, in the high bits of their first byte.
 const VERSION: u8 = 1 << 4;
@@ -168,13 +182,14 @@ impl<'a> Message<'a> {
                 out.extend_from_slice(&base.to_le_bytes());
                 out.extend_from_slice(bytes);
             }
-            Self::Pull { number, version, extent } => {
+            Self::Pull { number, version, extent, range } => {
                 out.push(VERSION | PULL);
                 put_integer(*number, &mut out);
                 out.push(match extent {
                     Extent::Since => 0,
                     Extent::Complete => 1,
                     Extent::Chosen => 2,
+                    Extent::Range => 3,
                 });
                 out.extend_from_slice(&version.hash.to_le_bytes());
                 version.changes.is_some().encode(&mut out);
@@ -184,6 +199,11 @@ impl<'a> Message<'a> {
                     for change in changes {
                         change.encode(&mut out);
                     }
+                }
+                if let Some(range) = range {
+                    put_integer(range.len_max, &mut out);
+                    range.from.is_some().encode(&mut out);
+                    out.extend_from_slice(range.from.as_deref().unwrap_or_default());
                 }
             }
             Self::Want { kind, number, missing } => {
@@ -235,6 +255,10 @@ impl<'a> Message<'a> {
                 put_integer(*number, &mut out);
                 put_integer(*limit, &mut out);
             }
+            Self::Ranges { number } => {
+                out.push(VERSION | RANGES);
+                put_integer(*number, &mut out);
+            }
         }
         out
     }
@@ -263,16 +287,19 @@ impl<'a> Message<'a> {
                 base: short(&mut input)?,
                 bytes: input.take(input.len(), "rows of members")?,
             },
-            PULL => Self::Pull {
-                number: input.integer("a number")?,
-                extent: match input.byte("an extent")? {
+            PULL => {
+                let number = input.integer("a number")?;
+                let extent = match input.byte("an extent")? {
                     0 => Extent::Since,
                     1 => Extent::Complete,
                     2 => Extent::Chosen,
+                    3 => Extent::Range,
                     tag => return Err(DecodeError::Tag { what: "extent", tag }),
-                },
-                version: version_ref(&mut input)?,
-            },
+                };
+                let version = version_ref(&mut input)?;
+                let range = if extent == Extent::Range { Some(range_ref(&mut input)?) } else { None };
+                Self::Pull { number, version, extent, range }
+            }
             WANT => Self::Want {
                 kind: Kind::of(input.byte("a kind")?)?,
                 number: input.integer("a number")?,
@@ -312,6 +339,7 @@ impl<'a> Message<'a> {
                 bytes: input.take(input.len(), "a delta")?,
             },
             REFUSE => Self::Refuse { number: input.integer("a number")?, limit: input.integer("a limit")? },
+            RANGES => Self::Ranges { number: input.integer("a number")? },
             tag => return Err(DecodeError::Tag { what: "datagram", tag }),
         };
         input.finish()?;
@@ -338,4 +366,12 @@ fn version_ref(input: &mut ByteReader<'_>) -> Result<VersionRef, DecodeError> {
         None
     };
     Ok(VersionRef { hash: hash_of_it, changes })
+}
+
+fn range_ref(input: &mut ByteReader<'_>) -> Result<RangeRef, DecodeError> {
+    let len_max = input.integer("a range")?;
+    let is_inline = bool::decode(input)?;
+    // Up to the end of the datagram, so that its length needs no bytes.
+    let from = is_inline.then(|| input.take(input.len(), "a key")).transpose()?;
+    Ok(RangeRef { len_max, from: from.map(<[u8]>::to_vec) })
 }

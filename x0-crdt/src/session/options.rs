@@ -25,7 +25,8 @@ pub struct SessionOptions {
     pub retry_max: Duration,
     /// The pause between two comparisons of frontiers while nothing changes.
     pub announce_every: Duration,
-    /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified.
+    /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified; of
+    /// versions and members 64 KiB at least. A longer map is transferred by key ranges.
     pub transfer_len_max: usize,
 }
 

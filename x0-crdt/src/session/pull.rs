@@ -4,11 +4,13 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::message::{Extent, Kind, Message};
+use super::ranges::RangePull;
+use super::replicated::StageBegin;
 use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::session::sketch::{CodedSymbols, SketchDecoder, SketchError};
-use crate::{Dot, Version};
+use crate::{Dot, Frontier, Version};
 
 /// Up to so many values a complete delta is cheaper than a reconciliation.
 const ITEMS_FEW: usize = 16;
@@ -30,9 +32,11 @@ const TRIES_EVEN: u32 = 4;
 pub(super) struct Pull {
     pub(super) number: u64,
     /// This side's version at the request: the delta is relative to it.
-    base: Version,
-    extent: Extent,
-    incoming: Incoming,
+    pub(super) base: Version,
+    pub(super) extent: Extent,
+    /// The first key of a range.
+    from: Vec<u8>,
+    pub(super) incoming: Incoming,
     pub(super) retry_at: Duration,
     /// Requests since the last answer.
     tries: u32,
@@ -45,7 +49,7 @@ pub(super) struct Pull {
 
 /// A reconciliation of states.
 #[derive(Debug)]
-struct Sketch {
+pub(super) struct Sketch {
     decoder: SketchDecoder,
     /// The symbol after the last one requested.
     asked: usize,
@@ -84,13 +88,24 @@ impl Pull {
 }
 
 impl<R: Replicated> Session<R> {
-    pub(super) fn begin_pull(&mut self, now: Duration, state: &R) {
+    pub(super) fn begin_pull(&mut self, now: Duration, state: &mut R) {
         // One pull at a time: a second one would get the same delta again.
-        if self.pull.is_some() || now < self.pull_after {
+        if self.pull.is_some() || self.is_staging || now < self.pull_after {
             return;
         }
         // The same delta would be refused again, however long it is.
         if self.barren.is_some() && self.barren == self.peer.map(|theirs| (theirs, state.frontier())) {
+            return;
+        }
+        if self.stage.is_some() {
+            self.ask_range(now, state);
+            // Otherwise the state's stage was dropped.
+            if self.pull.is_some() {
+                return;
+            }
+        }
+        // A stage that is left of another session, or of the time before a restart.
+        if !self.is_foreign && matches!(self.begin_ranges(now, false, state), StageBegin::Ready(_)) {
             return;
         }
         match self.peer {
@@ -128,12 +143,25 @@ impl<R: Replicated> Session<R> {
     }
 
     fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, state: &R) {
+        self.ask_for(now, state.version(), extent, sketch, Vec::new(), state);
+    }
+
+    pub(super) fn ask_for(
+        &mut self,
+        now: Duration,
+        base: Version,
+        extent: Extent,
+        sketch: Option<Sketch>,
+        from: Vec<u8>,
+        state: &R,
+    ) {
         // Parts of an older request carry another number and are dropped.
         self.number += 1;
         self.pull = Some(Pull {
             number: self.number,
-            base: state.version(),
+            base,
             extent,
+            from,
             incoming: Incoming::default(),
             retry_at: now,
             tries: 0,
@@ -182,8 +210,13 @@ impl<R: Replicated> Session<R> {
         // The version at the first request, although this side may have seen more since: the number stands
         // for one delta.
         let base = pull.base.clone();
+        if extent == Extent::Range {
+            let from = pull.from.clone();
+            self.send_range(&RangePull { number, base, from }, state);
+            return;
+        }
         let version = self.version_ref(&base, state);
-        self.send(&Message::Pull { number, version, extent });
+        self.send(&Message::Pull { number, version, extent, range: None });
     }
 
     pub(super) fn on_delta_part(
@@ -201,7 +234,18 @@ impl<R: Replicated> Session<R> {
         };
         self.spent = self.spent.saturating_add(1);
         if part.total_len > len_max {
+            // The state can come by key ranges, unless this is one.
+            let begin = match pull.extent {
+                Extent::Range => StageBegin::None,
+                Extent::Since | Extent::Complete | Extent::Chosen => self.begin_ranges(now, true, state),
+            };
+            if matches!(begin, StageBegin::Ready(_)) {
+                return Ok(());
+            }
             self.send(&Message::Refuse { number: part.number, limit: len_max as u64 });
+            if begin == StageBegin::Busy {
+                return Ok(());
+            }
             self.give_up(now);
             return Err(SessionError::TooLong { len: part.total_len, limit: len_max });
         }
@@ -232,6 +276,9 @@ impl<R: Replicated> Session<R> {
             }
         }
         let Some(pull) = self.pull.take() else { return Ok(()) };
+        if pull.extent == Extent::Range {
+            return self.finish_range(now, pull, state);
+        }
         self.finish_pull(now, pull, state)
     }
 
@@ -260,15 +307,28 @@ impl<R: Replicated> Session<R> {
                 return Err(error);
             }
         };
-        self.stats.joins += 1;
         let key = state.hash_key();
         // The peer made the delta for this base, so it knows the base: the next request can name its version
         // by it.
         self.confirmed = Some(pull.base.hash(key));
+        self.versions.insert(pull.base.hash(key), pull.base);
+        self.on_joined(now, before, context, joined, state);
+        Ok(())
+    }
+
+    /// A delta was joined whose sender has seen `context`.
+    pub(super) fn on_joined(
+        &mut self,
+        now: Duration,
+        before: Frontier,
+        context: Version,
+        joined: R::Joined,
+        state: &mut R,
+    ) {
+        self.stats.joins += 1;
         // The sender has seen what it sent.
         self.acknowledged.join(&context);
-        self.versions.insert(context.hash(key), context);
-        self.versions.insert(pull.base.hash(key), pull.base);
+        self.versions.insert(context.hash(state.hash_key()), context);
         self.outputs.push_back(SessionOutput::Joined(joined));
         // Announces what this side has now; the peer answers if its state has changed meanwhile.
         self.announce(now, state, false);
@@ -283,7 +343,6 @@ impl<R: Replicated> Session<R> {
         if self.peer == Some(state.frontier()) {
             self.on_equal(now, state);
         }
-        Ok(())
     }
 
     /// The pull failed: waits longer each time before the next, so that a peer with a damaged state costs
@@ -307,7 +366,7 @@ impl<R: Replicated> Session<R> {
     }
 
     /// The peer does not hold any more what it served: pulls again at once, but not for ever.
-    pub(super) fn pull_again(&mut self, now: Duration, state: &R) {
+    pub(super) fn pull_again(&mut self, now: Duration, state: &mut R) {
         self.restarts += 1;
         if self.restarts > RESTARTS_MAX {
             self.give_up(now);

@@ -91,11 +91,15 @@ impl<R: Replicated> Session<R> {
         Ok(())
     }
 
-    /// The peer does not take a delta of this side.
-    pub(super) fn on_refuse(&mut self, number: u64, limit: u64) -> Result<(), SessionError> {
+    /// The peer does not take a delta of this side. If the state has ranges, this is an error only of a
+    /// range: everything else is sent by ranges from now on.
+    pub(super) fn on_refuse(&mut self, number: u64, limit: u64, state: &R) -> Result<(), SessionError> {
         let serving = &mut self.serving[Kind::Delta as usize];
         let Some(refused) = serving.take_if(|outgoing| outgoing.number == number) else { return Ok(()) };
         self.peer_limit = Some(limit);
+        if state.has_ranges() && self.range_number != Some(number) {
+            return Ok(());
+        }
         Err(SessionError::Refused { len: refused.len(), limit })
     }
 }

@@ -44,10 +44,42 @@ pub trait Replicated: Transfer {
         let members = self.members_mut();
         members.heartbeat(now, replica, version);
         members.expire(now);
-        if let Some(stable) = members.stable() {
+        self.expire_stage(now);
+        if let Some(stable) = self.members().stable() {
             self.collect_tombstones(&stable);
         }
     }
+}
+
+/// Whether a session may fetch ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageBegin {
+    /// There is no stage, or the state has none at all.
+    None,
+    /// Another session fetches.
+    Busy,
+    /// It may, under this number.
+    Ready(u64),
+}
+
+/// What became of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageTaken {
+    /// It is in the stage; with the record for a journal.
+    Taken(Vec<u8>),
+    /// It does not continue the stage.
+    Foreign,
+}
+
+/// What a part of the work on a stage has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageStep<J> {
+    /// There is nothing to do before the next range.
+    Idle,
+    /// There is more to do.
+    Busy,
+    /// The stage has replaced the state, and with it brought this version of the peer.
+    Done(Version, J),
 }
 
 /// The part of a replicated state that only sessions call.
@@ -78,6 +110,57 @@ pub trait Transfer {
         sketched: &Version,
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError>;
+
+    /// Whether the state can be sent by key ranges.
+    fn has_ranges(&self) -> bool {
+        false
+    }
+
+    /// Whether the delta since `since`, or a complete one, is too long to be made at once.
+    fn is_long(&self, _since: &Version, _complete: bool) -> bool {
+        false
+    }
+
+    /// What is held at the keys from `from` on that a receiver with `since` lacks, in about `len_max` bytes.
+    /// `None` if the state has no ranges.
+    fn encode_range(&self, _since: &Version, _from: &[u8], _len_max: usize) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Lets a session fetch ranges: the next ones of a stage that has none for `patience`, or of a new one if
+    /// it may `renew` it.
+    fn begin_stage(
+        &mut self,
+        _now: Duration,
+        _claim: Option<u64>,
+        _patience: Duration,
+        _renew: bool,
+    ) -> StageBegin {
+        StageBegin::None
+    }
+
+    /// The version and the key from which the stage needs the next range.
+    fn stage_needs(&self) -> Option<(Version, Vec<u8>)> {
+        None
+    }
+
+    /// Takes a range into the stage.
+    fn take_range(
+        &mut self,
+        _now: Duration,
+        _claim: Option<u64>,
+        _bytes: &[u8],
+    ) -> Result<StageTaken, SessionError> {
+        Ok(StageTaken::Foreign)
+    }
+
+    /// Does a bounded part of the work on the stage.
+    fn step_stage(&mut self) -> StageStep<Self::Joined> {
+        StageStep::Idle
+    }
+
+    /// Drops a stage to which nothing was brought for long.
+    fn expire_stage(&mut self, _now: Duration) {}
 
     /// Joins an encoded delta whole, or nothing of it. `absent` names the values held here that the sender
     /// does not hold: they are dropped if the sender had seen them. Returns the sender's version and what the

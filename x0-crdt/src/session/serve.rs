@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-use super::message::{Extent, Kind, Message, VersionRef};
+use super::message::{Extent, Kind, Message, RangeRef, VersionRef};
 use super::transfer::Outgoing;
 use super::{Replicated, Session, SessionError};
 use crate::Version;
@@ -14,9 +14,10 @@ use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
 /// A pull that waits for the version or the hashes that it refers to.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    number: u64,
-    version: VersionRef,
-    extent: Extent,
+    pub(super) number: u64,
+    pub(super) version: VersionRef,
+    pub(super) extent: Extent,
+    pub(super) range: Option<RangeRef>,
 }
 
 /// The most symbols that one request is answered with.
@@ -70,14 +71,8 @@ impl<R: Replicated> Session<R> {
         }
     }
 
-    pub(super) fn on_pull(
-        &mut self,
-        now: Duration,
-        number: u64,
-        version: &VersionRef,
-        extent: Extent,
-        state: &mut R,
-    ) {
+    pub(super) fn on_pull(&mut self, now: Duration, pull: Waiting, state: &mut R) {
+        let (number, extent) = (pull.number, pull.extent);
         let serving = self.serving[Kind::Delta as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
             // The request was repeated because the answer was lost; while parts are queued, it is still on
@@ -88,14 +83,19 @@ impl<R: Replicated> Session<R> {
             return;
         }
         // Without the version no delta can be made: it is collected by its hash first.
-        let Some(since) = self.resolve(version, state) else {
-            self.waiting = Some(Waiting { number, version: version.clone(), extent });
-            self.collect(now, Kind::Version, version.hash);
+        let Some(since) = self.resolve(&pull.version, state) else {
+            let hash = pull.version.hash;
+            self.waiting = Some(pull);
+            self.collect(now, Kind::Version, hash);
             return;
         };
         // The next request may name its version by this one.
-        self.versions.insert(version.hash, since.clone());
+        self.versions.insert(pull.version.hash, since.clone());
         let made = match extent {
+            Extent::Since | Extent::Complete if state.is_long(&since, extent == Extent::Complete) => {
+                self.send(&Message::Ranges { number });
+                None
+            }
             Extent::Since => match state.encode_since(&since) {
                 Ok(delta) => Some(delta),
                 // The number of values lets the peer choose between a complete delta and a reconciliation.
@@ -108,19 +108,39 @@ impl<R: Replicated> Session<R> {
             Extent::Complete => Some(state.encode_complete(&since)),
             // The hashes may be longer than a datagram: the requesting side holds them ready as a transfer.
             Extent::Chosen => {
-                self.waiting = Some(Waiting { number, version: version.clone(), extent });
+                self.waiting = Some(pull);
                 self.collect(now, Kind::Hashes, number);
                 None
             }
+            Extent::Range => {
+                match &pull.range {
+                    Some(RangeRef { len_max, from: Some(from) }) => {
+                        self.serve_range(number, &since, from, *len_max, state);
+                    }
+                    _ => {
+                        self.waiting = Some(pull);
+                        self.collect(now, Kind::Hashes, number);
+                    }
+                }
+                None
+            }
         };
-        if let Some(delta) = made {
-            self.serve_delta(number, delta, state);
+        let limit = self.peer_limit;
+        // With its checksum.
+        let is_refused = |delta: &Vec<u8>| limit.is_some_and(|limit| delta.len() as u64 + 8 > limit);
+        match made {
+            Some(delta) if state.has_ranges() && is_refused(&delta) => self.send(&Message::Ranges { number }),
+            Some(delta) => self.serve_delta(number, delta, state),
+            None => {}
         }
         // The request shows a version that this side lacks something of: it need not wait for an
         // announcement.
         let news = !since.is_within(&state.version());
-        // A report of the peer itself replaces this side's own conclusions.
-        self.acknowledged = since;
+        // A report of the peer itself replaces this side's own conclusions. What its stage has seen does not
+        // count.
+        if extent != Extent::Range {
+            self.acknowledged = since;
+        }
         if news {
             self.begin_pull(now, state);
         }
@@ -172,14 +192,22 @@ impl<R: Replicated> Session<R> {
         // Kept only if this is the version that it waits for: otherwise the peer repeats its request.
         let waiting = self.waiting.take().filter(|waiting| self.resolve(&waiting.version, state).is_some());
         if let Some(waiting) = waiting {
-            self.on_pull(now, waiting.number, &waiting.version, waiting.extent, state);
+            self.on_pull(now, waiting, state);
         }
         Ok(())
     }
 
-    /// The hashes of the values that the peer lacks: answers the pull that waits for them.
-    pub(super) fn on_hashes(&mut self, number: u64, bytes: &[u8], state: &R) {
-        let Some(waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else { return };
+    /// The hashes of the values that the peer lacks, or the first key of a range: answers the pull that waits
+    /// for them.
+    pub(super) fn on_hashes(&mut self, now: Duration, number: u64, bytes: &[u8], state: &mut R) {
+        let Some(mut waiting) = self.waiting.take().filter(|waiting| waiting.number == number) else {
+            return;
+        };
+        if let Some(range) = &mut waiting.range {
+            range.from = Some(bytes.to_vec());
+            self.on_pull(now, waiting, state);
+            return;
+        }
         // The checksum has matched, so a remainder cannot come from an honest peer.
         let (hashes, _) = bytes.as_chunks::<8>();
         let mut hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));

@@ -181,6 +181,7 @@ impl Net {
                 while let Some(output) = session.poll_output() {
                     match output {
                         SessionOutput::Joined(news) => joined.entry(*from).or_default().extend(news.keys),
+                        SessionOutput::Staged(_) => {}
                         SessionOutput::Send(datagram) => sending.push((*from, *to, datagram)),
                     }
                 }

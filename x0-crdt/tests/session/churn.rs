@@ -27,8 +27,9 @@ struct Churn<R: Subject> {
 }
 
 impl<R: Subject> Churn<R> {
-    fn new(replicas: usize, seed: u64) -> Self {
+    fn new(replicas: usize, seed: u64, transfer_len_max: usize) -> Self {
         let options = SessionOptions::default()
+            .transfer_len_max(transfer_len_max)
             .retry_min(Duration::from_millis(100))
             .announce_every(Duration::from_secs(5));
         let link = Link {
@@ -175,17 +176,23 @@ impl<R: Subject> Churn<R> {
 
 #[test]
 fn fifty_replicas_with_churn_lose_nothing_and_nothing_comes_back() {
-    churn::<CausalMap>();
+    churn::<CausalMap>(64 << 20);
+}
+
+/// A range says nothing of the keys beside it: removed values stay removed.
+#[test]
+fn fifty_replicas_with_churn_lose_nothing_by_ranges_and_nothing_comes_back() {
+    churn::<CausalMap>(1_500);
 }
 
 #[test]
 fn fifty_replicas_of_a_composed_type_with_churn_lose_nothing_and_nothing_comes_back() {
-    churn::<CausalReplica<Composed>>();
+    churn::<CausalReplica<Composed>>(64 << 20);
 }
 
-fn churn<R: Subject>() {
+fn churn<R: Subject>(transfer_len_max: usize) {
     for seed in 0..super::seeds(1).min(200) {
-        let mut churn = Churn::<R>::new(50, seed);
+        let mut churn = Churn::<R>::new(50, seed, transfer_len_max);
         let mut next_beat = Duration::ZERO;
         for step in 0..600 {
             churn.step();
@@ -199,6 +206,7 @@ fn churn<R: Subject>() {
         }
         churn.check_nothing_came_back();
         churn.finish(seed);
+        assert_eq!(churn.net.staged.is_empty(), transfer_len_max > 1 << 20, "seed {seed}: it came by ranges");
     }
 }
 

@@ -11,6 +11,7 @@ mod net;
 mod push;
 #[path = "../map/random.rs"]
 mod random;
+mod ranges;
 mod stalemate;
 #[path = "../support/subject.rs"]
 mod subject;
@@ -232,22 +233,30 @@ fn resolve<R: Subject>() {
 
 #[test]
 fn any_network_converges() {
-    converge::<CausalMap>();
+    converge::<CausalMap>(|_| 64 << 20);
+}
+
+/// The same by key ranges of a few values: kills, removals, collected tombstones and other peers meanwhile.
+#[test]
+fn any_network_converges_by_ranges() {
+    converge::<CausalMap>(|random| 250 + random.below(300) as usize);
 }
 
 #[test]
 fn composed_types_converge_over_any_network() {
-    converge::<CausalReplica<Composed>>();
+    converge::<CausalReplica<Composed>>(|_| 64 << 20);
 }
 
-fn converge<R: Subject>() {
+fn converge<R: Subject>(transfer_len_max: impl Fn(&mut Random) -> usize) {
     let only: Option<u64> = std::env::var("X0_CRDT_SEED").ok().and_then(|text| text.parse().ok());
+    let (mut staged, mut is_short) = (0, false);
     for seed in only.map_or(0..seeds(300), |seed| seed..seed + 1) {
         let mut random = Random::new(seed);
         let options = SessionOptions::default()
             .datagram_len_max(128 + random.below(1_000) as usize)
             .bytes_per_second(2_000 + random.below(100_000))
-            .retry_min(Duration::from_millis(20 + random.below(200)));
+            .retry_min(Duration::from_millis(20 + random.below(200)))
+            .transfer_len_max(transfer_len_max(&mut Random::new(seed)));
         let link = Link {
             bytes_per_second: 2_000 + random.below(100_000),
             delay: Duration::from_millis(random.below(100)),
@@ -260,5 +269,8 @@ fn converge<R: Subject>() {
         net.heal();
         net.run_until_in_sync(Duration::from_secs(3_600));
         net.check(seed);
+        staged += net.staged.len();
+        is_short |= options.transfer_len_max < 1 << 20;
     }
+    assert!(!is_short || staged > 0, "it came by ranges");
 }

@@ -53,6 +53,8 @@ pub(crate) struct Net<R: Subject> {
     equivocates: bool,
     /// Events that joins found with two contents.
     pub(crate) equivocating: BTreeSet<Dot>,
+    /// The ranges that were staged, and where.
+    pub(crate) staged: Vec<(usize, Vec<u8>)>,
     log: Vec<String>,
 }
 
@@ -101,6 +103,7 @@ impl<R: Subject> Net<R> {
             online: vec![true; replicas],
             equivocates: false,
             equivocating: BTreeSet::new(),
+            staged: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -182,6 +185,10 @@ impl<R: Subject> Net<R> {
                             self.log.push(format!("{:?}: {from} joined from {to}: {done:?}", self.now));
                             self.equivocating.extend(R::equivocating(&done));
                             joined.insert((*from, *to));
+                        }
+                        SessionOutput::Staged(record) => {
+                            self.log.push(format!("{:?}: {from} staged from {to}", self.now));
+                            self.staged.push((*from, record));
                         }
                         SessionOutput::Send(datagram) => {
                             assert!(datagram.len() <= self.options.datagram_len_max);

@@ -380,9 +380,7 @@ impl Driver {
                 refuse(refused, &OperationError::NoSpace { ambiguous: false });
             }
             self.shared.handle(inputs, &mut outputs);
-            let record = journal.record(self.shared.state().replica.map());
-            let written = record.map_or(Ok(()), |record| journal.write(record));
-            match written {
+            match self.persist(&mut journal) {
                 Ok(()) => self.shared.carry_out(std::mem::take(&mut outputs), &mut *self.send),
                 Err(error) => journal = self.undo(journal, error, std::mem::take(&mut outputs))?,
             }
@@ -390,6 +388,19 @@ impl Driver {
             telemetry.round(|| state.replica.status());
         }
         Ok(())
+    }
+
+    /// Makes durable what the last inputs have changed.
+    fn persist(&self, journal: &mut Journal) -> Result<(), JournalError> {
+        let staged = {
+            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.replica.take_staged()
+        };
+        for staged in staged {
+            journal.write(journal.staged(staged))?;
+        }
+        let record = journal.record(self.shared.state().replica.map());
+        record.map_or(Ok(()), |record| journal.write(record))
     }
 
     /// Waits for inputs or the time. `None` when the thread is to end.

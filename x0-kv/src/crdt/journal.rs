@@ -2,7 +2,8 @@
 //!
 //! The journal is a log of x0-consensus with one member, so that torn tails, damage, full disks and group
 //! commit are handled by the same code. Its first entry holds a complete map, each further one the delta
-//! since the entry before. When the deltas outweigh the map, a new complete map is written and the entries
+//! since the entry before. A state that arrives by key ranges is there range by range, until an entry says
+//! that the ranges count. When the deltas outweigh the map, a new complete map is written and the entries
 //! before it are dropped.
 
 use bytes::Bytes;
@@ -14,9 +15,13 @@ use x0_crdt::{
     CausalMap, DeltaError, Frontier, HashKey, JoinError, MapDelta, ReplicaId, RestoreError, Version,
 };
 
+use super::replica::Staged;
+
 /// The first byte of an entry is its kind.
 const WHOLE: u8 = 0;
 const DELTA: u8 = 1;
+const RANGE: u8 = 2;
+const JOINED: u8 = 3;
 /// The head of a complete map: kind, node, incarnation, and a digest of a constant under the hash key.
 const HEAD_LEN: usize = 1 + 8 + 4 + 8;
 /// The term of all entries; a log of one has no elections.
@@ -173,7 +178,7 @@ impl<S: Storage + ?Sized> Journal<S> {
                     map = Some(read_whole(&entry, node, key)?);
                     (deltas_len, whole_len) = (0, len);
                 } else {
-                    read_delta(&entry, map.as_mut())?;
+                    read_change(&entry, map.as_mut())?;
                     deltas_len += len;
                 }
                 next = entry.index + 1;
@@ -201,6 +206,23 @@ impl<S: Storage + ?Sized> Journal<S> {
         let mut payload = vec![DELTA];
         payload.extend_from_slice(&delta.encode(&self.version));
         Some(Record { payload, version: map.version(), frontier })
+    }
+
+    /// The entry of a step of a state that arrives by key ranges. Such entries come before
+    /// [`record`](Self::record).
+    pub(super) fn staged(&self, staged: Staged) -> Record {
+        match staged {
+            Staged::Range(record) => {
+                let payload = [&[RANGE][..], &record].concat();
+                Record { payload, version: self.version.clone(), frontier: self.frontier }
+            }
+            Staged::Joined(brought) => {
+                let mut version = self.version.clone();
+                version.join(&brought);
+                // Of no map, so that a delta with what was written meanwhile follows.
+                Record { payload: vec![JOINED], version, frontier: Frontier { version: 0, content: 0 } }
+            }
+        }
     }
 
     /// A record of all that is held.
@@ -261,11 +283,18 @@ fn read_whole(entry: &Entry, node: NodeId, key: HashKey) -> Result<CausalMap, Jo
     CausalMap::restore(saved, replica, key).map_err(|error| damaged(error.into()))
 }
 
-fn read_delta(entry: &Entry, map: Option<&mut CausalMap>) -> Result<(), JournalError> {
+fn read_change(entry: &Entry, map: Option<&mut CausalMap>) -> Result<(), JournalError> {
     let damaged = |reason| JournalError::Damaged { index: entry.index, reason };
-    let Some((&DELTA, bytes)) = entry.payload.split_first() else { return Err(damaged(Damage::Kind)) };
+    let (kind, bytes) = entry.payload.split_first().ok_or(damaged(Damage::Kind))?;
     let map = map.ok_or(damaged(Damage::Begin))?;
-    let delta = MapDelta::decode(bytes, &map.version()).map_err(|error| damaged(error.into()))?;
-    map.replay(&delta).map_err(|error| damaged(error.into()))?;
+    match *kind {
+        DELTA => {
+            let delta = MapDelta::decode(bytes, &map.version()).map_err(|error| damaged(error.into()))?;
+            map.replay(&delta).map_err(|error| damaged(error.into()))?;
+        }
+        RANGE => map.replay_range(bytes).map_err(|error| damaged(error.into()))?,
+        JOINED if map.replay_ranges() => {}
+        _ => return Err(damaged(Damage::Kind)),
+    }
     Ok(())
 }

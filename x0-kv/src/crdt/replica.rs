@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use x0_crdt::{CausalMap, Joined, Session, SessionInput, SessionOptions, SessionOutput, WriteError};
+use x0_crdt::{CausalMap, Joined, Session, SessionInput, SessionOptions, SessionOutput, Version, WriteError};
 use x0_crdt::{Clock, Stamp};
 use x0_identity::NodeId;
 
@@ -53,12 +53,22 @@ pub(crate) enum Output<R> {
     Changed { keys: Vec<Vec<u8>> },
 }
 
+/// A step of a state that arrives by key ranges, for the journal.
+#[derive(Debug)]
+pub(crate) enum Staged {
+    /// The record of a range.
+    Range(Vec<u8>),
+    /// The ranges before count from here on. They have brought this version.
+    Joined(Version),
+}
+
 /// Synchronises the map of one node with those of the other members. Does no I/O.
 ///
 /// # The drain contract
-/// Feed inputs to `handle`; take outputs with `poll_output` until there are none; make the changes of `map`
-/// durable; then, and not before, carry the outputs out. Feed [`Input::Timeout`] once the time of
-/// `poll_timeout` has come. An error of `handle` concerns one datagram and changes nothing.
+/// Feed inputs to `handle`; take outputs with `poll_output` until there are none; make what `take_staged`
+/// returns durable, and then the changes of `map`; then, and not before, carry the outputs out. Feed
+/// [`Input::Timeout`] once the time of `poll_timeout` has come. An error of `handle` concerns one datagram
+/// and changes nothing.
 #[derive(Debug)]
 pub(crate) struct CrdtReplica<R> {
     map: CausalMap,
@@ -68,6 +78,7 @@ pub(crate) struct CrdtReplica<R> {
     clock: Clock,
     sessions: BTreeMap<NodeId, Session>,
     outputs: VecDeque<Output<R>>,
+    staged: Vec<Staged>,
     /// The map was changed, and the sessions except that with this member have not been notified.
     changed: Option<Option<NodeId>>,
     started: Duration,
@@ -90,6 +101,7 @@ impl<R> CrdtReplica<R> {
             seed,
             sessions: BTreeMap::new(),
             outputs: VecDeque::new(),
+            staged: Vec::new(),
             changed: None,
             started: now,
             heartbeat_at: now,
@@ -104,6 +116,7 @@ impl<R> CrdtReplica<R> {
         *map.members_mut() = x0_crdt::Members::new(self.options.lease);
         self.map = map;
         self.outputs.clear();
+        self.staged.clear();
         self.changed = None;
         let members = self.sessions.keys().copied().collect();
         self.members(self.now, &BTreeSet::new());
@@ -113,6 +126,11 @@ impl<R> CrdtReplica<R> {
     /// The map as it is now, with writes that may not be durable yet.
     pub(crate) fn map(&self) -> &CausalMap {
         &self.map
+    }
+
+    /// What has arrived by key ranges since the last call, in order.
+    pub(crate) fn take_staged(&mut self) -> Vec<Staged> {
+        std::mem::take(&mut self.staged)
     }
 
     /// Takes an input.
@@ -314,8 +332,14 @@ impl<R> CrdtReplica<R> {
             match output {
                 SessionOutput::Send(payload) => self.outputs.push_back(Output::Send { to: node, payload }),
                 SessionOutput::Joined(Joined {
-                    keys, conflicts, contested_removals, equivocating, ..
+                    keys,
+                    conflicts,
+                    contested_removals,
+                    equivocating,
+                    ranges,
+                    ..
                 }) => {
+                    self.staged.extend(ranges.map(Staged::Joined));
                     self.totals.conflicts += conflicts as u64;
                     self.totals.contested_removals += contested_removals as u64;
                     self.totals.equivocations += equivocating.len() as u64;
@@ -325,6 +349,7 @@ impl<R> CrdtReplica<R> {
                     });
                     self.outputs.push_back(Output::Changed { keys });
                 }
+                SessionOutput::Staged(record) => self.staged.push(Staged::Range(record)),
             }
         }
     }
