@@ -54,6 +54,7 @@
 //! - [`Session`]: the protocol engine of anti-entropy between two replicas of a map or of any composed type:
 //!   28 bytes when both are equal, a delta in numbered parts when history reaches back, a set reconciliation
 //!   when it does not. It owns no socket and no clock.
+//! - [`Peers`]: one replica and its sessions with all peers: fan-out of changes, heartbeats, timers.
 //! - [`Members`]: the members of a group and their leases, which decide when tombstones are collected.
 //! - [`SignedMap`]: a map of writers that are not trusted, see [below](#signed-maps).
 //! - [`Clock`]: a hybrid logical clock, for registers in which the last write wins. It reads no clock, and
@@ -117,6 +118,7 @@ mod codec;
 mod dot;
 mod hash;
 mod map;
+mod peers;
 mod random;
 mod session;
 mod signed;
@@ -138,6 +140,7 @@ pub use map::{
     CausalMap, DeltaError, DeltaExtent, Entry, Frontier, Held, HistoryError, ITEM_MAX, JoinError, Joined,
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
 };
+pub use peers::{Peers, PeersError, PeersInput, PeersOutput};
 pub use session::{
     MEMBERS_MAX, Members, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
     SessionStats,
