@@ -36,6 +36,26 @@ fn a_quiet_hour_is_played_as_well() {
     assert!(report.virtual_hours() >= 1.0 && report.operations > 1000, "{report}");
 }
 
+/// Hours that once ended early: 1616 at a lost segment that went unnoticed, 1370 at a power failure during
+/// the adoption of a copy, after which the simulated operator never got the power back.
+#[test]
+fn hours_that_once_failed_are_played_again() {
+    for seed in [1370, 1616] {
+        play(&Scenario::hour(seed));
+    }
+}
+
+#[test]
+#[ignore = "takes as long as one likes: X0_SEED, X0_SEEDS"]
+fn hours_of_any_seed() {
+    let mut total = Report::default();
+    let first = number("X0_SEED", 1);
+    for seed in first..first + number("X0_SEEDS", 10) {
+        total.add(&play(&Scenario::hour(seed)));
+    }
+    println!("{total}");
+}
+
 #[test]
 fn groups_of_one_and_three_hold_as_well() {
     for seed in 1..=6 {

@@ -206,7 +206,10 @@ impl World {
         match node.damage {
             Some(Damage::RolledBack | Damage::DiskRolledBack) => {
                 if node.adopt(&mut self.context, is_kept).is_err() {
-                    // The disk is full, or its power failed.
+                    // The disk is full, or the power went: it comes again, as at the start of a node.
+                    if node.disk.folder.is_down() {
+                        node.disk.lose_power(&mut self.context.random);
+                    }
                     node.disk.repair();
                     self.recover_later(place);
                     return Ok(());
