@@ -117,10 +117,10 @@ pub enum RenewalError {
 
 /// Decides when to renew an SVID, and whether with it or by attestation. It never gives up.
 ///
-/// An SVID is renewed at half of its validity, with a jitter of a tenth of it, so that nodes that started
-/// together do not come together. After a failure it tries again with growing pauses, for ever. It looks at
-/// the system's clock at least every [`RenewalOptions::clock_look`], and so recovers from a suspend, a clock
-/// that jumps, and an SVID that expired meanwhile.
+/// An SVID is renewed at half of the validity that it has when it comes into use, with a jitter of a tenth of
+/// it, so that nodes that started together do not come together. After a failure it tries again with growing
+/// pauses, for ever. It looks at the system's clock at least every [`RenewalOptions::clock_look`], and so
+/// recovers from a suspend, a clock that jumps, and an SVID that expired meanwhile.
 ///
 /// # Drain contract
 /// After each [`Renewal::handle`], with or without an error, take outputs until [`Renewal::poll_output`]
@@ -250,9 +250,14 @@ impl Renewal {
             }
             return Err(RenewalError::Validity);
         };
+        // A new one is often backdated, by more than its validity perhaps. One that the process starts with
+        // is of an age that is not known.
+        let is_new = matches!(self.state, State::Waiting { .. });
+        let begin = if is_new { wall.clamp(not_before, not_after) } else { not_before };
         // Half of the validity, and up to a tenth of it earlier or later.
+        let validity = if is_new { not_after - begin } else { validity };
         let spread = (validity / 5).mul_f64(self.fraction());
-        let renew_at = not_before + validity / 2 - validity / 10 + spread;
+        let renew_at = begin + validity / 2 - validity / 10 + spread;
         let held = Held { not_before, not_after, renew_at };
         self.svid = Some(held);
         self.rejected = false;

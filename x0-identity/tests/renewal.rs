@@ -258,6 +258,26 @@ fn answers_without_an_attempt_change_nothing() {
     assert_eq!(defaults.pause_max, seconds(5));
 }
 
+/// Issuers backdate by minutes, for clocks that lag, and SVIDs may be valid for less than that.
+#[test]
+fn a_validity_below_the_backdating_is_renewed_at_its_half() {
+    let mut renewal = Renewal::new(RenewalOptions::default(), 1);
+    let (mut attempts, mut now) = (0, Duration::ZERO);
+    while now < seconds(600) {
+        let wall = BEGIN + now;
+        renewal.handle(now, RenewalInput::Timeout { wall }).unwrap();
+        while renewal.poll_output().is_some() {
+            attempts += 1;
+            let (not_before, not_after) = (wall - seconds(360), wall + seconds(60));
+            renewal.handle(now, RenewalInput::Issued { wall, not_before, not_after }).unwrap();
+            let due = renewal.renew_at().unwrap() - wall;
+            assert!(due >= seconds(24) && due <= seconds(36), "{due:?}");
+        }
+        now = renewal.poll_timeout().unwrap();
+    }
+    assert!((16..=26).contains(&attempts), "{attempts}");
+}
+
 #[test]
 fn an_svid_that_is_over_when_it_comes_makes_no_storm() {
     let mut renewal = Renewal::new(RenewalOptions::default(), 1);

@@ -30,6 +30,10 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Issue new identities with the authority that `init` wrote
     Issue(IssueArgs),
+    /// Issue and renew SVIDs over the network, with the authority that `init` wrote, until a signal stops it
+    Issuer(crate::issuer::commands::IssuerArgs),
+    /// Register to whom the issuer issues, and print join tokens
+    Entry(crate::issuer::commands::EntryArgs),
     /// Run one node until SIGTERM or Ctrl-C stops it; it reloads its identity and bundle when they change
     Run(RunArgs),
     /// Read and write in a running cluster
@@ -167,6 +171,9 @@ pub(crate) struct InitArgs {
     /// The UDP port of the first node; the others use the following ones
     #[arg(long, default_value_t = 7401, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) base_port: u16,
+    /// The address of the issuer, at which the nodes renew their SVIDs: `x0-node issuer` listens there
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) issuer: Option<crate::config::address::Address>,
     /// The storage engine of the nodes
     #[arg(long, default_value = "redb")]
     pub(crate) engine: Engine,

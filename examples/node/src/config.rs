@@ -13,6 +13,7 @@ use x0_identity::{NodeId, SpiffeId};
 use self::address::Address;
 use crate::heal::config::HealConfig;
 use crate::http::config::HttpConfig;
+use crate::identity::renew::IssuerConfig;
 use crate::mesh::LinkConfig;
 use crate::observe::config::ObserveConfig;
 use crate::rag::config::RagConfig;
@@ -77,6 +78,9 @@ pub(crate) struct NodeConfig {
     /// The healer of the node.
     #[serde(default)]
     pub(crate) heal: HealConfig,
+    /// The issuer that renews the SVID, and issues the first one.
+    #[serde(default)]
+    pub(crate) issuer: Option<IssuerConfig>,
 }
 
 /// The configuration of `x0-node kv`, `status`, `member` and `leader`.
@@ -178,7 +182,11 @@ impl NodeConfig {
         for file in [&mut config.svid, &mut config.bundle, &mut config.data_dir] {
             *file = beside(path, file);
         }
-        present(path, "svid", &config.svid)?;
+        match &mut config.issuer {
+            // The first SVID comes from the issuer.
+            Some(issuer) => issuer.token = issuer.token.take().map(|token| beside(path, &token)),
+            None => present(path, "svid", &config.svid)?,
+        }
         present(path, "bundle", &config.bundle)?;
         config.check_sections(path).map_err(|reason| ConfigError::Section { path: path.into(), reason })?;
         Ok(config)

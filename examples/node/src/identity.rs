@@ -3,6 +3,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod files;
+pub(crate) mod renew;
 pub(crate) mod report;
 
 use std::path::Path;

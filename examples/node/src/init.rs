@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use x0_identity::{
-    Authority, AuthorityOptions, CaSigner, CaSignerOptions, CertificateRequest, IssueRequest, NodeId,
-    RegistrationEntry, RequestKey, SpiffeId, TrustDomain, X509Svid,
-};
+use x0_identity::{Authority, AuthorityOptions, NodeId, SpiffeId, TrustDomain};
 
+use crate::config::address::Address;
 use crate::config::{Engine, Member, NodeConfig};
+use crate::issuer;
+use crate::issuer::entries::Entries;
 
 /// The paths of the SPIFFE IDs of the client and the operator.
 const CLIENT_PATH: [&str; 2] = ["client", "1"];
@@ -55,12 +55,17 @@ impl Layout {
         self.root.join("client")
     }
 
-    fn authority(&self) -> PathBuf {
+    pub(crate) fn authority(&self) -> PathBuf {
         self.root.join("authority/authority.pem")
     }
 
-    fn bundle(&self) -> PathBuf {
+    pub(crate) fn bundle(&self) -> PathBuf {
         self.root.join("authority/bundle.pem")
+    }
+
+    /// The registration entries of the issuer.
+    pub(crate) fn entries(&self) -> PathBuf {
+        self.root.join("authority/entries.json")
     }
 }
 
@@ -69,13 +74,26 @@ pub(crate) fn node_id(number: usize) -> Result<NodeId> {
     NodeId::new(u64::try_from(number)?).context("nodes are numbered from 1")
 }
 
-/// Writes an authority, a node for each address, a client and an operator. `root` must be empty or absent.
+/// As [`init_with`], without an issuer.
 pub(crate) fn init(
     root: &Path,
     trust_domain: &str,
     addresses: &[SocketAddr],
     engine: Engine,
     validity: Duration,
+) -> Result<Layout> {
+    init_with(root, trust_domain, addresses, engine, validity, None)
+}
+
+/// Writes an authority, a node for each address, a client and an operator. `root` must be empty or absent.
+/// Nodes renew their SVIDs at the address of the issuer, if there is one.
+pub(crate) fn init_with(
+    root: &Path,
+    trust_domain: &str,
+    addresses: &[SocketAddr],
+    engine: Engine,
+    validity: Duration,
+    issuer: Option<&Address>,
 ) -> Result<Layout> {
     let trust_domain = domain(trust_domain)?;
     let cannot = || format!("cannot create the folder {}; choose another one with --dir", root.display());
@@ -95,15 +113,22 @@ pub(crate) fn init(
         .map(|(number, &address)| Ok(Member { node: node_id(number)?, address: address.into() }));
     let members = members.collect::<Result<Vec<_>>>()?;
     let crdt_key = random_key()?;
+    let mut entries = Entries::open(&layout)?;
     for (number, member) in (1..).zip(&members) {
         let folder = layout.node(number);
         issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
+        entries.put(&SpiffeId::for_node(&trust_domain, member.node), validity, &[])?;
         write_public(&folder.join("bundle.pem"), &bundle)?;
-        let own = OwnPart { member: member.clone(), engine, crdt_key: Some(crdt_key), is_joining: false };
+        let (member, issuer) = (member.clone(), issuer.cloned());
+        let own = OwnPart { member, engine, crdt_key: Some(crdt_key), is_joining: false, issuer };
         let config = node_toml(&own, &trust_domain, &[operator_id(&trust_domain)?], &members);
         write_private(&layout.node_config(number), &config)?;
     }
     issue_to_guests(&authority, &layout, validity)?;
+    for guest in [client_id(&trust_domain)?, operator_id(&trust_domain)?] {
+        entries.put(&guest, validity, &[])?;
+    }
+    entries.save()?;
     for (folder, config) in
         [(layout.client(), layout.client_config()), (layout.operator(), layout.operator_config())]
     {
@@ -133,16 +158,22 @@ pub(crate) fn extend(root: &Path, number: usize, address: SocketAddr, validity: 
     }
     members.push(member.clone());
     issue_to(&authority, &folder.join("svid.pem"), member.node, validity)?;
-    write_public(&folder.join("bundle.pem"), &authority.bundle().to_pem())?;
+    let mut entries = Entries::open(&layout)?;
+    entries.put(&SpiffeId::for_node(authority.trust_domain(), member.node), validity, &[])?;
+    entries.save()?;
+    drop(entries);
+    let bundle = crate::identity::load_bundle(authority.trust_domain().clone(), &layout.bundle())?;
+    write_public(&folder.join("bundle.pem"), &bundle.to_pem())?;
     let crdt_key = config.crdt_key.map(u128::from_be_bytes);
-    let own = OwnPart { member, engine: config.engine, crdt_key, is_joining: true };
+    let issuer = config.issuer.map(|issuer| issuer.address);
+    let own = OwnPart { member, engine: config.engine, crdt_key, is_joining: true, issuer };
     let text = node_toml(&own, authority.trust_domain(), &config.operators, &members);
     write_private(&layout.node_config(number), &text)?;
     Ok(layout.node_config(number))
 }
 
 /// The authority that `init` wrote.
-fn authority(layout: &Layout) -> Result<Authority> {
+pub(crate) fn authority(layout: &Layout) -> Result<Authority> {
     let path = layout.authority();
     let pem = std::fs::read(&path).with_context(|| {
         format!("cannot read {}; --dir names the folder that `x0-node init` wrote", path.display())
@@ -174,29 +205,20 @@ fn issue_to(authority: &Authority, path: &Path, node: NodeId, validity: Duration
 }
 
 fn issue_id(authority: &Authority, path: &Path, id: &SpiffeId, validity: Duration) -> Result<()> {
-    let svid = sign(authority, id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
+    let svid =
+        issuer::sign(authority, id, validity).with_context(|| format!("cannot issue an identity to {id}"))?;
     write_private(path, &svid.to_pem())
-}
-
-/// Generates a key for an identity that this command writes, and issues the identity to it as the issuer
-/// does.
-fn sign(authority: &Authority, id: &SpiffeId, validity: Duration) -> Result<X509Svid> {
-    let key = RequestKey::generate()?;
-    let signer = CaSigner::new(authority.certificate().clone(), Vec::new(), CaSignerOptions::default())?;
-    let request = CertificateRequest::from_der(key.request())?;
-    let request = IssueRequest::new(id.clone(), request, validity);
-    let entry = RegistrationEntry::new(id.clone(), validity);
-    let unsigned = signer.begin(&entry, &request, SystemTime::now())?;
-    let signature = authority.sign(unsigned.to_be_signed())?;
-    Ok(key.into_svid(signer.finish(&unsigned, &signature)?)?)
 }
 
 /// Issues an identity to the client and one to the operator.
 fn issue_to_guests(authority: &Authority, layout: &Layout, validity: Duration) -> Result<()> {
     let domain = authority.trust_domain();
-    let client = SpiffeId::from_segments(domain, &CLIENT_PATH)?;
-    issue_id(authority, &layout.client().join("svid.pem"), &client, validity)?;
+    issue_id(authority, &layout.client().join("svid.pem"), &client_id(domain)?, validity)?;
     issue_id(authority, &layout.operator().join("svid.pem"), &operator_id(domain)?, validity)
+}
+
+fn client_id(domain: &TrustDomain) -> Result<SpiffeId> {
+    Ok(SpiffeId::from_segments(domain, &CLIENT_PATH)?)
 }
 
 fn operator_id(domain: &TrustDomain) -> Result<SpiffeId> {
@@ -209,6 +231,7 @@ struct OwnPart {
     engine: Engine,
     crdt_key: Option<u128>,
     is_joining: bool,
+    issuer: Option<Address>,
 }
 
 fn random_key() -> Result<u128> {
@@ -227,6 +250,9 @@ fn node_toml(
     let crdt_key = own.crdt_key.map_or_else(String::new, |key| {
         format!("# A secret of the members, the same on each.\ncrdt_key = \"{key:032x}\"\n")
     });
+    let issuer = own.issuer.as_ref().map_or_else(String::new, |address| {
+        format!("\n# `x0-node issuer` renews the SVID. For a first SVID: token = FILE, from `x0-node entry add`.\n[issuer]\naddress = \"{address}\"\n")
+    });
     let join = if own.is_joining { "# The node joins a running cluster.\njoin = true\n" } else { "" };
     format!(
         "# x0-node run --config this file. Paths are relative to its folder.\n\
@@ -241,7 +267,8 @@ fn node_toml(
          {join}\
          # SPIFFE IDs that may change the members and the leader.\n\
          operators = [{}]\n\
-         {}",
+         {}\
+         {issuer}",
         own.member.node,
         own.member.address,
         own.engine.name(),
@@ -271,16 +298,21 @@ fn members_toml(members: &[Member]) -> String {
     text
 }
 
-fn write_public(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o644)
+pub(crate) fn write_public(path: &Path, text: &str) -> Result<()> {
+    write_bytes(path, text.as_bytes(), 0o644)
 }
 
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o600)
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
+    write_bytes(path, text.as_bytes(), 0o600)
+}
+
+/// As [`write_private`], of bytes.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_bytes(path, bytes, 0o600)
 }
 
 /// Replaces the file atomically: a concurrent reader sees the whole old or the whole new one.
-fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     let folder = path.parent().with_context(cannot)?;
     std::fs::create_dir_all(folder).with_context(cannot)?;
@@ -288,7 +320,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     #[cfg(unix)]
     file.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     let mut file = file.tempfile_in(folder).with_context(cannot)?;
-    file.write_all(text.as_bytes()).with_context(cannot)?;
+    file.write_all(bytes).with_context(cannot)?;
     file.as_file().sync_all().with_context(cannot)?;
     file.persist(path).with_context(cannot)?;
     Ok(())

@@ -13,6 +13,7 @@ mod heal;
 mod http;
 mod identity;
 mod init;
+mod issuer;
 mod kv;
 mod log;
 mod member;
@@ -86,6 +87,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Observe(ObserveArgs { command: ObserveCommand::Up(args) }) => {
             runtime()?.block_on(observe::up::up(&args)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Issuer(args) => {
+            runtime()?.block_on(issuer::commands::issuer(&args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Entry(args) => issuer::commands::entry(&args).map(|()| ExitCode::SUCCESS),
         Command::Identity(args) => {
             runtime()?.block_on(identity::commands::identity(&args)).map(|()| ExitCode::SUCCESS)
         }
@@ -119,8 +124,14 @@ fn init(args: &InitArgs) -> Result<()> {
     }
     let ports = (u32::from(args.base_port)..=last).map(u16::try_from).collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = ports.into_iter().map(|port| SocketAddr::new(args.host, port)).collect();
-    let layout =
-        init::init(&args.dir, &args.trust_domain, &addresses, args.engine, args.validity.validity())?;
+    let layout = init::init_with(
+        &args.dir,
+        &args.trust_domain,
+        &addresses,
+        args.engine,
+        args.validity.validity(),
+        args.issuer.as_ref(),
+    )?;
     let mut text = String::from("Start each node:\n");
     for number in 1..=addresses.len() {
         text.push_str(&format!("    x0-node run --config {}\n", layout.node_config(number).display()));

@@ -87,6 +87,15 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let log = Log::start(config.node, args.log).context("cannot start the thread of the log")?;
     fatal::end_after_stop(&log)?;
     let panics = Panics::watch(&log);
+    let renewing = SharedRenewing::default();
+    if let Some(issuer) = &config.issuer {
+        let has_svid = identity::renew::start(&config, issuer, &renewing, &log)?;
+        // There is none yet, or it expired while the node was off.
+        if identity::load(&config.trust_domain, &config.svid, &config.bundle).is_err() {
+            log.event("waiting-for-identity", format!("issuer={}", issuer.address));
+            has_svid.await.context("the renewal of the identity ended")?;
+        }
+    }
     // Before they are read, so that no change is missed.
     let files = Files::watch(vec![config.svid.clone(), config.bundle.clone()])
         .context("cannot start the thread that watches the files of the identity")?;
@@ -175,7 +184,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     };
     mesh::serve(&mux, mesh.clone())?;
     let healer = Healer::start(&config, &mux, roles, &log)?;
-    identity::report::serve(&mux, identity.clone(), SharedRenewing::default())?;
+    identity::report::serve(&mux, identity.clone(), renewing)?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);

@@ -10,10 +10,10 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// What tells two versions of the files apart, whatever writes them: a new file has another inode or time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamps(Vec<Option<(u64, u64, SystemTime)>>);
+pub(super) struct Stamps(Vec<Option<(u64, u64, SystemTime)>>);
 
 impl Stamps {
-    fn of(files: &[PathBuf]) -> Stamps {
+    pub(super) fn of(files: &[PathBuf]) -> Stamps {
         Stamps(files.iter().map(|file| stamp(file)).collect())
     }
 }

@@ -1,0 +1,313 @@
+//! The renewal of a node's SVID by an issuer. It decides nothing: the engine of x0-identity does.
+//!
+//! It writes files, and what watches them takes them into use. So a node whose files are replaced by hand and
+//! one with an issuer work alike.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use pki_types::ServerName;
+use rustls::AlertDescription;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use x0_identity::{
+    ExchangeFailure, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL, Identity, IssuanceClient,
+    IssuanceClientInput, IssuanceClientOutput, RenewalOptions, RequestKey, SpiffeId, TrustBundle,
+    TrustDomain, Verifier, X509Svid, issuance_client_config,
+};
+
+use super::files::Stamps;
+use super::report::{Renewing, SharedRenewing};
+use super::{load_bundle, load_svid};
+use crate::causes::causes;
+use crate::config::NodeConfig;
+use crate::config::address::Address;
+use crate::init::{write_private, write_public, write_secret};
+use crate::issuer::{issuer_id, read_frame, write_frame};
+use crate::log::Log;
+
+/// The time for a connection with its handshake, and for the answer.
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How often the files are looked at, which a person may replace.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The section `[issuer]` of node.toml.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IssuerConfig {
+    /// The TCP address of the issuer.
+    pub(crate) address: Address,
+    /// The file with the join token, for the first SVID.
+    #[serde(default)]
+    pub(crate) token: Option<PathBuf>,
+}
+
+/// What the thread works with.
+struct Renewer {
+    spiffe_id: SpiffeId,
+    issuer: SpiffeId,
+    address: Address,
+    token: Option<PathBuf>,
+    svid: PathBuf,
+    bundle: PathBuf,
+    renewing: SharedRenewing,
+    log: Log,
+    begun: Instant,
+}
+
+/// Renews the SVID of a node on a thread of its own, which ends with the process. Without an SVID it gets the
+/// first one; the receiver says when.
+pub(crate) fn start(
+    config: &NodeConfig,
+    issuer: &IssuerConfig,
+    renewing: &SharedRenewing,
+    log: &Log,
+) -> Result<oneshot::Receiver<()>> {
+    let trust_domain: TrustDomain = config.trust_domain.parse().context("the trust domain is not valid")?;
+    let renewer = Renewer {
+        spiffe_id: SpiffeId::for_node(&trust_domain, config.node),
+        issuer: issuer_id(&trust_domain)?,
+        address: issuer.address.clone(),
+        token: issuer.token.clone(),
+        svid: config.svid.clone(),
+        bundle: config.bundle.clone(),
+        renewing: Arc::clone(renewing),
+        log: log.clone(),
+        begun: Instant::now(),
+    };
+    // A node cannot verify any issuer without it.
+    renewer.trusted()?;
+    let engine = renewer.engine()?;
+    let (first, has_svid) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime of the renewal")?;
+    let run = move || runtime.block_on(renewer.run(engine, first));
+    std::thread::Builder::new().name("renewal".into()).spawn(run).context("cannot start a thread")?;
+    Ok(has_svid)
+}
+
+impl Renewer {
+    fn engine(&self) -> Result<IssuanceClient> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).context("cannot read random bytes from the operating system")?;
+        let seed = u64::from_le_bytes(seed);
+        let mut engine = IssuanceClient::new(self.spiffe_id.clone(), RenewalOptions::default(), seed);
+        if let Some(path) = &self.token {
+            match std::fs::read_to_string(path) {
+                Ok(token) => engine = engine.token(token.trim().to_owned()),
+                // It is needed for the first SVID alone, and may be gone after that.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            }
+        }
+        if let Ok(pkcs8) = std::fs::read(self.key()) {
+            match RequestKey::from_pkcs8(&pkcs8) {
+                Ok(key) => engine = engine.key(key),
+                Err(error) => {
+                    self.log.event("issuance-failed", format!("file={} why={error}", self.key().display()));
+                }
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The file of a key that waits for its certificate.
+    fn key(&self) -> PathBuf {
+        self.svid.with_extension("key")
+    }
+
+    fn trusted(&self) -> Result<TrustBundle> {
+        load_bundle(self.spiffe_id.trust_domain().clone(), &self.bundle)
+    }
+
+    fn held(&self) -> Result<X509Svid> {
+        load_svid(self.spiffe_id.trust_domain(), &self.svid)
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    async fn run(self, mut engine: IssuanceClient, first: oneshot::Sender<()>) {
+        let (mut first, mut seen, mut failure, mut unstored) = (Some(first), None, None, None);
+        loop {
+            let stamps = Stamps::of(std::slice::from_ref(&self.svid));
+            if seen.as_ref() != Some(&stamps) {
+                seen = Some(stamps);
+                // A file that is no SVID of this node is not used by anyone; without one the engine attests.
+                if let Ok(svid) = self.held()
+                    && *svid.spiffe_id() == self.spiffe_id
+                {
+                    let is_valid = svid.not_after() > SystemTime::now();
+                    let _ = engine.handle(self.now(), IssuanceClientInput::Holds { svid, wall: wall() });
+                    let _ = first.take_if(|_| is_valid).map(|first| first.send(()));
+                }
+            }
+            let _ = engine.handle(self.now(), IssuanceClientInput::Timeout { wall: wall() });
+            if self.drain(&mut engine, &mut unstored).await {
+                // Its own file is no news.
+                seen = Some(Stamps::of(std::slice::from_ref(&self.svid)));
+                let _ = first.take().map(|first| first.send(()));
+            }
+            let why = engine.failure().map(|error| causes(&anyhow::Error::new(error.clone())));
+            if why != failure {
+                failure.clone_from(&why);
+                if let Some(why) = &why {
+                    self.log.event("issuance-failed", format!("issuer={} why={why}", self.address));
+                }
+            }
+            *self.renewing.lock().unwrap_or_else(PoisonError::into_inner) =
+                Renewing { next: engine.renew_at(), failure: why };
+            let due = engine.poll_timeout().map_or(LOOK_EVERY, |at| at.saturating_sub(self.now()));
+            sleep(due.min(LOOK_EVERY)).await;
+        }
+    }
+
+    /// Does what the engine wants. Says whether an SVID was stored. `unstored` is a key that must be on disk
+    /// before the issuer sees it.
+    async fn drain(&self, engine: &mut IssuanceClient, unstored: &mut Option<Vec<u8>>) -> bool {
+        let (mut stream, mut has_stored) = (None, false);
+        while let Some(output) = engine.poll_output() {
+            let failed = |exchange, failure| IssuanceClientInput::Failed { exchange, failure, wall: wall() };
+            let input = match output {
+                IssuanceClientOutput::StoreKey { pkcs8 } => {
+                    *unstored = Some(pkcs8);
+                    continue;
+                }
+                IssuanceClientOutput::Dial { exchange, with_svid } => {
+                    let connected = match self.store_key(unstored) {
+                        Ok(()) => self.dial(with_svid).await,
+                        Err(error) => Err(error),
+                    };
+                    match connected {
+                        Ok((connected, binding)) => {
+                            stream = Some(connected);
+                            IssuanceClientInput::Connected { exchange, binding, wall: wall() }
+                        }
+                        Err(error) => failed(exchange, self.explain(&error)),
+                    }
+                }
+                IssuanceClientOutput::Send { exchange, bytes } => {
+                    let answer = match stream.take() {
+                        Some(stream) => ask(stream, &bytes).await,
+                        None => Err(io::Error::other("not connected").into()),
+                    };
+                    match answer {
+                        Ok(bytes) => IssuanceClientInput::Answer { exchange, bytes, wall: wall() },
+                        Err(error) => failed(exchange, self.explain(&error)),
+                    }
+                }
+                IssuanceClientOutput::Install { exchange, svid, bundle } => {
+                    match self.install(&svid, &bundle) {
+                        Ok(()) => {
+                            has_stored = true;
+                            IssuanceClientInput::Installed { exchange, wall: wall() }
+                        }
+                        Err(error) => {
+                            self.log.event("issuance-failed", format!("why={}", causes(&error)));
+                            failed(exchange, ExchangeFailure::Unreachable)
+                        }
+                    }
+                }
+                _ => continue,
+            };
+            // An input that came too late is refused, and the next attempt follows.
+            let _ = engine.handle(self.now(), input);
+        }
+        has_stored
+    }
+
+    fn store_key(&self, unstored: &mut Option<Vec<u8>>) -> Result<()> {
+        if let Some(pkcs8) = unstored {
+            write_secret(&self.key(), pkcs8)?;
+            *unstored = None;
+        }
+        Ok(())
+    }
+
+    /// Connects to the issuer with what the files have now.
+    async fn dial(&self, with_svid: bool) -> Result<(TlsStream<TcpStream>, [u8; 32])> {
+        let bundle = self.trusted()?;
+        let config = if with_svid {
+            Identity::new(self.held()?, bundle)?.issuance_client_config(self.issuer.clone())
+        } else {
+            issuance_client_config(Arc::new(Verifier::new(bundle)), self.issuer.clone())?
+        };
+        let address = self.address.clone();
+        let dial = async {
+            let address = tokio::task::spawn_blocking(move || address.resolve()).await??;
+            let stream = TcpStream::connect(address).await?;
+            // rustls requires a name, and neither sends nor verifies it.
+            let name = ServerName::try_from("issuer")?;
+            Ok::<_, anyhow::Error>(TlsConnector::from(config).connect(name, stream).await?)
+        };
+        let stream = timeout(DIAL_LIMIT, dial).await.context("the issuer did not answer in time")??;
+        let binding = stream.get_ref().1.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None)?;
+        Ok((stream, binding))
+    }
+
+    /// Logs why an exchange failed, and classifies it.
+    fn explain(&self, error: &anyhow::Error) -> ExchangeFailure {
+        self.log.event("issuer-unreached", format!("issuer={} why={}", self.address, causes(error)));
+        let alert = error.chain().find_map(|cause| {
+            let cause = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
+            match cause {
+                rustls::Error::AlertReceived(alert) => Some(*alert),
+                _ => None,
+            }
+        });
+        match alert {
+            Some(
+                AlertDescription::CertificateExpired
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnknownCA,
+            ) => ExchangeFailure::NotAccepted,
+            _ => ExchangeFailure::Unreachable,
+        }
+    }
+
+    /// Stores the bundle and then the SVID, if they are an identity together.
+    fn install(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<()> {
+        Identity::new(svid.clone(), bundle.clone()).context("the issuer's bundle does not trust its SVID")?;
+        if self.trusted().ok().as_ref() != Some(bundle) {
+            write_public(&self.bundle, &bundle.to_pem())?;
+        }
+        write_private(&self.svid, &svid.to_pem())?;
+        remove(&self.key())?;
+        let until = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until = crate::log::timestamp(until.as_millis());
+        self.log.event("identity-issued", format!("identity={} valid_until={until}", svid.spiffe_id()));
+        Ok(())
+    }
+}
+
+/// The key is in the file of the SVID now.
+fn remove(key: &Path) -> Result<()> {
+    match std::fs::remove_file(key) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", key.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn ask(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> Result<Vec<u8>> {
+    let exchange = async {
+        write_frame(&mut stream, bytes).await?;
+        read_frame(&mut stream, ISSUANCE_ANSWER_LEN_MAX).await
+    };
+    Ok(timeout(DIAL_LIMIT, exchange).await.context("the issuer did not answer in time")??)
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

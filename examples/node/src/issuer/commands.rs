@@ -1,0 +1,141 @@
+//! `x0-node issuer` and `x0-node entry`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use x0_identity::{NodeId, SpiffeId};
+
+use super::entries::{Entries, EntryRow};
+use super::serve;
+use crate::cli::{ValidityArgs, node_id};
+use crate::init::{self, Layout};
+
+#[derive(Debug, Args)]
+pub(crate) struct IssuerArgs {
+    /// The folder that `init` wrote
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: PathBuf,
+    /// The TCP address to listen on
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Renew SVIDs that expired at most so many hours ago, of nodes that were off or suspended
+    #[arg(long, default_value_t = 24 * 7, value_name = "HOURS")]
+    pub(crate) grace_hours: u32,
+    /// The format of the log on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log: crate::log::record::Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EntryArgs {
+    /// The folder that `init` wrote
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: EntryCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EntryCommand {
+    /// Register a SPIFFE ID, or change its entry, and print a join token for its workload
+    Add {
+        #[command(flatten)]
+        workload: WorkloadArgs,
+        #[command(flatten)]
+        validity: ValidityArgs,
+        /// A DNS name for TLS clients that verify host names; may be repeated
+        #[arg(long, value_name = "NAME")]
+        dns: Vec<String>,
+        /// The validity of the join token, in minutes
+        #[arg(long, default_value_t = 60, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(1..=60 * 24 * 365))]
+        token_minutes: u32,
+    },
+    /// Print the registered SPIFFE IDs
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a SPIFFE ID: its SVIDs stay valid until they expire, and are not renewed
+    Remove {
+        #[command(flatten)]
+        workload: WorkloadArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WorkloadArgs {
+    /// A node, by its number or its id in 16 hexadecimal digits
+    #[arg(long, value_parser = node_id)]
+    node: Option<NodeId>,
+    /// Any other workload of the trust domain
+    #[arg(long, value_name = "SPIFFE-ID")]
+    id: Option<SpiffeId>,
+}
+
+impl WorkloadArgs {
+    fn spiffe_id(&self, layout: &Layout) -> Result<SpiffeId> {
+        let authority = init::authority(layout)?;
+        let domain = authority.trust_domain();
+        match (&self.id, self.node) {
+            (Some(id), _) if id.trust_domain() != domain => {
+                bail!("{id} is not of the trust domain {domain} of this authority: name one of its own")
+            }
+            (Some(id), _) => Ok(id.clone()),
+            (None, Some(node)) => Ok(SpiffeId::for_node(domain, node)),
+            (None, None) => bail!("name the workload with --node or --id"),
+        }
+    }
+}
+
+/// Runs the issuer.
+pub(crate) async fn issuer(args: &IssuerArgs) -> Result<()> {
+    serve::serve(args).await
+}
+
+/// Changes or prints the entries.
+pub(crate) fn entry(args: &EntryArgs) -> Result<()> {
+    let dir = args.dir.as_ref().context("the command needs --dir FOLDER, the folder that `init` wrote")?;
+    let layout = Layout::new(dir);
+    let text = match &args.command {
+        EntryCommand::Add { workload, validity, dns, token_minutes } => {
+            let id = workload.spiffe_id(&layout)?;
+            let mut entries = Entries::open(&layout)?;
+            entries.put(&id, validity.validity(), dns)?;
+            let expires = SystemTime::now() + Duration::from_secs(u64::from(*token_minutes) * 60);
+            let token = entries.tokens.issue(id.path(), expires)?;
+            entries.save()?;
+            format!("{token}\n")
+        }
+        EntryCommand::Remove { workload } => {
+            let id = workload.spiffe_id(&layout)?;
+            let mut entries = Entries::open(&layout)?;
+            if entries.registry.remove(&id).is_none() {
+                bail!("{id} is not registered: `x0-node entry list` prints what is");
+            }
+            entries.save()?;
+            format!("{id} is not registered any more.\n")
+        }
+        EntryCommand::List { json } => {
+            init::authority(&layout)?;
+            let entries = Entries::open(&layout)?;
+            let rows: Vec<EntryRow> = entries.registry.iter().map(EntryRow::of).collect();
+            if *json { format!("{}\n", serde_json::to_string(&rows)?) } else { table(&rows) }
+        }
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+fn table(rows: &[EntryRow]) -> String {
+    let mut text = format!("{:<50}  {:>10}  {}\n", "SPIFFE ID", "validity", "DNS names");
+    for row in rows {
+        let hours = format!("{} h", row.validity_seconds / 3600);
+        text.push_str(&format!("{:<50}  {hours:>10}  {}\n", row.spiffe_id, row.dns_names.join(" ")));
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! The listener of the issuer. It decides nothing: requests go to the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use x0_identity::{ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, peer_spiffe_id};
+
+use super::commands::IssuerArgs;
+use super::{Answered, Issuer};
+use crate::causes::causes;
+use crate::init::Layout;
+use crate::log::Log;
+use crate::signals::Stops;
+
+/// Most connections at a time; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// The time for a connection, from its start to the answer.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// How often the issuer takes a new SVID, and reads its files for that.
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
+
+/// Issues until a signal stops it.
+pub(super) async fn serve(args: &IssuerArgs) -> Result<()> {
+    let log = Log::start("issuer", args.log).context("cannot start the thread of the log")?;
+    let grace = Duration::from_secs(u64::from(args.grace_hours) * 3600);
+    let issuer = Issuer::open(Layout::new(&args.dir), grace)?;
+    let mut stops = Stops::new()?;
+    let listener = TcpListener::bind(args.listen).await;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {}: choose another --listen", args.listen))?;
+    let config = issuer.identity.issuance_server_config().context("the TLS library lacks TLS 1.3")?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    log.event("issuer-listening", format!("address={address} identity={}", issuer.identity.spiffe_id()));
+    let accepting = accept(listener, TlsAcceptor::from(config), issuer.clone(), log.clone());
+    tokio::select! {
+        () = accepting => {}
+        () = refresh(&issuer, &log) => {}
+        () = stops.next() => {}
+    }
+    log.event("stopped", "");
+    log.flush(Duration::from_secs(1));
+    Ok(())
+}
+
+async fn refresh(issuer: &Issuer, log: &Log) {
+    loop {
+        sleep(REFRESH_EVERY).await;
+        let issuer = issuer.clone();
+        let refreshed = tokio::task::spawn_blocking(move || issuer.refresh()).await;
+        if let Ok(Err(error)) = refreshed {
+            log.event("reload-failed", format!("why={}", causes(&error)));
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, issuer: Issuer, log: Log) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, address)) = listener.accept().await else {
+            // Out of files, mostly: some connection ends.
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (tls, issuer, log) = (tls.clone(), issuer.clone(), log.clone());
+        tokio::spawn(async move {
+            let served = timeout(CONNECTION_LIMIT, connection(stream, &tls, issuer)).await;
+            let refused = |why: &str| log.event("issuance-refused", format!("peer={address} why={why}"));
+            match served {
+                Ok(Ok(Some(spiffe_id))) => {
+                    log.event("issued", format!("peer={address} identity={spiffe_id}"));
+                }
+                Ok(Ok(None)) => refused("the answer to the peer has the reason"),
+                Ok(Err(error)) => refused(&causes(&error)),
+                Err(_) => refused("the peer was too slow"),
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// Answers one request. The SPIFFE ID, if it was issued.
+async fn connection(stream: TcpStream, tls: &TlsAcceptor, issuer: Issuer) -> Result<Option<String>> {
+    let mut stream = tls.accept(stream).await.context("the TLS handshake failed")?;
+    let (peer, binding) = {
+        let (_, tls) = stream.get_ref();
+        let chain = tls.peer_certificates();
+        let peer = chain.map(peer_spiffe_id).transpose().context("the peer has no SPIFFE ID")?;
+        let binding = tls.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
+        (peer, binding.context("the connection has no binding")?)
+    };
+    let bytes = read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX).await.context("cannot read the request")?;
+    // It reads files.
+    let answered = tokio::task::spawn_blocking(move || issuer.answer(peer, binding, bytes)).await;
+    let Answered { bytes, issued } = answered.context("the issuer ended")??;
+    write_frame(&mut stream, &bytes).await.context("cannot send the answer")?;
+    Ok(issued.map(|spiffe_id| spiffe_id.to_string()))
+}
+
+/// Reads a message that follows its length.
+pub(crate) async fn read_frame(
+    stream: &mut (impl AsyncReadExt + Unpin),
+    len_max: usize,
+) -> std::io::Result<Vec<u8>> {
+    let len = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
+    if len > len_max {
+        return Err(std::io::Error::other(format!("the message has {len} bytes, more than {len_max}")));
+    }
+    let mut bytes = vec![0; len];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// Writes a message after its length, and the end of the stream.
+pub(crate) async fn write_frame(
+    stream: &mut (impl AsyncWriteExt + Unpin),
+    bytes: &[u8],
+) -> std::io::Result<()> {
+    let len = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
+    stream.write_all(&[&len.to_be_bytes()[..], bytes].concat()).await?;
+    stream.flush().await
+}

@@ -1,0 +1,145 @@
+//! The issuer of a cluster: first SVIDs by join token, renewals, refusals, and nodes whose SVID has expired.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{Cluster, LIMIT, Process, answer, x0_node};
+use x0_identity::X509Svid;
+
+/// A TCP address that is free now.
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+fn start_issuer(cluster: &Cluster, address: SocketAddr) -> Process {
+    let listen = address.to_string();
+    let mut issuer = Process::start(x0_node(&["issuer", "--listen", &listen, "--dir"]).arg(cluster.root()));
+    issuer.logged("event=issuer-listening");
+    issuer
+}
+
+fn svid(file: &Path) -> X509Svid {
+    X509Svid::from_pem(&fs::read(file).unwrap()).unwrap()
+}
+
+/// Registers a node and returns its join token.
+fn token(cluster: &Cluster, node: &str) -> String {
+    answer(x0_node(&["entry", "add", "--node", node, "--dir"]).arg(cluster.root())).trim().to_owned()
+}
+
+/// Makes the SVIDs of a node valid for some seconds only: no option of the commands goes so low.
+fn shorten(cluster: &Cluster, seconds: u64) {
+    let file = cluster.path("authority/entries.json");
+    let mut entries: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for entry in entries["entries"].as_array_mut().unwrap() {
+        entry["validity_seconds"] = seconds.into();
+    }
+    common::replace(&file, &entries.to_string());
+}
+
+#[test]
+fn a_node_gets_its_first_svid_by_a_join_token_and_renews_it() {
+    let address = free();
+    let cluster = Cluster::init_with(1, &["--issuer", &address.to_string()]);
+    let folder = cluster.path("node-1");
+    fs::remove_file(folder.join("svid.pem")).unwrap();
+    let config = folder.join("node.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}token = \"token\"\n")).unwrap();
+    let secret = token(&cluster, "1");
+    fs::write(folder.join("token"), format!("{secret}\n")).unwrap();
+    shorten(&cluster, 12);
+
+    // The node waits for an issuer that is not there yet, with the key that its token will be bound to.
+    let mut node = Process::start(x0_node(&["run", "--config"]).arg(&config));
+    node.logged("event=waiting-for-identity");
+    node.logged("event=issuance-failed");
+    let key = fs::read(folder.join("svid.key")).unwrap();
+    let issuer = start_issuer(&cluster, address);
+    node.logged("event=identity-issued");
+    node.logged("event=started");
+    assert!(!folder.join("svid.key").exists());
+    let first = svid(&folder.join("svid.pem"));
+    assert_eq!(first.key().secret_der(), key, "the key stayed where it was generated");
+    assert_eq!(first.spiffe_id().to_string(), "spiffe://test.example/node/0000000000000001");
+
+    // It renews over mutual TLS, and uses the renewed SVID, for longer than the first one is valid.
+    let begun = Instant::now();
+    for _ in 0..3 {
+        node.logged("event=identity-rotated");
+        cluster.put("renewed");
+    }
+    assert!(begun.elapsed() < LIMIT && begun.elapsed() > Duration::from_secs(9));
+    let rows = cluster.identities();
+    assert!(rows[1]["next_renewal"].as_u64() < rows[1]["valid_until"].as_u64(), "{rows:?}");
+    assert_ne!(svid(&folder.join("svid.pem")).serial_number(), first.serial_number());
+
+    // Without an entry it is not renewed any more, and an operator sees why.
+    let id = "spiffe://test.example/node/0000000000000001";
+    let list = answer(x0_node(&["entry", "list", "--dir"]).arg(cluster.root()));
+    assert!(list.contains(id) && list.contains("operator/1"), "{list}");
+    answer(x0_node(&["entry", "remove", "--id", id, "--dir"]).arg(cluster.root()));
+    let line = node.logged("event=issuance-failed");
+    assert!(line.contains("is not registered for this workload"), "{line}");
+    let again = x0_node(&["entry", "remove", "--node", "1", "--dir"]).arg(cluster.root()).output().unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is not registered"), "{again:?}");
+    drop(node);
+    drop(issuer);
+
+    // Days later, it seems: its SVID is expired, and its token serves no other key. It is registered again.
+    token(&cluster, "1");
+    fs::remove_file(folder.join("token")).unwrap();
+    let expired = svid(&folder.join("svid.pem"));
+    // It is valid to the end of its last second.
+    while expired.not_after() + Duration::from_secs(1) > std::time::SystemTime::now() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let _issuer = start_issuer(&cluster, address);
+    let mut node = Process::start(x0_node(&["run", "--config"]).arg(&config));
+    node.logged("event=identity-issued");
+    node.logged("event=started");
+    cluster.put("after the expiry");
+}
+
+#[test]
+fn a_token_serves_one_node_and_wrong_arguments_are_refused() {
+    let address = free();
+    let cluster = Cluster::init_with(2, &["--issuer", &address.to_string()]);
+    let mut issuer = start_issuer(&cluster, address);
+    // The token of node 1 does not make anyone node 2.
+    let secret = token(&cluster, "1");
+    let folder = cluster.path("node-2");
+    fs::remove_file(folder.join("svid.pem")).unwrap();
+    let config = folder.join("node.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}token = \"token\"\n")).unwrap();
+    fs::write(folder.join("token"), secret).unwrap();
+    let mut node = Process::start(x0_node(&["run", "--config"]).arg(&config));
+    let line = node.logged("event=issuance-failed");
+    assert!(line.contains("no registration entry") && line.contains("0000000000000002"), "{line}");
+    issuer.logged("event=issuance-refused");
+    assert!(!folder.join("svid.pem").exists());
+    // What is no TLS does not disturb the issuer.
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let line = issuer.logged("event=issuance-refused");
+    assert!(line.contains("the TLS handshake failed"), "{line}");
+
+    let refused = |arguments: &[&str], words: &str| {
+        let output = x0_node(arguments).arg("--dir").arg(cluster.root()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(words), "{arguments:?}: {text}");
+    };
+    refused(&["entry", "add", "--id", "spiffe://other.example/web"], "not of the trust domain");
+    refused(&["entry", "add"], "--node");
+    refused(&["entry", "add", "--node", "1", "--dns", "no name"], "cannot register `no name`");
+    refused(&["issuer", "--listen", &address.to_string()], "choose another --listen");
+    let json = answer(x0_node(&["entry", "list", "--json", "--dir"]).arg(cluster.root()));
+    let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 4, "{json}");
+}
