@@ -4,6 +4,7 @@ mod algorithm;
 mod encode;
 mod key;
 mod request;
+mod revocation;
 mod signer;
 
 pub(crate) use algorithm::KeyAlgorithm;
@@ -11,6 +12,7 @@ pub(crate) use key::sign;
 
 pub use key::{RequestKey, RequestKeyError};
 pub use request::{CERTIFICATE_REQUEST_LEN_MAX, CertificateRequest, CertificateRequestError};
+pub use revocation::{SignedRevocations, SignedRevocationsError};
 pub use signer::{
     CaSigner, CaSignerError, CaSignerOptions, FinishError, IssueRequest, IssueRequestError,
     UnsignedCertificate,

@@ -234,3 +234,44 @@ proptest! {
         }
     }
 }
+
+/// What an authority signs is taken by everyone who trusts it, and nothing else is.
+#[test]
+#[cfg(feature = "issuer")]
+fn signed_revocations_are_those_of_a_trusted_authority() {
+    use x0_identity::{SignedRevocations, SignedRevocationsError};
+
+    let (authority, other) = (authority(), authority());
+    let revoked = view(&[Revoked::SpiffeId(id("stolen"))]);
+    let domain = domain("example.org");
+    let sign = |by: &Authority, view: &RevocationView| {
+        let signature = by.sign(&SignedRevocations::to_be_signed(&domain, view)).unwrap();
+        SignedRevocations::new(view.clone(), signature)
+    };
+    let signed = sign(&authority, &revoked);
+    let bytes = signed.to_bytes();
+    let read = SignedRevocations::from_bytes(&bytes).unwrap();
+    assert_eq!((&read, read.to_bytes()), (&signed, bytes.clone()));
+    let none = RevocationView::new();
+    assert_eq!(read.verify(&authority.bundle(), &none), Ok(&revoked));
+    assert_eq!(read.verify(&other.bundle(), &none), Err(SignedRevocationsError::Signature));
+    // Another view, another trust domain.
+    let more = view(&[Revoked::SpiffeId(id("stolen")), Revoked::SpiffeId(id("web"))]);
+    let swapped = sign(&authority, &more).to_bytes();
+    let head = bytes.len() - revoked.to_bytes().len();
+    let forged = [&bytes[..head], &more.to_bytes()].concat();
+    assert_ne!(forged, swapped);
+    let forged = SignedRevocations::from_bytes(&forged).unwrap();
+    assert_eq!(forged.verify(&authority.bundle(), &none), Err(SignedRevocationsError::Signature));
+    let foreign = TrustBundle::new(common::domain("example.com"), authority.bundle().authorities().to_vec());
+    assert_eq!(read.verify(&foreign.unwrap(), &none), Err(SignedRevocationsError::Signature));
+    // A revoked authority does not revoke.
+    let own = view(&[Revoked::authority(authority.certificate()).unwrap()]);
+    assert_eq!(read.verify(&authority.bundle(), &own), Err(SignedRevocationsError::Signature));
+    for end in 0..bytes.len() {
+        let read = SignedRevocations::from_bytes(&bytes[..end]);
+        assert!(read.is_err() || read.unwrap().view().is_empty(), "{end}");
+    }
+    assert_eq!(SignedRevocations::from_bytes(&[0xff; 70]), Err(SignedRevocationsError::Malformed));
+    assert_eq!((revoked.last_expiry(), none.last_expiry()), (Some(END + MINUTE), None));
+}
