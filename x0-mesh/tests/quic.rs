@@ -447,3 +447,34 @@ async fn limits_that_make_no_sense_are_refused() {
         assert!(matches!(error, BindError::Limit { field, .. } if field == name), "{error:?}");
     }
 }
+
+/// A revocation ends the connection that is open, and the peer learns the reason; so does a bundle without
+/// the authority of the peer.
+#[tokio::test]
+async fn a_peer_that_is_not_trusted_any_more_loses_its_connection() {
+    use x0_identity::{RevocationView, Revoked, SpiffeId, TrustBundle};
+
+    let domain = Domain::new("revoked.example");
+    let (identity_one, identity_two) = (domain.identity(1), domain.identity(2));
+    let (mut one, address_one) = bind(domain.config_of(1, &identity_one));
+    let (mut two, _) = bind(domain.config_of(2, &identity_two).peer(node(1), address_one));
+    up(&mut one, 2).await;
+    up(&mut two, 1).await;
+    let mut view = RevocationView::new();
+    let id = SpiffeId::parse("spiffe://revoked.example/node/0000000000000002").unwrap();
+    view.insert(Revoked::SpiffeId(id), std::time::SystemTime::now() + Duration::from_secs(60)).unwrap();
+    let begun = std::time::Instant::now();
+    identity_one.set_revocations(view);
+    let (_, reason) = down(&mut one, 2).await;
+    assert!(matches!(&reason, DownReason::Untrusted { detail } if detail.contains("is revoked")), "{reason}");
+    let (_, reason) = down(&mut two, 1).await;
+    assert!(matches!(&reason, DownReason::Untrusted { detail } if detail.contains("is revoked")), "{reason}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+
+    identity_one.set_revocations(RevocationView::new());
+    up(&mut one, 2).await;
+    up(&mut two, 1).await;
+    identity_two.set_bundle(TrustBundle::empty(identity_two.spiffe_id().trust_domain().clone())).unwrap();
+    let (_, reason) = down(&mut two, 1).await;
+    assert!(matches!(&reason, DownReason::Untrusted { .. }), "{reason}");
+}

@@ -26,6 +26,8 @@ pub(super) mod code {
     pub(in crate::quic) const BUSY: VarInt = VarInt::from_u32(5);
     pub(in crate::quic) const REMOVED: VarInt = VarInt::from_u32(6);
     pub(in crate::quic) const EXPIRED: VarInt = VarInt::from_u32(7);
+    /// The SVID of the receiver, its SPIFFE ID or its authority is not trusted any more.
+    pub(in crate::quic) const UNTRUSTED: VarInt = VarInt::from_u32(8);
 }
 
 /// An attempt at a connection failed.
@@ -49,6 +51,7 @@ pub(super) fn close_for(connection: &quinn::Connection, reason: &DownReason) {
         DownReason::Replaced => (code::REPLACED, String::new()),
         DownReason::WrongIdentity { .. } => (code::IDENTITY, String::from("another node was dialled")),
         DownReason::Expired => (code::EXPIRED, String::from("the SVID of the receiver has expired")),
+        DownReason::Untrusted { detail } => (code::UNTRUSTED, detail.to_string()),
         DownReason::Malformed { violation } => (code::VIOLATION, violation.to_string()),
         reason => (code::CLOSED, reason.to_string()),
     };
@@ -77,6 +80,9 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
             code::CLOSED => DownReason::Closed,
             code::REPLACED => DownReason::Replaced,
             code::EXPIRED => DownReason::OwnIdentityExpired,
+            code::UNTRUSTED => {
+                DownReason::Untrusted { detail: application_detail(code::UNTRUSTED, &close.reason) }
+            }
             code => DownReason::Refused { detail: application_detail(code, &close.reason) },
         },
         // The peer has verified the SVID of this node (RFC 8446 §6.2).

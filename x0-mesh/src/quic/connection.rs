@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, Side, WriteError};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use x0_identity::{NodeId, PeerError, SpiffeId};
+use x0_identity::{Identity, NodeId, PathError, PeerError, PeerRole, SpiffeId, VerifyError};
 
 use super::close::{Failure, close_for, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
@@ -56,6 +56,30 @@ fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     let chain =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     chain.map(|chain| *chain).unwrap_or_default()
+}
+
+/// Returns, with the reason, when the peer may no longer be connected.
+async fn unwelcome(connection: &Connection, own: Option<&Identity>) -> DownReason {
+    let Some(own) = own else {
+        expired(connection).await;
+        return DownReason::Expired;
+    };
+    let untrusted = |error: &VerifyError| match error {
+        VerifyError::Path(PathError::Expired { .. }) => DownReason::Expired,
+        error => DownReason::Untrusted { detail: error.to_string().into() },
+    };
+    let role = match connection.side() {
+        Side::Client => PeerRole::Server,
+        Side::Server => PeerRole::Client,
+    };
+    match own.admit(&chain(connection), role, SystemTime::now()) {
+        // Revocations wake the admission; time does not.
+        Ok(admission) => match race(admission, expired(connection)).await {
+            Winner::First(error) => untrusted(&error),
+            Winner::Second(()) => DownReason::Expired,
+        },
+        Err(error) => untrusted(&error),
+    }
 }
 
 /// Returns when the SVID at the other end has expired. TLS checks validity during the handshake only (RFC
@@ -237,14 +261,15 @@ impl Established {
         set.spawn(tasks.clone().guard(tasks.clone().read_datagrams()));
         set.spawn(tasks.clone().guard(tasks.clone().accept()));
         set.spawn(tasks.clone().watch());
-        let end = race(tasks.connection.closed(), expired(&tasks.connection)).await;
+        let own = tasks.shared.config.identity.as_ref();
+        let end = race(tasks.connection.closed(), unwelcome(&tasks.connection, own)).await;
         // The violation that a task found says more than the close that it caused.
         let reason = match (end, tasks.violation.get()) {
             (_, Some(violation)) => DownReason::Malformed { violation: *violation },
             (Winner::First(error), None) => down_reason(&error),
-            (Winner::Second(()), None) => {
-                close_for(&tasks.connection, &DownReason::Expired);
-                DownReason::Expired
+            (Winner::Second(reason), None) => {
+                close_for(&tasks.connection, &reason);
+                reason
             }
         };
         tasks.shared.change(|state, wakers| state.end(peer, epoch, reason, wakers));

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use x0_identity::NodeId;
+use x0_identity::{Identity, NodeId};
 
 /// Settings of a [`QuicTransport`](super::QuicTransport). Lengths are in bytes. Each field has a method of
 /// its name that sets it.
@@ -22,6 +22,10 @@ pub struct QuicOptions {
     pub server: Arc<rustls::ServerConfig>,
     /// For peers that are dialled. The transport sets the ALPN.
     pub client: Arc<rustls::ClientConfig>,
+    /// The identity of this node: with it, a connection ends as soon as the identity does not trust the peer
+    /// any more, because of a revocation or a change of its bundle. Without it, only at the expiry of the
+    /// peer's SVID. None unless set.
+    pub identity: Option<Identity>,
     /// The peers to dial from the beginning. [`PeerBook`](super::PeerBook) changes them later.
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// How many ordered lanes there are, numbered from 0: at most [`QuicOptions::ORDERED_LANES_MAX`]. 8
@@ -113,6 +117,7 @@ impl QuicOptions {
             bind,
             server,
             client,
+            identity: None,
             peers: Vec::new(),
             ordered_lanes: 8,
             message_len_max: (8 << 20) + (64 << 10),
@@ -150,6 +155,13 @@ impl QuicOptions {
     #[must_use]
     pub fn peer(mut self, peer: NodeId, address: SocketAddr) -> QuicOptions {
         self.peers.push((peer, address));
+        self
+    }
+
+    /// Sets [`QuicOptions::identity`](QuicOptions#structfield.identity).
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> QuicOptions {
+        self.identity = Some(identity);
         self
     }
 

@@ -44,6 +44,7 @@ impl Domain {
         let mut config =
             QuicOptions::new(node(number), bind, identity.server_config(), identity.client_config());
         config.seed = number;
+        config.identity = Some(identity.clone());
         config
     }
 }
