@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Issuer(crate::issuer::commands::IssuerArgs),
     /// Register to whom the issuer issues, and print join tokens
     Entry(crate::issuer::commands::EntryArgs),
+    /// Revoke a SPIFFE ID: every node refuses it and closes its connections
+    Revoke(crate::identity::revoke::RevokeArgs),
     /// Run one node until SIGTERM or Ctrl-C stops it; it reloads its identity and bundle when they change
     Run(RunArgs),
     /// Read and write in a running cluster

@@ -5,6 +5,7 @@ pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod renew;
 pub(crate) mod report;
+pub(crate) mod revoke;
 
 use std::path::Path;
 

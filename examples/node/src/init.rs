@@ -63,6 +63,11 @@ impl Layout {
         self.root.join("authority/bundle.pem")
     }
 
+    /// The folder of what was revoked, a file for each.
+    pub(crate) fn revoked(&self) -> PathBuf {
+        self.root.join("authority/revoked")
+    }
+
     /// The registration entries of the issuer.
     pub(crate) fn entries(&self) -> PathBuf {
         self.root.join("authority/entries.json")

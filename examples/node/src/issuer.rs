@@ -18,6 +18,7 @@ use x0_identity::{
 };
 
 use self::entries::Entries;
+use crate::identity::revoke::revoked;
 use crate::init::Layout;
 
 /// Certificates become valid this long before they are issued: more than clocks differ.
@@ -74,6 +75,7 @@ impl Issuer {
                 layout.authority().display()
             )
         })?;
+        identity.set_revocations(revoked(&layout)?);
         Ok(Issuer { layout, grace, identity, turn: Arc::default() })
     }
 
@@ -91,6 +93,7 @@ impl Issuer {
     fn answer(&self, peer: Option<SpiffeId>, binding: [u8; 32], bytes: Vec<u8>) -> Result<Answered> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (authority, bundle) = files(&self.layout)?;
+        self.identity.set_revocations(revoked(&self.layout)?);
         let mut entries = Entries::open(&self.layout)?;
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let signer = CaSigner::new(authority.certificate().clone(), Vec::new(), signer_options())?;

@@ -23,6 +23,7 @@ mod rag;
 mod reach;
 mod report;
 mod resolve;
+mod revocations;
 mod run;
 mod signals;
 mod status;
@@ -91,6 +92,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(issuer::commands::issuer(&args)).map(|()| ExitCode::SUCCESS)
         }
         Command::Entry(args) => issuer::commands::entry(&args).map(|()| ExitCode::SUCCESS),
+        Command::Revoke(args) => {
+            runtime()?.block_on(identity::revoke::revoke(&args)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Identity(args) => {
             runtime()?.block_on(identity::commands::identity(&args)).map(|()| ExitCode::SUCCESS)
         }

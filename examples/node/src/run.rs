@@ -34,7 +34,8 @@ use crate::mesh::NodeMesh;
 use crate::observe::Observe;
 use crate::rag::Rag;
 use crate::resolve::Names;
-use crate::{http, identity, mesh, signals};
+use crate::revocations::Applied;
+use crate::{http, identity, mesh, revocations, signals};
 
 /// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -122,6 +123,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         }
     }
     quic.guests = true;
+    quic.identity = Some(identity.clone());
     let (transport, mesh) = mesh::transport(&config, &identity, quic, args.control)?;
     let peers = transport.peers();
     observe.starting(&identity, &peers, &log)?;
@@ -184,7 +186,11 @@ async fn start(args: &RunArgs) -> Result<Running> {
     };
     mesh::serve(&mux, mesh.clone())?;
     let healer = Healer::start(&config, &mux, roles, &log)?;
-    identity::report::serve(&mux, identity.clone(), renewing)?;
+    let applied = Applied::default();
+    if config.crdt_key.is_some() {
+        revocations::start(node.store(), &identity, &applied, &log)?;
+    }
+    identity::report::serve(&mux, identity.clone(), renewing, applied)?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);

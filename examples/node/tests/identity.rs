@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{Cluster, replace};
+use common::{Cluster, answer, replace, x0_node};
 use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain};
 
 /// The root of the cluster is replaced in three steps, each by files alone: no signal, no restart.
@@ -74,4 +74,70 @@ fn an_identity_command_without_nodes_says_so() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && text.contains("no node answered"), "{text}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("no answer"), "{output:?}");
+}
+
+/// The time of a line of the log, in milliseconds of its day.
+fn time_of(line: &str) -> u64 {
+    let clock = line.split_once('T').unwrap().1.get(..12).unwrap();
+    let number = |from: usize, to: usize| clock[from..to].parse::<u64>().unwrap();
+    ((number(0, 2) * 60 + number(3, 5)) * 60 + number(6, 8)) * 1000 + number(9, 12)
+}
+
+#[test]
+fn a_revoked_node_loses_its_connections_within_a_second() {
+    let cluster = Cluster::init(3);
+    let mut nodes = [1, 2, 3].map(|number| cluster.start(number));
+    cluster.put("before");
+    let third = "peer=0000000000000003";
+    for node in &mut nodes[..2] {
+        node.logged_both("event=peer-up", third);
+    }
+    let revoke = |id: &str| {
+        let mut command = x0_node(&["revoke", id, "--dir"]);
+        command.arg(cluster.root()).arg("--config").arg(cluster.path("operator/operator.toml"));
+        command.output().unwrap()
+    };
+    let output = revoke("3");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!(text.contains("spiffe://test.example/node/0000000000000003 is revoked"), "{text}");
+    assert!(text.contains("2 of 2"), "{text}");
+    let [one, two, _] = &mut nodes;
+    let mut times = Vec::new();
+    for node in [one, two] {
+        let taken = time_of(&node.logged("event=revoked"));
+        let line = node.logged_both("event=peer-down", third);
+        assert!(line.contains("is revoked"), "{line}");
+        times.push((taken, time_of(&line)));
+    }
+    // Around midnight the numbers begin again.
+    let first = times.iter().map(|(taken, _)| *taken).min().unwrap();
+    let took = times.iter().map(|(_, down)| (down + 86_400_000 - first) % 86_400_000).max().unwrap();
+    println!("the last connection ended {took} ms after the first node had the revocation");
+    assert!(took < 1000, "{times:?}");
+    nodes[2].logged("is revoked");
+
+    // The others are a majority; the revoked one stays out, also of a node that starts again.
+    cluster.put("without it");
+    nodes[0].kill();
+    nodes[0] = cluster.start(1);
+    nodes[0].logged("event=revoked");
+    cluster.put("after the restart");
+    for row in &cluster.identities()[1..3] {
+        assert_eq!(row["revocations"].as_array().unwrap().len(), 1, "{row}");
+    }
+    assert!(!nodes[0].read().iter().any(|line| line.contains("event=peer-up") && line.contains(third)));
+    // Once more says the same, and makes no second revocation.
+    let again = revoke("spiffe://test.example/node/0000000000000003");
+    assert_eq!(String::from_utf8_lossy(&again.stdout).lines().next(), text.lines().next());
+    let entries = answer(x0_node(&["entry", "list", "--dir"]).arg(cluster.root()));
+    assert!(!entries.contains("0000000000000003") && entries.contains("0000000000000002"), "{entries}");
+    for (id, words) in [
+        ("spiffe://other.example/node", "cannot revoke"),
+        ("nobody", "is not a node"),
+        ("spiffe://", "is not a SPIFFE ID"),
+    ] {
+        let text = String::from_utf8_lossy(&revoke(id).stderr).into_owned();
+        assert!(text.contains(words), "{text}");
+    }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn identity(args: &IdentityArgs) -> Result<()> {
     loop {
         let mut rows = vec![Row { node: None, report: Some(own(&config)?) }];
         for member in &config.members {
-            let report = ask(&mut asker, member.node).await?;
+            let report = ask(&mut asker, member.node, LIMIT).await?;
             rows.push(Row { node: Some(member.node.to_string()), report });
         }
         let text = if args.json {
@@ -76,8 +76,8 @@ pub(crate) async fn identity(args: &IdentityArgs) -> Result<()> {
 }
 
 /// The report of a node; `None` if it does not answer in time.
-pub(super) async fn ask(asker: &mut Asker, node: NodeId) -> Result<Option<Report>> {
-    tokio::time::timeout(LIMIT, asker.report(node)).await.ok().transpose()
+pub(super) async fn ask(asker: &mut Asker, node: NodeId, limit: Duration) -> Result<Option<Report>> {
+    tokio::time::timeout(limit, asker.report(node)).await.ok().transpose()
 }
 
 fn own(config: &ClientConfig) -> Result<Report> {
@@ -144,6 +144,7 @@ mod tests {
             next_renewal: Some(1_999_990_000),
             failure: None,
             authorities: Vec::new(),
+            revocations: Vec::new(),
         }
     }
 

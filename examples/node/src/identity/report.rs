@@ -10,6 +10,7 @@ use x0_identity::{Identity, TrustBundle, X509Svid, peer_not_after};
 use x0_mesh::Mux;
 
 use crate::report;
+use crate::revocations::Applied;
 
 pub(crate) const SERVICE: &str = "x0-node/identity";
 
@@ -27,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) failure: Option<String>,
     /// The authorities that are trusted.
     pub(crate) authorities: Vec<AuthorityRow>,
+    /// The revocations that the process applies, by name.
+    pub(crate) revocations: Vec<String>,
 }
 
 /// An authority of a bundle.
@@ -46,7 +49,7 @@ pub(crate) struct Renewing {
 pub(crate) type SharedRenewing = Arc<Mutex<Renewing>>;
 
 impl Report {
-    pub(crate) fn of(identity: &Identity, renewing: &SharedRenewing) -> Report {
+    pub(crate) fn of(identity: &Identity, renewing: &SharedRenewing, applied: &Applied) -> Report {
         let renewing = renewing.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (chain, bundle) = (identity.svid_chain(), identity.trust_bundle());
         Report {
@@ -56,6 +59,7 @@ impl Report {
             next_renewal: renewing.next.map(|at| at.as_secs()),
             failure: renewing.failure,
             authorities: authorities(&bundle),
+            revocations: applied.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
@@ -68,6 +72,7 @@ impl Report {
             next_renewal: None,
             failure: None,
             authorities: authorities(bundle),
+            revocations: Vec::new(),
         }
     }
 }
@@ -88,6 +93,6 @@ fn seconds(at: SystemTime) -> u64 {
 }
 
 /// Answers `x0-node identity` until the mux ends.
-pub(crate) fn serve(mux: &Mux, identity: Identity, renewing: SharedRenewing) -> Result<()> {
-    report::start(mux, SERVICE, move || serde_json::to_vec(&Report::of(&identity, &renewing)))
+pub(crate) fn serve(mux: &Mux, identity: Identity, renewing: SharedRenewing, applied: Applied) -> Result<()> {
+    report::start(mux, SERVICE, move || serde_json::to_vec(&Report::of(&identity, &renewing, &applied)))
 }

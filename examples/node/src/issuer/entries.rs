@@ -91,8 +91,8 @@ impl Entries {
         init::write_private(&self.layout.entries(), &text)
     }
 
-    /// Puts an entry in the place of the one of its SPIFFE ID. A workload proves by a token of the ID, or by an
-    /// SVID of it, that the entry is its own.
+    /// Puts an entry in the place of the one of its SPIFFE ID. A workload proves by a token of the ID, or by
+    /// an SVID of it, that the entry is its own.
     pub(crate) fn put(&mut self, id: &SpiffeId, validity: Duration, dns_names: &[String]) -> Result<()> {
         let selector = Selector::parse(&format!("join_token:{}", id.path()))?;
         let mut entry = RegistrationEntry::new(id.clone(), validity).selector(selector);

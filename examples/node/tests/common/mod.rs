@@ -66,6 +66,12 @@ impl Process {
         panic!("no line with `{one}` and `{other}`: {:#?}", self.read);
     }
 
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// The lines of the log that were waited for, or came before one that was.
     pub(crate) fn read(&self) -> &[String] {
         &self.read
@@ -74,8 +80,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
