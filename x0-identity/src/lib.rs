@@ -144,7 +144,7 @@ pub use issuance::{
 pub use issuer::{
     CERTIFICATE_REQUEST_LEN_MAX, CaSigner, CaSignerError, CaSignerOptions, CertificateRequest,
     CertificateRequestError, FinishError, IssueRequest, IssueRequestError, RequestKey, RequestKeyError,
-    SignedRevocations, SignedRevocationsError, UnsignedCertificate,
+    SignedBundle, SignedBundleError, SignedRevocations, SignedRevocationsError, UnsignedCertificate,
 };
 #[cfg(feature = "bundle")]
 pub use json::JsonError;

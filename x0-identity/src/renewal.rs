@@ -14,6 +14,9 @@ pub struct RenewalOptions {
     pub pause_max: Duration,
     /// An attempt without an answer counts as failed after this time. The default is 30 seconds.
     pub answer_max: Duration,
+    /// An SVID whose authority is replaced is renewed within this time, so that not all come at once. The
+    /// default is 5 seconds.
+    pub spread: Duration,
     /// The longest time between two looks at the wall clock, which may jump and which goes on while the
     /// machine is suspended. The default is 30 seconds.
     pub clock_look: Duration,
@@ -25,6 +28,7 @@ impl Default for RenewalOptions {
             pause_min: Duration::from_secs(1),
             pause_max: Duration::from_secs(60),
             answer_max: Duration::from_secs(30),
+            spread: Duration::from_secs(5),
             clock_look: Duration::from_secs(30),
         }
     }
@@ -42,6 +46,13 @@ impl RenewalOptions {
     #[must_use]
     pub fn answer_max(mut self, answer_max: Duration) -> RenewalOptions {
         self.answer_max = answer_max;
+        self
+    }
+
+    /// Sets [`RenewalOptions::spread`].
+    #[must_use]
+    pub fn spread(mut self, spread: Duration) -> RenewalOptions {
+        self.spread = spread;
         self
     }
 
@@ -72,6 +83,11 @@ pub enum RenewalInput {
         not_before: Duration,
         /// The last second of its validity, since 1970.
         not_after: Duration,
+    },
+    /// The SVID is to be replaced before its time, because its authority is.
+    Due {
+        /// The system's clock.
+        wall: Duration,
     },
     /// The attempt failed: the issuer is unreachable, or busy.
     Failed {
@@ -204,6 +220,17 @@ impl Renewal {
             }
             RenewalInput::Issued { wall, not_before, not_after } => {
                 self.issued(now, wall, not_before, not_after)
+            }
+            RenewalInput::Due { wall } => {
+                let due = wall + self.options.spread.mul_f64(self.fraction());
+                if let Some(held) = &mut self.svid {
+                    held.renew_at = held.renew_at.min(due);
+                }
+                // An attempt in progress, or one that is paused, comes sooner.
+                if let State::Idle { look_at } = &mut self.state {
+                    *look_at = now + due.saturating_sub(wall).min(look_at.saturating_sub(now));
+                }
+                Ok(())
             }
             RenewalInput::Failed { .. } | RenewalInput::Rejected { .. } => {
                 if !matches!(self.state, State::Waiting { .. }) {

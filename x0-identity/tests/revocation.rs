@@ -275,3 +275,47 @@ fn signed_revocations_are_those_of_a_trusted_authority() {
     assert_eq!(SignedRevocations::from_bytes(&[0xff; 70]), Err(SignedRevocationsError::Malformed));
     assert_eq!((revoked.last_expiry(), none.last_expiry()), (Some(END + MINUTE), None));
 }
+
+/// The next bundle is that of a trusted authority, and nothing else is.
+#[test]
+#[cfg(feature = "issuer")]
+fn signed_bundles_are_those_of_a_trusted_authority() {
+    use x0_identity::{SignedBundle, SignedBundleError};
+
+    let (old, new) = (authority(), authority());
+    let mut both = old.bundle();
+    both.extend(&new.bundle()).unwrap();
+    let sign = |by: &Authority, sequence: u64, bundle: &TrustBundle| {
+        let signature = by.sign(&SignedBundle::to_be_signed(sequence, bundle)).unwrap();
+        SignedBundle::new(sequence, bundle.clone(), signature)
+    };
+    let signed = sign(&old, 7, &both);
+    let bytes = signed.to_bytes();
+    let read = SignedBundle::from_bytes(domain("example.org"), &bytes).unwrap();
+    assert_eq!((&read, read.to_bytes(), read.sequence()), (&signed, bytes.clone(), 7));
+    let none = RevocationView::new();
+    assert_eq!(read.verify(&old.bundle(), &none), Ok(&both));
+    assert_eq!(read.verify(&new.bundle(), &none), Err(SignedBundleError::Signature));
+    let revoked = view(&[Revoked::authority(old.certificate()).unwrap()]);
+    assert_eq!(read.verify(&old.bundle(), &revoked), Err(SignedBundleError::Signature));
+    // Another number, another trust domain.
+    let renumbered = SignedBundle::new(8, both.clone(), bytes[2..bytes.len() - body_len(&both)].to_vec());
+    assert_eq!(renumbered.verify(&old.bundle(), &none), Err(SignedBundleError::Signature));
+    let foreign = TrustBundle::new(domain("example.com"), old.bundle().authorities().to_vec()).unwrap();
+    assert_eq!(read.verify(&foreign, &none), Err(SignedBundleError::Signature));
+    let malformed = |bytes: &[u8]| SignedBundle::from_bytes(domain("example.org"), bytes).unwrap_err();
+    for end in 0..bytes.len() {
+        assert_eq!(malformed(&bytes[..end]), SignedBundleError::Malformed, "{end}");
+    }
+    assert_eq!(malformed(&[&bytes[..], &[0]].concat()), SignedBundleError::Malformed);
+    assert_eq!(malformed(&[0xff; 40]), SignedBundleError::Malformed);
+    assert_eq!(malformed(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 65]), SignedBundleError::Malformed);
+    let broken = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 7];
+    assert!(matches!(malformed(&broken), SignedBundleError::Bundle(_)));
+}
+
+/// The bytes of a signed bundle after its signature.
+#[cfg(feature = "issuer")]
+fn body_len(bundle: &TrustBundle) -> usize {
+    9 + bundle.authorities().iter().map(|authority| 2 + authority.len()).sum::<usize>()
+}

@@ -37,6 +37,11 @@ pub enum IssuanceClientInput {
         /// The system's clock.
         wall: Duration,
     },
+    /// The authority of the SVID is being replaced: renew before the time.
+    Replaced {
+        /// The system's clock.
+        wall: Duration,
+    },
     /// The time of [`IssuanceClient::poll_timeout`] has come, or the driver looks earlier.
     Timeout {
         /// The system's clock.
@@ -276,6 +281,10 @@ impl IssuanceClient {
     pub fn handle(&mut self, now: Duration, input: IssuanceClientInput) -> Result<(), IssuanceClientError> {
         match input {
             IssuanceClientInput::Holds { svid, wall } => self.holds(now, wall, svid),
+            IssuanceClientInput::Replaced { wall } => {
+                // It is accepted in each state.
+                let _ = self.renewal.handle(now, RenewalInput::Due { wall });
+            }
             IssuanceClientInput::Timeout { wall } => {
                 // A time-out is not an error of the engine.
                 let _ = self.renewal.handle(now, RenewalInput::Timeout { wall });

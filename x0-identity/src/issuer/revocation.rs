@@ -3,9 +3,8 @@
 use std::time::SystemTime;
 use std::vec::Vec;
 
-use super::KeyAlgorithm;
-use crate::x509::Certificate;
-use crate::{ReadRevocationsError, RevocationView, Revoked, TrustBundle, TrustDomain};
+use super::statement::{SIGNATURE_LEN_MAX, is_signed};
+use crate::{ReadRevocationsError, RevocationView, TrustBundle, TrustDomain};
 
 /// A [`RevocationView`] with the signature of an authority of the trust domain: any node may pass it on, and
 /// nobody but the authority can make one.
@@ -50,8 +49,6 @@ pub enum SignedRevocationsError {
     Signature,
 }
 
-const SIGNATURE_LEN_MAX: usize = 1024;
-
 impl SignedRevocations {
     /// The bytes that the key of an authority signs: a name for this use, the trust domain and the view.
     #[must_use]
@@ -83,16 +80,7 @@ impl SignedRevocations {
         own: &RevocationView,
     ) -> Result<&RevocationView, SignedRevocationsError> {
         let signed = SignedRevocations::to_be_signed(bundle.trust_domain(), &self.view);
-        let is_signer = |authority: &pki_types::CertificateDer<'_>| {
-            let Ok(certificate) = Certificate::parse(authority) else { return false };
-            let key = Revoked::Authority { public_key_info: certificate.public_key_info.to_vec() };
-            let algorithm = KeyAlgorithm::of_key(certificate.public_key_algorithm);
-            !own.contains(&key)
-                && algorithm.is_some_and(|algorithm| {
-                    algorithm.verifies(certificate.public_key, &signed, &self.signature)
-                })
-        };
-        let found = bundle.authorities().iter().any(is_signer);
+        let found = is_signed(bundle, own, &signed, &self.signature);
         if found { Ok(&self.view) } else { Err(SignedRevocationsError::Signature) }
     }
 
