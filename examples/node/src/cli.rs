@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Entry(crate::issuer::commands::EntryArgs),
     /// Revoke a SPIFFE ID: every node refuses it and closes its connections
     Revoke(crate::identity::revoke::RevokeArgs),
+    /// Show whom the nodes trust, and replace the authority step by step
+    Bundle(crate::identity::bundle::BundleArgs),
     /// Run one node until SIGTERM or Ctrl-C stops it; it reloads its identity and bundle when they change
     Run(RunArgs),
     /// Read and write in a running cluster

@@ -1,6 +1,7 @@
 //! The identity of a node or a client: loaded from its files, read again when they change, and shown by
 //! `x0-node identity`.
 
+pub(crate) mod bundle;
 pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod renew;

@@ -63,6 +63,16 @@ impl Layout {
         self.root.join("authority/bundle.pem")
     }
 
+    /// An authority that does not issue yet.
+    pub(crate) fn next_authority(&self) -> PathBuf {
+        self.root.join("authority/next.pem")
+    }
+
+    /// The files with the bundle of the cluster that are not those of nodes.
+    pub(crate) fn bundles(&self) -> [PathBuf; 3] {
+        [self.bundle(), self.client().join("bundle.pem"), self.operator().join("bundle.pem")]
+    }
+
     /// The folder of what was revoked, a file for each.
     pub(crate) fn revoked(&self) -> PathBuf {
         self.root.join("authority/revoked")
@@ -107,8 +117,7 @@ pub(crate) fn init_with(
         bail!("the folder {} is not empty: name an empty or new one with --dir", root.display());
     }
     let layout = Layout::new(root);
-    let options = AuthorityOptions::default().validity(AUTHORITY_VALIDITY);
-    let authority = Authority::new(trust_domain.clone(), &options).context("cannot create an authority")?;
+    let authority = new_authority(&trust_domain)?;
     let bundle = authority.bundle().to_pem();
     write_private(&layout.authority(), &authority.to_pem())?;
     write_public(&layout.bundle(), &bundle)?;
@@ -177,6 +186,12 @@ pub(crate) fn extend(root: &Path, number: usize, address: SocketAddr, validity: 
     Ok(layout.node_config(number))
 }
 
+/// Creates an authority.
+pub(crate) fn new_authority(trust_domain: &TrustDomain) -> Result<Authority> {
+    let options = AuthorityOptions::default().validity(AUTHORITY_VALIDITY);
+    Authority::new(trust_domain.clone(), &options).context("cannot create an authority")
+}
+
 /// The authority that `init` wrote.
 pub(crate) fn authority(layout: &Layout) -> Result<Authority> {
     let path = layout.authority();
@@ -216,7 +231,7 @@ fn issue_id(authority: &Authority, path: &Path, id: &SpiffeId, validity: Duratio
 }
 
 /// Issues an identity to the client and one to the operator.
-fn issue_to_guests(authority: &Authority, layout: &Layout, validity: Duration) -> Result<()> {
+pub(crate) fn issue_to_guests(authority: &Authority, layout: &Layout, validity: Duration) -> Result<()> {
     let domain = authority.trust_domain();
     issue_id(authority, &layout.client().join("svid.pem"), &client_id(domain)?, validity)?;
     issue_id(authority, &layout.operator().join("svid.pem"), &operator_id(domain)?, validity)

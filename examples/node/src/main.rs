@@ -1,5 +1,6 @@
 //! `x0-node`: the reference node, its command line and the demo.
 
+mod bundles;
 mod causes;
 mod cli;
 mod client;
@@ -94,6 +95,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Entry(args) => issuer::commands::entry(&args).map(|()| ExitCode::SUCCESS),
         Command::Revoke(args) => {
             runtime()?.block_on(identity::revoke::revoke(&args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bundle(args) => {
+            runtime()?.block_on(identity::bundle::bundle(&args)).map(|()| ExitCode::SUCCESS)
         }
         Command::Identity(args) => {
             runtime()?.block_on(identity::commands::identity(&args)).map(|()| ExitCode::SUCCESS)

@@ -35,7 +35,7 @@ use crate::observe::Observe;
 use crate::rag::Rag;
 use crate::resolve::Names;
 use crate::revocations::Applied;
-use crate::{http, identity, mesh, revocations, signals};
+use crate::{bundles, http, identity, mesh, revocations, signals};
 
 /// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -189,6 +189,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let applied = Applied::default();
     if config.crdt_key.is_some() {
         revocations::start(node.store(), &identity, &applied, &log)?;
+        bundles::start(node.store(), &identity, &config.bundle, &log)?;
     }
     identity::report::serve(&mux, identity.clone(), renewing, applied)?;
     let status = node.status();

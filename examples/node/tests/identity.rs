@@ -4,9 +4,10 @@
 mod common;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Cluster, answer, replace, x0_node};
+use common::{Cluster, Process, answer, replace, x0_node};
 use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain};
 
 /// The root of the cluster is replaced in three steps, each by files alone: no signal, no restart.
@@ -140,4 +141,71 @@ fn a_revoked_node_loses_its_connections_within_a_second() {
         let text = String::from_utf8_lossy(&revoke(id).stderr).into_owned();
         assert!(text.contains(words), "{text}");
     }
+}
+
+/// The authority is replaced in four steps while clients write: no write fails, and no node starts again.
+#[test]
+fn the_authority_is_replaced_while_clients_write() {
+    let address =
+        std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let address = address.to_string();
+    let cluster = Cluster::init_with(3, &["--issuer", &address]);
+    let mut issuer = Process::start(x0_node(&["issuer", "--listen", &address, "--dir"]).arg(cluster.root()));
+    issuer.logged("event=issuer-listening");
+    let mut nodes = [1, 2, 3].map(|number| cluster.start(number));
+    cluster.put("before");
+    let step = |step: &str| {
+        let mut command = x0_node(&["bundle", step, "--dir"]);
+        command.arg(cluster.root()).arg("--config").arg(cluster.path("operator/operator.toml"));
+        command
+    };
+    let shown = || {
+        let output = cluster.client(&["bundle", "show", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap().as_array().unwrap().clone()
+    };
+    let first = shown()[0]["signed_by"].clone();
+    let refused = |name: &str, words: &str| {
+        let output = step(name).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(words), "{name}: {text}");
+    };
+    refused("publish", "begin with `x0-node bundle prepare`");
+    answer(&mut step("prepare"));
+    refused("prepare", "is prepared already");
+    refused("activate", "not every member is ready");
+
+    let is_over = AtomicBool::new(false);
+    let (mut puts, mut failed) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                puts += 1;
+                let put = cluster.client(&["kv", "put", "key", &puts.to_string()]);
+                if !put.status.success() {
+                    failed.push(format!("{put:?}"));
+                }
+            }
+        });
+        let text = answer(&mut step("publish"));
+        assert!(text.contains("(3 of 3)"), "{text}");
+        let text = answer(&mut step("activate"));
+        assert!(text.contains("(3 of 3)"), "{text}");
+        let text = answer(&mut step("retire"));
+        assert!(text.contains("(3 of 3)"), "{text}");
+        is_over.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    });
+    println!("{puts} writes, {} failed", failed.len());
+    assert!(failed.is_empty() && puts > 5, "{failed:#?}");
+    for row in shown() {
+        assert_eq!(row["authorities"], serde_json::json!([row["signed_by"]]), "{row}");
+        assert_ne!(row["signed_by"], first, "{row}");
+    }
+    let table = String::from_utf8(cluster.client(&["bundle", "show"]).stdout).unwrap();
+    assert!(table.contains("authorities trusted") && !table.contains("no answer"), "{table}");
+    // A node that starts again has all of it on disk.
+    nodes[0].kill();
+    nodes[0] = cluster.start(1);
+    cluster.put("after");
 }

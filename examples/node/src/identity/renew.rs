@@ -131,6 +131,12 @@ impl Renewer {
         load_svid(self.spiffe_id.trust_domain(), &self.svid)
     }
 
+    /// Whether another authority issues than the one that signed the SVID: the first of the bundle does.
+    fn is_replaced(&self, svid: &X509Svid) -> bool {
+        let Ok(bundle) = self.trusted() else { return false };
+        bundle.authorities().first() != bundle.authority_of(svid.chain())
+    }
+
     fn now(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -138,7 +144,7 @@ impl Renewer {
     async fn run(self, mut engine: IssuanceClient, first: oneshot::Sender<()>) {
         let (mut first, mut seen, mut failure, mut unstored) = (Some(first), None, None, None);
         loop {
-            let stamps = Stamps::of(std::slice::from_ref(&self.svid));
+            let stamps = Stamps::of(&[self.svid.clone(), self.bundle.clone()]);
             if seen.as_ref() != Some(&stamps) {
                 seen = Some(stamps);
                 // A file that is no SVID of this node is not used by anyone; without one the engine attests.
@@ -146,14 +152,18 @@ impl Renewer {
                     && *svid.spiffe_id() == self.spiffe_id
                 {
                     let is_valid = svid.not_after() > SystemTime::now();
+                    let is_replaced = self.is_replaced(&svid);
                     let _ = engine.handle(self.now(), IssuanceClientInput::Holds { svid, wall: wall() });
+                    if is_replaced {
+                        let _ = engine.handle(self.now(), IssuanceClientInput::Replaced { wall: wall() });
+                    }
                     let _ = first.take_if(|_| is_valid).map(|first| first.send(()));
                 }
             }
             let _ = engine.handle(self.now(), IssuanceClientInput::Timeout { wall: wall() });
             if self.drain(&mut engine, &mut unstored).await {
                 // Its own file is no news.
-                seen = Some(Stamps::of(std::slice::from_ref(&self.svid)));
+                seen = Some(Stamps::of(&[self.svid.clone(), self.bundle.clone()]));
                 let _ = first.take().map(|first| first.send(()));
             }
             let why = engine.failure().map(|error| causes(&anyhow::Error::new(error.clone())));

@@ -23,7 +23,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// The time for a connection, from its start to the answer.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// How often the issuer takes a new SVID, and reads its files for that.
-const REFRESH_EVERY: Duration = Duration::from_secs(60);
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
 /// Issues until a signal stops it.
 pub(super) async fn serve(args: &IssuerArgs) -> Result<()> {

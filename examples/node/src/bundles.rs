@@ -1,0 +1,181 @@
+//! The bundle of a running cluster: each next one is signed by an authority of the one before, and is a key
+//! of the CRDT keyspace. A node writes it to its file, and what watches the file takes it into use.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use x0_identity::{Identity, SignedBundle, TrustBundle};
+use x0_kv::{CrdtStore, RangeQuery, Store};
+
+use crate::causes::causes;
+use crate::init::write_public;
+use crate::log::Log;
+
+/// The keyspace in the CRDT store.
+const KEYSPACE: &str = "x0-bundles";
+/// How often everything is read again, also without a change.
+const EVERY: Duration = Duration::from_secs(10);
+/// The mark in the file of a bundle, before its sequence number.
+const MARK: &str = "# sequence ";
+
+/// The keyspace of the bundles.
+pub(crate) fn keyspace(store: &Store) -> Result<CrdtStore> {
+    let crdt =
+        store.crdt().context("bundles spread through the CRDT keyspace: set `crdt_key` on every member")?;
+    Ok(crdt.keyspace(KEYSPACE)?)
+}
+
+/// The key of a bundle: keys are in the order of the numbers.
+pub(crate) fn key(sequence: u64) -> String {
+    format!("{sequence:020}")
+}
+
+/// The sequence number of the bundle in a file; 0 of one that was never published.
+pub(crate) fn sequence(path: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.strip_prefix(MARK).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap_or(0))
+}
+
+/// Writes a bundle with its number.
+pub(crate) fn write(path: &Path, sequence: u64, bundle: &TrustBundle) -> Result<()> {
+    write_public(path, &format!("{MARK}{sequence}\n{}", bundle.to_pem()))
+}
+
+/// Follows the bundles on a task of the runtime, until the store is closed.
+pub(crate) fn start(store: &Store, identity: &Identity, path: &Path, log: &Log) -> Result<()> {
+    let store = keyspace(store)?;
+    let mut watch = store.watch("")?;
+    let (identity, path) = (identity.clone(), path.to_owned());
+    let mut node = Bundles { store, identity, path, known: BTreeMap::new(), log: log.clone() };
+    tokio::spawn(async move {
+        loop {
+            if let Err(error) = node.read().await {
+                node.log.event("bundle-unread", format!("why={}", causes(&error)));
+            }
+            // A change, or the time for another look.
+            if let Ok(None) = tokio::time::timeout(EVERY, watch.next()).await {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+struct Bundles {
+    store: CrdtStore,
+    identity: Identity,
+    path: PathBuf,
+    /// By key: those that this node has verified.
+    known: BTreeMap<String, Bytes>,
+    log: Log,
+}
+
+impl Bundles {
+    async fn read(&mut self) -> Result<()> {
+        let (mut entries, mut next) = (Vec::new(), Some(RangeQuery::all()));
+        while let Some(range) = next {
+            let page = self.store.range(&range).await?;
+            entries.extend(page.entries);
+            next = page.continuation.map(|continuation| range.resume(continuation));
+        }
+        let trust_domain = self.identity.spiffe_id().trust_domain();
+        let (mut newest, mut current) = (sequence(&self.path)?, self.identity.trust_bundle());
+        let begun = newest;
+        let mut present = Vec::new();
+        // In order, so that a node that was off follows from each to the next.
+        for entry in &entries {
+            let name = String::from_utf8_lossy(&entry.key).into_owned();
+            present.push(name.clone());
+            let Ok(signed) = SignedBundle::from_bytes(trust_domain.clone(), &entry.value) else { continue };
+            if key(signed.sequence()) != name {
+                continue;
+            }
+            let Ok(next) = signed.verify(&current, &self.identity.revocations()) else { continue };
+            self.known.insert(name, entry.value.clone());
+            if signed.sequence() > newest && !next.is_empty() {
+                (newest, current) = (signed.sequence(), next.clone());
+            }
+        }
+        if newest > begun {
+            let path = self.path.clone();
+            let bundle = current.clone();
+            // It waits for the disk.
+            tokio::task::spawn_blocking(move || write(&path, newest, &bundle)).await??;
+            self.log.event("bundle-received", format!("sequence={newest}"));
+        }
+        // Anyone who may write to the store may remove a key, and must not keep a bundle from others with it.
+        for (name, bytes) in &self.known {
+            if !present.contains(name) {
+                self.store.put(name.clone(), bytes.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain};
+    use x0_kv::{CrdtOptions, StoreOptions};
+
+    use super::*;
+    use crate::log::record::Format;
+
+    #[tokio::test]
+    async fn bundles_are_followed_in_order_and_only_from_trusted_authorities() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions::new().crdt(CrdtOptions::new([1; 16]));
+        let store = Store::open_with(folder.path().join("store"), &options).unwrap();
+        let domain = || TrustDomain::parse("example.org").unwrap();
+        let authority = || Authority::new(domain(), &AuthorityOptions::default()).unwrap();
+        let (old, new, stranger) = (authority(), authority(), authority());
+        let path = folder.path().join("bundle.pem");
+        std::fs::write(&path, old.bundle().to_pem()).unwrap();
+        assert_eq!(sequence(&path).unwrap(), 0);
+        let own = SpiffeId::parse("spiffe://example.org/own").unwrap();
+        let own = old.issue(&own, Duration::from_secs(3600)).unwrap();
+        let identity = Identity::new(own, old.bundle()).unwrap();
+        let keys = keyspace(&store).unwrap();
+        let both = {
+            let mut both = old.bundle();
+            both.extend(&new.bundle()).unwrap();
+            both
+        };
+        let publish = async |by: &Authority, number: u64, bundle: &TrustBundle| {
+            let signature = by.sign(&SignedBundle::to_be_signed(number, bundle)).unwrap();
+            let bytes = SignedBundle::new(number, bundle.clone(), signature).to_bytes();
+            keys.put(key(number), bytes).await.unwrap();
+        };
+        let until = async |number: u64| {
+            let waited = async {
+                while sequence(&path).unwrap() != number {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), waited).await.unwrap();
+        };
+        // A node that was off: the second one is signed by what the first one introduces.
+        publish(&old, 1, &both).await;
+        publish(&new, 2, &new.bundle()).await;
+        publish(&stranger, 3, &stranger.bundle()).await;
+        start(&store, &identity, &path, &Log::start("test", Format::Text).unwrap()).unwrap();
+        until(2).await;
+        let held = TrustBundle::from_pem(domain(), &std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(held, new.bundle());
+        // Its process takes it from the file; the old authority has no say any more.
+        identity.set_bundle(held).unwrap();
+        publish(&old, 4, &old.bundle()).await;
+        publish(&new, 5, &both).await;
+        until(5).await;
+        keys.delete(key(5)).await.unwrap();
+        let back = async {
+            while keys.get(key(5)).await.unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), back).await.unwrap();
+    }
+}

@@ -1,0 +1,290 @@
+//! `x0-node bundle`: the replacement of the authority, step by step.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use x0_identity::{Authority, NodeId, SignedBundle, TrustBundle};
+use x0_mesh::{Mux, MuxOptions};
+
+use super::commands::ask;
+use super::load_bundle;
+use super::report::{Report, SERVICE, fingerprint};
+use crate::bundles;
+use crate::cli::ValidityArgs;
+use crate::client::{self, Connection};
+use crate::config::ClientConfig;
+use crate::init::{self, Layout};
+use crate::report::Asker;
+
+/// The pause between two questions to a node.
+const POLL: Duration = Duration::from_millis(200);
+/// The time for an answer of a node.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleArgs {
+    /// The configuration of a client or an operator
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The folder that `init` wrote; not for `show`
+    #[arg(long, value_name = "FOLDER", global = true)]
+    dir: Option<PathBuf>,
+    /// The time to wait until every member has taken the step, in seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", global = true)]
+    wait_seconds: u64,
+    #[command(subcommand)]
+    command: BundleCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BundleCommand {
+    /// Print the authorities that each node trusts, and the one that its SVID is signed by
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Step 1: create the next authority, which nobody trusts yet
+    Prepare,
+    /// Step 2: publish the bundle with both authorities, signed by the current one
+    Publish,
+    /// Step 3: issue with the next authority; refused unless every member trusts it
+    Activate {
+        #[command(flatten)]
+        validity: ValidityArgs,
+    },
+    /// Step 4: publish the bundle without the old authority; refused unless no member's SVID is signed by it
+    Retire,
+}
+
+/// The members that were asked, each with its report; `None` of one that did not answer.
+type Reports = Vec<(NodeId, Option<Report>)>;
+
+/// Prints or takes a step.
+pub(crate) async fn bundle(args: &BundleArgs) -> Result<()> {
+    if let BundleCommand::Prepare = args.command {
+        return prepare(&args.layout()?);
+    }
+    let path = args.config.as_ref();
+    let path =
+        path.context("the command needs --config FILE, the configuration of a client or an operator")?;
+    let config = ClientConfig::load(path)?;
+    match &args.command {
+        BundleCommand::Show { json } => show(&config, *json).await,
+        BundleCommand::Prepare => Ok(()),
+        BundleCommand::Publish => publish(args, &config).await,
+        BundleCommand::Activate { validity } => activate(args, &config, validity.validity()).await,
+        BundleCommand::Retire => retire(args, &config).await,
+    }
+}
+
+impl BundleArgs {
+    fn layout(&self) -> Result<Layout> {
+        let dir = self.dir.as_ref().context("the step needs --dir FOLDER, the folder that `init` wrote")?;
+        Ok(Layout::new(dir))
+    }
+}
+
+async fn show(config: &ClientConfig, json: bool) -> Result<()> {
+    let reports = Members::new(config)?.reports().await?;
+    if reports.iter().all(|(_, report)| report.is_none()) {
+        bail!("no node answered: check that the nodes run and that this client may connect");
+    }
+    let rows = reports.iter().map(|(node, report)| {
+        let authorities = report.as_ref().map(roots);
+        let signed_by = report.as_ref().and_then(|report| report.signed_by.clone());
+        (node.to_string(), authorities, signed_by)
+    });
+    if json {
+        let rows = rows.map(|(node, authorities, signed_by)| {
+            serde_json::json!({ "node": node, "authorities": authorities, "signed_by": signed_by })
+        });
+        return say(&format!("{}\n", serde_json::to_string(&rows.collect::<Vec<_>>())?));
+    }
+    let mut text = format!("{:<16}  {:<16}  {}\n", "node", "SVID signed by", "authorities trusted");
+    for (node, authorities, signed_by) in rows {
+        let (authorities, signed_by) =
+            (authorities.map(|all| all.join(" ")), signed_by.unwrap_or("-".into()));
+        text.push_str(&format!(
+            "{node:<16}  {signed_by:<16}  {}\n",
+            authorities.as_deref().unwrap_or("no answer")
+        ));
+    }
+    say(&text)
+}
+
+fn roots(report: &Report) -> Vec<String> {
+    report.authorities.iter().map(|row| row.fingerprint.clone()).collect()
+}
+
+fn root(authority: &Authority) -> String {
+    fingerprint(authority.certificate())
+}
+
+fn prepare(layout: &Layout) -> Result<()> {
+    let current = init::authority(layout)?;
+    let path = layout.next_authority();
+    if path.exists() {
+        bail!("{} is prepared already: publish it, or remove the file", path.display());
+    }
+    let next = init::new_authority(current.trust_domain())?;
+    init::write_private(&path, &next.to_pem())?;
+    say(&format!("The next authority is {}. Publish it: x0-node bundle publish\n", root(&next)))
+}
+
+/// The prepared authority.
+fn prepared(layout: &Layout) -> Result<Authority> {
+    let path = layout.next_authority();
+    let pem = std::fs::read(&path);
+    let pem =
+        pem.with_context(|| format!("cannot read {}: begin with `x0-node bundle prepare`", path.display()))?;
+    Authority::from_pem(&pem).with_context(|| format!("cannot use the authority in {}", path.display()))
+}
+
+async fn publish(args: &BundleArgs, config: &ClientConfig) -> Result<()> {
+    let layout = args.layout()?;
+    let (current, next) = (init::authority(&layout)?, prepared(&layout)?);
+    let mut both = load_bundle(current.trust_domain().clone(), &layout.bundle())?;
+    both.extend(&next.bundle())?;
+    spread(&layout, config, &current, &both).await?;
+    let wanted = root(&next);
+    wait(args, config, &format!("trusts {wanted}"), |report| roots(report).contains(&wanted)).await?;
+    say("Every member trusts the next authority. Issue with it: x0-node bundle activate\n")
+}
+
+async fn activate(args: &BundleArgs, config: &ClientConfig, validity: Duration) -> Result<()> {
+    let layout = args.layout()?;
+    let (current, next) = (init::authority(&layout)?, prepared(&layout)?);
+    let wanted = root(&next);
+    let reports = Members::new(config)?.reports().await?;
+    ready(&reports, &format!("do not trust {wanted} yet"), |report| roots(report).contains(&wanted))?;
+    // The one that issues is the first.
+    let mut both = next.bundle();
+    both.extend(&load_bundle(current.trust_domain().clone(), &layout.bundle())?)?;
+    init::write_private(&layout.authority(), &next.to_pem())?;
+    spread(&layout, config, &next, &both).await?;
+    init::issue_to_guests(&next, &layout, validity)?;
+    std::fs::remove_file(layout.next_authority()).context("cannot remove the file of the next authority")?;
+    say(&format!(
+        "{wanted} issues. Nodes with [issuer] renew now; issue to the others: x0-node issue --node N\n"
+    ))?;
+    let signed = |report: &Report| report.signed_by.as_ref() == Some(&wanted);
+    wait(args, config, &format!("has an SVID signed by {wanted}"), signed).await?;
+    say("No SVID of a member is signed by the old authority. Leave it out: x0-node bundle retire\n")
+}
+
+async fn retire(args: &BundleArgs, config: &ClientConfig) -> Result<()> {
+    let layout = args.layout()?;
+    let current = init::authority(&layout)?;
+    let wanted = root(&current);
+    let reports = Members::new(config)?.reports().await?;
+    let signed = |report: &Report| report.signed_by.as_ref() == Some(&wanted);
+    ready(&reports, &format!("have an SVID that is not signed by {wanted}"), signed)?;
+    spread(&layout, config, &current, &current.bundle()).await?;
+    let alone = |report: &Report| roots(report) == [wanted.clone()];
+    wait(args, config, &format!("trusts {wanted} alone"), alone).await?;
+    say("The old authority is not trusted any more.\n")
+}
+
+/// Writes a bundle into the folder, and stores it on any member.
+async fn spread(layout: &Layout, config: &ClientConfig, by: &Authority, bundle: &TrustBundle) -> Result<()> {
+    let sequence = bundles::sequence(&layout.bundle())? + 1;
+    let signature = by.sign(&SignedBundle::to_be_signed(sequence, bundle))?;
+    let signed = SignedBundle::new(sequence, bundle.clone(), signature);
+    // First of all, so that the number is not used for another bundle.
+    for path in layout.bundles() {
+        bundles::write(&path, sequence, bundle)?;
+    }
+    let connection = Connection::open(config).await?;
+    let put = async {
+        let keys = bundles::keyspace(connection.store())?;
+        Ok(keys.put(bundles::key(sequence), signed.to_bytes()).await?)
+    };
+    let put = tokio::select! {
+        put = put => put,
+        error = connection.refused() => Err(error),
+    };
+    let put = put.map_err(|error: anyhow::Error| connection.explain(error));
+    connection.close().await;
+    put.map(drop).context("no member has the bundle: run the command again")
+}
+
+/// An error that names the members which are not ready for a step.
+fn ready(reports: &[(NodeId, Option<Report>)], what: &str, is_ready: impl Fn(&Report) -> bool) -> Result<()> {
+    let open: Vec<String> = reports
+        .iter()
+        .filter(|(_, report)| !report.as_ref().is_some_and(&is_ready))
+        .map(|(node, _)| node.to_string())
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "not every member is ready: {} {what}, or do not answer; wait for them, or remove them from the cluster and the configuration",
+        open.join(", ")
+    )
+}
+
+/// Waits until every member has taken a step, and prints each that has.
+async fn wait(
+    args: &BundleArgs,
+    config: &ClientConfig,
+    what: &str,
+    is_done: impl Fn(&Report) -> bool,
+) -> Result<()> {
+    let limit = Duration::from_secs(args.wait_seconds);
+    let (begun, mut done) = (Instant::now(), Vec::new());
+    let mut members = Members::new(config)?;
+    loop {
+        let reports = members.reports().await?;
+        for (node, report) in &reports {
+            if report.as_ref().is_some_and(&is_done) && !done.contains(node) {
+                done.push(*node);
+                say(&format!("node {node} {what} ({} of {})\n", done.len(), reports.len()))?;
+            }
+        }
+        if done.len() == reports.len() {
+            return Ok(());
+        }
+        if begun.elapsed() > limit {
+            let open = reports.iter().map(|(node, _)| node).filter(|node| !done.contains(node));
+            let open = open.map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+            bail!(
+                "not confirmed by {open} within {} s; `x0-node bundle show` shows the progress, and the next step is refused until then",
+                limit.as_secs()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The members of a configuration, to be asked.
+struct Members {
+    asker: Asker,
+    nodes: Vec<NodeId>,
+    _mux: Mux,
+}
+
+impl Members {
+    fn new(config: &ClientConfig) -> Result<Members> {
+        let mux = Mux::new(client::transport(config)?, MuxOptions::default());
+        let nodes = config.members.iter().map(|member| member.node).collect();
+        Ok(Members { asker: Asker::new(&mux, SERVICE)?, nodes, _mux: mux })
+    }
+
+    async fn reports(&mut self) -> Result<Reports> {
+        let mut reports = Vec::new();
+        for node in &self.nodes {
+            reports.push((*node, ask(&mut self.asker, *node, ANSWER_LIMIT).await?));
+        }
+        Ok(reports)
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("cannot write to standard output")
+}
