@@ -46,6 +46,8 @@
 //! # Parts
 //! - [`CausalMap`]: a map from byte strings to values, as one replica's whole state. `x0-kv` keeps its
 //!   always-writable keyspaces in it.
+//! - [`Document`]: nested maps, sets, counters, flags and registers by path, in a map; JSON with the feature
+//!   `json`.
 //! - [`Causal`]: composable types for other states: registers, flags, counters, sets, maps of them to any
 //!   depth, and structs of them ([`dot_store_struct!`], [`lattice_struct!`]). [`Lattice`] is the seam:
 //!   [`Lattice::delta`] is the smallest delta of two states, [`Lattice::decompose`] splits a state into its
@@ -115,6 +117,7 @@ extern crate alloc;
 
 mod chain;
 mod codec;
+mod document;
 mod dot;
 mod hash;
 mod map;
@@ -134,6 +137,10 @@ pub use chain::{
     Signer, Statement, Verification, Verifier, VerifyError,
 };
 pub use codec::{ByteReader, Canonical, DecodeError, from_bytes, to_bytes};
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub use document::JsonError;
+pub use document::{DEPTH_MAX, Document, DocumentError, Scalar};
 pub use dot::{Dot, ReplicaId};
 pub use hash::HashKey;
 pub use map::{

@@ -1,0 +1,168 @@
+//! A document as JSON, and JSON into a document.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde_json::{Map, Number, Value};
+
+use super::field::{Field, Kind, prefix};
+use super::{Document, DocumentError, Scalar};
+
+/// Why JSON was not merged. The document is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JsonError {
+    /// The text is no JSON, or is nested too deep.
+    #[error("the text is no JSON, or is nested too deep")]
+    Parse(#[source] serde_json::Error),
+    /// An array holds an array or an object.
+    #[error(
+        "an array holds an array or an object: lists are out of scope, use an object with a name for each"
+    )]
+    Array,
+    /// A path or a value is refused.
+    #[error("a path or a value of the JSON is refused")]
+    Field(#[from] DocumentError),
+}
+
+/// What is shown at a path.
+#[derive(Default)]
+struct Node {
+    register: Option<Value>,
+    flag: bool,
+    counter: Option<i64>,
+    elements: Option<Vec<Value>>,
+    fields: Option<Map<String, Value>>,
+}
+
+impl Node {
+    fn into_value(self) -> Option<Value> {
+        let fields = self.fields.map(Value::Object);
+        let elements = || self.elements.map(Value::Array);
+        let counter = || self.counter.map(Value::from);
+        let flag = || self.flag.then_some(Value::Bool(true));
+        fields.or_else(elements).or_else(counter).or_else(flag).or(self.register)
+    }
+}
+
+fn value_of(scalar: Scalar) -> Value {
+    match scalar {
+        Scalar::Null => Value::Null,
+        Scalar::Bool(value) => Value::Bool(value),
+        Scalar::Integer(value) => value.into(),
+        Scalar::Number(value) => Number::from_f64(value).map_or(Value::Null, Value::Number),
+        Scalar::Text(text) => Value::String(text),
+    }
+}
+
+fn scalar_of(value: &Value) -> Option<Scalar> {
+    Some(match value {
+        Value::Null => Scalar::Null,
+        Value::Bool(value) => Scalar::Bool(*value),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| Scalar::Number(number.as_f64().unwrap_or(0.0)), Scalar::Integer)
+        }
+        Value::String(text) => Scalar::Text(text.clone()),
+        Value::Array(_) | Value::Object(_) => return None,
+    })
+}
+
+impl Document {
+    /// The document at and below a path as JSON: maps as objects, sets as arrays, counters as numbers,
+    /// enabled flags as `true`. `None` if there is nothing. Names are in ascending order, so that equal
+    /// documents are equal texts.
+    #[must_use]
+    pub fn to_json(&self, path: &str) -> Option<String> {
+        let (root, _) = Field::new(path, Kind::Map).ok().map(|field| (field.names, ()))?;
+        // The path from the root to the last key, with what was found below each name.
+        let mut open: Vec<(String, Node)> = alloc::vec![(String::new(), Node::default())];
+        for key in self.keys_under(path) {
+            let Some((field, rest)) = Field::decode(key) else { continue };
+            let names = field.names.get(root.len()..)?;
+            let shared =
+                open.iter().skip(1).zip(names).take_while(|((name, _), other)| name == *other).count();
+            close(&mut open, shared + 1);
+            for name in names.iter().skip(shared) {
+                open.push((name.clone(), Node::default()));
+            }
+            let entry = self.map.get(key)?;
+            let (_, node) = open.last_mut()?;
+            match field.kind {
+                Kind::Register => node.register = Scalar::decode(entry.latest().value).map(value_of),
+                Kind::Counter => node.counter = Some(entry.sum()),
+                Kind::Flag => node.flag = true,
+                Kind::Set => node.elements.get_or_insert_default().extend(Scalar::decode(rest).map(value_of)),
+                Kind::Map => drop(node.fields.get_or_insert_default()),
+            }
+        }
+        close(&mut open, 1);
+        let (_, root) = open.pop()?;
+        Some(alloc::format!("{}", root.into_value()?))
+    }
+
+    /// Writes what is in a JSON text to the path and below it: objects as maps, arrays as sets, all else as
+    /// registers. A register that has the value already is not written, and nothing is removed.
+    ///
+    /// # Errors
+    /// A text that is no JSON or is no document. Nothing of it is written then.
+    pub fn merge_json(&mut self, path: &str, time: u64, text: &str) -> Result<(), JsonError> {
+        let value: Value = serde_json::from_str(text).map_err(JsonError::Parse)?;
+        let Field { mut names, .. } = Field::new(path, Kind::Map)?;
+        let mut writes = Vec::new();
+        collect(&mut names, &value, &mut writes)?;
+        // On a copy of nothing but the keys: all of them are accepted before the first is written.
+        let mut trial = Self::new(self.map.replica(), self.map.hash_key());
+        for (key, value) in &writes {
+            trial.map.put(key, time, value).map_err(DocumentError::Write)?;
+        }
+        for (key, value) in writes {
+            let held = self.map.get(&key);
+            if held.is_none_or(|entry| entry.siblings().len() > 1 || entry.latest().value != value) {
+                self.map.put(&key, time, &value).map_err(DocumentError::Write)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves the nodes beyond the first `depth` into those above them.
+fn close(open: &mut Vec<(String, Node)>, depth: usize) {
+    while open.len() > depth {
+        let Some((name, node)) = open.pop() else { return };
+        if let Some(((_, above), value)) = open.last_mut().zip(node.into_value()) {
+            above.fields.get_or_insert_default().insert(name, value);
+        }
+    }
+}
+
+/// The keys and values that a JSON value is written as.
+fn collect(
+    names: &mut Vec<String>,
+    value: &Value,
+    writes: &mut Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<(), JsonError> {
+    if names.len() > super::DEPTH_MAX {
+        return Err(DocumentError::Depth { depth: names.len() }.into());
+    }
+    let key = |kind: Kind| [&prefix(names)[..], &[kind as u8]].concat();
+    match value {
+        Value::Object(fields) => {
+            if fields.is_empty() {
+                writes.push((key(Kind::Map), Vec::new()));
+            }
+            for (name, value) in fields {
+                names.push(name.clone());
+                collect(names, value, writes)?;
+                names.pop();
+            }
+        }
+        Value::Array(elements) => {
+            for element in elements {
+                let element = scalar_of(element).ok_or(JsonError::Array)?;
+                writes.push(([key(Kind::Set), element.encode()].concat(), Vec::new()));
+            }
+        }
+        scalar => writes.extend(scalar_of(scalar).map(|scalar| (key(Kind::Register), scalar.encode()))),
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! [`Document`] as a state that sessions synchronize: as its map.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::Document;
+use crate::map::{Frontier, HistoryError, Joined};
+use crate::session::{StageBegin, StageStep, StageTaken, Transfer};
+use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
+
+impl Replicated for Document {
+    fn replica(&self) -> ReplicaId {
+        self.map.replica()
+    }
+
+    fn hash_key(&self) -> HashKey {
+        self.map.hash_key()
+    }
+
+    fn version(&self) -> Version {
+        self.map.version()
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.map.frontier()
+    }
+
+    fn members(&self) -> &Members {
+        self.map.members()
+    }
+
+    fn members_mut(&mut self) -> &mut Members {
+        self.map.members_mut()
+    }
+
+    fn collect_tombstones(&mut self, stable: &Version) {
+        self.map.collect_tombstones(stable);
+    }
+}
+
+impl Transfer for Document {
+    type Joined = Joined;
+
+    fn value_count(&self) -> usize {
+        self.map.value_count()
+    }
+
+    fn resolutions(&self) -> u64 {
+        Transfer::resolutions(&self.map)
+    }
+
+    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
+        self.map.item_hashes()
+    }
+
+    fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
+        self.map.encode_since(since)
+    }
+
+    fn encode_complete(&self, since: &Version) -> Vec<u8> {
+        self.map.encode_complete(since)
+    }
+
+    fn encode_chosen(
+        &self,
+        since: &Version,
+        sketched: &Version,
+        hashes: &[u64],
+    ) -> Result<Vec<u8>, HistoryError> {
+        self.map.encode_chosen(since, sketched, hashes)
+    }
+
+    fn has_ranges(&self) -> bool {
+        self.map.has_ranges()
+    }
+
+    fn is_long(&self, since: &Version, complete: bool) -> bool {
+        Transfer::is_long(&self.map, since, complete)
+    }
+
+    fn encode_range(&self, since: &Version, from: &[u8], len_max: usize) -> Option<Vec<u8>> {
+        self.map.encode_range(since, from, len_max)
+    }
+
+    fn begin_stage(
+        &mut self,
+        now: Duration,
+        claim: Option<u64>,
+        patience: Duration,
+        renew: bool,
+    ) -> StageBegin {
+        Transfer::begin_stage(&mut self.map, now, claim, patience, renew)
+    }
+
+    fn stage_needs(&self) -> Option<(Version, Vec<u8>)> {
+        Transfer::stage_needs(&self.map)
+    }
+
+    fn take_range(
+        &mut self,
+        now: Duration,
+        claim: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<StageTaken, SessionError> {
+        Transfer::take_range(&mut self.map, now, claim, bytes)
+    }
+
+    fn step_stage(&mut self) -> StageStep<Joined> {
+        Transfer::step_stage(&mut self.map)
+    }
+
+    fn expire_stage(&mut self, now: Duration) {
+        Transfer::expire_stage(&mut self.map, now);
+    }
+
+    fn join_encoded(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        absent: impl FnOnce(&Self) -> Vec<Dot>,
+    ) -> Result<(Version, Joined), SessionError> {
+        let absent = absent(self);
+        self.map.join_encoded(bytes, base, |_| absent)
+    }
+}
