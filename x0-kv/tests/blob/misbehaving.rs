@@ -99,7 +99,7 @@ fn among_liars_only_nothing_is_kept_and_the_fetch_waits() {
         assert_eq!(world.host(1).misbehaving.len(), 2, "{name}");
         // A misbehavior about one chunk in five may leave others right (a way of one hash has no other end);
         // of the wrong nothing is kept.
-        assert_eq!(world.store(1).verify(&id).unwrap_or_default(), [], "{name}");
+        assert_eq!(world.store(1).verify(&id).unwrap_or_default(), Vec::<u32>::new(), "{name}");
         assert!(world.held(1, &id) < 5, "{name}");
         let reads = world.host(2).reads + world.host(3).reads;
         world.run(1, id, HOUR);

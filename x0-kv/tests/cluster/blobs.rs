@@ -122,7 +122,7 @@ fn a_blob_is_fetched_from_its_holders_and_a_restart_continues() {
         assert!(blocking(move || reader.read(&found.id).unwrap()).await == content);
         until("the repair", || blobs(&one).list()[0].is_whole).await;
         let reader = blobs(&one);
-        assert_eq!(blocking(move || reader.verify(&found.id).unwrap()).await, []);
+        assert_eq!(blocking(move || reader.verify(&found.id).unwrap()).await, Vec::<u32>::new());
         for node in [&one, &two, &three] {
             let status = blobs(node).status();
             assert!(status.misbehaving.is_empty(), "{status:?}");
