@@ -66,7 +66,7 @@ mod status;
 mod status_message;
 pub(crate) mod workers;
 
-#[cfg(feature = "sim")]
+#[cfg_attr(not(feature = "sim"), allow(unused_imports, reason = "only the simulator names it"))]
 pub(crate) use self::channel::ChannelSpec;
 pub use self::client::{Client, ClientOptions};
 pub use self::error::{NodeError, StartError};

@@ -35,7 +35,7 @@
 //! and the code of the replicated log. Only when the record is durable do answers, deltas and
 //! acknowledgements leave the node.
 
-#[cfg(feature = "mesh")]
+#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "other members are reached over a mesh"))]
 pub(crate) mod codec;
 #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "other members are reached over a mesh"))]
 mod driver;
@@ -62,7 +62,10 @@ pub(crate) use self::driver::Crdt;
 pub(crate) use self::driver::ReplyTo;
 pub use self::journal::{Damage, JournalError};
 pub use self::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
-#[cfg(feature = "mesh")]
+#[cfg_attr(
+    not(feature = "mesh"),
+    allow(unused_imports, reason = "other members are reached over a mesh")
+)]
 pub(crate) use self::request::wire;
 pub(crate) use self::request::{Read, Request, Write};
 pub use self::status::{CrdtStatus, CrdtTotals};

@@ -46,6 +46,8 @@
 
 #[cfg(feature = "blob")]
 mod blob;
+#[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only a base in a file has checkpoints"))]
+mod checkpoint;
 #[cfg(feature = "crdt")]
 mod crdt;
 #[cfg(feature = "metrics")]
@@ -53,32 +55,25 @@ mod describe;
 #[cfg(not(feature = "metrics"))]
 mod disabled;
 #[cfg(feature = "mesh")]
-mod folder;
-#[cfg(feature = "mesh")]
-mod health;
+mod mesh;
 mod operation;
-#[cfg(feature = "mesh")]
-mod refused;
 mod state;
 mod store;
 
 #[cfg(feature = "blob")]
 pub(crate) use self::blob::BlobTelemetry;
+#[cfg_attr(
+    not(feature = "redb"),
+    allow(unused_imports, reason = "only a base in a file has checkpoints")
+)]
+pub(crate) use self::checkpoint::CheckpointTelemetry;
 #[cfg(feature = "crdt")]
 pub(crate) use self::crdt::{CrdtStoreTelemetry, CrdtTelemetry};
 #[cfg(feature = "metrics")]
 pub use self::describe::describe;
 #[cfg(feature = "mesh")]
-pub(crate) use self::folder::FolderTelemetry;
-#[cfg(feature = "mesh")]
-pub(crate) use self::health::HealthTelemetry;
-#[cfg(feature = "mesh")]
-pub(crate) use self::operation::RedirectTelemetry;
+pub(crate) use self::mesh::{FolderTelemetry, HealthTelemetry, RedirectTelemetry, RefusedTelemetry};
 pub(crate) use self::operation::{AnswerTimer, OperationKind, OperationTelemetry, WatchTelemetry};
-#[cfg(feature = "mesh")]
-pub(crate) use self::refused::RefusedTelemetry;
-#[cfg(feature = "redb")]
-pub(crate) use self::state::CheckpointTelemetry;
 pub(crate) use self::state::{CommandResult, StateTelemetry};
 pub(crate) use self::store::StoreTelemetry;
 

@@ -305,7 +305,7 @@ impl Tables {
     }
 
     /// Takes `base`, which holds what `layers` did, in their place.
-    #[cfg(feature = "redb")]
+    #[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only a base in a file needs it"))]
     pub(crate) fn rebase(&mut self, layers: &[Arc<Layer>], base: Arc<dyn Base>) {
         self.frozen.retain(|layer| !layers.iter().any(|flushed| Arc::ptr_eq(flushed, layer)));
         self.base = base;
@@ -342,7 +342,7 @@ impl View {
     }
 
     /// The frozen layers, newest first.
-    #[cfg(feature = "redb")]
+    #[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only a base in a file needs it"))]
     pub(crate) fn layers(&self) -> &[Arc<Layer>] {
         &self.layers
     }

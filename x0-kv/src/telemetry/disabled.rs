@@ -58,13 +58,13 @@ macro_rules! gauge {
     };
 }
 
-#[cfg(feature = "redb")]
+#[cfg_attr(not(feature = "redb"), allow(unused_macros, reason = "only checkpoints are timed"))]
 macro_rules! histogram {
     ($name:literal) => {
         $crate::telemetry::facade::Histogram
     };
 }
 
-#[cfg(feature = "redb")]
+#[cfg_attr(not(feature = "redb"), allow(unused_imports, reason = "only checkpoints are timed"))]
 pub(super) use histogram;
 pub(super) use {counter, gauge};

@@ -38,29 +38,6 @@ impl Drop for WatchTelemetry {
     }
 }
 
-/// Counts the redirects of a coordinator.
-#[cfg(feature = "mesh")]
-pub(crate) struct RedirectTelemetry {
-    redirects: super::facade::Counter,
-    counted: u64,
-}
-
-#[cfg(feature = "mesh")]
-impl RedirectTelemetry {
-    pub(crate) fn new() -> RedirectTelemetry {
-        RedirectTelemetry { redirects: super::facade::counter!("x0_kv_redirects_total"), counted: 0 }
-    }
-
-    /// There were this many since the start.
-    #[inline]
-    pub(crate) fn redirects(&mut self, total: u64) {
-        if total != self.counted {
-            self.redirects.increment(total - self.counted);
-            self.counted = total;
-        }
-    }
-}
-
 #[cfg(feature = "metrics")]
 mod timed {
     use std::sync::Arc;
@@ -157,7 +134,7 @@ mod timed {
 
     impl OperationTelemetry {
         /// A request of another node was answered after this time.
-        #[cfg(feature = "mesh")]
+        #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only a node serves others"))]
         pub(crate) fn served(&self, kind: OperationKind, took: Duration, error: Option<&OperationError>) {
             self.0.record(kind, took, error);
         }
@@ -231,7 +208,7 @@ mod silent {
             AnswerTimer
         }
 
-        #[cfg(feature = "mesh")]
+        #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only a node serves others"))]
         #[expect(clippy::unused_self, reason = "as with the feature `metrics`")]
         pub(crate) fn served(&self, _: OperationKind, _: std::time::Duration, _: Option<&OperationError>) {}
     }

@@ -1,7 +1,5 @@
 //! The state machine and its checkpoints.
 
-#[cfg(feature = "redb")]
-pub(crate) use self::checkpoint::CheckpointTelemetry;
 use super::facade::{Counter, Gauge, counter, gauge};
 
 /// The fate of a command.
@@ -68,34 +66,5 @@ impl StateTelemetry {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub(crate) fn overlay(&self, len: usize) {
         self.overlay_bytes.set(len as f64);
-    }
-}
-
-#[cfg(feature = "redb")]
-mod checkpoint {
-    use std::time::Instant;
-
-    use crate::telemetry::facade::{Counter, Histogram, counter, histogram};
-
-    /// Times a checkpoint, in whichever thread writes it.
-    pub(crate) struct CheckpointTelemetry {
-        count: Counter,
-        seconds: Histogram,
-        begun: Instant,
-    }
-
-    impl CheckpointTelemetry {
-        pub(crate) fn begin() -> CheckpointTelemetry {
-            CheckpointTelemetry {
-                count: counter!("x0_kv_checkpoints_total"),
-                seconds: histogram!("x0_kv_checkpoint_seconds"),
-                begun: Instant::now(),
-            }
-        }
-
-        pub(crate) fn end(self) {
-            self.count.increment(1);
-            self.seconds.record(self.begun.elapsed());
-        }
     }
 }

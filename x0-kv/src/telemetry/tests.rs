@@ -14,11 +14,13 @@ fn the_table_and_the_descriptions_name_the_metrics_in_use() {
     let used = [
         include_str!("store.rs"),
         include_str!("state.rs"),
+        include_str!("checkpoint.rs"),
         include_str!("crdt.rs"),
         include_str!("blob.rs"),
-        include_str!("refused.rs"),
-        include_str!("folder.rs"),
-        include_str!("health.rs"),
+        include_str!("mesh/redirects.rs"),
+        include_str!("mesh/refused.rs"),
+        include_str!("mesh/folder.rs"),
+        include_str!("mesh/health.rs"),
         include_str!("operation.rs"),
     ];
     let used: BTreeSet<_> = used.into_iter().flat_map(names).collect();

@@ -92,7 +92,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// Compares the entry with its checksum.
-    #[cfg(feature = "redb")]
+    #[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only a base in a file needs it"))]
     pub(crate) fn verified(self, space: &Space, place: &Place) -> Result<Stored, EngineError> {
         verify(space, &self.key, self.revision, &self.value, self.checksum, place)?;
         Ok(self)

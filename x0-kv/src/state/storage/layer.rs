@@ -146,7 +146,7 @@ impl Layer {
     }
 
     /// Whether it has an entry of this keyspace.
-    #[cfg(feature = "redb")]
+    #[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only a base in a file needs it"))]
     pub(crate) fn has_space(&self, space: u64) -> bool {
         self.spaces.get(&space).is_some_and(|(slots, _)| !slots.is_empty())
     }

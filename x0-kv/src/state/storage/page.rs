@@ -36,7 +36,7 @@ impl StoredPage {
 }
 
 /// From the first key to the last.
-#[cfg(feature = "redb")]
+#[cfg_attr(not(feature = "redb"), allow(dead_code, reason = "only a base in a file needs it"))]
 pub(crate) const EVERYTHING: Bounds<'static> = (Bound::Unbounded, Bound::Unbounded);
 
 /// The bounds of `range`, or `None` if it is empty.

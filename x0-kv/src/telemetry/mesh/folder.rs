@@ -1,6 +1,6 @@
 //! The data folder of a node.
 
-use super::facade::{Counter, counter};
+use crate::telemetry::facade::{Counter, counter};
 
 /// Counts the times that damaged files of a data folder are set aside.
 pub(crate) struct FolderTelemetry(Counter);

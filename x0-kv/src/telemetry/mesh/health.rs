@@ -1,8 +1,8 @@
 //! The disk and the scrub of a node.
 
-use super::facade::{Counter, Gauge, counter, gauge};
 use crate::scrub::ScrubStatus;
 use crate::space::SpaceStatus;
+use crate::telemetry::facade::{Counter, Gauge, counter, gauge};
 
 /// The state of a node's disk and data, reported when it changes.
 pub(crate) struct HealthTelemetry {

@@ -1,6 +1,6 @@
 //! Messages refused because of the role of their sender.
 
-use super::facade::{Counter, counter};
+use crate::telemetry::facade::{Counter, counter};
 
 /// The channels that refuse messages of some roles.
 const CHANNELS: [&str; 6] =

@@ -1,0 +1,11 @@
+//! Metrics of a node of a cluster.
+
+mod folder;
+mod health;
+mod redirects;
+mod refused;
+
+pub(crate) use self::folder::FolderTelemetry;
+pub(crate) use self::health::HealthTelemetry;
+pub(crate) use self::redirects::RedirectTelemetry;
+pub(crate) use self::refused::RefusedTelemetry;
