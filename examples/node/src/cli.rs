@@ -32,11 +32,11 @@ pub(crate) enum Command {
     Issue(IssueArgs),
     /// Issue and renew SVIDs over the network, with the authority that `init` wrote, until a signal stops it
     Issuer(crate::issuer::commands::IssuerArgs),
-    /// Register to whom the issuer issues, and print join tokens
+    /// Register the workloads to which the issuer issues, and print join tokens
     Entry(crate::issuer::commands::EntryArgs),
     /// Revoke a SPIFFE ID: every node refuses it and closes its connections
     Revoke(crate::identity::revoke::RevokeArgs),
-    /// Show whom the nodes trust, and replace the authority step by step
+    /// Show the authorities that the nodes trust, and replace the authority step by step
     Bundle(crate::identity::bundle::BundleArgs),
     /// Run one node until SIGTERM or Ctrl-C stops it; it reloads its identity and bundle when they change
     Run(RunArgs),

@@ -1,5 +1,5 @@
 //! The issuer of a cluster: `x0-node issuer` issues and renews SVIDs over the network with the authority that
-//! `init` wrote, and `x0-node entry` says to whom.
+//! `init` wrote, and `x0-node entry` names the workloads.
 
 pub(crate) mod commands;
 pub(crate) mod entries;

@@ -27,7 +27,7 @@ struct Pair {
     maps: [CausalMap; 2],
     sessions: [Session; 2],
     errors: [Vec<SessionError>; 2],
-    /// Under way: when it arrives, to whom.
+    /// Under way: when it arrives, to which node.
     wire: Vec<(Duration, usize, Vec<u8>)>,
     sent: [u64; 2],
 }

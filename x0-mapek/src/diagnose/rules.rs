@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Board, Cause, DiagnoseOptions, Finding, Observer, Sighting, Summary};
 
-/// The witnesses without whom no cause of another member is found.
+/// The least number of witnesses; with fewer, no cause of another member is found.
 const WITNESSES_MIN: usize = 2;
 /// The chance that a further member dies by itself at the same time.
 const COINCIDENCE: f64 = 0.05;

@@ -21,7 +21,7 @@ use metrics::{counter, gauge, histogram};
 use super::health::COMPONENTS;
 use crate::log::record;
 
-/// The endpoints that are told apart.
+/// The endpoints that are distinguished.
 const ENDPOINTS: [&str; 6] = ["metrics", "livez", "readyz", "health", "rag", "other"];
 
 /// Describes each name to the installed recorder, and makes the series that must be there before the first
