@@ -308,7 +308,7 @@ mod tests {
             ("8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff", 57, (":authority", "www.example.com")),
             ("8286 84be 5886 a8eb 1064 9cbf", 110, ("cache-control", "no-cache")),
             (
-                "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
+                "8287 85bf 4088 25a8 49e95b a97d7f 8925 a849 e95b b8e8 b4bf",
                 164,
                 ("custom-key", "custom-value"),
             ),
