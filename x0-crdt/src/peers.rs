@@ -17,9 +17,9 @@ const HEARTBEATS_PER_LEASE: u32 = 5;
 pub enum PeersInput<'a, P> {
     /// A datagram, whole. The transport has authenticated the peer.
     Datagram {
-        /// Its sender.
+        /// The sender of the datagram.
         from: &'a P,
-        /// Its bytes.
+        /// The bytes of the datagram.
         bytes: &'a [u8],
     },
     /// A peer can be reached again, as the transport reports: the pauses of a peer that was silent end.

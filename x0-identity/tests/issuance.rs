@@ -161,7 +161,7 @@ struct Workload {
     client: IssuanceClient,
     stored_key: Option<Vec<u8>>,
     svid: Option<X509Svid>,
-    /// Its clock is 300 seconds ahead less this.
+    /// The clock of the workload is 300 seconds ahead less this.
     skew: Duration,
     suspended: Duration,
     /// What comes back for an exchange, and when.

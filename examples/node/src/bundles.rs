@@ -102,7 +102,7 @@ impl Bundles {
         if newest > begun {
             let path = self.path.clone();
             let bundle = current.clone();
-            // It waits for the disk.
+            // Writing waits for the disk.
             tokio::task::spawn_blocking(move || write(&path, newest, &bundle)).await??;
             self.log.event("bundle-received", format!("sequence={newest}"));
         }
@@ -165,7 +165,7 @@ mod tests {
         until(2).await;
         let held = TrustBundle::from_pem(domain(), &std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(held, new.bundle());
-        // Its process takes it from the file; the old authority has no say any more.
+        // The process of the node takes the bundle from the file; the old authority has no say any more.
         identity.set_bundle(held).unwrap();
         publish(&old, 4, &old.bundle()).await;
         publish(&new, 5, &both).await;

@@ -68,7 +68,7 @@ fn a_node_gets_its_first_svid_by_a_join_token_and_renews_it() {
     assert_eq!(first.key().secret_der(), key, "the key stayed where it was generated");
     assert_eq!(first.spiffe_id().to_string(), "spiffe://test.example/node/0000000000000001");
 
-    // It renews over mutual TLS, and uses the renewed SVID, for longer than the first one is valid.
+    // The node renews over mutual TLS, and uses the renewed SVID, for longer than the first one is valid.
     let begun = Instant::now();
     for _ in 0..3 {
         node.logged("event=identity-rotated");
@@ -95,7 +95,7 @@ fn a_node_gets_its_first_svid_by_a_join_token_and_renews_it() {
     token(&cluster, "1");
     fs::remove_file(folder.join("token")).unwrap();
     let expired = svid(&folder.join("svid.pem"));
-    // It is valid to the end of its last second.
+    // The SVID is valid to the end of its last second.
     while expired.not_after() + Duration::from_secs(1) > std::time::SystemTime::now() {
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -152,7 +152,7 @@ pub(super) fn below(prefix: &[u8]) -> Vec<u8> {
 /// The first key after all those with a prefix that ends with a name.
 pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
     let mut next = prefix.to_vec();
-    // It ends with END, which is not the greatest byte.
+    // The prefix ends with END, which is not the greatest byte.
     if let Some(last) = next.last_mut() {
         *last += 1;
     }

@@ -68,7 +68,7 @@ pub(super) enum Extent {
 pub(super) struct RangeRef {
     /// The most bytes.
     pub(super) len_max: u64,
-    /// Its first key. `None`: the requesting side holds it ready.
+    /// The first key of the range. `None`: the requesting side holds it ready.
     pub(super) from: Option<Vec<u8>>,
 }
 

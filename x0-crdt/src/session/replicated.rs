@@ -58,16 +58,16 @@ pub enum StageBegin {
     None,
     /// Another session fetches.
     Busy,
-    /// It may, under this number.
+    /// The session may fetch, under this number.
     Ready(u64),
 }
 
 /// What became of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StageTaken {
-    /// It is in the stage; with the record for a journal.
+    /// The range is in the stage; with the record for a journal.
     Taken(Vec<u8>),
-    /// It does not continue the stage.
+    /// The range does not continue the stage.
     Foreign,
 }
 

@@ -42,7 +42,7 @@ fn a_subscription_follows_rotations_and_redactions() {
     assert_eq!(contexts.count(), 101);
     pair.set(None);
     assert!(matches!(pair.outputs.last().unwrap().1, ClientOutput::Denied(Subscription::X509Svids)));
-    // It tries again, with pauses that grow, and succeeds when it is entitled again.
+    // The client tries again, with pauses that grow, and succeeds when it is entitled again.
     pair.run(60 * SECOND);
     let denied = pair.outputs.iter().filter(|(_, output)| matches!(output, ClientOutput::Denied(_))).count();
     assert!((7..20).contains(&denied), "{denied}");

@@ -262,7 +262,7 @@ fn envoy_follows_100_rotations_without_a_failed_connection() {
     }
     println!("{connections} connections during 100 rotations in {:?}, 0 failed", begun.elapsed());
 
-    // Its peers are chosen by trust domain: a foreign SVID is accepted, a stranger's of the same name is not.
+    // Envoy's peers are chosen by trust domain: one from abroad is accepted, a stranger of its name is not.
     let trusting = |domain: &Domain| {
         let identity = x0_identity::Identity::new(domain.svid("web"), domain.authority.bundle()).unwrap();
         if domain.authority.trust_domain() != example.authority.trust_domain() {

@@ -14,7 +14,7 @@ const FILE_LEN_MAX: u64 = 16 << 10;
 /// A pause that an operator ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Paused {
-    /// Its end, in seconds since 1970; `None`: with `heal resume`.
+    /// The end of the pause, in seconds since 1970; `None`: with `heal resume`.
     pub(super) until: Option<u64>,
     pub(super) reason: String,
 }

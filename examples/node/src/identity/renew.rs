@@ -102,7 +102,7 @@ impl Renewer {
         if let Some(path) = &self.token {
             match std::fs::read_to_string(path) {
                 Ok(token) => engine = engine.token(token.trim().to_owned()),
-                // It is needed for the first SVID alone, and may be gone after that.
+                // The token is needed for the first SVID alone, and may be gone after that.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
             }
@@ -162,7 +162,7 @@ impl Renewer {
             }
             let _ = engine.handle(self.now(), IssuanceClientInput::Timeout { wall: wall() });
             if self.drain(&mut engine, &mut unstored).await {
-                // Its own file is no news.
+                // The file that the node wrote itself is no news.
                 seen = Some(Stamps::of(&[self.svid.clone(), self.bundle.clone()]));
                 let _ = first.take().map(|first| first.send(()));
             }

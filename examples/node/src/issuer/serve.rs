@@ -97,7 +97,7 @@ async fn connection(stream: TcpStream, tls: &TlsAcceptor, issuer: Issuer) -> Res
         (peer, binding.context("the connection has no binding")?)
     };
     let bytes = read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX).await.context("cannot read the request")?;
-    // It reads files.
+    // Reading files waits for the disk.
     let answered = tokio::task::spawn_blocking(move || issuer.answer(peer, binding, bytes)).await;
     let Answered { bytes, issued } = answered.context("the issuer ended")??;
     write_frame(&mut stream, &bytes).await.context("cannot send the answer")?;

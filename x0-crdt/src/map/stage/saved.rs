@@ -34,7 +34,7 @@ impl Stage {
         let pending = self.pending.as_ref().map(|range| range.encode(&self.since));
         put_bytes(&pending.unwrap_or_default(), out);
         let mut shadow = self.shadow.complete(&Version::new());
-        // Its values are of events that its own version does not have yet.
+        // The values of the shadow are of events that its own version does not have yet.
         shadow.context = map.version();
         shadow.context.join(&self.base);
         shadow.context.join(&self.upper);
