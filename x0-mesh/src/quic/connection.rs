@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use x0_identity::{Identity, NodeId, PathError, PeerError, PeerRole, SpiffeId, VerifyError};
 
-use super::close::{Failure, close_for, dial_failure, down_reason};
+use super::close::{Failure, close_for, code, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
 use super::handshake::{HEAD_LEN, Handshake, kind};
 use super::outbox::length;
@@ -120,9 +120,13 @@ pub(super) async fn establish(
         // that is refused.
         if !decides {
             let handshake = match remote {
-                Remote::Node(peer) => shared.lock().handshake_for(*peer),
+                Remote::Node(peer) => shared.lock().handshake_for(*peer, connection.side()),
                 // Unreachable: this node decides.
                 Remote::Guest(_) => return Err(Violation::Handshake.into()),
+            };
+            let Some(handshake) = handshake else {
+                connection.close(code::DUPLICATE, b"another connection is used");
+                return Err(Failure::Quiet);
             };
             send.write_all(&handshake.encode()).await.map_err(|error| write_failure(&connection, error))?;
         }

@@ -141,3 +141,63 @@ fn failed(shared: &Shared, failure: &Failure) {
         shared.lock().telemetry.handshake_failed(reason);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use x0_identity::{Authority, AuthorityOptions, Identity, SpiffeId, TrustDomain};
+
+    use super::*;
+    use crate::quic::{QuicOptions, QuicTransport};
+
+    /// Generous: only a test that fails waits for it.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn node(number: u64) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    fn bind(authority: &Authority, number: u64) -> QuicTransport {
+        let spiffe_id = SpiffeId::for_node(authority.trust_domain(), node(number));
+        let svid = authority.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
+        let identity = Identity::new(svid, authority.bundle()).unwrap();
+        let (server, client) = (identity.server_config(), identity.client_config());
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        QuicTransport::bind(QuicOptions::new(node(number), address, server, client)).unwrap()
+    }
+
+    fn epoch(of: &QuicTransport, peer: u64) -> Option<u64> {
+        let state = of.shared.lock();
+        state.peers.get(&node(peer))?.link.as_ref().map(|link| link.epoch)
+    }
+
+    /// The node that does not decide dials, and the connection that its peer made comes up before it sends
+    /// its handshake: the handshake would name that connection, and the peer would replace it.
+    #[tokio::test]
+    async fn a_dial_that_comes_too_late_replaces_no_connection() {
+        let trust_domain = TrustDomain::parse("example.org").unwrap();
+        let authority = Authority::new(trust_domain, &AuthorityOptions::default()).unwrap();
+        let (low, high) = (bind(&authority, 1), bind(&authority, 2));
+        low.peers().set_peer(node(2), high.local_addr().unwrap());
+        let both_are_up = async {
+            while epoch(&low, 2).is_none() || epoch(&high, 1).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, both_are_up).await.unwrap();
+        let before = (epoch(&low, 2), epoch(&high, 1));
+        let late = timeout(LIMIT, dial(&high.shared, node(1), low.local_addr().unwrap())).await.unwrap();
+        assert!(matches!(late, Err(Failure::Quiet)));
+        // What the node has sent before it closes arrives before the close.
+        let is_closed = async {
+            while low.shared.endpoint.open_connections() > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, is_closed).await.unwrap();
+        assert_eq!((epoch(&low, 2), epoch(&high, 1)), before);
+    }
+}

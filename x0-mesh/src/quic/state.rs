@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use quinn::Connection;
+use quinn::{Connection, Side};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use x0_identity::NodeId;
@@ -145,10 +145,16 @@ impl State {
         self.local < peer
     }
 
-    /// The handshake that a node sends first which does not decide.
-    pub(super) fn handshake_for(&self, peer: NodeId) -> Handshake {
-        let last = self.peers.get(&peer).map_or((0, 0), |peer| peer.last);
-        Handshake { instance: self.instance, known_instance: last.0, sequence: last.1 }
+    /// The handshake that a node sends first which does not decide. `None` if this node dialled, and the
+    /// peer's connection came up meanwhile: the handshake would name that one, and the peer would take it for
+    /// lost.
+    pub(super) fn handshake_for(&self, peer: NodeId, side: Side) -> Option<Handshake> {
+        let found = self.peers.get(&peer);
+        if side == Side::Client && found.is_some_and(|peer| peer.link.is_some()) {
+            return None;
+        }
+        let last = found.map_or((0, 0), |peer| peer.last);
+        Some(Handshake { instance: self.instance, known_instance: last.0, sequence: last.1 })
     }
 
     /// Puts a connection to use on which the peer has sent its handshake, or says why not.

@@ -42,7 +42,7 @@ const ALPN: &[u8] = b"x0-mesh/1";
 /// may be called from any thread and executor. Dropping it closes every connection and loses the messages
 /// that are on the way; [`QuicTransport::close`] also waits until the peers can have received the close.
 pub struct QuicTransport {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Reports when quinn has dropped the socket.
     socket: Weak<dyn AsyncUdpSocket>,
 }
