@@ -4,21 +4,23 @@
 //! replaces the older one. A torn end, after a crash, ends the file. A thread of its own writes: the disk may
 //! be the one that is slow.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use x0_mapek::Record;
 
 use super::pause::{self, Paused};
-
 use crate::log::Log;
 
 /// The length of a file from which on it is full.
 const FILE_LEN_MAX: u64 = 256 << 10;
 /// The longest record: all of its texts are bounded by `x0_mapek`.
 const RECORD_LEN_MAX: usize = 16 << 10;
+/// The time after which a pause that the disk did not take is written again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The records that wait for the disk.
 const WAITING_MAX: usize = 256;
 
@@ -44,11 +46,14 @@ pub(super) struct Records(SyncSender<Job>);
 impl Records {
     pub(super) fn start(folder: &Path, log: &Log) -> io::Result<Records> {
         let (sender, receiver) = sync_channel(WAITING_MAX);
-        let (folder, log) = (folder.to_owned(), log.clone());
+        let (mut writer, folder, log) = (Writer::new(folder), folder.to_owned(), log.clone());
         let write = move || {
-            if let Err(error) = write_all(&folder, &receiver) {
-                log.event("heal-records-failed", format!("folder={} why={error}", folder.display()));
-            }
+            writer.run(&receiver, |written| match written {
+                Err(error) => {
+                    log.event("heal-records-failed", format!("folder={} why={error}", folder.display()));
+                }
+                Ok(()) => log.event("heal-records-resumed", format!("folder={}", folder.display())),
+            });
         };
         std::thread::Builder::new().name("heal".into()).spawn(write)?;
         Ok(Records(sender))
@@ -59,41 +64,107 @@ impl Records {
         let _ = self.0.try_send(Job::Record(record.to_bytes()));
     }
 
-    /// Queues a pause, or its end. A restart forgets what a disk did not take in time.
+    /// Queues a pause, or its end. A node that ends before the disk takes it forgets it.
     pub(super) fn pause(&self, paused: Option<Paused>) {
         let _ = self.0.try_send(Job::Pause(paused));
     }
 }
 
-/// Writes until the healer ends, or the disk fails.
-fn write_all(folder: &Path, jobs: &Receiver<Job>) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    // A torn record at the end would hide all after it: what is read is written again.
-    let kept = read_file(&newer(folder))?;
-    let mut file = create(&newer(folder))?;
-    let mut len = 0;
-    for record in kept {
-        len += append(&mut file, &record.to_bytes())?;
-    }
-    while let Ok(job) = jobs.recv() {
-        let bytes = match job {
-            Job::Record(bytes) => bytes,
-            Job::Pause(paused) => {
-                pause::write(folder, paused.as_ref())?;
-                continue;
-            }
-        };
-        if len >= FILE_LEN_MAX {
-            fs::rename(newer(folder), older(folder))?;
-            (file, len) = (create(&newer(folder))?, 0);
-        }
-        len += append(&mut file, &bytes)?;
-    }
-    Ok(())
+/// Writes to a folder whose disk may fail for a while.
+struct Writer {
+    folder: PathBuf,
+    /// The newer file and its length. `None` before the first write, and after one that failed: then the end
+    /// of the file may be torn.
+    file: Option<(File, u64)>,
+    /// The pause that is to be kept, if it is not on the disk yet.
+    unsaved: Option<Option<Paused>>,
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).write(true).truncate(true).open(path)
+impl Writer {
+    fn new(folder: &Path) -> Writer {
+        Writer { folder: folder.to_owned(), file: None, unsaved: None }
+    }
+
+    /// Writes until the healer ends. Reports the first of several failures, and the success after them. A
+    /// record that cannot be written is lost; a pause is written again until it is on the disk.
+    fn run(&mut self, jobs: &Receiver<Job>, mut report: impl FnMut(io::Result<()>)) {
+        // Earlier records are there before the first of this run, and a folder that cannot be used is
+        // reported at the start.
+        let mut is_failing = false;
+        let mut written = self.open().map(drop);
+        loop {
+            match (written, is_failing) {
+                (Err(error), false) => {
+                    is_failing = true;
+                    report(Err(error));
+                }
+                (Ok(()), true) => {
+                    is_failing = false;
+                    report(Ok(()));
+                }
+                _ => {}
+            }
+            let job = match &self.unsaved {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => jobs.recv_timeout(RETRY_AFTER),
+            };
+            written = match job {
+                Ok(Job::Record(bytes)) => self.record(&bytes),
+                Ok(Job::Pause(paused)) => {
+                    self.unsaved = Some(paused);
+                    self.pause()
+                }
+                Err(RecvTimeoutError::Timeout) => self.pause(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+        }
+    }
+
+    fn pause(&mut self) -> io::Result<()> {
+        if let Some(paused) = &self.unsaved {
+            fs::create_dir_all(&self.folder)?;
+            pause::write(&self.folder, paused.as_ref())?;
+            self.unsaved = None;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.append(bytes);
+        if written.is_err() {
+            self.file = None;
+        }
+        written
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.open()?.1 >= FILE_LEN_MAX {
+            fs::rename(newer(&self.folder), older(&self.folder))?;
+            self.file = None;
+        }
+        let (file, len) = self.open()?;
+        *len += append(file, bytes)?;
+        Ok(())
+    }
+
+    /// The newer file, to append to.
+    fn open(&mut self) -> io::Result<&mut (File, u64)> {
+        if let Some(file) = self.file.take() {
+            return Ok(self.file.insert(file));
+        }
+        fs::create_dir_all(&self.folder)?;
+        // A torn record at the end would hide all after it: what can be read is written again, into a file
+        // of its own, so that a disk that is full loses nothing.
+        let kept = read_file(&newer(&self.folder))?;
+        let path = newer(&self.folder).with_extension("new");
+        let mut file = File::create(&path)?;
+        let mut len = 0;
+        for record in kept {
+            len += append(&mut file, &record.to_bytes())?;
+        }
+        fs::rename(&path, newer(&self.folder))?;
+        Ok(self.file.insert((file, len)))
+    }
 }
 
 fn append(file: &mut File, bytes: &[u8]) -> io::Result<u64> {
@@ -143,5 +214,38 @@ pub(super) fn write_for_test(folder: &Path, records: impl IntoIterator<Item = Re
         sender.send(Job::Record(record.to_bytes())).unwrap();
     }
     drop(sender);
-    write_all(folder, &receiver).unwrap();
+    Writer::new(folder).run(&receiver, |written| written.unwrap());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that fails for a while: what is ordered meanwhile is kept afterwards, and each change is
+    /// reported once.
+    #[test]
+    fn a_pause_is_kept_once_the_disk_takes_it() {
+        let place = tempfile::tempdir().unwrap();
+        // A file in the place of the folder: nothing can be written.
+        let folder = place.path().join("heal");
+        fs::write(&folder, "").unwrap();
+        let (sender, receiver) = sync_channel(8);
+        let (reports, reported) = sync_channel(8);
+        let mut writer = Writer::new(&folder);
+        let run = std::thread::spawn(move || {
+            writer.run(&receiver, |written| reports.send(written.is_ok()).unwrap());
+        });
+        assert_eq!(reported.recv(), Ok(false));
+        let paused = Paused::new(std::time::SystemTime::now(), None, "upgrade".into());
+        sender.send(Job::Record(vec![0; 10])).unwrap();
+        sender.send(Job::Pause(None)).unwrap();
+        sender.send(Job::Pause(Some(paused.clone()))).unwrap();
+        fs::remove_file(&folder).unwrap();
+        assert_eq!(reported.recv(), Ok(true), "the pause is written again");
+        // The second pause may have been written only after the report.
+        drop(sender);
+        run.join().unwrap();
+        assert_eq!(pause::read(&folder).unwrap(), Some(paused));
+        assert_eq!(reported.recv().ok(), None, "one failure and one success");
+    }
 }
