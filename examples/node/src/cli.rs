@@ -13,7 +13,8 @@ use crate::config::Engine;
 /// identity.
 ///
 /// Exit code 0: success. 1: failure; standard error has the cause and the remedy. 2: invalid command line. 3:
-/// `kv get` found no value, or `kv cas` found another one than expected.
+/// `kv get` found no value, or `kv cas` found another one than expected. 78: `supervise` found a wrong
+/// configuration.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -40,6 +41,11 @@ pub(crate) enum Command {
     Bundle(crate::identity::bundle::BundleArgs),
     /// Run one node until SIGTERM or Ctrl-C stops it; it reloads its identity and bundle when they change
     Run(RunArgs),
+    /// Run one node and start it again when it crashes or hangs, until SIGTERM or Ctrl-C stops both
+    ///
+    /// Exit code 78: the configuration is wrong. Sends READY=1 and WATCHDOG=1 to a service manager that sets
+    /// `NOTIFY_SOCKET`, as systemd does.
+    Supervise(SuperviseArgs),
     /// Read and write in a running cluster
     Kv(KvArgs),
     /// Print the leader, the reachable nodes and the progress of each node
@@ -224,6 +230,19 @@ pub(crate) struct RunArgs {
     /// Take orders from standard input, and stop when it ends
     #[arg(long, hide = true)]
     pub(crate) control: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SuperviseArgs {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The format of the logs of the supervisor and the node on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log: crate::log::record::Format,
+    /// A node that does not answer for this long hangs, and is killed
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
+    pub(crate) hang_after: Duration,
 }
 
 #[derive(Debug, Args)]

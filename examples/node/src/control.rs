@@ -1,8 +1,8 @@
 //! Orders to a node on its standard input, one JSON line each, with one line of reply each on standard
 //! output.
 //!
-//! The demo and the tests start nodes as child processes with it. A node stops when its standard input ends,
-//! so that no node outlives its parent.
+//! The demo, the supervisor and the tests start nodes as child processes with it. A node stops when its
+//! standard input ends, so that no node outlives its parent.
 
 use std::io::{BufRead, Write};
 
@@ -54,6 +54,8 @@ pub(crate) enum Reply {
     Failed {
         why: String,
         is_port_in_use: bool,
+        /// The configuration is wrong: starting again cannot help.
+        is_config: bool,
     },
 }
 
@@ -148,9 +150,11 @@ mod tests {
             applied: 4,
             peers: vec![(2, 5)],
         };
-        for reply in
-            [Reply::Ready, Reply::Status(status), Reply::Failed { why: "x".into(), is_port_in_use: true }]
-        {
+        for reply in [
+            Reply::Ready,
+            Reply::Status(status),
+            Reply::Failed { why: "x".into(), is_port_in_use: true, is_config: false },
+        ] {
             let line = serde_json::to_string(&reply).unwrap();
             assert_eq!(serde_json::from_str::<Reply>(&line).unwrap(), reply);
         }

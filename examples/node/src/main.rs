@@ -28,6 +28,7 @@ mod revocations;
 mod run;
 mod signals;
 mod status;
+mod supervise;
 mod verify;
 
 use std::io::Write;
@@ -77,6 +78,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Init(args) => init(&args).map(|()| ExitCode::SUCCESS),
         Command::Issue(args) => issue(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => runtime()?.block_on(run::run(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Supervise(args) => runtime()?.block_on(supervise::supervise(&args)),
         Command::Member(args) => runtime()?.block_on(member::member(args)).map(|()| ExitCode::SUCCESS),
         Command::Leader(args) => runtime()?.block_on(member::leader(args)).map(|()| ExitCode::SUCCESS),
         Command::Data(DataArgs { command: DataCommand::Adopt(args) }) => {

@@ -21,7 +21,7 @@ use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventK
 use crate::causes::causes;
 use crate::cli::RunArgs;
 use crate::config::address::Address;
-use crate::config::{self, NodeConfig};
+use crate::config::{self, ConfigError, NodeConfig};
 use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::fatal::{self, Panics};
 use crate::heal::Healer;
@@ -49,8 +49,8 @@ pub(crate) async fn run(args: &RunArgs) -> Result<()> {
         Ok(running) => running,
         Err(error) => {
             if args.control {
-                let is_port_in_use = is_port_in_use(&error);
-                control::reply(&Reply::Failed { why: causes(&error), is_port_in_use });
+                let (is_port_in_use, is_config) = (is_port_in_use(&error), error.is::<ConfigError>());
+                control::reply(&Reply::Failed { why: causes(&error), is_port_in_use, is_config });
             }
             return Err(error);
         }
@@ -310,7 +310,7 @@ impl Running {
 
     async fn carry_out(&self, order: Result<Order, String>) -> Reply {
         let done = match order {
-            Err(why) => return Reply::Failed { why, is_port_in_use: false },
+            Err(why) => return failed(why),
             Ok(Order::Status) => return Reply::Status(self.status()),
             Ok(Order::Isolate) => {
                 self.faults.block_all();
@@ -333,7 +333,7 @@ impl Running {
             Ok(Order::CrdtState) => self.crdt_state().await.map(Reply::Crdt),
             Ok(Order::Stop) => Ok(Reply::Done),
         };
-        done.unwrap_or_else(|error| Reply::Failed { why: causes(&error), is_port_in_use: false })
+        done.unwrap_or_else(|error| failed(causes(&error)))
     }
 
     fn mesh(&self) -> Result<&NodeMesh> {
@@ -421,6 +421,11 @@ impl Running {
         self.log.flush(fatal::LOG_LIMIT);
         stopped.map_err(Into::into).and_then(|()| self.panics.check(&self.config.data_dir))
     }
+}
+
+/// The reply to an order that failed.
+fn failed(why: String) -> Reply {
+    Reply::Failed { why, is_port_in_use: false, is_config: false }
 }
 
 async fn next(

@@ -19,6 +19,16 @@ pub(crate) enum Format {
     Journald,
 }
 
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Format::Text => "text",
+            Format::Json => "json",
+            Format::Journald => "journald",
+        })
+    }
+}
+
 /// The level of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -53,7 +63,7 @@ pub(crate) const COMPONENTS: [&str; 9] =
 /// The level and the component of an event.
 pub(crate) fn class(event: &str) -> (Level, &'static str) {
     match event {
-        "panic" | "stop-forced" => (Level::Error, "node"),
+        "panic" | "stop-forced" | "node-failed" | "node-hung" | "supervisor-failed" => (Level::Error, "node"),
         "leader" | "membership" | "voting" => (Level::Info, "consensus"),
         "no-leader" | "waiting-for-founders" | "rejoining" | "waiting-to-be-added" => {
             (Level::Warning, "consensus")
