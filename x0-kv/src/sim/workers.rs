@@ -9,7 +9,7 @@ use x0_consensus::driver::{ApplyJob, Done, Executor, LogJob, SnapshotJob};
 use x0_consensus::{Entry, SnapshotMeta, StateMachine, StateMachineError};
 
 use super::PlantedBug;
-use crate::cluster::readers::{Full, Read, Readers};
+use crate::cluster::readers::{Full, Length, Read, Readers};
 use crate::cluster::workers::Workers;
 use crate::state::State;
 
@@ -64,7 +64,7 @@ impl Workers for SimWorkers {
 }
 
 impl Readers for SharedJobs {
-    fn read(&self, read: Read) -> Result<(), Full> {
+    fn read(&self, _: Length, read: Read) -> Result<(), Full> {
         self.lock().reads.push_back(read);
         Ok(())
     }

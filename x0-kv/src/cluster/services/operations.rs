@@ -9,7 +9,7 @@ use super::super::NodeError;
 use super::super::channel::ChannelSpec;
 use super::super::inbox::Inbox;
 use super::super::outbox::Outbox;
-use super::super::readers::Readers;
+use super::super::readers::{Length, Readers};
 use super::super::service::{Bus, RECEIVED_MAX, Service};
 use crate::coordinator::{Coordinator, DropReason, HandleError, Input, Output};
 use crate::request::error::OperationError;
@@ -228,11 +228,12 @@ impl Operations {
         if let Some(value) = in_memory {
             return Some(value.map(Outcome::Value).map_err(OperationError::from));
         }
+        let length = if matches!(query, Query::Get { .. }) { Length::Short } else { Length::Long };
         let (reader, queried) = (state.reader.clone(), state.queried.clone());
         let read = Box::new(move || {
             queried.put((token, reader.query(&keyspace, &query)));
         });
-        state.readers.read(read).err().map(|_| Err(OperationError::Overloaded))
+        state.readers.read(length, read).err().map(|_| Err(OperationError::Overloaded))
     }
 }
 

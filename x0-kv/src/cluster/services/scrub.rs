@@ -14,7 +14,7 @@ use x0_mesh::Lane;
 use super::super::channel::ChannelSpec;
 use super::super::inbox::Inbox;
 use super::super::outbox::Outbox;
-use super::super::readers::Readers;
+use super::super::readers::{Length, Read, Readers};
 use super::super::service::{Bus, RECEIVED_MAX, Service};
 use super::super::{NodeError, NodeEvent};
 use super::members_of;
@@ -184,15 +184,17 @@ impl Scrub {
         let taken = done.clone();
         let taken = Box::new(move |marked| taken.put(Done::Taken(marked)));
         let input = |done: &Inbox<Done>, input| done.put(Done::Input(input));
+        let short = |read: Read| self.readers.read(Length::Short, read);
+        let long = |read: Read| self.readers.read(Length::Long, read);
         let refused = match output {
             Output::Mark { ahead } => {
                 self.view = None;
                 let marked = move |index| input(&done, Input::Marked { index });
-                self.readers.read(Box::new(move || reader.mark(ahead, marked, taken)))
+                long(Box::new(move || reader.mark(ahead, marked, taken)))
             }
             Output::MarkAt { index } => {
                 self.view = None;
-                self.readers.read(Box::new(move || {
+                long(Box::new(move || {
                     if let Err(applied) = reader.mark_at(index, taken) {
                         input(&done, Input::Missed { applied });
                     }
@@ -207,26 +209,26 @@ impl Scrub {
                     let digest = view.map(|view| reader.digest(&view, &range, is_page));
                     input(&answers, Input::Digested { index, range, digest });
                 };
-                let read = self.readers.read(Box::new(read));
+                let read = long(Box::new(read));
                 if read.is_err() {
                     input(&done, lost);
                 }
                 read
             }
-            Output::Fetch { to, number, place } => self.readers.read(Box::new(move || {
+            Output::Fetch { to, number, place } => short(Box::new(move || {
                 let (at_least, (keyspace, key)) = (reader.applied(), place);
                 done.put(Done::Send(to, Message::Fetch { number, keyspace, key, at_least }));
             })),
-            Output::Lookup { to, number, place, at_least } => self.readers.read(Box::new(move || {
+            Output::Lookup { to, number, place, at_least } => short(Box::new(move || {
                 let (applied, held) = reader.lookup(&place, at_least);
                 done.put(Done::Send(to, Message::Fetched { number, applied, held }));
             })),
-            Output::Install { place, applied, held } => self.readers.read(Box::new(move || {
+            Output::Install { place, applied, held } => short(Box::new(move || {
                 // An engine that cannot be read at all is reported by the next pass.
                 let installed = reader.repair(&place, applied, &held).unwrap_or(Installed::Early);
                 input(&done, Input::Installed { place, installed });
             })),
-            Output::Block { range } => self.readers.read(Box::new(move || reader.block(range))),
+            Output::Block { range } => short(Box::new(move || reader.block(range))),
             Output::Send { .. } | Output::Event(_) | Output::Release => Ok(()),
         };
         // All of it has a time after which it is tried again.

@@ -10,12 +10,12 @@ use x0_mesh::Lane;
 use crate::cluster::channel::ChannelSpec;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::outgoing::Outgoing;
-use crate::cluster::readers::{ReaderThreads, Readers};
+use crate::cluster::readers::{Length, ReaderThreads, Readers};
 use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
 use crate::cluster::services::Part;
 use crate::cluster::{NodeError, StartError};
 use crate::crdt::wire::{self, Failure, Message};
-use crate::crdt::{Crdt, CrdtOutcome, ReplyTo, Request};
+use crate::crdt::{Crdt, CrdtOutcome, Read, ReplyTo, Request};
 use crate::request::codec::DecodeError;
 use crate::request::error::OperationError;
 use crate::telemetry::{OperationKind, OperationTelemetry};
@@ -69,13 +69,14 @@ impl CrdtOperations {
                 // The thread of the keyspace holds its lock while it joins the state of another member, which
                 // can take long.
                 let crdt = crdt.clone();
+                let length = if matches!(read, Read::Range(_)) { Length::Long } else { Length::Short };
                 let timer = self.times.submitted(OperationKind::CrdtRead);
                 let job = Box::new(move || {
                     let result = crdt.read(&read);
                     timer.end(result.as_ref().err());
                     answers.put((from, encode(number, result)));
                 });
-                let refused = self.readers.read(job).is_err();
+                let refused = self.readers.read(length, job).is_err();
                 Ok(refused.then(|| encode(number, Err(OperationError::Overloaded))))
             }
             Request::Write(write) => {
