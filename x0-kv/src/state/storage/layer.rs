@@ -32,6 +32,14 @@ impl Slot {
         Ok(Some(Stored { key, value, revision: self.revision, checksum: self.checksum }))
     }
 
+    /// The entry of `key`, compared with its checksum. `Err` with the key if it was deleted.
+    pub(crate) fn into_stored(self, space: &Space, key: Bytes) -> Result<Result<Stored, Bytes>, EngineError> {
+        let Slot { revision, value, checksum } = self;
+        let Some(value) = value else { return Ok(Err(key)) };
+        entry::verify(space, &key, revision, &value, checksum, &Place::Memory)?;
+        Ok(Ok(Stored { key, value, revision, checksum }))
+    }
+
     /// The value of `key` and its revision, compared with their checksum. `None` if it was deleted.
     pub(crate) fn versioned(&self, space: &Space, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
         let Some(value) = &self.value else { return Ok(None) };

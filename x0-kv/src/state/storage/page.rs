@@ -84,7 +84,7 @@ impl Overlay {
         let mut beneath = base.scan(space, bounds, range.reverse)?.peekable();
         let mut page = StoredPage::default();
         let mut len = 0;
-        // The last key that was dealt with, whether or not it is in the page.
+        // The last key that was dealt with, if it is not in the page: it was deleted.
         let mut passed: Option<Bytes> = None;
         let more = loop {
             // A damaged entry that a later write hides is passed over. Any other error ends the page.
@@ -109,31 +109,34 @@ impl Overlay {
             if page.entries.len() >= entries_max(range) {
                 break true;
             }
-            let (key, live) = if order == Ordering::Greater {
+            let live = if order == Ordering::Greater {
                 let Some(entry) = beneath.next().transpose()? else { continue };
                 if horizon.as_ref().is_some_and(|horizon| before(horizon, &entry.key) == Ordering::Less) {
                     break true;
                 }
-                (entry.key.clone(), Some(entry))
+                Ok(entry)
             } else {
                 if order == Ordering::Equal {
                     // Hidden, damaged or not.
                     drop(beneath.next());
                 }
                 let Some((key, slot)) = over.next() else { continue };
-                let live = slot.stored(space, &key)?;
-                (key, live)
+                slot.into_stored(space, key)?
             };
-            if let Some(entry) = live {
-                len += entry.key.len() + entry.value.len();
-                if len > len_max && !page.entries.is_empty() {
-                    break true;
+            match live {
+                Ok(entry) => {
+                    len += entry.key.len() + entry.value.len();
+                    if len > len_max && !page.entries.is_empty() {
+                        break true;
+                    }
+                    page.entries.push(entry);
+                    passed = None;
                 }
-                page.entries.push(entry);
+                Err(deleted) => passed = Some(deleted),
             }
-            passed = Some(key);
         };
         if more {
+            let passed = passed.or_else(|| page.entries.last().map(|entry| entry.key.clone()));
             page.continuation = passed.map(|key| if range.reverse { key } else { successor(&key) });
         }
         Ok(page)
