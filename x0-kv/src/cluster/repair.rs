@@ -92,13 +92,23 @@ fn set_aside(
 
 fn move_files(path: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir(to)?;
+    sync_folder(path)?;
     for name in FILES {
         match std::fs::rename(path.join(name), to.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             moved => moved?,
         }
+        // A power failure must leave what a crash leaves: the first files moved, and not any of them.
+        sync_folder(to)?;
+        sync_folder(path)?;
     }
     Ok(())
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    // Elsewhere a folder cannot be opened, and the file system orders the changes of names.
+    if cfg!(unix) { std::fs::File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 fn set_aside_count(path: &Path) -> u32 {
