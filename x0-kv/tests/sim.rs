@@ -45,6 +45,12 @@ fn hours_that_once_failed_are_played_again() {
     }
 }
 
+/// A history that once ended early, at a folder that was rolled back to a copy of an empty one.
+#[test]
+fn histories_that_once_failed_are_played_again() {
+    play(&Scenario::amnesia(6029));
+}
+
 #[test]
 #[ignore = "takes as long as one likes: X0_SEED, X0_SEEDS"]
 fn hours_of_any_seed() {

@@ -128,8 +128,13 @@ impl World {
         self.stop(place, false)?;
         let node = &mut self.nodes[place];
         node.disk.roll_back();
-        node.acknowledged.clear();
-        node.damage = Some(Damage::RolledBack);
+        if node.disk.has_origin() {
+            node.acknowledged.clear();
+            node.damage = Some(Damage::RolledBack);
+        } else {
+            // The copy was made before the node had its log: nothing in it says which node it was.
+            self.rejoin_empty(place);
+        }
         self.start_later(place);
         Ok(())
     }

@@ -89,6 +89,11 @@ impl Disk {
         self.copy.is_some()
     }
 
+    /// Whether the folder says in which node it was written.
+    pub(super) fn has_origin(&self) -> bool {
+        self.folder.names().iter().any(|name| name == "origin")
+    }
+
     /// Replaces the folder by the copy.
     pub(super) fn roll_back(&mut self) {
         if let Some(copy) = self.copy.take() {
