@@ -86,7 +86,11 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::copy(&path, &target).with_context(|| format!("cannot copy {}", path.display()))?;
+        match fs::copy(&path, &target) {
+            // A node that runs renames and removes files meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            copied => drop(copied.with_context(|| format!("cannot copy {}", path.display()))?),
+        }
     }
     Ok(())
 }
