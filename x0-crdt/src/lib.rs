@@ -34,6 +34,8 @@
 //! | member, lease | a replica whose heartbeats arrive; after a lease without one it is not waited for |
 //! | range | what a replica holds between two keys, and what it has seen |
 //! | stage | a long state that arrives range by range, beside the map |
+//! | name | the dot of a value that the receiver has seen, which stands for its key in a delta |
+//! | trail | which value each of the latest events has replaced |
 //! | reconciliation | finding the values in which two states differ, where history does not reach back |
 //! | batch | events of one writer under one signature |
 //! | checkpoint | the signed end of a batch, which names the end of the batch before it |

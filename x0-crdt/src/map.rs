@@ -8,12 +8,15 @@ mod delta;
 mod evict;
 mod history;
 mod join;
+mod news;
 mod read;
+mod reference;
 mod replicated;
 mod saved;
 mod short;
 mod small;
 mod stage;
+mod trail;
 mod writers;
 
 use alloc::boxed::Box;
@@ -123,6 +126,8 @@ pub struct CausalMap {
     recent: BTreeMap<(u32, u64), Key>,
     /// The removals among them: the tombstones.
     removals: BTreeMap<Key, Vec<(u32, u64)>>,
+    /// What the latest events have replaced.
+    trail: trail::Trail,
     content: u64,
     siblings: usize,
     members: Members,
@@ -132,6 +137,8 @@ pub struct CausalMap {
     stage: Option<Box<stage::Stage>>,
     /// What is left of maps that a stage has replaced.
     remains: Vec<stage::Remains>,
+    /// The keys that a stage has changed, as far as they were not reported yet.
+    reports: Vec<Vec<u8>>,
     /// How many times a session has begun to fetch ranges.
     claims: u64,
 }
@@ -152,12 +159,14 @@ impl CausalMap {
             cells: BTreeMap::new(),
             recent: BTreeMap::new(),
             removals: BTreeMap::new(),
+            trail: trail::Trail::default(),
             content: 0,
             siblings: 0,
             members: Members::default(),
             resolutions: 0,
             stage: None,
             remains: Vec::new(),
+            reports: Vec::new(),
             claims: 0,
         }
     }
@@ -215,6 +224,9 @@ impl CausalMap {
         // tombstone.
         self.supersede_removals(&key);
         let seq = self.next_seq();
+        if let [first, ..] = cell.siblings() {
+            self.trail.note((self.me, seq), (first.writer, first.seq), self.cells.len());
+        }
         self.recent.insert((self.me, seq), key.clone());
         // One tombstone per key is enough: it replaces those that this removal had seen.
         self.removals.insert(key, alloc::vec![(self.me, seq)]);
@@ -242,9 +254,11 @@ impl CausalMap {
         // receives the whole key.
         self.supersede_removals(&key);
         let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
+        let mut replaced = None;
         siblings.retain(|old| {
             let keep = !replaces(self.me, old);
             if !keep {
+                replaced = Some((old.writer, old.seq));
                 // Not `lose`: it borrows the whole map, and the siblings are borrowed here.
                 self.content = self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, &key, old));
                 self.siblings -= 1;
@@ -252,6 +266,9 @@ impl CausalMap {
             }
             keep
         });
+        if let Some(old) = replaced {
+            self.trail.note((self.me, seq), old, self.cells.len());
+        }
         self.gain(&key, &sibling);
         siblings.push(sibling);
         // Always a cell: the new sibling is in it.
@@ -292,7 +309,11 @@ impl CausalMap {
 
 /// The hash of one value at one key, by which it is summed and reconciled.
 fn item_hash(hash_key: HashKey, writers: &Writers, key: &Key, sibling: &Sibling) -> u64 {
-    let id = writers.id(sibling.writer);
+    content_hash(hash_key, writers.id(sibling.writer), key, sibling)
+}
+
+/// The hash of one value of the writer `id`.
+fn content_hash(hash_key: HashKey, id: ReplicaId, key: &Key, sibling: &Sibling) -> u64 {
     // Dot and time in one fixed part, so that no two items share their hashed bytes.
     let mut fixed = [0; 28];
     fixed[..8].copy_from_slice(&id.node.to_le_bytes());

@@ -21,7 +21,7 @@ use members::Table;
 pub use members::{MEMBERS_MAX, Members};
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
-use pull::Pull;
+use pull::{Behind, Pull};
 pub use replicated::Replicated;
 pub use replicated::{StageBegin, StageStep, StageTaken, Transfer};
 use serve::{Sketching, Waiting};
@@ -263,6 +263,8 @@ pub struct Session<R: Replicated = CausalMap> {
     is_staging: bool,
     /// The state's stage is of another peer.
     is_foreign: bool,
+    /// The last delta named a value that is not known here: the next one has whole keys.
+    whole_keys: bool,
     /// When something that this side is getting last made progress.
     progress: Duration,
     /// When the last datagram of the peer arrived, and when this side last sent one.
@@ -326,6 +328,7 @@ impl<R: Replicated> Session<R> {
             stage: None,
             is_staging: false,
             is_foreign: false,
+            whole_keys: false,
             progress: Duration::ZERO,
             heard: Duration::ZERO,
             spoke: Duration::ZERO,
@@ -539,11 +542,12 @@ impl<R: Replicated> Session<R> {
                 Ok(())
             }
             Message::Rows { version, base, bytes } => self.on_rows(now, *version, *base, bytes, state),
-            Message::Pull { number, version, extent, range } => {
+            Message::Pull { number, version, extent, whole, range } => {
                 let waiting = Waiting {
                     number: *number,
                     version: version.clone(),
                     extent: *extent,
+                    whole: *whole,
                     range: range.clone(),
                 };
                 self.on_pull(now, waiting, state);
@@ -555,8 +559,13 @@ impl<R: Replicated> Session<R> {
             }
             Message::Part { kind: Kind::Delta, part } => self.on_delta_part(now, part, state),
             Message::Part { kind, part } => self.on_part(now, *kind, part, state),
-            Message::Behind { number, items } => {
-                self.on_behind(now, *number, *items, state);
+            Message::Behind { number, items, common, covers } => {
+                self.on_behind(
+                    now,
+                    *number,
+                    Behind { items: *items, common: *common, covers: *covers },
+                    state,
+                );
                 Ok(())
             }
             Message::Gone { number } => {
@@ -568,8 +577,8 @@ impl<R: Replicated> Session<R> {
                 }
                 Ok(())
             }
-            Message::Sketch { number, from, count } => {
-                self.on_sketch(*number, *from, *count, state);
+            Message::Sketch { number, since, from, count } => {
+                self.on_sketch(*number, *since, *from, *count, state);
                 Ok(())
             }
             Message::Symbols { number, version, from, bytes } => {

@@ -244,8 +244,7 @@ impl SignedMap {
         options: &SignedMapOptions,
         seed: u64,
     ) -> Self {
-        // Heartbeats are not saved: members are learned again from the peers.
-        *map.members_mut() = crate::Members::new(options.lease);
+        map.members_mut().set_lease(options.lease);
         let chains = MapChains::open(&mut map, &options.chain, keys.verifier, keys.signer);
         Self {
             map,
@@ -545,9 +544,13 @@ impl SignedMap {
             while let Some(output) = state.session.poll_output() {
                 match output {
                     SessionOutput::Send(datagram) => sends.push((*peer, datagram)),
-                    SessionOutput::Joined(done) => joined.push((*peer, done.keys)),
-                    // After a restart a long transfer starts over.
-                    SessionOutput::Staged(_) => {}
+                    SessionOutput::Joined(done) => {
+                        if let Some(brought) = &done.ranges {
+                            self.journal.count_ranges(brought);
+                        }
+                        joined.push((*peer, done.keys));
+                    }
+                    SessionOutput::Staged(range) => self.journal.stage(&self.map, range),
                 }
             }
         }

@@ -77,6 +77,34 @@ fn values_of_honest_writers_become_valid_on_all_replicas_and_chains_shrink_to_on
     }
 }
 
+/// A long state arrives by ranges, which restarts of its receiver do not lose.
+#[test]
+fn a_long_state_goes_on_after_a_restart() {
+    let mut net = Net::new(2, 1);
+    net.cut(0, 1);
+    for number in 0..600_u32 {
+        net.nodes[0].signed.put(&number.to_be_bytes().repeat(4), 0, &number.to_le_bytes()).unwrap();
+    }
+    net.nodes[0].signed.sign().unwrap();
+    net.run(Duration::from_secs(30));
+    net.heal();
+    let ranges = |net: &Net| net.nodes[1].disk().iter().filter(|record| record[0] == 3).count();
+    let mut at_crash = Vec::new();
+    for _ in 0..400 {
+        net.run(Duration::from_millis(25));
+        if ranges(&net) >= 2 * (at_crash.len() + 1) && at_crash.len() < 3 {
+            net.crash(1);
+            at_crash.push(ranges(&net));
+        }
+    }
+    net.settle("ranges");
+    assert_eq!(at_crash.len(), 3, "{at_crash:?}");
+    assert!(ranges(&net) <= 40, "{}: no restart begins again", ranges(&net));
+    assert!(net.nodes[1].signed.range(b"").count() == 600);
+    net.crash(1);
+    assert_eq!(net.nodes[1].signed.range(b"").count(), 600, "the disk holds it");
+}
+
 #[test]
 fn two_histories_of_one_writer_yield_a_proof_everywhere_and_all_keep_the_same() {
     let writer = ReplicaId::new(5);

@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use x0_crdt::internal::Transfer;
 use x0_crdt::{CausalMap, CausalReplica, HashKey, MapDelta, OrMap, OrSet, ReplicaId, Version};
 
 const KEY: HashKey = HashKey::new([1; 16]);
@@ -19,6 +20,9 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = CausalReplica::<OrMap<u8, OrSet<u64>>>::restore(data, ReplicaId::new(2), KEY);
     for base in [Version::new(), map.version()] {
+        // With the names of values, and with the hash of a content.
+        let _ = map.clone().join_encoded(data, &base, |_| Vec::new());
+        let _ = map.clone().join_news(data, &base);
         if let Ok(delta) = MapDelta::decode(data, &base) {
             let _ = map.join(&delta);
             let again = delta.encode(&base);

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::Document;
 use crate::map::{Frontier, HistoryError, Joined};
 use crate::session::{StageBegin, StageStep, StageTaken, Transfer};
-use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
+use crate::{CausalMap, Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl Replicated for Document {
     fn replica(&self) -> ReplicaId {
@@ -41,6 +41,14 @@ impl Replicated for Document {
 impl Transfer for Document {
     type Joined = Joined;
 
+    fn changed_keys(joined: &Joined) -> &[Vec<u8>] {
+        CausalMap::changed_keys(joined)
+    }
+
+    fn written_keys(&self, since: &Version) -> Vec<Vec<u8>> {
+        self.map.written_keys(since)
+    }
+
     fn value_count(&self) -> usize {
         self.map.value_count()
     }
@@ -57,6 +65,10 @@ impl Transfer for Document {
         self.map.encode_since(since)
     }
 
+    fn encode_named_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
+        self.map.encode_named_since(since)
+    }
+
     fn encode_complete(&self, since: &Version) -> Vec<u8> {
         self.map.encode_complete(since)
     }
@@ -68,6 +80,22 @@ impl Transfer for Document {
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError> {
         self.map.encode_chosen(since, sketched, hashes)
+    }
+
+    fn common_count(&self, since: &Version) -> usize {
+        Transfer::common_count(&self.map, since)
+    }
+
+    fn has_news(&self) -> bool {
+        self.map.has_news()
+    }
+
+    fn encode_news(&self, since: &Version, whole: bool) -> Option<Vec<u8>> {
+        Transfer::encode_news(&self.map, since, whole)
+    }
+
+    fn join_news(&mut self, bytes: &[u8], base: &Version) -> Result<Option<(Version, Joined)>, SessionError> {
+        Transfer::join_news(&mut self.map, bytes, base)
     }
 
     fn has_ranges(&self) -> bool {
@@ -103,6 +131,10 @@ impl Transfer for Document {
         bytes: &[u8],
     ) -> Result<StageTaken, SessionError> {
         Transfer::take_range(&mut self.map, now, claim, bytes)
+    }
+
+    fn has_reports(&self) -> bool {
+        self.map.has_reports()
     }
 
     fn step_stage(&mut self) -> StageStep<Joined> {

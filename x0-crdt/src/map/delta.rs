@@ -4,6 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::small::{Key, Value};
+use super::trail::Event;
 use super::{CausalMap, KEY_LEN_MAX, VALUE_LEN_MAX, columns, short};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
 use crate::version::{changes, put_changes};
@@ -59,6 +60,8 @@ pub struct MapDelta {
     /// Keys, ascending, each with the end of its items in `items`.
     pub(super) entries: Vec<(Key, usize)>,
     pub(super) items: Vec<DeltaItem>,
+    /// Of each entry a value that the receiver has seen at its key, if there is one. May be empty.
+    pub(super) origins: Vec<Option<Dot>>,
 }
 
 /// Why bytes are not a delta. Nothing changed.
@@ -82,6 +85,12 @@ pub enum DeltaError {
         /// The event.
         dot: Dot,
     },
+    /// It names a value that this replica does not hold, or holds at another key: the peer sends it again
+    /// with whole keys.
+    #[error(
+        "the delta names a value that this replica has replaced or does not hold: request it with whole keys"
+    )]
+    Reference,
     /// More items than [`ITEM_MAX`], or more than its bytes may hold.
     #[error(
         "the delta claims {count} items, more than its bytes can hold or the limit of {ITEM_MAX}: refuse its sender"
@@ -129,14 +138,7 @@ impl MapDelta {
     }
 
     fn encode_columns(&self, base: &Version) -> Vec<u8> {
-        let mut out = alloc::vec![
-            FORMAT,
-            match self.extent {
-                DeltaExtent::Since => 0,
-                DeltaExtent::Complete => 1,
-                DeltaExtent::Chosen => 2,
-            }
-        ];
+        let mut out = alloc::vec![FORMAT, self.extent_tag()];
         // Against the receiver's version: one entry per writer that has written since, however many there
         // are.
         put_changes(&self.context.changes_since(base), &mut out);
@@ -149,8 +151,8 @@ impl MapDelta {
             writer.encode(&mut out);
         }
         put_integer(self.entries.len() as u64, &mut out);
-        self.put_keys(&mut out);
-        self.put_items(&mut out);
+        put_keys(self.entries.iter().map(|(key, _)| key), &mut out);
+        put_items(self.lists(), &mut out);
         // Padded to a byte per item, so that the decoder can bound its allocations by the length of the
         // bytes.
         let len = out.len().max(self.items.len());
@@ -158,58 +160,22 @@ impl MapDelta {
         out
     }
 
-    fn put_keys(&self, out: &mut Vec<u8>) {
-        let mut shared = Vec::with_capacity(self.entries.len());
-        let mut lens = Vec::with_capacity(self.entries.len());
-        let mut tails = Vec::new();
-        let mut last: &[u8] = &[];
-        for (key, _) in &self.entries {
-            let key = key.as_slice();
-            // Keys ascend, so neighbours share prefixes: only the tails are written.
-            let same = key.iter().zip(last).take_while(|(a, b)| a == b).count();
-            shared.push(same as u64);
-            lens.push(key.len() as u64);
-            tails.extend_from_slice(key.get(same..).unwrap_or_default());
-            last = key;
+    pub(super) const fn extent_tag(&self) -> u8 {
+        match self.extent {
+            DeltaExtent::Since => 0,
+            DeltaExtent::Complete => 1,
+            DeltaExtent::Chosen => 2,
         }
-        columns::put_numbers(&lens, out);
-        columns::put_numbers(&shared, out);
-        columns::put_text(&tails, out);
     }
 
-    fn put_items(&self, out: &mut Vec<u8>) {
-        let mut counts = Vec::with_capacity(self.entries.len());
+    /// The items of each entry.
+    fn lists(&self) -> impl Iterator<Item = &[DeltaItem]> {
         let mut begin = 0;
-        for (_, end) in &self.entries {
-            counts.push((end - begin) as u64);
+        self.entries.iter().map(move |(_, end)| {
+            let items = self.items.get(begin..*end).unwrap_or_default();
             begin = *end;
-        }
-        // Mostly all ones: a constant column of two bytes.
-        columns::put_numbers(&counts, out);
-        let column = |of: &dyn Fn(&DeltaItem) -> u64| self.items.iter().map(of).collect::<Vec<_>>();
-        columns::put_numbers(
-            &column(&|item| match item.item {
-                Item::Live { .. } => 0,
-                Item::Known => 1,
-                Item::Removed => 2,
-            }),
-            out,
-        );
-        columns::put_numbers(&column(&|item| u64::from(item.writer)), out);
-        columns::put_numbers(&column(&|item| item.seq), out);
-        let (mut times, mut lens, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        for item in &self.items {
-            if let Item::Live { time, value } = &item.item {
-                times.push((item.writer, item.seq, *time));
-                lens.push(value.as_slice().len() as u64);
-                values.extend_from_slice(value.as_slice());
-            }
-        }
-        // Sorted by event, in which order times mostly rise: the column of steps is then short.
-        times.sort_unstable();
-        columns::put_numbers(&times.iter().map(|(_, _, time)| *time).collect::<Vec<_>>(), out);
-        columns::put_numbers(&lens, out);
-        columns::put_text(&values, out);
+            items
+        })
     }
 
     /// Reads what [`encode`](Self::encode) wrote for the same `base`.
@@ -227,12 +193,7 @@ impl MapDelta {
         if found != FORMAT {
             return Err(DecodeError::Version { found }.into());
         }
-        let extent = match input.byte("a delta")? {
-            0 => DeltaExtent::Since,
-            1 => DeltaExtent::Complete,
-            2 => DeltaExtent::Chosen,
-            tag => return Err(DecodeError::Tag { what: "extent of a delta", tag }.into()),
-        };
+        let extent = extent_of(input.byte("a delta")?)?;
         let context = base.clone().changed(&changes(&mut input)?);
         let floor = match extent {
             DeltaExtent::Since => Version::new(),
@@ -247,20 +208,17 @@ impl MapDelta {
         let count = bounded(claimed, bytes.len())?;
         let keys = keys(&mut input, count)?;
         let (ends, items) = items(&mut input, count, bytes.len())?;
-        // Only padding may follow, and only as much as `encode` writes.
-        let padding = input.take(input.len(), "padding")?;
-        if padding.iter().any(|byte| *byte != 0) || (!padding.is_empty() && bytes.len() != items.len()) {
-            return Err(DecodeError::Trailing { len: padding.len() }.into());
-        }
+        padding(&mut input, bytes.len(), items.len())?;
         let entries = keys.into_iter().zip(ends).collect();
         // The other extents hold all that is live, so they fit any receiver.
         let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
-        let delta = Self { extent, base, context, floor, writers, entries, items };
+        let origins = Vec::new();
+        let delta = Self { extent, base, context, floor, writers, entries, items, origins };
         delta.check()?;
         Ok(delta)
     }
 
-    fn check(&self) -> Result<(), DeltaError> {
+    pub(super) fn check(&self) -> Result<(), DeltaError> {
         if !self.entries.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(DeltaError::KeyOrder);
         }
@@ -299,14 +257,87 @@ impl MapDelta {
     }
 }
 
-fn bounded(claimed: u64, len: usize) -> Result<usize, DeltaError> {
+/// Appends keys in ascending order.
+pub(super) fn put_keys<'a>(keys: impl Iterator<Item = &'a Key>, out: &mut Vec<u8>) {
+    let (mut shared, mut lens, mut tails) = (Vec::new(), Vec::new(), Vec::new());
+    let mut last: &[u8] = &[];
+    for key in keys {
+        let key = key.as_slice();
+        // Keys ascend, so neighbours share prefixes: only the tails are written.
+        let same = key.iter().zip(last).take_while(|(a, b)| a == b).count();
+        shared.push(same as u64);
+        lens.push(key.len() as u64);
+        tails.extend_from_slice(key.get(same..).unwrap_or_default());
+        last = key;
+    }
+    columns::put_numbers(&lens, out);
+    columns::put_numbers(&shared, out);
+    columns::put_text(&tails, out);
+}
+
+/// Appends the items of entries, each entry's as one list.
+pub(super) fn put_items<'a>(lists: impl Iterator<Item = &'a [DeltaItem]>, out: &mut Vec<u8>) {
+    let (mut counts, mut items) = (Vec::new(), Vec::new());
+    for list in lists {
+        counts.push(list.len() as u64);
+        items.extend(list);
+    }
+    // Mostly all ones: a constant column of two bytes.
+    columns::put_numbers(&counts, out);
+    let column = |of: &dyn Fn(&DeltaItem) -> u64| items.iter().map(|item| of(item)).collect::<Vec<_>>();
+    columns::put_numbers(
+        &column(&|item| match item.item {
+            Item::Live { .. } => 0,
+            Item::Known => 1,
+            Item::Removed => 2,
+        }),
+        out,
+    );
+    columns::put_numbers(&column(&|item| u64::from(item.writer)), out);
+    columns::put_numbers(&column(&|item| item.seq), out);
+    let (mut times, mut lens, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for item in &items {
+        if let Item::Live { time, value } = &item.item {
+            times.push((item.writer, item.seq, *time));
+            lens.push(value.as_slice().len() as u64);
+            values.extend_from_slice(value.as_slice());
+        }
+    }
+    // Sorted by event, in which order times mostly rise: the column of steps is then short.
+    times.sort_unstable();
+    columns::put_numbers(&times.iter().map(|(_, _, time)| *time).collect::<Vec<_>>(), out);
+    columns::put_numbers(&lens, out);
+    columns::put_text(&values, out);
+}
+
+/// The extent of a tag.
+pub(super) const fn extent_of(tag: u8) -> Result<DeltaExtent, DecodeError> {
+    match tag {
+        0 => Ok(DeltaExtent::Since),
+        1 => Ok(DeltaExtent::Complete),
+        2 => Ok(DeltaExtent::Chosen),
+        tag => Err(DecodeError::Tag { what: "extent of a delta", tag }),
+    }
+}
+
+/// Reads the end of a delta of so many bytes and items: only padding may follow, and only as much as is
+/// written.
+pub(super) fn padding(input: &mut ByteReader<'_>, len: usize, items: usize) -> Result<(), DeltaError> {
+    let padding = input.take(input.len(), "padding")?;
+    if padding.iter().any(|byte| *byte != 0) || (!padding.is_empty() && len != items) {
+        return Err(DecodeError::Trailing { len: padding.len() }.into());
+    }
+    Ok(())
+}
+
+pub(super) fn bounded(claimed: u64, len: usize) -> Result<usize, DeltaError> {
     usize::try_from(claimed)
         .ok()
         .filter(|count| *count <= len && *count <= ITEM_MAX)
         .ok_or(DeltaError::Items { count: claimed })
 }
 
-fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {
+pub(super) fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError> {
     const WHAT: &str = "a key";
     let lens = columns::numbers(input, count, WHAT)?;
     let shared = columns::numbers(input, count, WHAT)?;
@@ -341,7 +372,7 @@ fn keys(input: &mut ByteReader<'_>, count: usize) -> Result<Vec<Key>, DeltaError
     Ok(keys)
 }
 
-fn items(
+pub(super) fn items(
     input: &mut ByteReader<'_>,
     entries: usize,
     len: usize,
@@ -444,17 +475,21 @@ impl<'a> Collector<'a> {
         let map = self.map;
         let mut entries = Vec::with_capacity(self.keys.len());
         let mut items: Vec<DeltaItem> = Vec::with_capacity(self.keys.len());
+        // Of each entry a value that the receiver has.
+        let mut held: Vec<Option<Event>> = Vec::with_capacity(self.keys.len());
         for key in self.keys {
             let known = |writer: u32, seq: u64| seq <= super::seq_of(&self.since, writer);
             // Siblings that the receiver has are listed without their value: leaving one out would say that
             // it is gone.
             let begin = items.len();
+            let mut held_here = None;
             for sibling in map.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
                 let is_asked = || {
                     let hash = super::item_hash(map.hash_key, &map.writers, key, sibling);
                     self.asked.binary_search(&hash).is_ok()
                 };
                 let item = if known(sibling.writer, sibling.seq) && (self.asked.is_empty() || !is_asked()) {
+                    held_here = Some((sibling.writer, sibling.seq));
                     Item::Known
                 } else {
                     Item::Live { time: sibling.time, value: sibling.value.clone() }
@@ -468,7 +503,13 @@ impl<'a> Collector<'a> {
             // An entry without items is a key at which nothing is left: the receiver drops what it holds
             // there.
             entries.push((key.clone(), begin));
+            held.push(held_here);
         }
+        let origins = match extent {
+            // Mostly to a receiver that holds nothing.
+            DeltaExtent::Complete => Vec::new(),
+            DeltaExtent::Since | DeltaExtent::Chosen => map.origins(&self.since, &entries, &items, &held),
+        };
         // The delta numbers its writers by ascending ID, so that equal deltas have equal bytes whatever the
         // sender's own numbers are.
         let mut used: Vec<u32> = items.iter().map(|item| item.writer).collect();
@@ -501,6 +542,7 @@ impl<'a> Collector<'a> {
             writers: used.iter().map(|writer| map.writers.id(*writer)).collect(),
             entries,
             items,
+            origins,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
+use super::cell::Sibling;
 use super::delta::{Collector, DeltaExtent, MapDelta};
+use super::small::Key;
 use super::{CausalMap, item_hash, seq_of};
 use crate::{Dot, Version};
 
@@ -60,7 +62,8 @@ impl CausalMap {
         collector.finish(DeltaExtent::Complete)
     }
 
-    /// The values with these hashes, and the history that is not in `since`.
+    /// The values with these hashes, the values of events that are not in `since`, and the history that is not
+    /// in it.
     ///
     /// `hashes` must be sorted. `sketched` is the version of this replica at which the receiver reconciled:
     /// later changes are included.
@@ -86,12 +89,20 @@ impl CausalMap {
         collector.asked = hashes;
         collector.add_recent();
         collector.since = self.writers.by_number(since);
+        let is_asked = |key: &Key, sibling: &Sibling| {
+            hashes.binary_search(&item_hash(self.hash_key, &self.writers, key, sibling)).is_ok()
+        };
+        let mut keys = Vec::new();
         for (key, cell) in &self.cells {
-            for sibling in cell.siblings() {
-                if hashes.binary_search(&item_hash(self.hash_key, &self.writers, key, sibling)).is_ok() {
-                    collector.add(key);
-                }
+            // The receiver has compared only values of events that it has seen.
+            let is_news = |sibling: &Sibling| sibling.seq > seq_of(&collector.since, sibling.writer);
+            let mut siblings = cell.siblings().iter();
+            if siblings.any(|sibling| is_news(sibling) || !hashes.is_empty() && is_asked(key, sibling)) {
+                keys.push(key);
             }
+        }
+        for key in keys {
+            collector.add(key);
         }
         Ok(collector.finish(DeltaExtent::Chosen))
     }

@@ -42,8 +42,8 @@ pub enum JoinError {
 /// The result of a join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joined {
-    /// The keys whose values changed, ascending. Of a state that arrived by key ranges: in the order in which
-    /// they arrived, some of them twice.
+    /// The keys whose values changed, ascending. Of a state that arrived by key ranges: in no order, some of
+    /// them twice, and a few thousand at a time, so that several results follow each other.
     pub keys: Vec<Vec<u8>>,
     /// Keys that now hold concurrent values and did not before.
     pub conflicts: usize,
@@ -255,6 +255,7 @@ impl CausalMap {
         let mut siblings = place.as_deref_mut().map(Cell::take).unwrap_or_default();
         let before = siblings.len();
         let mut changed = false;
+        let mut replaced = None;
         // The causal join: a value stays if the sender has not seen it, or has seen it and still lists it.
         siblings.retain(|sibling| {
             let keep = !incoming.had_seen(sibling.writer, sibling.seq)
@@ -266,6 +267,7 @@ impl CausalMap {
                 self.siblings -= 1;
                 self.recent.remove(&(sibling.writer, sibling.seq));
                 changed = true;
+                replaced = Some((sibling.writer, sibling.seq));
             }
             keep
         });
@@ -290,6 +292,9 @@ impl CausalMap {
                 // behind.
                 Item::Removed => {
                     joined.news += 1;
+                    if let Some(old) = replaced {
+                        self.trail.note((writer, item.seq), old, self.siblings);
+                    }
                     removals.push((writer, item.seq));
                     self.recent.insert((writer, item.seq), key.clone());
                 }
@@ -312,6 +317,9 @@ impl CausalMap {
                 }
                 Item::Live { time, value } => {
                     joined.news += 1;
+                    if let Some(old) = replaced {
+                        self.trail.note((writer, item.seq), old, self.siblings);
+                    }
                     changed = true;
                     let sibling = Sibling { seq: item.seq, time: *time, value: value.clone(), writer };
                     let hash = item_hash(self.hash_key, &self.writers, key, &sibling);

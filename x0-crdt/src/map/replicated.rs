@@ -62,6 +62,14 @@ impl Replicated for CausalMap {
 impl Transfer for CausalMap {
     type Joined = Joined;
 
+    fn changed_keys(joined: &Joined) -> &[Vec<u8>] {
+        &joined.keys
+    }
+
+    fn written_keys(&self, since: &Version) -> Vec<Vec<u8>> {
+        self.recent_since(since).map(|key| key.as_slice().to_vec()).collect()
+    }
+
     fn value_count(&self) -> usize {
         self.sibling_count()
     }
@@ -78,6 +86,10 @@ impl Transfer for CausalMap {
         Ok(self.delta(since)?.encode(since))
     }
 
+    fn encode_named_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
+        Ok(self.delta(since)?.encode_named(since, self.hash_key))
+    }
+
     fn encode_complete(&self, since: &Version) -> Vec<u8> {
         self.complete(since).encode(since)
     }
@@ -89,6 +101,22 @@ impl Transfer for CausalMap {
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError> {
         Ok(self.chosen(since, sketched, hashes)?.encode(since))
+    }
+
+    fn common_count(&self, since: &Version) -> usize {
+        self.common_count(since)
+    }
+
+    fn has_news(&self) -> bool {
+        true
+    }
+
+    fn encode_news(&self, since: &Version, whole: bool) -> Option<Vec<u8>> {
+        self.encode_news(since, whole)
+    }
+
+    fn join_news(&mut self, bytes: &[u8], base: &Version) -> Result<Option<(Version, Joined)>, SessionError> {
+        self.join_news(bytes, base)
     }
 
     fn has_ranges(&self) -> bool {
@@ -126,6 +154,10 @@ impl Transfer for CausalMap {
         self.take_range(now, claim, bytes)
     }
 
+    fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
     fn step_stage(&mut self) -> StageStep<Joined> {
         self.step_stage()
     }
@@ -140,7 +172,7 @@ impl Transfer for CausalMap {
         base: &Version,
         absent: impl FnOnce(&Self) -> Vec<Dot>,
     ) -> Result<(Version, Joined), SessionError> {
-        let delta = MapDelta::decode(bytes, base)?;
+        let delta = MapDelta::decode_named(bytes, base, self)?;
         let absent = absent(self);
         let joined = self.join_and_drop(&delta, &absent)?;
         Ok((delta.context().clone(), joined))

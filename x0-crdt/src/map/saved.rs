@@ -10,11 +10,14 @@ use super::stage::Stage;
 use super::{CausalMap, JoinError};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes};
 use crate::hash::HashKey;
-use crate::{ReplicaId, Version};
+use crate::{Members, ReplicaId, Version};
 
+/// The format, and the bits above it for what a map may have besides its values.
 const FORMAT: u8 = 1;
-/// With a state that arrives by key ranges.
-const STAGED_FORMAT: u8 = 2;
+/// A state that arrives by key ranges.
+const STAGED: u8 = 1;
+/// Members and their lease.
+const MEMBERS: u8 = 2;
 
 /// Why a saved state was not restored. Nothing was made of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,13 +52,20 @@ impl CausalMap {
         whole.complete(&Version::new()).encode(&Version::new())
     }
 
-    /// The whole replica, its history and what has arrived by key ranges included, to be restored on this
-    /// machine.
+    /// The whole replica, to be restored on this machine: with its history, its members and their lease, and
+    /// what has arrived by key ranges.
+    ///
+    /// The leases of restored members begin with the first [`heartbeat`](Self::heartbeat).
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let mut out = alloc::vec![if self.stage.is_some() { STAGED_FORMAT } else { FORMAT }];
+        let staged = if self.stage.is_some() { STAGED } else { 0 };
+        let members = if self.members.is_worth_saving() { MEMBERS } else { 0 };
+        let mut out = alloc::vec![FORMAT + (staged | members)];
         self.replica.encode(&mut out);
         put_bytes(&self.complete(&Version::new()).encode(&Version::new()), &mut out);
+        if members != 0 {
+            self.members.save(&self.version(), &mut out);
+        }
         if let Some(stage) = &self.stage {
             stage.encode(self, &mut out);
         }
@@ -70,16 +80,18 @@ impl CausalMap {
     pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
         let mut input = ByteReader::new(bytes);
         let found = input.byte("a saved map")?;
-        if found != FORMAT && found != STAGED_FORMAT {
-            return Err(DecodeError::Version { found }.into());
-        }
+        let parts = found.checked_sub(FORMAT).filter(|parts| *parts <= STAGED | MEMBERS);
+        let parts = parts.ok_or(DecodeError::Version { found })?;
         // Only informative: a fresh incarnation may go on from the bytes of an older one.
         let _saved_by = ReplicaId::decode(&mut input)?;
         let delta = MapDelta::decode(input.bytes("a saved map")?, &Version::new())?;
         let mut map = Self::new(replica, hash_key);
         // The bytes hold events of this replica, which `join` would refuse as an impostor's.
         map.take_in(&delta, &[])?;
-        if found == STAGED_FORMAT {
+        if parts & MEMBERS != 0 {
+            map.members = Members::restore(&map.version(), &mut input)?;
+        }
+        if parts & STAGED != 0 {
             map.stage = Some(Box::new(Stage::decode(&map, &mut input)?));
         }
         input.finish()?;

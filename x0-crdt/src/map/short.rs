@@ -40,24 +40,41 @@ impl MapDelta {
             put_bytes(key.as_slice(), &mut out);
             let items = self.items.get(begin..*end).unwrap_or_default();
             begin = *end;
-            put_integer(items.len() as u64, &mut out);
-            for item in items {
-                let kind = match item.item {
-                    Item::Live { .. } => 0,
-                    Item::Known => 1,
-                    Item::Removed => 2,
-                };
-                put_integer(u64::from(item.writer) << 2 | kind, &mut out);
-                // Mostly one of the last events: counted from the end it is short.
-                let writer = self.writers.get(item.writer as usize).copied().unwrap_or_default();
-                put_integer(self.context.get(writer).saturating_sub(item.seq), &mut out);
-                if let Item::Live { time, value } = &item.item {
-                    put_integer(*time, &mut out);
-                    put_bytes(value.as_slice(), &mut out);
-                }
-            }
+            self.put_short_items(items, &mut out);
         }
         Some(out)
+    }
+
+    /// Appends the items of one entry.
+    pub(super) fn put_short_items(&self, items: &[DeltaItem], out: &mut Vec<u8>) {
+        put_integer(items.len() as u64, out);
+        for item in items {
+            let kind = match item.item {
+                Item::Live { .. } => 0,
+                Item::Known => 1,
+                Item::Removed => 2,
+            };
+            put_integer(u64::from(item.writer) << 2 | kind, out);
+            // Mostly one of the last events: counted from the end it is short.
+            let writer = self.writers.get(item.writer as usize).copied().unwrap_or_default();
+            put_integer(self.context.get(writer).saturating_sub(item.seq), out);
+            if let Item::Live { time, value } = &item.item {
+                put_integer(*time, out);
+                put_bytes(value.as_slice(), out);
+            }
+        }
+    }
+
+    /// Reads the items of one entry.
+    pub(super) fn short_items(
+        &self,
+        input: &mut ByteReader<'_>,
+        items: &mut Vec<DeltaItem>,
+    ) -> Result<(), DeltaError> {
+        for _ in 0..short_count(input, 2)? {
+            items.push(item(input, &self.writers, &self.context)?);
+        }
+        Ok(())
     }
 
     /// Reads the short form, after its first byte. The caller checks what holds in every delta.
@@ -71,30 +88,31 @@ impl MapDelta {
         };
         let context = base.clone().changed(&changes);
         let count = short_count(input, 2)?;
-        let (mut entries, mut items) = (Vec::with_capacity(count), Vec::new());
-        for _ in 0..count {
-            let key = input.bytes("a key")?;
-            if key.len() > KEY_LEN_MAX {
-                return Err(DecodeError::Range { what: "a key" }.into());
-            }
-            for _ in 0..short_count(input, 2)? {
-                items.push(item(input, &writers, &context)?);
-            }
-            entries.push((Key::new(key), items.len()));
-        }
-        if items.len() > ITEMS_MAX {
-            return Err(DeltaError::Items { count: items.len() as u64 });
-        }
-        input.finish()?;
-        Ok(Self {
+        let mut delta = Self {
             extent: DeltaExtent::Since,
             base: base.clone(),
             context,
             floor: Version::new(),
             writers,
-            entries,
-            items,
-        })
+            entries: Vec::with_capacity(count),
+            items: Vec::new(),
+            origins: Vec::new(),
+        };
+        let mut items = Vec::new();
+        for _ in 0..count {
+            let key = input.bytes("a key")?;
+            if key.len() > KEY_LEN_MAX {
+                return Err(DecodeError::Range { what: "a key" }.into());
+            }
+            delta.short_items(input, &mut items)?;
+            delta.entries.push((Key::new(key), items.len()));
+        }
+        if items.len() > ITEMS_MAX {
+            return Err(DeltaError::Items { count: items.len() as u64 });
+        }
+        input.finish()?;
+        delta.items = items;
+        Ok(delta)
     }
 }
 

@@ -220,6 +220,9 @@ impl CausalMap {
     /// Does a bounded part of the work on the stage.
     pub(super) fn step_stage(&mut self) -> StageStep<Joined> {
         let Some(mut stage) = self.stage.take() else {
+            if let Some(keys) = self.next_report() {
+                return StageStep::Report(Joined { keys, ..Joined::default() });
+            }
             return if self.drop_remains() { StageStep::Busy } else { StageStep::Idle };
         };
         if let Some(version) = stage.complete.take() {
@@ -280,14 +283,27 @@ impl CausalMap {
         shadow.resolutions += self.resolutions;
         shadow.members = core::mem::take(&mut self.members);
         shadow.claims = self.claims;
+        shadow.reports = core::mem::take(&mut self.reports);
+        shadow.remains = core::mem::take(&mut self.remains);
         let old = core::mem::replace(self, *shadow);
-        self.remains = old.remains.clone();
         self.leave_remains(old);
-        // The keys are not sorted: they may be a million.
+        // The keys are not sorted: they may be a million. Not even a caller drops so many at once.
+        if self.reports.is_empty() {
+            self.reports = core::mem::take(&mut joined.keys);
+        } else {
+            self.reports.append(&mut joined.keys);
+        }
+        joined.keys = self.next_report().unwrap_or_default();
         joined.equivocating.sort_unstable();
         joined.equivocating.dedup();
         joined.ranges = Some(version.clone());
         Ok(joined)
+    }
+
+    /// Some of the keys that were not reported yet.
+    fn next_report(&mut self) -> Option<Vec<Vec<u8>>> {
+        let keys = self.reports.split_off(self.reports.len().saturating_sub(STEP_MAX));
+        (!keys.is_empty()).then_some(keys)
     }
 
     fn leave_remains(&mut self, map: Self) {

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 pub(super) use table::{Table, lower};
 
-use crate::codec::{ByteReader, Canonical, DecodeError, put_integer};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::hash::HashKey;
 use crate::{ReplicaId, Version};
 
@@ -26,8 +26,9 @@ struct Row {
     heartbeat: u64,
     /// The version that it had seen at that heartbeat.
     version: Version,
-    /// When the heartbeat first arrived here.
-    received_at: Duration,
+    /// When the heartbeat first arrived here. `None` after a restart: the lease counts from the first call
+    /// with a time.
+    received_at: Option<Duration>,
     /// No heartbeat arrived for a lease.
     expired: bool,
 }
@@ -66,12 +67,17 @@ impl Members {
         self.lease
     }
 
+    /// Sets the time without a heartbeat after which a member is retired. The members stay.
+    pub const fn set_lease(&mut self, lease: Duration) {
+        self.lease = lease;
+    }
+
     /// Counts a heartbeat of `member`, this replica, which has seen `version`. The caller repeats it several
     /// times per lease.
     pub fn heartbeat(&mut self, now: Duration, member: ReplicaId, version: Version) {
         // Counts on from what peers reported of earlier runs, see `merge`.
         let heartbeat = self.rows.get(&member).map_or(0, |row| row.heartbeat).saturating_add(1);
-        self.rows.insert(member, Row { heartbeat, version, received_at: now, expired: false });
+        self.rows.insert(member, Row { heartbeat, version, received_at: Some(now), expired: false });
     }
 
     /// Adds to the version of a member what it reported itself.
@@ -86,11 +92,13 @@ impl Members {
         let lease = self.lease;
         for row in self.rows.values_mut() {
             // Sticky: only a newer heartbeat brings the member back, not a clock that was corrected.
-            row.expired |= now.saturating_sub(row.received_at) > lease;
+            let received_at = *row.received_at.get_or_insert(now);
+            row.expired |= now.saturating_sub(received_at) > lease;
         }
         // Kept for a while after retirement, so that an old heartbeat that is still passed around does not
         // revive it.
-        self.rows.retain(|_, row| now.saturating_sub(row.received_at) <= lease.saturating_mul(4));
+        let age = |row: &Row| row.received_at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        self.rows.retain(|_, row| age(row) <= lease.saturating_mul(4));
     }
 
     /// The version that every member has seen whose lease is not over: history up to here may be collected.
@@ -136,6 +144,35 @@ impl Members {
         key.hash(&[b"members", &bytes])
     }
 
+    /// Whether there is something to save: members, or a lease that is not the default one.
+    pub(crate) fn is_worth_saving(&self) -> bool {
+        self.lease != LEASE_DEFAULT || !self.rows.is_empty()
+    }
+
+    /// Encodes the lease, and the members whose lease is not over, for a replica that has seen `base`.
+    pub(crate) fn save(&self, base: &Version, out: &mut Vec<u8>) {
+        let nanos = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
+        put_integer(nanos, out);
+        let mut rows = Vec::new();
+        self.encode(base, &mut rows);
+        put_bytes(&rows, out);
+    }
+
+    /// Reads what [`save`](Self::save) wrote for the same `base`. The leases of the members begin with the
+    /// first call with a time.
+    pub(crate) fn restore(base: &Version, input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+        let mut members = Self::new(Duration::from_nanos(input.integer("a lease")?));
+        let mut rows = ByteReader::new(input.bytes("members")?);
+        for (member, heartbeat, changes) in decode_rows(&mut rows)? {
+            let row =
+                Row { heartbeat, version: base.clone().changed(&changes), received_at: None, expired: false };
+            if members.rows.len() == MEMBERS_MAX || members.rows.insert(member, row).is_some() {
+                return Err(DecodeError::NotCanonical { what: "members" });
+            }
+        }
+        Ok(members)
+    }
+
     /// Encodes the members for a receiver that knows `base`, this replica's version.
     pub(crate) fn encode(&self, base: &Version, out: &mut Vec<u8>) {
         let leased: Vec<_> = self.rows.iter().filter(|(_, row)| !row.expired).collect();
@@ -159,18 +196,7 @@ impl Members {
         base: &Version,
         input: &mut ByteReader<'_>,
     ) -> Result<(), DecodeError> {
-        let count = input.count(11, "members")?;
-        let mut rows = Vec::with_capacity(count);
-        for _ in 0..count {
-            let member = ReplicaId::decode(input)?;
-            let heartbeat = u64::decode(input)?;
-            let changed = input.count(10, "changes of a version")?;
-            let changes =
-                (0..changed).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
-            rows.push((member, heartbeat, changes));
-        }
-        input.finish()?;
-        for (member, heartbeat, changes) in rows {
+        for (member, heartbeat, changes) in decode_rows(input)? {
             self.adopt(now, me, member, heartbeat, || base.clone().changed(&changes));
         }
         Ok(())
@@ -200,7 +226,26 @@ impl Members {
             if let Some(row) = self.rows.get(&member) {
                 version.join(&row.version);
             }
-            self.rows.insert(member, Row { heartbeat, version, received_at: now, expired: false });
+            self.rows.insert(member, Row { heartbeat, version, received_at: Some(now), expired: false });
         }
     }
+}
+
+/// A member, the count of its heartbeats, and the changes to a version that yield the one it has seen.
+type CodedRow = (ReplicaId, u64, Vec<(ReplicaId, u64)>);
+
+/// Reads what [`Members::encode`] wrote.
+fn decode_rows(input: &mut ByteReader<'_>) -> Result<Vec<CodedRow>, DecodeError> {
+    let count = input.count(11, "members")?;
+    let mut rows = Vec::with_capacity(count);
+    for _ in 0..count {
+        let member = ReplicaId::decode(input)?;
+        let heartbeat = u64::decode(input)?;
+        let changed = input.count(10, "changes of a version")?;
+        let changes =
+            (0..changed).map(|_| <(ReplicaId, u64)>::decode(input)).collect::<Result<Vec<_>, _>>()?;
+        rows.push((member, heartbeat, changes));
+    }
+    input.finish()?;
+    Ok(rows)
 }

@@ -61,6 +61,8 @@ pub(super) enum Extent {
     Chosen,
     /// A range of keys, see [`RangeRef`].
     Range,
+    /// The values of events that are not in the version, and the hash of all that is held.
+    News,
 }
 
 /// A range of keys.
@@ -109,19 +111,20 @@ pub(super) enum Message<'a> {
     Beats { version: u32, hash: u32, quiet: bool, bytes: &'a [u8] },
     /// The rows of members that are newer than the heartbeats of this hash.
     Rows { version: u32, base: u32, bytes: &'a [u8] },
-    /// Requests a delta.
-    Pull { number: u64, version: VersionRef, extent: Extent, range: Option<RangeRef> },
+    /// Requests a delta. `whole`: with whole keys instead of the values that this side holds at them.
+    Pull { number: u64, version: VersionRef, extent: Extent, whole: bool, range: Option<RangeRef> },
     /// Requests the missing parts of an answer, or another transfer; the number of a version is its hash.
     Want { kind: Kind, number: u64, missing: Vec<Range<usize>> },
     /// A part.
     Part { kind: Kind, part: Part<'a> },
-    /// The answer to a pull that history cannot serve: `items` values are held.
-    Behind { number: u64, items: u64 },
+    /// The answer to a pull that history cannot serve: `items` values are held, `common` of them of events in
+    /// the version of the pull. `covers`: the sender has seen all of this version.
+    Behind { number: u64, items: u64, common: u64, covers: bool },
     /// The answer to a request for parts that are not held any more.
     Gone { number: u64 },
-    /// Requests coded symbols from this one on.
-    Sketch { number: u64, from: u64, count: u64 },
-    /// Coded symbols of the values held at the version of this hash.
+    /// Requests coded symbols from this one on, of the values of events in the version of the hash `since`.
+    Sketch { number: u64, since: u64, from: u64, count: u64 },
+    /// Coded symbols; the version of this hash is that of their sender.
     Symbols { number: u64, version: u64, from: u64, bytes: &'a [u8] },
     /// The keep-alive of a receiver.
     Here,
@@ -133,6 +136,9 @@ pub(super) enum Message<'a> {
     /// The answer to a pull that is too long for one transfer: to be requested by ranges.
     Ranges { number: u64 },
 }
+
+/// The bit of a requested extent that asks for whole keys.
+const WHOLE: u8 = 8;
 
 const FRONTIER: u8 = 1;
 const PULL: u8 = 2;
@@ -182,15 +188,17 @@ impl<'a> Message<'a> {
                 out.extend_from_slice(&base.to_le_bytes());
                 out.extend_from_slice(bytes);
             }
-            Self::Pull { number, version, extent, range } => {
+            Self::Pull { number, version, extent, whole, range } => {
                 out.push(VERSION | PULL);
                 put_integer(*number, &mut out);
-                out.push(match extent {
+                let tag = match extent {
                     Extent::Since => 0,
                     Extent::Complete => 1,
                     Extent::Chosen => 2,
                     Extent::Range => 3,
-                });
+                    Extent::News => 4,
+                };
+                out.push(tag | if *whole { WHOLE } else { 0 });
                 out.extend_from_slice(&version.hash.to_le_bytes());
                 version.changes.is_some().encode(&mut out);
                 if let Some((anchor, changes)) = &version.changes {
@@ -220,18 +228,21 @@ impl<'a> Message<'a> {
                 put_integer(part.index as u64, &mut out);
                 out.extend_from_slice(part.bytes);
             }
-            Self::Behind { number, items } => {
+            Self::Behind { number, items, common, covers } => {
                 out.push(VERSION | BEHIND);
                 put_integer(*number, &mut out);
                 put_integer(*items, &mut out);
+                put_integer(*common, &mut out);
+                covers.encode(&mut out);
             }
             Self::Gone { number } => {
                 out.push(VERSION | GONE);
                 put_integer(*number, &mut out);
             }
-            Self::Sketch { number, from, count } => {
+            Self::Sketch { number, since, from, count } => {
                 out.push(VERSION | SKETCH);
                 put_integer(*number, &mut out);
+                out.extend_from_slice(&since.to_le_bytes());
                 put_integer(*from, &mut out);
                 put_integer(*count, &mut out);
             }
@@ -289,16 +300,19 @@ impl<'a> Message<'a> {
             },
             PULL => {
                 let number = input.integer("a number")?;
-                let extent = match input.byte("an extent")? {
+                let tag = input.byte("an extent")?;
+                let whole = tag & WHOLE != 0;
+                let extent = match tag & !WHOLE {
                     0 => Extent::Since,
                     1 => Extent::Complete,
                     2 => Extent::Chosen,
                     3 => Extent::Range,
-                    tag => return Err(DecodeError::Tag { what: "extent", tag }),
+                    4 => Extent::News,
+                    _ => return Err(DecodeError::Tag { what: "extent", tag }),
                 };
                 let version = version_ref(&mut input)?;
                 let range = if extent == Extent::Range { Some(range_ref(&mut input)?) } else { None };
-                Self::Pull { number, version, extent, range }
+                Self::Pull { number, version, extent, whole, range }
             }
             WANT => Self::Want {
                 kind: Kind::of(input.byte("a kind")?)?,
@@ -318,10 +332,16 @@ impl<'a> Message<'a> {
                 let part = Part { number, total_len, part_len, index, bytes, last: tag & 1 == 1 };
                 Self::Part { kind, part }
             }
-            BEHIND => Self::Behind { number: input.integer("a number")?, items: input.integer("items")? },
+            BEHIND => Self::Behind {
+                number: input.integer("a number")?,
+                items: input.integer("items")?,
+                common: input.integer("items")?,
+                covers: bool::decode(&mut input)?,
+            },
             GONE => Self::Gone { number: input.integer("a number")? },
             SKETCH => Self::Sketch {
                 number: input.integer("a number")?,
+                since: hash(&mut input)?,
                 from: input.integer("symbols")?,
                 count: input.integer("symbols")?,
             },

@@ -10,7 +10,7 @@ use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::session::sketch::{CodedSymbols, SketchDecoder, SketchError};
-use crate::{Dot, Frontier, Version};
+use crate::{DeltaError, Dot, Frontier, Version};
 
 /// Up to so many values a complete delta is cheaper than a reconciliation.
 const ITEMS_FEW: usize = 16;
@@ -27,6 +27,16 @@ const RESTARTS_MAX: u32 = 4;
 /// How many times a request is repeated before the pauses grow.
 const TRIES_EVEN: u32 = 4;
 
+/// The answer of a peer whose history does not reach back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behind {
+    /// How many values it holds, and how many of them are of events in the version of the pull.
+    pub(super) items: u64,
+    pub(super) common: u64,
+    /// It has seen all of this version.
+    pub(super) covers: bool,
+}
+
 /// A delta that is being pulled.
 #[derive(Debug)]
 pub(super) struct Pull {
@@ -34,6 +44,8 @@ pub(super) struct Pull {
     /// This side's version at the request: the delta is relative to it.
     pub(super) base: Version,
     pub(super) extent: Extent,
+    /// The delta has whole keys.
+    whole: bool,
     /// The first key of a range.
     from: Vec<u8>,
     pub(super) incoming: Incoming,
@@ -53,6 +65,8 @@ pub(super) struct Sketch {
     decoder: SketchDecoder,
     /// The symbol after the last one requested.
     asked: usize,
+    /// How many items differ at least, as the counts of both sides show.
+    expected: usize,
     /// The version of the peer that its symbols are of.
     version: Option<u64>,
     /// When all differing items are found: the hashes of the values here that the peer does not hold,
@@ -111,7 +125,7 @@ impl<R: Replicated> Session<R> {
         match self.peer {
             // Equal versions with unequal contents: history has nothing to send.
             Some(theirs) if theirs.version == state.frontier().version => {
-                self.reconcile(now, state.value_count(), state);
+                self.reconcile(now, state.version(), state.value_count(), 0, state);
             }
             // The serving side decides whether its history reaches back.
             _ => self.ask(now, Extent::Since, None, state),
@@ -120,7 +134,9 @@ impl<R: Replicated> Session<R> {
 
     /// Compares states where history does not help: by set reconciliation, or by a complete delta where that
     /// is shorter.
-    fn reconcile(&mut self, now: Duration, items: usize, state: &R) {
+    ///
+    /// `base` is a version of this side that the peer knows, or the one of both.
+    fn reconcile(&mut self, now: Duration, base: Version, items: usize, expected: usize, state: &R) {
         if state.value_count() == 0 || items <= ITEMS_FEW {
             self.ask(now, Extent::Complete, None, state);
             return;
@@ -128,18 +144,9 @@ impl<R: Replicated> Session<R> {
         // The decoder keeps the set as it is now; `not_at_the_peer` accounts for what changes meanwhile.
         let items = state.item_hashes().map(|(hash, _)| hash);
         let decoder = SketchDecoder::new(CodedSymbols::new(state.hash_key(), items));
-        self.ask(
-            now,
-            Extent::Chosen,
-            Some(Sketch {
-                decoder,
-                asked: 0,
-                version: None,
-                local_only: None,
-                resolutions: state.resolutions(),
-            }),
-            state,
-        );
+        let resolutions = state.resolutions();
+        let sketch = Sketch { decoder, asked: 0, expected, version: None, local_only: None, resolutions };
+        self.ask_for(now, base, Extent::Chosen, Some(sketch), Vec::new(), state);
     }
 
     fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, state: &R) {
@@ -161,6 +168,7 @@ impl<R: Replicated> Session<R> {
             number: self.number,
             base,
             extent,
+            whole: self.whole_keys,
             from,
             incoming: Incoming::default(),
             retry_at: now,
@@ -193,13 +201,23 @@ impl<R: Replicated> Session<R> {
             self.announce(now, state, true);
             return;
         }
-        let (number, extent, missing) = (pull.number, pull.extent, pull.incoming.missing());
+        let (number, extent, whole, missing) =
+            (pull.number, pull.extent, pull.whole, pull.incoming.missing());
         if let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) {
-            // Half as many again as there are: few are sent in vain, at a round trip each.
-            let from = sketch.decoder.len();
-            let count = (from / 2).clamp(SYMBOLS_FIRST, SYMBOLS_AT_ONCE);
+            let (from, expected) = (sketch.decoder.len(), sketch.expected);
+            let count = if from == 0 && expected > 0 {
+                // So many are mostly enough for as many differing items.
+                expected + expected * 3 / 8 + SYMBOLS_FIRST / 4
+            } else if from < expected * 2 {
+                expected / 8 + SYMBOLS_FIRST / 4
+            } else {
+                // Half as many again as there are: few are sent in vain, at a round trip each.
+                (from / 2).max(SYMBOLS_FIRST)
+            };
+            let count = count.min(SYMBOLS_AT_ONCE);
             sketch.asked = from + count;
-            self.send(&Message::Sketch { number, from: from as u64, count: count as u64 });
+            let since = pull.base.hash(state.hash_key());
+            self.send(&Message::Sketch { number, since, from: from as u64, count: count as u64 });
             return;
         }
         // Some parts are here, so the peer holds the transfer: only the missing ones are requested.
@@ -216,7 +234,7 @@ impl<R: Replicated> Session<R> {
             return;
         }
         let version = self.version_ref(&base, state);
-        self.send(&Message::Pull { number, version, extent, range: None });
+        self.send(&Message::Pull { number, version, extent, whole, range: None });
     }
 
     pub(super) fn on_delta_part(
@@ -237,7 +255,9 @@ impl<R: Replicated> Session<R> {
             // The state can come by key ranges, unless this is one.
             let begin = match pull.extent {
                 Extent::Range => StageBegin::None,
-                Extent::Since | Extent::Complete | Extent::Chosen => self.begin_ranges(now, true, state),
+                Extent::Since | Extent::Complete | Extent::Chosen | Extent::News => {
+                    self.begin_ranges(now, true, state)
+                }
             };
             if matches!(begin, StageBegin::Ready(_)) {
                 return Ok(());
@@ -291,15 +311,31 @@ impl<R: Replicated> Session<R> {
         let before = state.frontier();
         let bytes = Self::checked(&pull.incoming.into_bytes(), state);
         let taken = bytes.and_then(|bytes| {
-            state.join_encoded(&bytes, &pull.base, |state| {
-                pull.sketch.map(|sketch| sketch.not_at_the_peer(state)).unwrap_or_default()
-            })
+            if pull.extent == Extent::News {
+                return state.join_news(&bytes, &pull.base);
+            }
+            state
+                .join_encoded(&bytes, &pull.base, |state| {
+                    pull.sketch.map(|sketch| sketch.not_at_the_peer(state)).unwrap_or_default()
+                })
+                .map(Some)
         });
         // A delta that does not fit was made for a state that is gone, or by a hostile peer; both are
         // requested again later.
         let (context, joined) = match taken {
-            Ok(taken) => taken,
+            Ok(Some(taken)) => taken,
+            Ok(None) => {
+                // The peer has removed something too: the states are compared.
+                self.reconcile(now, pull.base, usize::MAX, 0, state);
+                return Ok(());
+            }
             Err(error) => {
+                if error == SessionError::Delta(DeltaError::Reference) && !pull.whole {
+                    // A value was replaced on both sides at once, and is not known here any more.
+                    self.whole_keys = true;
+                    self.pull_again(now, state);
+                    return Ok(());
+                }
                 if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
                     self.barren = self.peer.map(|theirs| (theirs, before));
                 }
@@ -307,6 +343,7 @@ impl<R: Replicated> Session<R> {
                 return Err(error);
             }
         };
+        self.whole_keys = false;
         let key = state.hash_key();
         // The peer made the delta for this base, so it knows the base: the next request can name its version
         // by it.
@@ -377,13 +414,22 @@ impl<R: Replicated> Session<R> {
     }
 
     /// The peer's history does not reach back to this side's version.
-    pub(super) fn on_behind(&mut self, now: Duration, number: u64, items: u64, state: &R) {
-        if self.pull.as_ref().is_none_or(|pull| pull.number != number || pull.extent != Extent::Since) {
-            return;
-        }
+    pub(super) fn on_behind(&mut self, now: Duration, number: u64, behind: Behind, state: &R) {
+        let of_pull = |pull: &mut Pull| pull.number == number && pull.extent == Extent::Since;
+        let Some(pull) = self.pull.take_if(of_pull) else { return };
         // Counted here and not in `reconcile`, which also serves divergent contents.
         self.stats.reconciliations += 1;
-        self.reconcile(now, usize::try_from(items).unwrap_or(usize::MAX), state);
+        let items = usize::try_from(behind.items).unwrap_or(usize::MAX);
+        let common = usize::try_from(behind.common).unwrap_or(usize::MAX);
+        let lost = state.value_count().saturating_sub(common);
+        // If the peer has a new value for each that it has lost, it has probably overwritten them: then the
+        // new ones are all.
+        let is_overwritten = behind.covers && lost <= items.saturating_sub(common);
+        if state.has_news() && is_overwritten && items > ITEMS_FEW && state.value_count() > 0 {
+            self.ask_for(now, pull.base, Extent::News, None, Vec::new(), state);
+        } else {
+            self.reconcile(now, pull.base, items, lost, state);
+        }
     }
 
     /// Coded symbols of the values that the peer held at a version.
@@ -407,8 +453,8 @@ impl<R: Replicated> Session<R> {
             if self.restarts > RESTARTS_MAX {
                 self.give_up(now);
             } else {
-                self.pull = None;
-                self.reconcile(now, usize::MAX, state);
+                let base = pull.base.clone();
+                self.reconcile(now, base, usize::MAX, 0, state);
             }
             return Ok(());
         }

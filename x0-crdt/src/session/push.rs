@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::message::{About, Kind, Message};
 use super::{Replicated, Session, SessionError, SessionOutput};
-use crate::Version;
+use crate::{DeltaError, Version};
 
 /// The most events of a pushed delta.
 const EVENTS_MAX: u64 = 64;
@@ -33,7 +33,7 @@ impl<R: Replicated> Session<R> {
         if events == 0 || events > EVENTS_MAX {
             return false;
         }
-        let Ok(bytes) = state.encode_since(base) else { return false };
+        let Ok(bytes) = state.encode_named_since(base) else { return false };
         let bytes = Self::with_checksum(bytes, state);
         if HEADER_LEN + bytes.len() > self.options.datagram_len_max {
             return false;
@@ -63,7 +63,11 @@ impl<R: Replicated> Session<R> {
                 self.announce(now, state, true);
                 return Ok(());
             };
-            self.join_push(&base, &delta, state)?;
+            match self.join_push(&base, &delta, state) {
+                // It is pulled with whole keys.
+                Err(SessionError::Delta(DeltaError::Reference)) => self.whole_keys = true,
+                done => done?,
+            }
         }
         if self.has_result(result, state) {
             let mine = state.frontier();

@@ -39,12 +39,13 @@ impl<R: Replicated> Session<R> {
 
     /// Does a part of the work on the stage, and requests the next range when it is done.
     pub(super) fn work(&mut self, now: Duration, state: &mut R) {
-        if !self.is_staging {
+        if !self.is_staging && !state.has_reports() {
             return;
         }
         let before = state.frontier();
         match state.step_stage() {
             StageStep::Busy => {}
+            StageStep::Report(joined) => self.outputs.push_back(SessionOutput::Joined(joined)),
             StageStep::Idle => {
                 self.is_staging = false;
                 if self.stage.is_some() && self.pull.is_none() {
@@ -74,7 +75,8 @@ impl<R: Replicated> Session<R> {
         let version = self.version_ref(&pull.base, state);
         let len_max = self.options.transfer_len_max.min(RANGE_LEN_MAX) as u64;
         let range = Some(RangeRef { len_max, from: Some(pull.from.clone()) });
-        let message = Message::Pull { number: pull.number, version, extent: Extent::Range, range };
+        let (number, extent, whole) = (pull.number, Extent::Range, false);
+        let message = Message::Pull { number, version, extent, whole, range };
         if message.encode().len() <= self.options.datagram_len_max {
             return self.send(&message);
         }
@@ -86,8 +88,9 @@ impl<R: Replicated> Session<R> {
                 outgoing.pause();
             }
         }
-        let Message::Pull { number, version, extent, .. } = message else { return };
-        self.send(&Message::Pull { number, version, extent, range: Some(RangeRef { len_max, from: None }) });
+        let Message::Pull { version, .. } = message else { return };
+        let range = Some(RangeRef { len_max, from: None });
+        self.send(&Message::Pull { number, version, extent, whole, range });
     }
 
     /// Takes a whole range into the stage.

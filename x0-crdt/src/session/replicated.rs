@@ -80,12 +80,24 @@ pub enum StageStep<J> {
     Busy,
     /// The stage has replaced the state, and with it brought this version of the peer.
     Done(Version, J),
+    /// More of the keys that it has changed.
+    Report(J),
 }
 
 /// The part of a replicated state that only sessions call.
 pub trait Transfer {
     /// The result of a join, for the driver.
     type Joined: Clone + Debug + PartialEq;
+
+    /// The keys that a join has changed, of a state that has keys.
+    fn changed_keys(_joined: &Self::Joined) -> &[Vec<u8>] {
+        &[]
+    }
+
+    /// The keys of the events that are not in `since`, of a state that has keys.
+    fn written_keys(&self, _since: &Version) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
 
     /// How many values are held.
     fn value_count(&self) -> usize;
@@ -100,6 +112,12 @@ pub trait Transfer {
     /// The delta since `since` from history, encoded for a receiver that knows `since`.
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError>;
 
+    /// As [`encode_since`](Self::encode_since), for a receiver that may find keys by the values that it holds
+    /// at them.
+    fn encode_named_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
+        self.encode_since(since)
+    }
+
     /// All that is held, encoded for a receiver that knows `since`.
     fn encode_complete(&self, since: &Version) -> Vec<u8>;
 
@@ -110,6 +128,32 @@ pub trait Transfer {
         sketched: &Version,
         hashes: &[u64],
     ) -> Result<Vec<u8>, HistoryError>;
+
+    /// How many of the values held are of events in `since`.
+    fn common_count(&self, since: &Version) -> usize {
+        self.item_hashes().filter(|(_, dot)| since.contains(*dot)).count()
+    }
+
+    /// Whether the state can be sent by its new values alone.
+    fn has_news(&self) -> bool {
+        false
+    }
+
+    /// The values of events that are not in `since`, and the hash of all that is held. `whole`: with whole
+    /// keys.
+    fn encode_news(&self, _since: &Version, _whole: bool) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Joins what [`encode_news`](Self::encode_news) has made, if the peer holds nothing else. `None`: the
+    /// peer has lost values that its new ones do not replace, and nothing was joined.
+    fn join_news(
+        &mut self,
+        _bytes: &[u8],
+        _base: &Version,
+    ) -> Result<Option<(Version, Self::Joined)>, SessionError> {
+        Ok(None)
+    }
 
     /// Whether the state can be sent by key ranges.
     fn has_ranges(&self) -> bool {
@@ -152,6 +196,11 @@ pub trait Transfer {
         _bytes: &[u8],
     ) -> Result<StageTaken, SessionError> {
         Ok(StageTaken::Foreign)
+    }
+
+    /// Whether keys that a stage has changed were not reported yet.
+    fn has_reports(&self) -> bool {
+        false
     }
 
     /// Does a bounded part of the work on the stage.

@@ -9,6 +9,7 @@ use super::transfer::Outgoing;
 use super::{Replicated, Session, SessionError};
 use crate::Version;
 use crate::codec::{ByteReader, Canonical};
+use crate::map::HistoryError;
 use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX};
 
 /// A pull that waits for the version or the hashes that it refers to.
@@ -17,6 +18,7 @@ pub(super) struct Waiting {
     pub(super) number: u64,
     pub(super) version: VersionRef,
     pub(super) extent: Extent,
+    pub(super) whole: bool,
     pub(super) range: Option<RangeRef>,
 }
 
@@ -33,6 +35,10 @@ pub(super) struct Sketching {
     resolutions: u64,
     /// Symbols to send.
     pub(super) queue: Range<usize>,
+}
+
+fn encode_since<R: Replicated>(state: &R, since: &Version, whole: bool) -> Result<Vec<u8>, HistoryError> {
+    if whole { state.encode_since(since) } else { state.encode_named_since(since) }
 }
 
 impl<R: Replicated> Session<R> {
@@ -72,7 +78,7 @@ impl<R: Replicated> Session<R> {
     }
 
     pub(super) fn on_pull(&mut self, now: Duration, pull: Waiting, state: &mut R) {
-        let (number, extent) = (pull.number, pull.extent);
+        let (number, extent, whole) = (pull.number, pull.extent, pull.whole);
         let serving = self.serving[Kind::Delta as usize].as_mut();
         if let Some(outgoing) = serving.filter(|outgoing| outgoing.number == number) {
             // The request was repeated because the answer was lost; while parts are queued, it is still on
@@ -96,16 +102,24 @@ impl<R: Replicated> Session<R> {
                 self.send(&Message::Ranges { number });
                 None
             }
-            Extent::Since => match state.encode_since(&since) {
+            Extent::Since => match encode_since(state, &since, whole) {
                 Ok(delta) => Some(delta),
                 // The number of values lets the peer choose between a complete delta and a reconciliation.
                 Err(_) => {
-                    let items = state.value_count() as u64;
-                    self.send(&Message::Behind { number, items });
+                    let (items, common) = (state.value_count() as u64, state.common_count(&since) as u64);
+                    let covers = since.is_within(&state.version());
+                    self.send(&Message::Behind { number, items, common, covers });
                     None
                 }
             },
             Extent::Complete => Some(state.encode_complete(&since)),
+            Extent::News => {
+                let news = state.encode_news(&since, whole);
+                if news.is_none() {
+                    self.send(&Message::Gone { number });
+                }
+                news
+            }
             // The hashes may be longer than a datagram: the requesting side holds them ready as a transfer.
             Extent::Chosen => {
                 self.waiting = Some(pull);
@@ -235,14 +249,20 @@ impl<R: Replicated> Session<R> {
         }
     }
 
-    /// Coded symbols are asked for: of the state as it is at the first request.
-    pub(super) fn on_sketch(&mut self, number: u64, from: u64, count: u64, state: &R) {
+    /// Coded symbols are requested: of the state as it is at the first request, without the values of events
+    /// that the peer has not seen, which it gets in any case.
+    pub(super) fn on_sketch(&mut self, number: u64, since: u64, from: u64, count: u64, state: &R) {
         // One sketch at a time bounds the memory that a peer can claim.
         if self.sketching.as_ref().is_none_or(|sketching| sketching.number != number) {
-            let items = state.item_hashes().map(|(hash, _)| hash);
-            let symbols = CodedSymbols::new(state.hash_key(), items);
             let version = state.version();
             let version_hash = version.hash(state.hash_key());
+            let since = if since == version_hash { Some(&version) } else { self.versions.get(since) };
+            let Some(since) = since else {
+                self.send(&Message::Gone { number });
+                return;
+            };
+            let common = state.item_hashes().filter(|(_, dot)| since.contains(*dot));
+            let symbols = CodedSymbols::new(state.hash_key(), common.map(|(hash, _)| hash));
             self.sketching = Some(Sketching {
                 number,
                 symbols,

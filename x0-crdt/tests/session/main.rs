@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+mod backups;
 mod churn;
 mod clash;
 mod hostile;
@@ -12,6 +13,7 @@ mod push;
 #[path = "../map/random.rs"]
 mod random;
 mod ranges;
+mod references;
 mod stalemate;
 #[path = "../support/subject.rs"]
 mod subject;
@@ -239,7 +241,7 @@ fn any_network_converges() {
 /// The same by key ranges of a few values: kills, removals, collected tombstones and other peers meanwhile.
 #[test]
 fn any_network_converges_by_ranges() {
-    converge::<CausalMap>(|random| 250 + random.below(300) as usize);
+    converge::<CausalMap>(|random| 450 + random.below(300) as usize);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::{Dot, Members, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+use x0_crdt::{
+    Dot, JoinError, ReplicaId, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
+};
 
 use super::random::Random;
 use super::subject::Subject;
@@ -51,11 +53,19 @@ pub(crate) struct Net<R: Subject> {
     online: Vec<bool>,
     /// Whether a writer gives one event two contents.
     equivocates: bool,
+    /// Replicas that were reported as impostors: they have lost events that others know.
+    pub(crate) impostors: BTreeSet<usize>,
     /// Events that joins found with two contents.
     pub(crate) equivocating: BTreeSet<Dot>,
     /// The ranges that were staged, and where.
     pub(crate) staged: Vec<(usize, Vec<u8>)>,
     log: Vec<String>,
+}
+
+/// Short keys, and long ones, which deltas name by their values.
+fn key_of(number: u64) -> Vec<u8> {
+    let key = format!("key-{number}");
+    if number.is_multiple_of(3) { key.repeat(8).into_bytes() } else { key.into_bytes() }
 }
 
 impl<R: Subject> Net<R> {
@@ -102,6 +112,7 @@ impl<R: Subject> Net<R> {
             lives: 0,
             online: vec![true; replicas],
             equivocates: false,
+            impostors: BTreeSet::new(),
             equivocating: BTreeSet::new(),
             staged: Vec::new(),
             log: Vec::new(),
@@ -246,9 +257,14 @@ impl<R: Subject> Net<R> {
                 continue;
             }
             let session = self.sessions.get_mut(&(to, from)).unwrap();
-            session
-                .handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to])
-                .expect("no datagram of an honest peer is an error");
+            match session.handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to]) {
+                Ok(()) => {}
+                Err(SessionError::Join(JoinError::Impostor { dot, .. })) if self.equivocates => {
+                    self.impostors.insert(to);
+                    self.equivocating.insert(dot);
+                }
+                Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
+            }
         }
         for ((from, _), session) in &mut self.sessions {
             if self.online[*from] && session.poll_timeout().is_some_and(|due| due <= self.now) {
@@ -284,19 +300,19 @@ impl<R: Subject> Net<R> {
         }
     }
 
-    fn agreed(&self) -> bool {
+    pub(crate) fn is_agreed(&self) -> bool {
         let frontier = self.maps[0].frontier();
         self.maps.iter().all(|map| map.frontier() == frontier)
     }
 
     fn converged(&self) -> bool {
-        self.agreed() && self.sessions.values().all(Session::is_in_sync)
+        self.is_agreed() && self.sessions.values().all(Session::is_in_sync)
     }
 
     /// Until all hold the same, whether they know it or not.
     pub(crate) fn run_until_agreed(&mut self, limit: Duration) {
         let end = self.now + limit;
-        while !self.agreed() {
+        while !self.is_agreed() {
             assert!(self.now < end, "not the same after {limit:?}: {:?}", self.sessions);
             self.advance(end);
         }
@@ -316,7 +332,7 @@ impl<R: Subject> Net<R> {
             let at = random.below(self.maps.len() as u64) as usize;
             match random.below(12) {
                 0..=5 => {
-                    let key = format!("key-{}", random.below(30)).into_bytes();
+                    let key = key_of(random.below(30));
                     self.maps[at].put_value(&key, random.below(5), &random.next().to_le_bytes());
                     self.log.push(format!(
                         "{:?} put {at} {} {:?}",
@@ -328,7 +344,7 @@ impl<R: Subject> Net<R> {
                     self.changed(at);
                 }
                 6 => {
-                    let key = format!("key-{}", random.below(30)).into_bytes();
+                    let key = key_of(random.below(30));
                     self.maps[at].remove_key(&key);
                     self.log.push(format!("{:?} remove {at} {}", self.now, key.escape_ascii()));
                     self.changed(at);
@@ -372,7 +388,7 @@ impl<R: Subject> Net<R> {
     pub(crate) fn boot_as(&mut self, at: usize, saved: &[u8], id: ReplicaId, seed: u64) {
         let lease = self.maps[at].members().lease();
         self.maps[at] = R::restore_as(saved, id);
-        *self.maps[at].members_mut() = Members::new(lease);
+        self.maps[at].members_mut().set_lease(lease);
         for ((from, _), session) in &mut self.sessions {
             if *from == at {
                 *session = Session::new(&self.options, seed);

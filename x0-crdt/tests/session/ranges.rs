@@ -35,9 +35,11 @@ fn a_long_state_arrives_at_a_twentieth_above_its_length_and_the_loss_with_twenty
     let len = net.map(0).save().len() as u64;
     net.changed(0);
     let (begin, mut pending_max) = (net.now(), 0);
+    // The kills are spread over the transfer; a range needs half a second.
+    let pause = (Duration::from_secs(u64::from(kilobytes)) / 40_000).max(Duration::from_millis(800));
     for kill in 0..40 {
         for _ in 0..10 {
-            net.run(Duration::from_secs(u64::from(kilobytes) / 500) / 400);
+            net.run(pause / 10);
             pending_max = pending_max.max(net.session(1).pending_bytes());
         }
         assert!(!net.map(0).is_empty() && net.map(1).is_empty(), "nothing of it is visible before the end");
@@ -87,7 +89,56 @@ fn cpu_time() -> Duration {
     nanos.map_or_else(|| BEGIN.elapsed(), Duration::from_nanos)
 }
 
-/// The longest call of `handle` on each side for a state of many keys.
+/// What a synchronization took of each side's thread.
+struct Took {
+    longest: [Duration; 2],
+    all: [Duration; 2],
+    ranges: u32,
+    /// The slowest calls and what they did.
+    slow: Vec<(Duration, String)>,
+}
+
+fn sync(now: &mut Duration, maps: &mut [CausalMap; 2], sessions: &mut [Session; 2]) -> Took {
+    let mut took =
+        Took { longest: [Duration::ZERO; 2], all: [Duration::ZERO; 2], ranges: 0, slow: Vec::new() };
+    let end = *now + Duration::from_secs(600);
+    // Until nothing of the work on a stage is left either.
+    let mut quiet = 0;
+    while maps[0].frontier() != maps[1].frontier() || quiet < 1_000 {
+        quiet += u32::from(maps[0].frontier() == maps[1].frontier());
+        assert!(*now < end);
+        let mut inputs: Vec<(usize, Option<Vec<u8>>)> = vec![(0, None), (1, None)];
+        while let Some((to, datagram)) = inputs.pop() {
+            let input = datagram.as_deref().map_or(SessionInput::Timeout, SessionInput::Datagram);
+            let mut what =
+                format!("side {to} with {:?}:", datagram.as_ref().map(|bytes| (bytes[0], bytes.len())));
+            let begin = cpu_time();
+            sessions[to].handle(*now, input, &mut maps[to]).unwrap();
+            let mut sends = Vec::new();
+            while let Some(output) = sessions[to].poll_output() {
+                match output {
+                    SessionOutput::Send(datagram) => sends.push(datagram),
+                    SessionOutput::Staged(_) => took.ranges += 1,
+                    SessionOutput::Joined(joined) => what += &format!(" joined {}", joined.keys.len()),
+                }
+            }
+            let time = cpu_time().saturating_sub(begin);
+            took.longest[to] = took.longest[to].max(time);
+            took.all[to] += time;
+            if took.slow.len() < 4 || took.slow.last().is_some_and(|(least, _)| time > *least) {
+                what += &format!(" sent {:?}", sends.first().map(|bytes| (bytes[0], bytes.len())));
+                took.slow.push((time, what));
+                took.slow.sort_by(|a, b| b.cmp(a));
+                took.slow.truncate(4);
+            }
+            inputs.extend(sends.into_iter().map(|datagram| (1 - to, Some(datagram))));
+        }
+        *now += Duration::from_micros(200);
+    }
+    took
+}
+
+/// The longest call of `handle` on each side for a state of many keys, and for a hundredth of it.
 #[test]
 fn no_call_takes_long() {
     let keys = std::env::var("X0_CRDT_KEYS").ok().and_then(|text| text.parse().ok()).unwrap_or(60_000_u32);
@@ -95,34 +146,29 @@ fn no_call_takes_long() {
     let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
     fill(&mut maps[0], keys, 8, &mut Random::new(1));
     let mut sessions = [1, 2].map(|seed| Session::<CausalMap>::new(&options, seed));
-    let (mut longest, mut all) = ([Duration::ZERO; 2], [Duration::ZERO; 2]);
-    let mut ranges = 0;
     let mut now = Duration::ZERO;
-    while maps[0].frontier() != maps[1].frontier() {
-        assert!(now < Duration::from_secs(600));
-        let mut inputs: Vec<(usize, Option<Vec<u8>>)> = vec![(0, None), (1, None)];
-        while let Some((to, datagram)) = inputs.pop() {
-            let input = datagram.as_deref().map_or(SessionInput::Timeout, SessionInput::Datagram);
-            let begin = cpu_time();
-            sessions[to].handle(now, input, &mut maps[to]).unwrap();
-            let mut sends = Vec::new();
-            while let Some(output) = sessions[to].poll_output() {
-                match output {
-                    SessionOutput::Send(datagram) => sends.push(datagram),
-                    SessionOutput::Staged(_) => ranges += 1,
-                    SessionOutput::Joined(_) => {}
-                }
-            }
-            let took = cpu_time().saturating_sub(begin);
-            longest[to] = longest[to].max(took);
-            all[to] += took;
-            inputs.extend(sends.into_iter().map(|datagram| (1 - to, Some(datagram))));
-        }
-        now += Duration::from_micros(200);
+    let Took { longest, all, ranges, slow } = sync(&mut now, &mut maps, &mut sessions);
+    println!(
+        "{keys} keys in {ranges} ranges: the longest call took {longest:?}, all of them {all:?}\n{slow:?}"
+    );
+    assert!(ranges >= keys / 4096, "{ranges} ranges");
+    let hundredth: Vec<Vec<u8>> = maps[0].range(b"").map(|entry| entry.key().to_vec()).step_by(100).collect();
+    for key in &hundredth {
+        maps[0].put(key, 1, b"changed").unwrap();
     }
-    println!("{keys} keys in {ranges} ranges: the longest call took {longest:?}, all of them {all:?}");
-    assert!(ranges as u32 >= keys / 4096, "{ranges} ranges");
-    // The figure that counts is printed; a loaded machine must not fail the test.
+    sessions[0].handle(now, SessionInput::Changed, &mut maps[0]).unwrap();
+    let begin = maps[1].clone();
+    let Took { longest: of_delta, all, slow, .. } = sync(&mut now, &mut maps, &mut sessions);
+    println!(
+        "{} changed: the longest call took {of_delta:?}, all of them {all:?}\n{slow:?}",
+        hundredth.len()
+    );
+    let mut other = begin;
+    let delta = maps[0].delta(&other.version()).unwrap();
+    let begin = cpu_time();
+    other.join(&delta).unwrap();
+    println!("the join of them takes {:?}", cpu_time().saturating_sub(begin));
+    // The figures that count are printed; a loaded machine must not fail the test.
     assert!(longest.iter().all(|took| *took < Duration::from_secs(1)), "{longest:?}");
 }
 

@@ -16,7 +16,9 @@ fn options() -> SignedMapOptions {
     let session = SessionOptions::default()
         .datagram_len_max(600)
         .announce_every(Duration::from_secs(2))
-        .retry_max(Duration::from_secs(2));
+        .retry_max(Duration::from_secs(2))
+        // Longer states come by key ranges.
+        .transfer_len_max(3_000);
     SignedMapOptions::default()
         .chain(ChainOptions::default().batch_len_max(8))
         .session(session)
@@ -31,6 +33,12 @@ pub(crate) struct Node {
     writing: VecDeque<(Duration, Vec<u8>, bool, PersistToken)>,
     pub(crate) online: bool,
     pub(crate) equivocations: BTreeSet<ReplicaId>,
+}
+
+impl Node {
+    pub(crate) fn disk(&self) -> &[Vec<u8>] {
+        &self.disk
+    }
 }
 
 pub(crate) struct Net {

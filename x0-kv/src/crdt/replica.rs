@@ -91,7 +91,7 @@ pub(crate) struct CrdtReplica<R> {
 impl<R> CrdtReplica<R> {
     /// `seed` must differ from one start to the next. `now` is the first of the times to come.
     pub(crate) fn new(options: CrdtOptions, seed: u64, now: Duration, mut map: CausalMap) -> CrdtReplica<R> {
-        *map.members_mut() = x0_crdt::Members::new(options.lease);
+        map.members_mut().set_lease(options.lease);
         let ahead_max_ms = u64::try_from(options.clock_ahead_max.as_millis()).unwrap_or(u64::MAX);
         CrdtReplica {
             map,
@@ -113,7 +113,7 @@ impl<R> CrdtReplica<R> {
     /// Replaces the map by the state that is durable, after a record that could not be written. Nothing of
     /// what was undone has left the node, so that its event numbers are free. The members are the same.
     pub(crate) fn reset(&mut self, mut map: CausalMap) {
-        *map.members_mut() = x0_crdt::Members::new(self.options.lease);
+        map.members_mut().set_lease(self.options.lease);
         self.map = map;
         self.outputs.clear();
         self.staged.clear();

@@ -97,12 +97,15 @@ impl CausalMap {
         if complete {
             return !self.cells.keys().chain(self.removals.keys()).all(|key| budget.take(self, key));
         }
+        // Counted first, without a look at any value.
+        let is_many = self.recent_since(since).nth(WHOLE_EVENTS_MAX).is_some();
         // Without history no delta is made at all.
-        self.floor().is_within(since) && self.recent_since(since).any(|key| !budget.take(self, key))
+        self.floor().is_within(since)
+            && (is_many || self.recent_since(since).any(|key| !budget.take(self, key)))
     }
 
     /// The keys of the events that a receiver with `since` has not seen; some of them twice.
-    fn recent_since(&self, since: &Version) -> impl Iterator<Item = &Key> {
+    pub(in crate::map) fn recent_since(&self, since: &Version) -> impl Iterator<Item = &Key> {
         let since = self.writers.by_number(since);
         let writers = (0_u32..).zip(since).zip(&self.version);
         writers.filter(|((_, seen), last)| seen < *last).flat_map(|((writer, seen), last)| {

@@ -121,9 +121,16 @@ impl CausalMap {
     /// notes that a session has output a [`Joined`](crate::Joined) with
     /// [`ranges`](crate::Joined#structfield.ranges). Returns whether there was something to make visible.
     pub fn replay_ranges(&mut self) -> bool {
+        // A saved stage may have work left.
+        if self.finish_range().is_err() {
+            return false;
+        }
         let complete = self.stage.as_mut().and_then(|stage| stage.complete.take());
         let Some((version, stage)) = complete.zip(self.stage.take()) else { return false };
-        self.replace_by(*stage, &version).is_ok()
+        let done = self.replace_by(*stage, &version).is_ok();
+        // The caller reads the whole map.
+        self.reports = Vec::new();
+        done
     }
 
     /// Completes the work on a pending range.

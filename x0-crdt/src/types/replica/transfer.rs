@@ -17,8 +17,9 @@ use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version}
 
 /// The version of the delta's format.
 const DELTA_FORMAT: u8 = 1;
-/// The version of the saved form.
+/// The version of the saved form, and of the one with members and their lease.
 const SAVED_FORMAT: u8 = 1;
+const MEMBERS_FORMAT: u8 = 2;
 
 /// A delta of a [`CausalReplica`].
 pub(super) struct StateDelta<S> {
@@ -76,12 +77,16 @@ fn context(version: &Version) -> Context {
 }
 
 impl<S: DotStore> CausalReplica<S> {
-    /// All of the replica, its history included, to be restored on this machine.
+    /// All of the replica, its history and its members included, to be restored on this machine.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let mut out = alloc::vec![SAVED_FORMAT];
+        let has_members = self.members.is_worth_saving();
+        let mut out = alloc::vec![if has_members { MEMBERS_FORMAT } else { SAVED_FORMAT }];
         self.replica.encode(&mut out);
         put_bytes(&self.encode_complete(&Version::new()), &mut out);
+        if has_members {
+            self.members.save(&self.version(), &mut out);
+        }
         out
     }
 
@@ -93,15 +98,18 @@ impl<S: DotStore> CausalReplica<S> {
     pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
         let mut input = ByteReader::new(bytes);
         let found = input.byte("a saved state")?;
-        if found != SAVED_FORMAT {
+        if found != SAVED_FORMAT && found != MEMBERS_FORMAT {
             return Err(DecodeError::Version { found }.into());
         }
         let _saved_by = ReplicaId::decode(&mut input)?;
         let delta = StateDelta::decode(input.bytes("a saved state")?, &Version::new())?;
-        input.finish()?;
         let mut restored = Self::new(replica, hash_key);
         let hashes = restored.hashes(&delta.store);
         restored.join_delta(&delta, &hashes, Clashes::new(), &[]);
+        if found == MEMBERS_FORMAT {
+            restored.members = Members::restore(&restored.version(), &mut input)?;
+        }
+        input.finish()?;
         Ok(restored)
     }
 

@@ -1,0 +1,104 @@
+//! The new values of a replica, for a receiver that its history does not reach back to.
+//!
+//! Values of events that the receiver has not seen are found by a pass over the map, without a comparison of
+//! both states. They also replace what they have overwritten. Only values that were removed stay unknown: the
+//! hash of the sender's content shows whether there are any.
+
+use alloc::vec::Vec;
+
+use super::cell::{Cell, Sibling};
+use super::delta::{DeltaItem, Item, MapDelta};
+use super::small::Key;
+use super::{CausalMap, Joined, content_hash, item_hash, seq_of};
+use crate::codec::{ByteReader, DecodeError};
+use crate::{SessionError, Version};
+
+impl CausalMap {
+    /// How many values held are of events in `since`.
+    pub(super) fn common_count(&self, since: &Version) -> usize {
+        let since = self.writers.by_number(since);
+        let is_common = |sibling: &&Sibling| sibling.seq <= seq_of(&since, sibling.writer);
+        self.cells.values().map(|cell| cell.siblings().iter().filter(is_common).count()).sum()
+    }
+
+    /// The values of events that are not in `since`, after the hash of all that is held.
+    pub(super) fn encode_news(&self, since: &Version, whole: bool) -> Option<Vec<u8>> {
+        // Only if history was collected during this call, which does not happen.
+        let delta = self.chosen(since, &self.version(), &[]).ok()?;
+        let mut out = self.content.to_le_bytes().to_vec();
+        let bytes = if whole { delta.encode(since) } else { delta.encode_named(since, self.hash_key) };
+        out.extend_from_slice(&bytes);
+        Some(out)
+    }
+
+    /// Joins news if their sender holds nothing that is neither in them nor here, and has lost nothing that
+    /// they do not replace.
+    pub(super) fn join_news(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+    ) -> Result<Option<(Version, Joined)>, SessionError> {
+        const WHAT: &str = "the hash of a content";
+        let mut input = ByteReader::new(bytes);
+        let content = u64::from_le_bytes(input.array::<8>(WHAT).map_err(crate::DeltaError::from)?);
+        let rest =
+            input.take(input.len(), WHAT).map_err(|error: DecodeError| crate::DeltaError::from(error))?;
+        let delta = MapDelta::decode_named(rest, base, self)?;
+        if self.content_at_sender(&delta) != content {
+            return Ok(None);
+        }
+        let joined = self.join(&delta)?;
+        Ok(Some((delta.context().clone(), joined)))
+    }
+
+    /// The content of a sender that holds the values here of events that it has seen, changed by its delta.
+    fn content_at_sender(&self, delta: &MapDelta) -> u64 {
+        let context = self.writers.by_number(&delta.context);
+        let had_seen = |sibling: &Sibling| sibling.seq <= seq_of(&context, sibling.writer);
+        let mut content = self.content;
+        if !self.version().is_within(&delta.context) {
+            for (key, cell) in &self.cells {
+                for sibling in cell.siblings().iter().filter(|sibling| !had_seen(sibling)) {
+                    content = content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
+                }
+            }
+        }
+        let mut begin = 0;
+        for (key, end) in &delta.entries {
+            let items = delta.items.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            content = content.wrapping_add(self.change_at_sender(delta, key, items, had_seen));
+        }
+        content
+    }
+
+    fn change_at_sender(
+        &self,
+        delta: &MapDelta,
+        key: &Key,
+        items: &[DeltaItem],
+        had_seen: impl Fn(&Sibling) -> bool,
+    ) -> u64 {
+        let held = self.cells.get(key).map(Cell::siblings).unwrap_or_default();
+        let id_of = |item: &DeltaItem| delta.writers.get(item.writer as usize).copied().unwrap_or_default();
+        let is_of = |item: &DeltaItem, sibling: &Sibling| {
+            item.seq == sibling.seq && id_of(item) == self.writers.id(sibling.writer)
+        };
+        let mut change = 0_u64;
+        for sibling in held {
+            if had_seen(sibling) && !items.iter().any(|item| is_of(item, sibling)) {
+                change = change.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
+            }
+        }
+        for item in items {
+            if let Item::Live { time, value } = &item.item
+                && !held.iter().any(|sibling| is_of(item, sibling))
+            {
+                // Its number of a writer is not used.
+                let sibling = Sibling { seq: item.seq, time: *time, value: value.clone(), writer: 0 };
+                change = change.wrapping_add(content_hash(self.hash_key, id_of(item), key, &sibling));
+            }
+        }
+        change
+    }
+}

@@ -1,0 +1,336 @@
+//! The form of a delta that names values which the receiver holds instead of their keys.
+//!
+//! An overwrite or a removal has replaced a value. If the receiver has seen that value, its dot stands for
+//! the key, and the bytes do not grow with the key. A receiver that has replaced the value too finds the key
+//! by its own trail. The sum of all named keys is checked, because a writer that has used one dot twice has
+//! it at two keys. A delta whose names cannot be resolved is refused, and requested with whole keys.
+
+use alloc::vec::Vec;
+
+use super::delta::{DeltaError, DeltaExtent, DeltaItem, MapDelta, bounded};
+use super::small::Key;
+use super::trail::Event;
+use super::{CausalMap, KEY_LEN_MAX, columns, seq_of};
+use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
+use crate::version::{changes, put_changes};
+use crate::{Dot, HashKey, ReplicaId, Version};
+
+/// The first byte of the columns with references, and of the short form with them.
+const FORMAT: u8 = 4;
+const SHORT_FORMAT: u8 = 5;
+
+/// The flags of the tables that are left out: that of the writers of events, who are those of the version's
+/// changes, and that of the writers of named values, who are those of the events.
+const CHANGED: u8 = 1;
+const SAME: u8 = 2;
+
+/// The most entries and items of a short delta.
+const SHORT_MAX: usize = 16;
+
+/// Keys are named if their bytes, without what they share with the key before, are more than this on average.
+const TAIL_LEN_MIN: usize = 3;
+
+/// The bits of the filter for each name that is looked for in a pass over the map.
+const FILTER_BITS: usize = 32;
+
+/// A name: the writer's place in the table of names, and the event's number.
+type Name = (u64, u64);
+
+impl MapDelta {
+    /// The bytes for a receiver that has seen `base` and can resolve names.
+    pub(super) fn encode_named(&self, base: &Version, key: HashKey) -> Vec<u8> {
+        if self.origins.iter().all(Option::is_none) {
+            return self.encode(base);
+        }
+        if self.entries.len() <= SHORT_MAX && self.items.len() <= SHORT_MAX {
+            let plain = self.encode(base);
+            let named = self.encode_named_form(base, key, true);
+            return if plain.len() <= named.len() { plain } else { named };
+        }
+        self.encode_named_form(base, key, false)
+    }
+
+    fn encode_named_form(&self, base: &Version, key: HashKey, is_short: bool) -> Vec<u8> {
+        let is_short = is_short && self.extent == DeltaExtent::Since;
+        let mut writers: Vec<ReplicaId> = self.origins.iter().flatten().map(|dot| dot.replica).collect();
+        writers.sort_unstable();
+        writers.dedup();
+        let place = |writer| writers.binary_search(&writer).unwrap_or(0) as u64;
+        let (mut named, mut whole) = (Vec::new(), Vec::new());
+        let mut begin = 0;
+        for ((key, end), origin) in self.entries.iter().zip(&self.origins) {
+            let items = self.items.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            match origin {
+                Some(dot) => named.push(((place(dot.replica), dot.seq), key, items)),
+                None => whole.push((key, items)),
+            }
+        }
+        // By the dot, so that the column of dots is short.
+        named.sort_unstable_by_key(|(name, ..)| *name);
+        let mut out = alloc::vec![if is_short { SHORT_FORMAT } else { FORMAT }];
+        if !is_short {
+            out.push(self.extent_tag());
+        }
+        let changes = self.context.changes_since(base);
+        put_changes(&changes, &mut out);
+        if self.extent != DeltaExtent::Since {
+            put_changes(&self.floor.changes_since(&self.context), &mut out);
+        }
+        // Mostly the events are of the writers that have written, and the named values of these too.
+        let is_changed = self.writers.iter().eq(changes.iter().map(|(writer, _)| writer));
+        let is_same = writers == self.writers;
+        out.push(if is_changed { CHANGED } else { 0 } | if is_same { SAME } else { 0 });
+        for table in
+            [(!is_changed).then_some(&self.writers), (!is_same).then_some(&writers)].into_iter().flatten()
+        {
+            put_integer(table.len() as u64, &mut out);
+            for writer in table {
+                writer.encode(&mut out);
+            }
+        }
+        put_integer(whole.len() as u64, &mut out);
+        put_integer(named.len() as u64, &mut out);
+        out.extend_from_slice(&check(key, named.iter().map(|(_, key, _)| *key)).to_le_bytes());
+        let lists = whole.iter().map(|(_, items)| *items).chain(named.iter().map(|(.., items)| *items));
+        if is_short {
+            for (key, _) in &whole {
+                put_bytes(key.as_slice(), &mut out);
+            }
+            for ((writer, seq), ..) in &named {
+                put_integer(*writer, &mut out);
+                put_integer(*seq, &mut out);
+            }
+            for items in lists {
+                self.put_short_items(items, &mut out);
+            }
+            return out;
+        }
+        super::delta::put_keys(whole.iter().map(|(key, _)| *key), &mut out);
+        columns::put_numbers(&named.iter().map(|((writer, _), ..)| *writer).collect::<Vec<_>>(), &mut out);
+        columns::put_numbers(&named.iter().map(|((_, seq), ..)| *seq).collect::<Vec<_>>(), &mut out);
+        super::delta::put_items(lists, &mut out);
+        // As in the columns without names.
+        let len = out.len().max(self.items.len());
+        out.resize(len, 0);
+        out
+    }
+
+    /// Reads what [`encode_named`](Self::encode_named) or [`encode`](Self::encode) wrote for the same `base`,
+    /// as a delta for `map`.
+    pub(super) fn decode_named(bytes: &[u8], base: &Version, map: &CausalMap) -> Result<Self, DeltaError> {
+        let mut input = ByteReader::new(bytes);
+        let is_short = match input.byte("a delta")? {
+            FORMAT => false,
+            SHORT_FORMAT => true,
+            _ => return Self::decode(bytes, base),
+        };
+        let extent =
+            if is_short { DeltaExtent::Since } else { super::delta::extent_of(input.byte("a delta")?)? };
+        let changes = changes(&mut input)?;
+        let context = base.clone().changed(&changes);
+        let floor = match extent {
+            DeltaExtent::Since => Version::new(),
+            DeltaExtent::Complete | DeltaExtent::Chosen => {
+                context.clone().changed(&crate::version::changes(&mut input)?)
+            }
+        };
+        let flags = input.byte("flags")?;
+        if flags & !(CHANGED | SAME) != 0 {
+            return Err(DecodeError::Tag { what: "flag", tag: flags }.into());
+        }
+        let is_changed = flags & CHANGED != 0;
+        let writers =
+            if is_changed { changes.iter().map(|(writer, _)| *writer).collect() } else { table(&mut input)? };
+        let namers = if flags & SAME != 0 { writers.clone() } else { table(&mut input)? };
+        let whole = bounded(input.integer("entries")?, bytes.len())?;
+        let named = bounded(input.integer("entries")?, bytes.len())?;
+        let expected = u32::from_le_bytes(input.array("a hash")?);
+        let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
+        let mut delta = Self {
+            extent,
+            base,
+            context,
+            floor,
+            writers,
+            entries: Vec::new(),
+            items: Vec::new(),
+            origins: Vec::new(),
+        };
+        let (mut keys, names, ends, items) = if is_short {
+            delta.short_columns(&mut input, whole, named)?
+        } else {
+            let keys = super::delta::keys(&mut input, whole)?;
+            let of = columns::numbers(&mut input, named, "a name")?;
+            let seqs = columns::numbers(&mut input, named, "a name")?;
+            let names: Vec<Name> = of.into_iter().zip(seqs).collect();
+            let (ends, items) = super::delta::items(&mut input, whole + named, bytes.len())?;
+            super::delta::padding(&mut input, bytes.len(), items.len())?;
+            (keys, names, ends, items)
+        };
+        input.finish()?;
+        let found = map.resolve(&names, &namers)?;
+        if check(map.hash_key, found.iter()) != expected {
+            return Err(DeltaError::Reference);
+        }
+        keys.extend(found);
+        // Back into the order of keys.
+        let mut begin = 0;
+        let mut lists: Vec<(Key, core::ops::Range<usize>)> = keys
+            .into_iter()
+            .zip(ends)
+            .map(|(key, end)| (key, core::mem::replace(&mut begin, end)..end))
+            .collect();
+        lists.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut items: Vec<Option<DeltaItem>> = items.into_iter().map(Some).collect();
+        for (key, range) in lists {
+            delta.items.extend(items.get_mut(range).unwrap_or_default().iter_mut().filter_map(Option::take));
+            delta.entries.push((key, delta.items.len()));
+        }
+        delta.check()?;
+        Ok(delta)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the columns of one delta, in the order of the bytes")]
+    fn short_columns(
+        &self,
+        input: &mut ByteReader<'_>,
+        whole: usize,
+        named: usize,
+    ) -> Result<(Vec<Key>, Vec<Name>, Vec<usize>, Vec<DeltaItem>), DeltaError> {
+        if whole + named > SHORT_MAX {
+            return Err(DeltaError::Items { count: (whole + named) as u64 });
+        }
+        let (mut keys, mut names, mut ends, mut items) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..whole {
+            let key = input.bytes("a key")?;
+            if key.len() > KEY_LEN_MAX {
+                return Err(DecodeError::Range { what: "a key" }.into());
+            }
+            keys.push(Key::new(key));
+        }
+        for _ in 0..named {
+            names.push((input.integer("a name")?, input.integer("a name")?));
+        }
+        for _ in 0..whole + named {
+            self.short_items(input, &mut items)?;
+            ends.push(items.len());
+        }
+        if items.len() > SHORT_MAX {
+            return Err(DeltaError::Items { count: items.len() as u64 });
+        }
+        Ok((keys, names, ends, items))
+    }
+}
+
+fn table(input: &mut ByteReader<'_>) -> Result<Vec<ReplicaId>, DecodeError> {
+    // A writer takes at least nine bytes, so the count is bounded before the table is allocated.
+    let count = input.count(9, "writers")?;
+    (0..count).map(|_| ReplicaId::decode(input)).collect()
+}
+
+/// The check value of named keys.
+fn check<'a>(key: HashKey, keys: impl Iterator<Item = &'a Key>) -> u32 {
+    let keys: Vec<&[u8]> = [&b"names"[..]].into_iter().chain(keys.map(Key::as_slice)).collect();
+    u32::try_from(key.hash(&keys) >> 32).unwrap_or(0)
+}
+
+impl CausalMap {
+    /// The dot that may stand for the key of each entry, for a receiver that has seen `since`. `held` are
+    /// values of each entry that the receiver has. Empty if the keys are short.
+    pub(super) fn origins(
+        &self,
+        since: &[u64],
+        entries: &[(Key, usize)],
+        items: &[DeltaItem],
+        held: &[Option<Event>],
+    ) -> Vec<Option<Dot>> {
+        let (mut tails, mut last) = (0, &[][..]);
+        for (key, _) in entries {
+            let key = key.as_slice();
+            tails += key.len() - key.iter().zip(last).take_while(|(a, b)| a == b).count();
+            last = key;
+        }
+        if tails <= TAIL_LEN_MIN * entries.len() || since.iter().all(|seq| *seq == 0) {
+            return Vec::new();
+        }
+        let trail = self.trail.backward();
+        let is_seen = |(writer, seq): Event| seq <= seq_of(since, writer);
+        let ends = entries.iter().skip(1).map(|(_, begin)| *begin).chain([items.len()]);
+        let ranges = entries.iter().zip(ends).map(|((_, begin), end)| *begin..end);
+        let of = |(range, held): (core::ops::Range<usize>, &Option<Event>)| {
+            let mut news = items.get(range).unwrap_or_default().iter();
+            held.or_else(|| news.find_map(|item| trail.find((item.writer, item.seq), is_seen)))
+                .map(|(writer, seq)| Dot::new(self.writers.id(writer), seq))
+        };
+        ranges.zip(held).map(of).collect()
+    }
+
+    /// The keys of the named values: held, or replaced here since.
+    fn resolve(&self, names: &[Name], writers: &[ReplicaId]) -> Result<Vec<Key>, DeltaError> {
+        let numbers: Vec<Option<u32>> = writers.iter().map(|writer| self.writers.number(*writer)).collect();
+        let mut events = Vec::with_capacity(names.len());
+        for (writer, seq) in names {
+            let number = usize::try_from(*writer).ok().and_then(|place| numbers.get(place));
+            let number = number.ok_or(DecodeError::Range { what: "the number of a writer" })?;
+            events.push((number.ok_or(DeltaError::Reference)?, *seq));
+        }
+        let mut keys: Vec<Option<Key>> = events.iter().map(|event| self.recent.get(event).cloned()).collect();
+        let mut rest: Vec<(Event, usize)> = Vec::new();
+        if keys.iter().any(Option::is_none) {
+            let trail = self.trail.forward();
+            for (place, (event, key)) in
+                events.iter().zip(&mut keys).enumerate().filter(|(_, (_, key))| key.is_none())
+            {
+                let later = trail.find(*event, |later| self.recent.contains_key(&later));
+                *key = later.and_then(|later| self.recent.get(&later).cloned());
+                if key.is_none() {
+                    rest.push((*event, place));
+                }
+            }
+        }
+        if !rest.is_empty() {
+            self.resolve_by_pass(&mut rest, &mut keys);
+        }
+        keys.into_iter().map(|key| key.ok_or(DeltaError::Reference)).collect()
+    }
+
+    /// Finds values of which there is no history here by a pass over all.
+    fn resolve_by_pass(&self, rest: &mut [(Event, usize)], keys: &mut [Option<Key>]) {
+        rest.sort_unstable();
+        // Most values are none of them: a filter keeps the pass to one memory access for each.
+        let bits = (rest.len() * FILTER_BITS).next_power_of_two();
+        let mut filter = alloc::vec![0_u64; bits.div_ceil(64)];
+        let bit = |(writer, seq): Event| {
+            let mixed = (seq ^ u64::from(writer) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            // The upper bits, which all bits of the event have mixed into.
+            usize::try_from(mixed >> 32).unwrap_or(0) & (bits - 1)
+        };
+        for (event, _) in rest.iter() {
+            let at = bit(*event);
+            if let Some(word) = filter.get_mut(at / 64) {
+                *word |= 1 << (at % 64);
+            }
+        }
+        let mut missing = rest.len();
+        for (key, cell) in &self.cells {
+            for sibling in cell.siblings() {
+                let event = (sibling.writer, sibling.seq);
+                let at = bit(event);
+                if filter.get(at / 64).is_none_or(|word| word >> (at % 64) & 1 == 0) {
+                    continue;
+                }
+                let first = rest.partition_point(|(other, _)| *other < event);
+                for (_, place) in rest.iter().skip(first).take_while(|(other, _)| *other == event) {
+                    if let Some(found) = keys.get_mut(*place) {
+                        *found = Some(key.clone());
+                        missing = missing.saturating_sub(1);
+                    }
+                }
+            }
+            if missing == 0 {
+                return;
+            }
+        }
+    }
+}
