@@ -65,6 +65,7 @@
 //!   trusts none that runs too far ahead.
 //! - [`Canonical`]: the codec. Equal states have equal bytes.
 //!
+//! The feature `std` adds [`Journal`], a map on this machine's disk: snapshot, changes, truncation.
 //! The feature `serde` puts the canonical bytes of [`Causal`], [`Delta`] and [`Context`] into serde's
 //! formats. The feature `compat-crdts` adds the module `compat`: import from and export to the sets,
 //! registers and counters of the crate `crdts`; it needs std.
@@ -116,12 +117,16 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 mod chain;
 mod codec;
 mod document;
 mod dot;
 mod hash;
+#[cfg(feature = "std")]
+mod journal;
 mod map;
 mod peers;
 mod random;
@@ -145,6 +150,9 @@ pub use document::JsonError;
 pub use document::{DEPTH_MAX, Document, DocumentError, Scalar};
 pub use dot::{Dot, ReplicaId};
 pub use hash::HashKey;
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use journal::{Journal, JournalError};
 pub use map::{
     CausalMap, DeltaError, DeltaExtent, Entry, Frontier, Held, HistoryError, ITEM_MAX, JoinError, Joined,
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,

@@ -5,6 +5,11 @@
 //! since the entry before. A state that arrives by key ranges is there range by range, until an entry says
 //! that the ranges count. When the deltas outweigh the map, a new complete map is written and the entries
 //! before it are dropped.
+//!
+//! `x0_crdt::Journal` keeps a map in the same way, in files of its own. A keyspace needs three things of the
+//! log beneath that it does not have: one fsync for the records of all that write to the disk at that moment,
+//! the seam [`Storage`] through which the simulator injects faults of the disk, and the fingerprint by which
+//! [`Wal`] finds that a folder is a copy, so that the copy takes a fresh incarnation.
 
 use bytes::Bytes;
 use x0_consensus::{

@@ -1,0 +1,283 @@
+//! The journal of a map: crashes at any byte, damage, snapshots, ranges.
+#![cfg(feature = "std")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+
+#[path = "map/random.rs"]
+mod random;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use random::Random;
+use x0_crdt::{
+    CausalMap, HashKey, Journal, JournalError, Members, ReplicaId, Session, SessionInput, SessionOptions,
+    SessionOutput,
+};
+
+const KEY: HashKey = HashKey::new(*b"a key of a test.");
+const ID: ReplicaId = ReplicaId::new(1);
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("x0-crdt-{}-{number}", std::process::id())))
+    }
+
+    fn open(&self) -> Result<(Journal, CausalMap), JournalError> {
+        Journal::open(&self.0, ID, KEY)
+    }
+
+    /// The one file with records.
+    fn file(&self) -> PathBuf {
+        let mut files = files(&self.0);
+        assert_eq!(files.len(), 1, "{files:?}");
+        files.remove(0)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| !path.ends_with("journal.lock")).collect()
+}
+
+fn change(map: &mut CausalMap, random: &mut Random) {
+    let key = format!("key-{}", random.below(12)).into_bytes();
+    if random.below(3) == 0 {
+        map.remove(&key);
+    } else {
+        map.put(&key, random.below(9), &random.next().to_le_bytes()).unwrap();
+    }
+}
+
+/// The states after each record, and the lengths of the file.
+fn written(folder: &Folder, records: usize, random: &mut Random) -> Vec<(u64, Vec<u8>)> {
+    let (mut journal, mut map) = folder.open().unwrap();
+    let len = |folder: &Folder| fs::metadata(folder.file()).unwrap().len();
+    let mut states = vec![(len(folder), map.encode_state())];
+    while states.len() <= records {
+        change(&mut map, random);
+        if journal.record(&map).unwrap() {
+            states.push((len(folder), map.encode_state()));
+        }
+    }
+    states
+}
+
+#[test]
+fn a_crash_at_any_byte_leaves_the_records_before_it() {
+    let (folder, mut random) = (Folder::new(), Random::new(1));
+    let states = written(&folder, 12, &mut random);
+    let (file, bytes) = (folder.file(), fs::read(folder.file()).unwrap());
+    for len in states[0].0..=bytes.len() as u64 {
+        let mut torn = bytes[..len as usize].to_vec();
+        if len % 3 == 0 {
+            // The system has made the file longer, and not written all of it.
+            torn.extend_from_slice(&[0; 40]);
+        }
+        fs::write(&file, &torn).unwrap();
+        let (mut journal, mut map) = folder.open().unwrap();
+        let (whole, state) = states.iter().rev().find(|(end, _)| *end <= len).unwrap();
+        assert_eq!(map.encode_state(), *state, "{len}");
+        assert_eq!(fs::metadata(&file).unwrap().len(), *whole, "the rest is cut off");
+        // And it goes on.
+        map.put(b"after", 1, b"the crash").unwrap();
+        journal.record(&map).unwrap();
+        drop(journal);
+        assert_eq!(folder.open().unwrap().1.encode_state(), map.encode_state());
+    }
+}
+
+#[test]
+fn damage_before_the_last_record_is_an_error_and_changes_nothing() {
+    let (folder, mut random) = (Folder::new(), Random::new(2));
+    let states = written(&folder, 6, &mut random);
+    let (file, bytes) = (folder.file(), fs::read(folder.file()).unwrap());
+    let last = states[states.len() - 2].0;
+    for at in 0..bytes.len() as u64 {
+        let mut damaged = bytes.clone();
+        damaged[at as usize] ^= 1 << random.below(8);
+        fs::write(&file, &damaged).unwrap();
+        match folder.open() {
+            Ok((_, map)) => {
+                assert!(at >= last, "{at}");
+                assert_eq!(map.encode_state(), states[states.len() - 2].1, "the last record is not there");
+            }
+            Err(JournalError::Damaged { .. } | JournalError::HashKey { .. }) => {
+                assert!(at < last, "{at}");
+                assert_eq!(fs::read(&file).unwrap(), damaged);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    fs::write(&file, &bytes).unwrap();
+    let other = Journal::open(&folder.0, ID, HashKey::new([1; 16]));
+    assert!(matches!(other, Err(JournalError::HashKey { .. })));
+}
+
+/// A crash while a snapshot takes the place of the records leaves one of the two.
+#[test]
+fn a_crash_during_a_snapshot_leaves_the_records_or_the_snapshot() {
+    let (folder, mut random) = (Folder::new(), Random::new(3));
+    written(&folder, 5, &mut random);
+    let (mut journal, mut map) = folder.open().unwrap();
+    let old = folder.file();
+    let old_bytes = fs::read(&old).unwrap();
+    let recorded = map.encode_state();
+    change(&mut map, &mut random);
+    map.put(b"new", 1, b"value").unwrap();
+    *map.members_mut() = Members::new(Duration::from_secs(7));
+    map.heartbeat(Duration::ZERO);
+    journal.snapshot(&map).unwrap();
+    drop(journal);
+    let new = folder.file();
+    assert_ne!(new, old, "a new generation");
+    let new_bytes = fs::read(&new).unwrap();
+    for (name, len) in (0..new_bytes.len()).map(|len| ("journal.new", len)).step_by(7) {
+        fs::remove_file(&new).ok();
+        fs::write(&old, &old_bytes).unwrap();
+        fs::write(folder.0.join(name), &new_bytes[..len]).unwrap();
+        assert_eq!(folder.open().unwrap().1.encode_state(), recorded, "{len}");
+    }
+    fs::remove_file(folder.0.join("journal.new")).unwrap();
+    // The snapshot has its name, and the records before it are still there.
+    fs::write(&new, &new_bytes).unwrap();
+    let (_, opened) = folder.open().unwrap();
+    assert_eq!(opened.encode_state(), map.encode_state());
+    assert_eq!(opened.members().lease(), Duration::from_secs(7));
+    assert_eq!(opened.members().leased().collect::<Vec<_>>(), [ID]);
+    assert_eq!(folder.file(), new, "the records before it are removed");
+}
+
+#[test]
+fn records_are_replaced_by_a_snapshot_when_they_outweigh_it() {
+    let (folder, mut random) = (Folder::new(), Random::new(4));
+    let (mut journal, mut map) = folder.open().unwrap();
+    let mut longest = 0;
+    for _ in 0..100 {
+        let value: Vec<u8> = (0..6_000).flat_map(|_| random.next().to_le_bytes()).collect();
+        map.put(b"key", 1, &value).unwrap();
+        assert!(journal.record(&map).unwrap());
+        assert!(!journal.record(&map).unwrap(), "nothing has changed");
+        longest = longest.max(fs::metadata(folder.file()).unwrap().len());
+    }
+    assert!((1 << 20..1_300_000).contains(&longest), "{longest}");
+    drop(journal);
+    assert_eq!(folder.open().unwrap().1.encode_state(), map.encode_state());
+}
+
+#[test]
+fn two_processes_do_not_share_a_journal() {
+    let folder = Folder::new();
+    let first = folder.open().unwrap();
+    assert!(matches!(folder.open(), Err(JournalError::Locked { .. })));
+    drop(first);
+    folder.open().unwrap();
+}
+
+/// A long state that arrives by ranges goes on after each restart, and counts only at its end.
+#[test]
+fn ranges_go_on_after_a_restart() {
+    for keeps_ranges in [true, false] {
+        let folder = Folder::new();
+        let options = SessionOptions::default().transfer_len_max(4_000);
+        let mut random = Random::new(5);
+        let mut source = CausalMap::new(ReplicaId::new(2), KEY);
+        for _ in 0..500 {
+            source.put(&random.next().to_le_bytes(), 0, &random.next().to_le_bytes()).unwrap();
+        }
+        let (mut journal, mut map) = folder.open().unwrap();
+        let mut sessions = [1, 2].map(|seed| Session::<CausalMap>::new(&options, seed));
+        let (mut now, mut kills, mut ranges) = (Duration::ZERO, 0, 0);
+        while source.frontier() != map.frontier() {
+            assert!(now < Duration::from_secs(600));
+            for side in 0..2 {
+                let state = if side == 0 { &mut map } else { &mut source };
+                sessions[side].handle(now, SessionInput::Timeout, state).unwrap();
+                while let Some(output) = sessions[side].poll_output() {
+                    match output {
+                        SessionOutput::Send(datagram) => {
+                            let other = if side == 0 { &mut source } else { &mut map };
+                            let input = SessionInput::Datagram(&datagram);
+                            sessions[1 - side].handle(now, input, other).unwrap();
+                        }
+                        SessionOutput::Staged(record) if side == 0 => {
+                            ranges += 1;
+                            if keeps_ranges {
+                                journal.stage(&record).unwrap();
+                            }
+                        }
+                        SessionOutput::Joined(joined) if side == 0 => {
+                            journal.joined(&joined).unwrap();
+                            journal.record(&map).unwrap();
+                        }
+                        SessionOutput::Staged(_) | SessionOutput::Joined(_) => {}
+                    }
+                }
+            }
+            now += Duration::from_millis(1);
+            if now.as_millis().is_multiple_of(4) && kills < 5 {
+                kills += 1;
+                map.put(&[kills], 9, b"mine").unwrap();
+                journal.record(&map).unwrap();
+                drop(journal);
+                let (reopened, opened) = folder.open().unwrap();
+                assert_eq!(opened.frontier(), map.frontier());
+                (journal, map) = (reopened, opened);
+                sessions[0] = Session::new(&options, u64::from(kills) + 10);
+            }
+        }
+        assert!(kills > 0);
+        assert!(!keeps_ranges || ranges <= 12, "{ranges}: a kill costs no range that was kept");
+        drop(journal);
+        assert_eq!(folder.open().unwrap().1.encode_state(), source.encode_state());
+    }
+}
+
+/// What is recorded is there after any sequence of changes, joins, collections and crashes.
+#[test]
+fn all_that_was_recorded_is_there_again() {
+    for seed in 0..40 {
+        let (folder, mut random) = (Folder::new(), Random::new(seed));
+        let (mut journal, mut map) = folder.open().unwrap();
+        let mut other = CausalMap::new(ReplicaId::new(2), KEY);
+        let mut recorded = map.encode_state();
+        for _ in 0..60 {
+            match random.below(6) {
+                0..=2 => change(&mut map, &mut random),
+                3 => {
+                    change(&mut other, &mut random);
+                    map.join(&other.complete(&map.version())).unwrap();
+                    // Before anything leaves this machine.
+                    journal.record(&map).unwrap();
+                    recorded = map.encode_state();
+                    other.join(&map.complete(&other.version())).unwrap();
+                }
+                4 => {
+                    let version = map.version();
+                    map.collect_tombstones(&version);
+                }
+                _ => {
+                    drop(journal);
+                    (journal, map) = folder.open().unwrap();
+                    assert_eq!(map.encode_state(), recorded, "seed {seed}");
+                }
+            }
+            if random.below(2) == 0 {
+                journal.record(&map).unwrap();
+                recorded = map.encode_state();
+            }
+        }
+    }
+}
