@@ -155,6 +155,27 @@ impl Document {
         CausalMap::restore(bytes, replica, hash_key).map(Self::from_map)
     }
 
+    /// The prefix of the keys of all fields at and below a path, for
+    /// [`Peers::subscribe`](crate::Peers::subscribe).
+    ///
+    /// # Errors
+    /// A path that is no path.
+    pub fn prefix(path: &str) -> Result<Vec<u8>, DocumentError> {
+        prefix_of(path)
+    }
+
+    /// The path of the field of a key of the map. `None` for a key that is of no field.
+    #[must_use]
+    pub fn path_of(key: &[u8]) -> Option<String> {
+        let (field, _) = Field::decode(key)?;
+        Some(
+            field
+                .names
+                .iter()
+                .fold(String::new(), |path, name| path + "/" + &name.replace('~', "~0").replace('/', "~1")),
+        )
+    }
+
     /// Writes a register over all values seen there. `time` orders concurrent values.
     ///
     /// # Errors

@@ -59,6 +59,7 @@
 //!   28 bytes when both are equal, a delta in numbered parts when history reaches back, a set reconciliation
 //!   when it does not. It owns no socket and no clock.
 //! - [`Peers`]: one replica and its sessions with all peers: fan-out of changes, heartbeats, timers.
+//! - [`Subscriptions`]: which keys below which prefixes have changed.
 //! - [`Members`]: the members of a group and their leases, which decide when tombstones are collected.
 //! - [`SignedMap`]: a map of writers that are not trusted, see [below](#signed-maps).
 //! - [`Clock`]: a hybrid logical clock, for registers in which the last write wins. It reads no clock, and
@@ -132,6 +133,7 @@ mod peers;
 mod random;
 mod session;
 mod signed;
+mod subscription;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod telemetry;
@@ -166,6 +168,7 @@ pub use signed::{
     ChainKeys, OpenError, PersistToken, SignedEntry, SignedHandleError, SignedInput, SignedMap,
     SignedMapOptions, SignedOutput, SignedWriteError,
 };
+pub use subscription::{SubscriptionId, Subscriptions};
 #[cfg(feature = "compat-crdts")]
 #[cfg_attr(docsrs, doc(cfg(feature = "compat-crdts")))]
 pub use types::compat;

@@ -7,7 +7,10 @@ use core::time::Duration;
 
 use crate::map::Joined;
 use crate::random::SplitMix64;
-use crate::{CausalMap, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput};
+use crate::{
+    CausalMap, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
+    SubscriptionId, Subscriptions,
+};
 
 /// How many heartbeats there are in a lease.
 const HEARTBEATS_PER_LEASE: u32 = 5;
@@ -57,6 +60,13 @@ pub enum PeersOutput<P, J = Joined> {
     },
     /// A record for a journal, see [`SessionOutput::Staged`].
     Staged(Vec<u8>),
+    /// The values at a key have changed, here or by a peer, see [`Peers::subscribe`].
+    Changed {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// The key.
+        key: Vec<u8>,
+    },
 }
 
 /// Why an input was refused. The state is as it was.
@@ -87,8 +97,9 @@ pub enum PeersError<P: Debug + Display> {
 /// instance its address; each peer has this replica among its peers, or not all changes arrive.
 ///
 /// Any connected graph of peers brings all changes to all replicas: each need not have all others as peers.
-/// Heartbeats are counted five times in a lease of the [`Members`](crate::Members). During the first lease
-/// after the start no tombstones are collected, because not all members are known again yet.
+/// Heartbeats are counted five times in a lease of the [`Members`](crate::Members). A state that was not
+/// restored with its members collects no tombstones during the first lease after the start, because not all
+/// members are known yet.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to
@@ -143,21 +154,28 @@ pub struct Peers<P, R: Replicated = CausalMap> {
     sessions: BTreeMap<P, Session<R>>,
     random: SplitMix64,
     outputs: VecDeque<PeersOutput<P, R::Joined>>,
+    subscriptions: Subscriptions,
     /// The time of the first input, and of the next heartbeat.
     started: Option<Duration>,
     heartbeat_at: Duration,
+    /// The members were known at the start.
+    knows_members: bool,
 }
 
 impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     /// A replica without peers. `seed` must differ from that of an earlier start with the same peers.
     #[must_use]
     pub fn new(state: R, options: &SessionOptions, seed: u64) -> Self {
+        let me = state.replica();
+        let knows_members = state.members().leased().any(|member| member != me);
         Self {
+            knows_members,
             state,
             options: options.clone(),
             sessions: BTreeMap::new(),
             random: SplitMix64::new(seed),
             outputs: VecDeque::new(),
+            subscriptions: Subscriptions::default(),
             started: None,
             heartbeat_at: Duration::ZERO,
         }
@@ -178,11 +196,29 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     /// Changes the state, and notifies the peers if it has changed.
     pub fn change<T>(&mut self, now: Duration, change: impl FnOnce(&mut R) -> T) -> T {
         let before = self.state.frontier();
+        let since = (!self.subscriptions.is_empty()).then(|| self.state.version());
         let result = change(&mut self.state);
         if self.state.frontier() != before {
+            for key in since.map(|since| self.state.written_keys(&since)).unwrap_or_default() {
+                self.subscriptions.note(&key);
+            }
             self.notify(now, None);
         }
         result
+    }
+
+    /// Subscribes to the keys of a map or document that begin with `prefix`: each key whose values change, by
+    /// [`change`](Self::change) or by a peer, is an output [`PeersOutput::Changed`]. A document has its
+    /// prefixes from [`Document::prefix`](crate::Document::prefix); other states have no keys.
+    ///
+    /// A key that changes several times before it is polled is one output.
+    pub fn subscribe(&mut self, prefix: &[u8]) -> SubscriptionId {
+        self.subscriptions.subscribe(prefix)
+    }
+
+    /// Ends a subscription. Returns whether there was one.
+    pub fn unsubscribe(&mut self, id: SubscriptionId) -> bool {
+        self.subscriptions.unsubscribe(id)
     }
 
     /// Adds a peer, and begins a session with it. Returns whether it is new.
@@ -253,7 +289,10 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
 
     /// The next output, if there is one; more may follow at [`poll_timeout`](Self::poll_timeout).
     pub fn poll_output(&mut self) -> Option<PeersOutput<P, R::Joined>> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        // After the datagrams, which are waited for elsewhere.
+        let changed = |(subscription, key)| PeersOutput::Changed { subscription, key };
+        output.or_else(|| self.subscriptions.poll().map(changed))
     }
 
     /// When to call [`handle`](Self::handle) with [`PeersInput::Timeout`] at the latest.
@@ -271,7 +310,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         }
         let lease = self.state.members().lease();
         self.heartbeat_at = now + lease / HEARTBEATS_PER_LEASE;
-        if now >= started + lease {
+        if self.knows_members || now >= started + lease {
             self.state.heartbeat(now);
         } else {
             // Members that are not known again yet must not be taken for none.
@@ -314,6 +353,9 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
                 SessionOutput::Send(bytes) => PeersOutput::Send { to: peer.clone(), bytes },
                 SessionOutput::Joined(joined) => {
                     is_changed = true;
+                    for key in R::changed_keys(&joined) {
+                        self.subscriptions.note(key);
+                    }
                     PeersOutput::Joined { from: peer.clone(), joined }
                 }
                 SessionOutput::Staged(record) => PeersOutput::Staged(record),

@@ -2,17 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+#[path = "support/peers_net.rs"]
+mod net;
 #[path = "map/random.rs"]
 mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use random::Random;
-use x0_crdt::{
-    Document, DocumentError, Dot, HashKey, Members, Peers, PeersError, PeersInput, PeersOutput, ReplicaId,
-    Scalar, SessionOptions, Version,
-};
+use net::Net;
+use x0_crdt::{Document, DocumentError, Dot, HashKey, Peers, ReplicaId, Scalar, SessionOptions, Version};
 
 const KEY: HashKey = HashKey::new([7; 16]);
 
@@ -222,103 +221,51 @@ impl Model {
 }
 
 struct World {
-    random: Random,
-    now: Duration,
-    nodes: Vec<Peers<u64, Document>>,
-    wire: BTreeMap<(Duration, u64), (u64, u64, Vec<u8>)>,
-    sent: u64,
-    loss: u64,
+    net: Net<Document>,
     lives: u32,
     model: Model,
 }
 
 impl World {
     fn new(nodes: u64, seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let loss = random.below(51);
-        let mut world = Self {
-            random,
-            now: Duration::ZERO,
-            nodes: Vec::new(),
-            wire: BTreeMap::new(),
-            sent: 0,
-            loss,
-            lives: 0,
-            model: Model::default(),
-        };
+        let mut world = Self { net: Net::new(seed), lives: 0, model: Model::default() };
         for at in 0..nodes {
             let node = world.start(at, nodes, document(at));
-            world.nodes.push(node);
+            world.net.nodes.push(node);
         }
         world
     }
 
     fn start(&mut self, at: u64, nodes: u64, mut document: Document) -> Peers<u64, Document> {
-        *document.map_mut().members_mut() = Members::new(Duration::from_secs(60));
+        document.map_mut().members_mut().set_lease(Duration::from_secs(60));
         let options = SessionOptions::default().datagram_len_max(400).transfer_len_max(2_000);
-        let mut node = Peers::new(document, &options, self.random.next());
+        let mut node = Peers::new(document, &options, self.net.random.next());
         // A ring with chords.
         for step in [1, nodes - 1, 5, nodes - 5] {
-            node.add(self.now, (at + step) % nodes);
+            node.add(self.net.now, (at + step) % nodes);
         }
         node
     }
 
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            for (from, node) in (0_u64..).zip(&mut self.nodes) {
-                while let Some(output) = node.poll_output() {
-                    let PeersOutput::Send { to, bytes } = output else { continue };
-                    let dice = self.random.below(100);
-                    let copies = if dice < self.loss { 0 } else { 1 + u64::from(dice > 95) };
-                    for _ in 0..copies {
-                        self.sent += 1;
-                        let arrives = self.now + Duration::from_millis(1 + self.random.below(40));
-                        self.wire.insert((arrives, self.sent), (to, from, bytes.clone()));
-                    }
-                }
-            }
-            let timeout = self.nodes.iter().filter_map(Peers::poll_timeout).min().unwrap();
-            let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
-            let next = timeout.min(arrival).max(self.now + Duration::from_micros(1));
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = next;
-            while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= next) {
-                let (to, from, bytes) = entry.remove();
-                let input = PeersInput::Datagram { from: &from, bytes: &bytes };
-                match self.nodes[to as usize].handle(next, input) {
-                    Ok(()) | Err(PeersError::Unknown { .. }) => {}
-                    Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
-                }
-            }
-            for node in &mut self.nodes {
-                if node.poll_timeout().unwrap() <= next {
-                    node.handle(next, PeersInput::Timeout).unwrap();
-                }
-            }
-        }
-    }
-
     fn step(&mut self) {
-        let (now, at) = (self.now, self.random.below(self.nodes.len() as u64));
-        let node = &mut self.nodes[at as usize];
+        let (now, at) = (self.net.now, self.net.random.below(self.net.nodes.len() as u64));
+        let node = &mut self.net.nodes[at as usize];
         let seen = node.state().map().version();
-        let path =
-            format!("/list/item-{}/{}", self.random.below(4), ["a", "b"][self.random.below(2) as usize]);
-        let (time, name) = (self.random.below(5), format!("e{}", self.random.below(3)));
+        let path = format!(
+            "/list/item-{}/{}",
+            self.net.random.below(4),
+            ["a", "b"][self.net.random.below(2) as usize]
+        );
+        let (time, name) = (self.net.random.below(5), format!("e{}", self.net.random.below(3)));
         let model = &mut self.model;
-        match self.random.below(16) {
+        match self.net.random.below(16) {
             0..=2 => {
-                let value = Scalar::from(self.random.next().cast_signed());
+                let value = Scalar::from(self.net.random.next().cast_signed());
                 let dot = node.change(now, |document| document.set(&path, time, value.clone())).unwrap();
                 model.write(&(path, 'r', String::new()), &seen, dot, time, value);
             }
             3 | 4 => {
-                let amount = self.random.below(9).cast_signed() - 4;
+                let amount = self.net.random.below(9).cast_signed() - 4;
                 let dot = node.change(now, |document| document.add(&path, time, amount)).unwrap();
                 let entries = node.state().map().range(b"");
                 let held = entries.flat_map(|entry| entry.siblings().collect::<Vec<_>>());
@@ -351,12 +298,13 @@ impl World {
                 self.lives += 1;
                 let id = ReplicaId::with_incarnation(at, self.lives);
                 let saved = node.state().save();
-                let count = self.nodes.len() as u64;
-                self.nodes[at as usize] = self.start(at, count, Document::restore(&saved, id, KEY).unwrap());
+                let count = self.net.nodes.len() as u64;
+                self.net.nodes[at as usize] =
+                    self.start(at, count, Document::restore(&saved, id, KEY).unwrap());
             }
             _ => {
-                let time = Duration::from_millis(self.random.below(2_000));
-                self.run(time);
+                let time = Duration::from_millis(self.net.random.below(2_000));
+                self.net.run(time);
             }
         }
     }
@@ -369,24 +317,19 @@ fn twenty_replicas_hold_what_the_model_of_events_says() {
         for _ in 0..250 {
             world.step();
         }
-        let end = world.now + Duration::from_secs(3_600);
-        let is_done = |world: &World| {
-            let frontier = world.nodes[0].state().frontier();
-            world.nodes.iter().all(|node| node.state().frontier() == frontier)
-        };
-        while !is_done(&world) {
-            assert!(world.now < end, "seed {seed}: not the same");
-            world.run(Duration::from_millis(500));
-        }
-        let bytes = world.nodes[0].state().map().encode_state();
-        for node in &world.nodes {
+        world.net.run_until(seed, |nodes| {
+            let frontier = nodes[0].state().frontier();
+            nodes.iter().all(|node| node.state().frontier() == frontier)
+        });
+        let bytes = world.net.nodes[0].state().map().encode_state();
+        for node in &world.net.nodes {
             assert!(node.state().map().encode_state() == bytes, "seed {seed}");
         }
-        world.model.check(world.nodes[0].state(), seed);
+        world.model.check(world.net.nodes[0].state(), seed);
         #[cfg(feature = "json")]
         {
-            let json = world.nodes[0].state().to_json("");
-            assert!(world.nodes.iter().all(|node| node.state().to_json("") == json), "seed {seed}");
+            let json = world.net.nodes[0].state().to_json("");
+            assert!(world.net.nodes.iter().all(|node| node.state().to_json("") == json), "seed {seed}");
         }
     }
 }

@@ -3,16 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+#[path = "support/peers_net.rs"]
+mod net;
 #[path = "map/random.rs"]
 mod random;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use net::Net;
 use random::Random;
-use x0_crdt::{
-    CausalMap, HashKey, Members, Peers, PeersError, PeersInput, PeersOutput, ReplicaId, SessionOptions,
-};
+use x0_crdt::{CausalMap, HashKey, Peers, PeersError, PeersInput, PeersOutput, ReplicaId, SessionOptions};
 
 const KEY: HashKey = HashKey::new([7; 16]);
 const LEASE: Duration = Duration::from_secs(60);
@@ -23,15 +24,9 @@ fn seeds(default: u64) -> u64 {
 }
 
 struct World {
-    random: Random,
-    now: Duration,
-    nodes: Vec<Peers<u64>>,
+    net: Net<CausalMap>,
     /// Which nodes are peers: a ring and some chords.
     links: Vec<Vec<u64>>,
-    /// Under way: when it arrives, a number to tell equal times apart, to, from.
-    wire: BTreeMap<(Duration, u64), (u64, u64, Vec<u8>)>,
-    sent: u64,
-    loss: u64,
     lives: u32,
     /// What every replica must hold at the end, by key: each key has one writer.
     expected: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
@@ -39,7 +34,7 @@ struct World {
 
 impl World {
     fn new(nodes: u64, seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Random::new(seed ^ 0x1111);
         let mut links = vec![Vec::new(); nodes as usize];
         for at in 0..nodes {
             for other in [(at + 1) % nodes, random.below(nodes)] {
@@ -49,32 +44,21 @@ impl World {
                 }
             }
         }
-        let loss = random.below(51);
-        let mut world = Self {
-            random,
-            now: Duration::ZERO,
-            nodes: Vec::new(),
-            links,
-            wire: BTreeMap::new(),
-            sent: 0,
-            loss,
-            lives: 0,
-            expected: BTreeMap::new(),
-        };
+        let mut world = Self { net: Net::new(seed), links, lives: 0, expected: BTreeMap::new() };
         for at in 0..nodes {
             let node = world.start(at, CausalMap::new(ReplicaId::new(at), KEY));
-            world.nodes.push(node);
+            world.net.nodes.push(node);
         }
         world
     }
 
     fn start(&mut self, at: u64, mut map: CausalMap) -> Peers<u64> {
-        *map.members_mut() = Members::new(LEASE);
+        map.members_mut().set_lease(LEASE);
         let options = SessionOptions::default().datagram_len_max(300).transfer_len_max(2_000);
-        let mut node = Peers::new(map, &options, self.random.next());
+        let mut node = Peers::new(map, &options, self.net.random.next());
         for peer in self.links[at as usize].clone() {
-            assert!(node.add(self.now, peer));
-            assert!(!node.add(self.now, peer));
+            assert!(node.add(self.net.now, peer));
+            assert!(!node.add(self.net.now, peer));
         }
         node
     }
@@ -82,98 +66,48 @@ impl World {
     fn restart(&mut self, at: u64) {
         self.lives += 1;
         let id = ReplicaId::with_incarnation(at, self.lives);
-        let saved = self.nodes[at as usize].state().save();
-        self.nodes[at as usize] = self.start(at, CausalMap::restore(&saved, id, KEY).unwrap());
-    }
-
-    fn pump(&mut self) {
-        for (from, node) in (0_u64..).zip(&mut self.nodes) {
-            while let Some(output) = node.poll_output() {
-                let PeersOutput::Send { to, bytes } = output else { continue };
-                let copies = match self.random.below(100) {
-                    dice if dice < self.loss => 0,
-                    dice if dice < self.loss + 5 => 2,
-                    _ => 1,
-                };
-                for _ in 0..copies {
-                    self.sent += 1;
-                    let arrives = self.now + Duration::from_millis(1 + self.random.below(40));
-                    self.wire.insert((arrives, self.sent), (to, from, bytes.clone()));
-                }
-            }
-        }
-    }
-
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            self.pump();
-            let timeout = self.nodes.iter().filter_map(Peers::poll_timeout).min().unwrap();
-            let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
-            let next = timeout.min(arrival).max(self.now + Duration::from_micros(1));
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = next;
-            while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= next) {
-                let (to, from, bytes) = entry.remove();
-                let input = PeersInput::Datagram { from: &from, bytes: &bytes };
-                match self.nodes[to as usize].handle(next, input) {
-                    Ok(()) | Err(PeersError::Unknown { .. }) => {}
-                    Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
-                }
-            }
-            for node in &mut self.nodes {
-                if node.poll_timeout().unwrap() <= next {
-                    node.handle(next, PeersInput::Timeout).unwrap();
-                }
-            }
-        }
+        let saved = self.net.nodes[at as usize].state().save();
+        self.net.nodes[at as usize] = self.start(at, CausalMap::restore(&saved, id, KEY).unwrap());
     }
 
     fn step(&mut self) {
-        let at = self.random.below(self.nodes.len() as u64);
-        let now = self.now;
-        match self.random.below(12) {
+        let at = self.net.random.below(self.net.nodes.len() as u64);
+        let now = self.net.now;
+        match self.net.random.below(12) {
             0..=6 => {
-                let key = format!("node-{at}/key-{}", self.random.below(20)).into_bytes();
-                let value = self.random.next().to_le_bytes().repeat(1 + self.random.below(8) as usize);
-                self.nodes[at as usize].change(now, |map| map.put(&key, 0, &value)).unwrap();
+                let key = format!("node-{at}/key-{}", self.net.random.below(20)).into_bytes();
+                let value =
+                    self.net.random.next().to_le_bytes().repeat(1 + self.net.random.below(8) as usize);
+                self.net.nodes[at as usize].change(now, |map| map.put(&key, 0, &value)).unwrap();
                 self.expected.insert(key, Some(value));
             }
             7 | 8 => {
-                let key = format!("node-{at}/key-{}", self.random.below(20)).into_bytes();
-                self.nodes[at as usize].change(now, |map| map.remove(&key));
+                let key = format!("node-{at}/key-{}", self.net.random.below(20)).into_bytes();
+                self.net.nodes[at as usize].change(now, |map| map.remove(&key));
                 self.expected.insert(key, None);
             }
             9 => self.restart(at),
             10 => {
                 let other = self.links[at as usize][0];
-                let node = &mut self.nodes[at as usize];
+                let node = &mut self.net.nodes[at as usize];
                 assert!(node.remove(&other) && !node.remove(&other));
                 assert!(node.add(now, other));
                 node.handle(now, PeersInput::Reachable(&other)).unwrap();
             }
             _ => {
-                let time = Duration::from_millis(self.random.below(5_000));
-                self.run(time);
+                let time = Duration::from_millis(self.net.random.below(5_000));
+                self.net.run(time);
             }
         }
     }
 
     fn converge(&mut self, seed: u64) {
-        let end = self.now + Duration::from_secs(3_600);
-        let is_done = |world: &Self| {
-            let frontier = world.nodes[0].state().frontier();
-            world.nodes.iter().all(|node| node.state().frontier() == frontier && node.is_in_sync())
-        };
-        while !is_done(self) {
-            assert!(self.now < end, "seed {seed}: not in sync");
-            self.run(Duration::from_millis(500));
-        }
-        let bytes = self.nodes[0].state().encode_state();
-        for node in &self.nodes {
+        self.net.run_until(seed, |nodes| {
+            let frontier = nodes[0].state().frontier();
+            nodes.iter().all(|node| node.state().frontier() == frontier && node.is_in_sync())
+        });
+        let bytes = self.net.nodes[0].state().encode_state();
+        for node in &self.net.nodes {
             assert!(node.state().encode_state() == bytes, "seed {seed}");
             for (key, value) in &self.expected {
                 let held = node.state().get(key).map(|entry| {
@@ -195,14 +129,74 @@ fn twenty_replicas_hold_what_was_written_after_any_network() {
         }
         world.converge(seed);
         // Former lives fall silent, and all others have seen everything: nothing is left to remember.
-        world.run(LEASE * 12);
-        for node in &world.nodes {
+        world.net.run(LEASE * 12);
+        for node in &world.net.nodes {
             assert_eq!(node.state().history_len(), 0, "seed {seed}");
             // Where many heartbeats are lost, some lease is over at any time.
             let leased = node.state().members().leased().count();
-            assert!(leased == 20 || world.loss > 15 && leased < 20, "seed {seed}: {leased}");
+            assert!(leased == 20 || world.net.loss > 15 && leased < 20, "seed {seed}: {leased}");
         }
     }
+}
+
+/// A restored replica knows its members and their lease at once, and its subscribers the keys that change.
+#[test]
+fn members_are_restored_and_subscribers_notified_of_both_sides() {
+    let mut maps = [1, 2].map(|id| CausalMap::new(ReplicaId::new(id), KEY));
+    for map in &mut maps {
+        map.members_mut().set_lease(LEASE);
+    }
+    let mut now = Duration::ZERO;
+    let mut nodes = maps.map(|map| Peers::new(map, &SessionOptions::default(), 1));
+    for (at, node) in (0_u64..).zip(&mut nodes) {
+        node.add(now, 1 - at);
+    }
+    let mut pump = |nodes: &mut [Peers<u64>; 2], time: Duration| {
+        let mut changed = Vec::new();
+        let end = now + time;
+        while now < end {
+            for at in 0..2 {
+                nodes[at].handle(now, PeersInput::Timeout).unwrap();
+                while let Some(output) = nodes[at].poll_output() {
+                    match output {
+                        PeersOutput::Send { to, bytes } => {
+                            let input = PeersInput::Datagram { from: &(at as u64), bytes: &bytes };
+                            nodes[to as usize].handle(now, input).unwrap();
+                        }
+                        PeersOutput::Changed { subscription, key } => changed.push((at, subscription, key)),
+                        PeersOutput::Joined { .. } | PeersOutput::Staged(_) => {}
+                    }
+                }
+            }
+            now += Duration::from_millis(100);
+        }
+        changed.sort();
+        changed
+    };
+    let doors = nodes.each_mut().map(|node| node.subscribe(b"door/"));
+    nodes[0].change(Duration::ZERO, |map| map.put(b"door/1", 1, b"open")).unwrap();
+    nodes[0].change(Duration::ZERO, |map| map.put(b"roof/1", 1, b"open")).unwrap();
+    let changed = pump(&mut nodes, Duration::from_secs(30));
+    assert_eq!(changed, [(0, doors[0], b"door/1".to_vec()), (1, doors[1], b"door/1".to_vec())]);
+    assert!(nodes[1].unsubscribe(doors[1]) && !nodes[1].unsubscribe(doors[1]));
+    nodes[1].change(Duration::from_secs(30), |map| map.remove(b"door/1")).unwrap();
+    let changed = pump(&mut nodes, Duration::from_secs(30));
+    assert_eq!(changed, [(0, doors[0], b"door/1".to_vec())]);
+
+    let saved = nodes[0].state().save();
+    let restored = CausalMap::restore(&saved, ReplicaId::new(1), KEY).unwrap();
+    assert_eq!(restored.members().lease(), LEASE);
+    assert_eq!(restored.members().leased().count(), 2);
+    assert_eq!(restored.members().stable(), nodes[0].state().members().stable());
+    assert!(restored.members().stable().is_some_and(|stable| !stable.is_empty()));
+    // The leases begin with the first time that is known; a member that stays silent is retired after one.
+    let mut alone = Peers::<u64>::new(restored, &SessionOptions::default(), 9);
+    let start = Duration::from_secs(1_000_000);
+    alone.handle(start, PeersInput::Timeout).unwrap();
+    assert_eq!(alone.state().members().leased().count(), 2);
+    assert_eq!(alone.state().history_len(), 0, "what both have seen is collected at once");
+    alone.handle(start + LEASE * 2, PeersInput::Timeout).unwrap();
+    assert_eq!(alone.state().members().leased().count(), 1);
 }
 
 #[test]

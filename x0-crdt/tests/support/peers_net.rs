@@ -1,0 +1,82 @@
+//! Replicas of [`Peers`] on a network in virtual time that loses, doubles and reorders.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use x0_crdt::{Peers, PeersError, PeersInput, PeersOutput, Replicated};
+
+use super::random::Random;
+
+pub(crate) struct Net<R: Replicated> {
+    pub(crate) random: Random,
+    pub(crate) now: Duration,
+    pub(crate) nodes: Vec<Peers<u64, R>>,
+    /// How many of a hundred datagrams are lost; some more are doubled.
+    pub(crate) loss: u64,
+    /// Under way: when it arrives, a number to tell equal times apart, to, from.
+    wire: BTreeMap<(Duration, u64), (u64, u64, Vec<u8>)>,
+    sent: u64,
+}
+
+impl<R: Replicated> Net<R> {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let loss = random.below(51);
+        Self { random, now: Duration::ZERO, nodes: Vec::new(), loss, wire: BTreeMap::new(), sent: 0 }
+    }
+
+    fn pump(&mut self) {
+        for (from, node) in (0_u64..).zip(&mut self.nodes) {
+            while let Some(output) = node.poll_output() {
+                let PeersOutput::Send { to, bytes } = output else { continue };
+                let copies = match self.random.below(100) {
+                    dice if dice < self.loss => 0,
+                    dice if dice < self.loss + 5 => 2,
+                    _ => 1,
+                };
+                for _ in 0..copies {
+                    self.sent += 1;
+                    let arrives = self.now + Duration::from_millis(1 + self.random.below(40));
+                    self.wire.insert((arrives, self.sent), (to, from, bytes.clone()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.pump();
+            let timeout = self.nodes.iter().filter_map(Peers::poll_timeout).min().unwrap();
+            let arrival = self.wire.keys().next().map_or(Duration::MAX, |(at, _)| *at);
+            let next = timeout.min(arrival).max(self.now + Duration::from_micros(1));
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (to, from, bytes) = entry.remove();
+                let input = PeersInput::Datagram { from: &from, bytes: &bytes };
+                match self.nodes[to as usize].handle(next, input) {
+                    Ok(()) | Err(PeersError::Unknown { .. }) => {}
+                    Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
+                }
+            }
+            for node in &mut self.nodes {
+                if node.poll_timeout().unwrap() <= next {
+                    node.handle(next, PeersInput::Timeout).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Runs until `is_done`, for an hour at most.
+    pub(crate) fn run_until(&mut self, seed: u64, is_done: impl Fn(&[Peers<u64, R>]) -> bool) {
+        let end = self.now + Duration::from_secs(3_600);
+        while !is_done(&self.nodes) {
+            assert!(self.now < end, "seed {seed}: not the same");
+            self.run(Duration::from_millis(500));
+        }
+    }
+}
