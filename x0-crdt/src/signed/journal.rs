@@ -83,7 +83,7 @@ impl Journal {
         if self.handed_out != self.durable {
             return None;
         }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.is_behind(map) {
             self.catch_up(map);
         }
         let (kind, bytes) = self.waiting.pop_front()?;
@@ -97,9 +97,6 @@ impl Journal {
 
     /// Makes the record of what has changed since the last one.
     fn catch_up(&mut self, map: &CausalMap) {
-        if !self.is_behind(map) {
-            return;
-        }
         // History that the last record still needs may be forgotten: then the whole map is written.
         let delta = self.recorded.as_ref().filter(|_| self.deltas < DELTAS_MAX);
         let delta = delta.and_then(|since| Some(map.delta(since).ok()?.encode(since)));
@@ -110,8 +107,10 @@ impl Journal {
 
     /// Keeps a range that a session has staged in the map.
     pub(super) fn stage(&mut self, map: &CausalMap, range: Vec<u8>) {
-        // The range continues what the map holds.
-        self.catch_up(map);
+        // The range continues what the map holds, even if it is empty.
+        if self.recorded.is_none() || self.is_behind(map) {
+            self.catch_up(map);
+        }
         self.waiting.push_back((RANGE, range));
     }
 
