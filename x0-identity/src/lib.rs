@@ -16,6 +16,8 @@
 //!   connection.
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
 //!   and is a client of any. With the feature `sds` it serves Envoy as well.
+//! - The module `federation` (feature `federation`) serves bundles to foreign trust domains over HTTPS, and
+//!   fetches theirs.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
 //!   own authority.
 //!
@@ -35,6 +37,8 @@
 //! | Workload API | the interface through which a workload on the same machine receives its SVIDs and bundles |
 //! | caller | a process that connected to a Workload API; what it is entitled to is its workload |
 //! | selector | a property of a workload that an attestor has proved |
+//! | bundle endpoint | the HTTPS URL that serves the bundle of a trust domain |
+//! | relationship | the trust in a foreign trust domain, whose bundle is fetched from its bundle endpoint; one-way |
 //! | issuer | the process that has SVIDs signed by an authority for workloads over the network |
 //! | evidence | what a workload presents to an issuer: a join token, or an SVID |
 //! | revocation | the end of the trust in a certificate, a SPIFFE ID or an authority before it expires |
@@ -91,6 +95,8 @@ mod authority;
 mod base64;
 #[cfg(feature = "bundle")]
 mod bundle;
+#[cfg(feature = "federation")]
+pub mod federation;
 #[cfg(feature = "workload-api")]
 mod grpc;
 #[cfg(feature = "issuer")]

@@ -7,6 +7,8 @@ mod held;
 mod identity;
 #[cfg(feature = "issuer")]
 mod issuance;
+#[cfg(any(feature = "federation", feature = "issuer"))]
+mod of_spiffe_id;
 mod swap;
 mod verifier;
 
@@ -14,6 +16,9 @@ use admission::Watchers;
 use bundles::Bundles;
 use held::Held;
 use swap::Swap;
+
+#[cfg(any(feature = "federation", feature = "issuer"))]
+pub(crate) use of_spiffe_id::OfSpiffeId;
 
 pub use admission::{Admission, PeerRole};
 pub use held::KeyError;

@@ -4,73 +4,15 @@ use std::sync::Arc;
 use std::vec;
 use std::vec::Vec;
 
-use pki_types::{CertificateDer, ServerName, UnixTime};
+use pki_types::{CertificateDer, UnixTime};
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 
-use super::{Identity, Verifier};
+use super::{Identity, OfSpiffeId, Verifier};
 use crate::{ISSUANCE_ALPN, SpiffeId};
-
-/// The server is trusted, and is not the issuer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the server is {found} and not the issuer {expected}: correct the address of the issuer")]
-struct NotTheIssuer {
-    expected: SpiffeId,
-    found: SpiffeId,
-}
-
-/// Accepts a server that has the SVID of the issuer.
-#[derive(Debug)]
-struct OfIssuer {
-    verifier: Arc<Verifier>,
-    issuer: SpiffeId,
-}
-
-impl ServerCertVerifier for OfIssuer {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let found = self.verifier.verify_server(end_entity, intermediates, now)?;
-        if found != self.issuer {
-            let error = NotTheIssuer { expected: self.issuer.clone(), found };
-            return Err(CertificateError::Other(OtherError(Arc::new(error))).into());
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls12_signature(&*self.verifier, message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls13_signature(&*self.verifier, message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(&*self.verifier)
-    }
-}
 
 /// Accepts a client without a certificate, or one with a valid SVID.
 #[derive(Debug)]
@@ -129,7 +71,7 @@ pub fn issuance_client_config(
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OfIssuer { verifier, issuer }))
+        .with_custom_certificate_verifier(Arc::new(OfSpiffeId::new(verifier, issuer)))
         .with_no_client_auth();
     Ok(Arc::new(without_sessions(config)))
 }
@@ -148,7 +90,7 @@ impl Identity {
     #[must_use]
     pub fn issuance_client_config(&self, issuer: SpiffeId) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.client_config());
-        config.dangerous().set_certificate_verifier(Arc::new(OfIssuer { verifier: self.verifier(), issuer }));
+        config.dangerous().set_certificate_verifier(Arc::new(OfSpiffeId::new(self.verifier(), issuer)));
         Arc::new(without_sessions(config))
     }
 
