@@ -2,8 +2,14 @@
 
 mod join_token;
 mod registry;
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+mod unix_peer;
 
 pub use join_token::{JoinTokenError, JoinTokens, StoredToken};
 pub use registry::{
     MemoryRegistry, RegistrationEntry, RegistrationEntryError, Registry, Selector, SelectorError,
 };
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+pub(crate) use unix_peer::ProcessHandle;
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+pub use unix_peer::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixPeer};

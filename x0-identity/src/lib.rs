@@ -16,6 +16,7 @@
 //!   connection.
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
 //!   and is a client of any. With the feature `sds` it serves Envoy as well.
+//! - `UnixAttestor` (feature `unix-peers`, Linux) attests processes that connect to a Unix domain socket.
 //! - The module `federation` (feature `federation`) serves bundles to foreign trust domains over HTTPS, and
 //!   fetches theirs.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
@@ -131,6 +132,8 @@ pub use attest::{
     JoinTokenError, JoinTokens, MemoryRegistry, RegistrationEntry, RegistrationEntryError, Registry,
     Selector, SelectorError, StoredToken,
 };
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+pub use attest::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixPeer};
 #[cfg(feature = "authority")]
 pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 #[cfg(feature = "bundle")]

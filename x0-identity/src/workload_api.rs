@@ -13,6 +13,10 @@
 //! messages are this crate's own (see ARCHITECTURE.md for the reason), with bounds on frames, header lists,
 //! tables, streams, messages and what waits to be sent.
 //!
+//! # Callers
+//! [`SharedWorkload`] gives every process that reaches the socket the same identities. With the feature
+//! `unix-peers` (Linux), `UnixCallers` attests each process and gives it what its registration entries say.
+//!
 //! # Envoy
 //! With the feature `sds` the server streams secrets to Envoy on the same socket (`StreamSecrets` of the
 //! secret discovery service, version 3), under the names that SPIRE uses: the SPIFFE ID of an SVID or of a
@@ -65,6 +69,8 @@ mod server_connection;
 mod server_options;
 #[cfg(unix)]
 mod socket;
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+mod unix_callers;
 mod workload;
 
 pub use crate::grpc::{Code, DecodeError, Status};
@@ -88,4 +94,6 @@ pub use server_connection::{ServerConnection, ServerHandleError, ServerInput, Se
 pub use server_options::ServerOptions;
 #[cfg(unix)]
 pub use socket::Listener;
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+pub use unix_callers::{UnixCallers, WorkloadSource};
 pub use workload::{HINT_LEN_MAX, Workload, WorkloadError};

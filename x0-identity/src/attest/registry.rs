@@ -3,6 +3,7 @@
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use std::vec::Vec;
 
@@ -212,5 +213,16 @@ impl Registry for MemoryRegistry {
     fn entry(&self, spiffe_id: &SpiffeId, now: SystemTime) -> Option<RegistrationEntry> {
         let entry = self.entries.get(spiffe_id)?;
         entry.admitted_until.is_none_or(|until| now <= until).then(|| entry.clone())
+    }
+}
+
+/// For a registry that changes while it is used.
+impl<R: Registry> Registry for RwLock<R> {
+    fn matching(&self, selectors: &BTreeSet<Selector>, now: SystemTime) -> Vec<RegistrationEntry> {
+        self.read().unwrap_or_else(PoisonError::into_inner).matching(selectors, now)
+    }
+
+    fn entry(&self, spiffe_id: &SpiffeId, now: SystemTime) -> Option<RegistrationEntry> {
+        self.read().unwrap_or_else(PoisonError::into_inner).entry(spiffe_id, now)
     }
 }
