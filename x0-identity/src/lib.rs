@@ -117,7 +117,7 @@ mod revocation;
 mod spiffe_id;
 #[cfg(feature = "metrics")]
 pub mod telemetry;
-#[cfg(all(feature = "rustls", not(feature = "metrics")))]
+#[cfg(all(any(feature = "issuer", feature = "rustls"), not(feature = "metrics")))]
 mod telemetry;
 #[cfg(feature = "rustls")]
 mod tls;

@@ -55,6 +55,7 @@
 
 #[path = "workload_api/client.rs"]
 mod client;
+mod common;
 #[path = "workload_api/drivers.rs"]
 mod drivers;
 #[path = "workload_api/endpoint.rs"]

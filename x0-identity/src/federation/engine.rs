@@ -10,6 +10,7 @@ use pki_types::ServerName;
 
 use super::response::{Response, ResponseReader};
 use super::{ClientOptions, EndpointProfile, EndpointUrl, EndpointUrlError, Relationship, ResponseError};
+use crate::telemetry;
 use crate::{BundleMap, SpiffeBundle, SpiffeBundleError, SpiffeId, TrustBundle, TrustDomain};
 
 /// An input of a [`Federation`]. `fetch` is the number in the output that the input answers.
@@ -302,14 +303,14 @@ impl Federation {
                 let (trust_domain, fetching) = self.current(fetch)?;
                 match fetching.reader.read(&bytes) {
                     Ok(None) => {}
-                    Ok(Some(response)) => self.answered(now, &trust_domain, response),
+                    Ok(Some(response)) => self.answered(now, &trust_domain, &response),
                     Err(error) => self.failed(now, &trust_domain, error.into()),
                 }
             }
             FederationInput::Ended { fetch } => {
                 let (trust_domain, fetching) = self.current(fetch)?;
                 match fetching.reader.ended() {
-                    Ok(response) => self.answered(now, &trust_domain, response),
+                    Ok(response) => self.answered(now, &trust_domain, &response),
                     Err(error) => self.failed(now, &trust_domain, error.into()),
                 }
             }
@@ -481,7 +482,7 @@ impl Federation {
         self.outputs.push_back(FederationOutput::Dial { fetch, url, authentication, request });
     }
 
-    fn answered(&mut self, now: Duration, trust_domain: &TrustDomain, response: Response) {
+    fn answered(&mut self, now: Duration, trust_domain: &TrustDomain, response: &Response) {
         match response.status {
             200 => match SpiffeBundle::from_json(trust_domain.clone(), &response.body) {
                 Ok(bundle) => self.fetched(now, trust_domain, bundle),
@@ -520,6 +521,7 @@ impl Federation {
             self.failed(now, trust_domain, FetchError::Older { current, fetched });
             return;
         }
+        telemetry::fetched(None);
         if let Some(kept) = self.relationships.get_mut(trust_domain) {
             (kept.failure, kept.fetched_at) = (None, Some(now));
             let fetching = kept.fetching.take();
@@ -530,6 +532,7 @@ impl Federation {
     }
 
     fn failed(&mut self, now: Duration, trust_domain: &TrustDomain, error: FetchError) {
+        telemetry::fetched(Some(&error));
         if let Some(kept) = self.relationships.get_mut(trust_domain) {
             kept.failure = Some(error);
             let fetching = kept.fetching.take();

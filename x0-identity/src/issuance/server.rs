@@ -9,6 +9,7 @@ use std::vec::Vec;
 use pki_types::CertificateDer;
 
 use super::message::{Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest};
+use crate::telemetry::{IssuanceTelemetry, IssuedFor};
 use crate::{
     CaSigner, CertificateRequest, IssueRequest, RegistrationEntry, Registry, Selector, SpiffeId, TrustBundle,
     UnsignedCertificate,
@@ -227,12 +228,21 @@ pub struct IssuanceServer<R> {
     options: IssuanceServerOptions,
     pending: BTreeMap<u64, Pending>,
     outputs: VecDeque<IssuanceServerOutput>,
+    telemetry: IssuanceTelemetry,
 }
 
 #[derive(Debug)]
 struct Pending {
     step: Step,
+    origin: Origin,
     until: Duration,
+}
+
+/// Where a request came from, for its telemetry.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    begun: Duration,
+    issued_for: IssuedFor,
 }
 
 #[derive(Debug)]
@@ -251,7 +261,8 @@ impl<R: Registry> IssuanceServer<R> {
         options: IssuanceServerOptions,
     ) -> IssuanceServer<R> {
         let (pending, outputs) = (BTreeMap::new(), VecDeque::new());
-        IssuanceServer { signer, registry, bundle, options, pending, outputs }
+        let telemetry = IssuanceTelemetry::new();
+        IssuanceServer { signer, registry, bundle, options, pending, outputs, telemetry }
     }
 
     /// The registration entries, to be changed. The next lookup sees the change.
@@ -288,14 +299,14 @@ impl<R: Registry> IssuanceServer<R> {
                 self.request(now, id, peer, &binding, &bytes, wall);
             }
             IssuanceServerInput::Attested { id, proof, wall } => {
-                let (request, key) = self.attesting(id)?;
-                self.attested(now, id, &request, key, &proof, wall);
+                let (request, key, origin) = self.attesting(id)?;
+                self.attested(now, id, origin, &request, key, &proof, wall);
             }
             IssuanceServerInput::NotAttested { id, why } => {
                 self.attesting(id)?;
                 self.refuse(id, IssuanceRefusal::NotAttested, why);
             }
-            IssuanceServerInput::Signed { id, signature } => self.signed(id, signature)?,
+            IssuanceServerInput::Signed { id, signature } => self.signed(now, id, signature)?,
             IssuanceServerInput::Gone { id } => _ = self.pending.remove(&id),
             IssuanceServerInput::Timeout => {
                 let late: Vec<u64> = self
@@ -341,24 +352,26 @@ impl<R: Registry> IssuanceServer<R> {
             Ok(key) => key,
             Err(error) => return self.refuse(id, IssuanceRefusal::Malformed, error.to_string()),
         };
-        let evidence = match &request.evidence {
+        let origin = |issued_for| Origin { begun: now, issued_for };
+        let (issued_for, evidence) = match &request.evidence {
             Evidence::CurrentSvid => {
                 let Some(peer) = peer.filter(|peer| *peer == request.spiffe_id) else {
                     let why = "the TLS connection does not present an SVID of the requested SPIFFE ID";
                     return self.refuse(id, IssuanceRefusal::NotAttested, why.into());
                 };
-                return self.attested(now, id, &request, key, &Proof::Holder(peer), wall);
+                let origin = origin(IssuedFor::Renewal);
+                return self.attested(now, id, origin, &request, key, &Proof::Holder(peer), wall);
             }
-            Evidence::JoinToken(token) => PresentedEvidence::JoinToken {
-                token: token.clone(),
-                public_key_info: key.public_key_info().to_vec(),
-            },
+            Evidence::JoinToken(token) => {
+                let (token, public_key_info) = (token.clone(), key.public_key_info().to_vec());
+                (IssuedFor::JoinToken, PresentedEvidence::JoinToken { token, public_key_info })
+            }
             Evidence::Svid { chain, signature } => {
                 if !request.is_proved_by(chain, binding, signature) {
                     let why = "the proof is not signed by the key of the presented SVID for this connection";
                     return self.refuse(id, IssuanceRefusal::NotAttested, why.into());
                 }
-                PresentedEvidence::Svid(chain.clone())
+                (IssuedFor::EarlierSvid, PresentedEvidence::Svid(chain.clone()))
             }
         };
         if self.pending.len() >= self.options.pending_max {
@@ -366,14 +379,20 @@ impl<R: Registry> IssuanceServer<R> {
         }
         let spiffe_id = request.spiffe_id.clone();
         let until = now + self.options.answer_max;
-        self.pending.insert(id, Pending { step: Step::Attesting { request, key }, until });
+        let origin = origin(issued_for);
+        self.pending.insert(id, Pending { step: Step::Attesting { request, key }, origin, until });
         self.outputs.push_back(IssuanceServerOutput::Attest { id, spiffe_id, evidence });
     }
 
     /// Takes a request that waits for its attestor.
-    fn attesting(&mut self, id: u64) -> Result<(IssuanceRequest, CertificateRequest), IssuanceServerError> {
+    fn attesting(
+        &mut self,
+        id: u64,
+    ) -> Result<(IssuanceRequest, CertificateRequest, Origin), IssuanceServerError> {
         match self.pending.remove(&id) {
-            Some(Pending { step: Step::Attesting { request, key }, .. }) => Ok((request, key)),
+            Some(Pending { step: Step::Attesting { request, key }, origin, .. }) => {
+                Ok((request, key, origin))
+            }
             other => {
                 self.pending.extend(other.map(|pending| (id, pending)));
                 Err(IssuanceServerError::NotWaiting { id })
@@ -381,10 +400,12 @@ impl<R: Registry> IssuanceServer<R> {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, of which some are moved")]
     fn attested(
         &mut self,
         now: Duration,
         id: u64,
+        origin: Origin,
         request: &IssuanceRequest,
         key: CertificateRequest,
         proof: &Proof,
@@ -408,7 +429,8 @@ impl<R: Registry> IssuanceServer<R> {
             Ok(unsigned) => {
                 let to_be_signed = unsigned.to_be_signed().to_vec();
                 let until = now + self.options.answer_max;
-                self.pending.insert(id, Pending { step: Step::Signing { spiffe_id, unsigned }, until });
+                self.pending
+                    .insert(id, Pending { step: Step::Signing { spiffe_id, unsigned }, origin, until });
                 self.outputs.push_back(IssuanceServerOutput::Sign { id, to_be_signed });
             }
         }
@@ -425,9 +447,16 @@ impl<R: Registry> IssuanceServer<R> {
         }
     }
 
-    fn signed(&mut self, id: u64, signature: Option<Vec<u8>>) -> Result<(), IssuanceServerError> {
-        let (spiffe_id, unsigned) = match self.pending.remove(&id) {
-            Some(Pending { step: Step::Signing { spiffe_id, unsigned }, .. }) => (spiffe_id, unsigned),
+    fn signed(
+        &mut self,
+        now: Duration,
+        id: u64,
+        signature: Option<Vec<u8>>,
+    ) -> Result<(), IssuanceServerError> {
+        let (spiffe_id, unsigned, origin) = match self.pending.remove(&id) {
+            Some(Pending { step: Step::Signing { spiffe_id, unsigned }, origin, .. }) => {
+                (spiffe_id, unsigned, origin)
+            }
             other => {
                 self.pending.extend(other.map(|pending| (id, pending)));
                 return Err(IssuanceServerError::NotWaiting { id });
@@ -437,6 +466,7 @@ impl<R: Registry> IssuanceServer<R> {
             Some(Ok(chain)) => {
                 let authorities = self.bundle.authorities().to_vec();
                 let bytes = IssuanceAnswer::Issued { chain, authorities }.to_bytes();
+                self.telemetry.issued(origin.issued_for, now.saturating_sub(origin.begun));
                 self.outputs.push_back(IssuanceServerOutput::Answer { id, bytes, issued: Some(spiffe_id) });
             }
             Some(Err(error)) => self.refuse(id, IssuanceRefusal::Signer, error.to_string()),
@@ -446,6 +476,7 @@ impl<R: Registry> IssuanceServer<R> {
     }
 
     fn refuse(&mut self, id: u64, refusal: IssuanceRefusal, text: String) {
+        self.telemetry.refused(refusal);
         let bytes = IssuanceAnswer::Refused { refusal, text }.to_bytes();
         self.outputs.push_back(IssuanceServerOutput::Answer { id, bytes, issued: None });
     }

@@ -34,6 +34,20 @@ pub fn describe() {
     describe_counter!("x0_identity_rotations_total", Unit::Count, "SVIDs that replaced another one");
     describe_histogram!("x0_identity_verify_seconds", Unit::Seconds, "The time to verify one chain");
     describe_counter!("x0_identity_refusals_total", Unit::Count, "Chains that were refused, by reason");
+    describe_histogram!("x0_identity_issue_seconds", Unit::Seconds, "The time to issue one SVID");
+    describe_counter!("x0_identity_issuances_total", Unit::Count, "SVIDs that were issued, by evidence");
+    describe_counter!("x0_identity_issuance_refusals_total", Unit::Count, "Requests refused, by reason");
+    describe_gauge!("x0_identity_workload_streams", Unit::Count, "Open streams of the Workload API");
+    describe_counter!(
+        "x0_identity_workload_refusals_total",
+        Unit::Count,
+        "Calls of the Workload API that ended with an error, by reason"
+    );
+    describe_counter!(
+        "x0_identity_federation_fetches_total",
+        Unit::Count,
+        "Fetches from bundle endpoints, by outcome"
+    );
 }
 
 /// Shows the SVID of an identity.

@@ -15,6 +15,7 @@ use crate::grpc::{
     Code, DecodeError, ErrorCode, Event, Fields, FrameError, Http2, Limits, Messages, Reader, Status,
     frame_message,
 };
+use crate::telemetry::WorkloadTelemetry;
 
 /// The security header (Workload Endpoint §3).
 pub(super) const SECURITY_HEADER: (&str, &str) = ("workload.spiffe.io", "true");
@@ -101,6 +102,7 @@ pub struct ServerConnection {
     idle_since: Duration,
     closing: bool,
     closed: bool,
+    telemetry: WorkloadTelemetry,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,11 @@ enum CallState {
 }
 
 impl Call {
+    /// Whether messages follow for as long as it is open.
+    fn is_stream(&self) -> bool {
+        matches!(self.state, CallState::Streaming(_) | CallState::Secrets { .. })
+    }
+
     /// Whether the fields of the response are sent.
     fn has_response(&self) -> bool {
         match self.state {
@@ -149,6 +156,7 @@ impl ServerConnection {
             idle_since: now,
             closing: false,
             closed: false,
+            telemetry: WorkloadTelemetry::new(),
         }
     }
 
@@ -181,6 +189,7 @@ impl ServerConnection {
         if was_used || !self.http.is_unused() {
             self.idle_since = now;
         }
+        self.telemetry.streams(self.calls.values().map(|call| u32::from(call.is_stream())).sum());
         result
     }
 
@@ -454,6 +463,7 @@ impl ServerConnection {
 
     /// Ends a call without a message. It may have none of the fields of a response yet.
     fn refuse(&mut self, stream: u32, status: &Status) {
+        self.telemetry.ended(status.code);
         let call = self.calls.remove(&stream);
         if call.is_some_and(|call| call.has_response()) {
             return self.finish(stream, status, true);
@@ -465,6 +475,7 @@ impl ServerConnection {
     }
 
     fn end_stream(&mut self, stream: u32, status: &Status) {
+        self.telemetry.ended(status.code);
         self.calls.remove(&stream);
         self.finish(stream, status, true);
     }

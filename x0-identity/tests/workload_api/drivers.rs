@@ -7,8 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ServerConfig};
 use x0_identity::workload_api::{
     Caller, Callers, Client, ClientError, ClientIdentityError, ClientOptions, Code, EndpointAddress,
     IdentityFeedError, Listener, Peer, Server, ServerOptions, SharedWorkload, Subscription, WaitError,
@@ -21,31 +20,7 @@ use crate::kit::{Domain, domain, id};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<(), rustls::Error> {
-    let name = ServerName::try_from("nobody.invalid").unwrap();
-    let mut client = ClientConnection::new(Arc::clone(client), name)?;
-    let mut server = ServerConnection::new(Arc::clone(server))?;
-    for _ in 0..8 {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
-        }
-        let mut wire = &wire[..];
-        while !wire.is_empty() {
-            server.read_tls(&mut wire).unwrap();
-            server.process_new_packets()?;
-        }
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        let mut wire = &wire[..];
-        while !wire.is_empty() {
-            client.read_tls(&mut wire).unwrap();
-            client.process_new_packets()?;
-        }
-    }
-    assert!(!client.is_handshaking() && !server.is_handshaking());
-    Ok(())
+    crate::common::connect(client, server).map(drop)
 }
 
 /// A server on a socket in a folder of its own.
