@@ -5,6 +5,7 @@
 mod api;
 mod comments;
 mod diagram;
+mod musts;
 mod record;
 mod sbom;
 mod unused;
@@ -52,6 +53,12 @@ enum Command {
         fix: bool,
         /// Only files whose path begins with one of these
         paths: Vec<String>,
+    },
+    /// Gather the rules of the SPIFFE specifications and their tests into `x0-identity/MUSTS.md`
+    Musts {
+        /// Compare with the committed file instead of writing it
+        #[arg(long)]
+        check: bool,
     },
     /// Draw the library crates and their dependencies as SVG
     Diagram {
@@ -103,6 +110,7 @@ fn run(command: Command) -> Result<Vec<String>> {
         Command::Unused => unused::run(&workspace),
         Command::Sbom { out } => sbom::run(&workspace, &out),
         Command::Comments { fix, paths } => comments::run(&workspace, fix, &paths),
+        Command::Musts { check } => musts::run(&workspace, check),
         Command::Diagram { out } => diagram::run(&workspace, &out),
         Command::Record { out, title, command } => record::run(&workspace, &out, &title, &command),
     }
