@@ -169,6 +169,8 @@ pub use renewal::{Renewal, RenewalError, RenewalInput, RenewalOptions, RenewalOu
 #[cfg(feature = "x509")]
 pub use revocation::{ReadRevocationsError, RevocationError, RevocationView, Revoked};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
+#[cfg(feature = "graviola")]
+pub use tls::graviola_provider;
 #[cfg(all(feature = "issuer", feature = "rustls"))]
 pub use tls::issuance_client_config;
 #[cfg(feature = "rustls")]

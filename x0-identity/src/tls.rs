@@ -3,6 +3,8 @@
 
 mod admission;
 mod bundles;
+#[cfg(feature = "graviola")]
+mod graviola;
 mod held;
 mod identity;
 #[cfg(feature = "issuer")]
@@ -21,8 +23,15 @@ use swap::Swap;
 pub(crate) use of_spiffe_id::OfSpiffeId;
 
 pub use admission::{Admission, PeerRole};
+#[cfg(feature = "graviola")]
+pub use graviola::graviola_provider;
 pub use held::KeyError;
 pub use identity::{Identity, IdentityError, RotateError, SetBundleError};
 #[cfg(feature = "issuer")]
 pub use issuance::issuance_client_config;
 pub use verifier::{Verifier, VerifyError};
+
+/// The provider unless the caller passes one.
+pub(crate) fn ring_provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
+    std::sync::Arc::new(rustls::crypto::ring::default_provider())
+}

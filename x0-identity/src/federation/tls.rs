@@ -13,7 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::EndpointAuthentication;
-use crate::tls::OfSpiffeId;
+use crate::tls::{OfSpiffeId, ring_provider};
 use crate::x509::read_parts;
 use crate::{Identity, Verifier};
 
@@ -94,7 +94,7 @@ pub fn web_endpoint_config(
     let parsed = ParsedCertificate::try_from(leaf).map_err(of_host)?;
     verify_server_name(&parsed, host).map_err(of_host)?;
     let of_key = |source| WebEndpointError::Configuration { source };
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(of_key)?
         .with_no_client_auth()
@@ -135,7 +135,7 @@ impl EndpointAuthentication {
     /// # Errors
     /// The error of rustls, when its cryptography lacks a version of TLS.
     pub fn client_config(&self, web_roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(ring_provider());
         let mut config = match self {
             EndpointAuthentication::Web { .. } => builder
                 .with_protocol_versions(&[&TLS13, &TLS12])?

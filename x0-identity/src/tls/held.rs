@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
@@ -19,9 +20,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(svid: X509Svid) -> Result<Held, KeyError> {
-        let key =
-            rustls::crypto::ring::sign::any_supported_type(svid.key()).map_err(|_| KeyError::Unsupported)?;
+    pub(super) fn new(svid: X509Svid, provider: &CryptoProvider) -> Result<Held, KeyError> {
+        let key = provider.key_provider.load_private_key(svid.key().clone_key());
+        let key = key.map_err(|_| KeyError::Unsupported)?;
         let certified_key = CertifiedKey::new(svid.chain().to_vec(), key);
         match certified_key.keys_match() {
             Ok(()) => Ok(Held { svid, certified_key: Some(Arc::new(certified_key)) }),
@@ -40,7 +41,7 @@ impl Held {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The key is damaged or of an algorithm that ring does not sign with.
+    /// The key is damaged or of an algorithm that the provider does not sign with.
     #[error(
         "the private key is damaged or of an unsupported algorithm: use ECDSA P-256 or P-384, Ed25519, or RSA"
     )]

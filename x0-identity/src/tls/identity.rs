@@ -8,6 +8,7 @@ use std::vec::Vec;
 
 use pki_types::{CertificateDer, UnixTime};
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
@@ -21,7 +22,7 @@ use crate::{BundleSource, NodeId, RevocationView, SpiffeId, TrustBundle, TrustDo
 /// share one identity.
 ///
 /// The configurations are built once, for mutual TLS 1.3 with ring's cryptography (whatever the process's
-/// default provider is). Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`]
+/// default provider is), or with that of [`Identity::new_with_provider`]. Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`]
 /// and [`Identity::set_bundle`] take effect with the next handshake, do not disturb one in progress, and
 /// rebuild nothing. An established connection continues until its owner closes it: see [`Identity::admit`].
 ///
@@ -56,8 +57,21 @@ impl Identity {
     /// [`IdentityError`], when the key does not belong to the leaf, the bundle does not trust the SVID, or
     /// rustls refuses the configuration.
     pub fn new(svid: X509Svid, bundle: TrustBundle) -> Result<Identity, IdentityError> {
+        Identity::new_with_provider(svid, bundle, super::ring_provider())
+    }
+
+    /// Builds the identity as [`Identity::new`] does, with the cryptography of another provider: that of the
+    /// feature `graviola`, for instance, which exchanges keys with X25519MLKEM768.
+    ///
+    /// # Errors
+    /// As for [`Identity::new`].
+    pub fn new_with_provider(
+        svid: X509Svid,
+        bundle: TrustBundle,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Identity, IdentityError> {
         let bundles = Arc::new(Bundles::new(bundle));
-        Identity::build(svid, Arc::clone(&bundles) as _, Some(bundles))
+        Identity::build(svid, Arc::clone(&bundles) as _, Some(bundles), provider)
     }
 
     /// Builds the identity from an SVID and a source of bundles, which is read at each handshake. The source
@@ -67,23 +81,37 @@ impl Identity {
     /// # Errors
     /// As for [`Identity::new`].
     pub fn with_source(svid: X509Svid, bundles: Arc<dyn BundleSource>) -> Result<Identity, IdentityError> {
-        Identity::build(svid, bundles, None)
+        Identity::with_source_and_provider(svid, bundles, super::ring_provider())
+    }
+
+    /// Builds the identity as [`Identity::with_source`] does, with the cryptography of another provider.
+    ///
+    /// # Errors
+    /// As for [`Identity::new`].
+    pub fn with_source_and_provider(
+        svid: X509Svid,
+        bundles: Arc<dyn BundleSource>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Identity, IdentityError> {
+        Identity::build(svid, bundles, None, provider)
     }
 
     fn build(
         svid: X509Svid,
         bundles: Arc<dyn BundleSource>,
         own_bundles: Option<Arc<Bundles>>,
+        provider: Arc<CryptoProvider>,
     ) -> Result<Identity, IdentityError> {
-        let held = Held::new(svid)?;
+        let held = Held::new(svid, &provider)?;
         let revocations = Arc::new(Swap::new(RevocationView::new()));
-        let verifier = Arc::new(Verifier::reading(Arc::clone(&bundles), Arc::clone(&revocations)));
+        let verifier =
+            Verifier::reading(Arc::clone(&bundles), Arc::clone(&revocations), Arc::clone(&provider));
+        let verifier = Arc::new(verifier);
         verify_own(&held.svid, &verifier)?;
         let spiffe_id = held.svid.spiffe_id().clone();
         let telemetry = IdentityTelemetry::new(held.svid.not_after());
         let held = Arc::new(Swap::new(held));
         let resolver = Arc::new(Resolver(Arc::clone(&held)));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
 
         let mut server_config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
@@ -133,7 +161,7 @@ impl Identity {
                 offered: svid.spiffe_id().clone(),
             });
         }
-        let held = Held::new(svid)?;
+        let held = Held::new(svid, self.0.server_config.crypto_provider())?;
         verify_own(&held.svid, &self.0.verifier)?;
         let not_after = held.svid.not_after();
         self.0.held.store(held);
@@ -319,7 +347,9 @@ pub enum IdentityError {
     #[error("the bundle does not trust the SVID: issue the SVID by an authority of the bundle")]
     Untrusted(#[from] VerifyError),
     /// rustls refused the configuration.
-    #[error("rustls refused the TLS 1.3 configuration with ring: check the features of rustls and ring")]
+    #[error(
+        "rustls refused the TLS 1.3 configuration with this provider: check the features of rustls and the provider"
+    )]
     Configuration {
         /// The reason that rustls gives.
         source: rustls::Error,

@@ -68,7 +68,7 @@ pub fn issuance_client_config(
     verifier: Arc<Verifier>,
     issuer: SpiffeId,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::clone(verifier.provider()))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(OfSpiffeId::new(verifier, issuer)))

@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
@@ -48,7 +48,7 @@ use crate::{
 pub struct Verifier {
     bundles: Arc<dyn BundleSource>,
     revocations: Arc<Swap<RevocationView>>,
-    algorithms: WebPkiSupportedAlgorithms,
+    provider: Arc<CryptoProvider>,
     telemetry: VerifierTelemetry,
 }
 
@@ -64,15 +64,26 @@ impl Verifier {
     /// Builds a verifier that reads the bundle of the peer's trust domain from a source at each handshake.
     #[must_use]
     pub fn with_source(bundles: Arc<dyn BundleSource>) -> Verifier {
-        Verifier::reading(bundles, Arc::new(Swap::new(RevocationView::new())))
+        Verifier::with_provider(bundles, super::ring_provider())
+    }
+
+    /// Builds a verifier as [`Verifier::with_source`] does, whose signatures another provider verifies.
+    #[must_use]
+    pub fn with_provider(bundles: Arc<dyn BundleSource>, provider: Arc<CryptoProvider>) -> Verifier {
+        Verifier::reading(bundles, Arc::new(Swap::new(RevocationView::new())), provider)
     }
 
     pub(super) fn reading(
         bundles: Arc<dyn BundleSource>,
         revocations: Arc<Swap<RevocationView>>,
+        provider: Arc<CryptoProvider>,
     ) -> Verifier {
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Verifier { bundles, revocations, algorithms, telemetry: VerifierTelemetry::new() }
+        Verifier { bundles, revocations, provider, telemetry: VerifierTelemetry::new() }
+    }
+
+    #[cfg(feature = "issuer")]
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
     }
 
     /// Verifies the chain of a peer that acts as a client, the leaf first, and returns its SPIFFE ID.
@@ -145,7 +156,8 @@ impl Verifier {
         if let Some(revoked) = revocations.leaf(&certificate, &leaf.spiffe_id) {
             return Err(VerifyError::Revoked { spiffe_id: leaf.spiffe_id, revoked });
         }
-        validate(&certificate, intermediates, &bundle, &revocations, self.algorithms.all, now, usage)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        validate(&certificate, intermediates, &bundle, &revocations, algorithms, now, usage)?;
         Ok(leaf.spiffe_id)
     }
 
@@ -159,7 +171,12 @@ impl Verifier {
         let certificate = Certificate::parse(certificate)
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
         let key = SubjectPublicKeyInfoDer::from(certificate.public_key_info);
-        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+        verify_tls13_signature_with_raw_key(
+            message,
+            &key,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 }
 
@@ -195,7 +212,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -234,7 +251,7 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
