@@ -17,6 +17,7 @@
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
 //!   and is a client of any. With the feature `sds` it serves Envoy as well.
 //! - `UnixAttestor` (feature `unix-peers`, Linux) attests processes that connect to a Unix domain socket.
+//! - The module `tpm` (feature `tpm`) attests machines by their TPM 2.0.
 //! - The module `federation` (feature `federation`) serves bundles to foreign trust domains over HTTPS, and
 //!   fetches theirs.
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
@@ -42,6 +43,8 @@
 //! | relationship | the trust in a foreign trust domain, whose bundle is fetched from its bundle endpoint; one-way |
 //! | issuer | the process that has SVIDs signed by an authority for workloads over the network |
 //! | evidence | what a workload presents to an issuer: a join token, or an SVID |
+//! | endorsement key, attestation key (EK, AK) | the key by which a TPM is known, and a key of the same TPM that signs what the TPM reports |
+//! | quote | what a TPM reports of the software that was started, over a nonce, signed by its attestation key |
 //! | revocation | the end of the trust in a certificate, a SPIFFE ID or an authority before it expires |
 //! | admission | the acceptance of a peer for an established connection, which ends with a revocation or expiry |
 //! | rotation | the replacement of an SVID by a newer one of the same SPIFFE ID; of a root: of an authority by a newer one |
@@ -121,6 +124,8 @@ pub mod telemetry;
 mod telemetry;
 #[cfg(feature = "rustls")]
 mod tls;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod trust_domain;
 #[cfg(feature = "workload-api")]
 pub mod workload_api;
