@@ -1,4 +1,4 @@
-//! Path validation: a table of chains that keep every rule or break one, three other verifiers as oracles,
+//! Path validation: a table of chains that keep every rule or break one, other verifiers as oracles,
 //! and budgets.
 #![cfg(feature = "rustls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]

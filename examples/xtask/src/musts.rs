@@ -30,7 +30,8 @@ pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<Vec<String>> {
     );
     for (title, file) in DOCUMENTS {
         let path = format!("x0-identity/tests/{file}.rs");
-        let rows = table(&workspace.read(&path)?);
+        let source = workspace.read(&path)?;
+        let rows = table(&source);
         if rows.is_empty() {
             findings.push(format!("{path} has no table of rules at its beginning: add it"));
         }

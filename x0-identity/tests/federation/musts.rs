@@ -65,7 +65,7 @@ fn s5_both_profiles() {
     let (example, web) = (Domain::new("example.org"), Web::new());
     let consumer = Consumer::new(ClientOptions::default().web_roots(web.roots()));
     let of_web = Endpoint::new(web.config("localhost"));
-    of_web.published.set("/b?".trim_end_matches('?'), &example.bundle(7)).unwrap();
+    of_web.published.set("/b", &example.bundle(7)).unwrap();
     let location = url(&format!("https://localhost:{}/b?x=y", of_web.address().port()));
     consumer.establish(Relationship::new(example.name(), location, EndpointProfile::Web));
     consumer.until_bundle(&example.bundle(7));
@@ -122,7 +122,7 @@ fn s5_tls_of_the_intermediate_compatibility() {
 fn s5_1_parameters_are_explicit() {
     // The types have no default: URL, profile, trust domain, and for `https_spiffe` the SPIFFE ID.
     let endpoint = id("spiffe://example.com/bundle-server");
-    let profile = EndpointProfile::Spiffe { endpoint: endpoint.clone() };
+    let profile = EndpointProfile::Spiffe { endpoint };
     let relationship =
         Relationship::new(domain("alice"), url("https://mypage.example.com/alice"), profile.clone());
     // §7.2: the trust domain is not that of the host, nor that of the endpoint.

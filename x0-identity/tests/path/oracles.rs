@@ -199,6 +199,98 @@ const OPENSSL: &[Difference] = &[
     ),
 ];
 
+const GO: &[Difference] = &[
+    differs(
+        "RFC 5280 §4.1.2.5",
+        "UTCTime",
+        true,
+        "accepts a time without seconds (§4.1.2.5.1: MUST include them)",
+    ),
+    differs("RFC 5280 §4.1.2.5", "GeneralizedTime", true, "accepts an offset (§4.1.2.5.2: MUST be Zulu)"),
+    differs("RFC 5280 §4.2.1.9", "a self-issued", false, "counts self-issued signers (§6.1.4 (l) does not)"),
+    differs("RFC 5280 §4.2.1.9", "negative", true, "takes a negative path length for none"),
+    differs("RFC 5280 §6.1.3 (a) (4)", "the issuer", false, "compares names byte by byte (§7.1 does not)"),
+    differs("RFC 5280 §4.1.2.4", "a subject of an empty set", true, "accepts an empty set of attributes"),
+    differs(
+        "X509-SVID §4.2",
+        "https:",
+        true,
+        "checks the names of the leaf only (§6.1.3 (b): of every certificate)",
+    ),
+    differs(
+        "X509-SVID §4.2",
+        "urn:",
+        true,
+        "checks the names of the leaf only (§6.1.3 (b): of every certificate)",
+    ),
+    differs("X509-SVID §4.2", "@", true, "takes a host for a domain (§4.2.1.10: the host itself)"),
+    differs("X509-SVID §4.2", "@", false, "takes a host for a domain (§4.2.1.10: the host itself)"),
+    differs("X509-SVID §4.2", "the host org", true, "takes a host for a domain (§4.2.1.10: the host itself)"),
+    differs(
+        "X509-SVID §4.2",
+        "not critical org",
+        true,
+        "takes a host for a domain (§4.2.1.10: the host itself)",
+    ),
+    differs(
+        "X509-SVID §4.2",
+        "the host org",
+        false,
+        "takes a host for a domain (§4.2.1.10: the host itself)",
+    ),
+    differs("X509-SVID §4.2", "a wildcard", true, "compares a wildcard as a label"),
+    differs(
+        "X509-SVID §4.2",
+        "a directory name",
+        false,
+        "refuses constraints on directory names, which it does not process",
+    ),
+    differs(
+        "X509-SVID §4.2",
+        "a subject",
+        false,
+        "refuses constraints on directory names, which it does not process",
+    ),
+    differs("RFC 5280 §4.2.1.10", "a minimum", true, "ignores minimum and maximum (MUST be zero and absent)"),
+    differs("RFC 5280 §4.2.1.10", "a maximum", true, "ignores minimum and maximum (MUST be zero and absent)"),
+    differs("RFC 5280 §4.2.1.10", "bytes after", true, "ignores bytes after a subtree"),
+    differs(
+        "RFC 5280 §4.2.1.10",
+        "no list",
+        false,
+        "refuses constraints without subtrees (for CAs: MUST NOT issue)",
+    ),
+    differs(
+        "RFC 5280 §6.1.3 (d)",
+        "",
+        false,
+        "refuses critical policy constraints, which it does not process",
+    ),
+    differs("RFC 5280 §6.1.3 (d)", "", true, "processes no policies"),
+    differs(
+        "RFC 5280 §4.2,",
+        "extension 14",
+        true,
+        "accepts critical key identifiers (§4.2.1.2: MUST be not critical)",
+    ),
+    differs(
+        "RFC 5280 §4.2,",
+        "extension 35",
+        true,
+        "accepts critical key identifiers (§4.2.1.1: MUST be not critical)",
+    ),
+    differs("RFC 5280 §4.2,", "extension 31", true, "accepts critical distribution points and reads no list"),
+    differs("X.690", "names:", true, "skips names of other forms, and bytes after the list"),
+    differs("X.690", "key usage:", true, "accepts encodings that are not the shortest"),
+    differs("X.690", "basic constraints:", true, "ignores a further field"),
+    differs(
+        "RFC 5280 §6.1.3 (a) (1)",
+        "ECDSA with parameters",
+        true,
+        "ignores parameters (RFC 5758 §3.2: MUST omit)",
+    ),
+];
+
 fn compare(peer: &str, differences: &[Difference], judge: impl Fn(&Vector) -> bool) {
     let (mut same, mut spiffe, mut explained, mut unexplained) = (0, 0, 0, Vec::new());
     let mut used = vec![false; differences.len()];
@@ -300,4 +392,47 @@ fn openssl_differs_only_where_explained() {
         return;
     }
     compare("OpenSSL", OPENSSL, |vector| openssl_accepts(vector, folder.path()));
+}
+
+/// What Go's crypto/x509 with the rules of go-spiffe says of all vectors: each verdict with its reason.
+fn go_verdicts(program: &Path, vectors: &[Vector]) -> Vec<String> {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+    let child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let lines = vectors.iter().map(|vector| {
+        let texts = |certificates: &[CertificateDer<'static>]| {
+            certificates.iter().map(|der| base64(der)).collect::<Vec<_>>().join(" ")
+        };
+        format!("{} {} / {}\n", vector.now, texts(&vector.chain), texts(&vector.bundle))
+    });
+    let lines: Vec<String> = lines.collect();
+    // The program answers while it reads: neither side may wait for the other.
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for line in lines {
+                input.write_all(line.as_bytes()).unwrap();
+            }
+        });
+        let verdicts: Vec<String> = output.lines().map(Result::unwrap).collect();
+        assert_eq!(verdicts.len(), vectors.len());
+        assert!(child.wait().unwrap().success());
+        verdicts
+    })
+}
+
+#[test]
+fn go_differs_only_where_explained() {
+    let Some(program) = std::env::var_os("X0_GO_VERIFY") else {
+        assert!(std::env::var_os("X0_SPIFFE_CI").is_none(), "CI names the program in X0_GO_VERIFY");
+        println!("skipped: X0_GO_VERIFY names no program; .ci/run builds it from tests/foreign/verify.go");
+        return;
+    };
+    let all = vectors();
+    let verdicts = go_verdicts(Path::new(&program), &all);
+    // `compare` makes the vectors again, with other keys.
+    let by_name: std::collections::BTreeMap<&str, &str> =
+        all.iter().map(|vector| vector.name.as_str()).zip(verdicts.iter().map(String::as_str)).collect();
+    compare("Go", GO, |vector| by_name[vector.name.as_str()] == "accept");
 }
