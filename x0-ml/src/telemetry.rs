@@ -11,9 +11,12 @@
 //! | `x0_ml_pending_documents` | gauge | – | changed documents that are not in the indexes yet |
 //! | `x0_ml_applied_revision` | gauge | – | revision of the store up to which all changes are in the indexes |
 //! | `x0_ml_rebuilds_total` | counter | `cause`: damage, settings | indexes built again because the saved file could not be used |
+//! | `x0_ml_stage_seconds` | histogram | `stage`: list, read, chunk, embed, insert, remove, publish, save, query | time of one step of indexing, and of one query without its embedding |
 //!
 //! Install a recorder before a [`KnowledgeBase`](crate::knowledge::KnowledgeBase) is opened: handles made
 //! earlier stay silent.
+
+use crate::knowledge::Output;
 
 #[cfg(feature = "metrics")]
 mod recorded;
@@ -26,3 +29,34 @@ pub(crate) use recorded::Telemetry;
 pub use recorded::describe;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use silent::Telemetry;
+
+/// What a [`KnowledgeBase`](crate::knowledge::KnowledgeBase) spends its time on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    List,
+    Read,
+    Chunk,
+    Embed,
+    Insert,
+    Remove,
+    Publish,
+    Save,
+    Query,
+}
+
+impl Stage {
+    /// The stage of an output of the engine.
+    pub(crate) fn of(output: &Output) -> Self {
+        match output {
+            Output::List { .. } => Self::List,
+            // A document that is left out was read in vain.
+            Output::Read { .. } | Output::LeftOut { .. } => Self::Read,
+            Output::Chunk { .. } => Self::Chunk,
+            Output::Embed { .. } => Self::Embed,
+            Output::Insert { .. } => Self::Insert,
+            Output::Remove { .. } => Self::Remove,
+            Output::Publish => Self::Publish,
+            Output::Save { .. } => Self::Save,
+        }
+    }
+}

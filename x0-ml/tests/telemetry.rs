@@ -8,7 +8,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use x0_ml::embed::HashedWords;
 use x0_ml::file::DiskFolder;
 use x0_ml::knowledge::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeStore, MemoryStore};
-use x0_ml::retrieve::Document;
+use x0_ml::retrieve::{Document, Mode};
 
 #[test]
 fn a_base_reports_what_it_did() {
@@ -26,6 +26,7 @@ fn a_base_reports_what_it_did() {
         };
         let mut base = open(&store);
         base.run(Duration::ZERO).unwrap();
+        base.query("two", 1, Mode::Lexical).unwrap();
         base.save(Duration::ZERO).unwrap();
         std::fs::write(path.join("knowledge.index"), b"damage").unwrap();
         open(&store).run(Duration::ZERO).unwrap();
@@ -38,7 +39,7 @@ fn a_base_reports_what_it_did() {
         match &found.unwrap_or_else(|| panic!("{name} {label}")).3 {
             DebugValue::Counter(count) => *count as f64,
             DebugValue::Gauge(gauge) => gauge.0,
-            DebugValue::Histogram(_) => f64::NAN,
+            DebugValue::Histogram(values) => values.iter().map(|value| value.0).sum(),
         }
     };
     assert!((value("x0_ml_embeddings_total", "model") - 1.0).abs() < 1e-9);
@@ -46,6 +47,9 @@ fn a_base_reports_what_it_did() {
     assert!((value("x0_ml_embedding_tokens_total", "") - 3.0).abs() < 1e-9);
     assert!((value("x0_ml_rebuilds_total", "damage") - 1.0).abs() < 1e-9);
     assert!((value("x0_ml_applied_revision", "") - 1.0).abs() < 1e-9);
+    for stage in ["list", "read", "chunk", "embed", "insert", "publish", "save", "query"] {
+        assert!(value("x0_ml_stage_seconds", stage) > 0.0, "{stage}");
+    }
     assert!(value("x0_ml_saved_bytes", "") > 100.0);
     assert!((value("x0_ml_chunks", "") - 1.0).abs() < 1e-9);
 }

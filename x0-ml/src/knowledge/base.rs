@@ -14,7 +14,7 @@ use crate::hash::digest_of;
 use crate::index::{HnswIndex, HnswOptions, Metric, OptionsError, RestoreError, VectorIndex, VectorReader};
 use crate::lexical::{LexicalIndex, LexicalOptions};
 use crate::retrieve::{Hit, Mode, Query, QueryError, Retriever};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Stage, Telemetry};
 
 const CACHE: &str = "embeddings.cache";
 const INDEX: &str = "knowledge.index";
@@ -329,10 +329,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// # Errors
     /// [`KnowledgeError::Query`].
     pub fn answer(&self, query: &Query<'_>) -> Result<Vec<Hit>, KnowledgeError> {
-        let reader = self.index.reader();
-        Retriever::new(reader.as_ref(), &self.lexical, self.engine.passages())
-            .query(query)
-            .map_err(KnowledgeError::Query)
+        let (reader, begun) = (self.index.reader(), Telemetry::begin());
+        let hits = Retriever::new(reader.as_ref(), &self.lexical, self.engine.passages()).query(query);
+        self.telemetry.ended(Stage::Query, begun);
+        hits.map_err(KnowledgeError::Query)
     }
 
     /// A handle to search vectors from another thread.
@@ -346,7 +346,15 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     }
 
     fn carry_out(&mut self, now: Duration, output: Output) -> Result<(), KnowledgeError> {
-        let answer = match output {
+        let (stage, begun) = (Stage::of(&output), Telemetry::begin());
+        let answer = self.perform(output);
+        self.telemetry.ended(stage, begun);
+        answer.map_or(Ok(()), |input| self.handle(now, input))
+    }
+
+    /// The input that answers an output, for those that have one.
+    fn perform(&mut self, output: Output) -> Option<Input> {
+        Some(match output {
             Output::List { after, max } => {
                 self.store.list(after.as_ref(), max).map_or(Input::Failed, |page| Input::Listed {
                     page: page.documents,
@@ -374,19 +382,19 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                     debug_assert!(is_in, "a checked vector is inserted");
                     self.lexical.insert(chunk.id, chunk.content());
                 }
-                return Ok(());
+                return None;
             }
             Output::Remove { ids } => {
                 for id in ids {
                     self.index.remove(id);
                     self.lexical.remove(id);
                 }
-                return Ok(());
+                return None;
             }
             Output::Publish => {
                 self.index.publish();
                 self.telemetry.applied(&self.engine);
-                return Ok(());
+                return None;
             }
             Output::Save { catalogue } => {
                 let (vectors, lexical) = (self.index.save(), self.lexical.save());
@@ -395,9 +403,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 let is_durable = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
                 Input::Saved { is_durable }
             }
-            Output::LeftOut { .. } => return Ok(()),
-        };
-        self.handle(now, answer)
+            Output::LeftOut { .. } => return None,
+        })
     }
 
     /// The vectors of chunks, from the cache or the model. New ones go to the cache first, so that they are

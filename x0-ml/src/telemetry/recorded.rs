@@ -1,7 +1,13 @@
 //! Handles of the metrics.
 
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use std::time::Instant;
 
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+
+use super::Stage;
 use crate::embed::Embedded;
 use crate::knowledge::{Knowledge, KnowledgeError};
 
@@ -32,6 +38,11 @@ pub fn describe() {
         Unit::Count,
         "Indexes built again because the saved file could not be used"
     );
+    describe_histogram!(
+        "x0_ml_stage_seconds",
+        Unit::Seconds,
+        "Time of one step of indexing, and of one query without its embedding"
+    );
 }
 
 pub(crate) struct Telemetry {
@@ -46,6 +57,8 @@ pub(crate) struct Telemetry {
     applied: Gauge,
     damage: Counter,
     settings: Counter,
+    /// In the order of [`Stage`].
+    stages: [Histogram; 9],
 }
 
 impl Telemetry {
@@ -62,7 +75,17 @@ impl Telemetry {
             applied: gauge!("x0_ml_applied_revision"),
             damage: counter!("x0_ml_rebuilds_total", "cause" => "damage"),
             settings: counter!("x0_ml_rebuilds_total", "cause" => "settings"),
+            stages: ["list", "read", "chunk", "embed", "insert", "remove", "publish", "save", "query"]
+                .map(|stage| histogram!("x0_ml_stage_seconds", "stage" => stage)),
         }
+    }
+
+    pub(crate) fn begin() -> Instant {
+        Instant::now()
+    }
+
+    pub(crate) fn ended(&self, stage: Stage, begun: Instant) {
+        self.stages[stage as usize].record(begun.elapsed());
     }
 
     pub(crate) fn cached(&self, vectors: usize) {

@@ -1,5 +1,6 @@
 //! The calls of the feature `metrics` without it.
 
+use super::Stage;
 use crate::embed::Embedded;
 use crate::knowledge::{Knowledge, KnowledgeError};
 
@@ -10,6 +11,9 @@ impl Telemetry {
         Self
     }
 
+    pub(crate) fn begin() {}
+
+    pub(crate) fn ended(&self, _: Stage, (): ()) {}
     pub(crate) fn cached(&self, _: usize) {}
     pub(crate) fn embedded(&self, _: usize, _: Embedded) {}
     pub(crate) fn cache_written(&self, _: bool) {}
