@@ -22,12 +22,16 @@
 
 mod exact;
 mod hnsw;
+#[cfg(feature = "hnsw_rs")]
+mod hnsw_rs;
 mod rerank;
 mod vector;
 mod vector_index;
 
 pub use exact::ExactIndex;
 pub use hnsw::{HnswIndex, HnswOptions};
+#[cfg(feature = "hnsw_rs")]
+pub use hnsw_rs::{HnswRsIndex, HnswRsOptions};
 pub use rerank::{Rerank, SourceError, VectorSource};
 pub use vector::{DIMENSIONS_MAX, Metric, Neighbour, VectorId};
 pub use vector_index::{

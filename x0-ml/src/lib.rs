@@ -25,7 +25,7 @@
 //!   named by content.
 //! - [`embed`]: [`Embedder`](embed::Embedder) (the seam) and a cache of vectors by chunk.
 //! - [`index`]: [`VectorIndex`](index::VectorIndex) (the seam), [`HnswIndex`](index::HnswIndex),
-//!   [`ExactIndex`](index::ExactIndex).
+//!   [`ExactIndex`](index::ExactIndex), and with the feature `hnsw_rs` an index on that crate.
 //! - [`lexical`]: BM25 with removals in place.
 //! - [`retrieve`]: fusion of both lists, filters, passages that can be cited.
 //! - [`knowledge`]: the protocol engine that keeps the indexes equal to a store, the seam
@@ -34,7 +34,8 @@
 //!   same bits on every processor. [`telemetry`]: the names of the metrics.
 //!
 //! Features: `kv` (collections in a store of x0-kv), `minilm` (all-MiniLM-L6-v2 and its kind on candle: 130
-//! more crates), `conformance` (suites for the seams), `metrics`. The default is none of them.
+//! more crates), `hnsw_rs` (a third index, for comparison: 80 more crates), `conformance` (suites for the
+//! seams), `metrics`. The default is none of them.
 //!
 //! # Glossary
 //! - *Document*: a text with a name and a revision. *Chunk*: a byte range of a document; its

@@ -18,6 +18,15 @@ fn own_implementations_keep_the_contracts() {
     conformance::knowledge_store(&mut MemoryStore::new());
 }
 
+#[cfg(feature = "hnsw_rs")]
+#[test]
+fn the_index_on_hnsw_rs_keeps_the_contract() {
+    use x0_ml::index::{HnswRsIndex, HnswRsOptions};
+    conformance::vector_index(&|metric| Box::new(HnswRsIndex::new(HnswRsOptions::new(8, metric)).unwrap()));
+    let walking = |metric| HnswRsOptions::new(8, metric).scan_len_max(0);
+    conformance::vector_index(&|metric| Box::new(HnswRsIndex::new(walking(metric)).unwrap()));
+}
+
 /// Embeds a text differently when others are in the call, as a model with wrong padding does.
 struct Padded(HashedWords);
 

@@ -16,6 +16,9 @@ mod concurrent;
 mod damage;
 #[path = "index/filters.rs"]
 mod filters;
+#[cfg(feature = "hnsw_rs")]
+#[path = "index/hnsw_rs.rs"]
+mod hnsw_rs;
 #[path = "index/samples.rs"]
 mod samples;
 #[path = "index/support.rs"]

@@ -26,18 +26,18 @@ const VECTORS: u32 = 3;
 /// some thousand vectors.
 pub struct ExactIndex {
     rows: Rows,
-    row_of: HashMap<VectorId, usize>,
     published: Arc<Published>,
 }
 
 /// Vectors one after the other, with their numbers.
 #[derive(Clone)]
-struct Rows {
+pub(super) struct Rows {
     dimensions: usize,
     metric: Metric,
     path: Path,
     ids: Vec<VectorId>,
     vectors: Vec<f32>,
+    row_of: HashMap<VectorId, usize>,
 }
 
 struct Published(ArcSwap<Rows>);
@@ -48,10 +48,9 @@ impl ExactIndex {
     /// # Errors
     /// [`OptionsError`] if `dimensions` is 0 or above [`DIMENSIONS_MAX`](super::DIMENSIONS_MAX).
     pub fn new(dimensions: usize, metric: Metric) -> Result<Self, OptionsError> {
-        check_dimensions(dimensions)?;
-        let rows = Rows { dimensions, metric, path: Path::detect(), ids: Vec::new(), vectors: Vec::new() };
+        let rows = Rows::new(dimensions, metric)?;
         let published = Arc::new(Published(ArcSwap::from_pointee(rows.clone())));
-        Ok(Self { rows, row_of: HashMap::new(), published })
+        Ok(Self { rows, published })
     }
 }
 
@@ -63,11 +62,21 @@ impl fmt::Debug for ExactIndex {
 }
 
 impl Rows {
+    pub(super) fn new(dimensions: usize, metric: Metric) -> Result<Self, OptionsError> {
+        check_dimensions(dimensions)?;
+        let (path, row_of) = (Path::detect(), HashMap::new());
+        Ok(Self { dimensions, metric, path, ids: Vec::new(), vectors: Vec::new(), row_of })
+    }
+
+    pub(super) fn contains(&self, id: VectorId) -> bool {
+        self.row_of.contains_key(&id)
+    }
+
     fn row(&self, row: usize) -> &[f32] {
         &self.vectors[row * self.dimensions..][..self.dimensions]
     }
 
-    fn score(&self, query: &[f32], vector: &[f32]) -> f32 {
+    pub(super) fn score(&self, query: &[f32], vector: &[f32]) -> f32 {
         let dot = self.path.dot_f32(query, vector);
         match self.metric {
             Metric::InnerProduct => dot,
@@ -78,7 +87,7 @@ impl Rows {
         }
     }
 
-    fn check(&self, vector: &[f32]) -> Result<(), InsertError> {
+    pub(super) fn check(&self, vector: &[f32]) -> Result<(), InsertError> {
         check(self.dimensions, vector)?;
         let square = self.path.dot_f32(vector, vector);
         if !square.is_finite() || (self.metric == Metric::Cosine && square == 0.0) {
@@ -87,7 +96,31 @@ impl Rows {
         Ok(())
     }
 
-    fn search(&self, search: &Search<'_>) -> Result<Vec<Neighbour>, SearchError> {
+    pub(super) fn insert(&mut self, id: VectorId, vector: &[f32]) -> Result<(), InsertError> {
+        self.check(vector)?;
+        if let Some(row) = self.row_of.get(&id) {
+            self.vectors[row * self.dimensions..][..self.dimensions].copy_from_slice(vector);
+        } else {
+            self.row_of.insert(id, self.ids.len());
+            self.ids.push(id);
+            self.vectors.extend_from_slice(vector);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, id: VectorId) -> bool {
+        let Some(row) = self.row_of.remove(&id) else { return false };
+        self.ids.swap_remove(row);
+        let last = self.ids.len();
+        self.vectors.copy_within(last * self.dimensions.., row * self.dimensions);
+        self.vectors.truncate(last * self.dimensions);
+        if let Some(moved) = self.ids.get(row) {
+            self.row_of.insert(*moved, row);
+        }
+        true
+    }
+
+    pub(super) fn search(&self, search: &Search<'_>) -> Result<Vec<Neighbour>, SearchError> {
         self.check(search.query).map_err(SearchError::Query)?;
         let mut found: Vec<Neighbour> = self
             .ids
@@ -98,6 +131,74 @@ impl Rows {
             .collect();
         rank(&mut found, search.k);
         Ok(found)
+    }
+
+    pub(super) fn save(&self, kind: [u8; 8]) -> Vec<u8> {
+        let mut file = SectionWriter::new(kind, VERSION);
+        let settings = [self.metric.code(), u32::try_from(self.dimensions).unwrap_or(u32::MAX)];
+        file.section(SETTINGS, settings.iter().flat_map(|number| number.to_le_bytes()).collect());
+        file.section(IDS, self.ids.iter().flat_map(|id| id.0.to_le_bytes()).collect());
+        file.section(VECTORS, self.vectors.iter().flat_map(|number| number.to_le_bytes()).collect());
+        file.finish()
+    }
+
+    /// What [`save`](Self::save) wrote, with the settings of these rows.
+    pub(super) fn restored(&self, file: &[u8], kind: [u8; 8]) -> Result<Self, RestoreError> {
+        let sections = Sections::parse(file, kind, VERSION)?;
+        let mut settings = sections.section(SETTINGS)?;
+        settings.expect(2, 4)?;
+        if Metric::from_code(settings.u32()?) != Some(self.metric) {
+            return Err(RestoreError::Options { setting: "metric" });
+        }
+        if settings.u32()? as usize != self.dimensions {
+            return Err(RestoreError::Options { setting: "number of dimensions" });
+        }
+        let mut ids = sections.section(IDS)?;
+        let mut vectors = sections.section(VECTORS)?;
+        let count = ids.len() / 8;
+        ids.expect(count, 8)?;
+        vectors.expect(count, 4 * self.dimensions)?;
+        let Self { dimensions, metric, path, .. } = *self;
+        let (ids_room, row_of) = (Vec::with_capacity(count), HashMap::with_capacity(count));
+        let mut rows = Self { dimensions, metric, path, ids: ids_room, vectors: Vec::new(), row_of };
+        for row in 0..count {
+            let damage = ids.damage("a number of a vector occurs twice");
+            let id = VectorId(ids.u64()?);
+            if rows.row_of.insert(id, row).is_some() {
+                return Err(damage.into());
+            }
+            rows.ids.push(id);
+        }
+        rows.vectors.reserve(count * dimensions);
+        for row in 0..count {
+            let damage = vectors.damage("a vector is not one that can be inserted");
+            for _ in 0..dimensions {
+                rows.vectors.push(vectors.f32()?);
+            }
+            rows.check(rows.row(row)).map_err(|_| damage)?;
+        }
+        Ok(rows)
+    }
+}
+
+/// What the index on hnsw_rs needs besides.
+#[cfg(feature = "hnsw_rs")]
+impl Rows {
+    pub(super) fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    pub(super) fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    pub(super) fn ids(&self) -> &[VectorId] {
+        &self.ids
+    }
+
+    /// The vector of this number.
+    pub(super) fn vector(&self, id: VectorId) -> Option<&[f32]> {
+        self.row_of.get(&id).map(|row| self.row(*row))
     }
 }
 
@@ -125,33 +226,15 @@ impl VectorIndex for ExactIndex {
     }
 
     fn contains(&self, id: VectorId) -> bool {
-        self.row_of.contains_key(&id)
+        self.rows.contains(id)
     }
 
     fn insert(&mut self, id: VectorId, vector: &[f32]) -> Result<(), InsertError> {
-        self.rows.check(vector)?;
-        if let Some(row) = self.row_of.get(&id) {
-            let dimensions = self.rows.dimensions;
-            self.rows.vectors[row * dimensions..][..dimensions].copy_from_slice(vector);
-        } else {
-            self.row_of.insert(id, self.rows.ids.len());
-            self.rows.ids.push(id);
-            self.rows.vectors.extend_from_slice(vector);
-        }
-        Ok(())
+        self.rows.insert(id, vector)
     }
 
     fn remove(&mut self, id: VectorId) -> bool {
-        let Some(row) = self.row_of.remove(&id) else { return false };
-        let dimensions = self.rows.dimensions;
-        self.rows.ids.swap_remove(row);
-        let last = self.rows.ids.len();
-        self.rows.vectors.copy_within(last * dimensions.., row * dimensions);
-        self.rows.vectors.truncate(last * dimensions);
-        if let Some(moved) = self.rows.ids.get(row) {
-            self.row_of.insert(*moved, row);
-        }
-        true
+        self.rows.remove(id)
     }
 
     fn search(&self, search: &Search<'_>) -> Result<Vec<Neighbour>, SearchError> {
@@ -167,49 +250,11 @@ impl VectorIndex for ExactIndex {
     }
 
     fn save(&self) -> Vec<u8> {
-        let mut file = SectionWriter::new(KIND, VERSION);
-        let settings = [self.rows.metric.code(), u32::try_from(self.rows.dimensions).unwrap_or(u32::MAX)];
-        file.section(SETTINGS, settings.iter().flat_map(|number| number.to_le_bytes()).collect());
-        file.section(IDS, self.rows.ids.iter().flat_map(|id| id.0.to_le_bytes()).collect());
-        file.section(VECTORS, self.rows.vectors.iter().flat_map(|number| number.to_le_bytes()).collect());
-        file.finish()
+        self.rows.save(KIND)
     }
 
     fn restore(&mut self, file: &[u8]) -> Result<(), RestoreError> {
-        let sections = Sections::parse(file, KIND, VERSION)?;
-        let mut settings = sections.section(SETTINGS)?;
-        settings.expect(2, 4)?;
-        if Metric::from_code(settings.u32()?) != Some(self.rows.metric) {
-            return Err(RestoreError::Options { setting: "metric" });
-        }
-        if settings.u32()? as usize != self.rows.dimensions {
-            return Err(RestoreError::Options { setting: "number of dimensions" });
-        }
-        let mut ids = sections.section(IDS)?;
-        let mut vectors = sections.section(VECTORS)?;
-        let count = ids.len() / 8;
-        ids.expect(count, 8)?;
-        vectors.expect(count, 4 * self.rows.dimensions)?;
-        let Rows { dimensions, metric, path, .. } = self.rows;
-        let mut rows = Rows { dimensions, metric, path, ids: Vec::with_capacity(count), vectors: Vec::new() };
-        let mut row_of = HashMap::with_capacity(count);
-        for row in 0..count {
-            let damage = ids.damage("a number of a vector occurs twice");
-            let id = VectorId(ids.u64()?);
-            if row_of.insert(id, row).is_some() {
-                return Err(damage.into());
-            }
-            rows.ids.push(id);
-        }
-        rows.vectors.reserve(count * rows.dimensions);
-        for row in 0..count {
-            let damage = vectors.damage("a vector is not one that can be inserted");
-            for _ in 0..rows.dimensions {
-                rows.vectors.push(vectors.f32()?);
-            }
-            rows.check(rows.row(row)).map_err(|_| damage)?;
-        }
-        (self.rows, self.row_of) = (rows, row_of);
+        self.rows = self.rows.restored(file, KIND)?;
         self.publish();
         Ok(())
     }
