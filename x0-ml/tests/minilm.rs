@@ -18,6 +18,9 @@ use std::path::PathBuf;
 use x0_ml::chunk::{ChunkOptions, Chunker};
 use x0_ml::embed::{EmbedError, Embedder, LoadError, MiniLm, MiniLmOptions, Overflow};
 
+/// Pearson's correlation of sentence-transformers 6.2 (torch 2.15) with the judgement of people.
+const LEE: f64 = 0.656_367;
+
 fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("X0_MINILM").map(PathBuf::from);
     if folder.is_none() {
@@ -51,6 +54,39 @@ fn vectors_are_those_of_the_reference() {
     let worst = vectors.chunks(384).zip(expect.chunks(384)).map(|(a, b)| cosine(a, b)).fold(1.0, f64::min);
     eprintln!("least cosine to the reference: {worst:.9}");
     assert!(worst > 0.999_999, "{worst}");
+}
+
+/// The 50 documents of Lee, Pincombe and Welsh (2005), whose likeness people judged. `X0_LEE` names the folder
+/// of gensim's test data, with `lee.cor` and `similarities0-1.txt`.
+#[test]
+fn the_judgement_of_people_is_met_as_by_the_reference() {
+    let Some(folder) = folder() else { return };
+    let Some(data) = std::env::var_os("X0_LEE").map(PathBuf::from) else {
+        eprintln!("skipped: X0_LEE names no folder with lee.cor");
+        return;
+    };
+    let documents: String =
+        std::fs::read(data.join("lee.cor")).unwrap().into_iter().map(char::from).collect();
+    let documents: Vec<&str> = documents.lines().collect();
+    let judged = std::fs::read_to_string(data.join("similarities0-1.txt")).unwrap();
+    let judged: Vec<f64> = judged.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    assert_eq!((documents.len(), judged.len()), (50, 2500));
+    let model = MiniLm::from_folder(&folder, MiniLmOptions::new()).unwrap();
+    let mut vectors = vec![0.0; 50 * 384];
+    model.embed(&documents, &mut vectors).unwrap();
+    let vector = |document: usize| &vectors[document * 384..][..384];
+    let pairs: Vec<(f64, f64)> = (0..50)
+        .flat_map(|a| (a + 1..50).map(move |b| (a, b)))
+        .map(|(a, b)| (cosine(vector(a), vector(b)), judged[a * 50 + b]))
+        .collect();
+    let mean = |part: fn(&(f64, f64)) -> f64| pairs.iter().map(part).sum::<f64>() / pairs.len() as f64;
+    let (found, people) = (mean(|pair| pair.0), mean(|pair| pair.1));
+    let sum = |term: &dyn Fn(f64, f64) -> f64| -> f64 {
+        pairs.iter().map(|pair| term(pair.0 - found, pair.1 - people)).sum()
+    };
+    let correlation = sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt();
+    eprintln!("correlation over {} pairs: {correlation:.6}", pairs.len());
+    assert!((correlation - LEE).abs() < 0.001, "{correlation}");
 }
 
 #[test]
