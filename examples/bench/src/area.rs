@@ -65,9 +65,9 @@ pub(crate) fn all() -> Vec<Area> {
         },
         Area {
             name: "rag",
-            about: "x0-ml's graph index beside hnswlib, faiss and usearch: build, memory, queries at equal recall, filters, churn",
+            about: "x0-ml's graph index beside hnswlib, faiss, usearch and hnsw_rs; MiniLM beside torch and onnxruntime; rankings beside tantivy and bm25s",
             needs: vec![need(
-                "Python environment with hnswlib, faiss-cpu, usearch",
+                "Python environment with hnswlib, faiss-cpu, usearch, bm25s, tantivy, torch, sentence-transformers, onnxruntime",
                 rag::present(),
                 "made with python3 -m venv and pip in a private folder; hnswlib needs a C++ compiler",
             )],

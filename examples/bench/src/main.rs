@@ -40,8 +40,12 @@ enum Area {
     Mapek(area::mapek::Options),
     /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
     Ebpf(area::ebpf::Options),
-    /// x0-ml's graph index beside hnswlib, faiss and usearch
+    /// x0-ml's graph index beside hnswlib, faiss, usearch and hnsw_rs
     Rag(area::rag::Options),
+    /// x0-ml's MiniLM beside sentence-transformers on torch and onnxruntime
+    RagEmbed(area::rag::embed::Options),
+    /// Queries of a knowledge base with 50,000 chunks, without their embedding
+    RagQuery(area::rag::query::Options),
     /// The quality of x0-ml's rankings on manuals from Debian
     RagQuality(area::rag::quality::Options),
     /// The cost of metrics and JSON logs, beside etcd that is scraped the same way
@@ -56,6 +60,9 @@ enum Area {
     /// The process that measures x0-ml
     #[command(hide = true)]
     RagWorker(area::rag::worker::Options),
+    /// The process that embeds with x0-ml
+    #[command(hide = true)]
+    RagEmbedWorker(area::rag::embed::WorkerOptions),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +78,9 @@ fn main() -> ExitCode {
         Area::Ebpf(options) => area::ebpf::run(&options),
         Area::Rag(options) => area::rag::run(&options),
         Area::RagQuality(options) => area::rag::quality::run(&options),
+        Area::RagEmbed(options) => area::rag::embed::run(&options),
+        Area::RagEmbedWorker(options) => area::rag::embed::work(&options),
+        Area::RagQuery(options) => area::rag::query::run(&options),
         Area::RagWorker(options) => area::rag::worker::run(&options),
         Area::Observe(options) => area::observe::run(&options),
         Area::Sim(options) => area::sim::run(&options),

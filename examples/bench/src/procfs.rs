@@ -22,8 +22,14 @@ pub(crate) fn resident(pids: &[u32]) -> Result<u64> {
         let path = format!("/proc/{pid}/status");
         let status =
             std::fs::read_to_string(&path).with_context(|| format!("{path}: the server has gone"))?;
-        Ok(sum + resident_of_status(&status).with_context(|| format!("{path} has no VmRSS"))?)
+        Ok(sum + memory_of_status(&status, "VmRSS:").with_context(|| format!("{path} has no VmRSS"))?)
     })
+}
+
+/// Resident memory of this process at its peak, in bytes.
+pub(crate) fn resident_max() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    memory_of_status(&status, "VmHWM:").context("/proc/self/status has no VmHWM")
 }
 
 /// proc(5): the second field is the command in parentheses and may contain any character, so that fields are
@@ -36,8 +42,8 @@ fn cpu_of_stat(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
 }
 
-fn resident_of_status(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn memory_of_status(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -61,16 +67,17 @@ mod tests {
     #[test]
     fn status_gives_resident_bytes() {
         assert_eq!(
-            resident_of_status("Name:\tetcd\nVmRSS:\t   12345 kB\nVmData: 1 kB\n"),
+            memory_of_status("Name:\tetcd\nVmRSS:\t   12345 kB\nVmData: 1 kB\n", "VmRSS:"),
             Some(12345 * 1024)
         );
-        assert_eq!(resident_of_status("Name:\tkthreadd\n"), None);
+        assert_eq!(memory_of_status("Name:\tkthreadd\n", "VmRSS:"), None);
     }
 
     #[test]
     fn our_own_process_is_readable() {
         let own = [std::process::id()];
         assert!(resident(&own).unwrap() > 100_000);
+        assert!(resident_max().unwrap() >= resident(&own).unwrap());
         cpu(&own).unwrap();
         assert!(cpu(&[u32::MAX]).is_err());
     }

