@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// A linearizable collection, and one in the CRDT store.
 const MANUALS: &str = "manuals";
 const NOTES: &str = "notes";
+/// Documents that are added one by one to see when they are visible.
+const ADDED: usize = 21;
 const QUESTIONS: [&str; 4] = [
     "copyright license of the software",
     "report a bug",
@@ -45,6 +47,10 @@ struct Report {
     /// From the healing to equal answers on both sides.
     merged_ms: u64,
     questions_alike: usize,
+    /// From the acknowledgement of a document to an answer that may hold it, without the time of both
+    /// embeddings: the median and the greatest.
+    visible_us: u64,
+    visible_us_max: u64,
     took_ms: u64,
 }
 
@@ -130,6 +136,18 @@ async fn scenario(args: &RagDemoArgs, screen: &Screen, report: &mut Report) -> R
         }
     }
     screen.say(format!("{} questions are answered alike on all nodes", report.questions_alike));
+    let mut delays = Vec::new();
+    for number in 0..ADDED {
+        delays.push(visible(place, fronts[number % NODES], number).await?);
+    }
+    delays.sort_unstable();
+    report.visible_us = us(delays[delays.len() / 2]);
+    report.visible_us_max = us(delays[delays.len() - 1]);
+    screen.say(format!(
+        "{ADDED} more documents, asked on each node in turn: visible after {:.1} ms (median; at most {:.1} ms) and their embedding",
+        report.visible_us as f64 / 1000.0,
+        report.visible_us_max as f64 / 1000.0
+    ));
 
     // Both sides of a cut write to the CRDT collection.
     let cut = *cluster.running(&[leader]).first().context("no follower runs")?;
@@ -304,7 +322,32 @@ async fn hits(
     question: &str,
     min_revision: u64,
 ) -> Result<Vec<(String, u64, [usize; 2])>> {
-    let request = QueryRequest {
+    let answer = query(front, &request(collection, question, min_revision)).await?;
+    Ok(answer.hits.into_iter().map(|hit| (hit.document, hit.revision, hit.span)).collect())
+}
+
+/// Adds a document and asks a node for it: the time until it is visible there, without that of both
+/// embeddings. The query has the document's text, so that its embedding takes as long.
+async fn visible(place: SocketAddr, front: SocketAddr, number: usize) -> Result<Duration> {
+    let line = |n: usize| format!("Line {n} of note {number} is about subject {}. ", n * 7 + number);
+    let text: String = (0..40).map(line).collect();
+    let revision = put(place, MANUALS, &format!("added{number:02}"), &text).await?;
+    let begun = Instant::now();
+    let request = QueryRequest { explain: true, ..request(MANUALS, &text, revision) };
+    let answer = query(front, &request).await?;
+    if answer.applied < revision {
+        bail!("{front} answered at revision {}, and {revision} was asked", answer.applied);
+    }
+    let explain = answer.explain.context("the answer explains nothing")?;
+    Ok(begun.elapsed().saturating_sub(2 * Duration::from_micros(explain.embed_us)))
+}
+
+async fn query(front: SocketAddr, request: &QueryRequest) -> Result<QueryAnswer> {
+    ask(front, "POST", "/api/v1/rag/query", "application/json", serde_json::to_vec(request)?).await
+}
+
+fn request(collection: &str, question: &str, min_revision: u64) -> QueryRequest {
+    QueryRequest {
         collection: collection.to_owned(),
         query: question.to_owned(),
         k: 5,
@@ -312,10 +355,7 @@ async fn hits(
         mode: Mode::Hybrid,
         min_revision,
         explain: false,
-    };
-    let answer: QueryAnswer =
-        ask(front, "POST", "/api/v1/rag/query", "application/json", serde_json::to_vec(&request)?).await?;
-    Ok(answer.hits.into_iter().map(|hit| (hit.document, hit.revision, hit.span)).collect())
+    }
 }
 
 async fn alike(
@@ -351,6 +391,14 @@ fn table(report: &Report) -> String {
             format!("of {} questions, on all nodes", QUESTIONS.len()),
         ),
         (
+            "visible after",
+            format!("{:.1} ms", report.visible_us as f64 / 1000.0),
+            format!(
+                "from the acknowledgement of a document, without embeddings; at most {:.1} ms",
+                report.visible_us_max as f64 / 1000.0
+            ),
+        ),
+        (
             "both sides merged",
             format!("{} ms", report.merged_ms),
             "from the healing to equal answers".to_owned(),
@@ -367,6 +415,10 @@ fn table(report: &Report) -> String {
         text.push_str(&format!("\n  FAILED ({took}): {}.\n", report.failures.join("; ")));
     }
     text
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn ms(duration: Duration) -> u64 {

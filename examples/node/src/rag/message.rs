@@ -1,6 +1,35 @@
 //! Requests and answers of `/api/v1/rag`, as JSON.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+/// Longest text of a query.
+const TEXT_LEN_MAX: usize = 8 << 10;
+/// Most passages of an answer.
+const K_MAX: usize = 100;
+
+/// A body that is refused: the field, and the remedy.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) field: String,
+    pub(crate) detail: String,
+}
+
+impl Refused {
+    fn new(field: &str, detail: impl Into<String>) -> Refused {
+        Refused { field: field.to_owned(), detail: detail.into() }
+    }
+}
+
+/// Reads a body.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        // serde names the field between backticks.
+        let field = text.split('`').nth(1).unwrap_or("body").to_owned();
+        Refused::new(&field, format!("the body is not the expected JSON: {text}; correct it"))
+    })
+}
 
 /// The body of `POST /api/v1/rag/query`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +49,29 @@ pub(crate) struct QueryRequest {
     /// Whether the answer has timings and the state of the index.
     #[serde(default)]
     pub(crate) explain: bool,
+}
+
+impl QueryRequest {
+    /// Returns the first rule that the request breaks.
+    pub(crate) fn check(&self) -> Result<(), Refused> {
+        if self.query.trim().is_empty() {
+            return Err(Refused::new("query", "`query` is empty: write what to search for"));
+        }
+        if self.query.len() > TEXT_LEN_MAX {
+            let len = self.query.len();
+            let detail = format!("`query` has {len} bytes; shorten it to {TEXT_LEN_MAX}");
+            return Err(Refused::new("query", detail));
+        }
+        if !(1..=K_MAX).contains(&self.k) {
+            return Err(Refused::new("k", format!("`k` is {}; ask for 1 to {K_MAX} passages", self.k)));
+        }
+        if let (Some(min), Some(max)) = (self.filter.revision_min, self.filter.revision_max)
+            && min > max
+        {
+            return Err(Refused::new("filter", "`revision_min` is above `revision_max`: exchange them"));
+        }
+        Ok(())
+    }
 }
 
 fn ten() -> usize {

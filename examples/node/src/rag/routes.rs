@@ -7,21 +7,16 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post, put};
-use serde::de::DeserializeOwned;
 use x0_ml::retrieve::Document;
 
 use super::Rag;
 use super::collection::Collection;
-use super::message::{DocumentRequest, Mode, QueryAnswer, QueryRequest, Status, Written};
+use super::message::{DocumentRequest, Mode, QueryAnswer, QueryRequest, Refused, Status, Written, parse};
 use crate::http::problem::Problem;
 use crate::http::{body, json};
 
 /// Longest body of a query.
 const QUERY_LEN_MAX: usize = 64 << 10;
-/// Longest text of a query.
-const TEXT_LEN_MAX: usize = 8 << 10;
-/// Most passages of an answer.
-const K_MAX: usize = 100;
 /// Longest body of a document.
 const DOCUMENT_LEN_MAX: usize = 8 << 20;
 const NAME_LEN_MAX: usize = 1024;
@@ -47,7 +42,7 @@ impl Rag {
 
 async fn query(State(rag): State<Rag>, request: Request) -> Result<Response, Problem> {
     let request: QueryRequest = parse(&body(request, QUERY_LEN_MAX).await?)?;
-    check(&request)?;
+    request.check()?;
     let collection = rag.collection(&request.collection)?.clone();
     let begun = Instant::now();
     let mut vector = Vec::new();
@@ -59,29 +54,6 @@ async fn query(State(rag): State<Rag>, request: Request) -> Result<Response, Pro
     }
     let answer: QueryAnswer = collection.query(request, vector, begun.elapsed()).await?;
     Ok(json(&answer))
-}
-
-fn check(request: &QueryRequest) -> Result<(), Problem> {
-    if request.query.trim().is_empty() {
-        return Err(Problem::field("query", "`query` is empty: write what to search for"));
-    }
-    if request.query.len() > TEXT_LEN_MAX {
-        let len = request.query.len();
-        return Err(Problem::field(
-            "query",
-            format!("`query` has {len} bytes; shorten it to {TEXT_LEN_MAX}"),
-        ));
-    }
-    if !(1..=K_MAX).contains(&request.k) {
-        return Err(Problem::field("k", format!("`k` is {}; ask for 1 to {K_MAX} passages", request.k)));
-    }
-    let filter = &request.filter;
-    if let (Some(min), Some(max)) = (filter.revision_min, filter.revision_max)
-        && min > max
-    {
-        return Err(Problem::field("filter", "`revision_min` is above `revision_max`: exchange them"));
-    }
-    Ok(())
 }
 
 async fn status(State(rag): State<Rag>) -> Result<Response, Problem> {
@@ -131,13 +103,10 @@ fn names_of(names: Names) -> Result<(String, String), Problem> {
     Ok((collection, name))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        let text = error.to_string();
-        // serde names the field between backticks.
-        let field = text.split('`').nth(1).unwrap_or("body").to_owned();
-        Problem::field(&field, format!("the body is not the expected JSON: {text}; correct it"))
-    })
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        Problem::field(&refused.field, refused.detail)
+    }
 }
 
 /// Runs what may wait on a thread for that.

@@ -172,6 +172,47 @@ async fn wrong_requests_are_problems_with_field_and_remedy() {
     assert_eq!(binary.unwrap_err().field.as_deref(), Some("text"));
 }
 
+/// Damaged bodies: an answer or a problem of the caller, never one of the node.
+#[tokio::test]
+async fn damaged_bodies_are_problems_of_the_caller() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    let query = json!({
+        "collection": "manuals", "query": "link \u{fc}ber", "k": 3, "mode": "lexical", "explain": true,
+        "filter": {"source": "a", "tag": "b", "revision_min": 1, "revision_max": 9},
+    });
+    let document = json!({"text": "A node that loses its link.", "source": "a", "tags": ["b", "c"]});
+    let targets = [
+        ("POST", "/api/v1/rag/query", query.to_string()),
+        ("PUT", "/api/v1/rag/collections/manuals/documents/a", document.to_string()),
+    ];
+    let mut state = 7_u64;
+    let mut random = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % bound
+    };
+    let mut refused = 0;
+    for round in 0..1500 {
+        let (method, path, whole) = &targets[round % 2];
+        let mut body = whole.clone().into_bytes();
+        for _ in 0..=random(3) {
+            let at = random(body.len());
+            match random(4) {
+                0 => body[at] = b"\0\"{}[]:,\\9-e\xff"[random(13)],
+                1 => body.truncate(at + 1),
+                2 => drop(body.splice(at..at, std::iter::repeat_n(b'[', random(300)))),
+                _ => drop(body.splice(at..at, whole.bytes().skip(at).take(20))),
+            }
+        }
+        let answer = try_ask::<Value>(front.address, method, path, "application/json", body.into()).await;
+        if let Err(problem) = answer.unwrap() {
+            assert!((400..500).contains(&problem.status) && !problem.detail.is_empty(), "{problem:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
 #[tokio::test]
 async fn requests_above_the_limit_are_refused_at_once() {
     let front = Front::start(TlsMode::Off);
