@@ -2,8 +2,8 @@
 //! each tick, and draws what was seen as a timeline:
 //! `cargo run -p x0-identity --features authority,rustls --example root_rotation -- x0-identity/root-rotation.svg`.
 //!
-//! Nothing in the picture is made up: each mark is a handshake, and each bar is read from the identities. Exits
-//! with 1 when a connection failed.
+//! Nothing in the picture is made up: each mark is a handshake, and each bar is read from the identities.
+//! Exits with 1 when a connection failed.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::error::Error;

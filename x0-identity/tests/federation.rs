@@ -1,5 +1,5 @@
-//! SPIFFE Federation: one test for each MUST and MUST NOT of SPIFFE_Federation.md, the engine of the consumer,
-//! that of the endpoint, the drivers, and curl and `spiffe` of PyPI as consumers.
+//! SPIFFE Federation: one test for each MUST and MUST NOT of SPIFFE_Federation.md, the engine of the
+//! consumer, that of the endpoint, the drivers, and curl and `spiffe` of PyPI as consumers.
 //!
 //! | Section | Rule | Test |
 //! |---|---|---|

@@ -56,8 +56,8 @@ fn vectors_are_those_of_the_reference() {
     assert!(worst > 0.999_999, "{worst}");
 }
 
-/// The 50 documents of Lee, Pincombe and Welsh (2005), whose likeness people judged. `X0_LEE` names the folder
-/// of gensim's test data, with `lee.cor` and `similarities0-1.txt`.
+/// The 50 documents of Lee, Pincombe and Welsh (2005), whose likeness people judged. `X0_LEE` names the
+/// folder of gensim's test data, with `lee.cor` and `similarities0-1.txt`.
 #[test]
 fn the_judgement_of_people_is_met_as_by_the_reference() {
     let Some(folder) = folder() else { return };

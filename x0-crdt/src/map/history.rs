@@ -62,8 +62,8 @@ impl CausalMap {
         collector.finish(DeltaExtent::Complete)
     }
 
-    /// The values with these hashes, the values of events that are not in `since`, and the history that is not
-    /// in it.
+    /// The values with these hashes, the values of events that are not in `since`, and the history that is
+    /// not in it.
     ///
     /// `hashes` must be sorted. `sketched` is the version of this replica at which the receiver reconciled:
     /// later changes are included.

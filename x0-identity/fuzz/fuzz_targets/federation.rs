@@ -1,4 +1,5 @@
-//! A bundle endpoint that answers with any bytes, and a client that sends any bytes to an endpoint, in pieces.
+//! A bundle endpoint that answers with any bytes, and a client that sends any bytes to an endpoint, in
+//! pieces.
 #![no_main]
 
 use std::time::Duration;

@@ -22,9 +22,10 @@ use crate::{BundleSource, NodeId, RevocationView, SpiffeId, TrustBundle, TrustDo
 /// share one identity.
 ///
 /// The configurations are built once, for mutual TLS 1.3 with ring's cryptography (whatever the process's
-/// default provider is), or with that of [`Identity::new_with_provider`]. Each handshake reads the SVID and the bundle of that moment: [`Identity::rotate`]
-/// and [`Identity::set_bundle`] take effect with the next handshake, do not disturb one in progress, and
-/// rebuild nothing. An established connection continues until its owner closes it: see [`Identity::admit`].
+/// default provider is), or with that of [`Identity::new_with_provider`]. Each handshake reads the SVID and
+/// the bundle of that moment: [`Identity::rotate`] and [`Identity::set_bundle`] take effect with the next
+/// handshake, do not disturb one in progress, and rebuild nothing. An established connection continues until
+/// its owner closes it: see [`Identity::admit`].
 ///
 /// # Sessions are never resumed
 /// In a resumed TLS 1.3 session neither side presents a certificate. A peer whose authority left the bundle,

@@ -119,8 +119,8 @@ pub(super) fn qualifying(nonce: &[u8; 32], binding: &[u8; 32]) -> [u8; 32] {
 }
 
 impl PendingTpm {
-    /// Checks the answer, and returns the selectors: `tpm:ek:` with the digest of the EK, and `tpm:pcrs:` with
-    /// that of the registers 0 to 7.
+    /// Checks the answer, and returns the selectors: `tpm:ek:` with the digest of the EK, and `tpm:pcrs:`
+    /// with that of the registers 0 to 7.
     ///
     /// # Errors
     /// [`TpmAttestError`] names what is wrong.

@@ -1,5 +1,5 @@
-//! Consumers that others wrote, unmodified: curl for `https_web` and `https_spiffe`, and `spiffe` 0.3 of PyPI,
-//! which reads the bundle.
+//! Consumers that others wrote, unmodified: curl for `https_web` and `https_spiffe`, and `spiffe` 0.3 of
+//! PyPI, which reads the bundle.
 
 use std::process::Command;
 

@@ -89,14 +89,14 @@ impl HnswRsOptions {
     }
 }
 
-/// A graph by the crate `hnsw_rs`, for comparison with [`HnswIndex`](super::HnswIndex), which is faster, takes
-/// less memory, and removes in place.
+/// A graph by the crate `hnsw_rs`, for comparison with [`HnswIndex`](super::HnswIndex), which is faster,
+/// takes less memory, and removes in place.
 ///
 /// hnsw_rs has no removal. A removed or replaced vector stays a node that no search returns, and the graph is
 /// built again when there are as many of these as live vectors. Its files are never read:
-/// [`save`](VectorIndex::save) writes the vectors, and [`restore`](VectorIndex::restore) builds the graph from
-/// them, which takes as long as inserting all. Layers are drawn by hnsw_rs, so that two graphs of one order of
-/// changes differ. A search may wait for locks of nodes that an insertion changes.
+/// [`save`](VectorIndex::save) writes the vectors, and [`restore`](VectorIndex::restore) builds the graph
+/// from them, which takes as long as inserting all. Layers are drawn by hnsw_rs, so that two graphs of one
+/// order of changes differ. A search may wait for locks of nodes that an insertion changes.
 pub struct HnswRsIndex {
     state: State,
     published: Arc<Published>,

@@ -87,8 +87,8 @@ fn after_a_stop_between_any_two_steps_the_index_is_that_of_the_store() {
 
 type Walked = x0_ml::knowledge::KnowledgeBase<Shared, Counting, SharedFolder>;
 
-/// The scores of the 10 nearest chunks of queries. Not the chunks: equal scores stand in the order of numbers,
-/// which depends on the history.
+/// The scores of the 10 nearest chunks of queries. Not the chunks: equal scores stand in the order of
+/// numbers, which depends on the history.
 fn nearest(base: &Walked) -> Vec<Vec<f32>> {
     let near = |query: String| {
         let mut vector = [0.0; 48];

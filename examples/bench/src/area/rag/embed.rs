@@ -1,5 +1,5 @@
-//! x0-ml's MiniLM beside sentence-transformers on torch and onnxruntime: the same texts, one thread, each in a
-//! process of its own. Also the Lee set, documents whose likeness was judged by people.
+//! x0-ml's MiniLM beside sentence-transformers on torch and onnxruntime: the same texts, one thread, each in
+//! a process of its own. Also the Lee set, documents whose likeness was judged by people.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
