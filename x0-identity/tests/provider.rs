@@ -61,7 +61,7 @@ fn both_providers_give_the_same_verdicts() {
         (leaf.signed_by(&trusted).chain(&[]), true),
         (leaf.signed_by(&signer).chain(&[&signer]), true),
         (leaf.signed_by(&other).chain(&[]), false),
-        (leaf.clone().with(|leaf| leaf.valid = (-7200, -3600)).signed_by(&trusted).chain(&[]), false),
+        (leaf.with(|leaf| leaf.valid = (-7200, -3600)).signed_by(&trusted).chain(&[]), false),
     ];
     for (chain, expected) in &chains {
         let (leaf, signers) = chain.split_first().unwrap();
