@@ -1,6 +1,9 @@
 //! Replaces the authority of three nodes in its four steps, while every node connects to every other one at
 //! each tick, and draws what was seen as a timeline:
-//! `cargo run -p x0-identity --features authority,rustls --example root_rotation -- x0-identity/root-rotation.svg`.
+//!
+//! ```text
+//! cargo run -p x0-identity --features authority,rustls --example root_rotation -- root-rotation.svg
+//! ```
 //!
 //! Nothing in the picture is made up: each mark is a handshake, and each bar is read from the identities.
 //! Exits with 1 when a connection failed.
