@@ -53,7 +53,7 @@ impl Simulator {
             match UnixStream::connect(self.folder.path().join("socket")) {
                 Ok(stream) => return Tpm::over(stream),
                 Err(error) => {
-                    assert!(begun.elapsed() < Duration::from_secs(30), "swtpm did not start: {error}")
+                    assert!(begun.elapsed() < Duration::from_secs(30), "swtpm did not start: {error}");
                 }
             }
             std::thread::yield_now();
