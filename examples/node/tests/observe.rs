@@ -237,8 +237,16 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         let ready = "x0_node_http_requests_total{endpoint=\"readyz\",class=\"2xx\"}";
         assert!(value(&text, ready) >= 1.0);
     }
-    // A node has no blob store, and the series of checkpoints come with the first one.
-    let is_absent = |name: &str| name.starts_with("x0_kv_blob") || name.starts_with("x0_kv_checkpoint");
+    // A node has no blob store, issues nothing, serves no Workload API and federates with nobody. The series
+    // of checkpoints come with the first one.
+    let absent = [
+        "x0_kv_blob",
+        "x0_kv_checkpoint",
+        "x0_identity_federation",
+        "x0_identity_issu",
+        "x0_identity_workload",
+    ];
+    let is_absent = |name: &str| absent.iter().any(|start| name.starts_with(start));
     let missing: Vec<_> = tables.iter().filter(|name| !is_absent(name) && !live.contains(**name)).collect();
     assert!(missing.is_empty(), "in a table and on no node: {missing:?}");
 

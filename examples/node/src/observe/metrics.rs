@@ -23,6 +23,8 @@ const FINE: Buckets = (2e-5, 1.25, 60);
 const COARSE: Buckets = (1e-4, 2.0, 20);
 /// From 1 ms to 16 s.
 const REQUEST: Buckets = (1e-3, 4.0, 8);
+/// From 1 ms to 10 s, for a name with many series: the parts of indexing differ by orders of magnitude.
+const STAGE: Buckets = (1e-3, 10.0, 5);
 /// The histograms with fine buckets: those whose quantiles operators look at.
 const FINE_NAMES: [&str; 3] =
     ["x0_kv_operation_seconds", "x0_consensus_commit_seconds", "x0_consensus_log_write_seconds"];
@@ -89,21 +91,18 @@ async fn read(State(metrics): State<Metrics>) -> Response {
 }
 
 fn builder() -> Result<PrometheusBuilder> {
-    let mut builder = PrometheusBuilder::new()
-        .set_buckets(&bounds(COARSE))
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                Matcher::Full("x0_node_http_request_seconds".into()),
-                &bounds(REQUEST),
-            )
-        })
-        .context("the buckets of the metrics are not valid")?;
-    for name in FINE_NAMES {
+    let few = [
+        ("x0_node_http_request_seconds", REQUEST),
+        ("x0_consensus_snapshot_seconds", REQUEST),
+        ("x0_ml_stage_seconds", STAGE),
+    ];
+    let fine = FINE_NAMES.map(|name| (name, FINE));
+    let mut builder = PrometheusBuilder::new().set_buckets(&bounds(COARSE));
+    for (name, buckets) in few.into_iter().chain(fine) {
         builder = builder
-            .set_buckets_for_metric(Matcher::Full(name.into()), &bounds(FINE))
-            .context("the buckets of the metrics are not valid")?;
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(name.into()), &bounds(buckets)));
     }
-    Ok(builder)
+    builder.context("the buckets of the metrics are not valid")
 }
 
 /// The bounds, in seconds, rounded to three digits so that they are short.
