@@ -135,7 +135,7 @@ enum Change {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A search with as many candidates as vectors gives what the exact search gives, after any changes.
     #[test]

@@ -55,7 +55,7 @@ impl Writer {
         let mut nearest = self.graph.descend(from, entry, top - 1);
         for layer in (0..top).rev() {
             let mut scratch = std::mem::take(&mut self.scratch);
-            let found = self.graph.walk(layer, from, nearest, Limits::nearest(ef), &mut scratch);
+            let found = self.graph.walk(layer, from, &[nearest], Limits::nearest(ef), &mut scratch);
             self.scratch = scratch;
             let found = found.unwrap_or_default();
             nearest = found.first().copied().unwrap_or(nearest);

@@ -10,8 +10,6 @@ use crate::index::vector::VectorId;
 
 /// Removals between two sweeps: this many, and an eighth of the vectors.
 const SWEEP_REMOVED_MIN: u64 = 256;
-/// Passes of one sweep; a link that is replaced to reach one node can leave another unreached.
-const SWEEP_PASSES_MAX: usize = 4;
 
 impl Writer {
     pub(super) fn remove(&mut self, id: VectorId) -> bool {
@@ -106,65 +104,90 @@ impl Writer {
     /// Nodes that no walk over the lowest layer reaches.
     pub(super) fn unreachable(&self) -> Vec<u32> {
         let Some(entry) = self.graph.entry else { return Vec::new() };
-        let mut reached = vec![false; self.graph.slots as usize];
-        self.reach(entry, &mut reached);
-        let is_lost = |slot: &u32| self.graph.layers_of(*slot) > 0 && !reached[*slot as usize];
-        (0..self.graph.slots).filter(is_lost).collect()
+        let via = self.tree(entry);
+        (0..self.graph.slots).filter(|slot| self.is_lost(*slot, &via)).collect()
     }
 
-    fn reach(&self, entry: u32, reached: &mut [bool]) {
-        let mut next = vec![entry];
-        reached[entry as usize] = true;
+    /// For each node that a walk from the entry reaches, the node that it is reached from.
+    fn tree(&self, entry: u32) -> Vec<Option<u32>> {
+        let mut via = vec![None; self.graph.slots as usize];
+        self.reach(entry, entry, &mut via);
+        via
+    }
+
+    /// Notes `slot`, which is reached from `parent`, and what is reached from it and was not before.
+    fn reach(&self, slot: u32, parent: u32, via: &mut [Option<u32>]) {
+        via[slot as usize] = Some(parent);
+        let mut next = vec![slot];
         while let Some(slot) = next.pop() {
             for link in self.graph.links_of(0, slot) {
-                if !std::mem::replace(&mut reached[*link as usize], true) {
+                if via[*link as usize].is_none() {
+                    via[*link as usize] = Some(slot);
                     next.push(*link);
                 }
             }
         }
     }
 
+    fn is_lost(&self, slot: u32, via: &[Option<u32>]) -> bool {
+        self.graph.layers_of(slot) > 0 && via[slot as usize].is_none()
+    }
+
     pub(super) fn sweep(&mut self) {
         self.removed = 0;
         self.shrink();
-        for _ in 0..SWEEP_PASSES_MAX {
-            let Some(entry) = self.graph.entry else { return };
-            let mut reached = vec![false; self.graph.slots as usize];
-            self.reach(entry, &mut reached);
-            let mut was_whole = true;
-            for slot in 0..self.graph.slots {
-                if self.graph.layers_of(slot) == 0 || reached[slot as usize] {
-                    continue;
-                }
-                was_whole = false;
-                self.link_from_reached(entry, slot);
-                self.reach(slot, &mut reached);
-            }
-            if was_whole {
-                return;
+        let Some(entry) = self.graph.entry else { return };
+        let mut via = self.tree(entry);
+        for slot in 0..self.graph.slots {
+            if self.is_lost(slot, &via) {
+                let parent = self.link_from_reached(entry, slot, &via);
+                self.reach(slot, parent, &mut via);
             }
         }
     }
 
-    /// Links the nearest node that a walk finds to one that it does not find.
-    fn link_from_reached(&mut self, entry: u32, slot: u32) {
+    /// Links a node that a walk does not reach from the nearest one that it finds, if that has room or a link
+    /// to spare. Returns that node.
+    ///
+    /// A link by which another node is reached is kept, so that nothing is lost for what is found. There is
+    /// always a node with room or a link to spare: all nodes together have more room than there are nodes.
+    fn link_from_reached(&mut self, entry: u32, slot: u32, via: &[Option<u32>]) -> u32 {
         let from = self.graph.from(slot);
         let codes = Codes { codes: from.codes.to_vec(), scale: from.scale, square: from.square };
         let from = From::codes(&codes);
         let ef = self.graph.options.ef_construction;
-        let nearest = self.graph.descend(from, entry, 0);
+        let starts = self.graph.starts(from, entry);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let found = self.graph.walk(0, from, nearest, Limits::nearest(ef), &mut scratch).unwrap_or_default();
+        let found = self.graph.walk(0, from, &starts, Limits::nearest(ef), &mut scratch).unwrap_or_default();
         self.scratch = scratch;
-        // The descent runs over upper layers and can end on the node itself, which the lowest layer does not
-        // reach.
+        // The descent runs over upper layers, and can end among nodes that the lowest layer does not reach.
+        let near = found.iter().map(|near| near.slot()).filter(|near| via[*near as usize].is_some());
+        let near: Vec<u32> = near.collect();
         let most = self.graph.options.links_max(0);
-        let has_room = |near: &&Near| near.slot() != slot && self.graph.links_of(0, near.slot()).len() < most;
-        let parent = found.iter().find(has_room).or_else(|| found.iter().find(|near| near.slot() != slot));
-        match parent.map(|near| near.slot()) {
-            Some(parent) => self.force_link(0, parent, slot),
-            None => self.force_link(0, entry, slot),
+        let has_room = |node: &u32| self.graph.links_of(0, *node).len() < most;
+        let can_spare = |node: &u32| has_room(node) || self.spare(*node, via).is_some();
+        let all = || (0..self.graph.slots).filter(|node| via[*node as usize].is_some());
+        let parent = near.iter().copied().find(has_room).or_else(|| near.iter().copied().find(can_spare));
+        let parent = parent.or_else(|| all().find(can_spare)).unwrap_or(entry);
+        if !has_room(&parent)
+            && let Some(spare) = self.spare(parent, via)
+        {
+            self.unlink(0, parent, spare);
         }
+        self.link(0, parent, slot);
+        parent
+    }
+
+    /// The farthest link of a node on the lowest layer by which nothing is reached.
+    fn spare(&self, node: u32, via: &[Option<u32>]) -> Option<u32> {
+        let links = self.graph.links_of(0, node);
+        let mut farthest: Option<Near> = None;
+        self.graph.distances(self.graph.from(node), links, |near| {
+            if via[near.slot() as usize] != Some(node) {
+                farthest = Some(farthest.map_or(near, |farthest| farthest.max(near)));
+            }
+        });
+        farthest.map(|near| near.slot())
     }
 }
 

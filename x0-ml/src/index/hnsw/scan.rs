@@ -30,12 +30,12 @@ impl Graph {
             && let Some(entry) = self.entry
             && let Some(measured_max) = self.worth_walking(search, ef)
         {
-            let nearest = self.descend(from, entry, 0);
+            let starts = self.starts(from, entry);
             let limits = Limits { ef, filter: search.filter, measured_max };
             // A filter may itself search another index in this thread: such a search has memory of its own.
             let found = SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-                Ok(mut scratch) => self.walk(0, from, nearest, limits, &mut scratch),
-                Err(_) => self.walk(0, from, nearest, limits, &mut Scratch::default()),
+                Ok(mut scratch) => self.walk(0, from, &starts, limits, &mut scratch),
+                Err(_) => self.walk(0, from, &starts, limits, &mut Scratch::default()),
             });
             // A filter whose vectors lie far from the query ends a walk late or early; the scan then answers.
             if let Some(found) = found

@@ -69,14 +69,14 @@ impl Scratch {
 }
 
 impl Graph {
-    /// The nearest nodes of a layer that pass the filter, the nearest first; found by a walk from `entry`.
+    /// The nearest nodes of a layer that pass the filter, the nearest first; found by a walk from `starts`.
     ///
     /// `None` if it would measure too many distances.
     pub(super) fn walk(
         &self,
         layer: usize,
         from: From<'_>,
-        entry: Near,
+        starts: &[Near],
         limits: Limits<'_>,
         scratch: &mut Scratch,
     ) -> Option<Vec<Near>> {
@@ -84,10 +84,13 @@ impl Graph {
         let passes = |slot: u32| filter.is_none_or(|filter| filter(self.id(slot)));
         scratch.begin(self.slots);
         scratch.measured = 0;
-        scratch.visit(entry.slot());
-        scratch.candidates.push(Reverse(entry));
-        if passes(entry.slot()) {
-            scratch.best.push(entry);
+        for start in starts {
+            if scratch.visit(start.slot()) {
+                scratch.candidates.push(Reverse(*start));
+                if passes(start.slot()) {
+                    scratch.best.push(*start);
+                }
+            }
         }
         while let Some(Reverse(nearest)) = scratch.candidates.pop() {
             let is_full = scratch.best.len() >= ef;
@@ -137,5 +140,13 @@ impl Graph {
             }
         }
         nearest
+    }
+
+    /// Where a walk over the lowest layer begins: where the descent from the entry point ends, and the entry
+    /// point itself. Links have a direction, and only from the entry point is every node reached.
+    pub(super) fn starts(&self, from: From<'_>, entry: u32) -> [Near; 2] {
+        let mut starts = [self.descend(from, entry, 0); 2];
+        self.distances(from, &[entry], |near| starts[1] = near);
+        starts
     }
 }
