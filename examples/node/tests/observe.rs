@@ -243,7 +243,8 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         "x0_kv_blob",
         "x0_kv_checkpoint",
         "x0_identity_federation",
-        "x0_identity_issu",
+        "x0_identity_issuance",
+        "x0_identity_issue_",
         "x0_identity_workload",
     ];
     let is_absent = |name: &str| absent.iter().any(|start| name.starts_with(start));

@@ -187,7 +187,7 @@ impl Writer {
                 farthest = Some(farthest.map_or(near, |farthest| farthest.max(near)));
             }
         });
-        farthest.map(|near| near.slot())
+        farthest.map(Near::slot)
     }
 }
 
