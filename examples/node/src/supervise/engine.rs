@@ -146,7 +146,8 @@ enum State {
     Launching { begun: Duration },
     /// The process runs and does not serve yet. Reading a long log takes any time, so there is no limit.
     Starting { begun: Duration },
-    /// The node serves. `asked` is the time of the heartbeat without an answer.
+    /// The node serves. `asked` is the time of the heartbeat without an answer, `next` that of the next
+    /// heartbeat or, while one is unanswered, of the next look at the own clock.
     Serving { ready: Duration, asked: Option<Duration>, next: Duration },
     /// The node was ordered to stop, and is killed at `limit`.
     Stopping { limit: Duration },
@@ -159,7 +160,7 @@ enum State {
 /// A timer that comes later than this says that this process was not scheduled.
 const LATE: Duration = Duration::from_millis(50);
 /// A heartbeat gets more time at most this often: a machine that is overloaded for ever hides no hang.
-const EXTENSIONS_MAX: u32 = 8;
+const EXTENSIONS_MAX: u32 = 20;
 
 /// Keeps one process running.
 #[derive(Debug)]
@@ -221,7 +222,9 @@ impl Supervisor {
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         match &self.state {
             State::Pause { due } => Some(*due),
-            State::Serving { asked: Some(asked), .. } => Some(*asked + self.options.hang_after),
+            State::Serving { asked: Some(asked), next, .. } => {
+                Some((*asked + self.options.hang_after).min(*next))
+            }
             State::Serving { next, .. } => Some(*next),
             State::Stopping { limit } => Some(*limit),
             State::Launching { .. } | State::Starting { .. } | State::Killed { .. } | State::Ended => None,
@@ -229,7 +232,9 @@ impl Supervisor {
     }
 
     /// A supervisor that was not scheduled in time accuses nobody: on the same starved machine the node was
-    /// not scheduled either, and its answer may lie in the pipe. The time that was lost does not count.
+    /// not scheduled either, and its answer may lie in the pipe. The time that was lost does not count. It
+    /// is noticed by timers that come several times while an answer is awaited: the last one alone may be in
+    /// time although the machine stood still before.
     fn forgive_lateness(&mut self, now: Duration) {
         let Some(due) = self.poll_timeout() else { return };
         let late = now.saturating_sub(due);
@@ -252,14 +257,18 @@ impl Supervisor {
                 self.state = State::Launching { begun: now };
                 self.outputs.push_back(Output::Start);
             }
+            State::Serving { asked: Some(asked), next, .. } if *asked + self.options.hang_after > now => {
+                *next = now + self.options.beat_every;
+            }
             State::Serving { asked: Some(asked), ready, .. } => {
                 let (silent, served) = (now.saturating_sub(*asked), now.saturating_sub(*ready));
                 self.served(served);
                 self.outputs.push_back(Output::Notice(Notice::Hung { silent }));
                 self.kill(false);
             }
-            State::Serving { asked, .. } => {
+            State::Serving { asked, next, .. } => {
                 *asked = Some(now);
+                *next = now + self.options.beat_every;
                 self.extensions = 0;
                 self.outputs.push_back(Output::Beat);
             }

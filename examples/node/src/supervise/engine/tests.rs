@@ -61,6 +61,8 @@ struct World {
     answer_max: u64,
     /// How long the whole machine stands still now and then, in milliseconds.
     stall_max: u64,
+    /// It stands still before one step in so many.
+    stall_one_in: u64,
     fates: Box<dyn FnMut(&mut Random) -> Fate>,
     shown: Shown,
 }
@@ -74,6 +76,7 @@ impl World {
             random: Random(seed),
             answer_max: 1500,
             stall_max: 0,
+            stall_one_in: 20,
             fates: Box::new(fates),
             shown: Shown::default(),
         }
@@ -83,6 +86,15 @@ impl World {
     fn play(&mut self, until: Duration) {
         while self.shown.end.is_none() {
             self.drain();
+            if self.stall_max > 0 && self.random.below(self.stall_one_in) == 0 {
+                // Nothing runs: what the process would have done in this time, it does after it.
+                let stall = ms(100 + self.random.below(self.stall_max));
+                self.now += stall;
+                if let Some(process) = &mut self.process {
+                    process.answer = process.answer.map(|answer| answer + stall);
+                    process.ready += if process.is_ready { Duration::ZERO } else { stall };
+                }
+            }
             let due = self.engine.poll_timeout();
             let Some(next) = due.into_iter().chain(self.next_of_process()).min() else { break };
             if next > until {
@@ -90,14 +102,6 @@ impl World {
                 break;
             }
             self.now = self.now.max(next);
-            if self.stall_max > 0 && self.random.below(20) == 0 {
-                // Nothing runs: what the process would have done in this time, it does after it.
-                let stall = ms(self.random.below(self.stall_max));
-                self.now += stall;
-                if let Some(process) = &mut self.process {
-                    process.answer = process.answer.map(|answer| answer + stall);
-                }
-            }
             // As the driver does: what the process said comes before the timer.
             if !self.step_process() {
                 self.engine.handle(self.now, Input::Timeout);
@@ -226,7 +230,7 @@ fn a_node_that_hangs_is_killed_in_time_and_one_that_answers_is_not() {
 fn a_supervisor_that_was_not_scheduled_kills_nobody() {
     for seed in 0..150 {
         let mut world = World::new(seed, |_| Fate::Ends(Duration::from_secs(100_000), Exit::Code(1)));
-        world.stall_max = 20_000;
+        (world.stall_max, world.answer_max) = (20_000, 1000);
         world.play(Duration::from_secs(3600));
         assert!(world.shown.kills.is_empty(), "seed {seed}: {:?}", world.shown.kills);
     }
@@ -236,7 +240,8 @@ fn a_supervisor_that_was_not_scheduled_kills_nobody() {
 fn an_overloaded_machine_hides_no_hang_for_ever() {
     for seed in 0..150 {
         let mut world = World::new(seed, |_| Fate::Hangs(ms(10_000)));
-        world.stall_max = 20_000;
+        // Every timer is late.
+        (world.stall_max, world.stall_one_in) = (20_000, 1);
         world.play(Duration::from_secs(3600));
         assert!(world.shown.kills.len() >= 5, "seed {seed}: {:?}", world.shown.kills);
     }
