@@ -136,7 +136,7 @@ impl Driver<'_> {
             Output::Stop => self.order(Order::Stop),
             Output::Kill => {
                 if let Some(process) = &mut self.process {
-                    // It fails only if the process has ended already.
+                    // The call fails only if the process has ended already.
                     let _ = process.child.start_kill();
                 }
             }

@@ -85,8 +85,8 @@ pub enum DeltaError {
         /// The event.
         dot: Dot,
     },
-    /// It names a value that this replica does not hold, or holds at another key: the peer sends it again
-    /// with whole keys.
+    /// The delta names a value that this replica does not hold, or holds at another key: the peer sends it
+    /// again with whole keys.
     #[error(
         "the delta names a value that this replica has replaced or does not hold: request it with whole keys"
     )]

@@ -33,7 +33,7 @@ pub(super) struct Behind {
     /// How many values it holds, and how many of them are of events in the version of the pull.
     pub(super) items: u64,
     pub(super) common: u64,
-    /// It has seen all of this version.
+    /// The replica has seen all of this version.
     pub(super) covers: bool,
 }
 

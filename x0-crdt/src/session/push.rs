@@ -64,7 +64,7 @@ impl<R: Replicated> Session<R> {
                 return Ok(());
             };
             match self.join_push(&base, &delta, state) {
-                // It is pulled with whole keys.
+                // The delta is pulled with whole keys.
                 Err(SessionError::Delta(DeltaError::Reference)) => self.whole_keys = true,
                 done => done?,
             }

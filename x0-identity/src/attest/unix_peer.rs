@@ -170,7 +170,7 @@ impl UnixAttestor {
         };
         let process = handle.number()?;
         let examine = |source: io::Error| {
-            // Its files vanish with it.
+            // The files of a process vanish with the process.
             if handle.lives() { UnixAttestError::Examine { process, source } } else { UnixAttestError::Ended }
         };
         let folder = File::open(format!("/proc/{process}")).map_err(examine)?;

@@ -168,6 +168,7 @@ impl Writer {
         let can_spare = |node: &u32| has_room(node) || self.spare(*node, via).is_some();
         let all = || (0..self.graph.slots).filter(|node| via[*node as usize].is_some());
         let parent = near.iter().copied().find(has_room).or_else(|| near.iter().copied().find(can_spare));
+        // One is always found, see above.
         let parent = parent.or_else(|| all().find(can_spare)).unwrap_or(entry);
         if !has_room(&parent)
             && let Some(spare) = self.spare(parent, via)

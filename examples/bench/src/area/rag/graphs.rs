@@ -66,7 +66,7 @@ mod crates {
 
         fn filtered(&self, query: &[f32], passes: Filter<'_>) -> Result<Vec<u64>> {
             let passes = |id: &usize| passes(VectorId(*id as u64));
-            // It panics when no candidate of a step passes: an answer without results then.
+            // The search panics when no candidate of a step passes: an answer without results then.
             let search = || self.0.search_filter(query, 10, FILTERED, Some(&passes));
             let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)).unwrap_or_default();
             Ok(found.iter().map(|near| near.d_id as u64).collect())

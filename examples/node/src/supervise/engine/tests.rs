@@ -61,7 +61,7 @@ struct World {
     answer_max: u64,
     /// How long the whole machine stands still now and then, in milliseconds.
     stall_max: u64,
-    /// It stands still before one step in so many.
+    /// The machine stands still before one step in so many.
     stall_one_in: u64,
     fates: Box<dyn FnMut(&mut Random) -> Fate>,
     shown: Shown,
