@@ -55,7 +55,8 @@ pub struct Options {
     /// in any case. Default 32 MiB.
     pub cache_len_max: usize,
     /// The bytes by which the log grows before the state machine takes a checkpoint or a snapshot. Default 64
-    /// MiB.
+    /// MiB. The log that a member needs after a snapshot that is sent to it stays beyond, up to eight times
+    /// this length.
     pub checkpoint_log_len: usize,
     /// The entries kept before a checkpoint, for followers that lag. Default 16384.
     pub retained_entries: u64,

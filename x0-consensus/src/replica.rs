@@ -23,7 +23,6 @@ pub use self::events::{Class, DropReason, FailReason, HandleError, Input, Output
 pub use self::fence::{Fence, FencedRequest};
 pub use self::incarnations::{Acknowledged, Standing};
 use self::incarnations::{Founding, Incarnations};
-use self::pace::Pace;
 use self::pump::Flight;
 use self::reads::Reads;
 use self::receive::Receiving;
@@ -177,8 +176,8 @@ pub struct Replica {
     fetching: Option<view::Wanted>,
     transfers: u64,
     sending: Vec<Sending>,
-    /// The pace of the snapshots that are sent.
-    pace: Pace,
+    /// Members that have received a snapshot and have not caught up since, with its index.
+    continuing: BTreeMap<NodeId, u64>,
     /// The time of the last input.
     now: Duration,
     receiving: Option<Receiving>,
@@ -187,6 +186,8 @@ pub struct Replica {
 
     /// Payload bytes appended since the last checkpoint was requested.
     log_grown: usize,
+    /// Payload bytes of the log that a checkpoint covers and that a member still needs.
+    log_kept: usize,
     checkpointing: bool,
     saving: Option<u64>,
 
@@ -434,11 +435,12 @@ impl Replica {
             fetching: None,
             transfers: 0,
             sending: Vec::new(),
-            pace: Pace::new(),
+            continuing: BTreeMap::new(),
             now: Duration::ZERO,
             receiving: None,
             restoring: None,
             log_grown: 0,
+            log_kept: 0,
             checkpointing: false,
             saving: None,
             incarnations: Incarnations { founding, acknowledged, ..Incarnations::default() },
@@ -665,8 +667,9 @@ impl Replica {
             }
             self.resend_chunks();
             self.reads.tick();
-            self.pace.tick(now, !self.sending.is_empty());
-            self.read_more_chunks();
+            let is_sending = !self.sending.is_empty();
+            self.node.mut_store().pace.tick(now, is_sending);
+            self.send_held();
         }
     }
 
@@ -710,7 +713,7 @@ impl Replica {
             match self.step_proposal(entry) {
                 Ok(()) => {
                     self.log_grown += len;
-                    return self.note_proposal(token);
+                    return self.note_proposal(token, len);
                 }
                 Err(reason) => reason,
             }
@@ -732,13 +735,14 @@ impl Replica {
         self.node.raft.step(message).map_err(|_| DropReason::Full)
     }
 
-    fn note_proposal(&mut self, token: u64) {
+    fn note_proposal(&mut self, token: u64, len: usize) {
         let raft = &self.node.raft;
         // Term and index identify the entry (log matching, section 3.5): the token gets the outcome of this
         // entry and of no other.
         let index = raft.raft_log.last_index();
         self.proposals.push_back((raft.term, index, token));
-        self.pace.proposed(self.now, index);
+        let now = self.now;
+        self.node.mut_store().pace.proposed(now, index, len);
     }
 
     fn leader_hint(&self) -> Option<NodeId> {
@@ -761,7 +765,7 @@ impl Replica {
         } else {
             let proposed = self.complete_change(change).map_err(|()| DropReason::ChangeInvalid);
             match proposed.and_then(|change| self.propose_change(&change)) {
-                Ok(()) => return self.note_proposal(token),
+                Ok(()) => return self.note_proposal(token, 0),
                 Err(reason) => reason,
             }
         };

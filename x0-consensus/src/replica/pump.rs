@@ -7,6 +7,7 @@ use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 use raft::{Ready, StateRole};
 use x0_identity::NodeId;
 
+use super::pace::PACED_LEN;
 use super::{Class, DropReason, FailReason, HandleError, Output, Replica};
 use crate::codec::{encode_raft, from_raft_entry};
 use crate::entry::{Entry, EntryKind, HardState, LogBase, SnapshotMeta};
@@ -300,7 +301,8 @@ impl Replica {
             }
         }
         self.handed = last;
-        self.pace.committed(self.now, last);
+        let now = self.now;
+        self.node.mut_store().pace.committed(now, last);
         self.outputs.push_back(Output::Apply { entries, proposals });
         self.leave_if_removed();
         is_changed
@@ -396,7 +398,9 @@ impl Replica {
 
     /// Entries to fetch, snapshots to open, a log to shorten.
     fn look_for_work(&mut self) {
+        // What is no longer in memory is for a member that lags.
         while self.fetching.is_none()
+            && self.node.store().pace.may_send()
             && let Some(wanted) = self.node.store().take_wanted()
         {
             // Entries from `cache_first` on are in memory and may not be in the storage yet.
@@ -404,7 +408,13 @@ impl Replica {
             if range.is_empty() {
                 self.node.store().clear_fetched();
             } else {
-                let len_max = self.options.message_len_max.saturating_mul(LEN_PER_FETCH);
+                let pace = &self.node.store().pace;
+                pace.note_backlog();
+                let message_len = match pace.is_limiting() {
+                    true => self.options.message_len_max.min(PACED_LEN as usize),
+                    false => self.options.message_len_max,
+                };
+                let len_max = message_len.saturating_mul(LEN_PER_FETCH);
                 self.outputs.push_back(Output::Fetch { range, len_max });
                 self.fetching = Some(wanted);
             }
@@ -414,7 +424,7 @@ impl Replica {
         }
         // One at a time: a second checkpoint or snapshot would start before the first has shortened the log.
         if self.log_grown >= self.options.checkpoint_log_len && !self.checkpointing && self.saving.is_none() {
-            self.log_grown = 0;
+            self.log_kept = self.log_kept.saturating_add(std::mem::take(&mut self.log_grown));
             self.checkpointing = true;
             self.outputs.push_back(Output::Checkpoint);
         }
@@ -422,6 +432,7 @@ impl Replica {
 
     pub(super) fn fetched(&mut self, entries: &[Entry]) {
         let Some(wanted) = self.fetching.take() else { return };
+        self.node.store().pace.charge(entries.iter().map(|entry| entry.payload.len() as u64).sum());
         self.node.store().set_fetched(entries);
         if entries.is_empty() {
             // raft requests them again with the next heartbeat.
@@ -454,9 +465,15 @@ impl Replica {
     }
 
     /// Removes the log up to `covered` except for a tail: followers that lag a little get entries and not a
-    /// snapshot (Ongaro 2014, section 5.1.2 discusses when to take snapshots).
+    /// snapshot (Ongaro 2014, section 5.1.2 discusses when to take snapshots). What a member needs after the
+    /// snapshot that it receives stays, too.
     fn shorten(&mut self, covered: u64, snapshot: Option<SnapshotMeta>) {
-        let index = covered.min(self.applied).saturating_sub(self.options.retained_entries);
+        let wanted = covered.min(self.applied).saturating_sub(self.options.retained_entries);
+        let needed = self.needed_log().filter(|needed| *needed < wanted);
+        if needed.is_none() {
+            self.log_kept = 0;
+        }
+        let index = needed.unwrap_or(wanted);
         let base = (index > self.node.store().base.index).then(|| self.base_at(index)).flatten();
         if snapshot.is_none() && base.is_none() {
             return;

@@ -20,6 +20,10 @@ use crate::entry::SnapshotMeta;
 const RESEND_TICKS: u32 = 4;
 const GIVE_UP_TICKS: u32 = 200;
 
+/// The longest log that is kept for members that receive a snapshot, in lengths of the log between two
+/// checkpoints.
+const NEEDED_LOG_MAX: usize = 8;
+
 /// The number of repeated requests after which a chunk counts as lost and not as overtaken (as in TCP, RFC
 /// 5681 section 3.2).
 const REPEATS_LOST: u32 = 3;
@@ -115,16 +119,20 @@ impl Replica {
             && !sending.reading
             && !sending.read_all
             && sending.window.len() < self.options.chunks_in_flight_max
-            && self.pace.take_chunk()
+            && self.node.store().pace.may_send()
         {
             sending.reading = true;
+            self.node.store().pace.charge(self.options.chunk_len as u64);
             let transfer = sending.transfer;
             self.outputs.push_back(Output::ReadChunk { transfer, len_max: self.options.chunk_len });
         }
     }
 
-    /// Reads chunks that the pace allows from now on.
-    pub(super) fn read_more_chunks(&mut self) {
+    /// Sends what the pace held back and allows from now on.
+    pub(super) fn send_held(&mut self) {
+        for held in self.node.store().take_held() {
+            self.node.on_entries_fetched(held.context);
+        }
         for to in self.sending.iter().map(Sending::to).collect::<Vec<_>>() {
             self.read_chunks(to);
         }
@@ -236,6 +244,11 @@ impl Replica {
             let ended = self.sending.remove(at);
             self.outputs.push_back(Output::CloseSnapshot { transfer: ended.transfer });
             self.node.mut_store().snapshots.retain(|(member, _)| *member != to.get());
+            if status == SnapshotStatus::Finish
+                && let Some(meta) = &ended.meta
+            {
+                self.continuing.insert(to, meta.index);
+            }
             if ended.begun {
                 self.node.report_snapshot(to.get(), status);
             }
@@ -258,9 +271,31 @@ impl Replica {
         }
     }
 
+    /// The log from this index on is needed by a member that receives a snapshot, or that has received one
+    /// and has not caught up since. `None`: by no member, or it has become too long. Without it a member
+    /// would get one snapshot after another while the log grows faster than snapshots are sent.
+    pub(super) fn needed_log(&mut self) -> Option<u64> {
+        let (raft, retained) = (&self.node.raft, self.options.retained_entries);
+        let lags = |member: NodeId, from: u64| {
+            let progress = raft.prs().get(member.get()).filter(|progress| progress.recent_active);
+            progress.is_some_and(|progress| {
+                progress.matched.max(from).saturating_add(retained) < raft.raft_log.committed
+            })
+        };
+        self.continuing.retain(|member, from| lags(*member, *from));
+        let sent = self.sending.iter().filter_map(|sending| Some(sending.meta.as_ref()?.index));
+        let needed = |(member, from): (&NodeId, &u64)| {
+            raft.prs().get(member.get()).map_or(*from, |progress| progress.matched.max(*from))
+        };
+        let needed = sent.chain(self.continuing.iter().map(needed)).min();
+        let len_max = self.options.checkpoint_log_len.saturating_mul(NEEDED_LOG_MAX);
+        needed.filter(|_| self.log_kept < len_max)
+    }
+
     /// Ends all transfers: the leadership is lost.
     pub(super) fn end_sending(&mut self) {
-        self.pace.reset();
+        self.continuing.clear();
+        self.node.mut_store().pace.reset();
         for ended in std::mem::take(&mut self.sending) {
             self.outputs.push_back(Output::CloseSnapshot { transfer: ended.transfer });
         }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use raft::eraftpb::{Entry as RaftEntry, HardState as RaftHardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
+use super::pace::{BACKLOG_LEN, PACED_LEN, Pace};
 use crate::codec::to_raft_entry;
 use crate::entry::{Entry, LogBase, SnapshotMeta};
 use crate::membership::to_conf_state;
@@ -42,6 +43,9 @@ pub(crate) struct View {
     snapshot_wanted: RefCell<Vec<u64>>,
     /// The snapshots that are open, with the member for which they are.
     pub(crate) snapshots: Vec<(u64, SnapshotMeta)>,
+    /// The pace of members that lag, and their requests that it holds back.
+    pub(super) pace: Pace,
+    held: RefCell<Vec<Wanted>>,
 }
 
 fn entry_len(entry: &RaftEntry) -> usize {
@@ -62,6 +66,8 @@ impl View {
             fetching: Cell::default(),
             snapshot_wanted: RefCell::default(),
             snapshots: Vec::new(),
+            pace: Pace::new(),
+            held: RefCell::default(),
         }
     }
 
@@ -187,6 +193,37 @@ impl View {
         }
     }
 
+    /// The requests that the pace has held back. Their members get entries with
+    /// `RawNode::on_entries_fetched`, if the pace allows it by now.
+    pub(super) fn take_held(&self) -> Vec<Wanted> {
+        self.held.take()
+    }
+
+    /// How much a request from memory may get now; `None` while the pace holds it back.
+    ///
+    /// Entries that are committed without the member are a backlog: no proposal waits for them. Held back,
+    /// they look like entries that are still being read from the disk, which `raft` allows.
+    fn paced(&self, place: usize, len_max: u64) -> Option<u64> {
+        let commit = self.pace.commit();
+        let committed = self.cache.range(place..).take_while(|entry| entry.index <= commit);
+        let mut lens = committed.scan(0, |sum, entry| {
+            *sum += entry_len(entry) as u64;
+            Some(*sum)
+        });
+        if !lens.any(|len| len >= BACKLOG_LEN) {
+            return Some(len_max);
+        }
+        self.pace.note_backlog();
+        if !self.pace.is_limiting() {
+            return Some(len_max);
+        }
+        self.pace.may_send().then(|| {
+            let len_max = len_max.min(PACED_LEN);
+            self.pace.charge(len_max);
+            len_max
+        })
+    }
+
     pub(crate) fn take_snapshot_wanted(&self) -> Vec<u64> {
         std::mem::take(&mut self.snapshot_wanted.borrow_mut())
     }
@@ -208,6 +245,20 @@ impl raft::Storage for View {
             return Err(StorageError::Compacted.into());
         }
         let mut left = len_max.into().unwrap_or(u64::MAX);
+        let place = self.place(low);
+        if let Some(place) = place
+            && context.can_async()
+        {
+            let Some(paced) = self.paced(place, left) else {
+                // `raft` repeats its request with every proposal and heartbeat.
+                let mut held = self.held.borrow_mut();
+                if held.iter().all(|other| other.low != low) {
+                    held.push(Wanted { context, low, high });
+                }
+                return Err(StorageError::LogTemporarilyUnavailable.into());
+            };
+            left = paced;
+        }
         let mut take = |entries: &mut Vec<RaftEntry>, entry: &RaftEntry| {
             let len = entry_len(entry) as u64;
             let fits = entries.is_empty() || len <= left;
@@ -218,7 +269,7 @@ impl raft::Storage for View {
             fits
         };
         let mut entries = Vec::new();
-        if let Some(place) = self.place(low) {
+        if let Some(place) = place {
             for entry in self.cache.range(place..) {
                 if entry.index >= high || !take(&mut entries, entry) {
                     break;

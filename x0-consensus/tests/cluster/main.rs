@@ -6,6 +6,7 @@
     reason = "a test fails by panicking; clippy does not recognise the helpers as tests"
 )]
 
+mod catch_up;
 mod cluster;
 mod disk;
 mod election;
