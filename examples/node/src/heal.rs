@@ -5,6 +5,7 @@
 //! judges itself, by the age of its own writes and the lateness of its own timers. It accuses another one
 //! only of being dead, and only together with a majority of the voters. The loop is `x0_mapek::Loop` with all
 //! its guards; `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
+//! Of several healers one replaces a voter: see `claims`.
 //!
 //! The records are in the folder `heal` of the data folder, at most 512 KiB. `x0-node heal log` lists them
 //! and `x0-node heal why` explains one. Operators ask a running healer, pause it, and approve what `[heal]`
@@ -12,6 +13,7 @@
 //! it.
 
 mod action;
+mod claims;
 pub(crate) mod commands;
 pub(crate) mod config;
 mod control;
@@ -31,10 +33,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use x0_identity::NodeId;
 use x0_kv::admin::{AdminRequest, PeerRoles};
 use x0_kv::cluster::{Node, NodeStatus};
-use x0_mapek::{Command, HandleError, Input, Loop, LoopOptions, Mode, Output, Reading, Record};
+use x0_mapek::{Action, Command, HandleError, Input, Loop, LoopOptions, Mode, Output, Reading, Record};
 use x0_mesh::Mux;
 
 use self::action::{Act, Heal};
+use self::claims::Claims;
 use self::config::{HealConfig, HealMode};
 use self::control::{
     ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, Unhealthy, WhyNot, seconds_to,
@@ -61,6 +64,9 @@ pub(crate) struct Healer(Option<Active>);
 struct Active {
     healer: Loop<View, Act>,
     ended: (Sender<Ended>, Receiver<Ended>),
+    /// What is claimed, and the answers of the store of claims.
+    claims: Claims,
+    answers: (Sender<claims::Answer>, Receiver<claims::Answer>),
     begun: Instant,
     ticks: Interval,
     samples: Samples,
@@ -76,7 +82,7 @@ impl Healer {
     /// healer. A pause from before the start goes on.
     pub(crate) fn start(config: &NodeConfig, mux: &Mux, roles: PeerRoles, log: &Log) -> Result<Healer> {
         let requests = control::serve(mux, roles)?;
-        let Some(mut healer) = engine(config.node, &config.heal) else { return Ok(Healer(None)) };
+        let Some(mut healer) = engine(config.node, &config.heal, true) else { return Ok(Healer(None)) };
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
             log.event("heal-pause-unreadable", format!("folder={} why={error}", folder.display()));
@@ -94,9 +100,19 @@ impl Healer {
         let mut ticks = interval(SAMPLE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (begun, samples) = (Instant::now(), Samples::default());
-        let ended = channel();
-        let log = log.clone();
-        Ok(Healer(Some(Active { healer, ended, begun, ticks, samples, records, requests, paused, log })))
+        Ok(Healer(Some(Active {
+            healer,
+            ended: channel(),
+            claims: Claims::new(config.node),
+            answers: channel(),
+            begun,
+            ticks,
+            samples,
+            records,
+            requests,
+            paused,
+            log: log.clone(),
+        })))
     }
 
     /// Waits until the next sample is due.
@@ -140,12 +156,32 @@ impl Active {
             // The loop has given up on an action that took too long.
             let _ = self.healer.handle(now, Input::Outcome { id, result });
         }
+        while let Ok(answer) = self.answers.1.try_recv() {
+            let next = self.claims.answer(now, answer);
+            self.follow(now, node, &status, next);
+        }
+        let next = self.claims.tick(now, |id| self.healer.in_flight().any(|(flight, _)| flight == id));
+        self.follow(now, node, &status, next);
         while let Ok(Request { ask, answer }) = self.requests.try_recv() {
             // The service may have given up.
             let _ = answer.send(self.answer(now, ask));
         }
         while let Some(output) = self.healer.poll_output() {
             match output {
+                Output::Claim { id, action } => {
+                    let next = match action {
+                        // A leader that acts on itself: its term is the fence.
+                        Act::Transfer { .. } => claims::Next::Decided { id, fence: Some(status.term) },
+                        Act::Replace { .. } => {
+                            self.claims.claim(id, action.kind(), &format!("{:?}", action.subject()))
+                        }
+                    };
+                    self.follow(now, node, &status, next);
+                }
+                Output::Execute { id, action: Act::Replace { .. }, fence } => {
+                    let next = self.claims.execute(id, fence);
+                    self.follow(now, node, &status, next);
+                }
                 Output::Execute { id, action, .. } | Output::Undo { id, action, .. } => {
                     self.execute(now, node, &status, id, action);
                 }
@@ -155,6 +191,34 @@ impl Active {
                 }
                 // The log of the node has the record of any other output.
                 _ => {}
+            }
+        }
+    }
+
+    /// Does what follows from a claim.
+    fn follow(&mut self, now: Duration, node: &Node, status: &NodeStatus, next: claims::Next) {
+        match next {
+            claims::Next::Nothing => {}
+            claims::Next::Ask(ask) => {
+                let (answer, answers) =
+                    (claims::carry_out(node.store().clone(), ask), self.answers.0.clone());
+                tokio::spawn(async move {
+                    // The healer may have ended.
+                    let _ = answers.send(answer.await);
+                });
+            }
+            claims::Next::Decided { id, fence } => {
+                // The loop has given up on a claim that took too long.
+                let _ = self.healer.handle(now, Input::Claim { id, fence });
+            }
+            claims::Next::Begin { id, result: Ok(()) } => {
+                let action = self.healer.in_flight().find(|(flight, _)| *flight == id);
+                if let Some(action) = action.map(|(_, action)| *action) {
+                    self.execute(now, node, status, id, action);
+                }
+            }
+            claims::Next::Begin { id, result } => {
+                let _ = self.healer.handle(now, Input::Outcome { id, result });
             }
         }
     }
@@ -330,8 +394,8 @@ fn line(record: &Record) -> String {
     format!("record={} {}", record.number, text.lines().next().unwrap_or_default())
 }
 
-/// The loop of a node; `None` if it is off.
-fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<View, Act>> {
+/// The loop of a node, which claims its actions or not; `None` if it is off.
+fn engine(node: NodeId, config: &HealConfig, claims: bool) -> Option<Loop<View, Act>> {
     let mode = match config.mode {
         HealMode::Off => return None,
         HealMode::Observe => Mode::Observe,
@@ -340,6 +404,7 @@ fn engine(node: NodeId, config: &HealConfig) -> Option<Loop<View, Act>> {
     };
     let options = LoopOptions::new()
         .mode(mode)
+        .claims(claims)
         // A starved process takes a sample every few hundred milliseconds, and each must be a round.
         .period(Duration::from_millis(200))
         .grace(Duration::from_secs(10))

@@ -490,8 +490,14 @@ fn a_spare_replaces_a_dead_voter_which_is_none_when_it_returns() {
     until("the proof", || cluster.record(leader, ": helped: ").is_some());
     eprintln!("replaced after {replaced:.1?}");
     let why = cluster.why(leader, &cluster.record(leader, "executing").unwrap());
-    for text in ["replace-voter of", "sees dead", "silent_seconds was", "threshold 10", "all numbers follow"]
-    {
+    for text in [
+        "replace-voter of",
+        "executing, fence",
+        "sees dead",
+        "silent_seconds was",
+        "threshold 10",
+        "all numbers follow",
+    ] {
         assert!(why.contains(text), "{why}");
     }
     // The dead member returns and is no voter.

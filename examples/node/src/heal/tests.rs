@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use x0_mapek::conformance::{Situation, check};
-use x0_mapek::{Action, Input, Reading, Record};
+use x0_mapek::{Input, Reading, Record};
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn config(mode: HealMode) -> HealConfig {
 
 /// Readings of one value every 100 ms for a minute: what was done, and the records.
 fn minute(mode: HealMode, is_leader: bool, heir: Option<NodeId>, age: f64) -> (Vec<NodeId>, Vec<Record>) {
-    let mut healer = engine(id(1), &config(mode)).unwrap();
+    let mut healer = engine(id(1), &config(mode), false).unwrap();
     let (mut done, mut records) = (Vec::new(), Vec::new());
     for step in 0..600_u32 {
         let now = Duration::from_millis(100) * step;
@@ -83,12 +83,12 @@ fn nothing_is_done_in_a_dry_run_without_an_heir_or_as_a_follower() {
             "{mode:?} {is_leader} {heir:?} {age}"
         );
     }
-    assert!(engine(id(1), &config(HealMode::Off)).is_none());
+    assert!(engine(id(1), &config(HealMode::Off), false).is_none());
 }
 
 /// A leader that runs only part of the time: readings of a minute.
 fn starved_minute(share: f64, stalls: f64) -> (Vec<NodeId>, Vec<Record>) {
-    let mut healer = engine(id(1), &config(HealMode::Active)).unwrap();
+    let mut healer = engine(id(1), &config(HealMode::Active), false).unwrap();
     let (mut done, mut records) = (Vec::new(), Vec::new());
     // A node whose timers are this late may accuse no other node; it may judge itself.
     for step in 0..60_u32 {
@@ -129,7 +129,7 @@ fn dead_voter(
     has_spare: bool,
 ) -> (Vec<Act>, Vec<Record>) {
     let config = HealConfig { replace_after_s: after, ..config(mode) };
-    let mut healer = engine(id(1), &config).unwrap();
+    let mut healer = engine(id(1), &config, false).unwrap();
     let mut samples = Samples::default();
     let (mut done, mut records) = (Vec::new(), Vec::new());
     for step in 0..900_u32 {
@@ -218,7 +218,7 @@ fn a_change_that_leaves_no_reached_majority_is_unsafe() {
 /// Both disks are slow: each healer hands over at most three times, and then calls a person.
 #[test]
 fn a_transfer_that_does_not_help_ends_with_an_escalation() {
-    let mut healer = engine(id(1), &config(HealMode::Active)).unwrap();
+    let mut healer = engine(id(1), &config(HealMode::Active), false).unwrap();
     let (mut done, mut records) = (0, Vec::new());
     for step in 0..36_000_u32 {
         let now = Duration::from_millis(100) * step;
@@ -310,7 +310,7 @@ fn why_names_the_guards_and_repeats_the_arithmetic() {
 fn an_operator_sees_questions_pauses_and_the_guard_that_holds() {
     let config =
         HealConfig { approve: vec![config::ActionKind::TransferLeadership], ..config(HealMode::Active) };
-    let mut healer = engine(id(1), &config).unwrap();
+    let mut healer = engine(id(1), &config, false).unwrap();
     healer.knowledge_mut().set(place_of(true, Some(id(2))));
     let feed = |healer: &mut Loop<View, Act>, step: u32| {
         let now = Duration::from_millis(100) * step;
