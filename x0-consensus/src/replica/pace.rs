@@ -4,7 +4,7 @@
 //! snapshot, and with entries that are committed without it. While there are such transfers, the leader
 //! compares the time from the acceptance of a proposal to its commit with that of quiet times, and allows
 //! fewer bytes per tick while proposals take longer, more while they do not: additive increase,
-//! multiplicative decrease (as in TCP, RFC 5681 section 3.1). The floor is a quarter above the growth of
+//! multiplicative decrease (as in TCP, RFC 5681 section 3.1). The floor is half above the growth of
 //! the log, so that the member catches up whatever the load is. Without proposals nothing is held back.
 
 use std::cell::Cell;
@@ -102,7 +102,7 @@ impl Pace {
         let latency = mean.max(waiting.filter(|waiting| self.is_slow(*waiting)));
         let is_sending = self.has_backlog.take() | is_sending;
         self.growth = (self.growth * 7 + std::mem::take(&mut self.grown)) / 8;
-        let floor = FLOOR.max(self.growth + self.growth / 4).min(CEILING);
+        let floor = FLOOR.max(self.growth + self.growth / 2).min(CEILING);
         self.idle_ticks = if latency.is_some() { 0 } else { self.idle_ticks.saturating_add(1) };
         match latency {
             Some(latency) if is_sending => {
@@ -207,7 +207,7 @@ mod tests {
         run(&mut pace, &mut now, 100, grows(1), false);
         run(&mut pace, &mut now, 100, grows(5), true);
         let floor = run(&mut pace, &mut now, 100, grows(5), true);
-        assert!((120..=130).contains(&(floor >> 20)), "{} MiB while 100 MiB were proposed", floor >> 20);
+        assert!((145..=155).contains(&(floor >> 20)), "{} MiB while 100 MiB were proposed", floor >> 20);
     }
 
     #[test]
