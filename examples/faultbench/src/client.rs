@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use x0_kv::RangeQuery;
 
 pub(crate) use self::accounts::{ACCOUNTS, BALANCE};
-use self::value::number_of;
+pub(crate) use self::connect::connect;
+pub(crate) use self::value::{number_of, value_of};
 use self::work::Worker;
 use crate::history::{Asked, Recorder};
 
@@ -77,7 +78,7 @@ async fn work(options: &Options) -> Result<()> {
         Mode::Work { .. } => (None, CALL_TIMEOUT),
         Mode::Prepare | Mode::Read { .. } => (None, CALL_TIMEOUT_CALM),
     };
-    let client = connect::connect(&options.config, member, timeout)?;
+    let client = connect(&options.config, member, timeout)?;
     let store = client.store().clone();
     if let Mode::Replica { .. } = options.mode {
         return replica(&store, options.round).await;

@@ -1,8 +1,12 @@
 //! `x0-faultbench`: real clusters under faults of every kind, with checked histories.
 #![expect(clippy::print_stdout, reason = "the result is what this program is for")]
 
+mod arena;
 mod client;
+mod disk;
 mod history;
+mod layout;
+mod program;
 mod random;
 mod torture;
 

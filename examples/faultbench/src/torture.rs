@@ -6,7 +6,6 @@
 //! minute, all replicas hold the same, each register was linearizable, the sum of the accounts never changed,
 //! and each acknowledged CRDT key is on all replicas.
 
-mod arena;
 mod check;
 mod cluster;
 mod fault;
@@ -19,18 +18,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use self::cluster::Cluster;
 use self::fault::Fault;
 use self::node::Start;
 use self::report::Report;
 use self::storm::Storm;
-use crate::history;
+use crate::arena::private_mounts;
 use crate::random::Random;
+use crate::{history, program};
 
 /// The load and the faults of a run, and its length.
 #[derive(Debug, Clone, clap::Args)]
@@ -81,11 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Some(seed) => seed,
         None => history::now()? & 0xffff_ffff,
     };
-    // Before any thread: the disks of the nodes are mounted where no other process sees them, and end with
-    // this one.
-    unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own: run as root")?;
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("cannot make mounts private")?;
+    private_mounts()?;
     println!("seed {seed}");
     let temporary = tempfile::Builder::new().prefix("x0-torture-").tempdir()?;
     let root = match &options.dir {
@@ -95,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
         None => temporary.path().to_owned(),
     };
-    let cluster = Cluster::new(program(options)?, &root, options.nodes.into())?;
+    let cluster = Cluster::new(program::node(options.node.as_deref())?, &root, options.nodes.into())?;
     let faults = if options.faults.is_empty() { Fault::ALL.to_vec() } else { options.faults.clone() };
     let report = Report::new(seed);
     let mut run =
@@ -107,18 +101,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         run.report.write_json(path)?;
     }
     Ok(run.report.violations.is_empty())
-}
-
-/// The node's program.
-fn program(options: &Options) -> Result<PathBuf> {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("x0-node"));
-    let named = options.node.clone().or_else(|| std::env::var_os("X0_NODE").map(PathBuf::from));
-    match named.or_else(beside).filter(|path| path.is_file()) {
-        Some(program) => Ok(program.canonicalize()?),
-        None => bail!(
-            "there is no x0-node beside this program: build it in the same profile, or name it with --node"
-        ),
-    }
 }
 
 struct Run<'a> {

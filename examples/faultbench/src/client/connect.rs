@@ -27,7 +27,7 @@ struct Member {
 }
 
 /// A client of all members, or of one of them. Any number of processes share its identity.
-pub(super) fn connect(config_path: &Path, member: Option<u64>, timeout: Duration) -> Result<Client> {
+pub(crate) fn connect(config_path: &Path, member: Option<u64>, timeout: Duration) -> Result<Client> {
     let folder = config_path.parent().context("the configuration has no folder")?;
     let text = String::from_utf8(read(config_path)?).context("the configuration is not text")?;
     let config: Config =

@@ -8,7 +8,7 @@ use crate::random::Random;
 const FILLER_LEN_MAX: u64 = 600;
 
 /// The value with this number: the number, then bytes that follow from it, of a length that follows from it.
-pub(super) fn value_of(number: u64) -> Bytes {
+pub(crate) fn value_of(number: u64) -> Bytes {
     let mut random = Random::new(number);
     let len = random.below(FILLER_LEN_MAX) / 8;
     let mut value = number.to_be_bytes().to_vec();
@@ -19,7 +19,7 @@ pub(super) fn value_of(number: u64) -> Bytes {
 }
 
 /// The number of a value; `None` if any byte of it is not as it was written.
-pub(super) fn number_of(value: &[u8]) -> Option<u64> {
+pub(crate) fn number_of(value: &[u8]) -> Option<u64> {
     let number = u64::from_be_bytes(*value.first_chunk()?);
     (value_of(number) == value).then_some(number)
 }

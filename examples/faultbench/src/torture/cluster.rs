@@ -1,18 +1,15 @@
 //! The nodes of a run, from `x0-node init` to a cluster that is well.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
-use super::arena::Arena;
 use super::node::{Node, Start};
+use crate::arena::Arena;
+use crate::layout::Layout;
 
-/// The port of every node: each has an address of its own.
-const PORT: u16 = 7401;
-const FIRST_PORT: u16 = 20_001;
 /// The disk of a node: a log, a journal and their spare files, and room for the data.
 const DISK: &str = "size=448m";
 const POLL: Duration = Duration::from_millis(100);
@@ -23,32 +20,17 @@ pub(super) struct Cluster {
     pub(super) arena: Arena,
     pub(super) nodes: Vec<Node>,
     pub(super) program: PathBuf,
-    root: PathBuf,
+    layout: Layout,
 }
 
 impl Cluster {
     /// Writes identities and configurations, and gives each node a disk of its own.
     pub(super) fn new(program: PathBuf, root: &Path, count: usize) -> Result<Cluster> {
         let arena = Arena::new(count)?;
-        let folder = root.join("cluster");
-        let mut init = Command::new(&program);
-        init.args(["init", "--trust-domain", "torture.test", "--nodes", &count.to_string()]);
-        init.args(["--base-port", &FIRST_PORT.to_string(), "--dir"]).arg(&folder);
-        let output = init.output().with_context(|| format!("cannot run {}", program.display()))?;
-        if !output.status.success() {
-            bail!("x0-node init failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        let cluster = Cluster {
-            nodes: (0..count)
-                .map(|place| Node::new(place, folder.join(format!("node-{}", place + 1))))
-                .collect(),
-            arena,
-            program,
-            root: root.to_owned(),
-        };
-        cluster.address(&cluster.client_config())?;
+        let layout = Layout::create(&program, &root.join("cluster"), &arena, count)?;
+        let nodes = (0..count).map(|place| Node::new(place, layout.node(place))).collect();
+        let cluster = Cluster { nodes, arena, program, layout };
         for node in &cluster.nodes {
-            cluster.address(&node.folder.join("node.toml"))?;
             std::fs::create_dir_all(node.data())?;
             let flags = MsFlags::empty();
             mount(Some("x0-torture"), &node.data(), Some("tmpfs"), flags, Some(DISK))
@@ -58,19 +40,7 @@ impl Cluster {
     }
 
     pub(super) fn client_config(&self) -> PathBuf {
-        self.root.join("cluster/client/client.toml")
-    }
-
-    /// Puts the addresses of the namespaces into a configuration.
-    fn address(&self, path: &Path) -> Result<()> {
-        let mut text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        for node in &self.nodes {
-            let port = FIRST_PORT + u16::try_from(node.place)?;
-            let address = format!("{}:{PORT}", self.arena.address(node.place));
-            text = text.replace(&format!("127.0.0.1:{port}"), &address);
-        }
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        self.layout.client_config()
     }
 
     /// Starts a node that is down.

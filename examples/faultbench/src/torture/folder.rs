@@ -1,16 +1,13 @@
-//! Damage to the data folder of a stopped node, and a full disk.
+//! Damage to the data folder of a stopped node.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::random::Random;
-
-/// The file that fills a disk.
-const BALLAST: &str = "ballast";
 
 /// All files below a folder.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -103,30 +100,6 @@ pub(super) fn remove_segment(folder: &Path) -> Result<Option<String>> {
     let Some(newest) = segments.into_iter().next_back() else { return Ok(None) };
     fs::remove_file(&newest)?;
     Ok(Some(newest.display().to_string()))
-}
-
-/// Fills the disk to the last byte.
-pub(super) fn fill(folder: &Path) -> Result<()> {
-    let mut file = File::options().create(true).append(true).open(folder.join(BALLAST))?;
-    for len in [1 << 20, 4 << 10, 1] {
-        let block = vec![0xa5; len];
-        loop {
-            match file.write_all(&block) {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::WriteZero) => break,
-                Err(error) => return Err(error).context("cannot fill a disk"),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Gives the room back.
-pub(super) fn release(folder: &Path) -> Result<()> {
-    match fs::remove_file(folder.join(BALLAST)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("cannot remove the ballast"),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

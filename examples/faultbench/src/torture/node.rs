@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use super::arena::{Arena, Place};
+use crate::arena::{Arena, Place};
 
 /// The time in which a node must be ready after its start.
 const START_LIMIT: Duration = Duration::from_secs(60);

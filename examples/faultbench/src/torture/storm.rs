@@ -10,8 +10,8 @@ use super::fault::{Fault, Mend};
 use super::folder;
 use super::node::Start;
 use super::report::Report;
-use crate::history;
 use crate::random::Random;
+use crate::{disk, history};
 
 const POLL: Duration = Duration::from_millis(20);
 /// The pause between two faults, in milliseconds.
@@ -165,7 +165,7 @@ impl<'a> Storm<'a> {
             Fault::FullDisk => {
                 let node = &mut self.cluster.nodes[place];
                 node.was_full = true;
-                folder::fill(&node.data())?;
+                disk::fill(&node.data())?;
                 self.mend_later(1000, 5000, Mend::Disk(place));
             }
             Fault::BlockedLog => {
@@ -205,7 +205,7 @@ impl<'a> Storm<'a> {
         self.lost_at = Some(history::now()? + ON_ITS_WAY_NS);
         node.is_damaged = true;
         let data = node.data();
-        folder::release(&data)?;
+        disk::release(&data)?;
         match fault {
             Fault::FlipBits => {
                 let count = self.random.between(1, FLIPS_MAX);
@@ -230,7 +230,7 @@ impl<'a> Storm<'a> {
             Mend::Resume(place) => self.cluster.nodes[place].pause(false),
             Mend::Start(place) => self.start(place),
             Mend::Clock(place) => self.cluster.nodes[place].set_clock(0),
-            Mend::Disk(place) => folder::release(&self.cluster.nodes[place].data()),
+            Mend::Disk(place) => disk::release(&self.cluster.nodes[place].data()),
             Mend::Log(place) => {
                 self.cluster.nodes[place].block_log(false);
                 Ok(())
@@ -267,7 +267,7 @@ impl<'a> Storm<'a> {
             node.pause(false)?;
             node.block_log(false);
             node.set_clock(0)?;
-            folder::release(&node.data())?;
+            disk::release(&node.data())?;
         }
         self.mends.clear();
         self.look()?;

@@ -10,14 +10,24 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use x0_ebpf::testing::{Namespace, VethPair};
 
+/// Gives this process mounts of its own, which end with it and which no other process sees. To be called
+/// before any thread starts.
+pub(crate) fn private_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own: run as root")?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("cannot make mounts private")
+}
+
 /// A participant: the nodes from 0 on, then the clients.
-pub(super) type Place = usize;
+pub(crate) type Place = usize;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     _router: Namespace,
     ends: Vec<End>,
     /// The directions, from sender to receiver, in which nothing passes.
@@ -34,7 +44,7 @@ struct End {
 
 impl Arena {
     /// A network with this many nodes, and a place for clients behind them.
-    pub(super) fn new(nodes: usize) -> Result<Arena> {
+    pub(crate) fn new(nodes: usize) -> Result<Arena> {
         let router = Namespace::new()?;
         let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
         router.run(forward)?.context("cannot let a namespace forward packets")?;
@@ -52,30 +62,35 @@ impl Arena {
         Ok(Arena { losses: vec![0; ends.len()], _router: router, ends, cuts: BTreeSet::new() })
     }
 
-    pub(super) fn address(&self, place: Place) -> Ipv4Addr {
+    pub(crate) fn address(&self, place: Place) -> Ipv4Addr {
         self.ends[place].pair.right().address()
     }
 
     /// Where the clients are.
-    pub(super) fn clients(&self) -> Place {
+    pub(crate) fn clients(&self) -> Place {
         self.ends.len() - 1
     }
 
     /// Starts a program in the namespace of a place.
-    pub(super) fn spawn(&self, place: Place, command: &mut Command) -> Result<std::process::Child> {
+    pub(crate) fn spawn(&self, place: Place, command: &mut Command) -> Result<std::process::Child> {
         let program = command.get_program().to_owned();
         let child = self.ends[place].namespace.run(|| command.spawn())?;
         child.with_context(|| format!("cannot start {}", program.display()))
     }
 
+    /// Runs a task inside the namespace of a place.
+    pub(crate) fn run<T: Send>(&self, place: Place, task: impl FnOnce() -> T + Send) -> Result<T> {
+        Ok(self.ends[place].namespace.run(task)?)
+    }
+
     /// Drops what `from` sends to `to`.
-    pub(super) fn cut(&mut self, from: Place, to: Place) -> Result<()> {
+    pub(crate) fn cut(&mut self, from: Place, to: Place) -> Result<()> {
         self.cuts.insert((from, to));
         self.install(to)
     }
 
     /// Drops what crosses from one side to the other.
-    pub(super) fn partition(&mut self, is_left: &[bool]) -> Result<()> {
+    pub(crate) fn partition(&mut self, is_left: &[bool]) -> Result<()> {
         for from in 0..self.ends.len() {
             for to in (0..self.ends.len()).filter(|to| is_left[*to] != is_left[from]) {
                 self.cuts.insert((from, to));
@@ -85,13 +100,13 @@ impl Arena {
     }
 
     /// Loses so many of a thousand packets that arrive at each place.
-    pub(super) fn lose(&mut self, of_thousand: u32) -> Result<()> {
+    pub(crate) fn lose(&mut self, of_thousand: u32) -> Result<()> {
         self.losses.fill(of_thousand);
         (0..self.ends.len()).try_for_each(|place| self.install(place))
     }
 
     /// Ends all cuts and losses.
-    pub(super) fn heal(&mut self) -> Result<()> {
+    pub(crate) fn heal(&mut self) -> Result<()> {
         self.cuts.clear();
         self.lose(0)
     }

@@ -1,0 +1,109 @@
+//! The folders of a cluster, as `x0-node init` writes them, with the addresses of an arena.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::arena::{Arena, Place};
+
+/// The port of every node: each has an address of its own.
+pub(crate) const PORT: u16 = 7401;
+/// The first of the ports that `x0-node init` is given, which no configuration keeps.
+const FIRST_PORT: u16 = 20_001;
+
+/// See the [module](self).
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Writes identities and configurations of `count` nodes, of a client and of an operator.
+    pub(crate) fn create(program: &Path, root: &Path, arena: &Arena, count: usize) -> Result<Layout> {
+        let layout = Layout { root: root.to_owned() };
+        let mut init = Command::new(program);
+        init.args(["init", "--trust-domain", "faults.test", "--nodes", &count.to_string()]);
+        init.args(["--base-port", &FIRST_PORT.to_string(), "--dir"]).arg(root);
+        let output = init.output().with_context(|| format!("cannot run {}", program.display()))?;
+        if !output.status.success() {
+            bail!("x0-node init failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let nodes = (0..count).map(|place| layout.node_config(place));
+        for path in nodes.chain([layout.client_config(), layout.operator_config()]) {
+            address(&path, arena, count)?;
+        }
+        Ok(layout)
+    }
+
+    pub(crate) fn node(&self, place: Place) -> PathBuf {
+        self.root.join(format!("node-{}", place + 1))
+    }
+
+    pub(crate) fn node_config(&self, place: Place) -> PathBuf {
+        self.node(place).join("node.toml")
+    }
+
+    pub(crate) fn client_config(&self) -> PathBuf {
+        self.root.join("client/client.toml")
+    }
+
+    pub(crate) fn operator_config(&self) -> PathBuf {
+        self.root.join("operator/operator.toml")
+    }
+
+    /// Issues an identity to one more node, and writes its configuration.
+    pub(crate) fn extend(&self, program: &Path, arena: &Arena, place: Place) -> Result<()> {
+        let mut issue = Command::new(program);
+        issue.args(["issue", "--node", &(place + 1).to_string()]);
+        issue.args(["--address", &format!("{}:{PORT}", arena.address(place)), "--dir"]).arg(&self.root);
+        let output = issue.output().with_context(|| format!("cannot run {}", program.display()))?;
+        if !output.status.success() {
+            bail!("x0-node issue failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// Writes the configuration of a client that knows one node only, and returns its path.
+    pub(crate) fn single_client(&self, place: Place) -> Result<PathBuf> {
+        let all = self.client_config();
+        let text = std::fs::read_to_string(&all).with_context(|| format!("cannot read {}", all.display()))?;
+        let single =
+            single_member(&text, place).with_context(|| format!("{} has no such member", all.display()))?;
+        let path = self.root.join(format!("client/client-{}.toml", place + 1));
+        std::fs::write(&path, single).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// A client's configuration with one of its members.
+fn single_member(text: &str, place: Place) -> Option<String> {
+    let mut parts = text.split("[[members]]");
+    let head = parts.next()?;
+    Some(format!("{head}[[members]]{}", parts.nth(place)?))
+}
+
+/// Puts the addresses of the namespaces into a configuration.
+fn address(path: &Path, arena: &Arena, count: usize) -> Result<()> {
+    let mut text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    for place in 0..count {
+        let port = FIRST_PORT + u16::try_from(place)?;
+        let address = format!("{}:{PORT}", arena.address(place));
+        text = text.replace(&format!("127.0.0.1:{port}"), &address);
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_one_node_keeps_the_rest_of_the_configuration() {
+        let text = "timeout_ms = 1\n\n[[members]]\nnode = \"1\"\n\n[[members]]\nnode = \"2\"\n";
+        let single = single_member(text, 1).unwrap();
+        assert_eq!(single, "timeout_ms = 1\n\n[[members]]\nnode = \"2\"\n");
+        assert_eq!(single_member(text, 2), None);
+    }
+}
