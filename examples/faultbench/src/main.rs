@@ -6,9 +6,12 @@ mod client;
 mod disk;
 mod history;
 mod layout;
+mod load;
 mod program;
 mod random;
+mod report;
 mod torture;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -28,11 +31,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print the faults and the systems of `run`, and why a system cannot run here
+    List,
+    /// Inject faults into clusters of several systems in turn, and measure from outside how they heal
+    Run(trial::Options),
+    /// Write what the results of `run` say: a table, an HTML file, rows as those of x0-bench
+    Report(report::Options),
     /// Run x0-node processes in network namespaces under random faults, and check every history
     Torture(torture::Options),
     /// One client process of a run
     #[command(hide = true)]
     Client(client::Options),
+    /// The client process of a trial
+    #[command(hide = true)]
+    Load(load::Options),
 }
 
 fn main() -> ExitCode {
@@ -49,7 +61,14 @@ fn main() -> ExitCode {
 /// Whether there was no violation.
 fn dispatch(command: Command) -> Result<bool> {
     match command {
+        Command::List => {
+            trial::list();
+            Ok(true)
+        }
+        Command::Run(options) => trial::run(&options),
+        Command::Report(options) => report::run(&options).map(|()| true),
         Command::Torture(options) => torture::run(&options),
         Command::Client(options) => client::run(&options).map(|()| true),
+        Command::Load(options) => load::run(&options).map(|()| true),
     }
 }

@@ -1,0 +1,219 @@
+//! The cluster of a trial: machines in an arena, under a system.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::VOTERS;
+use super::fault::Fault;
+use super::machine::{Machine, succeed};
+use super::system::{ETCD_CLIENT_PORT, System};
+use crate::arena::{Arena, Place};
+use crate::layout::{Layout, PORT};
+use crate::load;
+
+/// The time in which a cluster must have a leader after its start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+/// The libraries that shift the clock of a process.
+const FAKETIME: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+];
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) arena: Arena,
+    /// The voters, then a spare if the fault needs one.
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) layout: Layout,
+    system: System,
+    program: PathBuf,
+    has_clock: bool,
+    started: Instant,
+}
+
+/// A row of `x0-node status --json`.
+#[derive(Debug, Deserialize)]
+struct Row {
+    is_leader: bool,
+}
+
+impl Cluster {
+    /// Writes the configurations, and starts all voters. Waits until they have a leader.
+    pub(crate) fn start_all(system: System, fault: Fault, program: &Path, root: &Path) -> Result<Cluster> {
+        let count = VOTERS + usize::from(fault.needs_spare());
+        let arena = Arena::new(count)?;
+        let layout = Layout::create(program, &root.join("cluster"), &arena, VOTERS)?;
+        if fault.needs_spare() {
+            layout.extend(program, &arena, VOTERS)?;
+        }
+        let mut machines = Vec::new();
+        for place in 0..count {
+            use std::io::Write as _;
+            let mut config = std::fs::OpenOptions::new().append(true).open(layout.node_config(place))?;
+            config.write_all(system.heal().as_bytes())?;
+            machines.push(Machine::new(place, layout.node(place), system.service())?);
+        }
+        let (has_clock, program) = (fault == Fault::ClockSkew, program.to_owned());
+        let mut cluster =
+            Cluster { arena, machines, layout, system, program, has_clock, started: Instant::now() };
+        for place in 0..VOTERS {
+            cluster.start(place)?;
+        }
+        cluster.started = Instant::now();
+        cluster.wait_for_leader()?;
+        if fault == Fault::DeadVoter {
+            cluster.add_spare()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts the parent process on a machine.
+    pub(crate) fn start(&mut self, place: Place) -> Result<()> {
+        let machine = &self.machines[place];
+        let mut command = self.system.prepare(&self.program, &self.layout, machine, &self.arena)?;
+        if self.has_clock {
+            let library = FAKETIME.into_iter().find(|library| Path::new(library).exists());
+            self.set_clock(place, 0)?;
+            command.env("LD_PRELOAD", library.context("libfaketime is not installed")?);
+            command.env("FAKETIME_TIMESTAMP_FILE", machine.folder.join("clock"));
+            command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        self.machines[place].start(&self.arena, &command)
+    }
+
+    /// Shifts the wall clock of the processes that a machine starts.
+    pub(crate) fn set_clock(&self, place: Place, seconds: i64) -> Result<()> {
+        let path = self.machines[place].folder.join("clock");
+        std::fs::write(path, format!("{seconds:+}\n")).context("cannot write the clock of a node")
+    }
+
+    /// Starts the fourth machine, and adds it as a learner.
+    pub(crate) fn add_spare(&mut self) -> Result<()> {
+        self.start(VOTERS)?;
+        let (number, address) = ((VOTERS + 1).to_string(), format!("{}:{PORT}", self.arena.address(VOTERS)));
+        let begun = Instant::now();
+        loop {
+            let mut add = self.command(&["member", "add", &number, "--address", &address]);
+            add.arg("--config").arg(self.layout.operator_config());
+            match self.output(&mut add) {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() > START_LIMIT => {
+                    return Err(error.context("cannot add the spare"));
+                }
+                Err(_) => std::thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// The time since all machines were started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a program where the clients are.
+    fn output(&self, command: &mut Command) -> Result<Vec<u8>> {
+        self.arena.run(self.arena.clients(), || succeed(command))?
+    }
+
+    /// The machine whose node leads, as it says itself. `None` if none says so.
+    pub(crate) fn leader(&self) -> Result<Option<Place>> {
+        if self.system.is_etcd() {
+            let leads =
+                |place: &Place| self.arena.run(self.arena.clients(), || etcd_leads(self.etcd(*place)));
+            for place in 0..VOTERS {
+                if leads(&place)? {
+                    return Ok(Some(place));
+                }
+            }
+            return Ok(None);
+        }
+        let mut status = self.command(&["status", "--json", "--config"]);
+        status.arg(self.layout.client_config());
+        let Ok(output) = self.output(&mut status) else { return Ok(None) };
+        let rows: Vec<Row> =
+            serde_json::from_slice(&output).context("cannot read the status of the nodes")?;
+        Ok(rows.iter().position(|row| row.is_leader))
+    }
+
+    fn etcd(&self, place: Place) -> SocketAddr {
+        (self.arena.address(place), ETCD_CLIENT_PORT).into()
+    }
+
+    pub(crate) fn wait_for_leader(&self) -> Result<Place> {
+        let begun = Instant::now();
+        loop {
+            if let Some(leader) = self.leader()? {
+                return Ok(leader);
+            }
+            if begun.elapsed() > START_LIMIT {
+                let logs: Vec<String> = self.machines.iter().map(Machine::log_end).collect();
+                bail!("there is no leader after {START_LIMIT:?}; the logs end with\n{}", logs.join("\n"));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Starts the client process.
+    pub(crate) fn client(&self, requests: &Path, mode: &[&str]) -> Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("load");
+        if self.system.is_etcd() {
+            let members: Vec<String> = (0..VOTERS).map(|place| self.etcd(place).to_string()).collect();
+            command.args(["--etcd", &members.join(",")]);
+        } else {
+            command.arg("--config").arg(self.layout.client_config());
+        }
+        command.arg("--requests").arg(requests).args(mode);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.arena.spawn(self.arena.clients(), &mut command)
+    }
+
+    /// The lines of `x0-node heal log --json` of a node.
+    pub(crate) fn heal_log(&self, place: Place) -> Result<String> {
+        if !self.machines[place].data().join("heal").exists() {
+            return Ok(String::new());
+        }
+        let mut log = self.command(&["heal", "log", "--json", "--config"]);
+        log.arg(self.layout.node_config(place));
+        let output = succeed(&mut log).context("cannot read the records of a healer")?;
+        String::from_utf8(output).context("the records of a healer are not text")
+    }
+}
+
+/// Whether a member of etcd says that it leads.
+fn etcd_leads(member: SocketAddr) -> bool {
+    let answer = load::post(member, "/v3/maintenance/status", "{}", Duration::from_secs(1));
+    answer.is_ok_and(|answer| is_leader(&answer))
+}
+
+/// Whether the answer to a status is that of the leader.
+fn is_leader(answer: &[u8]) -> bool {
+    let Ok(status) = serde_json::from_slice::<serde_json::Value>(answer) else { return false };
+    let own = status["header"]["member_id"].as_str();
+    own.is_some() && own == status["leader"].as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_is_the_member_that_names_itself() {
+        assert!(is_leader(br#"{"header":{"member_id":"7"},"leader":"7"}"#));
+        assert!(!is_leader(br#"{"header":{"member_id":"7"},"leader":"8"}"#));
+        assert!(!is_leader(br#"{"header":{}}"#) && !is_leader(b""));
+    }
+}

@@ -1,0 +1,205 @@
+//! Injecting a fault into a cluster, keeping it up, and ending it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use super::VOTERS;
+use super::cluster::Cluster;
+use super::fault::Fault;
+use crate::arena::Place;
+
+/// The parts of a period in which a starved machine does not run, and of the period.
+const STARVED_MS: (u128, u128) = (350, 400);
+/// The parts of a period in which a flapping link is cut, and of the period.
+const FLAPPING_MS: (u128, u128) = (1000, 2000);
+/// Writes a second of a slow disk: an fdatasync is two of them.
+const SLOW_WRITES: u32 = 4;
+/// The same if all disks are slow, which the service survives.
+const ALL_SLOW_WRITES: u32 = 8;
+/// The second machine of [`Fault::DeadVoter`] is switched off so long after the first one.
+const SECOND_LOSS: Duration = Duration::from_secs(16);
+/// The pause between two machines of a rolling restart.
+const ROLLING: Duration = Duration::from_secs(4);
+/// Of a thousand packets that arrive at a lossy place, how many are lost.
+const LOST: u32 = 300;
+/// A process that a supervisor was to start again has this long, when the fault is over.
+const RESTART_LIMIT: Duration = Duration::from_secs(2);
+
+/// A fault that is under way.
+#[derive(Debug)]
+pub(crate) struct Injection {
+    fault: Fault,
+    leader: Place,
+    /// The other voters, in an order that the seed gives.
+    others: [Place; VOTERS - 1],
+    begun: Instant,
+    /// The steps of the fault that are done.
+    steps: usize,
+    /// Whether the periodic part is on.
+    is_on: bool,
+    config: Option<String>,
+}
+
+impl Injection {
+    /// Injects a fault. `is_swapped` chooses the follower.
+    pub(crate) fn begin(
+        cluster: &mut Cluster,
+        fault: Fault,
+        leader: Place,
+        is_swapped: bool,
+    ) -> Result<Injection> {
+        let (one, two) = ((leader + 1) % VOTERS, (leader + 2) % VOTERS);
+        let others = if is_swapped { [two, one] } else { [one, two] };
+        let begun = Instant::now();
+        let mut injection = Injection { fault, leader, others, begun, steps: 0, is_on: false, config: None };
+        injection.inject(cluster)?;
+        Ok(injection)
+    }
+
+    /// The nodes that the fault concerns, counted from 1.
+    pub(crate) fn faulty(&self) -> Vec<u64> {
+        let [one, two] = self.others;
+        let places: &[Place] = match self.fault {
+            Fault::KillFollower | Fault::HangFollower | Fault::BadConfig => &[one],
+            Fault::TwoAtOnce => &[self.leader, one],
+            Fault::DeadVoter => &[one, two],
+            Fault::KillAll => &[self.leader, one, two],
+            // Load and planned work are no fault of a node.
+            Fault::Loss | Fault::AllSlow | Fault::ScaleOut | Fault::RollingRestart | Fault::Nothing => &[],
+            _ => &[self.leader],
+        };
+        places.iter().map(|place| *place as u64 + 1).collect()
+    }
+
+    fn inject(&mut self, cluster: &mut Cluster) -> Result<()> {
+        let (leader, [one, two]) = (self.leader, self.others);
+        let clients = cluster.arena.clients();
+        match self.fault {
+            Fault::KillLeader => drop(cluster.machines[leader].signal(Signal::SIGKILL)),
+            Fault::KillFollower => drop(cluster.machines[one].signal(Signal::SIGKILL)),
+            Fault::HangLeader => drop(cluster.machines[leader].signal(Signal::SIGSTOP)),
+            Fault::HangFollower => drop(cluster.machines[one].signal(Signal::SIGSTOP)),
+            Fault::TwoAtOnce => {
+                cluster.machines[leader].signal(Signal::SIGKILL);
+                cluster.machines[one].signal(Signal::SIGSTOP);
+            }
+            Fault::KillAll => {
+                for place in [leader, one, two] {
+                    cluster.machines[place].signal(Signal::SIGKILL);
+                }
+            }
+            Fault::SlowDiskLeader => cluster.machines[leader].throttle(Some(SLOW_WRITES))?,
+            Fault::AllSlow => {
+                for machine in &cluster.machines {
+                    machine.throttle(Some(ALL_SLOW_WRITES))?;
+                }
+            }
+            Fault::FullDiskLeader => cluster.machines[leader].fill(true)?,
+            Fault::CutLeader => isolate(cluster, leader)?,
+            Fault::OneWayLeader => {
+                for other in [one, two] {
+                    cluster.arena.cut(other, leader)?;
+                }
+            }
+            Fault::CutClients => {
+                cluster.arena.cut(leader, clients)?;
+                cluster.arena.cut(clients, leader)?;
+            }
+            Fault::Loss => cluster.arena.lose(LOST)?,
+            Fault::ClockSkew => cluster.set_clock(leader, 3600)?,
+            Fault::DeadVoter => cluster.machines[one].power_off()?,
+            Fault::BadConfig => {
+                let path = cluster.layout.node_config(one);
+                let text = std::fs::read_to_string(&path)?;
+                std::fs::write(&path, format!("{text}\nno_such_setting = true\n"))?;
+                self.config = Some(text);
+                cluster.machines[one].signal(Signal::SIGKILL);
+            }
+            Fault::ScaleOut => cluster.add_spare()?,
+            Fault::StarvedLeader | Fault::Flapping | Fault::RollingRestart | Fault::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps up what changes with time. The machine that was stopped and started on purpose, if one was.
+    pub(crate) fn tick(&mut self, cluster: &mut Cluster) -> Result<Option<Place>> {
+        let elapsed = self.begun.elapsed();
+        let is_within = |(part, whole): (u128, u128)| elapsed.as_millis() % whole < part;
+        match self.fault {
+            Fault::StarvedLeader => {
+                let is_on = is_within(STARVED_MS);
+                if is_on != std::mem::replace(&mut self.is_on, is_on) {
+                    cluster.machines[self.leader].freeze(is_on)?;
+                }
+            }
+            Fault::Flapping => {
+                let is_on = is_within(FLAPPING_MS);
+                if is_on != std::mem::replace(&mut self.is_on, is_on) {
+                    if is_on { isolate(cluster, self.leader)? } else { cluster.arena.heal()? }
+                }
+            }
+            Fault::DeadVoter if self.steps == 0 && elapsed >= SECOND_LOSS => {
+                self.steps = 1;
+                cluster.machines[self.others[1]].power_off()?;
+            }
+            Fault::RollingRestart => {
+                // The leader last, as an operator would.
+                let order = [self.others[0], self.others[1], self.leader];
+                let is_due = elapsed >= ROLLING * u32::try_from(self.steps)?;
+                if let Some(place) = order.get(self.steps).copied().filter(|_| is_due) {
+                    self.steps += 1;
+                    cluster.machines[place].stop()?;
+                    cluster.start(place)?;
+                    return Ok(Some(place));
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// When the injection happened, and its later steps that are injections of their own.
+    pub(crate) fn moments(&self) -> Vec<Duration> {
+        match self.fault {
+            Fault::DeadVoter => vec![Duration::ZERO, SECOND_LOSS],
+            _ => vec![Duration::ZERO],
+        }
+    }
+
+    /// Ends the fault, and starts what is down.
+    pub(crate) fn end(mut self, cluster: &mut Cluster) -> Result<()> {
+        cluster.arena.heal()?;
+        if let Some(config) = self.config.take() {
+            std::fs::write(cluster.layout.node_config(self.others[0]), config)?;
+        }
+        for machine in &cluster.machines {
+            machine.freeze(false)?;
+            machine.throttle(None)?;
+            machine.fill(false)?;
+            machine.signal(Signal::SIGCONT);
+        }
+        if self.fault == Fault::ClockSkew {
+            cluster.set_clock(self.leader, 0)?;
+        }
+        let until = Instant::now() + RESTART_LIMIT;
+        while Instant::now() < until && cluster.machines.iter().any(|machine| machine.service().is_none()) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for place in 0..VOTERS {
+            if cluster.machines[place].service().is_none() {
+                cluster.machines[place].power_off()?;
+                cluster.start(place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a node off from all others and from the clients, in both directions.
+fn isolate(cluster: &mut Cluster, place: Place) -> Result<()> {
+    let ends = cluster.arena.clients() + 1;
+    let sides: Vec<bool> = (0..ends).map(|other| other == place).collect();
+    cluster.arena.partition(&sides)
+}
