@@ -13,12 +13,14 @@ const LEFT: f64 = 46.0;
 const TOP: f64 = 14.0;
 /// The part of a series that one bar or point stands for, in milliseconds.
 const BUCKET_MS: u64 = 100;
+/// The time before the injection that is drawn, in milliseconds.
+const BEFORE_MS: u64 = 3000;
 /// The scale of latencies, in milliseconds: logarithmic from the first to the last.
 const SCALE: [f64; 2] = [0.5, 2000.0];
 
 const STYLE: &str = "\
 body{font:14px/1.4 sans-serif;margin:2em;max-width:70em;color:#222}table{border-collapse:collapse}\
-td,th{padding:2px 10px;text-align:right;border-bottom:1px solid #ddd}td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}\
+td,th{padding:2px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid #ddd}td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}\
 svg{display:block;background:#fafafa;margin:2px 0 14px}svg text{font:10px sans-serif;fill:#555}\
 .line{fill:none;stroke:#1667a8;stroke-width:1.2}.bad{fill:#d33;opacity:.75}.sli{stroke:#999;stroke-dasharray:3 3}\
 .fault{stroke:#d33;stroke-width:2}.detected{stroke:#d90}.action{stroke:#909}.proof{stroke:#393}.failure{stroke:#000}\
@@ -95,8 +97,11 @@ fn trial(outcome: &Outcome) -> String {
 }
 
 fn drawing(outcome: &Outcome) -> String {
-    let end = outcome.ended_ms.max(1);
-    let x = |ms: f64| LEFT + ms / as_f64(end) * (WIDTH - LEFT - 6.0);
+    let injected = u64::try_from(outcome.injected().as_millis()).unwrap_or(0);
+    // The same part of each trial: a system with a grace has a longer series before the injection.
+    let first = injected.saturating_sub(BEFORE_MS);
+    let end = outcome.ended_ms.max(first + 1);
+    let x = |ms: f64| LEFT + (ms - as_f64(first)) / as_f64(end - first) * (WIDTH - LEFT - 6.0);
     let y = |ms: f64| {
         let [low, high] = SCALE;
         let part = (ms.clamp(low, high) / low).ln() / (high / low).ln();
@@ -111,13 +116,13 @@ fn drawing(outcome: &Outcome) -> String {
         svg,
         "\n<line class=\"sli\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{deadline:.1}\" y2=\"{deadline:.1}\"/>\n"
     );
-    for second in (0..=end / 1000).step_by(5) {
-        let at = x(as_f64(second * 1000));
+    for second in (0..=(end - injected.min(end)) / 1000).step_by(5) {
+        let at = x(as_f64(injected + second * 1000));
         let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\">{second} s</text>", HEIGHT - 2.0);
     }
     svg.push('\n');
     let mut points = String::new();
-    for begin in (0..end).step_by(usize::try_from(BUCKET_MS).unwrap_or(100)) {
+    for begin in (first..end).step_by(usize::try_from(BUCKET_MS).unwrap_or(100)) {
         let (from, to) = (Duration::from_millis(begin), Duration::from_millis(begin + BUCKET_MS));
         let part = between(&outcome.samples, from, to);
         let (longest, bad) = bucket(part);
@@ -140,7 +145,7 @@ fn drawing(outcome: &Outcome) -> String {
         svg.push_str(&mark("fault", x(as_f64(*at)), &format!("fault: {}", outcome.fault)));
     }
     let truth = outcome.truth();
-    for event in &outcome.events {
+    for event in outcome.events.iter().filter(|event| event.at_ms >= as_f64(first)) {
         let stage = match event.stage {
             Stage::Detected => "detected",
             Stage::Action if truth.is_wrong(event) => "action wrong",
