@@ -3,6 +3,7 @@
 
 mod arena;
 mod client;
+mod clock;
 mod disk;
 mod history;
 mod layout;

@@ -15,15 +15,12 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::arena::{Arena, Place};
+use crate::clock;
 
 /// The time in which a node must be ready after its start.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The time in which SIGTERM must end a node: five seconds by its documentation, and some for a busy machine.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(8);
-/// The library that shifts the clock of a process.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-const FAKETIME_OTHER: &str = "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1";
-
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Node {
@@ -112,11 +109,7 @@ impl Node {
         let mut command = Command::new(program);
         command.arg("run").arg("--control").arg("--config").arg(self.folder.join("node.toml"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let library = [FAKETIME, FAKETIME_OTHER].into_iter().find(|library| Path::new(library).exists());
-        let library = library.context("libfaketime is not installed")?;
-        self.set_clock(0)?;
-        command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock());
-        command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        clock::shift(&mut command, &self.clock())?;
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = arena.spawn(self.place, &mut command)?;
         let output = child.stdout.take().context("the node has no standard output")?;
@@ -152,7 +145,7 @@ impl Node {
 
     /// Shifts the wall clock of the process by so many seconds.
     pub(super) fn set_clock(&self, seconds: i64) -> Result<()> {
-        std::fs::write(self.clock(), format!("{seconds:+}\n")).context("cannot write the clock of a node")
+        clock::set(&self.clock(), seconds)
     }
 
     /// Waits for a reply, at most until `limit`. `None` if none came.

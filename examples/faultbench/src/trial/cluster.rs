@@ -13,18 +13,13 @@ use super::fault::Fault;
 use super::machine::{Machine, succeed};
 use super::system::{ETCD_CLIENT_PORT, System};
 use crate::arena::{Arena, Place};
+use crate::clock;
 use crate::layout::{Layout, PORT};
 use crate::load;
 
 /// The time in which a cluster must have a leader after its start.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-/// The libraries that shift the clock of a process.
-const FAKETIME: [&str; 2] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-];
-
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -79,19 +74,14 @@ impl Cluster {
         let machine = &self.machines[place];
         let mut command = self.system.prepare(&self.program, &self.layout, machine, &self.arena)?;
         if self.has_clock {
-            let library = FAKETIME.into_iter().find(|library| Path::new(library).exists());
-            self.set_clock(place, 0)?;
-            command.env("LD_PRELOAD", library.context("libfaketime is not installed")?);
-            command.env("FAKETIME_TIMESTAMP_FILE", machine.folder.join("clock"));
-            command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            clock::shift(&mut command, &machine.folder.join("clock"))?;
         }
         self.machines[place].start(&self.arena, &command)
     }
 
     /// Shifts the wall clock of the processes that a machine starts.
     pub(crate) fn set_clock(&self, place: Place, seconds: i64) -> Result<()> {
-        let path = self.machines[place].folder.join("clock");
-        std::fs::write(path, format!("{seconds:+}\n")).context("cannot write the clock of a node")
+        clock::set(&self.machines[place].folder.join("clock"), seconds)
     }
 
     /// Starts the fourth machine, and adds it as a learner.

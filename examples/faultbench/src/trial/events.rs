@@ -218,5 +218,8 @@ mod tests {
         assert!(events[0].text.contains("write_age_seconds 0.500 (threshold 0.300)"), "{}", events[0].text);
         // A record that is not kept any more is left out.
         assert_eq!(of_node(1, log, &record(2, "improved"), 0.0).len(), 2);
+        // The disk did not take the last one: the others keep their lines.
+        let events = of_node(1, log, &record(1, "executing"), 0.0);
+        assert_eq!((events.len(), events[0].at_ms, events[0].stage), (2, 5000.0, Stage::Action));
     }
 }

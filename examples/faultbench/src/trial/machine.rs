@@ -17,6 +17,8 @@ use nix::unistd::Pid;
 use crate::arena::{Arena, Place};
 use crate::disk;
 
+/// The begin of the names of control groups and images; the process id of the run follows.
+const PREFIX: &str = "x0-faultbench-";
 /// Where control groups of version 1 are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";
 /// The controllers that faults use.
@@ -46,18 +48,34 @@ pub(crate) fn missing() -> Option<String> {
     Some(format!("the control group `{absent}` of version 1 is not mounted at {GROUPS}/{absent}"))
 }
 
-/// Ends what an earlier run that was killed has left in its control groups.
+/// The folder of the images of disks: in memory, if it can be.
+fn images() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+/// Whether a control group or an image is that of a run that has ended.
+fn is_left_over(name: &str) -> bool {
+    let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    let owner = owner.and_then(|owner| owner.parse::<u32>().ok());
+    owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists())
+}
+
+/// Ends what an earlier run that was killed has left: processes, control groups and images.
 pub(crate) fn clean_up() {
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
     for controller in CONTROLLERS {
-        let Ok(entries) = fs::read_dir(Path::new(GROUPS).join(controller)) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name.strip_prefix("x0-faultbench-").and_then(|rest| rest.split('-').next());
-            let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok()) else { continue };
-            if !Path::new(&format!("/proc/{owner}")).exists() {
-                end_all(&name);
-            }
-        }
+        names(&Path::new(GROUPS).join(controller))
+            .iter()
+            .filter(|name| is_left_over(name))
+            .for_each(|name| end_all(name));
+    }
+    for name in names(&images()).iter().filter(|name| is_left_over(name)) {
+        // Another run may clean up at the same time.
+        let _ = fs::remove_file(images().join(name));
     }
 }
 
@@ -65,15 +83,13 @@ impl Machine {
     /// A machine with an ext4 file system of its own, mounted at `data` of its folder. Its image is in memory, so that
     /// only a throttled disk is slow.
     pub(crate) fn new(place: Place, folder: PathBuf, service: [&'static str; 2]) -> Result<Machine> {
-        let group = format!("x0-faultbench-{}-{place}", std::process::id());
+        let group = format!("{PREFIX}{}-{place}", std::process::id());
         for controller in CONTROLLERS {
             let path = Path::new(GROUPS).join(controller).join(&group);
             fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         fs::create_dir_all(folder.join("data"))?;
-        let memory = Path::new("/dev/shm");
-        let images = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let image = images.join(format!("{group}.img"));
+        let image = images().join(format!("{group}.img"));
         let machine = Machine { place, folder, group, image, service, parent: None };
         File::create(&machine.image)?.set_len(DISK_LEN)?;
         succeed(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&machine.image))?;
@@ -257,6 +273,18 @@ pub(super) fn succeed(command: &mut Command) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_a_dead_process_has_left_is_left_over() {
+        let own = std::process::id();
+        assert!(
+            !is_left_over(&format!("{PREFIX}{own}-1"))
+                && !is_left_over("x0-other-1")
+                && !is_left_over(PREFIX)
+        );
+        // Above the largest process id of Linux.
+        assert!(is_left_over(&format!("{PREFIX}{}-1.img", 1_u32 << 30)));
+    }
 
     #[test]
     fn the_service_is_told_from_its_supervisor() {
