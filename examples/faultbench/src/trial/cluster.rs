@@ -84,6 +84,13 @@ impl Cluster {
         clock::set(&self.machines[place].folder.join("clock"), seconds)
     }
 
+    /// The trust bundle of an authority that is not that of this cluster.
+    pub(crate) fn foreign_bundle(&self) -> Result<String> {
+        let folder = tempfile::tempdir()?;
+        let layout = Layout::create(&self.program, &folder.path().join("foreign"), &self.arena, VOTERS)?;
+        std::fs::read_to_string(layout.node(0).join("bundle.pem")).context("cannot read a foreign bundle")
+    }
+
     /// Starts the fourth machine, and adds it as a learner.
     pub(crate) fn add_spare(&mut self) -> Result<()> {
         self.start(VOTERS)?;

@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     AllSlow,
     /// The wall clock of the leader's process jumps by an hour
     ClockSkew,
+    /// The trust bundle of the leader is replaced by that of another authority
+    WrongBundle,
     /// A follower's machine is switched off for good while a spare is there, and another one's after 16 s
     DeadVoter,
     /// A follower's process ends, and starts with a configuration that is wrong
@@ -51,7 +53,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 21] = [
+    pub(crate) const ALL: [Fault; 22] = [
         Fault::KillLeader,
         Fault::KillFollower,
         Fault::HangLeader,
@@ -68,6 +70,7 @@ impl Fault {
         Fault::KillAll,
         Fault::AllSlow,
         Fault::ClockSkew,
+        Fault::WrongBundle,
         Fault::DeadVoter,
         Fault::BadConfig,
         Fault::ScaleOut,
@@ -103,7 +106,7 @@ impl Fault {
     /// Whether only nodes of x0 can have it: etcd has no spare that takes over here, and a preloaded library does not
     /// reach a Go program.
     pub(crate) fn is_for_x0_only(self) -> bool {
-        self.needs_spare() || matches!(self, Fault::ClockSkew | Fault::BadConfig)
+        self.needs_spare() || matches!(self, Fault::ClockSkew | Fault::WrongBundle | Fault::BadConfig)
     }
 
     /// The least time, in seconds, that shows its effect.

@@ -1,8 +1,9 @@
 //! Injecting a fault into a cluster, keeping it up, and ending it.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use super::VOTERS;
@@ -39,7 +40,8 @@ pub(crate) struct Injection {
     steps: usize,
     /// Whether the periodic part is on.
     is_on: bool,
-    config: Option<String>,
+    /// A file that the fault has changed, and its text before.
+    changed: Option<(PathBuf, String)>,
 }
 
 impl Injection {
@@ -53,7 +55,7 @@ impl Injection {
         let (one, two) = ((leader + 1) % VOTERS, (leader + 2) % VOTERS);
         let others = if is_swapped { [two, one] } else { [one, two] };
         let begun = Instant::now();
-        let mut injection = Injection { fault, leader, others, begun, steps: 0, is_on: false, config: None };
+        let mut injection = Injection { fault, leader, others, begun, steps: 0, is_on: false, changed: None };
         injection.inject(cluster)?;
         Ok(injection)
     }
@@ -111,15 +113,27 @@ impl Injection {
             Fault::ClockSkew => cluster.set_clock(leader, 3600)?,
             Fault::DeadVoter => cluster.machines[one].power_off()?,
             Fault::BadConfig => {
-                let path = cluster.layout.node_config(one);
-                let text = std::fs::read_to_string(&path)?;
-                std::fs::write(&path, format!("{text}\nno_such_setting = true\n"))?;
-                self.config = Some(text);
+                self.change(cluster.layout.node_config(one), |text| {
+                    format!("{text}\nno_such_setting = true\n")
+                })?;
                 cluster.machines[one].signal(Signal::SIGKILL);
+            }
+            Fault::WrongBundle => {
+                let foreign = cluster.foreign_bundle()?;
+                self.change(cluster.layout.node(leader).join("bundle.pem"), |_| foreign)?;
             }
             Fault::ScaleOut => cluster.add_spare()?,
             Fault::StarvedLeader | Fault::Flapping | Fault::RollingRestart | Fault::Nothing => {}
         }
+        Ok(())
+    }
+
+    /// Changes a file until the fault ends.
+    fn change(&mut self, path: PathBuf, to: impl FnOnce(&str) -> String) -> Result<()> {
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        std::fs::write(&path, to(&text)).with_context(|| format!("cannot write {}", path.display()))?;
+        self.changed = Some((path, text));
         Ok(())
     }
 
@@ -171,8 +185,8 @@ impl Injection {
     /// Ends the fault, and starts what is down.
     pub(crate) fn end(mut self, cluster: &mut Cluster) -> Result<()> {
         cluster.arena.heal()?;
-        if let Some(config) = self.config.take() {
-            std::fs::write(cluster.layout.node_config(self.others[0]), config)?;
+        if let Some((path, text)) = self.changed.take() {
+            std::fs::write(path, text)?;
         }
         for machine in &cluster.machines {
             machine.freeze(false)?;
