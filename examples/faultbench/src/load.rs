@@ -1,7 +1,9 @@
-//! The client process of a trial: an open-loop load of puts, and the check that none of the acknowledged ones is lost.
+//! The client process of a trial: an open-loop load of puts, and the check that none of the acknowledged ones
+//! is lost.
 //!
-//! A request is sent at its own time whatever happened to the earlier ones, and its latency counts from that time: a
-//! service that stalls delays every request of the stall, as it does for callers who do not wait for each other.
+//! A request is sent at its own time whatever happened to the earlier ones, and its latency counts from that
+//! time: a service that stalls delays every request of the stall, as it does for callers who do not wait for
+//! each other.
 
 mod etcd;
 mod http;
@@ -23,8 +25,8 @@ pub(crate) use self::http::post;
 use crate::history;
 use crate::trial::Sample;
 
-/// A request without an answer after this time is given up. Late answers before it are errors of the indicator, and
-/// yet acknowledged writes.
+/// A request without an answer after this time is given up. Late answers before it are errors of the
+/// indicator, and yet acknowledged writes.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(1);
 /// How long the check tries to read everything.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// The variable with the folder of unpacked packages: programs are looked for in `usr/bin` and `usr/sbin` of it.
+/// The variable with the folder of unpacked packages: programs are looked for in `usr/bin` and `usr/sbin` of
+/// it.
 pub(crate) const PEERS: &str = "X0_FAULTBENCH_PEERS";
 
 /// The program of a node: the given one, that of `X0_NODE`, or `x0-node` beside this program.

@@ -1,4 +1,5 @@
-//! `x0-faultbench report`: what a folder of results says, as a table, as rows of x0-bench and as one HTML file.
+//! `x0-faultbench report`: what a folder of results says, as a table, as rows of x0-bench and as one HTML
+//! file.
 
 mod html;
 mod rows;

@@ -1,8 +1,8 @@
 //! `x0-faultbench run`: faults, systems and seeds in turn, each as one trial.
 //!
-//! A trial starts three machines, each with a network namespace, control groups and a disk of its own, and one client
-//! process that puts keys at a fixed rate. Then a fault is injected and kept until the end of the measurement. Then
-//! it ends, and every acknowledged write must be there.
+//! A trial starts three machines, each with a network namespace, control groups and a disk of its own, and
+//! one client process that puts keys at a fixed rate. Then a fault is injected and kept until the end of the
+//! measurement. Then it ends, and every acknowledged write must be there.
 
 mod cluster;
 mod events;
@@ -69,8 +69,8 @@ pub(crate) struct Options {
     /// How long a fault lasts, in seconds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(5..=600))]
     seconds: u64,
-    /// Ten faults of 10 s once on x0, and one of them on none and supervisord. Fails if x0 loses a write, makes a wrong
-    /// action or does not bring the service back
+    /// Ten faults of 10 s once on x0, and one of them on none and supervisord. Fails if x0 loses a write,
+    /// makes a wrong action or does not bring the service back
     #[arg(long, conflicts_with_all = ["seeds", "seconds", "systems"])]
     quick: bool,
     /// The folder of the results; trials whose result is there are skipped
@@ -143,7 +143,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             && options.quick
             && is_only_late(trial, first)
         {
-            // The processors of a checking machine may be taken for a while. A lost write and a wrong action count.
+            // The processors of a checking machine may be taken for a while. A lost write and a wrong action
+            // count.
             bar.suspend(|| println!("{}; once again", line(first, true)));
             outcome = calm(trial, &node).with_context(cannot);
         }
@@ -167,8 +168,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(is_good)
 }
 
-/// The trials that were asked for, seed by seed, fault by fault and the systems in turn: what disturbs the machine for
-/// a while disturbs all systems.
+/// The trials that were asked for, seed by seed, fault by fault and the systems in turn: what disturbs the
+/// machine for a while disturbs all systems.
 fn trials(options: &Options) -> Result<Vec<Trial>> {
     let all = if options.quick { &Fault::QUICK[..] } else { &Fault::ALL[..] };
     let faults = if options.faults.is_empty() { all.to_vec() } else { options.faults.clone() };
@@ -247,7 +248,8 @@ fn actions(outcome: &Outcome) -> String {
     text
 }
 
-/// A trial, and once again if the service was not well before the injection: something else had the processors.
+/// A trial, and once again if the service was not well before the injection: something else had the
+/// processors.
 fn calm(trial: &Trial, node: &Path) -> Result<Outcome> {
     let first = play(trial, node)?;
     if first.was_calm() { Ok(first) } else { play(trial, node) }

@@ -74,8 +74,8 @@ fn head(answer: &[u8]) -> Result<Option<(u16, usize)>> {
     Ok(Some((status, end + 4 + len)))
 }
 
-/// Sends a request on a connection of its own and returns the body of the answer: HTTP/1.0, whose answers have no
-/// chunks and end with the connection.
+/// Sends a request on a connection of its own and returns the body of the answer: HTTP/1.0, whose answers
+/// have no chunks and end with the connection.
 pub(super) async fn get_all(address: SocketAddr, path: &str, body: &str) -> Result<Vec<u8>> {
     let mut stream = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(address)).await??;
     stream.write_all(last_request(path, body).as_bytes()).await?;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::cluster::Cluster;
 use super::judge::{Event, Stage};
 
-/// The services of all machines, watched from outside. A process that appears in the place of another one is an
-/// action of whatever supervises it.
+/// The services of all machines, watched from outside. A process that appears in the place of another one is
+/// an action of whatever supervises it.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pids: Vec<Option<i32>>,
@@ -87,11 +87,13 @@ struct Line<'a> {
 /// Milliseconds of a day.
 const DAY_MS: f64 = 86_400_000.0;
 
-/// The events of a node, in order. `begun_day_ms` is the begin of the load, in milliseconds since midnight (UTC).
+/// The events of a node, in order. `begun_day_ms` is the begin of the load, in milliseconds since midnight
+/// (UTC).
 pub(crate) fn of_node(node: u64, log: &str, records: &str, begun_day_ms: f64) -> Vec<Event> {
     let records: Vec<Record> = records.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let lines: Vec<Line<'_>> = log.lines().filter_map(line).collect();
-    // The newest first: a restart of the node begins to count its records again, and only the newest are kept.
+    // The newest first: a restart of the node begins to count its records again, and only the newest are
+    // kept.
     let mut records = records.into_iter().rev().peekable();
     let mut events = Vec::new();
     for line in lines.into_iter().rev() {

@@ -103,8 +103,8 @@ impl Fault {
         matches!(self, Fault::DeadVoter | Fault::ScaleOut)
     }
 
-    /// Whether only nodes of x0 can have it: etcd has no spare that takes over here, and a preloaded library does not
-    /// reach a Go program.
+    /// Whether only nodes of x0 can have it: etcd has no spare that takes over here, and a preloaded library
+    /// does not reach a Go program.
     pub(crate) fn is_for_x0_only(self) -> bool {
         self.needs_spare() || matches!(self, Fault::ClockSkew | Fault::WrongBundle | Fault::BadConfig)
     }

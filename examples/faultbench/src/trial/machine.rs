@@ -1,8 +1,8 @@
 //! A machine of a trial: control groups, a disk of its own, and the processes that run on it.
 //!
-//! The parent process is what the system under test starts on a machine: a node, or a supervisor that starts it. The
-//! *service* is the node itself, found among the processes of the control group, so that a fault hits it under any
-//! supervisor.
+//! The parent process is what the system under test starts on a machine: a node, or a supervisor that starts
+//! it. The *service* is the node itself, found among the processes of the control group, so that a fault hits
+//! it under any supervisor.
 
 use std::fs::{self, File};
 use std::os::linux::fs::MetadataExt;
@@ -80,8 +80,8 @@ pub(crate) fn clean_up() {
 }
 
 impl Machine {
-    /// A machine with an ext4 file system of its own, mounted at `data` of its folder. Its image is in memory, so that
-    /// only a throttled disk is slow.
+    /// A machine with an ext4 file system of its own, mounted at `data` of its folder. Its image is in
+    /// memory, so that only a throttled disk is slow.
     pub(crate) fn new(place: Place, folder: PathBuf, service: [&'static str; 2]) -> Result<Machine> {
         let group = format!("{PREFIX}{}-{place}", std::process::id());
         for controller in CONTROLLERS {

@@ -1,8 +1,8 @@
 //! What a client's series of requests says about the service: pure arithmetic on samples.
 //!
-//! A request is *good* if its answer came within the deadline of the service-level indicator (SLI), counted from the
-//! moment at which it was to be sent. The SLI *holds* in a window if at least 99 % of the requests of the window are
-//! good. A window without requests does not hold: nothing shows that the service was there.
+//! A request is *good* if its answer came within the deadline of the service-level indicator (SLI), counted
+//! from the moment at which it was to be sent. The SLI *holds* in a window if at least 99 % of the requests
+//! of the window are good. A window without requests does not hold: nothing shows that the service was there.
 
 use std::time::Duration;
 
@@ -56,8 +56,9 @@ impl Sli {
         !samples.is_empty() && good * 100 >= samples.len() * self.percent as usize
     }
 
-    /// The time from `from` until the begin of the first stretch of [`hold`](Sli::hold) in which every window holds.
-    /// Zero if the service was never gone; `None` if no such stretch ends before `to`. The samples are in order.
+    /// The time from `from` until the begin of the first stretch of [`hold`](Sli::hold) in which every window
+    /// holds. Zero if the service was never gone; `None` if no such stretch ends before `to`. The samples are
+    /// in order.
     pub(crate) fn time_to_repair(
         &self,
         samples: &[Sample],
@@ -128,7 +129,8 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    /// 200 requests a second for `seconds`, with the latency in milliseconds that the function gives for a time.
+    /// 200 requests a second for `seconds`, with the latency in milliseconds that the function gives for a
+    /// time.
     fn series(seconds: u64, latency_ms: impl Fn(u64) -> Option<u64>) -> Vec<Sample> {
         let sample = |n: u64| Sample { at_us: n * 5000, latency_us: latency_ms(n * 5).map(|ms| ms * 1000) };
         (0..seconds * 200).map(sample).collect()
@@ -148,7 +150,8 @@ mod tests {
         // Nothing from 2.0 to 3.4 s.
         let samples = series(10, |at| (!(2000..3400).contains(&at)).then_some(3));
         let sli = Sli::default();
-        // A window that begins at 3.4 s is the first in which nothing is missing: one lost request is 1 of 100.
+        // A window that begins at 3.4 s is the first in which nothing is missing: one lost request is 1
+        // of 100.
         assert_eq!(sli.time_to_repair(&samples, ms(2000), ms(10_000)), Some(ms(1400)));
         assert!((sli.error_seconds(&samples, ms(2000), ms(10_000)) - 1.4).abs() < 1e-9);
         assert_eq!(gap(&samples, ms(2000), ms(10_000)), ms(1403));

@@ -38,7 +38,8 @@ pub(crate) struct Outcome {
 /// What follows from an [`Outcome`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Measures {
-    /// The longest time to repair of all injections, in milliseconds; `None` if the service did not come back.
+    /// The longest time to repair of all injections, in milliseconds; `None` if the service did not come
+    /// back.
     pub(crate) mttr_ms: Option<f64>,
     pub(crate) error_seconds: f64,
     /// The longest time without an answer, in milliseconds.
@@ -106,7 +107,8 @@ impl Outcome {
         }
     }
 
-    /// Whether the indicator held for two seconds before the injection: the machine was calm enough to measure.
+    /// Whether the indicator held for two seconds before the injection: the machine was calm enough to
+    /// measure.
     pub(crate) fn was_calm(&self) -> bool {
         let sli = Sli { hold: Duration::from_secs(1), ..Sli::default() };
         let from = self.injected().saturating_sub(Duration::from_secs(2));

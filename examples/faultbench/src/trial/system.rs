@@ -168,8 +168,8 @@ fn supervisord(folder: &Path, line: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// monit in the foreground with a cycle of a second. Its check is a put through the own node, which is restarted when
-/// two checks in a row fail.
+/// monit in the foreground with a cycle of a second. Its check is a put through the own node, which is
+/// restarted when two checks in a row fail.
 fn monit(folder: &Path, node: &str, config: &str, client: &str) -> Result<Command> {
     let path = folder.display();
     write(
