@@ -66,6 +66,16 @@ impl Summary {
         })
     }
 
+    /// The faults whose error-seconds on x0 are more than 5 % above those without a healer.
+    pub(super) fn worse(&self) -> Vec<&str> {
+        let error_seconds = |fault: &str, system| self.cell(fault, system).map(|cell| cell.error_seconds);
+        let is_worse = |fault: &&str| {
+            let both = error_seconds(fault, "x0").zip(error_seconds(fault, "none"));
+            both.is_some_and(|(x0, none)| x0 > none * 1.05)
+        };
+        self.faults().into_iter().filter(is_worse).collect()
+    }
+
     /// The table for a terminal.
     pub(super) fn table(&self) -> String {
         let mut text = format!(
@@ -98,6 +108,11 @@ impl Summary {
                     if peer > 0.0 { format!(", ratio {:.2}", x0 / peer) } else { String::new() }
                 );
             }
+        }
+        if self.error_seconds("none").2 > 0 {
+            let worse = self.worse();
+            let names = if worse.is_empty() { "none".to_owned() } else { worse.join(", ") };
+            let _ = writeln!(text, "faults with more than 1.05 times the error-seconds of none: {names}");
         }
         text
     }
@@ -145,6 +160,10 @@ mod tests {
         assert!((x0 - 6.0).abs() < 1e-9 && (none - 8.0).abs() < 1e-9 && count == 1);
         let table = summary.table();
         assert!(table.contains("x0 6.00, none 8.00, ratio 0.75\n"), "{table}");
+        assert!(table.ends_with("of none: none\n") && summary.worse().is_empty());
+        let worse =
+            [example("cut", "none", 1, 1000), example("cut", "x0", 1, 1100), example("kill", "x0", 1, 9)];
+        assert_eq!(Summary::new(&worse).worse(), ["cut"]);
         // Most trials without a repair: no median.
         let gone = Summary::new(&[example("cut", "x0", 1, 60_000), example("cut", "x0", 2, 1)]);
         assert_eq!(gone.cell("cut", "x0").unwrap().mttr_ms, None);
