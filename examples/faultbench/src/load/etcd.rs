@@ -112,7 +112,85 @@ fn whole(answer: &[u8]) -> Result<BTreeSet<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A member that answers every request with this status, or none; it counts the requests.
+    async fn member(status: Option<&'static str>) -> (SocketAddr, Rc<Cell<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, count) = (listener.local_addr().unwrap(), Rc::new(Cell::new(0)));
+        let counted = Rc::clone(&count);
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let counted = Rc::clone(&counted);
+                tokio::task::spawn_local(async move {
+                    let mut buffer = vec![0; 4096];
+                    // Each request is in one packet: the client waits for the answer before the next one.
+                    while stream.read(&mut buffer).await.is_ok_and(|len| len > 0) {
+                        counted.set(counted.get() + 1);
+                        let Some(status) = status else { continue };
+                        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}");
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                        if buffer.windows(8).any(|eight| eight == b"HTTP/1.0") {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        (address, count)
+    }
+
+    fn on_a_runtime(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, test);
+    }
+
+    #[test]
+    fn a_member_that_is_silent_or_refuses_is_left() {
+        on_a_runtime(async {
+            let (silent, asked) = member(None).await;
+            let (refusing, refused) = member(Some("503 Service Unavailable")).await;
+            let (good, served) = member(Some("200 OK")).await;
+            let etcd = Etcd::new(vec![silent, refusing, good]);
+            let begun = Instant::now();
+            assert!(etcd.put(1, Duration::from_secs(20)).await);
+            assert!(begun.elapsed() >= ATTEMPT);
+            assert!(etcd.put(2, Duration::from_secs(20)).await);
+            // The second request went to the good member at once, over the same connection.
+            assert_eq!((asked.get(), refused.get(), served.get()), (1, 1, 2));
+            assert_eq!(etcd.idle[2].borrow().len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_put_without_a_member_that_serves_ends_in_time() {
+        on_a_runtime(async {
+            let (refusing, _) = member(Some("503 Service Unavailable")).await;
+            let etcd = Etcd::new(vec![refusing]);
+            assert!(!etcd.put(1, Duration::from_millis(100)).await);
+            assert!(etcd.numbers().await.is_err());
+        });
+    }
+
+    #[test]
+    fn latency_counts_from_the_time_at_which_a_request_was_to_be_sent() {
+        on_a_runtime(async {
+            let (silent, _) = member(None).await;
+            let (good, served) = member(Some("200 OK")).await;
+            let client = super::super::Client::Etcd(Rc::new(Etcd::new(vec![silent, good])));
+            let requests = super::super::load(client, 100, Duration::from_millis(200)).await.unwrap();
+            let times: Vec<u64> = requests.samples.iter().map(|sample| sample.at_us).collect();
+            assert_eq!(times, (0..20).map(|n| n * 10_000).collect::<Vec<_>>(), "whatever happened before");
+            assert_eq!(served.get(), 20);
+            let least = u64::try_from(ATTEMPT.as_micros()).unwrap();
+            assert!(requests.samples[0].latency_us.unwrap() >= least, "{:?}", requests.samples[0]);
+        });
+    }
 
     #[test]
     fn entries_count_with_their_whole_values_only() {
