@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::judge::{Event, Truth};
 use super::measure::{Sample, Sli, gap};
 
+/// The time before an injection in which the service must have been well.
+const CALM: Duration = Duration::from_secs(2);
 /// The version of the file.
 const VERSION: u32 = 1;
 
@@ -110,8 +112,8 @@ impl Outcome {
     /// Whether the indicator held for two seconds before the injection: the machine was calm enough to
     /// measure.
     pub(crate) fn was_calm(&self) -> bool {
-        let sli = Sli { hold: Duration::from_secs(1), ..Sli::default() };
-        let from = self.injected().saturating_sub(Duration::from_secs(2));
+        let sli = Sli { hold: CALM, ..Sli::default() };
+        let from = self.injected().saturating_sub(CALM);
         sli.time_to_repair(&self.samples, from, self.injected()) == Some(Duration::ZERO)
     }
 
@@ -190,8 +192,12 @@ pub(crate) mod tests {
         // Two injections: the second one takes longer.
         let twice = Outcome { injected_ms: vec![1000, 5000], ..outcome.clone() };
         assert_eq!(twice.measures().mttr_ms, Some(1500.0));
-        let noisy = Outcome { injected_ms: vec![7000], ..outcome };
-        assert!(!noisy.was_calm());
+        // The outage from 5.0 to 6.5 s is within the two seconds before, at their begin and at their end.
+        for injected in [5200, 6400, 8300] {
+            let noisy = Outcome { injected_ms: vec![injected], ..outcome.clone() };
+            assert!(!noisy.was_calm(), "{injected}");
+        }
+        assert!(Outcome { injected_ms: vec![8500], ..outcome }.was_calm());
     }
 
     #[test]
