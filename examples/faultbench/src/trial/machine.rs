@@ -58,7 +58,9 @@ fn images() -> PathBuf {
 fn is_left_over(name: &str) -> bool {
     let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
     let owner = owner.and_then(|owner| owner.parse::<u32>().ok());
-    owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists())
+    // A process that has ended and that its parent has not waited for has no command line.
+    let runs = |owner| fs::read(format!("/proc/{owner}/cmdline")).is_ok_and(|line| !line.is_empty());
+    owner.is_some_and(|owner| !runs(owner))
 }
 
 /// Ends what an earlier run that was killed has left: processes, control groups and images.
@@ -282,6 +284,16 @@ mod tests {
                 && !is_left_over("x0-other-1")
                 && !is_left_over(PREFIX)
         );
+        // A process that has ended counts as ended also before its parent, which is this one, waits for it.
+        let mut ended = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+        std::io::copy(&mut ended.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+        let name = format!("{PREFIX}{}-1", ended.id());
+        let begun = Instant::now();
+        while !is_left_over(&name) {
+            assert!(begun.elapsed() < STOP_LIMIT, "{name}");
+            std::thread::yield_now();
+        }
+        ended.wait().unwrap();
         // Above the largest process id of Linux.
         assert!(is_left_over(&format!("{PREFIX}{}-1.img", 1_u32 << 30)));
     }
