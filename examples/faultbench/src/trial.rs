@@ -12,18 +12,16 @@ mod judge;
 mod machine;
 mod measure;
 mod result;
+mod session;
 mod system;
 
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::cluster::Cluster;
 pub(crate) use self::fault::Fault;
-use self::inject::Injection;
 #[cfg(test)]
 pub(crate) use self::judge::Event;
 pub(crate) use self::judge::Stage;
@@ -33,26 +31,16 @@ pub(crate) use self::result::Outcome;
 pub(crate) use self::result::tests::example;
 pub(crate) use self::system::System;
 use crate::arena::private_mounts;
-use crate::random::Random;
-use crate::{load, program};
+use crate::program;
 
 /// The voters of a cluster, of every system.
 const VOTERS: usize = 3;
-/// Puts a second.
-const RATE: u32 = 200;
 /// The load before an injection, without which it has no baseline.
 const WARM: Duration = Duration::from_secs(3);
 /// The healer of x0 does nothing in its first ten seconds.
 const GRACE: Duration = Duration::from_secs(11);
-/// The load after the measurement, so that the last requests of it are answered.
-const TAIL: Duration = Duration::from_secs(1);
-const TICK: Duration = Duration::from_millis(5);
-/// The time between two looks at the processes.
-const LOOK: Duration = Duration::from_millis(50);
 /// The time of a trial besides its fault, for the estimate of the time that is left.
 const AROUND: Duration = Duration::from_secs(12);
-/// The time that the client process may take after its load.
-const CLIENT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The trials of a run.
 #[derive(Debug, Clone, clap::Args)]
@@ -251,142 +239,8 @@ fn actions(outcome: &Outcome) -> String {
 /// A trial, and once again if the service was not well before the injection: something else had the
 /// processors.
 fn calm(trial: &Trial, node: &Path) -> Result<Outcome> {
-    let first = play(trial, node)?;
-    if first.was_calm() { Ok(first) } else { play(trial, node) }
-}
-
-fn play(trial: &Trial, node: &Path) -> Result<Outcome> {
-    let root = tempfile::Builder::new().prefix("x0-faultbench-").tempdir()?;
-    let mut random = Random::new(trial.seed);
-    // Beside the ticks of timers, and another follower.
-    let (jitter, is_swapped) = (random.milliseconds(0, 400), random.chance(50));
-    let mut cluster = Cluster::start_all(trial.system, trial.fault, node, root.path())?;
-    let grace = if trial.system.has_grace() { GRACE.saturating_sub(cluster.age()) } else { Duration::ZERO };
-    let before = WARM.max(grace) + jitter;
-    let lasts = Duration::from_secs(trial.seconds);
-    let requests = root.path().join("requests");
-    let milliseconds = (before + lasts + TAIL).as_millis().to_string();
-    let mode = ["put", "--rate", &RATE.to_string(), "--milliseconds", &milliseconds];
-    let client = Client(cluster.client(&requests, &mode)?);
-    let (begun, begun_day_ms) = (Instant::now(), day_ms());
-    let mut watch = events::Watch::new(&cluster);
-    let mut seen = Vec::new();
-    let mut wait =
-        |until: Duration, cluster: &mut Cluster, injection: &mut Option<Injection>| -> Result<()> {
-            let mut looked = Instant::now();
-            while begun.elapsed() < until {
-                std::thread::sleep(TICK);
-                let planned = match injection {
-                    Some(injection) => injection.tick(cluster)?,
-                    None => None,
-                };
-                if planned.is_some() || looked.elapsed() >= LOOK {
-                    looked = Instant::now();
-                    seen.extend(watch.look(cluster, begun.elapsed(), planned));
-                }
-            }
-            Ok(())
-        };
-    // The leader is asked late, and yet before the injection: asking takes a moment.
-    wait(before.saturating_sub(Duration::from_millis(500)), &mut cluster, &mut None)?;
-    let leader = cluster.wait_for_leader()?;
-    wait(before, &mut cluster, &mut None)?;
-    let injected = begun.elapsed();
-    let mut injection = Some(Injection::begin(&mut cluster, trial.fault, leader, is_swapped)?);
-    wait(injected + lasts, &mut cluster, &mut injection)?;
-    let ended = begun.elapsed();
-    let injection = injection.context("the injection is over")?;
-    let (faulty, moments) = (injection.faulty(), injection.moments());
-    client.finish(TAIL + CLIENT_LIMIT)?;
-    injection.end(&mut cluster)?;
-
-    let requests_read = load::read(&requests)?;
-    let plan = result::Plan {
-        fault: trial.fault.to_string(),
-        system: trial.system.to_string(),
-        program: system::version(trial.system, node),
-        seed: trial.seed,
-    };
-    // The load began a moment after its process was started.
-    let late = Duration::from_nanos(requests_read.begun_ns.saturating_sub(
-        crate::history::now()?.saturating_sub(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-    ));
-    let milliseconds = |at: Duration| u64::try_from(at.saturating_sub(late).as_millis()).unwrap_or(u64::MAX);
-    let mut outcome = Outcome::new(plan, leader as u64 + 1, requests_read.samples);
-    outcome.faulty = faulty.into_iter().collect();
-    outcome.injected_ms = moments.into_iter().map(|moment| milliseconds(injected + moment)).collect();
-    outcome.ended_ms = milliseconds(ended);
-    let checked: load::Checked = {
-        let output = Client(cluster.client(&requests, &["check"])?).finish(Duration::from_secs(90))?;
-        serde_json::from_slice(&output).context("cannot read what the check found")?
-    };
-    (outcome.acknowledged, outcome.lost) = (checked.acknowledged, checked.lost);
-    let late_ms = late.as_secs_f64() * 1000.0;
-    if trial.system.has_grace() {
-        for machine in &cluster.machines {
-            let log = std::fs::read_to_string(machine.log()).unwrap_or_default();
-            let records = cluster.heal_log(machine.place)?;
-            outcome.events.extend(events::of_node(machine.number(), &log, &records, begun_day_ms + late_ms));
-        }
-    }
-    seen.iter_mut().for_each(|event| event.at_ms -= late_ms);
-    outcome.events.append(&mut seen);
-    // What the end of the fault caused is no part of the measurement.
-    outcome.events.retain(|event| event.at_ms <= milliseconds(ended) as f64);
-    outcome.events.sort_by(|one, two| one.at_ms.total_cmp(&two.at_ms));
-    if let Some(folder) = std::env::var_os("X0_FAULTBENCH_KEEP") {
-        keep(&cluster, Path::new(&folder), &outcome)?;
-    }
-    Ok(outcome)
-}
-
-/// Copies the logs of a trial, for a person who looks for the reason of a result.
-fn keep(cluster: &Cluster, folder: &Path, outcome: &Outcome) -> Result<()> {
-    std::fs::create_dir_all(folder)?;
-    for machine in cluster.machines.iter().filter(|machine| machine.log().exists()) {
-        let name = format!("{}.{}.{}.{}.log", outcome.fault, outcome.system, outcome.seed, machine.number());
-        std::fs::copy(machine.log(), folder.join(name))?;
-    }
-    Ok(())
-}
-
-/// Milliseconds since midnight, UTC.
-fn day_ms() -> f64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_secs_f64().rem_euclid(86_400.0) * 1000.0
-}
-
-/// A client process, which ends with this value.
-struct Client(Child);
-
-impl Client {
-    /// Waits for the end of the process, which must succeed, and returns its output.
-    fn finish(mut self, limit: Duration) -> Result<Vec<u8>> {
-        use std::io::Read as _;
-        let until = Instant::now() + limit;
-        let status = loop {
-            match self.0.try_wait()? {
-                Some(status) => break status,
-                None if Instant::now() > until => bail!("the client did not end within {limit:?}"),
-                None => std::thread::sleep(TICK),
-            }
-        };
-        let (mut output, mut errors) = (Vec::new(), String::new());
-        self.0.stderr.take().context("no standard error")?.read_to_string(&mut errors)?;
-        self.0.stdout.take().context("no standard output")?.read_to_end(&mut output)?;
-        if !status.success() {
-            bail!("the client failed: {}", errors.trim());
-        }
-        Ok(output)
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Fails only if it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    let first = session::play(trial, node)?;
+    if first.was_calm() { Ok(first) } else { session::play(trial, node) }
 }
 
 #[cfg(test)]
