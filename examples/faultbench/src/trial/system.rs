@@ -158,7 +158,9 @@ fn supervisord(folder: &Path, line: &str) -> Result<Command> {
     {
         // Unpacked, not installed: Python has to be told where the module is.
         Some(modules) if std::env::var_os(program::PEERS).is_some() && modules.is_dir() => {
-            let mut command = Command::new("python3");
+            // A Debian module wants Debian's Python, if another one is there too.
+            let debian = Path::new("/usr/bin/python3");
+            let mut command = Command::new(if debian.exists() { debian } else { Path::new("python3") });
             command.args(["-m", "supervisor.supervisord"]).env("PYTHONPATH", modules);
             command
         }
