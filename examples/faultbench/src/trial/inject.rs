@@ -217,3 +217,26 @@ fn isolate(cluster: &mut Cluster, place: Place) -> Result<()> {
     let sides: Vec<bool> = (0..ends).map(|other| other == place).collect();
     cluster.arena.partition(&sides)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faulty(fault: Fault) -> Vec<u64> {
+        let begun = Instant::now();
+        Injection { fault, leader: 2, others: [0, 1], begun, steps: 0, is_on: false, changed: None }.faulty()
+    }
+
+    #[test]
+    fn load_and_planned_work_are_no_fault_of_a_node() {
+        for fault in [Fault::Loss, Fault::AllSlow, Fault::ScaleOut, Fault::RollingRestart, Fault::Nothing] {
+            assert!(faulty(fault).is_empty(), "{fault}");
+        }
+        assert_eq!(faulty(Fault::SlowDiskLeader), [3]);
+        assert_eq!(faulty(Fault::HangFollower), [1]);
+        assert_eq!(faulty(Fault::TwoAtOnce), [3, 1]);
+        assert_eq!(faulty(Fault::DeadVoter), [1, 2]);
+        let named = Fault::ALL.iter().filter(|fault| fault.to_string().ends_with("-leader"));
+        assert!(named.clone().count() > 5 && named.copied().all(|fault| faulty(fault) == [3]));
+    }
+}
