@@ -17,6 +17,7 @@ mod claims;
 pub(crate) mod commands;
 pub(crate) mod config;
 mod control;
+mod load;
 mod pause;
 mod records;
 mod samples;
@@ -42,6 +43,7 @@ use self::config::{HealConfig, HealMode};
 use self::control::{
     ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, Unhealthy, WhyNot, seconds_to,
 };
+use self::load::Reports;
 use self::pause::Paused;
 use self::records::Records;
 use self::samples::{SAMPLE, Samples};
@@ -67,6 +69,8 @@ struct Active {
     /// What is claimed, and the answers of the store of claims.
     claims: Claims,
     answers: (Sender<claims::Answer>, Receiver<claims::Answer>),
+    /// What the healers tell each other.
+    reports: Reports,
     begun: Instant,
     ticks: Interval,
     samples: Samples,
@@ -105,6 +109,7 @@ impl Healer {
             ended: channel(),
             claims: Claims::new(config.node),
             answers: channel(),
+            reports: Reports::start(mux, config.node)?,
             begun,
             ticks,
             samples,
@@ -145,6 +150,12 @@ impl Active {
             (status.node, WRITE_AGE, sample.write_age.as_secs_f64()),
         ];
         let others = status.membership.voters.iter().copied().filter(|voter| *voter != status.node);
+        if self.healer.knowledge().is_pressed(sample.write_age) {
+            self.reports.tell(now, others.clone(), sample.write_age);
+        }
+        for (voter, write_age) in self.reports.heard() {
+            self.healer.knowledge_mut().heard(now, voter, write_age);
+        }
         let silences = self.samples.silences(now, others, &status.reached);
         let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
         for (subject, signal, value) in own.into_iter().chain(silences) {

@@ -62,6 +62,15 @@ impl Action<View> for Act {
             Act::Transfer { to, .. } if place.heir != Some(to) => {
                 Err("the next leader lags or is not reached".into())
             }
+            Act::Transfer { to, cause: OwnCause::SlowDisk, .. } if view.is_other_pressed(to) => {
+                Err("the writes of the next leader wait for its disk, too".into())
+            }
+            // If many are slow, the cause is the load, and the next leader is slow as well.
+            Act::Transfer { cause: OwnCause::SlowDisk, .. } if is_common(view.others_pressed()) => {
+                let (pressed, others) = view.others_pressed();
+                Err(format!("the writes of {pressed} of {others} other voters wait for their disks, too")
+                    .into())
+            }
             Act::Transfer { .. } => Ok(()),
             Act::Replace { spare, .. } if place.spare != Some(spare) => {
                 Err("the spare lags or is not reached".into())
@@ -92,6 +101,11 @@ impl Action<View> for Act {
     fn expectation(&self) -> Expectation {
         Expectation { within: Duration::from_secs(3), improvement: 0.5 }
     }
+}
+
+/// Whether at least half of the other voters are slow.
+fn is_common((slow, others): (usize, usize)) -> bool {
+    slow > 0 && slow * 2 >= others
 }
 
 /// A leader that is slow itself hands the leadership over, and replaces dead voters.

@@ -86,6 +86,43 @@ fn nothing_is_done_in_a_dry_run_without_an_heir_or_as_a_follower() {
     assert!(engine(id(1), &config(HealMode::Off), false).is_none());
 }
 
+/// Several disks that are slow at once have a common cause.
+#[test]
+fn a_leader_stays_while_other_voters_wait_for_their_disks_too() {
+    // Voter 3 reports a write age every second until the end, or until 20 s.
+    let minute = |age: u64, until: u32| {
+        let mut healer = engine(id(1), &config(HealMode::Active), false).unwrap();
+        let (mut done, mut records) = (Vec::new(), Vec::new());
+        for step in 0..600_u32 {
+            let now = Duration::from_millis(100) * step;
+            healer.knowledge_mut().set(place_of(done.is_empty(), Some(id(2))));
+            if step % 10 == 0 && step <= until {
+                healer.knowledge_mut().heard(now, id(3), Duration::from_millis(age));
+                // A node that is no voter says nothing.
+                healer.knowledge_mut().heard(now, id(9), Duration::from_secs(9));
+            }
+            let reading = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: 0.5 };
+            healer.handle(now, Input::Reading(reading)).unwrap();
+            let decided = healer.drain(now, |action| {
+                done.extend(next_leader(action));
+                Ok(())
+            });
+            records.extend(decided.unwrap());
+        }
+        (done, records)
+    };
+    let (done, records) = minute(150, 600);
+    assert!(done.is_empty(), "{done:?}");
+    let reasons: Vec<_> = records.iter().map(Record::explain).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("1 of 2 other voters wait")), "{reasons:?}");
+    // Below half of the limit, and once the others are well again.
+    assert_eq!(minute(149, 600).0, [id(2)]);
+    let (done, records) = minute(150, 200);
+    assert_eq!(done, [id(2)]);
+    let executing = records.iter().find(|record| record.event.name() == "executing").unwrap();
+    assert!(executing.at >= 22 * SECOND && executing.at < 24 * SECOND, "{:?}", executing.at);
+}
+
 /// A leader that runs only part of the time: readings of a minute.
 fn starved_minute(share: f64, stalls: f64) -> (Vec<NodeId>, Vec<Record>) {
     let mut healer = engine(id(1), &config(HealMode::Active), false).unwrap();

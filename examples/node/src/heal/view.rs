@@ -70,20 +70,49 @@ pub(super) struct View {
     silence_limit: Option<f64>,
     /// The last reading of each signal of this node and of the voters, and its time.
     readings: BTreeMap<(NodeId, &'static str), (f64, Duration)>,
+    /// When each other voter last said that its own writes wait for its disk.
+    pressed: BTreeMap<NodeId, Duration>,
     pub(super) place: Place,
 }
 
 impl View {
     pub(super) fn new(node: NodeId, write_age_limit: Duration, silence_limit: Option<Duration>) -> View {
         let silence_limit = silence_limit.map(|limit| limit.as_secs_f64());
-        let (readings, place) = (BTreeMap::new(), Place::default());
-        View { node, write_age_limit: write_age_limit.as_secs_f64(), silence_limit, readings, place }
+        let write_age_limit = write_age_limit.as_secs_f64();
+        let (readings, pressed, place) = (BTreeMap::new(), BTreeMap::new(), Place::default());
+        View { node, write_age_limit, silence_limit, readings, pressed, place }
     }
 
     /// Sets the place of the node in the group. The readings of other nodes that are no voters are forgotten.
     pub(super) fn set(&mut self, place: Place) {
         self.readings.retain(|(node, _), _| *node == self.node || place.voters.contains(node));
+        self.pressed.retain(|node, _| place.voters.contains(node));
         self.place = place;
+    }
+
+    /// Whether writes that wait for the disk for this long are worth telling: half of the limit.
+    pub(super) fn is_pressed(&self, write_age: Duration) -> bool {
+        write_age.as_secs_f64() * 2.0 >= self.write_age_limit
+    }
+
+    /// Another node says that its writes wait for its disk for this long.
+    pub(super) fn heard(&mut self, now: Duration, node: NodeId, write_age: Duration) {
+        if node != self.node && self.place.voters.contains(&node) && self.is_pressed(write_age) {
+            self.pressed.insert(node, now);
+        }
+    }
+
+    /// Whether another voter has said lately that its writes wait for its disk.
+    pub(super) fn is_other_pressed(&self, node: NodeId) -> bool {
+        let now = self.readings.get(&(self.node, WRITE_AGE)).map_or(Duration::ZERO, |(_, at)| *at);
+        self.pressed.get(&node).is_some_and(|at| now.saturating_sub(*at) < STALE)
+    }
+
+    /// How many other voters have said so, and how many others there are.
+    pub(super) fn others_pressed(&self) -> (usize, usize) {
+        let others = self.place.voters.iter().filter(|voter| **voter != self.node);
+        let pressed = others.clone().filter(|voter| self.is_other_pressed(**voter));
+        (pressed.count(), others.count())
     }
 
     pub(super) fn reading(&self, node: NodeId, signal: &'static str) -> Option<f64> {
