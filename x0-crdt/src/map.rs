@@ -6,13 +6,16 @@ mod clash;
 pub(crate) mod columns;
 mod delta;
 mod evict;
+mod gradual;
 mod history;
 mod join;
+mod layered;
 mod news;
 mod read;
 mod reference;
 mod replicated;
 mod saved;
+mod search;
 mod short;
 mod small;
 mod stage;
@@ -20,13 +23,13 @@ mod trail;
 mod writers;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use cell::{Cell, Sibling};
 pub use delta::{DeltaError, DeltaExtent, ITEM_MAX, MapDelta};
 pub use history::HistoryError;
 pub use join::{JoinError, Joined};
+use layered::Layered;
 pub use read::{Entry, Held};
 pub use saved::RestoreError;
 use small::{Key, Value};
@@ -120,12 +123,12 @@ pub struct CausalMap {
     version: Vec<u64>,
     /// The event of each writer up to which tombstones were collected.
     floor: Vec<u64>,
-    cells: BTreeMap<Key, Cell>,
+    cells: Layered<Key, Cell>,
     /// Events above the floor that no later event has replaced, and their keys: what a peer that lacks them
     /// must receive.
-    recent: BTreeMap<(u32, u64), Key>,
+    recent: Layered<(u32, u64), Key>,
     /// The removals among them: the tombstones.
-    removals: BTreeMap<Key, Vec<(u32, u64)>>,
+    removals: Layered<Key, Vec<(u32, u64)>>,
     /// What the latest events have replaced.
     trail: trail::Trail,
     content: u64,
@@ -141,6 +144,8 @@ pub struct CausalMap {
     reports: Vec<Vec<u8>>,
     /// How many times a session has begun to fetch ranges.
     claims: u64,
+    /// Which keys change while a delta is being joined in steps.
+    watch: gradual::Watch,
 }
 
 impl CausalMap {
@@ -156,9 +161,9 @@ impl CausalMap {
             writers,
             version: alloc::vec![0],
             floor: alloc::vec![0],
-            cells: BTreeMap::new(),
-            recent: BTreeMap::new(),
-            removals: BTreeMap::new(),
+            cells: Layered::default(),
+            recent: Layered::default(),
+            removals: Layered::default(),
             trail: trail::Trail::default(),
             content: 0,
             siblings: 0,
@@ -168,6 +173,7 @@ impl CausalMap {
             remains: Vec::new(),
             reports: Vec::new(),
             claims: 0,
+            watch: gradual::Watch::default(),
         }
     }
 

@@ -21,9 +21,9 @@ use members::Table;
 pub use members::{MEMBERS_MAX, Members};
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
-use pull::{Behind, Pull};
+use pull::{Behind, Joining, Pull};
 pub use replicated::Replicated;
-pub use replicated::{StageBegin, StageStep, StageTaken, Transfer};
+pub use replicated::{JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use serve::{Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
@@ -152,6 +152,9 @@ pub struct SessionStats {
 /// most one datagram in each [`retry_max`](SessionOptions::retry_max), besides its answers to the peer's
 /// requests.
 ///
+/// A delta of many items is joined in steps of [`join_items_max`](SessionOptions::join_items_max) items, which
+/// [`poll_timeout`](Self::poll_timeout) asks for at once, and becomes visible with the last one.
+///
 /// A map that is too long for one transfer is pulled range by range, each in one transfer of at most 512 KiB.
 /// The ranges are joined beside the map, in steps that [`poll_timeout`](Self::poll_timeout) asks for at once,
 /// and become visible together. Between two ranges the serving side holds nothing.
@@ -261,6 +264,8 @@ pub struct Session<R: Replicated = CausalMap> {
     stage: Option<u64>,
     /// Work on the state's stage is due.
     is_staging: bool,
+    /// A delta that is being joined in steps.
+    joining: Option<Joining<R>>,
     /// The state's stage is of another peer.
     is_foreign: bool,
     /// The last delta named a value that is not known here: the next one has whole keys.
@@ -327,6 +332,7 @@ impl<R: Replicated> Session<R> {
             compare_at: Duration::ZERO,
             stage: None,
             is_staging: false,
+            joining: None,
             is_foreign: false,
             whole_keys: false,
             progress: Duration::ZERO,
@@ -370,7 +376,8 @@ impl<R: Replicated> Session<R> {
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
-    /// What was wrong with the datagram. The state is as it was, and the session goes on.
+    /// What was wrong with the datagram, or with a delta that was being joined in steps. The state is as it
+    /// was, and the session goes on.
     pub fn handle(
         &mut self,
         now: Duration,
@@ -378,7 +385,16 @@ impl<R: Replicated> Session<R> {
         state: &mut R,
     ) -> Result<(), SessionError> {
         self.now = now;
-        self.work(now, state);
+        let worked = self.work(now, state);
+        self.take(now, input, state).and(worked)
+    }
+
+    fn take(
+        &mut self,
+        now: Duration,
+        input: SessionInput<'_>,
+        state: &mut R,
+    ) -> Result<(), SessionError> {
         match input {
             SessionInput::Datagram(bytes) => {
                 // Counted even if it is malformed: the bytes were spent.
@@ -457,9 +473,14 @@ impl<R: Replicated> Session<R> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        let staging = self.is_staging.then_some(self.now);
+        let staging = self.is_working().then_some(self.now);
         let times = [sending, asking, collecting, self.here_at(), staging, Some(self.announce_at)];
         times.into_iter().flatten().min()
+    }
+
+    /// Whether a delta or a range is being joined in steps.
+    const fn is_working(&self) -> bool {
+        self.is_staging || self.joining.is_some()
     }
 
     /// Whether parts or symbols wait to be sent.
@@ -507,7 +528,7 @@ impl<R: Replicated> Session<R> {
         if self.here_at().is_some_and(|at| at <= now) {
             self.send(&Message::Here);
         }
-        if now >= self.announce_at && (self.pull.is_some() || self.is_staging || self.is_sending()) {
+        if now >= self.announce_at && (self.pull.is_some() || self.is_working() || self.is_sending()) {
             // During a transfer an announcement is superfluous: the receiver announces its frontier when it
             // has joined the delta.
             self.announce_at = now + self.options.retry_max;

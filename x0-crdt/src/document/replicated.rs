@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::Document;
 use crate::map::{Frontier, HistoryError, Joined};
-use crate::session::{StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{CausalMap, Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl Replicated for Document {
@@ -40,6 +40,7 @@ impl Replicated for Document {
 
 impl Transfer for Document {
     type Joined = Joined;
+    type Joining = <CausalMap as Transfer>::Joining;
 
     fn changed_keys(joined: &Joined) -> &[Vec<u8>] {
         CausalMap::changed_keys(joined)
@@ -143,6 +144,19 @@ impl Transfer for Document {
 
     fn expire_stage(&mut self, now: Duration) {
         Transfer::expire_stage(&mut self.map, now);
+    }
+
+    fn begin_join(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        items_max: usize,
+    ) -> Result<JoinStep<Joined, Self::Joining>, SessionError> {
+        self.map.begin_join(bytes, base, items_max)
+    }
+
+    fn step_join(&mut self, joining: Self::Joining) -> Result<JoinStep<Joined, Self::Joining>, SessionError> {
+        self.map.step_join(joining)
     }
 
     fn join_encoded(

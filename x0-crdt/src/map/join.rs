@@ -65,11 +65,11 @@ pub struct Joined {
 
 /// A delta in terms of the map's own numbers of writers.
 pub(super) struct Incoming<'a> {
-    delta: &'a MapDelta,
+    pub(super) delta: &'a MapDelta,
     /// The number here of each of the delta's writers.
-    numbers: Vec<u32>,
+    pub(super) numbers: Vec<u32>,
     /// The last event that the sender has seen of each writer here.
-    context: Vec<u64>,
+    pub(super) context: Vec<u64>,
     pub(super) clashes: Clashes,
 }
 
@@ -173,7 +173,7 @@ impl CausalMap {
     }
 
     /// Gives the writers of a delta numbers here. Returns those of its table.
-    fn number_writers(&mut self, delta: &MapDelta) -> Result<Vec<u32>, JoinError> {
+    pub(super) fn number_writers(&mut self, delta: &MapDelta) -> Result<Vec<u32>, JoinError> {
         let mut numbers = Vec::with_capacity(delta.writers.len());
         // Writers that only the context names get numbers too: their events count as seen after the join.
         for (replica, _) in delta.context.iter() {
@@ -211,7 +211,7 @@ impl CausalMap {
         self.drop_below_floor();
     }
 
-    fn check(&self, delta: &MapDelta) -> Result<(), JoinError> {
+    pub(super) fn check(&self, delta: &MapDelta) -> Result<(), JoinError> {
         let written = seq_of(&self.version, self.me);
         let claimed = delta.context.get(self.replica);
         if claimed > written {
@@ -248,7 +248,13 @@ impl CausalMap {
         Ok(())
     }
 
-    fn join_key(&mut self, incoming: &Incoming<'_>, key: &Key, items: &[DeltaItem], joined: &mut Joined) {
+    pub(super) fn join_key(
+        &mut self,
+        incoming: &Incoming<'_>,
+        key: &Key,
+        items: &[DeltaItem],
+        joined: &mut Joined,
+    ) {
         // The cell keeps its place in the map and is looked up once: most keys hold a value before and after
         // the join.
         let mut place = self.cells.get_mut(key);

@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 
 use super::delta::{DeltaError, DeltaExtent, DeltaItem, MapDelta, bounded};
+use super::search::Search;
 use super::small::Key;
 use super::trail::Event;
 use super::{CausalMap, KEY_LEN_MAX, columns, seq_of};
@@ -30,11 +31,59 @@ const SHORT_MAX: usize = 16;
 /// Keys are named if their bytes, without what they share with the key before, are more than this on average.
 const TAIL_LEN_MIN: usize = 3;
 
-/// The bits of the filter for each name that is looked for in a pass over the map.
-const FILTER_BITS: usize = 32;
-
 /// A name: the writer's place in the table of names, and the event's number.
 type Name = (u64, u64);
+
+/// A delta whose named keys are still to be searched.
+#[derive(Debug)]
+pub(super) struct Unresolved {
+    /// Without its entries, if it has names.
+    delta: MapDelta,
+    named: Option<Named>,
+    pub(super) search: Search,
+}
+
+/// The entries of a delta with names: those with whole keys, then the named ones.
+#[derive(Debug)]
+struct Named {
+    keys: Vec<Key>,
+    ends: Vec<usize>,
+    items: Vec<DeltaItem>,
+    expected: u32,
+}
+
+impl Unresolved {
+    /// How many entries the delta has.
+    pub(super) fn len(&self) -> usize {
+        self.named.as_ref().map_or(self.delta.entries.len(), |named| named.ends.len())
+    }
+
+    /// The delta, when the search has come to its end.
+    pub(super) fn resolve(self, key: HashKey) -> Result<MapDelta, DeltaError> {
+        let Self { mut delta, named, search } = self;
+        let Some(Named { mut keys, ends, items, expected }) = named else { return Ok(delta) };
+        let found = search.found().ok_or(DeltaError::Reference)?;
+        if check(key, found.iter()) != expected {
+            return Err(DeltaError::Reference);
+        }
+        keys.extend(found);
+        // Back into the order of keys.
+        let mut begin = 0;
+        let mut lists: Vec<(Key, core::ops::Range<usize>)> = keys
+            .into_iter()
+            .zip(ends)
+            .map(|(key, end)| (key, core::mem::replace(&mut begin, end)..end))
+            .collect();
+        lists.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut items: Vec<Option<DeltaItem>> = items.into_iter().map(Some).collect();
+        for (key, range) in lists {
+            delta.items.extend(items.get_mut(range).unwrap_or_default().iter_mut().filter_map(Option::take));
+            delta.entries.push((key, delta.items.len()));
+        }
+        delta.check()?;
+        Ok(delta)
+    }
+}
 
 impl MapDelta {
     /// The bytes for a receiver that has seen `base` and can resolve names.
@@ -119,11 +168,25 @@ impl MapDelta {
     /// Reads what [`encode_named`](Self::encode_named) or [`encode`](Self::encode) wrote for the same `base`,
     /// as a delta for `map`.
     pub(super) fn decode_named(bytes: &[u8], base: &Version, map: &CausalMap) -> Result<Self, DeltaError> {
+        let mut unresolved = Self::decode_unresolved(bytes, base, map)?;
+        while map.search(&mut unresolved.search, usize::MAX) {}
+        unresolved.resolve(map.hash_key)
+    }
+
+    /// Reads the same, and leaves the keys of the names to be searched.
+    pub(super) fn decode_unresolved(
+        bytes: &[u8],
+        base: &Version,
+        map: &CausalMap,
+    ) -> Result<Unresolved, DeltaError> {
         let mut input = ByteReader::new(bytes);
         let is_short = match input.byte("a delta")? {
             FORMAT => false,
             SHORT_FORMAT => true,
-            _ => return Self::decode(bytes, base),
+            _ => {
+                let delta = Self::decode(bytes, base)?;
+                return Ok(Unresolved { delta, named: None, search: Search::default() });
+            }
         };
         let extent =
             if is_short { DeltaExtent::Since } else { super::delta::extent_of(input.byte("a delta")?)? };
@@ -147,7 +210,7 @@ impl MapDelta {
         let named = bounded(input.integer("entries")?, bytes.len())?;
         let expected = u32::from_le_bytes(input.array("a hash")?);
         let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
-        let mut delta = Self {
+        let delta = Self {
             extent,
             base,
             context,
@@ -157,7 +220,7 @@ impl MapDelta {
             items: Vec::new(),
             origins: Vec::new(),
         };
-        let (mut keys, names, ends, items) = if is_short {
+        let (keys, names, ends, items) = if is_short {
             delta.short_columns(&mut input, whole, named)?
         } else {
             let keys = super::delta::keys(&mut input, whole)?;
@@ -169,26 +232,8 @@ impl MapDelta {
             (keys, names, ends, items)
         };
         input.finish()?;
-        let found = map.resolve(&names, &namers)?;
-        if check(map.hash_key, found.iter()) != expected {
-            return Err(DeltaError::Reference);
-        }
-        keys.extend(found);
-        // Back into the order of keys.
-        let mut begin = 0;
-        let mut lists: Vec<(Key, core::ops::Range<usize>)> = keys
-            .into_iter()
-            .zip(ends)
-            .map(|(key, end)| (key, core::mem::replace(&mut begin, end)..end))
-            .collect();
-        lists.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let mut items: Vec<Option<DeltaItem>> = items.into_iter().map(Some).collect();
-        for (key, range) in lists {
-            delta.items.extend(items.get_mut(range).unwrap_or_default().iter_mut().filter_map(Option::take));
-            delta.entries.push((key, delta.items.len()));
-        }
-        delta.check()?;
-        Ok(delta)
+        let search = Search::new(map.events(&names, &namers)?);
+        Ok(Unresolved { delta, named: Some(Named { keys, ends, items, expected }), search })
     }
 
     #[expect(clippy::type_complexity, reason = "the columns of one delta, in the order of the bytes")]
@@ -266,8 +311,8 @@ impl CausalMap {
         ranges.zip(held).map(of).collect()
     }
 
-    /// The keys of the named values: held, or replaced here since.
-    fn resolve(&self, names: &[Name], writers: &[ReplicaId]) -> Result<Vec<Key>, DeltaError> {
+    /// The named events, by the numbers of writers here.
+    fn events(&self, names: &[Name], writers: &[ReplicaId]) -> Result<Vec<Event>, DeltaError> {
         let numbers: Vec<Option<u32>> = writers.iter().map(|writer| self.writers.number(*writer)).collect();
         let mut events = Vec::with_capacity(names.len());
         for (writer, seq) in names {
@@ -275,62 +320,6 @@ impl CausalMap {
             let number = number.ok_or(DecodeError::Range { what: "the number of a writer" })?;
             events.push((number.ok_or(DeltaError::Reference)?, *seq));
         }
-        let mut keys: Vec<Option<Key>> = events.iter().map(|event| self.recent.get(event).cloned()).collect();
-        let mut rest: Vec<(Event, usize)> = Vec::new();
-        if keys.iter().any(Option::is_none) {
-            let trail = self.trail.forward();
-            for (place, (event, key)) in
-                events.iter().zip(&mut keys).enumerate().filter(|(_, (_, key))| key.is_none())
-            {
-                let later = trail.find(*event, |later| self.recent.contains_key(&later));
-                *key = later.and_then(|later| self.recent.get(&later).cloned());
-                if key.is_none() {
-                    rest.push((*event, place));
-                }
-            }
-        }
-        if !rest.is_empty() {
-            self.resolve_by_pass(&mut rest, &mut keys);
-        }
-        keys.into_iter().map(|key| key.ok_or(DeltaError::Reference)).collect()
-    }
-
-    /// Finds values of which there is no history here by a pass over all.
-    fn resolve_by_pass(&self, rest: &mut [(Event, usize)], keys: &mut [Option<Key>]) {
-        rest.sort_unstable();
-        // Most values are none of them: a filter keeps the pass to one memory access for each.
-        let bits = (rest.len() * FILTER_BITS).next_power_of_two();
-        let mut filter = alloc::vec![0_u64; bits.div_ceil(64)];
-        let bit = |(writer, seq): Event| {
-            let mixed = (seq ^ u64::from(writer) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            // The upper bits, which all bits of the event have mixed into.
-            usize::try_from(mixed >> 32).unwrap_or(0) & (bits - 1)
-        };
-        for (event, _) in rest.iter() {
-            let at = bit(*event);
-            if let Some(word) = filter.get_mut(at / 64) {
-                *word |= 1 << (at % 64);
-            }
-        }
-        let mut missing = rest.len();
-        for (key, cell) in &self.cells {
-            for sibling in cell.siblings() {
-                let event = (sibling.writer, sibling.seq);
-                let at = bit(event);
-                if filter.get(at / 64).is_none_or(|word| word >> (at % 64) & 1 == 0) {
-                    continue;
-                }
-                let first = rest.partition_point(|(other, _)| *other < event);
-                for (_, place) in rest.iter().skip(first).take_while(|(other, _)| *other == event) {
-                    if let Some(found) = keys.get_mut(*place) {
-                        *found = Some(key.clone());
-                        missing = missing.saturating_sub(1);
-                    }
-                }
-            }
-            if missing == 0 {
-                return;
-            }
-        }
+        Ok(events)
     }
 }

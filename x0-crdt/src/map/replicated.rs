@@ -1,11 +1,13 @@
 //! [`CausalMap`] as a state that sessions synchronize.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::delta::MapDelta;
+use super::gradual::Gradual;
 use super::{CausalMap, Frontier, HistoryError, Joined};
-use crate::session::{StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl CausalMap {
@@ -61,6 +63,7 @@ impl Replicated for CausalMap {
 
 impl Transfer for CausalMap {
     type Joined = Joined;
+    type Joining = Box<Gradual>;
 
     fn changed_keys(joined: &Joined) -> &[Vec<u8>] {
         &joined.keys
@@ -155,7 +158,7 @@ impl Transfer for CausalMap {
     }
 
     fn has_reports(&self) -> bool {
-        !self.reports.is_empty()
+        !self.reports.is_empty() || self.has_layers()
     }
 
     fn step_stage(&mut self) -> StageStep<Joined> {
@@ -164,6 +167,19 @@ impl Transfer for CausalMap {
 
     fn expire_stage(&mut self, now: Duration) {
         self.expire_stage(now);
+    }
+
+    fn begin_join(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        items_max: usize,
+    ) -> Result<JoinStep<Joined, Box<Gradual>>, SessionError> {
+        self.begin_gradual(bytes, base, items_max)
+    }
+
+    fn step_join(&mut self, joining: Box<Gradual>) -> Result<JoinStep<Joined, Box<Gradual>>, SessionError> {
+        self.step_gradual(joining)
     }
 
     fn join_encoded(

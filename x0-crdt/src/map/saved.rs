@@ -1,11 +1,11 @@
 //! The saved form of a [`CausalMap`].
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::cell::{Cell, Sibling};
 use super::delta::{DeltaError, MapDelta};
+use super::layered::Layered;
 use super::stage::Stage;
 use super::{CausalMap, JoinError};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes};
@@ -44,8 +44,8 @@ impl CausalMap {
     pub fn encode_state(&self) -> Vec<u8> {
         let mut whole = self.clone();
         // History differs between replicas that hold the same values.
-        whole.recent = BTreeMap::new();
-        whole.removals = BTreeMap::new();
+        whole.recent = Layered::default();
+        whole.removals = Layered::default();
         // The floor depends on when each replica collected.
         whole.floor = alloc::vec![0; whole.floor.len()];
         whole.stage = None;

@@ -12,7 +12,6 @@ mod range;
 mod saved;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Bound;
 use core::time::Duration;
@@ -20,6 +19,7 @@ use core::time::Duration;
 pub(super) use range::Range;
 
 use super::cell::{Cell, Sibling};
+use super::layered::Layered;
 use super::small::Key;
 use super::{CausalMap, JoinError, Joined, seq_of};
 use crate::session::{StageBegin, StageStep, StageTaken};
@@ -61,9 +61,9 @@ pub(super) struct Stage {
 /// What is left of a map that a stage has replaced. Large maps are dropped in steps.
 #[derive(Debug, Clone)]
 pub(super) struct Remains {
-    cells: BTreeMap<Key, Cell>,
-    recent: BTreeMap<(u32, u64), Key>,
-    removals: BTreeMap<Key, Vec<(u32, u64)>>,
+    cells: Layered<Key, Cell>,
+    recent: Layered<(u32, u64), Key>,
+    removals: Layered<Key, Vec<(u32, u64)>>,
 }
 
 impl Stage {
@@ -137,7 +137,7 @@ impl Stage {
 
 impl Joined {
     /// Adds what a later join did.
-    fn add(&mut self, later: Self) {
+    pub(super) fn add(&mut self, later: Self) {
         self.keys.extend(later.keys);
         self.conflicts += later.conflicts;
         self.contested_removals += later.contested_removals;
@@ -219,6 +219,10 @@ impl CausalMap {
 
     /// Does a bounded part of the work on the stage.
     pub(super) fn step_stage(&mut self) -> StageStep<Joined> {
+        // Of a delta that was joined in steps.
+        if self.merge_layers(STEP_MAX / 4) {
+            return StageStep::Busy;
+        }
         let Some(mut stage) = self.stage.take() else {
             if let Some(keys) = self.next_report() {
                 return StageStep::Report(Joined { keys, ..Joined::default() });
@@ -283,6 +287,7 @@ impl CausalMap {
         shadow.resolutions += self.resolutions;
         shadow.members = core::mem::take(&mut self.members);
         shadow.claims = self.claims;
+        shadow.watch = self.watch;
         shadow.reports = core::mem::take(&mut self.reports);
         shadow.remains = core::mem::take(&mut self.remains);
         let old = core::mem::replace(self, *shadow);
@@ -317,8 +322,8 @@ impl CausalMap {
     fn drop_remains(&mut self) -> bool {
         let Some(remains) = self.remains.last_mut() else { return false };
         for _ in 0..STEP_MAX {
-            let dropped = remains.cells.pop_first().is_some() | remains.recent.pop_first().is_some();
-            if !(dropped | remains.removals.pop_first().is_some()) {
+            let dropped = remains.cells.drop_one() | remains.recent.drop_one();
+            if !(dropped | remains.removals.drop_one()) {
                 self.remains.pop();
                 break;
             }

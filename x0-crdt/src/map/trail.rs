@@ -49,6 +49,11 @@ impl Trail {
         self.steps.push_back(Step { new_seq: new.1, new_writer: new.0, old_writer: old.0, old_seq: old.1 });
     }
 
+    /// Takes out all steps: the later event and the earlier one of each.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Event, Event)> + '_ {
+        self.steps.drain(..).map(|step| (step.later(), step.earlier()))
+    }
+
     /// The steps by the event that replaced.
     pub(super) fn backward(&self) -> Steps {
         Steps::new(self.steps.iter().map(|step| (step.later(), step.earlier())).collect())

@@ -32,6 +32,11 @@ impl Writers {
         self.ids.get(number as usize).copied().unwrap_or_default()
     }
 
+    /// Whether these are the first writers here, with equal numbers.
+    pub(super) fn begin_with(&self, others: &Self) -> bool {
+        self.ids.starts_with(&others.ids)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }

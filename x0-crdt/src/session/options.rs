@@ -28,6 +28,9 @@ pub struct SessionOptions {
     /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified; of
     /// versions and members 64 KiB at least. A longer map is transferred by key ranges.
     pub transfer_len_max: usize,
+    /// About how many items of a delta of a map one call of [`Session::handle`](crate::Session::handle) joins,
+    /// at least 1. A longer delta is joined in several calls, and becomes visible with the last one.
+    pub join_items_max: usize,
 }
 
 impl SessionOptions {
@@ -72,6 +75,13 @@ impl SessionOptions {
         self.transfer_len_max = bytes;
         self
     }
+
+    /// Sets [`join_items_max`](Self#structfield.join_items_max).
+    #[must_use]
+    pub const fn join_items_max(mut self, items: usize) -> Self {
+        self.join_items_max = items;
+        self
+    }
 }
 
 impl Default for SessionOptions {
@@ -83,6 +93,7 @@ impl Default for SessionOptions {
             retry_max: Duration::from_secs(10),
             announce_every: Duration::from_secs(10),
             transfer_len_max: 64 << 20,
+            join_items_max: 1024,
         }
     }
 }

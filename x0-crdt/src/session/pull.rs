@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::message::{Extent, Kind, Message};
 use super::ranges::RangePull;
-use super::replicated::StageBegin;
+use super::replicated::{JoinStep, StageBegin};
 use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Replicated, Session, SessionError, SessionOutput};
@@ -89,6 +89,16 @@ impl Sketch {
     }
 }
 
+/// A delta that is being joined in steps.
+#[derive(Debug)]
+pub(super) struct Joining<R: Replicated> {
+    /// What the delta is relative to.
+    base: Version,
+    /// The delta has whole keys.
+    whole: bool,
+    work: R::Joining,
+}
+
 impl Pull {
     /// Repeats the request at once.
     pub(super) const fn hasten(&mut self, now: Duration) {
@@ -104,7 +114,7 @@ impl Pull {
 impl<R: Replicated> Session<R> {
     pub(super) fn begin_pull(&mut self, now: Duration, state: &mut R) {
         // One pull at a time: a second one would get the same delta again.
-        if self.pull.is_some() || self.is_staging || now < self.pull_after {
+        if self.pull.is_some() || self.is_working() || now < self.pull_after {
             return;
         }
         // The same delta would be refused again, however long it is.
@@ -310,6 +320,11 @@ impl<R: Replicated> Session<R> {
         }
         let before = state.frontier();
         let bytes = Self::checked(&pull.incoming.into_bytes(), state);
+        if pull.extent == Extent::Since && pull.sketch.is_none() {
+            let items_max = self.options.join_items_max.max(1);
+            let step = bytes.and_then(|bytes| state.begin_join(&bytes, &pull.base, items_max));
+            return self.on_join_step(now, before, pull.base, pull.whole, step, state);
+        }
         let taken = bytes.and_then(|bytes| {
             if pull.extent == Extent::News {
                 return state.join_news(&bytes, &pull.base);
@@ -329,28 +344,80 @@ impl<R: Replicated> Session<R> {
                 self.reconcile(now, pull.base, usize::MAX, 0, state);
                 return Ok(());
             }
-            Err(error) => {
-                if error == SessionError::Delta(DeltaError::Reference) && !pull.whole {
-                    // A value was replaced on both sides at once, and is not known here any more.
-                    self.whole_keys = true;
-                    self.pull_again(now, state);
-                    return Ok(());
-                }
-                if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
-                    self.barren = self.peer.map(|theirs| (theirs, before));
-                }
-                self.give_up(now);
-                return Err(error);
-            }
+            Err(error) => return self.on_refused(now, before, pull.whole, error, state),
         };
+        self.on_pulled(now, before, pull.base, (context, joined), state);
+        Ok(())
+    }
+
+    /// Does a part of the join of a delta. Returns whether there was one to do.
+    pub(super) fn work_on_join(&mut self, now: Duration, state: &mut R) -> Option<Result<(), SessionError>> {
+        let Joining { base, whole, work } = self.joining.take()?;
+        let before = state.frontier();
+        let step = state.step_join(work);
+        Some(self.on_join_step(now, before, base, whole, step, state))
+    }
+
+    /// A part of the join of a delta was done.
+    pub(super) fn on_join_step(
+        &mut self,
+        now: Duration,
+        before: Frontier,
+        base: Version,
+        whole: bool,
+        step: Result<JoinStep<R::Joined, R::Joining>, SessionError>,
+        state: &mut R,
+    ) -> Result<(), SessionError> {
+        match step {
+            Ok(JoinStep::More(work)) => self.joining = Some(Joining { base, whole, work }),
+            Ok(JoinStep::Done(context, joined)) => {
+                // What was joined in steps is merged in further ones.
+                self.is_staging |= state.has_reports();
+                self.on_pulled(now, before, base, (context, joined), state);
+            }
+            Err(error) => return self.on_refused(now, before, whole, error, state),
+        }
+        Ok(())
+    }
+
+    /// A delta for the version `base` was joined.
+    fn on_pulled(
+        &mut self,
+        now: Duration,
+        before: Frontier,
+        base: Version,
+        (context, joined): (Version, R::Joined),
+        state: &mut R,
+    ) {
         self.whole_keys = false;
         let key = state.hash_key();
         // The peer made the delta for this base, so it knows the base: the next request can name its version
         // by it.
-        self.confirmed = Some(pull.base.hash(key));
-        self.versions.insert(pull.base.hash(key), pull.base);
+        self.confirmed = Some(base.hash(key));
+        self.versions.insert(base.hash(key), base);
         self.on_joined(now, before, context, joined, state);
-        Ok(())
+    }
+
+    /// A delta was not joined.
+    fn on_refused(
+        &mut self,
+        now: Duration,
+        before: Frontier,
+        whole: bool,
+        error: SessionError,
+        state: &mut R,
+    ) -> Result<(), SessionError> {
+        if error == SessionError::Delta(DeltaError::Reference) && !whole {
+            // A value was replaced on both sides at once, and is not known here any more.
+            self.whole_keys = true;
+            self.pull_again(now, state);
+            return Ok(());
+        }
+        if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
+            self.barren = self.peer.map(|theirs| (theirs, before));
+        }
+        self.give_up(now);
+        Err(error)
     }
 
     /// A delta was joined whose sender has seen `context`.

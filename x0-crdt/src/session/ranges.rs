@@ -31,16 +31,20 @@ impl<R: Replicated> Session<R> {
                 self.stage = Some(claim);
                 // A restored stage may have work left.
                 self.is_staging = true;
-                self.work(now, state);
+                // Not an error of a delta: none is pulled while one is being joined.
+                let _ = self.work(now, state);
             }
         }
         begin
     }
 
     /// Does a part of the work on the stage, and requests the next range when it is done.
-    pub(super) fn work(&mut self, now: Duration, state: &mut R) {
+    pub(super) fn work(&mut self, now: Duration, state: &mut R) -> Result<(), SessionError> {
+        if let Some(worked) = self.work_on_join(now, state) {
+            return worked;
+        }
         if !self.is_staging && !state.has_reports() {
-            return;
+            return Ok(());
         }
         let before = state.frontier();
         match state.step_stage() {
@@ -58,6 +62,7 @@ impl<R: Replicated> Session<R> {
                 self.on_joined(now, before, version, joined, state);
             }
         }
+        Ok(())
     }
 
     /// Requests the range that the stage needs next.

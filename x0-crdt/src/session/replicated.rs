@@ -84,10 +84,22 @@ pub enum StageStep<J> {
     Report(J),
 }
 
+/// What became of a part of the join of a delta.
+#[derive(Debug)]
+pub enum JoinStep<J, W> {
+    /// There is more to do, with this.
+    More(W),
+    /// The delta was joined whole. With the version of its sender.
+    Done(Version, J),
+}
+
 /// The part of a replicated state that only sessions call.
 pub trait Transfer {
     /// The result of a join, for the driver.
     type Joined: Clone + Debug + PartialEq;
+
+    /// A delta that is being joined in steps.
+    type Joining: Debug;
 
     /// The keys that a join has changed, of a state that has keys.
     fn changed_keys(_joined: &Self::Joined) -> &[Vec<u8>] {
@@ -210,6 +222,21 @@ pub trait Transfer {
 
     /// Drops a stage to which nothing was brought for long.
     fn expire_stage(&mut self, _now: Duration) {}
+
+    /// Joins an encoded delta from history whole, or nothing of it. One that is too long for that is joined in
+    /// steps of about `items_max` items, and nothing of it is visible before the last one.
+    fn begin_join(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        items_max: usize,
+    ) -> Result<JoinStep<Self::Joined, Self::Joining>, SessionError>;
+
+    /// Does a part of a join.
+    fn step_join(
+        &mut self,
+        joining: Self::Joining,
+    ) -> Result<JoinStep<Self::Joined, Self::Joining>, SessionError>;
 
     /// Joins an encoded delta whole, or nothing of it. `absent` names the values held here that the sender
     /// does not hold: they are dropped if the sender had seen them. Returns the sender's version and what the

@@ -2,12 +2,13 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::convert::Infallible;
 
 use super::clash::Clashes;
 use super::{CausalReplica, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
-use crate::session::Transfer;
+use crate::session::{JoinStep, Transfer};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
@@ -255,6 +256,8 @@ impl<S: DotStore> Replicated for CausalReplica<S> {
 
 impl<S: DotStore> Transfer for CausalReplica<S> {
     type Joined = StateJoined;
+    /// A composed type is joined at once.
+    type Joining = Infallible;
 
     fn value_count(&self) -> usize {
         self.items.len()
@@ -296,6 +299,20 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
             .collect();
         let known = context(&known).difference(&asked);
         Ok(self.encode_delta(DeltaExtent::Chosen, since, &known, since))
+    }
+
+    fn begin_join(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        _items_max: usize,
+    ) -> Result<JoinStep<StateJoined, Infallible>, SessionError> {
+        let (version, joined) = self.join_encoded(bytes, base, |_| Vec::new())?;
+        Ok(JoinStep::Done(version, joined))
+    }
+
+    fn step_join(&mut self, joining: Infallible) -> Result<JoinStep<StateJoined, Infallible>, SessionError> {
+        match joining {}
     }
 
     fn join_encoded(

@@ -1,0 +1,453 @@
+//! [`Gradual`]: a long delta that is joined in bounded steps, and takes effect at once.
+//!
+//! The delta is decoded, its names are searched, and then the new content of each of its keys is computed beside
+//! the map, some keys in each step. The last step lays these contents over the map, see
+//! [`Layered`](super::layered::Layered): readers, writes and other sessions see all of the delta or nothing of
+//! it. The layer is merged into the map in further steps, in which nothing visible happens.
+//!
+//! Keys that change here meanwhile are noted, and computed again in the last step. If that is not enough,
+//! because the map was replaced or has met the same events elsewhere, the work starts over.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::clash::Clashes;
+use super::delta::{DeltaItem, MapDelta};
+use super::join::Incoming;
+use super::layered::{Change, Layer};
+use super::reference::Unresolved;
+use super::small::Key;
+use super::trail::Event;
+use super::writers::Writers;
+use super::{CausalMap, Cell, Frontier, Joined, seq_of};
+use crate::session::JoinStep;
+use crate::{Dot, SessionError, Version};
+
+/// How often the work starts over before the delta is joined at once.
+const RESTARTS_MAX: u32 = 4;
+
+/// How many changes of each part of a layer are merged in the time of one item that is joined.
+const MERGES: usize = 2;
+
+/// When a map has begun to note its changed keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Watch {
+    /// How often the notes have begun, here and in the maps that this one has replaced.
+    number: u64,
+    /// The state at that time.
+    frontier: Option<Frontier>,
+}
+
+/// From where on the notes of a map are of interest.
+#[derive(Debug, Clone)]
+struct Token {
+    watch: Watch,
+    /// The version at that time, by the numbers of the writers.
+    version: Vec<u64>,
+    writers: Writers,
+    /// How many keys of the values, and of the tombstones, were noted before.
+    cells: usize,
+    removals: usize,
+}
+
+/// What became of a part of the work.
+type Step = JoinStep<Joined, Box<Gradual>>;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Gradual {
+    /// The encoded delta and its base, to start over from.
+    bytes: Vec<u8>,
+    base: Version,
+    /// How many items one step joins.
+    items_max: usize,
+    restarts: u32,
+    token: Token,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Search(Unresolved),
+    Check(Check),
+    Join(Join),
+}
+
+/// Looks for events of the delta that were seen here.
+#[derive(Debug)]
+struct Check {
+    delta: MapDelta,
+    at: usize,
+    /// The places of the entries with events that were seen here and are not held at their keys.
+    suspects: Vec<usize>,
+}
+
+/// Computes the new content of each key.
+#[derive(Debug)]
+struct Join {
+    delta: MapDelta,
+    numbers: Vec<u32>,
+    /// The floor when this began.
+    floor: Vec<u64>,
+    at: usize,
+    /// What the join of each entry before `at` does.
+    outcomes: Vec<Outcome>,
+    cells: Layer<Key, Cell>,
+    recent: Layer<Event, Key>,
+    removals: Layer<Key, Vec<Event>>,
+    /// Events, and what they have replaced.
+    trail: Vec<(Event, Event)>,
+    equivocating: BTreeSet<Dot>,
+    shadow: CausalMap,
+}
+
+/// What the join of one key does to the sums of the map, and to the counts of the result.
+#[derive(Debug, Default)]
+struct Outcome {
+    content: u64,
+    siblings: isize,
+    joined: Joined,
+    /// The events of the key, before and after.
+    events: Vec<Event>,
+}
+
+impl MapDelta {
+    /// A part of the delta: the entries of these places, ascending.
+    fn only(&self, places: &[usize]) -> Self {
+        let mut part = Self {
+            extent: self.extent,
+            base: self.base.clone(),
+            context: self.context.clone(),
+            floor: self.floor.clone(),
+            writers: self.writers.clone(),
+            entries: Vec::new(),
+            items: Vec::new(),
+            origins: Vec::new(),
+        };
+        for (key, items) in places.iter().filter_map(|place| self.entry(*place)) {
+            part.items.extend_from_slice(items);
+            part.entries.push((key.clone(), part.items.len()));
+        }
+        part
+    }
+
+    /// An entry by its place: the key, and the range of its items.
+    fn entry(&self, place: usize) -> Option<(&Key, &[DeltaItem])> {
+        let (key, end) = self.entries.get(place)?;
+        let begin = place.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |(_, end)| *end);
+        Some((key, self.items.get(begin..*end).unwrap_or_default()))
+    }
+}
+
+impl CausalMap {
+    /// Joins an encoded delta from history, at once if it has at most `items_max` entries whose keys are found
+    /// without a long search.
+    pub(super) fn begin_gradual(
+        &mut self,
+        bytes: &[u8],
+        base: &Version,
+        items_max: usize,
+    ) -> Result<Step, SessionError> {
+        let mut unresolved = MapDelta::decode_unresolved(bytes, base, self)?;
+        // A step of a pass visits this many keys: no longer map is searched at once.
+        let is_small = |map: &Self| map.len() <= items_max * 32;
+        if unresolved.len() <= items_max {
+            let mut is_more = self.search(&mut unresolved.search, usize::MAX);
+            while is_more && is_small(self) {
+                is_more = self.search(&mut unresolved.search, usize::MAX);
+            }
+            if !is_more {
+                let delta = unresolved.resolve(self.hash_key)?;
+                let joined = self.join(&delta)?;
+                return Ok(Step::Done(delta.context, joined));
+            }
+        }
+        let (token, phase) = (self.watch(), Phase::Search(unresolved));
+        let (bytes, base) = (bytes.to_vec(), base.clone());
+        Ok(Step::More(Box::new(Gradual { bytes, base, items_max, restarts: 0, token, phase })))
+    }
+
+    /// Does a part of the work.
+    pub(super) fn step_gradual(&mut self, gradual: Box<Gradual>) -> Result<Step, SessionError> {
+        // The layer of an earlier delta comes first.
+        if self.merge_layers(gradual.items_max) {
+            return Ok(Step::More(gradual));
+        }
+        let Gradual { bytes, base, items_max, restarts, token, phase } = *gradual;
+        let phase = match phase {
+            _ if !self.is_watched(&token) => None,
+            Phase::Search(mut unresolved) => {
+                if self.search(&mut unresolved.search, items_max) {
+                    Some(Phase::Search(unresolved))
+                } else {
+                    let delta = unresolved.resolve(self.hash_key)?;
+                    Some(Phase::Check(Check { delta, at: 0, suspects: Vec::new() }))
+                }
+            }
+            Phase::Check(mut check) => {
+                if self.step_check(&mut check, items_max) {
+                    Some(Phase::Check(check))
+                } else {
+                    match self.begin_join(check)? {
+                        Ok(join) => Some(Phase::Join(join)),
+                        Err(done) => return Ok(done),
+                    }
+                }
+            }
+            Phase::Join(mut join) => {
+                if join.at < join.delta.entries.len() {
+                    self.step_join(&mut join, items_max);
+                    Some(Phase::Join(join))
+                } else {
+                    match self.finish_join(join, &token, items_max) {
+                        Some(done) => return Ok(done),
+                        None => None,
+                    }
+                }
+            }
+        };
+        if let Some(phase) = phase {
+            return Ok(Step::More(Box::new(Gradual { bytes, base, items_max, restarts, token, phase })));
+        }
+        if restarts >= RESTARTS_MAX {
+            let delta = MapDelta::decode_named(&bytes, &base, self)?;
+            let joined = self.join(&delta)?;
+            return Ok(Step::Done(delta.context, joined));
+        }
+        let phase = Phase::Search(MapDelta::decode_unresolved(&bytes, &base, self)?);
+        let token = self.watch();
+        Ok(Step::More(Box::new(Gradual { bytes, base, items_max, restarts: restarts + 1, token, phase })))
+    }
+
+    /// Merges a part of the layers over the map. Returns whether there is more to do.
+    pub(super) fn merge_layers(&mut self, items_max: usize) -> bool {
+        let count = items_max.saturating_mul(MERGES);
+        // One after the other, so that a step has one bound.
+        self.cells.has_layer() && (self.cells.merge(count) || self.has_layers())
+            || self.recent.has_layer() && (self.recent.merge(count) || self.has_layers())
+            || self.removals.has_layer() && self.removals.merge(count)
+    }
+
+    pub(super) fn has_layers(&self) -> bool {
+        self.cells.has_layer() || self.recent.has_layer() || self.removals.has_layer()
+    }
+
+    /// Begins to note the keys that change.
+    fn watch(&mut self) -> Token {
+        if self.cells.notes().is_none() || self.removals.notes().is_none() {
+            self.watch = Watch { number: self.watch.number + 1, frontier: Some(self.frontier()) };
+            self.cells.begin_notes();
+            self.removals.begin_notes();
+        }
+        let noted = |notes: Option<&[Key]>| notes.map_or(0, <[Key]>::len);
+        Token {
+            watch: self.watch,
+            version: self.version.clone(),
+            writers: self.writers.clone(),
+            cells: noted(self.cells.notes()),
+            removals: noted(self.removals.notes()),
+        }
+    }
+
+    /// Whether the notes hold all that has changed since `token`.
+    fn is_watched(&self, token: &Token) -> bool {
+        let is_noted = self.cells.notes().is_some() && self.removals.notes().is_some();
+        // The writers tell apart two maps of one state that number them differently.
+        is_noted && self.watch == token.watch && self.writers.begin_with(&token.writers)
+    }
+
+    /// Looks at some entries for events that were seen here. Returns whether there are more.
+    fn step_check(&self, check: &mut Check, items_max: usize) -> bool {
+        let numbers: Vec<Option<u32>> =
+            check.delta.writers.iter().map(|writer| self.writers.number(*writer)).collect();
+        for _ in 0..items_max {
+            let Some((key, items)) = check.delta.entry(check.at) else { return false };
+            let mut seen = items
+                .iter()
+                .filter_map(|item| Some((numbers.get(item.writer as usize).copied()??, item.seq)))
+                .filter(|(writer, seq)| *seq <= seq_of(&self.version, *writer))
+                .peekable();
+            if seen.peek().is_some() {
+                let held = self.cells.get(key).map(Cell::siblings).unwrap_or_default();
+                if seen.any(|event| !held.iter().any(|held| (held.writer, held.seq) == event)) {
+                    check.suspects.push(check.at);
+                }
+            }
+            check.at += 1;
+        }
+        true
+    }
+
+    /// Begins to compute contents, or joins at once a delta that holds other contents of events seen here.
+    fn begin_join(&mut self, check: Check) -> Result<Result<Join, Step>, SessionError> {
+        let Check { delta, suspects, .. } = check;
+        // The map may have changed since the keys were found.
+        self.check(&delta)?;
+        let numbers = self.number_writers(&delta)?;
+        if !suspects.is_empty() && !self.clashes(&delta.only(&suspects), &numbers).is_empty() {
+            let joined = self.take_in(&delta, &[])?;
+            return Ok(Err(Step::Done(delta.context, joined)));
+        }
+        let mut shadow = CausalMap::new(self.replica, self.hash_key);
+        shadow.writers = self.writers.clone();
+        let outcomes = Vec::with_capacity(delta.entries.len());
+        Ok(Ok(Join {
+            numbers,
+            floor: self.floor.clone(),
+            at: 0,
+            outcomes,
+            cells: Layer::new(),
+            recent: Layer::new(),
+            removals: Layer::new(),
+            trail: Vec::new(),
+            equivocating: BTreeSet::new(),
+            shadow,
+            delta,
+        }))
+    }
+
+    /// Computes the content of some keys.
+    fn step_join(&self, join: &mut Join, items_max: usize) {
+        let end = (join.at + items_max).min(join.delta.entries.len());
+        let places: Vec<usize> = (join.at..end).collect();
+        self.compute(join, &places);
+        join.at = end;
+    }
+
+    /// Computes the content of the keys of these entries, for the first time or again.
+    fn compute(&self, join: &mut Join, places: &[usize]) {
+        join.shadow.version.clone_from(&self.version);
+        if join.shadow.writers.len() < self.writers.len() {
+            join.shadow.writers = self.writers.clone();
+        }
+        let context = self.writers.by_number(&join.delta.context);
+        // The delta holds no other contents of events seen here: see `begin_join` and `finish_join`.
+        let clashes = Clashes::default();
+        let incoming = Incoming { delta: &join.delta, numbers: join.numbers.clone(), context, clashes };
+        let shadow = &mut join.shadow;
+        for place in places {
+            let Some((key, items)) = join.delta.entry(*place) else { continue };
+            // The map's content of this key alone.
+            let cell = self.cells.get(key);
+            let removals = self.removals.get(key);
+            (shadow.content, shadow.siblings) = (0, cell.map_or(0, |cell| cell.siblings().len()));
+            let before = shadow.siblings;
+            let held = cell.map(Cell::siblings).unwrap_or_default().iter().map(|held| (held.writer, held.seq));
+            let mut outcome = Outcome::default();
+            for event in held.chain(removals.into_iter().flatten().copied()) {
+                if self.recent.contains_key(&event) {
+                    outcome.events.push(event);
+                    shadow.recent.insert(event, key.clone());
+                    join.recent.insert(event, Change { value: None, is_held: true });
+                }
+            }
+            if let Some(cell) = cell {
+                shadow.cells.insert(key.clone(), cell.clone());
+            }
+            if let Some(removals) = removals {
+                shadow.removals.insert(key.clone(), removals.clone());
+            }
+            shadow.join_key(&incoming, key, items, &mut outcome.joined);
+            outcome.content = shadow.content;
+            outcome.siblings = shadow.siblings.cast_signed() - before.cast_signed();
+            join.equivocating.extend(core::mem::take(&mut outcome.joined.equivocating));
+            let value = shadow.cells.remove(key);
+            if value.is_some() || cell.is_some() {
+                join.cells.insert(key.clone(), Change { value, is_held: cell.is_some() });
+            } else {
+                join.cells.remove(key);
+            }
+            let value = shadow.removals.remove(key);
+            if value.is_some() || removals.is_some() {
+                join.removals.insert(key.clone(), Change { value, is_held: removals.is_some() });
+            } else {
+                join.removals.remove(key);
+            }
+            for (event, key) in shadow.recent.take() {
+                let change = join.recent.entry(event).or_insert_with(|| {
+                    outcome.events.push(event);
+                    Change { value: None, is_held: false }
+                });
+                change.value = Some(key);
+            }
+            join.trail.extend(shadow.trail.take());
+            match join.outcomes.get_mut(*place) {
+                Some(again) => *again = outcome,
+                None => join.outcomes.push(outcome),
+            }
+        }
+    }
+
+    /// Computes again what has changed here, and lays the contents over the map. `None`: the work starts over.
+    fn finish_join(&mut self, mut join: Join, token: &Token, items_max: usize) -> Option<Step> {
+        // Events of the delta that came here on another way may have another content: all is checked again.
+        let met = join.delta.items.iter().any(|item| {
+            let writer = join.numbers.get(item.writer as usize).copied().unwrap_or(u32::MAX);
+            item.seq > seq_of(&token.version, writer) && item.seq <= seq_of(&self.version, writer)
+        });
+        if met {
+            return None;
+        }
+        let notes = self.cells.notes()?.get(token.cells..)?;
+        let removals = self.removals.notes()?.get(token.removals..)?;
+        let place = |key: &Key| join.delta.entries.binary_search_by(|(other, _)| other.cmp(key)).ok();
+        let places: BTreeSet<usize> = notes.iter().chain(removals).filter_map(place).collect();
+        if places.len() > items_max {
+            return None;
+        }
+        for place in &places {
+            join.forget(*place);
+        }
+        let places: Vec<usize> = places.into_iter().collect();
+        self.compute(&mut join, &places);
+        if self.floor != join.floor {
+            join.collect(self);
+        }
+        let Join { delta, outcomes, cells, recent, removals, trail, equivocating, .. } = join;
+        let mut joined = Joined::default();
+        for outcome in outcomes {
+            self.content = self.content.wrapping_add(outcome.content);
+            self.siblings = self.siblings.saturating_add_signed(outcome.siblings);
+            joined.add(outcome.joined);
+        }
+        for (new, old) in trail {
+            self.trail.note(new, old, self.siblings);
+        }
+        self.cells.lay(cells);
+        self.recent.lay(recent);
+        self.removals.lay(removals);
+        // Others whose work is based on the map before this join start over.
+        self.cells.end_notes();
+        self.removals.end_notes();
+        for (mine, theirs) in self.version.iter_mut().zip(self.writers.by_number(&delta.context)) {
+            *mine = (*mine).max(theirs);
+        }
+        joined.equivocating.extend(equivocating);
+        self.resolutions += joined.equivocating.len() as u64;
+        self.prune_stage();
+        Some(Step::Done(delta.context, joined))
+    }
+}
+
+impl Join {
+    /// Forgets what was computed for an entry.
+    fn forget(&mut self, place: usize) {
+        for event in self.outcomes.get(place).map(|outcome| outcome.events.as_slice()).unwrap_or_default() {
+            self.recent.remove(event);
+        }
+    }
+
+    /// Drops what the map has collected since the work began.
+    fn collect(&mut self, map: &CausalMap) {
+        let is_collected = |(writer, seq): &Event| *seq <= seq_of(&map.floor, *writer);
+        self.recent.retain(|event, _| !is_collected(event));
+        for (key, change) in &mut self.removals {
+            if let Some(events) = &mut change.value {
+                events.retain(|event| !is_collected(event));
+            }
+            let _ = change.value.take_if(|events| events.is_empty());
+            change.is_held = map.removals.contains_key(key);
+        }
+    }
+}
