@@ -6,6 +6,7 @@ mod clash;
 pub(crate) mod columns;
 mod delta;
 mod evict;
+mod gather;
 mod gradual;
 mod history;
 mod join;

@@ -79,8 +79,8 @@ pub enum PeersError<P: Debug + Display> {
         /// The sender.
         peer: P,
     },
-    /// The session refused the datagram.
-    #[error("a datagram of peer {peer} was refused; the session with it goes on")]
+    /// The session refused the datagram, or a delta of the peer that was being joined in steps.
+    #[error("a datagram or a delta of peer {peer} was refused; the session with it goes on")]
     Session {
         /// The sender.
         peer: P,
@@ -155,6 +155,8 @@ pub struct Peers<P, R: Replicated = CausalMap> {
     random: SplitMix64,
     outputs: VecDeque<PeersOutput<P, R::Joined>>,
     subscriptions: Subscriptions,
+    /// Deltas that were refused in a later step of their join, in the order in which they are reported.
+    refused: VecDeque<(P, SessionError)>,
     /// The time of the first input, and of the next heartbeat.
     started: Option<Duration>,
     heartbeat_at: Duration,
@@ -176,6 +178,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
             random: SplitMix64::new(seed),
             outputs: VecDeque::new(),
             subscriptions: Subscriptions::default(),
+            refused: VecDeque::new(),
             started: None,
             heartbeat_at: Duration::ZERO,
         }
@@ -255,9 +258,16 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
-    /// What was wrong with a datagram. The state is as it was.
+    /// What was wrong with a datagram, or with a delta that was being joined in steps. The state is as it was.
     pub fn handle(&mut self, now: Duration, input: PeersInput<'_, P>) -> Result<(), PeersError<P>> {
         self.beat(now);
+        self.take(now, input)?;
+        self.refused
+            .pop_front()
+            .map_or(Ok(()), |(peer, source)| Err(PeersError::Session { peer, source }))
+    }
+
+    fn take(&mut self, now: Duration, input: PeersInput<'_, P>) -> Result<(), PeersError<P>> {
         match input {
             PeersInput::Datagram { from, bytes } => {
                 if !self.sessions.contains_key(from) {
@@ -267,8 +277,8 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
                     .map_err(|source| PeersError::Session { peer: from.clone(), source })
             }
             PeersInput::Reachable(peer) => {
-                // Only a datagram can be wrong.
-                let _ = self.handle_one(now, peer, SessionInput::Reachable);
+                let result = self.handle_one(now, peer, SessionInput::Reachable);
+                self.note(peer, result);
                 Ok(())
             }
             PeersInput::Timeout => {
@@ -280,7 +290,8 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
                     .map(|(peer, _)| peer.clone())
                     .collect();
                 for peer in due {
-                    let _ = self.handle_one(now, &peer, SessionInput::Timeout);
+                    let result = self.handle_one(now, &peer, SessionInput::Timeout);
+                    self.note(&peer, result);
                 }
                 Ok(())
             }
@@ -335,12 +346,22 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         let mut due: BTreeSet<P> = others.cloned().collect();
         while let Some(peer) = due.pop_first() {
             let Some(session) = self.sessions.get_mut(&peer) else { continue };
-            // Only a datagram can be wrong.
-            let _ = session.handle(now, SessionInput::Changed, &mut self.state);
+            let result = session.handle(now, SessionInput::Changed, &mut self.state);
+            self.note(&peer, result);
             // A session that completes a long transfer meanwhile changes the state in turn.
             if self.gather(&peer) {
                 due.extend(self.sessions.keys().filter(|other| **other != peer).cloned());
             }
+        }
+    }
+
+    /// Notes an error, to be returned by `handle`.
+    fn note(&mut self, peer: &P, result: Result<(), SessionError>) {
+        // At most one of each peer is worth reporting.
+        if let Err(source) = result
+            && !self.refused.iter().any(|(of, _)| of == peer)
+        {
+            self.refused.push_back((peer.clone(), source));
         }
     }
 

@@ -23,8 +23,8 @@ use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::{Behind, Joining, Pull};
 pub use replicated::Replicated;
-pub use replicated::{JoinStep, StageBegin, StageStep, StageTaken, Transfer};
-use serve::{Sketching, Waiting};
+pub use replicated::{GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use serve::{Gathering, Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
 
@@ -266,6 +266,8 @@ pub struct Session<R: Replicated = CausalMap> {
     is_staging: bool,
     /// A delta that is being joined in steps.
     joining: Option<Joining<R>>,
+    /// A delta for the peer that is being made in steps.
+    gathering: Option<Gathering<R>>,
     /// The state's stage is of another peer.
     is_foreign: bool,
     /// The last delta named a value that is not known here: the next one has whole keys.
@@ -333,6 +335,7 @@ impl<R: Replicated> Session<R> {
             stage: None,
             is_staging: false,
             joining: None,
+            gathering: None,
             is_foreign: false,
             whole_keys: false,
             progress: Duration::ZERO,
@@ -473,8 +476,8 @@ impl<R: Replicated> Session<R> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        let staging = self.is_working().then_some(self.now);
-        let times = [sending, asking, collecting, self.here_at(), staging, Some(self.announce_at)];
+        let working = (self.is_working() || self.gathering.is_some()).then_some(self.now);
+        let times = [sending, asking, collecting, self.here_at(), working, Some(self.announce_at)];
         times.into_iter().flatten().min()
     }
 
@@ -485,7 +488,8 @@ impl<R: Replicated> Session<R> {
 
     /// Whether parts or symbols wait to be sent.
     fn is_sending(&self) -> bool {
-        self.serving.iter().flatten().any(|outgoing| !outgoing.is_idle())
+        self.gathering.is_some()
+            || self.serving.iter().flatten().any(|outgoing| !outgoing.is_idle())
             || self.sketching.as_ref().is_some_and(|sketching| !sketching.queue.is_empty())
     }
 

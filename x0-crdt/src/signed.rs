@@ -201,6 +201,8 @@ pub struct SignedMap {
     /// The map was changed since the sessions were last driven; by the session with this peer alone, or
     /// otherwise.
     changed: Option<Option<u64>>,
+    /// A delta that was refused in a later step of its join, to be returned by `handle`.
+    refused: Option<SignedHandleError>,
     /// When the pending events are signed, however few.
     sign_at: Option<Duration>,
     beat_at: Duration,
@@ -257,6 +259,7 @@ impl SignedMap {
             notices: VecDeque::new(),
             sends: VecDeque::new(),
             changed: None,
+            refused: None,
             // Events that a crash left unsigned are signed soon.
             sign_at: Some(options.sign_after),
             beat_at: Duration::ZERO,
@@ -432,7 +435,7 @@ impl SignedMap {
             }
         };
         self.settle();
-        result
+        result.and_then(|()| self.refused.take().map_or(Ok(()), Err))
     }
 
     /// The next output, in the order in which the driver carries them out. `None`: nothing is to be done
@@ -476,10 +479,11 @@ impl SignedMap {
 
     fn on_timeout(&mut self) {
         let now = self.now;
-        for peer in self.peers.values_mut() {
-            if peer.session.poll_timeout().is_some_and(|due| due <= now) {
-                // Only a datagram can be refused.
-                let _ = peer.session.handle(now, SessionInput::Timeout, &mut self.map);
+        for (peer, state) in &mut self.peers {
+            if state.session.poll_timeout().is_some_and(|due| due <= now) {
+                let handled = state.session.handle(now, SessionInput::Timeout, &mut self.map);
+                let refused = |source| SignedHandleError::Session { peer: *peer, source };
+                self.refused = self.refused.take().or(handled.err().map(refused));
             }
         }
         if self.sign_at.is_some_and(|due| due <= now) {
@@ -512,7 +516,9 @@ impl SignedMap {
             if let Some(source) = self.changed.take() {
                 for (peer, state) in &mut self.peers {
                     if Some(*peer) != source {
-                        let _ = state.session.handle(self.now, SessionInput::Changed, &mut self.map);
+                        let handled = state.session.handle(self.now, SessionInput::Changed, &mut self.map);
+                        let refused = |source| SignedHandleError::Session { peer: *peer, source };
+                        self.refused = self.refused.take().or(handled.err().map(refused));
                     }
                 }
             }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::Document;
 use crate::map::{Frontier, HistoryError, Joined};
-use crate::session::{JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{CausalMap, Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl Replicated for Document {
@@ -41,6 +41,7 @@ impl Replicated for Document {
 impl Transfer for Document {
     type Joined = Joined;
     type Joining = <CausalMap as Transfer>::Joining;
+    type Gathering = <CausalMap as Transfer>::Gathering;
 
     fn changed_keys(joined: &Joined) -> &[Vec<u8>] {
         CausalMap::changed_keys(joined)
@@ -144,6 +145,22 @@ impl Transfer for Document {
 
     fn expire_stage(&mut self, now: Duration) {
         Transfer::expire_stage(&mut self.map, now);
+    }
+
+    fn begin_gather(
+        &mut self,
+        since: &Version,
+        whole: bool,
+        items_max: usize,
+    ) -> Result<GatherStep<Self::Gathering>, HistoryError> {
+        Transfer::begin_gather(&mut self.map, since, whole, items_max)
+    }
+
+    fn step_gather(
+        &mut self,
+        gathering: Self::Gathering,
+    ) -> Result<GatherStep<Self::Gathering>, HistoryError> {
+        Transfer::step_gather(&mut self.map, gathering)
     }
 
     fn begin_join(

@@ -478,37 +478,64 @@ impl<'a> Collector<'a> {
         // Of each entry a value that the receiver has.
         let mut held: Vec<Option<Event>> = Vec::with_capacity(self.keys.len());
         for key in self.keys {
-            let known = |writer: u32, seq: u64| seq <= super::seq_of(&self.since, writer);
-            // Siblings that the receiver has are listed without their value: leaving one out would say that
-            // it is gone.
-            let begin = items.len();
-            let mut held_here = None;
-            for sibling in map.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
-                let is_asked = || {
-                    let hash = super::item_hash(map.hash_key, &map.writers, key, sibling);
-                    self.asked.binary_search(&hash).is_ok()
-                };
-                let item = if known(sibling.writer, sibling.seq) && (self.asked.is_empty() || !is_asked()) {
-                    held_here = Some((sibling.writer, sibling.seq));
-                    Item::Known
-                } else {
-                    Item::Live { time: sibling.time, value: sibling.value.clone() }
-                };
-                items.push(DeltaItem { writer: sibling.writer, seq: sibling.seq, item });
-            }
-            for (writer, seq) in map.removals.get(key).map(Vec::as_slice).unwrap_or_default() {
-                let item = if known(*writer, *seq) { Item::Known } else { Item::Removed };
-                items.push(DeltaItem { writer: *writer, seq: *seq, item });
-            }
             // An entry without items is a key at which nothing is left: the receiver drops what it holds
             // there.
-            entries.push((key.clone(), begin));
-            held.push(held_here);
+            entries.push((key.clone(), items.len()));
+            held.push(map.collect_key(key, &self.since, self.asked, &mut items));
         }
+        map.collected(extent, &self.since, entries, items, &held)
+    }
+}
+
+impl CausalMap {
+    /// Appends the items of a key for a receiver that has seen `since`, with the map's own numbers of writers.
+    /// Returns a value that the receiver has, if there is one.
+    pub(super) fn collect_key(
+        &self,
+        key: &Key,
+        since: &[u64],
+        asked: &[u64],
+        items: &mut Vec<DeltaItem>,
+    ) -> Option<Event> {
+        let known = |writer: u32, seq: u64| seq <= super::seq_of(since, writer);
+        // Siblings that the receiver has are listed without their value: leaving one out would say that it is
+        // gone.
+        let mut held = None;
+        for sibling in self.cells.get(key).map(super::Cell::siblings).unwrap_or_default() {
+            let is_asked = || {
+                let hash = super::item_hash(self.hash_key, &self.writers, key, sibling);
+                asked.binary_search(&hash).is_ok()
+            };
+            let item = if known(sibling.writer, sibling.seq) && (asked.is_empty() || !is_asked()) {
+                held = Some((sibling.writer, sibling.seq));
+                Item::Known
+            } else {
+                Item::Live { time: sibling.time, value: sibling.value.clone() }
+            };
+            items.push(DeltaItem { writer: sibling.writer, seq: sibling.seq, item });
+        }
+        for (writer, seq) in self.removals.get(key).map(Vec::as_slice).unwrap_or_default() {
+            let item = if known(*writer, *seq) { Item::Known } else { Item::Removed };
+            items.push(DeltaItem { writer: *writer, seq: *seq, item });
+        }
+        held
+    }
+
+    /// The delta of collected keys. Each entry has the begin of its items, and `held` a value of each that the
+    /// receiver has.
+    pub(super) fn collected(
+        &self,
+        extent: DeltaExtent,
+        since: &[u64],
+        mut entries: Vec<(Key, usize)>,
+        mut items: Vec<DeltaItem>,
+        held: &[Option<Event>],
+    ) -> MapDelta {
+        let map = self;
         let origins = match extent {
             // Mostly to a receiver that holds nothing.
             DeltaExtent::Complete => Vec::new(),
-            DeltaExtent::Since | DeltaExtent::Chosen => map.origins(&self.since, &entries, &items, &held),
+            DeltaExtent::Since | DeltaExtent::Chosen => map.origins(since, &entries, &items, held),
         };
         // The delta numbers its writers by ascending ID, so that equal deltas have equal bytes whatever the
         // sender's own numbers are.

@@ -41,7 +41,7 @@ pub(super) struct Watch {
 
 /// From where on the notes of a map are of interest.
 #[derive(Debug, Clone)]
-struct Token {
+pub(super) struct Token {
     watch: Watch,
     /// The version at that time, by the numbers of the writers.
     version: Vec<u64>,
@@ -234,7 +234,7 @@ impl CausalMap {
     }
 
     /// Begins to note the keys that change.
-    fn watch(&mut self) -> Token {
+    pub(super) fn watch(&mut self) -> Token {
         if self.cells.notes().is_none() || self.removals.notes().is_none() {
             self.watch = Watch { number: self.watch.number + 1, frontier: Some(self.frontier()) };
             self.cells.begin_notes();
@@ -251,10 +251,15 @@ impl CausalMap {
     }
 
     /// Whether the notes hold all that has changed since `token`.
-    fn is_watched(&self, token: &Token) -> bool {
+    pub(super) fn is_watched(&self, token: &Token) -> bool {
         let is_noted = self.cells.notes().is_some() && self.removals.notes().is_some();
         // The writers tell apart two maps of one state that number them differently.
         is_noted && self.watch == token.watch && self.writers.begin_with(&token.writers)
+    }
+
+    /// The keys whose values and whose tombstones were changed since `token`, some of them twice.
+    pub(super) fn noted(&self, token: &Token) -> Option<(&[Key], &[Key])> {
+        Some((self.cells.notes()?.get(token.cells..)?, self.removals.notes()?.get(token.removals..)?))
     }
 
     /// Looks at some entries for events that were seen here. Returns whether there are more.
@@ -389,10 +394,9 @@ impl CausalMap {
         if met {
             return None;
         }
-        let notes = self.cells.notes()?.get(token.cells..)?;
-        let removals = self.removals.notes()?.get(token.removals..)?;
+        let (values, removals) = self.noted(token)?;
         let place = |key: &Key| join.delta.entries.binary_search_by(|(other, _)| other.cmp(key)).ok();
-        let places: BTreeSet<usize> = notes.iter().chain(removals).filter_map(place).collect();
+        let places: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
         if places.len() > items_max {
             return None;
         }

@@ -30,10 +30,7 @@ impl CausalMap {
     /// [`HistoryError::TooOld`] if the receiver lags behind the collected history: send
     /// [`complete`](Self::complete) instead, or [`chosen`](Self::chosen) after a set reconciliation.
     pub fn delta(&self, since: &Version) -> Result<MapDelta, HistoryError> {
-        let floor = self.floor();
-        if let Some((replica, _)) = floor.iter().find(|(replica, seq)| since.get(*replica) < *seq) {
-            return Err(HistoryError::TooOld { dot: Dot::new(replica, since.get(replica) + 1) });
-        }
+        self.check_history(since)?;
         // Only keys with an event that the receiver lacks: all others are equal on both sides, or newer
         // there.
         let mut collector = Collector::new(self, since);
@@ -41,6 +38,17 @@ impl CausalMap {
         let mut delta = collector.finish(DeltaExtent::Since);
         delta.base = since.clone();
         Ok(delta)
+    }
+
+    /// Whether history reaches back to `since`.
+    pub(super) fn check_history(&self, since: &Version) -> Result<(), HistoryError> {
+        let floor = self.floor();
+        match floor.iter().find(|(replica, seq)| since.get(*replica) < *seq) {
+            Some((replica, _)) => {
+                Err(HistoryError::TooOld { dot: Dot::new(replica, since.get(replica) + 1) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// All that is held, for a receiver that has seen `since`. The receiver drops every other value that this

@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::delta::MapDelta;
+use super::gather::Gather;
 use super::gradual::Gradual;
 use super::{CausalMap, Frontier, HistoryError, Joined};
-use crate::session::{JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl CausalMap {
@@ -64,6 +65,7 @@ impl Replicated for CausalMap {
 impl Transfer for CausalMap {
     type Joined = Joined;
     type Joining = Box<Gradual>;
+    type Gathering = Box<Gather>;
 
     fn changed_keys(joined: &Joined) -> &[Vec<u8>] {
         &joined.keys
@@ -167,6 +169,19 @@ impl Transfer for CausalMap {
 
     fn expire_stage(&mut self, now: Duration) {
         self.expire_stage(now);
+    }
+
+    fn begin_gather(
+        &mut self,
+        since: &Version,
+        whole: bool,
+        items_max: usize,
+    ) -> Result<GatherStep<Box<Gather>>, HistoryError> {
+        self.begin_gather(since, whole, items_max)
+    }
+
+    fn step_gather(&mut self, gathering: Box<Gather>) -> Result<GatherStep<Box<Gather>>, HistoryError> {
+        self.step_gather(gathering)
     }
 
     fn begin_join(

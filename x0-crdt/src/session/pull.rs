@@ -93,10 +93,10 @@ impl Sketch {
 #[derive(Debug)]
 pub(super) struct Joining<R: Replicated> {
     /// What the delta is relative to.
-    base: Version,
+    pub(super) base: Version,
     /// The delta has whole keys.
-    whole: bool,
-    work: R::Joining,
+    pub(super) whole: bool,
+    pub(super) work: R::Joining,
 }
 
 impl Pull {

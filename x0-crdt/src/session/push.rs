@@ -3,6 +3,8 @@
 use core::time::Duration;
 
 use super::message::{About, Kind, Message};
+use super::pull::Joining;
+use super::replicated::JoinStep;
 use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::{DeltaError, Version};
 
@@ -22,7 +24,7 @@ impl<R: Replicated> Session<R> {
     pub(super) fn push(&mut self, state: &R, result: u64, about: About) -> bool {
         let Some(agreed) = self.agreed.filter(|_| self.unanswered < UNANSWERED_MAX) else { return false };
         // The peer lacks something that it is getting already, or has something that this side lacks.
-        if self.pull.is_some() || self.serving[Kind::Delta as usize].is_some() {
+        if self.pull.is_some() || self.gathering.is_some() || self.serving[Kind::Delta as usize].is_some() {
             return false;
         }
         let Some(base) = self.versions.get(agreed.version) else { return false };
@@ -56,8 +58,10 @@ impl<R: Replicated> Session<R> {
         if !self.has_result(result, state) {
             let delta = Self::checked(bytes, state)?;
             let seen = state.version();
-            let Some(base) = self.versions.get(base).filter(|base| base.is_within(&seen)).cloned() else {
-                // This side has restarted, or has met other versions since: it compares frontiers.
+            let base = self.versions.get(base).filter(|base| base.is_within(&seen) && !self.is_working());
+            let Some(base) = base.cloned() else {
+                // This side has restarted, has met other versions since, or is joining a long delta: it compares
+                // frontiers.
                 self.in_sync = false;
                 self.agreed = None;
                 self.announce(now, state, true);
@@ -67,6 +71,12 @@ impl<R: Replicated> Session<R> {
                 // The delta is pulled with whole keys.
                 Err(SessionError::Delta(DeltaError::Reference)) => self.whole_keys = true,
                 done => done?,
+            }
+            if self.joining.is_some() {
+                // A long search for a name: this side announces what it has afterwards.
+                self.in_sync = false;
+                self.agreed = None;
+                return Ok(());
             }
         }
         if self.has_result(result, state) {
@@ -84,7 +94,13 @@ impl<R: Replicated> Session<R> {
 
     fn join_push(&mut self, base: &Version, delta: &[u8], state: &mut R) -> Result<(), SessionError> {
         let before = state.frontier();
-        let (context, joined) = state.join_encoded(delta, base, |_| alloc::vec::Vec::new())?;
+        let (context, joined) = match state.begin_join(delta, base, self.options.join_items_max.max(1))? {
+            JoinStep::Done(context, joined) => (context, joined),
+            JoinStep::More(work) => {
+                self.joining = Some(Joining { base: base.clone(), whole: false, work });
+                return Ok(());
+            }
+        };
         if state.frontier() != before {
             self.stats.joins += 1;
             self.outputs.push_back(SessionOutput::Joined(joined));

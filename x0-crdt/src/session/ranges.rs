@@ -43,7 +43,7 @@ impl<R: Replicated> Session<R> {
         if let Some(worked) = self.work_on_join(now, state) {
             return worked;
         }
-        if !self.is_staging && !state.has_reports() {
+        if self.work_on_delta(state) || !self.is_staging && !state.has_reports() {
             return Ok(());
         }
         let before = state.frontier();

@@ -93,6 +93,17 @@ pub enum JoinStep<J, W> {
     Done(Version, J),
 }
 
+/// What became of a part of the making of a delta.
+#[derive(Debug)]
+pub enum GatherStep<W> {
+    /// There is more to do, with this.
+    More(W),
+    /// The encoded delta.
+    Done(Vec<u8>),
+    /// The delta is too long to be made: the state is sent by key ranges.
+    Long,
+}
+
 /// The part of a replicated state that only sessions call.
 pub trait Transfer {
     /// The result of a join, for the driver.
@@ -100,6 +111,9 @@ pub trait Transfer {
 
     /// A delta that is being joined in steps.
     type Joining: Debug;
+
+    /// A delta that is being made in steps.
+    type Gathering: Debug;
 
     /// The keys that a join has changed, of a state that has keys.
     fn changed_keys(_joined: &Self::Joined) -> &[Vec<u8>] {
@@ -222,6 +236,22 @@ pub trait Transfer {
 
     /// Drops a stage to which nothing was brought for long.
     fn expire_stage(&mut self, _now: Duration) {}
+
+    /// Makes the delta since `since` from history, encoded for a receiver that knows `since`: with `whole` keys,
+    /// or for one that may find keys by the values that it holds at them. A long one is made in steps of about
+    /// `items_max` items, and is of the moment of the last one.
+    fn begin_gather(
+        &mut self,
+        since: &Version,
+        whole: bool,
+        items_max: usize,
+    ) -> Result<GatherStep<Self::Gathering>, HistoryError>;
+
+    /// Makes a part of a delta.
+    fn step_gather(
+        &mut self,
+        gathering: Self::Gathering,
+    ) -> Result<GatherStep<Self::Gathering>, HistoryError>;
 
     /// Joins an encoded delta from history whole, or nothing of it. One that is too long for that is joined in
     /// steps of about `items_max` items, and nothing of it is visible before the last one.

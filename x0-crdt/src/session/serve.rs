@@ -5,6 +5,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::message::{Extent, Kind, Message, RangeRef, VersionRef};
+use super::replicated::GatherStep;
 use super::transfer::Outgoing;
 use super::{Replicated, Session, SessionError};
 use crate::Version;
@@ -37,8 +38,13 @@ pub(super) struct Sketching {
     pub(super) queue: Range<usize>,
 }
 
-fn encode_since<R: Replicated>(state: &R, since: &Version, whole: bool) -> Result<Vec<u8>, HistoryError> {
-    if whole { state.encode_since(since) } else { state.encode_named_since(since) }
+/// A delta for the peer that is being made in steps.
+#[derive(Debug)]
+pub(super) struct Gathering<R: Replicated> {
+    /// The number of the pull, and the version that it is relative to.
+    number: u64,
+    since: Version,
+    work: R::Gathering,
 }
 
 impl<R: Replicated> Session<R> {
@@ -88,6 +94,10 @@ impl<R: Replicated> Session<R> {
             }
             return;
         }
+        // The answer is being made.
+        if self.gathering.take_if(|gathering| gathering.number != number).is_none() && self.gathering.is_some() {
+            return;
+        }
         // Without the version no delta can be made: it is collected by its hash first.
         let Some(since) = self.resolve(&pull.version, state) else {
             let hash = pull.version.hash;
@@ -98,20 +108,16 @@ impl<R: Replicated> Session<R> {
         // The next request may name its version by this one.
         self.versions.insert(pull.version.hash, since.clone());
         let made = match extent {
-            Extent::Since | Extent::Complete if state.is_long(&since, extent == Extent::Complete) => {
+            Extent::Complete if state.is_long(&since, true) => {
                 self.send(&Message::Ranges { number });
                 None
             }
-            Extent::Since => match encode_since(state, &since, whole) {
-                Ok(delta) => Some(delta),
-                // The number of values lets the peer choose between a complete delta and a reconciliation.
-                Err(_) => {
-                    let (items, common) = (state.value_count() as u64, state.common_count(&since) as u64);
-                    let covers = since.is_within(&state.version());
-                    self.send(&Message::Behind { number, items, common, covers });
-                    None
-                }
-            },
+            Extent::Since => {
+                let items_max = self.options.join_items_max.max(1);
+                let step = state.begin_gather(&since, whole, items_max);
+                self.on_gather_step(number, since.clone(), step, state);
+                None
+            }
             Extent::Complete => Some(state.encode_complete(&since)),
             Extent::News => {
                 let news = state.encode_news(&since, whole);
@@ -139,13 +145,8 @@ impl<R: Replicated> Session<R> {
                 None
             }
         };
-        let limit = self.peer_limit;
-        // With its checksum.
-        let is_refused = |delta: &Vec<u8>| limit.is_some_and(|limit| delta.len() as u64 + 8 > limit);
-        match made {
-            Some(delta) if state.has_ranges() && is_refused(&delta) => self.send(&Message::Ranges { number }),
-            Some(delta) => self.serve_delta(number, delta, state),
-            None => {}
+        if let Some(delta) = made {
+            self.serve_or_split(number, delta, state);
         }
         // The request shows a version that this side lacks something of: it need not wait for an
         // announcement.
@@ -157,6 +158,46 @@ impl<R: Replicated> Session<R> {
         }
         if news {
             self.begin_pull(now, state);
+        }
+    }
+
+    /// Makes a part of the delta for the peer. Returns whether there was one to make.
+    pub(super) fn work_on_delta(&mut self, state: &mut R) -> bool {
+        let Some(Gathering { number, since, work }) = self.gathering.take() else { return false };
+        let step = state.step_gather(work);
+        self.on_gather_step(number, since, step, state);
+        true
+    }
+
+    fn on_gather_step(
+        &mut self,
+        number: u64,
+        since: Version,
+        step: Result<GatherStep<R::Gathering>, HistoryError>,
+        state: &R,
+    ) {
+        match step {
+            Ok(GatherStep::More(work)) => self.gathering = Some(Gathering { number, since, work }),
+            Ok(GatherStep::Done(delta)) => self.serve_or_split(number, delta, state),
+            Ok(GatherStep::Long) => self.send(&Message::Ranges { number }),
+            // The number of values lets the peer choose between a complete delta and a reconciliation.
+            Err(_) => {
+                let (items, common) = (state.value_count() as u64, state.common_count(&since) as u64);
+                let covers = since.is_within(&state.version());
+                self.send(&Message::Behind { number, items, common, covers });
+            }
+        }
+    }
+
+    /// Serves a delta, or has the peer ask for ranges if it has refused one as long.
+    fn serve_or_split(&mut self, number: u64, delta: Vec<u8>, state: &R) {
+        let limit = self.peer_limit;
+        // With its checksum.
+        let is_refused = limit.is_some_and(|limit| delta.len() as u64 + 8 > limit);
+        if state.has_ranges() && is_refused {
+            self.send(&Message::Ranges { number });
+        } else {
+            self.serve_delta(number, delta, state);
         }
     }
 

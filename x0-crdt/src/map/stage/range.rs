@@ -17,11 +17,11 @@ const ITEMS_MAX: usize = 4096;
 const VISITED_MAX: usize = 1 << 14;
 
 /// The most events and bytes of a delta that is made at once.
-const WHOLE_EVENTS_MAX: usize = 1 << 15;
-const WHOLE_LEN_MAX: usize = 4 << 20;
+pub(in crate::map) const WHOLE_EVENTS_MAX: usize = 1 << 15;
+pub(in crate::map) const WHOLE_LEN_MAX: usize = 4 << 20;
 
 /// The bytes that an item may take besides its key and its value.
-const ITEM_LEN: usize = 24;
+pub(in crate::map) const ITEM_LEN: usize = 24;
 
 /// What a replica holds at the keys from `from` on, below `end`: a delta that says nothing of other keys.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use super::clash::Clashes;
 use super::{CausalReplica, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
-use crate::session::{JoinStep, Transfer};
+use crate::session::{GatherStep, JoinStep, Transfer};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
@@ -258,6 +258,7 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
     type Joined = StateJoined;
     /// A composed type is joined at once.
     type Joining = Infallible;
+    type Gathering = Infallible;
 
     fn value_count(&self) -> usize {
         self.items.len()
@@ -299,6 +300,19 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
             .collect();
         let known = context(&known).difference(&asked);
         Ok(self.encode_delta(DeltaExtent::Chosen, since, &known, since))
+    }
+
+    fn begin_gather(
+        &mut self,
+        since: &Version,
+        _whole: bool,
+        _items_max: usize,
+    ) -> Result<GatherStep<Infallible>, HistoryError> {
+        Ok(GatherStep::Done(self.encode_since(since)?))
+    }
+
+    fn step_gather(&mut self, gathering: Infallible) -> Result<GatherStep<Infallible>, HistoryError> {
+        match gathering {}
     }
 
     fn begin_join(
