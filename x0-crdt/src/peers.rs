@@ -262,9 +262,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     pub fn handle(&mut self, now: Duration, input: PeersInput<'_, P>) -> Result<(), PeersError<P>> {
         self.beat(now);
         self.take(now, input)?;
-        self.refused
-            .pop_front()
-            .map_or(Ok(()), |(peer, source)| Err(PeersError::Session { peer, source }))
+        self.refused.pop_front().map_or(Ok(()), |(peer, source)| Err(PeersError::Session { peer, source }))
     }
 
     fn take(&mut self, now: Duration, input: PeersInput<'_, P>) -> Result<(), PeersError<P>> {

@@ -392,12 +392,7 @@ impl<R: Replicated> Session<R> {
         self.take(now, input, state).and(worked)
     }
 
-    fn take(
-        &mut self,
-        now: Duration,
-        input: SessionInput<'_>,
-        state: &mut R,
-    ) -> Result<(), SessionError> {
+    fn take(&mut self, now: Duration, input: SessionInput<'_>, state: &mut R) -> Result<(), SessionError> {
         match input {
             SessionInput::Datagram(bytes) => {
                 // Counted even if it is malformed: the bytes were spent.

@@ -118,8 +118,11 @@ impl CausalMap {
         let Some((values, removals)) = self.noted(&gather.token) else { return self.gather_again(gather) };
         let place = |key: &Key| gather.keys.binary_search_by(|(other, ..)| other.cmp(key)).ok();
         let changed: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
-        let news: BTreeSet<&Key> =
-            self.recent_since(&gather.begin).filter(|key| place(key).is_none()).take(gather.items_max + 1).collect();
+        let news: BTreeSet<&Key> = self
+            .recent_since(&gather.begin)
+            .filter(|key| place(key).is_none())
+            .take(gather.items_max + 1)
+            .collect();
         if changed.len() + news.len() > gather.items_max {
             return self.gather_again(gather);
         }
@@ -146,7 +149,11 @@ impl CausalMap {
         }
         let mut delta = self.collected(DeltaExtent::Since, &seen, entries, items, &held);
         delta.base = since.clone();
-        Ok(GatherStep::Done(if whole { delta.encode(&since) } else { delta.encode_named(&since, self.hash_key) }))
+        Ok(GatherStep::Done(if whole {
+            delta.encode(&since)
+        } else {
+            delta.encode_named(&since, self.hash_key)
+        }))
     }
 
     fn encode_from_history(&self, since: &Version, whole: bool) -> Result<Vec<u8>, HistoryError> {

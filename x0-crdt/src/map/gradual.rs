@@ -135,7 +135,8 @@ impl MapDelta {
     /// An entry by its place: the key, and the range of its items.
     fn entry(&self, place: usize) -> Option<(&Key, &[DeltaItem])> {
         let (key, end) = self.entries.get(place)?;
-        let begin = place.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |(_, end)| *end);
+        let begin =
+            place.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |(_, end)| *end);
         Some((key, self.items.get(begin..*end).unwrap_or_default()))
     }
 }
@@ -338,7 +339,8 @@ impl CausalMap {
             let removals = self.removals.get(key);
             (shadow.content, shadow.siblings) = (0, cell.map_or(0, |cell| cell.siblings().len()));
             let before = shadow.siblings;
-            let held = cell.map(Cell::siblings).unwrap_or_default().iter().map(|held| (held.writer, held.seq));
+            let held =
+                cell.map(Cell::siblings).unwrap_or_default().iter().map(|held| (held.writer, held.seq));
             let mut outcome = Outcome::default();
             for event in held.chain(removals.into_iter().flatten().copied()) {
                 if self.recent.contains_key(&event) {
@@ -396,7 +398,15 @@ impl CausalMap {
         }
         let (values, removals) = self.noted(token)?;
         let place = |key: &Key| join.delta.entries.binary_search_by(|(other, _)| other.cmp(key)).ok();
-        let places: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
+        let mut places: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
+        if self.floor != join.floor {
+            // Tombstones that were collected meanwhile.
+            let is_collected = |(writer, seq): &Event| *seq <= seq_of(&self.floor, *writer);
+            let with =
+                join.removals.iter().filter(|(_, change)| change.value.iter().flatten().any(is_collected));
+            places.extend(with.filter_map(|(key, _)| place(key)));
+            join.recent.retain(|event, _| !is_collected(event));
+        }
         if places.len() > items_max {
             return None;
         }
@@ -405,9 +415,6 @@ impl CausalMap {
         }
         let places: Vec<usize> = places.into_iter().collect();
         self.compute(&mut join, &places);
-        if self.floor != join.floor {
-            join.collect(self);
-        }
         let Join { delta, outcomes, cells, recent, removals, trail, equivocating, .. } = join;
         let mut joined = Joined::default();
         for outcome in outcomes {
@@ -439,19 +446,6 @@ impl Join {
     fn forget(&mut self, place: usize) {
         for event in self.outcomes.get(place).map(|outcome| outcome.events.as_slice()).unwrap_or_default() {
             self.recent.remove(event);
-        }
-    }
-
-    /// Drops what the map has collected since the work began.
-    fn collect(&mut self, map: &CausalMap) {
-        let is_collected = |(writer, seq): &Event| *seq <= seq_of(&map.floor, *writer);
-        self.recent.retain(|event, _| !is_collected(event));
-        for (key, change) in &mut self.removals {
-            if let Some(events) = &mut change.value {
-                events.retain(|event| !is_collected(event));
-            }
-            let _ = change.value.take_if(|events| events.is_empty());
-            change.is_held = map.removals.contains_key(key);
         }
     }
 }

@@ -315,7 +315,9 @@ impl<'a, K: Ord, V, I: DoubleEndedIterator<Item = (&'a K, &'a V)>> Iterator for 
     }
 }
 
-impl<'a, K: Ord, V, I: DoubleEndedIterator<Item = (&'a K, &'a V)>> DoubleEndedIterator for Merged<'a, K, V, I> {
+impl<'a, K: Ord, V, I: DoubleEndedIterator<Item = (&'a K, &'a V)>> DoubleEndedIterator
+    for Merged<'a, K, V, I>
+{
     fn next_back(&mut self) -> Option<Self::Item> {
         let Some(over) = &mut self.over else { return self.base.items.next_back() };
         loop {
@@ -355,7 +357,10 @@ mod tests {
                     2 => assert_eq!(map.remove(&key), plain.remove(&key)),
                     3 => assert_eq!(map.remove_entry(&key), plain.remove_entry(&key)),
                     4 => {
-                        assert_eq!(map.get_mut(&key).map(|value| *value = step), plain.get_mut(&key).map(|value| *value = step));
+                        assert_eq!(
+                            map.get_mut(&key).map(|value| *value = step),
+                            plain.get_mut(&key).map(|value| *value = step)
+                        );
                     }
                     5 if step % 7 == 0 => {
                         let other = below(5);

@@ -93,7 +93,8 @@ impl CausalMap {
         }
         let trail = self.trail.forward();
         let mut rest: Vec<(Event, usize)> = Vec::new();
-        let missing = search.events.iter().zip(&mut search.keys).enumerate().filter(|(_, (_, key))| key.is_none());
+        let missing =
+            search.events.iter().zip(&mut search.keys).enumerate().filter(|(_, (_, key))| key.is_none());
         for (place, (event, key)) in missing {
             let later = trail.find(*event, |later| self.recent.contains_key(&later));
             *key = later.and_then(|later| self.recent.get(&later).cloned());
@@ -113,7 +114,8 @@ impl CausalMap {
     /// Visits up to `count` keys. Returns whether the pass has come to its end.
     fn search_by_pass(&self, pass: &mut Pass, keys: &mut [Option<Key>], count: usize) -> bool {
         let from = pass.visited.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut missing = pass.rest.iter().filter(|(_, place)| keys.get(*place).is_some_and(Option::is_none)).count();
+        let mut missing =
+            pass.rest.iter().filter(|(_, place)| keys.get(*place).is_some_and(Option::is_none)).count();
         let mut last: Option<&Key> = None;
         let mut left = count;
         for (key, cell) in self.cells.range::<Key, _>((from, Bound::Unbounded)) {

@@ -95,7 +95,9 @@ impl<R: Replicated> Session<R> {
             return;
         }
         // The answer is being made.
-        if self.gathering.take_if(|gathering| gathering.number != number).is_none() && self.gathering.is_some() {
+        if self.gathering.take_if(|gathering| gathering.number != number).is_none()
+            && self.gathering.is_some()
+        {
             return;
         }
         // Without the version no delta can be made: it is collected by its hash first.

@@ -37,7 +37,9 @@ impl World {
             doubled: random.below(10),
             ..Link::default()
         };
-        let options = SessionOptions::default().retry_min(Duration::from_millis(200));
+        let options = SessionOptions::default()
+            .retry_min(Duration::from_millis(200))
+            .join_items_max(super::steps::items_max(seed));
         let mut net = Net::sparse(replicas as usize, seed, &options, link);
         net.expect_equivocation();
         Self {

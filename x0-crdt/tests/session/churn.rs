@@ -31,7 +31,8 @@ impl<R: Subject> Churn<R> {
         let options = SessionOptions::default()
             .transfer_len_max(transfer_len_max)
             .retry_min(Duration::from_millis(100))
-            .announce_every(Duration::from_secs(5));
+            .announce_every(Duration::from_secs(5))
+            .join_items_max(super::steps::items_max(seed + 1));
         let link = Link {
             delay: Duration::from_millis(20),
             jitter: Duration::from_millis(20),

@@ -21,7 +21,8 @@ fn fork<R: Subject>() {
         let mut random = Random::new(seed ^ 0xc1a5);
         let link = Link { loss: random.below(30), doubled: random.below(10), ..Link::default() };
         let replicas = 2 + random.below(3) as usize;
-        let mut net = Net::<R>::new(replicas, seed, &SessionOptions::default(), link);
+        let options = SessionOptions::default().join_items_max(super::steps::items_max(seed));
+        let mut net = Net::<R>::new(replicas, seed, &options, link);
         net.expect_equivocation();
 
         // Both processes go on from one copy, which all know.

@@ -15,6 +15,7 @@ mod random;
 mod ranges;
 mod references;
 mod stalemate;
+mod steps;
 #[path = "../support/subject.rs"]
 mod subject;
 
@@ -258,7 +259,8 @@ fn converge<R: Subject>(transfer_len_max: impl Fn(&mut Random) -> usize) {
             .datagram_len_max(128 + random.below(1_000) as usize)
             .bytes_per_second(2_000 + random.below(100_000))
             .retry_min(Duration::from_millis(20 + random.below(200)))
-            .transfer_len_max(transfer_len_max(&mut Random::new(seed)));
+            .transfer_len_max(transfer_len_max(&mut Random::new(seed)))
+            .join_items_max(steps::items_max(seed));
         let link = Link {
             bytes_per_second: 2_000 + random.below(100_000),
             delay: Duration::from_millis(random.below(100)),

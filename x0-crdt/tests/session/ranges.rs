@@ -177,7 +177,10 @@ fn no_call_takes_long() {
 fn writes_and_removals_during_a_transfer_count() {
     for seed in 0..super::seeds(30) {
         let mut random = Random::new(seed);
-        let options = SessionOptions::default().transfer_len_max(3_000).datagram_len_max(500);
+        let options = SessionOptions::default()
+            .transfer_len_max(3_000)
+            .datagram_len_max(500)
+            .join_items_max(super::steps::items_max(seed));
         let link = Link { bytes_per_second: 20_000, delay: Duration::from_millis(30), ..Link::default() };
         let mut net = Net::<CausalMap>::new(3, seed, &options, link);
         for number in 0..600_u32 {

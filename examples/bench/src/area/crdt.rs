@@ -8,6 +8,7 @@ mod growth;
 mod hostile;
 mod in_sync;
 mod joins;
+mod random_keys;
 mod slow_link;
 mod space;
 mod systems;
@@ -61,10 +62,12 @@ pub(crate) enum Part {
     Joins,
     SlowLink,
     Hostile,
+    RandomKeys,
+    Million,
 }
 
 impl Part {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Differences,
         Self::Space,
         Self::Growth,
@@ -73,6 +76,8 @@ impl Part {
         Self::Joins,
         Self::SlowLink,
         Self::Hostile,
+        Self::RandomKeys,
+        Self::Million,
     ];
 
     fn measure(self, work: &Work<'_>) -> Result<Vec<Case>> {
@@ -85,6 +90,8 @@ impl Part {
             Self::Joins => joins::measure(work),
             Self::SlowLink => slow_link::measure(work),
             Self::Hostile => hostile::measure(work),
+            Self::RandomKeys => random_keys::measure(work),
+            Self::Million => random_keys::measure_million(work),
         }
     }
 }

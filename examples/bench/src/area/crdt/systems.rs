@@ -7,7 +7,7 @@ mod net;
 mod x0;
 mod yrs;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 pub(super) use net::{Link, Net};
 pub(super) use x0::{HASH_KEY, map_of, replica_of};
@@ -34,6 +34,28 @@ pub(super) trait Couple {
     fn sync(&mut self) -> Result<usize>;
     /// The value of the second replica at a key.
     fn there(&self, key: &str) -> Option<u32>;
+    /// Removes keys from the first replica, in one transaction where the system has them.
+    fn remove(&mut self, _keys: &[String]) -> Result<()> {
+        bail!("not implemented for this system")
+    }
+    /// Overwrites in the first replica by as many other writers as there are lists. Each of them knows what is
+    /// there now, and writes its list.
+    fn put_by(&mut self, _lists: &[&[Pair]]) -> Result<()> {
+        bail!("not implemented for this system")
+    }
+    /// Replaces the second replica by an empty one.
+    fn empty(&mut self) -> Result<()> {
+        bail!("not implemented for this system")
+    }
+    /// Makes the first replica forget all history, and both whatever shows what the other one knows. `false`: the
+    /// system cannot.
+    fn forget(&mut self) -> bool {
+        false
+    }
+    /// The longest call of a session since the last call of this, in seconds of processor time.
+    fn longest_call(&mut self) -> Option<f64> {
+        None
+    }
 }
 
 /// A system to compare.
@@ -57,6 +79,11 @@ pub(super) fn all() -> Vec<Box<dyn System>> {
         Box::new(loro::Loro),
         Box::new(crdts::Crdts),
     ]
+}
+
+/// Those of all that have differences, and so can be compared on a million keys.
+pub(super) fn with_differences() -> Vec<Box<dyn System>> {
+    vec![Box::new(x0::X0), Box::new(automerge::Automerge), Box::new(yrs::Yrs), Box::new(loro::Loro)]
 }
 
 pub(super) use x0::X0Bare;
@@ -111,6 +138,27 @@ mod tests {
             replica.settle();
             assert_eq!(replica.len(), 100, "{}", system.name());
             assert!(replica.save().unwrap().len() > 400, "{}", system.name());
+        }
+    }
+
+    #[test]
+    fn removals_other_writers_and_empty_replicas_reach_the_second() {
+        for system in with_differences() {
+            let mut couple = system.couple(&pairs(0..500, 0)).unwrap();
+            couple.remove(&["key-000007".to_owned()]).unwrap();
+            let lists = [pairs(100..150, 1), pairs(150..200, 1)];
+            couple.put_by(&[&lists[0], &lists[1]]).unwrap();
+            couple.sync().unwrap();
+            let found = ["key-000007", "key-000100", "key-000199"].map(|key| couple.there(key));
+            assert_eq!(found, [None, Some(101), Some(200)], "{}", system.name());
+            couple.empty().unwrap();
+            assert_eq!(couple.there("key-000100"), None, "{}", system.name());
+            assert!(couple.sync().unwrap() > 1_000, "{}", system.name());
+            assert_eq!(couple.there("key-000100"), Some(101), "{}", system.name());
+            couple.put(&pairs(300..350, 2)).unwrap();
+            couple.forget();
+            couple.sync().unwrap();
+            assert_eq!(couple.there("key-000300"), Some(302), "{}", system.name());
         }
     }
 

@@ -120,6 +120,35 @@ impl Couple for Two {
         exchange(&mut self.here, &mut self.there, &mut self.states)
     }
 
+    fn remove(&mut self, keys: &[String]) -> Result<()> {
+        Replica::remove(&mut self.here, keys)
+    }
+
+    fn put_by(&mut self, lists: &[&[Pair]]) -> Result<()> {
+        let mut writers = Vec::new();
+        for (node, list) in (100..).zip(lists) {
+            let mut writer = self.here.fork().with_actor(actor(node));
+            put(&mut writer, list)?;
+            writers.push(writer);
+        }
+        for writer in &mut writers {
+            self.here.merge(writer)?;
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self) -> Result<()> {
+        self.there = AutoCommit::new().with_actor(actor(2));
+        self.states = [State::new(), State::new()];
+        Ok(())
+    }
+
+    /// The states of the sync protocol: the changes themselves stay.
+    fn forget(&mut self) -> bool {
+        self.states = [State::new(), State::new()];
+        true
+    }
+
     fn there(&self, key: &str) -> Option<u32> {
         let (value, _) = self.there.get(ROOT, key).ok()??;
         u32::try_from(value.as_u64()?).ok()

@@ -118,6 +118,26 @@ impl Couple for Two {
         Ok(request.len() + update.len())
     }
 
+    fn remove(&mut self, keys: &[String]) -> Result<()> {
+        self.here.remove(keys)
+    }
+
+    fn put_by(&mut self, lists: &[&[Pair]]) -> Result<()> {
+        let whole = self.here.doc.export(ExportMode::Snapshot)?;
+        for (node, list) in (100..).zip(lists) {
+            let mut writer = Document::new(node)?;
+            writer.apply(&whole)?;
+            writer.put(list)?;
+            self.here.apply(&writer.difference(&self.here.version())?)?;
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self) -> Result<()> {
+        self.there = Document::new(2)?;
+        Ok(())
+    }
+
     fn there(&self, key: &str) -> Option<u32> {
         match self.there.map.get(key)? {
             ValueOrContainer::Value(LoroValue::I64(value)) => u32::try_from(value).ok(),

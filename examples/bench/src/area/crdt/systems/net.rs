@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use x0_crdt::{CausalMap, Session, SessionInput, SessionOptions, SessionOutput};
 
+use super::super::processor_time;
 use crate::random::Random;
 
 /// The link of the datagrams, the same in both directions.
@@ -37,6 +38,8 @@ pub(in super::super) struct Net {
     wire: BTreeMap<(Duration, u64), Flight>,
     sent: u64,
     bytes: usize,
+    /// The longest call of a session, in seconds of processor time.
+    longest: f64,
     random: Random,
 }
 
@@ -56,6 +59,7 @@ impl Net {
             wire: BTreeMap::new(),
             sent: 0,
             bytes: 0,
+            longest: 0.0,
             random: Random::new(seed),
         }
     }
@@ -81,9 +85,21 @@ impl Net {
         self.link = link;
     }
 
+    /// The longest call of a session since the last call of this, in seconds of processor time.
+    pub(in super::super) const fn take_longest(&mut self) -> f64 {
+        std::mem::replace(&mut self.longest, 0.0)
+    }
+
+    fn handle(&mut self, at: usize, input: SessionInput<'_>) -> Result<()> {
+        let (now, session, map) = (self.now, &mut self.sessions[at], &mut self.maps[at]);
+        let (handled, seconds) = processor_time(|| session.handle(now, input, map));
+        self.longest = self.longest.max(seconds);
+        Ok(handled?)
+    }
+
     /// Notifies the session of a write to its map.
     pub(in super::super) fn changed(&mut self, at: usize) -> Result<()> {
-        self.sessions[at].handle(self.now, SessionInput::Changed, &mut self.maps[at])?;
+        self.handle(at, SessionInput::Changed)?;
         self.pump();
         Ok(())
     }
@@ -135,11 +151,11 @@ impl Net {
             if next == self.now && arrival > self.now { next + Duration::from_micros(1) } else { next };
         while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let (to, datagram) = entry.remove();
-            self.sessions[to].handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to])?;
+            self.handle(to, SessionInput::Datagram(&datagram))?;
         }
         for at in 0..2 {
             if self.sessions[at].poll_timeout().is_some_and(|due| due <= self.now) {
-                self.sessions[at].handle(self.now, SessionInput::Timeout, &mut self.maps[at])?;
+                self.handle(at, SessionInput::Timeout)?;
             }
         }
         self.pump();

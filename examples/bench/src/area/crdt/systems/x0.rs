@@ -131,6 +131,39 @@ impl Couple for Sessions {
         Ok(self.0.bytes() - before)
     }
 
+    fn remove(&mut self, keys: &[String]) -> Result<()> {
+        self.0.run(Duration::from_secs(2))?;
+        Replica::remove(self.0.map_mut(0), keys)
+    }
+
+    fn put_by(&mut self, lists: &[&[Pair]]) -> Result<()> {
+        self.0.run(Duration::from_secs(2))?;
+        let saved = self.0.map(0).save();
+        for (node, list) in (100..).zip(lists) {
+            let mut writer = CausalMap::restore(&saved, ReplicaId::new(node), HASH_KEY)?;
+            let since = writer.version();
+            put(&mut writer, list, false)?;
+            self.0.map_mut(0).join(&writer.delta(&since)?)?;
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self) -> Result<()> {
+        let maps = [self.0.map(0).clone(), CausalMap::new(ReplicaId::new(2), HASH_KEY)];
+        self.0 = Net::new(maps, &SessionOptions::default(), Link::FAST, 1);
+        Ok(())
+    }
+
+    fn forget(&mut self) -> bool {
+        let version = self.0.map(0).version();
+        self.0.map_mut(0).collect_tombstones(&version);
+        true
+    }
+
+    fn longest_call(&mut self) -> Option<f64> {
+        Some(self.0.take_longest())
+    }
+
     fn there(&self, key: &str) -> Option<u32> {
         value_of(self.0.map(1), key)
     }

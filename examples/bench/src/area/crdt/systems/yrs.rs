@@ -112,6 +112,26 @@ impl Couple for Two {
         Ok(request.len() + update.len())
     }
 
+    fn remove(&mut self, keys: &[String]) -> Result<()> {
+        self.here.remove(keys)
+    }
+
+    fn put_by(&mut self, lists: &[&[Pair]]) -> Result<()> {
+        let whole = self.here.difference(&StateVector::default().encode_v1())?;
+        for (node, list) in (100..).zip(lists) {
+            let mut writer = Document::new(node);
+            writer.apply(&whole)?;
+            writer.put(list)?;
+            self.here.apply(&writer.difference(&self.here.state_vector())?)?;
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self) -> Result<()> {
+        self.there = Document::new(2);
+        Ok(())
+    }
+
     fn there(&self, key: &str) -> Option<u32> {
         let value = self.there.map.get(&self.there.doc.transact(), key);
         match value {
