@@ -184,6 +184,23 @@ impl CausalMap {
         self.replica
     }
 
+    /// Goes on as another incarnation of the same node, whose events here count from 1.
+    ///
+    /// For a replica that has lost its last events, after [`JoinError::Impostor`]. `incarnation` must never have
+    /// been used by this node: for instance 32 random bits. The state and its history stay; the old incarnation
+    /// is a writer like any other from now on, and a member until its lease is over.
+    pub fn renew(&mut self, incarnation: u32) {
+        let replica = ReplicaId::with_incarnation(self.replica.node, incarnation);
+        // Without a number for another writer everything stays as it is.
+        let Some(me) = self.writers.intern(replica) else { return };
+        self.version.resize(self.writers.len(), 0);
+        self.floor.resize(self.writers.len(), 0);
+        (self.replica, self.me) = (replica, me);
+        if let Some(stage) = &mut self.stage {
+            stage.renew(incarnation);
+        }
+    }
+
     /// The key that the members hash with.
     #[must_use]
     pub const fn hash_key(&self) -> HashKey {

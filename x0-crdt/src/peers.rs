@@ -8,8 +8,8 @@ use core::time::Duration;
 use crate::map::Joined;
 use crate::random::SplitMix64;
 use crate::{
-    CausalMap, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
-    SubscriptionId, Subscriptions,
+    CausalMap, JoinError, ReplicaId, Replicated, Session, SessionError, SessionInput, SessionOptions,
+    SessionOutput, SubscriptionId, Subscriptions,
 };
 
 /// How many heartbeats there are in a lease.
@@ -100,6 +100,11 @@ pub enum PeersError<P: Debug + Display> {
 /// Heartbeats are counted five times in a lease of the [`Members`](crate::Members). A state that was not
 /// restored with its members collects no tombstones during the first lease after the start, because not all
 /// members are known yet.
+///
+/// A replica that was restored from an old backup under its own ID goes on as a fresh incarnation
+/// ([`Replicated::renew`]) when a peer shows it events of its own that it does not have. `handle` reports this
+/// once as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were used twice
+/// keep one content on all replicas, all others survive.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to
@@ -332,8 +337,9 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     fn handle_one(&mut self, now: Duration, peer: &P, input: SessionInput<'_>) -> Result<(), SessionError> {
         let Some(session) = self.sessions.get_mut(peer) else { return Ok(()) };
         let handled = session.handle(now, input, &mut self.state);
-        if self.gather(peer) {
-            self.notify(now, Some(peer));
+        let is_renewed = self.renew(handled.as_ref().err());
+        if self.gather(peer) || is_renewed {
+            self.notify(now, Some(peer).filter(|_| !is_renewed));
         }
         handled
     }
@@ -345,12 +351,32 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         while let Some(peer) = due.pop_first() {
             let Some(session) = self.sessions.get_mut(&peer) else { continue };
             let result = session.handle(now, SessionInput::Changed, &mut self.state);
+            let is_renewed = self.renew(result.as_ref().err());
             self.note(&peer, result);
             // A session that completes a long transfer meanwhile changes the state in turn.
-            if self.gather(&peer) {
-                due.extend(self.sessions.keys().filter(|other| **other != peer).cloned());
+            if self.gather(&peer) || is_renewed {
+                due.extend(self.sessions.keys().filter(|other| **other != peer || is_renewed).cloned());
             }
         }
+    }
+
+    /// Goes on as a fresh incarnation if events of this replica have other contents elsewhere, or are missing
+    /// here: it was restored from an old copy, or another process writes under its ID.
+    fn renew(&mut self, error: Option<&SessionError>) -> bool {
+        let Some(SessionError::Join(JoinError::Impostor { .. })) = error else { return false };
+        let me = self.state.replica();
+        let used = |incarnation| {
+            let id = ReplicaId::with_incarnation(me.node, incarnation);
+            id == me || self.state.version().get(id) > 0
+        };
+        // Random bits, because two copies must not choose the same.
+        let mut random = || u32::try_from(self.random.next() >> 32).unwrap_or(0);
+        let mut incarnation = random();
+        while used(incarnation) {
+            incarnation = random();
+        }
+        self.state.renew(incarnation);
+        true
     }
 
     /// Notes an error, to be returned by `handle`.

@@ -32,7 +32,7 @@ use crate::codec::{ByteReader, Canonical, DecodeError};
 use crate::map::Joined;
 use crate::random::SplitMix64;
 use crate::session::sketch::SketchError;
-use crate::{CausalMap, DeltaError, Frontier, JoinError, Version};
+use crate::{CausalMap, DeltaError, Frontier, JoinError, ReplicaId, Version};
 
 /// For how many `retry_min` parts are sent to a silent peer. A receiving peer sends something in each.
 const SILENCE: u32 = 4;
@@ -240,8 +240,8 @@ pub struct Session<R: Replicated = CausalMap> {
     peer: Option<Frontier>,
     /// The frontier that both sides had when they were last in sync.
     agreed: Option<Frontier>,
-    /// The pair of frontiers, the peer's and this side's, with which a pull cannot succeed.
-    barren: Option<(Frontier, Frontier)>,
+    /// The pair of frontiers, the peer's and this side's, with which a pull cannot succeed, and the writer here.
+    barren: Option<(Frontier, Frontier, ReplicaId)>,
     in_sync: bool,
     /// The peer has another hash key.
     mismatch: bool,

@@ -8,12 +8,14 @@ mod net;
 #[path = "map/random.rs"]
 mod random;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net::Net;
 use random::Random;
-use x0_crdt::{CausalMap, HashKey, Peers, PeersError, PeersInput, PeersOutput, ReplicaId, SessionOptions};
+use x0_crdt::{
+    CausalMap, Dot, HashKey, Peers, PeersError, PeersInput, PeersOutput, ReplicaId, SessionOptions,
+};
 
 const KEY: HashKey = HashKey::new([7; 16]);
 const LEASE: Duration = Duration::from_secs(60);
@@ -54,7 +56,7 @@ impl World {
 
     fn start(&mut self, at: u64, mut map: CausalMap) -> Peers<u64> {
         map.members_mut().set_lease(LEASE);
-        let options = SessionOptions::default().datagram_len_max(300).transfer_len_max(2_000);
+        let options = SessionOptions::default().datagram_len_max(300).transfer_len_max(2_000).join_items_max(5);
         let mut node = Peers::new(map, &options, self.net.random.next());
         for peer in self.links[at as usize].clone() {
             assert!(node.add(self.net.now, peer));
@@ -137,6 +139,70 @@ fn twenty_replicas_hold_what_was_written_after_any_network() {
             assert!(leased == 20 || world.net.loss > 15 && leased < 20, "seed {seed}: {leased}");
         }
     }
+}
+
+/// Replicas are restored from old backups under their own ID, and no driver looks at an error: all converge, and
+/// lose no write but those whose event numbers were used twice and those that no other replica had.
+#[test]
+fn old_backups_converge_although_no_driver_reacts() {
+    let (mut impostors, mut restored, mut twice) = (0, 0, 0);
+    for seed in 0..seeds(12) {
+        let mut world = World::new(if seed % 4 == 3 { 20 } else { 8 }, seed);
+        let count = world.net.nodes.len();
+        let mut backups = vec![None; count];
+        // What was written under each number, and what every replica had seen at some time.
+        let mut written: BTreeMap<Dot, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut lost: BTreeSet<Dot> = BTreeSet::new();
+        for number in 0..250_u32 {
+            let (at, now) = (world.net.random.below(count as u64) as usize, world.net.now);
+            match world.net.random.below(16) {
+                0..=6 => {
+                    let key = format!("key-{number}").repeat(1 + number as usize % 5).into_bytes();
+                    let put = |map: &mut CausalMap| map.put(&key, 0, b"value").unwrap();
+                    let dot = world.net.nodes[at].change(now, put);
+                    written.entry(dot).or_default().push(key);
+                }
+                7 | 8 => backups[at] = Some(world.net.nodes[at].state().save()),
+                9 => {
+                    let Some(saved) = backups[at].clone() else { continue };
+                    let (id, last) = {
+                        let state = world.net.nodes[at].state();
+                        (state.replica(), state.last_dot().map_or(0, |dot| dot.seq))
+                    };
+                    let map = CausalMap::restore(&saved, id, KEY).unwrap();
+                    for seq in map.last_dot().map_or(1, |dot| dot.seq + 1)..=last {
+                        let dot = Dot::new(id, seq);
+                        let others = (0..count).filter(|other| *other != at);
+                        if !others.into_iter().any(|other| world.net.nodes[other].state().version().contains(dot)) {
+                            lost.insert(dot);
+                        }
+                    }
+                    world.net.nodes[at] = world.start(at as u64, map);
+                    restored += 1;
+                }
+                _ => {
+                    let time = Duration::from_millis(world.net.random.below(2_000));
+                    world.net.run(time);
+                }
+            }
+        }
+        world.net.run_until(seed, |nodes| {
+            let frontier = nodes[0].state().frontier();
+            nodes.iter().all(|node| node.state().frontier() == frontier && node.is_in_sync())
+        });
+        let bytes = world.net.nodes[0].state().encode_state();
+        for node in &world.net.nodes {
+            assert!(node.state().encode_state() == bytes, "seed {seed}");
+            for (dot, keys) in &written {
+                let is_once = keys.len() == 1 && !lost.contains(dot);
+                assert!(!is_once || node.state().get(&keys[0]).is_some(), "seed {seed}: {dot} is lost");
+            }
+        }
+        twice += written.values().filter(|keys| keys.len() > 1).count();
+        impostors += world.net.impostors;
+    }
+    println!("{restored} backups restored, {impostors} impostors reported, {twice} numbers used twice");
+    assert!(restored > 0 && impostors > 0 && twice > 0);
 }
 
 /// A restored replica knows its members and their lease at once, and its subscribers the keys that change.

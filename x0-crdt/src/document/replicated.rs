@@ -13,6 +13,10 @@ impl Replicated for Document {
         self.map.replica()
     }
 
+    fn renew(&mut self, incarnation: u32) {
+        self.map.renew(incarnation);
+    }
+
     fn hash_key(&self) -> HashKey {
         self.map.hash_key()
     }

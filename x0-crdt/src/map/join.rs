@@ -26,7 +26,7 @@ pub enum JoinError {
     /// The delta holds events of this replica that it has not written, or has written otherwise: another
     /// process writes under its ID, or it lost its last events.
     #[error(
-        "the delta holds event {dot} of this replica, which has not written it so among its {written} events: restart the replica with a fresh incarnation"
+        "the delta holds event {dot} of this replica, which has not written it so among its {written} events: let the replica go on as a fresh incarnation (renew)"
     )]
     Impostor {
         /// The event.

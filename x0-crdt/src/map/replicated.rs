@@ -37,6 +37,10 @@ impl Replicated for CausalMap {
         self.replica()
     }
 
+    fn renew(&mut self, incarnation: u32) {
+        self.renew(incarnation);
+    }
+
     fn hash_key(&self) -> HashKey {
         self.hash_key()
     }

@@ -91,6 +91,11 @@ impl Stage {
         &self.base
     }
 
+    /// The map goes on as another incarnation.
+    pub(super) fn renew(&mut self, incarnation: u32) {
+        self.shadow.renew(incarnation);
+    }
+
     /// Takes a range that continues the current pass, of a peer that has seen all that the stage holds.
     fn take(&mut self, range: Range) -> bool {
         let continues = range.from == self.cursor && self.upper.is_within(&range.delta.context);

@@ -118,7 +118,7 @@ impl<R: Replicated> Session<R> {
             return;
         }
         // The same delta would be refused again, however long it is.
-        if self.barren.is_some() && self.barren == self.peer.map(|theirs| (theirs, state.frontier())) {
+        if self.barren.is_some() && self.barren == self.peer.map(|theirs| (theirs, state.frontier(), state.replica())) {
             return;
         }
         if self.stage.is_some() {
@@ -414,7 +414,7 @@ impl<R: Replicated> Session<R> {
             return Ok(());
         }
         if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
-            self.barren = self.peer.map(|theirs| (theirs, before));
+            self.barren = self.peer.map(|theirs| (theirs, before, state.replica()));
         }
         self.give_up(now);
         Err(error)

@@ -9,7 +9,7 @@ use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::{DeltaError, Version};
 
 /// The most events of a pushed delta.
-const EVENTS_MAX: u64 = 64;
+const EVENTS_MAX: u64 = 256;
 
 /// After so many announcements in a row without an answer nothing is pushed: on a link that is down an
 /// announcement is shorter.

@@ -125,7 +125,7 @@ impl<R: Replicated> Session<R> {
             }
             Err(error) => {
                 if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
-                    self.barren = self.peer.map(|theirs| (theirs, before));
+                    self.barren = self.peer.map(|theirs| (theirs, before, state.replica()));
                 }
                 self.give_up(now);
                 Err(error)

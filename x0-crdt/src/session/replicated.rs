@@ -17,6 +17,10 @@ pub trait Replicated: Transfer {
     /// The replica that writes here.
     fn replica(&self) -> ReplicaId;
 
+    /// Goes on as another incarnation of the same node, which was never used: for a replica that has lost its
+    /// last events, see [`CausalMap::renew`](crate::CausalMap::renew).
+    fn renew(&mut self, incarnation: u32);
+
     /// The key that the members hash with.
     fn hash_key(&self) -> HashKey;
 

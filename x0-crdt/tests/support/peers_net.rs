@@ -3,9 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use x0_crdt::{Peers, PeersError, PeersInput, PeersOutput, Replicated};
+use x0_crdt::{JoinError, Peers, PeersError, PeersInput, PeersOutput, Replicated, SessionError};
 
 use super::random::Random;
+
+/// No other error is due to an honest peer.
+fn is_impostor(handled: Result<(), PeersError<u64>>) -> u64 {
+    match handled {
+        Ok(()) | Err(PeersError::Unknown { .. }) => 0,
+        Err(PeersError::Session { source: SessionError::Join(JoinError::Impostor { .. }), .. }) => 1,
+        Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
+    }
+}
 
 pub(crate) struct Net<R: Replicated> {
     pub(crate) random: Random,
@@ -16,13 +25,15 @@ pub(crate) struct Net<R: Replicated> {
     /// Under way: when it arrives, a number to tell equal times apart, to, from.
     wire: BTreeMap<(Duration, u64), (u64, u64, Vec<u8>)>,
     sent: u64,
+    /// How often a replica has learnt that it lacks events of its own.
+    pub(crate) impostors: u64,
 }
 
 impl<R: Replicated> Net<R> {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let loss = random.below(51);
-        Self { random, now: Duration::ZERO, nodes: Vec::new(), loss, wire: BTreeMap::new(), sent: 0 }
+        Self { random, now: Duration::ZERO, nodes: Vec::new(), loss, wire: BTreeMap::new(), sent: 0, impostors: 0 }
     }
 
     fn pump(&mut self) {
@@ -58,14 +69,12 @@ impl<R: Replicated> Net<R> {
             while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (to, from, bytes) = entry.remove();
                 let input = PeersInput::Datagram { from: &from, bytes: &bytes };
-                match self.nodes[to as usize].handle(next, input) {
-                    Ok(()) | Err(PeersError::Unknown { .. }) => {}
-                    Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
-                }
+                let handled = self.nodes[to as usize].handle(next, input);
+                self.impostors += is_impostor(handled);
             }
             for node in &mut self.nodes {
                 if node.poll_timeout().unwrap() <= next {
-                    node.handle(next, PeersInput::Timeout).unwrap();
+                    self.impostors += is_impostor(node.handle(next, PeersInput::Timeout));
                 }
             }
         }

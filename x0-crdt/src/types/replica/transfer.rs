@@ -229,6 +229,10 @@ impl<S: DotStore> Replicated for CausalReplica<S> {
         self.replica
     }
 
+    fn renew(&mut self, incarnation: u32) {
+        self.replica = ReplicaId::with_incarnation(self.replica.node, incarnation);
+    }
+
     fn hash_key(&self) -> HashKey {
         self.hash_key
     }
