@@ -238,7 +238,8 @@ impl World {
 
     fn start(&mut self, at: u64, nodes: u64, mut document: Document) -> Peers<u64, Document> {
         document.map_mut().members_mut().set_lease(Duration::from_secs(60));
-        let options = SessionOptions::default().datagram_len_max(400).transfer_len_max(2_000).join_items_max(5);
+        let options =
+            SessionOptions::default().datagram_len_max(400).transfer_len_max(2_000).join_items_max(5);
         let mut node = Peers::new(document, &options, self.net.random.next());
         // A ring with chords.
         for step in [1, nodes - 1, 5, nodes - 5] {

@@ -118,7 +118,9 @@ impl<R: Replicated> Session<R> {
             return;
         }
         // The same delta would be refused again, however long it is.
-        if self.barren.is_some() && self.barren == self.peer.map(|theirs| (theirs, state.frontier(), state.replica())) {
+        if self.barren.is_some()
+            && self.barren == self.peer.map(|theirs| (theirs, state.frontier(), state.replica()))
+        {
             return;
         }
         if self.stage.is_some() {

@@ -33,7 +33,15 @@ impl<R: Replicated> Net<R> {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let loss = random.below(51);
-        Self { random, now: Duration::ZERO, nodes: Vec::new(), loss, wire: BTreeMap::new(), sent: 0, impostors: 0 }
+        Self {
+            random,
+            now: Duration::ZERO,
+            nodes: Vec::new(),
+            loss,
+            wire: BTreeMap::new(),
+            sent: 0,
+            impostors: 0,
+        }
     }
 
     fn pump(&mut self) {

@@ -66,26 +66,31 @@ fn keys(count: u32, len: usize, random: &mut Random) -> Vec<String> {
     keys
 }
 
-/// Systems with two replicas in sync each, of the same keys.
+/// The systems, and the keys that all of them hold.
 struct Field<'a> {
     work: &'a Work<'a>,
     systems: Vec<Box<dyn System>>,
-    couples: Vec<Box<dyn Couple>>,
+    fill: Vec<Pair>,
+    /// The keys in another order than that in which they were written.
     keys: Vec<String>,
 }
 
 impl<'a> Field<'a> {
-    fn new(work: &'a Work<'a>, what: &str, count: u32, len: usize) -> Result<Self> {
+    fn new(work: &'a Work<'a>, count: u32, len: usize) -> Self {
         let mut random = Random::new(work.options.seed + len as u64);
-        let keys = keys(count, len, &mut random);
+        let mut keys = keys(count, len, &mut random);
         let fill: Vec<Pair> = keys.iter().map(|key| (key.clone(), value(&mut random))).collect();
-        let systems = systems::with_differences();
-        let mut couples = Vec::new();
-        for system in &systems {
-            work.progress.set_message(format!("{what}: filling {}", system.name()));
-            couples.push(system.couple(&fill)?);
+        // The keys that change together must not have been written one after the other.
+        for place in 0..keys.len() {
+            let rest = u32::try_from(keys.len() - place).unwrap_or(u32::MAX);
+            keys.swap(place, place + random.below(rest) as usize);
         }
-        Ok(Self { work, systems, couples, keys })
+        Self { work, systems: systems::with_differences(), fill, keys }
+    }
+
+    /// Two replicas of a system that hold the keys, of which none was ever overwritten or removed.
+    fn couple(&self, system: usize) -> Result<Box<dyn Couple>> {
+        self.systems[system].couple(&self.fill)
     }
 
     fn names(&self) -> Vec<String> {
@@ -105,17 +110,12 @@ impl<'a> Field<'a> {
     }
 
     /// The bytes and the processor time until the second replica holds what the first one does.
-    fn sync(&mut self, system: usize) -> Result<(f64, f64)> {
-        let (bytes, seconds) = processor_time(|| self.couples[system].sync());
-        Ok((bytes? as f64, seconds))
-    }
-
-    fn check(&self, system: usize, pairs: &[Pair]) -> Result<()> {
+    fn sync(&self, system: usize, couple: &mut dyn Couple, pairs: &[Pair]) -> Result<(f64, f64)> {
+        let (bytes, seconds) = processor_time(|| couple.sync());
         for (key, value) in pairs {
-            let found = self.couples[system].there(key);
-            ensure!(found == Some(*value), "{} has lost {key:?}", self.systems[system].name());
+            ensure!(couple.there(key) == Some(*value), "{} has lost {key:?}", self.systems[system].name());
         }
-        Ok(())
+        Ok((bytes? as f64, seconds))
     }
 }
 
@@ -124,33 +124,29 @@ const HOW: &str = "Two replicas in sync; the keys are random printable ASCII. Wi
 
 /// Overwrites and removals of a hundredth and of a thousandth of the keys.
 fn changed(work: &Work<'_>, len: usize) -> Result<Vec<Case>> {
-    let mut field = Field::new(work, "random keys", work.options.keys, len)?;
+    let field = Field::new(work, work.options.keys, len);
     let mut cases = Vec::new();
     for share in [100, 1_000] {
         let count = (work.options.keys / share).max(1) as usize;
         let name = format!("random keys of {len} B, {count} changed");
         let how = format!(
-            "{HOW} {count} of {} keys of {len} B overwritten, and then others removed and put again.",
+            "{HOW} {count} of {} keys of {len} B overwritten, and then as many others removed.",
             work.options.keys
         );
         let mut case = Case::new("crdt", name.clone(), how, field.names());
         work.turns(&name, field.systems.len(), |turn, system| {
-            let pairs = field.new_values(turn, count);
-            field.couples[system].put(&pairs)?;
-            let (bytes, _) = field.sync(system)?;
-            field.check(system, &pairs)?;
+            let mut couple = field.couple(system)?;
+            let pairs = field.new_values(turn * 2, count);
+            couple.put(&pairs)?;
+            let (bytes, _) = field.sync(system, &mut *couple, &pairs)?;
             case.add(OVERWRITE, system, bytes / count as f64);
-            // Others, so that those overwritten in the next turns were not removed in this one.
-            let others = field.new_values(turn + work.options.turns, count);
-            let removed: Vec<String> = others.iter().map(|(key, _)| key.clone()).collect();
-            field.couples[system].remove(&removed)?;
-            let (bytes, _) = field.sync(system)?;
-            let left = removed.iter().find(|key| field.couples[system].there(key).is_some());
+            let removed = field.some(turn * 2 + 1, count);
+            couple.remove(removed)?;
+            let (bytes, _) = field.sync(system, &mut *couple, &[])?;
+            let left = removed.iter().find(|key| couple.there(key).is_some());
             ensure!(left.is_none(), "{} still has {left:?}", field.systems[system].name());
             case.add(REMOVAL, system, bytes / count as f64);
-            field.couples[system].put(&others)?;
-            field.sync(system)?;
-            field.check(system, &others)
+            Ok(())
         })?;
         aim_overwrite(&mut case, &field, OVERWRITE_MAX);
         case.aim("removal", case.median(REMOVAL, 0), REMOVAL_MAX, "B");
@@ -169,7 +165,7 @@ fn aim_overwrite(case: &mut Case, field: &Field<'_>, most: f64) {
 
 /// Overwrites of several writers, which the first replica then brings to the second.
 fn by_many(work: &Work<'_>) -> Result<Case> {
-    let mut field = Field::new(work, "random keys", work.options.keys, LEN)?;
+    let field = Field::new(work, work.options.keys, LEN);
     let count = (work.options.keys / 100).max(1) as usize;
     let name = format!("random keys of {LEN} B, {count} changed by {WRITERS} writers");
     let how = format!(
@@ -180,9 +176,9 @@ fn by_many(work: &Work<'_>) -> Result<Case> {
     work.turns(&name, field.systems.len(), |turn, system| {
         let pairs = field.new_values(turn, count);
         let lists: Vec<&[Pair]> = pairs.chunks(count.div_ceil(WRITERS)).collect();
-        field.couples[system].put_by(&lists)?;
-        let (bytes, _) = field.sync(system)?;
-        field.check(system, &pairs)?;
+        let mut couple = field.couple(system)?;
+        couple.put_by(&lists)?;
+        let (bytes, _) = field.sync(system, &mut *couple, &pairs)?;
         case.add(OVERWRITE, system, bytes / count as f64);
         Ok(())
     })?;
@@ -192,7 +188,7 @@ fn by_many(work: &Work<'_>) -> Result<Case> {
 
 /// Overwrites whose history was forgotten before the other replica had them.
 fn forgotten(work: &Work<'_>) -> Result<Vec<Case>> {
-    let mut field = Field::new(work, "random keys", work.options.keys, LEN)?;
+    let field = Field::new(work, work.options.keys, LEN);
     let mut cases = Vec::new();
     for count in [100, 1_000, 10_000].into_iter().filter(|count| count * 10 <= field.keys.len()) {
         let name = format!("random keys of {LEN} B, {count} changed, history forgotten");
@@ -206,15 +202,14 @@ fn forgotten(work: &Work<'_>) -> Result<Vec<Case>> {
             if case.is_missing(system) {
                 return Ok(());
             }
+            let mut couple = field.couple(system)?;
             let pairs = field.new_values(turn, count);
-            field.couples[system].put(&pairs)?;
-            if !field.couples[system].forget() {
+            couple.put(&pairs)?;
+            if !couple.forget() {
                 case.miss(system, "it keeps all history");
-                field.sync(system)?;
                 return Ok(());
             }
-            let (bytes, _) = field.sync(system)?;
-            field.check(system, &pairs)?;
+            let (bytes, _) = field.sync(system, &mut *couple, &pairs)?;
             case.add(ENTRY, system, bytes / count as f64);
             Ok(())
         })?;
@@ -227,7 +222,12 @@ fn forgotten(work: &Work<'_>) -> Result<Vec<Case>> {
 /// The processor time for ten times the keys: a delta of a hundredth of them, and all to an empty replica.
 pub(super) fn measure_million(work: &Work<'_>) -> Result<Vec<Case>> {
     let count = work.options.keys.saturating_mul(TIMES_KEYS);
-    let mut field = Field::new(work, "a million keys", count, LEN)?;
+    let field = Field::new(work, count, LEN);
+    let mut couples = Vec::new();
+    for (number, system) in field.systems.iter().enumerate() {
+        work.progress.set_message(format!("a million keys: filling {}", system.name()));
+        couples.push(field.couple(number)?);
+    }
     let changes = (count / 100) as usize;
     let how =
         "CPU: of the thread, for both sides, encoding and applying. Longest call: of `Session::handle`.";
@@ -244,20 +244,21 @@ pub(super) fn measure_million(work: &Work<'_>) -> Result<Vec<Case>> {
         field.names(),
     );
     work.turns("a million keys", field.systems.len(), |turn, system| {
+        let couple = &mut *couples[system];
         let pairs = field.new_values(turn, changes);
-        field.couples[system].put(&pairs)?;
-        field.couples[system].longest_call();
-        let (_, seconds) = field.sync(system)?;
-        field.check(system, &pairs)?;
-        delta.add(CPU, system, seconds * 1e3);
-        let longest = field.couples[system].longest_call();
-        longest.into_iter().for_each(|seconds| delta.add(LONGEST, system, seconds * 1e3));
-        field.couples[system].empty()?;
-        let (_, seconds) = field.sync(system)?;
-        field.check(system, &pairs)?;
-        first.add(CPU, system, seconds * 1e3);
-        let longest = field.couples[system].longest_call();
-        longest.into_iter().for_each(|seconds| first.add(LONGEST, system, seconds * 1e3));
+        couple.put(&pairs)?;
+        // The calls so far do not count.
+        couple.longest_call();
+        for (number, case) in [&mut delta, &mut first].into_iter().enumerate() {
+            if number > 0 {
+                couple.empty()?;
+            }
+            let (_, seconds) = field.sync(system, couple, &pairs)?;
+            case.add(CPU, system, seconds * 1e3);
+            if let Some(seconds) = couple.longest_call() {
+                case.add(LONGEST, system, seconds * 1e3);
+            }
+        }
         Ok(())
     })?;
     for case in [&mut delta, &mut first] {
