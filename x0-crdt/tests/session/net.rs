@@ -177,11 +177,9 @@ impl<R: Subject> Net<R> {
     }
 
     pub(crate) fn changed(&mut self, at: usize) {
-        let now = self.now;
-        for ((from, _), session) in &mut self.sessions {
-            if *from == at {
-                session.handle(now, SessionInput::Changed, &mut self.maps[at]).unwrap();
-            }
+        let of_it: Vec<_> = self.sessions.keys().copied().filter(|(from, _)| *from == at).collect();
+        for ends in of_it {
+            self.handle(ends, SessionInput::Changed);
         }
         self.pump();
     }
@@ -228,10 +226,10 @@ impl<R: Subject> Net<R> {
                 return;
             }
             for (at, with) in joined {
-                for ((from, to), session) in &mut self.sessions {
-                    if *from == at && *to != with {
-                        session.handle(self.now, SessionInput::Changed, &mut self.maps[at]).unwrap();
-                    }
+                let others: Vec<_> =
+                    self.sessions.keys().copied().filter(|(from, to)| *from == at && *to != with).collect();
+                for ends in others {
+                    self.handle(ends, SessionInput::Changed);
                 }
             }
         }
@@ -256,22 +254,33 @@ impl<R: Subject> Net<R> {
             if !self.online[to] {
                 continue;
             }
-            let session = self.sessions.get_mut(&(to, from)).unwrap();
-            match session.handle(self.now, SessionInput::Datagram(&datagram), &mut self.maps[to]) {
-                Ok(()) => {}
-                Err(SessionError::Join(JoinError::Impostor { dot, .. })) if self.equivocates => {
-                    self.impostors.insert(to);
-                    self.equivocating.insert(dot);
-                }
-                Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
-            }
+            self.handle((to, from), SessionInput::Datagram(&datagram));
         }
-        for ((from, _), session) in &mut self.sessions {
-            if self.online[*from] && session.poll_timeout().is_some_and(|due| due <= self.now) {
-                session.handle(self.now, SessionInput::Timeout, &mut self.maps[*from]).unwrap();
-            }
+        let now = self.now;
+        let is_due = |session: &Session<R>| session.poll_timeout().is_some_and(|due| due <= now);
+        let sessions = self.sessions.iter();
+        let due: Vec<_> = sessions
+            .filter(|((at, _), session)| self.online[*at] && is_due(session))
+            .map(|(ends, _)| *ends)
+            .collect();
+        for ends in due {
+            self.handle(ends, SessionInput::Timeout);
         }
         self.pump();
+    }
+
+    /// Gives an input to the session of the first replica with the second one.
+    fn handle(&mut self, ends: (usize, usize), input: SessionInput<'_>) {
+        let session = self.sessions.get_mut(&ends).unwrap();
+        match session.handle(self.now, input, &mut self.maps[ends.0]) {
+            Ok(()) => {}
+            // Also of a delta that arrived before and is joined in steps.
+            Err(SessionError::Join(JoinError::Impostor { dot, .. })) if self.equivocates => {
+                self.impostors.insert(ends.0);
+                self.equivocating.insert(dot);
+            }
+            Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
+        }
     }
 
     /// Replicas with equal versions hold the same at every moment, among honest writers.
