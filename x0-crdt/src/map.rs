@@ -186,9 +186,9 @@ impl CausalMap {
 
     /// Goes on as another incarnation of the same node, whose events here count from 1.
     ///
-    /// For a replica that has lost its last events, after [`JoinError::Impostor`]. `incarnation` must never have
-    /// been used by this node: for instance 32 random bits. The state and its history stay; the old incarnation
-    /// is a writer like any other from now on, and a member until its lease is over.
+    /// For a replica that has lost its last events, after [`JoinError::Impostor`]. `incarnation` must never
+    /// have been used by this node: for instance 32 random bits. The state and its history stay; the old
+    /// incarnation is a writer like any other from now on, and a member until its lease is over.
     pub fn renew(&mut self, incarnation: u32) {
         let replica = ReplicaId::with_incarnation(self.replica.node, incarnation);
         // Without a number for another writer everything stays as it is.

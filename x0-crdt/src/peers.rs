@@ -102,9 +102,9 @@ pub enum PeersError<P: Debug + Display> {
 /// members are known yet.
 ///
 /// A replica that was restored from an old backup under its own ID goes on as a fresh incarnation
-/// ([`Replicated::renew`]) when a peer shows it events of its own that it does not have. `handle` reports this
-/// once as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were used twice
-/// keep one content on all replicas, all others survive.
+/// ([`Replicated::renew`]) when a peer shows it events of its own that it does not have. `handle` reports
+/// this once as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were
+/// used twice keep one content on all replicas, all others survive.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to
@@ -263,7 +263,8 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
-    /// What was wrong with a datagram, or with a delta that was being joined in steps. The state is as it was.
+    /// What was wrong with a datagram, or with a delta that was being joined in steps. The state is as it
+    /// was.
     pub fn handle(&mut self, now: Duration, input: PeersInput<'_, P>) -> Result<(), PeersError<P>> {
         self.beat(now);
         self.take(now, input)?;

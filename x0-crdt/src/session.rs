@@ -152,8 +152,8 @@ pub struct SessionStats {
 /// most one datagram in each [`retry_max`](SessionOptions::retry_max), besides its answers to the peer's
 /// requests.
 ///
-/// A delta of many items is joined in steps of [`join_items_max`](SessionOptions::join_items_max) items, which
-/// [`poll_timeout`](Self::poll_timeout) asks for at once, and becomes visible with the last one.
+/// A delta of many items is joined in steps of [`join_items_max`](SessionOptions::join_items_max) items,
+/// which [`poll_timeout`](Self::poll_timeout) asks for at once, and becomes visible with the last one.
 ///
 /// A map that is too long for one transfer is pulled range by range, each in one transfer of at most 512 KiB.
 /// The ranges are joined beside the map, in steps that [`poll_timeout`](Self::poll_timeout) asks for at once,
@@ -240,7 +240,8 @@ pub struct Session<R: Replicated = CausalMap> {
     peer: Option<Frontier>,
     /// The frontier that both sides had when they were last in sync.
     agreed: Option<Frontier>,
-    /// The pair of frontiers, the peer's and this side's, with which a pull cannot succeed, and the writer here.
+    /// The pair of frontiers, the peer's and this side's, with which a pull cannot succeed, and the writer
+    /// here.
     barren: Option<(Frontier, Frontier, ReplicaId)>,
     in_sync: bool,
     /// The peer has another hash key.

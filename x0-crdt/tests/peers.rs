@@ -142,8 +142,8 @@ fn twenty_replicas_hold_what_was_written_after_any_network() {
     }
 }
 
-/// Replicas are restored from old backups under their own ID, and no driver looks at an error: all converge, and
-/// lose no write but those whose event numbers were used twice and those that no replica had any more.
+/// Replicas are restored from old backups under their own ID, and no driver looks at an error: all converge,
+/// and lose no write but those whose event numbers were used twice and those that no replica had any more.
 #[test]
 fn old_backups_converge_although_no_driver_reacts() {
     let (mut impostors, mut restored, mut twice) = (0, 0, 0);

@@ -488,8 +488,8 @@ impl<'a> Collector<'a> {
 }
 
 impl CausalMap {
-    /// Appends the items of a key for a receiver that has seen `since`, with the map's own numbers of writers.
-    /// Returns a value that the receiver has, if there is one.
+    /// Appends the items of a key for a receiver that has seen `since`, with the map's own numbers of
+    /// writers. Returns a value that the receiver has, if there is one.
     pub(super) fn collect_key(
         &self,
         key: &Key,
@@ -521,8 +521,8 @@ impl CausalMap {
         held
     }
 
-    /// The delta of collected keys. Each entry has the begin of its items, and `held` a value of each that the
-    /// receiver has.
+    /// The delta of collected keys. Each entry has the begin of its items, and `held` a value of each that
+    /// the receiver has.
     pub(super) fn collected(
         &self,
         extent: DeltaExtent,

@@ -1,8 +1,8 @@
 //! [`Gather`]: a long delta that is made in bounded steps.
 //!
-//! The keys of the events that the receiver lacks are collected first, then what is held at some of them in each
-//! step. Keys that change meanwhile are noted, and looked at again in the last step, so that the delta is of that
-//! moment.
+//! The keys of the events that the receiver lacks are collected first, then what is held at some of them in
+//! each step. Keys that change meanwhile are noted, and looked at again in the last step, so that the delta
+//! is of that moment.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;

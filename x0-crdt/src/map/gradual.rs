@@ -1,9 +1,9 @@
 //! [`Gradual`]: a long delta that is joined in bounded steps, and takes effect at once.
 //!
-//! The delta is decoded, its names are searched, and then the new content of each of its keys is computed beside
-//! the map, some keys in each step. The last step lays these contents over the map, see
-//! [`Layered`](super::layered::Layered): readers, writes and other sessions see all of the delta or nothing of
-//! it. The layer is merged into the map in further steps, in which nothing visible happens.
+//! The delta is decoded, its names are searched, and then the new content of each of its keys is computed
+//! beside the map, some keys in each step. The last step lays these contents over the map, see
+//! [`Layered`](super::layered::Layered): readers, writes and other sessions see all of the delta or nothing
+//! of it. The layer is merged into the map in further steps, in which nothing visible happens.
 //!
 //! Keys that change here meanwhile are noted, and computed again in the last step. If that is not enough,
 //! because the map was replaced or has met the same events elsewhere, the work starts over.
@@ -142,8 +142,8 @@ impl MapDelta {
 }
 
 impl CausalMap {
-    /// Joins an encoded delta from history, at once if it has at most `items_max` entries whose keys are found
-    /// without a long search.
+    /// Joins an encoded delta from history, at once if it has at most `items_max` entries whose keys are
+    /// found without a long search.
     pub(super) fn begin_gradual(
         &mut self,
         bytes: &[u8],
@@ -386,7 +386,8 @@ impl CausalMap {
         }
     }
 
-    /// Computes again what has changed here, and lays the contents over the map. `None`: the work starts over.
+    /// Computes again what has changed here, and lays the contents over the map. `None`: the work starts
+    /// over.
     fn finish_join(&mut self, mut join: Join, token: &Token, items_max: usize) -> Option<Step> {
         // Events of the delta that came here on another way may have another content: all is checked again.
         let met = join.delta.items.iter().any(|item| {

@@ -1,5 +1,5 @@
-//! [`Layered`]: an ordered map over which a prepared layer of changes takes effect at once, and into which the
-//! layer is merged in bounded steps.
+//! [`Layered`]: an ordered map over which a prepared layer of changes takes effect at once, and into which
+//! the layer is merged in bounded steps.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map;
@@ -89,7 +89,8 @@ impl<K: Ord + Clone, V> Layered<K, V> {
     /// The value of a key, which counts as changed.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.note(key);
-        // Looked up twice, because a borrow of the layer would last for the whole function; it is empty mostly.
+        // Looked up twice, because a borrow of the layer would last for the whole function; it is empty
+        // mostly.
         if self.changed(key).is_some() {
             return self.over.get_mut(key).and_then(|change| change.value.as_mut());
         }

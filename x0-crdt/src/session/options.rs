@@ -9,7 +9,8 @@ use core::time::Duration;
 /// use core::time::Duration;
 /// use x0_crdt::SessionOptions;
 ///
-/// let radio = SessionOptions::default().datagram_len_max(256).bytes_per_second(1_000).retry_min(Duration::from_millis(200));
+/// let radio =
+/// SessionOptions::default().datagram_len_max(256).bytes_per_second(1_000).retry_min(Duration::from_millis(200));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,8 +29,8 @@ pub struct SessionOptions {
     /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified; of
     /// versions and members 64 KiB at least. A longer map is transferred by key ranges.
     pub transfer_len_max: usize,
-    /// About how many items of a delta of a map one call of [`Session::handle`](crate::Session::handle) joins,
-    /// at least 1. A longer delta is joined in several calls, and becomes visible with the last one.
+    /// About how many items of a delta of a map one call of [`Session::handle`](crate::Session::handle)
+    /// joins, at least 1. A longer delta is joined in several calls, and becomes visible with the last one.
     pub join_items_max: usize,
 }
 

@@ -60,8 +60,8 @@ impl<R: Replicated> Session<R> {
             let seen = state.version();
             let base = self.versions.get(base).filter(|base| base.is_within(&seen) && !self.is_working());
             let Some(base) = base.cloned() else {
-                // This side has restarted, has met other versions since, or is joining a long delta: it compares
-                // frontiers.
+                // This side has restarted, has met other versions since, or is joining a long delta: it
+                // compares frontiers.
                 self.in_sync = false;
                 self.agreed = None;
                 self.announce(now, state, true);

@@ -241,9 +241,9 @@ pub trait Transfer {
     /// Drops a stage to which nothing was brought for long.
     fn expire_stage(&mut self, _now: Duration) {}
 
-    /// Makes the delta since `since` from history, encoded for a receiver that knows `since`: with `whole` keys,
-    /// or for one that may find keys by the values that it holds at them. A long one is made in steps of about
-    /// `items_max` items, and is of the moment of the last one.
+    /// Makes the delta since `since` from history, encoded for a receiver that knows `since`: with `whole`
+    /// keys, or for one that may find keys by the values that it holds at them. A long one is made in steps
+    /// of about `items_max` items, and is of the moment of the last one.
     fn begin_gather(
         &mut self,
         since: &Version,
@@ -257,8 +257,8 @@ pub trait Transfer {
         gathering: Self::Gathering,
     ) -> Result<GatherStep<Self::Gathering>, HistoryError>;
 
-    /// Joins an encoded delta from history whole, or nothing of it. One that is too long for that is joined in
-    /// steps of about `items_max` items, and nothing of it is visible before the last one.
+    /// Joins an encoded delta from history whole, or nothing of it. One that is too long for that is joined
+    /// in steps of about `items_max` items, and nothing of it is visible before the last one.
     fn begin_join(
         &mut self,
         bytes: &[u8],

@@ -93,7 +93,8 @@ fn a_join_in_steps_does_what_a_join_at_once_does() {
         let (mut alone, mut count) = (map.clone(), 0);
         let (context, joined) = loop {
             match step {
-                // A value was replaced on both sides, and its history forgotten: whole keys are requested then.
+                // A value was replaced on both sides, and its history forgotten: whole keys are requested
+                // then.
                 Err(SessionError::Delta(DeltaError::Reference)) => {
                     bytes = from.encode_since(&since).unwrap();
                     step = map.begin_join(&bytes, &since, items_max);

@@ -24,8 +24,8 @@ const WRITERS: usize = 20;
 /// A million, beside the hundred thousand of the other cases.
 const TIMES_KEYS: u32 = 10;
 
-/// The most bytes of an overwrite, with one writer and with many, beside those of yrs, of a removal, and of an
-/// entry that differs when the history is forgotten.
+/// The most bytes of an overwrite, with one writer and with many, beside those of yrs, of a removal, and of
+/// an entry that differs when the history is forgotten.
 const OVERWRITE_MAX: f64 = 9.0;
 const OVERWRITE_BY_MANY_MAX: f64 = 12.0;
 const OVERWRITE_TO_YRS: f64 = 0.65;
@@ -43,7 +43,8 @@ pub(super) fn measure(work: &Work<'_>) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Text of random printable ASCII, because the peers take no other keys: 95 letters, which no system can pack.
+/// Text of random printable ASCII, because the peers take no other keys: 95 letters, which no system can
+/// pack.
 fn text(len: usize, random: &mut Random) -> String {
     let letter = |_| char::from(b' ' + u8::try_from(random.below(95)).unwrap_or(0));
     (0..len).map(letter).collect()

@@ -38,8 +38,8 @@ pub(super) trait Couple {
     fn remove(&mut self, _keys: &[String]) -> Result<()> {
         bail!("not implemented for this system")
     }
-    /// Overwrites in the first replica by as many other writers as there are lists. Each of them knows what is
-    /// there now, and writes its list.
+    /// Overwrites in the first replica by as many other writers as there are lists. Each of them knows what
+    /// is there now, and writes its list.
     fn put_by(&mut self, _lists: &[&[Pair]]) -> Result<()> {
         bail!("not implemented for this system")
     }
@@ -47,8 +47,8 @@ pub(super) trait Couple {
     fn empty(&mut self) -> Result<()> {
         bail!("not implemented for this system")
     }
-    /// Makes the first replica forget all history, and both whatever shows what the other one knows. `false`: the
-    /// system cannot.
+    /// Makes the first replica forget all history, and both whatever shows what the other one knows. `false`:
+    /// the system cannot.
     fn forget(&mut self) -> bool {
         false
     }
