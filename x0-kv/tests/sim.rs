@@ -45,10 +45,13 @@ fn hours_that_once_failed_are_played_again() {
     }
 }
 
-/// A history that once ended early, at a folder that was rolled back to a copy of an empty one.
+/// Histories that once ended early: at a folder that was rolled back to a copy of an empty one, and at a bit
+/// that was flipped in the last record of a log.
 #[test]
 fn histories_that_once_failed_are_played_again() {
-    play(&Scenario::amnesia(6029));
+    for seed in [6029, 27_801] {
+        play(&Scenario::amnesia(seed));
+    }
 }
 
 #[test]

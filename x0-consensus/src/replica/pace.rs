@@ -23,7 +23,7 @@ const FIRST: u64 = 256 << 10;
 pub(super) const BACKLOG_LEN: u64 = 64 << 10;
 /// The longest message of a backlog while the pace limits: a member that gets a long one is busy with it
 /// alone.
-pub(super) const PACED_LEN: u64 = 128 << 10;
+pub(super) const PACED_LEN: usize = 128 << 10;
 /// Proposals may take this much longer than in quiet times, on top of 15 % more.
 const SLACK: Duration = Duration::from_micros(500);
 

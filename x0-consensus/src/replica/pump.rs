@@ -411,7 +411,7 @@ impl Replica {
                 let pace = &self.node.store().pace;
                 pace.note_backlog();
                 let message_len = match pace.is_limiting() {
-                    true => self.options.message_len_max.min(PACED_LEN as usize),
+                    true => self.options.message_len_max.min(PACED_LEN),
                     false => self.options.message_len_max,
                 };
                 let len_max = message_len.saturating_mul(LEN_PER_FETCH);

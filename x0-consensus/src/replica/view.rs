@@ -218,7 +218,7 @@ impl View {
             return Some(len_max);
         }
         self.pace.may_send().then(|| {
-            let len_max = len_max.min(PACED_LEN);
+            let len_max = len_max.min(PACED_LEN as u64);
             self.pace.charge(len_max);
             len_max
         })

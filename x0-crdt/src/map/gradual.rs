@@ -71,7 +71,7 @@ pub struct Gradual {
 enum Phase {
     Search(Unresolved),
     Check(Check),
-    Join(Join),
+    Join(Box<Join>),
 }
 
 /// Looks for events of the delta that were seen here.
@@ -191,7 +191,7 @@ impl CausalMap {
                     Some(Phase::Check(check))
                 } else {
                     match self.begin_join(check)? {
-                        Ok(join) => Some(Phase::Join(join)),
+                        Ok(join) => Some(Phase::Join(Box::new(join))),
                         Err(done) => return Ok(done),
                     }
                 }
@@ -201,7 +201,7 @@ impl CausalMap {
                     self.step_join(&mut join, items_max);
                     Some(Phase::Join(join))
                 } else {
-                    match self.finish_join(join, &token, items_max) {
+                    match self.finish_join(*join, &token, items_max) {
                         Some(done) => return Ok(done),
                         None => None,
                     }

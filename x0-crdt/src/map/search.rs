@@ -56,7 +56,7 @@ impl Filter {
         let mixed = (seq ^ u64::from(writer) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // The upper bits, which all bits of the event have mixed into. The length is a power of two.
         let at = usize::try_from(mixed >> 32).unwrap_or(0);
-        (at / 64 & (self.0.len() - 1), 1 << (at % 64))
+        ((at / 64) & (self.0.len() - 1), 1 << (at % 64))
     }
 
     fn may_contain(&self, event: Event) -> bool {

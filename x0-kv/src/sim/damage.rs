@@ -152,11 +152,12 @@ impl World {
     }
 
     /// The others know of acknowledgements that the log of a node lacks.
-    pub(super) fn log_lost(&mut self, place: Place, why: String) -> Result<(), Trouble> {
-        if self.nodes[place].damage != Some(Damage::DiskRolledBack) {
-            return violation(why);
+    pub(super) fn log_lost(&mut self, place: Place, why: &str) -> Result<(), Trouble> {
+        match self.nodes[place].damage {
+            // A flipped bit in the last record looks like a torn write, and the record is dropped.
+            Some(Damage::DiskRolledBack | Damage::Rot) => self.refuse(place),
+            damage => violation(format!("{why} (damage of its folder: {damage:?})")),
         }
-        self.refuse(place)
     }
 
     /// The node stays down until its operator acts.

@@ -434,7 +434,7 @@ impl World {
         match act(running, &mut self.context) {
             Err(Trouble::Disk) => self.disk_failed(place),
             Err(Trouble::Damaged(why)) => self.refuses(place, &why),
-            Err(Trouble::LogLost(why)) => self.log_lost(place, why),
+            Err(Trouble::LogLost(why)) => self.log_lost(place, &why),
             // The power may have gone in a place that makes little of an error, such as a snapshot.
             Ok(()) if self.nodes[place].disk.folder.is_down() => self.disk_failed(place),
             other => other,
