@@ -320,8 +320,10 @@ impl<R> CrdtReplica<R> {
 
     fn notify(&mut self, now: Duration, node: NodeId, input: SessionInput<'_>) {
         let Some(session) = self.sessions.get_mut(&node) else { return };
-        // Only a datagram can be wrong.
-        let _ = session.handle(now, input, &mut self.map);
+        // A delta of the peer that was being joined in steps may be wrong.
+        if session.handle(now, input, &mut self.map).is_err() {
+            self.totals.refused += 1;
+        }
         self.gather(node);
     }
 
