@@ -126,8 +126,8 @@ impl Session {
         serde_json::from_slice(&output).context("cannot read what the check found")
     }
 
-    /// What was seen from outside and what the healers have recorded until `ended`, in order. Times count from the
-    /// begin of the load, which was so late.
+    /// What was seen from outside and what the healers have recorded until `ended`, in order. Times count
+    /// from the begin of the load, which was so late.
     fn events(&mut self, has_records: bool, late: Duration, ended: Duration) -> Result<Vec<Event>> {
         let late_ms = late.as_secs_f64() * 1000.0;
         let mut events = std::mem::take(&mut self.seen);

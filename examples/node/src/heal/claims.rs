@@ -153,8 +153,8 @@ impl Claims {
                 self.hold(now, claim, revision);
                 Next::Decided { id, fence: Some(revision.get()) }
             }
-            // The store does not answer, or another healer was faster. A claim that was written in spite of an
-            // error expires.
+            // The store does not answer, or another healer was faster. A claim that was written in spite of
+            // an error expires.
             (State::Reading(claim) | State::Claiming(claim), _) => {
                 Next::Decided { id: claim.action, fence: None }
             }
@@ -166,8 +166,8 @@ impl Claims {
                         self.hold(now, held.claim, revision);
                         Ok(())
                     }
-                    // Not held any more. An action that has begun is stopped by the leader, which compares the
-                    // membership.
+                    // Not held any more. An action that has begun is stopped by the leader, which compares
+                    // the membership.
                     Ok(None) => Err("another healer has taken the claim over".into()),
                     Err(error) => Err(format!("the claim cannot be written: {error}")),
                 };
