@@ -110,8 +110,7 @@ impl Pace {
                 self.rate = next.clamp(floor, CEILING);
             }
             Some(latency) => {
-                // It rises slowly: a member that stops or starts delays proposals for a while, which is not
-                // the usual latency.
+                // The value rises slowly: the delay while a member stops or starts is not the usual latency.
                 self.quiet = Some(match self.quiet {
                     Some(quiet) if latency > quiet => quiet + (latency - quiet) / 64,
                     Some(quiet) => quiet - (quiet - latency) / 8,

@@ -282,7 +282,7 @@ mod tests {
             }
             assert_eq!(claim(&mut second, &store, now, u64::from(seconds)).await, None);
         }
-        // It has ended.
+        // The action has ended.
         let next = first.tick(60 * SECOND, |_| false);
         assert_eq!(step(&mut first, &store, 60 * SECOND, next).await, Next::Nothing);
         assert!(claim(&mut second, &store, 60 * SECOND, 60).await.is_some());
