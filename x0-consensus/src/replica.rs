@@ -234,6 +234,10 @@ pub struct Status {
     /// When the oldest write that is not durable yet was handed out, on the clock of [`Replica::handle`].
     /// A log on a slow disk is seen here first: heartbeats do not wait for the disk.
     pub writing_since: Option<Duration>,
+    /// When the last message of the leader arrived, on the clock of [`Replica::handle`]; `None` for the leader
+    /// itself, and before the first message. A leader that runs only part of the time is seen here by its
+    /// followers: some of its heartbeats arrive in time.
+    pub leader_heard: Option<Duration>,
     /// Whether it may vote and acknowledge.
     pub standing: Standing,
     /// See [`Replica::acknowledged`].
@@ -605,9 +609,16 @@ impl Replica {
             applied_index: self.applied,
             membership: self.present_membership(),
             writing_since: self.writing_since(),
+            leader_heard: self.leader_heard(),
             standing: self.incarnations.standing.clone(),
             acknowledged: self.incarnations.acknowledged.clone(),
         }
+    }
+
+    /// When the last message of another node that leads arrived.
+    fn leader_heard(&self) -> Option<Duration> {
+        let leader = NodeId::new(self.node.raft.leader_id).filter(|leader| *leader != self.options.id)?;
+        self.last_messages.get(&leader).copied()
     }
 
     fn present_membership(&self) -> Membership {
@@ -625,6 +636,7 @@ impl Replica {
         status.commit_index = log.committed;
         status.applied_index = self.applied;
         status.writing_since = self.writing_since();
+        status.leader_heard = self.leader_heard();
         let membership = self.memberships.back();
         if membership.is_some_and(|(_, membership)| *membership != status.membership) {
             status.membership = self.present_membership();
