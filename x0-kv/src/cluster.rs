@@ -55,6 +55,7 @@ mod membership;
 mod node;
 mod options;
 pub(crate) mod outbox;
+#[cfg(any(feature = "blob", feature = "crdt"))]
 pub(crate) mod outgoing;
 pub(crate) mod peers;
 pub(crate) mod readers;
@@ -73,7 +74,7 @@ pub use self::error::{NodeError, StartError};
 pub use self::folder::{Adoption, DataFolder};
 pub use self::membership::ChangeError;
 pub use self::node::Node;
-pub use self::options::NodeOptions;
+pub use self::options::{LogLayer, NodeOptions};
 pub use self::status::{NodeStatus, StatusHandle};
 pub use crate::scrub::{ScrubEvent, ScrubOptions, ScrubStatus};
 pub use crate::space::{SpaceOptions, SpaceStatus};

@@ -105,12 +105,16 @@ impl Node {
 
     fn start_with(
         options: NodeOptions,
-        mut storage: Box<dyn Storage>,
+        storage: Box<dyn Storage>,
         state: State,
         journal: Option<PathBuf>,
         space: Space,
         mux: &Mux,
     ) -> Result<Node, StartError> {
+        let mut storage = match options.log_layer {
+            Some(layer) => layer(storage),
+            None => storage,
+        };
         let id = options.consensus.id;
         let alarm = Alarm::default();
         let peers = Arc::new(Peers::default());
@@ -233,6 +237,14 @@ impl Node {
         self.replica.get().writing_since
     }
 
+    /// When the last message of another node that leads arrived, on a clock of the node; `None` for a leader.
+    /// Two equal answers are the same message: a caller measures its age on its own clock. See
+    /// [`x0_consensus::Status::leader_heard`].
+    #[must_use]
+    pub fn leader_heard(&self) -> Option<Duration> {
+        self.replica.get().leader_heard
+    }
+
     /// The status of the CRDT keyspace, if the node has one.
     #[cfg(feature = "crdt")]
     #[must_use]
@@ -305,6 +317,13 @@ impl Node {
     /// [`NodeEvent::Leader`](super::NodeEvent::Leader) reports the new leader.
     pub fn transfer_leadership(&self, to: NodeId) {
         self.requests.put(Request::TransferLeadership { to });
+    }
+
+    /// Campaigns at once, although there is a leader, if this node is a voter; see
+    /// [`x0_consensus::Input::TakeOver`]. Returns at once; [`NodeEvent::Leader`](super::NodeEvent::Leader)
+    /// reports the new leader.
+    pub fn take_over(&self) {
+        self.requests.put(Request::TakeOver);
     }
 
     /// Waits until the node has stopped.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use x0_consensus::{Membership, WalOptions};
+use x0_consensus::{Membership, Storage, WalOptions};
 use x0_identity::NodeId;
 
 use super::NodeEvent;
@@ -14,6 +14,9 @@ use crate::crdt::CrdtOptions;
 use crate::scrub::ScrubOptions;
 use crate::space::SpaceOptions;
 use crate::state::engine::Engine;
+
+/// A layer on the log of a node: see [`NodeOptions::log_layer`].
+pub type LogLayer = Box<dyn FnOnce(Box<dyn Storage>) -> Box<dyn Storage> + Send>;
 
 /// Settings of a [`Node`](super::Node): [`NodeOptions::new`], then change what is needed.
 #[non_exhaustive]
@@ -47,6 +50,8 @@ pub struct NodeOptions {
     pub roles: PeerRoles,
     /// Receives the events of the node, in the task of its event loop: it must be quick and must not wait.
     pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
+    /// A layer on the log. Unless set, there is none.
+    pub log_layer: Option<LogLayer>,
 }
 
 impl NodeOptions {
@@ -67,6 +72,7 @@ impl NodeOptions {
             addresses: Vec::new(),
             roles: PeerRoles::default(),
             observe: None,
+            log_layer: None,
         }
     }
 
@@ -140,6 +146,17 @@ impl NodeOptions {
     #[must_use]
     pub fn observe(mut self, observe: impl FnMut(NodeEvent) + Send + 'static) -> NodeOptions {
         self.observe = Some(Box::new(observe));
+        self
+    }
+
+    /// Puts a layer on the log of the node, such as one that measures, delays or fails its calls. It must keep
+    /// the contract of [`Storage`].
+    #[must_use]
+    pub fn log_layer(
+        mut self,
+        layer: impl FnOnce(Box<dyn Storage>) -> Box<dyn Storage> + Send + 'static,
+    ) -> NodeOptions {
+        self.log_layer = Some(Box::new(layer));
         self
     }
 }

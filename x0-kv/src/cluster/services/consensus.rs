@@ -55,6 +55,8 @@ pub(crate) enum Request {
     Change { change: MembershipChange, answer: oneshot::Sender<Result<(), ChangeError>> },
     /// Hand the leadership over.
     TransferLeadership { to: NodeId },
+    /// Campaign although there is a leader.
+    TakeOver,
 }
 
 /// The status of the replica, kept by the service and read by any thread, and the member table.
@@ -167,6 +169,7 @@ impl Consensus {
                 self.handle(now, Input::ChangeMembership { token, change });
             }
             Request::TransferLeadership { to } => self.handle(now, Input::TransferLeadership { to }),
+            Request::TakeOver => self.handle(now, Input::TakeOver),
         }
     }
 
