@@ -12,7 +12,7 @@
 //! | Execute | [`Output::Execute`] of your [`Action`] | you |
 //! | verdict, undo, escalation, records | [`Event`], [`Record`] | the loop |
 //!
-//! The crate depends on no other x0 crate. [`Loop`] is a protocol engine: it has no clock, thread or source
+//! Without features the crate depends on no other x0 crate. [`Loop`] is a protocol engine: it has no clock, thread or source
 //! of randomness; the caller passes inputs with `now`, a time since any origin, and carries out its outputs.
 //! The same inputs give the same records, byte for byte. The contract and an example are at [`Loop`]; the
 //! example `pool` heals the threads of its own program.
@@ -22,6 +22,7 @@
 //! |---|---|
 //! | [`detect`] | readings of one signal: has it changed? |
 //! | [`diagnose`] | summaries of several observers: what is the cause? |
+//! | `kv` (feature) | a ready healer for the nodes of a store on `x0-kv` |
 //! | [`limits`] | a ready healer with fixed limits, for a pool of workers |
 //! | [`claim`] | several healers: one acts, and another takes over when it stops half-way |
 //! | [`record`] | decisions as data; replay with another policy, arithmetic repeated |
@@ -35,7 +36,8 @@
 //! record.
 //!
 //! # Limitations
-//! Not built yet: adapters to the other crates of the family.
+//! The adapter `kv` has three actions. Not built yet: reconnecting and quarantine of links, renewal of
+//! identities, shedding of load, and what steers traffic in the kernel.
 //!
 //! # Glossary
 //!
@@ -67,6 +69,8 @@ pub mod diagnose;
 mod engine;
 mod guard;
 mod knowledge;
+#[cfg(feature = "kv")]
+pub mod kv;
 pub mod limits;
 mod options;
 mod plan;

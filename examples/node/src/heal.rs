@@ -1,29 +1,19 @@
-//! The healer of a node: a leader that is slow hands the leadership over, and replaces dead voters.
+//! The healer of a node: the driver of `x0_mapek::kv`, which decides.
 //!
-//! Raft replaces a leader that is silent. It keeps one whose disk is slow, because heartbeats do not pass the
-//! disk, and one whose process runs only part of the time, because some heartbeats arrive in time. Each node
-//! judges itself, by the age of its own writes and the lateness of its own timers. It accuses another one
-//! only of being dead, and only together with a majority of the voters. The loop is `x0_mapek::Loop` with all
-//! its guards; `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
-//! Of several healers one replaces a voter: see `claims`.
+//! `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
 //!
 //! The records are in the folder `heal` of the data folder, at most 512 KiB. `x0-node heal log` lists them
 //! and `x0-node heal why` explains one. Operators ask a running healer, pause it, and approve what `[heal]`
 //! leaves to a person: see `control`. A pause is kept in the folder `heal`, so that a restart does not end
 //! it.
 
-mod action;
-mod claims;
 pub(crate) mod commands;
 pub(crate) mod config;
 mod control;
-mod load;
 mod pause;
+mod peers;
 mod records;
-mod samples;
-mod view;
 
-use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -33,27 +23,22 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use x0_identity::NodeId;
 use x0_kv::admin::{AdminRequest, PeerRoles};
-use x0_kv::cluster::{Node, NodeStatus};
-use x0_mapek::{Action, Command, HandleError, Input, Loop, LoopOptions, Mode, Output, Reading, Record};
+use x0_kv::cluster::Node;
+use x0_mapek::kv::{self, HealerOptions, Input, Member, Observation, Output, SAMPLE, carry_out, witnessed};
+use x0_mapek::{Command, HandleError, Mode, Record};
 use x0_mesh::Mux;
 
-use self::action::{Act, Heal};
-use self::claims::Claims;
 use self::config::{HealConfig, HealMode};
 use self::control::{
     ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, Unhealthy, WhyNot, seconds_to,
 };
-use self::load::Reports;
 use self::pause::Paused;
+use self::peers::Peers;
 use self::records::Records;
-use self::samples::{SAMPLE, Samples};
-use self::view::{Member, Place, SILENCE, STALLED_SHARE, STALLS, View, WRITE_AGE};
 use crate::causes::causes;
 use crate::config::NodeConfig;
 use crate::log::Log;
 
-/// The entries by which the next leader or voter may lag.
-const LAG_MAX: u64 = 1000;
 /// The time in which another voter says whether it reaches a voter that seems to be dead.
 const WITNESS_LIMIT: Duration = Duration::from_secs(1);
 
@@ -64,16 +49,14 @@ type Ended = (u64, Result<(), String>);
 pub(crate) struct Healer(Option<Active>);
 
 struct Active {
-    healer: Loop<View, Act>,
+    healer: kv::Healer,
     ended: (Sender<Ended>, Receiver<Ended>),
-    /// What is claimed, and the answers of the store of claims.
-    claims: Claims,
-    answers: (Sender<claims::Answer>, Receiver<claims::Answer>),
-    /// What the healers tell each other.
-    reports: Reports,
+    /// The answers of the store of claims.
+    answers: (Sender<kv::Answer>, Receiver<kv::Answer>),
+    /// The healers of the other nodes.
+    peers: Peers,
     begun: Instant,
     ticks: Interval,
-    samples: Samples,
     records: Records,
     requests: mpsc::Receiver<Request>,
     /// The pause that an operator ordered.
@@ -86,7 +69,8 @@ impl Healer {
     /// healer. A pause from before the start goes on.
     pub(crate) fn start(config: &NodeConfig, mux: &Mux, roles: PeerRoles, log: &Log) -> Result<Healer> {
         let requests = control::serve(mux, roles)?;
-        let Some(mut healer) = engine(config.node, &config.heal, true) else { return Ok(Healer(None)) };
+        let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
+        let mut healer = kv::Healer::new(config.node, options);
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
             log.event("heal-pause-unreadable", format!("folder={} why={error}", folder.display()));
@@ -103,16 +87,13 @@ impl Healer {
             .context("cannot start the thread that writes the records of the healer")?;
         let mut ticks = interval(SAMPLE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (begun, samples) = (Instant::now(), Samples::default());
         Ok(Healer(Some(Active {
             healer,
             ended: channel(),
-            claims: Claims::new(config.node),
             answers: channel(),
-            reports: Reports::start(mux, config.node)?,
-            begun,
+            peers: Peers::start(mux)?,
+            begun: Instant::now(),
             ticks,
-            samples,
             records,
             requests,
             paused,
@@ -141,96 +122,62 @@ impl Healer {
 impl Active {
     fn work(&mut self, node: &Node) {
         let now = self.begun.elapsed();
-        let status = node.status();
-        self.healer.knowledge_mut().set(place(&status));
-        let sample = self.samples.take(now, node.writing_since());
-        let own = [
-            (status.node, STALLS, f64::from(sample.stalls)),
-            (status.node, STALLED_SHARE, sample.stalled_share),
-            (status.node, WRITE_AGE, sample.write_age.as_secs_f64()),
-        ];
-        let others = status.membership.voters.iter().copied().filter(|voter| *voter != status.node);
-        if self.healer.knowledge().is_pressed(sample.write_age) {
-            self.reports.tell(now, others.clone(), sample.write_age);
-        }
-        for (voter, write_age) in self.reports.heard() {
-            self.healer.knowledge_mut().heard(now, voter, write_age);
-        }
-        let silences = self.samples.silences(now, others, &status.reached);
-        let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
-        for (subject, signal, value) in own.into_iter().chain(silences) {
-            // Time does not run backwards, and what is out of range is refused and counted by the loop.
-            let reading = Reading { subject: Member(subject), signal, value };
-            let _ = self.healer.handle(now, Input::Reading(reading));
+        self.feed(now, Input::Sample(&Observation::of(node)));
+        while let Some((from, message)) = self.peers.heard() {
+            self.feed(now, Input::Heard { from, message: &message });
         }
         while let Ok((id, result)) = self.ended.1.try_recv() {
-            // The loop has given up on an action that took too long.
-            let _ = self.healer.handle(now, Input::Outcome { id, result });
+            self.feed(now, Input::Outcome { id, result });
         }
         while let Ok(answer) = self.answers.1.try_recv() {
-            let next = self.claims.answer(now, answer);
-            self.follow(now, node, &status, next);
+            self.feed(now, Input::Stored(answer));
         }
-        let next = self.claims.tick(now, |id| self.healer.in_flight().any(|(flight, _)| flight == id));
-        self.follow(now, node, &status, next);
         while let Ok(Request { ask, answer }) = self.requests.try_recv() {
             // The service may have given up.
             let _ = answer.send(self.answer(now, ask));
         }
         while let Some(output) = self.healer.poll_output() {
-            match output {
-                Output::Claim { id, action } => {
-                    let next = match action {
-                        // A leader that acts on itself: its term is the fence.
-                        Act::Transfer { .. } => claims::Next::Decided { id, fence: Some(status.term) },
-                        Act::Replace { .. } => {
-                            self.claims.claim(id, action.kind(), &format!("{:?}", action.subject()))
-                        }
-                    };
-                    self.follow(now, node, &status, next);
-                }
-                Output::Execute { id, action: Act::Replace { .. }, fence } => {
-                    let next = self.claims.execute(id, fence);
-                    self.follow(now, node, &status, next);
-                }
-                Output::Execute { id, action, .. } | Output::Undo { id, action, .. } => {
-                    self.execute(now, node, &status, id, action);
-                }
-                Output::Record(record) => {
-                    self.log.event("heal", line(&record));
-                    self.records.keep(&record);
-                }
-                // The log of the node has the record of any other output.
-                _ => {}
-            }
+            self.carry_out(now, node, output);
         }
     }
 
-    /// Does what follows from a claim.
-    fn follow(&mut self, now: Duration, node: &Node, status: &NodeStatus, next: claims::Next) {
-        match next {
-            claims::Next::Nothing => {}
-            claims::Next::Ask(ask) => {
-                let (answer, answers) =
-                    (claims::carry_out(node.store().clone(), ask), self.answers.0.clone());
+    /// Passes an input whose refusal means nothing: the healer gave up on an action that took too long.
+    fn feed(&mut self, now: Duration, input: Input<'_>) {
+        let _ = self.healer.handle(now, input);
+    }
+
+    fn carry_out(&mut self, now: Duration, node: &Node, output: Output) {
+        match output {
+            Output::Transfer { id, to } => {
+                node.transfer_leadership(to);
+                self.feed(now, Input::Outcome { id, result: Ok(()) });
+            }
+            Output::TakeOver { id } => {
+                node.take_over();
+                self.feed(now, Input::Outcome { id, result: Ok(()) });
+            }
+            Output::Replace { id, dead, spare } => {
+                let (replace, ended) = (replace(node, dead, spare), self.ended.0.clone());
+                tokio::spawn(async move {
+                    let result = replace.await;
+                    // The healer may have ended.
+                    let _ = ended.send((id, result));
+                });
+            }
+            Output::Ask(ask) => {
+                let (answer, answers) = (carry_out(node.store().clone(), ask), self.answers.0.clone());
                 tokio::spawn(async move {
                     // The healer may have ended.
                     let _ = answers.send(answer.await);
                 });
             }
-            claims::Next::Decided { id, fence } => {
-                // The loop has given up on a claim that took too long.
-                let _ = self.healer.handle(now, Input::Claim { id, fence });
+            Output::Tell { to, message } => self.peers.tell(to, message),
+            Output::Record(record) => {
+                self.log.event("heal", line(&record));
+                self.records.keep(&record);
             }
-            claims::Next::Begin { id, result: Ok(()) } => {
-                let action = self.healer.in_flight().find(|(flight, _)| *flight == id);
-                if let Some(action) = action.map(|(_, action)| *action) {
-                    self.execute(now, node, status, id, action);
-                }
-            }
-            claims::Next::Begin { id, result } => {
-                let _ = self.healer.handle(now, Input::Outcome { id, result });
-            }
+            // Of a newer x0-mapek: nothing is done, and the loop gives up on it.
+            _ => {}
         }
     }
 
@@ -282,36 +229,19 @@ impl Active {
         let reason = self.paused.as_ref().map(|paused| paused.reason.clone()).unwrap_or_default();
         status(&self.healer, now, reason)
     }
+}
 
-    fn execute(&mut self, now: Duration, node: &Node, status: &NodeStatus, id: u64, action: Act) {
-        match action {
-            Act::Transfer { to, .. } => {
-                node.transfer_leadership(to);
-                let _ = self.healer.handle(now, Input::Outcome { id, result: Ok(()) });
-            }
-            Act::Replace { dead: Member(dead), spare } => {
-                let (replace, ended) = (replace(node, status, dead, spare), self.ended.0.clone());
-                tokio::spawn(async move {
-                    let result = replace.await;
-                    // The healer may have ended.
-                    let _ = ended.send((id, result));
-                });
-            }
-        }
-    }
+/// The records in the data folder of a node, the oldest first.
+pub(crate) fn records(data_dir: &std::path::Path) -> std::io::Result<Vec<Record>> {
+    records::read(&data_dir.join("heal"))
 }
 
 /// Replaces a voter, once a majority of the voters does not reach it. The leader, which is this node or its
 /// successor, checks again in the step of the change that the spare has caught up and that a majority of the
 /// voters after the change is reached.
-fn replace(
-    node: &Node,
-    status: &NodeStatus,
-    dead: NodeId,
-    spare: NodeId,
-) -> impl Future<Output = Result<(), String>> + use<> {
-    let voters = status.membership.voters.clone();
-    let others = voters.iter().copied().filter(|voter| *voter != status.node && *voter != dead);
+fn replace(node: &Node, dead: NodeId, spare: NodeId) -> impl Future<Output = Result<(), String>> + use<> {
+    let (own, voters) = (node.id(), node.status().membership.voters);
+    let others = voters.iter().copied().filter(|voter| *voter != own && *voter != dead);
     let asked: Vec<_> = others.map(|voter| node.status_of(voter, WITNESS_LIMIT)).collect();
     let change = node.admin(AdminRequest::Replace { old: dead, new: spare });
     async move {
@@ -322,25 +252,9 @@ fn replace(
     }
 }
 
-/// Whether this node and those that answered are a majority of the voters, and none of them reaches the
-/// voter. An answer is its node, and whether that reaches the voter.
-fn witnessed(voters: &BTreeSet<NodeId>, answers: impl Iterator<Item = (NodeId, bool)>) -> Result<(), String> {
-    let mut witnesses = 1;
-    for (node, is_reached) in answers {
-        if is_reached {
-            return Err(format!("node {node} reaches it"));
-        }
-        witnesses += 1;
-    }
-    match witnesses * 2 > voters.len() {
-        true => Ok(()),
-        false => Err(format!("only {witnesses} of {} voters say that it is not reached", voters.len())),
-    }
-}
-
 /// What a healer does. `reason` is that of its pause.
-fn status(healer: &Loop<View, Act>, now: Duration, reason: String) -> Status {
-    let (of, view) = (healer.status(now), healer.knowledge());
+fn status(healer: &kv::Healer, now: Duration, reason: String) -> Status {
+    let (of, view) = (healer.engine().status(now), healer.engine().knowledge());
     let row = |action: x0_mapek::ActionStatus<Member>| ActionRow {
         id: action.id,
         kind: action.kind.into(),
@@ -359,7 +273,7 @@ fn status(healer: &Loop<View, Act>, now: Duration, reason: String) -> Status {
     let unhealthy = |Member(node): &Member| Unhealthy { node: node.to_string(), readings: readings(*node) };
     Status {
         mode: mode(of.mode).into(),
-        is_leader: view.place.is_leader,
+        is_leader: view.place().is_leader,
         paused: of
             .paused
             .map(|until| control::Pause { seconds: until.map(|until| seconds_to(now, until)), reason }),
@@ -373,8 +287,8 @@ fn status(healer: &Loop<View, Act>, now: Duration, reason: String) -> Status {
 }
 
 /// Why a healer does nothing about a node.
-fn why_not(healer: &mut Loop<View, Act>, now: Duration, node: NodeId) -> WhyNot {
-    let why = healer.why_not(now, &Member(node));
+fn why_not(healer: &mut kv::Healer, now: Duration, node: NodeId) -> WhyNot {
+    let why = healer.why_not(now, node);
     let row = |(kind, checked): (&'static str, Result<(), x0_mapek::Refusal>)| {
         let (guard, reason) = match checked {
             Ok(()) => (String::new(), String::new()),
@@ -383,8 +297,8 @@ fn why_not(healer: &mut Loop<View, Act>, now: Duration, node: NodeId) -> WhyNot 
         CandidateRow { kind: kind.into(), guard, reason }
     };
     WhyNot {
-        mode: mode(healer.options().mode).into(),
-        is_leader: healer.knowledge().place.is_leader,
+        mode: mode(healer.engine().options().mode).into(),
+        is_leader: healer.engine().knowledge().place().is_leader,
         is_unhealthy: why.is_unhealthy,
         candidates: why.candidates.into_iter().map(row).collect(),
     }
@@ -405,47 +319,19 @@ fn line(record: &Record) -> String {
     format!("record={} {}", record.number, text.lines().next().unwrap_or_default())
 }
 
-/// The loop of a node, which claims its actions or not; `None` if it is off.
-fn engine(node: NodeId, config: &HealConfig, claims: bool) -> Option<Loop<View, Act>> {
+/// The settings of the healer; `None` if it is off.
+fn options(config: &HealConfig) -> Option<HealerOptions> {
     let mode = match config.mode {
         HealMode::Off => return None,
         HealMode::Observe => Mode::Observe,
         HealMode::DryRun => Mode::DryRun,
         HealMode::Active => Mode::Active,
     };
-    let options = LoopOptions::new()
+    let options = HealerOptions::new()
         .mode(mode)
-        .claims(claims)
-        // A starved process takes a sample every few hundred milliseconds, and each must be a round.
-        .period(Duration::from_millis(200))
-        .grace(Duration::from_secs(10))
-        .stability(Duration::from_secs(1))
-        .back_off(Duration::from_secs(30));
-    let options = config.approve.iter().fold(options, |options, kind| options.approve(kind.name()));
-    let view = View::new(
-        node,
-        Duration::from_millis(config.slow_disk_ms),
-        config.replace_after_s.map(Duration::from_secs),
-    );
-    Some(Loop::new(view, Box::new(Heal), options))
-}
-
-/// The place of a node in its group. Heir and spare are the voter and the learner that are reached and whose
-/// logs lag least.
-fn place(status: &NodeStatus) -> Place {
-    let best = |members: &BTreeSet<NodeId>| {
-        let others = members.iter().filter(|member| **member != status.node);
-        let reached = others.filter(|member| status.reached.contains(member));
-        let indexes = reached.filter_map(|member| Some((*status.acknowledged.get(member)?, *member)));
-        indexes.filter(|(index, _)| index + LAG_MAX >= status.committed).max().map(|(_, member)| member)
-    };
-    Place {
-        is_leader: status.is_leader(),
-        heir: best(&status.membership.voters),
-        spare: best(&status.membership.learners),
-        voters: status.membership.voters.clone(),
-        reached: status.reached.clone(),
-    }
+        .slow_disk(Duration::from_millis(config.slow_disk_ms))
+        .replace_after(config.replace_after_s.map(Duration::from_secs));
+    Some(config.approve.iter().fold(options, |options, kind| options.approve(kind.kind())))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The section `[heal]` of the configuration.
 
 use serde::Deserialize;
+use x0_mapek::kv;
 
 /// The least limit: a disk under load takes some tens of milliseconds.
 const SLOW_DISK_MS_MIN: u64 = 100;
@@ -28,15 +29,17 @@ pub(crate) struct HealConfig {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ActionKind {
     TransferLeadership,
+    TakeOver,
     ReplaceVoter,
 }
 
 impl ActionKind {
-    /// The name in records and in the configuration.
-    pub(crate) fn name(self) -> &'static str {
+    /// The kind as the healer knows it.
+    pub(crate) fn kind(self) -> kv::ActionKind {
         match self {
-            ActionKind::TransferLeadership => "transfer-leadership",
-            ActionKind::ReplaceVoter => "replace-voter",
+            ActionKind::TransferLeadership => kv::ActionKind::TransferLeadership,
+            ActionKind::TakeOver => kv::ActionKind::TakeOver,
+            ActionKind::ReplaceVoter => kv::ActionKind::ReplaceVoter,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Samples of the own node, every 100 ms.
+//! Samples of the own node and of the leader, every 100 ms.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -6,11 +6,14 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 /// The distance of two samples.
-pub(super) const SAMPLE: Duration = Duration::from_millis(100);
+pub const SAMPLE: Duration = Duration::from_millis(100);
 /// The time that is remembered: between two writes a slow disk is idle.
 const WINDOW: Duration = Duration::from_secs(2);
 /// A sample that is this late was delayed by a stall, and not by the turns of other tasks.
 const STALL: Duration = Duration::from_millis(100);
+/// A leader that is silent for this long misses a heartbeat: it sends one every 100 ms, and a sample is as
+/// old.
+const GAP: Duration = Duration::from_millis(200);
 /// The longest time between two samples that counts for the age of a write: for the rest of the time the
 /// process did not run, and the disk may have been done.
 const STEP_MAX: Duration = Duration::from_millis(150);
@@ -26,6 +29,10 @@ pub(super) struct Samples {
     ages: VecDeque<(Duration, Duration)>,
     /// By how much samples were late, by time.
     stalls: VecDeque<(Duration, Duration)>,
+    /// The last message of the leader, by its time on the clock of the node, and its age.
+    heard: Option<(Duration, Duration)>,
+    /// The silences of the leader, by the time of their end so far, with the message before.
+    gaps: VecDeque<(Duration, Duration, Duration)>,
     /// Since when each voter has not been reached.
     silent: BTreeMap<NodeId, Duration>,
 }
@@ -39,11 +46,16 @@ pub(super) struct Sample {
     pub(super) stalled_share: f64,
     /// How often it did not run.
     pub(super) stalls: u32,
+    /// The share of the time in which the leader was silent for longer than a heartbeat takes.
+    pub(super) leader_share: f64,
+    /// How often it was.
+    pub(super) leader_gaps: u32,
 }
 
 impl Samples {
-    /// Takes a sample; `since` identifies the oldest write that is not on the disk.
-    pub(super) fn take(&mut self, now: Duration, since: Option<Duration>) -> Sample {
+    /// Takes a sample; `since` identifies the oldest write that is not on the disk, and `heard` the last message
+    /// of another node that leads.
+    pub(super) fn take(&mut self, now: Duration, since: Option<Duration>, heard: Option<Duration>) -> Sample {
         let passed = self.last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
         self.last = Some(now);
         let late = passed.saturating_sub(SAMPLE);
@@ -60,11 +72,39 @@ impl Samples {
                 times.pop_front();
             }
         }
+        self.take_heard(now, passed.min(STEP_MAX), heard);
+        let silent: Duration = self.gaps.iter().map(|(_, _, age)| *age).sum();
         let stalled: Duration = self.stalls.iter().map(|(_, late)| *late).sum();
         Sample {
             write_age: self.ages.iter().map(|(_, age)| *age).max().unwrap_or_default(),
             stalled_share: (stalled.as_secs_f64() / WINDOW.as_secs_f64()).min(1.0),
             stalls: u32::try_from(self.stalls.len()).unwrap_or(u32::MAX),
+            leader_share: (silent.as_secs_f64() / WINDOW.as_secs_f64()).min(1.0),
+            leader_gaps: u32::try_from(self.gaps.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Another node leads, or leads again: what was seen of the leader before says nothing of it.
+    pub(super) fn forget_leader(&mut self) {
+        self.heard = None;
+        self.gaps.clear();
+    }
+
+    /// Notes the age of the last message of the leader, and its silences in the last two seconds.
+    fn take_heard(&mut self, now: Duration, passed: Duration, heard: Option<Duration>) {
+        self.heard = heard.map(|heard| match self.heard {
+            Some((before, age)) if before == heard => (heard, age + passed),
+            _ => (heard, Duration::ZERO),
+        });
+        if let Some((heard, age)) = self.heard.filter(|(_, age)| *age >= GAP) {
+            match self.gaps.back_mut() {
+                // The same silence, longer by now.
+                Some(gap) if gap.1 == heard => *gap = (now, heard, age),
+                _ => self.gaps.push_back((now, heard, age)),
+            }
+        }
+        while self.gaps.front().is_some_and(|(at, _, _)| *at + WINDOW <= now) {
+            self.gaps.pop_front();
         }
     }
 
@@ -96,8 +136,9 @@ mod tests {
     #[test]
     fn the_age_is_that_of_the_write_that_waits_and_is_remembered_for_two_seconds() {
         let mut samples = Samples::default();
-        let mut at =
-            |at: u64, since: Option<u64>| samples.take(millis(at), since.map(millis)).write_age.as_millis();
+        let mut at = |at: u64, since: Option<u64>| {
+            samples.take(millis(at), since.map(millis), None).write_age.as_millis()
+        };
         assert_eq!([at(0, None), at(100, Some(7)), at(200, Some(7)), at(320, Some(7))], [0, 0, 100, 220]);
         // Another write begins at zero; the longest wait of the last two seconds counts.
         assert_eq!([at(400, Some(8)), at(500, None)], [220, 220]);
@@ -124,19 +165,45 @@ mod tests {
     #[test]
     fn a_process_that_is_stopped_part_of_the_time_blames_no_disk() {
         let mut samples = Samples::default();
-        let mut last = samples.take(millis(0), None);
+        let mut last = samples.take(millis(0), None, None);
         // Stopped for 350 of every 400 ms, with a write that begins and ends in between.
         for step in 1..20 {
-            last = samples.take(millis(step * 400), (step % 2 == 0).then(|| millis(step)));
+            last = samples.take(millis(step * 400), (step % 2 == 0).then(|| millis(step)), None);
         }
         assert_eq!((last.stalls, last.write_age), (5, Duration::ZERO));
         assert!((last.stalled_share - 0.75).abs() < 1e-9, "{last:?}");
         // One pause is one stall, and is forgotten.
         for step in 0..30 {
-            last = samples.take(millis(9000 + step * 100), None);
+            last = samples.take(millis(9000 + step * 100), None, None);
         }
         assert_eq!((last.stalls, last.stalled_share), (0, 0.0));
-        let paused = samples.take(millis(20_000), None);
+        let paused = samples.take(millis(20_000), None, None);
         assert_eq!((paused.stalls, paused.stalled_share), (1, 1.0));
+    }
+
+    #[test]
+    fn a_leader_that_runs_part_of_the_time_leaves_gaps_and_a_silent_one_leaves_one() {
+        let mut samples = Samples::default();
+        // Heartbeats every 100 ms, some of them late.
+        let mut last = samples.take(millis(0), None, Some(millis(0)));
+        for step in 1..40 {
+            let heard = if step % 7 == 0 { step - 1 } else { step };
+            last = samples.take(millis(step * 100), None, Some(millis(heard * 100)));
+        }
+        assert_eq!((last.leader_gaps, last.leader_share), (0, 0.0));
+        // It runs for 50 of every 400 ms.
+        for step in 40..80 {
+            last = samples.take(millis(step * 100), None, Some(millis(step / 4 * 400)));
+        }
+        assert_eq!(last.leader_gaps, 5);
+        assert!((0.6..=0.9).contains(&last.leader_share), "{last:?}");
+        // A hung one, which Raft replaces.
+        for step in 80..110 {
+            last = samples.take(millis(step * 100), None, Some(millis(7_600)));
+        }
+        assert_eq!((last.leader_gaps, last.leader_share), (1, 1.0));
+        samples.forget_leader();
+        last = samples.take(millis(11_000), None, Some(millis(7_600)));
+        assert_eq!((last.leader_gaps, last.leader_share), (0, 0.0));
     }
 }

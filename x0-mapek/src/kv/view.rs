@@ -1,21 +1,28 @@
-//! Knowledge: what a node knows of itself and of the other voters.
+//! Knowledge: what a node knows of itself, of the leader and of the other voters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use x0_identity::NodeId;
-use x0_mapek::detect::ReadingError;
-use x0_mapek::{Evidence, Knowledge, Reading};
 
-/// The largest age of a write of the log that was not on the disk, in the last 2 s.
-pub(super) const WRITE_AGE: &str = "write_age_seconds";
-/// The share of the last 2 s in which the process did not run.
-pub(super) const STALLED_SHARE: &str = "stalled_share";
-/// How often it did not run in that time.
-pub(super) const STALLS: &str = "stalls";
-/// How long another voter has not been reached.
-pub(super) const SILENCE: &str = "silent_seconds";
+use crate::detect::ReadingError;
+use crate::{Evidence, Knowledge, Reading};
+
+/// Signal of the own node: the largest age of a write of the log that was not on the disk, in the last
+/// 2 s.
+pub const WRITE_AGE: &str = "write_age_seconds";
+/// Signal of the own node: the share of the last 2 s in which the process did not run.
+pub const STALLED_SHARE: &str = "stalled_share";
+/// Signal of the own node: how often it did not run in that time.
+pub const STALLS: &str = "stalls";
+/// Signal of another voter: how long it has not been reached.
+pub const SILENCE: &str = "silent_seconds";
+/// Signal of another node that leads: the share of the last 2 s in which it was silent for 200 ms or longer.
+/// A leader sends a heartbeat every 100 ms unless set.
+pub const LEADER_SHARE: &str = "leader_silent_share";
+/// Signal of another node that leads: how often it was silent for that long.
+pub const LEADER_GAPS: &str = "leader_gaps";
 
 /// A process that does not run for half of the time is starved.
 const STALLED_SHARE_LIMIT: f64 = 0.5;
@@ -24,14 +31,17 @@ const STALLS_LIMIT: f64 = 3.0;
 
 /// The signals of the own node, each with the largest value that is a measurement.
 const OWN_SIGNALS: [(&str, f64); 3] = [(WRITE_AGE, 3600.0), (STALLED_SHARE, 1.0), (STALLS, 1000.0)];
-/// The longest silence: 100 years.
-const SILENCE_MAX: f64 = 3.2e9;
+/// The signals of other voters. The longest silence is 100 years.
+const OTHER_SIGNALS: [(&str, f64); 3] = [(SILENCE, 3.2e9), (LEADER_SHARE, 1.0), (LEADER_GAPS, 1000.0)];
 /// A reading of this age says nothing.
 const STALE: Duration = Duration::from_secs(2);
 
 /// A member as a subject of the loop: records name it by its number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Member(pub(super) NodeId);
+pub struct Member(
+    /// The node.
+    pub NodeId,
+);
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,19 +49,24 @@ impl fmt::Debug for Member {
     }
 }
 
-/// The place of the node in the group.
+/// The place of a node in its group.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place {
+#[non_exhaustive]
+pub struct Place {
     /// Whether it leads.
-    pub(super) is_leader: bool,
+    pub is_leader: bool,
+    /// The leader that it knows.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
     /// The voter that would take the leadership over.
-    pub(super) heir: Option<NodeId>,
+    pub heir: Option<NodeId>,
     /// The learner that would replace a dead voter.
-    pub(super) spare: Option<NodeId>,
+    pub spare: Option<NodeId>,
     /// All voters, this node included if it is one.
-    pub(super) voters: BTreeSet<NodeId>,
+    pub voters: BTreeSet<NodeId>,
     /// The other members that it reaches now.
-    pub(super) reached: BTreeSet<NodeId>,
+    pub reached: BTreeSet<NodeId>,
 }
 
 impl Place {
@@ -62,9 +77,10 @@ impl Place {
     }
 }
 
-/// What a node knows of itself and of the other voters.
-pub(super) struct View {
-    pub(super) node: NodeId,
+/// What a node knows of itself, of the leader and of the other voters.
+#[derive(Debug)]
+pub struct View {
+    node: NodeId,
     write_age_limit: f64,
     /// The silence from which on a voter counts as dead; `None`: never.
     silence_limit: Option<f64>,
@@ -72,21 +88,46 @@ pub(super) struct View {
     readings: BTreeMap<(NodeId, &'static str), (f64, Duration)>,
     /// When each other voter last said that its own writes wait for its disk.
     pressed: BTreeMap<NodeId, Duration>,
-    pub(super) place: Place,
+    /// When each other voter last said that the leader of the term runs only part of the time.
+    suspects: BTreeMap<NodeId, Duration>,
+    place: Place,
 }
 
 impl View {
     pub(super) fn new(node: NodeId, write_age_limit: Duration, silence_limit: Option<Duration>) -> View {
-        let silence_limit = silence_limit.map(|limit| limit.as_secs_f64());
-        let write_age_limit = write_age_limit.as_secs_f64();
-        let (readings, pressed, place) = (BTreeMap::new(), BTreeMap::new(), Place::default());
-        View { node, write_age_limit, silence_limit, readings, pressed, place }
+        View {
+            node,
+            write_age_limit: write_age_limit.as_secs_f64(),
+            silence_limit: silence_limit.map(|limit| limit.as_secs_f64()),
+            readings: BTreeMap::new(),
+            pressed: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            place: Place::default(),
+        }
     }
 
-    /// Sets the place of the node in the group. The readings of other nodes that are no voters are forgotten.
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The place of the node in its group.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Sets the place of the node in the group. The readings of other nodes that are no voters are forgotten,
+    /// and with the leader what was said of it.
     pub(super) fn set(&mut self, place: Place) {
-        self.readings.retain(|(node, _), _| *node == self.node || place.voters.contains(node));
+        let is_same = (self.place.leader, self.place.term) == (place.leader, place.term);
+        self.readings.retain(|(node, signal), _| {
+            let is_of_leader = matches!(*signal, LEADER_SHARE | LEADER_GAPS);
+            *node == self.node || place.voters.contains(node) && (is_same || !is_of_leader)
+        });
         self.pressed.retain(|node, _| place.voters.contains(node));
+        self.suspects.retain(|node, _| is_same && place.voters.contains(node));
         self.place = place;
     }
 
@@ -102,20 +143,72 @@ impl View {
         }
     }
 
+    /// Another voter says that this leader runs only part of the time.
+    pub(super) fn suspected(&mut self, now: Duration, by: NodeId, leader: NodeId) {
+        if by != self.node && self.place.leader == Some(leader) && self.place.voters.contains(&by) {
+            self.suspects.insert(by, now);
+        }
+    }
+
+    /// The time of the last sample.
+    fn sampled_at(&self) -> Duration {
+        self.readings.get(&(self.node, WRITE_AGE)).map_or(Duration::ZERO, |(_, at)| *at)
+    }
+
     /// Whether another voter has said lately that its writes wait for its disk.
     pub(super) fn is_other_pressed(&self, node: NodeId) -> bool {
-        let now = self.readings.get(&(self.node, WRITE_AGE)).map_or(Duration::ZERO, |(_, at)| *at);
+        let now = self.sampled_at();
         self.pressed.get(&node).is_some_and(|at| now.saturating_sub(*at) < STALE)
     }
 
-    /// How many other voters have said so, and how many others there are.
+    /// The other node that leads, if it runs only part of the time as seen from here, with the readings that
+    /// say so. A node whose own timers are late is no witness (Dadgar et al. 2017, Lifeguard).
+    pub(super) fn leader_cause(&self, now: Duration) -> Option<(NodeId, Vec<Evidence>)> {
+        let leader = self.place.leader.filter(|leader| *leader != self.node && !self.place.is_leader)?;
+        self.reading(self.node, STALLS).filter(|stalls| *stalls == 0.0)?;
+        let share = self.beyond(now, leader, LEADER_SHARE, STALLED_SHARE_LIMIT)?;
+        let gaps = self.beyond(now, leader, LEADER_GAPS, STALLS_LIMIT)?;
+        Some((leader, vec![share, gaps]))
+    }
+
+    /// The voters that see the leader run only part of the time, this node among them.
+    pub(super) fn suspecting(&self, now: Duration) -> BTreeSet<NodeId> {
+        let fresh = self.suspects.iter().filter(|(_, at)| now.saturating_sub(**at) < STALE);
+        let own = self.leader_cause(now).map(|_| self.node).filter(|own| self.place.voters.contains(own));
+        fresh.map(|(node, _)| *node).chain(own).collect()
+    }
+
+    /// The voter that takes over from a leader that a majority of the voters suspects: of those that suspect
+    /// it and whose disks are well, the one with the smallest number. Nodes with the same knowledge select
+    /// alike.
+    pub(super) fn successor(&self, now: Duration) -> Option<NodeId> {
+        let suspecting = self.suspecting(now);
+        if suspecting.len() * 2 <= self.place.voters.len() {
+            return None;
+        }
+        let is_well = |node: &NodeId| match *node == self.node {
+            true => self.own_cause(now).is_none(),
+            false => !self.is_other_pressed(*node),
+        };
+        suspecting.into_iter().find(is_well)
+    }
+
+    /// As [`successor`](View::successor), at the time of the last sample.
+    pub(super) fn successor_now(&self) -> Option<NodeId> {
+        self.successor(self.sampled_at())
+    }
+
+    /// How many other voters have said lately that their writes wait for their disks, and how many others there
+    /// are.
     pub(super) fn others_pressed(&self) -> (usize, usize) {
         let others = self.place.voters.iter().filter(|voter| **voter != self.node);
         let pressed = others.clone().filter(|voter| self.is_other_pressed(**voter));
         (pressed.count(), others.count())
     }
 
-    pub(super) fn reading(&self, node: NodeId, signal: &'static str) -> Option<f64> {
+    /// The last value of a signal.
+    #[must_use]
+    pub fn reading(&self, node: NodeId, signal: &'static str) -> Option<f64> {
         self.readings.get(&(node, signal)).map(|(value, _)| *value)
     }
 
@@ -136,10 +229,14 @@ impl View {
         Some((OwnCause::SlowDisk, vec![slow]))
     }
 
-    /// The readings that make this node unhealthy.
-    pub(super) fn evidence(&self, now: Duration, node: NodeId) -> Vec<Evidence> {
+    /// The readings that make a node unhealthy; empty if it is not.
+    #[must_use]
+    pub fn evidence(&self, now: Duration, node: NodeId) -> Vec<Evidence> {
         if node == self.node {
             return self.own_cause(now).map(|(_, evidence)| evidence).unwrap_or_default();
+        }
+        if let Some((_, evidence)) = self.leader_cause(now).filter(|(leader, _)| *leader == node) {
+            return evidence;
         }
         self.dead(now).filter(|(dead, _)| *dead == node).map(|(_, evidence)| evidence).collect()
     }
@@ -159,7 +256,8 @@ impl Knowledge for View {
         let Reading { subject: Member(node), signal, value } = *reading;
         let max = match node == self.node {
             true => OWN_SIGNALS.iter().find(|(name, _)| *name == signal).map(|(_, max)| *max),
-            false => (signal == SILENCE && self.place.voters.contains(&node)).then_some(SILENCE_MAX),
+            false if !self.place.voters.contains(&node) => None,
+            false => OTHER_SIGNALS.iter().find(|(name, _)| *name == signal).map(|(_, max)| *max),
         };
         // A NaN is not in the range either.
         if !(0.0..=max.ok_or(ReadingError::Unknown)?).contains(&value) {
@@ -179,15 +277,18 @@ impl Knowledge for View {
         if self.own_cause(now).is_some() {
             each(&Member(self.node));
         }
+        if let Some(leader) = self.place.leader.filter(|_| self.successor(now).is_some()) {
+            each(&Member(leader));
+        }
         if self.place.spare.is_some() {
             self.dead(now).for_each(|(voter, _)| each(&Member(voter)));
         }
     }
 }
 
-/// What is wrong with the own node.
+/// What is wrong with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OwnCause {
+pub enum OwnCause {
     /// Writes wait for the disk.
     SlowDisk,
     /// The process does not run for much of the time.

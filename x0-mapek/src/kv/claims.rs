@@ -15,32 +15,46 @@ use std::time::Duration;
 use bytes::Bytes;
 use x0_identity::NodeId;
 use x0_kv::{Expect, OperationError, Revision, Store, Swap, Transaction};
-use x0_mapek::claim::{Claim, ClaimStep, ClaimWatch};
 
-use crate::causes::causes;
+use super::why;
+use crate::claim::{Claim, ClaimStep, ClaimWatch};
 
-/// The keyspace of the claims.
-pub(super) const KEYSPACE: &str = "x0/heal";
+/// The keyspace of the claims. [`carry_out`] creates it when it is missing.
+pub const KEYSPACE: &str = "x0/heal";
 /// The key of the claim on a change of the voters.
 const KEY: &str = "claim/voters";
 /// The holder writes its claim again after this time: three times in a lease.
 const RENEWAL: Duration = Duration::from_secs(3);
 
-/// What is asked of the store. Each is answered by one [`Answer`].
+/// What a healer asks of the store about the claim. Each is answered by one [`Answer`].
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Ask {
+#[non_exhaustive]
+pub enum Ask {
+    /// Read the claim.
     Read,
-    Write { expect: Expect, claim: Claim },
-    Remove { revision: Revision },
+    /// Write the claim by compare-and-swap.
+    Write {
+        /// What the key must hold.
+        expect: Expect,
+        /// The claim.
+        claim: Claim,
+    },
+    /// Remove the claim.
+    Remove {
+        /// The revision that the key must have.
+        revision: Revision,
+    },
 }
 
 /// An answer of the store.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
-    /// The claim, if there is one.
+pub enum Answer {
+    /// The claim, if there is one; or why it cannot be read.
     Read(Result<Option<(Revision, Bytes)>, String>),
-    /// The revision of the new claim; `None` if the present one was not the expected one.
+    /// The revision of the new claim; `None` if the key held another one than expected; or why it cannot be
+    /// written.
     Written(Result<Option<Revision>, String>),
+    /// The claim is removed, or expires.
     Removed,
 }
 
@@ -62,12 +76,14 @@ pub(super) enum Next {
 }
 
 /// The claims of one healer. A protocol engine: the caller carries out each [`Ask`].
+#[derive(Debug)]
 pub(super) struct Claims {
     node: NodeId,
     watch: ClaimWatch,
     state: State,
 }
 
+#[derive(Debug)]
 enum State {
     Idle,
     /// The present claim is being read.
@@ -79,6 +95,7 @@ enum State {
     Removing,
 }
 
+#[derive(Debug)]
 struct Held {
     claim: Claim,
     revision: Revision,
@@ -195,8 +212,8 @@ impl Claims {
     }
 }
 
-/// Carries out what was asked.
-pub(super) async fn carry_out(store: Store, ask: Ask) -> Answer {
+/// Asks the store: the driver of [`Ask`]. It never fails; an error of the store is in the answer.
+pub async fn carry_out(store: Store, ask: Ask) -> Answer {
     let keyspace = match store.keyspace(KEYSPACE) {
         Ok(keyspace) => keyspace,
         Err(error) => return Answer::Read(Err(error.to_string())),
@@ -205,14 +222,14 @@ pub(super) async fn carry_out(store: Store, ask: Ask) -> Answer {
         Ask::Read => Answer::Read(match keyspace.get(KEY).await {
             Ok(found) => Ok(found.map(|found| (found.revision, found.value))),
             Err(OperationError::KeyspaceMissing) => create(&store).await.map(|()| None),
-            Err(error) => Err(causes(&error.into())),
+            Err(error) => Err(why(&error)),
         }),
         Ask::Write { expect, claim } => {
             let written = keyspace.compare_and_swap(KEY, expect, claim.to_bytes()).await;
             Answer::Written(match written {
                 Ok(Swap::Swapped { revision }) => Ok(Some(revision)),
                 Ok(Swap::Kept { .. }) => Ok(None),
-                Err(error) => Err(causes(&error.into())),
+                Err(error) => Err(why(&error)),
             })
         }
         Ask::Remove { revision } => {
@@ -226,7 +243,7 @@ pub(super) async fn carry_out(store: Store, ask: Ask) -> Answer {
 
 async fn create(store: &Store) -> Result<(), String> {
     let created = store.create_keyspace(KEYSPACE).map_err(|error| error.to_string())?.await;
-    created.map(drop).map_err(|error| causes(&error.into()))
+    created.map(drop).map_err(|error| why(&error))
 }
 
 #[cfg(test)]

@@ -1,0 +1,235 @@
+//! The actions of a healer, and the policy that proposes them.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use x0_identity::NodeId;
+
+use super::view::{LEADER_SHARE, Member, OwnCause, View};
+use crate::{Action, Candidate, Diagnosis, Disruption, Evidence, Expectation, Plan, Policy};
+
+/// A kind of action, as records and configurations name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ActionKind {
+    /// `transfer-leadership`: a leader that is slow itself hands the leadership over.
+    TransferLeadership,
+    /// `take-over`: a voter campaigns although there is a leader, because a majority of the voters sees that
+    /// leader run only part of the time.
+    TakeOver,
+    /// `replace-voter`: the leader makes a learner a voter in the place of a dead one.
+    ReplaceVoter,
+}
+
+impl ActionKind {
+    /// All kinds.
+    pub const ALL: [ActionKind; 3] =
+        [ActionKind::TransferLeadership, ActionKind::TakeOver, ActionKind::ReplaceVoter];
+
+    /// The name in records and in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ActionKind::TransferLeadership => "transfer-leadership",
+            ActionKind::TakeOver => "take-over",
+            ActionKind::ReplaceVoter => "replace-voter",
+        }
+    }
+}
+
+/// What a healer does. The set is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Act {
+    /// Hands the leadership over, because this node is slow.
+    Transfer {
+        /// This node, which leads.
+        from: Member,
+        /// The next leader.
+        to: NodeId,
+        /// What is wrong with this node.
+        cause: OwnCause,
+    },
+    /// Campaigns in spite of a leader that runs only part of the time. It needs no answer of that leader: it
+    /// needs the suspicion of a majority of the voters instead of a claim, and one successor.
+    TakeOver {
+        /// The leader.
+        leader: Member,
+        /// Its term.
+        term: u64,
+    },
+    /// Makes a learner that has caught up a voter in the place of a dead one, in one change.
+    Replace {
+        /// The dead voter.
+        dead: Member,
+        /// The learner.
+        spare: NodeId,
+    },
+}
+
+impl Act {
+    /// Its kind.
+    #[must_use]
+    pub fn action_kind(&self) -> ActionKind {
+        match self {
+            Act::Transfer { .. } => ActionKind::TransferLeadership,
+            Act::TakeOver { .. } => ActionKind::TakeOver,
+            Act::Replace { .. } => ActionKind::ReplaceVoter,
+        }
+    }
+}
+
+impl Action<View> for Act {
+    fn kind(&self) -> &'static str {
+        self.action_kind().name()
+    }
+
+    fn subject(&self) -> &Member {
+        match self {
+            Act::Transfer { from: subject, .. }
+            | Act::TakeOver { leader: subject, .. }
+            | Act::Replace { dead: subject, .. } => subject,
+        }
+    }
+
+    fn disruption(&self) -> Disruption {
+        match self {
+            Act::Transfer { .. } | Act::TakeOver { .. } => Disruption::Brief,
+            Act::Replace { .. } => Disruption::Irreversible,
+        }
+    }
+
+    fn accuses_other(&self) -> bool {
+        matches!(self, Act::TakeOver { .. } | Act::Replace { .. })
+    }
+
+    fn precondition(&self, view: &View) -> Result<(), Cow<'static, str>> {
+        let place = view.place();
+        match self {
+            Act::TakeOver { leader, term } if (place.leader, place.term) != (Some(leader.0), *term) => {
+                Err("there is another leader".into())
+            }
+            Act::TakeOver { .. } => Ok(()),
+            _ if !place.is_leader => Err("this node is not the leader".into()),
+            Act::Replace { dead, .. } if place.reached.contains(&dead.0) => {
+                Err("the voter is reached again".into())
+            }
+            Act::Transfer { .. } | Act::Replace { .. } => Ok(()),
+        }
+    }
+
+    fn is_safe(&self, view: &View) -> Result<(), Cow<'static, str>> {
+        let place = view.place();
+        match *self {
+            // An heir that lags or has just returned makes it worse (CockroachDB #115659).
+            Act::Transfer { to, .. } if place.heir != Some(to) => {
+                Err("the next leader lags or is not reached".into())
+            }
+            Act::Transfer { to, cause: OwnCause::SlowDisk, .. } if view.is_other_pressed(to) => {
+                Err("the writes of the next leader wait for its disk, too".into())
+            }
+            // If many are slow, the cause is the load, and the next leader is slow as well.
+            Act::Transfer { cause: OwnCause::SlowDisk, .. } if is_common(view.others_pressed()) => {
+                let (pressed, others) = view.others_pressed();
+                Err(format!("the writes of {pressed} of {others} other voters wait for their disks, too")
+                    .into())
+            }
+            Act::Transfer { .. } => Ok(()),
+            // A minority acts on nobody but itself, and two successors would disturb each other.
+            Act::TakeOver { .. } if view.successor_now() != Some(view.node()) => {
+                Err("no majority of the voters suspects the leader, or another voter takes over".into())
+            }
+            Act::TakeOver { .. } if !place.has_quorum(view.node(), &place.voters) => {
+                Err("a majority of the voters is not reached".into())
+            }
+            Act::TakeOver { .. } => Ok(()),
+            Act::Replace { spare, .. } if place.spare != Some(spare) => {
+                Err("the spare lags or is not reached".into())
+            }
+            Act::Replace { dead, spare } => {
+                let after: BTreeSet<_> =
+                    place.voters.iter().copied().filter(|voter| *voter != dead.0).chain([spare]).collect();
+                if place.has_quorum(view.node(), &after) {
+                    Ok(())
+                } else {
+                    Err("a majority of the voters after the change is not reached".into())
+                }
+            }
+        }
+    }
+
+    fn badness(&self, view: &View) -> Option<f64> {
+        match self {
+            // The group waits for its leader alone; the next leader has a healer of its own, which judges the
+            // other node.
+            Act::Transfer { .. } if !view.place().is_leader => Some(0.0),
+            Act::Transfer { from, cause, .. } => view.reading(from.0, cause.signal()),
+            // Another leader is judged by its own readings.
+            Act::TakeOver { leader, .. } if view.place().leader != Some(leader.0) => Some(0.0),
+            Act::TakeOver { leader, .. } => view.reading(leader.0, LEADER_SHARE),
+            // The redundancy that is missing.
+            Act::Replace { dead, .. } => Some(f64::from(u8::from(view.place().voters.contains(&dead.0)))),
+        }
+    }
+
+    fn expectation(&self) -> Expectation {
+        Expectation { within: Duration::from_secs(3), improvement: 0.5 }
+    }
+}
+
+/// Whether at least half of the other voters are slow.
+fn is_common((slow, others): (usize, usize)) -> bool {
+    slow > 0 && slow * 2 >= others
+}
+
+/// A leader that is slow itself hands the leadership over, and replaces dead voters; other voters take over
+/// from a leader that runs only part of the time.
+#[derive(Debug)]
+pub(super) struct Heal;
+
+impl Policy<View, Act> for Heal {
+    fn name(&self) -> &'static str {
+        "heal-group"
+    }
+
+    fn decide(&mut self, now: Duration, view: &View, plan: &mut Plan<Act>) {
+        let place = view.place();
+        if !place.is_leader {
+            if let Some((leader, evidence)) = view.leader_cause(now)
+                && view.successor(now) == Some(view.node())
+            {
+                let action = Act::TakeOver { leader: Member(leader), term: place.term };
+                plan.propose(candidate(action, OwnCause::Starved.name(), "cut-off", evidence));
+            }
+            return;
+        }
+        if let (Some((cause, evidence)), Some(to)) = (view.own_cause(now), place.heir) {
+            let action = Act::Transfer { from: Member(view.node()), to, cause };
+            plan.propose(candidate(action, cause.name(), "overload", evidence));
+        }
+        if let Some(spare) = place.spare {
+            for (dead, evidence) in view.dead(now) {
+                plan.propose(candidate(
+                    Act::Replace { dead: Member(dead), spare },
+                    "dead",
+                    "cut-off",
+                    vec![evidence],
+                ));
+            }
+        }
+    }
+}
+
+fn candidate(
+    action: Act,
+    cause: &'static str,
+    other: &'static str,
+    evidence: Vec<Evidence>,
+) -> Candidate<Act> {
+    // At the limit both answers are as likely; far beyond it the limit can hardly be wrong.
+    let factor = evidence.iter().map(|one| one.value / one.threshold).fold(0.0, f64::max);
+    let confidence = factor / (1.0 + factor);
+    let diagnosis = Diagnosis { cause, confidence, runner_up: Some((other, 1.0 - confidence)) };
+    Candidate { action, diagnosis, utility: factor, evidence }
+}

@@ -1,0 +1,115 @@
+//! Settings of a healer.
+
+use std::time::Duration;
+
+use x0_identity::NodeId;
+
+use super::action::{Act, ActionKind, Heal};
+use super::view::View;
+use crate::{Loop, LoopOptions, Mode};
+
+/// Settings of a [`Healer`](super::Healer).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HealerOptions {
+    /// Whether it acts. [`Mode::DryRun`] unless set: everything is recorded, nothing is done.
+    pub mode: Mode,
+    /// A disk is slow when a write of the log waits this long for it. 300 ms unless set.
+    pub slow_disk: Duration,
+    /// A voter that is silent for this long is replaced by a learner that has caught up. Unless set, no voter
+    /// is replaced. A window shorter than a reboot replaces members that come back.
+    pub replace_after: Option<Duration>,
+    /// The kinds of action that wait for a person. None unless set.
+    pub approve: Vec<ActionKind>,
+    /// The time after the first input in which nothing is done. 10 s unless set.
+    pub grace: Duration,
+    /// How long a cause must last before something is done about it. 1 s unless set.
+    pub stability: Duration,
+    /// The pause between two actions of one kind on one node; it doubles. 30 s unless set.
+    pub back_off: Duration,
+}
+
+impl Default for HealerOptions {
+    fn default() -> HealerOptions {
+        HealerOptions {
+            mode: Mode::DryRun,
+            slow_disk: Duration::from_millis(300),
+            replace_after: None,
+            approve: Vec::new(),
+            grace: Duration::from_secs(10),
+            stability: Duration::from_secs(1),
+            back_off: Duration::from_secs(30),
+        }
+    }
+}
+
+impl HealerOptions {
+    /// The usual settings.
+    #[must_use]
+    pub fn new() -> HealerOptions {
+        HealerOptions::default()
+    }
+
+    /// Sets [`HealerOptions::mode`].
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> HealerOptions {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets [`HealerOptions::slow_disk`].
+    #[must_use]
+    pub fn slow_disk(mut self, slow_disk: Duration) -> HealerOptions {
+        self.slow_disk = slow_disk;
+        self
+    }
+
+    /// Sets [`HealerOptions::replace_after`].
+    #[must_use]
+    pub fn replace_after(mut self, replace_after: Option<Duration>) -> HealerOptions {
+        self.replace_after = replace_after;
+        self
+    }
+
+    /// Adds a kind of action that waits for a person.
+    #[must_use]
+    pub fn approve(mut self, kind: ActionKind) -> HealerOptions {
+        self.approve.push(kind);
+        self
+    }
+
+    /// Sets [`HealerOptions::grace`].
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> HealerOptions {
+        self.grace = grace;
+        self
+    }
+
+    /// Sets [`HealerOptions::stability`].
+    #[must_use]
+    pub fn stability(mut self, stability: Duration) -> HealerOptions {
+        self.stability = stability;
+        self
+    }
+
+    /// Sets [`HealerOptions::back_off`].
+    #[must_use]
+    pub fn back_off(mut self, back_off: Duration) -> HealerOptions {
+        self.back_off = back_off;
+        self
+    }
+
+    /// The loop, which claims its actions or not.
+    pub(super) fn engine(&self, node: NodeId, claims: bool) -> Loop<View, Act> {
+        let options = LoopOptions::new()
+            .mode(self.mode)
+            .claims(claims)
+            // A starved process takes a sample every few hundred milliseconds, and each must be a round.
+            .period(Duration::from_millis(200))
+            .grace(self.grace)
+            .stability(self.stability)
+            .back_off(self.back_off);
+        let options = self.approve.iter().fold(options, |options, kind| options.approve(kind.name()));
+        Loop::new(View::new(node, self.slow_disk, self.replace_after), Box::new(Heal), options)
+    }
+}
