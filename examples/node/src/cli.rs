@@ -243,6 +243,9 @@ pub(crate) struct SuperviseArgs {
     /// A node that does not answer for this long hangs, and is killed
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
     pub(crate) hang_after: Duration,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub(crate) while_input: bool,
 }
 
 #[derive(Debug, Args)]

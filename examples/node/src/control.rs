@@ -23,6 +23,8 @@ pub(crate) enum Order {
     CutLink { peer: u64 },
     /// Lose no frames of the links to this neighbour.
     MendLink { peer: u64 },
+    /// Each write of the log takes this much longer from now on.
+    SlowDisk { milliseconds: u64 },
     /// Reply with the state of the mesh.
     Mesh,
     /// Reload the identity from its files and reconnect to every peer with it.

@@ -27,6 +27,7 @@ mod resolve;
 mod revocations;
 mod run;
 mod signals;
+mod slow_log;
 mod status;
 mod supervise;
 mod verify;

@@ -35,6 +35,7 @@ use crate::observe::Observe;
 use crate::rag::Rag;
 use crate::resolve::Names;
 use crate::revocations::Applied;
+use crate::slow_log::{Delay, SlowLog};
 use crate::{bundles, http, identity, mesh, revocations, signals};
 
 /// The time that a stopping leader waits for another leader.
@@ -71,6 +72,7 @@ struct Running {
     mesh: Option<Arc<NodeMesh>>,
     healer: Healer,
     faults: FaultHandle,
+    log_delay: Delay,
     seen: Seen,
     log: Log,
     panics: Panics,
@@ -174,6 +176,11 @@ async fn start(args: &RunArgs) -> Result<Running> {
     if let Some(key) = config.crdt_key {
         options = options.crdt(CrdtOptions::new(key));
     }
+    let log_delay = Delay::default();
+    if args.control {
+        let delay = log_delay.clone();
+        options = options.log_layer(move |inner| Box::new(SlowLog { inner, delay }));
+    }
     let mux = Mux::new(transport, MuxOptions::default());
     // The storage engine panics on damage that it does not expect. Nothing of the node is used after that.
     let node = match catch_unwind(AssertUnwindSafe(|| Node::start(options, &mux))) {
@@ -205,6 +212,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         mesh,
         healer,
         faults,
+        log_delay,
         seen,
         log,
         panics,
@@ -322,6 +330,10 @@ impl Running {
             }
             Ok(Order::CutLink { peer }) => self.set_cut(peer, true),
             Ok(Order::MendLink { peer }) => self.set_cut(peer, false),
+            Ok(Order::SlowDisk { milliseconds }) => {
+                self.log_delay.set(milliseconds);
+                Ok(Reply::Done)
+            }
             Ok(Order::Mesh) => self.mesh().map(|mesh| Reply::Mesh(mesh.state())),
             Ok(Order::Reload) => self.reload().map(|()| Reply::Done),
             Ok(Order::Digest) => {

@@ -26,7 +26,7 @@ use self::notify::ServiceManager;
 use crate::causes::causes;
 use crate::cli::SuperviseArgs;
 use crate::config::NodeConfig;
-use crate::control::{Order, Reply};
+use crate::control::{self, Order, Reply};
 use crate::log::{self, Log};
 use crate::{fatal, signals};
 
@@ -88,6 +88,10 @@ impl Driver<'_> {
     async fn run(&mut self) -> Result<End> {
         let (mut stops, mut reloads) = (signals::Stops::new()?, signals::HangUps::new()?);
         let mut alive = self.manager.watchdog_every().map(tokio::time::interval);
+        let mut input = match self.args.while_input {
+            true => Some(control::orders().context("cannot read standard input")?),
+            false => None,
+        };
         loop {
             while let Some(output) = self.engine.poll_output() {
                 if let Output::End(end) = output {
@@ -101,6 +105,7 @@ impl Driver<'_> {
                 // In this order: an answer that has arrived counts before the timer that misses it.
                 biased;
                 () = stops.next() => Input::Stop,
+                () = closed(&mut input) => Input::Stop,
                 () = reloads.next() => Input::Reload,
                 input = next(&mut self.process) => input,
                 () = tick(&mut alive) => {
@@ -236,6 +241,16 @@ async fn sleep_until(origin: Instant, due: Option<Duration>) {
         Some(due) => tokio::time::sleep(due.saturating_sub(origin.elapsed())).await,
         None => std::future::pending().await,
     }
+}
+
+/// Returns once when standard input has ended; never, if it is not watched. What is written there means nothing.
+async fn closed(input: &mut Option<mpsc::UnboundedReceiver<Result<Order, String>>>) {
+    if let Some(lines) = input {
+        while lines.recv().await.is_some() {}
+        *input = None;
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {

@@ -50,6 +50,19 @@ fn every_check_passes_and_the_json_has_the_figures() {
         assert_eq!(json[field], value, "{json}");
     }
     assert_eq!(json["crdt_identical"], true, "{json}");
+    for (field, value) in [("healed", if cfg!(unix) { 3 } else { 0 }), ("wrong_acts", 0)] {
+        assert_eq!(json[field], value, "{json}");
+    }
+    if cfg!(unix) {
+        // A hang is one after two seconds, and a dead voter after ten.
+        assert!(json["gray_ms"].as_u64().unwrap() > 0, "{json}");
+        assert!(json["hung_ms"].as_u64().unwrap() >= 2000, "{json}");
+        assert!(json["replaced_ms"].as_u64().unwrap() >= 10_000, "{json}");
+        let timeline = json["timeline"].as_array().unwrap();
+        for what in ["fault", "action", "proof", "healed"] {
+            assert!(timeline.iter().any(|moment| moment["what"] == what), "no {what} in {json}");
+        }
+    }
     assert!(is_empty(&folder.path().join("tmp")), "the temporary folder is left behind");
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
@@ -13,6 +13,7 @@ use crate::control::{Order, Reply};
 
 /// The time in which a node must reply to an order.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// A running node. Dropping it kills the process and waits for its end.
 #[derive(Debug)]
@@ -121,10 +122,7 @@ impl NodeProcess {
     }
 
     fn log_end(&self) -> String {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(6)..].join("\n")
+        log_end(&self.log)
     }
 }
 
@@ -134,6 +132,109 @@ impl Drop for NodeProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A node under `x0-node supervise`. Dropping it kills the supervisor, whose end is that of the node.
+#[derive(Debug)]
+pub(crate) struct SupervisedNode {
+    number: usize,
+    supervisor: Child,
+    log: PathBuf,
+}
+
+/// What the log of a supervisor says of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    /// How often the node served.
+    pub(crate) ready: usize,
+    /// The process of the last start.
+    pub(crate) pid: Option<u32>,
+}
+
+impl SupervisedNode {
+    /// Starts a supervisor with the configuration in `folder`, without waiting for its node.
+    pub(crate) fn start(number: usize, folder: &Path) -> Result<SupervisedNode> {
+        let own = std::env::current_exe().context("cannot find the path of this program")?;
+        let log = folder.join("node.log");
+        let output = File::options().create(true).append(true).open(&log);
+        let output = output.with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(own);
+        command.arg("supervise").arg("--while-input").arg("--config").arg(folder.join("node.toml"));
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(output);
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let supervisor =
+            command.spawn().with_context(|| format!("cannot start the supervisor of node {number}"))?;
+        Ok(SupervisedNode { number, supervisor, log })
+    }
+
+    /// What has happened so far.
+    pub(crate) fn seen(&self) -> Seen {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        seen(&String::from_utf8_lossy(&log))
+    }
+
+    /// Waits until the node has served `count` times. Returns the process of its last start.
+    pub(crate) async fn served(&self, count: usize, limit: Duration) -> Result<u32> {
+        let begun = Instant::now();
+        loop {
+            match self.seen() {
+                Seen { ready, pid: Some(pid) } if ready >= count => return Ok(pid),
+                _ if begun.elapsed() > limit => bail!(
+                    "node {} did not serve within {limit:?}; its log ends with\n{}",
+                    self.number,
+                    log_end(&self.log)
+                ),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Stops the supervisor and its node in an orderly way.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        drop(self.supervisor.stdin.take());
+        let begun = Instant::now();
+        loop {
+            match self.supervisor.try_wait().context("cannot wait for a supervisor")? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("the supervisor of node {} ended with {status}", self.number),
+                None if begun.elapsed() > REPLY_LIMIT => {
+                    bail!("the supervisor of node {} did not stop within {REPLY_LIMIT:?}", self.number)
+                }
+                None => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+}
+
+impl Drop for SupervisedNode {
+    fn drop(&mut self) {
+        // Both fail only if the process has ended already.
+        let _ = self.supervisor.kill();
+        let _ = self.supervisor.wait();
+    }
+}
+
+fn seen(log: &str) -> Seen {
+    let mut seen = Seen::default();
+    for line in log.lines() {
+        let mut words = line.split(' ');
+        match words.find_map(|word| word.strip_prefix("event=")) {
+            Some("node-ready") => seen.ready += 1,
+            Some("node-started") => {
+                seen.pid = words.find_map(|word| word.strip_prefix("pid=")?.parse().ok());
+            }
+            _ => {}
+        }
+    }
+    seen
+}
+
+fn log_end(log: &Path) -> String {
+    let log = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
 }
 
 /// The lines of the output of a child; the channel closes with it.
@@ -149,4 +250,17 @@ fn lines(output: ChildStdout) -> Result<mpsc::UnboundedReceiver<String>> {
     };
     std::thread::Builder::new().name("node output".into()).spawn(read)?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_a_supervisor_tells_its_process() {
+        assert_eq!(seen(""), Seen::default());
+        let log = "time=1 event=node-started pid=17\ntime=2 node=6 event=listening address=x\ntime=3 event=node-ready after_ms=4\n\
+                   time=5 event=node-hung silent_ms=2000\ntime=6 event=node-started pid=18\n";
+        assert_eq!(seen(log), Seen { ready: 1, pid: Some(18) });
+    }
 }

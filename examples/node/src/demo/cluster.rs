@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+#[cfg(unix)]
+use super::child::SupervisedNode;
 use super::child::{NodeProcess, StartError};
-use crate::config::Engine;
+use crate::config::{Engine, NodeConfig};
 use crate::control::{CrdtState, Digest, MeshState, Order, Reply, Status};
 use crate::init::{self, Layout};
 
@@ -19,12 +21,16 @@ const PORT_ATTEMPTS: usize = 5;
 /// The time in which a node is started again while its port is in use.
 const RESTART_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+/// Healers that act. Ten seconds is the shortest silence after which a voter is replaced.
+const HEAL: &str = "\n[heal]\nmode = \"active\"\nreplace_after_s = 10\n";
 
 /// The nodes, numbered from 1.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     layout: Layout,
     places: Vec<Place>,
+    /// The ends of the links of the ring.
+    ends: Vec<SocketAddr>,
 }
 
 /// The address and the process of a node.
@@ -32,6 +38,8 @@ pub(crate) struct Cluster {
 struct Place {
     address: SocketAddr,
     process: Option<NodeProcess>,
+    /// When the last process served.
+    started: Instant,
     /// Holds the port of a killed node, so that no other program takes it. Like a machine without power it
     /// replies to nothing.
     held: Option<UdpSocket>,
@@ -41,7 +49,7 @@ impl Cluster {
     /// Issues identities and starts `count` nodes below `root`, which reach each other over the links of a
     /// ring.
     pub(crate) async fn start(root: &Path, count: usize) -> Result<Cluster> {
-        Cluster::start_each(root, count, 2 * count, &ring).await
+        Cluster::start_each(root, count, 2 * count, &|number, ends| ring(number, ends) + HEAL).await
     }
 
     /// Issues identities and starts `count` nodes below `root`, which reach each other directly, with lines
@@ -69,7 +77,7 @@ impl Cluster {
             for number in 1..=count {
                 append(&layout.node_config(number), &extra(number, &ends))?;
             }
-            match Cluster::start_on(layout, addresses).await {
+            match Cluster::start_on(layout, addresses, ends).await {
                 Ok(cluster) => return Ok(cluster),
                 Err(StartError::Other(error)) => return Err(error),
                 // The started nodes have ended, and their files name the wrong ports.
@@ -79,13 +87,53 @@ impl Cluster {
         bail!("another program took a free port in each of {PORT_ATTEMPTS} attempts: run the demo again")
     }
 
-    async fn start_on(layout: Layout, addresses: Vec<SocketAddr>) -> Result<Cluster, StartError> {
+    async fn start_on(
+        layout: Layout,
+        addresses: Vec<SocketAddr>,
+        ends: Vec<SocketAddr>,
+    ) -> Result<Cluster, StartError> {
         let mut places = Vec::new();
         for (number, address) in (1..).zip(addresses) {
             let process = NodeProcess::start(number, &layout.node(number)).await?;
-            places.push(Place { address, process: Some(process), held: None });
+            places.push(Place { address, process: Some(process), started: Instant::now(), held: None });
         }
-        Ok(Cluster { layout, places })
+        Ok(Cluster { layout, places, ends })
+    }
+
+    /// Issues an identity to one more node, with links to two nodes of the ring, and starts it under a
+    /// supervisor. It is no member yet, and [`Cluster::take_over`] makes it a node of this cluster.
+    #[cfg(unix)]
+    pub(crate) fn start_spare(&self, root: &Path) -> Result<(SupervisedNode, SocketAddr)> {
+        let number = self.len() + 1;
+        let [address, link] = free_addresses(2)?[..] else { bail!("two addresses were asked for") };
+        let config = init::extend(root, number, address, VALIDITY)?;
+        append(&config, &spare_link(link, &self.ends))?;
+        append(&config, HEAL)?;
+        Ok((SupervisedNode::start(number, &self.layout.node(number))?, address))
+    }
+
+    /// Stops the supervisor of the spare node, and runs the node as the others are run. Returns its number.
+    #[cfg(unix)]
+    pub(crate) async fn take_over(&mut self, spare: SupervisedNode, address: SocketAddr) -> Result<usize> {
+        spare.stop().await?;
+        self.places.push(Place { address, process: None, started: Instant::now(), held: None });
+        let number = self.len();
+        self.restart(number).await?;
+        Ok(number)
+    }
+
+    /// The settings of each node, and when its last process served.
+    #[cfg(unix)]
+    pub(crate) fn settings(&self) -> Result<Vec<(usize, NodeConfig, Instant)>> {
+        let of = |(number, place): (usize, &Place)| {
+            Ok((number, NodeConfig::load(&self.layout.node_config(number))?, place.started))
+        };
+        (1..).zip(&self.places).map(of).collect()
+    }
+
+    /// When the last process of a node served.
+    pub(crate) fn started(&self, number: usize) -> Instant {
+        self.places[number - 1].started
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -259,6 +307,7 @@ impl Cluster {
             match NodeProcess::start(number, &folder).await {
                 Ok(process) => {
                     place.process = Some(process);
+                    place.started = Instant::now();
                     return Ok(());
                 }
                 Err(StartError::Other(error)) => return Err(error),
@@ -328,6 +377,13 @@ fn ring(number: usize, ends: &[SocketAddr]) -> String {
     let link =
         |(own, neighbour)| format!("\n[[links]]\naddress = \"{own}\"\nneighbours = [\"{neighbour}\"]\n");
     links.into_iter().map(link).collect()
+}
+
+/// The link of a spare node, with the first ends of two links of the ring as its neighbours.
+#[cfg(unix)]
+fn spare_link(own: SocketAddr, ends: &[SocketAddr]) -> String {
+    let neighbours: Vec<_> = ends.iter().step_by(4).take(2).map(|end| format!("\"{end}\"")).collect();
+    format!("\n[[links]]\naddress = \"{own}\"\nneighbours = [{}]\n", neighbours.join(", "))
 }
 
 /// Unused addresses below the range of ephemeral ports, so that the system assigns none of them to another

@@ -2,6 +2,19 @@
 
 use serde::Serialize;
 
+/// A fault, an action of a healer, or their effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Moment {
+    /// The time since the begin of the demo; that of a healer is exact to some tens of milliseconds.
+    pub(crate) at_ms: u64,
+    /// `fault`, `action`, `proof`, `failed` or `healed`.
+    pub(crate) what: &'static str,
+    pub(crate) text: String,
+}
+
+/// The faults that the part about healing injects, where the system can stop processes.
+pub(crate) const FAULTS: usize = if cfg!(unix) { 3 } else { 0 };
+
 /// The result, as in the JSON output.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Report {
@@ -43,6 +56,19 @@ pub(crate) struct Report {
     pub(crate) rotation_ms: u64,
     /// The longest time between two acknowledgements while an identity was rotated.
     pub(crate) rotation_gap_ms: u64,
+    /// Faults that the nodes healed by themselves: a slow leader, a node that hung, a voter that died.
+    pub(crate) healed: usize,
+    /// From the begin of the slowness of the leader's disk to the acknowledgement of a write under another leader.
+    pub(crate) gray_ms: u64,
+    /// From the stop of a process until its supervisor has another one that serves.
+    pub(crate) hung_ms: u64,
+    /// From the kill of a voter until the spare node is a voter in its place. Fifteen seconds of it are the loss
+    /// of its connection and the silence after which a voter counts as dead.
+    pub(crate) replaced_ms: u64,
+    /// Actions of the healers that no injected fault explains.
+    pub(crate) wrong_acts: usize,
+    /// The faults, and what the healers did about them and why, by time.
+    pub(crate) timeline: Vec<Moment>,
     /// Keys written to the CRDT keyspace on both sides of the partition, each acknowledged by one node.
     pub(crate) crdt_written: u64,
     /// The acknowledged writes that are missing on a node at the end, and lost additions to the counter.
@@ -94,6 +120,10 @@ impl Report {
         );
         fail(self.crdt_identical, "the CRDT keyspaces differ".to_owned());
         fail(self.replicas_identical, "the replicas differ".to_owned());
+        fail(
+            self.healed == FAULTS,
+            format!("{} of {FAULTS} faults were healed without an operator", self.healed),
+        );
         self.held = self.failures.is_empty();
     }
 
@@ -135,6 +165,24 @@ impl Report {
                 format!("by every node; never {} ms without an acknowledged write", self.rotation_gap_ms + 1),
             ),
             (
+                "slow leader replaced",
+                format!("{} ms", self.gray_ms),
+                "until a write passed under another leader; its own healer decided".to_owned(),
+            ),
+            (
+                "hung node serves again",
+                format!("{} ms", self.hung_ms),
+                "under `x0-node supervise`, of which 2000 ms are the time that a hang takes".to_owned(),
+            ),
+            (
+                "dead voter replaced",
+                format!("{} ms", self.replaced_ms),
+                format!(
+                    "by a spare, after the 10 s in which it may return; {} actions without a fault",
+                    self.wrong_acts
+                ),
+            ),
+            (
                 "written on both sides",
                 self.crdt_written.to_string(),
                 format!(
@@ -164,6 +212,12 @@ impl Report {
             table.push_str(line.trim_end());
             table.push('\n');
         }
+        if !self.timeline.is_empty() {
+            table.push_str("\n  Healing:\n");
+        }
+        for Moment { at_ms, what, text } in &self.timeline {
+            table.push_str(&format!("  {:7.2} s  {what:6}  {text}\n", *at_ms as f64 / 1000.0));
+        }
         let took = format!("{:.1} s", self.took_ms as f64 / 1000.0);
         if self.held {
             table.push_str(&format!("\n  Every check passed, in {took}.\n"));
@@ -189,6 +243,8 @@ mod tests {
             crdt_written: 200,
             crdt_siblings: 2,
             crdt_identical: true,
+            healed: FAULTS,
+            timeline: vec![Moment { at_ms: 1230, what: "fault", text: "node 1 hangs".into() }],
             ..Report::default()
         }
     }
@@ -198,6 +254,7 @@ mod tests {
         let mut report = good();
         report.judge();
         assert!(report.held && report.table().contains("Every check passed"));
+        assert!(report.table().contains("1.23 s  fault   node 1 hangs"), "{}", report.table());
     }
 
     #[test]
@@ -219,6 +276,8 @@ mod tests {
         check(|report| report.crdt_written = 0, "nothing was written to the CRDT keyspace");
         check(|report| report.crdt_lost = 3, "3 writes to the CRDT keyspace were lost");
         check(|report| report.crdt_siblings = 1, "has 1 values instead of two");
+        #[cfg(unix)]
+        check(|report| report.healed = 1, "1 of 3 faults were healed");
         check(|report| report.crdt_identical = false, "the CRDT keyspaces differ");
     }
 
@@ -235,6 +294,11 @@ mod tests {
             "failover_ms",
             "epochs_lost",
             "relayed_bytes",
+            "healed",
+            "gray_ms",
+            "hung_ms",
+            "replaced_ms",
+            "wrong_acts",
         ] {
             assert!(json[field].is_u64(), "{field}");
         }
