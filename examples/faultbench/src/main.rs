@@ -11,6 +11,7 @@ mod load;
 mod program;
 mod random;
 mod report;
+mod sim;
 mod torture;
 mod trial;
 
@@ -38,6 +39,8 @@ enum Command {
     Run(trial::Options),
     /// Write what the results of `run` say: a table, an HTML file, rows as those of x0-bench
     Report(report::Options),
+    /// Play the healers of a group in a model world of virtual time: healthy days, and faults
+    Sim(sim::Options),
     /// Run x0-node processes in network namespaces under random faults, and check every history
     Torture(torture::Options),
     /// One client process of a run
@@ -68,6 +71,7 @@ fn dispatch(command: Command) -> Result<bool> {
         }
         Command::Run(options) => trial::run(&options),
         Command::Report(options) => report::run(&options).map(|()| true),
+        Command::Sim(options) => sim::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::Client(options) => client::run(&options).map(|()| true),
         Command::Load(options) => load::run(&options).map(|()| true),
