@@ -139,24 +139,30 @@ impl Observation {
         }
     }
 
-    /// The place of the node in its group. Heir and spare are the voter and the learner that are reached and
-    /// whose logs lag least.
-    fn place(&self) -> Place {
-        let best = |members: &BTreeSet<NodeId>| {
-            let others = members.iter().filter(|member| **member != self.node);
-            let reached = others.filter(|member| self.reached.contains(member));
-            let indexes = reached.filter_map(|member| Some((*self.acknowledged.get(member)?, *member)));
-            indexes.filter(|(index, _)| index + LAG_MAX >= self.committed).max().map(|(_, member)| member)
-        };
-        Place {
+    /// Of these members, the one that is reached and whose log lags least, if it lags little.
+    fn best(&self, members: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let others = members.iter().filter(|member| **member != self.node);
+        let reached = others.filter(|member| self.reached.contains(member));
+        let indexes = reached.filter_map(|member| Some((*self.acknowledged.get(member)?, *member)));
+        indexes.filter(|(index, _)| index + LAG_MAX >= self.committed).max().map(|(_, member)| member)
+    }
+
+    /// The place of the node in its group, if it is another one than before.
+    fn place(&self, before: &Place) -> Option<Place> {
+        let (heir, spare) = (self.best(&self.voters), self.best(&self.learners));
+        let is_same = (before.leader, before.term, before.heir, before.spare)
+            == (self.leader, self.term, heir, spare)
+            && before.voters == self.voters
+            && before.reached == self.reached;
+        (!is_same).then(|| Place {
             is_leader: self.leader == Some(self.node),
             leader: self.leader,
             term: self.term,
-            heir: best(&self.voters),
-            spare: best(&self.learners),
+            heir,
+            spare,
             voters: self.voters.clone(),
             reached: self.reached.clone(),
-        }
+        })
     }
 }
 
@@ -309,7 +315,9 @@ impl Healer {
             self.leader = (observation.leader, observation.term);
             self.samples.forget_leader();
         }
-        self.engine.knowledge_mut().set(observation.place());
+        if let Some(place) = observation.place(self.engine.knowledge().place()) {
+            self.engine.knowledge_mut().set(place);
+        }
         let heard = observation.leader_heard.filter(|_| other.is_some());
         let sample = self.samples.take(now, observation.writing_since, heard);
         let own = [

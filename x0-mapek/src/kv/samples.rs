@@ -108,20 +108,28 @@ impl Samples {
         }
     }
 
-    /// How long each of these voters has not been reached; zero for one that is reached. The time begins with
-    /// the first sample without the voter.
+    /// How long each of these voters has not been reached, without those that are reached as at the sample
+    /// before; zero for one that is reached again. The time begins with the first sample without the voter.
     pub(super) fn silences(
         &mut self,
         now: Duration,
         voters: impl Iterator<Item = NodeId>,
         reached: &BTreeSet<NodeId>,
     ) -> Vec<(NodeId, Duration)> {
-        let since = |voter: NodeId| match reached.contains(&voter) {
-            true => (voter, now),
-            false => (voter, self.silent.get(&voter).copied().unwrap_or(now)),
-        };
-        self.silent = voters.map(since).collect();
-        self.silent.iter().map(|(voter, since)| (*voter, now.saturating_sub(*since))).collect()
+        let mut silences = Vec::new();
+        let before = std::mem::take(&mut self.silent);
+        for voter in voters {
+            match (reached.contains(&voter), before.get(&voter)) {
+                (true, None) => {}
+                (true, Some(_)) => silences.push((voter, Duration::ZERO)),
+                (false, since) => {
+                    let since = since.copied().unwrap_or(now);
+                    self.silent.insert(voter, since);
+                    silences.push((voter, now.saturating_sub(since)));
+                }
+            }
+        }
+        silences
     }
 }
 
@@ -153,13 +161,16 @@ mod tests {
         let mut at = |at: u64, reached: &[NodeId]| {
             let reached = reached.iter().copied().collect();
             let silences = samples.silences(millis(at), [two, three].into_iter(), &reached);
-            silences.iter().map(|(_, silent)| silent.as_millis()).collect::<Vec<_>>()
+            let number = |node: NodeId| if node == two { 2 } else { 3 };
+            silences.iter().map(|(node, silent)| (number(*node), silent.as_millis())).collect::<Vec<_>>()
         };
-        assert_eq!(at(500, &[two]), [0, 0]);
-        assert_eq!(at(600, &[two]), [0, 100]);
-        assert_eq!(at(900, &[]), [300, 400]);
-        assert_eq!(at(1000, &[three]), [400, 0]);
-        assert_eq!(at(1100, &[]), [500, 100]);
+        assert_eq!(at(500, &[two]), [(3, 0)]);
+        assert_eq!(at(600, &[two]), [(3, 100)]);
+        assert_eq!(at(900, &[]), [(2, 0), (3, 400)]);
+        assert_eq!(at(1000, &[three]), [(2, 100), (3, 0)]);
+        assert_eq!(at(1100, &[]), [(2, 200), (3, 0)]);
+        assert_eq!(at(1200, &[two, three]), [(2, 0), (3, 0)]);
+        assert_eq!(at(1300, &[two, three]), []);
     }
 
     #[test]

@@ -178,6 +178,8 @@ fn dead_voter(mode: Mode, after: Option<u64>, reached: &[u64], has_spare: bool) 
         let others: Vec<_> = place.voters.iter().copied().filter(|voter| *voter != id(1)).collect();
         let silences = samples.silences(now, others.into_iter(), &place.reached);
         healer.knowledge_mut().set(place);
+        let own = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: 0.0 };
+        healer.handle(now, Input::Reading(own)).unwrap();
         for (subject, silent) in silences {
             let reading = Reading { subject: Member(subject), signal: SILENCE, value: silent.as_secs_f64() };
             healer.handle(now, Input::Reading(reading)).unwrap();
