@@ -6,10 +6,14 @@
 
 #[path = "path/budgets.rs"]
 mod budgets;
+#[path = "path/changes.rs"]
+mod changes;
 #[path = "path/forge.rs"]
 mod forge;
 #[path = "path/generated.rs"]
 mod generated;
+#[path = "path/generator.rs"]
+mod generator;
 #[path = "path/oracles.rs"]
 mod oracles;
 #[path = "path/vectors.rs"]

@@ -1,8 +1,11 @@
 //! Certificates built field by field, so that any of them can be wrong.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::LazyLock;
 
-use pki_types::CertificateDer;
+use pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
+};
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
 /// A moment within the validity of every certificate that says nothing else: 2033-05-18T03:33:20Z.
@@ -11,6 +14,46 @@ pub(crate) const NOW: i64 = 2_000_000_000;
 /// Keys of ECDSA P-256. A certificate says which one is its own and which one signs it.
 static KEYS: LazyLock<Vec<KeyPair>> =
     LazyLock::new(|| (0..12).map(|_| KeyPair::generate().unwrap()).collect());
+
+/// The `SubjectPublicKeyInfo` of each.
+static KEY_INFOS: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| KEYS.iter().map(PublicKeyData::subject_public_key_info).collect());
+
+/// How a forge signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Ecdsa,
+    /// See [`Hashed`].
+    Hashed,
+}
+
+/// A hash of key and message under the names of ECDSA with P-256: anybody can sign, and a signature takes
+/// less than a microsecond. For comparisons of what verifiers decide beside the signatures.
+#[derive(Debug)]
+pub(crate) struct Hashed;
+
+impl Hashed {
+    fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(key);
+        hasher.write(message);
+        hasher.finish().to_be_bytes().to_vec()
+    }
+}
+
+impl SignatureVerificationAlgorithm for Hashed {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        if Hashed::sign(key, message) == signature { Ok(()) } else { Err(InvalidSignature) }
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_P256
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_SHA256
+    }
+}
 
 /// `AlgorithmIdentifier` of ecdsa-with-SHA256.
 pub(crate) const ECDSA_SHA256: &[u8] = &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
@@ -106,8 +149,12 @@ pub(crate) struct Forge {
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     pub(crate) key: usize,
     pub(crate) signer: usize,
+    /// A position in the signed part, of which the remainder by its length counts, and the byte there.
+    pub(crate) mutation: Option<(usize, u8)>,
     /// The change of the signature.
     pub(crate) signature: fn(Vec<u8>) -> Vec<u8>,
+    /// Bytes after the certificate.
+    pub(crate) trailing: Vec<u8>,
 }
 
 impl Forge {
@@ -125,7 +172,9 @@ impl Forge {
             extensions: Vec::new(),
             key,
             signer,
+            mutation: None,
             signature: |signature| signature,
+            trailing: Vec::new(),
         }
     }
 
@@ -192,21 +241,35 @@ impl Forge {
     }
 
     pub(crate) fn build(&self) -> CertificateDer<'static> {
+        self.build_with(Scheme::Ecdsa)
+    }
+
+    pub(crate) fn build_with(&self, scheme: Scheme) -> CertificateDer<'static> {
         let extensions: Vec<u8> = self.extensions.iter().flat_map(|(_, whole)| whole.clone()).collect();
         let extensions = if extensions.is_empty() { Vec::new() } else { tlv(0xa3, &tlv(0x30, &extensions)) };
-        let signed = sequence(&[
+        let mut signed = sequence(&[
             &self.version,
             &self.serial,
             &self.algorithm,
             &self.issuer,
             &sequence(&[&self.not_before, &self.not_after]),
             &self.subject,
-            &KEYS[self.key].subject_public_key_info(),
+            &KEY_INFOS[self.key],
             &self.unique,
             &extensions,
         ]);
-        let signature = (self.signature)(KEYS[self.signer].sign(&signed).unwrap());
+        if let Some((position, byte)) = self.mutation {
+            let position = position % signed.len();
+            signed[position] = byte;
+        }
+        let signature = match scheme {
+            Scheme::Ecdsa => KEYS[self.signer].sign(&signed).unwrap(),
+            Scheme::Hashed => Hashed::sign(KEYS[self.signer].der_bytes(), &signed),
+        };
+        let signature = (self.signature)(signature);
         let algorithm = self.outer_algorithm.as_ref().unwrap_or(&self.algorithm);
-        sequence(&[&signed, algorithm, &tlv(3, &[&[0], &signature[..]].concat())]).into()
+        let mut der = sequence(&[&signed, algorithm, &tlv(3, &[&[0], &signature[..]].concat())]);
+        der.extend(&self.trailing);
+        der.into()
     }
 }

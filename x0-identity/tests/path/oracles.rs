@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pki_types::CertificateDer;
+use pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x0_identity::{LeafError, PathError, SigningError, VerifyError};
 
@@ -12,11 +12,20 @@ use super::vectors::{Vector, vectors};
 use super::{accepts, ours, unix};
 
 /// Whether webpki finds a path, as client and as server.
-pub(crate) fn webpki_accepts(vector: &Vector) -> bool {
+fn webpki_accepts(vector: &Vector) -> bool {
+    webpki_accepts_with(
+        vector,
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.all,
+    )
+}
+
+pub(crate) fn webpki_accepts_with(
+    vector: &Vector,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> bool {
     let anchors: Vec<_> =
         vector.bundle.iter().filter_map(|der| Some(anchor_from_trusted_cert(der).ok()?.to_owned())).collect();
     let Ok(leaf) = EndEntityCert::try_from(&vector.chain[0]) else { return false };
-    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
     [KeyUsage::client_auth(), KeyUsage::server_auth()].into_iter().all(|usage| {
         leaf.verify_for_usage(algorithms, &anchors, &vector.chain[1..], unix(vector.now), usage, None, None)
             .is_ok()
@@ -364,7 +373,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// Whether OpenSSL verifies the chain, as client and as server.
-pub(crate) fn openssl_accepts(vector: &Vector, folder: &Path) -> bool {
+fn openssl_accepts(vector: &Vector, folder: &Path) -> bool {
     if vector.bundle.is_empty() {
         return false;
     }
@@ -372,23 +381,37 @@ pub(crate) fn openssl_accepts(vector: &Vector, folder: &Path) -> bool {
     fs::write(folder.join("chain.pem"), pem(&vector.chain[1..])).unwrap();
     fs::write(folder.join("bundle.pem"), pem(&vector.bundle)).unwrap();
     ["sslclient", "sslserver"].into_iter().all(|purpose| {
-        let mut command = Command::new("openssl");
-        command.args(["verify", "-no-CApath", "-no-CAstore", "-CAfile", "bundle.pem", "-purpose", purpose]);
-        command.args(["-attime", &vector.now.to_string()]);
+        let mut command = openssl_verify(folder, purpose, vector.now);
         if vector.chain.len() > 1 {
             command.args(["-untrusted", "chain.pem"]);
         }
-        command.arg("leaf.pem").current_dir(folder).output().unwrap().status.success()
+        command.arg("leaf.pem").output().unwrap().status.success()
     })
+}
+
+/// `openssl verify` with the authorities of `bundle.pem` in the folder, without the files that it verifies.
+pub(crate) fn openssl_verify(folder: &Path, purpose: &str, now: i64) -> Command {
+    let mut command = Command::new("openssl");
+    command.args(["verify", "-no-CApath", "-no-CAstore", "-CAfile", "bundle.pem", "-purpose", purpose]);
+    command.args(["-attime", &now.to_string()]).current_dir(folder);
+    command
+}
+
+/// Whether there is no `openssl`. Continuous integration installs it, so that there the comparison cannot be
+/// left out unseen.
+pub(crate) fn openssl_is_missing() -> bool {
+    let missing = Command::new("openssl").arg("version").output().is_err();
+    if missing {
+        assert!(std::env::var_os("CI").is_none(), "openssl is not installed");
+        println!("skipped: openssl is not installed");
+    }
+    missing
 }
 
 #[test]
 fn openssl_differs_only_where_explained() {
     let folder = tempfile::tempdir().unwrap();
-    if Command::new("openssl").arg("version").output().is_err() {
-        // Continuous integration installs it, so that there the comparison cannot be left out unseen.
-        assert!(std::env::var_os("CI").is_none(), "openssl is not installed");
-        println!("skipped: openssl is not installed");
+    if openssl_is_missing() {
         return;
     }
     compare("OpenSSL", OPENSSL, |vector| openssl_accepts(vector, folder.path()));
