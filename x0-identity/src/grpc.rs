@@ -5,6 +5,8 @@
 //! as `:authority`, for which the crate `h2` resets the stream. Everything that a peer makes this module keep
 //! is bounded by [`Limits`](http2::Limits) and the constants beside it.
 
+#[cfg(any(fuzzing, test))]
+mod arbitrary;
 mod frame;
 mod hpack;
 mod http2;
@@ -14,23 +16,11 @@ mod protobuf;
 mod status;
 mod stream;
 
+#[cfg(fuzzing)]
+pub use arbitrary::{decode_header_blocks, exchange_frames, read_messages};
 pub(crate) use frame::ErrorCode;
 pub(crate) use http2::{Event, Fields, Http2, Limits};
 pub(crate) use message::{FrameError, Messages, frame_message};
 pub use protobuf::DecodeError;
 pub(crate) use protobuf::{Reader, Value, Writer, read_entry};
 pub use status::{Code, Status};
-
-/// Decodes header blocks with one table, for a fuzz target: each begins with its length in two bytes.
-#[cfg(fuzzing)]
-pub fn decode_header_blocks(mut data: &[u8]) {
-    let mut decoder = hpack::Decoder::default();
-    while let Some((len, rest)) = data.split_first_chunk::<2>() {
-        let len = usize::from(u16::from_le_bytes(*len)).min(rest.len());
-        let (block, rest) = rest.split_at(len);
-        if decoder.decode(block, 16 * 1024).is_err() {
-            return;
-        }
-        data = rest;
-    }
-}

@@ -196,7 +196,7 @@ pub use x509::{
 #[doc(hidden)]
 pub mod fuzz {
     #[cfg(feature = "workload-api")]
-    pub use crate::grpc::decode_header_blocks;
+    pub use crate::grpc::{decode_header_blocks, exchange_frames, read_messages};
 }
 
 /// The code of README.md, compiled as doctests.

@@ -1,16 +1,10 @@
-//! Certificates and PEM files from anywhere: refused or read, never a panic.
+//! Certificates from anywhere, by everything that reads one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rustls_pki_types::CertificateDer;
-use x0_identity::{TrustBundle, TrustDomain, X509Svid, spiffe_id_of, spiffe_id_of_signer};
 
-fuzz_target!(|data: &[u8]| {
-    let certificate = CertificateDer::from(data);
-    let _ = spiffe_id_of(&certificate);
-    let _ = spiffe_id_of_signer(&certificate);
-    let _ = X509Svid::from_pem(data);
-    if let Ok(domain) = TrustDomain::parse("example.org") {
-        let _ = TrustBundle::from_pem(domain, data);
-    }
-});
+#[allow(dead_code, reason = "each target runs one of the properties")]
+#[path = "../../tests/decoders/properties.rs"]
+mod properties;
+
+fuzz_target!(|data: &[u8]| properties::certificate(data));

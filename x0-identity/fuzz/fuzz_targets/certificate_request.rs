@@ -1,11 +1,10 @@
-//! Certificate requests from outside: a proof of possession, or refused.
+//! Certificate requests and stored keys.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use x0_identity::CertificateRequest;
 
-fuzz_target!(|data: &[u8]| {
-    if let Err(error) = CertificateRequest::from_der(data) {
-        drop(error.to_string());
-    }
-});
+#[allow(dead_code, reason = "each target runs one of the properties")]
+#[path = "../../tests/decoders/properties.rs"]
+mod properties;
+
+fuzz_target!(|data: &[u8]| properties::certificate_request(data));

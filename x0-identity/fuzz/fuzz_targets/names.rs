@@ -1,17 +1,10 @@
-//! Names from anywhere: what is read is written as it was read.
+//! Names from anywhere, by everything that reads one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use x0_identity::{NodeId, SpiffeId, TrustDomain};
 
-fuzz_target!(|data: &str| {
-    if let Ok(id) = SpiffeId::parse(data) {
-        assert_eq!(id.to_string(), data);
-    }
-    if let Ok(domain) = TrustDomain::parse(data) {
-        assert_eq!(domain.to_string(), data);
-    }
-    if let Ok(node) = data.parse::<NodeId>() {
-        assert_eq!(node.to_string(), data);
-    }
-});
+#[allow(dead_code, reason = "each target runs one of the properties")]
+#[path = "../../tests/decoders/properties.rs"]
+mod properties;
+
+fuzz_target!(|data: &[u8]| properties::names(data));

@@ -1,14 +1,10 @@
-//! Revocation views from outside: refused, or written as they were read.
+//! Revocation views, signed ones and signed bundles.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use x0_identity::{RevocationView, SignedRevocations};
 
-fuzz_target!(|data: &[u8]| {
-    if let Ok(view) = RevocationView::from_bytes(data) {
-        assert_eq!(view.to_bytes(), data);
-    }
-    if let Ok(signed) = SignedRevocations::from_bytes(data) {
-        assert_eq!(signed.to_bytes(), data);
-    }
-});
+#[allow(dead_code, reason = "each target runs one of the properties")]
+#[path = "../../tests/decoders/properties.rs"]
+mod properties;
+
+fuzz_target!(|data: &[u8]| properties::revocations(data));

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use pki_types::{CertificateDer, UnixTime};
 use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain, Verifier, X509Svid};
 
 /// A year: longer than a run.
