@@ -3,6 +3,7 @@
 pub(crate) mod crdt;
 pub(crate) mod ebpf;
 pub(crate) mod fsync;
+pub(crate) mod identity;
 pub(crate) mod kv;
 pub(crate) mod mapek;
 pub(crate) mod mesh;
@@ -52,6 +53,14 @@ pub(crate) fn all() -> Vec<Area> {
             name: "mesh",
             about: "a channel of an x0-mesh mux beside the bare transport and plain quinn, and grids of routers beside babel-protocol, all built in",
             needs: Vec::new(),
+        },
+        Area {
+            name: "identity",
+            about: "x0-identity beside rustls-webpki, jsonwebtoken and h2, which are built in, cfssl and nginx",
+            needs: vec![
+                need("cfssl (Debian: golang-cfssl)", identity::present().0, fetched),
+                need("nginx (Debian: nginx)", identity::present().1, fetched),
+            ],
         },
         Area {
             name: "mapek",

@@ -36,6 +36,8 @@ enum Area {
     Crdt(area::crdt::Options),
     /// A channel of an x0-mesh mux beside the bare transport and plain quinn
     Mesh(area::mesh::Options),
+    /// x0-identity beside webpki, jsonwebtoken, cfssl, nginx and h2
+    Identity(area::identity::Options),
     /// The detectors of x0-mapek beside a textbook cumulative sum and the theoretical limit
     Mapek(area::mapek::Options),
     /// The programs of x0-ebpf in the kernel, beside an empty one, xdp-filter, the kernel's trie and aya
@@ -57,6 +59,9 @@ enum Area {
     /// The process of the load generator, with orders on its standard input
     #[command(hide = true)]
     Load,
+    /// A server process of x0-identity
+    #[command(hide = true)]
+    IdentityWorker(area::identity::worker::Options),
     /// The process that measures x0-ml
     #[command(hide = true)]
     RagWorker(area::rag::worker::Options),
@@ -74,6 +79,8 @@ fn main() -> ExitCode {
         Area::Kv(options) => area::kv::run(&options),
         Area::Crdt(options) => area::crdt::run(&options),
         Area::Mesh(options) => area::mesh::run(&options),
+        Area::Identity(options) => area::identity::run(&options),
+        Area::IdentityWorker(options) => area::identity::worker::run(&options),
         Area::Mapek(options) => area::mapek::run(&options),
         Area::Ebpf(options) => area::ebpf::run(&options),
         Area::Rag(options) => area::rag::run(&options),

@@ -1,0 +1,189 @@
+//! Issuing SVIDs to callers that keep their keys: over mutual TLS beside `cfssl serve` over plain HTTP, which
+//! authenticates nobody; and in memory.
+
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ClientConfig;
+use x0_identity::{Evidence, IssuanceAnswer, IssuanceRequest, RequestKey};
+
+use super::load::{Kit, Running, dial};
+use super::worker::{Mode, read_message, write_message};
+use super::{CPU, DAY, Options, each, id, in_turns};
+use crate::case::Case;
+use crate::peer::debian;
+use crate::process::find_program;
+
+/// The most that issuing may take, as a multiple of cfssl's in the same turn.
+const MOST: f64 = 0.2;
+const ROOT: &str = "cfssl-bookworm";
+
+/// cfssl on PATH, or the one that was fetched.
+pub(super) fn present() -> Option<PathBuf> {
+    find_program("cfssl")
+        .or_else(|| Some(debian::root(ROOT).join("usr/bin/cfssl")).filter(|path| path.is_file()))
+}
+
+fn program() -> Result<PathBuf> {
+    match present() {
+        Some(program) => Ok(program),
+        None => Ok(debian::fetch(ROOT, &["golang-cfssl"])?.join("usr/bin/cfssl")),
+    }
+}
+
+fn cfssl(kit: &Kit) -> Result<Running> {
+    let folder = kit.folder.path();
+    let config = r#"{"signing":{"default":{"expiry":"24h","usages":["digital signature","server auth","client auth"]}}}"#;
+    std::fs::write(folder.join("config.json"), config)?;
+    std::fs::write(folder.join("ca.pem"), kit.authority.bundle().to_pem())?;
+    let pem = kit.authority.to_pem();
+    let key = pem.find("-----BEGIN PRIVATE KEY-----").context("the authority has no key")?;
+    let end = pem[key..].find("-----END PRIVATE KEY-----").context("the key has no end")?;
+    std::fs::write(
+        folder.join("ca-key.pem"),
+        format!("{}-----END PRIVATE KEY-----\n", &pem[key..key + end]),
+    )?;
+    Running::start("cfssl", &program()?, folder, |port| {
+        let port = port.to_string();
+        [
+            "serve",
+            "-address",
+            "127.0.0.1",
+            "-port",
+            &port,
+            "-ca",
+            "ca.pem",
+            "-ca-key",
+            "ca-key.pem",
+            "-config",
+            "config.json",
+            "-loglevel",
+            "4",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    })
+}
+
+/// A kept HTTP connection to cfssl, with the body of a request.
+struct Http {
+    stream: BufReader<TcpStream>,
+    body: String,
+}
+
+impl Http {
+    fn new(port: u16) -> Result<Http> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        let key = KeyPair::generate()?;
+        let request = CertificateParams::new(vec!["web.example.org".to_owned()])?.serialize_request(&key)?;
+        let body = serde_json::json!({"certificate_request": request.pem()?}).to_string();
+        Ok(Http { stream: BufReader::new(stream), body })
+    }
+
+    fn issue(&mut self) -> Result<()> {
+        let head = format!(
+            "POST /api/v1/cfssl/sign HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.body.len()
+        );
+        self.stream.get_mut().write_all(&[head.as_bytes(), self.body.as_bytes()].concat())?;
+        let (mut len, mut chunked) = (None, false);
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                len = Some(value.trim().parse()?);
+            }
+            chunked |= line == "transfer-encoding: chunked";
+        }
+        let mut body = Vec::new();
+        while chunked {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            let len = usize::from_str_radix(line.trim(), 16)?;
+            self.read(len + 2, &mut body)?;
+            chunked = len > 0;
+        }
+        if let Some(len) = len {
+            self.read(len, &mut body)?;
+        }
+        if !String::from_utf8_lossy(&body).contains("BEGIN CERTIFICATE-----") {
+            bail!("cfssl did not issue: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        let begin = into.len();
+        into.resize(begin + len, 0);
+        self.stream.read_exact(&mut into[begin..])?;
+        Ok(())
+    }
+}
+
+/// Renews the SVID over a new connection, with a new key.
+fn renew(config: &Arc<ClientConfig>, port: u16) -> Result<()> {
+    let key = RequestKey::generate()?;
+    let request = IssuanceRequest::new(id("web")?, key.request().to_vec(), Evidence::CurrentSvid);
+    let mut stream = dial(config, port)?;
+    write_message(&mut stream, &request.to_bytes())?;
+    match IssuanceAnswer::from_bytes(&read_message(&mut stream)?)? {
+        IssuanceAnswer::Issued { chain, .. } => drop(key.into_svid(chain)?),
+        other => bail!("the issuer refused: {other:?}"),
+    }
+    Ok(())
+}
+
+pub(super) fn run(options: &Options) -> Result<Case> {
+    let kit = Kit::new()?;
+    let count = options.count(2_000);
+    let how = format!(
+        "{count} certificates (ECDSA P-256) in each turn, one at a time. x0-identity: a new connection over mutual TLS 1.3 and a new key each, \
+         the proof of possession verified; cfssl: one kept connection without TLS, the same request each time. In memory: with the key."
+    );
+    let systems = [
+        "x0-identity, attested over mutual TLS",
+        "cfssl serve (Debian), plain HTTP",
+        "x0-identity in memory",
+    ];
+    let mut case = Case::new("identity", "issue an SVID", how, systems.map(str::to_owned).to_vec());
+    let client = kit.identity("web")?.issuance_client_config(id("server")?);
+    let mut own = kit.worker(Mode::Issue)?;
+    let mut peer = match cfssl(&kit).and_then(|peer| Ok((Http::new(peer.port)?, peer))) {
+        Ok(peer) => Some(peer),
+        Err(error) => {
+            case.miss(1, format!("{error:#}"));
+            None
+        }
+    };
+    in_turns(
+        &mut case,
+        CPU,
+        options.turns,
+        &mut [
+            &mut || own.cpu_of_each(count, |port| renew(&client, port)),
+            &mut || {
+                let (http, peer) = peer.as_mut().context("no cfssl")?;
+                peer.cpu_of_each(count, |_| http.issue())
+            },
+            &mut || {
+                each(count, || {
+                    black_box(kit.authority.issue(&id("web")?, DAY)?);
+                    Ok(())
+                })
+            },
+        ],
+    )?;
+    let ratio = case.paired_ratio(CPU, 0, 1);
+    case.aim("processor time of the server beside cfssl in the same turn", ratio, MOST, "x");
+    Ok(case)
+}
