@@ -10,7 +10,7 @@ pub use client::{
 };
 pub use message::{
     Evidence, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_REQUEST_LEN_MAX, IssuanceAnswer, IssuanceMessageError,
-    IssuanceRefusal, IssuanceRequest,
+    IssuanceRefusal, IssuanceRequest, IssuanceResponse,
 };
 pub use server::{
     IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput,

@@ -151,8 +151,8 @@ pub use issuance::{
     Evidence, ExchangeFailure, ISSUANCE_ALPN, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL,
     ISSUANCE_REQUEST_LEN_MAX, IssuanceAnswer, IssuanceClient, IssuanceClientError, IssuanceClientInput,
     IssuanceClientOutput, IssuanceFailure, IssuanceMessageError, IssuanceRefusal, IssuanceRequest,
-    IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput,
-    PresentedEvidence, Proof,
+    IssuanceResponse, IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions,
+    IssuanceServerOutput, PresentedEvidence, Proof,
 };
 #[cfg(feature = "issuer")]
 pub use issuer::{

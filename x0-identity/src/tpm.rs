@@ -10,6 +10,10 @@
 //! 3. The machine sends a [`TpmAnswer`]: the secret, which its TPM decrypts only if the AK is in it, and a
 //!    quote of the platform registers over the nonce, signed by the AK.
 //!
+//! Over the network the exchange is part of issuing: `IssuanceClient::tpm` sends the evidence,
+//! `IssuanceServerInput::Challenge` the challenge, and `IssuanceClientInput::Response` the answer, all on one
+//! connection.
+//!
 //! Both keys are primary keys of the endorsement hierarchy: the TPM makes the same ones again from its seed,
 //! so that nothing is stored. Both are on P-256, with the EK template L-2 of the TCG's EK Credential Profile.
 //!

@@ -1,6 +1,11 @@
 //! Decoders on damaged bytes: each property of `properties.rs` on valid bytes with changes, from a seed, and
 //! on every file of `fuzz/seeds`. The targets in `fuzz/` go on from here.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers as well"
+)]
 
 #[path = "decoders/properties.rs"]
 mod properties;
@@ -11,8 +16,8 @@ use std::time::{Duration, SystemTime};
 use properties::{AUTHORITY, SVID, TOKEN, domain, spiffe_bundle, workload};
 use x0_identity::tpm::{TpmAnswer, TpmChallenge};
 use x0_identity::{
-    BundleMap, Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest, RequestKey, RevocationView,
-    Revoked, SignedBundle, SignedRevocations,
+    BundleMap, Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest, IssuanceResponse, RequestKey,
+    RevocationView, Revoked, SignedBundle, SignedRevocations,
 };
 
 /// Damaged inputs of a decoder; `X0_DAMAGED` sets another number.
@@ -37,12 +42,14 @@ fn decoders() -> Vec<Decoder> {
     let evidence = [
         Evidence::JoinToken("token".into()),
         Evidence::CurrentSvid,
+        Evidence::Tpm(vec![7; 200]),
         Evidence::Svid { chain: chain.clone(), signature: vec![7; 70] },
     ];
     let requests =
         evidence.map(|evidence| IssuanceRequest::new(workload(), request.clone(), evidence).to_bytes());
     let answers = [
         IssuanceAnswer::Issued { chain: chain.clone(), authorities: authorities.clone() },
+        IssuanceAnswer::Challenge(vec![7; 100]),
         IssuanceAnswer::Refused { refusal: IssuanceRefusal::NotAttested, text: "no".into() },
     ];
     let mut view = RevocationView::new();
@@ -81,6 +88,7 @@ fn decoders() -> Vec<Decoder> {
         decoder("issuance", properties::issuance, [
             requests.to_vec(),
             answers.map(|answer| answer.to_bytes()).to_vec(),
+            vec![IssuanceResponse { response: vec![7; 100] }.to_bytes()],
         ].concat()),
         decoder("revocations", properties::revocations, vec![
             view.to_bytes(),

@@ -15,9 +15,10 @@ use x0_identity::{
     Authority, AuthorityOptions, CaSigner, CaSignerOptions, Evidence, ExchangeFailure,
     ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_REQUEST_LEN_MAX, IssuanceAnswer, IssuanceClient, IssuanceClientError,
     IssuanceClientInput, IssuanceClientOutput, IssuanceFailure, IssuanceMessageError, IssuanceRefusal,
-    IssuanceRequest, IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions,
-    IssuanceServerOutput, JoinTokenError, JoinTokens, MemoryRegistry, PresentedEvidence, Proof,
-    RegistrationEntry, RenewalOptions, RequestKey, Selector, SpiffeId, TrustBundle, Verifier, X509Svid,
+    IssuanceRequest, IssuanceResponse, IssuanceServer, IssuanceServerError, IssuanceServerInput,
+    IssuanceServerOptions, IssuanceServerOutput, JoinTokenError, JoinTokens, MemoryRegistry,
+    PresentedEvidence, Proof, RegistrationEntry, RenewalOptions, RequestKey, Selector, SpiffeId, TrustBundle,
+    Verifier, X509Svid,
 };
 
 const VALIDITY: Duration = Duration::from_secs(3600);
@@ -703,6 +704,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
     prop_oneof![
         "[a-z]{0,60}".prop_map(Evidence::JoinToken),
         Just(Evidence::CurrentSvid),
+        proptest::collection::vec(any::<u8>(), 0..300).prop_map(Evidence::Tpm),
         (proptest::collection::vec(certificate, 0..8), proptest::collection::vec(any::<u8>(), 0..80))
             .prop_map(|(chain, signature)| Evidence::Svid {
                 chain: chain.into_iter().map(Into::into).collect(),
@@ -719,6 +721,12 @@ proptest! {
         let mut request = IssuanceRequest::new(id("web"), vec![7; 9], Evidence::CurrentSvid);
         (request.evidence, request.validity) = (evidence, Duration::from_secs(seconds.into()));
         prop_assert_eq!(IssuanceRequest::from_bytes(&request.to_bytes()), Ok(request));
+        for bytes in [text.clone().into_bytes(), vec![7; 4096]] {
+            let challenge = IssuanceAnswer::Challenge(bytes.clone());
+            prop_assert_eq!(IssuanceAnswer::from_bytes(&challenge.to_bytes()), Ok(challenge));
+            let response = IssuanceResponse { response: bytes };
+            prop_assert_eq!(IssuanceResponse::from_bytes(&response.to_bytes()), Ok(response));
+        }
         let answer = IssuanceAnswer::Refused { refusal: IssuanceRefusal::NotRegistered, text };
         let read = IssuanceAnswer::from_bytes(&answer.to_bytes()).unwrap();
         let (IssuanceAnswer::Refused { text: written, .. }, IssuanceAnswer::Refused { text: read, .. }) = (answer, read) else { panic!() };
@@ -740,6 +748,126 @@ proptest! {
     }
 }
 
+/// A server with a request of a TPM that waits for its attestor.
+fn challenged() -> (Issuer, Vec<u8>) {
+    let mut issuer = Issuer::new();
+    issuer.register("web");
+    let key = RequestKey::generate().unwrap();
+    let bytes = IssuanceRequest::new(id("web"), key.request().to_vec(), Evidence::Tpm(vec![1, 2])).to_bytes();
+    let input = IssuanceServerInput::Request {
+        id: 1,
+        peer: None,
+        binding: [9; 32],
+        bytes: bytes.clone(),
+        wall: BEGIN,
+    };
+    issuer.server.handle(Duration::ZERO, input).unwrap();
+    let expected = PresentedEvidence::Tpm { evidence: vec![1, 2], binding: [9; 32] };
+    let output = issuer.server.poll_output();
+    assert!(
+        matches!(&output, Some(IssuanceServerOutput::Attest { id: 1, evidence, .. }) if *evidence == expected),
+        "{output:?}"
+    );
+    (issuer, bytes)
+}
+
+fn refusal_of(output: Option<IssuanceServerOutput>) -> IssuanceRefusal {
+    let Some(IssuanceServerOutput::Answer { bytes, issued: None, .. }) = output else { panic!("{output:?}") };
+    let IssuanceAnswer::Refused { refusal, .. } = IssuanceAnswer::from_bytes(&bytes).unwrap() else {
+        panic!()
+    };
+    refusal
+}
+
+#[test]
+fn a_challenge_has_one_response_in_time() {
+    let (mut issuer, _) = challenged();
+    let server = &mut issuer.server;
+    let response = |bytes: &[u8]| IssuanceServerInput::Response { id: 1, bytes: bytes.to_vec() };
+    let good = IssuanceResponse { response: vec![5] }.to_bytes();
+    // A response to nothing changes nothing.
+    let early = server.handle(Duration::ZERO, response(&good));
+    assert_eq!(early, Err(IssuanceServerError::NotWaiting { id: 1 }));
+    let challenge = || IssuanceServerInput::Challenge { id: 1, challenge: vec![4] };
+    server.handle(Duration::ZERO, challenge()).unwrap();
+    let bytes = IssuanceAnswer::Challenge(vec![4]).to_bytes();
+    assert_eq!(server.poll_output(), Some(IssuanceServerOutput::Challenge { id: 1, bytes }));
+    // The attestor answers the response, and not the challenge.
+    assert_eq!(server.handle(Duration::ZERO, challenge()), Err(IssuanceServerError::NotWaiting { id: 1 }));
+    server.handle(Duration::ZERO, response(&good)).unwrap();
+    assert_eq!(server.poll_output(), Some(IssuanceServerOutput::Examine { id: 1, response: vec![5] }));
+    assert!(server.handle(Duration::ZERO, response(&good)).is_err());
+    let why = IssuanceServerInput::NotAttested { id: 1, why: "no".into() };
+    server.handle(Duration::ZERO, why).unwrap();
+    assert_eq!(refusal_of(server.poll_output()), IssuanceRefusal::NotAttested);
+
+    // One that cannot be read, and none.
+    let (mut issuer, _) = challenged();
+    issuer.server.handle(Duration::ZERO, challenge()).unwrap();
+    issuer.server.poll_output();
+    issuer.server.handle(Duration::ZERO, response(&[1, 3])).unwrap();
+    assert_eq!(refusal_of(issuer.server.poll_output()), IssuanceRefusal::Malformed);
+    let (mut issuer, _) = challenged();
+    issuer.server.handle(Duration::ZERO, challenge()).unwrap();
+    issuer.server.poll_output();
+    let due = issuer.server.poll_timeout().unwrap();
+    issuer.server.handle(due, IssuanceServerInput::Timeout).unwrap();
+    assert_eq!(refusal_of(issuer.server.poll_output()), IssuanceRefusal::Busy);
+}
+
+#[test]
+fn a_workload_answers_one_challenge_and_only_for_its_tpm() {
+    let wall = BEGIN;
+    let connect = |mut client: IssuanceClient| {
+        client.handle(Duration::ZERO, IssuanceClientInput::Timeout { wall }).unwrap();
+        let connected = IssuanceClientInput::Connected { exchange: 1, binding: [9; 32], wall };
+        client.handle(Duration::ZERO, connected).unwrap();
+        while client.poll_output().is_some() {}
+        client
+    };
+    let bytes = IssuanceAnswer::Challenge(vec![4]).to_bytes();
+    let challenge = || IssuanceClientInput::Answer { exchange: 1, bytes: bytes.clone(), wall };
+    let respond = |response| IssuanceClientInput::Response { exchange: 1, response, wall };
+    let engine = || IssuanceClient::new(id("web"), RenewalOptions::default(), 7);
+    let mut client = connect(engine().token("token".into()));
+    assert!(client.handle(Duration::ZERO, respond(Some(vec![5]))).is_err());
+    client.handle(Duration::ZERO, challenge()).unwrap();
+    assert_eq!(client.failure(), Some(&IssuanceFailure::Challenge));
+
+    let mut client = connect(engine().tpm(vec![1]));
+    client.handle(Duration::ZERO, challenge()).unwrap();
+    let output = client.poll_output().unwrap();
+    let IssuanceClientOutput::Challenged { exchange: 1, ref challenge, binding } = output else {
+        panic!("{output:?}")
+    };
+    assert_eq!((&challenge[..], binding), (&[4][..], [9; 32]));
+    client.handle(Duration::ZERO, respond(Some(vec![5]))).unwrap();
+    let output = client.poll_output().unwrap();
+    let IssuanceClientOutput::Send { exchange: 1, ref bytes } = output else { panic!("{output:?}") };
+    assert_eq!(IssuanceResponse::from_bytes(bytes), Ok(IssuanceResponse { response: vec![5] }));
+    let again = IssuanceAnswer::Challenge(vec![4]).to_bytes();
+    client.handle(Duration::ZERO, IssuanceClientInput::Answer { exchange: 1, bytes: again, wall }).unwrap();
+    assert_eq!(client.failure(), Some(&IssuanceFailure::Challenge));
+
+    // A TPM that gives no answer: the engine tries again, with the next evidence that it has.
+    let mut client = connect(engine().tpm(vec![1]).token("token".into()));
+    let challenge = IssuanceClientInput::Answer { exchange: 1, bytes: bytes.clone(), wall };
+    client.handle(Duration::ZERO, challenge).unwrap();
+    client.poll_output();
+    client.handle(Duration::ZERO, respond(None)).unwrap();
+    assert_eq!(client.failure(), Some(&IssuanceFailure::Challenge));
+    let due = client.poll_timeout().unwrap();
+    client.handle(due, IssuanceClientInput::Timeout { wall: wall + due }).unwrap();
+    let connected = IssuanceClientInput::Connected { exchange: 2, binding: [8; 32], wall: wall + due };
+    client.handle(due, connected).unwrap();
+    let sent = std::iter::from_fn(|| client.poll_output()).find_map(|output| match output {
+        IssuanceClientOutput::Send { bytes, .. } => Some(bytes),
+        _ => None,
+    });
+    let request = IssuanceRequest::from_bytes(&sent.unwrap()).unwrap();
+    assert_eq!(request.evidence, Evidence::JoinToken("token".into()));
+}
+
 #[test]
 fn damaged_messages_name_the_place() {
     let request = |bytes: &[u8]| IssuanceRequest::from_bytes(bytes).unwrap_err();
@@ -753,7 +881,7 @@ fn damaged_messages_name_the_place() {
     longer.push(0);
     assert_eq!(request(&longer), IssuanceMessageError::Malformed { position: good.len() });
     let mut kind = good;
-    kind[1] = 4;
+    kind[1] = 5;
     assert_eq!(request(&kind), IssuanceMessageError::Malformed { position: 1 });
     let len = ISSUANCE_REQUEST_LEN_MAX + 1;
     let error = IssuanceMessageError::Length { len, len_max: ISSUANCE_REQUEST_LEN_MAX };

@@ -13,6 +13,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+#[path = "tpm/issuance.rs"]
+mod issuance;
+
 use proptest::prelude::*;
 use x0_identity::Selector;
 use x0_identity::tpm::{

@@ -8,7 +8,9 @@ use std::vec::Vec;
 
 use pki_types::CertificateDer;
 
-use super::message::{Evidence, IssuanceAnswer, IssuanceMessageError, IssuanceRefusal, IssuanceRequest};
+use super::message::{
+    Evidence, IssuanceAnswer, IssuanceMessageError, IssuanceRefusal, IssuanceRequest, IssuanceResponse,
+};
 use crate::issuer::sign;
 use crate::{
     BundleError, Renewal, RenewalError, RenewalInput, RenewalOptions, RenewalOutput, RequestKey,
@@ -66,6 +68,15 @@ pub enum IssuanceClientInput {
         /// The system's clock.
         wall: Duration,
     },
+    /// The answer to [`IssuanceClientOutput::Challenged`].
+    Response {
+        /// The number of the exchange.
+        exchange: u64,
+        /// The response, or `None` if the device gave none: the exchange fails.
+        response: Option<Vec<u8>>,
+        /// The system's clock.
+        wall: Duration,
+    },
     /// The SVID of [`IssuanceClientOutput::Install`] is in use.
     Installed {
         /// The number of the exchange.
@@ -109,6 +120,15 @@ pub enum IssuanceClientOutput {
         /// The request.
         bytes: Vec<u8>,
     },
+    /// Have the TPM answer the challenge (`tpm::Tpm::answer`), and keep the connection.
+    Challenged {
+        /// The number of the exchange.
+        exchange: u64,
+        /// The bytes of `tpm::TpmChallenge`.
+        challenge: Vec<u8>,
+        /// The binding of the connection.
+        binding: [u8; 32],
+    },
     /// Use the bundle, and then the SVID; store both. The connection is not needed any more.
     Install {
         /// The number of the exchange.
@@ -143,6 +163,9 @@ pub enum IssuanceFailure {
         "there is neither a join token nor an earlier SVID to attest with: request a join token from the operator"
     )]
     NoEvidence,
+    /// The TPM gave no answer to the challenge, or the issuer challenges a workload that did not present one.
+    #[error("the challenge of the issuer has no answer: check the TPM of this machine")]
+    Challenge,
     /// The answer cannot be read.
     #[error("the answer of the issuer cannot be read")]
     Message(#[from] IssuanceMessageError),
@@ -182,7 +205,8 @@ pub enum IssuanceClientError {
 /// evidence, and checks what comes back. It contains a [`Renewal`] and never gives up.
 ///
 /// A workload with a valid SVID renews it over mutual TLS. Without one it attests: with an SVID that it had
-/// before, whose key proves the possession, and with its join token; one after the other, if it has both.
+/// before, whose key proves the possession, with the TPM of its machine, and with its join token; one after
+/// the other of those that it has.
 ///
 /// # Drain contract
 /// After each [`IssuanceClient::handle`], with or without an error, take outputs until
@@ -208,6 +232,7 @@ pub struct IssuanceClient {
     spiffe_id: SpiffeId,
     validity: Duration,
     token: Option<String>,
+    tpm: Option<Vec<u8>>,
     renewal: Renewal,
     svid: Option<X509Svid>,
     key: Option<RequestKey>,
@@ -223,8 +248,15 @@ pub struct IssuanceClient {
 enum Step {
     Idle,
     Connecting(Kind),
-    Answering(Kind),
-    Installing { not_before: Duration, not_after: Duration, svid: X509Svid },
+    /// For the answer of the issuer; with the binding of the connection until a challenge.
+    Answering(Kind, Option<[u8; 32]>),
+    /// For the TPM.
+    Challenged,
+    Installing {
+        not_before: Duration,
+        not_after: Duration,
+        svid: X509Svid,
+    },
 }
 
 /// The evidence of an exchange.
@@ -232,6 +264,7 @@ enum Step {
 enum Kind {
     CurrentSvid,
     EarlierSvid,
+    Tpm,
     JoinToken,
 }
 
@@ -243,6 +276,7 @@ impl IssuanceClient {
             spiffe_id,
             validity: Duration::from_secs(u32::MAX.into()),
             token: None,
+            tpm: None,
             renewal: Renewal::new(options, seed),
             svid: None,
             key: None,
@@ -257,6 +291,13 @@ impl IssuanceClient {
     #[must_use]
     pub fn token(mut self, token: String) -> IssuanceClient {
         self.token = Some(token);
+        self
+    }
+
+    /// Sets the keys of the machine's TPM, as bytes of `tpm::TpmEvidence`.
+    #[must_use]
+    pub fn tpm(mut self, evidence: Vec<u8>) -> IssuanceClient {
+        self.tpm = Some(evidence);
         self
     }
 
@@ -298,7 +339,15 @@ impl IssuanceClient {
             }
             IssuanceClientInput::Answer { exchange, bytes, wall } => {
                 match (self.current(exchange)?, &self.step) {
-                    ((), Step::Answering(kind)) => self.answered(now, wall, *kind, &bytes),
+                    ((), Step::Answering(kind, binding)) => {
+                        self.answered(now, wall, *kind, *binding, &bytes);
+                    }
+                    _ => return Err(IssuanceClientError::Over { exchange }),
+                }
+            }
+            IssuanceClientInput::Response { exchange, response, wall } => {
+                match (self.current(exchange)?, &self.step) {
+                    ((), Step::Challenged) => self.responded(now, wall, response),
                     _ => return Err(IssuanceClientError::Over { exchange }),
                 }
             }
@@ -394,12 +443,15 @@ impl IssuanceClient {
 
     /// One kind after the other of those that this workload has.
     fn evidence(&self, attempt: u32) -> Option<Kind> {
-        match (&self.svid, &self.token) {
-            (Some(_), Some(_)) if attempt.is_multiple_of(2) => Some(Kind::JoinToken),
-            (Some(_), _) => Some(Kind::EarlierSvid),
-            (None, Some(_)) => Some(Kind::JoinToken),
-            (None, None) => None,
-        }
+        let kinds = [
+            self.svid.is_some().then_some(Kind::EarlierSvid),
+            self.tpm.is_some().then_some(Kind::Tpm),
+            self.token.is_some().then_some(Kind::JoinToken),
+        ];
+        let kinds: Vec<Kind> = kinds.into_iter().flatten().collect();
+        // The first attempt has the number 1.
+        let turn = usize::try_from(attempt.saturating_sub(1)).unwrap_or_default();
+        kinds.get(turn.checked_rem(kinds.len())?).copied()
     }
 
     /// A key for the request. One that was used already stays: the answer to it may have been lost.
@@ -418,15 +470,15 @@ impl IssuanceClient {
         // Made when the exchange began.
         let Some(key) = &self.key else { return };
         let certificate_request = key.request().to_vec();
-        let evidence = match (kind, &self.svid, &self.token) {
-            (Kind::CurrentSvid, ..) => Some(Evidence::CurrentSvid),
-            (Kind::JoinToken, _, Some(token)) => Some(Evidence::JoinToken(token.clone())),
-            (Kind::EarlierSvid, Some(svid), _) => {
+        let evidence = match kind {
+            Kind::CurrentSvid => Some(Evidence::CurrentSvid),
+            Kind::JoinToken => self.token.clone().map(Evidence::JoinToken),
+            Kind::Tpm => self.tpm.clone().map(Evidence::Tpm),
+            Kind::EarlierSvid => self.svid.as_ref().and_then(|svid| {
                 let proof = IssuanceRequest::proof(&self.spiffe_id, binding, &certificate_request);
                 let chain: Vec<CertificateDer<'static>> = svid.chain().to_vec();
                 sign(svid.key(), &proof).map(|signature| Evidence::Svid { chain, signature })
-            }
-            _ => None,
+            }),
         };
         let Some(evidence) = evidence else {
             return self.failed(now, wall, IssuanceFailure::NoEvidence, false);
@@ -437,12 +489,28 @@ impl IssuanceClient {
             certificate_request,
             evidence,
         };
-        self.step = Step::Answering(kind);
+        self.step = Step::Answering(kind, (kind == Kind::Tpm).then_some(*binding));
         let bytes = request.to_bytes();
         self.outputs.push_back(IssuanceClientOutput::Send { exchange: self.exchange, bytes });
     }
 
-    fn answered(&mut self, now: Duration, wall: Duration, kind: Kind, bytes: &[u8]) {
+    fn responded(&mut self, now: Duration, wall: Duration, response: Option<Vec<u8>>) {
+        let Some(response) = response else {
+            return self.failed(now, wall, IssuanceFailure::Challenge, false);
+        };
+        self.step = Step::Answering(Kind::Tpm, None);
+        let bytes = IssuanceResponse { response }.to_bytes();
+        self.outputs.push_back(IssuanceClientOutput::Send { exchange: self.exchange, bytes });
+    }
+
+    fn answered(
+        &mut self,
+        now: Duration,
+        wall: Duration,
+        kind: Kind,
+        binding: Option<[u8; 32]>,
+        bytes: &[u8],
+    ) {
         let (chain, authorities) = match IssuanceAnswer::from_bytes(bytes) {
             Ok(IssuanceAnswer::Issued { chain, authorities }) => (chain, authorities),
             Ok(IssuanceAnswer::Refused { refusal, text }) => {
@@ -450,6 +518,19 @@ impl IssuanceClient {
                 let rejected = kind == Kind::CurrentSvid && refusal == IssuanceRefusal::NotAttested;
                 let text = text.chars().filter(|character| !character.is_control()).collect();
                 return self.failed(now, wall, IssuanceFailure::Refused { refusal, text }, rejected);
+            }
+            Ok(IssuanceAnswer::Challenge(challenge)) => {
+                // Once, and only for a TPM.
+                let Some(binding) = binding else {
+                    return self.failed(now, wall, IssuanceFailure::Challenge, false);
+                };
+                self.step = Step::Challenged;
+                let exchange = self.exchange;
+                return self.outputs.push_back(IssuanceClientOutput::Challenged {
+                    exchange,
+                    challenge,
+                    binding,
+                });
             }
             Err(error) => return self.failed(now, wall, error.into(), false),
         };
@@ -518,6 +599,9 @@ impl fmt::Debug for IssuanceClientOutput {
                 .finish(),
             IssuanceClientOutput::Send { exchange, bytes } => {
                 formatter.debug_struct("Send").field("exchange", exchange).field("len", &bytes.len()).finish()
+            }
+            IssuanceClientOutput::Challenged { exchange, .. } => {
+                formatter.debug_struct("Challenged").field("exchange", exchange).finish_non_exhaustive()
             }
             IssuanceClientOutput::Install { exchange, svid, .. } => {
                 formatter.debug_struct("Install").field("exchange", exchange).field("svid", svid).finish()

@@ -6,10 +6,13 @@
 //! | request | answer |
 //! |---|---|
 //! | version (1) | version (1) |
-//! | kind of the evidence: 1 join token, 2 current SVID, 3 SVID with proof | 0 issued, or the reason of a refusal |
+//! | kind of the evidence: 1 join token, 2 current SVID, 3 SVID with proof, 4 TPM | 0 issued, 255 a challenge, or the reason of a refusal |
 //! | validity in seconds, 4 bytes | |
 //! | SPIFFE ID, certificate request | issued: the chain, then the authorities: a count, and each certificate |
-//! | 1: the token. 3: the chain, the signature | refused: a text |
+//! | 1: the token. 3: the chain, the signature. 4: the evidence | refused: a text; a challenge: its bytes |
+//!
+//! A challenge is answered on the same connection, by a message with the version (1), the kind 255 and the
+//! bytes of the response. The answer to the request comes after it.
 
 use std::string::{String, ToString};
 use std::time::Duration;
@@ -34,6 +37,10 @@ const VERSION: u8 = 1;
 const TOKEN_LEN_MAX: usize = 256;
 const SIGNATURE_LEN_MAX: usize = 1024;
 const TEXT_LEN_MAX: usize = 512;
+/// The length of evidence of a TPM, of a challenge and of a response, in bytes.
+const DEVICE_LEN_MAX: usize = 4096;
+/// The kind of challenges and responses.
+const CHALLENGE: u8 = 255;
 
 /// What a workload presents to prove that it may have a SPIFFE ID.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub enum Evidence {
         /// The signature by the key of the leaf; see [`IssuanceRequest::proof`].
         signature: Vec<u8>,
     },
+    /// The keys of a TPM, as bytes of `tpm::TpmEvidence`. The issuer answers with a challenge.
+    Tpm(Vec<u8>),
 }
 
 /// The request of a workload.
@@ -78,6 +87,9 @@ pub enum IssuanceAnswer {
         /// The authorities that the trust domain has now.
         authorities: Vec<CertificateDer<'static>>,
     },
+    /// The evidence is not enough by itself: the workload answers the challenge on the same connection, with
+    /// an [`IssuanceResponse`]. For a TPM, the bytes of `tpm::TpmChallenge`, at most 4,096.
+    Challenge(Vec<u8>),
     /// No SVID was issued.
     Refused {
         /// The reason.
@@ -85,6 +97,44 @@ pub enum IssuanceAnswer {
         /// What an operator reads: the cause and the remedy. At most 512 bytes.
         text: String,
     },
+}
+
+/// The answer of a workload to a challenge.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuanceResponse {
+    /// For a TPM, the bytes of `tpm::TpmAnswer`, at most 4,096.
+    pub response: Vec<u8>,
+}
+
+impl IssuanceResponse {
+    /// The response as bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = std::vec![VERSION, CHALLENGE];
+        field(&mut bytes, &self.response);
+        bytes
+    }
+
+    /// Reads a response.
+    ///
+    /// # Errors
+    /// [`IssuanceMessageError`], when the bytes are not a response.
+    pub fn from_bytes(bytes: &[u8]) -> Result<IssuanceResponse, IssuanceMessageError> {
+        let mut reader = Reader::new(bytes, ISSUANCE_REQUEST_LEN_MAX)?;
+        if reader.byte()? != CHALLENGE {
+            return Err(IssuanceMessageError::Malformed { position: 1 });
+        }
+        let response = reader.field(DEVICE_LEN_MAX)?.to_vec();
+        reader.finish()?;
+        Ok(IssuanceResponse { response })
+    }
+}
+
+/// Without the secret.
+impl core::fmt::Debug for IssuanceResponse {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.debug_struct("IssuanceResponse").field("len", &self.response.len()).finish()
+    }
 }
 
 /// The reason why an issuer does not issue.
@@ -196,6 +246,7 @@ impl IssuanceRequest {
             Evidence::JoinToken(_) => 1,
             Evidence::CurrentSvid => 2,
             Evidence::Svid { .. } => 3,
+            Evidence::Tpm(_) => 4,
         });
         bytes.extend(u32::try_from(self.validity.as_secs()).unwrap_or(u32::MAX).to_be_bytes());
         field(&mut bytes, self.spiffe_id.to_string().as_bytes());
@@ -207,6 +258,7 @@ impl IssuanceRequest {
                 certificates(&mut bytes, chain);
                 field(&mut bytes, signature);
             }
+            Evidence::Tpm(evidence) => field(&mut bytes, evidence),
         }
         bytes
     }
@@ -230,6 +282,7 @@ impl IssuanceRequest {
                 chain: reader.certificates(X509Svid::CHAIN_LEN_MAX)?,
                 signature: reader.field(SIGNATURE_LEN_MAX)?.to_vec(),
             },
+            4 => Evidence::Tpm(reader.field(DEVICE_LEN_MAX)?.to_vec()),
             _ => return Err(IssuanceMessageError::Malformed { position: 1 }),
         };
         reader.finish()?;
@@ -248,6 +301,10 @@ impl IssuanceAnswer {
                 bytes.push(0);
                 certificates(&mut bytes, chain);
                 certificates(&mut bytes, authorities);
+            }
+            IssuanceAnswer::Challenge(challenge) => {
+                bytes.push(CHALLENGE);
+                field(&mut bytes, challenge);
             }
             IssuanceAnswer::Refused { refusal, text } => {
                 bytes.push(refusal.code());
@@ -269,6 +326,7 @@ impl IssuanceAnswer {
                 chain: reader.certificates(X509Svid::CHAIN_LEN_MAX)?,
                 authorities: reader.certificates(TrustBundle::AUTHORITIES_MAX)?,
             },
+            CHALLENGE => IssuanceAnswer::Challenge(reader.field(DEVICE_LEN_MAX)?.to_vec()),
             code => {
                 let refusal = IssuanceRefusal::of_code(code)
                     .ok_or(IssuanceMessageError::Malformed { position: reader.position - 1 })?;
@@ -286,6 +344,7 @@ impl core::fmt::Debug for Evidence {
         match self {
             Evidence::JoinToken(_) => formatter.write_str("JoinToken"),
             Evidence::CurrentSvid => formatter.write_str("CurrentSvid"),
+            Evidence::Tpm(_) => formatter.write_str("Tpm"),
             Evidence::Svid { chain, .. } => {
                 formatter.debug_struct("Svid").field("chain_len", &chain.len()).finish_non_exhaustive()
             }

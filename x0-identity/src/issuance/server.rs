@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use pki_types::CertificateDer;
 
-use super::message::{Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest};
+use super::message::{Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest, IssuanceResponse};
 use crate::telemetry::{IssuanceTelemetry, IssuedFor};
 use crate::{
     CaSigner, CertificateRequest, IssueRequest, RegistrationEntry, Registry, Selector, SpiffeId, TrustBundle,
@@ -74,6 +74,14 @@ pub enum PresentedEvidence {
     /// A chain whose leaf has the requested SPIFFE ID by its text and whose key the workload holds. The
     /// attestor verifies the chain, and decides whether an expired one is accepted.
     Svid(Vec<CertificateDer<'static>>),
+    /// The keys of a TPM: begin with `tpm::TpmAttestor::begin`, and give its challenge to
+    /// [`IssuanceServerInput::Challenge`].
+    Tpm {
+        /// The bytes of `tpm::TpmEvidence`.
+        evidence: Vec<u8>,
+        /// The binding of the connection, which the quote of the TPM covers.
+        binding: [u8; 32],
+    },
 }
 
 /// An input of an [`IssuanceServer`]. `id` is a number that the driver gives to a request, and does not give
@@ -95,7 +103,8 @@ pub enum IssuanceServerInput {
         /// The system's clock, since 1970.
         wall: Duration,
     },
-    /// The answer to [`IssuanceServerOutput::Attest`]: the evidence is good.
+    /// The answer to [`IssuanceServerOutput::Attest`] or [`IssuanceServerOutput::Examine`]: the evidence is
+    /// good.
     Attested {
         /// The number of the request.
         id: u64,
@@ -104,7 +113,22 @@ pub enum IssuanceServerInput {
         /// The system's clock, since 1970.
         wall: Duration,
     },
-    /// The answer to [`IssuanceServerOutput::Attest`]: the evidence is not accepted.
+    /// An answer to [`IssuanceServerOutput::Attest`]: the workload has to answer a challenge first.
+    Challenge {
+        /// The number of the request.
+        id: u64,
+        /// The challenge: for a TPM the bytes of `tpm::TpmChallenge`.
+        challenge: Vec<u8>,
+    },
+    /// The message that follows a challenge on its connection.
+    Response {
+        /// The number of the request.
+        id: u64,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// The answer to [`IssuanceServerOutput::Attest`] or [`IssuanceServerOutput::Examine`]: the evidence is
+    /// not accepted.
     NotAttested {
         /// The number of the request.
         id: u64,
@@ -139,6 +163,21 @@ pub enum IssuanceServerOutput {
         spiffe_id: SpiffeId,
         /// The evidence.
         evidence: PresentedEvidence,
+    },
+    /// Send the challenge, and keep the connection: the next message on it is for
+    /// [`IssuanceServerInput::Response`].
+    Challenge {
+        /// The number of the request.
+        id: u64,
+        /// The message, as bytes of an [`IssuanceAnswer`].
+        bytes: Vec<u8>,
+    },
+    /// Have the attestor examine the response to its challenge.
+    Examine {
+        /// The number of the request.
+        id: u64,
+        /// The response: for a TPM the bytes of `tpm::TpmAnswer`.
+        response: Vec<u8>,
     },
     /// Sign these bytes with the authority's key: see [`UnsignedCertificate::to_be_signed`].
     Sign {
@@ -247,8 +286,20 @@ struct Origin {
 
 #[derive(Debug)]
 enum Step {
-    Attesting { request: IssuanceRequest, key: CertificateRequest },
-    Signing { spiffe_id: SpiffeId, unsigned: UnsignedCertificate },
+    /// For the attestor.
+    Attesting {
+        request: IssuanceRequest,
+        key: CertificateRequest,
+    },
+    /// For the response to a challenge.
+    Challenged {
+        request: IssuanceRequest,
+        key: CertificateRequest,
+    },
+    Signing {
+        spiffe_id: SpiffeId,
+        unsigned: UnsignedCertificate,
+    },
 }
 
 impl<R: Registry> IssuanceServer<R> {
@@ -302,6 +353,13 @@ impl<R: Registry> IssuanceServer<R> {
                 let (request, key, origin) = self.attesting(id)?;
                 self.attested(now, id, origin, &request, key, &proof, wall);
             }
+            IssuanceServerInput::Challenge { id, challenge } => {
+                let (request, key, origin) = self.attesting(id)?;
+                self.wait(now, id, Step::Challenged { request, key }, origin);
+                let bytes = IssuanceAnswer::Challenge(challenge).to_bytes();
+                self.outputs.push_back(IssuanceServerOutput::Challenge { id, bytes });
+            }
+            IssuanceServerInput::Response { id, bytes } => self.responded(now, id, &bytes)?,
             IssuanceServerInput::NotAttested { id, why } => {
                 self.attesting(id)?;
                 self.refuse(id, IssuanceRefusal::NotAttested, why);
@@ -366,6 +424,10 @@ impl<R: Registry> IssuanceServer<R> {
                 let (token, public_key_info) = (token.clone(), key.public_key_info().to_vec());
                 (IssuedFor::JoinToken, PresentedEvidence::JoinToken { token, public_key_info })
             }
+            Evidence::Tpm(evidence) => {
+                let evidence = PresentedEvidence::Tpm { evidence: evidence.clone(), binding: *binding };
+                (IssuedFor::Tpm, evidence)
+            }
             Evidence::Svid { chain, signature } => {
                 if !request.is_proved_by(chain, binding, signature) {
                     let why = "the proof is not signed by the key of the presented SVID for this connection";
@@ -378,10 +440,31 @@ impl<R: Registry> IssuanceServer<R> {
             return self.refuse(id, IssuanceRefusal::Busy, "too many requests wait: try again later".into());
         }
         let spiffe_id = request.spiffe_id.clone();
-        let until = now + self.options.answer_max;
-        let origin = origin(issued_for);
-        self.pending.insert(id, Pending { step: Step::Attesting { request, key }, origin, until });
+        self.wait(now, id, Step::Attesting { request, key }, origin(issued_for));
         self.outputs.push_back(IssuanceServerOutput::Attest { id, spiffe_id, evidence });
+    }
+
+    fn wait(&mut self, now: Duration, id: u64, step: Step, origin: Origin) {
+        self.pending.insert(id, Pending { step, origin, until: now + self.options.answer_max });
+    }
+
+    /// The response to a challenge goes to the attestor. Each challenge has one response.
+    fn responded(&mut self, now: Duration, id: u64, bytes: &[u8]) -> Result<(), IssuanceServerError> {
+        let (request, key, origin) = match self.pending.remove(&id) {
+            Some(Pending { step: Step::Challenged { request, key }, origin, .. }) => (request, key, origin),
+            other => {
+                self.pending.extend(other.map(|pending| (id, pending)));
+                return Err(IssuanceServerError::NotWaiting { id });
+            }
+        };
+        match IssuanceResponse::from_bytes(bytes) {
+            Ok(IssuanceResponse { response }) => {
+                self.wait(now, id, Step::Attesting { request, key }, origin);
+                self.outputs.push_back(IssuanceServerOutput::Examine { id, response });
+            }
+            Err(error) => self.refuse(id, IssuanceRefusal::Malformed, error.to_string()),
+        }
+        Ok(())
     }
 
     /// Takes a request that waits for its attestor.
@@ -428,9 +511,7 @@ impl<R: Registry> IssuanceServer<R> {
             }
             Ok(unsigned) => {
                 let to_be_signed = unsigned.to_be_signed().to_vec();
-                let until = now + self.options.answer_max;
-                self.pending
-                    .insert(id, Pending { step: Step::Signing { spiffe_id, unsigned }, origin, until });
+                self.wait(now, id, Step::Signing { spiffe_id, unsigned }, origin);
                 self.outputs.push_back(IssuanceServerOutput::Sign { id, to_be_signed });
             }
         }
@@ -488,6 +569,7 @@ impl fmt::Debug for PresentedEvidence {
         formatter.write_str(match self {
             PresentedEvidence::JoinToken { .. } => "JoinToken",
             PresentedEvidence::Svid(_) => "Svid",
+            PresentedEvidence::Tpm { .. } => "Tpm",
         })
     }
 }

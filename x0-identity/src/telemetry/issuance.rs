@@ -8,7 +8,7 @@ use crate::IssuanceRefusal;
 #[derive(Debug)]
 pub(crate) struct IssuanceTelemetry {
     seconds: Histogram,
-    issued: [Counter; 3],
+    issued: [Counter; 4],
     refused: [Counter; 5],
 }
 
@@ -18,6 +18,7 @@ pub(crate) enum IssuedFor {
     Renewal,
     EarlierSvid,
     JoinToken,
+    Tpm,
 }
 
 impl IssuanceTelemetry {
@@ -26,7 +27,7 @@ impl IssuanceTelemetry {
         let refused = |reason| counter("x0_identity_issuance_refusals_total", "reason", reason);
         IssuanceTelemetry {
             seconds: histogram("x0_identity_issue_seconds"),
-            issued: ["renewal", "earlier_svid", "join_token"].map(issued),
+            issued: ["renewal", "earlier_svid", "join_token", "tpm"].map(issued),
             refused: ["malformed", "busy", "not_attested", "not_registered", "signer"].map(refused),
         }
     }
@@ -37,6 +38,7 @@ impl IssuanceTelemetry {
             IssuedFor::Renewal => 0,
             IssuedFor::EarlierSvid => 1,
             IssuedFor::JoinToken => 2,
+            IssuedFor::Tpm => 3,
         };
         self.issued[place].increment(1);
         self.seconds.record(took);

@@ -13,9 +13,9 @@ use x0_identity::federation::EndpointUrl;
 use x0_identity::tpm::{Tpm, TpmAnswer, TpmChallenge, TpmEvidence};
 use x0_identity::{
     Authority, AuthorityOptions, BundleMap, CertificateRequest, Evidence, IssuanceAnswer, IssuanceRequest,
-    JwtAlgorithm, JwtIssuer, JwtSvid, JwtSvidValidator, NodeId, RequestKey, RevocationView, SignedBundle,
-    SignedRevocations, SpiffeBundle, SpiffeId, TrustBundle, TrustDomain, X509Svid, peer_not_after,
-    spiffe_id_of, spiffe_id_of_signer,
+    IssuanceResponse, JwtAlgorithm, JwtIssuer, JwtSvid, JwtSvidValidator, NodeId, RequestKey, RevocationView,
+    SignedBundle, SignedRevocations, SpiffeBundle, SpiffeId, TrustBundle, TrustDomain, X509Svid,
+    peer_not_after, spiffe_id_of, spiffe_id_of_signer,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -138,13 +138,16 @@ pub(crate) fn certificate_request(data: &[u8]) {
     let _ = RequestKey::from_pkcs8(data);
 }
 
-/// Requests and answers of issuing over the network.
+/// Requests, answers and responses of issuing over the network.
 pub(crate) fn issuance(data: &[u8]) {
     if let Ok(request) = IssuanceRequest::from_bytes(data) {
         assert_eq!(request.to_bytes(), data);
     }
     if let Ok(answer) = IssuanceAnswer::from_bytes(data) {
         assert_eq!(answer.to_bytes(), data);
+    }
+    if let Ok(response) = IssuanceResponse::from_bytes(data) {
+        assert_eq!(response.to_bytes(), data);
     }
 }
 
