@@ -23,6 +23,12 @@
 //! - `Authority` (feature `authority`) issues SVIDs in memory, for tests, demos and clusters that are their
 //!   own authority.
 //!
+//! # Spans
+//!
+//! With the feature `tracing`, `identity.handshake` (fields `peer`, `spiffe_id`, `refused`) spans the
+//! verification of a peer's chain in a handshake, and `identity.rotate` (`spiffe_id`, `refused`) the
+//! replacement of the own SVID, both with level debug. Nothing is formatted without a subscriber.
+//!
 //! # Glossary
 //!
 //! | term | meaning |
@@ -126,6 +132,8 @@ mod telemetry;
 mod tls;
 #[cfg(feature = "tpm")]
 pub mod tpm;
+#[cfg(feature = "rustls")]
+mod trace;
 mod trust_domain;
 #[cfg(feature = "workload-api")]
 pub mod workload_api;

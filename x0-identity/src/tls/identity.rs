@@ -156,6 +156,10 @@ impl Identity {
     /// [`RotateError`], when the SPIFFE ID differs, the key does not belong to the leaf, or the bundle does
     /// not trust the SVID now. The current SVID stays in use.
     pub fn rotate(&self, svid: X509Svid) -> Result<(), RotateError> {
+        crate::trace::rotate(&self.0.spiffe_id, || self.take(svid))
+    }
+
+    fn take(&self, svid: X509Svid) -> Result<(), RotateError> {
         if *svid.spiffe_id() != self.0.spiffe_id {
             return Err(RotateError::SpiffeId {
                 held: self.0.spiffe_id.clone(),

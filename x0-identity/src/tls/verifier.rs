@@ -17,6 +17,7 @@ use rustls::{
 use super::Swap;
 use crate::path::{Usage, read_leaf, validate};
 use crate::telemetry::VerifierTelemetry;
+use crate::trace;
 use crate::x509::Certificate;
 #[cfg(feature = "issuer")]
 use crate::x509::to_system_time;
@@ -189,7 +190,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verify_server(end_entity, intermediates, now)?;
+        trace::handshake("server", || self.verify_server(end_entity, intermediates, now))?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -228,7 +229,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.verify_client(end_entity, intermediates, now)?;
+        trace::handshake("client", || self.verify_client(end_entity, intermediates, now))?;
         Ok(ClientCertVerified::assertion())
     }
 
