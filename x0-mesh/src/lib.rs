@@ -8,6 +8,7 @@
 //! - `quic` (feature of that name): the transport of production, QUIC with mutual TLS 1.3.
 //! - `link` (feature): frames to direct neighbours, the seam below the mesh; `link::Link`.
 //! - `datagram` (feature): datagrams to nodes that are several hops away, as a protocol engine.
+//! - `discovery` (feature): neighbours on the same segment, found by multicast, as a protocol engine.
 //! - `mesh` (feature): the driver of `datagram` on tokio, and QUIC over it.
 //! - `router` (feature): routes over several hops, as a protocol engine.
 //! - `liveness` (feature): whether a link works in each direction, as a protocol engine.
@@ -34,13 +35,15 @@
 //!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "router")]
+#[cfg(any(feature = "discovery", feature = "router"))]
 extern crate alloc;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "datagram")]
 pub mod datagram;
+#[cfg(feature = "discovery")]
+pub mod discovery;
 mod error;
 mod fault_injector;
 mod guest;
@@ -81,6 +84,8 @@ pub use transport_ext::TransportExt;
 pub mod fuzz {
     #[cfg(feature = "datagram")]
     pub use crate::datagram::fuzz::run as datagram;
+    #[cfg(feature = "discovery")]
+    pub use crate::discovery::fuzz::run as discovery;
     #[cfg(feature = "liveness")]
     pub use crate::liveness::fuzz::run as liveness;
     pub use crate::mux::fuzz as mux;

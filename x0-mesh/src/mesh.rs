@@ -32,8 +32,25 @@
 //! # }
 //! ```
 //!
+//! On a local network a node needs no addresses of neighbours: [`MeshPort::discover`] finds them by
+//! multicast.
+//!
+//! ```no_run
+//! # use x0_mesh::discovery::{DiscoveryOptions, Multicast, MulticastOptions};
+//! # use x0_mesh::link::{Link, UdpLink, UdpLinkOptions};
+//! # use x0_mesh::mesh::MeshPort;
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let link = UdpLink::open(&UdpLinkOptions::new("0.0.0.0:7001".parse()?))?;
+//! let groups = Multicast::open(&MulticastOptions::new(link.local()))?;
+//! let port = MeshPort::new(link).discover(groups, DiscoveryOptions::new("example.org"));
+//! # drop(port);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Life of a link
-//! A node dials each address of its ports, again and again until it has keys. Keys outlive a cut: a link is
+//! A node dials each address of its ports, again and again until it has keys. An address that was announced
+//! is dialled as long as its node is no neighbour. Keys outlive a cut: a link is
 //! up again as soon as probes pass, without a handshake. The dialler makes a new connection, and with it new
 //! keys, after half of the peer's remaining validity and at most an hour, when the link stays down, and when
 //! the keys are nearly used up. When the SVID of the peer has expired by the system's clock, the link ends.
@@ -42,6 +59,7 @@
 mod address;
 mod beside;
 mod core;
+mod discover;
 mod error;
 mod handshake;
 mod node;

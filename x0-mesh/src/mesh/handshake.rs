@@ -107,42 +107,71 @@ async fn accept(shared: Weak<Shared>, incoming: Incoming, port: PortId, timing: 
     }
 }
 
-/// Dials a neighbour whenever its link needs keys, until the task is aborted.
-pub(super) async fn dial_always(
-    shared: Weak<Shared>,
-    endpoint: Endpoint,
-    client: quinn::ClientConfig,
-    port: PortId,
-    address: SocketAddr,
-    timing: Timing,
-) {
-    let mut jitter = Jitter::new(timing.seed ^ u64::from(address.port()) << 32 ^ u64::from(port.0));
-    let mut pause = timing.backoff_min;
-    let mut lingering = JoinSet::new();
-    loop {
-        while lingering.try_join_next().is_some() {}
+/// What dials the neighbours of one port.
+#[derive(Debug, Clone)]
+pub(super) struct Dialler {
+    pub(super) shared: Weak<Shared>,
+    pub(super) endpoint: Endpoint,
+    pub(super) client: quinn::ClientConfig,
+    pub(super) port: PortId,
+    pub(super) timing: Timing,
+}
+
+impl Dialler {
+    fn jitter(&self, address: SocketAddr) -> Jitter {
+        Jitter::new(self.timing.seed ^ u64::from(address.port()) << 32 ^ u64::from(self.port.0))
+    }
+
+    /// Dials once: keys, and the connection that they are from.
+    async fn attempt(&self, address: SocketAddr) -> Option<(Keyed, Connection)> {
         // The identity is the SVID's, so the server name (RFC 6066 §3) is neither sent nor verified.
-        let attempt = async {
-            let connecting = endpoint.connect_with(client.clone(), address, "x0-mesh").ok()?;
-            let connection = timeout(timing.dial_timeout, connecting).await.ok()?.ok()?;
-            let keyed = take_keys(&shared, port, &connection, true, timing.keys_lifetime);
-            if keyed.is_none() {
-                connection
-                    .close(REFUSED, b"the SVID does not name another node, or there are too many links");
-            }
-            Some((keyed?, connection))
-        };
-        let Some((keyed, connection)) = attempt.await else {
-            if shared.strong_count() == 0 {
+        let connecting = self.endpoint.connect_with(self.client.clone(), address, "x0-mesh").ok()?;
+        let connection = timeout(self.timing.dial_timeout, connecting).await.ok()?.ok()?;
+        let keyed = take_keys(&self.shared, self.port, &connection, true, self.timing.keys_lifetime);
+        if keyed.is_none() {
+            connection.close(REFUSED, b"the SVID does not name another node, or there are too many links");
+        }
+        Some((keyed?, connection))
+    }
+
+    /// Dials a neighbour whenever its link needs keys, until the task is aborted.
+    pub(super) async fn dial_always(self, address: SocketAddr) {
+        let mut jitter = self.jitter(address);
+        let mut pause = self.timing.backoff_min;
+        let mut lingering = JoinSet::new();
+        loop {
+            while lingering.try_join_next().is_some() {}
+            let Some((keyed, connection)) = self.attempt(address).await else {
+                if self.shared.strong_count() == 0 {
+                    return;
+                }
+                sleep(jitter.spread(pause)).await;
+                pause = (pause * 2).min(self.timing.backoff_max);
+                continue;
+            };
+            lingering.spawn(linger(connection));
+            if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
                 return;
             }
-            sleep(jitter.spread(pause)).await;
-            pause = (pause * 2).min(timing.backoff_max);
-            continue;
-        };
-        lingering.spawn(linger(connection));
-        if !needed(&shared, keyed, &mut jitter, &mut pause, &timing).await {
-            return;
+        }
+    }
+
+    /// Dials an address that may lead nowhere. Returns after the first dial that fails; until then it dials
+    /// whenever the link needs keys.
+    pub(super) async fn dial_hint(self, address: SocketAddr, reached: impl FnOnce()) {
+        let mut jitter = self.jitter(address);
+        let mut pause = self.timing.backoff_min;
+        let mut reached = Some(reached);
+        let mut lingering = JoinSet::new();
+        while let Some((keyed, connection)) = self.attempt(address).await {
+            while lingering.try_join_next().is_some() {}
+            if let Some(reached) = reached.take() {
+                reached();
+            }
+            lingering.spawn(linger(connection));
+            if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
+                return;
+            }
         }
     }
 }

@@ -16,12 +16,14 @@ use x0_identity::NodeId;
 
 use super::beside::Beside;
 use super::core::{Core, Port};
-use super::handshake::{Timing, accept_always, dial_always};
+use super::discover::discover_always;
+use super::handshake::{Dialler, Timing, accept_always};
 use super::packets::Packets;
 use super::port_socket::PortSocket;
 use super::socket::MeshSocket;
 use super::{MeshOptions, StartError};
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
+use crate::discovery::Discovery;
 
 const ALPN: &[u8] = b"x0-link/1";
 /// A handshake's packets have 1200 bytes (RFC 9000 §14.1); a datagram of that length is longer as a frame.
@@ -33,7 +35,7 @@ const DATAGRAMS_MAX: usize = 4096;
 
 pub(super) struct Shared {
     core: Mutex<Core>,
-    origin: Instant,
+    pub(super) origin: Instant,
     pub(super) links_changed: Arc<Notify>,
     /// Links or routes.
     changed: Notify,
@@ -108,7 +110,8 @@ impl Mesh {
                 Arc::new(TokioRuntime),
             )
             .map_err(|source| StartError::Endpoint { source })?;
-            endpoints.push((id, endpoint, port.neighbours));
+            let local = port.link.local();
+            endpoints.push((id, endpoint, local, port.neighbours, port.discovery));
             opened.push(Port::new(port.link, socket));
         }
         let sockets = opened.iter().map(|port| Arc::clone(&port.socket)).collect();
@@ -121,11 +124,21 @@ impl Mesh {
             changed: Notify::new(),
         });
         let mut tasks = vec![runtime.spawn(drive(Arc::downgrade(&shared))).abort_handle()];
-        for (id, endpoint, neighbours) in endpoints {
+        for (id, endpoint, link, neighbours, discovery) in endpoints {
+            let dialler = Dialler {
+                shared: Arc::downgrade(&shared),
+                endpoint: endpoint.clone(),
+                client: client.clone(),
+                port: id,
+                timing: timing.clone(),
+            };
             for address in neighbours {
-                let (shared, endpoint) = (Arc::downgrade(&shared), endpoint.clone());
-                let dialling = dial_always(shared, endpoint, client.clone(), id, address, timing.clone());
-                tasks.push(runtime.spawn(dialling).abort_handle());
+                tasks.push(runtime.spawn(dialler.clone().dial_always(address)).abort_handle());
+            }
+            if let Some((groups, options)) = discovery {
+                let seed = timing.seed.rotate_left(17) ^ local.get() ^ u64::from(id.0);
+                let engine = Discovery::new(local, link.port(), seed, options);
+                tasks.push(runtime.spawn(discover_always(engine, groups, dialler)).abort_handle());
             }
             let accepting =
                 accept_always(Arc::downgrade(&shared), endpoint, id, options.incoming_max, timing.clone());

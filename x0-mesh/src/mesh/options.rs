@@ -8,6 +8,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use crate::datagram::DatagramOptions;
+use crate::discovery::{DiscoveryOptions, Multicast};
 use crate::link::Link;
 use crate::quic::unpredictable;
 use crate::router::{Etx, Metric};
@@ -18,19 +19,29 @@ pub struct MeshPort {
     pub(super) link: Box<dyn Link>,
     pub(super) neighbours: Vec<SocketAddr>,
     pub(super) metric: Box<dyn Metric>,
+    pub(super) discovery: Option<(Multicast, DiscoveryOptions)>,
 }
 
 impl MeshPort {
     /// A port without neighbours to dial.
     #[must_use]
     pub fn new(link: impl Link + 'static) -> MeshPort {
-        MeshPort { link: Box::new(link), neighbours: Vec::new(), metric: Box::new(Etx) }
+        MeshPort { link: Box::new(link), neighbours: Vec::new(), metric: Box::new(Etx), discovery: None }
     }
 
     /// Adds a neighbour to dial.
     #[must_use]
     pub fn neighbour(mut self, address: SocketAddr) -> MeshPort {
         self.neighbours.push(address);
+        self
+    }
+
+    /// Announces the link to the multicast group of its segment, and dials the nodes that are announced
+    /// there. The link must be a UDP port, and `groups` must be opened with its address. See
+    /// [`discovery`](crate::discovery).
+    #[must_use]
+    pub fn discover(mut self, groups: Multicast, options: DiscoveryOptions) -> MeshPort {
+        self.discovery = Some((groups, options));
         self
     }
 
@@ -48,6 +59,7 @@ impl fmt::Debug for MeshPort {
             .debug_struct("MeshPort")
             .field("local", &self.link.local())
             .field("neighbours", &self.neighbours)
+            .field("discovery", &self.discovery)
             .field("metric", &self.metric)
             .finish_non_exhaustive()
     }
