@@ -14,7 +14,8 @@ use serde::Deserialize;
 use x0_identity::{Identity, NodeId};
 use x0_mesh::Mux;
 use x0_mesh::datagram::PathFacts;
-use x0_mesh::link::{LinkFaultHandle, LinkFaultInjector, UdpLink, UdpLinkOptions};
+use x0_mesh::discovery::{DiscoveryOptions, Multicast, MulticastOptions};
+use x0_mesh::link::{Link, LinkFaultHandle, LinkFaultInjector, UdpLink, UdpLinkOptions};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
 use x0_mesh::router::{Cost, Etx};
@@ -35,6 +36,12 @@ pub(crate) struct LinkConfig {
     /// The addresses of neighbours to dial. Others may dial this node.
     #[serde(default)]
     pub(crate) neighbours: Vec<SocketAddr>,
+    /// Whether the node finds neighbours on the same network by multicast.
+    #[serde(default)]
+    pub(crate) discover: bool,
+    /// The UDP port of the announcements, the same on all nodes of the network.
+    #[serde(default = "discover_port_default")]
+    pub(crate) discover_port: u16,
     /// The longest frame, in bytes: the MTU of the path less the headers of IP and UDP.
     #[serde(default = "mtu_default")]
     pub(crate) mtu: usize,
@@ -48,6 +55,10 @@ pub(crate) struct LinkConfig {
 
 fn mtu_default() -> usize {
     1232
+}
+
+fn discover_port_default() -> u16 {
+    7830
 }
 
 /// The mesh of a node.
@@ -97,6 +108,7 @@ pub(crate) fn transport(
     let mut faults = Vec::new();
     for link in &config.links {
         let opened = UdpLink::open(&UdpLinkOptions::new(link.address).mtu(link.mtu))?;
+        let local = opened.local();
         let metric = Cost::new(Etx).preference(link.preference).price(link.price);
         let port = if has_faults {
             let (opened, handle) = LinkFaultInjector::new(opened, u64::from(link.address.port()));
@@ -105,7 +117,11 @@ pub(crate) fn transport(
         } else {
             MeshPort::new(opened)
         };
-        let port = port.metric(metric);
+        let mut port = port.metric(metric);
+        if link.discover {
+            let groups = Multicast::open(&MulticastOptions::new(local).port(link.discover_port))?;
+            port = port.discover(groups, DiscoveryOptions::new(&config.trust_domain));
+        }
         options = options.port(link.neighbours.iter().copied().fold(port, MeshPort::neighbour));
     }
     let mesh = Mesh::start(options).context("cannot start the mesh")?;
@@ -127,6 +143,7 @@ mod tests {
     fn a_link_has_usual_values() {
         let link: LinkConfig = toml::from_str("address = \"127.0.0.1:7601\"").unwrap();
         assert_eq!((link.mtu, link.preference, link.price, link.neighbours.len()), (1232, 0, 0, 0));
+        assert_eq!((link.discover, link.discover_port), (false, 7830));
         let text =
             "address = \"127.0.0.1:7601\"\nneighbours = [\"192.0.2.1:7601\"]\nprice = 9\npreference = 1";
         let link: LinkConfig = toml::from_str(text).unwrap();

@@ -50,19 +50,23 @@ fn a_node_relays_for_the_others_and_shows_the_mesh() {
     assert!(x0_node(&init).arg(&dir).output().unwrap().status.success());
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ports: [u16; 4] = free();
-    // Node 1, two ports of node 2, node 3.
+    let [group] = free();
+    // Node 1, two ports of node 2, node 3. Nodes 2 and 3 find each other.
     let links = [
-        vec![(ports[0], Some(ports[1]))],
-        vec![(ports[1], None), (ports[2], Some(ports[3]))],
-        vec![(ports[3], None)],
+        vec![(ports[0], Some(ports[1]), false)],
+        vec![(ports[1], None, false), (ports[2], None, true)],
+        vec![(ports[3], None, true)],
     ];
     for (number, links) in (1..).zip(links) {
         let path = config(&dir, number);
         let mut text = std::fs::read_to_string(&path).unwrap();
-        for (port, neighbour) in links {
+        for (port, neighbour, discovers) in links {
             text.push_str(&format!("\n[[links]]\naddress = \"{}\"\n", at(port)));
             if let Some(neighbour) = neighbour {
                 text.push_str(&format!("neighbours = [\"{}\"]\n", at(neighbour)));
+            }
+            if discovers {
+                text.push_str(&format!("discover = true\ndiscover_port = {group}\n"));
             }
         }
         std::fs::write(path, text).unwrap();
