@@ -42,7 +42,7 @@
 //! | field | bytes | meaning |
 //! |---|---|---|
 //! | hop limit | 1 | falls by one at each node, not 0 |
-//! | flags | 1 | bit 0: a bound is given; bit 1: the label is announced, and no datagram follows |
+//! | flags | 1 | bit 0: a bound is given; bit 1: the label is announced, and no datagram follows; bit 2: a message of the mesh itself, see [`traversal`](crate::traversal) |
 //! | label | 2 | stands for destination and source under these keys; 0: none |
 //! | bound | 4 | of a detour, see [`router`](crate::router); 0 without bit 0 |
 //! | destination, source | 8 + 8 | in a long datagram only, not 0 |
@@ -60,6 +60,10 @@
 //! | 2 | a message of [`router`](crate::router) |
 //! | 3 | an acknowledged label (2 bytes), under the keys of that label |
 //! | 4 | flooding: hop limit (1 byte, not 0), origin (8, not 0), number (8), payload |
+//! | 5 | the address that frames of the receiver come from: 16 bytes of an IPv6 address, or of an IPv4 address mapped into one (RFC 4291 §2.5.5.2), and a port (2, not 0) |
+//!
+//! A node sends the address when the link comes up, when it changes, and every 10 s, because a frame may be
+//! lost. The receiver takes it for a hint: a neighbour may lie.
 //!
 //! A node takes a flooded message once, by origin and number, and sends it to its other neighbours while the
 //! hop limit allows. The origin is authenticated hop by hop only: a member can forge it.

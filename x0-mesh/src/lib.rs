@@ -9,6 +9,7 @@
 //! - `link` (feature): frames to direct neighbours, the seam below the mesh; `link::Link`.
 //! - `datagram` (feature): datagrams to nodes that are several hops away, as a protocol engine.
 //! - `discovery` (feature): neighbours on the same segment, found by multicast, as a protocol engine.
+//! - `traversal` (feature): direct paths through NATs, as a protocol engine.
 //! - `mesh` (feature): the driver of `datagram` on tokio, and QUIC over it.
 //! - `router` (feature): routes over several hops, as a protocol engine.
 //! - `liveness` (feature): whether a link works in each direction, as a protocol engine.
@@ -35,7 +36,7 @@
 //!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "discovery", feature = "router"))]
+#[cfg(any(feature = "discovery", feature = "router", feature = "traversal"))]
 extern crate alloc;
 
 #[cfg(feature = "conformance")]
@@ -67,6 +68,8 @@ pub mod sim;
 pub mod telemetry;
 mod transport;
 mod transport_ext;
+#[cfg(feature = "traversal")]
+pub mod traversal;
 
 pub use error::{RecvError, SendError};
 pub use fault_injector::{Direction, FaultHandle, FaultInjector};
@@ -93,6 +96,8 @@ pub mod fuzz {
     pub use crate::quic::fuzz_frames as frames;
     #[cfg(feature = "router")]
     pub use crate::router::fuzz::run as router;
+    #[cfg(feature = "traversal")]
+    pub use crate::traversal::fuzz::run as traversal;
 }
 
 /// The code of the readme, as a test.

@@ -48,6 +48,9 @@
 //! # }
 //! ```
 //!
+//! Nodes behind NATs reach each other over a relay, which any node is unless [`MeshOptions::relay`] says
+//! otherwise. [`MeshPort::traverse`] replaces the relayed path by a direct one where the NATs allow it.
+//!
 //! # Life of a link
 //! A node dials each address of its ports, again and again until it has keys. An address that was announced
 //! is dialled as long as its node is no neighbour. Keys outlive a cut: a link is
@@ -62,11 +65,13 @@ mod core;
 mod discover;
 mod error;
 mod handshake;
+mod hints;
 mod node;
 mod options;
 mod packets;
 mod port_socket;
 mod socket;
+mod traverse;
 
 pub use address::{address, node_at};
 pub use error::StartError;

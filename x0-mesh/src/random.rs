@@ -19,7 +19,7 @@ impl SplitMix64 {
     }
 
     /// Below `bound`; zero if that is zero.
-    #[cfg(any(feature = "discovery", feature = "sim", feature = "quic"))]
+    #[cfg(any(feature = "discovery", feature = "quic", feature = "sim", feature = "traversal"))]
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }

@@ -437,3 +437,26 @@ fn an_idle_ring_is_quiet() {
     let each = (bytes(&net) - before) / 20 / 2;
     assert!(each < 265, "{each} B/s for each neighbour");
 }
+
+/// A node behind a NAT learns its address there, also when the NAT changes it and the notification is lost.
+#[test]
+fn neighbours_notify_each_other_of_the_address_that_they_see() {
+    let mut net = Net::line(2);
+    let seen = |net: &Net| net.nodes[0].links().next().unwrap().seen_as;
+    assert_eq!(seen(&net), Some(address(1)));
+    let moved = SocketAddr::from(([10, 0, 0, 9], 1));
+    net.moved.insert(1, moved);
+    net.send(1, 2, b"from there").unwrap();
+    net.run(10 * MS);
+    assert_eq!(seen(&net), Some(moved));
+    net.moved.remove(&1);
+    net.cut.insert((2, 1), true);
+    net.send(1, 2, b"from here").unwrap();
+    net.run(10 * MS);
+    net.cut.insert((2, 1), false);
+    net.run(SECOND);
+    assert_eq!(seen(&net), Some(moved));
+    net.run(10 * SECOND);
+    assert_eq!(seen(&net), Some(address(1)));
+    assert_eq!(net.nodes[0].links().next().unwrap().state, LivenessState::Up);
+}

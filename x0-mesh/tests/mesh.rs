@@ -4,12 +4,18 @@
 mod quic_common;
 
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use quic_common::{Domain, down, node, receive, send, soon, up};
 use tokio::time::timeout;
 use x0_identity::{Identity, NodeId};
-use x0_mesh::link::{Link, LinkFaultHandle, LinkFaultInjector, MemorySegment, UdpLink, UdpLinkOptions};
+use x0_mesh::datagram::is_frame;
+use x0_mesh::link::{
+    Link, LinkEvent, LinkFaultHandle, LinkFaultInjector, LinkRecvError, LinkSendError, MemorySegment,
+    UdpLink, UdpLinkOptions,
+};
+use x0_mesh::liveness::LivenessState;
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, StartError, address};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
 use x0_mesh::{Lane, PeerEvent, PeerEventKind, Transmit, Transport, TransportExt};
@@ -321,4 +327,62 @@ fn what_cannot_start_says_why() {
     let port = MeshPort::new(MemorySegment::new(1000).link(end(1)));
     let refused = Mesh::start(options_of(&identity, 1).port(port)).unwrap_err();
     assert!(refused.to_string().contains("1000"), "{refused}");
+}
+
+/// Carries handshakes and no frames, as a path does that passes the first packets only.
+struct HandshakesOnly<L>(L);
+
+impl<L: Link> Link for HandshakesOnly<L> {
+    fn local(&self) -> SocketAddr {
+        self.0.local()
+    }
+
+    fn mtu(&self) -> usize {
+        self.0.mtu()
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: SocketAddr,
+        frame: &[u8],
+    ) -> Poll<Result<(), LinkSendError>> {
+        if is_frame(frame) { Poll::Ready(Ok(())) } else { self.0.poll_send(cx, to, frame) }
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: &mut Vec<u8>,
+    ) -> Poll<Result<SocketAddr, LinkRecvError>> {
+        self.0.poll_recv(cx, frame)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+        self.0.poll_event(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_carries_handshakes_only_is_no_path() {
+    let domain = Domain::new("mesh.test");
+    let [direct, near, far] = [1232; 3].map(MemorySegment::new);
+    let start = |number, ports: [MeshPort; 2]| {
+        let options = ports.into_iter().fold(options_of(&domain.identity(number), number), MeshOptions::port);
+        Mesh::start(options).unwrap()
+    };
+    let broken = MeshPort::new(HandshakesOnly(direct.link(end(1)))).neighbour(end(2));
+    let one = start(1, [broken, MeshPort::new(near.link(end(1))).neighbour(end(3))]);
+    let two = start(2, [MeshPort::new(direct.link(end(2))), MeshPort::new(far.link(end(2)))]);
+    let _relay =
+        start(3, [MeshPort::new(near.link(end(3))), MeshPort::new(far.link(end(3))).neighbour(end(2))]);
+    soon(one.reached(node(2))).await;
+    soon(two.reached(node(1))).await;
+    // The handshake is complete.
+    soon(one.until(|mesh| mesh.links().iter().any(|link| link.peer == node(2)))).await;
+    one.send(node(2), b"around").unwrap();
+    assert_eq!(soon(two.recv()).await, (node(1), b"around".to_vec()));
+    let path = one.paths().into_iter().find(|path| path.destination == node(2)).unwrap();
+    assert_eq!(path.next, node(3));
+    assert!(one.links().iter().all(|link| link.peer != node(2) || link.state != LivenessState::Up));
 }

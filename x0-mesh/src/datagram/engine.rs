@@ -15,6 +15,7 @@ use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Outpu
 use crate::liveness::{LivenessInput, LivenessOutput, LivenessState};
 use crate::random::SplitMix64;
 use crate::router::{self, LinkCost, LinkId, Router};
+use crate::traversal::encode_address;
 
 mod receive;
 mod send;
@@ -193,6 +194,7 @@ impl Datagrams {
                 port: link.port,
                 peer: link.peer,
                 address: link.address,
+                seen_as: link.seen_as,
                 state: link.liveness.state(),
                 reason: link.reason,
                 rtt: sample.rtt,
@@ -325,6 +327,8 @@ impl Datagrams {
             let Some(link) = self.links.get_mut(&id) else { continue };
             link.detect(now, LivenessInput::Timeout);
             self.touched.push(id);
+            self.notify(id);
+            let Some(link) = self.links.get_mut(&id) else { continue };
             let (peer, port, address) = (link.peer, link.port, link.address);
             let announcements = link.announcements_due(now);
             let Some(sessions) = self.sessions(peer) else { continue };
@@ -414,7 +418,16 @@ impl Datagrams {
                     LivenessState::Down => self.router.handle(now, router::Input::LinkDown { link: id }),
                 };
                 self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
+                self.notify(id);
             }
+        }
+    }
+
+    /// Notifies a neighbour of the address that its frames come from, if that is due.
+    fn notify(&mut self, id: LinkId) {
+        let now = self.now;
+        if let Some(address) = self.links.get_mut(&id).and_then(|link| link.takes_notification(now)) {
+            self.send_control(id, &[&[control::ADDRESS], &encode_address(address)]);
         }
     }
 

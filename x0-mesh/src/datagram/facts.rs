@@ -21,6 +21,8 @@ pub struct LinkFacts {
     pub peer: NodeId,
     /// Where the neighbour is.
     pub address: SocketAddr,
+    /// Where the neighbour sees this node, once it has said so.
+    pub seen_as: Option<SocketAddr>,
     /// Whether it works.
     pub state: LivenessState,
     /// Why the state is that; `None` before the first change.
@@ -85,6 +87,8 @@ pub struct DatagramStats {
     pub relayed_bytes: u64,
     /// Datagrams that were dropped: no route, or none within the bound of a detour.
     pub no_route: u64,
+    /// Datagrams of others that were dropped, because this node does not relay.
+    pub relay_refused: u64,
     /// Datagrams that were dropped: their hop limit was used up.
     pub hop_limit: u64,
     /// Datagrams that were dropped: longer than the next link carries.

@@ -27,10 +27,12 @@ pub(super) mod control {
     pub(in crate::datagram) const ROUTER: u8 = 2;
     pub(in crate::datagram) const LABEL: u8 = 3;
     pub(in crate::datagram) const FLOOD: u8 = 4;
+    pub(in crate::datagram) const ADDRESS: u8 = 5;
 }
 
 const HAS_BOUND: u8 = 1;
 const ANNOUNCES: u8 = 2;
+const IS_MESSAGE: u8 = 4;
 
 /// Whether bytes from a link begin as a frame does, of any version. Other bytes belong to the QUIC connection
 /// of the neighbours.
@@ -60,6 +62,8 @@ pub(super) fn encode_outer(first: u8, index: u32, counter: u32) -> [u8; OUTER_LE
 pub(super) struct Header {
     pub(super) hop_limit: u8,
     pub(super) announces: bool,
+    /// For the mesh itself.
+    pub(super) is_message: bool,
     pub(super) label: u16,
     pub(super) bound: Option<u32>,
 }
@@ -68,6 +72,7 @@ impl Header {
     pub(super) fn encode(self) -> [u8; SHORT_LEN] {
         let flags =
             if self.bound.is_some() { HAS_BOUND } else { 0 } | if self.announces { ANNOUNCES } else { 0 };
+        let flags = flags | if self.is_message { IS_MESSAGE } else { 0 };
         let [l0, l1] = self.label.to_le_bytes();
         let [b0, b1, b2, b3] = self.bound.unwrap_or(0).to_le_bytes();
         [self.hop_limit, flags, l0, l1, b0, b1, b2, b3]
@@ -80,9 +85,12 @@ impl Header {
         let bound = u32::from_le_bytes([b0, b1, b2, b3]);
         let has_bound = flags & HAS_BOUND != 0;
         let announces = flags & ANNOUNCES != 0;
-        let is_valid = hop_limit != 0 && flags & !(HAS_BOUND | ANNOUNCES) == 0 && (has_bound || bound == 0);
+        let is_message = flags & IS_MESSAGE != 0;
+        let is_known = flags & !(HAS_BOUND | ANNOUNCES | IS_MESSAGE) == 0;
+        let is_valid = hop_limit != 0 && is_known && (has_bound || bound == 0);
         let label = u16::from_le_bytes([l0, l1]);
-        is_valid.then_some((Header { hop_limit, announces, label, bound: has_bound.then_some(bound) }, rest))
+        let bound = has_bound.then_some(bound);
+        is_valid.then_some((Header { hop_limit, announces, is_message, label, bound }, rest))
     }
 }
 
@@ -129,7 +137,13 @@ mod tests {
 
     #[test]
     fn headers_survive_and_have_one_encoding() {
-        let header = Header { hop_limit: 64, announces: false, label: 0x0102, bound: Some(0x0304_0506) };
+        let header = Header {
+            hop_limit: 64,
+            announces: false,
+            is_message: true,
+            label: 0x0102,
+            bound: Some(0x0304_0506),
+        };
         assert_eq!(Header::decode(&header.encode()), Some((header, &[][..])));
         for position in 0..SHORT_LEN {
             for byte in 0..=255 {
@@ -140,7 +154,7 @@ mod tests {
                 }
             }
         }
-        for invalid in [[0, 1, 0, 0, 0, 0, 0, 0], [1, 4, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0]] {
+        for invalid in [[0, 1, 0, 0, 0, 0, 0, 0], [1, 8, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0]] {
             assert_eq!(Header::decode(&invalid), None);
         }
         assert_eq!(Header::decode(&[1; 7]), None);

@@ -83,6 +83,21 @@ pub enum Output {
         /// The content.
         payload: Vec<u8>,
     },
+    /// A message of the mesh itself has arrived for this node, such as one of
+    /// [`traversal`](crate::traversal).
+    Message {
+        /// The node that sent it, as the neighbours on the way have stated it.
+        source: NodeId,
+        /// The content.
+        payload: Vec<u8>,
+    },
+    /// A neighbour sees this node at another address than before.
+    AddressSeen {
+        /// The link.
+        link: LinkId,
+        /// The address, which the neighbour may have made up.
+        address: SocketAddr,
+    },
     /// A flooded message has arrived.
     Flood {
         /// The node that began it, as the neighbours have stated it.

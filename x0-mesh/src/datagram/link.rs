@@ -17,6 +17,8 @@ use crate::router::{LinkCost, LinkId};
 /// Sets of keys that are accepted: two connections may be made at once, and the older keys are in use until
 /// the newer ones are confirmed.
 const KEYS_MAX: usize = 3;
+/// Between two notifications of the same address.
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(10);
 /// Datagrams that wait until their label is acknowledged.
 const WAITING_MAX: usize = 32;
 
@@ -37,6 +39,10 @@ pub(super) struct Link {
     keys: Vec<KeySet>,
     pub(super) liveness: Liveness,
     pub(super) reason: Option<LivenessReason>,
+    /// Where the neighbour sees this node.
+    pub(super) seen_as: Option<SocketAddr>,
+    /// The address that the neighbour was notified of, and when.
+    notified: Option<(SocketAddr, Duration)>,
     /// As the router knows it; `None` while it is down.
     pub(super) cost: Option<LinkCost>,
     /// The longest frame.
@@ -77,6 +83,8 @@ impl Link {
             keys: Vec::new(),
             liveness: Liveness::new(liveness),
             reason: None,
+            seen_as: None,
+            notified: None,
             cost: None,
             frame_len_max,
             waiting: VecDeque::new(),
@@ -192,7 +200,7 @@ impl Link {
         if !set.labels.announce(nodes, now) {
             return None;
         }
-        let header = Header { hop_limit: 1, announces: true, label, bound: None }.encode();
+        let header = Header { hop_limit: 1, announces: true, is_message: false, label, bound: None }.encode();
         let (destination, source) = (nodes.0.get().to_le_bytes(), nodes.1.get().to_le_bytes());
         let frame = set.protection.protect(kind::LONG, &[&header, &destination, &source], Some(sessions))?;
         self.control_bytes += frame.len() as u64;
@@ -212,7 +220,19 @@ impl Link {
 
     pub(super) fn timeout(&self) -> Option<Duration> {
         let labels = self.keys.iter().filter_map(|set| set.labels.timeout());
-        self.liveness.poll_timeout().into_iter().chain(labels).min()
+        let notification = self.notified.filter(|_| self.cost.is_some()).map(|(_, at)| at + NOTIFY_INTERVAL);
+        self.liveness.poll_timeout().into_iter().chain(labels).chain(notification).min()
+    }
+
+    /// The address that the neighbour should be notified of: when it has changed, and from time to time,
+    /// because a notification may be lost.
+    pub(super) fn takes_notification(&mut self, now: Duration) -> Option<SocketAddr> {
+        let is_due = |(address, at)| address != self.address || now >= at + NOTIFY_INTERVAL;
+        let is_wanted = self.cost.is_some() && self.notified.is_none_or(is_due);
+        is_wanted.then(|| {
+            self.notified = Some((self.address, now));
+            self.address
+        })
     }
 
     /// Whether new keys are wanted: true once for each set.

@@ -11,9 +11,13 @@ use x0_identity::NodeId;
 use super::address::address;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
-use crate::datagram::{DatagramError, Datagrams, FrameKeys, HandleError, Input, Output, PortId, is_frame};
+use crate::datagram::{
+    DatagramError, Datagrams, FrameKeys, HandleError, Input, LinkFacts, Output, PortId, is_frame,
+};
 use crate::link::{Link, LinkEvent};
+use crate::liveness::LivenessState;
 use crate::router::LinkId;
+use crate::traversal::TraversalStats;
 
 /// Frames that wait for one busy port. Above it the sockets of this node are not writable; above twice as
 /// many, frames are lost.
@@ -25,6 +29,8 @@ const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// Datagrams without a route that are kept for one destination, the newest; and for how many destinations.
 const KEPT_MAX: usize = 8;
 const KEPT_DESTINATIONS_MAX: usize = 256;
+/// Messages of the mesh itself that wait for their driver, and nodes that are sent to over a relay.
+const MESSAGES_MAX: usize = 64;
 /// Flooded messages that wait to be taken.
 const FLOODS_MAX: usize = 1024;
 
@@ -57,6 +63,8 @@ impl Port {
 pub(super) struct Changes {
     pub(super) links: bool,
     pub(super) routes: bool,
+    /// Messages of the mesh itself, or nodes that are sent to over a relay.
+    pub(super) messages: bool,
 }
 
 /// The state of the driver. Its methods never wait.
@@ -70,6 +78,12 @@ pub(super) struct Core {
     pub(super) renewals: BTreeSet<LinkId>,
     pub(super) changes: Changes,
     kept: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
+    /// Whether direct paths are sought; else the next two remain empty.
+    pub(super) traverses: bool,
+    pub(super) messages: VecDeque<(NodeId, Vec<u8>)>,
+    pub(super) traversal: Option<TraversalStats>,
+    /// Nodes that this node has sent to over a relay since the last look.
+    pub(super) relayed: BTreeSet<NodeId>,
     pub(super) floods: VecDeque<(NodeId, Vec<u8>)>,
     pub(super) flood_waker: Option<Waker>,
     /// The driver's task, and when it wakes up by itself.
@@ -91,6 +105,10 @@ impl Core {
             renewals: BTreeSet::new(),
             changes: Changes::default(),
             kept: BTreeMap::new(),
+            traverses: false,
+            messages: VecDeque::new(),
+            traversal: None,
+            relayed: BTreeSet::new(),
             floods: VecDeque::new(),
             flood_waker: None,
             waker: None,
@@ -202,7 +220,13 @@ impl Core {
                         waker.wake();
                     }
                 }
-                Output::LinkChanged { .. } => self.changes.links = true,
+                Output::Message { source, payload } => {
+                    if self.traverses && self.messages.len() < MESSAGES_MAX {
+                        self.messages.push_back((source, payload));
+                        self.changes.messages = true;
+                    }
+                }
+                Output::LinkChanged { .. } | Output::AddressSeen { .. } => self.changes.links = true,
                 Output::RenewKeys { link } => {
                     self.renewals.insert(link);
                     self.changes.links = true;
@@ -223,7 +247,9 @@ impl Core {
     /// Sends a datagram, or keeps it while there is no route. One that is too long is lost, as QUIC's search
     /// for the MTU expects.
     pub(super) fn send(&mut self, now: Duration, to: NodeId, payload: &[u8]) {
-        let Err(DatagramError::NoRoute { .. }) = self.engine.send(now, to, payload) else { return };
+        let result = self.engine.send(now, to, payload);
+        self.sent(to);
+        let Err(DatagramError::NoRoute { .. }) = result else { return };
         if self.kept.len() >= KEPT_DESTINATIONS_MAX && !self.kept.contains_key(&to) {
             self.kept.pop_first();
         }
@@ -232,6 +258,30 @@ impl Core {
             kept.pop_front();
         }
         kept.push_back(payload.to_vec());
+    }
+
+    /// Notes a node that was sent to, if it is reached over a relay.
+    pub(super) fn sent(&mut self, to: NodeId) {
+        if !self.traverses || self.relayed.len() >= MESSAGES_MAX || self.relayed.contains(&to) {
+            return;
+        }
+        if self.engine.router().route(to).is_some_and(|route| route.next != to) {
+            self.relayed.insert(to);
+            self.changes.messages = true;
+        }
+    }
+
+    /// Sends a message of the mesh itself; without a route it is lost.
+    pub(super) fn send_message(&mut self, now: Duration, to: NodeId, bytes: &[u8]) {
+        let _ = self.engine.send_message(now, to, bytes);
+        self.flush(now);
+    }
+
+    /// The neighbours on these ports whose links are not down.
+    pub(super) fn neighbours(&self, ports: &[PortId]) -> BTreeSet<NodeId> {
+        let links = self.engine.links();
+        let is_used = |link: &LinkFacts| ports.contains(&link.port) && link.state != LivenessState::Down;
+        links.filter(is_used).map(|link| link.peer).collect()
     }
 
     /// Sends what the engine wants at once, as far as ports take it; the driver does the rest.
@@ -245,7 +295,7 @@ impl Core {
         }
         let is_sooner =
             self.engine.poll_timeout().is_some_and(|at| self.armed.is_none_or(|armed| at < armed));
-        if is_sooner || self.changes.links || self.changes.routes {
+        if is_sooner || self.changes.links || self.changes.routes || self.changes.messages {
             waker.wake();
         }
     }

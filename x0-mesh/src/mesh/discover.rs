@@ -2,59 +2,47 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use x0_identity::NodeId;
 
 use super::handshake::Dialler;
+use super::hints::{HintDials, Outcome};
+use super::node::Shared;
+use crate::datagram::PortId;
 use crate::discovery::{Discovery, DiscoveryInput, DiscoveryOutput, Multicast};
-use crate::liveness::LivenessState;
 
 /// Datagrams that one round takes, so that dials and timers have their turns.
 const DATAGRAMS_PER_ROUND: usize = 32;
 
-/// What has become of a dial. Few are waiting: dials are bounded by the engine, and those that were reached
-/// by the number of links.
-type Outcome = (SocketAddr, bool);
-
 struct Driver {
     engine: Discovery,
     groups: Multicast,
-    dialler: Dialler,
-    dials: JoinSet<()>,
-    outcomes: UnboundedReceiver<Outcome>,
-    sender: UnboundedSender<Outcome>,
+    port: PortId,
+    dials: HintDials,
     datagram: Vec<u8>,
     neighbours: BTreeSet<NodeId>,
 }
 
 /// Announces the link of a port, and dials the hints on its segments, until the mesh is dropped.
 pub(super) async fn discover_always(engine: Discovery, groups: Multicast, dialler: Dialler) {
-    let (sender, outcomes) = unbounded_channel();
-    let mut driver = Driver {
-        engine,
-        groups,
-        dialler,
-        dials: JoinSet::new(),
-        outcomes,
-        sender,
-        datagram: Vec::new(),
-        neighbours: BTreeSet::new(),
-    };
+    let shared: Weak<Shared> = Weak::clone(&dialler.shared);
+    let port = dialler.port;
+    let dials = HintDials::new(vec![dialler]);
+    let mut driver =
+        Driver { engine, groups, port, dials, datagram: Vec::new(), neighbours: BTreeSet::new() };
     loop {
-        let Some(shared) = driver.dialler.shared.upgrade() else { return };
-        let (changed, origin) = (Arc::clone(&shared.links_changed), shared.origin);
+        let Some(strong) = shared.upgrade() else { return };
+        let (changed, origin) = (Arc::clone(&strong.links_changed), strong.origin);
         // Before the look at the links: a change in between is not missed.
         let mut changed = pin!(changed.notified());
-        driver.look(&shared);
+        driver.look(&strong);
         driver.drain();
-        drop(shared);
+        drop(strong);
         let at = driver.engine.poll_timeout().map(|at| tokio::time::Instant::from(origin + at));
         let mut sleep = pin!(at.map(sleep_until));
         poll_fn(|cx| {
@@ -73,15 +61,8 @@ pub(super) async fn discover_always(engine: Discovery, groups: Multicast, dialle
 
 impl Driver {
     /// Reports the neighbours on the port if they have changed.
-    fn look(&mut self, shared: &super::node::Shared) {
-        let port = self.dialler.port;
-        let neighbours: BTreeSet<NodeId> = shared
-            .lock()
-            .engine
-            .links()
-            .filter(|link| link.port == port && link.state != LivenessState::Down)
-            .map(|link| link.peer)
-            .collect();
+    fn look(&mut self, shared: &Shared) {
+        let neighbours = shared.lock().neighbours(&[self.port]);
         if neighbours != self.neighbours {
             let peers: Vec<NodeId> = neighbours.iter().copied().collect();
             self.engine.handle(shared.now(), DiscoveryInput::Neighbours { peers: &peers });
@@ -90,39 +71,27 @@ impl Driver {
     }
 
     fn drain(&mut self) {
-        while self.dials.try_join_next().is_some() {}
         while let Some(output) = self.engine.poll_output() {
             match output {
                 DiscoveryOutput::Announce { bytes } => self.groups.announce(&bytes),
-                DiscoveryOutput::Dial { address } => {
-                    let (dialler, sender) = (self.dialler.clone(), self.sender.clone());
-                    self.dials.spawn(async move {
-                        // Without a receiver the mesh has ended.
-                        let reached = || {
-                            let _ = sender.send((address, true));
-                        };
-                        dialler.dial_hint(address, reached).await;
-                        let _ = sender.send((address, false));
-                    });
-                }
+                DiscoveryOutput::Dial { address } => self.dials.dial(address),
             }
         }
     }
 
     /// Hands in datagrams and outcomes: whether there were any.
-    fn receive(&mut self, now: std::time::Duration, cx: &mut Context<'_>) -> bool {
+    fn receive(&mut self, now: Duration, cx: &mut Context<'_>) -> bool {
         let mut has_inputs = false;
         for _ in 0..DATAGRAMS_PER_ROUND {
             let Poll::Ready(from) = self.groups.poll_recv(cx, &mut self.datagram) else { break };
             has_inputs = true;
             self.engine.handle(now, DiscoveryInput::Received { from, bytes: &self.datagram });
         }
-        while let Poll::Ready(Some((address, is_reached))) = self.outcomes.poll_recv(cx) {
+        while let Poll::Ready(outcome) = self.dials.poll_outcome(cx) {
             has_inputs = true;
-            let input = if is_reached {
-                DiscoveryInput::Reached { address }
-            } else {
-                DiscoveryInput::Ended { address }
+            let input = match outcome {
+                Outcome::Reached(address) => DiscoveryInput::Reached { address },
+                Outcome::Ended(address) => DiscoveryInput::Ended { address },
             };
             self.engine.handle(now, input);
         }

@@ -158,7 +158,7 @@ impl Dialler {
 
     /// Dials an address that may lead nowhere. Returns after the first dial that fails; until then it dials
     /// whenever the link needs keys.
-    pub(super) async fn dial_hint(self, address: SocketAddr, reached: impl FnOnce()) {
+    pub(super) async fn dial_hint(self, address: SocketAddr, reached: impl FnOnce() + Send) {
         let mut jitter = self.jitter(address);
         let mut pause = self.timing.backoff_min;
         let mut reached = Some(reached);

@@ -18,12 +18,15 @@ use super::beside::Beside;
 use super::core::{Core, Port};
 use super::discover::discover_always;
 use super::handshake::{Dialler, Timing, accept_always};
+use super::hints::HintDials;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
 use super::socket::MeshSocket;
+use super::traverse::traverse_always;
 use super::{MeshOptions, StartError};
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
 use crate::discovery::Discovery;
+use crate::traversal::{Traversal, TraversalStats};
 
 const ALPN: &[u8] = b"x0-link/1";
 /// A handshake's packets have 1200 bytes (RFC 9000 §14.1); a datagram of that length is longer as a frame.
@@ -37,6 +40,8 @@ pub(super) struct Shared {
     core: Mutex<Core>,
     pub(super) origin: Instant,
     pub(super) links_changed: Arc<Notify>,
+    /// There are messages of the mesh itself, or nodes that are sent to over a relay.
+    pub(super) messages: Arc<Notify>,
     /// Links or routes.
     changed: Notify,
 }
@@ -111,7 +116,7 @@ impl Mesh {
             )
             .map_err(|source| StartError::Endpoint { source })?;
             let local = port.link.local();
-            endpoints.push((id, endpoint, local, port.neighbours, port.discovery));
+            endpoints.push((id, endpoint, local, port.neighbours, port.discovery, port.public));
             opened.push(Port::new(port.link, socket));
         }
         let sockets = opened.iter().map(|port| Arc::clone(&port.socket)).collect();
@@ -121,10 +126,12 @@ impl Mesh {
             core,
             origin: Instant::now(),
             links_changed: Arc::default(),
+            messages: Arc::default(),
             changed: Notify::new(),
         });
         let mut tasks = vec![runtime.spawn(drive(Arc::downgrade(&shared))).abort_handle()];
-        for (id, endpoint, link, neighbours, discovery) in endpoints {
+        let (mut traversing, mut addresses) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for (id, endpoint, link, neighbours, discovery, public) in endpoints {
             let dialler = Dialler {
                 shared: Arc::downgrade(&shared),
                 endpoint: endpoint.clone(),
@@ -135,6 +142,11 @@ impl Mesh {
             for address in neighbours {
                 tasks.push(runtime.spawn(dialler.clone().dial_always(address)).abort_handle());
             }
+            if let Some(public) = public {
+                traversing.push(dialler.clone());
+                addresses[0].extend(public);
+                addresses[1].extend(Some(link).filter(|link| !link.ip().is_unspecified()));
+            }
             if let Some((groups, options)) = discovery {
                 let seed = timing.seed.rotate_left(17) ^ local.get() ^ u64::from(id.0);
                 let engine = Discovery::new(local, link.port(), seed, options);
@@ -143,6 +155,13 @@ impl Mesh {
             let accepting =
                 accept_always(Arc::downgrade(&shared), endpoint, id, options.incoming_max, timing.clone());
             tasks.push(runtime.spawn(accepting).abort_handle());
+        }
+        if !traversing.is_empty() {
+            shared.lock().traverses = true;
+            let engine = Traversal::new(timing.seed.rotate_left(43) ^ local.get(), options.traversal);
+            let weak = Arc::downgrade(&shared);
+            let traversing = traverse_always(weak, engine, HintDials::new(traversing), addresses);
+            tasks.push(runtime.spawn(traversing).abort_handle());
         }
         Ok(Mesh { local, shared, datagrams, tasks, ports: sockets })
     }
@@ -193,6 +212,14 @@ impl Mesh {
         self.shared.lock().engine.stats()
     }
 
+    /// Counts of the search for direct paths; `None` on a node without [`MeshPort::traverse`].
+    ///
+    /// [`MeshPort::traverse`]: super::MeshPort::traverse
+    #[must_use]
+    pub fn traversal_stats(&self) -> Option<TraversalStats> {
+        self.shared.lock().traversal
+    }
+
     /// Sends a datagram, without any promise; for programs that do not use [`Mesh::socket`].
     ///
     /// # Errors
@@ -201,6 +228,7 @@ impl Mesh {
         let now = self.shared.now();
         let mut core = self.shared.lock();
         let result = core.engine.send(now, to, payload);
+        core.sent(to);
         core.flush(now);
         result
     }
@@ -319,6 +347,10 @@ async fn drive(shared: Weak<Shared>) {
             };
             if changes.links {
                 shared.links_changed.notify_waiters();
+            }
+            if changes.messages {
+                // Kept until the driver looks.
+                shared.messages.notify_one();
             }
             if changes.links || changes.routes {
                 shared.changed.notify_waiters();

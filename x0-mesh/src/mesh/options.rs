@@ -11,7 +11,8 @@ use crate::datagram::DatagramOptions;
 use crate::discovery::{DiscoveryOptions, Multicast};
 use crate::link::Link;
 use crate::quic::unpredictable;
-use crate::router::{Etx, Metric};
+use crate::router::{Etx, LinkCost, Metric};
+use crate::traversal::TraversalOptions;
 
 /// A link of a node, and the neighbours to dial on it. Neighbours that dial are accepted if their SVID is
 /// trusted and names a node.
@@ -20,13 +21,21 @@ pub struct MeshPort {
     pub(super) neighbours: Vec<SocketAddr>,
     pub(super) metric: Box<dyn Metric>,
     pub(super) discovery: Option<(Multicast, DiscoveryOptions)>,
+    /// Addresses from outside, if direct paths are sought on the port.
+    pub(super) public: Option<Vec<SocketAddr>>,
 }
 
 impl MeshPort {
     /// A port without neighbours to dial.
     #[must_use]
     pub fn new(link: impl Link + 'static) -> MeshPort {
-        MeshPort { link: Box::new(link), neighbours: Vec::new(), metric: Box::new(Etx), discovery: None }
+        MeshPort {
+            link: Box::new(link),
+            neighbours: Vec::new(),
+            metric: Box::new(Etx),
+            discovery: None,
+            public: None,
+        }
     }
 
     /// Adds a neighbour to dial.
@@ -45,6 +54,25 @@ impl MeshPort {
         self
     }
 
+    /// Seeks direct paths on the port to nodes that this node sends to over a relay, also through NATs, and
+    /// lets other nodes seek them. The link must be a UDP port. See [`traversal`](crate::traversal).
+    ///
+    /// The candidates of this node are the addresses at which its neighbours see it, and that of the link
+    /// if it is specified.
+    #[must_use]
+    pub fn traverse(mut self) -> MeshPort {
+        self.public.get_or_insert_default();
+        self
+    }
+
+    /// Adds a candidate: an address at which other nodes reach the link, such as that of a port which a NAT
+    /// forwards. Includes [`MeshPort::traverse`].
+    #[must_use]
+    pub fn public(mut self, address: SocketAddr) -> MeshPort {
+        self.public.get_or_insert_default().push(address);
+        self
+    }
+
     /// Sets what the links of the port cost. [`Etx`] unless set.
     #[must_use]
     pub fn metric(mut self, metric: impl Metric + 'static) -> MeshPort {
@@ -60,6 +88,7 @@ impl fmt::Debug for MeshPort {
             .field("local", &self.link.local())
             .field("neighbours", &self.neighbours)
             .field("discovery", &self.discovery)
+            .field("public", &self.public)
             .field("metric", &self.metric)
             .finish_non_exhaustive()
     }
@@ -86,6 +115,8 @@ pub struct MeshOptions {
     pub backoff_max: Duration,
     /// The longest life of keys. 1 h unless set.
     pub keys_lifetime: Duration,
+    /// The settings of the search for direct paths, on ports with [`MeshPort::traverse`].
+    pub traversal: TraversalOptions,
     /// How many neighbours may be in the middle of a handshake that this node did not dial. 64 unless set.
     pub incoming_max: usize,
 }
@@ -114,6 +145,7 @@ impl MeshOptions {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             keys_lifetime: Duration::from_secs(3600),
+            traversal: TraversalOptions::default(),
             incoming_max: 64,
         }
     }
@@ -151,6 +183,23 @@ impl MeshOptions {
     #[must_use]
     pub fn keys_lifetime(mut self, keys_lifetime: Duration) -> MeshOptions {
         self.keys_lifetime = keys_lifetime;
+        self
+    }
+
+    /// Sets [`MeshOptions::traversal`].
+    #[must_use]
+    pub fn traversal(mut self, traversal: TraversalOptions) -> MeshOptions {
+        self.traversal = traversal;
+        self
+    }
+
+    /// Sets whether this node forwards for others, and by how much that makes paths over it worse:
+    /// [`RouterOptions::relay`](crate::router::RouterOptions::relay). A node that does not relay offers no
+    /// routes but those to itself, and drops the datagrams of others
+    /// ([`DatagramStats::relay_refused`](crate::datagram::DatagramStats::relay_refused)).
+    #[must_use]
+    pub fn relay(mut self, relay: Option<LinkCost>) -> MeshOptions {
+        self.datagrams.router.relay = relay;
         self
     }
 

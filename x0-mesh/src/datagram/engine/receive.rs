@@ -12,6 +12,7 @@ use super::Datagrams;
 use super::send::Drop;
 use crate::liveness::LivenessInput;
 use crate::router::{self, LinkId};
+use crate::traversal::decode_address;
 
 impl Datagrams {
     /// Takes a frame: finds its keys, opens it, and does what it says.
@@ -30,6 +31,8 @@ impl Datagrams {
             match self.open(id, port, from, (first, index, low), bytes) {
                 Ok((set, plain)) => {
                     self.opened(id, first, set, plain);
+                    // The frame may have come from another address than those before.
+                    self.notify(id);
                     return;
                 }
                 Err(Refused::Replayed) => refused = Refused::Replayed,
@@ -89,6 +92,14 @@ impl Datagrams {
         let ([kind], content) = plain.split_first_chunk::<1>()?;
         let link = self.links.get_mut(&id)?;
         let peer = link.peer;
+        if *kind == control::ADDRESS {
+            // Sent by the clock, and therefore no traffic that both ends should be attentive for.
+            let address = decode_address(content.try_into().ok()?)?;
+            if link.seen_as.replace(address) != Some(address) {
+                self.outputs.push_back(Output::AddressSeen { link: id, address });
+            }
+            return Some(());
+        }
         self.touched.push(id);
         if *kind == control::PROBE {
             link.detect(now, LivenessInput::Probe(content));
@@ -159,8 +170,13 @@ impl Datagrams {
     fn arrived(&mut self, peer: NodeId, nodes: (NodeId, NodeId), header: Header, payload: &[u8]) {
         let (destination, source) = nodes;
         if destination == self.local {
-            self.stats.received += 1;
-            self.outputs.push_back(Output::Datagram { source, payload: payload.to_vec() });
+            let payload = payload.to_vec();
+            if header.is_message {
+                self.outputs.push_back(Output::Message { source, payload });
+            } else {
+                self.stats.received += 1;
+                self.outputs.push_back(Output::Datagram { source, payload });
+            }
             return;
         }
         if header.hop_limit <= 1 {
@@ -169,7 +185,7 @@ impl Datagrams {
         }
         // Only a late datagram, or that of a misbehaving neighbour, comes to a node that offers no routes.
         if self.options.router.relay.is_none() {
-            self.stats.no_route += 1;
+            self.stats.relay_refused += 1;
             return;
         }
         let header = Header { hop_limit: header.hop_limit - 1, ..header };
@@ -181,5 +197,49 @@ impl Datagrams {
             Err(Drop::NoRoute) => self.stats.no_route += 1,
             Err(Drop::TooLong) => self.stats.too_long += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::super::super::{DatagramOptions, FrameKeys, Input, PortOptions};
+    use super::*;
+    use crate::router::RouterOptions;
+
+    /// A neighbour sends a datagram for another node, as if this one offered routes.
+    #[test]
+    fn a_node_that_does_not_relay_drops_and_counts_what_is_for_others() {
+        let node = |number| NodeId::new(number).unwrap();
+        let options = DatagramOptions::new(1).router(RouterOptions::new(1).relay(None));
+        let mut end = Datagrams::new(node(1), options);
+        let (port, address) = (PortId(0), SocketAddr::from(([10, 0, 0, 1], 2)));
+        end.add_port(port, PortOptions::new(1232));
+        let keys = FrameKeys::new(&[3; FrameKeys::MATERIAL_LEN], true);
+        end.handle(Duration::ZERO, Input::Keyed { port, peer: node(2), address, keys }).unwrap();
+        let header = Header { hop_limit: 9, announces: false, is_message: false, label: 0, bound: None };
+        for (destination, flag) in [(3, false), (1, false), (1, true)] {
+            let header = Header { is_message: flag, ..header }.encode();
+            let nodes = [node(destination), node(2)].map(|node| node.get().to_le_bytes()).concat();
+            end.opened(LinkId(0), kind::LONG, 0, &[&header[..], &nodes, b"payload"].concat());
+        }
+        let outputs: Vec<Output> = core::iter::from_fn(|| end.poll_output()).collect();
+        let (source, payload) = (node(2), b"payload".to_vec());
+        assert!(outputs.contains(&Output::Datagram { source, payload: payload.clone() }));
+        assert!(outputs.contains(&Output::Message { source, payload }));
+        let stats = end.stats();
+        assert_eq!((stats.relay_refused, stats.relayed, stats.no_route, stats.received), (1, 0, 0, 1));
+        // An address of a neighbour is taken, and reported when it changes.
+        for (port, is_new) in [(7001, true), (7001, false), (7002, true)] {
+            let content =
+                [&[control::ADDRESS][..], &crate::traversal::encode_address(([192, 0, 2, 1], port).into())];
+            end.opened(LinkId(0), kind::CONTROL, 0, &content.concat());
+            let address = SocketAddr::from(([192, 0, 2, 1], port));
+            let output = Output::AddressSeen { link: LinkId(0), address };
+            assert_eq!(core::iter::from_fn(|| end.poll_output()).any(|next| next == output), is_new);
+        }
+        end.opened(LinkId(0), kind::CONTROL, 0, &[control::ADDRESS, 1, 2]);
+        assert_eq!(end.stats().malformed, 1);
     }
 }

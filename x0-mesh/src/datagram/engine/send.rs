@@ -24,6 +24,25 @@ impl Datagrams {
     /// # Errors
     /// [`DatagramError`]; it was not sent.
     pub fn send(&mut self, now: Duration, to: NodeId, payload: &[u8]) -> Result<(), DatagramError> {
+        self.send_as(now, to, payload, false)
+    }
+
+    /// Sends a message of the mesh itself, which the other node receives as [`Output::Message`]. It may be
+    /// lost, repeated or overtaken.
+    ///
+    /// # Errors
+    /// [`DatagramError`]; it was not sent.
+    pub fn send_message(&mut self, now: Duration, to: NodeId, payload: &[u8]) -> Result<(), DatagramError> {
+        self.send_as(now, to, payload, true)
+    }
+
+    fn send_as(
+        &mut self,
+        now: Duration,
+        to: NodeId,
+        payload: &[u8],
+        is_message: bool,
+    ) -> Result<(), DatagramError> {
         self.now = self.now.max(now);
         if to == self.local {
             return Err(DatagramError::ToSelf { to });
@@ -32,7 +51,8 @@ impl Datagrams {
         if payload.len() > mtu {
             return Err(DatagramError::TooLong { len: payload.len(), mtu });
         }
-        let header = Header { hop_limit: self.options.hop_limit, announces: false, label: 0, bound: None };
+        let hop_limit = self.options.hop_limit;
+        let header = Header { hop_limit, announces: false, is_message, label: 0, bound: None };
         let result = self.forward(None, (to, self.local), header, payload);
         self.settle();
         match result {
