@@ -19,14 +19,28 @@
 //! | `x0_mesh_mux_stale_messages_total` | counter | – | messages of sessions that had ended when they arrived |
 //! | `x0_mesh_mux_dropped_messages_total` | counter | – | datagrams without room, and messages on lanes that a channel lacks |
 //! | `x0_mesh_mux_violations_total` | counter | – | peers that broke the protocol of the mux |
+//! | `x0_mesh_link_up` | gauge | `peer`, `port`: the number of the port | 1 while the link to the neighbour is up, else 0 |
+//! | `x0_mesh_link_rtt_seconds` | gauge | `peer`, `port` | the smoothed round-trip time of the link |
+//! | `x0_mesh_link_quality` | gauge | `peer`, `port`, `direction`: sent, received | the share of probes that arrive; the loss is what is missing to 1 |
+//! | `x0_mesh_link_bytes_total` | counter | `peer`, `port`, `direction` | bytes of frames, headers of lower layers not counted |
+//! | `x0_mesh_link_control_bytes_total` | counter | `peer`, `port` | of the bytes sent, those of probes, router messages, labels and addresses |
+//! | `x0_mesh_link_mtu_bytes` | gauge | `peer`, `port` | the longest datagram of the link; 0 without a link |
+//! | `x0_mesh_path_next_hop` | gauge | `peer`: the destination, `next`: a neighbour | 1 for the neighbour that is used, else 0 |
+//! | `x0_mesh_path_metric` | gauge | `peer` | the sum of the metrics of the links |
+//! | `x0_mesh_path_mtu_bytes` | gauge | `peer` | the longest datagram of the path; 0 without a path |
+//! | `x0_mesh_path_backups` | gauge | `peer` | neighbours that take over at once when the next hop fails |
+//! | `x0_mesh_path_dropped_total` | counter | `reason`: no_route, relay_refused, hop_limit, too_long, unlabelled | datagrams that this node dropped |
+//! | `x0_mesh_relayed_bytes_total` | counter | – | bytes of datagrams that this node sent on for others |
 //!
 //! The gauges per peer are set by `PeerGauges::publish`, which the owner calls before it reads them. A peer
 //! is one with an address in the `PeerBook`; of a peer that was removed, `up` is 0 and the others are NaN.
 //! QUIC knows the loss in the direction of sending only.
 //!
-//! Reserved for the router, and absent until a node uses one: `x0_mesh_link_quality` (gauge; `peer`,
-//! `direction`: sent, received), `x0_mesh_route_changes_total`, `x0_mesh_failovers_total` (`cause`) and
-//! `x0_mesh_control_bytes_total` (`direction`).
+//! The series of links and paths are set by `PathGauges::publish`, which the owner calls before it reads
+//! them. There are at most 512 links, 512 destinations, and 8 next hops of each destination.
+//!
+//! Reserved for the router, and absent: `x0_mesh_route_changes_total` and `x0_mesh_failovers_total`
+//! (`cause`).
 //!
 //! Install a recorder before a transport or a mux is made: handles made earlier count nothing.
 
@@ -35,11 +49,15 @@ mod facade;
 #[cfg(not(feature = "metrics"))]
 #[path = "telemetry/noop.rs"]
 mod facade;
+#[cfg(all(feature = "mesh", feature = "metrics"))]
+mod paths;
 #[cfg(all(feature = "metrics", feature = "quic"))]
 mod peers;
 
 #[cfg(feature = "metrics")]
 pub use facade::describe;
+#[cfg(all(feature = "mesh", feature = "metrics"))]
+pub use paths::PathGauges;
 #[cfg(all(feature = "metrics", feature = "quic"))]
 pub use peers::PeerGauges;
 

@@ -99,8 +99,82 @@ fn peers_datagrams_reconnections_and_refusals_are_counted_exactly() {
     for name in now.keys().filter_map(|name| name.split(' ').next()) {
         assert!(table.contains(name), "{name} is not in the table");
     }
-    // All names but those of a mux, which the transport alone has not.
+    // All names but those of a mux and of a mesh, which the transport alone has not.
     let live: BTreeSet<_> = now.keys().filter_map(|name| name.split(' ').next()).collect();
     let missing: Vec<_> = table.iter().filter(|name| !live.contains(name.as_str())).collect();
-    assert!(missing.iter().all(|name| name.starts_with("x0_mesh_mux_")), "{missing:?}");
+    let elsewhere = ["x0_mesh_mux_", "x0_mesh_link_", "x0_mesh_path_", "x0_mesh_relayed_"];
+    let is_elsewhere = |name: &&String| elsewhere.iter().any(|start| name.starts_with(start));
+    assert!(missing.iter().all(is_elsewhere), "{missing:?}");
+}
+
+/// Three nodes in a line: a path over the middle one, and its end.
+#[cfg(feature = "mesh")]
+#[test]
+fn links_and_paths_of_a_mesh_are_published() {
+    use std::net::SocketAddr;
+
+    use x0_mesh::link::MemorySegment;
+    use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        telemetry::describe();
+        runtime.block_on(async {
+            let domain = Domain::new("example.org");
+            let end = |number: u16| SocketAddr::from(([10, 0, 0, 1], number));
+            let start = |number, ports: Vec<MeshPort>| {
+                let identity = domain.identity(number);
+                let options =
+                    MeshOptions::new(node(number), identity.server_config(), identity.client_config());
+                Mesh::start(ports.into_iter().fold(options, MeshOptions::port)).unwrap()
+            };
+            let (left, right) = (MemorySegment::new(1232), MemorySegment::new(1232));
+            let one = start(1, vec![MeshPort::new(left.link(end(1))).neighbour(end(2))]);
+            let middle = vec![MeshPort::new(left.link(end(2))), MeshPort::new(right.link(end(2)))];
+            let two = start(2, middle);
+            let three = start(3, vec![MeshPort::new(right.link(end(3))).neighbour(end(2))]);
+            let mut gauges = telemetry::PathGauges::new();
+            gauges.publish(&one);
+            soon(one.reached(node(3))).await;
+            soon(three.reached(node(1))).await;
+            one.send(node(3), &[7; 1000]).unwrap();
+            assert_eq!(soon(three.recv()).await.1.len(), 1000);
+            gauges.publish(&one);
+            let now = values(&snapshotter);
+            let value = |name: &str| now[&format!("x0_mesh_{name}")].0;
+            let (near, far) = (node(2).to_string(), node(3).to_string());
+            assert_eq!(value(&format!("link_up {near} 0")), 1.0);
+            assert_eq!(value(&format!("link_mtu_bytes {near} 0")), 1200.0);
+            assert_eq!(value(&format!("path_next_hop {far} {near}")), 1.0);
+            assert_eq!(value(&format!("path_mtu_bytes {far}")), 1200.0);
+            assert!(value(&format!("path_metric {far}")) > value(&format!("path_metric {near}")));
+            let sent = value(&format!("link_bytes_total {near} 0 sent"));
+            let control = value(&format!("link_control_bytes_total {near} 0"));
+            assert!(sent >= control + 1000.0, "{sent} {control}");
+            assert!(value(&format!("link_bytes_total {near} 0 received")) > 0.0);
+            for name in ["link_rtt_seconds", "link_quality"] {
+                assert!(now.keys().any(|key| key.starts_with(&format!("x0_mesh_{name} {near} 0"))), "{name}");
+            }
+            let mut relay = telemetry::PathGauges::new();
+            relay.publish(&two);
+            assert_eq!(values(&snapshotter)["x0_mesh_relayed_bytes_total"].0, 1000.0);
+
+            drop(two);
+            soon(one.until(|mesh| mesh.paths().is_empty())).await;
+            gauges.publish(&one);
+            let now = values(&snapshotter);
+            let value = |name: &str| now[&format!("x0_mesh_{name}")].0;
+            assert_eq!(value(&format!("link_up {near} 0")), 0.0);
+            assert_eq!(value(&format!("path_next_hop {far} {near}")), 0.0);
+            assert_eq!(value(&format!("path_mtu_bytes {far}")), 0.0);
+            assert!(value(&format!("path_metric {far}")).is_nan());
+            let table = table();
+            for (key, (_, is_described)) in &now {
+                let name = key.split(' ').next().unwrap();
+                assert!(table.contains(name) && *is_described, "{name}");
+            }
+        });
+    });
 }

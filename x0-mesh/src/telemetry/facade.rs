@@ -55,4 +55,28 @@ pub fn describe() {
         Unit::Seconds,
         "The time since the last message of the peer"
     );
+    describe_gauge!("x0_mesh_link_up", Unit::Count, "1 while the link to the neighbour is up");
+    describe_gauge!("x0_mesh_link_rtt_seconds", Unit::Seconds, "The smoothed round-trip time of the link");
+    describe_gauge!("x0_mesh_link_quality", Unit::Count, "The share of probes that arrive, by direction");
+    describe_counter!("x0_mesh_link_bytes_total", Unit::Bytes, "Bytes of frames, by direction");
+    describe_counter!(
+        "x0_mesh_link_control_bytes_total",
+        Unit::Bytes,
+        "Bytes of control frames that were sent"
+    );
+    describe_gauge!("x0_mesh_link_mtu_bytes", Unit::Bytes, "The longest datagram of the link");
+    describe_gauge!("x0_mesh_path_next_hop", Unit::Count, "1 for the neighbour that is used");
+    describe_gauge!("x0_mesh_path_metric", Unit::Count, "The sum of the metrics of the links");
+    describe_gauge!("x0_mesh_path_mtu_bytes", Unit::Bytes, "The longest datagram of the path");
+    describe_gauge!("x0_mesh_path_backups", Unit::Count, "Neighbours that take over at once");
+    describe_counter!(
+        "x0_mesh_path_dropped_total",
+        Unit::Count,
+        "Datagrams that this node dropped, by reason"
+    );
+    describe_counter!(
+        "x0_mesh_relayed_bytes_total",
+        Unit::Bytes,
+        "Bytes of datagrams that this node sent on"
+    );
 }
