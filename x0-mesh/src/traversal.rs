@@ -43,5 +43,6 @@ mod options;
 
 pub use engine::Traversal;
 pub use io::{TraversalInput, TraversalOutput, TraversalStats};
+#[cfg(feature = "datagram")]
 pub(crate) use message::{decode_address, encode_address};
 pub use options::TraversalOptions;
