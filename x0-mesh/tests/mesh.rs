@@ -199,6 +199,26 @@ async fn a_stranger_is_no_neighbour() {
     assert!(other.links().is_empty());
 }
 
+/// A federated domain is trusted, and its nodes are no neighbours.
+#[tokio::test]
+async fn a_node_of_a_federated_trust_domain_is_no_neighbour() {
+    let (domain, others) = (Domain::new("mesh.test"), Domain::new("other.test"));
+    let segment = MemorySegment::new(1232);
+    let own = domain.federated(1, &others);
+    let port = MeshPort::new(segment.link(end(1))).neighbour(end(2));
+    let options = options_of(&own, 1).trust_domain(own.spiffe_id().trust_domain().clone());
+    let mesh = Mesh::start(options.port(port)).unwrap();
+    let port = MeshPort::new(segment.link(end(2))).neighbour(end(1));
+    let other = Mesh::start(options_of(&others.federated(2, &domain), 2).port(port)).unwrap();
+    // And one of the own domain, which shows that the port works.
+    let port = MeshPort::new(segment.link(end(3))).neighbour(end(1));
+    let friend = Mesh::start(options_of(&domain.identity(3), 3).port(port)).unwrap();
+    soon(friend.reached(node(1))).await;
+    soon(mesh.reached(node(3))).await;
+    assert_eq!(mesh.links().iter().map(|link| link.peer).collect::<Vec<_>>(), [node(3)]);
+    drop(other);
+}
+
 #[tokio::test]
 async fn a_link_ends_with_the_svid_of_the_peer_and_renewal_keeps_it() {
     let domain = Domain::new("mesh.test");

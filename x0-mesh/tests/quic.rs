@@ -73,6 +73,24 @@ async fn another_trust_domain_is_refused() {
     }
 }
 
+/// A federated domain is trusted, and its node 2 is not ours.
+#[tokio::test]
+async fn a_node_of_a_federated_trust_domain_is_no_node_of_ours() {
+    let (ours, theirs) = (Domain::new("example.org"), Domain::new("example.com"));
+    let (mut server, address) = bind(ours.config_of(1, &ours.federated(1, &theirs)));
+    let (mut client, _) = bind(theirs.config_of(2, &theirs.federated(2, &ours)).peer(node(1), address));
+    let (_, reason) = down(&mut client, 1).await;
+    assert!(matches!(reason, DownReason::Untrusted { .. }), "{reason:?}");
+    assert!(server.poll_event(&mut Context::from_waker(Waker::noop())).is_pending());
+    // One that does not look at its peer is refused by the server.
+    let mut careless = theirs.config_of(3, &theirs.federated(3, &ours)).peer(node(1), address);
+    careless.identity = None;
+    let (mut careless, _) = bind(careless);
+    let (_, reason) = down(&mut careless, 1).await;
+    assert!(matches!(&reason, DownReason::Refused { detail } if detail.contains("not a node")), "{reason:?}");
+    assert!(server.poll_event(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
 /// In TLS 1.3 the client is done before the server has looked at its certificate.
 #[tokio::test]
 async fn a_client_that_the_server_does_not_trust_is_never_up() {

@@ -103,7 +103,8 @@ pub(crate) fn transport(
     if config.links.is_empty() {
         return Ok((QuicTransport::bind(quic)?, None));
     }
-    let mut options = MeshOptions::new(config.node, identity.server_config(), identity.client_config());
+    let mut options = MeshOptions::new(config.node, identity.server_config(), identity.client_config())
+        .trust_domain(identity.spiffe_id().trust_domain().clone());
     options.datagrams.router = options.datagrams.router.region(config.region);
     let mut faults = Vec::new();
     for link in &config.links {

@@ -51,8 +51,11 @@ fn take_keys(
     let shared = shared.upgrade()?;
     let chain =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())?;
-    // TLS has verified that the SVID is trusted; guests are no neighbours.
-    let peer = x0_identity::peer_node_id(&chain).ok()?;
+    // TLS has verified that the SVID is trusted; guests and nodes of federated domains are no neighbours.
+    let peer = match &shared.trust_domain {
+        Some(own) => x0_identity::peer_node_id_in(own, &chain).ok()?,
+        None => x0_identity::peer_node_id(&chain).ok()?,
+    };
     // A certificate is valid to the end of its last second (RFC 5280 §4.1.2.5).
     let expiry = x0_identity::peer_not_after(&chain).ok()? + Duration::from_secs(1);
     let mut material = [0; FrameKeys::MATERIAL_LEN];

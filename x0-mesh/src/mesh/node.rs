@@ -12,7 +12,7 @@ use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime,
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
-use x0_identity::NodeId;
+use x0_identity::{NodeId, TrustDomain};
 
 use super::beside::Beside;
 use super::core::{Core, Port};
@@ -39,6 +39,8 @@ const DATAGRAMS_MAX: usize = 4096;
 pub(super) struct Shared {
     core: Mutex<Core>,
     pub(super) origin: Instant,
+    /// The trust domain of the neighbours, if only one is accepted.
+    pub(super) trust_domain: Option<TrustDomain>,
     pub(super) links_changed: Arc<Notify>,
     /// There are messages of the mesh itself, or nodes that are sent to over a relay.
     pub(super) messages: Arc<Notify>,
@@ -83,7 +85,7 @@ impl Mesh {
     pub fn start(options: MeshOptions) -> Result<Mesh, StartError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let (server, client) = quic_configs(&options)?;
-        let MeshOptions { local, ports, datagrams: engine, .. } = options;
+        let MeshOptions { local, trust_domain, ports, datagrams: engine, .. } = options;
         let timing = Timing {
             dial_timeout: options.dial_timeout,
             backoff_min: options.backoff_min,
@@ -125,6 +127,7 @@ impl Mesh {
         let shared = Arc::new(Shared {
             core,
             origin: Instant::now(),
+            trust_domain,
             links_changed: Arc::default(),
             messages: Arc::default(),
             changed: Notify::new(),

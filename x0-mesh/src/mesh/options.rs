@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use x0_identity::NodeId;
+use x0_identity::{NodeId, TrustDomain};
 
 use crate::datagram::DatagramOptions;
 use crate::discovery::{DiscoveryOptions, Multicast};
@@ -103,6 +103,10 @@ pub struct MeshOptions {
     pub server: Arc<rustls::ServerConfig>,
     /// For neighbours that are dialled. The mesh sets the ALPN.
     pub client: Arc<rustls::ClientConfig>,
+    /// The trust domain of the neighbours. Needed when the verifiers trust more than one: a federated domain
+    /// has nodes of its own, with the same numbers. Unless set, nodes of every domain that is trusted are
+    /// accepted.
+    pub trust_domain: Option<TrustDomain>,
     /// The links.
     pub ports: Vec<MeshPort>,
     /// The settings of the protocol.
@@ -139,6 +143,7 @@ impl MeshOptions {
             local,
             server,
             client,
+            trust_domain: None,
             ports: Vec::new(),
             datagrams,
             dial_timeout: Duration::from_secs(1),
@@ -148,6 +153,13 @@ impl MeshOptions {
             traversal: TraversalOptions::default(),
             incoming_max: 64,
         }
+    }
+
+    /// Sets [`MeshOptions::trust_domain`].
+    #[must_use]
+    pub fn trust_domain(mut self, trust_domain: TrustDomain) -> MeshOptions {
+        self.trust_domain = Some(trust_domain);
+        self
     }
 
     /// Adds a link.

@@ -14,6 +14,7 @@ use x0_identity::{Identity, NodeId, PathError, PeerError, PeerRole, SpiffeId, Ve
 use super::close::{Failure, close_for, code, dial_failure, down_reason};
 use super::frame::{FrameDecoder, check_len};
 use super::handshake::{HEAD_LEN, Handshake, kind};
+use super::options::QuicOptions;
 use super::outbox::length;
 use super::race::{Winner, race};
 use super::shared::Shared;
@@ -37,10 +38,19 @@ pub(super) enum Remote {
 
 /// The node at the other end, from its SVID, which the TLS handshake has verified (X509-SVID §5), or the
 /// guest, if `guests` are accepted.
-pub(super) fn identity(connection: &Connection, guests: bool) -> Result<Remote, DownReason> {
+pub(super) fn identity(
+    connection: &Connection,
+    config: &QuicOptions,
+    guests: bool,
+) -> Result<Remote, DownReason> {
     let chain = chain(connection);
+    // A federated trust domain is trusted too, and has nodes with the same numbers.
+    let node = match &config.identity {
+        Some(own) => x0_identity::peer_node_id_in(own.spiffe_id().trust_domain(), &chain),
+        None => x0_identity::peer_node_id(&chain),
+    };
     let untrusted = |error: PeerError| DownReason::Untrusted { detail: error.to_string().into() };
-    match x0_identity::peer_node_id(&chain) {
+    match node {
         // An id of a guest must not be one that an SVID names.
         Ok(node) if guests && crate::is_guest(node) => {
             let detail = format!("node {node} has an id that is reserved for guests: issue it a lower one");

@@ -58,7 +58,7 @@ async fn dial(shared: &Shared, peer: NodeId, address: SocketAddr) -> Result<(Est
         .map_err(|_| Failure::Reported(DownReason::Unreachable))?
         .map_err(|error| dial_failure(&error))?;
     // TLS has verified that the peer is trusted, not that it is the one that was meant.
-    let reason = match identity(&connection, false) {
+    let reason = match identity(&connection, &shared.config, false) {
         Ok(remote @ Remote::Node(found)) if found == peer => {
             return establish(shared, connection, &remote).await;
         }
@@ -105,7 +105,7 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
         Ok(Err(error)) => return failed(&shared, &dial_failure(&error)),
         Err(_) => return failed(&shared, &Failure::Reported(DownReason::TimedOut)),
     };
-    let remote = match identity(&connection, shared.config.guests) {
+    let remote = match identity(&connection, &shared.config, shared.config.guests) {
         Ok(remote) => remote,
         Err(reason) => {
             connection.close(code::IDENTITY, reason.to_string().as_bytes());

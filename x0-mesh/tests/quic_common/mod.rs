@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use x0_identity::{Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain, X509Svid};
+use x0_identity::{
+    Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustBundleSet, TrustDomain, X509Svid,
+};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{DownReason, Lane, PeerEventKind, Received, Transmit, Transport, TransportExt};
 
@@ -32,6 +34,15 @@ impl Domain {
 
     pub(crate) fn identity_for(&self, number: u64, validity: Duration) -> Identity {
         Identity::new(self.svid(number, validity), self.0.bundle()).unwrap()
+    }
+
+    /// An identity that trusts another domain as well.
+    pub(crate) fn federated(&self, number: u64, other: &Domain) -> Identity {
+        let mut bundles = TrustBundleSet::new();
+        bundles.insert(self.0.bundle());
+        bundles.insert(other.0.bundle());
+        let svid = self.svid(number, Duration::from_secs(3600));
+        Identity::with_source(svid, std::sync::Arc::new(bundles)).unwrap()
     }
 
     /// On any port.
