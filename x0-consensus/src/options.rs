@@ -7,6 +7,7 @@ use x0_identity::NodeId;
 
 use crate::entry::Membership;
 use crate::replica::Acknowledged;
+use crate::trace::Tracing;
 
 /// The options of a replica. All replicas of a group should have the same times.
 ///
@@ -70,6 +71,8 @@ pub struct Options {
     /// [`Event::NoSpace`](crate::Event::NoSpace). Otherwise the replica stops with
     /// [`FatalError::Write`](crate::FatalError::Write). Default `false`.
     pub waits_for_space: bool,
+    /// Whether and how an executor traces: see [`trace`](crate::trace). Default: off.
+    pub tracing: Tracing,
 }
 
 impl Options {
@@ -95,6 +98,7 @@ impl Options {
             chunks_in_flight_max: 8,
             waiting_max: 65536,
             waits_for_space: false,
+            tracing: Tracing::default(),
         }
     }
 
@@ -141,4 +145,5 @@ setters! { Options:
     chunks_in_flight_max: usize,
     waiting_max: usize,
     waits_for_space: bool,
+    tracing: Tracing,
 }

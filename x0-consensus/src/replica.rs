@@ -9,6 +9,7 @@ mod pump;
 mod reads;
 mod receive;
 mod send;
+mod traces;
 mod validate;
 mod view;
 
@@ -27,12 +28,15 @@ use self::pump::Flight;
 use self::reads::Reads;
 use self::receive::Receiving;
 use self::send::Sending;
+pub(crate) use self::traces::TracedEntry;
+use self::traces::Traces;
 use self::view::{View, to_raft_hard_state};
 use crate::entry::{Entry, HardState, LogBase, Membership, SnapshotMeta};
 use crate::membership::from_conf_state;
 use crate::options::Options;
 use crate::random::SplitMix64;
 use crate::storage::{Recovered, Write};
+use crate::trace::Context;
 
 /// One member of a Raft group. A protocol engine: it owns no socket, file, clock, thread or random source.
 ///
@@ -115,7 +119,7 @@ use crate::storage::{Recovered, Write};
 ///     now = replica.poll_timeout().unwrap_or(now);
 ///     replica.handle(now, Input::Timeout)?;
 ///     if replica.is_leader() && !proposed {
-///         replica.handle(now, Input::Propose { token: 7, payload: Bytes::from("hello") })?;
+///         replica.handle(now, Input::Propose { token: 7, payload: Bytes::from("hello"), trace: None })?;
 ///         proposed = true;
 ///     }
 ///     while let Some(output) = replica.poll_output() {
@@ -194,6 +198,7 @@ pub struct Replica {
     incarnations: Incarnations,
     /// The position of a snapshot on its way through `raft`, which carries no incarnations.
     arriving: Option<SnapshotMeta>,
+    traces: Traces,
 }
 
 impl std::fmt::Debug for Replica {
@@ -449,6 +454,7 @@ impl Replica {
             saving: None,
             incarnations: Incarnations { founding, acknowledged, ..Incarnations::default() },
             arriving: None,
+            traces: Traces::default(),
         };
         replica.replay(&membership_entries, applied);
         // The founders are durable before any message: without them it could found a second group after a
@@ -512,7 +518,7 @@ impl Replica {
                     self.degraded.remove(&from);
                 }
             }
-            Input::Propose { token, payload } => self.propose(token, payload),
+            Input::Propose { token, payload, trace } => self.propose(token, payload, trace),
             Input::ReadIndex { token } => self.read_index(token),
             Input::ChangeMembership { token, change } => self.change_membership(token, &change),
             Input::TransferLeadership { to } => self.transfer_leadership(to),
@@ -533,6 +539,9 @@ impl Replica {
                 self.node.report_unreachable(peer.get());
             }
             Input::Degraded { peer } => self.path_degraded(peer),
+            Input::Negotiated { peer, version } => {
+                self.traces.negotiated(peer, version >= crate::CONTEXTS_PROTOCOL);
+            }
         }
         Ok(())
     }
@@ -711,7 +720,7 @@ impl Replica {
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 
-    fn propose(&mut self, token: u64, payload: Bytes) {
+    fn propose(&mut self, token: u64, payload: Bytes, trace: Option<Context>) {
         let leader = self.leader_hint();
         let reason = if !self.is_leader() {
             DropReason::NotLeader { leader }
@@ -725,6 +734,9 @@ impl Replica {
             match self.step_proposal(entry) {
                 Ok(()) => {
                     self.log_grown += len;
+                    if let Some(context) = trace {
+                        self.note_trace(token, context);
+                    }
                     return self.note_proposal(token, len);
                 }
                 Err(reason) => reason,

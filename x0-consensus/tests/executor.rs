@@ -11,6 +11,7 @@ use x0_consensus::driver::{
     ApplyJob, ApplyWorker, Done, Effect, Executor, LogJob, LogWorker, SnapshotJob, SnapshotWorker,
     TransferError,
 };
+use x0_consensus::trace::Traced;
 use x0_consensus::{
     Bytes, DropReason, Entry, EntryKind, Event, FailReason, FatalError, HandleError, Input, Membership,
     MemoryStorage, NodeId, Options, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
@@ -282,7 +283,7 @@ impl Rig {
 
     fn propose(&mut self) -> u64 {
         self.token += 1;
-        let input = Input::Propose { token: self.token, payload: Bytes::from(vec![7; 100]) };
+        let input = Input::Propose { token: self.token, payload: Bytes::from(vec![7; 100]), trace: None };
         self.executor.handle(self.now, input).unwrap();
         self.token
     }
@@ -350,6 +351,7 @@ fn a_batch_ends_at_a_job_of_another_kind() {
     let write = |number, index| LogJob::Write {
         number,
         write: Write { entries: vec![entry(index, b"x")], ..Write::default() },
+        traced: Traced::default(),
     };
     let mut jobs = VecDeque::from([
         write(1, 1),
@@ -429,6 +431,7 @@ fn writes_wait_behind_a_write_without_space() {
     let write = |number| LogJob::Write {
         number,
         write: Write { entries: vec![entry(number, b"x")], ..Write::default() },
+        traced: Traced::default(),
     };
     let mut jobs = VecDeque::from([write(1), write(2), write(3), LogJob::Fetch { range: 1..1, len_max: 1 }]);
     assert!(matches!(log.work(&mut jobs), Some(Done::NoSpace { error: WriteError::Full { .. } })));
@@ -507,7 +510,7 @@ fn a_restore_replaces_the_state_and_is_in_order() {
     let done = apply.work(ApplyJob::OpenSnapshot { transfer: 3 });
     assert!(matches!(done, Done::SnapshotOpened { transfer: 3, index: 5, from: Ok(_) }), "{done:?}");
     let entries = vec![entry(6, b"four"), entry(7, b"")];
-    let job = ApplyJob::Apply { entries, proposals: vec![(6, 1), (7, 2)] };
+    let job = ApplyJob::Apply { entries, proposals: vec![(6, 1), (7, 2)], traced: Traced::default() };
     assert!(job.is_small(2, 4) && !job.is_small(1, 4) && !job.is_small(2, 3));
     let Done::Applied { index: 7, events } = apply.work(job) else { panic!("not applied") };
     assert_eq!(events.len(), 2, "an entry without a command has an empty outcome");
@@ -704,7 +707,7 @@ fn jobs_and_results_have_a_debug_form() {
     assert_eq!(format!("{opened:?}"), "SnapshotOpened { transfer: 1, index: 2, from: Ok(()) }");
     assert_eq!(format!("{:?}", ApplyJob::Checkpoint), "Checkpoint");
     assert_eq!(format!("{:?}", ApplyJob::OpenSnapshot { transfer: 1 }), "OpenSnapshot { transfer: 1 }");
-    let apply = ApplyJob::Apply { entries: vec![], proposals: vec![] };
+    let apply = ApplyJob::Apply { entries: vec![], proposals: vec![], traced: Traced::default() };
     assert_eq!(format!("{apply:?}"), "Apply { entries: [], proposals: [] }");
     assert!(format!("{:?}", LogWorker::new(Flaky::default())).starts_with("LogWorker { storage: "));
     assert_eq!(format!("{:?}", ApplyWorker::new(Echo::default())), "ApplyWorker { applied: 0, .. }");

@@ -126,7 +126,7 @@ impl Group {
     }
 
     fn propose(&mut self) {
-        self.give(1, Input::Propose { token: 7, payload: Bytes::from("entry") });
+        self.give(1, Input::Propose { token: 7, payload: Bytes::from("entry"), trace: None });
     }
 
     fn can_wait(&mut self, number: u64) -> bool {

@@ -150,7 +150,7 @@ fn late_rejections_do_not_move_back_what_matches() {
     let mut node = Node::new();
     let term = node.lead();
     for token in 0..20 {
-        node.tell(Input::Propose { token, payload: Bytes::from_static(b"x") }).unwrap();
+        node.tell(Input::Propose { token, payload: Bytes::from_static(b"x"), trace: None }).unwrap();
     }
     let last = node.replica.status().last_index;
     let accept = Fields { kind: APPEND_RESPONSE, term, index: last, ..Fields::default() };
@@ -166,7 +166,7 @@ fn late_rejections_do_not_move_back_what_matches() {
             node.hear(2, &reject).unwrap();
         }
     }
-    node.tell(Input::Propose { token: 99, payload: Bytes::from_static(b"y") }).unwrap();
+    node.tell(Input::Propose { token: 99, payload: Bytes::from_static(b"y"), trace: None }).unwrap();
     for (_, payload) in node.sent.iter().filter(|(to, payload)| *to == id(2) && payload[2] == APPEND) {
         assert!(position(payload) >= last, "matched entries are sent again");
     }
@@ -270,7 +270,7 @@ proptest! {
         if leads {
             node.lead();
             for token in 0..5 {
-                node.tell(Input::Propose { token, payload: Bytes::from_static(b"x") }).unwrap();
+                node.tell(Input::Propose { token, payload: Bytes::from_static(b"x"), trace: None }).unwrap();
             }
         }
         for (from, mut fields, is_of_now) in messages {

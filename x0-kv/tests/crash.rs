@@ -129,7 +129,7 @@ impl Node {
             &KeyspaceName::DEFAULT,
             &Mutation::Put { key: key(number), value: value(number) },
         );
-        self.replica.handle(self.now, Input::Propose { token: number, payload }).unwrap();
+        self.replica.handle(self.now, Input::Propose { token: number, payload, trace: None }).unwrap();
         self.drain(disk)?;
         let (token, outcome) = self.done.pop().expect("a write that is durable is acknowledged");
         assert_eq!(token, number);

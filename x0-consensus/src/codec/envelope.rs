@@ -37,9 +37,9 @@ impl Envelope {
         }
     }
 
-    /// Takes the envelope off the end of a message; the default if it has none.
-    pub(crate) fn split(message: &mut Bytes) -> Result<Envelope, DecodeError> {
-        if message.first() != Some(&ENVELOPE_VERSION) {
+    /// Takes the envelope off the end of a message of this version; the default if it has none.
+    pub(crate) fn split(version: u8, message: &mut Bytes) -> Result<Envelope, DecodeError> {
+        if version != ENVELOPE_VERSION {
             return Ok(Envelope::default());
         }
         let end = message.len().checked_sub(LEN).filter(|end| *end >= 2);
@@ -70,12 +70,12 @@ mod tests {
         let mut message = vec![1, 7, 9];
         envelope.seal(&mut message);
         let mut sealed = Bytes::from(message.clone());
-        assert_eq!(Envelope::split(&mut sealed), Ok(envelope));
+        assert_eq!(Envelope::split(2, &mut sealed), Ok(envelope));
         assert_eq!(sealed, [ENVELOPE_VERSION, 7, 9].as_slice());
         let mut plain = Bytes::from_static(&[1, 7]);
-        assert_eq!(Envelope::split(&mut plain), Ok(Envelope::default()));
+        assert_eq!(Envelope::split(1, &mut plain), Ok(Envelope::default()));
         for len in 1..LEN + 2 {
-            assert!(Envelope::split(&mut Bytes::from(message[..len].to_vec())).is_err(), "{len}");
+            assert!(Envelope::split(2, &mut Bytes::from(message[..len].to_vec())).is_err(), "{len}");
         }
     }
 }

@@ -49,7 +49,12 @@ impl<M: StateMachine> ApplyWorker<M> {
     /// Carries out a job. A state machine that fails, panics or breaks its contract gives [`Done::Failed`].
     pub fn work(&mut self, job: ApplyJob) -> Done {
         contain(WORKER, || match job {
-            ApplyJob::Apply { entries, proposals } => self.apply(&entries, &proposals),
+            ApplyJob::Apply { entries, proposals, traced } => {
+                let spans = traced.apply(entries.len());
+                let applied = self.apply(&entries, &proposals);
+                drop(spans);
+                applied
+            }
             ApplyJob::Restore { meta, mut from } => {
                 self.machine.restore(&meta, &mut from)?;
                 self.applied = meta.index;

@@ -16,6 +16,7 @@ use crate::replica::{Class, DropReason, FailReason, HandleError, Input, Output, 
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
 use crate::telemetry::DriverTelemetry;
+use crate::trace::{Traced, Tracer};
 
 /// The time after which writes are repeated for which the disk had no space.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ pub enum Effect {
 /// let (mut now, mut outcome, mut proposed) = (Duration::ZERO, None, false);
 /// while outcome.is_none() {
 ///     if executor.replica().is_leader() && !proposed {
-///         executor.handle(now, Input::Propose { token: 7, payload: Bytes::from("hello") })?;
+///         executor.handle(now, Input::Propose { token: 7, payload: Bytes::from("hello"), trace: None })?;
 ///         proposed = true;
 ///     }
 ///     while let Some(effect) = executor.poll_output() {
@@ -133,6 +134,7 @@ pub struct Executor {
     waits_for_space: bool,
     failed: bool,
     telemetry: DriverTelemetry,
+    tracer: Tracer,
 }
 
 /// A job that waits for a writer of the storage.
@@ -156,6 +158,7 @@ impl Executor {
     ) -> Result<Executor, OpenError> {
         Ok(Executor {
             waits_for_space: options.waits_for_space,
+            tracer: Tracer::new(options.tracing.clone(), options.id),
             replica: start::replica(options, storage, machine, now)?,
             effects: VecDeque::new(),
             log: VecDeque::new(),
@@ -181,6 +184,9 @@ impl Executor {
             Input::Propose { token, .. } if self.no_space.is_some() => {
                 self.event(Event::Dropped { token, reason: DropReason::NoSpace });
                 return Ok(());
+            }
+            Input::Propose { token, payload, trace } => {
+                Input::Propose { token, payload, trace: self.tracer.propose(token, trace) }
             }
             input => input,
         };
@@ -216,6 +222,7 @@ impl Executor {
                 if self.no_space.take().is_some() {
                     self.event(Event::SpaceAvailable);
                 }
+                self.tracer.persisted(number);
                 self.answer(now, Input::Persisted { number });
             }
             Done::NoSpace { error } if !self.waits_for_space => self.fail(error.into()),
@@ -234,6 +241,11 @@ impl Executor {
             Done::Applied { index, events } => {
                 // The outcomes leave before what the replica makes of it: a read that this index releases may
                 // show their effects.
+                for event in &events {
+                    if let Event::Outcome { token, .. } = event {
+                        self.tracer.end(*token, false);
+                    }
+                }
                 self.effects.extend(events.into_iter().map(Effect::Event));
                 self.answer(now, Input::Applied { index });
             }
@@ -333,9 +345,21 @@ impl Executor {
     fn sort(&mut self, output: Output) {
         self.telemetry.output(&output);
         match output {
-            Output::Append { number, write } => self.log.push_back(LogJob::Write { number, write }),
+            Output::Append { number, write } => {
+                let traced = match (write.entries.first(), write.entries.last()) {
+                    (Some(first), Some(last)) => {
+                        let traced = self.replica.traced(first.index, last.index);
+                        self.tracer.append(number, first.index, traced)
+                    }
+                    _ => Traced::default(),
+                };
+                self.log.push_back(LogJob::Write { number, write, traced });
+            }
             Output::Fetch { range, len_max } => self.log.push_back(LogJob::Fetch { range, len_max }),
-            Output::Apply { entries, proposals } => self.apply.push(ApplyJob::Apply { entries, proposals }),
+            Output::Apply { entries, proposals } => {
+                let traced = self.tracer.apply(&entries);
+                self.apply.push(ApplyJob::Apply { entries, proposals, traced });
+            }
             Output::Checkpoint => self.apply.push(ApplyJob::Checkpoint),
             Output::OpenSnapshot { transfer } => self.apply.push(ApplyJob::OpenSnapshot { transfer }),
             Output::Restore { meta } => {
@@ -369,8 +393,14 @@ impl Executor {
                 let events = tokens.into_iter().map(|token| Event::ReadReady { token, index });
                 self.effects.extend(events.map(Effect::Event));
             }
-            Output::Dropped { token, reason } => self.event(Event::Dropped { token, reason }),
-            Output::Leader { leader, term, is_self } => self.event(Event::Leader { leader, term, is_self }),
+            Output::Dropped { token, reason } => {
+                self.tracer.end(token, true);
+                self.event(Event::Dropped { token, reason });
+            }
+            Output::Leader { leader, term, is_self } => {
+                self.tracer.leader(leader, term);
+                self.event(Event::Leader { leader, term, is_self });
+            }
             Output::Membership(membership) => self.event(Event::Membership { membership }),
             Output::Standing(standing) => self.event(Event::Standing { standing }),
         }

@@ -124,12 +124,13 @@ impl Handle {
     /// Proposes a command. The result is [`Event::Outcome`](super::Event::Outcome) or
     /// [`Event::Dropped`](super::Event::Dropped).
     pub fn propose(&self, token: u64, payload: Bytes) {
-        self.shared.put(Input::Propose { token, payload });
+        self.shared.put(Input::Propose { token, payload, trace: None });
     }
 
     /// As [`propose`](Handle::propose) for each of these, with one wake-up of the driver.
     pub fn propose_many(&self, proposals: impl IntoIterator<Item = (u64, Bytes)>) {
-        let inputs = proposals.into_iter().map(|(token, payload)| Input::Propose { token, payload });
+        let inputs =
+            proposals.into_iter().map(|(token, payload)| Input::Propose { token, payload, trace: None });
         self.shared.put_with(|to| to.extend(inputs));
     }
 

@@ -10,6 +10,7 @@ use super::event::{Event, FatalError};
 use crate::entry::{Entry, SnapshotMeta};
 use crate::state_machine::StateMachineError;
 use crate::storage::{SnapshotReader, SnapshotWriteError, SnapshotWriter, Write, WriteError};
+use crate::trace::Traced;
 
 /// A job for the [`LogWorker`](super::LogWorker).
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub enum LogJob {
         number: u64,
         /// The change.
         write: Write,
+        /// Its entries that are traced.
+        traced: Traced,
     },
     /// Reads entries: [`Done::Fetched`].
     Fetch {
@@ -55,6 +58,8 @@ pub enum ApplyJob {
         entries: Vec<Entry>,
         /// The proposals of this replica among them: index and token, ascending.
         proposals: Vec<(u64, u64)>,
+        /// The entries that are traced.
+        traced: Traced,
     },
     /// Replaces the state by a snapshot: [`Done::Restored`].
     Restore {
@@ -90,7 +95,7 @@ impl ApplyJob {
 impl fmt::Debug for ApplyJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ApplyJob::Apply { entries, proposals } => {
+            ApplyJob::Apply { entries, proposals, .. } => {
                 f.debug_struct("Apply").field("entries", entries).field("proposals", proposals).finish()
             }
             ApplyJob::Restore { meta, .. } => {

@@ -9,6 +9,7 @@ use super::job::{Done, LogJob};
 use crate::entry::SnapshotMeta;
 use crate::storage::{ReadError, Storage, Write, WriteError};
 use crate::telemetry::LogTelemetry;
+use crate::trace::Traced;
 
 /// Most writes that are made durable together.
 const BATCH_MAX: usize = 1024;
@@ -29,6 +30,8 @@ pub struct LogWorker<S> {
     batch_max: usize,
     /// The batch of the current job.
     writes: Vec<Write>,
+    /// Their entries that are traced.
+    traced: Traced,
     /// Writes for which the disk had no space, and those after them, in their order.
     stalled: VecDeque<(u64, Write)>,
     telemetry: LogTelemetry,
@@ -47,6 +50,7 @@ impl<S: Storage> LogWorker<S> {
             storage,
             batch_max: BATCH_MAX,
             writes: Vec::new(),
+            traced: Traced::default(),
             stalled: VecDeque::new(),
             telemetry: LogTelemetry::new(),
         }
@@ -76,12 +80,15 @@ impl<S: Storage> LogWorker<S> {
     pub fn work(&mut self, jobs: &mut VecDeque<LogJob>) -> Option<Done> {
         let job = jobs.pop_front()?;
         Some(contain(WORKER, || match job {
-            LogJob::Write { number, write } if !self.stalled.is_empty() => {
+            LogJob::Write { number, write, .. } if !self.stalled.is_empty() => {
                 // The storage lacks the writes before this one: entries would leave a gap.
                 self.stalled.push_back((number, write));
                 Ok(Done::Nothing)
             }
-            LogJob::Write { number, write } => self.write(number, write, jobs),
+            LogJob::Write { number, write, traced } => {
+                self.traced.extend(traced);
+                self.write(number, write, jobs)
+            }
             LogJob::Retry => self.retry(),
             LogJob::Fetch { range, len_max } => match self.storage.read(range, len_max) {
                 Ok(entries) => Ok(Done::Fetched { entries }),
@@ -107,8 +114,9 @@ impl<S: Storage> LogWorker<S> {
             && let Some(job) = jobs.pop_front()
         {
             match job {
-                LogJob::Write { number, write } => {
+                LogJob::Write { number, write, traced } => {
                     last = number;
+                    self.traced.extend(traced);
                     self.writes.push(write);
                 }
                 other => {
@@ -142,8 +150,12 @@ impl<S: Storage> LogWorker<S> {
 
     /// Writes the batch with the numbers from `first` to `last`, which are consecutive.
     fn write_batch(&mut self, first: u64, last: u64) -> Result<Done, FatalError> {
-        let LogWorker { storage, writes, telemetry, stalled, .. } = self;
-        match telemetry.timed(writes, |writes| storage.write(writes)) {
+        let LogWorker { storage, writes, telemetry, stalled, traced, .. } = self;
+        let span = traced.log_write(|| (writes.len(), writes.iter().map(|write| write.entries.len()).sum()));
+        let written = telemetry.timed(writes, |writes| storage.write(writes));
+        drop(span);
+        traced.clear();
+        match written {
             Ok(()) => {
                 telemetry.size(storage.len_bytes());
                 writes.clear();

@@ -10,6 +10,7 @@ use crate::codec::DecodeError;
 use crate::entry::{Entry, Membership, SnapshotMeta};
 use crate::membership::MembershipChange;
 use crate::storage::Write;
+use crate::trace::Context;
 
 /// An input of a replica.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub enum Input {
         token: u64,
         /// The command, for the state machine.
         payload: Bytes,
+        /// The trace that it belongs to, if it is traced: see [`trace`](crate::trace).
+        trace: Option<Context>,
     },
     /// Requests a linearizable read. The result is [`Output::ReadReady`] or [`Output::Dropped`].
     ReadIndex {
@@ -135,6 +138,15 @@ pub enum Input {
     Degraded {
         /// The peer.
         peer: NodeId,
+    },
+    /// A peer reads messages of this version of the protocol, one of
+    /// [`PROTOCOL_VERSIONS`](crate::PROTOCOL_VERSIONS), as long as nothing else is reported: the first version is
+    /// reported when the connection has ended. Of a peer for which this was never reported the first version is assumed.
+    Negotiated {
+        /// The peer.
+        peer: NodeId,
+        /// The version.
+        version: u16,
     },
 }
 

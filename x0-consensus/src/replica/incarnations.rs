@@ -8,11 +8,12 @@ use raft::{INVALID_INDEX, ProgressState};
 use x0_identity::NodeId;
 
 use super::{Class, FailReason, HandleError, Output, Replica};
-use crate::codec::{Envelope, Hello};
+use crate::codec::{Envelope, Hello, seal_contexts};
 use crate::entry::{LogBase, Membership, Registration};
 use crate::membership::MembershipChange;
 use crate::random::SplitMix64;
 use crate::storage::Write;
+use crate::trace::Context;
 
 /// The most entries by which a returned member may lag when it is registered.
 const LAG_MAX: u64 = 1024;
@@ -156,7 +157,20 @@ impl Replica {
     }
 
     /// Emits a message.
-    pub(super) fn send(&mut self, to: NodeId, class: Class, mut payload: Vec<u8>) {
+    pub(super) fn send(&mut self, to: NodeId, class: Class, payload: Vec<u8>) {
+        let payload = self.sealed(to, payload);
+        self.outputs.push_back(Output::Send { to, class, payload });
+    }
+
+    /// Emits a message whose entries have these trace contexts.
+    pub(super) fn send_traced(&mut self, to: NodeId, payload: Vec<u8>, contexts: &[(u32, Context)]) {
+        let mut payload = self.sealed(to, payload);
+        seal_contexts(&mut payload, contexts);
+        self.outputs.push_back(Output::Send { to, class: Class::Message, payload });
+    }
+
+    /// A message with its envelope.
+    fn sealed(&self, to: NodeId, mut payload: Vec<u8>) -> Vec<u8> {
         let incarnation = self.options.incarnation;
         if incarnation != 0 {
             let registered = self.registration(to).unwrap_or_default();
@@ -170,7 +184,7 @@ impl Replica {
             };
             envelope.seal(&mut payload);
         }
-        self.outputs.push_back(Output::Send { to, class, payload });
+        payload
     }
 
     /// Takes note of the sender of a message, and checks that both belong to one group.

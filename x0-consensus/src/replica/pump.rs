@@ -264,8 +264,14 @@ impl Replica {
             }
             for message in align(message, |index| self.node.store().term_of(index)) {
                 for part in cut(message, self.options.message_len_max) {
-                    if let Some(payload) = encode_raft(&part) {
+                    let Some(payload) = encode_raft(&part) else { continue };
+                    // A longer message has one entry, which may fill what the transport carries.
+                    let fits = payload.len() <= self.options.message_len_max;
+                    let contexts = self.traces.of_message(to, &part, fits);
+                    if contexts.is_empty() {
                         self.send(to, Class::Message, payload);
+                    } else {
+                        self.send_traced(to, payload, &contexts);
                     }
                 }
             }
@@ -372,6 +378,7 @@ impl Replica {
         if index > self.applied {
             self.applied = index;
             self.node.advance_apply_to(index);
+            self.traces.applied(index);
             self.release_reads();
         }
     }

@@ -10,9 +10,10 @@ use super::view::to_raft_snapshot;
 use super::{Class, HandleError, Output, Replica, StageStep};
 use crate::codec::{
     Acknowledge, Chunk, DecodeError, ENVELOPE_VERSION, Envelope, Fields, Hello, MESSAGE_LEN_MAX,
-    MESSAGE_VERSION, Verdict, decode_raft, kind,
+    MESSAGE_VERSION, Verdict, decode_raft, kind, split_contexts,
 };
 use crate::entry::SnapshotMeta;
+use crate::trace::Context;
 
 /// A snapshot that is being received.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ pub(super) struct Receiving {
     stage: u64,
 }
 
+/// Index, term and context of the entries of a message that have a context.
+fn traced(message: &Message, contexts: &[(u32, Context)]) -> Vec<(u64, u64, Context)> {
+    let of_place = |(place, context): &(u32, Context)| {
+        let entry = message.entries.get(*place as usize)?;
+        Some((entry.index, entry.term, *context))
+    };
+    contexts.iter().filter_map(of_place).collect()
+}
+
 impl Replica {
     pub(super) fn receive(&mut self, from: NodeId, payload: Bytes) -> Result<(), HandleError> {
         if payload.len() > MESSAGE_LEN_MAX {
@@ -38,9 +48,10 @@ impl Replica {
             return Err(DecodeError::TooLong { field: "message", len, max }.into());
         }
         let mut payload = payload;
-        let envelope = Envelope::split(&mut payload)?;
+        let (found, contexts) = split_contexts(&mut payload)?;
+        let envelope = Envelope::split(found, &mut payload)?;
         let mut fields = Fields::new(payload);
-        let found = fields.u8("version")?;
+        fields.u8("version")?;
         if found != MESSAGE_VERSION && found != ENVELOPE_VERSION {
             return Err(DecodeError::Version { found }.into());
         }
@@ -59,7 +70,10 @@ impl Replica {
                 // The sender is the authenticated peer, and not what the message claims.
                 message.from = from.get();
                 message.to = self.options.id.get();
-                self.step(message, &envelope)
+                let traced = traced(&message, &contexts);
+                self.step(message, &envelope)?;
+                self.note_arrived(&traced);
+                Ok(())
             }
             kind::CHUNK => {
                 let chunk = Chunk::decode(&mut fields)?;

@@ -363,7 +363,7 @@ impl Cluster {
         let mut snapshot_jobs = std::mem::take(process.executor.snapshot_jobs());
         for job in &mut log_jobs {
             node.fetches += u64::from(matches!(job, LogJob::Fetch { .. }));
-            let LogJob::Write { number, write } = job else { continue };
+            let LogJob::Write { number, write, .. } = job else { continue };
             match self.planted {
                 Planted::Nothing => {}
                 Planted::AcknowledgeBeforePersist => {
@@ -594,7 +594,7 @@ impl Cluster {
         let token = self.invariants.ask(node, Asked::Propose(Bytes::new()));
         let payload = Cluster::payload(token, len);
         self.invariants.tokens.get_mut(&token).unwrap().asked = Asked::Propose(payload.clone());
-        self.give(node, Input::Propose { token, payload });
+        self.give(node, Input::Propose { token, payload, trace: None });
         token
     }
 

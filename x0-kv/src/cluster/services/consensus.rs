@@ -224,7 +224,7 @@ impl Consensus {
             }
             admin::Output::Propose { token, change } => {
                 let (token, payload) = (self.asked(Asker::Admin(token)), Command::Member(change).encode());
-                self.handle(now, Input::Propose { token, payload });
+                self.handle(now, Input::Propose { token, payload, trace: None });
             }
             admin::Output::Transfer { to } => self.handle(now, Input::TransferLeadership { to }),
             // For the admin service itself.
@@ -279,11 +279,11 @@ impl Consensus {
             match input {
                 // Snapshot messages come from another channel, and can be malformed like any message.
                 Input::Message { from, payload } => self.message(now, bus, from, payload),
-                Input::Propose { token, payload } => match self.refusal(now, bus) {
+                Input::Propose { token, payload, trace } => match self.refusal(now, bus) {
                     Some(reason) => {
                         bus.coordinator.push_back(coordinator::Input::Dropped { token, reason });
                     }
-                    None => self.handle(now, Input::Propose { token, payload }),
+                    None => self.handle(now, Input::Propose { token, payload, trace }),
                 },
                 input => self.handle(now, input),
             }

@@ -186,7 +186,7 @@ impl Operations {
                     }
                 }
                 Output::Propose { token, payload } if self.state.is_some() => {
-                    bus.replica.push_back(x0_consensus::Input::Propose { token, payload });
+                    bus.replica.push_back(x0_consensus::Input::Propose { token, payload, trace: None });
                 }
                 Output::ReadIndex { token } if self.state.is_some() => {
                     bus.replica.push_back(x0_consensus::Input::ReadIndex { token });
