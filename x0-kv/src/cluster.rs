@@ -68,7 +68,7 @@ mod status_message;
 pub(crate) mod workers;
 
 #[cfg_attr(not(feature = "sim"), allow(unused_imports, reason = "only the simulator names it"))]
-pub(crate) use self::channel::ChannelSpec;
+pub(crate) use self::channel::{ChannelSpec, Versioned};
 pub use self::client::{Client, ClientOptions};
 pub use self::error::{NodeError, StartError};
 pub use self::folder::{Adoption, DataFolder};

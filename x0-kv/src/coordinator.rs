@@ -55,7 +55,7 @@
 //! let query = Query::Get { key: Bytes::from_static(b"key") };
 //! let keyspace = KeyspaceName::DEFAULT;
 //! let operation = Operation::Read { keyspace, query, consistency: Consistency::Local };
-//! coordinator.handle(now, Input::Call { token: 7, operation, deadline: None })?;
+//! coordinator.handle(now, Input::Call { token: 7, operation, deadline: None, trace: None })?;
 //! let mut replies = Vec::new();
 //! while let Some(output) = coordinator.poll_output() {
 //!     match output {
@@ -95,7 +95,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -103,7 +103,7 @@ use x0_identity::NodeId;
 pub use self::dropped::DropReason;
 pub use self::options::{CoordinatorOptions, Role};
 pub use self::port::{HandleError, Input, Output};
-pub use crate::coordinator::protocol::MESSAGE_LEN_MAX;
+pub use crate::coordinator::protocol::{MESSAGE_LEN_MAX, PROTOCOL_VERSIONS};
 
 use self::call::{Call, Entry, Place};
 use self::flight::Flights;
@@ -115,6 +115,7 @@ use self::served::{Served, ServedLog};
 use self::session::Session;
 use self::slab::{Key, Slab};
 use crate::request::error::OperationError;
+use crate::trace::Context;
 
 /// The most peers to which the leader is reported.
 const WATCHERS_MAX: usize = 4096;
@@ -150,8 +151,17 @@ pub struct Coordinator {
     /// Calls that were sent again to a named leader.
     redirects: u64,
     served: ServedLog,
+    /// The peers of which not all is at its default.
+    peers: BTreeMap<NodeId, Negotiated>,
     /// No entry wants to be looked at before.
     due: Duration,
+}
+
+/// A peer as its driver has reported it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Negotiated {
+    reads_contexts: bool,
+    is_client: bool,
 }
 
 impl Coordinator {
@@ -190,6 +200,7 @@ impl Coordinator {
             is_expired: false,
             redirects: 0,
             served: ServedLog::default(),
+            peers: BTreeMap::new(),
             due: Duration::MAX,
         }
     }
@@ -203,11 +214,14 @@ impl Coordinator {
         let mut handled = Ok(());
         match input {
             Input::Timeout => {}
-            Input::Call { token, operation, deadline } => self.call(token, operation, deadline),
+            Input::Call { token, operation, deadline, trace } => self.call(token, operation, deadline, trace),
             Input::Cancel { token } => self.cancel(token),
             Input::Message { from, payload } => handled = self.message(from, &payload),
             Input::Unreachable { peer } => self.unreachable(peer),
             Input::Reachable { peer } => self.reachable(peer),
+            Input::Negotiated { peer, version, is_client } => {
+                self.negotiated(peer, Negotiated { reads_contexts: version >= 2, is_client });
+            }
             Input::IdentityExpired => self.identity_expired(),
             Input::Leader { leader, term, is_self } => self.leader_changed(leader, term, is_self),
             Input::Outcome { token, index: _, outcome } => self.applied(token, outcome),
@@ -273,6 +287,23 @@ impl Coordinator {
             Some(Entry::Call(call)) => Some(call),
             _ => None,
         }
+    }
+
+    fn negotiated(&mut self, peer: NodeId, negotiated: Negotiated) {
+        if negotiated == Negotiated::default() {
+            self.peers.remove(&peer);
+        } else {
+            self.peers.insert(peer, negotiated);
+        }
+    }
+
+    fn peer(&self, peer: NodeId) -> Negotiated {
+        self.peers.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// The context for a request to this peer, if the peer reads it.
+    fn trace_to(&self, to: NodeId, trace: Option<Context>) -> Option<Context> {
+        trace.filter(|_| self.peer(to).reads_contexts)
     }
 
     /// Sets when to look at a call again.

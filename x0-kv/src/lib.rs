@@ -91,6 +91,7 @@ mod store;
 pub mod telemetry;
 #[cfg(not(feature = "metrics"))]
 mod telemetry;
+pub mod trace;
 pub mod verify;
 
 pub use bytes::Bytes;

@@ -59,7 +59,9 @@ fn put() -> Operation {
 #[test]
 fn messages_of_coordinators() {
     let mut client = Coordinator::new(CoordinatorOptions::client(node(9), vec![node(1)]), 1);
-    client.handle(Duration::ZERO, Input::Call { token: 1, operation: put(), deadline: None }).unwrap();
+    client
+        .handle(Duration::ZERO, Input::Call { token: 1, operation: put(), deadline: None, trace: None })
+        .unwrap();
     let mut sent = Vec::new();
     while let Some(output) = client.poll_output() {
         if let Output::Send { payload, .. } = output {

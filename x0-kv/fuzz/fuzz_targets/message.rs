@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     for token in 0..2 {
         let mutation = Mutation::Put { key: "k".into(), value: "v".into() };
         let operation = Operation::Write { keyspace: KeyspaceName::DEFAULT, mutation };
-        client.handle(now, Input::Call { token, operation, deadline: None }).unwrap();
+        client.handle(now, Input::Call { token, operation, deadline: None, trace: None }).unwrap();
     }
     let mut replies = 0;
     for coordinator in [&mut leader, &mut client] {
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(coordinator.requests() <= 16);
         while let Some(output) = coordinator.poll_output() {
             match output {
-                Output::Propose { token, payload } => {
+                Output::Propose { token, payload, .. } => {
                     coordinator.handle(now, Input::Outcome { token, index: 1, outcome: payload }).unwrap();
                 }
                 Output::ReadIndex { token } => {

@@ -1,6 +1,9 @@
 //! Channels of the cluster on a mux.
 
-use x0_mesh::{ChannelOptions, Lane, Mux, Transport};
+use std::ops::RangeInclusive;
+
+use x0_identity::NodeId;
+use x0_mesh::{Channel, ChannelOptions, Lane, Mux, Transport};
 
 use super::StartError;
 use super::outbox::{Access, Outbox};
@@ -18,18 +21,40 @@ pub(crate) struct ChannelSpec {
     pub(crate) waiting_len_max: usize,
 }
 
+/// A transport with a version for each peer.
+pub(crate) trait Versioned: Transport {
+    /// The version that was agreed on with a peer, for the epoch whose `Up` was polled last.
+    fn version(&self, peer: NodeId) -> Option<u16>;
+}
+
+impl Versioned for Channel {
+    fn version(&self, peer: NodeId) -> Option<u16> {
+        Channel::version(self, peer)
+    }
+}
+
 impl ChannelSpec {
     /// As [`open`](ChannelSpec::open), for messages of members: those of other roles are refused.
     pub(crate) fn open_for_members(&self, mux: &Mux, access: &Access) -> Result<Outbox, StartError> {
         Ok(self.open(mux)?.for_members(self.name, access.clone()))
     }
 
-    /// Registers the channel.
+    /// Registers the channel, with version 1 of its messages.
     ///
     /// # Errors
     /// When the mux has the channel already, or its messages are too short.
     pub(crate) fn open(&self, mux: &Mux) -> Result<Outbox, StartError> {
+        self.open_versions(mux, 1..=1)
+    }
+
+    /// As [`open`](ChannelSpec::open), with these versions of its messages.
+    pub(crate) fn open_versions(
+        &self,
+        mux: &Mux,
+        versions: RangeInclusive<u16>,
+    ) -> Result<Outbox, StartError> {
         let options = ChannelOptions::new(self.name)
+            .versions(versions)
             .ordered_lanes(u8::from(matches!(self.lane, Lane::Ordered(_))))
             .bulk(self.lane == Lane::Bulk)
             .datagram(self.lane == Lane::Datagram);

@@ -25,6 +25,7 @@ use crate::admin::{AdminError, AdminReply, AdminRequest};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Role};
 use crate::seed::random_seed;
 use crate::store::Store;
+use crate::trace::Tracing;
 
 /// Settings of a [`Client`]: [`ClientOptions::new`], then change what is needed.
 #[derive(Debug, Clone)]
@@ -39,6 +40,13 @@ impl ClientOptions {
     #[must_use]
     pub fn new(local: NodeId, members: impl IntoIterator<Item = NodeId>) -> ClientOptions {
         ClientOptions { coordinator: CoordinatorOptions::client(local, members.into_iter().collect()) }
+    }
+
+    /// Sets whether and how operations are traced.
+    #[must_use]
+    pub fn tracing(mut self, tracing: Tracing) -> ClientOptions {
+        self.coordinator.tracing = tracing;
+        self
     }
 }
 
@@ -72,6 +80,7 @@ impl Client {
         services::drive::start(&mut event_loop, mux);
         let crdt = services::start_crdt_client(&mut event_loop, mux, &alarm, &options.coordinator)?;
         let (calls, requests) = (Calls::new(Inbox::new(alarm.clone())), Inbox::new(alarm.clone()));
+        let calls = calls.tracing(options.coordinator.tracing.clone());
         let admin = AdminCalls::new(Inbox::new(alarm.clone()));
         let members = match &options.coordinator.role {
             Role::Client { members } => members.clone(),
@@ -79,7 +88,7 @@ impl Client {
         };
         event_loop.add(AdminClient::new(admin::CHANNEL.open(mux)?, members, admin.clone()));
         let coordinator = Coordinator::new(options.coordinator, random_seed());
-        event_loop.add(Operations::new(operations::CHANNEL.open(mux)?, coordinator, calls.clone(), None));
+        event_loop.add(Operations::new(operations::open(mux, u16::MAX)?, coordinator, calls.clone(), None));
         event_loop.add(Status::new(local, status::CHANNEL.open(mux)?, requests.clone(), None));
         let (ended, end) = watch::channel(None);
         tokio::spawn(async move { ended.send_replace(Some(driver::run(event_loop).await)) });

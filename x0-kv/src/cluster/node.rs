@@ -35,7 +35,7 @@ use super::workers::NodeWorkers;
 use super::{driver, folder, repair, services};
 use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::crdt::Crdt;
 use crate::scrub::engine::Scrubber;
 use crate::seed::random_seed;
@@ -122,7 +122,7 @@ impl Node {
         let woken = alarm.clone();
         space.on_change(move || woken.raise());
         // The node reports the lack of space and refuses writes meanwhile.
-        let consensus = options.consensus.waits_for_space(true);
+        let consensus = options.consensus.waits_for_space(true).tracing(options.tracing.clone());
         let executor = Executor::open(consensus, &mut storage, &state, Duration::ZERO)?;
         let membership = executor.replica().status().membership;
         let bus = Bus {
@@ -141,11 +141,14 @@ impl Node {
         };
         let scrub_reader: (_, Box<dyn Readers>) = (state.reader(), Box::new(readers.clone()));
         let watchers = state.watchers();
-        let coordinator = Coordinator::new(options.coordinator, random_seed());
+        let calls = calls.tracing(options.tracing.clone());
+        let version_max = options.message_version_max;
+        let coordinator = CoordinatorOptions { tracing: options.tracing, ..options.coordinator };
+        let coordinator = Coordinator::new(coordinator, random_seed());
         let access = Access { roles: options.roles, peers: Arc::clone(&peers) };
         let channels = (
-            operations::CHANNEL.open(mux)?,
-            consensus::CHANNEL.open_for_members(mux, &access)?,
+            operations::open(mux, version_max)?,
+            consensus::open(mux, version_max)?.for_members(consensus::CHANNEL.name, access.clone()),
             snapshots::CHANNEL.open_for_members(mux, &access)?,
             status::CHANNEL.open(mux)?,
             space::CHANNEL.open_for_members(mux, &access)?,

@@ -14,6 +14,7 @@ use crate::crdt::CrdtOptions;
 use crate::scrub::ScrubOptions;
 use crate::space::SpaceOptions;
 use crate::state::engine::Engine;
+use crate::trace::Tracing;
 
 /// A layer on the log of a node: see [`NodeOptions::log_layer`].
 pub type LogLayer = Box<dyn FnOnce(Box<dyn Storage>) -> Box<dyn Storage> + Send>;
@@ -48,6 +49,11 @@ pub struct NodeOptions {
     pub addresses: Vec<String>,
     /// The roles of the peers. Unless set, guests of the transport are clients and all others members.
     pub roles: PeerRoles,
+    /// Whether and how operations are traced. Off unless set.
+    pub tracing: Tracing,
+    /// The highest version of the messages of a channel that this node speaks: a node with 1 exchanges the messages of
+    /// the first release. Unbounded unless set; for tests of rolling upgrades.
+    pub message_version_max: u16,
     /// Receives the events of the node, in the task of its event loop: it must be quick and must not wait.
     pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
     /// A layer on the log. Unless set, there is none.
@@ -71,6 +77,8 @@ impl NodeOptions {
             blobs: None,
             addresses: Vec::new(),
             roles: PeerRoles::default(),
+            tracing: Tracing::default(),
+            message_version_max: u16::MAX,
             observe: None,
             log_layer: None,
         }
@@ -139,6 +147,13 @@ impl NodeOptions {
     #[must_use]
     pub fn roles(mut self, roles: PeerRoles) -> NodeOptions {
         self.roles = roles;
+        self
+    }
+
+    /// Sets whether and how operations are traced.
+    #[must_use]
+    pub fn tracing(mut self, tracing: Tracing) -> NodeOptions {
+        self.tracing = tracing;
         self
     }
 

@@ -6,8 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use x0_identity::NodeId;
-use x0_mesh::{Lane, PeerEvent, PeerEventKind, Received, RecvError, Transmit, Transport};
+use x0_mesh::{Lane, PeerEvent, PeerEventKind, Received, RecvError, Transmit};
 
+use super::channel::Versioned;
 use super::peers::Peers;
 use crate::admin::{PeerRole, PeerRoles};
 
@@ -16,7 +17,7 @@ const REFUSED_MAX: usize = 256;
 
 /// The channel of one service and the messages that wait for it, by peer and lane.
 pub(crate) struct Outbox {
-    channel: Box<dyn Transport>,
+    channel: Box<dyn Versioned>,
     waiting: BTreeMap<(NodeId, Lane), Queue>,
     /// The most bytes that wait for one lane of one peer.
     len_max: usize,
@@ -43,7 +44,7 @@ struct Queue {
 pub(crate) struct Lost;
 
 impl Outbox {
-    pub(crate) fn new(channel: Box<dyn Transport>, len_max: usize) -> Outbox {
+    pub(crate) fn new(channel: Box<dyn Versioned>, len_max: usize) -> Outbox {
         Outbox { channel, waiting: BTreeMap::new(), len_max, buffer: Vec::new(), members_only: None }
     }
 
@@ -55,7 +56,7 @@ impl Outbox {
 
     /// With something between the service and the channel.
     #[cfg_attr(not(feature = "sim"), allow(dead_code, reason = "for the simulator"))]
-    pub(crate) fn wrapped(mut self, wrap: impl FnOnce(Box<dyn Transport>) -> Box<dyn Transport>) -> Outbox {
+    pub(crate) fn wrapped(mut self, wrap: impl FnOnce(Box<dyn Versioned>) -> Box<dyn Versioned>) -> Outbox {
         self.channel = wrap(self.channel);
         self
     }
@@ -64,6 +65,11 @@ impl Outbox {
     #[cfg_attr(not(feature = "crdt"), expect(dead_code, reason = "only datagrams are cut to length"))]
     pub(crate) fn message_len_max(&self, lane: Lane) -> usize {
         self.channel.message_len_max(lane)
+    }
+
+    /// The version that was agreed on with a peer that is up; 1, the first one, for any other.
+    pub(crate) fn version(&self, peer: NodeId) -> u16 {
+        self.channel.version(peer).unwrap_or(1)
     }
 
     /// Sends a message now, or queues it after those that wait for its lane.

@@ -8,6 +8,7 @@ use x0_identity::NodeId;
 use crate::coordinator::protocol::Body;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Mutation, Operation, Query};
+use crate::trace::{Context, Trace};
 
 /// An operation that has no answer yet.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(super) struct Call {
     pub(super) redirects: u8,
     /// Whether an attempt of which no fate is known may have written, or may still.
     pub(super) is_ambiguous: bool,
+    /// The trace that it belongs to.
+    pub(super) trace: Option<Context>,
 }
 
 /// The wait of a call for room on the way to its peer.
@@ -149,4 +152,6 @@ pub(super) struct Request {
     pub(super) is_local: bool,
     /// What to read, until the driver has it.
     pub(super) query: Option<(KeyspaceName, Query)>,
+    /// Its span and context, if it is traced.
+    pub(super) trace: Trace,
 }

@@ -15,9 +15,16 @@ use crate::request::command::Command;
 use crate::request::error::OperationError;
 use crate::request::operation::Operation;
 use crate::request::outcome::{Applied, Outcome, Refusal};
+use crate::trace::Context;
 
 impl Coordinator {
-    pub(super) fn call(&mut self, caller: u64, operation: Operation, deadline: Option<Duration>) {
+    pub(super) fn call(
+        &mut self,
+        caller: u64,
+        operation: Operation,
+        deadline: Option<Duration>,
+        trace: Option<Context>,
+    ) {
         // A caller that names its deadline gets its answer by then, whatever the operation waits for.
         let (deadline, limit) = match deadline {
             Some(deadline) => (deadline, deadline),
@@ -38,7 +45,7 @@ impl Coordinator {
         };
         let key = match self.calls < self.options.calls_max {
             true => {
-                let call = Call { limit, ..Call::new(Some(caller), ask, place, deadline) };
+                let call = Call { limit, trace, ..Call::new(Some(caller), ask, place, deadline) };
                 self.entries.insert(Entry::Call(call))
             }
             false => None,
@@ -97,7 +104,10 @@ impl Coordinator {
     }
 
     fn open_session(&mut self) {
-        let call = Call::new(None, Ask::OpenSession, Place::Parked, Duration::MAX);
+        // The first write that waits for the session has it in its trace.
+        let first = self.queued.front().copied();
+        let trace = first.and_then(|key| self.call_mut(key)).and_then(|call| call.trace);
+        let call = Call { trace, ..Call::new(None, Ask::OpenSession, Place::Parked, Duration::MAX) };
         if let Some(key) = self.entries.insert(Entry::Call(call)) {
             self.session = Session::Opening;
             self.route_call(key);
@@ -330,6 +340,7 @@ impl Call {
             delays: 0,
             redirects: 0,
             is_ambiguous: false,
+            trace: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use crate::request::limits::SESSION_WINDOW_MAX;
+use crate::trace::Tracing;
 
 /// Settings of a [`Coordinator`](super::Coordinator). The defaults of [`member`](CoordinatorOptions::member)
 /// and [`client`](CoordinatorOptions::client) suit nodes within a few milliseconds of each other.
@@ -49,6 +50,8 @@ pub struct CoordinatorOptions {
     /// longer operation or answer has a message to itself, of at most
     /// [`MESSAGE_LEN_MAX`](super::MESSAGE_LEN_MAX).
     pub batch_len: usize,
+    /// Whether and how operations are traced. Off unless set.
+    pub tracing: Tracing,
 }
 
 /// The place of a coordinator: beside a replica or outside of the cluster.
@@ -84,6 +87,7 @@ impl CoordinatorOptions {
             requests_per_peer_max: usize::try_from(SESSION_WINDOW_MAX).unwrap_or(usize::MAX),
             read_rounds_max: 4,
             batch_len: 256 << 10,
+            tracing: Tracing::default(),
         }
     }
 

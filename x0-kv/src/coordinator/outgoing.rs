@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use x0_identity::NodeId;
 
 use crate::coordinator::protocol::{self, Body, Header};
+use crate::trace::Context;
 
 /// Most bytes that gather for one peer between two drains, but for the last frame.
 const GATHERED_LEN_MAX: usize = 16 << 20;
@@ -75,6 +76,18 @@ impl Outgoing {
 
     /// Adds a frame for `to`. Answers `false`, and adds nothing, when too much has gathered for it already.
     pub(super) fn put(&mut self, to: NodeId, batch_len: usize, request: u64, body: &Body) -> bool {
+        self.put_traced(to, batch_len, request, body, None)
+    }
+
+    /// As [`put`](Outgoing::put), with the trace that the request belongs to.
+    pub(super) fn put_traced(
+        &mut self,
+        to: NodeId,
+        batch_len: usize,
+        request: u64,
+        body: &Body,
+        trace: Option<&Context>,
+    ) -> bool {
         let peer = self.peers.entry(to).or_default();
         if peer.gathered_len > GATHERED_LEN_MAX && body.len_max() > SMALL_LEN {
             return false;
@@ -82,12 +95,13 @@ impl Outgoing {
         if peer.gathered_len == 0 {
             self.ready.push_back(to);
         }
-        if !peer.open.is_empty() && peer.open.len() + body.len_max() > batch_len {
+        let len_max = body.len_max() + trace.map_or(0, |_| protocol::CONTEXT_LEN);
+        if !peer.open.is_empty() && peer.open.len() + len_max > batch_len {
             peer.closed.push_back(peer.open.split().freeze());
         }
         let before = peer.open.len();
         let header = Header { from: self.local, to: peer.instance };
-        protocol::put(&mut peer.open, header, request, body);
+        protocol::put_traced(&mut peer.open, header, request, body, trace);
         peer.gathered_len += peer.open.len() - before;
         true
     }

@@ -11,6 +11,7 @@ use crate::request::error::OperationError;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Operation, Query};
 use crate::request::outcome::Outcome;
+use crate::trace::Context;
 
 /// An input of a [`Coordinator`](super::Coordinator).
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum Input {
         /// When to give up, in the time that is passed to `handle`;
         /// [`CoordinatorOptions::call_timeout`](super::CoordinatorOptions::call_timeout) from now if `None`.
         deadline: Option<Duration>,
+        /// The trace that the operation belongs to, if it is traced: see [`trace`](crate::trace).
+        trace: Option<Context>,
     },
     /// The caller does not wait any more. A write that is under way may be applied or not.
     Cancel {
@@ -53,6 +56,18 @@ pub enum Input {
     Reachable {
         /// The peer.
         peer: NodeId,
+    },
+    /// A peer reads messages of this version of the protocol, one of
+    /// [`PROTOCOL_VERSIONS`](super::PROTOCOL_VERSIONS), as long as nothing else is reported: the first version is
+    /// reported when the connection has ended. Of a peer for which this was never reported the first version, and a
+    /// place within the cluster, are assumed.
+    Negotiated {
+        /// The peer.
+        peer: NodeId,
+        /// The version.
+        version: u16,
+        /// Whether the peer is outside of the cluster: the decision whether its operations are traced is made here.
+        is_client: bool,
     },
     /// The identity of this client has expired, so that no member accepts it. Calls end with
     /// [`IdentityExpired`](OperationError::IdentityExpired) until a peer is reachable again.
@@ -109,6 +124,8 @@ pub enum Output {
         token: u64,
         /// The entry's payload.
         payload: Bytes,
+        /// The trace that it belongs to, if it is traced.
+        trace: Option<Context>,
     },
     /// Ask the local replica for a read index; answer [`Input::ReadReady`] or [`Input::Dropped`].
     ReadIndex {

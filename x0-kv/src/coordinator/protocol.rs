@@ -1,6 +1,6 @@
 //! Messages between coordinators.
 //!
-//! A message is a version (1), the sending and the receiving coordinator ([`Header`]), and any number of
+//! A message is a version (1, or 2 if it has trace contexts), the sending and the receiving coordinator ([`Header`]), and any number of
 //! frames: the requests and responses since the last message. A frame is a tag, the requester's number of its
 //! request, and the fields of the tag. Integers and byte strings are encoded as in the other formats of this
 //! crate. The bytes inside a frame are decoded only at their destination: commands by the state machine, so
@@ -11,9 +11,19 @@ use x0_identity::NodeId;
 
 use crate::request::codec::{self, DecodeError, Decoder};
 use crate::request::limits::{COMMAND_LEN_MAX, OUTCOME_LEN_MAX};
+use crate::trace::Context;
 
-/// The version of the messages.
+/// The version of messages without trace contexts.
 pub(crate) const PROTOCOL_VERSION: u8 = 1;
+/// The version of messages with trace contexts.
+pub(crate) const CONTEXTS_VERSION: u8 = 2;
+/// The versions that this release speaks. From version 2 on, requests may have a trace context. A driver negotiates a
+/// version with each peer and reports it with [`Input::Negotiated`](super::Input::Negotiated).
+pub const PROTOCOL_VERSIONS: std::ops::RangeInclusive<u16> = 1..=2;
+/// The tag of a context, which belongs to the frame after it.
+const CONTEXT_TAG: u8 = 12;
+/// How many bytes a frame with a context takes besides its own.
+pub(crate) const CONTEXT_LEN: usize = 1 + Context::LEN;
 
 /// The longest message: what a transport must be able to carry on an ordered lane.
 pub const MESSAGE_LEN_MAX: usize =
@@ -36,6 +46,8 @@ const HEADER_LEN: usize = 1 + 8 + 8;
 pub(crate) struct Frame {
     /// The requester's number for the request: the response repeats it.
     pub(crate) request: u64,
+    /// The trace that the request belongs to.
+    pub(crate) trace: Option<Context>,
     pub(crate) body: Body,
 }
 
@@ -100,13 +112,32 @@ impl Body {
     }
 }
 
-/// Appends a frame to a message, which is begun if it is empty.
+/// As [`put_traced`], without a trace.
+#[cfg(test)]
 pub(crate) fn put(to: &mut BytesMut, header: Header, request: u64, body: &Body) {
-    to.reserve(HEADER_LEN + body.len_max());
+    put_traced(to, header, request, body, None);
+}
+
+/// Appends a frame to a message, which is begun if it is empty, with the trace that the request belongs to.
+pub(crate) fn put_traced(
+    to: &mut BytesMut,
+    header: Header,
+    request: u64,
+    body: &Body,
+    trace: Option<&Context>,
+) {
+    to.reserve(HEADER_LEN + body.len_max() + trace.map_or(0, |_| CONTEXT_LEN));
     if to.is_empty() {
         to.put_u8(PROTOCOL_VERSION);
         to.put_u64_le(header.from);
         to.put_u64_le(header.to);
+    }
+    if let Some(context) = trace {
+        if let Some(version) = to.first_mut() {
+            *version = CONTEXTS_VERSION;
+        }
+        to.put_u8(CONTEXT_TAG);
+        to.put_slice(&context.to_bytes());
     }
     to.put_u8(body.tag());
     codec::put_u64(to, request);
@@ -131,6 +162,7 @@ pub(crate) fn put(to: &mut BytesMut, header: Header, request: u64, body: &Body) 
 #[derive(Debug)]
 pub(crate) struct Frames<'a> {
     from: Decoder<'a>,
+    has_contexts: bool,
     is_ended: bool,
 }
 
@@ -139,18 +171,23 @@ impl<'a> Frames<'a> {
     pub(crate) fn new(message: &'a Bytes) -> Result<(Header, Frames<'a>), DecodeError> {
         let mut from = Decoder::new(message);
         let found = from.u8("version of a message")?;
-        if found != PROTOCOL_VERSION {
+        if found != PROTOCOL_VERSION && found != CONTEXTS_VERSION {
             return Err(DecodeError::Version { found });
         }
         let header = Header { from: instance(&mut from)?, to: instance(&mut from)? };
-        Ok((header, Frames { from, is_ended: false }))
+        Ok((header, Frames { from, has_contexts: found == CONTEXTS_VERSION, is_ended: false }))
     }
 
     fn read(&mut self) -> Result<Option<Frame>, DecodeError> {
         if self.from.remaining() == 0 {
             return Ok(None);
         }
-        let tag = self.from.u8("kind of frame")?;
+        let mut tag = self.from.u8("kind of frame")?;
+        let mut trace = None;
+        if tag == CONTEXT_TAG && self.has_contexts {
+            trace = Some(self.context()?);
+            tag = self.from.u8("kind of frame")?;
+        }
         let request = self.from.u64("number of a request")?;
         let body = match tag {
             0 => Body::Propose { command: self.from.bytes("command", COMMAND_LEN_MAX)? },
@@ -167,7 +204,15 @@ impl<'a> Frames<'a> {
             11 => Body::RelayRead { operation: self.from.bytes("operation", COMMAND_LEN_MAX)? },
             tag => return Err(DecodeError::Tag { what: "kind of frame", tag }),
         };
-        Ok(Some(Frame { request, body }))
+        Ok(Some(Frame { request, trace, body }))
+    }
+
+    fn context(&mut self) -> Result<Context, DecodeError> {
+        let mut bytes = [0; Context::LEN];
+        for byte in &mut bytes {
+            *byte = self.from.u8("trace context")?;
+        }
+        Context::from_bytes(&bytes).ok_or(DecodeError::Tag { what: "trace context", tag: 0 })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::request::command::is_of_members;
 use crate::request::error::OperationError;
 use crate::request::operation::Operation;
 use crate::request::outcome::Outcome;
+use crate::trace::{Context, Trace};
 
 impl Coordinator {
     pub(super) fn message(&mut self, from: NodeId, payload: &Bytes) -> Result<(), HandleError> {
@@ -25,13 +26,13 @@ impl Coordinator {
         for frame in frames {
             let frame = frame.map_err(refused)?;
             match frame.body {
-                Body::Propose { command } => self.asked_to_propose(from, frame.request, command),
-                Body::Read { operation } => self.asked_to_read(from, frame.request, &operation),
+                Body::Propose { command } => self.asked_to_propose(from, frame.request, command, frame.trace),
+                Body::Read { operation } => self.asked_to_read(from, frame.request, &operation, frame.trace),
                 Body::RelayPropose { command } => {
-                    self.asked_to_relay(from, frame.request, Body::Propose { command });
+                    self.asked_to_relay(from, frame.request, Body::Propose { command }, frame.trace);
                 }
                 Body::RelayRead { operation } => {
-                    self.asked_to_relay(from, frame.request, Body::Read { operation });
+                    self.asked_to_relay(from, frame.request, Body::Read { operation }, frame.trace);
                 }
                 Body::Watch => self.watched(from),
                 Body::Leader { term, leader } if header.to == self.instance => {
@@ -47,7 +48,7 @@ impl Coordinator {
 
     /// The command goes into the log as it came: if it is none, every replica refuses it alike. The member
     /// table is not changed this way: the peer may be a client.
-    fn asked_to_propose(&mut self, from: NodeId, number: u64, command: Bytes) {
+    fn asked_to_propose(&mut self, from: NodeId, number: u64, command: Bytes, context: Option<Context>) {
         if !self.route.is_self() {
             self.respond_to(from, number, &Body::NotLeader { leader: self.route.leader() });
             return;
@@ -67,13 +68,15 @@ impl Coordinator {
             begun,
             is_local,
             query: None,
+            trace: self.served_trace(from, true, context),
         };
+        let trace = request.trace.context();
         if let Some(key) = self.begin_request(request) {
-            self.outputs.push_back(Output::Propose { token: key.token(0), payload: command });
+            self.outputs.push_back(Output::Propose { token: key.token(0), payload: command, trace });
         }
     }
 
-    fn asked_to_read(&mut self, from: NodeId, number: u64, operation: &Bytes) {
+    fn asked_to_read(&mut self, from: NodeId, number: u64, operation: &Bytes, context: Option<Context>) {
         let (is_local, query) = match Operation::decode(operation) {
             Ok(operation @ Operation::Read { .. }) if self.route.is_member() => {
                 let is_local = Coordinator::is_local(&operation);
@@ -91,9 +94,17 @@ impl Coordinator {
         }
         let instance = self.outgoing.instance(from);
         let query = Some(query);
-        let begun = self.now;
-        let request =
-            Request { from, instance, number, is_proposed: false, relayed_to: None, begun, is_local, query };
+        let request = Request {
+            from,
+            instance,
+            number,
+            is_proposed: false,
+            relayed_to: None,
+            begun: self.now,
+            is_local,
+            query,
+            trace: self.served_trace(from, false, context),
+        };
         let Some(key) = self.begin_request(request) else { return };
         if is_local {
             self.query(key);
@@ -103,17 +114,17 @@ impl Coordinator {
     }
 
     /// A client that does not reach the leader asks this member to pass a request on.
-    fn asked_to_relay(&mut self, from: NodeId, number: u64, body: Body) {
+    fn asked_to_relay(&mut self, from: NodeId, number: u64, body: Body, context: Option<Context>) {
         if !self.route.is_member() {
             self.respond_to(from, number, &Body::Rejected);
             return;
         }
         let is_proposed = match body {
             Body::Propose { command } if self.route.is_self() => {
-                return self.asked_to_propose(from, number, command);
+                return self.asked_to_propose(from, number, command, context);
             }
             Body::Read { operation } if self.route.is_self() => {
-                return self.asked_to_read(from, number, &operation);
+                return self.asked_to_read(from, number, &operation, context);
             }
             // The leader takes what this member sends for a member's own.
             Body::Propose { ref command } if command.is_empty() || is_of_members(command) => {
@@ -130,12 +141,24 @@ impl Coordinator {
         let instance = self.outgoing.instance(from);
         let relayed_to = Some(leader);
         let (begun, is_local) = (self.now, false);
+        let trace = self.served_trace(from, is_proposed, context);
+        let passed_on = self.trace_to(leader, trace.context());
         let request =
-            Request { from, instance, number, is_proposed, relayed_to, begun, is_local, query: None };
+            Request { from, instance, number, is_proposed, relayed_to, begun, is_local, query: None, trace };
         let Some(key) = self.begin_request(request) else { return };
-        if !self.outgoing.put(leader, self.options.batch_len, key.token(0), &body) {
+        let (batch_len, number) = (self.options.batch_len, key.token(0));
+        if !self.outgoing.put_traced(leader, batch_len, number, &body, passed_on.as_ref()) {
             self.respond(key, &Body::Busy);
         }
+    }
+
+    /// The trace of a request, which came with this context or without.
+    fn served_trace(&self, from: NodeId, is_write: bool, context: Option<Context>) -> Trace {
+        if context.is_none() && !self.options.tracing.is_on() {
+            return Trace::default();
+        }
+        let (nodes, draws) = ((self.options.local, from), self.peer(from).is_client);
+        Trace::served(&self.options.tracing, context, nodes, is_write, draws)
     }
 
     /// Requests that were passed on to another node than `leader` get an answer: their fate is not known.

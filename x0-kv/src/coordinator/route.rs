@@ -187,7 +187,8 @@ impl Coordinator {
                 Ask::Write { .. } | Ask::Taken => return,
             };
             call.place = Place::Proposed;
-            self.outputs.push_back(Output::Propose { token: key.token(attempt), payload });
+            let trace = call.trace;
+            self.outputs.push_back(Output::Propose { token: key.token(attempt), payload, trace });
             self.arm(key, deadline);
         } else if let Some(target) = self.route.target(&self.flights) {
             self.send_call(key, target);
@@ -201,13 +202,15 @@ impl Coordinator {
 
     fn send_call(&mut self, key: Key, Target { to, is_relay }: Target) {
         let (batch_len, now) = (self.options.batch_len, self.now);
+        let reads_contexts = self.peer(to).reads_contexts;
         let Some(Entry::Call(call)) = self.entries.get_mut(key) else { return };
         let Some(body) = call.ask.body(is_relay) else { return };
+        let trace = call.trace.filter(|_| reads_contexts);
         let len = body.len_max();
         if !self.flights.has_room(to, len, self.options.in_flight_len_max) {
             return self.hold(key);
         }
-        if self.outgoing.put(to, batch_len, key.token(call.attempt), &body) {
+        if self.outgoing.put_traced(to, batch_len, key.token(call.attempt), &body, trace.as_ref()) {
             self.flights.begin(to, len);
             call.place = Place::Sent { to };
             (call.sent, call.sent_at, call.is_relayed) = (Some((to, len)), now, is_relay);

@@ -1,5 +1,6 @@
 //! Coordinators over a log that the test holds in its hand.
 
+mod traces;
 mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -116,7 +117,7 @@ impl Pair {
     fn call(&mut self, number: u64, operation: Operation) -> u64 {
         self.next_token += 1;
         let token = self.next_token;
-        self.give(number, Input::Call { token, operation, deadline: None });
+        self.give(number, Input::Call { token, operation, deadline: None, trace: None });
         token
     }
 
@@ -125,7 +126,7 @@ impl Pair {
         let member = self.members.get_mut(&number).unwrap();
         while let Some(output) = member.coordinator.poll_output() {
             match output {
-                Output::Propose { token, payload } => member.proposed.push((token, payload)),
+                Output::Propose { token, payload, .. } => member.proposed.push((token, payload)),
                 Output::ReadIndex { token } => member.rounds.push(token),
                 Output::Query { token, keyspace, query } => {
                     let answer = Ok(member.state.reader().query(&keyspace, &query).unwrap());
@@ -242,7 +243,9 @@ fn inputs_between_two_drains_share_messages_and_rounds() {
     let now = pair.now;
     for token in 0..256 {
         let operation = if token % 2 == 0 { get("a") } else { put("a", "1") };
-        pair.coordinator(2).handle(now, Input::Call { token, operation, deadline: None }).unwrap();
+        pair.coordinator(2)
+            .handle(now, Input::Call { token, operation, deadline: None, trace: None })
+            .unwrap();
     }
     pair.drain(2);
     assert_eq!(pair.in_flight.len(), 1);
@@ -273,7 +276,9 @@ fn a_message_is_closed_when_it_is_long_enough() {
     for token in 0..10 {
         let value = Bytes::from(vec![0; if token == 5 { 1 << 20 } else { 300 }]);
         let operation = write(Mutation::Put { key: "k".into(), value });
-        pair.coordinator(2).handle(now, Input::Call { token, operation, deadline: None }).unwrap();
+        pair.coordinator(2)
+            .handle(now, Input::Call { token, operation, deadline: None, trace: None })
+            .unwrap();
     }
     pair.drain(2);
     let lens: Vec<usize> = pair.in_flight.iter().map(|(_, _, payload)| payload.len()).collect();
@@ -429,7 +434,7 @@ fn a_time_out_says_whether_the_write_may_have_been_applied() {
 fn a_deadline_of_its_own_counts() {
     let mut pair = Pair::new();
     let deadline = Some(Duration::from_millis(30));
-    pair.give(2, Input::Call { token: 1, operation: get("a"), deadline });
+    pair.give(2, Input::Call { token: 1, operation: get("a"), deadline, trace: None });
     assert_eq!(pair.coordinator(2).poll_timeout(), deadline);
     pair.advance(Duration::from_millis(29));
     assert!(pair.replies.is_empty());

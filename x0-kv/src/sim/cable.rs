@@ -11,6 +11,7 @@ use x0_mesh::{Lane, PeerEvent, Received, RecvError, SendError, Transmit, Transpo
 use super::network::Weather;
 use super::random::Random;
 use super::trace::Trace;
+use crate::cluster::Versioned;
 
 /// Counts of messages, and the trace of what was delivered. Shared by all cables of a world.
 #[derive(Debug, Default)]
@@ -141,7 +142,13 @@ impl<T> Lossy<T> {
     }
 }
 
-impl<T: Transport> Transport for Lossy<T> {
+impl Versioned for Lossy<Box<dyn Versioned>> {
+    fn version(&self, peer: NodeId) -> Option<u16> {
+        self.inner.version(peer)
+    }
+}
+
+impl<T: Transport + ?Sized> Transport for Lossy<Box<T>> {
     fn local(&self) -> NodeId {
         self.inner.local()
     }

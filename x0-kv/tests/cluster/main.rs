@@ -12,3 +12,4 @@ mod faults;
 mod figures;
 mod machine;
 mod own_channel;
+mod versions;

@@ -11,7 +11,7 @@ use x0_consensus::{
     Class, DropReason, Event, HandleError, Input, MemberProgress, Membership, MembershipChange, Replication,
 };
 use x0_identity::NodeId;
-use x0_mesh::{Lane, PeerEventKind};
+use x0_mesh::{Lane, Mux, PeerEventKind};
 
 use super::super::channel::ChannelSpec;
 use super::super::inbox::Inbox;
@@ -19,7 +19,7 @@ use super::super::membership::ChangeError;
 use super::super::outbox::Outbox;
 use super::super::service::{Bus, RECEIVED_MAX, Service};
 use super::super::workers::Workers;
-use super::super::{NodeError, NodeEvent};
+use super::super::{NodeError, NodeEvent, StartError};
 use crate::admin::{self, StepError};
 use crate::coordinator;
 use crate::request::applied::decode_applied;
@@ -39,6 +39,12 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
     message_len_min: coordinator::MESSAGE_LEN_MAX,
     waiting_len_max: 32 << 20,
 };
+
+/// Opens the channel with the versions up to this one.
+pub(crate) fn open(mux: &Mux, version_max: u16) -> Result<Outbox, StartError> {
+    let (first, last) = x0_consensus::PROTOCOL_VERSIONS.into_inner();
+    CHANNEL.open_versions(mux, first..=last.min(version_max).max(first))
+}
 
 /// Tokens with this bit are those of membership changes: the coordinator never uses it.
 const CHANGE_TOKEN: u64 = 1 << 62;
@@ -298,7 +304,14 @@ impl Consensus {
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
             match event.kind {
-                PeerEventKind::Down { .. } => self.handle(now, Input::Unreachable { peer: event.peer }),
+                PeerEventKind::Up { .. } => {
+                    let version = self.outbox.version(event.peer);
+                    self.handle(now, Input::Negotiated { peer: event.peer, version });
+                }
+                PeerEventKind::Down { .. } => {
+                    self.handle(now, Input::Unreachable { peer: event.peer });
+                    self.handle(now, Input::Negotiated { peer: event.peer, version: 1 });
+                }
                 // A leader whose path is about to heal is not deposed. A message of it ends the degradation.
                 PeerEventKind::Degraded => self.handle(now, Input::Degraded { peer: event.peer }),
                 _ => {}

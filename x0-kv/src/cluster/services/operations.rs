@@ -3,14 +3,14 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use x0_mesh::{DownReason, Lane, PeerEventKind};
+use x0_mesh::{DownReason, Lane, Mux, PeerEventKind, is_guest};
 
-use super::super::NodeError;
 use super::super::channel::ChannelSpec;
 use super::super::inbox::Inbox;
 use super::super::outbox::Outbox;
 use super::super::readers::{Length, Readers};
 use super::super::service::{Bus, RECEIVED_MAX, Service};
+use super::super::{NodeError, StartError};
 use crate::coordinator::{Coordinator, DropReason, HandleError, Input, Output};
 use crate::request::error::OperationError;
 use crate::request::keyspace::KeyspaceName;
@@ -19,6 +19,7 @@ use crate::request::outcome::Outcome;
 use crate::request::pending::{Answer, Completion};
 use crate::state::storage::Reader;
 use crate::telemetry::{OperationTelemetry, RedirectTelemetry};
+use crate::trace::{Trace, Tracing};
 
 /// Requests and answers: one lane, in order.
 const LANE: Lane = Lane::Ordered(0);
@@ -29,6 +30,12 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
     message_len_min: crate::coordinator::MESSAGE_LEN_MAX,
     waiting_len_max: 32 << 20,
 };
+/// Opens the channel with the versions up to this one.
+pub(crate) fn open(mux: &Mux, version_max: u16) -> Result<Outbox, StartError> {
+    let (first, last) = crate::coordinator::PROTOCOL_VERSIONS.into_inner();
+    CHANNEL.open_versions(mux, first..=last.min(version_max).max(first))
+}
+
 /// The most operations that wait in the inbox; the coordinator has a bound of its own for those that it has
 /// accepted.
 const CALLS_MAX: usize = 1 << 16;
@@ -38,15 +45,24 @@ pub(crate) type Queried = (u64, Result<Outcome, OperationError>);
 
 /// The callers' side of the service.
 #[derive(Debug, Clone)]
-pub(crate) struct Calls(Inbox<Call>);
+pub(crate) struct Calls {
+    inbox: Inbox<Call>,
+    tracing: Tracing,
+}
 
-/// An operation, its caller, and the time at which the caller gives up; after the configured timeout if
-/// `None`.
-type Call = (Operation, Completion, Option<Duration>);
+/// An operation, its caller, the time at which the caller gives up (after the configured timeout if `None`),
+/// and its trace.
+type Call = (Operation, Completion, Option<Duration>, Trace);
 
 impl Calls {
     pub(crate) fn new(inbox: Inbox<Call>) -> Calls {
-        Calls(inbox)
+        Calls { inbox, tracing: Tracing::default() }
+    }
+
+    /// With traces of the operations.
+    pub(crate) fn tracing(mut self, tracing: Tracing) -> Calls {
+        self.tracing = tracing;
+        self
     }
 
     /// Hands over an operation.
@@ -57,7 +73,8 @@ impl Calls {
     /// Hands over an operation whose caller gives up at `deadline`, in the time of the event loop.
     pub(crate) fn call_until(&self, operation: Operation, deadline: Option<Duration>) -> Answer {
         let (completion, answer) = Answer::waiting();
-        match self.0.try_put(CALLS_MAX, || (operation, completion, deadline)) {
+        let trace = Trace::submitted(&self.tracing, &operation);
+        match self.inbox.try_put(CALLS_MAX, || (operation, completion, deadline, trace)) {
             Ok(()) => answer,
             Err(error) => Answer::ready(Err(error)),
         }
@@ -123,11 +140,12 @@ impl Operations {
         let mut is_busy = false;
         if is_raised {
             let mut calls = std::mem::take(&mut self.taken_calls);
-            self.calls.0.take(&mut calls);
-            for (operation, completion, deadline) in calls.drain(..) {
+            self.calls.inbox.take(&mut calls);
+            for (operation, completion, deadline, trace) in calls.drain(..) {
                 is_busy = true;
-                let token = self.waiting.insert(completion);
-                self.handle(now, bus, Input::Call { token, operation, deadline });
+                let context = trace.context();
+                let token = self.waiting.insert(completion, trace);
+                self.handle(now, bus, Input::Call { token, operation, deadline, trace: context });
             }
             self.taken_calls = calls;
             let mut queried = std::mem::take(&mut self.taken_queried);
@@ -152,9 +170,14 @@ impl Operations {
             is_busy = true;
             let peer = event.peer;
             match event.kind {
-                PeerEventKind::Up { .. } => self.handle(now, bus, Input::Reachable { peer }),
+                PeerEventKind::Up { .. } => {
+                    let (version, is_client) = (self.outbox.version(peer), is_guest(peer));
+                    self.handle(now, bus, Input::Negotiated { peer, version, is_client });
+                    self.handle(now, bus, Input::Reachable { peer });
+                }
                 PeerEventKind::Down { reason, .. } => {
                     self.handle(now, bus, Input::Unreachable { peer });
+                    self.handle(now, bus, Input::Negotiated { peer, version: 1, is_client: false });
                     if reason == DownReason::OwnIdentityExpired {
                         self.handle(now, bus, Input::IdentityExpired);
                     }
@@ -185,8 +208,8 @@ impl Operations {
                         self.handle(now, bus, Input::Unreachable { peer: to });
                     }
                 }
-                Output::Propose { token, payload } if self.state.is_some() => {
-                    bus.replica.push_back(x0_consensus::Input::Propose { token, payload, trace: None });
+                Output::Propose { token, payload, trace } if self.state.is_some() => {
+                    bus.replica.push_back(x0_consensus::Input::Propose { token, payload, trace });
                 }
                 Output::ReadIndex { token } if self.state.is_some() => {
                     bus.replica.push_back(x0_consensus::Input::ReadIndex { token });
@@ -263,7 +286,7 @@ impl Service for Operations {
     }
 
     fn close(&mut self, error: &OperationError) {
-        self.calls.0.close(error);
+        self.calls.inbox.close(error);
         self.waiting.end(error);
     }
 }
@@ -271,30 +294,32 @@ impl Service for Operations {
 /// Callers that wait, by token.
 #[derive(Debug, Default)]
 struct Waiting {
-    callers: Vec<Option<Completion>>,
+    callers: Vec<Option<(Completion, Trace)>>,
     free: Vec<usize>,
 }
 
 impl Waiting {
-    fn insert(&mut self, completion: Completion) -> u64 {
+    fn insert(&mut self, completion: Completion, trace: Trace) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.callers.push(None);
             self.callers.len() - 1
         });
-        self.callers[index] = Some(completion);
+        self.callers[index] = Some((completion, trace));
         index as u64
     }
 
     fn complete(&mut self, token: u64, result: Result<Outcome, OperationError>) {
         let Ok(index) = usize::try_from(token) else { return };
-        if let Some(completion) = self.callers.get_mut(index).and_then(Option::take) {
+        if let Some((completion, trace)) = self.callers.get_mut(index).and_then(Option::take) {
             self.free.push(index);
+            trace.end(result.as_ref().err());
             completion.complete(result);
         }
     }
 
     fn end(&mut self, error: &OperationError) {
-        for completion in self.callers.drain(..).flatten() {
+        for (completion, trace) in self.callers.drain(..).flatten() {
+            trace.end(Some(error));
             completion.complete(Err(error.clone()));
         }
     }

@@ -126,7 +126,7 @@ fn calls_wait_for_their_turn_until_nothing_is_answered_or_until_their_limit() {
     let mut pair = connected(&[1]);
     let deadline = Some(pair.now + Duration::from_secs(12));
     for token in 0..40 {
-        pair.give(CLIENT, Input::Call { token, operation: long_put(), deadline });
+        pair.give(CLIENT, Input::Call { token, operation: long_put(), deadline, trace: None });
     }
     pass_slowly(&mut pair, usize::MAX);
     let answered = (0..40).filter(|token| pair.reply(*token).is_ok()).count();
