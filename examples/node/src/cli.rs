@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use x0_identity::NodeId;
+use x0_kv::trace::Context;
 
 use crate::config::Engine;
 
@@ -442,6 +443,12 @@ pub(crate) struct KvArgs {
     /// Use the CRDT keyspace: one member answers from its own replica, without the others
     #[arg(long, global = true)]
     pub(crate) crdt: bool,
+    /// Trace the command on all nodes that take part in it, and print the id of the trace to standard error
+    #[arg(long, global = true)]
+    pub(crate) trace: bool,
+    /// The span that the trace continues, as in the header `traceparent` of W3C Trace Context; implies --trace
+    #[arg(long, value_name = "TRACEPARENT", global = true)]
+    pub(crate) trace_parent: Option<Context>,
     #[command(subcommand)]
     pub(crate) command: KvCommand,
 }

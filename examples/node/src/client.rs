@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use x0_identity::NodeId;
+use x0_kv::trace::Tracing;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{Mux, MuxOptions, Transport};
@@ -44,9 +45,15 @@ pub(crate) struct Connection {
 impl Connection {
     /// Opens a socket and starts to connect to the members, without waiting for them.
     pub(crate) async fn open(config: &ClientConfig) -> Result<Connection> {
+        Connection::open_traced(config, Tracing::default()).await
+    }
+
+    /// As [`open`](Connection::open), with traces of the operations.
+    pub(crate) async fn open_traced(config: &ClientConfig, tracing: Tracing) -> Result<Connection> {
         let transport = transport(config)?;
         let mut options =
-            ClientOptions::new(transport.local(), config.members.iter().map(|member| member.node));
+            ClientOptions::new(transport.local(), config.members.iter().map(|member| member.node))
+                .tracing(tracing);
         options.coordinator.call_timeout = Duration::from_millis(config.timeout_ms);
         let (transport, reach) = Watched::new(transport);
         let client = Client::connect(options, &Mux::new(transport, MuxOptions::default()))?;
@@ -59,6 +66,12 @@ impl Connection {
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Returns when a member is reached, or after `limit`.
+    pub(crate) async fn reached(&self, limit: Duration) {
+        let mut reach = self.reach.clone();
+        let _ = tokio::time::timeout(limit, reach.wait_for(Reach::has_been_up)).await;
     }
 
     /// Returns when every member has refused this client, or this client them, so that waiting longer is

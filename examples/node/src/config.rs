@@ -16,6 +16,7 @@ use crate::http::config::HttpConfig;
 use crate::identity::renew::IssuerConfig;
 use crate::mesh::LinkConfig;
 use crate::observe::config::ObserveConfig;
+use crate::observe::trace::receiver::Receiver;
 use crate::rag::config::RagConfig;
 
 /// The configuration of `x0-node run`. Paths in the file are relative to its folder.
@@ -69,7 +70,7 @@ pub(crate) struct NodeConfig {
     /// The listeners of the HTTP front.
     #[serde(default)]
     pub(crate) http: Vec<HttpConfig>,
-    /// The limits of the probes.
+    /// The limits of the probes, and the traces.
     #[serde(default)]
     pub(crate) observe: ObserveConfig,
     /// Retrieval over collections of documents.
@@ -96,6 +97,9 @@ pub(crate) struct ClientConfig {
     /// The time after which an operation fails, in milliseconds.
     #[serde(default = "timeout_ms_default")]
     pub(crate) timeout_ms: u64,
+    /// The receiver of the spans of traced commands (`kv --trace`); without it a trace has the spans of the nodes alone.
+    #[serde(default)]
+    pub(crate) traces: Option<Receiver>,
     /// Every node of the cluster.
     pub(crate) members: Vec<Member>,
 }

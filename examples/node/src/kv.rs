@@ -1,14 +1,18 @@
 //! `x0-node kv`: reading and writing in a running cluster.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use tracing::Instrument as _;
 use x0_kv::{CrdtStore, Expect, Keyspace, RangeQuery, Revision, Store, Swap};
 
 use crate::cli::{ExpectArgs, KvArgs, KvCommand};
 use crate::client::Connection;
 use crate::config::ClientConfig;
+use crate::observe::trace::Traces;
+use crate::observe::trace::client::CommandTrace;
 
 /// Carries out one command. `false` if the key has no value or another one than expected.
 pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
@@ -17,14 +21,46 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     };
     check_mode(args.crdt, &args.command)?;
     let config = ClientConfig::load(&config)?;
-    let connection = Connection::open(&config).await?;
+    if !args.trace && args.trace_parent.is_none() {
+        let connection = Connection::open(&config).await?;
+        let done = carry_out_on(&connection, args.crdt, args.command).await;
+        connection.close().await;
+        return done;
+    }
+    // The span begins before the connections, whose time is part of that of the command.
+    let trace = CommandTrace::begin(config.traces.as_ref(), args.trace_parent)?;
+    complain(&format!("trace {}", trace.id()))?;
+    let connection = match Connection::open_traced(&config, trace.tracing()).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            flush(trace.end());
+            return Err(error);
+        }
+    };
+    let connecting = tracing::info_span!(parent: trace.span(), "kv.connect");
+    connection.reached(Duration::from_millis(config.timeout_ms)).instrument(connecting).await;
+    let span = trace.span().clone();
+    let done = carry_out_on(&connection, args.crdt, args.command).instrument(span).await;
+    let ended = trace.end();
+    connection.close().await;
+    flush(ended);
+    done
+}
+
+/// Sends the spans of a command.
+fn flush(traces: Option<Traces>) {
+    if let Some(traces) = traces {
+        traces.flush();
+    }
+}
+
+/// Carries out a command on an open connection.
+async fn carry_out_on(connection: &Connection, is_crdt: bool, command: KvCommand) -> Result<bool> {
     let done = tokio::select! {
-        done = dispatch(connection.store(), args.crdt, args.command) => done,
+        done = dispatch(connection.store(), is_crdt, command) => done,
         error = connection.refused() => Err(error),
     };
-    let done = done.map_err(|error| connection.explain(error));
-    connection.close().await;
-    done
+    done.map_err(|error| connection.explain(error))
 }
 
 /// Refuses a command that the selected store does not have, before a connection is opened.

@@ -11,6 +11,7 @@ mod metrics;
 mod probe;
 mod process;
 pub(crate) mod telemetry;
+pub(crate) mod trace;
 pub(crate) mod up;
 
 use std::sync::Arc;
@@ -18,12 +19,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
+use opentelemetry::KeyValue;
 use x0_identity::Identity;
 use x0_kv::cluster::Node;
+use x0_kv::trace::Tracing;
 use x0_mesh::quic::PeerBook;
 
 use self::health::{Health, State};
 use self::metrics::Metrics;
+use self::trace::Traces;
 use crate::config::NodeConfig;
 use crate::http::config::Route;
 use crate::log::Log;
@@ -38,15 +42,37 @@ const BEAT_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Observe {
     metrics: Option<Metrics>,
     health: Arc<Health>,
+    traces: Option<Traces>,
+    trace_ratio: f64,
 }
 
 impl Observe {
-    /// Installs the recorder if a listener serves `metrics`. It comes before every part of the node that
-    /// makes handles: a handle made earlier records nothing.
+    /// Installs the recorder if a listener serves `metrics`, and the exporter of traces if they have a receiver. Both
+    /// come before every part of the node that makes handles: a handle made earlier records nothing.
     pub(crate) fn install(config: &NodeConfig) -> Result<Observe> {
         let wants = config.http.iter().any(|listener| listener.routes.contains(&Route::Metrics));
         let metrics = if wants { Some(Metrics::install()?) } else { None };
-        Ok(Observe { metrics, health: Arc::new(Health::new(config.observe)) })
+        let traces = match &config.observe.traces {
+            Some(receiver) => {
+                let instance = KeyValue::new("service.instance.id", config.node.to_string());
+                Some(Traces::install(receiver, [instance])?)
+            }
+            None => None,
+        };
+        let health = Arc::new(Health::new(config.observe.clone()));
+        Ok(Observe { metrics, health, traces, trace_ratio: config.observe.trace_ratio.get() })
+    }
+
+    /// For the options of the node.
+    pub(crate) fn tracing(&self) -> Tracing {
+        self.traces.as_ref().map(|traces| traces.tracing(self.trace_ratio)).unwrap_or_default()
+    }
+
+    /// Sends the spans that wait, as far as that is possible within a second. Blocks.
+    pub(crate) fn flush(&self) {
+        if let Some(traces) = &self.traces {
+            traces.flush();
+        }
     }
 
     /// Has the identity and the peers observed, before the node starts.

@@ -49,6 +49,11 @@ impl Reach {
         !self.has_been_up && members.iter().all(is_refused)
     }
 
+    /// Whether any member was ever up.
+    pub(crate) fn has_been_up(&self) -> bool {
+        self.has_been_up
+    }
+
     /// A clause for each member that is down for a known reason.
     pub(crate) fn describe(&self, members: &[Member]) -> String {
         let mut text = String::new();

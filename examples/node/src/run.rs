@@ -76,6 +76,7 @@ struct Running {
     seen: Seen,
     log: Log,
     panics: Panics,
+    observe: Observe,
     /// They end with the node.
     _services: (Option<Rag>, [Option<Http>; 2]),
 }
@@ -165,6 +166,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         .addresses(own.map(|member| member.address.to_string()))
         .roles(roles.clone())
         .repair(config.repair)
+        .tracing(observe.tracing())
         .observe(move |event| observer.observe(&event));
     if !config.join {
         options = options.founders(config.members.iter().map(|member| member.node));
@@ -216,6 +218,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         seen,
         log,
         panics,
+        observe,
         _services: (rag, [early, late]),
     })
 }
@@ -430,6 +433,7 @@ impl Running {
         }
         let stopped = self.node.shutdown().await;
         self.log.event("stopped", "");
+        self.observe.flush();
         self.log.flush(fatal::LOG_LIMIT);
         stopped.map_err(Into::into).and_then(|()| self.panics.check(&self.config.data_dir))
     }

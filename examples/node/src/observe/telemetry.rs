@@ -10,6 +10,8 @@
 //! | `x0_node_log_dropped_total` | counter | – | records that found the queue full |
 //! | `x0_node_http_requests_total` | counter | `endpoint`: metrics, livez, readyz, health, rag, other; `class`: 2xx, 3xx, 4xx, 5xx | requests to the HTTP front |
 //! | `x0_node_http_request_seconds` | histogram | `endpoint` | the time to the head of the answer |
+//! | `x0_trace_exported_total` | counter | – | spans that the receiver of traces has accepted |
+//! | `x0_trace_dropped_total` | counter | – | spans that found the queue full, or that the receiver did not accept |
 //! | `x0_node_scrapes_total` | counter | – | readings of `/metrics` |
 //! | `x0_node_scrape_seconds` | gauge | – | the time of the reading before this one |
 //! | `x0_node_scrape_bytes` | gauge | – | the length of the reading before this one |
@@ -40,6 +42,8 @@ pub(crate) fn describe() {
     );
     describe_counter!("x0_node_http_requests_total", Unit::Count, "Requests to the HTTP front");
     describe_histogram!("x0_node_http_request_seconds", Unit::Seconds, "The time to the head of the answer");
+    describe_counter!("x0_trace_exported_total", Unit::Count, "Spans that the receiver has accepted");
+    describe_counter!("x0_trace_dropped_total", Unit::Count, "Spans without room, or refused");
     describe_counter!("x0_node_scrapes_total", Unit::Count, "Readings of the metrics");
     describe_gauge!("x0_node_scrape_seconds", Unit::Seconds, "The time of the reading before this one");
     describe_gauge!("x0_node_scrape_bytes", Unit::Bytes, "The length of the reading before this one");
@@ -53,6 +57,8 @@ pub(crate) fn describe() {
     }
     counter!("x0_node_log_records_total").increment(0);
     counter!("x0_node_log_dropped_total").increment(0);
+    counter!("x0_trace_exported_total").increment(0);
+    counter!("x0_trace_dropped_total").increment(0);
     counter!("x0_node_scrapes_total").increment(0);
 }
 
@@ -75,6 +81,16 @@ pub(crate) fn record_queued() {
 /// A record found no room.
 pub(crate) fn record_dropped() {
     counter!("x0_node_log_dropped_total").increment(1);
+}
+
+/// The receiver of traces has accepted this many spans.
+pub(crate) fn spans_exported(count: usize) {
+    counter!("x0_trace_exported_total").increment(count as u64);
+}
+
+/// This many spans are lost.
+pub(crate) fn spans_dropped(count: usize) {
+    counter!("x0_trace_dropped_total").increment(count as u64);
 }
 
 /// An event of the level error.

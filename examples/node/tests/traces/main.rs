@@ -1,0 +1,273 @@
+//! Traces of real processes: a write through a follower is one tree in a receiver, and a receiver that does not behave
+//! costs spans alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod receiver;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use common::{Cluster, LIMIT, Process, x0_node};
+use receiver::{Receiver, Span};
+
+/// The path of `oteltap` of PyPI: the stage `traces` of `.ci/run` sets it.
+const OTELTAP: &str = "X0_OTELTAP";
+
+/// Appends a section to the configuration of a node.
+fn observe(cluster: &Cluster, node: usize, section: &str) {
+    let config = cluster.path(&format!("node-{node}/node.toml"));
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[observe]\n{section}\n")).unwrap();
+}
+
+/// A configuration of the client that knows node `only` alone, and sends its own spans to `url`.
+fn client_of(cluster: &Cluster, only: usize, url: Option<&str>) -> String {
+    let text = fs::read_to_string(cluster.path("client/client.toml")).unwrap();
+    let mut parts = text.split("[[members]]");
+    let mut head = parts.next().unwrap().to_owned();
+    if let Some(url) = url {
+        head.push_str(&format!("traces = \"{url}\"\n"));
+    }
+    let member = parts.nth(only - 1).unwrap();
+    let path = cluster.path(&format!("client/only-{only}.toml"));
+    fs::write(&path, format!("{head}[[members]]{member}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn kv(arguments: &[&str], config: &str) -> Output {
+    let output = x0_node(&["kv"]).args(arguments).args(["--config", config]).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    output
+}
+
+/// The id of the trace that a command prints.
+fn printed(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix("trace ")).expect(&text);
+    assert!(line.len() == 32 && line.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line}");
+    line.to_owned()
+}
+
+/// The number of the leader, as a node reports it.
+fn leader(node: &mut Process) -> usize {
+    let line = node.logged("event=leader ");
+    let id = line.split("leader=").last().unwrap().split(' ').next().unwrap();
+    usize::from_str_radix(id, 16).unwrap()
+}
+
+/// The nodes with a span of this name.
+fn nodes(spans: &[Span], name: &str) -> BTreeSet<String> {
+    spans.iter().filter(|span| span.name == name).filter_map(|span| span.texts.get("node").cloned()).collect()
+}
+
+/// The share of the time of `span` in which one of its children is under way.
+fn covered(span: &Span, spans: &[Span]) -> f64 {
+    let mut parts: Vec<(u64, u64)> = spans
+        .iter()
+        .filter(|child| child.parent == span.id)
+        .map(|child| (child.start.max(span.start), child.end.min(span.end)))
+        .collect();
+    parts.sort_unstable();
+    let (mut sum, mut until) = (0, 0);
+    for (start, end) in parts {
+        sum += end.saturating_sub(start.max(until));
+        until = until.max(end);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    (sum as f64 / (span.end - span.start) as f64)
+}
+
+fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
+    let cluster = Cluster::init(3);
+    let url = &receiver.url;
+    for number in 1..=3 {
+        observe(&cluster, number, &format!("traces = \"{url}\"\ntrace_ratio = 0.0"));
+    }
+    let mut processes: Vec<Process> = (1..=3).map(|number| cluster.start(number)).collect();
+    let leader = leader(&mut processes[0]);
+    let follower = (1..=3).find(|number| *number != leader).unwrap();
+    let config = client_of(&cluster, follower, Some(url));
+    // A command that is not traced leaves nothing.
+    kv(&["put", "untraced", "value"], &config);
+    let output = kv(&["put", "--trace", "key", "value"], &config);
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("revision "), "{output:?}");
+    let trace = printed(&output);
+    let all = ["1", "2", "3"].map(|number| format!("{number:0>16}")).into_iter().collect::<BTreeSet<_>>();
+    let followers: BTreeSet<String> =
+        all.iter().filter(|id| !id.ends_with(&leader.to_string())).cloned().collect();
+    let spans = receiver.trace(&trace, |spans| {
+        nodes(spans, "log.write") == all
+            && nodes(spans, "consensus.append") == followers
+            && nodes(spans, "consensus.apply") == all
+            // The session and the value.
+            && spans.iter().filter(|span| span.name == "consensus.commit").count() == 2
+            && spans.iter().filter(|span| span.name == "consensus.apply").count() == 6
+            && spans.iter().any(|span| span.parent.is_empty())
+    });
+    let by_id: BTreeMap<&str, &Span> = spans.iter().map(|span| (span.id.as_str(), span)).collect();
+    assert_eq!(by_id.len(), spans.len(), "no span comes twice");
+    let roots: Vec<&Span> = spans.iter().filter(|span| span.parent.is_empty()).collect();
+    assert_eq!(roots.iter().map(|root| root.name.as_str()).collect::<Vec<_>>(), ["kv.command"]);
+    for span in spans.iter().filter(|span| !span.parent.is_empty()) {
+        let parent = by_id.get(span.parent.as_str()).expect(&format!("{span:?} has no parent in {spans:#?}"));
+        assert!(span.start <= span.end && parent.start <= span.start, "{span:?} begins before {parent:?}");
+    }
+    // The way of the operation: the command, the follower, the leader.
+    let path = |span: &Span| {
+        let mut path = vec![span.clone()];
+        while let Some(parent) = by_id.get(path.last().unwrap().parent.as_str()) {
+            path.push((*parent).clone());
+        }
+        path.iter().rev().map(|span| span.name.clone()).collect::<Vec<_>>().join("/")
+    };
+    let commits: BTreeSet<String> =
+        spans.iter().filter(|span| span.name == "consensus.commit").map(path).collect();
+    let expected = "kv.command/kv.put/kv.write/kv.write/consensus.propose/consensus.commit";
+    assert_eq!(commits.into_iter().collect::<Vec<_>>(), [expected]);
+    let served = nodes(&spans, "kv.write");
+    assert_eq!(served.len(), 2, "the follower passes it on, the leader proposes it: {served:?}");
+    for write in spans.iter().filter(|span| span.name == "log.write") {
+        assert_eq!(write.links, [write.parent.clone()], "the only traced entry of its batch");
+    }
+    let covered = covered(roots[0], &spans);
+    assert!(covered >= 0.95, "{covered} of the command is in a span: {spans:#?}");
+    // Nothing else was traced but the elections.
+    let others = receiver.spans().into_iter().filter(|span| span.trace != trace);
+    let others: BTreeSet<String> = others.map(|span| span.name).collect();
+    assert!(others.iter().all(|name| name == "consensus.election"), "{others:?}");
+    assert!(!others.is_empty());
+    // A span of another program is continued.
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let output = kv(&["get", "key", "--trace-parent", parent], &config);
+    assert_eq!(output.stdout, b"value\n");
+    assert_eq!(printed(&output), "0af7651916cd43dd8448eb211c80319c");
+    let spans = receiver.trace("0af7651916cd43dd8448eb211c80319c", |spans| {
+        spans.iter().any(|span| span.name == "kv.command") && nodes(spans, "kv.read").len() == 2
+    });
+    let command = spans.iter().find(|span| span.name == "kv.command").unwrap();
+    assert_eq!(command.parent, "b7ad6b7169203331");
+}
+
+#[test]
+fn a_write_through_a_follower_is_one_tree_over_three_processes() {
+    a_write_through_a_follower_is_one_tree(&Receiver::start());
+}
+
+/// The same in a receiver that others wrote.
+#[test]
+fn oteltap_receives_the_tree() {
+    match std::env::var(OTELTAP) {
+        Ok(program) => a_write_through_a_follower_is_one_tree(&Receiver::oteltap(&program)),
+        Err(_) => eprintln!("skipped: {OTELTAP} is not set to the path of oteltap"),
+    }
+}
+
+/// Without `--trace` the ratio of the member decides, and a client needs no receiver.
+#[test]
+fn the_member_decides_about_operations_of_clients() {
+    let receiver = Receiver::start();
+    let cluster = Cluster::init(1);
+    observe(&cluster, 1, &format!("traces = \"{}\"\ntrace_ratio = 1.0", receiver.url));
+    let _node = cluster.start(1);
+    let config = client_of(&cluster, 1, None);
+    kv(&["put", "key", "value"], &config);
+    let begun = Instant::now();
+    let root = loop {
+        let spans = receiver.spans();
+        // The first is that of the session.
+        if let Some(root) = spans.iter().filter(|span| span.name == "kv.write").nth(1) {
+            break root.clone();
+        }
+        assert!(begun.elapsed() < LIMIT, "{spans:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(root.parent, "");
+    let spans = receiver.trace(&root.trace, |spans| spans.iter().any(|span| span.name == "log.write"));
+    assert!(spans.iter().any(|span| span.name == "consensus.commit"), "{spans:#?}");
+    // The id of a command without a receiver of its own is that of the spans of the nodes.
+    let trace = printed(&kv(&["put", "--trace", "key", "value"], &config));
+    receiver.trace(&trace, |spans| spans.iter().any(|span| span.name == "log.write"));
+}
+
+/// What a receiver does with a connection.
+type Behaviour = fn(TcpStream);
+
+/// A listener of this behaviour; `None` is a port on which nobody listens.
+fn bad_receiver(behaviour: Option<Behaviour>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    if let Some(behaviour) = behaviour {
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::spawn(move || behaviour(stream.unwrap()));
+            }
+        });
+    }
+    url
+}
+
+fn hangs(stream: TcpStream) {
+    std::thread::sleep(LIMIT);
+    drop(stream);
+}
+
+fn refuses(mut stream: TcpStream) {
+    let mut some = [0; 64];
+    let _ = stream.read(&mut some);
+    let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+}
+
+fn answers_garbage(mut stream: TcpStream) {
+    let garbage: Vec<u8> = (0..=255).cycle().take(1 << 16).collect();
+    let _ = stream.write_all(&garbage);
+}
+
+fn metric(port: u16, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+/// Operations go on, spans are dropped and counted, and the node ends within two seconds of a signal.
+#[test]
+fn a_bad_receiver_costs_spans_alone() {
+    let behaviours: [(&str, Option<Behaviour>); 4] = [
+        ("absent", None),
+        ("hanging", Some(hangs)),
+        ("refusing", Some(refuses)),
+        ("garbage", Some(answers_garbage)),
+    ];
+    for (name, behaviour) in behaviours {
+        let cluster = Cluster::init(1);
+        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let section = format!(
+            "traces = \"{}\"\ntrace_ratio = 1.0\n[[http]]\naddress = \"127.0.0.1:{http}\"\nroutes = [\"metrics\"]\ntls = \"off\"",
+            bad_receiver(behaviour)
+        );
+        observe(&cluster, 1, &section);
+        let mut node = cluster.start(1);
+        let begun = Instant::now();
+        for number in 0..10 {
+            cluster.put(&number.to_string());
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(20), "{name}: 10 commands took {took:?}");
+        while metric(http, "x0_trace_dropped_total") == 0 {
+            assert!(begun.elapsed() < LIMIT, "{name}: no span was dropped");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(metric(http, "x0_trace_exported_total"), 0, "{name}");
+        cluster.put("last");
+        let took = node.terminate();
+        assert!(took < Duration::from_secs(2), "{name}: the node ended after {took:?}");
+    }
+}
