@@ -173,6 +173,8 @@ pub struct Replica {
     role: StateRole,
     /// When each member sent its last valid message.
     last_messages: BTreeMap<NodeId, Duration>,
+    /// The ticks without a message of the leader, of those that `raft` does not see.
+    silent_ticks: u32,
     /// Members on degraded paths, and whether each has counted as active since.
     degraded: BTreeMap<NodeId, bool>,
     term: u64,
@@ -440,6 +442,7 @@ impl Replica {
             leader: None,
             role: StateRole::Follower,
             last_messages: BTreeMap::new(),
+            silent_ticks: 0,
             degraded: BTreeMap::new(),
             fetching: None,
             transfers: 0,
@@ -676,6 +679,8 @@ impl Replica {
                 self.grant_grace();
                 self.tick();
                 self.draw_election_time();
+            } else {
+                self.end_lease();
             }
             self.tick_incarnations();
             self.tick_at += self.options.tick;
@@ -691,6 +696,16 @@ impl Replica {
             let is_sending = !self.sending.is_empty();
             self.node.mut_store().pace.tick(now, is_sending);
             self.send_held();
+        }
+    }
+
+    /// One tick without `raft`, which refuses votes as long as it has heard of a leader within an election
+    /// timeout of its own ticks (Ongaro 2014, section 6.4.1). The lease of a leader that is silent for that
+    /// time ends here too; a new voter without a log would otherwise never vote for another one.
+    fn end_lease(&mut self) {
+        self.silent_ticks = self.silent_ticks.saturating_add(1);
+        if self.silent_ticks >= self.options.election_ticks {
+            self.node.raft.leader_id = raft::INVALID_ID;
         }
     }
 

@@ -111,10 +111,15 @@ impl Replica {
             && self.is_outsider()
         {
             self.ask_for_snapshot(&message);
+            self.silent_ticks = 0;
             return Ok(());
         }
+        let from = message.from;
         // An error of raft, such as an answer of a removed member, leaves it unchanged.
         let _ = self.node.step(message);
+        if from == self.node.raft.leader_id {
+            self.silent_ticks = 0;
+        }
         Ok(())
     }
 
