@@ -23,7 +23,7 @@
 //! use x0_mapek::kv::{Healer, HealerOptions, Input, Observation, Output};
 //!
 //! let node = NodeId::new(1).ok_or("zero is no node")?;
-//! let mut healer = Healer::new(node, HealerOptions::new().mode(Mode::Active));
+//! let mut healer = Healer::new(node, &HealerOptions::new().mode(Mode::Active));
 //! // In a program: Observation::of(&node), every 100 ms.
 //! let observation = Observation::new(node);
 //! healer.handle(Duration::from_millis(100), Input::Sample(&observation))?;
@@ -247,7 +247,7 @@ pub struct Healer {
 impl Healer {
     /// A healer that knows nothing yet.
     #[must_use]
-    pub fn new(node: NodeId, options: HealerOptions) -> Healer {
+    pub fn new(node: NodeId, options: &HealerOptions) -> Healer {
         Healer {
             engine: options.engine(node, true),
             samples: Samples::default(),

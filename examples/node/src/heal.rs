@@ -70,7 +70,7 @@ impl Healer {
     pub(crate) fn start(config: &NodeConfig, mux: &Mux, roles: PeerRoles, log: &Log) -> Result<Healer> {
         let requests = control::serve(mux, roles)?;
         let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
-        let mut healer = kv::Healer::new(config.node, options);
+        let mut healer = kv::Healer::new(config.node, &options);
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
             log.event("heal-pause-unreadable", format!("folder={} why={error}", folder.display()));

@@ -309,7 +309,7 @@ struct Followers {
 
 impl Followers {
     fn new(nodes: &[u64], count: u64) -> Followers {
-        let healer = |node: &u64| (*node, Healer::new(id(*node), HealerOptions::new().mode(Mode::Active)));
+        let healer = |node: &u64| (*node, Healer::new(id(*node), &HealerOptions::new().mode(Mode::Active)));
         Followers {
             healers: nodes.iter().map(healer).collect(),
             count,
@@ -398,7 +398,7 @@ fn a_minority_takes_nothing_over() {
 
 #[test]
 fn followers_whose_own_timers_are_late_accuse_nobody() {
-    let mut healer = Healer::new(id(2), HealerOptions::new().mode(Mode::Active));
+    let mut healer = Healer::new(id(2), &HealerOptions::new().mode(Mode::Active));
     for step in 0..600 {
         // The whole machine runs only part of the time.
         let now = SAMPLE * step * 4;
@@ -411,7 +411,7 @@ fn followers_whose_own_timers_are_late_accuse_nobody() {
 
 #[test]
 fn a_node_speaks_for_itself_alone_and_of_the_present_leader() {
-    let mut healer = Healer::new(id(2), HealerOptions::new());
+    let mut healer = Healer::new(id(2), &HealerOptions::new());
     healer.handle(SECOND, super::Input::Sample(&follower(2, 3))).unwrap();
     let sighting = Sighting { timeouts: 4, ..Sighting::default() };
     let own = OwnState { durable_age: SECOND, ..OwnState::default() };
@@ -445,7 +445,7 @@ fn hostile_messages_cause_no_action() {
     };
     let sighting = Sighting { timeouts: 9, ..Sighting::default() };
     let good = Summary::new(Observer::Member(3), 1).sighting(1, sighting).to_bytes();
-    let mut healer = Healer::new(id(2), HealerOptions::new().mode(Mode::Active));
+    let mut healer = Healer::new(id(2), &HealerOptions::new().mode(Mode::Active));
     let mutations = u32::try_from(crate::mutations()).unwrap();
     for step in 0..mutations {
         let now = SAMPLE * step;
@@ -472,7 +472,7 @@ fn hostile_messages_cause_no_action() {
 #[test]
 fn a_replacement_is_claimed_before_it_begins() {
     let options = HealerOptions::new().mode(Mode::Active).replace_after(Some(20 * SECOND));
-    let mut healer = Healer::new(id(1), options);
+    let mut healer = Healer::new(id(1), &options);
     let mut seen = Vec::new();
     for step in 0..400 {
         let now = SAMPLE * step;

@@ -157,7 +157,7 @@ impl World {
         let mut random = Random::new(seed);
         let node = |number| Node {
             id: number,
-            healer: Healer::new(id(number), options()),
+            healer: Healer::new(id(number), &options()),
             observation: Observation::new(id(number)),
             down: (Duration::ZERO, Duration::ZERO),
             long_write: None,
@@ -245,7 +245,7 @@ impl World {
                     let node = self.node(node);
                     node.down = down;
                     // The healer of the next process knows nothing.
-                    node.healer = Healer::new(id(node.id), options);
+                    node.healer = Healer::new(id(node.id), &options);
                 }
                 Plan::Pause { node, down } => {
                     let (now, until) = (self.now, self.now + down);

@@ -41,7 +41,7 @@ fn sample(healer: &mut Engine, step: u32) -> (Duration, usize, Vec<Record>) {
 
 /// The records of an active healer in half a minute.
 fn half_a_minute() -> Vec<Record> {
-    let mut healer = Engine::new(id(1), HealerOptions::new().mode(Mode::Active));
+    let mut healer = Engine::new(id(1), &HealerOptions::new().mode(Mode::Active));
     (0..300).flat_map(|step| sample(&mut healer, step).2).collect()
 }
 
@@ -123,7 +123,7 @@ fn why_names_the_guards_and_repeats_the_arithmetic() {
 #[test]
 fn an_operator_sees_questions_pauses_and_the_guard_that_holds() {
     let options = HealerOptions::new().mode(Mode::Active).approve(kv::ActionKind::TransferLeadership);
-    let mut healer = Engine::new(id(1), options);
+    let mut healer = Engine::new(id(1), &options);
     let (now, ..) = sample(&mut healer, 1);
     let early = status(&healer, now, String::new());
     assert_eq!((early.grace_s, early.mode.as_str(), early.is_leader), (10, "active", true));
