@@ -250,7 +250,7 @@ async fn closed(input: &mut Option<mpsc::UnboundedReceiver<Result<Order, String>
         *input = None;
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {

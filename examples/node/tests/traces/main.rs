@@ -115,7 +115,8 @@ fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     let roots: Vec<&Span> = spans.iter().filter(|span| span.parent.is_empty()).collect();
     assert_eq!(roots.iter().map(|root| root.name.as_str()).collect::<Vec<_>>(), ["kv.command"]);
     for span in spans.iter().filter(|span| !span.parent.is_empty()) {
-        let parent = by_id.get(span.parent.as_str()).expect(&format!("{span:?} has no parent in {spans:#?}"));
+        let parent =
+            by_id.get(span.parent.as_str()).unwrap_or_else(|| panic!("{span:?} has no parent in {spans:#?}"));
         assert!(span.start <= span.end && parent.start <= span.start, "{span:?} begins before {parent:?}");
     }
     // The way of the operation: the command, the follower, the leader.
@@ -133,7 +134,7 @@ fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     let served = nodes(&spans, "kv.write");
     assert_eq!(served.len(), 2, "the follower passes it on, the leader proposes it: {served:?}");
     for write in spans.iter().filter(|span| span.name == "log.write") {
-        assert_eq!(write.links, [write.parent.clone()], "the only traced entry of its batch");
+        assert_eq!(write.links, std::slice::from_ref(&write.parent), "the only traced entry of its batch");
     }
     let covered = covered(roots[0], &spans);
     assert!(covered >= 0.95, "{covered} of the command is in a span: {spans:#?}");
