@@ -67,6 +67,9 @@ pub(crate) struct NodeConfig {
     /// A number for the place of the node, which all nodes of the mesh learn.
     #[serde(default)]
     pub(crate) region: u16,
+    /// Whether the node forwards for others over its links.
+    #[serde(default = "yes")]
+    pub(crate) relay: bool,
     /// The listeners of the HTTP front.
     #[serde(default)]
     pub(crate) http: Vec<HttpConfig>,
@@ -97,7 +100,8 @@ pub(crate) struct ClientConfig {
     /// The time after which an operation fails, in milliseconds.
     #[serde(default = "timeout_ms_default")]
     pub(crate) timeout_ms: u64,
-    /// The receiver of the spans of traced commands (`kv --trace`); without it a trace has the spans of the nodes alone.
+    /// The receiver of the spans of traced commands (`kv --trace`); without it a trace has the spans of the
+    /// nodes alone.
     #[serde(default)]
     pub(crate) traces: Option<Receiver>,
     /// Every node of the cluster.
@@ -265,6 +269,10 @@ fn present(path: &Path, field: &'static str, file: &Path) -> Result<(), ConfigEr
         return Ok(());
     }
     Err(ConfigError::Missing { path: path.into(), field, file: file.into() })
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn reserve_mib_default() -> u64 {

@@ -19,6 +19,7 @@ use x0_mesh::link::{Link, LinkFaultHandle, LinkFaultInjector, UdpLink, UdpLinkOp
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
 use x0_mesh::router::{Cost, Etx};
+use x0_mesh::telemetry::PathGauges;
 
 use crate::config::{NodeConfig, address};
 use crate::control::MeshState;
@@ -42,6 +43,13 @@ pub(crate) struct LinkConfig {
     /// The UDP port of the announcements, the same on all nodes of the network.
     #[serde(default = "discover_port_default")]
     pub(crate) discover_port: u16,
+    /// Whether the node seeks direct paths to nodes that it reaches over a relay, also through NATs.
+    #[serde(default)]
+    pub(crate) traverse: bool,
+    /// Addresses at which others reach the link, such as that of a port which a NAT forwards. Includes
+    /// `traverse`.
+    #[serde(default)]
+    pub(crate) public: Vec<SocketAddr>,
     /// The longest frame, in bytes: the MTU of the path less the headers of IP and UDP.
     #[serde(default = "mtu_default")]
     pub(crate) mtu: usize,
@@ -83,6 +91,11 @@ impl NodeMesh {
         Ok(())
     }
 
+    /// Sets the gauges of links and paths.
+    pub(crate) fn publish(&self, gauges: &mut PathGauges) {
+        gauges.publish(&self.mesh);
+    }
+
     /// The next hop to each node that is reached, and the bytes that were relayed.
     pub(crate) fn state(&self) -> MeshState {
         let next = |path: PathFacts| (path.destination.get(), path.next.get());
@@ -106,6 +119,9 @@ pub(crate) fn transport(
     let mut options = MeshOptions::new(config.node, identity.server_config(), identity.client_config())
         .trust_domain(identity.spiffe_id().trust_domain().clone());
     options.datagrams.router = options.datagrams.router.region(config.region);
+    if !config.relay {
+        options = options.relay(None);
+    }
     let mut faults = Vec::new();
     for link in &config.links {
         let opened = UdpLink::open(&UdpLinkOptions::new(link.address).mtu(link.mtu))?;
@@ -123,6 +139,10 @@ pub(crate) fn transport(
             let groups = Multicast::open(&MulticastOptions::new(local).port(link.discover_port))?;
             port = port.discover(groups, DiscoveryOptions::new(&config.trust_domain));
         }
+        if link.traverse {
+            port = port.traverse();
+        }
+        port = link.public.iter().copied().fold(port, MeshPort::public);
         options = options.port(link.neighbours.iter().copied().fold(port, MeshPort::neighbour));
     }
     let mesh = Mesh::start(options).context("cannot start the mesh")?;
@@ -145,10 +165,14 @@ mod tests {
         let link: LinkConfig = toml::from_str("address = \"127.0.0.1:7601\"").unwrap();
         assert_eq!((link.mtu, link.preference, link.price, link.neighbours.len()), (1232, 0, 0, 0));
         assert_eq!((link.discover, link.discover_port), (false, 7830));
+        assert_eq!((link.traverse, link.public.len()), (false, 0));
         let text =
             "address = \"127.0.0.1:7601\"\nneighbours = [\"192.0.2.1:7601\"]\nprice = 9\npreference = 1";
         let link: LinkConfig = toml::from_str(text).unwrap();
         assert_eq!((link.preference, link.price, link.neighbours.len()), (1, 9, 1));
+        let text = "address = \"127.0.0.1:7601\"\ntraverse = true\npublic = [\"192.0.2.9:7601\"]";
+        let link: LinkConfig = toml::from_str(text).unwrap();
+        assert_eq!((link.traverse, link.public.len()), (true, 1));
         assert!(toml::from_str::<LinkConfig>("address = \"127.0.0.1:0\"").is_err());
         assert!(toml::from_str::<LinkConfig>("address = \"127.0.0.1:1\"\nneighbors = []").is_err());
     }

@@ -31,6 +31,7 @@ use self::trace::Traces;
 use crate::config::NodeConfig;
 use crate::http::config::Route;
 use crate::log::Log;
+use crate::mesh::NodeMesh;
 
 /// How often the thread evaluates the health and drains the histograms.
 const EVERY: Duration = Duration::from_secs(1);
@@ -47,8 +48,9 @@ pub(crate) struct Observe {
 }
 
 impl Observe {
-    /// Installs the recorder if a listener serves `metrics`, and the exporter of traces if they have a receiver. Both
-    /// come before every part of the node that makes handles: a handle made earlier records nothing.
+    /// Installs the recorder if a listener serves `metrics`, and the exporter of traces if they have a
+    /// receiver. Both come before every part of the node that makes handles: a handle made earlier records
+    /// nothing.
     pub(crate) fn install(config: &NodeConfig) -> Result<Observe> {
         let wants = config.http.iter().any(|listener| listener.routes.contains(&Route::Metrics));
         let metrics = if wants { Some(Metrics::install()?) } else { None };
@@ -76,10 +78,19 @@ impl Observe {
     }
 
     /// Has the identity and the peers observed, before the node starts.
-    pub(crate) fn starting(&self, identity: &Identity, peers: &PeerBook, log: &Log) -> Result<()> {
+    pub(crate) fn starting(
+        &self,
+        identity: &Identity,
+        peers: &PeerBook,
+        mesh: Option<&Arc<NodeMesh>>,
+        log: &Log,
+    ) -> Result<()> {
         self.health.starting(identity.clone());
         if let Some(metrics) = &self.metrics {
             metrics.peers(peers.clone());
+            if let Some(mesh) = mesh {
+                metrics.mesh(Arc::clone(mesh));
+            }
         }
         let (observe, log) = (self.clone(), log.clone());
         let turn = move || {

@@ -129,7 +129,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     quic.identity = Some(identity.clone());
     let (transport, mesh) = mesh::transport(&config, &identity, quic, args.control)?;
     let peers = transport.peers();
-    observe.starting(&identity, &peers, &log)?;
+    observe.starting(&identity, &peers, mesh.as_ref(), &log)?;
     let early = early_listeners(&config, &observe, &identity, &log)?;
     let (transport, faults) = FaultInjector::new(transport);
     log.event("listening", format!("address={} identity={}", config.listen, identity.spiffe_id()));

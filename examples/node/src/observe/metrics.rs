@@ -10,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use x0_mesh::quic::PeerBook;
-use x0_mesh::telemetry::PeerGauges;
+use x0_mesh::telemetry::{PathGauges, PeerGauges};
 
 use super::process::Process;
 use super::telemetry;
+use crate::mesh::NodeMesh;
 
 /// The least upper bound of a bucket, in seconds, and the ratio of one bound to the next.
 type Buckets = (f64, f64, usize);
@@ -38,6 +39,8 @@ struct Inner {
     process: Process,
     /// `None` until the transport is there.
     peers: Mutex<Option<PeerGauges>>,
+    /// `None` of a node without links.
+    mesh: Mutex<Option<(Arc<NodeMesh>, PathGauges)>>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -57,12 +60,18 @@ impl Metrics {
         x0_ml::telemetry::describe();
         x0_mapek::telemetry::describe();
         telemetry::describe();
-        Ok(Metrics(Arc::new(Inner { handle, process: Process::new(), peers: Mutex::default() })))
+        let (process, peers, mesh) = (Process::new(), Mutex::default(), Mutex::default());
+        Ok(Metrics(Arc::new(Inner { handle, process, peers, mesh })))
     }
 
     /// Shows the peers of a transport from now on.
     pub(crate) fn peers(&self, book: PeerBook) {
         *self.0.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(PeerGauges::new(book));
+    }
+
+    /// Shows the links and paths of a mesh from now on.
+    pub(crate) fn mesh(&self, mesh: Arc<NodeMesh>) {
+        *self.0.mesh.lock().unwrap_or_else(PoisonError::into_inner) = Some((mesh, PathGauges::new()));
     }
 
     /// Moves the samples of the histograms to their buckets. Without it they pile up until a scrape.
@@ -78,6 +87,9 @@ impl Metrics {
         let begun = Instant::now();
         if let Some(peers) = &mut *self.0.peers.lock().unwrap_or_else(PoisonError::into_inner) {
             peers.publish();
+        }
+        if let Some((mesh, gauges)) = &mut *self.0.mesh.lock().unwrap_or_else(PoisonError::into_inner) {
+            mesh.publish(gauges);
         }
         let mut text = self.0.handle.render();
         self.0.process.write(&mut text);
