@@ -6,8 +6,8 @@
 //! allocated, and payloads are slices of the message.
 //!
 //! A message is a version byte, a kind byte and the fields of the kind. Integers are LEB128, at most ten
-//! bytes. A message of version 2 ends with an envelope, which a replica with an incarnation adds. A message of
-//! version 3 ends with the trace contexts of its entries, and with the version that it has without them.
+//! bytes. A message of version 2 ends with an envelope, which a replica with an incarnation adds. A message
+//! of version 3 ends with the trace contexts of its entries, and with the version that it has without them.
 
 mod contexts;
 mod envelope;
@@ -28,8 +28,8 @@ pub(crate) use self::message::{decode_raft, encode_raft, from_raft_entry, to_raf
 pub(crate) use self::transfer::{Acknowledge, Chunk, Verdict};
 
 /// The version of messages that this crate writes and reads. A replica with an incarnation writes version 2,
-/// which differs by the envelope at the end. Version 3 has the trace contexts of entries at the end: a replica
-/// sends it only to peers that read it, see [`Input::Negotiated`](crate::Input::Negotiated).
+/// which differs by the envelope at the end. Version 3 has the trace contexts of entries at the end: a
+/// replica sends it only to peers that read it, see [`Input::Negotiated`](crate::Input::Negotiated).
 pub const MESSAGE_VERSION: u8 = 1;
 /// The longest message, in bytes. A receiver refuses a longer one before it decodes it.
 pub const MESSAGE_LEN_MAX: usize = 16 << 20;

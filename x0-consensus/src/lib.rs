@@ -113,9 +113,9 @@ pub use storage::{
 pub use wal::{Wal, WalOptions, WalReport};
 pub use x0_identity::NodeId;
 
-/// The versions of the messages between replicas that this release speaks. From version 2 on, messages may have the
-/// trace contexts of entries. A driver negotiates a version with each peer, for instance with the versions of a channel
-/// of x0-mesh, and reports it with [`Input::Negotiated`].
+/// The versions of the messages between replicas that this release speaks. From version 2 on, messages may
+/// have the trace contexts of entries. A driver negotiates a version with each peer, for instance with the
+/// versions of a channel of x0-mesh, and reports it with [`Input::Negotiated`].
 pub const PROTOCOL_VERSIONS: std::ops::RangeInclusive<u16> = 1..=CONTEXTS_PROTOCOL;
 /// The version from which on messages may have trace contexts.
 const CONTEXTS_PROTOCOL: u16 = 2;

@@ -241,9 +241,9 @@ pub struct Status {
     /// When the oldest write that is not durable yet was handed out, on the clock of [`Replica::handle`].
     /// A log on a slow disk is seen here first: heartbeats do not wait for the disk.
     pub writing_since: Option<Duration>,
-    /// When the last message of the leader arrived, on the clock of [`Replica::handle`]; `None` for the leader
-    /// itself, and before the first message. A leader that runs only part of the time is seen here by its
-    /// followers: some of its heartbeats arrive in time.
+    /// When the last message of the leader arrived, on the clock of [`Replica::handle`]; `None` for the
+    /// leader itself, and before the first message. A leader that runs only part of the time is seen here by
+    /// its followers: some of its heartbeats arrive in time.
     pub leader_heard: Option<Duration>,
     /// Whether it may vote and acknowledge.
     pub standing: Standing,

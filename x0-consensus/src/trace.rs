@@ -1,9 +1,9 @@
 //! Distributed traces: the context of a request, and how it gets from node to node.
 //!
-//! A traced request is a tree of spans over the nodes that take part in it. This crate and x0-kv make the spans with the
-//! crate `tracing` (feature of that name) and know no exporter. The program gives them a [`Propagator`], which joins
-//! the spans of two nodes: it returns the [`Context`] of the current span, which travels in messages, and makes a
-//! context that has arrived the parent of the current span.
+//! A traced request is a tree of spans over the nodes that take part in it. This crate and x0-kv make the
+//! spans with the crate `tracing` (feature of that name) and know no exporter. The program gives them a
+//! [`Propagator`], which joins the spans of two nodes: it returns the [`Context`] of the current span, which
+//! travels in messages, and makes a context that has arrived the parent of the current span.
 //!
 //! | span | parent | from, to |
 //! |---|---|---|
@@ -16,14 +16,14 @@
 //!
 //! The field `node` of each span is the id of the member.
 //!
-//! A write of the log is shared by the entries that wait. Its span has the first traced entry as its parent and a link
-//! (`follows_from`) to each of them.
+//! A write of the log is shared by the entries that wait. Its span has the first traced entry as its parent
+//! and a link (`follows_from`) to each of them.
 //!
 //! # Cost
-//! The decision whether a request is traced is made once, where the request enters. A request that is not traced has no
-//! span, and its messages are those of a release without traces, byte for byte. The context never enters the log:
-//! replicas stay byte-identical. Without a propagator, or without the feature `tracing`, a request costs one branch per
-//! place where a span would begin.
+//! The decision whether a request is traced is made once, where the request enters. A request that is not
+//! traced has no span, and its messages are those of a release without traces, byte for byte. The context
+//! never enters the log: replicas stay byte-identical. Without a propagator, or without the feature
+//! `tracing`, a request costs one branch per place where a span would begin.
 
 mod context;
 #[cfg(feature = "tracing")]
@@ -43,8 +43,8 @@ pub(crate) use self::spans::Tracer;
 
 /// Joins the spans of several processes. The program implements it with its tracing library.
 ///
-/// Both methods concern the span that is current on the calling thread (`tracing::Span::current`). They are called for
-/// traced requests only, and on the event loop of a node: they must not wait.
+/// Both methods concern the span that is current on the calling thread (`tracing::Span::current`). They are
+/// called for traced requests only, and on the event loop of a node: they must not wait.
 pub trait Propagator: Send + Sync {
     /// The context of the current span; `None` if there is no current span. A context that is
     /// [not sampled](Context::is_sampled) keeps the requests under it from being traced.
@@ -73,8 +73,8 @@ impl Tracing {
         Tracing(Some(Arc::new(Shared { propagator, threshold: Some(0), drawn })))
     }
 
-    /// Traces also this share of the requests that enter here without a context: 0 is none, 1 is all of them. The
-    /// sampler of this value is a new one.
+    /// Traces also this share of the requests that enter here without a context: 0 is none, 1 is all of them.
+    /// The sampler of this value is a new one.
     #[must_use]
     pub fn ratio(self, ratio: f64) -> Tracing {
         #[expect(

@@ -1,7 +1,7 @@
 //! Distributed traces of operations, with the feature `tracing`.
 //!
-//! A node or client that is given a [`Tracing`] (`NodeOptions::tracing`, `ClientOptions::tracing`) makes spans of the
-//! operations that are traced, and sends their context with them:
+//! A node or client that is given a [`Tracing`] (`NodeOptions::tracing`, `ClientOptions::tracing`) makes
+//! spans of the operations that are traced, and sends their context with them:
 //!
 //! | span | parent | from, to |
 //! |---|---|---|
@@ -15,11 +15,11 @@
 //! Whether an operation is traced is decided once, where it enters the cluster:
 //! - Called from within a span, it is traced if that span is.
 //! - Otherwise a random draw decides ([`Tracing::ratio`]).
-//! - A member draws also for the operations of clients that come without a context: a client need not know of traces.
-//!   An operation without a context that comes from a member is not traced.
+//! - A member draws also for the operations of clients that come without a context: a client need not know of
+//!   traces. An operation without a context that comes from a member is not traced.
 //!
-//! An operation that is not traced has no span, and its messages are those of a release without traces. Contexts are
-//! sent only to peers that read them, and never enter the log.
+//! An operation that is not traced has no span, and its messages are those of a release without traces.
+//! Contexts are sent only to peers that read them, and never enter the log.
 
 #[cfg(not(feature = "tracing"))]
 #[path = "trace/noop.rs"]
@@ -59,7 +59,8 @@ impl Trace {
         Trace::of(Span::submitted(operation), tracing, current)
     }
 
-    /// An operation has come to `node` from another node, with this context or without. `draws`: the decision is made here.
+    /// An operation has come to `node` from another node, with this context or without. `draws`: the decision
+    /// is made here.
     pub(crate) fn served(
         tracing: &Tracing,
         context: Option<Context>,

@@ -13,8 +13,8 @@
 //! All guards of the [`Loop`] apply. A lost quorum is never forced back.
 //!
 //! # Use
-//! [`Healer`] is a protocol engine. Its driver takes an [`Observation`] every [`SAMPLE`], and carries out each
-//! [`Output`]:
+//! [`Healer`] is a protocol engine. Its driver takes an [`Observation`] every [`SAMPLE`], and carries out
+//! each [`Output`]:
 //!
 //! ```
 //! use std::time::Duration;

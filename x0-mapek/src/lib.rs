@@ -12,10 +12,10 @@
 //! | Execute | [`Output::Execute`] of your [`Action`] | you |
 //! | verdict, undo, escalation, records | [`Event`], [`Record`] | the loop |
 //!
-//! Without features the crate depends on no other x0 crate. [`Loop`] is a protocol engine: it has no clock, thread or source
-//! of randomness; the caller passes inputs with `now`, a time since any origin, and carries out its outputs.
-//! The same inputs give the same records, byte for byte. The contract and an example are at [`Loop`]; the
-//! example `pool` heals the threads of its own program.
+//! Without features the crate depends on no other x0 crate. [`Loop`] is a protocol engine: it has no clock,
+//! thread or source of randomness; the caller passes inputs with `now`, a time since any origin, and carries
+//! out its outputs. The same inputs give the same records, byte for byte. The contract and an example are at
+//! [`Loop`]; the example `pool` heals the threads of its own program.
 //!
 //! # Beside the loop
 //! | module | for |

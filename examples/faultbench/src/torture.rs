@@ -239,7 +239,8 @@ impl Run<'_> {
         self.report.counts.adds += (added.kept.len() + added.risked.len()) as u64;
         let begun = Instant::now();
         loop {
-            // A replica that cannot be read in time is a finding about the node, and the next rounds can still tell more.
+            // A replica that cannot be read in time is a finding about the node, and the next rounds can
+            // still tell more.
             let why = match self.replicas() {
                 Ok(replicas) => check::replicas(added, &replicas),
                 Err(error) => Some(format!("{error:#}")),

@@ -446,7 +446,8 @@ pub(crate) struct KvArgs {
     /// Trace the command on all nodes that take part in it, and print the id of the trace to standard error
     #[arg(long, global = true)]
     pub(crate) trace: bool,
-    /// The span that the trace continues, as in the header `traceparent` of W3C Trace Context; implies --trace
+    /// The span that the trace continues, as in the header `traceparent` of W3C Trace Context; implies
+    /// --trace
     #[arg(long, value_name = "TRACEPARENT", global = true)]
     pub(crate) trace_parent: Option<Context>,
     #[command(subcommand)]

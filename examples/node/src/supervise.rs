@@ -243,7 +243,8 @@ async fn sleep_until(origin: Instant, due: Option<Duration>) {
     }
 }
 
-/// Returns once when standard input has ended; never, if it is not watched. What is written there means nothing.
+/// Returns once when standard input has ended; never, if it is not watched. What is written there means
+/// nothing.
 async fn closed(input: &mut Option<mpsc::UnboundedReceiver<Result<Order, String>>>) {
     if let Some(lines) = input {
         while lines.recv().await.is_some() {}

@@ -28,8 +28,8 @@ pub(crate) fn seal_contexts(message: &mut Vec<u8>, contexts: &[(u32, Context)]) 
     message.put_u8(inner);
 }
 
-/// Takes the contexts off the end of a message. Returns them and the version of the message without them. The places
-/// ascend.
+/// Takes the contexts off the end of a message. Returns them and the version of the message without them. The
+/// places ascend.
 pub(crate) fn split_contexts(message: &mut Bytes) -> Result<(u8, Vec<(u32, Context)>), DecodeError> {
     let version = *message.first().ok_or(DecodeError::Truncated { field: "version" })?;
     if version != CONTEXTS_VERSION {

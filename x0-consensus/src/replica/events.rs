@@ -140,8 +140,9 @@ pub enum Input {
         peer: NodeId,
     },
     /// A peer reads messages of this version of the protocol, one of
-    /// [`PROTOCOL_VERSIONS`](crate::PROTOCOL_VERSIONS), as long as nothing else is reported: the first version is
-    /// reported when the connection has ended. Of a peer for which this was never reported the first version is assumed.
+    /// [`PROTOCOL_VERSIONS`](crate::PROTOCOL_VERSIONS), as long as nothing else is reported: the first
+    /// version is reported when the connection has ended. Of a peer for which this was never reported the
+    /// first version is assumed.
     Negotiated {
         /// The peer.
         peer: NodeId,

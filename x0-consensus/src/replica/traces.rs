@@ -1,4 +1,5 @@
-//! The trace contexts of entries that are not applied. They travel with the entries in messages and never enter the log.
+//! The trace contexts of entries that are not applied. They travel with the entries in messages and never
+//! enter the log.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -67,8 +68,8 @@ impl Traces {
         };
     }
 
-    /// The contexts of the entries of a message to this peer, each with the place of its entry. None unless the
-    /// message has room for them.
+    /// The contexts of the entries of a message to this peer, each with the place of its entry. None unless
+    /// the message has room for them.
     pub(super) fn of_message(&self, to: NodeId, message: &Message, fits: bool) -> Vec<(u32, Context)> {
         let (Some(first), Some(last)) = (message.entries.first(), message.entries.last()) else {
             return Vec::new();

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The position of a span in a trace, which travels between processes: the fields of the header `traceparent` of W3C
-/// Trace Context (level 1), and 25 bytes in messages of x0.
+/// The position of a span in a trace, which travels between processes: the fields of the header `traceparent`
+/// of W3C Trace Context (level 1), and 25 bytes in messages of x0.
 ///
 /// ```
 /// use x0_consensus::trace::Context;
@@ -117,8 +117,8 @@ pub enum ParseContextError {
 impl FromStr for Context {
     type Err = ParseContextError;
 
-    /// Reads the value of a header `traceparent`. Of a later version the fields of version 00 are read, and of its
-    /// flags only the sampled flag counts (W3C Trace Context, section 3.2.4).
+    /// Reads the value of a header `traceparent`. Of a later version the fields of version 00 are read, and
+    /// of its flags only the sampled flag counts (W3C Trace Context, section 3.2.4).
     fn from_str(text: &str) -> Result<Context, ParseContextError> {
         let bytes = text.as_bytes();
         let version: [u8; 1] = hex(bytes.get(..2))?;

@@ -25,8 +25,8 @@ pub struct Traced {
     parents: Vec<Parent>,
 }
 
-/// A span that ends when this is dropped, although its handle has clones. Subscribers that end a span where it was
-/// exited last see the end as well.
+/// A span that ends when this is dropped, although its handle has clones. Subscribers that end a span where
+/// it was exited last see the end as well.
 pub(crate) struct Held(Span);
 
 impl Drop for Held {
@@ -90,7 +90,8 @@ impl Traced {
         Some(Held(span))
     }
 
-    /// The spans of a batch of the state machine with so many entries: one for each traced entry, in its trace.
+    /// The spans of a batch of the state machine with so many entries: one for each traced entry, in its
+    /// trace.
     pub(crate) fn apply(&self, entries: usize) -> Vec<Held> {
         let begin = |parent: &Parent| {
             Held(begin!(self.tracing, self.node, parent, "consensus.apply", entries = entries))

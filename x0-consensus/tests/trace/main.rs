@@ -1,5 +1,5 @@
-//! Traces of a group: the spans that a traced command makes on its leader and its followers, the contexts in the
-//! messages, and that a command without a trace leaves nothing of them.
+//! Traces of a group: the spans that a traced command makes on its leader and its followers, the contexts in
+//! the messages, and that a command without a trace leaves nothing of them.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -67,7 +67,8 @@ fn id(place: usize) -> NodeId {
 }
 
 impl Group {
-    /// A group that has elected its first member. `versions` are those that each member has agreed on with the others.
+    /// A group that has elected its first member. `versions` are those that each member has agreed on with
+    /// the others.
     fn new(tracing: &Tracing, versions: [u16; 3]) -> Group {
         let member = |place| {
             let mut storage = MemoryStorage::new();
@@ -240,8 +241,8 @@ fn a_write_of_the_log_is_linked_to_each_command() {
     assert!(all.iter().all(|span| span.is_closed));
 }
 
-/// An untraced command makes no span, and all messages are byte for byte those of a group without traces. So are the
-/// logs, of a traced command as well.
+/// An untraced command makes no span, and all messages are byte for byte those of a group without traces. So
+/// are the logs, of a traced command as well.
 #[test]
 fn an_untraced_command_leaves_no_trace() {
     let spans = Spans::default();

@@ -51,8 +51,8 @@ pub struct NodeOptions {
     pub roles: PeerRoles,
     /// Whether and how operations are traced. Off unless set.
     pub tracing: Tracing,
-    /// The highest version of the messages of a channel that this node speaks: a node with 1 exchanges the messages of
-    /// the first release. Unbounded unless set; for tests of rolling upgrades.
+    /// The highest version of the messages of a channel that this node speaks: a node with 1 exchanges the
+    /// messages of the first release. Unbounded unless set; for tests of rolling upgrades.
     pub message_version_max: u16,
     /// Receives the events of the node, in the task of its event loop: it must be quick and must not wait.
     pub observe: Option<Box<dyn FnMut(NodeEvent) + Send>>,
@@ -164,8 +164,8 @@ impl NodeOptions {
         self
     }
 
-    /// Puts a layer on the log of the node, such as one that measures, delays or fails its calls. It must keep
-    /// the contract of [`Storage`].
+    /// Puts a layer on the log of the node, such as one that measures, delays or fails its calls. It must
+    /// keep the contract of [`Storage`].
     #[must_use]
     pub fn log_layer(
         mut self,

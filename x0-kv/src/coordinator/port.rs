@@ -58,15 +58,16 @@ pub enum Input {
         peer: NodeId,
     },
     /// A peer reads messages of this version of the protocol, one of
-    /// [`PROTOCOL_VERSIONS`](super::PROTOCOL_VERSIONS), as long as nothing else is reported: the first version is
-    /// reported when the connection has ended. Of a peer for which this was never reported the first version, and a
-    /// place within the cluster, are assumed.
+    /// [`PROTOCOL_VERSIONS`](super::PROTOCOL_VERSIONS), as long as nothing else is reported: the first
+    /// version is reported when the connection has ended. Of a peer for which this was never reported the
+    /// first version, and a place within the cluster, are assumed.
     Negotiated {
         /// The peer.
         peer: NodeId,
         /// The version.
         version: u16,
-        /// Whether the peer is outside of the cluster: the decision whether its operations are traced is made here.
+        /// Whether the peer is outside of the cluster: the decision whether its operations are traced is made
+        /// here.
         is_client: bool,
     },
     /// The identity of this client has expired, so that no member accepts it. Calls end with

@@ -1,10 +1,11 @@
 //! Messages between coordinators.
 //!
-//! A message is a version (1, or 2 if it has trace contexts), the sending and the receiving coordinator ([`Header`]), and any number of
-//! frames: the requests and responses since the last message. A frame is a tag, the requester's number of its
-//! request, and the fields of the tag. Integers and byte strings are encoded as in the other formats of this
-//! crate. The bytes inside a frame are decoded only at their destination: commands by the state machine, so
-//! that a write enters the log as it came; operations and answers by the coordinator.
+//! A message is a version (1, or 2 if it has trace contexts), the sending and the receiving coordinator
+//! ([`Header`]), and any number of frames: the requests and responses since the last message. A frame is a
+//! tag, the requester's number of its request, and the fields of the tag. Integers and byte strings are
+//! encoded as in the other formats of this crate. The bytes inside a frame are decoded only at their
+//! destination: commands by the state machine, so that a write enters the log as it came; operations and
+//! answers by the coordinator.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_identity::NodeId;
@@ -17,8 +18,8 @@ use crate::trace::Context;
 pub(crate) const PROTOCOL_VERSION: u8 = 1;
 /// The version of messages with trace contexts.
 pub(crate) const CONTEXTS_VERSION: u8 = 2;
-/// The versions that this release speaks. From version 2 on, requests may have a trace context. A driver negotiates a
-/// version with each peer and reports it with [`Input::Negotiated`](super::Input::Negotiated).
+/// The versions that this release speaks. From version 2 on, requests may have a trace context. A driver
+/// negotiates a version with each peer and reports it with [`Input::Negotiated`](super::Input::Negotiated).
 pub const PROTOCOL_VERSIONS: std::ops::RangeInclusive<u16> = 1..=2;
 /// The tag of a context, which belongs to the frame after it.
 const CONTEXT_TAG: u8 = 12;

@@ -19,8 +19,8 @@ impl Drop for Span {
 }
 
 impl Span {
-    /// A local caller submits the operation. The parent is the current span, if there is one. Keys and values are not in
-    /// the span.
+    /// A local caller submits the operation. The parent is the current span, if there is one. Keys and values
+    /// are not in the span.
     #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only nodes and clients trace"))]
     pub(crate) fn submitted(operation: &Operation) -> Span {
         // The macro needs the name at compile time.

@@ -22,7 +22,8 @@ impl Propagator for Counting {
     }
 }
 
-/// Writes on each node, with each node as the leader once. `old` is limited to the messages of the first version.
+/// Writes on each node, with each node as the leader once. `old` is limited to the messages of the first
+/// version.
 async fn upgrade(old: Option<u64>) -> Vec<usize> {
     let counts: Vec<_> = (1..=NODES).map(|_| Arc::new(Counting::default())).collect();
     let mut machine = Machine::new();

@@ -1,4 +1,5 @@
-//! Traces of real nodes over QUIC: the tree of a write through a follower, reads, and operations that are not traced.
+//! Traces of real nodes over QUIC: the tree of a write through a follower, reads, and operations that are not
+//! traced.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../cluster/machine.rs"]

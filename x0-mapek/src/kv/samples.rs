@@ -53,8 +53,8 @@ pub(super) struct Sample {
 }
 
 impl Samples {
-    /// Takes a sample; `since` identifies the oldest write that is not on the disk, and `heard` the last message
-    /// of another node that leads.
+    /// Takes a sample; `since` identifies the oldest write that is not on the disk, and `heard` the last
+    /// message of another node that leads.
     pub(super) fn take(&mut self, now: Duration, since: Option<Duration>, heard: Option<Duration>) -> Sample {
         let passed = self.last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
         self.last = Some(now);

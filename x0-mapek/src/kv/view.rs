@@ -198,8 +198,8 @@ impl View {
         self.successor(self.sampled_at())
     }
 
-    /// How many other voters have said lately that their writes wait for their disks, and how many others there
-    /// are.
+    /// How many other voters have said lately that their writes wait for their disks, and how many others
+    /// there are.
     pub(super) fn others_pressed(&self) -> (usize, usize) {
         let others = self.place.voters.iter().filter(|voter| **voter != self.node);
         let pressed = others.clone().filter(|voter| self.is_other_pressed(**voter));

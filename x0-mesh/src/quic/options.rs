@@ -24,8 +24,9 @@ pub struct QuicOptions {
     pub client: Arc<rustls::ClientConfig>,
     /// The identity of this node: with it, a connection ends as soon as the identity does not trust the peer
     /// any more, because of a revocation or a change of its bundle, and nodes of other trust domains are no
-    /// nodes. Without it, a connection ends only at the expiry of the peer's SVID, and the verifier must trust
-    /// one trust domain alone: a federated domain has nodes of its own, with the same numbers. None unless set.
+    /// nodes. Without it, a connection ends only at the expiry of the peer's SVID, and the verifier must
+    /// trust one trust domain alone: a federated domain has nodes of its own, with the same numbers. None
+    /// unless set.
     pub identity: Option<Identity>,
     /// The peers to dial from the beginning. [`PeerBook`](super::PeerBook) changes them later.
     pub peers: Vec<(NodeId, SocketAddr)>,

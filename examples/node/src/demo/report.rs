@@ -58,12 +58,13 @@ pub(crate) struct Report {
     pub(crate) rotation_gap_ms: u64,
     /// Faults that the nodes healed by themselves: a slow leader, a node that hung, a voter that died.
     pub(crate) healed: usize,
-    /// From the begin of the slowness of the leader's disk to the acknowledgement of a write under another leader.
+    /// From the begin of the slowness of the leader's disk to the acknowledgement of a write under another
+    /// leader.
     pub(crate) gray_ms: u64,
     /// From the stop of a process until its supervisor has another one that serves.
     pub(crate) hung_ms: u64,
-    /// From the kill of a voter until the spare node is a voter in its place. Fifteen seconds of it are the loss
-    /// of its connection and the silence after which a voter counts as dead.
+    /// From the kill of a voter until the spare node is a voter in its place. Fifteen seconds of it are the
+    /// loss of its connection and the silence after which a voter counts as dead.
     pub(crate) replaced_ms: u64,
     /// Actions of the healers that no injected fault explains.
     pub(crate) wrong_acts: usize,

@@ -1,8 +1,9 @@
 //! Traces: the spans of x0-kv and x0-consensus, exported by OTLP over HTTP (protobuf).
 //!
-//! Libraries make spans with the facade `tracing`. Here a subscriber turns them into spans of OpenTelemetry and puts
-//! them into a bounded queue; a thread of its own sends them. A receiver that is absent, refuses, hangs or answers
-//! garbage costs spans, which are counted in `x0_trace_dropped_total`, and never delays an operation.
+//! Libraries make spans with the facade `tracing`. Here a subscriber turns them into spans of OpenTelemetry
+//! and puts them into a bounded queue; a thread of its own sends them. A receiver that is absent, refuses,
+//! hangs or answers garbage costs spans, which are counted in `x0_trace_dropped_total`, and never delays an
+//! operation.
 //!
 //! Without `traces` in the configuration no subscriber is installed, and no span is made.
 
@@ -43,8 +44,8 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Installs the subscriber of the process, and starts the thread that sends to `receiver`. Only one can be
-    /// installed. `attributes` describe the process.
+    /// Installs the subscriber of the process, and starts the thread that sends to `receiver`. Only one can
+    /// be installed. `attributes` describe the process.
     pub(crate) fn install(
         receiver: &Receiver,
         attributes: impl IntoIterator<Item = KeyValue>,

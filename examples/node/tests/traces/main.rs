@@ -1,5 +1,5 @@
-//! Traces of real processes: a write through a follower is one tree in a receiver, and a receiver that does not behave
-//! costs spans alone.
+//! Traces of real processes: a write through a follower is one tree in a receiver, and a receiver that does
+//! not behave costs spans alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]

@@ -44,7 +44,8 @@ fn negotiated(tracing: &Tracing, versions: [u16; 4]) -> Pair {
     pair
 }
 
-/// A call with a context. Returns the version of the message to the leader, and the context of the proposal there.
+/// A call with a context. Returns the version of the message to the leader, and the context of the proposal
+/// there.
 fn traced_call(pair: &mut Pair, from: u64, trace: Option<Context>) -> (u8, Option<Context>) {
     let (token, operation) = (9, put("a", "1"));
     pair.give(from, Input::Call { token, operation, deadline: None, trace });

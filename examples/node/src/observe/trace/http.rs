@@ -12,8 +12,8 @@ use super::receiver::Receiver;
 /// Most bytes of the head of an answer that are read.
 const HEAD_LEN_MAX: usize = 16 << 10;
 
-/// Posts to one receiver from a thread that may wait. The body of an answer is not read: that of a success says
-/// nothing, and that of a failure is not shown.
+/// Posts to one receiver from a thread that may wait. The body of an answer is not read: that of a success
+/// says nothing, and that of a failure is not shown.
 #[derive(Debug)]
 pub(super) struct BlockingClient {
     receiver: Receiver,
@@ -47,7 +47,8 @@ impl BlockingClient {
         );
         let mut request = head.into_bytes();
         request.extend_from_slice(body);
-        // The limit of a socket is one of each call: a receiver that takes some bytes each second would hold the thread.
+        // The limit of a socket is one of each call: a receiver that takes some bytes each second would hold
+        // the thread.
         let mut rest = request.as_slice();
         while !rest.is_empty() {
             stream.set_write_timeout(Some(left(until)?))?;

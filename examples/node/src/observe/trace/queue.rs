@@ -101,7 +101,8 @@ fn run(receiver: &Receiver<Message>, exporter: &impl SpanExporter) {
         send_at = None;
         drop(flushed);
         if !is_sent {
-            // A receiver that refuses would be asked again at once. Spans wait meanwhile, as far as there is room.
+            // A receiver that refuses would be asked again at once. Spans wait meanwhile, as far as there is
+            // room.
             pause(receiver, exporter, &mut batch, Instant::now() + GATHER);
             send_at = (!batch.is_empty()).then(Instant::now);
         }
