@@ -29,6 +29,8 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
     }
     // The span begins before the connections, whose time is part of that of the command.
     let trace = CommandTrace::begin(config.traces.as_ref(), args.trace_parent)?;
+    // The files of the identity are read first.
+    let connecting = tracing::info_span!(parent: trace.span(), "kv.connect");
     complain(&format!("trace {}", trace.id()))?;
     let connection = match Connection::open_traced(&config, trace.tracing()).await {
         Ok(connection) => connection,
@@ -37,7 +39,6 @@ pub(crate) async fn kv(args: KvArgs) -> Result<bool> {
             return Err(error);
         }
     };
-    let connecting = tracing::info_span!(parent: trace.span(), "kv.connect");
     connection.reached(Duration::from_millis(config.timeout_ms)).instrument(connecting).await;
     let span = trace.span().clone();
     let done = carry_out_on(&connection, args.crdt, args.command).instrument(span).await;
