@@ -237,8 +237,8 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         let ready = "x0_node_http_requests_total{endpoint=\"readyz\",class=\"2xx\"}";
         assert!(value(&text, ready) >= 1.0);
     }
-    // A node has no blob store, issues nothing, serves no Workload API and federates with nobody. The series
-    // of checkpoints come with the first one.
+    // A node has no blob store, issues nothing, serves no Workload API and federates with nobody, and these
+    // have no links. The series of checkpoints come with the first one.
     let absent = [
         "x0_kv_blob",
         "x0_kv_checkpoint",
@@ -246,6 +246,9 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         "x0_identity_issuance",
         "x0_identity_issue_",
         "x0_identity_workload",
+        "x0_mesh_link_",
+        "x0_mesh_path_",
+        "x0_mesh_relayed_",
     ];
     let is_absent = |name: &str| absent.iter().any(|start| name.starts_with(start));
     let missing: Vec<_> = tables.iter().filter(|name| !is_absent(name) && !live.contains(**name)).collect();

@@ -1,7 +1,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::action::Heal;
 use super::options::HealerOptions;
 use super::samples::Samples;
 use super::*;
@@ -275,6 +274,7 @@ fn a_transfer_that_does_not_help_ends_with_an_escalation() {
 #[cfg(feature = "conformance")]
 #[test]
 fn the_policy_keeps_the_contract() {
+    use super::action::Heal;
     use crate::conformance::{Situation, check};
     let knowledge = || {
         let mut view = View::new(id(1), Duration::from_millis(300), Some(60 * SECOND));
