@@ -244,7 +244,7 @@ pub struct Status {
     /// When the last message of the leader arrived, on the clock of [`Replica::handle`]; `None` for the
     /// leader itself, and before the first message. A leader that runs only part of the time is seen here by
     /// its followers: some of its heartbeats arrive in time.
-    pub leader_heard: Option<Duration>,
+    pub leader_last_message: Option<Duration>,
     /// Whether it may vote and acknowledge.
     pub standing: Standing,
     /// See [`Replica::acknowledged`].
@@ -621,14 +621,14 @@ impl Replica {
             applied_index: self.applied,
             membership: self.present_membership(),
             writing_since: self.writing_since(),
-            leader_heard: self.leader_heard(),
+            leader_last_message: self.leader_last_message(),
             standing: self.incarnations.standing.clone(),
             acknowledged: self.incarnations.acknowledged.clone(),
         }
     }
 
     /// When the last message of another node that leads arrived.
-    fn leader_heard(&self) -> Option<Duration> {
+    fn leader_last_message(&self) -> Option<Duration> {
         let leader = NodeId::new(self.node.raft.leader_id).filter(|leader| *leader != self.options.id)?;
         self.last_messages.get(&leader).copied()
     }
@@ -648,7 +648,7 @@ impl Replica {
         status.commit_index = log.committed;
         status.applied_index = self.applied;
         status.writing_since = self.writing_since();
-        status.leader_heard = self.leader_heard();
+        status.leader_last_message = self.leader_last_message();
         let membership = self.memberships.back();
         if membership.is_some_and(|(_, membership)| *membership != status.membership) {
             status.membership = self.present_membership();

@@ -37,8 +37,8 @@
 //!         Output::Replace { .. } => {}
 //!         // carry_out(store, ask), then Input::Stored
 //!         Output::Ask(_) => {}
-//!         // to the healers of these nodes, which pass it to Input::Heard
-//!         Output::Tell { .. } => {}
+//!         // to the healers of these nodes, which pass it to Input::Received
+//!         Output::Notify { .. } => {}
 //!         Output::Record(record) => println!("{}", record.explain()),
 //!         _ => {}
 //!     }
@@ -83,7 +83,7 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 pub struct Observation {
     /// This node.
     pub node: NodeId,
-    /// Its term.
+    /// The term of the node.
     pub term: u64,
     /// The leader, as far as it knows.
     pub leader: Option<NodeId>,
@@ -100,7 +100,7 @@ pub struct Observation {
     /// Identifies the oldest write that is not on the disk yet: its time on any clock.
     pub writing_since: Option<Duration>,
     /// Identifies the last message of another node that leads: its time on any clock.
-    pub leader_heard: Option<Duration>,
+    pub leader_last_message: Option<Duration>,
 }
 
 impl Observation {
@@ -117,7 +117,7 @@ impl Observation {
             reached: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             writing_since: None,
-            leader_heard: None,
+            leader_last_message: None,
         }
     }
 
@@ -135,7 +135,7 @@ impl Observation {
             reached: status.reached,
             acknowledged: status.acknowledged,
             writing_since: node.writing_since(),
-            leader_heard: node.leader_heard(),
+            leader_last_message: node.leader_last_message(),
         }
     }
 
@@ -172,8 +172,8 @@ impl Observation {
 pub enum Input<'a> {
     /// What the node knows now. Every [`SAMPLE`].
     Sample(&'a Observation),
-    /// A message of the healer of another node: see [`Output::Tell`]. What is no message is ignored.
-    Heard {
+    /// A message of the healer of another node: see [`Output::Notify`]. What is no message is ignored.
+    Received {
         /// The node, whose identity the transport has verified.
         from: NodeId,
         /// Its bytes.
@@ -220,7 +220,7 @@ pub enum Output {
     /// Ask the store, and pass the answer back as [`Input::Stored`].
     Ask(Ask),
     /// Send these bytes to the healers of these nodes. A lost message is followed by the next.
-    Tell {
+    Notify {
         /// The other voters.
         to: Vec<NodeId>,
         /// A [`Summary`].
@@ -280,7 +280,7 @@ impl Healer {
                 self.sample(now, observation);
                 Ok(())
             }
-            Input::Heard { from, message } => {
+            Input::Received { from, message } => {
                 self.heard(now, from, message);
                 Ok(())
             }
@@ -318,7 +318,7 @@ impl Healer {
         if let Some(place) = observation.place(self.engine.knowledge().place()) {
             self.engine.knowledge_mut().set(place);
         }
-        let heard = observation.leader_heard.filter(|_| other.is_some());
+        let heard = observation.leader_last_message.filter(|_| other.is_some());
         let sample = self.samples.take(now, observation.writing_since, heard);
         let own = [
             (node, STALLS, f64::from(sample.stalls)),
@@ -343,8 +343,8 @@ impl Healer {
         self.follow(now, next);
     }
 
-    /// Tells the other voters what they cannot see: that the writes of this node wait for its disk, and that
-    /// the leader runs only part of the time as seen from here. Otherwise nothing is sent.
+    /// Notifies the other voters of what they cannot see: that the writes of this node wait for its disk, and
+    /// that the leader runs only part of the time as seen from here. Otherwise nothing is sent.
     fn tell(&mut self, now: Duration, observation: &Observation, write_age: Duration) {
         let view = self.engine.knowledge();
         let suspect = view.leader_cause(now);
@@ -365,7 +365,7 @@ impl Healer {
             summary = summary.sighting(leader.get(), sighting);
         }
         let to = observation.voters.iter().copied().filter(|voter| *voter != observation.node).collect();
-        self.outputs.push_back(Output::Tell { to, message: summary.to_bytes() });
+        self.outputs.push_back(Output::Notify { to, message: summary.to_bytes() });
     }
 
     /// What the healer of another node says of that node, and of the leader.

@@ -124,7 +124,7 @@ impl Active {
         let now = self.begun.elapsed();
         self.feed(now, Input::Sample(&Observation::of(node)));
         while let Some((from, message)) = self.peers.heard() {
-            self.feed(now, Input::Heard { from, message: &message });
+            self.feed(now, Input::Received { from, message: &message });
         }
         while let Ok((id, result)) = self.ended.1.try_recv() {
             self.feed(now, Input::Outcome { id, result });
@@ -171,7 +171,7 @@ impl Active {
                     let _ = answers.send(answer.await);
                 });
             }
-            Output::Tell { to, message } => self.peers.tell(to, message),
+            Output::Notify { to, message } => self.peers.tell(to, message),
             Output::Record(record) => {
                 self.log.event("heal", line(&record));
                 self.records.keep(&record);

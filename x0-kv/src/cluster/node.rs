@@ -242,10 +242,10 @@ impl Node {
 
     /// When the last message of another node that leads arrived, on a clock of the node; `None` for a leader.
     /// Two equal answers are the same message: a caller measures its age on its own clock. See
-    /// [`x0_consensus::Status::leader_heard`].
+    /// [`x0_consensus::Status::leader_last_message`].
     #[must_use]
-    pub fn leader_heard(&self) -> Option<Duration> {
-        self.replica.get().leader_heard
+    pub fn leader_last_message(&self) -> Option<Duration> {
+        self.replica.get().leader_last_message
     }
 
     /// The status of the CRDT keyspace, if the node has one.

@@ -202,7 +202,7 @@ mod tests {
             last = samples.take(millis(step * 100), None, Some(millis(heard * 100)));
         }
         assert_eq!((last.leader_gaps, last.leader_share), (0, 0.0));
-        // It runs for 50 of every 400 ms.
+        // The leader runs for 50 of every 400 ms.
         for step in 40..80 {
             last = samples.take(millis(step * 100), None, Some(millis(step / 4 * 400)));
         }

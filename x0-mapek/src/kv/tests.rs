@@ -324,11 +324,11 @@ impl Followers {
             let mut told = Vec::new();
             for (node, healer) in &mut self.healers {
                 let mut observation = follower(*node, self.count);
-                observation.leader_heard = Some(SAMPLE * hears(*node, step));
+                observation.leader_last_message = Some(SAMPLE * hears(*node, step));
                 if self.done.iter().any(|_| true) {
                     // The new leader sends its heartbeats in time.
                     (observation.leader, observation.term) = (Some(id(self.done[0].0)), 8);
-                    observation.leader_heard = Some(now);
+                    observation.leader_last_message = Some(now);
                 }
                 healer.handle(now, super::Input::Sample(&observation)).unwrap();
                 while let Some(output) = healer.poll_output() {
@@ -337,7 +337,7 @@ impl Followers {
                             self.done.push((*node, now.as_millis()));
                             healer.handle(now, super::Input::Outcome { id, result: Ok(()) }).unwrap();
                         }
-                        Output::Tell { message, .. } => told.push((*node, message)),
+                        Output::Notify { message, .. } => told.push((*node, message)),
                         Output::Record(record) => self.records.push(*record),
                         other => panic!("{other:?}"),
                     }
@@ -347,7 +347,7 @@ impl Followers {
                 for (node, healer) in &mut self.healers {
                     if *node != from {
                         let from = id(from);
-                        healer.handle(now, super::Input::Heard { from, message: &message }).unwrap();
+                        healer.handle(now, super::Input::Received { from, message: &message }).unwrap();
                     }
                 }
             }
@@ -406,10 +406,10 @@ fn followers_whose_own_timers_are_late_accuse_nobody() {
             let begin = SAMPLE * 5 * cycle;
             for step in [0, 1, 2, 3, 4].into_iter().filter(|step| !is_late || *step < 4) {
                 let mut observation = follower(2, 3);
-                observation.leader_heard = Some(if step < 4 { begin } else { begin + SAMPLE * 4 });
+                observation.leader_last_message = Some(if step < 4 { begin } else { begin + SAMPLE * 4 });
                 healer.handle(begin + SAMPLE * step, super::Input::Sample(&observation)).unwrap();
                 while let Some(output) = healer.poll_output() {
-                    assert!(matches!(output, Output::Tell { .. }), "{output:?}");
+                    assert!(matches!(output, Output::Notify { .. }), "{output:?}");
                     told += 1;
                 }
             }
@@ -430,7 +430,7 @@ fn a_node_speaks_for_itself_alone_and_of_the_present_leader() {
         Summary::new(Observer::Member(observer), 1).own(own).sighting(leader, sighting).to_bytes()
     };
     let mut hear = |from: u64, message: &[u8]| {
-        healer.handle(SECOND, super::Input::Heard { from: id(from), message }).unwrap();
+        healer.handle(SECOND, super::Input::Received { from: id(from), message }).unwrap();
         let view = healer.engine().knowledge();
         (view.suspecting(SECOND).len(), view.others_pressed().0)
     };
@@ -461,7 +461,7 @@ fn hostile_messages_cause_no_action() {
     for step in 0..mutations {
         let now = SAMPLE * step;
         let mut observation = follower(2, 5);
-        observation.leader_heard = Some(now);
+        observation.leader_last_message = Some(now);
         healer.handle(now, super::Input::Sample(&observation)).unwrap();
         let mut message = good.clone();
         for _ in 0..next() % 4 {
@@ -470,7 +470,7 @@ fn hostile_messages_cause_no_action() {
         }
         message.truncate(usize::try_from(next() % 8).unwrap().max(1) * message.len() / 7);
         let from = id(3 + next() % 2);
-        healer.handle(now, super::Input::Heard { from, message: &message }).unwrap();
+        healer.handle(now, super::Input::Received { from, message: &message }).unwrap();
         if step % 16 == 0 {
             let answers = [Answer::Removed, Answer::Written(Ok(None)), Answer::Read(Ok(None))];
             healer.handle(now, super::Input::Stored(answers[step as usize / 16 % 3].clone())).unwrap();
@@ -508,7 +508,10 @@ fn a_replacement_is_claimed_before_it_begins() {
                     seen.push("replace");
                 }
                 Output::Record(record) => seen.push(record.event.name()),
-                Output::Ask(_) | Output::Tell { .. } | Output::Transfer { .. } | Output::TakeOver { .. } => {}
+                Output::Ask(_)
+                | Output::Notify { .. }
+                | Output::Transfer { .. }
+                | Output::TakeOver { .. } => {}
             }
         }
         if seen.last() == Some(&"replace") {

@@ -400,7 +400,7 @@ impl World {
             observation.acknowledged = reached.iter().map(|node| (*node, index)).collect();
         }
         observation.writing_since = long_write.map(|(begin, _)| begin);
-        observation.leader_heard = (leader != Some(number)).then_some(*heard);
+        observation.leader_last_message = (leader != Some(number)).then_some(*heard);
     }
 
     /// A sample of a node, and what its healer does.
@@ -409,7 +409,7 @@ impl World {
         let node = &mut self.nodes[place];
         let number = node.id;
         for (from, message) in std::mem::take(&mut node.inbox) {
-            let _ = node.healer.handle(now, Input::Heard { from, message: &message });
+            let _ = node.healer.handle(now, Input::Received { from, message: &message });
         }
         let _ = node.healer.handle(now, Input::Sample(&node.observation));
         while let Some(output) = self.nodes[place].healer.poll_output() {
@@ -440,7 +440,7 @@ impl World {
                         _ => Answer::Removed,
                     }))
                 }
-                Output::Tell { to, message } => {
+                Output::Notify { to, message } => {
                     told.push((id(number), to, message));
                     None
                 }
