@@ -72,6 +72,7 @@ pub use self::status::{CrdtStatus, CrdtTotals};
 pub use self::store::{CrdtDisabled, CrdtPending, CrdtStore};
 use crate::seed::random_seed;
 use crate::space::Space;
+use crate::trace::Tracing;
 /// Types of x0-crdt in the options and the status of a CRDT store.
 pub use x0_crdt::{Frontier, HashKey, SessionOptions};
 
@@ -83,7 +84,14 @@ pub(crate) fn open_embedded(
 ) -> Result<Option<Crdt>, JournalError> {
     let open = |options: &CrdtOptions| {
         let journal = Box::new(journal_in(folder, options, node)?);
-        Crdt::start(options.clone(), node, random_seed(), journal, Box::new(|_, _| {}), Space::default())
+        Crdt::start(
+            options.clone(),
+            (node, random_seed()),
+            journal,
+            Box::new(|_, _, _| {}),
+            Space::default(),
+            Tracing::default(),
+        )
     };
     options.map(open).transpose()
 }

@@ -8,6 +8,14 @@
 //! | `kv.get`, `kv.range`, `kv.scan`, `kv.keyspaces`, `kv.put`, `kv.delete`, `kv.compare_and_swap`, `kv.transaction`, `kv.create_keyspace`, `kv.drop_keyspace` | the current span of the caller, if there is one | the submission of an operation, its answer |
 //! | `kv.read`, `kv.write` | the span of the node that sent the operation | the arrival of another node's operation, its answer |
 //!
+//! | `kv.crdt.get`, `kv.crdt.siblings`, `kv.crdt.counter`, `kv.crdt.range`, `kv.crdt.keyspaces`, `kv.crdt.put`, `kv.crdt.add`, `kv.crdt.delete`, `kv.crdt.clear` | the current span of the caller | the submission of an operation on a CRDT keyspace, its answer |
+//! | `kv.crdt.read`, `kv.crdt.write` | the span of the client that sent the operation | the arrival of a client's operation, its answer; a write is durable then |
+//! | `crdt.merge` | the span of the write, on the member that accepted it | a member has joined the changes of another member, they are durable |
+//!
+//! A write of a CRDT keyspace reaches the other members in datagrams, of which the first ones carry its context.
+//! If they are all lost, or if other writes follow at once, the merge has no span or is in the trace of the last
+//! of these writes.
+//!
 //! The spans of the replicated log, `log.write` with the synchronisation among them, follow under these: see
 //! [`x0_consensus::trace`].
 //!
@@ -21,6 +29,8 @@
 //! An operation that is not traced has no span, and its messages are those of a release without traces.
 //! Contexts are sent only to peers that read them, and never enter the log.
 
+#[cfg(feature = "crdt")]
+mod crdt;
 #[cfg(not(feature = "tracing"))]
 #[path = "trace/noop.rs"]
 mod spans;

@@ -47,6 +47,17 @@ impl ChannelSpec {
         self.open_versions(mux, 1..=1)
     }
 
+    /// As [`open_for_members`](ChannelSpec::open_for_members), with these versions of its messages.
+    #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "only this service needs it"))]
+    pub(crate) fn open_versions_for_members(
+        &self,
+        mux: &Mux,
+        versions: RangeInclusive<u16>,
+        access: &Access,
+    ) -> Result<Outbox, StartError> {
+        Ok(self.open_versions(mux, versions)?.for_members(self.name, access.clone()))
+    }
+
     /// As [`open`](ChannelSpec::open), with these versions of its messages.
     pub(crate) fn open_versions(
         &self,

@@ -143,7 +143,7 @@ impl Node {
         let watchers = state.watchers();
         let calls = calls.tracing(options.tracing.clone());
         let version_max = options.message_version_max;
-        let coordinator = CoordinatorOptions { tracing: options.tracing, ..options.coordinator };
+        let coordinator = CoordinatorOptions { tracing: options.tracing.clone(), ..options.coordinator };
         let coordinator = Coordinator::new(coordinator, random_seed());
         let access = Access { roles: options.roles, peers: Arc::clone(&peers) };
         let channels = (
@@ -169,6 +169,8 @@ impl Node {
             space: &space,
             id,
             access: &access,
+            tracing: &options.tracing,
+            version_max,
         };
         let crdt = services::start_crdt(&mut part, options.crdt, journal.clone())?;
         let blobs = services::start_blobs(&mut part, options.blobs, &options.folder)?;

@@ -30,9 +30,21 @@ impl Outgoing {
     /// Sends all messages that wait. Whether there were any. A message that cannot be sent is dropped: the
     /// protocols of these services repeat what is missing, or give up after a time.
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox, lane: Lane) -> bool {
+        self.send_as(cx, outbox, lane, |_, _, payload| payload)
+    }
+
+    /// As [`send`](Outgoing::send), with a last change of each message that depends on its receiver.
+    pub(crate) fn send_as(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+        lane: Lane,
+        change: impl Fn(&Outbox, NodeId, Bytes) -> Bytes,
+    ) -> bool {
         self.messages.take(&mut self.taken);
         let is_busy = !self.taken.is_empty();
         for (to, payload) in self.taken.drain(..) {
+            let payload = change(outbox, to, payload);
             let _ = outbox.send(cx, to, lane, payload);
         }
         is_busy

@@ -33,6 +33,7 @@ use super::inbox::Alarm;
 use super::outbox::Access;
 use super::readers::ReaderThreads;
 use crate::space::Space;
+use crate::trace::Tracing;
 
 /// All nodes of a membership.
 fn members_of(membership: &Membership) -> BTreeSet<NodeId> {
@@ -53,4 +54,7 @@ pub(super) struct Part<'a> {
     pub(super) space: &'a Space,
     pub(super) id: NodeId,
     pub(super) access: &'a Access,
+    pub(super) tracing: &'a Tracing,
+    /// Messages of later versions are not spoken.
+    pub(super) version_max: u16,
 }

@@ -26,6 +26,7 @@ use crate::request::pending::{Answer, Completion};
 use crate::request::watch::Watchers;
 use crate::space::{Lack, Space};
 use crate::telemetry::CrdtTelemetry;
+use crate::trace::{Context, Trace, Tracing};
 
 /// Most writes that may wait.
 const WRITES_MAX: usize = 1 << 16;
@@ -37,8 +38,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The receiver of an answer.
 pub(crate) enum ReplyTo {
-    /// A caller in this process.
-    Caller(Completion<CrdtOutcome>),
+    /// A caller in this process, and the trace of its write.
+    Caller(Completion<CrdtOutcome>, Trace),
     /// A function that passes the answer on.
     Other(Box<dyn FnOnce(Result<CrdtOutcome, OperationError>) + Send + Sync>),
 }
@@ -46,14 +47,17 @@ pub(crate) enum ReplyTo {
 impl ReplyTo {
     fn answer(self, result: Result<CrdtOutcome, OperationError>) {
         match self {
-            ReplyTo::Caller(completion) => completion.complete(result),
+            ReplyTo::Caller(completion, trace) => {
+                trace.end(result.as_ref().err());
+                completion.complete(result);
+            }
             ReplyTo::Other(answer) => answer(result),
         }
     }
 }
 
-/// Sends a datagram to a member.
-pub(crate) type SendMessage = Box<dyn FnMut(NodeId, Bytes) + Send>;
+/// Sends a datagram to a member, with the context of the trace that it belongs to.
+pub(crate) type SendMessage = Box<dyn FnMut(NodeId, Bytes, Option<Context>) + Send>;
 
 /// The handle to a CRDT keyspace. Clones are the same one; the keyspace ends with [`close`](Crdt::close), or
 /// with its last handle.
@@ -73,6 +77,7 @@ struct Shared {
     state: RwLock<State>,
     watchers: Watchers,
     space: Space,
+    tracing: Tracing,
 }
 
 /// The state that handles read between two rounds of the driver.
@@ -97,16 +102,16 @@ impl Crdt {
     /// Opens the keyspace that `storage` holds, and begins to drive it.
     pub(crate) fn start(
         options: CrdtOptions,
-        node: NodeId,
-        seed: u64,
+        (node, seed): (NodeId, u64),
         storage: Box<dyn Storage>,
         send: SendMessage,
         space: Space,
+        tracing: Tracing,
     ) -> Result<Crdt, JournalError> {
         // The upper half, for the lower one is used by the sessions.
         let (fresh, key) = ((seed >> 32) as u32, options.hash_key);
         let (journal, map) = Journal::open(storage, node, fresh, key)?;
-        let shared = Shared::new(options, seed, map, space);
+        let shared = Shared::new(options, seed, map, space, tracing);
         let driver = Driver { shared: Arc::clone(&shared), send, node, key, retry_at: None };
         let thread = std::thread::Builder::new().name("x0-kv crdt".into()).spawn(move || {
             let shared = Arc::clone(&driver.shared);
@@ -126,17 +131,22 @@ impl Crdt {
         let (options, node) =
             (CrdtOptions::new([0; 16]), ReplicaId::with_incarnation(1, (seed >> 32) as u32));
         let map = CausalMap::new(node, HashKey::new([0; 16]));
-        let shared = Shared::new(options, seed, map, Space::default());
+        let shared = Shared::new(options, seed, map, Space::default(), Tracing::default());
         Crdt(Arc::new(Running { shared, is_volatile: true, thread: Mutex::new(None) }))
     }
 
     /// Carries out a request of this process.
     pub(crate) fn submit(&self, request: Request) -> Answer<CrdtOutcome> {
+        let trace = Trace::crdt_submitted(&self.0.shared.tracing, &request);
         match request {
-            Request::Read(read) => Answer::ready(self.read(&read)),
+            Request::Read(read) => {
+                let result = self.read(&read);
+                trace.end(result.as_ref().err());
+                Answer::ready(result)
+            }
             Request::Write(write) => {
                 let (completion, answer) = Answer::waiting();
-                self.write(write, ReplyTo::Caller(completion));
+                self.write(write, trace.context(), ReplyTo::Caller(completion, trace));
                 answer
             }
         }
@@ -151,8 +161,8 @@ impl Crdt {
         Ok(reading::read(state.replica.map(), state.replica.time_max(wall_ms()), read))
     }
 
-    /// Writes, and answers when it is durable.
-    pub(crate) fn write(&self, write: Write, reply: ReplyTo) {
+    /// Writes, and answers when it is durable. `trace` goes on with the write to other members.
+    pub(crate) fn write(&self, write: Write, trace: Option<Context>, reply: ReplyTo) {
         let refusal = {
             let mut inbox = self.0.shared.lock();
             match inbox.closed.as_ref().or(inbox.failed.as_ref()) {
@@ -161,7 +171,7 @@ impl Crdt {
                 None if inbox.writes >= WRITES_MAX => OperationError::Overloaded,
                 None => {
                     inbox.writes += 1;
-                    inbox.inputs.push(Input::Write { write, wall_ms: wall_ms(), reply });
+                    inbox.inputs.push(Input::Write { write, wall_ms: wall_ms(), trace, reply });
                     drop(inbox);
                     self.0.shared.filled.notify_one();
                     return self.0.carry_on_without_thread();
@@ -171,13 +181,13 @@ impl Crdt {
         reply.answer(Err(refusal));
     }
 
-    /// Takes a datagram of another member.
-    pub(crate) fn datagram(&self, from: NodeId, payload: Bytes) {
+    /// Takes a datagram of another member, with the context that it came with.
+    pub(crate) fn datagram(&self, from: NodeId, payload: Bytes, trace: Option<Context>) {
         let mut inbox = self.0.shared.lock();
         let is_accepting = inbox.closed.is_none() && inbox.failed.is_none();
         if inbox.datagrams < DATAGRAMS_MAX && is_accepting {
             inbox.datagrams += 1;
-            inbox.inputs.push(Input::Datagram { from, payload });
+            inbox.inputs.push(Input::Datagram { from, payload, trace });
             drop(inbox);
             self.0.shared.filled.notify_one();
         }
@@ -234,7 +244,7 @@ impl Running {
         let inputs = self.shared.lock().take();
         let mut outputs = Vec::new();
         self.shared.handle(inputs, &mut outputs);
-        self.shared.carry_out(outputs, &mut |_, _| {});
+        self.shared.carry_out(outputs, &mut |_, _, _| {});
     }
 }
 
@@ -258,7 +268,7 @@ impl Inbox {
 }
 
 impl Shared {
-    fn new(options: CrdtOptions, seed: u64, map: CausalMap, space: Space) -> Arc<Shared> {
+    fn new(options: CrdtOptions, seed: u64, map: CausalMap, space: Space, tracing: Tracing) -> Arc<Shared> {
         let replica = CrdtReplica::new(options, seed, Duration::ZERO, map);
         Arc::new(Shared {
             inbox: Mutex::new(Inbox::default()),
@@ -266,6 +276,7 @@ impl Shared {
             state: RwLock::new(State { replica, origin: Instant::now() }),
             watchers: Watchers::default(),
             space,
+            tracing,
         })
     }
 
@@ -302,10 +313,11 @@ impl Shared {
         }
     }
 
-    fn carry_out(&self, outputs: Vec<Output<ReplyTo>>, send: &mut dyn FnMut(NodeId, Bytes)) {
+    fn carry_out(&self, outputs: Vec<Output<ReplyTo>>, send: &mut dyn FnMut(NodeId, Bytes, Option<Context>)) {
         for output in outputs {
             match output {
-                Output::Send { to, payload } => send(to, payload.into()),
+                Output::Send { to, payload, trace } => send(to, payload.into(), trace),
+                Output::Merged { .. } => {}
                 Output::Reply { reply, result } => reply.answer(result),
                 Output::Changed { keys } => self.watchers.changed(&keys),
             }
@@ -380,7 +392,11 @@ impl Driver {
                 refuse(refused, &OperationError::NoSpace { ambiguous: false });
             }
             self.shared.handle(inputs, &mut outputs);
-            match self.persist(&mut journal) {
+            let merges: Vec<Trace> = outputs.iter().filter_map(|output| self.merge(output)).collect();
+            let persisted = self.persist(&mut journal);
+            // Their changes are durable.
+            drop(merges);
+            match persisted {
                 Ok(()) => self.shared.carry_out(std::mem::take(&mut outputs), &mut *self.send),
                 Err(error) => journal = self.undo(journal, error, std::mem::take(&mut outputs))?,
             }
@@ -388,6 +404,12 @@ impl Driver {
             telemetry.round(|| state.replica.status());
         }
         Ok(())
+    }
+
+    /// The span of a merge.
+    fn merge(&self, output: &Output<ReplyTo>) -> Option<Trace> {
+        let Output::Merged { from, keys, trace } = output else { return None };
+        Some(Trace::merged(&self.shared.tracing, trace, (self.node, *from), *keys))
     }
 
     /// Makes durable what the last inputs have changed.

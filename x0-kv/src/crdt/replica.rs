@@ -12,18 +12,23 @@ use super::outcome::{Cleared, CrdtOutcome, MOMENTS_PER_MS_BITS, Timestamp};
 use super::status::CrdtTotals;
 use super::{CrdtOptions, CrdtStatus, Write, reading};
 use crate::request::error::OperationError;
+use crate::trace::Context;
 
 /// Heartbeats of a member in a lease.
 const HEARTBEATS_PER_LEASE: u32 = 8;
+
+/// Most datagrams to a member that have the context of one write. The first one has the write as a rule; after
+/// a loss it is a later one.
+const TRACED_DATAGRAMS_MAX: u8 = 4;
 
 /// An input of a [`CrdtReplica`].
 #[derive(Debug)]
 pub(crate) enum Input<R> {
     /// A write of a caller, who is answered at `reply`. `wall_ms` is the time since 1970 in ms, by the clock
-    /// of this node.
-    Write { write: Write, wall_ms: u64, reply: R },
-    /// A datagram of a node, which the transport has authenticated.
-    Datagram { from: NodeId, payload: Bytes },
+    /// of this node. `trace` is the context of a write that is traced.
+    Write { write: Write, wall_ms: u64, trace: Option<Context>, reply: R },
+    /// A datagram of a node, which the transport has authenticated, with the context that it came with.
+    Datagram { from: NodeId, payload: Bytes, trace: Option<Context> },
     /// A node can be reached (again).
     Up(NodeId),
     /// The members of the cluster.
@@ -45,8 +50,10 @@ pub(crate) struct HandleError {
 /// An output of a [`CrdtReplica`], to be carried out once the changes of the map are durable.
 #[derive(Debug)]
 pub(crate) enum Output<R> {
-    /// Send a datagram, which may be lost.
-    Send { to: NodeId, payload: Vec<u8> },
+    /// Send a datagram, which may be lost, with the context of a traced write that it may carry.
+    Send { to: NodeId, payload: Vec<u8>, trace: Option<Context> },
+    /// A datagram with a context has brought changes of so many keys, which are not durable yet.
+    Merged { from: NodeId, keys: usize, trace: Context },
     /// Answer a caller.
     Reply { reply: R, result: Result<CrdtOutcome, OperationError> },
     /// Values at these keys changed.
@@ -83,6 +90,11 @@ pub(crate) struct CrdtReplica<R> {
     changed: Option<Option<NodeId>>,
     started: Duration,
     heartbeat_at: Duration,
+    /// The context of the last traced write, by the members that may lack it, with the number of datagrams
+    /// that still get it.
+    traces: BTreeMap<NodeId, (Context, u8)>,
+    /// The context of the datagram that is being taken.
+    arrived: Option<Context>,
     totals: CrdtTotals,
     /// The totals of sessions that ended.
     past: CrdtTotals,
@@ -105,6 +117,8 @@ impl<R> CrdtReplica<R> {
             changed: None,
             started: now,
             heartbeat_at: now,
+            traces: BTreeMap::new(),
+            arrived: None,
             totals: CrdtTotals::default(),
             past: CrdtTotals::default(),
         }
@@ -117,6 +131,7 @@ impl<R> CrdtReplica<R> {
         self.map = map;
         self.outputs.clear();
         self.staged.clear();
+        self.traces.clear();
         self.changed = None;
         let members = self.sessions.keys().copied().collect();
         self.members(self.now, &BTreeSet::new());
@@ -141,19 +156,25 @@ impl<R> CrdtReplica<R> {
         self.now = now;
         let mut handled = Ok(());
         match input {
-            Input::Write { write, wall_ms, reply } => {
+            Input::Write { write, wall_ms, trace, reply } => {
                 let result = self.write(wall_ms, write);
+                if let (Some(trace), Ok(_)) = (trace, &result) {
+                    let members = self.sessions.keys();
+                    self.traces.extend(members.map(|node| (*node, (trace, TRACED_DATAGRAMS_MAX))));
+                }
                 self.outputs.push_back(Output::Reply { reply, result });
             }
-            Input::Datagram { from, payload } => {
+            Input::Datagram { from, payload, trace } => {
                 // Only members are part of the exchange.
                 if let Some(session) = self.sessions.get_mut(&from) {
+                    self.arrived = trace;
                     let taken = session.handle(now, SessionInput::Datagram(&payload), &mut self.map);
                     handled = taken.map_err(|_| {
                         self.totals.refused += 1;
                         HandleError { from }
                     });
                     self.gather(from);
+                    self.arrived = None;
                 }
             }
             Input::Up(node) => self.notify(now, node, SessionInput::Reachable),
@@ -286,6 +307,7 @@ impl<R> CrdtReplica<R> {
         let (past, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.sessions).into_iter().partition(|(node, _)| !members.contains(node));
         self.sessions = kept;
+        self.traces.retain(|node, _| members.contains(node));
         for stats in past.values().map(Session::stats) {
             self.past.joins += stats.joins;
             self.past.sent_bytes += stats.sent_bytes;
@@ -332,7 +354,17 @@ impl<R> CrdtReplica<R> {
         let Some(session) = self.sessions.get_mut(&node) else { return };
         while let Some(output) = session.poll_output() {
             match output {
-                SessionOutput::Send(payload) => self.outputs.push_back(Output::Send { to: node, payload }),
+                SessionOutput::Send(payload) => {
+                    let trace = self.traces.get_mut(&node).map(|(trace, left)| {
+                        *left -= 1;
+                        (*trace, *left)
+                    });
+                    if trace.is_some_and(|(_, left)| left == 0) {
+                        self.traces.remove(&node);
+                    }
+                    let trace = trace.map(|(trace, _)| trace);
+                    self.outputs.push_back(Output::Send { to: node, payload, trace });
+                }
                 SessionOutput::Joined(Joined {
                     keys,
                     conflicts,
@@ -349,10 +381,19 @@ impl<R> CrdtReplica<R> {
                         None => Some(node),
                         Some(source) => source.filter(|source| *source == node),
                     });
+                    if let Some(trace) = self.arrived
+                        && !keys.is_empty()
+                    {
+                        self.outputs.push_back(Output::Merged { from: node, keys: keys.len(), trace });
+                    }
                     self.outputs.push_back(Output::Changed { keys });
                 }
                 SessionOutput::Staged(record) => self.staged.push(Staged::Range(record)),
             }
+        }
+        // The member has confirmed what it was sent.
+        if session.is_in_sync() && self.changed.is_none() {
+            self.traces.remove(&node);
         }
     }
 }

@@ -96,8 +96,8 @@ fn inner_key(key: &Bytes) -> Result<Bytes, CrdtLimitError> {
 
 /// The messages between a client and a member.
 ///
-/// A message is a version (1), a kind (0 request, 1 answer, 2 failure), the number that the client gave the
-/// request, and the fields of the kind. Integers and byte strings have the encoding of the other formats of
+/// A message is a version (1, or 2 for a request with a trace context), a kind (0 request, 1 answer,
+/// 2 failure), the number that the client gave the request, the context in version 2, and the fields of the kind. Integers and byte strings have the encoding of the other formats of
 /// this crate.
 #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "other members are reached over a mesh"))]
 pub(crate) mod wire {
@@ -110,16 +110,21 @@ pub(crate) mod wire {
     use crate::request::codec::{self, DecodeError, Decoder};
     use crate::request::error::OperationError;
     use crate::request::operation::RangeQuery;
+    use crate::trace::Context;
 
     /// Longest key of the map, or continuation of a range of it.
     const KEY_LEN_MAX: usize = x0_crdt::KEY_LEN_MAX + 1;
 
     const VERSION: u8 = 1;
+    /// The version of requests with a trace context, for members that speak it: see [`VERSIONS`].
+    const VERSION_TRACED: u8 = 2;
+    /// The versions that this release speaks.
+    pub(crate) const VERSIONS: std::ops::RangeInclusive<u16> = 1..=2;
 
     /// A message.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub(crate) enum Message {
-        Request { number: u64, request: Request },
+        Request { number: u64, trace: Option<Context>, request: Request },
         Answer { number: u64, result: Result<CrdtOutcome, Failure> },
     }
 
@@ -164,11 +169,18 @@ pub(crate) mod wire {
 
     pub(crate) fn encode(message: &Message) -> Bytes {
         let mut to = BytesMut::with_capacity(64);
-        to.put_u8(VERSION);
+        let trace = match message {
+            Message::Request { trace, .. } => trace.as_ref(),
+            Message::Answer { .. } => None,
+        };
+        to.put_u8(if trace.is_some() { VERSION_TRACED } else { VERSION });
         match message {
-            Message::Request { number, request } => {
+            Message::Request { number, request, .. } => {
                 to.put_u8(0);
                 codec::put_u64(&mut to, *number);
+                if let Some(trace) = trace {
+                    to.put_slice(&trace.to_bytes());
+                }
                 put_request(&mut to, request);
             }
             Message::Answer { number, result: Ok(outcome) } => {
@@ -234,13 +246,19 @@ pub(crate) mod wire {
     pub(crate) fn decode(bytes: &Bytes) -> Result<Message, DecodeError> {
         let mut from = Decoder::new(bytes);
         let found = from.u8("version of a message")?;
-        if found != VERSION {
+        if ![VERSION, VERSION_TRACED].contains(&found) {
             return Err(DecodeError::Version { found });
         }
         let kind = from.u8("kind of message")?;
         let number = from.u64("number of a request")?;
+        let trace = match found == VERSION_TRACED {
+            true => Some(context(&mut from)?),
+            false => None,
+        };
         let message = match kind {
-            0 => Message::Request { number, request: request(&mut from)? },
+            0 => Message::Request { number, trace, request: request(&mut from)? },
+            // Only requests have a context.
+            _ if trace.is_some() => return Err(DecodeError::Version { found }),
             1 => Message::Answer { number, result: Ok(outcome(&mut from)?) },
             2 => {
                 let failure = match from.u8("failure")? {
@@ -257,6 +275,14 @@ pub(crate) mod wire {
         };
         from.finish()?;
         Ok(message)
+    }
+
+    fn context(from: &mut Decoder<'_>) -> Result<Context, DecodeError> {
+        let mut bytes = [0; Context::LEN];
+        for byte in &mut bytes {
+            *byte = from.u8("trace context")?;
+        }
+        Context::from_bytes(&bytes).ok_or(DecodeError::Integer { what: "trace context" })
     }
 
     fn request(from: &mut Decoder<'_>) -> Result<Request, DecodeError> {
@@ -306,6 +332,7 @@ mod tests {
     use crate::recorded::recorded;
     use crate::request::keyspace::KeyspaceName;
     use crate::request::operation::RangeQuery;
+    use crate::trace::Context;
 
     fn messages() -> Vec<Message> {
         let key = Bytes::from_static(b"\x05itemskey");
@@ -343,7 +370,7 @@ mod tests {
             Err(Failure::NoSpace),
             Err(Failure::Failed),
         ];
-        let requests = requests.map(|request| Message::Request { number: 300, request });
+        let requests = requests.map(|request| Message::Request { number: 300, trace: None, request });
         let results = results.map(|result| Message::Answer { number: 0, result });
         requests.into_iter().chain(results).collect()
     }
@@ -356,18 +383,33 @@ mod tests {
         }
     }
 
+    /// The same requests with a context, which those of the first version have not.
+    fn traced() -> Vec<Message> {
+        let trace = Context::new([7; 16], [8; 8], 1);
+        let traced = messages().into_iter().filter_map(|message| match message {
+            Message::Request { number, request, .. } => Some(Message::Request { number, trace, request }),
+            Message::Answer { .. } => None,
+        });
+        traced.collect()
+    }
+
     #[test]
     fn encoded_messages_are_decoded() {
-        for message in messages() {
+        for message in messages().into_iter().chain(traced()) {
             assert_eq!(decode(&encode(&message)), Ok(message));
         }
+        assert!(messages().iter().all(|message| encode(message)[0] == 1), "as before there were traces");
+        // An answer has no context.
+        let mut answer = encode(&traced()[0]).to_vec();
+        answer[1] = 1;
+        assert!(decode(&answer.into()).is_err());
     }
 
     /// Every byte of every message damaged in every bit, every length cut: refused, or another message that
     /// can be written.
     #[test]
     fn damaged_messages_do_no_harm() {
-        for message in messages() {
+        for message in messages().into_iter().chain(traced()) {
             let bytes = encode(&message);
             for position in 0..bytes.len() {
                 assert!(decode(&bytes.slice(..position)).is_err());
@@ -392,7 +434,7 @@ mod tests {
         };
         for _ in 0..100_000 {
             let len = usize::from(random() % 64);
-            let mut bytes = vec![1, random() % 3];
+            let mut bytes = vec![1 + random() % 2, random() % 3];
             bytes.extend((0..len).map(|_| random() % 12));
             if let Ok(read) = decode(&bytes.into()) {
                 assert_eq!(decode(&encode(&read)), Ok(read));
@@ -410,7 +452,7 @@ mod tests {
         let page =
             Request::Read(Read::Range(RangeQuery { start: "\x00".into(), ..RangeQuery::all().limit(0) }));
         for request in [long, empty, empty_inside, no_name, cut, page] {
-            assert!(decode(&encode(&Message::Request { number: 1, request })).is_err());
+            assert!(decode(&encode(&Message::Request { number: 1, trace: None, request })).is_err());
         }
     }
 }

@@ -17,6 +17,7 @@ use super::journal::{Journal, JournalError};
 use super::replica::{CrdtReplica, Input, Output, Staged};
 use super::{CrdtOptions, Write};
 use crate::crdt::outcome::CrdtOutcome;
+use crate::trace::Context;
 
 const LEASE: Duration = Duration::from_secs(60);
 const START_MS: u64 = 1_700_000_000_000;
@@ -85,6 +86,11 @@ fn options(key: u8) -> CrdtOptions {
     options
 }
 
+/// The number of a traced write.
+fn number(trace: &Context) -> u64 {
+    u64::from_be_bytes(trace.span_id())
+}
+
 fn node(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
 }
@@ -93,7 +99,11 @@ struct World {
     random: Random,
     now: Duration,
     members: Vec<Member>,
-    network: VecDeque<(NodeId, NodeId, Bytes)>,
+    network: VecDeque<(NodeId, NodeId, Bytes, Option<Context>)>,
+    /// Traced writes, and the datagrams and merges in their traces, with the member.
+    traced: u64,
+    carried: BTreeMap<(u64, NodeId), u32>,
+    merged: u64,
     cut: BTreeSet<(NodeId, NodeId)>,
     lives: u64,
     /// Joined states that came by key ranges.
@@ -112,6 +122,9 @@ impl World {
             cut: BTreeSet::new(),
             lives: seed << 20,
             joined: 0,
+            traced: 0,
+            carried: BTreeMap::new(),
+            merged: 0,
         };
         for number in 1..=count {
             let skew_ms = world.random.below(30_000);
@@ -150,7 +163,7 @@ impl World {
         let wall_ms = START_MS + member.skew_ms + u64::try_from(now.as_millis()).unwrap();
         for input in inputs {
             let input = match input {
-                Input::Write { write, reply, .. } => Input::Write { write, wall_ms, reply },
+                Input::Write { write, trace, reply, .. } => Input::Write { write, wall_ms, trace, reply },
                 input => input,
             };
             // A datagram for an earlier start of this member does not fit any more; the replica counts it.
@@ -174,7 +187,16 @@ impl World {
         let mut done = Vec::new();
         for output in outputs {
             match output {
-                Output::Send { to, payload } => self.network.push_back((member.id, to, payload.into())),
+                Output::Send { to, payload, trace } => {
+                    if let Some(trace) = trace {
+                        *self.carried.entry((number(&trace), to)).or_default() += 1;
+                    }
+                    self.network.push_back((member.id, to, payload.into(), trace));
+                }
+                Output::Merged { from, keys, trace } => {
+                    assert!(keys > 0 && from != member.id && number(&trace) <= self.traced);
+                    self.merged += 1;
+                }
                 Output::Reply { result, .. } => done.push(result.unwrap()),
                 Output::Changed { .. } => {}
             }
@@ -207,8 +229,14 @@ impl World {
             },
             _ => Write::Put { key, value: Bytes::from(value.to_le_bytes().to_vec()) },
         };
-        let done =
-            self.round(at, vec![Input::Write { write: write.clone(), wall_ms: 0, reply: () }], survives);
+        let is_traced = self.random.below(3) == 0;
+        self.traced += u64::from(is_traced);
+        let trace = Context::new([9; 16], self.traced.to_be_bytes(), 1).filter(|_| is_traced);
+        let done = self.round(
+            at,
+            vec![Input::Write { write: write.clone(), wall_ms: 0, trace, reply: () }],
+            survives,
+        );
         let member = &mut self.members[at];
         match (done.first(), write) {
             (None, _) | (_, Write::Delete { .. }) if done.is_empty() => {}
@@ -223,16 +251,18 @@ impl World {
     fn deliver(&mut self, lossy: bool) {
         let Some(len) = (self.network.len() as u64).checked_sub(1) else { return };
         let at = if lossy { self.random.below(len + 1) } else { 0 };
-        let Some((from, to, payload)) = self.network.remove(usize::try_from(at).unwrap()) else { return };
+        let Some((from, to, payload, trace)) = self.network.remove(usize::try_from(at).unwrap()) else {
+            return;
+        };
         let fate = if lossy { self.random.below(8) } else { 7 };
         if fate == 0 || self.cut.contains(&(from, to)) {
             return;
         }
         if fate == 1 {
-            self.network.push_back((from, to, payload.clone()));
+            self.network.push_back((from, to, payload.clone(), trace));
         }
         let at = self.members.iter().position(|member| member.id == to).unwrap();
-        self.round(at, vec![Input::Datagram { from, payload }], true);
+        self.round(at, vec![Input::Datagram { from, payload, trace }], true);
     }
 
     fn step(&mut self) {
@@ -283,7 +313,7 @@ impl World {
 
 #[test]
 fn acknowledged_writes_are_everywhere_after_any_network_and_any_crash() {
-    let mut joined = 0;
+    let (mut joined, mut merged) = (0, 0);
     for seed in 0..seeds(300) {
         let mut world = World::new(seed);
         for _ in 0..200 + world.random.below(600) {
@@ -291,6 +321,8 @@ fn acknowledged_writes_are_everywhere_after_any_network_and_any_crash() {
         }
         world.converge(seed);
         joined += world.joined;
+        merged += world.merged;
+        assert!(world.carried.values().all(|datagrams| *datagrams <= 4), "seed {seed}: {:?}", world.carried);
         let state = world.members[0].replica.map().encode_state();
         let counted: i64 = world.members.iter().map(|member| member.counted).sum();
         for reader in &world.members {
@@ -318,6 +350,7 @@ fn acknowledged_writes_are_everywhere_after_any_network_and_any_crash() {
         }
     }
     assert!(joined > 0, "some states came by key ranges");
+    assert!(merged > 0, "some merges are in the trace of a write");
 }
 
 #[test]
@@ -351,8 +384,11 @@ fn a_write_is_told_at_once() {
         }
         let at = world.now;
         let write = Write::Put { key: "key".into(), value: "value".into() };
-        world.round(0, vec![Input::Write { write, wall_ms: 0, reply: () }], true);
+        let trace = Context::new([9; 16], [1; 8], 1);
+        world.traced = u64::MAX;
+        world.round(0, vec![Input::Write { write, wall_ms: 0, trace, reply: () }], true);
         world.converge(seed);
+        assert_eq!(world.merged, world.members.len() as u64 - 1, "seed {seed}: a merge on each other member");
         assert!(world.now - at < Duration::from_millis(200), "seed {seed}: after {:?}", world.now - at);
     }
 }
@@ -365,7 +401,7 @@ fn a_clock_that_runs_ahead_wins_nothing_by_it() {
     (world.members[0].skew_ms, world.members[1].skew_ms) = (3_600_000, 0);
     for (at, value) in [(0, "ahead"), (1, "right")] {
         let write = Write::Put { key: "key".into(), value: value.into() };
-        world.round(at, vec![Input::Write { write, wall_ms: 0, reply: () }], true);
+        world.round(at, vec![Input::Write { write, wall_ms: 0, trace: None, reply: () }], true);
     }
     world.converge(1);
     for member in &world.members[1..] {
@@ -382,7 +418,7 @@ fn a_clock_that_runs_ahead_wins_nothing_by_it() {
     }
     // A writer that has seen it is later than it, or at least replaces it.
     let write = Write::Put { key: "key".into(), value: "after".into() };
-    world.round(1, vec![Input::Write { write, wall_ms: 0, reply: () }], true);
+    world.round(1, vec![Input::Write { write, wall_ms: 0, trace: None, reply: () }], true);
     world.converge(1);
     let entry = world.members[0].replica.map().get(b"key").unwrap();
     assert_eq!(entry.siblings().map(|held| held.value).collect::<Vec<_>>(), [b"after"]);

@@ -19,6 +19,22 @@ impl Span {
         Span
     }
 
+    #[cfg(feature = "crdt")]
+    pub(crate) fn crdt_submitted(_: &crate::crdt::Request) -> Span {
+        Span
+    }
+
+    #[cfg(feature = "crdt")]
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "clients come over a mesh"))]
+    pub(crate) fn crdt_served(_: NodeId, _: NodeId, _: bool) -> Span {
+        Span
+    }
+
+    #[cfg(feature = "crdt")]
+    pub(crate) fn merged(_: NodeId, _: NodeId, _: usize) -> Span {
+        Span
+    }
+
     pub(crate) fn is_disabled(&self) -> bool {
         true
     }

@@ -4,6 +4,8 @@ use tracing::field::{Empty, display};
 use tracing::info_span;
 use x0_identity::NodeId;
 
+#[cfg(feature = "crdt")]
+use crate::crdt::{Read, Request, Write};
 use crate::request::error::OperationError;
 use crate::request::operation::{Mutation, Operation, Query};
 
@@ -54,6 +56,49 @@ impl Span {
             true => info_span!(parent: None, "kv.write", node, from, error = Empty),
             false => info_span!(parent: None, "kv.read", node, from, error = Empty),
         })
+    }
+
+    /// A local caller submits a request to a CRDT keyspace.
+    #[cfg(feature = "crdt")]
+    pub(crate) fn crdt_submitted(request: &Request) -> Span {
+        macro_rules! begin {
+            ($name:literal) => {
+                info_span!($name, error = Empty)
+            };
+        }
+        Span(match request {
+            Request::Read(read) => match read {
+                Read::Get { .. } => begin!("kv.crdt.get"),
+                Read::Siblings { .. } => begin!("kv.crdt.siblings"),
+                Read::Counter { .. } => begin!("kv.crdt.counter"),
+                Read::Range(_) => begin!("kv.crdt.range"),
+                Read::Keyspaces => begin!("kv.crdt.keyspaces"),
+            },
+            Request::Write(write) => match write {
+                Write::Put { .. } => begin!("kv.crdt.put"),
+                Write::Add { .. } => begin!("kv.crdt.add"),
+                Write::Delete { .. } => begin!("kv.crdt.delete"),
+                Write::Clear { .. } => begin!("kv.crdt.clear"),
+            },
+        })
+    }
+
+    /// The request of a client to a CRDT keyspace has come.
+    #[cfg(feature = "crdt")]
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "clients come over a mesh"))]
+    pub(crate) fn crdt_served(node: NodeId, from: NodeId, is_write: bool) -> Span {
+        let (node, from) = (display(node), display(from));
+        Span(match is_write {
+            true => info_span!(parent: None, "kv.crdt.write", node, from, error = Empty),
+            false => info_span!(parent: None, "kv.crdt.read", node, from, error = Empty),
+        })
+    }
+
+    /// Changes of another member were joined.
+    #[cfg(feature = "crdt")]
+    pub(crate) fn merged(node: NodeId, from: NodeId, keys: usize) -> Span {
+        let (node, from) = (display(node), display(from));
+        Span(info_span!(parent: None, "crdt.merge", node, from, keys))
     }
 
     pub(crate) fn is_disabled(&self) -> bool {

@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
+use x0_kv::CrdtOptions;
 use x0_kv::cluster::Node;
 use x0_kv::trace::Tracing;
 
@@ -38,8 +39,9 @@ async fn below(spans: &Spans, caller: &str, count: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operations_through_a_follower_are_trees() {
     let spans = Spans::default();
-    // Not those of connections: quinn's, and x0-identity's, which a build of the whole workspace switches on.
-    let of_links = |target: &str| target.starts_with("quinn") || target.starts_with("x0_identity");
+    // Not the spans of connections, which a build of the whole workspace switches on.
+    let of_links =
+        |target: &str| ["quinn", "x0_identity", "x0_mesh"].iter().any(|name| target.starts_with(name));
     let of_operations = filter_fn(move |metadata| !of_links(metadata.target()));
     let subscriber = tracing_subscriber::registry().with(spans.clone().with_filter(of_operations));
     tracing::subscriber::set_global_default(subscriber).unwrap();
@@ -48,7 +50,7 @@ async fn operations_through_a_follower_are_trees() {
     let mut nodes = Vec::new();
     for number in 1..=NODES {
         let (mux, _) = machine.mux(number);
-        let options = machine.options(number).tracing(tracing.clone());
+        let options = machine.options(number).tracing(tracing.clone()).crdt(CrdtOptions::new([7; 16]));
         nodes.push((Node::start(options, &mux).unwrap(), mux));
     }
     // Not within a span: nothing is traced. The node opens its session.
@@ -93,6 +95,22 @@ async fn operations_through_a_follower_are_trees() {
     let get = async { missing.get("key").await }.instrument(tracing::info_span!("failing"));
     assert!(soon("a refused read", get).await.is_err());
     below(&spans, "failing", 3).await;
+
+    // A write of a CRDT keyspace and its merges on the two other members.
+    let crdt = store.crdt().unwrap();
+    soon("an untraced write", crdt.put("key", "value")).await.unwrap();
+    until("the members to be in sync", || {
+        let status = |node: &Node| node.crdt_status().unwrap();
+        nodes.iter().all(|(node, _)| status(node).keys == 1 && status(node).peers.values().all(|peer| *peer))
+    })
+    .await;
+    let put = async { crdt.put("other", "value").await }.instrument(tracing::info_span!("crdt"));
+    soon("a traced write", put).await.unwrap();
+    let merge = "crdt/kv.crdt.put/crdt.merge";
+    assert_eq!(below(&spans, "crdt", 4).await, ["crdt", "crdt/kv.crdt.put", merge, merge]);
+    let get = async { crdt.get("other").await }.instrument(tracing::info_span!("look"));
+    assert_eq!(soon("a traced read", get).await.unwrap().unwrap().value, "value");
+    assert_eq!(below(&spans, "look", 2).await, ["look", "look/kv.crdt.get"]);
 
     assert!(nodes.iter().all(|(node, _)| node.status().decode_errors == 0));
 }

@@ -40,7 +40,7 @@ pub(in super::super) fn start_crdt_client(
     alarm: &Alarm,
     options: &CoordinatorOptions,
 ) -> Result<CrdtSide, StartError> {
-    let calls = CrdtCalls::new(Inbox::new(alarm.clone()));
+    let calls = CrdtCalls::new(Inbox::new(alarm.clone()), options.tracing.clone());
     client::start(event_loop, mux, calls.clone(), options)?;
     Ok(CrdtSide::Client(calls))
 }

@@ -8,6 +8,7 @@ use x0_consensus::{Wal, WalOptions};
 use super::*;
 use crate::crdt::request::Read as ReadRequest;
 use crate::request::pending::Pending;
+use crate::trace::Tracing;
 
 const SEGMENT_LEN: u64 = 16 << 10;
 
@@ -21,11 +22,11 @@ fn start(disk: &SimDirectory, space: &Space) -> Crdt {
     let log = Wal::open(Arc::new(disk.clone()), log).unwrap();
     Crdt::start(
         options(),
-        NodeId::new(1).unwrap(),
-        5 << 32,
+        (NodeId::new(1).unwrap(), 5 << 32),
         Box::new(log),
-        Box::new(|_, _| {}),
+        Box::new(|_, _, _| {}),
         space.clone(),
+        Tracing::default(),
     )
     .unwrap()
 }

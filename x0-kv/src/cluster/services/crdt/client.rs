@@ -1,6 +1,6 @@
 //! The CRDT operations service of a client: calls that any member with such a keyspace can answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use x0_identity::NodeId;
 use x0_mesh::{Mux, PeerEventKind};
 
-use super::operations::CHANNEL;
+use super::operations::{self, CHANNEL};
 use crate::cluster::event_loop::EventLoop;
 use crate::cluster::inbox::Inbox;
 use crate::cluster::outbox::Outbox;
@@ -19,23 +19,45 @@ use crate::crdt::wire::{self, Failure, Message};
 use crate::crdt::{CrdtOutcome, Request};
 use crate::request::error::OperationError;
 use crate::request::pending::{Answer, Completion};
+use crate::trace::{Trace, Tracing};
 
 /// The most calls of a client that wait.
 const CALLS_MAX: usize = 4096;
 
+/// A request, its caller and its trace.
+pub(super) type Submitted = (Request, Caller);
+
 /// The callers' side of the service.
 #[derive(Debug, Clone)]
-pub(crate) struct CrdtCalls(Inbox<(Request, Completion<CrdtOutcome>)>);
+pub(crate) struct CrdtCalls {
+    inbox: Inbox<Submitted>,
+    tracing: Tracing,
+}
+
+/// A caller, and the trace of the call, which ends with the answer.
+#[derive(Debug)]
+pub(super) struct Caller {
+    completion: Completion<CrdtOutcome>,
+    trace: Trace,
+}
+
+impl Caller {
+    fn complete(self, result: Result<CrdtOutcome, OperationError>) {
+        self.trace.end(result.as_ref().err());
+        self.completion.complete(result);
+    }
+}
 
 impl CrdtCalls {
-    pub(crate) fn new(inbox: Inbox<(Request, Completion<CrdtOutcome>)>) -> CrdtCalls {
-        CrdtCalls(inbox)
+    pub(super) fn new(inbox: Inbox<Submitted>, tracing: Tracing) -> CrdtCalls {
+        CrdtCalls { inbox, tracing }
     }
 
     /// Hands over a request.
     pub(crate) fn call(&self, request: Request) -> Answer<CrdtOutcome> {
         let (completion, answer) = Answer::waiting();
-        match self.0.try_put(CALLS_MAX, || (request, completion)) {
+        let trace = Trace::crdt_submitted(&self.tracing, &request);
+        match self.inbox.try_put(CALLS_MAX, || (request, Caller { completion, trace })) {
             Ok(()) => answer,
             Err(error) => Answer::ready(Err(error)),
         }
@@ -47,7 +69,7 @@ pub(crate) struct CrdtClient {
     outbox: Outbox,
     calls: CrdtCalls,
     waiting: Waiting,
-    taken: Vec<(Request, Completion<CrdtOutcome>)>,
+    taken: Vec<Submitted>,
 }
 
 /// Registers the service of a client with this configuration.
@@ -62,7 +84,12 @@ pub(super) fn start(
         Role::Member => Vec::new(),
     };
     let waiting = Waiting::new(members, options.call_timeout);
-    event_loop.add(CrdtClient { outbox: CHANNEL.open(mux)?, calls, waiting, taken: Vec::new() });
+    event_loop.add(CrdtClient {
+        outbox: operations::open(mux, u16::MAX)?,
+        calls,
+        waiting,
+        taken: Vec::new(),
+    });
     Ok(())
 }
 
@@ -87,7 +114,10 @@ impl Service for CrdtClient {
         while let Poll::Ready(event) = self.outbox.poll_event(cx) {
             is_busy = true;
             let messages = match event.kind {
-                PeerEventKind::Up { .. } => self.waiting.up(event.peer),
+                PeerEventKind::Up { .. } => {
+                    let reads_traces = self.outbox.version(event.peer) >= 2;
+                    self.waiting.up(event.peer, reads_traces)
+                }
                 PeerEventKind::Down { .. } => self.waiting.down(event.peer),
                 _ => Vec::new(),
             };
@@ -110,10 +140,10 @@ impl Service for CrdtClient {
         }
         if is_raised {
             let mut calls = std::mem::take(&mut self.taken);
-            self.calls.0.take(&mut calls);
-            for (request, completion) in calls.drain(..) {
+            self.calls.inbox.take(&mut calls);
+            for (request, caller) in calls.drain(..) {
                 is_busy = true;
-                let message = self.waiting.call(now, request, completion);
+                let message = self.waiting.call(now, request, caller);
                 self.send(cx, message);
             }
             self.taken = calls;
@@ -128,7 +158,7 @@ impl Service for CrdtClient {
     }
 
     fn close(&mut self, error: &OperationError) {
-        self.calls.0.close(error);
+        self.calls.inbox.close(error);
         self.waiting.end(error);
     }
 }
@@ -137,7 +167,8 @@ impl Service for CrdtClient {
 #[derive(Debug)]
 struct Waiting {
     members: Vec<NodeId>,
-    reached: BTreeSet<NodeId>,
+    /// The members that are up, and whether they read the contexts of traces.
+    reached: BTreeMap<NodeId, bool>,
     timeout: Duration,
     next: u64,
     calls: BTreeMap<u64, Call>,
@@ -146,63 +177,67 @@ struct Waiting {
 #[derive(Debug)]
 struct Call {
     request: Request,
-    completion: Completion<CrdtOutcome>,
+    caller: Caller,
     deadline: Duration,
     /// The member that was asked, if one was reached.
     asked: Option<NodeId>,
 }
 
+impl Call {
+    /// The message to a member, with the context of the trace if the member reads it.
+    fn message(&self, number: u64, reads_traces: Option<&bool>) -> Bytes {
+        let trace = self.caller.trace.context().filter(|_| reads_traces == Some(&true));
+        wire::encode(&Message::Request { number, trace, request: self.request.clone() })
+    }
+}
+
 impl Waiting {
     fn new(members: Vec<NodeId>, timeout: Duration) -> Waiting {
-        Waiting { members, reached: BTreeSet::new(), timeout, next: 0, calls: BTreeMap::new() }
+        Waiting { members, reached: BTreeMap::new(), timeout, next: 0, calls: BTreeMap::new() }
     }
 
     /// The first of the members that is reached: the same one as long as it is, so that a client reads its
     /// own writes.
     fn member(&self) -> Option<NodeId> {
-        self.members.iter().copied().find(|member| self.reached.contains(member))
+        self.members.iter().copied().find(|member| self.reached.contains_key(member))
     }
 
-    fn call(
-        &mut self,
-        now: Duration,
-        request: Request,
-        completion: Completion<CrdtOutcome>,
-    ) -> Option<(NodeId, Bytes)> {
+    fn call(&mut self, now: Duration, request: Request, caller: Caller) -> Option<(NodeId, Bytes)> {
         if self.calls.len() >= CALLS_MAX {
-            completion.complete(Err(OperationError::Overloaded));
+            caller.complete(Err(OperationError::Overloaded));
             return None;
         }
         let number = self.next;
         self.next += 1;
         let asked = self.member();
-        let message = wire::encode(&Message::Request { number, request: request.clone() });
-        self.calls.insert(number, Call { request, completion, deadline: now + self.timeout, asked });
-        Some((asked?, message))
+        let call = Call { request, caller, deadline: now + self.timeout, asked };
+        let message = asked.map(|member| (member, call.message(number, self.reached.get(&member))));
+        self.calls.insert(number, call);
+        message
     }
 
     fn answer(&mut self, from: NodeId, number: u64, result: Result<CrdtOutcome, OperationError>) {
         if self.calls.get(&number).is_some_and(|call| call.asked == Some(from))
             && let Some(call) = self.calls.remove(&number)
         {
-            call.completion.complete(result);
+            call.caller.complete(result);
         }
     }
 
-    fn up(&mut self, node: NodeId) -> Vec<(NodeId, Bytes)> {
-        self.reached.insert(node);
+    fn up(&mut self, node: NodeId, reads_traces: bool) -> Vec<(NodeId, Bytes)> {
+        self.reached.insert(node, reads_traces);
         self.ask()
     }
 
     /// Sends the calls that no member was asked for yet.
     fn ask(&mut self) -> Vec<(NodeId, Bytes)> {
         let Some(member) = self.member() else { return Vec::new() };
+        let reads_traces = self.reached.get(&member);
         let unasked = self.calls.iter_mut().filter(|(_, call)| call.asked.is_none());
         unasked
             .map(|(number, call)| {
                 call.asked = Some(member);
-                let request = call.request.clone();
-                (member, wire::encode(&Message::Request { number: *number, request }))
+                (member, call.message(*number, reads_traces))
             })
             .collect()
     }
@@ -238,7 +273,7 @@ impl Waiting {
     fn give_up(&mut self, number: u64) {
         if let Some(call) = self.calls.remove(&number) {
             let ambiguous = call.asked.is_some() && matches!(call.request, Request::Write(_));
-            call.completion.complete(Err(OperationError::TimedOut { ambiguous }));
+            call.caller.complete(Err(OperationError::TimedOut { ambiguous }));
         }
     }
 
@@ -249,7 +284,7 @@ impl Waiting {
 
     fn end(&mut self, error: &OperationError) {
         for call in std::mem::take(&mut self.calls).into_values() {
-            call.completion.complete(Err(error.clone()));
+            call.caller.complete(Err(error.clone()));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use x0_identity::NodeId;
-use x0_mesh::Lane;
+use x0_mesh::{Lane, Mux};
 
 use crate::cluster::channel::ChannelSpec;
 use crate::cluster::outbox::Outbox;
@@ -19,6 +19,7 @@ use crate::crdt::{Crdt, CrdtOutcome, Read, ReplyTo, Request};
 use crate::request::codec::DecodeError;
 use crate::request::error::OperationError;
 use crate::telemetry::{OperationKind, OperationTelemetry};
+use crate::trace::{Trace, Tracing};
 
 /// Requests and answers: one lane, in order.
 const LANE: Lane = Lane::Ordered(0);
@@ -30,6 +31,12 @@ pub(crate) const CHANNEL: ChannelSpec = ChannelSpec {
     waiting_len_max: 8 << 20,
 };
 
+/// Opens the channel with the versions up to this one.
+pub(super) fn open(mux: &Mux, version_max: u16) -> Result<Outbox, StartError> {
+    let (first, last) = wire::VERSIONS.into_inner();
+    CHANNEL.open_versions(mux, first..=last.min(version_max).max(first))
+}
+
 /// The CRDT operations service of a member; see the [module](self).
 pub(crate) struct CrdtOperations {
     outbox: Outbox,
@@ -39,6 +46,8 @@ pub(crate) struct CrdtOperations {
     /// Answers of threads.
     answers: Outgoing,
     times: OperationTelemetry,
+    node: NodeId,
+    tracing: Tracing,
 }
 
 fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
@@ -49,21 +58,22 @@ fn encode(number: u64, result: Result<CrdtOutcome, OperationError>) -> Bytes {
 /// Registers the service.
 pub(super) fn start(part: &mut Part<'_>, crdt: Option<Crdt>) -> Result<(), StartError> {
     let (readers, answers) = (part.readers.clone(), Outgoing::new(part.alarm.clone()));
-    let outbox = CHANNEL.open(part.mux)?;
-    let times = OperationTelemetry::new();
-    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers, times });
+    let outbox = open(part.mux, part.version_max)?;
+    let (times, node, tracing) = (OperationTelemetry::new(), part.id, part.tracing.clone());
+    part.event_loop.add(CrdtOperations { outbox, crdt, readers, answers, times, node, tracing });
     Ok(())
 }
 
 impl CrdtOperations {
     /// Carries a request out. Unless it is refused, the answer comes through the inbox.
     fn message(&self, from: NodeId, payload: &Bytes) -> Result<Option<Bytes>, DecodeError> {
-        let Message::Request { number, request } = wire::decode(payload)? else { return Ok(None) };
+        let Message::Request { number, trace, request } = wire::decode(payload)? else { return Ok(None) };
         let Some(crdt) = &self.crdt else {
             let message = Message::Answer { number, result: Err(Failure::Unsupported) };
             return Ok(Some(wire::encode(&message)));
         };
         let answers = self.answers.inbox();
+        let trace = Trace::crdt_served(&self.tracing, trace, (self.node, from), &request);
         match request {
             Request::Read(read) => {
                 // The thread of the keyspace holds its lock while it joins the state of another member, which
@@ -74,6 +84,7 @@ impl CrdtOperations {
                 let job = Box::new(move || {
                     let result = crdt.read(&read);
                     timer.end(result.as_ref().err());
+                    trace.end(result.as_ref().err());
                     answers.put((from, encode(number, result)));
                 });
                 let refused = self.readers.read(length, job).is_err();
@@ -81,11 +92,13 @@ impl CrdtOperations {
             }
             Request::Write(write) => {
                 let timer = self.times.submitted(OperationKind::CrdtWrite);
+                let context = trace.context();
                 let answer = move |result: Result<CrdtOutcome, OperationError>| {
                     timer.end(result.as_ref().err());
+                    trace.end(result.as_ref().err());
                     answers.put((from, encode(number, result)));
                 };
-                crdt.write(write, ReplyTo::Other(Box::new(answer)));
+                crdt.write(write, context, ReplyTo::Other(Box::new(answer)));
                 Ok(None)
             }
         }

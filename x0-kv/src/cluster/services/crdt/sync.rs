@@ -1,10 +1,16 @@
 //! The CRDT sync service: datagrams between the keyspace of this member, which has a thread of its own, and
 //! those of other members.
+//!
+//! From version 2 of the channel on, a datagram may have the context of a traced write before it: the byte
+//! [`TRACED`], with which no datagram of a session begins, and the context. Other datagrams are those of
+//! version 1.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use x0_consensus::{Membership, MemoryStorage, Storage};
 use x0_mesh::{Lane, PeerEventKind};
 
@@ -17,9 +23,15 @@ use crate::cluster::{NodeError, NodeEvent, StartError};
 use crate::crdt::{Crdt, CrdtOptions};
 use crate::request::error::OperationError;
 use crate::seed::random_seed;
+use crate::trace::Context as TraceContext;
 
 /// Sessions repeat what was lost.
 const LANE: Lane = Lane::Datagram;
+/// The first byte of a datagram with a context. The version of sessions is in the upper half of theirs.
+const TRACED: u8 = 0xf0;
+const PREFIX_LEN: usize = 1 + TraceContext::LEN;
+/// The versions that this release speaks.
+const VERSIONS: RangeInclusive<u16> = 1..=2;
 
 pub(crate) const CHANNEL: ChannelSpec =
     ChannelSpec { name: "x0.kv.crdt.sync", lane: LANE, message_len_min: 128, waiting_len_max: 256 << 10 };
@@ -45,15 +57,41 @@ pub(super) fn start(
         Some(folder) => Box::new(crate::crdt::journal_in(&folder, &options, part.id)?),
         None => Box::new(MemoryStorage::new()),
     };
-    let outbox = CHANNEL.open_for_members(part.mux, part.access)?;
-    let len_max = outbox.message_len_max(LANE);
+    let versions = *VERSIONS.start()..=part.version_max.clamp(*VERSIONS.start(), *VERSIONS.end());
+    let outbox = CHANNEL.open_versions_for_members(part.mux, versions, part.access)?;
+    let mut len_max = outbox.message_len_max(LANE);
+    if part.tracing.is_on() {
+        // Room for the context, which the sessions do not know of.
+        len_max -= PREFIX_LEN;
+    }
     options.session.datagram_len_max = options.session.datagram_len_max.min(len_max);
     let datagrams = Outgoing::new(part.alarm.clone());
     let sent = datagrams.inbox();
-    let send = Box::new(move |to, payload| sent.put((to, payload)));
-    let crdt = Crdt::start(options, part.id, random_seed(), journal, send, part.space.clone())?;
+    let send = Box::new(move |to, payload, trace| sent.put((to, prefixed(payload, trace))));
+    let (who, space) = ((part.id, random_seed()), part.space.clone());
+    let crdt = Crdt::start(options, who, journal, send, space, part.tracing.clone())?;
     part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, is_failed: false });
     Ok(crdt)
+}
+
+/// A datagram with the context before it, if it has one.
+fn prefixed(payload: Bytes, trace: Option<TraceContext>) -> Bytes {
+    let Some(trace) = trace else { return payload };
+    let mut prefixed = BytesMut::with_capacity(PREFIX_LEN + payload.len());
+    prefixed.put_u8(TRACED);
+    prefixed.put_slice(&trace.to_bytes());
+    prefixed.put_slice(&payload);
+    prefixed.freeze()
+}
+
+/// A datagram without the context before it, and the context. `None` if that is malformed.
+fn split(mut payload: Bytes, has_context: bool) -> Option<(Bytes, Option<TraceContext>)> {
+    if !has_context || payload.first() != Some(&TRACED) {
+        return Some((payload, None));
+    }
+    let trace = TraceContext::from_bytes(payload.get(1..PREFIX_LEN)?.try_into().ok()?)?;
+    payload.advance(PREFIX_LEN);
+    Some((payload, Some(trace)))
 }
 
 impl Service for CrdtSync {
@@ -75,10 +113,20 @@ impl Service for CrdtSync {
             let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
             is_busy = true;
             let (received, payload) = received?;
-            self.crdt.datagram(received.from, payload);
+            let has_context = self.outbox.version(received.from) >= 2;
+            match split(payload, has_context) {
+                Some((payload, trace)) => self.crdt.datagram(received.from, payload, trace),
+                None => bus.peers.decode_error(received.from),
+            }
         }
         if is_raised {
-            is_busy |= self.datagrams.send(cx, &mut self.outbox, LANE);
+            is_busy |= self.datagrams.send_as(cx, &mut self.outbox, LANE, |outbox, to, payload| {
+                match outbox.version(to) {
+                    // It would not understand the context.
+                    ..2 if payload.first() == Some(&TRACED) => payload.slice(PREFIX_LEN..),
+                    _ => payload,
+                }
+            });
             if !self.is_failed
                 && let Some(error) = self.crdt.failure()
             {
@@ -95,5 +143,28 @@ impl Service for CrdtSync {
 
     fn close(&mut self, error: &OperationError) {
         self.datagrams.close(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_split_off_and_malformed_ones_are_refused() {
+        let datagram = Bytes::from_static(b"\x11datagram");
+        let trace = TraceContext::new([7; 16], [8; 8], 1);
+        assert_eq!(prefixed(datagram.clone(), None), datagram);
+        let whole = prefixed(datagram.clone(), trace);
+        assert_eq!(split(whole.clone(), true), Some((datagram.clone(), trace)));
+        assert_eq!(split(datagram.clone(), true), Some((datagram, None)));
+        // A peer of version 1 sends none: the session refuses it.
+        assert_eq!(split(whole.clone(), false), Some((whole.clone(), None)));
+        for len in 1..PREFIX_LEN {
+            assert_eq!(split(whole.slice(..len), true), None, "{len}");
+        }
+        assert_eq!(split(Bytes::from(vec![TRACED; 1]), true), None);
+        let zero = [&[TRACED][..], &[0; TraceContext::LEN]].concat();
+        assert_eq!(split(zero.into(), true), None);
     }
 }
