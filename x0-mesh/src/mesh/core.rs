@@ -17,6 +17,7 @@ use crate::datagram::{
 use crate::link::{Link, LinkEvent};
 use crate::liveness::LivenessState;
 use crate::router::LinkId;
+use crate::trace;
 use crate::traversal::TraversalStats;
 
 /// Frames that wait for one busy port. Above it the sockets of this node are not writable; above twice as
@@ -231,13 +232,15 @@ impl Core {
                     self.renewals.insert(link);
                     self.changes.links = true;
                 }
-                Output::RouteChanged { destination, next: Some(_) } => {
+                Output::RouteChanged { destination, next } => {
                     self.changes.routes = true;
-                    for payload in self.kept.remove(&destination).unwrap_or_default() {
-                        self.send(now, destination, &payload);
-                    }
+                    trace::adapt(destination, next, || {
+                        let kept = if next.is_some() { self.kept.remove(&destination) } else { None };
+                        for payload in kept.unwrap_or_default() {
+                            self.send(now, destination, &payload);
+                        }
+                    });
                 }
-                Output::RouteChanged { .. } => self.changes.routes = true,
                 // Findings are counted by the router.
                 Output::Report(_) => {}
             }

@@ -12,7 +12,7 @@ use super::connection::{Established, Remote, establish, identity};
 use super::jitter::Jitter;
 use super::race::{Winner, race};
 use super::shared::Shared;
-use crate::{DownReason, RecvError};
+use crate::{DownReason, RecvError, trace};
 
 /// Dials a peer whenever it is not connected, until the task is aborted.
 pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: SocketAddr) {
@@ -20,7 +20,11 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
     let mut pause = shared.config.backoff_min;
     loop {
         // Whichever comes first: this attempt, or a connection that the peer made.
-        if let Winner::First(attempt) = race(dial(&shared, peer, address), shared.linked(peer, true)).await {
+        let dial = trace::dial(peer, address, dial(&shared, peer, address), |failure| match failure {
+            Failure::Reported(reason) => Some(reason.to_string()),
+            Failure::Quiet => None,
+        });
+        if let Winner::First(attempt) = race(dial, shared.linked(peer, true)).await {
             match attempt {
                 Ok((established, _)) => {
                     // In a task of its own: this one may be aborted by a new address, and the connection is
