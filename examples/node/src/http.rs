@@ -21,12 +21,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use x0_identity::Identity;
+use x0_kv::trace::Context as TraceContext;
 
 use self::config::{HttpConfig, Route};
 use self::problem::Problem;
 use crate::log::Log;
-use crate::observe::telemetry;
+use crate::observe::{telemetry, trace};
 
 /// Most connections of one listener; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
@@ -104,6 +107,7 @@ pub(crate) fn bounded(routes: Router) -> Router {
         })
         .method_not_allowed_fallback(|| async { Problem::new(405, "the resource does not have this method") })
         .layer(from_fn(limit))
+        .layer(from_fn(traced))
         .layer(from_fn(count))
 }
 
@@ -112,6 +116,19 @@ async fn count(request: Request, next: Next) -> Response {
     let (endpoint, begun) = (telemetry::endpoint(request.uri().path()), Instant::now());
     let response = next.run(request).await;
     telemetry::request(endpoint, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// Continues the trace of a request that has one (W3C Trace Context, section 3.2). Other requests are not
+/// traced.
+async fn traced(request: Request, next: Next) -> Response {
+    let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(parent) = parent.filter(TraceContext::is_sampled) else { return next.run(request).await };
+    let endpoint = telemetry::endpoint(request.uri().path());
+    let span = tracing::info_span!(parent: None, "http.request", endpoint, status = Empty);
+    span.in_scope(|| trace::adopt(&parent));
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
     response
 }
 

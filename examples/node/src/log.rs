@@ -13,8 +13,10 @@ use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use x0_kv::trace::Context;
+
 use self::record::{Format, Level};
-use crate::observe::telemetry;
+use crate::observe::{telemetry, trace};
 
 /// The maximum number of lines in the queue.
 const LINES_MAX: usize = 1024;
@@ -68,12 +70,18 @@ impl Log {
         Ok(log)
     }
 
-    /// Queues a line, or counts it as dropped. Never waits for the log to be written.
+    /// Queues a line, or counts it as dropped. Never waits for the log to be written. The line has the ids of
+    /// the current span if that is exported.
     pub(crate) fn event(&self, event: &str, details: impl Display) {
+        self.event_in(trace::current(), event, details);
+    }
+
+    /// As [`event`](Log::event), with the ids of this span.
+    pub(crate) fn event_in(&self, span: Option<Context>, event: &str, details: impl Display) {
         if let (Level::Error, component) = record::class(event) {
             telemetry::error(component);
         }
-        let line = self.line(event, details);
+        let line = self.line(span, event, details);
         let mut state = self.queue.lock();
         let needed = 1 + usize::from(state.dropped > 0);
         if state.lines.len() + needed > LINES_MAX {
@@ -105,14 +113,14 @@ impl Log {
 
     fn state_dropped(&self, state: &mut State) {
         if state.dropped > 0 {
-            let line = self.line("log-lines-dropped", format!("count={}", state.dropped));
+            let line = self.line(None, "log-lines-dropped", format!("count={}", state.dropped));
             state.lines.push_back(line);
             state.dropped = 0;
         }
     }
 
-    fn line(&self, event: &str, details: impl Display) -> String {
-        record::line(self.format, &self.node, event, &details.to_string())
+    fn line(&self, span: Option<Context>, event: &str, details: impl Display) -> String {
+        record::line(self.format, &self.node, event, span, &details.to_string())
     }
 }
 
@@ -218,7 +226,7 @@ mod tests {
     #[test]
     fn a_line_is_one_line_of_bounded_length() {
         let (log, ..) = gated();
-        let line = log.line("e", "a\nb");
+        let line = log.line(None, "e", "a\nb");
         assert!(line.ends_with("event=e a | b\n") && line.matches('\n').count() == 1, "{line}");
     }
 

@@ -51,13 +51,15 @@ impl Observe {
     /// Installs the recorder if a listener serves `metrics`, and the exporter of traces if they have a
     /// receiver. Both come before every part of the node that makes handles: a handle made earlier records
     /// nothing.
-    pub(crate) fn install(config: &NodeConfig) -> Result<Observe> {
+    pub(crate) fn install(config: &NodeConfig, log: &Log) -> Result<Observe> {
         let wants = config.http.iter().any(|listener| listener.routes.contains(&Route::Metrics));
         let metrics = if wants { Some(Metrics::install()?) } else { None };
         let traces = match &config.observe.traces {
             Some(receiver) => {
                 let instance = KeyValue::new("service.instance.id", config.node.to_string());
-                Some(Traces::install(receiver, [instance])?)
+                let slow = Duration::from_millis(config.observe.slow_ms);
+                let ratio = config.observe.trace_ratio.get();
+                Some(Traces::install(receiver, [instance], ratio, Some((log.clone(), slow)))?)
             }
             None => None,
         };

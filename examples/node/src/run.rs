@@ -86,9 +86,9 @@ type Seen = Arc<Mutex<BTreeMap<NodeId, u64>>>;
 
 async fn start(args: &RunArgs) -> Result<Running> {
     let config = NodeConfig::load(&args.config)?;
-    // Before anything makes a handle of a metric.
-    let observe = Observe::install(&config)?;
     let log = Log::start(config.node, args.log).context("cannot start the thread of the log")?;
+    // Before anything makes a handle of a metric. The log makes none.
+    let observe = Observe::install(&config, &log)?;
     fatal::end_after_stop(&log)?;
     let panics = Panics::watch(&log);
     let renewing = SharedRenewing::default();
@@ -397,6 +397,8 @@ impl Running {
     /// Reads the identity and the bundle from their files again, and reconnects to every peer with a new
     /// identity.
     fn reload(&self) -> Result<()> {
+        // The rotation is a trace of its own, and the lines of the log have its id.
+        let _span = tracing::info_span!(parent: None, "node.reload").entered();
         let reloaded = identity::reload(&self.identity, &self.config.svid, &self.config.bundle)?;
         if reloaded.bundle {
             let count = self.identity.trust_bundle().authorities().len();

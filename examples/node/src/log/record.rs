@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value};
+use serde_json::Map;
+use x0_kv::trace::Context;
 
 /// The maximum length of a line in bytes; longer ones are cut.
 pub(crate) const LINE_LEN_MAX: usize = 8 << 10;
@@ -57,14 +58,14 @@ impl Level {
 }
 
 /// The components of events.
-pub(crate) const COMPONENTS: [&str; 9] =
-    ["node", "consensus", "mesh", "identity", "disk", "scrub", "crdt", "rag", "observe"];
+pub(crate) const COMPONENTS: [&str; 10] =
+    ["node", "consensus", "mesh", "identity", "disk", "scrub", "kv", "crdt", "rag", "observe"];
 
 /// The level and the component of an event.
 pub(crate) fn class(event: &str) -> (Level, &'static str) {
     match event {
         "panic" | "stop-forced" | "node-failed" | "node-hung" | "supervisor-failed" => (Level::Error, "node"),
-        "leader" | "membership" | "voting" => (Level::Info, "consensus"),
+        "leader" | "election" | "membership" | "voting" => (Level::Info, "consensus"),
         "no-leader" | "waiting-for-founders" | "rejoining" | "waiting-to-be-added" => {
             (Level::Warning, "consensus")
         }
@@ -76,6 +77,7 @@ pub(crate) fn class(event: &str) -> (Level, &'static str) {
         "space-available" => (Level::Info, "disk"),
         "scrub-completed" | "scrub-repaired" => (Level::Info, "scrub"),
         "scrub-damaged" | "scrub-diverged" | "scrub-failed" => (Level::Error, "scrub"),
+        "operation-failed" | "operation-slow" => (Level::Warning, "kv"),
         "crdt-failed" => (Level::Error, "crdt"),
         "rag-started" => (Level::Info, "rag"),
         "rag-rebuild" => (Level::Warning, "rag"),
@@ -87,16 +89,23 @@ pub(crate) fn class(event: &str) -> (Level, &'static str) {
 }
 
 /// The line of a record, with its end. Whatever the details hold, it is one line of at most
-/// [`LINE_LEN_MAX`] bytes and the end.
-pub(crate) fn line(format: Format, node: &str, event: &str, details: &str) -> String {
+/// [`LINE_LEN_MAX`] bytes and the end. `span` is the span of the event.
+pub(crate) fn line(format: Format, node: &str, event: &str, span: Option<Context>, details: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let ids = || {
+        let ids = span.map(|span| format!("trace_id={} span_id={} ", trace_id(&span), span_id(&span)));
+        ids.unwrap_or_default()
+    };
     let mut line = match format {
-        Format::Text => text(format!("{} node={node} event={event} ", super::timestamp(now)), details),
+        Format::Text => {
+            text(format!("{} node={node} event={event} {}", super::timestamp(now), ids()), details)
+        }
         Format::Journald => {
             let (level, component) = class(event);
-            text(format!("<{}>node={node} event={event} component={component} ", level.priority()), details)
+            let priority = level.priority();
+            text(format!("<{priority}>node={node} event={event} component={component} {}", ids()), details)
         }
-        Format::Json => json(now, node, event, details),
+        Format::Json => json(now, node, event, span, details),
     };
     line.push('\n');
     line
@@ -129,7 +138,16 @@ fn text(mut line: String, details: &str) -> String {
     line
 }
 
-fn json(now: u128, node: &str, event: &str, details: &str) -> String {
+/// The hexadecimal digits of OTLP's and W3C's texts.
+fn trace_id(span: &Context) -> String {
+    format!("{:032x}", u128::from_be_bytes(span.trace_id()))
+}
+
+fn span_id(span: &Context) -> String {
+    format!("{:016x}", u64::from_be_bytes(span.span_id()))
+}
+
+fn json(now: u128, node: &str, event: &str, span: Option<Context>, details: &str) -> String {
     let (level, component) = class(event);
     let mut len_max = LINE_LEN_MAX;
     loop {
@@ -145,9 +163,9 @@ fn json(now: u128, node: &str, event: &str, details: &str) -> String {
             "node": node,
             "event": event,
             "component": component,
-            // No event of today belongs to a trace.
-            "trace_id": Value::Null,
-            "span_id": Value::Null,
+            // Null outside of a trace.
+            "trace_id": span.as_ref().map(trace_id),
+            "span_id": span.as_ref().map(span_id),
             "fields": fields,
         });
         let line = escaped(&record.to_string());
@@ -226,6 +244,8 @@ fn boundary(text: &str, at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     const HOSTILE: &str = "a\nb\r\0\u{1b}[2J\u{202e}\u{2028}\u{85}\"\\ c=d";
@@ -242,7 +262,7 @@ mod tests {
     fn a_record_is_one_line_in_every_format() {
         for format in [Format::Text, Format::Json, Format::Journald] {
             for details in [HOSTILE, &HOSTILE.repeat(2000), &"ü".repeat(20_000), "", "why="] {
-                let line = line(format, "n", "e", details);
+                let line = line(format, "n", "e", None, details);
                 assert!(line.ends_with('\n') && line.len() <= LINE_LEN_MAX + 1, "{format:?}: {}", line.len());
                 assert_eq!(lines(&line), 1, "{format:?}: {line:?}");
                 assert!(!line.contains(['\u{1b}', '\u{202e}', '\0']), "{format:?}: {line:?}");
@@ -253,7 +273,7 @@ mod tests {
     #[test]
     fn json_lines_give_back_what_was_logged() {
         let details = format!("keyspace=k key={:?} from=2 why={HOSTILE}", "x=\"1\" y=2");
-        let line = line(Format::Json, "0001", "scrub-damaged", &details);
+        let line = line(Format::Json, "0001", "scrub-damaged", None, &details);
         let record: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&record["level"], &record["component"]), (&"error".into(), &"scrub".into()));
         assert_eq!((&record["node"], &record["event"]), (&"0001".into(), &"scrub-damaged".into()));
@@ -266,7 +286,7 @@ mod tests {
         assert_eq!(spaced, [("address", "a b c"), ("identity", "spiffe://x/y")]);
         assert_eq!(fields_of("thread `x` panicked"), [("text", "thread `x` panicked")]);
         // A line that is cut is whole JSON.
-        let long = super::line(Format::Json, "n", "e", &format!("why={}", "\n".repeat(9000)));
+        let long = super::line(Format::Json, "n", "e", None, &format!("why={}", "\n".repeat(9000)));
         assert!(serde_json::from_str::<Value>(&long).is_ok());
     }
 
@@ -283,7 +303,7 @@ mod tests {
             let key = String::from_utf8_lossy(&key);
             let why = format!("{key}\n\0\u{1b}[31m\u{202e}{HOSTILE}");
             let details = format!("keyspace=k number={number} key={key:?} why={why}");
-            let line = line(Format::Json, "0000000000000001", "scrub-damaged", &details);
+            let line = line(Format::Json, "0000000000000001", "scrub-damaged", None, &details);
             let record: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(record["fields"]["number"], number.to_string());
             assert_eq!(record["fields"]["why"], why.replace('\0', "\u{2400}"));
@@ -298,10 +318,27 @@ mod tests {
     #[test]
     fn journald_lines_begin_with_their_priority() {
         assert!(
-            line(Format::Journald, "n", "panic", "x").starts_with("<3>node=n event=panic component=node x")
+            line(Format::Journald, "n", "panic", None, "x")
+                .starts_with("<3>node=n event=panic component=node x")
         );
-        assert!(line(Format::Journald, "n", "peer-down", "").starts_with("<4>"));
-        assert!(line(Format::Journald, "n", "started", "").starts_with("<6>"));
+        assert!(line(Format::Journald, "n", "peer-down", None, "").starts_with("<4>"));
+        assert!(line(Format::Journald, "n", "started", None, "").starts_with("<6>"));
+    }
+
+    #[test]
+    fn lines_of_a_span_have_its_ids() {
+        let header = "00-0af7651916cd43dd8448eb211c80319c-00ad6b7169203331-01";
+        let span: Context = header.parse().unwrap();
+        let line = |format| line(format, "n", "operation-slow", Some(span), "ms=7");
+        let record: Value = serde_json::from_str(&line(Format::Json)).unwrap();
+        let ids = ["trace_id", "span_id"].map(|key| record[key].as_str().unwrap().to_owned());
+        assert_eq!(ids, ["0af7651916cd43dd8448eb211c80319c", "00ad6b7169203331"]);
+        assert_eq!(record["fields"]["ms"], "7");
+        for format in [Format::Text, Format::Journald] {
+            let line = line(format);
+            let ids = " trace_id=0af7651916cd43dd8448eb211c80319c span_id=00ad6b7169203331 ms=7\n";
+            assert!(line.ends_with(ids), "{line}");
+        }
     }
 
     #[test]

@@ -16,11 +16,19 @@ pub(crate) struct ObserveConfig {
     pub(crate) traces: Option<Receiver>,
     /// The share of the operations that are traced, of those that enter here without a trace.
     pub(crate) trace_ratio: Ratio,
+    /// A traced operation that takes longer has a line in the log, in milliseconds.
+    pub(crate) slow_ms: u64,
 }
 
 impl Default for ObserveConfig {
     fn default() -> ObserveConfig {
-        ObserveConfig { lag_max: 1000, stall_ms: 10_000, traces: None, trace_ratio: Ratio(10_000) }
+        ObserveConfig {
+            lag_max: 1000,
+            stall_ms: 10_000,
+            traces: None,
+            trace_ratio: Ratio(10_000),
+            slow_ms: 1000,
+        }
     }
 }
 

@@ -5,13 +5,18 @@
 //! hangs or answers garbage costs spans, which are counted in `x0_trace_dropped_total`, and never delays an
 //! operation.
 //!
+//! The spans of x0-identity and x0-mapek belong to no operation. A share of them is exported, and each
+//! rotation and each action of the healer.
+//!
 //! Without `traces` in the configuration no subscriber is installed, and no span is made.
 
 pub(crate) mod client;
 mod http;
+mod lines;
 mod propagate;
 mod queue;
 pub(crate) mod receiver;
+mod select;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +28,15 @@ use opentelemetry_otlp::{RetryPolicy, SpanExporter, WithExportConfig as _, WithH
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter as _};
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
-use x0_kv::trace::Tracing;
+use x0_kv::trace::{Context as TraceContext, Propagator as _, Tracing};
 
 use self::http::BlockingClient;
+use self::lines::Lines;
 use self::propagate::OtelPropagator;
 use self::queue::{Queue, Sender};
 use self::receiver::Receiver;
+use crate::log::Log;
 
 /// The time of one request to the receiver.
 const EXPORT_LIMIT: Duration = Duration::from_secs(2);
@@ -45,10 +51,13 @@ pub(crate) struct Traces {
 
 impl Traces {
     /// Installs the subscriber of the process, and starts the thread that sends to `receiver`. Only one can
-    /// be installed. `attributes` describe the process.
+    /// be installed. `attributes` describe the process. The share `ratio` of the spans that belong to no
+    /// operation is sent. The log gets the operations that fail or take longer than the time beside it.
     pub(crate) fn install(
         receiver: &Receiver,
         attributes: impl IntoIterator<Item = KeyValue>,
+        ratio: f64,
+        log: Option<(Log, Duration)>,
     ) -> Result<Traces> {
         let resource = Resource::builder_empty()
             .with_attribute(KeyValue::new("service.name", "x0-node"))
@@ -67,7 +76,7 @@ impl Traces {
         let queue = Queue::start(exporter).context("cannot start the thread of the traces")?;
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
-            .with_span_processor(Sender::new(queue.clone()))
+            .with_span_processor(Sender::new(queue.clone(), log.map(|(log, slow)| Lines::new(log, slow))))
             .build();
         // A context is activated nowhere: it would be built, with its parent, before a parent is adopted.
         let layer = tracing_opentelemetry::layer()
@@ -77,7 +86,7 @@ impl Traces {
             .with_threads(false)
             .with_location(false)
             .with_target(false)
-            .with_filter(filter_fn(|metadata| metadata.target().starts_with("x0_")));
+            .with_filter(select::exported(Tracing::new(Arc::new(OtelPropagator)).ratio(ratio)));
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
             .context("cannot install the subscriber of the spans")?;
         Ok(Traces { queue })
@@ -92,4 +101,14 @@ impl Traces {
     pub(crate) fn flush(&self) {
         self.queue.flush(FLUSH_LIMIT);
     }
+}
+
+/// Makes `parent` the parent of the current span.
+pub(crate) fn adopt(parent: &TraceContext) {
+    OtelPropagator.adopt(parent);
+}
+
+/// The context of the current span, for a line of the log; `None` outside of spans that are exported.
+pub(crate) fn current() -> Option<TraceContext> {
+    OtelPropagator.current()
 }

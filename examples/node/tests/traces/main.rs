@@ -196,6 +196,79 @@ fn the_member_decides_about_operations_of_clients() {
     receiver.trace(&trace, |spans| spans.iter().any(|span| span.name == "log.write"));
 }
 
+/// The lines of the log have the ids of the spans that the receiver gets, and a request over HTTP continues the
+/// trace of its client.
+#[test]
+fn lines_of_the_log_and_requests_over_http_join_their_traces() {
+    let receiver = Receiver::start();
+    let cluster = Cluster::init(1);
+    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let section = format!(
+        "traces = \"{}\"\ntrace_ratio = 1.0\nslow_ms = 0\n[[http]]\naddress = \"127.0.0.1:{http}\"\nroutes = [\"metrics\"]\n\
+         tls = \"off\"",
+        receiver.url
+    );
+    observe(&cluster, 1, &section);
+    let config = cluster.path("node-1/node.toml");
+    let mut node = Process::start(x0_node(&["run", "--log", "json", "--config"]).arg(config));
+    let ids = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["trace_id", "span_id"].map(|key| record[key].as_str().unwrap_or_else(|| panic!("{line}")).to_owned())
+    };
+    let [trace, span] = ids(&node.logged("\"event\":\"election\""));
+    let spans = receiver.trace(&trace, |spans| spans.iter().any(|one| one.id == span));
+    assert_eq!(spans[0].name, "consensus.election");
+    kv(&["put", "key", "value"], &client_of(&cluster, 1, None));
+    let [trace, span] = ids(&node.logged_both("\"event\":\"operation-slow\"", "\"kv.write\""));
+    let spans = receiver.trace(&trace, |spans| spans.iter().any(|one| one.id == span));
+    assert!(spans.iter().any(|one| one.id == span && one.name == "kv.write"), "{spans:#?}");
+    // The identity is read again within a span, and so are the lines about it.
+    let issued = x0_node(&["issue", "--node", "1", "--dir"]).arg(cluster.root()).output().unwrap();
+    assert!(issued.status.success(), "{issued:?}");
+    let [trace, span] = ids(&node.logged("\"event\":\"identity-rotated\""));
+    let spans = receiver.trace(&trace, |spans| spans.iter().any(|one| one.name == "identity.rotate"));
+    assert!(spans.iter().any(|one| one.name == "identity.rotate" && one.parent == span), "{spans:#?}");
+
+    let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\ntraceparent: {parent}\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    let spans = receiver.trace("0af7651916cd43dd8448eb211c80319c", |spans| !spans.is_empty());
+    assert_eq!((spans[0].name.as_str(), spans[0].parent.as_str()), ("http.request", "b7ad6b7169203331"));
+}
+
+/// A write to a CRDT keyspace is one tree as well, with its merge on each other member.
+#[test]
+fn a_write_to_a_crdt_keyspace_is_merged_within_its_trace() {
+    let receiver = Receiver::start();
+    let cluster = Cluster::init(3);
+    for number in 1..=3 {
+        observe(&cluster, number, &format!("traces = \"{}\"\ntrace_ratio = 0.0", receiver.url));
+    }
+    let _nodes: Vec<Process> = (1..=3).map(|number| cluster.start(number)).collect();
+    let config = client_of(&cluster, 1, Some(&receiver.url));
+    // Once each member has this write they know each other, and the next one reaches them in one datagram.
+    kv(&["put", "--crdt", "first", "value"], &config);
+    let begun = Instant::now();
+    for number in 2..=3 {
+        let config = client_of(&cluster, number, None);
+        while x0_node(&["kv", "get", "--crdt", "first", "--config", &config]).output().unwrap().stdout
+            != b"value\n"
+        {
+            assert!(begun.elapsed() < LIMIT, "node {number} does not get the first write");
+        }
+    }
+    let trace = printed(&kv(&["put", "--trace", "--crdt", "key", "value"], &config));
+    let spans = receiver.trace(&trace, |spans| {
+        nodes(spans, "crdt.merge").len() == 2 && spans.iter().any(|span| span.name == "kv.command")
+    });
+    let of = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let (put, write) = (of("kv.crdt.put")[0], of("kv.crdt.write")[0]);
+    assert_eq!((&write.parent, &put.parent), (&put.id, &of("kv.command")[0].id));
+    assert!(of("crdt.merge").iter().all(|merge| merge.parent == write.id), "{spans:#?}");
+}
+
 /// What a receiver does with a connection.
 type Behaviour = fn(TcpStream);
 

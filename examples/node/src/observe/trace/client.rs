@@ -43,7 +43,7 @@ impl CommandTrace {
             let tracing = Tracing::new(Arc::new(Fixed(context)));
             return Ok(CommandTrace { traces: None, tracing, span: Span::none(), context });
         };
-        let traces = Traces::install(receiver, [KeyValue::new("service.instance.id", "client")])?;
+        let traces = Traces::install(receiver, [KeyValue::new("service.instance.id", "client")], 0.0, None)?;
         let tracing = traces.tracing(0.0);
         let span = tracing::info_span!(parent: None, "kv.command");
         let context = span.in_scope(|| {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
 
+use super::lines::Lines;
 use crate::observe::telemetry;
 
 /// Most finished spans that wait. Further ones are dropped.
@@ -145,13 +146,16 @@ fn send(exporter: &impl SpanExporter, batch: Vec<SpanData>) -> bool {
     is_sent
 }
 
-/// Puts the spans of a provider into a queue.
+/// Puts the spans of a provider into a queue, and some of them into the log.
 #[derive(Debug)]
-pub(super) struct Sender(Queue);
+pub(super) struct Sender {
+    queue: Queue,
+    lines: Option<Lines>,
+}
 
 impl Sender {
-    pub(super) fn new(queue: Queue) -> Sender {
-        Sender(queue)
+    pub(super) fn new(queue: Queue, lines: Option<Lines>) -> Sender {
+        Sender { queue, lines }
     }
 }
 
@@ -159,7 +163,10 @@ impl SpanProcessor for Sender {
     fn on_start(&self, _: &mut Span, _: &opentelemetry::Context) {}
 
     fn on_end(&self, span: SpanData) {
-        self.0.put(span);
+        if let Some(lines) = &self.lines {
+            lines.ended(&span);
+        }
+        self.queue.put(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -167,7 +174,7 @@ impl SpanProcessor for Sender {
     }
 
     fn shutdown_with_timeout(&self, limit: Duration) -> OTelSdkResult {
-        self.0.flush(limit);
+        self.queue.flush(limit);
         Ok(())
     }
 }
