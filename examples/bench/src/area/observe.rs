@@ -1,10 +1,11 @@
-//! The cost of observation: three x0 nodes with every output off, scraped, and scraped with JSON logs, beside
-//! three etcd servers that are scraped the same way.
+//! The cost of observation: three x0 nodes with every output off; scraped; scraped with JSON logs and 1 % of
+//! the operations traced; and traced to a receiver that hangs. Beside them, three etcd servers that are
+//! scraped the same way.
 //!
 //! The systems take turns, one window each, so that all of them see the same machine. While a scraped system
-//! has its window, each of its servers is asked for `/metrics` every second. Traces are not measured: x0-node
-//! does not emit any.
+//! has its window, each of its servers is asked for `/metrics` every second.
 
+mod receiver;
 mod scraper;
 
 use std::path::PathBuf;
@@ -12,16 +13,20 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use self::receiver::Receiver;
 use self::scraper::{Scraper, Scrapes};
 use crate::load::{KeySpace, Load, Measured, Operation, Window};
 use crate::peer::{Cluster, etcd, x0};
-use crate::process;
+use crate::row::{self, Better, Row, ratio};
 use crate::statistics::median;
+use crate::{process, procfs};
 
+/// The share of the operations that is traced.
+const TRACE_RATIO: f64 = 0.01;
 /// The time in which a cluster must respond after the start.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// The cost of metrics and JSON logs, beside etcd that is scraped the same way.
+/// The cost of metrics, traces and JSON logs, beside etcd that is scraped the same way.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Windows of each system
@@ -36,6 +41,9 @@ pub(crate) struct Options {
     /// Measure x0 alone
     #[arg(long)]
     without_etcd: bool,
+    /// Write the rows as a JSON array to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Folder for the systems' data; on a disk, not in memory
     #[arg(long, default_value = "/var/tmp")]
     folder: PathBuf,
@@ -61,10 +69,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let data = process::data_folder(&options.folder)?;
     let keys = KeySpace { keys: 10_000, value_len: 256 };
     let mut systems = Vec::new();
+    let (live, hung) = (Receiver::start(true)?, Receiver::start(false)?);
+    let traces = |receiver: &Receiver| Some((receiver.port(), TRACE_RATIO));
+    let scraped = x0::Outputs { metrics: true, ..x0::Outputs::default() };
     for (name, outputs) in [
         ("x0, all off", x0::Outputs::default()),
-        ("x0, scraped", x0::Outputs { metrics: true, json_logs: false }),
-        ("x0, scraped, JSON logs", x0::Outputs { metrics: true, json_logs: true }),
+        ("x0, scraped", scraped),
+        ("x0, + traces, JSON logs", x0::Outputs { json_logs: true, traces: traces(&live), ..scraped }),
+        ("x0, traces to a hung peer", x0::Outputs { traces: traces(&hung), ..x0::Outputs::default() }),
     ] {
         let (cluster, metrics) = x0::start_with(data.path(), outputs)?;
         systems.push(system(name, cluster, metrics, keys)?);
@@ -74,6 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let metrics = cluster.client_ports();
         systems.push(system("etcd, scraped", cluster, metrics, keys)?);
     }
+    let mut all = Vec::new();
     for clients in &options.clients {
         for turn in 0..options.windows {
             for system in &mut systems {
@@ -92,7 +105,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 system.windows.push(measured);
             }
         }
-        report(*clients, &mut systems);
+        let taken: Vec<_> =
+            systems.iter_mut().map(|system| Ok((system.name, take(system)?))).collect::<Result<_>>()?;
+        print(*clients, options.windows, &taken);
+        all.extend(rows(*clients, &taken));
+    }
+    println!("{} traced puts have arrived at the receiver in {} requests", live.puts(), live.requests());
+    if let Some(path) = &options.json {
+        row::write(path, &all)?;
     }
     Ok(())
 }
@@ -104,32 +124,131 @@ fn system(name: &'static str, mut cluster: Cluster, metrics: Vec<u16>, keys: Key
     Ok(System { name, load, cluster, metrics, windows: Vec::new(), scrapes: Scrapes::default() })
 }
 
-/// Prints the medians of the windows, and takes them.
-fn report(clients: usize, systems: &mut [System]) {
-    println!("puts of 256 bytes by {clients} clients, medians of {} windows", systems[0].windows.len());
+/// The medians of the windows of a system.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    rate: f64,
+    p99_ms: f64,
+    cpu_us: f64,
+    resident_mib: f64,
+    scrape_p50_ms: f64,
+    scrape_p99_ms: f64,
+    scrape_bytes: f64,
+}
+
+/// The metrics of the rows: name, unit, direction and figure.
+type Metric = (&'static str, &'static str, Better, fn(&Figures) -> f64);
+const METRICS: [Metric; 6] = [
+    ("operations", "1/s", Better::More, |figures| figures.rate),
+    ("p99", "ms", Better::Less, |figures| figures.p99_ms),
+    ("server cpu", "us/op", Better::Less, |figures| figures.cpu_us),
+    ("resident memory", "MiB/server", Better::Less, |figures| figures.resident_mib),
+    ("scrape p99", "ms", Better::Less, |figures| figures.scrape_p99_ms),
+    ("scrape length", "bytes", Better::Less, |figures| figures.scrape_bytes),
+];
+
+/// The figures of the windows since the last call.
+fn take(system: &mut System) -> Result<Figures> {
+    let windows = std::mem::take(&mut system.windows);
+    let scrapes = std::mem::take(&mut system.scrapes);
+    let of = |value: fn(&Measured) -> f64| {
+        median(&windows.iter().map(value).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    };
+    let pids = system.cluster.pids();
+    Ok(Figures {
+        rate: of(|window| window.operations as f64 / window.elapsed.as_secs_f64()),
+        p99_ms: of(|window| window.p99.as_secs_f64() * 1e3),
+        cpu_us: of(|window| window.server_cpu.as_secs_f64() * 1e6 / window.operations.max(1) as f64),
+        resident_mib: procfs::resident(&pids)? as f64 / f64::from(1 << 20) / pids.len() as f64,
+        scrape_p50_ms: scrapes.percentile_ms(0.5),
+        scrape_p99_ms: scrapes.percentile_ms(0.99),
+        scrape_bytes: scrapes.bytes as f64,
+    })
+}
+
+fn print(clients: usize, windows: usize, systems: &[(&'static str, Figures)]) {
+    println!("puts of 256 bytes by {clients} clients, medians of {windows} windows");
     println!(
-        "{:<24} {:>9} {:>6} {:>9} {:>9} {:>6} {:>12} {:>12} {:>10}",
-        "system", "puts/s", "ratio", "p99 ms", "CPU us/op", "ratio", "scrape p50", "scrape p99", "bytes"
+        "{:<26} {:>9} {:>6} {:>9} {:>6} {:>9} {:>6} {:>7} {:>12} {:>12} {:>10}",
+        "system",
+        "puts/s",
+        "ratio",
+        "p99 ms",
+        "ratio",
+        "CPU us/op",
+        "ratio",
+        "MiB",
+        "scrape p50",
+        "scrape p99",
+        "bytes"
     );
-    let mut base = None;
-    for system in systems {
-        let windows = std::mem::take(&mut system.windows);
-        let scrapes = std::mem::take(&mut system.scrapes);
-        let of = |value: fn(&Measured) -> f64| {
-            median(&windows.iter().map(value).collect::<Vec<_>>()).unwrap_or(f64::NAN)
-        };
-        let rate = of(|window| window.operations as f64 / window.elapsed.as_secs_f64());
-        let cpu = of(|window| window.server_cpu.as_secs_f64() * 1e6 / window.operations.max(1) as f64);
-        let p99 = of(|window| window.p99.as_secs_f64() * 1e3);
-        let (rate_base, cpu_base) = *base.get_or_insert((rate, cpu));
+    let Some((_, base)) = systems.first() else { return };
+    for (name, own) in systems {
         println!(
-            "{:<24} {rate:>9.0} {:>6.3} {p99:>9.2} {cpu:>9.1} {:>6.3} {:>9.2} ms {:>9.2} ms {:>10}",
-            system.name,
-            rate / rate_base,
-            cpu / cpu_base,
-            scrapes.percentile_ms(0.5),
-            scrapes.percentile_ms(0.99),
-            scrapes.bytes
+            "{name:<26} {:>9.0} {:>6.3} {:>9.2} {:>6.3} {:>9.1} {:>6.3} {:>7.1} {:>9.2} ms {:>9.2} ms {:>10.0}",
+            own.rate,
+            own.rate / base.rate,
+            own.p99_ms,
+            own.p99_ms / base.p99_ms,
+            own.cpu_us,
+            own.cpu_us / base.cpu_us,
+            own.resident_mib,
+            own.scrape_p50_ms,
+            own.scrape_p99_ms,
+            own.scrape_bytes
         );
+    }
+}
+
+/// The rows of one number of clients: each variant of x0 beside x0 with all outputs off, and x0 as it is
+/// scraped beside etcd.
+fn rows(clients: usize, systems: &[(&'static str, Figures)]) -> Vec<Row> {
+    let (Some(base), Some(scraped)) = (systems.first(), systems.get(1)) else { return Vec::new() };
+    let mut rows = Vec::new();
+    for other in &systems[1..] {
+        let is_variant = other.0.starts_with("x0");
+        let (own, peer) = if is_variant { (other, base) } else { (scraped, other) };
+        for (metric, unit, better, figure) in METRICS {
+            // NaN is a figure that does not exist.
+            let figure = |of: &Figures| Some(figure(of)).filter(|figure| figure.is_finite());
+            let (x0, peer_figure) = (figure(&own.1), figure(&peer.1));
+            if x0.is_some() {
+                rows.push(Row {
+                    area: "observe",
+                    case: format!("put, {clients} clients, {}", own.0),
+                    metric,
+                    unit,
+                    x0,
+                    peer: peer_figure,
+                    peer_name: peer.0.to_owned(),
+                    ratio: ratio(better, x0, peer_figure),
+                });
+            }
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_compare_with_all_off_and_with_etcd() {
+        let figures = |rate| Figures {
+            rate,
+            p99_ms: 1.0,
+            cpu_us: 2.0,
+            resident_mib: 3.0,
+            scrape_p50_ms: f64::NAN,
+            scrape_p99_ms: f64::NAN,
+            scrape_bytes: 0.0,
+        };
+        let systems = [("x0, all off", figures(10.0)), ("x0, scraped", figures(9.0)), ("etcd", figures(3.0))];
+        let rows = rows(64, &systems);
+        let ratios: Vec<_> =
+            rows.iter().filter(|row| row.metric == "operations").map(|row| row.ratio).collect();
+        assert_eq!(ratios, [Some(0.9), Some(3.0)]);
+        assert!(rows.iter().all(|row| row.metric != "scrape p99" && row.case.ends_with("x0, scraped")));
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Outputs {
     pub(crate) metrics: bool,
     /// JSON lines instead of text.
     pub(crate) json_logs: bool,
+    /// The port of a receiver of traces on the loopback, and the share of the operations that are traced.
+    pub(crate) traces: Option<(u16, f64)>,
 }
 
 /// Starts three nodes with the files of `x0-node init`: storage engine redb, mutual TLS 1.3 on every
@@ -80,6 +82,13 @@ pub(crate) fn start_with(data: &Path, outputs: Outputs) -> Result<(Cluster, Vec<
             "--dir",
         ])
         .arg(&root))?;
+    if let Some((port, ratio)) = outputs.traces {
+        for n in 1..=SERVERS {
+            let mut file =
+                std::fs::OpenOptions::new().append(true).open(root.join(format!("node-{n}/node.toml")))?;
+            writeln!(file, "\n[observe]\ntraces = \"http://127.0.0.1:{port}\"\ntrace_ratio = {ratio}")?;
+        }
+    }
     let metrics = if outputs.metrics { free_ports(SERVERS)? } else { Vec::new() };
     for (n, port) in (1..).zip(&metrics) {
         let path = root.join(format!("node-{n}/node.toml"));
