@@ -175,6 +175,7 @@ impl State {
         space: Option<&Space>,
     ) -> Result<State, EngineError> {
         let tables = Tables::new(file.base(&spaces)?, spaces, members, applied);
+        CheckpointTelemetry::register();
         Ok(State {
             shared: Shared::new(tables),
             sessions,
