@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -65,6 +65,11 @@ impl Process {
             }
         }
         panic!("no line with `{one}` and `{other}`: {:#?}", self.read);
+    }
+
+    /// Sends a line to its standard input, which must be a pipe.
+    pub(crate) fn order(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// Ends it as a crash does.
