@@ -161,7 +161,7 @@ impl Dialler {
 
     /// Dials an address that may lead nowhere. Returns after the first dial that fails; until then it dials
     /// whenever the link needs keys.
-    pub(super) async fn dial_hint(self, address: SocketAddr, reached: impl FnOnce() + Send) {
+    pub(super) async fn dial_hint(self, address: SocketAddr, reached: impl Future<Output = ()> + Send) {
         let mut jitter = self.jitter(address);
         let mut pause = self.timing.backoff_min;
         let mut reached = Some(reached);
@@ -169,7 +169,7 @@ impl Dialler {
         while let Some((keyed, connection)) = self.attempt(address).await {
             while lingering.try_join_next().is_some() {}
             if let Some(reached) = reached.take() {
-                reached();
+                reached.await;
             }
             lingering.spawn(linger(connection));
             if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
 use super::handshake::Dialler;
+
+/// Outcomes that wait for the engine. A dial with one more waits itself.
+const OUTCOMES_MAX: usize = 64;
 
 /// What has become of an address: whether a dial led to a neighbour, or all dials have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +23,13 @@ pub(super) struct HintDials {
     /// The ports to dial from.
     diallers: Vec<Dialler>,
     dials: JoinSet<()>,
-    /// Few are waiting: dials are bounded by the engine, and those that were reached by the number of links.
-    outcomes: UnboundedReceiver<Outcome>,
-    sender: UnboundedSender<Outcome>,
+    outcomes: Receiver<Outcome>,
+    sender: Sender<Outcome>,
 }
 
 impl HintDials {
     pub(super) fn new(diallers: Vec<Dialler>) -> HintDials {
-        let (sender, outcomes) = unbounded_channel();
+        let (sender, outcomes) = channel(OUTCOMES_MAX);
         HintDials { diallers, dials: JoinSet::new(), outcomes, sender }
     }
 
@@ -48,13 +50,13 @@ impl HintDials {
             for dialler in diallers {
                 let sender = sender.clone();
                 // Without a receiver the mesh has ended.
-                let reached = move || {
-                    let _ = sender.send(Outcome::Reached(address));
+                let reached = async move {
+                    let _ = sender.send(Outcome::Reached(address)).await;
                 };
                 dials.spawn(dialler.dial_hint(address, reached));
             }
             while dials.join_next().await.is_some() {}
-            let _ = sender.send(Outcome::Ended(address));
+            let _ = sender.send(Outcome::Ended(address)).await;
         });
     }
 
