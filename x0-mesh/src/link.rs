@@ -6,10 +6,13 @@
 //!
 //! - [`MemoryLink`]: a segment within the process.
 //! - `UdpLink` (feature `udp`): a UDP port on tokio.
+//! - `EthernetLink` (feature `ethernet`, Linux): an Ethernet interface on tokio, without IP.
 //! - [`LinkFaultInjector`]: faults of a single link, as middleware.
 //! - `conformance::link` (feature `conformance`): the contract as a suite.
 
 mod error;
+#[cfg(all(feature = "ethernet", target_os = "linux"))]
+mod ethernet;
 mod faults;
 mod memory;
 #[cfg(feature = "udp")]
@@ -19,6 +22,8 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 pub use error::{LinkRecvError, LinkSendError};
+#[cfg(all(feature = "ethernet", target_os = "linux"))]
+pub use ethernet::{EthernetLink, EthernetLinkError, EthernetLinkOptions, MacAddress, MacAddressError};
 pub use faults::{LinkFaultHandle, LinkFaultInjector};
 pub use memory::{MemoryLink, MemorySegment};
 #[cfg(feature = "udp")]
