@@ -61,9 +61,17 @@
 //! | 3 | an acknowledged label (2 bytes), under the keys of that label |
 //! | 4 | flooding: hop limit (1 byte, not 0), origin (8, not 0), number (8), payload |
 //! | 5 | the address that frames of the receiver come from: 16 bytes of an IPv6 address, or of an IPv4 address mapped into one (RFC 4291 §2.5.5.2), and a port (2, not 0) |
+//! | 6 | a padded frame: a number (2 bytes), then any bytes |
+//! | 7 | a padded frame has arrived: its number (2), and the length of the whole frame (2) |
 //!
 //! A node sends the address when the link comes up, when it changes, and every 10 s, because a frame may be
 //! lost. The receiver takes it for a hint: a neighbour may lie.
+//!
+//! A frame of kind 6 is answered by one of kind 7. With them each end examines whether the longest frame of the
+//! link arrives: when the link comes up, 2 s after long datagrams were sent, and every 60 s. Ten that remain
+//! without answer while the link is up show that frames of that length are lost; then the longest one that
+//! passes is searched, and [`Datagrams::mtu`] follows. A link that does not carry frames of 1232 bytes is
+//! degraded: paths lead over it only while there is no other one.
 //!
 //! A node takes a flooded message once, by origin and number, and sends it to its other neighbours while the
 //! hop limit allows. The origin is authenticated hop by hop only: a member can forge it.
@@ -82,6 +90,7 @@ mod frame;
 pub(crate) mod fuzz;
 mod io;
 mod label;
+mod length;
 mod link;
 mod options;
 mod protection;

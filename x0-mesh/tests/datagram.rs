@@ -41,8 +41,13 @@ struct Net {
     sent: u64,
     /// No frame passes from the first to the second.
     cut: BTreeMap<(usize, usize), bool>,
+    /// No longer frame passes from the first to the second.
+    short: BTreeMap<(usize, usize), usize>,
     /// Where frames of a node come from, if not from its own address.
     moved: BTreeMap<usize, SocketAddr>,
+    /// The share of frames that are lost, in percent.
+    loss: u64,
+    random: u64,
     datagrams: Vec<(Duration, usize, NodeId, Vec<u8>)>,
     floods: Vec<(usize, NodeId, Vec<u8>)>,
     ended: usize,
@@ -67,7 +72,10 @@ impl Net {
             flying: BinaryHeap::new(),
             sent: 0,
             cut: BTreeMap::new(),
+            short: BTreeMap::new(),
             moved: BTreeMap::new(),
+            loss: 0,
+            random: 7,
             datagrams: Vec::new(),
             floods: Vec::new(),
             ended: 0,
@@ -123,7 +131,14 @@ impl Net {
                         self.sent += 1;
                         self.longest = self.longest.max(frame.len());
                         let to = usize::from(to.port());
-                        if !self.cut.get(&(number, to)).copied().unwrap_or(false) {
+                        let is_short = self.short.get(&(number, to)).is_some_and(|len| frame.len() > *len);
+                        // Knuth's MMIX; the upper bits are the better ones.
+                        self.random = self
+                            .random
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let is_lost = (self.random >> 33) % 100 < self.loss;
+                        if !is_short && !is_lost && !self.cut.get(&(number, to)).copied().unwrap_or(false) {
                             let at = std::cmp::Reverse((self.now + MS, self.sent));
                             self.flying.push(Flying { at, from: number, to, frame });
                         }
@@ -181,6 +196,97 @@ impl Net {
         let times = self.datagrams.iter().filter(|(_, at, ..)| *at == to).map(|(at, ..)| *at);
         let all: Vec<Duration> = std::iter::once(begin).chain(times).chain(std::iter::once(until)).collect();
         all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+}
+
+/// The next hop of a node to another one.
+fn next(net: &Net, from: usize, to: usize) -> NodeId {
+    net.nodes[from - 1].paths().find(|path| path.destination == node(to)).unwrap().next
+}
+
+/// The state of the link of a node to a neighbour.
+fn state(net: &Net, from: usize, to: usize) -> LivenessState {
+    net.nodes[from - 1].links().find(|link| link.peer == node(to)).unwrap().state
+}
+
+#[test]
+fn a_link_that_loses_long_frames_is_left_for_another_path() {
+    for limit in [300, 1000, 1231] {
+        let mut net = Net::ring(3);
+        assert_eq!(next(&net, 1, 2), node(2));
+        net.short.insert((1, 2), limit);
+        // Long datagrams make the examination sooner than the clock does.
+        net.datagrams.clear();
+        for _ in 0..3000 {
+            // It may be too long for a moment, until there is another path.
+            let _ = net.send(1, 2, &[7; 1200]);
+            net.run(MS);
+        }
+        assert_eq!((next(&net, 1, 2), state(&net, 1, 2)), (node(3), LivenessState::Degraded), "{limit}");
+        // The other direction works, and is used.
+        assert_eq!((next(&net, 2, 1), state(&net, 2, 1)), (node(1), LivenessState::Up));
+        assert_eq!(net.nodes[0].mtu(node(2)), Some(1200));
+        net.run(100 * MS);
+        net.datagrams.clear();
+        for _ in 0..100 {
+            net.send(1, 2, &[7; 1200]).unwrap();
+            net.run(MS);
+        }
+        net.run(10 * MS);
+        assert_eq!(net.datagrams.len(), 100);
+        // It is used again after it was healed.
+        net.short.clear();
+        net.run(30 * SECOND);
+        assert_eq!((next(&net, 1, 2), state(&net, 1, 2)), (node(2), LivenessState::Up));
+    }
+}
+
+#[test]
+fn the_only_path_carries_what_it_can_and_the_mtu_follows() {
+    let mut net = Net::line(3);
+    net.short.insert((2, 3), 700);
+    net.send(1, 3, &[7; 1200]).unwrap();
+    net.run(10 * SECOND);
+    let mtu = net.nodes[0].mtu(node(3)).unwrap();
+    assert!((700 - 32 - 16..=700 - 32).contains(&mtu), "{mtu}");
+    net.datagrams.clear();
+    net.send(1, 3, &vec![7; mtu]).unwrap();
+    net.run(SECOND);
+    assert_eq!(net.datagrams.len(), 1);
+    let refused = net.send(1, 3, &[7; 1200]);
+    assert_eq!(refused, Err(DatagramError::TooLong { len: 1200, mtu }));
+    net.short.clear();
+    net.run(30 * SECOND);
+    assert_eq!(net.nodes[0].mtu(node(3)), Some(1200));
+}
+
+/// The link is usable, and carries less than its port: no path is left.
+#[test]
+fn a_path_with_a_smaller_mtu_than_its_port_is_measured() {
+    let mut net = Net::new(2);
+    for node in &mut net.nodes {
+        node.add_port(PORT, PortOptions::new(8960));
+    }
+    net.short.insert((1, 2), 1472);
+    net.join(1, 2);
+    net.run(5 * SECOND);
+    let mtu = net.nodes[0].mtu(node(2)).unwrap();
+    assert!((1472 - 32 - 16..=1472 - 32).contains(&mtu), "{mtu}");
+    assert_eq!(net.nodes[1].mtu(node(1)), Some(8960 - 32));
+    assert_eq!([state(&net, 1, 2), state(&net, 2, 1)], [LivenessState::Up; 2]);
+}
+
+/// Loss is no reason to distrust long frames: ten minutes, a tenth of all frames lost in each direction.
+#[test]
+fn random_loss_does_not_shorten_a_link() {
+    let mut net = Net::new(2);
+    net.join(1, 2);
+    net.loss = 10;
+    for _ in 0..6000 {
+        let _ = net.send(1, 2, &[7; 1200]);
+        net.run(100 * MS);
+        let mtu = net.nodes[0].links().next().unwrap().mtu;
+        assert_eq!(mtu, 1200);
     }
 }
 

@@ -15,7 +15,7 @@ use x0_mesh::link::{
     Link, LinkEvent, LinkFaultHandle, LinkFaultInjector, LinkRecvError, LinkSendError, MemorySegment,
     UdpLink, UdpLinkOptions,
 };
-use x0_mesh::liveness::LivenessState;
+use x0_mesh::liveness::{LivenessReason, LivenessState};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, StartError, address};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
 use x0_mesh::{Lane, PeerEvent, PeerEventKind, Transmit, Transport, TransportExt};
@@ -133,6 +133,34 @@ async fn a_cut_link_is_left_and_no_epoch_is_lost() {
     send(&mut nodes.transports[1], 1, Lane::Ordered(0), b"back").await;
     assert_eq!(receive(&mut nodes.transports[0]).await.2, b"back");
     assert!(ends(&mut nodes.transports[0]).await.is_empty(), "epoch {epoch} is kept");
+}
+
+/// A path that loses long frames only: probes and short messages pass, and packets of QUIC do not.
+#[tokio::test]
+async fn a_link_that_loses_long_frames_is_left_and_no_epoch_is_lost() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::start(&domain, 3, &[(0, 1), (1, 2), (2, 0)]);
+    up(&mut nodes.transports[0], 2).await;
+    soon(nodes.meshes[0].until(|mesh| mesh.paths().iter().all(|path| path.next == path.destination))).await;
+    nodes.faults[0].lose_longer(600);
+    let long: Vec<u8> = (0..=255).cycle().take(60_000).collect();
+    send(&mut nodes.transports[0], 2, Lane::Ordered(0), &long).await;
+    let (from, _, payload) = receive(&mut nodes.transports[1]).await;
+    assert!(from == 1 && payload == long);
+    soon(nodes.meshes[0].until(|mesh| {
+        mesh.paths().iter().any(|path| (path.destination, path.next, path.mtu) == (node(2), node(3), 1200))
+    }))
+    .await;
+    let link = nodes.meshes[0].links().into_iter().find(|link| link.peer == node(2)).unwrap();
+    assert_eq!((link.state, link.reason), (LivenessState::Degraded, Some(LivenessReason::LongFramesLost)));
+    // Healed, it can be used again.
+    nodes.faults[0].mend();
+    soon(nodes.meshes[0].until(|mesh| {
+        let link = mesh.links().into_iter().find(|link| link.peer == node(2));
+        link.is_some_and(|link| (link.state, link.mtu) == (LivenessState::Up, 1200))
+    }))
+    .await;
+    assert!(ends(&mut nodes.transports[0]).await.is_empty());
 }
 
 /// Cuts of a single path, up to three quarters of the idle timeout of a plain QUIC connection.

@@ -12,7 +12,7 @@ use super::flood::Seen;
 use super::frame::{FLOOD_OVERHEAD, Flood, control};
 use super::link::Link;
 use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
-use crate::liveness::{LivenessInput, LivenessOutput, LivenessState};
+use crate::liveness::{LivenessInput, LivenessOutput, LivenessReason, LivenessState};
 use crate::random::SplitMix64;
 use crate::router::{self, LinkCost, LinkId, Router};
 use crate::traversal::encode_address;
@@ -195,7 +195,7 @@ impl Datagrams {
                 peer: link.peer,
                 address: link.address,
                 seen_as: link.seen_as,
-                state: link.liveness.state(),
+                state: link.state(),
                 reason: link.reason,
                 rtt: sample.rtt,
                 receive_ratio: sample.receive_ratio,
@@ -220,7 +220,7 @@ impl Datagrams {
     /// The state of a link, `None` if there is no such link.
     #[must_use]
     pub fn link_state(&self, link: LinkId) -> Option<LivenessState> {
-        self.links.get(&link).map(|link| link.liveness.state())
+        self.links.get(&link).map(Link::state)
     }
 
     /// Counts.
@@ -307,10 +307,7 @@ impl Datagrams {
         let ids: Vec<LinkId> =
             self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
         for id in ids {
-            if let Some(link) = self.links.get_mut(&id) {
-                link.frame_len_max = mtu;
-            }
-            self.rate(id);
+            self.examine(id, |link| link.lengths.set_max(mtu));
         }
         Ok(())
     }
@@ -328,6 +325,7 @@ impl Datagrams {
             link.detect(now, LivenessInput::Timeout);
             self.touched.push(id);
             self.notify(id);
+            self.ask_length(id);
             let Some(link) = self.links.get_mut(&id) else { continue };
             let (peer, port, address) = (link.peer, link.port, link.address);
             let announcements = link.announcements_due(now);
@@ -365,7 +363,7 @@ impl Datagrams {
         let Some(link) = self.links.get(&id).filter(|link| link.cost.is_some()) else { return };
         let cost = self.cost(link);
         // A degraded link has a cost of its own until it recovers.
-        if link.cost == Some(cost) || link.liveness.state() != LivenessState::Up {
+        if link.cost == Some(cost) || link.state() != LivenessState::Up {
             return;
         }
         let peer = link.peer;
@@ -374,6 +372,49 @@ impl Datagrams {
         }
         // The link is up already, so it cannot be refused.
         let _ = self.router.handle(self.now, router::Input::LinkUp { link: id, peer, cost });
+    }
+
+    /// Asks the neighbour whether a long frame arrives, if that is due.
+    fn ask_length(&mut self, id: LinkId) {
+        let now = self.now;
+        let mut request = None;
+        self.examine(id, |link| {
+            request = link.length_request(now).map(|frame| (link.port, link.address, frame));
+        });
+        if let Some((port, to, frame)) = request {
+            self.outputs.push_back(Output::Transmit { port, to, frame });
+        }
+    }
+
+    /// Reports to the router, and to the driver, what a change of the lengths of a link means.
+    fn examine(&mut self, id: LinkId, change: impl FnOnce(&mut Link)) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let before = (link.lengths.limit(), link.state());
+        change(link);
+        let (limit, state) = (link.lengths.limit(), link.state());
+        if (limit, state) == before || link.cost.is_none() {
+            return;
+        }
+        let peer = link.peer;
+        let Some(cost) = self.links.get(&id).map(|link| self.cost(link)) else { return };
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.cost = Some(cost);
+        let is_degraded = state == LivenessState::Degraded;
+        let input = if state == before.1 || is_degraded {
+            router::Input::LinkCost { link: id, cost }
+        } else {
+            router::Input::LinkUp { link: id, peer, cost }
+        };
+        // The link is up already, so no input can be refused. Its low MTU comes after another path was sought.
+        if is_degraded {
+            let _ = self.router.handle(self.now, router::Input::LinkDegraded { link: id });
+        }
+        let _ = self.router.handle(self.now, input);
+        if state != before.1 {
+            let reason = if is_degraded { LivenessReason::LongFramesLost } else { LivenessReason::Heard };
+            link.reason = Some(reason);
+            self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
+        }
     }
 
     /// Does what detection and router want, until neither wants anything.
@@ -400,11 +441,20 @@ impl Datagrams {
             LivenessOutput::Changed { state, reason } => {
                 let Some(link) = self.links.get(&id) else { return };
                 let (peer, cost, was_known) = (link.peer, self.cost(link), link.cost.is_some());
+                let now = self.now;
+                let (mut state, mut reason) = (state, reason);
                 if let Some(link) = self.links.get_mut(&id) {
+                    match state {
+                        LivenessState::Down => link.lengths.link_down(),
+                        _ => link.lengths.link_up(now),
+                    }
+                    // A link that lost long frames before is not trusted until they arrive.
+                    if state == LivenessState::Up && link.state() == LivenessState::Degraded {
+                        (state, reason) = (LivenessState::Degraded, LivenessReason::LongFramesLost);
+                    }
                     link.reason = Some(reason);
                     link.cost = (state != LivenessState::Down).then_some(cost);
                 }
-                let now = self.now;
                 let up = router::Input::LinkUp { link: id, peer, cost };
                 // What the router refuses, such as one neighbour too many, is a link that it does not use.
                 let _ = match state {
@@ -470,7 +520,7 @@ impl Datagrams {
     /// [`DatagramError::TooLong`]: it does not fit the shortest link of this node. Nothing was sent.
     pub fn flood(&mut self, now: Duration, payload: &[u8]) -> Result<(), DatagramError> {
         self.now = self.now.max(now);
-        let shortest = self.links.values().map(|link| link.frame_len_max).min();
+        let shortest = self.links.values().map(|link| link.lengths.max()).min();
         let mtu = shortest.unwrap_or(usize::MAX).saturating_sub(FLOOD_OVERHEAD);
         if payload.len() > mtu {
             return Err(DatagramError::TooLong { len: payload.len(), mtu });

@@ -28,11 +28,16 @@ pub(super) mod control {
     pub(in crate::datagram) const LABEL: u8 = 3;
     pub(in crate::datagram) const FLOOD: u8 = 4;
     pub(in crate::datagram) const ADDRESS: u8 = 5;
+    pub(in crate::datagram) const LENGTH: u8 = 6;
+    pub(in crate::datagram) const ARRIVED: u8 = 7;
 }
 
 const HAS_BOUND: u8 = 1;
 const ANNOUNCES: u8 = 2;
 const IS_MESSAGE: u8 = 4;
+
+/// What a control frame adds to its content.
+pub(super) const CONTROL_OVERHEAD: usize = OUTER_LEN + TAG_LEN;
 
 /// Whether bytes from a link begin as a frame does, of any version. Other bytes belong to the QUIC connection
 /// of the neighbours.

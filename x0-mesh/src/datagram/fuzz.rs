@@ -111,7 +111,7 @@ mod tests {
             let mut bytes: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
             // Mostly known kinds of control frames.
             if let Some(first) = bytes.first_mut().filter(|_| round % 4 != 0) {
-                *first %= 7;
+                *first %= 9;
             }
             pair.take(&bytes);
             if round % 100 == 0 {

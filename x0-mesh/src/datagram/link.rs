@@ -7,11 +7,12 @@ use core::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::frame::{Header, NODES_LEN, OVERHEAD, SHORT_LEN, control, kind};
+use super::frame::{CONTROL_OVERHEAD, Header, NODES_LEN, OVERHEAD, control, kind};
 use super::label::{Form, Labels, Nodes};
+use super::length::Lengths;
 use super::protection::Protection;
 use super::{FrameKeys, PortId};
-use crate::liveness::{Liveness, LivenessInput, LivenessOptions, LivenessReason};
+use crate::liveness::{Liveness, LivenessInput, LivenessOptions, LivenessReason, LivenessState};
 use crate::router::{LinkCost, LinkId};
 
 /// Sets of keys that are accepted: two connections may be made at once, and the older keys are in use until
@@ -45,8 +46,8 @@ pub(super) struct Link {
     notified: Option<(SocketAddr, Duration)>,
     /// As the router knows it; `None` while it is down.
     pub(super) cost: Option<LinkCost>,
-    /// The longest frame.
-    pub(super) frame_len_max: usize,
+    /// The longest frame of the port, and of the path to the neighbour.
+    pub(super) lengths: Lengths,
     /// Datagrams without an acknowledged label, whose long form does not fit.
     waiting: VecDeque<(Nodes, Header, Vec<u8>)>,
     pub(super) sent_frames: u64,
@@ -86,7 +87,7 @@ impl Link {
             seen_as: None,
             notified: None,
             cost: None,
-            frame_len_max,
+            lengths: Lengths::new(frame_len_max),
             waiting: VecDeque::new(),
             sent_frames: 0,
             sent_bytes: 0,
@@ -122,13 +123,21 @@ impl Link {
 
     /// The longest datagram.
     pub(super) fn mtu(&self) -> usize {
-        self.frame_len_max.saturating_sub(OVERHEAD)
+        self.lengths.limit().saturating_sub(OVERHEAD)
+    }
+
+    /// What the link is good for. One that loses long frames is degraded.
+    pub(super) fn state(&self) -> LivenessState {
+        match self.liveness.state() {
+            LivenessState::Up if !self.lengths.is_usable() => LivenessState::Degraded,
+            state => state,
+        }
     }
 
     /// A control frame; `None` when it does not fit, or the keys are used up.
     pub(super) fn control(&mut self, parts: &[&[u8]]) -> Option<Vec<u8>> {
-        let len = parts.iter().map(|part| part.len()).sum::<usize>() + OVERHEAD - SHORT_LEN;
-        if len > self.frame_len_max {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>() + CONTROL_OVERHEAD;
+        if len > self.lengths.max() {
             return None;
         }
         let frame = self.current()?.protection.protect(kind::CONTROL, parts, None)?;
@@ -145,6 +154,13 @@ impl Link {
         self.control_bytes += frame.len() as u64;
         self.count_sent(&frame);
         Some(frame)
+    }
+
+    /// A request to the peer whether a frame of some length arrives, if it is due.
+    pub(super) fn length_request(&mut self, now: Duration) -> Option<Vec<u8>> {
+        let (number, len) = self.lengths.poll_request(now, self.liveness.sample().rtt)?;
+        let padding = len.saturating_sub(CONTROL_OVERHEAD + 3);
+        self.control(&[&[control::LENGTH], &number.to_le_bytes(), &alloc::vec![0; padding]])
     }
 
     fn count_sent(&mut self, frame: &[u8]) {
@@ -164,7 +180,7 @@ impl Link {
         if payload.len() > self.mtu() {
             return Sent::TooLong;
         }
-        let frame_len_max = self.frame_len_max;
+        let frame_len_max = self.lengths.limit();
         let Some(set) = self.current() else { return Sent::TooLong };
         let frame = match set.labels.form(nodes) {
             Form::Short { label } => {
@@ -190,6 +206,7 @@ impl Link {
         };
         let Some(frame) = frame else { return Sent::TooLong };
         self.count_sent(&frame);
+        self.lengths.sent(frame.len());
         Sent::Frame(frame)
     }
 
@@ -221,7 +238,8 @@ impl Link {
     pub(super) fn timeout(&self) -> Option<Duration> {
         let labels = self.keys.iter().filter_map(|set| set.labels.timeout());
         let notification = self.notified.filter(|_| self.cost.is_some()).map(|(_, at)| at + NOTIFY_INTERVAL);
-        self.liveness.poll_timeout().into_iter().chain(labels).chain(notification).min()
+        let lengths = self.lengths.timeout();
+        self.liveness.poll_timeout().into_iter().chain(labels).chain(notification).chain(lengths).min()
     }
 
     /// The address that the neighbour should be notified of: when it has changed, and from time to time,

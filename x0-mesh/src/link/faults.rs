@@ -26,6 +26,8 @@ pub struct LinkFaultHandle {
 struct Faults {
     /// The share of frames that are lost: sent ones, received ones.
     loss: [f64; 2],
+    /// Longer frames are lost in both directions.
+    len_max: usize,
     dropped: u64,
     random: SplitMix64,
 }
@@ -43,9 +45,9 @@ fn position(direction: Direction) -> usize {
 }
 
 impl Faults {
-    fn loses(&mut self, direction: Direction) -> bool {
+    fn loses(&mut self, direction: Direction, len: usize) -> bool {
         let loss = self.loss[position(direction)];
-        let is_lost = loss > 0.0 && self.random.happens(loss);
+        let is_lost = len > self.len_max || (loss > 0.0 && self.random.happens(loss));
         self.dropped += u64::from(is_lost);
         is_lost
     }
@@ -54,7 +56,8 @@ impl Faults {
 impl<L: Link> LinkFaultInjector<L> {
     /// Wraps a link that loses nothing until the handle says so. Losses are drawn from the seed.
     pub fn new(inner: L, seed: u64) -> (LinkFaultInjector<L>, LinkFaultHandle) {
-        let faults = Faults { loss: [0.0; 2], dropped: 0, random: SplitMix64::new(seed) };
+        let faults =
+            Faults { loss: [0.0; 2], len_max: usize::MAX, dropped: 0, random: SplitMix64::new(seed) };
         let shared = Arc::new(Mutex::new(faults));
         (LinkFaultInjector { inner, shared: Arc::clone(&shared) }, LinkFaultHandle { shared })
     }
@@ -71,9 +74,16 @@ impl LinkFaultHandle {
         lock(&self.shared).loss[position(direction)] = share;
     }
 
+    /// Loses all frames of more than `len_max` bytes, in both directions, like a path with a smaller MTU than
+    /// its ends know of.
+    pub fn lose_longer(&self, len_max: usize) {
+        lock(&self.shared).len_max = len_max;
+    }
+
     /// Loses no frames from now on.
     pub fn mend(&self) {
-        lock(&self.shared).loss = [0.0; 2];
+        let mut faults = lock(&self.shared);
+        (faults.loss, faults.len_max) = ([0.0; 2], usize::MAX);
     }
 
     /// How many frames were lost so far.
@@ -99,7 +109,7 @@ impl<L: Link> Link for LinkFaultInjector<L> {
         frame: &[u8],
     ) -> Poll<Result<(), LinkSendError>> {
         // A frame that is too long is refused, whatever the faults are.
-        if frame.len() <= self.inner.mtu() && lock(&self.shared).loses(Direction::Send) {
+        if frame.len() <= self.inner.mtu() && lock(&self.shared).loses(Direction::Send, frame.len()) {
             return Poll::Ready(Ok(()));
         }
         self.inner.poll_send(cx, to, frame)
@@ -114,7 +124,7 @@ impl<L: Link> Link for LinkFaultInjector<L> {
         loop {
             match self.inner.poll_recv(cx, &mut received) {
                 Poll::Ready(Ok(from)) => {
-                    if !lock(&self.shared).loses(Direction::Receive) {
+                    if !lock(&self.shared).loses(Direction::Receive, received.len()) {
                         *frame = received;
                         return Poll::Ready(Ok(from));
                     }

@@ -45,6 +45,8 @@ pub enum LivenessReason {
     Restarted,
     /// Too few probes arrive.
     Loss,
+    /// Frames arrive, but long ones are lost. Detected by [`datagram`](crate::datagram), not by this engine.
+    LongFramesLost,
 }
 
 /// What happens on a link.

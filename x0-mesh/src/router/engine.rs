@@ -140,6 +140,11 @@ impl Router {
                 self.change_link(slot, link, |state| state.is_degraded = true);
                 Ok(())
             }
+            Input::LinkCost { link, cost } => {
+                let slot = *self.links.get(&link).ok_or(HandleError::UnknownLink { link })?;
+                self.change_link(slot, link, |state| state.cost = cost);
+                Ok(())
+            }
             Input::LinkDown { link } => {
                 let slot = self.links.remove(&link).ok_or(HandleError::UnknownLink { link })?;
                 self.penalise(link);

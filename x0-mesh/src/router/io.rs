@@ -26,6 +26,13 @@ pub enum Input<'a> {
         /// The link.
         link: LinkId,
     },
+    /// The cost of a link has changed; a degraded link remains degraded.
+    LinkCost {
+        /// The link.
+        link: LinkId,
+        /// The cost of sending over it.
+        cost: LinkCost,
+    },
     /// A link is not usable. No message of it is taken any more.
     LinkDown {
         /// The link.

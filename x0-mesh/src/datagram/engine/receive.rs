@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 
 use x0_identity::NodeId;
 
-use super::super::frame::{Flood, Header, control, decode_nodes, decode_outer, kind};
+use super::super::frame::{CONTROL_OVERHEAD, Flood, Header, control, decode_nodes, decode_outer, kind};
 use super::super::protection::Refused;
 use super::super::{Output, PortId};
 use super::Datagrams;
@@ -98,6 +98,19 @@ impl Datagrams {
             if link.seen_as.replace(address) != Some(address) {
                 self.outputs.push_back(Output::AddressSeen { link: id, address });
             }
+            return Some(());
+        }
+        // No traffic either.
+        if *kind == control::LENGTH {
+            let (number, _) = content.split_first_chunk::<2>()?;
+            let len = u16::try_from(plain.len() + CONTROL_OVERHEAD).ok()?.to_le_bytes();
+            self.send_control(id, &[&[control::ARRIVED], number, &len]);
+            return Some(());
+        }
+        if *kind == control::ARRIVED {
+            let [n0, n1, l0, l1] = *content.first_chunk::<4>().filter(|_| content.len() == 4)?;
+            let len = usize::from(u16::from_le_bytes([l0, l1]));
+            self.examine(id, |link| link.lengths.answered(now, u16::from_le_bytes([n0, n1]), len));
             return Some(());
         }
         self.touched.push(id);
