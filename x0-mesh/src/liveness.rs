@@ -18,6 +18,11 @@
 //! * **A late timer is an alibi.** When this process was not scheduled, its timers are late, and frames of
 //!   the peer may wait unread. The time by which a timer is late does not count as silence, up to one second.
 //!
+//! * **The pause of an idle link follows the NAT.** With
+//!   [`interval_idle_max`](LivenessOptions::interval_idle_max) the pause between two probes of an idle link
+//!   grows by a quarter each time, until a frame of the peer is missing: then the mapping of a NAT has
+//!   expired, or a frame was lost. One question opens the mapping again, and the pause becomes half as long.
+//!
 //! # Recovery
 //! A link that is down is probed steadily, without back-off, so that it is up soon after it was healed,
 //! however long the cut was.

@@ -1,7 +1,13 @@
 //! Two ends of a link in virtual time: cuts in one or both directions, loss, jitter, traffic, and a process
 //! that is not scheduled.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that prints what it measures, and fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +33,12 @@ struct Link {
     jitter: Duration,
     /// Frames wait below the ends until then, as those that wait for the resolution of an address.
     held: Option<Duration>,
+    /// The lifetime of a mapping of the NAT of end 0, and when a frame last passed.
+    mapping: Option<Duration>,
+    passed: Duration,
+    /// Whether frames from outside refresh the mapping too (RFC 4787 §4.3 leaves it open).
+    is_refreshed_from_outside: bool,
+    unmapped: u64,
     /// Traffic of each end, one frame in this time.
     traffic: [Option<Duration>; 2],
     next_traffic: [Duration; 2],
@@ -49,6 +61,10 @@ impl Link {
             delay: MS / 5,
             jitter: MS / 10,
             held: None,
+            mapping: None,
+            passed: SECOND,
+            is_refreshed_from_outside: true,
+            unmapped: 0,
             traffic: [None; 2],
             next_traffic: [SECOND; 2],
             stopped: [Duration::ZERO; 2],
@@ -82,6 +98,13 @@ impl Link {
     fn send(&mut self, from: usize, frame: Frame) {
         if self.draw() < self.loss[from] {
             return;
+        }
+        if self.mapping.is_some_and(|lifetime| from == 1 && self.now > self.passed + lifetime) {
+            self.unmapped += 1;
+            return;
+        }
+        if from == 0 || self.is_refreshed_from_outside {
+            self.passed = self.now;
         }
         self.frames += 1;
         let from_below = self.held.map_or(self.now, |held| held.max(self.now));
@@ -403,4 +426,56 @@ fn a_restart_of_the_peer_ends_the_link_and_begins_it() {
     let reasons: Vec<LivenessReason> =
         link.changes.iter().filter(|change| change.1 == 0).map(|change| change.3).collect();
     assert_eq!(reasons, [LivenessReason::Restarted, LivenessReason::Heard]);
+}
+
+/// End 0 is behind a NAT: frames of end 1 pass as long as there is a mapping.
+#[test]
+fn the_pause_of_an_idle_link_follows_the_mapping_of_a_nat() {
+    let max = 60 * SECOND;
+    for (lifetime, outside) in [(2, false), (2, true), (10, true), (30, false), (30, true), (300, false)] {
+        for loss in [0.0, 0.02] {
+            let mut link = Link::new(lifetime);
+            let options = |instance| LivenessOptions::new(instance).interval_idle_max(max);
+            link.ends = [1, 2].map(|instance| Liveness::new(options(instance)));
+            link.mapping = Some(SECOND * u32::try_from(lifetime).unwrap());
+            link.is_refreshed_from_outside = outside;
+            link.run(3 * SECOND);
+            assert_eq!(link.states(), [LivenessState::Up; 2]);
+            link.changes.clear();
+            link.loss = [loss; 2];
+            // It is found within half an hour, and kept for two hours.
+            link.run(1800 * SECOND);
+            let (before, mut pauses) = (link.unmapped, Vec::new());
+            for _ in 0..2 * 60 {
+                link.run(60 * SECOND);
+                pauses.push(link.ends[0].keep_alive().as_secs_f64());
+            }
+            let lost = link.unmapped - before;
+            // A lost frame of end 0 while there is no mapping: end 1 asks in vain, until end 0 sends again.
+            let downs = link.changes.iter().filter(|change| change.2 == LivenessState::Down).count();
+            assert!(downs <= if loss > 0.0 { 60 } else { 0 }, "{:?}", link.changes);
+            pauses.sort_unstable_by(f64::total_cmp);
+            let median = pauses[pauses.len() / 2];
+            println!(
+                "lifetime {lifetime} s, {outside}, loss {loss}: pause {median:.1} s, {lost} frames without a mapping"
+            );
+            // Where both ends refresh the mapping, each may pause for twice its lifetime. A pause that is too long
+            // is found with the first frame that is lost.
+            let lifetime = lifetime as f64;
+            let most = lifetime * if outside { 2.0 } else { 1.0 };
+            assert!(median <= most, "{median}");
+            assert!(loss > 0.0 || median >= (lifetime * 0.4).min(60.0), "{median}");
+            // Few frames are lost for the measurement.
+            assert!(loss > 0.0 || lost < 20, "{lost}");
+        }
+    }
+}
+
+/// Unless set otherwise the pause is constant.
+#[test]
+fn the_pause_of_an_idle_link_is_constant_by_default() {
+    let mut link = Link::up(3);
+    link.loss = [0.1; 2];
+    link.run(600 * SECOND);
+    assert_eq!(link.ends[0].keep_alive(), MS * 500);
 }

@@ -21,13 +21,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netns_common::{namespaces, run, sysctl};
-use quic_common::{Domain, node, soon};
+use quic_common::{Domain, node, receive, send, soon, up};
 use tokio::task::JoinHandle;
 use x0_ebpf::testing::{Namespace, VethPair};
 use x0_mesh::link::{UdpLink, UdpLinkOptions};
 use x0_mesh::liveness::LivenessState;
-use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
+use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, address};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::traversal::TraversalOptions;
+use x0_mesh::{Lane, PeerEventKind, TransportExt};
 
 const RELAY: &str = "198.51.100.1:7001";
 
@@ -46,6 +48,7 @@ struct World {
     relay: Arc<Mesh>,
     one: Arc<Mesh>,
     two: Arc<Mesh>,
+    domain: Domain,
     nats: [Namespace; 2],
     /// The device of each NAT that leads to the bridge.
     outside: [String; 2],
@@ -128,6 +131,7 @@ impl World {
             relay: start(&domain, &relay, 1, None),
             one: start(&domain, &one, 2, at),
             two: start(&domain, &two, 3, at),
+            domain,
             nats: [nat_one, nat_two],
             outside,
             _namespaces: vec![bridge, relay, one, two],
@@ -235,7 +239,8 @@ fn a_direct_path_is_punched_and_survives_new_ports_and_short_mappings() {
         // The goal is 200 ms; a machine with other work on it is slower.
         assert!(gap < Duration::from_secs(2), "{gap:?}");
 
-        // Mappings that live for two seconds, and no traffic for three times as long.
+        // Mappings that live for two seconds, and no traffic for six times as long: the pause between probes
+        // follows.
         drop(probes);
         for nat in &world.nats {
             let of = |name| format!("netfilter/nf_conntrack_udp_timeout{name}");
@@ -244,7 +249,59 @@ fn a_direct_path_is_punched_and_survives_new_ports_and_short_mappings() {
         let lost = world.one.until(|mesh| {
             mesh.links().iter().any(|link| link.state != LivenessState::Up) || !is_direct(mesh, 3)
         });
-        assert!(tokio::time::timeout(Duration::from_secs(6), lost).await.is_err(), "{:?}", world.one.links());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(12), lost).await.is_err(),
+            "{:?}",
+            world.one.links()
+        );
+        for mesh in [&world.one, &world.two] {
+            let pauses: Vec<Duration> = mesh.links().iter().map(|link| link.keep_alive).collect();
+            println!("pauses between probes: {pauses:?}");
+            assert!(pauses.iter().all(|pause| *pause < Duration::from_secs(4)), "{pauses:?}");
+        }
+        // The first datagram of each end passes the mapping.
+        world.two.send(node(2), b"to one").unwrap();
+        assert_eq!(soon(world.one.recv()).await, (node(3), b"to one".to_vec()));
+    });
+}
+
+/// A connection of a service over the mesh, through a NAT that forgets its mappings and chooses other ports.
+#[test]
+fn a_quic_epoch_outlives_a_nat_that_changes_its_port() {
+    runtime().block_on(async {
+        let Some(world) = World::start([Ports::Same, Ports::One(5000)]) else { return };
+        let quic = |mesh: &Mesh, number: u64, peer: u64| {
+            let identity = world.domain.identity(number);
+            let (server, client) = (identity.server_config(), identity.client_config());
+            let options = QuicOptions::new(node(number), address(node(number)), server, client)
+                .peer(node(peer), address(node(peer)))
+                .datagram_len_max(1200)
+                .seed(number);
+            QuicTransport::bind_on(options, mesh.socket()).unwrap()
+        };
+        let (mut one, mut two) = (quic(&world.one, 2, 3), quic(&world.two, 3, 2));
+        let epochs = [up(&mut one, 3).await, up(&mut two, 2).await];
+        world.paths([3, 2]).await;
+        let mut longest = Duration::ZERO;
+        for port in [6000, 6001, 6002] {
+            world.remap(0, Ports::One(port));
+            for number in 0..100_u64 {
+                let begin = Instant::now();
+                send(&mut one, 3, Lane::Ordered(0), &number.to_le_bytes()).await;
+                assert_eq!(receive(&mut two).await, (2, Lane::Ordered(0), number.to_le_bytes().to_vec()));
+                longest = longest.max(begin.elapsed());
+            }
+        }
+        for (transport, epoch) in [(&mut one, epochs[0]), (&mut two, epochs[1])] {
+            let more = tokio::time::timeout(Duration::from_millis(100), transport.event()).await;
+            // At most the silence during a change was reported, and its end.
+            let is_kept = |kind: &PeerEventKind| {
+                matches!(kind, PeerEventKind::Degraded) || *kind == PeerEventKind::Up { epoch }
+            };
+            assert!(more.as_ref().is_err() || more.is_ok_and(|event| is_kept(&event.kind)));
+        }
+        println!("new ports under QUIC: epochs {epochs:?} are kept, the longest delay was {longest:?}");
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
     });
 }
 

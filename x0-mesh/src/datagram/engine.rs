@@ -200,6 +200,7 @@ impl Datagrams {
                 rtt: sample.rtt,
                 receive_ratio: sample.receive_ratio,
                 send_ratio: sample.send_ratio,
+                keep_alive: link.liveness.keep_alive(),
                 cost: link.cost.unwrap_or_else(|| self.cost(link)),
                 mtu: link.mtu(),
                 sent_frames: link.sent_frames,
@@ -242,7 +243,9 @@ impl Datagrams {
         address: SocketAddr,
         keys: FrameKeys,
     ) -> Result<(), HandleError> {
-        let mtu = self.ports.get(&port).ok_or(HandleError::UnknownPort { port })?.mtu;
+        let settings = self.ports.get(&port).ok_or(HandleError::UnknownPort { port })?;
+        let (mtu, mut liveness) = (settings.mtu, self.options.liveness.clone());
+        liveness.interval_idle_max = settings.interval_idle_max.unwrap_or(liveness.interval_idle_max);
         if peer == self.local {
             return Err(HandleError::LinkToSelf { port });
         }
@@ -257,7 +260,7 @@ impl Datagrams {
             // After 2^32 links numbers are used again, of links that ended long ago.
             self.links_made = self.links_made.wrapping_add(1);
             self.by_peer.insert((port, peer), id);
-            self.links.insert(id, Link::new(id, port, peer, address, mtu, self.options.liveness.clone()));
+            self.links.insert(id, Link::new(id, port, peer, address, mtu, liveness));
             id
         };
         let Some(link) = self.links.get_mut(&id) else { return Err(HandleError::UnknownLink { link: id }) };

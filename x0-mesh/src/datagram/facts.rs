@@ -33,6 +33,8 @@ pub struct LinkFacts {
     pub receive_ratio: Option<f64>,
     /// The same in the other direction.
     pub send_ratio: Option<f64>,
+    /// The pause between two probes of this end while there is no traffic.
+    pub keep_alive: Duration,
     /// What the router takes it for.
     pub cost: LinkCost,
     /// The longest datagram, in bytes.

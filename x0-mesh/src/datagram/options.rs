@@ -1,6 +1,7 @@
 //! Settings.
 
 use alloc::boxed::Box;
+use core::time::Duration;
 
 use crate::liveness::LivenessOptions;
 use crate::router::{Etx, Metric, RouterOptions};
@@ -70,13 +71,23 @@ pub struct PortOptions {
     pub mtu: usize,
     /// What its links cost. [`Etx`] unless set.
     pub metric: Box<dyn Metric>,
+    /// [`LivenessOptions::interval_idle_max`] of new links of the port, if it is to differ from that of the
+    /// other ports.
+    pub interval_idle_max: Option<Duration>,
 }
 
 impl PortOptions {
     /// A port with frames of up to `mtu` bytes.
     #[must_use]
     pub fn new(mtu: usize) -> PortOptions {
-        PortOptions { mtu, metric: Box::new(Etx) }
+        PortOptions { mtu, metric: Box::new(Etx), interval_idle_max: None }
+    }
+
+    /// Sets [`PortOptions::interval_idle_max`].
+    #[must_use]
+    pub fn interval_idle_max(mut self, interval_idle_max: Duration) -> PortOptions {
+        self.interval_idle_max = Some(interval_idle_max);
+        self
     }
 
     /// Sets [`PortOptions::metric`].

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::LivenessOptions;
 use super::probe::{Probe, WINDOW};
+use crate::random::SplitMix64;
 use crate::router::LinkSample;
 
 /// Times of sent probes that are kept for the round-trip time.
@@ -16,6 +17,8 @@ const EXCUSED_MAX: Duration = Duration::from_secs(1);
 const ANSWER_INTERVAL: Duration = Duration::from_millis(2);
 /// A link comes up after this many frames.
 const FRAMES_TO_UP: u8 = 2;
+/// So many pauses of an idle link have to pass well before a longer one than the one that failed is tried.
+const PAUSES_TO_RAISE: u8 = 16;
 /// A ratio of fewer probes means nothing.
 const RATIO_PROBES_MIN: u8 = 16;
 
@@ -151,6 +154,13 @@ pub struct Liveness {
     seqno: u16,
     probes: VecDeque<(u16, Duration)>,
     probes_since_up: u32,
+    /// The pause of this end without traffic, and how long it may become.
+    idle: Duration,
+    idle_max: Duration,
+    /// Pauses of that length that have passed well.
+    pauses: u8,
+    /// A frame of the peer has arrived since the last one of them: each asks whether there is a mapping.
+    is_asked: bool,
     /// The smoothed round-trip time and its deviation (RFC 6298).
     round_trip: Option<(Duration, Duration)>,
     /// Measured while the link was down: the first sample of the link that is up replaces it.
@@ -197,6 +207,10 @@ impl Liveness {
             seqno: 0,
             probes: VecDeque::new(),
             probes_since_up: 0,
+            idle: options.interval_idle,
+            idle_max: options.interval_idle_max.max(options.interval_idle),
+            pauses: 0,
+            is_asked: false,
             round_trip: None,
             is_round_trip_provisional: false,
             options,
@@ -309,6 +323,7 @@ impl Liveness {
         } else if pause.is_some_and(|pause| pause > self.options.interval_down * 4) {
             self.heard_frames = 0;
         }
+        self.is_asked = true;
         self.received_at = Some(self.now);
         self.excused = Duration::ZERO;
         self.suspicion = None;
@@ -428,6 +443,7 @@ impl Liveness {
     fn silence(&mut self) {
         let now = self.now;
         if self.suspicion.is_none() && self.suspect_at().is_some_and(|at| at <= now) {
+            self.shorten_idle();
             self.suspicion = Some(Suspicion { since: now, requests: 0, next: now });
         }
         let Some(mut suspicion) = self.suspicion else { return };
@@ -448,6 +464,35 @@ impl Liveness {
             self.wants_answer = true;
             self.answer_due = true;
         }
+    }
+
+    /// A frame of the peer is missing. If the link was idle, the mapping of a NAT may have expired.
+    fn shorten_idle(&mut self) {
+        if !self.is_active() && self.idle > self.options.interval_idle {
+            self.idle_max = (self.idle / 2).max(self.options.interval_idle);
+            self.idle = self.idle_max;
+        }
+        self.pauses = 0;
+    }
+
+    /// A pause without traffic has ended, and frames of the peer have arrived on time.
+    fn lengthen_idle(&mut self) {
+        if self.idle < self.idle_max {
+            self.idle = (self.idle * 5 / 4).min(self.idle_max);
+            return;
+        }
+        self.pauses = self.pauses.saturating_add(1);
+        if self.pauses >= PAUSES_TO_RAISE {
+            self.pauses = 0;
+            self.idle_max = (self.idle_max * 5 / 4).min(self.options.interval_idle_max.max(self.idle));
+        }
+    }
+
+    /// The longest pause between two frames of this end while there is no traffic. It follows the lifetime of
+    /// a NAT's mapping up to [`LivenessOptions::interval_idle_max`].
+    #[must_use]
+    pub fn keep_alive(&self) -> Duration {
+        self.idle
     }
 
     /// Derives the state from what is known of both directions.
@@ -493,8 +538,20 @@ impl Liveness {
         } else if self.is_active() {
             self.options.interval_active
         } else {
-            self.options.interval_idle
+            self.idle
         }
+    }
+
+    /// After which time this end sends its next frame. Long pauses of an idle link vary by a quarter: else the
+    /// frames of both ends could come one after the other, and no frame would ask whether there is a mapping.
+    fn pause(&self) -> Duration {
+        let interval = self.interval();
+        if interval <= self.options.interval_idle.max(self.options.interval_down) {
+            return interval;
+        }
+        let seed = u64::from(self.options.instance) << 16 | u64::from(self.seqno);
+        let [draw, ..] = SplitMix64::new(seed).next().to_le_bytes();
+        interval * (768 + u32::from(draw)) / 1024
     }
 
     fn next_probe(&self) -> Option<Duration> {
@@ -502,16 +559,21 @@ impl Liveness {
             return Some(self.now);
         }
         let probed_at = self.probed_at?;
-        let idle = probed_at + self.options.interval_idle.max(self.options.interval_down);
+        let report = if self.is_active() { self.options.interval_idle } else { self.idle };
+        let idle = probed_at + report.max(self.options.interval_down);
         let frame =
             if self.state == LivenessState::Down { probed_at } else { self.sent_at.unwrap_or(probed_at) };
         // Traffic carries no report of the other direction: some probes are sent whatever the traffic is.
         // The end of an active time is announced by the last frame that it promised.
-        Some(idle.min(frame.max(probed_at) + self.interval().min(self.promised)))
+        Some(idle.min(frame.max(probed_at) + self.pause().min(self.promised)))
     }
 
     fn emit(&mut self) {
         let now = self.now;
+        let is_idle = self.state == LivenessState::Up && !self.is_active();
+        if is_idle && self.suspicion.is_none() && !self.answer_due && core::mem::take(&mut self.is_asked) {
+            self.lengthen_idle();
+        }
         self.seqno = self.seqno.wrapping_add(1);
         self.promised = self.interval();
         let probe = Probe {

@@ -13,6 +13,11 @@ pub struct LivenessOptions {
     pub interval_active: Duration,
     /// The longest pause between two frames of a link without traffic. 500 ms unless set.
     pub interval_idle: Duration,
+    /// The longest pause that [`interval_idle`](LivenessOptions::interval_idle) may grow to as long as frames
+    /// of the peer arrive on time. With a longer one than `interval_idle` the pause follows the lifetime of
+    /// the mapping of a NAT, and an idle link that has failed is noticed later: at its next traffic. 500 ms
+    /// unless set.
+    pub interval_idle_max: Duration,
     /// The pause between two probes of a link that is down. 50 ms unless set.
     pub interval_down: Duration,
     /// How long a link counts as active after its last traffic. 1 s unless set.
@@ -36,6 +41,7 @@ impl Default for LivenessOptions {
             instance: 0,
             interval_active: Duration::from_millis(25),
             interval_idle: Duration::from_millis(500),
+            interval_idle_max: Duration::from_millis(500),
             interval_down: Duration::from_millis(50),
             active_hold: Duration::from_secs(1),
             request_interval: Duration::from_millis(4),
@@ -60,6 +66,13 @@ impl LivenessOptions {
         self.interval_active = active;
         self.interval_idle = idle;
         self.interval_down = down;
+        self
+    }
+
+    /// Sets [`LivenessOptions::interval_idle_max`].
+    #[must_use]
+    pub fn interval_idle_max(mut self, interval_idle_max: Duration) -> LivenessOptions {
+        self.interval_idle_max = interval_idle_max;
         self
     }
 

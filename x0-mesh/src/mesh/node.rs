@@ -33,6 +33,8 @@ const ALPN: &[u8] = b"x0-link/1";
 const MTU_MIN: usize = 1232;
 /// How long a connection of neighbours lives: long enough for its handshake.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest pause of an idle link that may pass a NAT (RFC 8445 §11).
+const TRAVERSE_IDLE_MAX: Duration = Duration::from_secs(15);
 /// Datagrams that wait for the QUIC endpoint.
 const DATAGRAMS_MAX: usize = 4096;
 
@@ -104,6 +106,8 @@ impl Mesh {
             let id = PortId(u32::try_from(number).unwrap_or(u32::MAX));
             let mut settings = PortOptions::new(mtu);
             settings.metric = port.metric;
+            // Behind a NAT the pause follows the lifetime of its mappings.
+            settings.interval_idle_max = port.public.is_some().then_some(TRAVERSE_IDLE_MAX);
             engine.add_port(id, settings);
             let socket = Arc::new(PortSocket::new(port.link.local()));
             let mut config = EndpointConfig::default();
