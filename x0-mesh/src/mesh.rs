@@ -66,6 +66,7 @@ mod discover;
 mod error;
 mod handshake;
 mod hints;
+mod no_route;
 mod node;
 mod options;
 mod packets;

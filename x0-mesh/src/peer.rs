@@ -52,6 +52,9 @@ pub enum DownReason {
         "the peer is silent for longer than the idle timeout: check that it runs and that the network reaches it"
     )]
     TimedOut,
+    /// The mesh has had no path to the peer for longer than the time that its owner allows.
+    #[error("the mesh has no path to the peer: check that the peer runs, and the links of both nodes")]
+    NoRoute,
     /// No answer came from the peer's address.
     #[error("no answer from the peer's address: check that the peer runs and that the address is right")]
     Unreachable,

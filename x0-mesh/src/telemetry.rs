@@ -68,7 +68,7 @@ use crate::DownReason;
 
 /// The label `reason` for each variant of [`DownReason`], in the order of [`place`].
 #[cfg(feature = "quic")]
-const REASONS: [&str; 15] = [
+const REASONS: [&str; 16] = [
     "closed",
     "timed_out",
     "unreachable",
@@ -84,6 +84,7 @@ const REASONS: [&str; 15] = [
     "channel_version",
     "local",
     "blocked",
+    "no_route",
 ];
 
 /// The place of a reason in [`REASONS`].
@@ -105,6 +106,7 @@ fn place(reason: &DownReason) -> usize {
         DownReason::ChannelVersion { .. } => 12,
         DownReason::Local => 13,
         DownReason::Blocked => 14,
+        DownReason::NoRoute => 15,
     }
 }
 

@@ -18,7 +18,7 @@ use x0_mesh::link::{
 use x0_mesh::liveness::{LivenessReason, LivenessState};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, StartError, address};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
-use x0_mesh::{Lane, PeerEvent, PeerEventKind, Transmit, Transport, TransportExt};
+use x0_mesh::{DownReason, Lane, PeerEvent, PeerEventKind, Transmit, Transport, TransportExt};
 
 /// A line or ring of nodes, each link a memory segment of its own with a fault injector at one end.
 struct Nodes {
@@ -169,6 +169,10 @@ async fn blips_of_a_single_path_lose_no_epoch() {
     let domain = Domain::new("mesh.test");
     let mut nodes = Nodes::line(&domain, 3);
     up(&mut nodes.transports[0], 3).await;
+    // Far below the idle timeout of the transports, and above the longest cut.
+    for (mesh, transport) in nodes.meshes.iter_mut().zip(&nodes.transports) {
+        mesh.end_without_route(transport.peers(), Duration::from_secs(2));
+    }
     for cut in [200, 500, 800, 1000, 1300, 1500] {
         let [sender, _, receiver] = &mut nodes.transports[..] else { panic!("three") };
         nodes.faults[1].cut();
@@ -193,6 +197,31 @@ async fn blips_of_a_single_path_lose_no_epoch() {
     for transport in &mut nodes.transports {
         assert_eq!(ends(transport).await, []);
     }
+}
+
+/// The mesh knows that there is no path long before the idle timeout of 10 s.
+#[tokio::test]
+async fn an_epoch_without_a_path_ends_before_the_idle_timeout() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::line(&domain, 3);
+    let epoch = up(&mut nodes.transports[0], 3).await;
+    let after = Duration::from_millis(500);
+    for (mesh, transport) in nodes.meshes.iter_mut().zip(&nodes.transports) {
+        mesh.end_without_route(transport.peers(), after);
+    }
+    nodes.faults[1].cut();
+    let begin = Instant::now();
+    assert_eq!(down(&mut nodes.transports[0], 3).await, (epoch, DownReason::NoRoute));
+    let waited = begin.elapsed();
+    println!("the epoch ended {waited:?} after the cut");
+    assert!(waited >= after && waited < Duration::from_secs(5), "{waited:?}");
+    // The lost epoch is followed by another one after the cut.
+    nodes.faults[1].mend();
+    let again = up(&mut nodes.transports[0], 3).await;
+    assert!(again > epoch);
+    send(&mut nodes.transports[0], 2, Lane::Ordered(0), b"kept").await;
+    assert_eq!(receive(&mut nodes.transports[1]).await.2, b"kept");
+    assert!(ends(&mut nodes.transports[0]).await.is_empty());
 }
 
 /// The silence of a peer is reported before it ends the epoch, and so is its end.

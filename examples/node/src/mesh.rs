@@ -28,6 +28,8 @@ use crate::control::MeshState;
 
 /// A connection outlives the time in which the mesh finds another way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection outlives an interruption of all ways that is shorter.
+const NO_ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A link of a node, and neighbours on it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -246,9 +248,10 @@ pub(crate) fn transport(
         }
         options = options.port(link.neighbours.iter().copied().fold(port, MeshPort::neighbour));
     }
-    let mesh = Mesh::start(options).context("cannot start the mesh")?;
+    let mut mesh = Mesh::start(options).context("cannot start the mesh")?;
     let direct = udp_socket(config.listen)?;
     let transport = QuicTransport::bind_on(quic.idle_timeout(IDLE_TIMEOUT), mesh.socket_beside(direct))?;
+    mesh.end_without_route(transport.peers(), NO_ROUTE_TIMEOUT);
     Ok((transport, Some(Arc::new(NodeMesh { mesh, faults }))))
 }
 

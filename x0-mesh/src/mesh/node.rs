@@ -19,6 +19,7 @@ use super::core::{Core, Port};
 use super::discover::discover_always;
 use super::handshake::{Dialler, Timing, accept_always};
 use super::hints::HintDials;
+use super::no_route::end_always;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
 use super::socket::MeshSocket;
@@ -26,6 +27,7 @@ use super::traverse::traverse_always;
 use super::{MeshOptions, StartError};
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
 use crate::discovery::Discovery;
+use crate::quic::PeerBook;
 use crate::traversal::{Traversal, TraversalStats};
 
 const ALPN: &[u8] = b"x0-link/1";
@@ -47,7 +49,7 @@ pub(super) struct Shared {
     /// There are messages of the mesh itself, or nodes that are sent to over a relay.
     pub(super) messages: Arc<Notify>,
     /// Links or routes.
-    changed: Notify,
+    pub(super) changed: Arc<Notify>,
 }
 
 impl Shared {
@@ -76,6 +78,7 @@ pub struct Mesh {
     shared: Arc<Shared>,
     datagrams: Arc<Packets>,
     tasks: Vec<AbortHandle>,
+    runtime: tokio::runtime::Handle,
     ports: Vec<Arc<PortSocket>>,
 }
 
@@ -134,7 +137,7 @@ impl Mesh {
             trust_domain,
             links_changed: Arc::default(),
             messages: Arc::default(),
-            changed: Notify::new(),
+            changed: Arc::default(),
         });
         let mut tasks = vec![runtime.spawn(drive(Arc::downgrade(&shared))).abort_handle()];
         let (mut traversing, mut addresses) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -170,7 +173,7 @@ impl Mesh {
             let traversing = traverse_always(weak, engine, HintDials::new(traversing), addresses);
             tasks.push(runtime.spawn(traversing).abort_handle());
         }
-        Ok(Mesh { local, shared, datagrams, tasks, ports: sockets })
+        Ok(Mesh { local, shared, datagrams, tasks, runtime, ports: sockets })
     }
 
     /// This node.
@@ -271,6 +274,15 @@ impl Mesh {
             Poll::Pending
         })
         .await
+    }
+
+    /// Ends the epochs of a transport on this mesh to each node to which there was no route for `after`, with
+    /// [`DownReason::NoRoute`](crate::DownReason::NoRoute): long before its idle timeout, which has to be
+    /// longer. An interruption that is shorter ends no epoch. It works until the mesh or the transport is
+    /// dropped.
+    pub fn end_without_route(&mut self, peers: PeerBook, after: Duration) {
+        let task = end_always(Arc::downgrade(&self.shared), peers, after);
+        self.tasks.push(self.runtime.spawn(task).abort_handle());
     }
 
     /// Waits until a route to the node is known.

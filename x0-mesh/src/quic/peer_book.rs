@@ -109,6 +109,37 @@ impl PeerBook {
         });
     }
 
+    /// The peers with a connection to an address that `is_wanted`.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn connected(&self, is_wanted: impl Fn(SocketAddr) -> bool) -> Vec<NodeId> {
+        let Some(shared) = self.0.upgrade() else { return Vec::new() };
+        let state = shared.lock();
+        let wanted = |entry: &super::state::Peer| {
+            entry.link.as_ref().is_some_and(|link| is_wanted(link.connection.remote_address()))
+        };
+        state.peers.iter().filter(|(_, entry)| wanted(entry)).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Whether the transport is dropped.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// Ends the epoch of a peer that cannot be reached. The side that dialled it dials again.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn lose(&self, peer: NodeId) {
+        let Some(shared) = self.0.upgrade() else { return };
+        shared.change(|state, wakers| {
+            if let Some(link) = state.peers.get(&peer).and_then(|entry| entry.link.as_ref()) {
+                let epoch = link.epoch;
+                // The peer receives it if there is a path again.
+                link.connection.close(code::CLOSED, b"there was no path for too long");
+                state.end(peer, epoch, DownReason::NoRoute, wakers);
+            }
+        });
+    }
+
     /// Stops dialling the peer, and closes the connection to it. The peer may still dial this node: revoke
     /// its identity to prevent that.
     pub fn remove_peer(&self, peer: NodeId) {
