@@ -5,9 +5,15 @@
 //! with another one and makes new connections. The medians over the turns are reported; a channel and the
 //! transport are compared within each turn, because the speed of a machine drifts.
 //!
+//! Then a ring of namespaces whose links are cut, beside routing daemons; see [`ring`]. Transfers over the mesh
+//! beside plain quinn, and one node with 200 neighbours; see [`load`] and [`neighbours`].
+//!
 //! Then grids of routers of x0-mesh beside those of babel-protocol, both in virtual time; see [`routes`].
 
+mod load;
+mod neighbours;
 mod plain;
+mod ring;
 mod routes;
 mod x0;
 
@@ -36,6 +42,12 @@ pub(crate) struct Options {
     /// Only the cases whose name contains this text
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) case: String,
+    /// Cuts of each kind of the ring
+    #[arg(long, default_value_t = 30)]
+    pub(crate) cuts: usize,
+    /// Seconds of the ring with oversubscribed cores, for each system
+    #[arg(long, default_value_t = 600)]
+    pub(crate) oversubscribed_s: u64,
     /// Nodes in a row and in a column of the large grid of routers
     #[arg(long, default_value_t = 15)]
     pub(crate) side: usize,
@@ -141,6 +153,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let name = format!("routers of a {side} by {side} grid");
         if name.contains(&options.case) {
             let case = grids(name, side, is_large)?;
+            println!("{case}");
+            rows.extend(case.rows());
+        }
+    }
+    for cases in [ring::cases, load::cases, neighbours::cases] {
+        for case in cases(options)? {
             println!("{case}");
             rows.extend(case.rows());
         }

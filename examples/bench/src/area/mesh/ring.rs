@@ -1,0 +1,394 @@
+//! A ring of five network namespaces, joined by veth pairs: the gaps in a stream of probes after cuts of the
+//! link that carries it, for x0-mesh, babeld, and OSPF with BFD of BIRD. Needs root, `nft` and `ip`.
+//!
+//! A probe is sent each millisecond, to absolute deadlines, from the first node to the third one. The gap is
+//! the longest run of missing probes. Before each cut the traffic crosses the victim link, in both directions.
+
+mod kernel;
+mod overlay;
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use x0_ebpf::testing::{Namespace, VethPair};
+
+use super::Options;
+use crate::case::{Case, Metric};
+
+const NODES: usize = 5;
+/// The positions of the prober, of the node that is probed, and of the link that is cut: from node 1 to 2.
+const FROM: usize = 0;
+const TO: usize = 2;
+const VICTIM: usize = 1;
+/// Probes that may be on their way: fewer than a gap that means anything.
+const ON_THE_WAY: u64 = 30;
+/// Cuts of the peers, which take seconds each.
+const PEER_CUTS_MAX: usize = 10;
+/// Generous: only a system that fails waits for it.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The worker threads that oversubscribe each core.
+const OVERSUBSCRIPTION: usize = 4;
+
+const GAP: Metric = Metric { name: "gap, median", unit: "ms" };
+const GAP_P99: Metric = Metric { name: "gap, 99 %", unit: "ms" };
+const START: Metric = Metric { name: "a path after", unit: "ms" };
+const CONTROL: Metric = Metric { name: "control payload of a node", unit: "B/s" };
+const FALSE: Metric = Metric { name: "changes of the path", unit: "" };
+const SYSTEMS: [&str; 3] = ["x0-mesh", "babeld, Hellos each 100 ms", "BIRD, OSPF with BFD 50 ms x 3"];
+
+/// What carries the probes.
+trait System {
+    /// Whether traffic in both directions crosses the victim link.
+    fn is_settled(&mut self, rig: &Rig) -> Result<bool>;
+
+    /// What the probes are sent with.
+    fn sender(&mut self, rig: &Rig) -> Result<Box<dyn FnMut(u64) + Send>>;
+
+    /// The number of the next probe that arrives, `None` at that time.
+    fn receive(&mut self, until: Instant) -> Result<Option<u64>>;
+
+    /// Bytes of control traffic so far, payloads of UDP or IP, of all nodes.
+    fn control(&mut self, rig: &Rig) -> Result<u64>;
+}
+
+/// The namespaces, and the pair at position n, which joins the nodes n and n + 1.
+struct Rig {
+    namespaces: Vec<Namespace>,
+    pairs: Vec<VethPair>,
+}
+
+/// A kind of cut.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Silent,
+    OneWay,
+    Down,
+    Loss(u32),
+}
+
+const CUTS: [(&str, Cut); 4] = [
+    ("silent cut", Cut::Silent),
+    ("one-way cut", Cut::OneWay),
+    ("link set down", Cut::Down),
+    ("30 % loss", Cut::Loss(30)),
+];
+
+/// Runs a program in a namespace; its output.
+fn run(namespace: &Namespace, arguments: &[&str], input: &str) -> Result<String> {
+    let child = spawn(namespace, arguments)?;
+    finish(child, arguments, input)
+}
+
+fn spawn(namespace: &Namespace, arguments: &[&str]) -> Result<Child> {
+    Command::new("nsenter")
+        .arg(format!("--net={}", namespace.path().display()))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start nsenter (util-linux)")
+}
+
+fn finish(mut child: Child, arguments: &[&str], input: &str) -> Result<String> {
+    child.stdin.take().context("a pipe")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "`{}` failed: {input}", arguments.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Rig {
+    fn new() -> Result<Rig> {
+        let namespaces = (0..NODES)
+            .map(|_| Namespace::new().context("the ring needs root"))
+            .collect::<Result<Vec<Namespace>>>()?;
+        let mut pairs = Vec::new();
+        for at in 0..NODES {
+            let mut pair = VethPair::new(&namespaces[at], &namespaces[(at + 1) % NODES])?;
+            pair.assign_addresses()?;
+            pairs.push(pair);
+        }
+        Ok(Rig { namespaces, pairs })
+    }
+
+    /// The devices of a node: to the next one, and to the one before.
+    fn devices(&self, at: usize) -> [&str; 2] {
+        [self.pairs[at].left().name(), self.pairs[(at + NODES - 1) % NODES].right().name()]
+    }
+
+    /// Begins or ends a cut. The programs wait for their rules, so that both ends change at nearly the same
+    /// time.
+    fn cut(&mut self, cut: Cut, is_on: bool) -> Result<()> {
+        let share = match cut {
+            Cut::Down if is_on => return Ok(self.pairs[VICTIM].cut()?),
+            Cut::Down => return Ok(self.pairs[VICTIM].mend()?),
+            Cut::Loss(percent) => Some(percent),
+            Cut::Silent | Cut::OneWay => None,
+        };
+        let pair = &self.pairs[VICTIM];
+        // The end that probes arrive at comes first: a gap never begins after its detection.
+        let mut sides = vec![(VICTIM + 1, pair.right().name())];
+        if !matches!(cut, Cut::OneWay) {
+            sides.push((VICTIM, pair.left().name()));
+        }
+        let arguments = ["nft", "-f", "-"];
+        let mut programs = Vec::new();
+        for (at, device) in sides {
+            programs.push((spawn(&self.namespaces[at], &arguments)?, rules(device, share, is_on)));
+        }
+        for (program, rules) in programs {
+            finish(program, &arguments, &rules)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rules of nft that drop all, or this share, of what arrives on a device.
+fn rules(device: &str, share: Option<u32>, is_on: bool) -> String {
+    if !is_on {
+        return "delete table netdev cut\n".to_owned();
+    }
+    let rule = share.map(|percent| format!("numgen random mod 100 < {percent} drop\n")).unwrap_or_default();
+    let policy = if share.is_some() { "accept" } else { "drop" };
+    let chain = format!("type filter hook ingress device {device} priority 0; policy {policy};\n");
+    format!("table netdev cut {{\n chain c {{\n {chain} {rule}}}\n}}\n")
+}
+
+/// Sends a numbered probe each millisecond until it is dropped.
+struct Prober {
+    is_over: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Prober {
+    fn start(mut send: Box<dyn FnMut(u64) + Send>) -> Prober {
+        let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (over, number) = (Arc::clone(&is_over), Arc::clone(&sent));
+        let thread = std::thread::spawn(move || {
+            let mut due = Instant::now();
+            while !over.load(Ordering::Relaxed) {
+                send(number.fetch_add(1, Ordering::Relaxed));
+                // Absolute deadlines: a late probe does not delay the next.
+                due += Duration::from_millis(1);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+        });
+        Prober { is_over, sent, thread: Some(thread) }
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The longest run of missing probes from `first` on.
+fn gap(system: &mut dyn System, prober: &Prober, first: u64, time: Duration) -> Result<u64> {
+    let until = Instant::now() + time;
+    let (mut last, mut longest) = (first, 0);
+    while let Some(number) = system.receive(until)? {
+        if number > last {
+            longest = longest.max(number - last - 1);
+            last = number;
+        }
+    }
+    // A run that has not ended yet; the last probes are on the way.
+    let running = prober.sent().saturating_sub(last + ON_THE_WAY);
+    Ok(longest.max(running))
+}
+
+/// Takes the probes of some time.
+fn pass(system: &mut dyn System, time: Duration) -> Result<()> {
+    let until = Instant::now() + time;
+    while system.receive(until)?.is_some() {}
+    Ok(())
+}
+
+fn settle(system: &mut dyn System, rig: &Rig) -> Result<()> {
+    let begin = Instant::now();
+    while !system.is_settled(rig)? {
+        ensure!(begin.elapsed() < LIMIT, "the traffic does not cross the victim link after {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn start(system: usize, rig: &Rig) -> Result<Box<dyn System>> {
+    match system {
+        0 => overlay::start(rig),
+        1 => kernel::babeld(rig),
+        _ => kernel::bird(rig),
+    }
+}
+
+/// A system on a ring of its own, and how long it took until the first probe arrived.
+fn ready(system: usize) -> Result<(Rig, Box<dyn System>, Prober, Duration)> {
+    let rig = Rig::new()?;
+    let begin = Instant::now();
+    let mut system = start(system, &rig)?;
+    let prober = Prober::start(system.sender(&rig)?);
+    if system.receive(begin + LIMIT)?.is_none() {
+        bail!("no probe arrives within {LIMIT:?}");
+    }
+    let took = begin.elapsed();
+    Ok((rig, system, prober, took))
+}
+
+/// The cases whose name contains the text of the options.
+pub(super) fn cases(options: &Options) -> Result<Vec<Case>> {
+    let cuts = if options.quick { options.cuts.min(5) } else { options.cuts };
+    let how = format!(
+        "Five namespaces in a veth ring, a probe each ms over two hops, {cuts} cuts of the second link for x0-mesh, at \
+         most {PEER_CUTS_MAX} for the others. \
+         Control payload: beside the probes for x0-mesh, without probes for the others."
+    );
+    let systems = || SYSTEMS.map(str::to_owned).to_vec();
+    let name = |what: &str| format!("ring: {what}");
+    let mut cases: Vec<Case> =
+        CUTS.iter().map(|(what, _)| Case::new("mesh", name(what), how.clone(), systems())).collect();
+    let mut idle = Case::new("mesh", name("start and control traffic"), how, systems());
+    let is_wanted = |what: &str| name(what).contains(&options.case);
+    if CUTS.iter().any(|(what, _)| is_wanted(what)) || is_wanted("start and control traffic") {
+        for (system, label) in SYSTEMS.iter().enumerate() {
+            if let Err(error) = measure(system, cuts, &mut cases, &mut idle, &is_wanted) {
+                let why = format!("{error:#}");
+                eprintln!("{label}: {why}");
+                cases.iter_mut().chain([&mut idle]).for_each(|case| case.miss(system, why.clone()));
+            }
+        }
+        let worst = [Some(80.0), None, None, None];
+        for (case, most) in cases.iter_mut().zip(worst) {
+            if let Some(most) = most {
+                let found = case.median(GAP, 0);
+                case.aim(GAP.name, found, most, GAP.unit);
+            }
+            let found = case.median(GAP_P99, 0);
+            case.aim(GAP_P99.name, found, 100.0, GAP_P99.unit);
+        }
+        let found = idle.median(START, 0);
+        idle.aim(START.name, found, 550.0, START.unit);
+        let found = idle.median(CONTROL, 0);
+        idle.aim(CONTROL.name, found, 2350.0, CONTROL.unit);
+    }
+    let mut wanted: Vec<Case> =
+        cases.into_iter().zip(CUTS).filter(|(_, (what, _))| is_wanted(what)).map(|(case, _)| case).collect();
+    if is_wanted("start and control traffic") {
+        wanted.push(idle);
+    }
+    if "oversubscribed ring".contains(&options.case) {
+        wanted.push(oversubscribed(options)?);
+    }
+    Ok(wanted)
+}
+
+fn measure(
+    number: usize,
+    cuts: usize,
+    cases: &mut [Case],
+    idle: &mut Case,
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    let (mut rig, mut system, prober, took) = ready(number)?;
+    idle.add(START, number, took.as_secs_f64() * 1e3);
+    settle(&mut *system, &rig)?;
+    // What the start caused has passed.
+    pass(&mut *system, Duration::from_secs(3))?;
+    let is_overlay = number == 0;
+    let prober = if is_overlay {
+        Some(prober)
+    } else {
+        drop(prober);
+        None
+    };
+    let (begin, before) = (Instant::now(), system.control(&rig)?);
+    pass(&mut *system, Duration::from_secs(5))?;
+    let bytes = system.control(&rig)? - before;
+    idle.add(CONTROL, number, bytes as f64 / begin.elapsed().as_secs_f64() / NODES as f64);
+    let prober = match prober {
+        Some(prober) => prober,
+        None => Prober::start(system.sender(&rig)?),
+    };
+    for ((what, cut), case) in CUTS.iter().zip(cases).filter(|((what, _), _)| is_wanted(what)) {
+        let mut gaps = Vec::new();
+        for turn in 0..if is_overlay { cuts } else { cuts.min(PEER_CUTS_MAX) } {
+            settle(&mut *system, &rig)?;
+            // Not in step with the clocks of the detection.
+            pass(&mut *system, Duration::from_millis(300 + 7 * turn as u64))?;
+            let control = gap(&mut *system, &prober, prober.sent() + 20, Duration::from_millis(100))?;
+            ensure!(control < 50, "{control} probes are missing without a cut");
+            let first = prober.sent();
+            rig.cut(*cut, true)?;
+            let time = if is_overlay { Duration::from_millis(700) } else { Duration::from_secs(5) };
+            gaps.push(gap(&mut *system, &prober, first, time)?);
+            rig.cut(*cut, false)?;
+        }
+        gaps.iter().for_each(|gap| case.add(GAP, number, *gap as f64));
+        gaps.sort_unstable();
+        let p99 = gaps[(gaps.len() * 99).div_ceil(100).max(1) - 1];
+        case.add(GAP_P99, number, p99 as f64);
+        eprintln!("{}, {what}: {gaps:?} ms", SYSTEMS[number]);
+    }
+    Ok(())
+}
+
+/// How often the path changes while each core has four times as much work as it can do.
+fn oversubscribed(options: &Options) -> Result<Case> {
+    let time = Duration::from_secs(if options.quick { 20 } else { options.oversubscribed_s });
+    let cores = std::thread::available_parallelism()?.get();
+    let how = format!(
+        "{} busy threads on {cores} cores for {} s; no link is cut. The path is looked at each 50 ms.",
+        cores * OVERSUBSCRIPTION,
+        time.as_secs()
+    );
+    let mut case = Case::new("mesh", "oversubscribed ring", how, SYSTEMS.map(str::to_owned).to_vec());
+    for system in 0..SYSTEMS.len() {
+        match changes(system, cores * OVERSUBSCRIPTION, time) {
+            Ok(count) => case.add(FALSE, system, count as f64),
+            Err(error) => case.miss(system, format!("{error:#}")),
+        }
+    }
+    let found = case.median(FALSE, 0);
+    case.aim(FALSE.name, found, 0.0, FALSE.unit);
+    Ok(case)
+}
+
+fn changes(system: usize, threads: usize, time: Duration) -> Result<usize> {
+    let (rig, mut system, _prober, _) = ready(system)?;
+    settle(&mut *system, &rig)?;
+    pass(&mut *system, Duration::from_secs(3))?;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let (until, mut was_settled, mut count) = (Instant::now() + time, true, 0);
+        let counted = (|| {
+            while Instant::now() < until {
+                pass(&mut *system, Duration::from_millis(50))?;
+                let is_settled = system.is_settled(&rig)?;
+                count += usize::from(was_settled && !is_settled);
+                was_settled = is_settled;
+            }
+            Ok(count)
+        })();
+        is_over.store(true, Ordering::Relaxed);
+        counted
+    })
+}
