@@ -90,19 +90,39 @@ pub use transport_ext::TransportExt;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
-    #[cfg(feature = "datagram")]
-    pub use crate::datagram::fuzz::run as datagram;
-    #[cfg(feature = "discovery")]
-    pub use crate::discovery::fuzz::run as discovery;
-    #[cfg(feature = "liveness")]
-    pub use crate::liveness::fuzz::run as liveness;
     pub use crate::mux::fuzz as mux;
     #[cfg(feature = "quic")]
     pub use crate::quic::fuzz_frames as frames;
+
+    #[cfg(feature = "datagram")]
+    pub fn datagram(bytes: &[u8]) {
+        crate::datagram::fuzz::run(bytes);
+    }
+
+    #[cfg(feature = "discovery")]
+    pub fn discovery(bytes: &[u8]) {
+        crate::discovery::fuzz::run(bytes);
+    }
+
+    #[cfg(all(feature = "ethernet", target_os = "linux"))]
+    pub fn ethernet(bytes: &[u8]) {
+        crate::link::ethernet::fuzz(bytes);
+    }
+
+    #[cfg(feature = "liveness")]
+    pub fn liveness(bytes: &[u8]) {
+        crate::liveness::fuzz::run(bytes);
+    }
+
     #[cfg(feature = "router")]
-    pub use crate::router::fuzz::run as router;
+    pub fn router(bytes: &[u8]) {
+        crate::router::fuzz::run(bytes);
+    }
+
     #[cfg(feature = "traversal")]
-    pub use crate::traversal::fuzz::run as traversal;
+    pub fn traversal(bytes: &[u8]) {
+        crate::traversal::fuzz::run(bytes);
+    }
 }
 
 /// The code of the readme, as a test.

@@ -12,7 +12,7 @@
 
 mod error;
 #[cfg(all(feature = "ethernet", target_os = "linux"))]
-mod ethernet;
+pub(crate) mod ethernet;
 mod faults;
 mod memory;
 #[cfg(feature = "udp")]

@@ -198,8 +198,8 @@ impl EthernetLink {
     }
 }
 
-/// A non-blocking socket of any kind whose readiness tokio watches. `AsyncFd` takes unsafe code; a `UdpSocket`
-/// owns any descriptor, and does nothing to it but the calls that its methods name.
+/// A non-blocking socket of any kind whose readiness tokio watches. `AsyncFd` takes unsafe code; a
+/// `UdpSocket` owns any descriptor, and does nothing to it but the calls that its methods name.
 fn watched(socket: OwnedFd) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
@@ -221,6 +221,18 @@ fn bind(socket: &Socket, address: &LinkAddr) -> io::Result<()> {
     let mut reader = socket;
     while reader.read(&mut [0; 1]).is_ok() {}
     Ok(())
+}
+
+/// Entry of the fuzz target: any bytes as a frame, and as messages of netlink.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Some((address, rest)) = bytes.split_first_chunk::<6>() else { return };
+    if let Some(mac) = MacAddress::new(*address)
+        && let Some((from, content)) = frame::decode(rest, mac)
+    {
+        assert!(content.len() < rest.len() && MacAddress::at(from.address()) == Some(from));
+    }
+    interface::changes(rest, 7, &mut |_| {});
 }
 
 impl Link for EthernetLink {

@@ -119,7 +119,7 @@ impl Monitor {
 
 /// Passes on what netlink messages (netlink(7), rtnetlink(7)) say of an interface. Bytes that are no messages
 /// are ignored.
-fn changes(mut bytes: &[u8], index: u32, each: &mut dyn FnMut(Change)) {
+pub(super) fn changes(mut bytes: &[u8], index: u32, each: &mut dyn FnMut(Change)) {
     while let Some((kind, body, rest)) = message(bytes) {
         bytes = rest;
         let Some((head, attributes)) = body.split_first_chunk::<HEAD_LEN>() else { continue };
@@ -208,6 +208,7 @@ mod tests {
         // Any prefix, and any byte changed: no panic, and an end.
         for len in 0..both.len() {
             all(&both[..len]);
+            super::super::fuzz(&both[len..]);
         }
         for position in 0..both.len() {
             for bit in 0..8 {
