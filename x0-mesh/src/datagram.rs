@@ -67,11 +67,11 @@
 //! A node sends the address when the link comes up, when it changes, and every 10 s, because a frame may be
 //! lost. The receiver takes it for a hint: a neighbour may lie.
 //!
-//! A frame of kind 6 is answered by one of kind 7. With them each end examines whether the longest frame of the
-//! link arrives: when the link comes up, 2 s after long datagrams were sent, and every 60 s. Ten that remain
-//! without answer while the link is up show that frames of that length are lost; then the longest one that
-//! passes is searched, and [`Datagrams::mtu`] follows. A link that does not carry frames of 1232 bytes is
-//! degraded: paths lead over it only while there is no other one.
+//! A frame of kind 6 is answered by one of kind 7. With them each end examines whether the longest frame of
+//! the link arrives: when the link comes up, 2 s after long datagrams were sent, and every 60 s. Ten that
+//! remain without answer while the link is up show that frames of that length are lost; then the longest one
+//! that passes is searched, and [`Datagrams::mtu`] follows. A link that does not carry frames of 1232 bytes
+//! is degraded: paths lead over it only while there is no other one.
 //!
 //! A node takes a flooded message once, by origin and number, and sends it to its other neighbours while the
 //! hop limit allows. The origin is authenticated hop by hop only: a member can forge it.

@@ -459,8 +459,8 @@ fn the_pause_of_an_idle_link_follows_the_mapping_of_a_nat() {
             println!(
                 "lifetime {lifetime} s, {outside}, loss {loss}: pause {median:.1} s, {lost} frames without a mapping"
             );
-            // Where both ends refresh the mapping, each may pause for twice its lifetime. A pause that is too long
-            // is found with the first frame that is lost.
+            // Where both ends refresh the mapping, each may pause for twice its lifetime. A pause that is too
+            // long is found with the first frame that is lost.
             let lifetime = lifetime as f64;
             let most = lifetime * if outside { 2.0 } else { 1.0 };
             assert!(median <= most, "{median}");

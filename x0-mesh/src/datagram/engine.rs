@@ -408,7 +408,8 @@ impl Datagrams {
         } else {
             router::Input::LinkUp { link: id, peer, cost }
         };
-        // The link is up already, so no input can be refused. Its low MTU comes after another path was sought.
+        // The link is up already, so no input can be refused. Its low MTU comes after another path was
+        // sought.
         if is_degraded {
             let _ = self.router.handle(self.now, router::Input::LinkDegraded { link: id });
         }

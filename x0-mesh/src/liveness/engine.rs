@@ -542,8 +542,9 @@ impl Liveness {
         }
     }
 
-    /// After which time this end sends its next frame. Long pauses of an idle link vary by a quarter: else the
-    /// frames of both ends could come one after the other, and no frame would ask whether there is a mapping.
+    /// After which time this end sends its next frame. Long pauses of an idle link vary by a quarter: else
+    /// the frames of both ends could come one after the other, and no frame would ask whether there is a
+    /// mapping.
     fn pause(&self) -> Duration {
         let interval = self.interval();
         if interval <= self.options.interval_idle.max(self.options.interval_down) {

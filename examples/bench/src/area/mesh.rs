@@ -5,8 +5,8 @@
 //! with another one and makes new connections. The medians over the turns are reported; a channel and the
 //! transport are compared within each turn, because the speed of a machine drifts.
 //!
-//! Then a ring of namespaces whose links are cut, beside routing daemons; see [`ring`]. Transfers over the mesh
-//! beside plain quinn, and one node with 200 neighbours; see [`load`] and [`neighbours`].
+//! Then a ring of namespaces whose links are cut, beside routing daemons; see [`ring`]. Transfers over the
+//! mesh beside plain quinn, and one node with 200 neighbours; see [`load`] and [`neighbours`].
 //!
 //! Then grids of routers of x0-mesh beside those of babel-protocol, both in virtual time; see [`routes`].
 

@@ -1,8 +1,8 @@
 //! Transfers over veth pairs between namespaces: QUIC over the mesh to a direct neighbour and over relays,
 //! beside the same transport without the mesh and beside plain quinn. Needs root.
 //!
-//! Each node is a thread with a runtime of its own, whose CPU time is counted. A node answers an ordered message
-//! with the same message, or with its CPU time and the bytes of bulk messages that have arrived.
+//! Each node is a thread with a runtime of its own, whose CPU time is counted. A node answers an ordered
+//! message with the same message, or with its CPU time and the bytes of bulk messages that have arrived.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 //! link that carries it, for x0-mesh, babeld, and OSPF with BFD of BIRD. Needs root, `nft` and `ip`.
 //!
 //! A probe is sent each millisecond, to absolute deadlines, from the first node to the third one. The gap is
-//! the longest run of missing probes. Before each cut the traffic crosses the victim link, in both directions.
+//! the longest run of missing probes. Before each cut the traffic crosses the victim link, in both
+//! directions.
 
 mod kernel;
 mod overlay;
