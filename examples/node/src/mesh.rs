@@ -44,7 +44,7 @@ pub(crate) struct LinkConfig {
     pub(crate) price: u16,
 }
 
-/// What carries the frames of a link.
+/// The carrier of the frames of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LinkKind {
     /// A UDP port.

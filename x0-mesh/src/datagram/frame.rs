@@ -36,7 +36,7 @@ const HAS_BOUND: u8 = 1;
 const ANNOUNCES: u8 = 2;
 const IS_MESSAGE: u8 = 4;
 
-/// What a control frame adds to its content.
+/// The overhead of a control frame.
 pub(super) const CONTROL_OVERHEAD: usize = OUTER_LEN + TAG_LEN;
 
 /// Whether bytes from a link begin as a frame does, of any version. Other bytes belong to the QUIC connection

@@ -1,4 +1,4 @@
-//! Which lengths of frames a link carries, as padded requests and their answers show.
+//! The lengths of frames that a link carries, as padded requests and their answers show.
 
 use core::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) struct Lengths {
     low: usize,
     /// This length and longer ones do not pass: `max + 1` as long as nothing was lost.
     high: usize,
-    /// What is being asked for.
+    /// The length that is being tried.
     asked: Option<Asked>,
     number: u16,
     /// When the next examination begins; `None` while the link is down.

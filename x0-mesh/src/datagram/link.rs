@@ -126,7 +126,7 @@ impl Link {
         self.lengths.limit().saturating_sub(OVERHEAD)
     }
 
-    /// What the link is good for. One that loses long frames is degraded.
+    /// The quality of the link. A link that loses long frames is degraded.
     pub(super) fn state(&self) -> LivenessState {
         match self.liveness.state() {
             LivenessState::Up if !self.lengths.is_usable() => LivenessState::Degraded,

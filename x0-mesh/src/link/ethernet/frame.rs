@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub(super) const ETHER_TYPE: u16 = 0x88b5;
 /// Two addresses and the EtherType.
 const ETHERNET_LEN: usize = 14;
-/// What a frame of the link loses of the MTU: version and length.
+/// The part of the MTU that a frame of the link uses itself: version and length.
 pub(super) const OVERHEAD: usize = 3;
 pub(super) const HEADER_LEN: usize = ETHERNET_LEN + OVERHEAD;
 const VERSION: u8 = 1;
@@ -84,7 +84,7 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// What precedes a frame of this length; `None` if no header can hold the length.
+/// The header of a frame of this length; `None` if no header can hold the length.
 pub(super) fn encode_header(to: MacAddress, from: MacAddress, len: usize) -> Option<[u8; HEADER_LEN]> {
     let len = u16::try_from(len).ok().filter(|len| *len > 0)?;
     let mut header = [0; HEADER_LEN];

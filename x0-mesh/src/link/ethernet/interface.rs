@@ -29,7 +29,7 @@ const REQUEST_LEN: u32 = 32;
 /// The kernel's datagrams of one link are shorter.
 const DATAGRAM_LEN_MAX: usize = 32 << 10;
 
-/// What the link knows of its interface.
+/// The properties of the interface that the link uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Interface {
     pub(super) mac: MacAddress,

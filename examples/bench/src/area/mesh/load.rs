@@ -41,7 +41,7 @@ const RELAY: Metric = Metric { name: "CPU of a relay", unit: "ms/MB" };
 const SPEED: Metric = Metric { name: "time", unit: "ms/MB" };
 const IDLE: Metric = Metric { name: "round trip, median, idle", unit: "us" };
 const BUSY: Metric = Metric { name: "round trip, median, under a bulk transfer", unit: "us" };
-/// What the mesh may cost, as a multiple of plain quinn.
+/// The limit of the cost of the mesh, as a multiple of that of plain quinn.
 const DIRECT_MOST: f64 = 1.25;
 const RELAY_MOST: f64 = 1.0;
 const BUSY_MOST: f64 = 10.0;

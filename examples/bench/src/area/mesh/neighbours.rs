@@ -25,7 +25,7 @@ const BYTES: Metric = Metric { name: "payload of UDP for each neighbour", unit: 
 const PACKETS: Metric = Metric { name: "packets for each neighbour", unit: "1/s" };
 const CPU: Metric = Metric { name: "CPU of the node for each neighbour", unit: "us/s" };
 
-/// What one end of a neighbourhood keeps open.
+/// The parts that one end of a neighbourhood keeps open.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held until it is dropped")]
 enum Kept {
@@ -102,7 +102,7 @@ fn measure(is_mesh: bool, time: Duration) -> Result<[f64; 3]> {
                     tokio::time::sleep(Duration::from_secs(20)).await;
                     Kept::Quic(Box::new(transport))
                 };
-                // What the start caused has passed.
+                // The effects of the start have passed.
                 tokio::time::sleep(Duration::from_secs(15)).await;
                 let (begin, cpu, (bytes, packets)) = (Instant::now(), thread_cpu(), carried()?);
                 tokio::time::sleep(time).await;

@@ -42,12 +42,12 @@ const CONTROL: Metric = Metric { name: "control payload of a node", unit: "B/s" 
 const FALSE: Metric = Metric { name: "changes of the path", unit: "" };
 const SYSTEMS: [&str; 3] = ["x0-mesh", "babeld, Hellos each 100 ms", "BIRD, OSPF with BFD 50 ms x 3"];
 
-/// What carries the probes.
+/// The carrier of the probes.
 trait System {
     /// Whether traffic in both directions crosses the victim link.
     fn is_settled(&mut self, rig: &Rig) -> Result<bool>;
 
-    /// What the probes are sent with.
+    /// The socket or connection that sends the probes.
     fn sender(&mut self, rig: &Rig) -> Result<Box<dyn FnMut(u64) + Send>>;
 
     /// The number of the next probe that arrives, `None` at that time.
@@ -305,7 +305,7 @@ fn measure(
     let (mut rig, mut system, prober, took) = ready(number)?;
     idle.add(START, number, took.as_secs_f64() * 1e3);
     settle(&mut *system, &rig)?;
-    // What the start caused has passed.
+    // The effects of the start have passed.
     pass(&mut *system, Duration::from_secs(3))?;
     let is_overlay = number == 0;
     let prober = if is_overlay {
