@@ -17,7 +17,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use members::Table;
+use meet::Compared;
 pub use members::{MEMBERS_MAX, Members};
 use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
@@ -258,7 +258,7 @@ pub struct Session<R: Replicated = CausalMap> {
     /// Announcements since the last datagram of the peer.
     unanswered: u32,
     /// The heartbeats that this side last sent for comparison.
-    compared: Option<(u32, Table)>,
+    compared: Option<Compared>,
     /// While nothing waits for heartbeats, none are compared before this time.
     compare_at: Duration,
     /// The number under which this session fetches ranges.
@@ -473,7 +473,8 @@ impl<R: Replicated> Session<R> {
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
         let working = (self.is_working() || self.gathering.is_some()).then_some(self.now);
-        let times = [sending, asking, collecting, self.here_at(), working, Some(self.announce_at)];
+        let comparing = self.compared.as_ref().map(|compared| compared.retry_at);
+        let times = [sending, asking, collecting, comparing, self.here_at(), working, Some(self.announce_at)];
         times.into_iter().flatten().min()
     }
 
@@ -521,6 +522,7 @@ impl<R: Replicated> Session<R> {
 
     fn on_time(&mut self, now: Duration, state: &mut R) {
         self.retry_pull(now, state);
+        self.retry_compared(now, state);
         // Requests before the announcement below: while one is open, the announcement is deferred.
         for kind in Kind::ALL {
             self.retry_collecting(now, kind);

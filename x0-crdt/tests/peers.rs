@@ -9,6 +9,7 @@ mod net;
 mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use net::Net;
@@ -20,9 +21,10 @@ use x0_crdt::{
 const KEY: HashKey = HashKey::new([7; 16]);
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Seeds to try: many more with `X0_CRDT_SEEDS`.
-fn seeds(default: u64) -> u64 {
-    std::env::var("X0_CRDT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+/// Seeds to try: many more with `X0_CRDT_SEEDS`, a single one with `X0_CRDT_SEED`.
+fn seeds(default: u64) -> Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+    number("X0_CRDT_SEED").map_or(0..number("X0_CRDT_SEEDS").unwrap_or(default), |seed| seed..seed + 1)
 }
 
 struct World {
@@ -124,20 +126,28 @@ impl World {
 }
 
 #[test]
-fn twenty_replicas_hold_what_was_written_after_any_network() {
-    for seed in 0..seeds(8) {
-        let mut world = World::new(20, seed);
-        for _ in 0..300 {
-            world.step();
+fn eight_and_twenty_replicas_hold_what_was_written_after_any_network() {
+    // A lease of a member ended at a loss of 15 % in this seed, while lost comparisons were not repeated.
+    let pinned = Some(20).filter(|seed| seeds(8) == (0..8) && !seeds(8).contains(seed));
+    for seed in seeds(8).chain(pinned) {
+        for count in [8, 20] {
+            let mut world = World::new(count, seed);
+            for _ in 0..300 {
+                world.step();
+            }
+            world.converge(seed);
+            // Former lives fall silent, and all others have seen everything: nothing is left to remember.
+            world.net.run(LEASE * 12);
+            for node in &world.net.nodes {
+                assert_eq!(node.state().history_len(), 0, "seed {seed}");
+                // Where many heartbeats are lost, some lease is over at any time.
+                let leased = node.state().members().leased().count() as u64;
+                let is_lossy = world.net.loss > 20;
+                assert!(leased == count || is_lossy && leased < count, "seed {seed}: {leased} of {count}");
+            }
         }
-        world.converge(seed);
-        // Former lives fall silent, and all others have seen everything: nothing is left to remember.
-        world.net.run(LEASE * 12);
-        for node in &world.net.nodes {
-            assert_eq!(node.state().history_len(), 0, "seed {seed}");
-            // Where many heartbeats are lost, some lease is over at any time.
-            let leased = node.state().members().leased().count();
-            assert!(leased == 20 || world.net.loss > 15 && leased < 20, "seed {seed}: {leased}");
+        if seed % 100 == 99 {
+            println!("seeds up to {seed} hold");
         }
     }
 }
@@ -147,8 +157,7 @@ fn twenty_replicas_hold_what_was_written_after_any_network() {
 #[test]
 fn old_backups_converge_although_no_driver_reacts() {
     let (mut impostors, mut restored, mut twice) = (0, 0, 0);
-    let only: Option<u64> = std::env::var("X0_CRDT_SEED").ok().and_then(|text| text.parse().ok());
-    for seed in only.map_or(0..seeds(12), |seed| seed..seed + 1) {
+    for seed in seeds(12) {
         let mut world = World::new(if seed % 4 == 3 { 20 } else { 8 }, seed);
         let count = world.net.nodes.len();
         let mut backups = vec![None; count];

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::members::lower;
+use super::members::{Table, lower};
 use super::message::{About, Kind, Message};
 use super::{Replicated, Session, SessionError};
 use crate::codec::ByteReader;
@@ -10,6 +10,18 @@ use crate::{Frontier, HashKey};
 
 /// In so many parts of a lease heartbeats are compared once, while nothing but the lease waits for them.
 const COMPARISONS_PER_LEASE: u32 = 5;
+
+/// How often a comparison of heartbeats is repeated.
+const COMPARISON_TRIES_MAX: u32 = 2;
+
+/// A comparison of heartbeats that the peer has not answered yet.
+#[derive(Debug)]
+pub(super) struct Compared {
+    /// The heartbeats as they were sent.
+    table: Table,
+    pub(super) retry_at: Duration,
+    tries: u32,
+}
 
 /// The check value of a hash key.
 fn key_check(key: HashKey) -> u32 {
@@ -182,19 +194,45 @@ impl<R: Replicated> Session<R> {
         }
         let version = state.version();
         let quiet = state.members().is_quiet(&version);
-        if quiet && about.quiet && now < self.compare_at {
+        if quiet && about.quiet && now < self.compare_at && !state.members().is_late(now) {
             return;
         }
+        if !self.send_beats(now, state) {
+            self.collect(now, Kind::Members, u64::from(about.members));
+        }
+    }
+
+    /// Sends the heartbeats known here for comparison. Returns whether they fit a datagram.
+    fn send_beats(&mut self, now: Duration, state: &R) -> bool {
         let table = state.members().table();
         if table.low_bits_len() + 16 > self.options.datagram_len_max {
-            self.collect(now, Kind::Members, u64::from(about.members));
+            return false;
+        }
+        let compared = Compared { table, retry_at: now + self.options.retry_min, tries: 0 };
+        self.send_compared(&compared, state);
+        self.compared = Some(compared);
+        true
+    }
+
+    fn send_compared(&mut self, compared: &Compared, state: &R) {
+        let (key, version) = (state.hash_key(), state.version());
+        let quiet = state.members().is_quiet(&version);
+        let (hash, bytes) = (compared.table.hash(key), compared.table.low_bits());
+        self.send(&Message::Beats { version: lower(version.hash(key)), hash, quiet, bytes: &bytes });
+    }
+
+    /// Repeats a comparison without an answer: a heartbeat that waits for the next one at each of several
+    /// lossy links outlives the lease.
+    pub(super) fn retry_compared(&mut self, now: Duration, state: &R) {
+        let Some(mut compared) = self.compared.take_if(|compared| compared.retry_at <= now) else { return };
+        // The peer compares at equal versions only.
+        if !self.in_sync || compared.tries == COMPARISON_TRIES_MAX {
             return;
         }
-        let hash = table.hash(key);
-        let message =
-            Message::Beats { version: lower(version.hash(key)), hash, quiet, bytes: &table.low_bits() };
-        self.send(&message);
-        self.compared = Some((hash, table));
+        compared.tries += 1;
+        compared.retry_at = now + self.options.retry_min * (1 << compared.tries);
+        self.send_compared(&compared, state);
+        self.compared = Some(compared);
     }
 
     pub(super) fn on_beats(
@@ -224,15 +262,10 @@ impl<R: Replicated> Session<R> {
             state.members_mut().take_table(now, me, &theirs, &version);
         } else {
             // The versions of the newer rows are not in their low bits: they are requested in turn.
-            let table = state.members().table();
-            if theirs.has_newer(&table) && table.low_bits_len() + 16 <= self.options.datagram_len_max {
-                let hash = table.hash(key);
-                let quiet = state.members().is_quiet(&version);
+            if theirs.has_newer(&state.members().table()) {
                 // As the answer to this is rows and no further request if both are quiet, and rows in any
                 // case, the exchange ends.
-                let message = Message::Beats { version: version_hash, hash, quiet, bytes: &table.low_bits() };
-                self.send(&message);
-                self.compared = Some((hash, table));
+                self.send_beats(now, state);
             }
         }
     }
@@ -246,11 +279,13 @@ impl<R: Replicated> Session<R> {
         state: &mut R,
     ) -> Result<(), SessionError> {
         let version = state.version();
-        let table = self.compared.take_if(|(hash, _)| *hash == base);
-        if let Some((_, table)) = table.filter(|_| lower(version.hash(state.hash_key())) == version_hash) {
+        let key = state.hash_key();
+        let compared = self.compared.take_if(|compared| compared.table.hash(key) == base);
+        if let Some(compared) = compared.filter(|_| lower(version.hash(key)) == version_hash) {
             let me = state.replica();
             self.compare_at = now + state.members().lease() / COMPARISONS_PER_LEASE;
-            state.members_mut().take_rows(now, me, &table, &version, &mut ByteReader::new(bytes))?;
+            let mut rows = ByteReader::new(bytes);
+            state.members_mut().take_rows(now, me, &compared.table, &version, &mut rows)?;
         }
         Ok(())
     }

@@ -75,6 +75,13 @@ impl Members {
         self.leased_rows().all(|(_, row)| row.version == *version)
     }
 
+    /// Whether the lease of a member is nearly over: its next heartbeat is worth more than the bytes that the
+    /// pauses between comparisons save.
+    pub(in crate::session) fn is_late(&self, now: Duration) -> bool {
+        let limit = self.lease * 2 / 3;
+        self.leased_rows().any(|(_, row)| row.received_at.is_some_and(|at| now.saturating_sub(at) > limit))
+    }
+
     /// The table of a peer, from its low bits and its hash. `None` if the two sides track other members, or
     /// know too little of each other's heartbeats: then whole rows are exchanged.
     pub(in crate::session) fn restore_table(
