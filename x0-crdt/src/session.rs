@@ -23,8 +23,8 @@ use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::{Behind, Joining, Pull};
 pub use replicated::Replicated;
-pub use replicated::{GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
-use serve::{Gathering, Sketching, Waiting};
+pub use replicated::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use serve::{Gathering, Preparing, Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;
 
@@ -269,6 +269,8 @@ pub struct Session<R: Replicated = CausalMap> {
     joining: Option<Joining<R>>,
     /// A delta for the peer that is being made in steps.
     gathering: Option<Gathering<R>>,
+    /// An answer for the peer that needs a pass over the state.
+    preparing: Option<Preparing>,
     /// The state's stage is of another peer.
     is_foreign: bool,
     /// The last delta named a value that is not known here: the next one has whole keys.
@@ -337,6 +339,7 @@ impl<R: Replicated> Session<R> {
             is_staging: false,
             joining: None,
             gathering: None,
+            preparing: None,
             is_foreign: false,
             whole_keys: false,
             progress: Duration::ZERO,
@@ -472,7 +475,7 @@ impl<R: Replicated> Session<R> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        let working = (self.is_working() || self.gathering.is_some()).then_some(self.now);
+        let working = (self.is_working() || self.is_preparing()).then_some(self.now);
         let comparing = self.compared.as_ref().map(|compared| compared.retry_at);
         let times = [sending, asking, collecting, comparing, self.here_at(), working, Some(self.announce_at)];
         times.into_iter().flatten().min()
@@ -483,9 +486,18 @@ impl<R: Replicated> Session<R> {
         self.is_staging || self.joining.is_some()
     }
 
+    /// Whether a comparison of states or an answer needs more steps.
+    fn is_preparing(&self) -> bool {
+        self.gathering.is_some()
+            || self.preparing.is_some()
+            || self.sketching.as_ref().is_some_and(Sketching::is_due)
+            || self.pull.as_ref().is_some_and(Pull::is_due)
+    }
+
     /// Whether parts or symbols wait to be sent.
     fn is_sending(&self) -> bool {
         self.gathering.is_some()
+            || self.preparing.is_some()
             || self.serving.iter().flatten().any(|outgoing| !outgoing.is_idle())
             || self.sketching.as_ref().is_some_and(|sketching| !sketching.queue.is_empty())
     }

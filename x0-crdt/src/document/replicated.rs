@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::Document;
 use crate::map::{Frontier, HistoryError, Joined};
-use crate::session::{GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{CausalMap, Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl Replicated for Document {
@@ -63,8 +63,17 @@ impl Transfer for Document {
         Transfer::resolutions(&self.map)
     }
 
-    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
-        self.map.item_hashes()
+    fn visit(
+        &self,
+        at: &mut Option<Vec<u8>>,
+        count: usize,
+        visit: impl FnMut(&[u8], Dot, &dyn Fn() -> u64),
+    ) -> bool {
+        self.map.visit(at, count, visit)
+    }
+
+    fn written_since(&self, since: &Version) -> Option<Vec<(Vec<u8>, Dot)>> {
+        self.map.written_since(since)
     }
 
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
@@ -84,20 +93,22 @@ impl Transfer for Document {
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        found: &Found,
     ) -> Result<Vec<u8>, HistoryError> {
-        self.map.encode_chosen(since, sketched, hashes)
-    }
-
-    fn common_count(&self, since: &Version) -> usize {
-        Transfer::common_count(&self.map, since)
+        self.map.encode_chosen(since, sketched, hashes, found)
     }
 
     fn has_news(&self) -> bool {
         self.map.has_news()
     }
 
-    fn encode_news(&self, since: &Version, whole: bool) -> Option<Vec<u8>> {
-        Transfer::encode_news(&self.map, since, whole)
+    fn encode_news(
+        &self,
+        since: &Version,
+        whole: bool,
+        found: &Found,
+    ) -> Option<Result<Vec<u8>, HistoryError>> {
+        Transfer::encode_news(&self.map, since, whole, found)
     }
 
     fn join_news(&mut self, bytes: &[u8], base: &Version) -> Result<Option<(Version, Joined)>, SessionError> {
@@ -184,7 +195,7 @@ impl Transfer for Document {
         &mut self,
         bytes: &[u8],
         base: &Version,
-        absent: impl FnOnce(&Self) -> Vec<Dot>,
+        absent: impl FnOnce(&Self) -> Vec<(Vec<u8>, Dot)>,
     ) -> Result<(Version, Joined), SessionError> {
         let absent = absent(self);
         self.map.join_encoded(bytes, base, |_| absent)

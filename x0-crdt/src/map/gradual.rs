@@ -292,7 +292,7 @@ impl CausalMap {
         self.check(&delta)?;
         let numbers = self.number_writers(&delta)?;
         if !suspects.is_empty() && !self.clashes(&delta.only(&suspects), &numbers).is_empty() {
-            let joined = self.take_in(&delta, &[])?;
+            let joined = self.take_in(&delta, &[], None)?;
             return Ok(Err(Step::Done(delta.context, joined)));
         }
         let mut shadow = CausalMap::new(self.replica, self.hash_key);

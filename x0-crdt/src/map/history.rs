@@ -6,6 +6,7 @@ use super::cell::Sibling;
 use super::delta::{Collector, DeltaExtent, MapDelta};
 use super::small::Key;
 use super::{CausalMap, item_hash, seq_of};
+use crate::session::Found;
 use crate::{Dot, Version};
 
 /// Why a delta cannot be made from history.
@@ -85,32 +86,46 @@ impl CausalMap {
         sketched: &Version,
         hashes: &[u64],
     ) -> Result<MapDelta, HistoryError> {
-        let floor = self.floor();
-        if let Some((replica, _)) = floor.iter().find(|(replica, seq)| sketched.get(*replica) < *seq) {
-            return Err(HistoryError::TooOld { dot: Dot::new(replica, sketched.get(replica) + 1) });
-        }
-        // History is sent from the earlier of both versions: a value that came here after the reconciliation
-        // began is listed, or the receiver would take it for absent and drop its own copy.
-        let mut both = since.clone();
-        both.meet(sketched);
-        let mut collector = Collector::new(self, &both);
-        collector.asked = hashes;
-        collector.add_recent();
-        collector.since = self.writers.by_number(since);
+        let seen = self.writers.by_number(since);
         let is_asked = |key: &Key, sibling: &Sibling| {
             hashes.binary_search(&item_hash(self.hash_key, &self.writers, key, sibling)).is_ok()
         };
         let mut keys = Vec::new();
         for (key, cell) in &self.cells {
             // The receiver has compared only values of events that it has seen.
-            let is_news = |sibling: &Sibling| sibling.seq > seq_of(&collector.since, sibling.writer);
+            let is_news = |sibling: &Sibling| sibling.seq > seq_of(&seen, sibling.writer);
             let mut siblings = cell.siblings().iter();
             if siblings.any(|sibling| is_news(sibling) || !hashes.is_empty() && is_asked(key, sibling)) {
-                keys.push(key);
+                keys.push(key.as_slice().to_vec());
             }
         }
-        for key in keys {
-            collector.add(key);
+        self.chosen_of(since, sketched, hashes, &Found { begin: self.version(), keys })
+    }
+
+    /// The same, of the keys that a pass has found.
+    pub(super) fn chosen_of(
+        &self,
+        since: &Version,
+        sketched: &Version,
+        hashes: &[u64],
+        found: &Found,
+    ) -> Result<MapDelta, HistoryError> {
+        self.check_history(sketched)?;
+        // What came to a key after the pass was there is in history.
+        self.check_history(&found.begin)?;
+        // History is sent from the earlier of both versions: a value that came here after the reconciliation
+        // began is listed, or the receiver would take it for absent and drop its own copy.
+        let mut both = since.clone();
+        both.meet(sketched);
+        both.meet(&found.begin);
+        let mut collector = Collector::new(self, &both);
+        collector.asked = hashes;
+        collector.add_recent();
+        collector.since = self.writers.by_number(since);
+        for key in &found.keys {
+            if let Some((key, _)) = self.cells.get_key_value(key.as_slice()) {
+                collector.add(key);
+            }
         }
         Ok(collector.finish(DeltaExtent::Chosen))
     }

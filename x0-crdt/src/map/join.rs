@@ -104,7 +104,7 @@ impl CausalMap {
     /// As [`join`](Self::join).
     pub fn join_and_drop(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
         self.check(delta)?;
-        self.take_in(delta, dots)
+        self.take_in(delta, dots, None)
     }
 
     /// Joins a delta from this replica's own journal: as [`join`](Self::join), but it may hold events of this
@@ -118,10 +118,16 @@ impl CausalMap {
     /// A delta that was not made for this version; nothing of it is joined then.
     pub fn replay(&mut self, delta: &MapDelta) -> Result<Joined, JoinError> {
         self.check_base(delta)?;
-        self.take_in(delta, &[])
+        self.take_in(delta, &[], None)
     }
 
-    pub(super) fn take_in(&mut self, delta: &MapDelta, dots: &[Dot]) -> Result<Joined, JoinError> {
+    /// Joins a delta, and drops `dots`, which are at `keys` if these are known.
+    pub(super) fn take_in(
+        &mut self,
+        delta: &MapDelta,
+        dots: &[Dot],
+        keys: Option<Vec<Key>>,
+    ) -> Result<Joined, JoinError> {
         let numbers = self.number_writers(delta)?;
         let clashes = self.clashes(delta, &numbers);
         let incoming = Incoming { delta, numbers, context: self.writers.by_number(&delta.context), clashes };
@@ -134,7 +140,7 @@ impl CausalMap {
         match delta.extent {
             DeltaExtent::Since => {}
             DeltaExtent::Complete => self.drop_unlisted(&incoming, &[], None, &mut joined),
-            DeltaExtent::Chosen => self.drop_dots(&incoming, dots, &mut joined),
+            DeltaExtent::Chosen => self.drop_dots(&incoming, dots, keys, &mut joined),
         }
         // After the keys, because `join_key` decides by the version before the join whether an item is new.
         for (mine, theirs) in self.version.iter_mut().zip(&incoming.context) {
@@ -379,8 +385,14 @@ impl CausalMap {
         }
     }
 
-    /// Drops the values of `dots` that the sender has seen.
-    fn drop_dots(&mut self, incoming: &Incoming<'_>, dots: &[Dot], joined: &mut Joined) {
+    /// Drops the values of `dots` that the sender has seen: at `keys`, or wherever they are.
+    fn drop_dots(
+        &mut self,
+        incoming: &Incoming<'_>,
+        dots: &[Dot],
+        keys: Option<Vec<Key>>,
+        joined: &mut Joined,
+    ) {
         // Keys that the delta lists are joined already: there the sender holds what it lists, even if it did
         // not when the reconciliation began. An event that it lists at another key than this replica is no
         // reason to keep it here.
@@ -395,12 +407,17 @@ impl CausalMap {
             return;
         }
         let holds = |cell: &Cell| cell.siblings().iter().any(|s| gone.contains(&(s.writer, s.seq)));
-        let keys: Vec<Key> = self
-            .cells
-            .iter()
-            .filter(|(key, cell)| !listed.contains(key.as_slice()) && holds(cell))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let is_due = |key: &Key, cell: &Cell| !listed.contains(key.as_slice()) && holds(cell);
+        let keys: BTreeSet<Key> = match keys {
+            Some(keys) => {
+                let is_due = |key: &Key| self.cells.get(key).is_some_and(|cell| is_due(key, cell));
+                keys.into_iter().filter(is_due).collect()
+            }
+            None => {
+                let cells = self.cells.iter().filter(|(key, cell)| is_due(key, cell));
+                cells.map(|(key, _)| key.clone()).collect()
+            }
+        };
         for key in keys {
             let mut siblings = self.cells.remove(&key).map(Cell::into_siblings).unwrap_or_default();
             siblings.retain(|sibling| {

@@ -4,31 +4,31 @@
 //! both states. They also replace what they have overwritten. Only values that were removed stay unknown: the
 //! hash of the sender's content shows whether there are any.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::cell::{Cell, Sibling};
 use super::delta::{DeltaItem, Item, MapDelta};
 use super::small::Key;
-use super::{CausalMap, Joined, content_hash, item_hash, seq_of};
+use super::{CausalMap, HistoryError, Joined, content_hash, item_hash, seq_of};
 use crate::codec::{ByteReader, DecodeError};
+use crate::session::Found;
 use crate::{SessionError, Version};
 
 impl CausalMap {
-    /// How many values held are of events in `since`.
-    pub(super) fn common_count(&self, since: &Version) -> usize {
-        let since = self.writers.by_number(since);
-        let is_common = |sibling: &&Sibling| sibling.seq <= seq_of(&since, sibling.writer);
-        self.cells.values().map(|cell| cell.siblings().iter().filter(is_common).count()).sum()
-    }
-
-    /// The values of events that are not in `since`, after the hash of all that is held.
-    pub(super) fn encode_news(&self, since: &Version, whole: bool) -> Option<Vec<u8>> {
-        // Only if history was collected during this call, which does not happen.
-        let delta = self.chosen(since, &self.version(), &[]).ok()?;
+    /// The values of events that are not in `since`, which a pass has found, after the hash of all that is
+    /// held.
+    pub(super) fn encode_news(
+        &self,
+        since: &Version,
+        whole: bool,
+        found: &Found,
+    ) -> Result<Vec<u8>, HistoryError> {
+        let delta = self.chosen_of(since, &self.version(), &[], found)?;
         let mut out = self.content.to_le_bytes().to_vec();
         let bytes = if whole { delta.encode(since) } else { delta.encode_named(since, self.hash_key) };
         out.extend_from_slice(&bytes);
-        Some(out)
+        Ok(out)
     }
 
     /// Joins news if their sender holds nothing that is neither in them nor here, and has lost nothing that
@@ -57,8 +57,16 @@ impl CausalMap {
         let had_seen = |sibling: &Sibling| sibling.seq <= seq_of(&context, sibling.writer);
         let mut content = self.content;
         if !self.version().is_within(&delta.context) {
-            for (key, cell) in &self.cells {
-                for sibling in cell.siblings().iter().filter(|sibling| !had_seen(sibling)) {
+            // What the sender has not seen is in history, unless that was collected.
+            let is_known = self.floor().is_within(&delta.context);
+            let keys: BTreeSet<&Key> = if is_known {
+                self.recent_since(&delta.context).collect()
+            } else {
+                self.cells.keys().collect()
+            };
+            for key in keys {
+                let held = self.cells.get(key).map(Cell::siblings).unwrap_or_default();
+                for sibling in held.iter().filter(|sibling| !had_seen(sibling)) {
                     content = content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
                 }
             }

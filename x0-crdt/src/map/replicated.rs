@@ -2,13 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Bound;
 use core::time::Duration;
 
 use super::delta::MapDelta;
 use super::gather::Gather;
 use super::gradual::Gradual;
-use super::{CausalMap, Frontier, HistoryError, Joined};
-use crate::session::{GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use super::small::Key;
+use super::{CausalMap, Frontier, HistoryError, Joined, item_hash};
+use crate::session::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl CausalMap {
@@ -87,8 +89,38 @@ impl Transfer for CausalMap {
         self.resolutions
     }
 
-    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
-        self.item_hashes()
+    fn visit(
+        &self,
+        at: &mut Option<Vec<u8>>,
+        count: usize,
+        mut visit: impl FnMut(&[u8], Dot, &dyn Fn() -> u64),
+    ) -> bool {
+        let from = at.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut left, mut last) = (count.max(1), None);
+        for (key, cell) in self.cells.range::<[u8], _>((from, Bound::Unbounded)) {
+            if left == 0 {
+                *at = last.map(|key: &Key| key.as_slice().to_vec());
+                return true;
+            }
+            last = Some(key);
+            for sibling in cell.siblings() {
+                left = left.saturating_sub(1);
+                let dot = Dot::new(self.writers.id(sibling.writer), sibling.seq);
+                visit(key.as_slice(), dot, &|| item_hash(self.hash_key, &self.writers, key, sibling));
+            }
+        }
+        false
+    }
+
+    fn written_since(&self, since: &Version) -> Option<Vec<(Vec<u8>, Dot)>> {
+        if !self.floor().is_within(since) {
+            return None;
+        }
+        let cells = self.recent_since(since).filter_map(|key| Some((key, self.cells.get(key)?)));
+        let values = cells.flat_map(|(key, cell)| cell.siblings().iter().map(move |value| (key, value)));
+        let dots = values.map(|(key, value)| (key, Dot::new(self.writers.id(value.writer), value.seq)));
+        let news = dots.filter(|(_, dot)| !since.contains(*dot));
+        Some(news.map(|(key, dot)| (key.as_slice().to_vec(), dot)).collect())
     }
 
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
@@ -108,20 +140,22 @@ impl Transfer for CausalMap {
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        found: &Found,
     ) -> Result<Vec<u8>, HistoryError> {
-        Ok(self.chosen(since, sketched, hashes)?.encode(since))
-    }
-
-    fn common_count(&self, since: &Version) -> usize {
-        self.common_count(since)
+        Ok(self.chosen_of(since, sketched, hashes, found)?.encode(since))
     }
 
     fn has_news(&self) -> bool {
         true
     }
 
-    fn encode_news(&self, since: &Version, whole: bool) -> Option<Vec<u8>> {
-        self.encode_news(since, whole)
+    fn encode_news(
+        &self,
+        since: &Version,
+        whole: bool,
+        found: &Found,
+    ) -> Option<Result<Vec<u8>, HistoryError>> {
+        Some(self.encode_news(since, whole, found))
     }
 
     fn join_news(&mut self, bytes: &[u8], base: &Version) -> Result<Option<(Version, Joined)>, SessionError> {
@@ -205,11 +239,14 @@ impl Transfer for CausalMap {
         &mut self,
         bytes: &[u8],
         base: &Version,
-        absent: impl FnOnce(&Self) -> Vec<Dot>,
+        absent: impl FnOnce(&Self) -> Vec<(Vec<u8>, Dot)>,
     ) -> Result<(Version, Joined), SessionError> {
         let delta = MapDelta::decode_named(bytes, base, self)?;
         let absent = absent(self);
-        let joined = self.join_and_drop(&delta, &absent)?;
+        self.check(&delta)?;
+        let (keys, dots): (Vec<Key>, Vec<Dot>) =
+            absent.into_iter().map(|(key, dot)| (Key::new(&key), dot)).unzip();
+        let joined = self.take_in(&delta, &dots, Some(keys))?;
         Ok((delta.context().clone(), joined))
     }
 }

@@ -87,7 +87,7 @@ impl CausalMap {
         let delta = MapDelta::decode(input.bytes("a saved map")?, &Version::new())?;
         let mut map = Self::new(replica, hash_key);
         // The bytes hold events of this replica, which `join` would refuse as an impostor's.
-        map.take_in(&delta, &[])?;
+        map.take_in(&delta, &[], None)?;
         if parts & MEMBERS != 0 {
             map.members = Members::restore(&map.version(), &mut input)?;
         }

@@ -282,7 +282,7 @@ impl CausalMap {
             // Contents have changed without an event, or history was collected: slow, and rare.
             _ => self.complete(&Version::new()),
         };
-        let later = shadow.take_in(&delta, &[])?;
+        let later = shadow.take_in(&delta, &[], None)?;
         joined.equivocating.extend(later.equivocating);
         let floor = self.floor();
         for (mine, theirs) in shadow.floor.iter_mut().zip(shadow.writers.by_number(&floor)) {

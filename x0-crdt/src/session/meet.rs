@@ -160,7 +160,7 @@ impl<R: Replicated> Session<R> {
         self.pull = None;
         self.serving[Kind::Delta as usize] = None;
         self.serving[Kind::Hashes as usize] = None;
-        self.gathering = None;
+        (self.gathering, self.preparing) = (None, None);
         self.sketching = None;
         self.waiting = None;
         self.collecting[Kind::Version as usize] = None;

@@ -63,6 +63,8 @@ pub(super) struct Pull {
 #[derive(Debug)]
 pub(super) struct Sketch {
     decoder: SketchDecoder,
+    /// The work that is due.
+    task: Option<Task>,
     /// The symbol after the last one requested.
     asked: usize,
     /// How many items differ at least, as the counts of both sides show.
@@ -72,20 +74,74 @@ pub(super) struct Sketch {
     /// When all differing items are found: the hashes of the values here that the peer does not hold,
     /// ascending.
     local_only: Option<Vec<u64>>,
+    /// The values of these, and their keys.
+    absent: Vec<(Vec<u8>, Dot)>,
     /// The count of resolutions here when the reconciliation began.
     resolutions: u64,
 }
 
+/// The work of a reconciliation, which is done in bounded steps.
+#[derive(Debug)]
+enum Task {
+    /// The values here up to this key are in the decoder.
+    Visit(Option<Vec<u8>>),
+    /// The decoder needs more symbols of the values here.
+    Grow,
+    /// The decoder looks for items.
+    Peel,
+    /// The values here up to this key were compared with the items that only this side has.
+    Locate(Option<Vec<u8>>),
+}
+
 impl Sketch {
+    fn new<R: Replicated>(expected: usize, state: &R) -> Self {
+        let mut decoder =
+            SketchDecoder::new(CodedSymbols::with_capacity(state.hash_key(), state.value_count()));
+        // Before there are values, symbols cost nothing.
+        decoder.local_mut().begin_growth(Self::next_count(0, expected));
+        Self {
+            decoder,
+            task: Some(Task::Visit(None)),
+            asked: 0,
+            expected,
+            version: None,
+            local_only: None,
+            absent: Vec::new(),
+            resolutions: state.resolutions(),
+        }
+    }
+
+    /// How many symbols to request from this one on.
+    fn next_count(from: usize, expected: usize) -> usize {
+        let count = if from == 0 && expected > 0 {
+            // So many are mostly enough for as many differing items.
+            expected.saturating_add(expected / 8 * 3) + SYMBOLS_FIRST / 4
+        } else if from < expected.saturating_mul(2) {
+            expected / 8 + SYMBOLS_FIRST / 4
+        } else {
+            // Half as many again as there are: few are sent in vain, at a round trip each.
+            (from / 2).max(SYMBOLS_FIRST)
+        };
+        count.min(SYMBOLS_AT_ONCE)
+    }
+
     /// The values held now that the peer did not hold when it was sketched: those that the reconciliation
-    /// found, and those that arrived here since it began.
-    fn not_at_the_peer<R: Replicated>(&self, state: &R) -> Vec<Dot> {
+    /// found, and those that arrived here since the version `base`, with which it began.
+    fn not_at_the_peer<R: Replicated>(self, base: &Version, state: &R) -> Vec<(Vec<u8>, Dot)> {
+        let mut absent = self.absent;
+        if let Some(written) = state.written_since(base) {
+            absent.extend(written);
+            return absent;
+        }
         let local_only = self.local_only.as_deref().unwrap_or_default();
-        state
-            .item_hashes()
-            .filter(|(hash, _)| !self.decoder.is_local(*hash) || local_only.binary_search(hash).is_ok())
-            .map(|(_, dot)| dot)
-            .collect()
+        absent.clear();
+        state.visit(&mut None, usize::MAX, |key, dot, hash| {
+            let hash = hash();
+            if !self.decoder.is_local(hash) || local_only.binary_search(&hash).is_ok() {
+                absent.push((key.to_vec(), dot));
+            }
+        });
+        absent
     }
 }
 
@@ -100,6 +156,11 @@ pub(super) struct Joining<R: Replicated> {
 }
 
 impl Pull {
+    /// Whether a reconciliation has work to do.
+    pub(super) fn is_due(&self) -> bool {
+        self.sketch.as_ref().is_some_and(|sketch| sketch.task.is_some())
+    }
+
     /// Repeats the request at once.
     pub(super) const fn hasten(&mut self, now: Duration) {
         self.tries = 0;
@@ -153,12 +214,61 @@ impl<R: Replicated> Session<R> {
             self.ask(now, Extent::Complete, None, state);
             return;
         }
-        // The decoder keeps the set as it is now; `not_at_the_peer` accounts for what changes meanwhile.
-        let items = state.item_hashes().map(|(hash, _)| hash);
-        let decoder = SketchDecoder::new(CodedSymbols::new(state.hash_key(), items));
-        let resolutions = state.resolutions();
-        let sketch = Sketch { decoder, asked: 0, expected, version: None, local_only: None, resolutions };
+        // The decoder keeps the values of events in `base`, as far as they are held when they are visited: a
+        // value that is gone does not come back. `not_at_the_peer` accounts for later events.
+        let sketch = Sketch::new(expected, state);
         self.ask_for(now, base, Extent::Chosen, Some(sketch), Vec::new(), state);
+        // All of it, if the state is small. There are no symbols yet that could be wrong.
+        let _ = self.work_on_sketch(now, state);
+    }
+
+    /// Does a part of the work of a reconciliation. Returns whether there was some.
+    pub(super) fn work_on_sketch(&mut self, now: Duration, state: &R) -> Option<Result<(), SessionError>> {
+        let count = self.visits();
+        let pull = self.pull.as_mut()?;
+        let sketch = pull.sketch.as_mut()?;
+        let is_more = match sketch.task.take()? {
+            Task::Visit(mut at) => {
+                let (base, local) = (&pull.base, sketch.decoder.local_mut());
+                let is_more = state.visit(&mut at, count, |_, dot, hash| {
+                    if base.contains(dot) {
+                        local.insert(hash());
+                    }
+                });
+                is_more.then_some(Task::Visit(at))
+            }
+            Task::Grow => sketch.decoder.local_mut().step_growth(count).then_some(Task::Grow),
+            Task::Peel => match sketch.decoder.peel(count) {
+                Ok(true) => Some(Task::Peel),
+                Ok(false) => {
+                    self.on_peeled(now, state);
+                    return Some(Ok(()));
+                }
+                Err(error) => {
+                    self.give_up(now);
+                    return Some(Err(error.into()));
+                }
+            },
+            Task::Locate(mut at) => {
+                let (local_only, absent) =
+                    (sketch.local_only.as_deref().unwrap_or_default(), &mut sketch.absent);
+                let is_more = state.visit(&mut at, count, |key, dot, hash| {
+                    if local_only.binary_search(&hash()).is_ok() {
+                        absent.push((key.to_vec(), dot));
+                    }
+                });
+                is_more.then_some(Task::Locate(at))
+            }
+        };
+        sketch.task = is_more;
+        if sketch.task.is_none() {
+            pull.retry_at = now;
+            if sketch.local_only.is_some() {
+                self.serve_hashes(state);
+            }
+            self.retry_pull(now, state);
+        }
+        Some(Ok(()))
     }
 
     fn ask(&mut self, now: Duration, extent: Extent, sketch: Option<Sketch>, state: &R) {
@@ -195,7 +305,18 @@ impl<R: Replicated> Session<R> {
     /// Requests, for the first time or again, if it is time to.
     pub(super) fn retry_pull(&mut self, now: Duration, state: &R) {
         let (retry_min, retry_max) = (self.options.retry_min, self.options.retry_max);
-        let Some(pull) = self.pull.as_mut().filter(|pull| now >= pull.retry_at) else { return };
+        let is_due = |pull: &&mut Pull| now >= pull.retry_at && !pull.is_due();
+        let Some(pull) = self.pull.as_mut().filter(is_due) else { return };
+        if let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) {
+            let from = sketch.decoder.len();
+            let end = from + Sketch::next_count(from, sketch.expected);
+            let local = sketch.decoder.local_mut();
+            local.begin_growth(end);
+            if local.is_growing() {
+                sketch.task = Some(Task::Grow);
+                return;
+            }
+        }
         // The first repetitions do not wait longer: on a lossy link the loss of a request says nothing about
         // the peer.
         let doublings = pull.tries.saturating_sub(TRIES_EVEN).min(16);
@@ -216,17 +337,8 @@ impl<R: Replicated> Session<R> {
         let (number, extent, whole, missing) =
             (pull.number, pull.extent, pull.whole, pull.incoming.missing());
         if let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) {
-            let (from, expected) = (sketch.decoder.len(), sketch.expected);
-            let count = if from == 0 && expected > 0 {
-                // So many are mostly enough for as many differing items.
-                expected + expected * 3 / 8 + SYMBOLS_FIRST / 4
-            } else if from < expected * 2 {
-                expected / 8 + SYMBOLS_FIRST / 4
-            } else {
-                // Half as many again as there are: few are sent in vain, at a round trip each.
-                (from / 2).max(SYMBOLS_FIRST)
-            };
-            let count = count.min(SYMBOLS_AT_ONCE);
+            let from = sketch.decoder.len();
+            let count = Sketch::next_count(from, sketch.expected);
             sketch.asked = from + count;
             let since = pull.base.hash(state.hash_key());
             self.send(&Message::Sketch { number, since, from: from as u64, count: count as u64 });
@@ -333,7 +445,7 @@ impl<R: Replicated> Session<R> {
             }
             state
                 .join_encoded(&bytes, &pull.base, |state| {
-                    pull.sketch.map(|sketch| sketch.not_at_the_peer(state)).unwrap_or_default()
+                    pull.sketch.map(|sketch| sketch.not_at_the_peer(&pull.base, state)).unwrap_or_default()
                 })
                 .map(Some)
         });
@@ -511,11 +623,14 @@ impl<R: Replicated> Session<R> {
         bytes: &[u8],
         state: &R,
     ) -> Result<(), SessionError> {
-        let retry_min = self.options.retry_min;
         let Some(pull) = self.pull.as_mut().filter(|pull| pull.number == number) else { return Ok(()) };
         let Some(sketch) = pull.sketch.as_mut().filter(|sketch| sketch.local_only.is_none()) else {
             return Ok(());
         };
+        // Symbols of an older request, for which nothing is ready here.
+        if matches!(sketch.task, Some(Task::Visit(_) | Task::Grow)) {
+            return Ok(());
+        }
         if *sketch.version.get_or_insert(version) != version {
             // The peer started over from another state: symbols of two states do not fit together.
             self.restarts += 1;
@@ -531,7 +646,7 @@ impl<R: Replicated> Session<R> {
         self.progress = now;
         // A number beyond `usize` is a gap for the decoder, or too many symbols.
         let from = usize::try_from(from).unwrap_or(usize::MAX);
-        match sketch.decoder.add(from, bytes) {
+        match sketch.decoder.append(from, bytes) {
             // A datagram in between was lost: the symbols from there on are requested again when no more
             // arrive.
             Ok(()) | Err(SketchError::Gap { .. }) => {}
@@ -540,6 +655,15 @@ impl<R: Replicated> Session<R> {
                 return Err(error.into());
             }
         }
+        sketch.task = Some(Task::Peel);
+        self.work_on_sketch(now, state).unwrap_or(Ok(()))
+    }
+
+    /// The decoder has looked at all symbols that have arrived.
+    fn on_peeled(&mut self, now: Duration, state: &R) {
+        let retry_min = self.options.retry_min;
+        let Some(pull) = self.pull.as_mut() else { return };
+        let Some(sketch) = pull.sketch.as_mut() else { return };
         if !sketch.decoder.is_complete() {
             // More of the requested symbols are on their way.
             if sketch.decoder.len() < sketch.asked {
@@ -551,16 +675,33 @@ impl<R: Replicated> Session<R> {
                 pull.retry_at = now;
                 self.retry_pull(now, state);
             }
-            return Ok(());
+            return;
         }
+        let mut local_only: Vec<u64> = sketch.decoder.local_only().to_vec();
+        local_only.sort_unstable();
+        // Their keys are looked for first.
+        sketch.task = (!local_only.is_empty()).then_some(Task::Locate(None));
+        let is_due = sketch.task.is_some();
+        // Marks the reconciliation as complete: `retry_pull` now requests the delta.
+        sketch.local_only = Some(local_only);
+        if is_due {
+            // At once, if the state is small. It cannot be an error.
+            let _ = self.work_on_sketch(now, state);
+        } else {
+            pull.retry_at = now;
+            self.serve_hashes(state);
+            self.retry_pull(now, state);
+        }
+    }
+
+    /// Holds the hashes of the values that this side lacks ready for the peer.
+    fn serve_hashes(&mut self, state: &R) {
+        let Some(pull) = self.pull.as_ref() else { return };
+        let Some(sketch) = pull.sketch.as_ref() else { return };
+        let (number, version) = (pull.number, sketch.version.unwrap_or(0));
         let mut missing: Vec<u64> = sketch.decoder.remote_only().to_vec();
         // Ascending, so that equal requests have equal bytes and the peer can search them.
         missing.sort_unstable();
-        let mut local_only: Vec<u64> = sketch.decoder.local_only().to_vec();
-        local_only.sort_unstable();
-        // Marks the reconciliation as complete: `retry_pull` now requests the delta.
-        sketch.local_only = Some(local_only);
-        pull.retry_at = now;
         // The version of the peer comes first, so that it can refuse hashes of another state.
         let bytes = [version].iter().chain(&missing).flat_map(|hash| hash.to_le_bytes()).collect();
         self.serve(Kind::Hashes, number, bytes, state);
@@ -568,8 +709,6 @@ impl<R: Replicated> Session<R> {
         if let Some(outgoing) = &mut self.serving[Kind::Hashes as usize] {
             outgoing.pause();
         }
-        self.retry_pull(now, state);
-        Ok(())
     }
 }
 

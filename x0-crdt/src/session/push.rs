@@ -24,7 +24,8 @@ impl<R: Replicated> Session<R> {
     pub(super) fn push(&mut self, state: &R, result: u64, about: About) -> bool {
         let Some(agreed) = self.agreed.filter(|_| self.unanswered < UNANSWERED_MAX) else { return false };
         // The peer lacks something that it is getting already, or has something that this side lacks.
-        if self.pull.is_some() || self.gathering.is_some() || self.serving[Kind::Delta as usize].is_some() {
+        let is_preparing = self.gathering.is_some() || self.preparing.is_some();
+        if self.pull.is_some() || is_preparing || self.serving[Kind::Delta as usize].is_some() {
             return false;
         }
         let Some(base) = self.versions.get(agreed.version) else { return false };

@@ -43,7 +43,11 @@ impl<R: Replicated> Session<R> {
         if let Some(worked) = self.work_on_join(now, state) {
             return worked;
         }
-        if self.work_on_delta(state) || !self.is_staging && !state.has_reports() {
+        if let Some(worked) = self.work_on_sketch(now, state) {
+            return worked;
+        }
+        if self.work_on_delta(state) || self.work_on_answer(state) || !self.is_staging && !state.has_reports()
+        {
             return Ok(());
         }
         let before = state.frontier();

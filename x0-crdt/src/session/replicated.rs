@@ -108,6 +108,15 @@ pub enum GatherStep<W> {
     Long,
 }
 
+/// What a pass over a state has found.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// What the state had seen at the beginning of the pass: the values of later events are in history.
+    pub begin: Version,
+    /// The keys of the values, of a state that has keys.
+    pub keys: Vec<Vec<u8>>,
+}
+
 /// The part of a replicated state that only sessions call.
 pub trait Transfer {
     /// The result of a join, for the driver.
@@ -136,8 +145,21 @@ pub trait Transfer {
     /// by an eviction. A set reconciliation that began before such a change does not hold any more.
     fn resolutions(&self) -> u64;
 
-    /// The keyed hash of each value held, with its dot: the items of a set reconciliation.
-    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)>;
+    /// Visits the values held: the key, the dot and the keyed hash of each, which are the items of a set
+    /// reconciliation. Goes on after the key `at`, with about `count` values, and notes there how far it
+    /// came. Returns whether there are more. A state without keys is visited whole.
+    fn visit(
+        &self,
+        at: &mut Option<Vec<u8>>,
+        count: usize,
+        visit: impl FnMut(&[u8], Dot, &dyn Fn() -> u64),
+    ) -> bool;
+
+    /// The values held of events that are not in `since`, with their keys. `None` if they are not known
+    /// without a pass over the state.
+    fn written_since(&self, _since: &Version) -> Option<Vec<(Vec<u8>, Dot)>> {
+        None
+    }
 
     /// The delta since `since` from history, encoded for a receiver that knows `since`.
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError>;
@@ -151,18 +173,15 @@ pub trait Transfer {
     /// All that is held, encoded for a receiver that knows `since`.
     fn encode_complete(&self, since: &Version) -> Vec<u8>;
 
-    /// The values with these hashes (sorted), and all that changed since `since` and since `sketched`.
+    /// The values with these hashes (sorted), and all that changed since `since` and since `sketched`. A pass
+    /// has `found` the values with the hashes, and those of events that are not in `since`.
     fn encode_chosen(
         &self,
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        found: &Found,
     ) -> Result<Vec<u8>, HistoryError>;
-
-    /// How many of the values held are of events in `since`.
-    fn common_count(&self, since: &Version) -> usize {
-        self.item_hashes().filter(|(_, dot)| since.contains(*dot)).count()
-    }
 
     /// Whether the state can be sent by its new values alone.
     fn has_news(&self) -> bool {
@@ -170,8 +189,13 @@ pub trait Transfer {
     }
 
     /// The values of events that are not in `since`, and the hash of all that is held. `whole`: with whole
-    /// keys.
-    fn encode_news(&self, _since: &Version, _whole: bool) -> Option<Vec<u8>> {
+    /// keys. A pass has `found` them.
+    fn encode_news(
+        &self,
+        _since: &Version,
+        _whole: bool,
+        _found: &Found,
+    ) -> Option<Result<Vec<u8>, HistoryError>> {
         None
     }
 
@@ -273,12 +297,12 @@ pub trait Transfer {
     ) -> Result<JoinStep<Self::Joined, Self::Joining>, SessionError>;
 
     /// Joins an encoded delta whole, or nothing of it. `absent` names the values held here that the sender
-    /// does not hold: they are dropped if the sender had seen them. Returns the sender's version and what the
+    /// does not hold, with their keys: they are dropped if the sender had seen them. Returns the sender's version and what the
     /// join did.
     fn join_encoded(
         &mut self,
         bytes: &[u8],
         base: &Version,
-        absent: impl FnOnce(&Self) -> Vec<Dot>,
+        absent: impl FnOnce(&Self) -> Vec<(Vec<u8>, Dot)>,
     ) -> Result<(Version, Self::Joined), SessionError>;
 }

@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::message::{Extent, Kind, Message, RangeRef, VersionRef};
-use super::replicated::GatherStep;
+use super::replicated::{Found, GatherStep};
 use super::transfer::Outgoing;
 use super::{Replicated, Session, SessionError};
 use crate::Version;
@@ -23,6 +23,12 @@ pub(super) struct Waiting {
     pub(super) range: Option<RangeRef>,
 }
 
+/// How often a pass over the state starts over.
+const RESTARTS_MAX: u32 = 4;
+
+/// How many values a pass visits in the time of one item that is joined.
+const VISITS: usize = 4;
+
 /// The most symbols that one request is answered with.
 pub(super) const SYMBOLS_AT_ONCE: usize = 1 << 14;
 
@@ -34,8 +40,58 @@ pub(super) struct Sketching {
     version: Version,
     version_hash: u64,
     resolutions: u64,
+    /// The values of events that the peer has not seen are left out.
+    since: Version,
+    /// The values up to this key are in the symbols; `None` when all are.
+    at: Option<Option<Vec<u8>>>,
     /// Symbols to send.
     pub(super) queue: Range<usize>,
+}
+
+impl Sketching {
+    /// Whether there is work to do before symbols can be sent.
+    pub(super) const fn is_due(&self) -> bool {
+        self.at.is_some() || self.symbols.is_growing()
+    }
+
+    /// Does a part of the work.
+    fn step<R: Replicated>(&mut self, count: usize, state: &R) {
+        let Some(mut at) = self.at.take() else {
+            self.symbols.step_growth(count);
+            return;
+        };
+        let Self { symbols, version, since, .. } = self;
+        // What comes during the pass is left out as well: it is in the history since the version.
+        let is_more = state.visit(&mut at, count, |_, dot, hash| {
+            if since.contains(dot) && version.contains(dot) {
+                symbols.insert(hash());
+            }
+        });
+        self.at = is_more.then_some(at);
+    }
+}
+
+/// An answer to a pull that needs a pass over the state.
+#[derive(Debug)]
+pub(super) struct Preparing {
+    /// The number of the pull, and the version that it is relative to.
+    number: u64,
+    since: Version,
+    answer: Answer,
+    /// All keys up to this one were visited.
+    at: Option<Vec<u8>>,
+    found: Found,
+    restarts: u32,
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// How many values are of events in the version.
+    Behind { common: u64 },
+    /// The values of events that are not in it.
+    News { whole: bool },
+    /// Those, and the values of these hashes.
+    Chosen { sketched: Version, hashes: Vec<u64>, resolutions: u64 },
 }
 
 /// A delta for the peer that is being made in steps.
@@ -48,6 +104,11 @@ pub(super) struct Gathering<R: Replicated> {
 }
 
 impl<R: Replicated> Session<R> {
+    /// How many values one call visits.
+    pub(super) fn visits(&self) -> usize {
+        self.options.join_items_max.max(1).saturating_mul(VISITS)
+    }
+
     pub(super) fn part_len(&self) -> usize {
         // The header of a part: kind, number, lengths and index take at most 24 bytes.
         self.options.datagram_len_max - 24
@@ -94,10 +155,10 @@ impl<R: Replicated> Session<R> {
             }
             return;
         }
-        // The answer is being made.
-        if self.gathering.take_if(|gathering| gathering.number != number).is_none()
-            && self.gathering.is_some()
-        {
+        // The answer is being made; one for an older pull is dropped.
+        self.gathering.take_if(|gathering| gathering.number != number);
+        self.preparing.take_if(|preparing| preparing.number != number);
+        if self.gathering.is_some() || self.preparing.is_some() {
             return;
         }
         // Without the version no delta can be made: it is collected by its hash first.
@@ -122,11 +183,8 @@ impl<R: Replicated> Session<R> {
             }
             Extent::Complete => Some(state.encode_complete(&since)),
             Extent::News => {
-                let news = state.encode_news(&since, whole);
-                if news.is_none() {
-                    self.send(&Message::Gone { number });
-                }
-                news
+                self.prepare(number, since.clone(), Answer::News { whole }, state);
+                None
             }
             // The hashes may be longer than a datagram: the requesting side holds them ready as a transfer.
             Extent::Chosen => {
@@ -163,6 +221,82 @@ impl<R: Replicated> Session<R> {
         }
     }
 
+    /// Begins to make an answer.
+    fn prepare(&mut self, number: u64, since: Version, answer: Answer, state: &R) {
+        let found = Found { begin: state.version(), ..Found::default() };
+        self.preparing = Some(Preparing { number, since, answer, at: None, found, restarts: 0 });
+        // At once, if the state is small.
+        self.work_on_answer(state);
+    }
+
+    /// Does a part of the work on coded symbols or on an answer. Returns whether there was some.
+    pub(super) fn work_on_answer(&mut self, state: &R) -> bool {
+        let count = self.visits();
+        if let Some(sketching) = self.sketching.as_mut().filter(|sketching| sketching.is_due()) {
+            sketching.step(count, state);
+            return true;
+        }
+        let Some(mut preparing) = self.preparing.take() else { return false };
+        let Preparing { since, answer, at, found, .. } = &mut preparing;
+        let is_more = match answer {
+            Answer::Behind { common } => state.visit(at, count, |_, dot, _| {
+                *common += u64::from(since.contains(dot));
+            }),
+            Answer::News { .. } => state.visit(at, count, |key, dot, _| {
+                if !since.contains(dot) {
+                    found.keys.push(key.to_vec());
+                }
+            }),
+            Answer::Chosen { hashes, .. } => state.visit(at, count, |key, dot, hash| {
+                if !since.contains(dot) || !hashes.is_empty() && hashes.binary_search(&hash()).is_ok() {
+                    found.keys.push(key.to_vec());
+                }
+            }),
+        };
+        if is_more {
+            self.preparing = Some(preparing);
+        } else {
+            self.finish_answer(preparing, state);
+        }
+        true
+    }
+
+    fn finish_answer(&mut self, mut preparing: Preparing, state: &R) {
+        let Preparing { number, since, answer, found, .. } = &preparing;
+        let number = *number;
+        let made = match answer {
+            Answer::Behind { common } => {
+                let covers = since.is_within(&state.version());
+                let items = state.value_count() as u64;
+                self.send(&Message::Behind { number, items, common: *common, covers });
+                return;
+            }
+            Answer::News { whole } => state.encode_news(since, *whole, found).map(Result::ok),
+            // A content that has changed under its dot is in no history.
+            Answer::Chosen { resolutions, .. } if *resolutions != state.resolutions() => None,
+            Answer::Chosen { sketched, hashes, .. } => {
+                Some(state.encode_chosen(since, sketched, hashes, found).ok())
+            }
+        };
+        match made {
+            Some(Some(delta)) => {
+                if matches!(preparing.answer, Answer::Chosen { .. }) {
+                    self.sketching = None;
+                }
+                self.serve_or_split(number, delta, state);
+            }
+            // History since the beginning of the pass was collected.
+            Some(None) if preparing.restarts < RESTARTS_MAX => {
+                preparing.restarts += 1;
+                preparing.at = None;
+                preparing.found = Found { begin: state.version(), ..Found::default() };
+                self.preparing = Some(preparing);
+            }
+            // The sketched version is not held any more, or its history was collected: the peer starts over.
+            Some(None) | None => self.send(&Message::Gone { number }),
+        }
+    }
+
     /// Makes a part of the delta for the peer. Returns whether there was one to make.
     pub(super) fn work_on_delta(&mut self, state: &mut R) -> bool {
         let Some(Gathering { number, since, work }) = self.gathering.take() else { return false };
@@ -183,11 +317,7 @@ impl<R: Replicated> Session<R> {
             Ok(GatherStep::Done(delta)) => self.serve_or_split(number, delta, state),
             Ok(GatherStep::Long) => self.send(&Message::Ranges { number }),
             // The number of values lets the peer choose between a complete delta and a reconciliation.
-            Err(_) => {
-                let (items, common) = (state.value_count() as u64, state.common_count(&since) as u64);
-                let covers = since.is_within(&state.version());
-                self.send(&Message::Behind { number, items, common, covers });
-            }
+            Err(_) => self.prepare(number, since, Answer::Behind { common: 0 }, state),
         }
     }
 
@@ -278,16 +408,13 @@ impl<R: Replicated> Session<R> {
             // absent here.
             version == Some(sketching.version_hash) && sketching.resolutions == state.resolutions()
         });
-        let sketched = sketched.map(|sketching| &sketching.version);
-        let made = sketched
-            .zip(self.resolve(&waiting.version, state))
-            .and_then(|(sketched, since)| state.encode_chosen(&since, sketched, &hashes).ok());
-        match made {
-            Some(delta) => {
-                self.sketching = None;
-                self.serve_delta(number, delta, state);
+        let sketched = sketched.map(|sketching| sketching.version.clone());
+        match sketched.zip(self.resolve(&waiting.version, state)) {
+            Some((sketched, since)) => {
+                let resolutions = state.resolutions();
+                self.prepare(number, since, Answer::Chosen { sketched, hashes, resolutions }, state);
             }
-            // The sketched version is not held any more, or its history was collected: the peer starts over.
+            // The sketched version is not held any more: the peer starts over.
             None => self.send(&Message::Gone { number }),
         }
     }
@@ -304,30 +431,37 @@ impl<R: Replicated> Session<R> {
                 self.send(&Message::Gone { number });
                 return;
             };
-            let common = state.item_hashes().filter(|(_, dot)| since.contains(*dot));
-            let symbols = CodedSymbols::new(state.hash_key(), common.map(|(hash, _)| hash));
+            let since = since.clone();
             self.sketching = Some(Sketching {
                 number,
-                symbols,
+                symbols: CodedSymbols::with_capacity(state.hash_key(), state.value_count()),
                 version,
                 version_hash,
                 resolutions: state.resolutions(),
+                since,
+                at: Some(None),
                 queue: 0..0,
             });
         }
+        let count_max = self.visits();
         if let Some(sketching) = &mut self.sketching {
             let from = usize::try_from(from).unwrap_or(usize::MAX);
             // Bounded twice: by the symbols that exist at all, and by those of one request.
             let end = from.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
             // The latest request replaces older ones: it names what the peer lacks now.
             sketching.queue = from..end.min(SYMBOLS_MAX).min(from.saturating_add(SYMBOLS_AT_ONCE));
+            sketching.symbols.begin_growth(sketching.queue.end);
+            // At once, if the state is small.
+            if sketching.is_due() {
+                sketching.step(count_max, state);
+            }
         }
     }
 
     /// The next datagram of coded symbols, if any are queued.
     pub(super) fn next_symbols(&mut self) -> Option<Vec<u8>> {
         let count_max = (self.options.datagram_len_max - 40) / SYMBOL_LEN;
-        let sketching = self.sketching.as_mut()?;
+        let sketching = self.sketching.as_mut().filter(|sketching| !sketching.is_due())?;
         let count = sketching.queue.len().min(count_max);
         if count == 0 {
             return None;

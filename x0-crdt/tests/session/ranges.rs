@@ -172,6 +172,39 @@ fn no_call_takes_long() {
     assert!(longest.iter().all(|took| *took < Duration::from_secs(1)), "{longest:?}");
 }
 
+/// The same where no history is left: new values alone, and a comparison of the states.
+#[test]
+fn no_call_takes_long_without_history() {
+    let keys = std::env::var("X0_CRDT_KEYS").ok().and_then(|text| text.parse().ok()).unwrap_or(60_000_u32);
+    let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
+    fill(&mut maps[0], keys, 8, &mut Random::new(1));
+    let whole = maps[0].complete(&maps[1].version());
+    maps[1].join(&whole).unwrap();
+    let mut now = Duration::ZERO;
+    for (what, is_removed, sides) in
+        [("one side overwrites", false, 1), ("one side removes", true, 1), ("both sides change", true, 2)]
+    {
+        for (side, map) in maps.iter_mut().enumerate().take(sides) {
+            let changed: Vec<Vec<u8>> = map.range(b"").map(|entry| entry.key().to_vec()).collect();
+            for (number, key) in changed.iter().skip(side * 7).step_by(1_000).enumerate() {
+                if is_removed && number % 2 == 0 {
+                    map.remove(key).unwrap();
+                } else {
+                    map.put(key, 1, what.as_bytes()).unwrap();
+                }
+            }
+            let version = map.version();
+            map.collect_tombstones(&version);
+        }
+        let mut sessions = [1, 2].map(|seed| Session::<CausalMap>::new(&SessionOptions::default(), seed));
+        let Took { longest, all, slow, .. } = sync(&mut now, &mut maps, &mut sessions);
+        println!("{keys} keys, {what}: the longest call took {longest:?}, all of them {all:?}\n{slow:?}");
+        assert!(maps[0].encode_state() == maps[1].encode_state());
+        assert!(sessions.iter().any(|session| session.stats().reconciliations > 0), "{what}");
+        assert!(longest.iter().all(|took| *took < Duration::from_secs(1)), "{longest:?}");
+    }
+}
+
 /// Two replicas that both hold much: the long delta is joined beside the map, which is written to meanwhile.
 #[test]
 fn writes_and_removals_during_a_transfer_count() {

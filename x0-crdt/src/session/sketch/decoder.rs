@@ -44,13 +44,22 @@ pub struct SketchDecoder {
     found: Vec<(u64, u32, Mapping)>,
     remote_only: Vec<u64>,
     local_only: Vec<u64>,
+    /// The symbols that may hold one item alone.
+    work: Vec<usize>,
 }
 
 impl SketchDecoder {
     /// A decoder against a local set, which must not change meanwhile.
     #[must_use]
     pub const fn new(local: CodedSymbols) -> Self {
-        Self { local, rest: Vec::new(), found: Vec::new(), remote_only: Vec::new(), local_only: Vec::new() }
+        Self {
+            local,
+            rest: Vec::new(),
+            found: Vec::new(),
+            remote_only: Vec::new(),
+            local_only: Vec::new(),
+            work: Vec::new(),
+        }
     }
 
     /// How many symbols were added: the number of the next one wanted.
@@ -94,6 +103,18 @@ impl SketchDecoder {
     /// # Errors
     /// Bytes that are not symbols, symbols beyond a gap, or ones that contradict each other.
     pub fn add(&mut self, from: usize, bytes: &[u8]) -> Result<(), SketchError> {
+        self.local.grow(from.saturating_add(bytes.len() / SYMBOL_LEN).min(SYMBOLS_MAX));
+        self.append(from, bytes)?;
+        self.peel(usize::MAX).map(drop)
+    }
+
+    /// The local set, to which nothing may be added once there are symbols.
+    pub(crate) const fn local_mut(&mut self) -> &mut CodedSymbols {
+        &mut self.local
+    }
+
+    /// Adds symbols as [`add`](Self::add), as far as the local ones are made, without looking for items.
+    pub(crate) fn append(&mut self, from: usize, bytes: &[u8]) -> Result<(), SketchError> {
         let (symbols, odd) = bytes.as_chunks::<SYMBOL_LEN>();
         if !odd.is_empty() {
             return Err(SketchError::Length { len: bytes.len() });
@@ -105,7 +126,8 @@ impl SketchDecoder {
         if from.saturating_add(symbols.len()) > SYMBOLS_MAX {
             return Err(SketchError::TooMany);
         }
-        for [a, b, c, d, e, f, g, h, check @ ..] in symbols.iter().skip(before - from) {
+        let room = self.local.made().saturating_sub(before);
+        for [a, b, c, d, e, f, g, h, check @ ..] in symbols.iter().skip(before - from).take(room) {
             let mut symbol = self.local.symbol(self.rest.len());
             symbol.toggle(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), u32::from_le_bytes(*check));
             self.rest.push(symbol);
@@ -114,14 +136,20 @@ impl SketchDecoder {
         for (item, check, mapping) in &mut self.found {
             super::symbols::put(rest, *item, *check, mapping);
         }
-        self.peel(before)
+        self.work.extend(before..self.rest.len());
+        Ok(())
     }
 
-    /// Peels, beginning with the symbols from `first` on.
-    fn peel(&mut self, first: usize) -> Result<(), SketchError> {
+    /// Looks at up to `count` symbols for items. Returns whether there are more.
+    pub(crate) fn peel(&mut self, count: usize) -> Result<bool, SketchError> {
         let key = self.local.key();
-        let mut work: Vec<usize> = (first..self.rest.len()).collect();
-        while let Some(place) = work.pop() {
+        let mut left = count;
+        while let Some(place) = self.work.pop() {
+            if left == 0 {
+                self.work.push(place);
+                return Ok(true);
+            }
+            left -= 1;
             let Some(symbol) = self.rest.get(place).copied() else { continue };
             if symbol == Symbol::default() {
                 continue;
@@ -141,12 +169,12 @@ impl SketchDecoder {
                 usize::try_from(mapping.next).ok().and_then(|at| Some((at, self.rest.get_mut(at)?)))
             {
                 symbol.toggle(item, check);
-                work.push(at);
+                self.work.push(at);
                 mapping.advance();
             }
             self.found.push((item, check, mapping));
             if self.local.contains(item) { &mut self.local_only } else { &mut self.remote_only }.push(item);
         }
-        Ok(())
+        Ok(false)
     }
 }

@@ -8,7 +8,7 @@ use super::clash::Clashes;
 use super::{CausalReplica, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
-use crate::session::{GatherStep, JoinStep, Transfer};
+use crate::session::{Found, GatherStep, JoinStep, Transfer};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
@@ -272,8 +272,16 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         self.resolutions
     }
 
-    fn item_hashes(&self) -> impl Iterator<Item = (u64, Dot)> {
-        self.items.iter().map(|(dot, hash)| (*hash, *dot))
+    fn visit(
+        &self,
+        _at: &mut Option<Vec<u8>>,
+        _count: usize,
+        mut visit: impl FnMut(&[u8], Dot, &dyn Fn() -> u64),
+    ) -> bool {
+        for (dot, hash) in &self.items {
+            visit(&[], *dot, &|| *hash);
+        }
+        false
     }
 
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
@@ -290,6 +298,7 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        _found: &Found,
     ) -> Result<Vec<u8>, HistoryError> {
         self.check_history(sketched)?;
         // Events that came here after the reconciliation began are sent again, so that the receiver does not
@@ -337,13 +346,13 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         &mut self,
         bytes: &[u8],
         base: &Version,
-        absent: impl FnOnce(&Self) -> Vec<Dot>,
+        absent: impl FnOnce(&Self) -> Vec<(Vec<u8>, Dot)>,
     ) -> Result<(Version, StateJoined), SessionError> {
         let delta = StateDelta::decode(bytes, base)?;
         let hashes = self.hashes(&delta.store);
         let clashes = self.clashes(&delta, &hashes);
         self.check(&delta, &clashes)?;
-        let absent = absent(self);
+        let absent: Vec<Dot> = absent(self).into_iter().map(|(_, dot)| dot).collect();
         let joined = self.join_delta(&delta, &hashes, clashes, &absent);
         Ok((delta.version, joined))
     }
