@@ -149,6 +149,56 @@ pub(crate) fn put_changes(changes: &[(ReplicaId, u64)], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends the changes from `base` to another version, for a reader that knows `base`: a writer in it by its
+/// place there, and how far it has come.
+pub(crate) fn put_changes_of(base: &Version, changes: &[(ReplicaId, u64)], out: &mut Vec<u8>) {
+    put_integer(changes.len() as u64, out);
+    let mut known = base.iter().enumerate().peekable();
+    for (replica, seq) in changes {
+        // Both ascend.
+        while known.next_if(|(_, (other, _))| other < replica).is_some() {}
+        match known.peek() {
+            Some((place, (other, before))) if other == replica => {
+                put_integer((*place as u64 + 1) << 1 | u64::from(seq < before), out);
+                put_integer(seq.abs_diff(*before), out);
+            }
+            _ => {
+                put_integer(0, out);
+                replica.encode(out);
+                seq.encode(out);
+            }
+        }
+    }
+}
+
+/// Reads what [`put_changes_of`] wrote for the same `base`.
+pub(crate) fn changes_of(
+    base: &Version,
+    input: &mut ByteReader<'_>,
+) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
+    const WHAT: &str = "changes of a version";
+    let count = input.count(2, WHAT)?;
+    let known: Vec<(ReplicaId, u64)> = base.iter().collect();
+    let mut changes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let tag = input.integer(WHAT)?;
+        changes.push(if tag == 0 {
+            <(ReplicaId, u64)>::decode(input)?
+        } else {
+            let place = usize::try_from(tag >> 1).ok().and_then(|place| place.checked_sub(1));
+            let (replica, before) =
+                *place.and_then(|place| known.get(place)).ok_or(DecodeError::Range { what: WHAT })?;
+            let by = input.integer(WHAT)?;
+            let seq = if tag & 1 == 0 { before.checked_add(by) } else { before.checked_sub(by) };
+            (replica, seq.ok_or(DecodeError::Range { what: WHAT })?)
+        });
+    }
+    if !changes.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(DecodeError::NotCanonical { what: WHAT });
+    }
+    Ok(changes)
+}
+
 /// Reads what [`put_changes`] wrote.
 pub(crate) fn changes(input: &mut ByteReader<'_>) -> Result<Vec<(ReplicaId, u64)>, DecodeError> {
     let count = input.count(10, "changes of a version")?;

@@ -15,6 +15,8 @@ const CONSTANT: u8 = 0;
 const DIRECT: u8 = 1;
 /// The first, the least step (zigzag), then the steps above that.
 const STEPS: u8 = 2;
+/// The first, and the step (zigzag) from each to the next.
+const LINE: u8 = 3;
 
 /// The width that says: each number as wide as it needs. The order of the code and its length in bytes
 /// follow.
@@ -37,6 +39,12 @@ pub(crate) fn put_numbers(numbers: &[u64], out: &mut Vec<u8>) {
         _ => 0,
     });
     let least_step = steps.clone().min().unwrap_or(0);
+    if steps.clone().all(|step| step == least_step) {
+        out.push(LINE);
+        put_integer(*first, out);
+        put_integer(zigzag(least_step), out);
+        return;
+    }
     // The widest difference of two steps fits 64 bits, whatever its sign.
     let steps: Vec<u64> = steps.map(|step| step.wrapping_sub(least_step).cast_unsigned()).collect();
     let (form_direct, form_steps) = (Form::of(&direct), Form::of(&steps));
@@ -82,6 +90,11 @@ pub(crate) fn numbers(
             }
             numbers.push(number);
             Ok(numbers)
+        }
+        LINE => {
+            let first = input.integer(what)?;
+            let step = unzigzag(input.integer(what)?);
+            Ok((0..count as u64).map(|place| first.wrapping_add(step.wrapping_mul(place))).collect())
         }
         tag => Err(DecodeError::Tag { what: "column", tag }),
     }
@@ -363,7 +376,9 @@ mod tests {
         check_numbers(&[5, 5, 6], 4);
         check_numbers(&[0, u64::MAX], 20);
         check_numbers(&[u64::MAX, 0, u64::MAX, 1], 42);
-        check_numbers(&(0..1000).map(|n| n + 1_000_000).collect::<Vec<_>>(), 140);
+        check_numbers(&(0..1000).map(|n| n + 1_000_000).collect::<Vec<_>>(), 5);
+        check_numbers(&(0..1000).map(|n| 5_000_000 - n * 3).collect::<Vec<_>>(), 6);
+        check_numbers(&[u64::MAX, 0, 1], 20);
         check_numbers(&(0..1000).map(|n| (n * 7919) % 1024).collect::<Vec<_>>(), 1260);
         // Rising by small steps, once by a large one.
         check_numbers(&(0..1000).map(|n| n + (n / 500) * 1_000_000).collect::<Vec<_>>(), 150);

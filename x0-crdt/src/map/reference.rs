@@ -13,7 +13,7 @@ use super::small::Key;
 use super::trail::Event;
 use super::{CausalMap, KEY_LEN_MAX, columns, seq_of};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
-use crate::version::{changes, put_changes};
+use crate::version::{changes_of, put_changes_of};
 use crate::{Dot, HashKey, ReplicaId, Version};
 
 /// The first byte of the columns with references, and of the short form with them.
@@ -115,16 +115,24 @@ impl MapDelta {
                 None => whole.push((key, items)),
             }
         }
-        // By the dot, so that the column of dots is short.
+        // By the named dot, so that the column of these is short, or by the event, whose numbers then mostly
+        // count up: of few of many values that is shorter, because it takes no permutation.
         named.sort_unstable_by_key(|(name, ..)| *name);
+        if !is_short {
+            let mut by_event = named.clone();
+            by_event.sort_by_key(|(.., items)| items.first().map(|item| (item.writer, item.seq)));
+            if ordered_len(&by_event) < ordered_len(&named) {
+                named = by_event;
+            }
+        }
         let mut out = alloc::vec![if is_short { SHORT_FORMAT } else { FORMAT }];
         if !is_short {
             out.push(self.extent_tag());
         }
         let changes = self.context.changes_since(base);
-        put_changes(&changes, &mut out);
+        put_changes_of(base, &changes, &mut out);
         if self.extent != DeltaExtent::Since {
-            put_changes(&self.floor.changes_since(&self.context), &mut out);
+            put_changes_of(&self.context, &self.floor.changes_since(&self.context), &mut out);
         }
         // Mostly the events are of the writers that have written, and the named values of these too.
         let is_changed = self.writers.iter().eq(changes.iter().map(|(writer, _)| writer));
@@ -190,12 +198,12 @@ impl MapDelta {
         };
         let extent =
             if is_short { DeltaExtent::Since } else { super::delta::extent_of(input.byte("a delta")?)? };
-        let changes = changes(&mut input)?;
+        let changes = changes_of(base, &mut input)?;
         let context = base.clone().changed(&changes);
         let floor = match extent {
             DeltaExtent::Since => Version::new(),
             DeltaExtent::Complete | DeltaExtent::Chosen => {
-                context.clone().changed(&crate::version::changes(&mut input)?)
+                context.clone().changed(&changes_of(&context, &mut input)?)
             }
         };
         let flags = input.byte("flags")?;
@@ -266,6 +274,18 @@ impl MapDelta {
         }
         Ok((keys, names, ends, items))
     }
+}
+
+/// The bytes of the columns that depend on the order of the named entries.
+fn ordered_len(named: &[(Name, &Key, &[DeltaItem])]) -> usize {
+    let mut out = Vec::new();
+    let mut put = |numbers: Vec<u64>| columns::put_numbers(&numbers, &mut out);
+    put(named.iter().map(|((writer, _), ..)| *writer).collect());
+    put(named.iter().map(|((_, seq), ..)| *seq).collect());
+    let items = || named.iter().flat_map(|(.., items)| *items);
+    put(items().map(|item| u64::from(item.writer)).collect());
+    put(items().map(|item| item.seq).collect());
+    out.len()
 }
 
 fn table(input: &mut ByteReader<'_>) -> Result<Vec<ReplicaId>, DecodeError> {

@@ -81,8 +81,7 @@ fn overwrites_and_removals_do_not_grow_with_the_key() {
                  delta), {removal:.2} B per removal ({removal_delta:.2})"
             );
             assert!(overwrite <= 9.0, "{overwrite}");
-            // The announcements, their answer and the headers are a byte for each of a hundred.
-            assert!(removal <= if changes < 1_000 { 5.0 } else { 3.0 }, "{removal}");
+            assert!(removal <= 3.0, "{removal}");
         }
     }
 }
