@@ -82,17 +82,23 @@ impl<R: Replicated> Session<R> {
 
     /// An announcement of a frontier that both sides had.
     pub(super) fn on_same(&mut self, now: Duration, hash: u64, about: About, state: &mut R) {
-        let mine = state.frontier();
-        if hash == same_hash(state.hash_key(), mine) {
+        let (key, mine) = (state.hash_key(), state.frontier());
+        if hash == same_hash(key, mine) {
             self.on_frontier(now, mine, about, state);
         } else {
             self.in_sync = false;
-            self.agreed = None;
-            if about.asks {
+            // A change here that has crossed it can still be pushed: the peer is where both were.
+            self.agreed = self.agreed.filter(|agreed| hash == same_hash(key, *agreed));
+            if about.asks && !self.is_announced(now, mine) {
                 // The peer answers with its frontier, or requests what it lacks.
                 self.announce(now, state, true);
             }
         }
+    }
+
+    /// Whether an announcement of this frontier is under way, which answers that of the peer.
+    fn is_announced(&self, now: Duration, mine: Frontier) -> bool {
+        self.announced == Some(mine) && now < self.announced_at + self.options.retry_min
     }
 
     /// Whether the state has the frontier of this hash.
@@ -105,9 +111,8 @@ impl<R: Replicated> Session<R> {
         // Also when it is unequal: `begin_pull` chooses by it between history and reconciliation.
         let is_news = self.peer.replace(theirs) != Some(theirs);
         if theirs == mine {
-            // An announcement of this side that is under way answers theirs. If it is lost, they ask again.
-            let is_answered =
-                self.announced == Some(mine) && now < self.announced_at + self.options.retry_min;
+            // If it is lost, they ask again.
+            let is_answered = self.is_announced(now, mine);
             // Equality is symmetric: this side is in sync even if its answer is lost.
             self.on_equal(now, state);
             if about.asks && !is_answered {

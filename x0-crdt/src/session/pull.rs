@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::message::{Extent, Kind, Message};
+use super::message::{About, Extent, Kind, Message};
 use super::ranges::RangePull;
 use super::replicated::{JoinStep, StageBegin};
 use super::serve::SYMBOLS_AT_ONCE;
@@ -145,13 +145,21 @@ impl Sketch {
     }
 }
 
-/// A delta that is being joined in steps.
+/// Where a delta is from.
 #[derive(Debug)]
-pub(super) struct Joining<R: Replicated> {
+pub(super) struct Origin {
     /// What the delta is relative to.
     pub(super) base: Version,
     /// The delta has whole keys.
     pub(super) whole: bool,
+    /// The delta was pushed, with the hash of the resulting frontier.
+    pub(super) push: Option<(u64, About)>,
+}
+
+/// A delta that is being joined in steps.
+#[derive(Debug)]
+pub(super) struct Joining<R: Replicated> {
+    pub(super) origin: Origin,
     pub(super) work: R::Joining,
 }
 
@@ -437,7 +445,13 @@ impl<R: Replicated> Session<R> {
         if pull.extent == Extent::Since && pull.sketch.is_none() {
             let items_max = self.options.join_items_max.max(1);
             let step = bytes.and_then(|bytes| state.begin_join(&bytes, &pull.base, items_max));
-            return self.on_join_step(now, before, pull.base, pull.whole, step, state);
+            return self.on_join_step(
+                now,
+                before,
+                Origin { base: pull.base, whole: pull.whole, push: None },
+                step,
+                state,
+            );
         }
         let taken = bytes.and_then(|bytes| {
             if pull.extent == Extent::News {
@@ -466,10 +480,10 @@ impl<R: Replicated> Session<R> {
 
     /// Does a part of the join of a delta. Returns whether there was one to do.
     pub(super) fn work_on_join(&mut self, now: Duration, state: &mut R) -> Option<Result<(), SessionError>> {
-        let Joining { base, whole, work } = self.joining.take()?;
+        let Joining { origin, work } = self.joining.take()?;
         let before = state.frontier();
         let step = state.step_join(work);
-        Some(self.on_join_step(now, before, base, whole, step, state))
+        Some(self.on_join_step(now, before, origin, step, state))
     }
 
     /// A part of the join of a delta was done.
@@ -477,19 +491,23 @@ impl<R: Replicated> Session<R> {
         &mut self,
         now: Duration,
         before: Frontier,
-        base: Version,
-        whole: bool,
+        origin: Origin,
         step: Result<JoinStep<R::Joined, R::Joining>, SessionError>,
         state: &mut R,
     ) -> Result<(), SessionError> {
         match step {
-            Ok(JoinStep::More(work)) => self.joining = Some(Joining { base, whole, work }),
+            Ok(JoinStep::More(work)) => self.joining = Some(Joining { origin, work }),
             Ok(JoinStep::Done(context, joined)) => {
                 // What was joined in steps is merged in further ones.
                 self.is_staging |= state.has_reports();
-                self.on_pulled(now, before, base, (context, joined), state);
+                if let Some((result, about)) = origin.push {
+                    self.note_pushed(state.frontier() != before, context, joined, state);
+                    self.on_pushed(now, result, about, state);
+                    return Ok(());
+                }
+                self.on_pulled(now, before, origin.base, (context, joined), state);
             }
-            Err(error) => return self.on_refused(now, before, whole, error, state),
+            Err(error) => return self.on_refused(now, before, origin.whole, error, state),
         }
         Ok(())
     }

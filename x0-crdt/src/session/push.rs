@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::message::{About, Kind, Message};
-use super::pull::Joining;
+use super::pull::{Joining, Origin};
 use super::replicated::JoinStep;
 use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::{DeltaError, Version};
@@ -68,48 +68,64 @@ impl<R: Replicated> Session<R> {
                 self.announce(now, state, true);
                 return Ok(());
             };
-            match self.join_push(&base, &delta, state) {
+            match self.join_push(&base, &delta, (result, about), state) {
                 // The delta is pulled with whole keys.
                 Err(SessionError::Delta(DeltaError::Reference)) => self.whole_keys = true,
                 done => done?,
             }
             if self.joining.is_some() {
-                // A long search for a name: this side announces what it has afterwards.
+                // A long search for a name: `on_pushed` follows.
                 self.in_sync = false;
-                self.agreed = None;
                 return Ok(());
             }
         }
+        self.on_pushed(now, result, about, state);
+        Ok(())
+    }
+
+    /// The delta of a push was joined.
+    pub(super) fn on_pushed(&mut self, now: Duration, result: u64, about: About, state: &mut R) {
         if self.has_result(result, state) {
             let mine = state.frontier();
             self.on_frontier(now, mine, about, state);
-            return Ok(());
+            return;
         }
         // This side has more than the peer: its frontier, and no push, because a push of the peer may cross
         // it.
         self.in_sync = false;
         self.agreed = None;
         self.announce(now, state, true);
-        Ok(())
     }
 
-    fn join_push(&mut self, base: &Version, delta: &[u8], state: &mut R) -> Result<(), SessionError> {
+    fn join_push(
+        &mut self,
+        base: &Version,
+        delta: &[u8],
+        push: (u64, About),
+        state: &mut R,
+    ) -> Result<(), SessionError> {
         let before = state.frontier();
         let (context, joined) = match state.begin_join(delta, base, self.options.join_items_max.max(1))? {
             JoinStep::Done(context, joined) => (context, joined),
             JoinStep::More(work) => {
-                self.joining = Some(Joining { base: base.clone(), whole: false, work });
+                let origin = Origin { base: base.clone(), whole: false, push: Some(push) };
+                self.joining = Some(Joining { origin, work });
                 return Ok(());
             }
         };
-        if state.frontier() != before {
+        self.note_pushed(state.frontier() != before, context, joined, state);
+        Ok(())
+    }
+
+    /// Notes the join of a push.
+    pub(super) fn note_pushed(&mut self, is_changed: bool, context: Version, joined: R::Joined, state: &R) {
+        if is_changed {
             self.stats.joins += 1;
             self.outputs.push_back(SessionOutput::Joined(joined));
         }
         // The sender has seen what it sent.
         self.acknowledged.join(&context);
         self.versions.insert(context.hash(state.hash_key()), context);
-        Ok(())
     }
 
     /// The peer does not take a delta of this side. If the state has ranges, this is an error only of a
