@@ -197,7 +197,9 @@ pub mod internal {
     }
 
     pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
-    pub use crate::session::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+    pub use crate::session::{
+        Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer,
+    };
 }
 
 /// Items that the macros of this crate need where they are used.

@@ -23,7 +23,7 @@ use message::{Kind, Message, VersionRef};
 pub use options::SessionOptions;
 use pull::{Behind, Joining, Pull};
 pub use replicated::Replicated;
-pub use replicated::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+pub use replicated::{Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use serve::{Gathering, Preparing, Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};
 use versions::Versions;

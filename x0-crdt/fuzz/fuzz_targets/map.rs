@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use x0_crdt::internal::Transfer;
+use x0_crdt::internal::{JoinSource, JoinStep, Transfer};
 use x0_crdt::{CausalMap, CausalReplica, HashKey, MapDelta, OrMap, OrSet, ReplicaId, Version};
 
 const KEY: HashKey = HashKey::new([1; 16]);
@@ -22,7 +22,13 @@ fuzz_target!(|data: &[u8]| {
     for base in [Version::new(), map.version()] {
         // With the names of values, and with the hash of a content.
         let _ = map.clone().join_encoded(data, &base, |_| Vec::new());
-        let _ = map.clone().join_news(data, &base);
+        for source in [JoinSource::History, JoinSource::News, JoinSource::Chosen(Vec::new())] {
+            let mut map = map.clone();
+            let mut step = map.begin_join(data, &base, source, 1);
+            while let Ok(JoinStep::More(joining)) = step {
+                step = map.step_join(joining);
+            }
+        }
         if let Ok(delta) = MapDelta::decode(data, &base) {
             let _ = map.join(&delta);
             let again = delta.encode(&base);

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::Document;
 use crate::map::{Frontier, HistoryError, Joined};
-use crate::session::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{CausalMap, Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl Replicated for Document {
@@ -111,10 +111,6 @@ impl Transfer for Document {
         Transfer::encode_news(&self.map, since, whole, found)
     }
 
-    fn join_news(&mut self, bytes: &[u8], base: &Version) -> Result<Option<(Version, Joined)>, SessionError> {
-        Transfer::join_news(&mut self.map, bytes, base)
-    }
-
     fn has_ranges(&self) -> bool {
         self.map.has_ranges()
     }
@@ -182,9 +178,10 @@ impl Transfer for Document {
         &mut self,
         bytes: &[u8],
         base: &Version,
+        source: JoinSource,
         items_max: usize,
     ) -> Result<JoinStep<Joined, Self::Joining>, SessionError> {
-        self.map.begin_join(bytes, base, items_max)
+        self.map.begin_join(bytes, base, source, items_max)
     }
 
     fn step_join(&mut self, joining: Self::Joining) -> Result<JoinStep<Joined, Self::Joining>, SessionError> {

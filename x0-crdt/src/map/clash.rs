@@ -167,8 +167,9 @@ impl CausalMap {
     }
 
     /// The first event of this replica that a delta holds with another content than the one written here.
-    /// Another process writes under its ID, or it was restored from an old copy and wrote on.
-    pub(super) fn foreign_own_event(&self, delta: &MapDelta) -> Option<Dot> {
+    /// Another process writes under its ID, or it was restored from an old copy and wrote on. `is_searched`: a
+    /// pass has found none of its events at other keys than in the delta.
+    pub(super) fn foreign_own_event(&self, delta: &MapDelta, is_searched: bool) -> Option<Dot> {
         let mine = delta.writers.iter().position(|writer| *writer == self.replica)?;
         let numbers: Vec<u32> =
             (0..delta.writers.len()).map(|at| if at == mine { self.me } else { u32::MAX }).collect();
@@ -183,7 +184,7 @@ impl CausalMap {
         };
         let seen = self.seen_items(delta, &numbers);
         let unequal = seen.iter().find(|(_, key, item)| differs(key, item) == Some(true));
-        let elsewhere = || self.clashes(delta, &numbers).dots.first().copied();
+        let elsewhere = || (!is_searched).then(|| self.clashes(delta, &numbers).dots.first().copied())?;
         unequal.map(|(event, ..)| Dot::new(self.replica, event.1)).or_else(elsewhere)
     }
 }

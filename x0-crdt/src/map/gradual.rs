@@ -13,15 +13,16 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::clash::Clashes;
-use super::delta::{DeltaItem, MapDelta};
+use super::delta::{DeltaItem, Item, MapDelta};
 use super::join::Incoming;
 use super::layered::{Change, Layer};
 use super::reference::Unresolved;
+use super::search::Pass;
 use super::small::Key;
 use super::trail::Event;
 use super::writers::Writers;
 use super::{CausalMap, Cell, Frontier, Joined, seq_of};
-use crate::session::JoinStep;
+use crate::session::{JoinSource, JoinStep, Transfer};
 use crate::{Dot, SessionError, Version};
 
 /// How often the work starts over before the delta is joined at once.
@@ -49,6 +50,7 @@ pub(super) struct Token {
     /// How many keys of the values, and of the tombstones, were noted before.
     cells: usize,
     removals: usize,
+    resolutions: u64,
 }
 
 /// What became of a part of the work.
@@ -63,14 +65,25 @@ pub struct Gradual {
     /// How many items one step joins.
     items_max: usize,
     restarts: u32,
+    source: Source,
     token: Token,
     phase: Phase,
+}
+
+/// Where the delta is from: see [`JoinSource`].
+#[derive(Debug)]
+enum Source {
+    History,
+    /// With the hash of the sender's content.
+    News(u64),
+    Chosen(Vec<(Key, Dot)>),
 }
 
 #[derive(Debug)]
 enum Phase {
     Search(Unresolved),
     Check(Check),
+    Clash(Clash),
     Join(Box<Join>),
 }
 
@@ -81,6 +94,15 @@ struct Check {
     at: usize,
     /// The places of the entries with events that were seen here and are not held at their keys.
     suspects: Vec<usize>,
+}
+
+/// Looks for these events of the delta at other keys than there.
+#[derive(Debug)]
+struct Clash {
+    delta: MapDelta,
+    suspects: Vec<usize>,
+    pass: Pass,
+    keys: Vec<Option<Key>>,
 }
 
 /// Computes the new content of each key.
@@ -113,25 +135,6 @@ struct Outcome {
 }
 
 impl MapDelta {
-    /// A part of the delta: the entries of these places, ascending.
-    fn only(&self, places: &[usize]) -> Self {
-        let mut part = Self {
-            extent: self.extent,
-            base: self.base.clone(),
-            context: self.context.clone(),
-            floor: self.floor.clone(),
-            writers: self.writers.clone(),
-            entries: Vec::new(),
-            items: Vec::new(),
-            origins: Vec::new(),
-        };
-        for (key, items) in places.iter().filter_map(|place| self.entry(*place)) {
-            part.items.extend_from_slice(items);
-            part.entries.push((key.clone(), part.items.len()));
-        }
-        part
-    }
-
     /// An entry by its place: the key, and the range of its items.
     fn entry(&self, place: usize) -> Option<(&Key, &[DeltaItem])> {
         let (key, end) = self.entries.get(place)?;
@@ -142,31 +145,72 @@ impl MapDelta {
 }
 
 impl CausalMap {
-    /// Joins an encoded delta from history, at once if it has at most `items_max` entries whose keys are
-    /// found without a long search.
+    /// Joins an encoded delta, at once if it has at most `items_max` entries whose keys are found without a
+    /// long search.
     pub(super) fn begin_gradual(
         &mut self,
         bytes: &[u8],
         base: &Version,
+        source: JoinSource,
         items_max: usize,
     ) -> Result<Step, SessionError> {
+        let (source, bytes) = match source {
+            JoinSource::History => (Source::History, bytes),
+            JoinSource::News => {
+                let (content, rest) = Self::split_news(bytes)?;
+                (Source::News(content), rest)
+            }
+            JoinSource::Chosen(absent) => {
+                let absent = absent.into_iter().map(|(key, dot)| (Key::new(&key), dot));
+                (Source::Chosen(absent.collect()), bytes)
+            }
+        };
         let mut unresolved = MapDelta::decode_unresolved(bytes, base, self)?;
         // A step of a pass visits this many keys: no longer map is searched at once.
-        let is_small = |map: &Self| map.len() <= items_max * 32;
+        let is_small = |map: &Self| map.len() <= items_max.saturating_mul(32);
+        let (encoded, of) = (bytes.to_vec(), base.clone());
+        let gradual = |source, token, phase| {
+            Step::More(Box::new(Gradual {
+                bytes: encoded,
+                base: of,
+                items_max,
+                restarts: 0,
+                source,
+                token,
+                phase,
+            }))
+        };
         if unresolved.len() <= items_max {
             let mut is_more = self.search(&mut unresolved.search, usize::MAX);
             while is_more && is_small(self) {
                 is_more = self.search(&mut unresolved.search, usize::MAX);
             }
             if !is_more {
-                let delta = unresolved.resolve(self.hash_key)?;
-                let joined = self.join(&delta)?;
-                return Ok(Step::Done(delta.context, joined));
+                let mut check =
+                    Check { delta: unresolved.resolve(self.hash_key)?, at: 0, suspects: Vec::new() };
+                while self.step_check(&mut check, usize::MAX) {}
+                // Suspects are looked for in a pass.
+                if check.suspects.is_empty() || is_small(self) {
+                    return self.join_at_once(&check.delta, source);
+                }
+                return Ok(gradual(source, self.watch(), Phase::Check(check)));
             }
         }
-        let (token, phase) = (self.watch(), Phase::Search(unresolved));
-        let (bytes, base) = (bytes.to_vec(), base.clone());
-        Ok(Step::More(Box::new(Gradual { bytes, base, items_max, restarts: 0, token, phase })))
+        Ok(gradual(source, self.watch(), Phase::Search(unresolved)))
+    }
+
+    fn join_at_once(&mut self, delta: &MapDelta, source: Source) -> Result<Step, SessionError> {
+        let (keys, dots) = match source {
+            Source::News(content) if self.content_at_sender(delta) != content => return Ok(Step::Unfit),
+            Source::History | Source::News(_) => (None, Vec::new()),
+            Source::Chosen(absent) => {
+                let (keys, dots): (Vec<Key>, Vec<Dot>) = absent.into_iter().unzip();
+                (Some(keys), dots)
+            }
+        };
+        self.check(delta)?;
+        let joined = self.take_in(delta, &dots, keys)?;
+        Ok(Step::Done(delta.context.clone(), joined))
     }
 
     /// Does a part of the work.
@@ -175,7 +219,11 @@ impl CausalMap {
         if self.merge_layers(gradual.items_max) {
             return Ok(Step::More(gradual));
         }
-        let Gradual { bytes, base, items_max, restarts, token, phase } = *gradual;
+        let Gradual { bytes, base, items_max, restarts, mut source, token, phase } = *gradual;
+        // A content has changed under its dot: what was compared does not hold any more.
+        if matches!(source, Source::Chosen(_)) && self.resolutions != token.resolutions {
+            return Ok(Step::Unfit);
+        }
         let phase = match phase {
             _ if !self.is_watched(&token) => None,
             Phase::Search(mut unresolved) => {
@@ -183,6 +231,9 @@ impl CausalMap {
                     Some(Phase::Search(unresolved))
                 } else {
                     let delta = unresolved.resolve(self.hash_key)?;
+                    if matches!(source, Source::News(content) if self.content_at_sender(&delta) != content) {
+                        return Ok(Step::Unfit);
+                    }
                     Some(Phase::Check(Check { delta, at: 0, suspects: Vec::new() }))
                 }
             }
@@ -190,18 +241,25 @@ impl CausalMap {
                 if self.step_check(&mut check, items_max) {
                     Some(Phase::Check(check))
                 } else {
-                    match self.begin_join(check)? {
-                        Ok(join) => Some(Phase::Join(Box::new(join))),
-                        Err(done) => return Ok(done),
-                    }
+                    Some(Phase::Clash(self.begin_clash(check)?))
+                }
+            }
+            Phase::Clash(mut clash) => {
+                if self.search_by_pass(&mut clash.pass, &mut clash.keys, items_max) {
+                    Some(Phase::Clash(clash))
+                } else if self.has_clash(&clash) {
+                    // Rare: a writer gives one event two contents.
+                    return self.join_at_once(&clash.delta, source);
+                } else {
+                    Some(Phase::Join(Box::new(self.begin_join(clash.delta)?)))
                 }
             }
             Phase::Join(mut join) => {
                 if join.at < join.delta.entries.len() {
-                    self.step_join(&mut join, items_max);
+                    self.compute_some(&mut join, items_max);
                     Some(Phase::Join(join))
                 } else {
-                    match self.finish_join(*join, &token, items_max) {
+                    match self.finish_join(*join, &token, (&base, &source), items_max) {
                         Some(done) => return Ok(done),
                         None => None,
                     }
@@ -209,16 +267,22 @@ impl CausalMap {
             }
         };
         if let Some(phase) = phase {
-            return Ok(Step::More(Box::new(Gradual { bytes, base, items_max, restarts, token, phase })));
+            let gradual = Gradual { bytes, base, items_max, restarts, source, token, phase };
+            return Ok(Step::More(Box::new(gradual)));
+        }
+        if let Source::Chosen(absent) = &mut source {
+            // What came here meanwhile, and the peer does not list, is gone there.
+            let Some(written) = Transfer::written_since(self, &base) else { return Ok(Step::Unfit) };
+            absent.extend(written.into_iter().map(|(key, dot)| (Key::new(&key), dot)));
         }
         if restarts >= RESTARTS_MAX {
             let delta = MapDelta::decode_named(&bytes, &base, self)?;
-            let joined = self.join(&delta)?;
-            return Ok(Step::Done(delta.context, joined));
+            return self.join_at_once(&delta, source);
         }
         let phase = Phase::Search(MapDelta::decode_unresolved(&bytes, &base, self)?);
         let token = self.watch();
-        Ok(Step::More(Box::new(Gradual { bytes, base, items_max, restarts: restarts + 1, token, phase })))
+        let gradual = Gradual { bytes, base, items_max, restarts: restarts + 1, source, token, phase };
+        Ok(Step::More(Box::new(gradual)))
     }
 
     /// Merges a part of the layers over the map. Returns whether there is more to do.
@@ -248,6 +312,7 @@ impl CausalMap {
             writers: self.writers.clone(),
             cells: noted(self.cells.notes()),
             removals: noted(self.removals.notes()),
+            resolutions: self.resolutions,
         }
     }
 
@@ -285,20 +350,57 @@ impl CausalMap {
         true
     }
 
-    /// Begins to compute contents, or joins at once a delta that holds other contents of events seen here.
-    fn begin_join(&mut self, check: Check) -> Result<Result<Join, Step>, SessionError> {
+    /// Begins to look for the events of suspects.
+    fn begin_clash(&mut self, check: Check) -> Result<Clash, SessionError> {
         let Check { delta, suspects, .. } = check;
-        // The map may have changed since the keys were found.
-        self.check(&delta)?;
         let numbers = self.number_writers(&delta)?;
-        if !suspects.is_empty() && !self.clashes(&delta.only(&suspects), &numbers).is_empty() {
-            let joined = self.take_in(&delta, &[], None)?;
-            return Ok(Err(Step::Done(delta.context, joined)));
+        let events = self.suspected(&delta, &suspects, &numbers);
+        let keys = alloc::vec![None; events.len()];
+        let pass = Pass::new(events.into_iter().map(|(event, _)| event).zip(0..).collect());
+        Ok(Clash { delta, suspects, pass, keys })
+    }
+
+    /// The events of these entries that were seen here, and whether each is a value there.
+    fn suspected(&self, delta: &MapDelta, suspects: &[usize], numbers: &[u32]) -> Vec<(Event, bool)> {
+        let mut events = Vec::new();
+        for (key, items) in suspects.iter().filter_map(|place| delta.entry(*place)) {
+            let held = self.cells.get(key).map(Cell::siblings).unwrap_or_default();
+            for item in items {
+                let writer = numbers.get(item.writer as usize).copied().unwrap_or(u32::MAX);
+                let is_held = held.iter().any(|held| (held.writer, held.seq) == (writer, item.seq));
+                if item.seq <= seq_of(&self.version, writer) && !is_held {
+                    events.push(((writer, item.seq), matches!(item.item, Item::Live { .. })));
+                }
+            }
         }
+        events
+    }
+
+    /// Whether an event of the delta has another content here.
+    fn has_clash(&mut self, clash: &Clash) -> bool {
+        let is_found = clash.keys.iter().any(Option::is_some);
+        is_found
+            || self.number_writers(&clash.delta).is_ok_and(|numbers| {
+                let events = self.suspected(&clash.delta, &clash.suspects, &numbers);
+                events.iter().any(|(event, is_value)| *is_value && self.is_tombstone(event))
+            })
+    }
+
+    /// Whether an event is a removal of which there is history.
+    fn is_tombstone(&self, event: &Event) -> bool {
+        let key = self.recent.get(event);
+        key.and_then(|key| self.removals.get(key)).is_some_and(|removals| removals.contains(event))
+    }
+
+    /// Begins to compute contents.
+    fn begin_join(&mut self, delta: MapDelta) -> Result<Join, SessionError> {
+        // The map may have changed since the keys were found.
+        self.check_searched(&delta, true)?;
+        let numbers = self.number_writers(&delta)?;
         let mut shadow = CausalMap::new(self.replica, self.hash_key);
         shadow.writers = self.writers.clone();
         let outcomes = Vec::with_capacity(delta.entries.len());
-        Ok(Ok(Join {
+        Ok(Join {
             numbers,
             floor: self.floor.clone(),
             at: 0,
@@ -310,11 +412,11 @@ impl CausalMap {
             equivocating: BTreeSet::new(),
             shadow,
             delta,
-        }))
+        })
     }
 
     /// Computes the content of some keys.
-    fn step_join(&self, join: &mut Join, items_max: usize) {
+    fn compute_some(&self, join: &mut Join, items_max: usize) {
         let end = (join.at + items_max).min(join.delta.entries.len());
         let places: Vec<usize> = (join.at..end).collect();
         self.compute(join, &places);
@@ -388,7 +490,13 @@ impl CausalMap {
 
     /// Computes again what has changed here, and lays the contents over the map. `None`: the work starts
     /// over.
-    fn finish_join(&mut self, mut join: Join, token: &Token, items_max: usize) -> Option<Step> {
+    fn finish_join(
+        &mut self,
+        mut join: Join,
+        token: &Token,
+        (base, source): (&Version, &Source),
+        items_max: usize,
+    ) -> Option<Step> {
         // Events of the delta that came here on another way may have another content: all is checked again.
         let met = join.delta.items.iter().any(|item| {
             let writer = join.numbers.get(item.writer as usize).copied().unwrap_or(u32::MAX);
@@ -400,6 +508,23 @@ impl CausalMap {
         let (values, removals) = self.noted(token)?;
         let place = |key: &Key| join.delta.entries.binary_search_by(|(other, _)| other.cmp(key)).ok();
         let mut places: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
+        // Values that came here meanwhile to keys that are not in the delta, of events that are not in its
+        // base: the peer does not hold them, if it has seen their events.
+        let mut arrived: Vec<(Key, Dot)> = Vec::new();
+        if !matches!(source, Source::History) {
+            for key in values.iter().filter(|key| place(key).is_none()) {
+                for held in self.cells.get(key).map(Cell::siblings).unwrap_or_default() {
+                    let dot = Dot::new(self.writers.id(held.writer), held.seq);
+                    if !base.contains(dot) && join.delta.context.contains(dot) {
+                        arrived.push((key.clone(), dot));
+                    }
+                }
+            }
+        }
+        // The content that news were compared with has changed.
+        if matches!(source, Source::News(_)) && !arrived.is_empty() {
+            return None;
+        }
         if self.floor != join.floor {
             // Tombstones that were collected meanwhile.
             let is_collected = |(writer, seq): &Event| *seq <= seq_of(&self.floor, *writer);
@@ -416,8 +541,15 @@ impl CausalMap {
         }
         let places: Vec<usize> = places.into_iter().collect();
         self.compute(&mut join, &places);
-        let Join { delta, outcomes, cells, recent, removals, trail, equivocating, .. } = join;
+        let Join { delta, numbers, outcomes, cells, recent, removals, trail, equivocating, .. } = join;
         let mut joined = Joined::default();
+        if let Source::Chosen(absent) = source {
+            arrived.extend(absent.iter().cloned());
+            let (keys, dots): (Vec<Key>, Vec<Dot>) = arrived.into_iter().unzip();
+            let context = self.writers.by_number(&delta.context);
+            let incoming = Incoming { delta: &delta, numbers, context, clashes: Clashes::default() };
+            self.drop_dots(&incoming, &dots, Some(keys), &mut joined);
+        }
         for outcome in outcomes {
             self.content = self.content.wrapping_add(outcome.content);
             self.siblings = self.siblings.saturating_add_signed(outcome.siblings);
@@ -435,6 +567,8 @@ impl CausalMap {
         for (mine, theirs) in self.version.iter_mut().zip(self.writers.by_number(&delta.context)) {
             *mine = (*mine).max(theirs);
         }
+        self.raise_floor(&delta);
+        joined.keys.sort_unstable();
         joined.equivocating.extend(equivocating);
         self.resolutions += joined.equivocating.len() as u64;
         self.prune_stage();

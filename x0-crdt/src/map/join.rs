@@ -83,7 +83,7 @@ impl Incoming<'_> {
         items.iter().any(|item| item.seq == seq && self.number(item) == writer)
     }
 
-    fn had_seen(&self, writer: u32, seq: u64) -> bool {
+    pub(super) fn had_seen(&self, writer: u32, seq: u64) -> bool {
         seq <= seq_of(&self.context, writer)
     }
 }
@@ -203,7 +203,7 @@ impl CausalMap {
         }
     }
 
-    fn raise_floor(&mut self, delta: &MapDelta) {
+    pub(super) fn raise_floor(&mut self, delta: &MapDelta) {
         if delta.extent == DeltaExtent::Since {
             return;
         }
@@ -218,13 +218,18 @@ impl CausalMap {
     }
 
     pub(super) fn check(&self, delta: &MapDelta) -> Result<(), JoinError> {
+        self.check_searched(delta, false)
+    }
+
+    /// Checks a delta of which a pass has looked for clashes already.
+    pub(super) fn check_searched(&self, delta: &MapDelta, is_searched: bool) -> Result<(), JoinError> {
         let written = seq_of(&self.version, self.me);
         let claimed = delta.context.get(self.replica);
         if claimed > written {
             return Err(JoinError::Impostor { dot: Dot::new(self.replica, claimed), written });
         }
         // As many events as it has written, but not the same ones: a restored copy that wrote on.
-        if let Some(dot) = self.foreign_own_event(delta) {
+        if let Some(dot) = self.foreign_own_event(delta, is_searched) {
             return Err(JoinError::Impostor { dot, written });
         }
         self.check_base(delta)
@@ -386,7 +391,7 @@ impl CausalMap {
     }
 
     /// Drops the values of `dots` that the sender has seen: at `keys`, or wherever they are.
-    fn drop_dots(
+    pub(super) fn drop_dots(
         &mut self,
         incoming: &Incoming<'_>,
         dots: &[Dot],

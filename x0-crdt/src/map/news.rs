@@ -10,10 +10,10 @@ use alloc::vec::Vec;
 use super::cell::{Cell, Sibling};
 use super::delta::{DeltaItem, Item, MapDelta};
 use super::small::Key;
-use super::{CausalMap, HistoryError, Joined, content_hash, item_hash, seq_of};
-use crate::codec::{ByteReader, DecodeError};
+use super::{CausalMap, HistoryError, content_hash, item_hash, seq_of};
+use crate::codec::DecodeError;
 use crate::session::Found;
-use crate::{SessionError, Version};
+use crate::{DeltaError, Version};
 
 impl CausalMap {
     /// The values of events that are not in `since`, which a pass has found, after the hash of all that is
@@ -31,28 +31,15 @@ impl CausalMap {
         Ok(out)
     }
 
-    /// Joins news if their sender holds nothing that is neither in them nor here, and has lost nothing that
-    /// they do not replace.
-    pub(super) fn join_news(
-        &mut self,
-        bytes: &[u8],
-        base: &Version,
-    ) -> Result<Option<(Version, Joined)>, SessionError> {
-        const WHAT: &str = "the hash of a content";
-        let mut input = ByteReader::new(bytes);
-        let content = u64::from_le_bytes(input.array::<8>(WHAT).map_err(crate::DeltaError::from)?);
-        let rest =
-            input.take(input.len(), WHAT).map_err(|error: DecodeError| crate::DeltaError::from(error))?;
-        let delta = MapDelta::decode_named(rest, base, self)?;
-        if self.content_at_sender(&delta) != content {
-            return Ok(None);
-        }
-        let joined = self.join(&delta)?;
-        Ok(Some((delta.context().clone(), joined)))
+    /// The hash of the content of the sender of news, and their delta.
+    pub(super) fn split_news(bytes: &[u8]) -> Result<(u64, &[u8]), DeltaError> {
+        let (content, rest) =
+            bytes.split_first_chunk().ok_or(DecodeError::Truncated { what: "the hash of a content" })?;
+        Ok((u64::from_le_bytes(*content), rest))
     }
 
     /// The content of a sender that holds the values here of events that it has seen, changed by its delta.
-    fn content_at_sender(&self, delta: &MapDelta) -> u64 {
+    pub(super) fn content_at_sender(&self, delta: &MapDelta) -> u64 {
         let context = self.writers.by_number(&delta.context);
         let had_seen = |sibling: &Sibling| sibling.seq <= seq_of(&context, sibling.writer);
         let mut content = self.content;

@@ -10,7 +10,7 @@ use super::gather::Gather;
 use super::gradual::Gradual;
 use super::small::Key;
 use super::{CausalMap, Frontier, HistoryError, Joined, item_hash};
-use crate::session::{Found, GatherStep, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
+use crate::session::{Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version};
 
 impl CausalMap {
@@ -158,10 +158,6 @@ impl Transfer for CausalMap {
         Some(self.encode_news(since, whole, found))
     }
 
-    fn join_news(&mut self, bytes: &[u8], base: &Version) -> Result<Option<(Version, Joined)>, SessionError> {
-        self.join_news(bytes, base)
-    }
-
     fn has_ranges(&self) -> bool {
         true
     }
@@ -226,9 +222,10 @@ impl Transfer for CausalMap {
         &mut self,
         bytes: &[u8],
         base: &Version,
+        source: JoinSource,
         items_max: usize,
     ) -> Result<JoinStep<Joined, Box<Gradual>>, SessionError> {
-        self.begin_gradual(bytes, base, items_max)
+        self.begin_gradual(bytes, base, source, items_max)
     }
 
     fn step_join(&mut self, joining: Box<Gradual>) -> Result<JoinStep<Joined, Box<Gradual>>, SessionError> {

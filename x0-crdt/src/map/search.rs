@@ -26,12 +26,21 @@ pub(super) struct Search {
 
 /// A pass over the map for the events of which there is no history.
 #[derive(Debug)]
-struct Pass {
+pub(super) struct Pass {
     /// The events, ascending, with their places.
     rest: Vec<(Event, usize)>,
     filter: Filter,
     /// All keys up to this one were visited.
     visited: Option<Key>,
+}
+
+impl Pass {
+    /// A pass for events, each with its place among the keys.
+    pub(super) fn new(mut rest: Vec<(Event, usize)>) -> Self {
+        rest.sort_unstable();
+        let filter = Filter::new(&rest);
+        Self { rest, filter, visited: None }
+    }
 }
 
 /// Most values of a map are not looked for: a filter keeps the pass to one memory access for each.
@@ -80,8 +89,7 @@ impl CausalMap {
     /// Looks for up to `count` events, or does as much of the pass. Returns whether there is more to do.
     pub(super) fn search(&self, search: &mut Search, count: usize) -> bool {
         if let Some(pass) = &mut search.pass {
-            let is_over = self.search_by_pass(pass, &mut search.keys, count.saturating_mul(VISITS));
-            return !is_over;
+            return self.search_by_pass(pass, &mut search.keys, count);
         }
         let next = search.events.iter().skip(search.keys.len()).take(count);
         search.keys.extend(next.map(|event| self.recent.get(event).cloned()));
@@ -105,26 +113,24 @@ impl CausalMap {
         if rest.is_empty() {
             return false;
         }
-        rest.sort_unstable();
-        let filter = Filter::new(&rest);
-        search.pass = Some(Pass { rest, filter, visited: None });
+        search.pass = Some(Pass::new(rest));
         true
     }
 
-    /// Visits up to `count` keys. Returns whether the pass has come to its end.
-    fn search_by_pass(&self, pass: &mut Pass, keys: &mut [Option<Key>], count: usize) -> bool {
+    /// Visits as many keys as take the time of `count` look-ups. Returns whether there is more to do.
+    pub(super) fn search_by_pass(&self, pass: &mut Pass, keys: &mut [Option<Key>], count: usize) -> bool {
         let from = pass.visited.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut missing =
             pass.rest.iter().filter(|(_, place)| keys.get(*place).is_some_and(Option::is_none)).count();
         let mut last: Option<&Key> = None;
-        let mut left = count;
+        let mut left = count.saturating_mul(VISITS);
         for (key, cell) in self.cells.range::<Key, _>((from, Bound::Unbounded)) {
             if missing == 0 {
-                return true;
+                return false;
             }
             if left == 0 {
                 pass.visited = last.cloned();
-                return false;
+                return true;
             }
             left -= 1;
             last = Some(key);
@@ -142,6 +148,6 @@ impl CausalMap {
                 }
             }
         }
-        true
+        false
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::message::{About, Extent, Kind, Message};
 use super::ranges::RangePull;
-use super::replicated::{JoinStep, StageBegin};
+use super::replicated::{JoinSource, JoinStep, StageBegin};
 use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Replicated, Session, SessionError, SessionOutput};
@@ -442,9 +442,14 @@ impl<R: Replicated> Session<R> {
         }
         let before = state.frontier();
         let bytes = Self::checked(&pull.incoming.into_bytes(), state);
-        if pull.extent == Extent::Since && pull.sketch.is_none() {
+        if pull.extent != Extent::Complete {
             let items_max = self.options.join_items_max.max(1);
-            let step = bytes.and_then(|bytes| state.begin_join(&bytes, &pull.base, items_max));
+            let source = match (pull.extent, pull.sketch) {
+                (Extent::News, _) => JoinSource::News,
+                (_, Some(sketch)) => JoinSource::Chosen(sketch.not_at_the_peer(&pull.base, state)),
+                (_, None) => JoinSource::History,
+            };
+            let step = bytes.and_then(|bytes| state.begin_join(&bytes, &pull.base, source, items_max));
             return self.on_join_step(
                 now,
                 before,
@@ -453,25 +458,11 @@ impl<R: Replicated> Session<R> {
                 state,
             );
         }
-        let taken = bytes.and_then(|bytes| {
-            if pull.extent == Extent::News {
-                return state.join_news(&bytes, &pull.base);
-            }
-            state
-                .join_encoded(&bytes, &pull.base, |state| {
-                    pull.sketch.map(|sketch| sketch.not_at_the_peer(&pull.base, state)).unwrap_or_default()
-                })
-                .map(Some)
-        });
+        let taken = bytes.and_then(|bytes| state.join_encoded(&bytes, &pull.base, |_| Vec::new()));
         // A delta that does not fit was made for a state that is gone, or by a hostile peer; both are
         // requested again later.
         let (context, joined) = match taken {
-            Ok(Some(taken)) => taken,
-            Ok(None) => {
-                // The peer has removed something too: the states are compared.
-                self.reconcile(now, pull.base, usize::MAX, 0, state);
-                return Ok(());
-            }
+            Ok(taken) => taken,
             Err(error) => return self.on_refused(now, before, pull.whole, error, state),
         };
         self.on_pulled(now, before, pull.base, (context, joined), state);
@@ -496,6 +487,8 @@ impl<R: Replicated> Session<R> {
         state: &mut R,
     ) -> Result<(), SessionError> {
         match step {
+            // The states are compared.
+            Ok(JoinStep::Unfit) => self.reconcile(now, origin.base, usize::MAX, 0, state),
             Ok(JoinStep::More(work)) => self.joining = Some(Joining { origin, work }),
             Ok(JoinStep::Done(context, joined)) => {
                 // What was joined in steps is merged in further ones.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::message::{About, Kind, Message};
 use super::pull::{Joining, Origin};
-use super::replicated::JoinStep;
+use super::replicated::{JoinSource, JoinStep};
 use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::{DeltaError, Version};
 
@@ -105,14 +105,17 @@ impl<R: Replicated> Session<R> {
         state: &mut R,
     ) -> Result<(), SessionError> {
         let before = state.frontier();
-        let (context, joined) = match state.begin_join(delta, base, self.options.join_items_max.max(1))? {
-            JoinStep::Done(context, joined) => (context, joined),
-            JoinStep::More(work) => {
-                let origin = Origin { base: base.clone(), whole: false, push: Some(push) };
-                self.joining = Some(Joining { origin, work });
-                return Ok(());
-            }
-        };
+        let (context, joined) =
+            match state.begin_join(delta, base, JoinSource::History, self.options.join_items_max.max(1))? {
+                JoinStep::Done(context, joined) => (context, joined),
+                // Only news and reconciliations.
+                JoinStep::Unfit => return Ok(()),
+                JoinStep::More(work) => {
+                    let origin = Origin { base: base.clone(), whole: false, push: Some(push) };
+                    self.joining = Some(Joining { origin, work });
+                    return Ok(());
+                }
+            };
         self.note_pushed(state.frontier() != before, context, joined, state);
         Ok(())
     }

@@ -88,9 +88,23 @@ pub enum StageStep<J> {
     Report(J),
 }
 
+/// Where a delta is from, and with it what it says of values that are not in it.
+#[derive(Debug, Clone)]
+pub enum JoinSource {
+    /// From history: nothing.
+    History,
+    /// The new values alone, from [`Transfer::encode_news`]: the peer holds them, and what is held here.
+    News,
+    /// A reconciliation: the peer does not hold these values, at their keys.
+    Chosen(Vec<(Vec<u8>, Dot)>),
+}
+
 /// What became of a part of the join of a delta.
 #[derive(Debug)]
 pub enum JoinStep<J, W> {
+    /// Nothing was joined: the peer has lost values that its new ones do not replace, or the reconciliation is
+    /// out of date.
+    Unfit,
     /// There is more to do, with this.
     More(W),
     /// The delta was joined whole. With the version of its sender.
@@ -199,16 +213,6 @@ pub trait Transfer {
         None
     }
 
-    /// Joins what [`encode_news`](Self::encode_news) has made, if the peer holds nothing else. `None`: the
-    /// peer has lost values that its new ones do not replace, and nothing was joined.
-    fn join_news(
-        &mut self,
-        _bytes: &[u8],
-        _base: &Version,
-    ) -> Result<Option<(Version, Self::Joined)>, SessionError> {
-        Ok(None)
-    }
-
     /// Whether the state can be sent by key ranges.
     fn has_ranges(&self) -> bool {
         false
@@ -281,12 +285,13 @@ pub trait Transfer {
         gathering: Self::Gathering,
     ) -> Result<GatherStep<Self::Gathering>, HistoryError>;
 
-    /// Joins an encoded delta from history whole, or nothing of it. One that is too long for that is joined
-    /// in steps of about `items_max` items, and nothing of it is visible before the last one.
+    /// Joins an encoded delta that is not complete whole, or nothing of it. One that is too long for that is
+    /// joined in steps of about `items_max` items, and nothing of it is visible before the last one.
     fn begin_join(
         &mut self,
         bytes: &[u8],
         base: &Version,
+        source: JoinSource,
         items_max: usize,
     ) -> Result<JoinStep<Self::Joined, Self::Joining>, SessionError>;
 
@@ -297,8 +302,8 @@ pub trait Transfer {
     ) -> Result<JoinStep<Self::Joined, Self::Joining>, SessionError>;
 
     /// Joins an encoded delta whole, or nothing of it. `absent` names the values held here that the sender
-    /// does not hold, with their keys: they are dropped if the sender had seen them. Returns the sender's version and what the
-    /// join did.
+    /// does not hold, with their keys: they are dropped if the sender had seen them. Returns the sender's
+    /// version and what the join did.
     fn join_encoded(
         &mut self,
         bytes: &[u8],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use x0_crdt::internal::Transfer;
+use x0_crdt::internal::{JoinSource, JoinStep, Transfer};
 use x0_crdt::{CausalMap, DeltaError, ReplicaId, SessionError, SessionOptions};
 
 use super::net::{Link, Net};
@@ -241,8 +241,12 @@ fn damaged_names_are_refused_or_others() {
             }
             let result = map.join_encoded(&damaged, &seen, |_| Vec::new()).map(Some);
             let news = [&net.map(0).frontier().content.to_le_bytes()[..], &damaged].concat();
-            let news = if result.is_ok() { Ok(None) } else { map.join_news(&news, &seen) };
-            if matches!((result, news), (Err(_), Err(_) | Ok(None))) {
+            let is_refused = result.is_err()
+                && matches!(
+                    map.begin_join(&news, &seen, JoinSource::News, usize::MAX),
+                    Err(_) | Ok(JoinStep::Unfit)
+                );
+            if is_refused {
                 assert_eq!(map.frontier(), net.map(1).frontier());
             } else {
                 map = net.map(1).clone();

@@ -1,10 +1,11 @@
 //! Long deltas that are made and joined in steps: the result is that of one step, whatever happens meanwhile.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use x0_crdt::internal::{GatherStep, JoinStep, Transfer};
+use x0_crdt::internal::{Found, GatherStep, JoinSource, JoinStep, Transfer};
 use x0_crdt::{
-    CausalMap, DeltaError, Joined, ReplicaId, Session, SessionError, SessionInput, SessionOptions,
+    CausalMap, DeltaError, Dot, Joined, ReplicaId, Session, SessionError, SessionInput, SessionOptions,
     SessionOutput, Version,
 };
 
@@ -89,7 +90,7 @@ fn a_join_in_steps_does_what_a_join_at_once_does() {
         let since = map.version();
         let mut bytes = from.encode_named_since(&since).unwrap();
         let (quiet, items_max) = (random.below(3) == 0, 1 + random.below(9) as usize);
-        let mut step = map.begin_join(&bytes, &since, items_max);
+        let mut step = map.begin_join(&bytes, &since, JoinSource::History, items_max);
         let (mut alone, mut count) = (map.clone(), 0);
         let (context, joined) = loop {
             match step {
@@ -97,9 +98,10 @@ fn a_join_in_steps_does_what_a_join_at_once_does() {
                 // then.
                 Err(SessionError::Delta(DeltaError::Reference)) => {
                     bytes = from.encode_since(&since).unwrap();
-                    step = map.begin_join(&bytes, &since, items_max);
+                    step = map.begin_join(&bytes, &since, JoinSource::History, items_max);
                 }
                 Err(error) => panic!("seed {seed}: {error}"),
+                Ok(JoinStep::Unfit) => panic!("seed {seed}: no reconciliation"),
                 Ok(JoinStep::Done(context, joined)) => break (context, joined),
                 Ok(JoinStep::More(joining)) => {
                     assert_eq!(map.frontier(), alone.frontier(), "seed {seed}: nothing is visible");
@@ -150,6 +152,83 @@ fn a_join_in_steps_does_what_a_join_at_once_does() {
     }
     println!("{steps} steps, {restarted} long ones");
     assert!(steps > 5_000, "{steps}");
+}
+
+/// The values that a peer does not hold, as a reconciliation finds them: those of these hashes, and those of
+/// later events.
+fn absent(map: &CausalMap, local_only: &BTreeSet<u64>, since: &Version) -> Vec<(Vec<u8>, Dot)> {
+    let mut absent = Vec::new();
+    map.visit(&mut None, usize::MAX, |key, dot, hash| {
+        if local_only.contains(&hash()) || !since.contains(dot) {
+            absent.push((key.to_vec(), dot));
+        }
+    });
+    absent
+}
+
+#[test]
+fn a_reconciliation_in_steps_does_what_one_at_once_does() {
+    let (mut steps, mut unfit, mut done) = (0, 0, 0);
+    for seed in 0..super::seeds(2_000) {
+        let mut random = Random::new(seed);
+        let [mut from, mut map, other] = maps(20 + random.below(60), &mut random);
+        for map in [&mut from, &mut map] {
+            map.collect_tombstones(&map.version());
+        }
+        let (since, sketched) = (map.version(), from.version());
+        let common = |map: &CausalMap| -> BTreeSet<u64> {
+            let is_common = |dot| since.contains(dot) && sketched.contains(dot);
+            map.item_hashes().filter(|(_, dot)| is_common(*dot)).map(|(hash, _)| hash).collect()
+        };
+        let (theirs, mine) = (common(&from), map.item_hashes().map(|(hash, _)| hash).collect());
+        let missing: Vec<u64> = theirs.difference(&mine).copied().collect();
+        let local_only: BTreeSet<u64> = mine.difference(&theirs).copied().collect();
+        // Writes of the sender during its pass are in its history.
+        let (mut at, mut found) = (None, Found { begin: from.version(), keys: Vec::new() });
+        loop {
+            let is_more = from.visit(&mut at, 1 + random.below(9) as usize, |key, dot, hash| {
+                if !since.contains(dot) || missing.contains(&hash()) {
+                    found.keys.push(key.to_vec());
+                }
+            });
+            if !is_more {
+                break;
+            }
+            change(&mut from, 90, &mut random);
+        }
+        let bytes = from.encode_chosen(&since, &sketched, &missing, &found).unwrap();
+        let (quiet, items_max) = (random.below(3) == 0, 1 + random.below(9) as usize);
+        let source = JoinSource::Chosen(absent(&map, &local_only, &since));
+        let mut alone = map.clone();
+        let mut step = map.begin_join(&bytes, &since, source, items_max).unwrap();
+        loop {
+            match step {
+                JoinStep::Unfit => unfit += 1,
+                JoinStep::Done(context, _) => {
+                    let absent = absent(&alone, &local_only, &since);
+                    let (expected, _) = alone.join_encoded(&bytes, &since, |_| absent).unwrap();
+                    assert_eq!(context, expected);
+                    assert_eq!(map.frontier(), alone.frontier(), "seed {seed}");
+                    assert!(map.encode_state() == alone.encode_state(), "seed {seed}");
+                    assert!(map.save() == alone.save(), "seed {seed}: also the history is equal");
+                    done += 1;
+                }
+                JoinStep::More(joining) => {
+                    assert_eq!(map.frontier(), alone.frontier(), "seed {seed}: nothing is visible");
+                    if !quiet {
+                        meanwhile(&mut map, &other, &mut random);
+                        alone = map.clone();
+                    }
+                    steps += 1;
+                    step = map.step_join(joining).unwrap();
+                    continue;
+                }
+            }
+            break;
+        }
+    }
+    println!("{steps} steps, {done} joined, {unfit} out of date");
+    assert!(steps > 5_000 && done > unfit * 4, "{steps} {done} {unfit}");
 }
 
 #[test]

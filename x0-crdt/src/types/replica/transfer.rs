@@ -8,7 +8,7 @@ use super::clash::Clashes;
 use super::{CausalReplica, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
-use crate::session::{Found, GatherStep, JoinStep, Transfer};
+use crate::session::{Found, GatherStep, JoinSource, JoinStep, Transfer};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
@@ -332,9 +332,11 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         &mut self,
         bytes: &[u8],
         base: &Version,
+        source: JoinSource,
         _items_max: usize,
     ) -> Result<JoinStep<StateJoined, Infallible>, SessionError> {
-        let (version, joined) = self.join_encoded(bytes, base, |_| Vec::new())?;
+        let absent = if let JoinSource::Chosen(absent) = source { absent } else { Vec::new() };
+        let (version, joined) = self.join_encoded(bytes, base, |_| absent)?;
         Ok(JoinStep::Done(version, joined))
     }
 
