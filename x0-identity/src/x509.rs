@@ -14,7 +14,9 @@ mod svid;
 
 pub(crate) use certificate::{Certificate, Validity, to_system_time};
 #[cfg(feature = "rustls")]
-pub(crate) use certificate::{Criticality, DIRECTORY_NAME, DNS_NAME, IP_ADDRESS, RFC822_NAME, URI};
+pub(crate) use certificate::{
+    Criticality, DIRECTORY_NAME, DNS_NAME, GENERAL_NAMES, IP_ADDRESS, RFC822_NAME, URI,
+};
 pub(crate) use leaf::Leaf;
 pub(crate) use pem::{read_parts, write_certificate, write_key};
 pub(crate) use signing::{Signer, check_signing_certificate};

@@ -6,7 +6,7 @@
 use super::names::{EMAIL_ADDRESS, attributes, begins_with};
 use super::{Budget, PathError};
 use crate::x509::der::{Malformed, Reader, SEQUENCE, only, small_integer};
-use crate::x509::{Certificate, DIRECTORY_NAME, DNS_NAME, IP_ADDRESS, RFC822_NAME, URI};
+use crate::x509::{Certificate, DIRECTORY_NAME, DNS_NAME, GENERAL_NAMES, IP_ADDRESS, RFC822_NAME, URI};
 
 const PERMITTED: u8 = 0xa0;
 const EXCLUDED: u8 = 0xa1;
@@ -47,9 +47,11 @@ pub(super) fn check(
     }
     let permitted = permitted.unwrap_or_default();
     let excluded = excluded.unwrap_or_default();
+    let subtrees =
+        Subtrees { permitted, excluded, has_domains: check_bases(permitted)? & check_bases(excluded)? };
 
     if !certificate.subject.is_empty() {
-        check_name((DIRECTORY_NAME, certificate.subject), permitted, excluded, budget)?;
+        check_name((DIRECTORY_NAME, certificate.subject), subtrees, budget)?;
     }
     match certificate.alternative_names {
         Some((names, _)) => {
@@ -60,27 +62,60 @@ pub(super) fn check(
                     DIRECTORY_NAME => only(name.content, SEQUENCE)?,
                     _ => name.content,
                 };
-                check_name((name.tag, content), permitted, excluded, budget)?;
+                check_name((name.tag, content), subtrees, budget)?;
             }
         }
         // "When the certificate does not include a subject alternative name, the constraint MUST be applied
         // to the attribute of type emailAddress in the subject distinguished name."
         None => {
             for address in attributes(certificate.subject, EMAIL_ADDRESS) {
-                check_name((RFC822_NAME, address), permitted, excluded, budget)?;
+                check_name((RFC822_NAME, address), subtrees, budget)?;
             }
         }
     }
     Ok(())
 }
 
-fn check_name(name: Name<'_>, permitted: &[u8], excluded: &[u8], budget: &mut Budget) -> Result<(), Broken> {
+/// The constraints of one signer.
+#[derive(Clone, Copy)]
+struct Subtrees<'a> {
+    permitted: &'a [u8],
+    excluded: &'a [u8],
+    /// Whether each base for DNS names is a domain.
+    has_domains: bool,
+}
+
+/// Whether each base for DNS names is a domain. Each base is a `GeneralName`, also one of a form that constrains
+/// nothing here.
+fn check_bases(subtrees: &[u8]) -> Result<bool, Broken> {
+    let (mut subtrees, mut has_domains) = (Reader::new(subtrees), true);
+    while !subtrees.is_empty() {
+        let base = Reader::new(subtrees.expect(SEQUENCE)?).element()?;
+        if !GENERAL_NAMES.contains(&base.tag) {
+            return Err(Broken::Encoding);
+        }
+        if base.tag == DNS_NAME && !base.content.is_empty() {
+            has_domains &= is_domain(base.content.strip_prefix(b".").unwrap_or(base.content));
+        }
+    }
+    Ok(has_domains)
+}
+
+fn check_name(name: Name<'_>, of: Subtrees<'_>, budget: &mut Budget) -> Result<(), Broken> {
+    // What is no domain name lies in no domain, and another reader may see one in it.
+    let is_judged = name.0 != DNS_NAME || is_domain(name.1.strip_prefix(b"*.").unwrap_or(name.1));
+    let judge = || match (name.0, is_judged) {
+        (DNS_NAME, _) if !of.has_domains => Err(Broken::Encoding),
+        (_, false) => Err(Broken::Name),
+        (_, true) => Ok(()),
+    };
     let mut constrained = false;
     let mut inside = false;
-    let mut subtrees = Reader::new(permitted);
+    let mut subtrees = Reader::new(of.permitted);
     while !subtrees.is_empty() {
         if let Some(base) = base_of(&mut subtrees, name.0)? {
             budget.compare()?;
+            judge()?;
             constrained = true;
             inside |= matches(name, base, Subtree::Permitted)?;
         }
@@ -88,10 +123,11 @@ fn check_name(name: Name<'_>, permitted: &[u8], excluded: &[u8], budget: &mut Bu
     if constrained && !inside {
         return Err(Broken::Name);
     }
-    let mut subtrees = Reader::new(excluded);
+    let mut subtrees = Reader::new(of.excluded);
     while !subtrees.is_empty() {
         if let Some(base) = base_of(&mut subtrees, name.0)? {
             budget.compare()?;
+            judge()?;
             if matches(name, base, Subtree::Excluded)? {
                 return Err(Broken::Name);
             }
@@ -138,6 +174,20 @@ fn matches((form, name): Name<'_>, base: &[u8], subtree: Subtree) -> Result<bool
 
 fn ends_with(name: &[u8], end: &[u8]) -> bool {
     name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end)
+}
+
+/// The "preferred name syntax" that RFC 5280 §4.2.1.6 demands (RFC 1034 §3.5, RFC 1123 §2.1), with underscores,
+/// which names of services have. A last label of digits is that of an address.
+fn is_domain(name: &[u8]) -> bool {
+    let is_label = |label: &[u8]| {
+        matches!(label.len(), 1..=63)
+            && label[0] != b'-'
+            && label[label.len() - 1] != b'-'
+            && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let mut labels = name.rsplit(|byte| *byte == b'.');
+    let is_number = labels.next().is_some_and(|last| last.iter().all(u8::is_ascii_digit));
+    name.len() <= 253 && !is_number && name.split(|byte| *byte == b'.').all(is_label)
 }
 
 /// "Any DNS name that can be constructed by simply adding zero or more labels to the left-hand side of the

@@ -436,6 +436,19 @@ pub(crate) const EDI_PARTY_NAME: u8 = 0xa5;
 pub(crate) const URI: u8 = 0x86;
 pub(crate) const IP_ADDRESS: u8 = 0x87;
 pub(crate) const REGISTERED_ID: u8 = 0x88;
+/// All of them.
+#[cfg(feature = "rustls")]
+pub(crate) const GENERAL_NAMES: [u8; 9] = [
+    OTHER_NAME,
+    RFC822_NAME,
+    DNS_NAME,
+    X400_ADDRESS,
+    DIRECTORY_NAME,
+    EDI_PARTY_NAME,
+    URI,
+    IP_ADDRESS,
+    REGISTERED_ID,
+];
 
 /// The URIs of a subject alternative name, by their raw tags: a name with bytes that are not text counts like
 /// any other, so that no second identity is visible to another parser and not to this one.

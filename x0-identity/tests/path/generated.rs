@@ -13,8 +13,8 @@ use pki_types::SignatureVerificationAlgorithm;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use x0_identity::{SpiffeId, TrustBundle, TrustBundleSet, TrustDomain, Verifier, VerifyError};
 
-use super::changes::{CHANGES, Feature, Known};
-use super::forge::{Hashed, Scheme};
+use super::changes::{CHANGES, Feature, Known, refuses};
+use super::forge::{ANY_USAGE, Hashed, Scheme};
 use super::generator::{Generated, SHAPES, generate};
 use super::oracles::{openssl_verify, pem, webpki_accepts_with};
 use super::unix;
@@ -82,7 +82,7 @@ impl Comparison {
         if !differs {
             return;
         }
-        let reasons = generated.features.iter().filter_map(known);
+        let reasons = generated.features.iter().filter_map(known).chain(by_content(&generated.vector));
         if let Some(known) =
             reasons.into_iter().find(|known| known.peer_accepts.is_none_or(|accepts| accepts == peer))
         {
@@ -121,6 +121,54 @@ impl Comparison {
         assert!(accepted > chains / 5 && accepted < chains * 4 / 5, "{accepted} of {chains}");
         assert_eq!(self.by_feature.len(), CHANGES.len() + SHAPES.len(), "each feature occurs");
     }
+}
+
+/// Differences for which the features do not tell: a changed byte makes another purpose, or another spelling of
+/// a name.
+fn by_content(vector: &Vector) -> Vec<Known> {
+    let mut known = Vec::new();
+    if vector.chain.iter().any(|der| der.windows(ANY_USAGE.len()).any(|bytes| bytes == ANY_USAGE)) {
+        known.extend(refuses("does not know anyExtendedKeyUsage (§4.2.1.12)"));
+    }
+    let certificates = vector.chain.iter().chain(&vector.bundle);
+    let names: Vec<[Vec<u8>; 2]> = certificates.filter_map(|der| names_of(der)).collect();
+    let folded = |name: &[u8]| {
+        let words = name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.map(<[u8]>::to_ascii_lowercase).collect::<Vec<_>>()
+    };
+    let subjects = || names.iter().map(|[_, subject]| subject);
+    if names.iter().any(|[issuer, _]| {
+        !subjects().any(|subject| subject == issuer)
+            && subjects().any(|subject| folded(subject) == folded(issuer))
+    }) {
+        known.extend(refuses("compares names byte by byte (§7.1 does not)"));
+    }
+    known
+}
+
+/// The issuer and the subject of a certificate, whole.
+fn names_of(der: &[u8]) -> Option<[Vec<u8>; 2]> {
+    let (certificate, _) = element(der)?;
+    let (mut rest, _) = element(certificate)?;
+    let mut fields = Vec::new();
+    // Version, serial number, algorithm, issuer, validity, subject.
+    for _ in 0..6 {
+        let (_, after) = element(rest)?;
+        fields.push(rest[..rest.len() - after.len()].to_vec());
+        rest = after;
+    }
+    Some([fields[3].clone(), fields[5].clone()])
+}
+
+/// The content of the first element, and what follows it.
+fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, head) = match *der.get(1)? {
+        len @ 0..0x80 => (usize::from(len), 2),
+        0x81 => (usize::from(*der.get(2)?), 3),
+        0x82 => (usize::from(u16::from_be_bytes([*der.get(2)?, *der.get(3)?])), 4),
+        _ => return None,
+    };
+    der.get(head..)?.split_at_checked(len)
 }
 
 fn count_of(variable: &str, otherwise: u64) -> u64 {

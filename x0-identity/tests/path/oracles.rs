@@ -137,6 +137,12 @@ const WEBPKI: &[Difference] = &[
 
 const OPENSSL: &[Difference] = &[
     differs(
+        "RFC 5280 §4.2.1.6, §4.2.1.10",
+        "no domain",
+        true,
+        "compares the bytes of domain names and does not read their syntax",
+    ),
+    differs(
         "RFC 5280 §6.1",
         "two keys of the same name",
         false,
@@ -209,6 +215,12 @@ const OPENSSL: &[Difference] = &[
 ];
 
 const GO: &[Difference] = &[
+    differs(
+        "RFC 5280 §4.2.1.6, §4.2.1.10",
+        "no domain",
+        true,
+        "reads no more of a domain name than its labels and whether its bytes can be printed",
+    ),
     differs(
         "RFC 5280 §4.1.2.5",
         "UTCTime",

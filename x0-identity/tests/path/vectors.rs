@@ -82,6 +82,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     names(&mut table);
     name_constraints(&mut table);
     name_constraint_encodings(&mut table);
+    domain_syntax(&mut table);
     policies(&mut table);
     extensions(&mut table);
     encodings(&mut table);
@@ -695,6 +696,53 @@ fn name_constraint_encodings(table: &mut Table) {
     table.constrained("another list", false, &sequence(&[&tlv(0xa2, &[])]), &dns);
     table.constrained("no list", true, &sequence(&[]), &dns);
     table.constrained("not a sequence", false, &tlv(0x31, &[]), &dns);
+}
+
+/// What is no domain name cannot be judged by a constraint on domain names. Without constraints nothing reads it.
+fn domain_syntax(table: &mut Table) {
+    table.section = "RFC 5280 §4.2.1.6, §4.2.1.10";
+    const DNS: u8 = 0x82;
+    let long = |len: usize| [&vec![b'a'; len][..], b".example.net"].concat();
+    let names: [(&str, Vec<u8>, bool); 15] = [
+        ("a space", b"exam ple.net".to_vec(), false),
+        ("a parenthesis", b"exam(ple.net".to_vec(), false),
+        ("a byte above 127", b"exam\xe9ple.net".to_vec(), false),
+        ("an empty label", b"a..example.net".to_vec(), false),
+        ("a dot at the end", b"a.example.net.".to_vec(), false),
+        ("a dot at the beginning", b".example.net".to_vec(), false),
+        ("a hyphen at the beginning of a label", b"-a.example.net".to_vec(), false),
+        ("a hyphen at the end of a label", b"a-.example.net".to_vec(), false),
+        ("a label of 64 letters", long(64), false),
+        ("an address", b"192.0.2.1".to_vec(), false),
+        ("nothing", Vec::new(), false),
+        ("a label of 63 letters", long(63), true),
+        ("an underscore", b"_a.example.net".to_vec(), true),
+        ("digits", b"1.2.example.net".to_vec(), true),
+        ("a hyphen", b"xn--a.example.net".to_vec(), true),
+    ];
+    for (what, name, accept) in names {
+        // Everything is permitted.
+        let verb = if accept { "a domain name with" } else { "no domain name:" };
+        table.constrained(format!("{verb} {what}"), accept, &permitted(&[&tlv(DNS, b"")]), &tlv(DNS, &name));
+    }
+    table.leaf("no domain name, without constraints", true, |leaf| {
+        leaf.names(&[&uri(LEAF_URI), &tlv(DNS, b"exam(ple.net")])
+    });
+    let dns = tlv(DNS, b"a.example.net");
+    for base in [&b"exam(ple.org"[..], b"exam\xe9ple.org", b"a..example.org", b"example.org."] {
+        let what = base.escape_ascii();
+        table.constrained(
+            format!("no domain to exclude: {what}"),
+            false,
+            &excluded(&[&tlv(DNS, base)]),
+            &dns,
+        );
+    }
+    // Tags that GeneralName does not have.
+    for tag in [0x93, 0xf8, 0x30] {
+        let what = format!("a base of the unknown form {tag:#x}");
+        table.constrained(what, false, &excluded(&[&tlv(tag, &[])]), &dns);
+    }
 }
 
 fn policies(table: &mut Table) {
