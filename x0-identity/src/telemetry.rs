@@ -5,7 +5,7 @@
 //! | `x0_identity_svid_not_after_seconds` | gauge | – | the last second in which the SVID is valid, in Unix time |
 //! | `x0_identity_rotations_total` | counter | – | SVIDs that took the place of another one |
 //! | `x0_identity_verify_seconds` | histogram | – | the time to verify one chain, that of the own SVID included |
-//! | `x0_identity_refusals_total` | counter | `reason`: chain_length, leaf, trust_domain, revoked, not_yet_valid, expired, path | chains that were refused |
+//! | `x0_identity_refusals_total` | counter | `reason`: chain_length, leaf, trust_domain, revoked, not_yet_valid, expired, path, not_admitted | chains that were refused |
 //! | `x0_identity_issue_seconds` | histogram | – | the time from a request to the issued SVID, attestation and signature included |
 //! | `x0_identity_issuances_total` | counter | `evidence`: renewal, earlier_svid, join_token, tpm | SVIDs that an issuer issued over the network |
 //! | `x0_identity_issuance_refusals_total` | counter | `reason`: malformed, busy, not_attested, not_registered, signer | requests that an issuer refused |

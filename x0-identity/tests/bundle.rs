@@ -25,8 +25,11 @@
 
 mod common;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
 
 use common::{MINUTE, Recipe, connect, domain, root};
 use pki_types::UnixTime;
@@ -35,7 +38,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 use x0_identity::{
     Authority, AuthorityOptions, BundleError, BundleMap, BundleMapError, BundleSource, Identity, JsonError,
-    JwtAuthority, JwtKey, KeyEncodingError, Refusal, SetBundleError, SigningError, SpiffeBundle,
+    JwtAuthority, JwtKey, KeyEncodingError, PeerRole, Refusal, SetBundleError, SigningError, SpiffeBundle,
     SpiffeBundleError, SpiffeId, TrustBundle, TrustBundleSet, TrustDomain, Verifier, VerifyError,
     peer_node_id_in,
 };
@@ -112,6 +115,67 @@ fn tdb_3_bundles_are_not_merged() {
 
     assert!(matches!(identity.federate(own.bundle()), Err(SetBundleError::OwnDomain { .. })));
     assert!(matches!(identity.unfederate(&domain("example.org")), Err(SetBundleError::OwnDomain { .. })));
+}
+
+#[test]
+fn a_restricted_domain_admits_the_named_workloads_alone() {
+    let (own, other) = (authority("example.org"), authority("example.com"));
+    let id = |text: &str| SpiffeId::parse(text).unwrap();
+    let identity = |by: &Authority, name: &str| {
+        Identity::new(by.issue(&id(name), MINUTE).unwrap(), by.bundle()).unwrap()
+    };
+    let server = identity(&own, "spiffe://example.org/web");
+    let [billing, stock] =
+        ["billing", "stock"].map(|name| identity(&other, &format!("spiffe://example.com/{name}")));
+    for client in [&billing, &stock] {
+        client.federate(own.bundle()).unwrap();
+    }
+    let example_com = domain("example.com");
+    let only = |name: &str| Some([id(name)].into());
+    // Before the bundle is there, so that no moment is open to all.
+    server.restrict(&example_com, only("spiffe://example.com/billing")).unwrap();
+    server.federate(other.bundle()).unwrap();
+    let dial = |client: &Identity| connect(&client.client_config(), &server.server_config());
+    let (_, tls) = dial(&billing).unwrap();
+    let chain = tls.peer_certificates().unwrap().to_vec();
+    let refused = dial(&stock).unwrap_err().to_string();
+    assert!(refused.contains("spiffe://example.com/stock is not among the workloads"), "{refused}");
+    // A peer that is dialled is held to it as well.
+    connect(&server.client_config(), &stock.server_config()).unwrap_err();
+    // The own domain is not restricted, and a restriction outlives a change of the bundle.
+    dial(&identity(&own, "spiffe://example.org/db")).unwrap();
+    server.unfederate(&example_com).unwrap();
+    server.federate(other.bundle()).unwrap();
+    dial(&stock).unwrap_err();
+
+    // An established connection is not admitted any more.
+    let mut admission = server.admit(&chain, PeerRole::Client, SystemTime::now()).unwrap();
+    let mut poll = || Pin::new(&mut admission).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(poll(), Poll::Pending);
+    server.restrict(&example_com, only("spiffe://example.com/stock")).unwrap();
+    let spiffe_id = id("spiffe://example.com/billing");
+    assert_eq!(poll(), Poll::Ready(VerifyError::NotAdmitted { spiffe_id }));
+    dial(&stock).unwrap();
+    dial(&billing).unwrap_err();
+    // IDs of other domains do not count, and without a restriction all are admitted.
+    server.restrict(&example_com, only("spiffe://example.org/billing")).unwrap();
+    dial(&billing).unwrap_err();
+    server.restrict(&example_com, None).unwrap();
+    dial(&billing).unwrap();
+    dial(&stock).unwrap();
+    let own_domain = server.restrict(&domain("example.org"), None);
+    assert!(matches!(own_domain, Err(SetBundleError::OwnDomain { .. })));
+    let source = Arc::new(TrustBundleSet::from(own.bundle()));
+    let svid = own.issue(&id("spiffe://example.org/web"), MINUTE).unwrap();
+    let of_source = Identity::with_source(svid, source).unwrap();
+    assert_eq!(of_source.restrict(&example_com, None), Err(SetBundleError::Source));
+
+    // A set restricts as well.
+    let mut set = TrustBundleSet::from(other.bundle());
+    set.restrict(&example_com, only("spiffe://example.com/stock"));
+    let verifier = Verifier::with_source(Arc::new(set));
+    let verify = |client: &Identity| verifier.verify_client(&client.svid_chain()[0], &[], UnixTime::now());
+    assert!(verify(&stock).is_ok() && matches!(verify(&billing), Err(VerifyError::NotAdmitted { .. })));
 }
 
 /// A source that gives the bundle of one domain whatever it is asked for.

@@ -7,8 +7,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::{PathError, SpiffeId, VerifyError};
 
-const REASONS: [&str; 7] =
-    ["chain_length", "leaf", "trust_domain", "revoked", "not_yet_valid", "expired", "path"];
+const REASONS: [&str; 8] =
+    ["chain_length", "leaf", "trust_domain", "revoked", "not_yet_valid", "expired", "path", "not_admitted"];
 
 /// The place of the reason in [`REASONS`].
 fn place(error: &VerifyError) -> usize {
@@ -20,6 +20,7 @@ fn place(error: &VerifyError) -> usize {
         VerifyError::Path(PathError::NotYetValid { .. }) => 4,
         VerifyError::Path(PathError::Expired { .. }) => 5,
         VerifyError::Path(_) => 6,
+        VerifyError::NotAdmitted { .. } => 7,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Swap;
-use crate::{BundleSource, TrustBundle, TrustBundleSet, TrustDomain};
+use crate::{BundleSource, SpiffeId, TrustBundle, TrustBundleSet, TrustDomain};
 
 /// A set of bundles that handshakes read and that is replaced as a whole.
 #[derive(Debug)]
@@ -23,5 +23,9 @@ impl Bundles {
 impl BundleSource for Bundles {
     fn bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<TrustBundle>> {
         self.0.load().get(trust_domain).cloned()
+    }
+
+    fn admits(&self, spiffe_id: &SpiffeId) -> bool {
+        self.0.load().admits(spiffe_id)
     }
 }

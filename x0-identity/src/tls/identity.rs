@@ -1,6 +1,7 @@
 //! Identity: the SVID and the bundle of this process, and the TLS configurations that use them.
 
 use core::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -221,7 +222,28 @@ impl Identity {
         Ok(())
     }
 
-    /// Ends the trust in another trust domain from the next handshake on.
+    /// Admits the named workloads of another trust domain, and no others, from the next handshake on, whether
+    /// or not its bundle is trusted yet. With `None` every workload of the domain is admitted again.
+    /// The admission of an established connection becomes ready if its peer is not in the set.
+    ///
+    /// # Errors
+    /// As for [`Identity::federate`].
+    pub fn restrict(
+        &self,
+        foreign: &TrustDomain,
+        admitted: Option<BTreeSet<SpiffeId>>,
+    ) -> Result<(), SetBundleError> {
+        if foreign == self.0.spiffe_id.trust_domain() {
+            return Err(SetBundleError::OwnDomain { identity: foreign.clone() });
+        }
+        let bundles = self.0.own_bundles.as_ref().ok_or(SetBundleError::Source)?;
+        bundles.change(|set| set.restrict(foreign, admitted));
+        self.0.watchers.wake_all();
+        Ok(())
+    }
+
+    /// Ends the trust in another trust domain from the next handshake on. A restriction of the trust domain
+    /// stays.
     ///
     /// # Errors
     /// As for [`Identity::federate`]. A domain that is not trusted is not an error.

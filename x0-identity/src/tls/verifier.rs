@@ -153,6 +153,9 @@ impl Verifier {
         let Some(bundle) = bundle.filter(|bundle| bundle.trust_domain() == trust_domain) else {
             return Err(VerifyError::TrustDomain { spiffe_id: leaf.spiffe_id });
         };
+        if !self.bundles.admits(&leaf.spiffe_id) {
+            return Err(VerifyError::NotAdmitted { spiffe_id: leaf.spiffe_id });
+        }
         let revocations = self.revocations.load();
         if let Some(revoked) = revocations.leaf(&certificate, &leaf.spiffe_id) {
             return Err(VerifyError::Revoked { spiffe_id: leaf.spiffe_id, revoked });
@@ -278,6 +281,14 @@ pub enum VerifyError {
         "no bundle is trusted for the trust domain of {spiffe_id}: present an SVID of another domain, or add its bundle"
     )]
     TrustDomain {
+        /// The SPIFFE ID of the leaf.
+        spiffe_id: SpiffeId,
+    },
+    /// The trust domain of the leaf is restricted to other workloads.
+    #[error(
+        "{spiffe_id} is not among the workloads of its trust domain that are admitted: present another SVID, or admit it"
+    )]
+    NotAdmitted {
         /// The SPIFFE ID of the leaf.
         spiffe_id: SpiffeId,
     },

@@ -1,11 +1,11 @@
 //! Bundles of several trust domains, and the seam through which verifiers read them.
 
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::TrustBundle;
-use crate::TrustDomain;
+use crate::{SpiffeId, TrustDomain};
 
 /// Trust bundles keyed by trust domain. Bundles are never merged: an authority is trusted for its own domain
 /// only (Trust Domain and Bundle §3).
@@ -23,6 +23,8 @@ use crate::TrustDomain;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustBundleSet {
     bundles: BTreeMap<TrustDomain, Arc<TrustBundle>>,
+    /// The workloads of a trust domain that are admitted, where not all are.
+    admitted: BTreeMap<TrustDomain, BTreeSet<SpiffeId>>,
 }
 
 impl TrustBundleSet {
@@ -37,9 +39,26 @@ impl TrustBundleSet {
         self.bundles.insert(bundle.trust_domain().clone(), Arc::new(bundle))
     }
 
-    /// Removes the bundle of a trust domain: its SVIDs are untrusted from then on.
+    /// Removes the bundle of a trust domain: its SVIDs are untrusted from then on. A restriction of the trust
+    /// domain stays.
     pub fn remove(&mut self, trust_domain: &TrustDomain) -> Option<Arc<TrustBundle>> {
         self.bundles.remove(trust_domain)
+    }
+
+    /// Admits the named workloads of a trust domain, and no others, whether or not the set has its bundle.
+    /// IDs of other trust domains have no effect. With `None` every workload of the domain is admitted, as
+    /// without a restriction.
+    pub fn restrict(&mut self, trust_domain: &TrustDomain, admitted: Option<BTreeSet<SpiffeId>>) {
+        match admitted {
+            Some(admitted) => _ = self.admitted.insert(trust_domain.clone(), admitted),
+            None => _ = self.admitted.remove(trust_domain),
+        }
+    }
+
+    /// Whether the workload is not excluded by a restriction. The set may lack the bundle of its trust domain.
+    #[must_use]
+    pub fn admits(&self, spiffe_id: &SpiffeId) -> bool {
+        self.admitted.get(spiffe_id.trust_domain()).is_none_or(|admitted| admitted.contains(spiffe_id))
     }
 
     /// The bundle of a trust domain.
@@ -92,11 +111,22 @@ impl From<TrustBundle> for TrustBundleSet {
 pub trait BundleSource: fmt::Debug + Send + Sync {
     /// The current bundle of a trust domain.
     fn bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<TrustBundle>>;
+
+    /// Whether a workload is admitted at all: a verifier refuses its valid chains otherwise. Unless
+    /// implemented, every workload is.
+    fn admits(&self, spiffe_id: &SpiffeId) -> bool {
+        let _ = spiffe_id;
+        true
+    }
 }
 
 /// A set that does not change.
 impl BundleSource for TrustBundleSet {
     fn bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<TrustBundle>> {
         self.bundles.get(trust_domain).cloned()
+    }
+
+    fn admits(&self, spiffe_id: &SpiffeId) -> bool {
+        TrustBundleSet::admits(self, spiffe_id)
     }
 }
