@@ -20,3 +20,4 @@ pub use signer::{
     CaSigner, CaSignerError, CaSignerOptions, FinishError, IssueRequest, IssueRequestError,
     UnsignedCertificate,
 };
+pub use statement::{STATEMENT_LEN_MAX, SignedStatement, SignedStatementError};

@@ -166,7 +166,8 @@ pub use issuance::{
 pub use issuer::{
     CERTIFICATE_REQUEST_LEN_MAX, CaSigner, CaSignerError, CaSignerOptions, CertificateRequest,
     CertificateRequestError, FinishError, IssueRequest, IssueRequestError, RequestKey, RequestKeyError,
-    SignedBundle, SignedBundleError, SignedRevocations, SignedRevocationsError, UnsignedCertificate,
+    STATEMENT_LEN_MAX, SignedBundle, SignedBundleError, SignedRevocations, SignedRevocationsError,
+    SignedStatement, SignedStatementError, UnsignedCertificate,
 };
 #[cfg(feature = "bundle")]
 pub use json::JsonError;

@@ -314,6 +314,45 @@ fn signed_bundles_are_those_of_a_trusted_authority() {
     assert!(matches!(malformed(&broken), SignedBundleError::Bundle(_)));
 }
 
+/// A statement serves its purpose, its trust domain and the workloads that trust its authority, and no other.
+#[test]
+#[cfg(feature = "issuer")]
+fn statements_are_those_of_a_trusted_authority() {
+    use x0_identity::{STATEMENT_LEN_MAX, SignedStatement, SignedStatementError};
+
+    let (own, stranger) = (authority(), authority());
+    let content = b"1: three replicas".to_vec();
+    let to_be_signed = SignedStatement::to_be_signed("replicas", own.trust_domain(), &content);
+    let signed = SignedStatement::new("replicas", content.clone(), own.sign(&to_be_signed).unwrap());
+    let bytes = signed.to_bytes();
+    let read = SignedStatement::from_bytes("replicas", &bytes).unwrap();
+    assert_eq!((&read, read.to_bytes()), (&signed, bytes.clone()));
+    let none = RevocationView::new();
+    assert_eq!(read.verify(&own.bundle(), &none), Ok(&content[..]));
+    let refused = Err(SignedStatementError::Signature);
+    assert_eq!(read.verify(&stranger.bundle(), &none), refused);
+    let revoked = view(&[Revoked::authority(own.certificate()).unwrap()]);
+    assert_eq!(read.verify(&own.bundle(), &revoked), refused);
+    let foreign = TrustBundle::new(domain("example.com"), own.bundle().authorities().to_vec()).unwrap();
+    assert_eq!(read.verify(&foreign, &none), refused);
+    let another = SignedStatement::from_bytes("regions", &bytes).unwrap();
+    assert_eq!(another.verify(&own.bundle(), &none), refused);
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let changed = SignedStatement::from_bytes("replicas", &changed).unwrap();
+    assert_eq!(changed.verify(&own.bundle(), &none), refused);
+
+    // A purpose cannot run on into the trust domain.
+    let to_be_signed = |purpose: &str| SignedStatement::to_be_signed(purpose, own.trust_domain(), &content);
+    assert_eq!(to_be_signed("a\0b"), to_be_signed("ab"));
+    let malformed = |bytes: &[u8]| SignedStatement::from_bytes("replicas", bytes).unwrap_err();
+    assert_eq!(malformed(&[]), SignedStatementError::Malformed);
+    assert_eq!(malformed(&[0, 2, 0]), SignedStatementError::Malformed);
+    assert_eq!(malformed(&[&[4, 1][..], &[0; 2000]].concat()), SignedStatementError::Malformed);
+    assert_eq!(malformed(&vec![0; STATEMENT_LEN_MAX + 3]), SignedStatementError::Malformed);
+    assert!(SignedStatement::from_bytes("replicas", &vec![0; STATEMENT_LEN_MAX + 2]).is_ok());
+}
+
 /// The bytes of a signed bundle after its signature.
 #[cfg(feature = "issuer")]
 fn body_len(bundle: &TrustBundle) -> usize {

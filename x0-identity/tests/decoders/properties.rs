@@ -14,8 +14,8 @@ use x0_identity::tpm::{Tpm, TpmAnswer, TpmChallenge, TpmEvidence};
 use x0_identity::{
     Authority, AuthorityOptions, BundleMap, CertificateRequest, Evidence, IssuanceAnswer, IssuanceRequest,
     IssuanceResponse, JwtAlgorithm, JwtIssuer, JwtSvid, JwtSvidValidator, NodeId, RequestKey, RevocationView,
-    SignedBundle, SignedRevocations, SpiffeBundle, SpiffeId, TrustBundle, TrustDomain, X509Svid,
-    peer_not_after, spiffe_id_of, spiffe_id_of_signer,
+    SignedBundle, SignedRevocations, SignedStatement, SpiffeBundle, SpiffeId, TrustBundle, TrustDomain,
+    X509Svid, peer_not_after, spiffe_id_of, spiffe_id_of_signer,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -157,6 +157,10 @@ pub(crate) fn revocations(data: &[u8]) {
         assert_eq!(view.to_bytes(), data);
     }
     if let Ok(signed) = SignedRevocations::from_bytes(data) {
+        assert_eq!(signed.to_bytes(), data);
+        assert!(signed.verify(&AUTHORITY.bundle(), &RevocationView::new()).is_err());
+    }
+    if let Ok(signed) = SignedStatement::from_bytes("test", data) {
         assert_eq!(signed.to_bytes(), data);
         assert!(signed.verify(&AUTHORITY.bundle(), &RevocationView::new()).is_err());
     }
