@@ -15,7 +15,8 @@
 //! connection.
 //!
 //! Both keys are primary keys of the endorsement hierarchy: the TPM makes the same ones again from its seed,
-//! so that nothing is stored. Both are on P-256, with the EK template L-2 of the TCG's EK Credential Profile.
+//! so that nothing is stored. The AK is on P-256. The EK is on P-256 with the template L-2 of the TCG's EK
+//! Credential Profile, or of RSA 2048 with L-1 ([`Tpm::endorsement`]); the issuer takes both.
 //!
 //! A quote says which software was started only if somebody knows the right values: the selector
 //! `tpm:pcrs:` contains the digest of the registers 0 to 7, and a registration entry that names it admits a
@@ -46,8 +47,10 @@ mod attestor;
 mod device;
 mod message;
 mod public;
+mod rsa;
 mod wire;
 
 pub use attestor::{PendingTpm, TpmAttestError, TpmAttestor};
 pub use device::{Tpm, TpmError};
 pub use message::{TPM_MESSAGE_LEN_MAX, TpmAnswer, TpmChallenge, TpmEvidence, TpmMessageError};
+pub use public::EndorsementAlgorithm;

@@ -19,7 +19,8 @@ mod issuance;
 use proptest::prelude::*;
 use x0_identity::Selector;
 use x0_identity::tpm::{
-    Tpm, TpmAnswer, TpmAttestError, TpmAttestor, TpmChallenge, TpmError, TpmEvidence, TpmMessageError,
+    EndorsementAlgorithm, Tpm, TpmAnswer, TpmAttestError, TpmAttestor, TpmChallenge, TpmError, TpmEvidence,
+    TpmMessageError,
 };
 
 const BINDING: [u8; 32] = [7; 32];
@@ -102,6 +103,63 @@ fn a_tpm_attests() {
     assert!(
         matches!(attestor.begin(&evidence, &BINDING), Err(TpmAttestError::NotEnrolled { ek: named }) if named == ek)
     );
+}
+
+/// The same with an EK of RSA: another key of the same TPM, which is enrolled by a digest of its own.
+#[test]
+fn a_tpm_attests_by_its_rsa_key() {
+    let Some(simulator) = Simulator::start() else { return };
+    let of_p256 = {
+        let mut tpm = simulator.tpm();
+        tpm.evidence().unwrap()
+    };
+    let mut tpm = simulator.tpm().endorsement(EndorsementAlgorithm::Rsa2048);
+    let evidence = tpm.evidence().unwrap();
+    assert_eq!(tpm.evidence().unwrap(), evidence);
+    assert_ne!(evidence.ek_digest(), of_p256.ek_digest());
+    let refused = enrolled(&of_p256).begin(&evidence, &BINDING).unwrap_err();
+    assert!(refused.to_string().contains("is not enrolled"), "{refused}");
+
+    let attestor = enrolled(&evidence);
+    for _ in 0..3 {
+        let evidence = TpmEvidence::from_bytes(&evidence.to_bytes()).unwrap();
+        let (challenge, pending) = attestor.begin(&evidence, &BINDING).unwrap();
+        let challenge = TpmChallenge::from_bytes(&challenge.to_bytes()).unwrap();
+        let selectors = pending.finish(&tpm.answer(&challenge, &BINDING).unwrap()).unwrap();
+        let ek: String = evidence.ek_digest().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(selectors.contains(&Selector::parse(&format!("tpm:ek:{ek}")).unwrap()), "{selectors:?}");
+    }
+    // A changed seed decrypts to another one, or not at all; a replayed answer is refused as with P-256.
+    let (challenge, pending) = attestor.begin(&evidence, &BINDING).unwrap();
+    let mut changed = challenge.to_bytes();
+    let last_of_seed = changed.len() - 34 - 1;
+    changed[last_of_seed] ^= 1;
+    let changed = TpmChallenge::from_bytes(&changed).unwrap();
+    let refused = tpm.answer(&changed, &BINDING).unwrap_err();
+    assert!(matches!(refused, TpmError::AnotherTpm { .. }), "{refused}");
+    let (first, _) = attestor.begin(&evidence, &BINDING).unwrap();
+    let old = parts(&tpm.answer(&first, &BINDING).unwrap());
+    let new = parts(&tpm.answer(&challenge, &BINDING).unwrap());
+    let replayed = answer_of([&new[0], &old[1], &old[2]]);
+    assert_eq!(pending.finish(&replayed), Err(TpmAttestError::ReplayedQuote));
+}
+
+#[test]
+fn an_rsa_key_of_another_tpm_is_refused() {
+    let (Some(ours), Some(theirs)) = (Simulator::start(), Simulator::start()) else { return };
+    let rsa = |simulator: &Simulator| simulator.tpm().endorsement(EndorsementAlgorithm::Rsa2048);
+    let (mut our_tpm, mut their_tpm) = (rsa(&ours), rsa(&theirs));
+    let (own, other) = (our_tpm.evidence().unwrap(), their_tpm.evidence().unwrap());
+    let attestor = enrolled(&own);
+    assert!(matches!(attestor.begin(&other, &BINDING), Err(TpmAttestError::NotEnrolled { .. })));
+    let (challenge, pending) = attestor.begin(&mixed(&own, &other), &BINDING).unwrap();
+    for tpm in [&mut our_tpm, &mut their_tpm] {
+        let refused = tpm.answer(&challenge, &BINDING).unwrap_err();
+        assert!(matches!(refused, TpmError::AnotherTpm { .. }), "{refused}");
+    }
+    let (of_other, _) = enrolled(&other).begin(&other, &BINDING).unwrap();
+    let guessed = their_tpm.answer(&of_other, &BINDING).unwrap();
+    assert_eq!(pending.finish(&guessed), Err(TpmAttestError::AnotherTpm));
 }
 
 #[test]

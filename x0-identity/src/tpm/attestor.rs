@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{self, ECDSA_P256_SHA256_FIXED};
 
 use super::message::{TpmAnswer, TpmChallenge, TpmEvidence};
-use super::public::{ALG_SHA256, PublicKey, sha256};
+use super::public::{ALG_SHA256, EndorsementKey, PublicKey, sha256};
 use super::wire::{Reader, put_sized, sized};
 use crate::Selector;
 
@@ -164,21 +164,22 @@ fn read_quote(quote: &[u8]) -> Option<(&[u8], &[u8])> {
     (reader.is_empty() && registers.len() == 32).then_some((qualifying, registers))
 }
 
-/// `TPM2_MakeCredential` in software (part 1, §24): the `TPMS_ID_OBJECT`, and the ephemeral point.
+/// `TPM2_MakeCredential` in software (part 1, §24): the `TPMS_ID_OBJECT`, and the encrypted seed.
 fn make_credential(
-    ek: &PublicKey,
+    ek: &EndorsementKey,
     ak_name: &[u8],
     secret: &[u8; 32],
     random: &SystemRandom,
 ) -> Result<(Vec<u8>, Vec<u8>), TpmAttestError> {
-    let ephemeral = EphemeralPrivateKey::generate(&ECDH_P256, random).map_err(|_| TpmAttestError::Random)?;
-    let own = ephemeral.compute_public_key().map_err(|_| TpmAttestError::Random)?;
-    let (x, y) = own.as_ref()[1..].split_at(32);
-    // KDFe (part 1, §11.4.10.3).
-    let seed = agree_ephemeral(ephemeral, &UnparsedPublicKey::new(&ECDH_P256, ek.point()), |shared| {
-        sha256(&[&1_u32.to_be_bytes(), shared, b"IDENTITY\0", x, &ek.x])
-    });
-    let seed = seed.map_err(|_| TpmAttestError::EndorsementKey)?;
+    let (seed, encrypted_seed) = match ek {
+        EndorsementKey::P256(key) => share_seed(key, random)?,
+        EndorsementKey::Rsa2048(key) => {
+            let mut seed = [0; 32];
+            random.fill(&mut seed).map_err(|_| TpmAttestError::Random)?;
+            let encrypted = key.encrypt(&seed, b"IDENTITY\0", random).ok_or(TpmAttestError::Random)?;
+            (seed, encrypted)
+        }
+    };
     let mut key = [0; 16];
     key.copy_from_slice(&kdf(&seed, b"STORAGE\0", ak_name, 128)[..16]);
     let mut encrypted = sized(secret);
@@ -187,9 +188,22 @@ fn make_credential(
     let tag = hmac::sign(&integrity, &[&encrypted[..], ak_name].concat());
     let mut credential = sized(tag.as_ref());
     credential.extend(encrypted);
+    Ok((credential, encrypted_seed))
+}
+
+/// A seed by ECDH with an ephemeral key, and its point (part 1, §C.6.1).
+fn share_seed(ek: &PublicKey, random: &SystemRandom) -> Result<([u8; 32], Vec<u8>), TpmAttestError> {
+    let ephemeral = EphemeralPrivateKey::generate(&ECDH_P256, random).map_err(|_| TpmAttestError::Random)?;
+    let own = ephemeral.compute_public_key().map_err(|_| TpmAttestError::Random)?;
+    let (x, y) = own.as_ref()[1..].split_at(32);
+    // KDFe (part 1, §11.4.10.3).
+    let seed = agree_ephemeral(ephemeral, &UnparsedPublicKey::new(&ECDH_P256, ek.point()), |shared| {
+        sha256(&[&1_u32.to_be_bytes(), shared, b"IDENTITY\0", x, &ek.x])
+    });
+    let seed = seed.map_err(|_| TpmAttestError::EndorsementKey)?;
     let mut point = sized(x);
     put_sized(&mut point, y);
-    Ok((credential, point))
+    Ok((seed, point))
 }
 
 /// KDFa (part 1, §11.4.10.2), for at most 256 bits. The label has its zero byte.

@@ -10,7 +10,10 @@ use std::vec::Vec;
 
 use super::attestor::qualifying;
 use super::message::{TpmAnswer, TpmChallenge, TpmEvidence};
-use super::public::{ALG_ECDSA, ALG_NULL, ALG_SHA256, KeyRole, PublicKey, coordinate, template};
+use super::public::{
+    ALG_ECDSA, ALG_NULL, ALG_SHA256, EndorsementAlgorithm, EndorsementKey, KeyRole, PublicKey, coordinate,
+    endorsement_template, template,
+};
 use super::wire::{Reader, put_sized, sized};
 
 /// The longest response that is read, in bytes: what a TPM's buffer holds.
@@ -41,6 +44,7 @@ impl<T: Read + Write + Send> Transport for T {}
 /// A TPM 2.0 of this machine. It stores nothing in the TPM, and leaves no key loaded.
 pub struct Tpm {
     transport: Box<dyn Transport>,
+    endorsement: EndorsementAlgorithm,
 }
 
 /// A TPM did not do what was asked.
@@ -71,7 +75,9 @@ pub enum TpmError {
         code: u32,
     },
     /// A response cannot be read.
-    #[error("the response to {command} cannot be read: the TPM has no P-256, or it is not a TPM 2.0")]
+    #[error(
+        "the response to {command} cannot be read: the TPM lacks the algorithm of the key, or it is not a TPM 2.0"
+    )]
     Response {
         /// The name of the command.
         command: &'static str,
@@ -91,7 +97,14 @@ impl Tpm {
     /// Takes what carries commands and responses as they are: a socket of a simulator.
     #[must_use]
     pub fn over(transport: impl Read + Write + Send + 'static) -> Tpm {
-        Tpm { transport: Box::new(transport) }
+        Tpm { transport: Box::new(transport), endorsement: EndorsementAlgorithm::default() }
+    }
+
+    /// Uses the endorsement key of this algorithm. Unless set it is on P-256.
+    #[must_use]
+    pub fn endorsement(mut self, algorithm: EndorsementAlgorithm) -> Tpm {
+        self.endorsement = algorithm;
+        self
     }
 
     /// The endorsement key and the attestation key of this TPM.
@@ -99,9 +112,9 @@ impl Tpm {
     /// # Errors
     /// [`TpmError`] names the command that failed.
     pub fn evidence(&mut self) -> Result<TpmEvidence, TpmError> {
-        let (handle, ek) = self.create_primary(KeyRole::Endorsement)?;
+        let (handle, ek) = self.endorsement_key()?;
         self.flush(handle)?;
-        let (handle, ak) = self.create_primary(KeyRole::Attestation)?;
+        let (handle, ak) = self.attestation_key()?;
         self.flush(handle)?;
         Ok(TpmEvidence { ek, ak })
     }
@@ -112,8 +125,8 @@ impl Tpm {
     /// [`TpmError`] names the command that failed; [`TpmError::AnotherTpm`], when the challenge is for other
     /// keys.
     pub fn answer(&mut self, challenge: &TpmChallenge, binding: &[u8; 32]) -> Result<TpmAnswer, TpmError> {
-        let (ek, _) = self.create_primary(KeyRole::Endorsement)?;
-        let with_ak = self.create_primary(KeyRole::Attestation).and_then(|(ak, _)| {
+        let (ek, _) = self.endorsement_key()?;
+        let with_ak = self.attestation_key().and_then(|(ak, _)| {
             let answer = self.answer_with(ek, ak, challenge, binding);
             self.flush(ak).and(answer)
         });
@@ -132,17 +145,30 @@ impl Tpm {
         Ok(TpmAnswer { secret, quote, signature })
     }
 
-    fn create_primary(&mut self, role: KeyRole) -> Result<(u32, PublicKey), TpmError> {
+    fn endorsement_key(&mut self) -> Result<(u32, EndorsementKey), TpmError> {
+        self.create_primary(&endorsement_template(self.endorsement), EndorsementKey::read)
+    }
+
+    fn attestation_key(&mut self) -> Result<(u32, PublicKey), TpmError> {
+        let role = KeyRole::Attestation;
+        self.create_primary(&template(role), |area| PublicKey::read(role, area))
+    }
+
+    fn create_primary<K>(
+        &mut self,
+        template: &[u8],
+        read_key: impl Fn(&[u8]) -> Option<K>,
+    ) -> Result<(u32, K), TpmError> {
         // No password and no data; no external data; no registers.
         let mut parameters = sized(&[0; 4]);
-        put_sized(&mut parameters, &template(role));
+        put_sized(&mut parameters, template);
         parameters.extend([0; 2 + 4]);
         let response = self.run(CREATE_PRIMARY, &[RH_ENDORSEMENT], &[RS_PW], &parameters)?;
         let mut reader = Reader::new(&response);
         let mut read = || {
             let handle = reader.u32()?;
             reader.u32()?;
-            let public = PublicKey::read(role, reader.sized()?)?;
+            let public = read_key(reader.sized()?)?;
             Some((handle, public))
         };
         read().ok_or(TpmError::Response { command: CREATE_PRIMARY.1 })

@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::public::{KeyRole, PublicKey};
+use super::public::{EndorsementKey, KeyRole, PublicKey};
 use super::wire::{Reader, put_sized};
 
 /// The longest message, in bytes.
@@ -26,8 +26,10 @@ pub enum TpmMessageError {
         /// The offset of the byte.
         position: usize,
     },
-    /// The EK is not of the template that this crate makes.
-    #[error("the endorsement key is not on P-256 with template L-2: use a TPM that has one")]
+    /// The EK is not of a template that this crate makes.
+    #[error(
+        "the endorsement key is not on P-256 with template L-2, nor of RSA 2048 with L-1: use a TPM that has one"
+    )]
     EndorsementKey,
     /// The AK is not a restricted signing key that stays in its TPM.
     #[error(
@@ -39,7 +41,7 @@ pub enum TpmMessageError {
 /// What a machine presents: its endorsement key and an attestation key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TpmEvidence {
-    pub(super) ek: PublicKey,
+    pub(super) ek: EndorsementKey,
     pub(super) ak: PublicKey,
 }
 
@@ -48,7 +50,7 @@ pub struct TpmEvidence {
 pub struct TpmChallenge {
     /// `TPMS_ID_OBJECT`: the encrypted secret with its digest.
     pub(super) credential: Vec<u8>,
-    /// The point from which the EK finds the key of the secret.
+    /// The point from which the EK finds the key of the secret; for an EK of RSA its encrypted seed.
     pub(super) seed: Vec<u8>,
     pub(super) nonce: [u8; 32],
 }
@@ -83,7 +85,7 @@ impl TpmEvidence {
     pub fn from_bytes(bytes: &[u8]) -> Result<TpmEvidence, TpmMessageError> {
         let [ek, ak] = read(bytes)?;
         Ok(TpmEvidence {
-            ek: PublicKey::read(KeyRole::Endorsement, ek).ok_or(TpmMessageError::EndorsementKey)?,
+            ek: EndorsementKey::read(ek).ok_or(TpmMessageError::EndorsementKey)?,
             ak: PublicKey::read(KeyRole::Attestation, ak).ok_or(TpmMessageError::AttestationKey)?,
         })
     }
