@@ -1,18 +1,19 @@
 //! A connection to a running cluster with the client's identity.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
-use x0_identity::NodeId;
+use x0_identity::{NodeId, SpiffeBundle, TrustBundle, TrustDomain, Verifier};
 use x0_kv::trace::Tracing;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{Mux, MuxOptions, Transport};
 
 use crate::causes::causes;
-use crate::config::{ClientConfig, Member};
+use crate::config::{ClientConfig, ClusterConfig, Member};
 use crate::identity;
 use crate::reach::{Reach, Watched};
 
@@ -29,9 +30,29 @@ pub(crate) fn transport(config: &ClientConfig) -> Result<QuicTransport> {
     let is_ipv6 = peers.iter().any(|(_, address)| address.is_ipv6());
     let bind: SocketAddr =
         if is_ipv6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-    let mut quic = QuicOptions::guest(bind, identity.server_config(), identity.client_config());
+    let mut dialling = identity.client_config();
+    if let Some(cluster) = &config.cluster {
+        // The nodes are of that trust domain alone: a node of the client's own has the same numbers.
+        let mut of_cluster = rustls::ClientConfig::clone(&dialling);
+        let verifier = Arc::new(Verifier::new(cluster_bundle(cluster)?));
+        of_cluster.dangerous().set_certificate_verifier(verifier);
+        dialling = Arc::new(of_cluster);
+    }
+    let mut quic = QuicOptions::guest(bind, identity.server_config(), dialling);
     quic.peers = peers;
     QuicTransport::bind(quic).context("cannot open a socket")
+}
+
+/// The bundle of a cluster of another trust domain.
+fn cluster_bundle(cluster: &ClusterConfig) -> Result<TrustBundle> {
+    let domain = &cluster.trust_domain;
+    let domain: TrustDomain =
+        domain.parse().with_context(|| format!("`{domain}` is not a valid trust domain"))?;
+    let path = &cluster.bundle;
+    let json = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bundle = SpiffeBundle::from_json(domain, &json)
+        .with_context(|| format!("{} is not a SPIFFE bundle as JSON", path.display()))?;
+    Ok(bundle.trust_bundle().clone())
 }
 
 /// A client of the cluster.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use x0_identity::{NodeId, SpiffeId};
 
 use self::address::Address;
+use crate::federation::EndpointConfig;
 use crate::heal::config::HealConfig;
 use crate::http::config::HttpConfig;
 use crate::identity::renew::IssuerConfig;
@@ -85,6 +86,9 @@ pub(crate) struct NodeConfig {
     /// The issuer that renews the SVID, and issues the first one.
     #[serde(default)]
     pub(crate) issuer: Option<IssuerConfig>,
+    /// The endpoint from which other trust domains fetch the bundle of the cluster.
+    #[serde(default)]
+    pub(crate) bundle_endpoint: Option<EndpointConfig>,
 }
 
 /// The configuration of `x0-node kv`, `status`, `member` and `leader`.
@@ -104,8 +108,21 @@ pub(crate) struct ClientConfig {
     /// nodes alone.
     #[serde(default)]
     pub(crate) traces: Option<Receiver>,
+    /// The trust domain of the nodes, if it is another one than that of `svid`.
+    #[serde(default)]
+    pub(crate) cluster: Option<ClusterConfig>,
     /// Every node of the cluster.
     pub(crate) members: Vec<Member>,
+}
+
+/// The foreign trust domain whose nodes a client dials: they federate with that of the client.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterConfig {
+    /// The SPIFFE trust domain of the nodes.
+    pub(crate) trust_domain: String,
+    /// Its bundle as JSON, which `x0-node bundle federate export` prints.
+    pub(crate) bundle: PathBuf,
 }
 
 /// A node of the cluster and its address.
@@ -205,6 +222,12 @@ impl NodeConfig {
     fn check_sections(&mut self, path: &Path) -> Result<(), String> {
         self.observe.check()?;
         self.heal.check()?;
+        if let Some(endpoint) = &mut self.bundle_endpoint {
+            endpoint.check()?;
+            for file in [&mut endpoint.certificate, &mut endpoint.key].into_iter().flatten() {
+                *file = beside(path, file);
+            }
+        }
         for listener in &mut self.http {
             listener.check(self.rag.is_some())?;
             for file in [&mut listener.certificate, &mut listener.key].into_iter().flatten() {
@@ -230,6 +253,10 @@ impl ClientConfig {
         present(path, "svid", &config.svid)?;
         config.bundle = beside(path, &config.bundle);
         present(path, "bundle", &config.bundle)?;
+        if let Some(cluster) = &mut config.cluster {
+            cluster.bundle = beside(path, &cluster.bundle);
+            present(path, "cluster.bundle", &cluster.bundle)?;
+        }
         Ok(config)
     }
 }

@@ -78,6 +78,11 @@ impl Layout {
         self.root.join("authority/revoked")
     }
 
+    /// The relationships with other trust domains.
+    pub(crate) fn federation(&self) -> PathBuf {
+        self.root.join("authority/federation.json")
+    }
+
     /// The registration entries of the issuer.
     pub(crate) fn entries(&self) -> PathBuf {
         self.root.join("authority/entries.json")

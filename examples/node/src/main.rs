@@ -10,6 +10,7 @@ mod data;
 mod demo;
 mod doctor;
 mod fatal;
+mod federation;
 mod heal;
 mod http;
 mod identity;

@@ -24,6 +24,7 @@ use crate::config::address::Address;
 use crate::config::{self, ConfigError, NodeConfig};
 use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::fatal::{self, Panics};
+use crate::federation::Federation;
 use crate::heal::Healer;
 use crate::http::Http;
 use crate::http::config::{HttpConfig, Route};
@@ -77,6 +78,7 @@ struct Running {
     log: Log,
     panics: Panics,
     observe: Observe,
+    federation: Federation,
     /// They end with the node.
     _services: (Option<Rag>, [Option<Http>; 2]),
 }
@@ -200,7 +202,8 @@ async fn start(args: &RunArgs) -> Result<Running> {
         revocations::start(node.store(), &identity, &applied, &log)?;
         bundles::start(node.store(), &identity, &config.bundle, &log)?;
     }
-    identity::report::serve(&mux, identity.clone(), renewing, applied)?;
+    let federation = Federation::start(node.store(), &identity, &config, &log)?;
+    identity::report::serve(&mux, identity.clone(), renewing, applied, federation.clone())?;
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);
@@ -219,6 +222,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
         log,
         panics,
         observe,
+        federation,
         _services: (rag, [early, late]),
     })
 }
@@ -404,6 +408,8 @@ impl Running {
             let count = self.identity.trust_bundle().authorities().len();
             self.log.event("bundle-changed", format!("authorities={count}"));
         }
+        // Also after SIGHUP alone, for the certificate of its endpoint.
+        self.federation.publish().context("the bundle endpoint serves the bundle from before")?;
         if reloaded.svid {
             self.log.event("identity-rotated", format!("identity={}", self.identity.spiffe_id()));
             for peer in self.config.peers() {

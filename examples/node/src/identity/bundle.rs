@@ -16,6 +16,7 @@ use crate::bundles;
 use crate::cli::ValidityArgs;
 use crate::client::{self, Connection};
 use crate::config::ClientConfig;
+use crate::federation::commands::{FederateCommand, federate, sign_again};
 use crate::init::{self, Layout};
 use crate::report::Asker;
 
@@ -58,34 +59,45 @@ enum BundleCommand {
     },
     /// Step 4: publish the bundle without the old authority; refused unless no member's SVID is signed by it
     Retire,
+    /// Trust clients of other trust domains, whose bundles the nodes fetch from their bundle endpoints
+    Federate {
+        #[command(subcommand)]
+        command: FederateCommand,
+    },
 }
 
 /// The members that were asked, each with its report; `None` of one that did not answer.
-type Reports = Vec<(NodeId, Option<Report>)>;
+pub(crate) type Reports = Vec<(NodeId, Option<Report>)>;
 
 /// Prints or takes a step.
 pub(crate) async fn bundle(args: &BundleArgs) -> Result<()> {
-    if let BundleCommand::Prepare = args.command {
-        return prepare(&args.layout()?);
-    }
-    let path = args.config.as_ref();
-    let path =
-        path.context("the command needs --config FILE, the configuration of a client or an operator")?;
-    let config = ClientConfig::load(path)?;
     match &args.command {
-        BundleCommand::Show { json } => show(&config, *json).await,
-        BundleCommand::Prepare => Ok(()),
-        BundleCommand::Publish => publish(args, &config).await,
-        BundleCommand::Activate { validity } => activate(args, &config, validity.validity()).await,
-        BundleCommand::Retire => retire(args, &config).await,
+        BundleCommand::Show { json } => show(&args.client()?, *json).await,
+        BundleCommand::Prepare => prepare(&args.layout()?),
+        BundleCommand::Publish => publish(args, &args.client()?).await,
+        BundleCommand::Activate { validity } => activate(args, &args.client()?, validity.validity()).await,
+        BundleCommand::Retire => retire(args, &args.client()?).await,
+        BundleCommand::Federate { command } => federate(args, command).await,
     }
 }
 
 impl BundleArgs {
-    fn layout(&self) -> Result<Layout> {
+    pub(crate) fn layout(&self) -> Result<Layout> {
         let dir = self.dir.as_ref().context("the step needs --dir FOLDER, the folder that `init` wrote")?;
         Ok(Layout::new(dir))
     }
+
+    pub(crate) fn client(&self) -> Result<ClientConfig> {
+        let path = self.config.as_ref();
+        let path =
+            path.context("the command needs --config FILE, the configuration of a client or an operator")?;
+        Ok(ClientConfig::load(path)?)
+    }
+}
+
+/// Asks each member of a configuration.
+pub(crate) async fn reports(config: &ClientConfig) -> Result<Reports> {
+    Members::new(config)?.reports().await
 }
 
 async fn show(config: &ClientConfig, json: bool) -> Result<()> {
@@ -166,6 +178,8 @@ async fn activate(args: &BundleArgs, config: &ClientConfig, validity: Duration) 
     both.extend(&load_bundle(current.trust_domain().clone(), &layout.bundle())?)?;
     init::write_private(&layout.authority(), &next.to_pem())?;
     spread(&layout, config, &next, &both).await?;
+    // A node that has only the next authority must be able to verify them.
+    sign_again(&layout, config, &next).await?;
     init::issue_to_guests(&next, &layout, validity)?;
     std::fs::remove_file(layout.next_authority()).context("cannot remove the file of the next authority")?;
     say(&format!(
@@ -229,7 +243,7 @@ fn ready(reports: &[(NodeId, Option<Report>)], what: &str, is_ready: impl Fn(&Re
 }
 
 /// Waits until every member has taken a step, and prints each that has.
-async fn wait(
+pub(crate) async fn wait(
     args: &BundleArgs,
     config: &ClientConfig,
     what: &str,
@@ -284,7 +298,7 @@ impl Members {
     }
 }
 
-fn say(text: &str) -> Result<()> {
+pub(crate) fn say(text: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("cannot write to standard output")
 }

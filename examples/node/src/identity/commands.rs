@@ -145,6 +145,7 @@ mod tests {
             failure: None,
             authorities: Vec::new(),
             revocations: Vec::new(),
+            federation: Default::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use x0_identity::{Identity, TrustBundle, X509Svid, peer_not_after};
 use x0_mesh::Mux;
 
+use crate::federation::{Federation, FederationReport};
 use crate::report;
 use crate::revocations::Applied;
 
@@ -30,6 +31,9 @@ pub(crate) struct Report {
     pub(crate) authorities: Vec<AuthorityRow>,
     /// The revocations that the process applies, by name.
     pub(crate) revocations: Vec<String>,
+    /// The foreign trust domains; absent from older nodes.
+    #[serde(default)]
+    pub(crate) federation: FederationReport,
 }
 
 /// An authority of a bundle.
@@ -49,7 +53,12 @@ pub(crate) struct Renewing {
 pub(crate) type SharedRenewing = Arc<Mutex<Renewing>>;
 
 impl Report {
-    pub(crate) fn of(identity: &Identity, renewing: &SharedRenewing, applied: &Applied) -> Report {
+    pub(crate) fn of(
+        identity: &Identity,
+        renewing: &SharedRenewing,
+        applied: &Applied,
+        federation: &Federation,
+    ) -> Report {
         let renewing = renewing.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (chain, bundle) = (identity.svid_chain(), identity.trust_bundle());
         Report {
@@ -60,6 +69,7 @@ impl Report {
             failure: renewing.failure,
             authorities: authorities(&bundle),
             revocations: applied.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            federation: federation.report(),
         }
     }
 
@@ -73,6 +83,7 @@ impl Report {
             failure: None,
             authorities: authorities(bundle),
             revocations: Vec::new(),
+            federation: FederationReport::default(),
         }
     }
 }
@@ -93,6 +104,13 @@ fn seconds(at: SystemTime) -> u64 {
 }
 
 /// Answers `x0-node identity` until the mux ends.
-pub(crate) fn serve(mux: &Mux, identity: Identity, renewing: SharedRenewing, applied: Applied) -> Result<()> {
-    report::start(mux, SERVICE, move || serde_json::to_vec(&Report::of(&identity, &renewing, &applied)))
+pub(crate) fn serve(
+    mux: &Mux,
+    identity: Identity,
+    renewing: SharedRenewing,
+    applied: Applied,
+    federation: Federation,
+) -> Result<()> {
+    let report = move || serde_json::to_vec(&Report::of(&identity, &renewing, &applied, &federation));
+    report::start(mux, SERVICE, report)
 }

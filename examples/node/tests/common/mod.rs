@@ -111,6 +111,11 @@ impl Cluster {
 
     /// With more arguments of `init`.
     pub(crate) fn init_with(nodes: u16, more: &[&str]) -> Cluster {
+        Cluster::of_domain("test.example", nodes, more)
+    }
+
+    /// With a trust domain of its own.
+    pub(crate) fn of_domain(domain: &str, nodes: u16, more: &[&str]) -> Cluster {
         let free = |base: &u16| {
             (*base..base.saturating_add(nodes))
                 .all(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
@@ -119,7 +124,7 @@ impl Cluster {
         let base = (0..50).map(|_| base()).find(free).expect("free ports");
         let folder = tempfile::tempdir().unwrap();
         let (nodes, base) = (nodes.to_string(), base.to_string());
-        let arguments = ["init", "--trust-domain", "test.example", "--nodes", &nodes, "--base-port", &base];
+        let arguments = ["init", "--trust-domain", domain, "--nodes", &nodes, "--base-port", &base];
         answer(x0_node(&arguments).args(more).arg("--dir").arg(folder.path()));
         Cluster { folder }
     }
