@@ -209,7 +209,11 @@ impl NodeConfig {
         }
         match &mut config.issuer {
             // The first SVID comes from the issuer.
-            Some(issuer) => issuer.token = issuer.token.take().map(|token| beside(path, &token)),
+            Some(issuer) => {
+                for file in [&mut issuer.token, &mut issuer.tpm].into_iter().flatten() {
+                    *file = beside(path, file);
+                }
+            }
             None => present(path, "svid", &config.svid)?,
         }
         present(path, "bundle", &config.bundle)?;

@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod renew;
 pub(crate) mod report;
 pub(crate) mod revoke;
+pub(crate) mod tpm;
 
 use std::path::Path;
 

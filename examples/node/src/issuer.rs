@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use x0_identity::tpm::{PendingTpm, TpmAnswer, TpmEvidence};
 use x0_identity::{
     Authority, CaSigner, CaSignerOptions, CertificateRequest, Identity, IssuanceServer, IssuanceServerInput,
-    IssuanceServerOptions, IssuanceServerOutput, IssueRequest, PresentedEvidence, Proof, RegistrationEntry,
-    RequestKey, SpiffeId, TrustBundle, TrustDomain, X509Svid,
+    IssuanceServerOptions, IssuanceServerOutput, IssueRequest, MemoryRegistry, PresentedEvidence, Proof,
+    RegistrationEntry, RequestKey, SpiffeId, TrustBundle, TrustDomain, X509Svid,
 };
 
 use self::entries::Entries;
@@ -64,6 +65,31 @@ struct Answered {
     issued: Option<SpiffeId>,
 }
 
+/// What follows on a request, or on the response to a challenge.
+enum Step {
+    Answered(Answered),
+    /// A challenge, which the peer answers on its connection.
+    Challenged {
+        bytes: Vec<u8>,
+        exchange: Box<Exchange>,
+    },
+}
+
+/// A request that waits for the response to a challenge.
+struct Exchange {
+    issuer: Issuer,
+    authority: Authority,
+    engine: IssuanceServer<MemoryRegistry>,
+    pending: PendingTpm,
+}
+
+/// What an attestor says of evidence.
+enum Verdict {
+    Proved(Proof),
+    Refused(String),
+    Challenge(Vec<u8>, PendingTpm),
+}
+
 impl Issuer {
     fn open(layout: Layout, grace: Duration) -> Result<Issuer> {
         let (authority, bundle) = files(&layout)?;
@@ -88,34 +114,44 @@ impl Issuer {
         Ok(self.identity.rotate(own)?)
     }
 
-    /// Answers one request. What is on disk is read each time, so that commands beside the issuer take
+    /// Begins with one request. What is on disk is read each time, so that commands beside the issuer take
     /// effect.
-    fn answer(&self, peer: Option<SpiffeId>, binding: [u8; 32], bytes: Vec<u8>) -> Result<Answered> {
+    fn begin(&self, peer: Option<SpiffeId>, binding: [u8; 32], bytes: Vec<u8>) -> Result<Step> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (authority, bundle) = files(&self.layout)?;
         self.identity.set_revocations(revoked(&self.layout)?);
         let mut entries = Entries::open(&self.layout)?;
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = wall();
         let signer = CaSigner::new(authority.certificate().clone(), Vec::new(), signer_options())?;
         let options = IssuanceServerOptions::default();
-        let mut server = IssuanceServer::new(signer, entries.registry.clone(), bundle, options);
-        let now = Duration::ZERO;
-        server.handle(now, IssuanceServerInput::Request { id: 0, peer, binding, bytes, wall })?;
+        let mut engine = IssuanceServer::new(signer, entries.registry.clone(), bundle, options);
+        let mut pending = None;
+        engine.handle(Duration::ZERO, IssuanceServerInput::Request { id: 0, peer, binding, bytes, wall })?;
         loop {
-            let input = match server.poll_output().context("the engine of the issuer has no answer")? {
+            let input = match engine.poll_output().context("the engine of the issuer has no answer")? {
                 IssuanceServerOutput::Attest { id, evidence, .. } => {
                     match self.attest(&mut entries, &evidence, SystemTime::UNIX_EPOCH + wall)? {
-                        Ok(proof) => IssuanceServerInput::Attested { id, proof, wall },
-                        Err(why) => IssuanceServerInput::NotAttested { id, why },
+                        Verdict::Proved(proof) => IssuanceServerInput::Attested { id, proof, wall },
+                        Verdict::Refused(why) => IssuanceServerInput::NotAttested { id, why },
+                        Verdict::Challenge(challenge, of_tpm) => {
+                            pending = Some(of_tpm);
+                            IssuanceServerInput::Challenge { id, challenge }
+                        }
                     }
                 }
-                IssuanceServerOutput::Sign { id, to_be_signed } => {
-                    IssuanceServerInput::Signed { id, signature: authority.sign(&to_be_signed).ok() }
+                IssuanceServerOutput::Challenge { bytes, .. } => {
+                    let pending = pending.take().context("the engine of the issuer has no challenge")?;
+                    let issuer = self.clone();
+                    let exchange = Box::new(Exchange { issuer, authority, engine, pending });
+                    return Ok(Step::Challenged { bytes, exchange });
                 }
-                IssuanceServerOutput::Answer { bytes, issued, .. } => return Ok(Answered { bytes, issued }),
-                _ => continue,
+                output => match answer(&authority, output) {
+                    Some(Next::Input(input)) => input,
+                    Some(Next::Answered(answered)) => return Ok(Step::Answered(answered)),
+                    None => continue,
+                },
             };
-            server.handle(now, input)?;
+            engine.handle(Duration::ZERO, input)?;
         }
     }
 
@@ -125,25 +161,96 @@ impl Issuer {
         entries: &mut Entries,
         evidence: &PresentedEvidence,
         now: SystemTime,
-    ) -> Result<Result<Proof, String>> {
+    ) -> Result<Verdict> {
         Ok(match evidence {
             PresentedEvidence::JoinToken { token, public_key_info } => {
                 match entries.tokens.redeem(token, public_key_info, now) {
                     Ok(selector) => {
                         // Before the answer: a token must not serve another key after a crash.
                         entries.save()?;
-                        Ok(Proof::Selectors([selector].into()))
+                        Verdict::Proved(Proof::Selectors([selector].into()))
                     }
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Verdict::Refused(error.to_string()),
                 }
             }
             PresentedEvidence::Svid(chain) => {
                 let holder = self.identity.verifier().verify_with_grace(chain, self.grace, now);
-                holder.map(Proof::Holder).map_err(|error| format!("the earlier SVID: {error:?}"))
+                match holder {
+                    Ok(holder) => Verdict::Proved(Proof::Holder(holder)),
+                    Err(error) => Verdict::Refused(format!("the earlier SVID: {error:?}")),
+                }
             }
-            _ => Err("the issuer has no attestor for this evidence".to_owned()),
+            PresentedEvidence::Tpm { evidence, binding } => {
+                let begun = TpmEvidence::from_bytes(evidence).map_err(|error| error.to_string());
+                let begun = begun.and_then(|evidence| {
+                    entries.enrolled().begin(&evidence, binding).map_err(|error| error.to_string())
+                });
+                match begun {
+                    Ok((challenge, pending)) => Verdict::Challenge(challenge.to_bytes(), pending),
+                    Err(why) => Verdict::Refused(why),
+                }
+            }
+            _ => Verdict::Refused("the issuer has no attestor for this evidence".to_owned()),
         })
     }
+}
+
+impl Exchange {
+    /// Answers with the response to the challenge.
+    fn respond(mut self, bytes: Vec<u8>) -> Result<Answered> {
+        let _turn = self.issuer.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // An entry may have been removed meanwhile.
+        *self.engine.registry_mut() = Entries::open(&self.issuer.layout)?.registry.clone();
+        let (mut pending, wall) = (Some(self.pending), wall());
+        self.engine.handle(Duration::ZERO, IssuanceServerInput::Response { id: 0, bytes })?;
+        loop {
+            let output = self.engine.poll_output().context("the engine of the issuer has no answer")?;
+            let input = match output {
+                IssuanceServerOutput::Examine { id, response } => {
+                    let pending = pending.take().context("the engine of the issuer examines twice")?;
+                    let examined = TpmAnswer::from_bytes(&response).map_err(|error| error.to_string());
+                    let examined = examined
+                        .and_then(|answer| pending.finish(&answer).map_err(|error| error.to_string()));
+                    match examined {
+                        Ok(selectors) => {
+                            let proof = Proof::Selectors(selectors);
+                            IssuanceServerInput::Attested { id, proof, wall }
+                        }
+                        Err(why) => IssuanceServerInput::NotAttested { id, why },
+                    }
+                }
+                output => match answer(&self.authority, output) {
+                    Some(Next::Input(input)) => input,
+                    Some(Next::Answered(answered)) => return Ok(answered),
+                    None => continue,
+                },
+            };
+            self.engine.handle(Duration::ZERO, input)?;
+        }
+    }
+}
+
+/// What an output leads to that needs no attestor.
+enum Next {
+    Input(IssuanceServerInput),
+    Answered(Answered),
+}
+
+fn answer(authority: &Authority, output: IssuanceServerOutput) -> Option<Next> {
+    match output {
+        IssuanceServerOutput::Sign { id, to_be_signed } => {
+            let signature = authority.sign(&to_be_signed).ok();
+            Some(Next::Input(IssuanceServerInput::Signed { id, signature }))
+        }
+        IssuanceServerOutput::Answer { bytes, issued, .. } => {
+            Some(Next::Answered(Answered { bytes, issued }))
+        }
+        _ => None,
+    }
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The authority that signs, and the bundle that workloads receive.

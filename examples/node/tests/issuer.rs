@@ -143,3 +143,101 @@ fn a_token_serves_one_node_and_wrong_arguments_are_refused() {
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 4, "{json}");
 }
+
+/// A software TPM with a seed of its own.
+struct Simulator {
+    _process: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Simulator {
+    /// `None` without swtpm, outside of CI.
+    fn start() -> Option<Simulator> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display().to_string();
+        let mut command = std::process::Command::new("swtpm");
+        command.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
+        command.arg("--tpmstate").arg(format!("dir={path}"));
+        command.arg("--server").arg(format!("type=unixio,path={path}/socket"));
+        if std::process::Command::new("swtpm").arg("--version").output().is_err() {
+            assert!(std::env::var_os("CI").is_none(), "CI installs swtpm");
+            println!("skipped: there is no swtpm; install the package");
+            return None;
+        }
+        let process = Process::start(&mut command);
+        let begun = Instant::now();
+        while !folder.path().join("socket").exists() {
+            assert!(begun.elapsed() < LIMIT, "swtpm did not start");
+            std::thread::yield_now();
+        }
+        Some(Simulator { _process: process, folder })
+    }
+
+    fn socket(&self) -> String {
+        self.folder.path().join("socket").display().to_string()
+    }
+
+    /// The arguments of `entry add` for this TPM.
+    fn digests(&self, key: &str) -> Vec<String> {
+        let text = answer(&mut x0_node(&["entry", "tpm", "--key", key, "--device", &self.socket()]));
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+/// A node without an SVID whose TPM attests: its first SVID and a renewal, by each kind of endorsement key.
+/// Another TPM, and one whose registers are others, are refused with the reason.
+#[test]
+fn a_node_gets_its_first_svid_by_its_tpm() {
+    let (Some(own), Some(other)) = (Simulator::start(), Simulator::start()) else { return };
+    let address = free();
+    let cluster = Cluster::init_with(2, &["--issuer", &address.to_string()]);
+    let mut issuer = start_issuer(&cluster, address);
+    let register = |node: &str, digests: &[String]| {
+        let mut command = x0_node(&["entry", "add", "--node", node]);
+        let text = answer(command.args(digests).arg("--dir").arg(cluster.root()));
+        assert!(text.contains("is registered for its TPM"), "{text}");
+    };
+    let attesting = |node: usize, tpm: &Simulator, key: &str| {
+        let folder = cluster.path(&format!("node-{node}"));
+        let _ = fs::remove_file(folder.join("svid.pem"));
+        let config = folder.join("node.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let text = text.split("tpm = ").next().unwrap();
+        let text = format!("{text}tpm = \"{}\"\ntpm_key = \"{key}\"\n", tpm.socket());
+        fs::write(&config, text).unwrap();
+        Process::start(x0_node(&["run", "--config"]).arg(&config))
+    };
+    register("1", &own.digests("p256"));
+    let mut imposter = attesting(1, &other, "p256");
+    let line = imposter.logged("event=issuance-failed");
+    assert!(line.contains("is not enrolled"), "{line}");
+    issuer.logged("event=issuance-refused");
+    imposter.kill();
+    // Registered for the state of another machine.
+    let [ek, digest, registers, _] = &own.digests("p256")[..] else { panic!("four words") };
+    let elsewhere = [ek, digest, registers, &"00".repeat(32)].map(Clone::clone);
+    register("1", &elsewhere);
+    let mut changed = attesting(1, &own, "p256");
+    let line = changed.logged("event=issuance-failed");
+    assert!(line.contains("is not registered for this workload"), "{line}");
+    changed.kill();
+
+    register("1", &own.digests("p256"));
+    register("2", &other.digests("rsa2048"));
+    shorten(&cluster, 12);
+    let mut one = attesting(1, &own, "p256");
+    let mut two = attesting(2, &other, "rsa2048");
+    for node in [&mut one, &mut two] {
+        node.logged("event=identity-issued");
+        node.logged("event=started");
+    }
+    cluster.put("attested");
+    for node in [&mut one, &mut two] {
+        node.logged("event=identity-rotated");
+    }
+    cluster.put("renewed");
+    let refused =
+        x0_node(&["entry", "add", "--node", "1", "--tpm-ek", "12", "--dir"]).arg(cluster.root()).output();
+    let text = String::from_utf8_lossy(&refused.unwrap().stderr).into_owned();
+    assert!(text.contains("is not a digest of a TPM"), "{text}");
+}

@@ -25,6 +25,7 @@ use x0_identity::{
 
 use super::files::Stamps;
 use super::report::{Renewing, SharedRenewing};
+use super::tpm::{self, TpmKey};
 use super::{load_bundle, load_svid};
 use crate::causes::causes;
 use crate::config::NodeConfig;
@@ -47,6 +48,13 @@ pub(crate) struct IssuerConfig {
     /// The file with the join token, for the first SVID.
     #[serde(default)]
     pub(crate) token: Option<PathBuf>,
+    /// The TPM of the machine, for the first SVID: a device such as `/dev/tpmrm0`, or the socket of a
+    /// simulator.
+    #[serde(default)]
+    pub(crate) tpm: Option<PathBuf>,
+    /// The algorithm of its endorsement key.
+    #[serde(default)]
+    pub(crate) tpm_key: TpmKey,
 }
 
 /// What the thread works with.
@@ -55,6 +63,7 @@ struct Renewer {
     issuer: SpiffeId,
     address: Address,
     token: Option<PathBuf>,
+    tpm: Option<(PathBuf, TpmKey)>,
     svid: PathBuf,
     bundle: PathBuf,
     renewing: SharedRenewing,
@@ -76,6 +85,7 @@ pub(crate) fn start(
         issuer: issuer_id(&trust_domain)?,
         address: issuer.address.clone(),
         token: issuer.token.clone(),
+        tpm: issuer.tpm.clone().map(|device| (device, issuer.tpm_key)),
         svid: config.svid.clone(),
         bundle: config.bundle.clone(),
         renewing: Arc::clone(renewing),
@@ -106,6 +116,9 @@ impl Renewer {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
             }
+        }
+        if let Some((device, key)) = &self.tpm {
+            engine = engine.tpm(tpm::evidence(device, *key)?);
         }
         if let Ok(pkcs8) = std::fs::read(self.key()) {
             match RequestKey::from_pkcs8(&pkcs8) {
@@ -210,9 +223,20 @@ impl Renewer {
                         None => Err(io::Error::other("not connected").into()),
                     };
                     match answer {
-                        Ok(bytes) => IssuanceClientInput::Answer { exchange, bytes, wall: wall() },
+                        Ok((answered, bytes)) => {
+                            // A challenge is answered on its connection.
+                            stream = Some(answered);
+                            IssuanceClientInput::Answer { exchange, bytes, wall: wall() }
+                        }
                         Err(error) => failed(exchange, self.explain(&error)),
                     }
+                }
+                IssuanceClientOutput::Challenged { exchange, challenge, binding } => {
+                    let response = self.answer(challenge, binding).await;
+                    let response = response.map_err(|error| {
+                        self.log.event("issuance-failed", format!("why={}", causes(&error)));
+                    });
+                    IssuanceClientInput::Response { exchange, response: response.ok(), wall: wall() }
                 }
                 IssuanceClientOutput::Install { exchange, svid, bundle } => {
                     match self.install(&svid, &bundle) {
@@ -232,6 +256,12 @@ impl Renewer {
             let _ = engine.handle(self.now(), input);
         }
         has_stored
+    }
+
+    /// The answer of the TPM, which takes its time.
+    async fn answer(&self, challenge: Vec<u8>, binding: [u8; 32]) -> Result<Vec<u8>> {
+        let (device, key) = self.tpm.clone().context("the configuration has no TPM")?;
+        tokio::task::spawn_blocking(move || tpm::answer(&device, key, &challenge, &binding)).await?
     }
 
     fn store_key(&self, unstored: &mut Option<Vec<u8>>) -> Result<()> {
@@ -310,12 +340,13 @@ fn remove(key: &Path) -> Result<()> {
     }
 }
 
-async fn ask(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> Result<Vec<u8>> {
+async fn ask(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> Result<(TlsStream<TcpStream>, Vec<u8>)> {
     let exchange = async {
         write_frame(&mut stream, bytes).await?;
         read_frame(&mut stream, ISSUANCE_ANSWER_LEN_MAX).await
     };
-    Ok(timeout(DIAL_LIMIT, exchange).await.context("the issuer did not answer in time")??)
+    let answer = timeout(DIAL_LIMIT, exchange).await.context("the issuer did not answer in time")??;
+    Ok((stream, answer))
 }
 
 fn wall() -> Duration {

@@ -12,6 +12,7 @@ use x0_identity::{NodeId, SpiffeId};
 use super::entries::{Entries, EntryRow};
 use super::serve;
 use crate::cli::{ValidityArgs, node_id};
+use crate::identity::tpm::{self, TpmKey};
 use crate::init::{self, Layout};
 
 #[derive(Debug, Args)]
@@ -50,9 +51,25 @@ pub(crate) enum EntryCommand {
         /// A DNS name for TLS clients that verify host names; may be repeated
         #[arg(long, value_name = "NAME")]
         dns: Vec<String>,
+        /// The digest of the endorsement key of the workload's TPM, as `entry tpm` prints it on its machine: the
+        /// workload attests by the TPM, and gets no join token
+        #[arg(long, value_name = "DIGEST")]
+        tpm_ek: Option<String>,
+        /// Admit the TPM only while its registers 0 to 7 have this digest, as `entry tpm` prints it
+        #[arg(long, value_name = "DIGEST", requires = "tpm_ek")]
+        tpm_pcrs: Option<String>,
         /// The validity of the join token, in minutes
-        #[arg(long, default_value_t = 60, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(1..=60 * 24 * 365))]
+        #[arg(long, default_value_t = 60, value_name = "MINUTES", conflicts_with = "tpm_ek", value_parser = clap::value_parser!(u32).range(1..=60 * 24 * 365))]
         token_minutes: u32,
+    },
+    /// Print the digests of this machine's TPM, for `entry add --tpm-ek` where the authority is
+    Tpm {
+        /// The device, or the socket of a simulator
+        #[arg(long, default_value = "/dev/tpmrm0", value_name = "FILE")]
+        device: PathBuf,
+        /// The algorithm of the endorsement key, the same as in node.toml
+        #[arg(long, value_name = "ALGORITHM", default_value = "p256")]
+        key: TpmKey,
     },
     /// Print the registered SPIFFE IDs
     List {
@@ -100,10 +117,26 @@ pub(crate) async fn issuer(args: &IssuerArgs) -> Result<()> {
 
 /// Changes or prints the entries.
 pub(crate) fn entry(args: &EntryArgs) -> Result<()> {
+    if let EntryCommand::Tpm { device, key } = &args.command {
+        let digests = tpm::digests(device, *key)?;
+        return std::io::stdout()
+            .lock()
+            .write_all(digests.as_bytes())
+            .context("cannot write to standard output");
+    }
     let dir = args.dir.as_ref().context("the command needs --dir FOLDER, the folder that `init` wrote")?;
     let layout = Layout::new(dir);
     let text = match &args.command {
-        EntryCommand::Add { workload, validity, dns, token_minutes } => {
+        EntryCommand::Tpm { .. } => String::new(),
+        EntryCommand::Add { workload, validity, dns, tpm_ek: Some(ek), tpm_pcrs, .. } => {
+            let id = workload.spiffe_id(&layout)?;
+            let mut entries = Entries::open(&layout)?;
+            let selectors = tpm::selectors(ek, tpm_pcrs.as_deref())?;
+            entries.put_with(&id, validity.validity(), dns, selectors)?;
+            entries.save()?;
+            format!("{id} is registered for its TPM.\n")
+        }
+        EntryCommand::Add { workload, validity, dns, token_minutes, .. } => {
             let id = workload.spiffe_id(&layout)?;
             let mut entries = Entries::open(&layout)?;
             entries.put(&id, validity.validity(), dns)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use x0_identity::tpm::TpmAttestor;
 use x0_identity::{JoinTokens, MemoryRegistry, RegistrationEntry, Selector, SpiffeId, StoredToken};
 
 use crate::init::{self, Layout};
@@ -95,12 +96,38 @@ impl Entries {
     /// an SVID of it, that the entry is its own.
     pub(crate) fn put(&mut self, id: &SpiffeId, validity: Duration, dns_names: &[String]) -> Result<()> {
         let selector = Selector::parse(&format!("join_token:{}", id.path()))?;
-        let mut entry = RegistrationEntry::new(id.clone(), validity).selector(selector);
+        self.put_with(id, validity, dns_names, [selector])
+    }
+
+    /// As [`put`](Entries::put), for a workload that has all of these selectors, or an SVID of the ID.
+    pub(crate) fn put_with(
+        &mut self,
+        id: &SpiffeId,
+        validity: Duration,
+        dns_names: &[String],
+        selectors: impl IntoIterator<Item = Selector>,
+    ) -> Result<()> {
+        let mut entry = RegistrationEntry::new(id.clone(), validity);
+        for selector in selectors {
+            entry = entry.selector(selector);
+        }
         for name in dns_names {
             entry = entry.dns_name(name).with_context(|| format!("cannot register `{name}`"))?;
         }
         self.registry.insert(entry);
         Ok(())
+    }
+}
+
+impl Entries {
+    /// The TPMs that the entries name: those that may attest.
+    pub(crate) fn enrolled(&self) -> TpmAttestor {
+        let mut attestor = TpmAttestor::new();
+        for selector in self.registry.iter().flat_map(RegistrationEntry::selectors) {
+            let digest = selector.to_string().strip_prefix("tpm:ek:").and_then(|digits| unhex(digits).ok());
+            digest.into_iter().for_each(|digest| attestor.enroll(digest));
+        }
+        attestor
     }
 }
 
@@ -170,11 +197,11 @@ fn moment(seconds: u64) -> Result<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).context("a time is too late")
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Result<[u8; 32]> {
+pub(crate) fn unhex(text: &str) -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         bail!("a hash does not have 64 hexadecimal digits");

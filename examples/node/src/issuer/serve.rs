@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use x0_identity::{ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, peer_spiffe_id};
 
 use super::commands::IssuerArgs;
-use super::{Answered, Issuer};
+use super::{Answered, Issuer, Step};
 use crate::causes::causes;
 use crate::init::Layout;
 use crate::log::Log;
@@ -86,7 +86,7 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, issuer: Issuer, log: Lo
     }
 }
 
-/// Answers one request. The SPIFFE ID, if it was issued.
+/// Answers one request, after a challenge if the evidence demands one. The SPIFFE ID, if it was issued.
 async fn connection(stream: TcpStream, tls: &TlsAcceptor, issuer: Issuer) -> Result<Option<String>> {
     let mut stream = tls.accept(stream).await.context("the TLS handshake failed")?;
     let (peer, binding) = {
@@ -98,8 +98,18 @@ async fn connection(stream: TcpStream, tls: &TlsAcceptor, issuer: Issuer) -> Res
     };
     let bytes = read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX).await.context("cannot read the request")?;
     // Reading files waits for the disk.
-    let answered = tokio::task::spawn_blocking(move || issuer.answer(peer, binding, bytes)).await;
-    let Answered { bytes, issued } = answered.context("the issuer ended")??;
+    let step = tokio::task::spawn_blocking(move || issuer.begin(peer, binding, bytes)).await;
+    let answered = match step.context("the issuer ended")?? {
+        Step::Answered(answered) => answered,
+        Step::Challenged { bytes, exchange } => {
+            write_frame(&mut stream, &bytes).await.context("cannot send the challenge")?;
+            let response = read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX).await;
+            let response = response.context("cannot read the response to the challenge")?;
+            let answered = tokio::task::spawn_blocking(move || exchange.respond(response)).await;
+            answered.context("the issuer ended")??
+        }
+    };
+    let Answered { bytes, issued } = answered;
     write_frame(&mut stream, &bytes).await.context("cannot send the answer")?;
     Ok(issued.map(|spiffe_id| spiffe_id.to_string()))
 }
