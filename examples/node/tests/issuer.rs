@@ -4,12 +4,17 @@
 mod common;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{Cluster, LIMIT, Process, answer, x0_node};
-use x0_identity::X509Svid;
+use rustls::{ClientConnection, StreamOwned};
+use x0_identity::{
+    Evidence, ISSUANCE_BINDING_LABEL, Identity, IssuanceAnswer, IssuanceRequest, RequestKey, SpiffeId,
+    TrustBundle, TrustDomain, X509Svid,
+};
 
 /// A TCP address that is free now.
 fn free() -> SocketAddr {
@@ -125,8 +130,8 @@ fn a_token_serves_one_node_and_wrong_arguments_are_refused() {
     issuer.logged("event=issuance-refused");
     assert!(!folder.join("svid.pem").exists());
     // What is no TLS does not disturb the issuer.
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    Write::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let line = issuer.logged("event=issuance-refused");
     assert!(line.contains("the TLS handshake failed"), "{line}");
 
@@ -142,6 +147,84 @@ fn a_token_serves_one_node_and_wrong_arguments_are_refused() {
     let json = answer(x0_node(&["entry", "list", "--json", "--dir"]).arg(cluster.root()));
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 4, "{json}");
+}
+
+/// An identity that dials the issuer of a cluster, with the SVID in a folder of it.
+fn dial(cluster: &Cluster, address: SocketAddr, folder: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let own = svid(&cluster.path(folder).join("svid.pem"));
+    let domain: TrustDomain = "test.example".parse().unwrap();
+    let bundle = TrustBundle::from_pem(domain, &fs::read(cluster.path("authority/bundle.pem")).unwrap());
+    let issuer = SpiffeId::parse("spiffe://test.example/issuer").unwrap();
+    let config = Identity::new(own, bundle.unwrap()).unwrap().issuance_client_config(issuer);
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let name = "issuer".try_into().unwrap();
+    StreamOwned::new(ClientConnection::new(config, name).unwrap(), stream)
+}
+
+fn framed(request: &IssuanceRequest) -> Vec<u8> {
+    let bytes = request.to_bytes();
+    [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat()
+}
+
+fn read_answer(stream: &mut impl Read) -> std::io::Result<IssuanceAnswer> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len)?;
+    let mut bytes = vec![0; u32::from_be_bytes(len) as usize];
+    stream.read_exact(&mut bytes)?;
+    Ok(IssuanceAnswer::from_bytes(&bytes).unwrap())
+}
+
+/// A machine with two identities renews both over one connection, ahead of the answers. The identity that TLS
+/// does not authenticate proves itself.
+#[test]
+fn several_renewals_share_a_connection() {
+    let address = free();
+    let cluster = Cluster::init_with(2, &["--issuer", &address.to_string()]);
+    let _issuer = start_issuer(&cluster, address);
+    let mut stream = dial(&cluster, address, "node-1");
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    let binding = stream.conn.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None).unwrap();
+    let id = |node: u64| {
+        SpiffeId::for_node(&"test.example".parse().unwrap(), x0_identity::NodeId::new(node).unwrap())
+    };
+    let (mut requests, mut keys) = (Vec::new(), Vec::new());
+    let other = svid(&cluster.path("node-2/svid.pem"));
+    for number in 0..6 {
+        let key = RequestKey::generate().unwrap();
+        let node = 1 + number % 2;
+        let evidence = if node == 1 {
+            Evidence::CurrentSvid
+        } else {
+            let proof = IssuanceRequest::proof(&id(2), &binding, key.request());
+            let signing = rustls::crypto::ring::sign::any_supported_type(other.key()).unwrap();
+            let scheme = rustls::SignatureScheme::ECDSA_NISTP256_SHA256;
+            let signature = signing.choose_scheme(&[scheme]).unwrap().sign(&proof).unwrap();
+            Evidence::Svid { chain: other.chain().to_vec(), signature }
+        };
+        requests.extend(framed(&IssuanceRequest::new(id(node), key.request().to_vec(), evidence)));
+        keys.push((node, key));
+    }
+    stream.write_all(&requests).unwrap();
+    stream.flush().unwrap();
+    let mut serial_numbers = std::collections::BTreeSet::new();
+    for (node, key) in keys {
+        let IssuanceAnswer::Issued { chain, .. } = read_answer(&mut stream).unwrap() else {
+            panic!("a refusal")
+        };
+        let issued = key.into_svid(chain).unwrap();
+        assert_eq!(*issued.spiffe_id(), id(node));
+        serial_numbers.insert(issued.serial_number().to_vec());
+    }
+    assert_eq!(serial_numbers.len(), 6);
+    // A refusal ends the connection: what TLS authenticated is node 1.
+    let key = RequestKey::generate().unwrap();
+    let of_other = IssuanceRequest::new(id(2), key.request().to_vec(), Evidence::CurrentSvid);
+    stream.write_all(&framed(&of_other)).unwrap();
+    assert!(matches!(read_answer(&mut stream), Ok(IssuanceAnswer::Refused { .. })));
+    assert!(stream.write_all(&framed(&of_other)).is_err() || read_answer(&mut stream).is_err());
 }
 
 /// A software TPM with a seed of its own.

@@ -9,7 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use x0_identity::{ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, peer_spiffe_id};
+use tokio_rustls::server::TlsStream;
+use x0_identity::{ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, SpiffeId, peer_spiffe_id};
 
 use super::commands::IssuerArgs;
 use super::{Answered, Issuer, Step};
@@ -20,8 +21,10 @@ use crate::signals::Stops;
 
 /// Most connections at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
-/// The time for a connection, from its start to the answer.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// The time for a handshake, for a request to arrive, and for its answer.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Most requests of one connection.
+const REQUESTS_MAX: usize = 64;
 /// How often the issuer takes a new SVID, and reads its files for that.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
@@ -71,14 +74,21 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, issuer: Issuer, log: Lo
         };
         let (tls, issuer, log) = (tls.clone(), issuer.clone(), log.clone());
         tokio::spawn(async move {
-            let served = timeout(CONNECTION_LIMIT, connection(stream, &tls, issuer)).await;
             let refused = |why: &str| log.event("issuance-refused", format!("peer={address} why={why}"));
-            match served {
-                Ok(Ok(Some(spiffe_id))) => {
-                    log.event("issued", format!("peer={address} identity={spiffe_id}"));
+            match timeout(REQUEST_LIMIT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let served = |served: Result<Option<SpiffeId>>| match served {
+                        Ok(Some(spiffe_id)) => {
+                            log.event("issued", format!("peer={address} identity={spiffe_id}"));
+                        }
+                        Ok(None) => refused("the answer to the peer has the reason"),
+                        Err(error) => refused(&causes(&error)),
+                    };
+                    connection(stream, &issuer, served).await;
                 }
-                Ok(Ok(None)) => refused("the answer to the peer has the reason"),
-                Ok(Err(error)) => refused(&causes(&error)),
+                Ok(Err(error)) => {
+                    refused(&causes(&anyhow::Error::new(error).context("the TLS handshake failed")));
+                }
                 Err(_) => refused("the peer was too slow"),
             }
             drop(slot);
@@ -86,32 +96,73 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, issuer: Issuer, log: Lo
     }
 }
 
-/// Answers one request, after a challenge if the evidence demands one. The SPIFFE ID, if it was issued.
-async fn connection(stream: TcpStream, tls: &TlsAcceptor, issuer: Issuer) -> Result<Option<String>> {
-    let mut stream = tls.accept(stream).await.context("the TLS handshake failed")?;
-    let (peer, binding) = {
-        let (_, tls) = stream.get_ref();
-        let chain = tls.peer_certificates();
-        let peer = chain.map(peer_spiffe_id).transpose().context("the peer has no SPIFFE ID")?;
-        let binding = tls.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
-        (peer, binding.context("the connection has no binding")?)
+/// Answers the requests of a connection in their order, and reports each: the SPIFFE ID, if it was issued. A peer
+/// that TLS has authenticated may send several, without waiting for the answers; any other one has one.
+async fn connection(
+    mut stream: TlsStream<TcpStream>,
+    issuer: &Issuer,
+    served: impl Fn(Result<Option<SpiffeId>>),
+) {
+    let (peer, binding) = match of_connection(&stream) {
+        Ok(both) => both,
+        Err(error) => return served(Err(error)),
     };
-    let bytes = read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX).await.context("cannot read the request")?;
+    let requests_max = if peer.is_some() { REQUESTS_MAX } else { 1 };
+    for number in 0..requests_max {
+        let frame = timeout(REQUEST_LIMIT, read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX)).await;
+        let bytes = match frame {
+            Ok(Ok(bytes)) => bytes,
+            // It wants no more.
+            Ok(Err(_)) | Err(_) if number > 0 => return,
+            Ok(Err(error)) => {
+                return served(Err(anyhow::Error::new(error).context("cannot read the request")));
+            }
+            Err(_) => return served(Err(anyhow::anyhow!("the peer was too slow"))),
+        };
+        let answered =
+            timeout(REQUEST_LIMIT, request(&mut stream, issuer, peer.clone(), binding, bytes)).await;
+        let answered = answered.unwrap_or_else(|_| Err(anyhow::anyhow!("the peer was too slow")));
+        let is_over = !matches!(answered, Ok(Some(_)));
+        served(answered);
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// The SPIFFE ID that TLS has authenticated, if any, and the binding of the connection.
+fn of_connection(stream: &TlsStream<TcpStream>) -> Result<(Option<SpiffeId>, [u8; 32])> {
+    let (_, tls) = stream.get_ref();
+    let chain = tls.peer_certificates();
+    let peer = chain.map(peer_spiffe_id).transpose().context("the peer has no SPIFFE ID")?;
+    let binding = tls.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
+    Ok((peer, binding.context("the connection has no binding")?))
+}
+
+/// Answers one request, after a challenge if the evidence demands one. The SPIFFE ID, if it was issued.
+async fn request(
+    stream: &mut TlsStream<TcpStream>,
+    issuer: &Issuer,
+    peer: Option<SpiffeId>,
+    binding: [u8; 32],
+    bytes: Vec<u8>,
+) -> Result<Option<SpiffeId>> {
+    let issuer = issuer.clone();
     // Reading files waits for the disk.
     let step = tokio::task::spawn_blocking(move || issuer.begin(peer, binding, bytes)).await;
     let answered = match step.context("the issuer ended")?? {
         Step::Answered(answered) => answered,
         Step::Challenged { bytes, exchange } => {
-            write_frame(&mut stream, &bytes).await.context("cannot send the challenge")?;
-            let response = read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX).await;
+            write_frame(stream, &bytes).await.context("cannot send the challenge")?;
+            let response = read_frame(stream, ISSUANCE_REQUEST_LEN_MAX).await;
             let response = response.context("cannot read the response to the challenge")?;
             let answered = tokio::task::spawn_blocking(move || exchange.respond(response)).await;
             answered.context("the issuer ended")??
         }
     };
     let Answered { bytes, issued } = answered;
-    write_frame(&mut stream, &bytes).await.context("cannot send the answer")?;
-    Ok(issued.map(|spiffe_id| spiffe_id.to_string()))
+    write_frame(stream, &bytes).await.context("cannot send the answer")?;
+    Ok(issued)
 }
 
 /// Reads a message that follows its length.

@@ -21,6 +21,10 @@ use crate::process::find_program;
 
 /// The most that issuing may take, as a multiple of cfssl's in the same turn.
 const MOST: f64 = 0.2;
+/// The place of cfssl among the systems.
+const CFSSL: usize = 3;
+/// Requests of a kept connection that wait for their answers.
+const AHEAD: u32 = 16;
 const ROOT: &str = "cfssl-bookworm";
 
 /// cfssl on PATH, or the one that was fetched.
@@ -130,16 +134,60 @@ impl Http {
     }
 }
 
-/// Renews the SVID over a new connection, with a new key.
-fn renew(config: &Arc<ClientConfig>, port: u16) -> Result<()> {
+/// A request with a new key.
+fn request() -> Result<(RequestKey, Vec<u8>)> {
     let key = RequestKey::generate()?;
     let request = IssuanceRequest::new(id("web")?, key.request().to_vec(), Evidence::CurrentSvid);
-    let mut stream = dial(config, port)?;
-    write_message(&mut stream, &request.to_bytes())?;
-    match IssuanceAnswer::from_bytes(&read_message(&mut stream)?)? {
+    let bytes = request.to_bytes();
+    Ok((key, bytes))
+}
+
+fn take(key: RequestKey, answer: &[u8]) -> Result<()> {
+    match IssuanceAnswer::from_bytes(answer)? {
         IssuanceAnswer::Issued { chain, .. } => drop(key.into_svid(chain)?),
         other => bail!("the issuer refused: {other:?}"),
     }
+    Ok(())
+}
+
+/// Renews the SVID over a new connection.
+fn renew(config: &Arc<ClientConfig>, port: u16) -> Result<()> {
+    let (key, request) = request()?;
+    let mut stream = dial(config, port)?;
+    write_message(&mut stream, &request)?;
+    take(key, &read_message(&mut stream)?)
+}
+
+/// Renews the SVID again and again over one connection, with [`AHEAD`] requests ahead of their answers.
+fn renew_over_one(config: &Arc<ClientConfig>, port: u16, count: u32) -> Result<()> {
+    let mut stream = dial(config, port)?;
+    let mut left = count;
+    while left > 0 {
+        let ahead = left.min(AHEAD);
+        let mut keys = Vec::new();
+        for _ in 0..ahead {
+            let (key, request) = request()?;
+            write_message(&mut stream, &request)?;
+            keys.push(key);
+        }
+        for key in keys {
+            take(key, &read_message(&mut stream)?)?;
+        }
+        left -= ahead;
+    }
+    Ok(())
+}
+
+/// The handshake of a connection on which nothing is asked.
+fn handshake(config: &Arc<ClientConfig>, port: u16) -> Result<()> {
+    let mut stream = dial(config, port)?;
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    stream.conn.send_close_notify();
+    stream.flush()?;
+    // Until the server has verified the client and closes.
+    let _ = stream.sock.read_to_end(&mut Vec::new());
     Ok(())
 }
 
@@ -147,21 +195,26 @@ pub(super) fn run(options: &Options) -> Result<Case> {
     let kit = Kit::new()?;
     let count = options.count(2_000);
     let how = format!(
-        "{count} certificates (ECDSA P-256) in each turn, one at a time. x0-identity: a new connection over mutual TLS 1.3 and a new key each, \
-         the proof of possession verified; cfssl: one kept connection without TLS, the same request each time. In memory: with the key."
+        "{count} certificates (ECDSA P-256) in each turn. x0-identity: mutual TLS 1.3, a new key each, the proof of possession verified; cfssl: \
+         one kept connection without TLS, the same request each time, one at a time. In memory: with the key."
     );
+    let ahead = format!("x0-identity, attested over a kept mutual TLS connection, {AHEAD} requests ahead");
     let systems = [
-        "x0-identity, attested over mutual TLS",
+        "x0-identity, attested over a new mutual TLS connection each",
+        &ahead,
+        "x0-identity, the mutual TLS handshake alone",
         "cfssl serve (Debian), plain HTTP",
         "x0-identity in memory",
     ];
     let mut case = Case::new("identity", "issue an SVID", how, systems.map(str::to_owned).to_vec());
     let client = kit.identity("web")?.issuance_client_config(id("server")?);
-    let mut own = kit.worker(Mode::Issue)?;
+    // One process for each: none waits for a connection of another one.
+    let (mut each_own, mut kept, mut bare) =
+        (kit.worker(Mode::Issue)?, kit.worker(Mode::Issue)?, kit.worker(Mode::Issue)?);
     let mut peer = match cfssl(&kit).and_then(|peer| Ok((Http::new(peer.port)?, peer))) {
         Ok(peer) => Some(peer),
         Err(error) => {
-            case.miss(1, format!("{error:#}"));
+            case.miss(CFSSL, format!("{error:#}"));
             None
         }
     };
@@ -170,7 +223,9 @@ pub(super) fn run(options: &Options) -> Result<Case> {
         CPU,
         options.turns,
         &mut [
-            &mut || own.cpu_of_each(count, |port| renew(&client, port)),
+            &mut || each_own.cpu_of_each(count, |port| renew(&client, port)),
+            &mut || kept.cpu_of_all(count, |port| renew_over_one(&client, port, count)),
+            &mut || bare.cpu_of_each(count, |port| handshake(&client, port)),
             &mut || {
                 let (http, peer) = peer.as_mut().context("no cfssl")?;
                 peer.cpu_of_each(count, |_| http.issue())
@@ -183,7 +238,10 @@ pub(super) fn run(options: &Options) -> Result<Case> {
             },
         ],
     )?;
-    let ratio = case.paired_ratio(CPU, 0, 1);
-    case.aim("processor time of the server beside cfssl in the same turn", ratio, MOST, "x");
+    for (system, what) in [(0, "a new connection each"), (1, "a kept connection")] {
+        let ratio = case.paired_ratio(CPU, system, CFSSL);
+        let what = format!("processor time of the server beside cfssl in the same turn, {what}");
+        case.aim(what, ratio, MOST, "x");
+    }
     Ok(case)
 }

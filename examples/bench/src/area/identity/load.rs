@@ -92,12 +92,15 @@ impl Running {
         count: u32,
         mut repeat: impl FnMut(u16) -> Result<()>,
     ) -> Result<f64> {
+        self.cpu_of_all(count, |port| (0..count).try_for_each(|_| repeat(port)))
+    }
+
+    /// The same of a load that makes all repetitions itself.
+    pub(super) fn cpu_of_all(&mut self, count: u32, load: impl FnOnce(u16) -> Result<()>) -> Result<f64> {
         let before = self.cpu()?;
-        for _ in 0..count {
-            if let Err(error) = repeat(self.port) {
-                self.server.check()?;
-                return Err(error.context(self.server.log_end()));
-            }
+        if let Err(error) = load(self.port) {
+            self.server.check()?;
+            return Err(error.context(self.server.log_end()));
         }
         Ok((self.cpu()? - before).as_secs_f64() * 1e6 / f64::from(count))
     }

@@ -112,27 +112,33 @@ fn issue(authority: &Authority, listener: &TcpListener) -> Result<()> {
     let begun = Instant::now();
     let mut number = 0;
     each_connection(listener, &identity.issuance_server_config()?, |stream| {
-        let bytes = read_message(stream)?;
+        let mut bytes = read_message(stream)?;
         let peer = match stream.conn.peer_certificates() {
             Some(chain) => Some(peer_spiffe_id(chain)?),
             None => None,
         };
         let binding = stream.conn.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None)?;
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        number += 1;
-        let input = IssuanceServerInput::Request { id: number, peer, binding, bytes, wall };
-        engine.handle(begun.elapsed(), input)?;
-        while let Some(output) = engine.poll_output() {
-            match output {
-                IssuanceServerOutput::Sign { id, to_be_signed } => {
-                    let signature = Some(authority.sign(&to_be_signed)?);
-                    engine.handle(begun.elapsed(), IssuanceServerInput::Signed { id, signature })?;
+        loop {
+            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+            number += 1;
+            let input = IssuanceServerInput::Request { id: number, peer: peer.clone(), binding, bytes, wall };
+            engine.handle(begun.elapsed(), input)?;
+            while let Some(output) = engine.poll_output() {
+                match output {
+                    IssuanceServerOutput::Sign { id, to_be_signed } => {
+                        let signature = Some(authority.sign(&to_be_signed)?);
+                        engine.handle(begun.elapsed(), IssuanceServerInput::Signed { id, signature })?;
+                    }
+                    IssuanceServerOutput::Answer { bytes, .. } => write_message(stream, &bytes)?,
+                    other => bail!("no attestor for {other:?}"),
                 }
-                IssuanceServerOutput::Answer { bytes, .. } => write_message(stream, &bytes)?,
-                other => bail!("no attestor for {other:?}"),
+            }
+            // The client has no further request when it closes the connection.
+            match read_message(stream) {
+                Ok(next) => bytes = next,
+                Err(_) => return Ok(()),
             }
         }
-        Ok(())
     })
 }
 
