@@ -80,14 +80,14 @@ struct Exchange {
     issuer: Issuer,
     authority: Authority,
     engine: IssuanceServer<MemoryRegistry>,
-    pending: PendingTpm,
+    pending: Box<PendingTpm>,
 }
 
 /// What an attestor says of evidence.
 enum Verdict {
     Proved(Proof),
     Refused(String),
-    Challenge(Vec<u8>, PendingTpm),
+    Challenge(Vec<u8>, Box<PendingTpm>),
 }
 
 impl Issuer {
@@ -186,7 +186,7 @@ impl Issuer {
                     entries.enrolled().begin(&evidence, binding).map_err(|error| error.to_string())
                 });
                 match begun {
-                    Ok((challenge, pending)) => Verdict::Challenge(challenge.to_bytes(), pending),
+                    Ok((challenge, pending)) => Verdict::Challenge(challenge.to_bytes(), Box::new(pending)),
                     Err(why) => Verdict::Refused(why),
                 }
             }
@@ -200,7 +200,7 @@ impl Exchange {
     fn respond(mut self, bytes: Vec<u8>) -> Result<Answered> {
         let _turn = self.issuer.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // An entry may have been removed meanwhile.
-        *self.engine.registry_mut() = Entries::open(&self.issuer.layout)?.registry.clone();
+        *self.engine.registry_mut() = Entries::open(&self.issuer.layout)?.registry;
         let (mut pending, wall) = (Some(self.pending), wall());
         self.engine.handle(Duration::ZERO, IssuanceServerInput::Response { id: 0, bytes })?;
         loop {

@@ -42,7 +42,7 @@ pub(crate) struct EntryArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EntryCommand {
-    /// Register a SPIFFE ID, or change its entry, and print a join token for its workload
+    /// Register a SPIFFE ID, or change its entry, and print a join token for its workload unless a TPM attests it
     Add {
         #[command(flatten)]
         workload: WorkloadArgs,
