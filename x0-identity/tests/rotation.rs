@@ -1,4 +1,5 @@
-//! Rotations, new roots, federation changes and a suspend while connections are made all the time: none fails.
+//! Rotations, new roots, federation changes and a suspend while connections are made all the time: none
+//! fails.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;
@@ -166,8 +167,8 @@ impl Handshake {
     }
 }
 
-/// A client, a server, and a guest of a federated trust domain. 2,000 connections begin in each virtual second, and
-/// some are under way at each change.
+/// A client, a server, and a guest of a federated trust domain. 2,000 connections begin in each virtual
+/// second, and some are under way at each change.
 struct World {
     clock: Clock,
     clients: [Arc<ClientConfig>; 2],
@@ -209,8 +210,8 @@ impl World {
     }
 }
 
-/// The whole life of roots and time: a new root in four steps, a foreign trust domain that does the same and is
-/// restricted, and 24 hours of suspend, after which the renewal comes late. No connection fails.
+/// The whole life of roots and time: a new root in four steps, a foreign trust domain that does the same and
+/// is restricted, and 24 hours of suspend, after which the renewal comes late. No connection fails.
 #[test]
 fn no_connection_fails_over_new_roots_a_federation_change_and_a_suspend() {
     const EACH: usize = 300;

@@ -1,5 +1,6 @@
-//! Unmodified TLS programs with SVIDs of our issuer, over mutual TLS in both directions: nginx, haproxy, openssl,
-//! GnuTLS, and curl as a client. Those that verify host names find the DNS name of the registration entry.
+//! Unmodified TLS programs with SVIDs of our issuer, over mutual TLS in both directions: nginx, haproxy,
+//! openssl, GnuTLS, and curl as a client. Those that verify host names find the DNS name of the registration
+//! entry.
 //!
 //! A program that is not on this machine is skipped; `.ci/run` installs them and sets `X0_SPIFFE_CI`.
 #![cfg(unix)]
@@ -57,9 +58,9 @@ impl Kit {
         let authority = || Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
         let kit = Kit { folder: tempfile::tempdir().unwrap(), authority: authority(), stranger: authority() };
         for (file, text) in [
-            ("server.pem", issue(&kit.authority, "server").to_pem().to_string()),
-            ("client.pem", issue(&kit.authority, "client").to_pem().to_string()),
-            ("stranger.pem", issue(&kit.stranger, "client").to_pem().to_string()),
+            ("server.pem", issue(&kit.authority, "server").to_pem()),
+            ("client.pem", issue(&kit.authority, "client").to_pem()),
+            ("stranger.pem", issue(&kit.stranger, "client").to_pem()),
             ("bundle.pem", kit.authority.bundle().to_pem()),
         ] {
             fs::write(kit.path(file), text).unwrap();
@@ -192,8 +193,8 @@ fn shows_page(output: &Output) -> bool {
     String::from_utf8_lossy(&output.stdout).contains("from a server")
 }
 
-/// A foreign client reaches our server with its SVID; with that of a stranger it does not, and it refuses a server
-/// of a stranger.
+/// A foreign client reaches our server with its SVID; with that of a stranger it does not, and it refuses a
+/// server of a stranger.
 fn check_client(kit: &Kit, client: impl Fn(&str, u16) -> Output) {
     let port = server(&kit.identity("server"));
     let output = client(&kit.path("client.pem"), port);
@@ -205,8 +206,8 @@ fn check_client(kit: &Kit, client: impl Fn(&str, u16) -> Output) {
     assert!(!shows_page(&output), "the client accepted a stranger: {output:?}");
 }
 
-/// Our client reaches a foreign server, which proves its SPIFFE ID; the server refuses a stranger, and our client a
-/// server of a stranger.
+/// Our client reaches a foreign server, which proves its SPIFFE ID; the server refuses a stranger, and our
+/// client a server of a stranger.
 fn check_server(kit: &Kit, expected: &str, start: impl Fn(&str, u16) -> Running) {
     let port = free_port();
     let running = start("server.pem", port);

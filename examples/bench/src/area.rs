@@ -56,7 +56,7 @@ pub(crate) fn all() -> Vec<Area> {
         },
         Area {
             name: "identity",
-            about: "x0-identity beside rustls-webpki, jsonwebtoken and h2, which are built in, cfssl and nginx",
+            about: "x0-identity beside rustls-webpki and jsonwebtoken, which are built in, cfssl, nginx and tonic",
             needs: vec![
                 need("cfssl (Debian: golang-cfssl)", identity::present().0, fetched),
                 need("nginx (Debian: nginx)", identity::present().1, fetched),

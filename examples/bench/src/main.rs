@@ -36,7 +36,7 @@ enum Area {
     Crdt(area::crdt::Options),
     /// A channel of an x0-mesh mux beside the bare transport and plain quinn
     Mesh(area::mesh::Options),
-    /// x0-identity beside webpki, jsonwebtoken, cfssl, nginx and h2
+    /// x0-identity beside webpki, jsonwebtoken, cfssl, nginx and tonic
     Identity(area::identity::Options),
     /// The detectors of x0-mapek beside a textbook cumulative sum and the theoretical limit
     Mapek(area::mapek::Options),

@@ -1,6 +1,6 @@
-//! A revocation spreads over fifty nodes whose network loses datagrams, in virtual time: every node refuses the
-//! revoked SVID, and its open connection ends. Replicas, revocations and identities are those of the node; the
-//! network between them is a queue.
+//! A revocation spreads over fifty nodes whose network loses datagrams, in virtual time: every node refuses
+//! the revoked SVID, and its open connection ends. Replicas, revocations and identities are those of the
+//! node; the network between them is a queue.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

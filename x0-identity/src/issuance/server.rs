@@ -186,8 +186,8 @@ pub enum IssuanceServerOutput {
         /// The bytes.
         to_be_signed: Vec<u8>,
     },
-    /// Send the answer. The connection may stay for further requests, each with a number of its own, which are
-    /// answered in their order: the handshake costs more than a renewal. Bound them.
+    /// Send the answer. The connection may stay for further requests, each with a number of its own, which
+    /// are answered in their order: the handshake costs more than a renewal. Bound them.
     Answer {
         /// The number of the request.
         id: u64,
@@ -219,9 +219,9 @@ pub enum IssuanceServerError {
 /// The issuer's side of the exchange, as an engine: it reads requests, has evidence attested, looks entries
 /// up, has certificates signed, and answers. Attestors, the store of entries and the key are elsewhere.
 ///
-/// Several requests may share a connection, one after the other or ahead of their answers. Several identities of
-/// one machine share one as well: TLS authenticates one of them, and each other one proves that it is held by
-/// [`Evidence::Svid`], which is bound to the connection.
+/// Several requests may share a connection, one after the other or ahead of their answers. Several identities
+/// of one machine share one as well: TLS authenticates one of them, and each other one proves that it is held
+/// by [`Evidence::Svid`], which is bound to the connection.
 ///
 /// A renewal is a request over mutual TLS for the SPIFFE ID of the peer. It needs no attestor, and no more
 /// than that the ID is registered still.

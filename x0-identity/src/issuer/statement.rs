@@ -58,8 +58,8 @@ pub enum SignedStatementError {
 
 impl SignedStatement {
     /// The bytes that the key of an authority signs: a name for this use, the purpose, the trust domain and
-    /// the content. Purpose and trust domain end with a zero byte, which a trust domain never contains; a zero
-    /// byte in a purpose is left out.
+    /// the content. Purpose and trust domain end with a zero byte, which a trust domain never contains; a
+    /// zero byte in a purpose is left out.
     #[must_use]
     pub fn to_be_signed(purpose: &str, trust_domain: &TrustDomain, content: &[u8]) -> Vec<u8> {
         let purpose = purpose.replace('\0', "");

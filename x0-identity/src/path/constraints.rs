@@ -85,8 +85,8 @@ struct Subtrees<'a> {
     has_domains: bool,
 }
 
-/// Whether each base for DNS names is a domain. Each base is a `GeneralName`, also one of a form that constrains
-/// nothing here.
+/// Whether each base for DNS names is a domain. Each base is a `GeneralName`, also one of a form that
+/// constrains nothing here.
 fn check_bases(subtrees: &[u8]) -> Result<bool, Broken> {
     let (mut subtrees, mut has_domains) = (Reader::new(subtrees), true);
     while !subtrees.is_empty() {
@@ -176,8 +176,8 @@ fn ends_with(name: &[u8], end: &[u8]) -> bool {
     name.len() >= end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end)
 }
 
-/// The "preferred name syntax" that RFC 5280 §4.2.1.6 demands (RFC 1034 §3.5, RFC 1123 §2.1), with underscores,
-/// which names of services have. A last label of digits is that of an address.
+/// The "preferred name syntax" that RFC 5280 §4.2.1.6 demands (RFC 1034 §3.5, RFC 1123 §2.1), with
+/// underscores, which names of services have. A last label of digits is that of an address.
 fn is_domain(name: &[u8]) -> bool {
     let is_label = |label: &[u8]| {
         matches!(label.len(), 1..=63)

@@ -1,4 +1,5 @@
-//! Public areas of keys (`TPMT_PUBLIC`, TPM 2.0 Library part 2, §12.2.4): on P-256, and endorsement keys of RSA.
+//! Public areas of keys (`TPMT_PUBLIC`, TPM 2.0 Library part 2, §12.2.4): on P-256, and endorsement keys of
+//! RSA.
 
 use std::vec::Vec;
 

@@ -1,5 +1,6 @@
-//! The public operation of endorsement keys of RSA: RSAES-OAEP (RFC 8017 §7.1) with 2,048 bits and the exponent
-//! 65,537. What is computed here is public but for the seed, which is padded and serves one attestation.
+//! The public operation of endorsement keys of RSA: RSAES-OAEP (RFC 8017 §7.1) with 2,048 bits and the
+//! exponent 65,537. What is computed here is public but for the seed, which is padded and serves one
+//! attestation.
 
 use std::vec::Vec;
 

@@ -55,7 +55,8 @@ impl TrustBundleSet {
         }
     }
 
-    /// Whether the workload is not excluded by a restriction. The set may lack the bundle of its trust domain.
+    /// Whether the workload is not excluded by a restriction. The set may lack the bundle of its trust
+    /// domain.
     #[must_use]
     pub fn admits(&self, spiffe_id: &SpiffeId) -> bool {
         self.admitted.get(spiffe_id.trust_domain()).is_none_or(|admitted| admitted.contains(spiffe_id))

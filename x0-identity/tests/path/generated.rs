@@ -123,8 +123,8 @@ impl Comparison {
     }
 }
 
-/// Differences for which the features do not tell: a changed byte makes another purpose, or another spelling of
-/// a name.
+/// Differences for which the features do not tell: a changed byte makes another purpose, or another spelling
+/// of a name.
 fn by_content(vector: &Vector) -> Vec<Known> {
     let mut known = Vec::new();
     if vector.chain.iter().any(|der| der.windows(ANY_USAGE.len()).any(|bytes| bytes == ANY_USAGE)) {
@@ -163,7 +163,7 @@ fn names_of(der: &[u8]) -> Option<[Vec<u8>; 2]> {
 /// The content of the first element, and what follows it.
 fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, head) = match *der.get(1)? {
-        len @ 0..0x80 => (usize::from(len), 2),
+        len @ 0..=0x7f => (usize::from(len), 2),
         0x81 => (usize::from(*der.get(2)?), 3),
         0x82 => (usize::from(u16::from_be_bytes([*der.get(2)?, *der.get(3)?])), 4),
         _ => return None,

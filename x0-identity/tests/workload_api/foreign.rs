@@ -2,8 +2,8 @@
 //! (tonic); and a server with tonic for ours.
 //!
 //! `.ci/run` installs the first, builds the second (`tests/foreign/`), and names them in `X0_SPIFFE_PYTHON`
-//! (an interpreter) and `X0_SPIFFE_RUST` (the program), and the server in `X0_TONIC`. Each prints what it received, and waits for what the
-//! server sends next.
+//! (an interpreter) and `X0_SPIFFE_RUST` (the program), and the server in `X0_TONIC`. Each prints what it
+//! received, and waits for what the server sends next.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -104,8 +104,8 @@ fn the_client_of_rust() {
     }
 }
 
-/// Our client against a server with tonic (`tests/foreign/src/bin`), over rotations and a new start of the server. It
-/// has one of the methods: the others are `Unimplemented`, which must not disturb the one.
+/// Our client against a server with tonic (`tests/foreign/src/bin`), over rotations and a new start of the
+/// server. It has one of the methods: the others are `Unimplemented`, which must not disturb the one.
 #[test]
 fn a_server_with_tonic() {
     let Some(command) = program("X0_TONIC", &[]) else { return };

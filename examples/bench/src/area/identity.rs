@@ -124,3 +124,68 @@ fn in_turns(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn options(only: &[&str], turns: usize, quick: bool) -> Options {
+        Options { json: None, quick, turns, only: only.iter().map(ToString::to_string).collect() }
+    }
+
+    #[test]
+    fn unknown_parts_and_too_few_turns_are_refused() {
+        let error = run(&options(&["verfy"], 5, false)).unwrap_err().to_string();
+        assert!(error.contains("verfy") && error.contains("verify, jwt"), "{error}");
+        let error = run(&options(&[], 4, false)).unwrap_err().to_string();
+        assert!(error.contains("five turns"), "{error}");
+        assert_eq!((options(&[], 5, true).count(2_000), options(&[], 5, true).count(1)), (200, 1));
+        assert_eq!(options(&[], 5, false).count(2_000), 2_000);
+    }
+
+    /// Each turn begins with another system, and one that is missing is not measured.
+    #[test]
+    fn systems_take_turns() {
+        let order = RefCell::new(Vec::new());
+        let names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let mut case = Case::new("identity", "turns", "", names);
+        case.miss(1, "not here");
+        let measure = |system: usize, value: f64| {
+            order.borrow_mut().push(system);
+            Ok(value)
+        };
+        let mut turn = 0.0;
+        in_turns(
+            &mut case,
+            TIME,
+            3,
+            &mut [
+                &mut || {
+                    turn += 1.0;
+                    measure(0, turn)
+                },
+                &mut || measure(1, 0.0),
+                &mut || measure(2, 4.0),
+            ],
+        )
+        .unwrap();
+        assert_eq!(*order.borrow(), [0, 2, 2, 0, 2, 0]);
+        assert_eq!((case.median(TIME, 0), case.median(TIME, 1)), (Some(2.0), None));
+        // Of the ratios 1/4, 2/4 and 3/4.
+        assert_eq!(case.paired_ratio(TIME, 0, 2), Some(0.5));
+    }
+
+    #[test]
+    fn a_failure_of_a_repetition_ends_the_turn() {
+        let mut calls = 0;
+        let failed = each(10, || {
+            calls += 1;
+            ensure!(calls < 3, "no more");
+            Ok(())
+        });
+        assert_eq!((failed.unwrap_err().to_string().as_str(), calls), ("no more", 3));
+        assert!(each(10, || Ok(())).unwrap() >= 0.0);
+    }
+}

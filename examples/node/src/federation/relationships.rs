@@ -1,4 +1,5 @@
-//! The relationships of a cluster: one statement, signed by its authority, that is a key of the CRDT keyspace.
+//! The relationships of a cluster: one statement, signed by its authority, that is a key of the CRDT
+//! keyspace.
 
 use std::collections::BTreeSet;
 

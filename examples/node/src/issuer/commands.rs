@@ -42,7 +42,8 @@ pub(crate) struct EntryArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EntryCommand {
-    /// Register a SPIFFE ID, or change its entry, and print a join token for its workload unless a TPM attests it
+    /// Register a SPIFFE ID, or change its entry, and print a join token for its workload unless a TPM
+    /// attests it
     Add {
         #[command(flatten)]
         workload: WorkloadArgs,
@@ -51,8 +52,8 @@ pub(crate) enum EntryCommand {
         /// A DNS name for TLS clients that verify host names; may be repeated
         #[arg(long, value_name = "NAME")]
         dns: Vec<String>,
-        /// The digest of the endorsement key of the workload's TPM, as `entry tpm` prints it on its machine: the
-        /// workload attests by the TPM, and gets no join token
+        /// The digest of the endorsement key of the workload's TPM, as `entry tpm` prints it on its machine:
+        /// the workload attests by the TPM, and gets no join token
         #[arg(long, value_name = "DIGEST")]
         tpm_ek: Option<String>,
         /// Admit the TPM only while its registers 0 to 7 have this digest, as `entry tpm` prints it

@@ -96,8 +96,8 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, issuer: Issuer, log: Lo
     }
 }
 
-/// Answers the requests of a connection in their order, and reports each: the SPIFFE ID, if it was issued. A peer
-/// that TLS has authenticated may send several, without waiting for the answers; any other one has one.
+/// Answers the requests of a connection in their order, and reports each: the SPIFFE ID, if it was issued. A
+/// peer that TLS has authenticated may send several, without waiting for the answers; any other one has one.
 async fn connection(
     mut stream: TlsStream<TcpStream>,
     issuer: &Issuer,

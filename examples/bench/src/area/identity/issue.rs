@@ -245,3 +245,67 @@ pub(super) fn run(options: &Options) -> Result<Case> {
     }
     Ok(case)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What [`Http`] makes of an answer, which comes in pieces.
+    fn answered(pieces: &'static [&'static str]) -> Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream);
+            let (mut line, mut len) = (String::new(), 0);
+            while line != "\r\n" {
+                line.clear();
+                reader.read_line(&mut line).unwrap();
+                len = line.strip_prefix("Content-Length: ").map_or(len, |len| len.trim().parse().unwrap());
+            }
+            let mut body = vec![0; len];
+            reader.read_exact(&mut body).unwrap();
+            assert!(String::from_utf8(body).unwrap().contains("BEGIN CERTIFICATE REQUEST"));
+            for piece in pieces {
+                reader.get_mut().write_all(piece.as_bytes()).unwrap();
+                reader.get_mut().flush().unwrap();
+            }
+        });
+        let result = Http::new(port).and_then(|mut http| http.issue());
+        server.join().unwrap();
+        result
+    }
+
+    #[test]
+    fn answers_of_cfssl_are_read_to_their_end() {
+        let body = "-----BEGIN CERTIFICATE-----";
+        answered(&["HTTP/1.1 200 OK\r\nContent-Length: 27\r\n", "\r\n-----BEGIN ", "CERTIFICATE-----"])
+            .unwrap();
+        assert_eq!(body.len(), 27);
+        answered(&[
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "b\r\n-----BEGIN \r\n10\r\nCERTIFICATE-----\r\n0\r\n\r\n",
+        ])
+        .unwrap_err();
+        answered(&[
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "1b\r\n-----BEGIN CERTIFICATE-----\r\n0\r\n\r\n",
+        ])
+        .unwrap();
+        let refused = answered(&["HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno"]).unwrap_err();
+        assert!(refused.to_string().contains("cfssl did not issue: no"), "{refused}");
+        answered(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"]).unwrap_err();
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_an_error() {
+        let (key, request) = request().unwrap();
+        let read = IssuanceRequest::from_bytes(&request).unwrap();
+        assert_eq!((read.spiffe_id, read.evidence), (id("web").unwrap(), Evidence::CurrentSvid));
+        let refusal = x0_identity::IssuanceRefusal::NotRegistered;
+        let refused = IssuanceAnswer::Refused { refusal, text: "not here".into() }.to_bytes();
+        assert!(take(key, &refused).unwrap_err().to_string().contains("not here"));
+    }
+}

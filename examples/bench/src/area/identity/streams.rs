@@ -1,7 +1,8 @@
 //! 1,000 streams of the Workload API: how long a rotation takes to reach all, and the memory of the server
-//! for each, beside a server of the same messages by h2, the HTTP/2 of tonic.
+//! for each, beside a server of the same messages with tonic.
 
-pub(super) mod peer;
+mod message;
+mod tonic;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -17,6 +18,8 @@ use super::load::{Kit, Running};
 use super::worker::Mode;
 use crate::case::{Case, Metric};
 
+/// The place of tonic among the systems.
+const TONIC: usize = 1;
 const STREAMS: usize = 1_000;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -25,8 +28,8 @@ const P99: Metric = Metric { name: "a rotation reaches a stream, 99 %", unit: "m
 const MEMORY: Metric = Metric { name: "memory of the server for each stream", unit: "KiB" };
 
 /// The socket of a server in the folder of its kit.
-pub(super) fn socket_name(mode: Mode) -> String {
-    format!("{}.sock", mode.name())
+pub(super) fn socket_name(server: &str) -> String {
+    format!("{server}.sock")
 }
 
 struct Subscriber {
@@ -101,9 +104,8 @@ struct Subscribed {
 }
 
 impl Subscribed {
-    fn new(kit: &Kit, mode: Mode, streams: usize) -> Result<Subscribed> {
-        let server = kit.worker(mode)?;
-        let path = kit.folder.path().join(socket_name(mode));
+    fn new(kit: &Kit, server: Running, name: &str, streams: usize) -> Result<Subscribed> {
+        let path = kit.folder.path().join(socket_name(name));
         let mut subscribers = Vec::new();
         let mut before = server.resident()?;
         for number in 0..=streams {
@@ -132,24 +134,51 @@ pub(super) fn run(options: &Options) -> Result<Case> {
         "{streams} streams of X.509-SVIDs on connections of their own over a Unix domain socket; a rotation in each turn. \
          One thread reads all streams in turn."
     );
-    let systems = ["x0-identity", "h2 0.4 on tokio"].map(str::to_owned).to_vec();
+    let systems = ["x0-identity", "tonic 0.14"].map(str::to_owned).to_vec();
     let mut case = Case::new("identity", "streams of the Workload API", how, systems);
     let kit = Kit::new()?;
-    let mut servers =
-        [Subscribed::new(&kit, Mode::Workload, streams)?, Subscribed::new(&kit, Mode::WorkloadH2, streams)?];
+    let own = Subscribed::new(&kit, kit.worker(Mode::Workload)?, Mode::Workload.name(), streams)?;
+    let mut servers = vec![own];
+    match tonic::start(&kit).and_then(|server| Subscribed::new(&kit, server, tonic::NAME, streams)) {
+        Ok(server) => servers.push(server),
+        Err(error) => case.miss(TONIC, format!("{error:#}")),
+    }
     for (system, server) in servers.iter().enumerate() {
         case.add(MEMORY, system, server.memory / 1024.0);
     }
     for turn in 0..options.turns {
         for place in 0..servers.len() {
             let system = (place + turn) % servers.len();
+            if system == TONIC {
+                tonic::write_message(&kit)?;
+            }
             let times = servers[system].rotate()?;
-            case.add(P50, system, times[times.len() / 2].as_secs_f64() * 1e3);
-            case.add(P99, system, times[times.len() * 99 / 100].as_secs_f64() * 1e3);
+            case.add(P50, system, quantile(&times, 50).as_secs_f64() * 1e3);
+            case.add(P99, system, quantile(&times, 99).as_secs_f64() * 1e3);
         }
     }
     case.aim("a rotation reaches 99 % of the streams", case.median(P99, 0), 1_000.0, "ms");
-    let peer = case.median(MEMORY, 1).unwrap_or_default();
-    case.aim("memory of the server for each stream", case.median(MEMORY, 0), peer, "KiB");
+    if let Some(peer) = case.median(MEMORY, TONIC) {
+        case.aim("memory of the server for each stream, beside tonic", case.median(MEMORY, 0), peer, "KiB");
+    }
     Ok(case)
+}
+
+/// The time in which so many percent of the streams had the rotation. `times` is sorted and not empty.
+fn quantile(times: &[Duration], percent: usize) -> Duration {
+    times[(times.len() * percent / 100).min(times.len() - 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_one_of_the_times() {
+        let times: Vec<Duration> = (1..=1_000).map(Duration::from_millis).collect();
+        assert_eq!(quantile(&times, 50), Duration::from_millis(501));
+        assert_eq!(quantile(&times, 99), Duration::from_millis(991));
+        assert_eq!(quantile(&times, 100), Duration::from_millis(1_000));
+        assert_eq!(quantile(&times[..1], 99), Duration::from_millis(1));
+    }
 }

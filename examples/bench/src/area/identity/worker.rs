@@ -26,8 +26,6 @@ pub(crate) enum Mode {
     Page,
     /// The Workload API; each connection to the port rotates the SVID
     Workload,
-    /// The same messages by h2
-    WorkloadH2,
 }
 
 impl Mode {
@@ -36,7 +34,6 @@ impl Mode {
             Mode::Issue => "issue",
             Mode::Page => "page",
             Mode::Workload => "workload",
-            Mode::WorkloadH2 => "workload-h2",
         }
     }
 }
@@ -57,12 +54,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let pem = std::fs::read(options.folder.join("authority.pem"))?;
     let authority = Authority::from_pem(&pem)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
-    let socket = options.folder.join(streams::socket_name(options.mode));
     match options.mode {
         Mode::Issue => issue(&authority, &listener),
         Mode::Page => page(&authority, &listener),
-        Mode::Workload => workload(&authority, &listener, socket),
-        Mode::WorkloadH2 => streams::peer::serve(&authority, &listener, &socket),
+        Mode::Workload => {
+            workload(&authority, &listener, options.folder.join(streams::socket_name(options.mode.name())))
+        }
     }
 }
 
@@ -182,4 +179,22 @@ fn workload(authority: &Authority, listener: &TcpListener, socket: PathBuf) -> R
     }
     std::thread::sleep(Duration::MAX);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_they_were_written_and_bounded() {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, b"one").unwrap();
+        write_message(&mut bytes, b"").unwrap();
+        let mut reader = &bytes[..];
+        assert_eq!(read_message(&mut reader).unwrap(), b"one");
+        assert_eq!(read_message(&mut reader).unwrap(), b"");
+        read_message(&mut reader).unwrap_err();
+        let too_long = u32::try_from(ISSUANCE_REQUEST_LEN_MAX + 1).unwrap().to_be_bytes();
+        assert!(read_message(&mut &too_long[..]).unwrap_err().to_string().contains("a message of"));
+    }
 }

@@ -1,5 +1,5 @@
-//! A server of the Workload API with tonic, as its generated code would be: `FetchX509SVID` only. It serves the
-//! message in a file, and again at each connection to a port.
+//! A server of the Workload API with tonic, as its generated code would be: `FetchX509SVID` only. It serves
+//! the message in a file, and again at each connection to a port.
 //!
 //! Usage: `x0-foreign-server SOCKET FILE PORT`
 
