@@ -337,7 +337,7 @@ fn statements_are_those_of_a_trusted_authority() {
     assert_eq!(read.verify(&foreign, &none), refused);
     let another = SignedStatement::from_bytes("regions", &bytes).unwrap();
     assert_eq!(another.verify(&own.bundle(), &none), refused);
-    let mut changed = bytes.clone();
+    let mut changed = bytes;
     *changed.last_mut().unwrap() ^= 1;
     let changed = SignedStatement::from_bytes("replicas", &changed).unwrap();
     assert_eq!(changed.verify(&own.bundle(), &none), refused);
