@@ -1,5 +1,5 @@
-//! The server of the same messages with tonic: a program of its own, in a workspace of its own, so that tonic stays
-//! out of what is shipped. cargo builds it when it is first needed.
+//! The server of the same messages with tonic: a program of its own, in a workspace of its own, so that tonic
+//! stays out of what is shipped. cargo builds it when it is first needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
