@@ -92,7 +92,9 @@ for ef in [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]:
 
 churn = None
 if module == "hnswlib" and rounds:
-    # A quarter is marked deleted and replaced by other vectors, by `replace_deleted`.
+    # A quarter is marked deleted and replaced by other vectors, by `replace_deleted`. A label is never used again: a new element
+    # takes any deleted slot and forgets the label of that slot, even if it has become that of a live element.
+    labels = numpy.arange(count)
     live = numpy.array(base)
     quarter = count // 4
     replaced = numpy.memmap(f"{folder}/churn.f32", "float32", "r").reshape(rounds, quarter, dimensions)
@@ -100,8 +102,9 @@ if module == "hnswlib" and rounds:
     for turn in range(rounds):
         ids = (numpy.arange(quarter) + turn * quarter) % count
         for number in ids:
-            index.mark_deleted(int(number))
-        index.add_items(numpy.array(replaced[turn]), ids, num_threads=1, replace_deleted=True)
+            index.mark_deleted(int(labels[number]))
+        labels[ids] = ids + count * (turn + 1)
+        index.add_items(numpy.array(replaced[turn]), labels[ids], num_threads=1, replace_deleted=True)
         live[ids] = replaced[turn]
     grown = memory * 1e6 + resident() - start
     exact = numpy.argsort(-(queries @ live.T), axis=1)[:, :10]
@@ -110,7 +113,7 @@ if module == "hnswlib" and rounds:
     fresh.add_items(live, numpy.arange(count), num_threads=1)
     fresh.set_ef(128)
     churn = {
-        "recall": recall(search(queries, 128), exact),
+        "recall": recall(search(queries, 128).astype("int64") % count, exact),
         "fresh_recall": recall(fresh.knn_query(queries, 10, num_threads=1)[0], exact),
         "memory": grown / (memory * 1e6),
     }
