@@ -1,11 +1,13 @@
-//! Queries of a knowledge base: everything except the embedding of the query.
+//! Queries of a knowledge base: everything except the embedding of the query. Also changes: the time until they
+//! are visible, and the chunks that they embed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use x0_ml::chunk::{ChunkOptions, Chunker};
+use x0_ml::chunk::{Chunk, ChunkOptions, Chunker, TokenSpans};
 use x0_ml::embed::{EmbedError, Embedded, Embedder, ModelId};
 use x0_ml::file::DiskFolder;
 use x0_ml::knowledge::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeOptions, KnowledgeStore, MemoryStore};
@@ -20,6 +22,12 @@ use crate::row;
 const P50: Metric = Metric { name: "p50", unit: "us" };
 const P99: Metric = Metric { name: "p99", unit: "us" };
 const CPU99: Metric = Metric { name: "p99 of processor time", unit: "us" };
+const VISIBLE: Metric = Metric { name: "visible after, without the embedding", unit: "ms" };
+const EMBEDDED: Metric = Metric { name: "chunks embedded", unit: "" };
+/// Documents that are added one by one.
+const ADDED: usize = 51;
+/// Pages of which one paragraph is changed.
+const PAGES: usize = 100;
 
 /// Queries of a knowledge base with 50,000 chunks, without their embedding.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,16 +49,19 @@ pub(crate) struct Options {
     model: Option<PathBuf>,
 }
 
-/// Vectors that were computed before.
-struct Recorded {
-    model: ModelId,
+/// Vectors that were computed before, and a model for other texts.
+struct Recorded<'a> {
+    id: ModelId,
     dimensions: usize,
     vectors: HashMap<String, Vec<f32>>,
+    model: &'a Dense,
+    /// Texts embedded by the model, and the nanoseconds that it took.
+    embedded: &'a (AtomicUsize, AtomicUsize),
 }
 
-impl Embedder for Recorded {
+impl Embedder for Recorded<'_> {
     fn model(&self) -> &ModelId {
-        &self.model
+        &self.id
     }
 
     fn dimensions(&self) -> usize {
@@ -63,8 +74,16 @@ impl Embedder for Recorded {
 
     fn embed(&self, texts: &[&str], vectors: &mut [f32]) -> Result<Embedded, EmbedError> {
         for (text, vector) in texts.iter().zip(vectors.chunks_exact_mut(self.dimensions)) {
-            let recorded = self.vectors.get(*text);
-            vector.copy_from_slice(recorded.ok_or_else(|| EmbedError::Model("an unknown text".into()))?);
+            if let Some(recorded) = self.vectors.get(*text) {
+                vector.copy_from_slice(recorded);
+                continue;
+            }
+            let begun = Instant::now();
+            let computed = self.model.embed(&[*text]).map_err(|error| EmbedError::Model(error.into()))?;
+            vector.copy_from_slice(&computed);
+            self.embedded.0.fetch_add(1, Ordering::Relaxed);
+            let took = usize::try_from(begun.elapsed().as_nanos()).unwrap_or(usize::MAX);
+            self.embedded.1.fetch_add(took, Ordering::Relaxed);
         }
         Ok(Embedded::default())
     }
@@ -96,7 +115,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .iter()
         .map(|(_, text)| (*text).to_owned())
         .zip(vectors.chunks_exact(dimensions).map(<[f32]>::to_vec));
-    let recorded = Recorded { model: ModelId::of(&[b"recorded"]), dimensions, vectors: vectors.collect() };
+    let embedded_by_model = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let recorded = Recorded {
+        id: ModelId::of(&[b"recorded"]),
+        dimensions,
+        vectors: vectors.collect(),
+        model: &model,
+        embedded: &embedded_by_model,
+    };
     let aside = tempfile::Builder::new().prefix("x0-bench-query-").tempdir_in("/var/tmp")?;
     let settings =
         KnowledgeBaseOptions::new().chunk(chunk).knowledge(KnowledgeOptions::new().batch_max(1000));
@@ -141,9 +167,83 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{case}");
         cases.push(case);
     }
+    let case = changes(&mut base, &embedded_by_model, &corpus, &chunker, chunk.tokens_max)?;
+    println!("{case}");
+    cases.push(case);
     if let Some(path) = &options.json {
         let rows: Vec<row::Row> = cases.iter().flat_map(Case::rows).collect();
         row::write(path, &rows).context("cannot write the rows")?;
     }
     Ok(())
+}
+
+type Base<'a> = KnowledgeBase<MemoryStore, Recorded<'a>, DiskFolder, &'a dyn TokenSpans>;
+
+/// Documents come, come again, and change by a paragraph.
+fn changes(
+    base: &mut Base<'_>,
+    embedded: &(AtomicUsize, AtomicUsize),
+    corpus: &Corpus,
+    chunker: &Chunker<&dyn TokenSpans>,
+    tokens_max: usize,
+) -> Result<Case> {
+    let how = format!(
+        "On the knowledge base of the queries, chunks of at most {tokens_max} tokens. Visible: from the acknowledgement of a document to\n\
+         an answer at its revision, {ADDED} documents one by one. Embedded: of a document that is written again, and of {PAGES} pages that\n\
+         are written again with one paragraph changed.",
+    );
+    let mut case = Case::new("rag", "changes", how, vec!["x0".to_owned()]);
+    let take = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);
+    let text = |number: usize| -> String {
+        (0..40)
+            .map(|line| format!("Line {line} of note {number} is about subject {}. ", line * 7 + number))
+            .collect()
+    };
+    let put = |base: &mut Base<'_>, name: &str, text: String| -> Result<Duration> {
+        let revision = base.store_mut().put(&DocumentId::new(name), Document::new(text))?;
+        let begun = Instant::now();
+        while base.engine().applied() < revision {
+            ensure!(base.step(Duration::ZERO)?, "the document is not indexed");
+        }
+        base.answer(&Query::new("subject of a note").mode(Mode::Lexical))?;
+        Ok(begun.elapsed())
+    };
+    take(&embedded.0);
+    take(&embedded.1);
+    let mut visible = Vec::new();
+    for number in 0..ADDED {
+        let took = put(base, &format!("note{number:03}"), text(number))?;
+        let by_model = Duration::from_nanos(take(&embedded.1) as u64);
+        visible.push(took.saturating_sub(by_model).as_secs_f64() * 1e3);
+    }
+    ensure!(take(&embedded.0) >= ADDED, "the new documents were not embedded");
+    visible.sort_by(f64::total_cmp);
+    case.add(VISIBLE, 0, visible[visible.len() / 2]);
+    case.aim("visible after the embedding, the greatest", visible.last().copied(), 50.0, "ms");
+
+    for number in 0..ADDED {
+        put(base, &format!("note{number:03}"), text(number))?;
+    }
+    case.aim("chunks embedded of documents that are written again", Some(take(&embedded.0) as f64), 0.0, "");
+
+    let mut holding = 0;
+    for (number, page) in corpus.pages.iter().take(PAGES).enumerate() {
+        let mut text = page.text.clone();
+        if number == PAGES / 2 {
+            // The paragraph in the middle of the page gets another sentence.
+            let middle = text.ceil_char_boundary(text.len() / 2);
+            let end = text[middle..].find("\n\n").map_or(text.len(), |at| middle + at);
+            let sentence = " This sentence was not here before.";
+            text.insert_str(end, sentence);
+            let holds = |chunk: &Chunk| chunk.span.start < end + sentence.len() && end < chunk.span.end;
+            holding = chunker.chunks(&text)?.iter().filter(|chunk| holds(chunk)).count();
+        }
+        put(base, &format!("page{number:05}"), text)?;
+    }
+    ensure!(holding > 0, "there are fewer pages");
+    let computed = take(&embedded.0) as f64;
+    case.add(EMBEDDED, 0, computed);
+    let what = format!("chunks embedded of {PAGES} pages, beside those that hold the new sentence");
+    case.aim(what, Some(computed), holding as f64, "");
+    Ok(case)
 }

@@ -19,7 +19,7 @@ const BATCH: usize = 64;
 /// A model.
 pub(crate) struct Dense {
     model: Box<dyn Embedder>,
-    tokens: Box<dyn TokenSpans>,
+    tokens: Box<dyn TokenSpans + Send + Sync>,
 }
 
 impl Dense {
