@@ -364,6 +364,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             }
             Output::Read { document } => match self.store.read(&document) {
                 Ok(found) => Input::Read { document, found },
+                Err(error) if error.is_late() => Input::Late,
                 Err(_) => Input::Failed,
             },
             Output::Chunk { document, text } => match self.chunker.chunks(&text) {

@@ -19,8 +19,8 @@ use crate::retrieve::{Document, DocumentId, Known, Passages};
 /// After each [`handle`](Self::handle), call [`poll_output`](Self::poll_output) until it returns `None` and
 /// carry the outputs out in their order; only then give the next input. At
 /// [`poll_timeout`](Self::poll_timeout), give [`Input::Timeout`]. `Insert`, `Remove` and `Publish` need no
-/// answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time; a
-/// `Save` may wait beside it. An error of `handle` changes nothing.
+/// answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time, and a
+/// `Read` for [`Input::Late`] as well; a `Save` may wait beside it. An error of `handle` changes nothing.
 ///
 /// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max)
 /// chunks. Until it is complete, queries cite its earlier revision.
@@ -61,6 +61,8 @@ pub struct Knowledge {
     seen: u64,
     /// Changes that are not worked on yet.
     pending: BTreeMap<DocumentId, Change>,
+    /// Changes whose documents are not complete on this node, and when they no longer hold `applied` back.
+    late: BTreeMap<DocumentId, (Change, Duration)>,
     work: Option<Work>,
     scan: Option<Scan>,
     /// A scan is to begin when the present one ends.
@@ -97,7 +99,7 @@ pub struct KnowledgeStats {
     pub scans: u64,
     /// Steps that failed.
     pub failures: u64,
-    /// Documents left out after too many failures.
+    /// Documents left out after too many failures, or because they were late for too long.
     pub documents_left_out: u64,
 }
 
@@ -203,6 +205,7 @@ impl Knowledge {
             applied: catalogue.applied,
             seen: catalogue.applied,
             pending: BTreeMap::new(),
+            late: BTreeMap::new(),
             work: None,
             scan: None,
             is_scan_due: false,
@@ -231,10 +234,10 @@ impl Knowledge {
         self.applied
     }
 
-    /// Changed documents that wait, the one that is worked on included.
+    /// Changed documents that wait, late ones and the one that is worked on included.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.len() + usize::from(self.work.is_some())
+        self.pending.len() + self.late.len() + usize::from(self.work.is_some())
     }
 
     /// Whether nothing is to be done: no change waits and no scan runs.
@@ -259,7 +262,8 @@ impl Knowledge {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let save =
             self.unsaved_since.filter(|_| !self.is_saving).map(|since| since + self.options.save_interval);
-        [save, self.retry_at].into_iter().flatten().min()
+        let late = self.late.values().map(|(_, until)| *until).min();
+        [save, self.retry_at, late].into_iter().flatten().min()
     }
 
     /// Takes an input. Follow it by [`poll_output`](Self::poll_output) until `None`.
@@ -277,6 +281,7 @@ impl Knowledge {
             Input::Chunked { document, chunks } => self.chunked(now, &document, &chunks)?,
             Input::Embedded { job, vectors } => self.embedded(now, job, vectors)?,
             Input::Failed => self.failed(now)?,
+            Input::Late => self.late(now)?,
             Input::Saved { is_durable } => self.saved(now, is_durable)?,
             Input::Timeout => {}
         }
@@ -287,6 +292,10 @@ impl Knowledge {
     /// Remembers a change; the newest of a document counts.
     fn note(&mut self, document: DocumentId, revision: u64) {
         self.seen = self.seen.max(revision);
+        if let Some((change, _)) = self.late.remove(&document) {
+            // It is read again. The revision that waits for it is still that of the first change.
+            self.pending.insert(document.clone(), change);
+        }
         if self.pending.len() >= self.options.pending_max && !self.pending.contains_key(&document) {
             // Too many to remember: the scan finds them all.
             (self.is_scan_due, self.has_overflown) = (true, true);
@@ -510,6 +519,36 @@ impl Knowledge {
         Ok(())
     }
 
+    /// The document that was to be read is not complete on this node. It waits aside for its next change, so
+    /// that the other documents need not.
+    fn late(&mut self, now: Duration) -> Result<(), HandleError> {
+        let work = self.work.take_if(|work| matches!(work.step, Step::Reading));
+        let Work { document, change, .. } = work.ok_or(HandleError::NotAsked { input: "Late" })?;
+        match self.pending.get_mut(&document) {
+            // It has changed meanwhile and is read again anyway.
+            Some(pending) => pending.revision = pending.revision.min(change.revision),
+            None => {
+                self.late.insert(document, (change, now + self.options.late_max));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out documents that were late for too long.
+    fn leave_out_late(&mut self, now: Duration) {
+        let due: Vec<DocumentId> = self
+            .late
+            .iter()
+            .filter(|(_, (_, until))| *until <= now)
+            .map(|(document, _)| document.clone())
+            .collect();
+        for document in due {
+            self.late.remove(&document);
+            self.stats.documents_left_out += 1;
+            self.outputs.push_back(Output::LeftOut { document });
+        }
+    }
+
     /// Takes the chunks of a document that will not be complete out of the indexes again.
     fn abandon(&mut self, step: Step) {
         let Step::Embedding(_, embedding) = step else { return };
@@ -539,6 +578,7 @@ impl Knowledge {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
+        self.leave_out_late(now);
         // A step that failed holds back the next one, so that a store that is away is not asked without
         // pause.
         if self.work.is_none() && self.scan.is_none() && self.retry_at.is_none() {
@@ -572,7 +612,8 @@ impl Knowledge {
         if self.scan.is_some() || self.is_scan_due {
             return;
         }
-        let waiting = self.pending.values().chain(self.work.iter().map(|work| &work.change));
+        let late = self.late.values().map(|(change, _)| change);
+        let waiting = self.pending.values().chain(late).chain(self.work.iter().map(|work| &work.change));
         let applied = waiting.map(|change| change.revision.saturating_sub(1)).min().unwrap_or(self.seen);
         self.applied = self.applied.max(applied.min(self.seen));
     }

@@ -59,6 +59,9 @@ pub enum Input {
     },
     /// The step that the last `Read`, `Chunk`, `Embed` or `List` asked for failed.
     Failed,
+    /// The document of the last `Read` is not complete on this node yet. The store reports it again as
+    /// [`Changed`](Self::Changed) when it is.
+    Late,
     /// Answer to [`Output::Save`].
     Saved {
         /// Whether the state is durable.
@@ -139,7 +142,8 @@ pub enum Output {
         /// The engine's state, for [`Knowledge::restore`](super::Knowledge::restore).
         catalogue: Vec<u8>,
     },
-    /// A document is left out after too many failures. It is tried again when it changes or at the next scan.
+    /// A document is left out after too many failures, or was late for too long. It is tried again when the
+    /// store reports it or at the next scan.
     LeftOut {
         /// The document.
         document: DocumentId,

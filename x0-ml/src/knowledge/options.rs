@@ -20,6 +20,10 @@ pub struct KnowledgeOptions {
     pub retry: Duration,
     /// Failures after which a document is left out until it changes or the store is scanned; 8 by default.
     pub attempts_max: u32,
+    /// Time for which a document that is not complete on this node holds back
+    /// [`applied`](super::Knowledge::applied); 60 s by default. After it the document is left out until the
+    /// store reports it.
+    pub late_max: Duration,
 }
 
 impl Default for KnowledgeOptions {
@@ -32,6 +36,7 @@ impl Default for KnowledgeOptions {
             save_interval: Duration::from_secs(30),
             retry: Duration::from_secs(1),
             attempts_max: 8,
+            late_max: Duration::from_secs(60),
         }
     }
 }
@@ -89,6 +94,13 @@ impl KnowledgeOptions {
     #[must_use]
     pub fn attempts_max(mut self, attempts: u32) -> Self {
         self.attempts_max = attempts.max(1);
+        self
+    }
+
+    /// Sets the time for which a late document holds back the applied revision.
+    #[must_use]
+    pub fn late_max(mut self, time: Duration) -> Self {
+        self.late_max = time;
         self
     }
 }

@@ -12,6 +12,8 @@ use crate::retrieve::{Document, DocumentId};
 /// - `poll_change` returns changes in the order of their revisions, those after the last [`Change::Cut`]
 ///   without gap; several changes of one document may be reported as the last of them. A store that cannot
 ///   report all of them says `Cut`; the documents are then compared one by one.
+/// - A document that `read` refused as [late](StoreError::late) is reported as changed when it is complete,
+///   with a revision that is not below that of the last change.
 pub trait KnowledgeStore: Send {
     /// Writes a document and returns its revision.
     ///
@@ -76,16 +78,33 @@ pub enum Change {
 
 /// A store failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the document store failed; the step is tried again")]
+#[error("{}", message(.is_late))]
 pub struct StoreError {
     #[source]
     cause: Box<dyn std::error::Error + Send + Sync>,
+    is_late: bool,
+}
+
+fn message(is_late: &bool) -> &'static str {
+    if *is_late { "the document is not complete on this node yet" } else { "the document store failed" }
 }
 
 impl StoreError {
     /// An error with the store's own as its cause.
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { cause: cause.into() }
+        Self { cause: cause.into(), is_late: false }
+    }
+
+    /// An error of [`read`](KnowledgeStore::read): parts of the document are on their way to this node, and
+    /// the store reports it again when they are here.
+    pub fn late(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { cause: cause.into(), is_late: true }
+    }
+
+    /// Whether the document is only late.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.is_late
     }
 }
 

@@ -66,6 +66,43 @@ fn pages_out_of_order_are_errors() {
     assert_eq!((engine.pending(), engine.applied()), (2, 0));
 }
 
+/// A late document lets the others pass, and holds back the applied revision for a while.
+#[test]
+fn late_documents_wait_aside() {
+    let mut engine = Knowledge::new(KnowledgeOptions::new());
+    assert_eq!(engine.handle(NOW, Input::Late), Err(HandleError::NotAsked { input: "Late" }));
+    engine.handle(NOW, changed("a", 5)).unwrap();
+    engine.handle(NOW, changed("b", 6)).unwrap();
+    let read = |name: &str| Some(Output::Read { document: name.into() });
+    assert_eq!((engine.poll_output(), engine.poll_output()), (read("a"), None));
+    engine.handle(NOW, Input::Late).unwrap();
+    assert_eq!(engine.poll_output(), read("b"));
+    engine.handle(NOW, Input::Read { document: "b".into(), found: None }).unwrap();
+    let until = NOW + Duration::from_secs(60);
+    assert_eq!((engine.applied(), engine.pending(), engine.is_idle()), (4, 1, false));
+    assert_eq!((engine.poll_output(), engine.poll_timeout()), (None, Some(until)));
+    // It is reported again, and is still late.
+    let later = NOW + Duration::from_secs(9);
+    engine.handle(later, changed("a", 6)).unwrap();
+    assert_eq!(engine.poll_output(), read("a"));
+    engine.handle(later, changed("a", 7)).unwrap();
+    engine.handle(later, Input::Late).unwrap();
+    assert_eq!(engine.poll_output(), read("a"), "it has changed meanwhile");
+    assert_eq!(engine.applied(), 4);
+    engine.handle(later, Input::Late).unwrap();
+    engine.handle(until, Input::Timeout).unwrap();
+    assert_eq!((engine.poll_output(), engine.applied()), (None, 4));
+    engine.handle(until + Duration::from_secs(9), Input::Timeout).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+    assert_eq!((engine.applied(), engine.stats().documents_left_out, engine.is_idle()), (7, 1, true));
+    // It comes at last.
+    engine.handle(until, changed("a", 7)).unwrap();
+    assert_eq!(engine.poll_output(), read("a"));
+    let found = Some((7, Document::new("one two")));
+    engine.handle(until, Input::Read { document: "a".into(), found }).unwrap();
+    assert!(matches!(engine.poll_output(), Some(Output::Chunk { .. })));
+}
+
 /// Chunks of a document that was not complete at the save leave the indexes after a restart.
 #[test]
 fn unfinished_chunks_are_removed_after_a_restart() {

@@ -129,6 +129,23 @@ fn a_store_that_is_away_is_asked_again_later() {
 }
 
 #[test]
+fn a_late_document_is_indexed_when_it_is_here() {
+    let (store, embedder) = (Shared::default(), Counting::new());
+    let mut base = open(&store, &embedder, SimFolder::new(1));
+    base.run(NOW).unwrap();
+    *store.late.lock().unwrap() = Some("alpha".into());
+    put(&store, "alpha", text("alpha", 3));
+    put(&store, "beta", text("beta", 3));
+    base.run(NOW).unwrap();
+    assert_eq!((base.engine().passages().documents_len(), base.engine().applied()), (1, 0));
+    assert_eq!(base.engine().stats().failures, 0);
+    *store.arrived.lock().unwrap() = store.late.lock().unwrap().take();
+    base.run(NOW).unwrap();
+    assert_eq!(base.engine().applied(), 2);
+    check(&base, &store);
+}
+
+#[test]
 fn a_restart_takes_the_saved_state_over() {
     let (store, embedder) = (Shared::default(), Counting::new());
     for name in ["alpha", "beta", "gamma"] {

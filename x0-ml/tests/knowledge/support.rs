@@ -20,6 +20,9 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Mutex<MemoryStore>>,
     /// Reads that fail before one succeeds again.
     pub(crate) failing: Arc<AtomicUsize>,
+    /// A document that is late, and whether it is to be reported again.
+    pub(crate) late: Arc<Mutex<Option<DocumentId>>>,
+    pub(crate) arrived: Arc<Mutex<Option<DocumentId>>>,
 }
 
 impl Shared {
@@ -41,6 +44,9 @@ impl KnowledgeStore for Shared {
 
     fn read(&mut self, document: &DocumentId) -> Result<Option<(u64, Document)>, StoreError> {
         self.fail()?;
+        if self.late.lock().unwrap().as_ref() == Some(document) {
+            return Err(StoreError::late("on its way"));
+        }
         self.store.lock().unwrap().read(document)
     }
 
@@ -50,7 +56,12 @@ impl KnowledgeStore for Shared {
     }
 
     fn poll_change(&mut self) -> Option<Change> {
-        self.store.lock().unwrap().poll_change()
+        let mut store = self.store.lock().unwrap();
+        let arrived = || {
+            let document = self.arrived.lock().unwrap().take()?;
+            Some(Change::Changed { document, revision: store.revision() })
+        };
+        arrived().or_else(|| store.poll_change())
     }
 }
 
