@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use x0_kv::Store;
+use x0_kv::blob::BlobOptions;
+use x0_kv::{CrdtOptions, Store, StoreOptions};
 use x0_ml::chunk::ChunkOptions;
 use x0_ml::conformance;
 use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
@@ -113,6 +114,112 @@ fn names_and_texts_have_limits() {
         assert!(collection.put(&"source".into(), document).is_err());
         assert_eq!(collection.list(None, 10).unwrap().documents, []);
     }
+}
+
+fn with_blobs(folder: &std::path::Path) -> Store {
+    let options = StoreOptions::new().crdt(CrdtOptions::new([1; 16])).blobs(BlobOptions::default());
+    Store::open_with(folder, &options).unwrap()
+}
+
+#[test]
+fn long_texts_are_blobs_of_their_collection() {
+    const GRACE: Duration = Duration::from_secs(60);
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_blobs(folder.path());
+        let options = KvKnowledgeOptions::new().pieces_len_max(10_000).text_len_max(1 << 20).grace(GRACE);
+        let create = |name: &str| KvKnowledge::create(&store, name, kind, options).unwrap();
+        let (mut manuals, mut others) = (create("manuals"), create("others"));
+        let blobs = store.blobs().unwrap();
+        // Blobs of the application, one of them too short for any mark.
+        let own = [&b"x0-ml/manualsX and more"[..], b"x"].map(|content| blobs.add(content).unwrap().id);
+        let long: String = (0..30).map(page).collect();
+        let mut document = Document::new(long.as_str());
+        document.source = "book".to_owned();
+        manuals.put(&"long".into(), document.clone()).unwrap();
+        others.put(&"long".into(), document.clone()).unwrap();
+        assert_eq!(blobs.list().len(), 4, "{kind:?}: the same text in two collections is two blobs");
+        assert_eq!(manuals.read(&"long".into()).unwrap().unwrap().1, document);
+        let mut node = base(create("manuals"), &Counting::new(), &folder.path().join("index"));
+        assert_eq!(node.query("topic7x21", 1, Mode::Lexical).unwrap()[0].document.as_str(), "long");
+        let too_long = manuals.put(&"longer".into(), Document::new("x".repeat((1 << 20) + 1)));
+        assert!(too_long.is_err());
+
+        // Blobs in use stay; one that no record names leaves after the grace period.
+        assert_eq!(
+            (manuals.sweep(Duration::ZERO).unwrap().waiting, manuals.sweep(GRACE).unwrap().blobs),
+            (0, 0)
+        );
+        manuals.put(&"long".into(), Document::new("short")).unwrap();
+        node.run(Duration::ZERO).unwrap();
+        assert!(node.query("topic7x21", 1, Mode::Lexical).unwrap().is_empty());
+        assert_eq!(manuals.sweep(GRACE).unwrap().waiting, 1);
+        assert_eq!(manuals.sweep(GRACE * 2).unwrap().blobs, 1);
+        assert_eq!(blobs.list().len(), 3);
+        assert_eq!(others.read(&"long".into()).unwrap().unwrap().1.text, long);
+
+        // A blob that is written again begins a new grace period.
+        others.remove(&"long".into()).unwrap();
+        assert_eq!(others.sweep(GRACE).unwrap().waiting, 2, "the record and the blob");
+        others.put(&"again".into(), document.clone()).unwrap();
+        others.remove(&"again".into()).unwrap();
+        assert_eq!(others.sweep(GRACE * 2).unwrap().blobs, 0);
+        assert_eq!(others.sweep(GRACE * 3).unwrap().blobs, 1);
+        assert_eq!(blobs.list().iter().map(|info| info.id).filter(|id| own.contains(id)).count(), 2);
+        assert_eq!(blobs.list().len(), 2);
+    }
+}
+
+#[test]
+fn a_lost_or_foreign_blob_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = with_blobs(folder.path());
+    let options = KvKnowledgeOptions::new().pieces_len_max(100);
+    let mut manuals = KvKnowledge::create(&store, "manuals", KINDS[0], options).unwrap();
+    let chain = |error: &dyn std::error::Error| {
+        let cause = error.source().unwrap();
+        format!("{cause}: {}", cause.source().map(ToString::to_string).unwrap_or_default())
+    };
+    manuals.put(&"long".into(), Document::new(page(1))).unwrap();
+    let blobs = store.blobs().unwrap();
+    blobs.remove(&blobs.list()[0].id).unwrap();
+    let error = manuals.read(&"long".into()).unwrap_err();
+    assert!(!error.is_late() && chain(&error).contains("nobody to fetch"), "{}", chain(&error));
+    manuals.put(&"long".into(), Document::new(page(1))).unwrap();
+    assert_eq!(manuals.read(&"long".into()).unwrap().unwrap().1.text, page(1), "writing it again repairs it");
+    // The record of one collection in another one.
+    let record = store.keyspace("x0-ml/manuals").unwrap().get("d/long").wait().unwrap().unwrap().value;
+    let mut others = KvKnowledge::create(&store, "others", KINDS[0], options).unwrap();
+    store.keyspace("x0-ml/others").unwrap().put("d/long", record).wait().unwrap();
+    let error = others.read(&"long".into()).unwrap_err();
+    assert!(chain(&error).contains("not one of this collection"), "{}", chain(&error));
+    // Opened without blobs.
+    drop((manuals, others, blobs));
+    store.close();
+    let store = Store::open(folder.path()).unwrap();
+    let mut manuals = KvKnowledge::open(&store, "manuals", options).unwrap();
+    let error = manuals.read(&"long".into()).unwrap_err();
+    assert!(chain(&error).contains("opened without blobs"), "{}", chain(&error));
+    assert!(manuals.put(&"other".into(), Document::new(page(2))).is_ok(), "it stays in pieces");
+}
+
+/// The names of the pieces do not fit into a value of the CRDT store.
+#[test]
+fn texts_of_too_many_pieces_need_blobs() {
+    let words: String =
+        (0..3_500_000_u32).map(|n| format!("{} ", n.wrapping_mul(2_654_435_761) >> 4)).collect();
+    assert!((28 << 20..64 << 20).contains(&words.len()), "{}", words.len());
+    let mut without = create(&Store::open_in_memory(), KINDS[1]);
+    let error = without.put(&"long".into(), Document::new(words.as_str())).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("open the store with blobs"), "{cause}");
+    let folder = tempfile::tempdir().unwrap();
+    let store = with_blobs(folder.path());
+    let options = KvKnowledgeOptions::new().pieces_len_max(usize::MAX);
+    let mut with = KvKnowledge::create(&store, "manuals", KINDS[1], options).unwrap();
+    with.put(&"long".into(), Document::new(words.as_str())).unwrap();
+    assert_eq!(with.read(&"long".into()).unwrap().unwrap().1.text, words);
+    assert_eq!(store.blobs().unwrap().list().len(), 1);
 }
 
 #[test]

@@ -30,8 +30,7 @@
 //! | key | value |
 //! |---|---|
 //! | `m` | version of the layout and the [`CollectionKind`] |
-//! | `d/` and the name of a document | its record: source, tags, names of its pieces; or that it was removed
-//! |
+//! | `d/` and the name of a document | its record: source, tags, pieces or blob; or that it was removed |
 //! | `c/` and 32 bytes | a piece of a text, named by the SHA-256 of its content |
 //!
 //! The record is written last and is the commit point: a writer that stops before leaves the earlier revision
@@ -48,12 +47,23 @@
 //! In a CRDT collection, concurrent writes of one document are siblings of its record. The latest of them is
 //! read, and is indexed once.
 //!
+//! # Long texts
+//! A text of more than [`pieces_len_max`](KvKnowledgeOptions::pieces_len_max) bytes is a
+//! [blob](x0_kv::blob): its writer keeps it, and every other node fetches it when it reads the record. Until
+//! the text is whole, the document is [late](StoreError::late) there, and other documents are indexed. Should
+//! the writer's folder be lost before another node has the text, the document must be written again.
+//!
+//! The store must have been opened with blobs, on every node. Without them, texts stay in pieces as long as
+//! their record fits into a value: it lists a piece in 32 bytes, so that a text of at least 8 MiB fits in a
+//! CRDT collection, and one of at least 128 MiB in a linearizable one. Longer texts are refused.
+//!
 //! # Limitations
-//! The record lists a piece in 32 bytes and holds at most a value of the store: a text in a CRDT collection
-//! can have about 2,000 pieces, at least 8 MiB. Longer texts are refused; they are not moved to blobs.
+//! A blob that was fetched in part, and whose document was removed before, stays on the node if its first
+//! chunk is missing: nothing says that it belongs to the collection.
 
 mod cells;
 mod changes;
+mod long_texts;
 mod pieces;
 mod record;
 mod sweep;
@@ -65,12 +75,14 @@ use std::ops::Bound;
 use std::task::Waker;
 use std::time::Duration;
 
+use x0_kv::blob::{BlobReadError, BlobRef, BlobWriteError, FetchError};
 use x0_kv::limits::LimitError;
 use x0_kv::{Bytes, OperationError, Store};
 
 use self::cells::{Cells, CrdtCells, LinearizableCells};
 use self::changes::Changes;
-use self::record::{Body, Record, RecordError};
+use self::long_texts::LongTexts;
+use self::record::{Body, Record, RecordError, Text};
 use self::sweep::Sweep;
 pub use self::sweep::Swept;
 use super::store::{Change, KnowledgeStore, Page, StoreError};
@@ -99,11 +111,16 @@ pub struct KvKnowledgeOptions {
     /// [`sweep`](KvKnowledge::sweep) removes it; 1 hour by default. Longer than any writer takes to write a
     /// document.
     pub grace: Duration,
+    /// Longest text that is kept in pieces, in bytes; 8 MiB by default. Longer ones are blobs if the store
+    /// has them.
+    pub pieces_len_max: usize,
+    /// Longest text that is written or read, in bytes; 64 MiB by default.
+    pub text_len_max: usize,
 }
 
 impl Default for KvKnowledgeOptions {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(3600) }
+        Self { grace: Duration::from_secs(3600), pieces_len_max: 8 << 20, text_len_max: 64 << 20 }
     }
 }
 
@@ -118,6 +135,20 @@ impl KvKnowledgeOptions {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Sets the longest text that is kept in pieces.
+    #[must_use]
+    pub fn pieces_len_max(mut self, bytes: usize) -> Self {
+        self.pieces_len_max = bytes;
+        self
+    }
+
+    /// Sets the longest text that is written or read.
+    #[must_use]
+    pub fn text_len_max(mut self, bytes: usize) -> Self {
+        self.text_len_max = bytes;
         self
     }
 }
@@ -167,15 +198,64 @@ pub enum KvKnowledgeError {
         /// Longest name.
         len_max: usize,
     },
-    /// The record of a document does not fit into a value. Nothing was done.
+    /// The text is longer than the options allow. Nothing was done.
     #[error(
-        "the text has {len} bytes in {pieces} pieces, and their names do not fit into a value; split the document"
+        "the text has {len} bytes, more than the {len_max} that `text_len_max` allows; split the document"
+    )]
+    TextTooLong {
+        /// Length of the text in bytes.
+        len: usize,
+        /// The limit.
+        len_max: usize,
+    },
+    /// Source and tags of a document do not fit into a value. Nothing was done.
+    #[error("source and tags have {len} bytes, and a record holds {len_max} of them; shorten them")]
+    Description {
+        /// Their length in bytes.
+        len: usize,
+        /// The limit.
+        len_max: usize,
+    },
+    /// The names of the text's pieces do not fit into a value. Nothing was done.
+    #[error(
+        "the text has {len} bytes in {pieces} pieces, and their names do not fit into a value; open the store with blobs, or split the \
+         document"
     )]
     TooLong {
         /// Length of the text in bytes.
         len: usize,
         /// Number of its pieces.
         pieces: usize,
+    },
+    /// The text of a document is a blob.
+    #[error("the text is a blob, and this store was opened without blobs: set `blobs` in its options")]
+    NoBlobs,
+    /// The text of a document was not written as a blob. Nothing was done.
+    #[error("the text cannot be written as a blob")]
+    BlobWrite(#[source] BlobWriteError),
+    /// The text of a document cannot be read from its blob.
+    #[error("the blob with the text of {document} cannot be read; write the document again")]
+    BlobRead {
+        /// The document.
+        document: DocumentId,
+        /// The cause.
+        #[source]
+        source: BlobReadError,
+    },
+    /// The text of a document cannot be fetched.
+    #[error("the blob with the text of {document} cannot be fetched")]
+    BlobFetch {
+        /// The document.
+        document: DocumentId,
+        /// The cause.
+        #[source]
+        source: FetchError,
+    },
+    /// The text of a document is being fetched from other nodes.
+    #[error("the text of {document} is being fetched; the document is reported again when it is here")]
+    BlobLate {
+        /// The document.
+        document: DocumentId,
     },
     /// The record of a document cannot be read.
     #[error("the record of {document} cannot be read; write the document again")]
@@ -203,6 +283,7 @@ pub struct KvKnowledge {
     kind: CollectionKind,
     changes: Changes,
     sweep: Sweep,
+    long_texts: LongTexts,
     options: KvKnowledgeOptions,
 }
 
@@ -231,7 +312,7 @@ impl KvKnowledge {
             let meta = vec![VERSION, u8::from(kind == CollectionKind::Crdt)];
             cells.put(META.to_vec(), meta).map_err(KvKnowledgeError::Store)?;
         }
-        Self::over(cells, options)
+        Self::over(cells, LongTexts::new(store, &keyspace(name)), options)
     }
 
     /// Opens a collection, wherever it is kept.
@@ -241,7 +322,9 @@ impl KvKnowledge {
     pub fn open(store: &Store, name: &str, options: KvKnowledgeOptions) -> Result<Self, KvKnowledgeError> {
         for kind in [CollectionKind::Linearizable, CollectionKind::Crdt] {
             match cells(store, name, kind) {
-                Ok(cells) if has_meta(&*cells, name)? => return Self::over(cells, options),
+                Ok(cells) if has_meta(&*cells, name)? => {
+                    return Self::over(cells, LongTexts::new(store, &keyspace(name)), options);
+                }
                 Ok(_) | Err(KvKnowledgeError::NoCrdt) => {}
                 Err(error) => return Err(error),
             }
@@ -249,10 +332,14 @@ impl KvKnowledge {
         Err(KvKnowledgeError::Missing { name: name.to_owned() })
     }
 
-    fn over(cells: Box<dyn Cells>, options: KvKnowledgeOptions) -> Result<Self, KvKnowledgeError> {
+    fn over(
+        cells: Box<dyn Cells>,
+        long_texts: LongTexts,
+        options: KvKnowledgeOptions,
+    ) -> Result<Self, KvKnowledgeError> {
         let watch = cells.watch(DOCUMENTS).map_err(KvKnowledgeError::Store)?;
         let kind = cells.kind();
-        Ok(Self { cells, kind, changes: Changes::new(watch), sweep: Sweep::default(), options })
+        Ok(Self { cells, kind, changes: Changes::new(watch), sweep: Sweep::default(), long_texts, options })
     }
 
     /// The store that the collection is kept in.
@@ -269,21 +356,37 @@ impl KvKnowledge {
 
     /// Removes pieces that no document refers to, and records of removed documents, when they have been seen
     /// as such for the [grace period](KvKnowledgeOptions::grace). `now` is the time since any origin, the
-    /// same for all calls. Reads the whole collection; every member may call it, at any time.
+    /// same for all calls. Reads the whole collection; every member may call it, at any time. Blobs are
+    /// removed from this node only, so that every member has to call it where texts are blobs.
     ///
     /// # Errors
     /// [`StoreError`]. What was removed before stays removed.
     pub fn sweep(&mut self, now: Duration) -> Result<Swept, StoreError> {
-        self.sweep.run(&*self.cells, now, self.options.grace).map_err(store_error)
+        self.sweep.run(&*self.cells, &self.long_texts, now, self.options.grace).map_err(store_error)
     }
 
     fn write(&mut self, document: &DocumentId, content: &Document) -> Result<u64, KvKnowledgeError> {
         let key = self.key(document)?;
+        let (len, len_max) = (content.text.len(), self.options.text_len_max);
+        if len > len_max {
+            return Err(KvKnowledgeError::TextTooLong { len, len_max });
+        }
+        let described = Record::of(content, Text::Pieces(Vec::new())).encode().len();
+        let described_max = self.cells.value_len_max() - BlobRef::LEN_MAX;
+        if described > described_max {
+            return Err(KvKnowledgeError::Description { len: described, len_max: described_max });
+        }
+        if len > self.options.pieces_len_max && self.long_texts.are_possible() {
+            return self.write_blob(key, content);
+        }
         let pieces = pieces::cut(content.text.as_bytes());
         let names: Vec<[u8; 32]> = pieces.iter().map(|piece| pieces::name(piece)).collect();
-        let record = Record::of(content, names.clone()).encode();
+        let record = Record::of(content, Text::Pieces(names.clone())).encode();
         if record.len() > self.cells.value_len_max() {
-            return Err(KvKnowledgeError::TooLong { len: content.text.len(), pieces: names.len() });
+            if self.long_texts.are_possible() {
+                return self.write_blob(key, content);
+            }
+            return Err(KvKnowledgeError::TooLong { len, pieces: names.len() });
         }
         let earlier = match self.cells.get(&key).map_err(KvKnowledgeError::Store)? {
             Some((value, _)) => Record::decode(&value).map(|record| record.pieces()).unwrap_or_default(),
@@ -297,6 +400,13 @@ impl KvKnowledge {
             }
         }
         self.cells.put_all(new).map_err(KvKnowledgeError::Store)?;
+        self.cells.put(key, record).map_err(KvKnowledgeError::Store)
+    }
+
+    /// The blob is durable on this node before the record names it.
+    fn write_blob(&mut self, key: Vec<u8>, content: &Document) -> Result<u64, KvKnowledgeError> {
+        let blob = self.long_texts.add(&content.text)?;
+        let record = Record::of(content, Text::Blob(blob)).encode();
         self.cells.put(key, record).map_err(KvKnowledgeError::Store)
     }
 
@@ -318,12 +428,26 @@ impl KvKnowledge {
     fn fetch(&mut self, document: &DocumentId) -> Result<Option<(u64, Document)>, KvKnowledgeError> {
         let key = self.key(document)?;
         let Some((value, revision)) = self.cells.get(&key).map_err(KvKnowledgeError::Store)? else {
+            self.long_texts.forget(document);
             return Ok(None);
         };
         let refuse = |source| KvKnowledgeError::Record { document: document.clone(), source };
-        let Body::Document { source, tags, pieces } = Record::decode(&value).map_err(refuse)?.body else {
+        let Body::Document { source, tags, text } = Record::decode(&value).map_err(refuse)?.body else {
+            self.long_texts.forget(document);
             return Ok(None);
         };
+        let text = match text {
+            Text::Pieces(pieces) => {
+                self.long_texts.forget(document);
+                self.read_pieces(document, pieces)?
+            }
+            Text::Blob(blob) => self.long_texts.read(document, &blob, self.options.text_len_max)?,
+        };
+        Ok(Some((revision, Document { text, source, tags })))
+    }
+
+    fn read_pieces(&self, document: &DocumentId, pieces: Vec<[u8; 32]>) -> Result<String, KvKnowledgeError> {
+        let refuse = |source| KvKnowledgeError::Record { document: document.clone(), source };
         let mut text = Vec::new();
         for name in pieces {
             let piece = self.cells.get(&piece_key(&name)).map_err(KvKnowledgeError::Store)?;
@@ -334,8 +458,7 @@ impl KvKnowledge {
             }
             text.extend_from_slice(&piece);
         }
-        let text = String::from_utf8(text).map_err(|_| refuse(RecordError::Text))?;
-        Ok(Some((revision, Document { text, source, tags })))
+        String::from_utf8(text).map_err(|_| refuse(RecordError::Text))
     }
 
     fn page(&mut self, after: Option<&DocumentId>, max: usize) -> Result<Page, KvKnowledgeError> {
@@ -400,7 +523,10 @@ impl KnowledgeStore for KvKnowledge {
     }
 
     fn read(&mut self, document: &DocumentId) -> Result<Option<(u64, Document)>, StoreError> {
-        self.fetch(document).map_err(StoreError::new)
+        self.fetch(document).map_err(|error| match error {
+            late @ KvKnowledgeError::BlobLate { .. } => StoreError::late(late),
+            error => StoreError::new(error),
+        })
     }
 
     fn list(&mut self, after: Option<&DocumentId>, max: usize) -> Result<Page, StoreError> {
@@ -408,7 +534,11 @@ impl KnowledgeStore for KvKnowledge {
     }
 
     fn poll_change(&mut self) -> Option<Change> {
-        self.changes.poll(&*self.cells)
+        if let Some(change) = self.changes.poll(&*self.cells) {
+            return Some(change);
+        }
+        let document = self.long_texts.poll(self.changes.waker())?;
+        Some(Change::Changed { document, revision: self.changes.returned() })
     }
 }
 
@@ -418,8 +548,12 @@ impl std::fmt::Debug for KvKnowledge {
     }
 }
 
+fn keyspace(name: &str) -> String {
+    format!("x0-ml/{name}")
+}
+
 fn cells(store: &Store, name: &str, kind: CollectionKind) -> Result<Box<dyn Cells>, KvKnowledgeError> {
-    let keyspace = format!("x0-ml/{name}");
+    let keyspace = keyspace(name);
     Ok(match kind {
         CollectionKind::Linearizable => {
             Box::new(LinearizableCells::new(store, &keyspace).map_err(KvKnowledgeError::Name)?)

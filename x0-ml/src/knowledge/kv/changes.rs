@@ -45,6 +45,15 @@ impl Changes {
         self.waker = waker;
     }
 
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// The revision of the last change that was returned.
+    pub(super) fn returned(&self) -> u64 {
+        self.returned
+    }
+
     pub(super) fn seen(&self) -> u64 {
         self.seen
     }

@@ -1,10 +1,13 @@
 //! The record of a document, as it is stored.
 //!
-//! Version (1 byte), kind (0 removed, 1 document), and for a document: source, number of tags, tags, number
-//! of pieces, their names. Strings have their length before them; all numbers are little-endian and have 4
-//! bytes.
+//! Version (1 byte), kind (0 removed, 1 document in pieces, 2 document in a blob), and for a document: source,
+//! number of tags, tags; then number of pieces and their names, or the reference to the blob. Strings and the
+//! reference have their length before them; all numbers are little-endian and have 4 bytes.
 
 use std::collections::{BTreeSet, HashSet};
+
+use x0_kv::Bytes;
+use x0_kv::blob::{BlobRef, BlobRefError};
 
 use crate::retrieve::Document;
 
@@ -14,7 +17,14 @@ const VERSION: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
     Removed,
-    Document { source: String, tags: BTreeSet<String>, pieces: Vec<[u8; 32]> },
+    Document { source: String, tags: BTreeSet<String>, text: Text },
+}
+
+/// The place of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Text {
+    Pieces(Vec<[u8; 32]>),
+    Blob(BlobRef),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +48,12 @@ pub enum RecordError {
         /// The part.
         part: &'static str,
     },
+    /// Its reference to a blob cannot be read.
+    #[error("its reference to a blob cannot be read")]
+    Blob(#[source] BlobRefError),
+    /// The blob belongs to another collection.
+    #[error("its blob is not one of this collection")]
+    Foreign,
     /// A piece is not what its name says.
     #[error("a piece has another content than its name says")]
     Piece,
@@ -47,9 +63,9 @@ pub enum RecordError {
 }
 
 impl Record {
-    pub(super) fn of(document: &Document, pieces: Vec<[u8; 32]>) -> Self {
+    pub(super) fn of(document: &Document, text: Text) -> Self {
         let (source, tags) = (document.source.clone(), document.tags.clone());
-        Self { body: Body::Document { source, tags, pieces } }
+        Self { body: Body::Document { source, tags, text } }
     }
 
     pub(super) fn removal() -> Self {
@@ -59,14 +75,22 @@ impl Record {
     /// The names of the pieces.
     pub(super) fn pieces(&self) -> HashSet<[u8; 32]> {
         match &self.body {
-            Body::Removed => HashSet::new(),
-            Body::Document { pieces, .. } => pieces.iter().copied().collect(),
+            Body::Document { text: Text::Pieces(pieces), .. } => pieces.iter().copied().collect(),
+            _ => HashSet::new(),
+        }
+    }
+
+    /// The blob with the text.
+    pub(super) fn blob(&self) -> Option<&BlobRef> {
+        match &self.body {
+            Body::Document { text: Text::Blob(blob), .. } => Some(blob),
+            _ => None,
         }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Body::Document { source, tags, pieces } = &self.body else { return vec![VERSION, 0] };
-        let mut to = vec![VERSION, 1];
+        let Body::Document { source, tags, text } = &self.body else { return vec![VERSION, 0] };
+        let mut to = vec![VERSION, if matches!(text, Text::Pieces(_)) { 1 } else { 2 }];
         // Longer ones do not fit a value, which the caller checks.
         let number = |to: &mut Vec<u8>, number: usize| {
             to.extend(u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
@@ -78,8 +102,18 @@ impl Record {
             number(&mut to, tag.len());
             to.extend(tag.as_bytes());
         }
-        number(&mut to, pieces.len());
-        to.extend(pieces.as_flattened());
+        match text {
+            Text::Pieces(pieces) => {
+                number(&mut to, pieces.len());
+                to.extend(pieces.as_flattened());
+            }
+            Text::Blob(blob) => {
+                // Its fields are within their limits: they were decoded, or are those of `LongTexts::add`.
+                let reference = blob.encode().unwrap_or_default();
+                number(&mut to, reference.len());
+                to.extend(reference);
+            }
+        }
         to
     }
 
@@ -91,15 +125,22 @@ impl Record {
         }
         let body = match from.byte("kind")? {
             0 => Body::Removed,
-            1 => {
+            kind @ (1 | 2) => {
                 let source = from.string("source")?;
                 let mut tags = BTreeSet::new();
                 for _ in 0..from.number("number of tags")? {
                     tags.insert(from.string("tag")?);
                 }
-                let len = from.number("number of pieces")?;
-                let names = from.take(len.saturating_mul(32), "names of pieces")?;
-                Body::Document { source, tags, pieces: names.as_chunks::<32>().0.to_vec() }
+                let text = if kind == 1 {
+                    let len = from.number("number of pieces")?;
+                    let names = from.take(len.saturating_mul(32), "names of pieces")?;
+                    Text::Pieces(names.as_chunks::<32>().0.to_vec())
+                } else {
+                    let len = from.number("length of a reference")?;
+                    let reference = Bytes::copy_from_slice(from.take(len, "reference")?);
+                    Text::Blob(BlobRef::decode(&reference).map_err(RecordError::Blob)?)
+                };
+                Body::Document { source, tags, text }
             }
             _ => return Err(RecordError::Malformed { part: "kind" }),
         };
@@ -139,22 +180,34 @@ impl<'a> Decoder<'a> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test")]
 
-    use super::{Record, RecordError};
+    use x0_kv::blob::{BlobId, BlobRef};
+
+    use super::{Record, RecordError, Text};
     use crate::retrieve::Document;
 
-    fn record() -> Record {
+    fn document() -> Document {
         let mut document = Document::new("not part of it");
         document.source = "manual".to_owned();
         document.tags.extend(["a".to_owned(), "Größe".to_owned()]);
-        Record::of(&document, vec![[1; 32], [2; 32]])
+        document
+    }
+
+    fn record() -> Record {
+        Record::of(&document(), Text::Pieces(vec![[1; 32], [2; 32]]))
+    }
+
+    fn in_a_blob() -> Record {
+        Record::of(&document(), Text::Blob(BlobRef::new(BlobId::of(b"a text"), 6)))
     }
 
     #[test]
     fn records_are_read_as_written() {
-        for record in [record(), Record::removal(), Record::of(&Document::default(), Vec::new())] {
+        let empty = Record::of(&Document::default(), Text::Pieces(Vec::new()));
+        for record in [record(), Record::removal(), empty, in_a_blob()] {
             assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
-        assert_eq!(record().pieces().len(), 2);
+        assert_eq!((record().pieces().len(), record().blob()), (2, None));
+        assert_eq!((in_a_blob().pieces().len(), in_a_blob().blob().unwrap().len), (0, 6));
     }
 
     /// The format of version 1 stays readable.
@@ -164,23 +217,24 @@ mod tests {
         bytes.extend([7; 32]);
         let mut document = Document { source: "s".to_owned(), ..Document::default() };
         document.tags.insert("t".to_owned());
-        assert_eq!(Record::of(&document, vec![[7; 32]]).encode(), bytes);
+        assert_eq!(Record::of(&document, Text::Pieces(vec![[7; 32]])).encode(), bytes);
     }
 
     #[test]
     fn damaged_records_are_errors_or_other_records() {
-        let bytes = record().encode();
-        for at in 0..bytes.len() {
-            assert!(Record::decode(&bytes[..at]).is_err());
-            for bit in 0..8 {
-                let mut damaged = bytes.clone();
-                damaged[at] ^= 1 << bit;
-                if let Ok(read) = Record::decode(&damaged) {
-                    assert_eq!(Record::decode(&read.encode()), Ok(read));
+        for bytes in [record().encode(), in_a_blob().encode()] {
+            for at in 0..bytes.len() {
+                assert!(Record::decode(&bytes[..at]).is_err());
+                for bit in 0..8 {
+                    let mut damaged = bytes.clone();
+                    damaged[at] ^= 1 << bit;
+                    if let Ok(read) = Record::decode(&damaged) {
+                        assert_eq!(Record::decode(&read.encode()), Ok(read));
+                    }
                 }
             }
+            assert!(Record::decode(&[&bytes[..], &[0]].concat()).is_err());
         }
         assert_eq!(Record::decode(&[2, 0]), Err(RecordError::Version { found: 2 }));
-        assert!(Record::decode(&[&bytes[..], &[0]].concat()).is_err());
     }
 }

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::time::Duration;
 
+use x0_kv::blob::BlobId;
 use x0_kv::{Bytes, OperationError};
 
 use super::cells::Cells;
+use super::long_texts::LongTexts;
 use super::record::{Body, Record};
 use super::{DOCUMENTS, PIECES};
 
@@ -18,7 +20,9 @@ pub struct Swept {
     pub pieces: usize,
     /// Records of removed documents that were removed.
     pub records: usize,
-    /// Keys that wait for the end of their grace period.
+    /// Blobs removed from this node.
+    pub blobs: usize,
+    /// Keys and blobs that wait for the end of their grace period.
     pub waiting: usize,
 }
 
@@ -27,19 +31,26 @@ pub struct Swept {
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     waiting: HashMap<Bytes, (u64, Duration)>,
+    /// The same of blobs, with the number of their writes.
+    waiting_blobs: HashMap<BlobId, (u64, Duration)>,
 }
 
 impl Sweep {
     pub(super) fn run(
         &mut self,
         cells: &dyn Cells,
+        long_texts: &LongTexts,
         now: Duration,
         grace: Duration,
     ) -> Result<Swept, OperationError> {
-        let (mut used, mut loose, mut is_known) = (HashSet::new(), Vec::new(), true);
+        let (mut used, mut used_blobs) = (HashSet::new(), HashSet::new());
+        let (mut loose, mut is_known) = (Vec::new(), true);
         each(cells, DOCUMENTS, |key, value, revision| match Record::decode(&value) {
             Ok(Record { body: Body::Removed }) => loose.push((key, revision)),
-            Ok(record) => used.extend(record.pieces()),
+            Ok(record) => {
+                used.extend(record.pieces());
+                used_blobs.extend(record.blob().map(|blob| blob.id));
+            }
             // Perhaps of a later version: it may refer to any piece.
             Err(_) => is_known = false,
         })?;
@@ -63,8 +74,18 @@ impl Sweep {
                 *(if place < records { &mut swept.records } else { &mut swept.pieces }) += 1;
             }
         }
-        swept.waiting = waiting.len();
-        self.waiting = waiting;
+        let mut waiting_blobs = HashMap::new();
+        for (id, writes) in long_texts.loose(&used_blobs) {
+            let before = self.waiting_blobs.get(&id).filter(|(before, _)| *before == writes);
+            let since = before.map_or(now, |(_, since)| *since);
+            if now < since + grace {
+                waiting_blobs.insert(id, (writes, since));
+            } else {
+                swept.blobs += usize::from(long_texts.remove(&id, writes));
+            }
+        }
+        swept.waiting = waiting.len() + waiting_blobs.len();
+        (self.waiting, self.waiting_blobs) = (waiting, waiting_blobs);
         Ok(swept)
     }
 }

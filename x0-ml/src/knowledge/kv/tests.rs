@@ -11,7 +11,10 @@ use std::time::Duration;
 use x0_kv::{OperationError, Store, Watch};
 
 use super::cells::{Cells, Entries, Held};
-use super::{CollectionKind, DOCUMENTS, KvKnowledge, KvKnowledgeOptions, PIECES, cells, piece_key, pieces};
+use super::long_texts::LongTexts;
+use super::{
+    CollectionKind, DOCUMENTS, KvKnowledge, KvKnowledgeOptions, PIECES, cells, keyspace, piece_key, pieces,
+};
 use crate::knowledge::{Change, KnowledgeStore};
 use crate::retrieve::Document;
 
@@ -150,8 +153,9 @@ fn a_writer_that_stops_anywhere_leaves_a_document_as_it_was_or_as_it_shall_be() 
             let store = Store::open_in_memory();
             drop(KvKnowledge::create(&store, "manuals", kind, options()).unwrap());
             let inner = cells(&store, "manuals", kind).unwrap();
+            let long_texts = LongTexts::new(&store, &keyspace("manuals"));
             let stopping = Stopping { inner, left: Arc::new(AtomicUsize::new(left)) };
-            let mut writer = KvKnowledge::over(Box::new(stopping), options()).unwrap();
+            let mut writer = KvKnowledge::over(Box::new(stopping), long_texts, options()).unwrap();
             let (before, after, is_done) = run(&mut writer);
             drop(writer);
             let mut collection = KvKnowledge::open(&store, "manuals", options()).unwrap();
