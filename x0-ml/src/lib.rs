@@ -59,7 +59,7 @@
 //! # Limitations
 //! [`HashedWords`](embed::HashedWords) knows words and no meaning; meaning needs the feature `minilm` or a
 //! model of the caller. The lexical index is searched by its owner only, not beside the writer.
-//! Near-duplicates are merged when their text is equal or when they overlap in one document, not by likeness.
+//! Near-duplicates are recognised by their words, not by their meaning.
 //!
 //! # Dependencies
 //! The crate depends on no other x0 crate but with the feature `kv`, opens no socket, and starts no thread

@@ -247,3 +247,19 @@ fn another_stemming_is_named() {
     let error = LexicalIndex::restore(&file, english).unwrap_err();
     assert_eq!(error, RestoreError::Options { setting: "stemming" });
 }
+
+#[test]
+fn likeness_is_the_share_of_common_words() {
+    let mut index = LexicalIndex::new(LexicalOptions::new());
+    let texts = ["one two three four", "four three two one one", "three four five six", "...", "seven"];
+    for (id, text) in texts.iter().enumerate() {
+        index.insert(VectorId(id as u64), text);
+    }
+    let likeness = |a, b| index.likeness(VectorId(a), VectorId(b));
+    assert_eq!(
+        (likeness(0, 1), likeness(0, 2), likeness(2, 0)),
+        (Some(1.0), Some(2.0 / 6.0), Some(2.0 / 6.0))
+    );
+    assert_eq!((likeness(0, 4), likeness(3, 3), likeness(0, 3)), (Some(0.0), Some(1.0), Some(0.0)));
+    assert_eq!(likeness(0, 9), None);
+}

@@ -1,6 +1,6 @@
 //! The inverted index.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
@@ -224,6 +224,34 @@ impl LexicalIndex {
         found.truncate(k);
         found.sort_unstable_by(order);
         found
+    }
+
+    /// How alike two texts are: the share of their different words that both hold (Jaccard 1901), from 0 to 1;
+    /// `None` unless both are held.
+    #[must_use]
+    pub fn likeness(&self, a: VectorId, b: VectorId) -> Option<f32> {
+        let terms = |id: VectorId| {
+            let text = self.texts[*self.slot_of.get(&id)? as usize].as_ref()?;
+            Some(&text.terms)
+        };
+        let (a, b) = (terms(a)?, terms(b)?);
+        let (fewer, more) = (a.len().min(b.len()), a.len().max(b.len()));
+        if more == 0 {
+            return Some(1.0);
+        }
+        // Both lists are in the order of their words.
+        let (mut a, mut b, mut common) = (a.iter().peekable(), b.iter().peekable(), 0);
+        while let (Some(first), Some(second)) = (a.peek(), b.peek()) {
+            match self.words[**first].cmp(&self.words[**second]) {
+                Ordering::Less => _ = a.next(),
+                Ordering::Greater => _ = b.next(),
+                Ordering::Equal => {
+                    common += 1;
+                    (a.next(), b.next());
+                }
+            }
+        }
+        Some(common as f32 / (fewer + more - common) as f32)
     }
 
     fn each_word(&self, text: &str, each: &mut dyn FnMut(&str)) {

@@ -36,6 +36,9 @@ pub struct Query<'a> {
     pub filter: PassageFilter<'a>,
     /// Chunks that each list gives to the fusion; 100 by default, `k` at least.
     pub depth: usize,
+    /// Share of their words from which on two chunks are near-duplicates, of which the answer cites the
+    /// better one; 0.9 by default. Above 1: none are.
+    pub alike_min: f32,
 }
 
 impl<'a> Query<'a> {
@@ -50,6 +53,7 @@ impl<'a> Query<'a> {
             fusion: Fusion::default(),
             filter: PassageFilter::new(),
             depth: 100,
+            alike_min: 0.9,
         }
     }
 
@@ -94,6 +98,13 @@ impl<'a> Query<'a> {
         self.depth = chunks;
         self
     }
+
+    /// Sets the share of words from which on chunks are near-duplicates.
+    #[must_use]
+    pub fn alike_min(mut self, share: f32) -> Self {
+        self.alike_min = share;
+        self
+    }
 }
 
 /// A query failed.
@@ -127,7 +138,7 @@ impl<'a> Retriever<'a> {
     ///
     /// Overlapping chunks of one document become one passage with the ranks and the score of the best of
     /// them. A chunk that stands in several documents that pass the filter is cited from the first of them by
-    /// name.
+    /// name. Of [near-duplicates](Query::alike_min), the best one is cited and names the other documents.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -151,7 +162,7 @@ impl<'a> Retriever<'a> {
         };
         let mut hits: Vec<Hit> = Vec::new();
         for fused in fuse(&dense, &lexical, query.fusion) {
-            self.merge(&mut hits, fused, &query.filter);
+            self.merge(&mut hits, fused, query);
         }
         hits.truncate(query.k);
         Ok(hits)
@@ -166,10 +177,18 @@ impl<'a> Retriever<'a> {
             .min_by(|a, b| (&a.document, a.span.start).cmp(&(&b.document, b.span.start)))
     }
 
+    /// The hit whose chunk has nearly the same words.
+    fn alike<'h>(&self, hits: &'h mut [Hit], id: VectorId, least: f32) -> Option<&'h mut Hit> {
+        hits.iter_mut().find(|hit| {
+            let other = self.passages.number(&hit.chunk);
+            other.and_then(|other| self.lexical.likeness(other, id)).is_some_and(|found| found >= least)
+        })
+    }
+
     /// Adds a chunk, or widens the passage of the same document that it overlaps.
-    fn merge(&self, hits: &mut Vec<Hit>, fused: Fused, filter: &PassageFilter<'_>) {
-        let Some((place, held)) = self.place(fused.id, filter).zip(self.passages.chunks.get(&fused.id))
-        else {
+    fn merge(&self, hits: &mut Vec<Hit>, fused: Fused, query: &Query<'_>) {
+        let place = self.place(fused.id, &query.filter);
+        let Some((place, held)) = place.zip(self.passages.chunks.get(&fused.id)) else {
             return;
         };
         let overlaps = |hit: &Hit| {
@@ -190,6 +209,15 @@ impl<'a> Retriever<'a> {
             }
             return;
         }
+        // Later ones are cut off anyway.
+        if hits.len() < query.k
+            && let Some(hit) = self.alike(hits, fused.id, query.alike_min)
+        {
+            if hit.document != place.document && !hit.alike.contains(&place.document) {
+                hit.alike.push(place.document.clone());
+            }
+            return;
+        }
         hits.push(Hit {
             document: place.document.clone(),
             span: place.span.clone(),
@@ -198,6 +226,7 @@ impl<'a> Retriever<'a> {
             score: fused.score,
             rank_dense: fused.rank_dense,
             rank_lexical: fused.rank_lexical,
+            alike: Vec::new(),
         });
     }
 }

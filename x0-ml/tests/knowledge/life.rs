@@ -9,7 +9,7 @@ use x0_ml::file::Folder;
 use x0_ml::knowledge::{
     KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeOptions, KnowledgeStore,
 };
-use x0_ml::retrieve::{Document, DocumentId, Mode, PassageFilter, Query, QueryError};
+use x0_ml::retrieve::{Document, DocumentId, Hit, Mode, PassageFilter, Query, QueryError};
 
 use crate::folder::SimFolder;
 use crate::support::{Base, Counting, Shared, check, open, options, put, remove, text};
@@ -233,6 +233,31 @@ fn filters_choose_documents() {
     assert!(found(PassageFilter::new().source("elsewhere")).is_empty());
     let no_vector = base.answer(&Query::new("sentence"));
     assert!(matches!(no_vector, Err(KnowledgeError::Query(QueryError::NoVector))));
+}
+
+#[test]
+fn near_duplicates_are_cited_once() {
+    let (store, embedder) = (Shared::default(), Counting::new());
+    let page = "A node that loses its link asks each neighbour for a way to the leader, and waits.";
+    put(&store, "copy", page.replace("waits", "sleeps"));
+    put(&store, "guide", page);
+    put(&store, "third", page.replace("asks", "questions"));
+    put(&store, "other", "A node that has a link waits for the leader of its neighbours.");
+    let mut base = open(&store, &embedder, SimFolder::new(1));
+    base.run(NOW).unwrap();
+    let answer = |query: Query<'_>| {
+        let hits = base.answer(&query.mode(Mode::Lexical)).unwrap();
+        let names =
+            |hit: &Hit| (hit.document.to_string(), hit.alike.iter().map(ToString::to_string).collect());
+        hits.iter().map(names).collect::<Vec<(String, Vec<String>)>>()
+    };
+    let query = Query::new("a node that loses its link asks and waits").alike_min(0.8);
+    let found = answer(query.clone());
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!((found[0].0.as_str(), found[0].1.len()), ("guide", 2), "{found:?}");
+    assert_eq!((found[1].0.as_str(), found[1].1.len()), ("other", 0), "{found:?}");
+    assert_eq!(answer(query.clone().alike_min(1.1)).len(), 4);
+    assert_eq!(answer(query.k(1))[0].0, "guide");
 }
 
 #[test]
