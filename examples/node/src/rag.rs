@@ -18,9 +18,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tokio::sync::Semaphore;
 use x0_kv::Store;
+use x0_ml::knowledge::kv::KvKnowledgeOptions;
 
-use self::collection::Collection;
+use self::collection::{Collection, Opener};
 use self::config::RagConfig;
 use self::model::Model;
 use crate::log::Log;
@@ -30,6 +32,8 @@ use crate::log::Log;
 pub(crate) struct Rag {
     model: Model,
     collections: Arc<BTreeMap<String, Collection>>,
+    /// Slots for large documents that are being received.
+    large: Arc<Semaphore>,
 }
 
 impl Rag {
@@ -38,13 +42,16 @@ impl Rag {
         let model = Model::load(&config.model, config.threads)?;
         let collections = config.collections.iter().map(|collection| {
             let folder = folder.join(&collection.name);
-            let started = Collection::start(collection, &folder, store, &model, log);
+            let options = KvKnowledgeOptions::new().pieces_len_max(config.pieces_kib << 10);
+            let opener = Opener { config: collection.clone(), options, store: store.clone() };
+            let started = Collection::start(opener, &folder, &model, log);
             let started =
                 started.with_context(|| format!("cannot start the collection {}", collection.name))?;
             Ok((collection.name.clone(), started))
         });
         let collections = collections.collect::<Result<BTreeMap<_, _>>>()?;
         log.event("rag-started", format!("model={} collections={}", model.name(), collections.len()));
-        Ok(Rag { model, collections: Arc::new(collections) })
+        let large = Arc::new(Semaphore::new(routes::LARGE_MAX));
+        Ok(Rag { model, collections: Arc::new(collections), large })
     }
 }

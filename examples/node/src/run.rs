@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use x0_identity::{Identity, NodeId};
 use x0_kv::admin::{PeerRole, PeerRoles};
+use x0_kv::blob::BlobOptions;
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions, ScrubEvent, SpaceOptions, Standing, StartError};
 use x0_kv::{CrdtOptions, Engine, KeyspaceName, Members, RangeQuery, RedbOptions, Store};
 use x0_mesh::link::UdpLinkError;
@@ -179,6 +180,10 @@ async fn start(args: &RunArgs) -> Result<Running> {
     options = options.space(SpaceOptions::default().reserve_len(config.reserve_mib << 20));
     if let Some(key) = config.crdt_key {
         options = options.crdt(CrdtOptions::new(key));
+    }
+    if config.rag.is_some() {
+        // Long documents.
+        options = options.blobs(BlobOptions::default());
     }
     let log_delay = Delay::default();
     if args.control {

@@ -1,5 +1,6 @@
 //! A collection on a node: a thread that keeps its index equal to the store and answers queries.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -73,16 +74,10 @@ struct Asked {
 
 impl Collection {
     /// Starts the thread. It opens the collection as soon as the store allows it.
-    pub(crate) fn start(
-        config: &CollectionConfig,
-        folder: &Path,
-        store: &Store,
-        model: &Model,
-        log: &Log,
-    ) -> Result<Collection> {
+    pub(crate) fn start(opener: Opener, folder: &Path, model: &Model, log: &Log) -> Result<Collection> {
         let (jobs, inbox) = channel();
         let worker = Worker {
-            opener: Opener { config: config.clone(), store: store.clone() },
+            opener: opener.clone(),
             folder: folder.to_owned(),
             model: model.clone(),
             waker: Arc::new(Waker { jobs: Mutex::new(jobs.clone()), is_set: AtomicBool::new(false) }),
@@ -91,10 +86,9 @@ impl Collection {
             waiting: Vec::new(),
         };
         std::thread::Builder::new()
-            .name(format!("rag-{}", config.name))
+            .name(format!("rag-{}", opener.config.name))
             .spawn(move || worker.run(&inbox))
             .context("cannot start the thread of the collection")?;
-        let opener = Opener { config: config.clone(), store: store.clone() };
         Ok(Collection {
             jobs: Arc::new(Jobs(jobs)),
             writer: Arc::new(Mutex::new(Writer { opener, store: None })),
@@ -133,16 +127,17 @@ fn ended() -> Problem {
 }
 
 /// What is needed to open the collection.
-#[derive(Debug)]
-struct Opener {
-    config: CollectionConfig,
-    store: Store,
+#[derive(Debug, Clone)]
+pub(crate) struct Opener {
+    pub(crate) config: CollectionConfig,
+    pub(crate) options: KvKnowledgeOptions,
+    pub(crate) store: Store,
 }
 
 impl Opener {
     fn open(&self) -> Result<KvKnowledge, String> {
         let CollectionConfig { name, store } = &self.config;
-        KvKnowledge::create(&self.store, name, store.kind(), KvKnowledgeOptions::new())
+        KvKnowledge::create(&self.store, name, store.kind(), self.options)
             .map_err(|error| causes(&error.into()))
     }
 }
@@ -345,10 +340,14 @@ fn answer(base: &mut Base, asked: &Asked) -> Result<QueryAnswer, Problem> {
     }
     let found = base.answer(&query).map_err(|error| Problem::new(500, chain(&error)))?;
     let search = begun.elapsed();
+    // Several hits may be of one document, and a document may be long.
+    let mut texts = BTreeMap::new();
     let hits = found.into_iter().map(|hit| {
-        // The document may be gone or changed since; the next query shows it.
-        let read = base.store_mut().read(&hit.document).ok().flatten();
-        let text = read.filter(|(revision, _)| *revision == hit.revision).map(|(_, document)| document.text);
+        let text = texts.entry(hit.document.clone()).or_insert_with(|| {
+            // The document may be gone or changed since; the next query shows it.
+            let read = base.store_mut().read(&hit.document).ok().flatten();
+            read.filter(|(revision, _)| *revision == hit.revision).map(|(_, document)| document.text)
+        });
         Hit {
             document: hit.document.to_string(),
             revision: hit.revision,
@@ -356,10 +355,10 @@ fn answer(base: &mut Base, asked: &Asked) -> Result<QueryAnswer, Problem> {
             score: hit.score,
             rank_dense: hit.rank_dense,
             rank_lexical: hit.rank_lexical,
-            text: text.and_then(|text| text.get(hit.span).map(str::to_owned)),
+            text: text.as_ref().and_then(|text| text.get(hit.span).map(str::to_owned)),
         }
     });
-    let hits = hits.collect();
+    let hits: Vec<Hit> = hits.collect();
     let engine = base.engine();
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let explain = request.explain.then(|| Explain {

@@ -15,6 +15,10 @@ pub(crate) struct RagConfig {
     /// Threads of the model.
     #[serde(default = "one")]
     pub(crate) threads: usize,
+    /// Longest text that the store itself keeps, in KiB. Longer ones are blobs: the node that is asked to
+    /// write one keeps it, and the others fetch it.
+    #[serde(default = "pieces_kib")]
+    pub(crate) pieces_kib: usize,
     /// The collections of this node.
     pub(crate) collections: Vec<CollectionConfig>,
 }
@@ -49,6 +53,9 @@ impl StoreKind {
     }
 }
 
+/// A gibibyte: longer texts are not indexed.
+const PIECES_KIB_MAX: usize = 1 << 20;
+
 /// The value of `model` for words without meaning.
 pub(crate) const WORDS: &str = "words";
 
@@ -58,6 +65,10 @@ fn words() -> PathBuf {
 
 fn one() -> usize {
     1
+}
+
+fn pieces_kib() -> usize {
+    8 << 10
 }
 
 impl RagConfig {
@@ -72,6 +83,9 @@ impl RagConfig {
                     self.model.display()
                 ));
             }
+        }
+        if self.pieces_kib > PIECES_KIB_MAX {
+            return Err(format!("`pieces_kib` of [rag] is {}, more than {PIECES_KIB_MAX}", self.pieces_kib));
         }
         if self.collections.is_empty() {
             return Err("[rag] has no `collections`; name one, such as {name = \"manuals\"}".to_owned());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Longest file that is read, in bytes.
-pub(crate) const FILE_LEN_MAX: u64 = 4 << 20;
+pub(crate) const FILE_LEN_MAX: u64 = 16 << 20;
 
 /// The files that `paths` name: a file itself, and of a folder all txt, md and html files below it, in the
 /// order of their names.

@@ -17,8 +17,11 @@ use crate::http::{body, json};
 
 /// Longest body of a query.
 const QUERY_LEN_MAX: usize = 64 << 10;
-/// Longest body of a document.
-const DOCUMENT_LEN_MAX: usize = 8 << 20;
+/// Longest body of a document that states no length, or one up to this.
+const DOCUMENT_LEN: usize = 8 << 20;
+/// Longest body of a document. `LARGE_MAX` of those above [`DOCUMENT_LEN`] are read at the same time.
+const DOCUMENT_LEN_MAX: usize = 32 << 20;
+pub(super) const LARGE_MAX: usize = 4;
 const NAME_LEN_MAX: usize = 1024;
 
 impl Rag {
@@ -70,7 +73,15 @@ async fn write(State(rag): State<Rag>, names: Names, request: Request) -> Result
     let (collection, name) = names_of(names)?;
     let collection = rag.collection(&collection)?.clone();
     let content_type = request.headers().get("content-type").map(|value| value.as_bytes().to_vec());
-    let body = body(request, DOCUMENT_LEN_MAX).await?;
+    let stated = request.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+    let is_large = stated.is_some_and(|len: usize| len > DOCUMENT_LEN);
+    let _slot = match is_large {
+        true => Some(rag.large.try_acquire().map_err(|_| {
+            Problem::new(429, "too many large documents are being received: try again later")
+        })?),
+        false => None,
+    };
+    let body = body(request, if is_large { DOCUMENT_LEN_MAX } else { DOCUMENT_LEN }).await?;
     let content = match content_type {
         Some(content_type) if content_type.starts_with(b"application/json") => {
             let DocumentRequest { text, source, tags } = parse(&body)?;

@@ -165,7 +165,7 @@ async fn wrong_requests_are_problems_with_field_and_remedy() {
     assert_eq!(send("GET", "/api/v1/other", String::new()).await.status, 404);
     let path = "/api/v1/rag/collections/manuals/documents/a";
     assert_eq!(send("PUT", path, "{}".into()).await.field.as_deref(), Some("text"));
-    assert_eq!(send("PUT", path, " ".repeat(9 << 20)).await.status, 413);
+    assert_eq!(send("PUT", path, " ".repeat(33 << 20)).await.status, 413);
     let long = format!("/api/v1/rag/collections/manuals/documents/{}", "n".repeat(1025));
     assert_eq!(send("DELETE", &long, String::new()).await.field.as_deref(), Some("id"));
     let binary = try_ask::<Value>(front.address, "PUT", path, "text/plain", vec![0xff].into()).await.unwrap();
