@@ -356,6 +356,7 @@ fn answer(base: &mut Base, asked: &Asked) -> Result<QueryAnswer, Problem> {
             rank_dense: hit.rank_dense,
             rank_lexical: hit.rank_lexical,
             text: text.as_ref().and_then(|text| text.get(hit.span).map(str::to_owned)),
+            alike: hit.alike.iter().map(ToString::to_string).collect(),
         }
     });
     let hits: Vec<Hit> = hits.collect();

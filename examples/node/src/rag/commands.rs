@@ -200,6 +200,9 @@ fn passages(answer: &QueryAnswer) -> String {
             excerpt.push('…');
         }
         text.push_str(&format!("    {excerpt}\n"));
+        if !hit.alike.is_empty() {
+            text.push_str(&format!("    nearly the same in {}\n", hit.alike.join(", ")));
+        }
     }
     text
 }

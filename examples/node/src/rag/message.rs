@@ -134,6 +134,9 @@ pub(crate) struct Hit {
     pub(crate) rank_lexical: Option<usize>,
     /// The text of the passage; absent if the document changed since it was indexed.
     pub(crate) text: Option<String>,
+    /// Other documents with nearly the same passage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alike: Vec<String>,
 }
 
 /// Where the time of a query went.
