@@ -1,17 +1,18 @@
 //! The retrieval demo as a process, with small documents.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
-#[test]
-fn every_check_of_the_retrieval_demo_passes() {
+/// Runs the demo on so many documents of so many lines; `model` is `words` or a folder.
+fn demo(model: &OsStr, files: u64, lines: u64) {
     let folder = tempfile::tempdir().unwrap();
     let (documents, temporary) = (folder.path().join("documents"), folder.path().join("tmp"));
     fs::create_dir_all(&documents).unwrap();
     fs::create_dir_all(&temporary).unwrap();
-    for number in 0..24 {
-        let text: String = (0..30)
+    for number in 0..files {
+        let text: String = (0..lines)
             .map(|line| {
                 format!(
                     "Line {line} of manual {number}: the license, a bug, a configuration file, version {}.\n",
@@ -24,6 +25,8 @@ fn every_check_of_the_retrieval_demo_passes() {
     let output = Command::new(env!("CARGO_BIN_EXE_x0-node"))
         .args(["rag", "demo", "--json", "--documents"])
         .arg(&documents)
+        .arg("--model")
+        .arg(model)
         .env("TMPDIR", &temporary)
         .output()
         .unwrap();
@@ -31,11 +34,27 @@ fn every_check_of_the_retrieval_demo_passes() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (&json["held"], &json["documents"], &json["questions_alike"]),
-        (&true.into(), &24.into(), &4.into()),
+        (&true.into(), &files.into(), &4.into()),
         "{json}"
     );
-    assert!(json["chunks"].as_u64().unwrap() >= 24, "{json}");
+    assert!(json["chunks"].as_u64().unwrap() >= files, "{json}");
     assert!(fs::read_dir(&temporary).unwrap().next().is_none(), "the temporary folder is left behind");
+}
+
+#[test]
+fn every_check_of_the_retrieval_demo_passes() {
+    demo("words".as_ref(), 24, 30);
+}
+
+/// With the weights in the folder that `X0_MINILM` names. The stage "minilm" of .ci/run sets it.
+#[test]
+#[cfg_attr(not(feature = "minilm"), ignore = "needs the feature `minilm`")]
+fn every_check_of_the_retrieval_demo_passes_with_the_model() {
+    let Some(model) = std::env::var_os("X0_MINILM") else {
+        assert!(!cfg!(feature = "minilm"), "set X0_MINILM to the folder of all-MiniLM-L6-v2");
+        return;
+    };
+    demo(&model, 12, 30);
 }
 
 #[test]

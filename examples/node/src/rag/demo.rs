@@ -20,6 +20,8 @@ use crate::signals::Stops;
 
 const NODES: usize = 3;
 const STEP_LIMIT: Duration = Duration::from_secs(120);
+/// Texts above it are blobs, which the other nodes fetch.
+const PIECES_KIB: usize = 32;
 const POLL: Duration = Duration::from_millis(20);
 /// A linearizable collection, and one in the CRDT store.
 const MANUALS: &str = "manuals";
@@ -51,6 +53,8 @@ struct Report {
     /// embeddings: the median and the greatest.
     visible_us: u64,
     visible_us_max: u64,
+    /// From the acknowledgement of a document that is a blob to answers from it on all nodes.
+    blob_ms: u64,
     took_ms: u64,
 }
 
@@ -149,6 +153,13 @@ async fn scenario(args: &RagDemoArgs, screen: &Screen, report: &mut Report) -> R
         report.visible_us_max as f64 / 1000.0
     ));
 
+    let blob_at = long(&fronts, place).await?;
+    report.blob_ms = ms(blob_at);
+    screen.say(format!(
+        "a document that is a blob on one node is fetched, indexed and found on all of them after {} ms",
+        report.blob_ms
+    ));
+
     // Both sides of a cut write to the CRDT collection.
     let cut = *cluster.running(&[leader]).first().context("no follower runs")?;
     cluster.order(cut, &Order::Isolate).await?;
@@ -216,6 +227,7 @@ fn section(front: SocketAddr, model: &Path) -> String {
     };
     format!(
         "[[http]]\naddress = \"{front}\"\nroutes = [\"rag\"]\ntls = \"off\"\n[rag]\nmodel = \"{}\"\n\
+         pieces_kib = {PIECES_KIB}\n\
          collections = [{{ name = \"{MANUALS}\" }}, {{ name = \"{NOTES}\", store = \"crdt\" }}]\n",
         model.display()
     )
@@ -342,6 +354,22 @@ async fn visible(place: SocketAddr, front: SocketAddr, number: usize) -> Result<
     Ok(begun.elapsed().saturating_sub(2 * Duration::from_micros(explain.embed_us)))
 }
 
+/// Adds a document that is a blob, and asks each node for it: the time until all have found it.
+async fn long(fronts: &[SocketAddr], place: SocketAddr) -> Result<Duration> {
+    // Chunks of equal text are embedded once, so that the length costs little.
+    let line = "This line of the long document stands in it many times and says nothing.\n\n";
+    let text = line.repeat(PIECES_KIB * 1024 / line.len() + 1) + "Its last line names the bittern.";
+    let revision = put(place, MANUALS, "long", &text).await?;
+    let begun = Instant::now();
+    for front in fronts {
+        let found = hits(*front, MANUALS, "Which line names the bittern?", revision).await?;
+        if !found.iter().any(|(document, found, _)| document == "long" && *found == revision) {
+            bail!("{front} does not find the document that is a blob: {found:?}");
+        }
+    }
+    Ok(begun.elapsed())
+}
+
 async fn query(front: SocketAddr, request: &QueryRequest) -> Result<QueryAnswer> {
     ask(front, "POST", "/api/v1/rag/query", "application/json", serde_json::to_vec(request)?).await
 }
@@ -397,6 +425,11 @@ fn table(report: &Report) -> String {
                 "from the acknowledgement of a document, without embeddings; at most {:.1} ms",
                 report.visible_us_max as f64 / 1000.0
             ),
+        ),
+        (
+            "blob found",
+            format!("{} ms", report.blob_ms),
+            "on all nodes, from the acknowledgement of a document that is a blob on one".to_owned(),
         ),
         (
             "both sides merged",
