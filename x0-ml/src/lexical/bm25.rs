@@ -226,8 +226,8 @@ impl LexicalIndex {
         found
     }
 
-    /// How alike two texts are: the share of their different words that both hold (Jaccard 1901), from 0 to 1;
-    /// `None` unless both are held.
+    /// How alike two texts are: the share of their different words that both hold (Jaccard 1901), from 0 to
+    /// 1; `None` unless both are held.
     #[must_use]
     pub fn likeness(&self, a: VectorId, b: VectorId) -> Option<f32> {
         let terms = |id: VectorId| {

@@ -23,7 +23,7 @@ pub struct Hit {
     pub rank_dense: Option<usize>,
     /// Rank of the chunk in the lexical list, from 1.
     pub rank_lexical: Option<usize>,
-    /// Other documents with nearly the same passage that rank above the last hit of the answer, the best first.
-    /// The answer does not cite them itself.
+    /// Other documents with nearly the same passage that rank above the last hit of the answer, the best
+    /// first. The answer does not cite them itself.
     pub alike: Vec<DocumentId>,
 }

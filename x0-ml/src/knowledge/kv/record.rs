@@ -1,8 +1,8 @@
 //! The record of a document, as it is stored.
 //!
-//! Version (1 byte), kind (0 removed, 1 document in pieces, 2 document in a blob), and for a document: source,
-//! number of tags, tags; then number of pieces and their names, or the reference to the blob. Strings and the
-//! reference have their length before them; all numbers are little-endian and have 4 bytes.
+//! Version (1 byte), kind (0 removed, 1 document in pieces, 2 document in a blob), and for a document:
+//! source, number of tags, tags; then number of pieces and their names, or the reference to the blob. Strings
+//! and the reference have their length before them; all numbers are little-endian and have 4 bytes.
 
 use std::collections::{BTreeSet, HashSet};
 

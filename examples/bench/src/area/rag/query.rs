@@ -1,5 +1,5 @@
-//! Queries of a knowledge base: everything except the embedding of the query. Also changes: the time until they
-//! are visible, and the chunks that they embed.
+//! Queries of a knowledge base: everything except the embedding of the query. Also changes: the time until
+//! they are visible, and the chunks that they embed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
