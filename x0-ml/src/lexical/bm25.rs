@@ -247,7 +247,8 @@ impl LexicalIndex {
                 Ordering::Greater => _ = b.next(),
                 Ordering::Equal => {
                     common += 1;
-                    (a.next(), b.next());
+                    a.next();
+                    b.next();
                 }
             }
         }
