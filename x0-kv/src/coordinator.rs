@@ -272,6 +272,7 @@ impl Coordinator {
     }
 
     /// The requests of other nodes that were answered since this was last called, for the metrics.
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "the driver of a node takes them"))]
     pub(crate) fn take_served(&mut self) -> impl Iterator<Item = Served> + '_ {
         self.served.drain()
     }

@@ -8,7 +8,7 @@ use crate::grpc::Status;
 pub(super) const PATH: Option<&str> = None;
 
 #[derive(Debug, Default)]
-pub(super) struct SecretStream;
+pub(super) struct SecretStream {}
 
 impl SecretStream {
     pub(super) fn request(&mut self, _: &[u8], _: &Workload) -> Result<Option<Vec<u8>>, Status> {

@@ -11,6 +11,7 @@ use crate::telemetry::{IS_ENABLED, OperationKind};
 const SERVED_MAX: usize = 1 << 14;
 
 /// A request that was answered.
+#[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "the driver of a node takes them"))]
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) kind: OperationKind,
@@ -45,6 +46,7 @@ impl ServedLog {
         self.0.push(Served { kind, took: now.saturating_sub(request.begun), error });
     }
 
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "the driver of a node takes them"))]
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Served> + '_ {
         self.0.drain(..)
     }

@@ -205,7 +205,7 @@ mod silent {
         #[inline]
         #[expect(clippy::unused_self, reason = "as with the feature `metrics`")]
         pub(crate) fn submitted(&self, _: OperationKind) -> AnswerTimer {
-            AnswerTimer
+            AnswerTimer {}
         }
 
         #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "only a node serves others"))]
@@ -214,7 +214,7 @@ mod silent {
     }
 
     #[derive(Debug, Default)]
-    pub(crate) struct AnswerTimer;
+    pub(crate) struct AnswerTimer {}
 
     impl AnswerTimer {
         #[inline]
