@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn unknown_parts_and_too_few_turns_are_refused() {
-        let error = run(&options(&["verfy"], 5, false)).unwrap_err().to_string();
-        assert!(error.contains("verfy") && error.contains("verify, jwt"), "{error}");
+        let error = run(&options(&["sign"], 5, false)).unwrap_err().to_string();
+        assert!(error.contains("sign") && error.contains("verify, jwt"), "{error}");
         let error = run(&options(&[], 4, false)).unwrap_err().to_string();
         assert!(error.contains("five turns"), "{error}");
         assert_eq!((options(&[], 5, true).count(2_000), options(&[], 5, true).count(1)), (200, 1));

@@ -163,7 +163,8 @@ fn case(corpus: &Corpus, tokens: usize, model: Option<&Dense>) -> Result<Case> {
     let gain = |outcome: &Outcome| outcome.gain;
     let is_words_better = measure::mean(&by_words, gain) > measure::mean(&graph, gain);
     let better = if is_words_better { &by_words } else { &graph };
-    let values: [(&str, fn(&Outcome) -> f64); 3] = [
+    type Measure = (&'static str, fn(&Outcome) -> f64);
+    let values: [Measure; 3] = [
         ("hit@10", |outcome| outcome.hit),
         ("MRR", |outcome| outcome.reciprocal),
         ("nDCG@10", |outcome| outcome.gain),

@@ -231,7 +231,8 @@ fn changes(
         let mut text = page.text.clone();
         if number == PAGES / 2 {
             // The paragraph in the middle of the page gets another sentence.
-            let middle = text.ceil_char_boundary(text.len() / 2);
+            let half = text.len() / 2;
+            let middle = (half..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
             let end = text[middle..].find("\n\n").map_or(text.len(), |at| middle + at);
             let sentence = " This sentence was not here before.";
             text.insert_str(end, sentence);

@@ -105,8 +105,7 @@ mod tests {
             }
             debug_span!(target: "x0_identity", "identity.rotate").in_scope(|| {});
         });
-        let names = ended.0.lock().unwrap().clone();
-        names
+        ended.0.lock().unwrap().clone()
     }
 
     #[test]
