@@ -129,7 +129,7 @@ fn server(identity: &Identity) -> u16 {
     port
 }
 
-/// What a server answers to our client, and its SPIFFE ID.
+/// The answer of a server to our client, and its SPIFFE ID.
 fn get(identity: &Identity, port: u16) -> std::io::Result<(String, SpiffeId)> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -65,7 +65,7 @@ struct Answered {
     issued: Option<SpiffeId>,
 }
 
-/// What follows on a request, or on the response to a challenge.
+/// The step after a request, or after the response to a challenge.
 enum Step {
     Answered(Answered),
     /// A challenge, which the peer answers on its connection.
@@ -83,7 +83,7 @@ struct Exchange {
     pending: Box<PendingTpm>,
 }
 
-/// What an attestor says of evidence.
+/// The judgement of an attestor about evidence.
 enum Verdict {
     Proved(Proof),
     Refused(String),
@@ -230,7 +230,7 @@ impl Exchange {
     }
 }
 
-/// What an output leads to that needs no attestor.
+/// The step after an output that needs no attestor.
 enum Next {
     Input(IssuanceServerInput),
     Answered(Answered),

@@ -271,7 +271,7 @@ impl CausalMap {
             return Ok(Step::More(Box::new(gradual)));
         }
         if let Source::Chosen(absent) = &mut source {
-            // What came here meanwhile, and the peer does not list, is gone there.
+            // A value that came here meanwhile, and that the peer does not list, is gone there.
             let Some(written) = Transfer::written_since(self, &base) else { return Ok(Step::Unfit) };
             absent.extend(written.into_iter().map(|(key, dot)| (Key::new(&key), dot)));
         }

@@ -111,7 +111,7 @@ impl CausalMap {
         found: &Found,
     ) -> Result<MapDelta, HistoryError> {
         self.check_history(sketched)?;
-        // What came to a key after the pass was there is in history.
+        // A value that came to a key after the pass was there is in history.
         self.check_history(&found.begin)?;
         // History is sent from the earlier of both versions: a value that came here after the reconciliation
         // began is listed, or the receiver would take it for absent and drop its own copy.

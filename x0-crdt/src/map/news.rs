@@ -44,7 +44,7 @@ impl CausalMap {
         let had_seen = |sibling: &Sibling| sibling.seq <= seq_of(&context, sibling.writer);
         let mut content = self.content;
         if !self.version().is_within(&delta.context) {
-            // What the sender has not seen is in history, unless that was collected.
+            // A value that the sender has not seen is in history, unless that was collected.
             let is_known = self.floor().is_within(&delta.context);
             let keys: BTreeSet<&Key> = if is_known {
                 self.recent_since(&delta.context).collect()

@@ -122,10 +122,10 @@ pub enum GatherStep<W> {
     Long,
 }
 
-/// What a pass over a state has found.
+/// The result of a pass over a state.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// What the state had seen at the beginning of the pass: the values of later events are in history.
+    /// The version at the beginning of the pass: the values of later events are in history.
     pub begin: Version,
     /// The keys of the values, of a state that has keys.
     pub keys: Vec<Vec<u8>>,

@@ -61,7 +61,7 @@ impl Sketching {
             return;
         };
         let Self { symbols, version, since, .. } = self;
-        // What comes during the pass is left out as well: it is in the history since the version.
+        // A value that comes during the pass is left out as well: it is in the history since the version.
         let is_more = state.visit(&mut at, count, |_, dot, hash| {
             if since.contains(dot) && version.contains(dot) {
                 symbols.insert(hash());
@@ -90,7 +90,7 @@ enum Answer {
     Behind { common: u64 },
     /// The values of events that are not in it.
     News { whole: bool },
-    /// Those, and the values of these hashes.
+    /// The values of `News`, and the values of these hashes.
     Chosen { sketched: Version, hashes: Vec<u64>, resolutions: u64 },
 }
 

@@ -102,7 +102,7 @@ fn check_bases(subtrees: &[u8]) -> Result<bool, Broken> {
 }
 
 fn check_name(name: Name<'_>, of: Subtrees<'_>, budget: &mut Budget) -> Result<(), Broken> {
-    // What is no domain name lies in no domain, and another reader may see one in it.
+    // A text that is no domain name lies in no domain, and another reader may see one in it.
     let is_judged = name.0 != DNS_NAME || is_domain(name.1.strip_prefix(b"*.").unwrap_or(name.1));
     let judge = || match (name.0, is_judged) {
         (DNS_NAME, _) if !of.has_domains => Err(Broken::Encoding),

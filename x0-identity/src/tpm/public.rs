@@ -67,7 +67,7 @@ impl EndorsementKey {
     }
 }
 
-/// What a TPM is to make for its endorsement key.
+/// The area from which a TPM makes its endorsement key.
 pub(super) fn endorsement_template(algorithm: EndorsementAlgorithm) -> Vec<u8> {
     match algorithm {
         EndorsementAlgorithm::P256 => template(KeyRole::Endorsement),
@@ -145,7 +145,7 @@ pub(super) fn rsa_head() -> Vec<u8> {
     bytes
 }
 
-/// What a TPM is to make: the same area, with an empty point.
+/// The area from which a TPM makes a key: the same area, with an empty point.
 pub(super) fn template(role: KeyRole) -> Vec<u8> {
     let mut bytes = head(role);
     let empty: &[u8] = match role {

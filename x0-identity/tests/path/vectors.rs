@@ -698,8 +698,8 @@ fn name_constraint_encodings(table: &mut Table) {
     table.constrained("not a sequence", false, &tlv(0x31, &[]), &dns);
 }
 
-/// What is no domain name cannot be judged by a constraint on domain names. Without constraints nothing reads
-/// it.
+/// A text that is no domain name cannot be judged by a constraint on domain names. Without constraints
+/// nothing reads it.
 fn domain_syntax(table: &mut Table) {
     table.section = "RFC 5280 §4.2.1.6, §4.2.1.10";
     const DNS: u8 = 0x82;

@@ -293,7 +293,7 @@ impl Knowledge {
     fn note(&mut self, document: DocumentId, revision: u64) {
         self.seen = self.seen.max(revision);
         if let Some((change, _)) = self.late.remove(&document) {
-            // It is read again. The revision that waits for it is still that of the first change.
+            // The document is read again. The revision that waits for it is still that of the first change.
             self.pending.insert(document.clone(), change);
         }
         if self.pending.len() >= self.options.pending_max && !self.pending.contains_key(&document) {
@@ -525,7 +525,7 @@ impl Knowledge {
         let work = self.work.take_if(|work| matches!(work.step, Step::Reading));
         let Work { document, change, .. } = work.ok_or(HandleError::NotAsked { input: "Late" })?;
         match self.pending.get_mut(&document) {
-            // It has changed meanwhile and is read again anyway.
+            // The document has changed meanwhile and is read again anyway.
             Some(pending) => pending.revision = pending.revision.min(change.revision),
             None => {
                 self.late.insert(document, (change, now + self.options.late_max));

@@ -81,7 +81,7 @@ fn late_documents_wait_aside() {
     let until = NOW + Duration::from_secs(60);
     assert_eq!((engine.applied(), engine.pending(), engine.is_idle()), (4, 1, false));
     assert_eq!((engine.poll_output(), engine.poll_timeout()), (None, Some(until)));
-    // It is reported again, and is still late.
+    // The document is reported again, and is still late.
     let later = NOW + Duration::from_secs(9);
     engine.handle(later, changed("a", 6)).unwrap();
     assert_eq!(engine.poll_output(), read("a"));
@@ -95,7 +95,7 @@ fn late_documents_wait_aside() {
     engine.handle(until + Duration::from_secs(9), Input::Timeout).unwrap();
     assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
     assert_eq!((engine.applied(), engine.stats().documents_left_out, engine.is_idle()), (7, 1, true));
-    // It comes at last.
+    // The document comes at last.
     engine.handle(until, changed("a", 7)).unwrap();
     assert_eq!(engine.poll_output(), read("a"));
     let found = Some((7, Document::new("one two")));

@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The file with the relationships, in the folder of the federation.
 const FILE: &str = "relationships.json";
 
-/// What a node reports of its federation.
+/// The state of the federation as a node reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FederationReport {
     /// The number of the statement that the node follows; 0 without one.

@@ -112,7 +112,7 @@ async fn connection(
         let frame = timeout(REQUEST_LIMIT, read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX)).await;
         let bytes = match frame {
             Ok(Ok(bytes)) => bytes,
-            // It wants no more.
+            // The peer wants no more.
             Ok(Err(_)) | Err(_) if number > 0 => return,
             Ok(Err(error)) => {
                 return served(Err(anyhow::Error::new(error).context("cannot read the request")));

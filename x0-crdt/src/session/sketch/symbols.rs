@@ -73,7 +73,7 @@ impl CodedSymbols {
 
     /// Removes an item. Returns whether it was there.
     pub fn remove(&mut self, item: u64) -> bool {
-        // It may be in some of the new symbols only.
+        // The item may be in some of the new symbols only.
         while self.step_growth(usize::MAX) {}
         let there = self.items.remove(item);
         if there {

@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
 
-    /// What [`Http`] makes of an answer, which comes in pieces.
+    /// Reads an answer that comes in pieces with [`Http`].
     fn answered(pieces: &'static [&'static str]) -> Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
