@@ -59,6 +59,8 @@ pub struct Knowledge {
     applied: u64,
     /// The highest revision that any input named.
     seen: u64,
+    /// `applied` as it was before the outputs that wait were made.
+    published: u64,
     /// Changes that are not worked on yet.
     pending: BTreeMap<DocumentId, Change>,
     /// Changes whose documents are not complete on this node, and when they no longer hold `applied` back.
@@ -204,6 +206,7 @@ impl Knowledge {
             passages: catalogue.passages,
             applied: catalogue.applied,
             seen: catalogue.applied,
+            published: catalogue.applied,
             pending: BTreeMap::new(),
             late: BTreeMap::new(),
             work: None,
@@ -228,10 +231,15 @@ impl Knowledge {
         &self.passages
     }
 
-    /// Every change of the store up to this revision is in the indexes.
+    /// Every change of the store up to this revision is in the indexes, once the outputs that were taken so far
+    /// are carried out.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        self.applied
+        let is_change = |output: &Output| {
+            matches!(output, Output::Insert { .. } | Output::Remove { .. } | Output::Publish)
+        };
+        // A reader that asks for the revision must find what it brought.
+        if self.outputs.iter().any(is_change) { self.published } else { self.applied }
     }
 
     /// Changed documents that wait, late ones and the one that is worked on included.
@@ -615,6 +623,10 @@ impl Knowledge {
         let late = self.late.values().map(|(change, _)| change);
         let waiting = self.pending.values().chain(late).chain(self.work.iter().map(|work| &work.change));
         let applied = waiting.map(|change| change.revision.saturating_sub(1)).min().unwrap_or(self.seen);
-        self.applied = self.applied.max(applied.min(self.seen));
+        let applied = self.applied.max(applied.min(self.seen));
+        if applied > self.applied {
+            self.published = self.applied();
+            self.applied = applied;
+        }
     }
 }

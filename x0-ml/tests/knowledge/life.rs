@@ -39,6 +39,35 @@ fn changes_are_followed() {
     assert_eq!((stats.documents_indexed, stats.documents_removed, stats.scans), (7, 1, 1));
 }
 
+/// After each step: a reader that asks for the revision of a document finds the document, and none that was
+/// removed before.
+#[test]
+fn a_revision_counts_once_a_reader_finds_it() {
+    let (store, embedder) = (Shared::default(), Counting::new());
+    let mut base = open(&store, &embedder, SimFolder::new(1));
+    base.run(NOW).unwrap();
+    for n in 0..20 {
+        let (name, before) = (format!("doc{n}"), format!("doc{}", n / 2));
+        let revision = put(&store, &name, format!("topic word{n}"));
+        while base.engine().applied() < revision {
+            assert!(base.step(NOW).unwrap(), "{name} is never applied");
+        }
+        let found = |base: &Base, word: usize| {
+            let hits = base.query(&format!("word{word}"), 1, Mode::Lexical).unwrap();
+            hits.first().map(|hit| hit.document.as_str().to_owned())
+        };
+        assert_eq!(found(&base, n), Some(name), "applied, and not found");
+        if n % 2 == 0 {
+            remove(&store, &before);
+            let removed = revision + 1;
+            while base.engine().applied() < removed {
+                assert!(base.step(NOW).unwrap());
+            }
+            assert_ne!(found(&base, n / 2), Some(before), "removed, and found");
+        }
+    }
+}
+
 #[test]
 fn unchanged_text_is_never_embedded_twice() {
     let (store, embedder) = (Shared::default(), Counting::new());
