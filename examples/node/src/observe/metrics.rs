@@ -20,8 +20,8 @@ use crate::mesh::NodeMesh;
 type Buckets = (f64, f64, usize);
 /// From 20 us to 10 s. With a ratio of at most 1.25 a quantile is within some percent of the exact one.
 const FINE: Buckets = (2e-5, 1.25, 60);
-/// From 100 us to 13 s.
-const COARSE: Buckets = (1e-4, 2.0, 18);
+/// From 200 us to 6.5 s.
+const COARSE: Buckets = (2e-4, 2.0, 16);
 /// From 1 ms to 16 s.
 const REQUEST: Buckets = (1e-3, 4.0, 8);
 /// From 1 ms to 10 s, for a name with many series: the parts of indexing differ by orders of magnitude.
