@@ -46,7 +46,7 @@ fn every_check_of_the_retrieval_demo_passes() {
     demo("words".as_ref(), 24, 30);
 }
 
-/// With the weights in the folder that `X0_MINILM` names. The stage "minilm" of .ci/run sets it.
+/// With the weights in the folder that `X0_MINILM` names.
 #[cfg(feature = "minilm")]
 #[test]
 fn every_check_of_the_retrieval_demo_passes_with_the_model() {
