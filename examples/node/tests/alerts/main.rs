@@ -109,7 +109,7 @@ impl Load {
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    // It may fail while the leader is gone.
+                    // A command may fail while the leader is gone.
                     let _ = x0_node(&["kv"]).args(command).arg("--config").arg(&config).output();
                 }
             }

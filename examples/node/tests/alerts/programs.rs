@@ -90,7 +90,7 @@ impl Programs {
                     .arg(format!("-promscrape.config={}", file("victoria.yml")))
                     .arg(format!("-storageDataPath={}", file("victoria")))
                     .arg(format!("-httpListenAddr=127.0.0.1:{victoria}"))
-                    // It leaves the last 30 seconds out of its answers otherwise.
+                    // The answers leave the last 30 seconds out otherwise.
                     .arg("-search.latencyOffset=0s"),
                 &folder.join("victoria.log"),
             ),

@@ -13,11 +13,11 @@ const ALWAYS: [&str; 3] = ["identity.rotate", "mapek.execute", "mapek.verify"];
 /// The decision about a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
-    /// It belongs to another crate, or there are too many of its kind.
+    /// The span belongs to another crate, or there are too many of its kind.
     Never,
     /// The decision was made where the operation entered, or the span is rare.
     Always,
-    /// It belongs to no operation: a share of these is exported, each with the spans inside of it.
+    /// The span belongs to no operation: a share of these is exported, each with the spans inside of it.
     Drawn,
 }
 

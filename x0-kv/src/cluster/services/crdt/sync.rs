@@ -122,7 +122,7 @@ impl Service for CrdtSync {
         if is_raised {
             is_busy |= self.datagrams.send_as(cx, &mut self.outbox, LANE, |outbox, to, payload| {
                 match outbox.version(to) {
-                    // It would not understand the context.
+                    // The peer would not understand the context.
                     ..2 if payload.first() == Some(&TRACED) => payload.slice(PREFIX_LEN..),
                     _ => payload,
                 }
