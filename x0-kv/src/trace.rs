@@ -12,9 +12,9 @@
 //! | `kv.crdt.read`, `kv.crdt.write` | the span of the client that sent the operation | the arrival of a client's operation, its answer; a write is durable then |
 //! | `crdt.merge` | the span of the write, on the member that accepted it | a member has joined the changes of another member, they are durable |
 //!
-//! A write of a CRDT keyspace reaches the other members in datagrams, of which the first ones carry its context.
-//! If they are all lost, or if other writes follow at once, the merge has no span or is in the trace of the last
-//! of these writes.
+//! A write of a CRDT keyspace reaches the other members in datagrams, of which the first ones carry its
+//! context. If they are all lost, or if other writes follow at once, the merge has no span or is in the trace
+//! of the last of these writes.
 //!
 //! The spans of the replicated log, `log.write` with the synchronisation among them, follow under these: see
 //! [`x0_consensus::trace`].

@@ -18,8 +18,9 @@
 //! - [`FaultInjector`]: faults as middleware, for a running node.
 //! - `conformance` (feature): the contract of `Transport` as a suite for any implementation.
 //!
-//! With the feature `tracing`, spans of the level debug: `mesh.dial` (fields `peer`, `address`, `refused`) for each
-//! attempt to connect, and `mesh.adapt` (`destination`, `next`) where a node of the mesh follows a change of a route.
+//! With the feature `tracing`, spans of the level debug: `mesh.dial` (fields `peer`, `address`, `refused`)
+//! for each attempt to connect, and `mesh.adapt` (`destination`, `next`) where a node of the mesh follows a
+//! change of a route.
 //!
 //! # Glossary
 //! - *Node*: a process with an identity, known by its [`NodeId`](x0_identity::NodeId). A *peer* is another

@@ -237,8 +237,8 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         let ready = "x0_node_http_requests_total{endpoint=\"readyz\",class=\"2xx\"}";
         assert!(value(&text, ready) >= 1.0);
     }
-    // A node has no blob store, issues nothing, serves no Workload API and federates with nobody, and these have
-    // no links.
+    // A node has no blob store, issues nothing, serves no Workload API and federates with nobody, and these
+    // have no links.
     let absent = [
         "x0_kv_blob",
         "x0_identity_federation",

@@ -167,8 +167,8 @@ impl CausalMap {
     }
 
     /// The first event of this replica that a delta holds with another content than the one written here.
-    /// Another process writes under its ID, or it was restored from an old copy and wrote on. `is_searched`: a
-    /// pass has found none of its events at other keys than in the delta.
+    /// Another process writes under its ID, or it was restored from an old copy and wrote on. `is_searched`:
+    /// a pass has found none of its events at other keys than in the delta.
     pub(super) fn foreign_own_event(&self, delta: &MapDelta, is_searched: bool) -> Option<Dot> {
         let mine = delta.writers.iter().position(|writer| *writer == self.replica)?;
         let numbers: Vec<u32> =

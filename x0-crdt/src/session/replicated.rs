@@ -102,8 +102,8 @@ pub enum JoinSource {
 /// What became of a part of the join of a delta.
 #[derive(Debug)]
 pub enum JoinStep<J, W> {
-    /// Nothing was joined: the peer has lost values that its new ones do not replace, or the reconciliation is
-    /// out of date.
+    /// Nothing was joined: the peer has lost values that its new ones do not replace, or the reconciliation
+    /// is out of date.
     Unfit,
     /// There is more to do, with this.
     More(W),

@@ -17,8 +17,8 @@ use crate::trace::Context;
 /// Heartbeats of a member in a lease.
 const HEARTBEATS_PER_LEASE: u32 = 8;
 
-/// Most datagrams to a member that have the context of one write. The first one has the write as a rule; after
-/// a loss it is a later one.
+/// Most datagrams to a member that have the context of one write. The first one has the write as a rule;
+/// after a loss it is a later one.
 const TRACED_DATAGRAMS_MAX: u8 = 4;
 
 /// An input of a [`CrdtReplica`].

@@ -96,9 +96,9 @@ fn inner_key(key: &Bytes) -> Result<Bytes, CrdtLimitError> {
 
 /// The messages between a client and a member.
 ///
-/// A message is a version (1, or 2 for a request with a trace context), a kind (0 request, 1 answer,
-/// 2 failure), the number that the client gave the request, the context in version 2, and the fields of the kind. Integers and byte strings have the encoding of the other formats of
-/// this crate.
+/// A message is a version (1, or 2 for a request with a trace context), a kind (0 request, 1 answer, 2
+/// failure), the number that the client gave the request, the context in version 2, and the fields of the
+/// kind. Integers and byte strings have the encoding of the other formats of this crate.
 #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "other members are reached over a mesh"))]
 pub(crate) mod wire {
     use bytes::{BufMut, Bytes, BytesMut};

@@ -231,8 +231,8 @@ impl Knowledge {
         &self.passages
     }
 
-    /// Every change of the store up to this revision is in the indexes, once the outputs that were taken so far
-    /// are carried out.
+    /// Every change of the store up to this revision is in the indexes, once the outputs that were taken so
+    /// far are carried out.
     #[must_use]
     pub fn applied(&self) -> u64 {
         let is_change = |output: &Output| {

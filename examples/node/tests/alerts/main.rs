@@ -167,8 +167,8 @@ impl World {
         }
     }
 
-    /// Waits until each of these alerts was triggered, `heal`s, and waits until all are resolved with the keys
-    /// of their triggers. Those of `may_follow` may come as well, and no other one.
+    /// Waits until each of these alerts was triggered, `heal`s, and waits until all are resolved with the
+    /// keys of their triggers. Those of `may_follow` may come as well, and no other one.
     fn expect(&mut self, alerts: &[&str], may_follow: &[&str], heal: impl FnOnce(&mut World)) {
         let alerts: BTreeSet<String> = alerts.iter().map(|alert| (*alert).to_owned()).collect();
         let allowed = alerts.iter().map(String::as_str).chain(may_follow.iter().copied()).collect();
@@ -349,7 +349,8 @@ fn each_fault_causes_its_alert_and_no_other() {
     world.calm();
     let leader = world.leader();
     world.nodes[leader].as_mut().unwrap().kill();
-    // The errors of the second until there is another leader do not count in an hour, but in a twentieth of it.
+    // The errors of the second until there is another leader do not count in an hour, but in a twentieth of
+    // it.
     world.expect(&["X0NodeDown", "X0QuorumAtRisk"], &["X0ErrorBudgetBurn"], |world| world.start_node(leader));
 
     // Both databases hold the same names, and each panel of a dashboard had something to show.

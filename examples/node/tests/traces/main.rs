@@ -196,8 +196,8 @@ fn the_member_decides_about_operations_of_clients() {
     receiver.trace(&trace, |spans| spans.iter().any(|span| span.name == "log.write"));
 }
 
-/// The lines of the log have the ids of the spans that the receiver gets, and a request over HTTP continues the
-/// trace of its client.
+/// The lines of the log have the ids of the spans that the receiver gets, and a request over HTTP continues
+/// the trace of its client.
 #[test]
 fn lines_of_the_log_and_requests_over_http_join_their_traces() {
     let receiver = Receiver::start();

@@ -1,4 +1,5 @@
-//! A receiver of traces (OTLP over HTTP) in small: it accepts each request and counts the traced puts, or it hangs.
+//! A receiver of traces (OTLP over HTTP) in small: it accepts each request and counts the traced puts, or it
+//! hangs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -25,7 +26,8 @@ struct Counts {
 }
 
 impl Receiver {
-    /// Listens on a free port of the loopback. One that does not answer accepts connections and reads nothing.
+    /// Listens on a free port of the loopback. One that does not answer accepts connections and reads
+    /// nothing.
     pub(super) fn start(answers: bool) -> Result<Receiver> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen for traces")?;
         let port = listener.local_addr()?.port();
