@@ -88,8 +88,8 @@ impl Healing {
         let (leader, _) = cluster.leader(&all, STEP_LIMIT).await?;
         steps.screen.doing("the healers watch, and do nothing yet");
         tokio::time::sleep(GRACE.saturating_sub(cluster.started(leader).elapsed())).await;
-        self.slow_down(cluster, steps, store, report).await?;
-        let dead = self.bury(cluster, steps).await?;
+        let slow = self.slow_down(cluster, steps, store, report).await?;
+        let dead = self.bury(cluster, steps, slow).await?;
         let silent = Instant::now();
         self.hang(&spare, number, pid, steps, report).await?;
         let gone = init::node_id(dead)?;
@@ -107,20 +107,23 @@ impl Healing {
         steps.screen.say(format!("{text}, {} ms after the kill", report.replaced_ms));
         self.moment("healed", text);
         operator.close().await;
+        steps.screen.doing("the healer compares the cluster with what it was before");
+        wait_for_verdict(cluster, dead).await?;
         let number = cluster.take_over(spare, address).await?;
         let (leader, _) = cluster.leader(&cluster.running(&[]), STEP_LIMIT).await?;
         let target = cluster.status(leader).await?.committed;
         cluster.applied(number, target, STEP_LIMIT).await
     }
 
-    /// Makes the disk of the leader slow, until another node leads and acknowledges a write.
+    /// Makes the disk of the leader slow, until another node leads and acknowledges a write. Returns the node
+    /// that had the slow disk.
     async fn slow_down(
         &mut self,
         cluster: &mut Cluster,
         steps: &Steps<'_>,
         store: &Store,
         report: &mut Report,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let (slow, term) = cluster.leader(&cluster.running(&[]), STEP_LIMIT).await?;
         self.faults.push(Fault { node: slow, kind: ActionKind::TransferLeadership });
         let text =
@@ -146,13 +149,15 @@ impl Healing {
         let text = format!("node {leader} leads, and acknowledged a write");
         steps.screen.say(format!("{text}, {} ms after the fault", report.gray_ms));
         self.moment("healed", text);
-        cluster.order(slow, &Order::SlowDisk { milliseconds: 0 }).await.map(drop)
+        cluster.order(slow, &Order::SlowDisk { milliseconds: 0 }).await?;
+        Ok(slow)
     }
 
-    /// Kills a follower for ever.
-    async fn bury(&mut self, cluster: &mut Cluster, steps: &Steps<'_>) -> Result<usize> {
+    /// Kills a follower for ever. `spared` is the node that transferred its leadership: its healer has yet to
+    /// record whether that helped.
+    async fn bury(&mut self, cluster: &mut Cluster, steps: &Steps<'_>, spared: usize) -> Result<usize> {
         let (leader, _) = cluster.leader(&cluster.running(&[]), STEP_LIMIT).await?;
-        let dead = *cluster.running(&[leader]).last().context("no follower runs")?;
+        let dead = *cluster.running(&[leader, spared]).last().context("no follower runs")?;
         cluster.kill(dead)?;
         self.faults.push(Fault { node: dead, kind: ActionKind::ReplaceVoter });
         let text = format!("kill -9 of node {dead}, a voter, which does not come back");
@@ -291,6 +296,30 @@ async fn wait_for(
         }
         if begun.elapsed() > limit {
             bail!("waited {limit:?} for {what}; the members are {:?}", list.members);
+        }
+        tokio::time::sleep(POLL * 4).await;
+    }
+}
+
+/// Waits until a healer has recorded its verdict on the replacement of a voter: the nodes end soon after, and
+/// the timeline shows the verdict.
+async fn wait_for_verdict(cluster: &Cluster, dead: usize) -> Result<()> {
+    let (begun, subject) = (Instant::now(), subject_name(dead));
+    let is_verdict = |record: &Record| {
+        record.kind == ActionKind::ReplaceVoter.name()
+            && record.subject == subject
+            && matches!(record.event, Event::Improved { .. } | Event::NoEffect { .. } | Event::Worse { .. })
+    };
+    loop {
+        for (number, config, _) in cluster.settings()? {
+            let records = heal::records(&config.data_dir)
+                .with_context(|| format!("cannot read the records of the healer of node {number}"))?;
+            if records.iter().any(is_verdict) {
+                return Ok(());
+            }
+        }
+        if begun.elapsed() > STEP_LIMIT {
+            bail!("no healer recorded within {STEP_LIMIT:?} whether the replacement of node {dead} helped");
         }
         tokio::time::sleep(POLL * 4).await;
     }
