@@ -1,11 +1,13 @@
 //! The queue of finished spans, and the thread that sends them.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
@@ -23,111 +25,134 @@ const GATHER: Duration = Duration::from_secs(1);
 /// Hands spans to the thread that sends them. Clones are the same queue.
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
-    sender: SyncSender<Message>,
+    open: Arc<Open>,
 }
 
+/// The thread ends when this is dropped.
 #[derive(Debug)]
-enum Message {
-    Span(Box<SpanData>),
-    /// Everything before this is to be sent, then this is dropped.
-    Flush(SyncSender<()>),
+struct Open(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    spans: VecDeque<SpanData>,
+    /// Dropped once what waited before them is sent.
+    flushes: Vec<SyncSender<()>>,
+    is_closed: bool,
+}
+
+impl Waiting {
+    /// Whether the spans are not to wait for others.
+    fn is_urgent(&self) -> bool {
+        self.is_closed || !self.flushes.is_empty()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // No code that holds the lock can panic with a half-made change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits at most for `limit` while the condition holds.
+    fn wait<'a>(
+        &self,
+        waiting: MutexGuard<'a, Waiting>,
+        limit: Duration,
+        condition: impl Fn(&Waiting) -> bool,
+    ) -> MutexGuard<'a, Waiting> {
+        let waited = self.changed.wait_timeout_while(waiting, limit, |waiting| condition(waiting));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.changed.notify_one();
+    }
 }
 
 impl Queue {
     /// Starts the thread, which ends with the process or the last clone.
     pub(super) fn start(exporter: impl SpanExporter + 'static) -> io::Result<Queue> {
-        Queue::with_room(WAITING_MAX, exporter)
-    }
-
-    fn with_room(waiting_max: usize, exporter: impl SpanExporter + 'static) -> io::Result<Queue> {
-        let (sender, receiver) = sync_channel(waiting_max);
-        let run = move || run(&receiver, &exporter);
+        let shared = Arc::new(Shared::default());
+        let run = {
+            let shared = Arc::clone(&shared);
+            move || run(&shared, &exporter)
+        };
         std::thread::Builder::new().name("traces".into()).spawn(run)?;
-        Ok(Queue { sender })
+        Ok(Queue { open: Arc::new(Open(shared)) })
     }
 
-    /// Adds a span, or drops it if too many wait. Never waits.
+    /// Adds a span, or drops it if too many wait. Never waits for the receiver.
     fn put(&self, span: SpanData) {
-        if self.sender.try_send(Message::Span(Box::new(span))).is_err() {
+        let mut waiting = self.open.0.lock();
+        let count = waiting.spans.len() + 1;
+        if count > WAITING_MAX {
+            drop(waiting);
             telemetry::spans_dropped(1);
+            return;
+        }
+        waiting.spans.push_back(span);
+        drop(waiting);
+        // The first span begins the time of the batch, and another fills it. To wake the thread for each one
+        // would cost more than to make the span.
+        if count == 1 || count == BATCH_MAX {
+            self.open.0.changed.notify_one();
         }
     }
 
     /// Waits until the spans that wait are sent, at most for this time.
     pub(super) fn flush(&self, limit: Duration) {
-        let until = Instant::now() + limit;
         let (flushed, done) = sync_channel(1);
-        let mut message = Message::Flush(flushed);
-        // A full queue has room when the thread takes the next span.
-        while let Err(TrySendError::Full(back)) = self.sender.try_send(message) {
-            message = back;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(5)));
-        }
-        let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
+        self.open.0.lock().flushes.push(flushed);
+        self.open.0.changed.notify_one();
+        // The other end is dropped, and nothing is sent.
+        let _ = done.recv_timeout(limit);
     }
 }
 
-/// Sends spans until there is no queue any more.
-fn run(receiver: &Receiver<Message>, exporter: &impl SpanExporter) {
-    let mut batch = Vec::new();
-    let mut send_at: Option<Instant> = None;
+/// Sends spans until the queue is closed, and then those that still wait.
+fn run(shared: &Shared, exporter: &impl SpanExporter) {
     loop {
-        let wait = send_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let message = match wait {
-            // Without a span there is nothing to wait for.
-            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(wait) => receiver.recv_timeout(wait),
+        let mut waiting = shared.lock();
+        while waiting.spans.is_empty() && !waiting.is_urgent() {
+            waiting = shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting =
+            shared.wait(waiting, GATHER, |waiting| waiting.spans.len() < BATCH_MAX && !waiting.is_urgent());
+        let (is_closed, flushes) = (waiting.is_closed, std::mem::take(&mut waiting.flushes));
+        // A flush sends what waited before it. Spans that end meanwhile could keep it for ever.
+        let mut left = match is_closed || !flushes.is_empty() {
+            true => waiting.spans.len(),
+            false => waiting.spans.len().min(BATCH_MAX),
         };
-        let flushed = match message {
-            Ok(Message::Span(span)) => {
-                batch.push(*span);
-                send_at = send_at.or_else(|| Some(Instant::now() + GATHER));
-                if batch.len() < BATCH_MAX {
-                    continue;
-                }
-                None
-            }
-            Ok(Message::Flush(flushed)) => Some(flushed),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                send(exporter, std::mem::take(&mut batch));
-                return;
-            }
-        };
-        let is_sent = send(exporter, std::mem::take(&mut batch));
-        send_at = None;
-        drop(flushed);
+        let mut is_sent = true;
+        while is_sent && left > 0 {
+            let count = left.min(BATCH_MAX);
+            left -= count;
+            let batch = waiting.spans.drain(..count).collect();
+            // Spans end while the receiver takes its time.
+            drop(waiting);
+            is_sent = send(exporter, batch);
+            waiting = shared.lock();
+        }
+        drop(flushes);
+        if is_closed {
+            return;
+        }
         if !is_sent {
             // A receiver that refuses would be asked again at once. Spans wait meanwhile, as far as there is
             // room.
-            pause(receiver, exporter, &mut batch, Instant::now() + GATHER);
-            send_at = (!batch.is_empty()).then(Instant::now);
+            drop(shared.wait(waiting, GATHER, |waiting| !waiting.is_urgent()));
         }
     }
-}
-
-/// Takes spans and sends none until then, but for a flush.
-fn pause(
-    receiver: &Receiver<Message>,
-    exporter: &impl SpanExporter,
-    batch: &mut Vec<SpanData>,
-    until: Instant,
-) {
-    while batch.len() < BATCH_MAX {
-        match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Message::Span(span)) => batch.push(*span),
-            Ok(Message::Flush(flushed)) => {
-                send(exporter, std::mem::take(batch));
-                drop(flushed);
-            }
-            Err(_) => return,
-        }
-    }
-    std::thread::sleep(until.saturating_duration_since(Instant::now()));
 }
 
 /// Sends a batch. What the receiver does not accept is dropped. Whether it was accepted.
@@ -176,5 +201,106 @@ impl SpanProcessor for Sender {
     fn shutdown_with_timeout(&self, limit: Duration) -> OTelSdkResult {
         self.queue.flush(limit);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender as Channel, channel};
+
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::error::OTelSdkError;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A receiver that the test controls: it reports the size of each batch, and answers as it is ordered.
+    #[derive(Debug)]
+    struct Ordered {
+        came: Channel<usize>,
+        answers: Mutex<Receiver<bool>>,
+    }
+
+    impl SpanExporter for Ordered {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.came.send(batch.len()).unwrap();
+            match self.answers.lock().unwrap().recv() {
+                Ok(true) => Ok(()),
+                _ => Err(OTelSdkError::InternalFailure("refused".into())),
+            }
+        }
+    }
+
+    /// A queue, with makers of its spans, what comes to the receiver, and its answers.
+    fn queue() -> (Queue, impl Fn(usize), Receiver<usize>, Channel<bool>) {
+        let ((came, batches), (answer, answers)) = (channel(), channel());
+        let queue = Queue::start(Ordered { came, answers: Mutex::new(answers) }).unwrap();
+        let provider =
+            SdkTracerProvider::builder().with_span_processor(Sender::new(queue.clone(), None)).build();
+        let end = move |count| {
+            for _ in 0..count {
+                provider.tracer("x").start("span").end();
+            }
+        };
+        (queue, end, batches, answer)
+    }
+
+    #[test]
+    fn spans_wait_for_others_until_a_batch_is_full() {
+        let (_queue, end, batches, answer) = queue();
+        answer.send(true).unwrap();
+        end(BATCH_MAX + 1);
+        assert_eq!(batches.recv_timeout(LONG), Ok(BATCH_MAX));
+        answer.send(true).unwrap();
+        assert_eq!(batches.recv_timeout(LONG), Ok(1), "the last one after the time of a batch");
+    }
+
+    #[test]
+    fn a_flush_sends_what_waits_and_returns_once_it_is_sent() {
+        let (queue, end, batches, answer) = queue();
+        end(3);
+        answer.send(true).unwrap();
+        queue.flush(LONG);
+        assert_eq!(batches.try_recv(), Ok(3));
+        // A receiver that hangs ends the flush by its limit, and nothing is lost that waits meanwhile.
+        end(2);
+        queue.flush(Duration::from_millis(20));
+        assert_eq!(batches.recv_timeout(LONG), Ok(2));
+        end(5);
+        answer.send(true).unwrap();
+        answer.send(true).unwrap();
+        queue.flush(LONG);
+        assert_eq!(batches.try_recv(), Ok(5));
+    }
+
+    #[test]
+    fn a_receiver_that_hangs_costs_the_spans_above_the_room() {
+        let (queue, end, batches, answer) = queue();
+        end(BATCH_MAX);
+        assert_eq!(batches.recv_timeout(LONG), Ok(BATCH_MAX));
+        // While the first batch hangs:
+        end(WAITING_MAX + 100);
+        // The first is refused, and so is the next one, after a pause that a flush ends.
+        answer.send(false).unwrap();
+        answer.send(false).unwrap();
+        queue.flush(LONG);
+        assert_eq!(batches.try_recv(), Ok(BATCH_MAX));
+        for _ in 2..=WAITING_MAX / BATCH_MAX {
+            answer.send(true).unwrap();
+        }
+        queue.flush(LONG);
+        let rest: usize = batches.try_iter().sum();
+        assert_eq!(rest, WAITING_MAX - BATCH_MAX, "all but the refused batches and those without room");
+    }
+
+    #[test]
+    fn the_end_of_the_queue_sends_what_waits() {
+        let (queue, end, batches, answer) = queue();
+        end(7);
+        answer.send(true).unwrap();
+        drop((queue, end));
+        assert_eq!(batches.recv_timeout(LONG), Ok(7));
     }
 }
