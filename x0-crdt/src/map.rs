@@ -135,6 +135,8 @@ pub struct CausalMap {
     content: u64,
     siblings: usize,
     members: Members,
+    /// How many events had been seen when a heartbeat collected history; `None` before the first.
+    collected_at: Option<u64>,
     /// How often contents have changed without an event.
     resolutions: u64,
     /// A state that arrives by key ranges.
@@ -169,6 +171,7 @@ impl CausalMap {
             content: 0,
             siblings: 0,
             members: Members::default(),
+            collected_at: None,
             resolutions: 0,
             stage: None,
             remains: Vec::new(),

@@ -40,6 +40,10 @@ impl Replicated for Document {
     fn collect_tombstones(&mut self, stable: &Version) {
         self.map.collect_tombstones(stable);
     }
+
+    fn collect_part(&mut self, stable: &Version) {
+        self.map.collect_part(stable);
+    }
 }
 
 impl Transfer for Document {

@@ -25,8 +25,9 @@ impl CausalMap {
         &mut self.members
     }
 
-    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects the tombstones
-    /// that all others have seen.
+    /// Counts a heartbeat of this replica, expires members whose lease is over, and collects tombstones that
+    /// all others have seen: at most 8,192 events, or twice as many as have come since the last heartbeat
+    /// if that is more. Of a longer history the next heartbeats collect the rest.
     ///
     /// The caller repeats it several times per lease.
     pub fn heartbeat(&mut self, now: Duration) {
@@ -65,6 +66,10 @@ impl Replicated for CausalMap {
 
     fn collect_tombstones(&mut self, stable: &Version) {
         self.collect_tombstones(stable);
+    }
+
+    fn collect_part(&mut self, stable: &Version) {
+        self.collect_some(stable);
     }
 }
 

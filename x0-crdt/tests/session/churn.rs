@@ -230,6 +230,56 @@ fn a_silent_member_is_not_waited_for_after_its_lease_and_is_waited_for_again_whe
     assert_eq!(here.history_len(), 1);
 }
 
+/// A heartbeat takes bounded time: a million events at once would take 0.2 s.
+#[test]
+fn a_heartbeat_collects_a_part_of_a_long_history_and_the_next_ones_the_rest() {
+    const COUNT: u32 = 20_000;
+    const PART: usize = 8 * 1024;
+    let pass = |from: &CausalMap, to: &mut CausalMap| {
+        let seen = to.version();
+        to.join(&from.delta(&seen)?).expect("the delta is sound");
+        Ok::<(), x0_crdt::HistoryError>(())
+    };
+    let mut there = CausalMap::new(ReplicaId::new(2), KEY);
+    for key in 0..COUNT {
+        there.put(&key.to_be_bytes(), 0, b"there").unwrap();
+    }
+    let mut here = CausalMap::new(ReplicaId::new(1), KEY);
+    pass(&there, &mut here).unwrap();
+    for key in COUNT..2 * COUNT {
+        here.put(&key.to_be_bytes(), 0, b"here").unwrap();
+        if key == COUNT + 17_000 {
+            pass(&here, &mut there).unwrap();
+        }
+    }
+    for key in 0..COUNT / 4 {
+        here.remove(&key.to_be_bytes()).unwrap();
+    }
+    assert_eq!((here.history_len(), here.removal_count()), (40_000, 5_000));
+    let (mut whole, mut served) = (here.clone(), Vec::new());
+    while here.history_len() > 0 {
+        let before = here.history_len();
+        here.heartbeat(Duration::ZERO);
+        assert_eq!(before - here.history_len(), before.min(PART));
+        // A peer that lags gets exactly what it lacks, or is refused.
+        let mut peer = there.clone();
+        served.push(pass(&here, &mut peer).is_ok());
+        assert!(peer.frontier() == here.frontier() || !served.ends_with(&[true]));
+    }
+    assert_eq!(served, [true, true, false, false, false], "the peer has what two heartbeats collect");
+    // A history that grows faster than that is collected as fast.
+    for key in 0..2 * COUNT {
+        here.put(&key.to_be_bytes(), 1, b"again").unwrap();
+    }
+    here.heartbeat(Duration::ZERO);
+    assert_eq!(here.history_len(), 0);
+    for key in 0..2 * COUNT {
+        whole.put(&key.to_be_bytes(), 1, b"again").unwrap();
+    }
+    whole.collect_tombstones(&whole.version());
+    assert_eq!((here.removal_count(), here.frontier()), (0, whole.frontier()));
+}
+
 /// Found by the signed maps: heartbeats of a restarted member were ignored until its count had reached that
 /// of before.
 #[test]
