@@ -333,7 +333,7 @@ impl Coordinator {
                     Place::Sent { to } => self.lose_patience(key, to),
                     Place::Delayed => self.route_call(key),
                     Place::Held => self.wait_for_turn(key),
-                    // These wait for the deadline alone.
+                    // Calls at these places wait for the deadline alone.
                     Place::Queued | Place::Parked | Place::Proposed | Place::Reading | Place::Querying => {
                         self.arm(key, deadline);
                     }

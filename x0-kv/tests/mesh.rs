@@ -36,7 +36,7 @@ const CLIENTS: u64 = 64;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The first of the members in the ring: its link to the next one carries the traffic to both followers.
 const LEADER: u64 = 1;
-/// That link.
+/// The link from the leader to the next member.
 const LINK: usize = 0;
 /// The paths between leader and followers while the link works. The other way round the ring is longer.
 const PATHS: [(u64, u64, u64); 4] = [(1, 2, 2), (1, 3, 2), (2, 1, 1), (3, 1, 2)];

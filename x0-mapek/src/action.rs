@@ -13,7 +13,7 @@ pub enum Disruption {
     None,
     /// The subject is not available for a moment: a restart, a transfer of the leadership.
     Brief,
-    /// It cannot be undone: a member is replaced, data is removed.
+    /// The action cannot be undone: a member is replaced, data is removed.
     Irreversible,
 }
 

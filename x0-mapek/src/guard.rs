@@ -90,7 +90,7 @@ pub enum Refusal {
     },
     /// Other subjects are unhealthy or acted on, as many as the budget allows.
     Budget {
-        /// These subjects.
+        /// The number of these subjects.
         others: usize,
         /// The budget.
         limit: usize,

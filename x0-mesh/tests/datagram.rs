@@ -218,7 +218,7 @@ fn a_link_that_loses_long_frames_is_left_for_another_path() {
         // Long datagrams make the examination sooner than the clock does.
         net.datagrams.clear();
         for _ in 0..3000 {
-            // It may be too long for a moment, until there is another path.
+            // The packet may be too long for a moment, until there is another path.
             let _ = net.send(1, 2, &[7; 1200]);
             net.run(MS);
         }
@@ -234,7 +234,7 @@ fn a_link_that_loses_long_frames_is_left_for_another_path() {
         }
         net.run(10 * MS);
         assert_eq!(net.datagrams.len(), 100);
-        // It is used again after it was healed.
+        // The link is used again after it was healed.
         net.short.clear();
         net.run(30 * SECOND);
         assert_eq!((next(&net, 1, 2), state(&net, 1, 2)), (node(2), LivenessState::Up));

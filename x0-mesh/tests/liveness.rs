@@ -443,7 +443,7 @@ fn the_pause_of_an_idle_link_follows_the_mapping_of_a_nat() {
             assert_eq!(link.states(), [LivenessState::Up; 2]);
             link.changes.clear();
             link.loss = [loss; 2];
-            // It is found within half an hour, and kept for two hours.
+            // The lifetime is found within half an hour, and kept for two hours.
             link.run(1800 * SECOND);
             let (before, mut pauses) = (link.unmapped, Vec::new());
             for _ in 0..2 * 60 {

@@ -36,7 +36,7 @@ const RELAY: &str = "198.51.100.1:7001";
 /// The source ports of a NAT.
 #[derive(Debug, Clone, Copy)]
 enum Ports {
-    /// Those of the node, whatever the destination.
+    /// The ports of the node, whatever the destination.
     Same,
     /// This one, whatever the destination.
     One(u16),
@@ -320,7 +320,7 @@ fn nodes_behind_two_hard_nats_remain_relayed() {
         assert!(stats.dials >= 2 && stats.reached == 0, "{stats:?} {:?}", world.one.links());
         world.paths([1, 1]).await;
         assert!(world.relay.stats().relayed > 100, "{:?}", world.relay.stats());
-        // They can be passed now.
+        // The mappings can be passed now.
         for at in [0, 1] {
             world.remap(at, Ports::Same);
         }

@@ -101,7 +101,7 @@ impl Observe {
                 std::thread::sleep(EVERY);
             }
         };
-        // It ends with the process.
+        // The thread ends with the process.
         std::thread::Builder::new().name("observe".into()).spawn(turn).context("cannot start a thread")?;
         Ok(())
     }

@@ -80,7 +80,7 @@ struct Running {
     panics: Panics,
     observe: Observe,
     federation: Federation,
-    /// They end with the node.
+    /// The services that end with the node.
     _services: (Option<Rag>, [Option<Http>; 2]),
 }
 

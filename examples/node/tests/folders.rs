@@ -198,7 +198,7 @@ impl Cluster {
         self.start(self.a);
         self.get_until_done(key, "kept");
         self.wait_for_event(self.b, "voting");
-        // It counts again.
+        // The voter counts again.
         self.kill(self.a);
         self.put_until_done("after", "1");
         self.get_until_done(key, "kept");

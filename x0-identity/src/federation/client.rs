@@ -154,7 +154,7 @@ impl Client {
     /// Uses a bundle from now on: a local update, or the bundle of a trust domain without a relationship,
     /// such as the own one.
     pub fn set_bundle(&self, bundle: SpiffeBundle) {
-        // It is accepted in each state.
+        // A bundle is accepted in each state.
         let _ = self.command(FederationInput::Bundle(bundle));
     }
 

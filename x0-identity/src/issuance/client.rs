@@ -323,7 +323,7 @@ impl IssuanceClient {
         match input {
             IssuanceClientInput::Holds { svid, wall } => self.holds(now, wall, svid),
             IssuanceClientInput::Replaced { wall } => {
-                // It is accepted in each state.
+                // This input is accepted in each state.
                 let _ = self.renewal.handle(now, RenewalInput::Due { wall });
             }
             IssuanceClientInput::Timeout { wall } => {

@@ -58,7 +58,7 @@ pub(crate) fn bundle(data: &[u8]) {
         let again = SpiffeBundle::from_json(domain(), text.as_bytes()).unwrap();
         assert_eq!(again.to_json(), text);
         assert!(again.refused().is_empty());
-        // Those with a key that RFC 7518 does not define are not written.
+        // Authorities with a key that RFC 7518 does not define are not written.
         let authorities = bundle.trust_bundle().authorities();
         assert!(again.trust_bundle().authorities().iter().all(|authority| authorities.contains(authority)));
     }

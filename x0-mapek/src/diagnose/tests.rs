@@ -251,7 +251,7 @@ fn a_board_is_bounded_and_takes_only_newer_summaries_of_its_members() {
     }
     let one_more = Summary::new(Observer::Client(9999), 1);
     assert_eq!(board.observe(NOW, one_more.clone()), Err(SummaryError::TooManyClients));
-    // Those of clients that have gone make room.
+    // Summaries of clients that have gone make room.
     board.observe(NOW + Duration::from_secs(3), one_more).unwrap();
     assert_eq!(board.posted.len(), 2);
     board.set_members([2, 3]);

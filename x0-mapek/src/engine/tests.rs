@@ -696,7 +696,7 @@ fn records_name_the_round_the_penalty_and_the_alternatives() {
     // Rounds are 500 ms apart, and the first one is at 500 ms.
     assert_eq!(u128::from(record.round), record.at.as_millis() / 500);
     healer.put(4 * SECOND, Input::Outcome { id: 1, result: Ok(()) });
-    // It changed nothing: from now on the penalty is in the records, and decays.
+    // The action changed nothing: from now on the penalty is in the records, and decays.
     let outputs = run(&mut healer, 120 * SECOND);
     let penalties: Vec<f64> = outputs
         .iter()

@@ -57,9 +57,9 @@ pub enum Mismatch {
 /// What a guard decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuardVerdict {
-    /// It had no objection.
+    /// The guard had no objection.
     Passed,
-    /// It refused the candidate.
+    /// The guard refused the candidate.
     Refused,
     /// Another guard had refused the candidate before.
     NotAsked,

@@ -76,9 +76,9 @@ pub struct Hint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HintState {
-    /// It waits for its next dial.
+    /// The address waits for its next dial.
     Waiting,
-    /// It is being dialled.
+    /// The address is being dialled.
     Dialling,
     /// A dial led to a neighbour.
     Reached,

@@ -194,7 +194,7 @@ impl Core {
             self.expiries.iter().filter(|(_, at)| **at <= clock).map(|(link, _)| *link).collect();
         for link in over {
             self.expiries.remove(&link);
-            // It may have ended already.
+            // The link may have ended already.
             let _ = self.engine.handle(now, Input::Ended { link });
             self.changes.links = true;
         }

@@ -39,7 +39,7 @@ pub struct LinkState {
     pub rtt: Duration,
     /// QUIC packets sent since the connection was made.
     pub sent_packets: u64,
-    /// Those that were found lost (RFC 9002 §6).
+    /// QUIC packets that were found lost (RFC 9002 §6).
     pub lost_packets: u64,
 }
 

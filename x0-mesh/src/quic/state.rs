@@ -285,7 +285,7 @@ impl State {
         peer.is_degraded = false;
         let last = self.events.iter().rposition(|event| event.peer == id);
         match last.filter(|at| self.events.get(*at).is_some_and(|e| e.kind == PeerEventKind::Degraded)) {
-            // It was not polled, and is over.
+            // The report was not polled, and is over.
             Some(at) => {
                 self.events.remove(at);
                 peer.unreported = peer.unreported.saturating_sub(1);

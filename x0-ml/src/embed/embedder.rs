@@ -57,7 +57,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// These counts.
+    /// The counts of one call: tokens embedded, and texts truncated.
     #[must_use]
     pub fn new(tokens: usize, truncated: usize) -> Self {
         Self { tokens, truncated }

@@ -113,10 +113,10 @@ fn explain(key: u64, history: &[Interval<Call>], longest: &[usize]) -> String {
 /// The CRDT keys whose addition was acknowledged, with their values.
 #[derive(Debug, Default)]
 pub(super) struct Added {
-    /// These are on every replica in the end.
+    /// The additions that are on every replica in the end.
     pub(super) kept: BTreeMap<u64, u64>,
-    /// These were acknowledged before the folder of a node was lost. That node may have been the only one
-    /// that had them: they are on all replicas or on none.
+    /// The additions that were acknowledged before the folder of a node was lost. That node may have been
+    /// the only one that had them: they are on all replicas or on none.
     pub(super) risked: BTreeMap<u64, u64>,
 }
 

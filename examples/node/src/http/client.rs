@@ -72,7 +72,7 @@ async fn exchange(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .context("the node does not speak HTTP")?;
-    // It ends with the sender.
+    // The task ends with the sender.
     tokio::spawn(connection);
     let request = Request::builder()
         .method(method)

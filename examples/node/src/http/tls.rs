@@ -16,7 +16,7 @@ use super::config::{HttpConfig, TlsMode};
 pub(crate) fn acceptor(listener: &HttpConfig, identity: &Identity) -> Result<Option<TlsAcceptor>> {
     let config = match (listener.tls, &listener.certificate, &listener.key) {
         (TlsMode::Off, ..) => return Ok(None),
-        // It reads the current SVID and bundle at each handshake.
+        // This configuration reads the current SVID and bundle at each handshake.
         (TlsMode::Mutual, ..) => identity.server_config(),
         (TlsMode::Server, Some(certificate), Some(key)) => Arc::new(from_files(certificate, key)?),
         (TlsMode::Server, ..) => anyhow::bail!("`tls = \"server\"` needs `certificate` and `key`"),

@@ -260,7 +260,7 @@ impl Worker {
             self.answer_waiting(base);
             if !is_busy && now >= sweep_at {
                 sweep_at = now + SWEEP_INTERVAL;
-                // It is tried again at the next interval.
+                // A sweep that fails is tried again at the next interval.
                 let _ = base.store_mut().sweep(now);
             }
             let mut pause = Duration::ZERO;

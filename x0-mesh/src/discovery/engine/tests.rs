@@ -60,7 +60,7 @@ fn the_lower_id_dials_at_once_and_the_other_one_waits() {
     // The other one has dialled in the meantime.
     high.handle(courtesy, DiscoveryInput::Neighbours { peers: &[node(2)] });
     assert_eq!(dials(&mut high), []);
-    // That link is gone.
+    // The link to that address is gone.
     high.handle(courtesy, DiscoveryInput::Neighbours { peers: &[] });
     assert_eq!(dials(&mut high), [at(2, 7002)]);
 }
@@ -121,7 +121,7 @@ fn hints_expire_unless_they_are_in_use() {
     let late = options().expiry + Duration::from_secs(1);
     end.handle(late, DiscoveryInput::Timeout);
     assert_eq!(end.hints().map(|hint| hint.address).collect::<Vec<_>>(), [at(2, 7002)]);
-    // It expired while it was in use.
+    // The hint expired while it was in use.
     end.handle(late, DiscoveryInput::Ended { address: at(2, 7002) });
     assert_eq!(end.hints().count(), 0);
     assert_eq!(end.stats().ended, 2);

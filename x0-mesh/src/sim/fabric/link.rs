@@ -62,9 +62,9 @@ impl FabricLink {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Forgery {
-    /// It advertises every destination with the metric 1, the smallest that is not refused.
+    /// The member advertises every destination with the metric 1, the smallest that is not refused.
     Metric,
-    /// It advertises every destination with a sequence number that is higher by this.
+    /// The member advertises every destination with a sequence number that is higher by this.
     Seqno(u32),
     /// Both.
     MetricAndSeqno(u32),

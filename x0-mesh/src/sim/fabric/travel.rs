@@ -15,7 +15,7 @@ const PACKET_LEN: usize = 1200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PacketOutcome {
-    /// It reached its destination.
+    /// The packet reached its destination.
     Delivered {
         /// The number that [`Fabric::send`] returned.
         number: u64,
@@ -28,7 +28,7 @@ pub enum PacketOutcome {
         /// Whether it was on a detour at the end.
         is_detour: bool,
     },
-    /// It was dropped. A packet that a link loses has no outcome, as in a real network.
+    /// The packet was dropped. One that a link loses has no outcome, as in a real network.
     Dropped {
         /// The number that [`Fabric::send`] returned.
         number: u64,

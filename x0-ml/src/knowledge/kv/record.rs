@@ -42,7 +42,7 @@ pub enum RecordError {
         /// The version.
         found: u8,
     },
-    /// It ends too early, has bytes after its end, or a part that cannot be.
+    /// The record ends too early, has bytes after its end, or a part that cannot be.
     #[error("its {part} cannot be read")]
     Malformed {
         /// The part.

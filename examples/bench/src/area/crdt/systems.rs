@@ -81,7 +81,7 @@ pub(super) fn all() -> Vec<Box<dyn System>> {
     ]
 }
 
-/// Those of all that have differences, and so can be compared on a million keys.
+/// The systems that can make differences, and so can be compared on a million keys.
 pub(super) fn with_differences() -> Vec<Box<dyn System>> {
     vec![Box::new(x0::X0), Box::new(automerge::Automerge), Box::new(yrs::Yrs), Box::new(loro::Loro)]
 }
