@@ -3,21 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use x0_identity::{Identity, SignedBundle, TrustBundle};
-use x0_kv::{CrdtStore, RangeQuery, Store};
+use x0_kv::crdt::CrdtEntry;
+use x0_kv::{CrdtStore, Store};
 
-use crate::causes::causes;
+use crate::follow::{Follower, follow};
 use crate::init::write_public;
 use crate::log::Log;
 
 /// The keyspace in the CRDT store.
 const KEYSPACE: &str = "x0-bundles";
-/// How often everything is read again, also without a change.
-const EVERY: Duration = Duration::from_secs(10);
 /// The mark in the file of a bundle, before its sequence number.
 const MARK: &str = "# sequence ";
 
@@ -46,26 +44,12 @@ pub(crate) fn write(path: &Path, sequence: u64, bundle: &TrustBundle) -> Result<
 
 /// Follows the bundles on a task of the runtime, until the store is closed.
 pub(crate) fn start(store: &Store, identity: &Identity, path: &Path, log: &Log) -> Result<()> {
-    let store = keyspace(store)?;
-    let mut watch = store.watch("")?;
     let (identity, path) = (identity.clone(), path.to_owned());
-    let mut node = Bundles { store, identity, path, known: BTreeMap::new(), log: log.clone() };
-    tokio::spawn(async move {
-        loop {
-            if let Err(error) = node.read().await {
-                node.log.event("bundle-unread", format!("why={}", causes(&error)));
-            }
-            // A change, or the time for another look.
-            if let Ok(None) = tokio::time::timeout(EVERY, watch.next()).await {
-                return;
-            }
-        }
-    });
-    Ok(())
+    let node = Bundles { identity, path, known: BTreeMap::new(), log: log.clone() };
+    follow(keyspace(store)?, log.clone(), node)
 }
 
 struct Bundles {
-    store: CrdtStore,
     identity: Identity,
     path: PathBuf,
     /// By key: those that this node has verified.
@@ -73,14 +57,10 @@ struct Bundles {
     log: Log,
 }
 
-impl Bundles {
-    async fn read(&mut self) -> Result<()> {
-        let (mut entries, mut next) = (Vec::new(), Some(RangeQuery::all()));
-        while let Some(range) = next {
-            let page = self.store.range(&range).await?;
-            entries.extend(page.entries);
-            next = page.continuation.map(|continuation| range.resume(continuation));
-        }
+impl Follower for Bundles {
+    const UNREAD: &'static str = "bundle-unread";
+
+    async fn take(&mut self, store: &CrdtStore, entries: Vec<CrdtEntry>) -> Result<()> {
         let trust_domain = self.identity.spiffe_id().trust_domain();
         let (mut newest, mut current) = (sequence(&self.path)?, self.identity.trust_bundle());
         let begun = newest;
@@ -109,7 +89,7 @@ impl Bundles {
         // Anyone who may write to the store may remove a key, and must not keep a bundle from others with it.
         for (name, bytes) in &self.known {
             if !present.contains(name) {
-                self.store.put(name.clone(), bytes.clone()).await?;
+                store.put(name.clone(), bytes.clone()).await?;
             }
         }
         Ok(())
@@ -118,6 +98,8 @@ impl Bundles {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain};
     use x0_kv::{CrdtOptions, StoreOptions};
 

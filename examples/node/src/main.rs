@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod fatal;
 mod federation;
+mod follow;
 mod heal;
 mod http;
 mod identity;

@@ -9,17 +9,16 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use x0_identity::{Identity, RevocationView, SignedRevocations};
-use x0_kv::{CrdtStore, RangeQuery, Store};
+use x0_kv::crdt::CrdtEntry;
+use x0_kv::{CrdtStore, Store};
 
-use crate::causes::causes;
+use crate::follow::{Follower, follow};
 use crate::log::Log;
 
 /// The keyspace in the CRDT store.
 const KEYSPACE: &str = "x0-revocations";
 /// The most signed revocations that a node keeps.
 const COUNT_MAX: usize = 16_384;
-/// How often everything is read again, also without a change.
-const EVERY: Duration = Duration::from_secs(10);
 /// Revocations are kept for so long after their end, for nodes with a clock that lags.
 const KEEP: Duration = Duration::from_secs(600);
 
@@ -39,31 +38,16 @@ pub(crate) fn name(bytes: &[u8]) -> String {
 
 /// Applies revocations on a task of the runtime, until the store is closed.
 pub(crate) fn start(store: &Store, identity: &Identity, applied: &Applied, log: &Log) -> Result<()> {
-    let store = keyspace(store)?;
-    let mut watch = store.watch("")?;
-    let mut node = Revocations {
-        store,
+    let node = Revocations {
         identity: identity.clone(),
         known: BTreeMap::new(),
         applied: Arc::clone(applied),
         log: log.clone(),
     };
-    tokio::spawn(async move {
-        loop {
-            if let Err(error) = node.read().await {
-                node.log.event("revocations-unread", format!("why={}", causes(&error)));
-            }
-            // A change, or the time for another look.
-            if let Ok(None) = tokio::time::timeout(EVERY, watch.next()).await {
-                return;
-            }
-        }
-    });
-    Ok(())
+    follow(keyspace(store)?, log.clone(), node)
 }
 
 struct Revocations {
-    store: CrdtStore,
     identity: Identity,
     /// By name: those whose signature was verified.
     known: BTreeMap<String, SignedRevocations>,
@@ -71,24 +55,17 @@ struct Revocations {
     log: Log,
 }
 
-impl Revocations {
-    async fn read(&mut self) -> Result<()> {
+impl Follower for Revocations {
+    const UNREAD: &'static str = "revocations-unread";
+
+    async fn take(&mut self, store: &CrdtStore, entries: Vec<CrdtEntry>) -> Result<()> {
         let mut present = Vec::new();
-        let mut fresh = Vec::new();
-        let mut next = Some(RangeQuery::all());
-        while let Some(range) = next {
-            let page = self.store.range(&range).await?;
-            for entry in &page.entries {
-                let key = String::from_utf8_lossy(&entry.key).into_owned();
-                if !self.known.contains_key(&key) && key == name(&entry.value) {
-                    fresh.push((key.clone(), entry.value.clone()));
-                }
-                present.push(key);
+        for entry in &entries {
+            let key = String::from_utf8_lossy(&entry.key).into_owned();
+            if !self.known.contains_key(&key) && key == name(&entry.value) {
+                self.admit(key.clone(), &entry.value);
             }
-            next = page.continuation.map(|continuation| range.resume(continuation));
-        }
-        for (name, bytes) in fresh {
-            self.take(name, &bytes);
+            present.push(key);
         }
         self.apply()?;
         // Anyone who may write to the store may remove a key, and must not undo a revocation with it.
@@ -99,13 +76,15 @@ impl Revocations {
             }
         }
         for (name, bytes) in lost {
-            self.store.put(name, bytes).await?;
+            store.put(name, bytes).await?;
         }
-        self.forget(now).await
+        self.forget(store, now).await
     }
+}
 
+impl Revocations {
     /// Takes signed revocations, if an authority has signed them.
-    fn take(&mut self, name: String, bytes: &[u8]) {
+    fn admit(&mut self, name: String, bytes: &[u8]) {
         if self.known.len() >= COUNT_MAX {
             return;
         }
@@ -138,7 +117,7 @@ impl Revocations {
     }
 
     /// Removes revocations of what has expired by itself.
-    async fn forget(&mut self, now: SystemTime) -> Result<()> {
+    async fn forget(&mut self, store: &CrdtStore, now: SystemTime) -> Result<()> {
         let is_over = |signed: &SignedRevocations| {
             signed.view().last_expiry().is_none_or(|expires| expires + KEEP < now)
         };
@@ -146,7 +125,7 @@ impl Revocations {
             self.known.iter().filter(|(_, signed)| is_over(signed)).map(|(name, _)| name.clone()).collect();
         for name in over {
             self.known.remove(&name);
-            self.store.delete(name).await?;
+            store.delete(name).await?;
         }
         Ok(())
     }

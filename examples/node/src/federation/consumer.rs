@@ -3,25 +3,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use x0_identity::federation::{Client, ClientOptions, FederatedBundles, RelationshipStatus};
 use x0_identity::{Identity, SignedStatement, SpiffeBundle, TrustDomain};
-use x0_kv::{CrdtStore, RangeQuery, Store};
+use x0_kv::crdt::CrdtEntry;
+use x0_kv::{CrdtStore, Store};
 
 use super::endpoint::Endpoint;
 use super::relationships::{self, PURPOSE, Relationships, Row};
 use crate::causes::causes;
 use crate::config::NodeConfig;
+use crate::follow::{Follower, follow};
 use crate::identity::report::fingerprint;
 use crate::init::write_public;
 use crate::log::Log;
 
-/// How often everything is read again, also without a change.
-const EVERY: Duration = Duration::from_secs(10);
 /// The file with the relationships, in the folder of the federation.
 const FILE: &str = "relationships.json";
 
@@ -124,7 +123,8 @@ impl Federation {
             federation.apply(before);
         }
         if config.crdt_key.is_some() {
-            federation.follow(relationships::keyspace(store)?)?;
+            let reader = Reader { federation: federation.clone(), newest: None };
+            follow(relationships::keyspace(store)?, federation.0.log.clone(), reader)?;
         }
         Ok(federation)
     }
@@ -219,34 +219,30 @@ impl Federation {
         Ok(self.0.identity.restrict(&domain, None)?)
     }
 
-    fn follow(&self, store: CrdtStore) -> Result<()> {
-        let (federation, mut watch) = (self.clone(), store.watch("")?);
-        tokio::spawn(async move {
-            let mut newest = None;
-            loop {
-                if let Err(error) = federation.read(&store, &mut newest).await {
-                    federation.0.log.event("federation-unread", format!("why={}", causes(&error)));
-                }
-                // A change, or the time for another look.
-                if let Ok(None) = tokio::time::timeout(EVERY, watch.next()).await {
-                    return;
-                }
-            }
-        });
-        Ok(())
+    fn verified(&self, bytes: &[u8]) -> Option<Relationships> {
+        let identity = &self.0.identity;
+        let signed = SignedStatement::from_bytes(PURPOSE, bytes).ok()?;
+        let content = signed.verify(&identity.trust_bundle(), &identity.revocations()).ok()?;
+        Relationships::from_json(self.own(), content).ok()
     }
+}
 
-    /// Takes the newest statement that an authority has signed. `newest` is the one that the node follows.
-    async fn read(&self, store: &CrdtStore, newest: &mut Option<(String, Bytes)>) -> Result<()> {
-        let (mut entries, mut next) = (Vec::new(), Some(RangeQuery::all()));
-        while let Some(range) = next {
-            let page = store.range(&range).await?;
-            entries.extend(page.entries);
-            next = page.continuation.map(|continuation| range.resume(continuation));
-        }
+/// Takes the statements of the store.
+struct Reader {
+    federation: Federation,
+    /// The statement that the node follows, with its key.
+    newest: Option<(String, Bytes)>,
+}
+
+impl Follower for Reader {
+    const UNREAD: &'static str = "federation-unread";
+
+    /// Takes the newest statement that an authority has signed.
+    async fn take(&mut self, store: &CrdtStore, entries: Vec<CrdtEntry>) -> Result<()> {
+        let Reader { federation, newest } = self;
         let mut found = None;
         for entry in &entries {
-            let Some(all) = self.verified(&entry.value) else { continue };
+            let Some(all) = federation.verified(&entry.value) else { continue };
             if relationships::key(all.sequence).as_bytes() == &entry.key[..] {
                 // Keys are in the order of the numbers.
                 found = Some((all, entry.value.clone()));
@@ -255,19 +251,19 @@ impl Federation {
         if let Some((all, bytes)) = found {
             let sequence = all.sequence;
             let is_known = newest.as_ref().is_some_and(|(key, _)| *key >= relationships::key(sequence));
-            if !is_known && sequence >= self.current().sequence {
+            if !is_known && sequence >= federation.current().sequence {
                 *newest = Some((relationships::key(sequence), bytes));
             }
-            if sequence > self.current().sequence {
-                let federation = self.clone();
+            if sequence > federation.current().sequence {
+                let follower = federation.clone();
                 // Writing waits for the disk, and the client for its thread.
                 let taken = tokio::task::spawn_blocking(move || -> Result<()> {
-                    write_public(&federation.0.folder.join(FILE), &all.to_json()?)?;
-                    federation.apply(all);
+                    write_public(&follower.0.folder.join(FILE), &all.to_json()?)?;
+                    follower.apply(all);
                     Ok(())
                 });
                 taken.await??;
-                self.0.log.event("federation-changed", format!("sequence={sequence}"));
+                federation.0.log.event("federation-changed", format!("sequence={sequence}"));
             }
         }
         // Anyone who may write to the store may remove a key, and must not keep a statement from others with
@@ -279,17 +275,12 @@ impl Federation {
         }
         Ok(())
     }
-
-    fn verified(&self, bytes: &[u8]) -> Option<Relationships> {
-        let identity = &self.0.identity;
-        let signed = SignedStatement::from_bytes(PURPOSE, bytes).ok()?;
-        let content = signed.verify(&identity.trust_bundle(), &identity.revocations()).ok()?;
-        Relationships::from_json(self.own(), content).ok()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustBundle};
     use x0_kv::{CrdtOptions, StoreOptions};
 
