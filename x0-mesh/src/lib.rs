@@ -76,6 +76,8 @@ mod transport;
 mod transport_ext;
 #[cfg(feature = "traversal")]
 pub mod traversal;
+#[cfg(any(feature = "quic", feature = "udp"))]
+mod udp;
 
 pub use error::{RecvError, SendError};
 pub use fault_injector::{Direction, FaultHandle, FaultInjector};

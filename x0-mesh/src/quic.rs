@@ -87,11 +87,6 @@ mod outbox;
 mod peer_book;
 mod race;
 mod shared;
-#[cfg(target_os = "linux")]
-mod socket;
-#[cfg(not(target_os = "linux"))]
-#[path = "quic/socket_portable.rs"]
-mod socket;
 mod state;
 mod transport;
 

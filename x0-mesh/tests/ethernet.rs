@@ -72,7 +72,7 @@ impl LinkBench for Ethernet {
 fn an_ethernet_link_keeps_the_contract() {
     let Some(namespaces) = namespaces::<2>(&PROGRAMS) else { return };
     let pair = VethPair::new(&namespaces[0], &namespaces[1]).unwrap();
-    assert_eq!(check(&mut Ethernet { runtime: runtime(), namespaces, pair }), 6);
+    assert_eq!(check(&mut Ethernet { runtime: runtime(), namespaces, pair }), 7);
 }
 
 #[test]

@@ -52,9 +52,30 @@ impl LinkBench for Udp {
     }
 }
 
+/// One call sends frames of one length, and one call receives them.
+#[cfg(target_os = "linux")]
+#[test]
+fn udp_frames_travel_in_batches() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut bench = Udp { runtime, address: "127.0.0.1:0".parse().unwrap() };
+    let [mut one, mut two] = bench.pair();
+    let frames: Vec<u8> = (0..=255).cycle().take(20 * 1200 + 7).collect();
+    let (to, mut sent) = (two.local(), None);
+    bench.wait(&mut |cx| one.poll_send_many(cx, to, &frames, 1200).map(|result| sent = Some(result)));
+    assert_eq!(sent.unwrap().unwrap(), frames.len());
+    let mut found = None;
+    bench.wait(&mut |cx| {
+        let mut buffer = Vec::new();
+        let received = std::task::ready!(two.poll_recv_many(cx, &mut buffer)).unwrap();
+        found = Some((received.from, received.frame_len, received.frames.to_vec()));
+        Poll::Ready(())
+    });
+    assert!(found.unwrap() == (one.local(), 1200, frames));
+}
+
 #[test]
 fn a_memory_link_keeps_the_contract() {
-    assert_eq!(check(&mut Memory), 6);
+    assert_eq!(check(&mut Memory), 7);
 }
 
 #[test]
@@ -62,7 +83,7 @@ fn a_udp_link_keeps_the_contract() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let address: SocketAddr = address.parse().unwrap();
-        assert_eq!(check(&mut Udp { runtime, address }), 6, "{address}");
+        assert_eq!(check(&mut Udp { runtime, address }), 7, "{address}");
     }
 }
 
@@ -86,8 +107,8 @@ impl LinkBench for Faulty {
 
 #[test]
 fn a_faulty_link_keeps_the_contract() {
-    assert_eq!(check(&mut Faulty(0.0)), 6);
-    assert_eq!(check(&mut Faulty(0.3)), 6);
+    assert_eq!(check(&mut Faulty(0.0)), 7);
+    assert_eq!(check(&mut Faulty(0.3)), 7);
 }
 
 #[test]

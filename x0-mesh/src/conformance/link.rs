@@ -19,7 +19,7 @@
 //!     }
 //! }
 //!
-//! assert_eq!(link::check(&mut Memory), 6);
+//! assert_eq!(link::check(&mut Memory), 7);
 //! ```
 
 #![expect(
@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::link::{Link, LinkSendError};
+use crate::link::{Link, LinkSendError, ReceivedFrames};
 
 /// Frames that are sent without receiving, to fill the queues of a link.
 const FLOOD: usize = 3000;
@@ -55,11 +55,12 @@ pub trait LinkBench {
 /// # Panics
 /// If a rule is broken; the text names it.
 pub fn check(bench: &mut dyn LinkBench) -> usize {
-    let rules: [fn(&mut Pair<'_>); 6] = [
+    let rules: [fn(&mut Pair<'_>); 7] = [
         frames_arrive_whole_with_their_sender,
         both_directions_work_at_once,
         the_longest_frame_arrives_and_a_longer_one_is_refused,
         a_frame_replaces_what_the_buffer_held,
+        many_frames_arrive_as_one_by_one,
         a_neighbour_that_does_not_exist_harms_nothing,
         a_receiver_that_does_not_receive_harms_nothing_for_ever,
     ];
@@ -158,6 +159,85 @@ fn a_frame_replaces_what_the_buffer_held(pair: &mut Pair<'_>) {
             }
         }
         panic!("a receive that is pending is woken by a frame");
+    }
+}
+
+fn many_frames_arrive_as_one_by_one(pair: &mut Pair<'_>) {
+    let mtu = pair.links[0].mtu();
+    let [from, to] = [0, 1].map(|at| pair.links[at].local());
+    // The last one is shorter, or there is only one.
+    for (frame_len, count, last_len) in [(mtu, 70, 9), (mtu, 5, mtu), (20, 100, 1), (300, 1, 300)] {
+        let frames: Vec<Vec<u8>> = (0..count)
+            .map(|number| vec![number; if number + 1 == count { last_len } else { frame_len }])
+            .collect();
+        let all = frames.concat();
+        let mut missing: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        for _ in 0..ATTEMPTS {
+            let mut rest = &all[..];
+            while !rest.is_empty() {
+                let link = &mut pair.links[0];
+                let mut taken = None;
+                pair.bench.wait(&mut |cx| {
+                    link.poll_send_many(cx, to, rest, frame_len).map(|result| taken = Some(result))
+                });
+                let taken = taken.expect("a link that is busy takes a frame some time later");
+                let taken = taken.expect("a link takes frames to a neighbour");
+                let is_whole = taken == rest.len() || taken.is_multiple_of(frame_len);
+                assert!(taken > 0 && is_whole, "a link takes whole frames, and at least one");
+                rest = &rest[taken..];
+                take_many(&mut pair.links[1], from, &mut missing);
+            }
+            let link = &mut pair.links[1];
+            let left = missing.len();
+            pair.bench.wait(&mut |cx| {
+                let mut buffer = Vec::new();
+                match link.poll_recv_many(cx, &mut buffer) {
+                    Poll::Ready(received) => {
+                        forget(&received.expect("a link goes on"), from, &mut missing);
+                        Poll::Ready(())
+                    }
+                    Poll::Pending if missing.len() < left => Poll::Ready(()),
+                    Poll::Pending => Poll::Pending,
+                }
+            });
+            take_many(&mut pair.links[1], from, &mut missing);
+            if missing.is_empty() {
+                break;
+            }
+        }
+        assert!(
+            missing.is_empty(),
+            "{} of {count} frames that are sent together never arrive",
+            missing.len()
+        );
+    }
+    // Frames that are too long are refused as one is.
+    let too_long = vec![7; 2 * (mtu + 1)];
+    let link = &mut pair.links[0];
+    let mut refused = false;
+    pair.bench.wait(&mut |cx| {
+        link.poll_send_many(cx, to, &too_long, mtu + 1)
+            .map(|result| refused = matches!(result, Err(LinkSendError::TooLong { .. })))
+    });
+    assert!(refused, "frames that are longer than the MTU are refused as that");
+}
+
+/// Receives what is there.
+fn take_many(link: &mut Box<dyn Link>, from: SocketAddr, missing: &mut Vec<&[u8]>) {
+    let mut buffer = Vec::new();
+    while let Poll::Ready(received) =
+        link.poll_recv_many(&mut Context::from_waker(Waker::noop()), &mut buffer)
+    {
+        forget(&received.expect("a link goes on"), from, missing);
+    }
+}
+
+/// Crosses frames off that have arrived.
+fn forget(received: &ReceivedFrames<'_>, from: SocketAddr, missing: &mut Vec<&[u8]>) {
+    assert_eq!(received.from, from, "frames have the address of their sender");
+    assert!(!received.frames.is_empty() && received.frame_len > 0, "there is at least one frame");
+    for frame in received.frames.chunks(received.frame_len) {
+        missing.retain(|one| *one != frame);
     }
 }
 

@@ -2,22 +2,32 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
 
-use super::{Link, LinkEvent, LinkRecvError, LinkSendError};
+use super::{Link, LinkEvent, LinkRecvError, LinkSendError, ReceivedFrames};
 
-/// Datagrams that one system call takes.
+/// Datagrams, or runs of coalesced ones, that one system call gives.
 const BATCH: usize = 8;
 /// The longest datagram, or run of coalesced ones, that the system gives, in bytes.
 const BUFFER_LEN: usize = 65_536;
-/// The socket buffer that the system is asked for, in bytes; it may grant less.
-const SOCKET_LEN: usize = 4 << 20;
+/// The longest run of datagrams that the system takes, in bytes: that of one datagram over IPv4.
+const RUN_LEN_MAX: usize = 65_507;
+/// The buffer for datagrams that wait to be received that the system is asked for, in bytes; it may grant
+/// less.
+const RECEIVE_LEN: usize = 4 << 20;
+/// The same for datagrams that wait to be sent. A longer queue would only delay them: what this node sends
+/// itself waits better in QUIC, where lanes have priorities.
+const SEND_LEN: usize = 512 << 10;
+/// Errors of the system one after the other that end the link. Single ones are answers to frames that were
+/// sent, such as a port that is not open, and say nothing of the link.
+const ERRORS_MAX: usize = 64;
 
 /// Settings of a [`UdpLink`].
 #[derive(Debug, Clone)]
@@ -67,13 +77,22 @@ pub enum UdpLinkError {
 /// A UDP port as a link: a neighbour is known by its socket address. The system does not fragment its
 /// datagrams.
 pub struct UdpLink {
-    io: tokio::net::UdpSocket,
-    state: UdpSocketState,
+    socket: Arc<dyn AsyncUdpSocket>,
+    room: Pin<Box<dyn UdpPoller>>,
     address: SocketAddr,
     mtu: usize,
-    buffers: Vec<Vec<u8>>,
-    /// What was received and not taken: the buffer, the bytes of it, and the sender.
-    received: VecDeque<(usize, Range<usize>, SocketAddr)>,
+    buffers: [Vec<u8>; BATCH],
+    /// What was received and not taken.
+    received: VecDeque<Run>,
+}
+
+/// Datagrams of one sender, one after the other in a buffer.
+struct Run {
+    buffer: usize,
+    range: Range<usize>,
+    /// The length of each but the last, not 0.
+    len: usize,
+    from: SocketAddr,
 }
 
 impl UdpLink {
@@ -84,42 +103,41 @@ impl UdpLink {
     pub fn open(options: &UdpLinkOptions) -> Result<UdpLink, UdpLinkError> {
         tokio::runtime::Handle::try_current().map_err(|_| UdpLinkError::NoRuntime)?;
         let refused = |source| UdpLinkError::Socket { address: options.address, source };
-        let socket = socket(options.address).map_err(refused)?;
-        // It also forbids fragmentation (IP_PMTUDISC_PROBE), and switches coalescing on.
-        let state = UdpSocketState::new((&socket).into()).map_err(refused)?;
-        let io = tokio::net::UdpSocket::from_std(socket).map_err(refused)?;
-        let address = io.local_addr().map_err(refused)?;
-        let buffers = (0..BATCH).map(|_| vec![0; BUFFER_LEN]).collect();
-        Ok(UdpLink { io, state, address, mtu: options.mtu, buffers, received: VecDeque::new() })
+        // The socket also forbids fragmentation (IP_PMTUDISC_PROBE), and switches coalescing on.
+        let socket = crate::udp::bind(options.address, (RECEIVE_LEN, SEND_LEN)).map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        let room = Arc::clone(&socket).create_io_poller();
+        let buffers = std::array::from_fn(|_| vec![0; BUFFER_LEN]);
+        Ok(UdpLink { socket, room, address, mtu: options.mtu, buffers, received: VecDeque::new() })
     }
 
-    fn receive(&mut self) -> io::Result<()> {
-        let mut meta = [RecvMeta::default(); BATCH];
-        let mut slices: Vec<IoSliceMut<'_>> =
-            self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-        let state = &self.state;
-        let io = &self.io;
-        let count = io.try_io(Interest::READABLE, || state.recv(io.into(), &mut slices, &mut meta))?;
-        for (buffer, meta) in meta.iter().take(count).enumerate() {
-            let mut start = 0;
-            while start < meta.len {
-                let end = meta.len.min(start + meta.stride.max(1));
-                self.received.push_back((buffer, start..end, meta.addr));
-                start = end;
+    /// Ready when there is something that was received and not taken.
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkRecvError>> {
+        let mut errors = 0;
+        while self.received.is_empty() {
+            if let Err(source) = ready!(self.poll_receive(cx)) {
+                errors += 1;
+                if errors == ERRORS_MAX {
+                    return Poll::Ready(Err(LinkRecvError::Failed { source }));
+                }
             }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
-}
 
-fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    // Best effort: the system's bound may be lower. The default works, with more losses under load.
-    let _ = socket.set_recv_buffer_size(SOCKET_LEN);
-    let _ = socket.set_send_buffer_size(SOCKET_LEN);
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut meta = [RecvMeta::default(); BATCH];
+        let mut slices: [IoSliceMut<'_>; BATCH] =
+            self.buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
+        let count = ready!(self.socket.poll_recv(cx, &mut slices, &mut meta))?;
+        for (buffer, meta) in meta.iter().take(count).enumerate() {
+            if meta.len > 0 {
+                let len = meta.stride.clamp(1, meta.len);
+                self.received.push_back(Run { buffer, range: 0..meta.len, len, from: meta.addr });
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl Link for UdpLink {
@@ -137,17 +155,53 @@ impl Link for UdpLink {
         to: SocketAddr,
         frame: &[u8],
     ) -> Poll<Result<(), LinkSendError>> {
-        if frame.len() > self.mtu {
-            return Poll::Ready(Err(LinkSendError::TooLong { len: frame.len(), mtu: self.mtu }));
+        self.poll_send_many(cx, to, frame, frame.len()).map_ok(|_| ())
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: &mut Vec<u8>,
+    ) -> Poll<Result<SocketAddr, LinkRecvError>> {
+        ready!(self.poll_received(cx))?;
+        let Some(run) = self.received.front_mut() else { return Poll::Pending };
+        let end = run.range.end.min(run.range.start + run.len);
+        frame.clear();
+        frame.extend_from_slice(&self.buffers[run.buffer][run.range.start..end]);
+        let from = run.from;
+        run.range.start = end;
+        if run.range.is_empty() {
+            self.received.pop_front();
         }
-        let transmit =
-            Transmit { destination: to, ecn: None, contents: frame, segment_size: None, src_ip: None };
+        Poll::Ready(Ok(from))
+    }
+
+    fn poll_send_many(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: SocketAddr,
+        frames: &[u8],
+        frame_len: usize,
+    ) -> Poll<Result<usize, LinkSendError>> {
+        let frame_len = frame_len.min(frames.len());
+        if frame_len > self.mtu {
+            return Poll::Ready(Err(LinkSendError::TooLong { len: frame_len, mtu: self.mtu }));
+        }
         loop {
-            let (io, state) = (&self.io, &self.state);
-            match io.try_io(Interest::WRITABLE, || state.try_send(io.into(), &transmit)) {
-                Ok(()) => return Poll::Ready(Ok(())),
+            let count = self.socket.max_transmit_segments().min(RUN_LEN_MAX / frame_len.max(1)).max(1);
+            let contents = &frames[..frames.len().min(frame_len * count)];
+            let is_run = contents.len() > frame_len;
+            let transmit = Transmit {
+                destination: to,
+                ecn: None,
+                contents,
+                segment_size: is_run.then_some(frame_len),
+                src_ip: None,
+            };
+            match self.socket.try_send(&transmit) {
+                Ok(()) => return Poll::Ready(Ok(contents.len())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(io.poll_send_ready(cx)).is_err() {
+                    if ready!(self.room.as_mut().poll_writable(cx)).is_err() {
                         return Poll::Ready(Err(LinkSendError::Closed));
                     }
                 }
@@ -156,24 +210,15 @@ impl Link for UdpLink {
         }
     }
 
-    fn poll_recv(
-        &mut self,
+    fn poll_recv_many<'a>(
+        &'a mut self,
         cx: &mut Context<'_>,
-        frame: &mut Vec<u8>,
-    ) -> Poll<Result<SocketAddr, LinkRecvError>> {
-        loop {
-            if let Some((buffer, range, from)) = self.received.pop_front() {
-                frame.clear();
-                frame.extend_from_slice(&self.buffers[buffer][range]);
-                return Poll::Ready(Ok(from));
-            }
-            if let Err(source) = ready!(self.io.poll_recv_ready(cx)) {
-                return Poll::Ready(Err(LinkRecvError::Failed { source }));
-            }
-            // Other errors are answers to frames that were sent, such as a port that is not open, and say
-            // nothing of the link.
-            let _ = self.receive();
-        }
+        _: &'a mut Vec<u8>,
+    ) -> Poll<Result<ReceivedFrames<'a>, LinkRecvError>> {
+        ready!(self.poll_received(cx))?;
+        let Some(run) = self.received.pop_front() else { return Poll::Pending };
+        let frames = &mut self.buffers[run.buffer][run.range];
+        Poll::Ready(Ok(ReceivedFrames { from: run.from, frames, frame_len: run.len }))
     }
 
     fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<LinkEvent> {

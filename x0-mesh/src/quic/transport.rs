@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,7 +12,6 @@ use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, SendDatagramError,
     TokioRuntime, TransportConfig, VarInt,
 };
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::sleep;
 use x0_identity::NodeId;
 
@@ -22,7 +21,6 @@ use super::options::{BindError, QuicOptions, unpredictable};
 use super::outbox::joined;
 use super::peer_book::PeerBook;
 use super::shared::Shared;
-use super::socket::wrap;
 use super::state::State;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
@@ -185,20 +183,11 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
 pub fn udp_socket(address: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError> {
     // Before the socket, so that the error says what is missing.
     tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
-    let opened = socket(address).and_then(wrap);
+    let opened = crate::udp::bind(address, (SOCKET_LEN, SOCKET_LEN));
     opened.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
         _ => BindError::Socket { address, source },
     })
-}
-
-fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    // Best effort: the system's bound may be lower. The default works, with more losses under load.
-    let _ = socket.set_recv_buffer_size(SOCKET_LEN);
-    let _ = socket.set_send_buffer_size(SOCKET_LEN);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 impl Transport for QuicTransport {

@@ -1,4 +1,4 @@
-//! The UDP socket beneath quinn, on systems other than Linux: the one that quinn brings.
+//! The UDP socket beneath quinn and links, on systems other than Linux: the one that quinn brings.
 
 use std::io;
 use std::net::UdpSocket;

@@ -1,4 +1,4 @@
-//! The UDP socket beneath quinn, with as few wake-ups and system calls as the system allows.
+//! The UDP socket beneath quinn and links, with as few wake-ups and system calls as the system allows.
 //!
 //! The socket that quinn brings is registered for reading and writing. Then each datagram that leaves the
 //! send buffer wakes the task of the endpoint, although nothing waits for room; and each read of datagrams is
