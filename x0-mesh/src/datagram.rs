@@ -42,7 +42,7 @@
 //! | field | bytes | meaning |
 //! |---|---|---|
 //! | hop limit | 1 | falls by one at each node, not 0 |
-//! | flags | 1 | bit 0: a bound is given; bit 1: the label is announced, and no datagram follows; bit 2: a message of the mesh itself, see [`traversal`](crate::traversal) |
+//! | flags | 1 | bit 0: a bound is given; bit 1: the label is announced, and no datagram follows; bit 2: a message of the mesh itself, see [`traversal`](crate::traversal); bits 3 and 4: the congestion mark, with the codepoints of IP (RFC 3168 §5) |
 //! | label | 2 | stands for destination and source under these keys; 0: none |
 //! | bound | 4 | of a detour, see [`router`](crate::router); 0 without bit 0 |
 //! | destination, source | 8 + 8 | in a long datagram only, not 0 |
@@ -81,6 +81,8 @@
 //!   these neighbours on one port, with keys; the router's word.
 //! - *Label*: a short name for a pair of destination and source on one link.
 
+mod batch;
+mod ecn;
 mod engine;
 mod error;
 mod facts;
@@ -93,9 +95,12 @@ mod label;
 mod length;
 mod link;
 mod options;
+mod outputs;
 mod protection;
 mod replay;
 
+pub use batch::Batch;
+pub use ecn::Ecn;
 pub use engine::Datagrams;
 pub use error::{DatagramError, HandleError};
 pub use facts::{DatagramStats, LinkFacts, PathFacts};

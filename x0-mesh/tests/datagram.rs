@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 use x0_mesh::datagram::{
-    DatagramError, DatagramOptions, Datagrams, FrameKeys, HandleError, Input, Output, PortId, PortOptions,
+    Batch, DatagramError, DatagramOptions, Datagrams, Ecn, FrameKeys, HandleError, Input, Output, PortId,
+    PortOptions,
 };
 use x0_mesh::liveness::LivenessState;
 use x0_mesh::router::RouterOptions;
@@ -126,31 +127,34 @@ impl Net {
         for number in 1..=self.nodes.len() {
             while let Some(output) = self.nodes[number - 1].poll_output() {
                 match output {
-                    Output::Transmit { port, to, frame } => {
+                    Output::Transmit { port, to, frames } => {
                         assert_eq!(port, PORT);
-                        self.sent += 1;
-                        self.longest = self.longest.max(frame.len());
                         let to = usize::from(to.port());
-                        let is_short = self.short.get(&(number, to)).is_some_and(|len| frame.len() > *len);
-                        // Knuth's MMIX; the upper bits are the better ones.
-                        self.random = self
-                            .random
-                            .wrapping_mul(6_364_136_223_846_793_005)
-                            .wrapping_add(1_442_695_040_888_963_407);
-                        let is_lost = (self.random >> 33) % 100 < self.loss;
-                        if !is_short && !is_lost && !self.cut.get(&(number, to)).copied().unwrap_or(false) {
-                            let at = std::cmp::Reverse((self.now + MS, self.sent));
-                            self.flying.push(Flying { at, from: number, to, frame });
-                        }
+                        frames.items().for_each(|frame| self.fly(number, to, frame));
                     }
-                    Output::Datagram { source, payload } => {
-                        self.datagrams.push((self.now, number, source, payload));
+                    Output::Datagrams { source, payloads, .. } => {
+                        let payloads = payloads.items().map(<[u8]>::to_vec);
+                        self.datagrams.extend(payloads.map(|payload| (self.now, number, source, payload)));
                     }
                     Output::Flood { origin, payload } => self.floods.push((number, origin, payload)),
                     Output::LinkChanged { reason: None, .. } => self.ended += 1,
                     _ => {}
                 }
             }
+        }
+    }
+
+    fn fly(&mut self, from: usize, to: usize, frame: &[u8]) {
+        self.sent += 1;
+        self.longest = self.longest.max(frame.len());
+        let is_short = self.short.get(&(from, to)).is_some_and(|len| frame.len() > *len);
+        // Knuth's MMIX; the upper bits are the better ones.
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let is_lost = (self.random >> 33) % 100 < self.loss;
+        if !is_short && !is_lost && !self.cut.get(&(from, to)).copied().unwrap_or(false) {
+            let at = std::cmp::Reverse((self.now + MS, self.sent));
+            self.flying.push(Flying { at, from, to, frame: frame.to_vec() });
         }
     }
 
@@ -197,6 +201,87 @@ impl Net {
         let all: Vec<Duration> = std::iter::once(begin).chain(times).chain(std::iter::once(until)).collect();
         all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
     }
+}
+
+/// The batches of datagrams that a node sends, and the neighbours that they go to. Control frames are short.
+fn batches(node: &mut Datagrams) -> Vec<(SocketAddr, Batch)> {
+    let sent = std::iter::from_fn(|| node.poll_output()).filter_map(|output| match output {
+        Output::Transmit { to, frames, .. } => Some((to, frames)),
+        _ => None,
+    });
+    sent.filter(|(_, frames)| frames.item_len() > 200).collect()
+}
+
+/// Hands a batch over as a link does that has received it in one piece.
+fn hand_over(net: &mut Net, from: usize, to: usize, batch: &Batch, is_late: bool) {
+    let (mut bytes, frame_len) = (batch.bytes().to_vec(), batch.item_len());
+    let input = Input::Frames { port: PORT, from: address(from), frames: &mut bytes, frame_len, is_late };
+    net.nodes[to - 1].handle(net.now, input).unwrap();
+}
+
+#[test]
+fn datagrams_that_are_sent_together_travel_together() {
+    for (is_late, sent, arrived) in [
+        (false, Ecn::Ect0, Ecn::Ect0),
+        (true, Ecn::Ect0, Ecn::Congested),
+        (true, Ecn::Ect1, Ecn::Congested),
+        (true, Ecn::NotCapable, Ecn::NotCapable),
+        (false, Ecn::Congested, Ecn::Congested),
+    ] {
+        let mut net = Net::line(3);
+        // The short form is used once the label is known at each hop.
+        net.send(1, 3, &[0; 100]).unwrap();
+        net.run(SECOND);
+        let payloads: Vec<u8> = (0..=255).cycle().take(10 * 1000 + 300).collect();
+        net.nodes[0].send_many(net.now, node(3), sent, &payloads, 1000).unwrap();
+        let first = batches(&mut net.nodes[0]);
+        let [(to, batch)] = &first[..] else { panic!("one batch, not {first:?}") };
+        assert_eq!(*to, address(2));
+        assert_eq!(batch.items().map(<[u8]>::len).collect::<Vec<_>>(), [&[1032; 10][..], &[332]].concat());
+        // The relay has a queue, and marks; the order of the frames is kept.
+        hand_over(&mut net, 1, 2, batch, is_late);
+        let second = batches(&mut net.nodes[1]);
+        let [(to, batch)] = &second[..] else { panic!("one batch, not {second:?}") };
+        assert_eq!((*to, batch.items().count(), batch.item_len()), (address(3), 11, 1032));
+        hand_over(&mut net, 2, 3, batch, false);
+        let found: Vec<_> = std::iter::from_fn(|| net.nodes[2].poll_output())
+            .filter_map(|output| match output {
+                Output::Datagrams { source, ecn, payloads } => Some((source, ecn, payloads)),
+                _ => None,
+            })
+            .collect();
+        let [(source, ecn, batch)] = &found[..] else { panic!("one batch, not {found:?}") };
+        assert_eq!((*source, *ecn, batch.item_len()), (node(1), arrived, 1000));
+        assert!(batch.bytes() == payloads);
+        assert_eq!(
+            [0, 1, 2].map(|at| net.nodes[at].stats()).map(|s| s.sent + s.relayed + s.received),
+            [12; 3]
+        );
+    }
+}
+
+/// A batch is no more than its frames: each is judged by itself.
+#[test]
+fn a_batch_with_bad_frames_gives_the_good_ones() {
+    let mut net = Net::line(2);
+    net.send(1, 2, &[0; 100]).unwrap();
+    net.run(SECOND);
+    let payloads: Vec<u8> = (0..5).flat_map(|number| [number; 500]).collect();
+    net.nodes[0].send_many(net.now, node(2), Ecn::Ect0, &payloads, 500).unwrap();
+    let sent = batches(&mut net.nodes[0]);
+    let (_, batch) = &sent[0];
+    let (mut bytes, frame_len) = (batch.bytes().to_vec(), batch.item_len());
+    bytes[frame_len + 100] ^= 1;
+    bytes.copy_within(0..frame_len, 3 * frame_len);
+    let before = net.nodes[1].stats();
+    let input = Input::Frames { port: PORT, from: address(1), frames: &mut bytes, frame_len, is_late: false };
+    net.nodes[1].handle(net.now, input).unwrap();
+    net.datagrams.clear();
+    net.collect();
+    let found: Vec<u8> = net.datagrams.iter().map(|(.., payload)| payload[0]).collect();
+    assert_eq!(found, [0, 2, 4]);
+    let stats = net.nodes[1].stats();
+    assert_eq!((stats.refused - before.refused, stats.replayed - before.replayed), (1, 1));
 }
 
 /// The next hop of a node to another one.

@@ -440,6 +440,47 @@ impl<L: Link> Link for HandshakesOnly<L> {
     }
 }
 
+/// Over the mesh, QUIC finds the longest packets of the path, and hands them over in batches.
+#[tokio::test]
+async fn quic_finds_the_longest_packets_over_udp_links() {
+    let domain = Domain::new("mesh.test");
+    let links = [(); 2].map(|()| {
+        UdpLink::open(&UdpLinkOptions::new(SocketAddr::from(([127, 0, 0, 1], 0))).mtu(1472)).unwrap()
+    });
+    let addresses = links.each_ref().map(UdpLink::local);
+    let [one, two] = links;
+    let ports = [MeshPort::new(one).neighbour(addresses[1]), MeshPort::new(two)];
+    let (mut meshes, mut transports) = (Vec::new(), Vec::new());
+    for (number, port) in [1, 2].into_iter().zip(ports) {
+        let identity = domain.identity(number);
+        let mesh = Mesh::start(options_of(&identity, number).port(port)).unwrap();
+        let options = QuicOptions::new(
+            node(number),
+            address(node(number)),
+            identity.server_config(),
+            identity.client_config(),
+        );
+        let options = options.peer(node(3 - number), address(node(3 - number)));
+        transports.push(QuicTransport::bind_on(options, mesh.socket()).unwrap());
+        meshes.push(mesh);
+    }
+    up(&mut transports[0], 2).await;
+    let long: Vec<u8> = (0..=255).cycle().take(4 << 20).collect();
+    let frames = |mesh: &Mesh| mesh.links().iter().map(|link| (link.sent_frames, link.sent_bytes)).next();
+    for _ in 0..2 {
+        let before = frames(&meshes[0]).unwrap();
+        send(&mut transports[0], 2, Lane::Bulk, &long).await;
+        let (from, _, payload) = receive(&mut transports[1]).await;
+        assert!(from == 1 && payload == long);
+        let after = frames(&meshes[0]).unwrap();
+        let mean = (after.1 - before.1) / (after.0 - before.0);
+        if mean > 1400 {
+            return;
+        }
+    }
+    panic!("packets remain short: {:?}", meshes[0].links());
+}
+
 #[tokio::test]
 async fn a_link_that_carries_handshakes_only_is_no_path() {
     let domain = Domain::new("mesh.test");

@@ -1,6 +1,6 @@
 //! The engine: its contract, its state, and what each input does.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -11,10 +11,11 @@ use super::facts::{DatagramStats, LinkFacts, PathFacts};
 use super::flood::Seen;
 use super::frame::{FLOOD_OVERHEAD, Flood, control};
 use super::link::Link;
+use super::outputs::Outputs;
 use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
 use crate::liveness::{LivenessInput, LivenessOutput, LivenessReason, LivenessState};
 use crate::random::SplitMix64;
-use crate::router::{self, LinkCost, LinkId, Router};
+use crate::router::{self, LinkCost, LinkId, NextHop, Packet, Router};
 use crate::traversal::encode_address;
 
 mod receive;
@@ -58,11 +59,14 @@ mod send;
 ///     for at in [0, 1] {
 ///         while let Some(output) = ends[at].poll_output() {
 ///             match output {
-///                 Output::Transmit { mut frame, .. } => {
-///                     let (from, frame) = (addresses[at], &mut frame[..]);
-///                     ends[1 - at].handle(now, Input::Frame { port, from, frame })?;
+///                 Output::Transmit { mut frames, .. } => {
+///                     for frame in frames.items_mut() {
+///                         ends[1 - at].handle(now, Input::Frame { port, from: addresses[at], frame })?;
+///                     }
 ///                 }
-///                 Output::Datagram { source, payload } => arrived = Some((source, payload)),
+///                 Output::Datagrams { source, payloads, .. } => {
+///                     arrived = payloads.items().next().map(|payload| (source, payload.to_vec()));
+///                 }
 ///                 _ => {}
 ///             }
 ///         }
@@ -91,10 +95,27 @@ pub struct Datagrams {
     links_made: u32,
     /// Links whose detection may have outputs.
     touched: Vec<LinkId>,
-    outputs: VecDeque<Output>,
+    outputs: Outputs,
+    hot: Hot,
+    /// The frames that are being taken have waited: what they carry is marked.
+    is_late: bool,
     seen: Seen,
     random: SplitMix64,
     stats: DatagramStats,
+}
+
+/// What one datagram has found out and the next one of the same batch need not: valid until something else
+/// than a datagram is taken.
+#[derive(Debug, Default)]
+struct Hot {
+    /// The sessions with a neighbour: this node's, then the neighbour's.
+    sessions: Option<(NodeId, (u32, u32))>,
+    way: Option<(Packet, NextHop)>,
+    /// Links whose detection knows that traffic has arrived, and was sent.
+    received: Option<LinkId>,
+    sent: Option<LinkId>,
+    /// A link whose neighbour knows, or was notified, that its frames come from this address.
+    notified: Option<(LinkId, SocketAddr)>,
 }
 
 impl Datagrams {
@@ -111,7 +132,9 @@ impl Datagrams {
             by_index: BTreeMap::new(),
             links_made: 0,
             touched: Vec::new(),
-            outputs: VecDeque::new(),
+            outputs: Outputs::default(),
+            hot: Hot::default(),
+            is_late: false,
             seen: Seen::default(),
             random: SplitMix64::new(options.router.seed.rotate_left(31) ^ local.get()),
             stats: DatagramStats::default(),
@@ -136,11 +159,23 @@ impl Datagrams {
     /// [`HandleError`]; nothing changed.
     pub fn handle(&mut self, now: Duration, input: Input<'_>) -> Result<(), HandleError> {
         self.now = self.now.max(now);
+        self.hot = Hot::default();
         let result = match input {
             Input::Keyed { port, peer, address, keys } => self.keyed(port, peer, address, keys),
             Input::Ended { link } => self.ended(link),
             Input::Frame { port, from, frame } => {
                 self.frame(port, from, frame);
+                Ok(())
+            }
+            Input::Frames { port, from, frames, frame_len, is_late } => {
+                let frame_len = frame_len.max(1);
+                self.is_late = is_late;
+                self.outputs.expected = frames.len().div_ceil(frame_len);
+                for frame in frames.chunks_mut(frame_len) {
+                    self.frame(port, from, frame);
+                }
+                self.outputs.expected = 1;
+                self.is_late = false;
                 Ok(())
             }
             Input::MtuChanged { port, mtu } => self.mtu_changed(port, mtu),
@@ -155,7 +190,7 @@ impl Datagrams {
 
     /// The next thing to do, `None` when there is nothing until the next input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop()
     }
 
     /// When [`Input::Timeout`] is due. May be in the past, and then is due at once.
@@ -301,7 +336,7 @@ impl Datagrams {
             let _ = self.router.handle(self.now, router::Input::LinkDown { link: id });
         }
         let (peer, state) = (link.peer, LivenessState::Down);
-        self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: None });
+        self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: None });
         Ok(())
     }
 
@@ -335,8 +370,8 @@ impl Datagrams {
             let Some(sessions) = self.sessions(peer) else { continue };
             let Some(link) = self.links.get_mut(&id) else { continue };
             for nodes in announcements {
-                if let Some(frame) = link.announce(now, nodes, sessions) {
-                    self.outputs.push_back(Output::Transmit { port, to: address, frame });
+                if let Some(frame) = link.announce(now, nodes, Some(sessions)) {
+                    self.outputs.control(port, address, frame);
                 }
             }
         }
@@ -347,8 +382,13 @@ impl Datagrams {
     }
 
     /// The sessions of the router with a neighbour: this node's, then the neighbour's.
-    fn sessions(&self, peer: NodeId) -> Option<(u32, u32)> {
-        self.router.session(peer).map(|session| (session.local, session.remote))
+    fn sessions(&mut self, peer: NodeId) -> Option<(u32, u32)> {
+        if let Some((_, sessions)) = self.hot.sessions.filter(|(known, _)| *known == peer) {
+            return Some(sessions);
+        }
+        let sessions = self.router.session(peer).map(|session| (session.local, session.remote))?;
+        self.hot.sessions = Some((peer, sessions));
+        Some(sessions)
     }
 
     /// What a link costs. Its ratios are those of a perfect link until they are measured: it came up by
@@ -385,7 +425,7 @@ impl Datagrams {
             request = link.length_request(now).map(|frame| (link.port, link.address, frame));
         });
         if let Some((port, to, frame)) = request {
-            self.outputs.push_back(Output::Transmit { port, to, frame });
+            self.outputs.control(port, to, frame);
         }
     }
 
@@ -417,7 +457,7 @@ impl Datagrams {
         if state != before.1 {
             let reason = if is_degraded { LivenessReason::LongFramesLost } else { LivenessReason::Heard };
             link.reason = Some(reason);
-            self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
+            self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
         }
     }
 
@@ -471,7 +511,7 @@ impl Datagrams {
                     }
                     LivenessState::Down => self.router.handle(now, router::Input::LinkDown { link: id }),
                 };
-                self.outputs.push_back(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
+                self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
                 self.notify(id);
             }
         }
@@ -492,9 +532,9 @@ impl Datagrams {
                 self.sent(link);
             }
             router::Output::RouteChanged { destination, next } => {
-                self.outputs.push_back(Output::RouteChanged { destination, next });
+                self.outputs.push(Output::RouteChanged { destination, next });
             }
-            router::Output::Report(report) => self.outputs.push_back(Output::Report(report)),
+            router::Output::Report(report) => self.outputs.push(Output::Report(report)),
         }
     }
 
@@ -502,10 +542,10 @@ impl Datagrams {
         let Some(link) = self.links.get_mut(&id) else { return };
         let (port, to) = (link.port, link.address);
         if let Some(frame) = link.control(parts) {
-            self.outputs.push_back(Output::Transmit { port, to, frame });
+            self.outputs.control(port, to, frame);
         }
         if link.takes_renewal() {
-            self.outputs.push_back(Output::RenewKeys { link: id });
+            self.outputs.push(Output::RenewKeys { link: id });
         }
     }
 

@@ -2,6 +2,8 @@
 
 use x0_identity::NodeId;
 
+use super::Ecn;
+
 /// The part in clear.
 pub(super) const OUTER_LEN: usize = 8;
 pub(super) const TAG_LEN: usize = 16;
@@ -35,6 +37,9 @@ pub(super) mod control {
 const HAS_BOUND: u8 = 1;
 const ANNOUNCES: u8 = 2;
 const IS_MESSAGE: u8 = 4;
+/// The position of the congestion mark, which has two bits.
+const ECN_SHIFT: u8 = 3;
+const ECN_MASK: u8 = 3 << ECN_SHIFT;
 
 /// The overhead of a control frame.
 pub(super) const CONTROL_OVERHEAD: usize = OUTER_LEN + TAG_LEN;
@@ -69,6 +74,7 @@ pub(super) struct Header {
     pub(super) announces: bool,
     /// For the mesh itself.
     pub(super) is_message: bool,
+    pub(super) ecn: Ecn,
     pub(super) label: u16,
     pub(super) bound: Option<u32>,
 }
@@ -77,7 +83,7 @@ impl Header {
     pub(super) fn encode(self) -> [u8; SHORT_LEN] {
         let flags =
             if self.bound.is_some() { HAS_BOUND } else { 0 } | if self.announces { ANNOUNCES } else { 0 };
-        let flags = flags | if self.is_message { IS_MESSAGE } else { 0 };
+        let flags = flags | if self.is_message { IS_MESSAGE } else { 0 } | self.ecn.bits() << ECN_SHIFT;
         let [l0, l1] = self.label.to_le_bytes();
         let [b0, b1, b2, b3] = self.bound.unwrap_or(0).to_le_bytes();
         [self.hop_limit, flags, l0, l1, b0, b1, b2, b3]
@@ -91,11 +97,12 @@ impl Header {
         let has_bound = flags & HAS_BOUND != 0;
         let announces = flags & ANNOUNCES != 0;
         let is_message = flags & IS_MESSAGE != 0;
-        let is_known = flags & !(HAS_BOUND | ANNOUNCES | IS_MESSAGE) == 0;
+        let is_known = flags & !(HAS_BOUND | ANNOUNCES | IS_MESSAGE | ECN_MASK) == 0;
         let is_valid = hop_limit != 0 && is_known && (has_bound || bound == 0);
+        let ecn = Ecn::from_bits(flags >> ECN_SHIFT);
         let label = u16::from_le_bytes([l0, l1]);
         let bound = has_bound.then_some(bound);
-        is_valid.then_some((Header { hop_limit, announces, is_message, label, bound }, rest))
+        is_valid.then_some((Header { hop_limit, announces, is_message, ecn, label, bound }, rest))
     }
 }
 
@@ -146,6 +153,7 @@ mod tests {
             hop_limit: 64,
             announces: false,
             is_message: true,
+            ecn: Ecn::Ect0,
             label: 0x0102,
             bound: Some(0x0304_0506),
         };
@@ -159,7 +167,7 @@ mod tests {
                 }
             }
         }
-        for invalid in [[0, 1, 0, 0, 0, 0, 0, 0], [1, 8, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0]] {
+        for invalid in [[0, 1, 0, 0, 0, 0, 0, 0], [1, 32, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0]] {
             assert_eq!(Header::decode(&invalid), None);
         }
         assert_eq!(Header::decode(&[1; 7]), None);

@@ -48,12 +48,12 @@ impl Pair {
                 for at in 0..2 {
                     while let Some(output) = self.ends[at].poll_output() {
                         is_busy = true;
-                        if let Output::Transmit { mut frame, .. } = output {
+                        let Output::Transmit { mut frames, .. } = output else { continue };
+                        for frame in frames.items_mut() {
                             if at == 1 {
                                 self.sent.truncate(63);
-                                self.sent.push_front(frame.clone());
+                                self.sent.push_front(frame.to_vec());
                             }
-                            let frame = &mut frame[..];
                             let _ = self.ends[1 - at]
                                 .handle(self.now, Input::Frame { port: PORT, from: address(at), frame });
                         }

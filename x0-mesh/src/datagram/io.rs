@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use x0_identity::NodeId;
 
-use super::FrameKeys;
+use super::{Batch, Ecn, FrameKeys};
 use crate::liveness::{LivenessReason, LivenessState};
 use crate::router::{LinkId, Report};
 
@@ -51,6 +51,21 @@ pub enum Input<'a> {
         /// The bytes.
         frame: &'a mut [u8],
     },
+    /// Frames of one neighbour have arrived on a port together, one after the other: each has `frame_len`
+    /// bytes, but the last one may be shorter. The same as an [`Input::Frame`] for each, with less work.
+    Frames {
+        /// The port.
+        port: PortId,
+        /// The address that they came from.
+        from: SocketAddr,
+        /// The bytes.
+        frames: &'a mut [u8],
+        /// The length of each frame but the last, in bytes.
+        frame_len: usize,
+        /// Whether they have waited so long that their senders should slow down: datagrams become
+        /// [`Ecn::Congested`].
+        is_late: bool,
+    },
     /// The longest frame of a port has changed.
     MtuChanged {
         /// The port.
@@ -66,22 +81,24 @@ pub enum Input<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// Send a frame. It may be lost.
+    /// Send frames to a neighbour. Each may be lost.
     Transmit {
         /// The port.
         port: PortId,
         /// The neighbour's address.
         to: SocketAddr,
-        /// The bytes.
-        frame: Vec<u8>,
+        /// The frames.
+        frames: Batch,
     },
-    /// A datagram has arrived for this node.
-    Datagram {
-        /// The node that sent it, as the neighbours on the way have stated it. What must not be forged by a
-        /// member is protected end to end, such as by QUIC.
+    /// Datagrams have arrived for this node.
+    Datagrams {
+        /// The node that sent them, as the neighbours on the way have stated it. What must not be forged by
+        /// a member is protected end to end, such as by QUIC.
         source: NodeId,
-        /// The content.
-        payload: Vec<u8>,
+        /// Their congestion mark.
+        ecn: Ecn,
+        /// Their contents.
+        payloads: Batch,
     },
     /// A message of the mesh itself has arrived for this node, such as one of
     /// [`traversal`](crate::traversal).

@@ -10,8 +10,9 @@ use x0_identity::NodeId;
 use super::frame::{CONTROL_OVERHEAD, Header, NODES_LEN, OVERHEAD, control, kind};
 use super::label::{Form, Labels, Nodes};
 use super::length::Lengths;
+use super::outputs::Outputs;
 use super::protection::Protection;
-use super::{FrameKeys, PortId};
+use super::{Ecn, FrameKeys, PortId};
 use crate::liveness::{Liveness, LivenessInput, LivenessOptions, LivenessReason, LivenessState};
 use crate::router::{LinkCost, LinkId};
 
@@ -60,7 +61,7 @@ pub(super) struct Link {
 /// What became of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sent {
-    Frame(Vec<u8>),
+    Now,
     /// The datagram waits; an announcement of its label may be due. True: an older datagram was dropped for
     /// it.
     Waits(Option<Vec<u8>>, bool),
@@ -142,7 +143,7 @@ impl Link {
         }
         let frame = self.current()?.protection.protect(kind::CONTROL, parts, None)?;
         self.control_bytes += frame.len() as u64;
-        self.count_sent(&frame);
+        self.count_sent(frame.len());
         Some(frame)
     }
 
@@ -152,7 +153,7 @@ impl Link {
         let parts: [&[u8]; 2] = [&[control::LABEL], &label.to_le_bytes()];
         let frame = self.keys.get_mut(set)?.protection.protect(kind::CONTROL, &parts, None)?;
         self.control_bytes += frame.len() as u64;
-        self.count_sent(&frame);
+        self.count_sent(frame.len());
         Some(frame)
     }
 
@@ -163,12 +164,12 @@ impl Link {
         self.control(&[&[control::LENGTH], &number.to_le_bytes(), &alloc::vec![0; padding]])
     }
 
-    fn count_sent(&mut self, frame: &[u8]) {
+    fn count_sent(&mut self, len: usize) {
         self.sent_frames += 1;
-        self.sent_bytes += frame.len() as u64;
+        self.sent_bytes += len as u64;
     }
 
-    /// A frame with a datagram in the shortest form that the peer understands.
+    /// Sends a datagram in the shortest form that the peer understands.
     pub(super) fn datagram(
         &mut self,
         now: Duration,
@@ -176,19 +177,27 @@ impl Link {
         header: Header,
         payload: &[u8],
         sessions: (u32, u32),
+        outputs: &mut Outputs,
     ) -> Sent {
         if payload.len() > self.mtu() {
             return Sent::TooLong;
         }
         let frame_len_max = self.lengths.limit();
+        let place = (self.port, self.address);
         let Some(set) = self.current() else { return Sent::TooLong };
-        let frame = match set.labels.form(nodes) {
+        let sessions = Some(sessions);
+        let short_len = OVERHEAD + payload.len();
+        let (len, is_sent) = match set.labels.form(nodes) {
             Form::Short { label } => {
                 let header = Header { label, ..header }.encode();
-                set.protection.protect(kind::SHORT, &[&header, payload], Some(sessions))
+                let parts: [&[u8]; 2] = [&header, payload];
+                let is_sent = outputs.frame(place, short_len, |frames| {
+                    set.protection.protect_into(frames, kind::SHORT, &parts, sessions)
+                });
+                (short_len, is_sent)
             }
             Form::Long { label } => {
-                let len = OVERHEAD + NODES_LEN + payload.len();
+                let len = short_len + NODES_LEN;
                 if len > frame_len_max {
                     if label == 0 {
                         return Sent::TooLong;
@@ -201,27 +210,45 @@ impl Link {
                 let header = Header { label, ..header }.encode();
                 let (destination, source) = (nodes.0.get().to_le_bytes(), nodes.1.get().to_le_bytes());
                 let parts: [&[u8]; 4] = [&header, &destination, &source, payload];
-                set.protection.protect(kind::LONG, &parts, Some(sessions))
+                let is_sent = outputs.frame(place, len, |frames| {
+                    set.protection.protect_into(frames, kind::LONG, &parts, sessions)
+                });
+                (len, is_sent)
             }
         };
-        let Some(frame) = frame else { return Sent::TooLong };
-        self.count_sent(&frame);
-        self.lengths.sent(frame.len());
-        Sent::Frame(frame)
+        if !is_sent {
+            return Sent::TooLong;
+        }
+        self.count_sent(len);
+        self.lengths.sent(len);
+        Sent::Now
     }
 
     /// A frame that announces the label of these nodes, if it is due.
-    pub(super) fn announce(&mut self, now: Duration, nodes: Nodes, sessions: (u32, u32)) -> Option<Vec<u8>> {
+    pub(super) fn announce(
+        &mut self,
+        now: Duration,
+        nodes: Nodes,
+        sessions: Option<(u32, u32)>,
+    ) -> Option<Vec<u8>> {
         let set = self.current()?;
         let Form::Long { label } = set.labels.form(nodes) else { return None };
         if !set.labels.announce(nodes, now) {
             return None;
         }
-        let header = Header { hop_limit: 1, announces: true, is_message: false, label, bound: None }.encode();
+        let header = Header {
+            hop_limit: 1,
+            announces: true,
+            is_message: false,
+            ecn: Ecn::NotCapable,
+            label,
+            bound: None,
+        };
+        let header = header.encode();
         let (destination, source) = (nodes.0.get().to_le_bytes(), nodes.1.get().to_le_bytes());
-        let frame = set.protection.protect(kind::LONG, &[&header, &destination, &source], Some(sessions))?;
+        let frame = set.protection.protect(kind::LONG, &[&header, &destination, &source], sessions)?;
         self.control_bytes += frame.len() as u64;
-        self.count_sent(&frame);
+        self.count_sent(frame.len());
         Some(frame)
     }
 

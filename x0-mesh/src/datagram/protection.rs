@@ -133,25 +133,42 @@ impl Protection {
         parts: &[&[u8]],
         sessions: Option<(u32, u32)>,
     ) -> Option<Vec<u8>> {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut frame = Vec::with_capacity(OUTER_LEN + len + TAG_LEN);
+        self.protect_into(&mut frame, kind, parts, sessions).map(|()| frame)
+    }
+
+    /// Appends the same frame to others; `None` without effect when the keys are used up.
+    pub(super) fn protect_into(
+        &mut self,
+        frames: &mut Vec<u8>,
+        kind: u8,
+        parts: &[&[u8]],
+        sessions: Option<(u32, u32)>,
+    ) -> Option<()> {
         if self.sent >= COUNTER_MAX {
             return None;
         }
-        self.sent += 1;
+        let begin = frames.len();
+        let number = self.sent + 1;
         // Below 2^28, so its low half is the whole.
-        let outer = encode_outer(kind, self.keys.send.index, u32::try_from(self.sent).unwrap_or(u32::MAX));
-        let len = OUTER_LEN + parts.iter().map(|part| part.len()).sum::<usize>();
-        let mut frame = Vec::with_capacity(len + TAG_LEN);
-        frame.extend_from_slice(&outer);
+        let outer = encode_outer(kind, self.keys.send.index, u32::try_from(number).unwrap_or(u32::MAX));
+        frames.extend_from_slice(&outer);
         for part in parts {
-            frame.extend_from_slice(part);
+            frames.extend_from_slice(part);
         }
         let (data, data_len) = authenticated(&outer, sessions);
-        let nonce = self.keys.send.nonce(self.sent);
+        let nonce = self.keys.send.nonce(number);
         let aad = Aad::from(&data[..data_len]);
+        let content = &mut frames[begin + OUTER_LEN..];
         // Its only error is a length beyond that of AES-GCM, 64 GiB.
-        let tag = self.keys.send.key.seal_in_place_separate_tag(nonce, aad, &mut frame[OUTER_LEN..]).ok()?;
-        frame.extend_from_slice(tag.as_ref());
-        Some(frame)
+        let Ok(tag) = self.keys.send.key.seal_in_place_separate_tag(nonce, aad, content) else {
+            frames.truncate(begin);
+            return None;
+        };
+        frames.extend_from_slice(tag.as_ref());
+        self.sent = number;
+        Some(())
     }
 
     /// Whether a frame of this number would be taken if it were authentic.

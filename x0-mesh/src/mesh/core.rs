@@ -12,17 +12,26 @@ use super::address::address;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
 use crate::datagram::{
-    DatagramError, Datagrams, FrameKeys, HandleError, Input, LinkFacts, Output, PortId, is_frame,
+    Batch, DatagramError, Datagrams, Ecn, FrameKeys, HandleError, Input, LinkFacts, Output, PortId, is_frame,
 };
-use crate::link::{Link, LinkEvent};
+use crate::link::{Link, LinkEvent, ReceivedFrames};
 use crate::liveness::LivenessState;
 use crate::router::LinkId;
 use crate::trace;
 use crate::traversal::TraversalStats;
 
-/// Frames that wait for one busy port. Above it the sockets of this node are not writable; above twice as
-/// many, frames are lost.
-const OUTGOING_MAX: usize = 512;
+/// Bytes of frames that wait for one busy port. Above it the sockets of this node are not writable, so that
+/// its packets wait in QUIC, in the order of their lanes.
+const OUTGOING_LEN_BUSY: usize = 128 << 10;
+/// Above it frames are lost: those that this node relays.
+const OUTGOING_LEN_MAX: usize = 1 << 20;
+/// A port from which so many frames were received without a pause, for so long, has a queue that lasts.
+/// Datagrams are marked then, so that senders slow down long before frames are lost, and ordered messages do
+/// not wait behind a transfer. The count excuses a process that was not scheduled, the time a fast burst.
+const QUEUE_FRAMES: usize = 128;
+const QUEUE_TIME: Duration = Duration::from_micros(500);
+/// Bytes of datagrams that wait for more: a batch for each of two calls of quinn, or less.
+const DEFERRED_LEN_MAX: usize = 48 << 10;
 /// Frames of one port that one round takes, so that ports and timers have their turns.
 const FRAMES_PER_ROUND: usize = 64;
 /// How long a change of the system's clock may go unnoticed.
@@ -37,24 +46,51 @@ const FLOODS_MAX: usize = 1024;
 
 pub(super) struct Port {
     pub(super) link: Box<dyn Link>,
-    outgoing: VecDeque<(SocketAddr, Vec<u8>)>,
+    outgoing: VecDeque<Outgoing>,
+    /// The bytes of all of them.
+    outgoing_len: usize,
     pub(super) socket: Arc<PortSocket>,
+    /// Since when there were always more frames to receive, and how many were.
+    busy: Option<(Duration, usize)>,
     is_over: bool,
+}
+
+/// Frames to a neighbour, or one packet of QUIC.
+struct Outgoing {
+    to: SocketAddr,
+    bytes: Batch,
+    /// How many of the bytes were sent.
+    sent: usize,
 }
 
 impl Port {
     pub(super) fn new(link: Box<dyn Link>, socket: Arc<PortSocket>) -> Port {
-        Port { link, outgoing: VecDeque::new(), socket, is_over: false }
+        Port { link, outgoing: VecDeque::new(), outgoing_len: 0, socket, busy: None, is_over: false }
+    }
+
+    fn push(&mut self, to: SocketAddr, bytes: Batch) {
+        if self.outgoing_len < OUTGOING_LEN_MAX {
+            self.outgoing_len += bytes.bytes().len();
+            self.outgoing.push_back(Outgoing { to, bytes, sent: 0 });
+        }
     }
 
     /// Sends what waits, as far as the link takes it.
     fn flush(&mut self, cx: &mut Context<'_>) {
-        while let Some((to, frame)) = self.outgoing.front() {
-            match self.link.poll_send(cx, *to, frame) {
-                // A frame that was refused is lost; detection judges the link.
-                Poll::Ready(_) => self.outgoing.pop_front(),
+        while let Some(Outgoing { to, bytes, sent }) = self.outgoing.front_mut() {
+            let rest = &bytes.bytes()[*sent..];
+            let (rest_len, frame_len) = (rest.len(), bytes.item_len());
+            let taken = match self.link.poll_send_many(cx, *to, rest, frame_len) {
+                Poll::Ready(Ok(taken)) => taken.clamp(1, rest_len),
+                // Frames that were refused are lost; detection judges the link.
+                Poll::Ready(Err(_)) => rest_len.min(frame_len),
                 Poll::Pending => return,
             };
+            *sent += taken;
+            self.outgoing_len -= taken;
+            if taken == rest_len {
+                self.outgoing.pop_front();
+            }
         }
     }
 }
@@ -78,7 +114,7 @@ pub(super) struct Core {
     /// Links that want new keys.
     pub(super) renewals: BTreeSet<LinkId>,
     pub(super) changes: Changes,
-    kept: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
+    kept: BTreeMap<NodeId, VecDeque<(Ecn, Vec<u8>)>>,
     /// Whether direct paths are sought; else the next two remain empty.
     pub(super) traverses: bool,
     pub(super) messages: VecDeque<(NodeId, Vec<u8>)>,
@@ -92,8 +128,10 @@ pub(super) struct Core {
     armed: Option<Duration>,
     /// Senders that wait for room.
     senders: Vec<Waker>,
+    /// Bytes of datagrams that the engine holds until the driver runs.
+    deferred_len: usize,
     datagrams: Arc<Packets>,
-    frame: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl Core {
@@ -115,8 +153,9 @@ impl Core {
             waker: None,
             armed: None,
             senders: Vec::new(),
+            deferred_len: 0,
             datagrams,
-            frame: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
@@ -151,6 +190,7 @@ impl Core {
 
     /// Takes frames and packets of a port: whether more may be waiting.
     fn receive(&mut self, number: usize, now: Duration, cx: &mut Context<'_>) -> bool {
+        let is_congested = self.is_congested();
         let Some(port) = self.ports.get_mut(number) else { return false };
         // Ports are numbered by this driver, from 0.
         let id = PortId(u32::try_from(number).unwrap_or(u32::MAX));
@@ -160,25 +200,46 @@ impl Core {
                 let _ = self.engine.handle(now, Input::MtuChanged { port: id, mtu });
             }
         }
-        for _ in 0..FRAMES_PER_ROUND {
+        let (since, taken_since) = *port.busy.get_or_insert((now, 0));
+        let is_queue = taken_since >= QUEUE_FRAMES && now >= since + QUEUE_TIME;
+        let is_late = is_congested || is_queue;
+        let mut taken = 0;
+        while taken < FRAMES_PER_ROUND {
             if port.is_over {
                 return false;
             }
-            match port.link.poll_recv(cx, &mut self.frame) {
-                Poll::Ready(Ok(from)) if is_frame(&self.frame) => {
-                    // A frame is never refused with an error.
-                    let _ = self.engine.handle(now, Input::Frame { port: id, from, frame: &mut self.frame });
+            match port.link.poll_recv_many(cx, &mut self.buffer) {
+                Poll::Ready(Ok(ReceivedFrames { from, frames, frame_len })) => {
+                    let frame_len = frame_len.max(1);
+                    taken += frames.len().div_ceil(frame_len);
+                    // Neither input is refused with an error.
+                    if frames.chunks(frame_len).all(is_frame) {
+                        let input = Input::Frames { port: id, from, frames, frame_len, is_late };
+                        let _ = self.engine.handle(now, input);
+                        continue;
+                    }
+                    // Packets of the neighbours' QUIC connection, and frames among them.
+                    for frame in frames.chunks_mut(frame_len) {
+                        if is_frame(frame) {
+                            let _ = self.engine.handle(now, Input::Frame { port: id, from, frame });
+                        } else {
+                            port.socket.incoming.push(from, Ecn::NotCapable, Batch::from(&*frame));
+                        }
+                    }
                 }
-                Poll::Ready(Ok(from)) => port.socket.incoming.push(from, self.frame.clone()),
                 Poll::Ready(Err(_)) => port.is_over = true,
                 Poll::Pending => {
+                    port.busy = None;
                     port.socket.set_driver(cx.waker());
-                    while let Some(packet) = port.socket.outgoing.pop() {
-                        port.outgoing.push_back(packet);
+                    while let Some((to, packet)) = port.socket.outgoing.pop() {
+                        port.push(to, packet);
                     }
                     return false;
                 }
             }
+        }
+        if let Some((_, taken_since)) = &mut port.busy {
+            *taken_since += taken;
         }
         true
     }
@@ -204,15 +265,18 @@ impl Core {
 
     /// Does what the engine wants.
     fn drain(&mut self, now: Duration) {
+        self.deferred_len = 0;
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Transmit { port, to, frame } => {
+                Output::Transmit { port, to, frames } => {
                     let port = usize::try_from(port.0).ok().and_then(|number| self.ports.get_mut(number));
-                    if let Some(port) = port.filter(|port| port.outgoing.len() < OUTGOING_MAX * 2) {
-                        port.outgoing.push_back((to, frame));
+                    if let Some(port) = port {
+                        port.push(to, frames);
                     }
                 }
-                Output::Datagram { source, payload } => self.datagrams.push(address(source), payload),
+                Output::Datagrams { source, ecn, payloads } => {
+                    self.datagrams.push(address(source), ecn, payloads);
+                }
                 Output::Flood { origin, payload } => {
                     if self.floods.len() < FLOODS_MAX {
                         self.floods.push_back((origin, payload));
@@ -236,8 +300,8 @@ impl Core {
                     self.changes.routes = true;
                     trace::adapt(destination, next, || {
                         let kept = if next.is_some() { self.kept.remove(&destination) } else { None };
-                        for payload in kept.unwrap_or_default() {
-                            self.send(now, destination, &payload);
+                        for (ecn, payload) in kept.unwrap_or_default() {
+                            self.send(now, destination, ecn, &payload, payload.len());
                         }
                     });
                 }
@@ -247,20 +311,22 @@ impl Core {
         }
     }
 
-    /// Sends a datagram, or keeps it while there is no route. One that is too long is lost, as QUIC's search
-    /// for the MTU expects.
-    pub(super) fn send(&mut self, now: Duration, to: NodeId, payload: &[u8]) {
-        let result = self.engine.send(now, to, payload);
+    /// Sends datagrams as [`Datagrams::send_many`] does, or keeps them while there is no route. Those that are
+    /// too long are lost, as QUIC's search for the MTU expects.
+    pub(super) fn send(&mut self, now: Duration, to: NodeId, ecn: Ecn, payloads: &[u8], payload_len: usize) {
+        let result = self.engine.send_many(now, to, ecn, payloads, payload_len);
         self.sent(to);
         let Err(DatagramError::NoRoute { .. }) = result else { return };
         if self.kept.len() >= KEPT_DESTINATIONS_MAX && !self.kept.contains_key(&to) {
             self.kept.pop_first();
         }
         let kept = self.kept.entry(to).or_default();
-        if kept.len() == KEPT_MAX {
-            kept.pop_front();
+        for payload in payloads.chunks(payload_len.max(1)) {
+            if kept.len() == KEPT_MAX {
+                kept.pop_front();
+            }
+            kept.push_back((ecn, payload.to_vec()));
         }
-        kept.push_back(payload.to_vec());
     }
 
     /// Notes a node that was sent to, if it is reached over a relay.
@@ -287,6 +353,18 @@ impl Core {
         links.filter(is_used).map(|link| link.peer).collect()
     }
 
+    /// As [`Core::flush`] does, but the driver's task does it, after the caller's next datagrams if those come
+    /// at once. `len` is the length of the new ones, in bytes.
+    pub(super) fn flush_soon(&mut self, now: Duration, len: usize) {
+        let is_first = self.deferred_len == 0;
+        self.deferred_len += len;
+        if self.deferred_len >= DEFERRED_LEN_MAX {
+            self.flush(now);
+        } else if is_first {
+            self.wake();
+        }
+    }
+
     /// Sends what the engine wants at once, as far as ports take it; the driver does the rest.
     pub(super) fn flush(&mut self, now: Duration) {
         self.drain(now);
@@ -304,7 +382,7 @@ impl Core {
     }
 
     pub(super) fn is_congested(&self) -> bool {
-        self.ports.iter().any(|port| port.outgoing.len() >= OUTGOING_MAX)
+        self.ports.iter().any(|port| port.outgoing_len >= OUTGOING_LEN_BUSY)
     }
 
     /// Registers a sender for the time when there is room.

@@ -37,8 +37,8 @@ const MTU_MIN: usize = 1232;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause of an idle link that may pass a NAT (RFC 8445 §11).
 const TRAVERSE_IDLE_MAX: Duration = Duration::from_secs(15);
-/// Datagrams that wait for the QUIC endpoint.
-const DATAGRAMS_MAX: usize = 4096;
+/// Bytes of datagrams that wait for the QUIC endpoint.
+const DATAGRAMS_LEN_MAX: usize = 4 << 20;
 
 pub(super) struct Shared {
     core: Mutex<Core>,
@@ -129,7 +129,7 @@ impl Mesh {
             opened.push(Port::new(port.link, socket));
         }
         let sockets = opened.iter().map(|port| Arc::clone(&port.socket)).collect();
-        let datagrams = Arc::new(Packets::new(DATAGRAMS_MAX));
+        let datagrams = Arc::new(Packets::new(DATAGRAMS_LEN_MAX));
         let core = Mutex::new(Core::new(engine, opened, Arc::clone(&datagrams)));
         let shared = Arc::new(Shared {
             core,
@@ -244,8 +244,8 @@ impl Mesh {
     }
 
     /// Receives the next datagram and the node that sent it, as the neighbours on the way have stated it; for
-    /// programs that do not use [`Mesh::socket`], which takes the same ones. While 4096 wait, further ones
-    /// are lost.
+    /// programs that do not use [`Mesh::socket`], which takes the same ones. While 4 MiB of them wait,
+    /// further ones are lost.
     pub async fn recv(&self) -> (NodeId, Vec<u8>) {
         poll_fn(|cx| self.datagrams.poll_pop(cx)).await
     }

@@ -6,29 +6,82 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use quinn::udp::RecvMeta;
+use quinn::udp::{EcnCodepoint, RecvMeta};
 use x0_identity::NodeId;
 
 use super::address::node_at;
+use crate::datagram::{Batch, Ecn};
+
+/// As quinn knows it.
+fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
+    match ecn {
+        Ecn::NotCapable => None,
+        Ecn::Ect1 => Some(EcnCodepoint::Ect1),
+        Ecn::Ect0 => Some(EcnCodepoint::Ect0),
+        Ecn::Congested => Some(EcnCodepoint::Ce),
+    }
+}
 
 /// A bounded queue with one reader. A packet without room is lost, as in a socket's buffer.
 #[derive(Debug)]
 pub(super) struct Packets {
-    len_max: usize,
+    size_max: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    packets: VecDeque<(SocketAddr, Vec<u8>)>,
+    batches: VecDeque<Waiting>,
+    /// The size of all of them.
+    size: usize,
     waker: Option<Waker>,
     is_closed: bool,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    from: SocketAddr,
+    ecn: Ecn,
+    packets: Batch,
+    /// How many of the bytes were taken.
+    taken: usize,
+}
+
+/// What a batch occupies besides its bytes.
+const BATCH_SIZE: usize = 128;
+
+impl Waiting {
+    fn rest(&self) -> &[u8] {
+        &self.packets.bytes()[self.taken..]
+    }
+}
+
+impl State {
+    fn push(&mut self, from: SocketAddr, ecn: Ecn, packets: Batch) {
+        self.size += packets.bytes().len() + BATCH_SIZE;
+        self.batches.push_back(Waiting { from, ecn, packets, taken: 0 });
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let first = self.batches.pop_front()?;
+        self.size -= first.packets.bytes().len() + BATCH_SIZE;
+        Some(first)
+    }
+
+    /// Counts bytes of the first batch as taken.
+    fn take(&mut self, len: usize) {
+        let Some(first) = self.batches.front_mut() else { return };
+        first.taken += len;
+        if first.rest().is_empty() {
+            self.pop();
+        }
+    }
+}
+
 impl Packets {
-    /// A queue of up to `len_max` packets.
-    pub(super) fn new(len_max: usize) -> Packets {
-        Packets { len_max, state: Mutex::default() }
+    /// A queue that takes packets while it occupies less than `size_max` bytes.
+    pub(super) fn new(size_max: usize) -> Packets {
+        Packets { size_max, state: Mutex::default() }
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
@@ -36,12 +89,12 @@ impl Packets {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn push(&self, from: SocketAddr, packet: Vec<u8>) {
+    pub(super) fn push(&self, from: SocketAddr, ecn: Ecn, packets: Batch) {
         let waker = self.change(|state| {
-            if state.packets.len() >= self.len_max {
+            if state.size >= self.size_max {
                 return None;
             }
-            state.packets.push_back((from, packet));
+            state.push(from, ecn, packets);
             state.waker.take()
         });
         if let Some(waker) = waker {
@@ -52,8 +105,12 @@ impl Packets {
     /// The next packet and the node that its address stands for.
     pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<(NodeId, Vec<u8>)> {
         self.change(|state| {
-            while let Some((from, packet)) = state.packets.pop_front() {
-                if let Some(node) = node_at(from) {
+            while let Some(first) = state.batches.front() {
+                let rest = first.rest();
+                let packet = rest[..rest.len().min(first.packets.item_len())].to_vec();
+                let node = node_at(first.from);
+                state.take(packet.len());
+                if let Some(node) = node {
                     return Poll::Ready((node, packet));
                 }
             }
@@ -62,8 +119,9 @@ impl Packets {
         })
     }
 
-    pub(super) fn pop(&self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.change(|state| state.packets.pop_front())
+    /// All packets to one address that are next to each other.
+    pub(super) fn pop(&self) -> Option<(SocketAddr, Batch)> {
+        self.change(|state| state.pop().map(|first| (first.from, first.packets)))
     }
 
     /// Each further read is an error.
@@ -87,12 +145,17 @@ impl Packets {
         self.change(|state| {
             let mut count = 0;
             for (buffer, meta) in buffers.iter_mut().zip(meta) {
-                let Some((addr, packet)) = state.packets.pop_front() else { break };
-                // quinn's buffers hold the longest packet that it accepts; the rest of a longer one is cut
-                // off, as by a socket.
-                let len = packet.len().min(buffer.len());
-                buffer[..len].copy_from_slice(&packet[..len]);
-                *meta = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
+                let Some(first) = state.batches.front() else { break };
+                let (addr, ecn, stride) = (first.from, codepoint(first.ecn), first.packets.item_len());
+                let rest = first.rest();
+                // As many whole packets as the buffer holds. quinn's buffers hold the longest packet that it
+                // accepts; the rest of a longer one is cut off, as by a socket.
+                let whole = buffer.len() - buffer.len() % stride.max(1);
+                let taken = rest.len().min(whole.max(stride));
+                let len = taken.min(buffer.len());
+                buffer[..len].copy_from_slice(&rest[..len]);
+                *meta = RecvMeta { addr, len, stride: stride.min(len), ecn, dst_ip: None };
+                state.take(taken);
                 count += 1;
             }
             if count > 0 {
@@ -104,5 +167,55 @@ impl Packets {
             state.waker = Some(cx.waker().clone());
             Poll::Pending
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Lengths, strides and marks of what a read gives.
+    fn read(packets: &Packets, buffer_len: usize) -> Vec<(usize, usize, Option<EcnCodepoint>)> {
+        let mut space = [vec![0; buffer_len], vec![0; buffer_len]];
+        let mut buffers = space.each_mut().map(|space| IoSliceMut::new(space));
+        let mut meta = [RecvMeta::default(); 2];
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(count) = packets.poll_recv(&mut cx, &mut buffers, &mut meta) else {
+            return Vec::new();
+        };
+        meta[..count.unwrap()].iter().map(|meta| (meta.len, meta.stride, meta.ecn)).collect()
+    }
+
+    #[test]
+    fn a_batch_is_read_in_whole_packets() {
+        let from = super::super::address::address(NodeId::new(7).unwrap());
+        let packets = Packets::new(1000);
+        let mut batch = Batch::from(&[7; 100][..]);
+        batch.end().extend_from_slice(&[8; 430]);
+        packets.push(from, Ecn::Congested, batch);
+        packets.push(from, Ecn::NotCapable, Batch::from(&[][..]));
+        let ce = Some(EcnCodepoint::Ce);
+        assert_eq!(read(&packets, 250), [(200, 100, ce), (200, 100, ce)]);
+        assert_eq!(read(&packets, 250), [(130, 100, ce), (0, 0, None)]);
+        assert_eq!(read(&packets, 250), []);
+        // A packet that is longer than a buffer is cut off, as by a socket.
+        packets.push(from, Ecn::Ect0, Batch::from(&[7; 300][..]));
+        assert_eq!(read(&packets, 250), [(250, 250, Some(EcnCodepoint::Ect0))]);
+        // The queue is bounded, with datagrams that have no bytes too.
+        for _ in 0..100 {
+            packets.push(from, Ecn::Ect1, Batch::from(&[][..]));
+        }
+        let mut count = 0;
+        while !read(&packets, 10).is_empty() {
+            count += 1;
+        }
+        assert_eq!(count, 4);
+        // One by one.
+        packets.push(from, Ecn::Ect0, Batch::from(&b"one"[..]));
+        let popped = packets.poll_pop(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(popped, Poll::Ready((NodeId::new(7).unwrap(), b"one".to_vec())));
     }
 }

@@ -10,9 +10,10 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::packets::Packets;
+use crate::datagram::{Batch, Ecn};
 
-/// Handshakes are small and rare.
-const PACKETS_MAX: usize = 256;
+/// Bytes of packets. Handshakes are small and rare.
+const PACKETS_LEN_MAX: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct PortSocket {
@@ -26,8 +27,8 @@ impl PortSocket {
     pub(super) fn new(local: SocketAddr) -> PortSocket {
         PortSocket {
             local,
-            incoming: Packets::new(PACKETS_MAX),
-            outgoing: Packets::new(PACKETS_MAX),
+            incoming: Packets::new(PACKETS_LEN_MAX),
+            outgoing: Packets::new(PACKETS_LEN_MAX),
             driver: Mutex::default(),
         }
     }
@@ -48,7 +49,7 @@ impl AsyncUdpSocket for PortSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.outgoing.push(transmit.destination, transmit.contents.to_vec());
+        self.outgoing.push(transmit.destination, Ecn::NotCapable, Batch::from(transmit.contents));
         let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(driver) = driver {
             driver.wake();

@@ -6,13 +6,20 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use quinn::udp::{RecvMeta, Transmit};
+use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use x0_identity::NodeId;
 
 use super::address::{address, node_at};
 use super::node::Shared;
 use super::packets::Packets;
+use crate::datagram::Ecn;
+
+/// Packets of one length that are handed over at once: as many as Linux takes and gives.
+const SEGMENTS_MAX: usize = 64;
+
+/// The packets of a full batch of quinn.
+const FULL: usize = 10;
 
 /// Addresses stand for nodes. It works as long as the mesh does.
 #[derive(Debug)]
@@ -20,6 +27,16 @@ pub(super) struct MeshSocket {
     pub(super) local: NodeId,
     pub(super) shared: Weak<Shared>,
     pub(super) datagrams: Arc<Packets>,
+}
+
+/// As quinn knows it.
+fn mark(ecn: Option<EcnCodepoint>) -> Ecn {
+    match ecn {
+        None => Ecn::NotCapable,
+        Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+        Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+        Some(EcnCodepoint::Ce) => Ecn::Congested,
+    }
 }
 
 fn ended() -> io::Error {
@@ -39,11 +56,14 @@ impl AsyncUdpSocket for MeshSocket {
         if core.is_congested() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for payload in transmit.contents.chunks(segment) {
-            core.send(now, to, payload);
+        let packet_len = transmit.segment_size.unwrap_or(transmit.contents.len());
+        core.send(now, to, mark(transmit.ecn), transmit.contents, packet_len);
+        // After a full batch quinn mostly has another one, and both leave in one system call.
+        if transmit.contents.len() >= FULL * packet_len {
+            core.flush_soon(now, transmit.contents.len());
+        } else {
+            core.flush(now);
         }
-        core.flush(now);
         Ok(())
     }
 
@@ -61,8 +81,11 @@ impl AsyncUdpSocket for MeshSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        // Frames are protected one by one; a run of packets saves locks, not system calls.
-        10
+        SEGMENTS_MAX
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        SEGMENTS_MAX
     }
 
     fn may_fragment(&self) -> bool {

@@ -8,9 +8,9 @@ use x0_identity::NodeId;
 use super::super::frame::{CONTROL_OVERHEAD, Flood, Header, control, decode_nodes, decode_outer, kind};
 use super::super::protection::Refused;
 use super::super::{Output, PortId};
-use super::Datagrams;
 use super::send::Drop;
-use crate::liveness::LivenessInput;
+use super::{Datagrams, Hot};
+use crate::liveness::{LivenessInput, LivenessState};
 use crate::router::{self, LinkId};
 use crate::traversal::decode_address;
 
@@ -21,28 +21,47 @@ impl Datagrams {
             self.stats.refused += 1;
             return;
         };
-        let links = self.by_index.get(&index).map_or_else(Vec::new, Clone::clone);
-        let mut refused = Refused::Forged;
-        // Nearly always one. A failed attempt leaves the bytes unusable, so all attempts but the last use a
-        // copy.
-        for (left, id) in (0..links.len()).rev().zip(links) {
-            let mut copy = if left > 0 { frame.to_vec() } else { Vec::new() };
-            let bytes = if left > 0 { &mut copy[..] } else { &mut *frame };
-            match self.open(id, port, from, (first, index, low), bytes) {
-                Ok((set, plain)) => {
-                    self.opened(id, first, set, plain);
-                    // The frame may have come from another address than those before.
-                    self.notify(id);
-                    return;
+        let refused = match self.by_index.get(&index).map_or(&[][..], Vec::as_slice) {
+            [] => Refused::Forged,
+            [id] => match self.try_link(*id, port, from, (first, index, low), frame) {
+                Ok(()) => return,
+                Err(refused) => refused,
+            },
+            // Two links have the same index by chance. A failed attempt leaves the bytes unusable.
+            several => {
+                let mut refused = Refused::Forged;
+                for id in several.to_vec() {
+                    match self.try_link(id, port, from, (first, index, low), &mut frame.to_vec()) {
+                        Ok(()) => return,
+                        Err(Refused::Replayed) => refused = Refused::Replayed,
+                        Err(Refused::Forged) => {}
+                    }
                 }
-                Err(Refused::Replayed) => refused = Refused::Replayed,
-                Err(Refused::Forged) => {}
+                refused
             }
-        }
+        };
         match refused {
             Refused::Replayed => self.stats.replayed += 1,
             Refused::Forged => self.stats.refused += 1,
         }
+    }
+
+    /// Opens a frame with the keys of a link, and does what it says.
+    fn try_link(
+        &mut self,
+        id: LinkId,
+        port: PortId,
+        from: SocketAddr,
+        outer: (u8, u32, u32),
+        frame: &mut [u8],
+    ) -> Result<(), Refused> {
+        let (set, plain) = self.open(id, port, from, outer, frame)?;
+        self.opened(id, outer.0, set, plain);
+        // The frame may have come from another address than those before.
+        if self.hot.notified.replace((id, from)) != Some((id, from)) {
+            self.notify(id);
+        }
+        Ok(())
     }
 
     /// Opens a frame with the keys of a link: the position of the keys, and the content.
@@ -54,13 +73,11 @@ impl Datagrams {
         (first, index, low): (u8, u32, u32),
         frame: &'a mut [u8],
     ) -> Result<(usize, &'a [u8]), Refused> {
-        let link = self.links.get(&id).filter(|link| link.port == port).ok_or(Refused::Forged)?;
+        let peer = self.links.get(&id).filter(|link| link.port == port).ok_or(Refused::Forged)?.peer;
         let sessions = match first {
             kind::CONTROL => None,
             // The sender's comes first.
-            _ => {
-                Some(self.sessions(link.peer).map(|(local, remote)| (remote, local)).ok_or(Refused::Forged)?)
-            }
+            _ => Some(self.sessions(peer).map(|(local, remote)| (remote, local)).ok_or(Refused::Forged)?),
         };
         let link = self.links.get_mut(&id).ok_or(Refused::Forged)?;
         let set =
@@ -89,6 +106,8 @@ impl Datagrams {
 
     fn control(&mut self, id: LinkId, set: usize, plain: &[u8]) -> Option<()> {
         let now = self.now;
+        // Sessions and routes may change.
+        self.hot = Hot::default();
         let ([kind], content) = plain.split_first_chunk::<1>()?;
         let link = self.links.get_mut(&id)?;
         let peer = link.peer;
@@ -96,7 +115,7 @@ impl Datagrams {
             // Sent by the clock, and therefore no traffic that both ends should be attentive for.
             let address = decode_address(content.try_into().ok()?)?;
             if link.seen_as.replace(address) != Some(address) {
-                self.outputs.push_back(Output::AddressSeen { link: id, address });
+                self.outputs.push(Output::AddressSeen { link: id, address });
             }
             return Some(());
         }
@@ -139,7 +158,7 @@ impl Datagrams {
                     return Some(());
                 }
                 self.stats.floods += 1;
-                self.outputs.push_back(Output::Flood { origin: flood.origin, payload: payload.to_vec() });
+                self.outputs.push(Output::Flood { origin: flood.origin, payload: payload.to_vec() });
                 if flood.hop_limit > 1 {
                     self.spread(Flood { hop_limit: flood.hop_limit - 1, ..flood }, payload, Some(peer));
                 }
@@ -152,8 +171,11 @@ impl Datagrams {
     fn datagram(&mut self, id: LinkId, is_long: bool, set: usize, plain: &[u8]) -> Option<()> {
         let link = self.links.get_mut(&id)?;
         let peer = link.peer;
-        link.detect(self.now, LivenessInput::Received);
-        self.touched.push(id);
+        // Detection counts the frames of a link that is coming up.
+        if self.hot.received.replace(id) != Some(id) || link.state() == LivenessState::Down {
+            link.detect(self.now, LivenessInput::Received);
+            self.touched.push(id);
+        }
         let (header, rest) = Header::decode(plain)?;
         let labels = &mut link.key_sets().get_mut(set)?.labels;
         let (nodes, payload) = if is_long {
@@ -165,7 +187,7 @@ impl Datagrams {
                 }
                 let (port, to) = (link.port, link.address);
                 if let Some(frame) = link.acknowledgement(set, header.label) {
-                    self.outputs.push_back(Output::Transmit { port, to, frame });
+                    self.outputs.control(port, to, frame);
                 }
             }
             (nodes, payload)
@@ -182,13 +204,13 @@ impl Datagrams {
     /// A datagram is at this node: for it, or to be sent on.
     fn arrived(&mut self, peer: NodeId, nodes: (NodeId, NodeId), header: Header, payload: &[u8]) {
         let (destination, source) = nodes;
+        let ecn = if self.is_late { header.ecn.behind_queue() } else { header.ecn };
         if destination == self.local {
-            let payload = payload.to_vec();
             if header.is_message {
-                self.outputs.push_back(Output::Message { source, payload });
+                self.outputs.push(Output::Message { source, payload: payload.to_vec() });
             } else {
                 self.stats.received += 1;
-                self.outputs.push_back(Output::Datagram { source, payload });
+                self.outputs.datagram(source, ecn, payload);
             }
             return;
         }
@@ -201,7 +223,7 @@ impl Datagrams {
             self.stats.relay_refused += 1;
             return;
         }
-        let header = Header { hop_limit: header.hop_limit - 1, ..header };
+        let header = Header { hop_limit: header.hop_limit - 1, ecn, ..header };
         match self.forward(Some(peer), nodes, header, payload) {
             Ok(()) => {
                 self.stats.relayed += 1;
@@ -217,7 +239,7 @@ impl Datagrams {
 mod tests {
     use core::time::Duration;
 
-    use super::super::super::{DatagramOptions, FrameKeys, Input, PortOptions};
+    use super::super::super::{Batch, DatagramOptions, Ecn, FrameKeys, Input, PortOptions};
     use super::*;
     use crate::router::RouterOptions;
 
@@ -231,7 +253,8 @@ mod tests {
         end.add_port(port, PortOptions::new(1232));
         let keys = FrameKeys::new(&[3; FrameKeys::MATERIAL_LEN], true);
         end.handle(Duration::ZERO, Input::Keyed { port, peer: node(2), address, keys }).unwrap();
-        let header = Header { hop_limit: 9, announces: false, is_message: false, label: 0, bound: None };
+        let (is_message, ecn) = (false, Ecn::Ect0);
+        let header = Header { hop_limit: 9, announces: false, is_message, ecn, label: 0, bound: None };
         for (destination, flag) in [(3, false), (1, false), (1, true)] {
             let header = Header { is_message: flag, ..header }.encode();
             let nodes = [node(destination), node(2)].map(|node| node.get().to_le_bytes()).concat();
@@ -239,7 +262,8 @@ mod tests {
         }
         let outputs: Vec<Output> = core::iter::from_fn(|| end.poll_output()).collect();
         let (source, payload) = (node(2), b"payload".to_vec());
-        assert!(outputs.contains(&Output::Datagram { source, payload: payload.clone() }));
+        let payloads = Batch::one(payload.clone());
+        assert!(outputs.contains(&Output::Datagrams { source, ecn, payloads }));
         assert!(outputs.contains(&Output::Message { source, payload }));
         let stats = end.stats();
         assert_eq!((stats.relay_refused, stats.relayed, stats.no_route, stats.received), (1, 0, 0, 1));

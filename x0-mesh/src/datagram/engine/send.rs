@@ -6,8 +6,8 @@ use x0_identity::NodeId;
 
 use super::super::frame::Header;
 use super::super::link::Sent;
-use super::super::{DatagramError, Output};
-use super::Datagrams;
+use super::super::{DatagramError, Ecn, Output};
+use super::{Datagrams, Hot};
 use crate::liveness::LivenessInput;
 use crate::router::{LinkId, Packet};
 
@@ -24,7 +24,24 @@ impl Datagrams {
     /// # Errors
     /// [`DatagramError`]; it was not sent.
     pub fn send(&mut self, now: Duration, to: NodeId, payload: &[u8]) -> Result<(), DatagramError> {
-        self.send_as(now, to, payload, false)
+        self.send_many(now, to, Ecn::NotCapable, payload, payload.len())
+    }
+
+    /// Sends datagrams that are next to each other: each has `payload_len` bytes, but the last one may be
+    /// shorter. Each may be lost, repeated or overtaken. They leave as one batch where that is possible.
+    /// `ecn` is [`Ecn::Ect0`] if the sender slows down when datagrams arrive as [`Ecn::Congested`].
+    ///
+    /// # Errors
+    /// [`DatagramError`]; none of them was sent, or not all of them if the path has changed in between.
+    pub fn send_many(
+        &mut self,
+        now: Duration,
+        to: NodeId,
+        ecn: Ecn,
+        payloads: &[u8],
+        payload_len: usize,
+    ) -> Result<(), DatagramError> {
+        self.send_as(now, to, (payloads, payload_len), Some(ecn))
     }
 
     /// Sends a message of the mesh itself, which the other node receives as [`Output::Message`]. It may be
@@ -33,36 +50,47 @@ impl Datagrams {
     /// # Errors
     /// [`DatagramError`]; it was not sent.
     pub fn send_message(&mut self, now: Duration, to: NodeId, payload: &[u8]) -> Result<(), DatagramError> {
-        self.send_as(now, to, payload, true)
+        self.send_as(now, to, (payload, payload.len()), None)
     }
 
+    /// Without a mark, they are messages of the mesh itself.
     fn send_as(
         &mut self,
         now: Duration,
         to: NodeId,
-        payload: &[u8],
-        is_message: bool,
+        (payloads, payload_len): (&[u8], usize),
+        ecn: Option<Ecn>,
     ) -> Result<(), DatagramError> {
         self.now = self.now.max(now);
+        self.hot = Hot::default();
         if to == self.local {
             return Err(DatagramError::ToSelf { to });
         }
+        let len = payload_len.min(payloads.len());
         let mtu = self.mtu(to).ok_or(DatagramError::NoRoute { to })?;
-        if payload.len() > mtu {
-            return Err(DatagramError::TooLong { len: payload.len(), mtu });
+        if len > mtu {
+            return Err(DatagramError::TooLong { len, mtu });
         }
         let hop_limit = self.options.hop_limit;
-        let header = Header { hop_limit, announces: false, is_message, label: 0, bound: None };
-        let result = self.forward(None, (to, self.local), header, payload);
-        self.settle();
-        match result {
-            Ok(()) => {
-                self.stats.sent += 1;
-                Ok(())
+        let (is_message, ecn) = (ecn.is_none(), ecn.unwrap_or_default());
+        let header = Header { hop_limit, announces: false, is_message, ecn, label: 0, bound: None };
+        // A single datagram without bytes is one.
+        let empty = payloads.is_empty().then_some(payloads);
+        self.outputs.expected = payloads.len().div_ceil(len.max(1));
+        let mut result = Ok(());
+        for payload in empty.into_iter().chain(payloads.chunks(len.max(1))) {
+            result = self.forward(None, (to, self.local), header, payload);
+            if result.is_err() {
+                break;
             }
-            Err(Drop::NoRoute) => Err(DatagramError::NoRoute { to }),
-            Err(Drop::TooLong) => Err(DatagramError::TooLong { len: payload.len(), mtu }),
+            self.stats.sent += 1;
         }
+        self.outputs.expected = 1;
+        self.settle();
+        result.map_err(|dropped| match dropped {
+            Drop::NoRoute => DatagramError::NoRoute { to },
+            Drop::TooLong => DatagramError::TooLong { len, mtu },
+        })
     }
 
     /// Sends a datagram to the next hop. `nodes` are its destination and its source.
@@ -74,7 +102,11 @@ impl Datagrams {
         payload: &[u8],
     ) -> Result<(), Drop> {
         let packet = Packet { destination: nodes.0, from, bound: header.bound };
-        let hop = self.router.forward(&packet).map_err(|_| Drop::NoRoute)?;
+        let hop = match self.hot.way {
+            Some((known, hop)) if known == packet => hop,
+            _ => self.router.forward(&packet).map_err(|_| Drop::NoRoute)?,
+        };
+        self.hot.way = Some((packet, hop));
         // Without a session the neighbour would refuse it.
         let sessions = self.sessions(hop.peer).ok_or(Drop::NoRoute)?;
         let header = Header { bound: hop.bound, ..header };
@@ -92,8 +124,8 @@ impl Datagrams {
         let now = self.now;
         let link = self.links.get_mut(&id).ok_or(Drop::NoRoute)?;
         let (port, to) = (link.port, link.address);
-        let frame = match link.datagram(now, nodes, header, payload, sessions) {
-            Sent::Frame(frame) => Some(frame),
+        let frame = match link.datagram(now, nodes, header, payload, sessions, &mut self.outputs) {
+            Sent::Now => None,
             Sent::Waits(announcement, is_dropped) => {
                 self.stats.unlabelled += u64::from(is_dropped);
                 announcement
@@ -101,12 +133,14 @@ impl Datagrams {
             Sent::TooLong => return Err(Drop::TooLong),
         };
         if let Some(frame) = frame {
-            self.outputs.push_back(Output::Transmit { port, to, frame });
+            self.outputs.control(port, to, frame);
         }
-        link.detect(now, LivenessInput::Sent);
-        self.touched.push(id);
+        if self.hot.sent.replace(id) != Some(id) {
+            link.detect(now, LivenessInput::Sent);
+            self.touched.push(id);
+        }
         if link.takes_renewal() {
-            self.outputs.push_back(Output::RenewKeys { link: id });
+            self.outputs.push(Output::RenewKeys { link: id });
         }
         Ok(())
     }
