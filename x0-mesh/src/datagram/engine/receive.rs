@@ -30,7 +30,7 @@ impl Datagrams {
             // Two links have the same index by chance. A failed attempt leaves the bytes unusable.
             several => {
                 let mut refused = Refused::Forged;
-                for id in several.to_vec() {
+                for id in Vec::from(several) {
                     match self.try_link(id, port, from, (first, index, low), &mut frame.to_vec()) {
                         Ok(()) => return,
                         Err(Refused::Replayed) => refused = Refused::Replayed,
