@@ -23,6 +23,9 @@
 //! | [`detect`] | readings of one signal: has it changed? |
 //! | [`diagnose`] | summaries of several observers: what is the cause? |
 //! | `kv` (feature) | a ready healer for the nodes of a store on `x0-kv` |
+//! | `mesh` (feature) | a ready healer for the connections of a node on `x0-mesh` |
+//! | `ebpf` (feature) | a ready healer for links that `x0-ebpf` steers |
+//! | `identity` (feature) | a ready healer for SVIDs whose renewal is late |
 //! | [`limits`] | a ready healer with fixed limits, for a pool of workers |
 //! | [`claim`] | several healers: one acts, and another takes over when it stops half-way |
 //! | [`record`] | decisions as data; replay with another policy, arithmetic repeated |
@@ -36,8 +39,8 @@
 //! record.
 //!
 //! # Limitations
-//! The adapter `kv` has three actions. Not built yet: reconnecting and quarantine of links, renewal of
-//! identities, shedding of load, and what steers traffic in the kernel.
+//! The adapter `kv` has three actions. Not built yet: shedding of load, and a restart of the own process by a
+//! supervisor.
 //!
 //! # Glossary
 //!
@@ -60,18 +63,26 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod action;
+#[cfg(any(feature = "kv", feature = "mesh", feature = "ebpf", feature = "identity"))]
+mod adapter;
 pub mod claim;
 mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod detect;
 pub mod diagnose;
+#[cfg(feature = "ebpf")]
+pub mod ebpf;
 mod engine;
 mod guard;
+#[cfg(feature = "identity")]
+pub mod identity;
 mod knowledge;
 #[cfg(feature = "kv")]
 pub mod kv;
 pub mod limits;
+#[cfg(feature = "mesh")]
+pub mod mesh;
 mod options;
 mod plan;
 pub mod record;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use super::view::{LEADER_SHARE, Member, OwnCause, View};
-use crate::{Action, Candidate, Diagnosis, Disruption, Evidence, Expectation, Plan, Policy};
+use crate::adapter::candidate;
+use crate::{Action, Disruption, Expectation, Plan, Policy};
 
 /// A kind of action, as records and configurations name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,17 +220,4 @@ impl Policy<View, Act> for Heal {
             }
         }
     }
-}
-
-fn candidate(
-    action: Act,
-    cause: &'static str,
-    other: &'static str,
-    evidence: Vec<Evidence>,
-) -> Candidate<Act> {
-    // At the limit both answers are as likely; far beyond it the limit can hardly be wrong.
-    let factor = evidence.iter().map(|one| one.value / one.threshold).fold(0.0, f64::max);
-    let confidence = factor / (1.0 + factor);
-    let diagnosis = Diagnosis { cause, confidence, runner_up: Some((other, 1.0 - confidence)) };
-    Candidate { action, diagnosis, utility: factor, evidence }
 }
