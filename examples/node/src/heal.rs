@@ -1,4 +1,5 @@
-//! The healer of a node: the driver of `x0_mapek::kv`, which decides.
+//! The healer of a node: the driver of `x0_mapek::kv`, which decides, and of the healers beside it: see
+//! `beside`.
 //!
 //! `[heal]` sets its mode, and the default is a dry run: everything is recorded, nothing is done.
 //!
@@ -7,6 +8,7 @@
 //! leaves to a person: see `control`. A pause is kept in the folder `heal`, so that a restart does not end
 //! it.
 
+mod beside;
 pub(crate) mod commands;
 pub(crate) mod config;
 mod control;
@@ -14,6 +16,7 @@ mod pause;
 mod peers;
 mod records;
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -28,6 +31,8 @@ use x0_mapek::kv::{self, HealerOptions, Input, Member, Observation, Output, SAMP
 use x0_mapek::{Command, HandleError, Mode, Record};
 use x0_mesh::Mux;
 
+use self::beside::Beside;
+pub(crate) use self::beside::Parts;
 use self::config::{HealConfig, HealMode};
 use self::control::{
     ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, Unhealthy, WhyNot, seconds_to,
@@ -55,6 +60,10 @@ struct Active {
     answers: (Sender<kv::Answer>, Receiver<kv::Answer>),
     /// The healers of the other nodes.
     peers: Peers,
+    /// The healers of the connections and of the identity.
+    beside: Beside,
+    /// The records so far, of all loops.
+    numbered: u64,
     begun: Instant,
     ticks: Interval,
     records: Records,
@@ -67,10 +76,17 @@ struct Active {
 impl Healer {
     /// Starts the service that answers operators, and the thread that writes the records, if there is a
     /// healer. A pause from before the start goes on.
-    pub(crate) fn start(config: &NodeConfig, mux: &Mux, roles: PeerRoles, log: &Log) -> Result<Healer> {
+    pub(crate) fn start(
+        config: &NodeConfig,
+        mux: &Mux,
+        roles: PeerRoles,
+        parts: Parts,
+        log: &Log,
+    ) -> Result<Healer> {
         let requests = control::serve(mux, roles)?;
         let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
         let mut healer = kv::Healer::new(config.node, &options);
+        let mut beside = Beside::new(config, options.mode, parts);
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
             log.event("heal-pause-unreadable", format!("folder={} why={error}", folder.display()));
@@ -81,6 +97,7 @@ impl Healer {
         if let Some(paused) = &paused {
             let until = paused.rest(SystemTime::now());
             let _ = healer.handle(Duration::ZERO, Input::Command(Command::Pause { until }));
+            beside.command(Duration::ZERO, config.node, &Command::Pause { until });
             log.event("heal-paused", paused);
         }
         let records = Records::start(&folder, log)
@@ -92,6 +109,8 @@ impl Healer {
             ended: channel(),
             answers: channel(),
             peers: Peers::start(mux)?,
+            beside,
+            numbered: 0,
             begun: Instant::now(),
             ticks,
             records,
@@ -139,6 +158,17 @@ impl Active {
         while let Some(output) = self.healer.poll_output() {
             self.carry_out(now, node, output);
         }
+        for record in self.beside.work(now, &expected(node)) {
+            self.keep(record);
+        }
+    }
+
+    /// Keeps a record. Each loop numbers its own, and an operator asks for one by its number.
+    fn keep(&mut self, mut record: Record) {
+        self.numbered += 1;
+        record.number = self.numbered;
+        self.log.event("heal", line(&record));
+        self.records.keep(&record);
     }
 
     /// Passes an input whose refusal means nothing: the healer gave up on an action that took too long.
@@ -172,10 +202,7 @@ impl Active {
                 });
             }
             Output::Notify { to, message } => self.peers.tell(to, message),
-            Output::Record(record) => {
-                self.log.event("heal", line(&record));
-                self.records.keep(&record);
-            }
+            Output::Record(record) => self.keep(*record),
             // Of a newer x0-mapek: nothing is done, and the loop gives up on it.
             _ => {}
         }
@@ -204,8 +231,18 @@ impl Active {
             Ask::Acknowledge { node } => {
                 let Some(node) = NodeId::new(node) else { return Answer::Refused("0 is no node".into()) };
                 self.log.event("heal-acknowledged", format!("node={node}"));
-                Command::Acknowledge { subject: Member(node) }
+                Command::Acknowledge { subject: node }
             }
+        };
+        let own = self.healer.engine().knowledge().node();
+        self.beside.command(now, own, &command);
+        let command = match command {
+            Command::Acknowledge { subject } => Command::Acknowledge { subject: Member(subject) },
+            Command::Pause { until } => Command::Pause { until },
+            Command::Resume => Command::Resume,
+            Command::Approve { id } => Command::Approve { id },
+            // No order of an operator is another one.
+            _ => return Answer::Refused("this build does not know the order".into()),
         };
         match self.healer.handle(now, Input::Command(command)) {
             Ok(()) => Answer::Done,
@@ -227,8 +264,30 @@ impl Active {
 
     fn status(&self, now: Duration) -> Status {
         let reason = self.paused.as_ref().map(|paused| paused.reason.clone()).unwrap_or_default();
-        status(&self.healer, now, reason)
+        let mut status = status(&self.healer, now, reason);
+        status.escalated.extend(self.beside.escalated(now));
+        let rows = self.beside.unhealthy(now).into_iter();
+        status.unhealthy.extend(rows.map(|(node, evidence)| Unhealthy { node, readings: rows_of(evidence) }));
+        status
     }
+}
+
+/// The members that owe messages to a node: a leader sends heartbeats to all, and all answer it.
+fn expected(node: &Node) -> BTreeSet<NodeId> {
+    let status = node.status();
+    match status.leader {
+        Some(leader) if leader == status.node => status.membership.voters,
+        leader => leader.into_iter().collect(),
+    }
+}
+
+fn rows_of(evidence: Vec<x0_mapek::Evidence>) -> Vec<ReadingRow> {
+    let row = |one: x0_mapek::Evidence| ReadingRow {
+        signal: one.signal.into(),
+        value: one.value,
+        threshold: one.threshold,
+    };
+    evidence.into_iter().map(row).collect()
 }
 
 /// The records in the data folder of a node, the oldest first.
@@ -261,16 +320,10 @@ fn status(healer: &kv::Healer, now: Duration, reason: String) -> Status {
         node: action.subject.0.to_string(),
         stage: action.stage.into(),
     };
-    let readings = |node: NodeId| {
-        let evidence = view.evidence(now, node).into_iter();
-        let row = |one: x0_mapek::Evidence| ReadingRow {
-            signal: one.signal.into(),
-            value: one.value,
-            threshold: one.threshold,
-        };
-        evidence.map(row).collect()
+    let unhealthy = |Member(node): &Member| Unhealthy {
+        node: node.to_string(),
+        readings: rows_of(view.evidence(now, *node)),
     };
-    let unhealthy = |Member(node): &Member| Unhealthy { node: node.to_string(), readings: readings(*node) };
     Status {
         mode: mode(of.mode).into(),
         is_leader: view.place().is_leader,

@@ -76,7 +76,7 @@ pub(crate) fn load_bundle(trust_domain: TrustDomain, bundle: &Path) -> Result<Tr
     Ok(trusted)
 }
 
-fn load_svid(trust_domain: &TrustDomain, path: &Path) -> Result<X509Svid> {
+pub(crate) fn load_svid(trust_domain: &TrustDomain, path: &Path) -> Result<X509Svid> {
     let svid = X509Svid::from_pem(&read(path)?)
         .with_context(|| format!("{} is not an X.509-SVID", path.display()))?;
     if svid.spiffe_id().trust_domain() != trust_domain {

@@ -38,7 +38,7 @@ use crate::rag::Rag;
 use crate::resolve::Names;
 use crate::revocations::Applied;
 use crate::slow_log::{Delay, SlowLog};
-use crate::{bundles, http, identity, mesh, revocations, signals};
+use crate::{bundles, heal, http, identity, mesh, revocations, signals};
 
 /// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -201,7 +201,9 @@ async fn start(args: &RunArgs) -> Result<Running> {
         }
     };
     mesh::serve(&mux, mesh.clone())?;
-    let healer = Healer::start(&config, &mux, roles, &log)?;
+    let parts =
+        heal::Parts { peers: peers.clone(), identity: identity.clone(), renewing: Arc::clone(&renewing) };
+    let healer = Healer::start(&config, &mux, roles, parts, &log)?;
     let applied = Applied::default();
     if config.crdt_key.is_some() {
         revocations::start(node.store(), &identity, &applied, &log)?;

@@ -22,6 +22,9 @@ pub(crate) struct HealConfig {
     pub(crate) replace_after_s: Option<u64>,
     /// Actions that wait for `x0-node heal approve`.
     pub(crate) approve: Vec<ActionKind>,
+    /// A program with its arguments that writes a new SVID to the file of the node, for a renewal that is
+    /// late. Without it an issuer of the node is asked again, if there is one.
+    pub(crate) renew_command: Vec<String>,
 }
 
 /// A kind of action.
@@ -60,12 +63,23 @@ pub(crate) enum HealMode {
 
 impl Default for HealConfig {
     fn default() -> HealConfig {
-        HealConfig { mode: HealMode::DryRun, slow_disk_ms: 300, replace_after_s: None, approve: Vec::new() }
+        HealConfig {
+            mode: HealMode::DryRun,
+            slow_disk_ms: 300,
+            replace_after_s: None,
+            approve: Vec::new(),
+            renew_command: Vec::new(),
+        }
     }
 }
 
 impl HealConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.renew_command.first().is_some_and(String::is_empty) {
+            return Err("`heal.renew_command` begins with an empty text; write the program and its arguments, such as \
+                        [\"/usr/local/bin/renew\", \"node-1\"], or remove the line"
+                .into());
+        }
         if let Some(seconds) = self.replace_after_s.filter(|seconds| *seconds < REPLACE_AFTER_S_MIN) {
             return Err(format!(
                 "`heal.replace_after_s` is {seconds}, and a member that restarts would be replaced; write at least \

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -154,6 +154,11 @@ impl Renewer {
         self.begun.elapsed()
     }
 
+    /// What the reports and the healer see.
+    fn shared(&self) -> MutexGuard<'_, Renewing> {
+        self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn run(self, mut engine: IssuanceClient, first: oneshot::Sender<()>) {
         let (mut first, mut seen, mut failure, mut unstored) = (Some(first), None, None, None);
         loop {
@@ -173,6 +178,11 @@ impl Renewer {
                     let _ = first.take_if(|_| is_valid).map(|first| first.send(()));
                 }
             }
+            let is_asked = std::mem::take(&mut self.shared().is_asked);
+            if is_asked {
+                // As after a change of the authority: the next exchange begins now.
+                let _ = engine.handle(self.now(), IssuanceClientInput::Replaced { wall: wall() });
+            }
             let _ = engine.handle(self.now(), IssuanceClientInput::Timeout { wall: wall() });
             if self.drain(&mut engine, &mut unstored).await {
                 // The file that the node wrote itself is no news.
@@ -186,8 +196,10 @@ impl Renewer {
                     self.log.event("issuance-failed", format!("issuer={} why={why}", self.address));
                 }
             }
-            *self.renewing.lock().unwrap_or_else(PoisonError::into_inner) =
-                Renewing { next: engine.renew_at(), failure: why };
+            {
+                let mut shared = self.shared();
+                *shared = Renewing { next: engine.renew_at(), failure: why, is_asked: shared.is_asked };
+            }
             let due = engine.poll_timeout().map_or(LOOK_EVERY, |at| at.saturating_sub(self.now()));
             sleep(due.min(LOOK_EVERY)).await;
         }

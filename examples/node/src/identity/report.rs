@@ -47,6 +47,8 @@ pub(crate) struct AuthorityRow {
 pub(crate) struct Renewing {
     pub(crate) next: Option<Duration>,
     pub(crate) failure: Option<String>,
+    /// Whether a renewal is to be made now, although it is not due or an attempt was a moment ago.
+    pub(crate) is_asked: bool,
 }
 
 /// The same, shared between what renews and what reports.
