@@ -34,7 +34,15 @@ pub(crate) struct Arena {
     cuts: BTreeSet<(Place, Place)>,
     /// Of a thousand packets that arrive at a place, how many are lost.
     losses: Vec<u32>,
+    /// The same for those to [`LINK_PORT`] alone.
+    link_losses: Vec<u32>,
+    /// A second network of the nodes, if there is one.
+    second: Option<(Namespace, Vec<VethPair>)>,
 }
+
+/// The UDP ports of the links of nodes on the first network and on the second one.
+pub(crate) const LINK_PORT: u16 = 7601;
+pub(crate) const SECOND_LINK_PORT: u16 = 7602;
 
 #[derive(Debug)]
 struct End {
@@ -59,7 +67,46 @@ impl Arena {
             Ok(End { namespace, pair })
         };
         let ends = (0..=nodes).map(end).collect::<Result<Vec<_>>>()?;
-        Ok(Arena { losses: vec![0; ends.len()], _router: router, ends, cuts: BTreeSet::new() })
+        let (losses, link_losses) = (vec![0; ends.len()], vec![0; ends.len()]);
+        Ok(Arena { losses, link_losses, second: None, _router: router, ends, cuts: BTreeSet::new() })
+    }
+
+    /// Joins the nodes, and not the clients, by a second network with a router of its own.
+    pub(crate) fn add_network(&mut self) -> Result<()> {
+        let router = Namespace::new()?;
+        let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+        router.run(forward)?.context("cannot let a namespace forward packets")?;
+        let pair = |end: &End| {
+            let mut pair = VethPair::new(&router, &end.namespace)?;
+            pair.assign_addresses()?;
+            Ok(pair)
+        };
+        let nodes = self.clients();
+        let pairs = self.ends[..nodes].iter().map(pair).collect::<Result<Vec<_>>>()?;
+        for (place, pair) in pairs.iter().enumerate() {
+            let via = pair.left().address().to_string();
+            for other in pairs.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, other)| other)
+            {
+                let to = other.right().address().to_string();
+                let mut route = Command::new("ip");
+                route.args(["route", "add", &to, "via", &via]);
+                run_in(&self.ends[place].namespace, &mut route, "")?;
+            }
+        }
+        self.second = Some((router, pairs));
+        Ok(())
+    }
+
+    /// The address of a node in the second network.
+    pub(crate) fn second_address(&self, place: Place) -> Option<Ipv4Addr> {
+        let (_, pairs) = self.second.as_ref()?;
+        pairs.get(place).map(|pair| pair.right().address())
+    }
+
+    /// Loses so many of a thousand packets that arrive at a place over its link on the first network.
+    pub(crate) fn lose_on_link(&mut self, place: Place, of_thousand: u32) -> Result<()> {
+        self.link_losses[place] = of_thousand;
+        self.install(place)
     }
 
     pub(crate) fn address(&self, place: Place) -> Ipv4Addr {
@@ -108,6 +155,7 @@ impl Arena {
     /// Ends all cuts and losses.
     pub(crate) fn heal(&mut self) -> Result<()> {
         self.cuts.clear();
+        self.link_losses.fill(0);
         self.lose(0)
     }
 
@@ -116,13 +164,14 @@ impl Arena {
         let rules = rules(
             self.cuts.iter().filter(|(_, to)| *to == place).map(|(from, _)| self.address(*from)),
             self.losses[place],
+            self.link_losses[place],
         );
         run_in(&self.ends[place].namespace, Command::new("nft").args(["-f", "-"]), &rules)
     }
 }
 
 /// A script for `nft -f`.
-fn rules(cut: impl Iterator<Item = Ipv4Addr>, lost: u32) -> String {
+fn rules(cut: impl Iterator<Item = Ipv4Addr>, lost: u32, lost_on_link: u32) -> String {
     let mut script = String::from("add table inet faults\ndelete table inet faults\ntable inet faults {\n");
     script.push_str("  chain input {\n    type filter hook input priority 0; policy accept;\n");
     for address in cut {
@@ -131,6 +180,9 @@ fn rules(cut: impl Iterator<Item = Ipv4Addr>, lost: u32) -> String {
     }
     if lost > 0 {
         let _ = writeln!(script, "    meta l4proto udp numgen random mod 1000 < {lost} drop");
+    }
+    if lost_on_link > 0 {
+        let _ = writeln!(script, "    udp dport {LINK_PORT} numgen random mod 1000 < {lost_on_link} drop");
     }
     script.push_str("  }\n}\n");
     script
@@ -157,8 +209,9 @@ mod tests {
 
     #[test]
     fn rules_drop_what_is_cut_and_a_share_of_the_rest() {
-        let script = rules([Ipv4Addr::new(10, 0, 0, 2)].into_iter(), 150);
+        let script = rules([Ipv4Addr::new(10, 0, 0, 2)].into_iter(), 150, 600);
         assert!(script.contains("ip saddr 10.0.0.2 drop\n") && script.contains("mod 1000 < 150 drop"));
-        assert!(!rules(std::iter::empty(), 0).contains("drop"));
+        assert!(script.contains("udp dport 7601 numgen random mod 1000 < 600 drop\n"));
+        assert!(!rules(std::iter::empty(), 0, 0).contains("drop"));
     }
 }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use x0_identity::{Authority, X509Svid};
 
-use crate::arena::{Arena, Place};
+use crate::arena::{Arena, LINK_PORT, Place, SECOND_LINK_PORT};
 
 /// The port of every node: each has an address of its own.
 pub(crate) const PORT: u16 = 7401;
@@ -64,6 +66,43 @@ impl Layout {
         Ok(())
     }
 
+    /// Adds links over both networks of the arena to the configurations of all nodes.
+    pub(crate) fn add_links(&self, arena: &Arena, count: usize) -> Result<()> {
+        let second = |place| arena.second_address(place).context("there is no second network");
+        for place in 0..count {
+            let (mut first_of, mut second_of) = (Vec::new(), Vec::new());
+            for other in (0..count).filter(|other| *other != place) {
+                first_of.push(format!("{}:{LINK_PORT}", arena.address(other)));
+                second_of.push(format!("{}:{SECOND_LINK_PORT}", second(other)?));
+            }
+            let first = link(&format!("{}:{LINK_PORT}", arena.address(place)), &first_of);
+            let links = first + &link(&format!("{}:{SECOND_LINK_PORT}", second(place)?), &second_of);
+            let path = self.node_config(place);
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            std::fs::write(&path, text + &links)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The command that renews the SVID of a node.
+    pub(crate) fn renewal(&self, program: &Path, place: Place) -> Result<Vec<String>> {
+        let text = |path: &Path| path.to_str().map(ToOwned::to_owned).context("a path is not UTF-8");
+        let node = (place + 1).to_string();
+        Ok(vec![text(program)?, "issue".into(), "--node".into(), node, "--dir".into(), text(&self.root)?])
+    }
+
+    /// An SVID of a node, with its key, that is valid for a short time from now on.
+    pub(crate) fn short_svid(&self, place: Place, validity: Duration) -> Result<String> {
+        let authority = self.root.join("authority/authority.pem");
+        let pem =
+            std::fs::read(&authority).with_context(|| format!("cannot read {}", authority.display()))?;
+        let svid = std::fs::read(self.node(place).join("svid.pem")).context("cannot read an SVID")?;
+        let spiffe_id = X509Svid::from_pem(&svid)?.spiffe_id().clone();
+        Ok(Authority::from_pem(&pem)?.issue(&spiffe_id, validity)?.to_pem())
+    }
+
     /// Writes the configuration of a client that knows one node only, and returns its path.
     pub(crate) fn single_client(&self, place: Place) -> Result<PathBuf> {
         let all = self.client_config();
@@ -83,6 +122,11 @@ fn single_member(text: &str, place: Place) -> Option<String> {
     Some(format!("{head}[[members]]{}", parts.nth(place)?))
 }
 
+/// A section of the configuration of a node.
+fn link(own: &str, neighbours: &[String]) -> String {
+    format!("\n[[links]]\naddress = \"{own}\"\nneighbours = {neighbours:?}\n")
+}
+
 /// Puts the addresses of the namespaces into a configuration.
 fn address(path: &Path, arena: &Arena, count: usize) -> Result<()> {
     let mut text =
@@ -98,6 +142,13 @@ fn address(path: &Path, arena: &Arena, count: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_a_section_of_its_own() {
+        let text = link("10.0.0.2:7601", &["10.0.0.6:7601".into(), "10.0.0.10:7601".into()]);
+        let parsed: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(parsed["links"][0]["neighbours"].as_array().unwrap().len(), 2);
+    }
 
     #[test]
     fn a_client_of_one_node_keeps_the_rest_of_the_configuration() {

@@ -4,8 +4,10 @@
 mod arena;
 mod client;
 mod clock;
+mod detect;
 mod disk;
 mod history;
+mod keeper;
 mod layout;
 mod load;
 mod program;
@@ -39,6 +41,8 @@ enum Command {
     Run(trial::Options),
     /// Write what the results of `run` say: a table, an HTML file, rows as those of x0-bench
     Report(report::Options),
+    /// Measure how fast all members of a group know of a dead or hung one, beside Serf
+    Detect(detect::Options),
     /// Play the healers of a group in a model world of virtual time: healthy days, and faults
     Sim(sim::Options),
     /// Run x0-node processes in network namespaces under random faults, and check every history
@@ -49,6 +53,9 @@ enum Command {
     /// The client process of a trial
     #[command(hide = true)]
     Load(load::Options),
+    /// The process that keeps a node of the system `static` running
+    #[command(hide = true)]
+    Keep(keeper::Options),
 }
 
 fn main() -> ExitCode {
@@ -71,9 +78,11 @@ fn dispatch(command: Command) -> Result<bool> {
         }
         Command::Run(options) => trial::run(&options),
         Command::Report(options) => report::run(&options).map(|()| true),
+        Command::Detect(options) => detect::run(&options).map(|()| true),
         Command::Sim(options) => sim::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::Client(options) => client::run(&options).map(|()| true),
         Command::Load(options) => load::run(&options).map(|()| true),
+        Command::Keep(options) => keeper::run(&options).map(|()| true),
     }
 }

@@ -43,16 +43,22 @@ impl Cluster {
     /// Writes the configurations, and starts all voters. Waits until they have a leader.
     pub(crate) fn start_all(system: System, fault: Fault, program: &Path, root: &Path) -> Result<Cluster> {
         let count = VOTERS + usize::from(fault.needs_spare());
-        let arena = Arena::new(count)?;
+        let mut arena = Arena::new(count)?;
+        if fault.needs_two_links() {
+            arena.add_network()?;
+        }
         let layout = Layout::create(program, &root.join("cluster"), &arena, VOTERS)?;
         if fault.needs_spare() {
             layout.extend(program, &arena, VOTERS)?;
+        }
+        if fault.needs_two_links() {
+            layout.add_links(&arena, count)?;
         }
         let mut machines = Vec::new();
         for place in 0..count {
             use std::io::Write as _;
             let mut config = std::fs::OpenOptions::new().append(true).open(layout.node_config(place))?;
-            config.write_all(system.heal().as_bytes())?;
+            config.write_all(system.heal(&layout.renewal(program, place)?).as_bytes())?;
             machines.push(Machine::new(place, layout.node(place), system.service())?);
         }
         let (has_clock, program) = (fault == Fault::ClockSkew, program.to_owned());

@@ -135,7 +135,10 @@ fn of_record(by: u64, at_ms: f64, record: &Record, line: &str) -> Option<Event> 
         "no-effect" | "worse" | "failed" => Stage::Failure,
         _ => return None,
     };
-    let subject = record.subject.rsplit(' ').next().and_then(|id| u64::from_str_radix(id, 16).ok())?;
+    // A node's healer of identities names its own SVID.
+    let is_own = record.subject.starts_with("spiffe://");
+    let number = record.subject.rsplit(' ').next().and_then(|id| u64::from_str_radix(id, 16).ok());
+    let subject = number.or(is_own.then_some(by))?;
     let mut text = format!("{} ({}): {}", record.kind, record.cause, line);
     for Evidence { signal, value, threshold } in &record.evidence {
         let number =

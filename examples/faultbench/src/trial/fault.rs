@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     SlowDiskLeader,
     /// The disk of the leader is filled to the last byte
     FullDiskLeader,
+    /// The leader's process has less memory by 16 MiB each second, until it is ended; a new one begins anew
+    LeakLeader,
     /// The leader and all others do not reach each other
     CutLeader,
     /// The leader receives nothing from the other nodes, and they receive all from it
@@ -27,6 +29,8 @@ pub(crate) enum Fault {
     CutClients,
     /// 30 % of all packets between nodes and clients are lost
     Loss,
+    /// 60 % of what arrives over one of two links of the leader is lost (x0-node with `[[links]]`)
+    BadLinkLeader,
     /// The leader at the injection is cut off for one of every two seconds
     Flapping,
     /// SIGKILL of the leader's process and SIGSTOP of a follower's
@@ -39,6 +43,8 @@ pub(crate) enum Fault {
     ClockSkew,
     /// The trust bundle of the leader is replaced by that of another authority
     WrongBundle,
+    /// The leader's SVID is replaced by one of 24 s, which nothing renews by itself
+    ShortSvid,
     /// A follower's machine is switched off for good while a spare is there, and another one's after 16 s
     DeadVoter,
     /// A follower's process ends, and starts with a configuration that is wrong
@@ -53,7 +59,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 22] = [
+    pub(crate) const ALL: [Fault; 25] = [
         Fault::KillLeader,
         Fault::KillFollower,
         Fault::HangLeader,
@@ -61,16 +67,19 @@ impl Fault {
         Fault::StarvedLeader,
         Fault::SlowDiskLeader,
         Fault::FullDiskLeader,
+        Fault::LeakLeader,
         Fault::CutLeader,
         Fault::OneWayLeader,
         Fault::CutClients,
         Fault::Loss,
+        Fault::BadLinkLeader,
         Fault::Flapping,
         Fault::TwoAtOnce,
         Fault::KillAll,
         Fault::AllSlow,
         Fault::ClockSkew,
         Fault::WrongBundle,
+        Fault::ShortSvid,
         Fault::DeadVoter,
         Fault::BadConfig,
         Fault::ScaleOut,
@@ -103,16 +112,25 @@ impl Fault {
         matches!(self, Fault::DeadVoter | Fault::ScaleOut)
     }
 
+    /// Whether the nodes have two networks, and links over both.
+    pub(crate) fn needs_two_links(self) -> bool {
+        self == Fault::BadLinkLeader
+    }
+
     /// Whether only nodes of x0 can have it: etcd has no spare that takes over here, and a preloaded library
     /// does not reach a Go program.
     pub(crate) fn is_for_x0_only(self) -> bool {
-        self.needs_spare() || matches!(self, Fault::ClockSkew | Fault::WrongBundle | Fault::BadConfig)
+        let is_of_x0 =
+            matches!(self, Fault::ClockSkew | Fault::WrongBundle | Fault::ShortSvid | Fault::BadConfig);
+        self.needs_spare() || self.needs_two_links() || is_of_x0
     }
 
     /// The least time, in seconds, that shows its effect.
     pub(crate) fn seconds_min(self) -> u64 {
         match self {
             Fault::DeadVoter => 22,
+            // The SVID ends, and what follows.
+            Fault::ShortSvid => 35,
             // Three machines, one after the other.
             Fault::RollingRestart => 15,
             _ => 5,

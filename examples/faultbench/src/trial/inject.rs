@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use super::VOTERS;
 use super::cluster::Cluster;
 use super::fault::Fault;
+use super::machine::Machine;
 use crate::arena::Place;
 
 /// The parts of a period in which a starved machine does not run, and of the period.
@@ -25,6 +26,14 @@ const SECOND_LOSS: Duration = Duration::from_secs(16);
 const ROLLING: Duration = Duration::from_secs(4);
 /// Of a thousand packets that arrive at a lossy place, how many are lost.
 const LOST: u32 = 300;
+/// The same for one of two links.
+const LOST_ON_LINK: u32 = 600;
+/// The memory of a process that leaks, what it loses each second, and the least that is left.
+const LEAK_BEGIN: u64 = 160 << 20;
+const LEAK_PER_SECOND: u64 = 16 << 20;
+const LEAK_END: u64 = 4 << 20;
+/// The validity of a short SVID.
+const SHORT_SVID: Duration = Duration::from_secs(24);
 /// A process that a supervisor was to start again has this long, when the fault is over.
 const RESTART_LIMIT: Duration = Duration::from_secs(2);
 
@@ -40,6 +49,8 @@ pub(crate) struct Injection {
     steps: usize,
     /// Whether the periodic part is on.
     is_on: bool,
+    /// The process that loses memory, and since when.
+    leaking: Option<(i32, Instant)>,
     /// A file that the fault has changed, and its text before.
     changed: Option<(PathBuf, String)>,
 }
@@ -55,7 +66,8 @@ impl Injection {
         let (one, two) = ((leader + 1) % VOTERS, (leader + 2) % VOTERS);
         let others = if is_swapped { [two, one] } else { [one, two] };
         let begun = Instant::now();
-        let mut injection = Injection { fault, leader, others, begun, steps: 0, is_on: false, changed: None };
+        let mut injection =
+            Injection { fault, leader, others, begun, steps: 0, is_on: false, leaking: None, changed: None };
         injection.inject(cluster)?;
         Ok(injection)
     }
@@ -110,6 +122,7 @@ impl Injection {
                 cluster.arena.cut(clients, leader)?;
             }
             Fault::Loss => cluster.arena.lose(LOST)?,
+            Fault::BadLinkLeader => cluster.arena.lose_on_link(leader, LOST_ON_LINK)?,
             Fault::ClockSkew => cluster.set_clock(leader, 3600)?,
             Fault::DeadVoter => cluster.machines[one].power_off()?,
             Fault::BadConfig => {
@@ -122,8 +135,16 @@ impl Injection {
                 let foreign = cluster.foreign_bundle()?;
                 self.change(cluster.layout.node(leader).join("bundle.pem"), |_| foreign)?;
             }
+            Fault::ShortSvid => {
+                let short = cluster.layout.short_svid(leader, SHORT_SVID)?;
+                self.change(cluster.layout.node(leader).join("svid.pem"), |_| short)?;
+            }
             Fault::ScaleOut => cluster.add_spare()?,
-            Fault::StarvedLeader | Fault::Flapping | Fault::RollingRestart | Fault::Nothing => {}
+            Fault::LeakLeader
+            | Fault::StarvedLeader
+            | Fault::Flapping
+            | Fault::RollingRestart
+            | Fault::Nothing => {}
         }
         Ok(())
     }
@@ -154,6 +175,7 @@ impl Injection {
                     if is_on { isolate(cluster, self.leader)? } else { cluster.arena.heal()? }
                 }
             }
+            Fault::LeakLeader => self.leak(&cluster.machines[self.leader])?,
             Fault::DeadVoter if self.steps == 0 && elapsed >= SECOND_LOSS => {
                 self.steps = 1;
                 cluster.machines[self.others[1]].power_off()?;
@@ -174,6 +196,16 @@ impl Injection {
         Ok(None)
     }
 
+    /// Takes memory away from the process of a machine, less from one that has just begun.
+    fn leak(&mut self, machine: &Machine) -> Result<()> {
+        let Some(pid) = machine.service() else { return Ok(()) };
+        let since = match self.leaking {
+            Some((leaking, since)) if leaking == pid => since,
+            _ => self.leaking.insert((pid, Instant::now())).1,
+        };
+        machine.limit_memory(Some(left_of_leak(since.elapsed())))
+    }
+
     /// When the injection happened, and its later steps that are injections of their own.
     pub(crate) fn moments(&self) -> Vec<Duration> {
         match self.fault {
@@ -191,6 +223,7 @@ impl Injection {
         for machine in &cluster.machines {
             machine.freeze(false)?;
             machine.throttle(None)?;
+            machine.limit_memory(None)?;
             machine.fill(false)?;
             machine.signal(Signal::SIGCONT);
         }
@@ -211,6 +244,12 @@ impl Injection {
     }
 }
 
+/// The memory that a leak has left of [`LEAK_BEGIN`] after this time.
+fn left_of_leak(elapsed: Duration) -> u64 {
+    let lost = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(LEAK_PER_SECOND) / 1000;
+    LEAK_BEGIN.saturating_sub(lost).max(LEAK_END)
+}
+
 /// Cuts a node off from all others and from the clients, in both directions.
 fn isolate(cluster: &mut Cluster, place: Place) -> Result<()> {
     let ends = cluster.arena.clients() + 1;
@@ -224,7 +263,24 @@ mod tests {
 
     fn faulty(fault: Fault) -> Vec<u64> {
         let begun = Instant::now();
-        Injection { fault, leader: 2, others: [0, 1], begun, steps: 0, is_on: false, changed: None }.faulty()
+        Injection {
+            fault,
+            leader: 2,
+            others: [0, 1],
+            begun,
+            steps: 0,
+            is_on: false,
+            leaking: None,
+            changed: None,
+        }
+        .faulty()
+    }
+
+    #[test]
+    fn a_leak_ends_with_little_memory_and_not_with_none() {
+        let left = |seconds| left_of_leak(Duration::from_secs(seconds)) >> 20;
+        assert_eq!([left(0), left(1), left(9), left(60)], [160, 144, 16, 4]);
+        assert_eq!(left_of_leak(Duration::MAX), LEAK_END);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const PREFIX: &str = "x0-faultbench-";
 /// Where control groups of version 1 are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";
 /// The controllers that faults use.
-const CONTROLLERS: [&str; 2] = ["freezer", "blkio"];
+const CONTROLLERS: [&str; 3] = ["freezer", "blkio", "memory"];
 /// The size of a disk: a log, a journal and their spare files, and room for the data.
 const DISK_LEN: u64 = 448 << 20;
 /// The time in which an orderly stop must end.
@@ -164,6 +164,16 @@ impl Machine {
         let rule = format!("{major}:{minor} {}", writes.unwrap_or(0));
         let path = self.file("blkio", "blkio.throttle.write_iops_device");
         fs::write(&path, rule).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Lets the processes of the machine have so many bytes of memory; `None`: any number. The kernel sets no
+    /// less than they have; it ends one of them when it wants more than the limit from before.
+    pub(crate) fn limit_memory(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+        match fs::write(self.file("memory", "memory.limit_in_bytes"), limit) {
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) => Ok(()),
+            written => written.context("cannot limit the memory of a machine"),
+        }
     }
 
     /// Fills the disk to the last byte, or gives the room back.

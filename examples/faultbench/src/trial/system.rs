@@ -24,7 +24,7 @@ pub(crate) enum System {
     Monit,
     /// etcd under supervisord, without TLS
     Etcd,
-    /// x0-node with a policy of static thresholds
+    /// x0-node without healer, restarted by x0-mapek's loop with fixed limits on a put through the own node
     Static,
 }
 
@@ -48,13 +48,10 @@ impl System {
             ))
         };
         match self {
-            System::None | System::X0 => None,
+            System::None | System::X0 | System::Static => None,
             System::Supervisord => absent(&[("supervisord", "supervisor")]),
             System::Monit => absent(&[("monit", "monit")]),
             System::Etcd => absent(&[("supervisord", "supervisor"), ("etcd", "etcd-server")]),
-            System::Static => {
-                Some("not built: x0-node has one policy, and no setting that selects another".into())
-            }
         }
     }
 
@@ -67,17 +64,21 @@ impl System {
         if self.is_etcd() { ["etcd", "--name="] } else { ["x0-node", "run"] }
     }
 
-    /// The section `[heal]` of the nodes.
-    pub(crate) fn heal(self) -> &'static str {
+    /// The section `[heal]` of a node. `renew` is the command that renews its SVID.
+    pub(crate) fn heal(self, renew: &[String]) -> String {
         match self {
-            System::X0 => "\n[heal]\nmode = \"active\"\nreplace_after_s = 10\n",
-            _ => "\n[heal]\nmode = \"off\"\n",
+            System::X0 => {
+                let words: Vec<String> = renew.iter().map(|word| format!("{word:?}")).collect();
+                let words = words.join(", ");
+                format!("\n[heal]\nmode = \"active\"\nreplace_after_s = 10\nrenew_command = [{words}]\n")
+            }
+            _ => "\n[heal]\nmode = \"off\"\n".into(),
         }
     }
 
-    /// Whether the nodes have a healer that does nothing in its first ten seconds.
+    /// Whether there is a healer that does nothing in its first ten seconds.
     pub(crate) fn has_grace(self) -> bool {
-        self == System::X0
+        matches!(self, System::X0 | System::Static)
     }
 
     /// Writes the configuration of what runs on a machine, and returns the command of its parent process.
@@ -92,7 +93,13 @@ impl System {
         let text = |path: &Path| path.to_str().map(ToOwned::to_owned).context("a path is not UTF-8");
         let run = format!("{} run --config {}", text(node)?, text(&config)?);
         Ok(match self {
-            System::None | System::Static => {
+            System::Static => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("keep").arg("--node").arg(node).arg("--config").arg(config);
+                command.arg("--client").arg(layout.single_client(machine.place)?);
+                command
+            }
+            System::None => {
                 let mut command = Command::new(node);
                 // With its control channel: it ends with this program, however that ends.
                 command.args(["run", "--control", "--config"]).arg(config);
@@ -261,9 +268,11 @@ mod tests {
         assert_eq!(System::ALL.len(), <System as clap::ValueEnum>::value_variants().len());
         assert!(System::ALL.iter().all(|system| system.about().len() > 10));
         assert_eq!(System::X0.missing(), None);
-        assert!(System::Static.missing().is_some() && available(&[System::Static]).is_err());
-        assert_eq!(available(&[System::None, System::Static]).unwrap(), [System::None]);
-        assert!(System::X0.heal().contains("active") && System::Supervisord.heal().contains("off"));
+        assert_eq!(available(&[System::None, System::Static]).unwrap(), [System::None, System::Static]);
+        assert!(
+            System::X0.heal(&["renew".into(), "a b".into()]).contains("renew_command = [\"renew\", \"a b\"]")
+        );
+        assert!(System::Supervisord.heal(&[]).contains("off"));
         assert_eq!(System::Etcd.to_string(), "etcd");
     }
 }
