@@ -48,6 +48,8 @@
 
 mod action;
 mod claims;
+#[cfg(test)]
+mod model;
 mod options;
 mod samples;
 #[cfg(test)]
