@@ -95,10 +95,13 @@ fn a_connection_that_carries_nothing_is_made_again_once() {
     assert_eq!(played.records[1].subject, "node 0000000000000002");
 }
 
+/// The links of a node at a step, after what the healer did.
+type Links = fn(u32, &[Deed]) -> Vec<LinkSample>;
+
 #[test]
 fn a_peer_that_is_down_owes_nothing_or_is_silent_with_all_others_is_left_alone() {
     let silent = |peer| well(peer).silent(Some(SECOND * 60));
-    let cases: [(&str, fn(u32, &[Deed]) -> Vec<LinkSample>); 4] = [
+    let cases: [(&str, Links); 4] = [
         ("down", |_, _| vec![well(2).epoch(None).silent(Some(SECOND * 60)), well(3)]),
         ("owes nothing", |_, _| vec![well(2).silent(None), well(3)]),
         ("well", |_, _| vec![well(2), well(3)]),

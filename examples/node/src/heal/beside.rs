@@ -305,14 +305,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_fails_with_its_reason() {
-        let run = async |words: &[&str]| {
+        let ends = async |words: &[&str]| {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-            super::run(&words).await
+            run(&words).await
         };
-        assert_eq!(run(&["true"]).await, Ok(()));
-        assert!(run(&["false"]).await.unwrap_err().contains("`false` ended with"));
-        assert!(run(&["/no/such/program"]).await.unwrap_err().contains("cannot run"));
-        assert!(run(&[]).await.is_err());
+        assert_eq!(ends(&["true"]).await, Ok(()));
+        assert!(ends(&["false"]).await.unwrap_err().contains("`false` ended with"));
+        assert!(ends(&["/no/such/program"]).await.unwrap_err().contains("cannot run"));
+        assert!(ends(&[]).await.is_err());
     }
 
     #[test]
