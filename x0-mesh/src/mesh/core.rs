@@ -311,8 +311,8 @@ impl Core {
         }
     }
 
-    /// Sends datagrams as [`Datagrams::send_many`] does, or keeps them while there is no route. Those that are
-    /// too long are lost, as QUIC's search for the MTU expects.
+    /// Sends datagrams as [`Datagrams::send_many`] does, or keeps them while there is no route. What is too
+    /// long is lost, as QUIC's search for the MTU expects.
     pub(super) fn send(&mut self, now: Duration, to: NodeId, ecn: Ecn, payloads: &[u8], payload_len: usize) {
         let result = self.engine.send_many(now, to, ecn, payloads, payload_len);
         self.sent(to);
@@ -353,8 +353,8 @@ impl Core {
         links.filter(is_used).map(|link| link.peer).collect()
     }
 
-    /// As [`Core::flush`] does, but the driver's task does it, after the caller's next datagrams if those come
-    /// at once. `len` is the length of the new ones, in bytes.
+    /// As [`Core::flush`], but by the driver's task, after the caller's next datagrams if those come at once.
+    /// `len` is the length of the new ones, in bytes.
     pub(super) fn flush_soon(&mut self, now: Duration, len: usize) {
         let is_first = self.deferred_len == 0;
         self.deferred_len += len;

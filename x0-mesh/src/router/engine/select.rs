@@ -178,7 +178,8 @@ impl Router {
         if destination.selection.slot() != Some(slot) {
             destination.primary
         } else if self.neighbour(slot).is_some_and(|neighbour| neighbour.peer == destination.node) {
-            // The neighbour needs no way to itself. (A primary route is sent to it: that is how it sees forgeries.)
+            // The neighbour needs no way to itself. (A primary route is sent to it: that is how it sees
+            // forgeries.)
             Advert::NONE
         } else {
             destination.alternate
