@@ -69,7 +69,8 @@ impl Port {
     }
 
     fn push(&mut self, to: SocketAddr, bytes: Batch) {
-        if self.outgoing_len < OUTGOING_LEN_MAX {
+        // Neither a frame nor a packet of QUIC is empty, and a link takes no empty ones.
+        if self.outgoing_len < OUTGOING_LEN_MAX && !bytes.bytes().is_empty() {
             self.outgoing_len += bytes.bytes().len();
             self.outgoing.push_back(Outgoing { to, bytes, sent: 0 });
         }
