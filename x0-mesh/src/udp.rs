@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// of the buffers that the system is asked for, in bytes, for receiving and for sending.
 ///
 /// # Errors
-/// Those of the system.
+/// The error of the system; nothing is bound then.
 pub(crate) fn bind(
     address: SocketAddr,
     (receive_len, send_len): (usize, usize),

@@ -179,7 +179,8 @@ impl Drop for Group {
 
 /// An agent of Serf with the profile for local networks.
 fn serf(arena: &Arena, place: usize) -> Result<Command> {
-    let program = program::peer("serf").context("there is no serf")?;
+    let program = program::peer("serf")
+        .context("cannot find serf; install Debian's serf, or name its folder in X0_FAULTBENCH_PEERS")?;
     let address = |place: usize| -> Ipv4Addr { arena.address(place) };
     let mut command = Command::new(program);
     command.args(["agent", "-profile=lan", "-log-level=info", "-rpc-addr=127.0.0.1:7373"]);

@@ -1,8 +1,8 @@
 //! The system `static`: a process on each machine that starts the node, puts through it twice a second, and
 //! restarts it by fixed limits.
 //!
-//! It is the loop of x0-mapek with the policy of its module `limits`: what a healer with thresholds does that
-//! a person chose, without detectors, diagnosis or other observers.
+//! The process runs the loop of x0-mapek with the policy of its module `limits`: a healer with thresholds
+//! that a person chose, without detectors, diagnosis or other observers.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// The program of the node
     #[arg(long)]
     node: PathBuf,
-    /// Its configuration
+    /// The configuration of the node
     #[arg(long)]
     config: PathBuf,
     /// The configuration of a client that knows this node alone

@@ -71,7 +71,7 @@ impl Played {
     }
 }
 
-/// Peer 2 is connected and silent from step 200 on, until its connection is made anew.
+/// Peer 2 is connected and silent from step 200 on, until it has a new connection.
 fn stuck(step: u32, deeds: &[Deed]) -> Vec<LinkSample> {
     let begun = deeds.iter().find(|(_, verb, _)| *verb == "reconnect").map(|(at, ..)| *at);
     let bad = match begun {

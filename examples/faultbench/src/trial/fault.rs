@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     SlowDiskLeader,
     /// The disk of the leader is filled to the last byte
     FullDiskLeader,
-    /// The leader's process has less memory by 16 MiB each second, until it is ended; a new one begins anew
+    /// The memory limit of the leader's process falls by 16 MiB a second until the kernel ends the process
     LeakLeader,
     /// The leader and all others do not reach each other
     CutLeader,

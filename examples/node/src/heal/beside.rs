@@ -251,7 +251,7 @@ mod tests {
         let authority = Authority::new(trust_domain, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("svid.pem"), folder.path().join("new.pem"));
-        // It began 10,000 s ago, and ends in 1,000 s.
+        // The SVID began 10,000 s ago, and ends in 1,000 s.
         let svid = authority.issue(&spiffe_id, 1_000 * SECOND).unwrap();
         std::fs::write(&old, svid.to_pem()).unwrap();
         let next = authority.issue(&spiffe_id, 100_000 * SECOND).unwrap();
