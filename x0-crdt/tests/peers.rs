@@ -128,8 +128,8 @@ impl World {
 #[test]
 fn eight_and_twenty_replicas_hold_what_was_written_after_any_network() {
     // A lease of a member ended at a loss of 15 % in this seed, while lost comparisons were not repeated.
-    let pinned = Some(20).filter(|seed| seeds(8) == (0..8) && !seeds(8).contains(seed));
-    for seed in seeds(8).chain(pinned) {
+    let pinned = Some(20).filter(|seed| seeds(4) == (0..4) && !seeds(4).contains(seed));
+    for seed in seeds(4).chain(pinned) {
         for count in [8, 20] {
             let mut world = World::new(count, seed);
             for _ in 0..300 {

@@ -177,25 +177,25 @@ impl<R: Subject> Churn<R> {
 
 #[test]
 fn fifty_replicas_with_churn_lose_nothing_and_nothing_comes_back() {
-    churn::<CausalMap>(64 << 20);
+    churn::<CausalMap>(64 << 20, 300);
 }
 
 /// A range says nothing of the keys beside it: removed values stay removed.
 #[test]
 fn fifty_replicas_with_churn_lose_nothing_by_ranges_and_nothing_comes_back() {
-    churn::<CausalMap>(1_500);
+    churn::<CausalMap>(1_500, 500);
 }
 
 #[test]
 fn fifty_replicas_of_a_composed_type_with_churn_lose_nothing_and_nothing_comes_back() {
-    churn::<CausalReplica<Composed>>(64 << 20);
+    churn::<CausalReplica<Composed>>(64 << 20, 300);
 }
 
-fn churn<R: Subject>(transfer_len_max: usize) {
+fn churn<R: Subject>(transfer_len_max: usize, steps: usize) {
     for seed in 0..super::seeds(1).min(200) {
         let mut churn = Churn::<R>::new(50, seed, transfer_len_max);
         let mut next_beat = Duration::ZERO;
-        for step in 0..600 {
+        for step in 0..steps {
             churn.step();
             if churn.net.now() >= next_beat {
                 churn.heartbeat();

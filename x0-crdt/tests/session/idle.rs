@@ -33,9 +33,9 @@ fn idle(replicas: usize, loss: u64, writes: bool) -> (f64, Vec<usize>) {
             }
         }
     };
-    beat(&mut net, 8);
+    beat(&mut net, 6);
     let (begin, before) = (net.now(), net.bytes());
-    beat(&mut net, 10);
+    beat(&mut net, 5);
     let seconds = (net.now() - begin).as_secs_f64();
     let bytes = (net.bytes() - before) as f64 / seconds / (net.links() as f64);
     (bytes, (0..replicas).map(|at| net.map(at).members().leased().count()).collect())
