@@ -18,6 +18,8 @@ use receiver::{Receiver, Span};
 
 /// The path of `oteltap` of PyPI: the stage `traces` of `.ci/run` sets it.
 const OTELTAP: &str = "X0_OTELTAP";
+/// The path of `rotel-agent` of PyPI: the same stage sets it.
+const ROTEL: &str = "X0_ROTEL";
 
 /// Appends a section to the configuration of a node.
 fn observe(cluster: &Cluster, node: usize, section: &str) {
@@ -166,6 +168,15 @@ fn oteltap_receives_the_tree() {
     match std::env::var(OTELTAP) {
         Ok(program) => a_write_through_a_follower_is_one_tree(&Receiver::oteltap(&program)),
         Err(_) => eprintln!("skipped: {OTELTAP} is not set to the path of oteltap"),
+    }
+}
+
+/// The same through another receiver that others wrote, which forwards what it receives.
+#[test]
+fn rotel_forwards_the_tree() {
+    match std::env::var(ROTEL) {
+        Ok(program) => a_write_through_a_follower_is_one_tree(&Receiver::rotel(&program)),
+        Err(_) => eprintln!("skipped: {ROTEL} is not set to the path of rotel-agent"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Receivers of traces: one in this process, and `oteltap`, which others wrote.
+//! Receivers of traces: one in this process, and the programs `oteltap` and `rotel`, which others wrote.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -58,8 +58,12 @@ impl Receiver {
         let to = Arc::clone(&spans);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let body = request(&stream.unwrap());
-                to.lock().unwrap().extend(decode(&body));
+                let (stream, to) = (stream.unwrap(), Arc::clone(&to));
+                std::thread::spawn(move || {
+                    while let Some(body) = request(&stream) {
+                        to.lock().unwrap().extend(decode(&body));
+                    }
+                });
             }
         });
         Receiver { url, spans, child: None }
@@ -83,12 +87,24 @@ impl Receiver {
                 }
             }
         });
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < LIMIT, "oteltap does not listen");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        until_listens(port);
         Receiver { url: format!("http://127.0.0.1:{port}"), spans, child: Some(child) }
+    }
+
+    /// The program `rotel-agent` of PyPI at this path, which forwards all spans to a receiver in this process.
+    pub(crate) fn rotel(program: &str) -> Receiver {
+        let to = Receiver::start();
+        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [grpc, http] = ports.map(|listener| listener.local_addr().unwrap().port());
+        let mut command = Command::new(program);
+        command.args(["start", "--exporter", "otlp", "--disable-batching"]);
+        command.args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")]);
+        command.args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]);
+        command.args(["--otlp-exporter-endpoint", &to.url, "--otlp-exporter-protocol", "http"]);
+        command.args(["--otlp-exporter-compression", "none"]);
+        let child = command.stdout(Stdio::null()).spawn().unwrap();
+        until_listens(http);
+        Receiver { url: format!("http://127.0.0.1:{http}"), spans: Arc::clone(&to.spans), child: Some(child) }
     }
 
     /// All spans so far.
@@ -111,20 +127,33 @@ impl Receiver {
     }
 }
 
-/// Reads a request and answers it. Returns its body.
-fn request(mut stream: &TcpStream) -> Vec<u8> {
+/// Waits until a program listens at this port of the machine.
+fn until_listens(port: u16) {
+    let begun = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed() < LIMIT, "the receiver does not listen at port {port}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Reads a request and answers it. Returns its body, or nothing where the connection has ended.
+fn request(mut stream: &TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     let (head, len) = loop {
         let text = String::from_utf8_lossy(&request).into_owned();
         if let Some(head) = text.find("\r\n\r\n") {
             assert!(text.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{text}");
-            assert!(text.to_lowercase().contains("\r\ncontent-type: application/x-protobuf\r\n"), "{text}");
-            let len = text.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            let text = text.to_lowercase();
+            assert!(text.contains("\r\ncontent-type: application/x-protobuf\r\n"), "{text}");
+            let len = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
             break (head + 4, len.parse::<usize>().unwrap());
         }
-        let read = stream.read(&mut buffer).unwrap();
-        assert!(read > 0, "{text}");
+        let read = stream.read(&mut buffer).unwrap_or(0);
+        if read == 0 {
+            assert_eq!(text, "", "the connection ended within a request");
+            return None;
+        }
         request.extend_from_slice(&buffer[..read]);
     };
     while request.len() < head + len {
@@ -139,7 +168,7 @@ fn request(mut stream: &TcpStream) -> Vec<u8> {
     );
     stream.write_all(answer_head.as_bytes()).unwrap();
     stream.write_all(&answer).unwrap();
-    request.split_off(head)
+    Some(request.split_off(head))
 }
 
 fn hex(bytes: &[u8]) -> String {
