@@ -168,11 +168,17 @@ impl<'a, B: Bench> Pair<'a, B> {
     }
 }
 
-/// Bytes that depend on a number and on their place.
+/// Bytes that depend on a number and on the lower 16 bits of their place.
 pub(super) fn pattern(number: usize, len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(len).collect();
+    const PERIOD: usize = 1 << 16;
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend(number.to_le_bytes().into_iter().cycle().take(len.min(PERIOD)));
     for (place, byte) in bytes.iter_mut().enumerate() {
         *byte ^= place.to_le_bytes()[0].rotate_left(3) ^ place.to_le_bytes()[1];
+    }
+    // The longest messages have 16 MiB, and copying is faster by far.
+    while bytes.len() < len {
+        bytes.extend_from_within(..bytes.len().min(len - bytes.len()));
     }
     bytes
 }
