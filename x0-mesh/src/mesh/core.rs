@@ -20,6 +20,9 @@ use crate::router::LinkId;
 use crate::trace;
 use crate::traversal::TraversalStats;
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of frames that wait for one busy port. Above it the sockets of this node are not writable, so that
 /// its packets wait in QUIC, in the order of their lanes.
 const OUTGOING_LEN_BUSY: usize = 128 << 10;
