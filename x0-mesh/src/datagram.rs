@@ -82,6 +82,7 @@
 //! - *Label*: a short name for a pair of destination and source on one link.
 
 mod batch;
+mod detection;
 mod ecn;
 mod engine;
 mod error;

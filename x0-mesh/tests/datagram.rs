@@ -44,6 +44,9 @@ struct Net {
     cut: BTreeMap<(usize, usize), bool>,
     /// No longer frame passes from the first to the second.
     short: BTreeMap<(usize, usize), usize>,
+    /// The frame with this number, from 0, from the first to the second is kept instead of being sent.
+    watched: Option<(usize, usize, usize)>,
+    caught: Option<Vec<u8>>,
     /// Where frames of a node come from, if not from its own address.
     moved: BTreeMap<usize, SocketAddr>,
     /// The share of frames that are lost, in percent.
@@ -74,6 +77,8 @@ impl Net {
             sent: 0,
             cut: BTreeMap::new(),
             short: BTreeMap::new(),
+            watched: None,
+            caught: None,
             moved: BTreeMap::new(),
             loss: 0,
             random: 7,
@@ -147,6 +152,14 @@ impl Net {
     fn fly(&mut self, from: usize, to: usize, frame: &[u8]) {
         self.sent += 1;
         self.longest = self.longest.max(frame.len());
+        if let Some((.., left)) = self.watched.as_mut().filter(|(one, two, _)| (*one, *two) == (from, to)) {
+            let Some(next) = left.checked_sub(1) else {
+                self.watched = None;
+                self.caught = Some(frame.to_vec());
+                return;
+            };
+            *left = next;
+        }
         let is_short = self.short.get(&(from, to)).is_some_and(|len| frame.len() > *len);
         // Knuth's MMIX; the upper bits are the better ones.
         self.random =
@@ -282,6 +295,88 @@ fn a_batch_with_bad_frames_gives_the_good_ones() {
     assert_eq!(found, [0, 2, 4]);
     let stats = net.nodes[1].stats();
     assert_eq!((stats.refused - before.refused, stats.replayed - before.replayed), (1, 1));
+}
+
+/// What node 2 knows and has done: its next hop to the last node, bytes of datagrams that it has sent to each
+/// neighbour, and datagrams that it has relayed.
+#[derive(Debug)]
+struct View {
+    next: Option<NodeId>,
+    sent: BTreeMap<NodeId, u64>,
+    relayed: u64,
+}
+
+impl View {
+    fn of(net: &Net) -> View {
+        let node_2 = &net.nodes[1];
+        let last = node(net.nodes.len());
+        View {
+            next: node_2.router().route(last).map(|route| route.next),
+            sent: node_2.links().map(|link| (link.peer, link.sent_bytes - link.control_bytes)).collect(),
+            relayed: node_2.stats().relayed,
+        }
+    }
+}
+
+/// Node 1 sends to the last node over node 2, and then `change` begins something that node 1 notifies node 2
+/// of. Each frame from node 1 to node 2 arrives once in the middle of a batch, between two datagrams that were
+/// sent before. Returns what node 2 had seen and done before and after each such batch.
+fn changes_within_a_batch(nodes: usize, change: impl Fn(&mut Net)) -> Vec<[View; 2]> {
+    let mut views = Vec::new();
+    for number in 0.. {
+        let mut net = Net::line(nodes);
+        // The label is known at each hop.
+        net.send(1, nodes, &[0; 100]).unwrap();
+        net.run(SECOND);
+        let mut datagrams: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+        for len in 0..400 {
+            for _ in 0..2 {
+                net.send(1, nodes, &vec![7; len]).unwrap();
+            }
+        }
+        while let Some(output) = net.nodes[0].poll_output() {
+            if let Output::Transmit { frames, .. } = output {
+                frames
+                    .items()
+                    .for_each(|frame| datagrams.entry(frame.len()).or_default().push(frame.to_vec()));
+            }
+        }
+        change(&mut net);
+        net.watched = Some((1, 2, number));
+        for _ in 0..200 {
+            net.run(MS);
+            if net.caught.is_some() {
+                break;
+            }
+        }
+        let Some(frame) = net.caught.take() else { break };
+        // The acknowledgement of a label is shorter than any datagram.
+        let Some([first, second]) = datagrams.get(&frame.len()).map(Vec::as_slice) else { continue };
+        let before = View::of(&net);
+        let mut batch = [&first[..], &frame, second].concat();
+        let frame_len = frame.len();
+        let input =
+            Input::Frames { port: PORT, from: address(1), frames: &mut batch, frame_len, is_late: false };
+        net.nodes[1].handle(net.now, input).unwrap();
+        views.push([before, View::of(&net)]);
+    }
+    views
+}
+
+/// The update of a neighbour is between two datagrams: the second one takes the new route.
+#[test]
+fn a_route_that_changes_within_a_batch_holds_for_the_rest_of_the_batch() {
+    // Node 1 gets a link to the last node, which is shorter than the way over node 3.
+    let views = changes_within_a_batch(5, |net| net.join(1, 5));
+    let mut changed = 0;
+    for [before, after] in &views {
+        let ways = [before.next, after.next];
+        let is_sent = [1, 3].map(|peer| after.sent[&node(peer)] > before.sent[&node(peer)]);
+        assert_eq!(is_sent, [1, 3].map(|peer| ways.contains(&Some(node(peer)))), "{before:?} {after:?}");
+        assert_eq!(after.relayed - before.relayed, 2);
+        changed += usize::from(ways == [Some(node(3)), Some(node(1))]);
+    }
+    assert_eq!(changed, 1, "of {}", views.len());
 }
 
 /// The next hop of a node to another one.

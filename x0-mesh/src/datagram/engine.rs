@@ -15,11 +15,14 @@ use super::outputs::Outputs;
 use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
 use crate::liveness::{LivenessInput, LivenessOutput, LivenessReason, LivenessState};
 use crate::random::SplitMix64;
-use crate::router::{self, LinkCost, LinkId, NextHop, Packet, Router};
+use crate::router::{self, LinkCost, LinkId, Router};
 use crate::traversal::encode_address;
 
 mod receive;
+mod routes;
 mod send;
+
+use routes::Routes;
 
 /// Datagrams of one node over the links of its ports. See the [module](super).
 ///
@@ -86,7 +89,7 @@ pub struct Datagrams {
     local: NodeId,
     options: DatagramOptions,
     now: Duration,
-    router: Router,
+    routes: Routes,
     ports: BTreeMap<PortId, PortOptions>,
     links: BTreeMap<LinkId, Link>,
     by_peer: BTreeMap<(PortId, NodeId), LinkId>,
@@ -96,26 +99,11 @@ pub struct Datagrams {
     /// Links whose detection may have outputs.
     touched: Vec<LinkId>,
     outputs: Outputs,
-    hot: Hot,
     /// The frames that are being taken have waited: what they carry is marked.
     is_late: bool,
     seen: Seen,
     random: SplitMix64,
     stats: DatagramStats,
-}
-
-/// What one datagram has found out and the next one of the same batch need not: valid until something else
-/// than a datagram is taken.
-#[derive(Debug, Default)]
-struct Hot {
-    /// The sessions with a neighbour: this node's, then the neighbour's.
-    sessions: Option<(NodeId, (u32, u32))>,
-    way: Option<(Packet, NextHop)>,
-    /// Links whose detection knows that traffic has arrived, and was sent.
-    received: Option<LinkId>,
-    sent: Option<LinkId>,
-    /// A link whose neighbour knows, or was notified, that its frames come from this address.
-    notified: Option<(LinkId, SocketAddr)>,
 }
 
 impl Datagrams {
@@ -125,7 +113,7 @@ impl Datagrams {
         Datagrams {
             local,
             now: Duration::ZERO,
-            router: Router::new(local, options.router.clone()),
+            routes: Routes::new(Router::new(local, options.router.clone())),
             ports: BTreeMap::new(),
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
@@ -133,7 +121,6 @@ impl Datagrams {
             links_made: 0,
             touched: Vec::new(),
             outputs: Outputs::default(),
-            hot: Hot::default(),
             is_late: false,
             seen: Seen::default(),
             random: SplitMix64::new(options.router.seed.rotate_left(31) ^ local.get()),
@@ -159,7 +146,6 @@ impl Datagrams {
     /// [`HandleError`]; nothing changed.
     pub fn handle(&mut self, now: Duration, input: Input<'_>) -> Result<(), HandleError> {
         self.now = self.now.max(now);
-        self.hot = Hot::default();
         let result = match input {
             Input::Keyed { port, peer, address, keys } => self.keyed(port, peer, address, keys),
             Input::Ended { link } => self.ended(link),
@@ -196,18 +182,18 @@ impl Datagrams {
     /// When [`Input::Timeout`] is due. May be in the past, and then is due at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.links.values().filter_map(Link::timeout).chain(self.router.poll_timeout()).min()
+        self.links.values().filter_map(Link::timeout).chain(self.routes.router().poll_timeout()).min()
     }
 
     /// The longest datagram that the current path to a destination carries, in bytes; `None` without a route.
     #[must_use]
     pub fn mtu(&self, to: NodeId) -> Option<usize> {
-        self.router.route(to).map(|route| usize::from(route.mtu))
+        self.routes.router().route(to).map(|route| usize::from(route.mtu))
     }
 
     /// All paths, in no particular order.
     pub fn paths(&self) -> impl Iterator<Item = PathFacts> {
-        self.router.routes().map(|route| PathFacts {
+        self.routes.router().routes().map(|route| PathFacts {
             destination: route.destination,
             next: route.next,
             link: route.link,
@@ -223,7 +209,7 @@ impl Datagrams {
     /// All links, in the order in which they were made.
     pub fn links(&self) -> impl Iterator<Item = LinkFacts> {
         self.links.values().map(|link| {
-            let sample = link.liveness.sample();
+            let sample = link.detection.liveness().sample();
             LinkFacts {
                 link: link.id,
                 port: link.port,
@@ -235,7 +221,7 @@ impl Datagrams {
                 rtt: sample.rtt,
                 receive_ratio: sample.receive_ratio,
                 send_ratio: sample.send_ratio,
-                keep_alive: link.liveness.keep_alive(),
+                keep_alive: link.detection.liveness().keep_alive(),
                 cost: link.cost.unwrap_or_else(|| self.cost(link)),
                 mtu: link.mtu(),
                 sent_frames: link.sent_frames,
@@ -268,7 +254,7 @@ impl Datagrams {
     /// The router, for its routes and counts.
     #[must_use]
     pub fn router(&self) -> &Router {
-        &self.router
+        self.routes.router()
     }
 
     fn keyed(
@@ -302,7 +288,7 @@ impl Datagrams {
         let dropped = link.add_keys(keys);
         link.address = address;
         let indices: Vec<u32> = link.indices().collect();
-        link.detect(self.now, LivenessInput::Timeout);
+        link.detection.handle(self.now, LivenessInput::Timeout);
         self.touched.push(id);
         if let Some(dropped) = dropped {
             self.forget_index(dropped, id);
@@ -333,7 +319,7 @@ impl Datagrams {
         }
         if link.cost.is_some() {
             // Known to the router, so it cannot refuse.
-            let _ = self.router.handle(self.now, router::Input::LinkDown { link: id });
+            let _ = self.routes.change().handle(self.now, router::Input::LinkDown { link: id });
         }
         let (peer, state) = (link.peer, LivenessState::Down);
         self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: None });
@@ -360,14 +346,14 @@ impl Datagrams {
             .collect();
         for id in due {
             let Some(link) = self.links.get_mut(&id) else { continue };
-            link.detect(now, LivenessInput::Timeout);
+            link.detection.handle(now, LivenessInput::Timeout);
             self.touched.push(id);
             self.notify(id);
             self.ask_length(id);
             let Some(link) = self.links.get_mut(&id) else { continue };
             let (peer, port, address) = (link.peer, link.port, link.address);
             let announcements = link.announcements_due(now);
-            let Some(sessions) = self.sessions(peer) else { continue };
+            let Some(sessions) = self.routes.sessions(peer) else { continue };
             let Some(link) = self.links.get_mut(&id) else { continue };
             for nodes in announcements {
                 if let Some(frame) = link.announce(now, nodes, Some(sessions)) {
@@ -375,26 +361,16 @@ impl Datagrams {
                 }
             }
         }
-        if self.router.poll_timeout().is_some_and(|at| at <= now) {
+        if self.routes.router().poll_timeout().is_some_and(|at| at <= now) {
             // A timeout is never refused.
-            let _ = self.router.handle(now, router::Input::Timeout);
+            let _ = self.routes.change().handle(now, router::Input::Timeout);
         }
-    }
-
-    /// The sessions of the router with a neighbour: this node's, then the neighbour's.
-    fn sessions(&mut self, peer: NodeId) -> Option<(u32, u32)> {
-        if let Some((_, sessions)) = self.hot.sessions.filter(|(known, _)| *known == peer) {
-            return Some(sessions);
-        }
-        let sessions = self.router.session(peer).map(|session| (session.local, session.remote))?;
-        self.hot.sessions = Some((peer, sessions));
-        Some(sessions)
     }
 
     /// What a link costs. Its ratios are those of a perfect link until they are measured: it came up by
     /// frames that arrived.
     fn cost(&self, link: &Link) -> LinkCost {
-        let mut sample = link.liveness.sample();
+        let mut sample = link.detection.liveness().sample();
         sample.receive_ratio.get_or_insert(1.0);
         sample.send_ratio.get_or_insert(1.0);
         let cost = self.ports.get(&link.port).map_or(LinkCost::new(1), |port| port.metric.cost(&sample));
@@ -414,7 +390,7 @@ impl Datagrams {
             link.cost = Some(cost);
         }
         // The link is up already, so it cannot be refused.
-        let _ = self.router.handle(self.now, router::Input::LinkUp { link: id, peer, cost });
+        let _ = self.routes.change().handle(self.now, router::Input::LinkUp { link: id, peer, cost });
     }
 
     /// Asks the neighbour whether a long frame arrives, if that is due.
@@ -451,9 +427,9 @@ impl Datagrams {
         // The link is up already, so no input can be refused. Its low MTU comes after another path was
         // sought.
         if is_degraded {
-            let _ = self.router.handle(self.now, router::Input::LinkDegraded { link: id });
+            let _ = self.routes.change().handle(self.now, router::Input::LinkDegraded { link: id });
         }
-        let _ = self.router.handle(self.now, input);
+        let _ = self.routes.change().handle(self.now, input);
         if state != before.1 {
             let reason = if is_degraded { LivenessReason::LongFramesLost } else { LivenessReason::Heard };
             link.reason = Some(reason);
@@ -465,14 +441,19 @@ impl Datagrams {
     fn settle(&mut self) {
         let mut is_busy = true;
         while core::mem::take(&mut is_busy) {
-            for id in core::mem::take(&mut self.touched) {
-                while let Some(output) = self.links.get_mut(&id).and_then(|link| link.liveness.poll_output())
+            let mut touched = core::mem::take(&mut self.touched);
+            for id in touched.drain(..) {
+                while let Some(output) = self.links.get_mut(&id).and_then(|link| link.detection.poll_output())
                 {
                     is_busy = true;
                     self.detected(id, output);
                 }
             }
-            while let Some(output) = self.router.poll_output() {
+            // With its space, unless it is in use again.
+            if self.touched.is_empty() {
+                self.touched = touched;
+            }
+            while let Some(output) = self.routes.change().poll_output() {
                 is_busy = true;
                 self.routed(output);
             }
@@ -502,14 +483,16 @@ impl Datagrams {
                 let up = router::Input::LinkUp { link: id, peer, cost };
                 // What the router refuses, such as one neighbour too many, is a link that it does not use.
                 let _ = match state {
-                    LivenessState::Up => self.router.handle(now, up),
+                    LivenessState::Up => self.routes.change().handle(now, up),
                     LivenessState::Degraded => {
                         if !was_known {
-                            let _ = self.router.handle(now, up);
+                            let _ = self.routes.change().handle(now, up);
                         }
-                        self.router.handle(now, router::Input::LinkDegraded { link: id })
+                        self.routes.change().handle(now, router::Input::LinkDegraded { link: id })
                     }
-                    LivenessState::Down => self.router.handle(now, router::Input::LinkDown { link: id }),
+                    LivenessState::Down => {
+                        self.routes.change().handle(now, router::Input::LinkDown { link: id })
+                    }
                 };
                 self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
                 self.notify(id);
@@ -551,8 +534,8 @@ impl Datagrams {
 
     /// Traffic was sent over a link.
     fn sent(&mut self, id: LinkId) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detect(self.now, LivenessInput::Sent);
+        let link = self.links.get_mut(&id);
+        if link.is_some_and(|link| link.detection.handle(self.now, LivenessInput::Sent)) {
             self.touched.push(id);
         }
     }

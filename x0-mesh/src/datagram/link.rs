@@ -7,13 +7,14 @@ use core::time::Duration;
 
 use x0_identity::NodeId;
 
+use super::detection::Detection;
 use super::frame::{CONTROL_OVERHEAD, Header, NODES_LEN, OVERHEAD, control, kind};
 use super::label::{Form, Labels, Nodes};
 use super::length::Lengths;
 use super::outputs::Outputs;
 use super::protection::Protection;
 use super::{Ecn, FrameKeys, PortId};
-use crate::liveness::{Liveness, LivenessInput, LivenessOptions, LivenessReason, LivenessState};
+use crate::liveness::{LivenessOptions, LivenessReason, LivenessState};
 use crate::router::{LinkCost, LinkId};
 
 /// Sets of keys that are accepted: two connections may be made at once, and the older keys are in use until
@@ -39,7 +40,7 @@ pub(super) struct Link {
     pub(super) address: SocketAddr,
     /// The newest last. Never empty.
     keys: Vec<KeySet>,
-    pub(super) liveness: Liveness,
+    pub(super) detection: Detection,
     pub(super) reason: Option<LivenessReason>,
     /// Where the neighbour sees this node.
     pub(super) seen_as: Option<SocketAddr>,
@@ -83,7 +84,7 @@ impl Link {
             peer,
             address,
             keys: Vec::new(),
-            liveness: Liveness::new(liveness),
+            detection: Detection::new(liveness),
             reason: None,
             seen_as: None,
             notified: None,
@@ -129,7 +130,7 @@ impl Link {
 
     /// The quality of the link. A link that loses long frames is degraded.
     pub(super) fn state(&self) -> LivenessState {
-        match self.liveness.state() {
+        match self.detection.liveness().state() {
             LivenessState::Up if !self.lengths.is_usable() => LivenessState::Degraded,
             state => state,
         }
@@ -159,7 +160,7 @@ impl Link {
 
     /// A request to the peer whether a frame of some length arrives, if it is due.
     pub(super) fn length_request(&mut self, now: Duration) -> Option<Vec<u8>> {
-        let (number, len) = self.lengths.poll_request(now, self.liveness.sample().rtt)?;
+        let (number, len) = self.lengths.poll_request(now, self.detection.liveness().sample().rtt)?;
         let padding = len.saturating_sub(CONTROL_OVERHEAD + 3);
         self.control(&[&[control::LENGTH], &number.to_le_bytes(), &alloc::vec![0; padding]])
     }
@@ -266,7 +267,14 @@ impl Link {
         let labels = self.keys.iter().filter_map(|set| set.labels.timeout());
         let notification = self.notified.filter(|_| self.cost.is_some()).map(|(_, at)| at + NOTIFY_INTERVAL);
         let lengths = self.lengths.timeout();
-        self.liveness.poll_timeout().into_iter().chain(labels).chain(notification).chain(lengths).min()
+        self.detection
+            .liveness()
+            .poll_timeout()
+            .into_iter()
+            .chain(labels)
+            .chain(notification)
+            .chain(lengths)
+            .min()
     }
 
     /// The address that the neighbour should be notified of: when it has changed, and from time to time,
@@ -284,9 +292,5 @@ impl Link {
     pub(super) fn takes_renewal(&mut self) -> bool {
         let Some(set) = self.current() else { return false };
         set.protection.wants_renewal() && !core::mem::replace(&mut set.is_renewal_reported, true)
-    }
-
-    pub(super) fn detect(&mut self, now: Duration, input: LivenessInput<'_>) {
-        self.liveness.handle(now, input);
     }
 }

@@ -8,9 +8,9 @@ use x0_identity::NodeId;
 use super::super::frame::{CONTROL_OVERHEAD, Flood, Header, control, decode_nodes, decode_outer, kind};
 use super::super::protection::Refused;
 use super::super::{Output, PortId};
+use super::Datagrams;
 use super::send::Drop;
-use super::{Datagrams, Hot};
-use crate::liveness::{LivenessInput, LivenessState};
+use crate::liveness::LivenessInput;
 use crate::router::{self, LinkId};
 use crate::traversal::decode_address;
 
@@ -58,9 +58,7 @@ impl Datagrams {
         let (set, plain) = self.open(id, port, from, outer, frame)?;
         self.opened(id, outer.0, set, plain);
         // The frame may have come from another address than those before.
-        if self.hot.notified.replace((id, from)) != Some((id, from)) {
-            self.notify(id);
-        }
+        self.notify(id);
         Ok(())
     }
 
@@ -77,7 +75,9 @@ impl Datagrams {
         let sessions = match first {
             kind::CONTROL => None,
             // The sender's comes first.
-            _ => Some(self.sessions(peer).map(|(local, remote)| (remote, local)).ok_or(Refused::Forged)?),
+            _ => Some(
+                self.routes.sessions(peer).map(|(local, remote)| (remote, local)).ok_or(Refused::Forged)?,
+            ),
         };
         let link = self.links.get_mut(&id).ok_or(Refused::Forged)?;
         let set =
@@ -106,8 +106,6 @@ impl Datagrams {
 
     fn control(&mut self, id: LinkId, set: usize, plain: &[u8]) -> Option<()> {
         let now = self.now;
-        // Sessions and routes may change.
-        self.hot = Hot::default();
         let ([kind], content) = plain.split_first_chunk::<1>()?;
         let link = self.links.get_mut(&id)?;
         let peer = link.peer;
@@ -134,17 +132,18 @@ impl Datagrams {
         }
         self.touched.push(id);
         if *kind == control::PROBE {
-            link.detect(now, LivenessInput::Probe(content));
+            link.detection.handle(now, LivenessInput::Probe(content));
             self.rate(id);
             return Some(());
         }
-        link.detect(now, LivenessInput::Received);
+        link.detection.handle(now, LivenessInput::Received);
         match *kind {
             control::ROUTER => {
                 // Detection may have brought the link up just now.
                 self.settle();
                 // A refused message is counted by the router, and has no effect.
-                let _ = self.router.handle(now, router::Input::Message { link: id, message: content });
+                let _ =
+                    self.routes.change().handle(now, router::Input::Message { link: id, message: content });
             }
             control::LABEL => {
                 let label = u16::from_le_bytes(content.try_into().ok()?);
@@ -171,9 +170,7 @@ impl Datagrams {
     fn datagram(&mut self, id: LinkId, is_long: bool, set: usize, plain: &[u8]) -> Option<()> {
         let link = self.links.get_mut(&id)?;
         let peer = link.peer;
-        // Detection counts the frames of a link that is coming up.
-        if self.hot.received.replace(id) != Some(id) || link.state() == LivenessState::Down {
-            link.detect(self.now, LivenessInput::Received);
+        if link.detection.handle(self.now, LivenessInput::Received) {
             self.touched.push(id);
         }
         let (header, rest) = Header::decode(plain)?;

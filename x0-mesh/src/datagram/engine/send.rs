@@ -7,7 +7,7 @@ use x0_identity::NodeId;
 use super::super::frame::Header;
 use super::super::link::Sent;
 use super::super::{DatagramError, Ecn, Output};
-use super::{Datagrams, Hot};
+use super::Datagrams;
 use crate::liveness::LivenessInput;
 use crate::router::{LinkId, Packet};
 
@@ -62,7 +62,6 @@ impl Datagrams {
         ecn: Option<Ecn>,
     ) -> Result<(), DatagramError> {
         self.now = self.now.max(now);
-        self.hot = Hot::default();
         if to == self.local {
             return Err(DatagramError::ToSelf { to });
         }
@@ -102,13 +101,7 @@ impl Datagrams {
         payload: &[u8],
     ) -> Result<(), Drop> {
         let packet = Packet { destination: nodes.0, from, bound: header.bound };
-        let hop = match self.hot.way {
-            Some((known, hop)) if known == packet => hop,
-            _ => self.router.forward(&packet).map_err(|_| Drop::NoRoute)?,
-        };
-        self.hot.way = Some((packet, hop));
-        // Without a session the neighbour would refuse it.
-        let sessions = self.sessions(hop.peer).ok_or(Drop::NoRoute)?;
+        let (hop, sessions) = self.routes.next_hop(&packet).ok_or(Drop::NoRoute)?;
         let header = Header { bound: hop.bound, ..header };
         self.transmit(hop.link, nodes, header, payload, sessions)
     }
@@ -135,8 +128,7 @@ impl Datagrams {
         if let Some(frame) = frame {
             self.outputs.control(port, to, frame);
         }
-        if self.hot.sent.replace(id) != Some(id) {
-            link.detect(now, LivenessInput::Sent);
+        if link.detection.handle(now, LivenessInput::Sent) {
             self.touched.push(id);
         }
         if link.takes_renewal() {
@@ -150,7 +142,7 @@ impl Datagrams {
         let Some(link) = self.links.get_mut(&id) else { return };
         let peer = link.peer;
         let waiting = link.take_waiting();
-        let Some(sessions) = self.sessions(peer) else { return };
+        let Some(sessions) = self.routes.sessions(peer) else { return };
         for (nodes, header, payload) in waiting {
             if self.transmit(id, nodes, header, &payload, sessions).is_err() {
                 self.stats.too_long += 1;
