@@ -355,6 +355,9 @@ fn quic_configs(options: &MeshOptions) -> Result<(quinn::ServerConfig, quinn::Cl
 /// The driver: one round after another, until the mesh is dropped.
 async fn drive(shared: Weak<Shared>) {
     let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
+    // When the timer ends. Most rounds postpone what is due; the timer is not set again for them, because one
+    // round too many is less work.
+    let mut armed: Option<Duration> = None;
     poll_fn(|cx| {
         loop {
             let Some(shared) = shared.upgrade() else { return Poll::Ready(()) };
@@ -380,10 +383,14 @@ async fn drive(shared: Weak<Shared>) {
                 return Poll::Pending;
             }
             let Some(at) = timeout else { return Poll::Pending };
-            sleep.as_mut().reset((shared.origin + at).into());
+            if armed.is_none_or(|armed| at < armed) {
+                sleep.as_mut().reset((shared.origin + at).into());
+                armed = Some(at);
+            }
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            armed = None;
         }
     })
     .await;
