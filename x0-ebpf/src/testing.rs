@@ -21,7 +21,9 @@
 mod frame;
 #[cfg(feature = "ebpf")]
 mod lookups;
+mod loss;
 mod namespace;
+mod probe;
 #[cfg(feature = "ebpf")]
 mod run;
 #[cfg(feature = "ebpf")]
@@ -35,6 +37,7 @@ pub use frame::Frame;
 #[cfg(feature = "ebpf")]
 pub use lookups::{LookupBench, LookupTable, Lookups};
 pub use namespace::{Namespace, NamespaceError};
+pub use probe::{Gap, Prober};
 #[cfg(feature = "ebpf")]
 pub use run::{PACKET_LEN_MIN, Run, RunError, Runner, Verdict};
 #[cfg(feature = "ebpf")]

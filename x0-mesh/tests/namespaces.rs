@@ -13,15 +13,13 @@
 
 mod quic_common;
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quic_common::{Domain, node, soon};
-use x0_ebpf::testing::{Namespace, VethPair};
+use x0_ebpf::testing::{Gap, Namespace, Prober, VethPair};
 use x0_mesh::link::{UdpLink, UdpLinkOptions};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort};
 
@@ -33,19 +31,7 @@ const FROM: usize = 0;
 const TO: usize = 2;
 const VICTIM: usize = 1;
 
-/// Rules of nft that drop all, or this share, of what arrives on a device.
-fn rules(device: &str, share: Option<u32>, is_on: bool) -> String {
-    if !is_on {
-        return "delete table netdev cut\n".to_owned();
-    }
-    let rule = share.map(|percent| format!("numgen random mod 100 < {percent} drop\n")).unwrap_or_default();
-    let policy = if share.is_some() { "accept" } else { "drop" };
-    let chain = format!("type filter hook ingress device {device} priority 0; policy {policy};\n");
-    format!("table netdev cut {{\n chain c {{\n {chain} {rule}}}\n}}\n")
-}
-
 struct Ring {
-    namespaces: Vec<Namespace>,
     /// The pair at position n joins the nodes n and n + 1.
     pairs: Vec<VethPair>,
     meshes: Vec<Arc<Mesh>>,
@@ -86,33 +72,7 @@ impl Ring {
             Arc::new(Mesh::start(options).unwrap())
         });
         let meshes = meshes.collect();
-        Some(Ring { namespaces, pairs, meshes })
-    }
-
-    /// What arrives at these ends of the victim link (its left one, its right one) is dropped, or is not any
-    /// more. The programs wait for their rules, so that both ends change at nearly the same time.
-    fn cut(&self, ends: [bool; 2], share: Option<u32>, is_on: bool) {
-        let pair = &self.pairs[VICTIM];
-        // The end that probes arrive at comes first: a gap never begins after its detection.
-        let sides = [(VICTIM + 1, pair.right().name(), ends[1]), (VICTIM, pair.left().name(), ends[0])];
-        let sides = sides.into_iter().filter(|(.., is_cut)| *is_cut);
-        let mut programs: Vec<(Child, String)> = sides
-            .map(|(at, device, _)| {
-                let path = self.namespaces[at].path();
-                let mut command = Command::new("nsenter");
-                command
-                    .arg(format!("--net={}", path.display()))
-                    .args(["nft", "-f", "-"])
-                    .stdin(Stdio::piped());
-                (command.spawn().unwrap(), rules(device, share, is_on))
-            })
-            .collect();
-        for (program, rules) in &mut programs {
-            program.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-        }
-        for (program, rules) in &mut programs {
-            assert!(program.wait().unwrap().success(), "nft takes {rules}");
-        }
+        Some(Ring { pairs, meshes })
     }
 
     /// Traffic in both directions crosses the victim link, and nowhere is a detour in use.
@@ -129,56 +89,14 @@ impl Ring {
     }
 }
 
-/// Sends a numbered probe each millisecond, from a thread of its own, until it is dropped.
-struct Prober {
-    is_over: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Prober {
-    fn start(mesh: Arc<Mesh>) -> Prober {
-        let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (over, number) = (Arc::clone(&is_over), Arc::clone(&sent));
-        let thread = std::thread::spawn(move || {
-            let mut due = Instant::now();
-            while !over.load(Ordering::Relaxed) {
-                let probe = number.fetch_add(1, Ordering::Relaxed).to_le_bytes();
-                let _ = mesh.send(node(TO as u64 + 1), &probe);
-                // Absolute deadlines: a late probe does not delay the next.
-                due += Duration::from_millis(1);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
-        });
-        Prober { is_over, sent, thread: Some(thread) }
-    }
-}
-
-impl Drop for Prober {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Probes that may be on their way.
-const ON_THE_WAY: u64 = 30;
-
 /// The longest run of missing probes from `first` on, one that has not ended included.
 async fn gap(mesh: &Mesh, prober: &Prober, first: u64, time: Duration) -> u64 {
     let end = Instant::now() + time;
-    let mut last = first;
-    let mut longest = 0;
+    let mut gap = Gap::after(first);
     while let Ok((_, probe)) = tokio::time::timeout_at(end.into(), mesh.recv()).await {
-        let number = u64::from_le_bytes(probe.try_into().unwrap());
-        if number > last {
-            longest = longest.max(number - last - 1);
-            last = number;
-        }
+        gap.arrived(u64::from_le_bytes(probe.try_into().unwrap()));
     }
-    longest.max(prober.sent.load(Ordering::Relaxed).saturating_sub(last.saturating_add(ON_THE_WAY)))
+    gap.longest(prober.sent())
 }
 
 fn report(name: &str, mut gaps: Vec<u64>) -> u64 {
@@ -195,7 +113,12 @@ fn report(name: &str, mut gaps: Vec<u64>) -> u64 {
 }
 
 /// A kind of cut: its name, and how it begins (true) and ends.
-type Kind<'a> = (&'static str, &'a dyn Fn(&mut Ring, bool));
+type Kind<'a> = (&'static str, &'a dyn Fn(&mut VethPair, bool));
+
+/// Percent of what arrives at the left and at the right end.
+fn lose(pair: &mut VethPair, [left, right]: [u32; 2], is_on: bool) {
+    if is_on { pair.set_loss(left, right) } else { pair.set_loss(0, 0) }.unwrap();
+}
 
 #[test]
 fn cuts_of_a_ring_are_short() {
@@ -213,27 +136,28 @@ fn cuts_of_a_ring_are_short() {
         soon(ring.meshes[FROM].reached(node(TO as u64 + 1))).await;
         println!("cold start: a path after {:?}", begin.elapsed());
         ring.settled().await;
-        let prober = Prober::start(Arc::clone(&ring.meshes[FROM]));
+        let sender = Arc::clone(&ring.meshes[FROM]);
+        let prober = Prober::start(move |number| {
+            // A probe without a route is a missing one.
+            let _ = sender.send(node(TO as u64 + 1), &number.to_le_bytes());
+        });
         let receiver = Arc::clone(&ring.meshes[TO]);
         // Router messages of the start keep links active for a second.
         gap(&receiver, &prober, u64::MAX, Duration::from_secs(3)).await;
         let before: u64 =
             ring.meshes.iter().flat_map(|mesh| mesh.links()).map(|link| link.control_bytes).sum();
         let counted = Instant::now();
-        let control =
-            gap(&receiver, &prober, prober.sent.load(Ordering::Relaxed) + 50, Duration::from_secs(2)).await;
+        let control = gap(&receiver, &prober, prober.sent() + 50, Duration::from_secs(2)).await;
         println!("no cut: gap {control} ms");
         let after: u64 =
             ring.meshes.iter().flat_map(|mesh| mesh.links()).map(|link| link.control_bytes).sum();
         let rate = (after - before) as f64 / counted.elapsed().as_secs_f64() / NODES as f64;
         println!("control: {rate:.0} B/s for each node, payloads of UDP, beside probes each ms on two links");
         let kinds: [Kind<'_>; 4] = [
-            ("silent cut", &|ring, is_on| ring.cut([true, true], None, is_on)),
-            ("one-way cut", &|ring, is_on| ring.cut([false, true], None, is_on)),
-            ("link down", &|ring, is_on| {
-                if is_on { ring.pairs[VICTIM].cut() } else { ring.pairs[VICTIM].mend() }.unwrap();
-            }),
-            ("30 % loss", &|ring, is_on| ring.cut([true, true], Some(30), is_on)),
+            ("silent cut", &|pair, is_on| lose(pair, [100, 100], is_on)),
+            ("one-way cut", &|pair, is_on| lose(pair, [0, 100], is_on)),
+            ("link down", &|pair, is_on| if is_on { pair.cut() } else { pair.mend() }.unwrap()),
+            ("30 % loss", &|pair, is_on| lose(pair, [30, 30], is_on)),
         ];
         for (name, change) in kinds {
             let mut gaps = Vec::new();
@@ -241,10 +165,10 @@ fn cuts_of_a_ring_are_short() {
                 ring.settled().await;
                 // Not in step with the probes of the detection.
                 gap(&receiver, &prober, u64::MAX, Duration::from_millis(300 + 7 * number as u64)).await;
-                let first = prober.sent.load(Ordering::Relaxed);
-                change(&mut ring, true);
+                let first = prober.sent();
+                change(&mut ring.pairs[VICTIM], true);
                 gaps.push(gap(&receiver, &prober, first, Duration::from_millis(700)).await);
-                change(&mut ring, false);
+                change(&mut ring.pairs[VICTIM], false);
             }
             let median = report(name, gaps);
             // The goal is 80 ms; a machine with other work on it is slower.

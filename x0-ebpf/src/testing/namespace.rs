@@ -81,6 +81,14 @@ impl Namespace {
         })?
     }
 
+    /// The same namespace once more.
+    pub(super) fn try_clone(&self) -> Result<Self, NamespaceError> {
+        let file = self.file.try_clone();
+        let file =
+            file.map_err(|source| NamespaceError::System { what: "hold a namespace twice", source })?;
+        Ok(Self { file })
+    }
+
     /// A path under which other programs reach it while this process has it: `nsenter --net=<path> ip link`.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -46,6 +46,17 @@ pub enum VethError {
         #[source]
         source: io::Error,
     },
+    /// The program `nft` could not be started, or refused the rules. One end of the pair may have changed.
+    #[error(
+        "the program nft did not set the losses of the link {name}: install nftables, and run the test as root"
+    )]
+    Nft {
+        /// The link's name.
+        name: String,
+        /// The system's error, or what the program printed.
+        #[source]
+        source: io::Error,
+    },
     /// A link was set up and did not become usable within 10 s. A pair that was being created is gone.
     #[error("the link {name} did not become usable within 10 s: set its other end up too")]
     NotUsable {
@@ -98,6 +109,8 @@ pub struct VethPair {
     right: VethEnd,
     left_control: Control,
     right_control: Control,
+    /// Of the left and of the right end.
+    namespaces: [Namespace; 2],
 }
 
 impl VethPair {
@@ -113,6 +126,7 @@ impl VethPair {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut left_control = Control::open(left)?;
         let mut right_control = Control::open(right)?;
+        let namespaces = [left.try_clone()?, right.try_clone()?];
         let mut ends = [VethEnd::new(number, false), VethEnd::new(number, true)];
         left_control.create(&ends, right)?;
         let controls = [&mut left_control, &mut right_control];
@@ -120,7 +134,7 @@ impl VethPair {
             end.index = control.index(&end.name)?;
         }
         let [left, right] = ends;
-        let mut pair = Self { left, right, left_control, right_control };
+        let mut pair = Self { left, right, left_control, right_control, namespaces };
         pair.set_up(false, true)?;
         pair.set_up(true, true)?;
         pair.wait_usable()?;
@@ -166,6 +180,11 @@ impl VethPair {
     pub fn assign_addresses(&mut self) -> Result<(), VethError> {
         self.left_control.assign(&self.left)?;
         self.right_control.assign(&self.right)
+    }
+
+    pub(super) const fn namespaces(&self) -> [&Namespace; 2] {
+        let [left, right] = &self.namespaces;
+        [left, right]
     }
 
     fn set_up(&mut self, right: bool, up: bool) -> Result<(), VethError> {
