@@ -319,8 +319,8 @@ impl View {
 }
 
 /// Node 1 sends to the last node over node 2, and then `change` begins something that node 1 notifies node 2
-/// of. Each frame from node 1 to node 2 arrives once in the middle of a batch, between two datagrams that were
-/// sent before. Returns what node 2 had seen and done before and after each such batch.
+/// of. Each frame from node 1 to node 2 arrives once in the middle of a batch, between two datagrams that
+/// were sent before. Returns what node 2 had seen and done before and after each such batch.
 fn changes_within_a_batch(nodes: usize, change: impl Fn(&mut Net)) -> Vec<[View; 2]> {
     let mut views = Vec::new();
     for number in 0.. {

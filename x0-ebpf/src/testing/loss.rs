@@ -24,7 +24,8 @@ impl VethPair {
         for (namespace, end, percent) in ends {
             programs.push((start(namespace, end)?, end, rules(end.name(), percent)));
         }
-        // Both programs have started and wait for their rules, so that both ends change at nearly the same time.
+        // Both programs have started and wait for their rules, so that both ends change at nearly the same
+        // time.
         for (program, end, rules) in &mut programs {
             write(program, rules).map_err(|source| refused(end, source))?;
         }

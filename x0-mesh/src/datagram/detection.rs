@@ -5,8 +5,8 @@ use core::time::Duration;
 use crate::liveness::{Liveness, LivenessInput, LivenessOptions, LivenessOutput, LivenessState};
 
 /// [`Liveness`] of a link whose frames come and go in batches. A second frame of the same moment in the same
-/// direction proves nothing that the first one has not: it is left out, except while the link is down, because
-/// frames are counted then.
+/// direction proves nothing that the first one has not: it is left out, except while the link is down,
+/// because frames are counted then.
 #[derive(Debug)]
 pub(super) struct Detection {
     liveness: Liveness,
