@@ -178,8 +178,8 @@ impl World {
         heal(self);
         let events = self.wait(&allowed, |events| {
             of(events, "resolve").is_superset(&of(events, "trigger"))
-                // One that was silenced by another one may still come.
-                && self.programs.query(r#"ALERTS{alertstate="firing"}"#).is_empty()
+                // One that was silenced by another one, or is pending for its time, may still come.
+                && self.programs.query("ALERTS").is_empty()
         });
         let keys = |action| {
             let events = events.iter().filter(|event| event.action == action);
