@@ -1,8 +1,7 @@
 //! A ring of mesh nodes whose links can be cut.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use x0_ebpf::testing::{Namespace, VethPair};
@@ -22,7 +21,7 @@ type Ends = Vec<[UdpLink; 2]>;
 /// How links are made and cut.
 enum Wires {
     /// Network namespaces, and veth pairs between them.
-    Veth { namespaces: Vec<Namespace>, pairs: Vec<VethPair> },
+    Veth { pairs: Vec<VethPair> },
     /// UDP ports of the loopback, each left end with a fault injector.
     Loopback { faults: Vec<LinkFaultHandle> },
 }
@@ -56,7 +55,7 @@ fn veth() -> Option<(Wires, Ends)> {
         }));
         pairs.push(pair);
     }
-    Some((Wires::Veth { namespaces, pairs }, ends))
+    Some((Wires::Veth { pairs }, ends))
 }
 
 fn loopback() -> Ends {
@@ -119,37 +118,13 @@ impl Ring {
 
     /// Begins or ends to lose all frames of a link, in both directions and without a sign.
     pub(crate) fn cut(&mut self, link: usize, is_on: bool) {
-        match &self.wires {
+        match &mut self.wires {
             Wires::Loopback { faults } if is_on => faults[link].cut(),
             Wires::Loopback { faults } => faults[link].mend(),
-            Wires::Veth { namespaces, pairs } => {
-                let pair = &pairs[link];
-                let places = [(link, pair.left().name()), ((link + 1) % LINKS, pair.right().name())];
-                // Both programs wait for their rules, so that both ends change at nearly the same time.
-                let mut programs = places.map(|(at, device)| (nft(&namespaces[at]), rules(device, is_on)));
-                for (program, rules) in &mut programs {
-                    program.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-                }
-                for (program, rules) in &mut programs {
-                    assert!(program.wait().unwrap().success(), "nft takes {rules}");
-                }
+            Wires::Veth { pairs } => {
+                let percent = if is_on { 100 } else { 0 };
+                pairs[link].set_loss(percent, percent).unwrap();
             }
         }
     }
-}
-
-/// The program, inside a namespace, which reads rules.
-fn nft(namespace: &Namespace) -> Child {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", namespace.path().display())).args(["nft", "-f", "-"]);
-    command.stdin(Stdio::piped()).spawn().unwrap()
-}
-
-/// Rules that drop all that arrives on a device, or not any more.
-fn rules(device: &str, is_on: bool) -> String {
-    if !is_on {
-        return "delete table netdev cut\n".to_owned();
-    }
-    let chain = format!("type filter hook ingress device {device} priority 0; policy drop;");
-    format!("table netdev cut {{\n chain c {{\n {chain}\n }}\n}}\n")
 }

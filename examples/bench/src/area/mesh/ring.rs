@@ -8,15 +8,12 @@
 mod kernel;
 mod overlay;
 
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use x0_ebpf::testing::{Namespace, VethPair};
+use x0_ebpf::testing::{Gap, Namespace, Prober, VethPair};
 
 use super::Options;
 use crate::case::{Case, Metric};
@@ -26,8 +23,6 @@ const NODES: usize = 5;
 const FROM: usize = 0;
 const TO: usize = 2;
 const VICTIM: usize = 1;
-/// Probes that may be on their way: fewer than a gap that means anything.
-const ON_THE_WAY: u64 = 30;
 /// Cuts of the peers, which take seconds each.
 const PEER_CUTS_MAX: usize = 10;
 /// Generous: only a system that fails waits for it.
@@ -80,25 +75,14 @@ const CUTS: [(&str, Cut); 4] = [
 ];
 
 /// Runs a program in a namespace; its output.
-fn run(namespace: &Namespace, arguments: &[&str], input: &str) -> Result<String> {
-    let child = spawn(namespace, arguments)?;
-    finish(child, arguments, input)
-}
-
-fn spawn(namespace: &Namespace, arguments: &[&str]) -> Result<Child> {
-    Command::new("nsenter")
+fn run(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
+    let output = Command::new("nsenter")
         .arg(format!("--net={}", namespace.path().display()))
         .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start nsenter (util-linux)")
-}
-
-fn finish(mut child: Child, arguments: &[&str], input: &str) -> Result<String> {
-    child.stdin.take().context("a pipe")?.write_all(input.as_bytes())?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "`{}` failed: {input}", arguments.join(" "));
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start nsenter (util-linux)")?;
+    ensure!(output.status.success(), "`{}` failed", arguments.join(" "));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -121,94 +105,29 @@ impl Rig {
         [self.pairs[at].left().name(), self.pairs[(at + NODES - 1) % NODES].right().name()]
     }
 
-    /// Begins or ends a cut. The programs wait for their rules, so that both ends change at nearly the same
-    /// time.
+    /// Begins or ends a cut.
     fn cut(&mut self, cut: Cut, is_on: bool) -> Result<()> {
-        let share = match cut {
-            Cut::Down if is_on => return Ok(self.pairs[VICTIM].cut()?),
-            Cut::Down => return Ok(self.pairs[VICTIM].mend()?),
-            Cut::Loss(percent) => Some(percent),
-            Cut::Silent | Cut::OneWay => None,
-        };
-        let pair = &self.pairs[VICTIM];
-        // The end that probes arrive at comes first: a gap never begins after its detection.
-        let mut sides = vec![(VICTIM + 1, pair.right().name())];
-        if !matches!(cut, Cut::OneWay) {
-            sides.push((VICTIM, pair.left().name()));
-        }
-        let arguments = ["nft", "-f", "-"];
-        let mut programs = Vec::new();
-        for (at, device) in sides {
-            programs.push((spawn(&self.namespaces[at], &arguments)?, rules(device, share, is_on)));
-        }
-        for (program, rules) in programs {
-            finish(program, &arguments, &rules)?;
-        }
-        Ok(())
-    }
-}
-
-/// Rules of nft that drop all, or this share, of what arrives on a device.
-fn rules(device: &str, share: Option<u32>, is_on: bool) -> String {
-    if !is_on {
-        return "delete table netdev cut\n".to_owned();
-    }
-    let rule = share.map(|percent| format!("numgen random mod 100 < {percent} drop\n")).unwrap_or_default();
-    let policy = if share.is_some() { "accept" } else { "drop" };
-    let chain = format!("type filter hook ingress device {device} priority 0; policy {policy};\n");
-    format!("table netdev cut {{\n chain c {{\n {chain} {rule}}}\n}}\n")
-}
-
-/// Sends a numbered probe each millisecond until it is dropped.
-struct Prober {
-    is_over: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Prober {
-    fn start(mut send: Box<dyn FnMut(u64) + Send>) -> Prober {
-        let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (over, number) = (Arc::clone(&is_over), Arc::clone(&sent));
-        let thread = std::thread::spawn(move || {
-            let mut due = Instant::now();
-            while !over.load(Ordering::Relaxed) {
-                send(number.fetch_add(1, Ordering::Relaxed));
-                // Absolute deadlines: a late probe does not delay the next.
-                due += Duration::from_millis(1);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
-        });
-        Prober { is_over, sent, thread: Some(thread) }
-    }
-
-    fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Prober {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let pair = &mut self.pairs[VICTIM];
+        Ok(match (cut, is_on) {
+            (Cut::Down, true) => pair.cut()?,
+            (Cut::Down, false) => pair.mend()?,
+            (Cut::Silent, true) => pair.set_loss(100, 100)?,
+            // Probes arrive at the right end.
+            (Cut::OneWay, true) => pair.set_loss(0, 100)?,
+            (Cut::Loss(percent), true) => pair.set_loss(percent, percent)?,
+            (_, false) => pair.set_loss(0, 0)?,
+        })
     }
 }
 
 /// The longest run of missing probes from `first` on.
 fn gap(system: &mut dyn System, prober: &Prober, first: u64, time: Duration) -> Result<u64> {
     let until = Instant::now() + time;
-    let (mut last, mut longest) = (first, 0);
+    let mut gap = Gap::after(first);
     while let Some(number) = system.receive(until)? {
-        if number > last {
-            longest = longest.max(number - last - 1);
-            last = number;
-        }
+        gap.arrived(number);
     }
-    // A run that has not ended yet; the last probes are on the way.
-    let running = prober.sent().saturating_sub(last + ON_THE_WAY);
-    Ok(longest.max(running))
+    Ok(gap.longest(prober.sent()))
 }
 
 /// Takes the probes of some time.

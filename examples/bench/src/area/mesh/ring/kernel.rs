@@ -32,7 +32,7 @@ fn address(at: usize) -> Ipv4Addr {
 /// Addresses, forwarding, and IPv6 for link-local addresses.
 fn prepare(rig: &Rig) -> Result<()> {
     for (at, namespace) in rig.namespaces.iter().enumerate() {
-        run(namespace, &["ip", "addr", "add", &format!("{}/32", address(at)), "dev", "lo"], "")?;
+        run(namespace, &["ip", "addr", "add", &format!("{}/32", address(at)), "dev", "lo"])?;
         let devices = rig.devices(at).map(str::to_owned);
         let mut values =
             vec![("ipv4/ip_forward".to_owned(), "1"), ("ipv6/conf/all/forwarding".to_owned(), "1")];
@@ -136,7 +136,7 @@ impl System for Daemons {
         let leads = |at: usize, to: usize, device: &str| {
             // No route is an error of `ip`.
             let to = address(to).to_string();
-            let route = run(&rig.namespaces[at], &["ip", "route", "show", &to], "").unwrap_or_default();
+            let route = run(&rig.namespaces[at], &["ip", "route", "show", &to]).unwrap_or_default();
             route.contains(&format!("dev {device} "))
         };
         Ok(leads(VICTIM, TO, rig.pairs[VICTIM].left().name())
