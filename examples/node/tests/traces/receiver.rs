@@ -91,7 +91,8 @@ impl Receiver {
         Receiver { url: format!("http://127.0.0.1:{port}"), spans, child: Some(child) }
     }
 
-    /// The program `rotel-agent` of PyPI at this path, which forwards all spans to a receiver in this process.
+    /// The program `rotel-agent` of PyPI at this path, which forwards all spans to a receiver in this
+    /// process.
     pub(crate) fn rotel(program: &str) -> Receiver {
         let to = Receiver::start();
         let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
