@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -115,15 +115,28 @@ impl Receiver {
 
     /// Waits until the spans of a trace are as `is_whole` says.
     pub(crate) fn trace(&self, trace: &str, is_whole: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+        self.trace_within(LIMIT, trace, is_whole)
+            .unwrap_or_else(|spans| panic!("the trace {trace} is not whole: {spans:#?}"))
+    }
+
+    /// Waits at most as long, or returns what there is.
+    pub(crate) fn trace_within(
+        &self,
+        limit: Duration,
+        trace: &str,
+        is_whole: impl Fn(&[Span]) -> bool,
+    ) -> Result<Vec<Span>, Vec<Span>> {
         let begun = Instant::now();
         loop {
             let mut spans = self.spans();
             spans.retain(|span| span.trace == trace);
             if is_whole(&spans) {
-                return spans;
+                return Ok(spans);
             }
-            assert!(begun.elapsed() < LIMIT, "the trace {trace} is not whole: {spans:#?}");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            if begun.elapsed() >= limit {
+                return Err(spans);
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -133,7 +146,7 @@ fn until_listens(port: u16) {
     let begun = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(begun.elapsed() < LIMIT, "the receiver does not listen at port {port}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
