@@ -102,7 +102,6 @@ impl Receiver {
         command.args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")]);
         command.args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]);
         command.args(["--otlp-exporter-endpoint", &to.url, "--otlp-exporter-protocol", "http"]);
-        command.args(["--otlp-exporter-compression", "none"]);
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         until_listens(http);
         Receiver { url: format!("http://127.0.0.1:{http}"), spans: Arc::clone(&to.spans), child: Some(child) }
@@ -154,14 +153,15 @@ fn until_listens(port: u16) {
 fn request(mut stream: &TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
-    let (head, len) = loop {
+    let (head, len, is_packed) = loop {
         let text = String::from_utf8_lossy(&request).into_owned();
         if let Some(head) = text.find("\r\n\r\n") {
             assert!(text.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{text}");
             let text = text.to_lowercase();
             assert!(text.contains("\r\ncontent-type: application/x-protobuf\r\n"), "{text}");
             let len = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-            break (head + 4, len.parse::<usize>().unwrap());
+            let is_packed = text.contains("\r\ncontent-encoding: gzip\r\n");
+            break (head + 4, len.parse::<usize>().unwrap(), is_packed);
         }
         let read = stream.read(&mut buffer).unwrap_or(0);
         if read == 0 {
@@ -182,7 +182,21 @@ fn request(mut stream: &TcpStream) -> Option<Vec<u8>> {
     );
     stream.write_all(answer_head.as_bytes()).unwrap();
     stream.write_all(&answer).unwrap();
-    Some(request.split_off(head))
+    let body = request.split_off(head);
+    Some(if is_packed { unpacked(body) } else { body })
+}
+
+/// What the program `gzip` makes of packed bytes.
+fn unpacked(bytes: Vec<u8>) -> Vec<u8> {
+    let mut gzip =
+        Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = gzip.stdin.take().unwrap();
+    // The program writes before it has read all, so its input has a thread of its own.
+    let writer = std::thread::spawn(move || input.write_all(&bytes).unwrap());
+    let output = gzip.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
 }
 
 fn hex(bytes: &[u8]) -> String {
