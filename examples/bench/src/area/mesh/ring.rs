@@ -108,7 +108,7 @@ impl Rig {
     /// Begins or ends a cut.
     fn cut(&mut self, cut: Cut, is_on: bool) -> Result<()> {
         let pair = &mut self.pairs[VICTIM];
-        Ok(match (cut, is_on) {
+        match (cut, is_on) {
             (Cut::Down, true) => pair.cut()?,
             (Cut::Down, false) => pair.mend()?,
             (Cut::Silent, true) => pair.set_loss(100, 100)?,
@@ -116,7 +116,8 @@ impl Rig {
             (Cut::OneWay, true) => pair.set_loss(0, 100)?,
             (Cut::Loss(percent), true) => pair.set_loss(percent, percent)?,
             (_, false) => pair.set_loss(0, 0)?,
-        })
+        }
+        Ok(())
     }
 }
 
