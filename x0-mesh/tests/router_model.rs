@@ -116,7 +116,7 @@ impl Write for Digest {
 #[derive(Clone, Debug)]
 struct State {
     now: Duration,
-    /// Each is shared with the states in which this router is the same: a message changes one of them.
+    /// A node is shared with the states in which its router is the same: a message changes one of them.
     nodes: Vec<Arc<Node>>,
     /// Links that are cut.
     cut: BTreeSet<usize>,

@@ -254,7 +254,7 @@ fn datagrams_that_wait_in_a_lasting_queue_are_marked() {
     // Rounds of 64 frames: after which time each comes, and its mark.
     let busy = [(micros(0), Ect0), (micros(300), Ect0), (micros(300), Ce), (micros(300), Ce)];
     let burst = [(micros(0), Ect0), (micros(100), Ect0), (micros(100), Ect0), (micros(200), Ect0)];
-    // This process was not scheduled: little waits.
+    // The process was not scheduled: little waits.
     let late = [(micros(0), Ect0), (micros(9000), Ect0), (micros(9000), Ce)];
     for rounds in [&busy[..], &burst, &late] {
         let mut pair = Pair::new(true);
