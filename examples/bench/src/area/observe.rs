@@ -1,10 +1,11 @@
-//! The cost of observation: three x0 nodes with every output off; scraped; scraped with JSON logs and 1 % of
-//! the operations traced; and traced to a receiver that hangs. Beside them, three etcd servers that are
-//! scraped the same way.
+//! The cost of observation: three x0 nodes with every output off; scraped; and scraped with JSON logs and 1 %
+//! of the operations traced. Beside them, three etcd servers that are scraped the same way. With
+//! `--receivers`, receivers of traces that fail instead; with `--flat`, the memory of nodes that nobody scrapes.
 //!
 //! The systems take turns, one window each, so that all of them see the same machine. While a scraped system
 //! has its window, each of its servers is asked for `/metrics` every second.
 
+mod flat;
 mod receiver;
 mod scraper;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use self::receiver::Receiver;
+use self::receiver::{Answer, Receiver};
 use self::scraper::{Scraper, Scrapes};
 use crate::load::{KeySpace, Load, Measured, Operation, Window};
 use crate::peer::{Cluster, etcd, x0};
@@ -25,6 +26,15 @@ use crate::{process, procfs};
 const TRACE_RATIO: f64 = 0.01;
 /// The time in which a cluster must respond after the start.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Scrapes of each server for the processor time of one.
+const SCRAPES: u32 = 200;
+/// The receivers of `--receivers`.
+const FAILING: [(&str, Answer); 4] = [
+    ("x0, receiver absent", Answer::Absent),
+    ("x0, receiver refuses", Answer::Refuse),
+    ("x0, receiver hangs", Answer::Hang),
+    ("x0, receiver: garbage", Answer::Garbage),
+];
 
 /// The cost of metrics, traces and JSON logs, beside etcd that is scraped the same way.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,6 +51,13 @@ pub(crate) struct Options {
     /// Measure x0 alone
     #[arg(long)]
     without_etcd: bool,
+    /// Measure nodes whose receiver of traces is absent, refuses, hangs or answers garbage, beside nodes with
+    /// all outputs off
+    #[arg(long)]
+    receivers: bool,
+    /// Measure the memory of nodes with metrics that nobody scrapes, under puts for this many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "receivers")]
+    flat: Option<u32>,
     /// Write the rows as a JSON array to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,20 +85,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let measure = Duration::try_from_secs_f64(options.seconds)?;
     let data = process::data_folder(&options.folder)?;
     let keys = KeySpace { keys: 10_000, value_len: 256 };
+    if let Some(seconds) = options.flat {
+        let rows = flat::run(options, seconds, keys, data.path())?;
+        return options.json.as_ref().map_or(Ok(()), |path| row::write(path, &rows));
+    }
     let mut systems = Vec::new();
-    let (live, hung) = (Receiver::start(true)?, Receiver::start(false)?);
+    let live = Receiver::start(Answer::Accept)?;
     let traces = |receiver: &Receiver| Some((receiver.port(), TRACE_RATIO));
-    let scraped = x0::Outputs { metrics: true, ..x0::Outputs::default() };
-    for (name, outputs) in [
-        ("x0, all off", x0::Outputs::default()),
-        ("x0, scraped", scraped),
-        ("x0, + traces, JSON logs", x0::Outputs { json_logs: true, traces: traces(&live), ..scraped }),
-        ("x0, traces to a hung peer", x0::Outputs { traces: traces(&hung), ..x0::Outputs::default() }),
-    ] {
+    let off = x0::Outputs::default();
+    let scraped = x0::Outputs { metrics: true, ..off };
+    let mut variants = vec![("x0, all off", off)];
+    if options.receivers {
+        for (name, answer) in FAILING {
+            variants.push((name, x0::Outputs { traces: traces(&Receiver::start(answer)?), ..off }));
+        }
+    } else {
+        let traced = x0::Outputs { json_logs: true, traces: traces(&live), ..scraped };
+        variants.extend([("x0, scraped", scraped), ("x0, + traces, JSON logs", traced)]);
+    }
+    for (name, outputs) in variants {
         let (cluster, metrics) = x0::start_with(data.path(), outputs)?;
         systems.push(system(name, cluster, metrics, keys)?);
     }
-    if !options.without_etcd {
+    if !options.without_etcd && !options.receivers {
         let cluster = etcd::start(data.path(), false)?;
         let metrics = cluster.client_ports();
         systems.push(system("etcd, scraped", cluster, metrics, keys)?);
@@ -110,6 +136,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         print(*clients, options.windows, &taken);
         all.extend(rows(*clients, &taken));
     }
+    all.extend(scrape_cpu(&mut systems)?);
     println!("{} traced puts have arrived at the receiver in {} requests", live.puts(), live.requests());
     if let Some(path) = &options.json {
         row::write(path, &all)?;
@@ -122,6 +149,30 @@ fn system(name: &'static str, mut cluster: Cluster, metrics: Vec<u16>, keys: Key
     load.ready(READY_LIMIT).map_err(|error| cluster.why(error))?;
     load.fill().map_err(|error| cluster.why(error))?;
     Ok(System { name, load, cluster, metrics, windows: Vec::new(), scrapes: Scrapes::default() })
+}
+
+/// The processor time of a scrape, of x0 beside etcd.
+fn scrape_cpu(systems: &mut [System]) -> Result<Vec<Row>> {
+    let mut measured = Vec::new();
+    for system in systems.iter_mut().filter(|system| !system.metrics.is_empty()) {
+        let cpu = scraper::cpu(&system.metrics, &system.cluster.pids(), SCRAPES)?.as_secs_f64() * 1e6;
+        println!("{:<26} {cpu:>9.0} us of CPU for a scrape", system.name);
+        measured.push((system.name, cpu));
+    }
+    let [own, .., peer] = measured.as_slice() else { return Ok(Vec::new()) };
+    if !peer.0.starts_with("etcd") {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Row {
+        area: "observe",
+        case: "scrape, no load".to_owned(),
+        metric: "server cpu",
+        unit: "us",
+        x0: Some(own.1),
+        peer: Some(peer.1),
+        peer_name: peer.0.to_owned(),
+        ratio: ratio(Better::Less, Some(own.1), Some(peer.1)),
+    }])
 }
 
 /// The medians of the windows of a system.

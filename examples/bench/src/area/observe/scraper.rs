@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
+use crate::procfs;
+
 const EVERY: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -72,6 +76,23 @@ impl Scraper {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }
+}
+
+/// The processor time of the servers for one scrape, without what they use while nobody asks. The servers have
+/// no other load.
+pub(super) fn cpu(ports: &[u16], servers: &[u32], scrapes: u32) -> Result<Duration> {
+    let (begun, before) = (Instant::now(), procfs::cpu(servers)?);
+    for _ in 0..scrapes {
+        for port in ports {
+            scrape(*port)?;
+        }
+    }
+    let (elapsed, after) = (begun.elapsed(), procfs::cpu(servers)?);
+    // As long again, for what heartbeats cost.
+    std::thread::sleep(elapsed);
+    let idle = procfs::cpu(servers)?.saturating_sub(after);
+    let count = scrapes.saturating_mul(u32::try_from(ports.len())?).max(1);
+    Ok(after.saturating_sub(before).saturating_sub(idle) / count)
 }
 
 /// The length of the answer to one scrape.
