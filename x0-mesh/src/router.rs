@@ -67,7 +67,9 @@ pub use engine::Router;
 pub(crate) use falsify::falsify;
 
 pub use error::{HandleError, MessageError};
-pub use io::{ForwardError, Input, NextHop, Output, Packet, Report, Route, RouteKind, RouterStats, Session};
+pub use io::{
+    Failovers, ForwardError, Input, NextHop, Output, Packet, Report, Route, RouteKind, RouterStats, Session,
+};
 pub use link::{LinkCost, LinkId};
 pub use metric::{Cost, Etx, LinkSample, Metric, Rtt, Throughput};
 pub use options::RouterOptions;

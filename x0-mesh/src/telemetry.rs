@@ -13,7 +13,7 @@
 //! | `x0_mesh_handshake_failures_total` | counter | `reason`: the variants of [`DownReason`] in snake case | connections, dialled or accepted, that failed before their epoch began |
 //! | `x0_mesh_peer_up` | gauge | `peer`: the id of a member | 1 while the peer is connected, else 0 |
 //! | `x0_mesh_peer_rtt_seconds` | gauge | `peer` | the smoothed round-trip time of QUIC (RFC 9002 §5.3) |
-//! | `x0_mesh_peer_loss_ratio` | gauge | `peer`, `direction`: sent | the share of QUIC packets lost since the reading before |
+//! | `x0_mesh_peer_loss_ratio` | gauge | `peer`, `direction`: sent | the share of QUIC packets lost, over ten seconds or the time since the publication before if that is longer; NaN if none was sent |
 //! | `x0_mesh_peer_last_message_age_seconds` | gauge | `peer` | the time since the last message of the peer; it grows while the peer is silent |
 //! | `x0_mesh_mux_unknown_channels_total` | counter | – | channels that peers offered and that this node has not registered |
 //! | `x0_mesh_mux_stale_messages_total` | counter | – | messages of sessions that had ended when they arrived |
@@ -31,16 +31,15 @@
 //! | `x0_mesh_path_backups` | gauge | `peer` | neighbours that take over at once when the next hop fails |
 //! | `x0_mesh_path_dropped_total` | counter | `reason`: no_route, relay_refused, hop_limit, too_long, unlabelled | datagrams that this node dropped |
 //! | `x0_mesh_relayed_bytes_total` | counter | – | bytes of datagrams that this node sent on for others |
+//! | `x0_mesh_route_changes_total` | counter | – | changes of the next hop of a destination, its first and its loss among them |
+//! | `x0_mesh_failovers_total` | counter | `cause`: link_down, link_degraded, withdrawn | changes to another next hop because the one in use failed |
 //!
 //! The gauges per peer are set by `PeerGauges::publish`, which the owner calls before it reads them. A peer
-//! is one with an address in the `PeerBook`; of a peer that was removed, `up` is 0 and the others are NaN.
-//! QUIC knows the loss in the direction of sending only.
+//! is one with an address in the `PeerBook`; the gauges of a peer that was removed are NaN, which a reader may
+//! leave out. QUIC knows the loss in the direction of sending only.
 //!
 //! The series of links and paths are set by `PathGauges::publish`, which the owner calls before it reads
 //! them. There are at most 512 links, 512 destinations, and 8 next hops of each destination.
-//!
-//! Reserved for the router, and absent: `x0_mesh_route_changes_total` and `x0_mesh_failovers_total`
-//! (`cause`).
 //!
 //! Install a recorder before a transport or a mux is made: handles made earlier count nothing.
 

@@ -215,6 +215,48 @@ fn a_node_that_does_not_relay_offers_itself_only() {
     assert!(net.route(1, 2).is_some());
 }
 
+/// Two ways from 0 to 3: over 1, which is cheaper, and over 2. The link of 0 to 1, that of 1 to 3, and the net.
+fn diamond() -> (Net, LinkId, LinkId) {
+    let mut net = Net::new((0..4).map(RouterOptions::new));
+    let near = net.join(0, 1, LinkCost::new(100));
+    let far = net.join(1, 3, LinkCost::new(100));
+    net.join(0, 2, LinkCost::new(200));
+    net.join(2, 3, LinkCost::new(200));
+    net.settle();
+    assert_eq!(net.route(0, 3).unwrap().next, node(2));
+    (net, near, far)
+}
+
+#[test]
+fn failovers_are_counted_by_the_failure() {
+    let counts = |net: &Net| {
+        let stats = net.routers[0].stats();
+        (stats.failovers.link_down, stats.failovers.link_degraded, stats.failovers.withdrawn)
+    };
+    // A link fails: node 1 itself and node 3 get another next hop.
+    let (mut net, near, _) = diamond();
+    let changes = net.routers[0].stats().route_changes;
+    assert_eq!((changes, counts(&net)), (3, (0, 0, 0)));
+    net.down(near);
+    net.settle();
+    assert_eq!((net.routers[0].stats().route_changes, counts(&net)), (changes + 2, (2, 0, 0)));
+    // It comes back: both routes are better over it, which is no failover.
+    net.up(near, LinkCost::new(100));
+    net.run(120 * SECOND);
+    assert_eq!(net.route(0, 3).unwrap().next, node(2));
+    assert_eq!(counts(&net), (2, 0, 0));
+    // A link loses frames.
+    let (mut net, near, _) = diamond();
+    net.routers[0].handle(net.now, Input::LinkDegraded { link: near }).unwrap();
+    net.settle();
+    assert_eq!(counts(&net), (0, 2, 0));
+    // The next hop lost its own way.
+    let (mut net, _, far) = diamond();
+    net.down(far);
+    net.settle();
+    assert_eq!((net.route(0, 3).unwrap().next, counts(&net)), (node(3), (0, 0, 1)));
+}
+
 #[test]
 fn a_calm_router_has_no_timer() {
     let mut net = Net::line(3);

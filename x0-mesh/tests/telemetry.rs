@@ -102,7 +102,14 @@ fn peers_datagrams_reconnections_and_refusals_are_counted_exactly() {
     // All names but those of a mux and of a mesh, which the transport alone has not.
     let live: BTreeSet<_> = now.keys().filter_map(|name| name.split(' ').next()).collect();
     let missing: Vec<_> = table.iter().filter(|name| !live.contains(name.as_str())).collect();
-    let elsewhere = ["x0_mesh_mux_", "x0_mesh_link_", "x0_mesh_path_", "x0_mesh_relayed_"];
+    let elsewhere = [
+        "x0_mesh_mux_",
+        "x0_mesh_link_",
+        "x0_mesh_path_",
+        "x0_mesh_relayed_",
+        "x0_mesh_route_",
+        "x0_mesh_failovers_",
+    ];
     let is_elsewhere = |name: &&String| elsewhere.iter().any(|start| name.starts_with(start));
     assert!(missing.iter().all(is_elsewhere), "{missing:?}");
 }

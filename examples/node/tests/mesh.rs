@@ -1,8 +1,8 @@
 //! Three nodes in a line: the outer two reach each other over the middle one, and clients connect directly.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -40,6 +40,15 @@ fn config(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("node-{number}/node.toml"))
 }
 
+/// The metrics of the node that serves them on this port.
+fn metrics_of(port: u16) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 #[test]
 fn a_node_relays_for_the_others_and_shows_the_mesh() {
     let folder = tempfile::tempdir().unwrap();
@@ -51,6 +60,7 @@ fn a_node_relays_for_the_others_and_shows_the_mesh() {
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ports: [u16; 4] = free();
     let [group] = free();
+    let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     // Node 1, two ports of node 2, node 3. Nodes 2 and 3 find each other.
     let links = [
         vec![(ports[0], Some(ports[1]), false)],
@@ -68,6 +78,12 @@ fn a_node_relays_for_the_others_and_shows_the_mesh() {
             if discovers {
                 text.push_str(&format!("discover = true\ndiscover_port = {group}\n"));
             }
+        }
+        if number == 1 {
+            let http = at(metrics);
+            text.push_str(&format!(
+                "\n[[http]]\naddress = \"{http}\"\nroutes = [\"metrics\"]\ntls = \"off\"\n"
+            ));
         }
         std::fs::write(path, text).unwrap();
     }
@@ -122,6 +138,25 @@ fn a_node_relays_for_the_others_and_shows_the_mesh() {
     let links = client(&dir, &["mesh", "links"]);
     let text = String::from_utf8_lossy(&links.stdout).into_owned();
     assert_eq!(text.lines().filter(|line| line.contains(" up ")).count(), 4, "{text}");
+    // Every series of the table that a node with links has.
+    let table = include_str!("../../../x0-mesh/src/telemetry.rs");
+    let names = table.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next());
+    let of_links =
+        ["x0_mesh_link_", "x0_mesh_path_", "x0_mesh_relayed_", "x0_mesh_route_", "x0_mesh_failovers_"];
+    let names: Vec<&str> =
+        names.filter(|name| of_links.iter().any(|start| name.starts_with(start))).collect();
+    assert!(names.len() >= 14, "{names:?}");
+    // The quality of a link is known after some probes.
+    loop {
+        let text = metrics_of(metrics);
+        let is_there = |name: &str| [' ', '{'].iter().any(|end| text.contains(&format!("\n{name}{end}")));
+        let missing: Vec<&&str> = names.iter().filter(|name| !is_there(name)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{missing:?} {text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     drop(nodes);
     let none = client(&dir, &["mesh", "links"]);
     assert!(!none.status.success());

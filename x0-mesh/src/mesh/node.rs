@@ -28,6 +28,7 @@ use super::{MeshOptions, StartError};
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
 use crate::discovery::Discovery;
 use crate::quic::PeerBook;
+use crate::router::RouterStats;
 use crate::traversal::{Traversal, TraversalStats};
 
 const ALPN: &[u8] = b"x0-link/1";
@@ -220,6 +221,12 @@ impl Mesh {
     #[must_use]
     pub fn stats(&self) -> DatagramStats {
         self.shared.lock().engine.stats()
+    }
+
+    /// Counts of the router since the start.
+    #[must_use]
+    pub fn router_stats(&self) -> RouterStats {
+        self.shared.lock().engine.router().stats()
     }
 
     /// Counts of the search for direct paths; `None` on a node without [`MeshPort::traverse`].

@@ -193,6 +193,18 @@ pub struct Session {
     pub remote: u32,
 }
 
+/// Failovers by the failure of the next hop that was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Failovers {
+    /// No link to it is usable.
+    pub link_down: u64,
+    /// Its best link loses frames or answers late.
+    pub link_degraded: u64,
+    /// It has no usable way to the destination any more.
+    pub withdrawn: u64,
+}
+
 /// Counts of a router since it was made, and the size of its tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -211,6 +223,10 @@ pub struct RouterStats {
     pub ignored_destinations: u64,
     /// Times that the last feasible next hop of a destination was lost.
     pub starvations: u64,
+    /// Times that the next hop of a destination changed, its first and its loss among them.
+    pub route_changes: u64,
+    /// Failovers: changes to another next hop because the one in use failed.
+    pub failovers: Failovers,
     /// Destinations that are kept, this node among them.
     pub destinations: usize,
     /// Neighbours in use.

@@ -146,6 +146,11 @@ pub(super) enum Admission {
 }
 
 impl Neighbour {
+    /// Whether the best link to it loses frames or answers late.
+    pub(super) fn is_degraded(&self) -> bool {
+        self.links.iter().any(|link| link.id == self.best.0 && link.is_degraded)
+    }
+
     pub(super) fn new(
         peer: NodeId,
         link: LinkState,

@@ -48,7 +48,7 @@ pub fn describe() {
     describe_gauge!(
         "x0_mesh_peer_loss_ratio",
         Unit::Count,
-        "The share of packets lost since the reading before, by direction"
+        "The share of packets lost in the last ten seconds or more, by direction"
     );
     describe_gauge!(
         "x0_mesh_peer_last_message_age_seconds",
@@ -78,5 +78,11 @@ pub fn describe() {
         "x0_mesh_relayed_bytes_total",
         Unit::Bytes,
         "Bytes of datagrams that this node sent on"
+    );
+    describe_counter!("x0_mesh_route_changes_total", Unit::Count, "Changes of the next hop of a destination");
+    describe_counter!(
+        "x0_mesh_failovers_total",
+        Unit::Count,
+        "Changes to another next hop because the one in use failed, by cause"
     );
 }

@@ -8,6 +8,7 @@ use x0_identity::NodeId;
 use crate::datagram::{DatagramStats, LinkFacts, PathFacts, PortId};
 use crate::liveness::LivenessState;
 use crate::mesh::Mesh;
+use crate::router::RouterStats;
 
 /// Links and destinations that get series of their own, the first ones that are seen.
 const LINKS_MAX: usize = 512;
@@ -120,10 +121,15 @@ impl Destination {
     }
 }
 
+/// The label `cause` of failovers.
+const CAUSES: [&str; 3] = ["link_down", "link_degraded", "withdrawn"];
+
 #[derive(Debug)]
 struct Totals {
     relayed_bytes: Counter,
     dropped: [Counter; 5],
+    route_changes: Counter,
+    failovers: [Counter; 3],
 }
 
 /// The label `reason` of dropped datagrams.
@@ -134,10 +140,18 @@ impl Totals {
         Totals {
             relayed_bytes: counter!("x0_mesh_relayed_bytes_total"),
             dropped: REASONS.map(|reason| counter!("x0_mesh_path_dropped_total", "reason" => reason)),
+            route_changes: counter!("x0_mesh_route_changes_total"),
+            failovers: CAUSES.map(|cause| counter!("x0_mesh_failovers_total", "cause" => cause)),
         }
     }
 
-    fn set(&self, stats: &DatagramStats) {
+    fn set(&self, stats: &DatagramStats, router: &RouterStats) {
+        self.route_changes.absolute(router.route_changes);
+        let failovers =
+            [router.failovers.link_down, router.failovers.link_degraded, router.failovers.withdrawn];
+        for (counter, count) in self.failovers.iter().zip(failovers) {
+            counter.absolute(count);
+        }
         self.relayed_bytes.absolute(stats.relayed_bytes);
         let counts = [stats.no_route, stats.relay_refused, stats.hop_limit, stats.too_long, stats.unlabelled];
         for (counter, count) in self.dropped.iter().zip(counts) {
@@ -174,6 +188,6 @@ impl PathGauges {
         for (destination, gauges) in &mut self.destinations {
             gauges.set(*destination, paths.get(destination));
         }
-        self.totals.get_or_insert_with(Totals::new).set(&mesh.stats());
+        self.totals.get_or_insert_with(Totals::new).set(&mesh.stats(), &mesh.router_stats());
     }
 }

@@ -1,6 +1,7 @@
 //! The choice of a next hop, and of what is advertised.
 
 use super::super::message::Advert;
+use super::super::neighbour::Neighbour;
 use super::super::table::{Removal, SELF, Selection, Slot};
 use super::super::{Distance, Output};
 use super::Router;
@@ -96,11 +97,29 @@ impl Router {
         if destination.selection != selection {
             self.stats.starvations +=
                 u64::from(matches!(destination.selection, Selection::Feasible(_)) && !is_feasible);
+            if old_next != next {
+                self.count_change(index, old_next, next);
+            }
             let next = next.and_then(|slot| self.neighbour(slot)).map(|neighbour| neighbour.peer);
             self.outputs.push_back(Output::RouteChanged { destination: destination.node, next });
         }
         self.request_if_useful(index);
         self.plan_removal(index, next.is_none());
+    }
+
+    /// Counts the change of a next hop, and why the old one was left if it failed.
+    fn count_change(&mut self, index: u32, old: Option<Slot>, new: Option<Slot>) {
+        self.stats.route_changes += 1;
+        let (Some(old), Some(_)) = (old, new) else { return };
+        let has_way = self.candidates(index).any(|candidate| candidate.slot == old);
+        let failovers = match self.neighbour(old).map(Neighbour::is_degraded) {
+            None => &mut self.stats.failovers.link_down,
+            Some(true) => &mut self.stats.failovers.link_degraded,
+            Some(false) if !has_way => &mut self.stats.failovers.withdrawn,
+            // The new way is better.
+            Some(false) => return,
+        };
+        *failovers += 1;
     }
 
     fn plan_removal(&mut self, index: u32, is_lost: bool) {
