@@ -1,11 +1,15 @@
 //! The gauges of the peers of a QUIC transport.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use metrics::{Gauge, gauge};
 use x0_identity::NodeId;
 
 use crate::quic::{PeerBook, PeerLink};
+
+/// The shortest interval of the loss.
+const LOSS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The gauges of the peers of a [`QuicTransport`](crate::quic::QuicTransport), set when they are published:
 /// a node that nobody reads does no work for them.
@@ -21,8 +25,28 @@ struct Peer {
     rtt: Gauge,
     loss: Gauge,
     age: Gauge,
-    /// Epoch, packets sent and packets lost at the reading before.
-    before: (u64, u64, u64),
+    /// The counts at the begin of the interval of the loss, and when that was.
+    before: Option<(Counts, Instant)>,
+}
+
+/// Packets of one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    epoch: u64,
+    sent: u64,
+    lost: u64,
+}
+
+/// The share of packets lost from `before` to `now`; NaN if none was sent.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn loss(before: Counts, now: Counts) -> f64 {
+    // The counts of QUIC begin with the connection.
+    let (sent, lost) = if before.epoch == now.epoch { (before.sent, before.lost) } else { (0, 0) };
+    match now.sent.saturating_sub(sent) {
+        0 => f64::NAN,
+        // A packet may be found lost after the interval in which it was sent.
+        sent => (now.lost.saturating_sub(lost) as f64 / sent as f64).min(1.0),
+    }
 }
 
 impl Peer {
@@ -33,29 +57,37 @@ impl Peer {
             rtt: gauge!("x0_mesh_peer_rtt_seconds", "peer" => peer.clone()),
             loss: gauge!("x0_mesh_peer_loss_ratio", "peer" => peer.clone(), "direction" => "sent"),
             age: gauge!("x0_mesh_peer_last_message_age_seconds", "peer" => peer),
-            before: (0, 0, 0),
+            before: None,
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     fn set(&mut self, link: &PeerLink) {
         self.age.set(link.last_message_age.map_or(f64::NAN, |age| age.as_secs_f64()));
         let Some(up) = &link.up else {
             self.up.set(0.0);
             self.rtt.set(f64::NAN);
             self.loss.set(f64::NAN);
+            self.before = None;
             return;
         };
         self.up.set(1.0);
         self.rtt.set(up.rtt.as_secs_f64());
-        let (epoch, sent, lost) = self.before;
-        // The counts of QUIC begin with the connection.
-        let (sent, lost) = if epoch == up.epoch { (sent, lost) } else { (0, 0) };
-        self.before = (up.epoch, up.sent_packets, up.lost_packets);
-        let sent = up.sent_packets.saturating_sub(sent);
-        if sent > 0 {
-            // A packet may be found lost after the reading in which it was sent.
-            self.loss.set((up.lost_packets.saturating_sub(lost) as f64 / sent as f64).min(1.0));
+        let now = Counts { epoch: up.epoch, sent: up.sent_packets, lost: up.lost_packets };
+        match self.before {
+            // Several readers would otherwise shorten each other's interval.
+            Some((_, at)) if at.elapsed() < LOSS_INTERVAL => {}
+            before => {
+                let none = Counts { sent: 0, lost: 0, ..now };
+                self.loss.set(loss(before.map_or(none, |(counts, _)| counts), now));
+                self.before = Some((now, Instant::now()));
+            }
+        }
+    }
+
+    /// The peer was removed.
+    fn clear(&self) {
+        for gauge in [&self.up, &self.rtt, &self.loss, &self.age] {
+            gauge.set(f64::NAN);
         }
     }
 }
@@ -74,10 +106,26 @@ impl PeerGauges {
         for link in &links {
             self.peers.entry(link.peer).or_insert_with(|| Peer::new(link.peer)).set(link);
         }
-        for (peer, gauges) in &mut self.peers {
-            if !links.iter().any(|link| link.peer == *peer) {
-                gauges.set(&PeerLink { peer: *peer, last_message_age: None, up: None });
+        self.peers.retain(|peer, gauges| {
+            let is_there = links.iter().any(|link| link.peer == *peer);
+            if !is_there {
+                gauges.clear();
             }
-        }
+            is_there
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_is_the_share_of_one_interval() {
+        let counts = |epoch, sent, lost| Counts { epoch, sent, lost };
+        assert_eq!(loss(counts(1, 100, 10), counts(1, 200, 35)), 0.25);
+        assert_eq!(loss(counts(1, 100, 10), counts(2, 50, 5)), 0.1, "a new connection counts from 0");
+        assert!(loss(counts(1, 100, 10), counts(1, 100, 12)).is_nan(), "nothing was sent");
+        assert_eq!(loss(counts(1, 100, 0), counts(1, 101, 5)), 1.0);
     }
 }
