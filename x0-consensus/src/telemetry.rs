@@ -5,6 +5,7 @@
 //! | `x0_consensus_term` | gauge | – | the term |
 //! | `x0_consensus_is_leader` | gauge | – | 1 while this replica is the leader, else 0; the sum over all members should be 1 |
 //! | `x0_consensus_voters` | gauge | – | the voters, in a joint change those of both sides |
+//! | `x0_consensus_is_voter` | gauge | – | 1 while this replica is a voter, in a joint change of either side, else 0 |
 //! | `x0_consensus_last_index` | gauge | – | the last index of the log |
 //! | `x0_consensus_commit_index` | gauge | – | the last index known to be committed |
 //! | `x0_consensus_applied_index` | gauge | – | the last index that the state machine has applied |
@@ -13,7 +14,7 @@
 //! | `x0_consensus_commit_seconds` | histogram | – | from the proposal of a command to its commit, on the leader that proposed it |
 //! | `x0_consensus_apply_seconds` | histogram | – | the time of one batch of committed entries in the state machine |
 //! | `x0_consensus_election_seconds` | histogram | – | from the loss of the known leader, or the start, to the next known leader |
-//! | `x0_consensus_follower_lag_entries` | gauge | `peer`: the id of a member | entries of the leader's log that the member has not made durable; 0 on a replica that is not the leader |
+//! | `x0_consensus_follower_lag_entries` | gauge | `peer`: the id of a member | entries of the leader's log that the member has not made durable; NaN on a replica that is not the leader, and of a former member |
 //! | `x0_consensus_log_bytes` | gauge | – | bytes of the segments of the log (`Wal`), as of the last write |
 //! | `x0_consensus_log_writes_total` | counter | – | writes made durable |
 //! | `x0_consensus_log_entries_total` | counter | – | entries in them |

@@ -6,6 +6,7 @@ pub fn describe() {
     describe_gauge!("x0_consensus_term", Unit::Count, "The term");
     describe_gauge!("x0_consensus_is_leader", Unit::Count, "1 while this replica leads");
     describe_gauge!("x0_consensus_voters", Unit::Count, "Members that vote");
+    describe_gauge!("x0_consensus_is_voter", Unit::Count, "1 while this replica votes");
     describe_gauge!("x0_consensus_last_index", Unit::Count, "The last index of the log");
     describe_gauge!("x0_consensus_commit_index", Unit::Count, "The last index known to be committed");
     describe_gauge!("x0_consensus_applied_index", Unit::Count, "The last index applied");

@@ -16,9 +16,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Counts the outputs of a replica and shows its status.
 #[derive(Debug)]
 pub(crate) struct DriverTelemetry {
-    gauges: [Gauge; 6],
+    gauges: [Gauge; 7],
     /// The values of the gauges.
-    shown: [u64; 6],
+    shown: [u64; 7],
     leader_changes: Counter,
     dropped: Counter,
     sent_bytes: Counter,
@@ -44,11 +44,12 @@ impl DriverTelemetry {
                 gauge!("x0_consensus_term"),
                 gauge!("x0_consensus_is_leader"),
                 gauge!("x0_consensus_voters"),
+                gauge!("x0_consensus_is_voter"),
                 gauge!("x0_consensus_last_index"),
                 gauge!("x0_consensus_commit_index"),
                 gauge!("x0_consensus_applied_index"),
             ],
-            shown: [u64::MAX; 6],
+            shown: [u64::MAX; 7],
             leader_changes: counter!("x0_consensus_leader_changes_total"),
             dropped: counter!("x0_consensus_dropped_total"),
             sent_bytes: counter!("x0_consensus_sent_bytes_total"),
@@ -91,9 +92,10 @@ impl DriverTelemetry {
         }
         for (id, gauge) in &self.lags {
             let member = members.iter().find(|member| member.id == *id);
-            let lag = member.map_or(0, |member| last_index.saturating_sub(member.matched_index));
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            gauge.set(lag as f64);
+            let lag = member.map(|member| last_index.saturating_sub(member.matched_index) as f64);
+            // A former leader knows of no lag, and a former member has none.
+            gauge.set(lag.unwrap_or(f64::NAN));
         }
     }
 
@@ -126,10 +128,12 @@ impl DriverTelemetry {
     }
 
     pub(crate) fn status(&mut self, status: &Status) {
+        let voters = || status.membership.voters.union(&status.membership.voters_outgoing);
         let values = [
             status.term,
             u64::from(status.leader == Some(status.id)),
-            status.membership.voters.union(&status.membership.voters_outgoing).count() as u64,
+            voters().count() as u64,
+            u64::from(voters().any(|voter| *voter == status.id)),
             status.last_index,
             status.commit_index,
             status.applied_index,

@@ -216,7 +216,7 @@ impl Tracer {
         }
     }
 
-    /// These entries are committed, and are applied.
+    /// Takes the spans of entries that are committed, and are applied.
     pub(crate) fn apply(&mut self, entries: &[Entry]) -> Traced {
         let mut job = Traced::default();
         if self.entries.is_empty() {
