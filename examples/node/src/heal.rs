@@ -133,7 +133,9 @@ impl Healer {
     /// Takes a sample of the node, and does what the loop decides.
     pub(crate) fn work(&mut self, node: &Node) {
         if let Some(active) = &mut self.0 {
+            let begun = Instant::now();
             active.work(node);
+            x0_mapek::telemetry::looped(begun.elapsed());
         }
     }
 }

@@ -99,6 +99,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         let mut candidates: Vec<(&'static str, Candidate<A>)> =
             plan.into_candidates().into_iter().map(|candidate| (name, candidate)).collect();
         candidates.append(&mut self.advice);
+        self.telemetry.candidates(candidates.len());
         self.shadows(now);
         self.remember(now, &candidates);
         let ranked = self.rank(now, candidates);

@@ -750,6 +750,7 @@ fn the_metrics_count_readings_rounds_records_and_refusals() {
         healer.put(SECOND, reading(3, 9.0));
         assert!(healer.handle(SECOND, reading(3, f64::NAN)).is_err());
         run(&mut healer, 4 * SECOND);
+        crate::telemetry::looped(SECOND);
     });
     let mut found = BTreeMap::new();
     for (key, unit, text, value) in snapshotter.snapshot().into_vec() {
@@ -759,21 +760,24 @@ fn the_metrics_count_readings_rounds_records_and_refusals() {
         let value = match value {
             DebugValue::Counter(value) => value as f64,
             DebugValue::Gauge(value) => value.into_inner(),
-            DebugValue::Histogram(_) => panic!(),
+            DebugValue::Histogram(times) => times.len() as f64,
         };
         if value > 0.0 {
             found.insert((key.name().to_owned(), label), value);
         }
     }
     let expect = [
+        ("x0_mapek_candidates_total", None, 7.0),
         ("x0_mapek_events_total", Some("executing"), 1.0),
         ("x0_mapek_events_total", Some("refused"), 2.0),
         ("x0_mapek_in_flight", None, 1.0),
+        ("x0_mapek_loop_seconds", None, 1.0),
         ("x0_mapek_readings_total", None, 1.0),
         ("x0_mapek_refusals_total", Some("busy"), 1.0),
         ("x0_mapek_refusals_total", Some("stability"), 1.0),
         ("x0_mapek_refused_readings_total", None, 1.0),
         ("x0_mapek_rounds_total", None, 8.0),
+        ("x0_mapek_symptoms_total", None, 1.0),
         ("x0_mapek_unhealthy", None, 1.0),
     ];
     let expect = expect.map(|(name, label, value)| ((name.to_owned(), label.map(str::to_owned)), value));
