@@ -7,7 +7,6 @@
 //! |---|---|---|
 //! | `kv.get`, `kv.range`, `kv.scan`, `kv.keyspaces`, `kv.put`, `kv.delete`, `kv.compare_and_swap`, `kv.transaction`, `kv.create_keyspace`, `kv.drop_keyspace` | the current span of the caller, if there is one | the submission of an operation, its answer |
 //! | `kv.read`, `kv.write` | the span of the node that sent the operation | the arrival of another node's operation, its answer |
-//!
 //! | `kv.crdt.get`, `kv.crdt.siblings`, `kv.crdt.counter`, `kv.crdt.range`, `kv.crdt.keyspaces`, `kv.crdt.put`, `kv.crdt.add`, `kv.crdt.delete`, `kv.crdt.clear` | the current span of the caller | the submission of an operation on a CRDT keyspace, its answer |
 //! | `kv.crdt.read`, `kv.crdt.write` | the span of the client that sent the operation | the arrival of a client's operation, its answer; a write is durable then |
 //! | `crdt.merge` | the span of the write, on the member that accepted it | a member has joined the changes of another member, they are durable |

@@ -233,12 +233,14 @@ impl<R> CrdtReplica<R> {
             totals.received_bytes += stats.received_bytes;
             totals.redundant_bytes += stats.redundant_bytes;
             totals.reconciliations += stats.reconciliations;
+            totals.divergences += stats.divergences;
         }
         totals.joins += past.joins;
         totals.sent_bytes += past.sent_bytes;
         totals.received_bytes += past.received_bytes;
         totals.redundant_bytes += past.redundant_bytes;
         totals.reconciliations += past.reconciliations;
+        totals.divergences += past.divergences;
         CrdtStatus {
             frontier: map.frontier(),
             keys: map.len(),
@@ -314,6 +316,7 @@ impl<R> CrdtReplica<R> {
             self.past.received_bytes += stats.received_bytes;
             self.past.redundant_bytes += stats.redundant_bytes;
             self.past.reconciliations += stats.reconciliations;
+            self.past.divergences += stats.divergences;
         }
         for node in others() {
             if !self.sessions.contains_key(&node) {

@@ -48,4 +48,7 @@ pub struct CrdtTotals {
     pub reconciliations: u64,
     /// Datagrams that were malformed or did not fit.
     pub refused: u64,
+    /// Times that a member with the same events had other contents: some writer has given two contents to one
+    /// event.
+    pub divergences: u64,
 }

@@ -8,7 +8,7 @@ use super::facade::{Counter, Gauge, counter, gauge};
 use super::{AnswerTimer, OperationKind, OperationTelemetry};
 use crate::crdt::{CrdtStatus, Read, Request, Write};
 
-/// How often the status is reported: gathering it looks at the whole map.
+/// How often the status is reported: gathering it looks at each session.
 const EVERY: Duration = Duration::from_millis(100);
 const KINDS: [&str; 9] =
     ["get", "siblings", "counter", "range", "keyspaces", "put", "add", "delete", "clear"];
@@ -50,7 +50,7 @@ impl CrdtStoreTelemetry {
 
 /// The work of a CRDT store, reported after each round of its thread.
 pub(crate) struct CrdtTelemetry {
-    totals: [Counter; 9],
+    totals: [Counter; 10],
     gauges: [Gauge; 3],
     reported: Option<Instant>,
 }
@@ -68,6 +68,7 @@ impl CrdtTelemetry {
                 counter!("x0_kv_crdt_received_bytes_total"),
                 counter!("x0_kv_crdt_redundant_bytes_total"),
                 counter!("x0_kv_crdt_refused_total"),
+                counter!("x0_kv_crdt_divergences_total"),
             ],
             gauges: [
                 gauge!("x0_kv_crdt_keys"),
@@ -96,6 +97,7 @@ impl CrdtTelemetry {
             totals.received_bytes,
             totals.redundant_bytes,
             totals.refused,
+            totals.divergences,
         ];
         for (counter, value) in self.totals.iter().zip(values) {
             counter.absolute(value);
