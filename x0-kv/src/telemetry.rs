@@ -5,7 +5,7 @@
 //! | `x0_kv_operations_total` | counter | `store`: linearizable, crdt; `kind`: the operation, such as get, put or transaction | operations submitted to a store |
 //! | `x0_kv_operation_seconds` | histogram | `kind`: read, write; `consistency`: linearizable, local, crdt | from the submission of an operation to its answer, failed ones included: of callers on this node, and from the arrival of requests of clients and members that this node answered (an operation that a member forwards is counted at both) |
 //! | `x0_kv_operation_errors_total` | counter | `kind`: read, write; `error`: the variants of [`OperationError`](crate::OperationError) in snake case | operations that ended in an error |
-//! | `x0_kv_operations_waiting` | gauge | – | operations submitted and not answered yet |
+//! | `x0_kv_operations_waiting` | gauge | – | operations of callers on this node, and requests of other nodes and clients, that are not answered yet |
 //! | `x0_kv_redirects_total` | counter | – | operations sent again to the leader that another node had named |
 //! | `x0_kv_watches` | gauge | – | watches that are held |
 //! | `x0_kv_commands_total` | counter | `result`: applied, repeated, refused | commands of the log that reached the state machine |
@@ -18,6 +18,7 @@
 //! | `x0_kv_refused_messages_total` | counter | `channel`: the name of the channel | messages refused because of the role of their sender |
 //! | `x0_kv_crdt_joins_total` | counter | – | deltas of other members that were joined (CRDT store, as are those below) |
 //! | `x0_kv_crdt_conflicts_total` | counter | `type` | `values`: keys that got concurrent values; `removal`: keys whose value stays although a concurrent removal had not seen it; `equivocation`: events received with two contents |
+//! | `x0_kv_crdt_divergences_total` | counter | – | times that a member with the same events had other contents |
 //! | `x0_kv_crdt_reconciliations_total` | counter | – | states reconciled because the history did not reach far enough back |
 //! | `x0_kv_crdt_sent_bytes_total` | counter | – | bytes sent to other members |
 //! | `x0_kv_crdt_received_bytes_total` | counter | – | bytes received from them |
@@ -72,7 +73,9 @@ pub(crate) use self::crdt::{CrdtStoreTelemetry, CrdtTelemetry};
 #[cfg(feature = "metrics")]
 pub use self::describe::describe;
 #[cfg(feature = "mesh")]
-pub(crate) use self::mesh::{FolderTelemetry, HealthTelemetry, RedirectTelemetry, RefusedTelemetry};
+pub(crate) use self::mesh::{
+    FolderTelemetry, HealthTelemetry, RedirectTelemetry, RefusedTelemetry, ServingTelemetry,
+};
 pub(crate) use self::operation::{AnswerTimer, OperationKind, OperationTelemetry, WatchTelemetry};
 pub(crate) use self::state::{CommandResult, StateTelemetry};
 pub(crate) use self::store::StoreTelemetry;

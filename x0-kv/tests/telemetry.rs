@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use x0_kv::{OperationError, Store, telemetry};
+use x0_kv::{Expect, OperationError, RangeQuery, Store, Transaction, telemetry};
 
 const COUNT: u32 = 100_000;
 
@@ -36,19 +36,35 @@ fn run(count: u32) -> BTreeMap<String, (f64, bool)> {
         let long = vec![0; x0_kv::limits::KEY_LEN_MAX + 1];
         let watch = store.watch("").unwrap();
         drop(store.watch("other").unwrap());
+        store.create_keyspace("other").unwrap().wait().unwrap();
+        let other = store.keyspace("other").unwrap();
         for number in 0..count {
-            // Distinct keys of hostile bytes must not become series.
-            let key = [&b"\"\n\0\xff{}"[..], &number.to_le_bytes()].concat();
-            store.put(key.clone(), "value").wait().unwrap();
-            store.get(key.clone()).wait().unwrap();
-            store.get_local(key.clone()).wait().unwrap();
+            // Distinct keys of hostile bytes must not become series: ten of each round, so that there are a
+            // million of them.
+            let key = |kind: u8| [&b"\"\n\0\xff{}"[..], &[kind], &number.to_le_bytes()].concat();
+            store.put(key(0), "value").wait().unwrap();
+            store.get(key(0)).wait().unwrap();
+            store.get_local(key(1)).wait().unwrap();
+            store.delete(key(0)).wait().unwrap();
+            store.compare_and_swap(key(2), Expect::Absent, "").wait().unwrap();
+            store.transact(Transaction::new().put(key(3), "").get(key(4))).wait().unwrap();
+            store.range(RangeQuery::prefix(key(5)).limit(1)).wait().unwrap();
+            other.put(key(6), "").wait().unwrap();
+            crdt.put(key(7), "").wait().unwrap();
+            crdt.get(key(7)).wait().unwrap();
+            crdt.siblings(key(8)).wait().unwrap();
+            crdt.delete(key(9)).wait().unwrap();
             crdt.add("counter", 1).wait().unwrap();
             crdt.counter("counter").wait().unwrap();
+            crdt.range(&RangeQuery::prefix(key(7)).limit(1)).wait().unwrap();
             if number % 10 == 0 {
-                assert_eq!(missing.put(key.clone(), "").wait(), Err(OperationError::KeyspaceMissing));
+                assert_eq!(missing.put(key(0), "").wait(), Err(OperationError::KeyspaceMissing));
                 assert!(matches!(store.get(long.clone()).wait(), Err(OperationError::Limit(_))));
+                assert!(matches!(crdt.put(long.clone(), "").wait(), Err(OperationError::CrdtLimit(_))));
             }
         }
+        store.keyspaces().wait().unwrap();
+        store.drop_keyspace("other").unwrap().wait().unwrap();
         // The answer is discarded, and counted.
         drop(store.put("dropped", ""));
         store.put("after it", "").wait().unwrap();
@@ -62,16 +78,34 @@ fn operations_errors_and_watches_are_counted_exactly() {
     let values = run(COUNT);
     let value = |name: &str| values.get(&format!("x0_kv_{name}")).unwrap_or_else(|| panic!("{name}")).0;
     let (count, tenth) = (f64::from(COUNT), f64::from(COUNT / 10));
-    assert_eq!(value("operation_seconds read linearizable"), count + tenth);
-    assert_eq!(value("operation_seconds write linearizable"), count + tenth + 2.0);
+    // Get and range; of those of which a tenth is refused, as many more.
+    assert_eq!(value("operation_seconds read linearizable"), 2.0 * count + tenth + 1.0);
+    // Two puts, a delete, a compare-and-swap and a transaction; two keyspaces and two puts at the end.
+    assert_eq!(value("operation_seconds write linearizable"), 5.0 * count + tenth + 4.0);
     assert_eq!(value("operation_seconds read local"), count);
-    assert_eq!(value("operation_seconds read crdt"), count);
-    assert_eq!(value("operation_seconds write crdt"), count);
+    assert_eq!(value("operation_seconds read crdt"), 4.0 * count);
+    // A key that is too long never becomes an operation of a CRDT keyspace.
+    assert_eq!(value("operation_seconds write crdt"), 3.0 * count);
     assert_eq!(value("operation_errors_total write keyspace_missing"), tenth);
     assert_eq!(value("operation_errors_total read limit"), tenth);
     let errors = values.iter().filter(|(name, _)| name.starts_with("x0_kv_operation_errors_total"));
     assert_eq!(errors.map(|(_, (value, _))| value).sum::<f64>(), 2.0 * tenth);
-    assert_eq!(value("operations_total linearizable put"), count + tenth + 2.0);
+    for (kind, expected) in [
+        ("get", 2.0 * count + tenth),
+        ("range", count),
+        ("put", 2.0 * count + tenth + 2.0),
+        ("delete", count),
+        ("compare_and_swap", count),
+        ("transaction", count),
+        ("keyspaces", 1.0),
+        ("create_keyspace", 1.0),
+        ("drop_keyspace", 1.0),
+    ] {
+        assert_eq!(value(&format!("operations_total linearizable {kind}")), expected, "{kind}");
+    }
+    for kind in ["get", "siblings", "counter", "range", "put", "add", "delete"] {
+        assert_eq!(value(&format!("operations_total crdt {kind}")), count, "{kind}");
+    }
     assert_eq!((value("operations_waiting"), value("watches")), (0.0, 0.0));
     assert_eq!(values.len(), run(10).len(), "keys became series");
 

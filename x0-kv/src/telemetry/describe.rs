@@ -16,6 +16,11 @@ pub fn describe() {
         "Messages refused because of the role of their sender"
     );
     describe_counter!("x0_kv_crdt_joins_total", Unit::Count, "Deltas of other members that were joined");
+    describe_counter!(
+        "x0_kv_crdt_divergences_total",
+        Unit::Count,
+        "Times that a member with the same events had other contents"
+    );
     describe_counter!("x0_kv_crdt_conflicts_total", Unit::Count, "Conflicts of concurrent writers, by type");
     describe_counter!(
         "x0_kv_crdt_reconciliations_total",
@@ -70,7 +75,11 @@ pub fn describe() {
         "From the submission of an operation to its answer"
     );
     describe_counter!("x0_kv_operation_errors_total", Unit::Count, "Operations that ended in an error");
-    describe_gauge!("x0_kv_operations_waiting", Unit::Count, "Operations submitted and not answered yet");
+    describe_gauge!(
+        "x0_kv_operations_waiting",
+        Unit::Count,
+        "Operations and requests that are not answered yet"
+    );
     describe_counter!("x0_kv_redirects_total", Unit::Count, "Operations sent again to a named leader");
     describe_gauge!("x0_kv_watches", Unit::Count, "Watches that are held");
     describe_counter!(

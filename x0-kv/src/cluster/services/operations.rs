@@ -18,7 +18,7 @@ use crate::request::operation::{Operation, Query};
 use crate::request::outcome::Outcome;
 use crate::request::pending::{Answer, Completion};
 use crate::state::storage::Reader;
-use crate::telemetry::{OperationTelemetry, RedirectTelemetry};
+use crate::telemetry::{OperationTelemetry, RedirectTelemetry, ServingTelemetry};
 use crate::trace::{Trace, Tracing};
 
 /// Requests and answers: one lane, in order.
@@ -100,6 +100,7 @@ pub(crate) struct Operations {
     taken_calls: Vec<Call>,
     taken_queried: Vec<Queried>,
     telemetry: RedirectTelemetry,
+    serving: ServingTelemetry,
     times: OperationTelemetry,
 }
 
@@ -119,6 +120,7 @@ impl Operations {
             taken_calls: Vec::new(),
             taken_queried: Vec::new(),
             telemetry: RedirectTelemetry::new(),
+            serving: ServingTelemetry::new(),
             times: OperationTelemetry::new(),
         }
     }
@@ -275,6 +277,7 @@ impl Service for Operations {
         let is_busy = self.take_in(cx, now, is_raised, bus)?;
         self.carry_out(cx, now, bus);
         self.telemetry.redirects(self.coordinator.redirects());
+        self.serving.requests(self.coordinator.requests());
         for served in self.coordinator.take_served() {
             self.times.served(served.kind, served.took, served.error.as_ref());
         }
