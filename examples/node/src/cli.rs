@@ -290,6 +290,9 @@ pub(crate) struct DoctorArgs {
     /// An HTTP listener of a node with the route "metrics", without TLS; may be repeated
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) http: Vec<SocketAddr>,
+    /// As --http, of a listener with `tls = "mutual"`: the client's SVID is shown; may be repeated
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) https: Vec<SocketAddr>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -30,17 +30,20 @@ pub(crate) fn transport(config: &ClientConfig) -> Result<QuicTransport> {
     let is_ipv6 = peers.iter().any(|(_, address)| address.is_ipv6());
     let bind: SocketAddr =
         if is_ipv6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-    let mut dialling = identity.client_config();
-    if let Some(cluster) = &config.cluster {
-        // The nodes are of that trust domain alone: a node of the client's own has the same numbers.
-        let mut of_cluster = rustls::ClientConfig::clone(&dialling);
-        let verifier = Arc::new(Verifier::new(cluster_bundle(cluster)?));
-        of_cluster.dangerous().set_certificate_verifier(verifier);
-        dialling = Arc::new(of_cluster);
-    }
-    let mut quic = QuicOptions::guest(bind, identity.server_config(), dialling);
+    let mut quic = QuicOptions::guest(bind, identity.server_config(), tls(config, &identity)?);
     quic.peers = peers;
     QuicTransport::bind(quic).context("cannot open a socket")
+}
+
+/// The TLS configuration with which a client reaches the nodes.
+pub(crate) fn tls(config: &ClientConfig, identity: &Identity) -> Result<Arc<rustls::ClientConfig>> {
+    let own = identity.client_config();
+    let Some(cluster) = &config.cluster else { return Ok(own) };
+    // The nodes are of that trust domain alone: a node of the client's own has the same numbers.
+    let mut of_cluster = rustls::ClientConfig::clone(&own);
+    let verifier = Arc::new(Verifier::new(cluster_bundle(cluster)?));
+    of_cluster.dangerous().set_certificate_verifier(verifier);
+    Ok(Arc::new(of_cluster))
 }
 
 /// The bundle of a cluster of another trust domain.

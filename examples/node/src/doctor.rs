@@ -1,11 +1,13 @@
 //! `x0-node doctor`: the health of a cluster as findings, each with its remedy.
 //!
 //! The status of every member comes over QUIC, with the client's identity. Links, SVIDs and disks are in the
-//! metrics of the nodes, which the doctor reads from the HTTP listeners that it is given.
+//! metrics of the nodes, which the doctor reads from the HTTP listeners that it is given: without TLS on the
+//! loopback, and with the client's SVID elsewhere.
 
 mod scrape;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -16,11 +18,12 @@ use crate::cli::DoctorArgs;
 use crate::client::Connection;
 use crate::config::ClientConfig;
 use crate::http::client;
+use crate::identity;
 
 /// The time in which a node must answer, including the connection.
 const LIMIT: Duration = Duration::from_secs(3);
 /// Thresholds, as in deploy/prometheus/rules.yml.
-const LAG_MAX: u64 = 1000;
+const LAG_MAX: u64 = 10_000;
 const FSYNC_MAX: f64 = 0.1;
 const LOSS_MAX: f64 = 0.05;
 const SVID_LEFT_MIN: f64 = 3600.0;
@@ -82,12 +85,15 @@ pub(crate) async fn doctor(args: &DoctorArgs) -> Result<bool> {
     let members: Vec<Member> = members.collect();
     let unreached = connection.explain(anyhow::anyhow!("no node answered"));
     connection.close().await;
-    if members.iter().all(|member| member.status.is_none()) && args.http.is_empty() {
+    if members.iter().all(|member| member.status.is_none()) && args.http.is_empty() && args.https.is_empty() {
         return Err(unreached);
     }
     let mut scrapes = Vec::new();
-    for address in &args.http {
-        let text = client::text(*address, "/metrics").await;
+    let identity = identity::load(&config.trust_domain, &config.svid, &config.bundle)?;
+    let tls = crate::client::tls(&config, &identity)?;
+    let plain = args.http.iter().map(|address| (address, None));
+    for (address, tls) in plain.chain(args.https.iter().map(|address| (address, Some(Arc::clone(&tls))))) {
+        let text = client::text(*address, "/metrics", tls).await;
         scrapes.push((address.to_string(), text.map(|text| Scrape::parse(&text)).ok()));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -185,7 +191,7 @@ fn of_scrapes(scrapes: &[(String, Option<Scrape>)], now: f64) -> Vec<Finding> {
             Severity::Warning,
             "metrics",
             format!("{address} does not answer /metrics"),
-            "name the address of an [[http]] listener with the route \"metrics\" and without TLS",
+            "name an [[http]] listener with the route \"metrics\": --http without TLS, --https with `tls = \"mutual\"`",
         ));
     }
     let read: Vec<(&str, &Scrape)> =
@@ -195,7 +201,7 @@ fn of_scrapes(scrapes: &[(String, Option<Scrape>)], now: f64) -> Vec<Finding> {
             Severity::Warning,
             "metrics",
             "links, SVIDs and disks were not examined".into(),
-            "pass --http with the address of an [[http]] listener of each node",
+            "pass --http or --https with the address of an [[http]] listener of each node",
         ));
         return findings;
     }
@@ -266,7 +272,7 @@ mod tests {
     use super::*;
 
     fn member(number: u64, applied: u64) -> Member {
-        let status = Reached { leader: Some("1".into()), committed: 5000, applied, ..Reached::default() };
+        let status = Reached { leader: Some("1".into()), committed: 50_000, applied, ..Reached::default() };
         Member { node: number.to_string(), address: format!("10.0.0.{number}:7"), status: Some(status) }
     }
 
@@ -276,9 +282,9 @@ mod tests {
 
     #[test]
     fn members_are_judged() {
-        let mut members = vec![member(1, 5000), member(2, 4990), member(3, 5000)];
+        let mut members = vec![member(1, 50_000), member(2, 49_900), member(3, 50_000)];
         assert!(of_members(&members).iter().all(|finding| finding.severity == Severity::Ok));
-        members[1].status.as_mut().unwrap().applied = 100;
+        members[1].status.as_mut().unwrap().applied = 39_999;
         members[2].status.as_mut().unwrap().is_short_of_space = true;
         let findings = of_members(&members);
         assert_eq!(worst(&findings, "lag"), Severity::Warning);
@@ -294,7 +300,7 @@ mod tests {
         }
         assert_eq!(worst(&of_members(&members), "leader"), Severity::Critical);
         // One of five is a warning.
-        let mut five: Vec<Member> = (1..=5).map(|number| member(number, 5000)).collect();
+        let mut five: Vec<Member> = (1..=5).map(|number| member(number, 50_000)).collect();
         five[4].status = None;
         assert_eq!(worst(&of_members(&five), "members"), Severity::Warning);
         assert!(table(&of_members(&five)).contains("remedy: start the members"));

@@ -1,10 +1,13 @@
 //! The HTTP front of a node: `[[http]]` listeners, each with its routes and a TLS mode.
 //!
-//! It runs on a thread and a runtime of its own, so that no request delays the node's event loop. Headers,
-//! bodies, connections, requests and their time are bounded. HTTP/1.1 only.
+//! The front runs on a thread and a runtime of its own, so that no request delays the node's event loop.
+//! Headers, bodies, connections, requests and their time are bounded, and no number of clients keeps a probe from
+//! its answer. HTTP/1.1 only.
 
 pub(crate) mod client;
 pub(crate) mod config;
+mod connections;
+mod late;
 pub(crate) mod problem;
 mod tls;
 
@@ -17,6 +20,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use hyper::service::Service as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,13 +31,16 @@ use x0_identity::Identity;
 use x0_kv::trace::Context as TraceContext;
 
 use self::config::{HttpConfig, Route};
+use self::connections::{Connections, Slot};
+pub(crate) use self::late::Late;
 use self::problem::Problem;
 use crate::log::Log;
 use crate::observe::{telemetry, trace};
 
-/// Most connections of one listener; further ones wait to be accepted.
+/// Most connections of one listener. A further one ends the one that has been silent for longest.
 const CONNECTIONS_MAX: usize = 256;
-/// Most requests of one listener that are carried out at a time; further ones get the answer 429.
+/// Most requests of one listener that are carried out at a time; further ones get the answer 429. Probes do not
+/// count.
 const REQUESTS_MAX: usize = 64;
 const HEADERS_MAX: usize = 64;
 const HEAD_LEN_MAX: usize = 16 << 10;
@@ -41,6 +48,8 @@ const HEAD_LEN_MAX: usize = 16 << 10;
 const HEAD_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 /// The time for a whole request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// The time in which a client must take some of its answer.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The running listeners. Dropping it ends them.
 #[derive(Debug)]
@@ -48,10 +57,11 @@ pub(crate) struct Http {
     _stop: oneshot::Sender<()>,
 }
 
-/// Binds all listeners and serves them. `router` makes the routes of one kind.
+/// Binds all listeners and serves them. `router` makes the routes of one kind. A listener with the mode `mutual`
+/// needs the identity.
 pub(crate) fn start(
     listeners: &[HttpConfig],
-    identity: &Identity,
+    identity: Option<&Identity>,
     log: &Log,
     router: impl Fn(Route) -> Router,
 ) -> Result<Http> {
@@ -83,16 +93,19 @@ pub(crate) fn start(
     Ok(Http { _stop: stop })
 }
 
-/// The routes with the limits of requests, and problems for what is not there.
+/// The routes with the limits of requests.
 pub(crate) fn bounded(routes: Router) -> Router {
     let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
     let limit = move |request: Request, next: Next| {
         let slots = Arc::clone(&slots);
         async move {
-            let Ok(_slot) = slots.try_acquire() else {
+            // A probe that is refused beside slow requests would have a healthy node restarted.
+            let is_probe = telemetry::is_probe(telemetry::endpoint(request.uri().path()));
+            let slot = if is_probe { None } else { slots.try_acquire().ok() };
+            if slot.is_none() && !is_probe {
                 return Problem::new(429, "too many requests are being carried out: try again later")
                     .into_response();
-            };
+            }
             match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
                 Ok(response) => response,
                 Err(_) => {
@@ -101,14 +114,16 @@ pub(crate) fn bounded(routes: Router) -> Router {
             }
         }
     };
+    with_problems(routes).layer(from_fn(limit)).layer(from_fn(traced)).layer(from_fn(count))
+}
+
+/// The routes, with problems for what is not there.
+fn with_problems(routes: Router) -> Router {
     routes
         .fallback(|| async {
             Problem::new(404, "there is no such resource: compare the path with the documentation")
         })
         .method_not_allowed_fallback(|| async { Problem::new(405, "the resource does not have this method") })
-        .layer(from_fn(limit))
-        .layer(from_fn(traced))
-        .layer(from_fn(count))
 }
 
 /// Counts and times requests, those that the limits refuse included.
@@ -135,10 +150,8 @@ async fn traced(request: Request, next: Next) -> Response {
 async fn accept(socket: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, routes: Router) {
     // Fails only outside of a runtime.
     let Ok(socket) = tokio::net::TcpListener::from_std(socket) else { return };
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Connections::new(CONNECTIONS_MAX);
     loop {
-        // The semaphore is never closed.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
@@ -147,28 +160,42 @@ async fn accept(socket: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, rou
                 continue;
             }
         };
-        let (tls, routes) = (tls.clone(), routes.clone());
-        tokio::spawn(async move {
+        let (tls, routes, slot) = (tls.clone(), routes.clone(), connections.take());
+        let number = slot.number();
+        let task = tokio::spawn(async move {
             match tls {
-                None => serve(stream, routes).await,
+                None => serve(stream, routes, &slot).await,
                 Some(tls) => {
                     // A client that is refused learns it from the handshake.
                     if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_LIMIT, tls.accept(stream)).await {
-                        serve(stream, routes).await;
+                        serve(stream, routes, &slot).await;
                     }
                 }
             }
-            drop(slot);
         });
+        connections.serves(number, task.abort_handle());
     }
 }
 
 /// Serves one connection to its end. Its errors concern its client alone.
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router, slot: &Slot) {
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     server.max_headers(HEADERS_MAX).max_buf_size(HEAD_LEN_MAX);
-    let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
+    let routes = TowerToHyperService::new(routes);
+    let carry_out = hyper::service::service_fn(|request| {
+        let (busy, answer) = (slot.busy(), routes.call(request));
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer
+        }
+    });
+    tokio::select! {
+        _ = server.serve_connection(TokioIo::new(slot.watch(stream)), carry_out) => {}
+        // A client that does not read would keep its answer in memory for ever.
+        () = slot.stalled(STALL_LIMIT) => {}
+    }
 }
 
 /// The body of a request, of at most `len_max` bytes.

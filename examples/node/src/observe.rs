@@ -79,21 +79,8 @@ impl Observe {
         }
     }
 
-    /// Has the identity and the peers observed, before the node starts.
-    pub(crate) fn starting(
-        &self,
-        identity: &Identity,
-        peers: &PeerBook,
-        mesh: Option<&Arc<NodeMesh>>,
-        log: &Log,
-    ) -> Result<()> {
-        self.health.starting(identity.clone());
-        if let Some(metrics) = &self.metrics {
-            metrics.peers(peers.clone());
-            if let Some(mesh) = mesh {
-                metrics.mesh(Arc::clone(mesh));
-            }
-        }
+    /// Starts the thread that keeps the outputs current.
+    pub(crate) fn begin(&self, log: &Log) -> Result<()> {
         let (observe, log) = (self.clone(), log.clone());
         let turn = move || {
             loop {
@@ -104,6 +91,17 @@ impl Observe {
         // The thread ends with the process.
         std::thread::Builder::new().name("observe".into()).spawn(turn).context("cannot start a thread")?;
         Ok(())
+    }
+
+    /// Has the identity and the peers observed, before the node starts.
+    pub(crate) fn starting(&self, identity: &Identity, peers: &PeerBook, mesh: Option<&Arc<NodeMesh>>) {
+        self.health.starting(identity.clone());
+        if let Some(metrics) = &self.metrics {
+            metrics.peers(peers.clone());
+            if let Some(mesh) = mesh {
+                metrics.mesh(Arc::clone(mesh));
+            }
+        }
     }
 
     /// Observes the node from now on. Spawns the beat on the runtime of the caller, which is that of the

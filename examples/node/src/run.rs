@@ -27,8 +27,8 @@ use crate::control::{self, CrdtState, Digest, Order, Reply, Status};
 use crate::fatal::{self, Panics};
 use crate::federation::Federation;
 use crate::heal::Healer;
-use crate::http::Http;
-use crate::http::config::{HttpConfig, Route};
+use crate::http::config::{HttpConfig, Route, TlsMode};
+use crate::http::{Http, Late};
 use crate::identity::files::Files;
 use crate::identity::report::SharedRenewing;
 use crate::log::Log;
@@ -94,6 +94,10 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let observe = Observe::install(&config, &log)?;
     fatal::end_after_stop(&log)?;
     let panics = Panics::watch(&log);
+    observe.begin(&log)?;
+    // Probes are answered while the node waits for its SVID, and while it reads its log.
+    let rag_routes = Late::default();
+    let front = listen(&config, &observe, None, &rag_routes, &log)?;
     let renewing = SharedRenewing::default();
     if let Some(issuer) = &config.issuer {
         let has_svid = identity::renew::start(&config, issuer, &renewing, &log)?;
@@ -132,8 +136,8 @@ async fn start(args: &RunArgs) -> Result<Running> {
     quic.identity = Some(identity.clone());
     let (transport, mesh) = mesh::transport(&config, &identity, quic, args.control)?;
     let peers = transport.peers();
-    observe.starting(&identity, &peers, mesh.as_ref(), &log)?;
-    let early = early_listeners(&config, &observe, &identity, &log)?;
+    observe.starting(&identity, &peers, mesh.as_ref());
+    let mutual = listen(&config, &observe, Some(&identity), &rag_routes, &log)?;
     let (transport, faults) = FaultInjector::new(transport);
     log.event("listening", format!("address={} identity={}", config.listen, identity.spiffe_id()));
 
@@ -214,7 +218,11 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let status = node.status();
     log.event("started", format!("data={} applied={}", config.data_dir.display(), status.applied));
     observe.started(&node);
-    let (rag, late) = services(&config, &node, &observe, &identity, &log)?;
+    let folder = config.data_dir.join("rag");
+    let rag = config.rag.as_ref().map(|rag| Rag::start(rag, &folder, node.store(), &log)).transpose()?;
+    if let Some(rag) = &rag {
+        rag_routes.set(rag.router());
+    }
     Ok(Running {
         config,
         node,
@@ -230,50 +238,28 @@ async fn start(args: &RunArgs) -> Result<Running> {
         panics,
         observe,
         federation,
-        _services: (rag, [early, late]),
+        _services: (rag, [front, mutual]),
     })
 }
 
-/// Starts the listeners that need nothing of the node, so that probes are answered while it reads its log.
-fn early_listeners(
+/// Starts the listeners with the mode `mutual` if there is an identity, else the others.
+fn listen(
     config: &NodeConfig,
     observe: &Observe,
-    identity: &Identity,
+    identity: Option<&Identity>,
+    rag: &Late,
     log: &Log,
 ) -> Result<Option<Http>> {
-    let listeners: Vec<HttpConfig> = config.http.iter().filter(|one| !needs_node(one)).cloned().collect();
+    let wanted = |one: &&HttpConfig| (one.tls == TlsMode::Mutual) == identity.is_some();
+    let listeners: Vec<HttpConfig> = config.http.iter().filter(wanted).cloned().collect();
     if listeners.is_empty() {
         return Ok(None);
     }
-    http::start(&listeners, identity, log, |route| observe.router(route)).map(Some)
-}
-
-/// Whether a listener serves the data of the node.
-fn needs_node(listener: &HttpConfig) -> bool {
-    listener.routes.contains(&Route::Rag)
-}
-
-/// Starts what `[rag]` and the listeners that serve it ask for.
-fn services(
-    config: &NodeConfig,
-    node: &Node,
-    observe: &Observe,
-    identity: &Identity,
-    log: &Log,
-) -> Result<(Option<Rag>, Option<Http>)> {
-    let folder = config.data_dir.join("rag");
-    let rag = config.rag.as_ref().map(|rag| Rag::start(rag, &folder, node.store(), log)).transpose()?;
-    let listeners: Vec<HttpConfig> = config.http.iter().filter(|one| needs_node(one)).cloned().collect();
-    if listeners.is_empty() {
-        return Ok((rag, None));
-    }
     let router = |route: Route| match route {
-        // The configuration was refused if it has this route and no section [rag].
-        Route::Rag => rag.as_ref().map(Rag::router).unwrap_or_default(),
+        Route::Rag => rag.router("/api/v1/rag"),
         route => observe.router(route),
     };
-    let http = http::start(&listeners, identity, log, router)?;
-    Ok((rag, Some(http)))
+    http::start(&listeners, identity, log, router).map(Some)
 }
 
 /// The error of a node that did not start, with the command that helps.

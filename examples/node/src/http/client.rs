@@ -1,6 +1,7 @@
-//! Requests of the command line to a node on the loopback, without TLS.
+//! Requests of the command line to a node.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +9,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use pki_types::ServerName;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::problem::Problem;
 
@@ -47,16 +52,37 @@ pub(crate) async fn try_ask<T: DeserializeOwned>(
     Ok(Err(problem.unwrap_or_else(|_| Problem::new(status.as_u16(), String::from_utf8_lossy(&body)))))
 }
 
-/// Reads a path as text.
-pub(crate) async fn text(address: SocketAddr, path: &str) -> Result<String> {
-    let (status, body) =
-        tokio::time::timeout(LIMIT, exchange(address, "GET", path, "text/plain", Bytes::new()))
-            .await
-            .with_context(|| format!("the node at {address} did not answer within {LIMIT:?}"))??;
+/// Reads a path as text; over TLS, if there is a configuration.
+pub(crate) async fn text(
+    address: SocketAddr,
+    path: &str,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Result<String> {
+    let asked = async {
+        let stream = connect(address).await?;
+        let Some(tls) = tls else {
+            return exchange_over(stream, address, "GET", path, "text/plain", Bytes::new()).await;
+        };
+        // The SPIFFE ID is checked, and no host name.
+        let name = ServerName::try_from("x0-node").context("the name of the server is not valid")?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await;
+        let stream =
+            stream.with_context(|| format!("no TLS with {address}: use `tls = \"mutual\"` there"))?;
+        exchange_over(stream, address, "GET", path, "text/plain", Bytes::new()).await
+    };
+    let (status, body) = tokio::time::timeout(LIMIT, asked)
+        .await
+        .with_context(|| format!("the node at {address} did not answer within {LIMIT:?}"))??;
     if !status.is_success() {
         bail!("the node at {address} answers {path} with {status}: give the listener the route");
     }
     Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    TcpStream::connect(address).await.with_context(|| {
+        format!("cannot reach a node at http://{address}: start one with an [[http]] listener there, or name another --address")
+    })
 }
 
 async fn exchange(
@@ -66,9 +92,17 @@ async fn exchange(
     content_type: &str,
     body: Bytes,
 ) -> Result<(hyper::StatusCode, Bytes)> {
-    let stream = tokio::net::TcpStream::connect(address).await.with_context(|| {
-        format!("cannot reach a node at http://{address}: start one with an [[http]] listener there, or name another --address")
-    })?;
+    exchange_over(connect(address).await?, address, method, path, content_type, body).await
+}
+
+async fn exchange_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: Bytes,
+) -> Result<(hyper::StatusCode, Bytes)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .context("the node does not speak HTTP")?;

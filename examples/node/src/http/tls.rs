@@ -12,12 +12,12 @@ use x0_identity::Identity;
 
 use super::config::{HttpConfig, TlsMode};
 
-/// The acceptor of a listener; `None` without TLS.
-pub(crate) fn acceptor(listener: &HttpConfig, identity: &Identity) -> Result<Option<TlsAcceptor>> {
+/// The acceptor of a listener; `None` without TLS. The mode `mutual` needs the identity.
+pub(crate) fn acceptor(listener: &HttpConfig, identity: Option<&Identity>) -> Result<Option<TlsAcceptor>> {
     let config = match (listener.tls, &listener.certificate, &listener.key) {
         (TlsMode::Off, ..) => return Ok(None),
-        // This configuration reads the current SVID and bundle at each handshake.
-        (TlsMode::Mutual, ..) => identity.server_config(),
+        // The configuration of the identity reads the current SVID and bundle at each handshake.
+        (TlsMode::Mutual, ..) => identity.context("`tls = \"mutual\"` needs an SVID")?.server_config(),
         (TlsMode::Server, Some(certificate), Some(key)) => Arc::new(from_files(certificate, key)?),
         (TlsMode::Server, ..) => anyhow::bail!("`tls = \"server\"` needs `certificate` and `key`"),
     };

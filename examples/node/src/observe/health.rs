@@ -95,8 +95,14 @@ pub(crate) fn findings(reading: &Reading, limits: &ObserveConfig) -> [Finding; C
             is_started,
             State::Degraded,
             "the node has started".into(),
-            "the node reads its log and its data".into(),
-            "wait; the time grows with the log since the last checkpoint",
+            match left {
+                None => "the node waits for its first SVID".into(),
+                Some(_) => "the node reads its log and its data".into(),
+            },
+            match left {
+                None => "wait for the issuer; if it does not answer, see `issuer-unreached` in the log",
+                Some(_) => "wait; the time grows with the log since the last checkpoint",
+            },
             true,
         ),
         finding(

@@ -134,10 +134,18 @@ mod tests {
     #[test]
     fn the_table_of_probes() {
         type Change = fn(&mut Reading);
-        let table: [(&str, Change, u16, u16, State, &str); 8] = [
+        let table: [(&str, Change, u16, u16, State, &str); 9] = [
             ("healthy", |_| {}, 200, 200, State::Ok, ""),
             ("quorum lost", |r| r.is_leader_known = false, 200, 503, State::Degraded, "leader"),
             ("starting", |r| r.beat_age = None, 200, 503, State::Degraded, "start"),
+            (
+                "waiting for an SVID",
+                |r| (r.beat_age, r.svid_not_after) = (None, None),
+                200,
+                503,
+                State::Degraded,
+                "start",
+            ),
             ("catching up", |r| r.applied = 3999, 200, 503, State::Degraded, "replication"),
             ("disk full", |r| r.is_disk_short = true, 200, 503, State::Degraded, "disk"),
             (

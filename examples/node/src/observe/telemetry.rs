@@ -98,6 +98,11 @@ pub(crate) fn error(component: &'static str) {
     counter!("x0_node_errors_total", "component" => component).increment(1);
 }
 
+/// Whether an endpoint answers a probe.
+pub(crate) fn is_probe(endpoint: &str) -> bool {
+    matches!(endpoint, "livez" | "readyz" | "health")
+}
+
 /// The label of a path. Unknown paths share one, so that a caller cannot make series.
 pub(crate) fn endpoint(path: &str) -> &'static str {
     let first = path.split('/').nth(1).unwrap_or_default();

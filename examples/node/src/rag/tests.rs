@@ -46,7 +46,7 @@ impl Front {
         let file = (tls == TlsMode::Server).then(|| folder.path().join("svid.pem"));
         let listener =
             HttpConfig { address, routes: vec![Route::Rag], tls, certificate: file.clone(), key: file };
-        let http = crate::http::start(&[listener], &identity, &log, |_| rag.router()).unwrap();
+        let http = crate::http::start(&[listener], Some(&identity), &log, |_| rag.router()).unwrap();
         Front { address, identity, folder, _http: http }
     }
 
@@ -316,7 +316,7 @@ async fn tls_modes_keep_their_word() {
     };
     let error = crate::http::start(
         &[listener],
-        &server.identity,
+        Some(&server.identity),
         &Log::start("test", Default::default()).unwrap(),
         |_| axum::Router::new(),
     );
