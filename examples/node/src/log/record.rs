@@ -58,21 +58,34 @@ impl Level {
 }
 
 /// The components of events.
-pub(crate) const COMPONENTS: [&str; 10] =
-    ["node", "consensus", "mesh", "identity", "disk", "scrub", "kv", "crdt", "rag", "observe"];
+pub(crate) const COMPONENTS: [&str; 11] =
+    ["node", "consensus", "mesh", "identity", "disk", "scrub", "kv", "crdt", "rag", "observe", "heal"];
 
 /// The level and the component of an event.
 pub(crate) fn class(event: &str) -> (Level, &'static str) {
-    match event {
+    known(event).unwrap_or((Level::Info, "node"))
+}
+
+/// As [`class`], of the events of this program.
+fn known(event: &str) -> Option<(Level, &'static str)> {
+    Some(match event {
         "panic" | "stop-forced" | "node-failed" | "node-hung" | "supervisor-failed" => (Level::Error, "node"),
+        "started" | "stopped" | "node-started" | "node-ready" | "supervisor-stopped" => (Level::Info, "node"),
+        "node-restart" => (Level::Warning, "node"),
         "leader" | "election" | "membership" | "voting" => (Level::Info, "consensus"),
         "no-leader" | "waiting-for-founders" | "rejoining" | "waiting-to-be-added" => {
             (Level::Warning, "consensus")
         }
         "peer-up" | "listening" | "peer-resolved" => (Level::Info, "mesh"),
         "peer-silent" | "peer-down" | "peer-unreached" | "peer-unresolved" => (Level::Warning, "mesh"),
-        "identity-rotated" => (Level::Info, "identity"),
-        "reload-failed" => (Level::Error, "identity"),
+        "identity-rotated" | "identity-issued" | "issued" | "issuer-listening" | "bundle-changed"
+        | "bundle-received" | "federated-bundle" | "federation-changed" | "federation-ended" => {
+            (Level::Info, "identity")
+        }
+        "revoked" | "issuance-refused" | "issuer-unreached" | "waiting-for-identity" => {
+            (Level::Warning, "identity")
+        }
+        "reload-failed" | "issuance-failed" | "federation-failed" => (Level::Error, "identity"),
         "no-space" | "set-aside" => (Level::Error, "disk"),
         "space-available" => (Level::Info, "disk"),
         "scrub-completed" | "scrub-repaired" => (Level::Info, "scrub"),
@@ -84,8 +97,13 @@ pub(crate) fn class(event: &str) -> (Level, &'static str) {
         "rag-failed" => (Level::Error, "rag"),
         "health-restored" | "http-listening" => (Level::Info, "observe"),
         "health-impaired" | "log-lines-dropped" => (Level::Warning, "observe"),
-        _ => (Level::Info, "node"),
-    }
+        "heal" | "heal-approved" | "heal-acknowledged" | "heal-resumed" | "heal-records-resumed" => {
+            (Level::Info, "heal")
+        }
+        "heal-paused" => (Level::Warning, "heal"),
+        "heal-records-failed" | "heal-pause-unreadable" => (Level::Error, "heal"),
+        _ => return None,
+    })
 }
 
 /// The line of a record, with its end. Whatever the details hold, it is one line of at most
@@ -244,6 +262,9 @@ fn boundary(text: &str, at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use serde_json::Value;
 
     use super::*;
@@ -341,10 +362,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_class_names_a_component() {
-        for event in ["leader", "panic", "peer-up", "reload-failed", "no-space", "rag-failed", "unheard-of"] {
-            assert!(COMPONENTS.contains(&class(event).1), "{event}");
+    /// The events that the sources of this program name, tests left out.
+    fn events_of_sources(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                events_of_sources(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let program = text.split("#[cfg(test)]").next().unwrap_or_default();
+            if path.ends_with("tests.rs") {
+                continue;
+            }
+            // What follows `.event(`, if that is a literal.
+            let names =
+                program.split(".event(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
         }
+    }
+
+    #[test]
+    fn every_event_of_the_program_has_a_class() {
+        let mut events = BTreeSet::new();
+        events_of_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut events);
+        assert!(events.len() > 40 && events.contains("federation-failed"), "{events:?}");
+        // Named by variables.
+        let chosen = ["no-space", "space-available", "peer-down", "peer-unreached", "health-impaired"];
+        for event in events.iter().map(String::as_str).chain(chosen) {
+            let (_, component) = known(event).unwrap_or_else(|| panic!("{event} has no class"));
+            assert!(COMPONENTS.contains(&component), "{event}");
+        }
+        assert_eq!(class("unheard-of"), (Level::Info, "node"));
     }
 }
