@@ -22,8 +22,6 @@ use crate::row::{self, Better, Row, ratio};
 use crate::statistics::median;
 use crate::{process, procfs};
 
-/// The share of the operations that is traced.
-const TRACE_RATIO: f64 = 0.01;
 /// The time in which a cluster must respond after the start.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Scrapes of each server for the processor time of one.
@@ -48,6 +46,9 @@ pub(crate) struct Options {
     /// Numbers of clients, each with one request in flight
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
     clients: Vec<usize>,
+    /// The share of the operations that is traced
+    #[arg(long, default_value_t = 0.01)]
+    trace_ratio: f64,
     /// Measure x0 alone
     #[arg(long)]
     without_etcd: bool,
@@ -91,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut systems = Vec::new();
     let live = Receiver::start(Answer::Accept)?;
-    let traces = |receiver: &Receiver| Some((receiver.port(), TRACE_RATIO));
+    let traces = |receiver: &Receiver| Some((receiver.port(), options.trace_ratio));
     let off = x0::Outputs::default();
     let scraped = x0::Outputs { metrics: true, ..off };
     let mut variants = vec![("x0, all off", off)];

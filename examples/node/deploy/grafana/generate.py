@@ -31,6 +31,12 @@ DASHBOARDS = {
         ("Round-trip time", "s", [(f"x0_mesh_peer_rtt_seconds{{{JOB}}}", "{{instance}} to {{peer}}")]),
         ("Loss", "percentunit", [(f"x0_mesh_peer_loss_ratio{{{JOB}}}", "{{instance}} to {{peer}}")]),
         ("Age of the last message", "s", [(f"x0_mesh_peer_last_message_age_seconds{{{JOB}}}", "{{instance}} from {{peer}}")]),
+        ("Link quality", "percentunit", [(f"x0_mesh_link_quality{{{JOB}}}", "{{instance}} to {{peer}} {{direction}}")]),
+        ("Routes", "short", [(rate("x0_mesh_route_changes_total", "instance"), "{{instance}} changes/s"),
+                             (f"count by (instance) (x0_mesh_path_metric{{{JOB}}})", "{{instance}} destinations")]),
+        ("Failovers", "short", [(rate("x0_mesh_failovers_total", "instance, cause"), "{{instance}} {{cause}}")]),
+        ("Adaptation", "short", [(rate("x0_mapek_events_total", "instance, event"), "{{instance}} {{event}}"),
+                                 (f"x0_mapek_unhealthy{{{JOB}}}", "{{instance}} unhealthy")]),
         ("Reconnections", "short", [(rate("x0_mesh_reconnections_total", "instance"), "{{instance}}")]),
         ("Handshake failures", "short", [(rate("x0_mesh_handshake_failures_total", "instance, reason"), "{{instance}} {{reason}}")]),
         ("Bytes", "Bps", [(rate("x0_mesh_sent_bytes_total", "instance"), "{{instance}} sent"),
@@ -94,12 +100,6 @@ def build(name, title, panels):
 
 def main():
     folder = pathlib.Path(__file__).parent
-    if sys.argv[1:] == ["--expressions"]:
-        for _, panels in DASHBOARDS.values():
-            for _, _, queries in panels:
-                for expression, _ in queries:
-                    print(expression.replace("$__rate_interval", "1m").replace("$job", "x0.*"))
-        return 0
     stale = []
     for name, (title, panels) in DASHBOARDS.items():
         path, text = folder / f"{name}.json", build(name, title, panels)

@@ -91,11 +91,17 @@ impl Metrics {
         if let Some((mesh, gauges)) = &mut *self.0.mesh.lock().unwrap_or_else(PoisonError::into_inner) {
             mesh.publish(gauges);
         }
-        let mut text = self.0.handle.render();
+        let mut text = without_nan(&self.0.handle.render());
         self.0.process.write(&mut text);
         telemetry::scrape(begun.elapsed(), text.len());
         text
     }
+}
+
+/// The text without the samples that have no value: those of peers that are gone, and of what is not known. A
+/// sample that is NaN would make each sum over it NaN.
+fn without_nan(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")).collect()
 }
 
 async fn read(State(metrics): State<Metrics>) -> Response {
@@ -103,11 +109,12 @@ async fn read(State(metrics): State<Metrics>) -> Response {
 }
 
 fn builder() -> Result<PrometheusBuilder> {
-    let few = [
+    let few: [(&str, Buckets); 5] = [
         ("x0_node_http_request_seconds", REQUEST),
         ("x0_consensus_snapshot_seconds", REQUEST),
         ("x0_kv_checkpoint_seconds", REQUEST),
         ("x0_ml_stage_seconds", STAGE),
+        ("x0_mapek_loop_seconds", REQUEST),
     ];
     let fine = FINE_NAMES.map(|name| (name, FINE));
     let mut builder = PrometheusBuilder::new().set_buckets(&bounds(COARSE));
@@ -195,6 +202,20 @@ mod tests {
             let found = quantile(&text, part);
             assert!((found / exact - 1.0).abs() <= 0.1, "p{part}: {found} instead of {exact}");
         }
+    }
+
+    #[test]
+    fn a_sample_without_a_value_is_left_out() {
+        let recorder = builder().unwrap().build_recorder();
+        for (peer, value) in [("1", 1.0), ("2", f64::NAN), ("3", f64::INFINITY)] {
+            let key = Key::from_parts("x0_test", vec![Label::new("peer", peer)]);
+            recorder.register_gauge(&key, &METADATA).set(value);
+        }
+        let text = without_nan(&recorder.handle().render());
+        let mut samples: Vec<&str> = text.lines().filter(|line| line.starts_with("x0_test{")).collect();
+        samples.sort_unstable();
+        assert_eq!(samples, ["x0_test{peer=\"1\"} 1", "x0_test{peer=\"3\"} inf"], "{text}");
+        assert!(text.contains("# TYPE x0_test gauge\n"));
     }
 
     #[test]

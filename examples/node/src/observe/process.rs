@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The unit of times in /proc: USER_HZ, which is 100 on every architecture of Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
-const PAGE_LEN: u64 = 4096;
 
 /// The process when this was made.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ impl Process {
             "process_resident_memory_bytes",
             "gauge",
             "Resident memory.",
-            field(24).map(|pages| pages * PAGE_LEN as f64),
+            field(24).map(|pages| pages * rustix::param::page_size() as f64),
         );
         put("process_virtual_memory_bytes", "gauge", "Virtual memory.", field(23));
         put("process_threads", "gauge", "Threads.", field(20));

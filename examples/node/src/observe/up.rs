@@ -161,9 +161,18 @@ fn alertmanager_yml(webhook: Option<&str>) -> String {
         None => String::new(),
     };
     format!(
-        "route: {{receiver: local, group_by: [job, alertname], group_wait: 2s, group_interval: 5s}}\nreceivers:\n  - name: \
-         local{receiver}\n"
+        "route: {{receiver: local, group_by: [job, alertname], group_wait: 2s, group_interval: 5s}}\n{}receivers:\n  - \
+         name: local{receiver}\n",
+        inhibitions()
     )
+}
+
+/// What silences what, as in the delivered configuration of the Alertmanager.
+fn inhibitions() -> &'static str {
+    let text = include_str!("../../deploy/alertmanager/alertmanager.yml");
+    let from = text.find("inhibit_rules:").unwrap_or(text.len());
+    let to = text.find("receivers:\n").unwrap_or(text.len());
+    text.get(from..to).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -179,6 +188,8 @@ mod tests {
             "{text}"
         );
         assert!(alertmanager_yml(Some("http://127.0.0.1:1/x")).contains("{url: \"http://127.0.0.1:1/x\"}"));
-        assert!(!alertmanager_yml(None).contains("webhook"));
+        let local = alertmanager_yml(None);
+        assert!(!local.contains("webhook") && local.ends_with("receivers:\n  - name: local\n"), "{local}");
+        assert!(local.contains("\ninhibit_rules:\n") && local.contains("X0NodeDown"), "{local}");
     }
 }

@@ -249,10 +249,7 @@ fn lines_of_the_log_and_requests_over_http_join_their_traces() {
     assert_eq!((spans[0].name.as_str(), spans[0].parent.as_str()), ("http.request", "b7ad6b7169203331"));
 }
 
-/// A write to a CRDT keyspace is one tree as well, with its merge on each other member.
-#[test]
-fn a_write_to_a_crdt_keyspace_is_merged_within_its_trace() {
-    let receiver = Receiver::start();
+fn a_crdt_write_is_one_tree(receiver: &Receiver) {
     let cluster = Cluster::init(3);
     for number in 1..=3 {
         observe(&cluster, number, &format!("traces = \"{}\"\ntrace_ratio = 0.0", receiver.url));
@@ -288,6 +285,23 @@ fn a_write_to_a_crdt_keyspace_is_merged_within_its_trace() {
     let (put, write) = (of("kv.crdt.put")[0], of("kv.crdt.write")[0]);
     assert_eq!((&write.parent, &put.parent), (&put.id, &of("kv.command")[0].id));
     assert!(of("crdt.merge").iter().all(|merge| merge.parent == write.id), "{spans:#?}");
+    let covered = covered(of("kv.command")[0], &spans);
+    assert!(covered >= 0.95, "{covered} of the command is in a span: {spans:#?}");
+}
+
+/// A write to a CRDT keyspace is one tree as well, with its merge on each other member.
+#[test]
+fn a_write_to_a_crdt_keyspace_is_one_tree_with_its_merges() {
+    a_crdt_write_is_one_tree(&Receiver::start());
+}
+
+/// The same in a receiver that others wrote.
+#[test]
+fn oteltap_receives_the_tree_of_a_crdt_write() {
+    match std::env::var(OTELTAP) {
+        Ok(program) => a_crdt_write_is_one_tree(&Receiver::oteltap(&program)),
+        Err(_) => eprintln!("skipped: {OTELTAP} is not set to the path of oteltap"),
+    }
 }
 
 /// What a receiver does with a connection.

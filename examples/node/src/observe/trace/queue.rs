@@ -16,7 +16,7 @@ use super::lines::Lines;
 use crate::observe::telemetry;
 
 /// Most finished spans that wait. Further ones are dropped.
-const WAITING_MAX: usize = 4096;
+const WAITING_MAX: usize = 2048;
 /// Most spans of one request.
 const BATCH_MAX: usize = 512;
 /// The longest time that a span waits for others.
