@@ -1,8 +1,10 @@
-//! A rolling upgrade: members of the version before traces beside members that trace each operation.
+//! A rolling upgrade: members of the version before traces beside members that trace each operation, in
+//! linearizable and CRDT keyspaces.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use x0_kv::CrdtOptions;
 use x0_kv::cluster::Node;
 use x0_kv::trace::{Context, Propagator, Tracing};
 
@@ -30,7 +32,7 @@ async fn upgrade(old: Option<u64>) -> Vec<usize> {
     let mut nodes = Vec::new();
     for number in 1..=NODES {
         let (mux, _) = machine.mux(number);
-        let mut options = machine.options(number);
+        let mut options = machine.options(number).crdt(CrdtOptions::new([7; 16]));
         if Some(number) == old {
             options.message_version_max = 1;
         } else {
@@ -49,15 +51,19 @@ async fn upgrade(old: Option<u64>) -> Vec<usize> {
             for (number, (node, _)) in (1..).zip(&nodes) {
                 let key = format!("{number}/{round}");
                 soon("a write", node.store().put(key.clone(), "value")).await.unwrap();
-                let read = soon("a read", node.store().get(key)).await.unwrap();
+                let read = soon("a read", node.store().get(key.clone())).await.unwrap();
                 assert_eq!(read.unwrap().value, "value");
+                soon("a CRDT write", node.store().crdt().unwrap().put(key, "value")).await.unwrap();
             }
         }
     }
     let applied = nodes.iter().map(|(node, _)| node.status().applied).max().unwrap();
     until("the followers", || nodes.iter().all(|(node, _)| node.status().applied >= applied)).await;
+    let keys = NODES * 10;
+    let crdt = |node: &Node| node.crdt_status().unwrap();
+    until("the CRDT keyspaces", || nodes.iter().all(|(node, _)| crdt(node).keys as u64 == keys)).await;
     for (node, _) in &nodes {
-        assert_eq!(node.status().decode_errors, 0);
+        assert_eq!((node.status().decode_errors, crdt(node).totals.refused), (0, 0));
     }
     counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect()
 }
