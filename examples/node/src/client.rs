@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
-use x0_identity::{NodeId, SpiffeBundle, TrustBundle, TrustDomain, Verifier};
+use x0_identity::{Identity, NodeId, SpiffeBundle, TrustBundle, TrustDomain, Verifier};
 use x0_kv::trace::Tracing;
 use x0_kv::{Client, ClientOptions, Store};
 use x0_mesh::quic::{QuicOptions, QuicTransport};

@@ -198,7 +198,9 @@ impl Executor {
             self.log.push_back(LogJob::Retry);
         }
         self.telemetry.input(now, &input);
+        self.tracer.settle();
         let result = self.replica.handle(now, input);
+        self.trace_campaign();
         if let Err(HandleError::Failed(reason)) = &result {
             self.fail(FatalError::Replica(*reason));
         }
@@ -341,6 +343,15 @@ impl Executor {
         self.telemetry.progress(status.last_index, || self.replica.progress());
     }
 
+    /// Passes the context of an election on to a replica that asks for votes.
+    fn trace_campaign(&mut self) {
+        if self.replica.is_candidate()
+            && let Some(context) = self.tracer.campaign()
+        {
+            self.replica.trace_election(context);
+        }
+    }
+
     /// Sorts one output of the replica.
     fn sort(&mut self, output: Output) {
         self.telemetry.output(&output);
@@ -399,6 +410,8 @@ impl Executor {
             }
             Output::Leader { leader, term, is_self } => {
                 self.tracer.leader(leader, term);
+                // Told to campaign, a follower asks for votes before it reports that the leader is gone.
+                self.trace_campaign();
                 self.event(Event::Leader { leader, term, is_self });
             }
             Output::Membership(membership) => self.event(Event::Membership { membership }),

@@ -397,6 +397,11 @@ impl Replica {
             self.end_sending();
         }
         let is_self = role == StateRole::Leader;
+        match role {
+            StateRole::Leader => self.note_election(),
+            StateRole::Follower => self.traces.election = None,
+            StateRole::PreCandidate | StateRole::Candidate => {}
+        }
         if leader != self.leader || term != self.term || is_self != led {
             self.outputs.push_back(Output::Leader { leader, term, is_self });
         }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use raft::StateRole;
 use raft::eraftpb::Message;
 use x0_identity::NodeId;
 
@@ -18,7 +19,7 @@ const ENTRIES_MAX: usize = 4096;
 pub(crate) struct TracedEntry {
     pub(crate) index: u64,
     /// The term: an entry of another term at this index is another one.
-    term: u64,
+    pub(crate) term: u64,
     /// The token of its proposal, if it was made here.
     #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only spans need it"))]
     pub(crate) token: Option<u64>,
@@ -32,6 +33,8 @@ pub(super) struct Traces {
     entries: VecDeque<TracedEntry>,
     /// Peers that read messages with contexts.
     readers: BTreeSet<NodeId>,
+    /// The context of the election in which this replica asks for votes.
+    pub(super) election: Option<Context>,
 }
 
 impl Traces {
@@ -91,6 +94,26 @@ impl Replica {
     pub(super) fn note_trace(&mut self, token: u64, context: Context) {
         let (index, term) = (self.node.raft.raft_log.last_index(), self.node.raft.term);
         self.traces.note(TracedEntry { index, term, token: Some(token), context });
+    }
+
+    /// Whether it asks for votes.
+    pub(crate) fn is_candidate(&self) -> bool {
+        self.node.raft.state == StateRole::Candidate
+    }
+
+    /// If this replica wins the election, the entry that begins its term has this context.
+    pub(crate) fn trace_election(&mut self, context: Context) {
+        self.traces.election = Some(context);
+    }
+
+    /// The replica leads, and has appended the entry that begins its term.
+    pub(super) fn note_election(&mut self) {
+        let (index, term) = (self.node.raft.raft_log.last_index(), self.node.raft.term);
+        if let Some(context) = self.traces.election.take()
+            && self.has_entry(index, term)
+        {
+            self.traces.note(TracedEntry { index, term, token: None, context });
+        }
     }
 
     /// The contexts of entries that have arrived after the position `index`, with the term of each.

@@ -58,4 +58,10 @@ impl Tracer {
     pub(crate) fn end(&mut self, _: u64, _: bool) {}
 
     pub(crate) fn leader(&mut self, _: Option<NodeId>, _: u64) {}
+
+    pub(crate) fn campaign(&mut self) -> Option<Context> {
+        None
+    }
+
+    pub(crate) fn settle(&mut self) {}
 }

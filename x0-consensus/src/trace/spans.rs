@@ -110,7 +110,17 @@ pub(crate) struct Tracer {
     entries: BTreeMap<u64, EntrySpans>,
     /// The spans of entries of another leader that are not durable here, each with the number of its write.
     appends: VecDeque<(u64, Held)>,
-    election: Option<Held>,
+    election: Option<Election>,
+    /// The part of this replica in an election that another one won in this term, until the next input: the
+    /// entry that begins the term mostly comes in the same message, with the context of the winner's part.
+    elected: Option<(u64, Held)>,
+}
+
+/// The time without a known leader.
+struct Election {
+    span: Held,
+    /// The replica has asked for votes. Its context was read, so that it has no parent any more.
+    is_root: bool,
 }
 
 struct EntrySpans {
@@ -136,6 +146,7 @@ impl Tracer {
             entries: BTreeMap::new(),
             appends: VecDeque::new(),
             election: None,
+            elected: None,
         };
         tracer.leader(None, 0);
         tracer
@@ -172,7 +183,12 @@ impl Tracer {
         if !self.tracing.is_on() {
             return job;
         }
+        let mut elected = self.elected.take();
         for entry in traced {
+            // The first entry of a term is that of its election.
+            if let Some((_, part)) = elected.take_if(|(term, _)| *term == entry.term) {
+                part.0.in_scope(|| self.tracing.adopt(&entry.context));
+            }
             if self.appends.len() >= ENTRIES_MAX {
                 break;
             }
@@ -240,21 +256,34 @@ impl Tracer {
         }
     }
 
+    /// The replica asks for votes. Returns the context of the election, the first time.
+    pub(crate) fn campaign(&mut self) -> Option<Context> {
+        let Election { span: Held(span), is_root } = self.election.as_mut().filter(|one| !one.is_root)?;
+        *is_root = true;
+        span.in_scope(|| self.tracing.current())
+    }
+
+    /// All outputs of the last input were taken: an election that another replica won is over.
+    pub(crate) fn settle(&mut self) {
+        self.elected = None;
+    }
+
     /// The leader or the term has changed.
     pub(crate) fn leader(&mut self, leader: Option<NodeId>, term: u64) {
         match leader {
             None if self.election.is_none() && self.tracing.is_on() => {
                 let node = self.node.map(display);
                 let span = info_span!(parent: None, "consensus.election", node, term = Empty, leader = Empty);
-                self.election = Some(Held(span));
+                self.election = Some(Election { span: Held(span), is_root: false });
             }
             None => {}
             Some(leader) => {
-                if let Some(Held(span)) = &self.election {
-                    span.record("term", term);
-                    span.record("leader", display(leader));
+                let Some(Election { span, is_root }) = self.election.take() else { return };
+                span.0.record("term", term);
+                span.0.record("leader", display(leader));
+                if !is_root {
+                    self.elected = Some((term, span));
                 }
-                self.election = None;
             }
         }
     }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spans::Spans;
+use spans::{Seen, Spans};
 use x0_consensus::driver::{ApplyWorker, Effect, Executor, LogWorker};
 use x0_consensus::trace::{Context, Tracing};
 use x0_consensus::{
@@ -184,7 +184,33 @@ fn context(number: u64) -> Option<Context> {
 
 /// The spans without those of elections.
 fn paths(spans: &Spans) -> Vec<String> {
-    spans.paths().into_iter().filter(|path| path != "consensus.election").collect()
+    spans.paths().into_iter().filter(|path| !path.starts_with("consensus.election")).collect()
+}
+
+#[test]
+fn an_election_is_one_tree_over_the_members() {
+    let spans = Spans::default();
+    let _guard = spans.record();
+    let group = Group::new(&Tracing::new(Arc::new(spans.clone())), [2, 2, 2]);
+    let mut paths = spans.paths();
+    paths.sort();
+    let part = |name: &str| [format!("consensus.election/{name}"), format!("consensus.election/{name}")];
+    let each = |name: &str| [&part(name)[..], &part(name)[..1]].concat();
+    // The part of the winner, those of the others, and on each the entry that begins the term.
+    let mut expected = vec!["consensus.election".to_owned()];
+    expected.extend(each("consensus.append"));
+    expected.extend(each("consensus.append/log.write"));
+    expected.extend(each("consensus.apply"));
+    expected.extend(part("consensus.election"));
+    assert_eq!(paths, expected);
+    drop(group);
+
+    // A member that reads no contexts has a part of its own, and the others theirs in the tree.
+    let spans = Spans::default();
+    let _guard = spans.record();
+    let _group = Group::new(&Tracing::new(Arc::new(spans.clone())), [2, 1, 2]);
+    let count = |path: &str| spans.paths().iter().filter(|other| *other == path).count();
+    assert_eq!((count("consensus.election"), count("consensus.election/consensus.election")), (2, 1));
 }
 
 #[test]
@@ -233,7 +259,8 @@ fn a_write_of_the_log_is_linked_to_each_command() {
         .map(|(number, _)| number)
         .collect();
     assert_eq!(proposals.len(), 3);
-    let writes: Vec<_> = all.iter().filter(|span| span.name == "log.write").collect();
+    let is_of_commands = |span: &&Seen| !spans.path(span).starts_with("consensus.election");
+    let writes: Vec<_> = all.iter().filter(|span| span.name == "log.write").filter(is_of_commands).collect();
     assert_eq!(writes.len(), 3, "one for each member");
     let own = writes.iter().find(|write| write.parent == proposals[0]).unwrap();
     assert_eq!(own.links, proposals);
@@ -278,7 +305,7 @@ fn a_member_of_the_first_version_gets_no_contexts() {
         group.settle();
         group.beat();
         assert_eq!((group.outcomes.clone(), group.with_contexts()), (vec![1], expected));
-        let appends = spans.all().iter().filter(|span| span.name == "consensus.append").count();
+        let appends = paths(&spans).iter().filter(|path| path.ends_with("consensus.append")).count();
         assert_eq!(appends, expected.iter().sum::<usize>());
     }
 }
