@@ -9,28 +9,28 @@
 //! OpenSSL and Go do it; RFC 5280 §6.1.1 (d) leaves that to the application. Its policies do not: the tree
 //! begins below it (§6.1.2).
 
+use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
 use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 
-use crate::x509::{Certificate, EncodingError, Leaf, Signer, to_system_time};
+use crate::x509::{Certificate, EncodingError, Leaf, Name, Signer, to_system_time};
 use crate::{LeafError, RevocationView, TrustBundle};
 
 mod constraints;
 mod error;
-mod names;
 mod policy;
 
 pub use error::{CertificateAt, PathError};
 
-use names::same_name;
 use policy::Policies;
 
 /// Signature checks of one validation. A chain of 8 takes 8; the rest is for issuers of one name with
 /// different keys.
 const SIGNATURES_MAX: usize = 24;
-/// Comparisons of a name with a name constraint in one validation, which take about 50 ns each.
+/// Comparisons of a name with a name constraint in one validation, which take about 50 ns each. To read a
+/// constraint counts as one.
 const COMPARISONS_MAX: usize = 20_000;
 /// Certificates that the search looks at. A chain in order takes one step per certificate.
 const STEPS_MAX: usize = 512;
@@ -68,8 +68,11 @@ pub(crate) fn validate(
 ) -> Result<(), PathError> {
     // One that cannot be read is not on a path; extraneous certificates are allowed (RFC 8446 §4.4.2).
     let intermediates: Vec<_> = intermediates.iter().map(Certificate::parse).collect();
+    let certificates =
+        [Some(leaf)].into_iter().chain(intermediates.iter().map(|parsed| parsed.as_ref().ok()));
+    let presented: Vec<_> = certificates.map(|certificate| certificate.map(Presented::new)).collect();
     let mut search = Search {
-        leaf,
+        presented: &presented,
         intermediates: &intermediates,
         bundle,
         revocations,
@@ -77,6 +80,7 @@ pub(crate) fn validate(
         now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         usage,
         budget: Budget { signatures: SIGNATURES_MAX, comparisons: COMPARISONS_MAX, steps: STEPS_MAX },
+        issuers: std::vec![None; presented.len()],
         signatures: Vec::new(),
         refusal: None,
     };
@@ -95,8 +99,31 @@ enum Stage {
     Signed,
 }
 
+/// A certificate of the peer with its names, whose canonical forms are made once.
+struct Presented<'a> {
+    certificate: &'a Certificate<'a>,
+    issuer: Name<'a>,
+    subject: Name<'a>,
+}
+
+impl<'a> Presented<'a> {
+    fn new(certificate: &'a Certificate<'a>) -> Presented<'a> {
+        Presented {
+            certificate,
+            issuer: Name::new(certificate.issuer),
+            subject: Name::new(certificate.subject),
+        }
+    }
+
+    /// RFC 5280 §3.2: issuer and subject are the same.
+    fn is_self_issued(&self) -> bool {
+        self.issuer.same(&self.subject)
+    }
+}
+
 struct Search<'a> {
-    leaf: &'a Certificate<'a>,
+    /// The certificates of the peer by position, the leaf first; `None` for one that cannot be read.
+    presented: &'a [Option<Presented<'a>>],
     intermediates: &'a [Result<Certificate<'a>, EncodingError>],
     bundle: &'a TrustBundle,
     revocations: &'a RevocationView,
@@ -104,6 +131,9 @@ struct Search<'a> {
     now: i64,
     usage: Usage,
     budget: Budget,
+    /// The certificates that have the name of the issuer of the certificate at this position, once they were
+    /// looked for: two names are compared once, whatever number of paths they lie on.
+    issuers: Vec<Option<Rc<[CertificateAt]>>>,
     /// The signatures that were checked: position of the certificate, its issuer, and whether it verified.
     signatures: Vec<(usize, CertificateAt, bool)>,
     refusal: Option<(Stage, PathError)>,
@@ -118,11 +148,35 @@ impl<'a> Search<'a> {
 
     /// The certificate at a position of the chain as presented. Positions come from the search, which passes
     /// only readable ones.
-    fn presented(&self, position: usize) -> Option<&'a Certificate<'a>> {
-        match position.checked_sub(1) {
-            None => Some(self.leaf),
-            Some(position) => self.intermediates.get(position)?.as_ref().ok(),
+    fn presented(&self, position: usize) -> Option<&'a Presented<'a>> {
+        self.presented.get(position)?.as_ref()
+    }
+
+    /// The certificates that have the name of an issuer, in the order in which they are tried: those whose key
+    /// identifiers fit come first (RFC 5280 §4.2.1.1), and authorities before presented certificates.
+    fn issuers(&mut self, position: usize, of: &Presented<'_>) -> Rc<[CertificateAt]> {
+        if let Some(Some(issuers)) = self.issuers.get(position) {
+            return Rc::clone(issuers);
         }
+        let bundle = self.bundle;
+        let named = bundle.subjects().iter().zip(bundle.authorities()).enumerate();
+        let authorities =
+            named.filter(|(_, (subject, _))| subject.same(&of.issuer)).filter_map(|(index, (_, der))| {
+                Some((CertificateAt::Bundle(index), fits(of.certificate, &Certificate::parse(der).ok()?)))
+            });
+        // The leaf issues nothing.
+        let others = self.presented.iter().enumerate().skip(1);
+        let others = others.filter_map(|(index, other)| Some((index, other.as_ref()?)));
+        let presented = others
+            .filter(|(_, other)| other.subject.same(&of.issuer))
+            .map(|(index, other)| (CertificateAt::Chain(index), fits(of.certificate, other.certificate)));
+        let mut issuers: Vec<_> = authorities.chain(presented).collect();
+        issuers.sort_by_key(|(_, fits)| !fits);
+        let issuers: Rc<[CertificateAt]> = issuers.into_iter().map(|(at, _)| at).collect();
+        if let Some(known) = self.issuers.get_mut(position) {
+            *known = Some(Rc::clone(&issuers));
+        }
+        issuers
     }
 
     /// Looks for issuers of the path's last certificate. `path` holds the positions of the intermediates, the
@@ -133,37 +187,28 @@ impl<'a> Search<'a> {
         let Some(certificate) = self.presented(last) else { return Ok(false) };
         let bundle = self.bundle;
         let mut found = false;
-        // Key identifiers order the candidates (RFC 5280 §4.2.1.1): those that fit come first.
-        for fitting in [true, false] {
-            for (index, subject) in bundle.subjects().iter().enumerate() {
-                if !same_name(subject, certificate.issuer) {
-                    continue;
+        for &issuer in &*self.issuers(last, certificate) {
+            match issuer {
+                CertificateAt::Bundle(index) => {
+                    let Ok(issuer) = Certificate::parse(&bundle.authorities()[index]) else { continue };
+                    found = true;
+                    match self.validate(path, index, &issuer) {
+                        Ok(()) => return Ok(true),
+                        Err((_, error @ (PathError::Signatures | PathError::Comparisons))) => {
+                            return Err(error);
+                        }
+                        Err((stage, error)) => self.refuse(stage, error),
+                    }
                 }
-                let Ok(issuer) = Certificate::parse(&bundle.authorities()[index]) else { continue };
-                if fits(certificate, &issuer) != fitting {
-                    continue;
-                }
-                found = true;
-                match self.validate(path, index, &issuer) {
-                    Ok(()) => return Ok(true),
-                    Err((_, error @ (PathError::Signatures | PathError::Comparisons))) => return Err(error),
-                    Err((stage, error)) => self.refuse(stage, error),
-                }
-            }
-            for position in 1..=self.intermediates.len() {
-                if path.contains(&position) {
-                    continue;
-                }
-                let Some(issuer) = self.presented(position) else { continue };
-                if fits(certificate, issuer) != fitting || !same_name(issuer.subject, certificate.issuer) {
-                    continue;
-                }
-                found = true;
-                path.push(position);
-                let valid = self.extend(path);
-                path.pop();
-                if valid? {
-                    return Ok(true);
+                CertificateAt::Chain(position) if path.contains(&position) => {}
+                CertificateAt::Chain(position) => {
+                    found = true;
+                    path.push(position);
+                    let valid = self.extend(path);
+                    path.pop();
+                    if valid? {
+                        return Ok(true);
+                    }
                 }
             }
         }
@@ -193,7 +238,7 @@ impl<'a> Search<'a> {
         let mut issuer =
             (CertificateAt::Bundle(anchor), authority.public_key_algorithm, authority.public_key);
         for &position in &positions {
-            let Some(certificate) = self.presented(position) else { continue };
+            let Some(Presented { certificate, .. }) = self.presented(position) else { continue };
             self.check_signature(certificate, position, issuer).map_err(|error| (Stage::Unsigned, error))?;
             issuer =
                 (CertificateAt::Chain(position), certificate.public_key_algorithm, certificate.public_key);
@@ -251,10 +296,11 @@ impl<'a> Search<'a> {
         let mut policies = Policies::new(positions.len());
 
         for (index, &position) in positions.iter().enumerate() {
-            let Some(certificate) = self.presented(position) else { continue };
+            let Some(presented) = self.presented(position) else { continue };
+            let certificate = presented.certificate;
             let at = CertificateAt::Chain(position);
             let last = index + 1 == positions.len();
-            let self_issued = same_name(certificate.issuer, certificate.subject);
+            let self_issued = presented.is_self_issued();
             // §6.1.3 (a) (2) and (3). The verifier has looked at the leaf.
             self.check_validity(certificate, at)?;
             if !last {

@@ -7,6 +7,7 @@ mod certificate;
 #[cfg_attr(not(feature = "rustls"), allow(dead_code, reason = "path validation reads more types"))]
 pub(crate) mod der;
 mod leaf;
+mod name;
 mod peer;
 mod pem;
 mod signing;
@@ -18,6 +19,9 @@ pub(crate) use certificate::{
     Criticality, DIRECTORY_NAME, DNS_NAME, GENERAL_NAMES, IP_ADDRESS, RFC822_NAME, URI,
 };
 pub(crate) use leaf::Leaf;
+pub(crate) use name::Name;
+#[cfg(feature = "rustls")]
+pub(crate) use name::{attributes, canonical};
 pub(crate) use pem::{read_parts, write_certificate, write_key};
 pub(crate) use signing::{Signer, check_signing_certificate};
 

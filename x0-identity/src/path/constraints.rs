@@ -3,14 +3,19 @@
 //! The permitted subtrees of RFC 5280 §6.1.2 are the intersection of those of every signer. A name lies in an
 //! intersection if it lies in each part, so the parts are kept as they are and each is asked.
 
-use super::names::{EMAIL_ADDRESS, attributes, begins_with};
+use std::borrow::Cow;
+use std::vec::Vec;
+
 use super::{Budget, PathError};
 use crate::x509::der::{Malformed, Reader, SEQUENCE, only, small_integer};
-use crate::x509::{Certificate, DIRECTORY_NAME, DNS_NAME, GENERAL_NAMES, IP_ADDRESS, RFC822_NAME, URI};
+use crate::x509::{
+    Certificate, DIRECTORY_NAME, DNS_NAME, GENERAL_NAMES, IP_ADDRESS, RFC822_NAME, URI, attributes, canonical,
+};
 
 const PERMITTED: u8 = 0xa0;
 const EXCLUDED: u8 = 0xa1;
 const MINIMUM: u8 = 0x80;
+const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
 
 /// A name of a certificate: the tag of its `GeneralName` and its content.
 type Name<'a> = (u8, &'a [u8]);
@@ -45,13 +50,12 @@ pub(super) fn check(
     if permitted == Some(&[]) || excluded == Some(&[]) {
         return Err(Broken::Encoding);
     }
-    let permitted = permitted.unwrap_or_default();
-    let excluded = excluded.unwrap_or_default();
-    let subtrees =
-        Subtrees { permitted, excluded, has_domains: check_bases(permitted)? & check_bases(excluded)? };
+    let (permitted, permits_domains) = read_subtrees(permitted.unwrap_or_default(), budget)?;
+    let (excluded, excludes_domains) = read_subtrees(excluded.unwrap_or_default(), budget)?;
+    let subtrees = Subtrees { permitted, excluded, has_domains: permits_domains & excludes_domains };
 
     if !certificate.subject.is_empty() {
-        check_name((DIRECTORY_NAME, certificate.subject), subtrees, budget)?;
+        check_name((DIRECTORY_NAME, certificate.subject), &subtrees, budget)?;
     }
     match certificate.alternative_names {
         Some((names, _)) => {
@@ -62,14 +66,14 @@ pub(super) fn check(
                     DIRECTORY_NAME => only(name.content, SEQUENCE)?,
                     _ => name.content,
                 };
-                check_name((name.tag, content), subtrees, budget)?;
+                check_name((name.tag, content), &subtrees, budget)?;
             }
         }
         // "When the certificate does not include a subject alternative name, the constraint MUST be applied
         // to the attribute of type emailAddress in the subject distinguished name."
         None => {
             for address in attributes(certificate.subject, EMAIL_ADDRESS) {
-                check_name((RFC822_NAME, address), subtrees, budget)?;
+                check_name((RFC822_NAME, address), &subtrees, budget)?;
             }
         }
     }
@@ -77,81 +81,104 @@ pub(super) fn check(
 }
 
 /// The constraints of one signer.
-#[derive(Clone, Copy)]
 struct Subtrees<'a> {
-    permitted: &'a [u8],
-    excluded: &'a [u8],
+    permitted: Vec<Base<'a>>,
+    excluded: Vec<Base<'a>>,
     /// Whether each base for DNS names is a domain.
     has_domains: bool,
 }
 
-/// Whether each base for DNS names is a domain. Each base is a `GeneralName`, also one of a form that
-/// constrains nothing here.
-fn check_bases(subtrees: &[u8]) -> Result<bool, Broken> {
-    let (mut subtrees, mut has_domains) = (Reader::new(subtrees), true);
+/// The base of a subtree.
+struct Base<'a> {
+    /// The tag of its `GeneralName`.
+    form: u8,
+    /// Its content; the canonical form of a directory name.
+    content: Cow<'a, [u8]>,
+    /// The position of the last `@` in a base for e-mail addresses.
+    at: Option<usize>,
+    /// "minimum MUST be zero, and maximum MUST be absent": other values are not processed, and so refuse the
+    /// names of this form.
+    is_processed: bool,
+}
+
+/// The bases of a list, ordered by form so that a name is compared with those of its form only, and whether
+/// each base for DNS names is a domain. Each base is a `GeneralName`, also one of a form that constrains
+/// nothing here.
+fn read_subtrees<'a>(subtrees: &'a [u8], budget: &mut Budget) -> Result<(Vec<Base<'a>>, bool), Broken> {
+    let (mut subtrees, mut bases, mut has_domains) = (Reader::new(subtrees), Vec::new(), true);
     while !subtrees.is_empty() {
-        let base = Reader::new(subtrees.expect(SEQUENCE)?).element()?;
+        budget.compare()?;
+        let mut subtree = Reader::new(subtrees.expect(SEQUENCE)?);
+        let base = subtree.element()?;
         if !GENERAL_NAMES.contains(&base.tag) {
             return Err(Broken::Encoding);
         }
         if base.tag == DNS_NAME && !base.content.is_empty() {
             has_domains &= is_domain(base.content.strip_prefix(b".").unwrap_or(base.content));
         }
+        let content = match base.tag {
+            DIRECTORY_NAME => canonical(only(base.content, SEQUENCE)?)?.into(),
+            _ => base.content.into(),
+        };
+        let at = if base.tag == RFC822_NAME { position_of_at(base.content) } else { None };
+        let minimum = subtree.optional(MINIMUM)?.map(small_integer).transpose()?;
+        let is_processed = minimum.unwrap_or(0) == 0 && subtree.is_empty();
+        bases.push(Base { form: base.tag, content, at, is_processed });
     }
-    Ok(has_domains)
+    bases.sort_by_key(|base| base.form);
+    Ok((bases, has_domains))
 }
 
-fn check_name(name: Name<'_>, of: Subtrees<'_>, budget: &mut Budget) -> Result<(), Broken> {
-    // A text that is no domain name lies in no domain, and another reader may see one in it.
-    let is_judged = name.0 != DNS_NAME || is_domain(name.1.strip_prefix(b"*.").unwrap_or(name.1));
-    let judge = || match (name.0, is_judged) {
-        (DNS_NAME, _) if !of.has_domains => Err(Broken::Encoding),
-        (_, false) => Err(Broken::Name),
-        (_, true) => Ok(()),
-    };
-    let mut constrained = false;
-    let mut inside = false;
-    let mut subtrees = Reader::new(of.permitted);
-    while !subtrees.is_empty() {
-        if let Some(base) = base_of(&mut subtrees, name.0)? {
-            budget.compare()?;
-            judge()?;
-            constrained = true;
-            inside |= matches(name, base, Subtree::Permitted)?;
+/// The bases of a form.
+fn of_form<'a, 'b>(bases: &'b [Base<'a>], form: u8) -> &'b [Base<'a>] {
+    let begin = bases.partition_point(|base| base.form < form);
+    let end = bases.partition_point(|base| base.form <= form);
+    &bases[begin..end]
+}
+
+fn check_name((form, name): Name<'_>, of: &Subtrees<'_>, budget: &mut Budget) -> Result<(), Broken> {
+    let (permitted, excluded) = (of_form(&of.permitted, form), of_form(&of.excluded, form));
+    if permitted.is_empty() && excluded.is_empty() {
+        return Ok(());
+    }
+    if form == DNS_NAME {
+        if !of.has_domains {
+            return Err(Broken::Encoding);
+        }
+        // A text that is no domain name lies in no domain, and another reader may see one in it.
+        if !is_domain(name.strip_prefix(b"*.").unwrap_or(name)) {
+            return Err(Broken::Name);
         }
     }
-    if constrained && !inside {
-        return Err(Broken::Name);
-    }
-    let mut subtrees = Reader::new(of.excluded);
-    while !subtrees.is_empty() {
-        if let Some(base) = base_of(&mut subtrees, name.0)? {
-            budget.compare()?;
-            judge()?;
-            if matches(name, base, Subtree::Excluded)? {
+    // What takes time in proportion to the length of the name is done once, not for each base.
+    let mut at = 0;
+    let name = match form {
+        DIRECTORY_NAME => Cow::from(canonical(name)?),
+        URI => Cow::from(uri_host(name).ok_or(Broken::Name)?),
+        RFC822_NAME => {
+            at = position_of_at(name).ok_or(Broken::Name)?;
+            if at == 0 || at + 1 == name.len() {
                 return Err(Broken::Name);
             }
+            Cow::from(name)
+        }
+        _ => Cow::from(name),
+    };
+    let mut inside = permitted.is_empty();
+    for base in permitted {
+        budget.compare()?;
+        inside |= base.matches(&name, at, Subtree::Permitted)?;
+    }
+    if !inside {
+        return Err(Broken::Name);
+    }
+    for base in excluded {
+        budget.compare()?;
+        if base.matches(&name, at, Subtree::Excluded)? {
+            return Err(Broken::Name);
         }
     }
     Ok(())
-}
-
-/// The base of the next subtree, if it constrains names of this form.
-fn base_of<'a>(subtrees: &mut Reader<'a>, form: u8) -> Result<Option<&'a [u8]>, Broken> {
-    let mut subtree = Reader::new(subtrees.expect(SEQUENCE)?);
-    let base = subtree.element()?;
-    if base.tag != form {
-        return Ok(None);
-    }
-    // "minimum MUST be zero, and maximum MUST be absent": other values are not processed, and so refuse the
-    // name.
-    if subtree.optional(MINIMUM)?.map(small_integer).transpose()?.unwrap_or(0) != 0 || !subtree.is_empty() {
-        return Err(Broken::Name);
-    }
-    Ok(Some(match form {
-        DIRECTORY_NAME => only(base.content, SEQUENCE)?,
-        _ => base.content,
-    }))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,15 +187,30 @@ enum Subtree {
     Excluded,
 }
 
-fn matches((form, name): Name<'_>, base: &[u8], subtree: Subtree) -> Result<bool, Broken> {
-    match form {
-        DIRECTORY_NAME => Ok(begins_with(name, base)),
-        DNS_NAME => Ok(dns_matches(name, base, subtree)),
-        URI => uri_host(name).map(|host| host_matches(host, base)).ok_or(Broken::Name),
-        RFC822_NAME => email_matches(name, base).ok_or(Broken::Name),
-        IP_ADDRESS => ip_matches(name, base),
-        // "MUST either process the constraint or reject the certificate."
-        _ => Err(Broken::Name),
+impl Base<'_> {
+    /// Whether the base covers a name: the canonical form of a directory name, the host of a URI, an e-mail
+    /// address with its `@` at a position.
+    fn matches(&self, name: &[u8], at: usize, subtree: Subtree) -> Result<bool, Broken> {
+        if !self.is_processed {
+            return Err(Broken::Name);
+        }
+        let base: &[u8] = &self.content;
+        match self.form {
+            DIRECTORY_NAME => Ok(name.starts_with(base)),
+            DNS_NAME => Ok(dns_matches(name, base, subtree)),
+            URI => Ok(host_matches(name, base)),
+            // A mailbox, all mailboxes of a host, or all of the hosts below a domain. §7.5: the local part has
+            // case, the host has none.
+            RFC822_NAME => Ok(match self.at {
+                Some(base_at) => {
+                    name[..at] == base[..base_at] && name[at + 1..].eq_ignore_ascii_case(&base[base_at + 1..])
+                }
+                None => base.is_empty() || host_matches(&name[at + 1..], base),
+            }),
+            IP_ADDRESS => ip_matches(name, base),
+            // "MUST either process the constraint or reject the certificate."
+            _ => Err(Broken::Name),
+        }
     }
 }
 
@@ -242,19 +284,8 @@ fn uri_host(uri: &[u8]) -> Option<&[u8]> {
     (!host.is_empty() && !address).then_some(host.as_bytes())
 }
 
-/// A mailbox, all mailboxes of a host, or all of the hosts below a domain.
-fn email_matches(address: &[u8], base: &[u8]) -> Option<bool> {
-    let at = |text: &[u8]| text.iter().rposition(|byte| *byte == b'@');
-    let position = at(address)?;
-    let (mailbox, host) = (&address[..position], &address[position + 1..]);
-    if mailbox.is_empty() || host.is_empty() {
-        return None;
-    }
-    Some(match at(base) {
-        // §7.5: the local part has case, the host has none.
-        Some(position) => mailbox == &base[..position] && host.eq_ignore_ascii_case(&base[position + 1..]),
-        None => base.is_empty() || host_matches(host, base),
-    })
+fn position_of_at(text: &[u8]) -> Option<usize> {
+    text.iter().rposition(|byte| *byte == b'@')
 }
 
 /// An address and a mask of the same length, "in the style of RFC 4632 (CIDR)": the mask is contiguous.

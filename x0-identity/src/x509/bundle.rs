@@ -4,7 +4,7 @@ use pki_types::CertificateDer;
 use std::string::String;
 use std::vec::Vec;
 
-use super::{Certificate, PemError, Signer, SigningError, read_parts, write_certificate};
+use super::{Certificate, Name, PemError, Signer, SigningError, read_parts, write_certificate};
 use crate::TrustDomain;
 
 /// The signing certificates that are authoritative for one trust domain.
@@ -16,8 +16,8 @@ use crate::TrustDomain;
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<CertificateDer<'static>>,
-    /// The content of the subject of the authority at the same position, by which a path search finds it.
-    subjects: Vec<Vec<u8>>,
+    /// The subject of the authority at the same position, by which a path search finds it.
+    subjects: Vec<Name<'static>>,
 }
 
 impl TrustBundle {
@@ -96,9 +96,9 @@ impl TrustBundle {
         self.add(authority, position)
     }
 
-    /// The content of the subject of each authority, in order.
+    /// The subject of each authority, in order.
     #[cfg(feature = "rustls")]
-    pub(crate) fn subjects(&self) -> &[Vec<u8>] {
+    pub(crate) fn subjects(&self) -> &[Name<'static>] {
         &self.subjects
     }
 
@@ -112,7 +112,7 @@ impl TrustBundle {
         let refused = |source| BundleError::Authority { position, source };
         let certificate = Certificate::parse(&authority).map_err(|error| refused(error.into()))?;
         Signer::check(&certificate).map_err(refused)?;
-        self.subjects.push(certificate.subject.to_vec());
+        self.subjects.push(Name::new(certificate.subject.to_vec()));
         self.authorities.push(authority);
         Ok(())
     }
@@ -135,8 +135,9 @@ impl TrustBundle {
     #[must_use]
     pub fn authority_of(&self, chain: &[CertificateDer<'_>]) -> Option<&CertificateDer<'static>> {
         let last = Certificate::parse(chain.last()?).ok()?;
+        let issuer = Name::new(last.issuer);
         let candidates = self.subjects.iter().zip(&self.authorities);
-        let mut named = candidates.filter(|(subject, _)| subject.as_slice() == last.issuer);
+        let mut named = candidates.filter(|(subject, _)| subject.same(&issuer));
         let is_key = |authority: &CertificateDer<'_>| {
             let own = Certificate::parse(authority)
                 .ok()

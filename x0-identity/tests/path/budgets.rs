@@ -76,6 +76,31 @@ fn seven_hundred_constraints_by_seven_hundred_names() {
     assert!(time < TIME_MAX, "{time:?}");
 }
 
+/// Constraints on DNS names and a certificate with names of other forms: nothing is compared, and each subtree
+/// is read once for each certificate below.
+#[test]
+fn constraints_on_names_of_another_form() {
+    let root = Forge::root("root", 1);
+    let chain = |signers: u8| {
+        let bases: Vec<u8> =
+            (0..1200).flat_map(|n| tlv(0x30, &tlv(0x82, format!("n{n}").as_bytes()))).collect();
+        let constraints = sequence(&[&tlv(0xa1, &bases)]);
+        let names = tlv(0x81, b"").repeat(1500);
+        let mut forges: Vec<Forge> = Vec::new();
+        for index in 0..signers {
+            let issuer = forges.last().unwrap_or(&root).clone();
+            let signer = Forge::signer(&format!("signer {index}"), 2 + usize::from(index), &issuer);
+            forges.push(signer.set(30, true, &constraints).names(&[&uri("spiffe://example.org"), &names]));
+        }
+        let leaf = Forge::leaf(forges.last().unwrap_or(&root)).names(&[&uri(LEAF_URI), &names]);
+        [&leaf].into_iter().chain(forges.iter().rev()).map(Forge::build).collect::<Vec<_>>()
+    };
+    let (time, verified) = timed(&verifier(&[&root]), &chain(5));
+    assert_eq!(verified, Ok(()));
+    assert!(time < TIME_MAX, "{time:?}");
+    check(&verifier(&[&root]), &chain(7), |error| *error == VerifyError::Path(PathError::Comparisons));
+}
+
 /// All signers have one name and different keys: any could have signed any.
 #[test]
 fn signers_of_one_name() {

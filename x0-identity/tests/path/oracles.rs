@@ -74,6 +74,13 @@ const WEBPKI: &[Difference] = &[
     differs("RFC 5280 §4.2.1.9", "a self-issued", false, "counts self-issued signers (§6.1.4 (l) does not)"),
     differs("RFC 5280 §4.2.1.9", "a path length of 2^40", false, "reads one byte of a path length"),
     differs("RFC 5280 §6.1.3 (a) (4)", "the issuer", false, "compares names byte by byte (§7.1 does not)"),
+    differs("RFC 5280 §7.1", "a chain of long names", false, "compares names byte by byte (§7.1 does not)"),
+    differs(
+        "RFC 5280 §4.2.1.10, §7.1",
+        "a long name: permits",
+        false,
+        "refuses every subject under constraints on directory names",
+    ),
     differs("X509-SVID §4.4", "a signer for any", false, "does not know anyExtendedKeyUsage (§4.2.1.12)"),
     differs("X509-SVID §4.4", "an authority for", true, "keeps no extended key usage of an anchor"),
     differs("RFC 5280 §4.1.2.5", "an authority valid", true, "keeps no validity of an anchor"),
@@ -160,6 +167,12 @@ const OPENSSL: &[Difference] = &[
         false,
         "takes the signer itself for its issuer and does not go back",
     ),
+    differs(
+        "RFC 5280 §7.1",
+        "a chain of long names",
+        false,
+        "takes a signer itself for its issuer and does not go back",
+    ),
     differs("RFC 5280 §4.1.2.5", "this second", false, "excludes the last second (§4.1.2.5: inclusive)"),
     differs(
         "RFC 5280 §6.1.3 (a) (4)",
@@ -231,6 +244,13 @@ const GO: &[Difference] = &[
     differs("RFC 5280 §4.2.1.9", "a self-issued", false, "counts self-issued signers (§6.1.4 (l) does not)"),
     differs("RFC 5280 §4.2.1.9", "negative", true, "takes a negative path length for none"),
     differs("RFC 5280 §6.1.3 (a) (4)", "the issuer", false, "compares names byte by byte (§7.1 does not)"),
+    differs("RFC 5280 §7.1", "a chain of long names", false, "compares names byte by byte (§7.1 does not)"),
+    differs(
+        "RFC 5280 §4.2.1.10, §7.1",
+        "a long name: permits",
+        false,
+        "refuses constraints on directory names, which it does not process",
+    ),
     differs("RFC 5280 §4.1.2.4", "a subject of an empty set", true, "accepts an empty set of attributes"),
     differs(
         "X509-SVID §4.2",

@@ -87,6 +87,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     extensions(&mut table);
     encodings(&mut table);
     signatures(&mut table);
+    costly(&mut table);
     table.vectors
 }
 
@@ -1052,4 +1053,55 @@ fn signatures(table: &mut Table) {
     let md5 = sequence(&[&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4], &[5, 0]]);
     table.leaf("MD5 with RSA", false, |leaf| leaf.with(|leaf| leaf.algorithm = md5));
     table.leaf("no algorithm", false, |leaf| leaf.with(|leaf| leaf.algorithm = sequence(&[])));
+}
+
+/// Names and constraints that take long to compare. The signatures come after the names, so that nobody has to
+/// have signed anything.
+fn costly(table: &mut Table) {
+    table.section = "RFC 5280 §7.1";
+    let stranger = costly_chain(&table.root, 6);
+    let chain: Vec<&Forge> = stranger.iter().collect();
+    let root = table.root.clone();
+    table.push("a chain of long names that no authority issued", &chain, &[&root], NOW, false);
+    let issued = costly_chain(&table.root, 1);
+    let chain: Vec<&Forge> = issued.iter().collect();
+    table.push("a chain of long names", &chain, &[&root], NOW, true);
+    table.section = "RFC 5280 §4.2.1.10, §7.1";
+    let subject = long_name(16, 800, 1);
+    let base = tlv(0xa4, &long_name(16, 800, 2));
+    for (name, accept) in [("permits", true), ("excludes", false)] {
+        let constraints = if accept { permitted(&[&base]) } else { excluded(&[&base]) };
+        let signer = table.signer.clone().set(30, true, &constraints);
+        let leaf = Forge::leaf(&signer).with(|leaf| leaf.subject.clone_from(&subject));
+        table.push(format!("a long name: {name}"), &[&leaf, &signer], &[&root], NOW, accept);
+    }
+}
+
+/// A name of one set of attributes of the same length, which differ at their ends: comparing each with each
+/// reads everything. Names with other `case` are the same name.
+pub(crate) fn long_name(attributes: u8, len: usize, case: u8) -> Vec<u8> {
+    let attribute = |number: u8| {
+        let letter = if case.is_multiple_of(2) { b'a' } else { b'A' };
+        let value = [&vec![letter; len][..], &[b'a' + number]].concat();
+        sequence(&[&[6, 3, 0x55, 4, 3], &tlv(0x0c, &value)])
+    };
+    tlv(0x30, &tlv(0x31, &(0..attributes).map(attribute).collect::<Vec<_>>().concat()))
+}
+
+/// A leaf and seven signers whose names are all one but for the case of letters, in one set of 16 attributes.
+/// Each signer may have issued each. The key that signed the highest is that of the root if `signer` is 1.
+pub(crate) fn costly_chain(root: &Forge, signer: usize) -> Vec<Forge> {
+    let mut chain = vec![Forge::leaf(root).with(|leaf| leaf.issuer = long_name(16, 440, 1))];
+    for index in 0..7_u8 {
+        let mut forge = Forge::signer("", 2 + usize::from(index), root);
+        forge.subject = long_name(16, 440, index);
+        // The subject of the next one in other letters.
+        forge.issuer = long_name(16, 440, index);
+        forge.signer = 3 + usize::from(index);
+        chain.push(forge);
+    }
+    chain[0].signer = 2;
+    chain[7].issuer.clone_from(&root.subject);
+    chain[7].signer = signer;
+    chain
 }
