@@ -49,8 +49,9 @@ use rustls::{CertificateError, ClientConfig, ServerConfig};
 use std::sync::Arc;
 use x0_identity::CertificateAt::{Bundle, Chain};
 use x0_identity::{
-    EncodingError, Identity, LeafError, ParseSpiffeIdError, ParseTrustDomainError, PathError, SigningError,
-    SpiffeId, SvidError, TrustBundle, Verifier, VerifyError, X509Svid, spiffe_id_of, spiffe_id_of_signer,
+    BundleError, EncodingError, Identity, LeafError, ParseSpiffeIdError, ParseTrustDomainError, PathError,
+    SigningError, SpiffeId, SvidError, TrustBundle, Verifier, VerifyError, X509Svid, spiffe_id_of,
+    spiffe_id_of_signer,
 };
 
 const ID: &str = "spiffe://example.org/workload";
@@ -748,4 +749,15 @@ fn a_certificate_of_an_older_version_is_refused() {
 fn leaf_refused_encoding(certificate: &CertificateDer<'_>, error: EncodingError) {
     assert_eq!(spiffe_id_of(certificate), Err(LeafError::Encoding(error)));
     assert_eq!(spiffe_id_of_signer(certificate), Err(SigningError::Encoding(error)));
+}
+
+/// RFC 5280 §4.1.2.6: an authority has a name.
+#[test]
+fn an_authority_without_a_subject_is_refused() {
+    let root = root();
+    let nameless = Recipe::signer("spiffe://example.org", "").with(|signer| signer.subject = None);
+    let nameless = nameless.signed_by(&root).certificate;
+    assert_eq!(spiffe_id_of_signer(&nameless), Err(SigningError::Subject));
+    let refused = BundleError::Authority { position: 0, source: SigningError::Subject };
+    assert_eq!(TrustBundle::new(domain("example.org"), vec![nameless]), Err(refused));
 }

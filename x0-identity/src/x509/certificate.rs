@@ -42,6 +42,9 @@ pub enum EncodingError {
     /// §4.1.1.2).
     #[error("the certificate names two different signature algorithms: issue it again")]
     SignatureAlgorithm,
+    /// The certificate has an empty issuer (RFC 5280 §4.1.2.4), so that the issuer cannot be found by its name.
+    #[error("the issuer of the certificate has no name: give the authority a subject, and issue it again")]
+    Issuer,
     /// An extension occurs twice (RFC 5280 §4.2), so that two readers may see two certificates.
     #[error("the certificate has the same extension twice: issue it again without the duplicate")]
     DuplicateExtension,
@@ -198,6 +201,9 @@ impl<'a> Certificate<'a> {
         check_algorithm(signature_algorithm)?;
         let issuer = fields.expect(SEQUENCE)?;
         check_name(issuer)?;
+        if issuer.is_empty() {
+            return Err(EncodingError::Issuer);
+        }
         let mut validity = Reader::new(fields.expect(SEQUENCE)?);
         let (not_before, not_after) = (time(validity.element()?)?, time(validity.element()?)?);
         validity.finish()?;
@@ -358,7 +364,8 @@ fn check_algorithm(content: &[u8]) -> Result<(), Malformed> {
     algorithm.finish()
 }
 
-/// RFC 5280 §4.1.2.4: sets of at least one attribute, each an object identifier and a value.
+/// RFC 5280 §4.1.2.4: sets of at least one attribute, each an object identifier and a value. X.690 §11.6: the
+/// encodings of the attributes of a set ascend.
 fn check_name(content: &[u8]) -> Result<(), Malformed> {
     let mut sets = Reader::new(content);
     while !sets.is_empty() {
@@ -366,8 +373,15 @@ fn check_name(content: &[u8]) -> Result<(), Malformed> {
         if attributes.is_empty() {
             return Err(Malformed);
         }
+        // No encoding begins with another one, so that the order of slices is that of X.690 §11.6.
+        let mut before: &[u8] = &[];
         while !attributes.is_empty() {
-            let mut attribute = Reader::new(attributes.expect(SEQUENCE)?);
+            let element = attributes.element()?;
+            if element.tag != SEQUENCE || element.whole < before {
+                return Err(Malformed);
+            }
+            before = element.whole;
+            let mut attribute = Reader::new(element.content);
             check_oid(attribute.expect(OBJECT_IDENTIFIER)?)?;
             attribute.element()?;
             attribute.finish()?;

@@ -16,6 +16,9 @@ pub enum SigningError {
     /// The certificate is not that of an authority (§3.2, §4.1).
     #[error("the certificate is not that of an authority (cA is not true): use a signing certificate")]
     NotAuthority,
+    /// The certificate has an empty subject (RFC 5280 §4.1.2.6), by which nothing that it signs could name it.
+    #[error("the subject of the signing certificate is empty: issue it again with a name")]
+    Subject,
     /// The certificate has no key usage extension (§4.3).
     #[error(
         "the signing certificate has no key usage: issue it again with a critical key usage of keyCertSign"
@@ -81,6 +84,9 @@ impl Signer {
     pub(crate) fn check(certificate: &Certificate<'_>) -> Result<Signer, SigningError> {
         if !certificate.authority {
             return Err(SigningError::NotAuthority);
+        }
+        if certificate.subject.is_empty() {
+            return Err(SigningError::Subject);
         }
         let (usage, criticality) = certificate.key_usage.as_ref().ok_or(SigningError::KeyUsageMissing)?;
         if !usage.key_cert_sign() {

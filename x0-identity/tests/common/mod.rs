@@ -118,7 +118,12 @@ impl Recipe {
     pub(crate) fn self_signed(&self) -> Issued {
         let key = KeyPair::generate().unwrap();
         let params = self.params();
-        let certificate = params.self_signed(&key).unwrap().der().clone();
+        // A certificate without a subject still names an issuer (RFC 5280 §4.1.2.4).
+        let mut issuer = params.clone();
+        if self.subject.is_none() {
+            issuer.distinguished_name.push(DnType::CommonName, "itself");
+        }
+        let certificate = params.signed_by(&key, &Issuer::from_params(&issuer, &key)).unwrap().der().clone();
         Issued { certificate, key, params }
     }
 

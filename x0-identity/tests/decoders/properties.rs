@@ -322,7 +322,8 @@ fn leaf_of(uri: &str) -> CertificateDer<'static> {
     let signed = [
         &[0xa0, 3, 2, 1, 2, 2, 1, 1][..],
         &algorithm,
-        &tlv(0x30, &[]),
+        // The common name `a`.
+        &tlv(0x30, &tlv(0x31, &tlv(0x30, &[6, 3, 0x55, 4, 3, 0x0c, 1, b'a']))),
         &tlv(0x30, &validity),
         &tlv(0x30, &[]),
         &tlv(0x30, &key),

@@ -38,13 +38,13 @@ fn is_spiffe_rule(vector: &Vector) -> bool {
         Err(VerifyError::Leaf(error)) => !matches!(error, LeafError::Encoding(_)),
         Err(VerifyError::TrustDomain { .. }) => true,
         Err(VerifyError::Path(PathError::Signer { source, .. })) => {
-            !matches!(source, SigningError::Encoding(_) | SigningError::NotAuthority)
+            !matches!(source, SigningError::Encoding(_) | SigningError::NotAuthority | SigningError::Subject)
         }
         // Only one of several authorities may be left out of a bundle.
         _ => vector.bundle.iter().any(|der| {
             matches!(
                 x0_identity::spiffe_id_of_signer(der),
-                Err(error) if !matches!(error, SigningError::Encoding(_) | SigningError::NotAuthority)
+                Err(error) if !matches!(error, SigningError::Encoding(_) | SigningError::NotAuthority | SigningError::Subject)
             )
         }),
     })
@@ -69,6 +69,8 @@ const fn differs(
 }
 
 const WEBPKI: &[Difference] = &[
+    differs("X.690 §11.6", "attributes of", true, "does not read the order of the attributes of a set"),
+    differs("RFC 5280 §4.1.2.4, §4.1.2.6", "without a subject", true, "takes two empty names for equal"),
     differs("RFC 5280 §6.1", "7 signers", false, "stops at 7 certificates"),
     differs("RFC 5280 §4.2.1.9", "below an authority that allows", true, "keeps no path length of an anchor"),
     differs("RFC 5280 §4.2.1.9", "a self-issued", false, "counts self-issued signers (§6.1.4 (l) does not)"),
@@ -143,6 +145,7 @@ const WEBPKI: &[Difference] = &[
 ];
 
 const OPENSSL: &[Difference] = &[
+    differs("X.690 §11.6", "attributes of", true, "does not read the order of the attributes of a set"),
     differs(
         "RFC 5280 §4.2.1.6, §4.2.1.10",
         "no domain",
@@ -228,6 +231,8 @@ const OPENSSL: &[Difference] = &[
 ];
 
 const GO: &[Difference] = &[
+    differs("RFC 5280 §4.1.2.4, §4.1.2.6", "without a subject", true, "takes two empty names for equal"),
+    differs("X.690 §11.6", "attributes of", true, "does not read the order of the attributes of a set"),
     differs(
         "RFC 5280 §4.2.1.6, §4.2.1.10",
         "no domain",

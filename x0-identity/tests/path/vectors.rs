@@ -446,6 +446,41 @@ fn names(table: &mut Table) {
     ] {
         table.leaf(format!("a subject {name}"), false, |leaf| leaf.with(|leaf| leaf.subject = subject));
     }
+    table.section = "X.690 §11.6";
+    let attribute = |text: &[u8]| sequence(&[&[6, 3, 0x55, 4, 3], &tlv(0x0c, text)]);
+    for (order, texts, accept) in [
+        ("ascending", [&b"a"[..], b"b"], true),
+        ("descending", [b"b", b"a"], false),
+        ("the longer before the shorter", [b"aa", b"b"], false),
+        ("the shorter before the longer", [b"b", b"aa"], true),
+    ] {
+        let of = |texts: [&[u8]; 2]| tlv(0x30, &tlv(0x31, &texts.map(attribute).concat()));
+        table.leaf(format!("attributes of the subject: {order}"), accept, |leaf| {
+            leaf.with(|leaf| leaf.subject = of(texts))
+        });
+        table.leaf(format!("attributes of a directory name: {order}"), accept, |leaf| {
+            leaf.names(&[&uri(LEAF_URI), &tlv(0xa4, &of(texts))])
+        });
+        let root = table.root.clone();
+        let signer = table.signer.clone().with(|signer| signer.subject = of(texts));
+        let chain = [&Forge::leaf(&signer), &signer];
+        table.push(format!("attributes of the issuer: {order}"), &chain, &[&root], NOW, accept);
+    }
+    // One order of the canonical texts, and two of the encodings.
+    let of = |texts: [&[u8]; 2]| tlv(0x30, &tlv(0x31, &texts.map(attribute).concat()));
+    let root = table.root.clone();
+    let signer = table.signer.clone().with(|signer| signer.subject = of([b"B", b"a"]));
+    let leaf = Forge::leaf(&signer).with(|leaf| leaf.issuer = of([b"A", b"b"]));
+    table.section = "RFC 5280 §6.1.3 (a) (4), §7.1";
+    table.push("the issuer in another order", &[&leaf, &signer], &[&root], NOW, true);
+    let leaf = Forge::leaf(&signer).with(|leaf| leaf.issuer = of([b"b", b"b"]));
+    table.push("the issuer with one attribute twice", &[&leaf, &signer], &[&root], NOW, false);
+    table.section = "RFC 5280 §4.1.2.4, §4.1.2.6, no name";
+    let nameless = Forge::root("", 1);
+    table.push("an authority without a subject", &[&Forge::leaf(&nameless)], &[&nameless], NOW, false);
+    let signer = Forge::signer("", 2, &root);
+    table.push("a signer without a subject", &[&Forge::leaf(&signer), &signer], &[&root], NOW, false);
+    table.leaf("a leaf without an issuer", false, |leaf| leaf.with(|leaf| leaf.issuer = tlv(0x30, &[])));
 }
 
 fn name_constraints(table: &mut Table) {
