@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use common::{MINUTE, Recipe, connect, domain};
+use common::{MINUTE, Recipe, connect, domain, root};
 use pki_types::{CertificateDer, UnixTime};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -268,6 +268,36 @@ fn the_entry_and_the_authority_bound_what_is_issued() {
         signer.begin(&entry(), &asked, SystemTime::UNIX_EPOCH - MINUTE),
         Err(IssueRequestError::Validity)
     );
+}
+
+/// A leaf presents the intermediate and its issuers, so that it outlives none of them.
+#[test]
+fn a_leaf_does_not_outlive_what_it_presents() {
+    let root = root();
+    let upper = Recipe::signer("spiffe://example.org", "upper").with(|upper| upper.valid = (-30, 600));
+    let upper = upper.signed_by(&root);
+    let lower = Recipe::signer("spiffe://example.org", "lower").signed_by(&upper);
+    let take = |certificate: &CertificateDer<'static>, upstream: &CertificateDer<'static>| {
+        CaSigner::new(certificate.clone(), vec![upstream.clone()], CaSignerOptions::default()).unwrap()
+    };
+    let signer = take(&lower.certificate, &upper.certificate);
+    let key = RequestKey::generate().unwrap();
+    let request = CertificateRequest::from_der(key.request()).unwrap();
+    let request = IssueRequest::new(id(), request, HOUR);
+    let now = SystemTime::now();
+    let unsigned = signer.begin(&entry(), &request, now).unwrap();
+    let svid =
+        key.into_svid(signer.finish(&unsigned, &lower.key.sign(unsigned.to_be_signed()).unwrap()).unwrap());
+    let svid = svid.unwrap();
+    assert_eq!(svid.not_after(), signer.not_after());
+    assert!(svid.not_after() <= now + 10 * MINUTE);
+    assert!(svid.not_before() > now - MINUTE);
+    assert_eq!(svid.chain().len(), 3);
+    let later = signer.not_after() + MINUTE;
+    assert_eq!(signer.begin(&entry(), &request, later), Err(IssueRequestError::Authority));
+    // A root is not presented with its upstream, which does not bound what it issues.
+    let signer = take(&root.certificate, &upper.certificate);
+    assert!(signer.begin(&entry(), &request, later).is_ok());
 }
 
 #[test]

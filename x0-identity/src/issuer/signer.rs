@@ -92,6 +92,7 @@ pub struct CaSigner {
     /// The certificates that a leaf presents beside itself.
     presented: Vec<CertificateDer<'static>>,
     algorithm: KeyAlgorithm,
+    /// The seconds in which the authority and all that a leaf presents are valid.
     validity: Validity,
     trust_domain: TrustDomain,
     options: CaSignerOptions,
@@ -128,19 +129,22 @@ impl CaSigner {
         let checked = Signer::check(&parsed)?;
         let spiffe_id = checked.spiffe_id.ok_or(CaSignerError::NoSpiffeId)?;
         let algorithm = KeyAlgorithm::of_key(parsed.public_key_algorithm).ok_or(CaSignerError::Algorithm)?;
+        // A root is in every bundle; only an intermediate is presented.
+        let is_root = parsed.issuer == parsed.subject;
+        let mut validity = parsed.validity;
         for (position, signer) in upstream.iter().enumerate() {
             let broken = |source| CaSignerError::Upstream { position, source };
             let parsed = Certificate::parse(signer).map_err(|error| broken(error.into()))?;
             Signer::check(&parsed).map_err(broken)?;
+            if !is_root {
+                validity.not_before = validity.not_before.max(parsed.validity.not_before);
+                validity.not_after = validity.not_after.min(parsed.validity.not_after);
+            }
         }
-        // A root is in every bundle; only an intermediate is presented.
-        let presented = if parsed.issuer == parsed.subject {
-            Vec::new()
-        } else {
-            [certificate.clone()].into_iter().chain(upstream).collect()
-        };
+        let presented =
+            if is_root { Vec::new() } else { [certificate.clone()].into_iter().chain(upstream).collect() };
         let trust_domain = spiffe_id.trust_domain().clone();
-        Ok(CaSigner { validity: parsed.validity, algorithm, presented, trust_domain, options, certificate })
+        Ok(CaSigner { validity, algorithm, presented, trust_domain, options, certificate })
     }
 
     /// The trust domain of the authority.
@@ -149,7 +153,7 @@ impl CaSigner {
         &self.trust_domain
     }
 
-    /// The last second in which the authority is valid.
+    /// The last second in which the authority and the issuers that a leaf presents are valid.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         to_system_time(self.validity.not_after)
@@ -157,11 +161,11 @@ impl CaSigner {
 
     /// Builds the certificate of a leaf, with the DNS names of its entry and a random serial number. Its
     /// validity ends at the earliest of what is requested, what the entry allows, until when the entry is
-    /// admitted, and the end of the authority.
+    /// admitted, and the end of the authority and of each issuer that the leaf presents.
     ///
     /// # Errors
     /// [`IssueRequestError`], when the entry is not for the request, is no longer admitted, or the authority
-    /// is not valid.
+    /// or an issuer of it is not valid.
     pub fn begin(
         &self,
         entry: &RegistrationEntry,
@@ -329,8 +333,10 @@ pub enum IssueRequestError {
         /// The SPIFFE ID of the entry.
         spiffe_id: SpiffeId,
     },
-    /// The authority is not valid at that time.
-    #[error("the authority is not valid at that time: activate a new one and distribute its bundle first")]
+    /// The authority, or an issuer that its leaves present, is not valid at that time.
+    #[error(
+        "the authority or an issuer of it is not valid at that time: activate a new one and distribute its bundle first"
+    )]
     Authority,
     /// The validity ends before 1970 or after the year 9999.
     #[error("the validity cannot be encoded in a certificate: choose an end between 1970 and the year 9999")]
