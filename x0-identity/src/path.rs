@@ -56,7 +56,8 @@ impl Budget {
     }
 }
 
-/// Validates a chain, the leaf first, and returns what the leaf says.
+/// Validates a chain, the leaf first, and returns the last second in which each certificate of the path is
+/// valid, that of the authority included, in seconds since 1970.
 pub(crate) fn validate(
     leaf: &Certificate<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -65,7 +66,7 @@ pub(crate) fn validate(
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: UnixTime,
     usage: Usage,
-) -> Result<(), PathError> {
+) -> Result<i64, PathError> {
     // One that cannot be read is not on a path; extraneous certificates are allowed (RFC 8446 §4.4.2).
     let intermediates: Vec<_> = intermediates.iter().map(Certificate::parse).collect();
     let certificates =
@@ -85,8 +86,8 @@ pub(crate) fn validate(
         refusal: None,
     };
     match search.extend(&mut Vec::new()) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(search.refusal.map_or(PathError::UnknownIssuer { position: 0 }, |(_, error)| error)),
+        Ok(Some(not_after)) => Ok(not_after),
+        Ok(None) => Err(search.refusal.map_or(PathError::UnknownIssuer { position: 0 }, |(_, error)| error)),
         Err(error) => Err(error),
     }
 }
@@ -180,11 +181,11 @@ impl<'a> Search<'a> {
     }
 
     /// Looks for issuers of the path's last certificate. `path` holds the positions of the intermediates, the
-    /// leaf's issuer first.
-    fn extend(&mut self, path: &mut Vec<usize>) -> Result<bool, PathError> {
+    /// leaf's issuer first. Returns the end of a valid path.
+    fn extend(&mut self, path: &mut Vec<usize>) -> Result<Option<i64>, PathError> {
         self.budget.steps = self.budget.steps.checked_sub(1).ok_or(PathError::Steps)?;
         let last = path.last().copied().unwrap_or(0);
-        let Some(certificate) = self.presented(last) else { return Ok(false) };
+        let Some(certificate) = self.presented(last) else { return Ok(None) };
         let bundle = self.bundle;
         let mut found = false;
         for &issuer in &*self.issuers(last, certificate) {
@@ -193,7 +194,7 @@ impl<'a> Search<'a> {
                     let Ok(issuer) = Certificate::parse(&bundle.authorities()[index]) else { continue };
                     found = true;
                     match self.validate(path, index, &issuer) {
-                        Ok(()) => return Ok(true),
+                        Ok(not_after) => return Ok(Some(not_after)),
                         Err((_, error @ (PathError::Signatures | PathError::Comparisons))) => {
                             return Err(error);
                         }
@@ -206,8 +207,8 @@ impl<'a> Search<'a> {
                     path.push(position);
                     let valid = self.extend(path);
                     path.pop();
-                    if valid? {
-                        return Ok(true);
+                    if let Some(not_after) = valid? {
+                        return Ok(Some(not_after));
                     }
                 }
             }
@@ -223,27 +224,30 @@ impl<'a> Search<'a> {
                 unreadable.unwrap_or(PathError::UnknownIssuer { position: last }),
             );
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// Validates the path from an authority down to the leaf.
+    /// Validates the path from an authority down to the leaf, and returns its end.
     fn validate(
         &mut self,
         path: &[usize],
         anchor: usize,
         authority: &Certificate<'_>,
-    ) -> Result<(), (Stage, PathError)> {
+    ) -> Result<i64, (Stage, PathError)> {
         // From the authority's side: each certificate with its issuer.
         let positions: Vec<usize> = path.iter().rev().copied().chain([0]).collect();
+        let mut not_after = authority.validity.not_after;
         let mut issuer =
             (CertificateAt::Bundle(anchor), authority.public_key_algorithm, authority.public_key);
         for &position in &positions {
             let Some(Presented { certificate, .. }) = self.presented(position) else { continue };
             self.check_signature(certificate, position, issuer).map_err(|error| (Stage::Unsigned, error))?;
+            not_after = not_after.min(certificate.validity.not_after);
             issuer =
                 (CertificateAt::Chain(position), certificate.public_key_algorithm, certificate.public_key);
         }
-        self.check_rules(&positions, anchor, authority).map_err(|error| (Stage::Signed, error))
+        self.check_rules(&positions, anchor, authority).map_err(|error| (Stage::Signed, error))?;
+        Ok(not_after)
     }
 
     /// §6.1.3 (a) (1).

@@ -146,6 +146,28 @@ fn an_admission_ends_with_the_bundle_and_with_time() {
     assert_eq!(counter.0.load(Ordering::Relaxed), 1);
 }
 
+/// A connection ends with the first certificate of its path, not with the leaf alone.
+#[test]
+fn an_admission_expires_with_its_path() {
+    let now = SystemTime::now();
+    let short = |seconds: i64| move |recipe: &mut Recipe| recipe.valid = (-60, seconds);
+    // The ends of authority, intermediate and leaf.
+    for ends in [[300, 600, 900], [600, 300, 900], [900, 600, 300]] {
+        let root = Recipe::signer("spiffe://example.org", "root").with(short(ends[0])).self_signed();
+        let signer = Recipe::signer("spiffe://example.org", "signer").with(short(ends[1])).signed_by(&root);
+        let leaf = Recipe::leaf("spiffe://example.org/a").with(short(ends[2])).signed_by(&signer);
+        let identity = Identity::new(leaf.svid(&[&signer]), root.bundle()).unwrap();
+        for role in [PeerRole::Client, PeerRole::Server] {
+            let admission = identity.admit(&leaf.chain(&[&signer]), role, now).unwrap();
+            let left = admission.expires().duration_since(now).unwrap().as_secs();
+            assert!((295..=301).contains(&left), "{ends:?}: {left}");
+            assert_eq!(admission.check(admission.expires()), Ok(()));
+            let after = admission.expires() + Duration::from_secs(1);
+            assert!(matches!(admission.check(after), Err(VerifyError::Path(PathError::Expired { .. }))));
+        }
+    }
+}
+
 #[test]
 fn a_view_is_bounded_and_expires() {
     let mut view = RevocationView::new();

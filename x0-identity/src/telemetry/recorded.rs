@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::{PathError, SpiffeId, VerifyError};
+use crate::{PathError, VerifyError};
 
 const REASONS: [&str; 8] =
     ["chain_length", "leaf", "trust_domain", "revoked", "not_yet_valid", "expired", "path", "not_admitted"];
@@ -96,10 +96,7 @@ impl VerifierTelemetry {
     }
 
     /// Runs `verify`, and times and counts it.
-    pub(crate) fn timed(
-        &self,
-        verify: impl FnOnce() -> Result<SpiffeId, VerifyError>,
-    ) -> Result<SpiffeId, VerifyError> {
+    pub(crate) fn timed<T>(&self, verify: impl FnOnce() -> Result<T, VerifyError>) -> Result<T, VerifyError> {
         let begun = Instant::now();
         let verified = verify();
         self.seconds.record(begun.elapsed());

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use crate::{SpiffeId, VerifyError};
+use crate::VerifyError;
 
 pub(crate) struct IdentityTelemetry;
 
@@ -24,10 +24,7 @@ impl VerifierTelemetry {
         VerifierTelemetry
     }
 
-    pub(crate) fn timed(
-        &self,
-        verify: impl FnOnce() -> Result<SpiffeId, VerifyError>,
-    ) -> Result<SpiffeId, VerifyError> {
+    pub(crate) fn timed<T>(&self, verify: impl FnOnce() -> Result<T, VerifyError>) -> Result<T, VerifyError> {
         verify()
     }
 }

@@ -12,7 +12,9 @@ use std::vec::Vec;
 use pki_types::{CertificateDer, UnixTime};
 
 use super::{Verifier, VerifyError};
-use crate::{SpiffeId, peer_not_after};
+use crate::SpiffeId;
+use crate::path::Usage;
+use crate::x509::to_system_time;
 
 /// Wakes the admissions of an identity when what they depend on changes.
 #[derive(Debug, Default)]
@@ -71,9 +73,8 @@ impl Admission {
         role: PeerRole,
         now: SystemTime,
     ) -> Result<Admission, VerifyError> {
-        let spiffe_id = verify(&verifier, &chain, role, now)?;
-        // The chain is that of a valid path, so the leaf is there and can be read.
-        let expires = peer_not_after(&chain).unwrap_or(now);
+        let (spiffe_id, not_after) = verify(&verifier, &chain, role, now)?;
+        let expires = to_system_time(not_after);
         Ok(Admission { verifier, watchers, id, chain, role, spiffe_id, expires })
     }
 
@@ -83,7 +84,9 @@ impl Admission {
         &self.spiffe_id
     }
 
-    /// The last second in which the leaf of the peer is valid.
+    /// The last second in which the chain of the peer is valid, by the bundles at the time of the admission: the
+    /// first end of its leaf, its intermediates and the authority. After a rotation of the authority the chain
+    /// may be valid for longer; admit the peer again, when the time has come.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.expires
@@ -103,13 +106,14 @@ fn verify(
     chain: &[CertificateDer<'_>],
     role: PeerRole,
     now: SystemTime,
-) -> Result<SpiffeId, VerifyError> {
+) -> Result<(SpiffeId, i64), VerifyError> {
     let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let (leaf, signers) = chain.split_first().ok_or(VerifyError::ChainLength { len: 0 })?;
-    match role {
-        PeerRole::Client => verifier.verify_client(leaf, signers, now),
-        PeerRole::Server => verifier.verify_server(leaf, signers, now),
-    }
+    let usage = match role {
+        PeerRole::Client => Usage::Client,
+        PeerRole::Server => Usage::Server,
+    };
+    verifier.verify_until(leaf, signers, now, usage)
 }
 
 impl Future for Admission {

@@ -97,7 +97,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.telemetry.timed(|| self.verify(end_entity, intermediates, now, Usage::Client))
+        self.verify_until(end_entity, intermediates, now, Usage::Client).map(|(spiffe_id, _)| spiffe_id)
     }
 
     /// Verifies the chain of a peer that acts as a server, the leaf first, and returns its SPIFFE ID.
@@ -110,7 +110,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, VerifyError> {
-        self.telemetry.timed(|| self.verify(end_entity, intermediates, now, Usage::Server))
+        self.verify_until(end_entity, intermediates, now, Usage::Server).map(|(spiffe_id, _)| spiffe_id)
     }
 
     /// Verifies a chain that expired at most `grace` ago, the leaf first, as it was when the leaf expired;
@@ -133,6 +133,18 @@ impl Verifier {
         self.verify_client(leaf, signers, at)
     }
 
+    /// As [`Verifier::verify_client`] and [`Verifier::verify_server`]; returns the last second in which the path
+    /// is valid as well, in seconds since 1970.
+    pub(super) fn verify_until(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: Usage,
+    ) -> Result<(SpiffeId, i64), VerifyError> {
+        self.telemetry.timed(|| self.verify(end_entity, intermediates, now, usage))
+    }
+
     /// X509-SVID §5: the rules of the leaf first, because its trust domain selects the bundle, then path
     /// validation.
     fn verify(
@@ -141,7 +153,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
         usage: Usage,
-    ) -> Result<SpiffeId, VerifyError> {
+    ) -> Result<(SpiffeId, i64), VerifyError> {
         if intermediates.len() >= X509Svid::CHAIN_LEN_MAX {
             return Err(VerifyError::ChainLength { len: intermediates.len() + 1 });
         }
@@ -161,8 +173,8 @@ impl Verifier {
             return Err(VerifyError::Revoked { spiffe_id: leaf.spiffe_id, revoked });
         }
         let algorithms = self.provider.signature_verification_algorithms.all;
-        validate(&certificate, intermediates, &bundle, &revocations, algorithms, now, usage)?;
-        Ok(leaf.spiffe_id)
+        let not_after = validate(&certificate, intermediates, &bundle, &revocations, algorithms, now, usage)?;
+        Ok((leaf.spiffe_id, not_after))
     }
 
     /// With the key as this crate's decoder reads it, so that no second decoder has a say.

@@ -82,13 +82,18 @@ async fn unwelcome(connection: &Connection, own: Option<&Identity>) -> DownReaso
         Side::Client => PeerRole::Server,
         Side::Server => PeerRole::Client,
     };
-    match own.admit(&chain(connection), role, SystemTime::now()) {
+    let chain = chain(connection);
+    loop {
+        let admission = match own.admit(&chain, role, SystemTime::now()) {
+            Ok(admission) => admission,
+            Err(error) => return untrusted(&error),
+        };
+        let expires = admission.expires();
         // Revocations wake the admission; time does not.
-        Ok(admission) => match race(admission, expired(connection)).await {
-            Winner::First(error) => untrusted(&error),
-            Winner::Second(()) => DownReason::Expired,
-        },
-        Err(error) => untrusted(&error),
+        if let Winner::First(error) = race(admission, after(expires)).await {
+            return untrusted(&error);
+        }
+        // A rotated bundle may admit the peer for longer than the one of its admission.
     }
 }
 
@@ -97,6 +102,11 @@ async fn unwelcome(connection: &Connection, own: Option<&Identity>) -> DownReaso
 async fn expired(connection: &Connection) {
     // A peer without one was not accepted.
     let Ok(not_after) = x0_identity::peer_not_after(&chain(connection)) else { return };
+    after(not_after).await;
+}
+
+/// Returns after the last second in which a certificate is valid.
+async fn after(not_after: SystemTime) {
     // The system's clock may be set during the sleep. A certificate is valid to the end of its last second
     // (RFC 5280 §4.1.2.5).
     let rest = || (not_after + Duration::from_secs(1)).duration_since(SystemTime::now()).ok();
