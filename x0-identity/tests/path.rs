@@ -91,3 +91,41 @@ fn names_of_vectors_are_unique() {
     assert!(repeated.is_empty(), "{repeated:?}");
     assert!(SpiffeId::parse(LEAF_URI).is_ok());
 }
+
+/// Each refusal counts under the name of its rule.
+#[cfg(feature = "metrics")]
+#[test]
+fn every_refusal_is_counted_by_its_rule() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let refused = |vectors: &[Vector]| {
+        let recorder = DebuggingRecorder::new();
+        let refused = metrics::with_local_recorder(&recorder, || {
+            vectors.iter().flat_map(ours).filter(Result::is_err).count() as u64
+        });
+        let all = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let counted = all.filter_map(|(key, _, _, value)| {
+            let reason = key.key().labels().next()?.value().to_owned();
+            if let DebugValue::Counter(count @ 1..) = value { Some((reason, count)) } else { None }
+        });
+        (refused, counted.collect::<std::collections::BTreeMap<String, u64>>())
+    };
+    let vectors = vectors();
+    let (refusals, reasons) = refused(&vectors);
+    assert_eq!(reasons.values().sum::<u64>(), refusals);
+    assert!(reasons.len() >= 38, "{} reasons: {reasons:?}", reasons.len());
+    for (name, reason) in [
+        ("cA is TRUE", "leaf_authority"),
+        ("no key usage", "leaf_key_usage_missing"),
+        ("another authority", "unknown_issuer"),
+        ("a leaf valid from the next second", "not_yet_valid"),
+        ("an authority valid to the last second", "expired"),
+        ("a signer without key usage", "signer_key_usage_missing"),
+        ("a leaf without an issuer", "certificate_issuer"),
+        ("another key signed", "signature"),
+    ] {
+        let vector = vectors.iter().position(|vector| vector.name == name);
+        let (_, reasons) = refused(&vectors[vector.unwrap()..][..1]);
+        assert_eq!(reasons, [(reason.to_owned(), 2)].into(), "{name}");
+    }
+}

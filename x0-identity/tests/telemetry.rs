@@ -144,7 +144,7 @@ fn rotations_verifications_and_refusals_are_counted_exactly() {
     assert_eq!(value("verify_seconds"), 8.0 + 7.0);
     assert_eq!(value("refusals_total trust_domain"), 1.0);
     assert_eq!(value("refusals_total expired"), 5.0);
-    assert_eq!(value("refusals_total path"), 0.0);
+    assert_eq!(value("refusals_total unknown_issuer"), 0.0);
     assert_eq!(value("issuances_total join_token"), 1.0);
     assert_eq!(value("issuances_total renewal"), 0.0);
     assert_eq!(value("issuance_refusals_total malformed"), 1.0);
@@ -158,4 +158,11 @@ fn rotations_verifications_and_refusals_are_counted_exactly() {
     let table: BTreeSet<_> = table.filter_map(|line| line.split('`').nth(1)).collect();
     let live: BTreeSet<_> = values.keys().filter_map(|name| name.split(' ').next()).collect();
     assert_eq!(table, live);
+    let docs = include_str!("../src/telemetry.rs");
+    let reasons = docs.split_once("The reasons of refusals: ").unwrap().1.split_once('.').unwrap().0;
+    let reasons: BTreeSet<_> = reasons.split('`').skip(1).step_by(2).collect();
+    let live: BTreeSet<_> =
+        values.keys().filter_map(|name| name.strip_prefix("x0_identity_refusals_total ")).collect();
+    assert_eq!(reasons, live);
+    assert!(docs.contains(&format!("one of the {} below", live.len())));
 }

@@ -1,26 +1,144 @@
 //! Telemetry through the `metrics` facade.
 
 use core::fmt;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::{PathError, VerifyError};
+use crate::{EncodingError, LeafError, PathError, SigningError, VerifyError};
 
-const REASONS: [&str; 8] =
-    ["chain_length", "leaf", "trust_domain", "revoked", "not_yet_valid", "expired", "path", "not_admitted"];
+/// One reason for each rule, so that a dashboard tells an expired intermediate from a wrong key usage.
+const REASONS: [&str; 49] = [
+    "chain_length",
+    "trust_domain",
+    "revoked",
+    "not_yet_valid",
+    "expired",
+    "not_admitted",
+    "certificate_length",
+    "certificate_malformed",
+    "certificate_trailing_data",
+    "certificate_version",
+    "certificate_signature_algorithm",
+    "certificate_issuer",
+    "certificate_duplicate_extension",
+    "certificate_extension",
+    "leaf_authority",
+    "leaf_key_usage_missing",
+    "leaf_key_usage_not_critical",
+    "leaf_key_usage_digital_signature",
+    "leaf_key_usage_cert_sign",
+    "leaf_key_usage_crl_sign",
+    "leaf_extended_key_usage_server",
+    "leaf_extended_key_usage_client",
+    "leaf_uri_count",
+    "leaf_uri_not_text",
+    "leaf_spiffe_id",
+    "leaf_root_path",
+    "leaf_alternative_name_not_critical",
+    "signer_not_authority",
+    "signer_subject",
+    "signer_key_usage_missing",
+    "signer_key_usage_not_critical",
+    "signer_key_usage_cert_sign",
+    "signer_uri_count",
+    "signer_uri_not_text",
+    "signer_spiffe_id",
+    "signer_path",
+    "unknown_issuer",
+    "signature",
+    "signature_algorithm",
+    "path_len",
+    "name_constraints",
+    "name_constraints_encoding",
+    "extended_key_usage",
+    "policy",
+    "policy_extension",
+    "critical_extension",
+    "signatures",
+    "comparisons",
+    "steps",
+];
 
-/// The place of the reason in [`REASONS`].
-fn place(error: &VerifyError) -> usize {
+/// The reason of [`REASONS`] that names the rule.
+fn reason(error: &VerifyError) -> &'static str {
     match error {
-        VerifyError::ChainLength { .. } => 0,
-        VerifyError::Leaf(_) => 1,
-        VerifyError::TrustDomain { .. } => 2,
-        VerifyError::Revoked { .. } | VerifyError::Path(PathError::Revoked { .. }) => 3,
-        VerifyError::Path(PathError::NotYetValid { .. }) => 4,
-        VerifyError::Path(PathError::Expired { .. }) => 5,
-        VerifyError::Path(_) => 6,
-        VerifyError::NotAdmitted { .. } => 7,
+        VerifyError::ChainLength { .. } => "chain_length",
+        VerifyError::Leaf(error) => leaf_reason(error),
+        VerifyError::TrustDomain { .. } => "trust_domain",
+        VerifyError::NotAdmitted { .. } => "not_admitted",
+        VerifyError::Revoked { .. } => "revoked",
+        VerifyError::Path(error) => path_reason(error),
+    }
+}
+
+fn path_reason(error: &PathError) -> &'static str {
+    match error {
+        PathError::UnknownIssuer { .. } => "unknown_issuer",
+        PathError::Signature { .. } => "signature",
+        PathError::SignatureAlgorithm { .. } => "signature_algorithm",
+        PathError::NotYetValid { .. } => "not_yet_valid",
+        PathError::Expired { .. } => "expired",
+        PathError::Signer { source, .. } => signer_reason(*source),
+        PathError::Revoked { .. } => "revoked",
+        PathError::PathLen { .. } => "path_len",
+        PathError::NameConstraints { .. } => "name_constraints",
+        PathError::NameConstraintsEncoding { .. } => "name_constraints_encoding",
+        PathError::ExtendedKeyUsage { .. } => "extended_key_usage",
+        PathError::Policy { .. } => "policy",
+        PathError::Extension { .. } => "policy_extension",
+        PathError::CriticalExtension { .. } => "critical_extension",
+        PathError::Signatures => "signatures",
+        PathError::Comparisons => "comparisons",
+        PathError::Steps => "steps",
+    }
+}
+
+fn encoding_reason(error: EncodingError) -> &'static str {
+    match error {
+        EncodingError::Length { .. } => "certificate_length",
+        EncodingError::Malformed => "certificate_malformed",
+        EncodingError::TrailingData { .. } => "certificate_trailing_data",
+        EncodingError::Version => "certificate_version",
+        EncodingError::SignatureAlgorithm => "certificate_signature_algorithm",
+        EncodingError::Issuer => "certificate_issuer",
+        EncodingError::DuplicateExtension => "certificate_duplicate_extension",
+        EncodingError::Extension { .. } => "certificate_extension",
+    }
+}
+
+fn leaf_reason(error: &LeafError) -> &'static str {
+    match error {
+        LeafError::Encoding(error) => encoding_reason(*error),
+        LeafError::Authority => "leaf_authority",
+        LeafError::KeyUsageMissing => "leaf_key_usage_missing",
+        LeafError::KeyUsageNotCritical => "leaf_key_usage_not_critical",
+        LeafError::KeyUsageDigitalSignature => "leaf_key_usage_digital_signature",
+        LeafError::KeyUsageCertSign => "leaf_key_usage_cert_sign",
+        LeafError::KeyUsageCrlSign => "leaf_key_usage_crl_sign",
+        LeafError::ExtendedKeyUsageServer => "leaf_extended_key_usage_server",
+        LeafError::ExtendedKeyUsageClient => "leaf_extended_key_usage_client",
+        LeafError::UriCount { .. } => "leaf_uri_count",
+        LeafError::UriNotText => "leaf_uri_not_text",
+        LeafError::SpiffeId(_) => "leaf_spiffe_id",
+        LeafError::RootPath => "leaf_root_path",
+        LeafError::AlternativeNameNotCritical => "leaf_alternative_name_not_critical",
+    }
+}
+
+fn signer_reason(error: SigningError) -> &'static str {
+    match error {
+        SigningError::Encoding(error) => encoding_reason(error),
+        SigningError::NotAuthority => "signer_not_authority",
+        SigningError::Subject => "signer_subject",
+        SigningError::KeyUsageMissing => "signer_key_usage_missing",
+        SigningError::KeyUsageNotCritical => "signer_key_usage_not_critical",
+        SigningError::KeyUsageCertSign => "signer_key_usage_cert_sign",
+        SigningError::UriCount { .. } => "signer_uri_count",
+        SigningError::UriNotText => "signer_uri_not_text",
+        SigningError::SpiffeId(_) => "signer_spiffe_id",
+        SigningError::Path => "signer_path",
     }
 }
 
@@ -84,14 +202,18 @@ impl IdentityTelemetry {
 #[derive(Clone)]
 pub(crate) struct VerifierTelemetry {
     seconds: Histogram,
-    refusals: [Counter; REASONS.len()],
+    /// One for each of [`REASONS`]; shared, because verifiers are cloned for each configuration.
+    refusals: Arc<[(&'static str, Counter)]>,
 }
 
 impl VerifierTelemetry {
     pub(crate) fn new() -> VerifierTelemetry {
         VerifierTelemetry {
             seconds: histogram!("x0_identity_verify_seconds"),
-            refusals: REASONS.map(|reason| counter!("x0_identity_refusals_total", "reason" => reason)),
+            refusals: REASONS
+                .iter()
+                .map(|reason| (*reason, counter!("x0_identity_refusals_total", "reason" => *reason)))
+                .collect(),
         }
     }
 
@@ -101,7 +223,9 @@ impl VerifierTelemetry {
         let verified = verify();
         self.seconds.record(begun.elapsed());
         if let Err(error) = &verified {
-            self.refusals[place(error)].increment(1);
+            let reason = reason(error);
+            let counter = self.refusals.iter().find(|(known, _)| *known == reason);
+            counter.into_iter().for_each(|(_, counter)| counter.increment(1));
         }
         verified
     }
