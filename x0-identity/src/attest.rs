@@ -1,5 +1,7 @@
 //! Which workload may have which SPIFFE ID: registration entries, and how a workload proves what it is.
 
+#[cfg(all(feature = "unix-peers", target_os = "linux"))]
+mod digests;
 mod join_token;
 mod registry;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]

@@ -139,6 +139,57 @@ fn a_binary_that_was_replaced_has_no_path() {
     assert_eq!((after.path, after.sha256), (None, before.sha256));
 }
 
+/// The bytes that this thread has read from files so far.
+fn bytes_read() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+}
+
+#[test]
+fn a_binary_is_hashed_once() {
+    let peer = Peer::of_this_program("waits");
+    let attestor = UnixAttestor::default();
+    let attest = || {
+        let before = bytes_read();
+        let sha256 = attestor.clone().attest(peer.stream.as_fd()).unwrap().sha256;
+        (sha256, bytes_read().zip(before).map(|(after, before)| after - before))
+    };
+    let (first, read_first) = attest();
+    let (second, read_second) = attest();
+    assert_eq!(first, second);
+    let (Some(read_first), Some(read_second)) = (read_first, read_second) else {
+        println!("skipped: the kernel does not count what a thread reads");
+        return;
+    };
+    let len = std::fs::metadata(std::env::current_exe().unwrap()).unwrap().len();
+    assert!(read_first >= len, "{read_first} of {len}");
+    assert!(read_second < len / 10, "{read_second} of {len}");
+}
+
+/// A file of the same path, length and time of the last change of the content is another one.
+#[test]
+fn a_binary_that_changed_is_hashed_again() {
+    let own = std::env::current_exe().unwrap();
+    let folder = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
+    let program = folder.path().join("program");
+    let attestor = UnixAttestor::default();
+    let mut digests = Vec::new();
+    for more in ["one", "two"] {
+        // By a process of its own: a file that is written while another thread starts a process cannot be
+        // started.
+        let script = "cp $1 $2.new && printf %s $3 >> $2.new && mv $2.new $2 && touch -d 2001-01-01 $2";
+        let mut copy = Command::new("sh");
+        copy.args(["-c", script, "sh"]).args([&own, &program]).arg(more);
+        assert!(copy.status().unwrap().success());
+        let peer = Peer::start("waits", &program, &["--exact", "role"]);
+        for _ in 0..2 {
+            digests.push(attestor.attest(peer.stream.as_fd()).unwrap().sha256.unwrap());
+        }
+    }
+    assert_eq!((digests[0], digests[2]), (digests[1], digests[3]));
+    assert_ne!(digests[0], digests[2]);
+}
+
 #[test]
 fn a_process_that_ended_is_refused_whichever_holds_its_connection() {
     let mut peer = Peer::of_this_program("connects-and-leaves");

@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::sync::Arc;
+use std::time::SystemTime;
 use std::vec;
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -15,6 +17,7 @@ use ring::digest::{Context, SHA256};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::digests::{Digests, FileVersion};
 use crate::Selector;
 
 /// The settings of a [`UnixAttestor`].
@@ -33,7 +36,8 @@ impl Default for UnixAttestorOptions {
 
 impl UnixAttestorOptions {
     /// Sets whether the binary is looked at: its path and SHA-256. Without it a peer has a user and a group
-    /// only. It is by default; hashing takes about a millisecond for each MiB.
+    /// only. It is by default; hashing takes about a millisecond for each MiB. A binary is hashed again only when
+    /// the file has changed, by its times and length; the attestor and its clones remember 256 of them.
     #[must_use]
     pub fn binary(mut self, looked_at: bool) -> UnixAttestorOptions {
         self.binary = looked_at;
@@ -65,6 +69,7 @@ impl UnixAttestorOptions {
 #[derive(Debug, Clone, Default)]
 pub struct UnixAttestor {
     options: UnixAttestorOptions,
+    digests: Arc<Digests>,
 }
 
 /// What the kernel says of a process that connected.
@@ -144,7 +149,7 @@ impl UnixAttestor {
     /// Builds an attestor.
     #[must_use]
     pub fn new(options: UnixAttestorOptions) -> UnixAttestor {
-        UnixAttestor { options }
+        UnixAttestor { options, digests: Arc::default() }
     }
 
     /// Attests the process that connected the other end of a Unix domain socket.
@@ -189,7 +194,7 @@ impl UnixAttestor {
             // The binary that runs, whatever is at its path now.
             let binary = open(&folder, "exe").map_err(examine)?;
             peer.path = path_of(&binary);
-            peer.sha256 = Some(self.hash(binary, process)?);
+            peer.sha256 = Some(self.hash(&binary, process)?);
         }
         if !handle.lives() {
             return Err(UnixAttestError::Ended);
@@ -197,7 +202,13 @@ impl UnixAttestor {
         Ok((peer, handle))
     }
 
-    fn hash(&self, binary: File, process: i32) -> Result<[u8; 32], UnixAttestError> {
+    fn hash(&self, binary: &File, process: i32) -> Result<[u8; 32], UnixAttestError> {
+        let examine = |source| UnixAttestError::Examine { process, source };
+        let version = || binary.metadata().map(|metadata| FileVersion::of(&metadata)).map_err(examine);
+        let (begun, before) = (SystemTime::now(), version()?);
+        if let Some(digest) = self.digests.get(&before) {
+            return Ok(digest);
+        }
         let binary_len_max = self.options.binary_len_max;
         let mut reader = binary.take(binary_len_max + 1);
         let (mut context, mut len) = (Context::new(&SHA256), 0);
@@ -210,7 +221,7 @@ impl UnixAttestor {
                     len += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(UnixAttestError::Examine { process, source }),
+                Err(source) => return Err(examine(source)),
             }
         }
         if len > binary_len_max {
@@ -218,6 +229,9 @@ impl UnixAttestor {
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
+        if version()? == before {
+            self.digests.insert(before, digest, begun);
+        }
         Ok(digest)
     }
 }
