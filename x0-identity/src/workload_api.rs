@@ -38,7 +38,7 @@
 //! | updates that arrive while a message is sent (§4.3) | the newest one follows; those in between are dropped |
 //! | WIT-SVIDs (§7), server reflection | `Unimplemented` |
 //! | secrets for Envoy | the same rules: security header, `PermissionDenied`; `StreamSecrets` only |
-//! | certificate revocation lists | never sent, and not enforced when received |
+//! | certificate revocation lists | passed through (`Workload::with_crls`, `X509Context::crls`), read and enforced by nothing |
 //! | SVIDs of several trust domains | one server per trust domain; a client takes any |
 //! | JWT bundles (§6.2.2) | keys without `use`, which validators that do not know SPIFFE would skip |
 //! | a message that a client cannot use (§4.5) | discarded and reported; what came before stays in use |
@@ -83,7 +83,7 @@ pub use client_session::{
     ClientAnswer, ClientCall, ClientError, ClientHandleError, ClientInput, ClientOutput, ClientSession,
 };
 pub use context::{
-    FetchedJwtSvid, HintedSvid, MessageError, RefusedAuthority, ValidatedJwtSvid, X509Context,
+    FetchedJwtSvid, HintedSvid, MessageError, RefusedAuthority, ValidatedJwtSvid, X509Bundles, X509Context,
 };
 pub use endpoint::{ENDPOINT_SOCKET, EndpointAddress, EndpointAddressError};
 pub use identity_feed::{IdentityFeed, IdentityFeedError};
@@ -96,4 +96,4 @@ pub use server_options::ServerOptions;
 pub use socket::Listener;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 pub use unix_callers::{UnixCallers, WorkloadSource};
-pub use workload::{HINT_LEN_MAX, Workload, WorkloadError};
+pub use workload::{CRLS_MAX, HINT_LEN_MAX, Workload, WorkloadError};

@@ -18,9 +18,9 @@ use super::socket::{Stream, Unsent, Waker, drain, is_readable, is_writable, wait
 use super::{
     ClientAnswer, ClientCall, ClientError, ClientInput, ClientOptions, ClientOutput, ClientSession, Code,
     EndpointAddress, EndpointAddressError, FetchedJwtSvid, IdentityFeed, IdentityFeedError, StartError,
-    Status, Subscription, ValidatedJwtSvid, X509Context,
+    Status, Subscription, ValidatedJwtSvid, X509Bundles, X509Context,
 };
-use crate::{BundleMap, Identity, SpiffeId, TrustBundleSet};
+use crate::{BundleMap, Identity, SpiffeId};
 
 /// How long a connection to an address of TCP may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     x509_svids: Option<Arc<X509Context>>,
-    x509_bundles: Option<Arc<TrustBundleSet>>,
+    x509_bundles: Option<Arc<X509Bundles>>,
     jwt_bundles: Option<Arc<BundleMap>>,
     problems: BTreeMap<Subscription, WaitError>,
     feeds: Vec<IdentityFeed>,
@@ -182,7 +182,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::x509_context`].
-    pub fn x509_bundles(&self, timeout: Duration) -> Result<Arc<TrustBundleSet>, WaitError> {
+    pub fn x509_bundles(&self, timeout: Duration) -> Result<Arc<X509Bundles>, WaitError> {
         self.wait(Subscription::X509Bundles, timeout, |state| state.x509_bundles.clone())
     }
 
@@ -437,7 +437,7 @@ impl State {
                 self.feed_problem = updates.fold(None, Option::or);
                 self.renew(Subscription::X509Svids);
             }
-            ClientOutput::X509Bundles(bundles, _) => {
+            ClientOutput::X509Bundles(bundles) => {
                 self.x509_bundles = Some(Arc::new(bundles));
                 self.renew(Subscription::X509Bundles);
             }

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use super::backoff::Backoff;
 use super::context::{
-    FetchedJwtSvid, MessageError, RefusedAuthority, ValidatedJwtSvid, X509Context, read_jwt_bundles,
+    FetchedJwtSvid, MessageError, ValidatedJwtSvid, X509Bundles, X509Context, read_jwt_bundles,
     read_jwt_svids, read_validated, read_x509_bundles,
 };
 use super::messages::{JwtSvidRequest, ValidateJwtSvidRequest};
@@ -15,7 +15,7 @@ use super::method::Method;
 use super::server_connection::SECURITY_HEADER;
 use super::{ClientOptions, Subscription};
 use crate::grpc::{Code, ErrorCode, Event, Fields, Http2, Limits, Messages, Status, frame_message};
-use crate::{BundleMap, SpiffeId, TrustBundleSet};
+use crate::{BundleMap, SpiffeId};
 
 /// Calls that wait or are open at once.
 const CALLS_MAX: usize = 64;
@@ -113,8 +113,8 @@ pub enum ClientOutput {
     Close,
     /// The SVIDs and bundles of this workload from now on, in the place of all earlier ones.
     X509Svids(X509Context),
-    /// The bundles from now on, in the place of all earlier ones, and authorities that are left out.
-    X509Bundles(TrustBundleSet, Vec<RefusedAuthority>),
+    /// The bundles from now on, in the place of all earlier ones.
+    X509Bundles(X509Bundles),
     /// The keys for JWT-SVIDs from now on, in the place of all earlier ones.
     JwtBundles(BundleMap),
     /// This workload is entitled to nothing of the subscription now (`PermissionDenied`): cease to use what
@@ -490,8 +490,7 @@ impl ClientSession {
     fn receive_message(&mut self, subscription: Subscription, message: &[u8]) {
         let output = match subscription {
             Subscription::X509Svids => X509Context::read(message).map(ClientOutput::X509Svids),
-            Subscription::X509Bundles => read_x509_bundles(message)
-                .map(|(bundles, refused)| ClientOutput::X509Bundles(bundles, refused)),
+            Subscription::X509Bundles => read_x509_bundles(message).map(ClientOutput::X509Bundles),
             Subscription::JwtBundles => read_jwt_bundles(message).map(ClientOutput::JwtBundles),
         };
         self.outputs.push_back(output.unwrap_or_else(|error| ClientOutput::Failed {

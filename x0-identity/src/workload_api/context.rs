@@ -22,8 +22,43 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct X509Context {
     svids: Vec<HintedSvid>,
+    bundles: X509Bundles,
+}
+
+/// The bundles of trust domains for X.509-SVIDs, from one message.
+#[derive(Debug, Clone)]
+pub struct X509Bundles {
     bundles: TrustBundleSet,
+    crls: Vec<Vec<u8>>,
     refused: Vec<RefusedAuthority>,
+}
+
+impl X509Bundles {
+    /// The bundles.
+    #[must_use]
+    pub fn bundles(&self) -> &TrustBundleSet {
+        &self.bundles
+    }
+
+    /// The certificate revocation lists, as the message has them: unread, and enforced by nothing here.
+    #[must_use]
+    pub fn crls(&self) -> &[Vec<u8>] {
+        &self.crls
+    }
+
+    /// Authorities that are left out of their bundles.
+    #[must_use]
+    pub fn refused(&self) -> &[RefusedAuthority] {
+        &self.refused
+    }
+
+    fn read(entries: &BundleEntries, crls: Vec<Vec<u8>>) -> Result<X509Bundles, MessageError> {
+        let (mut bundles, mut refused) = (TrustBundleSet::new(), Vec::new());
+        for (key, bytes) in entries {
+            bundles.insert(read_bundle(&read_key(key)?, bytes, &mut refused)?);
+        }
+        Ok(X509Bundles { bundles, crls, refused })
+    }
 }
 
 /// An X.509-SVID with the operator's hint of its use (Workload API §8).
@@ -141,18 +176,19 @@ impl X509Context {
         if response.svids.is_empty() {
             return Err(missing("svids"));
         }
-        let (mut bundles, mut refused) = read_bundles(&response.federated_bundles)?;
+        let mut bundles = X509Bundles::read(&response.federated_bundles, response.crl)?;
         let mut svids: Vec<HintedSvid> = Vec::new();
         for message in response.svids {
             let svid = read_svid(&message)?;
             let trust_domain = svid.spiffe_id().trust_domain();
             // The first SVID decides for its trust domain. A foreign bundle never takes its place.
             if !svids.iter().any(|known| known.svid.spiffe_id().trust_domain() == trust_domain) {
-                bundles.insert(read_bundle(trust_domain, &message.bundle, &mut refused)?);
+                let bundle = read_bundle(trust_domain, &message.bundle, &mut bundles.refused)?;
+                bundles.bundles.insert(bundle);
             }
             svids.push(HintedSvid { svid, hint: message.hint });
         }
-        Ok(X509Context { svids, bundles, refused })
+        Ok(X509Context { svids, bundles })
     }
 
     /// The SVIDs, never none, the default one first (§8).
@@ -170,13 +206,19 @@ impl X509Context {
     /// The bundles of the trust domains of the SVIDs, and of the foreign ones.
     #[must_use]
     pub fn bundles(&self) -> &TrustBundleSet {
-        &self.bundles
+        &self.bundles.bundles
+    }
+
+    /// The certificate revocation lists, as the message has them: unread, and enforced by nothing here.
+    #[must_use]
+    pub fn crls(&self) -> &[Vec<u8>] {
+        &self.bundles.crls
     }
 
     /// Authorities that are left out of their bundles.
     #[must_use]
     pub fn refused(&self) -> &[RefusedAuthority] {
-        &self.refused
+        &self.bundles.refused
     }
 }
 
@@ -228,28 +270,18 @@ fn read_bundle(
     Ok(bundle)
 }
 
-fn read_bundles(entries: &BundleEntries) -> Result<(TrustBundleSet, Vec<RefusedAuthority>), MessageError> {
-    let (mut bundles, mut refused) = (TrustBundleSet::new(), Vec::new());
-    for (key, bytes) in entries {
-        bundles.insert(read_bundle(&read_key(key)?, bytes, &mut refused)?);
-    }
-    Ok((bundles, refused))
-}
-
 /// The SPIFFE ID of a trust domain.
 fn read_key(key: &str) -> Result<TrustDomain, ParseTrustDomainError> {
     TrustDomain::parse(key.strip_prefix("spiffe://").unwrap_or(key))
 }
 
 /// The X.509 bundles of a message.
-pub(super) fn read_x509_bundles(
-    message: &[u8],
-) -> Result<(TrustBundleSet, Vec<RefusedAuthority>), MessageError> {
+pub(super) fn read_x509_bundles(message: &[u8]) -> Result<X509Bundles, MessageError> {
     let response = X509BundlesResponse::decode(message)?;
     if response.bundles.is_empty() {
         return Err(MessageError::Missing { field: "bundles" });
     }
-    read_bundles(&response.bundles)
+    X509Bundles::read(&response.bundles, response.crl)
 }
 
 /// The keys for JWT-SVIDs of a message.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use super::workload::CRLS_MAX;
 use crate::grpc::{DecodeError, Reader, Value, Writer, read_entry};
 use crate::json::Json;
 
@@ -52,7 +53,7 @@ impl X509SvidResponse {
         while let Some((field, value)) = reader.field()? {
             match field {
                 1 => response.svids.push(X509SvidMessage::decode(value.bytes()?)?),
-                2 => response.crl.push(value.bytes()?.to_vec()),
+                2 => put_crl(&mut response.crl, value)?,
                 3 => put_entry(&mut response.federated_bundles, value)?,
                 _ => {}
             }
@@ -109,7 +110,7 @@ impl X509BundlesResponse {
         let mut reader = Reader::new(message);
         while let Some((field, value)) = reader.field()? {
             match field {
-                1 => response.crl.push(value.bytes()?.to_vec()),
+                1 => put_crl(&mut response.crl, value)?,
                 2 => put_entry(&mut response.bundles, value)?,
                 _ => {}
             }
@@ -292,6 +293,14 @@ fn put_entry(entries: &mut BundleEntries, value: Value<'_>) -> Result<(), Decode
         None if entries.len() == ENTRIES_MAX => return Err(DecodeError),
         None => entries.push((key, content.to_vec())),
     }
+    Ok(())
+}
+
+fn put_crl(crls: &mut Vec<Vec<u8>>, value: Value<'_>) -> Result<(), DecodeError> {
+    if crls.len() == CRLS_MAX {
+        return Err(DecodeError);
+    }
+    crls.push(value.bytes()?.to_vec());
     Ok(())
 }
 

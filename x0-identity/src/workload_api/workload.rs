@@ -19,6 +19,9 @@ use crate::{BundleMap, JwtIssuer, SpiffeBundle, SpiffeId, TrustBundle, TrustDoma
 /// The longest hint, in bytes (Workload API §8).
 pub const HINT_LEN_MAX: usize = 1024;
 
+/// The most certificate revocation lists of a workload or a message.
+pub const CRLS_MAX: usize = 1024;
+
 /// The identities and bundles of one workload at one moment: everything that the Workload API answers to it.
 ///
 /// The value is complete and does not change. A rotation builds another one, and the server sends each stream
@@ -48,6 +51,7 @@ pub struct Workload {
     federated: BundleMap,
     identities: Vec<HeldSvid>,
     jwt: Option<JwtIssuing>,
+    crls: Vec<Vec<u8>>,
     encoded: OnceLock<Encoded>,
 }
 
@@ -87,6 +91,7 @@ impl Workload {
             federated: BundleMap::new(),
             identities: Vec::new(),
             jwt: None,
+            crls: Vec::new(),
             encoded: OnceLock::new(),
         }
     }
@@ -151,6 +156,21 @@ impl Workload {
         Ok(self)
     }
 
+    /// Sets the certificate revocation lists, as DER, that are sent beside X.509-SVIDs and X.509 bundles (§5.1).
+    /// Nothing reads or enforces them here, and no known client does: revocation is
+    /// [`RevocationView`](crate::RevocationView). The specification may remove the fields.
+    ///
+    /// # Errors
+    /// [`WorkloadError::Crls`], when there are more than [`CRLS_MAX`].
+    pub fn with_crls(mut self, crls: Vec<Vec<u8>>) -> Result<Workload, WorkloadError> {
+        if crls.len() > CRLS_MAX {
+            return Err(WorkloadError::Crls { count: crls.len() });
+        }
+        self.crls = crls;
+        self.encoded = OnceLock::new();
+        Ok(self)
+    }
+
     /// The SPIFFE IDs of the identities, the default one first.
     pub fn spiffe_ids(&self) -> impl Iterator<Item = &SpiffeId> {
         self.identities.iter().map(|held| held.svid.spiffe_id())
@@ -191,11 +211,11 @@ impl Workload {
             let jwt = |bundle: &SpiffeBundle| (key_of(bundle), bundle.jwt_key_set().into_bytes());
             let svids = X509SvidResponse {
                 svids: self.identities.iter().map(|held| held.message(&self.bundle)).collect(),
-                crl: Vec::new(),
+                crl: self.crls.clone(),
                 federated_bundles: federated.iter().copied().map(x509).collect::<BundleEntries>(),
             };
             let x509_bundles =
-                X509BundlesResponse { crl: Vec::new(), bundles: all.clone().map(x509).collect() };
+                X509BundlesResponse { crl: self.crls.clone(), bundles: all.clone().map(x509).collect() };
             let jwt_bundles = JwtBundlesResponse { bundles: all.map(jwt).collect() };
             Encoded {
                 x509_svid: (!svids.svids.is_empty()).then(|| frame_message(&svids.encode())),
@@ -297,6 +317,12 @@ pub enum WorkloadError {
     HintLength {
         /// The length of the hint, in bytes.
         len: usize,
+    },
+    /// There are more certificate revocation lists than [`CRLS_MAX`].
+    #[error("{count} certificate revocation lists are more than the {CRLS_MAX} allowed: merge or drop some")]
+    Crls {
+        /// The number of lists.
+        count: usize,
     },
     /// Another identity of the workload has the hint (§5.2.1).
     #[error("two identities of the workload have the hint {hint:?}: give each one a hint of its own")]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use x0_identity::workload_api::{
-    ClientAnswer, ClientCall, ClientError, ClientHandleError, ClientInput, ClientOptions, ClientOutput,
-    ClientSession, Code, IdentityFeed, IdentityFeedError, MessageError, Subscription, Workload, X509Context,
+    CRLS_MAX, ClientAnswer, ClientCall, ClientError, ClientHandleError, ClientInput, ClientOptions,
+    ClientOutput, ClientSession, Code, IdentityFeed, IdentityFeedError, MessageError, Subscription, Workload,
+    WorkloadError, X509Context,
 };
 use x0_identity::{PeerRole, TrustBundle};
 
@@ -70,7 +71,7 @@ fn api_4_4_nothing_earlier_is_retained() {
         pair.outputs.iter().rev().find_map(|(_, output)| wanted(output))
     };
     let x509 = |output: &ClientOutput| match output {
-        ClientOutput::X509Bundles(bundles, _) => Some(bundles.len()),
+        ClientOutput::X509Bundles(bundles) => Some(bundles.bundles().len()),
         _ => None,
     };
     let jwt = |output: &ClientOutput| match output {
@@ -112,6 +113,31 @@ fn api_4_4_nothing_earlier_is_retained() {
     assert!(!connects());
     let error = IdentityFeed::new(Arc::new(pair.context().clone()), Some("other")).unwrap_err();
     assert!(matches!(error, IdentityFeedError::NoHint { .. }), "{error}");
+}
+
+/// §5.1: the lists are beside the SVIDs and the bundles. Their bytes are nobody's business here.
+#[test]
+fn api_5_1_revocation_lists_pass_through() {
+    let example = Domain::new("example.org");
+    let lists = vec![b"not even DER".to_vec(), Vec::new(), vec![0x30, 0]];
+    let workload = example.workload(&["web"]);
+    let with = workload.clone().with_crls(lists.clone()).unwrap();
+    let mut pair = Pair::new(ClientOptions::default().x509_bundles(true), Some(with));
+    pair.run(SECOND);
+    let bundles = |pair: &Pair| {
+        let newest = pair.outputs.iter().rev().find_map(|(_, output)| match output {
+            ClientOutput::X509Bundles(bundles) => Some(bundles.crls().to_vec()),
+            _ => None,
+        });
+        newest.unwrap()
+    };
+    assert_eq!((pair.context().crls(), &bundles(&pair)), (&lists[..], &lists));
+    // Without the lists, the next message has none.
+    pair.set(Some(workload.clone()));
+    assert!(pair.context().crls().is_empty() && bundles(&pair).is_empty());
+    let refused = workload.clone().with_crls(vec![Vec::new(); CRLS_MAX + 1]).err();
+    assert_eq!(refused, Some(WorkloadError::Crls { count: CRLS_MAX + 1 }));
+    assert!(workload.with_crls(vec![Vec::new(); CRLS_MAX]).is_ok());
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn an_identity_follows_its_workload_api() {
     let client = running.client(ClientOptions::default().x509_bundles(true).jwt_bundles(true));
     let identity = client.identity(Some("web"), PATIENCE).unwrap();
     assert_eq!(identity.spiffe_id(), &id("spiffe://example.org/web"));
-    assert_eq!(client.x509_bundles(PATIENCE).unwrap().len(), 1);
+    assert_eq!(client.x509_bundles(PATIENCE).unwrap().bundles().len(), 1);
     assert!(client.jwt_bundles(PATIENCE).unwrap().get(&domain("example.org")).is_some());
     let (server, dialer) = (identity.server_config(), identity.client_config());
     handshake(&dialer, &server).unwrap();
