@@ -1,6 +1,6 @@
 //! The renewal of a node's SVID by an issuer. It decides nothing: the engine of x0-identity does.
 //!
-//! It writes files, and what watches them takes them into use. So a node whose files are replaced by hand and
+//! The thread writes files, and what watches them takes them into use. So a node whose files are replaced by hand and
 //! one with an issuer work alike.
 
 use std::io;
@@ -27,6 +27,7 @@ use super::files::Stamps;
 use super::report::{Renewing, SharedRenewing};
 use super::tpm::{self, TpmKey};
 use super::{load_bundle, load_svid};
+use crate::bundles;
 use crate::causes::causes;
 use crate::config::NodeConfig;
 use crate::config::address::Address;
@@ -330,15 +331,35 @@ impl Renewer {
     /// Stores the bundle and then the SVID, if they are an identity together.
     fn install(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<()> {
         Identity::new(svid.clone(), bundle.clone()).context("the issuer's bundle does not trust its SVID")?;
-        if self.trusted().ok().as_ref() != Some(bundle) {
-            write_public(&self.bundle, &bundle.to_pem())?;
-        }
+        store_bundle(&self.bundle, self.trusted().ok(), svid, bundle)?;
         write_private(&self.svid, &svid.to_pem())?;
         remove(&self.key())?;
         let until = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
         let until = crate::log::timestamp(until.as_millis());
         self.log.event("identity-issued", format!("identity={} valid_until={until}", svid.spiffe_id()));
         Ok(())
+    }
+}
+
+/// Stores the bundle of an issuer. A bundle that was published has a sequence number, and the next one comes from
+/// the store of the cluster: an issuer that lags must not bring an authority back that left. Only a bundle that
+/// does not trust the new SVID is replaced, and keeps its number, so that what was published before does not
+/// count again.
+fn store_bundle(
+    path: &Path,
+    held: Option<TrustBundle>,
+    svid: &X509Svid,
+    offered: &TrustBundle,
+) -> Result<()> {
+    if held.as_ref() == Some(offered) {
+        return Ok(());
+    }
+    let sequence = if path.exists() { bundles::sequence(path)? } else { 0 };
+    let trusts = |held: TrustBundle| Identity::new(svid.clone(), held).is_ok();
+    match held.map(trusts) {
+        Some(true) if sequence > 0 => Ok(()),
+        _ if sequence > 0 => bundles::write(path, sequence, offered),
+        _ => write_public(path, &offered.to_pem()),
     }
 }
 
@@ -363,4 +384,41 @@ async fn ask(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> Result<(TlsStrea
 
 fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use x0_identity::{Authority, AuthorityOptions};
+
+    use super::*;
+
+    /// A bundle that was published keeps its number and its content, unless it does not trust the new SVID.
+    #[test]
+    fn an_issuer_does_not_take_a_published_bundle_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle.pem");
+        let domain = || TrustDomain::parse("example.org").unwrap();
+        let authority = || Authority::new(domain(), &AuthorityOptions::default()).unwrap();
+        let (old, new) = (authority(), authority());
+        let id = SpiffeId::parse("spiffe://example.org/web").unwrap();
+        let svid = new.issue(&id, Duration::from_secs(3600)).unwrap();
+        let mut both = new.bundle();
+        both.extend(&old.bundle()).unwrap();
+        let held = || load_bundle(domain(), &path).ok();
+        let store = |offered: &TrustBundle| {
+            store_bundle(&path, held(), &svid, offered).unwrap();
+            (bundles::sequence(&path).unwrap(), held().unwrap())
+        };
+        // Without a file, and without a number.
+        assert_eq!(store(&both), (0, both.clone()));
+        assert_eq!(store(&new.bundle()), (0, new.bundle()));
+        assert!(!std::fs::read_to_string(&path).unwrap().starts_with('#'));
+        // The old authority left with the third bundle, and does not come back.
+        bundles::write(&path, 3, &new.bundle()).unwrap();
+        assert_eq!(store(&both), (3, new.bundle()));
+        assert_eq!(store(&new.bundle()), (3, new.bundle()));
+        // A bundle that does not trust the SVID serves nobody.
+        bundles::write(&path, 3, &old.bundle()).unwrap();
+        assert_eq!(store(&both), (3, both.clone()));
+    }
 }
