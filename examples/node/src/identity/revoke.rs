@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::Args;
-use x0_identity::{NodeId, RevocationView, Revoked, SignedRevocations, SpiffeId, TrustDomain};
+use x0_identity::{Authority, NodeId, RevocationView, Revoked, SignedRevocations, SpiffeId, TrustDomain};
 use x0_mesh::{Mux, MuxOptions};
 
 use super::commands::ask;
@@ -55,17 +55,14 @@ pub(crate) async fn revoke(args: &RevokeArgs) -> Result<()> {
     let mut entries = Entries::open(&layout)?;
     entries.registry.remove(&id);
     entries.save()?;
-    let signed = match stored(&layout)?
-        .into_iter()
-        .find(|signed| signed.view().contains(&Revoked::SpiffeId(id.clone())))
-    {
+    let wanted = args.hours.map_or(authority.not_after(), |hours| {
+        SystemTime::now() + Duration::from_secs(u64::from(hours) * 3600)
+    });
+    let signed = match reusable(stored(&layout)?, &id, wanted, &authority) {
         Some(signed) => signed,
         None => {
-            let expires = args.hours.map_or(authority.not_after(), |hours| {
-                SystemTime::now() + Duration::from_secs(u64::from(hours) * 3600)
-            });
             let mut view = RevocationView::new();
-            view.insert(Revoked::SpiffeId(id.clone()), expires)?;
+            view.insert(Revoked::SpiffeId(id.clone()), wanted)?;
             let to_be_signed = SignedRevocations::to_be_signed(authority.trust_domain(), &view);
             let signed = SignedRevocations::new(view, authority.sign(&to_be_signed)?);
             let bytes = signed.to_bytes();
@@ -105,6 +102,25 @@ fn stored(layout: &Layout) -> Result<Vec<SignedRevocations>> {
         all.push(SignedRevocations::from_bytes(&bytes).with_context(damaged)?);
     }
     Ok(all)
+}
+
+/// An earlier revocation of an ID that says what is wanted: it lasts until then, and is signed by the authority
+/// that issues now, since nodes do not take it from another one any more. Of several, the one that lasts longest.
+fn reusable(
+    stored: Vec<SignedRevocations>,
+    id: &SpiffeId,
+    wanted: SystemTime,
+    authority: &Authority,
+) -> Option<SignedRevocations> {
+    let end = |signed: &SignedRevocations| {
+        signed.verify(&authority.bundle(), &RevocationView::new()).ok()?;
+        let mut entries = signed.view().iter();
+        let found = entries.find(|(revoked, _)| matches!(revoked, Revoked::SpiffeId(other) if other == id));
+        found.map(|(_, expires)| expires)
+    };
+    let lasting = stored.into_iter().filter_map(|signed| Some((end(&signed)?, signed)));
+    let (end, signed) = lasting.max_by_key(|(end, _)| *end)?;
+    (end >= wanted).then_some(signed)
 }
 
 fn workload(text: &str, trust_domain: &TrustDomain) -> Result<SpiffeId> {
@@ -173,4 +189,48 @@ async fn confirm(config: &ClientConfig, id: &SpiffeId, name: &str, wait: Duratio
 fn say(text: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("cannot write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use x0_identity::AuthorityOptions;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn an_earlier_revocation_is_used_again_only_if_it_says_as_much() {
+        let domain = || TrustDomain::parse("example.org").unwrap();
+        let authority = || Authority::new(domain(), &AuthorityOptions::default()).unwrap();
+        let (current, retired) = (authority(), authority());
+        let id = |name: &str| SpiffeId::from_segments(&domain(), &[name]).unwrap();
+        // The views hold whole seconds.
+        let now = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
+        let signed = |by: &Authority, name: &str, expires: SystemTime| {
+            let mut view = RevocationView::new();
+            view.insert(Revoked::SpiffeId(id(name)), expires).unwrap();
+            let signature = by.sign(&SignedRevocations::to_be_signed(&domain(), &view)).unwrap();
+            SignedRevocations::new(view, signature)
+        };
+        let stored = || {
+            vec![
+                signed(&current, "stolen", now - HOUR),
+                signed(&current, "stolen", now + 2 * HOUR),
+                signed(&current, "stolen", now + HOUR),
+                signed(&current, "other", now + 9 * HOUR),
+                signed(&retired, "stolen", now + 9 * HOUR),
+            ]
+        };
+        let end = |wanted: SystemTime| {
+            let signed = reusable(stored(), &id("stolen"), wanted, &current)?;
+            signed.view().last_expiry()
+        };
+        assert_eq!(end(now), Some(now + 2 * HOUR));
+        assert_eq!(end(now + 2 * HOUR), Some(now + 2 * HOUR));
+        // One that has ended, or ends before, is not published again.
+        assert_eq!(end(now + 2 * HOUR + Duration::from_secs(1)), None);
+        let over = vec![signed(&current, "stolen", now - HOUR)];
+        assert_eq!(reusable(over, &id("stolen"), now + HOUR, &current), None);
+    }
 }
