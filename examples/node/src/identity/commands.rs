@@ -127,7 +127,7 @@ fn state(report: &Report, now: u64) -> String {
 }
 
 /// A moment in whole seconds.
-fn moment(seconds: u64) -> String {
+pub(crate) fn moment(seconds: u64) -> String {
     let text = timestamp(u128::from(seconds) * 1000);
     format!("{}Z", text.split_once('.').map_or(text.as_str(), |(whole, _)| whole))
 }

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use x0_identity::{NodeId, SpiffeId};
 
-use super::entries::{Entries, EntryRow};
+use super::entries::{Entries, EntryRow, token_selector};
 use super::serve;
 use crate::cli::{ValidityArgs, node_id};
+use crate::identity::commands::moment;
 use crate::identity::tpm::{self, TpmKey};
 use crate::init::{self, Layout};
 
@@ -59,6 +60,10 @@ pub(crate) enum EntryCommand {
         /// Admit the TPM only while its registers 0 to 7 have this digest, as `entry tpm` prints it
         #[arg(long, value_name = "DIGEST", requires = "tpm_ek")]
         tpm_pcrs: Option<String>,
+        /// Issue to the workload for so many hours from now, and nothing after that. Without it, for as long as it
+        /// is registered
+        #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..))]
+        admit_hours: Option<u32>,
         /// The validity of the join token, in minutes
         #[arg(long, default_value_t = 60, value_name = "MINUTES", conflicts_with = "tpm_ek", value_parser = clap::value_parser!(u32).range(1..=60 * 24 * 365))]
         token_minutes: u32,
@@ -129,18 +134,19 @@ pub(crate) fn entry(args: &EntryArgs) -> Result<()> {
     let layout = Layout::new(dir);
     let text = match &args.command {
         EntryCommand::Tpm { .. } => String::new(),
-        EntryCommand::Add { workload, validity, dns, tpm_ek: Some(ek), tpm_pcrs, .. } => {
+        EntryCommand::Add { workload, validity, dns, tpm_ek: Some(ek), tpm_pcrs, admit_hours, .. } => {
             let id = workload.spiffe_id(&layout)?;
             let mut entries = Entries::open(&layout)?;
             let selectors = tpm::selectors(ek, tpm_pcrs.as_deref())?;
-            entries.put_with(&id, validity.validity(), dns, selectors)?;
+            entries.put_with(&id, validity.validity(), dns, selectors, admitted_until(*admit_hours))?;
             entries.save()?;
             format!("{id} is registered for its TPM.\n")
         }
-        EntryCommand::Add { workload, validity, dns, token_minutes, .. } => {
+        EntryCommand::Add { workload, validity, dns, token_minutes, admit_hours, .. } => {
             let id = workload.spiffe_id(&layout)?;
             let mut entries = Entries::open(&layout)?;
-            entries.put(&id, validity.validity(), dns)?;
+            let selectors = [token_selector(&id)?];
+            entries.put_with(&id, validity.validity(), dns, selectors, admitted_until(*admit_hours))?;
             let expires = SystemTime::now() + Duration::from_secs(u64::from(*token_minutes) * 60);
             let token = entries.tokens.issue(id.path(), expires)?;
             entries.save()?;
@@ -165,11 +171,49 @@ pub(crate) fn entry(args: &EntryArgs) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
+fn admitted_until(hours: Option<u32>) -> Option<SystemTime> {
+    hours.map(|hours| SystemTime::now() + Duration::from_secs(u64::from(hours) * 3600))
+}
+
 fn table(rows: &[EntryRow]) -> String {
-    let mut text = format!("{:<50}  {:>10}  {}\n", "SPIFFE ID", "validity", "DNS names");
+    let mut text = format!(
+        "{:<50}  {:>10}  {:<20}  {:<40}  {}\n",
+        "SPIFFE ID", "validity", "admitted until", "selectors", "DNS names"
+    );
     for row in rows {
         let hours = format!("{} h", row.validity_seconds / 3600);
-        text.push_str(&format!("{:<50}  {hours:>10}  {}\n", row.spiffe_id, row.dns_names.join(" ")));
+        let until = row.admitted_until.map_or_else(|| "-".to_owned(), moment);
+        text.push_str(&format!(
+            "{:<50}  {hours:>10}  {until:<20}  {:<40}  {}\n",
+            row.spiffe_id,
+            row.selectors.join(" "),
+            row.dns_names.join(" ")
+        ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_all_of_an_entry() {
+        let row = EntryRow {
+            spiffe_id: "spiffe://example.org/web".into(),
+            selectors: vec!["tpm:ek:00".into(), "tpm:pcrs:11".into()],
+            validity_seconds: 7200,
+            dns_names: vec!["web.example.org".into()],
+            admitted_until: Some(2_000_000_000),
+        };
+        let unlimited = EntryRow { admitted_until: None, selectors: Vec::new(), ..row.clone() };
+        let text = table(&[row, unlimited]);
+        let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let first = "spiffe://example.org/web 2 h 2033-05-18T03:33:20Z tpm:ek:00 tpm:pcrs:11 web.example.org";
+        assert_eq!(words[1].join(" "), first);
+        assert_eq!(words[2].join(" "), "spiffe://example.org/web 2 h - web.example.org");
+        assert_eq!(admitted_until(None), None);
+        let hour = SystemTime::now() + Duration::from_secs(3600);
+        assert!(admitted_until(Some(1)).is_some_and(|until| until >= hour));
+    }
 }

@@ -95,19 +95,23 @@ impl Entries {
     /// Puts an entry in the place of the one of its SPIFFE ID. A workload proves by a token of the ID, or by
     /// an SVID of it, that the entry is its own.
     pub(crate) fn put(&mut self, id: &SpiffeId, validity: Duration, dns_names: &[String]) -> Result<()> {
-        let selector = Selector::parse(&format!("join_token:{}", id.path()))?;
-        self.put_with(id, validity, dns_names, [selector])
+        self.put_with(id, validity, dns_names, [token_selector(id)?], None)
     }
 
-    /// As [`put`](Entries::put), for a workload that has all of these selectors, or an SVID of the ID.
+    /// As [`put`](Entries::put), for a workload that has all of these selectors, or an SVID of the ID. Nothing
+    /// is issued for it after `admitted_until`.
     pub(crate) fn put_with(
         &mut self,
         id: &SpiffeId,
         validity: Duration,
         dns_names: &[String],
         selectors: impl IntoIterator<Item = Selector>,
+        admitted_until: Option<SystemTime>,
     ) -> Result<()> {
         let mut entry = RegistrationEntry::new(id.clone(), validity);
+        if let Some(until) = admitted_until {
+            entry = entry.admit_until(until);
+        }
         for selector in selectors {
             entry = entry.selector(selector);
         }
@@ -129,6 +133,11 @@ impl Entries {
         }
         attestor
     }
+}
+
+/// The selector of a workload that has the join token of an ID.
+pub(crate) fn token_selector(id: &SpiffeId) -> Result<Selector> {
+    Ok(Selector::parse(&format!("join_token:{}", id.path()))?)
 }
 
 fn read(path: &Path) -> Result<Stored> {
