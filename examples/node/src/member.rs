@@ -42,6 +42,21 @@ pub(crate) async fn leader(args: LeaderArgs) -> Result<()> {
 }
 
 /// A connection with the identity of an operator.
+/// The members of the cluster in its replicated table. The identity of the configuration is an operator's.
+pub(crate) async fn members(config: &ClientConfig) -> Result<Vec<MemberInfo>> {
+    let operator = Operator { connection: Connection::open(config).await?, is_json: false };
+    let list = tokio::select! {
+        list = operator.list() => list,
+        error = operator.connection.refused() => Err(error),
+    };
+    let (list, done) = match list {
+        Ok(list) => (list.members, Ok(())),
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    operator.end(done).await?;
+    Ok(list)
+}
+
 struct Operator {
     connection: Connection,
     is_json: bool,

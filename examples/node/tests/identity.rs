@@ -209,3 +209,63 @@ fn the_authority_is_replaced_while_clients_write() {
     nodes[0] = cluster.start(1);
     cluster.put("after");
 }
+
+/// A node that joins after the configurations were written is a member like the others: no step of a replacement
+/// goes on without it.
+#[test]
+fn a_replacement_waits_for_a_node_that_joined_later() {
+    let cluster = Cluster::init(3);
+    let _nodes = [1, 2, 3].map(|number| cluster.start(number));
+    cluster.put("before");
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    drop(socket);
+    answer(x0_node(&["issue", "--node", "4", "--address", &address, "--dir"]).arg(cluster.root()));
+    let mut fourth = cluster.start(4);
+    let config = cluster.path("operator/operator.toml");
+    answer(x0_node(&["member", "add", "4", "--address", &address, "--config"]).arg(&config));
+    let step = |config: &str, step: &[&str]| {
+        let mut command = x0_node(&["bundle"]);
+        command.args(step).arg("--dir").arg(cluster.root()).arg("--config").arg(cluster.path(config));
+        command
+    };
+    let operator = |name: &str| step("operator/operator.toml", &[name]);
+    let refused = |command: &mut std::process::Command, words: &str| {
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(words), "{text}");
+    };
+    answer(&mut operator("prepare"));
+    fourth.kill();
+    let publish = ["publish", "--wait-seconds", "4"];
+    refused(&mut step("operator/operator.toml", &publish), "not confirmed by 0000000000000004");
+    refused(&mut operator("activate"), "not every member is ready: 0000000000000004");
+    let _fourth = cluster.start(4);
+    // With the configuration of a client, the operator of the folder reads the member table.
+    let text = answer(&mut step("client/client.toml", &["publish"]));
+    assert!(text.contains("(4 of 4)"), "{text}");
+    let text = answer(&mut step("client/client.toml", &["show"]));
+    assert!(text.contains("0000000000000004") && !text.contains("no answer"), "{text}");
+    assert!(
+        !String::from_utf8(cluster.client(&["bundle", "show"]).stdout).unwrap().contains("0000000000000004")
+    );
+
+    // The bundle of a file: the one from before the replacement, and one that trusts nobody.
+    let both = fs::read_to_string(cluster.path("authority/bundle.pem")).unwrap();
+    let first =
+        &both[both.find("-----BEGIN").unwrap()..=both.find("-----END CERTIFICATE-----\n").unwrap() + 25];
+    let (old, stranger) = (cluster.path("old.pem"), cluster.path("stranger.pem"));
+    fs::write(&old, first).unwrap();
+    let domain = TrustDomain::parse("test.example").unwrap();
+    let unknown = Authority::new(domain, &AuthorityOptions::default()).unwrap();
+    fs::write(&stranger, unknown.bundle().to_pem()).unwrap();
+    let set = |file: &std::path::Path| step("operator/operator.toml", &["set", file.to_str().unwrap()]);
+    refused(&mut set(&stranger), "the authority that issues");
+    let text = answer(&mut set(&old));
+    assert!(text.contains("(4 of 4)"), "{text}");
+
+    // A revocation is confirmed by all members as well.
+    let mut revoke = x0_node(&["revoke", "spiffe://test.example/stolen", "--dir"]);
+    let text = answer(revoke.arg(cluster.root()).arg("--config").arg(&config));
+    assert!(text.contains("4 of 4"), "{text}");
+}

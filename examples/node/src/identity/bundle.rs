@@ -1,12 +1,13 @@
-//! `x0-node bundle`: the replacement of the authority, step by step.
+//! `x0-node bundle`: the bundle of a cluster, and the replacement of its authority, step by step.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use x0_identity::{Authority, NodeId, SignedBundle, TrustBundle};
+use x0_kv::admin::{AdminError, MemberInfo};
 use x0_mesh::{Mux, MuxOptions};
 
 use super::commands::ask;
@@ -15,9 +16,10 @@ use super::report::{Report, SERVICE, fingerprint};
 use crate::bundles;
 use crate::cli::ValidityArgs;
 use crate::client::{self, Connection};
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Member};
 use crate::federation::commands::{FederateCommand, federate, sign_again};
 use crate::init::{self, Layout};
+use crate::member;
 use crate::report::Asker;
 
 /// The pause between two questions to a node.
@@ -30,7 +32,8 @@ pub(crate) struct BundleArgs {
     /// The configuration of a client or an operator
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// The folder that `init` wrote; not for `show`
+    /// The folder that `init` wrote; `show` asks the members of the cluster with it, and those of the
+    /// configuration without
     #[arg(long, value_name = "FOLDER", global = true)]
     dir: Option<PathBuf>,
     /// The time to wait until every member has taken the step, in seconds
@@ -47,6 +50,13 @@ enum BundleCommand {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Publish the authorities of a file as the bundle, signed by the current authority; refused unless the bundle
+    /// trusts the SVID of every member
+    Set {
+        /// The authorities that are trusted, PEM; the one that issues must be among them
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Step 1: create the next authority, which nobody trusts yet
     Prepare,
@@ -72,7 +82,8 @@ pub(crate) type Reports = Vec<(NodeId, Option<Report>)>;
 /// Prints or takes a step.
 pub(crate) async fn bundle(args: &BundleArgs) -> Result<()> {
     match &args.command {
-        BundleCommand::Show { json } => show(&args.client()?, *json).await,
+        BundleCommand::Show { json } => show(args, *json).await,
+        BundleCommand::Set { file } => set(args, &args.client()?, file).await,
         BundleCommand::Prepare => prepare(&args.layout()?),
         BundleCommand::Publish => publish(args, &args.client()?).await,
         BundleCommand::Activate { validity } => activate(args, &args.client()?, validity.validity()).await,
@@ -100,8 +111,50 @@ pub(crate) async fn reports(config: &ClientConfig) -> Result<Reports> {
     Members::new(config)?.reports().await
 }
 
-async fn show(config: &ClientConfig, json: bool) -> Result<()> {
-    let reports = Members::new(config)?.reports().await?;
+/// The configuration with the members of the replicated table in the place of its own: with the nodes that were
+/// added since it was written, and without those that were removed. The table is for operators; with the
+/// configuration of a client, the operator of the folder asks for it.
+pub(crate) async fn current(config: &ClientConfig, layout: &Layout) -> Result<ClientConfig> {
+    let cannot = "cannot read the member table of the cluster";
+    let table = match member::members(config).await {
+        Err(error) if error.downcast_ref::<AdminError>() == Some(&AdminError::NotAnOperator) => {
+            let operator = ClientConfig::load(&layout.operator_config())
+                .context(cannot)
+                .context("pass the configuration of an operator to --config")?;
+            member::members(&operator).await
+        }
+        table => table,
+    };
+    with_table(config, &table.context(cannot)?)
+}
+
+/// The address in the configuration counts, for a node that both have: it may be a name, or that of another
+/// network than the one of the nodes.
+fn with_table(config: &ClientConfig, table: &[MemberInfo]) -> Result<ClientConfig> {
+    let member = |info: &MemberInfo| {
+        if let Some(known) = config.members.iter().find(|member| member.node == info.node) {
+            return Ok(known.clone());
+        }
+        let address = info.addresses.iter().find_map(|address| address.parse().ok());
+        let address = address.with_context(|| {
+            format!(
+                "the member table has no address of node {}: add the node to `members` of the configuration",
+                info.node
+            )
+        })?;
+        Ok(Member { node: info.node, address })
+    };
+    let members = table.iter().map(member).collect::<Result<_>>()?;
+    Ok(ClientConfig { members, ..config.clone() })
+}
+
+async fn show(args: &BundleArgs, json: bool) -> Result<()> {
+    let mut config = args.client()?;
+    // Without the folder, a client may not know who is a member now.
+    if args.dir.is_some() {
+        config = current(&config, &args.layout()?).await?;
+    }
+    let reports = Members::new(&config)?.reports().await?;
     if reports.iter().all(|(_, report)| report.is_none()) {
         bail!("no node answered: check that the nodes run and that this client may connect");
     }
@@ -136,6 +189,33 @@ fn root(authority: &Authority) -> String {
     fingerprint(authority.certificate())
 }
 
+async fn set(args: &BundleArgs, config: &ClientConfig, file: &Path) -> Result<()> {
+    let layout = args.layout()?;
+    let issuing = init::authority(&layout)?;
+    let bundle = in_order(&issuing, &load_bundle(issuing.trust_domain().clone(), file)?)
+        .with_context(|| format!("cannot use the bundle in {}", file.display()))?;
+    let wanted: Vec<String> = bundle.authorities().iter().map(|authority| fingerprint(authority)).collect();
+    let reports = reports(&current(config, &layout).await?).await?;
+    let trusts = |report: &Report| report.signed_by.as_ref().is_some_and(|by| wanted.contains(by));
+    ready(&reports, &format!("have an SVID that none of {} signed", wanted.join(" ")), trusts)?;
+    spread(&layout, config, &issuing, &bundle).await?;
+    let what = format!("trusts {}", wanted.join(" "));
+    wait(args, config, &what, |report| roots(report) == wanted).await
+}
+
+/// The bundle with the authority that issues in the first place, by which nodes know it.
+fn in_order(issuing: &Authority, bundle: &TrustBundle) -> Result<TrustBundle> {
+    if !bundle.authorities().contains(issuing.certificate()) {
+        bail!(
+            "the bundle lacks {}, the authority that issues: add it, or replace it first, beginning with `x0-node bundle prepare`",
+            root(issuing)
+        );
+    }
+    let mut ordered = issuing.bundle();
+    ordered.extend(bundle)?;
+    Ok(ordered)
+}
+
 fn prepare(layout: &Layout) -> Result<()> {
     let current = init::authority(layout)?;
     let path = layout.next_authority();
@@ -158,10 +238,10 @@ fn prepared(layout: &Layout) -> Result<Authority> {
 
 async fn publish(args: &BundleArgs, config: &ClientConfig) -> Result<()> {
     let layout = args.layout()?;
-    let (current, next) = (init::authority(&layout)?, prepared(&layout)?);
-    let mut both = load_bundle(current.trust_domain().clone(), &layout.bundle())?;
+    let (issuing, next) = (init::authority(&layout)?, prepared(&layout)?);
+    let mut both = load_bundle(issuing.trust_domain().clone(), &layout.bundle())?;
     both.extend(&next.bundle())?;
-    spread(&layout, config, &current, &both).await?;
+    spread(&layout, config, &issuing, &both).await?;
     let wanted = root(&next);
     wait(args, config, &format!("trusts {wanted}"), |report| roots(report).contains(&wanted)).await?;
     say("Every member trusts the next authority. Issue with it: x0-node bundle activate\n")
@@ -169,13 +249,13 @@ async fn publish(args: &BundleArgs, config: &ClientConfig) -> Result<()> {
 
 async fn activate(args: &BundleArgs, config: &ClientConfig, validity: Duration) -> Result<()> {
     let layout = args.layout()?;
-    let (current, next) = (init::authority(&layout)?, prepared(&layout)?);
+    let (issuing, next) = (init::authority(&layout)?, prepared(&layout)?);
     let wanted = root(&next);
-    let reports = Members::new(config)?.reports().await?;
+    let reports = reports(&current(config, &layout).await?).await?;
     ready(&reports, &format!("do not trust {wanted} yet"), |report| roots(report).contains(&wanted))?;
     // The one that issues is the first.
     let mut both = next.bundle();
-    both.extend(&load_bundle(current.trust_domain().clone(), &layout.bundle())?)?;
+    both.extend(&load_bundle(issuing.trust_domain().clone(), &layout.bundle())?)?;
     init::write_private(&layout.authority(), &next.to_pem())?;
     spread(&layout, config, &next, &both).await?;
     // A node that has only the next authority must be able to verify them.
@@ -192,12 +272,12 @@ async fn activate(args: &BundleArgs, config: &ClientConfig, validity: Duration) 
 
 async fn retire(args: &BundleArgs, config: &ClientConfig) -> Result<()> {
     let layout = args.layout()?;
-    let current = init::authority(&layout)?;
-    let wanted = root(&current);
-    let reports = Members::new(config)?.reports().await?;
+    let authority = init::authority(&layout)?;
+    let wanted = root(&authority);
+    let reports = reports(&current(config, &layout).await?).await?;
     let signed = |report: &Report| report.signed_by.as_ref() == Some(&wanted);
     ready(&reports, &format!("have an SVID that is not signed by {wanted}"), signed)?;
-    spread(&layout, config, &current, &current.bundle()).await?;
+    spread(&layout, config, &authority, &authority.bundle()).await?;
     let alone = |report: &Report| roots(report) == [wanted.clone()];
     wait(args, config, &format!("trusts {wanted} alone"), alone).await?;
     say("The old authority is not trusted any more.\n")
@@ -237,41 +317,48 @@ fn ready(reports: &[(NodeId, Option<Report>)], what: &str, is_ready: impl Fn(&Re
         return Ok(());
     }
     bail!(
-        "not every member is ready: {} {what}, or do not answer; wait for them, or remove them from the cluster and the configuration",
+        "not every member is ready: {} {what}, or do not answer; wait for them, or remove them from the cluster with `x0-node member remove`",
         open.join(", ")
     )
 }
 
-/// Waits until every member has taken a step, and prints each that has.
+/// Waits until every member has taken a step, also those that are added meanwhile, and prints each that has.
 pub(crate) async fn wait(
     args: &BundleArgs,
     config: &ClientConfig,
     what: &str,
     is_done: impl Fn(&Report) -> bool,
 ) -> Result<()> {
-    let limit = Duration::from_secs(args.wait_seconds);
+    let (layout, limit) = (args.layout()?, Duration::from_secs(args.wait_seconds));
     let (begun, mut done) = (Instant::now(), Vec::new());
-    let mut members = Members::new(config)?;
     loop {
-        let reports = members.reports().await?;
-        for (node, report) in &reports {
-            if report.as_ref().is_some_and(&is_done) && !done.contains(node) {
-                done.push(*node);
-                say(&format!("node {node} {what} ({} of {})\n", done.len(), reports.len()))?;
-            }
-        }
-        if done.len() == reports.len() {
+        let config = current(config, &layout).await?;
+        if !done.is_empty() && config.members.iter().all(|member| done.contains(&member.node)) {
             return Ok(());
         }
-        if begun.elapsed() > limit {
-            let open = reports.iter().map(|(node, _)| node).filter(|node| !done.contains(node));
-            let open = open.map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-            bail!(
-                "not confirmed by {open} within {} s; `x0-node bundle show` shows the progress, and the next step is refused until then",
-                limit.as_secs()
-            );
+        let mut members = Members::new(&config)?;
+        loop {
+            let reports = members.reports().await?;
+            for (node, report) in &reports {
+                if report.as_ref().is_some_and(&is_done) && !done.contains(node) {
+                    done.push(*node);
+                    say(&format!("node {node} {what} ({} of {})\n", done.len(), reports.len()))?;
+                }
+            }
+            let open: Vec<NodeId> =
+                reports.iter().map(|(node, _)| *node).filter(|node| !done.contains(node)).collect();
+            if open.is_empty() {
+                break;
+            }
+            if begun.elapsed() > limit {
+                let open = open.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+                bail!(
+                    "not confirmed by {open} within {} s; `x0-node bundle show` shows the progress, and the next step is refused until then",
+                    limit.as_secs()
+                );
+            }
+            tokio::time::sleep(POLL).await;
         }
-        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -301,4 +388,59 @@ impl Members {
 pub(crate) fn say(text: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("cannot write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use x0_kv::admin::MemberRole;
+
+    use super::*;
+
+    /// The members are those of the table: one was added, one removed, and one has a name in the configuration.
+    #[test]
+    fn the_table_replaces_the_members_of_the_configuration() {
+        let text = "trust_domain = \"example.org\"\nsvid = \"svid.pem\"\nbundle = \"bundle.pem\"\n\
+             [[members]]\nnode = \"0000000000000001\"\naddress = \"x0-1.example.org:7401\"\n\
+             [[members]]\nnode = \"0000000000000002\"\naddress = \"10.0.0.2:7401\"\n";
+        let config: ClientConfig = toml::from_str(text).unwrap();
+        let info = |number: u64, addresses: &[&str]| MemberInfo {
+            node: NodeId::new(number).unwrap(),
+            role: MemberRole::Learner,
+            addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
+            incarnation: 0,
+            matched: 0,
+            is_receiving_snapshot: false,
+            is_reached: true,
+        };
+        let table = [info(1, &["10.0.0.1:7401"]), info(3, &["no address", "10.0.0.3:7401"])];
+        let current = with_table(&config, &table).unwrap();
+        let members: Vec<String> =
+            current.members.iter().map(|member| format!("{} {}", member.node, member.address)).collect();
+        assert_eq!(members, ["0000000000000001 x0-1.example.org:7401", "0000000000000003 10.0.0.3:7401"]);
+        let error = with_table(&config, &[info(4, &[])]).unwrap_err().to_string();
+        assert!(error.contains("no address of node 0000000000000004"), "{error}");
+    }
+
+    #[test]
+    fn the_authority_that_issues_is_the_first() {
+        let domain = || x0_identity::TrustDomain::parse("example.org").unwrap();
+        let authority = || Authority::new(domain(), &x0_identity::AuthorityOptions::default()).unwrap();
+        let (issuing, other) = (authority(), authority());
+        let mut both = other.bundle();
+        both.extend(&issuing.bundle()).unwrap();
+        let ordered = in_order(&issuing, &both).unwrap();
+        let expected = [issuing.certificate().clone(), other.certificate().clone()];
+        assert_eq!(ordered.authorities(), expected);
+        let error = in_order(&issuing, &other.bundle()).unwrap_err().to_string();
+        assert!(error.contains(&root(&issuing)) && error.contains("bundle prepare"), "{error}");
+    }
+
+    #[test]
+    fn every_member_of_the_table_must_be_ready() {
+        let node = |number: u64| NodeId::new(number).unwrap();
+        let error = ready(&[(node(1), None), (node(2), None)], "do not trust it", |_| true).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("0000000000000001, 0000000000000002 do not trust it"), "{text}");
+        assert!(ready(&[], "do not trust it", |_| false).is_ok());
+    }
 }

@@ -10,8 +10,10 @@ use clap::Args;
 use x0_identity::{Authority, NodeId, RevocationView, Revoked, SignedRevocations, SpiffeId, TrustDomain};
 use x0_mesh::{Mux, MuxOptions};
 
+use super::bundle;
 use super::commands::ask;
 use super::report::SERVICE;
+use crate::causes::causes;
 use crate::cli::node_id;
 use crate::client::{self, Connection};
 use crate::config::ClientConfig;
@@ -74,6 +76,7 @@ pub(crate) async fn revoke(args: &RevokeArgs) -> Result<()> {
 
     let name = publish(&config, &signed).await?;
     say(&format!("{id} is revoked, as {name}.\n"))?;
+    let config = members(&config, &layout).await?;
     confirm(&config, &id, &name, Duration::from_secs(args.wait_seconds)).await
 }
 
@@ -152,6 +155,16 @@ async fn publish(config: &ClientConfig, signed: &SignedRevocations) -> Result<St
         "no member has the revocation, and the entry of the issuer is removed: run the command again",
     )?;
     Ok(name)
+}
+
+/// The members of the cluster now. A revocation spreads without a quorum, and so it is confirmed without one.
+async fn members(config: &ClientConfig, layout: &Layout) -> Result<ClientConfig> {
+    let why = match bundle::current(config, layout).await {
+        Ok(current) => return Ok(current),
+        Err(error) => causes(&error),
+    };
+    say(&format!("{why}; asking the members of the configuration, which may lack some.\n"))?;
+    Ok(config.clone())
 }
 
 /// Asks the members until each of them applies the revocation.
