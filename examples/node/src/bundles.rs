@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use x0_identity::{Identity, SignedBundle, TrustBundle};
+use x0_identity::{Identity, SignedBundle, TrustBundle, TrustDomain};
 use x0_kv::crdt::CrdtEntry;
 use x0_kv::{CrdtStore, Store};
 
@@ -34,7 +34,19 @@ pub(crate) fn key(sequence: u64) -> String {
 /// The sequence number of the bundle in a file; 0 of one that was never published.
 pub(crate) fn sequence(path: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text.strip_prefix(MARK).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap_or(0))
+    Ok(sequence_of(&text))
+}
+
+/// The sequence number and the bundle of one moment: the file may be replaced at any time.
+pub(crate) fn read(path: &Path, trust_domain: TrustDomain) -> Result<(u64, TrustBundle)> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bundle = TrustBundle::from_pem(trust_domain, text.as_bytes())
+        .with_context(|| format!("{} is not a trust bundle", path.display()))?;
+    Ok((sequence_of(&text), bundle))
+}
+
+fn sequence_of(text: &str) -> u64 {
+    text.strip_prefix(MARK).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// Writes a bundle with its number.
@@ -100,7 +112,7 @@ impl Follower for Bundles {
 mod tests {
     use std::time::Duration;
 
-    use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain};
+    use x0_identity::{Authority, AuthorityOptions, SpiffeId};
     use x0_kv::{CrdtOptions, StoreOptions};
 
     use super::*;

@@ -14,7 +14,8 @@ use crate::SpiffeBundle;
 /// of that moment.
 ///
 /// Publish a new authority well before it signs: three to five refresh hints (§4.1), and raise the sequence
-/// number with each change.
+/// number with each change, which [`PublishedBundles::set`] demands of a bundle that has one (Trust Domain and
+/// Bundle §4.1.1).
 ///
 /// ```
 /// use x0_identity::federation::PublishedBundles;
@@ -30,7 +31,7 @@ pub struct PublishedBundles(Arc<RwLock<BTreeMap<String, Published>>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Published {
-    Bundle(Arc<str>),
+    Bundle { json: Arc<str>, sequence: Option<u64> },
     Moved(EndpointUrl),
 }
 
@@ -44,6 +45,17 @@ pub enum PublishError {
         /// The text.
         path: String,
     },
+    /// The bundle differs from the one that is served, and its sequence number is not higher: consumers that
+    /// compare the numbers would miss the change, or take it for an old bundle.
+    #[error(
+        "the bundle for {path} differs from the one that is served with the sequence number {served}, and its own is not higher: raise it above {served}"
+    )]
+    Sequence {
+        /// The path.
+        path: String,
+        /// The sequence number of the bundle that is served.
+        served: u64,
+    },
 }
 
 impl PublishedBundles {
@@ -53,12 +65,13 @@ impl PublishedBundles {
         PublishedBundles::default()
     }
 
-    /// Serves a bundle at a path from now on.
+    /// Serves a bundle at a path from now on. A bundle that differs from the one that is served there, also in
+    /// its refresh hint alone, has a higher sequence number, if that one has any.
     ///
     /// # Errors
     /// [`PublishError`]; the set is unchanged.
     pub fn set(&self, path: &str, bundle: &SpiffeBundle) -> Result<(), PublishError> {
-        self.put(path, Published::Bundle(bundle.to_json().into()))
+        self.put(path, Published::Bundle { json: bundle.to_json().into(), sequence: bundle.sequence() })
     }
 
     /// Answers requests for a path with a temporary redirect from now on (§5.2.1.3). With `https_spiffe`, the
@@ -80,7 +93,17 @@ impl PublishedBundles {
             return Err(PublishError::Path { path: path.into() });
         }
         // A panic cannot leave half a value behind.
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(path.into(), published);
+        let mut paths = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let (
+            Published::Bundle { json, sequence },
+            Some(Published::Bundle { json: served_json, sequence: Some(served) }),
+        ) = (&published, paths.get(path))
+            && json != served_json
+            && sequence.is_none_or(|sequence| sequence <= *served)
+        {
+            return Err(PublishError::Sequence { path: path.into(), served: *served });
+        }
+        paths.insert(path.into(), published);
         Ok(())
     }
 

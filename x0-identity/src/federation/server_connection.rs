@@ -172,7 +172,7 @@ impl ServerConnection {
                 let fields = format!("Location: {to}\r\n");
                 Answer { close, ..refusal("307 Temporary Redirect", &fields) }
             }
-            Some(Published::Bundle(json)) => Answer {
+            Some(Published::Bundle { json, .. }) => Answer {
                 status: "200 OK",
                 // Caches ask again: the answer is the most up-to-date bundle (§5.2.1.3).
                 fields: format!(

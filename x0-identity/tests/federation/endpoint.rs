@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use x0_identity::federation::{
     PublishError, PublishedBundles, ServerConnection, ServerInput, ServerOptions, ServerOutput,
 };
-use x0_identity::{SpiffeBundle, TrustBundle};
+use x0_identity::{Authority, AuthorityOptions, SpiffeBundle, TrustBundle};
 
 use crate::kit::{domain, url};
 
@@ -115,6 +115,34 @@ fn an_idle_connection_is_closed() {
     // A request that arrives slowly does not prolong its time.
     connection.handle(due, ServerInput::Timeout);
     assert_eq!(connection.poll_output(), Some(ServerOutput::Close));
+}
+
+/// Trust Domain and Bundle §4.1.1: the number of a bundle increases, and changes with its contents.
+#[test]
+fn tdb_4_1_1_the_sequence_changes_with_the_content() {
+    let published = PublishedBundles::new();
+    let set = |bundle: SpiffeBundle| published.set("/", &bundle);
+    let authority = Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
+    let empty = || SpiffeBundle::new(TrustBundle::empty(domain("example.org")));
+    let other = || SpiffeBundle::new(authority.bundle());
+    let refused = |served| Err(PublishError::Sequence { path: "/".into(), served });
+    // Without a number there is none to change.
+    assert_eq!(set(empty()), Ok(()));
+    assert_eq!(set(other()), Ok(()));
+    assert_eq!(set(empty().with_sequence(7)), Ok(()));
+    // The same again, another content, a lower number, a refresh hint, and no number any more.
+    assert_eq!(set(empty().with_sequence(7)), Ok(()));
+    assert_eq!(set(other().with_sequence(7)), refused(7));
+    assert_eq!(set(other().with_sequence(6)), refused(7));
+    assert_eq!(set(empty().with_sequence(6)), refused(7));
+    assert_eq!(set(empty().with_sequence(7).with_refresh_hint(NOW)), refused(7));
+    assert_eq!(set(other()), refused(7));
+    assert_eq!(set(other().with_sequence(8)), Ok(()));
+    assert_eq!(set(empty().with_sequence(7)), refused(8));
+    // Another path, and what was taken away, begin again.
+    assert_eq!(published.set("/other", &empty().with_sequence(1)), Ok(()));
+    published.remove("/");
+    assert_eq!(set(empty().with_sequence(1)), Ok(()));
 }
 
 #[test]

@@ -91,11 +91,19 @@ impl Endpoint {
 
     /// Serves the bundle that the node trusts now, and reads the certificate of `https_web` again.
     pub(super) fn publish(&self) -> Result<()> {
-        let bundle = SpiffeBundle::new(self.identity.trust_bundle())
-            .with_sequence(bundles::sequence(&self.bundle)?)
-            .with_refresh_hint(Duration::from_secs(self.config.refresh_hint_s));
-        self.published.set(&self.config.path, &bundle)?;
         self.server.set_config(tls(&self.config, &self.identity)?);
+        let trusted = self.identity.trust_bundle();
+        let (sequence, stored) = bundles::read(&self.bundle, trusted.trust_domain().clone())?;
+        // The number in the file is that of the bundle in the file: one that is not in use yet, or was refused, is
+        // not what this node trusts.
+        if stored != trusted {
+            return Ok(());
+        }
+        let bundle =
+            SpiffeBundle::new(trusted).with_refresh_hint(Duration::from_secs(self.config.refresh_hint_s));
+        // A bundle that was never published has no number that changes with it.
+        let bundle = if sequence > 0 { bundle.with_sequence(sequence) } else { bundle };
+        self.published.set(&self.config.path, &bundle)?;
         Ok(())
     }
 }
