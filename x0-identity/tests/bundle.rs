@@ -1,26 +1,33 @@
 //! SPIFFE bundles and bundle maps: one test for each MUST of Trust Domain and Bundle, and of X509-SVID §6 and
 //! JWT-SVID §6.
 //!
-//! | Section | Rule | Test |
-//! |---|---|---|
-//! | TDB 3 | the bundle of the SVID's trust domain is chosen | `tdb_3_bundles_are_not_merged` |
-//! | TDB 4.1 | MUST NOT require parameters that are not defined | `tdb_4_1_further_parameters` |
-//! | TDB 4.1.1 | `spiffe_sequence` MUST be an integer, of 64 bits | `tdb_4_1_1_sequence_is_an_integer` |
-//! | TDB 4.1.2 | `spiffe_refresh_hint` MUST be an integer | `tdb_4_1_2_refresh_hint_is_an_integer` |
-//! | TDB 4.1.3 | `keys` MUST be present | `tdb_4_1_3_keys_are_present` |
-//! | TDB 4.1.3 | unknown key types and uses MUST be ignored | `tdb_4_1_3_unknown_keys_are_ignored` |
-//! | TDB 4.1.3 | without usable keys all SVIDs MUST be untrusted | `tdb_4_1_3_no_usable_key_trusts_nothing` |
-//! | TDB 4.2.1 | `kty` MUST be set; an unknown one MUST be ignored | `tdb_4_1_3_unknown_keys_are_ignored` |
-//! | TDB 4.2.2 | `use` MUST be set; missing or unknown MUST be ignored | `tdb_4_1_3_unknown_keys_are_ignored` |
-//! | TDB 5.1.1 | `trust_domains` MUST be set, MAY be empty | `tdb_5_1_1_trust_domains_are_present` |
-//! | TDB 5.1.1 | names MUST be unique; duplicates MUST be rejected | `tdb_5_1_1_duplicate_names_are_rejected` |
-//! | TDB 5.1.1 | MUST NOT alter the refresh by hints of single bundles | `tdb_5_1_1_refresh_hints_are_dropped` |
-//! | X509 6.1 | `use` MUST be `x509-svid`, `kid` MUST NOT be set | `x509_svid_6_1_published` |
-//! | X509 6.1 | `x5c` MUST hold exactly one certificate | `x509_svid_6_1_published` |
-//! | X509 6.2 | without `x5c` value the entry MUST be ignored | `x509_svid_6_2_consumed` |
-//! | X509 6.2 | all but the first value of `x5c` MUST be ignored | `x509_svid_6_2_consumed` |
-//! | JWT 6.1 | `use` MUST be `jwt-svid`, `kid` MUST be set | `jwt_svid_6_1_published` |
-//! | JWT 6.2 | JWT keys MUST be extracted before use | `jwt_svid_6_1_published` |
+//! | MUST | Section | Rule | Test |
+//! |---|---|---|---|
+//! | TDB – | 3 | the bundle of the SVID's trust domain is chosen | `tdb_3_bundles_are_not_merged` |
+//! | TDB 1 | 4.1 | MUST NOT require parameters that are not defined | `tdb_4_1_further_parameters` |
+//! | TDB 2 | 4.1.1 | `spiffe_sequence` MUST be an increasing integer | `tdb_4_1_1_sequence_is_an_integer`, `tdb_4_1_1_the_sequence_changes_with_the_content` |
+//! | TDB 3 | 4.1.1 | it MUST be changed with the contents | `tdb_4_1_1_the_sequence_changes_with_the_content` |
+//! | TDB 4 | 4.1.2 | `spiffe_refresh_hint` MUST be an integer | `tdb_4_1_2_refresh_hint_is_an_integer` |
+//! | TDB 5 | 4.1.3 | `keys` MUST be present | `tdb_4_1_3_keys_are_present` |
+//! | TDB 6 | 4.1.3 | unknown key types and uses MUST be ignored | `tdb_4_1_3_unknown_keys_are_ignored` |
+//! | TDB 7 | 4.1.3 | without usable keys all SVIDs MUST be untrusted | `tdb_4_1_3_no_usable_key_trusts_nothing` |
+//! | TDB 8 | 4.2 | SVID specifications MUST define `use` | same as X509 21 and JWT 15 |
+//! | TDB 9 | 4.2.1 | `kty` MUST be set | same as TDB 6 |
+//! | TDB 10 | 4.2.1 | an unknown `kty` MUST be ignored | same as TDB 6 |
+//! | TDB 11 | 4.2.2 | `use` MUST be set | same as TDB 6 |
+//! | TDB 12 | 4.2.2 | a missing or unknown `use` MUST be ignored | same as TDB 6 |
+//! | TDB 13 | 5.1.1 | `trust_domains` MUST be set, MAY be empty | `tdb_5_1_1_trust_domains_are_present` |
+//! | TDB 14 | 5.1.1 | producers MUST ensure unique names | `tdb_5_1_1_duplicate_names_are_rejected` |
+//! | TDB 15 | 5.1.1 | duplicate names MUST be rejected | same as TDB 14 |
+//! | TDB 16 | 5.1.1 | MUST NOT alter the refresh by hints of single bundles | `tdb_5_1_1_refresh_hints_are_dropped` |
+//! | X509 21 | 6.1 | `use` MUST be `x509-svid` | `x509_svid_6_1_published` |
+//! | X509 22 | 6.1 | `kid` MUST NOT be set | same as X509 21 |
+//! | X509 23 | 6.1 | an entry MUST contain `x5c` | same as X509 21 |
+//! | X509 24 | 6.1 | `x5c` MUST hold exactly one certificate | same as X509 21 |
+//! | X509 25 | 6.2 | without `x5c` value the entry MUST be ignored | `x509_svid_6_2_consumed` |
+//! | X509 26 | 6.2 | all but the first value of `x5c` MUST be ignored | same as X509 25 |
+//! | JWT 15 | 6.1 | `use` MUST be `jwt-svid` | `jwt_svid_6_1_published` |
+//! | JWT 16 | 6.1 | `kid` MUST be set | same as JWT 15 |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;

@@ -1,19 +1,22 @@
 //! One test for each MUST of JWT-SVID.md.
 //!
-//! | Section | Rule | Test |
-//! |---|---|---|
-//! | 1 | JWS JSON Serialization MUST NOT be used | `jwt_svid_1_compact_serialization_only` |
-//! | 2 | other headers MUST NOT be included | `jwt_svid_2_no_other_header` |
-//! | 2.1 | `alg` MUST be one of the nine; others MUST be rejected | `jwt_svid_2_1_algorithms` |
-//! | 2.3 | `typ` MUST be `JWT` or `JOSE` if set | `jwt_svid_2_3_type` |
-//! | 3.1 | `sub` MUST be the SPIFFE ID | `jwt_svid_3_1_subject` |
-//! | 3.2 | `aud` MUST be present, and contain the validator's value | `jwt_svid_3_2_audience` |
-//! | 3.3 | `exp` MUST be set; tokens without MUST be rejected | `jwt_svid_3_3_expiration` |
-//! | 4 | `alg` MUST be checked before processing | `jwt_svid_4_algorithm_comes_first` |
-//! | 4 | `aud` and `exp` MUST be processed as in RFC 7519 | `jwt_svid_3_2_audience`, `jwt_svid_3_3_expiration` |
-//! | 5.1 | MUST be serialized in the compact serialization | `jwt_svid_1_compact_serialization_only` |
-//! | 6.1 | `use` and `kid` MUST be set | `tests/bundle.rs`: `jwt_svid_6_1_published` |
-//! | 6.2 | JWT keys MUST be extracted before use | `jwt_svid_6_2_keys_of_the_trust_domain` |
+//! | MUST | Section | Rule | Test |
+//! |---|---|---|---|
+//! | JWT 1 | 1 | JWS JSON Serialization MUST NOT be used | `jwt_svid_1_compact_serialization_only` |
+//! | JWT 2 | 2 | other headers MUST NOT be included | `jwt_svid_2_no_other_header` |
+//! | JWT 3 | 2.1 | `alg` MUST be one of the nine | `jwt_svid_2_1_algorithms` |
+//! | JWT 4 | 2.1 | others MUST be rejected | same as JWT 3 |
+//! | JWT 5 | 2.3 | `typ` MUST be `JWT` or `JOSE` if set | `jwt_svid_2_3_type` |
+//! | JWT 6 | 3.1 | `sub` MUST be the SPIFFE ID | `jwt_svid_3_1_subject` |
+//! | JWT 7 | 3.2 | `aud` MUST be present | `jwt_svid_3_2_audience` |
+//! | JWT 8 | 3.2 | tokens without the validator's value MUST be rejected | same as JWT 7 |
+//! | JWT 9 | 3.3 | `exp` MUST be set | `jwt_svid_3_3_expiration` |
+//! | JWT 10 | 3.3 | tokens without it MUST be rejected | same as JWT 9 |
+//! | JWT 11 | 4 | `alg` MUST be checked before processing | `jwt_svid_4_algorithm_comes_first` |
+//! | JWT 12 | 4 | `aud` and `exp` MUST be processed as in RFC 7519 | same as JWT 7 and 9 |
+//! | JWT 13 | 4 | tokens without them MUST be rejected | same as JWT 7 and 9 |
+//! | JWT 14 | 5.1 | MUST be serialized in the compact serialization | same as JWT 1 |
+//! | JWT 17 | 6.2 | JWT keys MUST be extracted before use | `jwt_svid_6_2_keys_of_the_trust_domain`, `tests/bundle.rs` |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 use std::process::Command;

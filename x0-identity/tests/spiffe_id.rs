@@ -1,29 +1,26 @@
 //! One test for each MUST of SPIFFE-ID.md.
 //!
-//! | Section | Rule | Test |
-//! |---|---|---|
-//! | 2 | scheme MUST be `spiffe` | `spiffe_id_2_scheme_is_spiffe` |
-//! | 2 | trust domain name MUST be non-zero | `spiffe_id_2_trust_domain_is_not_empty` |
-//! | 2 | MUST NOT include a query | `spiffe_id_2_no_query` |
-//! | 2 | MUST NOT include a fragment | `spiffe_id_2_no_fragment` |
-//! | 2.1 | host MUST NOT be empty | `spiffe_id_2_1_host_is_not_empty` |
-//! | 2.1 | userinfo MUST be empty | `spiffe_id_2_1_no_userinfo` |
-//! | 2.1 | port MUST be empty | `spiffe_id_2_1_no_port` |
-//! | 2.1 | host MUST be lowercase | `spiffe_id_2_1_trust_domain_is_lower_case` |
-//! | 2.1 | host MUST contain only `[a-z0-9.-_]` | `spiffe_id_2_1_trust_domain_characters` |
-//! | 2.1 | host MUST NOT be percent-encoded | `spiffe_id_2_1_trust_domain_not_percent_encoded` |
-//! | 2.1 | MUST NOT process IP addresses and DNS names differently | `spiffe_id_2_1_addresses_and_names_alike` |
-//! | 2.2 | path MUST NOT be percent-encoded | `spiffe_id_2_2_path_not_percent_encoded` |
-//! | 2.2 | path MUST NOT have empty segments | `spiffe_id_2_2_no_empty_segment` |
-//! | 2.2 | path MUST NOT have relative modifiers | `spiffe_id_2_2_no_relative_segment` |
-//! | 2.2 | path MUST NOT have a trailing `/` | `spiffe_id_2_2_no_trailing_slash` |
-//! | 2.2 | segments MUST contain only `[a-zA-Z0-9.-_]` | `spiffe_id_2_2_path_characters` |
-//! | 2.3 | MUST support IDs up to 2048 bytes (SHOULD NOT generate longer) | `spiffe_id_2_3_id_of_2048_bytes` |
-//! | 2.3 | a trust domain has at most 255 bytes | `spiffe_id_2_3_trust_domain_of_255_bytes` |
-//! | 2.4 | scheme and trust domain are case-insensitive, the path is not | `spiffe_id_2_4_case` |
-//! | 3.1 | a signing authority MUST exist and MUST carry an SVID | `spiffe_id_3_1_authority_carries_an_svid` |
-//! | 3.2 | SPIFFE ID and public key MUST be in the signed part | `spiffe_id_3_2_id_and_key_are_signed` |
-//! | 3.3 | an SVID MUST be of a specified document type | `spiffe_id_3_3_only_specified_documents` |
+//! | MUST | Section | Rule | Test |
+//! |---|---|---|---|
+//! | ID 1 | 2 | scheme MUST be `spiffe`, trust domain name non-zero | `spiffe_id_2_scheme_is_spiffe`, `spiffe_id_2_trust_domain_is_not_empty` |
+//! | ID 2 | 2 | MUST NOT include a query or fragment | `spiffe_id_2_no_query`, `spiffe_id_2_no_fragment` |
+//! | ID 3 | 2.1 | host MUST NOT be empty | `spiffe_id_2_1_host_is_not_empty` |
+//! | ID 4 | 2.1 | userinfo and port MUST be empty | `spiffe_id_2_1_no_userinfo`, `spiffe_id_2_1_no_port` |
+//! | ID 5 | 2.1 | host MUST be lowercase | `spiffe_id_2_1_trust_domain_is_lower_case` |
+//! | ID 6 | 2.1 | host MUST contain only `[a-z0-9.-_]` | `spiffe_id_2_1_trust_domain_characters` |
+//! | ID 7 | 2.1 | host MUST NOT be percent-encoded | `spiffe_id_2_1_trust_domain_not_percent_encoded` |
+//! | ID 8 | 2.1 | MUST NOT process IP addresses and DNS names differently | `spiffe_id_2_1_addresses_and_names_alike` |
+//! | ID 9 | 2.2 | path MUST NOT be percent-encoded | `spiffe_id_2_2_path_not_percent_encoded` |
+//! | ID 10 | 2.2 | path MUST NOT have empty segments, `.` or `..` | `spiffe_id_2_2_no_empty_segment`, `spiffe_id_2_2_no_relative_segment` |
+//! | ID 11 | 2.2 | path MUST NOT have a trailing `/` | `spiffe_id_2_2_no_trailing_slash` |
+//! | ID 12 | 2.2 | segments MUST contain only `[a-zA-Z0-9.-_]` | `spiffe_id_2_2_path_characters` |
+//! | ID 13 | 2.3 | MUST support IDs up to 2048 bytes | `spiffe_id_2_3_id_of_2048_bytes` |
+//! | ID – | 2.3 | a trust domain has at most 255 bytes | `spiffe_id_2_3_trust_domain_of_255_bytes` |
+//! | ID – | 2.4 | scheme and trust domain are case-insensitive, the path is not | `spiffe_id_2_4_case` |
+//! | ID 14 | 3.1 | a signing authority MUST exist in each trust domain | `spiffe_id_3_1_authority_carries_an_svid` |
+//! | ID 15 | 3.1 | it MUST carry an SVID | same as ID 14 |
+//! | ID 16 | 3.2 | SPIFFE ID and public key MUST be in the signed part | `spiffe_id_3_2_id_and_key_are_signed` |
+//! | ID 17 | 3.3 | an SVID MUST be of a specified document type | `spiffe_id_3_3_only_specified_documents` |
 //!
 //! Sections 1 and 4 have no MUST.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]

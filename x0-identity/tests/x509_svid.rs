@@ -1,35 +1,32 @@
 //! One test for each MUST of X509-SVID.md, and for what Trust Domain and Bundle says of an empty bundle.
 //!
-//! | Section | Rule | Test |
-//! |---|---|---|
-//! | 2 | an SVID MUST contain exactly one URI SAN | `x509_svid_2_exactly_one_uri` |
-//! | 2 | more than one URI SAN MUST be rejected | `x509_svid_2_more_than_one_uri_is_rejected` |
-//! | 2 | MAY contain other SAN types | `x509_svid_2_other_names_are_allowed` |
-//! | 3.1 | a leaf's SPIFFE ID MUST have a non-root path | `x509_svid_3_1_leaf_has_a_path` |
-//! | 3.1 | the SAN MUST be critical if Subject is omitted | `x509_svid_3_1_names_critical_without_subject` |
-//! | 3.2 | a signer's SPIFFE ID MUST NOT have a path | `x509_svid_3_2_signer_has_no_path` |
-//! | 3.2 | signing certificates MUST NOT be used for authentication | `x509_svid_3_2_signer_does_not_authenticate` |
-//! | 4.1 | signing certificates MUST set `cA` to true | `x509_svid_4_1_signer_is_an_authority` |
-//! | 4.1 | leaf certificates MUST set `cA` to false | `x509_svid_4_1_leaf_is_no_authority` |
-//! | 4.1 | MAY set `pathLenConstraint` | `x509_svid_4_1_path_len_is_kept` |
-//! | 4.2 | SPIFFE IDs MUST be located within name constraints | `x509_svid_4_2_name_constraints` |
-//! | 4.3 | key usage MUST be set on all SVIDs | `x509_svid_4_3_key_usage_is_set` |
-//! | 4.3 | key usage MUST be critical | `x509_svid_4_3_key_usage_is_critical` |
-//! | 4.3 | signing certificates MUST set `keyCertSign` | `x509_svid_4_3_signer_has_key_cert_sign` |
-//! | 4.3 | leaves MUST set `digitalSignature` | `x509_svid_4_3_leaf_has_digital_signature` |
-//! | 4.3 | leaves MAY set `keyEncipherment`, `keyAgreement` | `x509_svid_4_3_leaf_may_have_key_encipherment` |
-//! | 4.3 | leaves MUST NOT set `keyCertSign` | `x509_svid_4_3_leaf_has_no_key_cert_sign` |
-//! | 4.3 | leaves MUST NOT set `cRLSign` | `x509_svid_4_3_leaf_has_no_crl_sign` |
-//! | 4.4 | EKU, when included, MUST set `id-kp-serverAuth` | `x509_svid_4_4_extended_key_usage_server` |
-//! | 4.4 | EKU, when included, MUST set `id-kp-clientAuth` | `x509_svid_4_4_extended_key_usage_client` |
-//! | 5.1 | path validation MUST follow RFC 5280 | `x509_svid_5_1_*` |
-//! | 5.2 | validator MUST ensure `cA` is false | `x509_svid_4_1_leaf_is_no_authority` (by handshake) |
-//! | 5.2 | validator MUST ensure no `keyCertSign`, `cRLSign` | `x509_svid_4_3_leaf_has_no_*` (by handshake) |
-//! | 5.2 | validator MUST ensure the scheme is `spiffe` | `x509_svid_5_2_scheme_is_spiffe` |
-//! | 5.2 | validator MUST ensure a non-root path | `x509_svid_3_1_leaf_has_a_path` (by handshake) |
-//! | 5.2 | more than one URI SAN MUST be rejected | `x509_svid_2_more_than_one_uri_is_rejected` (by handshake) |
-//! | TDB 3 | the bundle of the SVID's trust domain is chosen | `trust_domain_and_bundle_3_other_domain_same_key` |
-//! | TDB 4.1.3 | an empty bundle MUST make all SVIDs untrusted | `trust_domain_and_bundle_4_1_3_empty_bundle` |
+//! | MUST | Section | Rule | Test |
+//! |---|---|---|---|
+//! | X509 1 | 2 | an SVID MUST contain exactly one URI SAN | `x509_svid_2_exactly_one_uri` |
+//! | X509 2 | 2 | more than one URI SAN MUST be rejected | `x509_svid_2_more_than_one_uri_is_rejected` |
+//! | X509 – | 2 | MAY contain other SAN types | `x509_svid_2_other_names_are_allowed` |
+//! | X509 3 | 3.1 | a leaf's SPIFFE ID MUST have a non-root path | `x509_svid_3_1_leaf_has_a_path` |
+//! | X509 4 | 3.1 | the SAN MUST be critical if Subject is omitted | `x509_svid_3_1_names_critical_without_subject` |
+//! | X509 5 | 3.2 | a signer's SPIFFE ID MUST NOT have a path | `x509_svid_3_2_signer_has_no_path` |
+//! | X509 6 | 3.2 | signing certificates MUST NOT be used for authentication | `x509_svid_3_2_signer_does_not_authenticate` |
+//! | X509 7 | 4.1 | signing certificates MUST set `cA` to true | `x509_svid_4_1_signer_is_an_authority` |
+//! | X509 8 | 4.1 | leaf certificates MUST set `cA` to false | `x509_svid_4_1_leaf_is_no_authority` |
+//! | X509 – | 4.1 | MAY set `pathLenConstraint` | `x509_svid_4_1_path_len_is_kept` |
+//! | X509 9 | 4.2 | SPIFFE IDs MUST be located within name constraints | `x509_svid_4_2_name_constraints` |
+//! | X509 10 | 4.3 | key usage MUST be set on all SVIDs | `x509_svid_4_3_key_usage_is_set` |
+//! | X509 11 | 4.3 | key usage MUST be critical | `x509_svid_4_3_key_usage_is_critical` |
+//! | X509 12 | 4.3 | signing certificates MUST set `keyCertSign` | `x509_svid_4_3_signer_has_key_cert_sign` |
+//! | X509 13 | 4.3 | leaves MUST set `digitalSignature` | `x509_svid_4_3_leaf_has_digital_signature` |
+//! | X509 – | 4.3 | leaves MAY set `keyEncipherment`, `keyAgreement` | `x509_svid_4_3_leaf_may_have_key_encipherment` |
+//! | X509 14 | 4.3 | leaves MUST NOT set `keyCertSign` or `cRLSign` | `x509_svid_4_3_leaf_has_no_key_cert_sign`, `x509_svid_4_3_leaf_has_no_crl_sign` |
+//! | X509 15 | 4.4 | EKU MUST set `id-kp-serverAuth` and `id-kp-clientAuth` | `x509_svid_4_4_extended_key_usage_server`, `x509_svid_4_4_extended_key_usage_client` |
+//! | X509 16 | 5.1 | path validation MUST follow RFC 5280 | `x509_svid_5_1_*`, `tests/path.rs` |
+//! | X509 17 | 5.2 | validator MUST ensure `cA`, `keyCertSign` and `cRLSign` are not set | same as X509 8 and 14, by handshake |
+//! | X509 18 | 5.2 | validator MUST ensure the scheme is `spiffe` | `x509_svid_5_2_scheme_is_spiffe` |
+//! | X509 19 | 5.2 | validator MUST ensure a non-root path | same as X509 3, by handshake |
+//! | X509 20 | 5.2 | more than one URI SAN MUST be rejected | same as X509 2, by handshake |
+//! | TDB – | 3 | the bundle of the SVID's trust domain is chosen | `trust_domain_and_bundle_3_other_domain_same_key` |
+//! | TDB – | 4.1.3 | an empty bundle makes all SVIDs untrusted, by handshake | `trust_domain_and_bundle_4_1_3_empty_bundle` |
 //!
 //! Not applicable yet: sections 6.1 and 6.2 (`use`, `kid`, `x5c` of a JWK), because bundles are PEM so far
 //! and are neither published nor consumed as JWK Sets; this comes with federation.
