@@ -48,8 +48,10 @@
 //! | bundle endpoint | the HTTPS URL that serves the bundle of a trust domain |
 //! | relationship | the trust in a foreign trust domain, whose bundle is fetched from its bundle endpoint; one-way |
 //! | issuer | the process that has SVIDs signed by an authority for workloads over the network |
-//! | evidence | what a workload presents to an issuer: a join token, or an SVID |
+//! | evidence | what a workload presents to an issuer: a join token, an earlier SVID, or what its TPM says |
+//! | TPM | the Trusted Platform Module of a machine, a chip that holds keys and measures the software that is started |
 //! | endorsement key, attestation key (EK, AK) | the key by which a TPM is known, and a key of the same TPM that signs what the TPM reports |
+//! | credential activation | the proof that an attestation key is in the TPM of an endorsement key: only that TPM decrypts the credential |
 //! | quote | what a TPM reports of the software that was started, over a nonce, signed by its attestation key |
 //! | revocation | the end of the trust in a certificate, a SPIFFE ID or an authority before it expires |
 //! | admission | the acceptance of a peer for an established connection, which ends with a revocation or expiry |
@@ -120,6 +122,7 @@ mod jwt;
 mod node_id;
 #[cfg(feature = "rustls")]
 mod path;
+mod random;
 mod renewal;
 #[cfg(feature = "x509")]
 mod revocation;

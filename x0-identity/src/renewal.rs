@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use alloc::collections::VecDeque;
 
+use crate::random::Random;
+
 /// The settings of a [`Renewal`]. Start from [`RenewalOptions::default`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -166,7 +168,7 @@ pub enum RenewalError {
 #[derive(Debug)]
 pub struct Renewal {
     options: RenewalOptions,
-    random: u64,
+    random: Random,
     svid: Option<Held>,
     /// The issuer does not accept the current SVID.
     rejected: bool,
@@ -199,7 +201,7 @@ impl Renewal {
     pub fn new(options: RenewalOptions, seed: u64) -> Renewal {
         Renewal {
             options,
-            random: seed,
+            random: Random::new(seed),
             svid: None,
             rejected: false,
             attempts: 0,
@@ -222,7 +224,7 @@ impl Renewal {
                 self.issued(now, wall, not_before, not_after)
             }
             RenewalInput::Due { wall } => {
-                let due = wall + self.options.spread.mul_f64(self.fraction());
+                let due = wall + self.options.spread.mul_f64(self.random.fraction());
                 if let Some(held) = &mut self.svid {
                     held.renew_at = held.renew_at.min(due);
                 }
@@ -283,7 +285,7 @@ impl Renewal {
         let begin = if is_new { wall.clamp(not_before, not_after) } else { not_before };
         // Half of the validity, and up to a tenth of it earlier or later.
         let validity = if is_new { not_after - begin } else { validity };
-        let spread = (validity / 5).mul_f64(self.fraction());
+        let spread = (validity / 5).mul_f64(self.random.fraction());
         let renew_at = begin + validity / 2 - validity / 10 + spread;
         let held = Held { not_before, not_after, renew_at };
         self.svid = Some(held);
@@ -330,22 +332,13 @@ impl Renewal {
     fn pause(&mut self, now: Duration) {
         let doubled = 2_u32.saturating_pow(self.attempts.saturating_sub(1).min(20));
         let pause = self.options.pause_min.saturating_mul(doubled).min(self.options.pause_max);
-        let pause = pause.mul_f64(0.5 + 0.5 * self.fraction());
+        let pause = pause.mul_f64(0.5 + 0.5 * self.random.fraction());
         self.state = State::Paused { until: now + pause };
     }
 
     fn rest(&mut self, now: Duration, wall: Duration, renew_at: Duration) {
         let due = renew_at.saturating_sub(wall).min(self.options.clock_look);
         self.state = State::Idle { look_at: now + due };
-    }
-
-    /// From 0 to 1, by SplitMix64.
-    fn fraction(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        f64::from(u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0)) / f64::from(u32::MAX)
     }
 }
 

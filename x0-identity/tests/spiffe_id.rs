@@ -335,7 +335,7 @@ fn spiffe_id_3_2_id_and_key_are_signed() {
 fn spiffe_id_3_3_only_specified_documents() {
     use x0_identity::{EncodingError, LeafError, spiffe_id_of};
 
-    // X.509 is the only one of the specified documents that is read so far.
+    // A JWT-SVID is a specified document, and no certificate: each document has a decoder of its own.
     let token = b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJzcGlmZmU6Ly9leGFtcGxlLm9yZy9hIn0.c2ln".to_vec();
     assert_eq!(spiffe_id_of(&token.into()), Err(LeafError::Encoding(EncodingError::Malformed)));
 }

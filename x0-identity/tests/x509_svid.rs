@@ -28,8 +28,7 @@
 //! | TDB – | 3 | the bundle of the SVID's trust domain is chosen | `trust_domain_and_bundle_3_other_domain_same_key` |
 //! | TDB – | 4.1.3 | an empty bundle makes all SVIDs untrusted, by handshake | `trust_domain_and_bundle_4_1_3_empty_bundle` |
 //!
-//! Not applicable yet: sections 6.1 and 6.2 (`use`, `kid`, `x5c` of a JWK), because bundles are PEM so far
-//! and are neither published nor consumed as JWK Sets; this comes with federation.
+//! `tests/bundle.rs` has the rules of sections 6.1 and 6.2.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 mod common;
@@ -179,7 +178,7 @@ fn signer_refused(recipe: &Recipe, error: SigningError) {
     assert_eq!(spiffe_id_of_signer(&signer.certificate), Err(error));
     let bundle =
         TrustBundle::new(domain("example.org"), vec![root.certificate.clone(), signer.certificate.clone()]);
-    assert_eq!(bundle, Err(x0_identity::BundleError::Authority { position: 1, source: error }));
+    assert_eq!(bundle, Err(BundleError::Authority { position: 1, source: error }));
     let leaf = leaf().signed_by(&signer);
     assert_eq!(
         X509Svid::from_der(leaf.chain(&[&signer]), leaf.key_der()).unwrap_err(),

@@ -10,6 +10,7 @@ use pki_types::ServerName;
 
 use super::response::{Response, ResponseReader};
 use super::{ClientOptions, EndpointProfile, EndpointUrl, EndpointUrlError, Relationship, ResponseError};
+use crate::random::Random;
 use crate::telemetry;
 use crate::{BundleMap, SpiffeBundle, SpiffeBundleError, SpiffeId, TrustBundle, TrustDomain};
 
@@ -238,7 +239,7 @@ pub struct RelationshipStatus {
 #[derive(Debug)]
 pub struct Federation {
     options: ClientOptions,
-    random: u64,
+    random: Random,
     relationships: BTreeMap<TrustDomain, Kept>,
     /// The latest bundle of each trust domain.
     bundles: BTreeMap<TrustDomain, SpiffeBundle>,
@@ -271,7 +272,7 @@ impl Federation {
     pub fn new(options: ClientOptions, seed: u64) -> Federation {
         Federation {
             options,
-            random: seed,
+            random: Random::new(seed),
             relationships: BTreeMap::new(),
             bundles: BTreeMap::new(),
             fetch: 0,
@@ -546,19 +547,10 @@ impl Federation {
         let hint = self.bundles.get(trust_domain).and_then(SpiffeBundle::refresh_hint);
         let interval = hint.unwrap_or(self.options.refresh_default);
         let interval = interval.min(self.options.refresh_max).max(self.options.refresh_min);
-        let earlier = interval.mul_f64(0.1 * self.fraction());
+        let earlier = interval.mul_f64(0.1 * self.random.fraction());
         if let Some(kept) = self.relationships.get_mut(trust_domain) {
             kept.due = now + interval - earlier;
         }
-    }
-
-    /// From 0 to 1, by SplitMix64.
-    fn fraction(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        f64::from(u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0)) / f64::from(u32::MAX)
     }
 }
 

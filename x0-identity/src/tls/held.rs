@@ -31,7 +31,7 @@ impl Held {
         }
     }
 
-    /// The same, but handshakes present nothing.
+    /// The SVID without its key, so that handshakes present nothing.
     pub(super) fn withdrawn(&self) -> Held {
         Held { svid: self.svid.clone(), certified_key: None }
     }

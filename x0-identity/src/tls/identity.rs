@@ -41,7 +41,7 @@ struct Shared {
     spiffe_id: SpiffeId,
     held: Arc<Swap<Held>>,
     bundles: Arc<dyn BundleSource>,
-    /// The same, if the identity keeps the bundles itself.
+    /// The bundles, if the identity keeps them itself.
     own_bundles: Option<Arc<Bundles>>,
     revocations: Arc<Swap<RevocationView>>,
     watchers: Arc<Watchers>,

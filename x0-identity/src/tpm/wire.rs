@@ -59,7 +59,7 @@ pub(super) fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(&bytes[..len.into()]);
 }
 
-/// The same as a value.
+/// A buffer with its length before it.
 pub(super) fn sized(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 2);
     put_sized(&mut out, bytes);

@@ -2,18 +2,20 @@
 
 use core::time::Duration;
 
+use crate::random::Random;
+
 /// Pauses that double up to a maximum, each between half and all of it.
 #[derive(Debug, Clone)]
 pub(super) struct Backoff {
     pause_min: Duration,
     pause_max: Duration,
     attempts: u32,
-    random: u64,
+    random: Random,
 }
 
 impl Backoff {
     pub(super) fn new(pause_min: Duration, pause_max: Duration, seed: u64) -> Backoff {
-        Backoff { pause_min, pause_max, attempts: 0, random: seed }
+        Backoff { pause_min, pause_max, attempts: 0, random: Random::new(seed) }
     }
 
     /// The pause before the next attempt.
@@ -21,21 +23,12 @@ impl Backoff {
         let doubled = 2_u32.saturating_pow(self.attempts.min(20));
         self.attempts = self.attempts.saturating_add(1);
         let pause = self.pause_min.saturating_mul(doubled).min(self.pause_max);
-        pause.mul_f64(0.5 + 0.5 * self.fraction())
+        pause.mul_f64(0.5 + 0.5 * self.random.fraction())
     }
 
     /// The attempt succeeded: the next pause is the first one.
     pub(super) fn reset(&mut self) {
         self.attempts = 0;
-    }
-
-    /// From 0 to 1, by SplitMix64.
-    fn fraction(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        f64::from(u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0)) / f64::from(u32::MAX)
     }
 }
 

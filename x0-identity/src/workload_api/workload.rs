@@ -13,7 +13,7 @@ use super::messages::{
 };
 use crate::grpc::frame_message;
 use crate::x509::Certificate;
-use crate::x509::der::{OCTET_STRING, SEQUENCE};
+use crate::x509::der::{OCTET_STRING, SEQUENCE, element};
 use crate::{BundleMap, JwtIssuer, SpiffeBundle, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
 /// The longest hint, in bytes (Workload API §8).
@@ -270,20 +270,8 @@ fn pkcs8(svid: &X509Svid) -> Option<PrivateKeyDer8> {
     let leaf: &CertificateDer<'_> = svid.chain().first()?;
     let algorithm = Certificate::parse(leaf).ok()?.public_key_algorithm;
     let version = [0x02, 1, 0];
-    let content = [&version[..], &element(SEQUENCE, algorithm)?, &element(OCTET_STRING, key)?].concat();
-    Some(element(SEQUENCE, &content)?.into())
-}
-
-/// DER with a length of up to 65,535 bytes.
-fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
-    let mut der = Vec::from([tag]);
-    match u16::try_from(content.len()).ok()?.to_be_bytes() {
-        [0, len @ 0..=0x7f] => der.push(len),
-        [0, len] => der.extend([0x81, len]),
-        [high, low] => der.extend([0x82, high, low]),
-    }
-    der.extend(content);
-    Some(der)
+    let content = [&version[..], &element(SEQUENCE, algorithm), &element(OCTET_STRING, key)].concat();
+    Some(element(SEQUENCE, &content).into())
 }
 
 /// A workload cannot receive what is offered. The workload is unchanged: build it again without that.

@@ -450,7 +450,7 @@ pub(crate) const EDI_PARTY_NAME: u8 = 0xa5;
 pub(crate) const URI: u8 = 0x86;
 pub(crate) const IP_ADDRESS: u8 = 0x87;
 pub(crate) const REGISTERED_ID: u8 = 0x88;
-/// All of them.
+/// Every tag of `GeneralName`.
 #[cfg(feature = "rustls")]
 pub(crate) const GENERAL_NAMES: [u8; 9] = [
     OTHER_NAME,

@@ -85,6 +85,25 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Writes an element, with the shortest length (X.690 §10.1).
+#[cfg(any(feature = "issuer", feature = "workload-api"))]
+pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let len = content.len().to_be_bytes();
+    let significant = &len[len.iter().take_while(|byte| **byte == 0).count()..];
+    let mut der = Vec::from([tag]);
+    match *significant {
+        [] => der.push(0),
+        [len @ 0..=0x7f] => der.push(len),
+        _ => {
+            // At most 8 bytes.
+            der.push(0x80 + significant.iter().fold(0, |count, _| count + 1));
+            der.extend(significant);
+        }
+    }
+    der.extend(content);
+    der
+}
+
 /// The content of the one element that these bytes are.
 pub(crate) fn only(bytes: &[u8], tag: u8) -> Result<&[u8], Malformed> {
     let mut reader = Reader::new(bytes);
@@ -233,6 +252,16 @@ mod tests {
             [&[][..], &[0x04], &[0x04, 1], &[0x04, 0x84, 0xff, 0xff, 0xff, 0xff], &[4, 0x85, 1, 0, 0, 0, 0]]
         {
             assert_eq!(read(bytes), Err(Malformed), "{bytes:?}");
+        }
+    }
+
+    #[cfg(any(feature = "issuer", feature = "workload-api"))]
+    #[test]
+    fn written_elements_are_read_back() {
+        for len in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x10000] {
+            let content = vec![7; len];
+            let der = element(4, &content);
+            assert_eq!(Reader::new(&der).expect(4), Ok(&content[..]), "{len}");
         }
     }
 

@@ -51,7 +51,7 @@ pub(crate) struct Renewing {
     pub(crate) is_asked: bool,
 }
 
-/// The same, shared between what renews and what reports.
+/// The state of a renewal, shared between the thread that renews and the service that reports.
 pub(crate) type SharedRenewing = Arc<Mutex<Renewing>>;
 
 impl Report {
