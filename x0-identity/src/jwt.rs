@@ -1,6 +1,7 @@
 //! JWT-SVIDs: issued with a key of a trust domain, validated with the keys of its bundle.
 
 mod algorithm;
+mod es512;
 mod issuer;
 mod svid;
 

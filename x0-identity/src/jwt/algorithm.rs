@@ -8,9 +8,11 @@ use ring::signature::{
     RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
+use super::es512;
 use crate::JwtKey;
 
-/// An algorithm that signs JWT-SVIDs. ring has no P-521: ES512 is known, and neither signed nor verified.
+/// An algorithm that signs JWT-SVIDs. The cryptography of ES512 is that of the crate `p521`, because ring has no
+/// P-521.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names are those of RFC 7518 §3.1")]
@@ -49,11 +51,6 @@ impl JwtAlgorithm {
         Self::ALL.into_iter().find(|(algorithm, _)| *algorithm == self).map_or("", |(_, name)| name)
     }
 
-    /// Whether ring verifies it.
-    pub(super) fn is_supported(self) -> bool {
-        self != JwtAlgorithm::Es512
-    }
-
     /// Whether a key is of the kind that the algorithm takes: a key verifies signatures of no other algorithm
     /// (RFC 8725 §3.1).
     pub(super) fn takes(self, key: &JwtKey) -> bool {
@@ -85,6 +82,7 @@ impl JwtAlgorithm {
             (JwtAlgorithm::Es384, JwtKey::P384(point)) => {
                 UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature)
             }
+            (JwtAlgorithm::Es512, JwtKey::P521(point)) => return es512::verifies(point, message, signature),
             (_, JwtKey::Rsa { modulus, exponent }) => match self.rsa() {
                 Some(parameters) => {
                     RsaPublicKeyComponents { n: modulus, e: exponent }.verify(parameters, message, signature)

@@ -13,6 +13,7 @@ use ring::signature::{
     RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
 };
 
+use super::es512::Es512Key;
 use super::{JWT_SVID_LEN_MAX, JwtAlgorithm, JwtSvid};
 use crate::base64::{Alphabet, encode};
 use crate::json::Json;
@@ -31,6 +32,7 @@ pub struct JwtIssuer {
 enum Key {
     Ecdsa(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Es512(Es512Key),
 }
 
 impl JwtIssuer {
@@ -57,36 +59,32 @@ impl JwtIssuer {
         pkcs8: &[u8],
     ) -> Result<JwtIssuer, JwtKeyError> {
         let random = SystemRandom::new();
-        let rsa = |encoding: &'static dyn RsaEncoding| (None, Some(encoding));
-        let (curve, encoding) = match algorithm {
-            JwtAlgorithm::Es256 => (Some(&ECDSA_P256_SHA256_FIXED_SIGNING), None),
-            JwtAlgorithm::Es384 => (Some(&ECDSA_P384_SHA384_FIXED_SIGNING), None),
-            JwtAlgorithm::Es512 => return Err(JwtKeyError::Unsupported { algorithm }),
+        let unfit = JwtKeyError::Key { algorithm };
+        let ecdsa = |curve, public: fn(Vec<u8>) -> JwtKey| {
+            let key = EcdsaKeyPair::from_pkcs8(curve, pkcs8, &random).map_err(|_| unfit)?;
+            let public = public(key.public_key().as_ref().to_vec());
+            Ok::<_, JwtKeyError>((Key::Ecdsa(key), public))
+        };
+        let rsa = |encoding: &'static dyn RsaEncoding| {
+            let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|_| unfit)?;
+            let public: RsaPublicKeyComponents<Vec<u8>> = key.public().into();
+            Ok((Key::Rsa(key, encoding), JwtKey::Rsa { modulus: public.n, exponent: public.e }))
+        };
+        let (key, public) = match algorithm {
+            JwtAlgorithm::Es256 => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING, JwtKey::P256),
+            JwtAlgorithm::Es384 => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING, JwtKey::P384),
+            JwtAlgorithm::Es512 => {
+                let key = Es512Key::from_pkcs8(pkcs8).ok_or(unfit)?;
+                let public = JwtKey::P521(key.public_key());
+                Ok((Key::Es512(key), public))
+            }
             JwtAlgorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
             JwtAlgorithm::Rs384 => rsa(&RSA_PKCS1_SHA384),
             JwtAlgorithm::Rs512 => rsa(&RSA_PKCS1_SHA512),
             JwtAlgorithm::Ps256 => rsa(&RSA_PSS_SHA256),
             JwtAlgorithm::Ps384 => rsa(&RSA_PSS_SHA384),
             JwtAlgorithm::Ps512 => rsa(&RSA_PSS_SHA512),
-        };
-        let unfit = |_| JwtKeyError::Key { algorithm };
-        let (key, public) = match (curve, encoding) {
-            (Some(curve), _) => {
-                let key = EcdsaKeyPair::from_pkcs8(curve, pkcs8, &random).map_err(unfit)?;
-                let point = key.public_key().as_ref().to_vec();
-                let public = match algorithm {
-                    JwtAlgorithm::Es256 => JwtKey::P256(point),
-                    _ => JwtKey::P384(point),
-                };
-                (Key::Ecdsa(key), public)
-            }
-            (None, Some(encoding)) => {
-                let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(unfit)?;
-                let public: RsaPublicKeyComponents<Vec<u8>> = key.public().into();
-                (Key::Rsa(key, encoding), JwtKey::Rsa { modulus: public.n, exponent: public.e })
-            }
-            (None, None) => return Err(JwtKeyError::Unsupported { algorithm }),
-        };
+        }?;
         let authority = JwtAuthority::new(key_id, public)?;
         Ok(JwtIssuer { trust_domain, authority, algorithm, key, random })
     }
@@ -165,6 +163,7 @@ impl JwtIssuer {
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match &self.key {
             Key::Ecdsa(key) => Some(key.sign(&self.random, message).ok()?.as_ref().to_vec()),
+            Key::Es512(key) => key.sign(message),
             Key::Rsa(key, encoding) => {
                 let mut signature = vec![0; key.public().modulus_len()];
                 key.sign(*encoding, &self.random, message, &mut signature).ok()?;
@@ -195,12 +194,6 @@ pub enum JwtKeyError {
         "the private key is not a PKCS #8 key for {algorithm}: convert it with openssl pkcs8 -topk8, or choose its algorithm"
     )]
     Key {
-        /// The algorithm.
-        algorithm: JwtAlgorithm,
-    },
-    /// ring does not sign with the algorithm.
-    #[error("{algorithm} is not supported: choose another algorithm")]
-    Unsupported {
         /// The algorithm.
         algorithm: JwtAlgorithm,
     },

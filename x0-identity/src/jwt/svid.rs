@@ -202,9 +202,6 @@ impl Header {
             }
         }
         let algorithm = algorithm.ok_or(JwtSvidError::Algorithm)?;
-        if !algorithm.is_supported() {
-            return Err(JwtSvidError::Unsupported { algorithm });
-        }
         Ok(Header { algorithm, key_id })
     }
 }
@@ -286,12 +283,6 @@ pub enum JwtSvidError {
     /// `alg` is missing, or is not an algorithm of §2.1.
     #[error("the alg of the token is missing or not allowed: sign with RS, PS or ES 256, 384 or 512")]
     Algorithm,
-    /// `alg` is an algorithm of §2.1 that ring does not have.
-    #[error("{algorithm} is not supported: sign with another algorithm")]
-    Unsupported {
-        /// The algorithm.
-        algorithm: JwtAlgorithm,
-    },
     /// `sub` is missing or not a text (§3.1).
     #[error("the token has no sub that is a text: issue it with the SPIFFE ID of the workload")]
     Subject,
