@@ -14,6 +14,8 @@
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
 //!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
 //!   connection.
+//! - `SvidFollower` (feature `rustls`) is an identity that follows an `SvidSource`: files, an issuer in this process, or
+//!   any Workload API.
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
 //!   and is a client of any. With the feature `sds` it serves Envoy as well.
 //! - `UnixAttestor` (feature `unix-peers`, Linux) attests processes that connect to a Unix domain socket.
@@ -126,6 +128,8 @@ mod random;
 mod renewal;
 #[cfg(feature = "x509")]
 mod revocation;
+#[cfg(feature = "rustls")]
+mod source;
 mod spiffe_id;
 #[cfg(feature = "metrics")]
 pub mod telemetry;
@@ -185,6 +189,10 @@ pub use path::{CertificateAt, PathError};
 pub use renewal::{Renewal, RenewalError, RenewalInput, RenewalOptions, RenewalOutput};
 #[cfg(feature = "x509")]
 pub use revocation::{ReadRevocationsError, RevocationError, RevocationView, Revoked};
+#[cfg(feature = "rustls")]
+pub use source::{FollowError, SvidFiles, SvidFollower, SvidPoll, SvidSource, SvidSourceError, SvidState};
+#[cfg(all(feature = "authority", feature = "rustls"))]
+pub use source::{InProcessIssuer, IssuerHandle};
 pub use spiffe_id::{ParseSpiffeIdError, SpiffeId};
 #[cfg(feature = "graviola")]
 pub use tls::graviola_provider;

@@ -69,6 +69,8 @@ mod server_connection;
 mod server_options;
 #[cfg(unix)]
 mod socket;
+#[cfg(unix)]
+mod source;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 mod unix_callers;
 mod workload;
@@ -94,6 +96,8 @@ pub use server_connection::{ServerConnection, ServerHandleError, ServerInput, Se
 pub use server_options::ServerOptions;
 #[cfg(unix)]
 pub use socket::Listener;
+#[cfg(unix)]
+pub use source::ClientSource;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 pub use unix_callers::{UnixCallers, WorkloadSource};
 pub use workload::{CRLS_MAX, HINT_LEN_MAX, Workload, WorkloadError};

@@ -16,9 +16,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::socket::{Stream, Unsent, Waker, drain, is_readable, is_writable, wait};
 use super::{
-    ClientAnswer, ClientCall, ClientError, ClientInput, ClientOptions, ClientOutput, ClientSession, Code,
-    EndpointAddress, EndpointAddressError, FetchedJwtSvid, IdentityFeed, IdentityFeedError, StartError,
-    Status, Subscription, ValidatedJwtSvid, X509Bundles, X509Context,
+    ClientAnswer, ClientCall, ClientError, ClientInput, ClientOptions, ClientOutput, ClientSession,
+    ClientSource, Code, EndpointAddress, EndpointAddressError, FetchedJwtSvid, IdentityFeed,
+    IdentityFeedError, StartError, Status, Subscription, ValidatedJwtSvid, X509Bundles, X509Context,
 };
 use crate::{BundleMap, Identity, SpiffeId};
 
@@ -101,6 +101,8 @@ struct State {
     feeds: Vec<IdentityFeed>,
     feed_problem: Option<IdentityFeedError>,
     version: u64,
+    /// Of a source, which asks again when something changes.
+    waker: Option<core::task::Waker>,
     calls: Vec<(u64, ClientCall, Duration)>,
     calls_made: u64,
     answers: BTreeMap<u64, Result<ClientAnswer, ClientError>>,
@@ -204,7 +206,7 @@ impl Client {
         self.x509_context(timeout)?;
         let mut state = self.shared.state();
         let context = state.x509_svids.clone().ok_or(WaitError::Denied)?;
-        let feed = IdentityFeed::new(context, hint)?;
+        let feed = IdentityFeed::new(&context, hint)?;
         let identity = feed.identity().clone();
         state.feeds.push(feed);
         Ok(identity)
@@ -220,6 +222,25 @@ impl Client {
     #[must_use]
     pub fn problem(&self, subscription: Subscription) -> Option<WaitError> {
         self.shared.state().problems.get(&subscription).cloned()
+    }
+
+    /// The SVIDs as a source for a [`SvidFollower`](crate::SvidFollower): the default one, or the first one with
+    /// a hint.
+    #[must_use]
+    pub fn into_source(self, hint: Option<&str>) -> ClientSource {
+        ClientSource::new(self, hint)
+    }
+
+    /// The version of what the endpoint gave, the current SVIDs, and the problem of a subscription. The waker is woken
+    /// when one of them changes.
+    pub(super) fn look(
+        &self,
+        subscription: Subscription,
+        waker: &core::task::Waker,
+    ) -> (u64, Option<Arc<X509Context>>, Option<WaitError>) {
+        let mut state = self.shared.state();
+        state.waker = Some(waker.clone());
+        (state.version, state.x509_svids.clone(), state.problems.get(&subscription).cloned())
     }
 
     /// Waits until the current values are newer than version `seen`, and returns their version. The first
@@ -419,8 +440,13 @@ impl Running {
                     self.unsent = Unsent::default();
                 }
                 output => {
-                    self.shared.state().take(output);
+                    let mut state = self.shared.state();
+                    state.take(output);
+                    let waker = state.waker.clone();
+                    drop(state);
                     self.shared.changed.notify_all();
+                    // Outside of the lock: a waker may ask at once.
+                    waker.into_iter().for_each(core::task::Waker::wake);
                 }
             }
         }
@@ -433,7 +459,7 @@ impl State {
             ClientOutput::X509Svids(context) => {
                 let context = Arc::new(context);
                 self.x509_svids = Some(Arc::clone(&context));
-                let updates = self.feeds.iter_mut().map(|feed| feed.update(Arc::clone(&context)).err());
+                let updates = self.feeds.iter_mut().map(|feed| feed.update(&context).err());
                 self.feed_problem = updates.fold(None, Option::or);
                 self.renew(Subscription::X509Svids);
             }

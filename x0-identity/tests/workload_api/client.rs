@@ -83,17 +83,17 @@ fn api_4_4_nothing_earlier_is_retained() {
     // An identity that follows loses what is redacted.
     let mut pair = Pair::new(ClientOptions::default(), Some(full()));
     pair.run(SECOND);
-    let mut feed = IdentityFeed::new(Arc::new(pair.context().clone()), Some("batch")).unwrap();
+    let mut feed = IdentityFeed::new(pair.context(), Some("batch")).unwrap();
     let identity = feed.identity().clone();
     assert_eq!(identity.spiffe_id(), &id("spiffe://example.org/batch"));
     let stranger = foreign.svid("web");
     let admit = || identity.admit(stranger.chain(), PeerRole::Client, SystemTime::now()).is_ok();
     assert!(admit());
     let serial = identity.svid_serial_number();
-    feed.update(Arc::new(pair.context().clone())).unwrap();
+    feed.update(pair.context()).unwrap();
     assert_eq!(identity.svid_serial_number(), serial, "the same SVID is not rotated in");
     pair.set(Some(example.workload(&["web", "batch"])));
-    feed.update(Arc::new(pair.context().clone())).unwrap();
+    feed.update(pair.context()).unwrap();
     assert_ne!(identity.svid_serial_number(), serial);
     assert!(!admit());
 
@@ -103,15 +103,15 @@ fn api_4_4_nothing_earlier_is_retained() {
     };
     assert!(connects());
     pair.set(Some(example.workload(&["web"])));
-    let error = feed.update(Arc::new(pair.context().clone())).unwrap_err();
+    let error = feed.update(pair.context()).unwrap_err();
     assert!(matches!(&error, IdentityFeedError::Redacted { spiffe_id } if spiffe_id == identity.spiffe_id()));
     assert!(!connects(), "a redacted SVID is not presented");
     pair.set(Some(example.workload(&["web", "batch"])));
-    feed.update(Arc::new(pair.context().clone())).unwrap();
+    feed.update(pair.context()).unwrap();
     assert!(connects());
     feed.deny();
     assert!(!connects());
-    let error = IdentityFeed::new(Arc::new(pair.context().clone()), Some("other")).unwrap_err();
+    let error = IdentityFeed::new(pair.context(), Some("other")).unwrap_err();
     assert!(matches!(error, IdentityFeedError::NoHint { .. }), "{error}");
 }
 
@@ -145,16 +145,16 @@ fn an_svid_that_was_refused_is_offered_again() {
     let (example, next) = (Domain::new("example.org"), Domain::new("example.org"));
     let mut pair = Pair::new(ClientOptions::default(), Some(example.workload(&["web"])));
     pair.run(SECOND);
-    let mut feed = IdentityFeed::new(Arc::new(pair.context().clone()), None).unwrap();
+    let mut feed = IdentityFeed::new(pair.context(), None).unwrap();
     let serial = feed.identity().svid_serial_number();
     // The SVID of the next root comes before its bundle.
     let svid = next.svid("web");
     pair.set(Some(Workload::new(example.bundle()).with_svid(svid.clone(), "").unwrap()));
-    let error = feed.update(Arc::new(pair.context().clone())).unwrap_err();
+    let error = feed.update(pair.context()).unwrap_err();
     assert!(matches!(error, IdentityFeedError::Rotate(_)), "{error}");
     assert_eq!(feed.identity().svid_serial_number(), serial, "the one before stays in use");
     pair.set(Some(Workload::new(next.bundle()).with_svid(svid.clone(), "").unwrap()));
-    feed.update(Arc::new(pair.context().clone())).unwrap();
+    feed.update(pair.context()).unwrap();
     assert_eq!(feed.identity().svid_serial_number(), svid.serial_number());
 }
 

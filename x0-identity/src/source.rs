@@ -1,0 +1,264 @@
+//! Sources of the SVID and the bundles of this process, and an identity that follows one.
+
+use core::fmt;
+use std::boxed::Box;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::thread::{Builder, JoinHandle, Thread, current, park_timeout};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::{Identity, IdentityError, RotateError, SetBundleError, TrustBundleSet, X509Svid};
+
+mod files;
+mod followed;
+#[cfg(feature = "authority")]
+mod issuer;
+
+pub use files::SvidFiles;
+pub(crate) use followed::Followed;
+#[cfg(feature = "workload-api")]
+pub(crate) use followed::Unfollowed;
+#[cfg(feature = "authority")]
+pub use issuer::{InProcessIssuer, IssuerHandle};
+
+/// What a source gives this process, in the place of all that it gave before.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum SvidState {
+    /// An SVID, and the bundles to trust: that of its trust domain, and those of foreign ones.
+    Held {
+        /// The SVID. Its SPIFFE ID is that of the SVIDs before.
+        svid: Box<X509Svid>,
+        /// The bundles.
+        bundles: TrustBundleSet,
+    },
+    /// Nothing: the source withdrew the SVID.
+    Withdrawn,
+}
+
+/// The answer of a source.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SvidPoll {
+    /// What the source gives from now on; `None` if nothing has changed since the answer before. After an error
+    /// what was given before stays in use.
+    pub change: Result<Option<SvidState>, SvidSourceError>,
+    /// When to ask again at the latest, from now on.
+    pub again: Duration,
+}
+
+impl SvidPoll {
+    /// Builds an answer.
+    #[must_use]
+    pub fn new(change: Result<Option<SvidState>, SvidSourceError>, again: Duration) -> SvidPoll {
+        SvidPoll { change, again }
+    }
+}
+
+/// A source has failed. What it gave before stays in use.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the source has no newer SVID: see the cause, and correct the source")]
+pub struct SvidSourceError {
+    /// The reason, in the terms of the source.
+    pub source: Arc<dyn Error + Send + Sync>,
+}
+
+impl SvidSourceError {
+    /// Wraps the error of a source.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> SvidSourceError {
+        SvidSourceError { source: Arc::from(source.into()) }
+    }
+}
+
+/// A source of the SVID and the bundles of this process: [`SvidFiles`], an `InProcessIssuer`, or a
+/// `workload_api::ClientSource`. An [`SvidFollower`] asks it.
+///
+/// # Contract
+/// - The first answer without an error has a change. A change is complete: the bundle of the trust domain of the
+///   SVID and all foreign ones, so that what is missing is not trusted any more.
+/// - Every change has the SPIFFE ID of the first one.
+/// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken. Asking
+///   it earlier does no harm. A source wakes from any thread, also while it is asked.
+/// - It may block for as long as a file takes to be read or a certificate to be signed: the thread that asks it does
+///   nothing else.
+/// - An error changes nothing. A source that failed is asked again, for ever.
+pub trait SvidSource: Send {
+    /// The change since the last call, by the system's clock `now`.
+    fn poll(&mut self, now: SystemTime, waker: &Waker) -> SvidPoll;
+}
+
+/// An identity does not follow its source, at the moment.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The source has failed.
+    #[error(transparent)]
+    Source(#[from] SvidSourceError),
+    /// The source withdrew the SVID: handshakes present none until it returns.
+    #[error(
+        "the source has withdrawn the SVID: the identity presents none until it returns; register the workload"
+    )]
+    Withdrawn,
+    /// The first SVID and its bundle form no identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The new SVID was not rotated in; the bundles are the new ones.
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
+    /// A bundle was not set.
+    #[error(transparent)]
+    Bundle(#[from] SetBundleError),
+    /// The source gave nothing in time.
+    #[error("the source gave no SVID in time: check the source, or wait longer")]
+    TimedOut,
+    /// The system provides no thread.
+    #[error("cannot start the thread that follows the source: the system provides none")]
+    Thread,
+}
+
+/// An [`Identity`] that follows a source, on a thread of its own. Dropping the follower ends it; the identity stays
+/// as it is.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use x0_identity::{SvidFiles, SvidFollower, TrustDomain};
+///
+/// let files = SvidFiles::new(TrustDomain::parse("example.org")?, "svid.pem", "bundle.pem");
+/// let follower = SvidFollower::start(files, Duration::from_secs(30))?;
+/// let server = follower.identity().server_config(); // presents what the files have at each handshake
+/// # drop(server);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SvidFollower {
+    identity: Identity,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    identity: Option<Identity>,
+    problem: Option<FollowError>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that may panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the thread of a follower.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Unpark>) {
+        self.0.unpark();
+    }
+}
+
+impl SvidFollower {
+    /// Waits for the first SVID of a source, builds its identity, and follows the source from then on.
+    ///
+    /// # Errors
+    /// [`FollowError`], when there is no usable SVID in time: the last reason, if there is one.
+    pub fn start(source: impl SvidSource + 'static, timeout: Duration) -> Result<SvidFollower, FollowError> {
+        let shared = Arc::new(Shared::default());
+        let following = Arc::clone(&shared);
+        let run = move || run(source, &following);
+        let thread = Builder::new().name("svid-source".into()).spawn(run).map_err(|_| FollowError::Thread)?;
+        let begun = Instant::now();
+        let mut state = shared.state();
+        loop {
+            if let Some(identity) = state.identity.clone() {
+                drop(state);
+                return Ok(SvidFollower { identity, shared, thread: Some(thread) });
+            }
+            let Some(left) = timeout.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+                let problem = state.problem.take().unwrap_or(FollowError::TimedOut);
+                drop(state);
+                end(&shared, thread);
+                return Err(problem);
+            };
+            (state, _) = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The identity. Clones of it follow as well.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The reason that the identity does not follow the source, until it does again.
+    #[must_use]
+    pub fn problem(&self) -> Option<FollowError> {
+        self.shared.state().problem.clone()
+    }
+}
+
+fn end(shared: &Shared, thread: JoinHandle<()>) {
+    shared.stop.store(true, Ordering::Release);
+    thread.thread().unpark();
+    drop(thread.join());
+}
+
+impl Drop for SvidFollower {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            end(&self.shared, thread);
+        }
+    }
+}
+
+impl fmt::Debug for SvidFollower {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SvidFollower").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+fn run(mut source: impl SvidSource, shared: &Shared) {
+    let waker = Waker::from(Arc::new(Unpark(current())));
+    let mut followed: Option<Followed> = None;
+    while !shared.stop.load(Ordering::Acquire) {
+        let SvidPoll { change, again } = source.poll(SystemTime::now(), &waker);
+        match take(change, &mut followed) {
+            Ok(false) => {}
+            taken => {
+                let mut state = shared.state();
+                state.problem = taken.err();
+                state.identity = followed.as_ref().map(|followed| followed.identity().clone());
+                drop(state);
+                shared.changed.notify_all();
+            }
+        }
+        // A wake-up since the call is not lost: the thread does not park then.
+        park_timeout(again);
+    }
+}
+
+/// Applies an answer. Says whether there was a change.
+fn take(
+    change: Result<Option<SvidState>, SvidSourceError>,
+    followed: &mut Option<Followed>,
+) -> Result<bool, FollowError> {
+    match (change?, followed.as_mut()) {
+        (None, _) => return Ok(false),
+        (Some(SvidState::Held { svid, bundles }), None) => *followed = Some(Followed::new(*svid, &bundles)?),
+        (Some(SvidState::Held { svid, bundles }), Some(followed)) => followed.update(*svid, &bundles)?,
+        (Some(SvidState::Withdrawn), followed) => {
+            followed.into_iter().for_each(Followed::withdraw);
+            return Err(FollowError::Withdrawn);
+        }
+    }
+    Ok(true)
+}
