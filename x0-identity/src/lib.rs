@@ -50,7 +50,8 @@
 //! | bundle endpoint | the HTTPS URL that serves the bundle of a trust domain |
 //! | relationship | the trust in a foreign trust domain, whose bundle is fetched from its bundle endpoint; one-way |
 //! | issuer | the process that has SVIDs signed by an authority for workloads over the network |
-//! | evidence | what a workload presents to an issuer: a join token, an earlier SVID, or what its TPM says |
+//! | evidence | what a workload presents to an issuer: a join token, an earlier SVID, what its TPM says, or a certificate of another authority |
+//! | attestor | what decides for one kind of evidence whether it is good, and what it proves |
 //! | TPM | the Trusted Platform Module of a machine, a chip that holds keys and measures the software that is started |
 //! | endorsement key, attestation key (EK, AK) | the key by which a TPM is known, and a key of the same TPM that signs what the TPM reports |
 //! | credential activation | the proof that an attestation key is in the TPM of an endorsement key: only that TPM decrypts the credential |
@@ -149,9 +150,11 @@ mod x509;
 
 #[cfg(feature = "issuer")]
 pub use attest::{
-    JoinTokenError, JoinTokens, MemoryRegistry, RegistrationEntry, RegistrationEntryError, Registry,
-    Selector, SelectorError, StoredToken,
+    Attestation, Attestor, Attestors, EvidenceKind, Examine, JoinTokenError, JoinTokens, MemoryRegistry,
+    RegistrationEntry, RegistrationEntryError, Registry, Selector, SelectorError, StoredToken,
 };
+#[cfg(all(feature = "issuer", feature = "rustls"))]
+pub use attest::{CertificateAttestError, CertificateAttestor, SvidAttestor};
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 pub use attest::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixPeer};
 #[cfg(feature = "authority")]

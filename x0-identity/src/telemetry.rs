@@ -7,7 +7,7 @@
 //! | `x0_identity_verify_seconds` | histogram | – | the time to verify one chain, that of the own SVID included |
 //! | `x0_identity_refusals_total` | counter | `reason`: the rule, one of the 49 below | chains that were refused |
 //! | `x0_identity_issue_seconds` | histogram | – | the time from a request to the issued SVID, attestation and signature included |
-//! | `x0_identity_issuances_total` | counter | `evidence`: renewal, earlier_svid, join_token, tpm | SVIDs that an issuer issued over the network |
+//! | `x0_identity_issuances_total` | counter | `evidence`: renewal, earlier_svid, join_token, tpm, certificate | SVIDs that an issuer issued over the network |
 //! | `x0_identity_issuance_refusals_total` | counter | `reason`: malformed, busy, not_attested, not_registered, signer | requests that an issuer refused |
 //! | `x0_identity_workload_streams` | gauge | – | open streams of the Workload API, those of Envoy included |
 //! | `x0_identity_workload_refusals_total` | counter | `reason`: permission_denied, invalid_argument, unimplemented, deadline_exceeded, unavailable, other | calls of the Workload API that ended with an error |

@@ -6,7 +6,7 @@ use std::string::String;
 use std::time::{Duration, SystemTime};
 use std::vec::Vec;
 
-use pki_types::CertificateDer;
+use pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::message::{
     Evidence, IssuanceAnswer, IssuanceMessageError, IssuanceRefusal, IssuanceRequest, IssuanceResponse,
@@ -205,8 +205,8 @@ pub enum IssuanceClientError {
 /// evidence, and checks what comes back. It contains a [`Renewal`] and never gives up.
 ///
 /// A workload with a valid SVID renews it over mutual TLS. Without one it attests: with an SVID that it had
-/// before, whose key proves the possession, with the TPM of its machine, and with its join token; one after
-/// the other of those that it has.
+/// before, whose key proves the possession, with the TPM of its machine, with a certificate of its machine, and
+/// with its join token; one after the other of those that it has.
 ///
 /// # Drain contract
 /// After each [`IssuanceClient::handle`], with or without an error, take outputs until
@@ -233,6 +233,8 @@ pub struct IssuanceClient {
     validity: Duration,
     token: Option<String>,
     tpm: Option<Vec<u8>>,
+    /// A chain of another authority, and the key of its first certificate.
+    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     renewal: Renewal,
     svid: Option<X509Svid>,
     key: Option<RequestKey>,
@@ -265,6 +267,7 @@ enum Kind {
     CurrentSvid,
     EarlierSvid,
     Tpm,
+    Certificate,
     JoinToken,
 }
 
@@ -277,6 +280,7 @@ impl IssuanceClient {
             validity: Duration::from_secs(u32::MAX.into()),
             token: None,
             tpm: None,
+            certificate: None,
             renewal: Renewal::new(options, seed),
             svid: None,
             key: None,
@@ -298,6 +302,18 @@ impl IssuanceClient {
     #[must_use]
     pub fn tpm(mut self, evidence: Vec<u8>) -> IssuanceClient {
         self.tpm = Some(evidence);
+        self
+    }
+
+    /// Sets a certificate of another authority, such as that of the device: the chain, its own certificate first, and
+    /// the private key of ECDSA, Ed25519 or RSA.
+    #[must_use]
+    pub fn certificate(
+        mut self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> IssuanceClient {
+        self.certificate = Some((chain, key));
         self
     }
 
@@ -446,6 +462,7 @@ impl IssuanceClient {
         let kinds = [
             self.svid.is_some().then_some(Kind::EarlierSvid),
             self.tpm.is_some().then_some(Kind::Tpm),
+            self.certificate.is_some().then_some(Kind::Certificate),
             self.token.is_some().then_some(Kind::JoinToken),
         ];
         let kinds: Vec<Kind> = kinds.into_iter().flatten().collect();
@@ -474,6 +491,11 @@ impl IssuanceClient {
             Kind::CurrentSvid => Some(Evidence::CurrentSvid),
             Kind::JoinToken => self.token.clone().map(Evidence::JoinToken),
             Kind::Tpm => self.tpm.clone().map(Evidence::Tpm),
+            Kind::Certificate => self.certificate.as_ref().and_then(|(chain, key)| {
+                let proof =
+                    IssuanceRequest::certificate_proof(&self.spiffe_id, binding, &certificate_request);
+                sign(key, &proof).map(|signature| Evidence::Certificate { chain: chain.clone(), signature })
+            }),
             Kind::EarlierSvid => self.svid.as_ref().and_then(|svid| {
                 let proof = IssuanceRequest::proof(&self.spiffe_id, binding, &certificate_request);
                 let chain: Vec<CertificateDer<'static>> = svid.chain().to_vec();

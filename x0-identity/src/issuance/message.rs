@@ -6,10 +6,10 @@
 //! | request | answer |
 //! |---|---|
 //! | version (1) | version (1) |
-//! | kind of the evidence: 1 join token, 2 current SVID, 3 SVID with proof, 4 TPM | 0 issued, 255 a challenge, or the reason of a refusal |
+//! | kind of the evidence: 1 join token, 2 current SVID, 3 SVID with proof, 4 TPM, 5 certificate with proof | 0 issued, 255 a challenge, or the reason of a refusal |
 //! | validity in seconds, 4 bytes | |
 //! | SPIFFE ID, certificate request | issued: the chain, then the authorities: a count, and each certificate |
-//! | 1: the token. 3: the chain, the signature. 4: the evidence | refused: a text; a challenge: its bytes |
+//! | 1: the token. 3, 5: the chain, the signature. 4: the evidence | refused: a text; a challenge: its bytes |
 //!
 //! A challenge is answered on the same connection, by a message with the version (1), the kind 255 and the
 //! bytes of the response. The answer to the request comes after it.
@@ -60,6 +60,14 @@ pub enum Evidence {
     },
     /// The keys of a TPM, as bytes of `tpm::TpmEvidence`. The issuer answers with a challenge.
     Tpm(Vec<u8>),
+    /// A certificate of another authority, such as that of the device, with a signature of its key as for
+    /// [`Evidence::Svid`].
+    Certificate {
+        /// The chain, the device's certificate first.
+        chain: Vec<CertificateDer<'static>>,
+        /// The signature by the key of the certificate; see [`IssuanceRequest::certificate_proof`].
+        signature: Vec<u8>,
+    },
 }
 
 /// The request of a workload.
@@ -220,21 +228,37 @@ impl IssuanceRequest {
     /// request, and the SPIFFE ID. The signature serves no other connection and no other key.
     #[must_use]
     pub fn proof(spiffe_id: &SpiffeId, binding: &[u8; 32], certificate_request: &[u8]) -> Vec<u8> {
-        let request = digest(&SHA256, certificate_request);
-        let spiffe_id = spiffe_id.to_string();
-        [&b"x0-issuance/1 SVID proof\0"[..], binding, request.as_ref(), spiffe_id.as_bytes()].concat()
+        proof(b"x0-issuance/1 SVID proof\0", spiffe_id, binding, certificate_request)
     }
 
-    /// Whether `signature` is that of the leaf's key for [`IssuanceRequest::proof`].
-    pub(super) fn is_proved_by(
-        &self,
-        chain: &[CertificateDer<'_>],
+    /// The bytes that the key of another certificate signs in [`Evidence::Certificate`]: as
+    /// [`IssuanceRequest::proof`], under the name of this use.
+    #[must_use]
+    pub fn certificate_proof(
+        spiffe_id: &SpiffeId,
         binding: &[u8; 32],
-        signature: &[u8],
-    ) -> bool {
+        certificate_request: &[u8],
+    ) -> Vec<u8> {
+        proof(b"x0-issuance/1 certificate proof\0", spiffe_id, binding, certificate_request)
+    }
+
+    /// Whether the evidence has the signature of its certificate's key, for this connection and this request. Evidence
+    /// of another kind has none.
+    pub(super) fn is_proved(&self, binding: &[u8; 32]) -> bool {
+        let (chain, signature, proof) = match &self.evidence {
+            Evidence::Svid { chain, signature } => {
+                (chain, signature, IssuanceRequest::proof as fn(&SpiffeId, &[u8; 32], &[u8]) -> Vec<u8>)
+            }
+            Evidence::Certificate { chain, signature } => (
+                chain,
+                signature,
+                IssuanceRequest::certificate_proof as fn(&SpiffeId, &[u8; 32], &[u8]) -> Vec<u8>,
+            ),
+            _ => return false,
+        };
         let Some(leaf) = chain.first().and_then(|leaf| Certificate::parse(leaf).ok()) else { return false };
         let Some(algorithm) = KeyAlgorithm::of_key(leaf.public_key_algorithm) else { return false };
-        let proof = IssuanceRequest::proof(&self.spiffe_id, binding, &self.certificate_request);
+        let proof = proof(&self.spiffe_id, binding, &self.certificate_request);
         algorithm.verifies(leaf.public_key, &proof, signature)
     }
 
@@ -247,6 +271,7 @@ impl IssuanceRequest {
             Evidence::CurrentSvid => 2,
             Evidence::Svid { .. } => 3,
             Evidence::Tpm(_) => 4,
+            Evidence::Certificate { .. } => 5,
         });
         bytes.extend(u32::try_from(self.validity.as_secs()).unwrap_or(u32::MAX).to_be_bytes());
         field(&mut bytes, self.spiffe_id.to_string().as_bytes());
@@ -254,7 +279,7 @@ impl IssuanceRequest {
         match &self.evidence {
             Evidence::JoinToken(token) => field(&mut bytes, token.as_bytes()),
             Evidence::CurrentSvid => {}
-            Evidence::Svid { chain, signature } => {
+            Evidence::Svid { chain, signature } | Evidence::Certificate { chain, signature } => {
                 certificates(&mut bytes, chain);
                 field(&mut bytes, signature);
             }
@@ -283,6 +308,10 @@ impl IssuanceRequest {
                 signature: reader.field(SIGNATURE_LEN_MAX)?.to_vec(),
             },
             4 => Evidence::Tpm(reader.field(DEVICE_LEN_MAX)?.to_vec()),
+            5 => Evidence::Certificate {
+                chain: reader.certificates(X509Svid::CHAIN_LEN_MAX)?,
+                signature: reader.field(SIGNATURE_LEN_MAX)?.to_vec(),
+            },
             _ => return Err(IssuanceMessageError::Malformed { position: 1 }),
         };
         reader.finish()?;
@@ -348,8 +377,17 @@ impl core::fmt::Debug for Evidence {
             Evidence::Svid { chain, .. } => {
                 formatter.debug_struct("Svid").field("chain_len", &chain.len()).finish_non_exhaustive()
             }
+            Evidence::Certificate { chain, .. } => {
+                formatter.debug_struct("Certificate").field("chain_len", &chain.len()).finish_non_exhaustive()
+            }
         }
     }
+}
+
+fn proof(use_of: &[u8], spiffe_id: &SpiffeId, binding: &[u8; 32], certificate_request: &[u8]) -> Vec<u8> {
+    let request = digest(&SHA256, certificate_request);
+    let spiffe_id = spiffe_id.to_string();
+    [use_of, binding, request.as_ref(), spiffe_id.as_bytes()].concat()
 }
 
 /// Fields are at most 64 KiB: longer ones are cut, and the receiver refuses the message.

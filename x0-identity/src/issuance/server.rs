@@ -82,6 +82,8 @@ pub enum PresentedEvidence {
         /// The binding of the connection, which the quote of the TPM covers.
         binding: [u8; 32],
     },
+    /// A chain of another authority, whose key the workload holds. The attestor verifies the chain.
+    Certificate(Vec<CertificateDer<'static>>),
 }
 
 /// An input of an [`IssuanceServer`]. `id` is a number that the driver gives to a request, and does not give
@@ -433,12 +435,14 @@ impl<R: Registry> IssuanceServer<R> {
                 let evidence = PresentedEvidence::Tpm { evidence: evidence.clone(), binding: *binding };
                 (IssuedFor::Tpm, evidence)
             }
-            Evidence::Svid { chain, signature } => {
-                if !request.is_proved_by(chain, binding, signature) {
-                    let why = "the proof is not signed by the key of the presented SVID for this connection";
-                    return self.refuse(id, IssuanceRefusal::NotAttested, why.into());
-                }
-                (IssuedFor::EarlierSvid, PresentedEvidence::Svid(chain.clone()))
+            Evidence::Svid { .. } | Evidence::Certificate { .. } if !request.is_proved(binding) => {
+                let why =
+                    "the proof is not signed by the key of the presented certificate for this connection";
+                return self.refuse(id, IssuanceRefusal::NotAttested, why.into());
+            }
+            Evidence::Svid { chain, .. } => (IssuedFor::EarlierSvid, PresentedEvidence::Svid(chain.clone())),
+            Evidence::Certificate { chain, .. } => {
+                (IssuedFor::Certificate, PresentedEvidence::Certificate(chain.clone()))
             }
         };
         if self.pending.len() >= self.options.pending_max {
@@ -575,6 +579,7 @@ impl fmt::Debug for PresentedEvidence {
             PresentedEvidence::JoinToken { .. } => "JoinToken",
             PresentedEvidence::Svid(_) => "Svid",
             PresentedEvidence::Tpm { .. } => "Tpm",
+            PresentedEvidence::Certificate(_) => "Certificate",
         })
     }
 }

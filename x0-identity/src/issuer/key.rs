@@ -7,6 +7,7 @@ use pki_types::{CertificateDer, PrivateKeyDer};
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RsaKeyPair,
 };
 
 use super::KeyAlgorithm;
@@ -108,6 +109,11 @@ pub(crate) fn sign(key: &PrivateKeyDer<'_>, message: &[u8]) -> Option<Vec<u8>> {
         if let Ok(key) = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &random) {
             return Some(key.sign(&random, message).ok()?.as_ref().to_vec());
         }
+    }
+    if let Ok(key) = RsaKeyPair::from_pkcs8(pkcs8) {
+        let mut signature = std::vec![0; key.public().modulus_len()];
+        key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
+        return Some(signature);
     }
     let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok()?;
     Some(key.sign(message).as_ref().to_vec())

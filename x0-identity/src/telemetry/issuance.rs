@@ -8,7 +8,7 @@ use crate::IssuanceRefusal;
 #[derive(Debug)]
 pub(crate) struct IssuanceTelemetry {
     seconds: Histogram,
-    issued: [Counter; 4],
+    issued: [Counter; 5],
     refused: [Counter; 5],
 }
 
@@ -19,6 +19,7 @@ pub(crate) enum IssuedFor {
     EarlierSvid,
     JoinToken,
     Tpm,
+    Certificate,
 }
 
 impl IssuanceTelemetry {
@@ -27,7 +28,7 @@ impl IssuanceTelemetry {
         let refused = |reason| counter("x0_identity_issuance_refusals_total", "reason", reason);
         IssuanceTelemetry {
             seconds: histogram("x0_identity_issue_seconds"),
-            issued: ["renewal", "earlier_svid", "join_token", "tpm"].map(issued),
+            issued: ["renewal", "earlier_svid", "join_token", "tpm", "certificate"].map(issued),
             refused: ["malformed", "busy", "not_attested", "not_registered", "signer"].map(refused),
         }
     }
@@ -39,6 +40,7 @@ impl IssuanceTelemetry {
             IssuedFor::EarlierSvid => 1,
             IssuedFor::JoinToken => 2,
             IssuedFor::Tpm => 3,
+            IssuedFor::Certificate => 4,
         };
         self.issued[place].increment(1);
         self.seconds.record(took);

@@ -1,8 +1,10 @@
 //! The issuer's side.
 
+use std::boxed::Box;
 use std::collections::BTreeSet;
 use std::format;
-use std::string::String;
+use std::string::{String, ToString};
+use std::time::SystemTime;
 use std::vec::Vec;
 
 use aes::Aes128;
@@ -15,7 +17,8 @@ use ring::signature::{self, ECDSA_P256_SHA256_FIXED};
 use super::message::{TpmAnswer, TpmChallenge, TpmEvidence};
 use super::public::{ALG_SHA256, EndorsementKey, PublicKey, sha256};
 use super::wire::{Reader, put_sized, sized};
-use crate::Selector;
+use crate::attest::another_kind;
+use crate::{Attestation, Attestor, EvidenceKind, PresentedEvidence, Proof, Selector};
 
 /// `TPM_GENERATED_VALUE`: no other data that an AK signs begins so.
 const GENERATED: u32 = 0xff54_4347;
@@ -118,7 +121,38 @@ pub(super) fn qualifying(nonce: &[u8; 32], binding: &[u8; 32]) -> [u8; 32] {
     sha256(&[b"x0 tpm attestation 1", nonce, binding])
 }
 
+/// Begins an attestation with a challenge, and finishes it with the response.
+impl Attestor for TpmAttestor {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Tpm
+    }
+
+    fn attest(&mut self, evidence: &PresentedEvidence, _now: SystemTime) -> Attestation {
+        let PresentedEvidence::Tpm { evidence, binding } = evidence else { return another_kind() };
+        let begun = TpmEvidence::from_bytes(evidence)
+            .map_err(|error| error.to_string())
+            .and_then(|evidence| self.begin(&evidence, binding).map_err(|error| error.to_string()));
+        match begun {
+            Ok((challenge, pending)) => Attestation::Challenge {
+                challenge: challenge.to_bytes(),
+                examine: Box::new(move |response| pending.examine(response)),
+            },
+            Err(why) => Attestation::Refused(why),
+        }
+    }
+}
+
 impl PendingTpm {
+    fn examine(self, response: &[u8]) -> Attestation {
+        let finished = TpmAnswer::from_bytes(response)
+            .map_err(|error| error.to_string())
+            .and_then(|answer| self.finish(&answer).map_err(|error| error.to_string()));
+        match finished {
+            Ok(selectors) => Attestation::Proved(Proof::Selectors(selectors)),
+            Err(why) => Attestation::Refused(why),
+        }
+    }
+
     /// Checks the answer, and returns the selectors: `tpm:ek:` with the digest of the EK, and `tpm:pcrs:`
     /// with that of the registers 0 to 7.
     ///
