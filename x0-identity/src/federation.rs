@@ -55,7 +55,6 @@
 //! ```
 
 mod client;
-mod deadline;
 mod engine;
 mod head;
 mod options;

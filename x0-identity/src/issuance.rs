@@ -1,7 +1,10 @@
-//! Issuing over the network: the exchange of a workload with an issuer, as protocol engines without I/O.
+//! Issuing over the network: the exchange of a workload with an issuer, as protocol engines without I/O, and
+//! their drivers with threads.
 
 mod client;
 mod message;
+#[cfg(feature = "issuance")]
+mod network;
 mod server;
 
 pub use client::{
@@ -12,6 +15,8 @@ pub use message::{
     Evidence, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_REQUEST_LEN_MAX, IssuanceAnswer, IssuanceMessageError,
     IssuanceRefusal, IssuanceRequest, IssuanceResponse,
 };
+#[cfg(feature = "issuance")]
+pub use network::{IssuanceEndpoint, IssuanceEndpointOptions, IssuanceSource, Sign, StoreKey, TpmAnswers};
 pub use server::{
     IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput,
     PresentedEvidence, Proof,

@@ -14,6 +14,7 @@
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
 //!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
 //!   connection.
+//! - `IssuanceEndpoint` and `IssuanceSource` (feature `issuance`) are the drivers of both sides, with threads.
 //! - `SvidFollower` (feature `rustls`) is an identity that follows an `SvidSource`: files, an issuer in this process, or
 //!   any Workload API.
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
@@ -110,6 +111,8 @@ mod authority;
 mod base64;
 #[cfg(feature = "bundle")]
 mod bundle;
+#[cfg(any(feature = "federation", feature = "issuance"))]
+mod deadline;
 #[cfg(feature = "federation")]
 pub mod federation;
 #[cfg(feature = "workload-api")]
@@ -172,6 +175,8 @@ pub use issuance::{
     IssuanceResponse, IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions,
     IssuanceServerOutput, PresentedEvidence, Proof,
 };
+#[cfg(feature = "issuance")]
+pub use issuance::{IssuanceEndpoint, IssuanceEndpointOptions, IssuanceSource, Sign, StoreKey, TpmAnswers};
 #[cfg(feature = "issuer")]
 pub use issuer::{
     CERTIFICATE_REQUEST_LEN_MAX, CaSigner, CaSignerError, CaSignerOptions, CertificateRequest,

@@ -17,11 +17,11 @@ use std::vec::Vec;
 use pki_types::ServerName;
 use rustls::{ClientConnection, RootCertStore, StreamOwned};
 
-use super::deadline::Deadline;
 use super::{
     ClientOptions, EndpointAuthentication, EndpointUrl, Federation, FederationHandleError, FederationInput,
     FederationOutput, FetchFailure, Relationship, RelationshipStatus, system_roots,
 };
+use crate::deadline::Deadline;
 use crate::{BundleMap, Identity, SpiffeBundle, TrustDomain};
 
 /// Inputs that wait for the engine; connections wait then.

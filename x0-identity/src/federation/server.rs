@@ -11,8 +11,8 @@ use std::vec;
 
 use rustls::{ServerConfig, StreamOwned};
 
-use super::deadline::{Deadline, is_timeout};
 use super::{PublishedBundles, ServerConnection, ServerInput, ServerOptions, ServerOutput, StartError};
+use crate::deadline::{Deadline, is_timeout};
 
 /// A bundle endpoint: one thread accepts connections, and each connection has a thread of its own. Dropping
 /// the server stops it.

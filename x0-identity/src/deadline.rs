@@ -6,9 +6,9 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 #[derive(Debug)]
-pub(super) struct Deadline {
-    pub(super) stream: TcpStream,
-    pub(super) by: Instant,
+pub(crate) struct Deadline {
+    pub(crate) stream: TcpStream,
+    pub(crate) by: Instant,
 }
 
 impl Deadline {
@@ -19,7 +19,8 @@ impl Deadline {
 }
 
 /// What systems report for a timeout.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
+#[cfg(feature = "federation")]
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 

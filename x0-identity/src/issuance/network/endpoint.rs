@@ -1,0 +1,316 @@
+//! The driver of an issuer.
+
+use core::fmt;
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+use std::vec::Vec;
+
+use rustls::{ServerConfig, StreamOwned};
+
+use super::{MESSAGE_MAX, Timed};
+use crate::deadline::Deadline;
+use crate::{
+    Attestors, ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, Identity, IssuanceServer,
+    IssuanceServerInput, IssuanceServerOutput, Registry, SpiffeId, peer_spiffe_id,
+};
+
+/// Signs the bytes of [`IssuanceServerOutput::Sign`] with the authority's key; `None` if it cannot.
+pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
+
+/// The settings of an [`IssuanceEndpoint`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct IssuanceEndpointOptions {
+    /// The most connections at a time; further ones are closed. The default is 256.
+    pub connections_max: usize,
+    /// The most requests of a connection that TLS has authenticated; any other one has one. The default is 64.
+    pub requests_max: usize,
+}
+
+impl Default for IssuanceEndpointOptions {
+    fn default() -> IssuanceEndpointOptions {
+        IssuanceEndpointOptions { connections_max: 256, requests_max: 64 }
+    }
+}
+
+impl IssuanceEndpointOptions {
+    /// Sets [`IssuanceEndpointOptions::connections_max`].
+    #[must_use]
+    pub fn connections_max(mut self, connections_max: usize) -> IssuanceEndpointOptions {
+        self.connections_max = connections_max;
+        self
+    }
+
+    /// Sets [`IssuanceEndpointOptions::requests_max`].
+    #[must_use]
+    pub fn requests_max(mut self, requests_max: usize) -> IssuanceEndpointOptions {
+        self.requests_max = requests_max;
+        self
+    }
+}
+
+/// An issuer on a TCP port: one thread accepts connections, and each has a thread of its own. Requests are carried out
+/// one after the other. Dropping the endpoint stops it.
+///
+/// ```no_run
+/// use std::net::TcpListener;
+/// use x0_identity::{Attestors, IssuanceEndpoint, IssuanceEndpointOptions, IssuanceServer, JoinTokens, MemoryRegistry};
+///
+/// # fn parts() -> (x0_identity::Identity, IssuanceServer<MemoryRegistry>) { unimplemented!() }
+/// # fn sign(_: &[u8]) -> Option<Vec<u8>> { None }
+/// let (identity, server) = parts(); // of the issuer itself, and the engine with its signer
+/// let attestors = Attestors::new().with(JoinTokens::new());
+/// let listener = TcpListener::bind("[::]:7440")?;
+/// let options = IssuanceEndpointOptions::default();
+/// let endpoint = IssuanceEndpoint::start(listener, &identity, server, attestors, Box::new(sign), options)?;
+/// # drop(endpoint);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct IssuanceEndpoint<R> {
+    address: SocketAddr,
+    shared: Arc<Shared<R>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared<R> {
+    issuer: Mutex<Issuer<R>>,
+    connections: Mutex<Connections>,
+    config: Arc<ServerConfig>,
+    options: IssuanceEndpointOptions,
+    origin: Instant,
+}
+
+struct Issuer<R> {
+    server: IssuanceServer<R>,
+    attestors: Attestors,
+    sign: Sign,
+    requests: u64,
+}
+
+#[derive(Default)]
+struct Connections {
+    open: BTreeMap<u64, TcpStream>,
+    accepted: u64,
+    stop: bool,
+}
+
+impl<R> Shared<R> {
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        // No code that may panic runs under the lock.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn issuer(&self) -> MutexGuard<'_, Issuer<R>> {
+        // An attestor that panics leaves a request that waits, which its connection takes with it.
+        self.issuer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Registry + Send + 'static> IssuanceEndpoint<R> {
+    /// Serves an engine, with the attestors that it asks and the signer of its authority. The identity is the
+    /// issuer's own, which workloads know by its SPIFFE ID; it may rotate.
+    ///
+    /// # Errors
+    /// The error of the system, when it provides no thread or no address, or of rustls, which lacks TLS 1.3.
+    pub fn start(
+        listener: TcpListener,
+        identity: &Identity,
+        server: IssuanceServer<R>,
+        attestors: Attestors,
+        sign: Sign,
+        options: IssuanceEndpointOptions,
+    ) -> io::Result<IssuanceEndpoint<R>> {
+        let address = listener.local_addr()?;
+        let config = identity.issuance_server_config().map_err(io::Error::other)?;
+        let issuer = Mutex::new(Issuer { server, attestors, sign, requests: 0 });
+        let shared = Arc::new(Shared {
+            issuer,
+            connections: Mutex::default(),
+            config,
+            options,
+            origin: Instant::now(),
+        });
+        let accepting = Arc::clone(&shared);
+        let thread = Builder::new().name("issuance".into()).spawn(move || accept(&accepting, &listener))?;
+        Ok(IssuanceEndpoint { address, shared, thread: Some(thread) })
+    }
+
+    /// The address of the listener.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes the engine between two requests: its entries ([`IssuanceServer::registry_mut`]), for instance.
+    pub fn change<T>(&self, change: impl FnOnce(&mut IssuanceServer<R>) -> T) -> T {
+        change(&mut self.shared.issuer().server)
+    }
+
+    /// Changes the engine and its signer: another authority ([`IssuanceServer::set_authority`]).
+    pub fn replace_signer(&self, sign: Sign, change: impl FnOnce(&mut IssuanceServer<R>)) {
+        let mut issuer = self.shared.issuer();
+        change(&mut issuer.server);
+        issuer.sign = sign;
+    }
+}
+
+impl<R> Drop for IssuanceEndpoint<R> {
+    fn drop(&mut self) {
+        {
+            let mut connections = self.shared.connections();
+            connections.stop = true;
+            for stream in connections.open.values() {
+                drop(stream.shutdown(Shutdown::Both));
+            }
+        }
+        // A connection wakes the thread that accepts.
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let woken = TcpStream::connect_timeout(&(ip, self.address.port()).into(), Duration::from_secs(1));
+        if let Some(thread) = self.thread.take()
+            && woken.is_ok()
+        {
+            drop(thread.join());
+        }
+    }
+}
+
+impl<R> fmt::Debug for IssuanceEndpoint<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("IssuanceEndpoint").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+fn accept<R: Registry + Send + 'static>(shared: &Arc<Shared<R>>, listener: &TcpListener) {
+    loop {
+        let accepted = listener.accept();
+        let mut connections = shared.connections();
+        if connections.stop {
+            return;
+        }
+        let Ok((stream, _)) = accepted else {
+            drop(connections);
+            // The connection ended before it was accepted, or the process has no descriptors left: without a pause the
+            // loop would spin until there are some.
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        };
+        if connections.open.len() >= shared.options.connections_max {
+            continue;
+        }
+        let Ok(registered) = stream.try_clone() else { continue };
+        connections.accepted += 1;
+        let number = connections.accepted;
+        connections.open.insert(number, registered);
+        drop(connections);
+        let serving = Arc::clone(shared);
+        let serve = move || {
+            // An error ends the connection, and is the workload's to report.
+            drop(serve(&serving, stream));
+            serving.connections().open.remove(&number);
+        };
+        if Builder::new().name("issuance-connection".into()).spawn(serve).is_err() {
+            shared.connections().open.remove(&number);
+        }
+    }
+}
+
+fn serve<R: Registry>(shared: &Shared<R>, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let tls = rustls::ServerConnection::new(Arc::clone(&shared.config)).map_err(io::Error::other)?;
+    let mut tls = StreamOwned::new(tls, Deadline { stream, by: Instant::now() + MESSAGE_MAX });
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock)?;
+    }
+    let peer = tls.conn.peer_certificates().map(peer_spiffe_id).transpose().map_err(io::Error::other)?;
+    let binding = tls.conn.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
+    let binding = binding.map_err(io::Error::other)?;
+    let requests_max = if peer.is_some() { shared.options.requests_max } else { 1 };
+    for _ in 0..requests_max {
+        let bytes = tls.read_message(ISSUANCE_REQUEST_LEN_MAX)?;
+        let (id, mut answer) = shared.request(peer.clone(), binding, bytes)?;
+        if let Answer::Challenge(challenge) = &answer {
+            let response =
+                tls.write_message(challenge).and_then(|()| tls.read_message(ISSUANCE_REQUEST_LEN_MAX));
+            answer = shared.respond(id, response)?;
+        }
+        match answer {
+            Answer::Final(bytes) => tls.write_message(&bytes)?,
+            // A challenge has one response.
+            Answer::Challenge(_) => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+    tls.conn.send_close_notify();
+    drop(tls.conn.complete_io(&mut tls.sock));
+    Ok(())
+}
+
+enum Answer {
+    Challenge(Vec<u8>),
+    Final(Vec<u8>),
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+impl<R: Registry> Shared<R> {
+    fn request(
+        &self,
+        peer: Option<SpiffeId>,
+        binding: [u8; 32],
+        bytes: Vec<u8>,
+    ) -> io::Result<(u64, Answer)> {
+        let mut issuer = self.issuer();
+        issuer.requests += 1;
+        let id = issuer.requests;
+        let input = IssuanceServerInput::Request { id, peer, binding, bytes, wall: wall() };
+        Ok((id, issuer.drain(self.origin.elapsed(), input)?))
+    }
+
+    /// The answer to a response, or the end of a request whose workload has gone.
+    fn respond(&self, id: u64, response: io::Result<Vec<u8>>) -> io::Result<Answer> {
+        let mut issuer = self.issuer();
+        match response {
+            Ok(bytes) => issuer.drain(self.origin.elapsed(), IssuanceServerInput::Response { id, bytes }),
+            Err(error) => {
+                // A request that is not known any more has ended as well.
+                let _ = issuer.server.handle(self.origin.elapsed(), IssuanceServerInput::Gone { id });
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<R: Registry> Issuer<R> {
+    /// Does what the engine wants, until there is something to send. The lock of the issuer is held, so that all of it
+    /// concerns this request.
+    fn drain(&mut self, now: Duration, input: IssuanceServerInput) -> io::Result<Answer> {
+        self.server.handle(now, input).map_err(io::Error::other)?;
+        while let Some(output) = self.server.poll_output() {
+            let input = match output {
+                IssuanceServerOutput::Attest { id, evidence, .. } => {
+                    self.attestors.attest(id, &evidence, wall())
+                }
+                IssuanceServerOutput::Examine { id, response } => {
+                    self.attestors.examine(id, &response, wall())
+                }
+                IssuanceServerOutput::Sign { id, to_be_signed } => {
+                    IssuanceServerInput::Signed { id, signature: (self.sign)(&to_be_signed) }
+                }
+                IssuanceServerOutput::Challenge { bytes, .. } => return Ok(Answer::Challenge(bytes)),
+                IssuanceServerOutput::Answer { bytes, .. } => return Ok(Answer::Final(bytes)),
+            };
+            self.server.handle(now, input).map_err(io::Error::other)?;
+        }
+        Err(io::Error::other("the engine of the issuer gave no answer"))
+    }
+}

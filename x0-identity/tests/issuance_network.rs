@@ -1,0 +1,246 @@
+//! Issuing over TLS and TCP, with the drivers of the crate.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{CLIENT_AUTH, Recipe, domain};
+use pki_types::PrivateKeyDer;
+use x0_identity::{
+    Attestation, Attestor, Attestors, Authority, AuthorityOptions, CaSigner, CaSignerOptions,
+    CertificateAttestor, EvidenceKind, FollowError, Identity, IssuanceClient, IssuanceEndpoint,
+    IssuanceEndpointOptions, IssuanceServer, IssuanceServerOptions, IssuanceSource, JoinTokens,
+    MemoryRegistry, PresentedEvidence, Proof, RegistrationEntry, RenewalOptions, Selector, SpiffeId,
+    SvidAttestor, SvidFollower, TrustBundle,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn id(path: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://example.org/{path}")).unwrap()
+}
+
+/// A challenge of its own, in the place of a TPM.
+struct Riddle;
+
+impl Attestor for Riddle {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Tpm
+    }
+
+    fn attest(&mut self, evidence: &PresentedEvidence, _now: SystemTime) -> Attestation {
+        assert!(matches!(evidence, PresentedEvidence::Tpm { .. }));
+        let examine = |response: &[u8]| {
+            if response != b"an answer" {
+                return Attestation::Refused("wrong: think again".into());
+            }
+            Attestation::Proved(Proof::Selectors([Selector::parse("riddle:solved").unwrap()].into()))
+        };
+        Attestation::Challenge { challenge: b"a question".to_vec(), examine: Box::new(examine) }
+    }
+}
+
+struct Running {
+    authority: Arc<Authority>,
+    endpoint: IssuanceEndpoint<MemoryRegistry>,
+    tokens: Vec<String>,
+    identity: Identity,
+}
+
+impl Running {
+    fn new(validity: Duration, devices: TrustBundle, options: IssuanceEndpointOptions) -> Running {
+        let before = SystemTime::now() - 24 * HOUR;
+        let authority = Authority::new_at(domain("example.org"), &AuthorityOptions::default(), before);
+        let authority = Arc::new(authority.unwrap());
+        let signer =
+            CaSigner::new(authority.certificate().clone(), Vec::new(), CaSignerOptions::default()).unwrap();
+        let mut registry = MemoryRegistry::new();
+        for (path, selector) in [
+            ("web", "join_token:web"),
+            ("device", "x509pop:subject:cn:device-7"),
+            ("machine", "riddle:solved"),
+        ] {
+            let entry = RegistrationEntry::new(id(path), validity);
+            registry.insert(entry.selector(Selector::parse(selector).unwrap()));
+        }
+        let server =
+            IssuanceServer::new(signer, registry, authority.bundle(), IssuanceServerOptions::default());
+        let mut tokens = JoinTokens::new();
+        let texts = (0..4).map(|_| tokens.issue("web", SystemTime::now() + HOUR).unwrap()).collect();
+        let identity =
+            Identity::new(authority.issue(&id("issuer"), HOUR).unwrap(), authority.bundle()).unwrap();
+        let attestors = Attestors::new()
+            .with(tokens)
+            .with(SvidAttestor::new(identity.verifier(), HOUR))
+            .with(CertificateAttestor::new(devices))
+            .with(Riddle);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sign = {
+            let authority = Arc::clone(&authority);
+            Box::new(move |bytes: &[u8]| authority.sign(bytes).ok())
+        };
+        let endpoint = IssuanceEndpoint::start(listener, &identity, server, attestors, sign, options);
+        Running { authority, endpoint: endpoint.unwrap(), tokens: texts, identity }
+    }
+
+    fn plain(validity: Duration) -> Running {
+        let devices = TrustBundle::empty(domain("devices.example"));
+        Running::new(validity, devices, IssuanceEndpointOptions::default())
+    }
+
+    fn source(&self, client: IssuanceClient) -> IssuanceSource {
+        let address = self.endpoint.address().to_string();
+        IssuanceSource::new(client, address, id("issuer"), self.authority.bundle())
+    }
+}
+
+fn client(path: &str) -> IssuanceClient {
+    let pauses = Duration::from_millis(20);
+    IssuanceClient::new(id(path), RenewalOptions::default().pauses(pauses, pauses), 7)
+}
+
+fn until(mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "it did not come");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// The first SVID by a join token, whose key is stored before, and the next one over mutual TLS at half of its validity.
+#[test]
+fn a_workload_is_attested_once_and_renews() {
+    let running = Running::plain(Duration::from_secs(4));
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&stored);
+    let source = running.source(client("web").token(running.tokens[0].clone()));
+    let source = source.store_key(Box::new(move |pkcs8| {
+        keep.lock().unwrap().push(pkcs8.to_vec());
+        true
+    }));
+    let follower = SvidFollower::start(source, PATIENCE).unwrap();
+    assert_eq!(follower.identity().spiffe_id(), &id("web"));
+    assert_eq!(stored.lock().unwrap().len(), 1);
+    let (first, expires) = (follower.identity().svid_serial_number(), follower.identity().svid_expires());
+    until(|| follower.identity().svid_serial_number() != first);
+    assert!(SystemTime::now() < expires, "renewed before the end");
+    // It serves.
+    let identity = follower.identity();
+    common::connect(&identity.client_config(), &running.identity.server_config()).unwrap();
+}
+
+/// Each kind of evidence, and a challenge that is answered on its connection.
+#[test]
+fn every_kind_of_evidence_is_taken() {
+    let root = Recipe::signer("", "devices").with(|root| root.names.clear()).self_signed();
+    let device = Recipe::leaf("").with(|device| {
+        device.names.clear();
+        device.subject = Some("device-7".into());
+        device.extended_key_usage = Some(vec![CLIENT_AUTH]);
+    });
+    let device = device.signed_by(&root);
+    let devices = TrustBundle::new(domain("devices.example"), vec![root.certificate.clone()]).unwrap();
+    let running = Running::new(HOUR, devices, IssuanceEndpointOptions::default());
+    let key = PrivateKeyDer::Pkcs8(device.key.serialize_der().into());
+    let source = running.source(client("device").certificate(vec![device.certificate.clone()], key));
+    let follower = SvidFollower::start(source, PATIENCE).unwrap();
+    assert_eq!(follower.identity().spiffe_id(), &id("device"));
+
+    let solve = |answer: &'static [u8]| {
+        running.source(client("machine").tpm(vec![1])).tpm(Box::new(move |challenge, _| {
+            assert_eq!(challenge, b"a question");
+            Some(answer.to_vec())
+        }))
+    };
+    let follower = SvidFollower::start(solve(b"an answer"), PATIENCE).unwrap();
+    assert_eq!(follower.identity().spiffe_id(), &id("machine"));
+    let refused = SvidFollower::start(solve(b"another one"), Duration::from_millis(500));
+    assert!(matches!(refused, Err(FollowError::Source(_))), "{refused:?}");
+
+    // An earlier SVID, expired at the start: it is of no use as it is, and proves its holder.
+    let past = SystemTime::now() - HOUR / 2;
+    let expired = running.authority.issue_at(&id("web"), HOUR / 4, past).unwrap();
+    let follower =
+        SvidFollower::start(running.source(client("web")).holds(expired.clone()), PATIENCE).unwrap();
+    assert_ne!(follower.identity().svid_serial_number(), expired.serial_number());
+    // One that is valid is given at once.
+    let valid = running.authority.issue(&id("web"), HOUR).unwrap();
+    let follower = SvidFollower::start(running.source(client("web")).holds(valid.clone()), PATIENCE).unwrap();
+    assert_eq!(follower.identity().svid_serial_number(), valid.serial_number());
+}
+
+#[test]
+fn what_is_not_proved_gets_no_svid() {
+    let running = Running::plain(HOUR);
+    let fails = |source: IssuanceSource| {
+        let error = SvidFollower::start(source, Duration::from_millis(500)).unwrap_err();
+        let FollowError::Source(error) = error else { panic!("{error:?}") };
+        error.source.to_string()
+    };
+    fails(running.source(client("web").token("guess".into())));
+    fails(running.source(client("web")));
+    // A key that is not stored is not sent, and the token serves still.
+    let token = running.tokens[0].clone();
+    fails(running.source(client("web").token(token.clone())).store_key(Box::new(|_| false)));
+    // Another issuer than the one that is named, and another authority.
+    let address = running.endpoint.address().to_string();
+    let bundle = running.authority.bundle();
+    fails(IssuanceSource::new(client("web").token(token.clone()), address.clone(), id("other"), bundle));
+    let stranger = Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
+    let trusting =
+        IssuanceSource::new(client("web").token(token.clone()), address, id("issuer"), stranger.bundle());
+    fails(trusting);
+    SvidFollower::start(running.source(client("web").token(token)), PATIENCE).unwrap();
+    // An entry that is removed, while the endpoint runs.
+    running.endpoint.change(|server| server.registry_mut().remove(&id("web")));
+    fails(running.source(client("web").token(running.tokens[1].clone())));
+    // Another authority signs from now on, and its bundle comes with the SVID.
+    let next = Arc::new(stranger);
+    let mut both = next.bundle();
+    both.extend(&running.authority.bundle()).unwrap();
+    let signer = CaSigner::new(next.certificate().clone(), Vec::new(), CaSignerOptions::default()).unwrap();
+    let entry = RegistrationEntry::new(id("web"), HOUR).selector(Selector::parse("join_token:web").unwrap());
+    let sign = {
+        let next = Arc::clone(&next);
+        Box::new(move |bytes: &[u8]| next.sign(bytes).ok())
+    };
+    running.endpoint.replace_signer(sign, |server| {
+        server.registry_mut().insert(entry);
+        server.set_authority(signer, both.clone());
+    });
+    let source = running.source(client("web").token(running.tokens[2].clone()));
+    let follower = SvidFollower::start(source, PATIENCE).unwrap();
+    assert_eq!(follower.identity().trust_bundle(), both);
+    assert_eq!(both.authority_of(&follower.identity().svid_chain()), Some(next.certificate()));
+}
+
+/// A peer that speaks no TLS, that says nothing, or that comes beyond the bound, keeps nobody from an SVID.
+#[test]
+fn peers_that_misbehave_are_bounded() {
+    let devices = TrustBundle::empty(domain("devices.example"));
+    let running =
+        Running::new(HOUR, devices, IssuanceEndpointOptions::default().connections_max(2).requests_max(1));
+    let mut noise = TcpStream::connect(running.endpoint.address()).unwrap();
+    noise.write_all(&[0xff; 64]).unwrap();
+    // The endpoint closes it, after an alert at most.
+    let mut rest = Vec::new();
+    drop(noise.read_to_end(&mut rest));
+    assert!(rest.len() < 64);
+    let silent = TcpStream::connect(running.endpoint.address()).unwrap();
+    let source = running.source(client("web").token(running.tokens[0].clone()));
+    SvidFollower::start(source, PATIENCE).unwrap();
+    // Beyond the bound a connection is closed at once, and the workload tries again until there is room.
+    let second = TcpStream::connect(running.endpoint.address()).unwrap();
+    let source = running.source(client("web").token(running.tokens[1].clone()));
+    let refused = SvidFollower::start(source, Duration::from_millis(300));
+    assert!(refused.is_err(), "{refused:?}");
+    drop((silent, second));
+    let source = running.source(client("web").token(running.tokens[1].clone()));
+    SvidFollower::start(source, PATIENCE).unwrap();
+    drop(running.endpoint);
+}
