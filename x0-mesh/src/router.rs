@@ -13,7 +13,9 @@
 //! a request that travels towards the destination.
 //!
 //! A node that restarts has lost its feasibility distances. Its neighbours therefore drop all routes through
-//! it before it can use theirs: each pair of neighbours has a *session*, which ends with either process.
+//! it before it can use theirs: each pair of neighbours has a *session*, which ends with either process. A
+//! node that restarts with a sequence number below its old one takes over the higher one that a neighbour
+//! shows, for a hold-down after its first link came up; from then on a higher one is a forgery.
 //!
 //! # Failover without a question
 //! When a next hop is lost, a node takes, in this order and without sending anything first:

@@ -374,6 +374,72 @@ fn a_node_catches_up_with_its_old_sequence_number() {
     assert!(route.distance.seqno > 5000, "{route:?}");
 }
 
+/// A node whose clock is lost begins at 1 while its neighbours remember seconds since 2020. The number is no
+/// forgery, however late the node finds its first neighbour.
+#[test]
+fn a_node_without_a_clock_catches_up_with_the_seconds_of_its_old_one() {
+    for alone in [Duration::ZERO, 30 * SECOND, 3600 * SECOND] {
+        for old in [218_000_000, RouterOptions::SEQNO_LIMIT, u32::MAX] {
+            let mut net =
+                Net::new([RouterOptions::new(1), RouterOptions::new(2), RouterOptions::new(3).seqno(old)]);
+            net.join(0, 1, LinkCost::new(1));
+            let last = net.join(1, 2, LinkCost::new(1));
+            net.settle();
+            let old = old.min(RouterOptions::SEQNO_LIMIT);
+            assert_eq!(net.route(0, 2).unwrap().distance.seqno, old);
+            net.down(last);
+            let mut router = Router::new(node(3), RouterOptions::new(99).seqno(1));
+            // The neighbours are not notified of the time that passes for it.
+            router.handle(net.now, Input::Timeout).unwrap();
+            net.now += alone;
+            net.routers[2] = router;
+            net.up(last, LinkCost::new(1));
+            net.run(SECOND);
+            let route = net.route(0, 2).unwrap();
+            assert_eq!(route.kind, RouteKind::Feasible, "{old} after {alone:?}");
+            assert!(route.distance.seqno > old, "{route:?}");
+            assert!(net.reports.is_empty(), "{:?}", net.reports);
+        }
+    }
+}
+
+/// Later a number that this node never used is a forgery, and so is one at any time that leaves no room for
+/// newer ones: the node does not take it over.
+#[test]
+fn forged_sequence_numbers_do_not_use_up_those_of_a_node() {
+    for (old, age, is_taken) in [
+        (218_000_000, Duration::ZERO, true),
+        (218_000_000, 61 * SECOND, false),
+        (3_500_000_000, Duration::ZERO, false),
+        (u32::MAX, Duration::ZERO, false),
+    ] {
+        let mut net = Net::new([RouterOptions::new(1), RouterOptions::new(2)]);
+        net.join(0, 1, LinkCost::new(1));
+        net.run(age + 200 * MS);
+        let (link, session) = (LinkId(0), net.routers[1].session(node(1)).unwrap());
+        // Version 1 with a number, no acknowledgements, and one update of node 1.
+        let mut message = vec![1, 1];
+        for field in [session.local, session.remote, 1 << 20] {
+            message.extend(field.to_le_bytes());
+        }
+        message.extend([0, 1]);
+        message.extend(1_u64.to_le_bytes());
+        message.extend(u32::to_le_bytes(old));
+        // Metric, price, MTU and region.
+        message.extend([9, 0, 0, 0]);
+        net.routers[0].handle(net.now, Input::Message { link, message: &message }).unwrap();
+        net.run(SECOND);
+        let own = net.route(1, 0).unwrap().distance.seqno;
+        assert_eq!(own > old, is_taken, "{own} after {old}");
+        let is_forged =
+            |report: &Report| matches!(report, Report::ForgedSeqno { seqno, .. } if *seqno == old);
+        assert_eq!(net.reports.iter().any(is_forged), !is_taken, "{:?}", net.reports);
+        if !is_taken {
+            assert!(own < 100, "{own}");
+        }
+    }
+}
+
 /// Two nodes that both forget each other, at any point of the handshake, find into one session.
 #[test]
 fn sessions_recover_from_one_sided_restarts() {

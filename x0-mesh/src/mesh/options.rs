@@ -140,8 +140,9 @@ impl MeshOptions {
     ) -> MeshOptions {
         let mut datagrams = DatagramOptions::new(unpredictable());
         let seconds = std::time::UNIX_EPOCH.elapsed().map_or(1, |elapsed| elapsed.as_secs());
-        // From 2020 on, so that 32 bits last until 2156. A number that is too low is corrected by neighbours.
-        let seqno = u32::try_from(seconds.saturating_sub(1_577_836_800)).unwrap_or(u32::MAX / 2);
+        // From 2020 on, so that the limit of the router lasts until 2088. A number that is too low is corrected
+        // by the first neighbour that shows a higher one.
+        let seqno = u32::try_from(seconds.saturating_sub(1_577_836_800)).unwrap_or(u32::MAX);
         datagrams.router = datagrams.router.seqno(seqno);
         MeshOptions {
             local,

@@ -20,8 +20,6 @@ mod send;
 
 /// A degraded link costs this many times its metric.
 const DEGRADED_FACTOR: u32 = 8;
-/// How far the sequence number of this node may be raised at once while it learns what it used before.
-const SEQNO_JUMP_MAX: u32 = 1 << 24;
 
 /// The routes of one node, and the protocol that finds them.
 ///
@@ -71,7 +69,8 @@ pub struct Router {
     local: NodeId,
     options: RouterOptions,
     now: Duration,
-    started: Option<Duration>,
+    /// When the first link came up.
+    joined: Option<Duration>,
     seqno: u32,
     seqno_raised: Option<Duration>,
     /// A sequence number that was requested sooner than the next may be given.
@@ -100,7 +99,7 @@ impl Router {
         Router {
             local,
             now: Duration::ZERO,
-            started: None,
+            joined: None,
             seqno: options.seqno,
             seqno_raised: None,
             seqno_wanted: None,
@@ -131,7 +130,6 @@ impl Router {
     /// [`HandleError`] says what happened to the state.
     pub fn handle(&mut self, now: Duration, input: Input<'_>) -> Result<(), HandleError> {
         self.now = self.now.max(now);
-        self.started.get_or_insert(self.now);
         self.is_drained = false;
         match input {
             Input::LinkUp { link, peer, cost } => self.link_up(link, peer, cost),
@@ -204,6 +202,7 @@ impl Router {
         if peer == self.local {
             return Err(HandleError::LinkToSelf { link });
         }
+        self.joined.get_or_insert(self.now);
         if let Some(slot) = self.links.get(&link).copied() {
             if self.neighbour(slot).is_some_and(|neighbour| neighbour.peer == peer) {
                 self.change_link(slot, link, |state| {

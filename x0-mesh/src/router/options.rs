@@ -10,9 +10,12 @@ use super::LinkCost;
 pub struct RouterOptions {
     /// Session numbers are drawn from it. It must differ each time that a node starts.
     pub seed: u64,
-    /// The first sequence number of this node. It must not be lower than any that the node used before: the
-    /// seconds since some date are a good choice, because a node raises its number less than once per second
-    /// in the long run. A number that is too low is corrected by the first neighbour that knows a higher one.
+    /// The first sequence number of this node, from 1 to [`RouterOptions::SEQNO_LIMIT`]. It should not be
+    /// lower than any that the node used before: the seconds since some date are a good choice, because a
+    /// node raises its number less than once per second in the long run. A lower one, such as that of a node
+    /// without a clock, is corrected by the first neighbour that shows a higher one, within
+    /// [`RouterOptions::hold_down`] after the first link came up. After that time such a number is a forgery:
+    /// it is reported, and this node raises its own by one at a time. 1 unless set.
     pub seqno: u32,
     /// A number for the place of this node (a site, a region, a cloud), which all nodes learn with the route.
     /// 0 unless set.
@@ -68,6 +71,9 @@ impl Default for RouterOptions {
 impl RouterOptions {
     /// The largest [`RouterOptions::neighbours_max`].
     pub const NEIGHBOURS_LIMIT: usize = 4096;
+    /// The largest [`RouterOptions::seqno`]: seconds reach it after 68 years. A node with a greater one,
+    /// because its clock is wrong, could not be outbid after its clock is set.
+    pub const SEQNO_LIMIT: u32 = 1 << 31;
     /// The smallest [`RouterOptions::message_len_max`], in bytes.
     pub const MESSAGE_LEN_MIN: usize = 128;
 
@@ -148,7 +154,7 @@ impl RouterOptions {
         self.destinations_max = self.destinations_max.min(u32::MAX as usize / 2);
         self.message_len_max = self.message_len_max.max(RouterOptions::MESSAGE_LEN_MIN);
         self.detour_depth_max = self.detour_depth_max.min(super::message::DEPTH_MAX);
-        self.seqno = self.seqno.max(1);
+        self.seqno = self.seqno.clamp(1, RouterOptions::SEQNO_LIMIT);
         self
     }
 }

@@ -7,8 +7,8 @@ use x0_identity::NodeId;
 
 use super::super::neighbour::{DIRTY, REQUESTS_MAX, Request};
 use super::super::table::{SELF, Selection, Slot};
-use super::super::{Output, Report};
-use super::{Router, SEQNO_JUMP_MAX};
+use super::super::{Output, Report, RouterOptions};
+use super::Router;
 
 /// How far a request travels.
 const HOPS_MAX: u8 = 255;
@@ -18,6 +18,11 @@ const REPEAT: Duration = Duration::from_millis(100);
 const ATTEMPTS_MAX: u8 = 8;
 /// The shortest time between two sequence numbers of this node.
 const SEQNO_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The greatest sequence number that a young node takes over: the greatest to begin with, and 2^30 more, for
+/// which requests need months. A forged number above it would leave no room for newer ones; it is reported and
+/// outbid in steps of one only.
+const SEQNO_CATCH_UP_MAX: u32 = RouterOptions::SEQNO_LIMIT / 2 * 3;
 
 /// A request that this node made or forwarded.
 #[derive(Debug, Clone, Copy)]
@@ -127,17 +132,19 @@ impl Router {
         }
     }
 
+    /// Whether this node may still meet the sequence number of its previous run: a hold-down after its first
+    /// link came up, its neighbours have forgotten that number or have shown it.
+    fn is_young(&self) -> bool {
+        self.joined.is_none_or(|joined| self.now < joined + self.options.hold_down)
+    }
+
     /// Raises the sequence number of this node, not more often than its interval allows.
     fn want_seqno(&mut self, seqno: u32) {
-        let is_young = self.started.is_none_or(|started| self.now < started + self.options.hold_down);
-        // RFC 8966 §3.8.1.2 raises by one. A node that restarted with a number that is too low has to catch
-        // up, and has the time of a hold-down for it; later, a larger step would only serve a forger.
-        let step_max = if is_young { SEQNO_JUMP_MAX } else { 1 };
-        let reachable = self.seqno.saturating_add(step_max);
-        if seqno > reachable && is_young {
-            return;
-        }
-        let seqno = seqno.min(reachable);
+        // RFC 8966 §3.8.1.2 raises by one. A young node raises to any number that it can have used before: a
+        // node without a clock begins at 1, and its previous run had a clock. Later, a larger step would only
+        // serve a forger.
+        let is_plausible = self.is_young() && seqno <= SEQNO_CATCH_UP_MAX;
+        let seqno = if is_plausible { seqno } else { seqno.min(self.seqno.saturating_add(1)) };
         if self.seqno_raised.is_some_and(|raised| self.now < raised + SEQNO_INTERVAL) {
             self.seqno_wanted = self.seqno_wanted.max(Some(seqno));
             return;
@@ -159,7 +166,7 @@ impl Router {
         if seqno <= self.seqno {
             return;
         }
-        if self.started.is_some_and(|started| self.now >= started + self.options.hold_down) {
+        if !self.is_young() || seqno >= SEQNO_CATCH_UP_MAX {
             let report = Report::ForgedSeqno { neighbour, seqno, own: self.seqno };
             self.outputs.push_back(Output::Report(report));
         }
