@@ -40,6 +40,7 @@ struct Net {
     nodes: Vec<Datagrams>,
     flying: BinaryHeap<Flying>,
     sent: u64,
+    sent_to: BTreeMap<usize, u64>,
     /// No frame passes from the first to the second.
     cut: BTreeMap<(usize, usize), bool>,
     /// No longer frame passes from the first to the second.
@@ -75,6 +76,7 @@ impl Net {
             nodes: nodes.collect(),
             flying: BinaryHeap::new(),
             sent: 0,
+            sent_to: BTreeMap::new(),
             cut: BTreeMap::new(),
             short: BTreeMap::new(),
             watched: None,
@@ -108,13 +110,22 @@ impl Net {
         net
     }
 
+    /// Of the first two.
+    fn other(&self, node: &Datagrams) -> NodeId {
+        let at = usize::from(node.local() == self.nodes[0].local());
+        self.nodes[at].local()
+    }
+
     /// As after a handshake in which the first one was the client.
     fn join(&mut self, one: usize, other: usize) {
         self.keys += 1;
         let mut material = [self.keys; FrameKeys::MATERIAL_LEN];
         material[0] = 1;
         self.key(one, other, &material, true);
-        self.key(other, one, &material, false);
+        // A neighbour beyond the last node never answers.
+        if other <= self.nodes.len() {
+            self.key(other, one, &material, false);
+        }
     }
 
     fn key(&mut self, at: usize, peer: usize, material: &[u8; FrameKeys::MATERIAL_LEN], is_client: bool) {
@@ -151,6 +162,7 @@ impl Net {
 
     fn fly(&mut self, from: usize, to: usize, frame: &[u8]) {
         self.sent += 1;
+        *self.sent_to.entry(to).or_default() += 1;
         self.longest = self.longest.max(frame.len());
         if let Some((.., left)) = self.watched.as_mut().filter(|(one, two, _)| (*one, *two) == (from, to)) {
             let Some(next) = left.checked_sub(1) else {
@@ -649,6 +661,96 @@ fn an_ended_link_takes_and_sends_nothing() {
     net.send(1, 3, b"again").unwrap();
     net.run(100 * MS);
     assert_eq!(net.datagrams.len(), 1);
+}
+
+/// The peer is up within 150 ms of healing after a cut of any length, as long as few links are down.
+#[test]
+fn a_link_is_up_soon_after_a_cut_of_an_hour() {
+    // At each end, besides the link that heals.
+    for (departed, cuts) in [(0, &[30, 61, 3600][..]), (15, &[61, 200])] {
+        for (at, cut) in cuts.iter().enumerate() {
+            let mut net = Net::line(2);
+            for (number, peer) in (0..2 * departed).zip(3..) {
+                net.join(1 + number % 2, peer);
+            }
+            net.cut(1, 2, true);
+            net.run(*cut * SECOND + u32::try_from(at).unwrap() * 17 * MS);
+            assert!(net.nodes.iter().all(|node| node.mtu(net.other(node)).is_none()));
+            net.cut(1, 2, false);
+            net.run(150 * MS);
+            for node in &net.nodes {
+                let link = node.link(PORT, net.other(node)).unwrap();
+                assert_eq!(node.link_state(link), Some(LivenessState::Up), "{departed}, {cut} s");
+            }
+        }
+    }
+}
+
+/// Neighbours that have departed get few probes in total, and one that comes back is up soon all the same.
+#[test]
+fn links_that_are_down_for_long_share_a_number_of_probes() {
+    let mut net = Net::with(2, |options| options);
+    for peer in 2..=129 {
+        net.key(1, peer, &[1; FrameKeys::MATERIAL_LEN], true);
+    }
+    net.run(61 * SECOND);
+    let before = net.sent;
+    net.run(10 * SECOND);
+    let each_second = (net.sent - before) / 10;
+    assert!((100..=170).contains(&each_second), "{each_second} probes in a second");
+    // Neighbour 2 returns, with the keys of its old process: its own probes are answered.
+    net.key(2, 1, &[1; FrameKeys::MATERIAL_LEN], false);
+    net.run(150 * MS);
+    let link = net.nodes[0].link(PORT, node(2)).unwrap();
+    assert_eq!(net.nodes[0].link_state(link), Some(LivenessState::Up));
+    // The first minute of the next cut is not one of long ago.
+    net.cut(1, 2, true);
+    net.run(SECOND);
+    let before = net.sent_to[&2];
+    net.run(SECOND);
+    assert!((19..=21).contains(&(net.sent_to[&2] - before)));
+    // Nor is the time after a handshake.
+    let before = net.sent_to[&129];
+    net.key(1, 129, &[2; FrameKeys::MATERIAL_LEN], true);
+    net.run(SECOND);
+    assert!((19..=21).contains(&(net.sent_to[&129] - before)));
+}
+
+/// Departed neighbours do not keep out new ones; the one that has been down for longest is replaced.
+#[test]
+fn a_new_neighbour_replaces_the_link_that_is_down_for_longest() {
+    let mut net = Net::with(2, |options| options.links_max(3));
+    net.join(1, 2);
+    net.key(1, 7, &[7; FrameKeys::MATERIAL_LEN], true);
+    net.run(SECOND);
+    net.key(1, 8, &[8; FrameKeys::MATERIAL_LEN], true);
+    net.run(8 * SECOND);
+    let add = |net: &mut Net, peer| {
+        let keys = FrameKeys::new(&[9; FrameKeys::MATERIAL_LEN], true);
+        let input = Input::Keyed { port: PORT, peer: node(peer), address: address(peer), keys };
+        net.nodes[0].handle(net.now, input)
+    };
+    let full = |peer| Err(HandleError::Full { peer: node(peer), links_max: 3 });
+    assert_eq!(add(&mut net, 9), full(9));
+    net.run(SECOND);
+    assert_eq!(add(&mut net, 9), Ok(()));
+    net.collect();
+    assert_eq!(net.ended, 1);
+    let peers = |net: &Net| net.nodes[0].links().map(|link| link.peer.get()).collect::<Vec<_>>();
+    assert_eq!(peers(&net), [2, 8, 9]);
+    // A handshake makes the link of neighbour 8 new again.
+    net.run(SECOND);
+    assert_eq!(add(&mut net, 8), Ok(()));
+    net.run(8 * SECOND);
+    assert_eq!(add(&mut net, 10), full(10));
+    net.run(2 * SECOND);
+    assert_eq!(add(&mut net, 10), Ok(()));
+    assert_eq!(peers(&net), [2, 8, 10]);
+    // A link that is up is never replaced.
+    net.run(100 * SECOND);
+    assert_eq!((add(&mut net, 11), add(&mut net, 12)), (Ok(()), Ok(())));
+    assert_eq!(add(&mut net, 13), full(13));
+    assert_eq!(peers(&net), [2, 11, 12]);
 }
 
 #[test]

@@ -34,6 +34,11 @@ impl Detection {
         is_new
     }
 
+    /// See [`Liveness::set_interval_down`].
+    pub(super) fn set_interval_down(&mut self, interval: Duration) {
+        self.liveness.set_interval_down(interval);
+    }
+
     pub(super) fn poll_output(&mut self) -> Option<LivenessOutput> {
         self.liveness.poll_output()
     }

@@ -1,6 +1,6 @@
 //! The engine: its contract, its state, and what each input does.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -23,6 +23,13 @@ mod routes;
 mod send;
 
 use routes::Routes;
+
+/// A link that is down for longer is probed less often.
+const DOWN_RECENTLY: Duration = Duration::from_secs(60);
+/// Probes to all links that are down for longer, in a second.
+const DOWN_PROBES_PER_SECOND: u32 = 160;
+/// A link that is down for so long may be ended in favour of a new neighbour.
+const DOWN_REPLACEABLE: Duration = Duration::from_secs(10);
 
 /// Datagrams of one node over the links of its ports. See the [module](super).
 ///
@@ -96,6 +103,8 @@ pub struct Datagrams {
     /// Two links may have the same index.
     by_index: BTreeMap<u32, Vec<LinkId>>,
     links_made: u32,
+    /// Links that are down, the one that is down for longest first.
+    down: BTreeSet<(Duration, LinkId)>,
     /// Links whose detection may have outputs.
     touched: Vec<LinkId>,
     outputs: Outputs,
@@ -119,6 +128,7 @@ impl Datagrams {
             by_peer: BTreeMap::new(),
             by_index: BTreeMap::new(),
             links_made: 0,
+            down: BTreeSet::new(),
             touched: Vec::new(),
             outputs: Outputs::default(),
             is_late: false,
@@ -273,10 +283,7 @@ impl Datagrams {
         let id = if let Some(id) = self.by_peer.get(&(port, peer)) {
             *id
         } else {
-            let links_max = self.options.links_max;
-            if self.links.len() >= links_max {
-                return Err(HandleError::Full { peer, links_max });
-            }
+            self.make_room(peer)?;
             let id = LinkId(self.links_made);
             // After 2^32 links numbers are used again, of links that ended long ago.
             self.links_made = self.links_made.wrapping_add(1);
@@ -288,6 +295,11 @@ impl Datagrams {
         let dropped = link.add_keys(keys);
         link.address = address;
         let indices: Vec<u32> = link.indices().collect();
+        if link.detection.liveness().state() == LivenessState::Down {
+            // The peer answers again.
+            self.set_down(id, true);
+        }
+        let Some(link) = self.links.get_mut(&id) else { return Err(HandleError::UnknownLink { link: id }) };
         link.detection.handle(self.now, LivenessInput::Timeout);
         self.touched.push(id);
         if let Some(dropped) = dropped {
@@ -302,6 +314,43 @@ impl Datagrams {
         Ok(())
     }
 
+    /// Ends the link that is down for longest if there are as many links as there may be.
+    fn make_room(&mut self, peer: NodeId) -> Result<(), HandleError> {
+        let links_max = self.options.links_max;
+        if self.links.len() < links_max {
+            return Ok(());
+        }
+        let oldest = self.down.first().copied();
+        match oldest.filter(|(since, _)| *since + DOWN_REPLACEABLE <= self.now) {
+            Some((_, id)) => self.ended(id),
+            None => Err(HandleError::Full { peer, links_max }),
+        }
+    }
+
+    /// Notes that a link is down from now on, or not down.
+    fn set_down(&mut self, id: LinkId, is_down: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if let Some(since) = link.down_since.take() {
+            self.down.remove(&(since, id));
+        }
+        if is_down {
+            link.down_since = Some(self.now);
+            self.down.insert((self.now, id));
+            link.detection.set_interval_down(self.options.liveness.interval_down);
+        }
+    }
+
+    /// The pause between two probes of a link that is down since then. Neighbours that have departed would
+    /// else be probed 20 times a second each, until their SVIDs expire.
+    fn interval_down(&self, since: Duration) -> Duration {
+        let interval = self.options.liveness.interval_down;
+        if self.now < since + DOWN_RECENTLY {
+            return interval;
+        }
+        let links = u32::try_from(self.down.len()).unwrap_or(u32::MAX);
+        (interval * 2).max(Duration::from_secs(1) / DOWN_PROBES_PER_SECOND * links)
+    }
+
     fn forget_index(&mut self, index: u32, id: LinkId) {
         if let Some(links) = self.by_index.get_mut(&index) {
             links.retain(|link| *link != id);
@@ -312,6 +361,7 @@ impl Datagrams {
     }
 
     fn ended(&mut self, id: LinkId) -> Result<(), HandleError> {
+        self.set_down(id, false);
         let link = self.links.remove(&id).ok_or(HandleError::UnknownLink { link: id })?;
         self.by_peer.remove(&(link.port, link.peer));
         for index in link.indices() {
@@ -345,7 +395,12 @@ impl Datagrams {
             .map(|link| link.id)
             .collect();
         for id in due {
+            let Some(link) = self.links.get(&id) else { continue };
+            let interval = link.down_since.map(|since| self.interval_down(since));
             let Some(link) = self.links.get_mut(&id) else { continue };
+            if let Some(interval) = interval {
+                link.detection.set_interval_down(interval);
+            }
             link.detection.handle(now, LivenessInput::Timeout);
             self.touched.push(id);
             self.notify(id);
@@ -467,6 +522,7 @@ impl Datagrams {
                 let Some(link) = self.links.get(&id) else { return };
                 let (peer, cost, was_known) = (link.peer, self.cost(link), link.cost.is_some());
                 let now = self.now;
+                self.set_down(id, state == LivenessState::Down);
                 let (mut state, mut reason) = (state, reason);
                 if let Some(link) = self.links.get_mut(&id) {
                     match state {

@@ -130,7 +130,7 @@ pub enum Output {
         peer: NodeId,
         /// Its new state.
         state: LivenessState,
-        /// Why; `None` when the link has ended.
+        /// Why; `None` when the link has ended, by [`Input::Ended`] or in favour of a new neighbour.
         reason: Option<LivenessReason>,
     },
     /// The route to a destination has changed.

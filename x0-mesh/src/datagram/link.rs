@@ -46,6 +46,8 @@ pub(super) struct Link {
     pub(super) seen_as: Option<SocketAddr>,
     /// The address that the neighbour was notified of, and when.
     notified: Option<(SocketAddr, Duration)>,
+    /// Since when the link is down, or has the keys of a new connection and is not up yet.
+    pub(super) down_since: Option<Duration>,
     /// As the router knows it; `None` while it is down.
     pub(super) cost: Option<LinkCost>,
     /// The longest frame of the port, and of the path to the neighbour.
@@ -88,6 +90,7 @@ impl Link {
             reason: None,
             seen_as: None,
             notified: None,
+            down_since: None,
             cost: None,
             lengths: Lengths::new(frame_len_max),
             waiting: VecDeque::new(),

@@ -16,7 +16,8 @@ pub struct DatagramOptions {
     pub liveness: LivenessOptions,
     /// How many nodes a datagram passes at most. 32 unless set.
     pub hop_limit: u8,
-    /// How many links are used. 512 unless set.
+    /// How many links are used, those that are down among them. 512 unless set. A neighbour beyond the limit
+    /// replaces the one whose link is down for longest, if that is 10 s or more.
     pub links_max: usize,
 }
 

@@ -267,6 +267,12 @@ impl Liveness {
         self.state
     }
 
+    /// Sets [`LivenessOptions::interval_down`] of this end from its next probe on: a node that has many links
+    /// which are down for long asks each of them less often.
+    pub fn set_interval_down(&mut self, interval: Duration) {
+        self.options.interval_down = interval;
+    }
+
     /// What was measured, for a [`Metric`](crate::router::Metric).
     #[must_use]
     pub fn sample(&self) -> LinkSample {

@@ -295,6 +295,11 @@ impl Core {
                         self.changes.messages = true;
                     }
                 }
+                Output::LinkChanged { link, reason: None, .. } => {
+                    self.expiries.remove(&link);
+                    self.renewals.remove(&link);
+                    self.changes.links = true;
+                }
                 Output::LinkChanged { .. } | Output::AddressSeen { .. } => self.changes.links = true,
                 Output::RenewKeys { link } => {
                     self.renewals.insert(link);
