@@ -98,6 +98,8 @@ pub struct Datagrams {
     now: Duration,
     routes: Routes,
     ports: BTreeMap<PortId, PortOptions>,
+    /// Ports with a queue: what they send is marked.
+    busy: BTreeSet<PortId>,
     links: BTreeMap<LinkId, Link>,
     by_peer: BTreeMap<(PortId, NodeId), LinkId>,
     /// Two links may have the same index.
@@ -124,6 +126,7 @@ impl Datagrams {
             now: Duration::ZERO,
             routes: Routes::new(Router::new(local, options.router.clone())),
             ports: BTreeMap::new(),
+            busy: BTreeSet::new(),
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             by_index: BTreeMap::new(),
@@ -175,6 +178,7 @@ impl Datagrams {
                 Ok(())
             }
             Input::MtuChanged { port, mtu } => self.mtu_changed(port, mtu),
+            Input::PortBusy { port, is_busy } => self.port_busy(port, is_busy),
             Input::Timeout => {
                 self.timeout();
                 Ok(())
@@ -199,6 +203,13 @@ impl Datagrams {
     #[must_use]
     pub fn mtu(&self, to: NodeId) -> Option<usize> {
         self.routes.router().route(to).map(|route| usize::from(route.mtu))
+    }
+
+    /// The port over which datagrams to a destination leave; `None` without a route.
+    #[must_use]
+    pub fn port_to(&self, to: NodeId) -> Option<PortId> {
+        let link = self.routes.router().route(to)?.link;
+        self.links.get(&link).map(|link| link.port)
     }
 
     /// All paths, in no particular order.
@@ -382,6 +393,18 @@ impl Datagrams {
             self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
         for id in ids {
             self.examine(id, |link| link.lengths.set_max(mtu));
+        }
+        Ok(())
+    }
+
+    fn port_busy(&mut self, port: PortId, is_busy: bool) -> Result<(), HandleError> {
+        if !self.ports.contains_key(&port) {
+            return Err(HandleError::UnknownPort { port });
+        }
+        if is_busy {
+            self.busy.insert(port);
+        } else {
+            self.busy.remove(&port);
         }
         Ok(())
     }

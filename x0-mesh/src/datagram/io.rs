@@ -73,6 +73,14 @@ pub enum Input<'a> {
         /// In bytes.
         mtu: usize,
     },
+    /// Frames wait for a port, or do no longer. Datagrams that leave over a busy port become
+    /// [`Ecn::Congested`], so that their senders slow down.
+    PortBusy {
+        /// The port.
+        port: PortId,
+        /// Whether frames wait.
+        is_busy: bool,
+    },
     /// The time of [`Datagrams::poll_timeout`](super::Datagrams::poll_timeout) has come.
     Timeout,
 }

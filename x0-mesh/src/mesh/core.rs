@@ -11,6 +11,7 @@ use x0_identity::NodeId;
 use super::address::address;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
+use super::senders::{Sender, Senders};
 use crate::datagram::{
     Batch, DatagramError, Datagrams, Ecn, FrameKeys, HandleError, Input, LinkFacts, Output, PortId, is_frame,
 };
@@ -23,8 +24,8 @@ use crate::traversal::TraversalStats;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of frames that wait for one busy port. Above it the sockets of this node are not writable, so that
-/// its packets wait in QUIC, in the order of their lanes.
+/// Bytes of frames that wait for one busy port. Above it the sockets of this node take no packets for it, so
+/// that they wait in QUIC, in the order of their lanes, and frames that leave over the port are marked.
 const OUTGOING_LEN_BUSY: usize = 128 << 10;
 /// Above it frames are lost: those that this node relays.
 const OUTGOING_LEN_MAX: usize = 1 << 20;
@@ -55,6 +56,8 @@ pub(super) struct Port {
     pub(super) socket: Arc<PortSocket>,
     /// Since when there were always more frames to receive, and how many were.
     busy: Option<(Duration, usize)>,
+    /// Whether the engine takes the port for busy.
+    is_congested: bool,
     is_over: bool,
 }
 
@@ -68,7 +71,15 @@ struct Outgoing {
 
 impl Port {
     pub(super) fn new(link: Box<dyn Link>, socket: Arc<PortSocket>) -> Port {
-        Port { link, outgoing: VecDeque::new(), outgoing_len: 0, socket, busy: None, is_over: false }
+        Port {
+            link,
+            outgoing: VecDeque::new(),
+            outgoing_len: 0,
+            socket,
+            busy: None,
+            is_congested: false,
+            is_over: false,
+        }
     }
 
     fn push(&mut self, to: SocketAddr, bytes: Batch) {
@@ -130,8 +141,7 @@ pub(super) struct Core {
     /// The driver's task, and when it wakes up by itself.
     waker: Option<Waker>,
     armed: Option<Duration>,
-    /// Senders that wait for room.
-    senders: Vec<Waker>,
+    senders: Senders,
     /// Bytes of datagrams that the engine holds until the driver runs.
     deferred_len: usize,
     datagrams: Arc<Packets>,
@@ -156,7 +166,7 @@ impl Core {
             flood_waker: None,
             waker: None,
             armed: None,
-            senders: Vec::new(),
+            senders: Senders::default(),
             deferred_len: 0,
             datagrams,
             buffer: Vec::new(),
@@ -183,9 +193,7 @@ impl Core {
         for port in &mut self.ports {
             port.flush(cx);
         }
-        if !self.is_congested() {
-            self.senders.drain(..).for_each(Waker::wake);
-        }
+        self.judge_ports(now);
         let timeout = self.engine.poll_timeout();
         self.armed =
             timeout.into_iter().chain(self.expiries.first_key_value().map(|_| self.clock_check)).min();
@@ -194,7 +202,6 @@ impl Core {
 
     /// Takes frames and packets of a port: whether more may be waiting.
     fn receive(&mut self, number: usize, now: Duration, cx: &mut Context<'_>) -> bool {
-        let is_congested = self.is_congested();
         let Some(port) = self.ports.get_mut(number) else { return false };
         // Ports are numbered by this driver, from 0.
         let id = PortId(u32::try_from(number).unwrap_or(u32::MAX));
@@ -205,8 +212,7 @@ impl Core {
             }
         }
         let (since, taken_since) = *port.busy.get_or_insert((now, 0));
-        let is_queue = taken_since >= QUEUE_FRAMES && now >= since + QUEUE_TIME;
-        let is_late = is_congested || is_queue;
+        let is_late = taken_since >= QUEUE_FRAMES && now >= since + QUEUE_TIME;
         let mut taken = 0;
         while taken < FRAMES_PER_ROUND {
             if port.is_over {
@@ -307,6 +313,8 @@ impl Core {
                 }
                 Output::RouteChanged { destination, next } => {
                     self.changes.routes = true;
+                    // The path of a sender that waits may lead over another port now.
+                    self.senders.wake_all();
                     trace::adapt(destination, next, || {
                         let kept = if next.is_some() { self.kept.remove(&destination) } else { None };
                         for (ecn, payload) in kept.unwrap_or_default() {
@@ -383,6 +391,7 @@ impl Core {
         for port in &mut self.ports {
             port.flush(&mut cx);
         }
+        self.judge_ports(now);
         let is_sooner =
             self.engine.poll_timeout().is_some_and(|at| self.armed.is_none_or(|armed| at < armed));
         if is_sooner || self.changes.links || self.changes.routes || self.changes.messages {
@@ -390,15 +399,48 @@ impl Core {
         }
     }
 
-    pub(super) fn is_congested(&self) -> bool {
-        self.ports.iter().any(|port| port.outgoing_len >= OUTGOING_LEN_BUSY)
+    /// Notes which ports have a queue. The others, and their senders, do not wait for them.
+    fn judge_ports(&mut self, now: Duration) {
+        for (number, port) in (0..).zip(&mut self.ports) {
+            let is_busy = port.outgoing_len >= OUTGOING_LEN_BUSY;
+            if std::mem::replace(&mut port.is_congested, is_busy) != is_busy {
+                let port = PortId(number);
+                // The port exists.
+                let _ = self.engine.handle(now, Input::PortBusy { port, is_busy });
+                if !is_busy {
+                    self.senders.wake(port);
+                }
+            }
+        }
     }
 
-    /// Registers a sender for the time when there is room.
-    pub(super) fn wait(&mut self, waker: &Waker) {
-        if !self.senders.iter().any(|sender| sender.will_wake(waker)) {
-            self.senders.push(waker.clone());
+    fn is_congested(&self, port: PortId) -> bool {
+        let port = usize::try_from(port.0).ok().and_then(|number| self.ports.get(number));
+        port.is_some_and(|port| port.is_congested)
+    }
+
+    /// Whether a sender may try to send.
+    pub(super) fn poll_writable(&mut self, sender: &Arc<Sender>, waker: &Waker) -> Poll<()> {
+        if let Some(port) = self.senders.blocked(sender)
+            && self.is_congested(port)
+        {
+            self.senders.wait(port, waker);
+            return Poll::Pending;
         }
+        self.senders.admit(sender);
+        Poll::Ready(())
+    }
+
+    /// Whether the port towards a node takes packets; if not, the sender that was admitted last on this thread
+    /// has to wait.
+    pub(super) fn takes(&mut self, to: NodeId) -> bool {
+        let busy = if self.ports.iter().any(|port| port.is_congested) {
+            self.engine.port_to(to).filter(|port| self.is_congested(*port))
+        } else {
+            None
+        };
+        self.senders.tries(busy);
+        busy.is_none()
     }
 
     /// The neighbours have keys, until the peer's SVID expires.

@@ -13,6 +13,7 @@ use x0_identity::NodeId;
 use super::address::{address, node_at};
 use super::node::Shared;
 use super::packets::Packets;
+use super::senders::Sender;
 use crate::datagram::Ecn;
 
 /// Packets of one length that are handed over at once: as many as Linux takes and gives.
@@ -45,7 +46,7 @@ fn ended() -> io::Error {
 
 impl AsyncUdpSocket for MeshSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Poller(Weak::clone(&self.shared)))
+        Box::pin(Poller { shared: Weak::clone(&self.shared), sender: Arc::default() })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -53,7 +54,7 @@ impl AsyncUdpSocket for MeshSocket {
         let to = node_at(transmit.destination).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let now = shared.now();
         let mut core = shared.lock();
-        if core.is_congested() {
+        if !core.takes(to) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let packet_len = transmit.segment_size.unwrap_or(transmit.contents.len());
@@ -94,16 +95,15 @@ impl AsyncUdpSocket for MeshSocket {
 }
 
 #[derive(Debug)]
-struct Poller(Weak<Shared>);
+struct Poller {
+    shared: Weak<Shared>,
+    sender: Arc<Sender>,
+}
 
 impl UdpPoller for Poller {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(shared) = self.0.upgrade() else { return Poll::Ready(Err(ended())) };
+        let Some(shared) = self.shared.upgrade() else { return Poll::Ready(Err(ended())) };
         let mut core = shared.lock();
-        if !core.is_congested() {
-            return Poll::Ready(Ok(()));
-        }
-        core.wait(cx.waker());
-        Poll::Pending
+        core.poll_writable(&self.sender, cx.waker()).map(Ok)
     }
 }

@@ -117,6 +117,8 @@ impl Datagrams {
         let now = self.now;
         let link = self.links.get_mut(&id).ok_or(Drop::NoRoute)?;
         let (port, to) = (link.port, link.address);
+        let ecn = if self.busy.contains(&port) { header.ecn.behind_queue() } else { header.ecn };
+        let header = Header { ecn, ..header };
         let frame = match link.datagram(now, nodes, header, payload, sessions, &mut self.outputs) {
             Sent::Now => None,
             Sent::Waits(announcement, is_dropped) => {

@@ -40,11 +40,13 @@ struct Wire {
     waker: Option<Waker>,
 }
 
-/// A link to node 2. Several frames at once if `takes_many`, else one by one.
+/// A link to one node. Several frames at once if `takes_many`, else one by one.
 #[derive(Debug, Clone)]
 struct ScriptedLink {
     wire: Arc<Mutex<Wire>>,
     takes_many: bool,
+    /// Where its frames come from.
+    peer: SocketAddr,
 }
 
 impl ScriptedLink {
@@ -110,7 +112,7 @@ impl Link for ScriptedLink {
         match self.wire.lock().unwrap().incoming.pop_front() {
             Some(next) => {
                 *frame = next;
-                Poll::Ready(Ok(at(2)))
+                Poll::Ready(Ok(self.peer))
             }
             None => Poll::Pending,
         }
@@ -141,15 +143,19 @@ struct Pair {
 }
 
 impl Pair {
-    /// Both are up, and have short labels for each other.
     fn new(takes_many: bool) -> Pair {
+        Pair::with(takes_many, |options| options)
+    }
+
+    /// Both are up, and have short labels for each other.
+    fn with(takes_many: bool, change: impl Fn(DatagramOptions) -> DatagramOptions) -> Pair {
         let [engine, peer] = [1, 2].map(|number| {
-            let mut engine = Datagrams::new(node(number), DatagramOptions::new(number));
+            let mut engine = Datagrams::new(node(number), change(DatagramOptions::new(number)));
             engine.add_port(PORT, PortOptions::new(MTU));
             engine
         });
         let wire = Arc::new(Mutex::new(Wire::default()));
-        let link = ScriptedLink { wire: Arc::clone(&wire), takes_many };
+        let link = ScriptedLink { wire: Arc::clone(&wire), takes_many, peer: at(2) };
         let datagrams = Arc::new(Packets::new(1 << 20));
         let port = Port::new(Box::new(link), Arc::new(PortSocket::new(at(1))));
         let core = Core::new(engine, vec![port], Arc::clone(&datagrams));
@@ -274,36 +280,183 @@ fn datagrams_that_wait_in_a_lasting_queue_are_marked() {
     }
 }
 
-/// Frames that this node sends on wait at a busy port: what arrives is marked at once.
-#[test]
-fn datagrams_are_marked_while_frames_wait_to_be_sent() {
-    let mut pair = Pair::new(true);
-    pair.wire.lock().unwrap().room = Some(0);
-    let payloads = vec![7; 1000];
-    let mut count = 0;
-    while !pair.core.is_congested() {
-        pair.feed(1);
-        pair.round();
-        assert_eq!(pair.marks(), [EcnCodepoint::Ect0]);
-        pair.core.send(pair.now, node(2), Ecn::Ect0, &payloads, payloads.len());
-        pair.core.flush(pair.now);
-        count += 1;
-        assert!(count < 200, "128 KiB are a queue");
+/// A relay between node 2 on one port, and node 3 on another.
+struct Relay {
+    pair: Pair,
+    far: Datagrams,
+    wire: Arc<Mutex<Wire>>,
+}
+
+const FAR: PortId = PortId(1);
+
+impl Relay {
+    fn new() -> Relay {
+        let mut pair = Pair::new(true);
+        let wire = Arc::new(Mutex::new(Wire::default()));
+        let link = ScriptedLink { wire: Arc::clone(&wire), takes_many: true, peer: at(3) };
+        pair.core.ports.push(Port::new(Box::new(link), Arc::new(PortSocket::new(at(1)))));
+        pair.core.engine.add_port(FAR, PortOptions::new(MTU));
+        let mut far = Datagrams::new(node(3), DatagramOptions::new(3));
+        far.add_port(PORT, PortOptions::new(MTU));
+        let material = [5; FrameKeys::MATERIAL_LEN];
+        let expiry = SystemTime::now() + Duration::from_secs(3600);
+        let place = (FAR, node(3), at(3));
+        pair.core.keyed(pair.now, place, FrameKeys::new(&material, true), expiry).unwrap();
+        let keys = FrameKeys::new(&material, false);
+        far.handle(pair.now, Input::Keyed { port: PORT, peer: node(1), address: at(1), keys }).unwrap();
+        let mut relay = Relay { pair, far, wire };
+        relay.pass(600);
+        relay.pair.peer.send_many(relay.pair.now, node(3), Ecn::Ect0, b"label", 5).unwrap();
+        assert_eq!(relay.pass(300), [Ecn::Ect0]);
+        relay
     }
-    pair.feed(1);
-    pair.round();
-    assert_eq!(pair.marks(), [EcnCodepoint::Ce]);
-    // A sender waits for room, and is woken when there is.
-    let sender = Arc::new(Wakes::default());
-    pair.core.wait(&Waker::from(Arc::clone(&sender)));
-    pair.round();
-    assert_eq!(sender.0.load(Ordering::SeqCst), 0);
-    pair.wire.lock().unwrap().room = None;
-    pair.wire.lock().unwrap().waker.take().unwrap().wake();
-    pair.feed(1);
-    pair.round();
-    assert_eq!(sender.0.load(Ordering::SeqCst), 1);
-    assert_eq!(pair.hand_to_peer().len(), count);
+
+    /// Milliseconds in which frames arrive at once: the marks of the datagrams that arrive at node 3.
+    fn pass(&mut self, times: usize) -> Vec<Ecn> {
+        let mut marks = Vec::new();
+        for _ in 0..times {
+            let _ = self.far.handle(self.pair.now, Input::Timeout);
+            self.pair.pass(1);
+            for mut frame in std::mem::take(&mut self.wire.lock().unwrap().sent) {
+                let input = Input::Frame { port: PORT, from: at(1), frame: &mut frame };
+                self.far.handle(self.pair.now, input).unwrap();
+            }
+            while let Some(output) = self.far.poll_output() {
+                match output {
+                    Output::Transmit { frames, .. } => {
+                        self.wire.lock().unwrap().incoming.extend(frames.items().map(<[u8]>::to_vec));
+                    }
+                    Output::Datagrams { ecn, payloads, .. } => marks.extend(payloads.items().map(|_| ecn)),
+                    _ => {}
+                }
+            }
+        }
+        marks
+    }
+
+    /// Frames to node 3 wait, until the port is busy.
+    fn fill(&mut self) {
+        self.wire.lock().unwrap().room = Some(0);
+        for _ in 0..200 {
+            if self.pair.core.is_congested(FAR) {
+                return;
+            }
+            self.pair.core.send(self.pair.now, node(3), Ecn::Ect0, &[7; 1000], 1000);
+            self.pair.core.flush(self.pair.now);
+        }
+        panic!("128 KiB are a queue");
+    }
+
+    fn empty(&mut self) {
+        self.wire.lock().unwrap().room = None;
+        self.wire.lock().unwrap().waker.take().unwrap().wake();
+    }
+}
+
+/// Frames wait at a busy port: what leaves over it is marked, and nothing else.
+#[test]
+fn datagrams_are_marked_that_leave_over_a_busy_port() {
+    let mut relay = Relay::new();
+    relay.fill();
+    let now = relay.pair.now;
+    relay.pair.peer.send_many(now, node(3), Ecn::Ect0, b"to the busy port", 16).unwrap();
+    relay.pair.feed(1);
+    relay.pair.core.send(now, node(2), Ecn::Ect0, b"to the other port", 17);
+    relay.pair.round();
+    assert_eq!(relay.pair.marks(), [EcnCodepoint::Ect0]);
+    let mut marks = Vec::new();
+    for mut frame in std::mem::take(&mut relay.pair.wire.lock().unwrap().sent) {
+        relay.pair.peer.handle(now, Input::Frame { port: PORT, from: at(1), frame: &mut frame }).unwrap();
+    }
+    while let Some(output) = relay.pair.peer.poll_output() {
+        if let Output::Datagrams { ecn, .. } = output {
+            marks.push(ecn);
+        }
+    }
+    assert_eq!(marks, [Ecn::Ect0]);
+    relay.empty();
+    let marks = relay.pass(2);
+    let (last, others) = marks.split_last().unwrap();
+    assert_eq!(*last, Ecn::Congested);
+    assert!(others.len() > 100 && others.iter().all(|mark| *mark == Ecn::Ect0), "{}", others.len());
+    // The queue is over.
+    relay.pair.peer.send_many(relay.pair.now, node(3), Ecn::Ect0, b"later", 5).unwrap();
+    assert_eq!(relay.pass(2), [Ecn::Ect0]);
+}
+
+/// A sender waits for the port that it needs, and is woken when that has room, or when its path has changed.
+/// Senders to other ports go on.
+#[test]
+fn a_sender_waits_for_the_port_towards_its_peer() {
+    let mut relay = Relay::new();
+    let [near, far] = [(); 2].map(|()| Arc::new(Sender::default()));
+    let wakes = [(); 2].map(|()| Arc::new(Wakes::default()));
+    let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
+    let count = |at: usize| wakes[at].0.load(Ordering::SeqCst);
+    for round in 0..2 {
+        relay.fill();
+        let core = &mut relay.pair.core;
+        // As quinn does: ask, try, and ask again after a refusal.
+        assert!(core.poll_writable(&far, &wakers[1]).is_ready());
+        assert!(!core.takes(node(3)));
+        assert!(core.poll_writable(&far, &wakers[1]).is_pending());
+        for _ in 0..3 {
+            assert!(core.poll_writable(&near, &wakers[0]).is_ready());
+            assert!(core.takes(node(2)));
+        }
+        // What the endpoint sends by itself changes nothing.
+        assert!(!core.takes(node(3)));
+        assert!(core.poll_writable(&near, &wakers[0]).is_ready());
+        // Another connection on another thread, in the middle of its own try.
+        let other = Arc::new(Sender::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(core.poll_writable(&other, &wakers[0]).is_ready());
+                assert!(!core.takes(node(3)));
+                assert!(core.poll_writable(&other, Waker::noop()).is_pending());
+            });
+        });
+        assert!(core.takes(node(2)));
+        assert!(core.poll_writable(&near, &wakers[0]).is_ready());
+        assert!(core.takes(node(2)));
+        relay.pass(2);
+        assert_eq!((count(0), count(1)), (0, round));
+        if round == 0 {
+            relay.empty();
+            relay.pass(2);
+        } else {
+            // The link of the busy port ends, and with it the route.
+            let core = &mut relay.pair.core;
+            let link = core.engine.link(FAR, node(3)).unwrap();
+            core.engine.handle(relay.pair.now, Input::Ended { link }).unwrap();
+            core.flush(relay.pair.now);
+        }
+        assert_eq!((count(0), count(1)), (0, round + 1));
+        let core = &mut relay.pair.core;
+        assert!(core.poll_writable(&far, &wakers[1]).is_ready());
+        assert!(core.takes(node(3)));
+    }
+}
+
+/// A link that is ended in favour of a new neighbour leaves nothing behind.
+#[test]
+fn a_replaced_link_has_no_expiry_and_no_renewal() {
+    let mut pair = Pair::with(true, |options| options.links_max(1));
+    let keyed = |pair: &mut Pair| {
+        let keys = FrameKeys::new(&[8; FrameKeys::MATERIAL_LEN], true);
+        let expiry = SystemTime::now() + Duration::from_secs(3600);
+        pair.core.keyed(pair.now, (PORT, node(3), at(3)), keys, expiry)
+    };
+    assert!(matches!(keyed(&mut pair), Err(HandleError::Full { .. })));
+    let old = pair.core.engine.link(PORT, node(2)).unwrap();
+    pair.core.renewals.insert(old);
+    for _ in 0..120 {
+        pair.now += 100 * MS;
+        pair.round();
+    }
+    let new = keyed(&mut pair).unwrap();
+    assert_eq!(pair.core.expiries.keys().collect::<Vec<_>>(), [&new]);
+    assert!(pair.core.renewals.is_empty());
 }
 
 /// A batch that is to be followed by another one waits for it, until the driver runs or there is enough.
