@@ -71,6 +71,7 @@ mod node;
 mod options;
 mod packets;
 mod port_socket;
+mod redial;
 mod senders;
 mod socket;
 mod traverse;

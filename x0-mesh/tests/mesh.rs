@@ -226,6 +226,44 @@ async fn an_epoch_without_a_path_ends_before_the_idle_timeout() {
     assert!(ends(&mut nodes.transports[0]).await.is_empty());
 }
 
+/// After a cut of any length the transports are connected within 150 ms of healing, wherever the pause of their
+/// diallers was. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_up_soon_after_a_long_cut() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::line(&domain, 3);
+    for (mesh, transport) in nodes.meshes.iter_mut().zip(&nodes.transports) {
+        mesh.end_without_route(transport.peers(), Duration::from_secs(2));
+        mesh.dial_with_route(transport.peers());
+    }
+    let mut epoch = up(&mut nodes.transports[0], 3).await;
+    let (mut longest, mut sum, mut count) = (Duration::ZERO, Duration::ZERO, 0);
+    for cut in [3, 10, 60] {
+        for phase in 0..12 {
+            nodes.faults[1].cut();
+            let (ended, reason) = down(&mut nodes.transports[0], 3).await;
+            assert_eq!((ended, reason), (epoch, DownReason::NoRoute));
+            let rest = Duration::from_secs(cut - 2) + Duration::from_millis(phase * 83);
+            tokio::time::sleep(rest).await;
+            nodes.faults[1].mend();
+            let healed = tokio::time::Instant::now();
+            epoch = up(&mut nodes.transports[0], 3).await;
+            let waited = healed.elapsed();
+            assert!(waited <= Duration::from_millis(150), "cut of {cut} s, phase {phase}: {waited:?}");
+            up(&mut nodes.transports[2], 1).await;
+            let waited = healed.elapsed();
+            assert!(waited <= Duration::from_millis(150), "cut of {cut} s, phase {phase}: {waited:?}");
+            (longest, sum, count) = (longest.max(waited), sum + waited, count + 1);
+            // The epochs of the other node, and events of this one that came before.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            for transport in &mut nodes.transports {
+                ends(transport).await;
+            }
+        }
+    }
+    println!("up {:?} after healing in the mean, {longest:?} at most, of {count} cuts", sum / count);
+}
+
 /// The silence of a peer is reported before it ends the epoch, and so is its end.
 #[tokio::test]
 async fn a_silent_peer_is_degraded() {

@@ -252,6 +252,7 @@ pub(crate) fn transport(
     let direct = udp_socket(config.listen)?;
     let transport = QuicTransport::bind_on(quic.idle_timeout(IDLE_TIMEOUT), mesh.socket_beside(direct))?;
     mesh.end_without_route(transport.peers(), NO_ROUTE_TIMEOUT);
+    mesh.dial_with_route(transport.peers());
     Ok((transport, Some(Arc::new(NodeMesh { mesh, faults }))))
 }
 

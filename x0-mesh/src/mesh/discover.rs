@@ -43,7 +43,7 @@ pub(super) async fn discover_always(engine: Discovery, groups: Multicast, dialle
         driver.look(&strong);
         driver.drain();
         drop(strong);
-        let at = driver.engine.poll_timeout().map(|at| tokio::time::Instant::from(origin + at));
+        let at = driver.engine.poll_timeout().map(|at| origin + at);
         let mut sleep = pin!(at.map(sleep_until));
         poll_fn(|cx| {
             let is_due = sleep.as_mut().as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready());

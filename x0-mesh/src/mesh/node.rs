@@ -5,13 +5,13 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use x0_identity::{NodeId, TrustDomain};
 
 use super::beside::Beside;
@@ -22,6 +22,7 @@ use super::hints::HintDials;
 use super::no_route::end_always;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
+use super::redial::redial_always;
 use super::socket::MeshSocket;
 use super::traverse::traverse_always;
 use super::{MeshOptions, StartError};
@@ -292,6 +293,14 @@ impl Mesh {
         self.tasks.push(self.runtime.spawn(task).abort_handle());
     }
 
+    /// Lets a transport on this mesh dial a peer as soon as a route to it appears, instead of at the end of a
+    /// pause that has grown to [`QuicOptions::backoff_max`](crate::quic::QuicOptions::backoff_max) during a
+    /// long cut. It works until the mesh or the transport is dropped.
+    pub fn dial_with_route(&mut self, peers: PeerBook) {
+        let task = redial_always(Arc::downgrade(&self.shared), peers);
+        self.tasks.push(self.runtime.spawn(task).abort_handle());
+    }
+
     /// Waits until a route to the node is known.
     pub async fn reached(&self, node: NodeId) {
         self.until(|mesh| mesh.mtu(node).is_some()).await;
@@ -361,7 +370,7 @@ fn quic_configs(options: &MeshOptions) -> Result<(quinn::ServerConfig, quinn::Cl
 
 /// The driver: one round after another, until the mesh is dropped.
 async fn drive(shared: Weak<Shared>) {
-    let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
+    let mut sleep = pin!(sleep_until(Instant::now()));
     // When the timer ends. Most rounds postpone what is due; the timer is not set again for them, because one
     // round too many is less work.
     let mut armed: Option<Duration> = None;
@@ -391,7 +400,7 @@ async fn drive(shared: Weak<Shared>) {
             }
             let Some(at) = timeout else { return Poll::Pending };
             if armed.is_none_or(|armed| at < armed) {
-                sleep.as_mut().reset((shared.origin + at).into());
+                sleep.as_mut().reset(shared.origin + at);
                 armed = Some(at);
             }
             if sleep.as_mut().poll(cx).is_pending() {

@@ -53,7 +53,7 @@ pub(super) async fn traverse_always(
             }
         }
         drop(strong);
-        let due = engine.poll_timeout().map(|at| Instant::from(origin + at));
+        let due = engine.poll_timeout().map(|at| origin + at);
         let look = has_relayed.then_some(look_at);
         let mut sleep = pin!(due.into_iter().chain(look).min().map(sleep_until));
         poll_fn(|cx| {

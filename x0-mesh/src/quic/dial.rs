@@ -36,8 +36,14 @@ pub(super) async fn dial_always(shared: Arc<Shared>, peer: NodeId, address: Sock
                         shared.change(|state, wakers| state.fail(peer, reason, wakers));
                     }
                     // The peer may get through first: then there is nothing left to dial.
-                    race(sleep(jitter.spread(pause)), shared.linked(peer, true)).await;
+                    let linked = shared.linked(peer, true);
+                    let retry = shared.retry(peer);
+                    let is_over = race(race(retry.notified(), sleep(jitter.spread(pause))), linked).await;
                     pause = (pause * 2).min(shared.config.backoff_max);
+                    if matches!(is_over, Winner::First(Winner::First(()))) {
+                        // Whatever made the attempts fail is over.
+                        pause = shared.config.backoff_min;
+                    }
                     continue;
                 }
             }

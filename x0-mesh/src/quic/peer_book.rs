@@ -120,6 +120,26 @@ impl PeerBook {
         state.peers.iter().filter(|(_, entry)| wanted(entry)).map(|(peer, _)| *peer).collect()
     }
 
+    /// The peers that are dialled at an address that `is_wanted`.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn dialled(&self, is_wanted: impl Fn(SocketAddr) -> bool) -> Vec<NodeId> {
+        let Some(shared) = self.0.upgrade() else { return Vec::new() };
+        let state = shared.lock();
+        let wanted = |entry: &super::state::Peer| entry.address.is_some_and(&is_wanted);
+        state.peers.iter().filter(|(_, entry)| wanted(entry)).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Ends the pause of the dialler of a peer that is not connected.
+    #[cfg(feature = "mesh")]
+    pub(crate) fn dial_now(&self, peer: NodeId) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let state = shared.lock();
+        if let Some(entry) = state.peers.get(&peer).filter(|entry| entry.link.is_none()) {
+            // Kept for a dialler whose attempt is about to fail.
+            entry.retry.notify_one();
+        }
+    }
+
     /// Whether the transport is dropped.
     #[cfg(feature = "mesh")]
     pub(crate) fn is_over(&self) -> bool {

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use quinn::Endpoint;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use x0_identity::NodeId;
 
 use super::options::QuicOptions;
@@ -117,6 +117,11 @@ impl Shared {
             }
             notified.await;
         }
+    }
+
+    /// The notification that the dialler of a peer need not wait longer.
+    pub(super) fn retry(&self, peer: NodeId) -> Arc<Notify> {
+        self.lock().peers.get(&peer).map(|peer| Arc::clone(&peer.retry)).unwrap_or_default()
     }
 
     /// Waits until the peer is connected, or until it is not.

@@ -67,6 +67,8 @@ pub(super) struct Peer {
     is_degraded: bool,
     /// Notified when the link comes or goes.
     pub(super) changed: Arc<Notify>,
+    /// Notified when the dialler need not wait longer.
+    pub(super) retry: Arc<Notify>,
 }
 
 /// The connection in use.
@@ -101,6 +103,7 @@ impl Peer {
             unreported: 0,
             is_degraded: false,
             changed: Arc::default(),
+            retry: Arc::default(),
         }
     }
 }
