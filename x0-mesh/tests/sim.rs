@@ -1,5 +1,5 @@
 //! The simulated network: the contract, determinism, and transports that break the contract on purpose.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -250,11 +250,13 @@ fn a_cut_in_one_direction_stops_that_direction() {
     assert_eq!(std::iter::from_fn(|| network.poll_output()).count(), 2, "both ends are connected");
     network.handle(Duration::ZERO, send(one, two, Lane::Datagram, b"lost")).unwrap();
     network.handle(Duration::ZERO, send(two, one, Lane::Datagram, b"received")).unwrap();
-    let received = run(&mut network, Duration::from_millis(900));
+    let received = run(&mut network, Duration::from_millis(300));
     assert!(
         matches!(&received[..], [Output::Deliver(delivery)] if delivery.payload == b"received"),
         "{received:?}"
     );
+    let silent = PeerEvent { peer: one, kind: PeerEventKind::Degraded };
+    assert_eq!(run(&mut network, Duration::from_millis(900)), [Output::Event { at: two, event: silent }]);
     // A side that receives nothing gives the connection up, and so does the other.
     let ended = run(&mut network, Duration::from_secs(2));
     assert_eq!(ended.len(), 2);
@@ -262,6 +264,79 @@ fn a_cut_in_one_direction_stops_that_direction() {
         network.handle(Duration::from_secs(2), send(two, one, Lane::Bulk, b"")),
         Err(SendError::Unreachable { peer: one })
     );
+}
+
+/// The end that hears nothing reports it before the epoch ends, and that it hears its peer again.
+#[test]
+fn a_silent_peer_is_degraded_and_comes_back() {
+    let ms = Duration::from_millis;
+    let (one, two) = (node(1), node(2));
+    // After which time the cut is healed, and what each end reports.
+    for (healed, expected) in [
+        (ms(100), [vec![], vec![]]),
+        (ms(300), [vec![], vec![PeerEventKind::Degraded, PeerEventKind::Up { epoch: 1 }]]),
+    ] {
+        let mesh = SimMesh::new(5);
+        mesh.set_silence(ms(200));
+        let mut transports = [mesh.transport(one), mesh.transport(two)];
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut events = |at: usize| {
+            let mut kinds = Vec::new();
+            while let Poll::Ready(event) = transports[at].poll_event(&mut cx) {
+                kinds.push(event.kind);
+            }
+            kinds
+        };
+        for at in [0, 1] {
+            assert_eq!(events(at), [PeerEventKind::Up { epoch: 1 }]);
+        }
+        mesh.cut(one, two);
+        let mut found = [Vec::new(), Vec::new()];
+        for step in 0..20 {
+            mesh.advance(ms(50));
+            if (step + 1) * ms(50) == healed {
+                mesh.heal();
+            }
+            for (at, found) in found.iter_mut().enumerate() {
+                found.extend(events(at));
+            }
+        }
+        assert_eq!(found, expected, "healed after {healed:?}");
+        // A report that was not taken before it is over is none, nor is one of an epoch that was not taken.
+        mesh.cut(one, two);
+        mesh.advance(ms(300));
+        mesh.heal();
+        mesh.advance(ms(100));
+        assert_eq!(events(1), []);
+        mesh.reset(one, two);
+        mesh.cut(one, two);
+        mesh.advance(ms(300));
+        let kinds = events(1);
+        assert!(
+            matches!(kinds[..], [PeerEventKind::Down { .. }, PeerEventKind::Up { epoch: 2 }]),
+            "{kinds:?}"
+        );
+        mesh.heal();
+        mesh.advance(ms(100));
+        assert_eq!(events(1), []);
+    }
+    // A peer that crashes is silent too, and its own end reports nothing.
+    let mut network = Network::new(1);
+    network.start(Duration::ZERO, one);
+    network.start(Duration::ZERO, two);
+    while network.poll_output().is_some() {}
+    network.crash(Duration::ZERO, one);
+    let mut outputs = Vec::new();
+    while let Some(due) = network.poll_timeout() {
+        network.handle(due, Input::Timeout).unwrap();
+        outputs.extend(std::iter::from_fn(|| network.poll_output()).map(|output| (due, output)));
+    }
+    let [(silent_at, Output::Event { at, event }), (_, Output::Event { event: end, .. })] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((*silent_at, *at, event.kind.clone()), (ms(375), two, PeerEventKind::Degraded));
+    assert!(matches!(end.kind, PeerEventKind::Down { .. }));
 }
 
 #[test]

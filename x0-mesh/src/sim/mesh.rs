@@ -70,6 +70,11 @@ impl SimMesh {
         self.lock().network.set_link_profile(from, to, profile);
     }
 
+    /// See [`Network::set_silence`].
+    pub fn set_silence(&self, silence: Duration) {
+        self.lock().network.set_silence(silence);
+    }
+
     /// See [`Network::cut`].
     pub fn cut(&self, from: NodeId, to: NodeId) {
         let mut inner = self.lock();

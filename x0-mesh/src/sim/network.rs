@@ -53,6 +53,8 @@ pub struct Network {
     profiles: BTreeMap<(NodeId, NodeId), LinkProfile>,
     /// How long a connection may be cut before both ends give it up.
     detection: Duration,
+    /// How long an end hears nothing before it reports that.
+    silence: Duration,
     nodes: BTreeMap<NodeId, Node>,
     /// Directions in which nothing passes.
     cuts: BTreeSet<(NodeId, NodeId)>,
@@ -78,6 +80,8 @@ struct Node {
 struct Connection {
     epoch: u64,
     is_up: bool,
+    /// Whether each end has reported that it hears nothing.
+    is_degraded: [bool; 2],
 }
 
 #[derive(Debug)]
@@ -86,6 +90,12 @@ enum Occurrence {
     /// The ends of a connection check whether it is still whole.
     Detect {
         ends: (NodeId, NodeId),
+        epoch: u64,
+    },
+    /// An end of a connection checks whether it hears its peer.
+    Listen {
+        at: NodeId,
+        peer: NodeId,
         epoch: u64,
     },
 }
@@ -157,6 +167,7 @@ impl Network {
             profile: LinkProfile::default(),
             profiles: BTreeMap::new(),
             detection: Duration::from_secs(1),
+            silence: Duration::from_millis(375),
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             connections: BTreeMap::new(),
@@ -182,6 +193,14 @@ impl Network {
     /// Sets how long a connection may be cut before its ends give it up. 1 s unless set.
     pub fn set_detection(&mut self, detection: Duration) {
         self.detection = detection;
+    }
+
+    /// Sets how long an end of a connection hears nothing before it reports [`PeerEventKind::Degraded`]. An end
+    /// that hears its peer again reports `Up` after a sixteenth of that time. 375 ms unless set: in the usual
+    /// settings of QUIC it is at most three quarters of the time after which a peer is given up, and at least
+    /// three eighths.
+    pub fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
     }
 
     /// Starts a node, for the first time or again. It is reached by every node that is up and not cut off.
@@ -231,6 +250,13 @@ impl Network {
             let Delivery { from, to, lane, .. } = travelling.delivery;
             let at = self.arrival(now, from, to, lane);
             self.enqueue(at, Occurrence::Arrive(travelling));
+        }
+        let degraded: Vec<_> =
+            self.connections.iter().filter(|(_, connection)| connection.is_degraded != [false; 2]).collect();
+        let degraded: Vec<_> =
+            degraded.into_iter().map(|(ends, connection)| (*ends, connection.epoch)).collect();
+        for (ends, epoch) in degraded {
+            self.listen(now + self.silence / 16, ends, epoch);
         }
         let broken: Vec<_> = self
             .connections
@@ -331,6 +357,7 @@ impl Network {
                         self.connect(at, ends);
                     }
                 }
+                Occurrence::Listen { at, peer, epoch } => self.judge(at, peer, epoch),
             }
         }
     }
@@ -380,8 +407,10 @@ impl Network {
 
     /// Whether both ends run and nothing is cut.
     fn stands(&self, (one, other): (NodeId, NodeId)) -> bool {
-        let runs = |node| self.nodes.get(&node).is_some_and(|node| node.is_up);
-        runs(one) && runs(other) && !self.cuts.contains(&(one, other)) && !self.cuts.contains(&(other, one))
+        self.runs(one)
+            && self.runs(other)
+            && !self.cuts.contains(&(one, other))
+            && !self.cuts.contains(&(other, one))
     }
 
     fn watch(&mut self, now: Duration, concerns: impl Fn(NodeId, NodeId) -> bool) {
@@ -392,12 +421,44 @@ impl Network {
         let watched: Vec<_> = watched.map(|(ends, connection)| (*ends, connection.epoch)).collect();
         for (ends, epoch) in watched {
             self.enqueue(now + self.detection, Occurrence::Detect { ends, epoch });
+            self.listen(now + self.silence, ends, epoch);
         }
+    }
+
+    fn listen(&mut self, due: Duration, (one, other): (NodeId, NodeId), epoch: u64) {
+        for (at, peer) in [(one, other), (other, one)] {
+            self.enqueue(due, Occurrence::Listen { at, peer, epoch });
+        }
+    }
+
+    /// Reports at one end of an epoch whether it hears the other one, if that has changed.
+    fn judge(&mut self, at: NodeId, peer: NodeId, epoch: u64) {
+        let is_silent = self.cuts.contains(&(peer, at)) || !self.runs(peer);
+        if !self.runs(at) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(&ends(at, peer)) else { return };
+        if !connection.is_up || connection.epoch != epoch {
+            return;
+        }
+        let is_degraded = &mut connection.is_degraded[usize::from(at > peer)];
+        if std::mem::replace(is_degraded, is_silent) != is_silent {
+            let kind = if is_silent { PeerEventKind::Degraded } else { PeerEventKind::Up { epoch } };
+            self.output(Output::Event { at, event: PeerEvent { peer, kind } });
+        }
+    }
+
+    fn runs(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.is_up)
     }
 
     fn connect(&mut self, now: Duration, ends: (NodeId, NodeId)) {
         let stands = self.stands(ends);
-        let connection = self.connections.entry(ends).or_insert(Connection { epoch: 0, is_up: false });
+        let connection = self.connections.entry(ends).or_insert(Connection {
+            epoch: 0,
+            is_up: false,
+            is_degraded: [false; 2],
+        });
         if connection.is_up || !stands {
             return;
         }
@@ -422,7 +483,7 @@ impl Network {
         let Some(connection) = self.connections.get_mut(&ends).filter(|connection| connection.is_up) else {
             return;
         };
-        connection.is_up = false;
+        (connection.is_up, connection.is_degraded) = (false, [false; 2]);
         let epoch = connection.epoch;
         self.held.retain(|held| self::ends(held.delivery.from, held.delivery.to) != ends);
         let (one, other) = ends;

@@ -29,11 +29,26 @@ pub(super) struct Port {
 #[derive(Debug, Default)]
 struct Epoch {
     up: Option<PeerEventKind>,
+    number: u64,
+    /// `Degraded`, or `Up` after it.
+    change: Option<PeerEventKind>,
+    /// Whether the last one of them was `Degraded`.
+    is_degraded: bool,
     lanes: BTreeMap<Lane, VecDeque<Vec<u8>>>,
     down: Option<PeerEventKind>,
 }
 
 impl Epoch {
+    /// Adds a change, which ends the last one if that was not taken: then nothing has changed for the owner.
+    /// Returns how many events wait after it, of so many before.
+    fn changed(&mut self, kind: PeerEventKind, events: usize) -> usize {
+        if self.change.take().is_some() {
+            return events - 1;
+        }
+        self.change = Some(kind);
+        events + 1
+    }
+
     fn has_messages(&self) -> bool {
         self.lanes.values().any(|lane| !lane.is_empty())
     }
@@ -52,9 +67,22 @@ impl Port {
                     self.events += usize::from(epoch.down.replace(kind).is_none());
                 }
             }
-            kind => {
+            PeerEventKind::Degraded => {
+                // An epoch whose `Up` still waits is not reported as degraded.
+                if let Some(epoch) = epochs.back_mut().filter(|epoch| epoch.up.is_none()) {
+                    epoch.is_degraded = true;
+                    self.events = epoch.changed(PeerEventKind::Degraded, self.events);
+                }
+            }
+            PeerEventKind::Up { epoch: number } => {
+                if let Some(epoch) = epochs.back_mut().filter(|epoch| epoch.number == number) {
+                    if std::mem::take(&mut epoch.is_degraded) {
+                        self.events = epoch.changed(event.kind, self.events);
+                    }
+                    return;
+                }
                 self.events += 1;
-                epochs.push_back(Epoch { up: Some(kind), ..Epoch::default() });
+                epochs.push_back(Epoch { up: Some(event.kind), number, ..Epoch::default() });
             }
         }
     }
@@ -79,6 +107,10 @@ impl Port {
                 self.events -= 1;
                 let lanes = epoch.lanes.iter().filter(|(_, queue)| !queue.is_empty());
                 self.turns.extend(lanes.map(|(lane, _)| (*peer, *lane)));
+                return Some(PeerEvent { peer: *peer, kind });
+            }
+            if let Some(kind) = epoch.change.take() {
+                self.events -= 1;
                 return Some(PeerEvent { peer: *peer, kind });
             }
             if !epoch.has_messages()
