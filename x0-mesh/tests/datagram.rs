@@ -11,7 +11,7 @@ use x0_mesh::datagram::{
     PortOptions,
 };
 use x0_mesh::liveness::LivenessState;
-use x0_mesh::router::RouterOptions;
+use x0_mesh::router::{LinkCost, RouterOptions};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -781,6 +781,88 @@ fn a_flood_reaches_each_node_once() {
     assert!(net.floods.iter().all(|(_, origin, payload)| (*origin, &payload[..]) == (node(3), b"to all")));
     let too_long = net.nodes[2].flood(net.now, &[0; 1300]);
     assert!(matches!(too_long, Err(DatagramError::TooLong { len: 1300, .. })));
+}
+
+/// A node that does not relay takes a flooded message, and does not send it on.
+#[test]
+fn a_flood_ends_at_a_node_that_does_not_relay() {
+    let mut net = Net::new(0);
+    for number in 1..=4 {
+        let relay = (number != 2).then_some(LinkCost::new(0));
+        let router = RouterOptions::new(number as u64).relay(relay);
+        net.nodes.push(Datagrams::new(node(number), DatagramOptions::new(number as u64).router(router)));
+        net.nodes[number - 1].add_port(PORT, PortOptions::new(MTU));
+    }
+    for (one, other) in [(1, 2), (2, 3), (1, 4)] {
+        net.join(one, other);
+    }
+    net.run(SECOND);
+    net.nodes[0].flood(net.now, b"to all").unwrap();
+    net.nodes[1].flood(net.now, b"of its own").unwrap();
+    net.run(200 * MS);
+    let mut reached: Vec<(usize, usize)> = net.floods.iter().map(|(at, _, p)| (*at, p.len())).collect();
+    reached.sort_unstable();
+    assert_eq!(reached, [(1, 10), (2, 6), (3, 10), (4, 6), (4, 10)]);
+}
+
+/// A message that does not fit the best link to a neighbour takes another one, and is counted where none fits.
+#[test]
+fn a_flood_that_is_too_long_for_a_link_is_counted() {
+    let short = PortId(1);
+    let mut nodes = [1, 2].map(|number| {
+        let mut node = Datagrams::new(node(number), DatagramOptions::new(number as u64));
+        node.add_port(PORT, PortOptions::new(MTU));
+        node.add_port(short, PortOptions::new(300));
+        node
+    });
+    let mut net = Net::new(3);
+    net.join(1, 2);
+    net.join(2, 3);
+    net.run(SECOND);
+    // What node 2 relays no longer fits its port, of which node 1 knows nothing.
+    net.nodes[1].handle(net.now, Input::MtuChanged { port: PORT, mtu: 600 }).unwrap();
+    net.nodes[0].flood(net.now, &[7; 1000]).unwrap();
+    net.run(200 * MS);
+    assert_eq!(net.floods.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [2]);
+    assert_eq!(net.nodes[1].stats().flood_too_long, 1);
+    // Two links to one neighbour, the short one being the better one.
+    let (mut now, material) = (SECOND, [3; FrameKeys::MATERIAL_LEN]);
+    for at in [0, 1] {
+        for (number, port) in [(1, short), (2, PORT)] {
+            let mut material = material;
+            material[0] = number;
+            let keys = FrameKeys::new(&material, at == 0);
+            let (peer, address) = (node(2 - at), address(2 - at));
+            nodes[at].handle(now, Input::Keyed { port, peer, address, keys }).unwrap();
+        }
+    }
+    let mut floods = 0;
+    while now < 2 * SECOND {
+        now += MS;
+        for at in [0, 1] {
+            nodes[at].handle(now, Input::Timeout).unwrap();
+            while let Some(output) = nodes[at].poll_output() {
+                match output {
+                    Output::Transmit { port, mut frames, .. } => {
+                        for frame in frames.items_mut() {
+                            let from = address(at + 1);
+                            nodes[1 - at].handle(now, Input::Frame { port, from, frame }).unwrap();
+                        }
+                    }
+                    Output::Flood { .. } => floods += 1,
+                    _ => {}
+                }
+            }
+        }
+        if now == SECOND + 900 * MS {
+            // The shortest link bounds a message of this node; one that is relayed is not.
+            assert!(nodes[0].flood(now, &[7; 500]).is_err());
+            nodes[0].add_port(short, PortOptions::new(1000));
+            nodes[0].handle(now, Input::MtuChanged { port: short, mtu: 1000 }).unwrap();
+            nodes[0].flood(now, &[7; 500]).unwrap();
+        }
+    }
+    assert_eq!(floods, 1);
 }
 
 #[test]

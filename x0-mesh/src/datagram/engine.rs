@@ -540,7 +540,9 @@ impl Datagrams {
 
     fn detected(&mut self, id: LinkId, output: LivenessOutput) {
         match output {
-            LivenessOutput::Probe(probe) => self.send_control(id, &[&[control::PROBE], &probe]),
+            LivenessOutput::Probe(probe) => {
+                self.send_control(id, &[&[control::PROBE], &probe]);
+            }
             LivenessOutput::Changed { state, reason } => {
                 let Some(link) = self.links.get(&id) else { return };
                 let (peer, cost, was_known) = (link.peer, self.cost(link), link.cost.is_some());
@@ -600,15 +602,19 @@ impl Datagrams {
         }
     }
 
-    fn send_control(&mut self, id: LinkId, parts: &[&[u8]]) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+    /// False if the frame does not fit the link.
+    fn send_control(&mut self, id: LinkId, parts: &[&[u8]]) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
         let (port, to) = (link.port, link.address);
-        if let Some(frame) = link.control(parts) {
+        let frame = link.control(parts);
+        let is_sent = frame.is_some();
+        if let Some(frame) = frame {
             self.outputs.control(port, to, frame);
         }
         if link.takes_renewal() {
             self.outputs.push(Output::RenewKeys { link: id });
         }
+        is_sent
     }
 
     /// Traffic was sent over a link.
@@ -652,9 +658,15 @@ impl Datagrams {
             .collect();
         links.sort_unstable();
         for (peer, _, id) in links {
-            if last.replace(peer) != Some(peer) {
-                self.send_control(id, &[&flood.encode(), payload]);
+            // The next link of a neighbour is tried if the message does not fit the first.
+            if last == Some(peer) {
+                continue;
+            }
+            if self.send_control(id, &[&flood.encode(), payload]) {
+                last = Some(peer);
                 self.sent(id);
+            } else {
+                self.stats.flood_too_long += 1;
             }
         }
     }

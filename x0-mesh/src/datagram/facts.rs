@@ -107,4 +107,6 @@ pub struct DatagramStats {
     pub floods: u64,
     /// Flooded messages that had arrived before.
     pub flood_duplicates: u64,
+    /// Times that a flooded message was longer than a link to a neighbour carries.
+    pub flood_too_long: u64,
 }

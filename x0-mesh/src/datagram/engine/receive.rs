@@ -158,7 +158,8 @@ impl Datagrams {
                 }
                 self.stats.floods += 1;
                 self.outputs.push(Output::Flood { origin: flood.origin, payload: payload.to_vec() });
-                if flood.hop_limit > 1 {
+                // A node that offers no routes carries no messages of others.
+                if flood.hop_limit > 1 && self.options.router.relay.is_some() {
                     self.spread(Flood { hop_limit: flood.hop_limit - 1, ..flood }, payload, Some(peer));
                 }
             }
