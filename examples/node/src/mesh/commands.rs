@@ -33,12 +33,14 @@ pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
     let config = ClientConfig::load(&path)?;
     let mux = Mux::new(client::transport(&config)?, MuxOptions::default());
     let mut asker = Asker::new(&mux)?;
-    let mut reports = BTreeMap::new();
+    let mut answers = Vec::new();
     for member in &config.members {
-        if let Ok(report) = tokio::time::timeout(LIMIT, asker.report(member.node)).await {
-            reports.insert(member.node, report?);
+        if let Ok(answer) = tokio::time::timeout(LIMIT, asker.report(member.node)).await {
+            answers.push((member.node, answer));
         }
     }
+    let (reports, failures) = split(answers);
+    std::io::stderr().lock().write_all(failures.as_bytes()).context("cannot write to standard error")?;
     if reports.is_empty() {
         bail!(
             "no node answered within {} s: check that the nodes run and that this client may connect",
@@ -66,6 +68,25 @@ pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
         }
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// The reports, and a line for each answer that is none: another version of the program may run on a node, and
+/// the others have answered all the same.
+fn split(
+    answers: Vec<(NodeId, Result<Option<Report>>)>,
+) -> (BTreeMap<NodeId, Option<Report>>, String) {
+    let (mut reports, mut failures) = (BTreeMap::new(), String::new());
+    for (node, answer) in answers {
+        match answer {
+            Ok(report) => {
+                reports.insert(node, report);
+            }
+            Err(error) => {
+                failures.push_str(&format!("node {node} is left out, check its version: {error:#}\n"));
+            }
+        }
+    }
+    (reports, failures)
 }
 
 fn json<R: Serialize>(rows: &[R]) -> Result<String> {
@@ -159,6 +180,16 @@ mod tests {
             backups: 1,
         });
         Report { links: Vec::new(), routes: routes.collect(), relayed_bytes: 0 }
+    }
+
+    #[test]
+    fn a_node_with_another_format_is_left_out() {
+        let broken = serde_json::from_str::<Option<Report>>("{\"links\": 7}").context("cannot parse the answer");
+        let answers = vec![(node(1), Ok(None)), (node(2), broken.map_err(Into::into)), (node(3), Ok(Some(report(&[]))))];
+        let (reports, failures) = split(answers);
+        assert_eq!(reports.keys().copied().collect::<Vec<_>>(), [node(1), node(3)]);
+        assert!(failures.contains(&node(2).to_string()) && failures.contains("cannot parse"), "{failures}");
+        assert_eq!(failures.lines().count(), 1);
     }
 
     #[test]
