@@ -30,6 +30,9 @@ use crate::control::MeshState;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection outlives an interruption of all ways that is shorter.
 const NO_ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Silence is reported after three of these pauses at the latest: before a follower holds an election, so that
+/// it waits for a leader whose path is being replaced.
+const KEEP_ALIVE: Duration = Duration::from_millis(100);
 
 /// A link of a node, and neighbours on it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -250,10 +253,14 @@ pub(crate) fn transport(
     }
     let mut mesh = Mesh::start(options).context("cannot start the mesh")?;
     let direct = udp_socket(config.listen)?;
-    let transport = QuicTransport::bind_on(quic.idle_timeout(IDLE_TIMEOUT), mesh.socket_beside(direct))?;
+    let transport = QuicTransport::bind_on(over_links(quic), mesh.socket_beside(direct))?;
     mesh.end_without_route(transport.peers(), NO_ROUTE_TIMEOUT);
     mesh.dial_with_route(transport.peers());
     Ok((transport, Some(Arc::new(NodeMesh { mesh, faults }))))
+}
+
+fn over_links(quic: QuicOptions) -> QuicOptions {
+    quic.idle_timeout(IDLE_TIMEOUT).keep_alive(KEEP_ALIVE)
 }
 
 fn open(link: &LinkConfig) -> Result<Box<dyn Link>> {
@@ -281,6 +288,23 @@ mod tests {
             LinkKind::Udp(udp) => udp,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn silence_over_links_is_reported_before_an_election() {
+        let trust_domain = x0_identity::TrustDomain::parse("example.org").unwrap();
+        let authority = x0_identity::Authority::new(trust_domain, &Default::default()).unwrap();
+        let node = NodeId::new(1).unwrap();
+        let spiffe_id = x0_identity::SpiffeId::for_node(authority.trust_domain(), node);
+        let svid = authority.issue(&spiffe_id, Duration::from_secs(60)).unwrap();
+        let identity = Identity::new(svid, authority.bundle()).unwrap();
+        let (server, client) = (identity.server_config(), identity.client_config());
+        let quic = over_links(QuicOptions::new(node, ([127, 0, 0, 1], 0).into(), server, client));
+        let election = x0_consensus::Options::new(node);
+        let shortest = election.tick * election.election_ticks;
+        // As the docs of `quic` state it; half of the timeout is left for the report on its way.
+        assert!(quic.keep_alive * 3 <= shortest * 2 / 3, "{:?}, {shortest:?}", quic.keep_alive);
+        assert!(NO_ROUTE_TIMEOUT < quic.idle_timeout);
     }
 
     #[test]
