@@ -95,6 +95,7 @@ mod io;
 mod label;
 mod length;
 mod link;
+mod links;
 mod options;
 mod outputs;
 mod protection;

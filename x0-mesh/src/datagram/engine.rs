@@ -11,6 +11,7 @@ use super::facts::{DatagramStats, LinkFacts, PathFacts};
 use super::flood::Seen;
 use super::frame::{FLOOD_OVERHEAD, Flood, control};
 use super::link::Link;
+use super::links::Links;
 use super::outputs::Outputs;
 use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
 use crate::liveness::{LivenessInput, LivenessOutput, LivenessReason, LivenessState};
@@ -100,7 +101,7 @@ pub struct Datagrams {
     ports: BTreeMap<PortId, PortOptions>,
     /// Ports with a queue: what they send is marked.
     busy: BTreeSet<PortId>,
-    links: BTreeMap<LinkId, Link>,
+    links: Links,
     by_peer: BTreeMap<(PortId, NodeId), LinkId>,
     /// Two links may have the same index.
     by_index: BTreeMap<u32, Vec<LinkId>>,
@@ -127,7 +128,7 @@ impl Datagrams {
             routes: Routes::new(Router::new(local, options.router.clone())),
             ports: BTreeMap::new(),
             busy: BTreeSet::new(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             by_peer: BTreeMap::new(),
             by_index: BTreeMap::new(),
             links_made: 0,
@@ -196,7 +197,7 @@ impl Datagrams {
     /// When [`Input::Timeout`] is due. May be in the past, and then is due at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.links.values().filter_map(Link::timeout).chain(self.routes.router().poll_timeout()).min()
+        self.links.timeout().into_iter().chain(self.routes.router().poll_timeout()).min()
     }
 
     /// The longest datagram that the current path to a destination carries, in bytes; `None` without a route.
@@ -209,7 +210,7 @@ impl Datagrams {
     #[must_use]
     pub fn port_to(&self, to: NodeId) -> Option<PortId> {
         let link = self.routes.router().route(to)?.link;
-        self.links.get(&link).map(|link| link.port)
+        self.links.get(link).map(|link| link.port)
     }
 
     /// All paths, in no particular order.
@@ -263,7 +264,7 @@ impl Datagrams {
     /// The state of a link, `None` if there is no such link.
     #[must_use]
     pub fn link_state(&self, link: LinkId) -> Option<LivenessState> {
-        self.links.get(&link).map(Link::state)
+        self.links.get(link).map(Link::state)
     }
 
     /// Counts.
@@ -299,10 +300,10 @@ impl Datagrams {
             // After 2^32 links numbers are used again, of links that ended long ago.
             self.links_made = self.links_made.wrapping_add(1);
             self.by_peer.insert((port, peer), id);
-            self.links.insert(id, Link::new(id, port, peer, address, mtu, liveness));
+            self.links.insert(Link::new(id, port, peer, address, mtu, liveness));
             id
         };
-        let Some(link) = self.links.get_mut(&id) else { return Err(HandleError::UnknownLink { link: id }) };
+        let Some(link) = self.links.get_mut(id) else { return Err(HandleError::UnknownLink { link: id }) };
         let dropped = link.add_keys(keys);
         link.address = address;
         let indices: Vec<u32> = link.indices().collect();
@@ -310,7 +311,7 @@ impl Datagrams {
             // The peer answers again.
             self.set_down(id, true);
         }
-        let Some(link) = self.links.get_mut(&id) else { return Err(HandleError::UnknownLink { link: id }) };
+        let Some(link) = self.links.get_mut(id) else { return Err(HandleError::UnknownLink { link: id }) };
         link.detection.handle(self.now, LivenessInput::Timeout);
         self.touched.push(id);
         if let Some(dropped) = dropped {
@@ -340,7 +341,7 @@ impl Datagrams {
 
     /// Notes that a link is down from now on, or not down.
     fn set_down(&mut self, id: LinkId, is_down: bool) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
         if let Some(since) = link.down_since.take() {
             self.down.remove(&(since, id));
         }
@@ -373,7 +374,7 @@ impl Datagrams {
 
     fn ended(&mut self, id: LinkId) -> Result<(), HandleError> {
         self.set_down(id, false);
-        let link = self.links.remove(&id).ok_or(HandleError::UnknownLink { link: id })?;
+        let link = self.links.remove(id).ok_or(HandleError::UnknownLink { link: id })?;
         self.by_peer.remove(&(link.port, link.peer));
         for index in link.indices() {
             self.forget_index(index, id);
@@ -411,16 +412,10 @@ impl Datagrams {
 
     fn timeout(&mut self) {
         let now = self.now;
-        let due: Vec<LinkId> = self
-            .links
-            .values()
-            .filter(|link| link.timeout().is_some_and(|at| at <= now))
-            .map(|link| link.id)
-            .collect();
-        for id in due {
-            let Some(link) = self.links.get(&id) else { continue };
+        for id in self.links.due(now) {
+            let Some(link) = self.links.get(id) else { continue };
             let interval = link.down_since.map(|since| self.interval_down(since));
-            let Some(link) = self.links.get_mut(&id) else { continue };
+            let Some(link) = self.links.get_mut(id) else { continue };
             if let Some(interval) = interval {
                 link.detection.set_interval_down(interval);
             }
@@ -428,11 +423,11 @@ impl Datagrams {
             self.touched.push(id);
             self.notify(id);
             self.ask_length(id);
-            let Some(link) = self.links.get_mut(&id) else { continue };
+            let Some(link) = self.links.get_mut(id) else { continue };
             let (peer, port, address) = (link.peer, link.port, link.address);
             let announcements = link.announcements_due(now);
             let Some(sessions) = self.routes.sessions(peer) else { continue };
-            let Some(link) = self.links.get_mut(&id) else { continue };
+            let Some(link) = self.links.get_mut(id) else { continue };
             for nodes in announcements {
                 if let Some(frame) = link.announce(now, nodes, Some(sessions)) {
                     self.outputs.control(port, address, frame);
@@ -457,14 +452,14 @@ impl Datagrams {
 
     /// Reports the cost of a link to the router if it has changed.
     fn rate(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id).filter(|link| link.cost.is_some()) else { return };
+        let Some(link) = self.links.get(id).filter(|link| link.cost.is_some()) else { return };
         let cost = self.cost(link);
         // A degraded link has a cost of its own until it recovers.
         if link.cost == Some(cost) || link.state() != LivenessState::Up {
             return;
         }
         let peer = link.peer;
-        if let Some(link) = self.links.get_mut(&id) {
+        if let Some(link) = self.links.get_mut(id) {
             link.cost = Some(cost);
         }
         // The link is up already, so it cannot be refused.
@@ -485,7 +480,7 @@ impl Datagrams {
 
     /// Reports to the router, and to the driver, what a change of the lengths of a link means.
     fn examine(&mut self, id: LinkId, change: impl FnOnce(&mut Link)) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
         let before = (link.lengths.limit(), link.state());
         change(link);
         let (limit, state) = (link.lengths.limit(), link.state());
@@ -493,8 +488,8 @@ impl Datagrams {
             return;
         }
         let peer = link.peer;
-        let Some(cost) = self.links.get(&id).map(|link| self.cost(link)) else { return };
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(cost) = self.links.get(id).map(|link| self.cost(link)) else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
         link.cost = Some(cost);
         let is_degraded = state == LivenessState::Degraded;
         let input = if state == before.1 || is_degraded {
@@ -521,7 +516,7 @@ impl Datagrams {
         while core::mem::take(&mut is_busy) {
             let mut touched = core::mem::take(&mut self.touched);
             for id in touched.drain(..) {
-                while let Some(output) = self.links.get_mut(&id).and_then(|link| link.detection.poll_output())
+                while let Some(output) = self.links.get_mut(id).and_then(|link| link.detection.poll_output())
                 {
                     is_busy = true;
                     self.detected(id, output);
@@ -536,6 +531,7 @@ impl Datagrams {
                 self.routed(output);
             }
         }
+        self.links.refresh();
     }
 
     fn detected(&mut self, id: LinkId, output: LivenessOutput) {
@@ -544,12 +540,12 @@ impl Datagrams {
                 self.send_control(id, &[&[control::PROBE], &probe]);
             }
             LivenessOutput::Changed { state, reason } => {
-                let Some(link) = self.links.get(&id) else { return };
+                let Some(link) = self.links.get(id) else { return };
                 let (peer, cost, was_known) = (link.peer, self.cost(link), link.cost.is_some());
                 let now = self.now;
                 self.set_down(id, state == LivenessState::Down);
                 let (mut state, mut reason) = (state, reason);
-                if let Some(link) = self.links.get_mut(&id) {
+                if let Some(link) = self.links.get_mut(id) {
                     match state {
                         LivenessState::Down => link.lengths.link_down(),
                         _ => link.lengths.link_up(now),
@@ -584,7 +580,7 @@ impl Datagrams {
     /// Notifies a neighbour of the address that its frames come from, if that is due.
     fn notify(&mut self, id: LinkId) {
         let now = self.now;
-        if let Some(address) = self.links.get_mut(&id).and_then(|link| link.takes_notification(now)) {
+        if let Some(address) = self.links.get_mut(id).and_then(|link| link.takes_notification(now)) {
             self.send_control(id, &[&[control::ADDRESS], &encode_address(address)]);
         }
     }
@@ -604,7 +600,7 @@ impl Datagrams {
 
     /// False if the frame does not fit the link.
     fn send_control(&mut self, id: LinkId, parts: &[&[u8]]) -> bool {
-        let Some(link) = self.links.get_mut(&id) else { return false };
+        let Some(link) = self.links.get_mut(id) else { return false };
         let (port, to) = (link.port, link.address);
         let frame = link.control(parts);
         let is_sent = frame.is_some();
@@ -619,7 +615,7 @@ impl Datagrams {
 
     /// Traffic was sent over a link.
     fn sent(&mut self, id: LinkId) {
-        let link = self.links.get_mut(&id);
+        let link = self.links.get_mut(id);
         if link.is_some_and(|link| link.detection.handle(self.now, LivenessInput::Sent)) {
             self.touched.push(id);
         }

@@ -48,6 +48,8 @@ pub(super) struct Link {
     notified: Option<(SocketAddr, Duration)>,
     /// Since when the link is down, or has the keys of a new connection and is not up yet.
     pub(super) down_since: Option<Duration>,
+    /// Its timeout, as [`Links`](super::links::Links) knows it.
+    pub(super) due: Option<Duration>,
     /// As the router knows it; `None` while it is down.
     pub(super) cost: Option<LinkCost>,
     /// The longest frame of the port, and of the path to the neighbour.
@@ -91,6 +93,7 @@ impl Link {
             seen_as: None,
             notified: None,
             down_since: None,
+            due: None,
             cost: None,
             lengths: Lengths::new(frame_len_max),
             waiting: VecDeque::new(),

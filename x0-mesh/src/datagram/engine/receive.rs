@@ -71,7 +71,7 @@ impl Datagrams {
         (first, index, low): (u8, u32, u32),
         frame: &'a mut [u8],
     ) -> Result<(usize, &'a [u8]), Refused> {
-        let peer = self.links.get(&id).filter(|link| link.port == port).ok_or(Refused::Forged)?.peer;
+        let peer = self.links.get(id).filter(|link| link.port == port).ok_or(Refused::Forged)?.peer;
         let sessions = match first {
             kind::CONTROL => None,
             // The sender's comes first.
@@ -79,7 +79,7 @@ impl Datagrams {
                 self.routes.sessions(peer).map(|(local, remote)| (remote, local)).ok_or(Refused::Forged)?,
             ),
         };
-        let link = self.links.get_mut(&id).ok_or(Refused::Forged)?;
+        let link = self.links.get_mut(id).ok_or(Refused::Forged)?;
         let set =
             link.key_sets().iter().position(|set| set.protection.index() == index).ok_or(Refused::Forged)?;
         let protection = &mut link.key_sets()[set].protection;
@@ -107,7 +107,7 @@ impl Datagrams {
     fn control(&mut self, id: LinkId, set: usize, plain: &[u8]) -> Option<()> {
         let now = self.now;
         let ([kind], content) = plain.split_first_chunk::<1>()?;
-        let link = self.links.get_mut(&id)?;
+        let link = self.links.get_mut(id)?;
         let peer = link.peer;
         if *kind == control::ADDRESS {
             // Sent by the clock, and therefore no traffic that both ends should be attentive for.
@@ -169,7 +169,7 @@ impl Datagrams {
     }
 
     fn datagram(&mut self, id: LinkId, is_long: bool, set: usize, plain: &[u8]) -> Option<()> {
-        let link = self.links.get_mut(&id)?;
+        let link = self.links.get_mut(id)?;
         let peer = link.peer;
         if link.detection.handle(self.now, LivenessInput::Received) {
             self.touched.push(id);

@@ -115,7 +115,7 @@ impl Datagrams {
         sessions: (u32, u32),
     ) -> Result<(), Drop> {
         let now = self.now;
-        let link = self.links.get_mut(&id).ok_or(Drop::NoRoute)?;
+        let link = self.links.get_mut(id).ok_or(Drop::NoRoute)?;
         let (port, to) = (link.port, link.address);
         let ecn = if self.busy.contains(&port) { header.ecn.behind_queue() } else { header.ecn };
         let header = Header { ecn, ..header };
@@ -141,7 +141,7 @@ impl Datagrams {
 
     /// Sends what waited for a label of a link. What still has none waits again.
     pub(super) fn send_waiting(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
         let peer = link.peer;
         let waiting = link.take_waiting();
         let Some(sessions) = self.routes.sessions(peer) else { return };
