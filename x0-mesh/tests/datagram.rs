@@ -753,6 +753,43 @@ fn a_new_neighbour_replaces_the_link_that_is_down_for_longest() {
     assert_eq!(peers(&net), [2, 11, 12]);
 }
 
+/// A link for which the router has no room is no path, and becomes one when there is room.
+#[test]
+fn a_neighbour_beyond_the_limit_of_the_router_follows_one_that_is_gone() {
+    let limited = |options: DatagramOptions| {
+        let router = RouterOptions::new(options.router.seed).limits(100, 1);
+        options.router(router)
+    };
+    for is_ended in [false, true] {
+        let mut net = Net::with(4, limited);
+        for other in 2..=4 {
+            net.join(1, other);
+            net.run(SECOND);
+        }
+        let mtus = |net: &Net| [2, 3, 4].map(|number| net.nodes[0].mtu(node(number)).is_some());
+        assert_eq!(mtus(&net), [true, false, false]);
+        assert!(net.nodes[0].links().all(|link| link.state == LivenessState::Up));
+        // The link that is refused carries no flooded message either.
+        net.nodes[0].flood(net.now, b"x").unwrap();
+        net.run(50 * MS);
+        assert_eq!(net.floods.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [2]);
+        // One that is lost meanwhile is not offered later.
+        net.cut(1, 3, true);
+        net.run(2 * SECOND);
+        if is_ended {
+            let link = net.nodes[0].link(PORT, node(2)).unwrap();
+            net.nodes[0].handle(net.now, Input::Ended { link }).unwrap();
+        } else {
+            net.cut(1, 2, true);
+        }
+        net.run(2 * SECOND);
+        assert_eq!(mtus(&net), [false, false, true], "ended: {is_ended}");
+        net.send(1, 4, b"x").unwrap();
+        net.run(50 * MS);
+        assert_eq!(net.datagrams.len(), 1);
+    }
+}
+
 #[test]
 fn what_cannot_be_a_link_is_refused() {
     let mut net = Net::with(2, |options| options.links_max(1));

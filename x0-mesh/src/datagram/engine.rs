@@ -108,6 +108,8 @@ pub struct Datagrams {
     links_made: u32,
     /// Links that are down, the one that is down for longest first.
     down: BTreeSet<(Duration, LinkId)>,
+    /// Links that are up, and for which the router has no room.
+    refused: BTreeSet<LinkId>,
     /// Links whose detection may have outputs.
     touched: Vec<LinkId>,
     outputs: Outputs,
@@ -133,6 +135,7 @@ impl Datagrams {
             by_index: BTreeMap::new(),
             links_made: 0,
             down: BTreeSet::new(),
+            refused: BTreeSet::new(),
             touched: Vec::new(),
             outputs: Outputs::default(),
             is_late: false,
@@ -379,9 +382,9 @@ impl Datagrams {
         for index in link.indices() {
             self.forget_index(index, id);
         }
+        self.refused.remove(&id);
         if link.cost.is_some() {
-            // Known to the router, so it cannot refuse.
-            let _ = self.routes.change().handle(self.now, router::Input::LinkDown { link: id });
+            self.unlinked(id);
         }
         let (peer, state) = (link.peer, LivenessState::Down);
         self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: None });
@@ -541,7 +544,7 @@ impl Datagrams {
             }
             LivenessOutput::Changed { state, reason } => {
                 let Some(link) = self.links.get(id) else { return };
-                let (peer, cost, was_known) = (link.peer, self.cost(link), link.cost.is_some());
+                let (peer, was_known) = (link.peer, link.cost.is_some());
                 let now = self.now;
                 self.set_down(id, state == LivenessState::Down);
                 let (mut state, mut reason) = (state, reason);
@@ -555,25 +558,58 @@ impl Datagrams {
                         (state, reason) = (LivenessState::Degraded, LivenessReason::LongFramesLost);
                     }
                     link.reason = Some(reason);
-                    link.cost = (state != LivenessState::Down).then_some(cost);
                 }
-                let up = router::Input::LinkUp { link: id, peer, cost };
-                // What the router refuses, such as one neighbour too many, is a link that it does not use.
-                let _ = match state {
-                    LivenessState::Up => self.routes.change().handle(now, up),
+                match state {
+                    LivenessState::Up => self.offer(id),
                     LivenessState::Degraded => {
                         if !was_known {
-                            let _ = self.routes.change().handle(now, up);
+                            self.offer(id);
                         }
-                        self.routes.change().handle(now, router::Input::LinkDegraded { link: id })
+                        // Without effect on a link that the router has refused.
+                        let _ = self.routes.change().handle(now, router::Input::LinkDegraded { link: id });
                     }
-                    LivenessState::Down => {
-                        self.routes.change().handle(now, router::Input::LinkDown { link: id })
-                    }
-                };
+                    LivenessState::Down => self.withdraw(id),
+                }
                 self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
                 self.notify(id);
             }
+        }
+    }
+
+    /// Hands a link to the router. One neighbour too many is refused: the link waits until there is room.
+    fn offer(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(id) else { return };
+        let (peer, cost) = (link.peer, self.cost(link));
+        let up = router::Input::LinkUp { link: id, peer, cost };
+        let is_taken = self.routes.change().handle(self.now, up).is_ok();
+        if let Some(link) = self.links.get_mut(id) {
+            link.cost = is_taken.then_some(cost);
+        }
+        if is_taken {
+            self.refused.remove(&id);
+        } else {
+            self.refused.insert(id);
+        }
+    }
+
+    /// Takes a link from the router, and offers those that it had no room for.
+    fn withdraw(&mut self, id: LinkId) {
+        self.refused.remove(&id);
+        if self.links.get_mut(id).and_then(|link| link.cost.take()).is_some() {
+            self.unlinked(id);
+        }
+    }
+
+    /// A link that the router has taken is gone.
+    fn unlinked(&mut self, id: LinkId) {
+        // Known to the router, so it cannot refuse.
+        let _ = self.routes.change().handle(self.now, router::Input::LinkDown { link: id });
+        for id in core::mem::take(&mut self.refused) {
+            self.offer(id);
+            if self.links.get(id).is_some_and(|link| link.state() == LivenessState::Degraded) {
+                let _ = self.routes.change().handle(self.now, router::Input::LinkDegraded { link: id });
+            }
+            self.notify(id);
         }
     }
 
