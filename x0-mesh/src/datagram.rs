@@ -100,6 +100,7 @@ mod options;
 mod outputs;
 mod protection;
 mod replay;
+mod silence;
 
 pub use batch::Batch;
 pub use ecn::Ecn;

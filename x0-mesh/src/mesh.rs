@@ -64,6 +64,7 @@ mod beside;
 mod core;
 mod discover;
 mod error;
+mod findings;
 mod handshake;
 mod hints;
 mod no_route;
@@ -78,5 +79,6 @@ mod traverse;
 
 pub use address::{address, node_at};
 pub use error::StartError;
+pub use findings::Finding;
 pub use node::Mesh;
 pub use options::{MeshOptions, MeshPort};

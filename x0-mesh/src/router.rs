@@ -38,7 +38,8 @@
 //! Tables and messages are bounded by [`RouterOptions`]. A destination without route is remembered until no
 //! neighbour holds a route through this node and [`RouterOptions::hold_down`] is over. A member that
 //! advertises false distances can attract packets and drop them, and can fill tables up to their bound; it
-//! cannot make honest nodes loop. [`Report`] names what gives it away.
+//! cannot make honest nodes loop. [`Report`] names what gives it away: a forged sequence number, and the
+//! silence of a destination behind it.
 //!
 //! # Glossary
 //! - *Destination*: a node that packets can be sent to.

@@ -11,7 +11,7 @@ use x0_mesh::datagram::{
     PortOptions,
 };
 use x0_mesh::liveness::LivenessState;
-use x0_mesh::router::{LinkCost, RouterOptions};
+use x0_mesh::router::{LinkCost, Report, RouterOptions};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +43,9 @@ struct Net {
     sent_to: BTreeMap<usize, u64>,
     /// No frame passes from the first to the second.
     cut: BTreeMap<(usize, usize), bool>,
+    /// Only control frames pass from the first to the second.
+    swallowed: Option<(usize, usize)>,
+    reports: Vec<(Duration, usize, Report)>,
     /// No longer frame passes from the first to the second.
     short: BTreeMap<(usize, usize), usize>,
     /// The frame with this number, from 0, from the first to the second is kept instead of being sent.
@@ -78,6 +81,8 @@ impl Net {
             sent: 0,
             sent_to: BTreeMap::new(),
             cut: BTreeMap::new(),
+            swallowed: None,
+            reports: Vec::new(),
             short: BTreeMap::new(),
             watched: None,
             caught: None,
@@ -152,6 +157,7 @@ impl Net {
                         let payloads = payloads.items().map(<[u8]>::to_vec);
                         self.datagrams.extend(payloads.map(|payload| (self.now, number, source, payload)));
                     }
+                    Output::Report(report) => self.reports.push((self.now, number, report)),
                     Output::Flood { origin, payload } => self.floods.push((number, origin, payload)),
                     Output::LinkChanged { reason: None, .. } => self.ended += 1,
                     _ => {}
@@ -171,6 +177,10 @@ impl Net {
                 return;
             };
             *left = next;
+        }
+        // See the wire format.
+        if self.swallowed == Some((from, to)) && frame[0] != 0x10 {
+            return;
         }
         let is_short = self.short.get(&(from, to)).is_some_and(|len| frame.len() > *len);
         // Knuth's MMIX; the upper bits are the better ones.
@@ -751,6 +761,45 @@ fn a_new_neighbour_replaces_the_link_that_is_down_for_longest() {
     assert_eq!((add(&mut net, 11), add(&mut net, 12)), (Ok(()), Ok(())));
     assert_eq!(add(&mut net, 13), full(13));
     assert_eq!(peers(&net), [2, 11, 12]);
+}
+
+/// A relay that drops datagrams keeps its links and routes. The silence of the destination shows it, once.
+#[test]
+fn a_black_hole_is_reported() {
+    let mut net = Net::line(3);
+    let talk = |net: &mut Net, both: bool| {
+        for _ in 0..100 {
+            net.send(1, 3, b"question").unwrap();
+            net.send(1, 2, b"to a neighbour that does not answer").unwrap();
+            if both {
+                net.send(3, 1, b"answer").unwrap();
+            }
+            net.run(50 * MS);
+        }
+    };
+    talk(&mut net, true);
+    assert_eq!(net.reports, []);
+    net.swallowed = Some((2, 3));
+    let begin = net.now;
+    talk(&mut net, false);
+    talk(&mut net, false);
+    let [(at, 1, Report::NoAnswer { destination, next, silence })] = net.reports[..] else {
+        panic!("{:?}", net.reports)
+    };
+    assert_eq!((destination, next), (node(3), node(2)));
+    assert!((3 * SECOND..4 * SECOND).contains(&silence) && at <= begin + 4 * SECOND, "{silence:?}");
+    assert_eq!(net.nodes[0].stats().unanswered, 1);
+    // An answer ends it.
+    net.swallowed = None;
+    talk(&mut net, true);
+    net.swallowed = Some((3, 2));
+    talk(&mut net, true);
+    let reports: Vec<usize> = net.reports.iter().map(|(_, at, _)| *at).collect();
+    assert_eq!(reports, [1, 1]);
+    // Both ends notice what is dropped in between.
+    net.swallowed = Some((2, 3));
+    talk(&mut net, true);
+    assert_eq!(net.reports.last().map(|(_, at, _)| *at), Some(3));
 }
 
 /// A link for which the router has no room is no path, and becomes one when there is room.

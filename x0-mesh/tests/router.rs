@@ -434,6 +434,7 @@ fn forged_sequence_numbers_do_not_use_up_those_of_a_node() {
         let is_forged =
             |report: &Report| matches!(report, Report::ForgedSeqno { seqno, .. } if *seqno == old);
         assert_eq!(net.reports.iter().any(is_forged), !is_taken, "{:?}", net.reports);
+        assert_eq!(net.routers[0].stats().forged_seqnos > 0, !is_taken);
         if !is_taken {
             assert!(own < 100, "{own}");
         }

@@ -13,6 +13,7 @@ use super::frame::{FLOOD_OVERHEAD, Flood, control};
 use super::link::Link;
 use super::links::Links;
 use super::outputs::Outputs;
+use super::silence::Silence;
 use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
 use crate::liveness::{LivenessInput, LivenessOutput, LivenessReason, LivenessState};
 use crate::random::SplitMix64;
@@ -115,6 +116,7 @@ pub struct Datagrams {
     outputs: Outputs,
     /// The frames that are being taken have waited: what they carry is marked.
     is_late: bool,
+    silence: Silence,
     seen: Seen,
     random: SplitMix64,
     stats: DatagramStats,
@@ -139,6 +141,7 @@ impl Datagrams {
             touched: Vec::new(),
             outputs: Outputs::default(),
             is_late: false,
+            silence: Silence::default(),
             seen: Seen::default(),
             random: SplitMix64::new(options.router.seed.rotate_left(31) ^ local.get()),
             stats: DatagramStats::default(),

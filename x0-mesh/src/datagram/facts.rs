@@ -103,6 +103,8 @@ pub struct DatagramStats {
     pub replayed: u64,
     /// Authentic frames that break the format.
     pub malformed: u64,
+    /// Times that a destination did not answer, see [`Report::NoAnswer`](crate::router::Report::NoAnswer).
+    pub unanswered: u64,
     /// Flooded messages that arrived for the first time.
     pub floods: u64,
     /// Flooded messages that had arrived before.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use x0_identity::NodeId;
 
 use super::address::address;
+use super::findings::Findings;
 use super::packets::Packets;
 use super::port_socket::PortSocket;
 use super::senders::{Sender, Senders};
@@ -136,6 +137,7 @@ pub(super) struct Core {
     pub(super) traversal: Option<TraversalStats>,
     /// Nodes that this node has sent to over a relay since the last look.
     pub(super) relayed: BTreeSet<NodeId>,
+    pub(super) findings: Findings,
     pub(super) floods: VecDeque<(NodeId, Vec<u8>)>,
     pub(super) flood_waker: Option<Waker>,
     /// The driver's task, and when it wakes up by itself.
@@ -162,6 +164,7 @@ impl Core {
             messages: VecDeque::new(),
             traversal: None,
             relayed: BTreeSet::new(),
+            findings: Findings::default(),
             floods: VecDeque::new(),
             flood_waker: None,
             waker: None,
@@ -322,8 +325,7 @@ impl Core {
                         }
                     });
                 }
-                // Findings are counted by the router.
-                Output::Report(_) => {}
+                Output::Report(report) => self.findings.add(now, report),
             }
         }
     }

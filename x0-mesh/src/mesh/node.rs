@@ -25,7 +25,7 @@ use super::port_socket::PortSocket;
 use super::redial::redial_always;
 use super::socket::MeshSocket;
 use super::traverse::traverse_always;
-use super::{MeshOptions, StartError};
+use super::{Finding, MeshOptions, StartError};
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
 use crate::discovery::Discovery;
 use crate::quic::PeerBook;
@@ -216,6 +216,14 @@ impl Mesh {
     #[must_use]
     pub fn paths(&self) -> Vec<PathFacts> {
         self.shared.lock().engine.paths().collect()
+    }
+
+    /// What was found about the network since the start, the newest last: at most 64 findings, each with a
+    /// different subject.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        let now = self.shared.now();
+        self.shared.lock().findings.list(now)
     }
 
     /// Counts since the start.

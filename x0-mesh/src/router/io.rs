@@ -1,6 +1,7 @@
 //! Inputs, outputs and snapshots of a router.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use x0_identity::NodeId;
 
@@ -89,6 +90,23 @@ pub enum Report {
         seqno: u32,
         /// The sequence number of this node at that time.
         own: u32,
+    },
+    /// Nothing has arrived from a destination while datagrams were sent to it over a relay whose link is up: a
+    /// member on the way drops them, such as one that advertises false metrics, or the destination does not
+    /// answer. Detected by [`datagram`](crate::datagram), once until something arrives or the next hop changes.
+    /// A source is what neighbours state: a member that also forges datagrams of the destination is not
+    /// detected.
+    #[error(
+        "nothing has arrived from {destination} for {} ms while datagrams were sent to it over {next}: a node on the way drops them, or it does not answer; check both",
+        silence.as_millis()
+    )]
+    NoAnswer {
+        /// The destination.
+        destination: NodeId,
+        /// The next hop.
+        next: NodeId,
+        /// The time since the first of the datagrams.
+        silence: Duration,
     },
     /// A destination was ignored because the table is full. Reported once for each neighbour and session.
     #[error(
@@ -221,6 +239,8 @@ pub struct RouterStats {
     pub refused_messages: u64,
     /// Destinations that were ignored because the table was full.
     pub ignored_destinations: u64,
+    /// Times that [`Report::ForgedSeqno`] was found.
+    pub forged_seqnos: u64,
     /// Times that the last feasible next hop of a destination was lost.
     pub starvations: u64,
     /// Times that the next hop of a destination changed, its first and its loss among them.

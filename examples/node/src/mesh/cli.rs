@@ -25,6 +25,8 @@ pub(crate) enum MeshCommand {
     Routes,
     /// Print the links of each node: state, round-trip time, share of frames that arrive, bytes
     Links,
+    /// Print what each node has found about the network: forged routes, destinations that do not answer
+    Findings,
     /// Print the way to a node, hop by hop
     Trace {
         /// The destination: its number, or its id in 16 hexadecimal digits

@@ -1,4 +1,4 @@
-//! `x0-node mesh routes|links|trace`.
+//! `x0-node mesh routes|links|findings|trace`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,7 +10,7 @@ use x0_identity::NodeId;
 use x0_mesh::{Mux, MuxOptions};
 
 use super::cli::{MeshArgs, MeshCommand};
-use super::rows::{LinkRow, Report, RouteRow};
+use super::rows::{FindingRow, LinkRow, Report, RouteRow};
 use super::service::Asker;
 use crate::client;
 use crate::config::ClientConfig;
@@ -61,6 +61,10 @@ pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
             let rows: Vec<Of<'_, RouteRow>> = rows(&reports, |report| &report.routes);
             if args.json { json(&rows)? } else { routes(&rows) }
         }
+        MeshCommand::Findings => {
+            let rows: Vec<Of<'_, FindingRow>> = rows(&reports, |report| &report.findings);
+            if args.json { json(&rows)? } else { findings(&rows) }
+        }
         MeshCommand::Trace { node, from } => {
             let from = from.unwrap_or(config.members[0].node);
             let rows = trace(&reports, from, node)?;
@@ -72,9 +76,7 @@ pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
 
 /// The reports, and a line for each answer that is none: another version of the program may run on a node, and
 /// the others have answered all the same.
-fn split(
-    answers: Vec<(NodeId, Result<Option<Report>>)>,
-) -> (BTreeMap<NodeId, Option<Report>>, String) {
+fn split(answers: Vec<(NodeId, Result<Option<Report>>)>) -> (BTreeMap<NodeId, Option<Report>>, String) {
     let (mut reports, mut failures) = (BTreeMap::new(), String::new());
     for (node, answer) in answers {
         match answer {
@@ -146,6 +148,14 @@ fn links(rows: &[Of<'_, LinkRow>]) -> String {
     text
 }
 
+fn findings(rows: &[Of<'_, FindingRow>]) -> String {
+    let mut text = format!("{:<16}  {:>6}  {:>9}  {}\n", "node", "count", "s ago", "finding");
+    for Of { node, row } in rows {
+        text.push_str(&format!("{node:<16}  {:>6}  {:>9}  {}\n", row.count, row.age_s, row.finding));
+    }
+    text
+}
+
 fn routes(rows: &[Of<'_, RouteRow>]) -> String {
     let mut text = format!(
         "{:<16}  {:<16}  {:<16}  {:<6}  {:>6}  {:>5}  {:>5}  {:>7}  {:>6}\n",
@@ -179,17 +189,29 @@ mod tests {
             mtu: 1200,
             backups: 1,
         });
-        Report { links: Vec::new(), routes: routes.collect(), relayed_bytes: 0 }
+        Report { links: Vec::new(), routes: routes.collect(), relayed_bytes: 0, findings: Vec::new() }
     }
 
     #[test]
     fn a_node_with_another_format_is_left_out() {
-        let broken = serde_json::from_str::<Option<Report>>("{\"links\": 7}").context("cannot parse the answer");
-        let answers = vec![(node(1), Ok(None)), (node(2), broken.map_err(Into::into)), (node(3), Ok(Some(report(&[]))))];
+        let broken =
+            serde_json::from_str::<Option<Report>>("{\"links\": 7}").context("cannot parse the answer");
+        let answers = vec![(node(1), Ok(None)), (node(2), broken), (node(3), Ok(Some(report(&[]))))];
         let (reports, failures) = split(answers);
         assert_eq!(reports.keys().copied().collect::<Vec<_>>(), [node(1), node(3)]);
         assert!(failures.contains(&node(2).to_string()) && failures.contains("cannot parse"), "{failures}");
         assert_eq!(failures.lines().count(), 1);
+    }
+
+    #[test]
+    fn findings_are_a_table_and_may_be_absent() {
+        let old: Report = serde_json::from_str("{\"links\":[],\"routes\":[],\"relayed_bytes\":7}").unwrap();
+        assert_eq!((old.relayed_bytes, old.findings.len()), (7, 0));
+        let row = FindingRow { finding: "a member forges routes".into(), count: 3, age_s: 12 };
+        let text = findings(&[Of { node: node(2).to_string(), row: &row }]);
+        let last: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last[1..4], ["3", "12", "a"]);
+        assert_eq!(text.lines().count(), 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use x0_mesh::datagram::{LinkFacts, PathFacts};
 use x0_mesh::liveness::LivenessState;
-use x0_mesh::mesh::Mesh;
+use x0_mesh::mesh::{Finding, Mesh};
 use x0_mesh::router::RouteKind;
 
 /// What a node reports of its mesh.
@@ -13,6 +13,19 @@ pub(super) struct Report {
     pub(super) routes: Vec<RouteRow>,
     /// Bytes of datagrams of other nodes that this node sent on.
     pub(super) relayed_bytes: u64,
+    /// Absent in the reports of older programs.
+    #[serde(default)]
+    pub(super) findings: Vec<FindingRow>,
+}
+
+/// What a node has found about the network: forged routes, destinations that do not answer, a full table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FindingRow {
+    pub(super) finding: String,
+    /// How often it was found.
+    pub(super) count: u64,
+    /// The time since it was found last.
+    pub(super) age_s: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,7 +65,16 @@ impl Report {
             links: mesh.links().iter().map(link).collect(),
             routes,
             relayed_bytes: mesh.stats().relayed_bytes,
+            findings: mesh.findings().iter().map(finding).collect(),
         }
+    }
+}
+
+fn finding(finding: &Finding) -> FindingRow {
+    FindingRow {
+        finding: finding.report.to_string(),
+        count: finding.count,
+        age_s: finding.last_age.as_secs(),
     }
 }
 

@@ -204,6 +204,7 @@ impl Datagrams {
         let (destination, source) = nodes;
         let ecn = if self.is_late { header.ecn.behind_queue() } else { header.ecn };
         if destination == self.local {
+            self.silence.heard(source);
             if header.is_message {
                 self.outputs.push(Output::Message { source, payload: payload.to_vec() });
             } else {

@@ -66,7 +66,8 @@ impl Datagrams {
             return Err(DatagramError::ToSelf { to });
         }
         let len = payload_len.min(payloads.len());
-        let mtu = self.mtu(to).ok_or(DatagramError::NoRoute { to })?;
+        let route = self.routes.router().route(to).ok_or(DatagramError::NoRoute { to })?;
+        let mtu = usize::from(route.mtu);
         if len > mtu {
             return Err(DatagramError::TooLong { len, mtu });
         }
@@ -85,6 +86,14 @@ impl Datagrams {
             self.stats.sent += 1;
         }
         self.outputs.expected = 1;
+        // A neighbour that does not answer has a link that is down.
+        if result.is_ok()
+            && route.next != to
+            && let Some(report) = self.silence.sent(self.now, to, route.next)
+        {
+            self.stats.unanswered += 1;
+            self.outputs.push(Output::Report(report));
+        }
         self.settle();
         result.map_err(|dropped| match dropped {
             Drop::NoRoute => DatagramError::NoRoute { to },

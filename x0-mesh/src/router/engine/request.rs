@@ -167,6 +167,7 @@ impl Router {
             return;
         }
         if !self.is_young() || seqno >= SEQNO_CATCH_UP_MAX {
+            self.stats.forged_seqnos += 1;
             let report = Report::ForgedSeqno { neighbour, seqno, own: self.seqno };
             self.outputs.push_back(Output::Report(report));
         }
