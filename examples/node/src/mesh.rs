@@ -236,7 +236,8 @@ pub(crate) fn transport(
             faults.push(handle);
             MeshPort::new(opened)
         } else {
-            MeshPort::new(opened)
+            let link = link.clone();
+            MeshPort::new(opened).reopen(move || Ok(open(&link)?))
         };
         let mut port = port.metric(metric);
         if let LinkKind::Udp(udp) = &link.kind {

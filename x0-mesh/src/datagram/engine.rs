@@ -185,6 +185,7 @@ impl Datagrams {
                 Ok(())
             }
             Input::MtuChanged { port, mtu } => self.mtu_changed(port, mtu),
+            Input::AddressChanged { port } => self.address_changed(port),
             Input::PortBusy { port, is_busy } => self.port_busy(port, is_busy),
             Input::Timeout => {
                 self.timeout();
@@ -400,6 +401,19 @@ impl Datagrams {
             self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
         for id in ids {
             self.examine(id, |link| link.lengths.set_max(mtu));
+        }
+        Ok(())
+    }
+
+    fn address_changed(&mut self, port: PortId) -> Result<(), HandleError> {
+        if !self.ports.contains_key(&port) {
+            return Err(HandleError::UnknownPort { port });
+        }
+        let ids: Vec<LinkId> =
+            self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
+        for id in ids {
+            // An idle link asks its neighbour as if there were traffic; an active one sends within 25 ms.
+            self.sent(id);
         }
         Ok(())
     }

@@ -73,6 +73,11 @@ pub enum Input<'a> {
         /// In bytes.
         mtu: usize,
     },
+    /// A port has another address of its own: its neighbours learn it from the next frame, which is sent soon.
+    AddressChanged {
+        /// The port.
+        port: PortId,
+    },
     /// Frames wait for a port, or do no longer. Datagrams that leave over a busy port become
     /// [`Ecn::Congested`], so that their senders slow down.
     PortBusy {

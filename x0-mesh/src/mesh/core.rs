@@ -11,12 +11,12 @@ use x0_identity::NodeId;
 use super::address::address;
 use super::findings::Findings;
 use super::packets::Packets;
-use super::port_socket::PortSocket;
+use super::port::{Port, PortFacts};
 use super::senders::{Sender, Senders};
 use crate::datagram::{
     Batch, DatagramError, Datagrams, Ecn, FrameKeys, HandleError, Input, LinkFacts, Output, PortId, is_frame,
 };
-use crate::link::{Link, LinkEvent, ReceivedFrames};
+use crate::link::{LinkEvent, ReceivedFrames};
 use crate::liveness::LivenessState;
 use crate::router::LinkId;
 use crate::trace;
@@ -25,11 +25,6 @@ use crate::traversal::TraversalStats;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of frames that wait for one busy port. Above it the sockets of this node take no packets for it, so
-/// that they wait in QUIC, in the order of their lanes, and frames that leave over the port are marked.
-const OUTGOING_LEN_BUSY: usize = 128 << 10;
-/// Above it frames are lost: those that this node relays.
-const OUTGOING_LEN_MAX: usize = 1 << 20;
 /// A port from which so many frames were received without a pause, for so long, has a queue that lasts.
 /// Datagrams are marked then, so that senders slow down long before frames are lost, and ordered messages do
 /// not wait behind a transfer. The count excuses a process that was not scheduled, the time a fast burst.
@@ -48,68 +43,6 @@ const KEPT_DESTINATIONS_MAX: usize = 256;
 const MESSAGES_MAX: usize = 64;
 /// Flooded messages that wait to be taken.
 const FLOODS_MAX: usize = 1024;
-
-pub(super) struct Port {
-    pub(super) link: Box<dyn Link>,
-    outgoing: VecDeque<Outgoing>,
-    /// The bytes of all of them.
-    outgoing_len: usize,
-    pub(super) socket: Arc<PortSocket>,
-    /// Since when there were always more frames to receive, and how many were.
-    busy: Option<(Duration, usize)>,
-    /// Whether the engine takes the port for busy.
-    is_congested: bool,
-    is_over: bool,
-}
-
-/// Frames to a neighbour, or one packet of QUIC.
-struct Outgoing {
-    to: SocketAddr,
-    bytes: Batch,
-    /// How many of the bytes were sent.
-    sent: usize,
-}
-
-impl Port {
-    pub(super) fn new(link: Box<dyn Link>, socket: Arc<PortSocket>) -> Port {
-        Port {
-            link,
-            outgoing: VecDeque::new(),
-            outgoing_len: 0,
-            socket,
-            busy: None,
-            is_congested: false,
-            is_over: false,
-        }
-    }
-
-    fn push(&mut self, to: SocketAddr, bytes: Batch) {
-        // Neither a frame nor a packet of QUIC is empty, and a link takes no empty ones.
-        if self.outgoing_len < OUTGOING_LEN_MAX && !bytes.bytes().is_empty() {
-            self.outgoing_len += bytes.bytes().len();
-            self.outgoing.push_back(Outgoing { to, bytes, sent: 0 });
-        }
-    }
-
-    /// Sends what waits, as far as the link takes it.
-    fn flush(&mut self, cx: &mut Context<'_>) {
-        while let Some(Outgoing { to, bytes, sent }) = self.outgoing.front_mut() {
-            let rest = &bytes.bytes()[*sent..];
-            let (rest_len, frame_len) = (rest.len(), bytes.item_len());
-            let taken = match self.link.poll_send_many(cx, *to, rest, frame_len) {
-                Poll::Ready(Ok(taken)) => taken.clamp(1, rest_len),
-                // Frames that were refused are lost; detection judges the link.
-                Poll::Ready(Err(_)) => rest_len.min(frame_len),
-                Poll::Pending => return,
-            };
-            *sent += taken;
-            self.outgoing_len -= taken;
-            if taken == rest_len {
-                self.outgoing.pop_front();
-            }
-        }
-    }
-}
 
 /// What has changed since the driver's last look.
 #[derive(Debug, Default, Clone, Copy)]
@@ -198,8 +131,9 @@ impl Core {
         }
         self.judge_ports(now);
         let timeout = self.engine.poll_timeout();
-        self.armed =
-            timeout.into_iter().chain(self.expiries.first_key_value().map(|_| self.clock_check)).min();
+        let ports = self.ports.iter().filter_map(Port::timeout);
+        let expiry = self.expiries.first_key_value().map(|_| self.clock_check);
+        self.armed = timeout.into_iter().chain(expiry).chain(ports).min();
         (self.armed, is_more)
     }
 
@@ -208,20 +142,33 @@ impl Core {
         let Some(port) = self.ports.get_mut(number) else { return false };
         // Ports are numbered by this driver, from 0.
         let id = PortId(u32::try_from(number).unwrap_or(u32::MAX));
-        while let Poll::Ready(event) = port.link.poll_event(cx) {
-            if let LinkEvent::MtuChanged { mtu } = event {
-                // The port exists.
-                let _ = self.engine.handle(now, Input::MtuChanged { port: id, mtu });
-            }
+        if port.reopen(now)
+            && let Some(link) = &port.link
+        {
+            let (mtu, address) = (link.mtu(), link.local());
+            // The port exists.
+            let _ = self.engine.handle(now, Input::MtuChanged { port: id, mtu });
+            let _ = self.engine.handle(now, Input::AddressChanged { port: id });
+            port.socket.set_local(address);
+            self.changes.links = true;
+        }
+        let Some(link) = &mut port.link else { return false };
+        while let Poll::Ready(event) = link.poll_event(cx) {
+            // The port exists.
+            let _ = match event {
+                LinkEvent::MtuChanged { mtu } => self.engine.handle(now, Input::MtuChanged { port: id, mtu }),
+                LinkEvent::AddressChanged { address } => {
+                    port.socket.set_local(address);
+                    self.changes.links = true;
+                    self.engine.handle(now, Input::AddressChanged { port: id })
+                }
+            };
         }
         let (since, taken_since) = *port.busy.get_or_insert((now, 0));
         let is_late = taken_since >= QUEUE_FRAMES && now >= since + QUEUE_TIME;
         let mut taken = 0;
         while taken < FRAMES_PER_ROUND {
-            if port.is_over {
-                return false;
-            }
-            match port.link.poll_recv_many(cx, &mut self.buffer) {
+            match link.poll_recv_many(cx, &mut self.buffer) {
                 Poll::Ready(Ok(ReceivedFrames { from, frames, frame_len })) => {
                     let frame_len = frame_len.max(1);
                     taken += frames.len().div_ceil(frame_len);
@@ -240,7 +187,11 @@ impl Core {
                         }
                     }
                 }
-                Poll::Ready(Err(_)) => port.is_over = true,
+                Poll::Ready(Err(error)) => {
+                    port.fail(now, &error);
+                    self.changes.links = true;
+                    return false;
+                }
                 Poll::Pending => {
                     port.busy = None;
                     port.socket.set_driver(cx.waker());
@@ -404,7 +355,7 @@ impl Core {
     /// Notes which ports have a queue. The others, and their senders, do not wait for them.
     fn judge_ports(&mut self, now: Duration) {
         for (number, port) in (0..).zip(&mut self.ports) {
-            let is_busy = port.outgoing_len >= OUTGOING_LEN_BUSY;
+            let is_busy = port.has_queue();
             if std::mem::replace(&mut port.is_congested, is_busy) != is_busy {
                 let port = PortId(number);
                 // The port exists.
@@ -414,6 +365,11 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// The ports at this moment.
+    pub(super) fn ports(&self) -> Vec<PortFacts> {
+        (0..).zip(&self.ports).map(|(number, port)| port.facts(PortId(number))).collect()
     }
 
     fn is_congested(&self, port: PortId) -> bool {

@@ -15,17 +15,18 @@ use tokio::time::{Instant, sleep_until};
 use x0_identity::{NodeId, TrustDomain};
 
 use super::beside::Beside;
-use super::core::{Core, Port};
+use super::core::Core;
 use super::discover::discover_always;
 use super::handshake::{Dialler, Timing, accept_always};
 use super::hints::HintDials;
 use super::no_route::end_always;
 use super::packets::Packets;
+use super::port::Port;
 use super::port_socket::PortSocket;
 use super::redial::redial_always;
 use super::socket::MeshSocket;
 use super::traverse::traverse_always;
-use super::{Finding, MeshOptions, StartError};
+use super::{Finding, MeshOptions, PortFacts, StartError};
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
 use crate::discovery::Discovery;
 use crate::quic::PeerBook;
@@ -128,7 +129,7 @@ impl Mesh {
             .map_err(|source| StartError::Endpoint { source })?;
             let local = port.link.local();
             endpoints.push((id, endpoint, local, port.neighbours, port.discovery, port.public));
-            opened.push(Port::new(port.link, socket));
+            opened.push(Port::new(port.link, socket, port.open));
         }
         let sockets = opened.iter().map(|port| Arc::clone(&port.socket)).collect();
         let datagrams = Arc::new(Packets::new(DATAGRAMS_LEN_MAX));
@@ -204,6 +205,12 @@ impl Mesh {
     #[must_use]
     pub fn mtu(&self, to: NodeId) -> Option<usize> {
         self.shared.lock().engine.mtu(to)
+    }
+
+    /// All ports at this moment, in the order of the options.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortFacts> {
+        self.shared.lock().ports()
     }
 
     /// All links at this moment.

@@ -1,5 +1,6 @@
 //! Settings of the driver.
 
+use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use x0_identity::{NodeId, TrustDomain};
 
+use super::port::Open;
 use crate::datagram::DatagramOptions;
 use crate::discovery::{DiscoveryOptions, Multicast};
 use crate::link::Link;
@@ -21,6 +23,7 @@ pub struct MeshPort {
     pub(super) neighbours: Vec<SocketAddr>,
     pub(super) metric: Box<dyn Metric>,
     pub(super) discovery: Option<(Multicast, DiscoveryOptions)>,
+    pub(super) open: Option<Open>,
     /// Addresses from outside, if direct paths are sought on the port.
     pub(super) public: Option<Vec<SocketAddr>>,
 }
@@ -34,8 +37,21 @@ impl MeshPort {
             neighbours: Vec::new(),
             metric: Box::new(Etx),
             discovery: None,
+            open: None,
             public: None,
         }
+    }
+
+    /// Opens the link again when it has failed: one second later, and every second until that succeeds. Without
+    /// it a failed link remains closed; [`Mesh::ports`](super::Mesh::ports) has the reason. `open` is called on
+    /// the task of the mesh, and must not block.
+    #[must_use]
+    pub fn reopen(
+        mut self,
+        open: impl FnMut() -> Result<Box<dyn Link>, Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> MeshPort {
+        self.open = Some(Box::new(open));
+        self
     }
 
     /// Adds a neighbour to dial.

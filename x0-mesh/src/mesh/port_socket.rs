@@ -17,7 +17,7 @@ const PACKETS_LEN_MAX: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct PortSocket {
-    local: SocketAddr,
+    local: Mutex<SocketAddr>,
     pub(super) incoming: Packets,
     pub(super) outgoing: Packets,
     driver: Mutex<Option<Waker>>,
@@ -26,11 +26,19 @@ pub(super) struct PortSocket {
 impl PortSocket {
     pub(super) fn new(local: SocketAddr) -> PortSocket {
         PortSocket {
-            local,
+            local: Mutex::new(local),
             incoming: Packets::new(PACKETS_LEN_MAX),
             outgoing: Packets::new(PACKETS_LEN_MAX),
             driver: Mutex::default(),
         }
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        *self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_local(&self, local: SocketAddr) {
+        *self.local.lock().unwrap_or_else(PoisonError::into_inner) = local;
     }
 
     /// The driver is woken for each packet to send.
@@ -67,7 +75,7 @@ impl AsyncUdpSocket for PortSocket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+        Ok(self.local())
     }
 
     fn may_fragment(&self) -> bool {

@@ -9,9 +9,10 @@ use std::task::Wake;
 
 use quinn::udp::{EcnCodepoint, RecvMeta};
 
+use super::super::port_socket::PortSocket;
 use super::*;
 use crate::datagram::{DatagramOptions, PortOptions};
-use crate::link::{LinkRecvError, LinkSendError};
+use crate::link::{Link, LinkRecvError, LinkSendError};
 
 const MS: Duration = Duration::from_millis(1);
 const PORT: PortId = PortId(0);
@@ -38,6 +39,9 @@ struct Wire {
     /// The number of the call that is refused, from 0.
     refused: Option<usize>,
     waker: Option<Waker>,
+    /// Whether the link has failed, and what happens to it.
+    is_broken: bool,
+    event: Option<LinkEvent>,
 }
 
 /// A link to one node. Several frames at once if `takes_many`, else one by one.
@@ -109,7 +113,11 @@ impl Link for ScriptedLink {
         _: &mut Context<'_>,
         frame: &mut Vec<u8>,
     ) -> Poll<Result<SocketAddr, LinkRecvError>> {
-        match self.wire.lock().unwrap().incoming.pop_front() {
+        let mut wire = self.wire.lock().unwrap();
+        if wire.is_broken {
+            return Poll::Ready(Err(LinkRecvError::Closed));
+        }
+        match wire.incoming.pop_front() {
             Some(next) => {
                 *frame = next;
                 Poll::Ready(Ok(self.peer))
@@ -119,7 +127,7 @@ impl Link for ScriptedLink {
     }
 
     fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<LinkEvent> {
-        Poll::Pending
+        self.wire.lock().unwrap().event.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -157,7 +165,7 @@ impl Pair {
         let wire = Arc::new(Mutex::new(Wire::default()));
         let link = ScriptedLink { wire: Arc::clone(&wire), takes_many, peer: at(2) };
         let datagrams = Arc::new(Packets::new(1 << 20));
-        let port = Port::new(Box::new(link), Arc::new(PortSocket::new(at(1))));
+        let port = Port::new(Box::new(link), Arc::new(PortSocket::new(at(1))), None);
         let core = Core::new(engine, vec![port], Arc::clone(&datagrams));
         let mut pair = Pair { now: MS, core, wire, peer, datagrams, wakes: Arc::default() };
         let material = [9; FrameKeys::MATERIAL_LEN];
@@ -294,7 +302,7 @@ impl Relay {
         let mut pair = Pair::new(true);
         let wire = Arc::new(Mutex::new(Wire::default()));
         let link = ScriptedLink { wire: Arc::clone(&wire), takes_many: true, peer: at(3) };
-        pair.core.ports.push(Port::new(Box::new(link), Arc::new(PortSocket::new(at(1)))));
+        pair.core.ports.push(Port::new(Box::new(link), Arc::new(PortSocket::new(at(1))), None));
         pair.core.engine.add_port(FAR, PortOptions::new(MTU));
         let mut far = Datagrams::new(node(3), DatagramOptions::new(3));
         far.add_port(PORT, PortOptions::new(MTU));
@@ -457,6 +465,92 @@ fn a_replaced_link_has_no_expiry_and_no_renewal() {
     let new = keyed(&mut pair).unwrap();
     assert_eq!(pair.core.expiries.keys().collect::<Vec<_>>(), [&new]);
     assert!(pair.core.renewals.is_empty());
+}
+
+/// A link that fails is reported with its cause, and opened again until that succeeds.
+#[test]
+fn a_failed_link_is_opened_again() {
+    let mut pair = Pair::new(true);
+    let failure = |pair: &Pair| pair.core.ports()[0].failure.clone();
+    assert_eq!(pair.core.ports(), [PortFacts { port: PORT, local: at(1), failure: None }]);
+    let (wire, calls) = (Arc::clone(&pair.wire), Arc::new(AtomicUsize::new(0)));
+    let opened = Arc::clone(&calls);
+    pair.core.ports[0].open = Some(Box::new(move || {
+        if opened.fetch_add(1, Ordering::SeqCst) == 0 {
+            let source = std::io::Error::other("the interface is gone");
+            return Err(Box::new(LinkRecvError::Failed { source }));
+        }
+        wire.lock().unwrap().is_broken = false;
+        Ok(Box::new(ScriptedLink { wire: Arc::clone(&wire), takes_many: true, peer: at(2) }))
+    }));
+    pair.wire.lock().unwrap().is_broken = true;
+    pair.round();
+    let failed_at = pair.now;
+    assert_eq!(failure(&pair), Some(LinkRecvError::Closed.to_string()));
+    // What is sent meanwhile is lost, and nobody waits for it.
+    let waker = Waker::from(Arc::clone(&pair.wakes));
+    for second in 1..=2 {
+        for _ in 0..200 {
+            pair.core.send(pair.now, node(2), Ecn::Ect0, &[7; 1000], 1000);
+        }
+        let (timeout, is_more) = pair.core.round(pair.now, &mut Context::from_waker(&waker));
+        assert!(!is_more && !pair.core.is_congested(PORT));
+        assert!(timeout.unwrap() <= failed_at + Duration::from_secs(second));
+        pair.now = failed_at + Duration::from_secs(second) - MS;
+        pair.round();
+        assert_eq!(calls.load(Ordering::SeqCst), usize::try_from(second).unwrap() - 1);
+        pair.now += MS;
+        pair.round();
+        assert_eq!(calls.load(Ordering::SeqCst), usize::try_from(second).unwrap());
+        let expected = (second == 1).then_some("the interface is gone");
+        assert_eq!(failure(&pair).is_some(), expected.is_some());
+        assert!(expected.is_none_or(|text| failure(&pair).unwrap().contains(text)));
+    }
+    pair.wire.lock().unwrap().sent.clear();
+    pair.pass(300);
+    pair.core.send(pair.now, node(2), Ecn::Ect0, b"again", 5);
+    pair.core.flush(pair.now);
+    assert_eq!(pair.hand_to_peer(), [b"again"]);
+    // A link that nobody can open remains closed.
+    pair.core.ports[0].open = None;
+    pair.wire.lock().unwrap().is_broken = true;
+    pair.round();
+    pair.now += Duration::from_secs(9);
+    pair.round();
+    assert!(failure(&pair).is_some());
+}
+
+/// The driver wakes up for it also without any neighbour.
+#[test]
+fn a_failed_link_wakes_the_driver() {
+    let wire = Arc::new(Mutex::new(Wire { is_broken: true, ..Wire::default() }));
+    let link = Box::new(ScriptedLink { wire, takes_many: true, peer: at(2) });
+    let open = Box::new(|| Err("not yet".into()));
+    let port = Port::new(link, Arc::new(PortSocket::new(at(1))), Some(open));
+    let mut engine = Datagrams::new(node(1), DatagramOptions::new(1));
+    engine.add_port(PORT, PortOptions::new(MTU));
+    let mut core = Core::new(engine, vec![port], Arc::new(Packets::new(1)));
+    let mut cx = Context::from_waker(Waker::noop());
+    for second in 1..4 {
+        let second = Duration::from_secs(second);
+        assert_eq!(core.round(second - Duration::from_secs(1), &mut cx), (Some(second), false));
+    }
+    assert_eq!(core.ports()[0].failure.as_deref(), Some("not yet"));
+}
+
+/// A neighbour learns another address of this node from a frame that is sent at once, also on an idle link.
+#[test]
+fn another_address_is_shown_at_once() {
+    let mut pair = Pair::new(true);
+    pair.pass(3000);
+    pair.round();
+    pair.wire.lock().unwrap().sent.clear();
+    pair.now += MS;
+    pair.wire.lock().unwrap().event = Some(LinkEvent::AddressChanged { address: at(7) });
+    pair.round();
+    assert_eq!(pair.wire.lock().unwrap().sent.len(), 1);
+    assert_eq!(pair.core.ports()[0].local, at(7));
+    assert!(pair.core.changes.links);
 }
 
 /// A batch that is to be followed by another one waits for it, until the driver runs or there is enough.
